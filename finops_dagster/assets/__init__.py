@@ -1,0 +1,1 @@
+"""The chain of one export, one file a stage: manifest, staged files, table, Parquet, warehouse."""

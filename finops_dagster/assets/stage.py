@@ -1,0 +1,141 @@
+"""What all stages have in common: key, partitions, checks, and how errors are told."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import dagster as dg
+import duckdb
+
+from finops_dagster.assets.checks import Check
+from finops_dagster.billing.errors import BillError, ReconciliationError
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.billing.vendors import FORMATS, VendorFormat
+from finops_dagster.resources.object_stores import (
+    ObjectStore,
+    StoreError,
+    StoreUnavailable,
+    open_store,
+)
+from finops_dagster.resources.warehouses import WarehouseUnavailable
+from finops_dagster.settings import ExportSettings
+
+StageEvents = Iterator[dg.MaterializeResult | dg.AssetCheckResult]
+_RETRIES = 3
+
+
+class RunOptions(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """What a person may ask of one run, in its config:
+    `resources: {run_options: {config: {force: true}}}`."""
+
+    force: bool = False
+    """Do every stage again, also where it holds the month already."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """One export as the chain sees it: its settings, its vendor's format, its months."""
+
+    settings: ExportSettings
+
+    @property
+    def name(self) -> str:
+        """The first part of the export's asset keys."""
+        return self.settings.name
+
+    @property
+    def table(self) -> str:
+        """The export's table, in DuckDB and in the warehouse."""
+        return self.settings.table_name
+
+    @property
+    def vendor(self) -> VendorFormat:
+        """The format of the export's manifests and files."""
+        return FORMATS[self.settings.vendor, self.settings.format]
+
+    @functools.cached_property
+    def partitions(self) -> dg.MonthlyPartitionsDefinition:
+        """Billing months from the export's first to the one in progress, which AWS writes daily."""
+        return dg.MonthlyPartitionsDefinition(
+            start_date=self.settings.start_month, fmt="%Y-%m", end_offset=1
+        )
+
+    @functools.cached_property
+    def store(self) -> tuple[ObjectStore, str]:
+        """The one client of the export's store in this process, and the prefix in it."""
+        return open_store(self.settings)
+
+    def key(self, stage: str) -> dg.AssetKey:
+        """The asset key of a stage."""
+        return dg.AssetKey([self.name, stage])
+
+
+def stage(
+    export: Export,
+    *,
+    after: str | None = None,
+    kinds: set[str],
+    checks: Sequence[Check] = (),
+) -> Callable[[Callable[..., StageEvents]], dg.AssetsDefinition]:
+    """Make the decorated function a stage of the export, named and described by itself.
+
+    A BillError or a store's no becomes a failure that is not retried; a network fault is retried;
+    a failed reconciliation is also told as a failed check.
+    """
+
+    def made(body: Callable[..., StageEvents]) -> dg.AssetsDefinition:
+        key = export.key(body.__name__)
+
+        @functools.wraps(body)
+        def told(*args: object, **kwargs: object) -> StageEvents:
+            try:
+                yield from body(*args, **kwargs)
+            except ReconciliationError as error:
+                yield dg.AssetCheckResult(
+                    passed=False, asset_key=key, check_name=error.check, description=str(error)
+                )
+                raise dg.Failure(str(error), allow_retries=False) from None
+            except (BillError, StoreError) as error:
+                raise dg.Failure(str(error), allow_retries=False) from None
+            except (duckdb.Error, OSError) as error:
+                reason = str(error).strip().splitlines()[0]
+                raise dg.Failure(
+                    f"{type(error).__name__}: {reason}", allow_retries=False
+                ) from error
+            except (StoreUnavailable, WarehouseUnavailable) as error:
+                raise dg.RetryRequested(max_retries=_RETRIES, seconds_to_wait=10) from error
+
+        with warnings.catch_warnings():
+            # Checks by partition are a preview of Dagster's: they may change in a patch release,
+            # which is one reason why its version is pinned.
+            warnings.simplefilter("ignore", dg.PreviewWarning)
+            specs = [
+                dg.AssetCheckSpec(
+                    check.name,
+                    asset=key,
+                    description=check.description,
+                    blocking=check.blocking,
+                    partitions_def=export.partitions,
+                )
+                for check in checks
+            ]
+        return dg.asset(
+            key=key,
+            deps=[export.key(after)] if after else [],
+            partitions_def=export.partitions,
+            group_name=export.settings.group,
+            kinds=kinds,
+            owners=["team:finops"],
+            tags={"finops/export": export.name},
+            check_specs=specs,
+        )(told)
+
+    return made
+
+
+def month_of(context: dg.AssetExecutionContext) -> BillingMonth:
+    """The run's billing month."""
+    return BillingMonth.parse(context.partition_key)

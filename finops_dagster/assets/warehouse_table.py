@@ -1,0 +1,67 @@
+"""Stage 5: the month in the organization's warehouse, loaded from the lake's file."""
+
+import time
+
+import dagster as dg
+
+from finops_dagster.assets.checks import TOTALS_CHECKS, totals_hold
+from finops_dagster.assets.stage import Export, RunOptions, StageEvents, month_of, stage
+from finops_dagster.billing.columns import flat_name
+from finops_dagster.billing.errors import StageMissing
+from finops_dagster.billing.money import plain
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.billing.parquet_month import read_footer
+from finops_dagster.resources.parquet_lake import ParquetLake
+from finops_dagster.resources.warehouses import MonthFile, Warehouse
+
+
+def warehouse_table_asset(export: Export) -> dg.AssetsDefinition:
+    """The warehouse's table of this export, a month of it."""
+
+    @stage(export, after="parquet", kinds={"table"}, checks=TOTALS_CHECKS)
+    def warehouse_table(
+        context: dg.AssetExecutionContext,
+        lake: ParquetLake,
+        warehouse: dg.ResourceParam[Warehouse],
+        run_options: RunOptions,
+    ) -> StageEvents:
+        """The month in the warehouse, replaced there in one step."""
+        file = month_file(export, month_of(context), lake)
+        started = time.monotonic()
+        job = None
+        if run_options.force or warehouse.held_version(file) != file.footer:
+            job = warehouse.replace_month(file)
+        yield dg.MaterializeResult(
+            data_version=dg.DataVersion(file.footer.manifest_id),
+            metadata={
+                "outcome": "loaded" if job else "unchanged",
+                "manifest_id": file.footer.manifest_id,
+                "dagster/table_name": warehouse.full_name(file.table),
+                "dagster/partition_row_count": file.footer.totals.rows,
+                "total_cost": float(file.footer.totals.cost),
+                "total_cost_exact": plain(file.footer.totals.cost),
+                "job_id": job or "none",
+                "seconds": round(time.monotonic() - started, 3),
+            },
+            check_results=totals_hold(file.footer.totals),
+        )
+
+    return warehouse_table
+
+
+def month_file(export: Export, month: BillingMonth, lake: ParquetLake) -> MonthFile:
+    """The lake's file of the month and what it says of itself. Raises StageMissing."""
+    path = lake.path(export.name, month)
+    footer = read_footer(path)
+    if footer is None:
+        raise StageMissing(f"{path} is not there or not whole; materialize {export.name}/parquet")
+    return MonthFile(
+        export.name,
+        export.table,
+        month,
+        path,
+        footer,
+        cost=flat_name(export.vendor.cost),
+        billing_period=flat_name(export.vendor.billing_period),
+        cluster_by=(flat_name(export.vendor.usage_start), flat_name(export.vendor.service)),
+    )

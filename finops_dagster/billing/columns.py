@@ -1,0 +1,72 @@
+"""Which column of the table a column of a file becomes: its name, stable for ever, and its type."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from enum import StrEnum
+
+OWN_COLUMNS = ("billing_month", "manifest_id")
+
+
+class SqlType(StrEnum):
+    """The types that a column of a bill can have."""
+
+    MONEY = "DECIMAL(38,18)"
+    TIME = "TIMESTAMP"
+    TEXT = "VARCHAR"
+
+
+def flat_name(header: str) -> str:
+    """Lower case, every character but a-z and 0-9 an underscore: `lineItem/UnblendedCost` becomes
+    `lineitem_unblendedcost`, a name that every warehouse takes unquoted."""
+    return re.sub(r"[^a-z0-9]", "_", header.lower())
+
+
+def column_names(
+    headers: Iterable[str], known: Mapping[str, str], is_free_text: Callable[[str], bool]
+) -> dict[str, str]:
+    """Give each header its column name; a name once given (`known`) is never changed.
+
+    Most headers become their flat name. Tag keys are free text, and two of them can fall on one
+    flat name (`user:team`, `user:Team`, `user_team`): the plain name stays with the header that has
+    it already, or else goes to the one that needs the least rewriting, and every other gets a
+    short hash of its own exact spelling, which does not depend on the order of anything. Headers
+    that the vendor chose differ in case only by accident (`SavingsPlanARN`, `SavingsPlanArn`) and
+    share a column, unless one file has both.
+    """
+    by_name: dict[str, list[str]] = defaultdict(list)
+    for header in headers:
+        by_name[flat_name(header)].append(header)
+    owners = {name: header for header, name in known.items()}
+    names: dict[str, str] = {}
+    for name, group in by_name.items():
+        if len(group) == 1 and not is_free_text(group[0]) and name not in OWN_COLUMNS:
+            names[group[0]] = known.get(group[0], name)
+            continue
+        owner = owners.get(name) or min(group, key=_distance_from_flat)
+        for header in group:
+            plain = header == owner and name not in OWN_COLUMNS
+            names[header] = known.get(header) or (name if plain else f"{name}_{_digest(header)}")
+    return names
+
+
+def _distance_from_flat(header: str) -> tuple[int, str]:
+    changed = sum(a != b for a, b in zip(header, flat_name(header), strict=False))
+    return changed, header
+
+
+def _digest(header: str) -> str:
+    return hashlib.sha256(header.encode()).hexdigest()[:8]
+
+
+def quoted(name: str) -> str:
+    """A name as an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """A text as an SQL literal, for the few places that take no bound parameter."""
+    return "'" + text.replace("'", "''") + "'"

@@ -1,0 +1,36 @@
+"""What can be wrong with a bill, each said in one line: what, where, and what to do."""
+
+
+class BillError(Exception):
+    """Something about a bill that no retry cures; the month stays as it was."""
+
+
+class ManifestMissing(BillError):
+    """The vendor has delivered no manifest for the month."""
+
+
+class ManifestInvalid(BillError):
+    """The manifest is there, but does not say what a manifest must say."""
+
+
+class FileInvalid(BillError):
+    """A file of the month is missing, cut short, changed meanwhile, or not the CSV it should be."""
+
+
+class CellInvalid(BillError):
+    """A cell cannot be kept exactly as the type of its column."""
+
+
+class StageMissing(BillError):
+    """An earlier stage has not made what this one reads."""
+
+
+class ReconciliationError(BillError):
+    """What a stage wrote differs from what was counted in the vendor's files; nothing was kept.
+
+    `check` is the name of the check that found it.
+    """
+
+    def __init__(self, check: str, message: str) -> None:
+        super().__init__(message)
+        self.check = check

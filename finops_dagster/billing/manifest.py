@@ -1,0 +1,54 @@
+"""The vendor's own word on one version of one billing month: which files, which columns."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pydantic.dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column as the vendor names it in the file's header; `type` is the vendor's word, if any."""
+
+    header: str
+    type: str | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a manifest was read: its `key` in the store, the whole `location` for messages, and the
+    store's word on its version."""
+
+    key: str
+    location: str
+    etag: str
+    last_modified: datetime
+    size: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """One version of one month. Its list of `files` is the only correct one; folders hold more.
+
+    `id` is the vendor's name of the version; `files` are keys of the store that the manifest was
+    read from.
+    """
+
+    month: str
+    id: str
+    source: Source
+    account: str | None
+    columns: tuple[Column, ...]
+    files: tuple[str, ...]
+
+    def columns_added_and_removed(self, before: Manifest | None) -> tuple[list[str], list[str]]:
+        """The headers that this version has more and less than the one before."""
+        if before is None:
+            return [], []
+        now = [column.header for column in self.columns]
+        then = [column.header for column in before.columns]
+        return (
+            [header for header in now if header not in set(then)],
+            [header for header in then if header not in set(now)],
+        )

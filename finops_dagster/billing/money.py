@@ -1,0 +1,85 @@
+"""Exact money: what a cell of text may become, and how much a month is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from finops_dagster.billing.errors import ReconciliationError
+
+# A cell is kept exactly or refused. DuckDB's own cast rounds the 19th decimal away in silence, and
+# AWS writes exponents (4.0E-7), so the decimals of a long or exponential cell are counted first.
+# DuckDB's cast to TIMESTAMP drops an offset such as +01:00; through TIMESTAMPTZ it is honoured.
+CELL_MACROS = r"""
+CREATE OR REPLACE TEMP MACRO decimals_of(cell) AS
+    length(regexp_extract(cell, '\.(\d*?)0*(?:[eE]|$)', 1))
+    - coalesce(TRY_CAST(nullif(regexp_extract(cell, '[eE]([+-]?\d+)', 1), '') AS INTEGER), 0);
+CREATE OR REPLACE TEMP MACRO exact_decimal(cell) AS CASE
+    WHEN strlen(cell) <= 19 AND NOT contains(cell, 'E') AND NOT contains(cell, 'e')
+        THEN CAST(cell AS DECIMAL(38,18))
+    WHEN cell IS NULL THEN NULL
+    WHEN decimals_of(cell) <= 18 THEN CAST(cell AS DECIMAL(38,18))
+    ELSE error('more than 18 decimals') END;
+CREATE OR REPLACE TEMP MACRO utc_timestamp(cell) AS
+    CAST(CAST(cell AS TIMESTAMPTZ) AS TIMESTAMP);
+CREATE OR REPLACE TEMP MACRO is_bad_decimal(cell) AS
+    cell IS NOT NULL
+    AND (TRY_CAST(cell AS DECIMAL(38,18)) IS NULL OR decimals_of(cell) > 18);
+CREATE OR REPLACE TEMP MACRO is_bad_timestamp(cell) AS
+    cell IS NOT NULL AND TRY_CAST(cell AS TIMESTAMPTZ) IS NULL;
+"""
+
+
+@dataclass(frozen=True)
+class Totals:
+    """How much one month is: `rows` line items and their unblended `cost`, to the last digit."""
+
+    rows: int
+    cost: Decimal
+
+    @classmethod
+    def of(cls, row: tuple[Any, ...] | None) -> Totals:
+        """From a result row `count(*), sum(cost)`; the sum of no rows is 0."""
+        rows, cost = row if row is not None else (0, None)
+        return cls(rows, Decimal(0) if cost is None else cost)
+
+    def __str__(self) -> str:
+        return f"{self.rows:,} rows, {plain(self.cost)}"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a stage really holds: its totals, and the rows that say they are of another month."""
+
+    totals: Totals
+    foreign_rows: int
+
+
+RECONCILES = "reconciles"
+ROWS_BELONG = "rows_belong_to_month"
+
+
+def reconcile(where: str, counted: Totals, measured: Measured) -> None:
+    """Hold what `where` contains against what was counted in the files, to the last digit.
+
+    Raises ReconciliationError, which names the check and both sides.
+    """
+    if measured.totals != counted:
+        raise ReconciliationError(
+            RECONCILES,
+            f"{where} would hold {measured.totals}, but the vendor's files hold {counted}; "
+            "the month was left as it was",
+        )
+    if measured.foreign_rows:
+        raise ReconciliationError(
+            ROWS_BELONG,
+            f"{measured.foreign_rows:,} rows of {where} say that they belong to another billing "
+            "month; the month was left as it was",
+        )
+
+
+def plain(amount: Decimal) -> str:
+    """The amount without exponent and without trailing zeros: `20.5`, `0.0000004`, `0`."""
+    text = f"{amount:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text

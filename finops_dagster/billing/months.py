@@ -1,0 +1,53 @@
+"""The billing month: the one partition of everything."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+
+_KEY = re.compile(r"(\d{4})-(0[1-9]|1[0-2])")
+
+
+@dataclass(frozen=True, order=True)
+class BillingMonth:
+    """A calendar month of a bill in UTC; as text, and as partition key, `2024-01`."""
+
+    year: int
+    month: int
+
+    @classmethod
+    def parse(cls, key: str) -> BillingMonth:
+        """Read `YYYY-MM`; anything else is a ValueError."""
+        match = _KEY.fullmatch(key)
+        if match is None:
+            raise ValueError(f"{key!r} is not a month of the form YYYY-MM")
+        return cls(int(match[1]), int(match[2]))
+
+    @classmethod
+    def of(cls, day: date) -> BillingMonth:
+        """The month that `day` lies in."""
+        return cls(day.year, day.month)
+
+    @classmethod
+    def current(cls) -> BillingMonth:
+        """The month in progress, which AWS rewrites daily."""
+        return cls.of(datetime.now(UTC).date())
+
+    @property
+    def first_day(self) -> date:
+        """The value of the `billing_month` column."""
+        return date(self.year, self.month, 1)
+
+    @property
+    def next(self) -> BillingMonth:
+        """The month after, over the year's end too."""
+        return BillingMonth(self.year + self.month // 12, self.month % 12 + 1)
+
+    @property
+    def previous(self) -> BillingMonth:
+        """The month before, over the year's start too."""
+        return BillingMonth(self.year - (self.month == 1), (self.month - 2) % 12 + 1)
+
+    def __str__(self) -> str:
+        return f"{self.year:04}-{self.month:02}"

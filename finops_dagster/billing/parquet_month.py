@@ -1,0 +1,75 @@
+"""One month as one Parquet file, which carries its own totals and version in its footer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from finops_dagster.billing.columns import literal, quoted
+from finops_dagster.billing.ledger import Load
+from finops_dagster.billing.money import Totals, reconcile
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.billing.table import measure
+from finops_dagster.billing.vendors import VendorFormat
+
+# Wide rows in DuckDB's default groups of 122,880 spill under a small memory_limit, at four times
+# the time; groups of 40,960 do not, for a file that is 8 % larger.
+_ROW_GROUP_ROWS = 40_960
+
+
+@dataclass(frozen=True)
+class Footer:
+    """What a month's file says of itself, read without reading a row."""
+
+    manifest_id: str
+    totals: Totals
+
+
+def relation(path: Path) -> str:
+    """The file as a table expression, its `billing_month` its own and not the folder's."""
+    return f"read_parquet({literal(str(path))}, hive_partitioning = false)"
+
+
+def read_footer(path: Path) -> Footer | None:
+    """The footer of a whole file that this project wrote; None for anything else."""
+    try:
+        metadata = pq.read_metadata(path)
+    except (OSError, pa.ArrowInvalid):
+        return None
+    words = metadata.metadata or {}
+    if b"manifest_id" not in words or b"total_cost" not in words:
+        return None
+    totals = Totals(metadata.num_rows, Decimal(words[b"total_cost"].decode()))
+    return Footer(words[b"manifest_id"].decode(), totals)
+
+
+def export_month(
+    connection: duckdb.DuckDBPyConnection, load: Load, path: Path, vendor: VendorFormat
+) -> None:
+    """Write the month's rows beside `path`, hold them against the ledger, and put them in place.
+
+    A reader sees the whole old file or the whole new one. Raises ReconciliationError.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    try:
+        connection.execute(
+            f"COPY (FROM {quoted(load.table)} WHERE billing_month = {_date(load.month)}) "
+            f"TO {literal(str(part))} (FORMAT parquet, COMPRESSION zstd, "
+            f"ROW_GROUP_SIZE {_ROW_GROUP_ROWS}, KV_METADATA {{"
+            f"manifest_id: {literal(load.manifest_id)}, export: {literal(load.export)}, "
+            f"total_cost: {literal(str(load.totals.cost))}}})"
+        )
+        reconcile(str(path), load.totals, measure(connection, relation(part), load.month, vendor))
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _date(month: BillingMonth) -> str:
+    return f"DATE '{month.first_day}'"

@@ -1,0 +1,1 @@
+"""The clients: object stores, the staging folder, DuckDB, the Parquet lake, warehouses."""

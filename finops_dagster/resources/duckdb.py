@@ -1,0 +1,98 @@
+"""The DuckDB file: open while a stage needs it, in one process at a time, always closed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import dagster as dg
+import duckdb
+from dagster_duckdb import DuckDBResource
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    stop_after_delay,
+    wait_exponential_jitter,
+)
+
+from finops_dagster.billing import table
+from finops_dagster.billing.errors import BillError
+from finops_dagster.billing.months import BillingMonth
+
+
+class BillingDatabase(DuckDBResource):
+    """A DuckDBResource whose path may hold {export} and {month}, that waits for its turn, and that
+    closes the connection also when the body raises.
+
+    DuckDB lets one process write a file and keeps every other out. The lock is the operating
+    system's: it is gone when its process is.
+    """
+
+    memory_limit: str
+    threads: int | None = None
+    lock_wait_seconds: int
+
+    @contextmanager
+    def connect(self, export: str, month: BillingMonth) -> Iterator[duckdb.DuckDBPyConnection]:
+        """The file that holds the month, with the ledger and the exact casts. Raises BillError."""
+        path = Path(self.database.format(export=export, month=month))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with closing(self._opened(path)) as connection:
+            table.prepare(connection)
+            yield connection
+
+    @contextmanager
+    def scratch(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A database in memory, for reading files without a turn at the file on disk."""
+        with closing(duckdb.connect(config=self._config())) as connection:
+            table.prepare(connection)
+            yield connection
+
+    def _opened(self, path: Path) -> duckdb.DuckDBPyConnection:
+        turns = Retrying(
+            retry=retry_if_exception(_is_locked),
+            stop=stop_after_delay(self.lock_wait_seconds),
+            wait=wait_exponential_jitter(initial=0.05, max=2),
+            before_sleep=_say_who_holds_it,
+            reraise=True,
+        )
+        try:
+            return turns(duckdb.connect, str(path), config=self._config())
+        except duckdb.Error as error:
+            raise BillError(_explained(path, error)) from error
+
+    def _config(self) -> dict[str, str | bool | int]:
+        config: dict[str, str | bool | int] = {
+            "memory_limit": self.memory_limit,
+            "preserve_insertion_order": False,
+            **self.connection_config,
+        }
+        return config if self.threads is None else {**config, "threads": self.threads}
+
+
+def _is_locked(error: BaseException) -> bool:
+    return isinstance(error, duckdb.IOException) and "lock" in str(error)
+
+
+def _holder(text: str) -> str:
+    match = re.search(r"held in (.+?) \(PID (\d+)\)", text)
+    return f"process {match[2]} ({match[1]})" if match else "another process"
+
+
+def _say_who_holds_it(state: RetryCallState) -> None:
+    if state.attempt_number == 1 and state.outcome is not None:
+        dg.get_dagster_logger().info(
+            f"{state.args[0]} is open in {_holder(str(state.outcome.exception()))}; waiting for it"
+        )
+
+
+def _explained(path: Path, error: duckdb.Error) -> str:
+    if _is_locked(error):
+        return (
+            f"{path} is still open in {_holder(str(error))}; close it there, or set "
+            "database.duckdb.lock_wait_seconds higher"
+        )
+    return f"{path} cannot be opened: {str(error).splitlines()[0]}"

@@ -1,0 +1,139 @@
+"""Amazon S3, and whatever speaks its protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import boto3
+import botocore.exceptions as aws
+from botocore.config import Config
+
+from finops_dagster.resources.object_stores import (
+    ObjectChanged,
+    ObjectInfo,
+    ObjectMissing,
+    StoreError,
+    StoreUnavailable,
+)
+from finops_dagster.settings import ExportSettings
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef, HeadObjectOutputTypeDef
+
+_CHUNK_BYTES = 1024 * 1024
+
+# botocore itself asks again after 5xx, SlowDown and broken connections, with growing pauses.
+_CONFIG = Config(
+    retries={"mode": "standard", "total_max_attempts": 6},
+    max_pool_connections=32,
+    connect_timeout=10,
+    read_timeout=60,
+    s3={"addressing_style": "auto"},
+)
+
+
+class S3Store:
+    """One bucket, with the credentials that boto3 finds or the role that the settings name."""
+
+    def __init__(self, bucket: str, export: ExportSettings) -> None:
+        self._bucket = bucket
+        with self._explained(""):
+            self._client = _client(export)
+
+    def head(self, key: str) -> ObjectInfo:
+        """One HEAD request. Raises ObjectMissing."""
+        with self._explained(key):
+            return self._info(key, self._client.head_object(Bucket=self._bucket, Key=key))
+
+    def read(self, key: str) -> tuple[bytes, ObjectInfo]:
+        """One GET request, its body whole. Raises ObjectMissing."""
+        with self._explained(key):
+            response = self._client.get_object(Bucket=self._bucket, Key=key)
+            return response["Body"].read(), self._info(key, response)
+
+    def chunks(self, version: ObjectInfo) -> Iterator[bytes]:
+        """One GET request for this very version (If-Match). Raises ObjectChanged."""
+        with self._explained(version.key):
+            response = self._client.get_object(
+                Bucket=self._bucket, Key=version.key, IfMatch=version.etag
+            )
+            yield from response["Body"].iter_chunks(_CHUNK_BYTES)
+
+    def _info(
+        self, key: str, response: HeadObjectOutputTypeDef | GetObjectOutputTypeDef
+    ) -> ObjectInfo:
+        return ObjectInfo(
+            key,
+            self._location(key),
+            response["ContentLength"],
+            response["ETag"].strip('"'),
+            response["LastModified"],
+        )
+
+    def _location(self, key: str) -> str:
+        return f"s3://{self._bucket}/{key}"
+
+    @contextmanager
+    def _explained(self, key: str) -> Iterator[None]:
+        """Say what AWS says in one line, and whether asking again may help."""
+        where = self._location(key)
+        try:
+            yield
+        except aws.ClientError as error:
+            raise _said_by_aws(error, where) from error
+        except (aws.NoCredentialsError, aws.PartialCredentialsError) as error:
+            raise StoreError(
+                f"{where}: no AWS credentials were found; set AWS_PROFILE or AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY, or give the export a profile or role_arn"
+            ) from error
+        except (aws.HTTPClientError, aws.IncompleteReadError) as error:
+            raise StoreUnavailable(f"{where}: {error}") from error
+        except aws.BotoCoreError as error:
+            raise StoreError(f"{where}: {error}") from error
+
+
+def _said_by_aws(error: aws.ClientError, where: str) -> Exception:
+    code = error.response["Error"]["Code"]
+    status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+    if code == "NoSuchBucket":
+        return StoreError(f"{where}: there is no such bucket")
+    if status == 404:
+        return ObjectMissing(f"{where}: there is no such object")
+    if status == 412:
+        return ObjectChanged(f"{where} changed while it was read; run the month again")
+    if status == 403:
+        return StoreError(
+            f"{where}: AWS denies access ({code}); it takes s3:GetObject on the object and "
+            "s3:ListBucket on the bucket"
+        )
+    if status >= 500 or status == 429:
+        return StoreUnavailable(f"{where}: {error}")
+    return StoreError(f"{where}: {error}")
+
+
+def _client(export: ExportSettings) -> S3Client:
+    session = boto3.Session(profile_name=export.profile, region_name=export.region)
+    if export.role_arn:
+        session = _assumed(session, export.role_arn)
+    return session.client("s3", endpoint_url=export.endpoint_url, config=_CONFIG)
+
+
+def _assumed(session: boto3.Session, role_arn: str) -> boto3.Session:
+    """A session in another role, whose credentials renew themselves during a long month."""
+    from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
+    from botocore.session import get_session
+
+    source = session.get_credentials()
+    if source is None:
+        raise aws.NoCredentialsError
+    fetcher = AssumeRoleCredentialFetcher(
+        session._session.create_client, source, role_arn, {"RoleSessionName": "finops_dagster"}
+    )
+    assumed = get_session()
+    assumed._credentials = DeferredRefreshableCredentials(  # type: ignore[attr-defined]
+        method="assume-role", refresh_using=fetcher.fetch_credentials
+    )
+    return boto3.Session(botocore_session=assumed, region_name=session.region_name)

@@ -1,0 +1,218 @@
+"""Verified local copies of the vendor's files, one folder a version of a month."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from decimal import Decimal
+from pathlib import Path
+from threading import Lock
+
+import dagster as dg
+from filelock import FileLock
+from pydantic import TypeAdapter
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+
+from finops_dagster.billing.errors import FileInvalid
+from finops_dagster.billing.manifest import Manifest
+from finops_dagster.billing.money import Totals
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.resources.gzip_check import GzipCheck, GzipInvalid
+from finops_dagster.resources.object_stores import ObjectInfo, ObjectStore, StoreUnavailable
+
+_MANIFEST = TypeAdapter(Manifest)
+_DOWNLOADS_AT_ONCE = 8
+_LONGEST_NAME = 200
+
+
+@dataclass(frozen=True)
+class StagedFile:
+    """A file that arrived whole: what the store said of it, and what lies on disk."""
+
+    key: str
+    name: str
+    size: int
+    etag: str
+    crc32: int
+    mtime_ns: int
+
+
+class StagingFolder(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """The folder that all exports stage below."""
+
+    root: str
+
+    def month(self, export: str, month: BillingMonth) -> StagedMonth:
+        """Where one month of one export is staged."""
+        return StagedMonth(Path(self.root) / export / str(month))
+
+
+class StagedMonth:
+    """The staged files of one month: `manifest.json`, and a folder a version with the files and a
+    log of what arrived, so that a broken download goes on where it stopped."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def manifest(self) -> Manifest | None:
+        """The manifest that the first stage read last."""
+        try:
+            return _MANIFEST.validate_json((self._folder / "manifest.json").read_bytes())
+        except FileNotFoundError:
+            return None
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        """Keep the manifest for the stages after."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        part = self._folder / "manifest.json.part"
+        part.write_bytes(_MANIFEST.dump_json(manifest, indent=1))
+        part.replace(self._folder / "manifest.json")
+
+    def version(self, manifest: Manifest) -> StagedVersion:
+        """The files of one version."""
+        return StagedVersion(self._folder / manifest.id, manifest.files)
+
+    def remove_other_versions(self, manifest: Manifest) -> None:
+        """Delete what older versions of the month left."""
+        for folder in self._folder.iterdir():
+            if folder.is_dir() and folder.name != manifest.id:
+                shutil.rmtree(folder)
+
+
+class StagedVersion:
+    """The files of one version of a month, and the log `staged.jsonl` of what arrived."""
+
+    def __init__(self, folder: Path, keys: Sequence[str]) -> None:
+        self._folder = folder
+        self._log = folder / "staged.jsonl"
+        self._names = dict(zip(keys, _local_names(keys), strict=True))
+        self._writing = Lock()
+
+    @property
+    def paths(self) -> list[Path]:
+        """Where each file lies, in the manifest's order."""
+        return [self._folder / name for name in self._names.values()]
+
+    def totals(self) -> Totals | None:
+        """What was counted in the text of the files, if all are here as they arrived."""
+        entries = self._entries()
+        counted = [entry for entry in entries if "rows" in entry]
+        files = self._intact_files(entries)
+        if not counted or files.keys() != self._names.keys():
+            return None
+        return Totals(counted[-1]["rows"], Decimal(counted[-1]["cost"]))
+
+    def files(self) -> list[StagedFile]:
+        """The files that are here as they arrived."""
+        return list(self._intact_files(self._entries()).values())
+
+    def fetch(self, store: ObjectStore, *, force: bool = False) -> int:
+        """Download what is not here yet, side by side; the number of bytes that took.
+
+        Raises FileInvalid where a file is no whole gzip, and what the store raises.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self._folder / ".lock"), ThreadPoolExecutor(_DOWNLOADS_AT_ONCE) as pool:
+            if force:
+                self._log.unlink(missing_ok=True)
+            here = self._intact_files(self._entries())
+            versions = list(pool.map(store.head, self._names))
+            missing = [v for v in versions if v.key not in here or here[v.key].etag != v.etag]
+            try:
+                return sum(pool.map(lambda version: self._download(store, version), missing))
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def finish(self, totals: Totals) -> None:
+        """Keep what was counted in the text of the files."""
+        self._append({"rows": totals.rows, "cost": str(totals.cost)})
+
+    def _download(self, store: ObjectStore, version: ObjectInfo) -> int:
+        path = self._folder / self._names[version.key]
+        part = path.with_name(f"{path.name}.part")
+        again = Retrying(
+            retry=retry_if_exception_type(StoreUnavailable),
+            stop=stop_after_attempt(4),
+            wait=wait_exponential_jitter(initial=0.5, max=20),
+            reraise=True,
+        )
+        crc32 = again(_write_checked, store, version, part)
+        part.replace(path)
+        mtime = path.stat().st_mtime_ns
+        file = StagedFile(version.key, path.name, version.size, version.etag, crc32, mtime)
+        self._append(asdict(file))
+        return version.size
+
+    def _append(self, entry: dict[str, object]) -> None:
+        with self._writing, self._log.open("a", encoding="utf-8") as log:
+            log.write(json.dumps(entry) + "\n")
+
+    def _entries(self) -> list[dict[str, object]]:
+        """The log's entries; a last line that a killed process left half-written is no entry."""
+        if not self._log.exists():
+            return []
+        lines = self._log.read_text(encoding="utf-8").split("\n")[:-1]
+        return [json.loads(line) for line in lines]
+
+    def _intact_files(self, entries: Iterable[dict[str, object]]) -> dict[str, StagedFile]:
+        files = [StagedFile(**entry) for entry in entries if "key" in entry]  # type: ignore[arg-type]
+        return {f.key: f for f in files if f.key in self._names and self._is_intact(f)}
+
+    def _is_intact(self, file: StagedFile) -> bool:
+        """By size and time of change; where the time differs, by checksum."""
+        path = self._folder / file.name
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            return False
+        if status.st_size != file.size:
+            return False
+        return status.st_mtime_ns == file.mtime_ns or _crc32(path) == file.crc32
+
+
+def _write_checked(store: ObjectStore, version: ObjectInfo, part: Path) -> int:
+    """Write one version of one object and return its CRC-32; held to the size that the store gave
+    and, where it is gzip, to the checksum inside."""
+    crc32, size = 0, 0
+    check = GzipCheck() if version.key.endswith(".gz") else None
+    try:
+        with part.open("wb") as file:
+            for chunk in store.chunks(version):
+                file.write(chunk)
+                crc32, size = zlib.crc32(chunk, crc32), size + len(chunk)
+                if check:
+                    check.feed(chunk)
+        if size != version.size:
+            raise StoreUnavailable(f"{version.location}: {size} of {version.size} bytes arrived")
+        if check:
+            check.close()
+    except GzipInvalid as error:
+        raise FileInvalid(f"{version.location}: {error}; the month was left as it was") from error
+    return crc32
+
+
+def _crc32(path: Path) -> int:
+    crc32 = 0
+    with path.open("rb") as file:
+        while chunk := file.read(1024 * 1024):
+            crc32 = zlib.crc32(chunk, crc32)
+    return crc32
+
+
+def _local_names(keys: Sequence[str]) -> list[str]:
+    """A file name for each key: its last part, where that tells it apart and is no longer than a
+    file system takes, or else its number in the manifest."""
+    tails = [key.rpartition("/")[2] for key in keys]
+    shared = {tail for tail, count in Counter(tails).items() if count > 1}
+    return [
+        tail
+        if tail not in shared and 0 < len(tail.encode()) <= _LONGEST_NAME
+        else f"{number:06}{''.join(Path(tail).suffixes[-2:])}"
+        for number, tail in enumerate(tails)
+    ]

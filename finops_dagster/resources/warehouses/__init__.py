@@ -1,0 +1,63 @@
+"""Where months end: one file a warehouse, imported only when the settings choose it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import dagster as dg
+
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.billing.parquet_month import Footer
+from finops_dagster.settings import DatabaseSettings
+
+
+class WarehouseUnavailable(Exception):
+    """The warehouse or the way to it failed; asking again may help."""
+
+
+@dataclass(frozen=True)
+class MonthFile:
+    """One month of one export, ready to be loaded: the file, what its footer says, and the names of
+    the columns that a warehouse must know."""
+
+    export: str
+    table: str
+    month: BillingMonth
+    path: Path
+    footer: Footer
+    cost: str
+    billing_period: str
+    cluster_by: tuple[str, ...]
+
+
+class Warehouse(Protocol):
+    """What the chain asks of a warehouse. Errors are BillError, ReconciliationError, and
+    WarehouseUnavailable where asking again may help."""
+
+    def full_name(self, table: str) -> str:
+        """The table's name as a person would query it."""
+        ...
+
+    def held_version(self, file: MonthFile) -> Footer | None:
+        """The version of the month that the ledger says is loaded, if the table really holds its
+        rows and cost."""
+        ...
+
+    def replace_month(self, file: MonthFile) -> str:
+        """Make the table hold exactly this month's file, in one step; the name of the job."""
+        ...
+
+
+def open_warehouse(settings: DatabaseSettings) -> dg.ConfigurableResource:  # type: ignore[type-arg]
+    """The warehouse that `database.backend` names. Makes no connection yet."""
+    from finops_dagster.resources.warehouses.bigquery import BigQueryWarehouse
+
+    assert settings.bigquery is not None
+    return BigQueryWarehouse(
+        project=settings.bigquery.project_id,
+        dataset=settings.bigquery.dataset,
+        location=settings.bigquery.location,
+        api_endpoint=settings.bigquery.api_endpoint,
+    )

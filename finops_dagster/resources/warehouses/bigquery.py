@@ -1,0 +1,253 @@
+"""Google BigQuery: one Parquet load job replaces one month's partition, free and in one step."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import google.api_core.exceptions as google
+import pyarrow as pa
+import pyarrow.parquet as pq
+from dagster_gcp import BigQueryResource
+from google.api_core.client_options import ClientOptions
+from google.auth.credentials import AnonymousCredentials
+from google.auth.exceptions import DefaultCredentialsError, TransportError
+from google.cloud import bigquery
+from google.cloud.bigquery import ScalarQueryParameter, SchemaField
+
+from finops_dagster.billing.errors import BillError
+from finops_dagster.billing.money import Measured, Totals, reconcile
+from finops_dagster.billing.parquet_month import Footer
+from finops_dagster.resources.warehouses import MonthFile, WarehouseUnavailable
+
+_LEDGER = [
+    SchemaField("billing_period", "STRING", "REQUIRED"),
+    SchemaField("load_timestamp", "TIMESTAMP", "REQUIRED"),
+    SchemaField("row_count", "INT64", "REQUIRED"),
+    SchemaField("state", "STRING", "REQUIRED"),
+    SchemaField("error_message", "STRING"),
+    SchemaField("manifest_id", "STRING", "REQUIRED"),
+    SchemaField("job_id", "STRING", "REQUIRED"),
+]
+
+
+class BigQueryWarehouse(BigQueryResource):
+    """One dataset. With `api_endpoint` it is an emulator's, asked without credentials.
+
+    `{table}_loads` beside each table says of every load job what month and version it brought, and
+    whether that is loading, loaded or failed.
+    """
+
+    dataset: str
+    api_endpoint: str | None = None
+
+    @contextmanager
+    def get_client(self) -> Iterator[bigquery.Client]:
+        """A client of the project, or of the emulator; says in one line what Google says."""
+        emulator: dict[str, Any] = {}
+        if self.api_endpoint:
+            emulator["client_options"] = ClientOptions(api_endpoint=self.api_endpoint)
+            emulator["credentials"] = AnonymousCredentials()
+        with _explained(f"BigQuery {self.project}.{self.dataset}"):
+            client = bigquery.Client(project=self.project, location=self.location, **emulator)
+            with client:
+                yield client
+
+    def full_name(self, table: str) -> str:
+        """`project.dataset.table`."""
+        return f"{self.project}.{self.dataset}.{table}"
+
+    def held_version(self, file: MonthFile) -> Footer | None:
+        """What the ledger says is loaded, if the partition really holds its rows and cost."""
+        with self.get_client() as client:
+            try:
+                return self._held_version(client, file)
+            except google.NotFound:
+                return None
+
+    def replace_month(self, file: MonthFile) -> str:
+        """Load the file into the month's partition and return the job's id.
+
+        The id is derived from export, month, version and the number of loads of it that ended, so
+        that a run which takes over from one that died finds the job and waits for it.
+        """
+        with self.get_client() as client:
+            self._prepare(client, file)
+            job_id = self._job_id(client, file)
+            self._record(client, file, job_id, "loading")
+            try:
+                self._job(client, file, job_id).result(retry=None)
+                measured = self._measure(client, file)
+                reconcile(self.full_name(file.table), file.footer.totals, measured)
+            except Exception as error:
+                if not _may_still_end_well(error):
+                    self._record(client, file, job_id, "failed", str(error).splitlines()[0])
+                raise
+            self._record(client, file, job_id, "loaded")
+            return job_id
+
+    def _held_version(self, client: bigquery.Client, file: MonthFile) -> Footer | None:
+        row = self._query(
+            client,
+            f"SELECT manifest_id FROM `{self._ledger(file)}` "
+            "WHERE billing_period = @month AND state = 'loaded' "
+            "ORDER BY load_timestamp DESC LIMIT 1",
+            month=str(file.month),
+        )
+        if row is None:
+            return None
+        measured = self._measure(client, file)
+        return Footer(row[0], measured.totals) if not measured.foreign_rows else None
+
+    def _measure(self, client: bigquery.Client, file: MonthFile) -> Measured:
+        row = self._query(
+            client,
+            f"SELECT COUNT(*), SUM({file.cost}), "
+            f"COUNTIF(DATE_TRUNC(DATE({file.billing_period}), MONTH) <> billing_month) "
+            f"FROM `{self.full_name(file.table)}` WHERE billing_month = @month",
+            month=file.month.first_day,
+        )
+        assert row is not None
+        return Measured(Totals.of((row[0], row[1])), row[2])
+
+    def _prepare(self, client: bigquery.Client, file: MonthFile) -> None:
+        """Make the dataset and both tables where they are missing, and add new columns."""
+        dataset = bigquery.Dataset(f"{self.project}.{self.dataset}")
+        dataset.location = self.location
+        client.create_dataset(dataset, exists_ok=True)
+        client.create_table(bigquery.Table(self._ledger(file), _LEDGER), exists_ok=True)
+        wanted = [_field(field) for field in pq.read_schema(file.path)]
+        made = bigquery.Table(self.full_name(file.table), wanted)
+        made.time_partitioning = bigquery.TimePartitioning("MONTH", field="billing_month")
+        made.clustering_fields = list(file.cluster_by)
+        table = client.create_table(made, exists_ok=True)
+        there = {field.name.lower(): field for field in table.schema}
+        for field in wanted:
+            old = there.get(field.name.lower())
+            if old is not None and _type(old) != _type(field):
+                raise BillError(
+                    f"{self.full_name(file.table)}: column {old.name} is {_type(old)}, the "
+                    f"month's is {_type(field)}; give the export another table, or change the column"
+                )
+        new = [field for field in wanted if field.name.lower() not in there]
+        if new:
+            table.schema = [*table.schema, *new]
+            client.update_table(table, ["schema"])
+
+    def _job_id(self, client: bigquery.Client, file: MonthFile) -> str:
+        row = self._query(
+            client,
+            f"SELECT COUNT(*) FROM `{self._ledger(file)}` WHERE billing_period = @month "
+            "AND manifest_id = @manifest_id AND state <> 'loading'",
+            month=str(file.month),
+            manifest_id=file.footer.manifest_id,
+        )
+        ended = row[0] if row else 0
+        table = hashlib.sha256(self.full_name(file.table).encode()).hexdigest()[:8]
+        name = f"finops_{file.export}_{file.month}_{file.footer.manifest_id}_{table}_{ended}"
+        return re.sub(r"[^A-Za-z0-9_-]", "-", name)
+
+    def _job(self, client: bigquery.Client, file: MonthFile, job_id: str) -> bigquery.LoadJob:
+        config = bigquery.LoadJobConfig(
+            source_format=bigquery.SourceFormat.PARQUET,
+            write_disposition=bigquery.WriteDisposition.WRITE_TRUNCATE,
+            create_disposition=bigquery.CreateDisposition.CREATE_NEVER,
+            decimal_target_types=[bigquery.DecimalTargetType.BIGNUMERIC],
+            labels={"application": "finops_dagster"},
+        )
+        partition = f"{self.full_name(file.table)}${file.month.first_day:%Y%m}"
+        try:
+            with file.path.open("rb") as parquet:
+                return client.load_table_from_file(
+                    parquet,
+                    partition,
+                    size=file.path.stat().st_size,
+                    job_id=job_id,
+                    job_config=config,
+                )
+        except google.Conflict:
+            return client.get_job(job_id, location=self.location)
+
+    def _record(
+        self,
+        client: bigquery.Client,
+        file: MonthFile,
+        job_id: str,
+        state: str,
+        error: str | None = None,
+    ) -> None:
+        """One row a load job, whose state is kept up to date."""
+        self._query(
+            client,
+            f"MERGE `{self._ledger(file)}` AS ledger USING (SELECT @job_id AS job_id) AS load "
+            "ON ledger.job_id = load.job_id "
+            "WHEN MATCHED THEN UPDATE SET state = @state, error_message = @error, "
+            "load_timestamp = CURRENT_TIMESTAMP() "
+            "WHEN NOT MATCHED THEN INSERT (billing_period, load_timestamp, row_count, state, "
+            "error_message, manifest_id, job_id) VALUES (@month, CURRENT_TIMESTAMP(), @rows, "
+            "@state, @error, @manifest_id, @job_id)",
+            job_id=job_id,
+            state=state,
+            error=error,
+            month=str(file.month),
+            rows=file.footer.totals.rows,
+            manifest_id=file.footer.manifest_id,
+        )
+
+    def _ledger(self, file: MonthFile) -> str:
+        return f"{self.full_name(file.table)}_loads"
+
+    def _query(
+        self, client: bigquery.Client, sql: str, **parameters: Any
+    ) -> tuple[Any, ...] | None:
+        """Run one statement; its first row, if it has any."""
+        types = {int: "INT64", str: "STRING", type(None): "STRING"}
+        config = bigquery.QueryJobConfig(
+            query_parameters=[
+                ScalarQueryParameter(name, types.get(type(value), "DATE"), value)
+                for name, value in parameters.items()
+            ]
+        )
+        rows = client.query(sql, job_config=config).result()
+        return next((tuple(row.values()) for row in rows), None)
+
+
+def _field(field: pa.Field) -> SchemaField:
+    if pa.types.is_decimal(field.type):
+        return SchemaField(field.name, "BIGNUMERIC")
+    if pa.types.is_timestamp(field.type):
+        return SchemaField(field.name, "TIMESTAMP")
+    if pa.types.is_date(field.type):
+        return SchemaField(field.name, "DATE")
+    return SchemaField(field.name, "STRING")
+
+
+def _type(field: SchemaField) -> str:
+    return str(field.field_type)
+
+
+def _may_still_end_well(error: Exception) -> bool:
+    return isinstance(error, google.ServerError | google.RetryError | ConnectionError | OSError)
+
+
+@contextmanager
+def _explained(where: str) -> Iterator[None]:
+    """Say what Google says in one line, and whether asking again may help."""
+    try:
+        yield
+    except DefaultCredentialsError as error:
+        raise BillError(
+            f"{where}: no Google credentials were found; set GOOGLE_APPLICATION_CREDENTIALS, or "
+            "run gcloud auth application-default login"
+        ) from error
+    except (google.ServerError, google.TooManyRequests, google.RetryError) as error:
+        raise WarehouseUnavailable(f"{where}: {error}") from error
+    except (TransportError, ConnectionError) as error:
+        raise WarehouseUnavailable(f"{where}: {error}") from error
+    except google.NotFound:
+        raise
+    except google.GoogleAPIError as error:
+        raise BillError(f"{where}: {str(error).splitlines()[0]}") from error

@@ -1,0 +1,192 @@
+"""The typed shape of config/*.toml and of the environment."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections import Counter
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from finops_dagster.billing.columns import flat_name
+from finops_dagster.billing.months import BillingMonth
+
+DEFAULT_CONFIG = Path("config/finops.toml")
+
+
+class SettingsError(Exception):
+    """A setting that cannot be used, in one line: file, key, and what is wrong."""
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StorageSettings(_Table):
+    """Folders, relative to the working directory."""
+
+    staging_dir: Path = Path("data/staging")
+    parquet_dir: Path = Path("data/parquet")
+
+
+class DuckDBSettings(_Table):
+    """The DuckDB file; with `{month}` in its path each month has one of its own."""
+
+    database_path: str = "data/finops.duckdb"
+    memory_limit: Annotated[
+        str, StringConstraints(pattern=r"^\d+(\.\d+)?\s*([KMGT]i?B)$", strip_whitespace=True)
+    ] = "2GB"
+    threads: int | None = Field(default=None, ge=1)
+    lock_wait_seconds: int = Field(default=3600, ge=0)
+
+    @field_validator("database_path")
+    @classmethod
+    def _only_known_placeholders(cls, path: str) -> str:
+        unknown = set(re.findall(r"{[^}]*}?", path)) - {"{export}", "{month}"}
+        if unknown:
+            raise ValueError(f"holds {', '.join(unknown)}; it may hold {{export}} and {{month}}")
+        return path
+
+
+class BigQuerySettings(_Table):
+    """A BigQuery dataset; credentials come from the environment, as Google's clients find them."""
+
+    project_id: str
+    dataset: str = "finops"
+    location: str = "US"
+    api_endpoint: str | None = None
+
+
+class DatabaseSettings(_Table):
+    """Where months end: at Parquet (`duckdb`), or in a warehouse beyond."""
+
+    backend: Literal["duckdb", "bigquery"] = "duckdb"
+    duckdb: DuckDBSettings = DuckDBSettings()
+    bigquery: BigQuerySettings | None = None
+
+    @model_validator(mode="after")
+    def _backend_is_described(self) -> DatabaseSettings:
+        if self.backend == "bigquery" and self.bigquery is None:
+            raise ValueError("backend is bigquery, but there is no [database.bigquery]")
+        return self
+
+
+class ExportSettings(_Table):
+    """One cost export of one vendor; its name is the first part of its asset keys."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+    vendor: Literal["aws"]
+    format: Literal["cur1"]
+    source: Annotated[str, StringConstraints(pattern=r"^(s3|file)://.+")]
+    export_name: Annotated[str, StringConstraints(pattern=r"^[^/\x00]+$")]
+    start_month: str
+    table: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = ""
+    region: str | None = None
+    endpoint_url: str | None = None
+    profile: str | None = None
+    role_arn: str | None = None
+    sensor: bool = False
+
+    @field_validator("start_month")
+    @classmethod
+    def _is_a_month(cls, key: str) -> str:
+        return str(BillingMonth.parse(key))
+
+    @cached_property
+    def group(self) -> str:
+        """The name as Dagster takes it for groups, jobs and sensors."""
+        return re.sub(r"[^A-Za-z0-9]", "_", self.name)
+
+    @property
+    def table_name(self) -> str:
+        """The table of this export, in DuckDB and in the warehouse."""
+        return self.table or self.group
+
+
+class Settings(BaseSettings):
+    """Everything that can be set; `FINOPS_DATABASE__BACKEND=bigquery` and the like win over the
+    file."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid", frozen=True, env_prefix="FINOPS_", env_nested_delimiter="__"
+    )
+
+    storage: StorageSettings = StorageSettings()
+    database: DatabaseSettings = DatabaseSettings()
+    exports: tuple[ExportSettings, ...] = ()
+
+    @model_validator(mode="after")
+    def _nothing_is_shared(self) -> Settings:
+        for what, names in {
+            "name": [flat_name(export.name) for export in self.exports],
+            "table": [export.table_name.lower() for export in self.exports],
+        }.items():
+            twice = [name for name, count in Counter(names).items() if count > 1]
+            if twice:
+                raise ValueError(
+                    f"two exports have the {what} {twice[0]!r}; each needs one of its own"
+                )
+        return self
+
+
+def load_settings(path: Path | None = None) -> Settings:
+    """Read the settings file: `path`, or the one in FINOPS_CONFIG, or config/finops.toml.
+
+    Raises SettingsError, whose text is one line.
+    """
+    file = path or Path(os.environ.get("FINOPS_CONFIG") or DEFAULT_CONFIG)
+    if not file.is_file():
+        raise SettingsError(f"{file}: there is no such settings file; set FINOPS_CONFIG to yours")
+
+    class FromFile(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return env_settings, TomlConfigSettingsSource(settings_cls, toml_file=file)
+
+    try:
+        return FromFile()
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{file}: {error}") from error
+    except ValidationError as error:
+        raise SettingsError(
+            "; ".join(_line(file, problem) for problem in error.errors())
+        ) from error
+
+
+def _line(file: Path, problem: object) -> str:
+    assert isinstance(problem, dict)
+    key = ""
+    for part in problem["loc"]:
+        key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else str(part)
+    message = {
+        "extra_forbidden": "unknown key",
+        "missing": "missing value",
+    }.get(problem["type"], str(problem["msg"]).removeprefix("Value error, "))
+    variable = "FINOPS_" + "__".join(str(part).upper() for part in problem["loc"])
+    where = f"environment variable {variable}" if variable in os.environ else str(file)
+    return f"{where}: {key}: {message}" if key else f"{where}: {message}"

@@ -1,0 +1,132 @@
+"""Small CUR v1 exports for tests, delivered as AWS delivers them: files first, manifest last."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from finops_dagster.billing.months import BillingMonth
+
+Put = Callable[[str, bytes], None]
+
+HEADERS = (
+    "identity/LineItemId",
+    "bill/PayerAccountId",
+    "bill/BillingPeriodStartDate",
+    "lineItem/UsageStartDate",
+    "lineItem/ProductCode",
+    "lineItem/LineItemDescription",
+    "lineItem/UnblendedCost",
+)
+_TYPES = {
+    "bill/BillingPeriodStartDate": "DateTime",
+    "lineItem/UsageStartDate": "DateTime",
+    "lineItem/UnblendedCost": "BigDecimal",
+}
+
+
+def line_item(month: str, **cells: str) -> dict[str, str]:
+    """A row with the cells that every bill has; others by name, with `__` for `/`."""
+    return {
+        "identity/LineItemId": "abc",
+        "bill/PayerAccountId": "001234567890",
+        "bill/BillingPeriodStartDate": f"{month}-01T00:00:00Z",
+        "lineItem/UsageStartDate": f"{month}-03T04:00:00Z",
+        "lineItem/ProductCode": "AmazonEC2",
+        "lineItem/LineItemDescription": "",
+        "lineItem/UnblendedCost": "1",
+        **{name.replace("__", "/"): cell for name, cell in cells.items()},
+    }
+
+
+def items(month: str, *costs: str) -> list[dict[str, str]]:
+    """A row a cost."""
+    return [line_item(month, lineItem__UnblendedCost=cost) for cost in costs]
+
+
+def csv_bytes(rows: Sequence[dict[str, str]], headers: Sequence[str] = HEADERS) -> bytes:
+    """A CSV file as AWS writes it: quotes where needed, lines that end in LF."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(headers)
+    writer.writerows([row.get(header, "") for header in headers] for row in rows)
+    return text.getvalue().encode()
+
+
+def folder_put(folder: Path) -> Put:
+    """Puts objects below a folder."""
+
+    def put(key: str, body: bytes) -> None:
+        path = folder / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(body)
+
+    return put
+
+
+def deliver(
+    put: Put,
+    month: str,
+    parts: Sequence[bytes | Sequence[dict[str, str]]],
+    *,
+    version: str = "20240301T000000Z",
+    report: str = "acme-cur",
+    prefix: str = "",
+    headers: Sequence[str] = HEADERS,
+    columns: Sequence[str] | None = None,
+    types: dict[str, str] | None = None,
+    typed: bool = True,
+    bucket: str = "acme-billing",
+    manifest_prefix: str | None = None,
+    changes: dict[str, object] | None = None,
+) -> list[str]:
+    """Deliver one version of a month and return the keys of its files.
+
+    A part is rows, or the very bytes of the gzip file. `columns` are the manifest's where they
+    differ from the files'; `manifest_prefix` is the prefix that the manifest's keys keep when a
+    bucket was replicated to another; `changes` replaces fields of the manifest.
+    """
+    billing_month = BillingMonth.parse(month)
+    period = f"{billing_month.first_day:%Y%m%d}-{billing_month.next.first_day:%Y%m%d}"
+    lead = f"{prefix}/" if prefix else ""
+    folder = f"{lead}{report}/{period}"
+    keys = []
+    for number, part in enumerate(parts, 1):
+        body = part if isinstance(part, bytes) else gzip.compress(csv_bytes(part, headers))
+        keys.append(f"{folder}/{version}/{report}-{number:05}.csv.gz")
+        put(keys[-1], body)
+    kept = lead if manifest_prefix is None else manifest_prefix
+    all_types = {**_TYPES, **(types or {})}
+    manifest: dict[str, object] = {
+        "assemblyId": version,
+        "account": "001234567890",
+        "columns": [
+            {
+                "category": header.partition("/")[0],
+                "name": header.partition("/")[2],
+                **({"type": all_types.get(header, "String")} if typed else {}),
+            }
+            for header in (headers if columns is None else columns)
+        ],
+        "charset": "UTF-8",
+        "compression": "GZIP",
+        "contentType": "text/csv",
+        "reportId": "0" * 64,
+        "reportName": report,
+        "billingPeriod": {
+            "start": f"{billing_month.first_day:%Y%m%d}T000000.000Z",
+            "end": f"{billing_month.next.first_day:%Y%m%d}T000000.000Z",
+        },
+        "bucket": bucket,
+        "reportKeys": [kept + key.removeprefix(lead) for key in keys],
+        "additionalArtifactKeys": [],
+        **(changes or {}),
+    }
+    body = json.dumps(manifest).encode()
+    put(f"{folder}/{version}/{report}-Manifest.json", body)
+    put(f"{folder}/{report}-Manifest.json", body)
+    return keys
