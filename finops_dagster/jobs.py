@@ -19,7 +19,6 @@ def month_job(export: Export) -> UnresolvedAssetJobDefinition:
     return dg.define_asset_job(
         f"{export.settings.group}_month",
         selection=dg.AssetSelection.groups(export.settings.group),
-        partitions_def=export.partitions,
         description=f"Load a billing month of {export.name}, from manifest to warehouse.",
         tags={"finops/export": export.name},
     )

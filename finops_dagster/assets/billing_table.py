@@ -70,7 +70,7 @@ def billing_table_asset(export: Export) -> dg.AssetsDefinition:
             manifest,
             staged.version(manifest),
             database,
-            run_id=context.run_id,
+            run_id=context.run.run_id,
             force=run_options.force,
         )
         staged.remove_other_versions(manifest)

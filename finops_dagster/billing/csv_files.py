@@ -77,7 +77,8 @@ def read_header(path: Path) -> tuple[tuple[str, ...], bool]:
     try:
         with _open_text(path, gzipped) as text:
             header = tuple(next(csv.reader(text), ()))
-    except (UnicodeDecodeError, csv.Error, EOFError, gzip.BadGzipFile) as error:
+            "".join(header).encode()
+    except (UnicodeEncodeError, csv.Error, EOFError, gzip.BadGzipFile) as error:
         raise FileInvalid(f"{path}: the header cannot be read: {error}") from error
     header = tuple(
         name.lstrip(_BOM) if not position else name for position, name in enumerate(header)
@@ -196,6 +197,7 @@ def _line_of(file: CsvFiles, record: int) -> int:
 
 
 def _open_text(path: Path, gzipped: bool) -> IO[str]:
+    """The file as text; bytes that are not UTF-8 come as surrogates, for DuckDB to complain of."""
     if gzipped:
-        return gzip.open(path, "rt", encoding="utf-8", newline="")
-    return path.open(encoding="utf-8", newline="")
+        return gzip.open(path, "rt", encoding="utf-8", errors="surrogateescape", newline="")
+    return path.open(encoding="utf-8", errors="surrogateescape", newline="")

@@ -55,7 +55,7 @@ class BillingDatabase(DuckDBResource):
         turns = Retrying(
             retry=retry_if_exception(_is_locked),
             stop=stop_after_delay(self.lock_wait_seconds),
-            wait=wait_exponential_jitter(initial=0.05, max=2),
+            wait=wait_exponential_jitter(multiplier=0.05, max=2),
             before_sleep=_say_who_holds_it,
             reraise=True,
         )

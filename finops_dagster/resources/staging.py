@@ -139,7 +139,7 @@ class StagedVersion:
         again = Retrying(
             retry=retry_if_exception_type(StoreUnavailable),
             stop=stop_after_attempt(4),
-            wait=wait_exponential_jitter(initial=0.5, max=20),
+            wait=wait_exponential_jitter(multiplier=0.5, max=20),
             reraise=True,
         )
         crc32 = again(_write_checked, store, version, part)

@@ -1,0 +1,41 @@
+# Python 3.11 or newer and make are all it takes; every target installs what it needs, once.
+
+PYTHON ?= python3
+CONFIG ?= config/finops.toml
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+export DAGSTER_HOME := $(CURDIR)/.dagster
+export DAGSTER_DISABLE_TELEMETRY := yes
+
+.PHONY: demo dev test lint bench clean
+
+demo: $(INSTALLED) $(DAGSTER_HOME)/dagster.yaml  ## three months of an invented bill, end to end
+	@FINOPS_CONFIG=config/demo.toml $(BIN)/python -m finops_dagster.demo
+
+dev: $(INSTALLED) $(DAGSTER_HOME)/dagster.yaml  ## the UI on http://127.0.0.1:3000
+	FINOPS_CONFIG=$(CONFIG) $(BIN)/dagster dev --host 127.0.0.1 --port 3000
+
+test: $(INSTALLED)  ## every test, against real servers that the tests start themselves
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)  ## style, types, and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(INSTALLED)  ## one month of a million rows against bare DuckDB
+	$(BIN)/python -m finops_dagster_tests.benchmarks.month
+
+clean:  ## forget the demo's data and the history of all runs
+	rm -rf data/demo .dagster
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+$(DAGSTER_HOME)/dagster.yaml: dagster.yaml
+	@mkdir -p $(DAGSTER_HOME)
+	@cp dagster.yaml $@

@@ -1,0 +1,47 @@
+"""The real parts that tests run against, and a project in a folder of its own."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from finops_dagster_tests.project import Project
+from finops_dagster_tests.servers.s3 import S3Server
+
+_bucket_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """An empty project whose export `acme` reads a local folder."""
+    monkeypatch.chdir(tmp_path)
+    return Project(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """One S3 server for all tests; each takes buckets of its own."""
+    server = S3Server()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+    """The S3 server with an empty log, no fault, and credentials in the environment."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    s3_server.requests.clear()
+    yield s3_server
+    s3_server.fault = None
+
+
+@pytest.fixture
+def bucket(s3: S3Server) -> str:
+    """An empty bucket."""
+    name = f"acme-billing-{next(_bucket_numbers)}"
+    s3.client().create_bucket(Bucket=name)
+    return name

@@ -1,0 +1,155 @@
+"""A project in a folder of its own, used as a person would: deliver, materialize, look."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import duckdb
+
+from finops_dagster.assets.stage import Export
+from finops_dagster.definitions import build_definitions
+from finops_dagster.settings import Settings
+from finops_dagster_tests.cur import Put, folder_put
+
+
+class Outcome:
+    """What came of one run of one month."""
+
+    def __init__(self, result: dg.ExecuteInProcessResult) -> None:
+        self.success = result.success
+        self._result = result
+
+    @property
+    def error(self) -> str:
+        """The reason of the step that failed."""
+        failures = [e for e in self._result.all_events if e.event_type_value == "STEP_FAILURE"]
+        assert len(failures) == 1, failures
+        error = failures[0].step_failure_data.error
+        return error.message.removeprefix("dagster._core.definitions.events.Failure: ").strip()
+
+    def metadata(self, stage: str) -> dict[str, Any]:
+        """The metadata of a stage's materialization, as plain values."""
+        for event in self._result.get_asset_materialization_events():
+            if event.asset_key.path[-1] == stage:
+                return {k: v.value for k, v in event.materialization.metadata.items()}
+        raise AssertionError(f"{stage} was not materialized")
+
+    def outcomes(self) -> dict[str, str]:
+        """What each stage did."""
+        return {
+            event.asset_key.path[-1]: event.materialization.metadata["outcome"].value
+            for event in self._result.get_asset_materialization_events()
+        }
+
+    def data_versions(self) -> set[str]:
+        """The data versions that the stages recorded."""
+        return {
+            event.materialization.tags["dagster/data_version"]
+            for event in self._result.get_asset_materialization_events()
+        }
+
+    def checks(self) -> dict[str, bool]:
+        """Which checks passed, as `stage.check`."""
+        return {
+            f"{e.asset_key.path[-1]}.{e.check_name}": e.passed
+            for e in self._result.get_asset_check_evaluations()
+        }
+
+
+class Project:
+    """Settings, definitions and an in-memory Dagster instance over a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.source = folder / "source"
+        self.put: Put = folder_put(self.source)
+        self.export: dict[str, Any] = {
+            "name": "acme",
+            "vendor": "aws",
+            "format": "cur1",
+            "source": f"file://{self.source}",
+            "export_name": "acme-cur",
+            "start_month": "2023-01",
+            "table": "aws_billing_data",
+        }
+        self.more_exports: list[dict[str, Any]] = []
+        self.database: dict[str, Any] = {}
+        self.instance = dg.DagsterInstance.ephemeral()
+
+    def settings(self) -> Settings:
+        """The settings that the attributes describe."""
+        return Settings.model_validate(
+            {"exports": [self.export, *self.more_exports], "database": self.database}
+        )
+
+    def definitions(self) -> dg.Definitions:
+        """The code location of these settings."""
+        return build_definitions(self.settings())
+
+    def the_export(self) -> Export:
+        """The first export, as the chain sees it."""
+        return Export(self.settings().exports[0])
+
+    def materialize(
+        self,
+        month: str,
+        *,
+        export: str = "acme",
+        force: bool = False,
+        stages: list[str] | None = None,
+    ) -> Outcome:
+        """Run the chain of one month, or some of its stages."""
+        definitions = self.definitions()
+        job = definitions.resolve_implicit_global_asset_job_def()
+        keys = definitions.resolve_asset_graph().get_all_asset_keys()
+        keys = [key for key in keys if key.path[0] == export]
+        if stages is not None:
+            keys = [key for key in keys if key.path[-1] in stages]
+        return Outcome(
+            job.execute_in_process(
+                partition_key=month,
+                asset_selection=keys,
+                instance=self.instance,
+                raise_on_error=False,
+                run_config={"resources": {"run_options": {"config": {"force": force}}}},
+            )
+        )
+
+    def query(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
+        """Ask the DuckDB file."""
+        with duckdb.connect(str(self.folder / "data/finops.duckdb"), read_only=True) as connection:
+            return connection.execute(sql, parameters).fetchall()
+
+    def column(self, name: str, month: str) -> list[Any]:
+        """The values of one column of one month in the table."""
+        return [
+            row[0]
+            for row in self.query(
+                f'SELECT "{name}" FROM aws_billing_data WHERE billing_month = ?::DATE ORDER BY 1',
+                f"{month}-01",
+            )
+        ]
+
+    def totals(self, month: str) -> tuple[int, Decimal | None]:
+        """Rows and cost of a month in the table."""
+        (row,) = self.query(
+            "SELECT count(*), sum(lineitem_unblendedcost) FROM aws_billing_data "
+            "WHERE billing_month = ?::DATE",
+            f"{month}-01",
+        )
+        return row
+
+    def parquet(self, month: str, export: str = "acme") -> Path:
+        """The month's file in the lake."""
+        return self.folder / f"data/parquet/{export}/billing_month={month}/{export}-{month}.parquet"
+
+    def parquet_totals(self, month: str) -> tuple[int, Decimal | None]:
+        """Rows and cost of a month's Parquet file."""
+        (row,) = duckdb.sql(
+            f"SELECT count(*), sum(lineitem_unblendedcost) "
+            f"FROM read_parquet('{self.parquet(month)}', hive_partitioning = false)"
+        ).fetchall()
+        return row

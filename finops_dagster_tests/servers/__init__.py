@@ -1,0 +1,1 @@
+"""Servers that the tests start themselves, in place of a vendor's."""

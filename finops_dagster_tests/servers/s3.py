@@ -1,0 +1,52 @@
+"""moto's S3 server on a free port, with a log of what it was asked and a place to put faults."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from threading import Thread
+from typing import Any
+
+import boto3
+from moto.server import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import make_server
+
+Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+
+class S3Server:
+    """`requests` are the (method, path) served; `fault`, when set, may answer in moto's stead.
+
+    A fault is a WSGI application that returns None where it has nothing to say.
+    """
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[str, str]] = []
+        self.fault: (
+            Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes] | None] | None
+        ) = None
+        self._moto: Wsgi = DomainDispatcherApplication(create_backend_app)
+        self._server = make_server("127.0.0.1", 0, self._serve, threaded=True)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        """End the server."""
+        self._server.shutdown()
+        self._server.server_close()
+
+    def client(self) -> Any:
+        """A client with any credentials; moto looks at none."""
+        return boto3.client(
+            "s3",
+            endpoint_url=self.url,
+            region_name="us-east-1",
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+        )
+
+    def _serve(
+        self, environ: dict[str, Any], start_response: Callable[..., Any]
+    ) -> Iterable[bytes]:
+        self.requests.append((environ["REQUEST_METHOD"], environ["PATH_INFO"]))
+        answer = self.fault(environ, start_response) if self.fault else None
+        return self._moto(environ, start_response) if answer is None else answer

@@ -1,0 +1,113 @@
+"""The sensor notices new and restated months, at one small request a month."""
+
+from __future__ import annotations
+
+import json
+
+import dagster as dg
+import pytest
+
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.resources.object_stores import StoreError
+from finops_dagster_tests.cur import Put, deliver, items
+from finops_dagster_tests.project import Project
+from finops_dagster_tests.servers.s3 import S3Server
+
+
+@pytest.fixture
+def put(project: Project, s3: S3Server, bucket: str) -> Put:
+    """Puts into a bucket that the project's export reads."""
+    client = s3.client()
+    project.export |= {"source": f"s3://{bucket}", "endpoint_url": s3.url}
+    project.export["start_month"] = "2024-01"
+    return lambda key, body: client.put_object(Bucket=bucket, Key=key, Body=body)
+
+
+def tick(project: Project, cursor: str | None = None) -> dg.SensorResult:
+    """What the sensor answers."""
+    definitions = project.definitions()
+    context = dg.build_sensor_context(
+        cursor=cursor, instance=project.instance, definitions=definitions
+    )
+    result = definitions.get_sensor_def("acme_manifests")(context)
+    assert isinstance(result, dg.SensorResult)
+    return result
+
+
+def months(result: dg.SensorResult) -> list[str | None]:
+    return [request.partition_key for request in result.run_requests or []]
+
+
+def test_new_months_are_asked_for_once(project: Project, put: Put) -> None:
+    for month in ("2024-01", "2024-03"):
+        deliver(put, month, [items(month, "1")])
+    first = tick(project)
+    assert months(first) == ["2024-01", "2024-03"]
+    assert json.loads(first.cursor or "").keys() == {"2024-01", "2024-03"}
+    assert months(tick(project, first.cursor)) == []
+
+
+def test_a_restated_month_is_asked_for_alone(project: Project, put: Put) -> None:
+    for month in ("2024-01", "2024-02"):
+        deliver(put, month, [items(month, "1")])
+    first = tick(project)
+    deliver(put, "2024-01", [items("2024-01", "2")], version="v2")
+    second = tick(project, first.cursor)
+    assert months(second) == ["2024-01"]
+    (request,) = second.run_requests or []
+    assert request.run_key not in {r.run_key for r in first.run_requests or []}
+    assert request.tags["finops/manifest_id"] == "v2"
+
+
+def test_an_unchanged_month_costs_one_head_whatever_lies_beside_it(
+    project: Project, put: Put, s3: S3Server
+) -> None:
+    deliver(put, "2024-01", [items("2024-01", "1")])
+    for number in range(1100):
+        put(f"acme-cur/20240101-20240201/old{number}/acme-cur-Manifest.json", b"{}")
+    first = tick(project)
+    s3.requests.clear()
+    tick(project, first.cursor)
+    partitions = project.the_export().partitions.get_partition_keys()
+    assert len(s3.requests) == len(partitions)
+    assert {method for method, _ in s3.requests} == {"HEAD"}
+
+
+def test_an_unreadable_manifest_is_reported_and_delays_no_other(
+    project: Project, put: Put, caplog: pytest.LogCaptureFixture
+) -> None:
+    for month in ("2024-01", "2024-02"):
+        deliver(put, month, [items(month, "1")])
+    put("acme-cur/20240101-20240201/acme-cur-Manifest.json", b"{not json")
+    first = tick(project)
+    assert months(first) == ["2024-02"]
+    assert "2024-01" not in json.loads(first.cursor or "")
+    deliver(put, "2024-01", [items("2024-01", "1")])
+    assert months(tick(project, first.cursor)) == ["2024-01"]
+
+
+def test_a_store_that_says_no_fails_the_tick(project: Project, put: Put, s3: S3Server) -> None:
+    project.export["source"] = "s3://acme-billing-of-nobody"
+
+    def forbidden(environ, start_response):
+        start_response("403 Forbidden", [("Content-Length", "0")])
+        return [b""]
+
+    s3.fault = forbidden
+    with pytest.raises(StoreError, match="AWS denies access"):
+        tick(project)
+
+
+def test_the_sensor_is_off_until_the_settings_turn_it_on(project: Project) -> None:
+    def status() -> dg.DefaultSensorStatus:
+        return project.definitions().get_sensor_def("acme_manifests").default_status
+
+    assert status() is dg.DefaultSensorStatus.STOPPED
+    project.export["sensor"] = True
+    assert status() is dg.DefaultSensorStatus.RUNNING
+
+
+def test_the_month_in_progress_is_a_partition(project: Project) -> None:
+    keys = project.the_export().partitions.get_partition_keys()
+    assert keys[0] == "2023-01"
+    assert keys[-1] == str(BillingMonth.current())

@@ -1,0 +1,143 @@
+"""Every mistake in the settings is one line that names file and key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from finops_dagster.settings import SettingsError, load_settings
+
+EXPORT = """
+[[exports]]
+name = "acme"
+vendor = "aws"
+format = "cur1"
+source = "s3://bucket/some/prefix"
+export_name = "acme-cur"
+start_month = "2024-01"
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "finops.toml"
+
+
+def test_the_documented_shape_is_read(file: Path) -> None:
+    file.write_text(
+        """
+        [storage]
+        staging_dir = "data/staging"
+        parquet_dir = "data/parquet"
+        [database]
+        backend = "bigquery"
+        [database.duckdb]
+        database_path = "data/{export}-{month}.duckdb"
+        memory_limit = "2GB"
+        [database.bigquery]
+        project_id = "acme"
+        dataset = "finops"
+        location = "US"
+        api_endpoint = "http://127.0.0.1:9050"
+        [[exports]]
+        name = "acme"
+        vendor = "aws"
+        format = "cur1"
+        source = "s3://bucket/some/prefix"
+        export_name = "acme-cur"
+        start_month = "2024-01"
+        table = "aws_billing_data"
+        region = "us-east-1"
+        endpoint_url = "http://127.0.0.1:5000"
+        profile = "billing"
+        role_arn = "arn:aws:iam::123456789012:role/finops"
+        """
+    )
+    settings = load_settings(file)
+    assert settings.database.bigquery is not None
+    assert settings.database.bigquery.project_id == "acme"
+    assert settings.exports[0].role_arn == "arn:aws:iam::123456789012:role/finops"
+    assert settings.exports[0].sensor is False
+
+
+def test_everything_but_the_exports_has_a_default(file: Path) -> None:
+    file.write_text(EXPORT)
+    settings = load_settings(file)
+    assert settings.storage.staging_dir == Path("data/staging")
+    assert settings.database.backend == "duckdb"
+    assert settings.database.duckdb.database_path == "data/finops.duckdb"
+
+
+def test_the_table_is_named_after_the_export(file: Path) -> None:
+    file.write_text(EXPORT.replace('"acme"', '"acme-eu-1"'))
+    assert load_settings(file).exports[0].table_name == "acme_eu_1"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[storage]\nfolder = 'x'", "storage.folder: unknown key"),
+        ("surprise = 1", "surprise: unknown key"),
+        (EXPORT + "tables = 'x'", "exports[0].tables: unknown key"),
+        (EXPORT.replace('vendor = "aws"\n', ""), "exports[0].vendor: missing value"),
+        (EXPORT.replace("2024-01", "2024-13"), "exports[0].start_month: '2024-13' is not a month"),
+        (EXPORT.replace("s3://", "ftp://"), "exports[0].source: "),
+        (EXPORT.replace('"acme"', '"a/b"'), "exports[0].name: "),
+        (EXPORT + EXPORT, ": two exports have the name 'acme'; each needs one of its own"),
+        (
+            EXPORT.replace('"acme"', '"a-b"') + EXPORT.replace('"acme"', '"a_b"'),
+            ": two exports have the name 'a_b'",
+        ),
+        (
+            EXPORT + "table = 't'" + EXPORT.replace('"acme"', '"b"') + "table = 'T'",
+            ": two exports have the table 't'",
+        ),
+        ("[database]\nbackend = 'oracle'", "database.backend: Input should be 'duckdb'"),
+        ("[database]\nbackend = 'bigquery'", "database: backend is bigquery, but there is no"),
+        ("[database.duckdb]\nmemory_limit = 2", "database.duckdb.memory_limit: "),
+        ("[database.duckdb]\nmemory_limit = 'lots'", "database.duckdb.memory_limit: "),
+        (
+            "[database.duckdb]\ndatabase_path = '{day}'",
+            "database.duckdb.database_path: holds {day}",
+        ),
+        ("[database.bigquery]\ndataset = 'x'", "database.bigquery.project_id: missing value"),
+        ("[storage", "Expected ']'"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_file_and_key(file: Path, text: str, said: str) -> None:
+    file.write_text(text)
+    with pytest.raises(SettingsError) as caught:
+        load_settings(file)
+    assert str(caught.value).startswith(f"{file}: ")
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named(file: Path) -> None:
+    with pytest.raises(SettingsError, match="there is no such settings file"):
+        load_settings(file)
+
+
+def test_the_environment_names_the_file_and_wins_over_it(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file.write_text(EXPORT + "[database.duckdb]\nmemory_limit = '2GB'")
+    monkeypatch.setenv("FINOPS_CONFIG", str(file))
+    monkeypatch.setenv("FINOPS_DATABASE__DUCKDB__MEMORY_LIMIT", "1GB")
+    assert load_settings().database.duckdb.memory_limit == "1GB"
+
+
+def test_a_mistake_in_the_environment_is_told_as_such(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file.write_text(EXPORT)
+    monkeypatch.setenv("FINOPS_DATABASE__BACKEND", "oracle")
+    with pytest.raises(SettingsError) as caught:
+        load_settings(file)
+    assert str(caught.value).startswith("environment variable FINOPS_DATABASE__BACKEND: ")
+
+
+@pytest.mark.parametrize("name", ["finops.toml", "bigquery.toml", "demo.toml"])
+def test_the_example_files_are_valid(name: str) -> None:
+    assert load_settings(Path(__file__).parents[1] / "config" / name).exports
