@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Any
 
 import dagster as dg
 
@@ -132,7 +133,7 @@ def _new_load(
     return Load(export.name, month, manifest.id, export.table, totals, len(files), size, run_id)
 
 
-def _metadata(now: Loaded) -> dict[str, object]:
+def _metadata(now: Loaded) -> dict[str, dg.MetadataValue[Any] | dg.TableSchema | str | int | float]:
     totals = now.load.totals
     return {
         "outcome": now.outcome,

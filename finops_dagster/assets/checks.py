@@ -46,7 +46,7 @@ USUAL_COST = Check("usual_cost", "The month's cost is within half of what the mo
 
 def totals_hold(totals: Totals) -> list[dg.AssetCheckResult]:
     """The blocking checks, passed: a stage that does not reconcile raises instead."""
-    metadata = {"rows": totals.rows, "total_cost": plain(totals.cost)}
+    metadata: dict[str, int | str] = {"rows": totals.rows, "total_cost": plain(totals.cost)}
     return [
         dg.AssetCheckResult(passed=True, check_name=check.name, metadata=metadata)
         for check in TOTALS_CHECKS

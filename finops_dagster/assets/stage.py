@@ -23,7 +23,7 @@ from finops_dagster.resources.object_stores import (
 from finops_dagster.resources.warehouses import WarehouseUnavailable
 from finops_dagster.settings import ExportSettings
 
-StageEvents = Iterator[dg.MaterializeResult | dg.AssetCheckResult]
+StageEvents = Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]
 _RETRIES = 3
 
 

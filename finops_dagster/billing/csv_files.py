@@ -129,9 +129,9 @@ def explained(
     text = str(error)
     structural = re.search(r"CSV Error on Line: (\d+)", text)
     if structural and "Error when converting" not in text:
-        path = re.search(r"^\s*file = (.*)$", text, re.MULTILINE)
+        file = re.search(r"^\s*file = (.*)$", text, re.MULTILINE)
         reason = _structural_reason(text)
-        return FileInvalid(f"{path[1] if path else 'a file'}, line {structural[1]}: {reason}")
+        return FileInvalid(f"{file[1] if file else 'a file'}, line {structural[1]}: {reason}")
     if isinstance(error, duckdb.IOException | duckdb.OutOfMemoryException):
         return FileInvalid(text.splitlines()[0])
     for group in files:

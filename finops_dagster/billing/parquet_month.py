@@ -58,6 +58,9 @@ def export_month(
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
     try:
+        # Where its statistics show no NULL, DuckDB writes a column as REQUIRED, and months would
+        # differ in their schema: BigQuery refuses such a file for a table with NULLABLE columns.
+        connection.execute("SET disabled_optimizers = 'statistics_propagation'")
         connection.execute(
             f"COPY (FROM {quoted(load.table)} WHERE billing_month = {_date(load.month)}) "
             f"TO {literal(str(part))} (FORMAT parquet, COMPRESSION zstd, "
@@ -68,6 +71,7 @@ def export_month(
         reconcile(str(path), load.totals, measure(connection, relation(part), load.month, vendor))
         part.replace(path)
     finally:
+        connection.execute("RESET disabled_optimizers")
         part.unlink(missing_ok=True)
 
 

@@ -64,8 +64,8 @@ class BillingDatabase(DuckDBResource):
         except duckdb.Error as error:
             raise BillError(_explained(path, error)) from error
 
-    def _config(self) -> dict[str, str | bool | int]:
-        config: dict[str, str | bool | int] = {
+    def _config(self) -> dict[str, str | bool | int | float | list[str]]:
+        config: dict[str, str | bool | int | float | list[str]] = {
             "memory_limit": self.memory_limit,
             "preserve_insertion_order": False,
             **self.connection_config,

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from decimal import Decimal
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import dagster as dg
 from filelock import FileLock
@@ -149,19 +150,19 @@ class StagedVersion:
         self._append(asdict(file))
         return version.size
 
-    def _append(self, entry: dict[str, object]) -> None:
+    def _append(self, entry: dict[str, Any]) -> None:
         with self._writing, self._log.open("a", encoding="utf-8") as log:
             log.write(json.dumps(entry) + "\n")
 
-    def _entries(self) -> list[dict[str, object]]:
+    def _entries(self) -> list[dict[str, Any]]:
         """The log's entries; a last line that a killed process left half-written is no entry."""
         if not self._log.exists():
             return []
         lines = self._log.read_text(encoding="utf-8").split("\n")[:-1]
         return [json.loads(line) for line in lines]
 
-    def _intact_files(self, entries: Iterable[dict[str, object]]) -> dict[str, StagedFile]:
-        files = [StagedFile(**entry) for entry in entries if "key" in entry]  # type: ignore[arg-type]
+    def _intact_files(self, entries: Iterable[dict[str, Any]]) -> dict[str, StagedFile]:
+        files = [StagedFile(**entry) for entry in entries if "key" in entry]
         return {f.key: f for f in files if f.key in self._names and self._is_intact(f)}
 
     def _is_intact(self, file: StagedFile) -> bool:

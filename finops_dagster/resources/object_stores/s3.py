@@ -89,7 +89,7 @@ class S3Store:
                 f"{where}: no AWS credentials were found; set AWS_PROFILE or AWS_ACCESS_KEY_ID and "
                 "AWS_SECRET_ACCESS_KEY, or give the export a profile or role_arn"
             ) from error
-        except (aws.HTTPClientError, aws.IncompleteReadError) as error:
+        except (aws.ConnectionError, aws.HTTPClientError, aws.IncompleteReadError) as error:
             raise StoreUnavailable(f"{where}: {error}") from error
         except aws.BotoCoreError as error:
             raise StoreError(f"{where}: {error}") from error

@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import google.api_core.exceptions as google
 import pyarrow as pa
@@ -50,7 +50,7 @@ class BigQueryWarehouse(BigQueryResource):
         emulator: dict[str, Any] = {}
         if self.api_endpoint:
             emulator["client_options"] = ClientOptions(api_endpoint=self.api_endpoint)
-            emulator["credentials"] = AnonymousCredentials()
+            emulator["credentials"] = AnonymousCredentials()  # type: ignore[no-untyped-call]
         with _explained(f"BigQuery {self.project}.{self.dataset}"):
             client = bigquery.Client(project=self.project, location=self.location, **emulator)
             with client:
@@ -69,17 +69,13 @@ class BigQueryWarehouse(BigQueryResource):
                 return None
 
     def replace_month(self, file: MonthFile) -> str:
-        """Load the file into the month's partition and return the job's id.
-
-        The id is derived from export, month, version and the number of loads of it that ended, so
-        that a run which takes over from one that died finds the job and waits for it.
-        """
+        """Load the file into the month's partition and return the job's id."""
         with self.get_client() as client:
             self._prepare(client, file)
-            job_id = self._job_id(client, file)
+            job_id, job = self._attempt(client, file)
             self._record(client, file, job_id, "loading")
             try:
-                self._job(client, file, job_id).result(retry=None)
+                (job or self._started(client, file, job_id)).result()
                 measured = self._measure(client, file)
                 reconcile(self.full_name(file.table), file.footer.totals, measured)
             except Exception as error:
@@ -90,28 +86,27 @@ class BigQueryWarehouse(BigQueryResource):
             return job_id
 
     def _held_version(self, client: bigquery.Client, file: MonthFile) -> Footer | None:
-        row = self._query(
+        loaded = self._query(
             client,
             f"SELECT manifest_id FROM `{self._ledger(file)}` "
             "WHERE billing_period = @month AND state = 'loaded' "
             "ORDER BY load_timestamp DESC LIMIT 1",
             month=str(file.month),
         )
-        if row is None:
+        if not loaded:
             return None
         measured = self._measure(client, file)
-        return Footer(row[0], measured.totals) if not measured.foreign_rows else None
+        return Footer(loaded[0][0], measured.totals) if not measured.foreign_rows else None
 
     def _measure(self, client: bigquery.Client, file: MonthFile) -> Measured:
-        row = self._query(
+        ((rows, cost, foreign_rows),) = self._query(
             client,
             f"SELECT COUNT(*), SUM({file.cost}), "
             f"COUNTIF(DATE_TRUNC(DATE({file.billing_period}), MONTH) <> billing_month) "
             f"FROM `{self.full_name(file.table)}` WHERE billing_month = @month",
             month=file.month.first_day,
         )
-        assert row is not None
-        return Measured(Totals.of((row[0], row[1])), row[2])
+        return Measured(Totals.of((rows, cost)), foreign_rows)
 
     def _prepare(self, client: bigquery.Client, file: MonthFile) -> None:
         """Make the dataset and both tables where they are missing, and add new columns."""
@@ -129,28 +124,57 @@ class BigQueryWarehouse(BigQueryResource):
             old = there.get(field.name.lower())
             if old is not None and _type(old) != _type(field):
                 raise BillError(
-                    f"{self.full_name(file.table)}: column {old.name} is {_type(old)}, the "
-                    f"month's is {_type(field)}; give the export another table, or change the column"
+                    f"column {old.name} of {self.full_name(file.table)} is {_type(old)}, the "
+                    f"month's is {_type(field)}; give the export another table or change it"
                 )
         new = [field for field in wanted if field.name.lower() not in there]
         if new:
             table.schema = [*table.schema, *new]
             client.update_table(table, ["schema"])
 
-    def _job_id(self, client: bigquery.Client, file: MonthFile) -> str:
-        row = self._query(
-            client,
-            f"SELECT COUNT(*) FROM `{self._ledger(file)}` WHERE billing_period = @month "
-            "AND manifest_id = @manifest_id AND state <> 'loading'",
-            month=str(file.month),
-            manifest_id=file.footer.manifest_id,
-        )
-        ended = row[0] if row else 0
-        table = hashlib.sha256(self.full_name(file.table).encode()).hexdigest()[:8]
-        name = f"finops_{file.export}_{file.month}_{file.footer.manifest_id}_{table}_{ended}"
-        return re.sub(r"[^A-Za-z0-9_-]", "-", name)
+    def _attempt(
+        self, client: bigquery.Client, file: MonthFile
+    ) -> tuple[str, bigquery.LoadJob | None]:
+        """The id of the job to start, or that of the job which a run that died has started.
 
-    def _job(self, client: bigquery.Client, file: MonthFile, job_id: str) -> bigquery.LoadJob:
+        It is made of export, month, version, table, and the number of the attempt: first the number
+        of loads that the ledger saw end, then the next that is free; jobs that the ledger does not
+        know are those of a table that was deleted since.
+        """
+        states = dict(
+            self._query(
+                client,
+                f"SELECT job_id, state FROM `{self._ledger(file)}` "
+                "WHERE billing_period = @month AND manifest_id = @manifest_id",
+                month=str(file.month),
+                manifest_id=file.footer.manifest_id,
+            )
+        )
+        table = hashlib.sha256(self.full_name(file.table).encode()).hexdigest()[:8]
+        name = f"finops_{file.export}_{file.month}_{file.footer.manifest_id}_{table}"
+        attempt = sum(state != "loading" for state in states.values())
+        while True:
+            job_id = re.sub(r"[^A-Za-z0-9_-]", "-", f"{name}_{attempt}")
+            job = self._found(client, job_id)
+            if job is None:
+                return job_id, None
+            if states.get(job_id) == "loading":
+                if job.state != "DONE" or self._brought(client, file, job):
+                    return job_id, job
+                self._record(client, file, job_id, "failed", "its run died, and it left no rows")
+            attempt += 1
+
+    def _found(self, client: bigquery.Client, job_id: str) -> bigquery.LoadJob | None:
+        try:
+            return cast(bigquery.LoadJob, client.get_job(job_id, location=self.location))
+        except google.NotFound:
+            return None
+
+    def _brought(self, client: bigquery.Client, file: MonthFile, job: bigquery.LoadJob) -> bool:
+        held = Measured(file.footer.totals, 0)
+        return job.error_result is None and self._measure(client, file) == held
+
+    def _started(self, client: bigquery.Client, file: MonthFile, job_id: str) -> bigquery.LoadJob:
         config = bigquery.LoadJobConfig(
             source_format=bigquery.SourceFormat.PARQUET,
             write_disposition=bigquery.WriteDisposition.WRITE_TRUNCATE,
@@ -159,17 +183,16 @@ class BigQueryWarehouse(BigQueryResource):
             labels={"application": "finops_dagster"},
         )
         partition = f"{self.full_name(file.table)}${file.month.first_day:%Y%m}"
+        size = file.path.stat().st_size
         try:
             with file.path.open("rb") as parquet:
                 return client.load_table_from_file(
-                    parquet,
-                    partition,
-                    size=file.path.stat().st_size,
-                    job_id=job_id,
-                    job_config=config,
+                    parquet, partition, size=size, job_id=job_id, job_config=config
                 )
-        except google.Conflict:
-            return client.get_job(job_id, location=self.location)
+        except (
+            google.Conflict
+        ):  # another run of the same version was faster, or our answer was lost
+            return cast(bigquery.LoadJob, client.get_job(job_id, location=self.location))
 
     def _record(
         self,
@@ -200,10 +223,7 @@ class BigQueryWarehouse(BigQueryResource):
     def _ledger(self, file: MonthFile) -> str:
         return f"{self.full_name(file.table)}_loads"
 
-    def _query(
-        self, client: bigquery.Client, sql: str, **parameters: Any
-    ) -> tuple[Any, ...] | None:
-        """Run one statement; its first row, if it has any."""
+    def _query(self, client: bigquery.Client, sql: str, **parameters: Any) -> list[tuple[Any, ...]]:
         types = {int: "INT64", str: "STRING", type(None): "STRING"}
         config = bigquery.QueryJobConfig(
             query_parameters=[
@@ -211,8 +231,7 @@ class BigQueryWarehouse(BigQueryResource):
                 for name, value in parameters.items()
             ]
         )
-        rows = client.query(sql, job_config=config).result()
-        return next((tuple(row.values()) for row in rows), None)
+        return [tuple(row.values()) for row in client.query(sql, job_config=config).result()]
 
 
 def _field(field: pa.Field) -> SchemaField:

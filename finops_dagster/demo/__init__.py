@@ -1,0 +1,1 @@
+"""Deterministic example bills, laid out as the cloud vendors write them."""

@@ -1,0 +1,261 @@
+"""`make demo`: an invented company's AWS bill, delivered and loaded as a real one would be."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal, localcontext
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import dagster as dg
+import duckdb
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from finops_dagster.billing.money import Totals
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.billing.vendors import FORMATS
+from finops_dagster.definitions import build_definitions
+from finops_dagster.demo.cur1_export import Version, write_version
+from finops_dagster.settings import ExportSettings, Settings, load_settings
+
+_VERSIONS = [
+    Version(date(2024, 1, 1), "20240203T050312Z", rows=48_211),
+    Version(date(2024, 2, 1), "20240302T044907Z", rows=50_334),
+    Version(date(2024, 3, 1), "20240403T051544Z", rows=52_067),
+    Version(date(2024, 2, 1), "20240408T050158Z", rows=50_371, restated=True),
+]
+_SERVICES_SHOWN = 12
+_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What one run of one month came to."""
+
+    month: BillingMonth
+    version: str
+    totals: Totals
+    seconds: float
+    unchanged: bool
+
+
+def main() -> int:
+    """Deliver what is missing, load every month, and show what is there. Returns an exit code."""
+    console = Console()
+    settings = load_settings()
+    export = settings.exports[0]
+    source = Path(export.source.removeprefix("file://"))
+    console.print(
+        "\n[bold]Three months of an invented company's AWS bill[/], loaded as yours would be.\n"
+        f"It is delivered to {source}, laid out as AWS does.\n",
+        highlight=False,
+    )
+    if "DAGSTER_HOME" not in os.environ:
+        console.print("[red]DAGSTER_HOME is not set; run this as `make demo`.")
+        return 1
+    try:
+        loads = list(_deliver_and_load(console, settings, export, source))
+    except RuntimeError as error:
+        console.print(f"[red]{error}")
+        return 1
+    _print_restatements(console, loads)
+    _print_costs(console, settings, export)
+    if not _print_proof(console, settings, export, source):
+        return 1
+    if all(load.unchanged for load in loads):
+        console.print("\nNothing changed since the last time: every stage looked, and did no work.")
+    _print_next(console)
+    return 0
+
+
+def _deliver_and_load(
+    console: Console, settings: Settings, export: ExportSettings, source: Path
+) -> Iterator[Loaded]:
+    """Run the chain for every month that is there, and again for every version that comes."""
+    pending = [v for v in _VERSIONS if v.assembly_id > _delivered(source, export, v)]
+    awaited = {v.month for v in pending}
+    there = sorted({v.month for v in _VERSIONS} - awaited)
+    steps = [*((month, None) for month in there), *((v.month, v) for v in pending)]
+    job = build_definitions(settings).resolve_job_def(f"{export.group}_month")
+    stages = len(list(job.asset_layer.executable_asset_keys))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with dg.DagsterInstance.get() as instance, Progress(*columns, console=console) as progress:
+        bar = progress.add_task("", total=len(steps) * stages)
+        for first_day, version in steps:
+            month = BillingMonth.of(first_day)
+            if version is not None:
+                progress.update(bar, description=f"{month}  AWS delivers {version.assembly_id}")
+                write_version(source, "", export.export_name, version)
+
+            def advance(event: dg.EventLogEntry, month: BillingMonth = month) -> None:
+                stage = event.asset_materialization
+                if stage is not None:
+                    name = stage.asset_key.path[-1]
+                    progress.update(bar, advance=1, description=f"{month}  {name}")
+
+            load = _load(job, instance, month, advance)
+            progress.console.print(_line(load), highlight=False)
+            yield load
+        progress.update(bar, description="done")
+
+
+def _delivered(source: Path, export: ExportSettings, version: Version) -> str:
+    """The newest version of the month that the source holds; nothing is before everything."""
+    vendor = FORMATS[export.vendor, export.format]
+    manifest = source / vendor.manifest_key("", export.export_name, BillingMonth.of(version.month))
+    return str(json.loads(manifest.read_text())["assemblyId"]) if manifest.exists() else ""
+
+
+def _load(
+    job: dg.JobDefinition,
+    instance: dg.DagsterInstance,
+    month: BillingMonth,
+    advance: Callable[[dg.EventLogEntry], None],
+) -> Loaded:
+    """One Dagster run of one month. Raises RuntimeError with the reason when it fails."""
+    run_id = str(uuid4())
+    instance.add_event_listener(run_id, advance)
+    started = time.monotonic()
+    result = job.execute_in_process(
+        partition_key=str(month),
+        instance=instance,
+        run_id=run_id,
+        raise_on_error=False,
+        run_config=_QUIET,
+    )
+    for event in result.get_step_failure_events():
+        raise RuntimeError(f"{month} failed: {event.step_failure_data.error_display_string}")
+    stages: dict[str, dict[str, Any]] = {
+        event.asset_key.path[-1]: {
+            name: value.value for name, value in event.materialization.metadata.items()
+        }
+        for event in result.get_asset_materialization_events()
+        if event.asset_key is not None
+    }
+    table = stages["billing_table"]
+    return Loaded(
+        month,
+        str(table["manifest_id"]),
+        Totals(table["dagster/partition_row_count"], Decimal(str(table["total_cost_exact"]))),
+        time.monotonic() - started,
+        all(metadata["outcome"] == "unchanged" for metadata in stages.values()),
+    )
+
+
+def _line(load: Loaded) -> str:
+    done = "unchanged" if load.unchanged else "loaded   "
+    return (
+        f"{load.month}  {done}  {load.version}  {load.totals.rows:>7,} rows  "
+        f"{load.totals.cost:>10,.2f} USD  {load.seconds:4.1f} s"
+    )
+
+
+def _print_restatements(console: Console, loads: list[Loaded]) -> None:
+    """Say what a second version of a month changed."""
+    first: dict[BillingMonth, Loaded] = {}
+    for load in loads:
+        before = first.setdefault(load.month, load)
+        if before is not load:
+            console.print(
+                f"\nAWS restated {load.month}: {load.totals.rows - before.totals.rows:+,} rows, "
+                f"{load.totals.cost - before.totals.cost:+,.2f} USD. The month was replaced whole."
+            )
+
+
+def _lake(settings: Settings, export: ExportSettings) -> str:
+    return f"{settings.storage.parquet_dir}/{export.name}/*/*.parquet"
+
+
+def _print_costs(console: Console, settings: Settings, export: ExportSettings) -> None:
+    """Cost by service and month, read from the Parquet files."""
+    rows = duckdb.execute(
+        f"PIVOT (SELECT lineitem_productcode AS service, lineitem_unblendedcost AS cost, "
+        f"strftime(billing_month, '%Y-%m') AS month "
+        f"FROM read_parquet('{_lake(settings, export)}', hive_partitioning = false)) "
+        "ON month USING sum(cost) GROUP BY service"
+    )
+    months = [column[0] for column in rows.description or []][1:]
+    costs = sorted(rows.fetchall(), key=lambda row: -sum(cost or 0 for cost in row[1:]))
+    table = Table(title="\nUnblended cost by service, in USD", title_justify="left")
+    table.add_column("service")
+    for month in months:
+        table.add_column(month, justify="right")
+    for service, *by_month in costs[:_SERVICES_SHOWN]:
+        table.add_row(service, *(f"{cost or 0:,.2f}" for cost in by_month))
+    rest = [
+        sum(row[column] or 0 for row in costs[_SERVICES_SHOWN:])
+        for column in range(1, len(months) + 1)
+    ]
+    if len(costs) > _SERVICES_SHOWN:
+        table.add_row(f"{len(costs) - _SERVICES_SHOWN} more", *(f"{cost:,.2f}" for cost in rest))
+    table.add_section()
+    totals = [sum(row[column] or 0 for row in costs) for column in range(1, len(months) + 1)]
+    table.add_row("total", *(f"{cost:,.2f}" for cost in totals), style="bold")
+    console.print(table)
+
+
+def _print_proof(
+    console: Console, settings: Settings, export: ExportSettings, source: Path
+) -> bool:
+    """Hold what Parquet says against the source, added up cell by cell by other means."""
+    console.print(
+        "\nThe same months, added up from the source cell by cell with Python's decimals:"
+    )
+    loaded = duckdb.execute(
+        "SELECT billing_month, count(*), sum(lineitem_unblendedcost) "
+        f"FROM read_parquet('{_lake(settings, export)}', hive_partitioning = false) "
+        "GROUP BY ALL ORDER BY ALL"
+    ).fetchall()
+    equal = True
+    for first_day, rows, cost in loaded:
+        month = BillingMonth.of(first_day)
+        expected = _added_up(source, export, month)
+        same = expected == Totals(rows, cost)
+        equal &= same
+        sign = "=" if same else "[red]differs from[/]"
+        console.print(f"  {month}  {expected}  {sign}  {Totals(rows, cost)}", highlight=False)
+    return equal
+
+
+def _added_up(source: Path, export: ExportSettings, month: BillingMonth) -> Totals:
+    vendor = FORMATS[export.vendor, export.format]
+    manifest = json.loads((source / vendor.manifest_key("", export.export_name, month)).read_text())
+    count, total = 0, Decimal(0)
+    with localcontext(prec=60):
+        for key in manifest["reportKeys"]:
+            with gzip.open(source / key, "rt", encoding="utf-8", newline="") as text:
+                reader = csv.reader(text)
+                position = next(reader).index(vendor.cost)
+                for row in reader:
+                    count += 1
+                    total += Decimal(row[position] or 0)
+    return Totals(count, total)
+
+
+def _print_next(console: Console) -> None:
+    console.print(
+        "\n[bold]Next[/]\n"
+        "  make dev CONFIG=config/demo.toml   the same months in the Dagster UI\n"
+        "  config/finops.toml                 name your own bucket there, then: make dev\n",
+        highlight=False,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,49 @@
+"""Column names: stable for ever, whatever comes first."""
+
+from __future__ import annotations
+
+from finops_dagster.billing.columns import column_names, flat_name
+from finops_dagster.billing.vendors import FORMATS
+
+is_free_text = FORMATS["aws", "cur1"].is_free_text
+
+
+def names(*headers: str, **known: str) -> dict[str, str]:
+    return column_names(headers, known, is_free_text)
+
+
+def test_names_are_flat() -> None:
+    assert flat_name("identity/LineItemId") == "identity_lineitemid"
+    assert flat_name("resourceTags/user:Cost Center/ö") == "resourcetags_user_cost_center__"
+
+
+def test_one_header_of_a_name_has_it_plain() -> None:
+    assert names("resourceTags/user:Name") == {"resourceTags/user:Name": "resourcetags_user_name"}
+
+
+def test_the_order_of_headers_decides_nothing() -> None:
+    tags = ["resourceTags/user:Team", "resourceTags/user:team", "resourceTags/user_team"]
+    forward, backward = names(*tags), names(*reversed(tags))
+    assert forward == backward
+    assert forward["resourceTags/user_team"] == "resourcetags_user_team"
+    assert len({name.lower() for name in forward.values()}) == 3
+
+
+def test_a_name_once_given_is_kept() -> None:
+    first = names("resourceTags/user:Team")
+    both = column_names(["resourceTags/user:team", "resourceTags/user:Team"], first, is_free_text)
+    assert both["resourceTags/user:Team"] == "resourcetags_user_team"
+    assert both["resourceTags/user:team"].startswith("resourcetags_user_team_")
+    alone = column_names(["resourceTags/user:team"], first | both, is_free_text)
+    assert alone["resourceTags/user:team"] == both["resourceTags/user:team"]
+
+
+def test_the_vendors_own_spellings_share_a_column_but_not_in_one_file() -> None:
+    real, other = "savingsPlan/SavingsPlanARN", "savingsPlan/SavingsPlanArn"
+    known = names(real)
+    assert column_names([other], known, is_free_text) == {other: known[real]}
+    assert len(set(names(real, other).values())) == 2
+
+
+def test_the_tables_own_columns_are_never_taken() -> None:
+    assert names("billing/month")["billing/month"] != "billing_month"

@@ -1,0 +1,124 @@
+"""A BigQuery server for tests, which the real ``google-cloud-bigquery`` client talks to.
+
+Loading a month of a bill replaces one partition, ``table$YYYYMM`` with WRITE_TRUNCATE, and none
+of the emulators on the package registries can do that. This server speaks BigQuery's REST API v2
+on 127.0.0.1: datasets, tables, load jobs of uploaded Parquet files, and queries. DuckDB holds the
+rows in memory and sqlglot translates the SQL.
+
+    with BigQueryServer() as server:
+        server.client().create_dataset("billing")
+
+How it differs from BigQuery:
+
+- Every job runs at once and is DONE when it is answered. A load that fails always does so in its
+  job; BigQuery finds some mistakes in a schema before it makes the job, and answers with a 400.
+- A job id is unique in its project; in BigQuery it is unique in a project and a location.
+- BIGNUMERIC has 18 digits after the point and 20 before it, and is exact within them; BigQuery's
+  has 38 and 38. NUMERIC is BigQuery's. A decimal literal is a decimal here, a FLOAT64 there.
+- Parquet timestamps become TIMESTAMP whether they are adjusted to UTC or not, because Google's
+  documentation names no other type for them; a load job whose schema says DATETIME gets DATETIME.
+  Nanoseconds are refused, and so are columns that an explicit schema leaves out.
+- Parquet columns that may not be NULL are REQUIRED, and refused where the table, or the schema of
+  the job, says NULLABLE. BigQuery has been seen to do so, but perhaps not always. A field cannot
+  be relaxed from REQUIRED to NULLABLE.
+- Arrays, structs, JSON, views, partitioning by ingestion time, ``getTable`` and ``deleteTable``
+  of a single partition, WRITE_TRUNCATE_DATA, scripts, DDL, dry runs, destination tables of
+  queries, and files in Cloud Storage are refused, mostly with 501.
+- The case of table names is ignored, partition filters are not demanded, flexible column names
+  are not allowed, and permissions, quotas and the age of partitions are not looked at.
+- SQL means what sqlglot's translation means to DuckDB, which is laxer about types; the messages
+  of SQL errors are DuckDB's. The wording of other errors is BigQuery's where it is known.
+- Numbers of bytes, but for the size of a loaded file, are not given.
+"""
+
+import threading
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Self
+
+from google.api_core.client_options import ClientOptions
+from google.auth.credentials import AnonymousCredentials
+from google.cloud import bigquery
+from werkzeug.serving import WSGIRequestHandler, make_server
+from werkzeug.wrappers import Request, Response
+
+from finops_dagster_tests.servers.bigquery_api import BigQueryApi, error_response
+from finops_dagster_tests.servers.bigquery_errors import BigQueryError, not_supported
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIEnvironment
+
+
+class BigQueryServer:
+    """A BigQuery on a free port of 127.0.0.1, from ``with`` until the end of the block."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[str, str]] = []
+        self._faults: list[tuple[str, BigQueryError]] = []
+        self._clients: list[bigquery.Client] = []
+
+    def __enter__(self) -> Self:
+        self._api = BigQueryApi()
+        self._http = make_server(
+            "127.0.0.1", 0, self._application, threaded=True, request_handler=_QuietHandler
+        )
+        # The interval bounds how long the end of the block waits for the server to stop.
+        serving = {"poll_interval": 0.01}
+        self._thread = threading.Thread(target=self._http.serve_forever, kwargs=serving)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for client in self._clients:
+            client.close()
+        self._http.shutdown()
+        self._thread.join()
+        self._api.close()
+
+    @property
+    def url(self) -> str:
+        """The ``api_endpoint`` that a client needs."""
+        return f"http://127.0.0.1:{self._http.server_port}"
+
+    def client(self, project: str = "test") -> bigquery.Client:
+        """A real client of this server, closed when the server is."""
+        options = ClientOptions(api_endpoint=self.url)
+        client = bigquery.Client(project, AnonymousCredentials(), client_options=options)
+        self._clients.append(client)
+        return client
+
+    def fail_next(self, path_part: str, status: int, reason: str, times: int = 1) -> None:
+        """Answers the next requests whose path or query has ``path_part`` with an error."""
+        error = BigQueryError(status, reason, f"{reason}, as the test asked for")
+        self._faults += [(path_part, error)] * times
+
+    def _application(
+        self, environ: "WSGIEnvironment", start_response: "StartResponse"
+    ) -> Iterable[bytes]:
+        request = Request(environ)
+        # An unread body would break the connection under a client that is still sending.
+        request.get_data()
+        self.requests.append((request.method, request.path))
+        return self._answer(request)(environ, start_response)
+
+    def _answer(self, request: Request) -> Response:
+        try:
+            self._raise_fault(request.full_path)
+            return self._api.answer(request)
+        except BigQueryError as error:
+            return error_response(error)
+        except Exception as error:
+            # The client would repeat a request that ends in a 500 for ten minutes.
+            return error_response(not_supported(f"this request, which raised {error!r}"))
+
+    def _raise_fault(self, path: str) -> None:
+        for fault in self._faults:
+            if fault[0] in path:
+                self._faults.remove(fault)
+                raise fault[1]
+
+
+class _QuietHandler(WSGIRequestHandler):
+    """Keeps the access log out of the output of the tests."""
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        pass
