@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from typing import Any
 
 import dagster as dg
 from filelock import FileLock
+from isal.isal_zlib import crc32 as crc32_of
 from pydantic import TypeAdapter
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
@@ -186,7 +186,7 @@ def _write_checked(store: ObjectStore, version: ObjectInfo, part: Path) -> int:
         with part.open("wb") as file:
             for chunk in store.chunks(version):
                 file.write(chunk)
-                crc32, size = zlib.crc32(chunk, crc32), size + len(chunk)
+                crc32, size = crc32_of(chunk, crc32), size + len(chunk)
                 if check:
                     check.feed(chunk)
         if size != version.size:
@@ -202,7 +202,7 @@ def _crc32(path: Path) -> int:
     crc32 = 0
     with path.open("rb") as file:
         while chunk := file.read(1024 * 1024):
-            crc32 = zlib.crc32(chunk, crc32)
+            crc32 = crc32_of(chunk, crc32)
     return crc32
 
 
