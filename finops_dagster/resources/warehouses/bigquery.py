@@ -73,16 +73,15 @@ class BigQueryWarehouse(BigQueryResource):
         with self.get_client() as client:
             self._prepare(client, file)
             job_id, job = self._attempt(client, file)
-            self._record(client, file, job_id, "loading")
             try:
                 (job or self._started(client, file, job_id)).result()
                 measured = self._measure(client, file)
                 reconcile(self.full_name(file.table), file.footer.totals, measured)
             except Exception as error:
                 if not _may_still_end_well(error):
-                    self._record(client, file, job_id, "failed", str(error).splitlines()[0])
+                    self._record_end(client, file, job_id, str(error).splitlines()[0])
                 raise
-            self._record(client, file, job_id, "loaded")
+            self._record_end(client, file, job_id, None)
             return job_id
 
     def _held_version(self, client: bigquery.Client, file: MonthFile) -> Footer | None:
@@ -135,11 +134,12 @@ class BigQueryWarehouse(BigQueryResource):
     def _attempt(
         self, client: bigquery.Client, file: MonthFile
     ) -> tuple[str, bigquery.LoadJob | None]:
-        """The id of the job to start, or that of the job which a run that died has started.
+        """The id of the load job, in the ledger as `loading`; and the job, where a run that died
+        has started it already.
 
-        It is made of export, month, version, table, and the number of the attempt: first the number
-        of loads that the ledger saw end, then the next that is free; jobs that the ledger does not
-        know are those of a table that was deleted since.
+        The id is made of export, month, version, table, and the number of the attempt: first the
+        number of loads that the ledger saw end, then the next that is free; jobs that the ledger
+        does not know are those of a table that was deleted since.
         """
         states = dict(
             self._query(
@@ -156,12 +156,14 @@ class BigQueryWarehouse(BigQueryResource):
         while True:
             job_id = re.sub(r"[^A-Za-z0-9_-]", "-", f"{name}_{attempt}")
             job = self._found(client, job_id)
+            if job is None and job_id not in states:
+                self._record_start(client, file, job_id)
             if job is None:
                 return job_id, None
             if states.get(job_id) == "loading":
                 if job.state != "DONE" or self._brought(client, file, job):
                     return job_id, job
-                self._record(client, file, job_id, "failed", "its run died, and it left no rows")
+                self._record_end(client, file, job_id, "its run died, and it left no rows")
             attempt += 1
 
     def _found(self, client: bigquery.Client, job_id: str) -> bigquery.LoadJob | None:
@@ -189,35 +191,32 @@ class BigQueryWarehouse(BigQueryResource):
                 return client.load_table_from_file(
                     parquet, partition, size=size, job_id=job_id, job_config=config
                 )
-        except (
-            google.Conflict
-        ):  # another run of the same version was faster, or our answer was lost
+        except google.Conflict:
+            # Another run of the same version was faster, or BigQuery's answer to us was lost.
             return cast(bigquery.LoadJob, client.get_job(job_id, location=self.location))
 
-    def _record(
-        self,
-        client: bigquery.Client,
-        file: MonthFile,
-        job_id: str,
-        state: str,
-        error: str | None = None,
-    ) -> None:
-        """One row a load job, whose state is kept up to date."""
+    def _record_start(self, client: bigquery.Client, file: MonthFile, job_id: str) -> None:
         self._query(
             client,
-            f"MERGE `{self._ledger(file)}` AS ledger USING (SELECT @job_id AS job_id) AS load "
-            "ON ledger.job_id = load.job_id "
-            "WHEN MATCHED THEN UPDATE SET state = @state, error_message = @error, "
-            "load_timestamp = CURRENT_TIMESTAMP() "
-            "WHEN NOT MATCHED THEN INSERT (billing_period, load_timestamp, row_count, state, "
-            "error_message, manifest_id, job_id) VALUES (@month, CURRENT_TIMESTAMP(), @rows, "
-            "@state, @error, @manifest_id, @job_id)",
-            job_id=job_id,
-            state=state,
-            error=error,
+            f"INSERT INTO `{self._ledger(file)}` "
+            "(billing_period, load_timestamp, row_count, state, manifest_id, job_id) "
+            "VALUES (@month, CURRENT_TIMESTAMP(), @rows, 'loading', @manifest_id, @job_id)",
             month=str(file.month),
             rows=file.footer.totals.rows,
             manifest_id=file.footer.manifest_id,
+            job_id=job_id,
+        )
+
+    def _record_end(
+        self, client: bigquery.Client, file: MonthFile, job_id: str, error: str | None
+    ) -> None:
+        self._query(
+            client,
+            f"UPDATE `{self._ledger(file)}` SET state = @state, error_message = @error, "
+            "load_timestamp = CURRENT_TIMESTAMP() WHERE job_id = @job_id",
+            state="loaded" if error is None else "failed",
+            error=error,
+            job_id=job_id,
         )
 
     def _ledger(self, file: MonthFile) -> str:
