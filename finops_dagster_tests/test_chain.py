@@ -12,6 +12,8 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.resources.staging import StagingFolder
 from finops_dagster_tests.cur import HEADERS, csv_bytes, deliver, items, line_item
 from finops_dagster_tests.project import Project
 
@@ -206,6 +208,31 @@ def test_files_that_arrived_before_a_failure_are_not_fetched_again(project: Proj
     outcome = project.materialize("2024-01")
     assert outcome.metadata("staged_files")["bytes_fetched"] == len(second)
     assert project.totals("2024-01") == (2, 3)
+
+
+def test_a_log_line_that_was_cut_by_a_crash_is_passed_over(project: Project) -> None:
+    deliver(project.put, "2024-01", [items("2024-01", "1")], version="v1")
+    assert project.materialize("2024-01", stages=["manifest", "staged_files"]).success
+    (log,) = project.folder.glob("data/staging/acme/2024-01/v1/staged.jsonl")
+    log.write_text(log.read_text()[:-5])
+    outcome = project.materialize("2024-01")
+    assert outcome.success, outcome.error
+    assert outcome.metadata("staged_files")["bytes_fetched"] == 0
+    assert project.totals("2024-01") == (1, 1)
+
+
+def test_a_count_is_not_believed_when_a_file_came_after_it(project: Project) -> None:
+    keys = deliver(project.put, "2024-01", [items("2024-01", "1")], version="v1")
+    assert project.materialize("2024-01", stages=["manifest", "staged_files"]).success
+    export, month = project.the_export(), BillingMonth(2024, 1)
+    project.put(keys[0], gzip.compress(csv_bytes(items("2024-01", "2"))))
+    store, _ = export.store
+    staged = StagingFolder(root="data/staging").month("acme", month)
+    manifest = staged.manifest()
+    assert manifest is not None
+    staged.version(manifest).fetch(store)  # and the process dies before it has counted
+    assert project.materialize("2024-01").success
+    assert project.totals("2024-01") == (1, 2)
 
 
 def test_each_month_can_have_a_database_of_its_own(project: Project) -> None:

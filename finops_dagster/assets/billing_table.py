@@ -122,15 +122,22 @@ def load_month(
 def _new_load(
     export: Export, month: BillingMonth, manifest: Manifest, version: StagedVersion, run_id: str
 ) -> Load:
-    totals = version.totals()
-    if totals is None:
+    counted = version.counted()
+    if counted is None:
         raise StageMissing(
             f"the files of {export.name} {month}, version {manifest.id}, are not all staged; "
             f"materialize {export.name}/staged_files"
         )
-    files = version.files()
-    size = sum(file.size for file in files)
-    return Load(export.name, month, manifest.id, export.table, totals, len(files), size, run_id)
+    return Load(
+        export.name,
+        month,
+        manifest.id,
+        export.table,
+        counted.totals,
+        counted.files,
+        counted.bytes,
+        run_id,
+    )
 
 
 def _metadata(now: Loaded) -> dict[str, dg.MetadataValue[Any] | dg.TableSchema | str | int | float]:

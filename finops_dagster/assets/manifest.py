@@ -35,7 +35,7 @@ def manifest_asset(export: Export) -> dg.AssetsDefinition:
                 "columns": len(now.columns),
                 "columns_added": _listed(added),
                 "columns_removed": _listed(removed),
-                "manifest_bytes": now.source.size,
+                "bytes": now.source.size,
                 "last_modified": dg.MetadataValue.timestamp(now.source.last_modified),
             },
             check_results=[manifest_is_fresh(now, month)],

@@ -1,7 +1,6 @@
 """Stage 2: verified local copies of the files that the manifest lists, counted from their text."""
 
 import time
-from dataclasses import dataclass
 
 import dagster as dg
 
@@ -9,23 +8,12 @@ from finops_dagster.assets.stage import Export, RunOptions, StageEvents, month_o
 from finops_dagster.billing.csv_files import count_text, group_by_header
 from finops_dagster.billing.errors import FileInvalid, StageMissing
 from finops_dagster.billing.manifest import Manifest
-from finops_dagster.billing.money import Totals, plain
+from finops_dagster.billing.money import plain
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.table import held_version
 from finops_dagster.resources.duckdb import BillingDatabase
 from finops_dagster.resources.object_stores import ObjectMissing
-from finops_dagster.resources.staging import StagedVersion, StagingFolder
-
-
-@dataclass(frozen=True)
-class Staged:
-    """What the files of one version hold, and what it took to know."""
-
-    totals: Totals
-    files: int
-    bytes: int
-    bytes_fetched: int
-    outcome: str
+from finops_dagster.resources.staging import Counted, StagedVersion, StagingFolder
 
 
 def staged_files_asset(export: Export) -> dg.AssetsDefinition:
@@ -43,23 +31,20 @@ def staged_files_asset(export: Export) -> dg.AssetsDefinition:
         manifest = staged_manifest(staging, export, month)
         version = staging.month(export.name, month).version(manifest)
         started = time.monotonic()
-        staged = (
-            None if run_options.force else already_known(export, month, manifest, version, database)
-        )
-        staged = staged or fetch_and_count(export, version, database, force=run_options.force)
+        counted, fetched = stage_files(export, month, manifest, version, database, run_options)
         seconds = time.monotonic() - started
         yield dg.MaterializeResult(
             data_version=dg.DataVersion(manifest.id),
             metadata={
-                "outcome": staged.outcome,
-                "files": staged.files,
-                "bytes": staged.bytes,
-                "bytes_fetched": staged.bytes_fetched,
+                "outcome": "unchanged" if fetched is None else "staged",
+                "files": counted.files,
+                "bytes": counted.bytes,
+                "bytes_fetched": fetched or 0,
                 "seconds": round(seconds, 3),
-                "MB_per_second": round(staged.bytes_fetched / 1e6 / seconds, 1),
-                "rows": staged.totals.rows,
-                "total_cost": float(staged.totals.cost),
-                "total_cost_exact": plain(staged.totals.cost),
+                "MB_per_second": round((fetched or 0) / 1e6 / seconds, 1),
+                "rows": counted.totals.rows,
+                "total_cost": float(counted.totals.cost),
+                "total_cost_exact": plain(counted.totals.cost),
             },
         )
 
@@ -76,29 +61,37 @@ def staged_manifest(staging: StagingFolder, export: Export, month: BillingMonth)
     return manifest
 
 
-def already_known(
+def stage_files(
     export: Export,
     month: BillingMonth,
     manifest: Manifest,
     version: StagedVersion,
     database: BillingDatabase,
-) -> Staged | None:
-    """What is known of this version without a download: from the files as they arrived, or, when
-    those were cleaned away, from the table that was loaded from them and still holds them."""
-    totals = version.totals()
-    if totals is not None:
-        files = version.files()
-        return Staged(totals, len(files), sum(file.size for file in files), 0, "unchanged")
+    run_options: RunOptions,
+) -> tuple[Counted, int | None]:
+    """What the files of this version hold, and how many bytes were fetched to know it; None where
+    nothing had to be."""
+    if not run_options.force:
+        known = version.counted() or table_holds(export, month, manifest, database)
+        if known is not None:
+            return known, None
+    return fetch_and_count(export, version, database, force=run_options.force)
+
+
+def table_holds(
+    export: Export, month: BillingMonth, manifest: Manifest, database: BillingDatabase
+) -> Counted | None:
+    """What the table that was loaded from the files, and still holds them, knows of them."""
     with database.connect(export.name, month) as connection:
         load = held_version(connection, export.name, month, export.vendor)
     if load is None or load.manifest_id != manifest.id:
         return None
-    return Staged(load.totals, load.files, load.bytes, 0, "unchanged")
+    return Counted(load.totals, load.files, load.bytes)
 
 
 def fetch_and_count(
     export: Export, version: StagedVersion, database: BillingDatabase, *, force: bool
-) -> Staged:
+) -> tuple[Counted, int]:
     """Download what is missing, then count line items and cost in the text of all files."""
     store, _ = export.store
     try:
@@ -109,6 +102,4 @@ def fetch_and_count(
         ) from None
     with database.scratch() as connection:
         totals = count_text(connection, group_by_header(version.paths), export.vendor.cost)
-    version.finish(totals)
-    files = version.files()
-    return Staged(totals, len(files), sum(file.size for file in files), fetched, "staged")
+    return version.finish(totals), fetched

@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import IO
 
@@ -32,6 +33,10 @@ class CsvFiles:
     gzipped: bool
     paths: tuple[Path, ...]
 
+    @cached_property
+    def _positions(self) -> dict[str, int]:
+        return {header: position for position, header in enumerate(self.header)}
+
     def scan(self) -> str:
         """A table expression: one VARCHAR column a header, named by `cell`."""
         columns = ", ".join(f"'c{position}': 'VARCHAR'" for position in range(len(self.header)))
@@ -45,7 +50,7 @@ class CsvFiles:
 
     def cell(self, header: str, sql_type: SqlType) -> str:
         """The SQL that reads a column as its type, exactly or with an error."""
-        position = self.header.index(header)
+        position = self._positions[header]
         raw = f"c{position}"
         if position == 0:
             raw = f"ltrim({raw}, '{_BOM}')"  # some writers put a second BOM before the first row

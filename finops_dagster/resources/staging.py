@@ -7,6 +7,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -41,6 +42,15 @@ class StagedFile:
     etag: str
     crc32: int
     mtime_ns: int
+
+
+@dataclass(frozen=True)
+class Counted:
+    """The files of one version: what their text holds, how many they are, and their bytes."""
+
+    totals: Totals
+    files: int
+    bytes: int
 
 
 class StagingFolder(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -99,18 +109,17 @@ class StagedVersion:
         """Where each file lies, in the manifest's order."""
         return [self._folder / name for name in self._names.values()]
 
-    def totals(self) -> Totals | None:
-        """What was counted in the text of the files, if all are here as they arrived."""
+    def counted(self) -> Counted | None:
+        """What was counted in the text of the files, if all are here as they arrived, and none has
+        arrived since."""
         entries = self._entries()
-        counted = [entry for entry in entries if "rows" in entry]
-        files = self._intact_files(entries)
-        if not counted or files.keys() != self._names.keys():
+        if not entries or "rows" not in entries[-1]:
             return None
-        return Totals(counted[-1]["rows"], Decimal(counted[-1]["cost"]))
-
-    def files(self) -> list[StagedFile]:
-        """The files that are here as they arrived."""
-        return list(self._intact_files(self._entries()).values())
+        files = self._intact_files(entries)
+        if files.keys() != self._names.keys():
+            return None
+        totals = Totals(entries[-1]["rows"], Decimal(entries[-1]["cost"]))
+        return Counted(totals, len(files), sum(file.size for file in files.values()))
 
     def fetch(self, store: ObjectStore, *, force: bool = False) -> int:
         """Download what is not here yet, side by side; the number of bytes that took.
@@ -124,15 +133,23 @@ class StagedVersion:
             here = self._intact_files(self._entries())
             versions = list(pool.map(store.head, self._names))
             missing = [v for v in versions if v.key not in here or here[v.key].etag != v.etag]
+            dg.get_dagster_logger().info(
+                f"fetching {len(missing)} of {len(versions)} files, "
+                f"{sum(version.size for version in missing) / 1e6:,.1f} MB"
+            )
             try:
                 return sum(pool.map(lambda version: self._download(store, version), missing))
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
 
-    def finish(self, totals: Totals) -> None:
-        """Keep what was counted in the text of the files."""
+    def finish(self, totals: Totals) -> Counted:
+        """Keep what was counted in the text of the files that `fetch` left here."""
         self._append({"rows": totals.rows, "cost": str(totals.cost)})
+        counted = self.counted()
+        if counted is None:
+            raise FileInvalid(f"{self._folder}: a file was changed meanwhile; run the month again")
+        return counted
 
     def _download(self, store: ObjectStore, version: ObjectInfo) -> int:
         path = self._folder / self._names[version.key]
@@ -152,14 +169,17 @@ class StagedVersion:
 
     def _append(self, entry: dict[str, Any]) -> None:
         with self._writing, self._log.open("a", encoding="utf-8") as log:
-            log.write(json.dumps(entry) + "\n")
+            log.write("\n" + json.dumps(entry))  # first, lest a line cut by a crash swallow it
 
     def _entries(self) -> list[dict[str, Any]]:
-        """The log's entries; a last line that a killed process left half-written is no entry."""
+        """The log's entries; a line that a killed process left half-written is none."""
         if not self._log.exists():
             return []
-        lines = self._log.read_text(encoding="utf-8").split("\n")[:-1]
-        return [json.loads(line) for line in lines]
+        entries = []
+        for line in self._log.read_text(encoding="utf-8").splitlines():
+            with suppress(ValueError):
+                entries.append(json.loads(line))
+        return entries
 
     def _intact_files(self, entries: Iterable[dict[str, Any]]) -> dict[str, StagedFile]:
         files = [StagedFile(**entry) for entry in entries if "key" in entry]

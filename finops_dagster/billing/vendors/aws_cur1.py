@@ -103,14 +103,15 @@ class AwsCur1:
         )
 
     def sql_type(self, header: str, declared: str | None) -> SqlType:
-        """Tags are text and costs are money whatever the manifest says; of the rest it decides."""
+        """Tags are text, costs money and dates times whatever the manifest says; it decides the
+        rest."""
         if self.is_free_text(header):
             return SqlType.TEXT
         if header in _KNOWN_MONEY:
             return SqlType.MONEY
-        if declared is not None:
-            return _TYPES.get(declared, SqlType.TEXT)
-        return SqlType.TIME if header in _KNOWN_TIME else SqlType.TEXT
+        if header in _KNOWN_TIME:
+            return SqlType.TIME
+        return _TYPES.get(declared or "", SqlType.TEXT)
 
     def is_free_text(self, header: str) -> bool:
         """Tag keys and cost category names are the customer's own."""

@@ -10,7 +10,7 @@ import dagster as dg
 
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.parquet_month import Footer
-from finops_dagster.settings import DatabaseSettings
+from finops_dagster.settings import BigQuerySettings, DatabaseSettings
 
 
 class WarehouseUnavailable(Exception):
@@ -52,12 +52,15 @@ class Warehouse(Protocol):
 
 def open_warehouse(settings: DatabaseSettings) -> dg.ConfigurableResource:  # type: ignore[type-arg]
     """The warehouse that `database.backend` names. Makes no connection yet."""
-    from finops_dagster.resources.warehouses.bigquery import BigQueryWarehouse
+    match settings:
+        case DatabaseSettings(backend="bigquery", bigquery=BigQuerySettings() as chosen):
+            from finops_dagster.resources.warehouses.bigquery import BigQueryWarehouse
 
-    assert settings.bigquery is not None
-    return BigQueryWarehouse(
-        project=settings.bigquery.project_id,
-        dataset=settings.bigquery.dataset,
-        location=settings.bigquery.location,
-        api_endpoint=settings.bigquery.api_endpoint,
-    )
+            return BigQueryWarehouse(
+                project=chosen.project_id,
+                dataset=chosen.dataset,
+                location=chosen.location,
+                api_endpoint=chosen.api_endpoint,
+            )
+        case _:
+            raise ValueError(f"{settings.backend} is no warehouse")

@@ -11,6 +11,7 @@ from typing import Any, cast
 import google.api_core.exceptions as google
 import pyarrow as pa
 import pyarrow.parquet as pq
+import requests
 from dagster_gcp import BigQueryResource
 from google.api_core.client_options import ClientOptions
 from google.auth.credentials import AnonymousCredentials
@@ -22,6 +23,16 @@ from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.money import Measured, Totals, reconcile
 from finops_dagster.billing.parquet_month import Footer
 from finops_dagster.resources.warehouses import MonthFile, WarehouseUnavailable
+
+# Faults of the way to BigQuery: what was asked may have been done, and may be asked again.
+_PASSING = (
+    google.ServerError,
+    google.TooManyRequests,
+    google.RetryError,
+    TransportError,
+    requests.ConnectionError,
+    requests.Timeout,
+)
 
 _LEDGER = [
     SchemaField("billing_period", "STRING", "REQUIRED"),
@@ -78,7 +89,7 @@ class BigQueryWarehouse(BigQueryResource):
                 measured = self._measure(client, file)
                 reconcile(self.full_name(file.table), file.footer.totals, measured)
             except Exception as error:
-                if not _may_still_end_well(error):
+                if not isinstance(error, _PASSING):
                     self._record_end(client, file, job_id, str(error).splitlines()[0])
                 raise
             self._record_end(client, file, job_id, None)
@@ -109,9 +120,12 @@ class BigQueryWarehouse(BigQueryResource):
 
     def _prepare(self, client: bigquery.Client, file: MonthFile) -> None:
         """Make the dataset and both tables where they are missing, and add new columns."""
-        dataset = bigquery.Dataset(f"{self.project}.{self.dataset}")
-        dataset.location = self.location
-        client.create_dataset(dataset, exists_ok=True)
+        try:
+            client.get_dataset(self.dataset)
+        except google.NotFound:
+            dataset = bigquery.Dataset(f"{self.project}.{self.dataset}")
+            dataset.location = self.location
+            client.create_dataset(dataset, exists_ok=True)
         client.create_table(bigquery.Table(self._ledger(file), _LEDGER), exists_ok=True)
         wanted = [_field(field) for field in pq.read_schema(file.path)]
         made = bigquery.Table(self.full_name(file.table), wanted)
@@ -247,10 +261,6 @@ def _type(field: SchemaField) -> str:
     return str(field.field_type)
 
 
-def _may_still_end_well(error: Exception) -> bool:
-    return isinstance(error, google.ServerError | google.RetryError | ConnectionError | OSError)
-
-
 @contextmanager
 def _explained(where: str) -> Iterator[None]:
     """Say what Google says in one line, and whether asking again may help."""
@@ -261,11 +271,7 @@ def _explained(where: str) -> Iterator[None]:
             f"{where}: no Google credentials were found; set GOOGLE_APPLICATION_CREDENTIALS, or "
             "run gcloud auth application-default login"
         ) from error
-    except (google.ServerError, google.TooManyRequests, google.RetryError) as error:
+    except _PASSING as error:
         raise WarehouseUnavailable(f"{where}: {error}") from error
-    except (TransportError, ConnectionError) as error:
-        raise WarehouseUnavailable(f"{where}: {error}") from error
-    except google.NotFound:
-        raise
     except google.GoogleAPIError as error:
         raise BillError(f"{where}: {str(error).splitlines()[0]}") from error
