@@ -286,11 +286,13 @@ def test_12_commas_quotes_newlines_and_unicode_arrive_as_they_are(
     "change",
     [
         lambda body: body.replace(b"\n", b"\r\n"),
+        lambda body: body.rstrip(b"\n"),
+        lambda body: body + b"\n",
         lambda body: b"\xef\xbb\xbf" + body,
         lambda body: b"\xef\xbb\xbf\xef\xbb\xbf" + body,
         lambda body: b"\xef\xbb\xbf" + body.replace(b"\nabc", b"\n\xef\xbb\xbfabc", 1),
     ],
-    ids=["crlf", "bom", "double-bom", "bom-before-first-row"],
+    ids=["crlf", "no-last-newline", "empty-last-line", "bom", "double-bom", "bom-before-first-row"],
 )
 def test_12_crlf_and_byte_order_marks_are_no_data(project: Project, change) -> None:
     body = change(csv_bytes(items("2024-01", "1", "2")))

@@ -7,6 +7,7 @@ import gzip
 import re
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -36,6 +37,9 @@ class CsvFiles:
     @cached_property
     def _positions(self) -> dict[str, int]:
         return {header: position for position, header in enumerate(self.header)}
+
+    def __contains__(self, header: str) -> bool:
+        return header in self._positions
 
     def scan(self) -> str:
         """A table expression: one VARCHAR column a header, named by `cell`."""
@@ -109,7 +113,7 @@ def count_text(
     """
     cells = []
     for group in files:
-        if cost_header not in group.header:
+        if cost_header not in group:
             raise FileInvalid(f"{group.paths[0]}: the header has no column {cost_header!r}")
         cells.append(f"SELECT {group.cell(cost_header, SqlType.MONEY)} AS cost FROM {group.scan()}")
     if not cells:
@@ -137,8 +141,10 @@ def explained(
         file = re.search(r"^\s*file = (.*)$", text, re.MULTILINE)
         reason = _structural_reason(text)
         return FileInvalid(f"{file[1] if file else 'a file'}, line {structural[1]}: {reason}")
-    if isinstance(error, duckdb.IOException | duckdb.OutOfMemoryException):
+    if isinstance(error, duckdb.IOException):
         return FileInvalid(text.splitlines()[0])
+    if not isinstance(error, duckdb.ConversionException | duckdb.InvalidInputException):
+        return error
     for group in files:
         for path in group.paths:
             found = _first_bad_cell(
@@ -171,7 +177,7 @@ def _first_bad_cell(
         header: f"is_bad_{'decimal' if sql_type is SqlType.MONEY else 'timestamp'}"
         f"({file.cell(header, SqlType.TEXT)})"
         for header, sql_type in types.items()
-        if sql_type is not SqlType.TEXT and header in file.header
+        if sql_type is not SqlType.TEXT and header in file
     }
     which = " ".join(f"WHEN {test} THEN {literal(header)}" for header, test in tests.items())
     value = " ".join(
@@ -193,10 +199,10 @@ def _first_bad_cell(
 
 def _line_of(file: CsvFiles, record: int) -> int:
     """The line on which the data record begins; quoted newlines make it more than its number."""
-    with _open_text(file.paths[0], file.gzipped) as text:
+    with _open_text(file.paths[0], file.gzipped) as text, suppress(csv.Error):
         reader = csv.reader(text)
-        for number, _ in enumerate(reader):
-            if number + 1 == record:
+        for number, _ in enumerate(reader, 1):
+            if number == record:
                 return reader.line_num + 1
     return record + 1
 

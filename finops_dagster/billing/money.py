@@ -60,7 +60,12 @@ RECONCILES = "reconciles"
 ROWS_BELONG = "rows_belong_to_month"
 
 
-def reconcile(where: str, counted: Totals, measured: Measured) -> None:
+def reconcile(
+    where: str,
+    counted: Totals,
+    measured: Measured,
+    what_now: str = "the month was left as it was",
+) -> None:
     """Hold what `where` contains against what was counted in the files, to the last digit.
 
     Raises ReconciliationError, which names the check and both sides.
@@ -68,14 +73,13 @@ def reconcile(where: str, counted: Totals, measured: Measured) -> None:
     if measured.totals != counted:
         raise ReconciliationError(
             RECONCILES,
-            f"{where} would hold {measured.totals}, but the vendor's files hold {counted}; "
-            "the month was left as it was",
+            f"{where} has {measured.totals}, but the vendor's files have {counted}; {what_now}",
         )
     if measured.foreign_rows:
         raise ReconciliationError(
             ROWS_BELONG,
             f"{measured.foreign_rows:,} rows of {where} say that they belong to another billing "
-            "month; the month was left as it was",
+            f"month; {what_now}",
         )
 
 

@@ -118,7 +118,7 @@ def _type_kept(table: str, name: str, existing: str | None, wanted: SqlType) -> 
 def _insert(
     connection: duckdb.DuckDBPyConnection, load: Load, group: CsvFiles, targets: Sequence[Target]
 ) -> None:
-    present = [target for target in targets if target.header in set(group.header)]
+    present = [target for target in targets if target.header in group]
     names = ", ".join(quoted(target.name) for target in present)
     cells = ", ".join(group.cell(target.header, target.type) for target in present)
     connection.execute(

@@ -86,8 +86,12 @@ class BigQueryWarehouse(BigQueryResource):
             job_id, job = self._attempt(client, file)
             try:
                 (job or self._started(client, file, job_id)).result()
-                measured = self._measure(client, file)
-                reconcile(self.full_name(file.table), file.footer.totals, measured)
+                reconcile(
+                    self.full_name(file.table),
+                    file.footer.totals,
+                    self._measure(client, file),
+                    what_now="run the month again to load it anew",
+                )
             except Exception as error:
                 if not isinstance(error, _PASSING):
                     self._record_end(client, file, job_id, str(error).splitlines()[0])
