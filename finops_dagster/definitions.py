@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import dagster as dg
 
 from finops_dagster.assets.billing_table import billing_table_asset
@@ -33,9 +36,15 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         "lake": ParquetLake(root=str(settings.storage.parquet_dir)),
         "run_options": RunOptions(),
     }
-    stages = [manifest_asset, staged_files_asset, billing_table_asset, parquet_asset]
-    if settings.database.backend != "duckdb":
-        stages.append(warehouse_table_asset)
+    stages: list[Callable[[Export], dg.AssetsDefinition]] = [
+        manifest_asset,
+        staged_files_asset,
+        billing_table_asset,
+        parquet_asset,
+    ]
+    backend = settings.database.backend
+    if backend != "duckdb":
+        stages.append(partial(warehouse_table_asset, backend=backend))
         resources["warehouse"] = open_warehouse(settings.database)
     return dg.Definitions(
         assets=[stage(export) for export in exports for stage in stages],

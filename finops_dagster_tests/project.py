@@ -44,6 +44,10 @@ class Outcome:
             for event in self._result.get_asset_materialization_events()
         }
 
+    def retries(self) -> int:
+        """How often a stage was tried again."""
+        return sum(e.event_type_value == "STEP_UP_FOR_RETRY" for e in self._result.all_events)
+
     def data_versions(self) -> set[str]:
         """The data versions that the stages recorded."""
         return {

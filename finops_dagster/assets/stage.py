@@ -25,6 +25,7 @@ from finops_dagster.settings import ExportSettings
 
 StageEvents = Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]
 _RETRIES = 3
+_SECONDS_BETWEEN_RETRIES = 10
 
 
 class RunOptions(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -106,7 +107,7 @@ def stage(
                     f"{type(error).__name__}: {reason}", allow_retries=False
                 ) from error
             except (StoreUnavailable, WarehouseUnavailable) as error:
-                raise dg.RetryRequested(max_retries=_RETRIES, seconds_to_wait=10) from error
+                raise dg.RetryRequested(_RETRIES, _SECONDS_BETWEEN_RETRIES) from error
 
         with warnings.catch_warnings():
             # Checks by partition are a preview of Dagster's: they may change in a patch release,

@@ -15,10 +15,10 @@ from finops_dagster.resources.parquet_lake import ParquetLake
 from finops_dagster.resources.warehouses import MonthFile, Warehouse
 
 
-def warehouse_table_asset(export: Export) -> dg.AssetsDefinition:
-    """The warehouse's table of this export, a month of it."""
+def warehouse_table_asset(export: Export, backend: str) -> dg.AssetsDefinition:
+    """The table of this export in a warehouse of the kind `backend`, a month of it."""
 
-    @stage(export, after="parquet", kinds={"table"}, checks=TOTALS_CHECKS)
+    @stage(export, after="parquet", kinds={backend, "table"}, checks=TOTALS_CHECKS)
     def warehouse_table(
         context: dg.AssetExecutionContext,
         lake: ParquetLake,

@@ -133,6 +133,6 @@ def record_column_names(
     """Keep the names of headers seen for the first time."""
     if names:
         connection.executemany(
-            "INSERT INTO finops_state.columns VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+            "INSERT INTO finops_state.columns VALUES (?, ?, ?)",
             [[table, header, name] for header, name in names.items()],
         )

@@ -84,7 +84,8 @@ def _widen(
     """Make the table, and add the columns that this version is the first to have."""
     declared = {column.header: column.type for column in manifest.columns}
     headers = dict.fromkeys([*(h for group in files for h in group.header), *declared])
-    names = column_names(headers, ledger.column_names(connection, table), vendor.is_free_text)
+    known = ledger.column_names(connection, table)
+    names = column_names(headers, known, vendor.is_free_text)
     existing = columns(connection, table)
     targets = [
         Target(header, name, _type_kept(table, name, existing.get(name), wanted))
@@ -98,7 +99,8 @@ def _widen(
     else:
         definitions = ", ".join(["billing_month DATE", "manifest_id VARCHAR", *new.values()])
         connection.execute(f"CREATE TABLE {quoted(table)} ({definitions})")
-    ledger.record_column_names(connection, table, names)
+    first_seen = {header: name for header, name in names.items() if header not in known}
+    ledger.record_column_names(connection, table, first_seen)
     return targets
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from finops_dagster.assets import stage
 from finops_dagster.resources.object_stores import ObjectChanged, StoreError, StoreUnavailable
 from finops_dagster.resources.object_stores.s3 import S3Store
 from finops_dagster_tests.cur import Put, deliver, items
@@ -67,6 +68,30 @@ def test_a_body_cut_on_the_way_is_fetched_again(project: Project, put: Put, s3: 
     assert outcome.success, outcome.error
     assert sum(method == "GET" and path.endswith(key) for method, path in s3.requests) == 2
     assert project.totals("2024-01") == (100, sum(range(100)))
+
+
+def test_a_network_fault_is_retried_by_the_run(
+    project: Project, put: Put, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "_SECONDS_BETWEEN_RETRIES", 0)
+    deliver(put, "2024-01", [items("2024-01", "1")])
+    cut = [("ETag", '"x"'), ("Last-Modified", "Mon, 01 Jan 2024 00:00:00 GMT")]
+
+    def fault(environ, start_response):
+        s3.fault = None
+        start_response("200 OK", [("Content-Length", "1000"), *cut])
+        return [b"{"]
+
+    s3.fault = fault
+    outcome = project.materialize("2024-01")
+    assert outcome.success, outcome.error
+    assert outcome.retries() == 1
+
+
+def test_what_no_retry_cures_is_not_retried(project: Project, put: Put) -> None:
+    outcome = project.materialize("2024-01")
+    assert "no manifest of 2024-01" in outcome.error
+    assert outcome.retries() == 0
 
 
 def test_an_object_is_read_in_the_version_that_was_looked_at(store: S3Store, put: Put) -> None:
