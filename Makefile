@@ -5,7 +5,8 @@ CONFIG ?= config/finops.toml
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-export DAGSTER_HOME := $(CURDIR)/.dagster
+DAGSTER_HOME := $(CURDIR)/.dagster
+demo dev: export DAGSTER_HOME := $(DAGSTER_HOME)
 export DAGSTER_DISABLE_TELEMETRY := yes
 
 .PHONY: demo dev test lint bench clean

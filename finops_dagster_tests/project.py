@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,18 @@ from finops_dagster.assets.stage import Export
 from finops_dagster.definitions import build_definitions
 from finops_dagster.settings import Settings
 from finops_dagster_tests.cur import Put, folder_put
+
+ROOT = Path(__file__).parents[1]
+SETTINGS = """
+[[exports]]
+name = "acme"
+vendor = "aws"
+format = "cur1"
+source = "file://source"
+export_name = "acme-cur"
+start_month = "2024-01"
+table = "aws_billing_data"
+"""
 
 
 class Outcome:
@@ -82,6 +95,14 @@ class Project:
         self.more_exports: list[dict[str, Any]] = []
         self.database: dict[str, Any] = {}
         self.instance = dg.DagsterInstance.ephemeral()
+
+    def shell_environment(self) -> dict[str, str]:
+        """The environment of a plain shell in the project's folder, with a settings file of this
+        export whose first month is 2024-01."""
+        (self.folder / "finops.toml").write_text(SETTINGS)
+        plain = {name: value for name, value in os.environ.items() if name != "DAGSTER_HOME"}
+        environment = {"FINOPS_CONFIG": "finops.toml", "PYTHONPATH": str(ROOT)}
+        return {**plain, **environment, "DAGSTER_DISABLE_TELEMETRY": "yes"}
 
     def settings(self) -> Settings:
         """The settings that the attributes describe."""
