@@ -17,9 +17,11 @@ from typing import Any
 
 import duckdb
 
+from finops_dagster.billing.columns import quoted
+from finops_dagster.billing.months import BillingMonth
 from finops_dagster.demo.catalog import PAYER_ACCOUNT, TAG_ATTRIBUTES, WORKLOADS
 from finops_dagster.demo.cur1_columns import choose_headers, manifest_type
-from finops_dagster.demo.cur1_slots import SLOTS, Slot, month_after, month_slots
+from finops_dagster.demo.cur1_slots import SLOTS, Slot, month_slots
 from finops_dagster.demo.row_mix import TICKS
 
 BUCKET = "example-company-billing"
@@ -68,7 +70,7 @@ class Version:
     @property
     def period(self) -> str:
         """Return the folder of the month: first day and first day of the next month."""
-        return f"{self.month:%Y%m%d}-{month_after(self.month):%Y%m%d}"
+        return f"{self.month:%Y%m%d}-{BillingMonth.of(self.month).next.first_day:%Y%m%d}"
 
 
 def write_version(
@@ -179,7 +181,7 @@ def _load(connection: duckdb.DuckDBPyConnection, table: str, columns: Columns) -
     """Create a table from lists of equal length, typed by their first value that is not None."""
     chosen = ", ".join(
         f"unnest(?::{_SQL_TYPES[type(next(v for v in values if v is not None))]}[])"
-        f" AS {_quoted(name)}"
+        f" AS {quoted(name)}"
         for name, values in columns.items()
     )
     connection.execute(f"CREATE TABLE {table} AS SELECT {chosen}", list(columns.values()))
@@ -221,15 +223,10 @@ def _cell(header: str, slot_columns: Columns) -> str:
     if header in _MEASURED_CELLS:
         value = _MEASURED_CELLS[header]
     elif header in TAG_ATTRIBUTES:
-        value = f"CASE WHEN has_tags THEN {_quoted(header)} END"
+        value = f"CASE WHEN has_tags THEN {quoted(header)} END"
     else:
-        value = _quoted(header) if header in slot_columns else "NULL"
-    return f"{value} AS {_quoted(header)}"
-
-
-def _quoted(identifier: str) -> str:
-    """Return a name as an SQL identifier."""
-    return '"' + identifier.replace('"', '""') + '"'
+        value = quoted(header) if header in slot_columns else "NULL"
+    return f"{value} AS {quoted(header)}"
 
 
 # scatter() is the fifth power modulo a prime p: a permutation of 0..p-1, because 5 and p-1 have no

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 
+from finops_dagster.billing.months import BillingMonth
 from finops_dagster.demo.catalog import AWS_ENTITY, PAYER_ACCOUNT
 from finops_dagster.demo.row_mix import (
     RESERVATION_ARNS,
@@ -67,11 +68,6 @@ class Slot:
     plan_percent: int | None
     reserved_percent: int | None
     edp_percent: int | None
-
-
-def month_after(month: date) -> date:
-    """Return the first day of the next month."""
-    return (month.replace(day=1) + timedelta(days=32)).replace(day=1)
 
 
 def number_text(number: int, exponent: bool = False) -> str:
@@ -148,7 +144,7 @@ def _times(interval: str, month: date) -> tuple[datetime, int, int]:
     first = month
     if interval == "previous":
         first = (month - timedelta(days=1)).replace(day=1)
-    days = (month_after(first) - first).days
+    days = (BillingMonth.of(first).next.first_day - first).days
     steps, hours = {"hour": (days * 24, 1), "month": (1, days * 24)}.get(interval, (days, 24))
     return datetime(first.year, first.month, 1), steps, hours
 
@@ -177,7 +173,7 @@ def _bill_cells(row: PlannedRow, month: date, final: bool) -> dict[str, str]:
         "bill/BillType": kinds.get(row.meter.kind, "Anniversary"),
         "bill/PayerAccountId": PAYER_ACCOUNT,
         "bill/BillingPeriodStartDate": f"{month}T00:00:00Z",
-        "bill/BillingPeriodEndDate": f"{month_after(month)}T00:00:00Z",
+        "bill/BillingPeriodEndDate": f"{BillingMonth.of(month).next.first_day}T00:00:00Z",
     }
 
 
