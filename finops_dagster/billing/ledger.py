@@ -6,7 +6,6 @@ It is written in the transaction that writes the data, so the two cannot drift a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 
 import duckdb
 
@@ -49,7 +48,6 @@ class Load:
     files: int
     bytes: int
     run_id: str
-    loaded_at: datetime | None = None
 
 
 def create(connection: duckdb.DuckDBPyConnection) -> None:
@@ -73,16 +71,15 @@ def _newest(
     connection: duckdb.DuckDBPyConnection, export: str, month: BillingMonth, state: str
 ) -> Load | None:
     row = connection.execute(
-        "SELECT manifest_id, table_name, row_count, total_cost, file_count, byte_count, run_id, "
-        "loaded_at FROM finops_state.manifests "
+        "SELECT manifest_id, table_name, row_count, total_cost, file_count, byte_count, run_id "
+        "FROM finops_state.manifests "
         "WHERE export = ? AND billing_month = ? AND state = ? ORDER BY loaded_at DESC LIMIT 1",
         [export, month.first_day, state],
     ).fetchone()
     if row is None:
         return None
-    manifest_id, table, rows, cost, files, size, run_id, loaded_at = row
-    totals = Totals(rows, cost)
-    return Load(export, month, manifest_id, table, totals, files, size, run_id, loaded_at)
+    manifest_id, table, rows, cost, files, size, run_id = row
+    return Load(export, month, manifest_id, table, Totals(rows, cost), files, size, run_id)
 
 
 def record(connection: duckdb.DuckDBPyConnection, load: Load) -> None:
