@@ -3,6 +3,7 @@
 import time
 
 import dagster as dg
+import pyarrow.parquet as pq
 
 from finops_dagster.assets.checks import TOTALS_CHECKS, totals_hold
 from finops_dagster.assets.stage import Export, RunOptions, StageEvents, month_of, stage
@@ -55,13 +56,22 @@ def month_file(export: Export, month: BillingMonth, lake: ParquetLake) -> MonthF
     footer = read_footer(path)
     if footer is None:
         raise StageMissing(f"{path} is not there or not whole; materialize {export.name}/parquet")
+    schema = pq.read_schema(path)
+
+    def present(header: str) -> str | None:
+        name = flat_name(header)
+        return name if name in schema.names else None
+
     return MonthFile(
         export.name,
         export.table,
         month,
         path,
         footer,
-        cost=flat_name(export.vendor.cost),
-        billing_period=flat_name(export.vendor.billing_period),
-        cluster_by=(flat_name(export.vendor.usage_start), flat_name(export.vendor.service)),
+        schema,
+        cost=present(export.vendor.cost),
+        billing_period=present(export.vendor.billing_period),
+        cluster_by=tuple(
+            filter(None, [present(export.vendor.usage_start), present(export.vendor.service)])
+        ),
     )

@@ -202,6 +202,14 @@ def test_missing_credentials_are_told_in_one_line(
     assert "no Google credentials were found" in project.materialize("2024-01").error
 
 
+def test_a_bill_of_few_columns_arrives_too(project: Project, server: BigQueryServer) -> None:
+    headers = ("identity/LineItemId", "lineItem/UnblendedCost")
+    deliver(project.put, "2024-01", [items("2024-01", "1")], headers=headers)
+    outcome = project.materialize("2024-01")
+    assert outcome.success, outcome.error
+    assert totals(server) == [("2024-01", 1, 1, "20240301T000000Z")]
+
+
 def test_other_tables_of_the_dataset_are_left_alone(
     project: Project, server: BigQueryServer
 ) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 import dagster as dg
+import pyarrow as pa
 
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.parquet_month import Footer
@@ -19,16 +20,17 @@ class WarehouseUnavailable(Exception):
 
 @dataclass(frozen=True)
 class MonthFile:
-    """One month of one export, ready to be loaded: the file, what its footer says, and the names of
-    the columns that a warehouse must know."""
+    """One month of one export, ready to be loaded: the file, what its footer says, its columns, and
+    the names of those that a warehouse must know, where the bill has them."""
 
     export: str
     table: str
     month: BillingMonth
     path: Path
     footer: Footer
-    cost: str
-    billing_period: str
+    schema: pa.Schema
+    cost: str | None
+    billing_period: str | None
     cluster_by: tuple[str, ...]
 
 

@@ -10,7 +10,6 @@ from typing import Any, cast
 
 import google.api_core.exceptions as google
 import pyarrow as pa
-import pyarrow.parquet as pq
 import requests
 from dagster_gcp import BigQueryResource
 from google.api_core.client_options import ClientOptions
@@ -113,14 +112,15 @@ class BigQueryWarehouse(BigQueryResource):
         return Footer(loaded[0][0], measured.totals) if not measured.foreign_rows else None
 
     def _measure(self, client: bigquery.Client, file: MonthFile) -> Measured:
-        ((rows, cost, foreign_rows),) = self._query(
+        cost = f"SUM({file.cost})" if file.cost else "NULL"
+        period = f"DATE({file.billing_period})" if file.billing_period else "billing_month"
+        ((rows, total, foreign_rows),) = self._query(
             client,
-            f"SELECT COUNT(*), SUM({file.cost}), "
-            f"COUNTIF(DATE_TRUNC(DATE({file.billing_period}), MONTH) <> billing_month) "
+            f"SELECT COUNT(*), {cost}, COUNTIF(DATE_TRUNC({period}, MONTH) <> billing_month) "
             f"FROM `{self.full_name(file.table)}` WHERE billing_month = @month",
             month=file.month.first_day,
         )
-        return Measured(Totals.of((rows, cost)), foreign_rows)
+        return Measured(Totals.of((rows, total)), foreign_rows)
 
     def _prepare(self, client: bigquery.Client, file: MonthFile) -> None:
         """Make the dataset and both tables where they are missing, and add new columns."""
@@ -131,10 +131,10 @@ class BigQueryWarehouse(BigQueryResource):
             dataset.location = self.location
             client.create_dataset(dataset, exists_ok=True)
         client.create_table(bigquery.Table(self._ledger(file), _LEDGER), exists_ok=True)
-        wanted = [_field(field) for field in pq.read_schema(file.path)]
+        wanted = [_field(field) for field in file.schema]
         made = bigquery.Table(self.full_name(file.table), wanted)
         made.time_partitioning = bigquery.TimePartitioning("MONTH", field="billing_month")
-        made.clustering_fields = list(file.cluster_by)
+        made.clustering_fields = list(file.cluster_by) or None
         table = client.create_table(made, exists_ok=True)
         there = {field.name.lower(): field for field in table.schema}
         for field in wanted:
