@@ -127,6 +127,7 @@ def test_05_a_damaged_gzip_keeps_the_old_month(project: Project, damage, reason:
     assert reason in error
     assert "acme-cur-00001.csv.gz" in error
     assert project.totals("2024-01") == (1, 1)
+    assert not list(project.folder.rglob("*.part"))
 
 
 def test_06_a_manifest_without_types_still_gives_exact_money(project: Project) -> None:

@@ -160,8 +160,11 @@ class StagedVersion:
             wait=wait_exponential_jitter(multiplier=0.5, max=20),
             reraise=True,
         )
-        crc32 = again(_write_checked, store, version, part)
-        part.replace(path)
+        try:
+            crc32 = again(_write_checked, store, version, part)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
         mtime = path.stat().st_mtime_ns
         file = StagedFile(version.key, path.name, version.size, version.etag, crc32, mtime)
         self._append(asdict(file))
