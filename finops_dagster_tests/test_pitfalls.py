@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 from decimal import Decimal
 
+import duckdb
 import pytest
 
 from finops_dagster_tests.cur import HEADERS, csv_bytes, deliver, items, line_item
@@ -183,6 +184,22 @@ def test_08_a_tag_keeps_its_plain_name_when_another_spelling_appears(project: Pr
         load(project, month)
     assert project.column("resourcetags_user_team", "2024-01") == ["Up"]
     assert project.column("resourcetags_user_team", "2024-02") == ["Up"]
+
+
+@pytest.mark.parametrize(
+    "database_path", ["data/finops.duckdb", "data/{month}.duckdb"], ids=["lost", "one-a-month"]
+)
+def test_08_names_outlive_the_database_that_gave_them(project: Project, database_path: str) -> None:
+    project.database = {"duckdb": {"database_path": database_path}}
+    for month, tags in {"2024-02": ["user:team", "user:Team"], "2024-01": ["user:Team"]}.items():
+        row = line_item(month, **{"resourceTags__user:Team": "Up"})
+        deliver(project.put, month, [[row]], headers=with_tags(*tags))
+        load(project, month)
+        for path in (project.folder / "data").glob("finops.duckdb"):
+            path.unlink()
+    lake = "read_parquet('data/parquet/acme/*/*.parquet', hive_partitioning = false)"
+    values = duckdb.sql(f"SELECT resourcetags_user_team_9515dbf8 FROM {lake}").fetchall()
+    assert values == [("Up",), ("Up",)]
 
 
 def test_09_a_new_column_and_a_removed_one_meet_in_one_table(project: Project) -> None:

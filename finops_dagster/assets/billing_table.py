@@ -26,8 +26,10 @@ from finops_dagster.billing.ledger import Load
 from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.money import plain
 from finops_dagster.billing.months import BillingMonth
+from finops_dagster.billing.parquet_month import column_names
 from finops_dagster.billing.table import columns, cost_by_service, held_version, replace_month
 from finops_dagster.resources.duckdb import BillingDatabase
+from finops_dagster.resources.parquet_lake import ParquetLake
 from finops_dagster.resources.staging import StagedVersion, StagingFolder
 
 _SERVICES_SHOWN = 20
@@ -58,6 +60,7 @@ def billing_table_asset(export: Export) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext,
         staging: StagingFolder,
         database: BillingDatabase,
+        lake: ParquetLake,
         run_options: RunOptions,
     ) -> StageEvents:
         """The month's line items with exact types, in one table for all months of the export."""
@@ -71,6 +74,7 @@ def billing_table_asset(export: Export) -> dg.AssetsDefinition:
             manifest,
             staged.version(manifest),
             database,
+            lake,
             run_id=context.run.run_id,
             force=run_options.force,
         )
@@ -95,6 +99,7 @@ def load_month(
     manifest: Manifest,
     version: StagedVersion,
     database: BillingDatabase,
+    lake: ParquetLake,
     *,
     run_id: str,
     force: bool,
@@ -107,7 +112,8 @@ def load_month(
         if force or load is None or load.manifest_id != manifest.id:
             load = _new_load(export, month, manifest, version, run_id)
             files = group_by_header(version.paths)
-            replace_month(connection, load, manifest, files, export.vendor)
+            names = column_names(lake.paths(export.name))
+            replace_month(connection, load, manifest, files, export.vendor, names)
             outcome = "loaded"
         return Loaded(
             load,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -10,6 +13,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from finops_dagster.billing import ledger
 from finops_dagster.billing.columns import literal, quoted
 from finops_dagster.billing.ledger import Load
 from finops_dagster.billing.money import Totals, reconcile
@@ -48,6 +52,17 @@ def read_footer(path: Path) -> Footer | None:
     return Footer(words[b"manifest_id"].decode(), totals)
 
 
+def column_names(paths: Iterable[Path]) -> dict[str, str]:
+    """The column name that each header was given in any of these files; the first file's word
+    counts. So a lost database, or one a month, gives the names that the lake has already."""
+    names: dict[str, str] = {}
+    for path in paths:
+        with suppress(OSError, pa.ArrowInvalid):
+            words = pq.read_metadata(path).metadata or {}
+            names = {**json.loads(words.get(b"columns", b"{}")), **names}
+    return names
+
+
 def export_month(
     connection: duckdb.DuckDBPyConnection, load: Load, path: Path, vendor: VendorFormat
 ) -> None:
@@ -66,7 +81,8 @@ def export_month(
             f"TO {literal(str(part))} (FORMAT parquet, COMPRESSION zstd, "
             f"ROW_GROUP_SIZE {_ROW_GROUP_ROWS}, KV_METADATA {{"
             f"manifest_id: {literal(load.manifest_id)}, export: {literal(load.export)}, "
-            f"total_cost: {literal(str(load.totals.cost))}}})"
+            f"total_cost: {literal(str(load.totals.cost))}, "
+            f"columns: {literal(json.dumps(ledger.column_names(connection, load.table)))}}})"
         )
         reconcile(str(path), load.totals, measure(connection, relation(part), load.month, vendor))
         part.replace(path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
@@ -42,11 +42,13 @@ def replace_month(
     manifest: Manifest,
     files: Sequence[CsvFiles],
     vendor: VendorFormat,
+    names_elsewhere: Mapping[str, str] | None = None,
 ) -> None:
     """Replace the month in one transaction: its rows, new columns, names, and the ledger's word.
 
     What was written is measured before the commit and held against `load.totals`, which were
-    counted in the text of the files. On any error the month stays as it was.
+    counted in the text of the files. On any error the month stays as it was. `names_elsewhere` are
+    column names that headers were given outside of this database.
     """
     other = ledger.other_export_in(connection, load.table, load.export)
     if other is not None:
@@ -57,7 +59,7 @@ def replace_month(
     types: dict[str, SqlType] = {}
     try:
         with _transaction(connection):
-            targets = _widen(connection, load.table, manifest, files, vendor)
+            targets = _widen(connection, load.table, manifest, files, vendor, names_elsewhere or {})
             types = {target.header: target.type for target in targets}
             connection.execute(
                 f"DELETE FROM {quoted(load.table)} WHERE billing_month = ?", [load.month.first_day]
@@ -80,12 +82,13 @@ def _widen(
     manifest: Manifest,
     files: Sequence[CsvFiles],
     vendor: VendorFormat,
+    names_elsewhere: Mapping[str, str],
 ) -> list[Target]:
     """Make the table, and add the columns that this version is the first to have."""
     declared = {column.header: column.type for column in manifest.columns}
     headers = dict.fromkeys([*(h for group in files for h in group.header), *declared])
     known = ledger.column_names(connection, table)
-    names = column_names(headers, known, vendor.is_free_text)
+    names = column_names(headers, {**names_elsewhere, **known}, vendor.is_free_text)
     existing = columns(connection, table)
     targets = [
         Target(header, name, _type_kept(table, name, existing.get(name), wanted))

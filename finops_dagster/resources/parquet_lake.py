@@ -17,3 +17,7 @@ class ParquetLake(dg.ConfigurableResource):  # type: ignore[type-arg]
     def path(self, export: str, month: BillingMonth) -> Path:
         """Where the month's file lies, or will lie."""
         return Path(self.root) / export / f"billing_month={month}" / f"{export}-{month}.parquet"
+
+    def paths(self, export: str) -> list[Path]:
+        """The files of all months that are there, the oldest month first."""
+        return sorted(Path(self.root, export).glob("billing_month=*/*.parquet"))
