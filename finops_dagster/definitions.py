@@ -8,9 +8,10 @@ from functools import partial
 import dagster as dg
 
 from finops_dagster.assets.billing_table import billing_table_asset
+from finops_dagster.assets.export import Export
 from finops_dagster.assets.manifest import manifest_asset
 from finops_dagster.assets.parquet import parquet_asset
-from finops_dagster.assets.stage import Export, RunOptions
+from finops_dagster.assets.stage import RunOptions
 from finops_dagster.assets.staged_files import staged_files_asset
 from finops_dagster.assets.warehouse_table import warehouse_table_asset
 from finops_dagster.jobs import month_job

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from finops_dagster.assets.stage import Export
+from finops_dagster.assets.export import Export
 
 if TYPE_CHECKING:
     from dagster._core.definitions.unresolved_asset_job_definition import (

@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import dagster as dg
 
+from finops_dagster.assets.export import Export
 from finops_dagster.assets.manifest import read_manifest
-from finops_dagster.assets.stage import Export
 from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.resources.object_stores import (

@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 import duckdb
 
-from finops_dagster.assets.stage import Export
+from finops_dagster.assets.export import Export
 from finops_dagster.definitions import build_definitions
 from finops_dagster.settings import Settings
 from finops_dagster_tests.cur import Put, folder_put

@@ -17,7 +17,8 @@ from finops_dagster.assets.checks import (
     totals_hold,
     usual_cost,
 )
-from finops_dagster.assets.stage import Export, RunOptions, StageEvents, month_of, stage
+from finops_dagster.assets.export import Export
+from finops_dagster.assets.stage import RunOptions, StageEvents, month_of, stage
 from finops_dagster.assets.staged_files import staged_manifest
 from finops_dagster.billing import ledger
 from finops_dagster.billing.csv_files import group_by_header

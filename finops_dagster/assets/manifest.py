@@ -3,7 +3,8 @@
 import dagster as dg
 
 from finops_dagster.assets.checks import FRESH, manifest_is_fresh
-from finops_dagster.assets.stage import Export, StageEvents, month_of, stage
+from finops_dagster.assets.export import Export
+from finops_dagster.assets.stage import StageEvents, month_of, stage
 from finops_dagster.billing.errors import ManifestMissing
 from finops_dagster.billing.manifest import Manifest, Source
 from finops_dagster.billing.months import BillingMonth

@@ -5,7 +5,8 @@ import time
 import dagster as dg
 
 from finops_dagster.assets.checks import TOTALS_CHECKS, totals_hold
-from finops_dagster.assets.stage import Export, RunOptions, StageEvents, month_of, stage
+from finops_dagster.assets.export import Export
+from finops_dagster.assets.stage import RunOptions, StageEvents, month_of, stage
 from finops_dagster.billing.errors import StageMissing
 from finops_dagster.billing.ledger import Load
 from finops_dagster.billing.money import plain

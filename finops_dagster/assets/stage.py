@@ -5,23 +5,16 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import dagster as dg
 import duckdb
 
 from finops_dagster.assets.checks import Check
+from finops_dagster.assets.export import Export
 from finops_dagster.billing.errors import BillError, ReconciliationError
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.billing.vendors import FORMATS, VendorFormat
-from finops_dagster.resources.object_stores import (
-    ObjectStore,
-    StoreError,
-    StoreUnavailable,
-    open_store,
-)
+from finops_dagster.resources.object_stores import StoreError, StoreUnavailable
 from finops_dagster.resources.warehouses import WarehouseUnavailable
-from finops_dagster.settings import ExportSettings
 
 StageEvents = Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]
 _RETRIES = 3
@@ -34,44 +27,6 @@ class RunOptions(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     force: bool = False
     """Do every stage again, also where it holds the month already."""
-
-
-@dataclass(frozen=True)
-class Export:
-    """One export as the chain sees it: its settings, its vendor's format, its months."""
-
-    settings: ExportSettings
-
-    @property
-    def name(self) -> str:
-        """The first part of the export's asset keys."""
-        return self.settings.name
-
-    @property
-    def table(self) -> str:
-        """The export's table, in DuckDB and in the warehouse."""
-        return self.settings.table_name
-
-    @property
-    def vendor(self) -> VendorFormat:
-        """The format of the export's manifests and files."""
-        return FORMATS[self.settings.vendor, self.settings.format]
-
-    @functools.cached_property
-    def partitions(self) -> dg.MonthlyPartitionsDefinition:
-        """Billing months from the export's first to the one in progress, which AWS writes daily."""
-        return dg.MonthlyPartitionsDefinition(
-            start_date=self.settings.start_month, fmt="%Y-%m", end_offset=1
-        )
-
-    @functools.cached_property
-    def store(self) -> tuple[ObjectStore, str]:
-        """The one client of the export's store in this process, and the prefix in it."""
-        return open_store(self.settings)
-
-    def key(self, stage: str) -> dg.AssetKey:
-        """The asset key of a stage."""
-        return dg.AssetKey([self.name, stage])
 
 
 def stage(

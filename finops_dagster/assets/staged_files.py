@@ -4,7 +4,8 @@ import time
 
 import dagster as dg
 
-from finops_dagster.assets.stage import Export, RunOptions, StageEvents, month_of, stage
+from finops_dagster.assets.export import Export
+from finops_dagster.assets.stage import RunOptions, StageEvents, month_of, stage
 from finops_dagster.billing.csv_files import count_text, group_by_header
 from finops_dagster.billing.errors import FileInvalid, StageMissing
 from finops_dagster.billing.manifest import Manifest

@@ -1,0 +1,50 @@
+"""One export as the chain sees it."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import dagster as dg
+
+from finops_dagster.billing.vendors import FORMATS, VendorFormat
+from finops_dagster.resources.object_stores import ObjectStore, open_store
+from finops_dagster.settings import ExportSettings
+
+
+@dataclass(frozen=True)
+class Export:
+    """An export's settings, its vendor's format, its months, and its store."""
+
+    settings: ExportSettings
+
+    @property
+    def name(self) -> str:
+        """The first part of the export's asset keys."""
+        return self.settings.name
+
+    @property
+    def table(self) -> str:
+        """The export's table, in DuckDB and in the warehouse."""
+        return self.settings.table_name
+
+    @property
+    def vendor(self) -> VendorFormat:
+        """The format of the export's manifests and files."""
+        return FORMATS[self.settings.vendor, self.settings.format]
+
+    @functools.cached_property
+    def partitions(self) -> dg.MonthlyPartitionsDefinition:
+        """Billing months from the export's first to the one in progress, which AWS writes daily."""
+        return dg.MonthlyPartitionsDefinition(
+            start_date=self.settings.start_month, fmt="%Y-%m", end_offset=1
+        )
+
+    @functools.cached_property
+    def store(self) -> tuple[ObjectStore, str]:
+        """The one client of the export's store in this process, and the prefix in it."""
+        return open_store(self.settings)
+
+    def key(self, stage: str) -> dg.AssetKey:
+        """The asset key of a stage."""
+        return dg.AssetKey([self.name, stage])
