@@ -40,16 +40,19 @@ def column_names(
     by_name: dict[str, list[str]] = defaultdict(list)
     for header in headers:
         by_name[flat_name(header)].append(header)
-    owners = {name: header for header, name in known.items()}
+    taken = {*known.values(), *OWN_COLUMNS}
     names: dict[str, str] = {}
     for name, group in by_name.items():
         if len(group) == 1 and not is_free_text(group[0]) and name not in OWN_COLUMNS:
             names[group[0]] = known.get(group[0], name)
             continue
-        owner = owners.get(name) or min(group, key=_distance_from_flat)
+        holders = [header for header in group if known.get(header) == name]
+        candidates = holders or ([] if name in taken else group)
+        owner = min(candidates, key=_distance_from_flat, default=None)
         for header in group:
-            plain = header == owner and name not in OWN_COLUMNS
-            names[header] = known.get(header) or (name if plain else f"{name}_{_digest(header)}")
+            given = known.get(header, name)
+            hashed = given if given != name else f"{name}_{_digest(header)}"
+            names[header] = name if header == owner else hashed
     return names
 
 

@@ -45,5 +45,24 @@ def test_the_vendors_own_spellings_share_a_column_but_not_in_one_file() -> None:
     assert len(set(names(real, other).values())) == 2
 
 
+def test_spellings_that_shared_a_column_part_where_one_file_has_both() -> None:
+    real, other = "savingsPlan/SavingsPlanARN", "savingsPlan/SavingsPlanArn"
+    plain = "savingsplan_savingsplanarn"
+    known = {real: plain, other: plain}
+    both = column_names([other, real], known, is_free_text)
+    assert both == column_names([real, other], known, is_free_text)
+    assert both[other] == plain  # it needs less rewriting than the other
+    assert both[real].startswith(f"{plain}_")
+    assert column_names([other], known, is_free_text) == {other: plain}
+
+
+def test_a_tag_keeps_its_name_though_another_was_given_it_elsewhere() -> None:
+    low, up = "resourceTags/user:team", "resourceTags/user:Team"
+    plain = "resourcetags_user_team"
+    known = {low: plain, up: plain}
+    assert column_names([low], known, is_free_text) == {low: plain}
+    assert len(set(column_names([low, up], known, is_free_text).values())) == 2
+
+
 def test_the_tables_own_columns_are_never_taken() -> None:
     assert names("billing/month")["billing/month"] != "billing_month"
