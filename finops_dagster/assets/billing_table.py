@@ -18,14 +18,13 @@ from finops_dagster.assets.checks import (
     usual_cost,
 )
 from finops_dagster.assets.export import Export
-from finops_dagster.assets.stage import RunOptions, StageEvents, month_of, stage
+from finops_dagster.assets.stage import RunOptions, StageEvents, month_of, stage, version_metadata
 from finops_dagster.assets.staged_files import staged_manifest
 from finops_dagster.billing import ledger
 from finops_dagster.billing.csv_files import group_by_header
 from finops_dagster.billing.errors import StageMissing
 from finops_dagster.billing.ledger import Load
 from finops_dagster.billing.manifest import Manifest
-from finops_dagster.billing.money import plain
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.parquet_month import column_names
 from finops_dagster.billing.table import columns, cost_by_service, held_version, replace_month
@@ -148,14 +147,10 @@ def _new_load(
 
 
 def _metadata(now: Loaded) -> dict[str, dg.MetadataValue[Any] | dg.TableSchema | str | int | float]:
-    totals = now.load.totals
     return {
         "outcome": now.outcome,
-        "manifest_id": now.load.manifest_id,
+        **version_metadata(now.load.manifest_id, now.load.totals),
         "dagster/table_name": now.load.table,
-        "dagster/partition_row_count": totals.rows,
-        "total_cost": float(totals.cost),
-        "total_cost_exact": plain(totals.cost),
         "services": len(now.services),
         "cost_by_service": dg.MetadataValue.md(_services_table(now.services)),
         "dagster/column_schema": dg.TableSchema(

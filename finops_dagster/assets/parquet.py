@@ -6,10 +6,9 @@ import dagster as dg
 
 from finops_dagster.assets.checks import TOTALS_CHECKS, totals_hold
 from finops_dagster.assets.export import Export
-from finops_dagster.assets.stage import RunOptions, StageEvents, month_of, stage
+from finops_dagster.assets.stage import RunOptions, StageEvents, month_of, stage, version_metadata
 from finops_dagster.billing.errors import StageMissing
 from finops_dagster.billing.ledger import Load
-from finops_dagster.billing.money import plain
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.parquet_month import Footer, export_month, read_footer
 from finops_dagster.billing.table import held_version
@@ -36,11 +35,8 @@ def parquet_asset(export: Export) -> dg.AssetsDefinition:
             data_version=dg.DataVersion(load.manifest_id),
             metadata={
                 "outcome": outcome,
-                "manifest_id": load.manifest_id,
+                **version_metadata(load.manifest_id, load.totals),
                 "path": dg.MetadataValue.path(path),
-                "dagster/partition_row_count": load.totals.rows,
-                "total_cost": float(load.totals.cost),
-                "total_cost_exact": plain(load.totals.cost),
                 "bytes": path.stat().st_size,
                 "seconds": round(time.monotonic() - started, 3),
             },

@@ -11,7 +11,8 @@ import duckdb
 
 from finops_dagster.assets.checks import Check
 from finops_dagster.assets.export import Export
-from finops_dagster.billing.errors import BillError, ReconciliationError
+from finops_dagster.billing.errors import BillError, ReconciliationError, first_line
+from finops_dagster.billing.money import Totals, plain
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.resources.object_stores import StoreError, StoreUnavailable
 from finops_dagster.resources.warehouses import WarehouseUnavailable
@@ -57,9 +58,8 @@ def stage(
             except (BillError, StoreError) as error:
                 raise dg.Failure(str(error), allow_retries=False) from None
             except (duckdb.Error, OSError) as error:
-                reason = str(error).strip().splitlines()[0]
                 raise dg.Failure(
-                    f"{type(error).__name__}: {reason}", allow_retries=False
+                    f"{type(error).__name__}: {first_line(error)}", allow_retries=False
                 ) from error
             except (StoreUnavailable, WarehouseUnavailable) as error:
                 raise dg.RetryRequested(_RETRIES, _SECONDS_BETWEEN_RETRIES) from error
@@ -90,6 +90,16 @@ def stage(
         )(told)
 
     return made
+
+
+def version_metadata(manifest_id: str, totals: Totals) -> dict[str, str | int | float]:
+    """What every stage that holds the month says of it; the UI plots the numbers over months."""
+    return {
+        "manifest_id": manifest_id,
+        "dagster/partition_row_count": totals.rows,
+        "total_cost": float(totals.cost),
+        "total_cost_exact": plain(totals.cost),
+    }
 
 
 def month_of(context: dg.AssetExecutionContext) -> BillingMonth:

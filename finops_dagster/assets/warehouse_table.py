@@ -7,10 +7,9 @@ import pyarrow.parquet as pq
 
 from finops_dagster.assets.checks import TOTALS_CHECKS, totals_hold
 from finops_dagster.assets.export import Export
-from finops_dagster.assets.stage import RunOptions, StageEvents, month_of, stage
+from finops_dagster.assets.stage import RunOptions, StageEvents, month_of, stage, version_metadata
 from finops_dagster.billing.columns import flat_name
 from finops_dagster.billing.errors import StageMissing
-from finops_dagster.billing.money import plain
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.parquet_month import read_footer
 from finops_dagster.resources.parquet_lake import ParquetLake
@@ -37,11 +36,8 @@ def warehouse_table_asset(export: Export, backend: str) -> dg.AssetsDefinition:
             data_version=dg.DataVersion(file.footer.manifest_id),
             metadata={
                 "outcome": "loaded" if job else "unchanged",
-                "manifest_id": file.footer.manifest_id,
+                **version_metadata(file.footer.manifest_id, file.footer.totals),
                 "dagster/table_name": warehouse.full_name(file.table),
-                "dagster/partition_row_count": file.footer.totals.rows,
-                "total_cost": float(file.footer.totals.cost),
-                "total_cost_exact": plain(file.footer.totals.cost),
                 "job_id": job or "none",
                 "seconds": round(time.monotonic() - started, 3),
             },

@@ -16,7 +16,7 @@ from typing import IO
 import duckdb
 
 from finops_dagster.billing.columns import SqlType, literal, quoted
-from finops_dagster.billing.errors import BillError, CellInvalid, FileInvalid
+from finops_dagster.billing.errors import BillError, CellInvalid, FileInvalid, first_line
 from finops_dagster.billing.money import Totals
 
 _BOM = "\ufeff"
@@ -142,7 +142,7 @@ def explained(
         reason = _structural_reason(text)
         return FileInvalid(f"{file[1] if file else 'a file'}, line {structural[1]}: {reason}")
     if isinstance(error, duckdb.IOException):
-        return FileInvalid(text.splitlines()[0])
+        return FileInvalid(first_line(error))
     if not isinstance(error, duckdb.ConversionException | duckdb.InvalidInputException):
         return error
     for group in files:

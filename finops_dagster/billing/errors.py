@@ -34,3 +34,8 @@ class ReconciliationError(BillError):
     def __init__(self, check: str, message: str) -> None:
         super().__init__(message)
         self.check = check
+
+
+def first_line(error: BaseException) -> str:
+    """What a library says of its error, without the advice and the context that follow."""
+    return str(error).strip().partition("\n")[0]

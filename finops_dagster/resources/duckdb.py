@@ -19,7 +19,7 @@ from tenacity import (
 )
 
 from finops_dagster.billing import table
-from finops_dagster.billing.errors import BillError
+from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.billing.months import BillingMonth
 
 
@@ -95,4 +95,4 @@ def _explained(path: Path, error: duckdb.Error) -> str:
             f"{path} is still open in {_holder(str(error))}; close it there, or set "
             "database.duckdb.lock_wait_seconds higher"
         )
-    return f"{path} cannot be opened: {str(error).splitlines()[0]}"
+    return f"{path} cannot be opened: {first_line(error)}"

@@ -18,7 +18,7 @@ from google.auth.exceptions import DefaultCredentialsError, TransportError
 from google.cloud import bigquery
 from google.cloud.bigquery import ScalarQueryParameter, SchemaField
 
-from finops_dagster.billing.errors import BillError
+from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.billing.money import Measured, Totals, reconcile
 from finops_dagster.billing.parquet_month import Footer
 from finops_dagster.resources.warehouses import MonthFile, WarehouseUnavailable
@@ -93,7 +93,7 @@ class BigQueryWarehouse(BigQueryResource):
                 )
             except Exception as error:
                 if not isinstance(error, _PASSING):
-                    self._record_end(client, file, job_id, str(error).splitlines()[0])
+                    self._record_end(client, file, job_id, first_line(error))
                 raise
             self._record_end(client, file, job_id, None)
             return job_id
@@ -278,4 +278,4 @@ def _explained(where: str) -> Iterator[None]:
     except _PASSING as error:
         raise WarehouseUnavailable(f"{where}: {error}") from error
     except google.GoogleAPIError as error:
-        raise BillError(f"{where}: {str(error).splitlines()[0]}") from error
+        raise BillError(f"{where}: {first_line(error)}") from error
