@@ -140,7 +140,9 @@ def _load(
         run_config=_QUIET,
     )
     for event in result.get_step_failure_events():
-        raise RuntimeError(f"{month} failed: {event.step_failure_data.error_display_string}")
+        told = event.step_failure_data.user_failure_data
+        reason = told.description if told else event.step_failure_data.error_display_string
+        raise RuntimeError(f"{month} failed: {reason}")
     stages: dict[str, dict[str, Any]] = {
         event.asset_key.path[-1]: {
             name: value.value for name, value in event.materialization.metadata.items()
