@@ -1,5 +1,6 @@
 """One sensor an export: notices new and restated months by the versions of their manifests."""
 
+import functools
 import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -7,8 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import dagster as dg
 
 from finops_dagster.assets.export import Export
-from finops_dagster.assets.manifest import read_manifest
-from finops_dagster.billing.errors import BillError
+from finops_dagster.assets.manifest import homes, what_is_there
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.resources.object_stores import (
     ObjectMissing,
@@ -22,7 +22,8 @@ _REQUESTS_AT_ONCE = 16
 def manifest_sensor(export: Export) -> dg.SensorDefinition:
     """Asks for a run of every month whose manifest is new or was rewritten since the last look.
 
-    The cursor is JSON, `{month: version}`, the version being the store's ETag of the manifest.
+    The cursor is JSON, `{month: version}`, the version being the store's ETag of the manifest. What
+    the manifest says is the run's to read: one that cannot be read is a failed run.
     """
 
     @dg.sensor(
@@ -37,24 +38,16 @@ def manifest_sensor(export: Export) -> dg.SensorDefinition:
     def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         known: dict[str, str] = json.loads(context.cursor or "{}")
         months = [BillingMonth.parse(key) for key in export.partitions.get_partition_keys()]
-        requests = []
-        for month, version in manifest_versions(export, months, context.log.error).items():
-            if known.get(str(month)) == version:
-                continue
-            try:
-                manifest = read_manifest(export, month)
-            except (BillError, StoreError, StoreUnavailable) as error:
-                context.log.error(f"{month} is not asked for: {error}")
-                continue
-            known[str(month)] = manifest.source.etag
-            requests.append(
-                dg.RunRequest(
-                    run_key=f"{month}/{manifest.source.etag}",
-                    partition_key=str(month),
-                    tags={"finops/export": export.name, "finops/manifest_id": manifest.id},
-                )
-            )
-        return dg.SensorResult(requests, cursor=json.dumps(known, sort_keys=True))
+        versions = manifest_versions(export, months, context.log.error)
+        if not versions:
+            return dg.SensorResult(skip_reason=what_is_there(export, months[-1]))
+        new = {
+            str(month): etag for month, etag in versions.items() if known.get(str(month)) != etag
+        }
+        return dg.SensorResult(
+            [dg.RunRequest(f"{month}/{etag}", partition_key=month) for month, etag in new.items()],
+            cursor=json.dumps({**known, **new}, sort_keys=True),
+        )
 
     return sensor
 
@@ -62,28 +55,51 @@ def manifest_sensor(export: Export) -> dg.SensorDefinition:
 def manifest_versions(
     export: Export, months: Sequence[BillingMonth], report: Callable[[str], None]
 ) -> dict[BillingMonth, str]:
-    """The version of each month's manifest, by one HEAD request a month, side by side.
+    """The version of each month's manifest, by one HEAD request for every month that has a folder,
+    side by side, after one LIST of these folders.
 
     Months without a manifest are left out; one that cannot be looked at is reported and left out.
     Where none can be looked at, the store itself is at fault, and its error is raised.
     """
-    store, prefix = export.store
+    store, _ = export.store
     versions: dict[BillingMonth, str] = {}
     errors: list[Exception] = []
 
-    def look(month: BillingMonth) -> None:
-        key = export.vendor.manifest_key(prefix, export.settings.export_name, month)
-        try:
-            versions[month] = store.head(key).etag
-        except ObjectMissing:
-            pass
-        except (StoreError, StoreUnavailable) as error:
-            errors.append(error)
+    def look(month: BillingMonth, keys: list[str]) -> None:
+        for key in keys:
+            try:
+                versions[month] = store.head(key).etag
+            except ObjectMissing:
+                continue
+            except (StoreError, StoreUnavailable) as error:
+                errors.append(error)
+            return
 
+    there = _keys_in_folders_that_are_there(export, months)
     with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as pool:
-        list(pool.map(look, months))
-    if len(errors) == len(months) > 0:
+        list(pool.map(look, there.keys(), there.values()))
+    if len(errors) == len(there) > 0:
         raise errors[0]
     for error in errors:
         report(str(error))
     return dict(sorted(versions.items()))
+
+
+def _keys_in_folders_that_are_there(
+    export: Export, months: Sequence[BillingMonth]
+) -> dict[BillingMonth, list[str]]:
+    """The keys that a month's manifest may have; no folder is listed twice, and no old version."""
+    store, prefix = export.store
+    listed = functools.cache(store.folders)
+
+    def is_there(folder: str, home: str) -> bool:
+        parent, _, name = folder.rpartition("/")
+        return folder == home or (is_there(parent, home) and name in listed(parent))
+
+    keys: dict[BillingMonth, list[str]] = {}
+    for home, formats in homes(export, prefix).items():
+        for month in months:
+            for key in formats[0].manifest_keys(home, export.settings.export_name, month):
+                if is_there(key.rpartition("/")[0], home):
+                    keys.setdefault(month, []).append(key)
+    return keys

@@ -90,15 +90,17 @@ class DatabaseSettings(_Table):
 
 
 class ExportSettings(_Table):
-    """One cost export of one vendor; its name is the first part of its asset keys."""
+    """One cost export of one vendor; its name is the first part of its asset keys. Without a
+    `format`, the one that its layout shows is taken."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
     vendor: Literal["aws"]
-    format: Literal["cur1"]
+    format: Literal["cur1", "cur2", "focus"] | None = None
     source: Annotated[str, StringConstraints(pattern=r"^(s3|file)://.+")]
     export_name: Annotated[str, StringConstraints(pattern=r"^[^/\x00]+$")]
     start_month: str
     table: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = ""
+    column_names: Literal["flat", "athena"] = "flat"
     region: str | None = None
     endpoint_url: str | None = None
     profile: str | None = None

@@ -55,8 +55,8 @@ def test_the_ledger_says_what_was_loaded(project: Project) -> None:
     keys = deliver(project.put, "2024-01", [items("2024-01", "0.1", "0.02")])
     project.materialize("2024-01")
     size = sum((project.source / key).stat().st_size for key in keys)
-    ((export, month, version, table, rows, cost, files, bytes_, _, run_id, state),) = project.query(
-        "FROM finops_state.manifests"
+    ((export, month, version, table, rows, cost, files, bytes_, _, run_id, state, _),) = (
+        project.query("FROM finops_state.manifests")
     )
     assert (export, str(month), version, table) == (
         "acme",

@@ -56,34 +56,47 @@ def test_a_restated_month_is_asked_for_alone(project: Project, put: Put) -> None
     assert months(second) == ["2024-01"]
     (request,) = second.run_requests or []
     assert request.run_key not in {r.run_key for r in first.run_requests or []}
-    assert request.tags["finops/manifest_id"] == "v2"
 
 
-def test_an_unchanged_month_costs_one_head_whatever_lies_beside_it(
+def test_a_look_costs_one_list_and_one_head_a_month_whatever_lies_beside_it(
     project: Project, put: Put, s3: S3Server
 ) -> None:
-    deliver(put, "2024-01", [items("2024-01", "1")])
+    for month in ("2024-01", "2024-02"):
+        deliver(put, month, [items(month, "1")])
     for number in range(1100):
         put(f"acme-cur/20240101-20240201/old{number}/acme-cur-Manifest.json", b"{}")
     first = tick(project)
     s3.requests.clear()
     tick(project, first.cursor)
-    partitions = project.the_export().partitions.get_partition_keys()
-    assert len(s3.requests) == len(partitions)
-    assert {method for method, _ in s3.requests} == {"HEAD"}
+    methods = sorted((method, path.count("/")) for method, path in s3.requests)
+    assert methods == [("GET", 1), ("HEAD", 4), ("HEAD", 4)]
 
 
-def test_an_unreadable_manifest_is_reported_and_delays_no_other(
-    project: Project, put: Put, caplog: pytest.LogCaptureFixture
+def test_a_manifest_that_cannot_be_read_is_asked_for_and_its_run_fails(
+    project: Project, put: Put
 ) -> None:
     for month in ("2024-01", "2024-02"):
         deliver(put, month, [items(month, "1")])
     put("acme-cur/20240101-20240201/acme-cur-Manifest.json", b"{not json")
     first = tick(project)
-    assert months(first) == ["2024-02"]
-    assert "2024-01" not in json.loads(first.cursor or "")
+    assert months(first) == ["2024-01", "2024-02"]
+    assert "is not JSON" in project.materialize("2024-01").error
+    assert project.materialize("2024-02").success
+    assert months(tick(project, first.cursor)) == []
     deliver(put, "2024-01", [items("2024-01", "1")])
     assert months(tick(project, first.cursor)) == ["2024-01"]
+
+
+def test_an_export_without_any_month_says_what_lies_there_instead(
+    project: Project, put: Put
+) -> None:
+    deliver(put, "2024-01", [items("2024-01", "1")], prefix="finance", report="other-cur")
+    project.export["source"] += "/finance"
+    reason = tick(project).skip_reason
+    assert reason is not None
+    message = reason.skip_message or ""
+    assert "acme has no manifest of" in message
+    assert "/finance has other-cur; look at source and export_name of acme" in message
 
 
 def test_a_store_that_says_no_fails_the_tick(project: Project, put: Put, s3: S3Server) -> None:

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import dagster as dg
 
-from finops_dagster.billing.vendors import FORMATS, VendorFormat
+from finops_dagster.billing.vendors import VendorFormat, formats_of
 from finops_dagster.resources.object_stores import ObjectStore, open_store
 from finops_dagster.settings import ExportSettings
 
 
 @dataclass(frozen=True)
 class Export:
-    """An export's settings, its vendor's format, its months, and its store."""
+    """An export's settings, the formats that it may be in, its months, and its store."""
 
     settings: ExportSettings
 
@@ -28,10 +28,16 @@ class Export:
         """The export's table, in DuckDB and in the warehouse."""
         return self.settings.table_name
 
+    @functools.cached_property
+    def formats(self) -> dict[str, VendorFormat]:
+        """The vendor's formats by name; which of them a month is in, its manifest says."""
+        return formats_of(self.settings.vendor, self.settings.column_names)
+
     @property
-    def vendor(self) -> VendorFormat:
-        """The format of the export's manifests and files."""
-        return FORMATS[self.settings.vendor, self.settings.format]
+    def candidates(self) -> list[VendorFormat]:
+        """The formats that the settings leave open."""
+        chosen = self.settings.format
+        return [self.formats[chosen]] if chosen else list(self.formats.values())
 
     @functools.cached_property
     def partitions(self) -> dg.MonthlyPartitionsDefinition:

@@ -5,13 +5,15 @@ import dagster as dg
 from finops_dagster.assets.checks import FRESH, manifest_is_fresh
 from finops_dagster.assets.export import Export
 from finops_dagster.assets.stage import StageEvents, month_of, stage
-from finops_dagster.billing.errors import ManifestMissing
+from finops_dagster.billing.errors import ManifestInvalid, ManifestMissing
 from finops_dagster.billing.manifest import Manifest, Source
 from finops_dagster.billing.months import BillingMonth
+from finops_dagster.billing.vendors import VendorFormat
 from finops_dagster.resources.object_stores import ObjectMissing
 from finops_dagster.resources.staging import StagingFolder
 
 _HEADERS_SHOWN = 50
+_FOLDERS_SHOWN = 12
 
 
 def manifest_asset(export: Export) -> dg.AssetsDefinition:
@@ -30,12 +32,13 @@ def manifest_asset(export: Export) -> dg.AssetsDefinition:
             data_version=dg.DataVersion(now.id),
             metadata={
                 "outcome": "unchanged" if before is not None and before.id == now.id else "read",
+                "format": now.format,
                 "manifest_id": now.id,
                 "manifest": now.source.location,
                 "files": len(now.files),
                 "columns": len(now.columns),
-                "columns_added": _listed(added),
-                "columns_removed": _listed(removed),
+                "columns_added": _listed(added, _HEADERS_SHOWN),
+                "columns_removed": _listed(removed, _HEADERS_SHOWN),
                 "bytes": now.source.size,
                 "last_modified": dg.MetadataValue.timestamp(now.source.last_modified),
             },
@@ -46,24 +49,84 @@ def manifest_asset(export: Export) -> dg.AssetsDefinition:
 
 
 def read_manifest(export: Export, month: BillingMonth) -> Manifest:
-    """Read the month's current manifest by one GET. Raises ManifestMissing, ManifestInvalid."""
+    """Read the month's current manifest, by one GET where the format is known. Raises
+    ManifestMissing where there is none, and ManifestInvalid where it cannot be read or where the
+    layouts of two formats have one."""
     store, prefix = export.store
-    key = export.vendor.manifest_key(prefix, export.settings.export_name, month)
-    try:
-        body, found = store.read(key)
-    except ObjectMissing as missing:
-        raise ManifestMissing(
-            f"{missing}: {export.name} has no manifest of {month}; the vendor delivers a month's "
-            "first one within a day or so. If it should be there, look at source and export_name"
-        ) from None
-    source = Source(key, found.location, found.etag, found.last_modified, found.size)
-    return export.vendor.parse_manifest(body, source, month)
+    found: dict[str, list[Manifest]] = {}
+    for home, formats in homes(export, prefix).items():
+        for key in formats[0].manifest_keys(home, export.settings.export_name, month):
+            try:
+                body, info = store.read(key)
+            except ObjectMissing:
+                continue
+            source = Source(key, info.location, info.etag, info.last_modified, info.size)
+            found[home] = [one.parse_manifest(body, source, month) for one in formats]
+            break
+    if not found:
+        raise ManifestMissing(what_is_there(export, month))
+    if len(found) > 1:
+        places = " and ".join(f"{m[0].source.location} ({m[0].format})" for m in found.values())
+        raise ManifestInvalid(f"two manifests fit {export.name} {month}: {places}; set its format")
+    ((manifests),) = found.values()
+    return _of_the_format(export, manifests)
 
 
-def _listed(headers: list[str]) -> str:
-    shown = ", ".join(headers[:_HEADERS_SHOWN])
-    return (
-        f"{shown} and {len(headers) - _HEADERS_SHOWN} more"
-        if len(headers) > _HEADERS_SHOWN
-        else shown
+def _of_the_format(export: Export, manifests: list[Manifest]) -> Manifest:
+    """Of one manifest as several formats read it, the one whose columns are the format's own."""
+
+    def fits(one: VendorFormat, manifest: Manifest) -> bool:
+        return any(one.column(column.header) == one.cost for column in manifest.columns)
+
+    fitting = [m for m in manifests if fits(export.formats[m.format], m)]
+    if len(fitting) == 1:
+        return fitting[0]
+    shown = _listed([column.header for column in manifests[0].columns], _FOLDERS_SHOWN)
+    location = manifests[0].source.location
+    if len(manifests) > 1:
+        names = " or ".join(manifest.format for manifest in manifests)
+        raise ManifestInvalid(
+            f"{location}: whether this is {names} cannot be told from its columns, which are: "
+            f"{shown or 'none'}; set the format of {export.name}"
+        )
+    for name, other in export.formats.items():
+        if fits(other, manifests[0]):
+            raise ManifestInvalid(
+                f'{location} has the columns of another format; set format = "{name}" for '
+                f"{export.name}"
+            )
+    return manifests[0]
+
+
+def homes(export: Export, prefix: str) -> dict[str, list[VendorFormat]]:
+    """The folders in which the export's months may lie, with the formats that are laid out so."""
+    by_home: dict[str, list[VendorFormat]] = {}
+    for one in export.candidates:
+        by_home.setdefault(one.home(prefix, export.settings.export_name), []).append(one)
+    return by_home
+
+
+def what_is_there(export: Export, month: BillingMonth) -> str:
+    """Why there is no manifest: where it was looked for, and what lies there instead."""
+    store, prefix = export.store
+    name = export.settings.export_name
+    home = next(iter(homes(export, prefix)))
+    key = export.candidates[0].manifest_keys(home, name, month)[0]
+    folder = home
+    while not (there := store.folders(folder)) and folder:
+        folder = folder.rpartition("/")[0]
+    advice = (
+        f"the vendor delivers the first manifest of {month} within a day or so of its beginning"
+        if folder == home
+        else f"look at source and export_name of {export.name}"
     )
+    return (
+        f"{export.name} has no manifest of {month}: there is no {store.location(key)}; "
+        f"{store.location(folder)} has {_listed(sorted(there), _FOLDERS_SHOWN) or 'nothing'}; "
+        f"{advice}"
+    )
+
+
+def _listed(names: list[str], most: int) -> str:
+    shown = ", ".join(names[:most])
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown

@@ -60,7 +60,7 @@ def write_month(
     """
     path = lake.path(export.name, month)
     with database.connect(export.name, month) as connection:
-        load = held_version(connection, export.name, month, export.vendor)
+        load = held_version(connection, export.name, month, export.formats)
         if load is None:
             raise StageMissing(
                 f"table {export.table} holds no whole {month}; materialize "
@@ -68,5 +68,5 @@ def write_month(
             )
         if not force and read_footer(path) == Footer(load.manifest_id, load.totals):
             return load, "unchanged"
-        export_month(connection, load, path, export.vendor)
+        export_month(connection, load, path, export.formats[load.format])
         return load, "exported"

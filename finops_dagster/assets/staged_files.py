@@ -6,8 +6,8 @@ import dagster as dg
 
 from finops_dagster.assets.export import Export
 from finops_dagster.assets.stage import RunOptions, StageEvents, month_of, stage
-from finops_dagster.billing.csv_files import count_text, group_by_header
 from finops_dagster.billing.errors import FileInvalid, StageMissing
+from finops_dagster.billing.files import count, read_files
 from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.money import plain
 from finops_dagster.billing.months import BillingMonth
@@ -20,7 +20,7 @@ from finops_dagster.resources.staging import Counted, StagedVersion, StagingFold
 def staged_files_asset(export: Export) -> dg.AssetsDefinition:
     """The files of a month of this export."""
 
-    @stage(export, after="manifest", kinds={"csv"})
+    @stage(export, after="manifest", kinds={"file"})
     def staged_files(
         context: dg.AssetExecutionContext,
         staging: StagingFolder,
@@ -46,6 +46,7 @@ def staged_files_asset(export: Export) -> dg.AssetsDefinition:
                 "rows": counted.totals.rows,
                 "total_cost": float(counted.totals.cost),
                 "total_cost_exact": plain(counted.totals.cost),
+                "costs_rounded": counted.rounded,
             },
         )
 
@@ -76,7 +77,7 @@ def stage_files(
         known = version.counted() or table_holds(export, month, manifest, database)
         if known is not None:
             return known, None
-    return fetch_and_count(export, version, database, force=run_options.force)
+    return fetch_and_count(export, manifest, version, database, force=run_options.force)
 
 
 def table_holds(
@@ -84,16 +85,21 @@ def table_holds(
 ) -> Counted | None:
     """What the table that was loaded from the files, and still holds them, knows of them."""
     with database.connect(export.name, month) as connection:
-        load = held_version(connection, export.name, month, export.vendor)
+        load = held_version(connection, export.name, month, export.formats)
     if load is None or load.manifest_id != manifest.id:
         return None
     return Counted(load.totals, load.files, load.bytes)
 
 
 def fetch_and_count(
-    export: Export, version: StagedVersion, database: BillingDatabase, *, force: bool
+    export: Export,
+    manifest: Manifest,
+    version: StagedVersion,
+    database: BillingDatabase,
+    *,
+    force: bool,
 ) -> tuple[Counted, int]:
-    """Download what is missing, then count line items and cost in the text of all files."""
+    """Download what is missing, then count line items and cost in all files."""
     store, _ = export.store
     try:
         fetched = version.fetch(store, force=force)
@@ -101,6 +107,7 @@ def fetch_and_count(
         raise FileInvalid(
             f"{missing}, though the manifest lists it; the month was left as it was"
         ) from None
+    vendor = export.formats[manifest.format]
     with database.scratch() as connection:
-        totals = count_text(connection, group_by_header(version.paths), export.vendor.cost)
-    return version.finish(totals), fetched
+        totals, rounded = count(connection, read_files(version.paths, vendor), vendor)
+    return version.finish(totals, rounded), fetched

@@ -8,7 +8,6 @@ import pyarrow.parquet as pq
 from finops_dagster.assets.checks import TOTALS_CHECKS, totals_hold
 from finops_dagster.assets.export import Export
 from finops_dagster.assets.stage import RunOptions, StageEvents, month_of, stage, version_metadata
-from finops_dagster.billing.columns import flat_name
 from finops_dagster.billing.errors import StageMissing
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.parquet_month import read_footer
@@ -55,8 +54,9 @@ def month_file(export: Export, month: BillingMonth, lake: ParquetLake) -> MonthF
         raise StageMissing(f"{path} is not there or not whole; materialize {export.name}/parquet")
     schema = pq.read_schema(path)
 
-    def present(header: str) -> str | None:
-        name = flat_name(header)
+    vendor = export.formats[footer.format]
+
+    def present(name: str) -> str | None:
         return name if name in schema.names else None
 
     return MonthFile(
@@ -66,9 +66,7 @@ def month_file(export: Export, month: BillingMonth, lake: ParquetLake) -> MonthF
         path,
         footer,
         schema,
-        cost=present(export.vendor.cost),
-        billing_period=present(export.vendor.billing_period),
-        cluster_by=tuple(
-            filter(None, [present(export.vendor.usage_start), present(export.vendor.service)])
-        ),
+        cost=present(vendor.cost),
+        billing_period=present(vendor.billing_period),
+        cluster_by=tuple(filter(None, [present(vendor.usage_start), present(vendor.service)])),
     )

@@ -5,18 +5,42 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from enum import StrEnum
+from typing import Protocol
 
 OWN_COLUMNS = ("billing_month", "manifest_id")
 
 
 class SqlType(StrEnum):
-    """The types that a column of a bill can have."""
+    """The types that a column of a bill can have, whichever kind of file it came in."""
 
     MONEY = "DECIMAL(38,18)"
     TIME = "TIMESTAMP"
     TEXT = "VARCHAR"
+    TEXT_MAP = "MAP(VARCHAR, VARCHAR)"
+    MONEY_MAP = "MAP(VARCHAR, DECIMAL(38,18))"
+
+    @property
+    def is_money(self) -> bool:
+        """Whether it holds amounts, which never become text."""
+        return self in (SqlType.MONEY, SqlType.MONEY_MAP)
+
+
+class Naming(Protocol):
+    """How a format's headers become names of columns."""
+
+    def column(self, header: str) -> str:
+        """The name that the header asks for, in any month and in any kind of file."""
+        ...
+
+    def is_free_text(self, header: str) -> bool:
+        """Whether the vendor's customer chose the name, so that letter case tells two apart."""
+        ...
+
+    def other_spelling(self, header: str, known: Collection[str]) -> str | None:
+        """The one of `known` headers under which other kinds of files hold the same column."""
+        ...
 
 
 def flat_name(header: str) -> str:
@@ -26,24 +50,26 @@ def flat_name(header: str) -> str:
 
 
 def column_names(
-    headers: Iterable[str], known: Mapping[str, str], is_free_text: Callable[[str], bool]
+    headers: Iterable[str], known: Mapping[str, str], naming: Naming
 ) -> dict[str, str]:
     """Give each header its column name; a name once given (`known`) is never changed.
 
-    Most headers become their flat name. Tag keys are free text, and two of them can fall on one
-    flat name (`user:team`, `user:Team`, `user_team`): the plain name stays with the header that has
+    Most headers get the name that they ask for. Tag keys are free text, and two of them can ask for
+    one name (`user:team`, `user:Team`, `user_team`): the plain name stays with the header that has
     it already, or else goes to the one that needs the least rewriting, and every other gets a
     short hash of its own exact spelling, which does not depend on the order of anything. Headers
     that the vendor chose differ in case only by accident (`SavingsPlanARN`, `SavingsPlanArn`) and
     share a column, unless one file has both.
     """
+    headers = list(headers)
+    known = {**known, **_known_by_other_spelling(headers, known, naming)}
     by_name: dict[str, list[str]] = defaultdict(list)
     for header in headers:
-        by_name[flat_name(header)].append(header)
+        by_name[naming.column(header)].append(header)
     taken = {*known.values(), *OWN_COLUMNS}
     names: dict[str, str] = {}
     for name, group in by_name.items():
-        if len(group) == 1 and not is_free_text(group[0]) and name not in OWN_COLUMNS:
+        if len(group) == 1 and not naming.is_free_text(group[0]) and name not in OWN_COLUMNS:
             names[group[0]] = known.get(group[0], name)
             continue
         holders = [header for header in group if known.get(header) == name]
@@ -54,6 +80,20 @@ def column_names(
             hashed = given if given != name else f"{name}_{_digest(header)}"
             names[header] = name if header == owner else hashed
     return names
+
+
+def _known_by_other_spelling(
+    headers: Collection[str], known: Mapping[str, str], naming: Naming
+) -> dict[str, str]:
+    """The names of columns that the table knows under the headers of another kind of file; where
+    two new headers would take one name, neither does."""
+    absent = known.keys() - set(headers)
+    found: dict[str, list[str]] = defaultdict(list)
+    for header in headers:
+        other = None if header in known else naming.other_spelling(header, absent)
+        if other is not None:
+            found[known[other]].append(header)
+    return {group[0]: name for name, group in found.items() if len(group) == 1}
 
 
 def _distance_from_flat(header: str) -> tuple[int, str]:

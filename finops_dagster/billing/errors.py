@@ -14,11 +14,15 @@ class ManifestInvalid(BillError):
 
 
 class FileInvalid(BillError):
-    """A file of the month is missing, cut short, changed meanwhile, or not the CSV it should be."""
+    """A file of the month is missing, cut short, changed meanwhile, or not what it should be."""
 
 
 class CellInvalid(BillError):
-    """A cell cannot be kept exactly as the type of its column."""
+    """A cell cannot be kept exactly as the type of its column, whose `header` the file has."""
+
+    def __init__(self, header: str, message: str) -> None:
+        super().__init__(message)
+        self.header = header
 
 
 class StageMissing(BillError):

@@ -25,8 +25,10 @@ CREATE TABLE IF NOT EXISTS finops_state.manifests (
     byte_count BIGINT NOT NULL,
     loaded_at TIMESTAMP NOT NULL,
     run_id VARCHAR NOT NULL,
-    state VARCHAR NOT NULL CHECK (state IN ('loaded', 'superseded'))
+    state VARCHAR NOT NULL CHECK (state IN ('loaded', 'superseded')),
+    format VARCHAR
 );
+ALTER TABLE finops_state.manifests ADD COLUMN IF NOT EXISTS format VARCHAR DEFAULT 'cur1';
 CREATE TABLE IF NOT EXISTS finops_state.columns (
     table_name VARCHAR NOT NULL,
     header VARCHAR NOT NULL,
@@ -38,7 +40,8 @@ CREATE TABLE IF NOT EXISTS finops_state.columns (
 
 @dataclass(frozen=True)
 class Load:
-    """One version of one month in the export's table; `bytes` are those of the vendor's files."""
+    """One version of one month in the export's table; `bytes` are those of the vendor's files,
+    `format` the one that they are in."""
 
     export: str
     month: BillingMonth
@@ -48,6 +51,7 @@ class Load:
     files: int
     bytes: int
     run_id: str
+    format: str
 
 
 def create(connection: duckdb.DuckDBPyConnection) -> None:
@@ -71,15 +75,16 @@ def _newest(
     connection: duckdb.DuckDBPyConnection, export: str, month: BillingMonth, state: str
 ) -> Load | None:
     row = connection.execute(
-        "SELECT manifest_id, table_name, row_count, total_cost, file_count, byte_count, run_id "
-        "FROM finops_state.manifests "
+        "SELECT manifest_id, table_name, row_count, total_cost, file_count, byte_count, run_id, "
+        "format FROM finops_state.manifests "
         "WHERE export = ? AND billing_month = ? AND state = ? ORDER BY loaded_at DESC LIMIT 1",
         [export, month.first_day, state],
     ).fetchone()
     if row is None:
         return None
-    manifest_id, table, rows, cost, files, size, run_id = row
-    return Load(export, month, manifest_id, table, Totals(rows, cost), files, size, run_id)
+    manifest_id, table, rows, cost, files, size, run_id, vendor_format = row
+    totals = Totals(rows, cost)
+    return Load(export, month, manifest_id, table, totals, files, size, run_id, vendor_format)
 
 
 def record(connection: duckdb.DuckDBPyConnection, load: Load) -> None:
@@ -91,7 +96,7 @@ def record(connection: duckdb.DuckDBPyConnection, load: Load) -> None:
     )
     connection.execute(
         "INSERT INTO finops_state.manifests VALUES "
-        "(?, ?, ?, ?, ?, ?, ?, ?, now() AT TIME ZONE 'UTC', ?, 'loaded')",
+        "(?, ?, ?, ?, ?, ?, ?, ?, now() AT TIME ZONE 'UTC', ?, 'loaded', ?)",
         [
             load.export,
             load.month.first_day,
@@ -102,6 +107,7 @@ def record(connection: duckdb.DuckDBPyConnection, load: Load) -> None:
             load.files,
             load.bytes,
             load.run_id,
+            load.format,
         ],
     )
 

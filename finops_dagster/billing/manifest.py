@@ -28,19 +28,34 @@ class Source:
 
 
 @dataclass(frozen=True)
+class ListedFile:
+    """A file as the manifest lists it: its `key` in the store that the manifest was read from, and
+    its size in bytes where the vendor gives it."""
+
+    key: str
+    size: int | None = None
+
+
+@dataclass(frozen=True)
 class Manifest:
     """One version of one month. Its list of `files` is the only correct one; folders hold more.
 
-    `id` is the vendor's name of the version; `files` are keys of the store that the manifest was
-    read from.
+    `id` is the vendor's name of the version, `format` the name of the format that read it.
     """
 
+    format: str
     month: str
     id: str
     source: Source
     account: str | None
     columns: tuple[Column, ...]
-    files: tuple[str, ...]
+    files: tuple[ListedFile, ...]
+
+    @property
+    def is_overwritten(self) -> bool:
+        """Whether the next version may be written over the files of this one: their keys do not
+        name the version."""
+        return any(self.id not in file.key for file in self.files)
 
     def columns_added_and_removed(self, before: Manifest | None) -> tuple[list[str], list[str]]:
         """The headers that this version has more and less than the one before."""

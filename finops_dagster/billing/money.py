@@ -10,7 +10,9 @@ from finops_dagster.billing.errors import ReconciliationError
 
 # A cell is kept exactly or refused. DuckDB's own cast rounds the 19th decimal away in silence, and
 # AWS writes exponents (4.0E-7), so the decimals of a long or exponential cell are counted first.
+# What refuses is a cast that must fail: error() is volatile, and TRY takes nothing volatile.
 # DuckDB's cast to TIMESTAMP drops an offset such as +01:00; through TIMESTAMPTZ it is honoured.
+# JSON numbers would pass through a double; in quotes they stay the text that the vendor wrote.
 CELL_MACROS = r"""
 CREATE OR REPLACE TEMP MACRO decimals_of(cell) AS
     length(regexp_extract(cell, '\.(\d*?)0*(?:[eE]|$)', 1))
@@ -20,14 +22,17 @@ CREATE OR REPLACE TEMP MACRO exact_decimal(cell) AS CASE
         THEN CAST(cell AS DECIMAL(38,18))
     WHEN cell IS NULL THEN NULL
     WHEN decimals_of(cell) <= 18 THEN CAST(cell AS DECIMAL(38,18))
-    ELSE error('more than 18 decimals') END;
+    ELSE CAST('more than 18 decimals: ' || cell AS DECIMAL(38,18)) END;
 CREATE OR REPLACE TEMP MACRO utc_timestamp(cell) AS
     CAST(CAST(cell AS TIMESTAMPTZ) AS TIMESTAMP);
-CREATE OR REPLACE TEMP MACRO is_bad_decimal(cell) AS
-    cell IS NOT NULL
-    AND (TRY_CAST(cell AS DECIMAL(38,18)) IS NULL OR decimals_of(cell) > 18);
-CREATE OR REPLACE TEMP MACRO is_bad_timestamp(cell) AS
-    cell IS NOT NULL AND TRY_CAST(cell AS TIMESTAMPTZ) IS NULL;
+CREATE OR REPLACE TEMP MACRO text_map(cell) AS
+    CAST(CAST(cell AS JSON) AS MAP(VARCHAR, VARCHAR));
+CREATE OR REPLACE TEMP MACRO money_map(cell) AS map_from_entries(list_transform(
+    map_entries(text_map(
+        regexp_replace(cell, '([^\\]"\s*:\s*)(-?\d[\d.eE+-]*)', '\1"\2"', 'g'))),
+    lambda entry: {'key': entry.key, 'value': exact_decimal(entry.value)}));
+CREATE OR REPLACE TEMP MACRO decimal_of_double(amount) AS
+    CAST(CAST(amount AS VARCHAR) AS DECIMAL(38,18));
 """
 
 

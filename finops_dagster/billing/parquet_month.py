@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 
@@ -32,6 +32,8 @@ class Footer:
 
     manifest_id: str
     totals: Totals
+    format: str = field(default="cur1", compare=False)
+    """The format that the vendor's files were in."""
 
 
 def relation(path: Path) -> str:
@@ -49,7 +51,7 @@ def read_footer(path: Path) -> Footer | None:
     if b"manifest_id" not in words or b"total_cost" not in words:
         return None
     totals = Totals(metadata.num_rows, Decimal(words[b"total_cost"].decode()))
-    return Footer(words[b"manifest_id"].decode(), totals)
+    return Footer(words[b"manifest_id"].decode(), totals, words.get(b"format", b"cur1").decode())
 
 
 def column_names(paths: Iterable[Path]) -> dict[str, str]:
@@ -81,6 +83,7 @@ def export_month(
             f"TO {literal(str(part))} (FORMAT parquet, COMPRESSION zstd, "
             f"ROW_GROUP_SIZE {_ROW_GROUP_ROWS}, KV_METADATA {{"
             f"manifest_id: {literal(load.manifest_id)}, export: {literal(load.export)}, "
+            f"format: {literal(load.format)}, "
             f"total_cost: {literal(str(load.totals.cost))}, "
             f"columns: {literal(json.dumps(ledger.column_names(connection, load.table)))}}})"
         )

@@ -10,23 +10,32 @@ from decimal import Decimal
 import duckdb
 
 from finops_dagster.billing import ledger
-from finops_dagster.billing.columns import SqlType, column_names, flat_name, quoted
-from finops_dagster.billing.csv_files import CsvFiles, explained
-from finops_dagster.billing.errors import BillError
+from finops_dagster.billing.columns import SqlType, column_names, quoted
+from finops_dagster.billing.errors import BillError, CellInvalid
+from finops_dagster.billing.files import explained
+from finops_dagster.billing.files.bill_files import BillFiles
 from finops_dagster.billing.ledger import Load
 from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.money import CELL_MACROS, Measured, Totals, reconcile
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.vendors import VendorFormat
 
+# What a column's values become when the column becomes text: nothing of them is lost.
+_AS_TEXT = {
+    SqlType.TIME: "strftime({0}, '%Y-%m-%dT%H:%M:%SZ')",
+    SqlType.TEXT_MAP: "CAST(to_json({0}) AS VARCHAR)",
+}
+
 
 @dataclass(frozen=True)
 class Target:
-    """A column of the table and the header it comes from."""
+    """A column of the table and the header it comes from; `type` is the table's, `given` the
+    version's own."""
 
     header: str
     name: str
     type: SqlType
+    given: SqlType
 
 
 def prepare(connection: duckdb.DuckDBPyConnection) -> None:
@@ -40,15 +49,16 @@ def replace_month(
     connection: duckdb.DuckDBPyConnection,
     load: Load,
     manifest: Manifest,
-    files: Sequence[CsvFiles],
+    files: Sequence[BillFiles],
     vendor: VendorFormat,
     names_elsewhere: Mapping[str, str] | None = None,
-) -> None:
+) -> list[str]:
     """Replace the month in one transaction: its rows, new columns, names, and the ledger's word.
 
     What was written is measured before the commit and held against `load.totals`, which were
-    counted in the text of the files. On any error the month stays as it was. `names_elsewhere` are
-    column names that headers were given outside of this database.
+    counted in the files. On any error the month stays as it was. `names_elsewhere` are column names
+    that headers were given outside of this database. Returns what somebody should know of columns
+    whose type is not what this version gives.
     """
     other = ledger.other_export_in(connection, load.table, load.export)
     if other is not None:
@@ -56,11 +66,11 @@ def replace_month(
             f"table {load.table} already holds months of the export {other!r}; "
             f"give {load.export!r} a table of its own"
         )
-    types: dict[str, SqlType] = {}
+    targets: list[Target] = []
     try:
         with _transaction(connection):
-            targets = _widen(connection, load.table, manifest, files, vendor, names_elsewhere or {})
-            types = {target.header: target.type for target in targets}
+            targets = _targets(connection, load, manifest, files, vendor, names_elsewhere or {})
+            warnings = _widen(connection, load, targets)
             connection.execute(
                 f"DELETE FROM {quoted(load.table)} WHERE billing_month = ?", [load.month.first_day]
             )
@@ -72,56 +82,140 @@ def replace_month(
                 measure(connection, quoted(load.table), load.month, vendor),
             )
             ledger.record(connection, load)
+            return warnings
     except duckdb.Error as error:
-        raise explained(connection, error, files, types) from error
+        types = {target.header: target.type for target in targets}
+        raise _with_both_months(
+            connection, load, targets, explained(connection, error, files, types)
+        ) from error
 
 
-def _widen(
+def _targets(
     connection: duckdb.DuckDBPyConnection,
-    table: str,
+    load: Load,
     manifest: Manifest,
-    files: Sequence[CsvFiles],
+    files: Sequence[BillFiles],
     vendor: VendorFormat,
     names_elsewhere: Mapping[str, str],
 ) -> list[Target]:
-    """Make the table, and add the columns that this version is the first to have."""
-    declared = {column.header: column.type for column in manifest.columns}
-    headers = dict.fromkeys([*(h for group in files for h in group.header), *declared])
-    known = ledger.column_names(connection, table)
-    names = column_names(headers, {**names_elsewhere, **known}, vendor.is_free_text)
-    existing = columns(connection, table)
-    targets = [
-        Target(header, name, _type_kept(table, name, existing.get(name), wanted))
-        for header, name in names.items()
-        for wanted in [vendor.sql_type(header, declared.get(header))]
-    ]
-    new = {t.name: f"{quoted(t.name)} {t.type}" for t in targets if t.name not in existing}
-    if existing:
-        for definition in new.values():
-            connection.execute(f"ALTER TABLE {quoted(table)} ADD COLUMN {definition}")
-    else:
-        definitions = ", ".join(["billing_month DATE", "manifest_id VARCHAR", *new.values()])
-        connection.execute(f"CREATE TABLE {quoted(table)} ({definitions})")
-    first_seen = {header: name for header, name in names.items() if header not in known}
-    ledger.record_column_names(connection, table, first_seen)
+    """The column of the table for every header of the version, by name and by type."""
+    declared = {vendor.column(column.header): column.type for column in manifest.columns}
+    listed = (column.header for column in manifest.columns)
+    headers = dict.fromkeys([*(h for group in files for h in group.headers), *listed])
+    known = {**names_elsewhere, **ledger.column_names(connection, load.table)}
+    existing = columns(connection, load.table)
+    targets = []
+    for header, name in column_names(headers, known, vendor).items():
+        if vendor.column(header) == vendor.cost != name:
+            raise BillError(
+                f"table {load.table} has {name} for what would be {vendor.cost} now: column_names "
+                "was changed; change it back, or give the export another table"
+            )
+        in_files = (group.own_type(header) for group in files if header in group)
+        given = vendor.sql_type(header, declared.get(vendor.column(header))) or next(
+            filter(None, in_files), SqlType.TEXT
+        )
+        kept = _type_kept(connection, load, name, existing.get(name), given)
+        targets.append(Target(header, name, kept, given))
     return targets
 
 
-def _type_kept(table: str, name: str, existing: str | None, wanted: SqlType) -> SqlType:
-    """A column keeps the type of its first month; a cell that does not fit is an error."""
+def _type_kept(
+    connection: duckdb.DuckDBPyConnection,
+    load: Load,
+    name: str,
+    existing: str | None,
+    given: SqlType,
+) -> SqlType:
+    """The type of a column whose months give it different ones: text takes anything, amounts stay
+    amounts, and what is neither becomes text, for nothing of it is lost there."""
     if existing is None:
-        return wanted
+        return given
     try:
-        return SqlType(existing)
+        held = SqlType(existing)
     except ValueError:
         raise BillError(
-            f"column {name} of table {table} has become {existing}; a bill's column is "
+            f"column {name} of table {load.table} has become {existing}; a bill's column is "
             f"{', '.join(SqlType)}: change it back, or give the export another table"
         ) from None
+    if held in (given, SqlType.TEXT) or held.is_money:
+        return held
+    if given.is_money:
+        raise BillError(
+            f"column {name} of table {load.table} is {held} since "
+            f"{_first_month(connection, load.table, name)}, but {load.month} gives {given}, and "
+            "amounts are never kept as text; give the export another table"
+        )
+    return SqlType.TEXT
+
+
+def _widen(
+    connection: duckdb.DuckDBPyConnection, load: Load, targets: Sequence[Target]
+) -> list[str]:
+    """Make the table, the columns that this version is the first to have, and text of those that
+    can no longer be what they were; the warnings of what the types came to."""
+    existing = columns(connection, load.table)
+    new = {t.name: f"{quoted(t.name)} {t.type}" for t in targets if t.name not in existing}
+    if not existing:
+        definitions = ", ".join(["billing_month DATE", "manifest_id VARCHAR", *new.values()])
+        connection.execute(f"CREATE TABLE {quoted(load.table)} ({definitions})")
+    elif new:
+        for definition in new.values():
+            connection.execute(f"ALTER TABLE {quoted(load.table)} ADD COLUMN {definition}")
+    warnings = []
+    for target in {target.name: target for target in targets}.values():
+        held = existing.get(target.name, target.type)
+        if held != target.type:
+            as_text = _AS_TEXT[SqlType(held)].format(quoted(target.name))
+            connection.execute(
+                f"ALTER TABLE {quoted(load.table)} ALTER {quoted(target.name)} "
+                f"TYPE VARCHAR USING {as_text}"
+            )
+            warnings.append(
+                f"{target.name} was {held}, {load.month} gives {target.given}: it is text now"
+            )
+        elif target.given != target.type:
+            warnings.append(f"{target.name} stays {target.type}, {load.month} gives {target.given}")
+    known = ledger.column_names(connection, load.table)
+    first_seen = {t.header: t.name for t in targets if t.header not in known}
+    ledger.record_column_names(connection, load.table, first_seen)
+    return warnings
+
+
+def _first_month(connection: duckdb.DuckDBPyConnection, table: str, column: str) -> str:
+    """The first month in which the column has a value."""
+    row = connection.execute(
+        f"SELECT strftime(min(billing_month), '%Y-%m') FROM {quoted(table)} "
+        f"WHERE {quoted(column)} IS NOT NULL"
+    ).fetchone()
+    return "an earlier month" if row is None or row[0] is None else str(row[0])
+
+
+def _with_both_months(
+    connection: duckdb.DuckDBPyConnection,
+    load: Load,
+    targets: Sequence[Target],
+    error: Exception,
+) -> Exception:
+    """Say of a cell that is no amount since when the column holds amounts, where this version gives
+    it another type."""
+    for target in targets:
+        if (
+            isinstance(error, CellInvalid)
+            and error.header == target.header
+            and target.given != target.type
+        ):
+            since = _first_month(connection, load.table, target.name)
+            return CellInvalid(
+                error.header,
+                f"{error}; column {target.name} is {target.type} since {since}, and {load.month} "
+                f"gives {target.given}",
+            )
+    return error
 
 
 def _insert(
-    connection: duckdb.DuckDBPyConnection, load: Load, group: CsvFiles, targets: Sequence[Target]
+    connection: duckdb.DuckDBPyConnection, load: Load, group: BillFiles, targets: Sequence[Target]
 ) -> None:
     present = [target for target in targets if target.header in group]
     names = ", ".join(quoted(target.name) for target in present)
@@ -134,13 +228,16 @@ def _insert(
 
 
 def held_version(
-    connection: duckdb.DuckDBPyConnection, export: str, month: BillingMonth, vendor: VendorFormat
+    connection: duckdb.DuckDBPyConnection,
+    export: str,
+    month: BillingMonth,
+    formats: Mapping[str, VendorFormat],
 ) -> Load | None:
     """The version that the ledger says is loaded, if the table really holds its rows and cost."""
     load = ledger.loaded(connection, export, month)
     if load is None or not columns(connection, load.table):
         return None
-    measured = measure(connection, quoted(load.table), month, vendor)
+    measured = measure(connection, quoted(load.table), month, formats[load.format])
     return load if measured == Measured(load.totals, 0) else None
 
 
@@ -149,7 +246,7 @@ def measure(
 ) -> Measured:
     """Count the month in a relation that has the table's columns: a table, or its Parquet file."""
     present = {row[0] for row in connection.execute(f"DESCRIBE FROM {relation}").fetchall()}
-    cost, period = flat_name(vendor.cost), flat_name(vendor.billing_period)
+    cost, period = vendor.cost, vendor.billing_period
     row = connection.execute(
         f"SELECT count(*), {f'sum({cost})' if cost in present else 'NULL'}, "
         f"count(*) FILTER (date_trunc('month', {period if period in present else 'NULL::DATE'}) "
@@ -174,15 +271,31 @@ def columns(connection: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]
 def cost_by_service(
     connection: duckdb.DuckDBPyConnection, table: str, month: BillingMonth, vendor: VendorFormat
 ) -> list[tuple[str, Decimal]]:
-    """The month's unblended cost by service, the largest first."""
-    service, cost = flat_name(vendor.service), flat_name(vendor.cost)
-    if not {service, cost} <= columns(connection, table).keys():
+    """The month's cost by service, the largest first."""
+    if not {vendor.service, vendor.cost} <= columns(connection, table).keys():
         return []
     return connection.execute(
-        f"SELECT coalesce({service}, '(none)') AS service, sum({cost}) AS cost "
+        f"SELECT coalesce({vendor.service}, '(none)') AS service, sum({vendor.cost}) AS cost "
         f"FROM {quoted(table)} WHERE billing_month = ? GROUP BY ALL ORDER BY cost DESC, service",
         [month.first_day],
     ).fetchall()
+
+
+def is_final(
+    connection: duckdb.DuckDBPyConnection, table: str, month: BillingMonth, vendor: VendorFormat
+) -> bool | None:
+    """Whether the vendor has closed the month: every row that costs has its invoice's id. None
+    where the export does not say.
+    https://docs.aws.amazon.com/cur/latest/userguide/table-dictionary-cur2-bill.html
+    """
+    if not {vendor.invoice, vendor.cost} <= columns(connection, table).keys():
+        return None
+    row = connection.execute(
+        f"SELECT count(*) FILTER ({vendor.cost} <> 0 AND nullif({vendor.invoice}, '') IS NULL) = 0 "
+        f"AND count({vendor.invoice}) > 0 FROM {quoted(table)} WHERE billing_month = ?",
+        [month.first_day],
+    ).fetchone()
+    return row is not None and bool(row[0])
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from rich.table import Table
 
 from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.billing.vendors import FORMATS
+from finops_dagster.billing.vendors.aws_cur1 import AwsCur1
 from finops_dagster.definitions import build_definitions
 from finops_dagster.demo.cur1_export import Version, write_version
 from finops_dagster.settings import ExportSettings, Settings, load_settings
@@ -117,9 +117,13 @@ def _deliver_and_load(
 
 def _delivered(source: Path, export: ExportSettings, version: Version) -> str:
     """The newest version of the month that the source holds; nothing is before everything."""
-    vendor = FORMATS[export.vendor, export.format]
-    manifest = source / vendor.manifest_key("", export.export_name, BillingMonth.of(version.month))
+    manifest = source / _manifest_key(export, BillingMonth.of(version.month))
     return str(json.loads(manifest.read_text())["assemblyId"]) if manifest.exists() else ""
+
+
+def _manifest_key(export: ExportSettings, month: BillingMonth) -> str:
+    vendor = AwsCur1()
+    return vendor.manifest_keys(vendor.home("", export.export_name), export.export_name, month)[0]
 
 
 def _load(
@@ -236,14 +240,13 @@ def _print_proof(
 
 
 def _added_up(source: Path, export: ExportSettings, month: BillingMonth) -> Totals:
-    vendor = FORMATS[export.vendor, export.format]
-    manifest = json.loads((source / vendor.manifest_key("", export.export_name, month)).read_text())
+    manifest = json.loads((source / _manifest_key(export, month)).read_text())
     count, total = 0, Decimal(0)
     with localcontext(prec=60):
         for key in manifest["reportKeys"]:
             with gzip.open(source / key, "rt", encoding="utf-8", newline="") as text:
                 reader = csv.reader(text)
-                position = next(reader).index(vendor.cost)
+                position = next(reader).index("lineItem/UnblendedCost")
                 for row in reader:
                     count += 1
                     total += Decimal(row[position] or 0)

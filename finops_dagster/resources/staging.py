@@ -46,11 +46,13 @@ class StagedFile:
 
 @dataclass(frozen=True)
 class Counted:
-    """The files of one version: what their text holds, how many they are, and their bytes."""
+    """The files of one version: what they hold, how many they are, and their bytes; and how many
+    costs were rounded to 18 decimals."""
 
     totals: Totals
     files: int
     bytes: int
+    rounded: int = 0
 
 
 class StagingFolder(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -86,7 +88,7 @@ class StagedMonth:
 
     def version(self, manifest: Manifest) -> StagedVersion:
         """The files of one version."""
-        return StagedVersion(self._folder / manifest.id, manifest.files)
+        return StagedVersion(self._folder / manifest.id, manifest)
 
     def remove_other_versions(self, manifest: Manifest) -> None:
         """Delete what older versions of the month left."""
@@ -98,9 +100,11 @@ class StagedMonth:
 class StagedVersion:
     """The files of one version of a month, and the log `staged.jsonl` of what arrived."""
 
-    def __init__(self, folder: Path, keys: Sequence[str]) -> None:
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
         self._folder = folder
         self._log = folder / "staged.jsonl"
+        self._manifest = manifest
+        keys = [file.key for file in manifest.files]
         self._names = dict(zip(keys, _local_names(keys), strict=True))
         self._writing = Lock()
 
@@ -119,7 +123,8 @@ class StagedVersion:
         if files.keys() != self._names.keys():
             return None
         totals = Totals(entries[-1]["rows"], Decimal(entries[-1]["cost"]))
-        return Counted(totals, len(files), sum(file.size for file in files.values()))
+        size = sum(file.size for file in files.values())
+        return Counted(totals, len(files), size, entries[-1].get("rounded", 0))
 
     def fetch(self, store: ObjectStore, *, force: bool = False) -> int:
         """Download what is not here yet, side by side; the number of bytes that took.
@@ -143,9 +148,9 @@ class StagedVersion:
                 pool.shutdown(cancel_futures=True)
                 raise
 
-    def finish(self, totals: Totals) -> Counted:
-        """Keep what was counted in the text of the files that `fetch` left here."""
-        self._append({"rows": totals.rows, "cost": str(totals.cost)})
+    def finish(self, totals: Totals, rounded: int) -> Counted:
+        """Keep what was counted in the files that `fetch` left here."""
+        self._append({"rows": totals.rows, "cost": str(totals.cost), "rounded": rounded})
         counted = self.counted()
         if counted is None:
             raise FileInvalid(f"{self._folder}: a file was changed meanwhile; run the month again")

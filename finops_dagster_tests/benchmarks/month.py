@@ -25,8 +25,8 @@ import duckdb
 from rich.console import Console
 from rich.table import Table
 
-from finops_dagster.billing.columns import column_names, literal, quoted
-from finops_dagster.billing.vendors import FORMATS
+from finops_dagster.billing.columns import SqlType, column_names, literal, quoted
+from finops_dagster.billing.vendors.aws_cur1 import AwsCur1
 from finops_dagster.demo.cur1_export import Version, write_version
 
 ROOT = Path(__file__).parents[2]
@@ -101,7 +101,7 @@ def _bare(work: Path, source: Path, memory_limit: str) -> Run:
 
 
 def _create_table(files: list[Path]) -> str:
-    vendor = FORMATS["aws", "cur1"]
+    vendor = AwsCur1()
     with gzip.open(files[0], "rt", encoding="utf-8", newline="") as text:
         headers = next(csv.reader(text))
     (manifest,) = files[0].parent.glob("*-Manifest.json")
@@ -109,11 +109,9 @@ def _create_table(files: list[Path]) -> str:
         f"{column['category']}/{column['name']}": column["type"]
         for column in json.loads(manifest.read_text())["columns"]
     }
-    names = column_names(headers, {}, vendor.is_free_text)
-    columns = ", ".join(
-        f"{literal(names[header])}: {literal(vendor.sql_type(header, declared[header]))}"
-        for header in headers
-    )
+    names = column_names(headers, {}, vendor)
+    types = {h: vendor.sql_type(h, declared[h]) or SqlType.TEXT for h in headers}
+    columns = ", ".join(f"{literal(names[h])}: {literal(types[h])}" for h in headers)
     paths = ", ".join(literal(str(file)) for file in files)
     return (
         f"CREATE TABLE {quoted('month')} AS FROM read_csv([{paths}], header = true, "

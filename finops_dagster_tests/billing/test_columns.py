@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from finops_dagster.billing.columns import column_names, flat_name
-from finops_dagster.billing.vendors import FORMATS
+from finops_dagster.billing.vendors.aws_cur1 import AwsCur1
 
-is_free_text = FORMATS["aws", "cur1"].is_free_text
+CUR1 = AwsCur1()
 
 
 def names(*headers: str, **known: str) -> dict[str, str]:
-    return column_names(headers, known, is_free_text)
+    return column_names(headers, known, CUR1)
 
 
 def test_names_are_flat() -> None:
@@ -31,17 +31,17 @@ def test_the_order_of_headers_decides_nothing() -> None:
 
 def test_a_name_once_given_is_kept() -> None:
     first = names("resourceTags/user:Team")
-    both = column_names(["resourceTags/user:team", "resourceTags/user:Team"], first, is_free_text)
+    both = column_names(["resourceTags/user:team", "resourceTags/user:Team"], first, CUR1)
     assert both["resourceTags/user:Team"] == "resourcetags_user_team"
     assert both["resourceTags/user:team"].startswith("resourcetags_user_team_")
-    alone = column_names(["resourceTags/user:team"], first | both, is_free_text)
+    alone = column_names(["resourceTags/user:team"], first | both, CUR1)
     assert alone["resourceTags/user:team"] == both["resourceTags/user:team"]
 
 
 def test_the_vendors_own_spellings_share_a_column_but_not_in_one_file() -> None:
     real, other = "savingsPlan/SavingsPlanARN", "savingsPlan/SavingsPlanArn"
     known = names(real)
-    assert column_names([other], known, is_free_text) == {other: known[real]}
+    assert column_names([other], known, CUR1) == {other: known[real]}
     assert len(set(names(real, other).values())) == 2
 
 
@@ -49,19 +49,19 @@ def test_spellings_that_shared_a_column_part_where_one_file_has_both() -> None:
     real, other = "savingsPlan/SavingsPlanARN", "savingsPlan/SavingsPlanArn"
     plain = "savingsplan_savingsplanarn"
     known = {real: plain, other: plain}
-    both = column_names([other, real], known, is_free_text)
-    assert both == column_names([real, other], known, is_free_text)
+    both = column_names([other, real], known, CUR1)
+    assert both == column_names([real, other], known, CUR1)
     assert both[other] == plain  # it needs less rewriting than the other
     assert both[real].startswith(f"{plain}_")
-    assert column_names([other], known, is_free_text) == {other: plain}
+    assert column_names([other], known, CUR1) == {other: plain}
 
 
 def test_a_tag_keeps_its_name_though_another_was_given_it_elsewhere() -> None:
     low, up = "resourceTags/user:team", "resourceTags/user:Team"
     plain = "resourcetags_user_team"
     known = {low: plain, up: plain}
-    assert column_names([low], known, is_free_text) == {low: plain}
-    assert len(set(column_names([low, up], known, is_free_text).values())) == 2
+    assert column_names([low], known, CUR1) == {low: plain}
+    assert len(set(column_names([low, up], known, CUR1).values())) == 2
 
 
 def test_the_tables_own_columns_are_never_taken() -> None:

@@ -1,42 +1,54 @@
-"""One file a vendor format; a new format is a new file and a line in FORMATS."""
+"""One file a vendor format; a new format is a new file and a line in `formats_of`."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol
 
-from finops_dagster.billing.columns import SqlType
+from finops_dagster.billing.columns import Naming, SqlType
 from finops_dagster.billing.manifest import Manifest, Source
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.vendors.aws_cur1 import AwsCur1
 
+NameStyle = Literal["flat", "athena"]
 
-class VendorFormat(Protocol):
-    """What the chain must know of an export's format."""
 
+class VendorFormat(Naming, Protocol):
+    """What the chain must know of an export's format. Columns are those of the table."""
+
+    name: str
+    """The format's name in the settings."""
+    null_words: tuple[str, ...]
+    """What a CSV cell says for no value, beside nothing at all."""
     cost: str
-    """Header of the column that a month's total is the sum of."""
+    """The column that a month's total is the sum of."""
     billing_period: str
-    """Header of the column that says which month a row belongs to."""
+    """The column that says which month a row belongs to."""
     usage_start: str
-    """Header of the column that says when a row's usage began."""
+    """The column that says when a row's usage began."""
     service: str
-    """Header of the column that names the service."""
+    """The column that names the service."""
+    invoice: str
+    """The column with the id of the invoice, empty until the vendor has written it."""
 
-    def manifest_key(self, prefix: str, export_name: str, month: BillingMonth) -> str:
-        """Where the month's current manifest lies."""
+    def home(self, prefix: str, export_name: str) -> str:
+        """The folder whose folders are the months, without a slash at its end."""
+        ...
+
+    def manifest_keys(self, home: str, export_name: str, month: BillingMonth) -> tuple[str, ...]:
+        """Where the month's current manifest may lie, the likeliest place first."""
         ...
 
     def parse_manifest(self, body: bytes, source: Source, month: BillingMonth) -> Manifest:
         """Read a manifest. Raises ManifestInvalid, which names where it lies."""
         ...
 
-    def sql_type(self, header: str, declared: str | None) -> SqlType:
-        """The type of a column, from the vendor's word where it gives one."""
-        ...
-
-    def is_free_text(self, header: str) -> bool:
-        """Whether the vendor's customer chose the name, so that letter case tells two apart."""
+    def sql_type(self, header: str, declared: str | None) -> SqlType | None:
+        """The type of a column, from what is known of it or else from the vendor's word; None where
+        the file itself is to say."""
         ...
 
 
-FORMATS: dict[tuple[str, str], VendorFormat] = {("aws", "cur1"): AwsCur1()}
+def formats_of(vendor: str, column_names: NameStyle) -> dict[str, VendorFormat]:
+    """The formats in which the vendor exports, by their names."""
+    formats: dict[str, tuple[VendorFormat, ...]] = {"aws": (AwsCur1(column_names),)}
+    return {one.name: one for one in formats[vendor]}

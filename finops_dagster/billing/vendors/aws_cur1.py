@@ -1,4 +1,4 @@
-"""AWS Cost and Usage Report v1 ("legacy CUR") as GZIP or plain CSV.
+"""AWS Cost and Usage Report v1 ("legacy CUR"): GZIP, ZIP or plain CSV, and Parquet.
 
 Layout, manifest and column types as in AWS's "Understanding your report versions" and as seen in
 public manifests: https://docs.aws.amazon.com/cur/latest/userguide/understanding-report-versions.html
@@ -6,20 +6,23 @@ public manifests: https://docs.aws.amazon.com/cur/latest/userguide/understanding
 
 from __future__ import annotations
 
-import json
 import re
-from typing import Any
+from collections.abc import Collection
 
-from finops_dagster.billing.columns import SqlType
+from finops_dagster.billing.columns import SqlType, flat_name
 from finops_dagster.billing.errors import ManifestInvalid
-from finops_dagster.billing.manifest import Column, Manifest, Source
+from finops_dagster.billing.manifest import Column, ListedFile, Manifest, Source
 from finops_dagster.billing.months import BillingMonth
+from finops_dagster.billing.vendors.manifest_json import ManifestJson
 
 _TYPES = {
     "BigDecimal": SqlType.MONEY,
     "OptionalBigDecimal": SqlType.MONEY,
     "DateTime": SqlType.TIME,
     "OptionalDateTime": SqlType.TIME,
+    "String": SqlType.TEXT,
+    "OptionalString": SqlType.TEXT,
+    "Interval": SqlType.TEXT,
 }
 
 # Manifests before about 2018 carry no types, and a header can be missing from its manifest.
@@ -56,130 +59,158 @@ _KNOWN_TIME = frozenset(
     lineItem/UsageStartDate lineItem/UsageEndDate
     """.split()
 )
-_FREE_TEXT = ("resourceTags/", "costCategory/", "iamPrincipal/")
-
-# The id becomes the name of a folder; AWS writes a UUID or a timestamp.
-_SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+# In the order in which a name is tried: `split_line_item_` begins with none of the others.
+_FAMILIES = (
+    "bill cost_category discount iam_principal identity line_item pricing product reservation "
+    "resource_tags savings_plan split_line_item"
+).split()
+_FREE_TEXT = ("resourcetags", "costcategory", "iamprincipal")
 
 
 class AwsCur1:
     """CUR v1, whose `<prefix>/<report>/20240101-20240201/<report>-Manifest.json` every refresh
-    rewrites last."""
+    rewrites last.
 
-    cost = "lineItem/UnblendedCost"
-    billing_period = "bill/BillingPeriodStartDate"
-    usage_start = "lineItem/UsageStartDate"
-    service = "lineItem/ProductCode"
+    In a CSV file a header is `lineItem/UnblendedCost`, in a Parquet file it is Athena's name of the
+    same, `line_item_unblended_cost`. `column_names` says which of them the table follows: "flat"
+    makes `lineitem_unblendedcost` of both, "athena" makes `line_item_unblended_cost` of both.
+    """
 
-    def manifest_key(self, prefix: str, export_name: str, month: BillingMonth) -> str:
-        """The month's top-level manifest, which AWS overwrites last of all files of a refresh."""
-        folders = [export_name, _period_folder(month), f"{export_name}-Manifest.json"]
-        return "/".join([prefix, *folders] if prefix else folders)
+    name = "cur1"
+    null_words: tuple[str, ...] = ()
 
-    def parse_manifest(self, body: bytes, source: Source, month: BillingMonth) -> Manifest:
-        """Read a manifest; its files are resolved beside it."""
-        location = source.location
-        document = _document(body, location)
-        version = _text(document, "assemblyId", location)
-        if not _SAFE_ID.fullmatch(version):
-            raise ManifestInvalid(f"{location}: assemblyId {version!r} is no usable version name")
-        _require_month(document, month, location)
-        compression = str(document.get("compression", "GZIP")).upper()
-        if compression not in ("GZIP", "NONE", ""):
-            raise ManifestInvalid(
-                f"{location}: compression {document['compression']!r} is not read; "
-                "set the report to GZIP"
-            )
-        return Manifest(
-            month=str(month),
-            id=version,
-            source=source,
-            account=str(document["account"]) if document.get("account") else None,
-            columns=_columns(document, location),
-            files=tuple(
-                _resolved(report_key, source, month)
-                for report_key in _list(document, "reportKeys", location)
-            ),
+    def __init__(self, column_names: str = "flat") -> None:
+        self._athena = column_names == "athena"
+        self.cost = self.column("lineItem/UnblendedCost")
+        self.billing_period = self.column("bill/BillingPeriodStartDate")
+        self.usage_start = self.column("lineItem/UsageStartDate")
+        self.service = self.column("lineItem/ProductCode")
+        self.invoice = self.column("bill/InvoiceId")
+
+    def home(self, prefix: str, export_name: str) -> str:
+        """The report's folder."""
+        return f"{prefix}/{export_name}" if prefix else export_name
+
+    def manifest_keys(self, home: str, export_name: str, month: BillingMonth) -> tuple[str, ...]:
+        """The month's top-level manifest, which AWS overwrites last of all files of a refresh; the
+        documentation shows one beside the Parquet files too."""
+        manifest = f"{export_name}-Manifest.json"
+        return (
+            f"{home}/{_period_folder(month)}/{manifest}",
+            f"{home}/{export_name}/{_parquet_folder(month)}/{manifest}",
         )
 
-    def sql_type(self, header: str, declared: str | None) -> SqlType:
+    def parse_manifest(self, body: bytes, source: Source, month: BillingMonth) -> Manifest:
+        """Read a manifest; its files are resolved beside it, wherever the bucket was copied to."""
+        manifest = ManifestJson.read(body, source.location, "CUR v1")
+        manifest.require_month(month)
+        keys = [manifest.key_of(key) for key in manifest.objects("reportKeys")]
+        is_parquet = str(manifest.fields.get("compression")).lower() == "parquet"
+        account = manifest.fields.get("account")
+        return Manifest(
+            format=self.name,
+            month=str(month),
+            id=manifest.version("assemblyId"),
+            source=source,
+            account=str(account) if account else None,
+            columns=_columns(manifest, is_parquet),
+            files=tuple(ListedFile(_resolved(manifest, key, source, month)) for key in keys),
+        )
+
+    def column(self, header: str) -> str:
+        """The column's name in the style of the settings."""
+        return _athena_name(header) if self._athena else _flat_name(header)
+
+    def sql_type(self, header: str, declared: str | None) -> SqlType | None:
         """Tags are text, costs money and dates times whatever the manifest says; it decides the
         rest."""
         if self.is_free_text(header):
             return SqlType.TEXT
-        if header in _KNOWN_MONEY:
+        name = _flat_name(header)
+        if name in _MONEY:
             return SqlType.MONEY
-        if header in _KNOWN_TIME:
+        if name in _TIMES:
             return SqlType.TIME
-        return _TYPES.get(declared or "", SqlType.TEXT)
+        return _TYPES.get(declared or "")
 
     def is_free_text(self, header: str) -> bool:
         """Tag keys and cost category names are the customer's own."""
-        return header.startswith(_FREE_TEXT)
+        return _family_and_name(header)[0] in _FREE_TEXT
+
+    def other_spelling(self, header: str, known: Collection[str]) -> str | None:
+        """A column of a CSV file under its name in a Parquet file, or the other way round."""
+        others = (
+            other
+            for other in known
+            if ("/" in other) != ("/" in header) and _athena_name(other) == _athena_name(header)
+        )
+        return min(others, default=None)
+
+
+def _athena_name(header: str) -> str:
+    """AWS's own rule for Athena: an underscore before each capital, all lower case, an underscore
+    for anything that is no letter or digit, no two in a row and none at the ends.
+    https://docs.aws.amazon.com/cur/latest/userguide/cur-ate-run.html
+    """
+    spaced = re.sub(r"([A-Z])", r"_\1", header).lower()
+    return re.sub(r"[^a-z0-9]+", "_", spaced).strip("_")
+
+
+def _flat_name(header: str) -> str:
+    """`lineItem/UnblendedCost` and `line_item_unblended_cost` become `lineitem_unblendedcost`; the
+    underscores of a customer's own key stay."""
+    if "/" in header:
+        return flat_name(header)
+    family, name = _family_and_name(header)
+    if not family:
+        return flat_name(header)
+    return f"{family}_{name if family in _FREE_TEXT else name.replace('_', '')}"
+
+
+def _family_and_name(header: str) -> tuple[str, str]:
+    """The family of a column, flat, and the rest of its header."""
+    if "/" in header:
+        family, _, name = header.partition("/")
+        return flat_name(family), name
+    for family in _FAMILIES:
+        if header.startswith(f"{family}_"):
+            return family.replace("_", ""), header.removeprefix(f"{family}_")
+    return "", header
+
+
+_MONEY = frozenset(map(_flat_name, _KNOWN_MONEY))
+_TIMES = frozenset(map(_flat_name, _KNOWN_TIME))
 
 
 def _period_folder(month: BillingMonth) -> str:
     return f"{month.first_day:%Y%m%d}-{month.next.first_day:%Y%m%d}"
 
 
-def _document(body: bytes, location: str) -> dict[str, Any]:
-    try:
-        document = json.loads(body)
-    except ValueError as error:
-        raise ManifestInvalid(f"{location} is not JSON: {error}") from error
-    if not isinstance(document, dict):
-        raise ManifestInvalid(f"{location} is not a JSON object but a {type(document).__name__}")
-    return document
+def _parquet_folder(month: BillingMonth) -> str:
+    return f"year={month.year}/month={month.month}"
 
 
-def _text(document: dict[str, Any], key: str, location: str) -> str:
-    value = document.get(key)
-    if not isinstance(value, str) or not value:
-        raise ManifestInvalid(f"{location} has no {key}; is it a CUR v1 manifest?")
-    return value
-
-
-def _list(document: dict[str, Any], key: str, location: str) -> list[Any]:
-    value = document.get(key)
-    if not isinstance(value, list):
-        raise ManifestInvalid(f"{location} has no list of {key}; is it a CUR v1 manifest?")
-    return value
-
-
-def _require_month(document: dict[str, Any], month: BillingMonth, location: str) -> None:
-    """AWS writes the period as `20250901T000000.000Z`, which is not ISO: its digits count."""
-    period = document.get("billingPeriod")
-    start = period.get("start") if isinstance(period, dict) else None
-    if re.sub(r"\D", "", str(start))[:8] != f"{month.first_day:%Y%m%d}":
-        raise ManifestInvalid(
-            f"{location}: billingPeriod.start is {start!r}, expected the first day of {month}"
-        )
-
-
-def _columns(document: dict[str, Any], location: str) -> tuple[Column, ...]:
+def _columns(manifest: ManifestJson, is_parquet: bool) -> tuple[Column, ...]:
+    """The columns under the names that they have in the files."""
     columns = []
-    for number, column in enumerate(_list(document, "columns", location)):
-        if not isinstance(column, dict) or "category" not in column or "name" not in column:
-            raise ManifestInvalid(f"{location}: columns[{number}] has no category and name")
-        columns.append(Column(f"{column['category']}/{column['name']}", column.get("type")))
+    for number, column in enumerate(manifest.objects("columns")):
+        if not isinstance(column, dict) or not {"category", "name"} <= column.keys():
+            raise ManifestInvalid(
+                f"{manifest.location}: columns[{number}] has no category and name"
+            )
+        header = f"{column['category']}/{column['name']}"
+        kind = column.get("type")
+        columns.append(Column(_athena_name(header) if is_parquet else header, kind and str(kind)))
     return tuple(columns)
 
 
-def _resolved(report_key: Any, source: Source, month: BillingMonth) -> str:
-    """The key of a file in the store that holds the manifest.
-
-    A replicated or renamed bucket keeps the original keys in its manifests, so what counts is the
-    part after the month's folder, beside the manifest itself.
-    """
-    location = source.location
-    if not isinstance(report_key, str) or not report_key:
-        raise ManifestInvalid(f"{location}: reportKeys holds {report_key!r}, which is no key")
-    if "\0" in report_key or ".." in report_key.split("/"):
-        raise ManifestInvalid(f"{location}: reportKeys holds {report_key!r}, which leads elsewhere")
-    _, folder, rest = report_key.rpartition(f"{_period_folder(month)}/")
-    if not folder:
-        raise ManifestInvalid(
-            f"{location}: reportKeys holds {report_key!r}, which is not below the month's folder "
-            f"{_period_folder(month)}/"
-        )
-    return source.key.rpartition("/")[0] + "/" + rest
+def _resolved(manifest: ManifestJson, key: str, source: Source, month: BillingMonth) -> str:
+    """The key of a file in the store that holds the manifest: CSV lies beside it, Parquet in
+    `<report>/<report>/year=2025/month=9/`."""
+    period = _period_folder(month)
+    folder, rest = manifest.split(key, f"{period}|year={month.year}/month=0?{month.month}")
+    here = source.key.rpartition("/")[0]
+    if folder == period or not here.endswith(period):
+        return f"{here}/{rest}"
+    home = here.removesuffix(f"/{period}")
+    return f"{home}/{home.rpartition('/')[2]}/{folder}/{rest}"

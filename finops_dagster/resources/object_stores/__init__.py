@@ -40,6 +40,15 @@ class ObjectInfo:
 class ObjectStore(Protocol):
     """What the chain asks of a store. Every method raises StoreError or StoreUnavailable."""
 
+    def location(self, key: str) -> str:
+        """The whole address of a key, for messages."""
+        ...
+
+    def folders(self, folder: str) -> set[str]:
+        """The names of the folders directly below a folder, without slashes; none where there is
+        no such folder."""
+        ...
+
     def head(self, key: str) -> ObjectInfo:
         """The object's current version, by one small request. Raises ObjectMissing."""
         ...

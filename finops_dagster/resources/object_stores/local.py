@@ -22,9 +22,23 @@ class LocalStore:
     def __init__(self, folder: str) -> None:
         self._folder = Path(folder)
 
+    def location(self, key: str) -> str:
+        """The path."""
+        return str(self._path(key))
+
+    def folders(self, folder: str) -> set[str]:
+        """The names of the folders directly below a folder."""
+        path = self._path(folder)
+        try:
+            return {entry.name for entry in path.iterdir() if entry.is_dir()}
+        except (FileNotFoundError, NotADirectoryError):
+            return set()
+        except OSError as error:
+            raise StoreError(f"{path}: {error.strerror}") from error
+
     def head(self, key: str) -> ObjectInfo:
         """The file's current version. Raises ObjectMissing."""
-        path = self._folder / key.lstrip("/")
+        path = self._path(key)
         try:
             status = path.stat()
         except (FileNotFoundError, NotADirectoryError):
@@ -56,3 +70,6 @@ class LocalStore:
             raise ObjectChanged(
                 f"{version.location} changed while it was read; run the month again"
             )
+
+    def _path(self, key: str) -> Path:
+        return self._folder / key.lstrip("/")

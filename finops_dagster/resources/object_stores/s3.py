@@ -44,6 +44,23 @@ class S3Store:
         with self._explained(""):
             self._client = _client(export)
 
+    def location(self, key: str) -> str:
+        """`s3://bucket/key`."""
+        return f"s3://{self._bucket}/{key}"
+
+    def folders(self, folder: str) -> set[str]:
+        """One LIST request for every thousand of them; what they hold is not listed."""
+        prefix = f"{folder}/" if folder else ""
+        with self._explained(prefix):
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self._bucket, Prefix=prefix, Delimiter="/"
+            )
+            return {
+                found["Prefix"].removeprefix(prefix).rstrip("/")
+                for page in pages
+                for found in page.get("CommonPrefixes", [])
+            }
+
     def head(self, key: str) -> ObjectInfo:
         """One HEAD request. Raises ObjectMissing."""
         with self._explained(key):
@@ -68,19 +85,16 @@ class S3Store:
     ) -> ObjectInfo:
         return ObjectInfo(
             key,
-            self._location(key),
+            self.location(key),
             response["ContentLength"],
             response["ETag"].strip('"'),
             response["LastModified"],
         )
 
-    def _location(self, key: str) -> str:
-        return f"s3://{self._bucket}/{key}"
-
     @contextmanager
     def _explained(self, key: str) -> Iterator[None]:
         """Say what AWS says in one line, and whether asking again may help."""
-        where = self._location(key)
+        where = self.location(key)
         try:
             yield
         except aws.ClientError as error:

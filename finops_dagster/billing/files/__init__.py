@@ -1,0 +1,115 @@
+"""The vendor's files of a month, whatever their kind: how much they hold, and what is wrong."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import duckdb
+
+from finops_dagster.billing.columns import SqlType, literal, quoted
+from finops_dagster.billing.errors import CellInvalid, FileInvalid, first_line
+from finops_dagster.billing.files.bill_files import BillFiles
+from finops_dagster.billing.files.csv_files import csv_files, malformed_row
+from finops_dagster.billing.files.parquet_files import MAGIC, parquet_files
+from finops_dagster.billing.money import Totals
+from finops_dagster.billing.vendors import VendorFormat
+
+
+def read_files(paths: Sequence[Path], vendor: VendorFormat) -> list[BillFiles]:
+    """Look into each file, at its first bytes and not at its name, and group what is alike.
+
+    Files of no bytes are legal (AWS empties surplus chunks) and are left out. Raises FileInvalid.
+    """
+    kinds: dict[str, list[Path]] = defaultdict(list)
+    for path in paths:
+        with path.open("rb") as file:
+            first_bytes = file.read(4)
+        if first_bytes:
+            kinds["parquet" if first_bytes == MAGIC else "csv"].append(path)
+    return [*parquet_files(kinds["parquet"]), *csv_files(kinds["csv"], vendor.null_words)]
+
+
+def count(
+    connection: duckdb.DuckDBPyConnection, files: Sequence[BillFiles], vendor: VendorFormat
+) -> tuple[Totals, int]:
+    """Count the line items and sum their cost, straight from the files.
+
+    Every later stage is held against these totals. The second number is that of costs which were
+    rounded to 18 decimals (`BillFiles.rounds`). Raises FileInvalid and CellInvalid.
+    """
+    scans, headers = [], {}
+    for group in files:
+        header = next((h for h in group.headers if vendor.column(h) == vendor.cost), None)
+        if header is None:
+            shown = ", ".join(group.headers[:10])
+            raise FileInvalid(
+                f"{group.paths[0]}: no column becomes {vendor.cost}, which the month's total is "
+                f"the sum of; it has {shown}{' and more' if len(group.headers) > 10 else ''}"
+            )
+        headers[header] = SqlType.MONEY
+        cost, rounded = group.cell(header, SqlType.MONEY), group.rounds(header) or "false"
+        scans.append(f"SELECT {cost} AS cost, {rounded} AS rounded FROM {group.scan()}")
+    if not scans:
+        return Totals.of(None), 0
+    try:
+        row = connection.execute(
+            "SELECT count(*), sum(cost), count(*) FILTER (rounded) "
+            f"FROM ({' UNION ALL '.join(scans)})"
+        ).fetchone()
+    except duckdb.Error as error:
+        raise explained(connection, error, files, headers) from error
+    assert row is not None
+    return Totals.of(row[:2]), row[2]
+
+
+def explained(
+    connection: duckdb.DuckDBPyConnection,
+    error: duckdb.Error,
+    files: Sequence[BillFiles],
+    types: Mapping[str, SqlType],
+) -> Exception:
+    """Turn what DuckDB says of a scan into one line with file, line, column and value."""
+    malformed = malformed_row(error)
+    if malformed is not None:
+        return malformed
+    if isinstance(error, duckdb.IOException):
+        return FileInvalid(first_line(error))
+    if not isinstance(error, duckdb.ConversionException | duckdb.InvalidInputException):
+        return error
+    connection.execute("SET preserve_insertion_order = true")
+    for group in files:
+        for path in group.paths:
+            found = _first_bad_cell(connection, group.alone(path), types)
+            if found is not None:
+                return found
+    return error
+
+
+def _first_bad_cell(
+    connection: duckdb.DuckDBPyConnection, file: BillFiles, types: Mapping[str, SqlType]
+) -> CellInvalid | None:
+    """Look through one file for the first cell that is not of its column's type."""
+    typed = {h: t for h, t in types.items() if h in file and t is not SqlType.TEXT}
+    texts = {header: file.cell(header, SqlType.TEXT) for header in typed}
+    is_bad = {
+        header: f"{texts[header]} IS NOT NULL AND TRY({file.cell(header, sql_type)}) IS NULL"
+        for header, sql_type in typed.items()
+    }
+    which = " ".join(f"WHEN {test} THEN {literal(header)}" for header, test in is_bad.items())
+    value = " ".join(f"WHEN {test} THEN {texts[header]}" for header, test in is_bad.items())
+    if not is_bad:
+        return None
+    found = connection.execute(
+        f"SELECT row_number() OVER () AS record, CASE {which} END AS header, CASE {value} END "
+        f"FROM {file.scan()} QUALIFY header IS NOT NULL LIMIT 1"
+    ).fetchone()
+    if found is None:
+        return None
+    record, header, cell = found
+    return CellInvalid(
+        header,
+        f"{file.paths[0]}, {file.place(record)}, column {quoted(header)}: {cell[:80]!r} "
+        f"cannot be kept exactly as {types[header]}",
+    )

@@ -1,0 +1,56 @@
+"""What every kind of bill file is to the table: headers, and the SQL that reads them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+from finops_dagster.billing.columns import SqlType
+
+
+@dataclass(frozen=True)
+class BillFiles(ABC):
+    """Files of a month that are read as one: the same kind, with the same columns.
+
+    A column is read by its position under a name of our own: DuckDB would rename the second of
+    `user:team`, `user:Team` by order of appearance.
+    """
+
+    headers: tuple[str, ...]
+    paths: tuple[Path, ...]
+
+    @cached_property
+    def positions(self) -> dict[str, int]:
+        """Where each header stands."""
+        return {header: position for position, header in enumerate(self.headers)}
+
+    def __contains__(self, header: str) -> bool:
+        return header in self.positions
+
+    @abstractmethod
+    def scan(self) -> str:
+        """A table expression with the columns `c0`, `c1` and so on."""
+
+    @abstractmethod
+    def cell(self, header: str, sql_type: SqlType) -> str:
+        """The SQL that reads a column as its type, exactly or with an error."""
+
+    @abstractmethod
+    def own_type(self, header: str) -> SqlType | None:
+        """The type that the file itself gives the column, where it gives any."""
+
+    @abstractmethod
+    def rounds(self, header: str) -> str | None:
+        """The SQL of whether a cell of money has more decimals than the table keeps, where the
+        file's type can have such cells without anybody having meant them."""
+
+    @abstractmethod
+    def place(self, record: int) -> str:
+        """Where the data record of this number, counted from 1, stands in the only file."""
+
+    def alone(self, path: Path) -> Self:
+        """One of the files."""
+        return replace(self, paths=(path,))

@@ -1,0 +1,147 @@
+"""The month's CSV files, plain or gzipped, as DuckDB sees them."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import re
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import duckdb
+
+from finops_dagster.billing.columns import SqlType, literal
+from finops_dagster.billing.errors import FileInvalid
+from finops_dagster.billing.files.bill_files import BillFiles
+
+_BOM = "\ufeff"
+
+
+@dataclass(frozen=True)
+class CsvFiles(BillFiles):
+    """Files with one and the same header line, in one and the same compression. `null_words` are
+    what the vendor writes for no value, beside nothing at all."""
+
+    gzipped: bool
+    null_words: tuple[str, ...]
+
+    def scan(self) -> str:
+        """One VARCHAR column a header."""
+        columns = ", ".join(f"'c{position}': 'VARCHAR'" for position in range(len(self.headers)))
+        paths = ", ".join(literal(str(path)) for path in self.paths)
+        nulls = ", ".join(literal(word) for word in ("", *self.null_words))
+        compression = "gzip" if self.gzipped else "none"
+        return (
+            f"read_csv([{paths}], columns = {{{columns}}}, auto_detect = false, header = true, "
+            f"delim = ',', quote = '\"', escape = '\"', nullstr = [{nulls}], "
+            f"compression = '{compression}', max_line_size = 16777216)"
+        )
+
+    def cell(self, header: str, sql_type: SqlType) -> str:
+        """The text of the cell, read as its type."""
+        position = self.positions[header]
+        raw = f"c{position}"
+        if position == 0:
+            raw = f"ltrim({raw}, '{_BOM}')"  # some writers put a second BOM before the first row
+        match sql_type:
+            case SqlType.MONEY:
+                return f"exact_decimal({raw})"
+            case SqlType.TIME:
+                return f"utc_timestamp({raw})"
+            case SqlType.TEXT:
+                return raw
+            case SqlType.TEXT_MAP:
+                return f"text_map({raw})"
+            case SqlType.MONEY_MAP:
+                return f"money_map({raw})"
+
+    def own_type(self, header: str) -> SqlType | None:
+        """Text says nothing of its type."""
+        return None
+
+    def rounds(self, header: str) -> str | None:
+        """A cell of text is kept exactly or refused."""
+        return None
+
+    def place(self, record: int) -> str:
+        """The line on which the record begins; quoted newlines make it more than its number."""
+        with open_text(self.paths[0], self.gzipped) as text, suppress(csv.Error):
+            reader = csv.reader(text)
+            for number, _ in enumerate(reader, 1):
+                if number == record:
+                    return f"line {reader.line_num + 1}"
+        return f"line {record + 1}"
+
+
+def csv_files(paths: Sequence[Path], null_words: tuple[str, ...]) -> list[CsvFiles]:
+    """Read the header of each file and put files with the same one together. Files of no bytes
+    inside their gzip are legal (AWS empties surplus chunks) and are left out."""
+    groups: dict[tuple[tuple[str, ...], bool], list[Path]] = {}
+    for path in paths:
+        gzipped = is_gzipped(path)
+        header = read_header(path, gzipped)
+        if header:
+            groups.setdefault((header, gzipped), []).append(path)
+    return [
+        CsvFiles(header, tuple(group), gzipped, null_words)
+        for (header, gzipped), group in groups.items()
+    ]
+
+
+def read_header(path: Path, gzipped: bool) -> tuple[str, ...]:
+    """The names in the file's first line. Raises FileInvalid."""
+    try:
+        with open_text(path, gzipped) as text:
+            header = tuple(next(csv.reader(text), ()))
+            "".join(header).encode()
+    except (UnicodeEncodeError, csv.Error, EOFError, gzip.BadGzipFile) as error:
+        raise FileInvalid(f"{path}: the header cannot be read: {error}") from error
+    header = tuple(
+        name.lstrip(_BOM) if not position else name for position, name in enumerate(header)
+    )
+    twice = [name for name, count in Counter(header).items() if count > 1]
+    if twice:
+        raise FileInvalid(f"{path}: the header has the column {twice[0]!r} twice")
+    return header
+
+
+def is_gzipped(path: Path) -> bool:
+    """Whether the bytes, not the name, say gzip."""
+    with path.open("rb") as file:
+        return file.read(2) == b"\x1f\x8b"
+
+
+def open_text(path: Path, gzipped: bool) -> IO[str]:
+    """The file as text; bytes that are not UTF-8 come as surrogates, for DuckDB to complain of."""
+    if gzipped:
+        return gzip.open(path, "rt", encoding="utf-8", errors="surrogateescape", newline="")
+    return path.open(encoding="utf-8", errors="surrogateescape", newline="")
+
+
+def malformed_row(error: duckdb.Error) -> FileInvalid | None:
+    """What DuckDB says of a row that is no CSV, in one line; None where it speaks of another
+    thing."""
+    text = str(error)
+    line = re.search(r"CSV Error on Line: (\d+)", text)
+    if line is None or "Error when converting" in text:
+        return None
+    file = re.search(r"^\s*file = (.*)$", text, re.MULTILINE)
+    return FileInvalid(f"{file[1] if file else 'a file'}, line {line[1]}: {_reason(text)}")
+
+
+def _reason(text: str) -> str:
+    expected = re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", text)
+    if expected:
+        return f"the row has {expected[2]} columns where the header has {expected[1]}"
+    if "unterminated quote" in text:
+        return "a quoted value is not closed"
+    if "unicode" in text:
+        return "the bytes are not UTF-8"
+    lines = [
+        line for line in text.splitlines()[1:] if line and not line.startswith("Original Line")
+    ]
+    return lines[0] if lines else text.splitlines()[0]
