@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
+import duckdb
+import pyarrow.parquet as pq
 import pytest
 from google.cloud import bigquery
+from google.cloud.bigquery import SchemaField
 
+from finops_dagster.billing.errors import BillError
+from finops_dagster.billing.ledger import Load
+from finops_dagster.billing.money import Totals
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.billing.parquet_month import export_month, read_footer
+from finops_dagster.billing.table import prepare
+from finops_dagster.billing.vendors.aws_cur1 import AwsCur1
+from finops_dagster.resources.warehouses import MonthFile
+from finops_dagster.resources.warehouses.bigquery import BigQueryWarehouse
 from finops_dagster_tests.cur import HEADERS, deliver, items, line_item
 from finops_dagster_tests.project import Project
 from finops_dagster_tests.servers.bigquery import BigQueryServer
@@ -219,3 +232,131 @@ def test_other_tables_of_the_dataset_are_left_alone(
     assert {table.table_id for table in tables} == {"aws_billing_data", "aws_billing_data_loads"}
     written = {path for method, path in server.requests if method in {"DELETE", "PUT", "PATCH"}}
     assert written == set()
+
+
+MonthOf = Callable[..., MonthFile]
+
+
+@pytest.fixture
+def month_of(tmp_path: Path) -> MonthOf:
+    """Writes a month of one line that costs 1, with further columns as SQL, as the lake has it."""
+    month = BillingMonth(2024, 1)
+
+    def write(manifest_id: str, **columns: str) -> MonthFile:
+        path = tmp_path / f"{manifest_id}.parquet"
+        values = {
+            "billing_month": "DATE '2024-01-01'",
+            "lineitem_unblendedcost": "CAST(1 AS DECIMAL(38,18))",
+            **columns,
+        }
+        line = ", ".join(f"{value} AS {name}" for name, value in values.items())
+        totals = Totals(1, Decimal(1))
+        with duckdb.connect() as connection:
+            prepare(connection)
+            connection.execute(f"CREATE TABLE aws_billing_data AS SELECT {line}")
+            load = Load("acme", month, manifest_id, "aws_billing_data", totals, 1, 1, "run")
+            export_month(connection, load, path, AwsCur1())
+        footer, schema = read_footer(path), pq.read_schema(path)
+        assert footer
+        cost = "lineitem_unblendedcost"
+        return MonthFile("acme", load.table, month, path, footer, schema, cost, None, ())
+
+    return write
+
+
+def warehouse_of(server: BigQueryServer) -> BigQueryWarehouse:
+    return BigQueryWarehouse(project="acme", dataset="finops", api_endpoint=server.url)
+
+
+TAGS = "MAP {'user_team': 'bob', 'user_note': NULL}::MAP(VARCHAR, VARCHAR)"
+DISCOUNTS = "MAP {'edp': 0.000000000000000001}::MAP(VARCHAR, DECIMAL(38,18))"
+NO_TAGS = {"NULL": "NULL::MAP(VARCHAR, VARCHAR)", "empty": "MAP {}::MAP(VARCHAR, VARCHAR)"}
+
+
+@pytest.mark.parametrize("key_mode", ["REQUIRED", "NULLABLE"])
+def test_maps_arrive_as_arrays_of_keys_and_values(month_of: MonthOf, key_mode: str) -> None:
+    """Whether BigQuery takes a map's keys for REQUIRED or for NULLABLE is not documented."""
+    with BigQueryServer(map_key_mode=key_mode) as server:
+        warehouse = warehouse_of(server)
+        for version in ("v1", "v2"):
+            file = month_of(version, resource_tags=TAGS, discount=DISCOUNTS)
+            assert warehouse.held_version(file) != file.footer
+            warehouse.replace_month(file)
+            assert warehouse.held_version(file) == file.footer
+        key = SchemaField("key", "STRING", key_mode)
+        expected = [
+            SchemaField(name, "RECORD", "REPEATED", fields=[key, SchemaField("value", value)])
+            for name, value in {"resource_tags": "STRING", "discount": "BIGNUMERIC"}.items()
+        ]
+        assert server.client("acme").get_table(TABLE).schema[2:] == expected
+        assert query(server, f"SELECT resource_tags, discount FROM `{TABLE}`") == [
+            (
+                [{"key": "user_team", "value": "bob"}, {"key": "user_note", "value": None}],
+                [{"key": "edp", "value": Decimal("0.000000000000000001")}],
+            )
+        ]
+        team = "SELECT value FROM UNNEST(resource_tags) WHERE key = 'user_team'"
+        assert query(server, f"SELECT ({team}) AS team FROM `{TABLE}`") == [("bob",)]
+
+
+@pytest.mark.parametrize("no_tags", NO_TAGS.values(), ids=NO_TAGS)
+def test_a_map_without_keys_is_an_empty_array(
+    server: BigQueryServer, month_of: MonthOf, no_tags: str
+) -> None:
+    warehouse_of(server).replace_month(month_of("v1", resource_tags=no_tags))
+    assert query(server, f"SELECT resource_tags FROM `{TABLE}`") == [([],)]
+
+
+def test_a_map_column_is_added_to_a_table_that_has_none(
+    server: BigQueryServer, month_of: MonthOf
+) -> None:
+    warehouse = warehouse_of(server)
+    warehouse.replace_month(month_of("v1", region="'eu'"))
+    warehouse.replace_month(month_of("v2", resource_tags=TAGS))
+    names = [field.name for field in server.client("acme").get_table(TABLE).schema]
+    assert names[2:] == ["region", "resource_tags"]
+    warehouse.replace_month(month_of("v3", region="'eu'"))
+    assert query(server, f"SELECT region, resource_tags FROM `{TABLE}`") == [("eu", [])]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("'bob'", TAGS, "is STRING, the month's is ARRAY<STRUCT<key STRING, value STRING>>"),
+        (TAGS, "'bob'", "is ARRAY<STRUCT<key STRING, value STRING>>, the month's is STRING"),
+        (
+            TAGS,
+            DISCOUNTS,
+            "is ARRAY<STRUCT<key STRING, value STRING>>, "
+            "the month's is ARRAY<STRUCT<key STRING, value BIGNUMERIC>>",
+        ),
+    ],
+    ids=["a text becomes a map", "a map becomes a text", "a map becomes one of numbers"],
+)
+def test_a_map_column_keeps_its_type(
+    server: BigQueryServer, month_of: MonthOf, before: str, after: str, message: str
+) -> None:
+    warehouse = warehouse_of(server)
+    warehouse.replace_month(month_of("v1", resource_tags=before))
+    with pytest.raises(BillError) as refused:
+        warehouse.replace_month(month_of("v2", resource_tags=after))
+    assert str(refused.value) == (
+        f"column resource_tags of {TABLE} {message}; give the export another table or change it"
+    )
+    assert loads(server) == 1
+
+
+def test_a_table_with_the_other_shape_of_a_map_is_refused(
+    server: BigQueryServer, month_of: MonthOf
+) -> None:
+    """A load without mapTargetType would have made it so."""
+    entry = [SchemaField("key", "STRING", "REQUIRED"), SchemaField("value", "STRING")]
+    entries = [SchemaField("key_value", "RECORD", "REPEATED", fields=entry)]
+    client = server.client("acme")
+    client.create_dataset("finops", exists_ok=True)
+    tags = SchemaField("resource_tags", "RECORD", fields=entries)
+    client.create_table(bigquery.Table(TABLE, [tags]))
+    shape = "STRUCT<key_value ARRAY<STRUCT<key STRING, value STRING>>>"
+    with pytest.raises(BillError, match=f"column resource_tags of {TABLE} is {shape}, the month's"):
+        warehouse_of(server).replace_month(month_of("v1", resource_tags=TAGS))
+    assert loads(server) == 0

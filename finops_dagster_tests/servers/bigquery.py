@@ -19,11 +19,18 @@ How it differs from BigQuery:
   documentation names no other type for them; a load job whose schema says DATETIME gets DATETIME.
   Nanoseconds are refused, and so are columns that an explicit schema leaves out.
 - Parquet columns that may not be NULL are REQUIRED, and refused where the table, or the schema of
-  the job, says NULLABLE. BigQuery has been seen to do so, but perhaps not always. A field cannot
-  be relaxed from REQUIRED to NULLABLE.
-- Arrays, structs, JSON, views, partitioning by ingestion time, ``getTable`` and ``deleteTable``
-  of a single partition, WRITE_TRUNCATE_DATA, scripts, DDL, dry runs, destination tables of
-  queries, and files in Cloud Storage are refused, mostly with 501.
+  the job, says NULLABLE. BigQuery has been seen to do so, but perhaps not always. Only a load job
+  with ALLOW_FIELD_RELAXATION makes a REQUIRED field NULLABLE.
+- Parquet maps have the two shapes that the REST reference gives for ``mapTargetType``, and
+  ``decimalTargetTypes`` holds for the decimals in them. Parquet demands that a key is not NULL,
+  and a load makes it REQUIRED or NULLABLE as the server was told, because no documentation says
+  what BigQuery does. A map that is NULL becomes an array without elements in the table; that a
+  query gives it so is documented, that the table holds it so is not.
+- Arrays are REPEATED RECORDs and nothing else; their fields cannot be added to. UNNEST of a column
+  or a field takes it for such an array, and has no OFFSET.
+- Other nested Parquet columns, JSON, views, partitioning by ingestion time, ``getTable`` and
+  ``deleteTable`` of a single partition, WRITE_TRUNCATE_DATA, scripts, DDL, dry runs, destination
+  tables of queries, and files in Cloud Storage are refused, mostly with 501.
 - The case of table names is ignored, partition filters are not demanded, flexible column names
   are not allowed, and permissions, quotas and the age of partitions are not looked at.
 - SQL means what sqlglot's translation means to DuckDB, which is laxer about types; the messages
@@ -49,15 +56,19 @@ if TYPE_CHECKING:
 
 
 class BigQueryServer:
-    """A BigQuery on a free port of 127.0.0.1, from ``with`` until the end of the block."""
+    """A BigQuery on a free port of 127.0.0.1, from ``with`` until the end of the block.
 
-    def __init__(self) -> None:
+    ``map_key_mode`` is the mode that a load gives the keys of a map: see above.
+    """
+
+    def __init__(self, map_key_mode: str = "REQUIRED") -> None:
+        self._map_key_mode = map_key_mode
         self.requests: list[tuple[str, str]] = []
         self._faults: list[tuple[str, BigQueryError]] = []
         self._clients: list[bigquery.Client] = []
 
     def __enter__(self) -> Self:
-        self._api = BigQueryApi()
+        self._api = BigQueryApi(self._map_key_mode)
         self._http = make_server(
             "127.0.0.1", 0, self._application, threaded=True, request_handler=_QuietHandler
         )

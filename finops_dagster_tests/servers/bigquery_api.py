@@ -40,9 +40,9 @@ _ROUTES = Map(
 class BigQueryApi:
     """Answers requests one at a time, so that each sees the whole of what came before."""
 
-    def __init__(self) -> None:
+    def __init__(self, map_key_mode: str) -> None:
         self._lock = threading.Lock()
-        self._catalog = Catalog()
+        self._catalog = Catalog(map_key_mode)
         self._jobs = Jobs(self._catalog)
         # Resumable uploads: the job that each is for, and the bytes that have come so far.
         self._uploads: list[tuple[Resource, bytearray]] = []

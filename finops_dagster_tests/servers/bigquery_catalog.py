@@ -18,6 +18,7 @@ from finops_dagster_tests.servers.bigquery_schema import (
     added_fields,
     duckdb_column,
     fields_by_name,
+    merged_fields,
     quoted,
     schema_fields,
     schema_mismatch,
@@ -86,9 +87,9 @@ class Table:
             **self.properties,
         }
 
-    def loaded(self, added: list[Field]) -> None:
-        """Makes the table, its new fields and its new etag known, once a load is through."""
-        self.fields = self.fields + added
+    def loaded(self, fields: list[Field]) -> None:
+        """Makes the table, its fields and its new etag known, once a load is through."""
+        self.fields = fields
         self.version += 1
         self.dataset.tables[self.table_id] = self
 
@@ -96,7 +97,8 @@ class Table:
 class Catalog:
     """Every dataset of the server, and the DuckDB connection that holds their rows."""
 
-    def __init__(self) -> None:
+    def __init__(self, map_key_mode: str) -> None:
+        self.map_key_mode = map_key_mode
         self.connection = duckdb.connect()
         self.connection.execute("SET TimeZone = 'UTC'")
         self._datasets: dict[tuple[str, str], Dataset] = {}
@@ -167,12 +169,12 @@ class Catalog:
             raise not_supported(f"changing {sorted(patch.keys() - _PATCHABLE)} of a table")
         if "schema" in patch:
             fields = schema_fields(patch["schema"])
-            added = added_fields(table.full_name, table.fields, fields)
+            merged = merged_fields(table.full_name, table.fields, fields)
             for name in fields_by_name(table.fields).keys() - fields_by_name(fields).keys():
                 raise schema_mismatch(table.full_name, f"Field {name} is missing in new schema")
             with self.transaction():
-                self.add_columns(table, added)
-            table.fields = table.fields + added
+                self.alter(table, merged)
+            table.fields = merged
         changes = {name: patch[name] for name in patch if name != "schema"}
         table.properties = without_nulls({**table.properties, **changes})
         table.version += 1
@@ -184,9 +186,15 @@ class Catalog:
         columns = ", ".join(duckdb_column(column) for column in table.fields)
         self.connection.execute(f"CREATE OR REPLACE TABLE {table.sql_name} ({columns})")
 
-    def add_columns(self, table: Table, fields: list[Field]) -> None:
-        """Adds columns to the DuckDB table; the rows that are there hold NULL in them."""
-        for column in fields:
+    def alter(self, table: Table, merged: list[Field]) -> None:
+        """Gives the DuckDB table the columns that its fields lack, in which the rows that are there
+        hold NULL or no element, and lets those hold NULL that are no longer REQUIRED."""
+        for before, after in zip(table.fields, merged, strict=False):
+            if before["mode"] != after["mode"]:
+                column_name = quoted(before["name"])
+                relax = f"ALTER TABLE {table.sql_name} ALTER {column_name} DROP NOT NULL"
+                self.connection.execute(relax)
+        for column in added_fields(table.fields, merged):
             if column["mode"] == "REQUIRED":
                 detail = "Cannot add required fields to an existing schema."
                 raise schema_mismatch(table.full_name, f"{detail} (field: {column['name']})")

@@ -20,11 +20,12 @@ from finops_dagster_tests.servers.bigquery_errors import (
     not_supported,
 )
 from finops_dagster_tests.servers.bigquery_schema import (
-    DUCKDB_TYPES,
     Field,
     Resource,
     added_fields,
+    duckdb_type,
     fields_by_name,
+    merged_fields,
     quoted,
     schema_fields,
     schema_mismatch,
@@ -75,23 +76,24 @@ class _Destination:
 def load_parquet(catalog: Catalog, config: Resource, payload: bytes) -> int:
     """Loads a file as the ``load`` configuration of a job says; returns the number of rows."""
     file = _opened(config, payload)
-    file_fields = _file_fields(file, config.get("decimalTargetTypes") or ["NUMERIC"])
+    file_fields = _file_fields(file, config, catalog.map_key_mode)
     fields = schema_fields(config.get("schema")) or file_fields
     destination = _destination(catalog, config, fields)
     _check_file(destination.table, file_fields, fields)
-    added = [] if destination.is_new else _fields_to_add(destination.table, config, fields)
+    if not destination.is_new:
+        fields = _merged(destination.table, config, fields)
     rows = file.read()
     catalog.connection.register("parquet_file", rows)
     try:
         _check_decimals(catalog.connection, rows, fields)
         _check_partition(catalog.connection, rows, destination)
         with catalog.transaction():
-            _write(catalog, config, destination, added, rows.schema.names)
+            _write(catalog, config, destination, fields, rows.schema)
     except duckdb.Error as error:
         raise invalid(f"{_READING} {error}") from error
     finally:
         catalog.connection.unregister("parquet_file")
-    destination.table.loaded(added)
+    destination.table.loaded(fields)
     return int(rows.num_rows)
 
 
@@ -104,15 +106,36 @@ def _opened(config: Resource, payload: bytes) -> pq.ParquetFile:
         raise invalid(f"{_READING} Input file is not in Parquet format.") from error
 
 
-def _file_fields(file: pq.ParquetFile, decimal_targets: list[str]) -> list[Field]:
+def _file_fields(file: pq.ParquetFile, config: Resource, map_key_mode: str) -> list[Field]:
+    decimal_targets = config.get("decimalTargetTypes") or ["NUMERIC"]
+    map_target = (config.get("parquetOptions") or {}).get("mapTargetType")
+    leaves = iter([file.schema.column(index) for index in range(len(file.schema))])
     fields = []
-    for column in (file.schema.column(index) for index in range(len(file.schema))):
-        if column.max_repetition_level or column.path != column.name:
-            raise not_supported(f"the nested Parquet column {column.path}")
-        mode = "NULLABLE" if column.max_definition_level else "REQUIRED"
-        type_name = _file_type(column, decimal_targets)
-        fields.append({"name": column.name, "type": type_name, "mode": mode})
+    for column in file.schema_arrow:
+        if not pa.types.is_nested(column.type):
+            fields.append(_scalar_field(column, next(leaves), decimal_targets))
+        elif pa.types.is_map(column.type) and not pa.types.is_nested(column.type.item_type):
+            key = _scalar_field(column.type.key_field, next(leaves), decimal_targets)
+            value = _scalar_field(column.type.item_field, next(leaves), decimal_targets)
+            entry = [{**key, "mode": map_key_mode}, value]
+            fields.append(_map_field(column.name, entry, map_target))
+        else:
+            raise not_supported(f"the nested Parquet column {column.name}")
     return schema_fields({"fields": fields})
+
+
+def _scalar_field(column: pa.Field, leaf: pq.ColumnSchema, decimal_targets: list[str]) -> Field:
+    mode = "NULLABLE" if column.nullable else "REQUIRED"
+    return {"name": column.name, "type": _file_type(leaf, decimal_targets), "mode": mode}
+
+
+def _map_field(name: str, entry: list[Field], target: str | None) -> Field:
+    """A map as the ``mapTargetType`` of BigQuery's ``ParquetOptions`` makes it."""
+    record = {"name": name, "type": "RECORD"}
+    if target == "ARRAY_OF_STRUCT":
+        return {**record, "mode": "REPEATED", "fields": entry}
+    entries = {"name": "key_value", "type": "RECORD", "mode": "REPEATED", "fields": entry}
+    return {**record, "fields": [entries]}
 
 
 def _file_type(column: pq.ColumnSchema, decimal_targets: list[str]) -> str:
@@ -158,24 +181,28 @@ def _destination(catalog: Catalog, config: Resource, fields: list[Field]) -> _De
     return _Destination(made, partition_id, is_new=True)
 
 
-def _check_file(table: Table, file_fields: list[Field], fields: list[Field]) -> None:
+def _check_file(
+    table: Table, file_fields: list[Field], fields: list[Field], inside: str = ""
+) -> None:
     """Compares the file with the schema that the job gives, where it gives one."""
     wanted_fields = fields_by_name(fields)
     for column in file_fields:
-        name, file_type = column["name"], column["type"]
-        wanted = wanted_fields.get(name.lower())
+        name, file_type = f"{inside}{column['name']}", column["type"]
+        wanted = wanted_fields.get(column["name"].lower())
         if wanted is None:
             raise schema_mismatch(table.full_name, f"Cannot add fields (field: {name})")
         types = {file_type, wanted["type"]}
         if len(types) > 1 and not any(types <= group for group in _READABLE_AS_EACH_OTHER):
             mismatch = f"which does not match the target type {wanted['type']}"
             raise invalid(f"{_READING} Parquet column '{name}' has type {file_type} {mismatch}")
-        if (column["mode"], wanted["mode"]) == ("REQUIRED", "NULLABLE"):
+        modes = (column["mode"], wanted["mode"])
+        if modes == ("REQUIRED", "NULLABLE") or (len(set(modes)) == 2 and "REPEATED" in modes):
             raise invalid(
                 f"{_READING} Provided schema is not compatible with the file. Field '{name}' is "
-                "specified as NULLABLE in provided schema which does not match REQUIRED as "
-                "specified in the file."
+                f"specified as {wanted['mode']} in provided schema which does not match "
+                f"{column['mode']} as specified in the file."
             )
+        _check_file(table, column.get("fields", []), wanted.get("fields", []), f"{name}.")
 
 
 def _check_decimals(
@@ -183,26 +210,35 @@ def _check_decimals(
 ) -> None:
     """Refuses a number that its type would round: BigQuery loads decimals exactly or not."""
     wanted = fields_by_name(fields)
-    for name, arrow_type in zip(rows.schema.names, rows.schema.types, strict=True):
+    for column in rows.schema:
+        values, arrow_type = quoted(column.name), column.type
+        field = wanted[column.name.lower()]
+        if pa.types.is_map(arrow_type):
+            values, arrow_type = f"unnest(map_values({values}))", arrow_type.item_type
+            while "fields" in field:  # key_value, or value itself
+                field = field["fields"][-1]
         if not pa.types.is_decimal(arrow_type):
             continue
-        column, type_name = quoted(name), wanted[name.lower()]["type"]
         file_type = f"DECIMAL({arrow_type.precision},{arrow_type.scale})"
-        kept = f"CAST(CAST({column} AS {DUCKDB_TYPES[type_name]}) AS {file_type})"
-        lossy = f"SELECT {column} FROM parquet_file WHERE {kept} <> {column} LIMIT 1"
+        kept = f"CAST(CAST(value AS {duckdb_type(field)}) AS {file_type})"
+        listed = f"SELECT {values} AS value FROM parquet_file"
+        lossy = f"SELECT value FROM ({listed}) WHERE {kept} <> value LIMIT 1"
         for (value,) in connection.sql(lossy).fetchall():
-            raise invalid(f"{_READING} Invalid {type_name} value: {value:f} Field: {name}")
+            wrong = f"Invalid {field['type']} value: {value:f} Field: {column.name}"
+            raise invalid(f"{_READING} {wrong}")
 
 
-def _fields_to_add(table: Table, config: Resource, fields: list[Field]) -> list[Field]:
-    added = added_fields(table.full_name, table.fields, fields)
+def _merged(table: Table, config: Resource, fields: list[Field]) -> list[Field]:
     options = set(config.get("schemaUpdateOptions") or [])
+    relax = "ALLOW_FIELD_RELAXATION" in options
+    merged = merged_fields(table.full_name, table.fields, fields, relax)
+    added = added_fields(table.fields, fields)
     if added and "ALLOW_FIELD_ADDITION" not in options:
         raise schema_mismatch(table.full_name, f"Cannot add fields (field: {added[0]['name']})")
     for old in table.fields:
         if old["mode"] == "REQUIRED" and old["name"].lower() not in fields_by_name(fields):
             raise schema_mismatch(table.full_name, f"Field {old['name']} is missing in new schema")
-    return added
+    return merged
 
 
 def _check_partition(
@@ -224,18 +260,33 @@ def _write(
     catalog: Catalog,
     config: Resource,
     destination: _Destination,
-    added: list[Field],
-    columns: list[str],
+    fields: list[Field],
+    schema: pa.Schema,
 ) -> None:
     table, disposition = destination.table, config.get("writeDisposition")
     if destination.is_new:
         catalog.create_empty(table)
-    catalog.add_columns(table, added)
+    catalog.alter(table, fields)
     replaced = destination.in_partition() if destination.partition_id else "true"
     if disposition == "WRITE_TRUNCATE":
         catalog.connection.execute(f"DELETE FROM {table.sql_name} WHERE {replaced}")
     elif disposition == "WRITE_EMPTY" and catalog.count_rows(table, replaced):
         raise already_exists(f"Table {table.full_name}")
-    names = ", ".join(quoted(name) for name in columns)
-    insert = f"INSERT INTO {table.sql_name} ({names}) SELECT {names} FROM parquet_file"
+    types = fields_by_name(fields)
+    names = ", ".join(quoted(column.name) for column in schema)
+    values = ", ".join(_value(column, types[column.name.lower()]) for column in schema)
+    insert = f"INSERT INTO {table.sql_name} ({names}) SELECT {values} FROM parquet_file"
     catalog.connection.execute(insert)
+
+
+def _value(column: pa.Field, field: Field) -> str:
+    """The SQL of a value of the file as the table holds it: a map as its keys and values, and a
+    map that is NULL as one without any, because a REPEATED field is never NULL."""
+    name = quoted(column.name)
+    if not pa.types.is_map(column.type):
+        return name
+    entries = f"map_entries({name})"
+    if field["mode"] == "REPEATED":
+        return f"CAST(coalesce({entries}, []) AS {duckdb_type(field)})"
+    struct = f"CAST(struct_pack(key_value := {entries}) AS {duckdb_type(field)})"
+    return f"CASE WHEN {name} IS NOT NULL THEN {struct} END"

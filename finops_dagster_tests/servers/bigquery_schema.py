@@ -13,6 +13,7 @@ _LEGACY_TYPE_NAMES = {
     "INT64": "INTEGER",
     "FLOAT64": "FLOAT",
     "BOOL": "BOOLEAN",
+    "STRUCT": "RECORD",
     "DECIMAL": "NUMERIC",
     "BIGDECIMAL": "BIGNUMERIC",
 }
@@ -55,15 +56,34 @@ def fields_by_name(fields: list[Field]) -> dict[str, Field]:
     return {column["name"].lower(): column for column in fields}
 
 
-def added_fields(table_name: str, old: list[Field], new: list[Field]) -> list[Field]:
-    """Those of ``new`` that ``old`` lacks; refuses a field whose type or mode changed."""
-    known = fields_by_name(old)
-    for column in new:
-        before = known.get(column["name"].lower(), column)
-        for what in ("type", "mode"):
+def merged_fields(
+    table_name: str, old: list[Field], new: list[Field], relax: bool = False, inside: str = ""
+) -> list[Field]:
+    """The fields of a table that takes a new schema, the added ones last; refuses a field whose
+    type or mode changed, but for a REQUIRED one that became NULLABLE where it may ``relax``."""
+    after = fields_by_name(new)
+    merged = []
+    for before in old:
+        column = after.get(before["name"].lower(), before)
+        relaxed = relax and (before["mode"], column["mode"]) == ("REQUIRED", "NULLABLE")
+        for what in ("type",) if relaxed else ("type", "mode"):
             if before[what] != column[what]:
                 change = f"has changed {what} from {before[what]} to {column[what]}"
-                raise schema_mismatch(table_name, f"Field {before['name']} {change}")
+                raise schema_mismatch(table_name, f"Field {inside}{before['name']} {change}")
+        merged.append({**before, "mode": column["mode"]})
+        if "fields" in before:
+            path = f"{inside}{before['name']}."
+            nested = merged_fields(table_name, before["fields"], column["fields"], relax, path)
+            merged[-1]["fields"] = nested
+    added = added_fields(old, new)
+    if inside and (added or len(new) < len(old)):
+        raise not_supported(f"adding or leaving out fields of {inside.rstrip('.')}")
+    return merged + added
+
+
+def added_fields(old: list[Field], new: list[Field]) -> list[Field]:
+    """Those of ``new`` that ``old`` lacks."""
+    known = fields_by_name(old)
     return [column for column in new if column["name"].lower() not in known]
 
 
@@ -74,8 +94,16 @@ def schema_mismatch(table_name: str, detail: str) -> Exception:
 
 def duckdb_column(column: Field) -> str:
     """The definition of a column in DuckDB's DDL."""
-    constraint = " NOT NULL" if column["mode"] == "REQUIRED" else ""
-    return f"{quoted(column['name'])} {DUCKDB_TYPES[column['type']]}{constraint}"
+    constraint = {"REQUIRED": " NOT NULL", "REPEATED": " DEFAULT []"}.get(column["mode"], "")
+    return f"{quoted(column['name'])} {duckdb_type(column)}{constraint}"
+
+
+def duckdb_type(column: Field) -> str:
+    """The type that holds a field: STRUCT(...)[] for a REPEATED RECORD."""
+    if column["type"] != "RECORD":
+        return DUCKDB_TYPES[column["type"]]
+    inside = (f"{quoted(field['name'])} {duckdb_type(field)}" for field in column["fields"])
+    return f"STRUCT({', '.join(inside)}){'[]' if column['mode'] == 'REPEATED' else ''}"
 
 
 def quoted(identifier: str) -> str:
@@ -87,9 +115,14 @@ def _normal_field(column: Field) -> Field:
     _check_field_name(column["name"])
     type_name = legacy_type_name(column["type"])
     mode = (column.get("mode") or "NULLABLE").upper()
-    if type_name not in DUCKDB_TYPES or mode == "REPEATED":
+    normal = {**column, "type": type_name, "mode": mode}
+    if type_name == "RECORD":
+        if not column.get("fields"):
+            raise invalid(f"Field {column['name']} is type RECORD but has no schema")
+        normal["fields"] = schema_fields(column)
+    elif type_name not in DUCKDB_TYPES or mode == "REPEATED":
         raise not_supported(f"field {column['name']} of type {type_name} and mode {mode}")
-    return {**column, "type": type_name, "mode": mode}
+    return normal
 
 
 def _check_field_name(name: str) -> None:

@@ -2,6 +2,7 @@
 
 import base64
 from dataclasses import dataclass
+from itertools import starmap
 from typing import Any
 
 import duckdb
@@ -73,6 +74,7 @@ def run_query(
         names = (node.catalog or project, node.db or default["datasetId"], node.name)
         datasets.append(_bind_table(node, catalog.table(*names, location)))
     _bind_types(statement)
+    _bind_arrays(statement)
     parameters = _bind_parameters(statement, config.get("queryParameters") or [])
     try:
         result = _run(catalog.connection, statement, parameters)
@@ -85,14 +87,13 @@ def run_query(
 def select_rows(connection: duckdb.DuckDBPyConnection, sql: str, values: Resource) -> QueryResult:
     """Runs a SELECT that is already in DuckDB's dialect."""
     relation = connection.sql(sql, params=values)
-    columns = list(zip(relation.columns, map(_result_type, relation.types), strict=True))
+    fields = list(map(_result_field, relation.columns, relation.types))
     table = relation.to_arrow_table()
-    texts = [
-        [_json_value(value, type_name) for value in column.to_pylist()]
-        for column, (_, type_name) in zip(table.columns, columns, strict=True)
+    cells = [
+        [_cell(value, field) for value in column.to_pylist()]
+        for column, field in zip(table.columns, fields, strict=True)
     ]
-    fields = [{"name": name, "type": type_, "mode": "NULLABLE"} for name, type_ in columns]
-    rows = [{"f": [{"v": text} for text in row]} for row in zip(*texts, strict=True)]
+    rows = [{"f": list(row)} for row in zip(*cells, strict=True)]
     return QueryResult("SELECT", fields, rows)
 
 
@@ -158,6 +159,20 @@ def _bind_types(statement: exp.Expression) -> None:
         call.replace(exp.cast(call.copy(), "date"))
 
 
+def _bind_arrays(statement: exp.Expression) -> None:
+    """Makes UNNEST of an array in a table give the fields of its elements as columns."""
+    for node in list(statement.find_all(exp.Unnest)):
+        array = node.expressions[0]
+        if node.args.get("offset"):
+            raise not_supported("UNNEST with OFFSET")
+        if isinstance(array, exp.Column | exp.Dot):
+            depth = exp.PropertyEQ(
+                this=exp.to_identifier("max_depth"), expression=exp.Literal.number(2)
+            )
+            rows = exp.select(exp.Anonymous(this="unnest", expressions=[array.copy(), depth]))
+            node.replace(rows.subquery(*node.alias_column_names))
+
+
 def _bind_parameters(statement: exp.Expression, parameters: list[Resource]) -> Resource:
     """Casts every parameter to its type; returns the texts to bind."""
     given = {each.get("name") or f"_{number}": each for number, each in enumerate(parameters, 1)}
@@ -195,6 +210,20 @@ def _name_columns(statement: exp.Query) -> None:
         node.replace(exp.alias_(node.copy(), f"f{number}_"))
 
 
+def _result_field(name: str, duckdb_type: Any) -> Field:
+    """A column of the result, whose nested ones are REPEATED RECORDs or RECORDs."""
+    if duckdb_type.id == "list" and duckdb_type.child.id == "struct":
+        return {**_result_field(name, duckdb_type.child), "mode": "REPEATED"}
+    field = {"name": name, "mode": "NULLABLE"}
+    if duckdb_type.id == "struct":
+        return {
+            **field,
+            "type": "RECORD",
+            "fields": list(starmap(_result_field, duckdb_type.children)),
+        }
+    return {**field, "type": _result_type(duckdb_type)}
+
+
 def _result_type(duckdb_type: Any) -> str:
     name = str(duckdb_type)
     if name.startswith("DECIMAL"):
@@ -202,6 +231,16 @@ def _result_type(duckdb_type: Any) -> str:
     if name not in _RESULT_TYPES:
         raise not_supported(f"result columns of DuckDB's type {name}")
     return _RESULT_TYPES[name]
+
+
+def _cell(value: Any, field: Field) -> Resource:
+    """A value in the JSON of BigQuery's rows, where an array that is NULL has no elements."""
+    if field["mode"] == "REPEATED":
+        element = {**field, "mode": "NULLABLE"}
+        return {"v": [_cell(each, element) for each in value or []]}
+    if field["type"] == "RECORD" and value is not None:
+        return {"v": {"f": [_cell(value[inner["name"]], inner) for inner in field["fields"]]}}
+    return {"v": _json_value(value, field["type"])}
 
 
 def _json_value(value: Any, type_name: str) -> str | None:

@@ -16,7 +16,7 @@ from google.api_core.client_options import ClientOptions
 from google.auth.credentials import AnonymousCredentials
 from google.auth.exceptions import DefaultCredentialsError, TransportError
 from google.cloud import bigquery
-from google.cloud.bigquery import ScalarQueryParameter, SchemaField
+from google.cloud.bigquery import ParquetOptions, ScalarQueryParameter, SchemaField
 
 from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.billing.money import Measured, Totals, reconcile
@@ -200,6 +200,10 @@ class BigQueryWarehouse(BigQueryResource):
             write_disposition=bigquery.WriteDisposition.WRITE_TRUNCATE,
             create_disposition=bigquery.CreateDisposition.CREATE_NEVER,
             decimal_target_types=[bigquery.DecimalTargetType.BIGNUMERIC],
+            parquet_options=_maps_as_arrays(),
+            # A map's keys are REQUIRED in the file and in the table. Should BigQuery take them for
+            # NULLABLE, of which its documentation says nothing, the load makes the table's so too.
+            schema_update_options=[bigquery.SchemaUpdateOption.ALLOW_FIELD_RELAXATION],
             labels={"application": "finops_dagster"},
         )
         partition = f"{self.full_name(file.table)}${file.month.first_day:%Y%m}"
@@ -251,18 +255,40 @@ class BigQueryWarehouse(BigQueryResource):
         return [tuple(row.values()) for row in client.query(sql, job_config=config).result()]
 
 
+def _maps_as_arrays() -> ParquetOptions:
+    """BigQuery has no maps: a load makes of one a RECORD around a REPEATED `key_value` of key and
+    value, or, for ARRAY_OF_STRUCT, the REPEATED RECORD of key and value itself.
+
+    The REST reference says so under `ParquetOptions.mapTargetType`. Taken to be so, but not yet
+    seen in BigQuery: the decimals in a map follow `decimal_target_types`; a map that is NULL reads
+    as an array without elements, as a NULL array does in any result; and such a column, with its
+    REQUIRED keys, may be added to a table, because it is not itself REQUIRED.
+    """
+    options = ParquetOptions()  # type: ignore[no-untyped-call]
+    options.map_target_type = "ARRAY_OF_STRUCT"
+    return options
+
+
 def _field(field: pa.Field) -> SchemaField:
+    """The column that a load makes of the file's; a map is an array of its keys and values."""
+    mode = "NULLABLE" if field.nullable else "REQUIRED"
+    if pa.types.is_map(field.type):
+        inside = (_field(field.type.key_field), _field(field.type.item_field))
+        return SchemaField(field.name, "RECORD", "REPEATED", fields=inside)
     if pa.types.is_decimal(field.type):
-        return SchemaField(field.name, "BIGNUMERIC")
+        return SchemaField(field.name, "BIGNUMERIC", mode)
     if pa.types.is_timestamp(field.type):
-        return SchemaField(field.name, "TIMESTAMP")
+        return SchemaField(field.name, "TIMESTAMP", mode)
     if pa.types.is_date(field.type):
-        return SchemaField(field.name, "DATE")
-    return SchemaField(field.name, "STRING")
+        return SchemaField(field.name, "DATE", mode)
+    return SchemaField(field.name, "STRING", mode)
 
 
 def _type(field: SchemaField) -> str:
-    return str(field.field_type)
+    """The type as SQL writes it: `ARRAY<STRUCT<key STRING, value STRING>>`."""
+    inside = ", ".join(f"{each.name} {_type(each)}" for each in field.fields)
+    name = f"STRUCT<{inside}>" if inside else str(field.field_type)
+    return f"ARRAY<{name}>" if field.mode == "REPEATED" else name
 
 
 @contextmanager
