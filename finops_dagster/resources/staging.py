@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from threading import Lock
@@ -16,7 +17,6 @@ from typing import Any
 
 import dagster as dg
 from filelock import FileLock
-from isal.isal_zlib import crc32 as crc32_of
 from pydantic import TypeAdapter
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
@@ -24,17 +24,21 @@ from finops_dagster.billing.errors import FileInvalid
 from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.resources.gzip_check import GzipCheck, GzipInvalid
+from finops_dagster.resources.arrival import crc32_of_file, write_checked
 from finops_dagster.resources.object_stores import ObjectInfo, ObjectStore, StoreUnavailable
 
 _MANIFEST = TypeAdapter(Manifest)
 _DOWNLOADS_AT_ONCE = 8
 _LONGEST_NAME = 200
+# AWS writes the manifest last, and a version some hours after the one before. In a copied bucket a
+# file can be a little newer than its manifest.
+_OVERWRITING = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
 class StagedFile:
-    """A file that arrived whole: what the store said of it, and what lies on disk."""
+    """A file that arrived whole: what the store said of it, and what lies on disk, which is `size`
+    bytes."""
 
     key: str
     name: str
@@ -137,16 +141,19 @@ class StagedVersion:
                 self._log.unlink(missing_ok=True)
             here = self._intact_files(self._entries())
             versions = list(pool.map(store.head, self._names))
+            self._hold_to_manifest(versions)
             missing = [v for v in versions if v.key not in here or here[v.key].etag != v.etag]
             dg.get_dagster_logger().info(
                 f"fetching {len(missing)} of {len(versions)} files, "
                 f"{sum(version.size for version in missing) / 1e6:,.1f} MB"
             )
             try:
-                return sum(pool.map(lambda version: self._download(store, version), missing))
+                fetched = sum(pool.map(lambda version: self._download(store, version), missing))
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
+        self._hold_to_store(store)
+        return fetched
 
     def finish(self, totals: Totals, rounded: int) -> Counted:
         """Keep what was counted in the files that `fetch` left here."""
@@ -155,6 +162,32 @@ class StagedVersion:
         if counted is None:
             raise FileInvalid(f"{self._folder}: a file was changed meanwhile; run the month again")
         return counted
+
+    def _hold_to_manifest(self, versions: Sequence[ObjectInfo]) -> None:
+        """Notice, before they are fetched, files that are not those of the manifest."""
+        source = self._manifest.source
+        for listed, version in zip(self._manifest.files, versions, strict=True):
+            if listed.size not in (None, version.size):
+                raise FileInvalid(
+                    f"{version.location} has {version.size} bytes, but the manifest says "
+                    f"{listed.size}; the month was left as it was"
+                )
+            newer_by = version.last_modified - source.last_modified
+            if self._manifest.is_overwritten and newer_by > _OVERWRITING:
+                raise FileInvalid(
+                    f"{version.location} is newer than its manifest by {newer_by}: the vendor is "
+                    "writing the next version over this one; run the month again when its manifest "
+                    "is there (in a copied bucket, copy the manifest once more)"
+                )
+
+    def _hold_to_store(self, store: ObjectStore) -> None:
+        """Notice that the vendor wrote a newer version over the files while they were fetched."""
+        source = self._manifest.source
+        if self._manifest.is_overwritten and store.head(source.key).etag != source.etag:
+            raise FileInvalid(
+                f"{source.location} changed while its files were fetched, and the newer version "
+                "lies over the older; run the month again"
+            )
 
     def _download(self, store: ObjectStore, version: ObjectInfo) -> int:
         path = self._folder / self._names[version.key]
@@ -166,12 +199,14 @@ class StagedVersion:
             reraise=True,
         )
         try:
-            crc32 = again(_write_checked, store, version, part)
+            crc32 = again(write_checked, store, version, part)
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
-        mtime = path.stat().st_mtime_ns
-        file = StagedFile(version.key, path.name, version.size, version.etag, crc32, mtime)
+        lies = path.stat()
+        file = StagedFile(
+            version.key, path.name, lies.st_size, version.etag, crc32, lies.st_mtime_ns
+        )
         self._append(asdict(file))
         return version.size
 
@@ -202,36 +237,7 @@ class StagedVersion:
             return False
         if status.st_size != file.size:
             return False
-        return status.st_mtime_ns == file.mtime_ns or _crc32(path) == file.crc32
-
-
-def _write_checked(store: ObjectStore, version: ObjectInfo, part: Path) -> int:
-    """Write one version of one object and return its CRC-32; held to the size that the store gave
-    and, where it is gzip, to the checksum inside."""
-    crc32, size = 0, 0
-    check = GzipCheck() if version.key.endswith(".gz") else None
-    try:
-        with part.open("wb") as file:
-            for chunk in store.chunks(version):
-                file.write(chunk)
-                crc32, size = crc32_of(chunk, crc32), size + len(chunk)
-                if check:
-                    check.feed(chunk)
-        if size != version.size:
-            raise StoreUnavailable(f"{version.location}: {size} of {version.size} bytes arrived")
-        if check:
-            check.close()
-    except GzipInvalid as error:
-        raise FileInvalid(f"{version.location}: {error}; the month was left as it was") from error
-    return crc32
-
-
-def _crc32(path: Path) -> int:
-    crc32 = 0
-    with path.open("rb") as file:
-        while chunk := file.read(1024 * 1024):
-            crc32 = crc32_of(chunk, crc32)
-    return crc32
+        return status.st_mtime_ns == file.mtime_ns or crc32_of_file(path) == file.crc32
 
 
 def _local_names(keys: Sequence[str]) -> list[str]:

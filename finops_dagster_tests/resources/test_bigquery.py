@@ -254,7 +254,7 @@ def month_of(tmp_path: Path) -> MonthOf:
         with duckdb.connect() as connection:
             prepare(connection)
             connection.execute(f"CREATE TABLE aws_billing_data AS SELECT {line}")
-            load = Load("acme", month, manifest_id, "aws_billing_data", totals, 1, 1, "run")
+            load = Load("acme", month, manifest_id, "aws_billing_data", totals, 1, 1, "run", "cur1")
             export_month(connection, load, path, AwsCur1())
         footer, schema = read_footer(path), pq.read_schema(path)
         assert footer

@@ -8,6 +8,8 @@ from finops_dagster.billing.columns import Naming, SqlType
 from finops_dagster.billing.manifest import Manifest, Source
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.vendors.aws_cur1 import AwsCur1
+from finops_dagster.billing.vendors.aws_cur2 import AwsCur2
+from finops_dagster.billing.vendors.aws_focus import AwsFocus
 
 NameStyle = Literal["flat", "athena"]
 
@@ -50,5 +52,7 @@ class VendorFormat(Naming, Protocol):
 
 def formats_of(vendor: str, column_names: NameStyle) -> dict[str, VendorFormat]:
     """The formats in which the vendor exports, by their names."""
-    formats: dict[str, tuple[VendorFormat, ...]] = {"aws": (AwsCur1(column_names),)}
+    formats: dict[str, tuple[VendorFormat, ...]] = {
+        "aws": (AwsCur1(column_names), AwsCur2(), AwsFocus()),
+    }
     return {one.name: one for one in formats[vendor]}

@@ -26,7 +26,7 @@ _TYPES = {
 }
 
 # Manifests before about 2018 carry no types, and a header can be missing from its manifest.
-_KNOWN_MONEY = frozenset(
+KNOWN_MONEY = frozenset(
     """
     lineItem/UsageAmount lineItem/NormalizationFactor lineItem/NormalizedUsageAmount
     lineItem/UnblendedCost lineItem/BlendedCost lineItem/NetUnblendedCost
@@ -53,7 +53,7 @@ _KNOWN_MONEY = frozenset(
     splitLineItem/PublicOnDemandSplitCost splitLineItem/PublicOnDemandUnusedCost
     """.split()
 )
-_KNOWN_TIME = frozenset(
+KNOWN_TIME = frozenset(
     """
     bill/BillingPeriodStartDate bill/BillingPeriodEndDate
     lineItem/UsageStartDate lineItem/UsageEndDate
@@ -119,7 +119,7 @@ class AwsCur1:
 
     def column(self, header: str) -> str:
         """The column's name in the style of the settings."""
-        return _athena_name(header) if self._athena else _flat_name(header)
+        return athena_name(header) if self._athena else _flat_name(header)
 
     def sql_type(self, header: str, declared: str | None) -> SqlType | None:
         """Tags are text, costs money and dates times whatever the manifest says; it decides the
@@ -142,12 +142,12 @@ class AwsCur1:
         others = (
             other
             for other in known
-            if ("/" in other) != ("/" in header) and _athena_name(other) == _athena_name(header)
+            if ("/" in other) != ("/" in header) and athena_name(other) == athena_name(header)
         )
         return min(others, default=None)
 
 
-def _athena_name(header: str) -> str:
+def athena_name(header: str) -> str:
     """AWS's own rule for Athena: an underscore before each capital, all lower case, an underscore
     for anything that is no letter or digit, no two in a row and none at the ends.
     https://docs.aws.amazon.com/cur/latest/userguide/cur-ate-run.html
@@ -178,8 +178,8 @@ def _family_and_name(header: str) -> tuple[str, str]:
     return "", header
 
 
-_MONEY = frozenset(map(_flat_name, _KNOWN_MONEY))
-_TIMES = frozenset(map(_flat_name, _KNOWN_TIME))
+_MONEY = frozenset(map(_flat_name, KNOWN_MONEY))
+_TIMES = frozenset(map(_flat_name, KNOWN_TIME))
 
 
 def _period_folder(month: BillingMonth) -> str:
@@ -200,7 +200,7 @@ def _columns(manifest: ManifestJson, is_parquet: bool) -> tuple[Column, ...]:
             )
         header = f"{column['category']}/{column['name']}"
         kind = column.get("type")
-        columns.append(Column(_athena_name(header) if is_parquet else header, kind and str(kind)))
+        columns.append(Column(athena_name(header) if is_parquet else header, kind and str(kind)))
     return tuple(columns)
 
 

@@ -1,0 +1,48 @@
+"""A ZIP as the gzip that it nearly is: DuckDB reads the one and not the other."""
+
+from __future__ import annotations
+
+import struct
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+_CHUNK_BYTES = 1024 * 1024
+_LOCAL_HEADER_BYTES = 30
+_GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
+_ENCRYPTED = 1
+
+
+class ZipInvalid(Exception):
+    """The file is no ZIP of one deflated file; says why."""
+
+
+def gzip_of_zip(path: Path) -> Iterator[bytes]:
+    """The bytes of a gzip file with the content of the only file in the ZIP.
+
+    Both hold the same deflated stream, with CRC-32 and length: the stream is copied as it is into
+    the other frame, and nothing is inflated. Raises ZipInvalid.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            files = [file for file in archive.infolist() if not file.is_dir()]
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise ZipInvalid(f"the ZIP is damaged ({error})") from error
+    if len(files) != 1:
+        raise ZipInvalid(f"the ZIP holds {len(files)} files, where AWS puts one in each")
+    (file,) = files
+    if file.compress_type != zipfile.ZIP_DEFLATED or file.flag_bits & _ENCRYPTED:
+        raise ZipInvalid(f"{file.filename!r} in the ZIP is encrypted or not deflated")
+    with path.open("rb") as data:
+        data.seek(file.header_offset)
+        header = data.read(_LOCAL_HEADER_BYTES)
+        if len(header) < _LOCAL_HEADER_BYTES:
+            raise ZipInvalid("the ZIP is cut short")
+        name_bytes, extra_bytes = struct.unpack("<HH", header[-4:])
+        data.seek(name_bytes + extra_bytes, 1)
+        yield _GZIP_HEADER
+        left = file.compress_size
+        while chunk := data.read(min(left, _CHUNK_BYTES)):
+            left -= len(chunk)
+            yield chunk
+    yield struct.pack("<LL", file.CRC, file.file_size & 0xFFFFFFFF)
