@@ -9,7 +9,7 @@ import duckdb
 import pytest
 
 from finops_dagster_tests.cur import HEADERS, csv_bytes, deliver, items, line_item
-from finops_dagster_tests.project import Project
+from finops_dagster_tests.project import Outcome, Project
 from finops_dagster_tests.servers.s3 import S3Server
 
 COST = "lineitem_unblendedcost"
@@ -228,38 +228,79 @@ def test_09_a_new_column_and_a_removed_one_meet_in_one_table(project: Project) -
     assert outcome.metadata("manifest")["columns_added"] == ""
 
 
-def test_10_a_column_keeps_the_type_of_its_first_month(project: Project) -> None:
-    headers = (*HEADERS, "pricing/weight")
-    for month, vendor_type in {"2024-01": "String", "2024-02": "BigDecimal"}.items():
-        deliver(
-            project.put,
-            month,
-            [[line_item(month, pricing__weight="0.10")]],
-            headers=headers,
-            types={"pricing/weight": vendor_type},
-        )
-        load(project, month)
-    assert project.column("pricing_weight", "2024-02") == ["0.10"]
-
-
-def test_10_text_in_a_column_of_numbers_is_an_error_that_names_the_cell(project: Project) -> None:
-    headers = (*HEADERS, "pricing/weight")
-    for month, vendor_type, cell in [
-        ("2024-01", "BigDecimal", "1.5"),
-        ("2024-02", "String", "heavy"),
-    ]:
+def load_weights(project: Project, first: tuple[str, str], then: tuple[str, str]) -> Outcome:
+    """Load two months whose column pricing/weight has this type and this cell."""
+    for month, (vendor_type, cell) in {"2024-01": first, "2024-02": then}.items():
         deliver(
             project.put,
             month,
             [[line_item(month, pricing__weight=cell)]],
-            headers=headers,
+            headers=(*HEADERS, "pricing/weight"),
             types={"pricing/weight": vendor_type},
         )
     load(project, "2024-01")
-    error = project.materialize("2024-02").error
+    return project.materialize("2024-02")
+
+
+def test_10_a_column_of_text_takes_numbers_as_they_are_written(project: Project) -> None:
+    outcome = load_weights(project, ("String", "heavy"), ("BigDecimal", "0.10"))
+    assert project.column("pricing_weight", "2024-02") == ["0.10"]
+    assert outcome.metadata("billing_table")["warnings"] == (
+        "- pricing_weight stays VARCHAR, 2024-02 gives DECIMAL(38,18)"
+    )
+
+
+def test_10_numbers_that_are_called_text_stay_numbers(project: Project) -> None:
+    outcome = load_weights(project, ("BigDecimal", "1.5"), ("String", "0.10"))
+    assert project.column("pricing_weight", "2024-02") == [Decimal("0.1")]
+    assert "pricing_weight stays DECIMAL" in outcome.metadata("billing_table")["warnings"]
+
+
+def test_10_text_in_a_column_of_numbers_is_an_error_that_names_cell_and_both_months(
+    project: Project,
+) -> None:
+    error = load_weights(project, ("BigDecimal", "1.5"), ("String", "heavy")).error
     assert "line 2, column \"pricing/weight\": 'heavy' cannot be kept exactly" in error
+    assert error.endswith(
+        "column pricing_weight is DECIMAL(38,18) since 2024-01, and 2024-02 gives VARCHAR"
+    )
     assert project.totals("2024-02") == (0, None)
     assert project.totals("2024-01") == (1, 1)
+
+
+def test_10_times_become_text_where_a_month_has_text(project: Project) -> None:
+    outcome = load_weights(project, ("DateTime", "2024-01-03T04:00:00Z"), ("String", "soon"))
+    assert project.column("pricing_weight", "2024-01") == ["2024-01-03T04:00:00Z"]
+    assert project.column("pricing_weight", "2024-02") == ["soon"]
+    assert outcome.metadata("billing_table")["warnings"] == (
+        "- pricing_weight was TIMESTAMP, 2024-02 gives VARCHAR: it is text now"
+    )
+
+
+def test_10_times_that_would_become_text_stay_times_where_the_month_does_not_load(
+    project: Project,
+) -> None:
+    load_weights(project, ("DateTime", "2024-01-03T04:00:00Z"), ("DateTime", ""))
+    deliver(
+        project.put,
+        "2024-02",
+        [[line_item("2024-03", pricing__weight="soon")]],
+        headers=(*HEADERS, "pricing/weight"),
+        version="v2",
+    )
+    assert "belong to another billing month" in project.materialize("2024-02").error
+    ((kept,),) = project.query(
+        "SELECT data_type FROM duckdb_columns() WHERE column_name = 'pricing_weight'"
+    )
+    assert kept == "TIMESTAMP"
+
+
+def test_10_amounts_are_never_kept_as_text(project: Project) -> None:
+    error = load_weights(project, ("DateTime", "2024-01-03T04:00:00Z"), ("BigDecimal", "1")).error
+    assert error == (
+        "column pricing_weight of table aws_billing_data is TIMESTAMP since 2024-01, but 2024-02 "
+        "gives DECIMAL(38,18), and amounts are never kept as text; give the export another table"
+    )
 
 
 @pytest.mark.parametrize(

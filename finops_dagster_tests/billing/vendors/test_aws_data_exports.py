@@ -1,0 +1,172 @@
+"""Manifests of CUR 2.0 and FOCUS: every form that is documented or known, and none that is not."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from finops_dagster.billing.columns import SqlType
+from finops_dagster.billing.errors import ManifestInvalid
+from finops_dagster.billing.manifest import ListedFile, Manifest, Source
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.billing.vendors.aws_cur2 import AwsCur2
+from finops_dagster.billing.vendors.aws_focus import AwsFocus
+
+CUR2, FOCUS = AwsCur2(), AwsFocus()
+MONTH = BillingMonth(2025, 9)
+KEY = "a/acme/metadata/BILLING_PERIOD=2025-09/acme-Manifest.json"
+FILE = "acme/data/BILLING_PERIOD=2025-09/20250921T050312Z-2d3b/acme-00001.csv.gz"
+STAGED = f"a/{FILE}"
+
+
+def manifest(**changes: Any) -> dict[str, Any]:
+    return {
+        "executionId": "2d3b",
+        "exportArn": "arn:aws:bcm-data-exports:us-east-1:012345678901:export/acme-1f",
+        "columns": [
+            {"name": "line_item_unblended_cost", "type": "double"},
+            {"name": "resource_tags", "type": "map"},
+        ],
+        "billingPeriod": {"start": "2025-09-01T00:00:00.000Z", "end": "2025-10-01T00:00:00.000Z"},
+        "dataFiles": [f"s3://old-bucket/old/prefix/{FILE}"],
+        **changes,
+    }
+
+
+def parse(document: Any, key: str = KEY) -> Manifest:
+    source = Source(key, f"s3://bucket/{key}", "e7a9-2", datetime(2025, 9, 21, tzinfo=UTC), 100)
+    return CUR2.parse_manifest(json.dumps(document).encode(), source, MONTH)
+
+
+def test_a_manifest_is_read() -> None:
+    read = parse(manifest())
+    assert (read.format, read.month, read.id) == ("cur2", "2025-09", "2d3b")
+    assert read.account == "012345678901"
+    assert read.files == (ListedFile(STAGED),)
+    assert not read.is_overwritten
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [
+        f"s3://any-bucket/{FILE}",
+        FILE,
+        {"key": FILE},
+        {"s3Uri": f"s3://any-bucket/x/y/{FILE}", "size": 77},
+    ],
+)
+def test_files_are_listed_in_three_forms(listed: Any) -> None:
+    (file,) = parse(manifest(dataFiles=[listed])).files
+    assert file == ListedFile(STAGED, 77 if "size" in listed else None)
+
+
+def test_files_may_be_listed_as_cur_v1_does() -> None:
+    document = manifest(reportKeys=[FILE])
+    del document["dataFiles"]
+    assert parse(document).files == (ListedFile(STAGED),)
+
+
+def test_small_letters_stay_small() -> None:
+    small = FILE.replace("BILLING_PERIOD", "billing_period")
+    (file,) = parse(manifest(dataFiles=[small])).files
+    assert file.key == f"a/{small}"
+
+
+def test_an_export_at_the_buckets_root_is_resolved() -> None:
+    (file,) = parse(manifest(), KEY.removeprefix("a/")).files
+    assert file.key == FILE
+
+
+@pytest.mark.parametrize(
+    "period",
+    ["2025-09", {"start": "2025-09-01"}, {"start": "20250901T000000.000Z"}, None, {}],
+)
+def test_the_period_may_be_spelled_in_several_ways_or_be_missing(period: Any) -> None:
+    assert parse(manifest(billingPeriod=period)).month == "2025-09"
+
+
+def test_a_version_without_an_execution_is_named_by_assembly_or_by_the_stores_etag() -> None:
+    document = manifest(assemblyId="20250921T050312Z")
+    del document["executionId"]
+    assert parse(document).id == "20250921T050312Z"
+    del document["assemblyId"]
+    assert parse(document).id == "e7a9-2"
+
+
+def test_files_whose_keys_name_no_version_are_overwritten_by_the_next() -> None:
+    assert parse(manifest(dataFiles=["acme/data/BILLING_PERIOD=2025-09/x.csv.gz"])).is_overwritten
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"executionId": ""}, "has no executionId or assemblyId; is it the manifest of CUR 2.0?"),
+        ({"executionId": "a/b"}, "'a/b' is no usable name of a version"),
+        ({"dataFiles": {}}, "has no list of dataFiles or reportKeys"),
+        ({"dataFiles": [3]}, "lists 3, which is no key of a file"),
+        ({"dataFiles": [{"size": 3}]}, "lists {'size': 3}, which is no key of a file"),
+        ({"dataFiles": ["acme/data/date=2025-09-01/x"]}, "not below the month's folder"),
+        ({"dataFiles": [FILE.replace("2025-09", "2025-08")]}, "not below the month's folder"),
+        ({"dataFiles": [f"s3://b/{FILE}/../../x"]}, "leads elsewhere"),
+        ({"columns": [{"type": "string"}]}, "in columns has no name"),
+        ({"columns": None}, "has no list of columns"),
+        ({"billingPeriod": "2025-08"}, "billingPeriod is '2025-08', expected the first day of"),
+    ],
+)
+def test_a_wrong_manifest_is_one_line_that_names_it(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ManifestInvalid) as caught:
+        parse(manifest(**changes))
+    assert str(caught.value).startswith(f"s3://bucket/{KEY}")
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_manifest_is_looked_for_in_either_case_and_under_either_name() -> None:
+    home = CUR2.home("a", "acme")
+    assert CUR2.manifest_keys(home, "acme", MONTH) == (
+        "a/acme/metadata/BILLING_PERIOD=2025-09/acme-Manifest.json",
+        "a/acme/metadata/BILLING_PERIOD=2025-09/Manifest.json",
+        "a/acme/metadata/billing_period=2025-09/acme-Manifest.json",
+        "a/acme/metadata/billing_period=2025-09/Manifest.json",
+    )
+    assert CUR2.home("", "acme") == "acme/metadata"
+
+
+@pytest.mark.parametrize(
+    ("header", "declared", "expected"),
+    [
+        ("line_item_unblended_cost", "string", SqlType.MONEY),
+        ("reservation_net_upfront_value", None, SqlType.MONEY),
+        ("split_line_item_split_cost", "double", SqlType.MONEY),
+        ("line_item_unblended_rate", "string", SqlType.TEXT),
+        ("bill_billing_period_start_date", "timestamp", SqlType.TIME),
+        ("resource_tags", "string", SqlType.TEXT_MAP),
+        ("discount", "map", SqlType.MONEY_MAP),
+        ("product_operation", "double", SqlType.TEXT),
+        ("capacity_reservation_new", "map<string,double>", SqlType.MONEY_MAP),
+        ("capacity_reservation_new", "decimal(38,18)", SqlType.MONEY),
+        ("capacity_reservation_new", None, None),
+    ],
+)
+def test_types_come_from_what_is_known_then_from_the_manifest(
+    header: str, declared: str | None, expected: SqlType | None
+) -> None:
+    assert CUR2.sql_type(header, declared) is expected
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ("BilledCost", SqlType.MONEY),
+        ("ChargePeriodStart", SqlType.TIME),
+        ("Tags", SqlType.TEXT_MAP),
+        ("x_Discounts", SqlType.MONEY_MAP),
+        ("SubAccountId", None),
+    ],
+)
+def test_focus_columns_are_known_in_any_case(header: str, expected: SqlType | None) -> None:
+    assert FOCUS.sql_type(header, None) is expected
+    assert FOCUS.column(header) == header.lower()
