@@ -51,7 +51,7 @@ def family_map(category: str, *, doubles: bool = False) -> str:
     entries = ", ".join(
         f"{{'key': {literal(key)}, 'value': {quoted(f'{category}/{name}')}"
         f"{'::DOUBLE' if doubles else ''}}}"
-        for name, key in keys.items()
+        for name, key in sorted(keys.items(), key=lambda item: item[1])
     )
     return f"filled([{entries}])"
 
