@@ -7,12 +7,12 @@ digit. Every cell is text under its CUR v1 header; other formats are projections
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 
 from finops_dagster.billing.columns import quoted
 from finops_dagster.demo.catalog import TAG_ATTRIBUTES, WORKLOADS
@@ -24,7 +24,6 @@ from finops_dagster.demo.version import Version
 CHANGED_EVERY = 400  # a restated month has measured one usage row of so many anew
 CHANGED_PER_MILLE = 1050
 _PRIME = 2**31 - 1
-_SQL_TYPES = {int: "BIGINT", bool: "BOOLEAN", str: "VARCHAR", datetime: "TIMESTAMP"}
 
 Columns = dict[str, list[Any]]  # a table to load: one list of values for each column name
 
@@ -87,13 +86,10 @@ def _last_position(slots: Sequence[Slot], rows: int) -> int:
 
 
 def _load(connection: duckdb.DuckDBPyConnection, table: str, columns: Columns) -> None:
-    """Create a table from lists of equal length, typed by their first value that is not None."""
-    chosen = ", ".join(
-        f"unnest(?::{_SQL_TYPES[type(next(v for v in values if v is not None))]}[])"
-        f" AS {quoted(name)}"
-        for name, values in columns.items()
-    )
-    connection.execute(f"CREATE TABLE {table} AS SELECT {chosen}", list(columns.values()))
+    """Create a table from lists of equal length; what cursors see must be a table, not a view."""
+    connection.register("loaded", pa.table(columns))
+    connection.execute(f"CREATE TABLE {table} AS FROM loaded")
+    connection.unregister("loaded")
 
 
 def _slot_columns(slots: Sequence[Slot]) -> Columns:

@@ -10,6 +10,7 @@ from itertools import count
 from pathlib import Path
 from uuid import UUID
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -195,10 +196,59 @@ def test_the_manifest_of_a_data_export(delivered: Delivered, layout: Layout) -> 
     assert [column["name"] for column in manifest["columns"]] == list(rows_of(first)[0])
 
 
+def test_parquet_has_the_types_that_aws_gives(delivered: Delivered) -> None:
+    text, double, time = pa.string(), pa.float64(), pa.timestamp("ms")
+    text_map, double_map = pa.map_(text, text), pa.map_(text, double)
+    expected = {
+        Layout(files="parquet", overwrite=True): {
+            "line_item_unblended_cost": double,
+            "line_item_usage_amount": double,
+            "reservation_effective_cost": double,
+            "line_item_unblended_rate": text,
+            "line_item_usage_start_date": time,
+            "bill_billing_period_start_date": time,
+            "bill_payer_account_id": text,
+            "product_sku": text,
+            "resource_tags_user_team": text,
+            "year": text,
+            "month": text,
+        },
+        Layout("cur2", "parquet"): {
+            "line_item_unblended_cost": double,
+            "line_item_net_unblended_cost": double,
+            "savings_plan_savings_plan_rate": double,
+            "line_item_unblended_rate": text,
+            "line_item_usage_start_date": time,
+            "reservation_start_time": text,
+            "product_instancesku": text,
+            "product": text_map,
+            "resource_tags": text_map,
+            "cost_category": text_map,
+            "discount": double_map,
+        },
+        Layout("focus-1.2", "parquet", overwrite=True): {
+            "BilledCost": double,
+            "ListUnitPrice": double,
+            "ChargePeriodStart": time,
+            "InvoiceId": text,
+            "ServiceSubcategory": text,
+            "Tags": text_map,
+            "x_CostCategories": text_map,
+            "x_Discounts": double_map,
+        },
+    }
+    for layout, types in expected.items():
+        folder, top = delivered(layout)
+        schema = pq.read_schema(folder / keys_of(top)[0])
+        for column, type_ in types.items():
+            field = schema.field(column)
+            assert field.type.equals(type_), f"{column} is {field.type}"
+
+
 def test_every_execution_has_its_own_id(tmp_path: Path) -> None:
     ids = set()
     for assembly_id, seed in [("a", 7), ("b", 7), ("a", 8)]:
-        version = Version(SEPTEMBER, assembly_id, 2)
+        version = Version(SEPTEMBER, assembly_id, 2, parts=1)
         top = write_version(tmp_path, "", "bill", version, layout=Layout("cur2"), seed=seed)
         ids.add(json.loads(top.read_text())["executionId"])
     assert len(ids) == 3
@@ -207,9 +257,10 @@ def test_every_execution_has_its_own_id(tmp_path: Path) -> None:
 def test_data_files_come_in_the_forms_that_are_seen(tmp_path: Path) -> None:
     forms = {}
     for form in ("uri", "key", "object"):
-        top = write(tmp_path, Layout("cur2", "parquet", overwrite=True, data_files=form))
+        layout = Layout("focus-1.0", overwrite=True, data_files=form)
+        top = write(tmp_path, layout, Version(SEPTEMBER, "a", 2, parts=1))
         forms[form] = json.loads(top.read_text())["dataFiles"][0]
-    key = "a/b/bill/data/BILLING_PERIOD=2025-09/bill-00001.snappy.parquet"
+    key = "a/b/bill/data/BILLING_PERIOD=2025-09/bill-00001.csv.gz"
     uri = f"s3://example-company-billing/{key}"
     size = (tmp_path / key).stat().st_size
     assert forms == {"uri": uri, "key": {"key": key}, "object": {"s3Uri": uri, "size": size}}

@@ -9,8 +9,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from finops_dagster.demo.cur2 import CUR2_COLUMNS
@@ -29,10 +27,9 @@ from finops_dagster_tests.demo.delivered import (
 Row = dict[str, Any]
 Rows = Callable[[Layout], list[Row]]
 
-VERSION = Version(date(2025, 9, 1), "20251003T050312Z", rows=2500, restated=True)
+VERSION = Version(date(2025, 9, 1), "20251003T050312Z", rows=1100, restated=True)
 PARQUET = Layout(files="parquet", overwrite=True)
 DATA_EXPORTS = ("cur2", "focus-1.0", "focus-1.2")
-STRING, DOUBLE, TIME = pa.string(), pa.float64(), pa.timestamp("ms")
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +50,7 @@ def test_every_row_costs_the_same_in_every_layout(rows: Rows, layout: Layout) ->
     expected = costs(rows(Layout()), Layout())
     assert len(expected) == VERSION.rows
     assert costs(rows(layout), layout) == expected
-    assert sum(costs(rows(layout), layout)) == sum(expected) > 1000
+    assert sum(costs(rows(layout), layout)) == sum(expected) > 500
 
 
 @pytest.mark.parametrize("layout", LAYOUTS[1:4], ids=layout_id)
@@ -107,57 +104,6 @@ def test_costs_in_csv_are_the_text_of_cur_v1(rows: Rows) -> None:
     for name in DATA_EXPORTS:
         layout = Layout(name)
         assert [row[cost_column(layout)] for row in rows(layout)] == expected
-
-
-def test_parquet_has_the_types_that_aws_gives(tmp_path: Path) -> None:
-    text_map = pa.map_(STRING, STRING)
-    double_map = pa.map_(STRING, DOUBLE)
-    expected = {
-        PARQUET: {
-            "line_item_unblended_cost": DOUBLE,
-            "line_item_usage_amount": DOUBLE,
-            "reservation_effective_cost": DOUBLE,
-            "line_item_unblended_rate": STRING,
-            "line_item_usage_start_date": TIME,
-            "bill_billing_period_start_date": TIME,
-            "bill_payer_account_id": STRING,
-            "reservation_start_time": STRING,
-            "product_vcpu": STRING,
-            "resource_tags_user_team": STRING,
-            "year": STRING,
-            "month": STRING,
-        },
-        Layout("cur2", "parquet"): {
-            "line_item_unblended_cost": DOUBLE,
-            "line_item_net_unblended_cost": DOUBLE,
-            "savings_plan_savings_plan_rate": DOUBLE,
-            "line_item_unblended_rate": STRING,
-            "line_item_usage_start_date": TIME,
-            "reservation_start_time": STRING,
-            "product_instancesku": STRING,
-            "product": text_map,
-            "resource_tags": text_map,
-            "cost_category": text_map,
-            "discount": double_map,
-        },
-        Layout("focus-1.2", "parquet"): {
-            "BilledCost": DOUBLE,
-            "ListUnitPrice": DOUBLE,
-            "ChargePeriodStart": TIME,
-            "InvoiceId": STRING,
-            "ServiceSubcategory": STRING,
-            "Tags": text_map,
-            "x_CostCategories": text_map,
-            "x_Discounts": double_map,
-        },
-    }
-    version = Version(VERSION.month, "a", 10)
-    for layout, types in expected.items():
-        top = write_version(tmp_path, "", "bill", version, layout=layout)
-        schema = pq.read_schema(tmp_path / keys_of(top)[0])
-        for column, type_ in types.items():
-            field = schema.field(column)
-            assert field.type.equals(type_), f"{column} is {field.type}"
 
 
 @pytest.mark.parametrize(
