@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 PAYER_ACCOUNT = "210987654321"
+BUCKET = "example-company-billing"
 AWS_ENTITY = "Amazon Web Services, Inc."
 SELLER_ENTITY = 'Lakehouse Analytics, Inc. d/b/a "Lakehouse"'
 
@@ -136,6 +137,15 @@ WORKLOADS = (
     Workload("739205516642", "identity", "security", "shared", "CC-2200", "Engineering"),
     Workload(PAYER_ACCOUNT, "landing-zone", None, None, None, "Unallocated"),
 )
+
+ACCOUNT_NAMES = {
+    PAYER_ACCOUNT: "management",
+    "310245178860": "shop-production",
+    "004417290135": "data-platform",
+    "518830047726": "shop-staging",
+    "627741900318": "engineering-dev",
+    "739205516642": "engineering-shared",
+}
 
 # Where a workload's tags stand in a bill. `user:Name` is a resource's own and not among them.
 TAG_ATTRIBUTES = {

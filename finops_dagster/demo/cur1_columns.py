@@ -115,6 +115,8 @@ EXTRA_HEADERS = (
     *_family("costCategory", "OUs cost_env"),
 )
 
+HEADERS = CORE_HEADERS + EXTRA_HEADERS
+
 _TYPES = {
     "BigDecimal": {
         *_family("lineItem", "UsageAmount UnblendedCost BlendedCost"),
@@ -169,10 +171,9 @@ def choose_headers(columns: int) -> list[str]:
 
     Inside the product, tag and cost category families AWS sorts by name, capitals first.
     """
-    most = len(CORE_HEADERS) + len(EXTRA_HEADERS)
-    if not len(CORE_HEADERS) <= columns <= most:
-        raise ValueError(f"columns must be {len(CORE_HEADERS)} to {most}, not {columns}")
-    chosen = CORE_HEADERS + EXTRA_HEADERS[: columns - len(CORE_HEADERS)]
+    if not len(CORE_HEADERS) <= columns <= len(HEADERS):
+        raise ValueError(f"columns must be {len(CORE_HEADERS)} to {len(HEADERS)}, not {columns}")
+    chosen = HEADERS[:columns]
     return [header for family in FAMILIES for header in _ordered(family, chosen)]
 
 

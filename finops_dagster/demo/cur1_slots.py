@@ -6,6 +6,7 @@ A slot is a row before it is dated and measured: row `i` of a bill is slot `i % 
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from functools import cache
 
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.demo.catalog import AWS_ENTITY, PAYER_ACCOUNT
@@ -78,17 +79,18 @@ def number_text(number: int, exponent: bool = False) -> str:
     return f"{number // TICKS}.{number % TICKS:010d}"
 
 
-def month_slots(month: date, seed: int, *, final: bool) -> list[Slot]:
+@cache
+def month_slots(month: date, seed: int, *, final: bool) -> tuple[Slot, ...]:
     """Return the 1,000 slots of a month, then those of what AWS adds after the month's end.
 
     A `final` month has invoice ids, which AWS leaves blank until it has closed the month.
     """
     rows = planned_rows()
     used = commitments_used(rows)
-    return [
+    return tuple(
         _slot(row, position, month, seed, final, used)
         for position, row in enumerate(rows + late_rows())
-    ]
+    )
 
 
 def _slot(

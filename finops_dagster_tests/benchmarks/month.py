@@ -27,7 +27,7 @@ from rich.table import Table
 
 from finops_dagster.billing.columns import SqlType, column_names, literal, quoted
 from finops_dagster.billing.vendors.aws_cur1 import AwsCur1
-from finops_dagster.demo.cur1_export import Version, write_version
+from finops_dagster.demo.export import Version, write_version
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = """

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from finops_dagster.demo.bill import CHANGED_PER_MILLE
 from finops_dagster.demo.cur1_columns import CORE_HEADERS, EXTRA_HEADERS
-from finops_dagster.demo.cur1_export import CHANGED_PER_MILLE, Version, write_version
 from finops_dagster.demo.cur1_slots import SLOTS
+from finops_dagster.demo.export import Version, write_version
 from finops_dagster.demo.row_mix import planned_rows
 
 Row = dict[str, str]

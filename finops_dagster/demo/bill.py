@@ -1,145 +1,62 @@
-"""Write example AWS CUR v1 exports: the same files, keys and cells for the same seed everywhere.
+"""The line items of an example bill: the same rows and cells for the same seed everywhere.
 
-The rows are made by DuckDB from whole numbers only, so neither the machine nor its number of
-cores changes a digit. Layout and cells follow AWS's "create new version" mode for csv and gzip:
-https://docs.aws.amazon.com/cur/latest/userguide/understanding-report-versions.html
+DuckDB makes them from whole numbers only, so neither the machine nor its number of cores changes a
+digit. Every cell is text under its CUR v1 header; other formats are projections of these columns.
 """
 
-import json
-import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from datetime import date, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 
 from finops_dagster.billing.columns import quoted
-from finops_dagster.billing.months import BillingMonth
-from finops_dagster.demo.catalog import PAYER_ACCOUNT, TAG_ATTRIBUTES, WORKLOADS
-from finops_dagster.demo.cur1_columns import choose_headers, manifest_type
+from finops_dagster.demo.catalog import TAG_ATTRIBUTES, WORKLOADS
+from finops_dagster.demo.cur1_columns import HEADERS
 from finops_dagster.demo.cur1_slots import SLOTS, Slot, month_slots
 from finops_dagster.demo.row_mix import TICKS
+from finops_dagster.demo.version import Version
 
-BUCKET = "example-company-billing"
-LATE_EVERY = 500  # a restated month ends in one late refund or credit for so many rows
 CHANGED_EVERY = 400  # a restated month has measured one usage row of so many anew
 CHANGED_PER_MILLE = 1050
 _PRIME = 2**31 - 1
-_SQL_TYPES = {int: "BIGINT", bool: "BOOLEAN", str: "VARCHAR", datetime: "TIMESTAMP"}
 
 Columns = dict[str, list[Any]]  # a table to load: one list of values for each column name
 
 
 @dataclass(frozen=True)
-class Version:
-    """One refresh of one billing month.
+class Bill:
+    """The line items of one version, as a query over tables that lie in memory."""
 
-    `month` is its first day, `assembly_id` the refresh's name such as "20240203T050312Z", `rows`
-    the exact number of data rows over all `parts` (headers not counted). Rows fewer than parts
-    are legal, and no rows at all: AWS then writes headers alone.
+    connection: duckdb.DuckDBPyConnection
+    query: str
+    parameters: dict[str, object]
 
-    `restated` is the month as AWS rewrites it after its end. Its last `late_rows` rows are
-    refunds and credits that came late, every row has its invoice id, and about one usage row in
-    400 has 5 % more usage (unless a machine cannot run longer than its hour). Its other rows are
-    the first rows of the version before: restate 10,000 rows as 10,015, and 21 are late and 6 of
-    the former rows are gone. As at AWS, line item ids are new in every version.
-    """
+    def copy(self, expressions: Sequence[str], rows: range, path: Path, file_format: str) -> None:
+        """Write some rows, in order, to a file; `file_format` is what DuckDB's COPY takes.
 
-    month: date
-    assembly_id: str
-    rows: int
-    parts: int = 2
-    restated: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse what no bill can be."""
-        if self.month.day != 1:
-            raise ValueError(f"month must be the first day of a month, not {self.month}")
-        if self.rows < 0 or self.parts < 1:
-            raise ValueError(f"need rows >= 0 and parts >= 1, not {self.rows} and {self.parts}")
-
-    @property
-    def late_rows(self) -> int:
-        """Return how many rows at the end AWS added after the month's end."""
-        return -(-self.rows // LATE_EVERY) if self.restated else 0
-
-    @property
-    def period(self) -> str:
-        """Return the folder of the month: first day and first day of the next month."""
-        return f"{self.month:%Y%m%d}-{BillingMonth.of(self.month).next.first_day:%Y%m%d}"
+        Expressions are SQL over the CUR v1 headers. Files may be written side by side.
+        """
+        with self.connection.cursor() as cursor:
+            cursor.execute(
+                f"COPY (SELECT {', '.join(expressions)} FROM ({self.query})) "
+                f"TO $path ({file_format})",
+                {**self.parameters, "path": str(path), "first": rows.start, "end": rows.stop},
+            )
 
 
-def write_version(
-    folder: Path,
-    prefix: str,
-    report_name: str,
-    version: Version,
-    *,
-    columns: int = 125,
-    seed: int = 7,
-) -> Path:
-    """Write one version of a month's export under `folder`, which stands for the bucket's root.
-
-    `columns` is 67 to 205. `prefix` may be empty; slashes at its ends are dropped. Returns the
-    path of the top-level manifest, which is written last and replaced in one step, as a reader
-    takes a changed manifest to mean that all its files are there.
-    """
-    home = "/".join([*filter(None, [prefix.strip("/")]), report_name, version.period])
-    keys = [
-        f"{home}/{version.assembly_id}/{report_name}-{number:05d}.csv.gz"
-        for number in range(1, version.parts + 1)
-    ]
-    headers = choose_headers(columns)
-    (folder / home / version.assembly_id).mkdir(parents=True, exist_ok=True)
-    _write_parts([folder / key for key in keys], headers, version, seed)
-    manifest = json.dumps(_manifest(report_name, version, headers, keys), indent=2)
-    name = f"{report_name}-Manifest.json"
-    (folder / home / version.assembly_id / name).write_text(manifest, encoding="utf-8")
-    unfinished = folder / home / f".{name}.unfinished"
-    unfinished.write_text(manifest, encoding="utf-8")
-    return unfinished.replace(folder / home / name)
-
-
-def _manifest(
-    report_name: str, version: Version, headers: Sequence[str], keys: Sequence[str]
-) -> dict[str, object]:
-    """Return the manifest's fields; AWS writes the period without dashes and with milliseconds."""
-    start, end = version.period.split("-")
-    return {
-        "assemblyId": version.assembly_id,
-        "account": PAYER_ACCOUNT,
-        "columns": [
-            {"category": category, "name": name, "type": manifest_type(header)}
-            for header in headers
-            for category, name in [header.split("/", 1)]
-        ],
-        "charset": "UTF-8",
-        "compression": "GZIP",
-        "contentType": "text/csv",
-        "reportId": sha256(report_name.encode()).hexdigest(),
-        "reportName": report_name,
-        "billingPeriod": {"start": f"{start}T000000.000Z", "end": f"{end}T000000.000Z"},
-        "bucket": BUCKET,
-        "reportKeys": list(keys),
-        "additionalArtifactKeys": [],
-    }
-
-
-def _write_parts(
-    paths: Sequence[Path], headers: Sequence[str], version: Version, seed: int
-) -> None:
-    """Write every part; parts hold row numbers in order, in shares as equal as can be."""
+@contextmanager
+def open_bill(version: Version, seed: int) -> Iterator[Bill]:
+    """Plan the line items of a version; they are made anew for every file that they go to."""
     slots = month_slots(version.month, seed, final=version.restated)
-    columns = _slot_columns(slots, headers)
+    columns = _slot_columns(slots)
+    cells = ", ".join(_cell(header, columns) for header in HEADERS)
     before_late = version.rows - version.late_rows
-    query = (
-        f"{_ROWS} SELECT {', '.join(_cell(header, columns) for header in headers)} FROM measured"
-    )
-    parameters = {
+    parameters: dict[str, object] = {
         "before_late": before_late,
         "last": _last_position(slots, before_late),
         "late_slots": len(slots) - SLOTS,
@@ -147,26 +64,17 @@ def _write_parts(
         "changed": CHANGED_PER_MILLE if version.restated else 1000,
         "assembly": f"{seed}/{version.assembly_id}",
     }
-    edges = [version.rows * part // len(paths) for part in range(len(paths) + 1)]
-
-    # A part has one thread and joins whose sides are not swapped: that keeps its rows in number
-    # order without a sort. Parts run side by side instead.
+    # A file has one thread and joins whose sides are not swapped: that keeps its rows in number
+    # order without a sort. Without statistics no Parquet column becomes REQUIRED because a month
+    # happens to fill it, so all files of a format have one schema.
     with duckdb.connect(config={"threads": 1}) as connection:
-        connection.execute("SET disabled_optimizers = 'join_order,build_side_probe_side'")
+        connection.execute(
+            "SET disabled_optimizers = 'join_order,build_side_probe_side,statistics_propagation'"
+        )
         connection.execute(_MACROS)
         _load(connection, "slot", columns)
         _load(connection, "workload", _workload_columns())
-
-        def write(part: int) -> None:
-            own = {"path": str(paths[part]), "first": edges[part], "end": edges[part + 1]}
-            with connection.cursor() as cursor:
-                cursor.execute(
-                    f"COPY ({query}) TO $path (FORMAT csv, HEADER, COMPRESSION gzip)",
-                    parameters | own,
-                )
-
-        with ThreadPoolExecutor(max_workers=min(len(paths), os.cpu_count() or 1)) as pool:
-            list(pool.map(write, range(len(paths))))
+        yield Bill(connection, f"{_ROWS} SELECT {cells} FROM measured", parameters)
 
 
 def _last_position(slots: Sequence[Slot], rows: int) -> int:
@@ -178,16 +86,13 @@ def _last_position(slots: Sequence[Slot], rows: int) -> int:
 
 
 def _load(connection: duckdb.DuckDBPyConnection, table: str, columns: Columns) -> None:
-    """Create a table from lists of equal length, typed by their first value that is not None."""
-    chosen = ", ".join(
-        f"unnest(?::{_SQL_TYPES[type(next(v for v in values if v is not None))]}[])"
-        f" AS {quoted(name)}"
-        for name, values in columns.items()
-    )
-    connection.execute(f"CREATE TABLE {table} AS SELECT {chosen}", list(columns.values()))
+    """Create a table from lists of equal length; what cursors see must be a table, not a view."""
+    connection.register("loaded", pa.table(columns))
+    connection.execute(f"CREATE TABLE {table} AS FROM loaded")
+    connection.unregister("loaded")
 
 
-def _slot_columns(slots: Sequence[Slot], headers: Sequence[str]) -> Columns:
+def _slot_columns(slots: Sequence[Slot]) -> Columns:
     """Return the columns of the slot table: a slot's own fields and its cells under the headers.
 
     A header that no slot fills has no column.
@@ -199,7 +104,7 @@ def _slot_columns(slots: Sequence[Slot], headers: Sequence[str]) -> Columns:
         | {name: [getattr(slot, name) for slot in slots] for name in own}
         | {
             header: [slot.cells.get(header) for slot in slots]
-            for header in headers
+            for header in HEADERS
             if header in filled
         }
     )
@@ -219,19 +124,19 @@ def _workload_columns() -> Columns:
 
 
 def _cell(header: str, slot_columns: Columns) -> str:
-    """Return the SQL of one column of the export; a column that nothing fills is all empty."""
+    """Return the SQL of one column of the bill; a column that nothing fills is all empty."""
     if header in _MEASURED_CELLS:
         value = _MEASURED_CELLS[header]
     elif header in TAG_ATTRIBUTES:
         value = f"CASE WHEN has_tags THEN {quoted(header)} END"
     else:
-        value = quoted(header) if header in slot_columns else "NULL"
+        value = quoted(header) if header in slot_columns else "NULL::VARCHAR"
     return f"{value} AS {quoted(header)}"
 
 
 # scatter() is the fifth power modulo a prime p: a permutation of 0..p-1, because 5 and p-1 have no
 # common factor. draw() takes independent looking numbers from one scattered one. written() is
-# number_text() in SQL.
+# number_text() in SQL. filled() is the map of the entries that have a value.
 _MACROS = f"""
 CREATE MACRO fourth_power(x) AS ((x * x) % {_PRIME}) * ((x * x) % {_PRIME}) % {_PRIME};
 CREATE MACRO scatter(x) AS fourth_power(x % {_PRIME}) * (x % {_PRIME}) % {_PRIME};
@@ -246,6 +151,8 @@ CREATE MACRO written(number, exponent) AS CASE
 END;
 CREATE MACRO share(cost, percent) AS (cost * percent // 100)::BIGINT;
 CREATE MACRO moment(t) AS strftime(t, '%Y-%m-%dT%H:%M:%SZ');
+CREATE MACRO filled(entries) AS
+    map_from_entries(list_filter(entries, lambda entry: entry.value IS NOT NULL));
 """
 
 # A run is the rows in which a slot keeps its resource; they lie in different hours or days.

@@ -1,0 +1,86 @@
+"""Read a delivered version by its manifest, with the standard library and Arrow alone."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import zipfile
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from finops_dagster.demo.export import Layout
+
+LAYOUTS = (
+    Layout(),
+    Layout(files="zip"),
+    Layout(files="csv"),
+    Layout(overwrite=True),
+    Layout(files="parquet", overwrite=True),
+    Layout("cur2"),
+    Layout("cur2", "parquet"),
+    Layout("cur2", overwrite=True),
+    Layout("focus-1.0"),
+    Layout("focus-1.0", "parquet"),
+    Layout("focus-1.2"),
+    Layout("focus-1.2", "parquet", overwrite=True),
+)
+
+
+def layout_id(layout: Layout) -> str:
+    """A name for a parametrized test."""
+    return f"{layout.format}-{layout.files}{'-overwrite' if layout.overwrite else ''}"
+
+
+def cost_column(layout: Layout) -> str:
+    """The column that a bill's total is the sum of."""
+    if layout.format == "cur1" and layout.files != "parquet":
+        return "lineItem/UnblendedCost"
+    return "BilledCost" if layout.format.startswith("focus") else "line_item_unblended_cost"
+
+
+def keys_of(manifest: Path) -> list[str]:
+    """The keys of the files that a manifest lists, in whatever form."""
+    document = json.loads(manifest.read_text("utf-8"))
+    listed = document.get("reportKeys") or document["dataFiles"]
+    keys = []
+    for file in listed:
+        text = file if isinstance(file, str) else file.get("key") or file["s3Uri"]
+        keys.append(text.removeprefix("s3://example-company-billing/"))
+    return keys
+
+
+def csv_text(path: Path) -> str:
+    """The text of a CSV file that may be packed."""
+    if path.suffix == ".gz":
+        return gzip.decompress(path.read_bytes()).decode()
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path) as archive:
+            (member,) = archive.namelist()
+            return archive.read(member).decode()
+    return path.read_text("utf-8")
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file: text from CSV, values from Parquet, whose maps become dictionaries."""
+    if path.suffix != ".parquet":
+        return list(csv.DictReader(io.StringIO(csv_text(path), newline="")))
+    table = pq.read_table(path, partitioning=None)
+    return [
+        {name: dict(value) if isinstance(value, list) else value for name, value in row.items()}
+        for row in table.to_pylist()
+    ]
+
+
+def all_rows(folder: Path, manifest: Path) -> list[dict[str, Any]]:
+    """The rows of all files that a manifest lists."""
+    return [row for key in keys_of(manifest) for row in rows_of(folder / key)]
+
+
+def costs(rows: list[dict[str, Any]], layout: Layout) -> list[Decimal]:
+    """The costs to the last digit; a double is read as its shortest text."""
+    return [Decimal(str(row[cost_column(layout)])) for row in rows]
