@@ -270,7 +270,7 @@ def test_a_data_export_that_overwrites_empties_files_that_it_needs_no_more(tmp_p
     fewer = Version(SEPTEMBER, "20250922T050312Z", rows=20, parts=1)
     for files in ("gzip", "parquet"):
         layout = Layout("cur2", files, overwrite=True)
-        before = keys_of(write(tmp_path, layout, Version(SEPTEMBER, "a", 30, parts=3)))
+        before = keys_of(write(tmp_path, layout, Version(SEPTEMBER, "a", 30)))
         top = write(tmp_path, layout, fewer)
         assert keys_of(top) == before[:1]
         assert len(all_rows(tmp_path, top)) == 20
@@ -285,7 +285,7 @@ def test_a_data_export_that_overwrites_empties_files_that_it_needs_no_more(tmp_p
 
 def test_cur_v1_that_overwrites_leaves_files_that_it_needs_no_more(tmp_path: Path) -> None:
     for layout in (Layout(overwrite=True), Layout(files="parquet", overwrite=True)):
-        before = keys_of(write(tmp_path, layout, Version(SEPTEMBER, "a", 30, parts=3)))
+        before = keys_of(write(tmp_path, layout, Version(SEPTEMBER, "a", 30)))
         old = [(tmp_path / key).read_bytes() for key in before]
         after = keys_of(write(tmp_path, layout, Version(SEPTEMBER, "b", 20, parts=1)))
         assert after == before[:1]
@@ -317,13 +317,13 @@ def test_impossible_layouts_are_refused() -> None:
         {"files": "rar"},
     ):
         with pytest.raises(ValueError, match="there is no"):
-            Layout(**impossible)  # type: ignore[arg-type]
+            Layout(**impossible)
     with pytest.raises(ValueError, match="always overwrites"):
         Layout(files="parquet")
     with pytest.raises(ValueError, match="data_files"):
-        Layout("cur2", data_files="arn")  # type: ignore[arg-type]
+        Layout("cur2", data_files="arn")
     with pytest.raises(ValueError, match="partition"):
-        Layout("cur2", partition="date")  # type: ignore[arg-type]
+        Layout("cur2", partition="date")
 
 
 def test_athenas_names() -> None:

@@ -211,7 +211,7 @@ def test_the_number_of_files_changes_no_row(tmp_path: Path, rows: Rows) -> None:
 
 def test_the_same_seed_makes_the_same_rows_and_another_seed_does_not(tmp_path: Path) -> None:
     layout = Layout("cur2", "parquet")
-    version = Version(VERSION.month, "a", 200)
+    version = Version(VERSION.month, "a", 200, parts=1)
     written = []
     for name, seed in [("a", 7), ("b", 7), ("c", 8)]:
         top = write_version(tmp_path / name, "", "bill", version, layout=layout, seed=seed)
