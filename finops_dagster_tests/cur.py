@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -57,6 +58,14 @@ def csv_bytes(rows: Sequence[dict[str, str]], headers: Sequence[str] = HEADERS) 
     return text.getvalue().encode()
 
 
+def zipped(body: bytes) -> bytes:
+    """A ZIP file with the body as its only member."""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("report.csv", body)
+    return archive.getvalue()
+
+
 def folder_put(folder: Path) -> Put:
     """Puts objects below a folder."""
 
@@ -83,10 +92,11 @@ def deliver(
     bucket: str = "acme-billing",
     manifest_prefix: str | None = None,
     changes: dict[str, object] | None = None,
+    suffix: str = "gz",
 ) -> list[str]:
     """Deliver one version of a month and return the keys of its files.
 
-    A part is rows, or the very bytes of the gzip file. `columns` are the manifest's where they
+    A part is rows, or the very bytes of the file. `columns` are the manifest's where they
     differ from the files'; `manifest_prefix` is the prefix that the manifest's keys keep when a
     bucket was replicated to another; `changes` replaces fields of the manifest.
     """
@@ -97,7 +107,7 @@ def deliver(
     keys = []
     for number, part in enumerate(parts, 1):
         body = part if isinstance(part, bytes) else gzip.compress(csv_bytes(part, headers))
-        keys.append(f"{folder}/{version}/{report}-{number:05}.csv.gz")
+        keys.append(f"{folder}/{version}/{report}-{number:05}.csv.{suffix}")
         put(keys[-1], body)
     kept = lead if manifest_prefix is None else manifest_prefix
     all_types = {**_TYPES, **(types or {})}

@@ -1,10 +1,11 @@
-"""One bill in every layout in which AWS delivers it, through the whole chain: it is the same bill."""
+"""One bill in every layout in which AWS delivers it, through the whole chain: the same bill."""
 
 from __future__ import annotations
 
 import csv
 import gzip
 import json
+import os
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -118,3 +119,259 @@ def test_the_format_is_found_in_a_bucket_too(
     project.export |= {"format": None, "source": f"{project.export['source']}/{prefix}"}
     assert load(project).metadata("manifest")["format"] == format_of(layout)
     assert totals(project, layout) == january
+
+
+SAME = {
+    "cur1": (Layout(), Layout(files="parquet", overwrite=True)),
+    "cur2": (Layout("cur2"), Layout("cur2", "parquet")),
+    "focus-1.0": (Layout("focus-1.0"), Layout("focus-1.0", "parquet")),
+    "focus-1.2": (Layout("focus-1.2"), Layout("focus-1.2", "parquet")),
+}
+
+
+@pytest.mark.parametrize("column_names", ["flat", "athena"])
+@pytest.mark.parametrize("same", SAME)
+def test_a_month_is_the_same_in_csv_and_in_parquet_cell_by_cell(
+    project: Project, same: str, column_names: str
+) -> None:
+    for name, layout in zip(("csv", "parquet"), SAME[same], strict=True):
+        write_version(project.source, "", name, JANUARY, layout=layout)
+        project.more_exports.append(
+            {
+                **project.export,
+                "name": name,
+                "table": name,
+                "export_name": name,
+                "format": format_of(layout),
+                "column_names": column_names,
+            }
+        )
+        assert load(project, export=name).success
+    as_csv, as_parquet = (
+        dict(
+            project.query(
+                "SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = ?", table
+            )
+        )
+        for table in ("csv", "parquet")
+    )
+    # Parquet alone does not tell that `created_by` was `createdBy`.
+    of_parquet = {"year", "month", "resourcetags_aws_created_by"} if same == "cur1" else set()
+    common = as_csv.items() & as_parquet.items()
+    assert as_parquet.keys() - dict(common).keys() <= of_parquet
+    assert as_csv.keys() - dict(common).keys() <= {"resourcetags_aws_createdby"}
+    cells = ", ".join(f'"{name}"' for name, _ in common if name != "manifest_id")
+    for one, other in (("csv", "parquet"), ("parquet", "csv")):
+        differing = f"FROM {one} SELECT {cells} EXCEPT ALL FROM {other} SELECT {cells}"
+        assert project.query(f"SELECT count(*) FROM ({differing})") == [(0,)]
+
+
+@pytest.mark.parametrize("turned", [False, True], ids=["csv-then-parquet", "parquet-then-csv"])
+@pytest.mark.parametrize("same", ["cur1", "cur2", "focus-1.2"])
+def test_a_table_takes_one_month_in_csv_and_the_next_in_parquet(
+    project: Project, same: str, turned: bool
+) -> None:
+    project.export["format"] = None
+    layouts = SAME[same][::-1] if turned else SAME[same]
+    columns: list[set[str]] = []
+    for version, layout in zip((JANUARY, FEBRUARY), layouts, strict=True):
+        deliver(project, version, layout)
+        outcome = load(project, f"{version.month:%Y-%m}")
+        assert "warnings" not in outcome.metadata("billing_table")
+        rows = project.query("SELECT column_name FROM (DESCRIBE aws_billing_data)")
+        columns.append({name for (name,) in rows})
+    assert columns[0] ^ columns[1] <= {"year", "month"}
+    assert totals(project, layouts[0], "2024-01")[0] == JANUARY.rows
+    assert totals(project, layouts[1], "2024-02")[0] == FEBRUARY.rows
+
+
+@pytest.mark.parametrize("layout", SAME["cur2"], ids=["csv", "parquet"])
+def test_tags_are_asked_for_by_key_whichever_way_the_month_came(
+    project: Project, layout: Layout
+) -> None:
+    project.export["format"] = "cur2"
+    deliver(project, JANUARY, layout)
+    load(project)
+    question = "SELECT count(DISTINCT resource_tags['user_team']), sum(discount['edp_discount'])"
+    ((teams, discount),) = project.query(f"{question} FROM aws_billing_data")
+    assert teams > 1
+    assert discount < 0
+    lake = f"read_parquet('{project.parquet('2024-01')}', hive_partitioning = false)"
+    assert project.query(f"{question} FROM {lake}") == [(teams, discount)]
+
+
+PUBLIC_QUERY = """
+    SELECT line_item_product_code, line_item_usage_account_id,
+           DATE_FORMAT(line_item_usage_start_date, '%Y-%m-%d') AS day_line_item_usage_start_date,
+           SUM(CAST(line_item_usage_amount AS DOUBLE)) AS sum_line_item_usage_amount,
+           SUM(CAST(line_item_unblended_cost AS DECIMAL(16, 8))) AS sum_line_item_unblended_cost,
+           SUM(CASE WHEN line_item_line_item_type = 'SavingsPlanCoveredUsage'
+                    THEN savings_plan_savings_plan_effective_cost
+                    WHEN line_item_line_item_type = 'DiscountedUsage'
+                    THEN reservation_effective_cost
+                    ELSE line_item_unblended_cost END) AS amortized_cost
+    FROM aws_billing_data
+    WHERE bill_payer_account_id <> '' AND line_item_line_item_type NOT IN ('Tax', 'Refund')
+      AND (reservation_reservation_a_r_n IS NULL OR reservation_reservation_a_r_n <> 'x')
+      AND pricing_term IS DISTINCT FROM 'Spot' AND product_instance_type IS DISTINCT FROM 'x'
+    GROUP BY ALL ORDER BY sum_line_item_unblended_cost DESC
+"""
+
+
+@pytest.mark.parametrize("layout", SAME["cur1"], ids=["csv", "parquet"])
+def test_queries_written_for_athena_run_on_athena_names(project: Project, layout: Layout) -> None:
+    """In the shape of AWS's public CUR query library; DATE_FORMAT is Athena's own."""
+    project.export["column_names"] = "athena"
+    deliver(project, JANUARY, layout)
+    load(project)
+    rows = project.query(PUBLIC_QUERY.replace("DATE_FORMAT", "strftime"))
+    assert sum(row[4] for row in rows) > 0
+
+
+def test_a_table_keeps_the_style_of_its_names(project: Project) -> None:
+    deliver(project, JANUARY, Layout())
+    load(project)
+    project.export["column_names"] = "athena"
+    deliver(project, FEBRUARY, Layout())
+    error = project.materialize("2024-02").error
+    assert "has lineitem_unblendedcost for what would be line_item_unblended_cost now" in error
+
+
+def test_layouts_of_two_formats_are_an_error_until_the_settings_choose(project: Project) -> None:
+    project.export["format"] = None
+    deliver(project, JANUARY, Layout())
+    deliver(project, JANUARY, Layout("cur2"))
+    error = project.materialize("2024-01").error
+    assert error.startswith("two manifests fit acme 2024-01: ")
+    assert "acme-cur/20240101-20240201/acme-cur-Manifest.json (cur1) and " in error
+    assert error.endswith("set its format")
+    project.export["format"] = "cur2"
+    load(project)
+
+
+@pytest.mark.parametrize(("chosen", "is_really"), [("cur2", "focus-1.0"), ("focus", "cur2")])
+def test_the_wrong_format_is_an_error_that_names_the_right_one(
+    project: Project, chosen: str, is_really: str
+) -> None:
+    project.export["format"] = chosen
+    deliver(project, JANUARY, Layout(is_really))
+    right = is_really.partition("-")[0]
+    error = project.materialize("2024-01").error
+    assert f'has the columns of another format; set format = "{right}" for acme' in error
+
+
+def test_a_data_export_of_another_table_is_an_error_that_shows_its_columns(
+    project: Project,
+) -> None:
+    project.export["format"] = None
+    manifest = write_version(project.source, "", "acme-cur", JANUARY, layout=Layout("cur2"))
+    columns = [{"name": "recommendation_id"}, {"name": "estimated_monthly_savings"}]
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"columns": columns}))
+    error = project.materialize("2024-01").error
+    assert "whether this is cur2 or focus cannot be told from its columns" in error
+    assert "recommendation_id, estimated_monthly_savings; set the format of acme" in error
+
+
+def test_a_query_without_the_cost_is_an_error_that_shows_what_there_is(project: Project) -> None:
+    project.export["format"] = "cur2"
+    manifest = write_version(project.source, "", "acme-cur", JANUARY, layout=Layout("cur2"))
+    (partition,) = (project.source / "acme-cur/data").iterdir()
+    for path in partition.rglob("*.gz"):
+        path.write_bytes(gzip.compress(b"bill_bill_type,bill_invoice_id\nAnniversary,\n"))
+    document = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(document | {"columns": [{"name": "bill_bill_type"}]}))
+    error = project.materialize("2024-01").error
+    assert "no column becomes line_item_unblended_cost" in error
+    assert "it has bill_bill_type, bill_invoice_id" in error
+
+
+OVERWRITTEN = {name: layout for name, layout in LAYOUTS.items() if layout.overwrite}
+overwritten = pytest.mark.parametrize("layout", OVERWRITTEN.values(), ids=OVERWRITTEN.keys())
+
+
+@overwritten
+def test_a_refresh_that_overwrites_with_fewer_files_leaves_nothing_of_the_old(
+    project: Project, layout: Layout
+) -> None:
+    project.export["format"] = format_of(layout)
+    deliver(project, Version(JANUARY.month, "20240202T000000Z", rows=900, parts=4), layout)
+    load(project)
+    deliver(project, Version(JANUARY.month, "20240203T000000Z", rows=500, parts=2), layout)
+    outcome = load(project)
+    assert totals(project, layout)[0] == 500
+    assert outcome.metadata("billing_table")["rows_changed"] == -400
+
+
+@overwritten
+def test_a_refresh_that_has_begun_to_overwrite_is_not_mixed_with_the_one_before(
+    project: Project, layout: Layout
+) -> None:
+    project.export["format"] = format_of(layout)
+    deliver(project, JANUARY, layout)
+    load(project)
+    newest = sorted(p for p in project.source.rglob("*-00001.*") if p.is_file())[-1]
+    later = newest.stat().st_mtime + 7200
+    os.utime(newest, (later, later))
+    error = project.materialize("2024-01", force=True).error
+    assert f"{newest} is newer than its manifest by 2.0 hours" in error
+    assert "run the month again when its manifest is there" in error
+    assert totals(project, layout)[0] == JANUARY.rows
+
+
+def test_a_refresh_that_overwrites_during_the_download_is_noticed(
+    project: Project, put: Put, s3: S3Server
+) -> None:
+    layout = Layout("cur2", overwrite=True)
+    project.export["format"] = "cur2"
+    deliver(project, JANUARY, layout)
+    upload(project.source, put)
+    load(project)
+    manifest = "acme-cur/metadata/BILLING_PERIOD=2024-01/acme-cur-Manifest.json"
+    body = (project.source / manifest).read_bytes()
+
+    def refresh_when_the_manifest_was_read(environ, start_response):
+        if environ["REQUEST_METHOD"] == "HEAD" and environ["PATH_INFO"].endswith(".csv.gz"):
+            s3.fault = None
+            put(manifest, body.replace(b'"executionId": "', b'"executionId": "a'))
+
+    s3.fault = refresh_when_the_manifest_was_read
+    error = project.materialize("2024-01", force=True).error
+    assert f"{manifest} changed while its files were fetched" in error
+    assert totals(project, layout)[0] == JANUARY.rows
+    load(project)
+
+
+def test_files_that_are_not_as_long_as_the_manifest_says_are_refused(project: Project) -> None:
+    layout = Layout("cur2", data_files="object")
+    project.export["format"] = "cur2"
+    manifest = write_version(project.source, "", "acme-cur", JANUARY, layout=layout)
+    listed = json.loads(manifest.read_text())["dataFiles"][0]
+    path = project.source / listed["s3Uri"].split("/", 3)[3]
+    path.write_bytes(gzip.compress(b"line_item_unblended_cost\n1\n"))
+    error = project.materialize("2024-01").error
+    assert (
+        f"{path} has {path.stat().st_size} bytes, but the manifest says {listed['size']}" in error
+    )
+
+
+def test_a_renamed_and_replicated_bucket_is_read_beside_its_manifests(
+    project: Project, put: Put, january: tuple[int, Decimal]
+) -> None:
+    for layout in (Layout("cur2"), Layout(files="parquet", overwrite=True)):
+        folder = project.folder / layout.format
+        write_version(folder / "copied", "original/prefix", "acme-cur", JANUARY, layout=layout)
+        (folder / "copied/original/prefix").rename(folder / "copied" / layout.format)
+        upload(folder, put)
+    bucket = project.export["source"]
+    for name in ("cur1", "cur2"):
+        project.more_exports.append(
+            {
+                **project.export,
+                "name": name,
+                "table": name,
+                "format": name,
+                "source": f"{bucket}/copied/{name}",
+            }
+        )
+        load(project, export=name)
+        assert project.query(f"SELECT count(*), sum({COSTS[name]}) FROM {name}") == [january]

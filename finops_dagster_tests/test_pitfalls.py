@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import json
 from decimal import Decimal
+from pathlib import Path
 
 import duckdb
 import pytest
 
-from finops_dagster_tests.cur import HEADERS, csv_bytes, deliver, items, line_item
+from finops_dagster_tests.cur import HEADERS, csv_bytes, deliver, items, line_item, zipped
 from finops_dagster_tests.project import Outcome, Project
 from finops_dagster_tests.servers.s3 import S3Server
 
@@ -551,3 +553,205 @@ def test_30_a_rerun_of_the_same_version_does_nothing(
     assert [method for method, _ in s3.requests] == ["GET"]
     assert project.parquet("2024-01").stat().st_mtime_ns == written
     assert project.query("SELECT count(*) FROM finops_state.manifests") == [(1,)]
+
+
+def test_18_a_zip_is_read_like_any_other_file(project: Project) -> None:
+    deliver(
+        project.put, "2024-01", [zipped(csv_bytes(items("2024-01", "0.0000008")))], suffix="zip"
+    )
+    load(project, "2024-01")
+    assert project.totals("2024-01") == (1, Decimal("0.0000008"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda body: body[:-30], "the ZIP is damaged"),
+        (lambda body: body[:70] + bytes([body[70] ^ 1]) + body[71:], "damaged"),
+        (lambda body: csv_bytes(items("2024-01", "2")), "the ZIP is damaged"),
+    ],
+    ids=["cut-short", "flipped-bit", "no-zip"],
+)
+def test_18_a_damaged_zip_keeps_the_old_month(project: Project, damage, reason: str) -> None:
+    deliver(project.put, "2024-01", [items("2024-01", "1")], version="v1")
+    load(project, "2024-01")
+    body = zipped(csv_bytes(items("2024-01", *map(str, range(200)))))
+    deliver(project.put, "2024-01", [damage(body)], version="v2", suffix="zip")
+    error = project.materialize("2024-01").error
+    assert reason in error
+    assert "acme-cur-00001.csv.zip" in error
+    assert project.totals("2024-01") == (1, 1)
+    assert [path.name for path in project.folder.rglob("v2/acme-cur-*.zip*")] == [
+        "acme-cur-00001.csv.zip"
+    ]
+
+
+PARQUET = """
+    COPY (SELECT * FROM (VALUES {rows}) AS bill(bill_billing_period_start_date,
+        line_item_unblended_cost)) TO '{path}' (FORMAT parquet)
+"""
+
+
+def deliver_parquet(project: Project, *rows: str, version: str = "v1") -> Path:
+    """Deliver January in Parquet, a row as SQL; the manifest is the CSV one's."""
+    path = project.source / "acme-cur/20240101-20240201" / version / "acme-cur-1.snappy.parquet"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    duckdb.execute(PARQUET.format(rows=", ".join(rows), path=path))
+    project.put(str(path), path.read_bytes())
+    columns = [
+        {"category": "bill", "name": "billing_period_start_date", "type": "DateTime"},
+        {"category": "line_item", "name": "unblended_cost", "type": "BigDecimal"},
+    ]
+    changes = {
+        "compression": "Parquet",
+        "columns": columns,
+        "reportKeys": [str(path.relative_to(project.source))],
+    }
+    deliver(project.put, "2024-01", [], version=version, changes=changes)
+    return path
+
+
+def test_19_doubles_count_as_the_decimals_they_were_made_of(project: Project) -> None:
+    costs = ["29.27", "0.1", "8e-7", "-1234567.8912345", "0.30000000000000004"]
+    deliver_parquet(project, *(f"(TIMESTAMP '2024-01-01', {cost}::DOUBLE)" for cost in costs))
+    load(project, "2024-01")
+    assert project.column(COST, "2024-01") == sorted(Decimal(cost) for cost in costs)
+
+
+def test_19_doubles_with_more_decimals_than_the_table_are_rounded_and_counted(
+    project: Project,
+) -> None:
+    deliver_parquet(
+        project,
+        "(TIMESTAMP '2024-01-01', 1.2345678901234567e-7)",
+        "(TIMESTAMP '2024-01-01', 0.5::DOUBLE)",
+    )
+    outcome = project.materialize("2024-01")
+    assert project.column(COST, "2024-01") == [Decimal("1.23456789012E-7"), Decimal("0.5")]
+    assert outcome.metadata("staged_files")["costs_rounded"] == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "cost"),
+    [("DOUBLE", "'NaN'"), ("DOUBLE", "'Infinity'"), ("DOUBLE", "1e30"), ("VARCHAR", "'a lot'")],
+)
+def test_19_a_cell_that_is_no_amount_is_an_error_that_names_file_row_and_column(
+    project: Project, kind: str, cost: str
+) -> None:
+    deliver(project.put, "2024-01", [items("2024-01", "1")], version="v0")
+    load(project, "2024-01")
+    path = deliver_parquet(
+        project,
+        f"('2024-01-01'::TIMESTAMP, 1::{kind})",
+        f"('2024-01-01'::TIMESTAMP, {cost}::{kind})",
+    )
+    error = project.materialize("2024-01").error
+    assert f'{path.name}, row 2, column "line_item_unblended_cost": ' in error
+    assert "cannot be kept exactly as DECIMAL(38,18)" in error
+    assert project.totals("2024-01") == (1, 1)
+
+
+@pytest.mark.parametrize("cut", [1, 100], ids=["in-the-footer", "before-it"])
+def test_19_a_damaged_parquet_file_keeps_the_old_month(project: Project, cut: int) -> None:
+    deliver(project.put, "2024-01", [items("2024-01", "1")], version="v0")
+    load(project, "2024-01")
+    path = deliver_parquet(project, "(TIMESTAMP '2024-01-01', 1.0)")
+    path.write_bytes(path.read_bytes()[:-cut])
+    error = project.materialize("2024-01").error
+    assert str(path) in error
+    assert "the month was left as it was" in error
+    assert project.totals("2024-01") == (1, 1)
+
+
+def test_19_an_empty_parquet_file_is_no_data(project: Project) -> None:
+    path = deliver_parquet(project, "(TIMESTAMP '2024-01-01', 1.0)")
+    emptied = path.with_name("acme-cur-2.snappy.parquet")
+    emptied.write_bytes(b"")
+    keys = [str(p.relative_to(project.source)) for p in (path, emptied)]
+    deliver(project.put, "2024-01", [], version="v1", changes={"reportKeys": keys})
+    load(project, "2024-01")
+    assert project.totals("2024-01") == (1, 1)
+
+
+MAPS = ("bill_billing_period_start_date", "line_item_unblended_cost", "resource_tags", "discount")
+
+
+def deliver_maps(project: Project, *cells: tuple[str, str]) -> None:
+    """Deliver a CUR 2.0 of January in CSV whose rows have these tags and discounts."""
+    project.export["format"] = "cur2"
+    rows = [dict(zip(MAPS, ("2024-01-01T00:00:00.000Z", "1", *row), strict=True)) for row in cells]
+    month = "BILLING_PERIOD=2024-01"
+    file = f"acme-cur/data/{month}/2024-e1/acme-cur-00001.csv.gz"
+    project.put(file, gzip.compress(csv_bytes(rows, MAPS)))
+    manifest = {
+        "executionId": "e1",
+        "columns": [{"name": name} for name in MAPS],
+        "dataFiles": [f"s3://b/{file}"],
+    }
+    project.put(f"acme-cur/metadata/{month}/Manifest.json", json.dumps(manifest).encode())
+
+
+def test_20_maps_are_json_text_in_csv(project: Project) -> None:
+    tags = '{"user_team": "Größe, \\"A\\"", "aws_created_by": ""}'
+    exact = '{"edp": -0.1234567890123456789e1, "b": 123456789012345678.123456789012345678}'
+    deliver_maps(project, (tags, exact), ("{}", "{}"), ("", ""))
+    load(project, "2024-01")
+    rows = project.query("SELECT resource_tags, discount FROM aws_billing_data ORDER BY 1")
+    amounts = {
+        "edp": Decimal("-1.234567890123456789"),
+        "b": Decimal("123456789012345678.123456789012345678"),
+    }
+    assert rows == [
+        ({}, {}),
+        ({"user_team": 'Größe, "A"', "aws_created_by": ""}, amounts),
+        (None, None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("cells", "column"),
+    [
+        (("not json", ""), "resource_tags"),
+        (("[1]", ""), "resource_tags"),
+        (('{"a": 1', ""), "resource_tags"),
+        (("", '{"edp": "much"}'), "discount"),
+        (("", '{"edp": 0.1234567890123456789}'), "discount"),
+    ],
+)
+def test_20_a_map_that_is_none_is_an_error_that_names_the_cell(
+    project: Project, cells: tuple[str, str], column: str
+) -> None:
+    deliver_maps(project, ("{}", "{}"), cells)
+    error = project.materialize("2024-01").error
+    assert f'line 3, column "{column}": ' in error
+    assert "cannot be kept exactly as MAP(VARCHAR, " in error
+
+
+@pytest.mark.parametrize("period", ["BILLING_PERIOD", "billing_period"])
+@pytest.mark.parametrize("manifest", ["acme-cur-Manifest.json", "Manifest.json"])
+def test_21_the_month_of_a_data_export_is_found_in_either_case(
+    project: Project, period: str, manifest: str
+) -> None:
+    deliver_maps(project, ("{}", "{}"))
+    metadata = project.source / "acme-cur/metadata"
+    (metadata / "BILLING_PERIOD=2024-01").rename(metadata / f"{period}=2024-01")
+    (metadata / f"{period}=2024-01/Manifest.json").rename(metadata / f"{period}=2024-01" / manifest)
+    (metadata / f"{period}=2024-01/acme-cur-Metadata.json").write_text("{}")
+    load(project, "2024-01")
+
+
+def test_27_currencies_are_told_apart_and_more_than_one_is_worth_a_look(project: Project) -> None:
+    headers = (*HEADERS, "lineItem/CurrencyCode")
+    rows = [
+        line_item("2024-01", lineItem__CurrencyCode=currency, lineItem__UnblendedCost=cost)
+        for currency, cost in [("CNY", "7"), ("USD", "1"), ("CNY", "0.5")]
+    ]
+    deliver(project.put, "2024-01", [rows[::2]], headers=headers, version="v1")
+    outcome = project.materialize("2024-01")
+    assert outcome.metadata("billing_table")["currency"] == "CNY"
+    assert outcome.checks()["billing_table.one_currency"] is True
+    deliver(project.put, "2024-01", [rows], headers=headers, version="v2")
+    outcome = project.materialize("2024-01")
+    assert outcome.metadata("billing_table")["currency"] == "CNY, USD"
+    assert outcome.checks()["billing_table.one_currency"] is False
+    assert outcome.success

@@ -11,10 +11,12 @@ import duckdb
 from finops_dagster.assets.checks import (
     HAS_ROWS,
     NOT_FEWER_ROWS,
+    ONE_CURRENCY,
     TOTALS_CHECKS,
     USUAL_COST,
     has_rows,
     not_fewer_rows,
+    one_currency,
     totals_hold,
     usual_cost,
 )
@@ -28,10 +30,10 @@ from finops_dagster.billing.ledger import Load
 from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.parquet_month import column_names
-from finops_dagster.billing.restatement import Restatement, ServiceCosts
+from finops_dagster.billing.restatement import Costs, Restatement
 from finops_dagster.billing.table import (
     columns,
-    cost_by_service,
+    cost_by,
     held_version,
     is_final,
     replace_month,
@@ -53,7 +55,8 @@ class Loaded:
     month_before: Load | None
     columns: dict[str, str]
     cost_column: str
-    services: ServiceCosts
+    services: Costs
+    currencies: Costs
     is_final: bool | None
     outcome: str = "unchanged"
     warnings: Sequence[str] = ()
@@ -67,7 +70,7 @@ def billing_table_asset(export: Export) -> dg.AssetsDefinition:
         export,
         after="staged_files",
         kinds={"duckdb", "table"},
-        checks=[*TOTALS_CHECKS, HAS_ROWS, NOT_FEWER_ROWS, USUAL_COST],
+        checks=[*TOTALS_CHECKS, HAS_ROWS, NOT_FEWER_ROWS, USUAL_COST, ONE_CURRENCY],
     )
     def billing_table(
         context: dg.AssetExecutionContext,
@@ -100,6 +103,7 @@ def billing_table_asset(export: Export) -> dg.AssetsDefinition:
                 has_rows(now.load.totals),
                 not_fewer_rows(now.load, now.version_before),
                 usual_cost(now.load, now.month_before),
+                one_currency(now.currencies),
             ],
         )
 
@@ -144,7 +148,8 @@ def _as_held(connection: duckdb.DuckDBPyConnection, export: Export, load: Load) 
         ledger.loaded(connection, export.name, month.previous),
         columns(connection, export.table),
         vendor.cost,
-        cost_by_service(connection, export.table, month, vendor),
+        cost_by(connection, export.table, month, vendor, vendor.service),
+        cost_by(connection, export.table, month, vendor, vendor.currency),
         is_final(connection, export.table, month, vendor),
     )
 
@@ -186,6 +191,7 @@ def _metadata(now: Loaded) -> dict[str, dg.MetadataValue[Any] | dg.TableSchema |
         "outcome": now.outcome,
         **version_metadata(now.load.manifest_id, now.load.totals),
         "dagster/table_name": now.load.table,
+        "currency": ", ".join(currency for currency, _ in now.currencies),
         "services": len(now.services),
         "cost_by_service": dg.MetadataValue.md(_services_table(now)),
         "dagster/column_schema": dg.TableSchema(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
 import dagster as dg
 
@@ -42,6 +44,10 @@ NOT_FEWER_ROWS = Check(
     "not_fewer_rows", "The month has no fewer rows than the version that it replaced."
 )
 USUAL_COST = Check("usual_cost", "The month's cost is within half of what the month before cost.")
+
+ONE_CURRENCY = Check(
+    "one_currency", "All costs of the month are in one currency; a total of several means nothing."
+)
 
 
 def totals_hold(totals: Totals) -> list[dg.AssetCheckResult]:
@@ -92,6 +98,15 @@ def usual_cost(now: Load, month_before: Load | None) -> dg.AssetCheckResult:
         USUAL_COST,
         passed=change <= _UNUSUAL_CHANGE and (in_progress or change >= -_UNUSUAL_CHANGE),
         description=f"{change:+.1%} against {month_before.month}.",
+    )
+
+
+def one_currency(costs: Sequence[tuple[str, Decimal]]) -> dg.AssetCheckResult:
+    """AWS bills an account in one currency; a file of several is worth a look."""
+    return _noticed(
+        ONE_CURRENCY,
+        passed=len(costs) <= 1,
+        description=", ".join(f"{cost:,.2f} {currency}" for currency, cost in costs) + ".",
     )
 
 

@@ -89,11 +89,13 @@ def _of_the_format(export: Export, manifests: list[Manifest]) -> Manifest:
             f"{location}: whether this is {names} cannot be told from its columns, which are: "
             f"{shown or 'none'}; set the format of {export.name}"
         )
-    for name, other in export.formats.items():
-        if fits(other, manifests[0]):
+    name = export.settings.export_name
+    laid_out_so = export.formats[manifests[0].format].home("", name)
+    for other in export.formats.values():
+        if other.home("", name) == laid_out_so and fits(other, manifests[0]):
             raise ManifestInvalid(
-                f'{location} has the columns of another format; set format = "{name}" for '
-                f"{export.name}"
+                f'{location} has the columns of another format; set format = "{other.name}" '
+                f"for {export.name}"
             )
     return manifests[0]
 

@@ -73,7 +73,8 @@ def column_names(
             names[group[0]] = known.get(group[0], name)
             continue
         holders = [header for header in group if known.get(header) == name]
-        candidates = holders or ([] if name in taken else group)
+        unnamed = [header for header in group if header not in known]
+        candidates = holders or ([] if name in taken else unnamed)
         owner = min(candidates, key=_distance_from_flat, default=None)
         for header in group:
             given = known.get(header, name)

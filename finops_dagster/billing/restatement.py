@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from finops_dagster.billing.money import Totals
 
-ServiceCosts = Sequence[tuple[str, Decimal]]
+Costs = Sequence[tuple[str, Decimal]]
 _MOVES = 5
 
 
@@ -19,8 +19,8 @@ class Restatement:
     manifest_id_before: str
     before: Totals
     now: Totals
-    services_before: ServiceCosts
-    services_now: ServiceCosts
+    services_before: Costs
+    services_now: Costs
 
     @property
     def rows(self) -> int:

@@ -100,8 +100,11 @@ def _targets(
 ) -> list[Target]:
     """The column of the table for every header of the version, by name and by type."""
     declared = {vendor.column(column.header): column.type for column in manifest.columns}
-    listed = (column.header for column in manifest.columns)
-    headers = dict.fromkeys([*(h for group in files for h in group.headers), *listed])
+    headers = dict.fromkeys(header for group in files for header in group.headers)
+    in_files = {vendor.column(header) for header in headers}
+    for column in manifest.columns:
+        if vendor.column(column.header) not in in_files:
+            headers[column.header] = None
     known = {**names_elsewhere, **ledger.column_names(connection, load.table)}
     existing = columns(connection, load.table)
     targets = []
@@ -111,9 +114,9 @@ def _targets(
                 f"table {load.table} has {name} for what would be {vendor.cost} now: column_names "
                 "was changed; change it back, or give the export another table"
             )
-        in_files = (group.own_type(header) for group in files if header in group)
+        own_types = (group.own_type(header) for group in files if header in group)
         given = vendor.sql_type(header, declared.get(vendor.column(header))) or next(
-            filter(None, in_files), SqlType.TEXT
+            filter(None, own_types), SqlType.TEXT
         )
         kept = _type_kept(connection, load, name, existing.get(name), given)
         targets.append(Target(header, name, kept, given))
@@ -268,15 +271,20 @@ def columns(connection: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]
     )
 
 
-def cost_by_service(
-    connection: duckdb.DuckDBPyConnection, table: str, month: BillingMonth, vendor: VendorFormat
+def cost_by(
+    connection: duckdb.DuckDBPyConnection,
+    table: str,
+    month: BillingMonth,
+    vendor: VendorFormat,
+    column: str,
 ) -> list[tuple[str, Decimal]]:
-    """The month's cost by service, the largest first."""
-    if not {vendor.service, vendor.cost} <= columns(connection, table).keys():
+    """The month's cost by the values of a column, the largest first; empty where there is no such
+    column."""
+    if not {column, vendor.cost} <= columns(connection, table).keys():
         return []
     return connection.execute(
-        f"SELECT coalesce({vendor.service}, '(none)') AS service, sum({vendor.cost}) AS cost "
-        f"FROM {quoted(table)} WHERE billing_month = ? GROUP BY ALL ORDER BY cost DESC, service",
+        f"SELECT coalesce({column}, '(none)') AS value, sum({vendor.cost}) AS cost "
+        f"FROM {quoted(table)} WHERE billing_month = ? GROUP BY ALL ORDER BY cost DESC, value",
         [month.first_day],
     ).fetchall()
 

@@ -175,9 +175,10 @@ class StagedVersion:
             newer_by = version.last_modified - source.last_modified
             if self._manifest.is_overwritten and newer_by > _OVERWRITING:
                 raise FileInvalid(
-                    f"{version.location} is newer than its manifest by {newer_by}: the vendor is "
-                    "writing the next version over this one; run the month again when its manifest "
-                    "is there (in a copied bucket, copy the manifest once more)"
+                    f"{version.location} is newer than its manifest by "
+                    f"{newer_by / timedelta(hours=1):.1f} hours: the vendor is writing the next "
+                    "version over this one; run the month again when its manifest is there (in a "
+                    "copied bucket, copy the manifest once more)"
                 )
 
     def _hold_to_store(self, store: ObjectStore) -> None:

@@ -29,6 +29,8 @@ class VendorFormat(Naming, Protocol):
     """The column that says when a row's usage began."""
     service: str
     """The column that names the service."""
+    currency: str
+    """The column that names the currency of the cost."""
     invoice: str
     """The column with the id of the invoice, empty until the vendor has written it."""
 

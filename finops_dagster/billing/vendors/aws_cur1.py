@@ -85,6 +85,7 @@ class AwsCur1:
         self.billing_period = self.column("bill/BillingPeriodStartDate")
         self.usage_start = self.column("lineItem/UsageStartDate")
         self.service = self.column("lineItem/ProductCode")
+        self.currency = self.column("lineItem/CurrencyCode")
         self.invoice = self.column("bill/InvoiceId")
 
     def home(self, prefix: str, export_name: str) -> str:
@@ -105,7 +106,7 @@ class AwsCur1:
         manifest = ManifestJson.read(body, source.location, "CUR v1")
         manifest.require_month(month)
         keys = [manifest.key_of(key) for key in manifest.objects("reportKeys")]
-        is_parquet = str(manifest.fields.get("compression")).lower() == "parquet"
+        is_parquet = any(key.endswith(".parquet") for key in keys)
         account = manifest.fields.get("account")
         return Manifest(
             format=self.name,

@@ -23,6 +23,7 @@ class AwsCur2(DataExport):
     billing_period = "bill_billing_period_start_date"
     usage_start = "line_item_usage_start_date"
     service = "line_item_product_code"
+    currency = "line_item_currency_code"
     invoice = "bill_invoice_id"
     types: ClassVar[dict[str, SqlType]] = {
         **dict.fromkeys(map(athena_name, KNOWN_MONEY), SqlType.MONEY),

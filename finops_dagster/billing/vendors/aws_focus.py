@@ -31,6 +31,7 @@ class AwsFocus(DataExport):
     billing_period = "billingperiodstart"
     usage_start = "chargeperiodstart"
     service = "servicename"
+    currency = "billingcurrency"
     invoice = "invoiceid"
     types: ClassVar[dict[str, SqlType]] = {
         **dict.fromkeys(_MONEY, SqlType.MONEY),
