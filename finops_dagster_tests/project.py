@@ -96,10 +96,10 @@ class Project:
         self.database: dict[str, Any] = {}
         self.instance = dg.DagsterInstance.ephemeral()
 
-    def shell_environment(self) -> dict[str, str]:
+    def shell_environment(self, more_settings: str = "") -> dict[str, str]:
         """The environment of a plain shell in the project's folder, with a settings file of this
         export whose first month is 2024-01."""
-        (self.folder / "finops.toml").write_text(SETTINGS)
+        (self.folder / "finops.toml").write_text(SETTINGS + more_settings)
         plain = {name: value for name, value in os.environ.items() if name != "DAGSTER_HOME"}
         environment = {"FINOPS_CONFIG": "finops.toml", "PYTHONPATH": str(ROOT)}
         return {**plain, **environment, "DAGSTER_DISABLE_TELEMETRY": "yes"}

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tenacity import Retrying, stop_after_delay, wait_fixed
 
 from finops_dagster_tests.cur import deliver, items
 from finops_dagster_tests.project import ROOT, Project
+from finops_dagster_tests.servers.s3 import S3Server
 
 LOCATION = {
     "repositoryName": "__repository__",
@@ -39,24 +41,44 @@ class Ui:
         with urllib.request.urlopen(request) as answer:
             return json.load(answer)["data"]
 
-    def runs(self) -> dict[str, str]:
+    def runs(self, job: str = "acme_month") -> dict[str, str]:
         """The status of the newest run of each month."""
-        runs = self.ask("{runsOrError {... on Runs {results {status tags {key value}}}}}")
+        runs = self.ask("{runsOrError {... on Runs {results {jobName status tags {key value}}}}}")
         months = {}
         for run in reversed(runs["runsOrError"]["results"]):
             tags = {tag["key"]: tag["value"] for tag in run["tags"]}
-            months[tags["dagster/partition"]] = run["status"]
+            if run["jobName"] == job:
+                months[tags["dagster/partition"]] = run["status"]
         return months
 
-    def wait_for(self, runs: dict[str, str]) -> None:
-        """Look until the runs are so."""
-        for look in Retrying(stop=stop_after_delay(120), wait=wait_fixed(0.5), reraise=True):
+    def ticks(self, sensor: str) -> list[tuple[str, str]]:
+        """Status and first cause of the sensor's ticks, the newest first."""
+        answer = self.ask(
+            "query ($sensor: SensorSelector!) {sensorOrError(sensorSelector: $sensor) "
+            "{... on Sensor {sensorState {ticks {status error {causes {message}}}}}}}",
+            sensor={**LOCATION, "sensorName": sensor},
+        )
+        ticks = answer["sensorOrError"]["sensorState"]["ticks"]
+        causes = [tick["error"]["causes"] if tick["error"] else [] for tick in ticks]
+        return [
+            (tick["status"], said[0]["message"] if said else "")
+            for tick, said in zip(ticks, causes, strict=True)
+        ]
+
+    def wait_for(self, runs: dict[str, str], job: str = "acme_month") -> None:
+        """Look until the runs of the job are so."""
+        for look in _looks():
             with look:
-                assert self.runs() == runs
+                assert self.runs(job) == runs
 
 
-@pytest.fixture
-def ui(project: Project) -> Iterator[Ui]:
+def _looks() -> Retrying:
+    return Retrying(stop=stop_after_delay(120), wait=wait_fixed(0.5), reraise=True)
+
+
+@contextmanager
+def dagster_dev(project: Project, more_settings: str = "") -> Iterator[Ui]:
+    """`dagster dev` in the project's folder, with more exports beside its own."""
     home = project.folder / "home"
     home.mkdir()
     shutil.copy(ROOT / "dagster.yaml", home)
@@ -66,20 +88,26 @@ def ui(project: Project) -> Iterator[Ui]:
     command = [str(Path(sys.executable).parent / "dagster"), "dev", "--host", "127.0.0.1"]
     process = subprocess.Popen(
         [*command, "--port", str(port)],
-        env={**project.shell_environment(), "DAGSTER_HOME": str(home)},
+        env={**project.shell_environment(more_settings), "DAGSTER_HOME": str(home)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
     try:
         ui = Ui(port)
-        for look in Retrying(stop=stop_after_delay(120), wait=wait_fixed(0.5), reraise=True):
+        for look in _looks():
             with look:
-                assert ui.runs() == {}
+                ui.runs()
         yield ui
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+@pytest.fixture
+def ui(project: Project) -> Iterator[Ui]:
+    with dagster_dev(project) as ui:
+        yield ui
 
 
 def test_a_backfill_and_the_sensor_load_months(project: Project, ui: Ui) -> None:
@@ -108,3 +136,54 @@ def test_a_backfill_and_the_sensor_load_months(project: Project, ui: Ui) -> None
     assert started["startSensor"]["__typename"] == "Sensor"
     ui.wait_for(dict.fromkeys(["2024-01", "2024-02", "2024-03"], "SUCCESS"))
     assert project.totals("2024-03") == (1, 4)
+
+
+# The first line is acme's, whose block comes before.
+THREE_BROKEN_EXPORTS = """
+sensor = true
+
+[[exports]]
+name = "silent"
+vendor = "aws"
+source = "s3://acme-billing"
+endpoint_url = "http://127.0.0.1:{silent}"
+export_name = "cur"
+start_month = "2024-01"
+sensor = true
+
+[[exports]]
+name = "nowhere"
+vendor = "aws"
+source = "s3://acme-billing-of-nobody"
+endpoint_url = "{s3}"
+export_name = "cur"
+start_month = "2024-01"
+sensor = true
+
+[[exports]]
+name = "garbled"
+vendor = "aws"
+source = "file://source"
+export_name = "garbled"
+start_month = "2024-01"
+sensor = true
+"""
+
+
+def test_an_export_that_is_broken_fails_alone_and_delays_no_other(
+    project: Project, s3: S3Server
+) -> None:
+    deliver(project.put, "2024-01", [items("2024-01", "1")])
+    project.put("garbled/20240101-20240201/garbled-Manifest.json", b"{")
+    with socket.create_server(("127.0.0.1", 0)) as takes_connections_and_never_answers:
+        port = takes_connections_and_never_answers.getsockname()[1]
+        with dagster_dev(project, THREE_BROKEN_EXPORTS.format(silent=port, s3=s3.url)) as ui:
+            ui.wait_for({"2024-01": "FAILURE"}, job="garbled_month")
+            ui.wait_for({"2024-01": "SUCCESS"})
+            for look in _looks():
+                with look:
+                    status, error = ui.ticks("nowhere_manifests")[0]
+                    assert status == "FAILURE"
+                    assert "s3://acme-billing-of-nobody/cur/: there is no such bucket" in error
+            assert ui.ticks("garbled_manifests")[0][0] == "SUCCESS"
+    assert project.totals("2024-01") == (1, 1)

@@ -1,0 +1,114 @@
+"""Tens of exports in one settings file: each with what is its own, and none in another's way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from finops_dagster.assets.export import Export
+from finops_dagster.resources.object_stores import StoreError
+from finops_dagster.resources.object_stores.s3 import S3Store
+from finops_dagster_tests.cur import deliver, items
+from finops_dagster_tests.project import Project
+from finops_dagster_tests.servers.s3 import S3Server
+
+REGIONS = ["us-east-1", "eu-west-1", "ap-southeast-2"]
+
+
+@pytest.fixture
+def fifty(project: Project, s3: S3Server) -> list[dict[str, Any]]:
+    """Fifty exports in fifty buckets, each with a month of its own cost; the project has them."""
+    client = s3.client()
+    exports = []
+    for number in range(50):
+        name = f"payer-{number:02}"
+        bucket = f"billing-of-{name}"
+        client.create_bucket(Bucket=bucket)
+
+        def put(key: str, body: bytes, bucket: str = bucket) -> None:
+            client.put_object(Bucket=bucket, Key=key, Body=body)
+
+        deliver(put, "2024-01", [items("2024-01", str(number))], report=name, prefix="cur")
+        exports.append(
+            {
+                **project.export,
+                "name": name,
+                "table": name.replace("-", "_"),
+                "export_name": name,
+                "source": f"s3://{bucket}/cur",
+                "endpoint_url": s3.url,
+                "region": REGIONS[number % 3],
+                "start_month": f"2024-{number % 12 + 1:02}" if number else "2024-01",
+                "format": None if number % 2 else "cur1",
+            }
+        )
+    project.export, *project.more_exports = exports
+    return exports
+
+
+def test_definitions_of_fifty_exports_ask_no_store(
+    project: Project, s3: S3Server, fifty: list[dict[str, Any]]
+) -> None:
+    s3.requests.clear()
+    definitions = project.definitions()
+    assert len(definitions.resolve_asset_graph().get_all_asset_keys()) == 200
+    assert s3.requests == []
+    assert len({sensor.name for sensor in definitions.sensors or []}) == 50
+
+
+def test_each_export_has_its_own_region_first_month_and_table(
+    project: Project, fifty: list[dict[str, Any]]
+) -> None:
+    for given, settings in zip(fifty, project.settings().exports, strict=True):
+        export = Export(settings)
+        store, prefix = export.store
+        assert isinstance(store, S3Store)
+        assert store._client.meta.region_name == given["region"]
+        assert prefix == "cur"
+        assert export.partitions.get_first_partition_key() == given["start_month"]
+        assert export.table == given["table"]
+    for number in (0, 12, 36):
+        outcome = project.materialize("2024-01", export=f"payer-{number:02}")
+        assert outcome.success, outcome.error
+        cost = f"SELECT lineitem_unblendedcost FROM payer_{number:02}"
+        assert project.query(cost) == [(number,)]
+
+
+Tick = Callable[[str], dg.SensorResult]
+
+
+@pytest.fixture
+def tick(project: Project) -> Tick:
+    def tick(export: str) -> dg.SensorResult:
+        definitions = project.definitions()
+        context = dg.build_sensor_context(instance=project.instance, definitions=definitions)
+        result = definitions.get_sensor_def(f"{export}_manifests")(context)
+        assert isinstance(result, dg.SensorResult)
+        return result
+
+    return tick
+
+
+def test_a_bucket_that_is_gone_fails_the_tick_and_the_runs_of_its_own_export(
+    project: Project, s3: S3Server, fifty: list[dict[str, Any]], tick: Tick
+) -> None:
+    fifty[0]["source"] = "s3://billing-of-nobody/cur"
+    with pytest.raises(StoreError, match=r"s3://billing-of-nobody/cur/.*no such bucket"):
+        tick("payer_00")
+    assert "no such bucket" in project.materialize("2024-01", export="payer-00").error
+    assert [request.partition_key for request in tick("payer_12").run_requests or []] == ["2024-01"]
+    assert project.materialize("2024-01", export="payer-12").success
+
+
+def test_a_manifest_that_cannot_be_read_fails_the_runs_of_its_own_export(
+    project: Project, s3: S3Server, fifty: list[dict[str, Any]], tick: Tick
+) -> None:
+    key = "cur/payer-00/20240101-20240201/payer-00-Manifest.json"
+    s3.client().put_object(Bucket="billing-of-payer-00", Key=key, Body=b"{")
+    assert [request.partition_key for request in tick("payer_00").run_requests or []] == ["2024-01"]
+    error = project.materialize("2024-01", export="payer-00").error
+    assert error.startswith(f"s3://billing-of-payer-00/{key} is not JSON")
+    assert project.materialize("2024-01", export="payer-12").success

@@ -1,0 +1,97 @@
+"""What a restatement changed, and whether a month is final, is said where people look for it."""
+
+from __future__ import annotations
+
+from datetime import date
+from decimal import Decimal
+
+import pytest
+
+from finops_dagster.demo.export import Layout, Version, write_version
+from finops_dagster_tests.cur import HEADERS, deliver, line_item
+from finops_dagster_tests.project import Project
+
+INVOICED = (*HEADERS, "bill/InvoiceId")
+
+
+def bill(**costs: str) -> list[dict[str, str]]:
+    """A row a service."""
+    return [
+        line_item("2024-01", lineItem__ProductCode=service, lineItem__UnblendedCost=cost)
+        for service, cost in costs.items()
+    ]
+
+
+def test_the_metadata_says_rows_cost_and_the_five_largest_moves(project: Project) -> None:
+    first = bill(EC2="100", S3="50", RDS="20", SQS="4", SNS="3", Lambda="2", Glue="1", Tax="9")
+    second = bill(EC2="100", S3="40", RDS="21", SQS="2", SNS="7", Lambda="2.5", Athena="30")
+    deliver(project.put, "2024-01", [first], version="v1")
+    metadata = project.materialize("2024-01").metadata("billing_table")
+    assert "restatement" not in metadata
+    deliver(project.put, "2024-01", [second], version="v2")
+    metadata = project.materialize("2024-01").metadata("billing_table")
+    assert metadata["rows_changed"] == -1
+    assert metadata["cost_changed"] == 13.5
+    assert metadata["restatement"].splitlines() == [
+        "| | v1 | now | change |",
+        "|---|---:|---:|---:|",
+        "| rows | 8 | 7 | -1 |",
+        "| cost | 189.00 | 202.50 | +13.50 |",
+        "| Athena | 0.00 | 30.00 | +30.00 |",
+        "| S3 | 50.00 | 40.00 | -10.00 |",
+        "| Tax | 9.00 | 0.00 | -9.00 |",
+        "| SNS | 3.00 | 7.00 | +4.00 |",
+        "| SQS | 4.00 | 2.00 | -2.00 |",
+    ]
+    assert "restatement" not in project.materialize("2024-01").metadata("billing_table")
+
+
+@pytest.mark.parametrize(
+    ("invoices", "final"),
+    [
+        ([("1", "E1"), ("2", "E2")], True),
+        ([("1", "E1"), ("2", "")], False),
+        ([("1", ""), ("2", "")], False),
+        ([("1", "E1"), ("0", "")], True),
+        ([("0", "")], False),
+        ([], False),
+    ],
+    ids=["all", "some", "none", "all-that-cost", "nothing-costs", "no-rows"],
+)
+def test_a_month_is_final_when_all_that_costs_is_on_an_invoice(
+    project: Project, invoices: list[tuple[str, str]], final: bool
+) -> None:
+    rows = [
+        line_item("2024-01", lineItem__UnblendedCost=cost, bill__InvoiceId=invoice)
+        for cost, invoice in invoices
+    ]
+    deliver(project.put, "2024-01", [rows], headers=INVOICED)
+    assert project.materialize("2024-01").metadata("billing_table")["final"] is final
+    assert project.materialize("2024-01").metadata("billing_table")["final"] is final
+
+
+def test_an_export_without_invoices_does_not_say_whether_it_is_final(project: Project) -> None:
+    deliver(project.put, "2024-01", [bill(EC2="1")])
+    assert "final" not in project.materialize("2024-01").metadata("billing_table")
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [Layout(), Layout("cur2", "parquet"), Layout("focus-1.2", overwrite=True)],
+    ids=["cur1", "cur2", "focus"],
+)
+def test_a_months_end_is_seen_in_every_format(project: Project, layout: Layout) -> None:
+    project.export["format"] = None
+    month = date(2024, 1, 1)
+    for version in (
+        Version(month, "20240202T000000Z", rows=1000),
+        Version(month, "20240207T000000Z", rows=1005, restated=True),
+    ):
+        write_version(project.source, "", "acme-cur", version, layout=layout)
+        metadata = project.materialize("2024-01").metadata("billing_table")
+        assert metadata["final"] is version.restated
+    assert metadata["rows_changed"] == 5
+    assert Decimal(str(metadata["cost_changed"])) != 0
+    assert (
+        "| AmazonEC2 |" in metadata["restatement"] or "Elastic Compute" in metadata["restatement"]
+    )
