@@ -77,6 +77,13 @@ def folder_put(folder: Path) -> Put:
     return put
 
 
+def upload(folder: Path, put: Put) -> None:
+    """Put everything that lies in a folder into the bucket, manifests last as AWS does."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    for path in sorted(files, key=lambda path: (path.suffix == ".json", path)):
+        put(str(path.relative_to(folder)), path.read_bytes())
+
+
 def deliver(
     put: Put,
     month: str,

@@ -8,12 +8,11 @@ import json
 import os
 from datetime import date
 from decimal import Decimal
-from pathlib import Path
 
 import pytest
 
 from finops_dagster.demo.export import Layout, Version, write_version
-from finops_dagster_tests.cur import Put
+from finops_dagster_tests.cur import Put, upload
 from finops_dagster_tests.project import Outcome, Project
 from finops_dagster_tests.servers.s3 import S3Server
 
@@ -100,13 +99,6 @@ def put(project: Project, s3: S3Server, bucket: str) -> Put:
     client = s3.client()
     project.export |= {"source": f"s3://{bucket}", "endpoint_url": s3.url}
     return lambda key, body: client.put_object(Bucket=bucket, Key=key, Body=body)
-
-
-def upload(folder: Path, put: Put) -> None:
-    """Put everything that lies in a folder into the bucket, manifests last as AWS does."""
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    for path in sorted(files, key=lambda path: (path.suffix == ".json", path)):
-        put(str(path.relative_to(folder)), path.read_bytes())
 
 
 @every_layout

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from datetime import date
 
 import dagster as dg
 import pytest
 
 from finops_dagster.billing.months import BillingMonth
+from finops_dagster.demo.export import Layout, Version, write_version
 from finops_dagster.resources.object_stores import StoreError
-from finops_dagster_tests.cur import Put, deliver, items
+from finops_dagster_tests.cur import Put, deliver, items, upload
 from finops_dagster_tests.project import Project
 from finops_dagster_tests.servers.s3 import S3Server
 
@@ -124,3 +126,48 @@ def test_the_month_in_progress_is_a_partition(project: Project) -> None:
     keys = project.the_export().partitions.get_partition_keys()
     assert keys[0] == "2023-01"
     assert keys[-1] == str(BillingMonth.current())
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        Layout("cur2"),
+        Layout("cur2", "parquet", partition="billing_period"),
+        Layout("focus-1.0", overwrite=True),
+        Layout(files="parquet", overwrite=True),
+    ],
+    ids=["cur2", "cur2-small-letters", "focus-overwrite", "cur1-parquet"],
+)
+def test_every_layout_is_looked_at_by_one_list_and_one_head_a_month(
+    project: Project, put: Put, s3: S3Server, layout: Layout
+) -> None:
+    project.export["format"] = layout.format.partition("-")[0]
+    for month in (date(2024, 1, 1), date(2024, 2, 1), date(2024, 3, 1)):
+        version = Version(month, "20240403T051544Z", rows=40)
+        write_version(project.source, "a/b", "acme-cur", version, layout=layout)
+    upload(project.source, put)
+    project.export["source"] += "/a/b"
+    first = tick(project)
+    assert months(first) == ["2024-01", "2024-02", "2024-03"]
+    s3.requests.clear()
+    assert months(tick(project, first.cursor)) == []
+    heads = [path for method, path in s3.requests if method == "HEAD"]
+    assert len(heads) == 3
+    assert len(s3.requests) - len(heads) == (
+        3 if layout.files == "parquet" and layout.format == "cur1" else 1
+    )
+
+
+@pytest.mark.parametrize("layout", [Layout(), Layout("focus-1.2")], ids=["cur1", "focus"])
+def test_a_late_refund_to_an_old_month_is_found(project: Project, put: Put, layout: Layout) -> None:
+    project.export["format"] = None
+    for number in range(1, 13):
+        version = Version(date(2024, number, 1), "20250103T000000Z", rows=30)
+        write_version(project.source, "", "acme-cur", version, layout=layout)
+    upload(project.source, put)
+    first = tick(project)
+    assert len(months(first)) == 12
+    refunded = Version(date(2024, 2, 1), "20250606T000000Z", rows=31, restated=True)
+    write_version(project.source, "", "acme-cur", refunded, layout=layout)
+    upload(project.source, put)
+    assert months(tick(project, first.cursor)) == ["2024-02"]
