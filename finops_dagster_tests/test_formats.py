@@ -14,6 +14,7 @@ import pytest
 from finops_dagster.demo.export import Layout, Version, write_version
 from finops_dagster_tests.cur import Put, upload
 from finops_dagster_tests.project import Outcome, Project
+from finops_dagster_tests.servers.bigquery import BigQueryServer
 from finops_dagster_tests.servers.s3 import S3Server
 
 JANUARY = Version(date(2024, 1, 1), "20240203T050312Z", rows=1200)
@@ -226,7 +227,11 @@ def test_a_table_keeps_the_style_of_its_names(project: Project) -> None:
     project.export["column_names"] = "athena"
     deliver(project, FEBRUARY, Layout())
     error = project.materialize("2024-02").error
-    assert "has lineitem_unblendedcost for what would be line_item_unblended_cost now" in error
+    assert error.startswith(
+        "acme has the column lineitem_unblendedcost for what would be line_item_unblended_cost now"
+    )
+    project.export |= {"name": "again", "table": "again"}
+    load(project, "2024-02", export="again")
 
 
 def test_layouts_of_two_formats_are_an_error_until_the_settings_choose(project: Project) -> None:
@@ -367,3 +372,17 @@ def test_a_renamed_and_replicated_bucket_is_read_beside_its_manifests(
         )
         load(project, export=name)
         assert project.query(f"SELECT count(*), sum({COSTS[name]}) FROM {name}") == [january]
+
+
+@pytest.mark.parametrize("same", ["cur1", "cur2", "focus-1.2"])
+def test_every_format_goes_on_into_a_warehouse(project: Project, same: str) -> None:
+    project.export["format"] = None
+    with BigQueryServer() as server:
+        settings = {"project_id": "acme", "api_endpoint": server.url}
+        project.database = {"backend": "bigquery", "bigquery": settings}
+        for version, layout in zip((JANUARY, FEBRUARY), SAME[same], strict=True):
+            deliver(project, version, layout)
+            outcome = load(project, f"{version.month:%Y-%m}")
+            total = outcome.metadata("billing_table")["total_cost_exact"]
+            assert outcome.metadata("warehouse_table")["total_cost_exact"] == total
+            assert outcome.checks()["warehouse_table.reconciles"]

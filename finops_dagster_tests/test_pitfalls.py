@@ -230,6 +230,29 @@ def test_09_a_new_column_and_a_removed_one_meet_in_one_table(project: Project) -
     assert outcome.metadata("manifest")["columns_added"] == ""
 
 
+def test_09_a_definition_that_gained_resources_and_split_cost_allocation(
+    project: Project,
+) -> None:
+    split = ("lineItem/ResourceId", "splitLineItem/SplitCost", "splitLineItem/ParentResourceId")
+    deliver(project.put, "2024-01", [items("2024-01", "3")])
+    rows = [
+        line_item("2024-02", lineItem__ResourceId="i-1", lineItem__UnblendedCost="3"),
+        line_item(
+            "2024-02",
+            lineItem__UnblendedCost="0",
+            splitLineItem__SplitCost="0.0000000001",
+            splitLineItem__ParentResourceId="i-1",
+        ),
+    ]
+    deliver(project.put, "2024-02", [rows], headers=(*HEADERS, *split), typed=False)
+    load(project, "2024-01")
+    load(project, "2024-02")
+    assert project.totals("2024-02") == (2, 3)
+    assert project.column("splitlineitem_splitcost", "2024-01") == [None]
+    assert project.column("splitlineitem_splitcost", "2024-02") == [Decimal("1E-10"), None]
+    assert project.column("lineitem_resourceid", "2024-02") == ["i-1", None]
+
+
 def load_weights(project: Project, first: tuple[str, str], then: tuple[str, str]) -> Outcome:
     """Load two months whose column pricing/weight has this type and this cell."""
     for month, (vendor_type, cell) in {"2024-01": first, "2024-02": then}.items():
@@ -301,7 +324,8 @@ def test_10_amounts_are_never_kept_as_text(project: Project) -> None:
     error = load_weights(project, ("DateTime", "2024-01-03T04:00:00Z"), ("BigDecimal", "1")).error
     assert error == (
         "column pricing_weight of table aws_billing_data is TIMESTAMP since 2024-01, but 2024-02 "
-        "gives DECIMAL(38,18), and amounts are never kept as text; give the export another table"
+        "gives DECIMAL(38,18), and amounts are never kept as text; give the export another name "
+        "and table"
     )
 
 

@@ -134,7 +134,7 @@ def load_month(
         names = column_names(lake.paths(export.name))
         warnings = replace_month(connection, load, manifest, files, vendor, names)
         now = _as_held(connection, export, load)
-        if before is not None:
+        if before is not None and before.load.manifest_id != load.manifest_id:
             now = replace(now, restatement=_restatement(before, now))
         return replace(now, outcome="loaded", warnings=warnings)
 

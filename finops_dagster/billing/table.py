@@ -111,8 +111,9 @@ def _targets(
     for header, name in column_names(headers, known, vendor).items():
         if vendor.column(header) == vendor.cost != name:
             raise BillError(
-                f"table {load.table} has {name} for what would be {vendor.cost} now: column_names "
-                "was changed; change it back, or give the export another table"
+                f"{load.export} has the column {name} for what would be {vendor.cost} now: "
+                "column_names was changed; change it back, or give the export another name and "
+                "table"
             )
         own_types = (group.own_type(header) for group in files if header in group)
         given = vendor.sql_type(header, declared.get(vendor.column(header))) or next(
@@ -139,7 +140,7 @@ def _type_kept(
     except ValueError:
         raise BillError(
             f"column {name} of table {load.table} has become {existing}; a bill's column is "
-            f"{', '.join(SqlType)}: change it back, or give the export another table"
+            f"{', '.join(SqlType)}: change it back, or give the export another name and table"
         ) from None
     if held in (given, SqlType.TEXT) or held.is_money:
         return held
@@ -147,7 +148,7 @@ def _type_kept(
         raise BillError(
             f"column {name} of table {load.table} is {held} since "
             f"{_first_month(connection, load.table, name)}, but {load.month} gives {given}, and "
-            "amounts are never kept as text; give the export another table"
+            "amounts are never kept as text; give the export another name and table"
         )
     return SqlType.TEXT
 
