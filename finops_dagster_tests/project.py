@@ -143,6 +143,12 @@ class Project:
             )
         )
 
+    def load(self, month: str, **options: Any) -> Outcome:
+        """Run the chain of one month, which must succeed."""
+        outcome = self.materialize(month, **options)
+        assert outcome.success, outcome.error
+        return outcome
+
     def query(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
         """Ask the DuckDB file."""
         with duckdb.connect(str(self.folder / "data/finops.duckdb"), read_only=True) as connection:

@@ -13,7 +13,7 @@ import pytest
 
 from finops_dagster.demo.export import Layout, Version, write_version
 from finops_dagster_tests.cur import Put, upload
-from finops_dagster_tests.project import Outcome, Project
+from finops_dagster_tests.project import Project
 from finops_dagster_tests.servers.bigquery import BigQueryServer
 from finops_dagster_tests.servers.s3 import S3Server
 
@@ -60,12 +60,6 @@ def deliver(project: Project, version: Version, layout: Layout, prefix: str = ""
     write_version(project.source, prefix, "acme-cur", version, layout=layout)
 
 
-def load(project: Project, month: str = "2024-01", **options: str) -> Outcome:
-    outcome = project.materialize(month, **options)
-    assert outcome.success, outcome.error
-    return outcome
-
-
 def format_of(layout: Layout) -> str:
     return layout.format.partition("-")[0]
 
@@ -85,13 +79,13 @@ def test_the_month_is_the_same_whatever_the_layout(
 ) -> None:
     deliver(project, JANUARY, layout)
     project.export["format"] = format_of(layout)
-    outcome = load(project)
+    outcome = project.load("2024-01")
     assert totals(project, layout) == january
     assert outcome.metadata("manifest")["format"] == format_of(layout)
     assert outcome.metadata("parquet")["total_cost_exact"] == str(january[1])
     assert outcome.metadata("staged_files")["costs_rounded"] == 0
     assert "warnings" not in outcome.metadata("billing_table")
-    assert set(load(project).outcomes().values()) == {"unchanged"}
+    assert set(project.load("2024-01").outcomes().values()) == {"unchanged"}
 
 
 @pytest.fixture
@@ -110,7 +104,7 @@ def test_the_format_is_found_in_a_bucket_too(
     deliver(project, JANUARY, layout, prefix)
     upload(project.source, put)
     project.export |= {"format": None, "source": f"{project.export['source']}/{prefix}"}
-    assert load(project).metadata("manifest")["format"] == format_of(layout)
+    assert project.load("2024-01").metadata("manifest")["format"] == format_of(layout)
     assert totals(project, layout) == january
 
 
@@ -139,7 +133,7 @@ def test_a_month_is_the_same_in_csv_and_in_parquet_cell_by_cell(
                 "column_names": column_names,
             }
         )
-        assert load(project, export=name).success
+        assert project.load("2024-01", export=name).success
     as_csv, as_parquet = (
         dict(
             project.query(
@@ -169,7 +163,7 @@ def test_a_table_takes_one_month_in_csv_and_the_next_in_parquet(
     columns: list[set[str]] = []
     for version, layout in zip((JANUARY, FEBRUARY), layouts, strict=True):
         deliver(project, version, layout)
-        outcome = load(project, f"{version.month:%Y-%m}")
+        outcome = project.load(f"{version.month:%Y-%m}")
         assert "warnings" not in outcome.metadata("billing_table")
         rows = project.query("SELECT column_name FROM (DESCRIBE aws_billing_data)")
         columns.append({name for (name,) in rows})
@@ -184,7 +178,7 @@ def test_tags_are_asked_for_by_key_whichever_way_the_month_came(
 ) -> None:
     project.export["format"] = "cur2"
     deliver(project, JANUARY, layout)
-    load(project)
+    project.load("2024-01")
     question = "SELECT count(DISTINCT resource_tags['user_team']), sum(discount['edp_discount'])"
     ((teams, discount),) = project.query(f"{question} FROM aws_billing_data")
     assert teams > 1
@@ -216,14 +210,14 @@ def test_queries_written_for_athena_run_on_athena_names(project: Project, layout
     """In the shape of AWS's public CUR query library; DATE_FORMAT is Athena's own."""
     project.export["column_names"] = "athena"
     deliver(project, JANUARY, layout)
-    load(project)
+    project.load("2024-01")
     rows = project.query(PUBLIC_QUERY.replace("DATE_FORMAT", "strftime"))
     assert sum(row[4] for row in rows) > 0
 
 
 def test_a_table_keeps_the_style_of_its_names(project: Project) -> None:
     deliver(project, JANUARY, Layout())
-    load(project)
+    project.load("2024-01")
     project.export["column_names"] = "athena"
     deliver(project, FEBRUARY, Layout())
     error = project.materialize("2024-02").error
@@ -231,7 +225,7 @@ def test_a_table_keeps_the_style_of_its_names(project: Project) -> None:
         "acme has the column lineitem_unblendedcost for what would be line_item_unblended_cost now"
     )
     project.export |= {"name": "again", "table": "again"}
-    load(project, "2024-02", export="again")
+    project.load("2024-02", export="again")
 
 
 def test_layouts_of_two_formats_are_an_error_until_the_settings_choose(project: Project) -> None:
@@ -243,7 +237,7 @@ def test_layouts_of_two_formats_are_an_error_until_the_settings_choose(project: 
     assert "acme-cur/20240101-20240201/acme-cur-Manifest.json (cur1) and " in error
     assert error.endswith("set its format")
     project.export["format"] = "cur2"
-    load(project)
+    project.load("2024-01")
 
 
 @pytest.mark.parametrize(("chosen", "is_really"), [("cur2", "focus-1.0"), ("focus", "cur2")])
@@ -292,9 +286,9 @@ def test_a_refresh_that_overwrites_with_fewer_files_leaves_nothing_of_the_old(
 ) -> None:
     project.export["format"] = format_of(layout)
     deliver(project, Version(JANUARY.month, "20240202T000000Z", rows=900, parts=4), layout)
-    load(project)
+    project.load("2024-01")
     deliver(project, Version(JANUARY.month, "20240203T000000Z", rows=500, parts=2), layout)
-    outcome = load(project)
+    outcome = project.load("2024-01")
     assert totals(project, layout)[0] == 500
     assert outcome.metadata("billing_table")["rows_changed"] == -400
 
@@ -305,7 +299,7 @@ def test_a_refresh_that_has_begun_to_overwrite_is_not_mixed_with_the_one_before(
 ) -> None:
     project.export["format"] = format_of(layout)
     deliver(project, JANUARY, layout)
-    load(project)
+    project.load("2024-01")
     newest = sorted(p for p in project.source.rglob("*-00001.*") if p.is_file())[-1]
     later = newest.stat().st_mtime + 7200
     os.utime(newest, (later, later))
@@ -322,7 +316,7 @@ def test_a_refresh_that_overwrites_during_the_download_is_noticed(
     project.export["format"] = "cur2"
     deliver(project, JANUARY, layout)
     upload(project.source, put)
-    load(project)
+    project.load("2024-01")
     manifest = "acme-cur/metadata/BILLING_PERIOD=2024-01/acme-cur-Manifest.json"
     body = (project.source / manifest).read_bytes()
 
@@ -335,7 +329,7 @@ def test_a_refresh_that_overwrites_during_the_download_is_noticed(
     error = project.materialize("2024-01", force=True).error
     assert f"{manifest} changed while its files were fetched" in error
     assert totals(project, layout)[0] == JANUARY.rows
-    load(project)
+    project.load("2024-01")
 
 
 def test_files_that_are_not_as_long_as_the_manifest_says_are_refused(project: Project) -> None:
@@ -370,7 +364,7 @@ def test_a_renamed_and_replicated_bucket_is_read_beside_its_manifests(
                 "source": f"{bucket}/copied/{name}",
             }
         )
-        load(project, export=name)
+        project.load("2024-01", export=name)
         assert project.query(f"SELECT count(*), sum({COSTS[name]}) FROM {name}") == [january]
 
 
@@ -382,7 +376,7 @@ def test_every_format_goes_on_into_a_warehouse(project: Project, same: str) -> N
         project.database = {"backend": "bigquery", "bigquery": settings}
         for version, layout in zip((JANUARY, FEBRUARY), SAME[same], strict=True):
             deliver(project, version, layout)
-            outcome = load(project, f"{version.month:%Y-%m}")
+            outcome = project.load(f"{version.month:%Y-%m}")
             total = outcome.metadata("billing_table")["total_cost_exact"]
             assert outcome.metadata("warehouse_table")["total_cost_exact"] == total
             assert outcome.checks()["warehouse_table.reconciles"]

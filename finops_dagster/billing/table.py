@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from decimal import Decimal
 
 import duckdb
 
@@ -270,41 +269,6 @@ def columns(connection: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]
             [table],
         ).fetchall()
     )
-
-
-def cost_by(
-    connection: duckdb.DuckDBPyConnection,
-    table: str,
-    month: BillingMonth,
-    vendor: VendorFormat,
-    column: str,
-) -> list[tuple[str, Decimal]]:
-    """The month's cost by the values of a column, the largest first; empty where there is no such
-    column."""
-    if not {column, vendor.cost} <= columns(connection, table).keys():
-        return []
-    return connection.execute(
-        f"SELECT coalesce({column}, '(none)') AS value, sum({vendor.cost}) AS cost "
-        f"FROM {quoted(table)} WHERE billing_month = ? GROUP BY ALL ORDER BY cost DESC, value",
-        [month.first_day],
-    ).fetchall()
-
-
-def is_final(
-    connection: duckdb.DuckDBPyConnection, table: str, month: BillingMonth, vendor: VendorFormat
-) -> bool | None:
-    """Whether the vendor has closed the month: every row that costs has its invoice's id. None
-    where the export does not say.
-    https://docs.aws.amazon.com/cur/latest/userguide/table-dictionary-cur2-bill.html
-    """
-    if not {vendor.invoice, vendor.cost} <= columns(connection, table).keys():
-        return None
-    row = connection.execute(
-        f"SELECT count(*) FILTER ({vendor.cost} <> 0 AND nullif({vendor.invoice}, '') IS NULL) = 0 "
-        f"AND count({vendor.invoice}) > 0 FROM {quoted(table)} WHERE billing_month = ?",
-        [month.first_day],
-    ).fetchone()
-    return row is not None and bool(row[0])
 
 
 @contextmanager

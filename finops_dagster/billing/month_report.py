@@ -1,0 +1,98 @@
+"""What people ask of a month: what it cost, what a restatement changed, whether it is final."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+
+import duckdb
+
+from finops_dagster.billing import ledger
+from finops_dagster.billing.columns import quoted
+from finops_dagster.billing.ledger import Load
+from finops_dagster.billing.table import columns
+from finops_dagster.billing.vendors import VendorFormat
+
+_MOVES = 5
+
+
+@dataclass(frozen=True)
+class MonthReport:
+    """The month as the table holds it. Costs are by service and by currency, the largest first, and
+    are those of the column `cost`; `is_final` is None where the export does not say."""
+
+    load: Load
+    version_before: Load | None
+    month_before: Load | None
+    columns: dict[str, str]
+    cost: str
+    services: list[tuple[str, Decimal]]
+    currencies: list[tuple[str, Decimal]]
+    is_final: bool | None
+
+
+@dataclass(frozen=True)
+class Restatement:
+    """A version of a month against the version that it replaced."""
+
+    before: MonthReport
+    now: MonthReport
+
+    @property
+    def rows(self) -> int:
+        """How many rows the month has gained."""
+        return self.now.load.totals.rows - self.before.load.totals.rows
+
+    @property
+    def cost(self) -> Decimal:
+        """How much cost the month has gained."""
+        return self.now.load.totals.cost - self.before.load.totals.cost
+
+    def largest_moves(self) -> list[tuple[str, Decimal, Decimal]]:
+        """The five services whose cost moved most, the largest move first: name, before, now."""
+        before, now = dict(self.before.services), dict(self.now.services)
+        moves = [
+            (service, before.get(service, Decimal(0)), now.get(service, Decimal(0)))
+            for service in before | now
+        ]
+        moved = [move for move in moves if move[1] != move[2]]
+        return sorted(moved, key=lambda move: (-abs(move[2] - move[1]), move[0]))[:_MOVES]
+
+
+def report(connection: duckdb.DuckDBPyConnection, load: Load, vendor: VendorFormat) -> MonthReport:
+    """Look at the month that the table holds."""
+    there = columns(connection, load.table)
+    answers = there.keys() if vendor.cost in there else set()
+    return MonthReport(
+        load,
+        ledger.superseded(connection, load.export, load.month),
+        ledger.loaded(connection, load.export, load.month.previous),
+        there,
+        vendor.cost,
+        _cost_by(connection, load, vendor, vendor.service) if vendor.service in answers else [],
+        _cost_by(connection, load, vendor, vendor.currency) if vendor.currency in answers else [],
+        _is_final(connection, load, vendor) if vendor.invoice in answers else None,
+    )
+
+
+def _cost_by(
+    connection: duckdb.DuckDBPyConnection, load: Load, vendor: VendorFormat, column: str
+) -> list[tuple[str, Decimal]]:
+    return connection.execute(
+        f"SELECT coalesce({column}, '(none)') AS value, sum({vendor.cost}) AS cost "
+        f"FROM {quoted(load.table)} WHERE billing_month = ? GROUP BY ALL ORDER BY cost DESC, value",
+        [load.month.first_day],
+    ).fetchall()
+
+
+def _is_final(connection: duckdb.DuckDBPyConnection, load: Load, vendor: VendorFormat) -> bool:
+    """Whether the vendor has closed the month: every row that costs has its invoice's id.
+    https://docs.aws.amazon.com/cur/latest/userguide/table-dictionary-cur2-bill.html
+    """
+    row = connection.execute(
+        f"SELECT count({vendor.invoice}) > 0 AND "
+        f"count(*) FILTER ({vendor.cost} <> 0 AND coalesce({vendor.invoice}, '') = '') = 0 "
+        f"FROM {quoted(load.table)} WHERE billing_month = ?",
+        [load.month.first_day],
+    ).fetchone()
+    return row is not None and bool(row[0])

@@ -1,0 +1,213 @@
+"""Columns that come, go, clash, and change their type."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import duckdb
+import pytest
+
+from finops_dagster_tests.cur import HEADERS, deliver, items, line_item
+from finops_dagster_tests.project import Outcome, Project
+
+COST = "lineitem_unblendedcost"
+
+
+def with_tags(*tags: str) -> tuple[str, ...]:
+    return (*HEADERS, *(f"resourceTags/{tag}" for tag in tags))
+
+
+def test_06_a_manifest_without_types_still_gives_exact_money(project: Project) -> None:
+    deliver(project.put, "2024-01", [items("2024-01", "0.0000008")], typed=False)
+    project.load("2024-01")
+    types = dict(
+        project.query(
+            "SELECT column_name, data_type FROM duckdb_columns() "
+            "WHERE table_name = 'aws_billing_data'"
+        )
+    )
+    assert types[COST] == "DECIMAL(38,18)"
+    assert types["lineitem_usagestartdate"] == "TIMESTAMP"
+    assert types["bill_payeraccountid"] == "VARCHAR"
+
+
+def test_07_the_files_header_counts_where_the_manifest_lists_other_columns(
+    project: Project,
+) -> None:
+    headers = (*HEADERS, "product/region")
+    rows = [line_item("2024-01", product__region="eu-west-1")]
+    deliver(
+        project.put, "2024-01", [rows], headers=headers, columns=[*HEADERS[:-1], "product/vcpu"]
+    )
+    project.load("2024-01")
+    assert project.column("product_region", "2024-01") == ["eu-west-1"]
+    assert project.column("product_vcpu", "2024-01") == [None]
+    assert project.totals("2024-01") == (1, 1)
+
+
+@pytest.mark.parametrize("months", [("2024-01", "2024-02"), ("2024-02", "2024-01")])
+def test_08_tags_that_differ_in_case_keep_their_columns_in_every_month(
+    project: Project, months: tuple[str, str]
+) -> None:
+    orders = {"2024-01": ("user:team", "user:Team"), "2024-02": ("user:Team", "user:team")}
+    for month in months:
+        row = line_item(
+            month, **{"resourceTags__user:team": "low", "resourceTags__user:Team": "Up"}
+        )
+        deliver(project.put, month, [[row]], headers=with_tags(*orders[month]))
+        project.load(month)
+    for month in months:
+        assert project.column("resourcetags_user_team", month) == ["low"]
+        assert project.column("resourcetags_user_team_9515dbf8", month) == ["Up"]
+
+
+def test_08_a_tag_keeps_its_plain_name_when_another_spelling_appears(project: Project) -> None:
+    for month, tags in {"2024-01": ["user:Team"], "2024-02": ["user:team", "user:Team"]}.items():
+        row = line_item(
+            month, **{"resourceTags__user:team": "low", "resourceTags__user:Team": "Up"}
+        )
+        deliver(project.put, month, [[row]], headers=with_tags(*tags))
+        project.load(month)
+    assert project.column("resourcetags_user_team", "2024-01") == ["Up"]
+    assert project.column("resourcetags_user_team", "2024-02") == ["Up"]
+
+
+@pytest.mark.parametrize(
+    "database_path", ["data/finops.duckdb", "data/{month}.duckdb"], ids=["lost", "one-a-month"]
+)
+def test_08_names_outlive_the_database_that_gave_them(project: Project, database_path: str) -> None:
+    project.database = {"duckdb": {"database_path": database_path}}
+    for month, tags in {"2024-02": ["user:team", "user:Team"], "2024-01": ["user:Team"]}.items():
+        row = line_item(month, **{"resourceTags__user:Team": "Up"})
+        deliver(project.put, month, [[row]], headers=with_tags(*tags))
+        project.load(month)
+        for path in (project.folder / "data").glob("finops.duckdb"):
+            path.unlink()
+    lake = "read_parquet('data/parquet/acme/*/*.parquet', hive_partitioning = false)"
+    values = duckdb.sql(f"SELECT resourcetags_user_team_9515dbf8 FROM {lake}").fetchall()
+    assert values == [("Up",), ("Up",)]
+
+
+def test_09_a_new_column_and_a_removed_one_meet_in_one_table(project: Project) -> None:
+    deliver(
+        project.put,
+        "2024-01",
+        [[line_item("2024-01", product__old="a")]],
+        headers=(*HEADERS, "product/old"),
+        version="v1",
+    )
+    deliver(
+        project.put,
+        "2024-02",
+        [[line_item("2024-02", product__new="b")]],
+        headers=("product/new", *HEADERS),
+    )
+    project.load("2024-01")
+    project.load("2024-02")
+    assert project.column("product_old", "2024-01") == ["a"]
+    assert project.column("product_old", "2024-02") == [None]
+    assert project.column("product_new", "2024-01") == [None]
+    assert project.column("product_new", "2024-02") == ["b"]
+    deliver(project.put, "2024-01", [items("2024-01", "1")], version="v2")
+    outcome = project.materialize("2024-01")
+    assert outcome.metadata("manifest")["columns_removed"] == "product/old"
+    assert outcome.metadata("manifest")["columns_added"] == ""
+
+
+def test_09_a_definition_that_gained_resources_and_split_cost_allocation(
+    project: Project,
+) -> None:
+    split = ("lineItem/ResourceId", "splitLineItem/SplitCost", "splitLineItem/ParentResourceId")
+    deliver(project.put, "2024-01", [items("2024-01", "3")])
+    rows = [
+        line_item("2024-02", lineItem__ResourceId="i-1", lineItem__UnblendedCost="3"),
+        line_item(
+            "2024-02",
+            lineItem__UnblendedCost="0",
+            splitLineItem__SplitCost="0.0000000001",
+            splitLineItem__ParentResourceId="i-1",
+        ),
+    ]
+    deliver(project.put, "2024-02", [rows], headers=(*HEADERS, *split), typed=False)
+    project.load("2024-01")
+    project.load("2024-02")
+    assert project.totals("2024-02") == (2, 3)
+    assert project.column("splitlineitem_splitcost", "2024-01") == [None]
+    assert project.column("splitlineitem_splitcost", "2024-02") == [Decimal("1E-10"), None]
+    assert project.column("lineitem_resourceid", "2024-02") == ["i-1", None]
+
+
+def load_weights(project: Project, first: tuple[str, str], then: tuple[str, str]) -> Outcome:
+    """Load two months whose column pricing/weight has this type and this cell."""
+    for month, (vendor_type, cell) in {"2024-01": first, "2024-02": then}.items():
+        deliver(
+            project.put,
+            month,
+            [[line_item(month, pricing__weight=cell)]],
+            headers=(*HEADERS, "pricing/weight"),
+            types={"pricing/weight": vendor_type},
+        )
+    project.load("2024-01")
+    return project.materialize("2024-02")
+
+
+def test_10_a_column_of_text_takes_numbers_as_they_are_written(project: Project) -> None:
+    outcome = load_weights(project, ("String", "heavy"), ("BigDecimal", "0.10"))
+    assert project.column("pricing_weight", "2024-02") == ["0.10"]
+    assert outcome.metadata("billing_table")["warnings"] == (
+        "- pricing_weight stays VARCHAR, 2024-02 gives DECIMAL(38,18)"
+    )
+
+
+def test_10_numbers_that_are_called_text_stay_numbers(project: Project) -> None:
+    outcome = load_weights(project, ("BigDecimal", "1.5"), ("String", "0.10"))
+    assert project.column("pricing_weight", "2024-02") == [Decimal("0.1")]
+    assert "pricing_weight stays DECIMAL" in outcome.metadata("billing_table")["warnings"]
+
+
+def test_10_text_in_a_column_of_numbers_is_an_error_that_names_cell_and_both_months(
+    project: Project,
+) -> None:
+    error = load_weights(project, ("BigDecimal", "1.5"), ("String", "heavy")).error
+    assert "line 2, column \"pricing/weight\": 'heavy' cannot be kept exactly" in error
+    assert error.endswith(
+        "column pricing_weight is DECIMAL(38,18) since 2024-01, and 2024-02 gives VARCHAR"
+    )
+    assert project.totals("2024-02") == (0, None)
+    assert project.totals("2024-01") == (1, 1)
+
+
+def test_10_times_become_text_where_a_month_has_text(project: Project) -> None:
+    outcome = load_weights(project, ("DateTime", "2024-01-03T04:00:00Z"), ("String", "soon"))
+    assert project.column("pricing_weight", "2024-01") == ["2024-01-03T04:00:00Z"]
+    assert project.column("pricing_weight", "2024-02") == ["soon"]
+    assert outcome.metadata("billing_table")["warnings"] == (
+        "- pricing_weight was TIMESTAMP, 2024-02 gives VARCHAR: it is text now"
+    )
+
+
+def test_10_times_that_would_become_text_stay_times_where_the_month_does_not_load(
+    project: Project,
+) -> None:
+    load_weights(project, ("DateTime", "2024-01-03T04:00:00Z"), ("DateTime", ""))
+    deliver(
+        project.put,
+        "2024-02",
+        [[line_item("2024-03", pricing__weight="soon")]],
+        headers=(*HEADERS, "pricing/weight"),
+        version="v2",
+    )
+    assert "belong to another billing month" in project.materialize("2024-02").error
+    ((kept,),) = project.query(
+        "SELECT data_type FROM duckdb_columns() WHERE column_name = 'pricing_weight'"
+    )
+    assert kept == "TIMESTAMP"
+
+
+def test_10_amounts_are_never_kept_as_text(project: Project) -> None:
+    error = load_weights(project, ("DateTime", "2024-01-03T04:00:00Z"), ("BigDecimal", "1")).error
+    assert error == (
+        "column pricing_weight of table aws_billing_data is TIMESTAMP since 2024-01, but 2024-02 "
+        "gives DECIMAL(38,18), and amounts are never kept as text; give the export another name "
+        "and table"
+    )

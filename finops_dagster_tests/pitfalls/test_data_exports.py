@@ -1,0 +1,78 @@
+"""What Data Exports do otherwise than CUR v1: maps, and the spelling of a month."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from decimal import Decimal
+
+import pytest
+
+from finops_dagster_tests.cur import csv_bytes
+from finops_dagster_tests.project import Project
+
+MAPS = ("bill_billing_period_start_date", "line_item_unblended_cost", "resource_tags", "discount")
+
+
+def deliver_maps(project: Project, *cells: tuple[str, str]) -> None:
+    """Deliver a CUR 2.0 of January in CSV whose rows have these tags and discounts."""
+    project.export["format"] = "cur2"
+    rows = [dict(zip(MAPS, ("2024-01-01T00:00:00.000Z", "1", *row), strict=True)) for row in cells]
+    month = "BILLING_PERIOD=2024-01"
+    file = f"acme-cur/data/{month}/2024-e1/acme-cur-00001.csv.gz"
+    project.put(file, gzip.compress(csv_bytes(rows, MAPS)))
+    manifest = {
+        "executionId": "e1",
+        "columns": [{"name": name} for name in MAPS],
+        "dataFiles": [f"s3://b/{file}"],
+    }
+    project.put(f"acme-cur/metadata/{month}/Manifest.json", json.dumps(manifest).encode())
+
+
+def test_20_maps_are_json_text_in_csv(project: Project) -> None:
+    tags = '{"user_team": "Größe, \\"A\\"", "aws_created_by": ""}'
+    exact = '{"edp": -0.1234567890123456789e1, "b": 123456789012345678.123456789012345678}'
+    deliver_maps(project, (tags, exact), ("{}", "{}"), ("", ""))
+    project.load("2024-01")
+    rows = project.query("SELECT resource_tags, discount FROM aws_billing_data ORDER BY 1")
+    amounts = {
+        "edp": Decimal("-1.234567890123456789"),
+        "b": Decimal("123456789012345678.123456789012345678"),
+    }
+    assert rows == [
+        ({}, {}),
+        ({"user_team": 'Größe, "A"', "aws_created_by": ""}, amounts),
+        (None, None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("cells", "column"),
+    [
+        (("not json", ""), "resource_tags"),
+        (("[1]", ""), "resource_tags"),
+        (('{"a": 1', ""), "resource_tags"),
+        (("", '{"edp": "much"}'), "discount"),
+        (("", '{"edp": 0.1234567890123456789}'), "discount"),
+    ],
+)
+def test_20_a_map_that_is_none_is_an_error_that_names_the_cell(
+    project: Project, cells: tuple[str, str], column: str
+) -> None:
+    deliver_maps(project, ("{}", "{}"), cells)
+    error = project.materialize("2024-01").error
+    assert f'line 3, column "{column}": ' in error
+    assert "cannot be kept exactly as MAP(VARCHAR, " in error
+
+
+@pytest.mark.parametrize("period", ["BILLING_PERIOD", "billing_period"])
+@pytest.mark.parametrize("manifest", ["acme-cur-Manifest.json", "Manifest.json"])
+def test_21_the_month_of_a_data_export_is_found_in_either_case(
+    project: Project, period: str, manifest: str
+) -> None:
+    deliver_maps(project, ("{}", "{}"))
+    metadata = project.source / "acme-cur/metadata"
+    (metadata / "BILLING_PERIOD=2024-01").rename(metadata / f"{period}=2024-01")
+    (metadata / f"{period}=2024-01/Manifest.json").rename(metadata / f"{period}=2024-01" / manifest)
+    (metadata / f"{period}=2024-01/acme-cur-Metadata.json").write_text("{}")
+    project.load("2024-01")

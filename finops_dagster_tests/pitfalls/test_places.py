@@ -1,0 +1,131 @@
+"""Where months lie, what lies beside them, and which rows are theirs."""
+
+from __future__ import annotations
+
+import pytest
+
+from finops_dagster_tests.cur import deliver, items, line_item
+from finops_dagster_tests.project import Project
+from finops_dagster_tests.servers.s3 import S3Server
+
+
+@pytest.mark.parametrize("prefix", ["", "cur", "a/b c/d", "/cur"])
+@pytest.mark.parametrize("report", ["acme-cur", "x.*+(1)'!"])
+def test_14_prefixes_and_report_names_are_taken_literally(
+    project: Project, s3: S3Server, bucket: str, prefix: str, report: str
+) -> None:
+    client = s3.client()
+    project.export |= {
+        "source": f"s3://{bucket}/{prefix}",
+        "endpoint_url": s3.url,
+        "export_name": report,
+    }
+    deliver(
+        lambda key, body: client.put_object(Bucket=bucket, Key=key, Body=body),
+        "2024-01",
+        [items("2024-01", "1")],
+        prefix=prefix,
+        report=report,
+    )
+    project.load("2024-01")
+    assert project.totals("2024-01") == (1, 1)
+
+
+def test_15_keys_of_a_replicated_bucket_are_resolved_beside_the_manifest(project: Project) -> None:
+    deliver(
+        project.put,
+        "2024-01",
+        [items("2024-01", "1")],
+        bucket="the-original",
+        manifest_prefix="original/prefix/",
+    )
+    project.load("2024-01")
+    assert project.totals("2024-01") == (1, 1)
+
+
+def test_16_two_exports_of_one_month_leave_each_other_alone(project: Project) -> None:
+    project.more_exports = [{**project.export, "name": "beta", "export_name": "b", "table": "beta"}]
+    deliver(project.put, "2024-01", [items("2024-01", "1")])
+    deliver(project.put, "2024-01", [items("2024-01", "2")], report="b")
+    assert project.materialize("2024-01").success
+    assert project.materialize("2024-01", export="beta").success
+    assert project.totals("2024-01") == (1, 1)
+    assert project.query("SELECT lineitem_unblendedcost FROM beta") == [(2,)]
+
+
+def test_16_a_table_that_holds_another_export_is_refused(project: Project) -> None:
+    deliver(project.put, "2024-01", [items("2024-01", "1")])
+    project.load("2024-01")
+    project.export |= {"name": "other"}
+    error = project.materialize("2024-01", export="other").error
+    assert "table aws_billing_data already holds months of the export 'acme'" in error
+    assert project.totals("2024-01") == (1, 1)
+
+
+def test_17_other_manifests_in_the_folder_are_never_taken(project: Project) -> None:
+    deliver(project.put, "2024-01", [items("2024-01", "1")], version="v1")
+    folder = "acme-cur/20240101-20240201"
+    project.put(f"{folder}/acme-cur-RedshiftManifest.json", b'{"entries": []}')
+    project.put(f"{folder}/v0/acme-cur-Manifest.json", b"{}")
+    project.put(f"{folder}/zz-Manifest.json", b"{}")
+    project.load("2024-01")
+    assert project.totals("2024-01") == (1, 1)
+
+
+def test_25_december_ends_in_january(project: Project) -> None:
+    keys = deliver(project.put, "2023-12", [items("2023-12", "1")])
+    assert "/20231201-20240101/" in keys[0]
+    project.load("2023-12")
+    assert project.totals("2023-12") == (1, 1)
+
+
+def test_26_rows_used_outside_the_month_belong_to_the_month_they_are_billed_in(
+    project: Project,
+) -> None:
+    refund = line_item("2024-01", lineItem__UsageStartDate="2023-11-30T23:00:00Z")
+    deliver(project.put, "2024-01", [[refund]])
+    project.load("2024-01")
+    assert project.totals("2024-01") == (1, 1)
+
+
+def test_26_rows_billed_in_another_month_fail_the_check_and_keep_the_old_month(
+    project: Project,
+) -> None:
+    deliver(project.put, "2024-01", [items("2024-01", "1")], version="v1")
+    project.load("2024-01")
+    deliver(project.put, "2024-01", [items("2024-02", "2")], version="v2")
+    outcome = project.materialize("2024-01")
+    assert not outcome.success
+    assert outcome.checks() == {
+        "manifest.manifest_is_fresh": True,
+        "billing_table.rows_belong_to_month": False,
+    }
+    assert "1 rows of table aws_billing_data say that they belong to another" in outcome.error
+    assert project.totals("2024-01") == (1, 1)
+    assert project.parquet_totals("2024-01") == (1, 1)
+
+
+def test_28_thousands_of_old_versions_beside_the_manifest_are_never_listed(
+    project: Project, s3: S3Server, bucket: str
+) -> None:
+    client = s3.client()
+    folder = "cur/acme-cur/20240101-20240201"
+    for number in range(1100):
+        client.put_object(
+            Bucket=bucket, Key=f"{folder}/old{number:04}/acme-cur-1.csv.gz", Body=b"x"
+        )
+    deliver(
+        lambda key, body: client.put_object(Bucket=bucket, Key=key, Body=body),
+        "2024-01",
+        [items("2024-01", "1")],
+        prefix="cur",
+    )
+    project.export |= {"source": f"s3://{bucket}/cur", "endpoint_url": s3.url}
+    s3.requests.clear()
+    project.load("2024-01")
+    file = f"/{bucket}/{folder}/20240301T000000Z/acme-cur-00001.csv.gz"
+    assert s3.requests == [
+        ("GET", f"/{bucket}/{folder}/acme-cur-Manifest.json"),
+        ("HEAD", file),
+        ("GET", file),
+    ]
