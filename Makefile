@@ -18,7 +18,7 @@ dev: $(INSTALLED) $(DAGSTER_HOME)/dagster.yaml  ## the UI on http://127.0.0.1:30
 	FINOPS_CONFIG=$(CONFIG) $(BIN)/dagster dev --host 127.0.0.1 --port 3000
 
 test: $(INSTALLED)  ## every test, against real servers that the tests start themselves
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 lint: $(INSTALLED)  ## style, types, and the direction of imports
 	$(BIN)/ruff check .
