@@ -9,6 +9,7 @@ import dagster as dg
 
 from finops_dagster.assets.export import Export
 from finops_dagster.assets.manifest import homes, what_is_there
+from finops_dagster.billing.errors import ManifestMissing
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.resources.object_stores import (
     ObjectMissing,
@@ -23,7 +24,8 @@ def manifest_sensor(export: Export) -> dg.SensorDefinition:
     """Asks for a run of every month whose manifest is new or was rewritten since the last look.
 
     The cursor is JSON, `{month: version}`, the version being the store's ETag of the manifest. What
-    the manifest says is the run's to read: one that cannot be read is a failed run.
+    the manifest says is the run's to read: one that cannot be read is a failed run. The tick fails
+    where the store says no, and where it has no month of the export at all.
     """
 
     @dg.sensor(
@@ -40,7 +42,7 @@ def manifest_sensor(export: Export) -> dg.SensorDefinition:
         months = [BillingMonth.parse(key) for key in export.partitions.get_partition_keys()]
         versions = manifest_versions(export, months, context.log.error)
         if not versions:
-            return dg.SensorResult(skip_reason=what_is_there(export, months[-1]))
+            raise ManifestMissing(what_is_there(export, months[-1]))
         new = {
             str(month): etag for month, etag in versions.items() if known.get(str(month)) != etag
         }

@@ -8,6 +8,7 @@ from datetime import date
 import dagster as dg
 import pytest
 
+from finops_dagster.billing.errors import ManifestMissing
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.demo.export import Layout, Version, write_version
 from finops_dagster.resources.object_stores import StoreError
@@ -89,16 +90,16 @@ def test_a_manifest_that_cannot_be_read_is_asked_for_and_its_run_fails(
     assert months(tick(project, first.cursor)) == ["2024-01"]
 
 
-def test_an_export_without_any_month_says_what_lies_there_instead(
+def test_an_export_without_any_month_fails_the_tick_and_says_what_lies_there_instead(
     project: Project, put: Put
 ) -> None:
     deliver(put, "2024-01", [items("2024-01", "1")], prefix="finance", report="other-cur")
     project.export["source"] += "/finance"
-    reason = tick(project).skip_reason
-    assert reason is not None
-    message = reason.skip_message or ""
-    assert "acme has no manifest of" in message
-    assert "/finance has other-cur; look at source and export_name of acme" in message
+    with pytest.raises(ManifestMissing, match="acme has no manifest of") as caught:
+        tick(project)
+    assert str(caught.value).endswith(
+        "/finance has other-cur; look at source and export_name of acme"
+    )
 
 
 def test_a_store_that_says_no_fails_the_tick(project: Project, put: Put, s3: S3Server) -> None:

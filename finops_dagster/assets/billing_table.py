@@ -150,27 +150,30 @@ def _new_load(
 
 
 def _metadata(done: Outcome) -> Metadata:
-    month = done.month
+    """What changed comes first, as it is what people ask about first."""
+    month, change = done.month, done.restatement
     metadata: Metadata = {
         "outcome": done.did,
         **version_metadata(month.load.manifest_id, month.load.totals),
-        "dagster/table_name": month.load.table,
+    }
+    if month.is_final is not None:
+        metadata["final"] = month.is_final
+    if change is not None:
+        metadata["rows_changed"] = change.rows
+        metadata["cost_changed"] = float(change.cost)
+        metadata["restatement"] = dg.MetadataValue.md(_restatement_table(change))
+    if done.warnings:
+        metadata["warnings"] = dg.MetadataValue.md("\n".join(f"- {w}" for w in done.warnings))
+    return {
+        **metadata,
         "currency": ", ".join(currency for currency, _ in month.currencies),
         "services": len(month.services),
         "cost_by_service": dg.MetadataValue.md(_services_table(month)),
+        "dagster/table_name": month.load.table,
         "dagster/column_schema": dg.TableSchema(
             [dg.TableColumn(name, sql_type) for name, sql_type in month.columns.items()]
         ),
     }
-    if month.is_final is not None:
-        metadata["final"] = month.is_final
-    if done.warnings:
-        metadata["warnings"] = dg.MetadataValue.md("\n".join(f"- {w}" for w in done.warnings))
-    if done.restatement is not None:
-        metadata["rows_changed"] = done.restatement.rows
-        metadata["cost_changed"] = float(done.restatement.cost)
-        metadata["restatement"] = dg.MetadataValue.md(_restatement_table(done.restatement))
-    return metadata
 
 
 def _services_table(month: MonthReport) -> str:
