@@ -112,8 +112,9 @@ def what_is_there(export: Export, month: BillingMonth) -> str:
     """Why there is no manifest: where it was looked for, and what lies there instead."""
     store, prefix = export.store
     name = export.settings.export_name
-    home = next(iter(homes(export, prefix)))
-    key = export.candidates[0].manifest_keys(home, name, month)[0]
+    by_home = homes(export, prefix)
+    home = next((home for home in reversed(by_home) if store.folders(home)), next(iter(by_home)))
+    key = by_home[home][0].manifest_keys(home, name, month)[0]
     folder = home
     while not (there := store.folders(folder)) and folder:
         folder = folder.rpartition("/")[0]

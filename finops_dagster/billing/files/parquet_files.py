@@ -26,22 +26,23 @@ class ParquetFiles(BillFiles):
         """One column a header, of the file's own type."""
         paths = ", ".join(literal(str(path)) for path in self.paths)
         columns = ", ".join(f"c{position}" for position in range(len(self.headers)))
-        return f"read_parquet([{paths}], hive_partitioning = false) AS files({columns})"
+        return (
+            f"read_parquet([{paths}], hive_partitioning = false, binary_as_string = true) "
+            f"AS files({columns})"
+        )
 
     def cell(self, header: str, sql_type: SqlType) -> str:
         """The value, read as its type. A double counts as its shortest decimal text, which is what
         the vendor rounded to a double: 29.27, not 29.26999999999999957."""
         position = self.positions[header]
         raw, own = f"c{position}", self.types[position]
-        if pa.types.is_dictionary(own):
-            own = own.value_type
-        is_text = pa.types.is_string(own) or pa.types.is_large_string(own)
+        is_text = self.own_type(header) is SqlType.TEXT and not pa.types.is_nested(own)
         is_nested = pa.types.is_nested(own) and not pa.types.is_map(own)
         text = f"CAST(to_json({raw}) AS VARCHAR)" if is_nested else raw
         match sql_type:
             case SqlType.MONEY if pa.types.is_floating(own):
                 return f"decimal_of_double({raw})"
-            case SqlType.MONEY if is_text or pa.types.is_decimal(own):
+            case SqlType.MONEY if is_text or (pa.types.is_decimal(own) and own.scale > 18):
                 return f"exact_decimal(CAST({raw} AS VARCHAR))"
             case SqlType.TIME if is_text:
                 return f"utc_timestamp({raw})"
@@ -91,5 +92,6 @@ def parquet_files(paths: Sequence[Path]) -> list[ParquetFiles]:
             schema = pq.read_schema(path)
         except (OSError, pa.ArrowException) as error:
             raise FileInvalid(f"{path}: no whole Parquet file: {first_line(error)}") from error
-        groups.setdefault((tuple(schema.names), tuple(schema.types)), []).append(path)
+        types = tuple(t.value_type if pa.types.is_dictionary(t) else t for t in schema.types)
+        groups.setdefault((tuple(schema.names), types), []).append(path)
     return [ParquetFiles(names, tuple(group), types) for (names, types), group in groups.items()]
