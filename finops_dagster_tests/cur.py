@@ -70,7 +70,7 @@ def folder_put(folder: Path) -> Put:
     """Puts objects below a folder."""
 
     def put(key: str, body: bytes) -> None:
-        path = folder / key
+        path = folder / key.lstrip("/")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(body)
 

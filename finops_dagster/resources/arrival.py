@@ -34,7 +34,7 @@ def write_checked(store: ObjectStore, version: ObjectInfo, path: Path) -> int:
         if kind == ".parquet" and size:
             pq.read_metadata(path)
     except (GzipInvalid, ZipInvalid, pa.ArrowException) as error:
-        reason = first_line(error)
+        reason = first_line(error).rstrip(".")
         raise FileInvalid(f"{version.location}: {reason}; the month was left as it was") from error
     return crc32
 

@@ -31,23 +31,15 @@ def test_03_restatement_with_fewer_rows_and_parts_leaves_nothing_of_the_old(
     assert [path.name for path in project.folder.glob("data/staging/acme/2024-01/*/")] == ["v2"]
 
 
-def test_04_a_file_replaced_during_its_download_is_noticed(
-    project: Project, s3: S3Server, bucket: str
-) -> None:
-    client = s3.client()
-
-    def put(key: str, body: bytes) -> None:
-        client.put_object(Bucket=bucket, Key=key, Body=body)
-
-    project.export |= {"source": f"s3://{bucket}", "endpoint_url": s3.url}
-    deliver(put, "2024-01", [items("2024-01", "1")], version="v1")
+def test_04_a_file_replaced_during_its_download_is_noticed(project: Project, s3: S3Server) -> None:
+    deliver(project.put, "2024-01", [items("2024-01", "1")], version="v1")
     project.load("2024-01")
-    (key,) = deliver(put, "2024-01", [items("2024-01", "2")], version="v2")
+    (key,) = deliver(project.put, "2024-01", [items("2024-01", "2")], version="v2")
 
     def replace_before_get(environ, start_response):
         if environ["REQUEST_METHOD"] == "GET" and environ["PATH_INFO"].endswith(key):
             s3.fault = None
-            put(key, gzip.compress(csv_bytes(items("2024-01", "3"))))
+            project.put(key, gzip.compress(csv_bytes(items("2024-01", "3"))))
 
     s3.fault = replace_before_get
     assert "changed while it was read" in project.materialize("2024-01").error
@@ -59,12 +51,12 @@ def test_04_a_file_replaced_during_its_download_is_noticed(
 def test_05_a_missing_part_keeps_the_old_month(project: Project) -> None:
     deliver(project.put, "2024-01", [items("2024-01", "1")], version="v1")
     project.load("2024-01")
-    keys = deliver(
-        project.put, "2024-01", [items("2024-01", "2"), items("2024-01", "3")], version="v2"
-    )
-    (project.source / keys[1]).unlink()
+    (key,) = deliver(project.put, "2024-01", [items("2024-01", "2")], version="v2")
+    missing = key.replace("-00001", "-00002")
+    changes = {"reportKeys": [key, missing]}
+    deliver(project.put, "2024-01", [items("2024-01", "2")], version="v2", changes=changes)
     error = project.materialize("2024-01").error
-    assert keys[1] in error
+    assert missing in error
     assert "though the manifest lists it" in error
     assert project.totals("2024-01") == (1, 1)
     assert project.parquet_totals("2024-01") == (1, 1)
@@ -77,7 +69,7 @@ def test_05_a_missing_part_keeps_the_old_month(project: Project) -> None:
         (lambda body: body[:-4], "cut short"),
         (lambda body: body[:60] + bytes([body[60] ^ 1]) + body[61:], "damaged"),
         (lambda body: body[:-8] + b"\1\2\3\4" + body[-4:], "damaged"),
-        (lambda body: body + b"trailing", "damaged"),
+        (lambda body: body + b"trailing", "the gzip data is"),
         (lambda body: b"identity/LineItemId\nx\n", "damaged"),
     ],
     ids=["half", "no-trailer", "flipped-bit", "wrong-crc", "garbage-after", "not-gzip"],
@@ -134,16 +126,8 @@ def test_29_a_load_that_fails_in_its_middle_leaves_the_old_month_readable(projec
     ]
 
 
-def test_30_a_rerun_of_the_same_version_does_nothing(
-    project: Project, s3: S3Server, bucket: str
-) -> None:
-    client = s3.client()
-    project.export |= {"source": f"s3://{bucket}", "endpoint_url": s3.url}
-    deliver(
-        lambda key, body: client.put_object(Bucket=bucket, Key=key, Body=body),
-        "2024-01",
-        [items("2024-01", "1")],
-    )
+def test_30_a_rerun_of_the_same_version_does_nothing(project: Project, s3: S3Server) -> None:
+    deliver(project.put, "2024-01", [items("2024-01", "1")])
     project.load("2024-01")
     written = project.parquet("2024-01").stat().st_mtime_ns
     s3.requests.clear()
@@ -185,6 +169,4 @@ def test_18_a_damaged_zip_keeps_the_old_month(project: Project, damage, reason: 
     assert reason in error
     assert "acme-cur-00001.csv.zip" in error
     assert project.totals("2024-01") == (1, 1)
-    assert [path.name for path in project.folder.rglob("v2/acme-cur-*.zip*")] == [
-        "acme-cur-00001.csv.zip"
-    ]
+    assert not list(project.folder.rglob("*.part*"))

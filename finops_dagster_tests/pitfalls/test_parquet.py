@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from pathlib import Path
 
 import duckdb
 import pytest
@@ -14,34 +13,36 @@ from finops_dagster_tests.project import Project
 COST = "lineitem_unblendedcost"
 
 
-PARQUET = """
-    COPY (SELECT * FROM (VALUES {rows}) AS bill(bill_billing_period_start_date,
-        line_item_unblended_cost)) TO '{path}' (FORMAT parquet)
-"""
+KEY = "acme-cur/20240101-20240201/{version}/acme-cur-{number}.snappy.parquet"
 
 
-def deliver_parquet(project: Project, *rows: str, version: str = "v1") -> Path:
-    """Deliver January in Parquet, a row as SQL; the manifest is the CSV one's."""
-    path = project.source / "acme-cur/20240101-20240201" / version / "acme-cur-1.snappy.parquet"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    duckdb.execute(PARQUET.format(rows=", ".join(rows), path=path))
-    project.put(str(path), path.read_bytes())
+def parquet(project: Project, *rows: str) -> bytes:
+    """A Parquet file of January, a row as SQL."""
+    path = project.folder / "made.parquet"
+    duckdb.execute(
+        f"COPY (FROM (VALUES {', '.join(rows)}) AS bill(bill_billing_period_start_date, "
+        f"line_item_unblended_cost)) TO '{path}' (FORMAT parquet)"
+    )
+    return path.read_bytes()
+
+
+def deliver_parquet(project: Project, *files: bytes, version: str = "v1") -> None:
+    """Deliver January in these Parquet files."""
+    keys = [KEY.format(version=version, number=number + 1) for number in range(len(files))]
+    for key, body in zip(keys, files, strict=True):
+        project.put(key, body)
     columns = [
         {"category": "bill", "name": "billing_period_start_date", "type": "DateTime"},
         {"category": "line_item", "name": "unblended_cost", "type": "BigDecimal"},
     ]
-    changes = {
-        "compression": "Parquet",
-        "columns": columns,
-        "reportKeys": [str(path.relative_to(project.source))],
-    }
+    changes = {"compression": "Parquet", "columns": columns, "reportKeys": keys}
     deliver(project.put, "2024-01", [], version=version, changes=changes)
-    return path
 
 
 def test_19_doubles_count_as_the_decimals_they_were_made_of(project: Project) -> None:
     costs = ["29.27", "0.1", "8e-7", "-1234567.8912345", "0.30000000000000004"]
-    deliver_parquet(project, *(f"(TIMESTAMP '2024-01-01', {cost}::DOUBLE)" for cost in costs))
+    rows = (f"(TIMESTAMP '2024-01-01', {cost}::DOUBLE)" for cost in costs)
+    deliver_parquet(project, parquet(project, *rows))
     project.load("2024-01")
     assert project.column(COST, "2024-01") == sorted(Decimal(cost) for cost in costs)
 
@@ -49,11 +50,10 @@ def test_19_doubles_count_as_the_decimals_they_were_made_of(project: Project) ->
 def test_19_doubles_with_more_decimals_than_the_table_are_rounded_and_counted(
     project: Project,
 ) -> None:
-    deliver_parquet(
-        project,
-        "(TIMESTAMP '2024-01-01', 1.2345678901234567e-7)",
-        "(TIMESTAMP '2024-01-01', 0.5::DOUBLE)",
+    rows = (
+        f"(TIMESTAMP '2024-01-01', {cost}::DOUBLE)" for cost in ("1.2345678901234567e-7", "0.5")
     )
+    deliver_parquet(project, parquet(project, *rows))
     outcome = project.materialize("2024-01")
     assert project.column(COST, "2024-01") == [Decimal("1.23456789012E-7"), Decimal("0.5")]
     assert outcome.metadata("staged_files")["costs_rounded"] == 1
@@ -68,13 +68,10 @@ def test_19_a_cell_that_is_no_amount_is_an_error_that_names_file_row_and_column(
 ) -> None:
     deliver(project.put, "2024-01", [items("2024-01", "1")], version="v0")
     project.load("2024-01")
-    path = deliver_parquet(
-        project,
-        f"('2024-01-01'::TIMESTAMP, 1::{kind})",
-        f"('2024-01-01'::TIMESTAMP, {cost}::{kind})",
-    )
+    rows = (f"(TIMESTAMP '2024-01-01', {amount}::{kind})" for amount in ("1", cost))
+    deliver_parquet(project, parquet(project, *rows))
     error = project.materialize("2024-01").error
-    assert f'{path.name}, row 2, column "line_item_unblended_cost": ' in error
+    assert 'acme-cur-1.snappy.parquet, row 2, column "line_item_unblended_cost": ' in error
     assert "cannot be kept exactly as DECIMAL(38,18)" in error
     assert project.totals("2024-01") == (1, 1)
 
@@ -83,19 +80,15 @@ def test_19_a_cell_that_is_no_amount_is_an_error_that_names_file_row_and_column(
 def test_19_a_damaged_parquet_file_keeps_the_old_month(project: Project, cut: int) -> None:
     deliver(project.put, "2024-01", [items("2024-01", "1")], version="v0")
     project.load("2024-01")
-    path = deliver_parquet(project, "(TIMESTAMP '2024-01-01', 1.0)")
-    path.write_bytes(path.read_bytes()[:-cut])
+    deliver_parquet(project, parquet(project, "(TIMESTAMP '2024-01-01', 1.0)")[:-cut])
     error = project.materialize("2024-01").error
-    assert str(path) in error
+    assert KEY.format(version="v1", number=1) in error
     assert "the month was left as it was" in error
     assert project.totals("2024-01") == (1, 1)
 
 
 def test_19_an_empty_parquet_file_is_no_data(project: Project) -> None:
-    path = deliver_parquet(project, "(TIMESTAMP '2024-01-01', 1.0)")
-    emptied = path.with_name("acme-cur-2.snappy.parquet")
-    emptied.write_bytes(b"")
-    keys = [str(p.relative_to(project.source)) for p in (path, emptied)]
-    deliver(project.put, "2024-01", [], version="v1", changes={"reportKeys": keys})
+    row = "(TIMESTAMP '2024-01-01', 1.0)"
+    deliver_parquet(project, b"", parquet(project, row))
     project.load("2024-01")
     assert project.totals("2024-01") == (1, 1)

@@ -12,21 +12,11 @@ from finops_dagster_tests.servers.s3 import S3Server
 @pytest.mark.parametrize("prefix", ["", "cur", "a/b c/d", "/cur"])
 @pytest.mark.parametrize("report", ["acme-cur", "x.*+(1)'!"])
 def test_14_prefixes_and_report_names_are_taken_literally(
-    project: Project, s3: S3Server, bucket: str, prefix: str, report: str
+    project: Project, prefix: str, report: str
 ) -> None:
-    client = s3.client()
-    project.export |= {
-        "source": f"s3://{bucket}/{prefix}",
-        "endpoint_url": s3.url,
-        "export_name": report,
-    }
-    deliver(
-        lambda key, body: client.put_object(Bucket=bucket, Key=key, Body=body),
-        "2024-01",
-        [items("2024-01", "1")],
-        prefix=prefix,
-        report=report,
-    )
+    project.export["source"] += f"/{prefix}"
+    project.export["export_name"] = report
+    deliver(project.put, "2024-01", [items("2024-01", "1")], prefix=prefix, report=report)
     project.load("2024-01")
     assert project.totals("2024-01") == (1, 1)
 
@@ -106,26 +96,18 @@ def test_26_rows_billed_in_another_month_fail_the_check_and_keep_the_old_month(
 
 
 def test_28_thousands_of_old_versions_beside_the_manifest_are_never_listed(
-    project: Project, s3: S3Server, bucket: str
+    project: Project, s3: S3Server
 ) -> None:
-    client = s3.client()
     folder = "cur/acme-cur/20240101-20240201"
     for number in range(1100):
-        client.put_object(
-            Bucket=bucket, Key=f"{folder}/old{number:04}/acme-cur-1.csv.gz", Body=b"x"
-        )
-    deliver(
-        lambda key, body: client.put_object(Bucket=bucket, Key=key, Body=body),
-        "2024-01",
-        [items("2024-01", "1")],
-        prefix="cur",
-    )
-    project.export |= {"source": f"s3://{bucket}/cur", "endpoint_url": s3.url}
+        project.put(f"{folder}/old{number:04}/acme-cur-1.csv.gz", b"x")
+    (key,) = deliver(project.put, "2024-01", [items("2024-01", "1")], prefix="cur")
+    bucket = project.export["source"].removeprefix("s3://")
+    project.export["source"] += "/cur"
     s3.requests.clear()
     project.load("2024-01")
-    file = f"/{bucket}/{folder}/20240301T000000Z/acme-cur-00001.csv.gz"
     assert s3.requests == [
         ("GET", f"/{bucket}/{folder}/acme-cur-Manifest.json"),
-        ("HEAD", file),
-        ("GET", file),
+        ("HEAD", f"/{bucket}/{key}"),
+        ("GET", f"/{bucket}/{key}"),
     ]

@@ -1,0 +1,24 @@
+"""Every pitfall is met in a folder and in a bucket; one that takes the S3 server only there."""
+
+from __future__ import annotations
+
+import pytest
+
+from finops_dagster_tests.project import Project
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Choose the stores that a test runs against."""
+    if "store" in metafunc.fixturenames:
+        metafunc.parametrize("store", ["s3"] if "s3" in metafunc.fixturenames else ["folder", "s3"])
+
+
+@pytest.fixture
+def project(project: Project, store: str, request: pytest.FixtureRequest) -> Project:
+    """A project whose export lies in the store, and whose `put` puts there."""
+    if store == "s3":
+        s3, bucket = request.getfixturevalue("s3"), request.getfixturevalue("bucket")
+        client = s3.client()
+        project.export |= {"source": f"s3://{bucket}", "endpoint_url": s3.url}
+        project.put = lambda key, body: client.put_object(Bucket=bucket, Key=key, Body=body)
+    return project
