@@ -105,6 +105,7 @@ class ExportSettings(_Table):
     endpoint_url: str | None = None
     profile: str | None = None
     role_arn: str | None = None
+    external_id: str | None = None
     sensor: bool = False
 
     @field_validator("start_month")

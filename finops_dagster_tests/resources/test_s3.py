@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+from urllib.parse import parse_qs
+
 import pytest
 
 from finops_dagster.assets import stage
@@ -143,9 +146,21 @@ def test_a_role_is_assumed_with_the_credentials_that_are_there(
     monkeypatch.setenv("AWS_ENDPOINT_URL_STS", s3.url)
     project.export |= {
         "role_arn": "arn:aws:iam::123456789012:role/finops-read",
+        "external_id": "acme-finops",
         "region": "us-east-1",
     }
     deliver(put, "2024-01", [items("2024-01", "1")])
-    s3.requests.clear()
+    asked = []
+
+    def listen(environ, start_response):
+        if environ["REQUEST_METHOD"] == "POST":
+            body = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
+            asked.append(parse_qs(body.decode()))
+            environ["wsgi.input"] = io.BytesIO(body)
+
+    s3.fault = listen
     assert project.materialize("2024-01").success
-    assert s3.requests[0] == ("POST", "/")
+    (assumed,) = asked
+    assert assumed["Action"] == ["AssumeRole"]
+    assert assumed["RoleArn"] == ["arn:aws:iam::123456789012:role/finops-read"]
+    assert assumed["ExternalId"] == ["acme-finops"]

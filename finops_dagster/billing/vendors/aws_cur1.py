@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from functools import cache
 
 from finops_dagster.billing.columns import SqlType, flat_name
 from finops_dagster.billing.errors import ManifestInvalid
@@ -59,7 +60,7 @@ KNOWN_TIME = frozenset(
     lineItem/UsageStartDate lineItem/UsageEndDate
     """.split()
 )
-# In the order in which a name is tried: `split_line_item_` begins with none of the others.
+# Athena's names of the families of columns; none begins with another.
 _FAMILIES = (
     "bill cost_category discount iam_principal identity line_item pricing product reservation "
     "resource_tags savings_plan split_line_item"
@@ -148,6 +149,7 @@ class AwsCur1:
         return min(others, default=None)
 
 
+@cache
 def athena_name(header: str) -> str:
     """AWS's own rule for Athena: an underscore before each capital, all lower case, an underscore
     for anything that is no letter or digit, no two in a row and none at the ends.

@@ -132,11 +132,11 @@ def _said_by_aws(error: aws.ClientError, where: str) -> Exception:
 def _client(export: ExportSettings) -> S3Client:
     session = boto3.Session(profile_name=export.profile, region_name=export.region)
     if export.role_arn:
-        session = _assumed(session, export.role_arn)
+        session = _assumed(session, export.role_arn, export.external_id)
     return session.client("s3", endpoint_url=export.endpoint_url, config=_CONFIG)
 
 
-def _assumed(session: boto3.Session, role_arn: str) -> boto3.Session:
+def _assumed(session: boto3.Session, role_arn: str, external_id: str | None) -> boto3.Session:
     """A session in another role, whose credentials renew themselves during a long month."""
     from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
     from botocore.session import get_session
@@ -144,8 +144,11 @@ def _assumed(session: boto3.Session, role_arn: str) -> boto3.Session:
     source = session.get_credentials()
     if source is None:
         raise aws.NoCredentialsError
+    arguments = {"RoleSessionName": "finops_dagster"}
+    if external_id:
+        arguments["ExternalId"] = external_id
     fetcher = AssumeRoleCredentialFetcher(
-        session._session.create_client, source, role_arn, {"RoleSessionName": "finops_dagster"}
+        session._session.create_client, source, role_arn, arguments
     )
     assumed = get_session()
     assumed._credentials = DeferredRefreshableCredentials(  # type: ignore[attr-defined]
