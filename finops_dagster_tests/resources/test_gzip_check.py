@@ -8,7 +8,7 @@ import pytest
 
 from finops_dagster.resources.gzip_check import GzipCheck, GzipInvalid
 
-BODY = gzip.compress(b"some,cells\n" * 5000)
+BODY = gzip.compress(b"some,cells\n" * 5000, mtime=0)
 
 
 def feed(body: bytes, step: int) -> None:
@@ -25,7 +25,11 @@ def test_whole_files_pass(body: bytes, step: int) -> None:
 
 
 @pytest.mark.parametrize("step", [1, 7, 1_000_000])
-@pytest.mark.parametrize("body", [BODY[:-1], BODY[:20], BODY + BODY[:30], b"\x1f", b"x" * 50])
+@pytest.mark.parametrize(
+    "body",
+    [BODY[:-1], BODY[:20], BODY + BODY[:30], b"\x1f", b"x" * 50],
+    ids=["one-byte-less", "begun", "a-second-one-begun", "one-byte", "no-gzip"],
+)
 def test_others_do_not(body: bytes, step: int) -> None:
     with pytest.raises(GzipInvalid):
         feed(body, step)
