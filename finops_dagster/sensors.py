@@ -39,7 +39,7 @@ def manifest_sensor(export: Export) -> dg.SensorDefinition:
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         known: dict[str, str] = json.loads(context.cursor or "{}")
-        months = [BillingMonth.parse(key) for key in export.partitions.get_partition_keys()]
+        months = export.months()
         versions = manifest_versions(export, months, context.log.error)
         if not versions:
             raise ManifestMissing(what_is_there(export, months[-1]))

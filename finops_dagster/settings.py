@@ -6,9 +6,10 @@ import os
 import re
 import tomllib
 from collections import Counter
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -150,15 +151,28 @@ class Settings(BaseSettings):
         return self
 
 
-def load_settings(path: Path | None = None) -> Settings:
+def load_settings(
+    path: Path | None = None,
+    backend: str | None = None,
+    database_config: Mapping[str, str] | None = None,
+) -> Settings:
     """Read the settings file: `path`, or the one in FINOPS_CONFIG, or config/finops.toml.
 
-    Raises SettingsError, whose text is one line.
+    `backend` wins over it, and so does OPEN_FINOPS_DATABASE_BACKEND; `database_config` are values
+    for the backend's own table. Raises SettingsError, whose text is one line.
     """
     file = path or Path(os.environ.get("FINOPS_CONFIG") or DEFAULT_CONFIG)
     if not file.is_file():
         raise SettingsError(f"{file}: there is no such settings file; set FINOPS_CONFIG to yours")
+    backend = backend or os.environ.get("OPEN_FINOPS_DATABASE_BACKEND")
+    database: dict[str, Any] = {"backend": backend} if backend else {}
+    if database_config:
+        chosen = backend or _read(file, {}).database.backend
+        database[chosen] = dict(database_config)
+    return _read(file, {"database": database} if database else {})
 
+
+def _read(file: Path, overrides: dict[str, Any]) -> Settings:
     class FromFile(Settings):
         @classmethod
         def settings_customise_sources(
@@ -169,10 +183,11 @@ def load_settings(path: Path | None = None) -> Settings:
             dotenv_settings: PydanticBaseSettingsSource,
             file_secret_settings: PydanticBaseSettingsSource,
         ) -> tuple[PydanticBaseSettingsSource, ...]:
-            return env_settings, TomlConfigSettingsSource(settings_cls, toml_file=file)
+            from_file = TomlConfigSettingsSource(settings_cls, toml_file=file)
+            return init_settings, env_settings, from_file
 
     try:
-        return FromFile()
+        return FromFile(**overrides)
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{file}: {error}") from error
     except ValidationError as error:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import dagster as dg
 
+from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.vendors import VendorFormat, formats_of
 from finops_dagster.resources.object_stores import ObjectStore, open_store
 from finops_dagster.settings import ExportSettings
@@ -45,6 +46,10 @@ class Export:
         return dg.MonthlyPartitionsDefinition(
             start_date=self.settings.start_month, fmt="%Y-%m", end_offset=1
         )
+
+    def months(self) -> list[BillingMonth]:
+        """The partitions as months, the oldest first."""
+        return [BillingMonth.parse(key) for key in self.partitions.get_partition_keys()]
 
     @functools.cached_property
     def store(self) -> tuple[ObjectStore, str]:

@@ -5,28 +5,25 @@ from __future__ import annotations
 import csv
 import gzip
 import json
-import os
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal, localcontext
 from pathlib import Path
-from typing import Any
-from uuid import uuid4
 
-import dagster as dg
 import duckdb
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from finops_dagster.assets.export import Export
 from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.vendors.aws_cur1 import AwsCur1
 from finops_dagster.definitions import build_definitions
 from finops_dagster.demo.export import Version, write_version
+from finops_dagster.runs import MonthRun, open_instance, run_month
 from finops_dagster.settings import ExportSettings, Settings, load_settings
 
 _VERSIONS = [
@@ -36,7 +33,6 @@ _VERSIONS = [
     Version(date(2024, 2, 1), "20240408T050158Z", rows=50_371, restated=True),
 ]
 _SERVICES_SHOWN = 12
-_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 @dataclass(frozen=True)
@@ -61,9 +57,6 @@ def main() -> int:
         f"It is delivered to {source}, laid out as AWS does.\n",
         highlight=False,
     )
-    if "DAGSTER_HOME" not in os.environ:
-        console.print("[red]DAGSTER_HOME is not set; run this as `make demo`.")
-        return 1
     try:
         loads = list(_deliver_and_load(console, settings, export, source))
     except RuntimeError as error:
@@ -87,15 +80,15 @@ def _deliver_and_load(
     awaited = {v.month for v in pending}
     there = sorted({v.month for v in _VERSIONS} - awaited)
     steps = [*((month, None) for month in there), *((v.month, v) for v in pending)]
-    job = build_definitions(settings).resolve_job_def(f"{export.group}_month")
-    stages = len(list(job.asset_layer.executable_asset_keys))
+    definitions = build_definitions(settings)
+    stages = len(definitions.resolve_asset_graph().get_all_asset_keys())
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with dg.DagsterInstance.get() as instance, Progress(*columns, console=console) as progress:
+    with open_instance() as instance, Progress(*columns, console=console) as progress:
         bar = progress.add_task("", total=len(steps) * stages)
         for first_day, version in steps:
             month = BillingMonth.of(first_day)
@@ -103,16 +96,22 @@ def _deliver_and_load(
                 progress.update(bar, description=f"{month}  AWS delivers {version.assembly_id}")
                 write_version(source, "", export.export_name, version)
 
-            def advance(event: dg.EventLogEntry, month: BillingMonth = month) -> None:
-                stage = event.asset_materialization
-                if stage is not None:
-                    name = stage.asset_key.path[-1]
-                    progress.update(bar, advance=1, description=f"{month}  {name}")
+            def advance(stage: str, month: BillingMonth = month) -> None:
+                progress.update(bar, advance=1, description=f"{month}  {stage}")
 
-            load = _load(job, instance, month, advance)
+            run = run_month(definitions, instance, Export(export), month, on_stage=advance)
+            if run.error is not None:
+                raise RuntimeError(f"{month} failed: {run.error}")
+            load = _loaded(run)
             progress.console.print(_line(load), highlight=False)
             yield load
         progress.update(bar, description="done")
+
+
+def _loaded(run: MonthRun) -> Loaded:
+    table = run.stages["billing_table"]
+    totals = Totals(table["dagster/partition_row_count"], Decimal(table["total_cost_exact"]))
+    return Loaded(run.month, table["manifest_id"], totals, run.seconds, run.is_unchanged)
 
 
 def _delivered(source: Path, export: ExportSettings, version: Version) -> str:
@@ -124,44 +123,6 @@ def _delivered(source: Path, export: ExportSettings, version: Version) -> str:
 def _manifest_key(export: ExportSettings, month: BillingMonth) -> str:
     vendor = AwsCur1()
     return vendor.manifest_keys(vendor.home("", export.export_name), export.export_name, month)[0]
-
-
-def _load(
-    job: dg.JobDefinition,
-    instance: dg.DagsterInstance,
-    month: BillingMonth,
-    advance: Callable[[dg.EventLogEntry], None],
-) -> Loaded:
-    """One Dagster run of one month. Raises RuntimeError with the reason when it fails."""
-    run_id = str(uuid4())
-    instance.add_event_listener(run_id, advance)
-    started = time.monotonic()
-    result = job.execute_in_process(
-        partition_key=str(month),
-        instance=instance,
-        run_id=run_id,
-        raise_on_error=False,
-        run_config=_QUIET,
-    )
-    for event in result.get_step_failure_events():
-        told = event.step_failure_data.user_failure_data
-        reason = told.description if told else event.step_failure_data.error_display_string
-        raise RuntimeError(f"{month} failed: {reason}")
-    stages: dict[str, dict[str, Any]] = {
-        event.asset_key.path[-1]: {
-            name: value.value for name, value in event.materialization.metadata.items()
-        }
-        for event in result.get_asset_materialization_events()
-        if event.asset_key is not None
-    }
-    table = stages["billing_table"]
-    return Loaded(
-        month,
-        str(table["manifest_id"]),
-        Totals(table["dagster/partition_row_count"], Decimal(str(table["total_cost_exact"]))),
-        time.monotonic() - started,
-        all(metadata["outcome"] == "unchanged" for metadata in stages.values()),
-    )
 
 
 def _line(load: Loaded) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import dagster as dg
 import pyarrow as pa
@@ -34,9 +34,14 @@ class MonthFile:
     cluster_by: tuple[str, ...]
 
 
+@runtime_checkable
 class Warehouse(Protocol):
     """What the chain asks of a warehouse. Errors are BillError, ReconciliationError, and
     WarehouseUnavailable where asking again may help."""
+
+    def reach(self) -> str:
+        """Ask the warehouse for nothing, and say what it is that answered."""
+        ...
 
     def full_name(self, table: str) -> str:
         """The table's name as a person would query it."""

@@ -66,6 +66,12 @@ class BigQueryWarehouse(BigQueryResource):
             with client:
                 yield client
 
+    def reach(self) -> str:
+        """Run a query that reads nothing, which takes the right to run queries."""
+        with self.get_client() as client:
+            self._query(client, "SELECT 1")
+        return f"BigQuery {self.project}.{self.dataset}"
+
     def full_name(self, table: str) -> str:
         """`project.dataset.table`."""
         return f"{self.project}.{self.dataset}.{table}"

@@ -1,0 +1,142 @@
+"""`finops`: the command and what it does without a vendor."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from finops_dagster.cli import vendors
+from finops_dagster.cli.options import Options, check_pairs
+
+JSON = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+app = typer.Typer(
+    help="Cloud bills, exact and whole. Examples: `finops aws run-pipeline`, "
+    "`finops aws show-state --export acme`, `finops query 'FROM aws_billing_data LIMIT 5'`.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(vendors.app, name="aws", help="Months of AWS exports.")
+
+
+def main() -> None:
+    """Run the command; what is wrong is one line and exit code 1."""
+    try:
+        app(standalone_mode=True)
+    except KeyboardInterrupt:
+        _fail("stopped; the same command goes on where it stopped")
+    except Exception as error:
+        if not _is_told(error):
+            raise
+        _fail(str(error))
+
+
+def _is_told(error: Exception) -> bool:
+    """Whether the error's text is the one line that a person needs."""
+    from finops_dagster.billing.errors import BillError
+    from finops_dagster.settings import SettingsError
+
+    if isinstance(error, BillError | SettingsError):
+        return True
+    from finops_dagster.resources.object_stores import StoreError, StoreUnavailable
+    from finops_dagster.resources.warehouses import WarehouseUnavailable
+
+    return isinstance(error, StoreError | StoreUnavailable | WarehouseUnavailable)
+
+
+def _fail(reason: str) -> None:
+    print(reason, file=sys.stderr)  # noqa: T201  # the one line on standard error
+    raise SystemExit(1)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"finops-dagster {version('finops-dagster')}")
+        raise typer.Exit
+
+
+@app.callback()
+def finops(
+    context: typer.Context,
+    config: Annotated[
+        Path | None, typer.Option(help="The settings file; else FINOPS_CONFIG, config/finops.toml.")
+    ] = None,
+    backend: Annotated[
+        str | None, typer.Option(help="Where months end, instead of what the settings say.")
+    ] = None,
+    database_config: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="A value of the backend; may be repeated."),
+    ] = None,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print it.")
+    ] = False,
+) -> None:
+    """Take the options that every command has."""
+    pairs = tuple(check_pairs(database_config or []))
+    context.obj = Options(config, backend, pairs)
+
+
+@app.command()
+def demo() -> None:
+    """Load three months of an invented company's bill, as `make demo` does."""
+    import os
+
+    from finops_dagster.demo.__main__ import main as run_demo
+
+    os.environ["FINOPS_CONFIG"] = "config/demo.toml"
+    raise typer.Exit(run_demo())
+
+
+@app.command()
+def query(
+    context: typer.Context,
+    sql: Annotated[
+        str, typer.Argument(help="One SELECT; each export is a view by its table name.")
+    ],
+    json: JSON = False,
+) -> None:
+    """Ask the Parquet files of all exports. No load waits for it, and it waits for none.
+
+    Example: finops query "SELECT billing_month, count(*) FROM aws_billing_data GROUP BY ALL"
+    """
+    from finops_dagster.cli.lake import ask
+    from finops_dagster.cli.show import show
+
+    show(ask(Options.of(context).settings(), sql), as_json=json, empty="no rows")
+
+
+config_app = typer.Typer(help="The settings in force.", invoke_without_command=True)
+app.add_typer(config_app, name="config")
+
+
+@config_app.callback()
+def config(context: typer.Context, json: JSON = False) -> None:
+    """Show the settings in force and where each comes from; secrets are masked.
+
+    Example: finops --backend bigquery config
+    """
+    if context.invoked_subcommand is None:
+        from finops_dagster.cli.settings import origins
+        from finops_dagster.cli.show import show
+
+        show(origins(Options.of(context)), as_json=json, empty="no settings")
+
+
+@config_app.command()
+def check(context: typer.Context, json: JSON = False) -> None:
+    """Reach every export and every database: a line each, exit code 1 where one fails.
+
+    Example: finops config check
+    """
+    from finops_dagster.cli.settings import reach_all
+    from finops_dagster.cli.show import show
+
+    reached = reach_all(Options.of(context).settings())
+    show(reached, as_json=json, empty="no exports are set")
+    raise typer.Exit(any(row["problem"] for row in reached))

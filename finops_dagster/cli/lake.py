@@ -1,0 +1,35 @@
+"""Questions to the Parquet lake, in a database that lives in memory and can only read."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import Any
+
+import duckdb
+
+from finops_dagster.billing.columns import literal, quoted
+from finops_dagster.billing.errors import BillError, first_line
+from finops_dagster.settings import Settings
+
+
+def ask(settings: Settings, sql: str) -> list[dict[str, Any]]:
+    """The rows of one SELECT over the exports that have Parquet files. Raises BillError."""
+    with closing(duckdb.connect()) as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        for export in settings.exports:
+            folder = settings.storage.parquet_dir / export.name
+            if any(folder.glob("billing_month=*/*.parquet")):
+                files = literal(f"{folder}/billing_month=*/*.parquet")
+                connection.execute(
+                    f"CREATE VIEW {quoted(export.table_name)} AS FROM read_parquet({files}, "
+                    "union_by_name = true, hive_partitioning = false)"
+                )
+        try:
+            statements = connection.extract_statements(sql)
+            if [one.type for one in statements] != [duckdb.StatementType.SELECT]:
+                raise BillError("a query is one SELECT; nothing else is run")
+            answer = connection.execute(statements[0])
+            names = [column[0] for column in answer.description or []]
+            return [dict(zip(names, row, strict=True)) for row in answer.fetchall()]
+        except duckdb.Error as error:
+            raise BillError(first_line(error)) from error

@@ -1,0 +1,113 @@
+"""The settings in force, where each comes from, and whether what they name can be reached."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from finops_dagster.assets.export import Export
+from finops_dagster.assets.manifest import what_is_there
+from finops_dagster.billing.errors import BillError, ManifestMissing, first_line
+from finops_dagster.cli.options import Options
+from finops_dagster.resources.object_stores import StoreError, StoreUnavailable
+from finops_dagster.resources.warehouses import Warehouse, WarehouseUnavailable, open_warehouse
+from finops_dagster.sensors import manifest_versions
+from finops_dagster.settings import DEFAULT_CONFIG, Settings
+
+_SECRET = ("password", "secret", "token", "key")
+
+
+def origins(options: Options) -> list[dict[str, Any]]:
+    """Each setting with its value, and the option, variable, file or default that gave it."""
+    settings = options.settings()
+    file = options.config or Path(os.environ.get("FINOPS_CONFIG") or DEFAULT_CONFIG)
+    written = dict(_flat(tomllib.loads(file.read_text())))
+    backend = settings.database.backend
+    given = {f"database.{backend}.{pair.partition('=')[0]}" for pair in options.database_config}
+    if options.backend:
+        given.add("database.backend")
+
+    def origin(name: str) -> str:
+        variable = "FINOPS_" + name.replace(".", "__").upper()
+        if name in given:
+            return "command line"
+        if name == "database.backend" and os.environ.get("OPEN_FINOPS_DATABASE_BACKEND"):
+            return "OPEN_FINOPS_DATABASE_BACKEND"
+        if variable in os.environ:
+            return variable
+        return str(file) if name in written else "default"
+
+    return [
+        {
+            "setting": name,
+            "value": "***" if name.rpartition(".")[2].endswith(_SECRET) and value else value,
+            "from": origin(name),
+        }
+        for name, value in _flat(settings.model_dump(mode="json"))
+        if value is not None
+    ]
+
+
+def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Every leaf under its dotted name: `database.duckdb.memory_limit`, `exports[0].name`."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _flat(inner, f"{name}.{key}" if name else key)
+    elif isinstance(value, list | tuple):
+        for number, inner in enumerate(value):
+            yield from _flat(inner, f"{name}[{number}]")
+    else:
+        yield name, value
+
+
+def reach_all(settings: Settings) -> list[dict[str, Any]]:
+    """What each export and each database answers; `problem` is empty where all is well."""
+    backend = settings.database.backend
+    asked: dict[str, Callable[[], str]] = {
+        export.name: partial(_months, Export(export)) for export in settings.exports
+    }
+    asked["duckdb"] = partial(_duckdb, settings)
+    if backend != "duckdb":
+        asked[backend] = partial(_warehouse, settings)
+    return [{"what": what, **_answer(ask)} for what, ask in asked.items()]
+
+
+def _answer(ask: Callable[[], str]) -> dict[str, str]:
+    try:
+        return {"answer": ask(), "problem": ""}
+    except (BillError, StoreError, StoreUnavailable, WarehouseUnavailable) as error:
+        return {"answer": "", "problem": str(error)}
+
+
+def _months(export: Export) -> str:
+    problems: list[str] = []
+    versions = manifest_versions(export, export.months(), problems.append)
+    if problems:
+        raise StoreError("; ".join(problems))
+    if not versions:
+        raise ManifestMissing(what_is_there(export, export.months()[-1]))
+    return f"{len(versions)} months, {min(versions)} to {max(versions)}"
+
+
+def _duckdb(settings: Settings) -> str:
+    """Open the file for reading where there is one; one a month is made when it is needed."""
+    path = Path(settings.database.duckdb.database_path)
+    if not path.is_file():
+        return f"{path} is made when the first month comes"
+    try:
+        duckdb.connect(str(path), read_only=True).close()
+    except duckdb.Error as error:
+        raise BillError(f"{path}: {first_line(error)}") from error
+    return f"{path}, {path.stat().st_size / 1e6:,.1f} MB"
+
+
+def _warehouse(settings: Settings) -> str:
+    warehouse = open_warehouse(settings.database)
+    assert isinstance(warehouse, Warehouse)
+    return warehouse.reach()

@@ -1,0 +1,42 @@
+"""Tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+_LOG_WIDTH = 200
+_NUMBERS = (int, float, Decimal)
+
+
+def show(rows: Sequence[dict[str, Any]], *, as_json: bool, empty: str) -> None:
+    """Print rows with the same keys; `empty` is said where there are none."""
+    if as_json:
+        print(json.dumps(rows, indent=2, default=str))  # noqa: T201  # what a program reads
+        return
+    console = Console(width=None if sys.stdout.isatty() else _LOG_WIDTH)
+    if not rows:
+        console.print(empty)
+        return
+    table = Table()
+    for name in rows[0]:
+        values = [row[name] for row in rows if row[name] is not None]
+        is_number = all(isinstance(value, _NUMBERS) for value in values)
+        table.add_column(name, justify="right" if is_number else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(_text(value) for value in row.values()))
+    console.print(table)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return str(value)

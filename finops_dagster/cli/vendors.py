@@ -1,0 +1,184 @@
+"""The commands over months, the same for every vendor: `finops aws ...` is this under a name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from finops_dagster.cli.options import Options, check_month
+
+if TYPE_CHECKING:
+    from finops_dagster.cli.months import Asked
+
+ExportName = Annotated[
+    str | None, typer.Option("--export", help="One export by its name; all of them without.")
+]
+Start = Annotated[
+    str | None,
+    typer.Option("--start-date", metavar="YYYY-MM", callback=check_month, help="First month."),
+]
+End = Annotated[
+    str | None,
+    typer.Option("--end-date", metavar="YYYY-MM", callback=check_month, help="Last month."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Force = Annotated[bool, typer.Option("--force", help="Do also what is done already.")]
+
+app = typer.Typer(no_args_is_help=True)
+
+
+def _asked(context: typer.Context, export: str | None, start: str | None, end: str | None) -> Asked:
+    """The months that were asked for; the vendor is the name under which this app was called."""
+    from finops_dagster.cli.months import Asked
+
+    assert context.parent is not None
+    return Asked(str(context.parent.info_name), export, start, end)
+
+
+def _run(context: typer.Context, asked: Asked, until: str, *, force: bool) -> None:
+    from finops_dagster.cli import months
+
+    ended_well = months.run(Options.of(context).settings(), asked, until, force=force)
+    raise typer.Exit(not ended_well)
+
+
+@app.command()
+def discover_manifests(
+    context: typer.Context,
+    export: ExportName = None,
+    start: Start = None,
+    end: End = None,
+    json: Json = False,
+) -> None:
+    """List the newest version of each month, and whether it is loaded.
+
+    Example: finops aws discover-manifests --export acme --start-date 2026-01
+    """
+    from finops_dagster.cli import months
+    from finops_dagster.cli.show import show
+
+    rows = months.discover(Options.of(context).settings(), _asked(context, export, start, end))
+    show(rows, as_json=json, empty="no months")
+
+
+@app.command()
+def extract_manifests(
+    context: typer.Context,
+    export: ExportName = None,
+    start: Start = None,
+    end: End = None,
+    force: Force = False,
+) -> None:
+    """Read the newest manifest of each month.
+
+    Example: finops aws extract-manifests --start-date 2026-01
+    """
+    _run(context, _asked(context, export, start, end), "manifest", force=force)
+
+
+@app.command()
+def extract_billing(
+    context: typer.Context,
+    export: ExportName = None,
+    start: Start = None,
+    end: End = None,
+    force: Force = False,
+) -> None:
+    """Then fetch and verify its files.
+
+    Example: finops aws extract-billing --start-date 2026-01 --end-date 2026-03
+    """
+    _run(context, _asked(context, export, start, end), "staged_files", force=force)
+
+
+@app.command()
+def load_billing_local(
+    context: typer.Context,
+    export: ExportName = None,
+    start: Start = None,
+    end: End = None,
+    force: Force = False,
+) -> None:
+    """Then load it into the export's DuckDB table.
+
+    Example: finops aws load-billing-local --export acme
+    """
+    _run(context, _asked(context, export, start, end), "billing_table", force=force)
+
+
+@app.command()
+def export_parquet(
+    context: typer.Context,
+    export: ExportName = None,
+    start: Start = None,
+    end: End = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Do also what is done already.")
+    ] = False,
+) -> None:
+    """Then write its Parquet file.
+
+    Example: finops aws export-parquet --start-date 2026-01 --overwrite
+    """
+    _run(context, _asked(context, export, start, end), "parquet", force=overwrite)
+
+
+@app.command()
+def load_billing_remote(
+    context: typer.Context,
+    export: ExportName = None,
+    start: Start = None,
+    end: End = None,
+    force: Force = False,
+) -> None:
+    """Then load it into the warehouse.
+
+    Example: finops --backend bigquery aws load-billing-remote --start-date 2026-01
+    """
+    _run(context, _asked(context, export, start, end), "warehouse_table", force=force)
+
+
+@app.command()
+def run_pipeline(
+    context: typer.Context,
+    export: ExportName = None,
+    start: Start = None,
+    end: End = None,
+    force: Force = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be done.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Run every stage of each month. What is unchanged is looked at, and not done again.
+
+    Example: finops aws run-pipeline --export acme --start-date 2026-01 --dry-run
+    """
+    from finops_dagster.cli import months
+    from finops_dagster.cli.show import show
+
+    settings, asked = Options.of(context).settings(), _asked(context, export, start, end)
+    until = "parquet" if settings.database.backend == "duckdb" else "warehouse_table"
+    if not dry_run:
+        _run(context, asked, until, force=force)
+    show(months.plan(settings, asked, until), as_json=json, empty="no months")
+
+
+@app.command()
+def show_state(
+    context: typer.Context,
+    export: ExportName = None,
+    start: Start = None,
+    end: End = None,
+    json: Json = False,
+) -> None:
+    """Show which version each stage of each month holds.
+
+    Example: finops aws show-state --export acme
+    """
+    from finops_dagster.cli import months
+    from finops_dagster.cli.show import show
+
+    rows = months.state(Options.of(context).settings(), _asked(context, export, start, end))
+    show(rows if json else months.at_a_glance(rows), as_json=json, empty="nothing is loaded yet")
