@@ -11,11 +11,13 @@ from typing import Any
 from uuid import uuid4
 
 import dagster as dg
+from filelock import FileLock
 
 from finops_dagster.assets.export import Export
 from finops_dagster.billing.months import BillingMonth
 
 _TELEMETRY_OFF = "telemetry:\n  enabled: false\nnux:\n  enabled: false\n"
+INTERRUPTS = ("KeyboardInterrupt", "DagsterExecutionInterruptedError")
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -39,15 +41,15 @@ class MonthRun:
 def open_instance() -> dg.DagsterInstance:
     """The Dagster instance of DAGSTER_HOME, or else of `.dagster` in the working directory, which
     `make dev` shows too."""
-    if "DAGSTER_HOME" not in os.environ:
-        home = Path(".dagster").resolve()
-        home.mkdir(exist_ok=True)
+    home = Path(os.environ.setdefault("DAGSTER_HOME", str(Path(".dagster").resolve())))
+    home.mkdir(parents=True, exist_ok=True)
+    # Two processes that make Dagster's SQLite files at once leave them broken for good.
+    with FileLock(home / ".finops.lock"):
         instance = home / "dagster.yaml"
         if not instance.exists():
             own = Path("dagster.yaml")
             instance.write_text(own.read_text() if own.is_file() else _TELEMETRY_OFF)
-        os.environ["DAGSTER_HOME"] = str(home)
-    return dg.DagsterInstance.get()
+        return dg.DagsterInstance.get()
 
 
 def run_month(
@@ -60,7 +62,10 @@ def run_month(
     force: bool = False,
     on_stage: Callable[[str], None] = lambda _: None,
 ) -> MonthRun:
-    """Run the chain of one month, or some of its stages; `on_stage` is told each that has ended."""
+    """Run the chain of one month, or some of its stages; `on_stage` is told each that has ended.
+
+    Raises KeyboardInterrupt where a person stopped it, which Dagster itself only writes down.
+    """
     job = definitions.resolve_job_def(f"{export.settings.group}_month")
     run_id = str(uuid4())
 
@@ -97,6 +102,8 @@ def _reason(result: dg.ExecuteInProcessResult) -> str | None:
     for event in result.get_step_failure_events():
         told = event.step_failure_data.user_failure_data
         error = event.step_failure_data.error
+        if error is not None and error.cls_name in INTERRUPTS:
+            raise KeyboardInterrupt
         if told is not None and told.description:
             return told.description
         return error.message.strip().partition("\n")[0] if error else "the step failed"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import Project
 from finops_dagster_tests.servers.s3 import S3Server
 
@@ -19,6 +20,12 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """An empty project whose export `acme` reads a local folder."""
     monkeypatch.chdir(tmp_path)
     return Project(tmp_path)
+
+
+@pytest.fixture
+def finops(project: Project) -> Finops:
+    """The `finops` command in the project's folder."""
+    return Finops(project)
 
 
 @pytest.fixture(scope="session")

@@ -62,6 +62,10 @@ def stage(
                 raise dg.Failure(
                     f"{type(error).__name__}: {first_line(error)}", allow_retries=False
                 ) from error
+            except RuntimeError as error:
+                if str(error) == "Query interrupted":  # DuckDB's word for Ctrl-C
+                    raise KeyboardInterrupt from None
+                raise
             except (StoreUnavailable, WarehouseUnavailable) as error:
                 raise dg.RetryRequested(_RETRIES, _SECONDS_BETWEEN_RETRIES) from error
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from finops_dagster.cli import vendors
+from finops_dagster.cli import state, vendors
 from finops_dagster.cli.options import Options, check_pairs
 
 JSON = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -20,18 +20,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(vendors.app, name="aws", help="Months of AWS exports.")
+app.add_typer(state.app, name="state", help="What every month is at, and how to mend it.")
+app.add_typer(state.worker_app, name="worker", help="The runs in progress.")
 
 
 def main() -> None:
     """Run the command; what is wrong is one line and exit code 1."""
     try:
-        app(standalone_mode=True)
-    except KeyboardInterrupt:
-        _fail("stopped; the same command goes on where it stopped")
+        app()
     except Exception as error:
         if not _is_told(error):
             raise
-        _fail(str(error))
+        print(error, file=sys.stderr)  # noqa: T201  # the one line on standard error
+        raise SystemExit(1) from None
 
 
 def _is_told(error: Exception) -> bool:
@@ -45,11 +46,6 @@ def _is_told(error: Exception) -> bool:
     from finops_dagster.resources.warehouses import WarehouseUnavailable
 
     return isinstance(error, StoreError | StoreUnavailable | WarehouseUnavailable)
-
-
-def _fail(reason: str) -> None:
-    print(reason, file=sys.stderr)  # noqa: T201  # the one line on standard error
-    raise SystemExit(1)
 
 
 def _print_version(asked: bool) -> None:

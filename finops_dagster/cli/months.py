@@ -39,23 +39,24 @@ _REQUESTS_AT_ONCE = 16
 
 @dataclass(frozen=True)
 class Asked:
-    """The months that a command is for: of one export or of all, from `start` to `end`."""
+    """The months that a command is for: of one export or of all, of one vendor or of all, from
+    `start` to `end`."""
 
-    vendor: str
+    vendor: str | None
     export: str | None
     start: str | None
     end: str | None
 
     def exports(self, settings: Settings) -> list[Export]:
         """The exports. Raises BillError where there are none."""
-        of_vendor = [Export(one) for one in settings.exports if one.vendor == self.vendor]
+        of_vendor = [Export(one) for one in settings.exports if self.vendor in (None, one.vendor)]
         chosen = [one for one in of_vendor if self.export in (None, one.name)]
         if not chosen:
             names = ", ".join(export.name for export in of_vendor) or "none"
             raise BillError(
-                f"there is no {self.vendor} export {self.export!r}; the settings have {names}"
+                f"there is no export {self.export!r}; the settings have {names}"
                 if self.export
-                else f"the settings have no export of {self.vendor}"
+                else f"the settings have no export of {self.vendor or 'any vendor'}"
             )
         return chosen
 
@@ -101,20 +102,25 @@ def versions_by_stage(
     return versions
 
 
-def unfinished_months(instance: dg.DagsterInstance, export: Export) -> dict[str, str]:
-    """By month, how the last run that did not end well stands: running, failed, canceled."""
+def unfinished_runs(instance: dg.DagsterInstance, export: Export, stage: str) -> dict[str, str]:
+    """By month, the run that set out to do the stage and has not: it goes on, or it failed."""
     log = instance.event_log_storage
+    attempts = log.get_latest_asset_partition_materialization_attempts_without_materializations(
+        export.key(stage)
+    )
+    return {month: run_id for month, (run_id, _) in attempts.items()}
+
+
+def unfinished_months(instance: dg.DagsterInstance, export: Export) -> dict[str, str]:
+    """By month, how the last run that did not end well stands: started, failure, canceled."""
     runs: dict[str, str] = {}
     for stage in STAGES:
-        attempts = log.get_latest_asset_partition_materialization_attempts_without_materializations(
-            export.key(stage)
-        )
-        runs |= {month: run_id for month, (run_id, _) in attempts.items()}
-    statuses = {run_id: instance.get_run_by_id(run_id) for run_id in set(runs.values())}
+        runs |= unfinished_runs(instance, export, stage)
+    found = {run_id: instance.get_run_by_id(run_id) for run_id in set(runs.values())}
     return {
-        month: found.status.value.lower()
+        month: run.status.value.lower()
         for month, run_id in runs.items()
-        if (found := statuses[run_id]) is not None
+        if (run := found[run_id]) is not None
     }
 
 
@@ -276,6 +282,22 @@ def _line(export: Export, done: MonthRun) -> str:
         else ""
     )
     return f"{label}  {what}  {version}{totals}  {done.seconds:.1f} s"
+
+
+def last_stage(settings: Settings) -> str:
+    """Where the chain ends."""
+    return "parquet" if settings.database.backend == "duckdb" else "warehouse_table"
+
+
+def stale(settings: Settings, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of `state` whose last stage does not hold the vendor's newest version."""
+    exports = {one.name: Export(one) for one in settings.exports}
+    stage = last_stage(settings)
+    return [
+        row
+        for row in rows
+        if read_manifest(exports[row["export"]], BillingMonth.parse(row["month"])).id != row[stage]
+    ]
 
 
 def _stages(settings: Settings, until: str) -> list[str]:

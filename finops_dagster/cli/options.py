@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NoReturn, cast
 
 import typer
 
@@ -49,3 +50,13 @@ def check_month(value: str | None) -> str | None:
         return None if value is None else str(BillingMonth.parse(value))
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
+
+
+def exit_after(run: Callable[[], bool]) -> NoReturn:
+    """Run months and exit with 0 where all went well; Ctrl-C says how to go on."""
+    try:
+        ended_well = run()
+    except KeyboardInterrupt:
+        typer.echo("stopped; the same command goes on where it stopped", err=True)
+        ended_well = False
+    raise typer.Exit(not ended_well)

@@ -11,6 +11,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from finops_dagster.billing.money import plain
+
 _LOG_WIDTH = 200
 _NUMBERS = (int, float, Decimal)
 
@@ -18,7 +20,8 @@ _NUMBERS = (int, float, Decimal)
 def show(rows: Sequence[dict[str, Any]], *, as_json: bool, empty: str) -> None:
     """Print rows with the same keys; `empty` is said where there are none."""
     if as_json:
-        print(json.dumps(rows, indent=2, default=str))  # noqa: T201  # what a program reads
+        text = json.dumps(rows, indent=2, default=_text)
+        print(text)  # noqa: T201  # what a program reads
         return
     console = Console(width=None if sys.stdout.isatty() else _LOG_WIDTH)
     if not rows:
@@ -39,4 +42,4 @@ def _text(value: Any) -> str:
         return ""
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
-    return str(value)
+    return plain(value) if isinstance(value, Decimal) else str(value)

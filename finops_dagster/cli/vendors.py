@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from finops_dagster.cli.options import Options, check_month
+from finops_dagster.cli.options import Options, check_month, exit_after
 
 if TYPE_CHECKING:
     from finops_dagster.cli.months import Asked
@@ -39,8 +39,8 @@ def _asked(context: typer.Context, export: str | None, start: str | None, end: s
 def _run(context: typer.Context, asked: Asked, until: str, *, force: bool) -> None:
     from finops_dagster.cli import months
 
-    ended_well = months.run(Options.of(context).settings(), asked, until, force=force)
-    raise typer.Exit(not ended_well)
+    settings = Options.of(context).settings()
+    exit_after(lambda: months.run(settings, asked, until, force=force))
 
 
 @app.command()
@@ -159,7 +159,7 @@ def run_pipeline(
     from finops_dagster.cli.show import show
 
     settings, asked = Options.of(context).settings(), _asked(context, export, start, end)
-    until = "parquet" if settings.database.backend == "duckdb" else "warehouse_table"
+    until = months.last_stage(settings)
     if not dry_run:
         _run(context, asked, until, force=force)
     show(months.plan(settings, asked, until), as_json=json, empty="no months")

@@ -1,0 +1,164 @@
+"""The `finops` command as a person calls it: in a process of its own, its output looked at."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from finops_dagster_tests.cur import deliver, items
+from finops_dagster_tests.finops import Finops
+from finops_dagster_tests.project import Project
+from finops_dagster_tests.servers.bigquery import BigQueryServer
+
+
+def test_a_pipeline_is_planned_run_and_shown(project: Project, finops: Finops) -> None:
+    for month in ("2024-01", "2024-02"):
+        deliver(project.put, month, [items(month, "1.5", "2")], version="v1")
+    planned = finops.json("aws", "run-pipeline", "--dry-run")
+    every_stage = "manifest, staged_files, billing_table, parquet"
+    assert [(row["month"], row["would run"]) for row in planned] == [
+        ("2024-01", every_stage),
+        ("2024-02", every_stage),
+    ]
+    assert not (project.folder / "data").exists()
+
+    first = finops("aws", "run-pipeline", "--export", "acme").splitlines()
+    assert [line.rpartition("  ")[0] for line in first] == [
+        "acme 2024-01  exported  v1  2 rows  3.50",
+        "acme 2024-02  exported  v1  2 rows  3.50",
+    ]
+    assert project.totals("2024-02") == (2, 3.5)
+
+    deliver(project.put, "2024-02", [items("2024-02", "4")], version="v2")
+    found = finops.json("aws", "discover-manifests")
+    assert [(row["month"], row["version"], row["loaded"]) for row in found] == [
+        ("2024-01", "v1", "yes"),
+        ("2024-02", "v2", "older: v1"),
+    ]
+    again = finops("aws", "run-pipeline")
+    assert "acme 2024-01  unchanged  v1" in again
+    assert "acme 2024-02  exported  v2  1 rows  4.00" in again
+    state = finops.json("aws", "show-state")
+    assert [(row["month"], row["parquet"], row["rows"], row["last run"]) for row in state] == [
+        ("2024-01", "v1", 2, "success"),
+        ("2024-02", "v2", 1, "success"),
+    ]
+
+
+def test_each_command_goes_as_far_as_its_stage(project: Project, finops: Finops) -> None:
+    deliver(project.put, "2024-01", [items("2024-01", "1")], version="v1")
+    stages = {
+        "extract-manifests": "manifest",
+        "extract-billing": "staged_files",
+        "load-billing-local": "billing_table",
+        "export-parquet": "parquet",
+    }
+    done: list[str] = []
+    for command, stage in stages.items():
+        finops("aws", command, "--start-date", "2024-01", "--end-date", "2024-01")
+        done.append(stage)
+        (row,) = finops.json("aws", "show-state")
+        assert [stage for stage in stages.values() if row[stage] == "v1"] == done
+    written = project.parquet("2024-01").stat().st_mtime_ns
+    finops("aws", "export-parquet", "--overwrite")
+    assert project.parquet("2024-01").stat().st_mtime_ns > written
+
+
+def test_a_month_that_fails_is_said_and_the_others_go_on(project: Project, finops: Finops) -> None:
+    deliver(project.put, "2024-01", [items("2024-01", "much")], version="v1")
+    deliver(project.put, "2024-02", [items("2024-02", "1")], version="v1")
+    said = finops("aws", "run-pipeline", code=1)
+    assert "acme 2024-01  failed: " in said
+    assert "line 2, column \"lineItem/UnblendedCost\": 'much' cannot be kept exactly" in said
+    assert "acme 2024-02  exported  v1" in said
+    state = {row["month"]: row["last run"] for row in finops.json("aws", "show-state")}
+    assert state == {"2024-01": "failure", "2024-02": "success"}
+
+
+def test_the_last_stage_is_a_warehouse_where_the_command_line_says_so(
+    project: Project, finops: Finops
+) -> None:
+    deliver(project.put, "2024-01", [items("2024-01", "1")], version="v1")
+    refused = finops("aws", "load-billing-remote", code=1)
+    assert refused == "backend is duckdb, which ends at Parquet; choose another with --backend\n"
+    with BigQueryServer() as server:
+        where = ["--database-config", "project_id=acme"]
+        where += ["--database-config", f"api_endpoint={server.url}"]
+        said = finops("--backend", "bigquery", *where, "aws", "load-billing-remote")
+        assert "acme 2024-01  loaded  v1  1 rows  1.00" in said
+        reached = finops(*where, "config", "check", OPEN_FINOPS_DATABASE_BACKEND="bigquery")
+        assert "BigQuery acme.finops" in reached
+
+
+def test_the_lake_is_asked_by_table_and_only_read(project: Project, finops: Finops) -> None:
+    for month in ("2024-01", "2024-02"):
+        deliver(project.put, month, [items(month, "0.0000004")], version="v1")
+        project.load(month)
+    sql = "SELECT billing_month, lineitem_unblendedcost AS cost FROM aws_billing_data ORDER BY 1"
+    assert finops.json("query", sql) == [
+        {"billing_month": "2024-01-01", "cost": "0.0000004"},
+        {"billing_month": "2024-02-01", "cost": "0.0000004"},
+    ]
+    target = project.folder / "stolen.csv"
+    for other in (f"COPY (SELECT 1) TO '{target}'", "SELECT 1; SELECT 2", "DROP VIEW acme", ""):
+        assert finops("query", other, code=1) == "a query is one SELECT; nothing else is run\n"
+    assert not target.exists()
+    assert "nothing_here" in finops("query", "FROM nothing_here", code=1)
+
+
+def test_the_settings_are_shown_with_what_gave_them(finops: Finops) -> None:
+    rows = {row["setting"]: (row["value"], row["from"]) for row in finops.json("config")}
+    assert rows["exports[0].name"] == ("acme", "finops.toml")
+    assert rows["database.duckdb.memory_limit"] == ("2GB", "default")
+    shown = finops("config", FINOPS_DATABASE__DUCKDB__MEMORY_LIMIT="1GB")
+    assert "FINOPS_DATABASE__DUCKDB__MEMORY_LIMIT" in shown
+    assert "command line" in finops("--database-config", "threads=1", "config")
+
+
+def test_what_cannot_be_reached_is_a_line_and_an_exit_code(
+    project: Project, finops: Finops
+) -> None:
+    deliver(project.put, "2024-01", [items("2024-01", "1")], report="other")
+    said = finops("config", "check", code=1)
+    assert "acme has no manifest of" in said
+    deliver(project.put, "2024-01", [items("2024-01", "1")])
+    assert "1 months, 2024-01 to 2024-01" in finops("config", "check")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["aws", "show-state", "--start-date", "2024-13"], 2, "'2024-13' is not a month"),
+        (["--database-config", "threads", "config"], 2, "'threads' is not KEY=VALUE"),
+        (["aws", "unload"], 2, "No such command 'unload'"),
+        (["aws", "show-state", "--export", "nope"], 1, "the settings have acme\n"),
+        (["aws", "run-pipeline", "--end-date", "2020-01"], 1, "acme has no month from"),
+        (["aws", "run-pipeline", "--export", "acme"], 1, "acme has no manifest of"),
+        (["--config", "nope.toml", "config"], 1, "nope.toml: there is no such settings file"),
+        (["--backend", "oracle", "config"], 1, "database.backend: Input should be"),
+    ],
+)
+def test_a_mistake_is_one_line_and_an_exit_code(
+    finops: Finops, arguments: list[str], code: int, said: str
+) -> None:
+    assert said in finops(*arguments, code=code)
+
+
+def test_help_has_an_example_of_every_command_and_loads_no_engine(finops: Finops) -> None:
+    for command in ("discover-manifests", "run-pipeline", "show-state", "export-parquet"):
+        assert f"finops aws {command}" in " ".join(finops("aws", command, "--help").split())
+    code = (
+        "import sys; from finops_dagster.cli.app import app;"
+        "print([m for m in ('dagster', 'duckdb', 'pyarrow', 'pydantic') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_the_version_is_that_of_the_package(finops: Finops) -> None:
+    project = (Path(__file__).parents[1] / "pyproject.toml").read_text()
+    number = finops("--version").split()[1]
+    assert f'version = "{number}"' in project

@@ -1,0 +1,160 @@
+"""State that people can see and mend: months that failed, runs that died, and what disagrees."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import duckdb
+import pytest
+from tenacity import Retrying, stop_after_delay, wait_fixed
+
+from finops_dagster_tests.cur import deliver, items
+from finops_dagster_tests.finops import Finops
+from finops_dagster_tests.project import Project
+
+
+@contextmanager
+def waiting_run(project: Project, finops: Finops) -> Iterator[subprocess.Popen[str]]:
+    """A run of January that has begun, and waits for the database that this process holds."""
+    (project.folder / "data").mkdir(exist_ok=True)
+    with duckdb.connect(str(project.folder / "data/finops.duckdb")):
+        process = finops.start("aws", "run-pipeline")
+        try:
+            for look in Retrying(stop=stop_after_delay(60), wait=wait_fixed(0.2), reraise=True):
+                with look:
+                    (row,) = finops.json("worker", "list")
+                    assert row["stage"] == "staged_files"
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.communicate()
+
+
+def test_a_month_is_shown_stage_by_stage_with_its_error(project: Project, finops: Finops) -> None:
+    deliver(project.put, "2024-01", [items("2024-01", "1.5")], version="v1")
+    finops("aws", "run-pipeline")
+    stages = {row["stage"]: row for row in finops.json("state", "show", "acme", "2024-01")}
+    assert list(stages) == ["manifest", "staged_files", "billing_table", "parquet"]
+    table = stages["billing_table"]
+    assert (table["version"], table["rows"], table["cost"]) == ("v1", 1, "1.5")
+    assert (table["outcome"], table["checks"], table["error"]) == ("loaded", "6 passed", None)
+    assert len({row["run"] for row in stages.values()}) == 1
+
+    deliver(project.put, "2024-01", [items("2024-02", "2")], version="v2")
+    finops("aws", "run-pipeline", code=1)
+    stages = {row["stage"]: row for row in finops.json("state", "show", "acme", "2024-01")}
+    table = stages["billing_table"]
+    assert (stages["manifest"]["version"], table["version"]) == ("v2", "v1")
+    assert "say that they belong to another billing month" in table["error"]
+    assert table["checks"] == "failed: rows_belong_to_month"
+    assert stages["parquet"]["error"] == "not reached: billing_table failed"
+    assert "not reached: billing_table failed" in finops("state", "show", "acme", "2024-01")
+
+
+def test_failed_and_stale_months_are_listed_and_asked_for_again(
+    project: Project, finops: Finops
+) -> None:
+    for month in ("2024-01", "2024-02", "2024-03"):
+        deliver(project.put, month, [items(month, "1")], version="v1")
+    deliver(project.put, "2024-02", [items("2024-02", "much")], version="v1")
+    finops("aws", "run-pipeline", code=1)
+    assert [row["month"] for row in finops.json("state", "list", "--failed")] == ["2024-02"]
+    assert finops.json("state", "list", "--active") == []
+    deliver(project.put, "2024-02", [items("2024-02", "7")], version="v2")
+    deliver(project.put, "2024-03", [items("2024-03", "7")], version="v2")
+    assert [row["month"] for row in finops.json("state", "list", "--stale")] == [
+        "2024-02",
+        "2024-03",
+    ]
+    said = finops("state", "reset-failed").splitlines()
+    assert said[0] == "failed months: 1"
+    assert said[1].startswith("acme 2024-02  exported  v2  1 rows  7.00")
+    assert finops("state", "reset-failed") == "failed months: 0\n"
+    assert finops.json("state", "list", "--failed") == []
+    said = finops("state", "reprocess", "acme", "2024-01")
+    assert said.startswith("acme 2024-01  exported  v1")
+
+
+def test_what_disagrees_is_found_and_mended_by_the_command_that_is_named(
+    project: Project, finops: Finops
+) -> None:
+    for month in ("2024-01", "2024-02", "2024-03"):
+        deliver(project.put, month, [items(month, "1", "2")], version="v1")
+    finops("aws", "run-pipeline")
+    assert finops("state", "verify") == "all agree\n"
+
+    project.parquet("2024-01").unlink()
+    with duckdb.connect(str(project.folder / "data/finops.duckdb")) as connection:
+        connection.execute(
+            "DELETE FROM aws_billing_data "
+            "WHERE billing_month = DATE '2024-02-01' AND lineitem_unblendedcost = 2"
+        )
+    project.load("2024-03", force=True)  # in another instance's history, so the same version
+    finops("state", "verify", code=1)
+    found = {row["month"]: row for row in finops.json("state", "verify", "acme")}
+    assert found.keys() == {"2024-01", "2024-02"}
+    assert "2024-01.parquet has no whole month, the table v1" in found["2024-01"]["what differs"]
+    assert "the table does not hold its rows" in found["2024-02"]["what differs"]
+    for row in found.values():
+        finops(*row["mend"].split()[1:])
+    assert finops("state", "verify") == "all agree\n"
+    assert project.totals("2024-02") == (2, 3)
+
+
+def test_a_database_that_is_lost_is_found_and_made_again(project: Project, finops: Finops) -> None:
+    deliver(project.put, "2024-01", [items("2024-01", "1")], version="v1")
+    finops("aws", "run-pipeline")
+    (project.folder / "data/finops.duckdb").unlink()
+    (row,) = finops.json("state", "verify", "acme", "2024-01")
+    assert row["what differs"] == "the table holds None, the event log has v1"
+    finops(*row["mend"].split()[1:])
+    assert finops("state", "verify") == "all agree\n"
+
+
+@pytest.mark.parametrize("how", ["ctrl-c", "worker-stop"])
+def test_a_run_is_stopped_and_the_same_command_goes_on(
+    project: Project, finops: Finops, how: str
+) -> None:
+    for month in ("2024-01", "2024-02"):
+        deliver(project.put, month, [items(month, "1")], version="v1")
+    with waiting_run(project, finops) as process:
+        (row,) = finops.json("worker", "list")
+        assert (row["export"], row["month"], row["lost"]) == ("acme", "2024-01", False)
+        if how == "ctrl-c":
+            process.send_signal(signal.SIGINT)
+        else:
+            assert "is asked to stop" in finops("worker", "stop", row["run"][:8])
+        printed, complained = process.communicate()
+    assert process.returncode == 1
+    assert complained.splitlines()[-1] == "stopped; the same command goes on where it stopped"
+    assert "2024-02" not in printed
+    assert finops("worker", "list") == "no run is in progress\n"
+    said = finops("aws", "run-pipeline")
+    assert said.count("exported  v1") == 2
+
+
+def test_a_run_whose_process_died_is_lost_mended_and_in_nobodys_way(
+    project: Project, finops: Finops
+) -> None:
+    deliver(project.put, "2024-01", [items("2024-01", "1")], version="v1")
+    with waiting_run(project, finops) as process:
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+    (row,) = finops.json("worker", "list")
+    assert row["lost"] is True
+    assert "acme 2024-01  exported  v1" in finops("aws", "run-pipeline")
+    said = finops("worker", "stop", row["run"])
+    reason = f"process {process.pid} is gone"
+    assert said == f"run {row['run']} is marked failed: {reason}; run its month again\n"
+    assert finops("worker", "list") == "no run is in progress\n"
+    assert finops("worker", "stop", row["run"], code=1).startswith("0 runs in progress")
+
+
+def test_commands_that_begin_at_once_share_a_new_history(project: Project, finops: Finops) -> None:
+    processes = [finops.start("worker", "list") for _ in range(4)]
+    assert [process.communicate()[0] for process in processes] == ["no run is in progress\n"] * 4
