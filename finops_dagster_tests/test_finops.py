@@ -107,6 +107,9 @@ def test_the_lake_is_asked_by_table_and_only_read(project: Project, finops: Fino
         {"billing_month": "2024-01-01", "cost": "0.0000004"},
         {"billing_month": "2024-02-01", "cost": "0.0000004"},
     ]
+    many = finops("query", "SELECT a.* FROM aws_billing_data a, range(200)").splitlines()
+    assert many[-1] == "the first 200 rows; say LIMIT, or --json for all"
+    assert sum("0.0000004" in line for line in many) == 200
     target = project.folder / "stolen.csv"
     for other in (f"COPY (SELECT 1) TO '{target}'", "SELECT 1; SELECT 2", "DROP VIEW acme", ""):
         assert finops("query", other, code=1) == "a query is one SELECT; nothing else is run\n"

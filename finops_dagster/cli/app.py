@@ -11,6 +11,7 @@ import typer
 from finops_dagster.cli import state, vendors
 from finops_dagster.cli.options import Options, check_pairs
 
+_ROWS_SHOWN = 200
 JSON = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 app = typer.Typer(
@@ -104,7 +105,10 @@ def query(
     from finops_dagster.cli.lake import ask
     from finops_dagster.cli.show import show
 
-    show(ask(Options.of(context).settings(), sql), as_json=json, empty="no rows")
+    rows = ask(Options.of(context).settings(), sql, most=None if json else _ROWS_SHOWN + 1)
+    show(rows if json else rows[:_ROWS_SHOWN], as_json=json, empty="no rows")
+    if not json and len(rows) > _ROWS_SHOWN:
+        typer.echo(f"the first {_ROWS_SHOWN} rows; say LIMIT, or --json for all", err=True)
 
 
 config_app = typer.Typer(help="The settings in force.", invoke_without_command=True)

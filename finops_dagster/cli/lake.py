@@ -12,8 +12,9 @@ from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.settings import Settings
 
 
-def ask(settings: Settings, sql: str) -> list[dict[str, Any]]:
-    """The rows of one SELECT over the exports that have Parquet files. Raises BillError."""
+def ask(settings: Settings, sql: str, most: int | None = None) -> list[dict[str, Any]]:
+    """The rows of one SELECT over the exports that have Parquet files, and no more than `most`.
+    Raises BillError."""
     with closing(duckdb.connect()) as connection:
         connection.execute("SET TimeZone = 'UTC'")
         for export in settings.exports:
@@ -30,6 +31,7 @@ def ask(settings: Settings, sql: str) -> list[dict[str, Any]]:
                 raise BillError("a query is one SELECT; nothing else is run")
             answer = connection.execute(statements[0])
             names = [column[0] for column in answer.description or []]
-            return [dict(zip(names, row, strict=True)) for row in answer.fetchall()]
+            rows = answer.fetchall() if most is None else answer.fetchmany(most)
+            return [dict(zip(names, row, strict=True)) for row in rows]
         except duckdb.Error as error:
             raise BillError(first_line(error)) from error
