@@ -31,24 +31,28 @@ from finops_dagster.billing.columns import flat_name
 from finops_dagster.billing.months import BillingMonth
 
 DEFAULT_CONFIG = Path("config/finops.toml")
+# Each is a file of its name in resources/warehouses/.
+WAREHOUSES = ("bigquery",)
 
 
 class SettingsError(Exception):
     """A setting that cannot be used, in one line: file, key, and what is wrong."""
 
 
-class _Table(BaseModel):
+class Table(BaseModel):
+    """A table of the settings file, which has no key that is not its own."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class StorageSettings(_Table):
+class StorageSettings(Table):
     """Folders, relative to the working directory."""
 
     staging_dir: Path = Path("data/staging")
     parquet_dir: Path = Path("data/parquet")
 
 
-class DuckDBSettings(_Table):
+class DuckDBSettings(Table):
     """The DuckDB file; with `{month}` in its path each month has one of its own."""
 
     database_path: str = "data/finops.duckdb"
@@ -67,30 +71,37 @@ class DuckDBSettings(_Table):
         return path
 
 
-class BigQuerySettings(_Table):
-    """A BigQuery dataset; credentials come from the environment, as Google's clients find them."""
+class DatabaseSettings(Table):
+    """Where months end: at Parquet (`duckdb`), or in a warehouse beyond, whose file in
+    resources/warehouses/ knows the keys of its table."""
 
-    project_id: str
-    dataset: str = "finops"
-    location: str = "US"
-    api_endpoint: str | None = None
+    model_config = ConfigDict(extra="allow")
 
-
-class DatabaseSettings(_Table):
-    """Where months end: at Parquet (`duckdb`), or in a warehouse beyond."""
-
-    backend: Literal["duckdb", "bigquery"] = "duckdb"
+    backend: str = "duckdb"
     duckdb: DuckDBSettings = DuckDBSettings()
-    bigquery: BigQuerySettings | None = None
+
+    @field_validator("backend")
+    @classmethod
+    def _is_known(cls, backend: str) -> str:
+        known = ("duckdb", *WAREHOUSES)
+        if backend not in known:
+            raise ValueError(f"{backend!r} is none of {', '.join(known)}")
+        return backend
 
     @model_validator(mode="after")
-    def _backend_is_described(self) -> DatabaseSettings:
-        if self.backend == "bigquery" and self.bigquery is None:
-            raise ValueError("backend is bigquery, but there is no [database.bigquery]")
+    def _other_tables_are_warehouses(self) -> DatabaseSettings:
+        for name, table in (self.model_extra or {}).items():
+            if name not in WAREHOUSES or not isinstance(table, dict):
+                raise ValueError(f"unknown key {name}")
         return self
 
+    @property
+    def warehouse(self) -> dict[str, Any]:
+        """The chosen backend's own table, as it is written."""
+        return dict((self.model_extra or {}).get(self.backend, {}))
 
-class ExportSettings(_Table):
+
+class ExportSettings(Table):
     """One cost export of one vendor; its name is the first part of its asset keys. Without a
     `format`, the one that its layout shows is taken."""
 
@@ -191,12 +202,15 @@ def _read(file: Path, overrides: dict[str, Any]) -> Settings:
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{file}: {error}") from error
     except ValidationError as error:
-        raise SettingsError(
-            "; ".join(_line(file, problem) for problem in error.errors())
-        ) from error
+        raise SettingsError(problems(str(file), error)) from error
 
 
-def _line(file: Path, problem: object) -> str:
+def problems(where: str, error: ValidationError) -> str:
+    """All that is wrong, in one line: the place or the variable, the key, and what."""
+    return "; ".join(_line(where, problem) for problem in error.errors())
+
+
+def _line(where: str, problem: object) -> str:
     assert isinstance(problem, dict)
     key = ""
     for part in problem["loc"]:
@@ -206,5 +220,6 @@ def _line(file: Path, problem: object) -> str:
         "missing": "missing value",
     }.get(problem["type"], str(problem["msg"]).removeprefix("Value error, "))
     variable = "FINOPS_" + "__".join(str(part).upper() for part in problem["loc"])
-    where = f"environment variable {variable}" if variable in os.environ else str(file)
+    if variable in os.environ:
+        where = f"environment variable {variable}"
     return f"{where}: {key}: {message}" if key else f"{where}: {message}"

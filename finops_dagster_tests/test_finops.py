@@ -146,7 +146,7 @@ def test_what_cannot_be_reached_is_a_line_and_an_exit_code(
         (["aws", "run-pipeline", "--end-date", "2020-01"], 1, "acme has no month from"),
         (["aws", "run-pipeline", "--export", "acme"], 1, "acme has no manifest of"),
         (["--config", "nope.toml", "config"], 1, "nope.toml: there is no such settings file"),
-        (["--backend", "oracle", "config"], 1, "database.backend: Input should be"),
+        (["--backend", "oracle", "config"], 1, "database.backend: 'oracle' is none of"),
     ],
 )
 def test_a_mistake_is_one_line_and_an_exit_code(

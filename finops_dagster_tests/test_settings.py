@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from finops_dagster.resources.warehouses import open_warehouse
 from finops_dagster.settings import SettingsError, load_settings
 
 EXPORT = """
@@ -55,8 +56,7 @@ def test_the_documented_shape_is_read(file: Path) -> None:
         """
     )
     settings = load_settings(file)
-    assert settings.database.bigquery is not None
-    assert settings.database.bigquery.project_id == "acme"
+    assert settings.database.warehouse["project_id"] == "acme"
     assert settings.exports[0].role_arn == "arn:aws:iam::123456789012:role/finops"
     assert settings.exports[0].sensor is False
 
@@ -93,15 +93,15 @@ def test_the_table_is_named_after_the_export(file: Path) -> None:
             EXPORT + "table = 't'" + EXPORT.replace('"acme"', '"b"') + "table = 'T'",
             ": two exports have the table 't'",
         ),
-        ("[database]\nbackend = 'oracle'", "database.backend: Input should be 'duckdb'"),
-        ("[database]\nbackend = 'bigquery'", "database: backend is bigquery, but there is no"),
+        ("[database]\nbackend = 'oracle'", "database.backend: 'oracle' is none of duckdb, "),
+        ("[database.oracle]\nhost = 'x'", "database: unknown key oracle"),
+        ("[database]\nbigquery = 'x'", "database: unknown key bigquery"),
         ("[database.duckdb]\nmemory_limit = 2", "database.duckdb.memory_limit: "),
         ("[database.duckdb]\nmemory_limit = 'lots'", "database.duckdb.memory_limit: "),
         (
             "[database.duckdb]\ndatabase_path = '{day}'",
             "database.duckdb.database_path: holds {day}",
         ),
-        ("[database.bigquery]\ndataset = 'x'", "database.bigquery.project_id: missing value"),
         ("[storage", "Expected ']'"),
     ],
 )
@@ -112,6 +112,22 @@ def test_a_mistake_is_one_line_that_names_file_and_key(file: Path, text: str, sa
     assert str(caught.value).startswith(f"{file}: ")
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("", "[database.bigquery]: project_id: missing value"),
+        ("[database.bigquery]\nproject_id = 'x'\nplace = 'US'", "place: unknown key"),
+    ],
+)
+def test_a_mistake_in_the_table_of_the_chosen_warehouse_is_one_line(
+    file: Path, table: str, said: str
+) -> None:
+    file.write_text(f"[database]\nbackend = 'bigquery'\n{table}")
+    with pytest.raises(SettingsError) as caught:
+        open_warehouse(load_settings(file).database)
+    assert said in str(caught.value)
 
 
 def test_a_missing_file_is_named(file: Path) -> None:

@@ -20,7 +20,14 @@ from finops_dagster.assets.checks import (
     usual_cost,
 )
 from finops_dagster.assets.export import Export
-from finops_dagster.assets.stage import RunOptions, StageEvents, month_of, stage, version_metadata
+from finops_dagster.assets.stage import (
+    RunOptions,
+    StageEvents,
+    month_of,
+    stage,
+    version_metadata,
+    warnings,
+)
 from finops_dagster.assets.staged_files import staged_manifest
 from finops_dagster.billing.errors import StageMissing
 from finops_dagster.billing.files import read_files
@@ -120,11 +127,11 @@ def load_month(
         vendor = export.formats[manifest.format]
         files = read_files(version.paths, vendor)
         names = column_names(lake.paths(export.name))
-        warnings = replace_month(connection, load, manifest, files, vendor, names)
+        to_know = replace_month(connection, load, manifest, files, vendor, names)
         now = report(connection, load, vendor)
         is_restated = before and before.load.manifest_id != manifest.id
         restatement = Restatement(before, now) if before and is_restated else None
-        return Outcome(now, "loaded", warnings, restatement)
+        return Outcome(now, "loaded", to_know, restatement)
 
 
 def _new_load(
@@ -162,10 +169,9 @@ def _metadata(done: Outcome) -> Metadata:
         metadata["rows_changed"] = change.rows
         metadata["cost_changed"] = float(change.cost)
         metadata["restatement"] = dg.MetadataValue.md(_restatement_table(change))
-    if done.warnings:
-        metadata["warnings"] = dg.MetadataValue.md("\n".join(f"- {w}" for w in done.warnings))
     return {
         **metadata,
+        **warnings(done.warnings),
         "currency": ", ".join(currency for currency, _ in month.currencies),
         "services": len(month.services),
         "cost_by_service": dg.MetadataValue.md(_services_table(month)),

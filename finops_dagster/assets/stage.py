@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+from warnings import catch_warnings, simplefilter
 
 import dagster as dg
 import duckdb
@@ -69,10 +70,10 @@ def stage(
             except (StoreUnavailable, WarehouseUnavailable) as error:
                 raise dg.RetryRequested(_RETRIES, _SECONDS_BETWEEN_RETRIES) from error
 
-        with warnings.catch_warnings():
+        with catch_warnings():
             # Checks by partition are a preview of Dagster's: they may change in a patch release,
             # which is one reason why its version is pinned.
-            warnings.simplefilter("ignore", dg.PreviewWarning)
+            simplefilter("ignore", dg.PreviewWarning)
             specs = [
                 dg.AssetCheckSpec(
                     check.name,
@@ -105,6 +106,12 @@ def version_metadata(manifest_id: str, totals: Totals) -> dict[str, str | int | 
         "total_cost": float(totals.cost),
         "total_cost_exact": plain(totals.cost),
     }
+
+
+def warnings(told: Sequence[str]) -> dict[str, dg.MetadataValue[Any]]:
+    """What somebody should know of columns, as a list where there is any."""
+    lines = "\n".join(f"- {one}" for one in told)
+    return {"warnings": dg.MetadataValue.md(lines)} if told else {}
 
 
 def month_of(context: dg.AssetExecutionContext) -> BillingMonth:

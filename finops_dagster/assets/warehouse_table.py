@@ -7,7 +7,14 @@ import pyarrow.parquet as pq
 
 from finops_dagster.assets.checks import TOTALS_CHECKS, totals_hold
 from finops_dagster.assets.export import Export
-from finops_dagster.assets.stage import RunOptions, StageEvents, month_of, stage, version_metadata
+from finops_dagster.assets.stage import (
+    RunOptions,
+    StageEvents,
+    month_of,
+    stage,
+    version_metadata,
+    warnings,
+)
 from finops_dagster.billing.errors import StageMissing
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.parquet_month import read_footer
@@ -28,17 +35,18 @@ def warehouse_table_asset(export: Export, backend: str) -> dg.AssetsDefinition:
         """The month in the warehouse, replaced there in one step."""
         file = month_file(export, month_of(context), lake)
         started = time.monotonic()
-        job = None
+        done = None
         if run_options.force or warehouse.held_version(file) != file.footer:
-            job = warehouse.replace_month(file)
+            done = warehouse.replace_month(file)
         yield dg.MaterializeResult(
             data_version=dg.DataVersion(file.footer.manifest_id),
             metadata={
-                "outcome": "loaded" if job else "unchanged",
+                "outcome": "loaded" if done else "unchanged",
                 **version_metadata(file.footer.manifest_id, file.footer.totals),
                 "dagster/table_name": warehouse.full_name(file.table),
-                "job_id": job or "none",
+                "job_id": done.job if done else "none",
                 "seconds": round(time.monotonic() - started, 3),
+                **warnings(done.warnings if done else ()),
             },
             check_results=totals_hold(file.footer.totals),
         )

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import dagster as dg
 import pyarrow as pa
+from pydantic import ValidationError
 
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.parquet_month import Footer
-from finops_dagster.settings import BigQuerySettings, DatabaseSettings
+from finops_dagster.settings import DatabaseSettings, SettingsError, problems
 
 
 class WarehouseUnavailable(Exception):
@@ -34,6 +36,15 @@ class MonthFile:
     cluster_by: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """A month that has arrived: the name of the job that brought it, where the ledger has one, and
+    what somebody should know of its columns."""
+
+    job: str
+    warnings: tuple[str, ...] = ()
+
+
 @runtime_checkable
 class Warehouse(Protocol):
     """What the chain asks of a warehouse. Errors are BillError, ReconciliationError, and
@@ -52,22 +63,27 @@ class Warehouse(Protocol):
         rows and cost."""
         ...
 
-    def replace_month(self, file: MonthFile) -> str:
-        """Make the table hold exactly this month's file, in one step; the name of the job."""
+    def replace_month(self, file: MonthFile) -> Loaded:
+        """Make the table hold exactly this month's file, in one step, and the ledger say so."""
         ...
 
 
 def open_warehouse(settings: DatabaseSettings) -> dg.ConfigurableResource:  # type: ignore[type-arg]
-    """The warehouse that `database.backend` names. Makes no connection yet."""
-    match settings:
-        case DatabaseSettings(backend="bigquery", bigquery=BigQuerySettings() as chosen):
-            from finops_dagster.resources.warehouses.bigquery import BigQueryWarehouse
+    """The warehouse that `database.backend` names. Makes no connection yet. Raises SettingsError.
 
-            return BigQueryWarehouse(
-                project=chosen.project_id,
-                dataset=chosen.dataset,
-                location=chosen.location,
-                api_endpoint=chosen.api_endpoint,
-            )
-        case _:
-            raise ValueError(f"{settings.backend} is no warehouse")
+    The file of that name has `Settings`, the keys of its table, and `open_warehouse`.
+    """
+    backend = settings.backend
+    try:
+        chosen = import_module(f"{__name__}.{backend}")
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"backend is {backend}, whose client {error.name} is not installed: "
+            f'pip install "finops-dagster[{backend}]"'
+        ) from error
+    try:
+        table = chosen.Settings.model_validate(settings.warehouse)
+    except ValidationError as error:
+        raise SettingsError(problems(f"[database.{backend}]", error)) from error
+    warehouse: dg.ConfigurableResource = chosen.open_warehouse(table)  # type: ignore[type-arg]
+    return warehouse

@@ -21,7 +21,8 @@ from google.cloud.bigquery import ParquetOptions, ScalarQueryParameter, SchemaFi
 from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.billing.money import Measured, Totals, reconcile
 from finops_dagster.billing.parquet_month import Footer
-from finops_dagster.resources.warehouses import MonthFile, WarehouseUnavailable
+from finops_dagster.resources.warehouses import Loaded, MonthFile, WarehouseUnavailable
+from finops_dagster.settings import Table
 
 # Faults of the way to BigQuery: what was asked may have been done, and may be asked again.
 _PASSING = (
@@ -42,6 +43,15 @@ _LEDGER = [
     SchemaField("manifest_id", "STRING", "REQUIRED"),
     SchemaField("job_id", "STRING", "REQUIRED"),
 ]
+
+
+class Settings(Table):
+    """A dataset; credentials come from the environment, as Google's clients find them."""
+
+    project_id: str
+    dataset: str = "finops"
+    location: str = "US"
+    api_endpoint: str | None = None
 
 
 class BigQueryWarehouse(BigQueryResource):
@@ -84,8 +94,8 @@ class BigQueryWarehouse(BigQueryResource):
             except google.NotFound:
                 return None
 
-    def replace_month(self, file: MonthFile) -> str:
-        """Load the file into the month's partition and return the job's id."""
+    def replace_month(self, file: MonthFile) -> Loaded:
+        """Load the file into the month's partition."""
         with self.get_client() as client:
             self._prepare(client, file)
             job_id, job = self._attempt(client, file)
@@ -102,7 +112,7 @@ class BigQueryWarehouse(BigQueryResource):
                     self._record_end(client, file, job_id, first_line(error))
                 raise
             self._record_end(client, file, job_id, None)
-            return job_id
+            return Loaded(job_id)
 
     def _held_version(self, client: bigquery.Client, file: MonthFile) -> Footer | None:
         loaded = self._query(
@@ -259,6 +269,16 @@ class BigQueryWarehouse(BigQueryResource):
             ]
         )
         return [tuple(row.values()) for row in client.query(sql, job_config=config).result()]
+
+
+def open_warehouse(settings: Settings) -> BigQueryWarehouse:
+    """The dataset that the settings name."""
+    return BigQueryWarehouse(
+        project=settings.project_id,
+        dataset=settings.dataset,
+        location=settings.location,
+        api_endpoint=settings.api_endpoint,
+    )
 
 
 def _maps_as_arrays() -> ParquetOptions:
