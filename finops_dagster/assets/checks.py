@@ -36,6 +36,11 @@ TOTALS_CHECKS = (
     ),
     Check(ROWS_BELONG, "Every row says that it belongs to this billing month.", blocking=True),
 )
+ONE_VERSION = Check(
+    "one_version",
+    "The stage holds the version of the month that the stages before it hold.",
+    blocking=True,
+)
 FRESH = Check(
     "manifest_is_fresh", "The manifest of the month in progress is not older than two days."
 )

@@ -10,7 +10,7 @@ from warnings import catch_warnings, simplefilter
 import dagster as dg
 import duckdb
 
-from finops_dagster.assets.checks import Check
+from finops_dagster.assets.checks import ONE_VERSION, Check
 from finops_dagster.assets.export import Export
 from finops_dagster.billing.errors import BillError, ReconciliationError, first_line
 from finops_dagster.billing.money import Totals, plain
@@ -42,48 +42,21 @@ def stage(
     """Make the decorated function a stage of the export, named and described by itself.
 
     A BillError or a store's no becomes a failure that is not retried; a network fault is retried;
-    a failed reconciliation is also told as a failed check.
+    a failed reconciliation is also told as a failed check. All that a run does is of one version.
     """
+    if after:
+        checks = [*checks, ONE_VERSION]
 
     def made(body: Callable[..., StageEvents]) -> dg.AssetsDefinition:
         key = export.key(body.__name__)
 
         @functools.wraps(body)
-        def told(*args: object, **kwargs: object) -> StageEvents:
-            try:
-                yield from body(*args, **kwargs)
-            except ReconciliationError as error:
-                yield dg.AssetCheckResult(
-                    passed=False, asset_key=key, check_name=error.check, description=str(error)
-                )
-                raise dg.Failure(str(error), allow_retries=False) from None
-            except (BillError, StoreError) as error:
-                raise dg.Failure(str(error), allow_retries=False) from None
-            except (duckdb.Error, OSError) as error:
-                raise dg.Failure(
-                    f"{type(error).__name__}: {first_line(error)}", allow_retries=False
-                ) from error
-            except RuntimeError as error:
-                if str(error) == "Query interrupted":  # DuckDB's word for Ctrl-C
-                    raise KeyboardInterrupt from None
-                raise
-            except (StoreUnavailable, WarehouseUnavailable) as error:
-                raise dg.RetryRequested(_RETRIES, _SECONDS_BETWEEN_RETRIES) from error
+        def told(context: dg.AssetExecutionContext, **resources: object) -> StageEvents:
+            events = body(context, **resources)
+            if after:
+                events = _of_one_version(context, export, after, events)
+            yield from _with_failures(key, events)
 
-        with catch_warnings():
-            # Checks by partition are a preview of Dagster's: they may change in a patch release,
-            # which is one reason why its version is pinned.
-            simplefilter("ignore", dg.PreviewWarning)
-            specs = [
-                dg.AssetCheckSpec(
-                    check.name,
-                    asset=key,
-                    description=check.description,
-                    blocking=check.blocking,
-                    partitions_def=export.partitions,
-                )
-                for check in checks
-            ]
         return dg.asset(
             key=key,
             deps=[export.key(after)] if after else [],
@@ -92,10 +65,87 @@ def stage(
             kinds=kinds,
             owners=["team:finops"],
             tags={"finops/export": export.name},
-            check_specs=specs,
+            check_specs=_check_specs(export, key, checks),
         )(told)
 
     return made
+
+
+def _check_specs(
+    export: Export, key: dg.AssetKey, checks: Sequence[Check]
+) -> list[dg.AssetCheckSpec]:
+    with catch_warnings():
+        # Checks by partition are a preview of Dagster's: they may change in a patch release, which
+        # is one reason why its version is pinned.
+        simplefilter("ignore", dg.PreviewWarning)
+        return [
+            dg.AssetCheckSpec(
+                check.name,
+                asset=key,
+                description=check.description,
+                blocking=check.blocking,
+                partitions_def=export.partitions,
+            )
+            for check in checks
+        ]
+
+
+def _with_failures(key: dg.AssetKey, events: StageEvents) -> StageEvents:
+    """The stage's events, with its errors as Dagster tells them."""
+    try:
+        yield from events
+    except ReconciliationError as error:
+        yield dg.AssetCheckResult(
+            passed=False, asset_key=key, check_name=error.check, description=str(error)
+        )
+        raise _failure(error, str(error)) from None
+    except (BillError, StoreError) as error:
+        raise _failure(error, str(error)) from None
+    except (duckdb.Error, OSError) as error:
+        raise _failure(error, f"{type(error).__name__}: {first_line(error)}") from error
+    except RuntimeError as error:
+        if str(error) == "Query interrupted":  # DuckDB's word for Ctrl-C
+            raise KeyboardInterrupt from None
+        raise
+    except (StoreUnavailable, WarehouseUnavailable) as error:
+        raise dg.RetryRequested(_RETRIES, _SECONDS_BETWEEN_RETRIES) from error
+
+
+def _failure(error: Exception, told: str) -> dg.Failure:
+    """A failure that no retry cures; `cause` is what `finops state report` counts it under."""
+    return dg.Failure(told, metadata={"cause": type(error).__name__}, allow_retries=False)
+
+
+def _of_one_version(
+    context: dg.AssetExecutionContext, export: Export, after: str, events: StageEvents
+) -> StageEvents:
+    """The stage's events, and whether it holds the version that this run began with, or else the
+    one that the stage before it holds. Raises ReconciliationError where another run has brought a
+    newer one since."""
+    for event in events:
+        if isinstance(event, dg.MaterializeResult) and event.data_version is not None:
+            now, before = event.data_version.value, _version_before(context, export, after)
+            if before not in (None, now):
+                raise ReconciliationError(
+                    ONE_VERSION.name,
+                    f"{export.name} {context.partition_key} is at {now} here, but {after} was at "
+                    f"{before}: another run has brought a newer version meanwhile; run the month "
+                    "again",
+                )
+            yield dg.AssetCheckResult(
+                passed=True, check_name=ONE_VERSION.name, metadata={"manifest_id": now}
+            )
+        yield event
+
+
+def _version_before(context: dg.AssetExecutionContext, export: Export, after: str) -> str | None:
+    of_type = dg.DagsterEventType.ASSET_MATERIALIZATION
+    told = context.instance.get_records_for_run(context.run.run_id, of_type=of_type).records
+    if not told:
+        wanted = dg.AssetRecordsFilter(export.key(after), asset_partitions=[context.partition_key])
+        told = context.instance.fetch_materializations(wanted, limit=1).records
+    record = told[-1].asset_materialization if told else None
+    return record and (record.tags or {}).get("dagster/data_version")
 
 
 def version_metadata(manifest_id: str, totals: Totals) -> dict[str, str | int | float]:

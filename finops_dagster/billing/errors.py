@@ -29,6 +29,10 @@ class StageMissing(BillError):
     """An earlier stage has not made what this one reads."""
 
 
+class LedgerDamaged(BillError):
+    """A table of the ledger is not what this or any earlier layout made."""
+
+
 class ReconciliationError(BillError):
     """What a stage wrote differs from what was counted in the vendor's files; nothing was kept.
 

@@ -5,37 +5,52 @@ It is written in the transaction that writes the data, so the two cannot drift a
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import duckdb
 
+from finops_dagster.billing.errors import LedgerDamaged
 from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
 
-_TABLES = """
-CREATE SCHEMA IF NOT EXISTS finops_state;
-CREATE TABLE IF NOT EXISTS finops_state.manifests (
-    export VARCHAR NOT NULL,
-    billing_month DATE NOT NULL,
-    manifest_id VARCHAR NOT NULL,
-    table_name VARCHAR NOT NULL,
-    row_count BIGINT NOT NULL,
-    total_cost DECIMAL(38,18) NOT NULL,
-    file_count BIGINT NOT NULL,
-    byte_count BIGINT NOT NULL,
-    loaded_at TIMESTAMP NOT NULL,
-    run_id VARCHAR NOT NULL,
-    state VARCHAR NOT NULL CHECK (state IN ('loaded', 'superseded')),
-    format VARCHAR
-);
-ALTER TABLE finops_state.manifests ADD COLUMN IF NOT EXISTS format VARCHAR DEFAULT 'cur1';
-CREATE TABLE IF NOT EXISTS finops_state.columns (
-    table_name VARCHAR NOT NULL,
-    header VARCHAR NOT NULL,
-    column_name VARCHAR NOT NULL,
-    PRIMARY KEY (table_name, header)
-);
-"""
+# Every version ever loaded; every export with the column that each header was given; every load
+# that was committed. A column with a value beside its type came with a later layout.
+_LAYOUT = {
+    "manifests": {
+        "export": "VARCHAR",
+        "billing_month": "DATE",
+        "manifest_id": "VARCHAR",
+        "table_name": "VARCHAR",
+        "row_count": "BIGINT",
+        "total_cost": "DECIMAL(38,18)",
+        "file_count": "BIGINT",
+        "byte_count": "BIGINT",
+        "loaded_at": "TIMESTAMP",
+        "run_id": "VARCHAR",
+        "state": "VARCHAR",
+        "format": "VARCHAR",
+    },
+    "exports": {
+        "export": "VARCHAR",
+        "vendor": "VARCHAR",
+        "format": "VARCHAR",
+        "table_name": "VARCHAR",
+        "columns": "MAP(VARCHAR, VARCHAR)",
+    },
+    "runs": {
+        "run_id": "VARCHAR",
+        "export": "VARCHAR",
+        "billing_month": "DATE",
+        "manifest_id": "VARCHAR",
+        "committed_at": "TIMESTAMP",
+        "seconds": "DOUBLE",
+        "row_count": "BIGINT",
+        "byte_count": "BIGINT",
+    },
+}
+_VALUE_BEFORE = {("manifests", "format"): "'cur1'"}
 
 
 @dataclass(frozen=True)
@@ -54,62 +69,200 @@ class Load:
     format: str
 
 
+@dataclass(frozen=True)
+class Recorded:
+    """A version as the ledger has it; `state` is loaded or superseded, `loaded_at` in UTC."""
+
+    load: Load
+    loaded_at: datetime
+    state: str
+
+
 def create(connection: duckdb.DuckDBPyConnection) -> None:
-    """Make the ledger's tables where they are missing."""
-    connection.execute(_TABLES)
+    """Make the ledger's tables where they are missing, and bring forward those of an older layout.
+    Raises LedgerDamaged for what is neither."""
+    there = _layout(connection)
+    if there == _LAYOUT:
+        return
+    for table, columns in _LAYOUT.items():
+        problem = _damage(table, there.get(table, columns))
+        if problem is not None:
+            raise LedgerDamaged(
+                f"finops_state.{table} is damaged: {problem}; finops state verify --mend makes it "
+                "again from the data"
+            )
+    connection.execute("BEGIN TRANSACTION")
+    connection.execute("CREATE SCHEMA IF NOT EXISTS finops_state")
+    for table, columns in _LAYOUT.items():
+        if table not in there:
+            defined = ", ".join(f"{name} {of_type}" for name, of_type in columns.items())
+            connection.execute(f"CREATE TABLE finops_state.{table} ({defined})")
+        for name in columns.keys() - there.get(table, columns).keys():
+            connection.execute(
+                f"ALTER TABLE finops_state.{table} ADD COLUMN {name} {columns[name]} "
+                f"DEFAULT {_VALUE_BEFORE[table, name]}"
+            )
+    if "columns" in there:
+        _take_over_columns(connection)
+    connection.execute("COMMIT")
+
+
+def _layout(connection: duckdb.DuckDBPyConnection) -> dict[str, dict[str, str]]:
+    layout: dict[str, dict[str, str]] = {}
+    for table, column, of_type in connection.execute(
+        "SELECT table_name, column_name, data_type FROM duckdb_columns() "
+        "WHERE schema_name = 'finops_state' AND database_name = current_database()"
+    ).fetchall():
+        layout.setdefault(table, {})[column] = of_type
+    return layout
+
+
+def _damage(table: str, there: Mapping[str, str]) -> str | None:
+    """What is wrong with a table beyond being old."""
+    for name, of_type in _LAYOUT[table].items():
+        if name not in there and (table, name) not in _VALUE_BEFORE:
+            return f"it has no column {name}"
+        if there.get(name, of_type) != of_type:
+            return f"its column {name} is {there[name]} and not {of_type}"
+    return None
+
+
+def _take_over_columns(connection: duckdb.DuckDBPyConnection) -> None:
+    """Bring the names that an older layout kept in a table of their own."""
+    connection.execute(
+        "INSERT INTO finops_state.exports "
+        "SELECT export, 'aws', any_value(format), table_name, (SELECT map(list(header), "
+        "list(column_name)) FROM finops_state.columns c WHERE c.table_name = m.table_name) "
+        "FROM finops_state.manifests m WHERE state = 'loaded' GROUP BY export, table_name"
+    )
+    connection.execute("DROP TABLE finops_state.columns")
+
+
+def set_aside_damaged(connection: duckdb.DuckDBPyConnection) -> list[str]:
+    """Rename the tables that are damaged, so that `create` makes them anew; their new names."""
+    aside = []
+    for table, columns in _layout(connection).items():
+        if table in _LAYOUT and _damage(table, columns) is not None:
+            name = f"{table}_damaged_{datetime.now(UTC):%Y%m%d_%H%M%S}"
+            connection.execute(f"ALTER TABLE finops_state.{table} RENAME TO {name}")
+            aside.append(f"finops_state.{name}")
+    return aside
 
 
 def loaded(connection: duckdb.DuckDBPyConnection, export: str, month: BillingMonth) -> Load | None:
     """The version of the month that the table holds, if it holds one."""
-    return _newest(connection, export, month, "loaded")
+    return next((one.load for one in _versions(connection, export, month, "loaded")), None)
 
 
 def superseded(
     connection: duckdb.DuckDBPyConnection, export: str, month: BillingMonth
 ) -> Load | None:
     """The version of the month that was replaced last."""
-    return _newest(connection, export, month, "superseded")
+    return next((one.load for one in _versions(connection, export, month, "superseded")), None)
 
 
-def _newest(
-    connection: duckdb.DuckDBPyConnection, export: str, month: BillingMonth, state: str
-) -> Load | None:
-    row = connection.execute(
-        "SELECT manifest_id, table_name, row_count, total_cost, file_count, byte_count, run_id, "
-        "format FROM finops_state.manifests "
-        "WHERE export = ? AND billing_month = ? AND state = ? ORDER BY loaded_at DESC LIMIT 1",
-        [export, month.first_day, state],
-    ).fetchone()
-    if row is None:
-        return None
-    manifest_id, table, rows, cost, files, size, run_id, vendor_format = row
-    totals = Totals(rows, cost)
-    return Load(export, month, manifest_id, table, totals, files, size, run_id, vendor_format)
+def versions(connection: duckdb.DuckDBPyConnection, export: str) -> list[Recorded]:
+    """Every version of every month of the export, the newest first."""
+    return _versions(connection, export, None, None)
 
 
-def record(connection: duckdb.DuckDBPyConnection, load: Load) -> None:
-    """Say that the table now holds this version, and that the one before is superseded."""
+def _versions(
+    connection: duckdb.DuckDBPyConnection,
+    export: str,
+    month: BillingMonth | None,
+    state: str | None,
+) -> list[Recorded]:
+    rows = connection.execute(
+        "SELECT billing_month, manifest_id, table_name, row_count, total_cost, file_count, "
+        "byte_count, run_id, format, loaded_at, state FROM finops_state.manifests "
+        "WHERE export = ? AND billing_month = coalesce(?, billing_month) "
+        "AND state = coalesce(?, state) ORDER BY loaded_at DESC",
+        [export, month and month.first_day, state],
+    ).fetchall()
+    return [
+        Recorded(
+            Load(export, BillingMonth.of(row[0]), row[1], row[2], Totals(*row[3:5]), *row[5:9]),
+            loaded_at=row[9],
+            state=row[10],
+        )
+        for row in rows
+    ]
+
+
+def record(connection: duckdb.DuckDBPyConnection, load: Load, seconds: float) -> None:
+    """Say that the table now holds this version, that the one before is superseded, and which run
+    brought it in how many seconds."""
+    now = datetime.now(UTC).replace(tzinfo=None)
+    restore(connection, [Recorded(load, now, "loaded")])
     connection.execute(
-        "UPDATE finops_state.manifests SET state = 'superseded' "
-        "WHERE export = ? AND billing_month = ? AND state = 'loaded'",
-        [load.export, load.month.first_day],
-    )
-    connection.execute(
-        "INSERT INTO finops_state.manifests VALUES "
-        "(?, ?, ?, ?, ?, ?, ?, ?, now() AT TIME ZONE 'UTC', ?, 'loaded', ?)",
+        "INSERT INTO finops_state.runs VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         [
+            load.run_id,
             load.export,
             load.month.first_day,
             load.manifest_id,
-            load.table,
+            now,
+            seconds,
             load.totals.rows,
-            load.totals.cost,
-            load.files,
             load.bytes,
-            load.run_id,
-            load.format,
         ],
     )
+
+
+def restore(connection: duckdb.DuckDBPyConnection, recorded: Iterable[Recorded]) -> None:
+    """Write versions as they once were recorded, in the place of what the ledger has of them. One
+    that is loaded supersedes the one that was."""
+    for one in recorded:
+        load, month = one.load, one.load.month.first_day
+        if one.state == "loaded":
+            connection.execute(
+                "UPDATE finops_state.manifests SET state = 'superseded' "
+                "WHERE export = ? AND billing_month = ? AND state = 'loaded'",
+                [load.export, month],
+            )
+        connection.execute(
+            "DELETE FROM finops_state.manifests "
+            "WHERE export = ? AND billing_month = ? AND manifest_id = ?",
+            [load.export, month, load.manifest_id],
+        )
+        connection.execute(
+            "INSERT INTO finops_state.manifests BY NAME SELECT ? AS export, ? AS billing_month, "
+            "? AS manifest_id, ? AS table_name, ? AS row_count, ? AS total_cost, ? AS file_count, "
+            "? AS byte_count, ? AS loaded_at, ? AS run_id, ? AS state, ? AS format",
+            [
+                load.export,
+                month,
+                load.manifest_id,
+                load.table,
+                load.totals.rows,
+                load.totals.cost,
+                load.files,
+                load.bytes,
+                one.loaded_at,
+                load.run_id,
+                one.state,
+                load.format,
+            ],
+        )
+
+
+def forget_superseded(
+    connection: duckdb.DuckDBPyConnection, export: str, before: datetime
+) -> list[tuple[BillingMonth, str]]:
+    """Delete the versions that were superseded and loaded before a time in UTC, with their loads;
+    the month and version of each."""
+    condition = "export = ? AND state = 'superseded' AND loaded_at < ?"
+    gone = connection.execute(
+        f"SELECT billing_month, manifest_id FROM finops_state.manifests WHERE {condition}",
+        [export, before],
+    ).fetchall()
+    connection.execute(
+        f"DELETE FROM finops_state.runs WHERE (export, billing_month, manifest_id) IN (SELECT "
+        f"(export, billing_month, manifest_id) FROM finops_state.manifests WHERE {condition})",
+        [export, before],
+    )
+    connection.execute(f"DELETE FROM finops_state.manifests WHERE {condition}", [export, before])
+    return [(BillingMonth.of(first_day), manifest_id) for first_day, manifest_id in gone]
 
 
 def other_export_in(connection: duckdb.DuckDBPyConnection, table: str, export: str) -> str | None:
@@ -125,17 +278,18 @@ def other_export_in(connection: duckdb.DuckDBPyConnection, table: str, export: s
 def column_names(connection: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]:
     """The column name that each header ever seen in this table was given."""
     rows = connection.execute(
-        "SELECT header, column_name FROM finops_state.columns WHERE table_name = ?", [table]
+        "SELECT columns FROM finops_state.exports WHERE table_name = ?", [table]
     ).fetchall()
-    return dict(rows)
+    return dict(rows[0][0]) if rows else {}
 
 
-def record_column_names(
-    connection: duckdb.DuckDBPyConnection, table: str, names: dict[str, str]
+def record_export(
+    connection: duckdb.DuckDBPyConnection, load: Load, vendor: str, names: Mapping[str, str]
 ) -> None:
-    """Keep the names of headers seen for the first time."""
-    if names:
-        connection.executemany(
-            "INSERT INTO finops_state.columns VALUES (?, ?, ?)",
-            [[table, header, name] for header, name in names.items()],
-        )
+    """Keep what the export is, and the column name of every header it ever had."""
+    names = {**names, **column_names(connection, load.table)}
+    connection.execute("DELETE FROM finops_state.exports WHERE table_name = ?", [load.table])
+    connection.execute(
+        "INSERT INTO finops_state.exports VALUES (?, ?, ?, ?, map(?, ?))",
+        [load.export, vendor, load.format, load.table, list(names), list(names.values())],
+    )

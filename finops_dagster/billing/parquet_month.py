@@ -34,6 +34,12 @@ class Footer:
     totals: Totals
     format: str = field(default="cur1", compare=False)
     """The format that the vendor's files were in."""
+    files: int = field(default=0, compare=False)
+    """How many files the vendor delivered."""
+    bytes: int = field(default=0, compare=False)
+    """The bytes of these files."""
+    run_id: str = field(default="", compare=False)
+    """The run that loaded them."""
 
 
 def relation(path: Path) -> str:
@@ -51,7 +57,15 @@ def read_footer(path: Path) -> Footer | None:
     if b"manifest_id" not in words or b"total_cost" not in words:
         return None
     totals = Totals(metadata.num_rows, Decimal(words[b"total_cost"].decode()))
-    return Footer(words[b"manifest_id"].decode(), totals, words.get(b"format", b"cur1").decode())
+    said = {key.decode(): value.decode(errors="replace") for key, value in words.items()}
+    return Footer(
+        said["manifest_id"],
+        totals,
+        said.get("format", "cur1"),
+        int(said.get("files", 0)),
+        int(said.get("bytes", 0)),
+        said.get("run_id", ""),
+    )
 
 
 def column_names(paths: Iterable[Path]) -> dict[str, str]:
@@ -83,7 +97,8 @@ def export_month(
             f"TO {literal(str(part))} (FORMAT parquet, COMPRESSION zstd, "
             f"ROW_GROUP_SIZE {_ROW_GROUP_ROWS}, KV_METADATA {{"
             f"manifest_id: {literal(load.manifest_id)}, export: {literal(load.export)}, "
-            f"format: {literal(load.format)}, "
+            f"format: {literal(load.format)}, files: '{load.files}', bytes: '{load.bytes}', "
+            f"run_id: {literal(load.run_id)}, "
             f"total_cost: {literal(str(load.totals.cost))}, "
             f"columns: {literal(json.dumps(ledger.column_names(connection, load.table)))}}})"
         )

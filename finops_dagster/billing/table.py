@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -65,6 +66,7 @@ def replace_month(
             f"table {load.table} already holds months of the export {other!r}; "
             f"give {load.export!r} a table of its own"
         )
+    started = time.monotonic()
     targets: list[Target] = []
     try:
         with _transaction(connection):
@@ -80,7 +82,9 @@ def replace_month(
                 load.totals,
                 measure(connection, quoted(load.table), load.month, vendor),
             )
-            ledger.record(connection, load)
+            names = {target.header: target.name for target in targets}
+            ledger.record_export(connection, load, vendor.vendor, names)
+            ledger.record(connection, load, time.monotonic() - started)
             return warnings
     except duckdb.Error as error:
         types = {target.header: target.type for target in targets}
@@ -179,9 +183,6 @@ def _widen(
             )
         elif target.given != target.type:
             warnings.append(f"{target.name} stays {target.type}, {load.month} gives {target.given}")
-    known = ledger.column_names(connection, load.table)
-    first_seen = {t.header: t.name for t in targets if t.header not in known}
-    ledger.record_column_names(connection, load.table, first_seen)
     return warnings
 
 

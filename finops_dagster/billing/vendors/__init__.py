@@ -17,6 +17,8 @@ NameStyle = Literal["flat", "athena"]
 class VendorFormat(Naming, Protocol):
     """What the chain must know of an export's format. Columns are those of the table."""
 
+    vendor: str
+    """The vendor's name in the settings."""
     name: str
     """The format's name in the settings."""
     null_words: tuple[str, ...]

@@ -77,6 +77,7 @@ class AwsCur1:
     makes `lineitem_unblendedcost` of both, "athena" makes `line_item_unblended_cost` of both.
     """
 
+    vendor = "aws"
     name = "cur1"
     null_words: tuple[str, ...] = ()
 

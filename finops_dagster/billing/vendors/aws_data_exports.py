@@ -35,6 +35,7 @@ class DataExport:
     every refresh rewrites last; the files lie below `<prefix>/<export>/data/`. `title` is its name
     for messages, `types` what is known of its columns."""
 
+    vendor = "aws"
     name: str
     title: str
     types: ClassVar[dict[str, SqlType]]
