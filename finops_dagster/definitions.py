@@ -19,7 +19,7 @@ from finops_dagster.resources.duckdb import BillingDatabase
 from finops_dagster.resources.parquet_lake import ParquetLake
 from finops_dagster.resources.staging import StagingFolder
 from finops_dagster.resources.warehouses import open_warehouse
-from finops_dagster.sensors import manifest_sensor
+from finops_dagster.sensors import lost_runs_sensor, manifest_sensor
 from finops_dagster.settings import Settings, SettingsError, load_settings
 
 
@@ -50,7 +50,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
     return dg.Definitions(
         assets=[stage(export) for export in exports for stage in stages],
         jobs=[month_job(export) for export in exports],
-        sensors=[manifest_sensor(export) for export in exports],
+        sensors=[*map(manifest_sensor, exports), lost_runs_sensor()],
         resources=resources,
         # The chain is a line: a process for each step would cost seconds and gain nothing.
         executor=dg.in_process_executor,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,12 @@ from filelock import FileLock
 
 from finops_dagster.assets.export import Export
 from finops_dagster.billing.months import BillingMonth
+from finops_dagster.settings import dagster_home
 
+Metadata = dict[str, Any]
 _TELEMETRY_OFF = "telemetry:\n  enabled: false\nnux:\n  enabled: false\n"
 INTERRUPTS = ("KeyboardInterrupt", "DagsterExecutionInterruptedError")
+_HOST, _HERE = "finops/host", socket.gethostname()
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -28,7 +32,7 @@ class MonthRun:
     month: BillingMonth
     run_id: str
     seconds: float
-    stages: dict[str, dict[str, Any]]
+    stages: dict[str, Metadata]
     error: str | None
 
     @property
@@ -39,9 +43,8 @@ class MonthRun:
 
 
 def open_instance() -> dg.DagsterInstance:
-    """The Dagster instance of DAGSTER_HOME, or else of `.dagster` in the working directory, which
-    `make dev` shows too."""
-    home = Path(os.environ.setdefault("DAGSTER_HOME", str(Path(".dagster").resolve())))
+    """The Dagster instance of `dagster_home`."""
+    home = Path(os.environ.setdefault("DAGSTER_HOME", str(dagster_home())))
     home.mkdir(parents=True, exist_ok=True)
     # Two processes that make Dagster's SQLite files at once leave them broken for good.
     with FileLock(home / ".finops.lock"):
@@ -52,6 +55,44 @@ def open_instance() -> dg.DagsterInstance:
         return dg.DagsterInstance.get()
 
 
+def process_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> int | None:
+    """The process that executes the run, as the run's own first words give it; None for one that
+    has not begun or that is on another machine."""
+    if run.tags.get(_HOST, _HERE) != _HERE:
+        return None
+    of_type = dg.DagsterEventType.ENGINE_EVENT
+    for record in reversed(instance.get_records_for_run(run.run_id, of_type=of_type).records):
+        event = record.event_log_entry.dagster_event
+        if event is not None and "pid" in event.engine_event_data.metadata:
+            return int(str(event.engine_event_data.metadata["pid"].value))
+    return None
+
+
+def is_alive(process: int) -> bool:
+    """Whether there is such a process on this machine."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def end_lost_runs(instance: dg.DagsterInstance) -> list[str]:
+    """Mark the runs as failed that a terminal of this machine began and whose process is gone, so
+    that none of them keeps a place in the queue; their ids. Dagster sees to those that it launches
+    itself."""
+    lost = []
+    started = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED], tags={_HOST: _HERE})
+    for run in instance.get_runs(started):
+        process = process_of(instance, run)
+        if process is not None and not is_alive(process):
+            instance.report_run_failed(run, f"Process {process} of this run is gone.")
+            lost.append(run.run_id)
+    return lost
+
+
 def run_month(
     definitions: dg.Definitions,
     instance: dg.DagsterInstance,
@@ -60,9 +101,11 @@ def run_month(
     *,
     stages: Sequence[str] | None = None,
     force: bool = False,
-    on_stage: Callable[[str], None] = lambda _: None,
+    on_stage: Callable[[str, Metadata], None] = lambda *_: None,
+    on_message: Callable[[str], None] = lambda _: None,
 ) -> MonthRun:
-    """Run the chain of one month, or some of its stages; `on_stage` is told each that has ended.
+    """Run the chain of one month, or some of its stages; `on_stage` is told each that has ended and
+    its metadata, `on_message` what a stage says of its progress.
 
     Raises KeyboardInterrupt where a person stopped it, which Dagster itself only writes down.
     """
@@ -71,7 +114,10 @@ def run_month(
 
     def listen(event: dg.EventLogEntry) -> None:
         if event.asset_materialization is not None:
-            on_stage(event.asset_materialization.asset_key.path[-1])
+            made = event.asset_materialization
+            on_stage(made.asset_key.path[-1], _plain(made.metadata))
+        elif event.dagster_event is None:
+            on_message(event.user_message)
 
     instance.add_event_listener(run_id, listen)
     started = time.monotonic()
@@ -80,6 +126,7 @@ def run_month(
         instance=instance,
         run_id=run_id,
         raise_on_error=False,
+        tags={_HOST: _HERE},
         asset_selection=None if stages is None else [export.key(stage) for stage in stages],
         run_config={**_QUIET, "resources": {"run_options": {"config": {"force": force}}}},
     )
@@ -88,14 +135,16 @@ def run_month(
         run_id,
         time.monotonic() - started,
         {
-            event.asset_key.path[-1]: {
-                name: value.value for name, value in event.materialization.metadata.items()
-            }
+            event.asset_key.path[-1]: _plain(event.materialization.metadata)
             for event in result.get_asset_materialization_events()
             if event.asset_key is not None
         },
         _reason(result),
     )
+
+
+def _plain(metadata: Mapping[str, dg.MetadataValue[Any]]) -> Metadata:
+    return {name: one.value for name, one in metadata.items()}
 
 
 def _reason(result: dg.ExecuteInProcessResult) -> str | None:

@@ -16,6 +16,7 @@ from finops_dagster.resources.object_stores import (
     StoreError,
     StoreUnavailable,
 )
+from finops_dagster.runs import end_lost_runs
 
 _REQUESTS_AT_ONCE = 16
 
@@ -50,6 +51,23 @@ def manifest_sensor(export: Export) -> dg.SensorDefinition:
             [dg.RunRequest(f"{month}/{etag}", partition_key=month) for month, etag in new.items()],
             cursor=json.dumps({**known, **new}, sort_keys=True),
         )
+
+    return sensor
+
+
+def lost_runs_sensor() -> dg.SensorDefinition:
+    """Ends what `finops` began in a process that was killed: Dagster would wait for it for hours,
+    and give its place in the queue to nobody."""
+
+    @dg.sensor(
+        name="lost_runs",
+        minimum_interval_seconds=30,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Ends the runs of terminals on this machine whose process is gone.",
+    )
+    def sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        lost = end_lost_runs(context.instance)
+        return dg.SkipReason(f"ended {', '.join(lost)}" if lost else "no run is lost")
 
     return sensor
 

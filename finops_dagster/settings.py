@@ -130,6 +130,13 @@ class ExportSettings(Table):
         """The name as Dagster takes it for groups, jobs and sensors."""
         return re.sub(r"[^A-Za-z0-9]", "_", self.name)
 
+    def months(self) -> list[BillingMonth]:
+        """Every month from the first to the one in progress, the oldest first."""
+        months = [BillingMonth.parse(self.start_month)]
+        while months[-1] < BillingMonth.current():
+            months.append(months[-1].next)
+        return months
+
     @property
     def table_name(self) -> str:
         """The table of this export, in DuckDB and in the warehouse."""
@@ -160,6 +167,12 @@ class Settings(BaseSettings):
                     f"two exports have the {what} {twice[0]!r}; each needs one of its own"
                 )
         return self
+
+
+def dagster_home() -> Path:
+    """Where Dagster keeps its history: DAGSTER_HOME, or else `.dagster` in the working directory,
+    which `make dev` shows too."""
+    return Path(os.environ.get("DAGSTER_HOME") or Path(".dagster").resolve())
 
 
 def load_settings(

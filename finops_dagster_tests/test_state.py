@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -138,7 +139,7 @@ def test_a_run_is_stopped_and_the_same_command_goes_on(
     assert said.count("exported  v1") == 2
 
 
-def test_a_run_whose_process_died_is_lost_mended_and_in_nobodys_way(
+def test_a_run_whose_process_died_is_lost_and_can_be_mended(
     project: Project, finops: Finops
 ) -> None:
     deliver(project.put, "2024-01", [items("2024-01", "1")], version="v1")
@@ -147,12 +148,59 @@ def test_a_run_whose_process_died_is_lost_mended_and_in_nobodys_way(
         process.communicate()
     (row,) = finops.json("worker", "list")
     assert row["lost"] is True
-    assert "acme 2024-01  exported  v1" in finops("aws", "run-pipeline")
     said = finops("worker", "stop", row["run"])
     reason = f"process {process.pid} is gone"
     assert said == f"run {row['run']} is marked failed: {reason}; run its month again\n"
     assert finops("worker", "list") == "no run is in progress\n"
     assert finops("worker", "stop", row["run"], code=1).startswith("0 runs in progress")
+    (stage,) = [
+        row
+        for row in finops.json("state", "show", "acme", "2024-01")
+        if row["stage"] == "billing_table"
+    ]
+    assert stage["error"] == f"Ended by finops worker stop: {reason}."
+
+
+# Calls finops in a process that ends itself when a stage has done its work and is about to say so.
+KILLED_AT = """
+import os, signal, sys
+from dagster import DagsterInstance
+from finops_dagster.cli.app import main
+told = DagsterInstance.handle_new_event
+def handle_new_event(self, event, **options):
+    made = event.asset_materialization
+    if made is not None and made.asset_key.path[-1] == {stage!r}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return told(self, event, **options)
+DagsterInstance.handle_new_event = handle_new_event
+sys.argv = ["finops", "aws", "run-pipeline"]
+main()
+"""
+
+
+def test_a_run_killed_in_any_stage_is_taken_up_by_the_next_where_it_stopped(
+    project: Project, finops: Finops
+) -> None:
+    deliver(project.put, "2024-01", [items("2024-01", "1", "2")], version="v1")
+    stages = ["manifest", "staged_files", "billing_table", "parquet"]
+    for number, stage in enumerate(stages):
+        killed = subprocess.run(
+            [sys.executable, "-c", KILLED_AT.format(stage=stage)],
+            cwd=project.folder,
+            env=finops.environment,
+            capture_output=True,
+        )
+        assert killed.returncode == -signal.SIGKILL
+        lost = [row["lost"] for row in finops.json("worker", "list")]
+        assert lost == [True], "the runs killed before were ended by this one"
+        told = finops.json("state", "show", "acme", "2024-01")
+        assert [row["version"] for row in told] == ["v1"] * number + [None] * (4 - number)
+        assert [row["outcome"] for row in told][1:number] == ["unchanged"] * max(0, number - 1)
+    said = finops("aws", "run-pipeline")
+    assert said.startswith("acme 2024-01  unchanged  v1  2 rows  3.00")
+    assert finops.json("worker", "list") == []
+    assert project.query("SELECT count(*) FROM finops_state.runs") == [(1,)]
+    assert finops("state", "verify") == "all agree\n"
 
 
 def test_commands_that_begin_at_once_share_a_new_history(project: Project, finops: Finops) -> None:

@@ -1,1 +1,3 @@
 """The chain of one export, one file a stage: manifest, staged files, table, Parquet, warehouse."""
+
+STAGES = ("manifest", "staged_files", "billing_table", "parquet", "warehouse_table")

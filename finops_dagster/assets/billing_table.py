@@ -31,11 +31,11 @@ from finops_dagster.assets.stage import (
 from finops_dagster.assets.staged_files import staged_manifest
 from finops_dagster.billing.errors import StageMissing
 from finops_dagster.billing.files import read_files
+from finops_dagster.billing.footer import column_names
 from finops_dagster.billing.ledger import Load
 from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.month_report import MonthReport, Restatement, report
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.billing.parquet_month import column_names
 from finops_dagster.billing.table import held_version, replace_month
 from finops_dagster.resources.duckdb import BillingDatabase
 from finops_dagster.resources.parquet_lake import ParquetLake

@@ -49,7 +49,7 @@ class Export:
 
     def months(self) -> list[BillingMonth]:
         """The partitions as months, the oldest first."""
-        return [BillingMonth.parse(key) for key in self.partitions.get_partition_keys()]
+        return self.settings.months()
 
     @functools.cached_property
     def store(self) -> tuple[ObjectStore, str]:

@@ -8,9 +8,10 @@ from finops_dagster.assets.checks import TOTALS_CHECKS, totals_hold
 from finops_dagster.assets.export import Export
 from finops_dagster.assets.stage import RunOptions, StageEvents, month_of, stage, version_metadata
 from finops_dagster.billing.errors import StageMissing
+from finops_dagster.billing.footer import Footer, read_footer
 from finops_dagster.billing.ledger import Load
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.billing.parquet_month import Footer, export_month, read_footer
+from finops_dagster.billing.parquet_month import export_month
 from finops_dagster.billing.table import held_version
 from finops_dagster.resources.duckdb import BillingDatabase
 from finops_dagster.resources.parquet_lake import ParquetLake

@@ -19,7 +19,6 @@ from finops_dagster.resources.object_stores import StoreError, StoreUnavailable
 from finops_dagster.resources.warehouses import WarehouseUnavailable
 
 StageEvents = Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]
-STAGES = ("manifest", "staged_files", "billing_table", "parquet", "warehouse_table")
 _RETRIES = 3
 _SECONDS_BETWEEN_RETRIES = 10
 

@@ -16,8 +16,8 @@ from finops_dagster.assets.stage import (
     warnings,
 )
 from finops_dagster.billing.errors import StageMissing
+from finops_dagster.billing.footer import read_footer
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.billing.parquet_month import read_footer
 from finops_dagster.resources.parquet_lake import ParquetLake
 from finops_dagster.resources.warehouses import MonthFile, Warehouse
 

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from contextlib import suppress
-from dataclasses import dataclass, field
-from decimal import Decimal
 from pathlib import Path
 
 import duckdb
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from finops_dagster.billing import ledger
 from finops_dagster.billing.columns import literal, quoted
 from finops_dagster.billing.ledger import Load
-from finops_dagster.billing.money import Totals, reconcile
+from finops_dagster.billing.money import reconcile
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.table import measure
 from finops_dagster.billing.vendors import VendorFormat
@@ -26,57 +20,9 @@ from finops_dagster.billing.vendors import VendorFormat
 _ROW_GROUP_ROWS = 40_960
 
 
-@dataclass(frozen=True)
-class Footer:
-    """What a month's file says of itself, read without reading a row."""
-
-    manifest_id: str
-    totals: Totals
-    format: str = field(default="cur1", compare=False)
-    """The format that the vendor's files were in."""
-    files: int = field(default=0, compare=False)
-    """How many files the vendor delivered."""
-    bytes: int = field(default=0, compare=False)
-    """The bytes of these files."""
-    run_id: str = field(default="", compare=False)
-    """The run that loaded them."""
-
-
 def relation(path: Path) -> str:
     """The file as a table expression, its `billing_month` its own and not the folder's."""
     return f"read_parquet({literal(str(path))}, hive_partitioning = false)"
-
-
-def read_footer(path: Path) -> Footer | None:
-    """The footer of a whole file that this project wrote; None for anything else."""
-    try:
-        metadata = pq.read_metadata(path)
-    except (OSError, pa.ArrowInvalid):
-        return None
-    words = metadata.metadata or {}
-    if b"manifest_id" not in words or b"total_cost" not in words:
-        return None
-    totals = Totals(metadata.num_rows, Decimal(words[b"total_cost"].decode()))
-    said = {key.decode(): value.decode(errors="replace") for key, value in words.items()}
-    return Footer(
-        said["manifest_id"],
-        totals,
-        said.get("format", "cur1"),
-        int(said.get("files", 0)),
-        int(said.get("bytes", 0)),
-        said.get("run_id", ""),
-    )
-
-
-def column_names(paths: Iterable[Path]) -> dict[str, str]:
-    """The column name that each header was given in any of these files; the first file's word
-    counts. So a lost database, or one a month, gives the names that the lake has already."""
-    names: dict[str, str] = {}
-    for path in paths:
-        with suppress(OSError, pa.ArrowInvalid):
-            words = pq.read_metadata(path).metadata or {}
-            names = {**json.loads(words.get(b"columns", b"{}")), **names}
-    return names
 
 
 def export_month(

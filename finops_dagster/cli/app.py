@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from finops_dagster.cli import state, vendors
+from finops_dagster.cli import state, vendors, worker
 from finops_dagster.cli.options import Options, check_pairs
 
 _ROWS_SHOWN = 200
@@ -22,7 +22,7 @@ app = typer.Typer(
 )
 app.add_typer(vendors.app, name="aws", help="Months of AWS exports.")
 app.add_typer(state.app, name="state", help="What every month is at, and how to mend it.")
-app.add_typer(state.worker_app, name="worker", help="The runs in progress.")
+app.add_typer(worker.app, name="worker", help="The runs in progress.")
 
 
 def main() -> None:

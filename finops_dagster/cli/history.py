@@ -11,16 +11,17 @@ from typing import Any
 
 import dagster as dg
 
+from finops_dagster.assets import STAGES
 from finops_dagster.assets.export import Export
-from finops_dagster.assets.stage import STAGES
 from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.cli.months import unfinished_runs
+from finops_dagster.cli.asked import Asked
+from finops_dagster.cli.event_log import EventLog
 from finops_dagster.definitions import build_definitions
-from finops_dagster.runs import INTERRUPTS, open_instance
+from finops_dagster.runs import INTERRUPTS, is_alive, open_instance, process_of
 from finops_dagster.settings import Settings
 
-_IN_PROGRESS = [
+IN_PROGRESS = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.STARTING,
@@ -30,9 +31,10 @@ _IN_PROGRESS = [
 _ENDED_BADLY = {dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.RUN_CANCELED}
 
 
-def stages_of(settings: Settings, export: Export, month: BillingMonth) -> list[dict[str, Any]]:
-    """What each stage of a month said last: version, totals, when, by which run, its checks; and
-    of a stage that failed since, why."""
+def stages_of(settings: Settings, asked: Asked) -> list[dict[str, Any]]:
+    """What each stage of the one month said last: version, totals, when, by which run, its checks;
+    and of a stage that failed since, why."""
+    export, month = Export(asked.exports(settings)[0]), BillingMonth.parse(str(asked.start))
     graph = build_definitions(settings).resolve_asset_graph()
     with open_instance() as instance:
         return [
@@ -85,7 +87,7 @@ def _error(
     instance: dg.DagsterInstance, export: Export, stage: str, month: BillingMonth
 ) -> str | None:
     """Why the stage ended without its month, if it did so after it last had it."""
-    run = unfinished_runs(instance, export, stage).get(str(month))
+    run = EventLog().unfinished_runs(export.name)[stage].get(str(month))
     if run is None:
         return None
     failures = instance.get_records_for_run(run, of_type=dg.DagsterEventType.STEP_FAILURE).records
@@ -113,9 +115,9 @@ def runs_in_progress() -> list[dict[str, Any]]:
 
 def _runs_in_progress(instance: dg.DagsterInstance) -> list[dict[str, Any]]:
     rows = []
-    for record in instance.get_run_records(dg.RunsFilter(statuses=_IN_PROGRESS)):
+    for record in instance.get_run_records(dg.RunsFilter(statuses=IN_PROGRESS)):
         run = record.dagster_run
-        process = _process(instance, run.run_id)
+        process = process_of(instance, run)
         began = record.start_time or record.create_timestamp.timestamp()
         rows.append(
             {
@@ -126,7 +128,7 @@ def _runs_in_progress(instance: dg.DagsterInstance) -> list[dict[str, Any]]:
                 "stage": _stage(instance, run.run_id),
                 "seconds": round(time.time() - began),
                 "process": process and str(process),
-                "lost": process is not None and not _is_alive(process),
+                "lost": process is not None and not is_alive(process),
             }
         )
     return rows
@@ -154,29 +156,9 @@ def _stop_run(instance: dg.DagsterInstance, run: str) -> str:
     return f"run {row['run']} is marked failed: {reason}; run its month again"
 
 
-def _process(instance: dg.DagsterInstance, run_id: str) -> int | None:
-    """The process that executes the run, as the run's own first words give it."""
-    records = instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.ENGINE_EVENT).records
-    for record in reversed(records):
-        event = record.event_log_entry.dagster_event
-        if event is not None and "pid" in event.engine_event_data.metadata:
-            return int(str(event.engine_event_data.metadata["pid"].value))
-    return None
-
-
 def _stage(instance: dg.DagsterInstance, run_id: str) -> str | None:
     started = instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.STEP_START).records
     if not started:
         return None
     event = started[-1].event_log_entry.dagster_event
     return None if event is None else str(event.step_key).rpartition("__")[2]
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -20,8 +20,7 @@ _NUMBERS = (int, float, Decimal)
 def show(rows: Sequence[dict[str, Any]], *, as_json: bool, empty: str) -> None:
     """Print rows with the same keys; `empty` is said where there are none."""
     if as_json:
-        text = json.dumps(rows, indent=2, default=_text)
-        print(text)  # noqa: T201  # what a program reads
+        print(json.dumps(rows, indent=2, default=text))  # noqa: T201  # what a program reads
         return
     console = Console(width=None if sys.stdout.isatty() else _LOG_WIDTH)
     if not rows:
@@ -33,11 +32,12 @@ def show(rows: Sequence[dict[str, Any]], *, as_json: bool, empty: str) -> None:
         is_number = all(isinstance(value, _NUMBERS) for value in values)
         table.add_column(name, justify="right" if is_number else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(_text(value) for value in row.values()))
+        table.add_row(*(text(value) for value in row.values()))
     console.print(table)
 
 
-def _text(value: Any) -> str:
+def text(value: Any) -> str:
+    """A value for a person: whole numbers with commas, amounts without trailing zeros."""
     if value is None:
         return ""
     if isinstance(value, int) and not isinstance(value, bool):

@@ -1,7 +1,11 @@
-"""`finops state` and `finops worker`: what every month and every run is at, and how to mend it."""
+"""`finops state`: what every month is at, whether it is so, and how to mend, clean and move it."""
 
 from __future__ import annotations
 
+import re
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,19 +13,28 @@ import typer
 from finops_dagster.cli.options import Options, check_month, exit_after
 
 if TYPE_CHECKING:
-    from finops_dagster.cli.months import Asked
+    from finops_dagster.cli.asked import Asked
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 ExportName = Annotated[str, typer.Argument(help="The export's name in the settings.")]
 Month = Annotated[str, typer.Argument(metavar="YYYY-MM", callback=check_month)]
+AnyExport = Annotated[str | None, typer.Argument(help="One export; all without.")]
 AnyMonth = Annotated[str | None, typer.Argument(metavar="[YYYY-MM]", callback=check_month)]
+Document = Annotated[Path, typer.Argument(help="A file that ends in .json, .yaml or .yml.")]
 
 app = typer.Typer(no_args_is_help=True)
-worker_app = typer.Typer(no_args_is_help=True)
+
+
+class ReportFormat(StrEnum):
+    """How a report is printed."""
+
+    TABLE = "table"
+    JSON = "json"
+    HTML = "html"
 
 
 def _asked(export: str | None = None, month: str | None = None) -> Asked:
-    from finops_dagster.cli.months import Asked
+    from finops_dagster.cli.asked import Asked
 
     return Asked(None, export, month, month)
 
@@ -34,17 +47,18 @@ def show(
 
     Example: finops state show acme 2026-01
     """
-    from finops_dagster.billing.months import BillingMonth
-    from finops_dagster.cli import history, months
     from finops_dagster.cli.show import show as show_rows
 
     settings, asked = Options.of(context).settings(), _asked(export, month)
     if month is None:
-        rows = months.state(settings, asked)
-        show_rows(rows if json else months.at_a_glance(rows), as_json=json, empty="nothing yet")
+        from finops_dagster.cli.held import at_a_glance, state
+
+        rows = state(settings, asked)
+        show_rows(rows if json else at_a_glance(rows), as_json=json, empty="nothing yet")
     else:
-        stages = history.stages_of(settings, asked.exports(settings)[0], BillingMonth.parse(month))
-        show_rows(stages, as_json=json, empty="no stages")
+        from finops_dagster.cli.history import stages_of
+
+        show_rows(stages_of(settings, asked), as_json=json, empty="no stages")
 
 
 @app.command("list")
@@ -61,18 +75,45 @@ def list_months(
 
     Example: finops state list --failed
     """
-    from finops_dagster.cli import months
+    from finops_dagster.cli.held import FAILED, at_a_glance, state
     from finops_dagster.cli.show import show as show_rows
 
-    settings = Options.of(context).settings()
-    rows = months.state(settings, _asked())
+    settings, problems = Options.of(context).settings(), list[str]()
+    rows = state(settings, _asked())
     if active:
-        rows = [row for row in rows if row["last run"] not in ("success", "failure", "canceled")]
+        rows = [row for row in rows if row["last run"] not in ("success", *FAILED)]
     if failed:
-        rows = [row for row in rows if row["last run"] in ("failure", "canceled")]
+        rows = [row for row in rows if row["last run"] in FAILED]
     if stale:
-        rows = months.stale(settings, rows)
-    show_rows(rows if json else months.at_a_glance(rows), as_json=json, empty="no such months")
+        from finops_dagster.cli.delivered import stale as stale_among
+
+        rows = stale_among(settings, rows, problems.append)
+    show_rows(rows if json else at_a_glance(rows), as_json=json, empty="no such months")
+    for problem in problems:
+        typer.echo(problem, err=True)
+    raise typer.Exit(bool(problems))
+
+
+@app.command()
+def report(
+    context: typer.Context,
+    shape: Annotated[
+        ReportFormat, typer.Option("--format", help="How it is printed.")
+    ] = ReportFormat.TABLE,
+) -> None:
+    """Report how far all exports are: progress, failures by cause, times, and restarts.
+
+    Example: finops state report --format html > report.html
+    """
+    from finops_dagster.cli import report as reports
+
+    sections = reports.report(Options.of(context).settings())
+    printed = {
+        ReportFormat.TABLE: reports.print_tables,
+        ReportFormat.JSON: reports.print_json,
+        ReportFormat.HTML: reports.print_html,
+    }
+    printed[shape](sections)
 
 
 @app.command()
@@ -81,13 +122,11 @@ def reprocess(context: typer.Context, export: ExportName, month: Month) -> None:
 
     Example: finops state reprocess acme 2026-01
     """
-    from finops_dagster.cli import months
+    from finops_dagster.cli.held import last_stage
+    from finops_dagster.cli.months import run
 
     settings = Options.of(context).settings()
-    ended_well = months.run(
-        settings, _asked(export, month), months.last_stage(settings), force=True
-    )
-    raise typer.Exit(not ended_well)
+    exit_after(lambda: run(settings, _asked(export, month), last_stage(settings), force=True))
 
 
 @app.command()
@@ -96,29 +135,30 @@ def reset_failed(context: typer.Context) -> None:
 
     Example: finops state reset-failed
     """
-    from finops_dagster.cli import months
+    from finops_dagster.cli.held import FAILED, last_stage, state
+    from finops_dagster.cli.months import run
 
     settings = Options.of(context).settings()
-    rows = months.state(settings, _asked())
-    failed = [row for row in rows if row["last run"] in ("failure", "canceled")]
-    until = months.last_stage(settings)
+    failed = [row for row in state(settings, _asked()) if row["last run"] in FAILED]
     typer.echo(f"failed months: {len(failed)}")
+    asked = [_asked(row["export"], row["month"]) for row in failed]
 
-    def run() -> bool:
-        ended_well = True
-        for row in failed:
-            asked = _asked(row["export"], row["month"])
-            ended_well &= months.run(settings, asked, until, force=False)
-        return ended_well
+    def run_all() -> bool:
+        ended_well = [run(settings, one, last_stage(settings), force=False) for one in asked]
+        return all(ended_well)
 
-    exit_after(run)
+    exit_after(run_all)
 
 
 @app.command()
 def verify(
     context: typer.Context,
-    export: Annotated[str | None, typer.Argument(help="One export; all without.")] = None,
+    export: AnyExport = None,
     month: AnyMonth = None,
+    mend: Annotated[
+        bool,
+        typer.Option("--mend", help="Make the ledger again from the data, and run what differs."),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Hold the event log, the ledger, the tables and the files against each other. What differs is
@@ -126,33 +166,72 @@ def verify(
 
     Example: finops state verify acme
     """
+    from finops_dagster.cli import verify as verification
     from finops_dagster.cli.show import show as show_rows
-    from finops_dagster.cli.verify import differences
 
     settings, asked = Options.of(context).settings(), _asked(export, month)
-    found = differences(settings, asked)
+    if mend:
+        exit_after(lambda: verification.mend(settings, asked, typer.echo))
+    found = [one.row() for one in verification.differences(settings, asked)]
     show_rows(found, as_json=json, empty="all agree")
     raise typer.Exit(bool(found))
 
 
-@worker_app.command("list")
-def list_runs(json: Json = False) -> None:
-    """List the runs in progress; one whose process is gone is lost.
+def age(text: str) -> timedelta:
+    """Read `30d`, `12h` or `4w`; anything else is a mistake of usage."""
+    match = re.fullmatch(r"(\d+)([hdw])", text)
+    if match is None:
+        raise typer.BadParameter(f"{text!r} is no age such as 30d, 12h or 4w")
+    return timedelta(**{{"h": "hours", "d": "days", "w": "weeks"}[match[2]]: int(match[1])})
 
-    Example: finops worker list
+
+@app.command()
+def cleanup(
+    context: typer.Context,
+    older_than: Annotated[
+        timedelta, typer.Option(metavar="AGE", parser=age, help="Such as 12h, 30d or 4w.")
+    ] = "30d",  # type: ignore[assignment]  # the parser reads the default too
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be deleted.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Delete what nobody needs any more: staged files that are loaded, runs and their logs that are
+    no month's last, and superseded versions in the ledger.
+
+    Example: finops state cleanup --older-than 90d --dry-run
     """
-    from finops_dagster.cli import history
+    from finops_dagster.cli.cleanup import clean
     from finops_dagster.cli.show import show as show_rows
 
-    show_rows(history.runs_in_progress(), as_json=json, empty="no run is in progress")
+    rows = clean(Options.of(context).settings(), older_than, dry_run=dry_run)
+    show_rows(rows, as_json=json, empty="there is nothing to delete")
 
 
-@worker_app.command()
-def stop(run: Annotated[str, typer.Argument(help="The run's id, or how it begins.")]) -> None:
-    """Stop a run; one whose process is gone is marked failed, with the reason.
+@app.command("export")
+def export_state(context: typer.Context, file: Document) -> None:
+    """Write all that is known of all months into a file.
 
-    Example: finops worker stop 6efd03df
+    Example: finops state export state.json
     """
-    from finops_dagster.cli import history
+    from finops_dagster.cli.state_export import document_of, write
 
-    typer.echo(history.stop_run(run))
+    document = document_of(Options.of(context).settings())
+    write(document, file)
+    typer.echo(f"{file}: {len(document['exports'])} exports, {len(document['runs'])} runs")
+
+
+@app.command("import")
+def import_state(context: typer.Context, file: Document) -> None:
+    """Take over what a file says of the months whose data is here, and refuse what does not fit.
+
+    Example: finops state import state.json
+    """
+    from finops_dagster.cli.state_export import read
+    from finops_dagster.cli.state_import import take_over
+
+    taken, refused = take_over(Options.of(context).settings(), read(file))
+    typer.echo(f"months taken over: {taken}")
+    for line in refused:
+        typer.echo(line, err=True)
+    raise typer.Exit(bool(refused))

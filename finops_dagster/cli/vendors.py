@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from finops_dagster.cli.options import Options, check_month, exit_after
 
 if TYPE_CHECKING:
-    from finops_dagster.cli.months import Asked
+    from finops_dagster.cli.asked import Asked
+    from finops_dagster.cli.delivered import Report
 
 ExportName = Annotated[
     str | None, typer.Option("--export", help="One export by its name; all of them without.")
@@ -30,17 +33,28 @@ app = typer.Typer(no_args_is_help=True)
 
 def _asked(context: typer.Context, export: str | None, start: str | None, end: str | None) -> Asked:
     """The months that were asked for; the vendor is the name under which this app was called."""
-    from finops_dagster.cli.months import Asked
+    from finops_dagster.cli.asked import Asked
 
     assert context.parent is not None
     return Asked(str(context.parent.info_name), export, start, end)
 
 
 def _run(context: typer.Context, asked: Asked, until: str, *, force: bool) -> None:
-    from finops_dagster.cli import months
+    from finops_dagster.cli.months import run
 
     settings = Options.of(context).settings()
-    exit_after(lambda: months.run(settings, asked, until, force=force))
+    exit_after(lambda: run(settings, asked, until, force=force))
+
+
+def _show_with_problems(rows: Callable[[Report], list[dict[str, Any]]], json: bool) -> NoReturn:
+    """Show what could be looked at, say what could not, and exit with 1 where there is any."""
+    from finops_dagster.cli.show import show
+
+    problems: list[str] = []
+    show(rows(problems.append), as_json=json, empty="no months")
+    for problem in problems:
+        typer.echo(problem, err=True)
+    raise typer.Exit(bool(problems))
 
 
 @app.command()
@@ -55,11 +69,10 @@ def discover_manifests(
 
     Example: finops aws discover-manifests --export acme --start-date 2026-01
     """
-    from finops_dagster.cli import months
-    from finops_dagster.cli.show import show
+    from finops_dagster.cli.delivered import discover
 
-    rows = months.discover(Options.of(context).settings(), _asked(context, export, start, end))
-    show(rows, as_json=json, empty="no months")
+    asked = _asked(context, export, start, end)
+    _show_with_problems(partial(discover, Options.of(context).settings(), asked), json)
 
 
 @app.command()
@@ -155,14 +168,13 @@ def run_pipeline(
 
     Example: finops aws run-pipeline --export acme --start-date 2026-01 --dry-run
     """
-    from finops_dagster.cli import months
-    from finops_dagster.cli.show import show
+    from finops_dagster.cli.delivered import plan
+    from finops_dagster.cli.held import last_stage
 
     settings, asked = Options.of(context).settings(), _asked(context, export, start, end)
-    until = months.last_stage(settings)
     if not dry_run:
-        _run(context, asked, until, force=force)
-    show(months.plan(settings, asked, until), as_json=json, empty="no months")
+        _run(context, asked, last_stage(settings), force=force)
+    _show_with_problems(partial(plan, settings, asked), json)
 
 
 @app.command()
@@ -177,8 +189,8 @@ def show_state(
 
     Example: finops aws show-state --export acme
     """
-    from finops_dagster.cli import months
+    from finops_dagster.cli.held import at_a_glance, state
     from finops_dagster.cli.show import show
 
-    rows = months.state(Options.of(context).settings(), _asked(context, export, start, end))
-    show(rows if json else months.at_a_glance(rows), as_json=json, empty="nothing is loaded yet")
+    rows = state(Options.of(context).settings(), _asked(context, export, start, end))
+    show(rows if json else at_a_glance(rows), as_json=json, empty="nothing is loaded yet")

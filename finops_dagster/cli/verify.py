@@ -2,89 +2,152 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, cast
 
-import dagster as dg
-
+from finops_dagster.assets import STAGES
 from finops_dagster.assets.export import Export
 from finops_dagster.assets.warehouse_table import month_file
-from finops_dagster.billing import ledger
+from finops_dagster.billing import ledger, proof
+from finops_dagster.billing.errors import LedgerDamaged
+from finops_dagster.billing.footer import Footer, read_footer
 from finops_dagster.billing.ledger import Load
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.billing.parquet_month import Footer, read_footer
 from finops_dagster.billing.table import held_version
-from finops_dagster.cli.months import Asked, versions_by_stage
+from finops_dagster.cli.asked import Asked
+from finops_dagster.cli.event_log import EventLog
+from finops_dagster.cli.held import last_stage
+from finops_dagster.cli.months import run
 from finops_dagster.definitions import build_definitions
 from finops_dagster.resources.duckdb import BillingDatabase
 from finops_dagster.resources.parquet_lake import ParquetLake
 from finops_dagster.resources.warehouses import Warehouse
-from finops_dagster.runs import open_instance
 from finops_dagster.settings import Settings
 
 
-def differences(settings: Settings, asked: Asked) -> list[dict[str, Any]]:
-    """What differs, a row each, with the command that mends it."""
+@dataclass(frozen=True)
+class Difference:
+    """What differs in one month, and the command that mends it. `is_lost` where no stage after it
+    can tell, so that all of them must be done again."""
+
+    export: Export
+    month: BillingMonth
+    what: str
+    is_lost: bool = False
+    is_damaged: bool = False
+
+    def row(self) -> dict[str, str]:
+        """As a person reads it."""
+        only = f"--export {self.export.name} --start-date {self.month} --end-date {self.month}"
+        mend = f"finops {self.export.settings.vendor} run-pipeline {only}"
+        if self.is_lost:
+            mend = f"finops state reprocess {self.export.name} {self.month}"
+        if self.is_damaged:
+            mend = "finops state verify --mend"
+        return {
+            "export": self.export.name,
+            "month": str(self.month),
+            "what differs": self.what,
+            "mend": mend,
+        }
+
+
+def differences(settings: Settings, asked: Asked) -> list[Difference]:
+    """What differs, one after the other."""
     resources = build_definitions(settings).resources or {}
-    with open_instance() as instance:
-        return [
-            {"export": export.name, "month": str(month), "what differs": what, "mend": mend}
-            for export in asked.exports(settings)
-            for month, versions in _months(instance, export, asked, resources)
-            for what, mend in _of_month(export, month, versions, resources)
-        ]
+    return [
+        difference
+        for export in map(Export, asked.exports(settings))
+        for month, versions in _months(export, asked, resources)
+        for difference in _of_month(export, month, versions, resources)
+    ]
+
+
+def mend(settings: Settings, asked: Asked, say: Callable[[str], None]) -> bool:
+    """Make the ledger again where the data proves itself, then run the months that still differ;
+    whether all went well."""
+    resources = build_definitions(settings).resources or {}
+    for export in map(Export, asked.exports(settings)):
+        for month, _ in _months(export, asked, resources):
+            restored = _restored(export, month, resources)
+            if restored is not None:
+                say(f"{export.name} {month}  the ledger has {restored.manifest_id} again")
+    by_month = {(one.export.name, str(one.month)): one for one in differences(settings, asked)}
+    until = last_stage(settings)
+    ended_well = [
+        run(settings, Asked(None, export, month, month), until, force=one.is_lost)
+        for (export, month), one in by_month.items()
+    ]
+    return all(ended_well)
+
+
+def _restored(export: Export, month: BillingMonth, resources: Mapping[str, Any]) -> Load | None:
+    """What the ledger says of the month only since now, by the word of the Parquet file."""
+    database = cast(BillingDatabase, resources["database"])
+    path = cast(ParquetLake, resources["lake"]).path(export.name, month)
+    with database.connect(export.name, month, mend=True) as connection:
+        if held_version(connection, export.name, month, export.formats) is not None:
+            return None
+        recorded = proof.load_of(path, export.name, month, export.table)
+        if recorded is None:
+            return None
+        vendor = export.formats[recorded.load.format]
+        return recorded.load if proof.restore(connection, recorded, vendor, path) else None
 
 
 def _months(
-    instance: dg.DagsterInstance, export: Export, asked: Asked, resources: Mapping[str, Any]
+    export: Export, asked: Asked, resources: Mapping[str, Any]
 ) -> Iterator[tuple[BillingMonth, dict[str, str | None]]]:
     """The months that anybody speaks of, with the version that the event log has of each stage."""
     lake = cast(ParquetLake, resources["lake"])
-    logged = versions_by_stage(instance, export)
-    for month in asked.months(export):
-        versions = {stage: held.get(str(month)) for stage, held in logged.items()}
+    logged = EventLog().versions(export.name)
+    for month in asked.months(export.settings):
+        versions = {stage: logged[stage].get(str(month)) for stage in STAGES}
         if any(versions.values()) or lake.path(export.name, month).exists():
             yield month, versions
 
 
 def _of_month(
     export: Export, month: BillingMonth, logged: dict[str, str | None], resources: Mapping[str, Any]
-) -> Iterator[tuple[str, str]]:
-    only = f"--export {export.name} --start-date {month} --end-date {month}"
-    run = f"finops {export.settings.vendor} run-pipeline {only}"
-    again = f"finops state reprocess {export.name} {month}"
-    said, held = _table(export, month, cast(BillingDatabase, resources["database"]))
+) -> Iterator[Difference]:
+    try:
+        said, held = _table(export, month, cast(BillingDatabase, resources["database"]))
+    except LedgerDamaged as error:
+        yield Difference(export, month, str(error), is_damaged=True)
+        return
     if said is not None and held is None:
-        yield f"the ledger has {said.manifest_id}, but the table does not hold its rows", again
+        what = f"the ledger has {said.manifest_id}, but the table does not hold its rows"
+        yield Difference(export, month, what, is_lost=True)
         return
     version = held and held.manifest_id
     if version != logged["billing_table"]:
-        yield f"the table holds {version}, the event log has {logged['billing_table']}", run
+        what = f"the table holds {version}, the event log has {logged['billing_table']}"
+        yield Difference(export, month, what)
     path = cast(ParquetLake, resources["lake"]).path(export.name, month)
     footer = read_footer(path)
     if held is not None and footer != Footer(held.manifest_id, held.totals):
         has = footer and f"{footer.manifest_id} with {footer.totals}"
-        yield f"{path} has {has or 'no whole month'}, the table {version} with {held.totals}", run
+        what = f"{path} has {has or 'no whole month'}, the table {version} with {held.totals}"
+        yield Difference(export, month, what)
     if footer is not None and footer.manifest_id != logged["parquet"]:
-        yield f"{path} has {footer.manifest_id}, the event log {logged['parquet']}", run
+        what = f"{path} has {footer.manifest_id}, the event log {logged['parquet']}"
+        yield Difference(export, month, what)
     if footer is not None and "warehouse" in resources:
-        yield from _of_warehouse(export, month, logged, resources, again)
+        yield from _of_warehouse(export, month, logged, resources)
 
 
 def _of_warehouse(
-    export: Export,
-    month: BillingMonth,
-    logged: dict[str, str | None],
-    resources: Mapping[str, Any],
-    again: str,
-) -> Iterator[tuple[str, str]]:
+    export: Export, month: BillingMonth, logged: dict[str, str | None], resources: Mapping[str, Any]
+) -> Iterator[Difference]:
     warehouse = cast(Warehouse, resources["warehouse"])
     file = month_file(export, month, cast(ParquetLake, resources["lake"]))
     held = warehouse.held_version(file)
     if logged["warehouse_table"] is not None and held != file.footer:
         has = held and f"{held.manifest_id} with {held.totals}"
         name = warehouse.full_name(file.table)
-        yield f"{name} has {has or 'no whole month'}, {file.path} {file.footer.totals}", again
+        what = f"{name} has {has or 'no whole month'}, {file.path} {file.footer.totals}"
+        yield Difference(export, month, what, is_lost=True)
 
 
 def _table(

@@ -23,7 +23,7 @@ from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.vendors.aws_cur1 import AwsCur1
 from finops_dagster.definitions import build_definitions
 from finops_dagster.demo.export import Version, write_version
-from finops_dagster.runs import MonthRun, open_instance, run_month
+from finops_dagster.runs import Metadata, MonthRun, open_instance, run_month
 from finops_dagster.settings import ExportSettings, Settings, load_settings
 
 _VERSIONS = [
@@ -96,7 +96,7 @@ def _deliver_and_load(
                 progress.update(bar, description=f"{month}  AWS delivers {version.assembly_id}")
                 write_version(source, "", export.export_name, version)
 
-            def advance(stage: str, month: BillingMonth = month) -> None:
+            def advance(stage: str, _: Metadata, month: BillingMonth = month) -> None:
                 progress.update(bar, advance=1, description=f"{month}  {stage}")
 
             run = run_month(definitions, instance, Export(export), month, on_stage=advance)

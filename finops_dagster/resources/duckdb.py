@@ -18,7 +18,7 @@ from tenacity import (
     wait_exponential_jitter,
 )
 
-from finops_dagster.billing import table
+from finops_dagster.billing import ledger, table
 from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.billing.months import BillingMonth
 
@@ -35,12 +35,21 @@ class BillingDatabase(DuckDBResource):
     threads: int | None = None
     lock_wait_seconds: int
 
+    def path(self, export: str, month: BillingMonth) -> Path:
+        """Where the file lies that holds the month, or will lie."""
+        return Path(self.database.format(export=export, month=month))
+
     @contextmanager
-    def connect(self, export: str, month: BillingMonth) -> Iterator[duckdb.DuckDBPyConnection]:
-        """The file that holds the month, with the ledger and the exact casts. Raises BillError."""
-        path = Path(self.database.format(export=export, month=month))
+    def connect(
+        self, export: str, month: BillingMonth, *, mend: bool = False
+    ) -> Iterator[duckdb.DuckDBPyConnection]:
+        """The file that holds the month, with the ledger and the exact casts. To `mend` is to put a
+        damaged table of the ledger aside for an empty one. Raises BillError."""
+        path = self.path(export, month)
         path.parent.mkdir(parents=True, exist_ok=True)
         with closing(self._opened(path)) as connection:
+            if mend:
+                ledger.set_aside_damaged(connection)
             table.prepare(connection)
             yield connection
 

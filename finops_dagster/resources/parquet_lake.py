@@ -6,6 +6,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from finops_dagster.billing.footer import month_path
 from finops_dagster.billing.months import BillingMonth
 
 
@@ -16,7 +17,7 @@ class ParquetLake(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def path(self, export: str, month: BillingMonth) -> Path:
         """Where the month's file lies, or will lie."""
-        return Path(self.root) / export / f"billing_month={month}" / f"{export}-{month}.parquet"
+        return month_path(Path(self.root), export, month)
 
     def paths(self, export: str) -> list[Path]:
         """The files of all months that are there, the oldest month first."""

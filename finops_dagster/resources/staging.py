@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -18,6 +19,7 @@ from typing import Any
 import dagster as dg
 from filelock import FileLock
 from pydantic import TypeAdapter
+from rich.filesize import decimal
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
 from finops_dagster.billing.errors import FileInvalid
@@ -29,6 +31,7 @@ from finops_dagster.resources.object_stores import ObjectInfo, ObjectStore, Stor
 
 _MANIFEST = TypeAdapter(Manifest)
 _DOWNLOADS_AT_ONCE = 8
+_SECONDS_BETWEEN_WORDS = 5
 _LONGEST_NAME = 200
 # AWS writes the manifest last, and a version some hours after the one before. In a copied bucket a
 # file can be a little newer than its manifest.
@@ -94,10 +97,16 @@ class StagedMonth:
         """The files of one version."""
         return StagedVersion(self._folder / manifest.id, manifest)
 
+    def versions(self) -> list[tuple[str, Path]]:
+        """Every version of which files lie here, with its folder."""
+        if not self._folder.is_dir():
+            return []
+        return [(path.name, path) for path in sorted(self._folder.iterdir()) if path.is_dir()]
+
     def remove_other_versions(self, manifest: Manifest) -> None:
         """Delete what older versions of the month left."""
-        for folder in self._folder.iterdir():
-            if folder.is_dir() and folder.name != manifest.id:
+        for version, folder in self.versions():
+            if version != manifest.id:
                 shutil.rmtree(folder)
 
 
@@ -145,15 +154,33 @@ class StagedVersion:
             missing = [v for v in versions if v.key not in here or here[v.key].etag != v.etag]
             dg.get_dagster_logger().info(
                 f"fetching {len(missing)} of {len(versions)} files, "
-                f"{sum(version.size for version in missing) / 1e6:,.1f} MB"
+                f"{decimal(sum(version.size for version in missing))}"
             )
+            downloads = [pool.submit(self._download, store, version) for version in missing]
             try:
-                fetched = sum(pool.map(lambda version: self._download(store, version), missing))
+                fetched = self._finished(downloads, sum(version.size for version in missing))
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
         self._hold_to_store(store)
         return fetched
+
+    def _finished(self, downloads: Sequence[Future[int]], size: int) -> int:
+        """Wait for the downloads and return their bytes; meanwhile say how far they are, which the
+        run's log and the terminal show. Raises what the first of them to fail raises."""
+        started = time.monotonic()
+        here = _bytes_below(self._folder)
+        while True:
+            done, pending = wait(downloads, _SECONDS_BETWEEN_WORDS, FIRST_EXCEPTION)
+            fetched = sum(download.result() for download in done)
+            if not pending:
+                return fetched
+            arrived = max(_bytes_below(self._folder) - here, 1)
+            rate = arrived / (time.monotonic() - started)
+            dg.get_dagster_logger().info(
+                f"fetched {decimal(arrived)} of {decimal(size)}, {decimal(round(rate))}/s, "
+                f"{timedelta(seconds=round(max(size - arrived, 0) / rate))} left"
+            )
 
     def finish(self, totals: Totals, rounded: int) -> Counted:
         """Keep what was counted in the files that `fetch` left here."""
@@ -239,6 +266,15 @@ class StagedVersion:
         if status.st_size != file.size:
             return False
         return status.st_mtime_ns == file.mtime_ns or crc32_of_file(path) == file.crc32
+
+
+def _bytes_below(folder: Path) -> int:
+    """The bytes of the files in the folder, of which some may just be renamed."""
+    size = 0
+    for path in folder.iterdir():
+        with suppress(FileNotFoundError):
+            size += path.stat().st_size
+    return size
 
 
 def _local_names(keys: Sequence[str]) -> list[str]:

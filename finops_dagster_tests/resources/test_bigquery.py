@@ -14,10 +14,11 @@ from google.cloud import bigquery
 from google.cloud.bigquery import SchemaField
 
 from finops_dagster.billing.errors import BillError
+from finops_dagster.billing.footer import read_footer
 from finops_dagster.billing.ledger import Load
 from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.billing.parquet_month import export_month, read_footer
+from finops_dagster.billing.parquet_month import export_month
 from finops_dagster.billing.table import prepare
 from finops_dagster.billing.vendors.aws_cur1 import AwsCur1
 from finops_dagster.resources.warehouses import MonthFile

@@ -11,8 +11,8 @@ import dagster as dg
 import pyarrow as pa
 from pydantic import ValidationError
 
+from finops_dagster.billing.footer import Footer
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.billing.parquet_month import Footer
 from finops_dagster.settings import DatabaseSettings, SettingsError, problems
 
 

@@ -19,8 +19,8 @@ from google.cloud import bigquery
 from google.cloud.bigquery import ParquetOptions, ScalarQueryParameter, SchemaField
 
 from finops_dagster.billing.errors import BillError, first_line
+from finops_dagster.billing.footer import Footer
 from finops_dagster.billing.money import Measured, Totals, reconcile
-from finops_dagster.billing.parquet_month import Footer
 from finops_dagster.resources.warehouses import Loaded, MonthFile, WarehouseUnavailable
 from finops_dagster.settings import Table
 

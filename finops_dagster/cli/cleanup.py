@@ -1,0 +1,119 @@
+"""Deleting what nobody needs any more, and nothing that a month still stands on."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, cast
+
+import dagster as dg
+from rich.filesize import decimal
+
+from finops_dagster.assets.export import Export
+from finops_dagster.billing import ledger
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.billing.table import held_version
+from finops_dagster.cli.event_log import EventLog
+from finops_dagster.cli.history import IN_PROGRESS
+from finops_dagster.definitions import build_definitions
+from finops_dagster.resources.duckdb import BillingDatabase
+from finops_dagster.resources.staging import StagingFolder
+from finops_dagster.runs import open_instance
+from finops_dagster.settings import Settings, dagster_home
+
+_ENDED = [status for status in dg.DagsterRunStatus if status not in IN_PROGRESS]
+
+
+def clean(settings: Settings, older_than: timedelta, *, dry_run: bool) -> list[dict[str, Any]]:
+    """Delete, or only find, what is older: a row each, with the bytes that it takes on disk."""
+    before = datetime.now(UTC) - older_than
+    resources = build_definitions(settings).resources or {}
+    staging = cast(StagingFolder, resources["staging"])
+    database = cast(BillingDatabase, resources["database"])
+    exports = [Export(export) for export in settings.exports]
+    rows = []
+    for export in exports:
+        for folder in _staged_in_vain(export, staging, database, before):
+            rows.append(_row("staged files", str(folder), _bytes_in(folder)))
+            if not dry_run:
+                shutil.rmtree(folder)
+        for month, version in _superseded(export, database, before, dry_run=dry_run):
+            rows.append(_row("superseded version", f"{export.name} {month} {version}", 0))
+    with open_instance() as instance:
+        for run in _old_runs(instance, {export.name for export in exports}, before):
+            files = list((dagster_home() / "history" / "runs").glob(f"{run}.db*"))
+            rows.append(_row("run", run, sum(file.stat().st_size for file in files)))
+            if not dry_run:
+                _delete_run(instance, run, files)
+    return rows
+
+
+def _row(what: str, name: str, size: int) -> dict[str, Any]:
+    return {"what": what, "which": name, "size": decimal(size)}
+
+
+def _staged_in_vain(
+    export: Export, staging: StagingFolder, database: BillingDatabase, before: datetime
+) -> Iterator[Path]:
+    """The folders of versions that the table holds, or that are not the month's newest."""
+    for month in export.months():
+        staged = staging.month(export.name, month)
+        newest = staged.manifest()
+        for version, folder in staged.versions():
+            if datetime.fromtimestamp(_last_change(folder), UTC) >= before:
+                continue
+            if newest is None or newest.id != version or _holds(export, month, version, database):
+                yield folder
+
+
+def _holds(export: Export, month: BillingMonth, version: str, database: BillingDatabase) -> bool:
+    with database.connect(export.name, month) as connection:
+        load = held_version(connection, export.name, month, export.formats)
+    return load is not None and load.manifest_id == version
+
+
+def _last_change(folder: Path) -> float:
+    return max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
+
+
+def _bytes_in(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir())
+
+
+def _superseded(
+    export: Export, database: BillingDatabase, before: datetime, *, dry_run: bool
+) -> list[tuple[BillingMonth, str]]:
+    months = {database.path(export.name, month): month for month in export.months()}
+    gone = []
+    for path, month in months.items():
+        if path.exists():
+            with database.connect(export.name, month) as connection:
+                connection.execute("BEGIN TRANSACTION")
+                gone += ledger.forget_superseded(connection, export.name, _utc(before))
+                connection.execute("ROLLBACK" if dry_run else "COMMIT")
+    return gone
+
+
+def _utc(time: datetime) -> datetime:
+    return time.astimezone(UTC).replace(tzinfo=None)
+
+
+def _old_runs(instance: dg.DagsterInstance, exports: set[str], before: datetime) -> Iterator[str]:
+    """The runs of these exports that ended before and have no stage's last word on any month."""
+    needed = EventLog().last_runs()
+    wanted = dg.RunsFilter(statuses=_ENDED, created_before=before)
+    for record in instance.get_run_records(wanted):
+        run = record.dagster_run
+        ours = {key.path[0] for key in run.asset_selection or ()} & exports
+        if (ours or run.tags.get("finops/export") in exports) and run.run_id not in needed:
+            yield run.run_id
+
+
+def _delete_run(instance: dg.DagsterInstance, run: str, files: list[Path]) -> None:
+    """Dagster empties the run's own SQLite file, and leaves it and the captured output lying."""
+    instance.delete_run(run)
+    instance.compute_log_manager.delete_logs(prefix=[run])
+    for file in files:
+        file.unlink(missing_ok=True)

@@ -1,0 +1,135 @@
+"""What the vendor has delivered, and how far what is held is behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+from finops_dagster.assets import STAGES
+from finops_dagster.assets.export import Export
+from finops_dagster.assets.manifest import read_manifest, what_is_there
+from finops_dagster.billing.errors import BillError, ManifestMissing
+from finops_dagster.billing.manifest import Manifest
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.cli.asked import Asked
+from finops_dagster.cli.event_log import EventLog
+from finops_dagster.cli.held import last_stage
+from finops_dagster.resources.object_stores import StoreError, StoreUnavailable
+from finops_dagster.sensors import manifest_versions
+from finops_dagster.settings import Settings
+
+Report = Callable[[str], None]
+_REQUESTS_AT_ONCE = 16
+_PROBLEMS = (BillError, StoreError, StoreUnavailable)
+
+
+def delivered(
+    settings: Settings, asked: Asked, report: Report
+) -> Iterator[tuple[Export, list[BillingMonth]]]:
+    """The months in the range that the vendor has delivered, by export. An export that cannot be
+    looked at, or that has none, is reported and hides no other."""
+    for chosen in asked.exports(settings):
+        export = Export(chosen)
+        try:
+            yield export, _months(export, asked)
+        except _PROBLEMS as error:
+            report(f"{export.name}  failed: {error}")
+
+
+def _months(export: Export, asked: Asked) -> list[BillingMonth]:
+    months = asked.months(export.settings)
+    if not months:
+        raise BillError(
+            f"{export.name} has no month from {asked.start} to {asked.end}; its first is "
+            f"{export.settings.start_month}"
+        )
+    problems: list[str] = []
+    there = list(manifest_versions(export, months, problems.append))
+    if problems:
+        raise StoreError("; ".join(problems))
+    if not there:
+        raise ManifestMissing(what_is_there(export, months[-1]))
+    return there
+
+
+def _manifests(
+    settings: Settings, asked: Asked, report: Report
+) -> Iterator[tuple[Export, BillingMonth, Manifest]]:
+    """The newest manifest of each month, read side by side."""
+
+    def read(export: Export, month: BillingMonth) -> Manifest | None:
+        try:
+            return read_manifest(export, month)
+        except _PROBLEMS as error:
+            report(f"{export.name} {month}  failed: {error}")
+            return None
+
+    for export, months in delivered(settings, asked, report):
+        with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as pool:
+            manifests = list(pool.map(partial(read, export), months))
+        for month, manifest in zip(months, manifests, strict=True):
+            if manifest is not None:
+                yield export, month, manifest
+
+
+def discover(settings: Settings, asked: Asked, report: Report) -> list[dict[str, Any]]:
+    """The newest version of each month: what the vendor has, and whether the table holds it."""
+    log = EventLog()
+    return [
+        {
+            "export": export.name,
+            "month": str(month),
+            "version": manifest.id,
+            "format": manifest.format,
+            "files": len(manifest.files),
+            "bytes": _bytes(export, manifest),
+            "last modified": f"{manifest.source.last_modified:%Y-%m-%d %H:%M}",
+            "loaded": _loaded(
+                log.versions(export.name)["billing_table"].get(str(month)), manifest.id
+            ),
+        }
+        for export, month, manifest in _manifests(settings, asked, report)
+    ]
+
+
+def _loaded(held: str | None, newest: str) -> str:
+    return "no" if held is None else "yes" if held == newest else f"older: {held}"
+
+
+def _bytes(export: Export, manifest: Manifest) -> int:
+    store, _ = export.store
+    with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as pool:
+        return sum(pool.map(lambda file: file.size or store.head(file.key).size, manifest.files))
+
+
+def plan(settings: Settings, asked: Asked, report: Report) -> list[dict[str, Any]]:
+    """What a run would do for each month, by the versions that the event log has."""
+    log = EventLog()
+    stages = STAGES[: STAGES.index(last_stage(settings)) + 1]
+    rows: list[dict[str, Any]] = []
+    for export, month, manifest in _manifests(settings, asked, report):
+        held = log.versions(export.name)
+        behind = [stage for stage in stages if held[stage].get(str(month)) != manifest.id]
+        rows.append(
+            {
+                "export": export.name,
+                "month": str(month),
+                "version": manifest.id,
+                "would run": ", ".join(behind) or "nothing: unchanged",
+            }
+        )
+    return rows
+
+
+def stale(settings: Settings, rows: list[dict[str, Any]], report: Report) -> list[dict[str, Any]]:
+    """The rows of what is held whose last stage does not hold the vendor's newest version."""
+    newest = {
+        (export.name, str(month)): manifest.id
+        for export, month, manifest in _manifests(settings, Asked(), report)
+    }
+    stage = last_stage(settings)
+    return [
+        row for row in rows if newest.get((row["export"], row["month"]), row[stage]) != row[stage]
+    ]

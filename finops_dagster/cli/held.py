@@ -1,0 +1,61 @@
+"""What each month holds, stage by stage, and how its last run ended."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from finops_dagster.assets import STAGES
+from finops_dagster.billing.footer import month_path, read_footer
+from finops_dagster.cli.asked import Asked
+from finops_dagster.cli.event_log import EventLog
+from finops_dagster.settings import Settings
+
+FAILED = ("failure", "canceled")
+
+
+def state(settings: Settings, asked: Asked) -> list[dict[str, Any]]:
+    """What each month holds by stage: the event log's versions, and the Parquet file's totals."""
+    log = EventLog()
+    stages = STAGES[: STAGES.index(last_stage(settings)) + 1]
+    rows: list[dict[str, Any]] = []
+    for export in asked.exports(settings):
+        versions, unfinished = log.versions(export.name), log.unfinished_months(export.name)
+        for month in asked.months(export):
+            held = {stage: versions[stage].get(str(month)) for stage in stages}
+            if not any(held.values()) and str(month) not in unfinished:
+                continue
+            footer = read_footer(month_path(settings.storage.parquet_dir, export.name, month))
+            rows.append(
+                {
+                    "export": export.name,
+                    "month": str(month),
+                    **held,
+                    "rows": footer and footer.totals.rows,
+                    "cost": footer and f"{footer.totals.cost:,.2f}",
+                    "last run": unfinished.get(str(month), "success"),
+                }
+            )
+    return rows
+
+
+def at_a_glance(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The state for a table: the version once, and of each stage whether it is the one."""
+    return [
+        {
+            "export": row["export"],
+            "month": row["month"],
+            "version": row["manifest"],
+            **{
+                stage: "same" if row[stage] == row["manifest"] else row[stage]
+                for stage in STAGES[1:]
+                if stage in row
+            },
+            **{name: row[name] for name in ("rows", "cost", "last run")},
+        }
+        for row in rows
+    ]
+
+
+def last_stage(settings: Settings) -> str:
+    """Where the chain ends."""
+    return "parquet" if settings.database.backend == "duckdb" else "warehouse_table"

@@ -1,0 +1,149 @@
+"""Taking over what another machine's document says, as far as the data that is here proves it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, cast
+
+import dagster as dg
+
+from finops_dagster.assets.export import Export
+from finops_dagster.assets.warehouse_table import month_file
+from finops_dagster.billing import ledger, proof
+from finops_dagster.billing.errors import BillError
+from finops_dagster.billing.footer import read_footer
+from finops_dagster.billing.ledger import Load, Recorded
+from finops_dagster.billing.money import Totals
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.billing.table import held_version
+from finops_dagster.cli.asked import Asked
+from finops_dagster.cli.event_log import EventLog
+from finops_dagster.cli.state_export import Document
+from finops_dagster.definitions import build_definitions
+from finops_dagster.resources.duckdb import BillingDatabase
+from finops_dagster.resources.parquet_lake import ParquetLake
+from finops_dagster.resources.staging import StagingFolder
+from finops_dagster.resources.warehouses import Warehouse
+from finops_dagster.runs import open_instance
+from finops_dagster.settings import Settings
+
+
+def take_over(settings: Settings, document: Document) -> tuple[int, list[str]]:
+    """Report to the event log, and restore in the ledger, what the document says of months whose
+    data is here and proves it; how many months, and a line for each stage that does not fit."""
+    resources = build_definitions(settings).resources or {}
+    taken, refused = 0, []
+    with open_instance() as instance:
+        for told in document["exports"]:
+            try:
+                (chosen,) = Asked(told["vendor"], told["name"]).exports(settings)
+            except BillError as error:
+                refused.append(f"{told['name']}  refused: {error}")
+                continue
+            export, known = Export(chosen), EventLog().versions(told["name"])
+            for month, stages in told["months"].items():
+                here = _Here(export, BillingMonth.parse(month), resources)
+                here.restore([one for one in told["versions"] if one["month"] == month])
+                problems = {stage: here.problem(stage, stages[stage]) for stage in stages}
+                fitting = [stage for stage, problem in problems.items() if problem is None]
+                for stage in fitting:
+                    if known[stage].get(month) != stages[stage]["version"]:
+                        _report(instance, export, stage, month, stages[stage])
+                taken += bool(fitting)
+                refused += [
+                    f"{export.name} {month}  refused: {stage} was {stages[stage]['version']}, "
+                    f"but {problem}"
+                    for stage, problem in problems.items()
+                    if problem is not None
+                ]
+    return taken, refused
+
+
+def _report(
+    instance: dg.DagsterInstance, export: Export, stage: str, month: str, told: Document
+) -> None:
+    instance.report_runless_asset_event(
+        dg.AssetMaterialization(
+            asset_key=export.key(stage),
+            partition=month,
+            description=f"Imported; run {told['run']} made it at {told['at']}.",
+            metadata=told["metadata"],
+            tags={"dagster/data_version": told["version"]},
+        )
+    )
+
+
+class _Here:
+    """The data of one month that is here, against what a document says of it."""
+
+    def __init__(self, export: Export, month: BillingMonth, resources: Mapping[str, Any]) -> None:
+        self._export, self._month = export, month
+        self._database = cast(BillingDatabase, resources["database"])
+        self._lake = cast(ParquetLake, resources["lake"])
+        self._warehouse = cast(Warehouse | None, resources.get("warehouse"))
+        self._staged = cast(StagingFolder, resources["staging"]).month(export.name, month)
+        self._held: Load | None = None
+
+    def restore(self, versions: list[Document]) -> None:
+        """Give the ledger what it does not have, if the table proves it."""
+        export, path = self._export, self._lake.path(self._export.name, self._month)
+        if not self._database.path(export.name, self._month).exists():
+            return
+        with self._database.connect(export.name, self._month) as connection:
+            recorded = [_recorded(export, one) for one in versions]
+            has = {one.load for one in ledger.versions(connection, export.name)}
+            for one in recorded:
+                vendor = export.formats[one.load.format]
+                if one.state == "loaded" and one.load not in has:
+                    proof.restore(connection, one, vendor, path)
+            self._held = held_version(connection, export.name, self._month, export.formats)
+            if any(one.load == self._held for one in recorded):
+                ledger.restore(
+                    connection,
+                    [one for one in recorded if one.state != "loaded" and one.load not in has],
+                )
+
+    def problem(self, stage: str, told: Document) -> str | None:
+        """What is here instead of what a stage is said to hold."""
+        has = self._version(stage)
+        return None if has == told["version"] else f"{has or 'nothing whole'} is here"
+
+    def _version(self, stage: str) -> str | None:
+        """The version that the stage's output proves. What was read and fetched has done its work
+        once the table holds it."""
+        held = None if self._held is None else self._held.manifest_id
+        if stage == "billing_table":
+            return held
+        if stage == "parquet":
+            footer = read_footer(self._lake.path(self._export.name, self._month))
+            return None if footer is None else footer.manifest_id
+        if stage == "warehouse_table":
+            return self._in_warehouse()
+        manifest = self._staged.manifest()
+        if manifest is None or manifest.id == held:
+            return held
+        is_here = stage == "manifest" or self._staged.version(manifest).counted() is not None
+        return manifest.id if is_here else None
+
+    def _in_warehouse(self) -> str | None:
+        if self._warehouse is None or self._version("parquet") is None:
+            return None
+        held = self._warehouse.held_version(month_file(self._export, self._month, self._lake))
+        return None if held is None else held.manifest_id
+
+
+def _recorded(export: Export, told: Document) -> Recorded:
+    load = Load(
+        export.name,
+        BillingMonth.parse(told["month"]),
+        told["version"],
+        export.table,
+        Totals(told["rows"], Decimal(told["cost"])),
+        told["files"],
+        told["bytes"],
+        told["run"],
+        told["format"],
+    )
+    return Recorded(load, datetime.fromisoformat(told["loaded_at"]), told["state"])

@@ -1,0 +1,34 @@
+"""`finops worker`: the runs in progress."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.command("list")
+def list_runs(
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """List the runs in progress; one whose process is gone is lost.
+
+    Example: finops worker list
+    """
+    from finops_dagster.cli.history import runs_in_progress
+    from finops_dagster.cli.show import show
+
+    show(runs_in_progress(), as_json=json, empty="no run is in progress")
+
+
+@app.command()
+def stop(run: Annotated[str, typer.Argument(help="The run's id, or how it begins.")]) -> None:
+    """Stop a run; one whose process is gone is marked failed, with the reason.
+
+    Example: finops worker stop 6efd03df
+    """
+    from finops_dagster.cli.history import stop_run
+
+    typer.echo(stop_run(run))

@@ -1,0 +1,202 @@
+"""State that is reported, cleaned, made again, and moved to another machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from finops_dagster_tests.cur import deliver, items
+from finops_dagster_tests.finops import Finops
+from finops_dagster_tests.project import Project
+
+MONTHS = ("2024-01", "2024-02", "2024-03")
+YEAR = 365 * 24 * 3600
+
+
+@pytest.fixture
+def loaded(project: Project, finops: Finops) -> Finops:
+    """Three months of which the second was restated, and the third failed."""
+    for month in MONTHS[:2]:
+        deliver(project.put, month, [items(month, "1", "2")], version="v1")
+    finops("aws", "run-pipeline")
+    deliver(project.put, "2024-02", [items("2024-02", "4")], version="v2")
+    deliver(project.put, "2024-03", [items("2024-03", "much")], version="v1")
+    finops("aws", "run-pipeline", code=1)
+    return finops
+
+
+def damage(project: Project, *sql: str) -> None:
+    with duckdb.connect(str(project.folder / "data/finops.duckdb")) as connection:
+        for statement in sql:
+            connection.execute(statement)
+
+
+def test_a_report_has_progress_failures_times_and_restarts(
+    project: Project, loaded: Finops
+) -> None:
+    report = json.loads(loaded("state", "report", "--format", "json"))
+    (progress,) = report["progress"]
+    assert (progress["complete"], progress["failed"], progress["rows"]) == (2, 1, 3)
+    assert progress["rate"] == f"{2 / progress['months']:.0%}"
+    (failure,) = report["failures by cause"]
+    assert (failure["stage"], failure["cause"], failure["times"]) == (
+        "staged_files",
+        "CellInvalid",
+        1,
+    )
+    assert failure["months"] == "2024-03"
+    assert "'much' cannot be kept exactly" in failure["last"]
+    times = {row["stage"]: row["times"] for row in report["times"]}
+    assert times == {"staged_files": 3, "billing_table": 3, "parquet": 3}
+    (restarts,) = report["restarts"]
+    assert (restarts["runs"], restarts["succeeded"], restarts["failed"]) == (5, 4, 1)
+    assert restarts["begun again after a failure"] == 0
+
+    deliver(project.put, "2024-03", [items("2024-03", "7")], version="v2")
+    loaded("state", "reset-failed")
+    shown = loaded("state", "report")
+    assert "Failures by cause" in shown and "CellInvalid" in shown
+    page = loaded("state", "report", "--format", "html")
+    assert page.startswith("<!doctype html>")
+    assert "&#39;much&#39; cannot be kept exactly" in page
+    report = json.loads(loaded("state", "report", "--format", "json"))
+    assert report["progress"][0]["complete"] == 3
+    assert report["restarts"][0]["begun again after a failure"] == 1
+
+
+def test_what_nobody_needs_is_deleted_and_nothing_that_a_month_stands_on(
+    project: Project, loaded: Finops
+) -> None:
+    staged = project.folder / "data/staging/acme"
+    assert loaded("state", "cleanup") == "there is nothing to delete\n"
+    damage(project, "UPDATE finops_state.manifests SET loaded_at = '2020-01-01'")
+    for path in staged.rglob("*"):
+        os.utime(path, (time.time() - YEAR, time.time() - YEAR))
+    would = loaded.json("state", "cleanup", "--dry-run")
+    assert [(row["what"], row["which"]) for row in would] == [
+        ("staged files", "data/staging/acme/2024-01/v1"),
+        ("staged files", "data/staging/acme/2024-02/v2"),
+        ("superseded version", "acme 2024-02 v1"),
+    ]
+    assert loaded.json("state", "cleanup", "--dry-run") == would
+    assert loaded.json("state", "cleanup") == would
+    assert loaded("state", "cleanup") == "there is nothing to delete\n"
+    assert sorted(path.name for path in staged.rglob("v*")) == ["v1"], "the month that failed"
+    assert project.query("SELECT manifest_id FROM finops_state.manifests ORDER BY 1") == [
+        ("v1",),
+        ("v2",),
+    ]
+
+    runs = {row["which"] for row in loaded.json("state", "cleanup", "--older-than", "0h")}
+    history = project.folder / ".dagster/history/runs"
+    assert len(runs) == 2, "the first runs of both months, as later ones said their last"
+    assert not any((history / f"{run}.db").exists() for run in runs)
+    assert loaded.json("state", "list", "--failed") != []
+    assert loaded("state", "verify") == "all agree\n"
+    said = loaded("aws", "run-pipeline", "--end-date", "2024-02")
+    assert said.count("unchanged") == 2
+    assert "'soon' is no age such as 30d" in loaded(
+        "state", "cleanup", "--older-than", "soon", code=2
+    )
+
+
+@pytest.mark.parametrize("name", ["state.json", "state.yaml"])
+def test_state_moves_to_another_machine_with_its_data(
+    project: Project, loaded: Finops, name: str
+) -> None:
+    said = loaded("state", "export", name)
+    assert said == f"{name}: 1 exports, 5 runs\n"
+    shutil.rmtree(project.folder / ".dagster")
+    shutil.rmtree(project.folder / "data/staging")
+    damage(
+        project,
+        "DELETE FROM finops_state.manifests WHERE manifest_id = 'v1'",
+        "DROP TABLE finops_state.runs",
+    )
+    refused = loaded("state", "import", name, code=1).splitlines()
+    assert refused == [
+        "months taken over: 2",
+        "acme 2024-03  refused: manifest was v1, but nothing whole is here",
+    ]
+    assert loaded("state", "verify") == "all agree\n"
+    held = [(row["month"], row["parquet"], row["last run"]) for row in loaded.json("state", "list")]
+    assert held == [("2024-01", "v1", "success"), ("2024-02", "v2", "success")]
+    assert project.query(
+        "SELECT billing_month::VARCHAR, manifest_id, state FROM finops_state.manifests ORDER BY ALL"
+    ) == [
+        ("2024-01-01", "v1", "loaded"),
+        ("2024-02-01", "v1", "superseded"),
+        ("2024-02-01", "v2", "loaded"),
+    ]
+    (stage, *_) = loaded.json("state", "show", "acme", "2024-02")
+    assert stage["version"] == "v2"
+    assert loaded("aws", "run-pipeline", "--end-date", "2024-02").count("unchanged") == 2
+    assert loaded("state", "import", name, code=1).startswith("months taken over: 2")
+
+
+def test_an_empty_machine_takes_over_nothing(
+    project: Project, loaded: Finops, tmp_path: Path
+) -> None:
+    loaded("state", "export", "state.json")
+    shutil.rmtree(project.folder / ".dagster")
+    shutil.rmtree(project.folder / "data")
+    refused = loaded("state", "import", "state.json", code=1)
+    assert refused.startswith("months taken over: 0\n")
+    assert "acme 2024-01  refused: parquet was v1, but nothing whole is here" in refused
+    assert loaded("state", "verify") == "all agree\n"
+    assert loaded.json("state", "list") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{}", "state.json is not what finops state export writes"),
+        ("{", "state.json cannot be read: "),
+        (None, "state.json cannot be read: "),
+    ],
+)
+def test_what_is_no_export_of_state_is_one_line(
+    project: Project, finops: Finops, text: str | None, said: str
+) -> None:
+    if text is not None:
+        (project.folder / "state.json").write_text(text)
+    assert said in finops("state", "import", "state.json", code=1)
+    assert "ends in .json, .yaml" in finops("state", "export", "state.txt", code=1)
+
+
+def test_a_ledger_that_is_damaged_is_made_again_from_the_data(
+    project: Project, loaded: Finops
+) -> None:
+    before = project.query("SELECT * EXCLUDE loaded_at FROM finops_state.manifests ORDER BY ALL")
+    damage(project, "ALTER TABLE finops_state.manifests DROP COLUMN total_cost")
+    failed = loaded("aws", "run-pipeline", "--end-date", "2024-01", code=1)
+    assert "finops_state.manifests is damaged: it has no column total_cost" in failed
+    found = loaded.json("state", "verify")
+    assert {row["mend"] for row in found} == {"finops state verify --mend"}
+    said = loaded("state", "verify", "--mend").splitlines()
+    assert said == [
+        "acme 2024-01  the ledger has v1 again",
+        "acme 2024-02  the ledger has v2 again",
+    ]
+    assert loaded("state", "verify") == "all agree\n"
+    now = project.query("SELECT * EXCLUDE loaded_at FROM finops_state.manifests ORDER BY ALL")
+    assert now == [row for row in before if "loaded" in row]
+
+
+def test_what_differs_is_mended_by_one_word(project: Project, loaded: Finops) -> None:
+    damage(
+        project,
+        "DELETE FROM aws_billing_data WHERE billing_month = DATE '2024-01-01' "
+        "AND lineitem_unblendedcost = 2",
+    )
+    project.parquet("2024-02").unlink()
+    said = loaded("state", "verify", "--mend")
+    assert "acme 2024-01  exported  v1  2 rows  3.00" in said
+    assert "acme 2024-02  exported  v2  1 rows  4.00" in said
+    assert loaded("state", "verify") == "all agree\n"
