@@ -11,7 +11,7 @@ import dagster as dg
 import duckdb
 
 from finops_dagster.assets.export import Export
-from finops_dagster.definitions import build_definitions
+from finops_dagster.code_location import build_definitions
 from finops_dagster.settings import Settings
 from finops_dagster_tests.cur import Put, folder_put
 

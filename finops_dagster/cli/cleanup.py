@@ -17,7 +17,7 @@ from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.table import held_version
 from finops_dagster.cli.event_log import EventLog
 from finops_dagster.cli.history import IN_PROGRESS
-from finops_dagster.definitions import build_definitions
+from finops_dagster.code_location import build_definitions
 from finops_dagster.resources.duckdb import BillingDatabase
 from finops_dagster.resources.staging import StagingFolder
 from finops_dagster.runs import open_instance

@@ -17,7 +17,7 @@ from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.cli.asked import Asked
 from finops_dagster.cli.event_log import EventLog
-from finops_dagster.definitions import build_definitions
+from finops_dagster.code_location import build_definitions
 from finops_dagster.runs import INTERRUPTS, is_alive, open_instance, process_of
 from finops_dagster.settings import Settings
 

@@ -16,7 +16,7 @@ from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.cli.asked import Asked
 from finops_dagster.cli.delivered import delivered
-from finops_dagster.definitions import build_definitions
+from finops_dagster.code_location import build_definitions
 from finops_dagster.runs import MonthRun, end_lost_runs, open_instance, run_month
 from finops_dagster.settings import Settings
 

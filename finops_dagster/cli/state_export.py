@@ -16,7 +16,7 @@ from finops_dagster.assets.export import Export
 from finops_dagster.billing import ledger
 from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.money import plain
-from finops_dagster.definitions import build_definitions
+from finops_dagster.code_location import build_definitions
 from finops_dagster.resources.duckdb import BillingDatabase
 from finops_dagster.runs import open_instance
 from finops_dagster.settings import Settings

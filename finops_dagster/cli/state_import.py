@@ -21,7 +21,7 @@ from finops_dagster.billing.table import held_version
 from finops_dagster.cli.asked import Asked
 from finops_dagster.cli.event_log import EventLog
 from finops_dagster.cli.state_export import Document
-from finops_dagster.definitions import build_definitions
+from finops_dagster.code_location import build_definitions
 from finops_dagster.resources.duckdb import BillingDatabase
 from finops_dagster.resources.parquet_lake import ParquetLake
 from finops_dagster.resources.staging import StagingFolder

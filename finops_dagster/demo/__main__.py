@@ -21,7 +21,7 @@ from finops_dagster.assets.export import Export
 from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.vendors.aws_cur1 import AwsCur1
-from finops_dagster.definitions import build_definitions
+from finops_dagster.code_location import build_definitions
 from finops_dagster.demo.export import Version, write_version
 from finops_dagster.runs import Metadata, MonthRun, open_instance, run_month
 from finops_dagster.settings import ExportSettings, Settings, load_settings
