@@ -149,9 +149,15 @@ class Project:
         assert outcome.success, outcome.error
         return outcome
 
+    @property
+    def database_file(self) -> Path:
+        """The DuckDB file, in a folder that is there."""
+        (self.folder / "data").mkdir(exist_ok=True)
+        return self.folder / "data/finops.duckdb"
+
     def query(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
         """Ask the DuckDB file."""
-        with duckdb.connect(str(self.folder / "data/finops.duckdb"), read_only=True) as connection:
+        with duckdb.connect(str(self.database_file), read_only=True) as connection:
             return connection.execute(sql, parameters).fetchall()
 
     def column(self, name: str, month: str) -> list[Any]:

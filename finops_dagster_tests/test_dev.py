@@ -15,10 +15,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 from tenacity import Retrying, stop_after_delay, wait_fixed
 
 from finops_dagster_tests.cur import deliver, items
+from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import ROOT, Project
 from finops_dagster_tests.servers.s3 import S3Server
 
@@ -64,6 +66,21 @@ class Ui:
             (tick["status"], said[0]["message"] if said else "")
             for tick, said in zip(ticks, causes, strict=True)
         ]
+
+    def backfill(self, *months: str) -> None:
+        """Ask for the months, as the job's page does."""
+        launched = self.ask(
+            "mutation ($backfill: LaunchBackfillParams!) {"
+            "launchPartitionBackfill(backfillParams: $backfill) {__typename}}",
+            backfill={
+                "selector": {
+                    "repositorySelector": LOCATION,
+                    "partitionSetName": "acme_month_partition_set",
+                },
+                "partitionNames": months,
+            },
+        )
+        assert launched["launchPartitionBackfill"]["__typename"] == "LaunchBackfillSuccess"
 
     def wait_for(self, runs: dict[str, str], job: str = "acme_month") -> None:
         """Look until the runs of the job are so."""
@@ -113,18 +130,7 @@ def ui(project: Project) -> Iterator[Ui]:
 def test_a_backfill_and_the_sensor_load_months(project: Project, ui: Ui) -> None:
     for month in ("2024-01", "2024-02"):
         deliver(project.put, month, [items(month, "1")], version="v1")
-    launched = ui.ask(
-        "mutation ($backfill: LaunchBackfillParams!) {"
-        "launchPartitionBackfill(backfillParams: $backfill) {__typename}}",
-        backfill={
-            "selector": {
-                "repositorySelector": LOCATION,
-                "partitionSetName": "acme_month_partition_set",
-            },
-            "partitionNames": ["2024-01", "2024-02", "2024-03"],
-        },
-    )
-    assert launched["launchPartitionBackfill"]["__typename"] == "LaunchBackfillSuccess"
+    ui.backfill("2024-01", "2024-02", "2024-03")
     ui.wait_for({"2024-01": "SUCCESS", "2024-02": "SUCCESS", "2024-03": "FAILURE"})
     assert [project.totals(month) for month in ("2024-01", "2024-02")] == [(1, 1), (1, 1)]
 
@@ -136,6 +142,33 @@ def test_a_backfill_and_the_sensor_load_months(project: Project, ui: Ui) -> None
     assert started["startSensor"]["__typename"] == "Sensor"
     ui.wait_for(dict.fromkeys(["2024-01", "2024-02", "2024-03"], "SUCCESS"))
     assert project.totals("2024-03") == (1, 4)
+
+
+def test_a_terminal_and_the_daemon_run_one_month_at_once_and_a_killed_terminal_blocks_nobody(
+    project: Project, finops: Finops, ui: Ui
+) -> None:
+    home = {"DAGSTER_HOME": str(project.folder / "home")}
+    for month in ("2024-01", "2024-02"):
+        deliver(project.put, month, [items(month, "1")], version="v1")
+    with duckdb.connect(str(project.database_file)):
+        killed, waiting = (
+            finops.start("aws", "run-pipeline", "--start-date", month, "--end-date", month, **home)
+            for month in ("2024-02", "2024-01")
+        )
+        for look in _looks():
+            with look:
+                assert ui.runs() == {"2024-01": "STARTED", "2024-02": "STARTED"}
+        killed.kill()
+        killed.communicate()
+        # Both places in the queue are taken, one of them by a run whose process is gone.
+        ui.backfill("2024-01")
+        ui.wait_for({"2024-01": "STARTED", "2024-02": "FAILURE"})
+    printed, _ = waiting.communicate()
+    assert printed.startswith("acme 2024-01  ")
+    ui.wait_for({"2024-01": "SUCCESS", "2024-02": "FAILURE"})
+    assert project.query("SELECT count(*) FROM finops_state.runs") == [(1,)]
+    assert project.totals("2024-01") == (1, 1)
+    assert finops("state", "verify", "acme", "2024-01", **home) == "all agree\n"
 
 
 # The first line is acme's, whose block comes before.

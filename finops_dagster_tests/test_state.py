@@ -21,8 +21,7 @@ from finops_dagster_tests.project import Project
 @contextmanager
 def waiting_run(project: Project, finops: Finops) -> Iterator[subprocess.Popen[str]]:
     """A run of January that has begun, and waits for the database that this process holds."""
-    (project.folder / "data").mkdir(exist_ok=True)
-    with duckdb.connect(str(project.folder / "data/finops.duckdb")):
+    with duckdb.connect(str(project.database_file)):
         process = finops.start("aws", "run-pipeline")
         try:
             for look in Retrying(stop=stop_after_delay(60), wait=wait_fixed(0.2), reraise=True):
@@ -90,7 +89,7 @@ def test_what_disagrees_is_found_and_mended_by_the_command_that_is_named(
     assert finops("state", "verify") == "all agree\n"
 
     project.parquet("2024-01").unlink()
-    with duckdb.connect(str(project.folder / "data/finops.duckdb")) as connection:
+    with duckdb.connect(str(project.database_file)) as connection:
         connection.execute(
             "DELETE FROM aws_billing_data "
             "WHERE billing_month = DATE '2024-02-01' AND lineitem_unblendedcost = 2"

@@ -32,7 +32,7 @@ def loaded(project: Project, finops: Finops) -> Finops:
 
 
 def damage(project: Project, *sql: str) -> None:
-    with duckdb.connect(str(project.folder / "data/finops.duckdb")) as connection:
+    with duckdb.connect(str(project.database_file)) as connection:
         for statement in sql:
             connection.execute(statement)
 
