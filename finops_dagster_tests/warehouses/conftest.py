@@ -11,7 +11,6 @@ import pytest
 
 from finops_dagster.billing.columns import quoted
 from finops_dagster.billing.ledger import Load
-from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.parquet_month import export_month, read_footer
 from finops_dagster.billing.table import measure, prepare
@@ -58,23 +57,18 @@ def month_of(tmp_path: Path) -> MonthOf:
             **columns,
         }
         line = ", ".join(f"{value} AS {quoted(name)}" for name, value in values.items())
+        table = "aws_billing_data"
         with duckdb.connect() as connection:
             prepare(connection)
-            connection.execute(f"CREATE TABLE aws_billing_data AS SELECT {line}")
-            totals: Totals = measure(connection, "aws_billing_data", billing_month, vendor).totals
-            export_month(
-                connection,
-                Load(
-                    "acme", billing_month, version, "aws_billing_data", totals, 1, 1, "run", "cur1"
-                ),
-                path,
-                vendor,
-            )
+            connection.execute(f"CREATE TABLE {table} AS SELECT {line}")
+            totals = measure(connection, table, billing_month, vendor).totals
+            load = Load("acme", billing_month, version, table, totals, 1, 1, "run", vendor.name)
+            export_month(connection, load, path, vendor)
         footer = read_footer(path)
         assert footer
         return MonthFile(
             "acme",
-            "aws_billing_data",
+            table,
             billing_month,
             path,
             footer,
