@@ -13,7 +13,7 @@ from finops_dagster.billing import table
 from finops_dagster.billing.columns import OWN_COLUMNS, SqlType, quoted
 from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.billing.files.parquet_files import ParquetFiles, parquet_files
-from finops_dagster.billing.money import Measured, reconcile
+from finops_dagster.billing.money import reconcile
 from finops_dagster.billing.parquet_month import Footer
 from finops_dagster.billing.table import Target
 from finops_dagster.resources.duckdb import WaitingDuckDB
@@ -53,9 +53,7 @@ class DuckDBWarehouse(WaitingDuckDB):
         if not self._path.is_file():
             return None
         with self._connection(read_only=True) as connection:
-            if not table.columns(connection, file.table) or not table.columns(
-                connection, _ledger(file)
-            ):
+            if not all(table.columns(connection, name) for name in (file.table, _ledger(file))):
                 return None
             loaded = connection.execute(
                 f"SELECT manifest_id FROM {quoted(_ledger(file))} "
@@ -64,8 +62,9 @@ class DuckDBWarehouse(WaitingDuckDB):
                 [str(file.month)],
             ).fetchone()
             measured = table.measure(connection, quoted(file.table), file.month, file)
-        whole = loaded is not None and measured == Measured(measured.totals, 0)
-        return Footer(loaded[0], measured.totals) if loaded and whole else None
+        if loaded is None or measured.foreign_rows:
+            return None
+        return Footer(loaded[0], measured.totals)
 
     def replace_month(self, file: MonthFile) -> Loaded:
         """Replace the month's rows by those of the file."""
