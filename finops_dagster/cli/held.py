@@ -58,4 +58,4 @@ def at_a_glance(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def last_stage(settings: Settings) -> str:
     """Where the chain ends."""
-    return "parquet" if settings.database.backend == "duckdb" else "warehouse_table"
+    return "warehouse_table" if settings.database.has_warehouse else "parquet"

@@ -24,8 +24,11 @@ from finops_dagster.settings import Settings
 def run(settings: Settings, asked: Asked, until: str, *, force: bool) -> bool:
     """Run the months one after the other up to a stage, and say of each what came of it; whether
     all went well. An export that cannot be looked at delays no other."""
-    if until == "warehouse_table" and settings.database.backend == "duckdb":
-        raise BillError("backend is duckdb, which ends at Parquet; choose another with --backend")
+    if until == "warehouse_table" and not settings.database.has_warehouse:
+        raise BillError(
+            "backend is duckdb, which ends at Parquet; choose another with --backend, or set "
+            "warehouse_path"
+        )
     definitions = build_definitions(settings)
     stages = STAGES[: STAGES.index(until) + 1]
     ended_well = True

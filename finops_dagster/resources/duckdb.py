@@ -1,4 +1,4 @@
-"""The DuckDB file: open while a stage needs it, in one process at a time, always closed."""
+"""A DuckDB file: open while a stage needs it, in one process at a time, always closed."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.billing.months import BillingMonth
 
 
-class BillingDatabase(DuckDBResource):
-    """A DuckDBResource whose path may hold {export} and {month}, that waits for its turn, and that
-    closes the connection also when the body raises.
+class WaitingDuckDB(DuckDBResource):
+    """A DuckDBResource that waits for its turn at a file, and that closes the connection also when
+    the body raises.
 
     DuckDB lets one process write a file and keeps every other out. The lock is the operating
     system's: it is gone when its process is.
@@ -34,6 +34,38 @@ class BillingDatabase(DuckDBResource):
     memory_limit: str
     threads: int | None = None
     lock_wait_seconds: int
+
+    @contextmanager
+    def open(self, path: Path, *, read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+        """The file; one that is written is made where it is missing. Raises BillError."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with closing(self._opened(path, read_only)) as connection:
+            yield connection
+
+    def _opened(self, path: Path, read_only: bool) -> duckdb.DuckDBPyConnection:
+        turns = Retrying(
+            retry=retry_if_exception(_is_locked),
+            stop=stop_after_delay(self.lock_wait_seconds),
+            wait=wait_exponential_jitter(multiplier=0.05, max=2),
+            before_sleep=_say_who_holds_it,
+            reraise=True,
+        )
+        try:
+            return turns(duckdb.connect, str(path), read_only=read_only, config=self._config())
+        except duckdb.Error as error:
+            raise BillError(_explained(path, error)) from error
+
+    def _config(self) -> dict[str, str | bool | int | float | list[str]]:
+        config: dict[str, str | bool | int | float | list[str]] = {
+            "memory_limit": self.memory_limit,
+            "preserve_insertion_order": False,
+            **self.connection_config,
+        }
+        return config if self.threads is None else {**config, "threads": self.threads}
+
+
+class BillingDatabase(WaitingDuckDB):
+    """The chain's own database, whose path may hold {export} and {month}."""
 
     def path(self, export: str, month: BillingMonth) -> Path:
         """Where the file lies that holds the month, or will lie."""
@@ -45,9 +77,7 @@ class BillingDatabase(DuckDBResource):
     ) -> Iterator[duckdb.DuckDBPyConnection]:
         """The file that holds the month, with the ledger and the exact casts. To `mend` is to put a
         damaged table of the ledger aside for an empty one. Raises BillError."""
-        path = self.path(export, month)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with closing(self._opened(path)) as connection:
+        with self.open(self.path(export, month)) as connection:
             if mend:
                 ledger.set_aside_damaged(connection)
             table.prepare(connection)
@@ -59,27 +89,6 @@ class BillingDatabase(DuckDBResource):
         with closing(duckdb.connect(config=self._config())) as connection:
             table.prepare(connection)
             yield connection
-
-    def _opened(self, path: Path) -> duckdb.DuckDBPyConnection:
-        turns = Retrying(
-            retry=retry_if_exception(_is_locked),
-            stop=stop_after_delay(self.lock_wait_seconds),
-            wait=wait_exponential_jitter(multiplier=0.05, max=2),
-            before_sleep=_say_who_holds_it,
-            reraise=True,
-        )
-        try:
-            return turns(duckdb.connect, str(path), config=self._config())
-        except duckdb.Error as error:
-            raise BillError(_explained(path, error)) from error
-
-    def _config(self) -> dict[str, str | bool | int | float | list[str]]:
-        config: dict[str, str | bool | int | float | list[str]] = {
-            "memory_limit": self.memory_limit,
-            "preserve_insertion_order": False,
-            **self.connection_config,
-        }
-        return config if self.threads is None else {**config, "threads": self.threads}
 
 
 def _is_locked(error: BaseException) -> bool:
