@@ -156,7 +156,8 @@ def test_an_empty_machine_takes_over_nothing(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{}", "state.json is not what finops state export writes"),
+        ("{}", "state.json is not what finops state export writes: finops_dagster: Field required"),
+        ("[]", "state.json is not what finops state export writes: "),
         ("{", "state.json cannot be read: "),
         (None, "state.json cannot be read: "),
     ],

@@ -7,7 +7,8 @@ import json
 import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
+from functools import cached_property
 from typing import Any, cast
 
 import yaml
@@ -15,6 +16,7 @@ import yaml
 from finops_dagster.settings import dagster_home
 
 Ask = Callable[[str], list[tuple[Any, ...]]]
+Months = dict[str, dict[str, dict[str, str]]]
 _MADE = "ASSET_MATERIALIZATION"
 _PLANNED = "ASSET_MATERIALIZATION_PLANNED"
 # A wiped asset keeps its events, and the time since when they count no more.
@@ -46,44 +48,57 @@ _STATUSES = "SELECT run_id, status FROM runs"
 
 
 class EventLog:
-    """The history of all exports, as it is when it is asked."""
+    """The history of all exports, as it is when it is first asked. What is asked of an export is
+    given by stage and month."""
 
     def versions(self, export: str) -> dict[str, dict[str, str]]:
-        """By stage and month, the version that was materialized last."""
-        with _tables("history/runs/index.db", "event_log_storage") as ask:
-            return _by_stage(ask(_VERSIONS), export)
+        """The version that was materialized last."""
+        return self._versions[export]
 
     def unfinished_runs(self, export: str) -> dict[str, dict[str, str]]:
-        """By stage and month, the run that set out to do the stage and has not: it goes on, or it
-        failed."""
-        with _tables("history/runs/index.db", "event_log_storage") as ask:
-            return _by_stage(ask(_UNFINISHED), export)
-
-    def last_runs(self) -> set[str]:
-        """The runs that said the last of any stage of any month."""
-        with _tables("history/runs/index.db", "event_log_storage") as ask:
-            return {run for (run,) in ask(_LAST_RUNS)}
+        """The run that set out to do the stage and has not: it goes on, or it failed."""
+        return self._unfinished[export]
 
     def unfinished_months(self, export: str) -> dict[str, str]:
         """By month, how the last run that did not end well stands: started, failure, canceled."""
-        runs = self.unfinished_runs(export)
-        with _tables("history/runs.db", "run_storage") as ask:
-            statuses = dict(ask(_STATUSES))
         return {
-            month: statuses[run].lower()
-            for by_month in runs.values()
+            month: self._statuses[run].lower()
+            for by_month in self.unfinished_runs(export).values()
             for month, run in by_month.items()
-            if run in statuses
+            if run in self._statuses
         }
 
+    def last_runs(self) -> set[str]:
+        """The runs that said the last of any stage of any month."""
+        with _events() as ask:
+            return {run for (run,) in ask(_LAST_RUNS)}
 
-def _by_stage(rows: list[tuple[Any, ...]], export: str) -> dict[str, dict[str, str]]:
-    found: dict[str, dict[str, str]] = defaultdict(dict)
+    @cached_property
+    def _versions(self) -> Months:
+        with _events() as ask:
+            return _by_export_and_stage(ask(_VERSIONS))
+
+    @cached_property
+    def _unfinished(self) -> Months:
+        with _events() as ask:
+            return _by_export_and_stage(ask(_UNFINISHED))
+
+    @cached_property
+    def _statuses(self) -> dict[str, str]:
+        with _tables("history/runs.db", "run_storage") as ask:
+            return dict(ask(_STATUSES))
+
+
+def _by_export_and_stage(rows: list[tuple[Any, ...]]) -> Months:
+    found: Months = defaultdict(lambda: defaultdict(dict))
     for asset_key, month, value in rows:
-        path = json.loads(asset_key)
-        if path[0] == export:
-            found[path[-1]][month] = value
+        export, *_, stage = json.loads(asset_key)
+        found[export][stage][month] = value
     return found
+
+
+def _events() -> AbstractContextManager[Ask]:
+    return _tables("history/runs/index.db", "event_log_storage")
 
 
 @contextmanager

@@ -214,11 +214,12 @@ def export_state(context: typer.Context, file: Document) -> None:
 
     Example: finops state export state.json
     """
-    from finops_dagster.cli.state_export import document_of, write
+    from finops_dagster.cli.state_document import write
+    from finops_dagster.cli.state_export import document_of
 
     document = document_of(Options.of(context).settings())
     write(document, file)
-    typer.echo(f"{file}: {len(document['exports'])} exports, {len(document['runs'])} runs")
+    typer.echo(f"{file}: {len(document.exports)} exports, {len(document.runs)} runs")
 
 
 @app.command("import")
@@ -227,7 +228,7 @@ def import_state(context: typer.Context, file: Document) -> None:
 
     Example: finops state import state.json
     """
-    from finops_dagster.cli.state_export import read
+    from finops_dagster.cli.state_document import read
     from finops_dagster.cli.state_import import take_over
 
     taken, refused = take_over(Options.of(context).settings(), read(file))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
-from decimal import Decimal
 from typing import Any, cast
 
 import dagster as dg
@@ -20,7 +18,7 @@ from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.table import held_version
 from finops_dagster.cli.asked import Asked
 from finops_dagster.cli.event_log import EventLog
-from finops_dagster.cli.state_export import Document
+from finops_dagster.cli.state_document import Materialization, StateDocument, Version
 from finops_dagster.code_location import build_definitions
 from finops_dagster.resources.duckdb import BillingDatabase
 from finops_dagster.resources.parquet_lake import ParquetLake
@@ -30,30 +28,30 @@ from finops_dagster.runs import open_instance
 from finops_dagster.settings import Settings
 
 
-def take_over(settings: Settings, document: Document) -> tuple[int, list[str]]:
+def take_over(settings: Settings, document: StateDocument) -> tuple[int, list[str]]:
     """Report to the event log, and restore in the ledger, what the document says of months whose
     data is here and proves it; how many months, and a line for each stage that does not fit."""
     resources = build_definitions(settings).resources or {}
     taken, refused = 0, []
     with open_instance() as instance:
-        for told in document["exports"]:
+        for told in document.exports:
             try:
-                (chosen,) = Asked(told["vendor"], told["name"]).exports(settings)
+                (chosen,) = Asked(told.vendor, told.name).exports(settings)
             except BillError as error:
-                refused.append(f"{told['name']}  refused: {error}")
+                refused.append(f"{told.name}  refused: {error}")
                 continue
-            export, known = Export(chosen), EventLog().versions(told["name"])
-            for month, stages in told["months"].items():
+            export, known = Export(chosen), EventLog().versions(told.name)
+            for month, stages in told.months.items():
                 here = _Here(export, BillingMonth.parse(month), resources)
-                here.restore([one for one in told["versions"] if one["month"] == month])
+                here.restore([one for one in told.versions if one.month == month])
                 problems = {stage: here.problem(stage, stages[stage]) for stage in stages}
                 fitting = [stage for stage, problem in problems.items() if problem is None]
                 for stage in fitting:
-                    if known[stage].get(month) != stages[stage]["version"]:
+                    if known[stage].get(month) != stages[stage].version:
                         _report(instance, export, stage, month, stages[stage])
                 taken += bool(fitting)
                 refused += [
-                    f"{export.name} {month}  refused: {stage} was {stages[stage]['version']}, "
+                    f"{export.name} {month}  refused: {stage} was {stages[stage].version}, "
                     f"but {problem}"
                     for stage, problem in problems.items()
                     if problem is not None
@@ -62,15 +60,15 @@ def take_over(settings: Settings, document: Document) -> tuple[int, list[str]]:
 
 
 def _report(
-    instance: dg.DagsterInstance, export: Export, stage: str, month: str, told: Document
+    instance: dg.DagsterInstance, export: Export, stage: str, month: str, told: Materialization
 ) -> None:
     instance.report_runless_asset_event(
         dg.AssetMaterialization(
             asset_key=export.key(stage),
             partition=month,
-            description=f"Imported; run {told['run']} made it at {told['at']}.",
-            metadata=told["metadata"],
-            tags={"dagster/data_version": told["version"]},
+            description=f"Imported; run {told.run} made it at {told.at}.",
+            metadata=told.metadata,
+            tags={"dagster/data_version": told.version},
         )
     )
 
@@ -86,13 +84,13 @@ class _Here:
         self._staged = cast(StagingFolder, resources["staging"]).month(export.name, month)
         self._held: Load | None = None
 
-    def restore(self, versions: list[Document]) -> None:
+    def restore(self, versions: list[Version]) -> None:
         """Give the ledger what it does not have, if the table proves it."""
         export, path = self._export, self._lake.path(self._export.name, self._month)
         if not self._database.path(export.name, self._month).exists():
             return
         with self._database.connect(export.name, self._month) as connection:
-            recorded = [_recorded(export, one) for one in versions]
+            recorded = [_recorded(export, one) for one in versions if one.format in export.formats]
             has = {one.load for one in ledger.versions(connection, export.name)}
             for one in recorded:
                 vendor = export.formats[one.load.format]
@@ -105,10 +103,10 @@ class _Here:
                     [one for one in recorded if one.state != "loaded" and one.load not in has],
                 )
 
-    def problem(self, stage: str, told: Document) -> str | None:
+    def problem(self, stage: str, told: Materialization) -> str | None:
         """What is here instead of what a stage is said to hold."""
         has = self._version(stage)
-        return None if has == told["version"] else f"{has or 'nothing whole'} is here"
+        return None if has == told.version else f"{has or 'nothing whole'} is here"
 
     def _version(self, stage: str) -> str | None:
         """The version that the stage's output proves. What was read and fetched has done its work
@@ -134,16 +132,16 @@ class _Here:
         return None if held is None else held.manifest_id
 
 
-def _recorded(export: Export, told: Document) -> Recorded:
+def _recorded(export: Export, told: Version) -> Recorded:
     load = Load(
         export.name,
-        BillingMonth.parse(told["month"]),
-        told["version"],
+        BillingMonth.parse(told.month),
+        told.version,
         export.table,
-        Totals(told["rows"], Decimal(told["cost"])),
-        told["files"],
-        told["bytes"],
-        told["run"],
-        told["format"],
+        Totals(told.rows, told.cost),
+        told.files,
+        told.bytes,
+        told.run,
+        told.format,
     )
-    return Recorded(load, datetime.fromisoformat(told["loaded_at"]), told["state"])
+    return Recorded(load, told.loaded_at, told.state)

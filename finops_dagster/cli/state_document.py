@@ -1,0 +1,108 @@
+"""The document that state is exported to and imported from, as JSON or YAML."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+
+from finops_dagster.billing.errors import BillError
+
+Month = Annotated[str, StringConstraints(pattern=r"^\d{4}-(0[1-9]|1[0-2])$")]
+Stage = Literal["manifest", "staged_files", "billing_table", "parquet", "warehouse_table"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Version(_Part):
+    """A version of a month as the ledger has it."""
+
+    month: Month
+    version: str
+    rows: int
+    cost: Decimal
+    files: int
+    bytes: int
+    run: str
+    format: str
+    loaded_at: datetime
+    state: Literal["loaded", "superseded"]
+
+
+class Materialization(_Part):
+    """What a stage said of a month last."""
+
+    version: str
+    at: datetime
+    run: str
+    metadata: dict[str, bool | int | float | str]
+
+
+class ExportState(_Part):
+    """What is known of an export: its ledger, and its materializations by month and stage."""
+
+    name: str
+    vendor: str
+    table: str
+    versions: list[Version]
+    months: dict[Month, dict[Stage, Materialization]]
+
+
+class RunState(_Part):
+    """A run, for reading: runs are not imported."""
+
+    run: str
+    export: str
+    month: str | None
+    status: str
+    began: datetime | None
+    ended: datetime | None
+
+
+class StateDocument(_Part):
+    """All that is known of all months at one time."""
+
+    layout: Literal[1] = 1
+    finops_dagster: str
+    exported_at: datetime
+    exports: list[ExportState]
+    runs: list[RunState]
+
+
+def write(document: StateDocument, file: Path) -> None:
+    """Write JSON, or YAML where the file is named so. Raises BillError."""
+    if _is_yaml(file):
+        plain = document.model_dump(mode="json")
+        text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+    else:
+        text = document.model_dump_json(indent=1)
+    file.write_text(text, encoding="utf-8")
+
+
+def read(file: Path) -> StateDocument:
+    """Read what `write` wrote. Raises BillError."""
+    try:
+        text = file.read_text(encoding="utf-8")
+        plain = yaml.safe_load(text) if _is_yaml(file) else json.loads(text)
+        return StateDocument.model_validate_json(json.dumps(plain, default=str), strict=False)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise BillError(
+            f"{file} is not what finops state export writes: {where}: {first['msg']}"
+        ) from error
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise BillError(f"{file} cannot be read: {' '.join(str(error).split())}") from error
+
+
+def _is_yaml(file: Path) -> bool:
+    if file.suffix not in (".json", ".yaml", ".yml"):
+        raise BillError(f"{file}: name a file that ends in .json, .yaml or .yml")
+    return file.suffix != ".json"
