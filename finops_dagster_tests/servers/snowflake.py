@@ -49,10 +49,11 @@ Answer = tuple[int, bytes]
 
 @dataclass
 class SnowflakeServer:
-    """`statements` are those that were sent; `public_key`, in PEM, is the user's."""
+    """`statements` and `logins` are those that were sent; `public_key`, in PEM, is the user's."""
 
     fakesnow_port: int
     statements: list[str] = field(default_factory=list)
+    logins: list[dict[str, Any]] = field(default_factory=list)
     public_key: str = ""
 
     def __post_init__(self) -> None:
@@ -61,6 +62,7 @@ class SnowflakeServer:
         self._one_transaction = Lock()
         self._owner: str | None = None
         self._connections: Counter[str] = Counter()
+        self._open: set[str] = set()
         server = self
 
         class Handler(_Handler):
@@ -84,21 +86,22 @@ class SnowflakeServer:
         self._faults.append((part, (503, b"{}")))
 
     def forget(self) -> None:
-        """No faults and no statements."""
+        """As if nobody had asked anything."""
         self._faults.clear()
         self.statements.clear()
-
+        self.logins.clear()
 
     def answer(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Answer:
         """What Snowflake would say to one request."""
         if path.startswith("/session/v1/login-request"):
-            refusal = self._refusal(path, _json(headers, body)["data"])
-            return refusal or self._forwarded(method, path, headers, body)
+            self.logins.append(_json(headers, body)["data"])
+            refusal = self._refusal(path, self.logins[-1])
+            return refusal or self._let_in(self._forwarded(method, path, headers, body)[1])
         if path.startswith("/queries/v1/query-request"):
             return self._statement(method, path, headers, body)
-        token = _token(headers)
-        if path.startswith("/session") and "delete=true" in path and token:
-            self._leave(token)
+        if path.startswith("/session?delete=true"):
+            self._end(_token(headers))
+            return 200, b'{"success": true}'
         return self._forwarded(method, path, headers, body)
 
     def came(self, token: str) -> None:
@@ -108,12 +111,27 @@ class SnowflakeServer:
     def gone(self, token: str) -> None:
         """A connection that carried this session is closed; it ends with its last one."""
         self._connections[token] -= 1
-        if not self._connections[token] and self._owner == token:
-            headers = {"Authorization": f'Snowflake Token="{token}"'}
-            rollback = json.dumps({"sqlText": "ROLLBACK"}).encode()
+        if not self._connections[token]:
+            self._end(token)
+
+    def _let_in(self, answer: bytes) -> Answer:
+        """A client without the second token, which fakesnow does not give, never logs out."""
+        login = json.loads(answer)
+        login["data"]["masterToken"] = "master"
+        self._open.add(login["data"]["token"])
+        return 200, json.dumps(login).encode()
+
+    def _end(self, token: str) -> None:
+        """End a session, and its transaction, if it has not ended."""
+        if token not in self._open:
+            return
+        self._open.remove(token)
+        headers = {"Authorization": f'Snowflake Token="{token}"'}
+        rollback = json.dumps({"sqlText": "ROLLBACK"}).encode()
+        with self._one_statement:
             self._forwarded("POST", "/queries/v1/query-request", headers, rollback)
             self._forwarded("POST", "/session?delete=true", headers, b"")
-            self._leave(token)
+        self._leave(token)
 
     def _statement(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Answer:
         sql, token = str(_json(headers, body)["sqlText"]), _token(headers)
@@ -160,7 +178,7 @@ class SnowflakeServer:
     def _signed(self, token: str) -> bool:
         try:
             claims = jwt.decode(token, self.public_key, algorithms=["RS256"])
-        except jwt.InvalidTokenError:
+        except jwt.PyJWTError:
             return False
         return bool(claims["sub"] == f"{ACCOUNT}.{USER}".upper())
 

@@ -166,9 +166,7 @@ class SnowflakeWarehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
         """
         job = f"finops_{file.export}_{file.month}_{uuid4().hex[:12]}"
         with self._connected(job) as connection:
-            _query(
-                connection, f"CREATE TABLE IF NOT EXISTS {_quoted(_ledger(file))} {_LEDGER}"
-            )
+            _query(connection, f"CREATE TABLE IF NOT EXISTS {_quoted(_ledger(file))} {_LEDGER}")
             try:
                 copy = self._copied(connection, file, job)
                 held, warnings = self._widened(connection, file)
@@ -260,7 +258,11 @@ class SnowflakeWarehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
         anything, amounts stay amounts, and what is neither becomes text."""
         if held == given or held == _Type.TEXT:
             return _Type(held)
-        if not isinstance(held, _Type) or _Type.MONEY in (held, given) or _Type.DATE in (held, given):
+        if (
+            not isinstance(held, _Type)
+            or _Type.MONEY in (held, given)
+            or _Type.DATE in (held, given)
+        ):
             raise BillError(
                 f"column {name} of {self.full_name(file.table)} is {held}, the month's is {given}; "
                 "give the export another table or change it"
@@ -287,9 +289,7 @@ class SnowflakeWarehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
         _query(connection, "BEGIN TRANSACTION")
         _load(connection, f"DELETE FROM {table} WHERE billing_month = ?", month)
         _load(connection, f"INSERT INTO {table} ({names}) SELECT {cells} FROM {copy}")
-        reconcile(
-            self.full_name(file.table), file.footer.totals, _measure(connection, file)
-        )
+        reconcile(self.full_name(file.table), file.footer.totals, _measure(connection, file))
         _record(connection, file, job, "loaded")
         _query(connection, "COMMIT")
 
@@ -353,9 +353,7 @@ def _credentials() -> dict[str, Any]:
                 "file, and SNOWFLAKE_PRIVATE_KEY_PASSPHRASE its passphrase?"
             ) from error
         return {
-            "private_key": private.private_bytes(
-                Encoding.DER, PrivateFormat.PKCS8, NoEncryption()
-            )
+            "private_key": private.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
         }
     if password:
         return {"password": password}
@@ -398,7 +396,7 @@ def _kind(type_name: str) -> _Type | str:
     name = "OBJECT" if type_name == "VARIANT" else type_name
     if not name.startswith("NUMBER"):
         name = name.partition("(")[0]
-    return _Type(name) if name in _Type else type_name
+    return next((kind for kind in _Type if kind == name), type_name)
 
 
 def _columns(connection: SnowflakeConnection, table: str) -> dict[str, str]:
@@ -432,7 +430,7 @@ def _record(
     _query(
         connection,
         f"INSERT INTO {_quoted(_ledger(file))} (billing_period, load_timestamp, row_count, state, "
-        "error_message, manifest_id, job_id) SELECT ?, SYSDATE(), ?, ?, ?, ?, ?",
+        "error_message, manifest_id, job_id) VALUES (?, SYSDATE(), ?, ?, ?, ?, ?)",
         str(file.month),
         file.footer.totals.rows,
         state,
