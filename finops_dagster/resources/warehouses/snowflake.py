@@ -1,19 +1,16 @@
-"""Snowflake: the month's file is copied beside the table, and replaces the month in a transaction."""
+"""Snowflake: the file is copied beside the table, and takes the month's place in a transaction."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from enum import StrEnum
 from pathlib import Path
 from textwrap import shorten
 from typing import Annotated, Any, Literal
 from uuid import uuid4
 
 import dagster as dg
-import pyarrow as pa
 import snowflake.connector
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -29,9 +26,16 @@ from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.money import Measured, Totals, reconcile
 from finops_dagster.billing.parquet_month import Footer
 from finops_dagster.resources.warehouses import Loaded, MonthFile, WarehouseUnavailable
+from finops_dagster.resources.warehouses.snowflake_columns import (
+    ColumnType,
+    as_text,
+    identifier,
+    in_capitals,
+    type_kept,
+    type_named,
+    type_of,
+)
 from finops_dagster.settings import Table
-
-_LONGEST_NAME = 255
 
 # The connector tries to log in for as long as it is let. What it is told of the network is also
 # how long a statement may run, so those that move a month are given a time of their own.
@@ -67,26 +71,6 @@ _LEDGER = """(
     manifest_id VARCHAR NOT NULL,
     job_id VARCHAR NOT NULL
 )"""
-
-
-class _Type(StrEnum):
-    """The types of a bill's columns; a map is an OBJECT, of amounts too, which are fixed-point
-    numbers of 38 digits there as well."""
-
-    MONEY = "NUMBER(38,18)"
-    TIME = "TIMESTAMP_NTZ"
-    DATE = "DATE"
-    TEXT = "VARCHAR"
-    MAP = "OBJECT"
-
-
-# What a value becomes where the column is text: what DuckDB makes of it, and nothing of it is lost.
-_AS_TEXT = {
-    _Type.MONEY: "{0}::VARCHAR",
-    _Type.TIME: "TO_VARCHAR({0}::TIMESTAMP_NTZ, 'YYYY-MM-DD\"T\"HH24:MI:SS') || 'Z'",
-    _Type.DATE: "{0}::VARCHAR",
-    _Type.MAP: "TO_JSON({0})",
-}
 
 
 class Settings(Table):
@@ -135,20 +119,20 @@ class SnowflakeWarehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def full_name(self, table: str) -> str:
         """`database.schema.TABLE`."""
-        return f"{self.database}.{self.schema_name}.{_name(table)}"
+        return f"{self.database}.{self.schema_name}.{in_capitals(table)}"
 
     def held_version(self, file: MonthFile) -> Footer | None:
         """What the ledger says is loaded, if the table really holds its rows and cost."""
         with self._connected() as connection:
             there = _columns(connection, file.table)
             needed = {"billing_month", file.cost, file.billing_period} - {None}
-            if not {_name(str(name)) for name in needed} <= there.keys():
+            if not {in_capitals(str(name)) for name in needed} <= there.keys():
                 return None
             if not _columns(connection, _ledger(file)):
                 return None
             loaded = _query(
                 connection,
-                f"SELECT manifest_id FROM {_quoted(_ledger(file))} "
+                f"SELECT manifest_id FROM {identifier(_ledger(file))} "
                 "WHERE billing_period = ? AND state = 'loaded' "
                 "ORDER BY load_timestamp DESC LIMIT 1",
                 str(file.month),
@@ -166,7 +150,7 @@ class SnowflakeWarehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
         """
         job = f"finops_{file.export}_{file.month}_{uuid4().hex[:12]}"
         with self._connected(job) as connection:
-            _query(connection, f"CREATE TABLE IF NOT EXISTS {_quoted(_ledger(file))} {_LEDGER}")
+            _query(connection, f"CREATE TABLE IF NOT EXISTS {identifier(_ledger(file))} {_LEDGER}")
             try:
                 copy = self._copied(connection, file, job)
                 held, warnings = self._widened(connection, file)
@@ -185,17 +169,20 @@ class SnowflakeWarehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
         The vectorized scanner is asked for because it alone reads a Parquet map as an object.
         """
         temporary = f"FINOPS_{job[-12:]}".upper()
-        columns = ", ".join(f"{_quoted(f.name)} {_type(f)}" for f in file.schema)
+        columns = ", ".join(f"{identifier(f.name)} {type_of(f)}" for f in file.schema)
         _query(connection, f"CREATE TEMPORARY TABLE {temporary} ({columns})")
         if self.stage is None:
-            _query(connection, f"CREATE TEMPORARY STAGE {temporary}")
+            _query(
+                connection,
+                f"CREATE TEMPORARY STAGE {temporary} ENCRYPTION = (TYPE = 'SNOWFLAKE_SSE')",
+            )
             path = str(file.path.resolve()).replace("\\", "\\\\").replace("'", "\\'")
             _load(connection, f"PUT 'file://{path}' @{temporary} AUTO_COMPRESS = FALSE")
             source, files = temporary, ""
         else:
             in_lake = "/".join(file.path.parts[-3:])
             source, files = self.stage, f"FILES = ({literal(in_lake)})"
-        cells = ", ".join(f"$1:{quoted(f.name)}::{_type(f)}" for f in file.schema)
+        cells = ", ".join(f"$1:{quoted(f.name)}::{type_of(f)}" for f in file.schema)
         _load(
             connection,
             f"COPY INTO {temporary} FROM (SELECT {cells} FROM @{source}) {files} "
@@ -213,61 +200,45 @@ class SnowflakeWarehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def _widened(
         self, connection: SnowflakeConnection, file: MonthFile
-    ) -> tuple[dict[str, _Type], list[str]]:
+    ) -> tuple[dict[str, ColumnType], list[str]]:
         """Make the table, the columns that it lacks, and text of those that cannot stay what they
         are; the types of the file's columns in the table, and the warnings of what they came to."""
-        table = _quoted(file.table)
-        given = {field.name: _type(field) for field in file.schema}
-        definitions = ", ".join(f"{_quoted(name)} {kind}" for name, kind in given.items())
+        table = identifier(file.table)
+        given = {field.name: type_of(field) for field in file.schema}
+        definitions = ", ".join(f"{identifier(name)} {kind}" for name, kind in given.items())
         _query(
             connection,
             f"CREATE TABLE IF NOT EXISTS {table} ({definitions}) "
-            f"CLUSTER BY ({_quoted('billing_month')})",
+            f"CLUSTER BY ({identifier('billing_month')})",
         )
         there = _columns(connection, file.table)
         held, becoming_text, warnings = {}, {}, []
         for name, kind in given.items():
-            was = _kind(there.get(_name(name), kind))
-            held[name] = kept = self._type_kept(file, name, was, kind)
+            was = type_named(there.get(in_capitals(name), kind))
+            held[name] = kept = type_kept(name, self.full_name(file.table), was, kind)
             if kept != was:
-                becoming_text[_name(name)] = _AS_TEXT[was].format(_quoted(name))
+                becoming_text[in_capitals(name)] = as_text(identifier(name), was)
                 warnings.append(f"{name} was {was}, {file.month} gives {kind}: it is text now")
             elif kept != kind:
                 warnings.append(f"{name} stays {kept}, {file.month} gives {kind}")
         for name, kind in given.items():
-            if _name(name) not in there:
+            if in_capitals(name) not in there:
                 _query(
                     connection,
-                    f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {_quoted(name)} {kind}",
+                    f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {identifier(name)} {kind}",
                 )
         if becoming_text:
-            # Snowflake changes no column's type to text in place; this makes the table anew at once.
+            # Snowflake makes text of no column in place; this makes the table anew, in one step.
             cells = ", ".join(
                 f"{becoming_text.get(name, quoted(name))} AS {quoted(name)}"
                 for name in _columns(connection, file.table)
             )
             _load(
                 connection,
-                f"CREATE OR REPLACE TABLE {table} CLUSTER BY ({_quoted('billing_month')}) "
+                f"CREATE OR REPLACE TABLE {table} CLUSTER BY ({identifier('billing_month')}) "
                 f"COPY GRANTS AS SELECT {cells} FROM {table}",
             )
         return held, warnings
-
-    def _type_kept(self, file: MonthFile, name: str, held: _Type | str, given: _Type) -> _Type:
-        """The type of a column whose months give it different ones, as in the lake: text takes
-        anything, amounts stay amounts, and what is neither becomes text."""
-        if held == given or held == _Type.TEXT:
-            return _Type(held)
-        if (
-            not isinstance(held, _Type)
-            or _Type.MONEY in (held, given)
-            or _Type.DATE in (held, given)
-        ):
-            raise BillError(
-                f"column {name} of {self.full_name(file.table)} is {held}, the month's is {given}; "
-                "give the export another table or change it"
-            )
-        return _Type.TEXT
 
     def _put_in_place(
         self,
@@ -275,15 +246,15 @@ class SnowflakeWarehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
         file: MonthFile,
         job: str,
         copy: str,
-        held: dict[str, _Type],
+        held: dict[str, ColumnType],
     ) -> None:
         """Replace the month in one transaction: its rows, measured, and the ledger's word."""
-        table, month = _quoted(file.table), file.month.first_day
-        names = ", ".join(_quoted(name) for name in held)
+        table, month = identifier(file.table), file.month.first_day
+        names = ", ".join(identifier(name) for name in held)
         cells = ", ".join(
-            _quoted(f.name)
-            if held[f.name] == _type(f)
-            else _AS_TEXT[_type(f)].format(_quoted(f.name))
+            identifier(f.name)
+            if held[f.name] == type_of(f)
+            else as_text(identifier(f.name), type_of(f))
             for f in file.schema
         )
         _query(connection, "BEGIN TRANSACTION")
@@ -363,47 +334,15 @@ def _credentials() -> dict[str, Any]:
     )
 
 
-def _name(name: str) -> str:
-    """The name in capitals; one that is too long for Snowflake ends in a hash of the whole."""
-    if len(name) > _LONGEST_NAME:
-        name = f"{name[: _LONGEST_NAME - 9]}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-    return name.upper()
-
-
-def _quoted(name: str) -> str:
-    return quoted(_name(name))
-
-
 def _ledger(file: MonthFile) -> str:
     return f"{file.table}_loads"
-
-
-def _type(field: pa.Field) -> _Type:
-    if pa.types.is_map(field.type):
-        return _Type.MAP
-    if pa.types.is_decimal(field.type):
-        return _Type.MONEY
-    if pa.types.is_timestamp(field.type):
-        return _Type.TIME
-    if pa.types.is_date(field.type):
-        return _Type.DATE
-    return _Type.TEXT
-
-
-def _kind(type_name: str) -> _Type | str:
-    """What Snowflake's own name of a type is to a bill: `VARCHAR(16777216)` is text; a VARIANT
-    takes maps as an OBJECT does. One that a bill does not have stays its name."""
-    name = "OBJECT" if type_name == "VARIANT" else type_name
-    if not name.startswith("NUMBER"):
-        name = name.partition("(")[0]
-    return next((kind for kind in _Type if kind == name), type_name)
 
 
 def _columns(connection: SnowflakeConnection, table: str) -> dict[str, str]:
     """Name and type of each column, in the table's order; empty where there is no table. Wakes no
     warehouse."""
     try:
-        described = _query(connection, f"DESCRIBE TABLE {_quoted(table)}")
+        described = _query(connection, f"DESCRIBE TABLE {identifier(table)}")
     except errors.ProgrammingError as error:
         if error.errno == _NO_SUCH_OBJECT:
             return {}
@@ -412,12 +351,12 @@ def _columns(connection: SnowflakeConnection, table: str) -> dict[str, str]:
 
 
 def _measure(connection: SnowflakeConnection, file: MonthFile) -> Measured:
-    cost = f"SUM({_quoted(file.cost)}::{_Type.MONEY})" if file.cost else "NULL"
-    period = f"{_quoted(file.billing_period or 'billing_month')}::{_Type.TIME}"
+    cost = f"SUM({identifier(file.cost)}::{ColumnType.MONEY})" if file.cost else "NULL"
+    period = f"{identifier(file.billing_period or 'billing_month')}::{ColumnType.TIME}"
     ((rows, total, foreign_rows),) = _query(
         connection,
         f"SELECT COUNT(*), {cost}, COUNT_IF(DATE_TRUNC('MONTH', {period}) <> billing_month) "
-        f"FROM {_quoted(file.table)} WHERE billing_month = ?",
+        f"FROM {identifier(file.table)} WHERE billing_month = ?",
         file.month.first_day,
     )
     return Measured(Totals.of((rows, total)), foreign_rows or 0)
@@ -429,8 +368,8 @@ def _record(
     """Add a row to the ledger; adding waits for nobody's transaction, changing would."""
     _query(
         connection,
-        f"INSERT INTO {_quoted(_ledger(file))} (billing_period, load_timestamp, row_count, state, "
-        "error_message, manifest_id, job_id) VALUES (?, SYSDATE(), ?, ?, ?, ?, ?)",
+        f"INSERT INTO {identifier(_ledger(file))} (billing_period, load_timestamp, row_count, "
+        "state, error_message, manifest_id, job_id) VALUES (?, SYSDATE(), ?, ?, ?, ?, ?)",
         str(file.month),
         file.footer.totals.rows,
         state,
@@ -445,7 +384,8 @@ def _query(
 ) -> list[tuple[Any, ...]]:
     with connection.cursor() as cursor:
         cursor.execute(sql, values or None, timeout=seconds)
-        return cursor.fetchall()  # type: ignore[return-value]
+        rows: list[tuple[Any, ...]] = cursor.fetchall()
+        return rows
 
 
 def _load(connection: SnowflakeConnection, sql: str, *values: object) -> None:
