@@ -26,9 +26,11 @@ from finops_dagster.resources.warehouses import (
     open_warehouse,
 )
 from finops_dagster.settings import DatabaseSettings, SettingsError
+from finops_dagster_tests.project import Project
 from finops_dagster_tests.servers.snowflake import PASSWORD
 from finops_dagster_tests.warehouses.adapters import started
 from finops_dagster_tests.warehouses.conftest import MonthOf
+from finops_dagster_tests.warehouses.page import load_what_they_ask_for, queries
 from finops_dagster_tests.warehouses.snowflake import Snowflake
 
 TABLE = "aws_billing_data"
@@ -266,6 +268,16 @@ def test_what_a_session_is_told(account: Snowflake, month_of: MonthOf) -> None:
     assert told["TIMEZONE"] == "UTC"
     found = account.query(f"SELECT job_id FROM {TABLE}_loads")
     assert found == [(job,)]
+
+
+def test_the_queries_of_its_page(project: Project, account: Snowflake) -> None:
+    project.database = {"backend": "snowflake", "snowflake": account.settings}
+    load_what_they_ask_for(project)
+    services, teams, versions = map(account.query, queries("Snowflake"))
+    # fakesnow adds doubles here
+    assert sum(cost for _, cost in services) == pytest.approx(sum(cost for _, _, cost in teams))
+    assert len({team for _, team, _ in teams}) > 1
+    assert [row[:3] for row in versions] == [("2026-01", "v1", 200)]
 
 
 @pytest.fixture
