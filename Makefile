@@ -4,6 +4,7 @@ PYTHON ?= python3
 CONFIG ?= config/finops.toml
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+FAKESNOW := .venv-fakesnow/bin/fakesnow
 
 DAGSTER_HOME := $(CURDIR)/.dagster
 demo dev: export DAGSTER_HOME := $(DAGSTER_HOME)
@@ -17,7 +18,7 @@ demo: $(INSTALLED) $(DAGSTER_HOME)/dagster.yaml  ## three months of an invented 
 dev: $(INSTALLED) $(DAGSTER_HOME)/dagster.yaml  ## the UI on http://127.0.0.1:3000
 	FINOPS_CONFIG=$(CONFIG) $(BIN)/dagster dev --host 127.0.0.1 --port 3000
 
-test: $(INSTALLED)  ## every test, against real servers that the tests start themselves
+test: $(INSTALLED) $(FAKESNOW)  ## every test, against real servers that the tests start themselves
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 lint: $(INSTALLED)  ## style, types, and the direction of imports
@@ -36,6 +37,12 @@ clean:  ## forget the demo's data and the history of all runs
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+# The server that stands for Snowflake; what it is built on is not what the project is built on.
+$(FAKESNOW): finops_dagster_tests/servers/fakesnow-requirements.txt
+	$(PYTHON) -m venv .venv-fakesnow
+	.venv-fakesnow/bin/pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@
 
 $(DAGSTER_HOME)/dagster.yaml: dagster.yaml

@@ -13,6 +13,7 @@ from typing import Any, Protocol, cast
 ADAPTERS = (
     "bigquery",
     "duckdb",
+    "snowflake",
 )
 
 Row = tuple[Any, ...]

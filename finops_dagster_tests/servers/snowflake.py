@@ -1,0 +1,279 @@
+"""A Snowflake for tests: fakesnow, and before it what Snowflake does and fakesnow does not.
+
+fakesnow lets everybody in, and two transactions that touch one table fail in it; in Snowflake the
+second waits. So this server
+
+- knows one account, user, warehouse and database, a password, and a public key;
+- lets one transaction be open at a time, and others wait for it to begin;
+- ends the session of a client that is gone, and its transaction, at once; Snowflake takes 5 minutes
+  where another waits;
+- answers what fakesnow cannot do as an error of the statement, where fakesnow breaks down;
+- keeps the statements that it was sent, and fails those that a test has chosen.
+
+Where fakesnow differs from Snowflake, as far as the project is concerned: VARIANT is what it calls
+an OBJECT; SUM of a column adds doubles, of a cast to NUMBER it does not; a NULL time reads as 1970;
+CLUSTER BY, COPY GRANTS, QUERY_TAG, LOCK_TIMEOUT and the options of a Parquet file format are read
+and not heeded; there are no roles and no rights; a temporary stage outlives its session.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import re
+import signal
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Lock, Thread
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import jwt
+import pytest
+
+ACCOUNT, USER, PASSWORD = "acme-finops", "loader", "correct-horse-battery"
+WAREHOUSE, DATABASE = "loading", "finops"
+
+_EXECUTABLE = Path(__file__).parents[2] / ".venv-fakesnow/bin/fakesnow"
+_TOKEN = re.compile(r'Snowflake Token="([^"]+)"')
+Answer = tuple[int, bytes]
+
+
+@dataclass
+class SnowflakeServer:
+    """`statements` and `logins` are those that were sent; `public_key`, in PEM, is the user's."""
+
+    fakesnow_port: int
+    statements: list[str] = field(default_factory=list)
+    logins: list[dict[str, Any]] = field(default_factory=list)
+    public_key: str = ""
+
+    def __post_init__(self) -> None:
+        self._faults: list[tuple[str, Answer]] = []
+        self._one_statement = Lock()
+        self._one_transaction = Lock()
+        self._owner: str | None = None
+        self._connections: Counter[str] = Counter()
+        self._open: set[str] = set()
+        server = self
+
+        class Handler(_Handler):
+            snowflake = server
+
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = self._http.server_port
+        Thread(target=self._http.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        """End the server in front of fakesnow."""
+        self._http.shutdown()
+        self._http.server_close()
+
+    def fail_next(self, part: str, number: int, sqlstate: str, message: str) -> None:
+        """Answer the next statement that has this part with an error of Snowflake's."""
+        self._faults.append((part, _refused(number, sqlstate, message)))
+
+    def unavailable_next(self, part: str) -> None:
+        """Answer the next statement that has this part with HTTP 503."""
+        self._faults.append((part, (503, b"{}")))
+
+    def forget(self) -> None:
+        """As if nobody had asked anything."""
+        self._faults.clear()
+        self.statements.clear()
+        self.logins.clear()
+
+    def answer(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Answer:
+        """What Snowflake would say to one request."""
+        if path.startswith("/session/v1/login-request"):
+            self.logins.append(_json(headers, body)["data"])
+            refusal = self._refusal(path, self.logins[-1])
+            return refusal or self._let_in(self._forwarded(method, path, headers, body)[1])
+        if path.startswith("/queries/v1/query-request"):
+            return self._statement(method, path, headers, body)
+        if path.startswith("/session?delete=true"):
+            self._end(_token(headers))
+            return 200, b'{"success": true}'
+        return self._forwarded(method, path, headers, body)
+
+    def came(self, token: str) -> None:
+        """A connection carries this session."""
+        self._connections[token] += 1
+
+    def gone(self, token: str) -> None:
+        """A connection that carried this session is closed; it ends with its last one."""
+        self._connections[token] -= 1
+        if not self._connections[token]:
+            self._end(token)
+
+    def _let_in(self, answer: bytes) -> Answer:
+        """A client without the second token, which fakesnow does not give, never logs out."""
+        login = json.loads(answer)
+        login["data"]["masterToken"] = "master"
+        self._open.add(login["data"]["token"])
+        return 200, json.dumps(login).encode()
+
+    def _end(self, token: str) -> None:
+        """End a session, and its transaction, if it has not ended."""
+        if token not in self._open:
+            return
+        self._open.remove(token)
+        headers = {"Authorization": f'Snowflake Token="{token}"'}
+        rollback = json.dumps({"sqlText": "ROLLBACK"}).encode()
+        with self._one_statement:
+            self._forwarded("POST", "/queries/v1/query-request", headers, rollback)
+            self._forwarded("POST", "/session?delete=true", headers, b"")
+        self._leave(token)
+
+    def _statement(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Answer:
+        sql, token = str(_json(headers, body)["sqlText"]), _token(headers)
+        self.statements.append(sql)
+        for fault in self._faults:
+            if fault[0] in sql:
+                self._faults.remove(fault)
+                return fault[1]
+        if sql.startswith("BEGIN"):
+            self._one_transaction.acquire()
+            self._owner = token
+        with self._one_statement:
+            status, answer = self._forwarded(method, path, headers, body)
+        if sql in ("COMMIT", "ROLLBACK"):
+            self._leave(token)
+        if status == 500:
+            return _refused(603, "XX000", f"Processing aborted: {json.loads(answer)['message']}")
+        return status, answer
+
+    def _leave(self, token: str) -> None:
+        if self._owner == token:
+            self._owner = None
+            self._one_transaction.release()
+
+    def _refusal(self, path: str, login: dict[str, Any]) -> Answer | None:
+        if login["ACCOUNT_NAME"] != ACCOUNT:
+            return 404, b""
+        if login.get("AUTHENTICATOR") == "SNOWFLAKE_JWT":
+            known = self._signed(login["TOKEN"])
+        else:
+            known = (login["LOGIN_NAME"], login["PASSWORD"]) == (USER, PASSWORD)
+        if not known:
+            return _refused(390100, "08001", "Incorrect username or password was specified.")
+        asked = parse_qs(urlsplit(path).query)
+        for name, parameter, there in (
+            ("database", "databaseName", DATABASE),
+            ("warehouse", "warehouse", WAREHOUSE),
+        ):
+            if asked[parameter] != [there]:
+                says = f"The requested {name} does not exist or not authorized."
+                return _refused(390201, "08004", says)
+        return None
+
+    def _signed(self, token: str) -> bool:
+        try:
+            claims = jwt.decode(token, self.public_key, algorithms=["RS256"])
+        except jwt.PyJWTError:
+            return False
+        return bool(claims["sub"] == f"{ACCOUNT}.{USER}".upper())
+
+    def _forwarded(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Answer:
+        fakesnow = HTTPConnection("127.0.0.1", self.fakesnow_port)
+        try:
+            fakesnow.request(method, path, body, headers)
+            response = fakesnow.getresponse()
+            return response.status, response.read()
+        finally:
+            fakesnow.close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """One connection of a client."""
+
+    protocol_version = "HTTP/1.1"
+    snowflake: SnowflakeServer
+
+    def setup(self) -> None:
+        super().setup()
+        self.tokens: set[str] = set()
+
+    def finish(self) -> None:
+        super().finish()
+        for token in self.tokens:
+            self.snowflake.gone(token)
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        # The address of an upload is made of the host that the client has asked.
+        headers = {
+            name: self.headers[name]
+            for name in ("Host", "Authorization", "Content-Type", "Content-Encoding")
+            if name in self.headers
+        }
+        token = _token(headers)
+        if token and token not in self.tokens:
+            self.tokens.add(token)
+            self.snowflake.came(token)
+        status, answer = self.snowflake.answer(self.command, self.path, headers, body)
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    do_GET = do_PUT = do_POST  # noqa: N815
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def _token(headers: dict[str, str]) -> str:
+    found = _TOKEN.search(headers.get("Authorization", ""))
+    return found[1] if found else ""
+
+
+def _json(headers: dict[str, str], body: bytes) -> dict[str, Any]:
+    packed = headers.get("Content-Encoding") == "gzip"
+    found: dict[str, Any] = json.loads(gzip.decompress(body) if packed else body)
+    return found
+
+
+def _refused(number: int, sqlstate: str, message: str) -> Answer:
+    code = f"{number:06}"
+    data = {"errorCode": code, "sqlState": sqlstate}
+    return 200, json.dumps(
+        {"data": data, "code": code, "message": message, "success": False}
+    ).encode()
+
+
+@contextmanager
+def snowflake_server() -> Iterator[SnowflakeServer]:
+    """A server that ends with the block. FINOPS_FAKESNOW may name another fakesnow than the one
+    that `make test` installs."""
+    executable = Path(os.environ.get("FINOPS_FAKESNOW", _EXECUTABLE))
+    if not executable.is_file():
+        pytest.fail(f"{executable} is not there; make test installs it", pytrace=False)
+    with tempfile.TemporaryDirectory() as folder:
+        fakesnow = subprocess.Popen(
+            [executable, "--server"],
+            env={**os.environ, "TMPDIR": folder},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert fakesnow.stderr
+        running = (re.search(r"running on http://[\d.]+:(\d+)", line) for line in fakesnow.stderr)
+        port = int(next(filter(None, running))[1])
+        Thread(target=fakesnow.stderr.read, daemon=True).start()
+        server = SnowflakeServer(port)
+        try:
+            yield server
+        finally:
+            server.close()
+            fakesnow.send_signal(signal.SIGINT)
+            fakesnow.wait()

@@ -1,0 +1,346 @@
+"""What is Snowflake's own: who is let in, what its errors come to, stages, capitals, DDL."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    PublicFormat,
+)
+
+from finops_dagster.billing.errors import BillError
+from finops_dagster.resources.warehouses import (
+    MonthFile,
+    Warehouse,
+    WarehouseUnavailable,
+    open_warehouse,
+)
+from finops_dagster.settings import DatabaseSettings, SettingsError
+from finops_dagster_tests.project import Project
+from finops_dagster_tests.servers.snowflake import PASSWORD
+from finops_dagster_tests.warehouses.adapters import started
+from finops_dagster_tests.warehouses.conftest import MonthOf
+from finops_dagster_tests.warehouses.page import load_what_they_ask_for, queries
+from finops_dagster_tests.warehouses.snowflake import Snowflake
+
+TABLE = "aws_billing_data"
+COST = "lineitem_unblendedcost"
+
+
+@pytest.fixture(scope="module")
+def running_snowflake() -> Iterator[Snowflake]:
+    with started("snowflake") as adapter:
+        assert isinstance(adapter, Snowflake)
+        yield adapter
+
+
+@pytest.fixture
+def account(running_snowflake: Snowflake, monkeypatch: pytest.MonkeyPatch) -> Snowflake:
+    """An empty schema, the password in the environment, and a client that soon gives up."""
+    monkeypatch.setenv("SNOWFLAKE_PASSWORD", PASSWORD)
+    monkeypatch.setenv("MAX_CON_RETRY_ATTEMPTS", "1")
+    running_snowflake.reset()
+    return running_snowflake
+
+
+def warehouse(snowflake: Snowflake, **settings: Any) -> Warehouse:
+    """The schema, some settings of which are others."""
+    table = {**snowflake.settings, **settings}
+    opened = open_warehouse(DatabaseSettings(backend="snowflake", snowflake=table))
+    assert isinstance(opened, Warehouse)
+    return opened
+
+
+def refused(error: pytest.ExceptionInfo[Exception]) -> str:
+    """What was said, in one line and without the password."""
+    said = str(error.value)
+    assert "\n" not in said
+    assert PASSWORD not in said
+    return said
+
+
+def test_wrong_password(account: Snowflake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SNOWFLAKE_PASSWORD", "guessed-password")
+    with pytest.raises(BillError, match="Incorrect username or password") as error:
+        warehouse(account).reach()
+    assert "guessed-password" not in refused(error)
+
+
+def test_no_password(account: Snowflake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SNOWFLAKE_PASSWORD")
+    with pytest.raises(BillError, match="set SNOWFLAKE_PASSWORD, or for a key pair"):
+        warehouse(account).reach()
+
+
+def test_password_in_the_settings(account: Snowflake) -> None:
+    with pytest.raises(SettingsError, match="password: unknown key") as error:
+        warehouse(account, password=PASSWORD)
+    refused(error)
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "said"),
+    [
+        ("account", "emca", "404 Not Found"),
+        ("warehouse", "huge", "The requested warehouse does not exist or not authorized"),
+        ("database", "finance", "The requested database does not exist or not authorized"),
+    ],
+)
+def test_what_is_not_there(account: Snowflake, key: str, name: str, said: str) -> None:
+    with pytest.raises(BillError, match=said) as error:
+        warehouse(account, **{key: name}).reach()
+    refused(error)
+
+
+def test_nobody_answers(account: Snowflake, unused_port: int) -> None:
+    with pytest.raises(WarehouseUnavailable, match="Could not connect") as error:
+        warehouse(account, port=unused_port).reach()
+    refused(error)
+
+
+@pytest.fixture
+def unused_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def private_key() -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
+@pytest.fixture
+def key_file(
+    account: Snowflake,
+    private_key: rsa.RSAPrivateKey,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Path:
+    """The user's key, which has a passphrase; the password is not known."""
+    public = private_key.public_key()
+    pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    account.server.public_key = pem.decode()
+    encryption = BestAvailableEncryption(b"open-sesame")
+    path = tmp_path / "loader.p8"
+    path.write_bytes(private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption))
+    monkeypatch.delenv("SNOWFLAKE_PASSWORD")
+    monkeypatch.setenv("SNOWFLAKE_PRIVATE_KEY_PATH", str(path))
+    monkeypatch.setenv("SNOWFLAKE_PRIVATE_KEY_PASSPHRASE", "open-sesame")
+    return path
+
+
+def test_key_pair(account: Snowflake, key_file: Path) -> None:
+    assert warehouse(account).reach() == "Snowflake acme-finops finops.billing"
+
+
+def test_key_of_somebody_else(account: Snowflake, key_file: Path) -> None:
+    account.server.public_key = ""
+    with pytest.raises(BillError, match="Incorrect username or password"):
+        warehouse(account).reach()
+
+
+@pytest.mark.parametrize("wrong", ["", "close-sesame"])
+def test_wrong_passphrase(
+    account: Snowflake, key_file: Path, monkeypatch: pytest.MonkeyPatch, wrong: str
+) -> None:
+    monkeypatch.setenv("SNOWFLAKE_PRIVATE_KEY_PASSPHRASE", wrong)
+    with pytest.raises(BillError, match=r"no private key can be read from .*loader\.p8") as error:
+        warehouse(account).reach()
+    refused(error)
+
+
+def test_key_that_is_not_there(account: Snowflake, key_file: Path) -> None:
+    key_file.unlink()
+    with pytest.raises(BillError, match=r"no private key can be read from .*loader\.p8"):
+        warehouse(account).reach()
+
+
+@pytest.mark.parametrize(
+    "part", ["CREATE TABLE", "CREATE TEMPORARY STAGE", "COPY INTO", "DELETE", "INSERT INTO"]
+)
+def test_missing_right(account: Snowflake, month_of: MonthOf, part: str) -> None:
+    says = "SQL access control error:\nInsufficient privileges to operate on schema 'BILLING'."
+    account.server.fail_next(part, 3001, "42501", says)
+    with pytest.raises(BillError, match="Insufficient privileges to operate on schema") as error:
+        warehouse(account).replace_month(month_of("v1"))
+    refused(error)
+
+
+def test_lock_that_too_many_wait_for(account: Snowflake, month_of: MonthOf) -> None:
+    loaded = warehouse(account)
+    loaded.replace_month(month_of("v1"))
+    says = "Statement has locked table 'T' and this lock has not yet been released."
+    account.server.fail_next("DELETE", 625, "57014", says)
+    with pytest.raises(WarehouseUnavailable, match="has locked table"):
+        loaded.replace_month(month_of("v2"))
+    assert account.rows(TABLE, ("manifest_id",), "2024-01") == [("v1",)]
+    assert [state for *_, state, _ in account.ledger(TABLE)] == ["loaded"]
+    loaded.replace_month(month_of("v2"))
+    assert account.rows(TABLE, ("manifest_id",), "2024-01") == [("v2",)]
+
+
+def test_service_that_is_unavailable_for_a_moment(account: Snowflake, month_of: MonthOf) -> None:
+    account.server.unavailable_next("COPY INTO")
+    warehouse(account).replace_month(month_of("v1"))
+    assert account.rows(TABLE, ("manifest_id",), "2024-01") == [("v1",)]
+
+
+def test_failure_of_the_commit(account: Snowflake, month_of: MonthOf) -> None:
+    loaded = warehouse(account)
+    loaded.replace_month(month_of("v1"))
+    account.server.fail_next("COMMIT", 90232, "25000", "Transaction was rolled back.")
+    with pytest.raises(BillError, match="Transaction was rolled back"):
+        loaded.replace_month(month_of("v2"))
+    assert account.rows(TABLE, ("manifest_id",), "2024-01") == [("v1",)]
+    assert [row[1:4:2] for row in account.ledger(TABLE)] == [("v1", "loaded"), ("v2", "failed")]
+
+
+def test_nothing_is_defined_inside_the_transaction(account: Snowflake, month_of: MonthOf) -> None:
+    """Snowflake would commit before it."""
+    loaded = warehouse(account)
+    loaded.replace_month(month_of("v1", changing="TIMESTAMP '2024-01-03 04:05:06'"))
+    account.server.statements.clear()
+    loaded.replace_month(month_of("v2", changing="'soon'", region="'eu'"))
+    sent = account.server.statements
+    begin, commit = sent.index("BEGIN TRANSACTION"), sent.index("COMMIT")
+    first_words = [statement.split()[0] for statement in sent]
+    assert first_words[begin:commit] == ["BEGIN", "DELETE", "INSERT", "SELECT", "INSERT"]
+    assert {"CREATE", "ALTER", "PUT", "COPY"} <= set(first_words[:begin])
+    assert len(sent) == commit + 1
+
+
+def test_names_are_written_without_quotes(account: Snowflake, month_of: MonthOf) -> None:
+    loaded = warehouse(account)
+    loaded.replace_month(month_of("v1", discount="MAP {'edp': 0.1::DECIMAL(38,18)}"))
+    name = loaded.full_name(TABLE)
+    assert name == "finops.billing.AWS_BILLING_DATA"
+    found = account.query(f"SELECT lineitem_unblendedcost, discount:edp::NUMBER(38,18) FROM {name}")
+    assert found == [(Decimal(1), Decimal("0.1"))]
+
+
+def test_names_that_are_too_long(account: Snowflake, month_of: MonthOf) -> None:
+    names = [f"resourcetags_{'x' * 260}{end}" for end in "ab"]
+    for version in ("v1", "v2"):
+        file = month_of(version, **{names[0]: "'a'", names[1]: "'b'"})
+        warehouse(account).replace_month(file)
+    columns = [name for name in account.columns(TABLE) if name.startswith("resourcetags")]
+    assert [len(name) for name in columns] == [255, 255]
+    assert sorted(account.rows(TABLE, columns, "2024-01")[0]) == ["a", "b"]
+
+
+def test_column_of_a_type_that_no_bill_has(account: Snowflake, month_of: MonthOf) -> None:
+    account.query(f"CREATE TABLE {TABLE} (billing_month DATE, manifest_id VARCHAR, {COST} FLOAT)")
+    with pytest.raises(BillError, match=f"column {COST} of .* is FLOAT, the month's is NUMBER"):
+        warehouse(account).replace_month(month_of("v1"))
+    assert account.rows(TABLE, ("manifest_id",), "2024-01") == []
+
+
+def test_the_table_is_clustered_by_month(account: Snowflake, month_of: MonthOf) -> None:
+    warehouse(account).replace_month(month_of("v1", changing="TIMESTAMP '2024-01-03 04:05:06'"))
+    warehouse(account).replace_month(month_of("v2", changing="'soon'"))
+    table = '"AWS_BILLING_DATA"'
+    made = [
+        statement
+        for statement in account.server.statements
+        if statement.startswith(("CREATE TABLE", "CREATE OR")) and f"{table} " in statement
+    ]
+    assert len(made) == 3
+    assert all('CLUSTER BY ("BILLING_MONTH")' in statement for statement in made)
+
+
+def test_what_a_session_is_told(account: Snowflake, month_of: MonthOf) -> None:
+    job = warehouse(account).replace_month(month_of("v1")).job
+    told = account.server.logins[-1]["SESSION_PARAMETERS"]
+    assert job.startswith("finops_acme_2024-01_")
+    assert told["QUERY_TAG"] == job
+    assert told["CLIENT_TELEMETRY_ENABLED"] is False
+    assert told["TIMEZONE"] == "UTC"
+    found = account.query(f"SELECT job_id FROM {TABLE}_loads")
+    assert found == [(job,)]
+
+
+def test_the_queries_of_its_page(project: Project, account: Snowflake) -> None:
+    project.database = {"backend": "snowflake", "snowflake": account.settings}
+    load_what_they_ask_for(project)
+    services, teams, versions = map(account.query, queries("Snowflake"))
+    # fakesnow adds doubles here
+    assert sum(cost for _, cost in services) == pytest.approx(sum(cost for _, _, cost in teams))
+    assert len({team for _, team, _ in teams}) > 1
+    assert [row[:3] for row in versions] == [("2026-01", "v1", 200)]
+
+
+@pytest.fixture
+def copy_of_the_lake(account: Snowflake, tmp_path: Path) -> Path:
+    """What the external stage LAKE shows, as a bucket would be."""
+    folder = tmp_path / "bucket"
+    folder.mkdir()
+    account.query(f"CREATE OR REPLACE STAGE lake URL = 'file://{folder}/'")
+    return folder
+
+
+def in_lake(file: MonthFile, lake: Path, folder: str = "2024-01") -> MonthFile:
+    """The file in a lake, whose folders are `billing_month=2024-01`; DuckDB, of which fakesnow is
+    made, would take the folder's word for the column."""
+    path = lake / file.export / folder / f"{file.export}-{file.month}.parquet"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(file.path, path)
+    return MonthFile(**{**vars(file), "path": path})
+
+
+def test_external_stage(
+    account: Snowflake, month_of: MonthOf, copy_of_the_lake: Path, tmp_path: Path
+) -> None:
+    file = in_lake(month_of("v1"), tmp_path / "lake")
+    in_lake(file, copy_of_the_lake)
+    loaded = warehouse(account, stage="finops.billing.lake")
+    loaded.replace_month(file)
+    assert loaded.held_version(file) == file.footer
+    assert not [sent for sent in account.server.statements if sent.startswith("PUT")]
+
+
+def test_path_in_the_stage_is_that_in_the_lake(
+    account: Snowflake, month_of: MonthOf, tmp_path: Path
+) -> None:
+    file = in_lake(month_of("v1"), tmp_path, "billing_month=2024-01")
+    account.server.fail_next("COPY INTO", 91016, "22000", "Remote file was not found.")
+    with pytest.raises(BillError, match="Remote file was not found"):
+        warehouse(account, stage="lake/parquet").replace_month(file)
+    (copied,) = [sent for sent in account.server.statements if sent.startswith("COPY")]
+    assert "FROM @lake/parquet)" in copied
+    assert "FILES = ('acme/billing_month=2024-01/acme-2024-01.parquet')" in copied
+
+
+def test_external_stage_with_another_version(
+    account: Snowflake, month_of: MonthOf, copy_of_the_lake: Path, tmp_path: Path
+) -> None:
+    file = in_lake(month_of("v2"), tmp_path / "lake")
+    in_lake(month_of("v1"), copy_of_the_lake)
+    with pytest.raises(BillError, match="stage lake holds version v1 of acme 2024-01, the lake"):
+        warehouse(account, stage="lake").replace_month(file)
+
+
+def test_external_stage_without_the_file(
+    account: Snowflake, month_of: MonthOf, copy_of_the_lake: Path, tmp_path: Path
+) -> None:
+    file = in_lake(month_of("v1"), tmp_path / "lake")
+    with pytest.raises(BillError, match=r"acme-2024-01\.parquet") as error:
+        warehouse(account, stage="lake").replace_month(file)
+    refused(error)
+    assert account.ledger(TABLE)[-1][3] == "failed"
+
+
+@pytest.mark.parametrize("stage", ["lake) FORCE = TRUE", "lake; DROP TABLE x", "@lake", "a/../b'"])
+def test_stage_that_is_no_name(account: Snowflake, stage: str) -> None:
+    with pytest.raises(SettingsError, match="stage: String should match pattern"):
+        warehouse(account, stage=stage)
