@@ -23,8 +23,8 @@ from snowflake.connector import SnowflakeConnection, errors
 
 from finops_dagster.billing.columns import literal, quoted
 from finops_dagster.billing.errors import BillError
+from finops_dagster.billing.footer import Footer
 from finops_dagster.billing.money import Measured, Totals, reconcile
-from finops_dagster.billing.parquet_month import Footer
 from finops_dagster.resources.warehouses import Loaded, MonthFile, WarehouseUnavailable
 from finops_dagster.resources.warehouses.snowflake_columns import (
     ColumnType,
