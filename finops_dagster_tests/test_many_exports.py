@@ -56,7 +56,8 @@ def test_definitions_of_fifty_exports_ask_no_store(
     definitions = project.definitions()
     assert len(definitions.resolve_asset_graph().get_all_asset_keys()) == 200
     assert s3.requests == []
-    assert len({sensor.name for sensor in definitions.sensors or []}) == 50
+    sensors = {sensor.name for sensor in definitions.sensors or []}
+    assert len(sensors - {"lost_runs"}) == 50
 
 
 def test_each_export_has_its_own_region_first_month_and_table(
