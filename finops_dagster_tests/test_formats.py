@@ -14,7 +14,6 @@ import pytest
 from finops_dagster.demo.export import Layout, Version, write_version
 from finops_dagster_tests.cur import Put, upload
 from finops_dagster_tests.project import Project
-from finops_dagster_tests.servers.bigquery import BigQueryServer
 from finops_dagster_tests.servers.s3 import S3Server
 
 JANUARY = Version(date(2024, 1, 1), "20240203T050312Z", rows=1200)
@@ -366,17 +365,3 @@ def test_a_renamed_and_replicated_bucket_is_read_beside_its_manifests(
         )
         project.load("2024-01", export=name)
         assert project.query(f"SELECT count(*), sum({COSTS[name]}) FROM {name}") == [january]
-
-
-@pytest.mark.parametrize("same", ["cur1", "cur2", "focus-1.2"])
-def test_every_format_goes_on_into_a_warehouse(project: Project, same: str) -> None:
-    project.export["format"] = None
-    with BigQueryServer() as server:
-        settings = {"project_id": "acme", "api_endpoint": server.url}
-        project.database = {"backend": "bigquery", "bigquery": settings}
-        for version, layout in zip((JANUARY, FEBRUARY), SAME[same], strict=True):
-            deliver(project, version, layout)
-            outcome = project.load(f"{version.month:%Y-%m}")
-            total = outcome.metadata("billing_table")["total_cost_exact"]
-            assert outcome.metadata("warehouse_table")["total_cost_exact"] == total
-            assert outcome.checks()["warehouse_table.reconciles"]

@@ -82,7 +82,10 @@ def load_parquet(catalog: Catalog, config: Resource, payload: bytes) -> int:
     _check_file(destination.table, file_fields, fields)
     if not destination.is_new:
         fields = _merged(destination.table, config, fields)
-    rows = file.read()
+    try:
+        rows = file.read()
+    except OSError as error:
+        raise invalid(f"{_READING} {error}") from error
     catalog.connection.register("parquet_file", rows)
     try:
         _check_decimals(catalog.connection, rows, fields)

@@ -1,0 +1,84 @@
+"""What the suite asks of a warehouse besides the chain: a server, and a look into its tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from importlib import import_module
+from typing import Any, Protocol, cast
+
+# Each is a file of its name in this folder, with `started()`, and the id of its tests:
+# `test_restatement[bigquery]`. Two of them may be one backend, as two databases of one kind are.
+ADAPTERS = (
+    "bigquery",
+    "duckdb",
+)
+
+Row = tuple[Any, ...]
+
+
+class Adapter(Protocol):
+    """A running warehouse of one kind, looked at by its own client and not by the project's code.
+
+    Tables are named as in the settings, columns as in the lake's files.
+    """
+
+    backend: str
+    """The name in WAREHOUSES."""
+    settings: dict[str, Any]
+    """Its `[database.<backend>]` table."""
+    environment: dict[str, str]
+    """Passwords and the like."""
+    reconciles_before_commit: bool
+    """Whether a month that does not reconcile is never seen, not even until the next load."""
+    columns_become_text: bool
+    """Whether a column takes months that give it another type than it has."""
+    keeps_null_maps: bool
+    """Whether a map that is NULL is another thing than a map without keys."""
+
+    def reset(self) -> None:
+        """Leave an empty database or schema, or none."""
+        ...
+
+    def tables(self) -> set[str]:
+        """The tables that are there; the partitions of one are no tables."""
+        ...
+
+    def columns(self, table: str) -> dict[str, str]:
+        """Name and type of each column, the type as the server names it."""
+        ...
+
+    def rows(self, table: str, columns: Sequence[str], month: str) -> list[Row]:
+        """The rows of one month ('2024-01'), `in_order`: money as Decimal, maps as dict."""
+        ...
+
+    def ledger(self, table: str) -> list[tuple[str, str, int, str, str | None]]:
+        """billing_period, manifest_id, row_count, state, error_message; the oldest first."""
+        ...
+
+    def take_out(self, table: str, month: str) -> None:
+        """Delete the month's rows as a person would, who tells the ledger nothing."""
+        ...
+
+
+def started(name: str) -> AbstractContextManager[Adapter]:
+    """Start the server of one of ADAPTERS; it ends with the block."""
+    module = import_module(f"{__package__}.{name}")
+    return cast("AbstractContextManager[Adapter]", module.started())
+
+
+def in_order(rows: Iterable[Sequence[Any]]) -> list[Row]:
+    """The rows as the suite compares them: times naive in UTC, NULL before any value."""
+    return sorted((tuple(map(_naive, row)) for row in rows), key=_sorts_as)
+
+
+def _naive(value: Any) -> Any:
+    aware = isinstance(value, datetime) and value.tzinfo is not None
+    return value.astimezone(UTC).replace(tzinfo=None) if aware else value
+
+
+def _sorts_as(row: Row) -> list[tuple[bool, Any]]:
+    return [
+        (value is not None, sorted(value) if isinstance(value, dict) else value) for value in row
+    ]

@@ -1,0 +1,41 @@
+"""Replaces one month in the warehouse in a process of its own, which can be killed in the middle.
+
+python -m finops_dagster_tests.warehouses.another_process <settings as JSON> <month> killed|alive
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+from finops_dagster.billing import money
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.settings import Settings
+
+
+def main() -> None:
+    """Say "ready", wait for a line, and load; killed, when it is to be, after it has measured what
+    it wrote and before it has said that it is so."""
+    settings_json, month, end = sys.argv[1:]
+    if end == "killed":
+        # Before the warehouse's file is imported and takes the name over.
+        money.reconcile = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+
+    from finops_dagster.assets.export import Export
+    from finops_dagster.assets.warehouse_table import month_file
+    from finops_dagster.resources.parquet_lake import ParquetLake
+    from finops_dagster.resources.warehouses import Warehouse, open_warehouse
+
+    settings = Settings.model_validate_json(settings_json)
+    lake = ParquetLake(root=str(settings.storage.parquet_dir))
+    file = month_file(Export(settings.exports[0]), BillingMonth.parse(month), lake)
+    warehouse = open_warehouse(settings.database)
+    assert isinstance(warehouse, Warehouse)
+    print("ready", flush=True)  # noqa: T201
+    sys.stdin.readline()
+    warehouse.replace_month(file)
+
+
+if __name__ == "__main__":
+    main()

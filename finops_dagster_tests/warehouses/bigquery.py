@@ -1,0 +1,69 @@
+"""The suite's BigQuery: the project's own double, asked by Google's client."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from finops_dagster_tests.servers.bigquery import BigQueryServer
+from finops_dagster_tests.warehouses.adapters import Row, in_order
+
+
+class BigQuery:
+    """One dataset, `acme.finops`."""
+
+    backend = "bigquery"
+    environment: dict[str, str] = {}  # noqa: RUF012
+    reconciles_before_commit = False
+    columns_become_text = False
+    keeps_null_maps = False
+
+    def __init__(self, server: BigQueryServer) -> None:
+        self.settings = {"project_id": "acme", "api_endpoint": server.url}
+        self._client = server.client("acme")
+
+    def reset(self) -> None:
+        for dataset in self._client.list_datasets():
+            for table in self._client.list_tables(dataset.dataset_id):
+                self._client.delete_table(table)
+
+    def tables(self) -> set[str]:
+        return {table.table_id for table in self._client.list_tables("finops")}
+
+    def columns(self, table: str) -> dict[str, str]:
+        schema = self._client.get_table(f"acme.finops.{table}").schema
+        return {field.name: field.field_type for field in schema}
+
+    def rows(self, table: str, columns: Sequence[str], month: str) -> list[Row]:
+        names = ", ".join(f"`{name}`" for name in columns)
+        found = self._query(
+            f"SELECT {names} FROM `acme.finops.{table}` WHERE billing_month = DATE '{month}-01'"
+        )
+        return in_order([_map_or_value(value) for value in row] for row in found)
+
+    def ledger(self, table: str) -> list[Any]:
+        return self._query(
+            "SELECT billing_period, manifest_id, row_count, state, error_message "
+            f"FROM `acme.finops.{table}_loads` ORDER BY load_timestamp"
+        )
+
+    def take_out(self, table: str, month: str) -> None:
+        self._query(f"DELETE FROM `acme.finops.{table}` WHERE billing_month = DATE '{month}-01'")
+
+    def _query(self, sql: str) -> list[Row]:
+        return [tuple(row.values()) for row in self._client.query_and_wait(sql)]
+
+
+@contextmanager
+def started() -> Iterator[BigQuery]:
+    """A server of its own."""
+    with BigQueryServer() as server:
+        yield BigQuery(server)
+
+
+def _map_or_value(value: Any) -> Any:
+    """A map is an array of its keys and values."""
+    if isinstance(value, list):
+        return {entry["key"]: entry["value"] for entry in value}
+    return value

@@ -1,0 +1,81 @@
+"""A warehouse of each kind under the project's chain, and months written straight to a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import duckdb
+import pyarrow.parquet as pq
+import pytest
+
+from finops_dagster.billing.columns import quoted
+from finops_dagster.billing.ledger import Load
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.billing.parquet_month import export_month, read_footer
+from finops_dagster.billing.table import measure, prepare
+from finops_dagster.billing.vendors.aws_cur1 import AwsCur1
+from finops_dagster.resources.warehouses import MonthFile
+from finops_dagster_tests.project import Project
+from finops_dagster_tests.warehouses.adapters import ADAPTERS, Adapter, started
+
+MonthOf = Callable[..., MonthFile]
+
+
+@pytest.fixture(scope="session", params=ADAPTERS)
+def running(request: pytest.FixtureRequest) -> Iterator[Adapter]:
+    """Each warehouse in turn; its server runs from its first test to its last."""
+    with started(request.param) as adapter:
+        yield adapter
+
+
+@pytest.fixture
+def warehouse(running: Adapter, project: Project, monkeypatch: pytest.MonkeyPatch) -> Adapter:
+    """An empty warehouse, in which the project's chain ends."""
+    for name, value in running.environment.items():
+        monkeypatch.setenv(name, value)
+    running.reset()
+    project.database = {
+        "backend": running.backend,
+        "duckdb": {},
+        running.backend: dict(running.settings),
+    }
+    return running
+
+
+@pytest.fixture
+def month_of(tmp_path: Path) -> MonthOf:
+    """Writes a month of one line that costs 1, with further columns as SQL, as the lake has it."""
+
+    def write(version: str, month: str = "2024-01", **columns: str) -> MonthFile:
+        billing_month, vendor = BillingMonth.parse(month), AwsCur1()
+        path = tmp_path / f"{month}-{version}.parquet"
+        values = {
+            "billing_month": f"DATE '{month}-01'",
+            "manifest_id": f"'{version}'",
+            vendor.cost: "CAST(1 AS DECIMAL(38,18))",
+            **columns,
+        }
+        line = ", ".join(f"{value} AS {quoted(name)}" for name, value in values.items())
+        table = "aws_billing_data"
+        with duckdb.connect() as connection:
+            prepare(connection)
+            connection.execute(f"CREATE TABLE {table} AS SELECT {line}")
+            totals = measure(connection, table, billing_month, vendor).totals
+            load = Load("acme", billing_month, version, table, totals, 1, 1, "run", vendor.name)
+            export_month(connection, load, path, vendor)
+        footer = read_footer(path)
+        assert footer
+        return MonthFile(
+            "acme",
+            table,
+            billing_month,
+            path,
+            footer,
+            pq.read_schema(path),
+            cost=vendor.cost,
+            billing_period=None,
+            cluster_by=(),
+        )
+
+    return write

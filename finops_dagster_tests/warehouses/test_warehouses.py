@@ -1,0 +1,466 @@
+"""What a month must be in every warehouse, through the chain as a person runs it."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import date, datetime
+from decimal import Decimal
+from pathlib import Path
+
+import duckdb
+import pyarrow.parquet as pq
+import pytest
+
+from finops_dagster.billing.errors import BillError
+from finops_dagster.billing.parquet_month import read_footer
+from finops_dagster.demo.export import Layout, Version, write_version
+from finops_dagster.resources.warehouses import Warehouse, open_warehouse
+from finops_dagster_tests.cur import HEADERS, csv_bytes, deliver, items, line_item
+from finops_dagster_tests.project import ROOT, Outcome, Project
+from finops_dagster_tests.warehouses.adapters import Adapter, Row, in_order
+from finops_dagster_tests.warehouses.conftest import MonthOf
+
+TABLE = "aws_billing_data"
+COST = "lineitem_unblendedcost"
+VERSION_AND_COST = ("manifest_id", COST)
+
+
+def bring(project: Project, version: str, *costs: str, month: str = "2024-01") -> Outcome:
+    """Deliver a version of a month and run its chain."""
+    deliver(project.put, month, [items(month, *costs)], version=version)
+    return project.load(month)
+
+
+def bring_to_the_lake(project: Project, version: str, *costs: str) -> None:
+    """Deliver a version of January and run its chain up to the Parquet file."""
+    deliver(project.put, "2024-01", [items("2024-01", *costs)], version=version)
+    project.load("2024-01", stages=["manifest", "staged_files", "billing_table", "parquet"])
+
+
+def resource(project: Project) -> Warehouse:
+    """The warehouse as the chain opens it."""
+    opened = open_warehouse(project.settings().database)
+    assert isinstance(opened, Warehouse)
+    return opened
+
+
+def holds(warehouse: Adapter, path: Path, month: str, table: str = TABLE) -> None:
+    """Assert that the month in the warehouse is the Parquet file, cell by cell."""
+    names, rows = in_parquet(path, warehouse.keeps_null_maps)
+    assert set(names) <= set(warehouse.columns(table))
+    assert warehouse.rows(table, names, month) == rows
+
+
+def in_parquet(path: Path, keeps_null_maps: bool = True) -> tuple[list[str], list[Row]]:
+    """The columns of a file of the lake, and its rows."""
+    found = duckdb.sql(f"FROM read_parquet('{path}', hive_partitioning = false)")
+    absent = [{} if "MAP" in str(kind) and not keeps_null_maps else None for kind in found.types]
+    rows = [
+        [other if cell is None else cell for cell, other in zip(row, absent, strict=True)]
+        for row in found.fetchall()
+    ]
+    return found.columns, in_order(rows)
+
+
+def test_first_load(project: Project, warehouse: Adapter) -> None:
+    outcome = bring(project, "v1", "0.25", "2")
+    assert outcome.outcomes()["warehouse_table"] == "loaded"
+    assert outcome.checks()["warehouse_table.reconciles"]
+    assert outcome.checks()["warehouse_table.rows_belong_to_month"]
+    assert warehouse.rows(TABLE, ("billing_month", *VERSION_AND_COST), "2024-01") == [
+        (date(2024, 1, 1), "v1", Decimal("0.25")),
+        (date(2024, 1, 1), "v1", Decimal(2)),
+    ]
+    holds(warehouse, project.parquet("2024-01"), "2024-01")
+    assert set(warehouse.columns(TABLE)) == set(in_parquet(project.parquet("2024-01"))[0])
+    assert warehouse.ledger(TABLE) == [("2024-01", "v1", 2, "loaded", None)]
+    assert warehouse.tables() == {TABLE, f"{TABLE}_loads"}
+    metadata = outcome.metadata("warehouse_table")
+    assert metadata["total_cost_exact"] == "2.25"
+    assert TABLE in metadata["dagster/table_name"].lower()
+
+
+def test_unchanged(project: Project, warehouse: Adapter) -> None:
+    bring(project, "v1", "1")
+    assert project.load("2024-01").outcomes()["warehouse_table"] == "unchanged"
+    assert len(warehouse.ledger(TABLE)) == 1
+    assert project.load("2024-01", force=True).outcomes()["warehouse_table"] == "loaded"
+    assert warehouse.rows(TABLE, VERSION_AND_COST, "2024-01") == [("v1", Decimal(1))]
+    assert [state for _, _, _, state, _ in warehouse.ledger(TABLE)] == ["loaded", "loaded"]
+
+
+@pytest.mark.parametrize("costs", [("8",), ("8", "9", "10")], ids=["fewer rows", "more rows"])
+def test_restatement(project: Project, warehouse: Adapter, costs: tuple[str, ...]) -> None:
+    for month in ("2024-01", "2024-02"):
+        bring(project, "v1", "1", "2", month=month)
+    bring(project, "v2", *costs)
+    january = [("v2", Decimal(cost)) for cost in costs]
+    assert warehouse.rows(TABLE, VERSION_AND_COST, "2024-01") == january
+    february = [("v1", Decimal(1)), ("v1", Decimal(2))]
+    assert warehouse.rows(TABLE, VERSION_AND_COST, "2024-02") == february
+    assert warehouse.ledger(TABLE) == [
+        ("2024-01", "v1", 2, "loaded", None),
+        ("2024-02", "v1", 2, "loaded", None),
+        ("2024-01", "v2", len(costs), "loaded", None),
+    ]
+
+
+def test_month_that_has_become_empty(project: Project, warehouse: Adapter) -> None:
+    bring(project, "v1", "1")
+    bring(project, "v2")
+    assert warehouse.rows(TABLE, VERSION_AND_COST, "2024-01") == []
+    assert project.load("2024-01").outcomes()["warehouse_table"] == "unchanged"
+
+
+def test_rows_taken_out_behind_the_ledger(project: Project, warehouse: Adapter) -> None:
+    bring(project, "v1", "1", "2")
+    warehouse.take_out(TABLE, "2024-01")
+    assert project.load("2024-01").outcomes()["warehouse_table"] == "loaded"
+    assert len(warehouse.rows(TABLE, VERSION_AND_COST, "2024-01")) == 2
+
+
+def test_deleted_tables(project: Project, warehouse: Adapter) -> None:
+    bring(project, "v1", "1")
+    warehouse.reset()
+    assert project.load("2024-01").outcomes()["warehouse_table"] == "loaded"
+    assert warehouse.rows(TABLE, VERSION_AND_COST, "2024-01") == [("v1", Decimal(1))]
+
+
+def test_new_column_and_vanished_column(project: Project, warehouse: Adapter) -> None:
+    # With a DuckDB file each, a month's file in the lake has no columns but its own.
+    project.database["duckdb"]["database_path"] = "data/{month}.duckdb"
+    for month, column in {"2024-01": "old", "2024-02": "new"}.items():
+        row = line_item(month, **{f"product__{column}": "x"})
+        deliver(project.put, month, [[row]], headers=(*HEADERS, f"product/{column}"))
+        project.load(month)
+    both = ("product_old", "product_new")
+    assert warehouse.rows(TABLE, both, "2024-01") == [("x", None)]
+    assert warehouse.rows(TABLE, both, "2024-02") == [(None, "x")]
+    assert project.load("2024-01").outcomes()["warehouse_table"] == "unchanged"
+
+
+def test_tags_that_differ_in_case_only(project: Project, warehouse: Adapter) -> None:
+    tags = ("resourceTags/user:team", "resourceTags/user:Team", "resourceTags/user_team")
+    row = {**line_item("2024-01"), **dict(zip(tags, "abc", strict=True))}
+    deliver(project.put, "2024-01", [[row]], headers=(*HEADERS, *tags))
+    project.load("2024-01")
+    names = [name for name in warehouse.columns(TABLE) if name.startswith("resourcetags")]
+    assert sorted(warehouse.rows(TABLE, names, "2024-01")[0]) == ["a", "b", "c"]
+    holds(warehouse, project.parquet("2024-01"), "2024-01")
+
+
+def test_long_names_that_differ_at_their_end(project: Project, warehouse: Adapter) -> None:
+    """A tag key has up to 128 characters, more than some databases give a column's name."""
+    tags = tuple(f"resourceTags/user:{'x' * 127}{end}" for end in "ab")
+    row = {**line_item("2024-01"), **dict(zip(tags, "ab", strict=True))}
+    for version in ("v1", "v2"):
+        deliver(project.put, "2024-01", [[row]], headers=(*HEADERS, *tags), version=version)
+        project.load("2024-01")
+    names = [name for name in warehouse.columns(TABLE) if name.startswith("resourcetags")]
+    assert sorted(warehouse.rows(TABLE, names, "2024-01")[0]) == ["a", "b"]
+
+
+def test_money_to_the_last_digit(project: Project, warehouse: Adapter) -> None:
+    costs = [
+        "-0.000000000000000001",
+        "0.1",
+        "99999999999999999999.899999999999999999",
+    ]
+    outcome = bring(project, "v1", *costs)
+    held = warehouse.rows(TABLE, (COST,), "2024-01")
+    assert held == [(Decimal(cost),) for cost in costs]
+    assert {type(cost) for (cost,) in held} == {Decimal}
+    exact = outcome.metadata("warehouse_table")["total_cost_exact"]
+    assert exact == "99999999999999999999.999999999999999998"
+    assert project.load("2024-01").outcomes()["warehouse_table"] == "unchanged"
+
+
+def test_null_and_empty_text(project: Project, warehouse: Adapter, month_of: MonthOf) -> None:
+    file = month_of("v1", empty="''", nothing="NULL::VARCHAR", word="'NULL'", space="' '")
+    resource(project).replace_month(file)
+    columns = ("empty", "nothing", "word", "space")
+    assert warehouse.rows(TABLE, columns, "2024-01") == [("", None, "NULL", " ")]
+
+
+@pytest.fixture
+def far_east(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A process whose local time is not UTC."""
+    with monkeypatch.context() as patched:
+        patched.setenv("TZ", "Asia/Kathmandu")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("far_east")
+def test_times_are_in_utc(project: Project, warehouse: Adapter) -> None:
+    cells = ("2024-01-31T23:59:59Z", "2024-01-31T23:00:00+02:00", "2024-03-31T02:30:00Z", "")
+    rows = [line_item("2024-01", lineItem__UsageStartDate=cell) for cell in cells]
+    deliver(project.put, "2024-01", [rows])
+    project.load("2024-01")
+    assert warehouse.rows(TABLE, ("lineitem_usagestartdate",), "2024-01") == [
+        (None,),
+        (datetime(2024, 1, 31, 21, 0, 0),),
+        (datetime(2024, 1, 31, 23, 59, 59),),
+        (datetime(2024, 3, 31, 2, 30, 0),),
+    ]
+
+
+AWKWARD = 'O\'Brien "said" \\N \\\\ a,b;c\td\r\ne `f` $$ %s {x} :y ? -- äß 漢字 🦆 \u200b.'
+
+
+def test_unicode_and_quotes_in_every_text_column(project: Project, warehouse: Adapter) -> None:
+    texts = ["identity/LineItemId", "bill/PayerAccountId", "lineItem/ProductCode"]
+    texts += ["lineItem/LineItemDescription", 'resourceTags/user:it\'s "ä" 漢']
+    rows = [{**line_item("2024-01"), **dict.fromkeys(texts, AWKWARD)}]
+    body = gzip.compress(csv_bytes(rows, (*HEADERS, texts[-1])))
+    deliver(project.put, "2024-01", [body], headers=(*HEADERS, texts[-1]))
+    project.load("2024-01")
+    columns = [name for name in warehouse.columns(TABLE) if name.startswith("resourcetags")]
+    columns += ["identity_lineitemid", "bill_payeraccountid", "lineitem_productcode"]
+    columns += ["lineitem_lineitemdescription"]
+    assert warehouse.rows(TABLE, columns, "2024-01") == [(AWKWARD,) * 5]
+
+
+TAGS = "MAP {'user:team': 'it''s \"bob\"', 'user:note': NULL, '': ''}::MAP(VARCHAR, VARCHAR)"
+DISCOUNTS = (
+    "MAP {'edp': 0.000000000000000001, 'all': -12345678901234567890.5}"
+    "::MAP(VARCHAR, DECIMAL(38,18))"
+)
+
+
+def test_maps(project: Project, warehouse: Adapter, month_of: MonthOf) -> None:
+    no_keys, null = "MAP {}::MAP(VARCHAR, VARCHAR)", "NULL::MAP(VARCHAR, VARCHAR)"
+    columns = ("resource_tags", "discount", "product", "cost_category")
+    values = (TAGS, DISCOUNTS, no_keys, null)
+    file = month_of("v1", **dict(zip(columns, values, strict=True)))
+    resource(project).replace_month(file)
+    ((tags, discount, product, category),) = warehouse.rows(TABLE, columns, "2024-01")
+    assert tags == {"user:team": 'it\'s "bob"', "user:note": None, "": ""}
+    assert discount == {
+        "edp": Decimal("0.000000000000000001"),
+        "all": Decimal("-12345678901234567890.5"),
+    }
+    assert product == {}
+    assert category == (None if warehouse.keeps_null_maps else {})
+    assert resource(project).held_version(file) == file.footer
+
+
+@pytest.mark.parametrize("layout", ["cur1", "cur2", "focus-1.2"])
+def test_every_column_of_a_whole_bill(project: Project, warehouse: Adapter, layout: str) -> None:
+    project.export["format"] = None
+    for month, files in enumerate(("gzip", "parquet"), 1):
+        bill = Version(date(2024, month, 1), "v1", rows=24)
+        delivered = Layout(layout, files, overwrite=files == "parquet")
+        write_version(project.source, "", "acme-cur", bill, layout=delivered)
+        outcome = project.load(f"2024-0{month}")
+        assert outcome.checks()["warehouse_table.reconciles"]
+        holds(warehouse, project.parquet(f"2024-0{month}"), f"2024-0{month}")
+    assert project.load("2024-01").outcomes()["warehouse_table"] == "unchanged"
+
+
+def test_bill_of_two_columns(project: Project, warehouse: Adapter) -> None:
+    """Without the columns that say when, of what service and of which month a row is."""
+    headers = ("identity/LineItemId", "lineItem/UnblendedCost")
+    deliver(project.put, "2024-01", [items("2024-01", "1")], headers=headers)
+    project.load("2024-01")
+    holds(warehouse, project.parquet("2024-01"), "2024-01")
+
+
+def test_two_exports_in_one_database(project: Project, warehouse: Adapter) -> None:
+    """The other's table has a name that is a word of SQL, with a capital letter."""
+    other = {**project.export, "name": "be-ta", "table": "Order", "export_name": "beta"}
+    project.more_exports.append(other)
+    deliver(project.put, "2024-01", [items("2024-01", "1")], version="v1")
+    deliver(project.put, "2024-01", [items("2024-01", "2", "3")], version="w1", report="beta")
+    for export in ("acme", "be-ta"):
+        project.load("2024-01", export=export)
+    assert warehouse.tables() == {TABLE, f"{TABLE}_loads", "Order", "Order_loads"}
+    assert warehouse.rows(TABLE, VERSION_AND_COST, "2024-01") == [("v1", Decimal(1))]
+    held = [("w1", Decimal(2)), ("w1", Decimal(3))]
+    assert warehouse.rows("Order", VERSION_AND_COST, "2024-01") == held
+    assert warehouse.ledger(TABLE) == [("2024-01", "v1", 1, "loaded", None)]
+    assert warehouse.ledger("Order") == [("2024-01", "w1", 2, "loaded", None)]
+    for export in ("acme", "be-ta"):
+        outcome = project.load("2024-01", export=export)
+        assert outcome.outcomes()["warehouse_table"] == "unchanged"
+
+
+AN_AMOUNT = "1.50::DECIMAL(38,18)"
+A_TIME, SOME_TIME = "TIMESTAMP '2024-01-03 04:05:06'", "2024-01-03T04:05:06Z"
+A_MAP, SOME_MAP = "MAP {'a': 'b', 'c': NULL}::MAP(VARCHAR, VARCHAR)", {"a": "b", "c": None}
+TYPE_CHANGES = {
+    "a time becomes text": (A_TIME, "'soon'", (SOME_TIME, "soon")),
+    "a map becomes text": (A_MAP, "'none'", (SOME_MAP, "none")),
+    "a time becomes a map": (A_TIME, A_MAP, (SOME_TIME, SOME_MAP)),
+    "text takes a time": ("'soon'", A_TIME, ("soon", SOME_TIME)),
+    "text takes a map": ("'none'", A_MAP, ("none", SOME_MAP)),
+    "text takes an amount": ("'none'", AN_AMOUNT, ("none", Decimal("1.5"))),
+}
+
+
+@pytest.mark.parametrize(("before", "after", "kept"), TYPE_CHANGES.values(), ids=TYPE_CHANGES)
+def test_column_whose_months_differ_in_type(
+    project: Project,
+    warehouse: Adapter,
+    month_of: MonthOf,
+    before: str,
+    after: str,
+    kept: tuple[object, object],
+) -> None:
+    loaded = resource(project)
+    january, february = month_of("v1", changing=before), month_of("v1", "2024-02", changing=after)
+    loaded.replace_month(january)
+    was = warehouse.rows(TABLE, ("changing", COST), "2024-01")
+    if not warehouse.columns_become_text:
+        with pytest.raises(BillError, match=r"column changing of .* is "):
+            loaded.replace_month(february)
+        assert warehouse.rows(TABLE, ("changing", COST), "2024-01") == was
+        return
+    (warning,) = loaded.replace_month(february).warnings
+    assert warning.startswith("changing ")
+    for month, value in zip(("2024-01", "2024-02"), kept, strict=True):
+        ((text,),) = warehouse.rows(TABLE, ("changing",), month)
+        assert isinstance(text, str)
+        as_given = {dict: json.loads, Decimal: Decimal}.get(type(value), str)
+        assert as_given(text) == value
+    for file in (january, february):
+        assert loaded.held_version(file) == file.footer
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("1.5::DECIMAL(38,18)", "'much'"),
+        (A_TIME, "1.5::DECIMAL(38,18)"),
+        (A_MAP, "1::DECIMAL(38,18)"),
+    ],
+    ids=["an amount becomes text", "a time becomes an amount", "a map becomes an amount"],
+)
+def test_amounts_never_become_text(
+    project: Project, warehouse: Adapter, month_of: MonthOf, before: str, after: str
+) -> None:
+    loaded = resource(project)
+    loaded.replace_month(month_of("v1", changing=before))
+    was = warehouse.rows(TABLE, ("changing",), "2024-01")
+    types = warehouse.columns(TABLE)
+    with pytest.raises(BillError, match="changing") as refused:
+        loaded.replace_month(month_of("v2", changing=after))
+    assert "\n" not in str(refused.value)
+    assert warehouse.rows(TABLE, ("changing",), "2024-01") == was
+    assert warehouse.columns(TABLE) == types
+
+
+def test_failure_in_the_middle(project: Project, warehouse: Adapter) -> None:
+    """The file's footer is whole, and its rows cannot be read."""
+    bring(project, "v1", "1")
+    deliver(project.put, "2024-01", [items("2024-01", "2", "3")], version="v2")
+    assert project.materialize(
+        "2024-01", stages=["manifest", "staged_files", "billing_table", "parquet"]
+    ).success
+    file = project.parquet("2024-01")
+    whole = file.read_bytes()
+    file.write_bytes(whole.replace(b"\x28\xb5\x2f\xfd", b"\0\0\0\0"))  # begins what zstd packs
+    assert read_footer(file)
+    error = project.materialize("2024-01", stages=["warehouse_table"]).error
+    assert "\n" not in error
+    assert not any(secret in error for secret in warehouse.environment.values())
+    assert warehouse.rows(TABLE, VERSION_AND_COST, "2024-01") == [("v1", Decimal(1))]
+    first, failed = warehouse.ledger(TABLE)
+    assert first == ("2024-01", "v1", 1, "loaded", None)
+    assert failed[:2] + failed[3:4] == ("2024-01", "v2", "failed")
+    assert failed[4]
+    assert "\n" not in failed[4]
+    file.write_bytes(whole)
+    project.load("2024-01")
+    assert len(warehouse.rows(TABLE, VERSION_AND_COST, "2024-01")) == 2
+    assert warehouse.ledger(TABLE)[-1] == ("2024-01", "v2", 2, "loaded", None)
+    assert warehouse.tables() == {TABLE, f"{TABLE}_loads"}
+
+
+def test_month_that_is_not_what_its_file_says(project: Project, warehouse: Adapter) -> None:
+    bring(project, "v1", "1")
+    bring(project, "v2", "2", "3", month="2024-02")
+    file = project.parquet("2024-01")
+    rows = pq.read_table(project.parquet("2024-01"))
+    says = {**rows.schema.metadata, b"manifest_id": b"v2", b"total_cost": b"1.000000000000000001"}
+    pq.write_table(rows.replace_schema_metadata(says), file)
+    outcome = project.materialize("2024-01", stages=["warehouse_table"])
+    assert not outcome.checks()["warehouse_table.reconciles"]
+    said = "has 1 rows, 1, but the vendor's files have 1 rows, 1.000000000000000001"
+    assert said in outcome.error
+    if warehouse.reconciles_before_commit:
+        assert warehouse.rows(TABLE, VERSION_AND_COST, "2024-01") == [("v1", Decimal(1))]
+    *_, failed = warehouse.ledger(TABLE)
+    assert failed[:2] + failed[3:4] == ("2024-01", "v2", "failed")
+    assert said in str(failed[4])
+    assert project.load("2024-01").success
+    assert project.load("2024-01").outcomes()["warehouse_table"] == "unchanged"
+
+
+def another_process(project: Project, month: str, end: str) -> subprocess.Popen[str]:
+    """A process that is about to load the month."""
+    command = [sys.executable, "-m", "finops_dagster_tests.warehouses.another_process"]
+    started = subprocess.Popen(
+        [*command, project.settings().model_dump_json(), month, end],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    return started
+
+
+def test_killed_load_is_finished_by_the_next(project: Project, warehouse: Adapter) -> None:
+    bring(project, "v1", "1", "2")
+    bring_to_the_lake(project, "v2", "8")
+    process = another_process(project, "2024-01", "killed")
+    _, complained = process.communicate("go\n")
+    assert process.returncode == -signal.SIGKILL, complained
+    seen = warehouse.rows(TABLE, VERSION_AND_COST, "2024-01")
+    old, new = [("v1", Decimal(1)), ("v1", Decimal(2))], [("v2", Decimal(8))]
+    assert seen == (old if warehouse.reconciles_before_commit else new)
+    project.load("2024-01")
+    assert warehouse.rows(TABLE, VERSION_AND_COST, "2024-01") == new
+    ledger = warehouse.ledger(TABLE)
+    assert ledger[-1] == ("2024-01", "v2", 1, "loaded", None)
+    assert "loading" not in [state for _, _, _, state, _ in ledger]
+    assert warehouse.tables() == {TABLE, f"{TABLE}_loads"}
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["into no table", "into a table"])
+def test_two_loads_at_once(project: Project, warehouse: Adapter, there: bool) -> None:
+    bring(project, "v1", "1")
+    bring(project, "v2", "2", "3")
+    if not there:
+        warehouse.reset()
+    processes = [another_process(project, "2024-01", "alive") for _ in range(2)]
+    for process in processes:
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    for process in processes:
+        _, complained = process.communicate()
+        assert process.returncode == 0, complained
+    rows = [("v2", Decimal(2)), ("v2", Decimal(3))]
+    assert warehouse.rows(TABLE, VERSION_AND_COST, "2024-01") == rows
+    assert warehouse.ledger(TABLE)[-1] == ("2024-01", "v2", 2, "loaded", None)
+    assert project.load("2024-01").outcomes()["warehouse_table"] == "unchanged"
+
+
+def test_what_answers_is_named_without_a_secret(project: Project, warehouse: Adapter) -> None:
+    answer = resource(project).reach()
+    assert answer
+    assert "\n" not in answer
+    assert not any(secret in answer for secret in warehouse.environment.values())
