@@ -13,6 +13,8 @@ from typing import Any, Protocol, cast
 ADAPTERS = (
     "bigquery",
     "duckdb",
+    "sql_duckdb",
+    "sql_sqlite",
 )
 
 Row = tuple[Any, ...]

@@ -19,13 +19,13 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from decimal import Decimal, localcontext
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import dagster as dg
 import dlt
 import duckdb
 import pyarrow as pa
-from dlt.common.destination import Destination
+from dlt.common.destination import Destination, DestinationCapabilitiesContext
 from dlt.common.destination.exceptions import UnknownDestinationModule
 from dlt.common.schema.typing import TColumnSchema, TTableSchemaColumns
 from dlt.common.schema.utils import new_table
@@ -217,10 +217,17 @@ class SqlWarehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
         with self._connected() as dataset:
             columns = dataset.columns_of(file)
             has_decimals = dataset.has_decimals
-            loads = dataset.client.capabilities.supported_loader_file_formats
+            can = dataset.client.capabilities
+        destination = Destination.from_reference(self.destination)
+        assert destination is not None
+        # Without a connection dlt takes SQLAlchemy's dialects for all the same.
+        destination.caps_params.update(
+            max_identifier_length=can.max_identifier_length,
+            max_column_identifier_length=can.max_column_identifier_length,
+        )
         pipeline = dlt.pipeline(
             "finops",
-            destination=Destination.from_reference(self.destination),
+            destination=destination,
             dataset_name=self.dataset,
             pipelines_dir=str(folder),
         )
@@ -230,7 +237,7 @@ class SqlWarehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
                 columns=columns,
                 write_disposition="replace",
                 schema=dlt.Schema(_INCOMING),
-                loader_file_format="parquet" if "parquet" in loads else None,
+                loader_file_format=_format(can),
             )
         finally:
             pipeline.deactivate()
@@ -269,7 +276,12 @@ class _Dataset:
         columns: TTableSchemaColumns = {}
         for field in file.schema:
             name, kind = self.name_of(field.name), _kind(field.type)
-            columns[name] = {"name": name, "nullable": True, "description": kind, **self._type(kind)}
+            columns[name] = {
+                "name": name,
+                "nullable": True,
+                "description": kind,
+                **self._type(kind),
+            }
         return columns
 
     def _type(self, kind: str) -> TColumnSchema:
@@ -374,10 +386,17 @@ class _Dataset:
             month = self.client.sql_client.escape_column_name("billing_month")
             self.query(f"DELETE FROM {table} WHERE {month} = %s", file.month.first_day)
             if file.footer.totals.rows:
-                names = ", ".join(map(self._column, file.schema.names))
-                incoming = self._table(_incoming(job_id))
-                self.query(f"INSERT INTO {table} ({names}) SELECT {names} FROM {incoming}")
+                self._insert(file, _incoming(job_id))
             reconcile(full_name, file.footer.totals, self.measure(file))
+
+    def _insert(self, file: MonthFile, incoming: str) -> None:
+        # SQLite takes a quoted name that is no column for a text.
+        absent = {name.lower() for name in self.columns_of(file)} - self.columns(incoming).keys()
+        if absent:
+            raise BillError(f"dlt has brought no column {', '.join(sorted(absent))}")
+        names = ", ".join(map(self._column, file.schema.names))
+        into, brought = self._table(file.table), self._table(incoming)
+        self.query(f"INSERT INTO {into} ({names}) SELECT {names} FROM {brought}")
 
     def fail(self, file: MonthFile, job_id: str, reason: str) -> None:
         """Write into the ledger why the load ended, and remove what it brought."""
@@ -413,7 +432,9 @@ class _Dataset:
             bounds = [self._midnight(first), self._midnight(file.month.next.first_day)]
         else:
             foreign, bounds = "0", []
-        ((rows, foreign_rows),) = self.query(f"SELECT COUNT(*), {foreign} {of_month}", *bounds, first)
+        ((rows, foreign_rows),) = self.query(
+            f"SELECT COUNT(*), {foreign} {of_month}", *bounds, first
+        )
         cost = self._sum(file.cost, of_month, first) if file.cost else None
         return Measured(Totals.of((int(rows), cost)), int(foreign_rows or 0))
 
@@ -509,6 +530,11 @@ def _refuse_unusable(name: str, options: Mapping[str, Any]) -> None:
             f"dlt's destination {name} has no transactions, so a month could not be replaced in "
             "one step; take one that has"
         )
+
+
+def _format(can: DestinationCapabilitiesContext) -> Literal["parquet"] | None:
+    """Parquet as it is where the destination takes it; or else what dlt makes of it."""
+    return "parquet" if "parquet" in can.supported_loader_file_formats else None
 
 
 def _leaves(options: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
