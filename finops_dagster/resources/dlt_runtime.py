@@ -1,4 +1,4 @@
-"""dlt as a library: no telemetry, no settings but ours and the environment's, errors in one line."""
+"""dlt as a library: no telemetry, settings from ours and the environment, errors in one line."""
 
 from __future__ import annotations
 
@@ -9,14 +9,21 @@ from threading import RLock
 from typing import Any
 
 import duckdb
+import sqlalchemy as sa
 from dlt.common.configuration.container import Container
 from dlt.common.configuration.exceptions import ConfigFieldMissingException, LookupTraces
 from dlt.common.configuration.providers import EnvironProvider
 from dlt.common.configuration.providers.doc import CustomLoaderDocProvider
 from dlt.common.configuration.providers.provider import ConfigProvider
 from dlt.common.configuration.specs.pluggable_run_context import PluggableRunContext
+from dlt.common.destination.typing import PreparedTableSchema
 from dlt.common.exceptions import MissingDependencyException
 from dlt.common.runtime.run_context import RunContext
+from dlt.destinations.impl.sqlalchemy.dialect import (
+    SqliteDialectCapabilities,
+    register_dialect_capabilities,
+)
+from sqlalchemy.sql.elements import quoted_name
 
 from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.resources.warehouses import WarehouseUnavailable
@@ -30,10 +37,11 @@ _SETTINGS: dict[str, Any] = {
     # Who asks again is the stage, which begins anew; dlt would go on with what it had before.
     "load": {"raise_on_max_retries": 1, "delete_completed_jobs": True},
 }
-# dlt calls a wrong password as passing as a lost connection; what the drivers say tells them apart.
+# To dlt a wrong password passes like a lost connection; what the drivers say tells them apart.
 _PASSING = re.compile(
-    r"connection (was |is )?(refused|reset|closed|aborted|lost|already closed)|closed the connection"
-    r"|lost connection|gone away|broken pipe|unreachable|timed? ?out|shutting down|starting up"
+    r"connection (was |is )?(refused|reset|closed|aborted|lost|already closed)"
+    r"|closed the connection|lost connection|gone away|broken pipe|unreachable|timed? ?out"
+    r"|shutting down|starting up"
     r"|too many (connections|clients)|temporarily|deadlock|serializ|conflict"
     r"|database is locked|could not set lock|lock wait",
     re.IGNORECASE,
@@ -52,6 +60,19 @@ class _Run(RunContext):
     def initial_providers(self) -> list[ConfigProvider]:
         ours = CustomLoaderDocProvider("[database.sql]", lambda: self._document)
         return [EnvironProvider(), ours]
+
+
+class _QuotedInSQLite(SqliteDialectCapabilities):
+    """SQLAlchemy leaves names bare that it does not know for SQLite's words, such as `nothing`."""
+
+    def adapt_table(self, table: sa.Table, table_schema: PreparedTableSchema) -> sa.Table:
+        """The table with every column's name in quotes."""
+        for column in table.columns:
+            column.name = quoted_name(column.name, quote=True)
+        return super().adapt_table(table, table_schema)
+
+
+register_dialect_capabilities("sqlite", _QuotedInSQLite)
 
 
 @contextmanager
