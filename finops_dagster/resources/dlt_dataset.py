@@ -16,10 +16,12 @@ from dlt.common.schema.typing import TColumnSchema, TTableSchemaColumns
 from dlt.common.schema.utils import new_table
 from dlt.destinations.exceptions import DatabaseException
 from dlt.destinations.job_client_impl import SqlJobClientBase
+from duckdb import DuckDBPyConnection
 
-from finops_dagster.billing.columns import SqlType
+from finops_dagster.billing.columns import SqlType, quoted
 from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.billing.money import Measured, Totals, reconcile
+from finops_dagster.billing.parquet_month import relation
 from finops_dagster.resources.warehouses import MonthFile, WarehouseUnavailable
 
 INCOMING = "finops_incoming"
@@ -96,10 +98,10 @@ class Dataset:
             return {"data_type": "timestamp"}
         if kind == _DATE:
             return {"data_type": "date"}
-        # What loads Parquet through SQLAlchemy would take JSON text for a string, and quote it.
-        has_json = self.client.capabilities.dialect_capabilities is None
+        # DuckDB's JSON is text that is known to be JSON. Elsewhere dlt's ways to such a type differ:
+        # SQLAlchemy quotes it once more, ADBC cannot write jsonb, others make floats of it.
         is_map = kind in (SqlType.TEXT_MAP, SqlType.MONEY_MAP)
-        return {"data_type": "json" if is_map and has_json else "text"}
+        return {"data_type": "json" if is_map and self._dialect == "duckdb" else "text"}
 
     def schema_with(self, file: MonthFile, full_name: str) -> dlt.Schema:
         """The table as dlt stored it, its new columns, and its ledger. Raises BillError for a
@@ -186,8 +188,8 @@ class Dataset:
                 "WHERE billing_period = %s AND state = 'loading'",
                 str(file.month),
             )
-            if self._state(file, job_id) != "loaded":
-                raise WarehouseUnavailable(f"{full_name}: another run is loading {file.month}")
+            if self.state(file, job_id) != "loaded":
+                raise WarehouseUnavailable(f"{full_name}: {another_run(file)}")
             month = self.client.sql_client.escape_column_name("billing_month")
             self.query(f"DELETE FROM {table} WHERE {month} = %s", file.month.first_day)
             if file.footer.totals.rows:
@@ -195,13 +197,38 @@ class Dataset:
             reconcile(full_name, file.footer.totals, self.measure(file))
 
     def _insert(self, file: MonthFile, incoming: str) -> None:
-        # SQLite takes a quoted name that is no column for a text.
-        absent = {name.lower() for name in self.columns_of(file)} - self.columns(incoming).keys()
-        if absent:
-            raise BillError(f"dlt has brought no column {', '.join(sorted(absent))}")
         names = ", ".join(map(self._column, file.schema.names))
         into, brought = self._table(file.table), self._table(incoming)
         self.query(f"INSERT INTO {into} ({names}) SELECT {names} FROM {brought}")
+
+    def hold_against(self, file: MonthFile, connection: DuckDBPyConnection, job_id: str) -> None:
+        """Hold every column that dlt has brought against the file. Raises BillError, for a way into
+        some destination may round, shift times, or make NULL of empty text."""
+        # SQLite takes a quoted name that is no column for a text.
+        there = self.columns(incoming_table(job_id))
+        absent = [name for name in self.columns_of(file) if name.lower() not in there]
+        if absent:
+            raise BillError(f"dlt brought no column {', '.join(absent)}")
+        asked = [
+            (field.name, function)
+            for field in file.schema
+            for function in ("COUNT", *self._comparable(kind_of(field.type)))
+        ]
+        theirs = ", ".join(f"{function}({self._column(name)})" for name, function in asked)
+        ours = ", ".join(f"{function}({quoted(name)})" for name, function in asked)
+        (brought,) = self.query(f"SELECT {theirs} FROM {self._table(incoming_table(job_id))}")
+        (given,) = connection.execute(f"SELECT {ours} FROM {relation(file.path)}").fetchall()
+        for (name, function), is_now, was in zip(asked, brought, given, strict=True):
+            if _in_utc(is_now) != was:
+                raise BillError(
+                    f"{function.lower()} of {name} is {is_now} when dlt has brought it, and {was} "
+                    "in the file: this destination does not keep it as it is"
+                )
+
+    def _comparable(self, kind: str) -> tuple[str, ...]:
+        """What else than its count says that a column came as it was."""
+        kinds = (SqlType.MONEY, SqlType.TIME) if self.has_decimals else (SqlType.TIME,)
+        return ("MIN", "MAX") if kind in kinds else ()
 
     def fail(self, file: MonthFile, job_id: str, reason: str) -> None:
         """Write into the ledger why the load ended, and remove what it brought."""
@@ -216,6 +243,12 @@ class Dataset:
     def drop(self, job_id: str) -> None:
         """Remove the table that dlt loaded, and what dlt noted of it."""
         self.client.drop_tables(incoming_table(job_id), delete_schema=True)
+
+    def state(self, file: MonthFile, job_id: str) -> str:
+        """What the ledger says of the load; a load on another machine may have ended it."""
+        ledger = self._table(ledger_of(file))
+        ((state,),) = self.query(f"SELECT state FROM {ledger} WHERE job_id = %s", job_id)
+        return str(state)
 
     def loaded_version(self, file: MonthFile) -> str | None:
         """The manifest that the newest loaded row of the month names."""
@@ -276,11 +309,6 @@ class Dataset:
             job_id,
         )
 
-    def _state(self, file: MonthFile, job_id: str) -> str:
-        ledger = self._table(ledger_of(file))
-        ((state,),) = self.query(f"SELECT state FROM {ledger} WHERE job_id = %s", job_id)
-        return str(state)
-
     def _table(self, table: str) -> str:
         return self.client.sql_client.make_qualified_table_name(table)
 
@@ -303,6 +331,11 @@ class Dataset:
         return [str(value) if texts and isinstance(value, date) else value for value in values]
 
 
+def another_run(file: MonthFile) -> str:
+    """What is told of a load that another one ended."""
+    return f"another run is loading {file.month}"
+
+
 def ledger_of(file: MonthFile) -> str:
     return f"{file.table}_loads"
 
@@ -323,15 +356,23 @@ def kind_of(arrow: pa.DataType) -> str:
     return _DATE if pa.types.is_date(arrow) else SqlType.TEXT
 
 
+def _in_utc(value: Any) -> Any:
+    """A time as DuckDB has it; SQLite gives text."""
+    moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+    is_aware = isinstance(moment, datetime) and moment.tzinfo is not None
+    return moment.astimezone(UTC).replace(tzinfo=None) if is_aware else moment
+
+
 def _holds(held: TColumnSchema, asked: TColumnSchema) -> bool:
     """Whether the column that is there keeps what is asked for, to the last digit."""
     if asked["data_type"] == "decimal":
         scale = held.get("scale")
         return held["data_type"] == "decimal" and (scale is None or scale >= 18)
-    # Some destinations have no JSON, and dlt takes text instead.
-    return held["data_type"] in (asked["data_type"], "text" if asked["data_type"] == "json" else "")
+    return held["data_type"] == asked["data_type"]
 
 
 def _named(held: TColumnSchema) -> str:
-    digits = [str(held[key]) for key in ("precision", "scale") if held.get(key) is not None]
-    return f"{held['data_type']}({','.join(digits)})" if digits else str(held["data_type"])
+    """dlt's name of the type, with its digits where they are too few."""
+    if held["data_type"] != "decimal":
+        return str(held["data_type"])
+    return f"decimal({held.get('precision')},{held.get('scale')})"

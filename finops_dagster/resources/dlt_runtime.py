@@ -102,13 +102,14 @@ def explained(error: Exception, destination: str, where: str) -> Exception:
 
 def _cause(error: BaseException) -> BaseException:
     """What dlt wrapped: its own exceptions tell the step and a trace, the innermost says why."""
-    if isinstance(error, ConfigFieldMissingException | MissingDependencyException):
+    if isinstance(error, _TOLD):
         return error
     wrapped = (getattr(error, name, None) for name in _WRAPPED)
     inner = next((each for each in wrapped if isinstance(each, BaseException)), None)
     return error if inner is None or inner is error else _cause(inner)
 
 
+_TOLD = (BillError, WarehouseUnavailable, ConfigFieldMissingException, MissingDependencyException)
 _WRAPPED = (
     "exception",
     "client_exception",

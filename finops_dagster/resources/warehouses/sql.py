@@ -34,12 +34,13 @@ from finops_dagster.billing.parquet_month import Footer, relation
 from finops_dagster.resources.dlt_dataset import (
     INCOMING,
     Dataset,
+    another_run,
     incoming_table,
     kind_of,
     ledger_of,
 )
 from finops_dagster.resources.dlt_runtime import dlt_for, explained
-from finops_dagster.resources.warehouses import Loaded, MonthFile
+from finops_dagster.resources.warehouses import Loaded, MonthFile, WarehouseUnavailable
 from finops_dagster.settings import Table
 
 # dlt's clients for these begin no transaction, and their capabilities do not say so.
@@ -131,8 +132,11 @@ class SqlWarehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
                     dataset.move(file, job_id, self.full_name(file.table))
                     warnings += dataset.renew_statistics(file)
             except Exception as error:
-                reason = explained(error, self.destination, self.full_name(file.table))
+                where = self.full_name(file.table)
+                reason = explained(error, self.destination, where)
                 with suppress(Exception), self._connected() as dataset:
+                    if dataset.state(file, job_id) == "failed":
+                        reason = WarehouseUnavailable(f"{where}: {another_run(file)}")
                     dataset.fail(file, job_id, str(reason))
                 raise reason from error
             with self._connected() as dataset:
@@ -204,8 +208,11 @@ class SqlWarehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
             has_decimals = dataset.has_decimals
             can = dataset.client.capabilities
         destination = self._destination()
-        # Without a connection dlt takes SQLAlchemy's dialects for all the same.
+        formats = [each for each in can.supported_loader_file_formats if each != "csv"]
         destination.caps_params.update(
+            # dlt's CSV makes NULL of empty text.
+            supported_loader_file_formats=formats,
+            # Before it is connected, dlt takes all of SQLAlchemy's dialects for the same.
             max_identifier_length=can.max_identifier_length,
             max_column_identifier_length=can.max_column_identifier_length,
         )
@@ -224,6 +231,8 @@ class SqlWarehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
             )
         finally:
             pipeline.deactivate()
+        with self._connected() as dataset, closing(duckdb.connect()) as connection:
+            dataset.hold_against(file, connection, job_id)
 
 
 def open_warehouse(settings: Settings) -> SqlWarehouse:
