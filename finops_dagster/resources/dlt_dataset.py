@@ -98,7 +98,7 @@ class Dataset:
             return {"data_type": "timestamp"}
         if kind == _DATE:
             return {"data_type": "date"}
-        # DuckDB's JSON is text that is known to be JSON. Elsewhere dlt's ways to such a type differ:
+        # DuckDB's JSON is text that is known to be JSON. Elsewhere dlt's ways to such types differ:
         # SQLAlchemy quotes it once more, ADBC cannot write jsonb, others make floats of it.
         is_map = kind in (SqlType.TEXT_MAP, SqlType.MONEY_MAP)
         return {"data_type": "json" if is_map and self._dialect == "duckdb" else "text"}

@@ -213,8 +213,9 @@ def test_what_a_killed_load_left_to_dlt_is_not_loaded_later(project: Project) ->
     assert not left.exists()
 
 
+@pytest.mark.parametrize("drops", [False, True], ids=["ledger alone", "what dlt brought too"])
 def test_a_load_that_another_machine_took_over_may_be_asked_again(
-    project: Project, monkeypatch: pytest.MonkeyPatch
+    project: Project, monkeypatch: pytest.MonkeyPatch, drops: bool
 ) -> None:
     """Between machines no lock holds: the other begins, and ends this one, while dlt loads."""
     file = bring(project, "v1", "1")
@@ -224,7 +225,12 @@ def test_a_load_that_another_machine_took_over_may_be_asked_again(
 
     def run(*args: Any, **kwargs: Any) -> Any:
         in_sqlite("UPDATE aws_billing_data_loads SET state = 'failed' WHERE state = 'loading'")
-        return runs(*args, **kwargs)
+        done = runs(*args, **kwargs)
+        incoming = in_sqlite("SELECT name FROM sqlite_master WHERE name LIKE 'finops_incoming_%'")
+        assert len(incoming) == 1
+        if drops:
+            in_sqlite(f"DROP TABLE {incoming[0][0]}")
+        return done
 
     monkeypatch.setattr(dlt.Pipeline, "run", run)
     with pytest.raises(WarehouseUnavailable, match="another run is loading 2024-01"):
