@@ -14,6 +14,8 @@ ADAPTERS = (
     "bigquery",
     "duckdb",
     "snowflake",
+    "sql_duckdb",
+    "sql_sqlite",
 )
 
 Row = tuple[Any, ...]

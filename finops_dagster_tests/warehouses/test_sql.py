@@ -1,0 +1,269 @@
+"""What is dlt's own: which destinations will do, whose settings count, and what is left behind."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from decimal import Decimal
+from typing import Any
+
+import dlt
+import duckdb
+import pytest
+
+from finops_dagster.assets.warehouse_table import month_file
+from finops_dagster.billing.errors import BillError
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.resources.parquet_lake import ParquetLake
+from finops_dagster.resources.warehouses import (
+    MonthFile,
+    Warehouse,
+    WarehouseUnavailable,
+    open_warehouse,
+)
+from finops_dagster.settings import SettingsError
+from finops_dagster_tests.cur import deliver, items
+from finops_dagster_tests.finops import Finops
+from finops_dagster_tests.project import Project
+from finops_dagster_tests.warehouses.page import load_what_they_ask_for, queries
+
+SQLITE = {"destination": "sqlalchemy", "credentials": "sqlite:///data/acme.db"}
+DUCKDB = {"destination": "duckdb", "credentials": "data/acme.duckdb"}
+
+
+def opened(project: Project, **settings: Any) -> Warehouse:
+    project.database = {"backend": "sql", "sql": settings}
+    warehouse = open_warehouse(project.settings().database)
+    assert isinstance(warehouse, Warehouse)
+    return warehouse
+
+
+def bring(project: Project, version: str, *costs: str) -> MonthFile:
+    """Deliver a version of January and run its chain up to the Parquet file."""
+    deliver(project.put, "2024-01", [items("2024-01", *costs)], version=version)
+    database, project.database = project.database, {}
+    project.load("2024-01")
+    project.database = database
+    lake = ParquetLake(root=str(project.settings().storage.parquet_dir))
+    return month_file(project.the_export(), BillingMonth.parse("2024-01"), lake)
+
+
+def in_sqlite(sql: str) -> list[Any]:
+    with closing(sqlite3.connect("data/acme__finops.db")) as connection, connection:
+        return connection.execute(sql).fetchall()
+
+
+@pytest.mark.parametrize(
+    "destination", ["athena", "clickhouse", "databricks", "dremio", "filesystem", "weaviate"]
+)
+def test_a_destination_without_transactions_is_refused_before_it_is_asked(
+    project: Project, destination: str
+) -> None:
+    with pytest.raises(SettingsError) as refused:
+        opened(project, destination=destination)
+    assert str(refused.value) == (
+        f"[database.sql]: dlt's destination {destination} has no transactions, so a month could "
+        "not be replaced in one step; take one that has"
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"destination": "excel"}, "dlt has no destination 'excel'"),
+        ({**DUCKDB, "databaze": "x"}, "dlt's destination duckdb has no setting databaze"),
+        (
+            {"destination": "mssql", "credentials": {"host": "db", "password": "hunter2"}},
+            "credentials.password holds a secret; give it in the environment, as "
+            "DESTINATION__MSSQL__CREDENTIALS__PASSWORD",
+        ),
+        (
+            {"destination": "postgres", "credentials": "postgresql://finops:hunter2@db/acme"},
+            "credentials holds a secret; give it in the environment, as "
+            "DESTINATION__POSTGRES__CREDENTIALS",
+        ),
+    ],
+)
+def test_settings_that_cannot_be_used_are_told_in_one_line(
+    project: Project, settings: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(SettingsError) as refused:
+        opened(project, **settings)
+    assert str(refused.value) == f"[database.sql]: {told}"
+
+
+def test_missing_credentials_are_told_in_one_line(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warehouse = opened(project, destination="postgres", credentials={"host": "db", "database": "x"})
+    with pytest.raises(BillError) as refused:
+        warehouse.reach()
+    assert str(refused.value) == (
+        "postgres finops: dlt lacks password, username; give it in [database.sql.credentials], or "
+        "as DESTINATION__POSTGRES__CREDENTIALS__... in the environment, and secrets only there"
+    )
+
+
+def test_a_database_that_sqlalchemy_does_not_know_is_told_in_one_line(project: Project) -> None:
+    warehouse = opened(project, destination="sqlalchemy", credentials="firebird://db/acme")
+    with pytest.raises(BillError) as refused:
+        warehouse.reach()
+    assert str(refused.value) == (
+        "sqlalchemy finops: Can't load plugin: sqlalchemy.dialects:firebird"
+    )
+
+
+def test_a_database_that_cannot_be_opened_is_told_in_one_line(project: Project) -> None:
+    warehouse = opened(project, destination="duckdb", credentials="nowhere/acme.duckdb")
+    with pytest.raises(BillError, match=r"^duckdb finops: IO Error: Cannot open file [^\n]*$"):
+        warehouse.reach()
+
+
+def test_a_locked_database_may_be_asked_again(project: Project) -> None:
+    file = bring(project, "v1", "1")
+    warehouse = opened(project, **SQLITE)
+    warehouse.replace_month(file)
+    with closing(sqlite3.connect("data/acme__finops.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(WarehouseUnavailable, match="database is locked"):
+            opened(project, **SQLITE, engine_kwargs={"connect_args": {"timeout": 0}}).replace_month(
+                file
+            )
+    assert warehouse.held_version(file) == file.footer
+
+
+def test_a_destination_that_keeps_what_was_rolled_back_is_refused(
+    project: Project,
+) -> None:
+    """Whatever its dialect, `AUTOCOMMIT` makes a database one that has no transactions."""
+    file = bring(project, "v1", "1")
+    without = {"engine_kwargs": {"isolation_level": "AUTOCOMMIT"}}
+    with pytest.raises(BillError, match="it keeps what was rolled back"):
+        opened(project, **SQLITE, **without).replace_month(file)
+    ((state, reason),) = in_sqlite("SELECT state, error_message FROM aws_billing_data_loads")
+    assert state == "failed"
+    assert "keeps what was rolled back" in reason
+    assert in_sqlite("SELECT * FROM aws_billing_data") == []
+
+
+def test_amounts_that_sqlite_would_make_floats_are_text(project: Project) -> None:
+    costs = ("0.000000000000000001", "99999999999999999998.5")
+    file = bring(project, "v1", *costs)
+    warehouse = opened(project, **SQLITE)
+    warehouse.replace_month(file)
+    assert in_sqlite(
+        "SELECT lineitem_unblendedcost, typeof(lineitem_unblendedcost) FROM aws_billing_data"
+    ) == [(cost, "text") for cost in costs]
+    held = warehouse.held_version(file)
+    assert held is not None
+    assert held.totals.cost == Decimal("99999999999999999998.500000000000000001")
+
+
+def test_a_column_that_holds_floats_is_refused(project: Project) -> None:
+    file = bring(project, "v1", "1")
+    with duckdb.connect("data/acme.duckdb") as connection:
+        connection.execute("CREATE SCHEMA finops")
+        connection.execute(
+            "CREATE TABLE finops.aws_billing_data (billing_month DATE, "
+            "lineitem_unblendedcost DOUBLE)"
+        )
+    with pytest.raises(
+        BillError, match=r"column lineitem_unblendedcost of .* is double, the month's is DECIMAL"
+    ):
+        opened(project, **DUCKDB).replace_month(file)
+
+
+def test_only_the_environment_and_the_settings_are_asked(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """dlt by itself reads `.dlt` here and at home, and sends what it does to its makers."""
+    home = project.folder / "home"
+    for folder in (project.folder / ".dlt", home / ".dlt"):
+        folder.mkdir(parents=True)
+        (folder / "config.toml").write_text("[destination.duckdb]\ncredentials = 'wrong.duckdb'\n")
+        (folder / "secrets.toml").write_text("[destination.duckdb]\ncredentials = 'wrong.duckdb'\n")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("DESTINATION__DUCKDB__CREDENTIALS", "data/right.duckdb")
+    file = bring(project, "v1", "1")
+    opened(project, destination="duckdb").replace_month(file)
+    assert (project.folder / "data/right.duckdb").exists()
+    assert not list(project.folder.rglob("wrong.duckdb"))
+    written = {path.name for path in (home / ".dlt").iterdir()}
+    assert written == {"config.toml", "secrets.toml"}
+
+
+def test_nothing_is_left_in_the_working_folder(project: Project) -> None:
+    file = bring(project, "v1", "1")
+    before = {path.name for path in project.folder.iterdir()}
+    opened(project, **DUCKDB).replace_month(file)
+    assert {path.name for path in project.folder.iterdir()} == before
+    left = [path.name for path in (project.folder / "data/dlt").iterdir()]
+    assert left == ["aws_billing_data-2024-01.lock"]
+
+
+def test_what_a_killed_load_left_to_dlt_is_not_loaded_later(project: Project) -> None:
+    """dlt finishes first what lies in its folder, whatever it is asked to load."""
+    file = bring(project, "v1", "1")
+    left = project.folder / "data/dlt/aws_billing_data-2024-01/finops/load/normalized/1"
+    left.mkdir(parents=True)
+    (left / "schema.json").write_text("{}")
+    warehouse = opened(project, **DUCKDB)
+    warehouse.replace_month(file)
+    assert warehouse.held_version(file) == file.footer
+    assert not left.exists()
+
+
+@pytest.mark.parametrize("drops", [False, True], ids=["ledger alone", "what dlt brought too"])
+def test_a_load_that_another_machine_took_over_may_be_asked_again(
+    project: Project, monkeypatch: pytest.MonkeyPatch, drops: bool
+) -> None:
+    """Between machines no lock holds: the other begins, and ends this one, while dlt loads."""
+    file = bring(project, "v1", "1")
+    warehouse = opened(project, **SQLITE)
+    warehouse.replace_month(file)
+    runs = dlt.Pipeline.run
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        in_sqlite("UPDATE aws_billing_data_loads SET state = 'failed' WHERE state = 'loading'")
+        done = runs(*args, **kwargs)
+        incoming = in_sqlite("SELECT name FROM sqlite_master WHERE name LIKE 'finops_incoming_%'")
+        assert len(incoming) == 1
+        if drops:
+            in_sqlite(f"DROP TABLE {incoming[0][0]}")
+        return done
+
+    monkeypatch.setattr(dlt.Pipeline, "run", run)
+    with pytest.raises(WarehouseUnavailable, match="another run is loading 2024-01"):
+        warehouse.replace_month(file)
+    states = in_sqlite("SELECT state FROM aws_billing_data_loads ORDER BY load_timestamp")
+    assert states == [("loaded",), ("failed",)]
+    assert warehouse.held_version(file) == file.footer
+
+
+def test_a_month_is_found_by_an_index(project: Project) -> None:
+    opened(project, **SQLITE).replace_month(bring(project, "v1", "1"))
+    ((_, index, *_),) = in_sqlite("PRAGMA index_list(aws_billing_data)")
+    ((*_, column),) = in_sqlite(f"PRAGMA index_info({index})")
+    assert column == "billing_month"
+    assert ("aws_billing_data", index) in in_sqlite("SELECT tbl, idx FROM sqlite_stat1")
+
+
+def test_the_queries_of_its_page(project: Project) -> None:
+    project.database = {"backend": "sql", "sql": DUCKDB}
+    load_what_they_ask_for(project)
+    with duckdb.connect("data/acme.duckdb", read_only=True) as connection:
+        services, teams, versions = (
+            connection.execute(query).fetchall() for query in queries("Any SQL database")
+        )
+    assert sum(cost for _, cost in services) == sum(cost for _, _, cost in teams)
+    assert len({team for _, team, _ in teams}) > 1
+    assert [row[:3] for row in versions] == [("2026-01", "v1", 200)]
+
+
+def test_the_command_takes_a_destination(project: Project, finops: Finops) -> None:
+    deliver(project.put, "2024-01", [items("2024-01", "1")], version="v1")
+    settings = [f"--database-config={key}={value}" for key, value in DUCKDB.items()]
+    where = ("--backend=sql", *settings)
+    assert "acme 2024-01  loaded  v1  1 rows  1.00" in finops(*where, "aws", "load-billing-remote")
+    assert "duckdb finops" in finops(*where, "config", "check")
+    assert finops.json(*where, "state", "verify") == []
