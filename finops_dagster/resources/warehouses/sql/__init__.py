@@ -32,7 +32,8 @@ from finops_dagster.billing.columns import SqlType, quoted
 from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.footer import Footer
 from finops_dagster.billing.parquet_month import relation
-from finops_dagster.resources.dlt_dataset import (
+from finops_dagster.resources.warehouses import Loaded, MonthFile, WarehouseUnavailable
+from finops_dagster.resources.warehouses.sql.dataset import (
     INCOMING,
     Dataset,
     another_run,
@@ -40,8 +41,7 @@ from finops_dagster.resources.dlt_dataset import (
     kind_of,
     ledger_of,
 )
-from finops_dagster.resources.dlt_runtime import dlt_for, explained
-from finops_dagster.resources.warehouses import Loaded, MonthFile, WarehouseUnavailable
+from finops_dagster.resources.warehouses.sql.dlt_runtime import dlt_for, explained
 from finops_dagster.settings import Table
 
 # dlt's clients for these begin no transaction, and their capabilities do not say so.

@@ -26,7 +26,7 @@ from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.footer import Footer
 from finops_dagster.billing.money import Measured, Totals, reconcile
 from finops_dagster.resources.warehouses import Loaded, MonthFile, WarehouseUnavailable
-from finops_dagster.resources.warehouses.snowflake_columns import (
+from finops_dagster.resources.warehouses.snowflake.columns import (
     ColumnType,
     as_text,
     identifier,
