@@ -32,7 +32,7 @@ from finops_dagster.billing.months import BillingMonth
 
 DEFAULT_CONFIG = Path("config/finops.toml")
 # Each is a file of its name in resources/warehouses/.
-WAREHOUSES = ("bigquery",)
+WAREHOUSES = ("bigquery", "postgresql")
 
 
 class SettingsError(Exception):
