@@ -43,9 +43,8 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         billing_table_asset,
         parquet_asset,
     ]
-    backend = settings.database.backend
-    if backend != "duckdb":
-        stages.append(partial(warehouse_table_asset, backend=backend))
+    if settings.database.has_warehouse:
+        stages.append(partial(warehouse_table_asset, backend=settings.database.backend))
         resources["warehouse"] = open_warehouse(settings.database)
     return dg.Definitions(
         assets=[stage(export) for export in exports for stage in stages],

@@ -53,9 +53,11 @@ class StorageSettings(Table):
 
 
 class DuckDBSettings(Table):
-    """The DuckDB file; with `{month}` in its path each month has one of its own."""
+    """The DuckDB file; with `{month}` in its path each month has one of its own. `warehouse_path`
+    is another, in which the months end where the backend is `duckdb`: without it at Parquet."""
 
     database_path: str = "data/finops.duckdb"
+    warehouse_path: str | None = None
     memory_limit: Annotated[
         str, StringConstraints(pattern=r"^\d+(\.\d+)?\s*([KMGT]i?B)$", strip_whitespace=True)
     ] = "2GB"
@@ -70,10 +72,22 @@ class DuckDBSettings(Table):
             raise ValueError(f"holds {', '.join(unknown)}; it may hold {{export}} and {{month}}")
         return path
 
+    @model_validator(mode="after")
+    def _warehouse_is_a_file_of_its_own(self) -> DuckDBSettings:
+        if self.warehouse_path is None:
+            return self
+        if re.search(r"[{}]", self.warehouse_path):
+            raise ValueError("warehouse_path is one file for all exports and months, without {}")
+        path = re.escape(str(Path(self.database_path).resolve()))
+        any_of_them = re.sub(r"\\{(export|month)\\}", "[^/]+", path)
+        if re.fullmatch(any_of_them, str(Path(self.warehouse_path).resolve())):
+            raise ValueError("warehouse_path is database_path; give the warehouse another file")
+        return self
+
 
 class DatabaseSettings(Table):
-    """Where months end: at Parquet (`duckdb`), or in a warehouse beyond, whose file in
-    resources/warehouses/ knows the keys of its table."""
+    """Where months end: at Parquet (`duckdb` without a `warehouse_path`), or in a warehouse beyond,
+    whose file in resources/warehouses/ knows the keys of its table."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -96,9 +110,15 @@ class DatabaseSettings(Table):
         return self
 
     @property
+    def has_warehouse(self) -> bool:
+        """Whether the chain goes on after Parquet."""
+        return self.backend != "duckdb" or self.duckdb.warehouse_path is not None
+
+    @property
     def warehouse(self) -> dict[str, Any]:
         """The chosen backend's own table, as it is written."""
-        return dict((self.model_extra or {}).get(self.backend, {}))
+        own = {"duckdb": self.duckdb.model_dump(), **(self.model_extra or {})}
+        return dict(own.get(self.backend, {}))
 
 
 class ExportSettings(Table):

@@ -9,6 +9,7 @@ import pytest
 from finops_dagster.resources.warehouses import open_warehouse
 from finops_dagster.settings import SettingsError, load_settings
 
+EXAMPLES = sorted(Path(__file__).parents[1].glob("config/*.toml"))
 EXPORT = """
 [[exports]]
 name = "acme"
@@ -102,6 +103,18 @@ def test_the_table_is_named_after_the_export(file: Path) -> None:
             "[database.duckdb]\ndatabase_path = '{day}'",
             "database.duckdb.database_path: holds {day}",
         ),
+        (
+            "[database.duckdb]\nwarehouse_path = 'data/../data/finops.duckdb'",
+            "database.duckdb: warehouse_path is database_path; give the warehouse another file",
+        ),
+        (
+            "[database.duckdb]\ndatabase_path = '{export}.duckdb'\nwarehouse_path = 'a.duckdb'",
+            "database.duckdb: warehouse_path is database_path",
+        ),
+        (
+            "[database.duckdb]\nwarehouse_path = '{month}.duckdb'",
+            "database.duckdb: warehouse_path is one file for all exports and months",
+        ),
         ("[storage", "Expected ']'"),
     ],
 )
@@ -154,6 +167,14 @@ def test_a_mistake_in_the_environment_is_told_as_such(
     assert str(caught.value).startswith("environment variable FINOPS_DATABASE__BACKEND: ")
 
 
-@pytest.mark.parametrize("name", ["finops.toml", "bigquery.toml", "demo.toml"])
-def test_the_example_files_are_valid(name: str) -> None:
-    assert load_settings(Path(__file__).parents[1] / "config" / name).exports
+@pytest.mark.parametrize("example", EXAMPLES, ids=[example.stem for example in EXAMPLES])
+def test_the_example_files_are_valid(example: Path) -> None:
+    settings = load_settings(example)
+    assert settings.exports
+    if settings.database.has_warehouse:
+        try:
+            open_warehouse(settings.database)
+        except SettingsError as error:
+            if "is not installed" in str(error):
+                pytest.skip(str(error))
+            raise

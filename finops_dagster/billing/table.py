@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import duckdb
 
@@ -26,6 +27,20 @@ _AS_TEXT = {
 }
 
 
+class Measurable(Protocol):
+    """What names the columns that a month is measured by: a format, or a month's own file."""
+
+    @property
+    def cost(self) -> str | None:
+        """The column that the month's total is the sum of."""
+        ...
+
+    @property
+    def billing_period(self) -> str | None:
+        """The column that says to which billing month a row belongs."""
+        ...
+
+
 @dataclass(frozen=True)
 class Target:
     """A column of the table and the header it comes from; `type` is the table's, `given` the
@@ -40,6 +55,11 @@ class Target:
 def prepare(connection: duckdb.DuckDBPyConnection) -> None:
     """Give a connection the ledger and the exact casts."""
     ledger.create(connection)
+    prepare_casts(connection)
+
+
+def prepare_casts(connection: duckdb.DuckDBPyConnection) -> None:
+    """Give a connection the exact casts alone."""
     connection.execute("SET TimeZone = 'UTC'")
     connection.execute(CELL_MACROS)
 
@@ -67,14 +87,14 @@ def replace_month(
         )
     targets: list[Target] = []
     try:
-        with _transaction(connection):
+        with transaction(connection):
             targets = _targets(connection, load, manifest, files, vendor, names_elsewhere or {})
-            warnings = _widen(connection, load, targets)
-            connection.execute(
-                f"DELETE FROM {quoted(load.table)} WHERE billing_month = ?", [load.month.first_day]
+            warnings = write_month(
+                connection, load.table, load.month, load.manifest_id, files, targets
             )
-            for group in files:
-                _insert(connection, load, group, targets)
+            known = ledger.column_names(connection, load.table)
+            first_seen = {t.header: t.name for t in targets if t.header not in known}
+            ledger.record_column_names(connection, load.table, first_seen)
             reconcile(
                 f"table {load.table}",
                 load.totals,
@@ -83,10 +103,58 @@ def replace_month(
             ledger.record(connection, load)
             return warnings
     except duckdb.Error as error:
-        types = {target.header: target.type for target in targets}
-        raise _with_both_months(
-            connection, load, targets, explained(connection, error, files, types)
-        ) from error
+        raise refused(connection, error, load.table, load.month, files, targets) from error
+
+
+def write_month(
+    connection: duckdb.DuckDBPyConnection,
+    table: str,
+    month: BillingMonth,
+    manifest_id: str,
+    files: Sequence[BillFiles],
+    targets: Sequence[Target],
+) -> list[str]:
+    """Within a transaction: make room for the columns, and replace the month's rows by those of the
+    files. Returns the warnings of what the types came to."""
+    warnings = _widen(connection, table, month, targets)
+    connection.execute(f"DELETE FROM {quoted(table)} WHERE billing_month = ?", [month.first_day])
+    for group in files:
+        present = [target for target in targets if target.header in group]
+        names = ", ".join(quoted(target.name) for target in present)
+        cells = ", ".join(group.cell(target.header, target.type) for target in present)
+        connection.execute(
+            f"INSERT INTO {quoted(table)} (billing_month, manifest_id, {names}) "
+            f"SELECT ?, ?, {cells} FROM {group.scan()}",
+            [month.first_day, manifest_id],
+        )
+    return warnings
+
+
+def refused(
+    connection: duckdb.DuckDBPyConnection,
+    error: duckdb.Error,
+    table: str,
+    month: BillingMonth,
+    files: Sequence[BillFiles],
+    targets: Sequence[Target],
+) -> Exception:
+    """Why DuckDB did not take the files, asked when the transaction is over: which cell, and since
+    when its column is of another type than this version's."""
+    types = {target.header: target.type for target in targets}
+    reason = explained(connection, error, files, types)
+    for target in targets:
+        if (
+            isinstance(reason, CellInvalid)
+            and reason.header == target.header
+            and target.given != target.type
+        ):
+            since = _first_month(connection, table, target.name)
+            return CellInvalid(
+                reason.header,
+                f"{reason}; column {target.name} is {target.type} since {since}, and {month} "
+                f"gives {target.given}",
+            )
+    return reason
 
 
 def _targets(
@@ -118,14 +186,15 @@ def _targets(
         given = vendor.sql_type(header, declared.get(vendor.column(header))) or next(
             filter(None, own_types), SqlType.TEXT
         )
-        kept = _type_kept(connection, load, name, existing.get(name), given)
+        kept = type_kept(connection, load.table, load.month, name, existing.get(name), given)
         targets.append(Target(header, name, kept, given))
     return targets
 
 
-def _type_kept(
+def type_kept(
     connection: duckdb.DuckDBPyConnection,
-    load: Load,
+    table: str,
+    month: BillingMonth,
     name: str,
     existing: str | None,
     given: SqlType,
@@ -138,50 +207,50 @@ def _type_kept(
         held = SqlType(existing)
     except ValueError:
         raise BillError(
-            f"column {name} of table {load.table} has become {existing}; a bill's column is "
+            f"column {name} of table {table} has become {existing}; a bill's column is "
             f"{', '.join(SqlType)}: change it back, or give the export another name and table"
         ) from None
     if held in (given, SqlType.TEXT) or held.is_money:
         return held
     if given.is_money:
         raise BillError(
-            f"column {name} of table {load.table} is {held} since "
-            f"{_first_month(connection, load.table, name)}, but {load.month} gives {given}, and "
+            f"column {name} of table {table} is {held} since "
+            f"{_first_month(connection, table, name)}, but {month} gives {given}, and "
             "amounts are never kept as text; give the export another name and table"
         )
     return SqlType.TEXT
 
 
 def _widen(
-    connection: duckdb.DuckDBPyConnection, load: Load, targets: Sequence[Target]
+    connection: duckdb.DuckDBPyConnection,
+    table: str,
+    month: BillingMonth,
+    targets: Sequence[Target],
 ) -> list[str]:
     """Make the table, the columns that this version is the first to have, and text of those that
     can no longer be what they were; the warnings of what the types came to."""
-    existing = columns(connection, load.table)
+    existing = columns(connection, table)
     new = {t.name: f"{quoted(t.name)} {t.type}" for t in targets if t.name not in existing}
     if not existing:
         definitions = ", ".join(["billing_month DATE", "manifest_id VARCHAR", *new.values()])
-        connection.execute(f"CREATE TABLE {quoted(load.table)} ({definitions})")
+        connection.execute(f"CREATE TABLE {quoted(table)} ({definitions})")
     elif new:
         for definition in new.values():
-            connection.execute(f"ALTER TABLE {quoted(load.table)} ADD COLUMN {definition}")
+            connection.execute(f"ALTER TABLE {quoted(table)} ADD COLUMN {definition}")
     warnings = []
     for target in {target.name: target for target in targets}.values():
         held = existing.get(target.name, target.type)
         if held != target.type:
             as_text = _AS_TEXT[SqlType(held)].format(quoted(target.name))
             connection.execute(
-                f"ALTER TABLE {quoted(load.table)} ALTER {quoted(target.name)} "
+                f"ALTER TABLE {quoted(table)} ALTER {quoted(target.name)} "
                 f"TYPE VARCHAR USING {as_text}"
             )
             warnings.append(
-                f"{target.name} was {held}, {load.month} gives {target.given}: it is text now"
+                f"{target.name} was {held}, {month} gives {target.given}: it is text now"
             )
         elif target.given != target.type:
-            warnings.append(f"{target.name} stays {target.type}, {load.month} gives {target.given}")
-    known = ledger.column_names(connection, load.table)
-    first_seen = {t.header: t.name for t in targets if t.header not in known}
-    ledger.record_column_names(connection, load.table, first_seen)
+            warnings.append(f"{target.name} stays {target.type}, {month} gives {target.given}")
     return warnings
 
 
@@ -192,42 +261,6 @@ def _first_month(connection: duckdb.DuckDBPyConnection, table: str, column: str)
         f"WHERE {quoted(column)} IS NOT NULL"
     ).fetchone()
     return "an earlier month" if row is None or row[0] is None else str(row[0])
-
-
-def _with_both_months(
-    connection: duckdb.DuckDBPyConnection,
-    load: Load,
-    targets: Sequence[Target],
-    error: Exception,
-) -> Exception:
-    """Say of a cell that is no amount since when the column holds amounts, where this version gives
-    it another type."""
-    for target in targets:
-        if (
-            isinstance(error, CellInvalid)
-            and error.header == target.header
-            and target.given != target.type
-        ):
-            since = _first_month(connection, load.table, target.name)
-            return CellInvalid(
-                error.header,
-                f"{error}; column {target.name} is {target.type} since {since}, and {load.month} "
-                f"gives {target.given}",
-            )
-    return error
-
-
-def _insert(
-    connection: duckdb.DuckDBPyConnection, load: Load, group: BillFiles, targets: Sequence[Target]
-) -> None:
-    present = [target for target in targets if target.header in group]
-    names = ", ".join(quoted(target.name) for target in present)
-    cells = ", ".join(group.cell(target.header, target.type) for target in present)
-    connection.execute(
-        f"INSERT INTO {quoted(load.table)} (billing_month, manifest_id, {names}) "
-        f"SELECT ?, ?, {cells} FROM {group.scan()}",
-        [load.month.first_day, load.manifest_id],
-    )
 
 
 def held_version(
@@ -245,11 +278,11 @@ def held_version(
 
 
 def measure(
-    connection: duckdb.DuckDBPyConnection, relation: str, month: BillingMonth, vendor: VendorFormat
+    connection: duckdb.DuckDBPyConnection, relation: str, month: BillingMonth, by: Measurable
 ) -> Measured:
     """Count the month in a relation that has the table's columns: a table, or its Parquet file."""
     present = {row[0] for row in connection.execute(f"DESCRIBE FROM {relation}").fetchall()}
-    cost, period = vendor.cost, vendor.billing_period
+    cost, period = by.cost, by.billing_period
     row = connection.execute(
         f"SELECT count(*), {f'sum({cost})' if cost in present else 'NULL'}, "
         f"count(*) FILTER (date_trunc('month', {period if period in present else 'NULL::DATE'}) "
@@ -272,7 +305,8 @@ def columns(connection: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]
 
 
 @contextmanager
-def _transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+def transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """All of the block, or nothing of it."""
     connection.execute("BEGIN TRANSACTION")
     try:
         yield

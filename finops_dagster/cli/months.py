@@ -180,7 +180,7 @@ def state(settings: Settings, asked: Asked) -> list[dict[str, Any]]:
                         "last run": unfinished.get(month, "success"),
                     }
                 )
-    if settings.database.backend == "duckdb":
+    if not settings.database.has_warehouse:
         for row in rows:
             del row["warehouse_table"]
     return rows
@@ -286,7 +286,7 @@ def _line(export: Export, done: MonthRun) -> str:
 
 def last_stage(settings: Settings) -> str:
     """Where the chain ends."""
-    return "parquet" if settings.database.backend == "duckdb" else "warehouse_table"
+    return "warehouse_table" if settings.database.has_warehouse else "parquet"
 
 
 def stale(settings: Settings, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -302,6 +302,6 @@ def stale(settings: Settings, rows: list[dict[str, Any]]) -> list[dict[str, Any]
 
 def _stages(settings: Settings, until: str) -> list[str]:
     """The stages up to one. Raises BillError for a warehouse that the settings do not have."""
-    if until == "warehouse_table" and settings.database.backend == "duckdb":
+    if until == "warehouse_table" and not settings.database.has_warehouse:
         raise BillError("backend is duckdb, which ends at Parquet; choose another with --backend")
     return list(STAGES[: STAGES.index(until) + 1])

@@ -68,13 +68,12 @@ def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 def reach_all(settings: Settings) -> list[dict[str, Any]]:
     """What each export and each database answers; `problem` is empty where all is well."""
-    backend = settings.database.backend
     asked: dict[str, Callable[[], str]] = {
         export.name: partial(_months, Export(export)) for export in settings.exports
     }
     asked["duckdb"] = partial(_duckdb, settings)
-    if backend != "duckdb":
-        asked[backend] = partial(_warehouse, settings)
+    if settings.database.has_warehouse:
+        asked["warehouse"] = partial(_warehouse, settings)
     return [{"what": what, **_answer(ask)} for what, ask in asked.items()]
 
 

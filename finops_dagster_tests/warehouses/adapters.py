@@ -10,7 +10,11 @@ from typing import Any, Protocol, cast
 
 # Each is a file of its name in this folder, with `started()`, and the id of its tests:
 # `test_restatement[bigquery]`. Two of them may be one backend, as two databases of one kind are.
-ADAPTERS = ("bigquery", "postgresql")
+ADAPTERS = (
+    "bigquery",
+    "duckdb",
+    "postgresql",
+)
 
 Row = tuple[Any, ...]
 

@@ -16,6 +16,7 @@ from finops_dagster_tests.cur import deliver, items
 from finops_dagster_tests.project import Project
 from finops_dagster_tests.servers.bigquery import BigQueryServer
 from finops_dagster_tests.warehouses.conftest import MonthOf
+from finops_dagster_tests.warehouses.page import load_what_they_ask_for, queries
 
 TABLE = "acme.finops.aws_billing_data"
 
@@ -128,6 +129,14 @@ def test_a_run_that_takes_over_finds_the_finished_job(
     ((_, _, _, state, job),) = ledger(server)
     assert (state, job) == ("loaded", outcome.metadata("warehouse_table")["job_id"])
     assert totals(server)[0][1:3] == (1, 1)
+
+
+def test_the_queries_of_its_page(project: Project, server: BigQueryServer) -> None:
+    load_what_they_ask_for(project)
+    services, teams, versions = (query(server, sql) for sql in queries("BigQuery"))
+    assert sum(cost for _, cost in services) == sum(cost for _, _, cost in teams)
+    assert len({team for _, team, _ in teams}) > 1
+    assert [row[:3] for row in versions] == [("2026-01", "v1", 200)]
 
 
 def test_missing_credentials_are_told_in_one_line(

@@ -48,6 +48,8 @@ class ParquetFiles(BillFiles):
                 return f"utc_timestamp({raw})"
             case SqlType.TEXT if pa.types.is_nested(own):
                 return f"CAST(to_json({raw}) AS VARCHAR)"
+            case SqlType.TEXT if pa.types.is_timestamp(own):
+                return f"strftime({raw}, '%Y-%m-%dT%H:%M:%SZ')"
             case SqlType.TEXT_MAP if is_text or is_nested:
                 return f"text_map({text})"
             case SqlType.MONEY_MAP if is_text or is_nested:

@@ -66,6 +66,12 @@ class Arrival:
         return {**kept, OVERFLOW: MAP} if self.overflow else kept
 
     @property
+    def cut(self) -> dict[str, str]:
+        """The whole name of each column whose name is cut."""
+        names = {within_limit(field.name): field.name for field in self._kept}
+        return {held: whole for held, whole in names.items() if held != whole}
+
+    @property
     def amounts(self) -> set[str]:
         """The columns that hold amounts, maps of amounts among them."""
         maps = (field for field in self._kept if pa.types.is_map(field.type))

@@ -9,7 +9,7 @@ from typing import Any
 
 import adbc_driver_postgresql.dbapi as adbc
 
-from finops_dagster.billing.columns import quoted
+from finops_dagster.billing.columns import literal, quoted
 from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.money import Measured, Totals, reconcile
 from finops_dagster.billing.parquet_month import Footer
@@ -208,6 +208,11 @@ class Month:
             new = [f"ADD COLUMN {quoted(n)} {kind}" for n, kind in ought.items() if n not in has]
             if new:
                 self.cursor.execute(f"ALTER TABLE {self._name(name)} {', '.join(new)}")
+        for column in arrival.cut.keys() - held.keys():
+            self.cursor.execute(
+                f"COMMENT ON COLUMN {self._name(table)}.{quoted(column)} "
+                f"IS {literal(arrival.cut[column])}"
+            )
         warnings = []
         for column, kind in held.items():
             other = given.get(column, kind)

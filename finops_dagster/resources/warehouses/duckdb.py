@@ -1,0 +1,162 @@
+"""A second DuckDB file, for readers alone: open for the moment that a month's replacement takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import duckdb
+
+from finops_dagster.billing import table
+from finops_dagster.billing.columns import OWN_COLUMNS, SqlType, quoted
+from finops_dagster.billing.errors import BillError, first_line
+from finops_dagster.billing.files.parquet_files import ParquetFiles, parquet_files
+from finops_dagster.billing.money import reconcile
+from finops_dagster.billing.parquet_month import Footer
+from finops_dagster.billing.table import Target
+from finops_dagster.resources.duckdb import WaitingDuckDB
+from finops_dagster.resources.warehouses import Loaded, MonthFile
+from finops_dagster.settings import DuckDBSettings as Settings
+
+_LEDGER = """
+CREATE TABLE IF NOT EXISTS {} (
+    billing_period VARCHAR NOT NULL,
+    load_timestamp TIMESTAMP NOT NULL,
+    row_count BIGINT NOT NULL,
+    state VARCHAR NOT NULL,
+    error_message VARCHAR,
+    manifest_id VARCHAR NOT NULL,
+    job_id VARCHAR NOT NULL
+)
+"""
+
+
+class DuckDBWarehouse(WaitingDuckDB):
+    """One file with the tables of all exports. A month, its new columns and its row in
+    `{table}_loads` are one transaction; a load that failed has a row there too."""
+
+    def reach(self) -> str:
+        """Open the file for reading where there is one."""
+        if not self._path.is_file():
+            return f"DuckDB {self._path}, which is made when the first month comes"
+        with self._connection(read_only=True):
+            return f"DuckDB {self._path}"
+
+    def full_name(self, table: str) -> str:
+        """`file.table`, as it is after the file was opened or attached."""
+        return f"{self._path.stem}.{table}"
+
+    def held_version(self, file: MonthFile) -> Footer | None:
+        """What the ledger says is loaded, if the table really holds its rows and cost."""
+        if not self._path.is_file():
+            return None
+        with self._connection(read_only=True) as connection:
+            if not all(table.columns(connection, name) for name in (file.table, _ledger(file))):
+                return None
+            loaded = connection.execute(
+                f"SELECT manifest_id FROM {quoted(_ledger(file))} "
+                "WHERE billing_period = ? AND state = 'loaded' "
+                "ORDER BY load_timestamp DESC LIMIT 1",
+                [str(file.month)],
+            ).fetchone()
+            measured = table.measure(connection, quoted(file.table), file.month, file)
+        if loaded is None or measured.foreign_rows:
+            return None
+        return Footer(loaded[0], measured.totals)
+
+    def replace_month(self, file: MonthFile) -> Loaded:
+        """Replace the month's rows by those of the file."""
+        job_id = str(uuid4())
+        with self._connection() as connection:
+            table.prepare_casts(connection)
+            connection.execute(_LEDGER.format(quoted(_ledger(file))))
+            try:
+                return Loaded(job_id, self._replaced(connection, file, job_id))
+            except Exception as error:
+                _record(connection, file, job_id, first_line(error))
+                raise
+
+    def _replaced(
+        self, connection: duckdb.DuckDBPyConnection, file: MonthFile, job_id: str
+    ) -> tuple[str, ...]:
+        files = parquet_files([file.path])
+        targets: list[Target] = []
+        try:
+            with table.transaction(connection):
+                targets = _targets(connection, file, files[0])
+                warnings = table.write_month(
+                    connection, file.table, file.month, file.footer.manifest_id, files, targets
+                )
+                reconcile(
+                    self.full_name(file.table),
+                    file.footer.totals,
+                    table.measure(connection, quoted(file.table), file.month, file),
+                )
+                _record(connection, file, job_id, None)
+                return tuple(warnings)
+        except duckdb.Error as error:
+            raise table.refused(
+                connection, error, file.table, file.month, files, targets
+            ) from error
+
+    @property
+    def _path(self) -> Path:
+        return Path(self.database)
+
+    @contextmanager
+    def _connection(self, *, read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+        """The file; says in one line what DuckDB says."""
+        try:
+            with self.open(self._path, read_only=read_only) as connection:
+                yield connection
+        except duckdb.Error as error:
+            raise BillError(f"{self._path}: {first_line(error)}") from error
+
+
+def open_warehouse(settings: Settings) -> DuckDBWarehouse:
+    """The file at `warehouse_path`."""
+    return DuckDBWarehouse(
+        database=str(settings.warehouse_path),
+        memory_limit=settings.memory_limit,
+        threads=settings.threads,
+        lock_wait_seconds=settings.lock_wait_seconds,
+    )
+
+
+def _targets(
+    connection: duckdb.DuckDBPyConnection, file: MonthFile, columns: ParquetFiles
+) -> list[Target]:
+    """The column of the table for every column of the file, which has the same name."""
+    existing = table.columns(connection, file.table)
+    targets = []
+    for name in columns.headers:
+        if name not in OWN_COLUMNS:
+            given = columns.own_type(name) or SqlType.TEXT
+            kept = table.type_kept(
+                connection, file.table, file.month, name, existing.get(name), given
+            )
+            targets.append(Target(name, name, kept, given))
+    return targets
+
+
+def _ledger(file: MonthFile) -> str:
+    return f"{file.table}_loads"
+
+
+def _record(
+    connection: duckdb.DuckDBPyConnection, file: MonthFile, job_id: str, error: str | None
+) -> None:
+    connection.execute(
+        f"INSERT INTO {quoted(_ledger(file))} VALUES "
+        "(?, get_current_timestamp() AT TIME ZONE 'UTC', ?, ?, ?, ?, ?)",
+        [
+            str(file.month),
+            file.footer.totals.rows,
+            "loaded" if error is None else "failed",
+            error,
+            file.footer.manifest_id,
+            job_id,
+        ],
+    )

@@ -1,0 +1,34 @@
+"""The queries of docs/warehouses.md, so that the test server of each warehouse runs them."""
+
+from __future__ import annotations
+
+import re
+from datetime import date
+
+from finops_dagster.demo.export import Layout, Version, write_version
+from finops_dagster_tests.project import ROOT, Project
+
+
+def queries(section: str) -> list[str]:
+    """The three of a warehouse's section, as they stand there."""
+    page = (ROOT / "docs/warehouses.md").read_text()
+    (text,) = re.findall(rf"^## {section}\n(.*?)(?=^## |\Z)", page, re.DOTALL | re.MULTILINE)
+    found = re.findall(r"^```sql\n(.*?);\n```$", text, re.DOTALL | re.MULTILINE)
+    assert len(found) == 3
+    return found
+
+
+def load_what_they_ask_for(project: Project) -> None:
+    """January 2026 in `aws_billing_data`, which is a CUR v1, and in `aws_cur2`."""
+    bill = Version(date(2026, 1, 1), "v1", rows=200)
+    for name, table, layout in (
+        ("acme", "aws_billing_data", Layout()),
+        ("cur2", "aws_cur2", Layout("cur2", "parquet")),
+    ):
+        export = {"name": name, "table": table, "export_name": name, "format": layout.format}
+        write_version(project.source, "", name, bill, layout=layout)
+        if name == "acme":
+            project.export |= export
+        else:
+            project.more_exports.append({**project.export, **export})
+        project.load("2026-01", export=name)
