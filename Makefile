@@ -26,8 +26,9 @@ lint: $(INSTALLED)  ## style, types, and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(INSTALLED)  ## one month of a million rows against bare DuckDB
+bench: $(INSTALLED)  ## one month of a million rows against bare DuckDB, and into PostgreSQL
 	$(BIN)/python -m finops_dagster_tests.benchmarks.month
+	$(BIN)/python -m finops_dagster_tests.benchmarks.warehouse
 
 clean:  ## forget the demo's data and the history of all runs
 	rm -rf data/demo .dagster

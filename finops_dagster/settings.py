@@ -31,7 +31,7 @@ from finops_dagster.billing.columns import flat_name
 from finops_dagster.billing.months import BillingMonth
 
 DEFAULT_CONFIG = Path("config/finops.toml")
-# Each is a file of its name in resources/warehouses/.
+# Each is a module of its name in resources/warehouses/.
 WAREHOUSES = ("bigquery", "postgresql")
 
 

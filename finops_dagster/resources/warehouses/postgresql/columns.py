@@ -36,7 +36,7 @@ CASTS = {
     (MAP, TEXT): "pg_temp.map_as_text({0})",
     (MONEY, TEXT): "{0}::text",
     (TEXT, MONEY): "CASE WHEN scale(trim_scale({0}::numeric)) <= 18 THEN {0}::numeric "
-    "ELSE ('more than 18 decimals: ' || {0})::numeric END",
+    "ELSE ('no amount of 18 decimals: ' || {0})::numeric END",
     (TEXT, MAP): "{0}::jsonb",
 }
 # jsonb's own text has spaces, which DuckDB's has not.

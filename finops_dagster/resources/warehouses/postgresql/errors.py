@@ -11,13 +11,12 @@ import adbc_driver_postgresql.dbapi as adbc
 from finops_dagster.billing.errors import BillError
 from finops_dagster.resources.warehouses import WarehouseUnavailable
 
-LOCK_NOT_AVAILABLE = "55P03"
 _INSUFFICIENT_PRIVILEGE = "42501"
 _PROGRAM_LIMIT_EXCEEDED = "54000"
 _UNTRANSLATABLE = ("22021", "22P05")
 # The codes, and the classes of them, of what another try may find gone: broken connections,
 # transactions that met, no connection left, locks, and servers that stop or start.
-_PASSING = ("08", "40001", "40P01", "53300", LOCK_NOT_AVAILABLE, "57P")
+_PASSING = ("08", "40001", "40P01", "53300", "55P03", "57P")
 # A server that lets nobody in says so without a code.
 _REFUSED = re.compile(
     r"(?s)Failed to connect: .*?(no password supplied|certificate|SSL|FATAL:  (?!.*(starting up"

@@ -13,7 +13,7 @@ from finops_dagster.billing.columns import literal, quoted
 from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.money import Measured, Totals, reconcile
 from finops_dagster.billing.parquet_month import Footer
-from finops_dagster.resources.warehouses import MonthFile, WarehouseUnavailable
+from finops_dagster.resources.warehouses import MonthFile
 from finops_dagster.resources.warehouses.postgresql.columns import (
     CASTS,
     MAP,
@@ -24,11 +24,30 @@ from finops_dagster.resources.warehouses.postgresql.columns import (
     arrival_of,
     within_limit,
 )
-from finops_dagster.resources.warehouses.postgresql.errors import LOCK_NOT_AVAILABLE, explained
+from finops_dagster.resources.warehouses.postgresql.errors import explained
 
 # Who asks for a table stands behind a load that waits for it. So a load waits for a few seconds,
-# lets pass who has come, and waits again.
+# lets pass who has come, and waits again; in the server, for a transaction in which a statement of
+# the client failed is over.
 _SECONDS_A_TRY = 5
+_LOCK = """
+DO $lock$
+DECLARE
+    processes text;
+BEGIN
+    FOR try IN 1..{tries} LOOP
+        BEGIN
+            LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE;
+            RETURN;
+        EXCEPTION WHEN lock_not_available THEN
+            SELECT string_agg(DISTINCT pid::text, ', ') INTO processes
+            FROM pg_locks WHERE granted AND relation IN ({relations});
+        END;
+    END LOOP;
+    RAISE lock_not_available USING
+        MESSAGE = concat_ws(' ', {problem}, processes, 'of the server (see pg_stat_activity)');
+END
+$lock$"""
 
 _LEDGER = """
     billing_period text NOT NULL,
@@ -75,11 +94,17 @@ class Month:
             self.cursor.execute(f"CREATE SCHEMA {quoted(self.schema)}")
         if not self._columns(self._ledger):
             self.cursor.execute(f"CREATE TABLE {self._name(self._ledger)} ({_LEDGER})")
-        if not self._columns(self.file.table):
+        kind = self._query(
+            "SELECT relkind::text FROM pg_class WHERE oid = to_regclass($1)",
+            self._name(self.file.table),
+        )
+        if not kind:
             self.cursor.execute(
                 f"CREATE TABLE {self._name(self.file.table)} "
                 "(billing_month date, manifest_id text) PARTITION BY LIST (billing_month)"
             )
+        elif kind != [("p",)]:
+            raise BillError(f"{self.shown} is not partitioned; give the export another table")
 
     def replace(self, job: str, lock_wait_seconds: int, all_tags_overflow: bool) -> tuple[str, ...]:
         """Fill a table, exchange it for the month's partition, tell the ledger; the warnings.
@@ -176,25 +201,13 @@ class Month:
         names = [self._name(table) for table in tables]
         seconds = min(_SECONDS_A_TRY, wait_seconds)
         self.cursor.execute(f"SET LOCAL lock_timeout = '{seconds}s'")
-        for _ in range(wait_seconds // seconds):
-            self.cursor.execute("SAVEPOINT before_lock")
-            try:
-                locked = ", ".join(f"ONLY {name}" for name in names)
-                self.cursor.execute(f"LOCK TABLE {locked} IN ACCESS EXCLUSIVE MODE")
-                return
-            except adbc.Error as error:
-                if error.sqlstate != LOCK_NOT_AVAILABLE:
-                    raise
-                self.cursor.execute("ROLLBACK TO SAVEPOINT before_lock")
-        ((processes,),) = self._query(
-            "SELECT string_agg(DISTINCT pid::text, ', ') FROM pg_locks "
-            "WHERE relation IN (to_regclass($1), to_regclass($2)) AND granted",
-            names[0],
-            names[-1],
-        )
-        raise WarehouseUnavailable(
-            f"{self.shown} was in use for {wait_seconds} s, now by the server's process "
-            f"{processes} (see pg_stat_activity); the month was left as it was"
+        self.cursor.execute(
+            _LOCK.format(
+                tries=wait_seconds // seconds,
+                tables=", ".join(f"ONLY {name}" for name in names),
+                relations=", ".join(f"to_regclass({literal(name)})" for name in names),
+                problem=literal(f"{self.shown} was in use for {wait_seconds} s, now by process"),
+            )
         )
 
     def _unite(self, incoming: str, arrival: Arrival) -> list[str]:
