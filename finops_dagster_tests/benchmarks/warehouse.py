@@ -116,6 +116,7 @@ def _write_month(path: Path, rows: int) -> None:
     columns = ", ".join(f"CAST({sql} AS {_type(name)}) AS {name}" for name, sql in COLUMNS.items())
     with duckdb.connect() as connection:
         prepare(connection)
+        connection.execute("SET enable_progress_bar = false")
         connection.execute(
             f"CREATE TABLE bench AS SELECT DATE '{MONTH.first_day}' AS billing_month, "
             f"'20240203T000000Z' AS manifest_id, {columns} FROM range({rows}) lines(line)"

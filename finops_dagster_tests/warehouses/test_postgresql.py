@@ -14,9 +14,12 @@ from typing import Any
 import psycopg
 import pytest
 
+from finops_dagster.assets.warehouse_table import month_file
 from finops_dagster.billing.errors import BillError
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.resources.parquet_lake import ParquetLake
 from finops_dagster.resources.warehouses import Warehouse, WarehouseUnavailable, open_warehouse
-from finops_dagster_tests.cur import deliver, items, line_item
+from finops_dagster_tests.cur import HEADERS, deliver, items, line_item
 from finops_dagster_tests.project import ROOT, Project
 from finops_dagster_tests.servers.postgresql import PostgreSQLServer
 from finops_dagster_tests.warehouses.conftest import MonthOf
@@ -280,6 +283,21 @@ def tags(*numbers: int) -> dict[str, str]:
 
 def with_tags(month_of: MonthOf, version: str, month: str, columns: dict[str, str]) -> Any:
     return replace(month_of(version, month, **columns), free_text=tuple(tags(*range(2_000))))
+
+
+@pytest.mark.parametrize("column_names", ["flat", "athena"])
+def test_tags_and_cost_categories_may_be_keys_and_nothing_else(
+    project: Project, column_names: str
+) -> None:
+    project.export["column_names"] = column_names
+    own = ("resourceTags/user:Team", "resourceTags/user:team", "costCategory/Unit")
+    deliver(project.put, "2024-01", [items("2024-01", "1")], headers=(*HEADERS, *own))
+    project.load("2024-01")
+    lake = ParquetLake(root="data/parquet")
+    file = month_file(project.the_export(), BillingMonth(2024, 1), lake)
+    families = ("resource_tags", "resourcetags", "cost_category", "costcategory")
+    assert len(file.free_text) == 3
+    assert set(file.free_text) == {n for n in file.schema.names if n.startswith(families)}
 
 
 def test_tags_beyond_the_room_of_a_table_are_keys(

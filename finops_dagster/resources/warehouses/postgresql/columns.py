@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -90,8 +91,16 @@ class Arrival:
         ]
 
     def batches(self, path: Path) -> Iterator[pa.Table]:
-        """The file's rows as ADBC takes them for these columns, a few at a time. Raises BillError
-        for a file that cannot be read."""
+        """The file's rows as ADBC takes them for these columns, a few at a time, of which the next
+        are read while the last are sent. Raises BillError for a file that cannot be read."""
+        tables = self._read(path)
+        with ThreadPoolExecutor(1) as reader:
+            ahead = reader.submit(next, tables, None)
+            while (rows := ahead.result()) is not None:
+                ahead = reader.submit(next, tables, None)
+                yield rows
+
+    def _read(self, path: Path) -> Iterator[pa.Table]:
         rows = max(1, _CELLS_A_BATCH // len(self.schema))
         try:
             with pq.ParquetFile(path) as parquet, duckdb.connect() as connection:
