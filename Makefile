@@ -27,9 +27,10 @@ lint: $(INSTALLED)  ## style, types, and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(INSTALLED)  ## a month of a million rows against bare DuckDB, and what state costs
+bench: $(INSTALLED)  ## a million rows against bare DuckDB and into PostgreSQL, and what state costs
 	$(BIN)/python -m finops_dagster_tests.benchmarks.month
 	$(BIN)/python -m finops_dagster_tests.benchmarks.state
+	$(BIN)/python -m finops_dagster_tests.benchmarks.warehouse
 
 clean:  ## forget the demo's data and the history of all runs
 	rm -rf data/demo .dagster

@@ -31,8 +31,8 @@ from finops_dagster.billing.columns import flat_name
 from finops_dagster.billing.months import BillingMonth
 
 DEFAULT_CONFIG = Path("config/finops.toml")
-# Each is a file of its name in resources/warehouses/.
-WAREHOUSES = ("bigquery", "snowflake", "sql")
+# Each is a module of its name in resources/warehouses/.
+WAREHOUSES = ("bigquery", "postgresql", "snowflake", "sql")
 
 
 class SettingsError(Exception):

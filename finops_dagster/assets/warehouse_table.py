@@ -16,7 +16,7 @@ from finops_dagster.assets.stage import (
     warnings,
 )
 from finops_dagster.billing.errors import StageMissing
-from finops_dagster.billing.footer import read_footer
+from finops_dagster.billing.footer import column_names, read_footer
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.resources.parquet_lake import ParquetLake
 from finops_dagster.resources.warehouses import MonthFile, Warehouse
@@ -77,4 +77,9 @@ def month_file(export: Export, month: BillingMonth, lake: ParquetLake) -> MonthF
         cost=present(vendor.cost),
         billing_period=present(vendor.billing_period),
         cluster_by=tuple(filter(None, [present(vendor.usage_start), present(vendor.service)])),
+        free_text=tuple(
+            name
+            for header, name in column_names([path]).items()
+            if vendor.is_free_text(header) and name in schema.names
+        ),
     )

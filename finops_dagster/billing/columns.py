@@ -102,6 +102,17 @@ def _distance_from_flat(header: str) -> tuple[int, str]:
     return changed, header
 
 
+def name_within(most_bytes: int, name: str) -> str:
+    """The name where a warehouse can hold it, else its beginning and a hash of the whole, which is
+    long enough that no two names become one."""
+    written = name.encode()
+    if len(written) <= most_bytes:
+        return name
+    digest = hashlib.sha256(written).hexdigest()[:16]
+    beginning = written[: most_bytes - len(digest) - 1].decode(errors="ignore")
+    return f"{beginning}_{digest}"
+
+
 def _digest(header: str) -> str:
     return hashlib.sha256(header.encode()).hexdigest()[:8]
 

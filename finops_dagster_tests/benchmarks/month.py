@@ -97,7 +97,7 @@ def _options() -> argparse.Namespace:
 
 def _bare(work: Path, source: Path, memory_limit: str) -> Run:
     script = BARE.format(create=_create_table(sorted(source.rglob("*.csv.gz"))))
-    return _measured([sys.executable, "-c", script, memory_limit], work)
+    return measured([sys.executable, "-c", script, memory_limit], work)
 
 
 def _create_table(files: list[Path]) -> str:
@@ -129,10 +129,10 @@ def _chain(work: Path, source: Path, memory_limit: str) -> Run:
         *(str(Path(sys.executable).parent / "dagster"), "asset", "materialize"),
         *("-m", "finops_dagster.definitions", "--select", "group:bench", "--partition", "2024-01"),
     ]
-    return _measured(command, work, FINOPS_CONFIG=str(settings), DAGSTER_HOME=str(home))
+    return measured(command, work, FINOPS_CONFIG=str(settings), DAGSTER_HOME=str(home))
 
 
-def _measured(command: list[str], work: Path, **environment: str) -> Run:
+def measured(command: list[str], work: Path, **environment: str) -> Run:
     """Run a process to its end; a failure shows its output."""
     with (work / "output.txt").open("w+b") as output:
         started = time.monotonic()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from finops_dagster.billing.columns import column_names, flat_name
+from finops_dagster.billing.columns import column_names, flat_name, name_within
 from finops_dagster.billing.vendors.aws_cur1 import AwsCur1
 
 CUR1 = AwsCur1()
@@ -66,3 +66,17 @@ def test_a_tag_keeps_its_name_though_another_was_given_it_elsewhere() -> None:
 
 def test_the_tables_own_columns_are_never_taken() -> None:
     assert names("billing/month")["billing/month"] != "billing_month"
+
+
+def test_a_name_that_is_too_long_is_cut_and_stays_its_own() -> None:
+    assert name_within(63, "n" * 63) == "n" * 63
+    cut = {name_within(63, "n" * length) for length in range(64, 1_000)}
+    assert len(cut) == 1_000 - 64
+    assert {len(name) for name in cut} == {63}
+    assert name_within(63, "n" * 64) == name_within(63, "n" * 64) != name_within(30, "n" * 64)
+
+
+def test_a_name_is_cut_by_bytes_between_characters() -> None:
+    name = name_within(30, "漢" * 20)
+    assert len(name.encode()) <= 30
+    assert name.startswith("漢漢漢漢_")

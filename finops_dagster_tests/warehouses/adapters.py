@@ -16,6 +16,7 @@ ADAPTERS = (
     "snowflake",
     "sql_duckdb",
     "sql_sqlite",
+    "postgresql",
 )
 
 Row = tuple[Any, ...]

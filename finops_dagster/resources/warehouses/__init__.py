@@ -34,6 +34,8 @@ class MonthFile:
     cost: str | None
     billing_period: str | None
     cluster_by: tuple[str, ...]
+    free_text: tuple[str, ...] = ()
+    """The columns whose names the vendor's customer chose, as those of tags."""
 
 
 @dataclass(frozen=True)

