@@ -1,4 +1,4 @@
-"""A real PostgreSQL on a Unix socket in a folder of its own."""
+"""A real PostgreSQL without replicas, on a Unix socket in a folder of its own."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ class PostgreSQLServer:
         (self._server.pgdata / "pg_hba.conf").write_text(
             "local all postgres trust\nlocal all all scram-sha-256\n"
         )
+        # Without replicas a table that its own transaction fills is synced, and not logged as well.
+        with (self._server.pgdata / "postgresql.conf").open("a") as conf:
+            conf.write("\nwal_level = minimal\nmax_wal_senders = 0\n")
         self._server.start()
         self.host = str(self._server.get_postmaster_info().socket_dir)
 
