@@ -159,7 +159,7 @@ def test_a_terminal_and_the_daemon_run_one_month_at_once_and_a_killed_terminal_b
             with look:
                 assert ui.runs() == {"2024-01": "STARTED", "2024-02": "STARTED"}
         killed.kill()
-        killed.communicate()
+        killed.wait()
         # Both places in the queue are taken, one of them by a run whose process is gone.
         ui.backfill("2024-01")
         ui.wait_for({"2024-01": "STARTED", "2024-02": "FAILURE"})
