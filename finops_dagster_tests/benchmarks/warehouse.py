@@ -1,8 +1,8 @@
 """`make bench`, second part: one month of the lake into PostgreSQL, and into it once more.
 
 Each load is a process of its own, measured by the operating system. The server, on the same
-machine, has no replicas and so writes no WAL of what a load fills; one that has some needs a quarter
-more time.
+machine, has no replicas and so writes no WAL of what a load fills; one that has some needs a
+quarter more time.
 """
 
 from __future__ import annotations
