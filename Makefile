@@ -10,7 +10,7 @@ DAGSTER_HOME := $(CURDIR)/.dagster
 demo dev: export DAGSTER_HOME := $(DAGSTER_HOME)
 export DAGSTER_DISABLE_TELEMETRY := yes
 
-.PHONY: demo dev test lint bench clean
+.PHONY: demo dev test thorough lint bench clean
 
 demo: $(INSTALLED) $(DAGSTER_HOME)/dagster.yaml  ## three months of an invented bill, end to end
 	@FINOPS_CONFIG=config/demo.toml $(BIN)/python -m finops_dagster.demo
@@ -18,8 +18,11 @@ demo: $(INSTALLED) $(DAGSTER_HOME)/dagster.yaml  ## three months of an invented 
 dev: $(INSTALLED) $(DAGSTER_HOME)/dagster.yaml  ## the UI on http://127.0.0.1:3000
 	FINOPS_CONFIG=$(CONFIG) $(BIN)/dagster dev --host 127.0.0.1 --port 3000
 
-test: $(INSTALLED) $(FAKESNOW)  ## every test, against real servers that the tests start themselves
-	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
+test: $(INSTALLED) $(FAKESNOW)  ## the tests, against real servers that they start themselves
+	$(BIN)/python -m pytest -m 'not thorough' --numprocesses auto --dist worksteal
+
+thorough: $(INSTALLED) $(FAKESNOW)  ## the tests that take minutes: every warehouse whose test server is slow
+	$(BIN)/python -m pytest -m thorough --numprocesses auto --dist worksteal
 
 lint: $(INSTALLED)  ## style, types, and the direction of imports
 	$(BIN)/ruff check .

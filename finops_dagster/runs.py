@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,12 +15,11 @@ from filelock import FileLock
 
 from finops_dagster.assets.export import Export
 from finops_dagster.billing.months import BillingMonth
+from finops_dagster.processes import HERE, HOST_TAG, INTERRUPTS, is_alive
 from finops_dagster.settings import dagster_home
 
 Metadata = dict[str, Any]
 _TELEMETRY_OFF = "telemetry:\n  enabled: false\nnux:\n  enabled: false\n"
-INTERRUPTS = ("KeyboardInterrupt", "DagsterExecutionInterruptedError")
-_HOST, _HERE = "finops/host", socket.gethostname()
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -58,7 +56,7 @@ def open_instance() -> dg.DagsterInstance:
 def process_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> int | None:
     """The process that executes the run, as the run's own first words give it; None for one that
     has not begun or that is on another machine."""
-    if run.tags.get(_HOST, _HERE) != _HERE:
+    if run.tags.get(HOST_TAG, HERE) != HERE:
         return None
     of_type = dg.DagsterEventType.ENGINE_EVENT
     for record in reversed(instance.get_records_for_run(run.run_id, of_type=of_type).records):
@@ -68,23 +66,12 @@ def process_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> int | None:
     return None
 
 
-def is_alive(process: int) -> bool:
-    """Whether there is such a process on this machine."""
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
 def end_lost_runs(instance: dg.DagsterInstance) -> list[str]:
     """Mark the runs as failed that a terminal of this machine began and whose process is gone, so
     that none of them keeps a place in the queue; their ids. Dagster sees to those that it launches
     itself."""
     lost = []
-    started = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED], tags={_HOST: _HERE})
+    started = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED], tags={HOST_TAG: HERE})
     for run in instance.get_runs(started):
         process = process_of(instance, run)
         if process is not None and not is_alive(process):
@@ -126,7 +113,7 @@ def run_month(
         instance=instance,
         run_id=run_id,
         raise_on_error=False,
-        tags={_HOST: _HERE},
+        tags={HOST_TAG: HERE},
         asset_selection=None if stages is None else [export.key(stage) for stage in stages],
         run_config={**_QUIET, "resources": {"run_options": {"config": {"force": force}}}},
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
@@ -77,3 +78,32 @@ def test_what_was_wiped_does_not_count(home: Path) -> None:
         instance.wipe_assets([dg.AssetKey(["acme", "parquet"])])
     assert "parquet" not in EventLog().versions("acme")
     assert EventLog().versions("acme") == what_dagster_says()[0]
+
+
+def test_runs_materializations_and_checks_are_what_dagster_says(home: Path) -> None:
+    log = EventLog()
+    made = log.materializations("2024-01")["acme"]
+    with open_instance() as instance:
+        records = instance.get_run_records()
+        assert [(run.id, run.status, run.tags) for run in log.runs()] == [
+            (one.dagster_run.run_id, one.dagster_run.status.value, one.dagster_run.tags)
+            for one in records
+        ]
+        assert [run.began for run in log.runs()] == [
+            datetime.fromtimestamp(one.start_time or 0, UTC) for one in records
+        ]
+        for stage in ("manifest", "staged_files", "billing_table", "parquet"):
+            wanted = dg.AssetRecordsFilter(
+                dg.AssetKey(["acme", stage]), asset_partitions=["2024-01"]
+            )
+            (record,) = instance.fetch_materializations(wanted, limit=1).records
+            told = record.asset_materialization
+            assert told is not None
+            assert made[stage]["2024-01"].run == record.run_id
+            assert made[stage]["2024-01"].at == datetime.fromtimestamp(record.timestamp, UTC)
+            said = {name: value.value for name, value in told.metadata.items()}
+            scalars = {k: v for k, v in said.items() if isinstance(v, str | int | float)}
+            assert made[stage]["2024-01"].metadata.items() >= scalars.items()
+    assert set(log.checks("acme", "2024-02")["parquet"].values()) == {"SUCCEEDED"}
+    (newest, *_) = log.newest(1)
+    assert newest[:2] == ("acme", "manifest")

@@ -23,7 +23,7 @@ from finops_dagster.resources.staging import StagingFolder
 from finops_dagster.runs import open_instance
 from finops_dagster.settings import Settings, dagster_home
 
-_ENDED = [status for status in dg.DagsterRunStatus if status not in IN_PROGRESS]
+_ENDED = [status for status in dg.DagsterRunStatus if status.value not in IN_PROGRESS]
 
 
 def clean(settings: Settings, older_than: timedelta, *, dry_run: bool) -> list[dict[str, Any]]:

@@ -8,15 +8,18 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import yaml
 
 from finops_dagster.settings import dagster_home
 
-Ask = Callable[[str], list[tuple[Any, ...]]]
-Months = dict[str, dict[str, dict[str, str]]]
+Ask = Callable[..., list[Any]]
+T = TypeVar("T")
+Months = dict[str, dict[str, dict[str, T]]]
 _MADE = "ASSET_MATERIALIZATION"
 _PLANNED = "ASSET_MATERIALIZATION_PLANNED"
 # A wiped asset keeps its events, and the time since when they count no more.
@@ -44,7 +47,63 @@ JOIN (SELECT max(id) AS id FROM event_logs
       WHERE dagster_event_type IN ('{_MADE}', '{_PLANNED}') AND partition IS NOT NULL
       GROUP BY asset_key, partition, dagster_event_type) newest ON newest.id = log.id
 """
+_MATERIALIZATIONS = f"""
+SELECT log.asset_key, log.partition, log.event FROM event_logs log
+JOIN (SELECT max(id) AS id FROM event_logs
+      WHERE dagster_event_type = '{_MADE}' AND partition LIKE :month
+      GROUP BY asset_key, partition) newest
+ON newest.id = log.id
+JOIN asset_keys asset ON asset.asset_key = log.asset_key
+WHERE asset.wipe_timestamp IS NULL OR log.timestamp > asset.wipe_timestamp
+"""
+_NEWEST = f"""
+SELECT asset_key, event FROM event_logs WHERE dagster_event_type = '{_MADE}'
+ORDER BY id DESC LIMIT :most
+"""
+_CHECKS = """
+SELECT asset_key, check_name, execution_status FROM asset_check_executions
+WHERE id IN (SELECT max(id) FROM asset_check_executions
+             WHERE partition = :month AND execution_status <> 'PLANNED'
+             GROUP BY asset_key, check_name)
+"""
+_RUN = """
+SELECT dagster_event_type, step_key, event FROM event_logs WHERE run_id = :run
+AND dagster_event_type IN ('ENGINE_EVENT', 'STEP_START', 'STEP_FAILURE', 'PIPELINE_FAILURE',
+                           'PIPELINE_CANCELED') ORDER BY id
+"""
 _STATUSES = "SELECT run_id, status FROM runs"
+_RUNS = """
+SELECT run.run_id, run.status, run.start_time, run.end_time, run.create_timestamp,
+       tag.key, tag.value
+FROM runs run LEFT JOIN run_tags tag ON tag.run_id = run.run_id ORDER BY run.id DESC
+"""
+
+
+@dataclass(frozen=True)
+class Materialization:
+    """What a stage said of a month when it had it: its version, when, in which run, and what it
+    measured."""
+
+    version: str | None
+    at: datetime
+    run: str
+    metadata: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run with its tags; `began` is when it was asked for, where it has not begun."""
+
+    id: str
+    status: str
+    began: datetime
+    ended: datetime | None
+    tags: dict[str, str]
+
+    @property
+    def month(self) -> str:
+        """The month that it is for."""
+        return self.tags.get("dagster/partition", "")
 
 
 class EventLog:
@@ -68,18 +127,57 @@ class EventLog:
             if run in self._statuses
         }
 
+    def materializations(self, month: str = "%") -> Months[Materialization]:
+        """By export, stage and month, what was said last."""
+        with _events() as ask:
+            rows = ask(_MATERIALIZATIONS, month=month)
+        return _by_export_and_stage(
+            [(key, of_month, _materialization(event)) for key, of_month, event in rows]
+        )
+
+    def newest(self, most: int) -> Iterator[tuple[str, str, Materialization]]:
+        """The newest materializations of all exports, with their export and stage."""
+        with _events() as ask:
+            for asset_key, event in ask(_NEWEST, most=most):
+                export, *_, stage = json.loads(asset_key)
+                yield export, stage, _materialization(event)
+
+    def checks(self, export: str, month: str) -> dict[str, dict[str, str]]:
+        """By stage and check, how it ended: SUCCEEDED, FAILED."""
+        with _events() as ask:
+            rows: list[tuple[str, str, str]] = ask(_CHECKS, month=month)
+        return _by_export_and_stage(rows)[export]
+
+    def runs(self) -> list[Run]:
+        """All runs, the newest first."""
+        runs: dict[str, Run] = {}
+        with _tables("history/runs.db", "run_storage") as ask:
+            for run, status, started, ended, created, key, value in ask(_RUNS):
+                began = _time(started) or datetime.fromisoformat(str(created)).replace(tzinfo=UTC)
+                runs.setdefault(run, Run(run, status, began, _time(ended), {})).tags[key] = value
+        return list(runs.values())
+
+    def events_of(self, run: str) -> list[tuple[str, str | None, dict[str, Any]]]:
+        """What a run said of its process, its steps and its end: type, step, and what Dagster
+        calls the event."""
+        with _tables(f"history/runs/{run}.db", "event_log_storage") as ask:
+            return [
+                (of_type, step, json.loads(event)["dagster_event"])
+                for of_type, step, event in ask(_RUN, run=run)
+            ]
+
     def last_runs(self) -> set[str]:
         """The runs that said the last of any stage of any month."""
         with _events() as ask:
             return {run for (run,) in ask(_LAST_RUNS)}
 
     @cached_property
-    def _versions(self) -> Months:
+    def _versions(self) -> Months[str]:
         with _events() as ask:
             return _by_export_and_stage(ask(_VERSIONS))
 
     @cached_property
-    def _unfinished(self) -> Months:
+    def _unfinished(self) -> Months[str]:
         with _events() as ask:
             return _by_export_and_stage(ask(_UNFINISHED))
 
@@ -89,12 +187,37 @@ class EventLog:
             return dict(ask(_STATUSES))
 
 
-def _by_export_and_stage(rows: list[tuple[Any, ...]]) -> Months:
-    found: Months = defaultdict(lambda: defaultdict(dict))
+def _by_export_and_stage(rows: list[tuple[str, str, T]]) -> Months[T]:
+    found: Months[T] = defaultdict(lambda: defaultdict(dict))
     for asset_key, month, value in rows:
         export, *_, stage = json.loads(asset_key)
         found[export][stage][month] = value
     return found
+
+
+def _materialization(text: str) -> Materialization:
+    event = json.loads(text)
+    told = event["dagster_event"]["event_specific_data"]["materialization"]
+    return Materialization(
+        told["tags"].get("dagster/data_version"),
+        datetime.fromtimestamp(event["timestamp"], UTC),
+        event["run_id"],
+        metadata_of(told),
+    )
+
+
+def metadata_of(told: dict[str, Any]) -> dict[str, Any]:
+    """The metadata of an event by label, each as the one value that its kind has."""
+    return {
+        entry["label"]: next(
+            value for name, value in entry["entry_data"].items() if name != "__class__"
+        )
+        for entry in told["metadata_entries"]
+    }
+
+
+def _time(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
 def _events() -> AbstractContextManager[Ask]:
@@ -112,15 +235,16 @@ def _tables(file: str, storage: str) -> Iterator[Ask]:
             yield ask
     elif (home / file).is_file():
         with closing(sqlite3.connect(f"file:{home / file}?mode=ro", uri=True)) as connection:
-            yield lambda sql: connection.execute(sql).fetchall()
+            yield lambda sql, **values: connection.execute(sql, values).fetchall()
     else:
-        yield lambda _: []
+        yield lambda _, **__: []
 
 
 @contextmanager
 def _elsewhere(storage: str) -> Iterator[Ask]:
     from dagster._core.storage.event_log import SqlEventLogStorage
     from dagster._core.storage.runs import SqlRunStorage
+    from sqlalchemy import text
 
     from finops_dagster.runs import open_instance
 
@@ -131,4 +255,6 @@ def _elsewhere(storage: str) -> Iterator[Ask]:
             else cast(SqlRunStorage, instance.run_storage).connect()
         )
         with opened as connection:
-            yield lambda sql: [tuple(row) for row in connection.exec_driver_sql(sql)]
+            yield lambda sql, **values: [
+                tuple(row) for row in connection.execute(text(sql), values)
+            ]

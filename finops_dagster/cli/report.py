@@ -10,41 +10,32 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import dagster as dg
 from jinja2 import Environment, FileSystemLoader
 from rich.console import Console
 
 from finops_dagster.assets import STAGES
-from finops_dagster.assets.export import Export
 from finops_dagster.cli.asked import Asked
+from finops_dagster.cli.event_log import EventLog, Run
 from finops_dagster.cli.held import FAILED, last_stage, state
-from finops_dagster.cli.history import IN_PROGRESS
+from finops_dagster.cli.history import IN_PROGRESS, failure, stage_of_step
 from finops_dagster.cli.show import show, text
-from finops_dagster.runs import open_instance
 from finops_dagster.settings import Settings
 
+_TIMES = 2000
 Sections = dict[str, list[dict[str, Any]]]
 
 
 def report(settings: Settings) -> Sections:
     """The tables of the report, by title; seconds are wall time."""
-    with open_instance() as instance:
-        runs = _runs(instance, settings)
-        return {
-            "progress": [_progress(settings, export.name) for export in settings.exports],
-            "failures by cause": _failures(instance, runs),
-            "times": list(_times(instance, settings)),
-            "restarts": list(_restarts(runs)),
-        }
-
-
-def _runs(instance: dg.DagsterInstance, settings: Settings) -> dict[str, list[dg.RunRecord]]:
-    """The runs of each export, the newest first."""
+    log = EventLog()
+    runs = {export.name: list[Run]() for export in settings.exports}
+    for run in log.runs():
+        runs.get(run.tags.get("finops/export", ""), []).append(run)
     return {
-        export.name: list(
-            instance.get_run_records(dg.RunsFilter(tags={"finops/export": export.name}))
-        )
-        for export in settings.exports
+        "progress": [_progress(settings, export) for export in runs],
+        "failures by cause": _failures(log, runs),
+        "times": list(_times(log, runs)),
+        "restarts": list(_restarts(runs)),
     }
 
 
@@ -67,19 +58,14 @@ def _progress(settings: Settings, export: str) -> dict[str, Any]:
     }
 
 
-def _failures(
-    instance: dg.DagsterInstance, runs: dict[str, list[dg.RunRecord]]
-) -> list[dict[str, Any]]:
-    """Every failed step since the history begins, by its cause, the commonest first."""
+def _failures(log: EventLog, runs: dict[str, list[Run]]) -> list[dict[str, Any]]:
+    """Every failed run since the history begins, by its cause, the commonest first."""
     by_cause: dict[tuple[str, str, str], list[tuple[str, str]]] = defaultdict(list)
-    for export, records in runs.items():
-        for record in records:
-            run = record.dagster_run
-            if run.status != dg.DagsterRunStatus.FAILURE:
-                continue
-            stage, cause, message = _reason(instance, run.run_id)
-            month = run.tags.get("dagster/partition", "")
-            by_cause[export, stage, cause].append((month, message))
+    for export, of_export in runs.items():
+        for run in of_export:
+            if run.status == "FAILURE":
+                stage, cause, message = _reason(log, run)
+                by_cause[export, stage, cause].append((run.month, message))
     return [
         {
             "export": export,
@@ -95,61 +81,49 @@ def _failures(
     ]
 
 
-def _reason(instance: dg.DagsterInstance, run_id: str) -> tuple[str, str, str]:
+def _reason(log: EventLog, run: Run) -> tuple[str, str, str]:
     """Stage, cause and message of the step that failed, or what is said of a run without one."""
-    of_type = dg.DagsterEventType.STEP_FAILURE
-    records = instance.get_records_for_run(run_id, of_type=of_type).records
-    if not records:
-        return "", "the process was lost", ""
-    event = records[0].event_log_entry.get_dagster_event()
-    failure = event.step_failure_data
-    told, error = failure.user_failure_data, failure.error
-    stage = str(event.step_key).rpartition("__")[2]
-    if told is not None and "cause" in told.metadata:
-        return stage, str(told.metadata["cause"].value), told.description or ""
-    name = (error.cls_name or "") if error else ""
-    return stage, name, error.message.strip() if error else ""
+    for of_type, step, event in log.events_of(run.id):
+        if of_type == "STEP_FAILURE":
+            return stage_of_step(step), *failure(event)
+    return "", "the process was lost", ""
 
 
-def _times(instance: dg.DagsterInstance, settings: Settings) -> Iterable[dict[str, Any]]:
-    """How long the stages took that had work to do."""
-    for export in map(Export, settings.exports):
+def _times(log: EventLog, exports: Iterable[str]) -> Iterable[dict[str, Any]]:
+    """How long the stages took that had work to do, of the newest that did."""
+    seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for export, stage, made in log.newest(_TIMES):
+        if "seconds" in made.metadata and made.metadata["outcome"] != "unchanged":
+            seconds[export, stage].append(made.metadata["seconds"])
+    for export in exports:
         for stage in STAGES:
-            found = instance.fetch_materializations(export.key(stage), limit=1000).records
-            told = [r.asset_materialization.metadata for r in found if r.asset_materialization]
-            seconds = [
-                float(str(metadata["seconds"].value))
-                for metadata in told
-                if "seconds" in metadata and metadata["outcome"].value != "unchanged"
-            ]
-            if seconds:
+            if took := seconds[export, stage]:
                 yield {
-                    "export": export.name,
+                    "export": export,
                     "stage": stage,
-                    "times": len(seconds),
-                    "median seconds": round(median(seconds), 2),
-                    "longest": round(max(seconds), 2),
+                    "times": len(took),
+                    "median seconds": round(median(took), 2),
+                    "longest": round(max(took), 2),
                 }
 
 
-def _restarts(runs: dict[str, list[dg.RunRecord]]) -> Iterable[dict[str, Any]]:
+def _restarts(runs: dict[str, list[Run]]) -> Iterable[dict[str, Any]]:
     """How many runs the months took, and how many of them began again after one that failed."""
-    for export, records in runs.items():
-        ended = Counter(record.dagster_run.status for record in records)
+    for export, of_export in runs.items():
+        ended = Counter(run.status for run in of_export)
         after_failure, failed = 0, set[str]()
-        for record in reversed(records):
-            month = record.dagster_run.tags.get("dagster/partition", "")
-            after_failure += month in failed
-            if record.dagster_run.status == dg.DagsterRunStatus.SUCCESS:
-                failed.discard(month)
-            elif record.dagster_run.status not in IN_PROGRESS:
-                failed.add(month)
+        for run in reversed(of_export):
+            after_failure += run.month in failed
+            if run.status == "SUCCESS":
+                failed.discard(run.month)
+            elif run.status not in IN_PROGRESS:
+                failed.add(run.month)
         yield {
             "export": export,
-            "runs": len(records),
-            "succeeded": ended[dg.DagsterRunStatus.SUCCESS],
-            "failed": ended[dg.DagsterRunStatus.FAILURE],
-            "canceled": ended[dg.DagsterRunStatus.CANCELED],
+            "runs": len(of_export),
+            "succeeded": ended["SUCCESS"],
+            "failed": ended["FAILURE"],
+            "canceled": ended["CANCELED"],
             "begun again after a failure": after_failure,
         }
 

@@ -62,7 +62,7 @@ class RunState(_Part):
     export: str
     month: str | None
     status: str
-    began: datetime | None
+    began: datetime
     ended: datetime | None
 
 

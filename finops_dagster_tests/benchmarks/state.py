@@ -51,6 +51,7 @@ def main() -> None:
         "finops state list, whole process": ["state", "list"],
         "finops aws show-state, whole process": ["aws", "show-state"],
         "finops state show of one month, whole process": ["state", "show", "export_0", "2024-01"],
+        "finops state report, whole process": ["state", "report"],
         "finops state export, whole process": ["state", "export", "state.json"],
     }.items():
         table.add_row(name, _median(lambda words=command: _finops(words)))

@@ -21,6 +21,17 @@ from finops_dagster_tests.project import Project
 from finops_dagster_tests.warehouses.adapters import ADAPTERS, Adapter, started
 
 MonthOf = Callable[..., MonthFile]
+_SLOW = ("snowflake", "sql_duckdb", "sql_sqlite")
+_ALWAYS = ("test_first_load", "test_unchanged", "test_restatement", "test_failure_in_the_middle")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave to `make thorough` what takes minutes: most of the suite where the server is slow."""
+    for item in items:
+        if isinstance(item, pytest.Function) and hasattr(item, "callspec"):
+            is_slow = item.callspec.params.get("running") in _SLOW
+            if is_slow and item.originalname not in _ALWAYS:
+                item.add_marker("thorough")
 
 
 @pytest.fixture(scope="session", params=ADAPTERS)

@@ -33,6 +33,8 @@ from finops_dagster_tests.warehouses.conftest import MonthOf
 from finops_dagster_tests.warehouses.page import load_what_they_ask_for, queries
 from finops_dagster_tests.warehouses.snowflake import Snowflake
 
+pytestmark = pytest.mark.thorough
+
 TABLE = "aws_billing_data"
 COST = "lineitem_unblendedcost"
 

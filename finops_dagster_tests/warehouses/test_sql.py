@@ -27,6 +27,8 @@ from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import Project
 from finops_dagster_tests.warehouses.page import load_what_they_ask_for, queries
 
+pytestmark = pytest.mark.thorough
+
 SQLITE = {"destination": "sqlalchemy", "credentials": "sqlite:///data/acme.db"}
 DUCKDB = {"destination": "duckdb", "credentials": "data/acme.duckdb"}
 
