@@ -7,7 +7,7 @@ import subprocess
 import sys
 from typing import Any
 
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from finops_dagster.cli.app import app
 from finops_dagster_tests.project import Project
@@ -42,9 +42,12 @@ class Finops:
         return printed + complained
 
     def json(self, *arguments: str) -> list[dict[str, Any]]:
-        """The rows that the command prints for a program; called in this process, as starting one
-        takes two seconds and most of what tests ask is asked so."""
-        where = {"FINOPS_CONFIG": "finops.toml", "DAGSTER_HOME": f"{self.project.folder}/.dagster"}
-        done = CliRunner(env=where).invoke(app, [*arguments, "--json"])
-        rows: list[dict[str, Any]] = json.loads(done.stdout)
+        """The rows that the command prints for a program, called in this process."""
+        rows: list[dict[str, Any]] = json.loads(self.here(*arguments, "--json").stdout)
         return rows
+
+    def here(self, *arguments: str) -> Result:
+        """The command in this process, for what a test only builds on: starting one takes two
+        seconds."""
+        where = {"FINOPS_CONFIG": "finops.toml", "DAGSTER_HOME": f"{self.project.folder}/.dagster"}
+        return CliRunner(env=where).invoke(app, arguments)

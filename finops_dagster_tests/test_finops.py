@@ -58,7 +58,7 @@ def test_each_command_goes_as_far_as_its_stage(project: Project, finops: Finops)
     ]
     there: list[list[bool]] = []
     for command in ("extract-manifests", "extract-billing", "load-billing-local", "export-parquet"):
-        finops("aws", command, "--start-date", "2024-01", "--end-date", "2024-01")
+        finops.here("aws", command, "--start-date", "2024-01", "--end-date", "2024-01")
         there.append([file.exists() for file in files])
     assert there == [
         [True, False, False],

@@ -37,7 +37,7 @@ def waiting_run(project: Project, finops: Finops) -> Iterator[subprocess.Popen[s
 
 def test_a_month_is_shown_stage_by_stage_with_its_error(project: Project, finops: Finops) -> None:
     deliver(project.put, "2024-01", [items("2024-01", "1.5")], version="v1")
-    finops("aws", "run-pipeline")
+    finops.here("aws", "run-pipeline")
     stages = {row["stage"]: row for row in finops.json("state", "show", "acme", "2024-01")}
     assert list(stages) == ["manifest", "staged_files", "billing_table", "parquet"]
     table = stages["billing_table"]
@@ -46,7 +46,7 @@ def test_a_month_is_shown_stage_by_stage_with_its_error(project: Project, finops
     assert len({row["run"] for row in stages.values()}) == 1
 
     deliver(project.put, "2024-01", [items("2024-02", "2")], version="v2")
-    finops("aws", "run-pipeline", code=1)
+    finops.here("aws", "run-pipeline")
     stages = {row["stage"]: row for row in finops.json("state", "show", "acme", "2024-01")}
     table = stages["billing_table"]
     assert (stages["manifest"]["version"], table["version"]) == ("v2", "v1")
@@ -62,7 +62,7 @@ def test_failed_and_stale_months_are_listed_and_asked_for_again(
     for month in ("2024-01", "2024-02", "2024-03"):
         deliver(project.put, month, [items(month, "1")], version="v1")
     deliver(project.put, "2024-02", [items("2024-02", "much")], version="v1")
-    finops("aws", "run-pipeline", code=1)
+    finops.here("aws", "run-pipeline")
     assert [row["month"] for row in finops.json("state", "list", "--failed")] == ["2024-02"]
     assert finops.json("state", "list", "--active") == []
     deliver(project.put, "2024-02", [items("2024-02", "7")], version="v2")
@@ -85,7 +85,7 @@ def test_what_disagrees_is_found_and_mended_by_the_command_that_is_named(
 ) -> None:
     for month in ("2024-01", "2024-02", "2024-03"):
         deliver(project.put, month, [items(month, "1", "2")], version="v1")
-    finops("aws", "run-pipeline")
+    finops.here("aws", "run-pipeline")
     assert finops("state", "verify") == "all agree\n"
 
     project.parquet("2024-01").unlink()
@@ -108,7 +108,7 @@ def test_what_disagrees_is_found_and_mended_by_the_command_that_is_named(
 
 def test_a_database_that_is_lost_is_found_and_made_again(project: Project, finops: Finops) -> None:
     deliver(project.put, "2024-01", [items("2024-01", "1")], version="v1")
-    finops("aws", "run-pipeline")
+    finops.here("aws", "run-pipeline")
     (project.folder / "data/finops.duckdb").unlink()
     (row,) = finops.json("state", "verify", "acme", "2024-01")
     assert row["what differs"] == "the table holds None, the event log has v1"

@@ -11,6 +11,8 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from finops_dagster.billing.errors import BillError
+from finops_dagster.cli.state_document import read
 from finops_dagster_tests.cur import deliver, items
 from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import Project
@@ -24,10 +26,10 @@ def loaded(project: Project, finops: Finops) -> Finops:
     """Three months of which the second was restated, and the third failed."""
     for month in MONTHS[:2]:
         deliver(project.put, month, [items(month, "1", "2")], version="v1")
-    finops("aws", "run-pipeline")
+    assert finops.here("aws", "run-pipeline").exit_code == 0
     deliver(project.put, "2024-02", [items("2024-02", "4")], version="v2")
     deliver(project.put, "2024-03", [items("2024-03", "much")], version="v1")
-    finops("aws", "run-pipeline", code=1)
+    assert finops.here("aws", "run-pipeline").exit_code == 1
     return finops
 
 
@@ -106,12 +108,12 @@ def test_what_nobody_needs_is_deleted_and_nothing_that_a_month_stands_on(
     )
 
 
-@pytest.mark.parametrize("name", ["state.json", "state.yaml"])
-def test_state_moves_to_another_machine_with_its_data(
-    project: Project, loaded: Finops, name: str
-) -> None:
-    said = loaded("state", "export", name)
-    assert said == f"{name}: 1 exports, 5 runs\n"
+def test_state_moves_to_another_machine_with_its_data(project: Project, loaded: Finops) -> None:
+    name = "state.yaml"
+    assert loaded("state", "export", name) == f"{name}: 1 exports, 5 runs\n"
+    assert loaded.here("state", "export", "state.json").exit_code == 0
+    as_json, as_yaml = (read(Path(file)) for file in ("state.json", name))
+    assert as_json.model_copy(update={"exported_at": as_yaml.exported_at}) == as_yaml
     shutil.rmtree(project.folder / ".dagster")
     shutil.rmtree(project.folder / "data/staging")
     damage(
@@ -163,11 +165,17 @@ def test_an_empty_machine_takes_over_nothing(
     ],
 )
 def test_what_is_no_export_of_state_is_one_line(
-    project: Project, finops: Finops, text: str | None, said: str
+    project: Project, text: str | None, said: str
 ) -> None:
     if text is not None:
         (project.folder / "state.json").write_text(text)
-    assert said in finops("state", "import", "state.json", code=1)
+    with pytest.raises(BillError) as caught:
+        read(Path("state.json"))
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_of_another_kind_is_a_line_and_an_exit_code(finops: Finops) -> None:
     assert "ends in .json, .yaml" in finops("state", "export", "state.txt", code=1)
 
 
