@@ -437,6 +437,7 @@ def test_killed_load_is_finished_by_the_next(project: Project, warehouse: Adapte
 
 
 @pytest.mark.parametrize("there", [False, True], ids=["into no table", "into a table"])
+@pytest.mark.thorough
 def test_two_loads_at_once(project: Project, warehouse: Adapter, there: bool) -> None:
     bring(project, "v1", "1")
     bring(project, "v2", "2", "3")
