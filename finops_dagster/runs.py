@@ -53,11 +53,8 @@ def open_instance() -> dg.DagsterInstance:
         return dg.DagsterInstance.get()
 
 
-def process_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> int | None:
-    """The process that executes the run, as the run's own first words give it; None for one that
-    has not begun or that is on another machine."""
-    if run.tags.get(HOST_TAG, HERE) != HERE:
-        return None
+def _process_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> int | None:
+    """The process that executes the run, as the run's own first words give it."""
     of_type = dg.DagsterEventType.ENGINE_EVENT
     for record in reversed(instance.get_records_for_run(run.run_id, of_type=of_type).records):
         event = record.event_log_entry.dagster_event
@@ -73,7 +70,7 @@ def end_lost_runs(instance: dg.DagsterInstance) -> list[str]:
     lost = []
     started = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED], tags={HOST_TAG: HERE})
     for run in instance.get_runs(started):
-        process = process_of(instance, run)
+        process = _process_of(instance, run)
         if process is not None and not is_alive(process):
             instance.report_run_failed(run, f"Process {process} of this run is gone.")
             lost.append(run.run_id)

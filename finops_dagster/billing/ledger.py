@@ -16,7 +16,7 @@ from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
 
 # Every version ever loaded; every export with the column that each header was given; every load
-# that was committed. A column with a value beside its type came with a later layout.
+# that was committed.
 _LAYOUT = {
     "manifests": {
         "export": "VARCHAR",
@@ -50,6 +50,7 @@ _LAYOUT = {
         "byte_count": "BIGINT",
     },
 }
+# What rows of an older layout have in a column that came later.
 _VALUE_BEFORE = {("manifests", "format"): "'cur1'"}
 
 
@@ -82,7 +83,7 @@ def create(connection: duckdb.DuckDBPyConnection) -> None:
     """Make the ledger's tables where they are missing, and bring forward those of an older layout.
     Raises LedgerDamaged for what is neither."""
     there = _layout(connection)
-    if there == _LAYOUT:
+    if _LAYOUT.items() <= there.items() and "columns" not in there:
         return
     for table, columns in _LAYOUT.items():
         problem = _damage(table, there.get(table, columns))

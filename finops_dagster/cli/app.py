@@ -9,10 +9,9 @@ from typing import Annotated
 import typer
 
 from finops_dagster.cli import state, vendors, worker
-from finops_dagster.cli.options import Options, check_pairs
+from finops_dagster.cli.options import Json, Options, check_pairs
 
 _ROWS_SHOWN = 200
-JSON = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 app = typer.Typer(
     help="Cloud bills, exact and whole. Examples: `finops aws run-pipeline`, "
@@ -96,7 +95,7 @@ def query(
     sql: Annotated[
         str, typer.Argument(help="One SELECT; each export is a view by its table name.")
     ],
-    json: JSON = False,
+    json: Json = False,
 ) -> None:
     """Ask the Parquet files of all exports. No load waits for it, and it waits for none.
 
@@ -116,7 +115,7 @@ app.add_typer(config_app, name="config")
 
 
 @config_app.callback()
-def config(context: typer.Context, json: JSON = False) -> None:
+def config(context: typer.Context, json: Json = False) -> None:
     """Show the settings in force and where each comes from; secrets are masked.
 
     Example: finops --backend bigquery config
@@ -129,7 +128,7 @@ def config(context: typer.Context, json: JSON = False) -> None:
 
 
 @config_app.command()
-def check(context: typer.Context, json: JSON = False) -> None:
+def check(context: typer.Context, json: Json = False) -> None:
     """Reach every export and every database: a line each, exit code 1 where one fails.
 
     Example: finops config check

@@ -32,30 +32,33 @@ def report(settings: Settings) -> Sections:
     for run in log.runs():
         runs.get(run.tags.get("finops/export", ""), []).append(run)
     return {
-        "progress": [_progress(settings, export) for export in runs],
+        "progress": list(_progress(settings)),
         "failures by cause": _failures(log, runs),
         "times": list(_times(log, runs)),
         "restarts": list(_restarts(runs)),
     }
 
 
-def _progress(settings: Settings, export: str) -> dict[str, Any]:
+def _progress(settings: Settings) -> Iterable[dict[str, Any]]:
     """A month is complete when its last stage holds the version that was read last; the months are
     all since the export's first."""
-    rows, last = state(settings, Asked(export=export)), last_stage(settings)
-    (chosen,) = Asked(export=export).exports(settings)
-    months = len(chosen.months())
-    complete = sum(row[last] is not None and row[last] == row["manifest"] for row in rows)
-    ended = Counter(row["last run"] for row in rows)
-    return {
-        "export": export,
-        "months": months,
-        "complete": complete,
-        "rate": f"{complete / months:.0%}",
-        "failed": sum(ended[status] for status in FAILED),
-        "running": sum(ended.values()) - sum(ended[status] for status in ("success", *FAILED)),
-        "rows": sum(row["rows"] or 0 for row in rows),
-    }
+    held = state(settings, Asked()) if settings.exports else []
+    last = last_stage(settings)
+    for export in settings.exports:
+        rows = [row for row in held if row["export"] == export.name]
+        months = len(export.months())
+        complete = sum(row[last] is not None and row[last] == row["manifest"] for row in rows)
+        ended = Counter(row["last run"] for row in rows)
+        failed = sum(ended[status] for status in FAILED)
+        yield {
+            "export": export.name,
+            "months": months,
+            "complete": complete,
+            "rate": f"{complete / months:.0%}",
+            "failed": failed,
+            "running": len(rows) - ended["success"] - failed,
+            "rows": sum(row["rows"] or 0 for row in rows),
+        }
 
 
 def _failures(log: EventLog, runs: dict[str, list[Run]]) -> list[dict[str, Any]]:

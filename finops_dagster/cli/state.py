@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from finops_dagster.cli.options import Options, check_month, exit_after
+from finops_dagster.cli.options import Json, Options, check_month, exit_after
 
 if TYPE_CHECKING:
     from finops_dagster.cli.asked import Asked
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 ExportName = Annotated[str, typer.Argument(help="The export's name in the settings.")]
 Month = Annotated[str, typer.Argument(metavar="YYYY-MM", callback=check_month)]
 AnyExport = Annotated[str | None, typer.Argument(help="One export; all without.")]

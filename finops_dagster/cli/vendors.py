@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from finops_dagster.cli.options import Options, check_month, exit_after
+from finops_dagster.cli.options import Json, Options, check_month, exit_after
 
 if TYPE_CHECKING:
     from finops_dagster.cli.asked import Asked
@@ -25,7 +25,6 @@ End = Annotated[
     str | None,
     typer.Option("--end-date", metavar="YYYY-MM", callback=check_month, help="Last month."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Force = Annotated[bool, typer.Option("--force", help="Do also what is done already.")]
 
 app = typer.Typer(no_args_is_help=True)

@@ -6,13 +6,13 @@ from typing import Annotated
 
 import typer
 
+from finops_dagster.cli.options import Json
+
 app = typer.Typer(no_args_is_help=True)
 
 
 @app.command("list")
-def list_runs(
-    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
-) -> None:
+def list_runs(json: Json = False) -> None:
     """List the runs in progress; one whose process is gone is lost.
 
     Example: finops worker list

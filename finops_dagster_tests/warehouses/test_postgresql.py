@@ -25,7 +25,7 @@ from finops_dagster_tests.servers.postgresql import PostgreSQLServer
 from finops_dagster_tests.warehouses.conftest import MonthOf
 from finops_dagster_tests.warehouses.page import load_what_they_ask_for, queries
 from finops_dagster_tests.warehouses.postgresql import PASSWORD, PostgreSQL
-from finops_dagster_tests.warehouses.test_warehouses import another_process
+from finops_dagster_tests.warehouses.test_warehouses import all_go_and_end_well, another_process
 
 TABLE = "aws_billing_data"
 COST = "lineitem_unblendedcost"
@@ -238,13 +238,7 @@ def test_months_that_come_at_once_bring_their_columns(
         processes.append(another_process(project, month, "alive"))
         assert processes[-1].stdout
         assert processes[-1].stdout.readline() == "ready\n"
-    for process in processes:
-        assert process.stdin
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    for process in processes:
-        _, complained = process.communicate()
-        assert process.returncode == 0, complained
+    all_go_and_end_well(processes)
     tags = ("resourcetags_user_a", "resourcetags_user_b")
     assert postgresql.rows(TABLE, tags, "2024-01") == [("x", None)]
     assert postgresql.rows(TABLE, tags, "2024-02") == [(None, "x")]

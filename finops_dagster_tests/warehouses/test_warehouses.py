@@ -419,6 +419,17 @@ def another_process(project: Project, month: str, end: str) -> subprocess.Popen[
     return started
 
 
+def all_go_and_end_well(processes: list[subprocess.Popen[str]]) -> None:
+    """Let processes that are ready load their months at once."""
+    for process in processes:
+        assert process.stdin
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    for process in processes:
+        _, complained = process.communicate()
+        assert process.returncode == 0, complained
+
+
 def test_killed_load_is_finished_by_the_next(project: Project, warehouse: Adapter) -> None:
     bring(project, "v1", "1", "2")
     bring_to_the_lake(project, "v2", "8")
@@ -447,13 +458,7 @@ def test_two_loads_at_once(project: Project, warehouse: Adapter, there: bool) ->
     for process in processes:
         assert process.stdout
         assert process.stdout.readline() == "ready\n"
-    for process in processes:
-        assert process.stdin
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    for process in processes:
-        _, complained = process.communicate()
-        assert process.returncode == 0, complained
+    all_go_and_end_well(processes)
     rows = [("v2", Decimal(2)), ("v2", Decimal(3))]
     assert warehouse.rows(TABLE, VERSION_AND_COST, "2024-01") == rows
     assert warehouse.ledger(TABLE)[-1] == ("2024-01", "v2", 2, "loaded", None)

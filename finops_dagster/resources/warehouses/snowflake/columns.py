@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from enum import StrEnum
 
 import pyarrow as pa
 
-from finops_dagster.billing.columns import quoted
+from finops_dagster.billing.columns import name_within, quoted
 from finops_dagster.billing.errors import BillError
 
 _LONGEST_NAME = 255
@@ -37,9 +36,7 @@ _MAY_BECOME_TEXT = {ColumnType.TIME, ColumnType.MAP, ColumnType.TEXT}
 def in_capitals(name: str) -> str:
     """The name that a person may write without quotes; one that is too long for Snowflake ends in
     a hash of the whole."""
-    if len(name) > _LONGEST_NAME:
-        name = f"{name[: _LONGEST_NAME - 9]}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-    return name.upper()
+    return name_within(_LONGEST_NAME, name).upper()
 
 
 def identifier(name: str) -> str:
