@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 import dagster as dg
 
@@ -18,25 +20,43 @@ from finops_dagster.jobs import month_job
 from finops_dagster.resources.duckdb import BillingDatabase
 from finops_dagster.resources.parquet_lake import ParquetLake
 from finops_dagster.resources.staging import StagingFolder
-from finops_dagster.resources.warehouses import open_warehouse
+from finops_dagster.resources.warehouses import Warehouse, open_warehouse
 from finops_dagster.sensors import lost_runs_sensor, manifest_sensor
 from finops_dagster.settings import Settings
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What holds the months; without a `warehouse` they end at Parquet."""
+
+    staging: StagingFolder
+    database: BillingDatabase
+    lake: ParquetLake
+    warehouse: Warehouse | None
+
+
+def build_resources(settings: Settings) -> Resources:
+    """What the settings name, for the chain and for who looks at what it left."""
+    duckdb = settings.database.duckdb
+    return Resources(
+        StagingFolder(root=str(settings.storage.staging_dir)),
+        BillingDatabase(
+            database=duckdb.database_path,
+            memory_limit=duckdb.memory_limit,
+            threads=duckdb.threads,
+            lock_wait_seconds=duckdb.lock_wait_seconds,
+        ),
+        ParquetLake(root=str(settings.storage.parquet_dir)),
+        cast(Warehouse, open_warehouse(settings.database))
+        if settings.database.has_warehouse
+        else None,
+    )
 
 
 def build_definitions(settings: Settings) -> dg.Definitions:
     """The code location that the settings describe. Touches no network and no credentials."""
     exports = [Export(export) for export in settings.exports]
-    resources: dict[str, object] = {
-        "staging": StagingFolder(root=str(settings.storage.staging_dir)),
-        "database": BillingDatabase(
-            database=settings.database.duckdb.database_path,
-            memory_limit=settings.database.duckdb.memory_limit,
-            threads=settings.database.duckdb.threads,
-            lock_wait_seconds=settings.database.duckdb.lock_wait_seconds,
-        ),
-        "lake": ParquetLake(root=str(settings.storage.parquet_dir)),
-        "run_options": RunOptions(),
-    }
+    resources = {**vars(build_resources(settings)), "run_options": RunOptions()}
     stages: list[Callable[[Export], dg.AssetsDefinition]] = [
         manifest_asset,
         staged_files_asset,
@@ -45,7 +65,8 @@ def build_definitions(settings: Settings) -> dg.Definitions:
     ]
     if settings.database.has_warehouse:
         stages.append(partial(warehouse_table_asset, backend=settings.database.backend))
-        resources["warehouse"] = open_warehouse(settings.database)
+    else:
+        del resources["warehouse"]
     return dg.Definitions(
         assets=[stage(export) for export in exports for stage in stages],
         jobs=[month_job(export) for export in exports],

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import dagster as dg
 from rich.filesize import decimal
@@ -17,7 +17,7 @@ from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.table import held_version
 from finops_dagster.cli.event_log import EventLog
 from finops_dagster.cli.history import IN_PROGRESS
-from finops_dagster.code_location import build_definitions
+from finops_dagster.code_location import build_resources
 from finops_dagster.resources.duckdb import BillingDatabase
 from finops_dagster.resources.staging import StagingFolder
 from finops_dagster.runs import open_instance
@@ -29,9 +29,8 @@ _ENDED = [status for status in dg.DagsterRunStatus if status.value not in IN_PRO
 def clean(settings: Settings, older_than: timedelta, *, dry_run: bool) -> list[dict[str, Any]]:
     """Delete, or only find, what is older: a row each, with the bytes that it takes on disk."""
     before = datetime.now(UTC) - older_than
-    resources = build_definitions(settings).resources or {}
-    staging = cast(StagingFolder, resources["staging"])
-    database = cast(BillingDatabase, resources["database"])
+    resources = build_resources(settings)
+    staging, database = resources.staging, resources.database
     exports = [Export(export) for export in settings.exports]
     rows = []
     for export in exports:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from decimal import Decimal
 from importlib.metadata import version
-from typing import cast
 
 from finops_dagster.assets import STAGES
 from finops_dagster.assets.export import Export
@@ -22,14 +21,14 @@ from finops_dagster.cli.state_document import (
     StateDocument,
     Version,
 )
-from finops_dagster.code_location import build_definitions
+from finops_dagster.code_location import build_resources
 from finops_dagster.resources.duckdb import BillingDatabase
 from finops_dagster.settings import Settings
 
 
 def document_of(settings: Settings) -> StateDocument:
     """The ledger of every export, the last word of every stage of every month, and all runs."""
-    database = cast(BillingDatabase, (build_definitions(settings).resources or {})["database"])
+    database = build_resources(settings).database
     log = EventLog()
     made = log.materializations()
     return StateDocument(

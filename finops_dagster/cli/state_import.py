@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, cast
-
 import dagster as dg
 
 from finops_dagster.assets.export import Export
@@ -19,11 +16,7 @@ from finops_dagster.billing.table import held_version
 from finops_dagster.cli.asked import Asked
 from finops_dagster.cli.event_log import EventLog
 from finops_dagster.cli.state_document import Materialization, StateDocument, Version
-from finops_dagster.code_location import build_definitions
-from finops_dagster.resources.duckdb import BillingDatabase
-from finops_dagster.resources.parquet_lake import ParquetLake
-from finops_dagster.resources.staging import StagingFolder
-from finops_dagster.resources.warehouses import Warehouse
+from finops_dagster.code_location import Resources, build_resources
 from finops_dagster.runs import open_instance
 from finops_dagster.settings import Settings
 
@@ -31,7 +24,7 @@ from finops_dagster.settings import Settings
 def take_over(settings: Settings, document: StateDocument) -> tuple[int, list[str]]:
     """Report to the event log, and restore in the ledger, what the document says of months whose
     data is here and proves it; how many months, and a line for each stage that does not fit."""
-    resources = build_definitions(settings).resources or {}
+    resources = build_resources(settings)
     taken, refused = 0, []
     with open_instance() as instance:
         for told in document.exports:
@@ -76,12 +69,11 @@ def _report(
 class _Here:
     """The data of one month that is here, against what a document says of it."""
 
-    def __init__(self, export: Export, month: BillingMonth, resources: Mapping[str, Any]) -> None:
+    def __init__(self, export: Export, month: BillingMonth, resources: Resources) -> None:
         self._export, self._month = export, month
-        self._database = cast(BillingDatabase, resources["database"])
-        self._lake = cast(ParquetLake, resources["lake"])
-        self._warehouse = cast(Warehouse | None, resources.get("warehouse"))
-        self._staged = cast(StagingFolder, resources["staging"]).month(export.name, month)
+        self._database, self._lake = resources.database, resources.lake
+        self._warehouse = resources.warehouse
+        self._staged = resources.staging.month(export.name, month)
         self._held: Load | None = None
 
     def restore(self, versions: list[Version]) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, cast
 
 from finops_dagster.assets import STAGES
 from finops_dagster.assets.export import Export
@@ -19,10 +18,9 @@ from finops_dagster.cli.asked import Asked
 from finops_dagster.cli.event_log import EventLog
 from finops_dagster.cli.held import last_stage
 from finops_dagster.cli.months import run
-from finops_dagster.code_location import build_definitions
+from finops_dagster.code_location import Resources, build_resources
 from finops_dagster.resources.duckdb import BillingDatabase
-from finops_dagster.resources.parquet_lake import ParquetLake
-from finops_dagster.resources.warehouses import Warehouse
+from finops_dagster.resources.warehouses import MonthFile, Warehouse
 from finops_dagster.settings import Settings
 
 
@@ -55,7 +53,7 @@ class Difference:
 
 def differences(settings: Settings, asked: Asked) -> list[Difference]:
     """What differs, one after the other."""
-    resources = build_definitions(settings).resources or {}
+    resources = build_resources(settings)
     return [
         difference
         for export in map(Export, asked.exports(settings))
@@ -67,7 +65,7 @@ def differences(settings: Settings, asked: Asked) -> list[Difference]:
 def mend(settings: Settings, asked: Asked, say: Callable[[str], None]) -> bool:
     """Make the ledger again where the data proves itself, then run the months that still differ;
     whether all went well."""
-    resources = build_definitions(settings).resources or {}
+    resources = build_resources(settings)
     for export in map(Export, asked.exports(settings)):
         for month, _ in _months(export, asked, resources):
             restored = _restored(export, month, resources)
@@ -82,11 +80,10 @@ def mend(settings: Settings, asked: Asked, say: Callable[[str], None]) -> bool:
     return all(ended_well)
 
 
-def _restored(export: Export, month: BillingMonth, resources: Mapping[str, Any]) -> Load | None:
+def _restored(export: Export, month: BillingMonth, resources: Resources) -> Load | None:
     """What the ledger says of the month only since now, by the word of the Parquet file."""
-    database = cast(BillingDatabase, resources["database"])
-    path = cast(ParquetLake, resources["lake"]).path(export.name, month)
-    with database.connect(export.name, month, mend=True) as connection:
+    path = resources.lake.path(export.name, month)
+    with resources.database.connect(export.name, month, mend=True) as connection:
         if held_version(connection, export.name, month, export.formats) is not None:
             return None
         recorded = proof.load_of(path, export.name, month, export.table)
@@ -97,22 +94,21 @@ def _restored(export: Export, month: BillingMonth, resources: Mapping[str, Any])
 
 
 def _months(
-    export: Export, asked: Asked, resources: Mapping[str, Any]
+    export: Export, asked: Asked, resources: Resources
 ) -> Iterator[tuple[BillingMonth, dict[str, str | None]]]:
     """The months that anybody speaks of, with the version that the event log has of each stage."""
-    lake = cast(ParquetLake, resources["lake"])
     logged = EventLog().versions(export.name)
     for month in asked.months(export.settings):
         versions = {stage: logged[stage].get(str(month)) for stage in STAGES}
-        if any(versions.values()) or lake.path(export.name, month).exists():
+        if any(versions.values()) or resources.lake.path(export.name, month).exists():
             yield month, versions
 
 
 def _of_month(
-    export: Export, month: BillingMonth, logged: dict[str, str | None], resources: Mapping[str, Any]
+    export: Export, month: BillingMonth, logged: dict[str, str | None], resources: Resources
 ) -> Iterator[Difference]:
     try:
-        said, held = _table(export, month, cast(BillingDatabase, resources["database"]))
+        said, held = _table(export, month, resources.database)
     except LedgerDamaged as error:
         yield Difference(export, month, str(error), is_damaged=True)
         return
@@ -124,7 +120,7 @@ def _of_month(
     if version != logged["billing_table"]:
         what = f"the table holds {version}, the event log has {logged['billing_table']}"
         yield Difference(export, month, what)
-    path = cast(ParquetLake, resources["lake"]).path(export.name, month)
+    path = resources.lake.path(export.name, month)
     footer = read_footer(path)
     if held is not None and footer != Footer(held.manifest_id, held.totals):
         has = footer and f"{footer.manifest_id} with {footer.totals}"
@@ -133,21 +129,20 @@ def _of_month(
     if footer is not None and footer.manifest_id != logged["parquet"]:
         what = f"{path} has {footer.manifest_id}, the event log {logged['parquet']}"
         yield Difference(export, month, what)
-    if footer is not None and "warehouse" in resources:
-        yield from _of_warehouse(export, month, logged, resources)
+    if footer is not None and resources.warehouse is not None:
+        file = month_file(export, month, resources.lake)
+        yield from _of_warehouse(export, file, logged, resources.warehouse)
 
 
 def _of_warehouse(
-    export: Export, month: BillingMonth, logged: dict[str, str | None], resources: Mapping[str, Any]
+    export: Export, file: MonthFile, logged: dict[str, str | None], warehouse: Warehouse
 ) -> Iterator[Difference]:
-    warehouse = cast(Warehouse, resources["warehouse"])
-    file = month_file(export, month, cast(ParquetLake, resources["lake"]))
     held = warehouse.held_version(file)
     if logged["warehouse_table"] is not None and held != file.footer:
         has = held and f"{held.manifest_id} with {held.totals}"
         name = warehouse.full_name(file.table)
         what = f"{name} has {has or 'no whole month'}, {file.path} {file.footer.totals}"
-        yield Difference(export, month, what, is_lost=True)
+        yield Difference(export, file.month, what, is_lost=True)
 
 
 def _table(
