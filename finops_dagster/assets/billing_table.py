@@ -37,7 +37,7 @@ from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.month_report import MonthReport, Restatement, report
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.table import held_version, replace_month
-from finops_dagster.resources.duckdb import BillingDatabase
+from finops_dagster.resources.duckdb import BillingDatabase, rows_shown, watched
 from finops_dagster.resources.parquet_lake import ParquetLake
 from finops_dagster.resources.staging import StagedVersion, StagingFolder
 
@@ -127,7 +127,8 @@ def load_month(
         vendor = export.formats[manifest.format]
         files = read_files(version.paths, vendor)
         names = column_names(lake.paths(export.name))
-        to_know = replace_month(connection, load, manifest, files, vendor, names)
+        with watched(connection, "loaded", load.totals.rows, rows_shown):
+            to_know = replace_month(connection, load, manifest, files, vendor, names)
         now = report(connection, load, vendor)
         is_restated = before and before.load.manifest_id != manifest.id
         restatement = Restatement(before, now) if before and is_restated else None

@@ -13,7 +13,7 @@ from finops_dagster.billing.ledger import Load
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.parquet_month import export_month
 from finops_dagster.billing.table import held_version
-from finops_dagster.resources.duckdb import BillingDatabase
+from finops_dagster.resources.duckdb import BillingDatabase, rows_shown, watched
 from finops_dagster.resources.parquet_lake import ParquetLake
 
 
@@ -69,5 +69,6 @@ def write_month(
             )
         if not force and read_footer(path) == Footer(load.manifest_id, load.totals):
             return load, "unchanged"
-        export_month(connection, load, path, export.formats[load.format])
+        with watched(connection, "exported", load.totals.rows, rows_shown):
+            export_month(connection, load, path, export.formats[load.format])
         return load, "exported"

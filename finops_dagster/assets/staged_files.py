@@ -3,6 +3,7 @@
 import time
 
 import dagster as dg
+from rich.filesize import decimal
 
 from finops_dagster.assets.export import Export
 from finops_dagster.assets.stage import RunOptions, StageEvents, month_of, stage
@@ -12,7 +13,7 @@ from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.money import plain
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.table import held_version
-from finops_dagster.resources.duckdb import BillingDatabase
+from finops_dagster.resources.duckdb import BillingDatabase, watched
 from finops_dagster.resources.object_stores import ObjectMissing
 from finops_dagster.resources.staging import Counted, StagedVersion, StagingFolder
 
@@ -108,6 +109,7 @@ def fetch_and_count(
             f"{missing}, though the manifest lists it; the month was left as it was"
         ) from None
     vendor = export.formats[manifest.format]
-    with database.scratch() as connection:
+    size = sum(path.stat().st_size for path in version.paths)
+    with database.scratch() as connection, watched(connection, "counted", size, decimal):
         totals, rounded = count(connection, read_files(version.paths, vendor), vendor)
     return version.finish(totals, rounded), fetched

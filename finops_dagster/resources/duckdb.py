@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from threading import Event, Thread
 
 import dagster as dg
 import duckdb
@@ -21,6 +22,8 @@ from tenacity import (
 from finops_dagster.billing import ledger, table
 from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.billing.months import BillingMonth
+
+_SECONDS_BETWEEN_WORDS = 5
 
 
 class WaitingDuckDB(DuckDBResource):
@@ -87,8 +90,38 @@ class BillingDatabase(WaitingDuckDB):
     def scratch(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """A database in memory, for reading files without a turn at the file on disk."""
         with closing(duckdb.connect(config=self._config())) as connection:
-            table.prepare(connection)
+            table.prepare_casts(connection)
             yield connection
+
+
+@contextmanager
+def watched(
+    connection: duckdb.DuckDBPyConnection, did: str, total: int, shown: Callable[[int], str]
+) -> Iterator[None]:
+    """Say every few seconds how far the statement in progress is: `loaded 400,000 rows of 1,000,000
+    rows`. The run's log and the terminal show it."""
+    connection.execute("SET enable_progress_bar = true")
+    connection.execute("SET enable_progress_bar_print = false")
+    log, is_over = dg.get_dagster_logger(), Event()
+
+    def watch() -> None:
+        while not is_over.wait(_SECONDS_BETWEEN_WORDS):
+            done = connection.query_progress() / 100
+            if done > 0:
+                log.info(f"{did} {shown(round(done * total))} of {shown(total)}")
+
+    watcher = Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        watcher.join()
+
+
+def rows_shown(rows: int) -> str:
+    """`1,000,000 rows`."""
+    return f"{rows:,} rows"
 
 
 def _is_locked(error: BaseException) -> bool:
