@@ -30,15 +30,15 @@ from finops_dagster.billing.vendors.aws_cur1 import AwsCur1
 from finops_dagster.cli.state_export import document_of
 from finops_dagster.runs import open_instance
 from finops_dagster.settings import Settings, load_settings
+from finops_dagster_tests.benchmarks.figures import FOLDER, ROOT
 
-ROOT = Path(__file__).parents[2]
 EXPORTS, MONTHS, COLUMNS, REPEATS = 10, 36, 150, 5
 FIRST = BillingMonth(2023, 1)
 
 
 def main() -> None:
     """Make the history once, and print the medians."""
-    folder = ROOT / "data" / "bench" / "state"
+    folder = FOLDER / "state"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     os.chdir(folder)

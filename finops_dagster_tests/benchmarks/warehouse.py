@@ -32,7 +32,7 @@ from finops_dagster.billing.vendors.aws_cur1 import AwsCur1
 from finops_dagster.resources.parquet_lake import ParquetLake
 from finops_dagster.resources.warehouses import Warehouse, open_warehouse
 from finops_dagster.settings import load_settings
-from finops_dagster_tests.benchmarks.month import ROOT, Run, measured
+from finops_dagster_tests.benchmarks.figures import FOLDER, ROOT, Run, measured
 from finops_dagster_tests.servers.postgresql import PostgreSQLServer
 
 SETTINGS = """
@@ -82,8 +82,7 @@ def main() -> None:
     if options.load:
         return _load(options.load)
     console = Console()
-    folder = ROOT / "data" / "bench"
-    lake = folder / f"lake-{options.rows}"
+    lake = FOLDER / f"lake-{options.rows}"
     path = lake / ParquetLake(root=".").path("bench", MONTH)
     if not path.exists():
         console.print(f"making {options.rows:,} rows, once")
@@ -103,7 +102,7 @@ def main() -> None:
                 loads[side].append(_loaded(lake, settings))
             told = ", ".join(f"{side} {runs[-1].seconds:.1f} s" for side, runs in loads.items())
             console.print(f"run {number + 1} of {options.runs}: {told}")
-    _report(console, loads, options, folder / "warehouse.json")
+    _report(console, loads, options, FOLDER / "warehouse.json")
     return None
 
 

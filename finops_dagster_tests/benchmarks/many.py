@@ -1,0 +1,133 @@
+"""Many months, many exports, many objects: what does not depend on the size of one month."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import date
+from statistics import median
+from time import monotonic
+
+import dagster as dg
+import duckdb
+from moto.s3.models import s3_backends
+
+from finops_dagster.billing.columns import literal
+from finops_dagster.billing.footer import month_path
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.billing.parquet_month import relation
+from finops_dagster.code_location import build_definitions
+from finops_dagster.settings import load_settings
+from finops_dagster_tests.benchmarks.chain import VERSION, Chain, source
+from finops_dagster_tests.benchmarks.figures import Figure, median_seconds
+from finops_dagster_tests.servers.s3 import S3Server
+
+YEARS = [date(year, month, 1) for year in (2022, 2023, 2024) for month in range(1, 13)]
+_OLD_OBJECTS = 20_000
+_TOTALS = """
+SELECT billing_month, product_productname AS service, sum(lineitem_unblendedcost) AS cost
+FROM bench GROUP BY 1, 2
+QUALIFY row_number() OVER (PARTITION BY billing_month ORDER BY cost DESC) <= 10
+ORDER BY 1, 3 DESC
+"""
+
+
+def backfill() -> Iterator[Figure]:
+    """Three years of small months, by one command."""
+    chain = Chain.over(f"file://{source(5000, 150, 1, YEARS)}")
+    run = chain.finops("aws", "run-pipeline")
+    beside = f"{len(YEARS)} months of 5,000 rows in {run.seconds:.0f} s"
+    yield Figure("a small month of a backfill", run.seconds / len(YEARS), "s", 1.2, beside)
+
+
+def imports(runs: int) -> Iterator[Figure]:
+    """What a process needs before it can do anything."""
+    chain = Chain.over("file://nowhere", exports=10)
+    whole = [chain.python("import finops_dagster.definitions") for _ in range(runs)]
+    dagster = [chain.python("import dagster") for _ in range(runs)]
+    yield Figure(
+        "import finops_dagster.definitions, 10 exports",
+        median_seconds(whole),
+        "s",
+        1.5,
+        f"{median_seconds(dagster):.2f} s of it import dagster",
+    )
+
+
+def sensor(runs: int) -> Iterator[Figure]:
+    """A tick that finds nothing new."""
+    with closing(S3Server()) as server:
+        server.client().create_bucket(Bucket="bench")
+        backend = s3_backends["123456789012"]["aws"]
+        for month in YEARS:
+            after = date(month.year + month.month // 12, month.month % 12 + 1, 1)
+            folder = f"bench-cur/{month:%Y%m%d}-{after:%Y%m%d}"
+            backend.put_object("bench", f"{folder}/bench-cur-Manifest.json", b"{}")
+            for number in range(_OLD_OBJECTS // len(YEARS)):
+                backend.put_object("bench", f"{folder}/{VERSION}/old-{number}.csv.gz", b"")
+        chain = Chain.over("s3://bench", more=f'endpoint_url = "{server.url}"\n')
+        definitions = build_definitions(load_settings(chain.work / "finops.toml"))
+        tick = definitions.get_sensor_def("bench_manifests")
+        cursor, seconds = None, []
+        for _ in range(runs + 1):
+            server.requests.clear()
+            started = monotonic()
+            with dg.build_sensor_context(cursor=cursor, definitions=definitions) as context:
+                result = tick(context)
+            seconds.append(monotonic() - started)
+            assert isinstance(result, dg.SensorResult)
+            cursor = result.cursor
+        heads = sum(method == "HEAD" for method, _ in server.requests)
+        beside = f"{heads} HEAD and {len(server.requests) - heads} LIST requests"
+    yield Figure(
+        f"a sensor's tick, {len(YEARS)} months, {_OLD_OBJECTS:,} old objects beside the manifests",
+        median(seconds[1:]),
+        "s",
+        1,
+        beside,
+    )
+
+
+def file_size() -> Iterator[Figure]:
+    """Six months in one DuckDB file, and one of them loaded again and again."""
+    chain = Chain.over(f"file://{source(60_000, 150, 1, YEARS[-6:])}")
+    file = chain.work / "finops.duckdb"
+    chain.finops("aws", "run-pipeline")
+    before = file.stat().st_size
+    for _ in range(10):
+        chain.finops("state", "reprocess", "bench", "2024-09")
+    after = file.stat().st_size
+    yield Figure(
+        "DuckDB file of six months after one was loaded ten times, against before",
+        after / before,
+        "x",
+        1.4,
+        f"{before / 1e6:.0f} MB, then {after / 1e6:.0f} MB",
+    )
+
+
+def query(rows: int, runs: int) -> Iterator[Figure]:
+    """A question over two years of Parquet, beyond the start of the process."""
+    chain = Chain.over(f"file://{source(rows)}")
+    chain.materialize()
+    lake = chain.work / "parquet"
+    large = month_path(lake, "bench", BillingMonth(2024, 1))
+    whole = large.rename(lake / "whole.parquet")
+    for first_day in YEARS[:24]:
+        small = month_path(lake, "bench", BillingMonth(first_day.year, first_day.month))
+        small.parent.mkdir(exist_ok=True)
+        duckdb.execute(
+            f"COPY (SELECT * REPLACE (DATE '{first_day}' AS billing_month) "
+            f"FROM {relation(whole)} LIMIT {rows // 10}) "
+            f"TO {literal(str(small))} (FORMAT parquet, COMPRESSION zstd)"
+        )
+    whole.unlink()
+    asked = [chain.finops("query", _TOTALS) for _ in range(runs)]
+    start = [chain.finops("--version") for _ in range(runs)]
+    yield Figure(
+        f"ten monthly totals by service over 24 months of {rows // 10:,} rows, beyond the start",
+        median_seconds(asked) - median_seconds(start),
+        "s",
+        0.5,
+        f"the start is {median_seconds(start):.2f} s",
+    )
