@@ -133,10 +133,8 @@ class SqlWarehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
                 with self._connected() as dataset:
                     dataset.move(file, job_id, self.full_name(file.table), asked.becoming_text)
                     warnings += dataset.renew_statistics(file)
-                    schema = dataset.schema_with(file, asked.kept)
                 if asked.becoming_text:
-                    with self._connected(schema) as dataset:
-                        dataset.store(file)
+                    self._tell_dlt(file, asked)
             except Exception as error:
                 where = self.full_name(file.table)
                 reason = explained(error, self.destination, where)
@@ -205,6 +203,12 @@ class SqlWarehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
             if is_new:
                 dataset.index(file.table)
         return asked, [*renamed, *asked.warnings]
+
+    def _tell_dlt(self, file: MonthFile, asked: Widening) -> None:
+        with self._connected() as dataset:
+            schema = dataset.schema_with(file, asked.kept)
+        with self._connected(schema) as dataset:
+            dataset.store(file)
 
     def _bring(self, file: MonthFile, job_id: str, folder: Path) -> None:
         """Let dlt load the file's rows into a table of their own."""

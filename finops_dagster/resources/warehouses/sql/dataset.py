@@ -100,12 +100,11 @@ class Dataset:
     def widening(self, file: MonthFile, full_name: str) -> Widening:
         """What the month asks of its table. Raises BillError."""
         there = self.columns(file.table)
-        known = self._known(file)
+        known = self._known(file, there)
         return widening(file, full_name, self._dialect, self.name_of, there, known)
 
-    def _known(self, file: MonthFile) -> TTableSchemaColumns:
-        """What dlt has stored of the columns that the table has."""
-        there = self.columns(file.table)
+    def _known(self, file: MonthFile, there: TTableSchemaColumns) -> TTableSchemaColumns:
+        """What dlt has stored of the columns that are there."""
         stored = self.client.get_stored_schema(_schema_name(file)) if there else None
         tables = json.loads(stored.schema)["tables"] if stored else {}
         known: TTableSchemaColumns = tables.get(file.table, {}).get("columns", {})
@@ -115,7 +114,7 @@ class Dataset:
         """The table as dlt stored it, the month's columns of these types, and the ledger."""
         wanted = self.columns_of(kinds)
         wanted["billing_month"].update({"partition": True, "sort": True})
-        columns = {**self._known(file), **wanted}
+        columns = {**self._known(file, self.columns(file.table)), **wanted}
         ledger = [cast(TColumnSchema, {"name": name, **rest}) for name, rest in _LEDGER.items()]
         schema = dlt.Schema(_schema_name(file))
         schema.update_table(new_table(file.table, columns=list(columns.values())))
