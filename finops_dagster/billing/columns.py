@@ -27,6 +27,16 @@ class SqlType(StrEnum):
         return self in (SqlType.MONEY, SqlType.MONEY_MAP)
 
 
+def type_over_months(held: str, given: str) -> str | None:
+    """The type of a column where one month gives it another, for a warehouse that makes no amounts
+    of text: text takes anything, a time or a map becomes text, and None is for what would make text
+    of amounts, or amounts of what are none."""
+    if held in (given, SqlType.TEXT):
+        return held
+    both_become_text = {held, given} <= {SqlType.TIME, SqlType.TEXT_MAP, SqlType.TEXT}
+    return SqlType.TEXT if both_become_text else None
+
+
 class Naming(Protocol):
     """How a format's headers become names of columns."""
 

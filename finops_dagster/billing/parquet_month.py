@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 
 import duckdb
 
 from finops_dagster.billing import ledger
-from finops_dagster.billing.columns import literal, quoted
+from finops_dagster.billing.columns import SqlType, literal, quoted
+from finops_dagster.billing.errors import BillError, first_line
+from finops_dagster.billing.files.parquet_files import parquet_files
 from finops_dagster.billing.ledger import Load
 from finops_dagster.billing.money import reconcile
 from finops_dagster.billing.months import BillingMonth
@@ -35,24 +38,50 @@ def export_month(
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
     try:
-        # Where its statistics show no NULL, DuckDB writes a column as REQUIRED, and months would
-        # differ in their schema: BigQuery refuses such a file for a table with NULLABLE columns.
-        connection.execute("SET disabled_optimizers = 'statistics_propagation'")
-        connection.execute(
-            f"COPY (FROM {quoted(load.table)} WHERE billing_month = {_date(load.month)}) "
-            f"TO {literal(str(part))} (FORMAT parquet, COMPRESSION zstd, "
-            f"ROW_GROUP_SIZE {_ROW_GROUP_ROWS}, KV_METADATA {{"
+        _write(
+            connection,
+            f"FROM {quoted(load.table)} WHERE billing_month = {_date(load.month)}",
+            part,
+            f", KV_METADATA {{"
             f"manifest_id: {literal(load.manifest_id)}, export: {literal(load.export)}, "
             f"format: {literal(load.format)}, files: '{load.files}', bytes: '{load.bytes}', "
             f"run_id: {literal(load.run_id)}, "
             f"total_cost: {literal(str(load.totals.cost))}, "
-            f"columns: {literal(json.dumps(ledger.column_names(connection, load.table)))}}})"
+            f"columns: {literal(json.dumps(ledger.column_names(connection, load.table)))}}}",
         )
         reconcile(str(path), load.totals, measure(connection, relation(part), load.month, vendor))
         part.replace(path)
     finally:
-        connection.execute("RESET disabled_optimizers")
         part.unlink(missing_ok=True)
+
+
+def write_with_text(source: Path, columns: Collection[str], path: Path) -> None:
+    """Write a month's file once more to `path`, its `columns` as the text that DuckDB's table would
+    hold; for a warehouse in which they are text. Raises BillError."""
+    (file,) = parquet_files([source])
+    cells = (
+        file.cell(name, SqlType.TEXT) if name in columns else f"c{position}"
+        for position, name in enumerate(file.headers)
+    )
+    names = (f"{cell} AS {quoted(name)}" for cell, name in zip(cells, file.headers, strict=True))
+    try:
+        with duckdb.connect(config={"threads": 1}) as connection:
+            _write(connection, f"SELECT {', '.join(names)} FROM {file.scan()}", path)
+    except duckdb.Error as error:
+        raise BillError(f"{source} cannot be read: {first_line(error)}") from error
+
+
+def _write(connection: duckdb.DuckDBPyConnection, rows: str, path: Path, options: str = "") -> None:
+    # Where its statistics show no NULL, DuckDB writes a column as REQUIRED, and months would
+    # differ in their schema: BigQuery refuses such a file for a table with NULLABLE columns.
+    connection.execute("SET disabled_optimizers = 'statistics_propagation'")
+    try:
+        connection.execute(
+            f"COPY ({rows}) TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd, "
+            f"ROW_GROUP_SIZE {_ROW_GROUP_ROWS}{options})"
+        )
+    finally:
+        connection.execute("RESET disabled_optimizers")
 
 
 def _date(month: BillingMonth) -> str:

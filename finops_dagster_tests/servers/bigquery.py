@@ -29,8 +29,11 @@ How it differs from BigQuery:
 - Arrays are REPEATED RECORDs and nothing else; their fields cannot be added to. UNNEST of a column
   or a field takes it for such an array, and has no OFFSET.
 - Other nested Parquet columns, JSON, views, partitioning by ingestion time, ``getTable`` and
-  ``deleteTable`` of a single partition, WRITE_TRUNCATE_DATA, scripts, DDL, dry runs, destination
-  tables of queries, and files in Cloud Storage are refused, mostly with 501.
+  ``deleteTable`` of a single partition, WRITE_TRUNCATE_DATA, scripts, dry runs, destination
+  tables of queries, and files in Cloud Storage are refused, mostly with 501. So is DDL but for one
+  statement, CREATE OR REPLACE TABLE of a table that is there, with a list of columns, AS a query of
+  it; its partitioning and clustering must be those that the table has, where BigQuery is known to
+  refuse others, and of its options there are description, friendly name, labels and expiration.
 - The case of table names is ignored, partition filters are not demanded, flexible column names
   are not allowed, and permissions, quotas and the age of partitions are not looked at.
 - SQL means what sqlglot's translation means to DuckDB, which is laxer about types; the messages

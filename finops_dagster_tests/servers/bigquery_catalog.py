@@ -27,7 +27,7 @@ from finops_dagster_tests.servers.bigquery_schema import (
 # The id of a partition as strftime writes it: cur$202401 is January 2024 of a MONTH table.
 PARTITION_ID_FORMATS = {"HOUR": "%Y%m%d%H", "DAY": "%Y%m%d", "MONTH": "%Y%m", "YEAR": "%Y"}
 _TABLE_PROPERTIES = ("timePartitioning", "clustering", "description", "labels")
-_PATCHABLE = {"schema", "description", "labels"}
+_PATCHABLE = {"schema", "description", "labels", "expirationTime"}
 
 
 class Dataset:
@@ -162,7 +162,7 @@ class Catalog:
         del table.dataset.tables[table.table_id]
 
     def patch_table(self, table: Table, patch: Resource, if_match: str | None) -> None:
-        """Changes description and labels; a new schema may only add NULLABLE columns."""
+        """Changes what is told of it; a new schema may only add NULLABLE columns."""
         if if_match not in (None, table.etag):
             raise BigQueryError(412, "conditionNotMet", "Precondition Failed")
         if not patch.keys() <= _PATCHABLE:

@@ -70,7 +70,8 @@ def merged_fields(
             if before[what] != column[what]:
                 change = f"has changed {what} from {before[what]} to {column[what]}"
                 raise schema_mismatch(table_name, f"Field {inside}{before['name']} {change}")
-        merged.append({**before, "mode": column["mode"]})
+        told = {what: column[what] for what in ("mode", "description") if what in column}
+        merged.append(before | told)
         if "fields" in before:
             path = f"{inside}{before['name']}."
             nested = merged_fields(table_name, before["fields"], column["fields"], relax, path)

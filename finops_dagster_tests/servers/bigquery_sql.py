@@ -9,7 +9,8 @@ import duckdb
 import sqlglot
 from sqlglot import TokenType, exp
 
-from finops_dagster_tests.servers.bigquery_catalog import Catalog, Dataset, Table
+from finops_dagster_tests.servers.bigquery_catalog import Catalog, Table
+from finops_dagster_tests.servers.bigquery_ddl import is_remaking, remake_table
 from finops_dagster_tests.servers.bigquery_errors import invalid, invalid_query, not_supported
 from finops_dagster_tests.servers.bigquery_schema import (
     DUCKDB_TYPES,
@@ -24,6 +25,7 @@ _STATEMENTS = {
     exp.Update: "UPDATE",
     exp.Delete: "DELETE",
     exp.Merge: "MERGE",
+    exp.Create: "CREATE_TABLE_AS_SELECT",
 }
 _RESULT_TYPES = {duckdb_type: name for name, duckdb_type in DUCKDB_TYPES.items()} | {
     "INTEGER": "INTEGER",
@@ -69,18 +71,23 @@ def run_query(
         raise not_supported("dry runs and destination tables of queries")
     statement = _parsed(_with_named_parameters(config["query"]))
     default = config.get("defaultDataset") or {}
-    datasets = []
+    tables = []
     for node in _table_nodes(statement, default):
         names = (node.catalog or project, node.db or default["datasetId"], node.name)
-        datasets.append(_bind_table(node, catalog.table(*names, location)))
-    _bind_types(statement)
-    _bind_arrays(statement)
-    parameters = _bind_parameters(statement, config.get("queryParameters") or [])
+        tables.append(_bind_table(node, catalog.table(*names, location)))
+    bound = statement.expression if isinstance(statement, exp.Create) else statement
+    _bind_types(bound)
+    _bind_arrays(bound)
+    parameters = _bind_parameters(bound, config.get("queryParameters") or [])
     try:
-        result = _run(catalog.connection, statement, parameters)
+        if isinstance(statement, exp.Create):
+            remake_table(catalog, tables[0], statement, parameters)
+            result = QueryResult(str(_statement_type(statement)), [], [])
+        else:
+            result = _run(catalog.connection, statement, parameters)
     except duckdb.Error as error:
         raise invalid_query(str(error)) from error
-    result.location = datasets[0].location if datasets else None
+    result.location = tables[0].dataset.location if tables else None
     return result
 
 
@@ -115,7 +122,8 @@ def _parsed(sql: str) -> exp.Expression:
     except sqlglot.errors.ParseError as error:
         raise invalid_query(f"Syntax error: {error}") from error
     statement = statements[0]
-    if len(statements) != 1 or statement is None or not _statement_type(statement):
+    is_one = len(statements) == 1 and statement is not None and _statement_type(statement)
+    if not is_one or (isinstance(statement, exp.Create) and not is_remaking(statement)):
         raise not_supported("scripts, DDL, or anything but one SELECT or DML statement")
     if isinstance(statement, exp.Update | exp.Delete) and not statement.args.get("where"):
         raise invalid_query(f"{_statement_type(statement)} must have a WHERE clause at [1:1]")
@@ -140,12 +148,12 @@ def _table_nodes(statement: exp.Expression, default: Resource) -> list[exp.Table
     return nodes
 
 
-def _bind_table(node: exp.Table, table: Table) -> Dataset:
+def _bind_table(node: exp.Table, table: Table) -> Table:
     """Points a table of the statement at its DuckDB table."""
     node.set("catalog", None)
     node.set("db", exp.to_identifier(table.dataset.duckdb_schema, quoted=True))
     node.set("this", exp.to_identifier(table.table_id, quoted=True))
-    return table.dataset
+    return table
 
 
 def _bind_types(statement: exp.Expression) -> None:

@@ -196,6 +196,26 @@ def test_a_bad_query_fails_in_its_job_and_in_query_and_wait(
         client.query_and_wait(sql, retry=None, job_retry=None)
 
 
+def test_a_table_is_made_anew_with_the_partitions_that_it_has(client: bigquery.Client) -> None:
+    remade = (
+        f"CREATE OR REPLACE TABLE `{CUR}` "
+        "(billing_month DATE, account STRING NOT NULL, cost STRING) "
+        "PARTITION BY DATE_TRUNC(billing_month, {}) CLUSTER BY account OPTIONS(description='anew') "
+        f"AS SELECT * REPLACE (CAST(cost AS STRING) AS cost) FROM `{CUR}`"
+    )
+    with refused(BadRequest, "Cannot replace a table with a different partitioning spec"):
+        client.query_and_wait(remade.format("YEAR"), retry=None, job_retry=None)
+    assert client.get_table(CUR).schema == SCHEMA
+    client.query_and_wait(remade.format("MONTH"))
+    table = client.get_table(CUR)
+    assert (table.num_rows, table.description, table.clustering_fields) == (2, "anew", ["account"])
+    assert [(field.field_type, field.mode) for field in table.schema] == [
+        ("DATE", "NULLABLE"),
+        ("STRING", "REQUIRED"),
+        ("STRING", "NULLABLE"),
+    ]
+
+
 def test_what_the_server_cannot_do_is_said_at_once(client: bigquery.Client) -> None:
     array = bigquery.ArrayQueryParameter("accounts", "STRING", ["one"])
     config = bigquery.QueryJobConfig(query_parameters=[array])

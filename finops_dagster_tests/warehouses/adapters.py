@@ -36,8 +36,6 @@ class Adapter(Protocol):
     """Passwords and the like."""
     reconciles_before_commit: bool
     """Whether a month that does not reconcile is never seen, not even until the next load."""
-    columns_become_text: bool
-    """Whether a column takes months that give it another type than it has."""
     keeps_null_maps: bool
     """Whether a map that is NULL is another thing than a map without keys."""
 

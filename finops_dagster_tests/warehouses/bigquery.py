@@ -16,7 +16,6 @@ class BigQuery:
     backend = "bigquery"
     environment: dict[str, str] = {}  # noqa: RUF012
     reconciles_before_commit = False
-    columns_become_text = False
     keeps_null_maps = False
 
     def __init__(self, server: BigQueryServer) -> None:

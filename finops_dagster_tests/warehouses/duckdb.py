@@ -20,7 +20,6 @@ class DuckDB:
     backend = "duckdb"
     environment: dict[str, str] = {}  # noqa: RUF012
     reconciles_before_commit = True
-    columns_become_text = True
     keeps_null_maps = True
 
     def __init__(self, path: Path) -> None:

@@ -25,7 +25,6 @@ class PostgreSQL:
     backend = "postgresql"
     environment: dict[str, str] = {"POSTGRESQL_PASSWORD": PASSWORD}  # noqa: RUF012
     reconciles_before_commit = True
-    columns_become_text = True
     keeps_null_maps = True
 
     def __init__(self, server: PostgreSQLServer) -> None:

@@ -32,7 +32,6 @@ class Snowflake:
     backend = "snowflake"
     environment = {"SNOWFLAKE_PASSWORD": PASSWORD}  # noqa: RUF012
     reconciles_before_commit = True
-    columns_become_text = True
     keeps_null_maps = True
 
     def __init__(self, server: SnowflakeServer) -> None:

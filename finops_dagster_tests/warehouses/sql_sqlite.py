@@ -22,7 +22,6 @@ class SQLiteByDlt:
     backend = "sql"
     environment: dict[str, str] = {}  # noqa: RUF012
     reconciles_before_commit = True
-    columns_become_text = False
     keeps_null_maps = True
 
     def __init__(self, folder: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import sqlite3
 from contextlib import closing
 from decimal import Decimal
@@ -12,7 +14,9 @@ import duckdb
 import pytest
 
 from finops_dagster.assets.warehouse_table import month_file
-from finops_dagster.billing.errors import BillError
+from finops_dagster.billing.columns import SqlType
+from finops_dagster.billing.errors import BillError, ReconciliationError
+from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.resources.parquet_lake import ParquetLake
 from finops_dagster.resources.warehouses import (
@@ -21,10 +25,12 @@ from finops_dagster.resources.warehouses import (
     WarehouseUnavailable,
     open_warehouse,
 )
+from finops_dagster.resources.warehouses.sql.columns import Widening, dlt_type, widening
 from finops_dagster.settings import SettingsError
 from finops_dagster_tests.cur import deliver, items
 from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import Project
+from finops_dagster_tests.warehouses.conftest import MonthOf
 from finops_dagster_tests.warehouses.page import load_what_they_ask_for, queries
 
 pytestmark = pytest.mark.thorough
@@ -173,6 +179,86 @@ def test_a_column_that_holds_floats_is_refused(project: Project) -> None:
         BillError, match=r"column lineitem_unblendedcost of .* is double, the month's is DECIMAL"
     ):
         opened(project, **DUCKDB).replace_month(file)
+
+
+A_TIME = "TIMESTAMP '2024-01-03 04:05:06'"
+BOTH = pytest.mark.parametrize("settings", [DUCKDB, SQLITE], ids=["duckdb", "sqlite"])
+
+
+def asked(settings: dict[str, Any], sql: str) -> list[Any]:
+    if settings is SQLITE:
+        return in_sqlite(sql)
+    with duckdb.connect("data/acme.duckdb") as connection:
+        connection.execute("USE finops")
+        return connection.execute(sql).fetchall()
+
+
+def stored_type(settings: dict[str, Any], column: str) -> str:
+    """What dlt has stored of the table's column."""
+    ((schema,),) = asked(
+        settings,
+        "SELECT schema FROM _dlt_version WHERE schema_name = 'finops_aws_billing_data' "
+        "ORDER BY inserted_at DESC LIMIT 1",
+    )
+    return str(json.loads(schema)["tables"]["aws_billing_data"]["columns"][column]["data_type"])
+
+
+@BOTH
+def test_a_column_becomes_text_with_its_month_or_not_at_all(
+    project: Project, month_of: MonthOf, settings: dict[str, Any]
+) -> None:
+    warehouse = opened(project, **settings)
+    january = month_of("v1", started=A_TIME)
+    warehouse.replace_month(january)
+    found = "SELECT typeof(started), CAST(started AS TEXT) FROM aws_billing_data"
+    before = asked(settings, found)
+    february = month_of("v1", "2024-02", started="'soon'")
+    footer = dataclasses.replace(february.footer, totals=Totals(1, Decimal(2)))
+    with pytest.raises(ReconciliationError):
+        warehouse.replace_month(dataclasses.replace(february, footer=footer))
+    assert asked(settings, found) == before
+    assert stored_type(settings, "started") == "timestamp"
+    warehouse.replace_month(february)
+    texts = asked(settings, "SELECT started FROM aws_billing_data ORDER BY billing_month")
+    assert texts == [("2024-01-03T04:05:06Z",), ("soon",)]
+    assert stored_type(settings, "started") == "text"
+
+
+@BOTH
+def test_a_load_that_was_killed_before_dlt_knew_of_the_text(
+    project: Project, month_of: MonthOf, settings: dict[str, Any]
+) -> None:
+    warehouse = opened(project, **settings)
+    warehouse.replace_month(month_of("v1", started=A_TIME))
+    warehouse.replace_month(month_of("v1", "2024-02", started="'soon'"))
+    newest = "SELECT max(inserted_at) FROM _dlt_version"
+    asked(settings, f"DELETE FROM _dlt_version WHERE inserted_at = ({newest})")
+    assert stored_type(settings, "started") == "timestamp"
+    march = month_of("v1", "2024-03", started=A_TIME)
+    assert warehouse.replace_month(march).warnings == (
+        "started stays VARCHAR, 2024-03 gives TIMESTAMP",
+    )
+    assert stored_type(settings, "started") == "text"
+    texts = asked(settings, "SELECT started FROM aws_billing_data ORDER BY billing_month")
+    assert texts == [("2024-01-03T04:05:06Z",), ("soon",), ("2024-01-03T04:05:06Z",)]
+
+
+def test_a_destination_that_cannot_make_text_within_a_transaction_refuses_it(
+    month_of: MonthOf,
+) -> None:
+    def in_mysql(**was: str) -> Widening:
+        known = {name: {"name": name, "description": kind} for name, kind in was.items()}
+        there = {name: {**known[name], **dlt_type(kind, "mysql")} for name, kind in was.items()}
+        file = month_of("v1", **dict.fromkeys(was, "'soon'"))
+        return widening(file, "finops.aws_billing_data", "mysql", str, there, known)
+
+    assert in_mysql(tags=SqlType.TEXT_MAP).becoming_text == {"tags": SqlType.TEXT_MAP}
+    with pytest.raises(BillError) as refused:
+        in_mysql(started=SqlType.TIME)
+    assert str(refused.value) == (
+        "column started of finops.aws_billing_data is TIMESTAMP, the month's is VARCHAR; give the "
+        "export another table or change it"
+    )
 
 
 def test_only_the_environment_and_the_settings_are_asked(

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Protocol, runtime_checkable
 
 import dagster as dg
 import pyarrow as pa
+import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from finops_dagster.billing.footer import Footer
 from finops_dagster.billing.months import BillingMonth
+from finops_dagster.billing.parquet_month import write_with_text
 from finops_dagster.settings import DatabaseSettings, SettingsError, problems
 
 
@@ -36,6 +41,18 @@ class MonthFile:
     cluster_by: tuple[str, ...]
     free_text: tuple[str, ...] = ()
     """The columns whose names the vendor's customer chose, as those of tags."""
+
+    @contextmanager
+    def with_text(self, columns: Collection[str]) -> Iterator[MonthFile]:
+        """The month, its `columns` as text for as long as the block takes: those that the table
+        holds as text, where a load cannot make text of them. Raises BillError."""
+        if not columns:
+            yield self
+            return
+        with TemporaryDirectory(prefix="finops-") as folder:
+            path = Path(folder) / self.path.name
+            write_with_text(self.path, columns, path)
+            yield replace(self, path=path, schema=pq.read_schema(path))
 
 
 @dataclass(frozen=True)

@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
-from pathlib import Path
-from textwrap import shorten
-from typing import Annotated, Any, Literal
+from contextlib import AbstractContextManager, suppress
+from typing import Annotated, Literal
 from uuid import uuid4
 
 import dagster as dg
-import snowflake.connector
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    load_pem_private_key,
-)
 from pydantic import Field, StringConstraints
 from snowflake.connector import SnowflakeConnection, errors
 
@@ -25,7 +14,7 @@ from finops_dagster.billing.columns import literal, quoted
 from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.footer import Footer
 from finops_dagster.billing.money import Measured, Totals, reconcile
-from finops_dagster.resources.warehouses import Loaded, MonthFile, WarehouseUnavailable
+from finops_dagster.resources.warehouses import Loaded, MonthFile
 from finops_dagster.resources.warehouses.snowflake.columns import (
     ColumnType,
     as_text,
@@ -35,33 +24,16 @@ from finops_dagster.resources.warehouses.snowflake.columns import (
     type_named,
     type_of,
 )
+from finops_dagster.resources.warehouses.snowflake.session import (
+    in_one_line,
+    load,
+    may_pass,
+    query,
+    session,
+)
 from finops_dagster.settings import Table
 
-# The connector tries to log in for as long as it is let. What it is told of the network is also
-# how long a statement may run, so those that move a month are given a time of their own.
-_LOGIN_SECONDS = 30
-_ANSWER_SECONDS = 10 * 60
-_LOAD_SECONDS = 4 * 60 * 60
-# Snowflake ends the transaction of a client that is gone when another has waited 5 minutes for it.
-_LOCK_SECONDS = 30 * 60
-
 _NO_SUCH_OBJECT = 2003
-# A statement that was cancelled from outside, and one that came when 20 waited for the lock.
-_PASSING_NUMBERS = {604, 625}
-_PASSING = (
-    errors.OperationalError,
-    errors.InternalServerError,
-    errors.ServiceUnavailableError,
-    errors.GatewayTimeoutError,
-    errors.RequestTimeoutError,
-    errors.BadGatewayError,
-    errors.TooManyRequests,
-    errors.OtherHTTPRetryableError,
-    errors.RequestExceedMaxRetryError,
-    errors.TokenExpiredError,
-)
-_NOT_PASSING = (errors.NonRetryableTlsError, errors.RevocationCheckError)
-
 _LEDGER = """(
     billing_period VARCHAR NOT NULL,
     load_timestamp TIMESTAMP_NTZ NOT NULL,
@@ -114,7 +86,7 @@ class SnowflakeWarehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
     def reach(self) -> str:
         """Log in, which takes the right to use the warehouse, the database and the schema."""
         with self._connected() as connection:
-            _query(connection, "SELECT CURRENT_VERSION()")
+            query(connection, "SELECT CURRENT_VERSION()")
         return self._where
 
     def full_name(self, table: str) -> str:
@@ -130,7 +102,7 @@ class SnowflakeWarehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
                 return None
             if not _columns(connection, _ledger(file)):
                 return None
-            loaded = _query(
+            loaded = query(
                 connection,
                 f"SELECT manifest_id FROM {identifier(_ledger(file))} "
                 "WHERE billing_period = ? AND state = 'loaded' "
@@ -150,16 +122,16 @@ class SnowflakeWarehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
         """
         job = f"finops_{file.export}_{file.month}_{uuid4().hex[:12]}"
         with self._connected(job) as connection:
-            _query(connection, f"CREATE TABLE IF NOT EXISTS {identifier(_ledger(file))} {_LEDGER}")
+            query(connection, f"CREATE TABLE IF NOT EXISTS {identifier(_ledger(file))} {_LEDGER}")
             try:
                 copy = self._copied(connection, file, job)
                 held, warnings = self._widened(connection, file)
                 self._put_in_place(connection, file, job, copy, held)
             except Exception as error:
-                if not _may_pass(error):
+                if not may_pass(error):
                     with suppress(errors.Error):
-                        _query(connection, "ROLLBACK")
-                        _record(connection, file, job, "failed", _in_one_line(error))
+                        query(connection, "ROLLBACK")
+                        _record(connection, file, job, "failed", in_one_line(error))
                 raise
             return Loaded(job, tuple(warnings))
 
@@ -170,26 +142,26 @@ class SnowflakeWarehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
         """
         temporary = f"FINOPS_{job[-12:]}".upper()
         columns = ", ".join(f"{identifier(f.name)} {type_of(f)}" for f in file.schema)
-        _query(connection, f"CREATE TEMPORARY TABLE {temporary} ({columns})")
+        query(connection, f"CREATE TEMPORARY TABLE {temporary} ({columns})")
         if self.stage is None:
-            _query(
+            query(
                 connection,
                 f"CREATE TEMPORARY STAGE {temporary} ENCRYPTION = (TYPE = 'SNOWFLAKE_SSE')",
             )
             path = str(file.path.resolve()).replace("\\", "\\\\").replace("'", "\\'")
-            _load(connection, f"PUT 'file://{path}' @{temporary} AUTO_COMPRESS = FALSE")
+            load(connection, f"PUT 'file://{path}' @{temporary} AUTO_COMPRESS = FALSE")
             source, files = temporary, ""
         else:
             in_lake = "/".join(file.path.parts[-3:])
             source, files = self.stage, f"FILES = ({literal(in_lake)})"
         cells = ", ".join(f"$1:{quoted(f.name)}::{type_of(f)}" for f in file.schema)
-        _load(
+        load(
             connection,
             f"COPY INTO {temporary} FROM (SELECT {cells} FROM @{source}) {files} "
             "FILE_FORMAT = (TYPE = PARQUET USE_VECTORIZED_SCANNER = TRUE)",
         )
         if self.stage is not None:
-            ((staged,),) = _query(connection, f"SELECT MAX(manifest_id) FROM {temporary}")
+            ((staged,),) = query(connection, f"SELECT MAX(manifest_id) FROM {temporary}")
             if staged not in (None, file.footer.manifest_id):
                 raise BillError(
                     f"stage {self.stage} holds version {staged} of {file.export} {file.month}, the "
@@ -206,7 +178,7 @@ class SnowflakeWarehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
         table = identifier(file.table)
         given = {field.name: type_of(field) for field in file.schema}
         definitions = ", ".join(f"{identifier(name)} {kind}" for name, kind in given.items())
-        _query(
+        query(
             connection,
             f"CREATE TABLE IF NOT EXISTS {table} ({definitions}) "
             f"CLUSTER BY ({identifier('billing_month')})",
@@ -223,7 +195,7 @@ class SnowflakeWarehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
                 warnings.append(f"{name} stays {kept}, {file.month} gives {kind}")
         for name, kind in given.items():
             if in_capitals(name) not in there:
-                _query(
+                query(
                     connection,
                     f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {identifier(name)} {kind}",
                 )
@@ -233,7 +205,7 @@ class SnowflakeWarehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
                 f"{becoming_text.get(name, quoted(name))} AS {quoted(name)}"
                 for name in _columns(connection, file.table)
             )
-            _load(
+            load(
                 connection,
                 f"CREATE OR REPLACE TABLE {table} CLUSTER BY ({identifier('billing_month')}) "
                 f"COPY GRANTS AS SELECT {cells} FROM {table}",
@@ -257,81 +229,39 @@ class SnowflakeWarehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
             else as_text(identifier(f.name), type_of(f))
             for f in file.schema
         )
-        _query(connection, "BEGIN TRANSACTION")
-        _load(connection, f"DELETE FROM {table} WHERE billing_month = ?", month)
-        _load(connection, f"INSERT INTO {table} ({names}) SELECT {cells} FROM {copy}")
+        query(connection, "BEGIN TRANSACTION")
+        load(connection, f"DELETE FROM {table} WHERE billing_month = ?", month)
+        load(connection, f"INSERT INTO {table} ({names}) SELECT {cells} FROM {copy}")
         reconcile(self.full_name(file.table), file.footer.totals, _measure(connection, file))
         _record(connection, file, job, "loaded")
-        _query(connection, "COMMIT")
+        query(connection, "COMMIT")
 
     @property
     def _where(self) -> str:
         return f"Snowflake {self.account} {self.database}.{self.schema_name}"
 
-    @contextmanager
-    def _connected(self, job: str = "finops_dagster") -> Iterator[SnowflakeConnection]:
-        """A session whose queries the account's history finds by the tag `job`; says in one line
-        what Snowflake says."""
-        with _explained(self._where):
-            connection = snowflake.connector.connect(
-                account=self.account,
-                user=self.user,
-                warehouse=self.warehouse,
-                database=self.database,
-                schema=self.schema_name,
-                validate_default_parameters=True,
-                application="finops_dagster",
-                paramstyle="qmark",
-                login_timeout=_LOGIN_SECONDS,
-                network_timeout=_ANSWER_SECONDS,
-                # Asks the clouds' metadata services which of them this machine is in.
-                platform_detection_timeout_seconds=0.0,
-                session_parameters={
-                    "CLIENT_TELEMETRY_ENABLED": False,
-                    "LOCK_TIMEOUT": _LOCK_SECONDS,
-                    "QUERY_TAG": job,
-                    "TIMEZONE": "UTC",
-                },
-                **({"role": self.role} if self.role else {}),
-                **({"host": self.host} if self.host else {}),
-                port=self.port,
-                protocol=self.protocol,
-                **_credentials(),
-            )
-            connection.telemetry_enabled = False
-            with closing(connection):
-                yield connection
+    def _connected(
+        self, job: str = "finops_dagster"
+    ) -> AbstractContextManager[SnowflakeConnection]:
+        """A session whose queries the account's history finds by the tag `job`."""
+        return session(
+            self._where,
+            job,
+            account=self.account,
+            user=self.user,
+            warehouse=self.warehouse,
+            database=self.database,
+            schema=self.schema_name,
+            **({"role": self.role} if self.role else {}),
+            **({"host": self.host} if self.host else {}),
+            port=self.port,
+            protocol=self.protocol,
+        )
 
 
 def open_warehouse(settings: Settings) -> SnowflakeWarehouse:
     """The schema of the settings. Makes no connection yet."""
     return SnowflakeWarehouse(**settings.model_dump())
-
-
-def _credentials() -> dict[str, Any]:
-    key, passphrase, password = (
-        os.environ.get(f"SNOWFLAKE_{name}")
-        for name in ("PRIVATE_KEY_PATH", "PRIVATE_KEY_PASSPHRASE", "PASSWORD")
-    )
-    if key:
-        try:
-            private = load_pem_private_key(
-                Path(key).read_bytes(), passphrase.encode() if passphrase else None
-            )
-        except (OSError, TypeError, ValueError) as error:
-            raise BillError(
-                f"SNOWFLAKE_PRIVATE_KEY_PATH: no private key can be read from {key}; is it a PEM "
-                "file, and SNOWFLAKE_PRIVATE_KEY_PASSPHRASE its passphrase?"
-            ) from error
-        return {
-            "private_key": private.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
-        }
-    if password:
-        return {"password": password}
-    raise BillError(
-        "no Snowflake credentials were found; set SNOWFLAKE_PASSWORD, or for a key pair "
-        "SNOWFLAKE_PRIVATE_KEY_PATH"
-    )
 
 
 def _ledger(file: MonthFile) -> str:
@@ -342,7 +272,7 @@ def _columns(connection: SnowflakeConnection, table: str) -> dict[str, str]:
     """Name and type of each column, in the table's order; empty where there is no table. Wakes no
     warehouse."""
     try:
-        described = _query(connection, f"DESCRIBE TABLE {identifier(table)}")
+        described = query(connection, f"DESCRIBE TABLE {identifier(table)}")
     except errors.ProgrammingError as error:
         if error.errno == _NO_SUCH_OBJECT:
             return {}
@@ -353,7 +283,7 @@ def _columns(connection: SnowflakeConnection, table: str) -> dict[str, str]:
 def _measure(connection: SnowflakeConnection, file: MonthFile) -> Measured:
     cost = f"SUM({identifier(file.cost)}::{ColumnType.MONEY})" if file.cost else "NULL"
     period = f"{identifier(file.billing_period or 'billing_month')}::{ColumnType.TIME}"
-    ((rows, total, foreign_rows),) = _query(
+    ((rows, total, foreign_rows),) = query(
         connection,
         f"SELECT COUNT(*), {cost}, COUNT_IF(DATE_TRUNC('MONTH', {period}) <> billing_month) "
         f"FROM {identifier(file.table)} WHERE billing_month = ?",
@@ -366,7 +296,7 @@ def _record(
     connection: SnowflakeConnection, file: MonthFile, job: str, state: str, error: str | None = None
 ) -> None:
     """Add a row to the ledger; adding waits for nobody's transaction, changing would."""
-    _query(
+    query(
         connection,
         f"INSERT INTO {identifier(_ledger(file))} (billing_period, load_timestamp, row_count, "
         "state, error_message, manifest_id, job_id) VALUES (?, SYSDATE(), ?, ?, ?, ?, ?)",
@@ -377,40 +307,3 @@ def _record(
         file.footer.manifest_id,
         job,
     )
-
-
-def _query(
-    connection: SnowflakeConnection, sql: str, *values: object, seconds: int | None = None
-) -> list[tuple[Any, ...]]:
-    with connection.cursor() as cursor:
-        cursor.execute(sql, values or None, timeout=seconds)
-        rows: list[tuple[Any, ...]] = cursor.fetchall()
-        return rows
-
-
-def _load(connection: SnowflakeConnection, sql: str, *values: object) -> None:
-    """Run a statement that moves a month, and may take its time."""
-    _query(connection, sql, *values, seconds=_LOAD_SECONDS)
-
-
-def _may_pass(error: Exception) -> bool:
-    """Whether asking again may help."""
-    if isinstance(error, _NOT_PASSING):
-        return False
-    number = error.errno if isinstance(error, errors.Error) else None
-    return isinstance(error, _PASSING) or number in _PASSING_NUMBERS
-
-
-def _in_one_line(error: Exception) -> str:
-    """What Snowflake says first is only of what kind the error is."""
-    return shorten(str(error), 500, placeholder=" ...")
-
-
-@contextmanager
-def _explained(where: str) -> Iterator[None]:
-    """Say what Snowflake says in one line, and whether asking again may help."""
-    try:
-        yield
-    except errors.Error as error:
-        told = WarehouseUnavailable if _may_pass(error) else BillError
-        raise told(f"{where}: {_in_one_line(error)}") from error

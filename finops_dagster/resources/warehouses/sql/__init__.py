@@ -33,12 +33,12 @@ from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.footer import Footer
 from finops_dagster.billing.parquet_month import relation
 from finops_dagster.resources.warehouses import Loaded, MonthFile, WarehouseUnavailable
+from finops_dagster.resources.warehouses.sql.columns import Widening, kind_of
 from finops_dagster.resources.warehouses.sql.dataset import (
     INCOMING,
     Dataset,
     another_run,
     incoming_table,
-    kind_of,
     ledger_of,
 )
 from finops_dagster.resources.warehouses.sql.dlt_runtime import dlt_for, explained
@@ -124,14 +124,17 @@ class SqlWarehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
         """Bring the file into a table of its own, and move it into the month's place."""
         job_id = f"finops_{file.export}_{file.month}_{file.footer.manifest_id}_{uuid.uuid4()}"
         with self._turn(file) as folder, self._dlt():
-            warnings = self._prepare(file)
+            asked, warnings = self._prepare(file)
             with self._connected() as dataset:
                 dataset.begin(file, job_id)
             try:
-                self._bring(file, job_id, folder)
+                with file.with_text(asked.brought_as_text) as brought:
+                    self._bring(brought, job_id, folder)
                 with self._connected() as dataset:
-                    dataset.move(file, job_id, self.full_name(file.table))
+                    dataset.move(file, job_id, self.full_name(file.table), asked.becoming_text)
                     warnings += dataset.renew_statistics(file)
+                if asked.becoming_text:
+                    self._tell_dlt(file, asked)
             except Exception as error:
                 where = self.full_name(file.table)
                 reason = explained(error, self.destination, where)
@@ -180,32 +183,39 @@ class SqlWarehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
         with client:
             yield Dataset(client)
 
-    def _prepare(self, file: MonthFile) -> list[str]:
-        """Make the dataset and both tables where they are missing, and add new columns; what
-        somebody should know of their names."""
+    def _prepare(self, file: MonthFile) -> tuple[Widening, list[str]]:
+        """Make the dataset and both tables where they are missing, and add new columns; what is
+        still to be done of the columns' types, and what somebody should know."""
+        where = self.full_name(file.table)
         with self._connected() as dataset:
             dataset.client.initialize_storage()
             is_new = not dataset.columns(file.table)
-            schema = dataset.schema_with(file, self.full_name(file.table))
+            asked = dataset.widening(file, where)
+            schema = dataset.schema_with(file, asked.held)
             renamed = [
-                f"{field.name} is {dataset.name_of(field.name)} in {self.full_name(file.table)}, "
+                f"{field.name} is {dataset.name_of(field.name)} in {where}, "
                 f"whose names have at most {dataset.longest_name} characters"
                 for field in file.schema
                 if dataset.name_of(field.name) != field.name
             ]
         with self._connected(schema) as dataset:
-            tables = [file.table, ledger_of(file), schema.version_table_name]
-            dataset.client.update_stored_schema(only_tables=tables, force=True)
+            dataset.store(file)
             if is_new:
                 dataset.index(file.table)
-        return renamed
+        return asked, [*renamed, *asked.warnings]
+
+    def _tell_dlt(self, file: MonthFile, asked: Widening) -> None:
+        with self._connected() as dataset:
+            schema = dataset.schema_with(file, asked.kept)
+        with self._connected(schema) as dataset:
+            dataset.store(file)
 
     def _bring(self, file: MonthFile, job_id: str, folder: Path) -> None:
         """Let dlt load the file's rows into a table of their own."""
         if not file.footer.totals.rows:
             return
         with self._connected() as dataset:
-            columns = dataset.columns_of(file)
+            columns = dataset.columns_of(dataset.kinds_of(file))
             has_decimals = dataset.has_decimals
             can = dataset.client.capabilities
         destination = self._destination()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
@@ -11,7 +12,6 @@ from decimal import Decimal, localcontext
 from typing import Any, cast
 
 import dlt
-import pyarrow as pa
 from dlt.common.schema.typing import TColumnSchema, TTableSchemaColumns
 from dlt.common.schema.utils import new_table
 from dlt.destinations.exceptions import DatabaseException
@@ -23,10 +23,17 @@ from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.billing.money import Measured, Totals, reconcile
 from finops_dagster.billing.parquet_month import relation
 from finops_dagster.resources.warehouses import MonthFile, WarehouseUnavailable
+from finops_dagster.resources.warehouses.sql.columns import (
+    Widening,
+    dlt_type,
+    has_decimals,
+    kind_of,
+    making_text,
+    widening,
+)
 
 INCOMING = "finops_incoming"
 _ROWS_AT_ONCE = 10_000
-_DATE = "DATE"
 _STATISTICS = {
     "mysql": "ANALYZE TABLE {0}",
     "postgres": "ANALYZE {0}",
@@ -58,8 +65,8 @@ class Dataset:
 
     @property
     def has_decimals(self) -> bool:
-        """SQLite has none: a DECIMAL is a float there. Amounts are kept as text, exactly."""
-        return self._dialect != "sqlite"
+        """Whether amounts are decimals here, and not text."""
+        return has_decimals(self._dialect)
 
     @property
     def longest_name(self) -> int | None:
@@ -78,57 +85,46 @@ class Dataset:
         ((_, columns),) = self.client.get_storage_tables([table])
         return {name.lower(): column for name, column in columns.items()}
 
-    def columns_of(self, file: MonthFile) -> TTableSchemaColumns:
-        """The columns that the month's file asks for."""
+    def columns_of(self, kinds: Mapping[str, str]) -> TTableSchemaColumns:
+        """What dlt is told of columns of these types."""
         columns: TTableSchemaColumns = {}
-        for field in file.schema:
-            name, kind = self.name_of(field.name), kind_of(field.type)
-            columns[name] = {
-                "name": name,
-                "nullable": True,
-                "description": kind,
-                **self._type(kind),
-            }
+        for name, kind in kinds.items():
+            known = dlt_type(kind, self._dialect)
+            columns[name] = {"name": name, "nullable": True, "description": kind, **known}
         return columns
 
-    def _type(self, kind: str) -> TColumnSchema:
-        if kind == SqlType.MONEY and self.has_decimals:
-            return {"data_type": "decimal", "precision": 38, "scale": 18}
-        if kind == SqlType.TIME:
-            return {"data_type": "timestamp"}
-        if kind == _DATE:
-            return {"data_type": "date"}
-        # DuckDB's JSON is text that is known to be JSON. Elsewhere dlt's ways to such types differ:
-        # SQLAlchemy quotes it once more, ADBC cannot write jsonb, others make floats of it.
-        is_map = kind in (SqlType.TEXT_MAP, SqlType.MONEY_MAP)
-        return {"data_type": "json" if is_map and self._dialect == "duckdb" else "text"}
+    def kinds_of(self, file: MonthFile) -> dict[str, str]:
+        """The types of the month's columns, as DuckDB has them, by the columns' names here."""
+        return {self.name_of(field.name): kind_of(field.type) for field in file.schema}
 
-    def schema_with(self, file: MonthFile, full_name: str) -> dlt.Schema:
-        """The table as dlt stored it, its new columns, and its ledger. Raises BillError for a
-        column that is not what the month's is."""
-        name = f"finops_{file.table}"[:64]
+    def widening(self, file: MonthFile, full_name: str) -> Widening:
+        """What the month asks of its table. Raises BillError."""
         there = self.columns(file.table)
-        stored = self.client.get_stored_schema(name) if there else None
+        known = self._known(file, there)
+        return widening(file, full_name, self._dialect, self.name_of, there, known)
+
+    def _known(self, file: MonthFile, there: TTableSchemaColumns) -> TTableSchemaColumns:
+        """What dlt has stored of the columns that are there."""
+        stored = self.client.get_stored_schema(_schema_name(file)) if there else None
         tables = json.loads(stored.schema)["tables"] if stored else {}
         known: TTableSchemaColumns = tables.get(file.table, {}).get("columns", {})
-        known = {name: column for name, column in known.items() if name.lower() in there}
-        wanted = self.columns_of(file)
-        for column, asked in wanted.items():
-            held = there.get(column.lower())
-            kind = asked["description"]
-            was = known.get(column, asked).get("description", kind)
-            if held is not None and (was != kind or not _holds(held, asked)):
-                is_now = was if was != kind else _named(held)
-                raise BillError(
-                    f"column {column} of {full_name} is {is_now}, the month's is {kind}; give the "
-                    "export another table or change it"
-                )
+        return {name: column for name, column in known.items() if name.lower() in there}
+
+    def schema_with(self, file: MonthFile, kinds: Mapping[str, str]) -> dlt.Schema:
+        """The table as dlt stored it, the month's columns of these types, and the ledger."""
+        wanted = self.columns_of(kinds)
         wanted["billing_month"].update({"partition": True, "sort": True})
+        columns = {**self._known(file, self.columns(file.table)), **wanted}
         ledger = [cast(TColumnSchema, {"name": name, **rest}) for name, rest in _LEDGER.items()]
-        schema = dlt.Schema(name)
-        schema.update_table(new_table(file.table, columns=list({**known, **wanted}.values())))
+        schema = dlt.Schema(_schema_name(file))
+        schema.update_table(new_table(file.table, columns=list(columns.values())))
         schema.update_table(new_table(ledger_of(file), columns=ledger))
         return dlt.Schema.from_dict(cast(dict[str, Any], schema.to_dict()))
+
+    def store(self, file: MonthFile) -> None:
+        """Make the tables and columns of dlt's schema that are missing, and let dlt know of it."""
+        tables = [file.table, ledger_of(file), self.client.schema.version_table_name]
+        self.client.update_stored_schema(only_tables=tables, force=True)
 
     def index(self, table: str) -> None:
         """Let a month be found without reading the others, where that is what an index is for."""
@@ -170,10 +166,14 @@ class Dataset:
             raise BillError(reason)
         self._record(file, job_id)
 
-    def move(self, file: MonthFile, job_id: str, full_name: str) -> None:
-        """Put what was brought into the month's place, measured before the commit.
+    def move(
+        self, file: MonthFile, job_id: str, full_name: str, becoming_text: Mapping[str, str]
+    ) -> None:
+        """Put what was brought into the month's place, measured before the commit; and make text of
+        columns that no longer can be what they are.
 
-        The ledger's rows of the month are written first: a load on another machine waits for them.
+        The ledger's rows of the month are written first: a load on another machine waits for them,
+        and SQLite begins its transaction with them.
         """
         ledger, table = self._table(ledger_of(file)), self._table(file.table)
         with self.client.sql_client.begin_transaction():
@@ -190,6 +190,10 @@ class Dataset:
             )
             if self.state(file, job_id) != "loaded":
                 raise WarehouseUnavailable(f"{full_name}: {another_run(file)}")
+            for column, kind in becoming_text.items():
+                name, free = self._column(column), self._column(f"{column}_as_text")
+                for statement in making_text(self._dialect, table, name, free, kind):
+                    self.query(statement)
             month = self.client.sql_client.escape_column_name("billing_month")
             self.query(f"DELETE FROM {table} WHERE {month} = %s", file.month.first_day)
             if file.footer.totals.rows:
@@ -206,7 +210,7 @@ class Dataset:
         some destination may round, shift times, or make NULL of empty text."""
         # SQLite takes a quoted name that is no column for a text.
         there = self.columns(incoming_table(job_id))
-        absent = [name for name in self.columns_of(file) if name.lower() not in there]
+        absent = [name for name in self.kinds_of(file) if name.lower() not in there]
         if absent:
             raise BillError(f"dlt brought no column {', '.join(absent)}")
         asked = [
@@ -340,20 +344,12 @@ def ledger_of(file: MonthFile) -> str:
     return f"{file.table}_loads"
 
 
+def _schema_name(file: MonthFile) -> str:
+    return f"finops_{file.table}"[:64]
+
+
 def incoming_table(job_id: str) -> str:
     return f"{INCOMING}_{hashlib.sha256(job_id.encode()).hexdigest()[:16]}"
-
-
-def kind_of(arrow: pa.DataType) -> str:
-    """The type of a bill's column, as DuckDB has it."""
-    if pa.types.is_map(arrow):
-        is_money = pa.types.is_decimal(arrow.item_type)
-        return SqlType.MONEY_MAP if is_money else SqlType.TEXT_MAP
-    if pa.types.is_decimal(arrow):
-        return SqlType.MONEY
-    if pa.types.is_timestamp(arrow):
-        return SqlType.TIME
-    return _DATE if pa.types.is_date(arrow) else SqlType.TEXT
 
 
 def _in_utc(value: Any) -> Any:
@@ -361,18 +357,3 @@ def _in_utc(value: Any) -> Any:
     moment = datetime.fromisoformat(value) if isinstance(value, str) else value
     is_aware = isinstance(moment, datetime) and moment.tzinfo is not None
     return moment.astimezone(UTC).replace(tzinfo=None) if is_aware else moment
-
-
-def _holds(held: TColumnSchema, asked: TColumnSchema) -> bool:
-    """Whether the column that is there keeps what is asked for, to the last digit."""
-    if asked["data_type"] == "decimal":
-        scale = held.get("scale")
-        return held["data_type"] == "decimal" and (scale is None or scale >= 18)
-    return held["data_type"] == asked["data_type"]
-
-
-def _named(held: TColumnSchema) -> str:
-    """dlt's name of the type, with its digits where they are too few."""
-    if held["data_type"] != "decimal":
-        return str(held["data_type"])
-    return f"decimal({held.get('precision')},{held.get('scale')})"

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import google.api_core.exceptions as google
-import pyarrow as pa
 import requests
 from dagster_gcp import BigQueryResource
 from google.api_core.client_options import ClientOptions
@@ -22,6 +21,7 @@ from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.billing.footer import Footer
 from finops_dagster.billing.money import Measured, Totals, reconcile
 from finops_dagster.resources.warehouses import Loaded, MonthFile, WarehouseUnavailable
+from finops_dagster.resources.warehouses.bigquery.columns import Widening, rewriting, widening
 from finops_dagster.settings import Table
 
 # Faults of the way to BigQuery: what was asked may have been done, and may be asked again.
@@ -97,10 +97,13 @@ class BigQueryWarehouse(BigQueryResource):
     def replace_month(self, file: MonthFile) -> Loaded:
         """Load the file into the month's partition."""
         with self.get_client() as client:
-            self._prepare(client, file)
+            asked = self._prepare(client, file)
             job_id, job = self._attempt(client, file)
             try:
-                (job or self._started(client, file, job_id)).result()
+                if job is None:
+                    with file.with_text(asked.brought_as_text) as brought:
+                        job = self._started(client, brought, job_id)
+                job.result()
                 reconcile(
                     self.full_name(file.table),
                     file.footer.totals,
@@ -112,7 +115,7 @@ class BigQueryWarehouse(BigQueryResource):
                     self._record_end(client, file, job_id, first_line(error))
                 raise
             self._record_end(client, file, job_id, None)
-            return Loaded(job_id)
+            return Loaded(job_id, tuple(asked.warnings))
 
     def _held_version(self, client: bigquery.Client, file: MonthFile) -> Footer | None:
         loaded = self._query(
@@ -138,32 +141,40 @@ class BigQueryWarehouse(BigQueryResource):
         )
         return Measured(Totals.of((rows, total)), foreign_rows)
 
-    def _prepare(self, client: bigquery.Client, file: MonthFile) -> None:
-        """Make the dataset and both tables where they are missing, and add new columns."""
+    def _prepare(self, client: bigquery.Client, file: MonthFile) -> Widening:
+        """Make the dataset and both tables where they are missing, the columns that are new, and
+        text of those that can no longer be what they were."""
+        name = self.full_name(file.table)
+        try:
+            table = client.get_table(name)
+        except google.NotFound:
+            table = None
+        asked = widening(file, name, table.schema if table else [])
+        table = table or self._made(client, file, asked.new)
+        client.create_table(bigquery.Table(self._ledger(file), _LEDGER), exists_ok=True)
+        if asked.becoming_text:
+            self._query(client, rewriting(table, asked.becoming_text))
+            table = client.get_table(name)
+        there = {field.name.lower() for field in table.schema}
+        new = [field for field in asked.new if field.name.lower() not in there]
+        if new:
+            table.schema = [*table.schema, *new]
+            client.update_table(table, ["schema"])
+        return asked
+
+    def _made(
+        self, client: bigquery.Client, file: MonthFile, columns: list[SchemaField]
+    ) -> bigquery.Table:
         try:
             client.get_dataset(self.dataset)
         except google.NotFound:
             dataset = bigquery.Dataset(f"{self.project}.{self.dataset}")
             dataset.location = self.location
             client.create_dataset(dataset, exists_ok=True)
-        client.create_table(bigquery.Table(self._ledger(file), _LEDGER), exists_ok=True)
-        wanted = [_field(field) for field in file.schema]
-        made = bigquery.Table(self.full_name(file.table), wanted)
-        made.time_partitioning = bigquery.TimePartitioning("MONTH", field="billing_month")
-        made.clustering_fields = list(file.cluster_by) or None
-        table = client.create_table(made, exists_ok=True)
-        there = {field.name.lower(): field for field in table.schema}
-        for field in wanted:
-            old = there.get(field.name.lower())
-            if old is not None and _type(old) != _type(field):
-                raise BillError(
-                    f"column {old.name} of {self.full_name(file.table)} is {_type(old)}, the "
-                    f"month's is {_type(field)}; give the export another table or change it"
-                )
-        new = [field for field in wanted if field.name.lower() not in there]
-        if new:
-            table.schema = [*table.schema, *new]
-            client.update_table(table, ["schema"])
+        table = bigquery.Table(self.full_name(file.table), columns)
+        table.time_partitioning = bigquery.TimePartitioning("MONTH", field="billing_month")
+        table.clustering_fields = list(file.cluster_by) or None
+        return client.create_table(table, exists_ok=True)
 
     def _attempt(
         self, client: bigquery.Client, file: MonthFile
@@ -293,28 +304,6 @@ def _maps_as_arrays() -> ParquetOptions:
     options = ParquetOptions()  # type: ignore[no-untyped-call]
     options.map_target_type = "ARRAY_OF_STRUCT"
     return options
-
-
-def _field(field: pa.Field) -> SchemaField:
-    """The column that a load makes of the file's; a map is an array of its keys and values."""
-    mode = "NULLABLE" if field.nullable else "REQUIRED"
-    if pa.types.is_map(field.type):
-        inside = (_field(field.type.key_field), _field(field.type.item_field))
-        return SchemaField(field.name, "RECORD", "REPEATED", fields=inside)
-    if pa.types.is_decimal(field.type):
-        return SchemaField(field.name, "BIGNUMERIC", mode)
-    if pa.types.is_timestamp(field.type):
-        return SchemaField(field.name, "TIMESTAMP", mode)
-    if pa.types.is_date(field.type):
-        return SchemaField(field.name, "DATE", mode)
-    return SchemaField(field.name, "STRING", mode)
-
-
-def _type(field: SchemaField) -> str:
-    """The type as SQL writes it: `ARRAY<STRUCT<key STRING, value STRING>>`."""
-    inside = ", ".join(f"{each.name} {_type(each)}" for each in field.fields)
-    name = f"STRUCT<{inside}>" if inside else str(field.field_type)
-    return f"ARRAY<{name}>" if field.mode == "REPEATED" else name
 
 
 @contextmanager

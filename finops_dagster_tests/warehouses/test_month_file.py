@@ -1,0 +1,72 @@
+"""A month's file for a table that holds some of its columns as text."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import duckdb
+import pyarrow.parquet as pq
+import pytest
+
+from finops_dagster.billing.errors import BillError
+from finops_dagster_tests.warehouses.conftest import MonthOf
+
+COLUMNS = {
+    "started": "TIMESTAMP '2024-01-03 04:05:06'",
+    "tags": "MAP {'b': 'it''s \"x\"', 'a': NULL, '': ''}::MAP(VARCHAR, VARCHAR)",
+    "discount": "MAP {'edp': 0.000000000000000001}::MAP(VARCHAR, DECIMAL(38,18))",
+    "ended": "TIMESTAMP '2024-01-04 00:00:00'",
+    "no_tags": "MAP {}::MAP(VARCHAR, VARCHAR)",
+    "null_tags": "NULL::MAP(VARCHAR, VARCHAR)",
+    "amount": "-12345678901234567890.000000000000000001::DECIMAL(38,18)",
+}
+TEXTS = {
+    "started": "2024-01-03T04:05:06Z",
+    "tags": '{"b":"it\'s \\"x\\"","a":null,"":""}',
+    "no_tags": "{}",
+    "null_tags": None,
+}
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of temporary files, which is empty."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+def cells(path: Path) -> dict[str, object]:
+    found = duckdb.sql(f"FROM read_parquet('{path}', hive_partitioning = false)")
+    (row,) = found.fetchall()
+    return dict(zip(found.columns, row, strict=True))
+
+
+def test_its_columns_are_text_and_all_else_is_as_it_was(month_of: MonthOf, temporary: Path) -> None:
+    file = month_of("v1", **COLUMNS)
+    with file.with_text(list(TEXTS)) as brought:
+        assert cells(brought.path) == cells(file.path) | TEXTS
+        assert brought.schema.names == file.schema.names
+        assert all(field.nullable for field in pq.read_schema(brought.path))
+        for name in set(file.schema.names) - set(TEXTS):
+            assert brought.schema.field(name).type == file.schema.field(name).type
+        assert list(temporary.iterdir())
+    assert not list(temporary.iterdir())
+
+
+def test_it_is_the_file_itself_where_nothing_is_text(month_of: MonthOf, temporary: Path) -> None:
+    file = month_of("v1", **COLUMNS)
+    with file.with_text([]) as brought:
+        assert brought is file
+
+
+def test_nothing_is_left_of_one_that_cannot_be_read(month_of: MonthOf, temporary: Path) -> None:
+    file = month_of("v1", **COLUMNS)
+    whole = file.path.read_bytes()
+    file.path.write_bytes(whole.replace(b"\x28\xb5\x2f\xfd", b"\0\0\0\0"))  # begins what zstd packs
+    told = rf"^{file.path} cannot be read: [^\n]+$"
+    with pytest.raises(BillError, match=told), file.with_text(["started"]):
+        pass
+    assert not list(temporary.iterdir())
