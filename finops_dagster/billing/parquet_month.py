@@ -8,10 +8,9 @@ from pathlib import Path
 import duckdb
 
 from finops_dagster.billing import ledger
-from finops_dagster.billing.columns import literal, quoted
+from finops_dagster.billing.columns import Sql, literal, quoted
 from finops_dagster.billing.ledger import Load
 from finops_dagster.billing.money import reconcile
-from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.table import measure
 from finops_dagster.billing.vendors import VendorFormat
 
@@ -20,9 +19,9 @@ from finops_dagster.billing.vendors import VendorFormat
 _ROW_GROUP_ROWS = 40_960
 
 
-def relation(path: Path) -> str:
+def relation(path: Path) -> Sql:
     """The file as a table expression, its `billing_month` its own and not the folder's."""
-    return f"read_parquet({literal(str(path))}, hive_partitioning = false)"
+    return Sql(f"read_parquet({literal(str(path))}, hive_partitioning = false)")
 
 
 def export_month(
@@ -34,17 +33,18 @@ def export_month(
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
+    first_day = Sql(f"DATE {literal(str(load.month.first_day))}")
     try:
         # Where its statistics show no NULL, DuckDB writes a column as REQUIRED, and months would
         # differ in their schema: BigQuery refuses such a file for a table with NULLABLE columns.
         connection.execute("SET disabled_optimizers = 'statistics_propagation'")
         connection.execute(
-            f"COPY (FROM {quoted(load.table)} WHERE billing_month = {_date(load.month)}) "
+            f"COPY (FROM {quoted(load.table)} WHERE billing_month = {first_day}) "
             f"TO {literal(str(part))} (FORMAT parquet, COMPRESSION zstd, "
             f"ROW_GROUP_SIZE {_ROW_GROUP_ROWS}, KV_METADATA {{"
             f"manifest_id: {literal(load.manifest_id)}, export: {literal(load.export)}, "
-            f"format: {literal(load.format)}, files: '{load.files}', bytes: '{load.bytes}', "
-            f"run_id: {literal(load.run_id)}, "
+            f"format: {literal(load.format)}, files: {literal(str(load.files))}, "
+            f"bytes: {literal(str(load.bytes))}, run_id: {literal(load.run_id)}, "
             f"total_cost: {literal(str(load.totals.cost))}, "
             f"columns: {literal(json.dumps(ledger.column_names(connection, load.table)))}}})"
         )
@@ -53,7 +53,3 @@ def export_month(
     finally:
         connection.execute("RESET disabled_optimizers")
         part.unlink(missing_ok=True)
-
-
-def _date(month: BillingMonth) -> str:
-    return f"DATE '{month.first_day}'"
