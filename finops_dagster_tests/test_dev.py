@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import psutil
 import pytest
 from tenacity import Retrying, stop_after_delay, wait_fixed
 
+from finops_dagster_tests.canaries import CANARIES, leaks
 from finops_dagster_tests.cur import deliver, items
 from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import ROOT, Project
@@ -33,8 +35,15 @@ LOCATION = {
 class Ui:
     """A running `dagster dev`, asked as the browser asks it."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, process: int, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}/graphql"
+        self._process = psutil.Process(process)
+
+    def addresses(self) -> set[str]:
+        """Those at which the web server, the daemon and the code servers wait for callers."""
+        processes = [self._process, *self._process.children(recursive=True)]
+        sockets = [socket for each in processes for socket in each.net_connections("inet")]
+        return {socket.laddr.ip for socket in sockets if socket.status == psutil.CONN_LISTEN}
 
     def ask(self, query: str, **variables: Any) -> Any:
         """The data of a GraphQL answer."""
@@ -105,13 +114,13 @@ def dagster_dev(project: Project, more_settings: str = "") -> Iterator[Ui]:
     command = [str(Path(sys.executable).parent / "dagster"), "dev", "--host", "127.0.0.1"]
     process = subprocess.Popen(
         [*command, "--port", str(port)],
-        env={**project.shell_environment(more_settings), "DAGSTER_HOME": str(home)},
+        env={**project.shell_environment(more_settings), "DAGSTER_HOME": str(home), **CANARIES},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
     try:
-        ui = Ui(port)
+        ui = Ui(process.pid, port)
         for look in _looks():
             with look:
                 ui.runs()
@@ -142,6 +151,8 @@ def test_a_backfill_and_the_sensor_load_months(project: Project, ui: Ui) -> None
     assert started["startSensor"]["__typename"] == "Sensor"
     ui.wait_for(dict.fromkeys(["2024-01", "2024-02", "2024-03"], "SUCCESS"))
     assert project.totals("2024-03") == (1, 4)
+    assert ui.addresses() == {"127.0.0.1"}
+    assert leaks([project.folder / "home", project.folder / "data"]) == []
 
 
 def test_a_terminal_and_the_daemon_run_one_month_at_once_and_a_killed_terminal_blocks_nobody(
