@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import psutil
 import pytest
 from tenacity import Retrying, stop_after_delay, wait_fixed
 
 from finops_dagster_tests.canaries import CANARIES, leaks
 from finops_dagster_tests.cur import deliver, items
 from finops_dagster_tests.finops import Finops
+from finops_dagster_tests.listening import addresses
 from finops_dagster_tests.project import ROOT, Project
 from finops_dagster_tests.servers.s3 import S3Server
 
@@ -37,13 +37,7 @@ class Ui:
 
     def __init__(self, process: int, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}/graphql"
-        self._process = psutil.Process(process)
-
-    def addresses(self) -> set[str]:
-        """Those at which the web server, the daemon and the code servers wait for callers."""
-        processes = [self._process, *self._process.children(recursive=True)]
-        sockets = [socket for each in processes for socket in each.net_connections("inet")]
-        return {socket.laddr.ip for socket in sockets if socket.status == psutil.CONN_LISTEN}
+        self.process = process
 
     def ask(self, query: str, **variables: Any) -> Any:
         """The data of a GraphQL answer."""
@@ -136,6 +130,13 @@ def ui(project: Project) -> Iterator[Ui]:
         yield ui
 
 
+def test_make_starts_it_for_this_machine_alone() -> None:
+    planned = subprocess.run(
+        ["make", "--dry-run", "dev"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "dagster dev --host 127.0.0.1 --port 3000\n" in planned.stdout
+
+
 def test_a_backfill_and_the_sensor_load_months(project: Project, ui: Ui) -> None:
     for month in ("2024-01", "2024-02"):
         deliver(project.put, month, [items(month, "1")], version="v1")
@@ -151,7 +152,7 @@ def test_a_backfill_and_the_sensor_load_months(project: Project, ui: Ui) -> None
     assert started["startSensor"]["__typename"] == "Sensor"
     ui.wait_for(dict.fromkeys(["2024-01", "2024-02", "2024-03"], "SUCCESS"))
     assert project.totals("2024-03") == (1, 4)
-    assert ui.addresses() == {"127.0.0.1"}
+    assert addresses(ui.process) == {"127.0.0.1"}
     assert leaks([project.folder / "home", project.folder / "data"]) == []
 
 

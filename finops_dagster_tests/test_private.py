@@ -4,6 +4,7 @@ is its owner's."""
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import traceback
@@ -26,9 +27,12 @@ from finops_dagster.settings import load_settings
 from finops_dagster_tests.canaries import CANARIES, below, leaks
 from finops_dagster_tests.cur import deliver, items
 from finops_dagster_tests.finops import FINOPS, Finops
+from finops_dagster_tests.listening import addresses
 from finops_dagster_tests.project import Project
+from finops_dagster_tests.servers.bigquery import BigQueryServer
 from finops_dagster_tests.servers.postgresql import PostgreSQLServer
 from finops_dagster_tests.servers.s3 import S3Server
+from finops_dagster_tests.servers.snowflake import snowflake_server
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
@@ -262,3 +266,10 @@ def test_a_token_that_the_store_repeats_is_not_told(finops: Finops, s3: S3Server
     output = said(finops, "aws", "run-pipeline", "--end-date", "2024-01")
     assert "The provided token has expired" in output
     assert leaks(written(finops), output) == []
+
+
+def test_servers_are_for_this_machine_alone(s3: S3Server, server: PostgreSQLServer) -> None:
+    with server.connect() as connection:
+        assert connection.execute("SHOW listen_addresses").fetchall() == [("",)]
+    with BigQueryServer(), snowflake_server():
+        assert addresses(os.getpid()) == {"127.0.0.1"}
