@@ -6,10 +6,10 @@ import os
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -35,14 +35,50 @@ DEFAULT_CONFIG = Path("config/finops.toml")
 WAREHOUSES = ("bigquery", "postgresql", "snowflake", "sql")
 
 
+_SECRET_KEY = re.compile(r"passw|passphrase|secret|token|(private|api|access|account)_?key$", re.I)
+_SECRET_VALUE = re.compile(r"://[^/@]*:[^/@]+@|(passw\w*|pwd|secret|token|key)(=|%3d)", re.I)
+
+_WHERE_SECRETS_BELONG = "docs/security.md says where secrets belong"
+
+
 class SettingsError(Exception):
     """A setting that cannot be used, in one line: file, key, and what is wrong."""
 
 
-class Table(BaseModel):
-    """A table of the settings file, which has no key that is not its own."""
+def holds_secret(name: str, value: object) -> bool:
+    """Whether a setting is one that nobody may read, by its name or by what is in its value, such
+    as a URL with a password."""
+    return bool(_SECRET_KEY.search(name) or _SECRET_VALUE.search(str(value)))
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+
+def leaves(table: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value under its dotted name: `duckdb.memory_limit`, `exports[0].name`."""
+    if isinstance(table, dict):
+        for key, inner in table.items():
+            yield from leaves(inner, f"{name}.{key}" if name else key)
+    elif isinstance(table, list | tuple):
+        for number, inner in enumerate(table):
+            yield from leaves(inner, f"{name}[{number}]")
+    else:
+        yield name, table
+
+
+class Table(BaseModel):
+    """A table of the settings file, which has no key that is not its own, and no secret: messages
+    and metadata may have any of its values."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    @model_validator(mode="after")
+    def _keeps_its_secrets(self) -> Self:
+        for name, value in leaves(self.model_dump()):
+            if holds_secret(name, value):
+                raise ValueError(f"{name} holds a secret; {self._secret_belongs(name)}")
+        return self
+
+    def _secret_belongs(self, _name: str) -> str:
+        """Where the secret belongs that was given under this name."""
+        return _WHERE_SECRETS_BELONG
 
 
 class StorageSettings(Table):
@@ -101,6 +137,10 @@ class DatabaseSettings(Table):
         if backend not in known:
             raise ValueError(f"{backend!r} is none of {', '.join(known)}")
         return backend
+
+    @model_validator(mode="after")
+    def _keeps_its_secrets(self) -> Self:
+        return self  # the file of each warehouse looks at its own table
 
     @model_validator(mode="after")
     def _other_tables_are_warehouses(self) -> DatabaseSettings:
@@ -168,7 +208,11 @@ class Settings(BaseSettings):
     file."""
 
     model_config = SettingsConfigDict(
-        extra="forbid", frozen=True, env_prefix="FINOPS_", env_nested_delimiter="__"
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+        env_prefix="FINOPS_",
+        env_nested_delimiter="__",
     )
 
     storage: StorageSettings = StorageSettings()
@@ -252,6 +296,8 @@ def _line(where: str, problem: object) -> str:
         "extra_forbidden": "unknown key",
         "missing": "missing value",
     }.get(problem["type"], str(problem["msg"]).removeprefix("Value error, "))
+    if problem["type"] == "extra_forbidden" and holds_secret(key, ""):
+        message += f"; {_WHERE_SECRETS_BELONG}"
     variable = "FINOPS_" + "__".join(str(part).upper() for part in problem["loc"])
     if variable in os.environ:
         where = f"environment variable {variable}"

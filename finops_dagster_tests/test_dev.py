@@ -19,8 +19,10 @@ import duckdb
 import pytest
 from tenacity import Retrying, stop_after_delay, wait_fixed
 
+from finops_dagster_tests.canaries import CANARIES, leaks
 from finops_dagster_tests.cur import deliver, items
 from finops_dagster_tests.finops import Finops
+from finops_dagster_tests.listening import addresses
 from finops_dagster_tests.project import ROOT, Project
 from finops_dagster_tests.servers.s3 import S3Server
 
@@ -33,8 +35,9 @@ LOCATION = {
 class Ui:
     """A running `dagster dev`, asked as the browser asks it."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, process: int, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}/graphql"
+        self.process = process
 
     def ask(self, query: str, **variables: Any) -> Any:
         """The data of a GraphQL answer."""
@@ -105,13 +108,13 @@ def dagster_dev(project: Project, more_settings: str = "") -> Iterator[Ui]:
     command = [str(Path(sys.executable).parent / "dagster"), "dev", "--host", "127.0.0.1"]
     process = subprocess.Popen(
         [*command, "--port", str(port)],
-        env={**project.shell_environment(more_settings), "DAGSTER_HOME": str(home)},
+        env={**project.shell_environment(more_settings), "DAGSTER_HOME": str(home), **CANARIES},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
     try:
-        ui = Ui(port)
+        ui = Ui(process.pid, port)
         for look in _looks():
             with look:
                 ui.runs()
@@ -125,6 +128,13 @@ def dagster_dev(project: Project, more_settings: str = "") -> Iterator[Ui]:
 def ui(project: Project) -> Iterator[Ui]:
     with dagster_dev(project) as ui:
         yield ui
+
+
+def test_make_starts_it_for_this_machine_alone() -> None:
+    planned = subprocess.run(
+        ["make", "--dry-run", "dev"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "dagster dev --host 127.0.0.1 --port 3000\n" in planned.stdout
 
 
 def test_a_backfill_and_the_sensor_load_months(project: Project, ui: Ui) -> None:
@@ -142,6 +152,8 @@ def test_a_backfill_and_the_sensor_load_months(project: Project, ui: Ui) -> None
     assert started["startSensor"]["__typename"] == "Sensor"
     ui.wait_for(dict.fromkeys(["2024-01", "2024-02", "2024-03"], "SUCCESS"))
     assert project.totals("2024-03") == (1, 4)
+    assert addresses(ui.process) == {"127.0.0.1"}
+    assert leaks([project.folder / "home", project.folder / "data"]) == []
 
 
 def test_a_terminal_and_the_daemon_run_one_month_at_once_and_a_killed_terminal_blocks_nobody(

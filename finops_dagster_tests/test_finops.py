@@ -140,7 +140,7 @@ def test_what_cannot_be_reached_is_a_line_and_an_exit_code(
     ("arguments", "code", "said"),
     [
         (["aws", "show-state", "--start-date", "2024-13"], 2, "'2024-13' is not a month"),
-        (["--database-config", "threads", "config"], 2, "'threads' is not KEY=VALUE"),
+        (["--database-config", "threads", "config"], 2, "it is given as KEY=VALUE"),
         (["aws", "unload"], 2, "No such command 'unload'"),
         (["aws", "show-state", "--export", "nope"], 1, "the settings have acme\n"),
         (["aws", "run-pipeline", "--end-date", "2020-01"], 1, "acme has no month from"),

@@ -7,9 +7,13 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from enum import StrEnum
-from typing import Protocol
+from typing import NewType, Protocol
 
 OWN_COLUMNS = ("billing_month", "manifest_id")
+
+Sql = NewType("Sql", str)
+"""A text that may be put into a statement: nothing in it was given from outside unquoted, which
+finops_dagster_tests/test_sql_is_quoted.py holds."""
 
 
 class SqlType(StrEnum):
@@ -127,11 +131,11 @@ def _digest(header: str) -> str:
     return hashlib.sha256(header.encode()).hexdigest()[:8]
 
 
-def quoted(name: str) -> str:
+def quoted(name: str) -> Sql:
     """A name as an SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
+    return Sql('"' + name.replace('"', '""') + '"')
 
 
-def literal(text: str) -> str:
+def literal(text: str) -> Sql:
     """A text as an SQL literal, for the few places that take no bound parameter."""
-    return "'" + text.replace("'", "''") + "'"
+    return Sql("'" + text.replace("'", "''") + "'")

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 import duckdb
 
+from finops_dagster.billing.columns import Sql, quoted
 from finops_dagster.billing.errors import LedgerDamaged
 from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
@@ -96,16 +97,20 @@ def create(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute("CREATE SCHEMA IF NOT EXISTS finops_state")
     for table, columns in _LAYOUT.items():
         if table not in there:
-            defined = ", ".join(f"{name} {of_type}" for name, of_type in columns.items())
-            connection.execute(f"CREATE TABLE finops_state.{table} ({defined})")
+            defined = ", ".join(_definition(table, name) for name in columns)
+            connection.execute(f"CREATE TABLE finops_state.{quoted(table)} ({defined})")
         for name in columns.keys() - there.get(table, columns).keys():
             connection.execute(
-                f"ALTER TABLE finops_state.{table} ADD COLUMN {name} {columns[name]} "
+                f"ALTER TABLE finops_state.{quoted(table)} ADD COLUMN {_definition(table, name)} "
                 f"DEFAULT {_VALUE_BEFORE[table, name]}"
             )
     if "columns" in there:
         _take_over_columns(connection)
     connection.execute("COMMIT")
+
+
+def _definition(table: str, column: str) -> Sql:
+    return Sql(f"{quoted(column)} {_LAYOUT[table][column]}")
 
 
 def _layout(connection: duckdb.DuckDBPyConnection) -> dict[str, dict[str, str]]:
@@ -145,7 +150,7 @@ def set_aside_damaged(connection: duckdb.DuckDBPyConnection) -> list[str]:
     for table, columns in _layout(connection).items():
         if table in _LAYOUT and _damage(table, columns) is not None:
             name = f"{table}_damaged_{datetime.now(UTC):%Y%m%d_%H%M%S}"
-            connection.execute(f"ALTER TABLE finops_state.{table} RENAME TO {name}")
+            connection.execute(f"ALTER TABLE finops_state.{quoted(table)} RENAME TO {quoted(name)}")
             aside.append(f"finops_state.{name}")
     return aside
 

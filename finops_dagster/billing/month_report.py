@@ -79,7 +79,7 @@ def _cost_by(
     connection: duckdb.DuckDBPyConnection, load: Load, vendor: VendorFormat, column: str
 ) -> list[tuple[str, Decimal]]:
     return connection.execute(
-        f"SELECT coalesce({column}, '(none)') AS value, sum({vendor.cost}) AS cost "
+        f"SELECT coalesce({quoted(column)}, '(none)') AS value, sum({quoted(vendor.cost)}) AS cost "
         f"FROM {quoted(load.table)} WHERE billing_month = ? GROUP BY ALL ORDER BY cost DESC, value",
         [load.month.first_day],
     ).fetchall()
@@ -89,9 +89,10 @@ def _is_final(connection: duckdb.DuckDBPyConnection, load: Load, vendor: VendorF
     """Whether the vendor has closed the month: every row that costs has its invoice's id.
     https://docs.aws.amazon.com/cur/latest/userguide/table-dictionary-cur2-bill.html
     """
+    cost, invoice = quoted(vendor.cost), quoted(vendor.invoice)
     row = connection.execute(
-        f"SELECT count({vendor.invoice}) > 0 AND "
-        f"count(*) FILTER ({vendor.cost} <> 0 AND coalesce({vendor.invoice}, '') = '') = 0 "
+        f"SELECT count({invoice}) > 0 AND "
+        f"count(*) FILTER ({cost} <> 0 AND coalesce({invoice}, '') = '') = 0 "
         f"FROM {quoted(load.table)} WHERE billing_month = ?",
         [load.month.first_day],
     ).fetchone()

@@ -9,12 +9,11 @@ from pathlib import Path
 import duckdb
 
 from finops_dagster.billing import ledger
-from finops_dagster.billing.columns import SqlType, literal, quoted
+from finops_dagster.billing.columns import Sql, SqlType, literal, quoted
 from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.billing.files.parquet_files import parquet_files
 from finops_dagster.billing.ledger import Load
 from finops_dagster.billing.money import reconcile
-from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.table import measure
 from finops_dagster.billing.vendors import VendorFormat
 
@@ -23,9 +22,9 @@ from finops_dagster.billing.vendors import VendorFormat
 _ROW_GROUP_ROWS = 40_960
 
 
-def relation(path: Path) -> str:
+def relation(path: Path) -> Sql:
     """The file as a table expression, its `billing_month` its own and not the folder's."""
-    return f"read_parquet({literal(str(path))}, hive_partitioning = false)"
+    return Sql(f"read_parquet({literal(str(path))}, hive_partitioning = false)")
 
 
 def export_month(
@@ -37,17 +36,21 @@ def export_month(
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
+    first_day = Sql(f"DATE {literal(str(load.month.first_day))}")
     try:
         _write(
             connection,
-            f"FROM {quoted(load.table)} WHERE billing_month = {_date(load.month)}",
+            Sql(f"FROM {quoted(load.table)} WHERE billing_month = {first_day}"),
             part,
-            f", KV_METADATA {{"
-            f"manifest_id: {literal(load.manifest_id)}, export: {literal(load.export)}, "
-            f"format: {literal(load.format)}, files: '{load.files}', bytes: '{load.bytes}', "
-            f"run_id: {literal(load.run_id)}, "
-            f"total_cost: {literal(str(load.totals.cost))}, "
-            f"columns: {literal(json.dumps(ledger.column_names(connection, load.table)))}}}",
+            Sql(
+                ", KV_METADATA {"
+                f"manifest_id: {literal(load.manifest_id)}, export: {literal(load.export)}, "
+                f"format: {literal(load.format)}, files: {literal(str(load.files))}, "
+                f"bytes: {literal(str(load.bytes))}, run_id: {literal(load.run_id)}, "
+                f"total_cost: {literal(str(load.totals.cost))}, "
+                f"columns: {literal(json.dumps(ledger.column_names(connection, load.table)))}"
+                "}"
+            ),
         )
         reconcile(str(path), load.totals, measure(connection, relation(part), load.month, vendor))
         part.replace(path)
@@ -59,30 +62,29 @@ def write_with_text(source: Path, columns: Collection[str], path: Path) -> None:
     """Write a month's file once more to `path`, its `columns` as the text that DuckDB's table would
     hold; for a warehouse in which they are text. Raises BillError."""
     (file,) = parquet_files([source])
-    cells = (
-        file.cell(name, SqlType.TEXT) if name in columns else f"c{position}"
+    selected = ", ".join(
+        f"{file.cell(name, SqlType.TEXT)} AS {quoted(name)}"
+        if name in columns
+        else f"c{int(position)} AS {quoted(name)}"
         for position, name in enumerate(file.headers)
     )
-    names = (f"{cell} AS {quoted(name)}" for cell, name in zip(cells, file.headers, strict=True))
     try:
         with duckdb.connect(config={"threads": 1}) as connection:
-            _write(connection, f"SELECT {', '.join(names)} FROM {file.scan()}", path)
+            _write(connection, Sql(f"SELECT {selected} FROM {file.scan()}"), path)
     except duckdb.Error as error:
         raise BillError(f"{source} cannot be read: {first_line(error)}") from error
 
 
-def _write(connection: duckdb.DuckDBPyConnection, rows: str, path: Path, options: str = "") -> None:
+def _write(
+    connection: duckdb.DuckDBPyConnection, rows: Sql, path: Path, options: Sql | None = None
+) -> None:
     # Where its statistics show no NULL, DuckDB writes a column as REQUIRED, and months would
     # differ in their schema: BigQuery refuses such a file for a table with NULLABLE columns.
     connection.execute("SET disabled_optimizers = 'statistics_propagation'")
     try:
         connection.execute(
             f"COPY ({rows}) TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd, "
-            f"ROW_GROUP_SIZE {_ROW_GROUP_ROWS}{options})"
+            f"ROW_GROUP_SIZE {_ROW_GROUP_ROWS}{options or Sql('')})"
         )
     finally:
         connection.execute("RESET disabled_optimizers")
-
-
-def _date(month: BillingMonth) -> str:
-    return f"DATE '{month.first_day}'"

@@ -11,7 +11,7 @@ from typing import Protocol
 import duckdb
 
 from finops_dagster.billing import ledger
-from finops_dagster.billing.columns import SqlType, column_names, quoted
+from finops_dagster.billing.columns import Sql, SqlType, column_names, quoted
 from finops_dagster.billing.errors import BillError, CellInvalid
 from finops_dagster.billing.files import explained
 from finops_dagster.billing.files.bill_files import BillFiles
@@ -231,7 +231,11 @@ def _widen(
     """Make the table, the columns that this version is the first to have, and text of those that
     can no longer be what they were; the warnings of what the types came to."""
     existing = columns(connection, table)
-    new = {t.name: f"{quoted(t.name)} {t.type}" for t in targets if t.name not in existing}
+    new = {
+        t.name: Sql(f"{quoted(t.name)} {SqlType(t.type)}")
+        for t in targets
+        if t.name not in existing
+    }
     if not existing:
         definitions = ", ".join(["billing_month DATE", "manifest_id VARCHAR", *new.values()])
         connection.execute(f"CREATE TABLE {quoted(table)} ({definitions})")
@@ -279,15 +283,18 @@ def held_version(
 
 
 def measure(
-    connection: duckdb.DuckDBPyConnection, relation: str, month: BillingMonth, by: Measurable
+    connection: duckdb.DuckDBPyConnection, relation: Sql, month: BillingMonth, by: Measurable
 ) -> Measured:
     """Count the month in a relation that has the table's columns: a table, or its Parquet file."""
     present = {row[0] for row in connection.execute(f"DESCRIBE FROM {relation}").fetchall()}
-    cost, period = by.cost, by.billing_period
+    cost = f"sum({quoted(by.cost)})" if by.cost and by.cost in present else "NULL"
+    period = "NULL::DATE"
+    if by.billing_period and by.billing_period in present:
+        period = quoted(by.billing_period)
     row = connection.execute(
-        f"SELECT count(*), {f'sum({cost})' if cost in present else 'NULL'}, "
-        f"count(*) FILTER (date_trunc('month', {period if period in present else 'NULL::DATE'}) "
-        f"<> billing_month) FROM {relation} WHERE billing_month = ?",
+        f"SELECT count(*), {cost}, "
+        f"count(*) FILTER (date_trunc('month', {period}) <> billing_month) "
+        f"FROM {relation} WHERE billing_month = ?",
         [month.first_day],
     ).fetchone()
     assert row is not None

@@ -10,6 +10,7 @@ import typer
 
 from finops_dagster.cli import state, vendors, worker
 from finops_dagster.cli.options import Json, Options, check_pairs
+from finops_dagster.processes import keep_files_private
 
 _ROWS_SHOWN = 200
 
@@ -26,6 +27,7 @@ app.add_typer(worker.app, name="worker", help="The runs in progress.")
 
 def main() -> None:
     """Run the command; what is wrong is one line and exit code 1."""
+    keep_files_private()
     try:
         app()
     except Exception as error:

@@ -40,7 +40,7 @@ def check_pairs(values: list[str]) -> list[str]:
     """Refuse what is not KEY=VALUE, as a mistake of usage."""
     for value in values:
         if not value.partition("=")[0] or "=" not in value:
-            raise typer.BadParameter(f"{value!r} is not KEY=VALUE")
+            raise typer.BadParameter("it is given as KEY=VALUE, such as dataset=finops")
     return values
 
 

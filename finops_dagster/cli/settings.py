@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,14 @@ from finops_dagster.cli.options import Options
 from finops_dagster.resources.object_stores import StoreError, StoreUnavailable
 from finops_dagster.resources.warehouses import Warehouse, WarehouseUnavailable, open_warehouse
 from finops_dagster.sensors import manifest_versions
-from finops_dagster.settings import DEFAULT_CONFIG, Settings
-
-_SECRET = ("password", "secret", "token", "key")
+from finops_dagster.settings import DEFAULT_CONFIG, Settings, holds_secret, leaves
 
 
 def origins(options: Options) -> list[dict[str, Any]]:
     """Each setting with its value, and the option, variable, file or default that gave it."""
     settings = options.settings()
     file = options.config or Path(os.environ.get("FINOPS_CONFIG") or DEFAULT_CONFIG)
-    written = dict(_flat(tomllib.loads(file.read_text())))
+    written = dict(leaves(tomllib.loads(file.read_text())))
     backend = settings.database.backend
     given = {f"database.{backend}.{pair.partition('=')[0]}" for pair in options.database_config}
     if options.backend:
@@ -46,24 +44,12 @@ def origins(options: Options) -> list[dict[str, Any]]:
     return [
         {
             "setting": name,
-            "value": "***" if name.rpartition(".")[2].endswith(_SECRET) and value else value,
+            "value": "***" if value and holds_secret(name, value) else value,
             "from": origin(name),
         }
-        for name, value in _flat(settings.model_dump(mode="json"))
+        for name, value in leaves(settings.model_dump(mode="json"))
         if value is not None
     ]
-
-
-def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Every leaf under its dotted name: `database.duckdb.memory_limit`, `exports[0].name`."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _flat(inner, f"{name}.{key}" if name else key)
-    elif isinstance(value, list | tuple):
-        for number, inner in enumerate(value):
-            yield from _flat(inner, f"{name}[{number}]")
-    else:
-        yield name, value
 
 
 def reach_all(settings: Settings) -> list[dict[str, Any]]:

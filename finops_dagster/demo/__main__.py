@@ -18,11 +18,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from finops_dagster.assets.export import Export
+from finops_dagster.billing.columns import Sql, literal
 from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.vendors.aws_cur1 import AwsCur1
 from finops_dagster.code_location import build_definitions
 from finops_dagster.demo.export import Version, write_version
+from finops_dagster.processes import keep_files_private
 from finops_dagster.runs import Metadata, MonthRun, open_instance, run_month
 from finops_dagster.settings import ExportSettings, Settings, load_settings
 
@@ -145,16 +147,16 @@ def _print_restatements(console: Console, loads: list[Loaded]) -> None:
             )
 
 
-def _lake(settings: Settings, export: ExportSettings) -> str:
-    return f"{settings.storage.parquet_dir}/{export.name}/*/*.parquet"
+def _lake(settings: Settings, export: ExportSettings) -> Sql:
+    files = literal(f"{settings.storage.parquet_dir}/{export.name}/*/*.parquet")
+    return Sql(f"read_parquet({files}, hive_partitioning = false)")
 
 
 def _print_costs(console: Console, settings: Settings, export: ExportSettings) -> None:
     """Cost by service and month, read from the Parquet files."""
     rows = duckdb.execute(
         f"PIVOT (SELECT lineitem_productcode AS service, lineitem_unblendedcost AS cost, "
-        f"strftime(billing_month, '%Y-%m') AS month "
-        f"FROM read_parquet('{_lake(settings, export)}', hive_partitioning = false)) "
+        f"strftime(billing_month, '%Y-%m') AS month FROM {_lake(settings, export)}) "
         "ON month USING sum(cost) GROUP BY service"
     )
     months = [column[0] for column in rows.description or []][1:]
@@ -186,8 +188,7 @@ def _print_proof(
     )
     loaded = duckdb.execute(
         "SELECT billing_month, count(*), sum(lineitem_unblendedcost) "
-        f"FROM read_parquet('{_lake(settings, export)}', hive_partitioning = false) "
-        "GROUP BY ALL ORDER BY ALL"
+        f"FROM {_lake(settings, export)} GROUP BY ALL ORDER BY ALL"
     ).fetchall()
     equal = True
     for first_day, rows, cost in loaded:
@@ -224,4 +225,5 @@ def _print_next(console: Console) -> None:
 
 
 if __name__ == "__main__":
+    keep_files_private()
     sys.exit(main())

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Self
 
-from finops_dagster.billing.columns import SqlType
+from finops_dagster.billing.columns import Sql, SqlType
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ class BillFiles(ABC):
         return header in self.positions
 
     @abstractmethod
-    def scan(self) -> str:
+    def scan(self) -> Sql:
         """A table expression with the columns `c0`, `c1` and so on."""
 
     @abstractmethod
-    def cell(self, header: str, sql_type: SqlType) -> str:
+    def cell(self, header: str, sql_type: SqlType) -> Sql:
         """The SQL that reads a column as its type, exactly or with an error."""
 
     @abstractmethod
@@ -43,7 +43,7 @@ class BillFiles(ABC):
         """The type that the file itself gives the column, where it gives any."""
 
     @abstractmethod
-    def rounds(self, header: str) -> str | None:
+    def rounds(self, header: str) -> Sql | None:
         """The SQL of whether a cell of money has more decimals than the table keeps, where the
         file's type can have such cells without anybody having meant them."""
 

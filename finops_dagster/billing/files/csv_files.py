@@ -14,7 +14,7 @@ from typing import IO
 
 import duckdb
 
-from finops_dagster.billing.columns import SqlType, literal
+from finops_dagster.billing.columns import Sql, SqlType, literal
 from finops_dagster.billing.errors import FileInvalid
 from finops_dagster.billing.files.bill_files import BillFiles
 
@@ -29,41 +29,41 @@ class CsvFiles(BillFiles):
     gzipped: bool
     null_words: tuple[str, ...]
 
-    def scan(self) -> str:
+    def scan(self) -> Sql:
         """One VARCHAR column a header."""
         columns = ", ".join(f"'c{position}': 'VARCHAR'" for position in range(len(self.headers)))
         paths = ", ".join(literal(str(path)) for path in self.paths)
         nulls = ", ".join(literal(word) for word in ("", *self.null_words))
         compression = "gzip" if self.gzipped else "none"
-        return (
+        return Sql(
             f"read_csv([{paths}], columns = {{{columns}}}, auto_detect = false, header = true, "
             f"delim = ',', quote = '\"', escape = '\"', nullstr = [{nulls}], "
             f"compression = '{compression}', max_line_size = 16777216)"
         )
 
-    def cell(self, header: str, sql_type: SqlType) -> str:
+    def cell(self, header: str, sql_type: SqlType) -> Sql:
         """The text of the cell, read as its type."""
         position = self.positions[header]
-        raw = f"c{position}"
-        if position == 0:
-            raw = f"ltrim({raw}, '{_BOM}')"  # some writers put a second BOM before the first row
+        raw = Sql(f"c{position}")
+        if position == 0:  # some writers put a second BOM before the first row
+            raw = Sql(f"ltrim({raw}, '{_BOM}')")
         match sql_type:
             case SqlType.MONEY:
-                return f"exact_decimal({raw})"
+                return Sql(f"exact_decimal({raw})")
             case SqlType.TIME:
-                return f"utc_timestamp({raw})"
+                return Sql(f"utc_timestamp({raw})")
             case SqlType.TEXT:
                 return raw
             case SqlType.TEXT_MAP:
-                return f"text_map({raw})"
+                return Sql(f"text_map({raw})")
             case SqlType.MONEY_MAP:
-                return f"money_map({raw})"
+                return Sql(f"money_map({raw})")
 
     def own_type(self, header: str) -> SqlType | None:
         """Text says nothing of its type."""
         return None
 
-    def rounds(self, header: str) -> str | None:
+    def rounds(self, header: str) -> Sql | None:
         """A cell of text is kept exactly or refused."""
         return None
 

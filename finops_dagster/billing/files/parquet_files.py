@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from finops_dagster.billing.columns import SqlType, literal
+from finops_dagster.billing.columns import Sql, SqlType, literal
 from finops_dagster.billing.errors import FileInvalid, first_line
 from finops_dagster.billing.files.bill_files import BillFiles
 
@@ -22,45 +22,45 @@ class ParquetFiles(BillFiles):
 
     types: tuple[pa.DataType, ...]
 
-    def scan(self) -> str:
+    def scan(self) -> Sql:
         """One column a header, of the file's own type."""
         paths = ", ".join(literal(str(path)) for path in self.paths)
         columns = ", ".join(f"c{position}" for position in range(len(self.headers)))
-        return (
+        return Sql(
             f"read_parquet([{paths}], hive_partitioning = false, binary_as_string = true) "
             f"AS files({columns})"
         )
 
-    def cell(self, header: str, sql_type: SqlType) -> str:
+    def cell(self, header: str, sql_type: SqlType) -> Sql:
         """The value, read as its type. A double counts as its shortest decimal text, which is what
         the vendor rounded to a double: 29.27, not 29.26999999999999957."""
         position = self.positions[header]
-        raw, own = f"c{position}", self.types[position]
+        raw, own = Sql(f"c{position}"), self.types[position]
         is_text = self.own_type(header) is SqlType.TEXT and not pa.types.is_nested(own)
         is_nested = pa.types.is_nested(own) and not pa.types.is_map(own)
-        text = f"CAST(to_json({raw}) AS VARCHAR)" if is_nested else raw
+        text = Sql(f"CAST(to_json({raw}) AS VARCHAR)") if is_nested else raw
         match sql_type:
             case SqlType.MONEY if pa.types.is_floating(own):
-                return f"decimal_of_double({raw})"
+                return Sql(f"decimal_of_double({raw})")
             case SqlType.MONEY if is_text or (pa.types.is_decimal(own) and own.scale > 18):
-                return f"exact_decimal(CAST({raw} AS VARCHAR))"
+                return Sql(f"exact_decimal(CAST({raw} AS VARCHAR))")
             case SqlType.TIME if is_text:
-                return f"utc_timestamp({raw})"
+                return Sql(f"utc_timestamp({raw})")
             case SqlType.TEXT if pa.types.is_nested(own):
-                return f"CAST(to_json({raw}) AS VARCHAR)"
+                return Sql(f"CAST(to_json({raw}) AS VARCHAR)")
             case SqlType.TEXT if pa.types.is_timestamp(own):
-                return f"strftime({raw}, '%Y-%m-%dT%H:%M:%SZ')"
+                return Sql(f"strftime({raw}, '%Y-%m-%dT%H:%M:%SZ')")
             case SqlType.TEXT_MAP if is_text or is_nested:
-                return f"text_map({text})"
+                return Sql(f"text_map({text})")
             case SqlType.MONEY_MAP if is_text or is_nested:
-                return f"money_map({text})"
+                return Sql(f"money_map({text})")
             case SqlType.MONEY_MAP if pa.types.is_map(own) and pa.types.is_floating(own.item_type):
-                return (
+                return Sql(
                     f"map_from_entries(list_transform(map_entries({raw}), lambda entry: "
                     "{'key': entry.key, 'value': decimal_of_double(entry.value)}))"
                 )
             case _:
-                return f"CAST({raw} AS {sql_type})"
+                return Sql(f"CAST({raw} AS {sql_type})")
 
     def own_type(self, header: str) -> SqlType | None:
         """What the file says of itself; a column of nothing but nulls can have any type."""
@@ -74,12 +74,12 @@ class ParquetFiles(BillFiles):
             return SqlType.MONEY_MAP if amounts else SqlType.TEXT_MAP
         return None if pa.types.is_null(own) else SqlType.TEXT
 
-    def rounds(self, header: str) -> str | None:
+    def rounds(self, header: str) -> Sql | None:
         """Whether a double has more than 18 decimals, as the quotient of an upfront fee can."""
         position = self.positions[header]
         if not pa.types.is_floating(self.types[position]):
             return None
-        return f"CAST(decimal_of_double(c{position}) AS DOUBLE) <> c{position}"
+        return Sql(f"CAST(decimal_of_double(c{position}) AS DOUBLE) <> c{position}")
 
     def place(self, record: int) -> str:
         """Parquet has no lines."""

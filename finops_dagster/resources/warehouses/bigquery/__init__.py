@@ -17,6 +17,7 @@ from google.auth.exceptions import DefaultCredentialsError, TransportError
 from google.cloud import bigquery
 from google.cloud.bigquery import ParquetOptions, ScalarQueryParameter, SchemaField
 
+from finops_dagster.billing.columns import Sql
 from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.billing.footer import Footer
 from finops_dagster.billing.money import Measured, Totals, reconcile
@@ -120,7 +121,7 @@ class BigQueryWarehouse(BigQueryResource):
     def _held_version(self, client: bigquery.Client, file: MonthFile) -> Footer | None:
         loaded = self._query(
             client,
-            f"SELECT manifest_id FROM `{self._ledger(file)}` "
+            f"SELECT manifest_id FROM {in_backticks(self._ledger(file))} "
             "WHERE billing_period = @month AND state = 'loaded' "
             "ORDER BY load_timestamp DESC LIMIT 1",
             month=str(file.month),
@@ -131,12 +132,14 @@ class BigQueryWarehouse(BigQueryResource):
         return Footer(loaded[0][0], measured.totals) if not measured.foreign_rows else None
 
     def _measure(self, client: bigquery.Client, file: MonthFile) -> Measured:
-        cost = f"SUM({file.cost})" if file.cost else "NULL"
-        period = f"DATE({file.billing_period})" if file.billing_period else "billing_month"
+        cost = f"SUM({in_backticks(file.cost)})" if file.cost else "NULL"
+        period = "billing_month"
+        if file.billing_period:
+            period = f"DATE({in_backticks(file.billing_period)})"
         ((rows, total, foreign_rows),) = self._query(
             client,
             f"SELECT COUNT(*), {cost}, COUNTIF(DATE_TRUNC({period}, MONTH) <> billing_month) "
-            f"FROM `{self.full_name(file.table)}` WHERE billing_month = @month",
+            f"FROM {in_backticks(self.full_name(file.table))} WHERE billing_month = @month",
             month=file.month.first_day,
         )
         return Measured(Totals.of((rows, total)), foreign_rows)
@@ -189,7 +192,7 @@ class BigQueryWarehouse(BigQueryResource):
         states = dict(
             self._query(
                 client,
-                f"SELECT job_id, state FROM `{self._ledger(file)}` "
+                f"SELECT job_id, state FROM {in_backticks(self._ledger(file))} "
                 "WHERE billing_period = @month AND manifest_id = @manifest_id",
                 month=str(file.month),
                 manifest_id=file.footer.manifest_id,
@@ -247,7 +250,7 @@ class BigQueryWarehouse(BigQueryResource):
     def _record_start(self, client: bigquery.Client, file: MonthFile, job_id: str) -> None:
         self._query(
             client,
-            f"INSERT INTO `{self._ledger(file)}` "
+            f"INSERT INTO {in_backticks(self._ledger(file))} "
             "(billing_period, load_timestamp, row_count, state, manifest_id, job_id) "
             "VALUES (@month, CURRENT_TIMESTAMP(), @rows, 'loading', @manifest_id, @job_id)",
             month=str(file.month),
@@ -261,8 +264,8 @@ class BigQueryWarehouse(BigQueryResource):
     ) -> None:
         self._query(
             client,
-            f"UPDATE `{self._ledger(file)}` SET state = @state, error_message = @error, "
-            "load_timestamp = CURRENT_TIMESTAMP() WHERE job_id = @job_id",
+            f"UPDATE {in_backticks(self._ledger(file))} SET state = @state, "
+            "error_message = @error, load_timestamp = CURRENT_TIMESTAMP() WHERE job_id = @job_id",
             state="loaded" if error is None else "failed",
             error=error,
             job_id=job_id,
@@ -290,6 +293,11 @@ def open_warehouse(settings: Settings) -> BigQueryWarehouse:
         location=settings.location,
         api_endpoint=settings.api_endpoint,
     )
+
+
+def in_backticks(name: str) -> Sql:
+    """A name as an identifier of GoogleSQL, in which one may have dots and a backslash escapes."""
+    return Sql("`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`")
 
 
 def _maps_as_arrays() -> ParquetOptions:

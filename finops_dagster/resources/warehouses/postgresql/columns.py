@@ -12,18 +12,16 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from finops_dagster.billing.columns import literal, name_within, quoted
+from finops_dagster.billing.columns import Sql, literal, name_within, quoted
 from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.resources.warehouses import MonthFile
 
 # As format_type() says them.
-MONEY, TIME, DATE, TEXT, MAP = (
-    "numeric(38,18)",
-    "timestamp with time zone",
-    "date",
-    "text",
-    "jsonb",
-)
+MONEY = Sql("numeric(38,18)")
+TIME = Sql("timestamp with time zone")
+DATE = Sql("date")
+TEXT = Sql("text")
+MAP = Sql("jsonb")
 
 OVERFLOW = "resource_tags_overflow"
 # PostgreSQL takes 1,600 columns; a hundred are left for those that the vendor may yet add.
@@ -61,9 +59,9 @@ class Arrival:
     overflow: tuple[str, ...]
 
     @property
-    def columns(self) -> dict[str, str]:
+    def columns(self) -> dict[str, Sql]:
         """Name and type of each column in the table."""
-        kept = {within_limit(field.name): _type(field) for field in self._kept}
+        kept = {within_limit(field.name): _type_of(field) for field in self._kept}
         return {**kept, OVERFLOW: MAP} if self.overflow else kept
 
     @property
@@ -118,7 +116,7 @@ class Arrival:
     def _taken(self, connection: duckdb.DuckDBPyConnection, rows: pa.Table) -> pa.Table:
         as_json = self._as_json()
         if as_json:
-            made = ", ".join(f"{sql} AS {quoted(name)}" for name, sql in as_json.items())
+            made = ", ".join(f"{cell} AS {quoted(name)}" for name, cell in as_json.items())
             json = connection.from_arrow(rows).project(made).to_arrow_table()
         columns = {}
         for field in self._kept:
@@ -130,10 +128,10 @@ class Arrival:
             columns[OVERFLOW] = json[OVERFLOW]
         return pa.table(columns)
 
-    def _as_json(self) -> dict[str, str]:
+    def _as_json(self) -> dict[str, Sql]:
         """The columns that are JSON in the table, as DuckDB makes them: decimals to the digit."""
         maps = (field.name for field in self._kept if pa.types.is_map(field.type))
-        as_json = {name: f"to_json({quoted(name)})" for name in maps}
+        as_json = {name: Sql(f"to_json({quoted(name)})") for name in maps}
         if self.overflow:
             pairs = ", ".join(
                 f"{{'key': {literal(name)}, 'value': {quoted(name)}}}" for name in self.overflow
@@ -141,7 +139,7 @@ class Arrival:
             has_value = "lambda pair: pair.value IS NOT NULL"
             tags = f"map_from_entries(list_filter([{pairs}], {has_value}))"
             none = f"coalesce({', '.join(map(quoted, self.overflow))}) IS NULL"
-            as_json[OVERFLOW] = f"CASE WHEN {none} THEN NULL ELSE to_json({tags}) END"
+            as_json[OVERFLOW] = Sql(f"CASE WHEN {none} THEN NULL ELSE to_json({tags}) END")
         return as_json
 
 
@@ -161,7 +159,7 @@ def arrival_of(file: MonthFile, held: Mapping[str, str], all_tags_overflow: bool
     return Arrival(file.schema, tuple(tags[max(0, len(tags) - max(0, beyond)) :]))
 
 
-def _type(field: pa.Field) -> str:
+def _type_of(field: pa.Field) -> Sql:
     if pa.types.is_map(field.type):
         return MAP
     if pa.types.is_decimal(field.type):

@@ -9,7 +9,7 @@ from typing import Any
 
 import adbc_driver_postgresql.dbapi as adbc
 
-from finops_dagster.billing.columns import literal, quoted
+from finops_dagster.billing.columns import Sql, literal, quoted
 from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.footer import Footer
 from finops_dagster.billing.money import Measured, Totals, reconcile
@@ -73,9 +73,9 @@ class Month:
     def held_version(self) -> Footer | None:
         """What the ledger says is loaded, if the partition really holds its rows and cost."""
         measured_by = {"billing_month", self.file.cost, self.file.billing_period} - {None}
-        if not measured_by <= self._columns(self.file.table).keys():
+        if not measured_by <= self._types(self.file.table).keys():
             return None
-        if not self._columns(self._ledger):
+        if not self._types(self._ledger):
             return None
         loaded = self._query(
             f"SELECT manifest_id FROM {self._name(self._ledger)} "
@@ -92,7 +92,7 @@ class Month:
         self._take_turn(self.schema)
         if not self._query("SELECT 1 FROM pg_namespace WHERE nspname = $1", self.schema):
             self.cursor.execute(f"CREATE SCHEMA {quoted(self.schema)}")
-        if not self._columns(self._ledger):
+        if not self._types(self._ledger):
             self.cursor.execute(f"CREATE TABLE {self._name(self._ledger)} ({_LEDGER})")
         kind = self._query(
             "SELECT relkind::text FROM pg_class WHERE oid = to_regclass($1)",
@@ -115,7 +115,7 @@ class Month:
         partition = within_limit(f"{table}_{day:%Y_%m}")
         incoming = within_limit(f"{partition}_new")
         self._take_turn(f"{self._name(table)} {self.file.month}")
-        held = self._columns(table)
+        held = self._types(table)
         arrival = arrival_of(self.file, held, all_tags_overflow)
         self._fill(incoming, {**held, **arrival.columns}, arrival)
         reconcile(self.shown, self.file.footer.totals, self._measure(incoming))
@@ -129,7 +129,7 @@ class Month:
         self.cursor.execute(f"ALTER TABLE {self._name(incoming)} RENAME TO {quoted(partition)}")
         self.cursor.execute(
             f"ALTER TABLE {self._name(table)} ATTACH PARTITION {self._name(partition)} "
-            f"FOR VALUES IN ('{day}')"
+            f"FOR VALUES IN ({literal(str(day))})"
         )
         self.record(job, None)
         return (*arrival.warnings(), *warnings)
@@ -149,11 +149,11 @@ class Month:
             ],
         )
 
-    def _fill(self, incoming: str, columns: dict[str, str], arrival: Arrival) -> None:
+    def _fill(self, incoming: str, columns: dict[str, Sql], arrival: Arrival) -> None:
         """Make a table of the month. What its CHECK says is what the partition will be bound to, so
         that no row is looked at again to attach it."""
         definitions = ", ".join(f"{quoted(name)} {kind}" for name, kind in columns.items())
-        bound = f"billing_month = DATE '{self.file.month.first_day}'"
+        bound = f"billing_month = DATE {literal(str(self.file.month.first_day))}"
         self.cursor.execute(
             f"CREATE TABLE {self._name(incoming)} "
             f"({definitions}, CHECK (billing_month IS NOT NULL AND {bound}))"
@@ -183,9 +183,10 @@ class Month:
             self._name(self.file.table),
         )
         for (definition,) in definitions:
+            unique = "UNIQUE" if definition.startswith("CREATE UNIQUE ") else ""
             on_table = r"^CREATE( UNIQUE)? INDEX .+? ON ONLY .+? USING "
-            on_month = rf"CREATE\1 INDEX ON {self._name(incoming)} USING "
-            self.cursor.execute(re.sub(on_table, on_month, definition))
+            using = Sql(re.sub(on_table, "", definition))
+            self.cursor.execute(f"CREATE {unique} INDEX ON {self._name(incoming)} USING {using}")
 
     def _is_partition(self, name: str) -> bool:
         found = self._query(
@@ -216,11 +217,9 @@ class Month:
         The table may have more by now than when the month was filled: other months come too.
         """
         table = self.file.table
-        held, given = self._columns(table), self._columns(incoming)
+        held, given = self._types(table), self._types(incoming)
         for name, has, ought in ((table, held, given), (incoming, given, held)):
-            new = [f"ADD COLUMN {quoted(n)} {kind}" for n, kind in ought.items() if n not in has]
-            if new:
-                self.cursor.execute(f"ALTER TABLE {self._name(name)} {', '.join(new)}")
+            self._add(name, {n: kind for n, kind in ought.items() if n not in has})
         for column in arrival.cut.keys() - held.keys():
             self.cursor.execute(
                 f"COMMENT ON COLUMN {self._name(table)}.{quoted(column)} "
@@ -243,7 +242,7 @@ class Month:
             )
         return warnings
 
-    def _type_kept(self, column: str, held: str, given: str, given_amounts: bool) -> str:
+    def _type_kept(self, column: str, held: Sql, given: Sql, given_amounts: bool) -> Sql:
         """Text takes anything, amounts stay amounts, and all else becomes text, as in DuckDB."""
         if held == TEXT:
             return TEXT
@@ -259,7 +258,12 @@ class Month:
         )
         return bool(found)
 
-    def _cast(self, table: str, column: str, had: str, kept: str, says: str) -> None:
+    def _add(self, table: str, columns: dict[str, Sql]) -> None:
+        new = ", ".join(f"ADD COLUMN {quoted(name)} {kind}" for name, kind in columns.items())
+        if new:
+            self.cursor.execute(f"ALTER TABLE {self._name(table)} {new}")
+
+    def _cast(self, table: str, column: str, had: Sql, kept: Sql, says: str) -> None:
         if (had, kept) not in CASTS:
             raise BillError(
                 f"{says}, and neither can be kept as the other; give the export another name and "
@@ -272,7 +276,7 @@ class Month:
                 f"USING {CASTS[had, kept].format(quoted(column))}"
             )
 
-    def _columns(self, table: str) -> dict[str, str]:
+    def _types(self, table: str) -> dict[str, Sql]:
         """Name and type of each column in the table's order; empty where there is no table."""
         return dict(
             self._query(
@@ -293,8 +297,8 @@ class Month:
         rows: list[tuple[Any, ...]] = self.cursor.fetchall()
         return rows
 
-    def _name(self, table: str) -> str:
-        return f"{quoted(self.schema)}.{quoted(table)}"
+    def _name(self, table: str) -> Sql:
+        return Sql(f"{quoted(self.schema)}.{quoted(table)}")
 
     @property
     def _ledger(self) -> str:

@@ -10,7 +10,7 @@ import dagster as dg
 from pydantic import Field, StringConstraints
 from snowflake.connector import SnowflakeConnection, errors
 
-from finops_dagster.billing.columns import literal, quoted
+from finops_dagster.billing.columns import Sql, quoted
 from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.footer import Footer
 from finops_dagster.billing.money import Measured, Totals, reconcile
@@ -20,6 +20,7 @@ from finops_dagster.resources.warehouses.snowflake.columns import (
     as_text,
     identifier,
     in_capitals,
+    in_quotes,
     type_kept,
     type_named,
     type_of,
@@ -135,12 +136,12 @@ class SnowflakeWarehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
                 raise
             return Loaded(job, tuple(warnings))
 
-    def _copied(self, connection: SnowflakeConnection, file: MonthFile, job: str) -> str:
+    def _copied(self, connection: SnowflakeConnection, file: MonthFile, job: str) -> Sql:
         """The name of a temporary table that has the file's rows, in the file's types.
 
         The vectorized scanner is asked for because it alone reads a Parquet map as an object.
         """
-        temporary = f"FINOPS_{job[-12:]}".upper()
+        temporary = identifier(f"finops_{job[-12:]}")
         columns = ", ".join(f"{identifier(f.name)} {type_of(f)}" for f in file.schema)
         query(connection, f"CREATE TEMPORARY TABLE {temporary} ({columns})")
         if self.stage is None:
@@ -148,12 +149,12 @@ class SnowflakeWarehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
                 connection,
                 f"CREATE TEMPORARY STAGE {temporary} ENCRYPTION = (TYPE = 'SNOWFLAKE_SSE')",
             )
-            path = str(file.path.resolve()).replace("\\", "\\\\").replace("'", "\\'")
-            load(connection, f"PUT 'file://{path}' @{temporary} AUTO_COMPRESS = FALSE")
+            where = in_quotes(f"file://{file.path.resolve()}")
+            load(connection, f"PUT {where} @{temporary} AUTO_COMPRESS = FALSE")
             source, files = temporary, ""
         else:
             in_lake = "/".join(file.path.parts[-3:])
-            source, files = self.stage, f"FILES = ({literal(in_lake)})"
+            source, files = Sql(self.stage), f"FILES = ({in_quotes(in_lake)})"
         cells = ", ".join(f"$1:{quoted(f.name)}::{type_of(f)}" for f in file.schema)
         load(
             connection,
@@ -184,7 +185,8 @@ class SnowflakeWarehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
             f"CLUSTER BY ({identifier('billing_month')})",
         )
         there = _columns(connection, file.table)
-        held, becoming_text, warnings = {}, {}, []
+        held, warnings = {}, []
+        becoming_text: dict[str, Sql] = {}
         for name, kind in given.items():
             was = type_named(there.get(in_capitals(name), kind))
             held[name] = kept = type_kept(name, self.full_name(file.table), was, kind)
@@ -217,7 +219,7 @@ class SnowflakeWarehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
         connection: SnowflakeConnection,
         file: MonthFile,
         job: str,
-        copy: str,
+        copy: Sql,
         held: dict[str, ColumnType],
     ) -> None:
         """Replace the month in one transaction: its rows, measured, and the ledger's word."""

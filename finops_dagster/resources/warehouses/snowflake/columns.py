@@ -6,7 +6,7 @@ from enum import StrEnum
 
 import pyarrow as pa
 
-from finops_dagster.billing.columns import name_within, quoted
+from finops_dagster.billing.columns import Sql, name_within, quoted
 from finops_dagster.billing.errors import BillError
 
 _LONGEST_NAME = 255
@@ -39,9 +39,14 @@ def in_capitals(name: str) -> str:
     return name_within(_LONGEST_NAME, name).upper()
 
 
-def identifier(name: str) -> str:
+def identifier(name: str) -> Sql:
     """The name `in_capitals`, in quotes, for it may be a word of SQL."""
     return quoted(in_capitals(name))
+
+
+def in_quotes(text: str) -> Sql:
+    """A text as a literal of Snowflake's, in which a backslash escapes."""
+    return Sql("'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'")
 
 
 def type_of(field: pa.Field) -> ColumnType:
@@ -78,6 +83,6 @@ def type_kept(name: str, table: str, held: ColumnType | str, given: ColumnType) 
     )
 
 
-def as_text(cell: str, kind: ColumnType | str) -> str:
+def as_text(cell: Sql, kind: ColumnType | str) -> Sql:
     """The text of a cell, as SQL."""
-    return _AS_TEXT[ColumnType(kind)].format(cell)
+    return Sql(_AS_TEXT[ColumnType(kind)].format(cell))

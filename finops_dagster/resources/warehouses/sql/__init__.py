@@ -8,7 +8,6 @@ nothing can be measured before the commit.
 
 from __future__ import annotations
 
-import re
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
@@ -46,8 +45,6 @@ from finops_dagster.settings import Table
 
 # dlt's clients for these begin no transaction, and their capabilities do not say so.
 _WITHOUT_TRANSACTIONS = ("databricks", "dummy")
-_SECRET_KEY = re.compile(r"passw|passphrase|secret|token|private_key|api_?key", re.IGNORECASE)
-_SECRET_IN_URL = re.compile(r"://[^/@]*:[^/@]+@")
 _ROWS_AT_ONCE = 10_000
 
 
@@ -67,13 +64,9 @@ class Settings(Table):
         """The keys that are the destination's own."""
         return dict(self.model_extra or {})
 
-    @model_validator(mode="after")
-    def _keeps_its_secrets(self) -> Self:
-        for key, value in _leaves(self.options):
-            if _SECRET_KEY.search(key) or _SECRET_IN_URL.search(str(value)):
-                name = f"DESTINATION__{self.destination}__{key.replace('.', '__')}".upper()
-                raise ValueError(f"{key} holds a secret; give it in the environment, as {name}")
-        return self
+    def _secret_belongs(self, name: str) -> str:
+        variable = f"DESTINATION__{self.destination}__{name.replace('.', '__')}".upper()
+        return f"give it in the environment, as {variable}"
 
     @model_validator(mode="after")
     def _can_replace_a_month(self) -> Self:
@@ -274,14 +267,6 @@ def _refuse_unusable(name: str, options: Mapping[str, Any]) -> None:
             f"dlt's destination {name} has no transactions, so a month could not be replaced in "
             "one step; take one that has"
         )
-
-
-def _leaves(options: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in options.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{above}{key}.")
-        else:
-            yield f"{above}{key}", value
 
 
 def _batches(

@@ -18,7 +18,7 @@ from dlt.destinations.exceptions import DatabaseException
 from dlt.destinations.job_client_impl import SqlJobClientBase
 from duckdb import DuckDBPyConnection
 
-from finops_dagster.billing.columns import SqlType, quoted
+from finops_dagster.billing.columns import Sql, SqlType, quoted
 from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.billing.money import Measured, Totals, reconcile
 from finops_dagster.billing.parquet_month import relation
@@ -128,14 +128,11 @@ class Dataset:
 
     def index(self, table: str) -> None:
         """Let a month be found without reading the others, where that is what an index is for."""
-        sql = self.client.sql_client
-        index, month = f"{table}_billing_month", sql.escape_column_name("billing_month")
+        index, month = f"{table}_billing_month", self._quoted("billing_month")
         if self._dialect == "sqlite":
-            name = sql.make_qualified_table_name(index)
-            self.query(f"CREATE INDEX {name} ON {sql.escape_column_name(table)} ({month})")
+            self.query(f"CREATE INDEX {self._table(index)} ON {self._quoted(table)} ({month})")
         elif self._dialect in ("mysql", "oracle", "postgres", "tsql"):
-            name = sql.escape_column_name(index)
-            self.query(f"CREATE INDEX {name} ON {self._table(table)} ({month})")
+            self.query(f"CREATE INDEX {self._quoted(index)} ON {self._table(table)} ({month})")
 
     def renew_statistics(self, file: MonthFile) -> list[str]:
         """Tell the planner what has come, where it must be told; what came of it, if it failed."""
@@ -194,7 +191,7 @@ class Dataset:
                 name, free = self._column(column), self._column(f"{column}_as_text")
                 for statement in making_text(self._dialect, table, name, free, kind):
                     self.query(statement)
-            month = self.client.sql_client.escape_column_name("billing_month")
+            month = self._quoted("billing_month")
             self.query(f"DELETE FROM {table} WHERE {month} = %s", file.month.first_day)
             if file.footer.totals.rows:
                 self._insert(file, incoming_table(job_id))
@@ -216,10 +213,10 @@ class Dataset:
         asked = [
             (field.name, function)
             for field in file.schema
-            for function in ("COUNT", *self._comparable(kind_of(field.type)))
+            for function in (Sql("COUNT"), *self._comparable(kind_of(field.type)))
         ]
-        theirs = ", ".join(f"{function}({self._column(name)})" for name, function in asked)
-        ours = ", ".join(f"{function}({quoted(name)})" for name, function in asked)
+        theirs = ", ".join(_asked(function, self._column(name)) for name, function in asked)
+        ours = ", ".join(_asked(function, quoted(name)) for name, function in asked)
         (brought,) = self.query(f"SELECT {theirs} FROM {self._table(incoming_table(job_id))}")
         (given,) = connection.execute(f"SELECT {ours} FROM {relation(file.path)}").fetchall()
         for (name, function), is_now, was in zip(asked, brought, given, strict=True):
@@ -229,10 +226,10 @@ class Dataset:
                     "in the file: this destination does not keep it as it is"
                 )
 
-    def _comparable(self, kind: str) -> tuple[str, ...]:
+    def _comparable(self, kind: str) -> tuple[Sql, ...]:
         """What else than its count says that a column came as it was."""
         kinds = (SqlType.MONEY, SqlType.TIME) if self.has_decimals else (SqlType.TIME,)
-        return ("MIN", "MAX") if kind in kinds else ()
+        return (Sql("MIN"), Sql("MAX")) if kind in kinds else ()
 
     def fail(self, file: MonthFile, job_id: str, reason: str) -> None:
         """Write into the ledger why the load ended, and remove what it brought."""
@@ -266,7 +263,7 @@ class Dataset:
     def measure(self, file: MonthFile) -> Measured:
         """Count the month in the table."""
         month = self._column("billing_month")
-        of_month = f"FROM {self._table(file.table)} WHERE {month} = %s"
+        of_month = Sql(f"FROM {self._table(file.table)} WHERE {month} = %s")
         first = file.month.first_day
         if file.billing_period:
             period = self._column(file.billing_period)
@@ -280,7 +277,7 @@ class Dataset:
         cost = self._sum(file.cost, of_month, first) if file.cost else None
         return Measured(Totals.of((int(rows), cost)), int(foreign_rows or 0))
 
-    def _sum(self, column: str, of_month: str, first: date) -> Decimal | None:
+    def _sum(self, column: str, of_month: Sql, first: date) -> Decimal | None:
         cost = self._column(column)
         if self.has_decimals:
             ((total,),) = self.query(f"SELECT SUM({cost}) {of_month}", first)
@@ -313,11 +310,15 @@ class Dataset:
             job_id,
         )
 
-    def _table(self, table: str) -> str:
-        return self.client.sql_client.make_qualified_table_name(table)
+    def _table(self, table: str) -> Sql:
+        return Sql(self.client.sql_client.make_qualified_table_name(table))
 
-    def _column(self, column: str) -> str:
-        return self.client.sql_client.escape_column_name(self.name_of(column))
+    def _column(self, column: str) -> Sql:
+        return self._quoted(self.name_of(column))
+
+    def _quoted(self, name: str) -> Sql:
+        """A name as this destination quotes it, which dlt knows."""
+        return Sql(self.client.sql_client.escape_column_name(name))
 
     def _now(self) -> datetime:
         return self._as_held(datetime.now(UTC))
@@ -350,6 +351,10 @@ def _schema_name(file: MonthFile) -> str:
 
 def incoming_table(job_id: str) -> str:
     return f"{INCOMING}_{hashlib.sha256(job_id.encode()).hexdigest()[:16]}"
+
+
+def _asked(function: Sql, column: Sql) -> Sql:
+    return Sql(f"{function}({column})")
 
 
 def _in_utc(value: Any) -> Any:
