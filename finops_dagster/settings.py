@@ -15,6 +15,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PositiveInt,
     StringConstraints,
     ValidationError,
     field_validator,
@@ -46,10 +47,15 @@ class Table(BaseModel):
 
 
 class StorageSettings(Table):
-    """Folders, relative to the working directory."""
+    """Folders, relative to the working directory; and how many times its size a compressed file may
+    inflate to, and how many bytes all files of a month together."""
 
     staging_dir: Path = Path("data/staging")
     parquet_dir: Path = Path("data/parquet")
+    # Deflate reaches 1,032. Bills of CSV come to 10 or 30, the most repetitive to about 100; the
+    # largest that anybody tells of is 30 GB a month.
+    max_inflation: PositiveInt = 300
+    max_inflated_bytes: PositiveInt = 10**12
 
 
 class DuckDBSettings(Table):
