@@ -21,6 +21,8 @@ from finops_dagster.billing.files.bill_files import BillFiles
 GZIP_MAGIC = b"\x1f\x8b"
 _BOM = "\ufeff"
 _LONGEST_ROW = 16 * 1024 * 1024
+# DuckDB begins a quoted value after a blank too, where Python goes on with a bare one.
+_RFC_4180 = re.compile(r'(?:(?:"(?:[^"]|"")*"|[^",\r\n]*)(?:,|\r?\n|\r|\Z))*')
 _ESCAPED = {"\n": r"\n", "\r\n": r"\r\n", "\r": r"\r"}
 
 
@@ -108,6 +110,8 @@ def read_header(path: Path, gzipped: bool) -> tuple[tuple[str, ...], str]:
             "".join(header).encode()
     except (UnicodeEncodeError, csv.Error, EOFError, gzip.BadGzipFile) as error:
         raise FileInvalid(f"{path}: the header cannot be read: {error}") from error
+    if not _RFC_4180.fullmatch("".join(lines)):
+        raise FileInvalid(f"{path}: the header cannot be read: a quote within a bare name")
     if lines and not header:
         raise FileInvalid(f"{path}: the first line is empty, where the header should be")
     twice = [name for name, count in Counter(header).items() if count > 1]
