@@ -46,7 +46,18 @@ FORMATS = st.sampled_from(list(formats_of("aws", "athena").values()))
 _AS_KEPT = TypeAdapter(Manifest)
 
 texts = st.text(max_size=20) | st.sampled_from(
-    ["", "..", "../x", "/etc/passwd", "\0", "a\nb", "\ud800", "s3://", "20240101-20240201/", "x" * 999]
+    [
+        "",
+        "..",
+        "../x",
+        "/etc/passwd",
+        "\0",
+        "a\nb",
+        "\ud800",
+        "s3://",
+        "20240101-20240201/",
+        "x" * 999,
+    ]
 )
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | texts
 anything = st.recursive(
@@ -58,8 +69,9 @@ anything = st.recursive(
 
 def places_in(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """The way to each value within a document, the document itself first."""
-    inner = value.items() if isinstance(value, dict) else enumerate(value)
-    below = inner if isinstance(value, dict | list) else ()
+    if isinstance(value, list):
+        value = dict(enumerate(value))
+    below = value.items() if isinstance(value, dict) else ()
     return [path, *(place for key, one in below for place in places_in(one, (*path, key)))]
 
 
