@@ -39,7 +39,11 @@ def build_resources(settings: Settings) -> Resources:
     """What the settings name, for the chain and for who looks at what it left."""
     duckdb = settings.database.duckdb
     return Resources(
-        StagingFolder(root=str(settings.storage.staging_dir)),
+        StagingFolder(
+            root=str(settings.storage.staging_dir),
+            max_inflation=settings.storage.max_inflation,
+            max_inflated_bytes=settings.storage.max_inflated_bytes,
+        ),
         BillingDatabase(
             database=duckdb.database_path,
             memory_limit=duckdb.memory_limit,

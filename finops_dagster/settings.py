@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -15,6 +14,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PositiveInt,
     StringConstraints,
     ValidationError,
     field_validator,
@@ -28,10 +28,13 @@ from pydantic_settings import (
 )
 
 from finops_dagster.billing.columns import flat_name
+from finops_dagster.billing.errors import first_line, listed, shown
 from finops_dagster.billing.months import BillingMonth
 
 DEFAULT_CONFIG = Path("config/finops.toml")
 # Each is a module of its name in resources/warehouses/.
+_PROBLEMS_SHOWN = 8
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 WAREHOUSES = ("bigquery", "postgresql", "snowflake", "sql")
 
 
@@ -80,12 +83,24 @@ class Table(BaseModel):
         """Where the secret belongs that was given under this name."""
         return _WHERE_SECRETS_BELONG
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_one_line(cls, value: object) -> object:
+        if isinstance(value, str) and _CONTROL.search(value):
+            raise ValueError(f"{shown(value)} holds a line end or another control character")
+        return value
+
 
 class StorageSettings(Table):
-    """Folders, relative to the working directory."""
+    """Folders, relative to the working directory; and how many times its size a compressed file may
+    inflate to, and how many bytes all files of a month together."""
 
     staging_dir: Path = Path("data/staging")
     parquet_dir: Path = Path("data/parquet")
+    # Deflate reaches 1,032. Bills of CSV come to 10 or 30, the most repetitive to about 100; the
+    # largest that anybody tells of is 30 GB a month.
+    max_inflation: PositiveInt = 300
+    max_inflated_bytes: PositiveInt = 10**12
 
 
 class DuckDBSettings(Table):
@@ -135,7 +150,7 @@ class DatabaseSettings(Table):
     def _is_known(cls, backend: str) -> str:
         known = ("duckdb", *WAREHOUSES)
         if backend not in known:
-            raise ValueError(f"{backend!r} is none of {', '.join(known)}")
+            raise ValueError(f"{shown(backend)} is none of {', '.join(known)}")
         return backend
 
     @model_validator(mode="after")
@@ -146,7 +161,7 @@ class DatabaseSettings(Table):
     def _other_tables_are_warehouses(self) -> DatabaseSettings:
         for name, table in (self.model_extra or {}).items():
             if name not in WAREHOUSES or not isinstance(table, dict):
-                raise ValueError(f"unknown key {name}")
+                raise ValueError(f"unknown key {listed([name], 1)}")
         return self
 
     @property
@@ -165,7 +180,7 @@ class ExportSettings(Table):
     """One cost export of one vendor; its name is the first part of its asset keys. Without a
     `format`, the one that its layout shows is taken."""
 
-    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
     vendor: Literal["aws"]
     format: Literal["cur1", "cur2", "focus"] | None = None
     source: Annotated[str, StringConstraints(pattern=r"^(s3|file)://.+")]
@@ -174,7 +189,7 @@ class ExportSettings(Table):
     table: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = ""
     column_names: Literal["flat", "athena"] = "flat"
     region: str | None = None
-    endpoint_url: str | None = None
+    endpoint_url: Annotated[str, StringConstraints(pattern=r"^https?://\S+$")] | None = None
     profile: str | None = None
     role_arn: str | None = None
     external_id: str | None = None
@@ -276,22 +291,25 @@ def _read(file: Path, overrides: dict[str, Any]) -> Settings:
 
     try:
         return FromFile(**overrides)
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"{file}: {error}") from error
     except ValidationError as error:
         raise SettingsError(problems(str(file), error)) from error
+    except (ValueError, RecursionError, OSError) as error:
+        raise SettingsError(f"{file}: {first_line(error)}") from error
 
 
 def problems(where: str, error: ValidationError) -> str:
     """All that is wrong, in one line: the place or the variable, the key, and what."""
-    return "; ".join(_line(where, problem) for problem in error.errors())
+    lines = [_line(where, problem) for problem in error.errors()]
+    more = len(lines) - _PROBLEMS_SHOWN
+    return "; ".join(lines[:_PROBLEMS_SHOWN]) + (f"; and {more} more" if more > 0 else "")
 
 
 def _line(where: str, problem: object) -> str:
     assert isinstance(problem, dict)
     key = ""
     for part in problem["loc"]:
-        key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else str(part)
+        name = listed([str(part)], 1)
+        key += f"[{part}]" if isinstance(part, int) else f".{name}" if key else name
     message = {
         "extra_forbidden": "unknown key",
         "missing": "missing value",

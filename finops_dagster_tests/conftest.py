@@ -6,11 +6,21 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import Project
 from finops_dagster_tests.servers.s3 import S3Server
+
+# The same few examples in every run; `--hypothesis-profile=faults` looks for new ones.
+hypothesis.settings.register_profile(
+    "few", max_examples=60, derandomize=True, deadline=None, database=None
+)
+hypothesis.settings.register_profile(
+    "faults", max_examples=5000, deadline=None, database=None, print_blob=True
+)
+hypothesis.settings.load_profile("few")
 
 _bucket_numbers = itertools.count(1)
 

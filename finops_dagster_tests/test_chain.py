@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.resources.staging import StagingFolder
+from finops_dagster.code_location import build_resources
 from finops_dagster_tests.cur import HEADERS, csv_bytes, deliver, items, line_item
 from finops_dagster_tests.project import Project
 
@@ -212,7 +212,7 @@ def test_a_count_is_not_believed_when_a_file_came_after_it(project: Project) -> 
     export, month = project.the_export(), BillingMonth(2024, 1)
     project.put(keys[0], gzip.compress(csv_bytes(items("2024-01", "2"))))
     store, _ = export.store
-    staged = StagingFolder(root="data/staging").month("acme", month)
+    staged = build_resources(project.settings()).staging.month("acme", month)
     manifest = staged.manifest()
     assert manifest is not None
     staged.version(manifest).fetch(store)  # and the process dies before it has counted

@@ -5,7 +5,7 @@ import dagster as dg
 from finops_dagster.assets.checks import FRESH, manifest_is_fresh
 from finops_dagster.assets.export import Export
 from finops_dagster.assets.stage import StageEvents, month_of, stage
-from finops_dagster.billing.errors import ManifestInvalid, ManifestMissing
+from finops_dagster.billing.errors import ManifestInvalid, ManifestMissing, listed
 from finops_dagster.billing.manifest import Manifest, Source
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.vendors import VendorFormat
@@ -37,8 +37,8 @@ def manifest_asset(export: Export) -> dg.AssetsDefinition:
                 "manifest": now.source.location,
                 "files": len(now.files),
                 "columns": len(now.columns),
-                "columns_added": _listed(added, _HEADERS_SHOWN),
-                "columns_removed": _listed(removed, _HEADERS_SHOWN),
+                "columns_added": listed(added, _HEADERS_SHOWN),
+                "columns_removed": listed(removed, _HEADERS_SHOWN),
                 "bytes": now.source.size,
                 "last_modified": dg.MetadataValue.timestamp(now.source.last_modified),
             },
@@ -81,7 +81,7 @@ def _of_the_format(export: Export, manifests: list[Manifest]) -> Manifest:
     fitting = [m for m in manifests if fits(export.formats[m.format], m)]
     if len(fitting) == 1:
         return fitting[0]
-    shown = _listed([column.header for column in manifests[0].columns], _FOLDERS_SHOWN)
+    shown = listed([column.header for column in manifests[0].columns], _FOLDERS_SHOWN)
     location = manifests[0].source.location
     if len(manifests) > 1:
         names = " or ".join(manifest.format for manifest in manifests)
@@ -125,11 +125,6 @@ def what_is_there(export: Export, month: BillingMonth) -> str:
     )
     return (
         f"{export.name} has no manifest of {month}: there is no {store.location(key)}; "
-        f"{store.location(folder)} has {_listed(sorted(there), _FOLDERS_SHOWN) or 'nothing'}; "
+        f"{store.location(folder)} has {listed(sorted(there), _FOLDERS_SHOWN) or 'nothing'}; "
         f"{advice}"
     )
-
-
-def _listed(names: list[str], most: int) -> str:
-    shown = ", ".join(names[:most])
-    return f"{shown} and {len(names) - most} more" if len(names) > most else shown

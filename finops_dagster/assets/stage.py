@@ -100,6 +100,12 @@ def _with_failures(key: dg.AssetKey, events: StageEvents) -> StageEvents:
         raise _failure(error, str(error)) from None
     except (BillError, StoreError) as error:
         raise _failure(error, str(error)) from None
+    except duckdb.OutOfMemoryException as error:
+        told = (
+            "the month takes more memory than DuckDB may have; set database.duckdb.memory_limit "
+            f"higher or database.duckdb.threads lower ({first_line(error)})"
+        )
+        raise _failure(error, told) from error
     except (duckdb.Error, OSError) as error:
         raise _failure(error, f"{type(error).__name__}: {first_line(error)}") from error
     except RuntimeError as error:

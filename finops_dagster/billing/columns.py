@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import NewType, Protocol
 
 OWN_COLUMNS = ("billing_month", "manifest_id")
+_GIVEN_TO_NOBODY = (*OWN_COLUMNS, "")
 
 Sql = NewType("Sql", str)
 """A text that may be put into a statement: nothing in it was given from outside unquoted, which
@@ -80,10 +81,11 @@ def column_names(
     by_name: dict[str, list[str]] = defaultdict(list)
     for header in headers:
         by_name[naming.column(header)].append(header)
-    taken = {*known.values(), *OWN_COLUMNS}
+    taken = {*known.values(), *_GIVEN_TO_NOBODY}
+    used = {*taken, *by_name}
     names: dict[str, str] = {}
     for name, group in by_name.items():
-        if len(group) == 1 and not naming.is_free_text(group[0]) and name not in OWN_COLUMNS:
+        if len(group) == 1 and not naming.is_free_text(group[0]) and name not in _GIVEN_TO_NOBODY:
             names[group[0]] = known.get(group[0], name)
             continue
         holders = [header for header in group if known.get(header) == name]
@@ -92,8 +94,10 @@ def column_names(
         owner = min(candidates, key=_distance_from_flat, default=None)
         for header in group:
             given = known.get(header, name)
-            hashed = given if given != name else f"{name}_{_digest(header)}"
-            names[header] = name if header == owner else hashed
+            if given == name and header != owner:
+                given = _hashed(header, name, used)
+            names[header] = given
+            used.add(given)
     return names
 
 
@@ -127,8 +131,12 @@ def name_within(most_bytes: int, name: str) -> str:
     return f"{beginning}_{digest}"
 
 
-def _digest(header: str) -> str:
-    return hashlib.sha256(header.encode()).hexdigest()[:8]
+def _hashed(header: str, name: str, used: Collection[str]) -> str:
+    """The name with a hash of the header, short where nobody has chosen a header that asks for
+    just this."""
+    digest = hashlib.sha256(header.encode()).hexdigest()
+    names = (f"{name}_{digest[:digits]}" for digits in (8, 16, 32, 64))
+    return next(one for one in names if one not in used)
 
 
 def quoted(name: str) -> Sql:

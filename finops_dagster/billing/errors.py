@@ -1,5 +1,8 @@
 """What can be wrong with a bill, each said in one line: what, where, and what to do."""
 
+from collections.abc import Sequence
+from reprlib import Repr
+
 
 class BillError(Exception):
     """Something about a bill that no retry cures; the month stays as it was."""
@@ -42,6 +45,21 @@ class ReconciliationError(BillError):
     def __init__(self, check: str, message: str) -> None:
         super().__init__(message)
         self.check = check
+
+
+_SHORTENED = Repr()
+_SHORTENED.maxstring = _SHORTENED.maxother = 160
+
+
+def shown(value: object) -> str:
+    """What a stranger wrote, fit for one line: in quotes, escaped, and cut in its middle."""
+    return _SHORTENED.repr(value)
+
+
+def listed(names: Sequence[str], most: int) -> str:
+    """The first of what a stranger named, in one line."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(shown(name)[1:-1] for name in names[:most]) + more
 
 
 def first_line(error: BaseException) -> str:

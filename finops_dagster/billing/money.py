@@ -9,9 +9,12 @@ from typing import Any
 from finops_dagster.billing.errors import ReconciliationError
 
 # A cell is kept exactly or refused. DuckDB's own cast rounds the 19th decimal away in silence, and
-# AWS writes exponents (4.0E-7), so the decimals of a long or exponential cell are counted first.
+# AWS writes exponents (4.0E-7), so the decimals of a long or exponential cell are counted first,
+# where it is a plain number: DuckDB also takes 0.1_5 and blanks.
 # What refuses is a cast that must fail: error() is volatile, and TRY takes nothing volatile.
-# DuckDB's cast to TIMESTAMP drops an offset such as +01:00; through TIMESTAMPTZ it is honoured.
+# DuckDB's cast to TIMESTAMP drops an offset such as +01:00; through TIMESTAMPTZ it is honoured. It
+# also takes "infinity", years of five digits or before Christ, and drops what is finer than a
+# microsecond.
 # JSON numbers would pass through a double; in quotes they stay the text that the vendor wrote.
 CELL_MACROS = r"""
 CREATE OR REPLACE TEMP MACRO decimals_of(cell) AS
@@ -21,10 +24,14 @@ CREATE OR REPLACE TEMP MACRO exact_decimal(cell) AS CASE
     WHEN strlen(cell) <= 19 AND NOT contains(cell, 'E') AND NOT contains(cell, 'e')
         THEN CAST(cell AS DECIMAL(38,18))
     WHEN cell IS NULL THEN NULL
-    WHEN decimals_of(cell) <= 18 THEN CAST(cell AS DECIMAL(38,18))
-    ELSE CAST('more than 18 decimals: ' || cell AS DECIMAL(38,18)) END;
-CREATE OR REPLACE TEMP MACRO utc_timestamp(cell) AS
-    CAST(CAST(cell AS TIMESTAMPTZ) AS TIMESTAMP);
+    WHEN regexp_full_match(cell, '[+-]?\d*\.?\d*([eE][+-]?\d{1,3})?') AND decimals_of(cell) <= 18
+        THEN CAST(cell AS DECIMAL(38,18))
+    ELSE CAST('not exactly: ' || cell AS DECIMAL(38,18)) END;
+CREATE OR REPLACE TEMP MACRO utc_timestamp(cell) AS CASE
+    WHEN cell[5] <> '-' OR cell < '0001' OR contains(cell, '(')
+        OR (contains(cell, '.') AND regexp_matches(cell, '\.\d{6}\d*[1-9]'))
+        THEN CAST('not exactly: ' || cell AS TIMESTAMP)
+    ELSE CAST(CAST(cell AS TIMESTAMPTZ) AS TIMESTAMP) END;
 CREATE OR REPLACE TEMP MACRO text_map(cell) AS
     CAST(CAST(cell AS JSON) AS MAP(VARCHAR, VARCHAR));
 CREATE OR REPLACE TEMP MACRO money_map(cell) AS map_from_entries(list_transform(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,33 +11,46 @@ import pyarrow.parquet as pq
 from isal.isal_zlib import crc32 as crc32_of
 
 from finops_dagster.billing.errors import FileInvalid, first_line
-from finops_dagster.resources.gzip_check import GzipCheck, GzipInvalid
+from finops_dagster.billing.files.csv_files import GZIP_MAGIC
+from finops_dagster.resources.gzip_check import GzipCheck, GzipInvalid, InflationLimits
 from finops_dagster.resources.object_stores import ObjectInfo, ObjectStore, StoreUnavailable
 from finops_dagster.resources.unzip import ZipInvalid, gzip_of_zip
 
 _CHUNK_BYTES = 1024 * 1024
 
 
-def write_checked(store: ObjectStore, version: ObjectInfo, path: Path) -> int:
-    """Write one version of one object as DuckDB can read it, and return the CRC-32 of what then
-    lies on disk.
+@dataclass(frozen=True)
+class Arrived:
+    """A file that lies on disk: the CRC-32 of its bytes, and how many bytes its gzip holds."""
+
+    crc32: int
+    size: int
+    inflated: int
+
+
+def write_checked(
+    store: ObjectStore, version: ObjectInfo, path: Path, limits: InflationLimits
+) -> Arrived:
+    """Write one version of one object as DuckDB can read it.
 
     Gzip is inflated to its checksum, a ZIP put into a gzip's frame, Parquet must end in its footer.
     Raises FileInvalid, and StoreUnavailable where fewer bytes came than the store said.
     """
     kind = Path(version.key).suffix
     try:
-        crc32, size = _write(store.chunks(version), path, GzipCheck() if kind == ".gz" else None)
-        if size != version.size:
-            raise StoreUnavailable(f"{version.location}: {size} of {version.size} bytes arrived")
-        if kind == ".zip" and size:
-            crc32 = _unzip(path)
-        if kind == ".parquet" and size:
+        arrived = _write(store.chunks(version), path, limits, is_gzip=kind == ".gz")
+        if arrived.size != version.size:
+            raise StoreUnavailable(
+                f"{version.location}: {arrived.size} of {version.size} bytes arrived"
+            )
+        if kind == ".zip" and arrived.size:
+            arrived = _unzip(path, limits)
+        if kind == ".parquet" and arrived.size:
             pq.read_metadata(path)
     except (GzipInvalid, ZipInvalid, pa.ArrowException) as error:
         reason = first_line(error).rstrip(".")
         raise FileInvalid(f"{version.location}: {reason}; the month was left as it was") from error
-    return crc32
+    return arrived
 
 
 def crc32_of_file(path: Path) -> int:
@@ -48,25 +62,28 @@ def crc32_of_file(path: Path) -> int:
     return crc32
 
 
-def _unzip(path: Path) -> int:
+def _unzip(path: Path, limits: InflationLimits) -> Arrived:
     gzipped = path.with_name(f"{path.name}.gz")
     try:
-        crc32, _ = _write(gzip_of_zip(path), gzipped, GzipCheck())
+        arrived = _write(gzip_of_zip(path), gzipped, limits, is_gzip=True)
         gzipped.replace(path)
     finally:
         gzipped.unlink(missing_ok=True)
-    return crc32
+    return arrived
 
 
-def _write(chunks: Iterable[bytes], path: Path, check: GzipCheck | None) -> tuple[int, int]:
-    """Write what comes to the file; its CRC-32 and its size in bytes. Raises GzipInvalid."""
+def _write(
+    chunks: Iterable[bytes], path: Path, limits: InflationLimits, *, is_gzip: bool
+) -> Arrived:
+    """Write what comes to the file; what begins as gzip is held to be one. Raises GzipInvalid."""
     crc32, size = 0, 0
+    check = GzipCheck(limits)
     with path.open("wb") as file:
         for chunk in chunks:
             file.write(chunk)
+            is_gzip = is_gzip or (size == 0 and chunk.startswith(GZIP_MAGIC))
             crc32, size = crc32_of(chunk, crc32), size + len(chunk)
-            if check:
+            if is_gzip:
                 check.feed(chunk)
-    if check:
-        check.close()
-    return crc32, size
+    check.close()
+    return Arrived(crc32, size, check.inflated)

@@ -1,29 +1,64 @@
-"""Gzip held to its own checksum while it passes by; DuckDB does not look at it."""
+"""Gzip held to its own checksum, which DuckDB does not look at, and to limits while it passes."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from isal import isal_zlib
 
 _GZIP = 31  # zlib's wbits for "a gzip member with header and CRC"
 _STEP_BYTES = 256 * 1024
+_HARMLESS_BYTES = 64 * 1024 * 1024
 
 
 class GzipInvalid(Exception):
-    """The bytes are no whole gzip file; says why."""
+    """The bytes are no whole gzip file, or one that inflates beyond its limits; says why."""
+
+
+@dataclass(frozen=True)
+class InflationLimits:
+    """What may come of compressed files: of each, `ratio` times its own size, and of all files of a
+    month `total` bytes."""
+
+    ratio: int
+    total: int
+
+    def broken_by_file(self, inflated: int, size: int) -> str | None:
+        """Why a file is refused of whose `size` bytes so many came; a few megabytes always may."""
+        if inflated > max(self.ratio * size, _HARMLESS_BYTES):
+            return (
+                f"it inflates to more than {self.ratio:,} times its size; if this really is a "
+                "bill, set storage.max_inflation higher"
+            )
+        return self.broken_by_month(inflated)
+
+    def broken_by_month(self, inflated: int) -> str | None:
+        """Why a month is refused of whose files so many bytes came."""
+        if inflated > self.total:
+            return (
+                f"the month's files inflate to more than {self.total:,} bytes; if this really is "
+                "a bill, set storage.max_inflated_bytes higher"
+            )
+        return None
 
 
 class GzipCheck:
-    """Inflates a file chunk by chunk and keeps nothing, so that a flipped or missing byte is seen.
+    """Inflates a file chunk by chunk and keeps nothing, so that a flipped or missing byte is seen,
+    and a bomb before it has gone off: `inflated` bytes have come of it so far.
 
     A file may be several gzip members after one another, with zeros to pad the end.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, limits: InflationLimits) -> None:
+        self.inflated = 0
+        self._size = 0
+        self._limits = limits
         self._member = isal_zlib.decompressobj(_GZIP)
         self._started = False
 
     def feed(self, chunk: bytes) -> None:
         """Take the file's next bytes. Raises GzipInvalid."""
+        self._size += len(chunk)
         while chunk:
             if self._member.eof:
                 chunk = chunk.lstrip(b"\0")
@@ -32,9 +67,12 @@ class GzipCheck:
                 self._member = isal_zlib.decompressobj(_GZIP)
             self._started = True
             try:
-                self._member.decompress(chunk, _STEP_BYTES)
+                self.inflated += len(self._member.decompress(chunk, _STEP_BYTES))
             except isal_zlib.error as error:  # type: ignore[misc]  # its stub forgets the type
                 raise GzipInvalid(f"the gzip data is damaged ({error})") from error
+            broken = self._limits.broken_by_file(self.inflated, self._size)
+            if broken:
+                raise GzipInvalid(broken)
             chunk = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 from collections import Counter
@@ -26,13 +27,15 @@ from finops_dagster.billing.errors import FileInvalid
 from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.resources.arrival import crc32_of_file, write_checked
+from finops_dagster.resources.arrival import Arrived, crc32_of_file, write_checked
+from finops_dagster.resources.gzip_check import InflationLimits
 from finops_dagster.resources.object_stores import ObjectInfo, ObjectStore, StoreUnavailable
 
 _MANIFEST = TypeAdapter(Manifest)
 _DOWNLOADS_AT_ONCE = 8
 _SECONDS_BETWEEN_WORDS = 5
-_LONGEST_NAME = 200
+# Not `.lock`, `staged.jsonl`, a file that is still coming, or another's number in the manifest.
+_USABLE_NAME = re.compile(r"(?!\d+$|\.|staged\.jsonl$|.*\.part)[\w !'()*.@=+,~-]{1,200}", re.ASCII)
 # AWS writes the manifest last, and a version some hours after the one before. In a copied bucket a
 # file can be a little newer than its manifest.
 _OVERWRITING = timedelta(hours=1)
@@ -41,7 +44,7 @@ _OVERWRITING = timedelta(hours=1)
 @dataclass(frozen=True)
 class StagedFile:
     """A file that arrived whole: what the store said of it, and what lies on disk, which is `size`
-    bytes."""
+    bytes that hold `inflated` bytes in gzip."""
 
     key: str
     name: str
@@ -49,6 +52,7 @@ class StagedFile:
     etag: str
     crc32: int
     mtime_ns: int
+    inflated: int = 0
 
 
 @dataclass(frozen=True)
@@ -66,18 +70,22 @@ class StagingFolder(dg.ConfigurableResource):  # type: ignore[type-arg]
     """The folder that all exports stage below."""
 
     root: str
+    max_inflation: int
+    max_inflated_bytes: int
 
     def month(self, export: str, month: BillingMonth) -> StagedMonth:
         """Where one month of one export is staged."""
-        return StagedMonth(Path(self.root) / export / str(month))
+        limits = InflationLimits(self.max_inflation, self.max_inflated_bytes)
+        return StagedMonth(Path(self.root) / export / str(month), limits)
 
 
 class StagedMonth:
     """The staged files of one month: `manifest.json`, and a folder a version with the files and a
     log of what arrived, so that a broken download goes on where it stopped."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, limits: InflationLimits) -> None:
         self._folder = folder
+        self._limits = limits
 
     def manifest(self) -> Manifest | None:
         """The manifest that the first stage read last."""
@@ -95,7 +103,7 @@ class StagedMonth:
 
     def version(self, manifest: Manifest) -> StagedVersion:
         """The files of one version."""
-        return StagedVersion(self._folder / manifest.id, manifest)
+        return StagedVersion(self._folder / manifest.id, manifest, self._limits)
 
     def versions(self) -> list[tuple[str, Path]]:
         """Every version of which files lie here, with its folder."""
@@ -113,12 +121,14 @@ class StagedMonth:
 class StagedVersion:
     """The files of one version of a month, and the log `staged.jsonl` of what arrived."""
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, limits: InflationLimits) -> None:
         self._folder = folder
         self._log = folder / "staged.jsonl"
         self._manifest = manifest
         keys = [file.key for file in manifest.files]
         self._names = dict(zip(keys, _local_names(keys), strict=True))
+        self._limits = limits
+        self._inflated = 0
         self._writing = Lock()
 
     @property
@@ -152,6 +162,8 @@ class StagedVersion:
             versions = list(pool.map(store.head, self._names))
             self._hold_to_manifest(versions)
             missing = [v for v in versions if v.key not in here or here[v.key].etag != v.etag]
+            coming = {version.key for version in missing}
+            self._inflated = sum(here[key].inflated for key in here.keys() - coming)
             dg.get_dagster_logger().info(
                 f"fetching {len(missing)} of {len(versions)} files, "
                 f"{decimal(sum(version.size for version in missing))}"
@@ -227,16 +239,31 @@ class StagedVersion:
             reraise=True,
         )
         try:
-            crc32 = again(write_checked, store, version, part)
+            arrived = again(write_checked, store, version, part, self._limits)
+            self._hold_to_limits(version, arrived)
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
         lies = path.stat()
         file = StagedFile(
-            version.key, path.name, lies.st_size, version.etag, crc32, lies.st_mtime_ns
+            version.key,
+            path.name,
+            lies.st_size,
+            version.etag,
+            arrived.crc32,
+            lies.st_mtime_ns,
+            arrived.inflated,
         )
         self._append(asdict(file))
         return version.size
+
+    def _hold_to_limits(self, version: ObjectInfo, arrived: Arrived) -> None:
+        """Notice files of which each is small enough and all together are not."""
+        with self._writing:
+            self._inflated += arrived.inflated
+            broken = self._limits.broken_by_month(self._inflated)
+        if broken:
+            raise FileInvalid(f"{version.location}: {broken}; the month was left as it was")
 
     def _append(self, entry: dict[str, Any]) -> None:
         with self._writing, self._log.open("a", encoding="utf-8") as log:
@@ -254,7 +281,7 @@ class StagedVersion:
 
     def _intact_files(self, entries: Iterable[dict[str, Any]]) -> dict[str, StagedFile]:
         files = [StagedFile(**entry) for entry in entries if "key" in entry]
-        return {f.key: f for f in files if f.key in self._names and self._is_intact(f)}
+        return {f.key: f for f in files if self._names.get(f.key) == f.name and self._is_intact(f)}
 
     def _is_intact(self, file: StagedFile) -> bool:
         """By size and time of change; where the time differs, by checksum."""
@@ -278,13 +305,11 @@ def _bytes_below(folder: Path) -> int:
 
 
 def _local_names(keys: Sequence[str]) -> list[str]:
-    """A file name for each key: its last part, where that tells it apart and is no longer than a
-    file system takes, or else its number in the manifest."""
+    """A file name for each key: its last part, where that tells it apart from the others and from
+    what else lies in the folder, or else its number in the manifest."""
     tails = [key.rpartition("/")[2] for key in keys]
     shared = {tail for tail, count in Counter(tails).items() if count > 1}
     return [
-        tail
-        if tail not in shared and 0 < len(tail.encode()) <= _LONGEST_NAME
-        else f"{number:06}{''.join(Path(tail).suffixes[-2:])}"
+        tail if tail not in shared and _USABLE_NAME.fullmatch(tail) else f"{number:06}"
         for number, tail in enumerate(tails)
     ]

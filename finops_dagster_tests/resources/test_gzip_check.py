@@ -6,13 +6,14 @@ import gzip
 
 import pytest
 
-from finops_dagster.resources.gzip_check import GzipCheck, GzipInvalid
+from finops_dagster.resources.gzip_check import GzipCheck, GzipInvalid, InflationLimits
 
+LIMITS = InflationLimits(ratio=2_000, total=10**12)
 BODY = gzip.compress(b"some,cells\n" * 5000, mtime=0)
 
 
 def feed(body: bytes, step: int) -> None:
-    check = GzipCheck()
+    check = GzipCheck(LIMITS)
     for start in range(0, len(body), step):
         check.feed(body[start : start + step])
     check.close()

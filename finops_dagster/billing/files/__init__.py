@@ -8,13 +8,15 @@ from pathlib import Path
 
 import duckdb
 
-from finops_dagster.billing.columns import SqlType, literal, quoted
-from finops_dagster.billing.errors import CellInvalid, FileInvalid, first_line
+from finops_dagster.billing.columns import SqlType, literal
+from finops_dagster.billing.errors import CellInvalid, FileInvalid, first_line, listed, shown
 from finops_dagster.billing.files.bill_files import BillFiles
 from finops_dagster.billing.files.csv_files import csv_files, malformed_row
 from finops_dagster.billing.files.parquet_files import MAGIC, parquet_files
 from finops_dagster.billing.money import Totals
 from finops_dagster.billing.vendors import VendorFormat
+
+_HEADERS_SHOWN = 10
 
 
 def read_files(paths: Sequence[Path], vendor: VendorFormat) -> list[BillFiles]:
@@ -43,10 +45,9 @@ def count(
     for group in files:
         header = next((h for h in group.headers if vendor.column(h) == vendor.cost), None)
         if header is None:
-            shown = ", ".join(group.headers[:10])
             raise FileInvalid(
                 f"{group.paths[0]}: no column becomes {vendor.cost}, which the month's total is "
-                f"the sum of; it has {shown}{' and more' if len(group.headers) > 10 else ''}"
+                f"the sum of; it has {listed(group.headers, _HEADERS_SHOWN)}"
             )
         headers[header] = SqlType.MONEY
         cost, rounded = group.cell(header, SqlType.MONEY), group.rounds(header) or "false"
@@ -58,6 +59,11 @@ def count(
             "SELECT count(*), sum(cost), count(*) FILTER (rounded) "
             f"FROM ({' UNION ALL '.join(scans)})"
         ).fetchone()
+    except duckdb.OutOfRangeException as error:
+        raise FileInvalid(
+            f"{files[0].paths[0].parent}: the sum of {vendor.cost} is more than "
+            f"{SqlType.MONEY} holds; no bill is so high"
+        ) from error
     except duckdb.Error as error:
         raise explained(connection, error, files, headers) from error
     assert row is not None
@@ -75,7 +81,7 @@ def explained(
     if malformed is not None:
         return malformed
     if isinstance(error, duckdb.IOException):
-        return FileInvalid(first_line(error))
+        return FileInvalid(_unreadable(connection, files) or first_line(error))
     if not isinstance(error, duckdb.ConversionException | duckdb.InvalidInputException):
         return error
     connection.execute("SET preserve_insertion_order = true")
@@ -85,6 +91,18 @@ def explained(
             if found is not None:
                 return found
     return error
+
+
+def _unreadable(connection: duckdb.DuckDBPyConnection, files: Sequence[BillFiles]) -> str | None:
+    """Which file it is that DuckDB cannot read to its end, and why."""
+    for group in files:
+        for path in group.paths:
+            try:
+                connection.execute(f"SELECT count(*) FROM {group.alone(path).scan()}")
+            except duckdb.Error as error:
+                reason = first_line(error)
+                return reason if str(path) in reason else f"{path}: {reason}"
+    return None
 
 
 def _first_bad_cell(
@@ -110,6 +128,6 @@ def _first_bad_cell(
     record, header, cell = found
     return CellInvalid(
         header,
-        f"{file.paths[0]}, {file.place(record)}, column {quoted(header)}: {cell[:80]!r} "
+        f'{file.paths[0]}, {file.place(record)}, column "{listed([header], 1)}": {shown(cell)} '
         f"cannot be kept exactly as {types[header]}",
     )

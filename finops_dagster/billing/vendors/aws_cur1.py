@@ -117,7 +117,9 @@ class AwsCur1:
             source=source,
             account=str(account) if account else None,
             columns=_columns(manifest, is_parquet),
-            files=tuple(ListedFile(_resolved(manifest, key, source, month)) for key in keys),
+            files=manifest.each_once(
+                ListedFile(_resolved(manifest, key, source, month)) for key in keys
+            ),
         )
 
     def column(self, header: str) -> str:
@@ -203,8 +205,9 @@ def _columns(manifest: ManifestJson, is_parquet: bool) -> tuple[Column, ...]:
                 f"{manifest.location}: columns[{number}] has no category and name"
             )
         header = f"{column['category']}/{column['name']}"
-        kind = column.get("type")
-        columns.append(Column(athena_name(header) if is_parquet else header, kind and str(kind)))
+        columns.append(
+            Column(athena_name(header) if is_parquet else header, manifest.type_of(column))
+        )
     return tuple(columns)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from typing import Any, ClassVar
 
 from finops_dagster.billing.columns import SqlType, flat_name
-from finops_dagster.billing.errors import ManifestInvalid
+from finops_dagster.billing.errors import ManifestInvalid, shown
 from finops_dagster.billing.manifest import Column, ListedFile, Manifest, Source
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.vendors.manifest_json import ManifestJson
@@ -66,7 +66,7 @@ class DataExport:
             source=source,
             account=_account(manifest.fields.get("exportArn")),
             columns=tuple(_column(manifest, one) for one in manifest.objects("columns")),
-            files=tuple(
+            files=manifest.each_once(
                 _file(manifest, one, source, month)
                 for one in manifest.objects("dataFiles", "reportKeys")
             ),
@@ -102,9 +102,8 @@ def _account(arn: Any) -> str | None:
 
 def _column(manifest: ManifestJson, column: Any) -> Column:
     if not isinstance(column, dict) or not isinstance(column.get("name"), str):
-        raise ManifestInvalid(f"{manifest.location}: {column!r} in columns has no name")
-    kind = column.get("type")
-    return Column(column["name"], kind and str(kind))
+        raise ManifestInvalid(f"{manifest.location}: {shown(column)} in columns has no name")
+    return Column(column["name"], manifest.type_of(column))
 
 
 def _file(manifest: ManifestJson, listed: Any, source: Source, month: BillingMonth) -> ListedFile:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import json
+import codecs
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from finops_dagster.billing.errors import ManifestInvalid
+from pydantic_core import from_json
+
+from finops_dagster.billing.errors import ManifestInvalid, listed, shown
+from finops_dagster.billing.manifest import ListedFile
 from finops_dagster.billing.months import BillingMonth
 
 # A version's id becomes the name of a folder; AWS writes a UUID or a timestamp.
 _SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_SHOWN = 12
+_FIELDS_SHOWN = 12
+# No vendor writes them, no file system is at ease with them, and S3 itself cannot list them.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True)
@@ -25,10 +31,10 @@ class ManifestJson:
 
     @classmethod
     def read(cls, body: bytes, location: str, kind: str) -> ManifestJson:
-        """Raises ManifestInvalid for anything but a JSON object."""
+        """Raises ManifestInvalid for anything but a JSON object, of which every text is Unicode."""
         try:
-            document = json.loads(body)
-        except (ValueError, RecursionError) as error:
+            document = from_json(body.removeprefix(codecs.BOM_UTF8))
+        except ValueError as error:
             raise ManifestInvalid(f"{location} is not JSON: {error}") from error
         if not isinstance(document, dict):
             raise ManifestInvalid(
@@ -56,16 +62,18 @@ class ManifestJson:
         """The version's id. Raises ManifestInvalid where it could not name a folder."""
         version = self.text(*names)
         if not _SAFE_ID.fullmatch(version):
-            raise ManifestInvalid(f"{self.location}: {version!r} is no usable name of a version")
+            raise ManifestInvalid(
+                f"{self.location}: {shown(version)} is no usable name of a version"
+            )
         return version
 
-    def key_of(self, listed: Any) -> str:
+    def key_of(self, key: Any) -> str:
         """A file's key as the manifest lists it, without `s3://bucket/`. Raises ManifestInvalid."""
-        if not isinstance(listed, str) or not listed:
-            raise ManifestInvalid(f"{self.location} lists {listed!r}, which is no key of a file")
-        if "\0" in listed or ".." in listed.split("/"):
-            raise ManifestInvalid(f"{self.location} lists {listed!r}, which leads elsewhere")
-        return re.sub(r"^s3[an]?://[^/]+/", "", listed)
+        if not isinstance(key, str) or not key:
+            raise ManifestInvalid(f"{self.location} lists {shown(key)}, which is no key of a file")
+        if _CONTROL.search(key) or {".", ".."} & set(key.split("/")):
+            raise ManifestInvalid(f"{self.location} lists {shown(key)}, which leads elsewhere")
+        return re.sub(r"^s3[an]?://[^/]+/", "", key)
 
     def split(self, key: str, folder: str) -> tuple[str, str]:
         """A key's month folder, which the regular expression `folder` fits, and what comes after.
@@ -74,11 +82,21 @@ class ManifestJson:
         the month's folder is theirs and not this bucket's. Raises ManifestInvalid.
         """
         *_, last = [None, *re.finditer(f"(?:^|/)({folder})/", key)]
-        if last is None:
+        if last is None or "" in key[last.end() :].split("/"):
             raise ManifestInvalid(
-                f"{self.location} lists {key!r}, which is not below the month's folder ({folder})"
+                f"{self.location} lists {shown(key)}, which is no file below the month's folder "
+                f"({folder})"
             )
         return last[1], key[last.end() :]
+
+    def each_once(self, files: Iterable[ListedFile]) -> tuple[ListedFile, ...]:
+        """The files, of which none may be paid twice. Raises ManifestInvalid."""
+        by_key: dict[str, ListedFile] = {}
+        for file in files:
+            if file.key in by_key:
+                raise ManifestInvalid(f"{self.location} lists {shown(file.key)} twice")
+            by_key[file.key] = file
+        return tuple(by_key.values())
 
     def require_month(self, month: BillingMonth) -> None:
         """Hold `billingPeriod` against the month; AWS writes `20250901T000000.000Z`, which is not
@@ -88,12 +106,19 @@ class ManifestJson:
         digits = re.sub(r"\D", "", str(start))
         if not re.fullmatch(f"{month.first_day:%Y%m}(01.*)?", digits):
             raise ManifestInvalid(
-                f"{self.location}: billingPeriod is {start!r}, expected the first day of {month}"
+                f"{self.location}: billingPeriod is {shown(start)}, expected the first day of "
+                f"{month}"
             )
+
+    def type_of(self, column: dict[str, Any]) -> str | None:
+        """The vendor's word for a column's type, where it has any."""
+        kind = column.get("type")
+        return kind if isinstance(kind, str) else None
 
     def lacks(self, what: str) -> ManifestInvalid:
         """What to say of a manifest without a field."""
-        shown = ", ".join(list(self.fields)[:_SHOWN]) or "nothing"
+        fields = listed(list(self.fields), _FIELDS_SHOWN)
         return ManifestInvalid(
-            f"{self.location} has no {what}; is it the manifest of {self.kind}? It has {shown}"
+            f"{self.location} has no {what}; is it the manifest of {self.kind}? It has "
+            f"{fields or 'nothing'}"
         )

@@ -107,7 +107,7 @@ class S3Store:
         except (aws.ConnectionError, aws.HTTPClientError, aws.IncompleteReadError) as error:
             raise StoreUnavailable(f"{where}: {error}") from error
         except aws.BotoCoreError as error:
-            raise StoreError(f"{where}: {error}") from error
+            raise StoreError(f"{where}: {' '.join(str(error).split())}") from error
 
 
 def _said_by_aws(error: aws.ClientError, where: str) -> Exception:

@@ -127,7 +127,7 @@ def test_the_period_may_be_spelled_in_several_ways(start: str) -> None:
         ({"reportKeys": [3]}, "lists 3, which is no key of a file"),
         (
             {"reportKeys": ["a/b.csv.gz"]},
-            "lists 'a/b.csv.gz', which is not below the month's folder (20240101-20240201|",
+            "lists 'a/b.csv.gz', which is no file below the month's folder (20240101-20240201|",
         ),
         ({"reportKeys": ["acme/20240101-20240201/../../x"]}, "which leads elsewhere"),
         ({"reportKeys": ["acme/20240101-20240201/x\0y"]}, "which leads elsewhere"),

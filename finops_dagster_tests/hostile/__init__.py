@@ -1,0 +1,1 @@
+"""What no vendor would deliver and somebody may: loaded exactly, or refused in one clear line."""

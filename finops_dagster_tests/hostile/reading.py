@@ -1,0 +1,95 @@
+"""One CSV file read twice: by the real count and load, and by nothing but Python."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal, localcontext
+from pathlib import Path
+
+import duckdb
+
+from finops_dagster.billing.errors import BillError
+from finops_dagster.billing.files import count, read_files
+from finops_dagster.billing.ledger import Load
+from finops_dagster.billing.manifest import Manifest, Source
+from finops_dagster.billing.money import Totals
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.billing.table import columns, replace_month
+from finops_dagster.billing.vendors import formats_of
+from finops_dagster.resources.duckdb import BillingDatabase
+
+MONTH = BillingMonth(2024, 1)
+COST = "lineItem/UnblendedCost"
+_VENDOR = formats_of("aws", "flat")["cur1"]
+_SOURCE = Source("key", "location", "etag", datetime(2024, 2, 1, tzinfo=UTC), 1)
+_MANIFEST = Manifest("cur1", str(MONTH), "v1", _SOURCE, None, (), ())
+
+
+def one_line(error: BaseException) -> str:
+    """What is said of it, which must be one line, and no more than a person reads."""
+    said = str(error)
+    assert said.isprintable(), said
+    assert len(said) < 2000, said
+    return said
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Counts and loads a file in a DuckDB of its own."""
+
+    folder: Path
+    connection: duckdb.DuckDBPyConnection
+
+    @classmethod
+    @contextmanager
+    def below(cls, folder: Path, memory_limit: str = "1GB") -> Iterator[Reader]:
+        """A reader that keeps its file in the folder."""
+        database = BillingDatabase(database="", memory_limit=memory_limit, lock_wait_seconds=0)
+        with database.scratch() as connection:
+            yield cls(folder, connection)
+
+    def load(self, *bodies: bytes) -> Totals | BillError:
+        """What the table then holds of the files, or why they were refused."""
+        paths = [self.folder / f"{number}.csv" for number in range(len(bodies))]
+        for path, body in zip(paths, bodies, strict=True):
+            path.write_bytes(body)
+        try:
+            files = read_files(paths, _VENDOR)
+            counted, _ = count(self.connection, files, _VENDOR)
+            load = Load("acme", MONTH, "v1", "bill", counted, len(paths), 1, "run", "cur1")
+            replace_month(self.connection, load, _MANIFEST, files, _VENDOR)
+        except BillError as error:
+            return error
+        held = self.connection.execute("SELECT count(*), sum(lineitem_unblendedcost) FROM bill")
+        return Totals.of(held.fetchone())
+
+    def refused(self, *bodies: bytes) -> str:
+        """Why the files are not loaded, in one line."""
+        outcome = self.load(*bodies)
+        assert isinstance(outcome, BillError), outcome
+        return one_line(outcome)
+
+    def columns(self) -> list[str]:
+        """The names of the table's columns."""
+        return list(columns(self.connection, "bill"))
+
+    def forget(self) -> None:
+        """Make room for another bill."""
+        self.connection.execute("DROP TABLE IF EXISTS bill")
+        for table in ("manifests", "exports", "runs"):
+            self.connection.execute(f"DELETE FROM finops_state.{table}")
+
+
+def read_by_python(body: bytes) -> Totals:
+    """Rows and cost of the same bytes. Raises where there is no answer."""
+    text = body.decode().lstrip("\ufeff")
+    header, *rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row]
+    position = header.index(COST)
+    with localcontext(prec=200):
+        costs = [Decimal(row[position]) for row in rows if row[position]]
+        return Totals(len(rows), sum(costs, Decimal(0)))

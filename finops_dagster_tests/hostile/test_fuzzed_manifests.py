@@ -1,0 +1,132 @@
+"""Whatever lies where a manifest should: it is a manifest, or a ManifestInvalid of one line."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
+
+from finops_dagster.billing.errors import ManifestInvalid
+from finops_dagster.billing.manifest import Manifest, Source
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.billing.vendors import VendorFormat, formats_of
+from finops_dagster_tests.hostile.reading import one_line
+
+MONTH = BillingMonth(2024, 1)
+PLACES = {
+    "cur1": "cur/acme/20240101-20240201",
+    "cur2": "cur/acme/metadata/BILLING_PERIOD=2024-01",
+    "focus": "cur/acme/metadata/billing_period=2024-01",
+}
+MANIFESTS: dict[str, dict[str, Any]] = {
+    "cur1": {
+        "assemblyId": "20240203T000000Z",
+        "account": "012345678901",
+        "columns": [{"category": "lineItem", "name": "UnblendedCost", "type": "BigDecimal"}],
+        "billingPeriod": {"start": "20240101T000000.000Z", "end": "20240201T000000.000Z"},
+        "reportKeys": ["cur/acme/20240101-20240201/x/acme-1.csv.gz"],
+    },
+    "cur2": {
+        "executionId": "2d3b-11",
+        "exportArn": "arn:aws:bcm-data-exports:us-east-1:123456789012:export/acme",
+        "columns": [{"name": "line_item_unblended_cost", "type": "double"}],
+        "billingPeriod": "2024-01",
+        "dataFiles": [{"s3Uri": "s3://b/acme/data/BILLING_PERIOD=2024-01/1.csv.gz", "size": 9}],
+    },
+    "focus": {
+        "columns": [{"name": "BilledCost", "type": "decimal(38,18)"}],
+        "dataFiles": ["acme/data/billing_period=2024-01/1.snappy.parquet"],
+    },
+}
+FORMATS = st.sampled_from(list(formats_of("aws", "athena").values()))
+_AS_KEPT = TypeAdapter(Manifest)
+
+texts = st.text(max_size=20) | st.sampled_from(
+    [
+        "",
+        "..",
+        "../x",
+        "/etc/passwd",
+        "\0",
+        "a\nb",
+        "\ud800",
+        "s3://",
+        "20240101-20240201/",
+        "x" * 999,
+    ]
+)
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | texts
+anything = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def places_in(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The way to each value within a document, the document itself first."""
+    if isinstance(value, list):
+        value = dict(enumerate(value))
+    below = value.items() if isinstance(value, dict) else ()
+    return [path, *(place for key, one in below for place in places_in(one, (*path, key)))]
+
+
+def with_value(document: Any, path: tuple[Any, ...], value: Any) -> Any:
+    """A copy of the document with another value at a place."""
+    if not path:
+        return value
+    copy = document.copy()
+    copy[path[0]] = with_value(document[path[0]], path[1:], value)
+    return copy
+
+
+@st.composite
+def spoiled(draw: st.DrawFn, name: str) -> Any:
+    """A manifest in which some values are others."""
+    document: Any = MANIFESTS[name]
+    for _ in range(draw(st.integers(1, 3))):
+        place = draw(st.sampled_from(places_in(document)))
+        document = with_value(document, place, draw(anything))
+    return document
+
+
+def hold(vendor: VendorFormat, body: bytes) -> None:
+    folder = PLACES[vendor.name]
+    key = f"{folder}/acme-Manifest.json"
+    source = Source(key, f"s3://bucket/{key}", "etag", datetime(2024, 2, 1, tzinfo=UTC), len(body))
+    try:
+        manifest = vendor.parse_manifest(body, source, MONTH)
+    except ManifestInvalid as error:
+        assert one_line(error).startswith(source.location)
+        return
+    assert _AS_KEPT.validate_json(_AS_KEPT.dump_json(manifest)) == manifest
+    assert all(file.key.startswith("cur/acme/") for file in manifest.files)
+    assert not any(part in ("", ".", "..") for f in manifest.files for part in f.key.split("/"))
+    for column in manifest.columns:
+        vendor.column(column.header), vendor.sql_type(column.header, column.type)
+
+
+def test_the_manifests_that_are_spoiled_can_be_read() -> None:
+    for vendor in formats_of("aws", "flat").values():
+        body = json.dumps(MANIFESTS[vendor.name]).encode()
+        source = Source(f"{PLACES[vendor.name]}/x", "x", "e", datetime(2024, 2, 1, tzinfo=UTC), 1)
+        assert len(vendor.parse_manifest(body, source, MONTH).files) == 1
+
+
+@given(vendor=FORMATS, data=st.data())
+def test_a_spoiled_manifest_is_read_or_refused(vendor: VendorFormat, data: st.DataObject) -> None:
+    hold(vendor, json.dumps(data.draw(spoiled(vendor.name))).encode())
+
+
+@given(vendor=FORMATS, document=anything)
+def test_any_json_is_read_or_refused(vendor: VendorFormat, document: Any) -> None:
+    hold(vendor, json.dumps(document).encode())
+
+
+@given(vendor=FORMATS, body=st.binary(max_size=200))
+def test_any_bytes_are_read_or_refused(vendor: VendorFormat, body: bytes) -> None:
+    hold(vendor, body)
