@@ -26,6 +26,8 @@ AS_IT_IS = {
     "cli/event_log.py: text(sql)": "one of the constants above it",
     "cli/lake.py: statements[0]": "what the person asked, in a database that can only read",
     "demo/bill.py": "constants alone: neither settings nor a bill reach it",
+    "resources/warehouses/bigquery/columns.py": "names in backticks, texts as JSON, its types",
+    "resources/warehouses/sql/columns.py": "the statements above, and names that are quoted",
     "resources/warehouses/postgresql/month.py: re.sub(on_table, '', definition)": "PostgreSQL says",
     "resources/warehouses/snowflake/__init__.py: self.stage": "held to a pattern by its settings",
 }
@@ -46,15 +48,17 @@ def unsafe(sources: dict[str, str]) -> list[str]:
     """What these modules, by path, run or call `Sql` with something in it that nobody quoted."""
     trees = {path: ast.parse(text) for path, text in sources.items()}
     public, constants = Annotated(), defaultdict[str, list[Given]](list)
+    everywhere: dict[str, int] = {}
     for tree in trees.values():
         public.add(tree, private=False)
+        everywhere |= {name: at for name, at in _places(tree).items() if name not in RUNS}
         for name, given in _names(tree).items():
             constants[name] += given if name.isupper() else []
     found = []
     for path, tree in trees.items():
         annotated = Annotated({name: set(all_of) for name, all_of in public.items()})
         annotated.add(tree, private=True)
-        for text, names in _run(tree, ChainMap({}, constants), _places(tree)):
+        for text, names in _run(tree, ChainMap({}, constants), everywhere | _places(tree)):
             told = f"{path}: {ast.unparse(text)}"
             if not annotated.is_sql(text, names) and not {path, told} & AS_IT_IS.keys():
                 found.append(told)
@@ -131,7 +135,9 @@ class Annotated(dict[str, set[str]]):
                 return self.is_sql(ast.Call(function, [], []), names)
             case ast.Subscript(of) | ast.Call(ast.Attribute(of, "items" | "values")):
                 return self.has_sql(of, names)
-            case ast.Attribute(_, name) | ast.Call(ast.Attribute(_, name)) if name in self:
+            case (
+                ast.Attribute(_, name) | ast.Call(ast.Attribute(_, name)) | ast.Call(ast.Name(name))
+            ) if name in self:
                 return all(self.has_sql(annotation, names) for annotation in self[name])
         return isinstance(of, ast.Call) and _name(of.func) == "range"
 

@@ -206,7 +206,7 @@ def _columns(manifest: ManifestJson, is_parquet: bool) -> tuple[Column, ...]:
             )
         header = f"{column['category']}/{column['name']}"
         columns.append(
-            Column(athena_name(header) if is_parquet else header, manifest.type_of(column))
+            Column(athena_name(header) if is_parquet else header, manifest.declared_type(column))
         )
     return tuple(columns)
 

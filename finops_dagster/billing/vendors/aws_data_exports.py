@@ -103,7 +103,7 @@ def _account(arn: Any) -> str | None:
 def _column(manifest: ManifestJson, column: Any) -> Column:
     if not isinstance(column, dict) or not isinstance(column.get("name"), str):
         raise ManifestInvalid(f"{manifest.location}: {shown(column)} in columns has no name")
-    return Column(column["name"], manifest.type_of(column))
+    return Column(column["name"], manifest.declared_type(column))
 
 
 def _file(manifest: ManifestJson, listed: Any, source: Source, month: BillingMonth) -> ListedFile:

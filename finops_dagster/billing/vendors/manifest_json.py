@@ -110,7 +110,7 @@ class ManifestJson:
                 f"{month}"
             )
 
-    def type_of(self, column: dict[str, Any]) -> str | None:
+    def declared_type(self, column: dict[str, Any]) -> str | None:
         """The vendor's word for a column's type, where it has any."""
         kind = column.get("type")
         return kind if isinstance(kind, str) else None

@@ -17,12 +17,16 @@ from google.auth.exceptions import DefaultCredentialsError, TransportError
 from google.cloud import bigquery
 from google.cloud.bigquery import ParquetOptions, ScalarQueryParameter, SchemaField
 
-from finops_dagster.billing.columns import Sql
 from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.billing.footer import Footer
 from finops_dagster.billing.money import Measured, Totals, reconcile
 from finops_dagster.resources.warehouses import Loaded, MonthFile, WarehouseUnavailable
-from finops_dagster.resources.warehouses.bigquery.columns import Widening, rewriting, widening
+from finops_dagster.resources.warehouses.bigquery.columns import (
+    Widening,
+    in_backticks,
+    rewriting,
+    widening,
+)
 from finops_dagster.settings import Table
 
 # Faults of the way to BigQuery: what was asked may have been done, and may be asked again.
@@ -293,11 +297,6 @@ def open_warehouse(settings: Settings) -> BigQueryWarehouse:
         location=settings.location,
         api_endpoint=settings.api_endpoint,
     )
-
-
-def in_backticks(name: str) -> Sql:
-    """A name as an identifier of GoogleSQL, in which one may have dots and a backslash escapes."""
-    return Sql("`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`")
 
 
 def _maps_as_arrays() -> ParquetOptions:

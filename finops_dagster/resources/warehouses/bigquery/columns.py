@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 import pyarrow as pa
 from google.cloud.bigquery import SchemaField, Table
 
-from finops_dagster.billing.columns import SqlType, type_over_months
+from finops_dagster.billing.columns import Sql, SqlType, type_over_months
 from finops_dagster.billing.errors import BillError
 from finops_dagster.resources.warehouses import MonthFile
 
@@ -80,7 +80,7 @@ def widening(file: MonthFile, table: str, held: Sequence[SchemaField]) -> Wideni
     return Widening(new, becoming_text, brought_as_text, warnings)
 
 
-def rewriting(table: Table, becoming_text: Sequence[SchemaField]) -> str:
+def rewriting(table: Table, becoming_text: Sequence[SchemaField]) -> Sql:
     """The statement that makes the table anew, in one step, with text for some of its columns.
 
     BigQuery makes text of no such column in place. What would be lost is written down: modes,
@@ -94,24 +94,32 @@ def rewriting(table: Table, becoming_text: Sequence[SchemaField]) -> str:
                 f"which the table is made anew, and {field.name} would lose its policy tags; take "
                 "them off, run the month again, and put them on again"
             )
-    cells = {each.name: _AS_TEXT[_type(each)].format(f"`{each.name}`") for each in becoming_text}
+    cells = {
+        each.name: _AS_TEXT[_type(each)].format(in_backticks(each.name)) for each in becoming_text
+    }
     columns = (
         SchemaField(field.name, "STRING", description=field.description)
         if field.name in cells
         else field
         for field in table.schema
     )
-    texts = ", ".join(f"{cell} AS `{name}`" for name, cell in cells.items())
-    clauses = {
-        "CLUSTER BY {}": [f"`{name}`" for name in table.clustering_fields or ()],
+    texts = ", ".join(f"{cell} AS {in_backticks(column)}" for column, cell in cells.items())
+    clauses: Mapping[str, Sequence[str]] = {
+        "CLUSTER BY {}": [in_backticks(each) for each in table.clustering_fields or ()],
         "OPTIONS({})": list(_options(table)),
     }
-    return (
-        f"CREATE OR REPLACE TABLE `{table.reference}` ({', '.join(map(_definition, columns))}) "
+    name = in_backticks(str(table.reference))
+    return Sql(
+        f"CREATE OR REPLACE TABLE {name} ({', '.join(map(_definition, columns))}) "
         "PARTITION BY DATE_TRUNC(billing_month, MONTH) "
         + "".join(f"{clause.format(', '.join(of))} " for clause, of in clauses.items() if of)
-        + f"AS SELECT * REPLACE ({texts}) FROM `{table.reference}`"
+        + f"AS SELECT * REPLACE ({texts}) FROM {name}"
     )
+
+
+def in_backticks(name: str) -> Sql:
+    """A name as an identifier of GoogleSQL, in which one may have dots and a backslash escapes."""
+    return Sql("`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`")
 
 
 def field_of(field: pa.Field) -> SchemaField:
@@ -141,7 +149,7 @@ def _definition(field: SchemaField) -> str:
     name = _in_array(field, f"STRUCT<{inside}>" if inside else str(field.field_type))
     required = " NOT NULL" if field.mode == "REQUIRED" else ""
     told = f" OPTIONS(description={_literal(field.description)})" if field.description else ""
-    return f"`{field.name}` {name}{required}{told}"
+    return f"{in_backticks(field.name)} {name}{required}{told}"
 
 
 def _in_array(field: SchemaField, name: str) -> str:

@@ -29,7 +29,7 @@ from finops_dagster.resources.warehouses.snowflake.session import (
     in_one_line,
     load,
     may_pass,
-    query,
+    rows_of,
     session,
 )
 from finops_dagster.settings import Table
@@ -87,7 +87,7 @@ class SnowflakeWarehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
     def reach(self) -> str:
         """Log in, which takes the right to use the warehouse, the database and the schema."""
         with self._connected() as connection:
-            query(connection, "SELECT CURRENT_VERSION()")
+            rows_of(connection, "SELECT CURRENT_VERSION()")
         return self._where
 
     def full_name(self, table: str) -> str:
@@ -103,7 +103,7 @@ class SnowflakeWarehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
                 return None
             if not _columns(connection, _ledger(file)):
                 return None
-            loaded = query(
+            loaded = rows_of(
                 connection,
                 f"SELECT manifest_id FROM {identifier(_ledger(file))} "
                 "WHERE billing_period = ? AND state = 'loaded' "
@@ -123,7 +123,7 @@ class SnowflakeWarehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
         """
         job = f"finops_{file.export}_{file.month}_{uuid4().hex[:12]}"
         with self._connected(job) as connection:
-            query(connection, f"CREATE TABLE IF NOT EXISTS {identifier(_ledger(file))} {_LEDGER}")
+            rows_of(connection, f"CREATE TABLE IF NOT EXISTS {identifier(_ledger(file))} {_LEDGER}")
             try:
                 copy = self._copied(connection, file, job)
                 held, warnings = self._widened(connection, file)
@@ -131,7 +131,7 @@ class SnowflakeWarehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
             except Exception as error:
                 if not may_pass(error):
                     with suppress(errors.Error):
-                        query(connection, "ROLLBACK")
+                        rows_of(connection, "ROLLBACK")
                         _record(connection, file, job, "failed", in_one_line(error))
                 raise
             return Loaded(job, tuple(warnings))
@@ -143,9 +143,9 @@ class SnowflakeWarehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
         """
         temporary = identifier(f"finops_{job[-12:]}")
         columns = ", ".join(f"{identifier(f.name)} {type_of(f)}" for f in file.schema)
-        query(connection, f"CREATE TEMPORARY TABLE {temporary} ({columns})")
+        rows_of(connection, f"CREATE TEMPORARY TABLE {temporary} ({columns})")
         if self.stage is None:
-            query(
+            rows_of(
                 connection,
                 f"CREATE TEMPORARY STAGE {temporary} ENCRYPTION = (TYPE = 'SNOWFLAKE_SSE')",
             )
@@ -162,7 +162,7 @@ class SnowflakeWarehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
             "FILE_FORMAT = (TYPE = PARQUET USE_VECTORIZED_SCANNER = TRUE)",
         )
         if self.stage is not None:
-            ((staged,),) = query(connection, f"SELECT MAX(manifest_id) FROM {temporary}")
+            ((staged,),) = rows_of(connection, f"SELECT MAX(manifest_id) FROM {temporary}")
             if staged not in (None, file.footer.manifest_id):
                 raise BillError(
                     f"stage {self.stage} holds version {staged} of {file.export} {file.month}, the "
@@ -179,7 +179,7 @@ class SnowflakeWarehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
         table = identifier(file.table)
         given = {field.name: type_of(field) for field in file.schema}
         definitions = ", ".join(f"{identifier(name)} {kind}" for name, kind in given.items())
-        query(
+        rows_of(
             connection,
             f"CREATE TABLE IF NOT EXISTS {table} ({definitions}) "
             f"CLUSTER BY ({identifier('billing_month')})",
@@ -197,7 +197,7 @@ class SnowflakeWarehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
                 warnings.append(f"{name} stays {kept}, {file.month} gives {kind}")
         for name, kind in given.items():
             if in_capitals(name) not in there:
-                query(
+                rows_of(
                     connection,
                     f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {identifier(name)} {kind}",
                 )
@@ -231,12 +231,12 @@ class SnowflakeWarehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
             else as_text(identifier(f.name), type_of(f))
             for f in file.schema
         )
-        query(connection, "BEGIN TRANSACTION")
+        rows_of(connection, "BEGIN TRANSACTION")
         load(connection, f"DELETE FROM {table} WHERE billing_month = ?", month)
         load(connection, f"INSERT INTO {table} ({names}) SELECT {cells} FROM {copy}")
         reconcile(self.full_name(file.table), file.footer.totals, _measure(connection, file))
         _record(connection, file, job, "loaded")
-        query(connection, "COMMIT")
+        rows_of(connection, "COMMIT")
 
     @property
     def _where(self) -> str:
@@ -274,7 +274,7 @@ def _columns(connection: SnowflakeConnection, table: str) -> dict[str, str]:
     """Name and type of each column, in the table's order; empty where there is no table. Wakes no
     warehouse."""
     try:
-        described = query(connection, f"DESCRIBE TABLE {identifier(table)}")
+        described = rows_of(connection, f"DESCRIBE TABLE {identifier(table)}")
     except errors.ProgrammingError as error:
         if error.errno == _NO_SUCH_OBJECT:
             return {}
@@ -285,7 +285,7 @@ def _columns(connection: SnowflakeConnection, table: str) -> dict[str, str]:
 def _measure(connection: SnowflakeConnection, file: MonthFile) -> Measured:
     cost = f"SUM({identifier(file.cost)}::{ColumnType.MONEY})" if file.cost else "NULL"
     period = f"{identifier(file.billing_period or 'billing_month')}::{ColumnType.TIME}"
-    ((rows, total, foreign_rows),) = query(
+    ((rows, total, foreign_rows),) = rows_of(
         connection,
         f"SELECT COUNT(*), {cost}, COUNT_IF(DATE_TRUNC('MONTH', {period}) <> billing_month) "
         f"FROM {identifier(file.table)} WHERE billing_month = ?",
@@ -298,7 +298,7 @@ def _record(
     connection: SnowflakeConnection, file: MonthFile, job: str, state: str, error: str | None = None
 ) -> None:
     """Add a row to the ledger; adding waits for nobody's transaction, changing would."""
-    query(
+    rows_of(
         connection,
         f"INSERT INTO {identifier(_ledger(file))} (billing_period, load_timestamp, row_count, "
         "state, error_message, manifest_id, job_id) VALUES (?, SYSDATE(), ?, ?, ?, ?, ?)",

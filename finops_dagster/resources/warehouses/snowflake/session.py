@@ -74,7 +74,7 @@ def session(where: str, job: str, **account: Any) -> Iterator[SnowflakeConnectio
             yield connection
 
 
-def query(
+def rows_of(
     connection: SnowflakeConnection, sql: str, *values: object, seconds: int | None = None
 ) -> list[tuple[Any, ...]]:
     """The rows of a statement, whose values are bound."""
@@ -86,7 +86,7 @@ def query(
 
 def load(connection: SnowflakeConnection, sql: str, *values: object) -> None:
     """Run a statement that moves a month, and may take its time."""
-    query(connection, sql, *values, seconds=_LOAD_SECONDS)
+    rows_of(connection, sql, *values, seconds=_LOAD_SECONDS)
 
 
 def may_pass(error: Exception) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 from dlt.common.schema.typing import TColumnSchema, TTableSchemaColumns
 
-from finops_dagster.billing.columns import SqlType, type_over_months
+from finops_dagster.billing.columns import Sql, SqlType, type_over_months
 from finops_dagster.billing.errors import BillError
 from finops_dagster.resources.warehouses import MonthFile
 
@@ -125,13 +125,13 @@ def dlt_type(kind: str, dialect: str | None) -> TColumnSchema:
     return {"data_type": "json" if kind in _MAPS and dialect == "duckdb" else "text"}
 
 
-def making_text(dialect: str | None, table: str, column: str, new: str, kind: str) -> list[str]:
+def making_text(dialect: str | None, table: Sql, column: Sql, new: Sql, kind: str) -> list[Sql]:
     """The statements that make text of a column; names are quoted, `new` is one that is free."""
     if dialect is None or _is_text(kind, dialect):
         return []
     cell = _AS_TEXT[dialect][SqlType(kind)].format(column)
     return [
-        statement.format(table=table, column=column, new=new, cell=cell)
+        Sql(statement.format(table=table, column=column, new=new, cell=cell))
         for statement in _MAKE_TEXT[dialect]
     ]
 
