@@ -27,7 +27,7 @@ def at_home(home: Path) -> Iterator[None]:
 
 @contextmanager
 def going_on(home: Path, run: str) -> Iterator[None]:
-    """Say that the run goes on, until the block ends or its process does."""
+    """Say that the run goes on, until its process ends, or the block does by itself."""
     if run in _held_here:
         yield
         return
@@ -38,11 +38,11 @@ def going_on(home: Path, run: str) -> Iterator[None]:
     _held_here.add(run)
     try:
         yield
-    finally:
-        _held_here.remove(run)
         with at_home(home):
             forget(home, run)
-            lock.release()
+    finally:
+        _held_here.remove(run)
+        lock.release()
 
 
 def is_here(home: Path, run: str) -> bool:

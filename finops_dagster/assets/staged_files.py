@@ -101,13 +101,14 @@ def fetch_and_count(
 ) -> tuple[Counted, int]:
     """Download what is missing, then count line items and cost in all files."""
     store, _ = export.store
-    try:
-        fetched = version.fetch(store, force=force)
-    except ObjectMissing as missing:
-        raise FileInvalid(
-            f"{missing}, though the manifest lists it; the month was left as it was"
-        ) from None
-    vendor = export.formats[manifest.format]
-    with database.scratch() as connection:
-        totals, rounded = count(connection, read_files(version.paths, vendor), vendor)
-    return version.finish(totals, rounded), fetched
+    with version.turn():
+        try:
+            fetched = version.fetch(store, force=force)
+        except ObjectMissing as missing:
+            raise FileInvalid(
+                f"{missing}, though the manifest lists it; the month was left as it was"
+            ) from None
+        vendor = export.formats[manifest.format]
+        with database.scratch() as connection:
+            totals, rounded = count(connection, read_files(version.paths, vendor), vendor)
+        return version.finish(totals, rounded), fetched

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -48,6 +49,16 @@ def crc32_of_file(path: Path) -> int:
     return crc32
 
 
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Give an error of the block the file's name, which is not said where writing it fails."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
 def _unzip(path: Path) -> int:
     gzipped = path.with_name(f"{path.name}.gz")
     try:
@@ -61,7 +72,7 @@ def _unzip(path: Path) -> int:
 def _write(chunks: Iterable[bytes], path: Path, check: GzipCheck | None) -> tuple[int, int]:
     """Write what comes to the file; its CRC-32 and its size in bytes. Raises GzipInvalid."""
     crc32, size = 0, 0
-    with path.open("wb") as file:
+    with named(path), path.open("wb") as file:
         for chunk in chunks:
             file.write(chunk)
             crc32, size = crc32_of(chunk, crc32), size + len(chunk)

@@ -18,12 +18,16 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from finops_dagster_tests.faults.bigquery import bigquery
+from finops_dagster_tests.faults.disk import disk
 from finops_dagster_tests.faults.kills import kills
+from finops_dagster_tests.faults.s3 import s3
+from finops_dagster_tests.faults.together import together, with_the_daemon
 
 Fault = Callable[[Path, Random], Iterator[str]]
 
 # Each injects for as long as it is asked, and says of every fault that held what it was.
-FAULTS: dict[str, Fault] = {"kills": kills}
+FAULTS: dict[str, Fault] = {"kills": kills, "together": together, "daemon": with_the_daemon, "disk": disk, "s3": s3, "bigquery": bigquery}
 _SHARES = Counter(FAULTS.keys()) + Counter(kills=3)
 
 

@@ -7,14 +7,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from random import Random
-from typing import Any
+from tempfile import mkstemp
 
 from finops_dagster.demo.export import Layout, Version, write_version
 from finops_dagster_tests.demo.delivered import all_rows, costs
@@ -23,7 +23,7 @@ from finops_dagster_tests.project import ROOT
 from finops_dagster_tests.warehouses.adapters import Adapter
 
 TABLE = "aws_billing_data"
-Popen = subprocess.Popen[bytes]
+PIPELINE = (*FINOPS, "aws", "run-pipeline")
 MONTHS = ("2024-01", "2024-02", "2024-03")
 _SETTINGS = """
 [[exports]]
@@ -55,6 +55,7 @@ class Chain:
     warehouse: Adapter | None = None
     layout: Layout = field(default_factory=Layout)
     export: str = _SETTINGS
+    vendor: Path | None = None
     months: Sequence[str] = MONTHS
     delivered: dict[str, dict[str, Bill]] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
@@ -63,7 +64,7 @@ class Chain:
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        settings = self.export
+        settings = self.export.replace("file://source", f"file://{self.source}")
         if self.warehouse is not None:
             values = "".join(f"{k} = {_toml(v)}\n" for k, v in self.warehouse.settings.items())
             backend = self.warehouse.backend
@@ -76,7 +77,7 @@ class Chain:
     @property
     def source(self) -> Path:
         """The folder that stands for the vendor's bucket."""
-        return self.folder / "source"
+        return self.vendor or self.folder / "source"
 
     @property
     def database(self) -> Path:
@@ -112,43 +113,32 @@ class Chain:
         for month in self.chance.sample(self.months, self.chance.randint(1, len(self.months))):
             self.deliver(month)
 
-    def start(self, *words: str, wrap: Sequence[str] = (), **environment: str) -> Popen:
-        """A command in a session of its own, whose words end in `said.txt`; the whole pipeline
-        where none is given."""
-        command = [*wrap, *(words or [*FINOPS, "aws", "run-pipeline"])]
-        plain = {name: value for name, value in os.environ.items() if name != "DAGSTER_HOME"}
-        with (self.folder / "said.txt").open("w") as said:  # no pipe: what is left would hold it
-            return subprocess.Popen(
-                command,
-                cwd=self.folder,
-                env={
-                    **plain,
-                    "FINOPS_CONFIG": "finops.toml",
-                    "DAGSTER_HOME": str(self.folder / ".dagster"),
-                    "DAGSTER_DISABLE_TELEMETRY": "yes",
-                    "PYTHONPATH": str(ROOT),
-                    **self.environment,
-                    **environment,
-                },
-                stdout=said,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+    def start(self, *words: str, **environment: str) -> Command:
+        """A command that goes on; the whole pipeline where none is given."""
+        everything = {**self.whole_environment(), **environment}
+        return Command(words or PIPELINE, self.folder, everything, self.source.parent)
 
-    def run(self, *words: str, code: int = 0, **options: Any) -> str:
+    def run(self, *words: str, code: int = 0, **environment: str) -> str:
         """The same to its end, which must be this one; what it said."""
         began = time.monotonic()
-        process = self.start(*words, **options)
-        try:
-            ended = process.wait(timeout=300)
-        finally:
-            kill(process)
+        ended, said = self.start(*words, **environment).end()
+        assert ended == code, f"exit code {ended}: {said}"
+        assert "Traceback" not in said, said
         if not words:
             self.seconds = time.monotonic() - began
-        said = (self.folder / "said.txt").read_text()
-        assert ended == code, f"exit code {ended}: {said[-2000:]}"
-        assert "Traceback" not in said, said[-2000:]
         return said
+
+    def whole_environment(self) -> dict[str, str]:
+        """The environment of a plain shell in the folder."""
+        plain = {name: value for name, value in os.environ.items() if name != "DAGSTER_HOME"}
+        return {
+            **plain,
+            "FINOPS_CONFIG": "finops.toml",
+            "DAGSTER_HOME": str(self.folder / "home"),
+            "DAGSTER_DISABLE_TELEMETRY": "yes",
+            "PYTHONPATH": str(ROOT),
+            **self.environment,
+        }
 
     def dagster(self, month: str) -> list[str]:
         """The command that materializes a month by Dagster's own means."""
@@ -157,11 +147,46 @@ class Chain:
         return [dagster, "asset", "materialize", "-m", "finops_dagster.definitions", *of_month]
 
 
-def kill(process: Popen) -> None:
-    """kill -9 of a process and of all that it started."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+class Command:
+    """A process in a session of its own, with all that it starts. What it says goes to a file: what
+    Dagster leaves behind would hold a pipe open."""
+
+    def __init__(
+        self, words: Sequence[str], folder: Path, environment: Mapping[str, str], says_in: Path
+    ) -> None:
+        said, self._said = mkstemp(dir=says_in, prefix="said-", suffix=".txt")
+        with os.fdopen(said, "w") as file:
+            self._process = subprocess.Popen(
+                words,
+                cwd=folder,
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def ended_within(self, seconds: float) -> bool:
+        """Whether it ended by itself in this time."""
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def kill(self) -> None:
+        """kill -9 of all processes."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def end(self) -> tuple[int, str]:
+        """Its exit code and the end of what it said."""
+        try:
+            code = self._process.wait(300)
+        finally:
+            self.kill()
+        return code, Path(self._said).read_text()[-4000:]
 
 
 def _toml(value: object) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from random import Random
 
 from finops_dagster.demo.export import Layout
-from finops_dagster_tests.faults.chain import Chain, kill
+from finops_dagster_tests.faults.chain import Chain
 from finops_dagster_tests.faults.must_hold import MustHold
 from finops_dagster_tests.warehouses.adapters import started
 from finops_dagster_tests.warehouses.duckdb import DuckDB
@@ -43,11 +42,10 @@ def _until_one_ends(chain: Chain, must: MustHold, chance: Random) -> Iterator[st
         month = chance.choice(chain.months)
         command = "finops" if chance.random() < 0.75 else "dagster"
         process = chain.start(*(chain.dagster(month) if command == "dagster" else ()))
-        try:
-            process.wait(timeout=chance.uniform(0, chain.seconds))
-        except subprocess.TimeoutExpired:
-            kill(process)
-            yield f"{command}, {chain.warehouse.backend}"
+        is_late = process.ended_within(chance.uniform(0, chain.seconds))
+        process.kill()
         must.whole()
+        if not is_late:
+            yield f"{command}, {chain.warehouse.backend}"
     chain.run()
     must.settled()
