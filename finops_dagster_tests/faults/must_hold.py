@@ -81,7 +81,7 @@ class MustHold:
             database = _copied(self.chain.database, Path(folder))
             places: dict[str, Callable[[str], Bill | None]] = {
                 "DuckDB": lambda month: self._in_duckdb(database, month),
-                "Parquet": self._in_parquet,
+                "Parquet": self.in_parquet,
             }
             warehouse = self.chain.warehouse
             if warehouse is not None:
@@ -119,7 +119,8 @@ class MustHold:
         assert ledger == ([held] if held else []), f"{month}: the ledger has {ledger}, not {held}"
         return held
 
-    def _in_parquet(self, month: str) -> Bill | None:
+    def in_parquet(self, month: str) -> Bill | None:
+        """What the month's file of the lake holds, and its footer says."""
         path = self.chain.parquet(month)
         if not path.is_file():
             return None

@@ -1,4 +1,4 @@
-"""S3 that is busy, breaks off, lies about lengths, drips, refuses, or changes under the download."""
+"""S3 that is busy, breaks off, lies about lengths, drips, refuses, or changes meanwhile."""
 
 from __future__ import annotations
 

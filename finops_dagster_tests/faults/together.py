@@ -38,7 +38,7 @@ def together(folder: Path, chance: Random) -> Iterator[str]:
             chain.deliver(month)
 
 
-def with_the_daemon(folder: Path, chance: Random) -> Iterator[str]:
+def daemon(folder: Path, chance: Random) -> Iterator[str]:
     """The same while Dagster's daemon runs backfills of the months."""
     folder = folder / "daemon"
     chain = Chain(folder, chance, DuckDB(folder / "data/warehouse.duckdb"))

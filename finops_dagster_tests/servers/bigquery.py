@@ -62,8 +62,8 @@ class Lost:
 class BigQueryServer:
     """A BigQuery on a free port of 127.0.0.1, from ``with`` until the end of the block.
 
-    ``map_key_mode`` is the mode that a load gives the keys of a map: see above. ``fault``, when set,
-    is asked of every request and may answer an error in its stead, or lose its answer.
+    ``map_key_mode`` is the mode that a load gives the keys of a map: see above. ``fault``, when
+    set, is asked of every request and may answer an error in its stead, or lose its answer.
     """
 
     def __init__(self, map_key_mode: str = "REQUIRED") -> None:

@@ -53,9 +53,7 @@ class S3Server:
         answer = self.fault(environ, start_response) if self.fault else None
         return self.serve(environ, start_response) if answer is None else answer
 
-    def serve(
-        self, environ: dict[str, Any], start_response: Callable[..., Any]
-    ) -> Iterable[bytes]:
+    def serve(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """moto's own answer."""
         return self._moto(environ, start_response)
 
