@@ -1,13 +1,21 @@
-"""The processes that runs are executed in, on this machine, and to whom their files are open."""
+"""The processes that runs are executed in, on this machine, and to whom their files are open.
+
+Each holds a lock of the operating system's for its run, which ends when the process does. A process
+number would not do: after a reboot, or in the next container, it is another's.
+"""
 
 from __future__ import annotations
 
 import os
-import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
-HOST_TAG, HERE = "finops/host", socket.gethostname()
+from filelock import FileLock, Timeout
+
 # What ends a run that a person stopped.
 INTERRUPTS = ("KeyboardInterrupt", "DagsterExecutionInterruptedError")
+_held_here: set[str] = set()
 
 
 def keep_files_private() -> None:
@@ -20,12 +28,61 @@ def keep_files_private() -> None:
     os.umask(0o077)
 
 
-def is_alive(process: int) -> bool:
-    """Whether there is such a process on this machine."""
+@contextmanager
+def at_home(home: Path) -> Iterator[None]:
+    """Be the only one who makes or takes away files in DAGSTER_HOME."""
+    home.mkdir(parents=True, exist_ok=True)
+    with FileLock(home / ".finops.lock"):
+        yield
+
+
+@contextmanager
+def going_on(home: Path, run: str) -> Iterator[None]:
+    """Say that the run goes on, until its process ends, or the block does by itself."""
+    if run in _held_here:
+        yield
+        return
+    lock = FileLock(_lock_of(home, run))
+    with at_home(home):
+        _lock_of(home, "").mkdir(exist_ok=True)
+        lock.acquire()
+    _held_here.add(run)
     try:
-        os.kill(process, 0)
-    except ProcessLookupError:
+        yield
+        with at_home(home):
+            forget(home, run)
+    finally:
+        _held_here.remove(run)
+        lock.release()
+
+
+def is_here(home: Path, run: str) -> bool:
+    """Whether the run's process is, or was, one of this machine."""
+    return _lock_of(home, run).exists()
+
+
+def is_lost(home: Path, run: str) -> bool:
+    """Whether the run went on in a process of this machine that is gone."""
+    lock = _lock_of(home, run)
+    if run in _held_here or not lock.exists():
         return False
-    except PermissionError:
-        return True
-    return True
+    try:
+        with FileLock(lock, timeout=0):
+            return True
+    except Timeout:
+        return False
+
+
+def lost_runs(home: Path) -> list[str]:
+    """The runs that went on in processes of this machine that are gone."""
+    known = sorted(path.name for path in _lock_of(home, "").glob("*"))
+    return [run for run in known if is_lost(home, run)]
+
+
+def forget(home: Path, run: str) -> None:
+    """The run has ended, in whatever way."""
+    _lock_of(home, run).unlink(missing_ok=True)
+
+
+def _lock_of(home: Path, run: str) -> Path:
+    return home / "finops_runs" / run

@@ -11,11 +11,10 @@ from typing import Any
 from uuid import uuid4
 
 import dagster as dg
-from filelock import FileLock
 
 from finops_dagster.assets.export import Export
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.processes import HERE, HOST_TAG, INTERRUPTS, is_alive
+from finops_dagster.processes import INTERRUPTS, at_home, forget, going_on, lost_runs
 from finops_dagster.settings import dagster_home
 
 Metadata = dict[str, Any]
@@ -43,38 +42,28 @@ class MonthRun:
 def open_instance() -> dg.DagsterInstance:
     """The Dagster instance of `dagster_home`."""
     home = Path(os.environ.setdefault("DAGSTER_HOME", str(dagster_home())))
-    home.mkdir(parents=True, exist_ok=True)
     # Two processes that make Dagster's SQLite files at once leave them broken for good.
-    with FileLock(home / ".finops.lock"):
+    with at_home(home):
         instance = home / "dagster.yaml"
         if not instance.exists():
-            own = Path("dagster.yaml")
-            instance.write_text(own.read_text() if own.is_file() else _TELEMETRY_OFF)
+            own, part = Path("dagster.yaml"), home / "dagster.yaml.part"
+            part.write_text(own.read_text() if own.is_file() else _TELEMETRY_OFF)
+            part.replace(instance)
         return dg.DagsterInstance.get()
 
 
-def _process_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> int | None:
-    """The process that executes the run, as the run's own first words give it."""
-    of_type = dg.DagsterEventType.ENGINE_EVENT
-    for record in reversed(instance.get_records_for_run(run.run_id, of_type=of_type).records):
-        event = record.event_log_entry.dagster_event
-        if event is not None and "pid" in event.engine_event_data.metadata:
-            return int(str(event.engine_event_data.metadata["pid"].value))
-    return None
-
-
 def end_lost_runs(instance: dg.DagsterInstance) -> list[str]:
-    """Mark the runs as failed that a terminal of this machine began and whose process is gone, so
-    that none of them keeps a place in the queue; their ids. Dagster sees to those that it launches
-    itself."""
-    lost = []
-    started = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED], tags={HOST_TAG: HERE})
-    for run in instance.get_runs(started):
-        process = _process_of(instance, run)
-        if process is not None and not is_alive(process):
-            instance.report_run_failed(run, f"Process {process} of this run is gone.")
-            lost.append(run.run_id)
-    return lost
+    """Mark the runs as failed that went on in a process of this machine which is gone, so that none
+    of them keeps a place in the queue; their ids."""
+    home, ended = Path(instance.root_directory), []
+    with at_home(home):
+        for lost in lost_runs(home):
+            run = instance.get_run_by_id(lost)
+            if run is not None and not run.is_finished:
+                instance.report_run_failed(run, "The process of this run is gone.")
+                ended.append(lost)
+            forget(home, lost)
+    return ended
 
 
 def run_month(
@@ -105,15 +94,15 @@ def run_month(
 
     instance.add_event_listener(run_id, listen)
     started = time.monotonic()
-    result = job.execute_in_process(
-        partition_key=str(month),
-        instance=instance,
-        run_id=run_id,
-        raise_on_error=False,
-        tags={HOST_TAG: HERE},
-        asset_selection=None if stages is None else [export.key(stage) for stage in stages],
-        run_config={**_QUIET, "resources": {"run_options": {"config": {"force": force}}}},
-    )
+    with going_on(Path(instance.root_directory), run_id):
+        result = job.execute_in_process(
+            partition_key=str(month),
+            instance=instance,
+            run_id=run_id,
+            raise_on_error=False,
+            asset_selection=None if stages is None else [export.key(stage) for stage in stages],
+            run_config={**_QUIET, "resources": {"run_options": {"config": {"force": force}}}},
+        )
     return MonthRun(
         month,
         run_id,

@@ -215,7 +215,9 @@ def test_a_count_is_not_believed_when_a_file_came_after_it(project: Project) -> 
     staged = build_resources(project.settings()).staging.month("acme", month)
     manifest = staged.manifest()
     assert manifest is not None
-    staged.version(manifest).fetch(store)  # and the process dies before it has counted
+    version = staged.version(manifest)
+    with version.turn():
+        version.fetch(store)  # and the process dies before it has counted
     assert project.materialize("2024-01").success
     assert project.totals("2024-01") == (1, 2)
 

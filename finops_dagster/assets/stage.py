@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from warnings import catch_warnings, simplefilter
 
@@ -15,6 +17,7 @@ from finops_dagster.assets.export import Export
 from finops_dagster.billing.errors import BillError, ReconciliationError, first_line
 from finops_dagster.billing.money import Totals, plain
 from finops_dagster.billing.months import BillingMonth
+from finops_dagster.processes import going_on
 from finops_dagster.resources.object_stores import StoreError, StoreUnavailable
 from finops_dagster.resources.warehouses import WarehouseUnavailable
 
@@ -29,6 +32,14 @@ class RunOptions(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     force: bool = False
     """Do every stage again, also where it holds the month already."""
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[RunOptions]:
+        """Hold the run's lock from its first stage to its last, also where Dagster began it."""
+        assert context.instance is not None
+        assert context.run is not None
+        with going_on(Path(context.instance.root_directory), context.run.run_id):
+            yield self
 
 
 def stage(

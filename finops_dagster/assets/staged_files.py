@@ -102,14 +102,15 @@ def fetch_and_count(
 ) -> tuple[Counted, int]:
     """Download what is missing, then count line items and cost in all files."""
     store, _ = export.store
-    try:
-        fetched = version.fetch(store, force=force)
-    except ObjectMissing as missing:
-        raise FileInvalid(
-            f"{missing}, though the manifest lists it; the month was left as it was"
-        ) from None
-    vendor = export.formats[manifest.format]
-    size = sum(path.stat().st_size for path in version.paths)
-    with database.scratch() as connection, watched(connection, "counted", size, decimal):
-        totals, rounded = count(connection, read_files(version.paths, vendor), vendor)
-    return version.finish(totals, rounded), fetched
+    with version.turn():
+        try:
+            fetched = version.fetch(store, force=force)
+        except ObjectMissing as missing:
+            raise FileInvalid(
+                f"{missing}, though the manifest lists it; the month was left as it was"
+            ) from None
+        vendor = export.formats[manifest.format]
+        size = sum(path.stat().st_size for path in version.paths)
+        with database.scratch() as connection, watched(connection, "counted", size, decimal):
+            totals, rounded = count(connection, read_files(version.paths, vendor), vendor)
+        return version.finish(totals, rounded), fetched

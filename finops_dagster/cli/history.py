@@ -12,8 +12,8 @@ from finops_dagster.billing.errors import BillError
 from finops_dagster.cli.asked import Asked
 from finops_dagster.cli.event_log import EventLog, Materialization, metadata_of
 from finops_dagster.cli.held import last_stage
-from finops_dagster.processes import HERE, HOST_TAG, INTERRUPTS, is_alive
-from finops_dagster.settings import Settings
+from finops_dagster.processes import INTERRUPTS, is_here, is_lost
+from finops_dagster.settings import Settings, dagster_home
 
 IN_PROGRESS = ("QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING")
 
@@ -89,7 +89,7 @@ def stage_of_step(step: str | None) -> str:
 def runs_in_progress() -> list[dict[str, Any]]:
     """Every run that has not ended: its month, the stage that it is at, its age in seconds, and its
     process on this machine, which is `lost` when it is gone."""
-    log = EventLog()
+    log, home = EventLog(), dagster_home()
     rows = []
     for run in log.runs():
         if run.status not in IN_PROGRESS:
@@ -100,8 +100,6 @@ def runs_in_progress() -> list[dict[str, Any]]:
                 process = metadata_of(event["event_specific_data"]).get("pid", process)
             elif of_type == "STEP_START":
                 stage = stage_of_step(step)
-        if run.tags.get(HOST_TAG, HERE) != HERE:
-            process = None
         rows.append(
             {
                 "run": run.id,
@@ -110,8 +108,8 @@ def runs_in_progress() -> list[dict[str, Any]]:
                 "status": run.status.lower(),
                 "stage": stage,
                 "seconds": round((datetime.now(UTC) - run.began).total_seconds()),
-                "process": process,
-                "lost": process is not None and not is_alive(int(process)),
+                "process": process if is_here(home, run.id) else None,
+                "lost": is_lost(home, run.id),
             }
         )
     return rows
@@ -129,7 +127,9 @@ def stop_run(run: str) -> str:
         return f"process {row['process']} of run {row['run']} is asked to stop"
     from finops_dagster.runs import open_instance
 
-    reason = f"process {row['process']} is gone" if row["lost"] else "it never began"
+    reason = "no process of this machine has it"
+    if row["lost"]:
+        reason = f"process {row['process']} is gone" if row["process"] else "its process is gone"
     with open_instance() as instance:
         lost = instance.get_run_by_id(row["run"])
         assert lost is not None

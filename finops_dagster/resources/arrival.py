@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,6 +63,16 @@ def crc32_of_file(path: Path) -> int:
     return crc32
 
 
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Give an error of the block the file's name, which is not said where writing it fails."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
 def _unzip(path: Path, limits: InflationLimits) -> Arrived:
     gzipped = path.with_name(f"{path.name}.gz")
     try:
@@ -78,7 +89,7 @@ def _write(
     """Write what comes to the file; what begins as gzip is held to be one. Raises GzipInvalid."""
     crc32, size = 0, 0
     check = GzipCheck(limits)
-    with path.open("wb") as file:
+    with named(path), path.open("wb") as file:
         for chunk in chunks:
             file.write(chunk)
             is_gzip = is_gzip or (size == 0 and chunk.startswith(GZIP_MAGIC))

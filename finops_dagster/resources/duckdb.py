@@ -24,6 +24,11 @@ from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.billing.months import BillingMonth
 
 _SECONDS_BETWEEN_WORDS = 5
+_DAMAGED = ("Corrupt database file", "not a valid DuckDB database file")
+_NEWER = "created with a newer version of DuckDB"
+_MADE_ANEW = (
+    "move it away and run its months again: they are loaded anew from the files that they came from"
+)
 
 
 class WaitingDuckDB(DuckDBResource):
@@ -43,7 +48,12 @@ class WaitingDuckDB(DuckDBResource):
         """The file; one that is written is made where it is missing. Raises BillError."""
         path.parent.mkdir(parents=True, exist_ok=True)
         with closing(self._opened(path, read_only)) as connection:
-            yield connection
+            try:
+                yield connection
+            except (duckdb.Error, BillError) as error:
+                if _is_damaged(path, str(error)):
+                    raise BillError(_explained(path, error)) from error
+                raise
 
     def _opened(self, path: Path, read_only: bool) -> duckdb.DuckDBPyConnection:
         turns = Retrying(
@@ -140,10 +150,23 @@ def _say_who_holds_it(state: RetryCallState) -> None:
         )
 
 
-def _explained(path: Path, error: duckdb.Error) -> str:
+def _is_damaged(path: Path, said: str) -> bool:
+    """Whether DuckDB says so, which holds a checksum of every block; of no other file's bytes."""
+    signs = (*_DAMAGED, f'enough bytes from file "{path.resolve()}"')
+    return any(sign in said for sign in signs)
+
+
+def _explained(path: Path, error: Exception) -> str:
     if _is_locked(error):
         return (
             f"{path} is still open in {_holder(str(error))}; close it there, or set "
             "database.duckdb.lock_wait_seconds higher"
+        )
+    if _is_damaged(path, str(error)):
+        return f"{path} is damaged, and was left as it is ({first_line(error)}); {_MADE_ANEW}"
+    if _NEWER in str(error):
+        return (
+            f"{path} was written by a newer DuckDB than this one, {duckdb.__version__}; install "
+            f"that one, or {_MADE_ANEW}"
         )
     return f"{path} cannot be opened: {first_line(error)}"

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from decimal import Decimal
@@ -18,7 +18,7 @@ from threading import Lock
 from typing import Any
 
 import dagster as dg
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
 from rich.filesize import decimal
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
@@ -27,7 +27,7 @@ from finops_dagster.billing.errors import FileInvalid
 from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.resources.arrival import Arrived, crc32_of_file, write_checked
+from finops_dagster.resources.arrival import Arrived, crc32_of_file, named, write_checked
 from finops_dagster.resources.gzip_check import InflationLimits
 from finops_dagster.resources.object_stores import ObjectInfo, ObjectStore, StoreUnavailable
 
@@ -96,10 +96,10 @@ class StagedMonth:
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Keep the manifest for the stages after."""
-        self._folder.mkdir(parents=True, exist_ok=True)
         part = self._folder / "manifest.json.part"
-        part.write_bytes(_MANIFEST.dump_json(manifest, indent=1))
-        part.replace(self._folder / "manifest.json")
+        with _turn_at(self._folder), named(part):
+            part.write_bytes(_MANIFEST.dump_json(manifest, indent=1))
+            part.replace(self._folder / "manifest.json")
 
     def version(self, manifest: Manifest) -> StagedVersion:
         """The files of one version."""
@@ -112,10 +112,12 @@ class StagedMonth:
         return [(path.name, path) for path in sorted(self._folder.iterdir()) if path.is_dir()]
 
     def remove_other_versions(self, manifest: Manifest) -> None:
-        """Delete what older versions of the month left."""
-        for version, folder in self.versions():
-            if version != manifest.id:
-                shutil.rmtree(folder)
+        """Delete what other versions of the month left, unless a run is staging them."""
+        with _turn_at(self._folder):
+            for version, folder in self.versions():
+                if version != manifest.id:
+                    with suppress(Timeout), _turn_at(folder, timeout=0):
+                        shutil.rmtree(folder)
 
 
 class StagedVersion:
@@ -136,6 +138,10 @@ class StagedVersion:
         """Where each file lies, in the manifest's order."""
         return [self._folder / name for name in self._names.values()]
 
+    def turn(self) -> AbstractContextManager[object]:
+        """Wait until no other run stages this version, and let none until the block ends."""
+        return _turn_at(self._folder)
+
     def counted(self) -> Counted | None:
         """What was counted in the text of the files, if all are here as they arrived, and none has
         arrived since."""
@@ -154,8 +160,7 @@ class StagedVersion:
 
         Raises FileInvalid where a file is no whole gzip, and what the store raises.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self._folder / ".lock"), ThreadPoolExecutor(_DOWNLOADS_AT_ONCE) as pool:
+        with ThreadPoolExecutor(_DOWNLOADS_AT_ONCE) as pool:
             if force:
                 self._log.unlink(missing_ok=True)
             here = self._intact_files(self._entries())
@@ -266,7 +271,7 @@ class StagedVersion:
             raise FileInvalid(f"{version.location}: {broken}; the month was left as it was")
 
     def _append(self, entry: dict[str, Any]) -> None:
-        with self._writing, self._log.open("a", encoding="utf-8") as log:
+        with self._writing, named(self._log), self._log.open("a", encoding="utf-8") as log:
             log.write("\n" + json.dumps(entry))  # first, lest a line cut by a crash swallow it
 
     def _entries(self) -> list[dict[str, Any]]:
@@ -293,6 +298,12 @@ class StagedVersion:
         if status.st_size != file.size:
             return False
         return status.st_mtime_ns == file.mtime_ns or crc32_of_file(path) == file.crc32
+
+
+def _turn_at(folder: Path, timeout: float = -1) -> FileLock:
+    """The lock of a folder, which is made where it is missing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder / ".lock", timeout=timeout)
 
 
 def _bytes_below(folder: Path) -> int:

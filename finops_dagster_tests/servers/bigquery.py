@@ -42,7 +42,7 @@ How it differs from BigQuery:
 """
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Self
 
 from google.api_core.client_options import ClientOptions
@@ -58,15 +58,21 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
 
 
+class Lost:
+    """A fault: the request is done, and its answer does not arrive."""
+
+
 class BigQueryServer:
     """A BigQuery on a free port of 127.0.0.1, from ``with`` until the end of the block.
 
-    ``map_key_mode`` is the mode that a load gives the keys of a map: see above.
+    ``map_key_mode`` is the mode that a load gives the keys of a map: see above. ``fault``, when
+    set, is asked of every request and may answer an error in its stead, or lose its answer.
     """
 
     def __init__(self, map_key_mode: str = "REQUIRED") -> None:
         self._map_key_mode = map_key_mode
         self.requests: list[tuple[str, str]] = []
+        self.fault: Callable[[Request], BigQueryError | Lost | None] | None = None
         self._faults: list[tuple[str, BigQueryError]] = []
         self._clients: list[bigquery.Client] = []
 
@@ -117,7 +123,13 @@ class BigQueryServer:
     def _answer(self, request: Request) -> Response:
         try:
             self._raise_fault(request.full_path)
-            return self._api.answer(request)
+            fault = self.fault(request) if self.fault else None
+            if isinstance(fault, BigQueryError):
+                raise fault
+            answer = self._api.answer(request)
+            if fault is not None:
+                raise BigQueryError(503, "backendError", "The answer was lost")
+            return answer
         except BigQueryError as error:
             return error_response(error)
         except Exception as error:

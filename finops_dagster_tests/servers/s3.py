@@ -8,7 +8,7 @@ from typing import Any
 
 import boto3
 from moto.server import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import make_server
+from werkzeug.serving import WSGIRequestHandler, make_server
 
 Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -25,7 +25,9 @@ class S3Server:
             Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes] | None] | None
         ) = None
         self._moto: Wsgi = DomainDispatcherApplication(create_backend_app)
-        self._server = make_server("127.0.0.1", 0, self._serve, threaded=True)
+        self._server = make_server(
+            "127.0.0.1", 0, self._serve, threaded=True, request_handler=_QuietHandler
+        )
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         Thread(target=self._server.serve_forever, daemon=True).start()
 
@@ -49,4 +51,15 @@ class S3Server:
     ) -> Iterable[bytes]:
         self.requests.append((environ["REQUEST_METHOD"], environ["PATH_INFO"]))
         answer = self.fault(environ, start_response) if self.fault else None
-        return self._moto(environ, start_response) if answer is None else answer
+        return self.serve(environ, start_response) if answer is None else answer
+
+    def serve(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """moto's own answer."""
+        return self._moto(environ, start_response)
+
+
+class _QuietHandler(WSGIRequestHandler):
+    """Keeps the access log out of what is printed."""
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        pass

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef, HeadObjectOutputTypeDef
 
 _CHUNK_BYTES = 1024 * 1024
+_EXPIRED = ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "InvalidToken")
 
 # botocore itself asks again after 5xx, SlowDown and broken connections, with growing pauses.
 _CONFIG = Config(
@@ -78,6 +79,11 @@ class S3Store:
             response = self._client.get_object(
                 Bucket=self._bucket, Key=version.key, IfMatch=version.etag
             )
+            if response["ContentLength"] != version.size:
+                raise StoreUnavailable(
+                    f"{version.location}: {response['ContentLength']} bytes were offered of an "
+                    f"object that has {version.size}"
+                )
             yield from response["Body"].iter_chunks(_CHUNK_BYTES)
 
     def _info(
@@ -119,6 +125,15 @@ def _said_by_aws(error: aws.ClientError, where: str) -> Exception:
         return ObjectMissing(f"{where}: there is no such object")
     if status == 412:
         return ObjectChanged(f"{where} changed while it was read; run the month again")
+    if code in _EXPIRED:
+        return StoreError(f"{where}: the AWS credentials have expired ({code}); renew them")
+    if code == "RequestTimeTooSkewed":
+        return StoreError(f"{where}: AWS finds this machine's clock wrong ({code}); set it")
+    if code == "400":
+        return StoreError(
+            f"{where}: AWS refuses without a reason, as an answer to HEAD has none; most often "
+            "the credentials have expired, or the region is not the bucket's"
+        )
     if status == 403:
         return StoreError(
             f"{where}: AWS denies access ({code}); it takes s3:GetObject on the object and "
