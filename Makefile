@@ -40,7 +40,7 @@ audit: $(INSTALLED)  ## known holes in what is pinned
 	then $(AUDIT) constraints.txt; \
 	else echo 'audit: skipped, as the data on known holes cannot be reached'; fi
 
-bench: $(INSTALLED) $(DLT)  ## every figure of docs/performance.md, against bare DuckDB and dlt
+bench: $(INSTALLED) $(DLT)  ## every measure against bare DuckDB, dlt and what it must reach
 	$(BIN)/python -m finops_dagster_tests.benchmarks
 	$(BIN)/python -m finops_dagster_tests.benchmarks.state
 	$(BIN)/python -m finops_dagster_tests.benchmarks.warehouse
