@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import duckdb
 import pytest
 
-from finops_dagster_tests.canaries import leaks
+from finops_dagster_tests.canaries import CANARIES, leaks
 from finops_dagster_tests.cur import deliver, items
 from finops_dagster_tests.dagster_dev import LOCATION, Ui, dagster_dev, looks
 from finops_dagster_tests.finops import Finops
