@@ -55,7 +55,7 @@ def _told(error: BaseException) -> str | None:
     if isinstance(error, StoreError | StoreUnavailable | WarehouseUnavailable):
         return str(error)
     cause = error.__cause__ or error.__context__
-    return cause and _told(cause)
+    return None if cause is None else _told(cause)
 
 
 def _is_of_the_disk(error: BaseException) -> bool:
