@@ -57,7 +57,7 @@ def _told(error: BaseException) -> str | None:
     if isinstance(error, StoreError | StoreUnavailable | WarehouseUnavailable):
         return str(error)
     cause = error.__cause__ or error.__context__
-    return _told(cause) if cause else None
+    return None if cause is None else _told(cause)
 
 
 def _is_of_the_disk(error: BaseException) -> bool:

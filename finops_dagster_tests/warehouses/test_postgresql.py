@@ -506,3 +506,18 @@ def test_rights_of_its_page_are_enough(
         assert held == [("v2",)]
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             analyst.execute(f"DELETE FROM finops.{TABLE}_loads")
+
+
+def test_a_version_after_one_from_a_wrong_clock_is_the_newest(
+    project: Project, postgresql: PostgreSQL
+) -> None:
+    deliver(project.put, "2024-01", [items("2024-01", "1")], version="v1")
+    project.load("2024-01")
+    postgresql.query(
+        f"UPDATE finops.{TABLE}_loads SET load_timestamp = load_timestamp + interval '1 year' "
+        "RETURNING 1"
+    )
+    deliver(project.put, "2024-01", [items("2024-01", "2")], version="v2")
+    project.load("2024-01")
+    assert [row[1] for row in postgresql.ledger(TABLE)] == ["v1", "v2"]
+    assert project.load("2024-01").outcomes()["warehouse_table"] == "unchanged"

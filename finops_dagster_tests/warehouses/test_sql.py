@@ -355,3 +355,14 @@ def test_the_command_takes_a_destination(project: Project, finops: Finops) -> No
     assert "acme 2024-01  loaded  v1  1 rows  1.00" in finops(*where, "aws", "load-billing-remote")
     assert "duckdb finops" in finops(*where, "config", "check")
     assert finops.json(*where, "state", "verify") == []
+
+
+def test_a_version_after_one_from_a_wrong_clock_is_the_newest(project: Project) -> None:
+    warehouse = opened(project, **SQLITE)
+    warehouse.replace_month(bring(project, "v1", "1"))
+    in_sqlite(
+        "UPDATE aws_billing_data_loads SET load_timestamp = datetime(load_timestamp, '+1 year')"
+    )
+    second = bring(project, "v2", "2")
+    warehouse.replace_month(second)
+    assert warehouse.held_version(second) == second.footer

@@ -148,10 +148,15 @@ def _ledger(file: MonthFile) -> str:
 def _record(
     connection: duckdb.DuckDBPyConnection, file: MonthFile, job_id: str, error: str | None
 ) -> None:
+    """Add a row to the ledger: now, or just after the month's newest, which a clock that was wrong
+    may have put into the future."""
+    ledger = quoted(_ledger(file))
     connection.execute(
-        f"INSERT INTO {quoted(_ledger(file))} VALUES "
-        "(?, get_current_timestamp() AT TIME ZONE 'UTC', ?, ?, ?, ?, ?)",
+        f"INSERT INTO {ledger} VALUES (?, greatest(get_current_timestamp() AT TIME ZONE 'UTC', "
+        f"(SELECT max(load_timestamp) + INTERVAL 1 MICROSECOND FROM {ledger} "
+        "WHERE billing_period = ?)), ?, ?, ?, ?, ?)",
         [
+            str(file.month),
             str(file.month),
             file.footer.totals.rows,
             "loaded" if error is None else "failed",

@@ -135,10 +135,13 @@ class Month:
         return (*arrival.warnings(), *warnings)
 
     def record(self, job: str, problem: str | None) -> None:
-        """Tell the ledger that the month is loaded, or what the problem was."""
+        """Tell the ledger that the month is loaded, or what the problem was: now, or just after the
+        month's newest, which a clock that was wrong may have put into the future."""
+        ledger = self._name(self._ledger)
         self.cursor.execute(
-            f"INSERT INTO {self._name(self._ledger)} "
-            "VALUES ($1, clock_timestamp(), $2, $3, $4, $5, $6)",
+            f"INSERT INTO {ledger} VALUES ($1, greatest(clock_timestamp(), "
+            f"(SELECT max(load_timestamp) + interval '1 microsecond' FROM {ledger} "
+            "WHERE billing_period = $1)), $2, $3, $4, $5, $6)",
             [
                 str(self.file.month),
                 self.file.footer.totals.rows,

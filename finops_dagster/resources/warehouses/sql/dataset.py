@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal, localcontext
 from typing import Any, cast
 
@@ -177,7 +177,7 @@ class Dataset:
             self.query(
                 f"UPDATE {ledger} SET state = 'loaded', load_timestamp = %s "
                 "WHERE job_id = %s AND state = 'loading'",
-                self._now(),
+                self._now(file),
                 job_id,
             )
             self.query(
@@ -304,7 +304,7 @@ class Dataset:
             "(billing_period, load_timestamp, row_count, state, manifest_id, job_id) "
             "VALUES (%s, %s, %s, 'loading', %s, %s)",
             str(file.month),
-            self._now(),
+            self._now(file),
             file.footer.totals.rows,
             file.footer.manifest_id,
             job_id,
@@ -320,8 +320,18 @@ class Dataset:
         """A name as this destination quotes it, which dlt knows."""
         return Sql(self.client.sql_client.escape_column_name(name))
 
-    def _now(self) -> datetime:
-        return self._as_held(datetime.now(UTC))
+    def _now(self, file: MonthFile) -> datetime:
+        """Now, or just after the month's newest load, which a clock that was wrong may have put
+        into the future."""
+        ((newest,),) = self.query(
+            f"SELECT MAX(load_timestamp) FROM {self._table(ledger_of(file))} "
+            "WHERE billing_period = %s AND state = 'loaded'",
+            str(file.month),
+        )
+        now = datetime.now(UTC)
+        if newest is not None:
+            now = max(now, _in_utc(newest).replace(tzinfo=UTC) + timedelta(microseconds=1))
+        return self._as_held(now)
 
     def _midnight(self, day: date) -> datetime:
         return self._as_held(datetime.combine(day, time(), UTC))
