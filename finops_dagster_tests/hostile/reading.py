@@ -19,7 +19,7 @@ from finops_dagster.billing.ledger import Load
 from finops_dagster.billing.manifest import Manifest, Source
 from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.billing.table import columns, replace_month
+from finops_dagster.billing.table import columns, prepare, replace_month
 from finops_dagster.billing.vendors import formats_of
 from finops_dagster.resources.duckdb import BillingDatabase
 
@@ -51,6 +51,7 @@ class Reader:
         """A reader that keeps its file in the folder."""
         database = BillingDatabase(database="", memory_limit=memory_limit, lock_wait_seconds=0)
         with database.scratch() as connection:
+            prepare(connection)
             yield cls(folder, connection)
 
     def load(self, *bodies: bytes) -> Totals | BillError:
