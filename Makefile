@@ -12,7 +12,7 @@ DAGSTER_HOME := $(CURDIR)/.dagster
 demo dev: export DAGSTER_HOME := $(DAGSTER_HOME)
 export DAGSTER_DISABLE_TELEMETRY := yes
 
-.PHONY: demo dev test thorough lint audit bench clean
+.PHONY: demo dev test thorough faults lint audit bench clean
 
 demo: $(INSTALLED) $(DAGSTER_HOME)/dagster.yaml  ## three months of an invented bill, end to end
 	@FINOPS_CONFIG=config/demo.toml $(BIN)/python -m finops_dagster.demo
@@ -25,6 +25,12 @@ test: $(INSTALLED) $(FAKESNOW)  ## the tests, against real servers that they sta
 
 thorough: $(INSTALLED) $(FAKESNOW)  ## the tests that take minutes: every warehouse whose test server is slow
 	$(BIN)/python -m pytest -m thorough --numprocesses auto --dist worksteal
+
+# A clock that is wrong takes libfaketime, which is built with a C compiler.
+faults: $(INSTALLED)  ## ten minutes of every fault, then new examples for the fuzzers
+	@$(BIN)/pip install --quiet --disable-pip-version-check libfaketime || echo 'no clock will be wrong'
+	$(BIN)/python -m finops_dagster_tests.faults
+	$(BIN)/python -m pytest finops_dagster_tests/hostile --hypothesis-profile=faults
 
 lint: $(INSTALLED)  ## style, types, and the direction of imports
 	$(BIN)/ruff check .
