@@ -17,7 +17,10 @@ REFUSED = {
     "a short row": (BILL + b"abc,1\n", "line 4: the row has 2 columns where the header has 7"),
     "a long row": (BILL + SECOND_LINE[:-1] + b",2\n", "line 4: the row has 8 columns"),
     "a quote never closed": (BILL + b'"' + SECOND_LINE, "line 4: a quoted value is not closed"),
-    "bytes that are not UTF-8": (BILL.replace(b"AmazonEC2", b"Gr\xf6\xdfe", 1), "line 2: the bytes"),
+    "bytes that are not UTF-8": (
+        BILL.replace(b"AmazonEC2", b"Gr\xf6\xdfe", 1),
+        "line 2: the bytes",
+    ),
     "the header twice": (FIRST_LINE + BILL, "'lineItem/UnblendedCost' cannot be kept exactly"),
     "nothing but NUL bytes at the end": (BILL + b"\0" * 100, "line 4: the row has 1 columns"),
     "two kinds of line ends": (BILL.replace(b"\n", b"\r\n", 1), "does not end as the header does"),
