@@ -110,10 +110,10 @@ class DuckDBSettings(Table):
     database_path: str = "data/finops.duckdb"
     warehouse_path: str | None = None
     memory_limit: Annotated[
-        str, StringConstraints(pattern=r"^\d+(\.\d+)?\s*([KMGT]i?B)$", strip_whitespace=True)
+        str, StringConstraints(pattern=r"^\d{1,7}(\.\d+)?\s*([KMGT]i?B)$", strip_whitespace=True)
     ] = "2GB"
-    threads: int | None = Field(default=None, ge=1)
-    lock_wait_seconds: int = Field(default=3600, ge=0)
+    threads: int | None = Field(default=None, ge=1, le=1024)
+    lock_wait_seconds: int = Field(default=3600, ge=0, le=10**9)
 
     @field_validator("database_path")
     @classmethod

@@ -93,6 +93,7 @@ class Project:
             "table": "aws_billing_data",
         }
         self.more_exports: list[dict[str, Any]] = []
+        self.storage: dict[str, Any] = {}
         self.database: dict[str, Any] = {}
         self.instance = dg.DagsterInstance.ephemeral()
 
@@ -107,7 +108,11 @@ class Project:
     def settings(self) -> Settings:
         """The settings that the attributes describe."""
         return Settings.model_validate(
-            {"exports": [self.export, *self.more_exports], "database": self.database}
+            {
+                "storage": self.storage,
+                "database": self.database,
+                "exports": [self.export, *self.more_exports],
+            }
         )
 
     def definitions(self) -> dg.Definitions:

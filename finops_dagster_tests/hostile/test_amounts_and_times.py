@@ -1,0 +1,82 @@
+"""Cells that are nearly numbers or times: kept as what they are, or refused by line and column."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from finops_dagster.billing.money import Totals
+from finops_dagster_tests.cur import csv_bytes, items, line_item
+from finops_dagster_tests.hostile.reading import Reader
+
+AMOUNTS_KEPT = {
+    "1e19": Decimal(10) ** 19,
+    "1e-18": Decimal("1e-18"),
+    "1E+019": Decimal(10) ** 19,
+    "-0.00000000000000000100": Decimal("-1e-18"),
+    "99999999999999999999": Decimal(10) ** 20 - 1,
+    "0" * 60 + "1": Decimal(1),
+    "1." + "0" * 60: Decimal(1),
+    " 1 ": Decimal(1),
+    "": Decimal(0),
+}
+AMOUNTS_REFUSED = [
+    *("1e400", "1e-400", "1e-99999999999", "NaN", "Infinity", "-inf", "true", "NULL", "$5", "0x10"),
+    *("9" * 60, "0." + "1" * 60, "9" * 21, "1e20", "1,5", "1.000,5", "1'000", "--1", "-", "e5"),
+    # Each of these DuckDB's own cast takes, and rounds.
+    *("0.1234567890123456789 ", "0.1234567890123456789\n", "0.123_456_789_012_345_678_9"),
+    *("15e-1_9", "1.5e-1_8", "1\0", "0.1234567890123456789\0"),
+]
+TIMES_KEPT = {
+    "2024-01-03T04:00:00.123456Z": "2024-01-03 04:00:00.123456",
+    "2024-01-03T04:00:00.1234560000Z": "2024-01-03 04:00:00.123456",
+    "2024-01-03T04:00:00+25:00": "2024-01-02 03:00:00",
+    "2024-01-03T24:00:00Z": "2024-01-04 00:00:00",
+}
+TIMES_REFUSED = [
+    *("infinity", "-infinity", "epoch", "now", "2024", "24:00", "2024-02-30", "2024-01-03T04:60"),
+    *("2024-01-03T04:00:00.1234567Z", "99999-01-01", "290000-01-01", "0001-01-01 (BC)"),
+    *("-2024-01-03", "0000-01-01", "1e400"),
+]
+
+
+@pytest.fixture
+def reader(tmp_path: Path) -> Iterator[Reader]:
+    with Reader.below(tmp_path) as reader:
+        yield reader
+
+
+def test_amounts_are_kept_to_the_last_digit(reader: Reader) -> None:
+    for number, (cell, amount) in enumerate(AMOUNTS_KEPT.items()):
+        reader.forget()
+        assert reader.load(csv_bytes(items("2024-01", cell))) == Totals(1, amount), number
+
+
+def test_what_is_no_amount_or_a_finer_one_is_refused(reader: Reader) -> None:
+    for cell in AMOUNTS_REFUSED:
+        said = reader.refused(csv_bytes(items("2024-01", "1", cell)))
+        assert 'line 3, column "lineItem/UnblendedCost": ' in said
+        assert said.endswith(" cannot be kept exactly as DECIMAL(38,18)")
+
+
+def test_times_are_kept_to_the_microsecond(reader: Reader) -> None:
+    for cell, time in TIMES_KEPT.items():
+        reader.forget()
+        reader.load(csv_bytes([line_item("2024-01", lineItem__UsageStartDate=cell)]))
+        held = reader.connection.execute("SELECT lineitem_usagestartdate::VARCHAR FROM bill")
+        assert held.fetchall() == [(time,)]
+
+
+def test_what_is_no_time_or_a_finer_one_is_refused(reader: Reader) -> None:
+    for cell in TIMES_REFUSED:
+        row = line_item("2024-01", lineItem__UsageStartDate=cell)
+        said = reader.refused(csv_bytes([row]))
+        assert f'line 2, column "lineItem/UsageStartDate": {cell!r} cannot be kept' in said
+
+
+def test_a_month_that_costs_more_than_money_can_is_refused(reader: Reader) -> None:
+    said = reader.refused(csv_bytes(items("2024-01", *["9" * 20] * 3)))
+    assert "the sum of lineitem_unblendedcost is more than DECIMAL(38,18) holds" in said

@@ -1,0 +1,113 @@
+"""Archives that hold far more than they seem: refused before they are inflated to their end."""
+
+from __future__ import annotations
+
+import gzip
+import zipfile
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+from finops_dagster_tests.cur import csv_bytes, deliver, items, zipped
+from finops_dagster_tests.hostile.reading import one_line
+from finops_dagster_tests.project import Project
+
+MONTH = "2024-01"
+BILL = csv_bytes(items(MONTH, "1", "2"))
+ZEROS = b"\0" * 10_000_000
+MEMBERS = gzip.compress(BILL) + gzip.compress(ZEROS) * 10
+BOMBS = {
+    "gz": (gzip.compress(BILL + ZEROS * 10), "it inflates to more than 300 times its size"),
+    "many-members.gz": (MEMBERS, "it inflates to more than 300 times its size"),
+    "called-csv": (MEMBERS, "it inflates to more than 300 times its size"),
+    "zip": (zipped(BILL + ZEROS * 10), "it inflates to more than 300 times its size"),
+}
+
+
+def refused(project: Project, *parts: bytes, version: str, suffix: str = "gz") -> str:
+    """What is said of a version that is not loaded."""
+    deliver(project.put, MONTH, parts, version=version, suffix=suffix)
+    error = one_line(Exception(project.materialize(MONTH).error))
+    assert error.endswith("; the month was left as it was")
+    assert project.totals(MONTH) == (1, 7)
+    assert not list(project.folder.rglob("*.part*"))
+    return error
+
+
+@pytest.fixture
+def project(project: Project) -> Project:
+    """A project that holds a month."""
+    deliver(project.put, MONTH, [items(MONTH, "7")], version="before")
+    project.load(MONTH)
+    return project
+
+
+@pytest.mark.parametrize("suffix", BOMBS)
+def test_a_bomb_is_refused_and_the_old_month_stays(project: Project, suffix: str) -> None:
+    bomb, said = BOMBS[suffix]
+    suffix = suffix.removeprefix("called-")
+    error = refused(project, bomb, version="bomb", suffix=suffix)
+    assert f"acme-cur-00001.csv.{suffix}: {said}" in error
+    assert "set storage.max_inflation higher" in error
+
+
+def test_the_ratio_can_be_set(project: Project) -> None:
+    row = csv_bytes(items(MONTH, "0")).partition(b"\n")[2]
+    bill = gzip.compress(BILL + row * 800_000, 9)
+    project.storage = {"max_inflation": 50}
+    assert "more than 50 times its size" in refused(project, bill, version="idle")
+    project.storage = {}
+    project.load(MONTH)
+    assert project.totals(MONTH) == (800_002, 3)
+
+
+def test_many_small_files_are_held_to_the_total_also_when_they_are_resumed(
+    project: Project,
+) -> None:
+    parts = [gzip.compress(BILL)] * 5
+    project.storage = {"max_inflated_bytes": 4 * len(BILL)}
+    said = f"inflate to more than {4 * len(BILL):,} bytes; if this really is a bill, set storage."
+    for _ in range(2):
+        assert said in refused(project, *parts, version="large")
+    project.storage = {"max_inflated_bytes": 5 * len(BILL)}
+    project.load(MONTH)
+    assert project.totals(MONTH) == (10, 15)
+
+
+def test_one_large_file_is_held_to_the_total(project: Project) -> None:
+    project.storage = {"max_inflated_bytes": len(BILL) - 1}
+    assert "set storage.max_inflated_bytes higher" in refused(
+        project, gzip.compress(BILL), version="large"
+    )
+
+
+@pytest.mark.parametrize("cut", [0, 1, 20])
+def test_gzip_that_is_called_something_else_is_held_to_its_checksum(
+    project: Project, cut: int
+) -> None:
+    body = gzip.compress(BILL)
+    if cut:
+        damaged = refused(project, body[:-cut], version="cut", suffix="csv")
+        assert "the gzip data is cut short" in damaged
+    else:
+        deliver(project.put, MONTH, [body], version="whole", suffix="csv")
+        project.load(MONTH)
+        assert project.totals(MONTH) == (2, 3)
+
+
+def test_gzip_that_duckdb_does_not_read_is_refused_by_name(project: Project) -> None:
+    deliver(project.put, MONTH, [gzip.compress(BILL) + b"\0" * 600], version="padded")
+    error = project.materialize(MONTH).error
+    assert "acme-cur-00001.csv.gz: " in error
+    assert "GZIP" in error
+    assert project.totals(MONTH) == (1, 7)
+
+
+def test_a_zip_of_20000_files_is_refused(project: Project, tmp_path: Path) -> None:
+    archive = BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        for number in range(20_000):
+            file.writestr(str(number), b"")
+    said = refused(project, archive.getvalue(), version="many", suffix="zip")
+    assert "the ZIP holds 20000 files" in said

@@ -1,0 +1,86 @@
+"""Whatever a settings file says: it is a code location, or a SettingsError of one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finops_dagster.code_location import build_definitions
+from finops_dagster.settings import SettingsError, load_settings
+from finops_dagster_tests.hostile.reading import one_line
+
+SETTINGS = """\
+[storage]
+staging_dir = "data/staging"
+max_inflation = 300
+max_inflated_bytes = 1_000_000
+[database]
+backend = "duckdb"
+[database.duckdb]
+database_path = "data/{export}-{month}.duckdb"
+memory_limit = "2GB"
+threads = 2
+lock_wait_seconds = 60
+[[exports]]
+name = "acme"
+vendor = "aws"
+format = "cur1"
+source = "s3://bucket/some/prefix"
+export_name = "acme-cur"
+start_month = "2024-01"
+column_names = "athena"
+endpoint_url = "http://127.0.0.1:5000"
+sensor = false
+"""
+WORDS = SETTINGS.replace("\n", " \n ").split(" ")
+PIECES = [
+    *("", "\n", "=", "[", "]", "{", "}", '"', "'", ".", "#", "\0", "\ud800", "\ufeff", "é"),
+    *("inf", "-inf", "nan", "1e400", "-1", "0", "9" * 60, "9" * 5000, "true", "[1]", "{a = 1}"),
+    *('""', '"\\u0000"', '"a\\nb"', '".."', '"/"', '"0000-00"', '"9999-12"', '"1000-01"'),
+    *('"{x}"', '"s3://"', '"file://x"', '"cur2"', f'"{"x" * 5000}"', "1979-05-27T07:32:00Z"),
+    *("[[exports]]", "[database.sql]", "[database.oracle]", '"a\\nb" = 1', "[" * 5000),
+]
+
+
+@st.composite
+def spoiled(draw: st.DrawFn) -> bytes:
+    """A settings file in which some words are others, or none."""
+    words = WORDS.copy()
+    for _ in range(draw(st.integers(1, 3))):
+        place = draw(st.integers(0, len(words) - 1))
+        words[place] = draw(st.sampled_from(PIECES) | st.sampled_from(WORDS) | st.text(max_size=9))
+    return " ".join(words).encode(errors="surrogatepass")
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("settings") / "finops.toml"
+
+
+def hold(file: Path, body: bytes) -> None:
+    file.write_bytes(body)
+    try:
+        settings = load_settings(file)
+    except SettingsError as error:
+        assert one_line(error).startswith(f"{file}: ")
+        return
+    build_definitions(settings)
+    assert all(export.months() for export in settings.exports)
+
+
+def test_the_settings_that_are_spoiled_are_valid(file: Path) -> None:
+    file.write_text(SETTINGS)
+    assert load_settings(file).exports
+
+
+@given(body=spoiled())
+def test_spoiled_settings_are_read_or_refused(file: Path, body: bytes) -> None:
+    hold(file, body)
+
+
+@given(body=st.binary(max_size=100))
+def test_any_bytes_are_read_or_refused(file: Path, body: bytes) -> None:
+    hold(file, body)

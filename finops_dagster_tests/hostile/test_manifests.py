@@ -1,0 +1,115 @@
+"""Manifests that list what they should not: refused by what they say, and nothing is fetched."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finops_dagster.billing.manifest import Source
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.billing.vendors.aws_cur1 import AwsCur1
+from finops_dagster.resources.gzip_check import InflationLimits
+from finops_dagster.resources.staging import StagedMonth
+from finops_dagster.sensors import manifest_versions
+from finops_dagster_tests.cur import csv_bytes, deliver, items
+from finops_dagster_tests.finops import Finops
+from finops_dagster_tests.hostile.reading import one_line
+from finops_dagster_tests.project import Project
+
+HERE = "acme-cur/20240101-20240201"
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "..": ({"reportKeys": [f"{HERE}/../../../etc/passwd"]}, "which leads elsewhere"),
+    ".": ({"reportKeys": [f"{HERE}/."]}, "which leads elsewhere"),
+    "a NUL byte": ({"reportKeys": [f"{HERE}/x\0.csv.gz"]}, "x\\x00.csv.gz', which leads elsewhere"),
+    "a line end": ({"reportKeys": [f"{HERE}/x\ny.csv.gz"]}, "x\\ny.csv.gz', which leads elsewhere"),
+    "an absolute path": ({"reportKeys": ["/etc/passwd"]}, "which is no file below the month's"),
+    "one within": ({"reportKeys": [f"{HERE}//etc/passwd"]}, "which is no file below the month's"),
+    "a folder": ({"reportKeys": [f"{HERE}/"]}, "which is no file below the month's folder"),
+    "another month": ({"reportKeys": ["20240201-20240301/x.csv.gz"]}, "which is no file below"),
+    "a file twice": ({"reportKeys": [f"{HERE}/x.gz", f"other/{HERE}/x.gz"]}, "x.gz' twice"),
+    "1,024 bytes": ({"reportKeys": [f"{HERE}/{'ü' * 512}"]}, "File name too long"),
+    "a megabyte": ({"reportKeys": ["x" * 1_000_000]}, "xxx...xxx"),
+    "a surrogate": ({"reportKeys": [f"{HERE}/\ud800.csv.gz"]}, "is not JSON: "),
+    "deep nesting": ({"columns": json.loads("[" * 250 + "]" * 250)}, "recursion limit exceeded"),
+    "month 13": ({"billingPeriod": {"start": "20241301T000000.000Z"}}, "expected the first day of"),
+    "month 0": ({"billingPeriod": {"start": "20240001T000000.000Z"}}, "expected the first day of"),
+    "no month": ({"billingPeriod": {"start": "a\nb"}}, "billingPeriod is 'a\\nb', expected"),
+    "a version up": ({"assemblyId": "../../x"}, "'../../x' is no usable name of a version"),
+    "a version of 300": ({"assemblyId": "x" * 300}, "is no usable name of a version"),
+    "fields with line ends": ({"assemblyId": None, "\n": 1, "x" * 9999: 1}, "has no assemblyId"),
+}
+# Names that would fall on another file of the folder, out of it, or on each other.
+NAMES = [
+    *("a.csv.gz", "b/a.csv.gz", "000000", "000001.csv.gz", "staged.jsonl", ".lock", "..."),
+    *("manifest.json", "a.csv.gz.part", "a.csv.gz.part.gz", "~", "a*", "a[1]", "a b", "'; --"),
+    *("x" * 255, "ü" * 100, "🎉", "-rf", "C:\\x", "%2e%2e"),
+]
+MANIFEST = {
+    "assemblyId": "v",
+    "columns": [],
+    "billingPeriod": {"start": "20240101T000000.000Z"},
+}
+SOURCE = Source(f"{HERE}/acme.json", "x", "etag", datetime(2024, 2, 1, tzinfo=UTC), 1)
+
+
+@pytest.mark.parametrize(("changes", "said"), REFUSED.values(), ids=REFUSED.keys())
+def test_refused_and_the_old_month_stays(
+    project: Project, changes: dict[str, Any], said: str
+) -> None:
+    deliver(project.put, "2024-01", [items("2024-01", "7")], version="before")
+    project.load("2024-01", stages=["manifest", "staged_files", "billing_table"])
+    deliver(project.put, "2024-01", [], version="after", changes=changes)
+    outcome = project.materialize("2024-01", stages=["manifest", "staged_files", "billing_table"])
+    assert said in one_line(Exception(outcome.error))
+    assert project.totals("2024-01") == (1, 7)
+
+
+def test_each_key_has_a_file_of_its_own(project: Project) -> None:
+    keys = [f"{HERE}/20240301T000000Z/{name}" for name in NAMES]
+    for number, key in enumerate(keys):
+        project.put(key, gzip.compress(csv_bytes(items("2024-01", str(2**number)))))
+    deliver(project.put, "2024-01", [], changes={"reportKeys": keys})
+    project.load("2024-01")
+    assert project.totals("2024-01") == (len(NAMES), 2 ** len(NAMES) - 1)
+    assert project.materialize("2024-01", force=True).success
+
+
+def test_a_manifest_of_100000_files_is_read(tmp_path: Path) -> None:
+    keys = [f"old/{HERE}/v/{number % 2}/{number:05}.csv.gz" for number in range(100_000)]
+    body = json.dumps({**MANIFEST, "reportKeys": keys}).encode()
+    manifest = AwsCur1().parse_manifest(body, SOURCE, BillingMonth(2024, 1))
+    month = StagedMonth(tmp_path, InflationLimits(ratio=300, total=10**12))
+    month.write_manifest(manifest)
+    kept = month.manifest()
+    assert kept == manifest
+    assert len(kept.files) == len(set(month.version(kept).paths)) == 100_000
+
+
+def test_months_before_the_start_and_in_the_future_are_left_alone(project: Project) -> None:
+    for month in ("2023-12", "2024-01", "2099-01"):
+        deliver(project.put, month, [items(month, "1")])
+    for folder in ("20240001-20240101", "20241301-20250101", "99991201-100000101", "x\ny"):
+        project.put(f"acme-cur/{folder}/acme-cur-Manifest.json", b"no manifest")
+    project.export["start_month"] = "2024-01"
+    export = project.the_export()
+    problems: list[str] = []
+    versions = manifest_versions(export, export.months(), problems.append)
+    assert list(versions) == [BillingMonth(2024, 1)]
+    assert not problems
+
+
+def test_finops_loads_what_is_a_month_and_says_so_of_what_is_not(finops: Finops) -> None:
+    for month in ("2023-12", "2024-01", "2099-01"):
+        deliver(finops.project.put, month, [items(month, "1")])
+    finops.here("aws", "run-pipeline")
+    (month,) = finops.json("aws", "show-state")
+    assert month["month"] == "2024-01"
+    for month in ("2024-13", "2024-00", "2024", "١٢٣٤-٠١", "2024-01\n", "../2024-01"):
+        refused = finops.here("aws", "run-pipeline", "--start-date", month)
+        assert refused.exit_code == 2
+        assert "YYYY-MM" in refused.output

@@ -1,0 +1,75 @@
+"""Rows and cells that are no CSV, or far too long: refused by line, or loaded to the last byte."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from finops_dagster.billing.money import Totals
+from finops_dagster_tests.cur import csv_bytes, items, line_item
+from finops_dagster_tests.hostile.reading import Reader, read_by_python
+
+BILL = csv_bytes(items("2024-01", "1", "2"))
+FIRST_LINE, SECOND_LINE = BILL.splitlines(keepends=True)[:2]
+REFUSED = {
+    "a short row": (BILL + b"abc,1\n", "line 4: the row has 2 columns where the header has 7"),
+    "a long row": (BILL + SECOND_LINE[:-1] + b",2\n", "line 4: the row has 8 columns"),
+    "a quote never closed": (BILL + b'"' + SECOND_LINE, "line 4: a quoted value is not closed"),
+    "bytes that are not UTF-8": (
+        BILL.replace(b"AmazonEC2", b"Gr\xf6\xdfe", 1),
+        "line 2: the bytes",
+    ),
+    "the header twice": (FIRST_LINE + BILL, "'lineItem/UnblendedCost' cannot be kept exactly"),
+    "nothing but NUL bytes at the end": (BILL + b"\0" * 100, "line 4: the row has 1 columns"),
+    "two kinds of line ends": (BILL.replace(b"\n", b"\r\n", 1), "does not end as the header does"),
+    "no header": (BILL.partition(b"\n")[2], "no column becomes lineitem_unblendedcost"),
+    "an empty line for a header": (b"\n" + BILL, "the first line is empty"),
+    "UTF-16": (BILL.decode().encode("utf-16"), "the header cannot be read: "),
+    "a Parquet file's first bytes": (b"PAR1" + BILL, "no whole Parquet file: "),
+    "gzip within gzip": (b"\x1f\x8b\x08", "the header cannot be read: "),
+    "every byte": (bytes(range(256)) * 9, "no column becomes lineitem_unblendedcost"),
+}
+LOADED = {
+    "an empty line between two rows": BILL.replace(b"\nabc", b"\n\nabc", 2),
+    "a comma at the end of a row": BILL[:-1] + b",\n",
+    "old line ends": BILL.replace(b"\n", b"\r"),
+    "a NUL byte in a text": BILL.replace(b"AmazonEC2", b"Amazon\0EC2"),
+    "quotes in the middle of a text": BILL.replace(b"AmazonEC2", b'Ama"zon"EC2'),
+}
+
+
+@pytest.fixture
+def reader(tmp_path: Path) -> Iterator[Reader]:
+    with Reader.below(tmp_path) as reader:
+        yield reader
+
+
+@pytest.mark.parametrize(("body", "said"), REFUSED.values(), ids=REFUSED.keys())
+def test_refused(reader: Reader, body: bytes, said: str) -> None:
+    assert said in reader.refused(BILL, body)
+
+
+@pytest.mark.parametrize("body", LOADED.values(), ids=LOADED.keys())
+def test_loaded(reader: Reader, body: bytes) -> None:
+    assert reader.load(body) == read_by_python(body) == Totals(2, 3)
+
+
+def test_a_cell_of_10_megabytes_is_kept(reader: Reader) -> None:
+    text = "two\nlines, " * 1_000_000
+    row = line_item("2024-01", lineItem__LineItemDescription=text)
+    assert reader.load(csv_bytes([row, *items("2024-01", "2")])) == Totals(2, 3)
+    held = reader.connection.execute("SELECT max(lineitem_lineitemdescription) FROM bill")
+    assert held.fetchone() == (text,)
+
+
+def test_a_row_of_more_than_16_megabytes_is_refused(reader: Reader) -> None:
+    row = line_item("2024-01", lineItem__LineItemDescription="x" * 17_000_000)
+    said = reader.refused(csv_bytes([*items("2024-01", "1"), row]))
+    assert "line 3: the row is longer than 16,777,216 bytes" in said
+
+
+def test_an_amount_of_a_megabyte_is_refused_and_not_shown(reader: Reader) -> None:
+    said = reader.refused(csv_bytes(items("2024-01", "1" * 1_000_000)))
+    assert "1...1" in said
