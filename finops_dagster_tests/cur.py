@@ -7,7 +7,7 @@ import gzip
 import io
 import json
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from finops_dagster.billing.months import BillingMonth
@@ -49,7 +49,7 @@ def items(month: str, *costs: str) -> list[dict[str, str]]:
     return [line_item(month, lineItem__UnblendedCost=cost) for cost in costs]
 
 
-def csv_bytes(rows: Sequence[dict[str, str]], headers: Sequence[str] = HEADERS) -> bytes:
+def csv_bytes(rows: Iterable[dict[str, str]], headers: Sequence[str] = HEADERS) -> bytes:
     """A CSV file as AWS writes it: quotes where needed, lines that end in LF."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
