@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from enum import StrEnum
+from pathlib import Path
 from typing import NewType, Protocol
 
 OWN_COLUMNS = ("billing_month", "manifest_id")
@@ -147,3 +149,8 @@ def quoted(name: str) -> Sql:
 def literal(text: str) -> Sql:
     """A text as an SQL literal, for the few places that take no bound parameter."""
     return Sql("'" + text.replace("'", "''") + "'")
+
+
+def file_literal(path: Path) -> Sql:
+    """The path of one file as an SQL literal; without more, `*`, `?` and `[` would be patterns."""
+    return literal(glob.escape(str(path)))

@@ -9,7 +9,7 @@ from pathlib import Path
 import duckdb
 
 from finops_dagster.billing import ledger
-from finops_dagster.billing.columns import Sql, SqlType, literal, quoted
+from finops_dagster.billing.columns import Sql, SqlType, file_literal, literal, quoted
 from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.billing.files.parquet_files import parquet_files
 from finops_dagster.billing.ledger import Load
@@ -24,7 +24,7 @@ _ROW_GROUP_ROWS = 40_960
 
 def relation(path: Path) -> Sql:
     """The file as a table expression, its `billing_month` its own and not the folder's."""
-    return Sql(f"read_parquet({literal(str(path))}, hive_partitioning = false)")
+    return Sql(f"read_parquet({file_literal(path)}, hive_partitioning = false)")
 
 
 def export_month(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -21,6 +21,9 @@ from finops_dagster.billing.money import CELL_MACROS, Measured, Totals, reconcil
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.vendors import VendorFormat
 
+# Each of more would copy the list of all columns, which DuckDB keeps until the transaction ends:
+# 4,000 at once take 5 GB, outside of its limit.
+_ADDED_ONE_BY_ONE = 500
 # What a column's values become when the column becomes text: nothing of them is lost.
 _AS_TEXT = {
     SqlType.TIME: "strftime({0}, '%Y-%m-%dT%H:%M:%SZ')",
@@ -239,7 +242,9 @@ def _widen(
     if not existing:
         definitions = ", ".join(["billing_month DATE", "manifest_id VARCHAR", *new.values()])
         connection.execute(f"CREATE TABLE {quoted(table)} ({definitions})")
-    elif new:
+    elif len(new) > _ADDED_ONE_BY_ONE:
+        _rebuild(connection, table, new.values())
+    else:
         for definition in new.values():
             connection.execute(f"ALTER TABLE {quoted(table)} ADD COLUMN {definition}")
     warnings = []
@@ -257,6 +262,16 @@ def _widen(
         elif target.given != target.type:
             warnings.append(f"{target.name} stays {target.type}, {month} gives {target.given}")
     return warnings
+
+
+def _rebuild(connection: duckdb.DuckDBPyConnection, table: str, new: Iterable[Sql]) -> None:
+    """Give the table many columns by copying it."""
+    names, wider = columns(connection, table), f"{table}__wider"
+    definitions = [f"{quoted(name)} {held}" for name, held in names.items()]
+    connection.execute(f"CREATE TABLE {quoted(wider)} ({', '.join([*definitions, *new])})")
+    connection.execute(f"INSERT INTO {quoted(wider)} BY NAME FROM {quoted(table)}")
+    connection.execute(f"DROP TABLE {quoted(table)}")
+    connection.execute(f"ALTER TABLE {quoted(wider)} RENAME TO {quoted(table)}")
 
 
 def _first_month(connection: duckdb.DuckDBPyConnection, table: str, column: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from contextlib import closing
 from typing import Any
 
@@ -20,7 +21,7 @@ def ask(settings: Settings, sql: str, most: int | None = None) -> list[dict[str,
         for export in settings.exports:
             folder = settings.storage.parquet_dir / export.name
             if any(folder.glob("billing_month=*/*.parquet")):
-                files = literal(f"{folder}/billing_month=*/*.parquet")
+                files = literal(f"{glob.escape(str(folder))}/billing_month=*/*.parquet")
                 connection.execute(
                     f"CREATE VIEW {quoted(export.table_name)} AS FROM read_parquet({files}, "
                     "union_by_name = true, hive_partitioning = false)"

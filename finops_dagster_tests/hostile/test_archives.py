@@ -54,12 +54,12 @@ def test_a_bomb_is_refused_and_the_old_month_stays(project: Project, suffix: str
 
 def test_the_ratio_can_be_set(project: Project) -> None:
     row = csv_bytes(items(MONTH, "0")).partition(b"\n")[2]
-    bill = gzip.compress(BILL + row * 800_000, 9)
+    bill = gzip.compress(BILL + row * 1_000_000, 9)
     project.storage = {"max_inflation": 50}
     assert "more than 50 times its size" in refused(project, bill, version="idle")
     project.storage = {}
     project.load(MONTH)
-    assert project.totals(MONTH) == (800_002, 3)
+    assert project.totals(MONTH) == (1_000_002, 3)
 
 
 def test_many_small_files_are_held_to_the_total_also_when_they_are_resumed(

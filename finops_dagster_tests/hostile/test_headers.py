@@ -96,6 +96,22 @@ def test_2000_tags_are_loaded(reader: Reader) -> None:
     assert reader.load(tagged(*map(str, range(2_000)))) == Totals(2, 2)
 
 
+def test_months_before_keep_what_they_hold_when_600_tags_are_new(project: Project) -> None:
+    deliver(project.put, "2024-01", [items("2024-01", "7")])
+    project.load("2024-01")
+    headers = (*HEADERS, *(f"resourceTags/{number}" for number in range(600)))
+    tagged = line_item("2024-02", resourceTags__599="x")
+    deliver(project.put, "2024-02", [[tagged]], headers=headers)
+    project.load("2024-02")
+    assert project.totals("2024-01") == (1, 7)
+    assert project.column("lineitem_productcode", "2024-01") == ["AmazonEC2"]
+    assert project.column("resourcetags_599", "2024-01") == [None]
+    assert project.column("resourcetags_599", "2024-02") == ["x"]
+    assert project.query("SELECT table_name FROM duckdb_tables() WHERE schema_name = 'main'") == [
+        ("aws_billing_data",)
+    ]
+
+
 def test_20000_columns_are_refused_where_memory_is_short_and_the_old_month_stays(
     project: Project,
 ) -> None:

@@ -14,7 +14,7 @@ from typing import IO
 
 import duckdb
 
-from finops_dagster.billing.columns import Sql, SqlType, literal
+from finops_dagster.billing.columns import Sql, SqlType, file_literal, literal
 from finops_dagster.billing.errors import FileInvalid, shown
 from finops_dagster.billing.files.bill_files import BillFiles
 
@@ -38,7 +38,7 @@ class CsvFiles(BillFiles):
     def scan(self) -> Sql:
         """One VARCHAR column a header."""
         columns = ", ".join(f"'c{position}': 'VARCHAR'" for position in range(len(self.headers)))
-        paths = ", ".join(literal(str(path)) for path in self.paths)
+        paths = ", ".join(file_literal(path) for path in self.paths)
         nulls = ", ".join(literal(word) for word in ("", *self.null_words))
         compression = "gzip" if self.gzipped else "none"
         return Sql(

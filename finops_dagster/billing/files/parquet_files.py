@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from finops_dagster.billing.columns import Sql, SqlType, literal
+from finops_dagster.billing.columns import Sql, SqlType, file_literal
 from finops_dagster.billing.errors import FileInvalid, first_line
 from finops_dagster.billing.files.bill_files import BillFiles
 
@@ -24,7 +24,7 @@ class ParquetFiles(BillFiles):
 
     def scan(self) -> Sql:
         """One column a header, of the file's own type."""
-        paths = ", ".join(literal(str(path)) for path in self.paths)
+        paths = ", ".join(file_literal(path) for path in self.paths)
         columns = ", ".join(f"c{position}" for position in range(len(self.headers)))
         return Sql(
             f"read_parquet([{paths}], hive_partitioning = false, binary_as_string = true) "
