@@ -16,6 +16,7 @@ from finops_dagster.assets.export import Export
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.processes import INTERRUPTS, at_home, forget, going_on, lost_runs
 from finops_dagster.settings import dagster_home
+from finops_dagster.sqlite_history import keep_connections
 
 Metadata = dict[str, Any]
 _TELEMETRY_OFF = "telemetry:\n  enabled: false\nnux:\n  enabled: false\n"
@@ -49,7 +50,9 @@ def open_instance() -> dg.DagsterInstance:
             own, part = Path("dagster.yaml"), home / "dagster.yaml.part"
             part.write_text(own.read_text() if own.is_file() else _TELEMETRY_OFF)
             part.replace(instance)
-        return dg.DagsterInstance.get()
+        history = dg.DagsterInstance.get()
+    keep_connections(history)
+    return history
 
 
 def end_lost_runs(instance: dg.DagsterInstance) -> list[str]:

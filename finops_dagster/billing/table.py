@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -243,7 +243,7 @@ def _widen(
         definitions = ", ".join(["billing_month DATE", "manifest_id VARCHAR", *new.values()])
         connection.execute(f"CREATE TABLE {quoted(table)} ({definitions})")
     elif len(new) > _ADDED_ONE_BY_ONE:
-        _rebuild(connection, table, new.values())
+        _rebuild(connection, table, {t.name: t.type for t in targets if t.name in new})
     else:
         for definition in new.values():
             connection.execute(f"ALTER TABLE {quoted(table)} ADD COLUMN {definition}")
@@ -264,12 +264,11 @@ def _widen(
     return warnings
 
 
-def _rebuild(connection: duckdb.DuckDBPyConnection, table: str, new: Iterable[Sql]) -> None:
+def _rebuild(connection: duckdb.DuckDBPyConnection, table: str, new: Mapping[str, SqlType]) -> None:
     """Give the table many columns by copying it."""
-    names, wider = columns(connection, table), f"{table}__wider"
-    definitions = [f"{quoted(name)} {held}" for name, held in names.items()]
-    connection.execute(f"CREATE TABLE {quoted(wider)} ({', '.join([*definitions, *new])})")
-    connection.execute(f"INSERT INTO {quoted(wider)} BY NAME FROM {quoted(table)}")
+    wider = f"{table}__wider"
+    nothing = ", ".join(f"NULL::{SqlType(of_type)} AS {quoted(n)}" for n, of_type in new.items())
+    connection.execute(f"CREATE TABLE {quoted(wider)} AS SELECT *, {nothing} FROM {quoted(table)}")
     connection.execute(f"DROP TABLE {quoted(table)}")
     connection.execute(f"ALTER TABLE {quoted(wider)} RENAME TO {quoted(table)}")
 
