@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,12 @@ hypothesis.settings.register_profile(
     "faults", max_examples=5000, deadline=None, database=None, print_blob=True
 )
 hypothesis.settings.load_profile("few")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: some tests wait for a server."""
+    return (os.cpu_count() or 1) + 1
+
 
 _bucket_numbers = itertools.count(1)
 

@@ -31,6 +31,7 @@ def test_make_starts_it_for_this_machine_alone() -> None:
     assert "dagster dev --host 127.0.0.1 --port 3000\n" in planned.stdout
 
 
+@pytest.mark.thorough
 def test_a_backfill_and_the_sensor_load_months(project: Project, ui: Ui) -> None:
     for month in ("2024-01", "2024-02"):
         deliver(project.put, month, [items(month, "1")], version="v1")

@@ -95,6 +95,7 @@ def put(project: Project, s3: S3Server, bucket: str) -> Put:
     return lambda key, body: client.put_object(Bucket=bucket, Key=key, Body=body)
 
 
+@pytest.mark.thorough
 @every_layout
 @pytest.mark.parametrize("prefix", ["", "a/b (1).*"])
 def test_the_format_is_found_in_a_bucket_too(

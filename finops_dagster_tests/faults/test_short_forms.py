@@ -11,7 +11,7 @@ import pytest
 from finops_dagster_tests.faults.__main__ import FAULTS
 from finops_dagster_tests.faults.namespace import NotHere
 
-# `dagster dev` takes its time, and test_dev.py has one too.
+# `dagster dev` takes its time, and test_dev.py has a terminal beside it too.
 SLOW = {"daemon": pytest.mark.thorough}
 
 
