@@ -96,6 +96,7 @@ class Project:
         self.storage: dict[str, Any] = {}
         self.database: dict[str, Any] = {}
         self.instance = dg.DagsterInstance.ephemeral()
+        self._built: tuple[Settings, dg.Definitions] | None = None
 
     def shell_environment(self, more_settings: str = "") -> dict[str, str]:
         """The environment of a plain shell in the project's folder, with a settings file of this
@@ -117,7 +118,10 @@ class Project:
 
     def definitions(self) -> dg.Definitions:
         """The code location of these settings."""
-        return build_definitions(self.settings())
+        settings = self.settings()
+        if self._built is None or self._built[0] != settings:
+            self._built = settings, build_definitions(settings)
+        return self._built[1]
 
     def the_export(self) -> Export:
         """The first export, as the chain sees it."""

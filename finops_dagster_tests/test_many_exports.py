@@ -60,6 +60,7 @@ def test_definitions_of_fifty_exports_ask_no_store(
     assert len(sensors - {"lost_runs"}) == 50
 
 
+@pytest.mark.thorough
 def test_each_export_has_its_own_region_first_month_and_table(
     project: Project, fifty: list[dict[str, Any]]
 ) -> None:

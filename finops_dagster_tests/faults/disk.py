@@ -70,7 +70,7 @@ def _on_a_small_disk(folder: Path, chance: Random) -> Chain:
     small.mkdir(parents=True)
     mount("-t", "tmpfs", "-o", "size=1G", "none", str(small))
     warehouse = DuckDB(small / "data/warehouse.duckdb")
-    return Chain(small, chance, warehouse, vendor=folder / "source")
+    return Chain(small, chance, warehouse, vendor=folder / "source", months=("2024-01",))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,8 @@ _PLACES = {
 
 def vanishing(folder: Path, chance: Random) -> Iterator[str]:
     """The next run makes what is missing from what is there, also where it vanished under a run."""
-    chain = Chain(folder, chance, DuckDB(folder / "data/warehouse.duckdb"))
+    warehouse = DuckDB(folder / "data/warehouse.duckdb")
+    chain = Chain(folder, chance, warehouse, months=("2024-01", "2024-02"))
     must = MustHold(chain)
     for month in chain.months:
         chain.deliver(month)

@@ -22,7 +22,7 @@ from finops_dagster_tests.warehouses.adapters import ADAPTERS, Adapter, started
 
 MonthOf = Callable[..., MonthFile]
 _SLOW = ("snowflake", "sql_duckdb", "sql_sqlite")
-_ALWAYS = ("test_first_load", "test_unchanged", "test_restatement", "test_failure_in_the_middle")
+_ALWAYS = ("test_first_load", "test_restatement")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
