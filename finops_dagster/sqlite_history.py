@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import cache
 
 import dagster as dg
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
@@ -27,6 +28,7 @@ def keep_connections(instance: dg.DagsterInstance) -> None:
     events, runs = instance.event_log_storage, instance.run_storage
     if type(events) is SqliteEventLogStorage:
         vars(events)["_connect"] = _of_events(events)
+        vars(events)["has_table"] = cache(events.has_table)
     if type(runs) is SqliteRunStorage:
         vars(runs)["connect"] = _of_runs(runs)
 

@@ -32,7 +32,7 @@ class Outcome:
     """What came of one run of one month."""
 
     def __init__(self, result: dg.ExecuteInProcessResult) -> None:
-        self.success = result.success
+        self.success, self.run_id = result.success, result.run_id
         self._result = result
 
     @property
