@@ -16,7 +16,6 @@ from finops_dagster.assets.export import Export
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.processes import INTERRUPTS, at_home, forget, going_on, lost_runs
 from finops_dagster.settings import dagster_home
-from finops_dagster.sqlite_history import keep_connections
 
 Metadata = dict[str, Any]
 _TELEMETRY_OFF = "telemetry:\n  enabled: false\nnux:\n  enabled: false\n"
@@ -42,6 +41,9 @@ class MonthRun:
 
 def open_instance() -> dg.DagsterInstance:
     """The Dagster instance of `dagster_home`."""
+    # Not at the top: SQLAlchemy takes half a second, and the code location needs none of it.
+    from finops_dagster.sqlite_history import keep_connections
+
     home = Path(os.environ.setdefault("DAGSTER_HOME", str(dagster_home())))
     # Two processes that make Dagster's SQLite files at once leave them broken for good.
     with at_home(home):
