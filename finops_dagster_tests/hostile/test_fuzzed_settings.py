@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from finops_dagster.code_location import build_definitions
@@ -76,6 +76,7 @@ def test_the_settings_that_are_spoiled_are_valid(file: Path) -> None:
     assert load_settings(file).exports
 
 
+@example(body=SETTINGS.replace("2024-01", "x" * 5000).encode())
 @given(body=spoiled())
 def test_spoiled_settings_are_read_or_refused(file: Path, body: bytes) -> None:
     hold(file, body)
