@@ -38,6 +38,11 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_unconfigure() -> None:
+    """At the end everything goes."""
+    gc.unfreeze()
+
+
 _bucket_numbers = itertools.count(1)
 
 
