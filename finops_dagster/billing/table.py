@@ -234,18 +234,15 @@ def _widen(
     """Make the table, the columns that this version is the first to have, and text of those that
     can no longer be what they were; the warnings of what the types came to."""
     existing = columns(connection, table)
-    new = {
-        t.name: Sql(f"{quoted(t.name)} {SqlType(t.type)}")
-        for t in targets
-        if t.name not in existing
-    }
+    new = {t.name: t.type for t in targets if t.name not in existing}
+    definitions = [Sql(f"{quoted(name)} {SqlType(of_type)}") for name, of_type in new.items()]
     if not existing:
-        definitions = ", ".join(["billing_month DATE", "manifest_id VARCHAR", *new.values()])
-        connection.execute(f"CREATE TABLE {quoted(table)} ({definitions})")
+        defined = ", ".join(["billing_month DATE", "manifest_id VARCHAR", *definitions])
+        connection.execute(f"CREATE TABLE {quoted(table)} ({defined})")
     elif len(new) > _ADDED_ONE_BY_ONE:
-        _rebuild(connection, table, {t.name: t.type for t in targets if t.name in new})
+        _rebuild(connection, table, new)
     else:
-        for definition in new.values():
+        for definition in definitions:
             connection.execute(f"ALTER TABLE {quoted(table)} ADD COLUMN {definition}")
     warnings = []
     for target in {target.name: target for target in targets}.values():
