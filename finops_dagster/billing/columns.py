@@ -154,3 +154,8 @@ def literal(text: str) -> Sql:
 def file_literal(path: Path) -> Sql:
     """The path of one file as an SQL literal; without more, `*`, `?` and `[` would be patterns."""
     return literal(glob.escape(str(path)))
+
+
+def files_literal(folder: Path, pattern: str) -> Sql:
+    """The files below a folder whose paths in it fit the pattern, as an SQL literal."""
+    return literal(f"{glob.escape(str(folder))}/{pattern}")

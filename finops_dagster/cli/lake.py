@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import glob
 from contextlib import closing
 from typing import Any
 
 import duckdb
 
-from finops_dagster.billing.columns import literal, quoted
+from finops_dagster.billing.columns import files_literal, quoted
 from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.settings import Settings
 
@@ -21,7 +20,7 @@ def ask(settings: Settings, sql: str, most: int | None = None) -> list[dict[str,
         for export in settings.exports:
             folder = settings.storage.parquet_dir / export.name
             if any(folder.glob("billing_month=*/*.parquet")):
-                files = literal(f"{glob.escape(str(folder))}/billing_month=*/*.parquet")
+                files = files_literal(folder, "billing_month=*/*.parquet")
                 connection.execute(
                     f"CREATE VIEW {quoted(export.table_name)} AS FROM read_parquet({files}, "
                     "union_by_name = true, hive_partitioning = false)"

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from finops_dagster.assets.export import Export
-from finops_dagster.billing.columns import Sql, literal
+from finops_dagster.billing.columns import Sql, files_literal
 from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.vendors.aws_cur1 import AwsCur1
@@ -148,7 +148,7 @@ def _print_restatements(console: Console, loads: list[Loaded]) -> None:
 
 
 def _lake(settings: Settings, export: ExportSettings) -> Sql:
-    files = literal(f"{settings.storage.parquet_dir}/{export.name}/*/*.parquet")
+    files = files_literal(settings.storage.parquet_dir / export.name, "*/*.parquet")
     return Sql(f"read_parquet({files}, hive_partitioning = false)")
 
 
