@@ -28,19 +28,15 @@ from pydantic_settings import (
 )
 
 from finops_dagster.billing.columns import flat_name
-from finops_dagster.billing.errors import first_line, listed, shown
+from finops_dagster.billing.errors import CONTROL_CHARACTER, first_line, listed, shown
 from finops_dagster.billing.months import BillingMonth
 
 DEFAULT_CONFIG = Path("config/finops.toml")
 # Each is a module of its name in resources/warehouses/.
-_PROBLEMS_SHOWN = 8
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 WAREHOUSES = ("bigquery", "postgresql", "snowflake", "sql")
-
-
+_PROBLEMS_SHOWN = 8
 _SECRET_KEY = re.compile(r"passw|passphrase|secret|token|(private|api|access|account)_?key$", re.I)
 _SECRET_VALUE = re.compile(r"://[^/@]*:[^/@]+@|(passw\w*|pwd|secret|token|key)(=|%3d)", re.I)
-
 _WHERE_SECRETS_BELONG = "docs/security.md says where secrets belong"
 
 
@@ -86,7 +82,7 @@ class Table(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _is_one_line(cls, value: object) -> object:
-        if isinstance(value, str) and _CONTROL.search(value):
+        if isinstance(value, str) and CONTROL_CHARACTER.search(value):
             raise ValueError(f"{shown(value)} holds a line end or another control character")
         return value
 

@@ -1,5 +1,6 @@
 """What can be wrong with a bill, each said in one line: what, where, and what to do."""
 
+import re
 from collections.abc import Sequence
 from reprlib import Repr
 
@@ -47,6 +48,7 @@ class ReconciliationError(BillError):
         self.check = check
 
 
+CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
 _SHORTENED = Repr()
 _SHORTENED.maxstring = _SHORTENED.maxother = 160
 

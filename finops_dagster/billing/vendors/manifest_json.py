@@ -10,15 +10,13 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from finops_dagster.billing.errors import ManifestInvalid, listed, shown
+from finops_dagster.billing.errors import CONTROL_CHARACTER, ManifestInvalid, listed, shown
 from finops_dagster.billing.manifest import ListedFile
 from finops_dagster.billing.months import BillingMonth
 
 # A version's id becomes the name of a folder; AWS writes a UUID or a timestamp.
 _SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _FIELDS_SHOWN = 12
-# No vendor writes them, no file system is at ease with them, and S3 itself cannot list them.
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,8 @@ class ManifestJson:
         """A file's key as the manifest lists it, without `s3://bucket/`. Raises ManifestInvalid."""
         if not isinstance(key, str) or not key:
             raise ManifestInvalid(f"{self.location} lists {shown(key)}, which is no key of a file")
-        if _CONTROL.search(key) or {".", ".."} & set(key.split("/")):
+        # No vendor writes control characters, and S3 itself cannot list them.
+        if CONTROL_CHARACTER.search(key) or {".", ".."} & set(key.split("/")):
             raise ManifestInvalid(f"{self.location} lists {shown(key)}, which leads elsewhere")
         return re.sub(r"^s3[an]?://[^/]+/", "", key)
 
