@@ -227,6 +227,17 @@ def _name(node: ast.expr) -> str:
     return getattr(node, "attr", None) or getattr(node, "id", "")
 
 
+def module_of(body: str) -> dict[str, str]:
+    """A module with the body in a function, and one that runs what it is given."""
+    module = f"""
+def _ask(run, sql: str):
+    run.execute(sql)
+def of(run, table: str, tables: list[str], most: int, whole: Sql):
+    {body}
+"""
+    return {"module.py": module}
+
+
 def test_what_is_run_is_made_of_constants_and_of_what_was_quoted() -> None:
     folder = Path(finops_dagster.__file__).parent
     sources = {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*.py")}
@@ -249,13 +260,7 @@ def test_what_is_run_is_made_of_constants_and_of_what_was_quoted() -> None:
     ],
 )
 def test_what_nobody_quoted_is_found(body: str) -> None:
-    module = f"""
-def _ask(run, sql: str):
-    run.execute(sql)
-def of(run, table: str):
-    {body}
-"""
-    assert len(unsafe({"module.py": module})) == 1
+    assert len(unsafe(module_of(body))) == 1
 
 
 @pytest.mark.parametrize(
@@ -268,10 +273,4 @@ def of(run, table: str):
     ],
 )
 def test_what_was_quoted_is_not(body: str) -> None:
-    module = f"""
-def _ask(run, sql: str):
-    run.execute(sql)
-def of(run, table: str, tables: list[str], most: int, whole: Sql):
-    {body}
-"""
-    assert unsafe({"module.py": module}) == []
+    assert unsafe(module_of(body)) == []

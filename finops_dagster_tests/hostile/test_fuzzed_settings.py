@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from finops_dagster.code_location import build_definitions
 from finops_dagster.settings import SettingsError, load_settings
 from finops_dagster_tests.hostile.reading import one_line
+from finops_dagster_tests.test_settings import EXPORT
 
-SETTINGS = """\
+SETTINGS = f"""\
 [storage]
 staging_dir = "data/staging"
 max_inflation = 300
@@ -20,18 +21,11 @@ max_inflated_bytes = 1_000_000
 [database]
 backend = "duckdb"
 [database.duckdb]
-database_path = "data/{export}-{month}.duckdb"
+database_path = "data/{{export}}-{{month}}.duckdb"
 memory_limit = "2GB"
 threads = 2
 lock_wait_seconds = 60
-[[exports]]
-name = "acme"
-vendor = "aws"
-format = "cur1"
-source = "s3://bucket/some/prefix"
-export_name = "acme-cur"
-start_month = "2024-01"
-column_names = "athena"
+{EXPORT}column_names = "athena"
 endpoint_url = "http://127.0.0.1:5000"
 sensor = false
 """
