@@ -41,9 +41,6 @@ class MonthRun:
 
 def open_instance() -> dg.DagsterInstance:
     """The Dagster instance of `dagster_home`."""
-    # Not at the top: SQLAlchemy takes half a second, and the code location needs none of it.
-    from finops_dagster.sqlite_history import keep_connections
-
     home = Path(os.environ.setdefault("DAGSTER_HOME", str(dagster_home())))
     # Two processes that make Dagster's SQLite files at once leave them broken for good.
     with at_home(home):
@@ -52,9 +49,7 @@ def open_instance() -> dg.DagsterInstance:
             own, part = Path("dagster.yaml"), home / "dagster.yaml.part"
             part.write_text(own.read_text() if own.is_file() else _TELEMETRY_OFF)
             part.replace(instance)
-        history = dg.DagsterInstance.get()
-    keep_connections(history)
-    return history
+        return dg.DagsterInstance.get()
 
 
 def end_lost_runs(instance: dg.DagsterInstance) -> list[str]:

@@ -24,12 +24,13 @@ _FILES_OPEN = 8
 
 
 def keep_connections(instance: dg.DagsterInstance) -> None:
-    """Let the instance keep its connections, where its history is in Dagster's own SQLite files."""
+    """Let the instance keep its connections from now on, where its history is in Dagster's own
+    SQLite files."""
     events, runs = instance.event_log_storage, instance.run_storage
-    if type(events) is SqliteEventLogStorage:
+    if type(events) is SqliteEventLogStorage and "_connect" not in vars(events):
         vars(events)["_connect"] = _of_events(events)
         vars(events)["has_table"] = cache(events.has_table)
-    if type(runs) is SqliteRunStorage:
+    if type(runs) is SqliteRunStorage and "connect" not in vars(runs):
         vars(runs)["connect"] = _of_runs(runs)
 
 

@@ -35,9 +35,14 @@ class RunOptions(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[RunOptions]:
-        """Hold the run's lock from its first stage to its last, also where Dagster began it."""
+        """Hold the run's lock from its first stage to its last, also where Dagster began it, and
+        keep the connections to the history that it writes."""
+        # Not at the top: SQLAlchemy takes half a second, and only runs need it.
+        from finops_dagster.sqlite_history import keep_connections
+
         assert context.instance is not None
         assert context.run is not None
+        keep_connections(context.instance)
         with going_on(Path(context.instance.root_directory), context.run.run_id):
             yield self
 

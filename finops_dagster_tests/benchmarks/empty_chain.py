@@ -1,14 +1,22 @@
-"""Four assets of a month that do nothing, for what Dagster itself needs to materialize them."""
+"""Four assets of a month that do nothing, with as many checks as the chain has, for what Dagster
+itself needs to materialize them."""
+
+from collections.abc import Iterator
 
 import dagster as dg
 
 MONTHS = dg.MonthlyPartitionsDefinition(start_date="2022-01", fmt="%Y-%m")
+CHECKS = ["first", "second", "third"]
 
 
 def _asset(name: str, after: list[str]) -> dg.AssetsDefinition:
-    @dg.asset(name=name, deps=after, partitions_def=MONTHS, group_name="bench")
-    def nothing() -> None:
-        pass
+    specs = [dg.AssetCheckSpec(check, asset=name) for check in CHECKS]
+
+    @dg.asset(name=name, deps=after, partitions_def=MONTHS, group_name="bench", check_specs=specs)
+    def nothing() -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
+        yield dg.MaterializeResult()
+        for check in CHECKS:
+            yield dg.AssetCheckResult(passed=True, check_name=check)
 
     return nothing
 

@@ -69,7 +69,7 @@ def month(rows: int, runs: int) -> Iterator[Figure]:
         again - median_seconds(empty),
         "s",
         0.5,
-        "against four empty assets without checks",
+        "against four empty assets with as many checks",
     )
     if DLT.exists():
         yield _dlt(bill, at_best)
