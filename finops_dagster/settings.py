@@ -26,6 +26,7 @@ from pydantic_settings import (
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+from pydantic_settings import SettingsError as SourceUnreadable
 
 from finops_dagster.billing.columns import flat_name
 from finops_dagster.billing.errors import CONTROL_CHARACTER, first_line, listed, shown
@@ -285,12 +286,30 @@ def _read(file: Path, overrides: dict[str, Any]) -> Settings:
             from_file = TomlConfigSettingsSource(settings_cls, toml_file=file)
             return init_settings, env_settings, from_file
 
+    _refuse_unknown_variables()
     try:
         return FromFile(**overrides)
     except ValidationError as error:
         raise SettingsError(problems(str(file), error)) from error
+    except SourceUnreadable as error:
+        sections = [
+            name for f in Settings.model_fields if (name := f"FINOPS_{f.upper()}") in os.environ
+        ]
+        raise SettingsError(
+            f"environment variable {' or '.join(sections)}: is no JSON; a single key is set as in "
+            "FINOPS_DATABASE__BACKEND"
+        ) from error
     except (ValueError, RecursionError, OSError) as error:
         raise SettingsError(f"{file}: {first_line(error)}") from error
+
+
+def _refuse_unknown_variables() -> None:
+    """What no setting is named like would be left out in silence."""
+    for variable in os.environ:
+        prefix, _, name = variable.upper().partition("_")
+        section, is_nested, _ = name.partition("__")
+        if prefix == "FINOPS" and is_nested and section.lower() not in Settings.model_fields:
+            raise SettingsError(f"environment variable {variable}: there is no such setting")
 
 
 def problems(where: str, error: ValidationError) -> str:

@@ -157,14 +157,23 @@ def test_the_environment_names_the_file_and_wins_over_it(
     assert load_settings().database.duckdb.memory_limit == "1GB"
 
 
+@pytest.mark.parametrize(
+    "variable",
+    [
+        "FINOPS_DATABASE",
+        "FINOPS_DATABASE__BACKEND",
+        "FINOPS_DATABSE__BACKEND",
+        "FINOPS_EXPORTS",
+    ],
+)
 def test_a_mistake_in_the_environment_is_told_as_such(
-    file: Path, monkeypatch: pytest.MonkeyPatch
+    file: Path, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
     file.write_text(EXPORT)
-    monkeypatch.setenv("FINOPS_DATABASE__BACKEND", "oracle")
+    monkeypatch.setenv(variable, "oracle")
     with pytest.raises(SettingsError) as caught:
         load_settings(file)
-    assert str(caught.value).startswith("environment variable FINOPS_DATABASE__BACKEND: ")
+    assert str(caught.value).startswith(f"environment variable {variable}: ")
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=[example.stem for example in EXAMPLES])

@@ -11,11 +11,11 @@ from werkzeug.wrappers import Request
 
 from finops_dagster_tests.faults.chain import TABLE, Chain
 from finops_dagster_tests.faults.must_hold import MustHold
-from finops_dagster_tests.servers.bigquery import BigQueryServer, Lost
+from finops_dagster_tests.servers.bigquery import BigQueryServer, Fault, JobFails, Lost
 from finops_dagster_tests.servers.bigquery_errors import BigQueryError
 from finops_dagster_tests.warehouses.bigquery import BigQuery
 
-Answer = BigQueryError | Lost | None
+Answer = Fault | None
 
 
 def bigquery(folder: Path, chance: Random) -> Iterator[str]:
@@ -74,6 +74,11 @@ def _quota(request: Request) -> Answer:
     return exceeded if _is_upload(request) else None
 
 
+def _job_fails(request: Request) -> Answer:
+    error = BigQueryError(400, "invalid", "Error while reading data")
+    return JobFails(error) if _is_upload(request) else None
+
+
 def _lost(request: Request) -> Answer:
     return Lost() if _is_upload(request) else None
 
@@ -90,6 +95,7 @@ def _ledger_answer_lost(request: Request) -> Answer:
 _FAULTS = {
     "503": _unavailable,
     "403 quota": _quota,
+    "load job fails": _job_fails,
     "answer to the upload lost": _lost,
     "ledger refused": _no_ledger,
     "answer of the ledger lost": _ledger_answer_lost,

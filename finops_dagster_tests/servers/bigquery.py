@@ -43,6 +43,7 @@ How it differs from BigQuery:
 
 import threading
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from google.api_core.client_options import ClientOptions
@@ -62,17 +63,28 @@ class Lost:
     """A fault: the request is done, and its answer does not arrive."""
 
 
+@dataclass(frozen=True)
+class JobFails:
+    """A fault: the job that is asked for is accepted, and ends with this error."""
+
+    error: BigQueryError
+
+
+Fault = BigQueryError | Lost | JobFails
+
+
 class BigQueryServer:
     """A BigQuery on a free port of 127.0.0.1, from ``with`` until the end of the block.
 
     ``map_key_mode`` is the mode that a load gives the keys of a map: see above. ``fault``, when
-    set, is asked of every request and may answer an error in its stead, or lose its answer.
+    set, is asked of every request: an error is answered in its stead, its answer is lost, or its
+    job fails.
     """
 
     def __init__(self, map_key_mode: str = "REQUIRED") -> None:
         self._map_key_mode = map_key_mode
         self.requests: list[tuple[str, str]] = []
-        self.fault: Callable[[Request], BigQueryError | Lost | None] | None = None
+        self.fault: Callable[[Request], Fault | None] | None = None
         self._faults: list[tuple[str, BigQueryError]] = []
         self._clients: list[bigquery.Client] = []
 
@@ -126,8 +138,10 @@ class BigQueryServer:
             fault = self.fault(request) if self.fault else None
             if isinstance(fault, BigQueryError):
                 raise fault
+            if isinstance(fault, JobFails):
+                self._api.jobs.next_error = fault.error
             answer = self._api.answer(request)
-            if fault is not None:
+            if isinstance(fault, Lost):
                 raise BigQueryError(503, "backendError", "The answer was lost")
             return answer
         except BigQueryError as error:

@@ -43,7 +43,7 @@ class BigQueryApi:
     def __init__(self, map_key_mode: str) -> None:
         self._lock = threading.Lock()
         self._catalog = Catalog(map_key_mode)
-        self._jobs = Jobs(self._catalog)
+        self.jobs = Jobs(self._catalog)
         # Resumable uploads: the job that each is for, and the bytes that have come so far.
         self._uploads: list[tuple[Resource, bytearray]] = []
 
@@ -97,24 +97,24 @@ class BigQueryApi:
         return select_rows(self._catalog.connection, sql, {}).page(*_paging(request))
 
     def _insert_job(self, request: Request, project: str) -> Resource:
-        return self._jobs.insert(project, request.get_json()).resource()
+        return self.jobs.insert(project, request.get_json()).resource()
 
     def _get_job(self, request: Request, project: str, job_id: str) -> Resource:
-        return self._jobs.get(project, job_id, request.args.get("location")).resource()
+        return self.jobs.get(project, job_id, request.args.get("location")).resource()
 
     def _query(self, request: Request, project: str) -> Resource:
         body = request.get_json()
         reference = {"location": body.get("location")}
         job = {"jobReference": reference, "configuration": {"query": body}}
-        return self._jobs.insert(project, job).query_response(body.get("maxResults"))
+        return self.jobs.insert(project, job).query_response(body.get("maxResults"))
 
     def _get_query_results(self, request: Request, project: str, job_id: str) -> Resource:
-        job = self._jobs.get(project, job_id, request.args.get("location"))
+        job = self.jobs.get(project, job_id, request.args.get("location"))
         return job.query_response(*_paging(request))
 
     def _upload(self, request: Request, project: str) -> Resource | Response:
         if request.args["uploadType"] == "multipart":
-            return self._jobs.insert(project, *_multipart(request)).resource()
+            return self.jobs.insert(project, *_multipart(request)).resource()
         if request.method == "POST":
             self._uploads.append((request.get_json(), bytearray()))
             session = f"?uploadType=resumable&upload_id={len(self._uploads)}"
@@ -123,7 +123,7 @@ class BigQueryApi:
         received += request.get_data()
         # "bytes 0-99/*" until the last chunk, which knows the total: "bytes 100-149/150".
         if request.headers["Content-Range"].endswith(f"/{len(received)}"):
-            return self._jobs.insert(project, job, bytes(received)).resource()
+            return self.jobs.insert(project, job, bytes(received)).resource()
         return Response(status=308, headers={"Range": f"bytes=0-{len(received) - 1}"})
 
     def _table_resource(self, table: Table) -> Resource:

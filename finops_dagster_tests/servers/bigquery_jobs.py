@@ -70,9 +70,11 @@ class Jobs:
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
         self._jobs: dict[tuple[str, str], Job] = {}
+        self.next_error: BigQueryError | None = None
 
     def insert(self, project: str, resource: Resource, payload: bytes | None = None) -> Job:
-        """Runs a job. One that fails is inserted all the same, with the error in its status."""
+        """Runs a job. One that fails is inserted all the same, with the error in its status; so is
+        the next one where `next_error` is set, which does nothing else."""
         configuration, reference = resource["configuration"], resource.get("jobReference") or {}
         job_id = reference.get("jobId") or f"job_{uuid.uuid4().hex}"
         if (project, job_id) in self._jobs:
@@ -86,9 +88,11 @@ class Jobs:
             job.location = dataset.location
         started = _milliseconds()
         try:
+            if self.next_error:
+                raise self.next_error
             self._run(job, location, payload)
         except BigQueryError as error:
-            job.error = error
+            job.error, self.next_error = error, None
         times = {"creationTime": started, "startTime": started, "endTime": _milliseconds()}
         job.statistics.update(times)
         self._jobs[project, job_id] = job
