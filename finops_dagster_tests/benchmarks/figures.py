@@ -41,7 +41,9 @@ class Figure:
 
 
 def measured(command: Sequence[str], work: Path, **environment: str) -> Run:
-    """Run a process to its end; a failure shows its output, which is in `output.txt`."""
+    """Run a process to its end; a failure shows its output, which is in `output.txt`. What others
+    have left to be written to disk is written before."""
+    os.sync()
     with (work / "output.txt").open("w+b") as output:
         started = time.monotonic()
         process = subprocess.Popen(

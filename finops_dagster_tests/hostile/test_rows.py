@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,6 +69,12 @@ def test_a_row_of_more_than_16_megabytes_is_refused(reader: Reader) -> None:
     row = line_item("2024-01", lineItem__LineItemDescription="x" * 17_000_000)
     said = reader.refused(csv_bytes([*items("2024-01", "1"), row]))
     assert "line 3: the row is longer than 16,777,216 bytes" in said
+
+
+def test_that_rows_may_be_long_takes_no_memory_where_they_are_short(tmp_path: Path) -> None:
+    parts = [gzip.compress(BILL)] * 4
+    with Reader.below(tmp_path, memory_limit="200MB") as reader:
+        assert reader.load(*parts) == Totals(8, 12)
 
 
 def test_an_amount_of_a_megabyte_is_refused_and_not_shown(reader: Reader) -> None:
