@@ -12,7 +12,7 @@ from pathlib import Path
 
 from finops_dagster.cli.event_log import EventLog
 from finops_dagster.demo.export import Version, write_version
-from finops_dagster_tests.benchmarks.figures import FOLDER, ROOT, Run, measured
+from finops_dagster_tests.benchmarks.figures import FOLDER, ROOT, Run, apart, measured
 
 MONTH = "2024-01"
 VERSION = "20250203T000000Z"
@@ -45,9 +45,13 @@ def source(rows: int, columns: int = 154, parts: int = 4, months: Sequence[date]
         shutil.rmtree(making, ignore_errors=True)
         for month in months:
             version = Version(month, VERSION, rows, parts)
-            write_version(making, "", "bench-cur", version, columns=columns)
+            apart(_write, making, version, columns)
         making.rename(folder)
     return folder
+
+
+def _write(folder: Path, version: Version, columns: int) -> None:
+    write_version(folder, "", "bench-cur", version, columns=columns)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ import platform
 import statistics
 import sys
 import time
-from multiprocessing import get_context
 from pathlib import Path
 
 import duckdb
@@ -32,7 +31,7 @@ from finops_dagster.billing.vendors.aws_cur1 import AwsCur1
 from finops_dagster.resources.parquet_lake import ParquetLake
 from finops_dagster.resources.warehouses import Warehouse, open_warehouse
 from finops_dagster.settings import load_settings
-from finops_dagster_tests.benchmarks.figures import FOLDER, ROOT, Run, measured
+from finops_dagster_tests.benchmarks.figures import FOLDER, ROOT, Run, apart, measured
 from finops_dagster_tests.servers.postgresql import PostgreSQLServer
 
 SETTINGS = """
@@ -86,10 +85,7 @@ def main() -> None:
     path = lake / ParquetLake(root=".").path("bench", MONTH)
     if not path.exists():
         console.print(f"making {options.rows:,} rows, once")
-        # A child's peak is told as its parent's where that was higher, so this one does not do it.
-        maker = get_context("spawn").Process(target=_write_month, args=(path, options.rows))
-        maker.start()
-        maker.join()
+        apart(_write_month, path, options.rows)
     loads: dict[str, list[Run]] = {side: [] for side in SIDES}
     with PostgreSQLServer() as server:
         settings = lake / "postgresql.toml"
