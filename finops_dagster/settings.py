@@ -292,12 +292,11 @@ def _read(file: Path, overrides: dict[str, Any]) -> Settings:
     except ValidationError as error:
         raise SettingsError(problems(str(file), error)) from error
     except SourceUnreadable as error:
-        sections = [
-            name for f in Settings.model_fields if (name := f"FINOPS_{f.upper()}") in os.environ
-        ]
+        sections = tuple(f"FINOPS_{section.upper()}" for section in Settings.model_fields)
+        given = [name for name in os.environ if name.upper().startswith(sections)]
         raise SettingsError(
-            f"environment variable {' or '.join(sections)}: is no JSON; a single key is set as in "
-            "FINOPS_DATABASE__BACKEND"
+            f"environment variable {' or '.join(given)}: is no JSON, as a table must be; a single "
+            "key is set as in FINOPS_DATABASE__BACKEND"
         ) from error
     except (ValueError, RecursionError, OSError) as error:
         raise SettingsError(f"{file}: {first_line(error)}") from error

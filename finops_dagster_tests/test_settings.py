@@ -162,6 +162,7 @@ def test_the_environment_names_the_file_and_wins_over_it(
     [
         "FINOPS_DATABASE",
         "FINOPS_DATABASE__BACKEND",
+        "FINOPS_DATABASE__DUCKDB",
         "FINOPS_DATABSE__BACKEND",
         "FINOPS_EXPORTS",
     ],
