@@ -26,8 +26,8 @@ from finops_dagster.resources.warehouses.postgresql.columns import (
 )
 from finops_dagster.resources.warehouses.postgresql.errors import explained
 
-# What a socket holds: ADBC writes on while the server reads the last of it. From 200 kB on they take
-# turns, and a load takes a third longer.
+# What a socket holds: ADBC writes on while the server reads the last of it. From 200 kB on they
+# take turns, and a load takes a third longer.
 _BYTES_AT_ONCE = 128 * 1024
 
 # Who asks for a table stands behind a load that waits for it. So a load waits for a few seconds,
