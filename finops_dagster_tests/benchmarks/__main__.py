@@ -1,6 +1,7 @@
 """`make bench`: every measure against what it must reach, in one table that is kept as JSON.
 
-The whole takes about half an hour, on a machine that does nothing else; `--only` chooses from it.
+The whole takes a quarter of an hour, on a machine that does nothing else, and some ten minutes more
+when it first makes its bills; `--only` chooses from it. docs/performance.md keeps what came of it.
 """
 
 from __future__ import annotations
