@@ -51,6 +51,7 @@ def test_a_backfill_and_the_sensor_load_months(project: Project, ui: Ui) -> None
     assert leaks([project.folder / "home", project.folder / "data"]) == []
 
 
+@pytest.mark.thorough
 def test_a_terminal_and_the_daemon_run_one_month_at_once_and_a_killed_terminal_blocks_nobody(
     project: Project, finops: Finops, ui: Ui
 ) -> None:

@@ -11,8 +11,8 @@ import pytest
 from finops_dagster_tests.faults.__main__ import FAULTS
 from finops_dagster_tests.faults.namespace import NotHere
 
-# `dagster dev` takes its time, and test_dev.py has a terminal beside it too.
-SLOW = {"daemon": pytest.mark.thorough}
+# `dagster dev` takes its time; and a file that may not be written is opened as a damaged one is.
+SLOW = {"daemon": pytest.mark.thorough, "read_only": pytest.mark.thorough}
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=SLOW.get(n, ())) for n in FAULTS])
