@@ -51,8 +51,11 @@ def main() -> None:
         holds = {None: "", True: "reached", False: "missed"}[figure.holds]
         table.add_row(figure.measure, _shown(figure.value, figure.unit), most, holds, figure.beside)
     console.print(table)
+    facts = {**_machine(), "rows": options.rows, "large_rows": options.large_rows}
+    console.print(", ".join(f"{name} {fact}" for name, fact in facts.items()))
     kept = FOLDER / "figures.json"
-    kept.write_text(json.dumps({**_machine(), "figures": list(map(asdict, figures))}, indent=1))
+    told = {**facts, "runs": options.runs, "figures": list(map(asdict, figures))}
+    kept.write_text(json.dumps(told, indent=1))
     console.print(f"Kept in {kept.relative_to(ROOT)}.")
 
 
