@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 import time
@@ -9,6 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
+
+from werkzeug.datastructures import Headers
 
 from finops_dagster.demo.export import Layout
 from finops_dagster_tests.cur import upload
@@ -117,7 +120,7 @@ def _reset(_: Bucket, environ: Environ, start: Start) -> Iterable[bytes]:
     """Break the connection as a router does that has lost it."""
     connection = environ["werkzeug.socket"]
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    connection.close()
+    os.close(connection.detach())
     raise ConnectionResetError
 
 
@@ -128,11 +131,12 @@ def _body(change: Callable[[bytes, Random], tuple[int, Iterable[bytes]]]) -> Fau
         key = environ["PATH_INFO"].partition(f"{bucket.name}/")[2]
         if environ["REQUEST_METHOD"] != "GET" or not key.endswith(".gz"):
             return None
-        found = bucket.client.get_object(Bucket=bucket.name, Key=key)
-        length, body = change(found["Body"].read(), bucket.chance)
-        modified = found["ResponseMetadata"]["HTTPHeaders"]["last-modified"]
-        headers = {"Content-Length": str(length), "ETag": found["ETag"], "Last-Modified": modified}
-        start("200 OK", list(headers.items()))
+        headers = Headers()
+        whole = bucket.server.serve(environ, lambda _, given, *rest: headers.extend(given))
+        length, body = change(b"".join(whole), bucket.chance)
+        headers["Content-Length"] = str(length)
+        headers["Connection"] = "close"  # else the client waits for what is missing
+        start("200 OK", headers.to_wsgi_list())
         return body
 
     return fault

@@ -59,7 +59,11 @@ class S3Server:
 
 
 class _QuietHandler(WSGIRequestHandler):
-    """Keeps the access log out of what is printed."""
+    """Keeps the access log out of what is printed, and waits for nothing more on a connection that
+    a fault has broken."""
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         pass
+
+    def connection_dropped(self, error: BaseException, environ: object = None) -> None:
+        self.close_connection = True
