@@ -60,9 +60,7 @@ def test_definitions_load_with_an_empty_environment(config: str) -> None:
 
 
 def test_what_is_not_needed_is_not_imported() -> None:
-    unneeded = (
-        "google.cloud dagster_gcp pandas azure snowflake adbc_driver_manager dlt boto3 sqlalchemy"
-    )
+    unneeded = "google.cloud dagster_gcp pandas azure snowflake adbc_driver_manager dlt boto3"
     code = (
         "import sys, finops_dagster.definitions;"
         f"print([m for m in {[*unneeded.split(), 'sqlalchemy']} if m in sys.modules])"
