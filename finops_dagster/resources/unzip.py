@@ -26,13 +26,17 @@ def gzip_of_zip(path: Path) -> Iterator[bytes]:
     try:
         with zipfile.ZipFile(path) as archive:
             files = [file for file in archive.infolist() if not file.is_dir()]
-    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+    # All of it is what zipfile makes of damaged bytes: BadZipFile of the frame, IndexError and
+    # ValueError of names and extra fields, NotImplementedError of a version that nobody has.
+    except (zipfile.BadZipFile, IndexError, ValueError, NotImplementedError) as error:
         raise ZipInvalid(f"the ZIP is damaged ({error})") from error
     if len(files) != 1:
         raise ZipInvalid(f"the ZIP holds {len(files)} files, where AWS puts one in each")
     (file,) = files
     if file.compress_type != zipfile.ZIP_DEFLATED or file.flag_bits & _ENCRYPTED:
         raise ZipInvalid(f"{file.filename!r} in the ZIP is encrypted or not deflated")
+    if file.header_offset < 0:
+        raise ZipInvalid("the ZIP is damaged (its file would begin before it)")
     with path.open("rb") as data:
         data.seek(file.header_offset)
         header = data.read(_LOCAL_HEADER_BYTES)
