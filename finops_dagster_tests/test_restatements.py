@@ -120,3 +120,61 @@ def test_a_run_that_another_overtook_with_a_newer_version_says_so(project: Proje
     assert outcome.checks()["staged_files.one_version"] is False
     assert project.totals("2024-01") == (2, 5)
     assert project.load("2024-01").checks()["parquet.one_version"] is True
+
+
+PRICED = (*HEADERS, "lineItem/CurrencyCode")
+
+
+def priced(*rows: tuple[str, str, str]) -> list[dict[str, str]]:
+    """A row of each service, currency and cost."""
+    return [
+        line_item(
+            "2024-01",
+            lineItem__ProductCode=service,
+            lineItem__CurrencyCode=currency,
+            lineItem__UnblendedCost=cost,
+        )
+        for service, currency, cost in rows
+    ]
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["first-version", "restated"])
+def test_a_service_and_a_currency_without_any_cost_are_loaded(
+    project: Project, first: bool
+) -> None:
+    if not first:
+        rows = priced(("AmazonEKS", "USD", "5"))
+        deliver(project.put, "2024-01", [rows], version="v1", headers=PRICED)
+        project.load("2024-01")
+    rows = priced(
+        ("AmazonEC2", "USD", "2.5"),
+        ("AmazonEKS", "USD", ""),
+        ("AmazonEKS", "USD", ""),
+        ("Tax", "EUR", ""),
+        ("", "", ""),
+        ("Credit", "USD", "-1"),
+    )
+    deliver(project.put, "2024-01", [rows], version="v2", headers=PRICED)
+    outcome = project.load("2024-01")
+    metadata = outcome.metadata("billing_table")
+    assert metadata["cost_by_service"].splitlines()[2:] == [
+        "| AmazonEC2 | 2.50 |",
+        "| (none) | 0.00 |",
+        "| AmazonEKS | 0.00 |",
+        "| Tax | 0.00 |",
+        "| Credit | -1.00 |",
+    ]
+    assert metadata["currency"] == "USD"
+    assert outcome.checks()["billing_table.one_currency"]
+    assert project.totals("2024-01") == (6, Decimal("1.5"))
+    if not first:
+        assert "| AmazonEKS | 5.00 | 0.00 | -5.00 |" in metadata["restatement"]
+
+
+def test_a_month_without_any_cost_is_loaded(project: Project) -> None:
+    rows = priced(("AmazonEC2", "USD", ""), ("", "", ""))
+    deliver(project.put, "2024-01", [rows], version="v1", headers=PRICED)
+    outcome = project.load("2024-01")
+    metadata = outcome.metadata("billing_table")
+    assert (metadata["total_cost_exact"], metadata["currency"]) == ("0", "")
+    assert all(outcome.checks().values())

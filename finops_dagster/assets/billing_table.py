@@ -1,7 +1,7 @@
 """Stage 3: the month in the export's DuckDB table, replaced whole or not at all."""
 
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,19 +24,20 @@ from finops_dagster.assets.stage import (
     RunOptions,
     StageEvents,
     month_of,
+    one_version,
     stage,
     version_metadata,
     warnings,
 )
 from finops_dagster.assets.staged_files import staged_manifest
-from finops_dagster.billing.errors import StageMissing
+from finops_dagster.billing.errors import StageMissing, disk_problem
 from finops_dagster.billing.files import read_files
 from finops_dagster.billing.footer import column_names
 from finops_dagster.billing.ledger import Load
 from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.month_report import MonthReport, Restatement, report
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.billing.table import held_version, replace_month
+from finops_dagster.billing.table import held_version, replacing_month
 from finops_dagster.resources.duckdb import BillingDatabase, rows_shown, watched
 from finops_dagster.resources.parquet_lake import ParquetLake
 from finops_dagster.resources.staging import StagedVersion, StagingFolder
@@ -77,8 +78,7 @@ def billing_table_asset(export: Export) -> dg.AssetsDefinition:
         month = month_of(context)
         manifest = staged_manifest(staging, export, month)
         staged = staging.month(export.name, month)
-        started = time.monotonic()
-        done = load_month(
+        with loading_month(
             export,
             month,
             manifest,
@@ -87,25 +87,31 @@ def billing_table_asset(export: Export) -> dg.AssetsDefinition:
             lake,
             run_id=context.run.run_id,
             force=run_options.force,
-        )
-        staged.remove_other_versions(manifest)
-        now = done.month
-        yield dg.MaterializeResult(
-            data_version=dg.DataVersion(now.load.manifest_id),
-            metadata={**_metadata(done), "seconds": round(time.monotonic() - started, 3)},
-            check_results=[
-                *totals_hold(now.load.totals),
-                has_rows(now.load.totals),
-                not_fewer_rows(now.load, now.version_before),
-                usual_cost(now.load, now.month_before),
-                one_currency(now.currencies),
-            ],
-        )
+        ) as outcome:
+            now = outcome.month
+            result: dg.MaterializeResult[None] = dg.MaterializeResult(
+                data_version=dg.DataVersion(now.load.manifest_id),
+                metadata=_metadata(outcome),
+                check_results=[
+                    one_version(context, now.load.manifest_id),
+                    *totals_hold(now.load.totals),
+                    has_rows(now.load.totals),
+                    not_fewer_rows(now.load, now.version_before),
+                    usual_cost(now.load, now.month_before),
+                    one_currency(now.currencies),
+                ],
+            )
+        yield result
+        try:
+            staged.remove_other_versions(manifest)
+        except OSError as error:
+            context.log.warning(f"older staged files stay: {disk_problem(error)}")
 
     return billing_table
 
 
-def load_month(
+@contextmanager
+def loading_month(
     export: Export,
     month: BillingMonth,
     manifest: Manifest,
@@ -115,24 +121,30 @@ def load_month(
     *,
     run_id: str,
     force: bool,
-) -> Outcome:
-    """Make the table hold this version of the month, unless it does. Raises StageMissing, and what
-    `replace_month` raises; then the month is as it was."""
+) -> Iterator[Outcome]:
+    """Make the table hold this version of the month, unless it does.
+
+    The block is given what the table then holds, and runs before the commit. On any error, also of
+    the block, the month stays as it was. Raises StageMissing, and what `replacing_month` raises.
+    """
     with database.connect(export.name, month) as connection:
         held = held_version(connection, export.name, month, export.formats)
         before = held and report(connection, held, export.formats[held.format])
         if before and before.load.manifest_id == manifest.id and not force:
-            return Outcome(before)
+            yield Outcome(before)
+            return
         load = _new_load(export, month, manifest, version, run_id)
         vendor = export.formats[manifest.format]
         files = read_files(version.paths, vendor)
         names = column_names(lake.paths(export.name))
-        with watched(connection, "loaded", load.totals.rows, rows_shown):
-            to_know = replace_month(connection, load, manifest, files, vendor, names)
-        now = report(connection, load, vendor)
-        is_restated = before and before.load.manifest_id != manifest.id
-        restatement = Restatement(before, now) if before and is_restated else None
-        return Outcome(now, "loaded", to_know, restatement)
+        with (
+            watched(connection, "loaded", load.totals.rows, rows_shown),
+            replacing_month(connection, load, manifest, files, vendor, names) as to_know,
+        ):
+            now = report(connection, load, vendor)
+            is_restated = before and before.load.manifest_id != manifest.id
+            restatement = Restatement(before, now) if before and is_restated else None
+            yield Outcome(now, "loaded", to_know, restatement)
 
 
 def _new_load(

@@ -111,7 +111,8 @@ def one_currency(costs: Sequence[tuple[str, Decimal]]) -> dg.AssetCheckResult:
     return _noticed(
         ONE_CURRENCY,
         passed=len(costs) <= 1,
-        description=", ".join(f"{cost:,.2f} {currency}" for currency, cost in costs) + ".",
+        description=", ".join(f"{cost:,.2f} {currency}" for currency, cost in costs)
+        or "There are no costs.",
     )
 
 

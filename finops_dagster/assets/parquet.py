@@ -1,17 +1,25 @@
 """Stage 4: the month as one Parquet file of the lake, written beside and renamed."""
 
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import dagster as dg
 
 from finops_dagster.assets.checks import TOTALS_CHECKS, totals_hold
 from finops_dagster.assets.export import Export
-from finops_dagster.assets.stage import RunOptions, StageEvents, month_of, stage, version_metadata
+from finops_dagster.assets.stage import (
+    RunOptions,
+    StageEvents,
+    month_of,
+    one_version,
+    stage,
+    version_metadata,
+)
 from finops_dagster.billing.errors import StageMissing
 from finops_dagster.billing.footer import Footer, read_footer
 from finops_dagster.billing.ledger import Load
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.billing.parquet_month import export_month
+from finops_dagster.billing.parquet_month import exporting_month
 from finops_dagster.billing.table import held_version
 from finops_dagster.resources.duckdb import BillingDatabase, rows_shown, watched
 from finops_dagster.resources.parquet_lake import ParquetLake
@@ -30,34 +38,39 @@ def parquet_asset(export: Export) -> dg.AssetsDefinition:
         """The month as one zstd Parquet file, readable while the next one loads."""
         month = month_of(context)
         path = lake.path(export.name, month)
-        started = time.monotonic()
-        load, outcome = write_month(export, month, database, lake, force=run_options.force)
-        yield dg.MaterializeResult(
-            data_version=dg.DataVersion(load.manifest_id),
-            metadata={
-                "outcome": outcome,
-                **version_metadata(load.manifest_id, load.totals),
-                "path": dg.MetadataValue.path(path),
-                "bytes": path.stat().st_size,
-                "seconds": round(time.monotonic() - started, 3),
-            },
-            check_results=totals_hold(load.totals),
-        )
+        with writing_month(export, month, database, lake, force=run_options.force) as (
+            load,
+            outcome,
+            size,
+        ):
+            result: dg.MaterializeResult[None] = dg.MaterializeResult(
+                data_version=dg.DataVersion(load.manifest_id),
+                metadata={
+                    "outcome": outcome,
+                    **version_metadata(load.manifest_id, load.totals),
+                    "path": dg.MetadataValue.path(path),
+                    "bytes": size,
+                },
+                check_results=[one_version(context, load.manifest_id), *totals_hold(load.totals)],
+            )
+        yield result
 
     return parquet
 
 
-def write_month(
+@contextmanager
+def writing_month(
     export: Export,
     month: BillingMonth,
     database: BillingDatabase,
     lake: ParquetLake,
     *,
     force: bool,
-) -> tuple[Load, str]:
+) -> Iterator[tuple[Load, str, int]]:
     """Make the lake's file hold what the table holds, unless its footer says that it does.
 
-    Raises StageMissing where the table does not hold what the ledger says.
+    The block is given the load, what is done, and the file's bytes, and runs before the new file is
+    put in place. Raises StageMissing where the table does not hold what the ledger says.
     """
     path = lake.path(export.name, month)
     with database.connect(export.name, month) as connection:
@@ -68,7 +81,11 @@ def write_month(
                 f"{export.name}/billing_table"
             )
         if not force and read_footer(path) == Footer(load.manifest_id, load.totals):
-            return load, "unchanged"
-        with watched(connection, "exported", load.totals.rows, rows_shown):
-            export_month(connection, load, path, export.formats[load.format])
-        return load, "exported"
+            yield load, "unchanged", path.stat().st_size
+            return
+        vendor = export.formats[load.format]
+        with (
+            watched(connection, "exported", load.totals.rows, rows_shown),
+            exporting_month(connection, load, path, vendor) as size,
+        ):
+            yield load, "exported", size

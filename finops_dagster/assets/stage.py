@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,12 +15,13 @@ import duckdb
 
 from finops_dagster.assets.checks import ONE_VERSION, Check
 from finops_dagster.assets.export import Export
-from finops_dagster.billing.errors import BillError, ReconciliationError, first_line
+from finops_dagster.billing.errors import BillError, ReconciliationError, disk_problem, first_line
 from finops_dagster.billing.money import Totals, plain
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.processes import going_on
 from finops_dagster.resources.object_stores import StoreError, StoreUnavailable
 from finops_dagster.resources.warehouses import WarehouseUnavailable
+from finops_dagster.traces import unforeseen
 
 StageEvents = Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]
 _RETRIES = 3
@@ -57,7 +59,8 @@ def stage(
     """Make the decorated function a stage of the export, named and described by itself.
 
     A BillError or a store's no becomes a failure that is not retried; a network fault is retried;
-    a failed reconciliation is also told as a failed check. All that a run does is of one version.
+    a failed reconciliation is also told as a failed check. What a stage yields is computed before
+    it commits; only the seconds that it took are added after.
     """
     if after:
         checks = [*checks, ONE_VERSION]
@@ -67,10 +70,7 @@ def stage(
 
         @functools.wraps(body)
         def told(context: dg.AssetExecutionContext, **resources: object) -> StageEvents:
-            events = body(context, **resources)
-            if after:
-                events = _of_one_version(context, export, after, events)
-            yield from _with_failures(key, events)
+            yield from _with_failures(context, _with_seconds(body(context, **resources)))
 
         return dg.asset(
             key=key,
@@ -105,13 +105,16 @@ def _check_specs(
         ]
 
 
-def _with_failures(key: dg.AssetKey, events: StageEvents) -> StageEvents:
-    """The stage's events, with its errors as Dagster tells them."""
+def _with_failures(context: dg.AssetExecutionContext, events: StageEvents) -> StageEvents:
+    """Yield the stage's events, and raise its errors as Dagster shows them: a sentence each."""
     try:
         yield from events
     except ReconciliationError as error:
         yield dg.AssetCheckResult(
-            passed=False, asset_key=key, check_name=error.check, description=str(error)
+            passed=False,
+            asset_key=context.asset_key,
+            check_name=error.check,
+            description=str(error),
         )
         raise _failure(error, str(error)) from None
     except (BillError, StoreError) as error:
@@ -122,14 +125,19 @@ def _with_failures(key: dg.AssetKey, events: StageEvents) -> StageEvents:
             f"higher or database.duckdb.threads lower ({first_line(error)})"
         )
         raise _failure(error, told) from error
-    except (duckdb.Error, OSError) as error:
-        raise _failure(error, f"{type(error).__name__}: {first_line(error)}") from error
-    except RuntimeError as error:
-        if str(error) == "Query interrupted":  # DuckDB's word for Ctrl-C
-            raise KeyboardInterrupt from None
-        raise
     except (StoreUnavailable, WarehouseUnavailable) as error:
+        if context.retry_number == _RETRIES:
+            raise _failure(error, f"{error}; tried {_RETRIES + 1} times") from error
+        context.log.warning(
+            f"{error}; trying again in {_SECONDS_BETWEEN_RETRIES} s "
+            f"({context.retry_number + 1} of {_RETRIES})"
+        )
         raise dg.RetryRequested(_RETRIES, _SECONDS_BETWEEN_RETRIES) from error
+    except Exception as error:
+        if isinstance(error, RuntimeError) and str(error) == "Query interrupted":
+            raise KeyboardInterrupt from None  # what DuckDB makes of Ctrl-C
+        home = Path(context.instance.root_directory)
+        raise _failure(error, disk_problem(error) or unforeseen(error, home)) from error
 
 
 def _failure(error: Exception, told: str) -> dg.Failure:
@@ -137,33 +145,38 @@ def _failure(error: Exception, told: str) -> dg.Failure:
     return dg.Failure(told, metadata={"cause": type(error).__name__}, allow_retries=False)
 
 
-def _of_one_version(
-    context: dg.AssetExecutionContext, export: Export, after: str, events: StageEvents
-) -> StageEvents:
-    """The stage's events, and whether it holds the version that this run began with, or else the
-    one that the stage before it holds. Raises ReconciliationError where another run has brought a
-    newer one since."""
+def _with_seconds(events: StageEvents) -> StageEvents:
+    started = time.monotonic()
     for event in events:
-        if isinstance(event, dg.MaterializeResult) and event.data_version is not None:
-            now, before = event.data_version.value, _version_before(context, export, after)
-            if before not in (None, now):
-                raise ReconciliationError(
-                    ONE_VERSION.name,
-                    f"{export.name} {context.partition_key} is at {now} here, but {after} was at "
-                    f"{before}: another run has brought a newer version meanwhile; run the month "
-                    "again",
-                )
-            yield dg.AssetCheckResult(
-                passed=True, check_name=ONE_VERSION.name, metadata={"manifest_id": now}
-            )
+        if isinstance(event, dg.MaterializeResult):
+            seconds = round(time.monotonic() - started, 3)
+            event = event._replace(metadata={"seconds": seconds, **(event.metadata or {})})
         yield event
 
 
-def _version_before(context: dg.AssetExecutionContext, export: Export, after: str) -> str | None:
+def one_version(context: dg.AssetExecutionContext, version: str) -> dg.AssetCheckResult:
+    """Compare the version that the stage is about to make with the one that this run began with, or
+    else with the one that the stage before it holds. Call it before the stage commits. Raises
+    ReconciliationError where another run has brought a newer one since."""
+    export, *_ = context.asset_key.path
+    (after,) = context.assets_def.asset_deps[context.asset_key]
+    before = _version_before(context, after)
+    if before not in (None, version):
+        raise ReconciliationError(
+            ONE_VERSION.name,
+            f"{export} {context.partition_key} is at {version} here, but {after.path[-1]} was at "
+            f"{before}: another run has brought a newer version meanwhile; run the month again",
+        )
+    return dg.AssetCheckResult(
+        passed=True, check_name=ONE_VERSION.name, metadata={"manifest_id": version}
+    )
+
+
+def _version_before(context: dg.AssetExecutionContext, after: dg.AssetKey) -> str | None:
     of_type = dg.DagsterEventType.ASSET_MATERIALIZATION
     told = context.instance.get_records_for_run(context.run.run_id, of_type=of_type).records
     if not told:
-        wanted = dg.AssetRecordsFilter(export.key(after), asset_partitions=[context.partition_key])
+        wanted = dg.AssetRecordsFilter(after, asset_partitions=[context.partition_key])
         told = context.instance.fetch_materializations(wanted, limit=1).records
     record = told[-1].asset_materialization if told else None
     return record and (record.tags or {}).get("dagster/data_version")

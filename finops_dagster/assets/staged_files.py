@@ -6,7 +6,7 @@ import dagster as dg
 from rich.filesize import decimal
 
 from finops_dagster.assets.export import Export
-from finops_dagster.assets.stage import RunOptions, StageEvents, month_of, stage
+from finops_dagster.assets.stage import RunOptions, StageEvents, month_of, one_version, stage
 from finops_dagster.billing.errors import FileInvalid, StageMissing
 from finops_dagster.billing.files import count, read_files
 from finops_dagster.billing.manifest import Manifest
@@ -31,6 +31,7 @@ def staged_files_asset(export: Export) -> dg.AssetsDefinition:
         """Local copies of the month's files, checked to their last byte and counted."""
         month = month_of(context)
         manifest = staged_manifest(staging, export, month)
+        is_one_version = one_version(context, manifest.id)
         version = staging.month(export.name, month).version(manifest)
         started = time.monotonic()
         counted, fetched = stage_files(export, month, manifest, version, database, run_options)
@@ -49,6 +50,7 @@ def staged_files_asset(export: Export) -> dg.AssetsDefinition:
                 "total_cost_exact": plain(counted.totals.cost),
                 "costs_rounded": counted.rounded,
             },
+            check_results=[is_one_version],
         )
 
     return staged_files

@@ -1,7 +1,5 @@
 """Stage 5: the month in the organization's warehouse, loaded from the lake's file."""
 
-import time
-
 import dagster as dg
 import pyarrow.parquet as pq
 
@@ -11,6 +9,7 @@ from finops_dagster.assets.stage import (
     RunOptions,
     StageEvents,
     month_of,
+    one_version,
     stage,
     version_metadata,
     warnings,
@@ -34,21 +33,24 @@ def warehouse_table_asset(export: Export, backend: str) -> dg.AssetsDefinition:
     ) -> StageEvents:
         """The month in the warehouse, replaced there in one step."""
         file = month_file(export, month_of(context), lake)
-        started = time.monotonic()
+        version, totals = file.footer.manifest_id, file.footer.totals
+        checks = [one_version(context, version), *totals_hold(totals)]
+        metadata = {
+            **version_metadata(version, totals),
+            "dagster/table_name": warehouse.full_name(file.table),
+        }
         done = None
         if run_options.force or warehouse.held_version(file) != file.footer:
             done = warehouse.replace_month(file)
         yield dg.MaterializeResult(
-            data_version=dg.DataVersion(file.footer.manifest_id),
+            data_version=dg.DataVersion(version),
             metadata={
                 "outcome": "loaded" if done else "unchanged",
-                **version_metadata(file.footer.manifest_id, file.footer.totals),
-                "dagster/table_name": warehouse.full_name(file.table),
+                **metadata,
                 "job_id": done.job if done else "none",
-                "seconds": round(time.monotonic() - started, 3),
                 **warnings(done.warnings if done else ()),
             },
-            check_results=totals_hold(file.footer.totals),
+            check_results=checks,
         )
 
     return warehouse_table

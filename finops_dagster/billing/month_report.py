@@ -19,7 +19,8 @@ _MOVES = 5
 @dataclass(frozen=True)
 class MonthReport:
     """The month as the table holds it. Costs are by service and by currency, the largest first, and
-    are those of the column `cost`; `is_final` is None where the export does not say."""
+    are those of the column `cost`; a service without any cost costs 0, a currency without any is
+    left out. `is_final` is None where the export does not say."""
 
     load: Load
     version_before: Load | None
@@ -63,24 +64,30 @@ def report(connection: duckdb.DuckDBPyConnection, load: Load, vendor: VendorForm
     """Look at the month that the table holds."""
     there = columns(connection, load.table)
     answers = there.keys() if vendor.cost in there else set()
+
+    def costs(column: str) -> list[tuple[str, Decimal, int]]:
+        return _cost_by(connection, load, vendor, column) if column in answers else []
+
     return MonthReport(
         load,
         ledger.superseded(connection, load.export, load.month),
         ledger.loaded(connection, load.export, load.month.previous),
         there,
         vendor.cost,
-        _cost_by(connection, load, vendor, vendor.service) if vendor.service in answers else [],
-        _cost_by(connection, load, vendor, vendor.currency) if vendor.currency in answers else [],
+        [(service, cost) for service, cost, _ in costs(vendor.service)],
+        [(currency, cost) for currency, cost, times in costs(vendor.currency) if times > 0],
         _is_final(connection, load, vendor) if vendor.invoice in answers else None,
     )
 
 
 def _cost_by(
     connection: duckdb.DuckDBPyConnection, load: Load, vendor: VendorFormat, column: str
-) -> list[tuple[str, Decimal]]:
+) -> list[tuple[str, Decimal, int]]:
+    """Return each value of the column, the sum of its costs, and how many are not empty."""
+    cost = quoted(vendor.cost)
     return connection.execute(
-        f"SELECT coalesce({quoted(column)}, '(none)') AS value, sum({quoted(vendor.cost)}) AS cost "
-        f"FROM {quoted(load.table)} WHERE billing_month = ? GROUP BY ALL ORDER BY cost DESC, value",
+        f"SELECT coalesce({quoted(column)}, '(none)'), coalesce(sum({cost}), 0), count({cost}) "
+        f"FROM {quoted(load.table)} WHERE billing_month = ? GROUP BY ALL ORDER BY 2 DESC, 1",
         [load.month.first_day],
     ).fetchall()
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
@@ -27,12 +28,15 @@ def relation(path: Path) -> Sql:
     return Sql(f"read_parquet({file_literal(path)}, hive_partitioning = false)")
 
 
-def export_month(
+@contextmanager
+def exporting_month(
     connection: duckdb.DuckDBPyConnection, load: Load, path: Path, vendor: VendorFormat
-) -> None:
-    """Write the month's rows beside `path`, hold them against the ledger, and put them in place.
+) -> Iterator[int]:
+    """Write the month's rows beside `path`, reconcile them with the ledger, and put them in place.
 
-    A reader sees the whole old file or the whole new one. Raises ReconciliationError.
+    The block runs before the file is put in place, and is given its size in bytes. On any error,
+    also of the block, the old file stays. A reader sees the whole old file or the whole new one.
+    Raises ReconciliationError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
@@ -53,9 +57,11 @@ def export_month(
             ),
         )
         reconcile(str(path), load.totals, measure(connection, relation(part), load.month, vendor))
+        yield part.stat().st_size
         part.replace(path)
-    finally:
+    except BaseException:
         part.unlink(missing_ok=True)
+        raise
 
 
 def write_with_text(source: Path, columns: Collection[str], path: Path) -> None:

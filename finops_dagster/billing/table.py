@@ -68,20 +68,22 @@ def prepare_casts(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute(CELL_MACROS)
 
 
-def replace_month(
+@contextmanager
+def replacing_month(
     connection: duckdb.DuckDBPyConnection,
     load: Load,
     manifest: Manifest,
     files: Sequence[BillFiles],
     vendor: VendorFormat,
     names_elsewhere: Mapping[str, str] | None = None,
-) -> list[str]:
-    """Replace the month in one transaction: its rows, new columns, names, and the ledger's word.
+) -> Iterator[list[str]]:
+    """Replace the month in one transaction: its rows, new columns, names, and the ledger's row.
 
-    What was written is measured before the commit and held against `load.totals`, which were
-    counted in the files. On any error the month stays as it was. `names_elsewhere` are column names
-    that headers were given outside of this database. Returns what somebody should know of columns
-    whose type is not what this version gives.
+    The block runs before the commit and sees the new month; it is given the warnings of columns
+    whose type is not what this version gives. What was written is measured before, and reconciled
+    with `load.totals`, which were counted in the files. On any error, also of the block, the month
+    stays as it was. `names_elsewhere` are column names that headers were given outside of this
+    database.
     """
     other = ledger.other_export_in(connection, load.table, load.export)
     if other is not None:
@@ -105,7 +107,7 @@ def replace_month(
             names = {target.header: target.name for target in targets}
             ledger.record_export(connection, load, vendor.vendor, names)
             ledger.record(connection, load, time.monotonic() - started)
-            return warnings
+            yield warnings
     except duckdb.Error as error:
         raise refused(connection, error, load.table, load.month, files, targets) from error
 

@@ -24,7 +24,7 @@ from finops_dagster.billing.footer import month_path
 from finops_dagster.billing.ledger import Load
 from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.billing.parquet_month import export_month
+from finops_dagster.billing.parquet_month import exporting_month
 from finops_dagster.billing.table import prepare
 from finops_dagster.billing.vendors.aws_cur1 import AwsCur1
 from finops_dagster.cli.state_export import document_of
@@ -88,7 +88,8 @@ def _history() -> Settings:
                 load = _load(export.name, month)
                 ledger.record(connection, load, 1.0)
                 path = month_path(settings.storage.parquet_dir, export.name, month)
-                export_month(connection, load, path, AwsCur1())
+                with exporting_month(connection, load, path, AwsCur1()):
+                    pass
                 for stage in STAGES[:4]:
                     _report(instance, export.name, stage, month)
     return settings

@@ -25,7 +25,7 @@ from finops_dagster.assets.warehouse_table import month_file
 from finops_dagster.billing.columns import SqlType
 from finops_dagster.billing.ledger import Load
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.billing.parquet_month import export_month
+from finops_dagster.billing.parquet_month import exporting_month
 from finops_dagster.billing.table import measure, prepare
 from finops_dagster.billing.vendors.aws_cur1 import AwsCur1
 from finops_dagster.resources.parquet_lake import ParquetLake
@@ -122,7 +122,8 @@ def _write_month(path: Path, rows: int) -> None:
         )
         totals = measure(connection, "bench", MONTH, vendor).totals
         load = Load("bench", MONTH, "20240203T000000Z", "bench", totals, 1, 1, "bench", "cur1")
-        export_month(connection, load, path, vendor)
+        with exporting_month(connection, load, path, vendor):
+            pass
 
 
 def _type(name: str) -> SqlType:

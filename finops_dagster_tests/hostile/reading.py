@@ -19,7 +19,7 @@ from finops_dagster.billing.ledger import Load
 from finops_dagster.billing.manifest import Manifest, Source
 from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.billing.table import columns, prepare, replace_month
+from finops_dagster.billing.table import columns, prepare, replacing_month
 from finops_dagster.billing.vendors import formats_of
 from finops_dagster.resources.duckdb import BillingDatabase
 
@@ -63,7 +63,8 @@ class Reader:
             files = read_files(paths, _VENDOR)
             counted, _ = count(self.connection, files, _VENDOR)
             load = Load("acme", MONTH, "v1", "bill", counted, len(paths), 1, "run", "cur1")
-            replace_month(self.connection, load, _MANIFEST, files, _VENDOR)
+            with replacing_month(self.connection, load, _MANIFEST, files, _VENDOR):
+                pass
         except BillError as error:
             return error
         held = self.connection.execute("SELECT count(*), sum(lineitem_unblendedcost) FROM bill")

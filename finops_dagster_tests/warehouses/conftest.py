@@ -13,7 +13,7 @@ from finops_dagster.billing.columns import quoted
 from finops_dagster.billing.footer import read_footer
 from finops_dagster.billing.ledger import Load
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.billing.parquet_month import export_month
+from finops_dagster.billing.parquet_month import exporting_month
 from finops_dagster.billing.table import measure, prepare
 from finops_dagster.billing.vendors.aws_cur1 import AwsCur1
 from finops_dagster.resources.warehouses import MonthFile
@@ -75,7 +75,8 @@ def month_of(tmp_path: Path) -> MonthOf:
             connection.execute(f"CREATE TABLE {table} AS SELECT {line}")
             totals = measure(connection, table, billing_month, vendor).totals
             load = Load("acme", billing_month, version, table, totals, 1, 1, "run", vendor.name)
-            export_month(connection, load, path, vendor)
+            with exporting_month(connection, load, path, vendor):
+                pass
         footer = read_footer(path)
         assert footer
         return MonthFile(

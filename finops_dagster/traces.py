@@ -1,0 +1,35 @@
+"""Errors that nobody foresaw: one line for people, and the full trace in a file that it names."""
+
+from __future__ import annotations
+
+import traceback
+from datetime import UTC, datetime
+from pathlib import Path
+
+from finops_dagster.billing.errors import first_line
+
+_BYTES_KEPT = 1_000_000
+
+
+def unforeseen(error: BaseException, home: Path) -> str:
+    """Return an error's type and text in one line, and append its trace to `finops_errors.log` in
+    DAGSTER_HOME."""
+    said = ": ".join(filter(None, [type(error).__name__, first_line(error)]))
+    path = home / "finops_errors.log"
+    try:
+        _append(path, f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n{_trace(error)}\n")
+    except OSError as problem:
+        return f"{said} (unforeseen; its trace cannot be kept in {path}: {problem.strerror})"
+    return f"{said} (unforeseen; the full trace is at the end of {path})"
+
+
+def _trace(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error))
+
+
+def _append(path: Path, text: str) -> None:
+    """Add to the file, which becomes `.1` where it is large, so that the disk does not fill up."""
+    if path.exists() and path.stat().st_size > _BYTES_KEPT:
+        path.replace(path.with_name(f"{path.name}.1"))
+    with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
+        file.write(text)
