@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 from uuid import uuid4
 
 import dagster as dg
+from dagster_shared.error import SerializableErrorInfo
 
 from finops_dagster.assets.export import Export
 from finops_dagster.billing.months import BillingMonth
@@ -76,9 +78,11 @@ def run_month(
     force: bool = False,
     on_stage: Callable[[str, Metadata], None] = lambda *_: None,
     on_message: Callable[[str], None] = lambda _: None,
+    on_warning: Callable[[str], None] = lambda _: None,
 ) -> MonthRun:
     """Run the chain of one month, or some of its stages; `on_stage` is told each that has ended and
-    its metadata, `on_message` what a stage says of its progress.
+    its metadata, `on_message` what a stage says of its progress, and `on_warning` what it waits
+    for, or tries again.
 
     Raises KeyboardInterrupt where a person stopped it, which Dagster itself only writes down.
     """
@@ -90,7 +94,8 @@ def run_month(
             made = event.asset_materialization
             on_stage(made.asset_key.path[-1], _plain(made.metadata))
         elif event.dagster_event is None:
-            on_message(event.user_message)
+            tell = on_warning if int(event.level) >= logging.WARNING else on_message
+            tell(event.user_message)
 
     instance.add_event_listener(run_id, listen)
     started = time.monotonic()
@@ -128,5 +133,17 @@ def _reason(result: dg.ExecuteInProcessResult) -> str | None:
             raise KeyboardInterrupt
         if told is not None and told.description:
             return told.description
-        return error.message.strip().partition("\n")[0] if error else "the step failed"
-    return None if result.success else "the run failed"
+        return _in_one_line(error, result.run_id) if error else "the step failed"
+    if result.success:
+        return None
+    ended = [event for event in result.all_events if event.is_run_failure]
+    error = ended[-1].job_failure_data.error if ended else None
+    return _in_one_line(error, result.run_id) if error else "the run failed"
+
+
+def _in_one_line(error: SerializableErrorInfo, run_id: str) -> str:
+    """What Dagster caught outside of our stages, or of what they foresee."""
+    while error.cause is not None:
+        error = error.cause
+    line = error.message.strip().partition("\n")[0]
+    return f"{line} (the full trace is in the log of run {run_id} in the UI)"

@@ -30,7 +30,8 @@ from finops_dagster.assets.stage import (
     warnings,
 )
 from finops_dagster.assets.staged_files import staged_manifest
-from finops_dagster.billing.errors import StageMissing, disk_problem
+from finops_dagster.billing.disk import disk_problem
+from finops_dagster.billing.errors import StageMissing
 from finops_dagster.billing.files import read_files
 from finops_dagster.billing.footer import column_names
 from finops_dagster.billing.ledger import Load
@@ -105,7 +106,7 @@ def billing_table_asset(export: Export) -> dg.AssetsDefinition:
         try:
             staged.remove_other_versions(manifest)
         except OSError as error:
-            context.log.warning(f"older staged files stay: {disk_problem(error)}")
+            context.log.warning(f"older staged files stay: {disk_problem(error) or error}")
 
     return billing_table
 

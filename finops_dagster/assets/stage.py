@@ -15,7 +15,8 @@ import duckdb
 
 from finops_dagster.assets.checks import ONE_VERSION, Check
 from finops_dagster.assets.export import Export
-from finops_dagster.billing.errors import BillError, ReconciliationError, disk_problem, first_line
+from finops_dagster.billing.disk import disk_problem
+from finops_dagster.billing.errors import BillError, ReconciliationError, first_line
 from finops_dagster.billing.money import Totals, plain
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.processes import going_on

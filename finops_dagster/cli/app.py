@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -32,43 +31,10 @@ def main() -> None:
     try:
         app()
     except Exception as error:
-        told = _told(error)
-        if told is None:
-            raise
-        print(told, file=sys.stderr)  # noqa: T201  # the one line on standard error
+        from finops_dagster.cli.errors import one_line
+
+        print(one_line(error), file=sys.stderr)  # noqa: T201  # the one line on standard error
         raise SystemExit(1) from None
-
-
-def _told(error: BaseException) -> str | None:
-    """The one line that a person needs, where the error is one that needs no more."""
-    from finops_dagster.billing.errors import BillError
-    from finops_dagster.settings import SettingsError, dagster_home
-
-    if isinstance(error, BillError | SettingsError):
-        return str(error)
-    if _is_of_the_disk(error):
-        return (
-            f"Dagster's history in {dagster_home()} cannot be written: {error}; make room on its "
-            "disk, or let it be written, and give the same command again"
-        )
-    from finops_dagster.resources.object_stores import StoreError, StoreUnavailable
-    from finops_dagster.resources.warehouses import WarehouseUnavailable
-
-    if isinstance(error, StoreError | StoreUnavailable | WarehouseUnavailable):
-        return str(error)
-    cause = error.__cause__ or error.__context__
-    return None if cause is None else _told(cause)
-
-
-def _is_of_the_disk(error: BaseException) -> bool:
-    """Whether SQLite, which keeps the history, could not do so for want of room or of rights."""
-    codes = (
-        sqlite3.SQLITE_FULL,
-        sqlite3.SQLITE_IOERR,
-        sqlite3.SQLITE_READONLY,
-        sqlite3.SQLITE_CANTOPEN,
-    )
-    return isinstance(error, sqlite3.Error) and error.sqlite_errorcode & 0xFF in codes
 
 
 def _print_version(asked: bool) -> None:

@@ -14,15 +14,15 @@ from finops_dagster.billing.errors import BillError, ManifestMissing
 from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.cli.asked import Asked
+from finops_dagster.cli.errors import one_line
 from finops_dagster.cli.event_log import EventLog
 from finops_dagster.cli.held import last_stage
-from finops_dagster.resources.object_stores import StoreError, StoreUnavailable
+from finops_dagster.resources.object_stores import StoreError
 from finops_dagster.sensors import manifest_versions
 from finops_dagster.settings import Settings
 
 Report = Callable[[str], None]
 _REQUESTS_AT_ONCE = 16
-_PROBLEMS = (BillError, StoreError, StoreUnavailable)
 
 
 def delivered(
@@ -33,9 +33,11 @@ def delivered(
     for chosen in asked.exports(settings):
         export = Export(chosen)
         try:
-            yield export, _months(export, asked)
-        except _PROBLEMS as error:
-            report(f"{export.name}  failed: {error}")
+            months = _months(export, asked)
+        except Exception as error:
+            report(f"{export.name}  failed: {one_line(error)}")
+        else:
+            yield export, months
 
 
 def _months(export: Export, asked: Asked) -> list[BillingMonth]:
@@ -62,8 +64,8 @@ def _manifests(
     def read(export: Export, month: BillingMonth) -> Manifest | None:
         try:
             return read_manifest(export, month)
-        except _PROBLEMS as error:
-            report(f"{export.name} {month}  failed: {error}")
+        except Exception as error:
+            report(f"{export.name} {month}  failed: {one_line(error)}")
             return None
 
     for export, months in delivered(settings, asked, report):

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,6 +20,7 @@ from finops_dagster.settings import dagster_home
 Ask = Callable[..., list[Any]]
 T = TypeVar("T")
 Months = dict[str, dict[str, dict[str, T]]]
+_EXPORT = "finops/export"
 _MADE = "ASSET_MATERIALIZATION"
 _PLANNED = "ASSET_MATERIALIZATION_PLANNED"
 # A wiped asset keeps its events, and the time since when they count no more.
@@ -69,7 +70,10 @@ WHERE id IN (SELECT max(id) FROM asset_check_executions
 _RUN = """
 SELECT dagster_event_type, step_key, event FROM event_logs WHERE run_id = :run
 AND dagster_event_type IN ('ENGINE_EVENT', 'STEP_START', 'STEP_FAILURE', 'PIPELINE_FAILURE',
-                           'PIPELINE_CANCELED') ORDER BY id
+                           'PIPELINE_CANCELED', 'STEP_UP_FOR_RETRY') ORDER BY id
+"""
+_PLANNED_IN = f"""
+SELECT DISTINCT run_id, asset_key FROM event_logs WHERE dagster_event_type = '{_PLANNED}'
 """
 _STATUSES = "SELECT run_id, status FROM runs"
 _RUNS = """
@@ -92,13 +96,15 @@ class Materialization:
 
 @dataclass(frozen=True)
 class Run:
-    """A run with its tags; `began` is when it was asked for, where it has not begun."""
+    """A run with its tags, and the exports whose months it is for; `began` is when it was asked
+    for, where it has not begun."""
 
     id: str
     status: str
     began: datetime
     ended: datetime | None
     tags: dict[str, str]
+    exports: set[str]
 
     @property
     def month(self) -> str:
@@ -154,8 +160,22 @@ class EventLog:
         with _tables("history/runs.db", "run_storage") as ask:
             for run, status, started, ended, created, key, value in ask(_RUNS):
                 began = _time(started) or datetime.fromisoformat(str(created)).replace(tzinfo=UTC)
-                runs.setdefault(run, Run(run, status, began, _time(ended), {})).tags[key] = value
+                one = runs.setdefault(run, Run(run, status, began, _time(ended), {}, set()))
+                one.tags[key] = value
+        for run, export in self._exports_of(runs.values()):
+            runs[run].exports.add(export)
         return list(runs.values())
+
+    def _exports_of(self, runs: Collection[Run]) -> Iterator[tuple[str, str]]:
+        """The exports of each run. The job of an export has them in a tag; a run of assets, as
+        `dagster asset materialize` and the UI begin, in what it planned."""
+        untagged = {run.id for run in runs if _EXPORT not in run.tags}
+        yield from ((run.id, run.tags[_EXPORT]) for run in runs if run.id not in untagged)
+        if untagged:
+            with _events() as ask:
+                for run, asset_key in ask(_PLANNED_IN):
+                    if run in untagged:
+                        yield run, json.loads(asset_key)[0]
 
     def events_of(self, run: str) -> list[tuple[str, str | None, dict[str, Any]]]:
         """What a run said of its process, its steps and its end: type, step, and what Dagster

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from finops_dagster.assets import STAGES
 from finops_dagster.billing.footer import month_path, read_footer
 from finops_dagster.cli.asked import Asked
 from finops_dagster.cli.event_log import EventLog
+from finops_dagster.cli.failures import reason
 from finops_dagster.settings import Settings
 
 FAILED = ("failure", "canceled")
@@ -24,6 +26,7 @@ def state(settings: Settings, asked: Asked) -> list[dict[str, Any]]:
             held = {stage: versions[stage].get(str(month)) for stage in stages}
             if not any(held.values()) and str(month) not in unfinished:
                 continue
+            last_run = unfinished.get(str(month), "success")
             footer = read_footer(month_path(settings.storage.parquet_dir, export.name, month))
             rows.append(
                 {
@@ -32,10 +35,19 @@ def state(settings: Settings, asked: Asked) -> list[dict[str, Any]]:
                     **held,
                     "rows": footer and footer.totals.rows,
                     "cost": footer and f"{footer.totals.cost:,.2f}",
-                    "last run": unfinished.get(str(month), "success"),
+                    "last run": last_run,
+                    "reason": _why_failed(log, export.name, str(month), stages)
+                    if last_run in FAILED
+                    else None,
                 }
             )
     return rows
+
+
+def _why_failed(log: EventLog, export: str, month: str, stages: Sequence[str]) -> str | None:
+    """The reason of the first stage that the month's last run has not done."""
+    runs = log.unfinished_runs(export)
+    return next((reason(log, runs[s][month], s) for s in stages if month in runs[s]), None)
 
 
 def at_a_glance(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -46,7 +58,7 @@ def at_a_glance(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             "month": row["month"],
             "version": row["manifest"],
             **{
-                stage: "same" if row[stage] == row["manifest"] else row[stage]
+                stage: "same" if row[stage] and row[stage] == row["manifest"] else row[stage]
                 for stage in STAGES[1:]
                 if stage in row
             },

@@ -11,8 +11,9 @@ from finops_dagster.assets import STAGES
 from finops_dagster.billing.errors import BillError
 from finops_dagster.cli.asked import Asked
 from finops_dagster.cli.event_log import EventLog, Materialization, metadata_of
+from finops_dagster.cli.failures import reason, stage_of_step
 from finops_dagster.cli.held import last_stage
-from finops_dagster.processes import INTERRUPTS, is_here, is_lost
+from finops_dagster.processes import is_here, is_lost
 from finops_dagster.settings import Settings, dagster_home
 
 IN_PROGRESS = ("QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING")
@@ -28,7 +29,7 @@ def stages_of(settings: Settings, asked: Asked) -> list[dict[str, Any]]:
             "stage": stage,
             **_last_words(told[stage].get(month)),
             "checks": _checks(checks[stage]),
-            "error": _error(log, log.unfinished_runs(export)[stage].get(month), stage),
+            "error": reason(log, log.unfinished_runs(export)[stage].get(month), stage),
         }
         for stage in STAGES[: STAGES.index(last_stage(settings)) + 1]
     ]
@@ -56,36 +57,6 @@ def _checks(status_of: dict[str, str]) -> str | None:
     return f"{passed} passed" if passed else None
 
 
-def _error(log: EventLog, run: str | None, stage: str) -> str | None:
-    """Why the stage ended without its month, if it did so after it last had it."""
-    if run is None:
-        return None
-    ended = None
-    for of_type, step, event in log.events_of(run):
-        if of_type == "STEP_FAILURE":
-            failed = stage_of_step(step)
-            return f"not reached: {failed} failed" if failed != stage else failure(event)[1]
-        if of_type in ("PIPELINE_FAILURE", "PIPELINE_CANCELED"):
-            ended = str(event["message"])
-    return ended or "in progress"
-
-
-def failure(event: dict[str, Any]) -> tuple[str, str]:
-    """Why a step failed: the name of the cause, and what was said."""
-    told = event["event_specific_data"]["user_failure_data"]
-    error = event["event_specific_data"]["error"] or {"cls_name": None, "message": ""}
-    if told is not None and told["description"]:
-        return metadata_of(told).get("cause", error["cls_name"]), told["description"]
-    if error["cls_name"] in INTERRUPTS:
-        return error["cls_name"], "stopped by a person"
-    return str(error["cls_name"]), error["message"].strip()
-
-
-def stage_of_step(step: str | None) -> str:
-    """The stage that a step of the run is."""
-    return str(step).rpartition("__")[2]
-
-
 def runs_in_progress() -> list[dict[str, Any]]:
     """Every run that has not ended: its month, the stage that it is at, its age in seconds, and its
     process on this machine, which is `lost` when it is gone."""
@@ -103,7 +74,7 @@ def runs_in_progress() -> list[dict[str, Any]]:
         rows.append(
             {
                 "run": run.id,
-                "export": run.tags.get("finops/export"),
+                "export": ", ".join(sorted(run.exports)) or None,
                 "month": run.month,
                 "status": run.status.lower(),
                 "stage": stage,
@@ -127,11 +98,11 @@ def stop_run(run: str) -> str:
         return f"process {row['process']} of run {row['run']} is asked to stop"
     from finops_dagster.runs import open_instance
 
-    reason = "no process of this machine has it"
+    why = "no process of this machine has it"
     if row["lost"]:
-        reason = f"process {row['process']} is gone" if row["process"] else "its process is gone"
+        why = f"process {row['process']} is gone" if row["process"] else "its process is gone"
     with open_instance() as instance:
         lost = instance.get_run_by_id(row["run"])
         assert lost is not None
-        instance.report_run_failed(lost, f"Ended by finops worker stop: {reason}.")
-    return f"run {row['run']} is marked failed: {reason}; run its month again"
+        instance.report_run_failed(lost, f"Ended by finops worker stop: {why}.")
+    return f"run {row['run']} is marked failed: {why}; run its month again"

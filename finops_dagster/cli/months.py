@@ -16,6 +16,7 @@ from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.cli.asked import Asked
 from finops_dagster.cli.delivered import delivered
+from finops_dagster.cli.errors import one_line
 from finops_dagster.code_location import build_definitions
 from finops_dagster.runs import MonthRun, end_lost_runs, open_instance, run_month
 from finops_dagster.settings import Settings
@@ -45,20 +46,24 @@ def run(settings: Settings, asked: Asked, until: str, *, force: bool) -> bool:
         progress.begin(len(months), len(stages))
         for export, month in months:
             progress.month(export, month)
-            done = run_month(
-                definitions,
-                instance,
-                export,
-                month,
-                stages=stages,
-                force=force,
-                on_stage=progress.stage,
-                on_message=progress.message,
-            )
-            if done.error is None:
-                progress.say(_line(export, done))
-            else:
-                fail(f"{export.name} {month}  failed: {done.error}")
+            try:
+                done = run_month(
+                    definitions,
+                    instance,
+                    export,
+                    month,
+                    stages=stages,
+                    force=force,
+                    on_stage=progress.stage,
+                    on_message=progress.message,
+                    on_warning=progress.warn,
+                )
+                if done.error is None:
+                    progress.say(_line(export, done))
+                else:
+                    fail(f"{export.name} {month}  failed: {done.error}")
+            except Exception as error:
+                fail(f"{export.name} {month}  failed: {one_line(error)}")
             progress.month_ended()
     return ended_well
 
@@ -96,6 +101,10 @@ class _Progress(Progress):
     def message(self, text: str) -> None:
         """Show what the month's run says."""
         self.update(self._bar, description=f"{self._label} {text}".strip(), done=self._done())
+
+    def warn(self, text: str) -> None:
+        """Print what a person should know while the month's run goes on, to standard error."""
+        print(f"{self._label}  {text}", file=sys.stderr, flush=True)  # noqa: T201
 
     def stage(self, stage: str, metadata: dict[str, Any]) -> None:
         """Count a stage, and the bytes that it says it has read."""

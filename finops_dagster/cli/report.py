@@ -16,8 +16,9 @@ from rich.console import Console
 from finops_dagster.assets import STAGES
 from finops_dagster.cli.asked import Asked
 from finops_dagster.cli.event_log import EventLog, Run
+from finops_dagster.cli.failures import failure, stage_of_step
 from finops_dagster.cli.held import FAILED, last_stage, state
-from finops_dagster.cli.history import IN_PROGRESS, failure, stage_of_step
+from finops_dagster.cli.history import IN_PROGRESS
 from finops_dagster.cli.show import show, text
 from finops_dagster.settings import Settings
 
@@ -28,9 +29,10 @@ Sections = dict[str, list[dict[str, Any]]]
 def report(settings: Settings) -> Sections:
     """The tables of the report, by title; seconds are wall time."""
     log = EventLog()
-    runs = {export.name: list[Run]() for export in settings.exports}
+    runs: dict[str, list[Run]] = {export.name: [] for export in settings.exports}
     for run in log.runs():
-        runs.get(run.tags.get("finops/export", ""), []).append(run)
+        for export in run.exports & runs.keys():
+            runs[export].append(run)
     return {
         "progress": list(_progress(settings)),
         "failures by cause": _failures(log, runs),

@@ -1,0 +1,53 @@
+"""What the operating system has against a file, as a sentence that says what to do."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from pathlib import Path
+
+import duckdb
+
+from finops_dagster.billing.errors import first_line
+
+_SENTENCES = {
+    errno.ENOSPC: "{path} cannot be written: its disk is full; make room and run the month again",
+    errno.EDQUOT: "{path} cannot be written: this user's quota is used up; make room and run the "
+    "month again",
+    errno.EROFS: "{path} cannot be written: its disk is read-only; let it be written, or set "
+    "another folder",
+    errno.EACCES: "{path} cannot be opened: this user has no permission; change its owner or mode, "
+    "or set another folder",
+    errno.EPERM: "{path} cannot be changed: this user has no permission; change its owner or mode, "
+    "or set another folder",
+    errno.ENOENT: "{path} does not exist",
+    errno.ENOTDIR: "{path} is a file where a folder should be; move it away, or set another folder",
+    errno.EEXIST: "{path} is a file where a folder should be; move it away, or set another folder",
+    errno.EISDIR: "{path} is a folder where a file should be; move it away, or set another folder",
+    errno.EIO: "{path} cannot be read or written: its disk fails",
+    errno.EMFILE: "{path} cannot be opened: this process has too many files open; raise ulimit -n",
+    errno.ENAMETOOLONG: "{path} cannot be made: its name is too long; set a folder whose name is "
+    "shorter",
+}
+
+
+def disk_problem(error: BaseException) -> str | None:
+    """Say in one sentence what the operating system, or DuckDB in its words, has against a file;
+    None where the error is of something else."""
+    path: object
+    number: int | None
+    if isinstance(error, OSError):
+        number, path = error.errno, error.filename
+    elif not isinstance(error, duckdb.IOException):
+        return None
+    else:
+        text = first_line(error)
+        number = next((n for n in _SENTENCES if os.strerror(n) in text), None)
+        path = next(iter(re.findall(r'"([^"]+)"', text)), None)
+    if number not in _SENTENCES:
+        return None
+    if number in (errno.EEXIST, errno.ENOTDIR) and isinstance(path, str | os.PathLike):
+        number = errno.EISDIR if Path(path).is_dir() else number
+        path = next((one for one in Path(path).parents if one.is_file()), path)
+    return _SENTENCES[number].format(path=path or "a file")
