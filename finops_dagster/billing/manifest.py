@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
+from hashlib import sha256
 
 from pydantic.dataclasses import dataclass
+
+# `manifest.json` lies beside the versions' folders.
+_PLAIN_FOLDER = re.compile(r"(?!manifest\.json)[A-Za-z0-9][A-Za-z0-9._+-]{0,199}")
+
+
+def version_folder(version: str) -> str:
+    """Return the name of the folder of a version's staged files: the vendor's id where every file
+    system takes it as it is, or else what can be kept of it and a digest, so that no two ids share
+    a folder."""
+    if _PLAIN_FOLDER.fullmatch(version):
+        return version
+    kept = re.sub(r"[^A-Za-z0-9]+", "-", version)[:80].strip("-")
+    return f"{kept or 'version'}~{sha256(version.encode()).hexdigest()[:12]}"
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from rich.filesize import decimal
 
 from finops_dagster.assets.export import Export
 from finops_dagster.billing import ledger
+from finops_dagster.billing.manifest import version_folder
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.table import held_version
 from finops_dagster.cli.event_log import EventLog
@@ -59,18 +60,19 @@ def _staged_in_vain(
     """The folders of versions that the table holds, or that are not the month's newest."""
     for month in export.months():
         staged = staging.month(export.name, month)
-        newest = staged.manifest()
+        manifest = staged.manifest()
+        newest = manifest and version_folder(manifest.id)
         for version, folder in staged.versions():
             if datetime.fromtimestamp(_last_change(folder), UTC) >= before:
                 continue
-            if newest is None or newest.id != version or _holds(export, month, version, database):
+            if newest != version or _holds(export, month, version, database):
                 yield folder
 
 
 def _holds(export: Export, month: BillingMonth, version: str, database: BillingDatabase) -> bool:
     with database.connect(export.name, month) as connection:
         load = held_version(connection, export.name, month, export.formats)
-    return load is not None and load.manifest_id == version
+    return load is not None and version_folder(load.manifest_id) == version
 
 
 def _last_change(folder: Path) -> float:

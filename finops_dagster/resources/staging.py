@@ -24,7 +24,7 @@ from rich.filesize import decimal
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
 from finops_dagster.billing.errors import FileInvalid
-from finops_dagster.billing.manifest import Manifest
+from finops_dagster.billing.manifest import Manifest, version_folder
 from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.resources.arrival import Arrived, crc32_of_file, named, write_checked
@@ -103,10 +103,10 @@ class StagedMonth:
 
     def version(self, manifest: Manifest) -> StagedVersion:
         """The files of one version."""
-        return StagedVersion(self._folder / manifest.id, manifest, self._limits)
+        return StagedVersion(self._folder / version_folder(manifest.id), manifest, self._limits)
 
     def versions(self) -> list[tuple[str, Path]]:
-        """Every version of which files lie here, with its folder."""
+        """The name of every version's folder (`version_folder`), with its path."""
         if not self._folder.is_dir():
             return []
         return [(path.name, path) for path in sorted(self._folder.iterdir()) if path.is_dir()]
@@ -115,7 +115,7 @@ class StagedMonth:
         """Delete what other versions of the month left, unless a run is staging them."""
         with _turn_at(self._folder):
             for version, folder in self.versions():
-                if version != manifest.id:
+                if version != version_folder(manifest.id):
                     with suppress(Timeout), _turn_at(folder, timeout=0):
                         shutil.rmtree(folder)
 

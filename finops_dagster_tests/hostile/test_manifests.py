@@ -39,7 +39,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "month 13": ({"billingPeriod": {"start": "20241301T000000.000Z"}}, "expected the first day of"),
     "month 0": ({"billingPeriod": {"start": "20240001T000000.000Z"}}, "expected the first day of"),
     "no month": ({"billingPeriod": {"start": "a\nb"}}, "billingPeriod is 'a\\nb', expected"),
-    "a version up": ({"assemblyId": "../../x"}, "'../../x' is no usable name of a version"),
+    "a version of two lines": ({"assemblyId": "a\nb"}, "'a\\nb' is no usable name of a version"),
     "a version of 300": ({"assemblyId": "x" * 300}, "is no usable name of a version"),
     "fields with line ends": ({"assemblyId": None, "\n": 1, "x" * 9999: 1}, "has no assemblyId"),
 }
@@ -67,6 +67,33 @@ def test_refused_and_the_old_month_stays(
     outcome = project.materialize("2024-01", stages=["manifest", "staged_files", "billing_table"])
     assert said in one_line(Exception(outcome.error))
     assert project.totals("2024-01") == (1, 7)
+
+
+@pytest.mark.parametrize(
+    "version",
+    ["2024-02-03T04:05:06.789Z-2d3b:1", "../../x", "/etc", ".", "a b\\c", "é🎉", "manifest.json"],
+)
+def test_a_version_keeps_its_name_and_is_staged_below_its_month(
+    finops: Finops, version: str
+) -> None:
+    project = finops.project
+    deliver(project.put, "2024-01", [items("2024-01", "7")], version="before")
+    project.load("2024-01")
+    deliver(
+        project.put,
+        "2024-01",
+        [items("2024-01", "9")],
+        version="v",
+        changes={"assemblyId": version},
+    )
+    outcome = project.load("2024-01")
+    assert outcome.data_versions() == {version}
+    assert project.query("SELECT DISTINCT manifest_id FROM aws_billing_data") == [(version,)]
+    month = project.folder / "data/staging/acme/2024-01"
+    assert [path.parent.parent for path in project.folder.rglob("staged.jsonl")] == [month]
+    assert project.load("2024-01").outcomes()["billing_table"] == "unchanged"
+    found = finops.json("state", "cleanup", "--older-than", "0d", "--dry-run")
+    assert sum(row["what"] == "staged files" for row in found) == 1
 
 
 def test_each_key_has_a_file_of_its_own(project: Project) -> None:

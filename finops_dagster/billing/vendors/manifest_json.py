@@ -14,8 +14,7 @@ from finops_dagster.billing.errors import CONTROL_CHARACTER, ManifestInvalid, li
 from finops_dagster.billing.manifest import ListedFile
 from finops_dagster.billing.months import BillingMonth
 
-# A version's id becomes the name of a folder; AWS writes a UUID or a timestamp.
-_SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_ID_LENGTH = 256
 _FIELDS_SHOWN = 12
 
 
@@ -57,9 +56,10 @@ class ManifestJson:
         raise self.lacks(f"list of {' or '.join(names)}")
 
     def version(self, *names: str) -> str:
-        """The version's id. Raises ManifestInvalid where it could not name a folder."""
+        """The version's id; AWS writes a UUID or a timestamp. Raises ManifestInvalid where it is
+        nothing that a person could read in a list."""
         version = self.text(*names)
-        if not _SAFE_ID.fullmatch(version):
+        if len(version) > _ID_LENGTH or not version.isprintable() or version.isspace():
             raise ManifestInvalid(
                 f"{self.location}: {shown(version)} is no usable name of a version"
             )

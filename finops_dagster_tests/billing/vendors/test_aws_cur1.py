@@ -122,7 +122,7 @@ def test_the_period_may_be_spelled_in_several_ways(start: str) -> None:
             {"assemblyId": None},
             "has no assemblyId; is it the manifest of CUR v1? It has assemblyId, account,",
         ),
-        ({"assemblyId": "../x"}, "'../x' is no usable name of a version"),
+        ({"assemblyId": "a\0b"}, "'a\\x00b' is no usable name of a version"),
         ({"reportKeys": None}, "has no list of reportKeys"),
         ({"reportKeys": [3]}, "lists 3, which is no key of a file"),
         (

@@ -104,7 +104,10 @@ def test_files_whose_keys_name_no_version_are_overwritten_by_the_next() -> None:
     ("changes", "said"),
     [
         ({"executionId": ""}, "has no executionId or assemblyId; is it the manifest of CUR 2.0?"),
-        ({"executionId": "a/b"}, "'a/b' is no usable name of a version"),
+        ({"executionId": "a\nb"}, "'a\\nb' is no usable name of a version"),
+        ({"executionId": "\u202eab"}, "is no usable name of a version"),
+        ({"executionId": "x" * 257}, "is no usable name of a version"),
+        ({"executionId": " "}, "is no usable name of a version"),
         ({"dataFiles": {}}, "has no list of dataFiles or reportKeys"),
         ({"dataFiles": [3]}, "lists 3, which is no key of a file"),
         ({"dataFiles": [{"size": 3}]}, "lists {'size': 3}, which is no key of a file"),
