@@ -76,7 +76,7 @@ def manifest_versions(
     export: Export, months: Sequence[BillingMonth], report: Callable[[str], None]
 ) -> dict[BillingMonth, str]:
     """The version of each month's manifest, by one HEAD request for every month that has a folder,
-    side by side, after one LIST of these folders.
+    side by side, after one LIST of these folders; the newest month first.
 
     Months without a manifest are left out; one that cannot be looked at is reported and left out.
     Where none can be looked at, the store itself is at fault, and its error is raised.
@@ -102,7 +102,7 @@ def manifest_versions(
         raise errors[0]
     for error in errors:
         report(str(error))
-    return dict(sorted(versions.items()))
+    return dict(sorted(versions.items(), reverse=True))
 
 
 def _keys_in_folders_that_are_there(

@@ -32,13 +32,19 @@ from finops_dagster.billing.columns import flat_name
 from finops_dagster.billing.errors import CONTROL_CHARACTER, first_line, listed, shown
 from finops_dagster.billing.months import BillingMonth
 
-DEFAULT_CONFIG = Path("config/finops.toml")
+DEFAULT_CONFIGS = (Path("config/finops.toml"), Path("config.toml"))
 # Each is a module of its name in resources/warehouses/.
 WAREHOUSES = ("bigquery", "postgresql", "snowflake", "sql")
 _PROBLEMS_SHOWN = 8
 _SECRET_KEY = re.compile(r"passw|passphrase|secret|token|(private|api|access|account)_?key$", re.I)
 _SECRET_VALUE = re.compile(r"://[^/@]*:[^/@]+@|(passw\w*|pwd|secret|token|key)(=|%3d)", re.I)
 _WHERE_SECRETS_BELONG = "docs/security.md says where secrets belong"
+# Keys that other tools and earlier specifications have, and what to write instead.
+_INSTEAD = {
+    "aws": 'write each export as [[exports]] with vendor = "aws"; finops init writes an example',
+    "state_db": "leave it out: state is kept with the data, and runs in DAGSTER_HOME",
+    "state_manager": "leave it out: runs and their state are Dagster's, in DAGSTER_HOME",
+}
 
 
 class SettingsError(Exception):
@@ -86,6 +92,12 @@ class Table(BaseModel):
         if isinstance(value, str) and CONTROL_CHARACTER.search(value):
             raise ValueError(f"{shown(value)} holds a line end or another control character")
         return value
+
+
+class ProjectSettings(Table):
+    """What the project is called: the title of its report."""
+
+    name: str = "Billing months"
 
 
 class StorageSettings(Table):
@@ -158,7 +170,7 @@ class DatabaseSettings(Table):
     def _other_tables_are_warehouses(self) -> DatabaseSettings:
         for name, table in (self.model_extra or {}).items():
             if name not in WAREHOUSES or not isinstance(table, dict):
-                raise ValueError(f"unknown key {listed([name], 1)}")
+                raise ValueError(_unknown_key(name, f" {listed([name], 1)}"))
         return self
 
     @property
@@ -175,7 +187,8 @@ class DatabaseSettings(Table):
 
 class ExportSettings(Table):
     """One cost export of one vendor; its name is the first part of its asset keys. Without a
-    `format`, the one that its layout shows is taken."""
+    `format`, the one that its layout shows is taken; without an `end_month`, months come until the
+    one in progress."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
     vendor: Literal["aws"]
@@ -183,6 +196,7 @@ class ExportSettings(Table):
     source: Annotated[str, StringConstraints(pattern=r"^(s3|file)://.+")]
     export_name: Annotated[str, StringConstraints(pattern=r"^[^/\x00]+$")]
     start_month: str
+    end_month: str | None = None
     table: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = ""
     column_names: Literal["flat", "athena"] = "flat"
     region: str | None = None
@@ -192,10 +206,16 @@ class ExportSettings(Table):
     external_id: str | None = None
     sensor: bool = False
 
-    @field_validator("start_month")
+    @field_validator("start_month", "end_month")
     @classmethod
-    def _is_a_month(cls, key: str) -> str:
-        return str(BillingMonth.parse(key))
+    def _is_a_month(cls, key: str | None) -> str | None:
+        return key and str(BillingMonth.parse(key))
+
+    @model_validator(mode="after")
+    def _ends_after_its_start(self) -> Self:
+        if self.end_month is not None and self.end_month < self.start_month:
+            raise ValueError(f"end_month {self.end_month} is before start_month {self.start_month}")
+        return self
 
     @cached_property
     def group(self) -> str:
@@ -203,9 +223,12 @@ class ExportSettings(Table):
         return re.sub(r"[^A-Za-z0-9]", "_", self.name)
 
     def months(self) -> list[BillingMonth]:
-        """Every month from the first to the one in progress, the oldest first."""
+        """Every month from the first to the last, or to the one in progress; the oldest first."""
         months = [BillingMonth.parse(self.start_month)]
-        while months[-1] < BillingMonth.current():
+        last = BillingMonth.current()
+        if self.end_month is not None:
+            last = min(last, BillingMonth.parse(self.end_month))
+        while months[-1] < last:
             months.append(months[-1].next)
         return months
 
@@ -227,6 +250,7 @@ class Settings(BaseSettings):
         env_nested_delimiter="__",
     )
 
+    project: ProjectSettings = ProjectSettings()
     storage: StorageSettings = StorageSettings()
     database: DatabaseSettings = DatabaseSettings()
     exports: tuple[ExportSettings, ...] = ()
@@ -251,19 +275,33 @@ def dagster_home() -> Path:
     return Path(os.environ.get("DAGSTER_HOME") or Path(".dagster").resolve())
 
 
+def settings_file(path: Path | None = None) -> Path:
+    """Return the settings file: `path`, or else the one in FINOPS_CONFIG, or else the first that is
+    there of config/finops.toml and config.toml. Raises SettingsError."""
+    named = path or os.environ.get("FINOPS_CONFIG")
+    for file in [Path(named)] if named else DEFAULT_CONFIGS:
+        if file.is_file():
+            return file
+    if named:
+        where = "--config" if path else "FINOPS_CONFIG"
+        raise SettingsError(f"{named}: there is no such settings file; {where} names it")
+    raise SettingsError(
+        f"there is no settings file: neither {' nor '.join(map(str, DEFAULT_CONFIGS))}, and "
+        "FINOPS_CONFIG and --config name no other; finops init writes a first one"
+    )
+
+
 def load_settings(
     path: Path | None = None,
     backend: str | None = None,
     database_config: Mapping[str, str] | None = None,
 ) -> Settings:
-    """Read the settings file: `path`, or the one in FINOPS_CONFIG, or config/finops.toml.
+    """Read the settings file that `settings_file` names.
 
     `backend` wins over it, and so does OPEN_FINOPS_DATABASE_BACKEND; `database_config` are values
     for the backend's own table. Raises SettingsError, whose text is one line.
     """
-    file = path or Path(os.environ.get("FINOPS_CONFIG") or DEFAULT_CONFIG)
-    if not file.is_file():
-        raise SettingsError(f"{file}: there is no such settings file; set FINOPS_CONFIG to yours")
+    file = settings_file(path)
     backend = backend or os.environ.get("OPEN_FINOPS_DATABASE_BACKEND")
     database: dict[str, Any] = {"backend": backend} if backend else {}
     if database_config:
@@ -318,6 +356,10 @@ def problems(where: str, error: ValidationError) -> str:
     return "; ".join(lines[:_PROBLEMS_SHOWN]) + (f"; and {more} more" if more > 0 else "")
 
 
+def _unknown_key(name: str, shown_as: str = "") -> str:
+    return f"unknown key{shown_as}" + (f"; {_INSTEAD[name]}" if name in _INSTEAD else "")
+
+
 def _line(where: str, problem: object) -> str:
     assert isinstance(problem, dict)
     key = ""
@@ -325,7 +367,7 @@ def _line(where: str, problem: object) -> str:
         name = listed([str(part)], 1)
         key += f"[{part}]" if isinstance(part, int) else f".{name}" if key else name
     message = {
-        "extra_forbidden": "unknown key",
+        "extra_forbidden": _unknown_key(str(problem["loc"][-1])) if problem["loc"] else "",
         "missing": "missing value",
     }.get(problem["type"], str(problem["msg"]).removeprefix("Value error, "))
     if problem["type"] == "extra_forbidden" and holds_secret(key, ""):

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer.main
 
+from finops_dagster.cli.app import app
 from finops_dagster_tests.cur import deliver, items
 from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import Project
@@ -20,31 +24,31 @@ def test_a_pipeline_is_planned_run_and_shown(project: Project, finops: Finops) -
     planned = finops.json("aws", "run-pipeline", "--dry-run")
     every_stage = "manifest, staged_files, billing_table, parquet"
     assert [(row["month"], row["would run"]) for row in planned] == [
-        ("2024-01", every_stage),
         ("2024-02", every_stage),
+        ("2024-01", every_stage),
     ]
     assert not (project.folder / "data").exists()
 
     first = finops("aws", "run-pipeline", "--export", "acme").splitlines()
     assert [line.rpartition("  ")[0] for line in first] == [
-        "acme 2024-01  exported  v1  2 rows  3.50",
         "acme 2024-02  exported  v1  2 rows  3.50",
+        "acme 2024-01  exported  v1  2 rows  3.50",
     ]
     assert project.totals("2024-02") == (2, 3.5)
 
     deliver(project.put, "2024-02", [items("2024-02", "4")], version="v2")
     found = finops.json("aws", "discover-manifests")
     assert [(row["month"], row["version"], row["loaded"]) for row in found] == [
-        ("2024-01", "v1", "yes"),
         ("2024-02", "v2", "older: v1"),
+        ("2024-01", "v1", "yes"),
     ]
     again = finops("aws", "run-pipeline")
     assert "acme 2024-01  unchanged  v1" in again
     assert "acme 2024-02  exported  v2  1 rows  4.00" in again
     state = finops.json("aws", "show-state")
     assert [(row["month"], row["parquet"], row["rows"], row["last run"]) for row in state] == [
-        ("2024-01", "v1", 2, "success"),
         ("2024-02", "v2", 1, "success"),
+        ("2024-01", "v1", 2, "success"),
     ]
 
 
@@ -155,9 +159,60 @@ def test_a_mistake_is_one_line_and_an_exit_code(
     assert said in finops(*arguments, code=code)
 
 
-def test_help_has_an_example_of_every_command_and_loads_no_engine(finops: Finops) -> None:
-    for command in ("discover-manifests", "run-pipeline", "show-state", "export-parquet"):
-        assert f"finops aws {command}" in " ".join(finops("aws", command, "--help").split())
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["-c", "other.toml", "state", "list"],
+        ["--config", "other.toml", "state", "list"],
+        ["state", "-c", "other.toml", "list"],
+        ["state", "list", "-c", "other.toml"],
+        ["-c", "missing.toml", "state", "list", "--config", "other.toml"],
+    ],
+)
+def test_the_settings_file_is_named_before_or_after_the_command_and_the_later_wins(
+    project: Project, finops: Finops, arguments: list[str]
+) -> None:
+    (project.folder / "other.toml").write_text("")
+    finops.json("state", "list")
+    assert finops.here(*arguments, "--json").stdout == "[]\n"
+
+
+def test_the_backend_and_its_values_are_named_before_or_after_the_command(finops: Finops) -> None:
+    before = ["--backend", "sql", "--database-config", "destination=duckdb"]
+    after = ["--backend", "bigquery", "--database-config", "dataset=a"]
+    rows = {row["setting"]: row["value"] for row in finops.json(*before, "config", *after)}
+    chosen = {name: value for name, value in rows.items() if "bigquery" in (name + str(value))}
+    assert chosen == {"database.backend": "bigquery", "database.bigquery.dataset": "a"} | {
+        "database.bigquery.destination": "duckdb"
+    }
+    said = finops.here("config", "check", "--database-config", "threads")
+    assert (said.exit_code, "it is given as KEY=VALUE" in said.output) == (2, True)
+
+
+def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Every command, and every group of them, as a person types it."""
+    yield path
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from commands(inner, (*path, name))
+
+
+@pytest.mark.parametrize("command", commands(typer.main.get_command(app)), ids=" ".join)
+def test_help_is_short_and_has_an_example_and_the_options_of_every_command(
+    finops: Finops, command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    said = finops.here(*command, "-h").stdout
+    assert finops.here(*command, "--help").stdout == said
+    for option in ("--config", "-c", "--backend", "--database-config", "--help", "-h"):
+        assert f" {option} " in said
+    listed = said.rpartition(" Commands ")[2] if " Commands " in said else ""
+    wrapped = [line for line in listed.splitlines() if line.startswith("│  ")]
+    assert wrapped == [], "a command is one line of its group's help"
+    if not listed or command == ("config",):
+        assert f"Example: finops {' '.join(command)}" in " ".join(said.split())
+
+
+def test_help_loads_no_engine() -> None:
     code = (
         "import sys; from finops_dagster.cli.app import app;"
         "print([m for m in ('dagster', 'duckdb', 'pyarrow', 'pydantic') if m in sys.modules])"

@@ -41,11 +41,11 @@ def months(result: dg.SensorResult) -> list[str | None]:
     return [request.partition_key for request in result.run_requests or []]
 
 
-def test_new_months_are_asked_for_once(project: Project, put: Put) -> None:
+def test_new_months_are_asked_for_once_the_newest_first(project: Project, put: Put) -> None:
     for month in ("2024-01", "2024-03"):
         deliver(put, month, [items(month, "1")])
     first = tick(project)
-    assert months(first) == ["2024-01", "2024-03"]
+    assert months(first) == ["2024-03", "2024-01"]
     assert json.loads(first.cursor or "").keys() == {"2024-01", "2024-03"}
     assert months(tick(project, first.cursor)) == []
 
@@ -82,7 +82,7 @@ def test_a_manifest_that_cannot_be_read_is_asked_for_and_its_run_fails(
         deliver(put, month, [items(month, "1")])
     put("acme-cur/20240101-20240201/acme-cur-Manifest.json", b"{not json")
     first = tick(project)
-    assert months(first) == ["2024-01", "2024-02"]
+    assert months(first) == ["2024-02", "2024-01"]
     assert "is not JSON" in project.materialize("2024-01").error
     assert project.materialize("2024-02").success
     assert months(tick(project, first.cursor)) == []
@@ -149,7 +149,7 @@ def test_every_layout_is_looked_at_by_one_list_and_one_head_a_month(
     upload(project.source, put)
     project.export["source"] += "/a/b"
     first = tick(project)
-    assert months(first) == ["2024-01", "2024-02", "2024-03"]
+    assert months(first) == ["2024-03", "2024-02", "2024-01"]
     s3.requests.clear()
     assert months(tick(project, first.cursor)) == []
     heads = [path for method, path in s3.requests if method == "HEAD"]

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from finops_dagster.assets.export import Export
+from finops_dagster.billing.months import BillingMonth
 from finops_dagster.resources.warehouses import open_warehouse
 from finops_dagster.settings import SettingsError, load_settings
 
@@ -85,6 +87,8 @@ def test_the_table_is_named_after_the_export(file: Path) -> None:
         (EXPORT.replace("2024-01", "2024-13"), "exports[0].start_month: '2024-13' is not a month"),
         (EXPORT.replace("s3://", "ftp://"), "exports[0].source: "),
         (EXPORT.replace('"acme"', '"a/b"'), "exports[0].name: "),
+        (EXPORT + "end_month = '2023-12'", "exports[0]: end_month 2023-12 is before start_month"),
+        (EXPORT + "end_month = 'soon'", "exports[0].end_month: 'soon' is not a month"),
         (EXPORT + EXPORT, ": two exports have the name 'acme'; each needs one of its own"),
         (
             EXPORT.replace('"acme"', '"a-b"') + EXPORT.replace('"acme"', '"a_b"'),
@@ -143,9 +147,92 @@ def test_a_mistake_in_the_table_of_the_chosen_warehouse_is_one_line(
     assert said in str(caught.value)
 
 
-def test_a_missing_file_is_named(file: Path) -> None:
-    with pytest.raises(SettingsError, match="there is no such settings file"):
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[aws]\nbucket = 'x'", "aws: unknown key; write each export as [[exports]] with vendor"),
+        ("[project]\nstate_db = 'x'", "project.state_db: unknown key; leave it out: state is kept"),
+        ("[database]\nstate_db = 'x'", "database: unknown key state_db; leave it out: state is"),
+        ("[state_manager]\nbase_path = 'x'", "state_manager: unknown key; leave it out: runs and"),
+    ],
+)
+def test_a_key_that_belongs_to_an_earlier_layout_says_what_to_write_instead(
+    file: Path, text: str, said: str
+) -> None:
+    file.write_text(text)
+    with pytest.raises(SettingsError) as caught:
         load_settings(file)
+    assert str(caught.value).startswith(f"{file}: {said}")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(
+        SettingsError, match=r"finops\.toml: there is no such .*; --config names it"
+    ):
+        load_settings(file)
+    monkeypatch.setenv("FINOPS_CONFIG", str(file))
+    with pytest.raises(
+        SettingsError, match=r"finops\.toml: there is no such .*; FINOPS_CONFIG names"
+    ):
+        load_settings()
+    monkeypatch.delenv("FINOPS_CONFIG")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    for way_out in (
+        "config/finops.toml",
+        "config.toml",
+        "FINOPS_CONFIG",
+        "--config",
+        "finops init",
+    ):
+        assert way_out in str(caught.value)
+
+
+def test_config_toml_is_read_where_there_is_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FINOPS_CONFIG", raising=False)
+    places = ["config.toml", "config/finops.toml", "mine.toml"]
+    for name, place in enumerate(places):
+        Path(place).parent.mkdir(exist_ok=True)
+        Path(place).write_text(f"[project]\nname = '{name}'")
+        if place == "mine.toml":
+            monkeypatch.setenv("FINOPS_CONFIG", place)
+        assert load_settings().project.name == str(name)
+
+
+def test_an_export_ends_with_its_last_month(file: Path) -> None:
+    file.write_text(EXPORT + "end_month = '2024-03'")
+    (export,) = load_settings(file).exports
+    assert [str(month) for month in export.months()] == ["2024-01", "2024-02", "2024-03"]
+    assert Export(export).partitions.get_partition_keys() == ["2024-01", "2024-02", "2024-03"]
+    file.write_text(EXPORT + "end_month = '9999-12'")
+    (export,) = load_settings(file).exports
+    assert export.months()[-1] == BillingMonth.current()
+    assert Export(export).partitions.get_last_partition_key() == str(BillingMonth.current())
+
+
+@pytest.mark.parametrize(
+    "account",
+    [
+        "acme-finops",
+        "acme-finops.snowflakecomputing.com",
+        "https://acme-finops.SnowflakeComputing.com/console",
+    ],
+)
+def test_a_snowflake_account_is_its_identifier_or_its_address(file: Path, account: str) -> None:
+    pytest.importorskip("snowflake.connector")
+    file.write_text(
+        f"[database]\nbackend = 'snowflake'\n[database.snowflake]\naccount = '{account}'\n"
+        "user = 'u'\nwarehouse = 'w'\ndatabase = 'd'"
+    )
+    warehouse = open_warehouse(load_settings(file).database)
+    assert warehouse.account == "acme-finops"
 
 
 def test_the_environment_names_the_file_and_wins_over_it(

@@ -42,9 +42,15 @@ class Export:
 
     @functools.cached_property
     def partitions(self) -> dg.MonthlyPartitionsDefinition:
-        """Billing months from the export's first to the one in progress, which AWS writes daily."""
+        """Billing months from the export's first to its last, or to the one in progress, which AWS
+        writes daily."""
+        last = self.settings.end_month
+        endless = last is None or last == "9999-12"  # after which Dagster knows no month
         return dg.MonthlyPartitionsDefinition(
-            start_date=self.settings.start_month, fmt="%Y-%m", end_offset=1
+            start_date=self.settings.start_month,
+            end_date=None if endless else str(BillingMonth.parse(str(last)).next),
+            fmt="%Y-%m",
+            end_offset=1,
         )
 
     def months(self) -> list[BillingMonth]:

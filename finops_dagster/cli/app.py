@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from finops_dagster.cli import state, vendors, worker
-from finops_dagster.cli.options import Json, Options, check_pairs
+from finops_dagster.cli.options import Group, Json, Options
 from finops_dagster.processes import keep_files_private
 
 _ROWS_SHOWN = 200
 
 app = typer.Typer(
-    help="Cloud bills, exact and whole. Examples: `finops aws run-pipeline`, "
-    "`finops aws show-state --export acme`, `finops query 'FROM aws_billing_data LIMIT 5'`.",
+    cls=Group,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Load cloud bills month by month, exact to the last digit.",
+    epilog="Begin with: finops demo, finops init. Then: finops aws run-pipeline",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-app.add_typer(vendors.app, name="aws", help="Months of AWS exports.")
-app.add_typer(state.app, name="state", help="What every month is at, and how to mend it.")
-app.add_typer(worker.app, name="worker", help="The runs in progress.")
+app.add_typer(vendors.app, name="aws", help="Load the months of AWS exports.")
+app.add_typer(state.app, name="state", help="Show, verify, repair and move what is loaded.")
+app.add_typer(worker.app, name="worker", help="List and stop runs in progress.")
 
 
 def main() -> None:
@@ -47,24 +48,14 @@ def _print_version(asked: bool) -> None:
 
 @app.callback()
 def finops(
-    context: typer.Context,
-    config: Annotated[
-        Path | None, typer.Option(help="The settings file; else FINOPS_CONFIG, config/finops.toml.")
-    ] = None,
-    backend: Annotated[
-        str | None, typer.Option(help="Where months end, instead of what the settings say.")
-    ] = None,
-    database_config: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="A value of the backend; may be repeated."),
-    ] = None,
     _version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print it.")
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
     ] = False,
 ) -> None:
-    """Take the options that every command has."""
-    pairs = tuple(check_pairs(database_config or []))
-    context.obj = Options(config, backend, pairs)
+    """Load cloud bills month by month, exact to the last digit."""
 
 
 @app.command()
@@ -99,8 +90,8 @@ def query(
         typer.echo(f"the first {_ROWS_SHOWN} rows; say LIMIT, or --json for all", err=True)
 
 
-config_app = typer.Typer(help="The settings in force.", invoke_without_command=True)
-app.add_typer(config_app, name="config")
+config_app = typer.Typer(cls=Group, invoke_without_command=True)
+app.add_typer(config_app, name="config", help="Show the settings in force, and check them.")
 
 
 @config_app.callback()

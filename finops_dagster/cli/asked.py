@@ -32,9 +32,10 @@ class Asked:
         return chosen
 
     def months(self, export: ExportSettings) -> list[BillingMonth]:
-        """The export's months in the range."""
+        """Return the export's months in the range, the newest first: it is the one that people wait
+        for."""
         return [
             month
-            for month in export.months()
+            for month in reversed(export.months())
             if (self.start or "") <= str(month) <= (self.end or "9999-12")
         ]

@@ -52,7 +52,7 @@ def _months(export: Export, asked: Asked) -> list[BillingMonth]:
     if problems:
         raise StoreError("; ".join(problems))
     if not there:
-        raise ManifestMissing(what_is_there(export, months[-1]))
+        raise ManifestMissing(what_is_there(export, months[0]))
     return there
 
 

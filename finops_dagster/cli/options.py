@@ -1,13 +1,16 @@
-"""What is said before the command: which settings, and what of them is overridden."""
+"""The options that every command takes: which settings, and what of them is overridden."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn, cast
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+import typer.core
+import typer.main
 
 if TYPE_CHECKING:
     from finops_dagster.settings import Settings
@@ -17,31 +20,89 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a tabl
 
 @dataclass(frozen=True)
 class Options:
-    """The options of `finops` itself."""
+    """The options of every command: which settings are in force, and what is set over them."""
 
-    config: Path | None
-    backend: str | None
-    database_config: tuple[str, ...]
+    config: Path | None = None
+    backend: str | None = None
+    database_config: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, context: typer.Context) -> Options:
-        """The options that were given before this command."""
-        return cast(Options, context.find_object(cls))
+        """Return the options that were given before and after the command's name."""
+        return context.find_object(cls) or cls()
 
     def settings(self) -> Settings:
-        """The settings in force. Raises SettingsError."""
+        """Read the settings in force. Raises SettingsError."""
         from finops_dagster.settings import load_settings
 
         pairs = (text.partition("=") for text in self.database_config)
         return load_settings(self.config, self.backend, {key: value for key, _, value in pairs})
 
 
-def check_pairs(values: list[str]) -> list[str]:
+def _set(context: typer.Context, **given: Any) -> None:
+    context.obj = replace(Options.of(context), **given)
+
+
+def _set_config(context: typer.Context, value: Path | None) -> None:
+    if value is not None:
+        _set(context, config=value)
+
+
+def _set_backend(context: typer.Context, value: str | None) -> None:
+    if value is not None:
+        _set(context, backend=value)
+
+
+def _set_database_config(context: typer.Context, value: list[str] | None) -> None:
     """Refuse what is not KEY=VALUE, as a mistake of usage."""
-    for value in values:
-        if not value.partition("=")[0] or "=" not in value:
+    for text in value or ():
+        if not text.partition("=")[0] or "=" not in text:
             raise typer.BadParameter("it is given as KEY=VALUE, such as dataset=finops")
-    return values
+    _set(context, database_config=(*Options.of(context).database_config, *(value or ())))
+
+
+_own = partial(typer.Option, rich_help_panel="Settings", expose_value=False)
+_carrier = typer.Typer(add_completion=False)
+
+
+@_carrier.command()
+def _carry(
+    _config: Annotated[
+        Path | None,
+        _own(
+            *("--config", "-c"),
+            metavar="FILE",
+            callback=_set_config,
+            help="Settings file. Default: $FINOPS_CONFIG, config/finops.toml, config.toml.",
+        ),
+    ] = None,
+    _backend: Annotated[
+        str | None,
+        _own("--backend", metavar="NAME", callback=_set_backend, help="Where months end."),
+    ] = None,
+    _database_config: Annotated[
+        list[str] | None,
+        _own(
+            "--database-config",
+            metavar="KEY=VALUE",
+            callback=_set_database_config,
+            help="A value of the backend; repeatable.",
+        ),
+    ] = None,
+) -> None:
+    """Define the options once; `Group` gives them to all of its commands."""
+
+
+class Group(typer.core.TyperGroup):
+    """A group of commands that takes the options of `Options` before and after a command's name;
+    what is given later wins."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        own = typer.main.get_command(_carrier).params
+        leaves = (one for one in self.commands.values() if not isinstance(one, Group))
+        for command in (self, *leaves):
+            command.params = [*command.params, *own]
 
 
 def check_month(value: str | None) -> str | None:

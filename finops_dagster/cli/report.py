@@ -15,6 +15,7 @@ from rich.console import Console
 
 from finops_dagster.assets import STAGES
 from finops_dagster.cli.asked import Asked
+from finops_dagster.cli.delivered import Report, delivered
 from finops_dagster.cli.event_log import EventLog, Run
 from finops_dagster.cli.failures import failure, stage_of_step
 from finops_dagster.cli.held import FAILED, last_stage, state
@@ -26,41 +27,58 @@ _TIMES = 2000
 Sections = dict[str, list[dict[str, Any]]]
 
 
-def report(settings: Settings) -> Sections:
-    """The tables of the report, by title; seconds are wall time."""
+def report(settings: Settings, tell_problem: Report) -> Sections:
+    """Return the tables of the report by title; seconds are wall time. An export of which the
+    vendor cannot be asked is told, and what is known of it is counted."""
     log = EventLog()
     runs: dict[str, list[Run]] = {export.name: [] for export in settings.exports}
     for run in log.runs():
         for export in run.exports & runs.keys():
             runs[export].append(run)
     return {
-        "progress": list(_progress(settings)),
+        "progress": list(_progress(settings, tell_problem)),
         "failures by cause": _failures(log, runs),
         "times": list(_times(log, runs)),
         "restarts": list(_restarts(runs)),
     }
 
 
-def _progress(settings: Settings) -> Iterable[dict[str, Any]]:
-    """A month is complete when its last stage holds the version that was read last; the months are
-    all since the export's first."""
-    held = state(settings, Asked()) if settings.exports else []
-    last = last_stage(settings)
-    for export in settings.exports:
-        rows = [row for row in held if row["export"] == export.name]
-        months = len(export.months())
-        complete = sum(row[last] is not None and row[last] == row["manifest"] for row in rows)
-        ended = Counter(row["last run"] for row in rows)
-        failed = sum(ended[status] for status in FAILED)
+def _progress(settings: Settings, tell_problem: Report) -> Iterable[dict[str, Any]]:
+    """Return a row an export: how many of the months that the vendor has delivered, or that are
+    loaded, are at which status."""
+    if not settings.exports:
+        return
+    every, last = Asked(), last_stage(settings)
+    rows, months = defaultdict[str, list[dict[str, Any]]](list), defaultdict[str, set[str]](set)
+    for row in state(settings, every):
+        rows[row["export"]].append(row)
+        months[row["export"]].add(row["month"])
+    for export, of_export in delivered(settings, every, tell_problem):
+        months[export.name] |= {str(month) for month in of_export}
+    for one in settings.exports:
+        count = Counter(_status(row, last) for row in rows[one.name])
+        of_one = len(months[one.name])
         yield {
-            "export": export.name,
-            "months": months,
-            "complete": complete,
-            "rate": f"{complete / months:.0%}",
-            "failed": failed,
-            "running": len(rows) - ended["success"] - failed,
-            "rows": sum(row["rows"] or 0 for row in rows),
+            "export": one.name,
+            "months": of_one,
+            "complete": count["complete"],
+            "pending": of_one - count["complete"] - count["running"] - count["failed"],
+            "running": count["running"],
+            "failed": count["failed"],
+            "rate": f"{count['complete'] / of_one:.0%}" if of_one else None,
+            "rows": sum(row["rows"] or 0 for row in rows[one.name]),
         }
+
+
+def _status(row: dict[str, Any], last_stage: str) -> str:
+    """Return what a month is: complete where its last stage holds the version that was read last,
+    and pending where it holds another, or none."""
+    if row["last run"] in FAILED:
+        return "failed"
+    if row["last run"] != "success":
+        return "running"
+    has_newest = row[last_stage] is not None and row[last_stage] == row["manifest"]
+    return "complete" if has_newest else "pending"
 
 
 def _failures(log: EventLog, runs: dict[str, list[Run]]) -> list[dict[str, Any]]:
@@ -133,21 +151,22 @@ def _restarts(runs: dict[str, list[Run]]) -> Iterable[dict[str, Any]]:
         }
 
 
-def print_tables(sections: Sections) -> None:
+def print_tables(sections: Sections, title: str) -> None:
     """For a terminal or a log."""
-    for title, rows in sections.items():
-        Console().print(f"\n[bold]{title.capitalize()}[/]")
+    Console().print(title, style="bold", markup=False, highlight=False)
+    for heading, rows in sections.items():
+        Console().print(f"\n[bold]{heading.capitalize()}[/]")
         show(rows, as_json=False, empty="none")
 
 
-def print_json(sections: Sections) -> None:
+def print_json(sections: Sections, _title: str) -> None:
     """For a program."""
     print(json.dumps(sections, indent=2, default=text))  # noqa: T201
 
 
-def print_html(sections: Sections) -> None:
+def print_html(sections: Sections, title: str) -> None:
     """For a browser or a mail: one page that needs no other file."""
     templates = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
     templates.filters["text"] = text
     when = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
-    print(templates.get_template("report.html").render(sections=sections, when=when))  # noqa: T201
+    print(templates.get_template("report.html").render(sections=sections, title=title, when=when))  # noqa: T201

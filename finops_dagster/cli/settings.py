@@ -18,13 +18,13 @@ from finops_dagster.cli.options import Options
 from finops_dagster.resources.object_stores import StoreError, StoreUnavailable
 from finops_dagster.resources.warehouses import Warehouse, WarehouseUnavailable, open_warehouse
 from finops_dagster.sensors import manifest_versions
-from finops_dagster.settings import DEFAULT_CONFIG, Settings, holds_secret, leaves
+from finops_dagster.settings import Settings, holds_secret, leaves, settings_file
 
 
 def origins(options: Options) -> list[dict[str, Any]]:
     """Each setting with its value, and the option, variable, file or default that gave it."""
     settings = options.settings()
-    file = options.config or Path(os.environ.get("FINOPS_CONFIG") or DEFAULT_CONFIG)
+    file = settings_file(options.config)
     written = dict(leaves(tomllib.loads(file.read_text())))
     backend = settings.database.backend
     given = {f"database.{backend}.{pair.partition('=')[0]}" for pair in options.database_config}

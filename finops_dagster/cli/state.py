@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from finops_dagster.cli.options import Json, Options, check_month, exit_after
+from finops_dagster.cli.options import Group, Json, Options, check_month, exit_after
 
 if TYPE_CHECKING:
     from finops_dagster.cli.asked import Asked
@@ -21,7 +21,7 @@ AnyExport = Annotated[str | None, typer.Argument(help="One export; all without."
 AnyMonth = Annotated[str | None, typer.Argument(metavar="[YYYY-MM]", callback=check_month)]
 Document = Annotated[Path, typer.Argument(help="A file that ends in .json, .yaml or .yml.")]
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(cls=Group, no_args_is_help=True)
 
 
 class ReportFormat(StrEnum):
@@ -106,13 +106,17 @@ def report(
     """
     from finops_dagster.cli import report as reports
 
-    sections = reports.report(Options.of(context).settings())
-    printed = {
+    settings, problems = Options.of(context).settings(), list[str]()
+    sections = reports.report(settings, problems.append)
+    printers = {
         ReportFormat.TABLE: reports.print_tables,
         ReportFormat.JSON: reports.print_json,
         ReportFormat.HTML: reports.print_html,
     }
-    printed[shape](sections)
+    printers[shape](sections, settings.project.name)
+    for problem in problems:
+        typer.echo(problem, err=True)
+    raise typer.Exit(bool(problems))
 
 
 @app.command()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from finops_dagster.cli.options import Json, Options, check_month, exit_after
+from finops_dagster.cli.options import Group, Json, Options, check_month, exit_after
 
 if TYPE_CHECKING:
     from finops_dagster.cli.asked import Asked
@@ -27,7 +27,7 @@ End = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Do also what is done already.")]
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(cls=Group, no_args_is_help=True)
 
 
 def _asked(context: typer.Context, export: str | None, start: str | None, end: str | None) -> Asked:

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from finops_dagster.cli.options import Json
+from finops_dagster.cli.options import Group, Json
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(cls=Group, no_args_is_help=True)
 
 
 @app.command("list")

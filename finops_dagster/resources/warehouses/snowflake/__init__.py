@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import AbstractContextManager, suppress
 from typing import Annotated, Literal
 from uuid import uuid4
 
 import dagster as dg
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, field_validator
 from snowflake.connector import SnowflakeConnection, errors
 
 from finops_dagster.billing.columns import Sql, quoted
@@ -35,6 +36,7 @@ from finops_dagster.resources.warehouses.snowflake.session import (
 from finops_dagster.settings import Table
 
 _NO_SUCH_OBJECT = 2003
+_ADDRESS = re.compile(r"^https?://|\.snowflakecomputing\.(com|cn)(/.*)?$", re.IGNORECASE)
 _LEDGER = """(
     billing_period VARCHAR NOT NULL,
     load_timestamp TIMESTAMP_NTZ NOT NULL,
@@ -47,14 +49,15 @@ _LEDGER = """(
 
 
 class Settings(Table):
-    """A schema; SNOWFLAKE_PASSWORD is in the environment, or SNOWFLAKE_PRIVATE_KEY_PATH and, where
+    """A schema. The account may be its identifier or its whole address, as in the browser.
+    SNOWFLAKE_PASSWORD is in the environment, or SNOWFLAKE_PRIVATE_KEY_PATH and, where
     the key has one, SNOWFLAKE_PRIVATE_KEY_PASSPHRASE.
 
     With a `stage`, an external one whose root is a copy of the Parquet lake, files are read from
     there and none is uploaded.
     """
 
-    account: str
+    account: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
     user: str
     warehouse: str
     database: str
@@ -64,6 +67,12 @@ class Settings(Table):
     host: str | None = None
     port: int = 443
     protocol: Literal["https", "http"] = "https"
+
+    @field_validator("account", mode="after")
+    @classmethod
+    def _is_an_identifier(cls, account: str) -> str:
+        """The connector adds the suffix itself, also to an account that has one."""
+        return _ADDRESS.sub("", account)
 
 
 class SnowflakeWarehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
