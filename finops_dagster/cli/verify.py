@@ -137,10 +137,13 @@ def _of_month(
 def _of_warehouse(
     export: Export, file: MonthFile, logged: dict[str, str | None], warehouse: Warehouse
 ) -> Iterator[Difference]:
-    held = warehouse.held_version(file)
+    held, name = warehouse.held_version(file), warehouse.full_name(file.table)
+    version = held and held.manifest_id
+    if version is not None and version != logged["warehouse_table"]:
+        what = f"{name} holds {version}, the event log has {logged['warehouse_table']}"
+        yield Difference(export, file.month, what)
     if logged["warehouse_table"] is not None and held != file.footer:
         has = held and f"{held.manifest_id} with {held.totals}"
-        name = warehouse.full_name(file.table)
         what = f"{name} has {has or 'no whole month'}, {file.path} {file.footer.totals}"
         yield Difference(export, file.month, what, is_lost=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -24,6 +25,8 @@ from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.billing.months import BillingMonth
 
 _SECONDS_BETWEEN_WORDS = 5
+_SECONDS_BEFORE_WORDS = 2
+_SECONDS_BETWEEN_WAITS = 60
 _DAMAGED = ("Corrupt database file", "not a valid DuckDB database file")
 _NEWER = "created with a newer version of DuckDB"
 _MADE_ANEW = (
@@ -56,15 +59,15 @@ class WaitingDuckDB(DuckDBResource):
                 raise
 
     def _opened(self, path: Path, read_only: bool) -> duckdb.DuckDBPyConnection:
-        turns = Retrying(
+        waiting = Retrying(
             retry=retry_if_exception(_is_locked),
             stop=stop_after_delay(self.lock_wait_seconds),
             wait=wait_exponential_jitter(multiplier=0.05, max=2),
-            before_sleep=_say_who_holds_it,
+            before_sleep=_saying_who_holds(path),
             reraise=True,
         )
         try:
-            return turns(duckdb.connect, str(path), read_only=read_only, config=self._config())
+            return waiting(duckdb.connect, str(path), read_only=read_only, config=self._config())
         except duckdb.Error as error:
             raise BillError(_explained(path, error)) from error
 
@@ -143,11 +146,20 @@ def _holder(text: str) -> str:
     return f"process {match[2]} ({match[1]})" if match else "another process"
 
 
-def _say_who_holds_it(state: RetryCallState) -> None:
-    if state.attempt_number == 1 and state.outcome is not None:
-        dg.get_dagster_logger().info(
-            f"{state.args[0]} is open in {_holder(str(state.outcome.exception()))}; waiting for it"
-        )
+def _saying_who_holds(path: Path) -> Callable[[RetryCallState], None]:
+    """Say who holds the file after two seconds, and every minute from then on: in the run's log,
+    and on standard error."""
+    moments = itertools.count(_SECONDS_BEFORE_WORDS, _SECONDS_BETWEEN_WAITS)
+    next_moment = next(moments)
+
+    def say(state: RetryCallState) -> None:
+        nonlocal next_moment
+        if (state.seconds_since_start or 0) >= next_moment and state.outcome is not None:
+            next_moment = next(moments)
+            holder = _holder(str(state.outcome.exception()))
+            dg.get_dagster_logger().warning(f"{path} is open in {holder}; waiting for it")
+
+    return say
 
 
 def _is_damaged(path: Path, said: str) -> bool:

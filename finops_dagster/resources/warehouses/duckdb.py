@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -75,7 +75,8 @@ class DuckDBWarehouse(WaitingDuckDB):
             try:
                 return Loaded(job_id, self._replaced(connection, file, job_id))
             except Exception as error:
-                _record(connection, file, job_id, first_line(error))
+                with suppress(duckdb.Error):  # a full disk has no room for this either
+                    _record(connection, file, job_id, first_line(error))
                 raise
 
     def _replaced(
@@ -148,15 +149,15 @@ def _ledger(file: MonthFile) -> str:
 def _record(
     connection: duckdb.DuckDBPyConnection, file: MonthFile, job_id: str, error: str | None
 ) -> None:
-    """Add a row to the ledger: now, or just after the month's newest, which a clock that was wrong
-    may have put into the future."""
+    """Add a row to the ledger, unless the job has one: now, or just after the month's newest, which
+    a clock that was wrong may have put into the future."""
     ledger = quoted(_ledger(file))
     connection.execute(
-        f"INSERT INTO {ledger} VALUES (?, greatest(get_current_timestamp() AT TIME ZONE 'UTC', "
+        f"INSERT INTO {ledger} SELECT $1, greatest(get_current_timestamp() AT TIME ZONE 'UTC', "
         f"(SELECT max(load_timestamp) + INTERVAL 1 MICROSECOND FROM {ledger} "
-        "WHERE billing_period = ?)), ?, ?, ?, ?, ?)",
+        "WHERE billing_period = $1)), $2, $3, $4, $5, $6 "
+        f"WHERE NOT EXISTS (FROM {ledger} WHERE job_id = $6)",
         [
-            str(file.month),
             str(file.month),
             file.footer.totals.rows,
             "loaded" if error is None else "failed",

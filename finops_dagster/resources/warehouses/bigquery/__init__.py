@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, cast
 
 import google.api_core.exceptions as google
@@ -17,7 +17,7 @@ from google.auth.exceptions import DefaultCredentialsError, TransportError
 from google.cloud import bigquery
 from google.cloud.bigquery import ParquetOptions, ScalarQueryParameter, SchemaField
 
-from finops_dagster.billing.errors import BillError, first_line
+from finops_dagster.billing.errors import BillError, ReconciliationError, first_line
 from finops_dagster.billing.footer import Footer
 from finops_dagster.billing.money import Measured, Totals, reconcile
 from finops_dagster.resources.warehouses import Loaded, MonthFile, WarehouseUnavailable
@@ -109,18 +109,30 @@ class BigQueryWarehouse(BigQueryResource):
                     with file.with_text(asked.brought_as_text) as brought:
                         job = self._started(client, brought, job_id)
                 job.result()
-                reconcile(
-                    self.full_name(file.table),
-                    file.footer.totals,
-                    self._measure(client, file),
-                    what_now="run the month again to load it anew",
-                )
             except Exception as error:
                 if not isinstance(error, _PASSING):
-                    self._record_end(client, file, job_id, first_line(error))
+                    with suppress(google.GoogleAPIError):
+                        self._record_end(client, file, job_id, first_line(error))
                 raise
-            self._record_end(client, file, job_id, None)
+            # The month is in the table now. What fails leaves the ledger's row at `loading`, by
+            # which the next run finds the job, and takes its month for what it is.
+            with _explained(f"{self.full_name(file.table)} has the month, but not its ledger"):
+                self._finish(client, file, job_id)
             return Loaded(job_id, tuple(asked.warnings))
+
+    def _finish(self, client: bigquery.Client, file: MonthFile, job_id: str) -> None:
+        """Count the month in the table, and write into the ledger that it is loaded."""
+        try:
+            reconcile(
+                self.full_name(file.table),
+                file.footer.totals,
+                self._measure(client, file),
+                what_now="run the month again to load it anew",
+            )
+        except ReconciliationError as error:
+            self._record_end(client, file, job_id, str(error))
+            raise
+        self._record_end(client, file, job_id, None)
 
     def _held_version(self, client: bigquery.Client, file: MonthFile) -> Footer | None:
         loaded = self._query(

@@ -139,13 +139,15 @@ class Month:
         return (*arrival.warnings(), *warnings)
 
     def record(self, job: str, problem: str | None) -> None:
-        """Tell the ledger that the month is loaded, or what the problem was: now, or just after the
+        """Add to the ledger that the month is loaded, or what the problem was, unless the job is
+        there: an answer to its commit may have been lost. It is dated now, or just after the
         month's newest, which a clock that was wrong may have put into the future."""
         ledger = self._name(self._ledger)
         self.cursor.execute(
-            f"INSERT INTO {ledger} VALUES ($1, greatest(clock_timestamp(), "
+            f"INSERT INTO {ledger} SELECT $1, greatest(clock_timestamp(), "
             f"(SELECT max(load_timestamp) + interval '1 microsecond' FROM {ledger} "
-            "WHERE billing_period = $1)), $2, $3, $4, $5, $6)",
+            "WHERE billing_period = $1)), $2, $3, $4, $5, $6 "
+            f"WHERE NOT EXISTS (SELECT 1 FROM {ledger} WHERE job_id = $6)",
             [
                 str(self.file.month),
                 self.file.footer.totals.rows,

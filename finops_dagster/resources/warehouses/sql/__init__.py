@@ -125,9 +125,6 @@ class SqlWarehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
                     self._bring(brought, job_id, folder)
                 with self._connected() as dataset:
                     dataset.move(file, job_id, self.full_name(file.table), asked.becoming_text)
-                    warnings += dataset.renew_statistics(file)
-                if asked.becoming_text:
-                    self._tell_dlt(file, asked)
             except Exception as error:
                 where = self.full_name(file.table)
                 reason = explained(error, self.destination, where)
@@ -136,9 +133,30 @@ class SqlWarehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
                         reason = WarehouseUnavailable(f"{where}: {another_run(file)}")
                     dataset.fail(file, job_id, str(reason))
                 raise reason from error
-            with self._connected() as dataset:
-                dataset.drop(job_id)
+            warnings += self._tidy_up(file, job_id, asked)
         return Loaded(job_id, tuple(warnings))
+
+    def _tidy_up(self, file: MonthFile, job_id: str, asked: Widening) -> list[str]:
+        """Do what the month in the table does not depend on; the warnings of what failed."""
+        warnings: list[str] = []
+
+        @contextmanager
+        def or_warn(what: str) -> Iterator[None]:
+            try:
+                yield
+            except Exception as error:
+                reason = explained(error, self.destination, self.full_name(file.table))
+                warnings.append(f"{what}: {reason}")
+
+        with or_warn("what the load needed on its way stays"), self._connected() as dataset:
+            with or_warn("the planner's statistics are the old ones"):
+                dataset.renew_statistics(file)
+            if asked.becoming_text:
+                with or_warn("dlt does not know the columns' new types"):
+                    self._tell_dlt(dataset, file, asked)
+            with or_warn(f"{incoming_table(job_id)} stays, and can be dropped"):
+                dataset.drop(job_id)
+        return warnings
 
     def _dlt(self) -> AbstractContextManager[None]:
         where = f"{self.destination} {self.dataset}"
@@ -197,11 +215,10 @@ class SqlWarehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
                 dataset.index(file.table)
         return asked, [*renamed, *asked.warnings]
 
-    def _tell_dlt(self, file: MonthFile, asked: Widening) -> None:
-        with self._connected() as dataset:
-            schema = dataset.schema_with(file, asked.kept)
-        with self._connected(schema) as dataset:
-            dataset.store(file)
+    def _tell_dlt(self, dataset: Dataset, file: MonthFile, asked: Widening) -> None:
+        schema = dataset.schema_with(file, asked.kept)
+        with self._connected(schema) as knowing:
+            knowing.store(file)
 
     def _bring(self, file: MonthFile, job_id: str, folder: Path) -> None:
         """Let dlt load the file's rows into a table of their own."""

@@ -14,12 +14,11 @@ from typing import Any, cast
 import dlt
 from dlt.common.schema.typing import TColumnSchema, TTableSchemaColumns
 from dlt.common.schema.utils import new_table
-from dlt.destinations.exceptions import DatabaseException
 from dlt.destinations.job_client_impl import SqlJobClientBase
 from duckdb import DuckDBPyConnection
 
 from finops_dagster.billing.columns import Sql, SqlType, quoted
-from finops_dagster.billing.errors import BillError, first_line
+from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.money import Measured, Totals, reconcile
 from finops_dagster.billing.parquet_month import relation
 from finops_dagster.resources.warehouses import MonthFile, WarehouseUnavailable
@@ -134,15 +133,11 @@ class Dataset:
         elif self._dialect in ("mysql", "oracle", "postgres", "tsql"):
             self.query(f"CREATE INDEX {self._quoted(index)} ON {self._table(table)} ({month})")
 
-    def renew_statistics(self, file: MonthFile) -> list[str]:
-        """Tell the planner what has come, where it must be told; what came of it, if it failed."""
+    def renew_statistics(self, file: MonthFile) -> None:
+        """Tell the planner what has come, where it must be told."""
         statement = _STATISTICS.get(self._dialect or "")
-        try:
-            if statement:
-                self.query(statement.format(self._table(file.table)))
-        except DatabaseException as error:
-            return [f"the planner's statistics are the old ones: {first_line(error)}"]
-        return []
+        if statement:
+            self.query(statement.format(self._table(file.table)))
 
     def begin(self, file: MonthFile, job_id: str) -> None:
         """Write into the ledger that the month is being loaded; end what died before its end.
