@@ -11,7 +11,9 @@ from decimal import Decimal
 
 import pytest
 
+from finops_dagster.billing.months import BillingMonth
 from finops_dagster.demo.export import Layout, Version, write_version
+from finops_dagster.sensors import manifest_versions
 from finops_dagster_tests.cur import Put, upload
 from finops_dagster_tests.project import Project
 from finops_dagster_tests.servers.s3 import S3Server
@@ -366,3 +368,21 @@ def test_a_renamed_and_replicated_bucket_is_read_beside_its_manifests(
         )
         project.load("2024-01", export=name)
         assert project.query(f"SELECT count(*), sum({COSTS[name]}) FROM {name}") == [january]
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_copied_parquet_report_may_write_its_months_with_a_zero(
+    project: Project, put: Put, january: tuple[int, Decimal], beside: bool
+) -> None:
+    layout = Layout(files="parquet", overwrite=True)
+    copy = project.folder / "copy"
+    manifest = write_version(copy, "", "acme-cur", JANUARY, layout=layout)
+    folder = copy / "acme-cur/acme-cur/year=2024"
+    (folder / "month=1").rename(folder / "month=01")
+    if beside:
+        manifest.rename(folder / "month=01" / manifest.name)
+    upload(copy, put)
+    project.load("2024-01")
+    assert totals(project, layout) == january
+    export = project.the_export()
+    assert list(manifest_versions(export, export.months(), print)) == [BillingMonth(2024, 1)]

@@ -10,6 +10,7 @@ from finops_dagster.billing.manifest import Manifest, Source
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.vendors import VendorFormat
 from finops_dagster.resources.object_stores import ObjectMissing
+from finops_dagster.resources.object_stores.spelling import as_the_store_spells
 from finops_dagster.resources.staging import StagingFolder
 
 _HEADERS_SHOWN = 50
@@ -49,9 +50,9 @@ def manifest_asset(export: Export) -> dg.AssetsDefinition:
 
 
 def read_manifest(export: Export, month: BillingMonth) -> Manifest:
-    """Read the month's current manifest, by one GET where the format is known. Raises
-    ManifestMissing where there is none, and ManifestInvalid where it cannot be read or where the
-    layouts of two formats have one."""
+    """Read the month's current manifest, by one GET where the format is known, and one HEAD where
+    its files lie in a folder of another name. Raises ManifestMissing where there is none, and
+    ManifestInvalid where it cannot be read or where the layouts of two formats have one."""
     store, prefix = export.store
     found: dict[str, list[Manifest]] = {}
     for home, formats in homes(export, prefix).items():
@@ -69,7 +70,7 @@ def read_manifest(export: Export, month: BillingMonth) -> Manifest:
         places = " and ".join(f"{m[0].source.location} ({m[0].format})" for m in found.values())
         raise ManifestInvalid(f"two manifests fit {export.name} {month}: {places}; set its format")
     ((manifests),) = found.values()
-    return _of_the_format(export, manifests)
+    return as_the_store_spells(store, _of_the_format(export, manifests))
 
 
 def _of_the_format(export: Export, manifests: list[Manifest]) -> Manifest:

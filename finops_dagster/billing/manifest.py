@@ -73,8 +73,9 @@ class Manifest:
         return any(self.id not in file.key for file in self.files)
 
     def columns_added_and_removed(self, before: Manifest | None) -> tuple[list[str], list[str]]:
-        """The headers that this version has more and less than the one before."""
-        if before is None:
+        """The headers that this version has more and less than the one before, as far as both
+        manifests list them."""
+        if before is None or not self.columns or not before.columns:
             return [], []
         now = [column.header for column in self.columns]
         then = [column.header for column in before.columns]

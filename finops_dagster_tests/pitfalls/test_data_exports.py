@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Collection
 from decimal import Decimal
 
 import pytest
@@ -18,20 +19,27 @@ def deliver_maps(
     project: Project,
     *cells: tuple[str, str],
     period: str = "BILLING_PERIOD",
+    found_in: str | None = None,
+    lies_in: str | None = None,
     name: str = "Manifest",
+    only: Collection[str] = ("executionId", "columns", "dataFiles"),
 ) -> None:
-    """Deliver a CUR 2.0 of January in CSV whose rows have these tags and discounts."""
+    """Deliver a CUR 2.0 of January in CSV whose rows have these tags and discounts: the manifest
+    lists a folder of `period`, lies in one of `found_in`, has `only` these fields, and the file
+    lies in one of `lies_in`."""
     project.export["format"] = "cur2"
     rows = [dict(zip(MAPS, ("2024-01-01T00:00:00.000Z", "1", *row), strict=True)) for row in cells]
     month = f"{period}=2024-01"
     file = f"acme-cur/data/{month}/2024-e1/acme-cur-00001.csv.gz"
-    project.put(file, gzip.compress(csv_bytes(rows, MAPS)))
+    lies = file.replace(period, lies_in or period)
+    project.put(lies, gzip.compress(csv_bytes(rows, MAPS)))
     manifest = {
         "executionId": "e1",
         "columns": [{"name": name} for name in MAPS],
         "dataFiles": [f"s3://b/{file}"],
     }
-    project.put(f"acme-cur/metadata/{month}/{name}.json", json.dumps(manifest).encode())
+    body = json.dumps({field: manifest[field] for field in only}).encode()
+    project.put(f"acme-cur/metadata/{found_in or period}=2024-01/{name}.json", body)
 
 
 def test_20_maps_are_json_text_in_csv(project: Project) -> None:
@@ -78,3 +86,43 @@ def test_21_the_month_of_a_data_export_is_found_in_either_case(
     deliver_maps(project, ("{}", "{}"), period=period, name=name)
     project.put(f"acme-cur/metadata/{period}=2024-01/acme-cur-Metadata.json", b"{}")
     project.load("2024-01")
+
+
+@pytest.mark.parametrize(
+    ("period", "found_in", "lies_in"),
+    [
+        ("BILLING_PERIOD", "billing_period", "billing_period"),
+        ("billing_period", "BILLING_PERIOD", "BILLING_PERIOD"),
+        ("billing_period", "BILLING_PERIOD", "billing_period"),
+        ("BILLING_PERIOD", "billing_period", "Billing_Period"),
+    ],
+)
+def test_21_a_copy_in_other_letters_than_its_manifest_is_read(
+    project: Project, period: str, found_in: str, lies_in: str
+) -> None:
+    deliver_maps(project, ("{}", "{}"), period=period, found_in=found_in, lies_in=lies_in)
+    project.load("2024-01")
+    assert project.query("SELECT count(*) FROM aws_billing_data") == [(1,)]
+
+
+@pytest.mark.parametrize("only", [("dataFiles",), ("executionId", "dataFiles")])
+def test_the_files_say_the_columns_where_the_manifest_has_none(
+    project: Project, only: Collection[str]
+) -> None:
+    deliver_maps(project, ('{"a": "b"}', ""), only=only)
+    assert project.load("2024-01").metadata("manifest")["columns"] == 0
+    assert project.query(
+        "SELECT resource_tags, line_item_unblended_cost FROM aws_billing_data"
+    ) == [({"a": "b"}, 1)]
+    del project.export["format"]
+    error = project.materialize("2024-01").error
+    assert "whether this is cur2 or focus cannot be told from its columns, which are: none" in error
+    assert "set the format of acme" in error
+
+
+def test_a_manifest_that_stops_listing_columns_removes_none(project: Project) -> None:
+    deliver_maps(project, ("{}", "{}"))
+    project.load("2024-01")
+    deliver_maps(project, ("{}", "{}"), only=("executionId", "dataFiles"))
+    metadata = project.load("2024-01").metadata("manifest")
+    assert (metadata["columns_added"], metadata["columns_removed"]) == ("", "")

@@ -96,11 +96,12 @@ class AwsCur1:
 
     def manifest_keys(self, home: str, export_name: str, month: BillingMonth) -> tuple[str, ...]:
         """The month's top-level manifest, which AWS overwrites last of all files of a refresh; the
-        documentation shows one beside the Parquet files too."""
+        documentation shows one beside the Parquet files too, whose month others write with a 0."""
         manifest = f"{export_name}-Manifest.json"
         return (
             f"{home}/{_period_folder(month)}/{manifest}",
-            f"{home}/{export_name}/{_parquet_folder(month)}/{manifest}",
+            f"{home}/{export_name}/year={month.year}/month={month.month}/{manifest}",
+            f"{home}/{export_name}/year={month.year}/month={month.month:02}/{manifest}",
         )
 
     def parse_manifest(self, body: bytes, source: Source, month: BillingMonth) -> Manifest:
@@ -192,14 +193,10 @@ def _period_folder(month: BillingMonth) -> str:
     return f"{month.first_day:%Y%m%d}-{month.next.first_day:%Y%m%d}"
 
 
-def _parquet_folder(month: BillingMonth) -> str:
-    return f"year={month.year}/month={month.month}"
-
-
 def _columns(manifest: ManifestJson, is_parquet: bool) -> tuple[Column, ...]:
     """The columns under the names that they have in the files."""
     columns = []
-    for number, column in enumerate(manifest.objects("columns")):
+    for number, column in enumerate(manifest.columns()):
         if not isinstance(column, dict) or not {"category", "name"} <= column.keys():
             raise ManifestInvalid(
                 f"{manifest.location}: columns[{number}] has no category and name"

@@ -7,7 +7,9 @@ https://docs.aws.amazon.com/cur/latest/userguide/dataexports-export-delivery.htm
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Sequence
+from hashlib import md5
 from typing import Any, ClassVar
 
 from finops_dagster.billing.columns import SqlType, flat_name
@@ -28,6 +30,10 @@ _TYPES = {
     "timestamp": SqlType.TIME,
     "date": SqlType.TIME,
 }
+# What public readers look for in a file that is listed as an object, the whole address first.
+_FILE_FIELDS = "s3Uri uri url key s3Key fileKey filePath path relativePath".split()
+_IDS = ("executionId", "assemblyId")
+_VERSION_FOLDER = re.compile(r"\d{4}-?\d\d-?\d\dT")
 
 
 class DataExport:
@@ -58,18 +64,19 @@ class DataExport:
         manifest = ManifestJson.read(body, source.location, self.title)
         if manifest.fields.get("billingPeriod"):
             manifest.require_month(month)
-        has_id = {"executionId", "assemblyId"} & manifest.fields.keys()
+        files = manifest.each_once(
+            _file(manifest, one, source, month)
+            for one in manifest.objects("dataFiles", "reportKeys")
+        )
+        has_id = any(manifest.fields.get(name) is not None for name in _IDS)
         return Manifest(
             format=self.name,
             month=str(month),
-            id=manifest.version("executionId", "assemblyId") if has_id else source.etag,
+            id=manifest.version(*_IDS) if has_id else _unnamed_version(files, body),
             source=source,
             account=_account(manifest.fields.get("exportArn")),
-            columns=tuple(_column(manifest, one) for one in manifest.objects("columns")),
-            files=manifest.each_once(
-                _file(manifest, one, source, month)
-                for one in manifest.objects("dataFiles", "reportKeys")
-            ),
+            columns=tuple(_column(manifest, one) for one in manifest.columns()),
+            files=files,
         )
 
     def column(self, header: str) -> str:
@@ -100,19 +107,35 @@ def _account(arn: Any) -> str | None:
     return parts[4] if len(parts) > 5 else None
 
 
+def _unnamed_version(files: Sequence[ListedFile], body: bytes) -> str:
+    """Return an id for a version that its manifest does not name: the folder that AWS makes for
+    each version, or else the MD5 of the manifest, which is the ETag that S3 gives it and stays when
+    it is copied."""
+    folders = {file.key.split("/")[-2] for file in files}
+    if len(folders) == 1 and _VERSION_FOLDER.match(folder := folders.pop()):
+        return folder
+    return md5(body, usedforsecurity=False).hexdigest()
+
+
 def _column(manifest: ManifestJson, column: Any) -> Column:
+    """A column, listed as a text or as an object that says more."""
+    if isinstance(column, str):
+        return Column(column)
     if not isinstance(column, dict) or not isinstance(column.get("name"), str):
         raise ManifestInvalid(f"{manifest.location}: {shown(column)} in columns has no name")
     return Column(column["name"], manifest.declared_type(column))
 
 
 def _file(manifest: ManifestJson, listed: Any, source: Source, month: BillingMonth) -> ListedFile:
-    """A file, listed as a text or as an object that says more."""
+    """A file, listed as a text or as an object that says more. A name alone lies in the month's
+    folder of data, which is spelled as that of the manifest."""
     size = None
     if isinstance(listed, dict):
         size = listed.get("size")
-        listed = listed.get("s3Uri") or listed.get("key") or listed
+        listed = next((listed[field] for field in _FILE_FIELDS if listed.get(field)), listed)
     key = manifest.key_of(listed)
+    root, _, found_in, _ = source.key.rsplit("/", 3)
+    if "/" not in listed:
+        key = f"{found_in}/{key}"
     folder, rest = manifest.split(key, f"(?i:billing_period)={month}")
-    root = source.key.rsplit("/", 3)[0]
-    return ListedFile(f"{root}/data/{folder}/{rest}", size if isinstance(size, int) else None)
+    return ListedFile(f"{root}/data/{folder}/{rest}", size if type(size) is int else None)

@@ -55,6 +55,11 @@ class ManifestJson:
                 return value
         raise self.lacks(f"list of {' or '.join(names)}")
 
+    def columns(self) -> list[Any]:
+        """The list of columns; none where there is no such field: the files have their headers.
+        Raises ManifestInvalid."""
+        return [] if self.fields.get("columns") is None else self.objects("columns")
+
     def version(self, *names: str) -> str:
         """The version's id; AWS writes a UUID or a timestamp. Raises ManifestInvalid where it is
         nothing that a person could read in a list."""

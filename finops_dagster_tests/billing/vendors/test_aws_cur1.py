@@ -77,6 +77,12 @@ def test_parquet_lies_in_the_reports_second_folder(month: str) -> None:
     assert read.is_overwritten
 
 
+@pytest.mark.parametrize("columns", [{}, {"columns": None}])
+def test_a_manifest_without_columns_leaves_them_to_the_files(columns: Any) -> None:
+    document = {name: value for name, value in manifest().items() if name != "columns"}
+    assert parse({**document, **columns}).columns == ()
+
+
 def test_a_parquet_manifest_may_have_the_csv_files_names() -> None:
     read = parse(manifest(reportKeys=["acme/acme/year=2024/month=1/acme-1.snappy.parquet"]))
     assert [column.header for column in read.columns] == [
@@ -182,5 +188,9 @@ def test_types_come_from_the_manifest_then_from_what_is_known(
 )
 def test_the_manifest_lies_in_the_folder_of_its_month(month: str, folder: str) -> None:
     home = VENDOR.home("", "acme")
-    key = VENDOR.manifest_keys(home, "acme", BillingMonth.parse(month))[0]
-    assert key == f"acme/{folder}/acme-Manifest.json"
+    year, number = month.split("-")
+    assert VENDOR.manifest_keys(home, "acme", BillingMonth.parse(month)) == (
+        f"acme/{folder}/acme-Manifest.json",
+        f"acme/acme/year={year}/month={int(number)}/acme-Manifest.json",
+        f"acme/acme/year={year}/month={number}/acme-Manifest.json",
+    )

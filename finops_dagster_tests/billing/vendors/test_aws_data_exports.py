@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from datetime import UTC, datetime
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from finops_dagster.billing.columns import SqlType
 from finops_dagster.billing.errors import ManifestInvalid
-from finops_dagster.billing.manifest import ListedFile, Manifest, Source
+from finops_dagster.billing.manifest import Column, ListedFile, Manifest, Source
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.vendors.aws_cur2 import AwsCur2
 from finops_dagster.billing.vendors.aws_focus import AwsFocus
@@ -54,13 +55,36 @@ def test_a_manifest_is_read() -> None:
     [
         f"s3://any-bucket/{FILE}",
         FILE,
-        {"key": FILE},
+        *({name: FILE} for name in "key s3Key fileKey filePath path relativePath".split()),
+        *({name: f"s3://any/{FILE}"} for name in "s3Uri uri url key filePath".split()),
         {"s3Uri": f"s3://any-bucket/x/y/{FILE}", "size": 77},
+        {"s3Uri": None, "key": "00001.csv.gz", "url": f"https://b.s3.amazonaws.com/{FILE}"},
     ],
 )
-def test_files_are_listed_in_three_forms(listed: Any) -> None:
+def test_files_are_listed_in_every_form_that_readers_know(listed: Any) -> None:
     (file,) = parse(manifest(dataFiles=[listed])).files
     assert file == ListedFile(STAGED, 77 if "size" in listed else None)
+
+
+def test_a_name_alone_lies_in_the_months_folder_of_data() -> None:
+    (file,) = parse(manifest(dataFiles=["acme-00001.csv.gz"])).files
+    assert file.key == "a/acme/data/BILLING_PERIOD=2025-09/acme-00001.csv.gz"
+    (file,) = parse(
+        manifest(dataFiles=[{"fileKey": "x.parquet"}]),
+        KEY.replace("BILLING_PERIOD", "billing_period"),
+    ).files
+    assert file.key == "a/acme/data/billing_period=2025-09/x.parquet"
+
+
+def test_a_list_of_files_is_all_that_a_manifest_needs() -> None:
+    read = parse({"dataFiles": [f"s3://b/{FILE}"]})
+    assert read.files == (ListedFile(STAGED),)
+    assert (read.columns, read.account, read.month) == ((), None, "2025-09")
+
+
+@pytest.mark.parametrize("columns", [["a", "b"], [{"name": "a"}, {"name": "b", "type": 3}]])
+def test_columns_may_be_names_alone(columns: Any) -> None:
+    assert parse(manifest(columns=columns)).columns == (Column("a"), Column("b"))
 
 
 def test_files_may_be_listed_as_cur_v1_does() -> None:
@@ -88,12 +112,30 @@ def test_the_period_may_be_spelled_in_several_ways_or_be_missing(period: Any) ->
     assert parse(manifest(billingPeriod=period)).month == "2025-09"
 
 
-def test_a_version_without_an_execution_is_named_by_assembly_or_by_the_stores_etag() -> None:
-    document = manifest(assemblyId="20250921T050312Z")
-    del document["executionId"]
-    assert parse(document).id == "20250921T050312Z"
-    del document["assemblyId"]
-    assert parse(document).id == "e7a9-2"
+def test_a_version_without_an_execution_is_named_by_its_assembly_or_its_folder() -> None:
+    assert parse(manifest(executionId=None, assemblyId="20250921T050312Z")).id == "20250921T050312Z"
+    for folder in ("20250921T050312Z-2d3b", "2025-09-21T05:03:12.789Z-2d3b"):
+        files = [f"acme/data/BILLING_PERIOD=2025-09/{folder}/{n}.csv.gz" for n in (1, 2)]
+        read = parse({"dataFiles": files})
+        assert read.id == folder
+        assert not read.is_overwritten
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        ["acme/data/BILLING_PERIOD=2025-09/1.csv.gz"],
+        ["acme/data/BILLING_PERIOD=2025-09/eu/1.parquet"],
+        [f"acme/data/BILLING_PERIOD=2025-09/2025092{n}T050312Z-2d3b/1.csv.gz" for n in (1, 2)],
+        [],
+    ],
+)
+def test_a_version_with_no_name_at_all_is_named_by_what_its_manifest_says(files: list[str]) -> None:
+    read = parse({"dataFiles": files})
+    body = json.dumps({"dataFiles": files}).encode()
+    assert read.id == hashlib.md5(body).hexdigest()  # so the ETag that S3 gives it
+    assert parse({"dataFiles": files}, KEY.removeprefix("a/")).id == read.id
+    assert parse({"dataFiles": files, "more": 1}).id != read.id
 
 
 def test_files_whose_keys_name_no_version_are_overwritten_by_the_next() -> None:
@@ -115,7 +157,8 @@ def test_files_whose_keys_name_no_version_are_overwritten_by_the_next() -> None:
         ({"dataFiles": [FILE.replace("2025-09", "2025-08")]}, "no file below the month's folder"),
         ({"dataFiles": [f"s3://b/{FILE}/../../x"]}, "leads elsewhere"),
         ({"columns": [{"type": "string"}]}, "in columns has no name"),
-        ({"columns": None}, "has no list of columns"),
+        ({"columns": {}}, "has no list of columns"),
+        ({"columns": [3]}, "3 in columns has no name"),
         ({"billingPeriod": "2025-08"}, "billingPeriod is '2025-08', expected the first day of"),
     ],
 )
