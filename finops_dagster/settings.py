@@ -188,7 +188,7 @@ class DatabaseSettings(Table):
 class ExportSettings(Table):
     """One cost export of one vendor; its name is the first part of its asset keys. Without a
     `format`, the one that its layout shows is taken; without an `end_month`, months come until the
-    one in progress."""
+    one in progress. `copied` says that the source is a copy, whose times are those of copying."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
     vendor: Literal["aws"]
@@ -204,6 +204,7 @@ class ExportSettings(Table):
     profile: str | None = None
     role_arn: str | None = None
     external_id: str | None = None
+    copied: bool = False
     sensor: bool = False
 
     @field_validator("start_month", "end_month")

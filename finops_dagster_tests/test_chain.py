@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import shutil
 from decimal import Decimal
 from pathlib import Path
@@ -40,8 +41,11 @@ def test_the_ledger_says_what_was_loaded(project: Project) -> None:
     keys = deliver(project.put, "2024-01", [items("2024-01", "0.1", "0.02")])
     project.materialize("2024-01")
     size = sum((project.source / key).stat().st_size for key in keys)
-    ((export, month, version, table, rows, cost, files, bytes_, _, run_id, state, _),) = (
-        project.query("FROM finops_state.manifests")
+    ((export, month, version, table, rows, cost, files, bytes_, run_id, state, content),) = (
+        project.query(
+            "SELECT export, billing_month, manifest_id, table_name, row_count, total_cost, "
+            "file_count, byte_count, run_id, state, files FROM finops_state.manifests"
+        )
     )
     assert (export, str(month), version, table) == (
         "acme",
@@ -51,6 +55,10 @@ def test_the_ledger_says_what_was_loaded(project: Project) -> None:
     )
     assert (rows, cost, files, bytes_, state) == (2, Decimal("0.12"), 1, size, "loaded")
     assert len(run_id) == 36
+    (file,) = content
+    body = (project.source / keys[0]).read_bytes()
+    assert (file["name"], file["size"]) == ("acme-cur-00001.csv.gz", size)
+    assert file["sha256"] == hashlib.sha256(body).hexdigest()
 
 
 def test_column_types_are_the_same_in_table_and_parquet(project: Project) -> None:
@@ -217,7 +225,8 @@ def test_a_count_is_not_believed_when_a_file_came_after_it(project: Project) -> 
     assert manifest is not None
     version = staged.version(manifest)
     with version.turn():
-        version.fetch(store)  # and the process dies before it has counted
+        available = version.look(store, copied=False)
+        version.fetch(store, available)  # and the process dies before it has counted
     assert project.materialize("2024-01").success
     assert project.totals("2024-01") == (1, 2)
 

@@ -41,7 +41,12 @@ from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.table import held_version, replacing_month
 from finops_dagster.resources.duckdb import BillingDatabase, rows_shown, watched
 from finops_dagster.resources.parquet_lake import ParquetLake
-from finops_dagster.resources.staging import StagedVersion, StagingFolder
+from finops_dagster.resources.staging import (
+    Counted,
+    CurrentVersion,
+    StagedMonth,
+    StagingFolder,
+)
 
 Metadata = dict[str, dg.MetadataValue[Any] | dg.TableSchema | str | int | float | bool]
 
@@ -83,7 +88,7 @@ def billing_table_asset(export: Export) -> dg.AssetsDefinition:
             export,
             month,
             manifest,
-            staged.version(manifest),
+            staged,
             database,
             lake,
             run_id=context.run.run_id,
@@ -116,7 +121,7 @@ def loading_month(
     export: Export,
     month: BillingMonth,
     manifest: Manifest,
-    version: StagedVersion,
+    staged: StagedMonth,
     database: BillingDatabase,
     lake: ParquetLake,
     *,
@@ -128,45 +133,53 @@ def loading_month(
     The block is given what the table then holds, and runs before the commit. On any error, also of
     the block, the month stays as it was. Raises StageMissing, and what `replacing_month` raises.
     """
+    version, staged_files = staged.current_version(manifest), staged.version(manifest)
     with database.connect(export.name, month) as connection:
         held = held_version(connection, export.name, month, export.formats)
         before = held and report(connection, held, export.formats[held.format])
-        if before and before.load.manifest_id == manifest.id and not force:
+        if before and before.load.manifest_id == version.id and not force:
             yield Outcome(before)
             return
-        load = _new_load(export, month, manifest, version, run_id)
-        vendor = export.formats[manifest.format]
-        files = read_files(version.paths, vendor)
-        names = column_names(lake.paths(export.name))
-        with (
-            watched(connection, "loaded", load.totals.rows, rows_shown),
-            replacing_month(connection, load, manifest, files, vendor, names) as to_know,
-        ):
-            now = report(connection, load, vendor)
-            is_restated = before and before.load.manifest_id != manifest.id
-            restatement = Restatement(before, now) if before and is_restated else None
-            yield Outcome(now, "loaded", to_know, restatement)
+        # Another run may find other files under the same id, and would put them here meanwhile.
+        with staged_files.turn():
+            load = _new_load(export, month, manifest, version, staged_files.counted(), run_id)
+            vendor = export.formats[manifest.format]
+            files = read_files(staged_files.paths, vendor)
+            names = column_names(lake.paths(export.name))
+            with (
+                watched(connection, "loaded", load.totals.rows, rows_shown),
+                replacing_month(connection, load, manifest, files, vendor, names) as to_know,
+            ):
+                now = report(connection, load, vendor)
+                is_restated = before and before.load.manifest_id != version.id
+                restatement = Restatement(before, now) if before and is_restated else None
+                yield Outcome(now, "loaded", to_know, restatement)
 
 
 def _new_load(
-    export: Export, month: BillingMonth, manifest: Manifest, version: StagedVersion, run_id: str
+    export: Export,
+    month: BillingMonth,
+    manifest: Manifest,
+    version: CurrentVersion,
+    counted: Counted | None,
+    run_id: str,
 ) -> Load:
-    counted = version.counted()
-    if counted is None:
+    if counted is None or version.digest not in (None, counted.content.digest):
         raise StageMissing(
-            f"the files of {export.name} {month}, version {manifest.id}, are not all staged; "
+            f"the files of {export.name} {month}, version {version.id}, are not all staged; "
             f"materialize {export.name}/staged_files"
         )
     return Load(
         export.name,
         month,
-        manifest.id,
+        version.id,
         export.table,
         counted.totals,
-        counted.files,
-        counted.bytes,
+        len(counted.content.files),
+        counted.content.bytes,
         run_id,
         manifest.format,
+        counted.content,
     )
 
 

@@ -15,6 +15,7 @@ import duckdb
 
 from finops_dagster.assets.checks import ONE_VERSION, Check
 from finops_dagster.assets.export import Export
+from finops_dagster.billing.content import is_version_of
 from finops_dagster.billing.disk import disk_problem
 from finops_dagster.billing.errors import BillError, ReconciliationError, first_line
 from finops_dagster.billing.money import Totals, plain
@@ -161,8 +162,10 @@ def one_version(context: dg.AssetExecutionContext, version: str) -> dg.AssetChec
     ReconciliationError where another run has brought a newer one since."""
     export, *_ = context.asset_key.path
     (after,) = context.assets_def.asset_deps[context.asset_key]
-    before = _version_before(context, after)
-    if before not in (None, version):
+    stage_before, before = _version_before(context, after)
+    # The manifest has the vendor's id, the stages after it the version that its files are.
+    is_same = is_version_of(version, before) if stage_before == "manifest" else version == before
+    if before and not is_same:
         raise ReconciliationError(
             ONE_VERSION.name,
             f"{export} {context.partition_key} is at {version} here, but {after.path[-1]} was at "
@@ -173,14 +176,18 @@ def one_version(context: dg.AssetExecutionContext, version: str) -> dg.AssetChec
     )
 
 
-def _version_before(context: dg.AssetExecutionContext, after: dg.AssetKey) -> str | None:
+def _version_before(context: dg.AssetExecutionContext, after: dg.AssetKey) -> tuple[str, str]:
+    """The stage that this run did last, or else the one before this, and its version; empty where
+    it has none."""
     of_type = dg.DagsterEventType.ASSET_MATERIALIZATION
     told = context.instance.get_records_for_run(context.run.run_id, of_type=of_type).records
     if not told:
         wanted = dg.AssetRecordsFilter(after, asset_partitions=[context.partition_key])
         told = context.instance.fetch_materializations(wanted, limit=1).records
-    record = told[-1].asset_materialization if told else None
-    return record and (record.tags or {}).get("dagster/data_version")
+    event = told[-1].asset_materialization if told else None
+    if event is None:
+        return "", ""
+    return event.asset_key.path[-1], (event.tags or {}).get("dagster/data_version", "")
 
 
 def version_metadata(manifest_id: str, totals: Totals) -> dict[str, str | int | float]:

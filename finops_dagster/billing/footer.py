@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from finops_dagster.billing.content import Content
 from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
 
@@ -36,6 +37,8 @@ class Footer:
     """The bytes of these files."""
     run_id: str = field(default="", compare=False)
     """The run that loaded them."""
+    content: Content | None = field(default=None, compare=False)
+    """These files; None of what was written before they were kept."""
 
 
 def read_footer(path: Path) -> Footer | None:
@@ -56,6 +59,7 @@ def read_footer(path: Path) -> Footer | None:
         int(said.get("files", 0)),
         int(said.get("bytes", 0)),
         said.get("run_id", ""),
+        Content.of_rows(json.loads(said.get("source_files", "null"))),
     )
 
 

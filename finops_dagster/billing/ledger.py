@@ -6,12 +6,13 @@ It is written in the transaction that writes the data, so the two cannot drift a
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import duckdb
 
 from finops_dagster.billing.columns import Sql, quoted
+from finops_dagster.billing.content import Content
 from finops_dagster.billing.errors import LedgerDamaged
 from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
@@ -32,6 +33,8 @@ _LAYOUT = {
         "run_id": "VARCHAR",
         "state": "VARCHAR",
         "format": "VARCHAR",
+        "files": 'STRUCT("name" VARCHAR, size BIGINT, sha256 VARCHAR, etag VARCHAR)[]',
+        "load_number": "BIGINT",
     },
     "exports": {
         "export": "VARCHAR",
@@ -52,7 +55,11 @@ _LAYOUT = {
     },
 }
 # What rows of an older layout have in a column that came later.
-_VALUE_BEFORE = {("manifests", "format"): "'cur1'"}
+_VALUE_BEFORE = {
+    ("manifests", "format"): "'cur1'",
+    ("manifests", "files"): "NULL",
+    ("manifests", "load_number"): "NULL",
+}
 
 
 @dataclass(frozen=True)
@@ -69,15 +76,19 @@ class Load:
     bytes: int
     run_id: str
     format: str
+    content: Content | None = field(default=None, compare=False)
+    """The vendor's files; None of what was loaded before they were kept."""
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """A version as the ledger has it; `state` is loaded or superseded, `loaded_at` in UTC."""
+    """A version as the ledger has it; `state` is loaded or superseded, `loaded_at` in UTC, and
+    `number` counts the loads of the month; None for the next."""
 
     load: Load
     loaded_at: datetime
     state: str
+    number: int | None = None
 
 
 def create(connection: duckdb.DuckDBPyConnection) -> None:
@@ -106,6 +117,7 @@ def create(connection: duckdb.DuckDBPyConnection) -> None:
             )
     if "columns" in there:
         _take_over_columns(connection)
+    _number_loads(connection)
     connection.execute("COMMIT")
 
 
@@ -144,6 +156,16 @@ def _take_over_columns(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute("DROP TABLE finops_state.columns")
 
 
+def _number_loads(connection: duckdb.DuckDBPyConnection) -> None:
+    """Number the loads of an older layout by their times; the one that is loaded came last."""
+    connection.execute(
+        "UPDATE finops_state.manifests SET load_number = counted.number FROM "
+        "(SELECT rowid AS row, row_number() OVER (PARTITION BY export, billing_month "
+        "ORDER BY state = 'loaded', loaded_at) AS number FROM finops_state.manifests) counted "
+        "WHERE manifests.rowid = counted.row AND load_number IS NULL"
+    )
+
+
 def set_aside_damaged(connection: duckdb.DuckDBPyConnection) -> list[str]:
     """Rename the tables that are damaged, so that `create` makes them anew; their new names."""
     aside = []
@@ -156,20 +178,28 @@ def set_aside_damaged(connection: duckdb.DuckDBPyConnection) -> list[str]:
 
 
 def loaded(connection: duckdb.DuckDBPyConnection, export: str, month: BillingMonth) -> Load | None:
-    """The version of the month that the table holds, if it holds one."""
+    """Return the version that the ledger says the table holds. Whether the table does hold it,
+    `table.held_version` measures."""
     return next((one.load for one in _versions(connection, export, month, "loaded")), None)
 
 
 def superseded(
     connection: duckdb.DuckDBPyConnection, export: str, month: BillingMonth
 ) -> Load | None:
-    """The version of the month that was replaced last."""
+    """Return the version of the month that was replaced last, in the order of the loads."""
     return next((one.load for one in _versions(connection, export, month, "superseded")), None)
 
 
 def versions(connection: duckdb.DuckDBPyConnection, export: str) -> list[Recorded]:
-    """Every version of every month of the export, the newest first."""
+    """Return every version of every month of the export, the one that was loaded last first."""
     return _versions(connection, export, None, None)
+
+
+def versions_of_month(
+    connection: duckdb.DuckDBPyConnection, export: str, month: BillingMonth
+) -> list[Recorded]:
+    """Return every version of one month, the one that was loaded last first."""
+    return _versions(connection, export, month, None)
 
 
 def _versions(
@@ -180,16 +210,27 @@ def _versions(
 ) -> list[Recorded]:
     rows = connection.execute(
         "SELECT billing_month, manifest_id, table_name, row_count, total_cost, file_count, "
-        "byte_count, run_id, format, loaded_at, state FROM finops_state.manifests "
+        "byte_count, run_id, format, files, loaded_at, state, load_number "
+        "FROM finops_state.manifests "
         "WHERE export = ? AND billing_month = coalesce(?, billing_month) "
-        "AND state = coalesce(?, state) ORDER BY loaded_at DESC",
+        "AND state = coalesce(?, state) ORDER BY billing_month DESC, load_number DESC",
         [export, month and month.first_day, state],
     ).fetchall()
     return [
         Recorded(
-            Load(export, BillingMonth.of(row[0]), row[1], row[2], Totals(*row[3:5]), *row[5:9]),
-            loaded_at=row[9],
-            state=row[10],
+            Load(
+                export,
+                BillingMonth.of(row[0]),
+                row[1],
+                row[2],
+                Totals(*row[3:5]),
+                row[5],
+                row[6],
+                row[7],
+                row[8],
+                Content.of_rows(row[9]),
+            ),
+            *row[10:],
         )
         for row in rows
     ]
@@ -217,7 +258,7 @@ def record(connection: duckdb.DuckDBPyConnection, load: Load, seconds: float) ->
 
 def restore(connection: duckdb.DuckDBPyConnection, recorded: Iterable[Recorded]) -> None:
     """Write versions as they once were recorded, in the place of what the ledger has of them. One
-    that is loaded supersedes the one that was."""
+    that is loaded supersedes the one that was. One without a number is the month's next."""
     for one in recorded:
         load, month = one.load, one.load.month.first_day
         if one.state == "loaded":
@@ -234,7 +275,9 @@ def restore(connection: duckdb.DuckDBPyConnection, recorded: Iterable[Recorded])
         connection.execute(
             "INSERT INTO finops_state.manifests BY NAME SELECT ? AS export, ? AS billing_month, "
             "? AS manifest_id, ? AS table_name, ? AS row_count, ? AS total_cost, ? AS file_count, "
-            "? AS byte_count, ? AS loaded_at, ? AS run_id, ? AS state, ? AS format",
+            "? AS byte_count, ? AS loaded_at, ? AS run_id, ? AS state, ? AS format, ? AS files, "
+            "coalesce(?, (SELECT coalesce(max(load_number), 0) + 1 FROM finops_state.manifests "
+            "WHERE export = ? AND billing_month = ?)) AS load_number",
             [
                 load.export,
                 month,
@@ -248,8 +291,22 @@ def restore(connection: duckdb.DuckDBPyConnection, recorded: Iterable[Recorded])
                 load.run_id,
                 one.state,
                 load.format,
+                load.content and load.content.rows(),
+                one.number,
+                load.export,
+                month,
             ],
         )
+
+
+def record_content(connection: duckdb.DuckDBPyConnection, load: Load, content: Content) -> None:
+    """Complete a version that is known to have this content: with the files where it was loaded
+    before they were kept, or with the ETags that they have in another bucket."""
+    connection.execute(
+        "UPDATE finops_state.manifests SET files = ? "
+        "WHERE export = ? AND billing_month = ? AND manifest_id = ?",
+        [content.rows(), load.export, load.month.first_day, load.manifest_id],
+    )
 
 
 def forget_superseded(

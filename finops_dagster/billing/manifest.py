@@ -8,8 +8,8 @@ from hashlib import sha256
 
 from pydantic.dataclasses import dataclass
 
-# `manifest.json` lies beside the versions' folders.
-_PLAIN_FOLDER = re.compile(r"(?!manifest\.json)[A-Za-z0-9][A-Za-z0-9._+-]{0,199}")
+# `manifest.json` and `version.json` lie beside the versions' folders.
+_PLAIN_FOLDER = re.compile(r"(?!(?:manifest|version)\.json)[A-Za-z0-9][A-Za-z0-9._+-]{0,199}")
 
 
 def version_folder(version: str) -> str:

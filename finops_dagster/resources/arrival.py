@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,11 +23,13 @@ _CHUNK_BYTES = 1024 * 1024
 
 @dataclass(frozen=True)
 class Arrived:
-    """A file that lies on disk: the CRC-32 of its bytes, and how many bytes its gzip holds."""
+    """A file that lies on disk: the CRC-32 of its bytes, their number, and how many bytes its gzip
+    holds. `sha256` is the checksum of what the store sent, which for a ZIP is not what lies."""
 
     crc32: int
     size: int
     inflated: int
+    sha256: str
 
 
 def write_checked(
@@ -45,7 +48,7 @@ def write_checked(
                 f"{version.location}: {arrived.size} of {version.size} bytes arrived"
             )
         if kind == ".zip" and arrived.size:
-            arrived = _unzip(path, limits)
+            arrived = replace(_unzip(path, limits), sha256=arrived.sha256)
         if kind == ".parquet" and arrived.size:
             pq.read_metadata(path)
     except (GzipInvalid, ZipInvalid, pa.ArrowException) as error:
@@ -87,14 +90,15 @@ def _write(
     chunks: Iterable[bytes], path: Path, limits: InflationLimits, *, is_gzip: bool
 ) -> Arrived:
     """Write what comes to the file; what begins as gzip is held to be one. Raises GzipInvalid."""
-    crc32, size = 0, 0
+    crc32, size, sha256 = 0, 0, hashlib.sha256()
     check = GzipCheck(limits)
     with named(path), path.open("wb") as file:
         for chunk in chunks:
             file.write(chunk)
             is_gzip = is_gzip or (size == 0 and chunk.startswith(GZIP_MAGIC))
             crc32, size = crc32_of(chunk, crc32), size + len(chunk)
+            sha256.update(chunk)
             if is_gzip:
                 check.feed(chunk)
     check.close()
-    return Arrived(crc32, size, check.inflated)
+    return Arrived(crc32, size, check.inflated, sha256.hexdigest())

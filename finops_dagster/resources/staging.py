@@ -23,6 +23,7 @@ from pydantic import TypeAdapter
 from rich.filesize import decimal
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
+from finops_dagster.billing.content import Content, FileContent, relative_names
 from finops_dagster.billing.errors import FileInvalid
 from finops_dagster.billing.manifest import Manifest, version_folder
 from finops_dagster.billing.money import Totals
@@ -32,19 +33,22 @@ from finops_dagster.resources.gzip_check import InflationLimits
 from finops_dagster.resources.object_stores import ObjectInfo, ObjectStore, StoreUnavailable
 
 _MANIFEST = TypeAdapter(Manifest)
+_VERSION_FILE = "version.json"
 _DOWNLOADS_AT_ONCE = 8
+_REQUESTS_AT_ONCE = 16
 _SECONDS_BETWEEN_WORDS = 5
 # Not `.lock`, `staged.jsonl`, a file that is still coming, or another's number in the manifest.
 _USABLE_NAME = re.compile(r"(?!\d+$|\.|staged\.jsonl$|.*\.part)[\w !'()*.@=+,~-]{1,200}", re.ASCII)
-# AWS writes the manifest last, and a version some hours after the one before. In a copied bucket a
-# file can be a little newer than its manifest.
-_OVERWRITING = timedelta(hours=1)
+# AWS writes the manifest last, and the next version some hours later. Stores tell times by the
+# second, and not every writer waits for one file before it begins the next.
+_OVERWRITTEN_AFTER = timedelta(minutes=1)
 
 
 @dataclass(frozen=True)
 class StagedFile:
-    """A file that arrived whole: what the store said of it, and what lies on disk, which is `size`
-    bytes that hold `inflated` bytes in gzip."""
+    """A file that arrived whole: what lies on disk, which is `size` bytes with this `crc32` that
+    hold `inflated` bytes in gzip; and what the store sent, which is `delivered` bytes with this
+    `sha256` and `etag`. Of a ZIP the two differ."""
 
     key: str
     name: str
@@ -53,17 +57,27 @@ class StagedFile:
     crc32: int
     mtime_ns: int
     inflated: int = 0
+    delivered: int | None = None
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)
 class Counted:
-    """The files of one version: what they hold, how many they are, and their bytes; and how many
-    costs were rounded to 18 decimals."""
+    """The files of one version, what they hold, and how many costs were rounded to 18 decimals."""
 
     totals: Totals
-    files: int
-    bytes: int
+    content: Content
     rounded: int = 0
+
+
+@dataclass(frozen=True)
+class CurrentVersion:
+    """The version that was staged last: its id, which is the vendor's own or has the digest of its
+    content after it, and that digest, where the files were read."""
+
+    manifest_id: str
+    id: str
+    digest: str | None
 
 
 class StagingFolder(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -80,8 +94,9 @@ class StagingFolder(dg.ConfigurableResource):  # type: ignore[type-arg]
 
 
 class StagedMonth:
-    """The staged files of one month: `manifest.json`, and a folder a version with the files and a
-    log of what arrived, so that a broken download goes on where it stopped."""
+    """The staged files of one month: `manifest.json`, `version.json`, and a folder for each of the
+    vendor's ids with the files and a log of what arrived, so that a broken download goes on where
+    it stopped."""
 
     def __init__(self, folder: Path, limits: InflationLimits) -> None:
         self._folder = folder
@@ -96,10 +111,28 @@ class StagedMonth:
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Keep the manifest for the stages after."""
-        part = self._folder / "manifest.json.part"
+        self._write("manifest.json", _MANIFEST.dump_json(manifest, indent=1))
+
+    def current_version(self, manifest: Manifest) -> CurrentVersion:
+        """Return the version that the second stage found the manifest's files to be; the vendor's
+        own where it has not looked at them."""
+        try:
+            current = CurrentVersion(**json.loads((self._folder / _VERSION_FILE).read_bytes()))
+        except FileNotFoundError:
+            current = None
+        if current is None or current.manifest_id != manifest.id:
+            return CurrentVersion(manifest.id, manifest.id, None)
+        return current
+
+    def write_current_version(self, current: CurrentVersion) -> None:
+        """Keep for the stages after which version the manifest's files are."""
+        self._write(_VERSION_FILE, json.dumps(asdict(current)).encode())
+
+    def _write(self, name: str, content: bytes) -> None:
+        part = self._folder / f"{name}.part"
         with _turn_at(self._folder), named(part):
-            part.write_bytes(_MANIFEST.dump_json(manifest, indent=1))
-            part.replace(self._folder / "manifest.json")
+            part.write_bytes(content)
+            part.replace(self._folder / name)
 
     def version(self, manifest: Manifest) -> StagedVersion:
         """The files of one version."""
@@ -129,6 +162,7 @@ class StagedVersion:
         self._manifest = manifest
         keys = [file.key for file in manifest.files]
         self._names = dict(zip(keys, _local_names(keys), strict=True))
+        self._relative_names = dict(zip(keys, relative_names(keys), strict=True))
         self._limits = limits
         self._inflated = 0
         self._writing = Lock()
@@ -138,24 +172,54 @@ class StagedVersion:
         """Where each file lies, in the manifest's order."""
         return [self._folder / name for name in self._names.values()]
 
+    @property
+    def names(self) -> list[str]:
+        """The names of the files in the version's content."""
+        return sorted(self._relative_names.values())
+
     def turn(self) -> AbstractContextManager[object]:
         """Wait until no other run stages this version, and let none until the block ends."""
         return _turn_at(self._folder)
 
-    def counted(self) -> Counted | None:
-        """What was counted in the text of the files, if all are here as they arrived, and none has
-        arrived since."""
+    def look(self, store: ObjectStore, *, copied: bool) -> list[ObjectInfo]:
+        """Return what the store has of each file, by a HEAD request each, side by side.
+
+        `copied` is of a bucket in which the times are those of copying. Raises ObjectMissing, and
+        FileInvalid where the files are not those of the manifest.
+        """
+        with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as pool:
+            available = list(pool.map(store.head, self._names))
+        self._hold_to_manifest(available, copied=copied)
+        return available
+
+    def content_of(self, available: Iterable[ObjectInfo]) -> Content:
+        """Return the content as far as it is known before it is read: without checksums."""
+        return Content.of(
+            FileContent(self._relative_names[file.key], file.size, etag=file.etag)
+            for file in available
+        )
+
+    def counted(self, available: Sequence[ObjectInfo] | None = None) -> Counted | None:
+        """Return what was counted in the text of the files, if all are here as they arrived, none
+        has arrived since, and the store has no others where it was looked at."""
         entries = self._entries()
         if not entries or "rows" not in entries[-1]:
             return None
         files = self._intact_files(entries)
-        if files.keys() != self._names.keys():
+        if files.keys() != self._names.keys() or not all(file.sha256 for file in files.values()):
+            return None
+        content = Content.of(
+            FileContent(self._relative_names[key], file.delivered or 0, file.sha256, file.etag)
+            for key, file in files.items()
+        )
+        if available is not None and content.etags != self.content_of(available).etags:
             return None
         totals = Totals(entries[-1]["rows"], Decimal(entries[-1]["cost"]))
-        size = sum(file.size for file in files.values())
-        return Counted(totals, len(files), size, entries[-1].get("rounded", 0))
+        return Counted(totals, content, entries[-1].get("rounded", 0))
 
-    def fetch(self, store: ObjectStore, *, force: bool = False) -> int:
+    def fetch(
+        self, store: ObjectStore, available: Sequence[ObjectInfo], *, force: bool = False
+    ) -> int:
         """Download what is not here yet, side by side; the number of bytes that took.
 
         Raises FileInvalid where a file is no whole gzip, and what the store raises.
@@ -164,13 +228,11 @@ class StagedVersion:
             if force:
                 self._log.unlink(missing_ok=True)
             here = self._intact_files(self._entries())
-            versions = list(pool.map(store.head, self._names))
-            self._hold_to_manifest(versions)
-            missing = [v for v in versions if v.key not in here or here[v.key].etag != v.etag]
+            missing = [one for one in available if not _is_of(here.get(one.key), one)]
             coming = {version.key for version in missing}
             self._inflated = sum(here[key].inflated for key in here.keys() - coming)
             dg.get_dagster_logger().info(
-                f"fetching {len(missing)} of {len(versions)} files, "
+                f"fetching {len(missing)} of {len(available)} files, "
                 f"{decimal(sum(version.size for version in missing))}"
             )
             downloads = [pool.submit(self._download, store, version) for version in missing]
@@ -200,29 +262,30 @@ class StagedVersion:
             )
 
     def finish(self, totals: Totals, rounded: int) -> Counted:
-        """Keep what was counted in the files that `fetch` left here."""
+        """Keep what was counted in the files that `fetch` left here. Raises FileInvalid."""
         self._append({"rows": totals.rows, "cost": str(totals.cost), "rounded": rounded})
         counted = self.counted()
         if counted is None:
             raise FileInvalid(f"{self._folder}: a file was changed meanwhile; run the month again")
         return counted
 
-    def _hold_to_manifest(self, versions: Sequence[ObjectInfo]) -> None:
+    def _hold_to_manifest(self, available: Sequence[ObjectInfo], *, copied: bool) -> None:
         """Notice, before they are fetched, files that are not those of the manifest."""
         source = self._manifest.source
-        for listed, version in zip(self._manifest.files, versions, strict=True):
+        times_tell = self._manifest.is_overwritten and not copied
+        for listed, version in zip(self._manifest.files, available, strict=True):
             if listed.size not in (None, version.size):
                 raise FileInvalid(
                     f"{version.location} has {version.size} bytes, but the manifest says "
                     f"{listed.size}; the month was left as it was"
                 )
             newer_by = version.last_modified - source.last_modified
-            if self._manifest.is_overwritten and newer_by > _OVERWRITING:
+            if times_tell and newer_by > _OVERWRITTEN_AFTER:
                 raise FileInvalid(
-                    f"{version.location} is newer than its manifest by "
-                    f"{newer_by / timedelta(hours=1):.1f} hours: the vendor is writing the next "
-                    "version over this one; run the month again when its manifest is there (in a "
-                    "copied bucket, copy the manifest once more)"
+                    f"{version.location} is newer than its manifest by {_shown(newer_by)}: the "
+                    "vendor is writing the next version over this one; run the month again when "
+                    "its manifest is there (where this is a copy of the vendor's bucket, set "
+                    "copied = true)"
                 )
 
     def _hold_to_store(self, store: ObjectStore) -> None:
@@ -258,6 +321,8 @@ class StagedVersion:
             arrived.crc32,
             lies.st_mtime_ns,
             arrived.inflated,
+            version.size,
+            arrived.sha256,
         )
         self._append(asdict(file))
         return version.size
@@ -304,6 +369,18 @@ def _turn_at(folder: Path, timeout: float = -1) -> FileLock:
     """The lock of a folder, which is made where it is missing."""
     folder.mkdir(parents=True, exist_ok=True)
     return FileLock(folder / ".lock", timeout=timeout)
+
+
+def _is_of(file: StagedFile | None, available: ObjectInfo) -> bool:
+    """Whether this file is what the store has, and its checksum is known."""
+    if file is None or file.sha256 is None:
+        return False
+    return (file.delivered, file.etag) == (available.size, available.etag)
+
+
+def _shown(time: timedelta) -> str:
+    hours = time / timedelta(hours=1)
+    return f"{hours:.1f} hours" if hours >= 1 else f"{round(hours * 60)} minutes"
 
 
 def _bytes_below(folder: Path) -> int:
