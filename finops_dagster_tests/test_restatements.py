@@ -34,7 +34,7 @@ def test_the_metadata_says_rows_cost_and_the_five_largest_moves(project: Project
     assert metadata["rows_changed"] == -1
     assert metadata["cost_changed"] == 13.5
     assert metadata["restatement"].splitlines() == [
-        "| | v1 | now | change |",
+        "| | v1 | v2 | change |",
         "|---|---:|---:|---:|",
         "| rows | 8 | 7 | -1 |",
         "| cost | 189.00 | 202.50 | +13.50 |",

@@ -221,7 +221,7 @@ def _services_table(month: MonthReport) -> str:
 def _restatement_table(change: Restatement) -> str:
     before, now = change.before.load, change.now.load
     lines = [
-        f"| | {before.manifest_id} | now | change |",
+        f"| | {before.manifest_id} | {now.manifest_id} | change |",
         "|---|---:|---:|---:|",
         f"| rows | {before.totals.rows:,} | {now.totals.rows:,} | {change.rows:+,} |",
         f"| cost | {before.totals.cost:,.2f} | {now.totals.cost:,.2f} | {change.cost:+,.2f} |",

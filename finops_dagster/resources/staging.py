@@ -200,18 +200,12 @@ class StagedVersion:
         )
 
     def counted(self, available: Sequence[ObjectInfo] | None = None) -> Counted | None:
-        """Return what was counted in the text of the files, if all are here as they arrived, none
-        has arrived since, and the store has no others where it was looked at."""
+        """Return what was counted in the text of the files, if all are here as they were counted,
+        and the store has no others where it was looked at."""
         entries = self._entries()
-        if not entries or "rows" not in entries[-1]:
+        content = self._content(entries)
+        if not entries or content is None or entries[-1].get("content") != content.digest:
             return None
-        files = self._intact_files(entries)
-        if files.keys() != self._names.keys() or not all(file.sha256 for file in files.values()):
-            return None
-        content = Content.of(
-            FileContent(self._relative_names[key], file.delivered or 0, file.sha256, file.etag)
-            for key, file in files.items()
-        )
         if available is not None and content.etags != self.content_of(available).etags:
             return None
         totals = Totals(entries[-1]["rows"], Decimal(entries[-1]["cost"]))
@@ -263,11 +257,12 @@ class StagedVersion:
 
     def finish(self, totals: Totals, rounded: int) -> Counted:
         """Keep what was counted in the files that `fetch` left here. Raises FileInvalid."""
-        self._append({"rows": totals.rows, "cost": str(totals.cost), "rounded": rounded})
-        counted = self.counted()
-        if counted is None:
+        content = self._content(self._entries())
+        if content is None:
             raise FileInvalid(f"{self._folder}: a file was changed meanwhile; run the month again")
-        return counted
+        counts = {"rows": totals.rows, "cost": str(totals.cost), "rounded": rounded}
+        self._append({**counts, "content": content.digest})
+        return Counted(totals, content, rounded)
 
     def _hold_to_manifest(self, available: Sequence[ObjectInfo], *, copied: bool) -> None:
         """Notice, before they are fetched, files that are not those of the manifest."""
@@ -348,6 +343,18 @@ class StagedVersion:
             with suppress(ValueError):
                 entries.append(json.loads(line))
         return entries
+
+    def _content(self, entries: Sequence[dict[str, Any]]) -> Content | None:
+        """What the files hold, if all are here as they arrived."""
+        files = self._intact_files(entries)
+        if files.keys() != self._names.keys():
+            return None
+        if not all(file.sha256 for file in files.values()):
+            return None  # staged before checksums were kept
+        return Content.of(
+            FileContent(self._relative_names[key], file.delivered or 0, file.sha256, file.etag)
+            for key, file in files.items()
+        )
 
     def _intact_files(self, entries: Iterable[dict[str, Any]]) -> dict[str, StagedFile]:
         files = [StagedFile(**entry) for entry in entries if "key" in entry]
