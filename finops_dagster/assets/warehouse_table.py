@@ -48,7 +48,7 @@ def warehouse_table_asset(export: Export, backend: str) -> dg.AssetsDefinition:
                 "outcome": "loaded" if done else "unchanged",
                 **metadata,
                 "job_id": done.job if done else "none",
-                **warnings(done.warnings if done else ()),
+                **(warnings(done.warnings) if done and done.warnings else {}),
             },
             check_results=checks,
         )
