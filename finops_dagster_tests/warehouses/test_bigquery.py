@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 from google.cloud import bigquery
 from google.cloud.bigquery import PolicyTagList, SchemaField
+from werkzeug import Request
 
 from finops_dagster.billing.errors import BillError
 from finops_dagster.resources.warehouses.bigquery import BigQueryWarehouse
@@ -19,6 +20,7 @@ from finops_dagster.resources.warehouses.bigquery.columns import field_of, rewri
 from finops_dagster_tests.cur import deliver, items
 from finops_dagster_tests.project import Project
 from finops_dagster_tests.servers.bigquery import BigQueryServer
+from finops_dagster_tests.servers.bigquery_errors import BigQueryError
 from finops_dagster_tests.warehouses.conftest import MonthOf
 from finops_dagster_tests.warehouses.page import load_what_they_ask_for, queries
 
@@ -133,6 +135,36 @@ def test_a_run_that_takes_over_finds_the_finished_job(
     ((_, _, _, state, job),) = ledger(server)
     assert (state, job) == ("loaded", outcome.metadata("warehouse_table")["job_id"])
     assert totals(server)[0][1:3] == (1, 1)
+
+
+@pytest.mark.parametrize("query_number", [1, 2], ids=["counting", "ledger"])
+def test_what_fails_after_the_load_is_said_and_made_up_for_by_the_next_run(
+    project: Project, server: BigQueryServer, query_number: int
+) -> None:
+    deliver(project.put, "2024-01", [items("2024-01", "1")], version="v1")
+    project.load("2024-01")
+    deliver(project.put, "2024-01", [items("2024-01", "2")], version="v2")
+    posts: list[str] = []
+
+    def deny(request: Request) -> BigQueryError | None:
+        if request.method == "POST" and (posts or "/upload/" in request.path):
+            posts.append(request.path)
+        is_it = request.method == "POST" and len(posts) == query_number + 1
+        return BigQueryError(403, "accessDenied", "no query today") if is_it else None
+
+    server.fault = deny
+    try:
+        outcome = project.materialize("2024-01")
+    finally:
+        server.fault = None
+    assert f"{TABLE} has the month, but not its ledger: " in outcome.error
+    assert "no query today" in outcome.error
+    assert totals(server)[0][2:] == (2, "v2")
+    assert [(row[1], row[3]) for row in ledger(server)] == [("v1", "loaded"), ("v2", "loading")]
+    server.requests.clear()
+    project.load("2024-01")
+    assert loads(server) == 0
+    assert [(row[1], row[3]) for row in ledger(server)] == [("v1", "loaded"), ("v2", "loaded")]
 
 
 def test_the_queries_of_its_page(project: Project, server: BigQueryServer) -> None:
