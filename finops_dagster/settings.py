@@ -35,6 +35,8 @@ from finops_dagster.billing.months import BillingMonth
 DEFAULT_CONFIGS = (Path("config/finops.toml"), Path("config.toml"))
 # Each is a module of its name in resources/warehouses/.
 WAREHOUSES = ("bigquery", "postgresql", "snowflake", "sql")
+# The ARN of an S3 access point, which boto3 takes for a bucket; its name ends at the next slash.
+ACCESS_POINT = re.compile(r"arn:[^/]*:(?:outpost[:/][^/:]+[:/])?accesspoint[:/][^/:]+(?=/|$)")
 _PROBLEMS_SHOWN = 8
 _SECRET_KEY = re.compile(r"passw|passphrase|secret|token|(private|api|access|account)_?key$", re.I)
 _SECRET_VALUE = re.compile(r"://[^/@]*:[^/@]+@|(passw\w*|pwd|secret|token|key)(=|%3d)", re.I)
@@ -205,7 +207,18 @@ class ExportSettings(Table):
     role_arn: str | None = None
     external_id: str | None = None
     copied: bool = False
+    requester_pays: bool = False
     sensor: bool = False
+
+    @field_validator("source")
+    @classmethod
+    def _is_a_place(cls, source: str) -> str:
+        place = source.removeprefix("s3://")
+        if place.startswith("arn:") and not ACCESS_POINT.match(place):
+            raise ValueError(
+                f"{shown(source)} is no ARN of an access point; a bucket is s3://bucket/prefix"
+            )
+        return source
 
     @field_validator("start_month", "end_month")
     @classmethod

@@ -126,6 +126,6 @@ def test_an_export_that_is_broken_fails_alone_and_delays_no_other(
                 with look:
                     status, error = ui.ticks("nowhere_manifests")[0]
                     assert status == "FAILURE"
-                    assert "s3://acme-billing-of-nobody/cur/: there is no such bucket" in error
+                    assert "s3://acme-billing-of-nobody/cur/: S3 refuses (NoSuchBucket: " in error
             assert ui.ticks("garbled_manifests")[0][0] == "SUCCESS"
     assert project.totals("2024-01") == (1, 1)

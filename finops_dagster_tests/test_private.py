@@ -266,7 +266,7 @@ def test_a_token_that_the_store_repeats_is_not_told(finops: Finops, s3: S3Server
 
     s3.fault = expired
     output = said(finops, "aws", "run-pipeline", "--end-date", "2024-01")
-    assert "the AWS credentials have expired (ExpiredToken)" in output
+    assert "the credentials have expired: renew them" in output
     assert leaks(written(finops), output) == []
 
 

@@ -110,7 +110,7 @@ def test_a_store_that_says_no_fails_the_tick(project: Project, put: Put, s3: S3S
         return [b""]
 
     s3.fault = forbidden
-    with pytest.raises(StoreError, match="AWS denies access"):
+    with pytest.raises(StoreError, match="S3 refuses"):
         tick(project)
 
 

@@ -6,10 +6,18 @@ import io
 from urllib.parse import parse_qs
 
 import pytest
+from botocore.awsrequest import AWSResponse
+from urllib3 import HTTPResponse
 
 from finops_dagster.assets import stage
-from finops_dagster.resources.object_stores import ObjectChanged, StoreError, StoreUnavailable
+from finops_dagster.resources.object_stores import (
+    ObjectChanged,
+    ObjectMissing,
+    StoreError,
+    StoreUnavailable,
+)
 from finops_dagster.resources.object_stores.s3 import S3Store
+from finops_dagster.sensors import manifest_versions
 from finops_dagster_tests.cur import Put, deliver, items
 from finops_dagster_tests.project import Project
 from finops_dagster_tests.servers.s3 import S3Server
@@ -109,14 +117,243 @@ def test_a_bucket_that_is_not_there_is_named(project: Project, put: Put) -> None
     project.export["source"] = "s3://acme-billing-of-nobody/cur"
     error = project.materialize("2024-01").error
     assert error.startswith("s3://acme-billing-of-nobody/cur/acme-cur/20240101-20240201/")
-    assert error.endswith("there is no such bucket")
+    assert error.endswith("there is no such bucket: look at the source")
 
 
-def test_a_refusal_says_which_permission_it_takes(store: S3Store, s3: S3Server) -> None:
-    denied = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
-    answer_once(s3, "GET", "403 Forbidden", denied)
-    with pytest.raises(StoreError, match=r"denies access \(AccessDenied\); it takes s3:GetObject"):
+def refuse(s3: S3Server, status: str, code: str, message: str, *, more: str = "") -> None:
+    """Let every GET be refused so, as S3 does: with a reason that HEAD has not."""
+    body = f"<Error><Code>{code}</Code><Message>{message}</Message>{more}</Error>".encode()
+
+    def fault(environ, start_response):
+        if environ["REQUEST_METHOD"] == "HEAD" and environ["PATH_INFO"].count("/") == 1:
+            return None  # botocore looks for the bucket's region so
+        start_response(status, [("Content-Length", str(len(body)))])
+        return [body if environ["REQUEST_METHOD"] == "GET" else b""]
+
+    s3.fault = fault
+
+
+WHO = "User: arn:aws:sts::123456789012:assumed-role/etl/x is not authorized to perform: "
+REFUSALS = {
+    "no reason": (
+        *("403 Forbidden", "AccessDenied", "Access Denied"),
+        "it takes s3:GetObject on the object and s3:ListBucket on the bucket, and for a bucket of "
+        "another account its policy must allow them too; where the requester pays, set "
+        "requester_pays = true",
+    ),
+    "no policy": (
+        *("403 Forbidden", "AccessDenied"),
+        f"{WHO}s3:GetObject on resource: x because no identity-based policy allows the action",
+        "have that policy allow it",
+    ),
+    "service control policy": (
+        *("403 Forbidden", "AccessDenied"),
+        f"{WHO}s3:GetObject on resource: x with an explicit deny in a service control policy",
+        "no policy that allows it overrides a deny",
+    ),
+    "VPC endpoint": (
+        *("403 Forbidden", "AccessDenied"),
+        f"{WHO}s3:GetObject because no VPC endpoint policy allows the s3:GetObject action",
+        "have that policy allow it",
+    ),
+    "KMS": (
+        *("403 Forbidden", "AccessDenied"),
+        f"{WHO}kms:Decrypt on resource: arn:aws:kms:eu-west-1:123456789012:key/1 because no "
+        "resource-based policy allows the kms:Decrypt action",
+        "the reader needs kms:Decrypt on it, in its own policy and in the key's",
+    ),
+    "KMS key disabled": (
+        *("400 Bad Request", "KMS.DisabledException", "arn:aws:kms:x is disabled."),
+        "the file is encrypted with a KMS key",
+    ),
+    "SSE-C": (
+        *("400 Bad Request", "InvalidRequest"),
+        "The object was stored using a form of Server Side Encryption.",
+        "a key of the customer's own (SSE-C)",
+    ),
+    "archived": (
+        *("403 Forbidden", "InvalidObjectState"),
+        "The operation is not valid for the object's storage class",
+        "a lifecycle rule has archived the file: restore it",
+    ),
+    "requester pays": (
+        *("403 Forbidden", "AccessDenied", "Bucket is a requester pays bucket"),
+        "the requester pays for this bucket: set requester_pays = true",
+    ),
+    "closed": (
+        *("403 Forbidden", "AllAccessDisabled", "All access to this object has been disabled"),
+        "AWS itself has closed the bucket",
+    ),
+    "key of nobody": (
+        *("403 Forbidden", "InvalidAccessKeyId"),
+        "The AWS Access Key Id you provided does not exist in our records.",
+        "the access key is deleted, or of another partition or store",
+    ),
+    "wrong secret": (
+        *("403 Forbidden", "SignatureDoesNotMatch"),
+        "The request signature we calculated does not match the signature you provided.",
+        "the secret key is not that of the access key",
+    ),
+    "expired": (
+        *("400 Bad Request", "ExpiredToken", "The provided token has expired."),
+        "the credentials have expired: renew them",
+    ),
+    "clock": (
+        *("403 Forbidden", "RequestTimeTooSkewed", "The difference is too large."),
+        "this machine's clock is wrong: set it",
+    ),
+    "no bucket": (
+        *("404 Not Found", "NoSuchBucket", "The specified bucket does not exist"),
+        "there is no such bucket: look at the source",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "message", "advice"), REFUSALS.values(), ids=REFUSALS.keys()
+)
+def test_a_refusal_has_the_words_of_s3_and_advice_that_fits(
+    store: S3Store, s3: S3Server, status: str, code: str, message: str, advice: str
+) -> None:
+    refuse(s3, status, code, message.replace("'", "&apos;"))
+    looks = [store.read, lambda key: list(store.folders(key))]
+    for look in looks if status.startswith("404") else [*looks, store.head]:
+        with pytest.raises(StoreError) as caught:
+            look("key")
+        said = str(caught.value)
+        assert f": S3 refuses ({code}: {message.rstrip('.')}); " in said
+        assert advice in said
+        assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "message", "more", "region"),
+    [
+        ("301 Moved", "PermanentRedirect", "Use the endpoint.", "<Region>eu-west-3</Region>", 1),
+        ("400 Bad", "AuthorizationHeaderMalformed", "wrong; expecting 'eu-west-3'", "", 1),
+        ("400 Bad", "IllegalLocationConstraintException", "eu-west-3 is incompatible.", "", 0),
+    ],
+)
+def test_a_bucket_of_another_region_is_named_with_it(
+    store: S3Store, s3: S3Server, status: str, code: str, message: str, more: str, region: int
+) -> None:
+    refuse(s3, status, code, message, more=more)
+    for look in (store.read, store.head):
+        with pytest.raises(StoreError) as caught:
+            look("key")
+        assert f"({code}: {message.rstrip('.')}); the bucket is in " in str(caught.value)
+        assert str(caught.value).endswith(
+            'in eu-west-3: set region = "eu-west-3"' if region else "set region to its own"
+        )
+
+
+def test_a_long_message_is_cut_and_a_signature_is_left_out(store: S3Store, s3: S3Server) -> None:
+    secret = "Signature=abc123, X-Amz-Security-Token: tok456"
+    refuse(s3, "403 Forbidden", "AccessDenied", f"{secret}\n{'x' * 5000}\u202e[1m")
+    with pytest.raises(StoreError) as caught:
         store.read("key")
+    said = str(caught.value)
+    assert len(said) < 1000
+    assert "Signature=***" in said
+    assert not any(word in said for word in ("abc123", "tok456", "\n", "\u202e"))
+
+
+def test_a_role_that_may_not_be_assumed_is_no_matter_of_the_bucket(
+    project: Project, bucket: str, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", s3.url)
+    body = (
+        b"<ErrorResponse><Error><Code>AccessDenied</Code><Message>User: x is not authorized to "
+        b"perform: sts:AssumeRole</Message></Error></ErrorResponse>"
+    )
+    answer_once(s3, "POST", "403 Forbidden", body)
+    project.export |= {
+        "source": f"s3://{bucket}",
+        "endpoint_url": s3.url,
+        "role_arn": "arn:aws:iam::123456789012:role/reader",
+    }
+    store, _ = project.the_export().store
+    with pytest.raises(StoreError, match=r"no AWS region is known; set the export's region"):
+        store.head("key")
+    project.export["region"] = "us-east-1"
+    store, _ = project.the_export().store
+    with pytest.raises(StoreError) as caught:
+        store.head("key")
+    assert "STS refuses (AccessDenied: User: x is not authorized to perform: " in str(caught.value)
+    assert str(caught.value).endswith(
+        "the credentials need sts:AssumeRole on role_arn, and the role's trust policy must name "
+        "them and agree with external_id"
+    )
+
+
+@pytest.mark.parametrize("pays", [True, False])
+def test_whoever_pays_says_so_in_every_request(
+    project: Project, put: Put, s3: S3Server, pays: bool
+) -> None:
+    deliver(put, "2024-01", [items("2024-01", "1")])
+    sent: list[tuple[str, str | None]] = []
+
+    def look(environ, start_response):
+        sent.append((environ["REQUEST_METHOD"], environ.get("HTTP_X_AMZ_REQUEST_PAYER")))
+
+    s3.fault = look
+    project.export["requester_pays"] = pays
+    project.load("2024-01")
+    export = project.the_export()
+    assert manifest_versions(export, export.months(), print)
+    assert {method for method, _ in sent} == {"GET", "HEAD"}
+    assert {payer for _, payer in sent} == ({"requester"} if pays else {None})
+
+
+ACCOUNT = "eu-west-1:123456789012"
+ACCESS_POINTS = {
+    f"arn:aws:s3:{ACCOUNT}:accesspoint/bills": "bills-123456789012.s3-accesspoint.eu-west-1",
+    f"arn:aws:s3:{ACCOUNT}:accesspoint:bills": "bills-123456789012.s3-accesspoint.eu-west-1",
+    f"arn:aws:s3-outposts:{ACCOUNT}:outpost/op-1/accesspoint/bills": (
+        "bills-123456789012.op-1.s3-outposts.eu-west-1"
+    ),
+    "arn:aws-us-gov:s3:us-gov-west-1:123456789012:accesspoint/bills": (
+        "bills-123456789012.s3-accesspoint.us-gov-west-1"
+    ),
+    "bills-x1y2-s3alias": "bills-x1y2-s3alias.s3",
+}
+
+
+@pytest.mark.parametrize(("bucket", "host"), ACCESS_POINTS.items())
+@pytest.mark.parametrize("prefix", ["", "/a/b", "/accesspoint/x"])
+def test_an_access_point_is_called_by_its_own_name_in_its_own_region(
+    project: Project, s3: S3Server, bucket: str, host: str, prefix: str
+) -> None:
+    project.export["source"] = f"s3://{bucket}{prefix}/"
+    store, found = project.the_export().store
+    assert isinstance(store, S3Store)
+    assert f"/{found}".rstrip("/") == prefix
+    called = []
+
+    def answer(request, **_):
+        called.append(request.url)
+        return AWSResponse(request.url, 404, {}, HTTPResponse(io.BytesIO()))
+
+    store._client.meta.events.register("before-send.s3", answer)
+    with pytest.raises(ObjectMissing) as caught:
+        store.head("a/key")
+    assert str(caught.value).startswith(f"s3://{bucket}/a/key: ")
+    assert [url.replace(".amazonaws.com", "") for url in called] == [f"https://{host}/a/key"]
+
+
+def test_a_multi_region_access_point_says_what_it_takes(project: Project, s3: S3Server) -> None:
+    project.export["source"] = "s3://arn:aws:s3::123456789012:accesspoint/x1y2z3.mrap/cur"
+    store, prefix = project.the_export().store
+    assert prefix == "cur"
+    with pytest.raises(StoreError, match=r"another package: pip install 'botocore\[crt\]'"):
+        store.head("key")
+
+
+@pytest.mark.parametrize("bucket", ["arn:aws:s3:::acme", "arn:aws:s3:::acme/cur", "arn:x"])
+def test_the_arn_of_anything_else_is_refused(project: Project, bucket: str) -> None:
+    project.export["source"] = f"s3://{bucket}"
+    with pytest.raises(ValueError, match="is no ARN of an access point; a bucket is s3://bucket/"):
+        project.settings()
 
 
 def test_missing_credentials_are_told_in_one_line(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from finops_dagster.settings import ExportSettings
+from finops_dagster.settings import ACCESS_POINT, ExportSettings
 
 
 class StoreError(Exception):
@@ -71,5 +71,6 @@ def open_store(export: ExportSettings) -> tuple[ObjectStore, str]:
         return LocalStore(rest), ""
     from finops_dagster.resources.object_stores.s3 import S3Store
 
-    bucket, _, prefix = rest.partition("/")
-    return S3Store(bucket, export), prefix.rstrip("/")
+    point = ACCESS_POINT.match(rest)
+    bucket = point[0] if point else rest.partition("/")[0]
+    return S3Store(bucket, export), rest.removeprefix(bucket).removeprefix("/").rstrip("/")

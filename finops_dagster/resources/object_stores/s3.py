@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import boto3
 import botocore.exceptions as aws
 from botocore.config import Config
 
-from finops_dagster.resources.object_stores import (
-    ObjectChanged,
-    ObjectInfo,
-    ObjectMissing,
-    StoreError,
-    StoreUnavailable,
-)
+from finops_dagster.resources.object_stores import ObjectInfo, StoreError, StoreUnavailable
+from finops_dagster.resources.object_stores.s3_errors import has_reason, s3_error
 from finops_dagster.settings import ExportSettings
 
 if TYPE_CHECKING:
@@ -24,7 +19,6 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef, HeadObjectOutputTypeDef
 
 _CHUNK_BYTES = 1024 * 1024
-_EXPIRED = ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "InvalidToken")
 
 # botocore itself asks again after 5xx, SlowDown and broken connections, with growing pauses.
 _CONFIG = Config(
@@ -38,12 +32,18 @@ _CONFIG = Config(
 
 
 class S3Store:
-    """One bucket, with the credentials that boto3 finds or the role that the settings name."""
+    """One bucket or access point, with the credentials that boto3 finds or the role that the
+    settings name."""
 
     def __init__(self, bucket: str, export: ExportSettings) -> None:
         self._bucket = bucket
+        self._requester_pays = export.requester_pays
+        # What every request has, beside the key.
+        self._of_bucket: dict[str, Any] = {"Bucket": bucket}
+        if export.requester_pays:
+            self._of_bucket["RequestPayer"] = "requester"
         with self._explained(""):
-            self._client = _client(export)
+            self._client = _client(export, bucket)
 
     def location(self, key: str) -> str:
         """`s3://bucket/key`."""
@@ -54,7 +54,7 @@ class S3Store:
         prefix = f"{folder}/" if folder else ""
         with self._explained(prefix):
             pages = self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self._bucket, Prefix=prefix, Delimiter="/"
+                **self._of_bucket, Prefix=prefix, Delimiter="/"
             )
             return {
                 found["Prefix"].removeprefix(prefix).rstrip("/")
@@ -63,21 +63,27 @@ class S3Store:
             }
 
     def head(self, key: str) -> ObjectInfo:
-        """One HEAD request. Raises ObjectMissing."""
+        """One HEAD request; where it is refused, which HEAD gives no reason for, one GET of a byte
+        for the reason. Raises ObjectMissing."""
         with self._explained(key):
-            return self._info(key, self._client.head_object(Bucket=self._bucket, Key=key))
+            try:
+                return self._info(key, self._client.head_object(**self._of_bucket, Key=key))
+            except aws.ClientError as error:
+                if error.response["Error"]["Code"] in ("301", "400", "403"):
+                    self._raise_reason(key)
+                raise
 
     def read(self, key: str) -> tuple[bytes, ObjectInfo]:
         """One GET request, its body whole. Raises ObjectMissing."""
         with self._explained(key):
-            response = self._client.get_object(Bucket=self._bucket, Key=key)
+            response = self._client.get_object(**self._of_bucket, Key=key)
             return response["Body"].read(), self._info(key, response)
 
     def chunks(self, version: ObjectInfo) -> Iterator[bytes]:
         """One GET request for this very version (If-Match). Raises ObjectChanged."""
         with self._explained(version.key):
             response = self._client.get_object(
-                Bucket=self._bucket, Key=version.key, IfMatch=version.etag
+                **self._of_bucket, Key=version.key, IfMatch=version.etag
             )
             if response["ContentLength"] != version.size:
                 raise StoreUnavailable(
@@ -85,6 +91,14 @@ class S3Store:
                     f"object that has {version.size}"
                 )
             yield from response["Body"].iter_chunks(_CHUNK_BYTES)
+
+    def _raise_reason(self, key: str) -> None:
+        """Raise what S3 says when the object is asked for with GET, if that says more than HEAD."""
+        try:
+            self._client.get_object(**self._of_bucket, Key=key, Range="bytes=0-0")
+        except aws.ClientError as error:
+            if has_reason(error):
+                raise
 
     def _info(
         self, key: str, response: HeadObjectOutputTypeDef | GetObjectOutputTypeDef
@@ -104,11 +118,20 @@ class S3Store:
         try:
             yield
         except aws.ClientError as error:
-            raise _said_by_aws(error, where) from error
+            raise s3_error(error, where, requester_pays=self._requester_pays) from error
         except (aws.NoCredentialsError, aws.PartialCredentialsError) as error:
             raise StoreError(
                 f"{where}: no AWS credentials were found; set AWS_PROFILE or AWS_ACCESS_KEY_ID and "
                 "AWS_SECRET_ACCESS_KEY, or give the export a profile or role_arn"
+            ) from error
+        except aws.NoRegionError as error:
+            raise StoreError(
+                f"{where}: no AWS region is known; set the export's region, or AWS_DEFAULT_REGION"
+            ) from error
+        except aws.MissingDependencyException as error:
+            raise StoreError(
+                f"{where}: a multi-region access point takes another package: "
+                "pip install 'botocore[crt]'"
             ) from error
         except (aws.ConnectionError, aws.HTTPClientError, aws.IncompleteReadError) as error:
             raise StoreUnavailable(f"{where}: {error}") from error
@@ -116,36 +139,11 @@ class S3Store:
             raise StoreError(f"{where}: {' '.join(str(error).split())}") from error
 
 
-def _said_by_aws(error: aws.ClientError, where: str) -> Exception:
-    code = error.response["Error"]["Code"]
-    status = error.response["ResponseMetadata"]["HTTPStatusCode"]
-    if code == "NoSuchBucket":
-        return StoreError(f"{where}: there is no such bucket")
-    if status == 404:
-        return ObjectMissing(f"{where}: there is no such object")
-    if status == 412:
-        return ObjectChanged(f"{where} changed while it was read; run the month again")
-    if code in _EXPIRED:
-        return StoreError(f"{where}: the AWS credentials have expired ({code}); renew them")
-    if code == "RequestTimeTooSkewed":
-        return StoreError(f"{where}: AWS finds this machine's clock wrong ({code}); set it")
-    if code == "400":
-        return StoreError(
-            f"{where}: AWS refuses without a reason, as an answer to HEAD has none; most often "
-            "the credentials have expired, or the region is not the bucket's"
-        )
-    if status == 403:
-        return StoreError(
-            f"{where}: AWS denies access ({code}); it takes s3:GetObject on the object and "
-            "s3:ListBucket on the bucket"
-        )
-    if status >= 500 or status == 429:
-        return StoreUnavailable(f"{where}: {error}")
-    return StoreError(f"{where}: {error}")
-
-
-def _client(export: ExportSettings) -> S3Client:
-    session = boto3.Session(profile_name=export.profile, region_name=export.region)
+def _client(export: ExportSettings, bucket: str) -> S3Client:
+    region = export.region
+    if bucket.startswith("arn:"):
+        region = region or bucket.split(":")[3] or None  # an access point is called in its own
+    session = boto3.Session(profile_name=export.profile, region_name=region)
     if export.role_arn:
         session = _assumed(session, export.role_arn, export.external_id)
     return session.client("s3", endpoint_url=export.endpoint_url, config=_CONFIG)
