@@ -111,3 +111,17 @@ def test_a_zip_of_20000_files_is_refused(project: Project, tmp_path: Path) -> No
             file.writestr(str(number), b"")
     said = refused(project, archive.getvalue(), version="many", suffix="zip")
     assert "the ZIP holds 20000 files" in said
+
+
+def test_a_zip_that_stores_its_file_is_loaded_and_held_to_its_checksum(project: Project) -> None:
+    archive = BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as file:
+        file.writestr("__MACOSX/._report.csv", b"x")
+        file.writestr("report.csv", BILL)
+    body = archive.getvalue()
+    damaged = body.replace(b",2\n", b",3\n")
+    assert damaged != body
+    assert "the gzip data is damaged" in refused(project, damaged, version="bad", suffix="zip")
+    deliver(project.put, MONTH, [body], version="stored", suffix="zip")
+    project.load(MONTH)
+    assert project.totals(MONTH) == (2, 3)
