@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PositiveInt,
@@ -37,6 +38,7 @@ DEFAULT_CONFIGS = (Path("config/finops.toml"), Path("config.toml"))
 WAREHOUSES = ("bigquery", "postgresql", "snowflake", "sql")
 # The ARN of an S3 access point, which boto3 takes for a bucket; its name ends at the next slash.
 ACCESS_POINT = re.compile(r"arn:[^/]*:(?:outpost[:/][^/:]+[:/])?accesspoint[:/][^/:]+(?=/|$)")
+_URL = re.compile(r"\s*([a-z][a-z0-9+.-]+:(/|$)|(ducklake|md|motherduck):)", re.I)
 _PROBLEMS_SHOWN = 8
 _SECRET_KEY = re.compile(r"passw|passphrase|secret|token|(private|api|access|account)_?key$", re.I)
 _SECRET_VALUE = re.compile(r"://[^/@]*:[^/@]+@|(passw\w*|pwd|secret|token|key)(=|%3d)", re.I)
@@ -69,6 +71,17 @@ def leaves(table: Any, name: str = "") -> Iterator[tuple[str, Any]]:
             yield from leaves(inner, f"{name}[{number}]")
     else:
         yield name, table
+
+
+def _on_this_machine(path: object) -> object:
+    """Refuse a URL, of which a folder of that name would be made; it may hold a secret."""
+    if isinstance(path, str) and _URL.match(path):
+        raise ValueError("is a URL; it must be a path on this machine")
+    return path
+
+
+LocalPath = Annotated[Path, BeforeValidator(_on_this_machine)]
+LocalFile = Annotated[str, BeforeValidator(_on_this_machine)]
 
 
 class Table(BaseModel):
@@ -106,8 +119,8 @@ class StorageSettings(Table):
     """Folders, relative to the working directory; and how many times its size a compressed file may
     inflate to, and how many bytes all files of a month together."""
 
-    staging_dir: Path = Path("data/staging")
-    parquet_dir: Path = Path("data/parquet")
+    staging_dir: LocalPath = Path("data/staging")
+    parquet_dir: LocalPath = Path("data/parquet")
     # Deflate reaches 1,032. Bills of CSV come to 10 or 30, the most repetitive to about 100; the
     # largest that anybody tells of is 30 GB a month.
     max_inflation: PositiveInt = 300
@@ -118,8 +131,8 @@ class DuckDBSettings(Table):
     """The DuckDB file; with `{month}` in its path each month has one of its own. `warehouse_path`
     is another, in which the months end where the backend is `duckdb`: without it at Parquet."""
 
-    database_path: str = "data/finops.duckdb"
-    warehouse_path: str | None = None
+    database_path: LocalFile = "data/finops.duckdb"
+    warehouse_path: LocalFile | None = None
     memory_limit: Annotated[
         str, StringConstraints(pattern=r"^\d{1,7}(\.\d+)?\s*([KMGT]i?B)$", strip_whitespace=True)
     ] = "2GB"
@@ -339,6 +352,10 @@ def _read(file: Path, overrides: dict[str, Any]) -> Settings:
             return init_settings, env_settings, from_file
 
     _refuse_unknown_variables()
+    if _URL.match(os.environ.get("DAGSTER_HOME", "")):
+        raise SettingsError(
+            "environment variable DAGSTER_HOME: is a URL; it must be a path on this machine"
+        )
     try:
         return FromFile(**overrides)
     except ValidationError as error:

@@ -140,6 +140,44 @@ def test_what_cannot_be_reached_is_a_line_and_an_exit_code(
     assert "1 months, 2024-01 to 2024-01" in finops("config", "check")
 
 
+def test_what_cannot_be_written_is_a_line_and_an_exit_code(
+    project: Project, finops: Finops, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deliver(project.put, "2024-01", [items("2024-01", "1")])
+    (project.folder / "a-file").write_bytes(b"")
+    (project.folder / "a.folder").mkdir()
+    places = {
+        "storage.staging_dir": "a-file",
+        "storage.parquet_dir": "a-file/lake",
+        "database.duckdb.database_path": "a.folder",
+        "database.duckdb.warehouse_path": "a-file/months/w.duckdb",
+    }
+    for key, place in places.items():
+        monkeypatch.setenv(f"FINOPS_{key.replace('.', '__').upper()}", place)
+    rows = {row["what"]: row["problem"] for row in finops.json("config", "check")}
+    assert rows.pop("acme") == rows.pop("DAGSTER_HOME") == ""
+    assert rows == {
+        "storage.staging_dir": "a-file cannot be written: not a directory",
+        "storage.parquet_dir": "a-file/lake cannot be written: not a directory",
+        "duckdb": "a.folder cannot be written: is a directory",
+        "warehouse": "a-file/months cannot be written: not a directory",
+    }
+    assert finops.here("config", "check").exit_code == 1
+    assert not (project.folder / "data").exists()
+    said = finops("config", "check", "--json", code=1, DAGSTER_HOME="/dev/null/history")
+    assert "/dev/null/history cannot be written: not a directory" in said
+
+
+def test_settings_without_an_export_say_so(project: Project, finops: Finops) -> None:
+    (project.folder / "finops.toml").write_text("")
+    problems = {row["what"]: row["problem"] for row in finops.json("config", "check")}
+    assert problems.pop("exports") == (
+        "no export is set: add an [[exports]] table, as docs/exports.md shows"
+    )
+    assert set(problems.values()) == {""}
+    assert finops.here("config", "check").exit_code == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [

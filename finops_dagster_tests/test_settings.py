@@ -166,6 +166,51 @@ def test_a_key_that_belongs_to_an_earlier_layout_says_what_to_write_instead(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("storage.staging_dir", "storage.parquet_dir"),
+        *("database.duckdb.database_path", "database.duckdb.warehouse_path"),
+    ],
+)
+@pytest.mark.parametrize(
+    "url", ["s3://acme/lake", "s3:/acme", "GS://acme/{month}", "file:///data", "md:acme", "https:"]
+)
+def test_a_url_is_no_path_of_this_machine(
+    file: Path, monkeypatch: pytest.MonkeyPatch, key: str, url: str
+) -> None:
+    table, _, name = key.rpartition(".")
+    file.write_text(f"{EXPORT}[{table}]\n{name} = '{url}'")
+    with pytest.raises(SettingsError) as caught:
+        load_settings(file)
+    assert str(caught.value) == f"{file}: {key}: is a URL; it must be a path on this machine"
+    file.write_text(EXPORT)
+    variable = f"FINOPS_{key.replace('.', '__').upper()}"
+    monkeypatch.setenv(variable, url)
+    with pytest.raises(SettingsError, match=f"environment variable {variable}: .*is a URL"):
+        load_settings(file)
+
+
+def test_other_folders_are_on_this_machine_too(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", "s3://acme/history")
+    file.write_text(EXPORT)
+    with pytest.raises(SettingsError, match="environment variable DAGSTER_HOME: is a URL"):
+        load_settings(file)
+    monkeypatch.delenv("DAGSTER_HOME")
+    file.write_text(
+        "[database]\nbackend = 'sql'\n[database.sql]\ndestination = 'duckdb'\n"
+        "working_dir = 's3://acme/dlt'"
+    )
+    with pytest.raises(SettingsError, match=r"working_dir: is a URL|is not installed"):
+        open_warehouse(load_settings(file).database)
+
+
+@pytest.mark.parametrize("path", ["C:\\\\lake", "C:/lake", "a:b/c", "./s3:/x", "/data/lake"])
+def test_a_path_with_a_colon_is_a_path(file: Path, path: str) -> None:
+    file.write_text(f'{EXPORT}[storage]\nparquet_dir = "{path}"')
+    assert load_settings(file).storage.parquet_dir == Path(path.replace("\\\\", "\\"))
+
+
 def test_a_missing_file_is_named(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -109,7 +109,7 @@ def config(context: typer.Context, json: Json = False) -> None:
 
 @config_app.command()
 def check(context: typer.Context, json: Json = False) -> None:
-    """Reach every export and every database: a line each, exit code 1 where one fails.
+    """Reach every export, folder and database: a line each, exit code 1 where one fails.
 
     Example: finops config check
     """

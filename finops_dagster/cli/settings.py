@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import duckdb
@@ -18,7 +20,7 @@ from finops_dagster.cli.options import Options
 from finops_dagster.resources.object_stores import StoreError, StoreUnavailable
 from finops_dagster.resources.warehouses import Warehouse, WarehouseUnavailable, open_warehouse
 from finops_dagster.sensors import manifest_versions
-from finops_dagster.settings import Settings, holds_secret, leaves, settings_file
+from finops_dagster.settings import Settings, dagster_home, holds_secret, leaves, settings_file
 
 
 def origins(options: Options) -> list[dict[str, Any]]:
@@ -53,10 +55,16 @@ def origins(options: Options) -> list[dict[str, Any]]:
 
 
 def reach_all(settings: Settings) -> list[dict[str, Any]]:
-    """What each export and each database answers; `problem` is empty where all is well."""
+    """What each export, each folder and each database answers; `problem` is empty where all is
+    well."""
     asked: dict[str, Callable[[], str]] = {
         export.name: partial(_months, Export(export)) for export in settings.exports
     }
+    if not settings.exports:
+        asked["exports"] = _no_exports
+    asked["storage.staging_dir"] = partial(_folder, settings.storage.staging_dir)
+    asked["storage.parquet_dir"] = partial(_folder, settings.storage.parquet_dir)
+    asked["DAGSTER_HOME"] = partial(_folder, dagster_home())
     asked["duckdb"] = partial(_duckdb, settings)
     if settings.database.has_warehouse:
         asked["warehouse"] = partial(_warehouse, settings)
@@ -80,10 +88,43 @@ def _months(export: Export) -> str:
     return f"{len(versions)} months, {min(versions)} to {max(versions)}"
 
 
+def _no_exports() -> str:
+    raise BillError("no export is set: add an [[exports]] table, as docs/exports.md shows")
+
+
+def _folder(folder: Path) -> str:
+    """Write a file in the folder, or in the nearest one above where it is still to be made."""
+    existing = folder
+    with _writing(folder):
+        while not existing.exists() and existing != existing.parent:
+            existing = existing.parent
+        with TemporaryFile(dir=existing):
+            pass
+    return str(folder) if folder == existing else f"{folder} is made when it is needed"
+
+
+def _file(path: Path) -> None:
+    """Open the file for writing, and change nothing, or write beside where it will be made."""
+    _folder(path.parent)
+    if path.exists():
+        with _writing(path):
+            path.open("r+b").close()
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise BillError(f"{path} cannot be written: {reason}") from error
+
+
 def _duckdb(settings: Settings) -> str:
     """Open the file for reading where there is one; one a month is made when it is needed."""
     path = Path(settings.database.duckdb.database_path)
-    if not path.is_file():
+    _file(path)
+    if not path.exists():
         return f"{path} is made when the first month comes"
     try:
         duckdb.connect(str(path), read_only=True).close()
@@ -93,6 +134,8 @@ def _duckdb(settings: Settings) -> str:
 
 
 def _warehouse(settings: Settings) -> str:
+    if settings.database.backend == "duckdb":
+        _file(Path(settings.database.warehouse["warehouse_path"]))
     warehouse = open_warehouse(settings.database)
     assert isinstance(warehouse, Warehouse)
     return warehouse.reach()

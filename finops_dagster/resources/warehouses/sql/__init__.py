@@ -41,7 +41,7 @@ from finops_dagster.resources.warehouses.sql.dataset import (
     ledger_of,
 )
 from finops_dagster.resources.warehouses.sql.dlt_runtime import dlt_for, explained
-from finops_dagster.settings import Table
+from finops_dagster.settings import LocalPath, Table
 
 # dlt's clients for these begin no transaction, and their capabilities do not say so.
 _WITHOUT_TRANSACTIONS = ("databricks", "dummy")
@@ -57,7 +57,7 @@ class Settings(Table):
 
     destination: str
     dataset: str = "finops"
-    working_dir: Path = Path("data/dlt")
+    working_dir: LocalPath = Path("data/dlt")
 
     @property
     def options(self) -> dict[str, Any]:
