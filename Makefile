@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 CONFIG ?= config/finops.toml
+PORT ?= 3000
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 FAKESNOW := .venv-fakesnow/bin/fakesnow
@@ -15,10 +16,10 @@ export DAGSTER_DISABLE_TELEMETRY := yes
 .PHONY: demo dev test thorough faults lint audit bench clean
 
 demo: $(INSTALLED) $(DAGSTER_HOME)/dagster.yaml  ## three months of an invented bill, end to end
-	@FINOPS_CONFIG=config/demo.toml $(BIN)/python -m finops_dagster.demo
+	@$(BIN)/finops demo
 
-dev: $(INSTALLED) $(DAGSTER_HOME)/dagster.yaml  ## the UI on http://127.0.0.1:3000
-	umask 077 && FINOPS_CONFIG=$(CONFIG) $(BIN)/dagster dev --host 127.0.0.1 --port 3000
+dev: $(INSTALLED) $(DAGSTER_HOME)/dagster.yaml  ## the UI on http://127.0.0.1:3000; PORT=3001 for another
+	@$(BIN)/finops --config $(CONFIG) dev --port $(PORT)
 
 test: $(INSTALLED) $(FAKESNOW)  ## the tests, against real servers that they start themselves
 	$(BIN)/python -m pytest -m 'not thorough' --numprocesses auto --dist worksteal

@@ -20,7 +20,7 @@ from finops_dagster.processes import INTERRUPTS, at_home, forget, going_on, lost
 from finops_dagster.settings import dagster_home
 
 Metadata = dict[str, Any]
-_TELEMETRY_OFF = "telemetry:\n  enabled: false\nnux:\n  enabled: false\n"
+_INSTANCE = Path(__file__).with_name("dagster.yaml")
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -49,7 +49,7 @@ def open_instance() -> dg.DagsterInstance:
         instance = home / "dagster.yaml"
         if not instance.exists():
             own, part = Path("dagster.yaml"), home / "dagster.yaml.part"
-            part.write_text(own.read_text() if own.is_file() else _TELEMETRY_OFF)
+            part.write_text((own if own.is_file() else _INSTANCE).read_text())
             part.replace(instance)
         return dg.DagsterInstance.get()
 

@@ -59,14 +59,53 @@ def finops(
 
 
 @app.command()
-def demo() -> None:
-    """Load three months of an invented company's bill, as `make demo` does."""
-    import os
+def init(context: typer.Context) -> None:
+    """Write a first settings file.
 
-    from finops_dagster.demo.__main__ import main as run_demo
+    It is config/finops.toml, or the FILE of --config; one that is there is left as it is.
 
-    os.environ["FINOPS_CONFIG"] = "config/demo.toml"
-    raise typer.Exit(run_demo())
+    Example: finops init
+    """
+    from finops_dagster.cli.init import write_first_settings
+
+    file = write_first_settings(Options.of(context).config)
+    typer.echo(f"{file} is written. Name your bucket in it, then: finops config check")
+
+
+@app.command()
+def demo(
+    restate: Annotated[
+        bool, typer.Option("--restate", help="Only deliver the last month once more, restated.")
+    ] = False,
+) -> None:
+    """Load three months of an invented company's bill.
+
+    The demo has settings of its own, and writes into data/demo alone.
+
+    Example: finops demo
+    """
+    from finops_dagster.demo import __main__ as bill
+
+    if restate:
+        typer.echo(bill.restate())
+    else:
+        raise typer.Exit(bill.main())
+
+
+@app.command()
+def dev(
+    context: typer.Context,
+    port: Annotated[
+        int, typer.Option(metavar="PORT", min=1, max=65535, help="Where the UI listens.")
+    ] = 3000,
+) -> None:
+    """Start the Dagster UI and its sensors for this machine alone.
+
+    Example: finops dev --port 3001
+    """
+    from finops_dagster.cli.dev import serve
+
+    serve(Options.of(context), port)
 
 
 @app.command()

@@ -1,14 +1,15 @@
-"""`make demo`: an invented company's AWS bill, delivered and loaded as a real one would be."""
+"""`finops demo`: an invented company's AWS bill, delivered and loaded as a real one would be."""
 
 from __future__ import annotations
 
 import csv
 import gzip
 import json
+import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import date
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
 from decimal import Decimal, localcontext
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from rich.table import Table
 
 from finops_dagster.assets.export import Export
 from finops_dagster.billing.columns import Sql, files_literal
+from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.vendors.aws_cur1 import AwsCur1
@@ -34,6 +36,9 @@ _VERSIONS = [
     Version(date(2024, 3, 1), "20240403T051544Z", rows=52_067),
     Version(date(2024, 2, 1), "20240408T050158Z", rows=50_371, restated=True),
 ]
+_SETTINGS = Path(__file__).with_name("demo.toml")
+# Where the settings are put for the commands that are called after the demo.
+_COPY = Path("data/demo/finops.toml")
 _SERVICES_SHOWN = 12
 
 
@@ -48,12 +53,38 @@ class Loaded:
     unchanged: bool
 
 
+def restate() -> str:
+    """Deliver the last month once more, as AWS does when it restates one; return what was done.
+    Raises BillError where the demo has not delivered it before."""
+    export, source = _export_and_source(load_settings(_SETTINGS))
+    last = _VERSIONS[2]
+    folder = (source / _manifest_key(export, BillingMonth.of(last.month))).parent
+    delivered = sum(path.is_dir() for path in folder.glob("*"))
+    if not delivered:
+        raise BillError(f"{source} has no month to restate; give the command finops demo first")
+    now = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    version = replace(last, assembly_id=now, rows=last.rows + 19 * delivered, restated=True)
+    write_version(source, "", export.export_name, version)
+    month = BillingMonth.of(version.month)
+    return (
+        f"AWS restated {month}: version {now} with {version.rows:,} rows is in {source}.\n"
+        f"The sensor {export.group}_manifests of the UI loads it within five minutes, and at once: "
+        f"finops -c {_COPY} aws run-pipeline"
+    )
+
+
+def _export_and_source(settings: Settings) -> tuple[ExportSettings, Path]:
+    export = settings.exports[0]
+    return export, Path(export.source.removeprefix("file://"))
+
+
 def main() -> int:
     """Deliver what is missing, load every month, and show what is there. Returns an exit code."""
     console = Console()
-    settings = load_settings()
-    export = settings.exports[0]
-    source = Path(export.source.removeprefix("file://"))
+    settings = load_settings(_SETTINGS)
+    export, source = _export_and_source(settings)
+    _COPY.parent.mkdir(parents=True, exist_ok=True)
+    _COPY.write_text(_SETTINGS.read_text(encoding="utf-8"), encoding="utf-8")
     console.print(
         "\n[bold]Three months of an invented company's AWS bill[/], loaded as yours would be.\n"
         f"It is delivered to {source}, laid out as AWS does.\n",
@@ -216,12 +247,15 @@ def _added_up(source: Path, export: ExportSettings, month: BillingMonth) -> Tota
 
 
 def _print_next(console: Console) -> None:
-    console.print(
-        "\n[bold]Next[/]\n"
-        "  make dev CONFIG=config/demo.toml   the same months in the Dagster UI\n"
-        "  config/finops.toml                 name your own bucket there, then: make dev\n",
-        highlight=False,
-    )
+    finops = "finops" if shutil.which("finops") else ".venv/bin/finops"
+    width = len(f"{finops} -c {_COPY} dev")
+    console.print("\n[bold]Next[/]")
+    for arguments, what in {
+        f"-c {_COPY} dev": "the same months in the Dagster UI",
+        "demo --restate": "a restated month for its sensor to find",
+        "init": "settings for your own bucket",
+    }.items():
+        console.print(f"  {f'{finops} {arguments}':{width}}  {what}", highlight=False)
 
 
 if __name__ == "__main__":
