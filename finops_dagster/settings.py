@@ -203,7 +203,9 @@ class DatabaseSettings(Table):
 class ExportSettings(Table):
     """One cost export of one vendor; its name is the first part of its asset keys. Without a
     `format`, the one that its layout shows is taken; without an `end_month`, months come until the
-    one in progress. `copied` says that the source is a copy, whose times are those of copying."""
+    one in progress. `copied` says that the source is a copy, whose times are those of copying.
+    `decimals` says what is done with an amount of money that has more than 18: refused, or rounded
+    and counted."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
     vendor: Literal["aws"]
@@ -214,6 +216,7 @@ class ExportSettings(Table):
     end_month: str | None = None
     table: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = ""
     column_names: Literal["flat", "athena"] = "flat"
+    decimals: Literal["exact", "round"] = "exact"
     region: str | None = None
     endpoint_url: Annotated[str, StringConstraints(pattern=r"^https?://\S+$")] | None = None
     profile: str | None = None

@@ -8,11 +8,13 @@ from typing import Any
 import dagster as dg
 
 from finops_dagster.assets.checks import (
+    COSTS_NOT_ROUNDED,
     HAS_ROWS,
     NOT_FEWER_ROWS,
     ONE_CURRENCY,
     TOTALS_CHECKS,
     USUAL_COST,
+    costs_not_rounded,
     has_rows,
     not_fewer_rows,
     one_currency,
@@ -36,6 +38,7 @@ from finops_dagster.billing.files import read_files
 from finops_dagster.billing.footer import column_names
 from finops_dagster.billing.ledger import Load
 from finops_dagster.billing.manifest import Manifest
+from finops_dagster.billing.money import plain
 from finops_dagster.billing.month_report import MonthReport, Restatement, report
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.table import held_version, replacing_month
@@ -71,7 +74,14 @@ def billing_table_asset(export: Export) -> dg.AssetsDefinition:
         export,
         after="staged_files",
         kinds={"duckdb", "table"},
-        checks=[*TOTALS_CHECKS, HAS_ROWS, NOT_FEWER_ROWS, USUAL_COST, ONE_CURRENCY],
+        checks=[
+            *TOTALS_CHECKS,
+            HAS_ROWS,
+            NOT_FEWER_ROWS,
+            USUAL_COST,
+            ONE_CURRENCY,
+            COSTS_NOT_ROUNDED,
+        ],
     )
     def billing_table(
         context: dg.AssetExecutionContext,
@@ -105,6 +115,7 @@ def billing_table_asset(export: Export) -> dg.AssetsDefinition:
                     not_fewer_rows(now.load, now.version_before),
                     usual_cost(now.load, now.month_before),
                     one_currency(now.currencies),
+                    costs_not_rounded(now.load),
                 ],
             )
         yield result
@@ -148,9 +159,17 @@ def loading_month(
             names = column_names(lake.paths(export.name))
             with (
                 watched(connection, "loaded", load.totals.rows, rows_shown),
-                replacing_month(connection, load, manifest, files, vendor, names) as to_know,
+                replacing_month(
+                    connection,
+                    load,
+                    manifest,
+                    files,
+                    vendor,
+                    names,
+                    round_money=export.rounds_money,
+                ) as (recorded, to_know),
             ):
-                now = report(connection, load, vendor)
+                now = report(connection, recorded, vendor)
                 is_restated = before and before.load.manifest_id != version.id
                 restatement = Restatement(before, now) if before and is_restated else None
                 yield Outcome(now, "loaded", to_know, restatement)
@@ -199,6 +218,7 @@ def _metadata(done: Outcome) -> Metadata:
     return {
         **metadata,
         **warnings(done.warnings),
+        **_rounded(month.load),
         "currency": ", ".join(currency for currency, _ in month.currencies),
         "services": len(month.services),
         "cost_by_service": dg.MetadataValue.md(_services_table(month)),
@@ -207,6 +227,17 @@ def _metadata(done: Outcome) -> Metadata:
             [dg.TableColumn(name, sql_type) for name, sql_type in month.columns.items()]
         ),
     }
+
+
+def _rounded(load: Load) -> Metadata:
+    """The columns with rounded numbers, where there are any."""
+    if not load.rounded:
+        return {}
+    lines = ["| column | rounded to 18 decimals | changed by |", "|---|---:|---:|"]
+    for column in load.rounded:
+        amount = "" if column.amount is None else plain(column.amount)
+        lines.append(f"| {column.name} | {column.cells:,} | {amount} |")
+    return {"decimals_rounded": dg.MetadataValue.md("\n".join(lines))}
 
 
 def _services_table(month: MonthReport) -> str:

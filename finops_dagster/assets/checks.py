@@ -54,6 +54,12 @@ ONE_CURRENCY = Check(
     "one_currency", "All costs of the month are in one currency; a total of several means nothing."
 )
 
+COSTS_NOT_ROUNDED = Check(
+    "costs_not_rounded",
+    "No amount of a money column was rounded to 18 decimals, as doubles of Parquet are, and text "
+    'where the export has decimals = "round".',
+)
+
 
 def totals_hold(totals: Totals) -> list[dg.AssetCheckResult]:
     """The blocking checks, passed: a stage that does not reconcile raises instead."""
@@ -114,6 +120,19 @@ def one_currency(costs: Sequence[tuple[str, Decimal]]) -> dg.AssetCheckResult:
         description=", ".join(f"{cost:,.2f} {currency}" for currency, cost in costs)
         or "There are no costs.",
     )
+
+
+def costs_not_rounded(load: Load) -> dg.AssetCheckResult:
+    """Doubles and `decimals = "round"` are not exact, and say here by how much."""
+    money = [
+        f"{column.cells:,} of {column.name} by {plain(column.amount)} in all"
+        for column in load.rounded or ()
+        if column.amount is not None
+    ]
+    described = f"Rounded to 18 decimals: {', '.join(money)}." if money else "None was rounded."
+    if load.rounded is None:
+        described = "Nobody counted them when this version was loaded."
+    return _noticed(COSTS_NOT_ROUNDED, passed=not money, description=described)
 
 
 def _noticed(check: Check, *, passed: bool, description: str) -> dg.AssetCheckResult:

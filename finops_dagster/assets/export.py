@@ -29,6 +29,11 @@ class Export:
         """The export's table, in DuckDB and in the warehouse."""
         return self.settings.table_name
 
+    @property
+    def rounds_money(self) -> bool:
+        """Whether amounts of more than 18 decimals are rounded and counted, or else refused."""
+        return self.settings.decimals == "round"
+
     @functools.cached_property
     def formats(self) -> dict[str, VendorFormat]:
         """The vendor's formats by name; which of them a month is in, its manifest says."""

@@ -134,7 +134,7 @@ def stage_files(
     known = _known(export, month, manifest, database, lake, is_measured=is_measured)
     if known.held is not None and _is_unchanged(known.held, files, available):
         delivered = None if available is None else files.content_of(available)
-        done = _still_loaded(known.held, delivered)
+        done = _still_loaded(known.held, delivered, export.formats[known.held.format].cost)
     elif counted is not None:
         done = _identified(manifest, counted, known)
     elif available is not None:
@@ -191,10 +191,11 @@ def _is_unchanged(held: Load, files: StagedVersion, available: Sequence[ObjectIn
     return held.content.names == files.names
 
 
-def _still_loaded(held: Load, available: Content | None) -> Staged:
+def _still_loaded(held: Load, available: Content | None, cost: str) -> Staged:
     """What the load says that the table holds, without a look into a file."""
     content = held.content or available
-    return Staged(held.manifest_id, held.totals, held.files, held.bytes, content)
+    rounded = sum(column.cells for column in held.rounded or () if column.name == cost)
+    return Staged(held.manifest_id, held.totals, held.files, held.bytes, content, rounded)
 
 
 def _identified(
@@ -261,5 +262,6 @@ def fetch_and_count(
         vendor = export.formats[manifest.format]
         size = sum(path.stat().st_size for path in version.paths)
         with database.scratch() as connection, watched(connection, "counted", size, decimal):
-            totals, rounded = count(connection, read_files(version.paths, vendor), vendor)
+            files = read_files(version.paths, vendor)
+            totals, rounded = count(connection, files, vendor, round_money=export.rounds_money)
         return version.finish(totals, rounded), fetched

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from finops_dagster.billing.content import Content
-from finops_dagster.billing.money import Totals
+from finops_dagster.billing.money import RoundedColumn, Totals, rounded_columns
 from finops_dagster.billing.months import BillingMonth
 
 
@@ -39,6 +39,8 @@ class Footer:
     """The run that loaded them."""
     content: Content | None = field(default=None, compare=False)
     """These files; None of what was written before they were kept."""
+    rounded: tuple[RoundedColumn, ...] | None = field(default=None, compare=False)
+    """The columns with rounded numbers; None of what was loaded before they were counted."""
 
 
 def read_footer(path: Path) -> Footer | None:
@@ -60,6 +62,7 @@ def read_footer(path: Path) -> Footer | None:
         int(said.get("bytes", 0)),
         said.get("run_id", ""),
         Content.of_rows(json.loads(said.get("source_files", "null"))),
+        rounded_columns(json.loads(said.get("decimals_rounded", "null"))),
     )
 
 

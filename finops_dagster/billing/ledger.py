@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 import duckdb
 
 from finops_dagster.billing.columns import Sql, quoted
 from finops_dagster.billing.content import Content
 from finops_dagster.billing.errors import LedgerDamaged
-from finops_dagster.billing.money import Totals
+from finops_dagster.billing.money import RoundedColumn, Totals, rounded_columns
 from finops_dagster.billing.months import BillingMonth
 
 # Every version ever loaded; every export with the column that each header was given; every load
@@ -35,6 +36,7 @@ _LAYOUT = {
         "format": "VARCHAR",
         "files": 'STRUCT("name" VARCHAR, size BIGINT, sha256 VARCHAR, etag VARCHAR)[]',
         "load_number": "BIGINT",
+        "decimals_rounded": 'STRUCT("name" VARCHAR, cells BIGINT, amount VARCHAR)[]',
     },
     "exports": {
         "export": "VARCHAR",
@@ -59,6 +61,7 @@ _VALUE_BEFORE = {
     ("manifests", "format"): "'cur1'",
     ("manifests", "files"): "NULL",
     ("manifests", "load_number"): "NULL",
+    ("manifests", "decimals_rounded"): "NULL",
 }
 
 
@@ -78,6 +81,12 @@ class Load:
     format: str
     content: Content | None = field(default=None, compare=False)
     """The vendor's files; None of what was loaded before they were kept."""
+    rounded: tuple[RoundedColumn, ...] | None = field(default=None, compare=False)
+    """The columns with rounded numbers; None of what was loaded before they were counted."""
+
+    def rounded_rows(self) -> list[dict[str, Any]] | None:
+        """Return a row a column, as the ledger and the lake's files keep them."""
+        return None if self.rounded is None else [column.row() for column in self.rounded]
 
 
 @dataclass(frozen=True)
@@ -210,7 +219,7 @@ def _versions(
 ) -> list[Recorded]:
     rows = connection.execute(
         "SELECT billing_month, manifest_id, table_name, row_count, total_cost, file_count, "
-        "byte_count, run_id, format, files, loaded_at, state, load_number "
+        "byte_count, run_id, format, files, decimals_rounded, loaded_at, state, load_number "
         "FROM finops_state.manifests "
         "WHERE export = ? AND billing_month = coalesce(?, billing_month) "
         "AND state = coalesce(?, state) ORDER BY billing_month DESC, load_number DESC",
@@ -229,8 +238,9 @@ def _versions(
                 row[7],
                 row[8],
                 Content.of_rows(row[9]),
+                rounded_columns(row[10]),
             ),
-            *row[10:],
+            *row[11:],
         )
         for row in rows
     ]
@@ -277,7 +287,7 @@ def restore(connection: duckdb.DuckDBPyConnection, recorded: Iterable[Recorded])
             "? AS manifest_id, ? AS table_name, ? AS row_count, ? AS total_cost, ? AS file_count, "
             "? AS byte_count, ? AS loaded_at, ? AS run_id, ? AS state, ? AS format, ? AS files, "
             "coalesce(?, (SELECT coalesce(max(load_number), 0) + 1 FROM finops_state.manifests "
-            "WHERE export = ? AND billing_month = ?)) AS load_number",
+            "WHERE export = ? AND billing_month = ?)) AS load_number, ? AS decimals_rounded",
             [
                 load.export,
                 month,
@@ -295,6 +305,7 @@ def restore(connection: duckdb.DuckDBPyConnection, recorded: Iterable[Recorded])
                 one.number,
                 load.export,
                 month,
+                load.rounded_rows(),
             ],
         )
 

@@ -1,32 +1,19 @@
-"""Exact money: what a cell of text may become, and how much a month is."""
+"""Exact money: how much a month is, and what of it was rounded."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
 from finops_dagster.billing.errors import ReconciliationError
 
-# A cell is kept exactly or refused. DuckDB's own cast rounds the 19th decimal away in silence, and
-# AWS writes exponents (4.0E-7), so the decimals of a long or exponential cell are counted first,
-# where it is a plain number: DuckDB also takes 0.1_5 and blanks.
-# What refuses is a cast that must fail: error() is volatile, and TRY takes nothing volatile.
 # DuckDB's cast to TIMESTAMP drops an offset such as +01:00; through TIMESTAMPTZ it is honoured. It
 # also takes "infinity", years of five digits or before Christ, and drops what is finer than a
 # microsecond.
 # JSON numbers would pass through a double; in quotes they stay the text that the vendor wrote.
 CELL_MACROS = r"""
-CREATE OR REPLACE TEMP MACRO decimals_of(cell) AS
-    length(regexp_extract(cell, '\.(\d*?)0*(?:[eE]|$)', 1))
-    - coalesce(TRY_CAST(nullif(regexp_extract(cell, '[eE]([+-]?\d+)', 1), '') AS INTEGER), 0);
-CREATE OR REPLACE TEMP MACRO exact_decimal(cell) AS CASE
-    WHEN strlen(cell) <= 19 AND NOT contains(cell, 'E') AND NOT contains(cell, 'e')
-        THEN CAST(cell AS DECIMAL(38,18))
-    WHEN cell IS NULL THEN NULL
-    WHEN regexp_full_match(cell, '[+-]?\d*\.?\d*([eE][+-]?\d{1,3})?') AND decimals_of(cell) <= 18
-        THEN CAST(cell AS DECIMAL(38,18))
-    ELSE CAST('not exactly: ' || cell AS DECIMAL(38,18)) END;
 CREATE OR REPLACE TEMP MACRO utc_timestamp(cell) AS CASE
     WHEN cell[5] <> '-' OR cell < '0001' OR contains(cell, '(')
         OR (contains(cell, '.') AND regexp_matches(cell, '\.\d{6}\d*[1-9]'))
@@ -34,12 +21,8 @@ CREATE OR REPLACE TEMP MACRO utc_timestamp(cell) AS CASE
     ELSE CAST(CAST(cell AS TIMESTAMPTZ) AS TIMESTAMP) END;
 CREATE OR REPLACE TEMP MACRO text_map(cell) AS
     CAST(CAST(cell AS JSON) AS MAP(VARCHAR, VARCHAR));
-CREATE OR REPLACE TEMP MACRO money_map(cell) AS map_from_entries(list_transform(
-    map_entries(text_map(
-        regexp_replace(cell, '([^\\]"\s*:\s*)(-?\d[\d.eE+-]*)', '\1"\2"', 'g'))),
-    lambda entry: {'key': entry.key, 'value': exact_decimal(entry.value)}));
-CREATE OR REPLACE TEMP MACRO decimal_of_double(amount) AS
-    CAST(CAST(amount AS VARCHAR) AS DECIMAL(38,18));
+CREATE OR REPLACE TEMP MACRO amount_map(cell) AS text_map(
+    regexp_replace(cell, '([^\\]"\s*:\s*)(-?\d[\d.eE+-]*)', '\1"\2"', 'g'));
 """
 
 
@@ -58,6 +41,32 @@ class Totals:
 
     def __str__(self) -> str:
         return f"{self.rows:,} rows, {plain(self.cost)}"
+
+
+@dataclass(frozen=True)
+class RoundedColumn:
+    """How many cells of a column had more than 18 decimals and were rounded, half to even; in a
+    money column also by how much in all, to the last digit: what is kept minus what was written."""
+
+    name: str
+    cells: int
+    amount: Decimal | None = None
+
+    @classmethod
+    def of_row(cls, row: dict[str, Any]) -> RoundedColumn:
+        """Return what `row` was made of."""
+        amount = row["amount"]
+        return cls(row["name"], row["cells"], None if amount is None else Decimal(amount))
+
+    def row(self) -> dict[str, Any]:
+        """Return it as the ledger and the lake's files keep it: no DECIMAL has so many decimals."""
+        amount = None if self.amount is None else plain(self.amount)
+        return {"name": self.name, "cells": self.cells, "amount": amount}
+
+
+def rounded_columns(rows: Iterable[dict[str, Any]] | None) -> tuple[RoundedColumn, ...] | None:
+    """Return the columns of kept rows; None of what was kept before they were counted."""
+    return None if rows is None else tuple(map(RoundedColumn.of_row, rows))
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,7 @@ def exporting_month(
                 f"format: {literal(load.format)}, files: {literal(str(load.files))}, "
                 f"bytes: {literal(str(load.bytes))}, run_id: {literal(load.run_id)}, "
                 f"source_files: {literal(json.dumps(load.content and load.content.rows()))}, "
+                f"decimals_rounded: {literal(json.dumps(load.rounded_rows()))}, "
                 f"total_cost: {literal(str(load.totals.cost))}, "
                 f"columns: {literal(json.dumps(ledger.column_names(connection, load.table)))}"
                 "}"

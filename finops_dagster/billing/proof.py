@@ -45,6 +45,7 @@ def load_of(path: Path, export: str, month: BillingMonth, table: str) -> Recorde
         footer.run_id,
         footer.format,
         footer.content,
+        footer.rounded,
     )
     written = datetime.fromtimestamp(path.stat().st_mtime, UTC).replace(tzinfo=None)
     return Recorded(load, written, "loaded")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import duckdb
@@ -15,10 +15,12 @@ from finops_dagster.billing.columns import Sql, SqlType, column_names, quoted
 from finops_dagster.billing.errors import BillError, CellInvalid
 from finops_dagster.billing.files import explained
 from finops_dagster.billing.files.bill_files import BillFiles
+from finops_dagster.billing.files.rounding import NumberColumn, count_cells_to_round
 from finops_dagster.billing.ledger import Load
 from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.money import CELL_MACROS, Measured, Totals, reconcile
 from finops_dagster.billing.months import BillingMonth
+from finops_dagster.billing.numbers import NUMBER_MACROS
 from finops_dagster.billing.vendors import VendorFormat
 
 # Each of more would copy the list of all columns, which DuckDB keeps until the transaction ends:
@@ -65,6 +67,7 @@ def prepare(connection: duckdb.DuckDBPyConnection) -> None:
 def prepare_casts(connection: duckdb.DuckDBPyConnection) -> None:
     """Give a connection the exact casts alone."""
     connection.execute("SET TimeZone = 'UTC'")
+    connection.execute(NUMBER_MACROS)
     connection.execute(CELL_MACROS)
 
 
@@ -76,14 +79,17 @@ def replacing_month(
     files: Sequence[BillFiles],
     vendor: VendorFormat,
     names_elsewhere: Mapping[str, str] | None = None,
-) -> Iterator[list[str]]:
+    *,
+    round_money: bool = False,
+) -> Iterator[tuple[Load, list[str]]]:
     """Replace the month in one transaction: its rows, new columns, names, and the ledger's row.
 
-    The block runs before the commit and sees the new month; it is given the warnings of columns
-    whose type is not what this version gives. What was written is measured before, and reconciled
-    with `load.totals`, which were counted in the files. On any error, also of the block, the month
-    stays as it was. `names_elsewhere` are column names that headers were given outside of this
-    database.
+    The block runs before the commit and sees the new month; it is given the load as the ledger has
+    it, and the warnings of columns whose type is not what this version gives. What was written is
+    measured before, and reconciled with `load.totals`, which were counted in the files. On any
+    error, also of the block, the month stays as it was. `names_elsewhere` are column names that
+    headers were given outside of this database; with `round_money`, amounts of more than 18
+    decimals are rounded as quantities are.
     """
     other = ledger.other_export_in(connection, load.table, load.export)
     if other is not None:
@@ -93,23 +99,78 @@ def replacing_month(
         )
     started = time.monotonic()
     targets: list[Target] = []
+    rounded: set[str] = set()
     try:
-        with transaction(connection):
-            targets = _targets(connection, load, manifest, files, vendor, names_elsewhere or {})
-            warnings = write_month(
-                connection, load.table, load.month, load.manifest_id, files, targets
-            )
-            reconcile(
-                f"table {load.table}",
-                load.totals,
-                measure(connection, quoted(load.table), load.month, vendor),
-            )
-            names = {target.header: target.name for target in targets}
-            ledger.record_export(connection, load, vendor.vendor, names)
-            ledger.record(connection, load, time.monotonic() - started)
-            yield warnings
+        targets = _targets(connection, load, manifest, files, vendor, names_elsewhere or {})
+        with ExitStack() as stack:
+
+            def replaced() -> tuple[Load, list[str]]:
+                rows = _replacing_rows(connection, load, files, vendor, targets, rounded, started)
+                return stack.enter_context(rows)
+
+            try:
+                done = replaced()
+            except duckdb.ConversionException:
+                # Whether that was a number of more decimals, only a second look at the files tells;
+                # months without any, which are nearly all, need none.
+                rounded = _may_be_rounded(targets, vendor, round_money=round_money)
+                done = replaced()
+            yield done
     except duckdb.Error as error:
-        raise refused(connection, error, load.table, load.month, files, targets) from error
+        raise refused(connection, error, load.table, load.month, files, targets, rounded) from error
+
+
+@contextmanager
+def _replacing_rows(
+    connection: duckdb.DuckDBPyConnection,
+    load: Load,
+    files: Sequence[BillFiles],
+    vendor: VendorFormat,
+    targets: Sequence[Target],
+    rounded: Collection[str],
+    started: float,
+) -> Iterator[tuple[Load, list[str]]]:
+    """Replace the rows in one transaction, of which the block is the last part."""
+    numbers = [
+        NumberColumn(
+            target.header,
+            target.name,
+            target.type,
+            is_money=_is_money(target, vendor),
+            is_rounded=target.header in rounded,
+        )
+        for target in targets
+        if target.type.is_money
+    ]
+    load = replace(load, rounded=count_cells_to_round(connection, files, numbers))
+    with transaction(connection):
+        warnings = write_month(
+            connection, load.table, load.month, load.manifest_id, files, targets, rounded
+        )
+        reconcile(
+            f"table {load.table}",
+            load.totals,
+            measure(connection, quoted(load.table), load.month, vendor),
+        )
+        names = {target.header: target.name for target in targets}
+        ledger.record_export(connection, load, vendor.vendor, names)
+        ledger.record(connection, load, time.monotonic() - started)
+        yield load, warnings
+
+
+def _may_be_rounded(
+    targets: Sequence[Target], vendor: VendorFormat, *, round_money: bool
+) -> set[str]:
+    """The headers of numbers that are no money, or of all numbers."""
+    return {
+        target.header
+        for target in targets
+        if target.type.is_money and (round_money or not _is_money(target, vendor))
+    }
+
+
+def _is_money(target: Target, vendor: VendorFormat) -> bool:
+    return vendor.column(target.header) in vendor.money
 
 
 def write_month(
@@ -119,15 +180,20 @@ def write_month(
     manifest_id: str,
     files: Sequence[BillFiles],
     targets: Sequence[Target],
+    rounded: Collection[str] = (),
 ) -> list[str]:
     """Within a transaction: make room for the columns, and replace the month's rows by those of the
-    files. Returns the warnings of what the types came to."""
+    files, where numbers of the `rounded` headers may have more than 18 decimals. Returns the
+    warnings of what the types came to."""
     warnings = _widen(connection, table, month, targets)
     connection.execute(f"DELETE FROM {quoted(table)} WHERE billing_month = ?", [month.first_day])
     for group in files:
         present = [target for target in targets if target.header in group]
         names = ", ".join(quoted(target.name) for target in present)
-        cells = ", ".join(group.cell(target.header, target.type) for target in present)
+        cells = ", ".join(
+            group.cell(target.header, target.type, rounded=target.header in rounded)
+            for target in present
+        )
         connection.execute(
             f"INSERT INTO {quoted(table)} (billing_month, manifest_id, {names}) "
             f"SELECT ?, ?, {cells} FROM {group.scan()}",
@@ -143,11 +209,12 @@ def refused(
     month: BillingMonth,
     files: Sequence[BillFiles],
     targets: Sequence[Target],
+    rounded: Collection[str] = (),
 ) -> Exception:
     """Why DuckDB did not take the files, asked when the transaction is over: which cell, and since
     when its column is of another type than this version's."""
     types = {target.header: target.type for target in targets}
-    reason = explained(connection, error, files, types)
+    reason = explained(connection, error, files, types, rounded)
     for target in targets:
         if (
             isinstance(reason, CellInvalid)

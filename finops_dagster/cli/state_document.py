@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from finops_dagster.billing.errors import BillError
+from finops_dagster.billing.money import RoundedColumn
 
 Month = Annotated[str, StringConstraints(pattern=r"^\d{4}-(0[1-9]|1[0-2])$")]
 Stage = Literal["manifest", "staged_files", "billing_table", "parquet", "warehouse_table"]
@@ -34,6 +35,7 @@ class Version(_Part):
     format: str
     loaded_at: datetime
     state: Literal["loaded", "superseded"]
+    rounded: tuple[RoundedColumn, ...] | None = None
 
 
 class Materialization(_Part):

@@ -68,6 +68,7 @@ def _versions(export: Export, database: BillingDatabase) -> list[Version]:
             format=one.load.format,
             loaded_at=one.loaded_at,
             state=one.state,
+            rounded=one.load.rounded,
         )
         for one in found
     ]

@@ -135,5 +135,6 @@ def _recorded(export: Export, told: Version) -> Recorded:
         told.bytes,
         told.run,
         told.format,
+        rounded=told.rounded,
     )
     return Recorded(load, told.loaded_at, told.state)

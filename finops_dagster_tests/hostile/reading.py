@@ -54,16 +54,18 @@ class Reader:
             prepare(connection)
             yield cls(folder, connection)
 
-    def load(self, *bodies: bytes) -> Totals | BillError:
+    def load(self, *bodies: bytes, round_money: bool = False) -> Totals | BillError:
         """What the table then holds of the files, or why they were refused."""
         paths = [self.folder / f"{number}.csv" for number in range(len(bodies))]
         for path, body in zip(paths, bodies, strict=True):
             path.write_bytes(body)
         try:
             files = read_files(paths, _VENDOR)
-            counted, _ = count(self.connection, files, _VENDOR)
+            counted, _ = count(self.connection, files, _VENDOR, round_money=round_money)
             load = Load("acme", MONTH, "v1", "bill", counted, len(paths), 1, "run", "cur1")
-            with replacing_month(self.connection, load, _MANIFEST, files, _VENDOR):
+            with replacing_month(
+                self.connection, load, _MANIFEST, files, _VENDOR, round_money=round_money
+            ):
                 pass
         except BillError as error:
             return error

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from finops_dagster.billing.errors import CellInvalid
 from finops_dagster.billing.money import Totals
 from finops_dagster_tests.cur import csv_bytes, items, line_item
-from finops_dagster_tests.hostile.reading import Reader
+from finops_dagster_tests.hostile.reading import Reader, one_line
 
 AMOUNTS_KEPT = {
     "1e19": Decimal(10) ** 19,
@@ -21,15 +22,38 @@ AMOUNTS_KEPT = {
     "0" * 60 + "1": Decimal(1),
     "1." + "0" * 60: Decimal(1),
     " 1 ": Decimal(1),
+    "\t 1e2 ": Decimal(100),
+    "5.": Decimal(5),
+    "+.5": Decimal("0.5"),
+    "0E-20": Decimal(0),
+    "-0e99999999999": Decimal(0),
+    "10E-19": Decimal("1e-18"),
+    "100E-20": Decimal("1e-18"),
+    "123456789" + "0" * 40 + "E-40": Decimal(123456789),
+    "99999999999999999999.999999999999999999": Decimal("99999999999999999999.999999999999999999"),
     "": Decimal(0),
 }
 AMOUNTS_REFUSED = [
-    *("1e400", "1e-400", "1e-99999999999", "NaN", "Infinity", "-inf", "true", "NULL", "$5", "0x10"),
-    *("9" * 60, "0." + "1" * 60, "9" * 21, "1e20", "1,5", "1.000,5", "1'000", "--1", "-", "e5"),
-    # Each of these DuckDB's own cast takes, and rounds.
-    *("0.1234567890123456789 ", "0.1234567890123456789\n", "0.123_456_789_012_345_678_9"),
-    *("15e-1_9", "1.5e-1_8", "1\0", "0.1234567890123456789\0"),
+    *("1e400", "1e-99999999999", "NaN", "Infinity", "-inf", "true", "NULL", "$5", "0x10", "1/2"),
+    *("9" * 60, "9" * 21, "1e20", "1,5", "1.000,5", "1'000", "--1", "-", "e5", ".", ".e5", "1 0"),
+    "99999999999999999999.9999999999999999999",
+    # Each of these DuckDB's own cast takes.
+    *("1_000", "1_0", "0.123_456_789_012_345_678_9", "15e-1_9", "1.5e-1_8"),
+    *("1\0", "0.1234567890123456789\0"),
 ]
+AMOUNTS_ROUNDED = {
+    "1e-400": Decimal(0),
+    "0." + "1" * 60: Decimal("0." + "1" * 18),
+    "0.1234567890123456789 ": Decimal("0.123456789012345679"),
+    "0.1234567890123456789\n": Decimal("0.123456789012345679"),
+    "5E-19": Decimal(0),
+    "15E-19": Decimal("2e-18"),
+    "25E-19": Decimal("2e-18"),
+    "-25E-19": Decimal("-2e-18"),
+    "2500000000000000000000001E-42": Decimal("3e-18"),
+    "3.3333333333333335E-4": Decimal("0.000333333333333333"),
+    "-0.9999999999999999999": Decimal(-1),
+}
 TIMES_KEPT = {
     "2024-01-03T04:00:00.123456Z": "2024-01-03 04:00:00.123456",
     "2024-01-03T04:00:00.1234560000Z": "2024-01-03 04:00:00.123456",
@@ -60,6 +84,30 @@ def test_what_is_no_amount_or_a_finer_one_is_refused(reader: Reader) -> None:
         said = reader.refused(csv_bytes(items("2024-01", "1", cell)))
         assert 'line 3, column "lineItem/UnblendedCost": ' in said
         assert said.endswith(" cannot be kept exactly as DECIMAL(38,18)")
+
+
+def test_an_amount_of_more_decimals_is_refused_and_the_message_says_how_to_round(
+    reader: Reader,
+) -> None:
+    for cell in AMOUNTS_ROUNDED:
+        said = reader.refused(csv_bytes(items("2024-01", "1", cell)))
+        assert said.endswith(
+            'cannot be kept exactly as DECIMAL(38,18); set decimals = "round" for the export to '
+            "round such amounts to 18 decimals"
+        )
+
+
+def test_where_amounts_are_rounded_it_is_half_to_even_and_nothing_else_is_taken(
+    reader: Reader,
+) -> None:
+    for cell, amount in (AMOUNTS_KEPT | AMOUNTS_ROUNDED).items():
+        reader.forget()
+        body = csv_bytes(items("2024-01", cell))
+        assert reader.load(body, round_money=True) == Totals(1, amount), cell
+    for cell in AMOUNTS_REFUSED:
+        refused = reader.load(csv_bytes(items("2024-01", "1", cell)), round_money=True)
+        assert isinstance(refused, CellInvalid), cell
+        assert one_line(refused).endswith(" cannot be kept exactly as DECIMAL(38,18)")
 
 
 def test_times_are_kept_to_the_microsecond(reader: Reader) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import duckdb
 
-from finops_dagster.billing.columns import SqlType, literal
+from finops_dagster.billing.columns import Sql, SqlType, literal
 from finops_dagster.billing.errors import CellInvalid, FileInvalid, first_line, listed, shown
 from finops_dagster.billing.files.bill_files import BillFiles
 from finops_dagster.billing.files.csv_files import csv_files, malformed_row
@@ -34,12 +34,17 @@ def read_files(paths: Sequence[Path], vendor: VendorFormat) -> list[BillFiles]:
 
 
 def count(
-    connection: duckdb.DuckDBPyConnection, files: Sequence[BillFiles], vendor: VendorFormat
+    connection: duckdb.DuckDBPyConnection,
+    files: Sequence[BillFiles],
+    vendor: VendorFormat,
+    *,
+    round_money: bool = False,
 ) -> tuple[Totals, int]:
     """Count the line items and sum their cost, straight from the files.
 
     Every later stage is held against these totals. The second number is that of costs which were
-    rounded to 18 decimals (`BillFiles.rounds`). Raises FileInvalid and CellInvalid.
+    rounded to 18 decimals: doubles, and with `round_money` text too. Raises FileInvalid and
+    CellInvalid.
     """
     scans, headers = [], {}
     for group in files:
@@ -50,14 +55,15 @@ def count(
                 f"the sum of; it has {listed(group.headers, _HEADERS_SHOWN)}"
             )
         headers[header] = SqlType.MONEY
-        cost, rounded = group.cell(header, SqlType.MONEY), group.rounds(header) or "false"
-        scans.append(f"SELECT {cost} AS cost, {rounded} AS rounded FROM {group.scan()}")
+        cost, finer = group.cell(header, SqlType.MONEY, rounded=round_money), Sql("NULL")
+        if round_money or group.has_doubles(header):
+            finer = group.finer(header, SqlType.MONEY)
+        scans.append(f"SELECT {cost} AS cost, {finer} AS finer FROM {group.scan()}")
     if not scans:
         return Totals.of(None), 0
     try:
         row = connection.execute(
-            "SELECT count(*), sum(cost), count(*) FILTER (rounded) "
-            f"FROM ({' UNION ALL '.join(scans)})"
+            f"SELECT count(*), sum(cost), count(finer) FROM ({' UNION ALL '.join(scans)})"
         ).fetchone()
     except duckdb.OutOfRangeException as error:
         raise FileInvalid(
@@ -65,7 +71,8 @@ def count(
             f"{SqlType.MONEY} holds; no bill is so high"
         ) from error
     except duckdb.Error as error:
-        raise explained(connection, error, files, headers) from error
+        rounded = headers if round_money else ()
+        raise explained(connection, error, files, headers, rounded) from error
     assert row is not None
     return Totals.of(row[:2]), row[2]
 
@@ -75,8 +82,10 @@ def explained(
     error: duckdb.Error,
     files: Sequence[BillFiles],
     types: Mapping[str, SqlType],
+    rounded: Collection[str],
 ) -> Exception:
-    """Turn what DuckDB says of a scan into one line with file, line, column and value."""
+    """Turn what DuckDB says of a scan into one line with file, line, column and value. The headers
+    that are `rounded` may have more than 18 decimals."""
     malformed = malformed_row(error)
     if malformed is not None:
         return malformed
@@ -87,7 +96,7 @@ def explained(
     connection.execute("SET preserve_insertion_order = true")
     for group in files:
         for path in group.paths:
-            found = _first_bad_cell(connection, group.alone(path), types)
+            found = _first_bad_cell(connection, group.alone(path), types, rounded)
             if found is not None:
                 return found
     return error
@@ -106,28 +115,37 @@ def _unreadable(connection: duckdb.DuckDBPyConnection, files: Sequence[BillFiles
 
 
 def _first_bad_cell(
-    connection: duckdb.DuckDBPyConnection, file: BillFiles, types: Mapping[str, SqlType]
+    connection: duckdb.DuckDBPyConnection,
+    file: BillFiles,
+    types: Mapping[str, SqlType],
+    rounded: Collection[str],
 ) -> CellInvalid | None:
     """Look through one file for the first cell that is not of its column's type."""
     typed = {h: t for h, t in types.items() if h in file and t is not SqlType.TEXT}
     texts = {header: file.cell(header, SqlType.TEXT) for header in typed}
     is_bad = {
-        header: f"{texts[header]} IS NOT NULL AND TRY({file.cell(header, sql_type)}) IS NULL"
+        header: f"{texts[header]} IS NOT NULL "
+        f"AND TRY({file.cell(header, sql_type, rounded=header in rounded)}) IS NULL"
         for header, sql_type in typed.items()
     }
     which = " ".join(f"WHEN {test} THEN {literal(header)}" for header, test in is_bad.items())
     value = " ".join(f"WHEN {test} THEN {texts[header]}" for header, test in is_bad.items())
+    is_finer = " ".join(
+        f"WHEN {test} THEN TRY({file.cell(header, typed[header], rounded=True)}) IS NOT NULL"
+        for header, test in is_bad.items()
+    )
     if not is_bad:
         return None
     found = connection.execute(
-        f"SELECT row_number() OVER () AS record, CASE {which} END AS header, CASE {value} END "
-        f"FROM {file.scan()} QUALIFY header IS NOT NULL LIMIT 1"
+        f"SELECT row_number() OVER () AS record, CASE {which} END AS header, CASE {value} END, "
+        f"CASE {is_finer} END FROM {file.scan()} QUALIFY header IS NOT NULL LIMIT 1"
     ).fetchone()
     if found is None:
         return None
-    record, header, cell = found
+    record, header, cell, can_be_rounded = found
+    advice = '; set decimals = "round" for the export to round such amounts to 18 decimals'
     return CellInvalid(
         header,
         f'{file.paths[0]}, {file.place(record)}, column "{listed([header], 1)}": {shown(cell)} '
-        f"cannot be kept exactly as {types[header]}",
+        f"cannot be kept exactly as {types[header]}{advice if can_be_rounded else ''}",
     )

@@ -35,17 +35,23 @@ class BillFiles(ABC):
         """A table expression with the columns `c0`, `c1` and so on."""
 
     @abstractmethod
-    def cell(self, header: str, sql_type: SqlType) -> Sql:
-        """The SQL that reads a column as its type, exactly or with an error."""
+    def cell(self, header: str, sql_type: SqlType, *, rounded: bool = False) -> Sql:
+        """The SQL that reads a column as its type, exactly or with an error. Where `rounded`, more
+        than 18 decimals of a number are no error but rounded, half to even."""
 
     @abstractmethod
     def own_type(self, header: str) -> SqlType | None:
         """The type that the file itself gives the column, where it gives any."""
 
     @abstractmethod
-    def rounds(self, header: str) -> Sql | None:
-        """The SQL of whether a cell of money has more decimals than the table keeps, where the
-        file's type can have such cells without anybody having meant them."""
+    def finer(self, header: str, sql_type: SqlType) -> Sql:
+        """The SQL of the list of the numbers in a cell that have more than 18 decimals, as text;
+        NULL where there are none."""
+
+    @abstractmethod
+    def has_doubles(self, header: str) -> bool:
+        """Whether the column's numbers are binary, which are rounded in every column: their
+        shortest decimals are long without anybody having meant them."""
 
     @abstractmethod
     def place(self, record: int) -> str:

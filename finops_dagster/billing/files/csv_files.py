@@ -50,15 +50,12 @@ class CsvFiles(BillFiles):
             f"new_line = {literal(_ESCAPED[self.line_end])})"
         )
 
-    def cell(self, header: str, sql_type: SqlType) -> Sql:
+    def cell(self, header: str, sql_type: SqlType, *, rounded: bool = False) -> Sql:
         """The text of the cell, read as its type."""
-        position = self.positions[header]
-        raw = Sql(f"c{position}")
-        if position == 0:  # some writers put a second BOM before the first row
-            raw = Sql(f"ltrim({raw}, '{_BOM}')")
+        raw, how = self._raw(header), Sql("rounded" if rounded else "exact")
         match sql_type:
             case SqlType.MONEY:
-                return Sql(f"exact_decimal({raw})")
+                return Sql(f"{how}_decimal({raw})")
             case SqlType.TIME:
                 return Sql(f"utc_timestamp({raw})")
             case SqlType.TEXT:
@@ -66,15 +63,28 @@ class CsvFiles(BillFiles):
             case SqlType.TEXT_MAP:
                 return Sql(f"text_map({raw})")
             case SqlType.MONEY_MAP:
-                return Sql(f"money_map({raw})")
+                return Sql(f"{how}_map(amount_map({raw}))")
+
+    def _raw(self, header: str) -> Sql:
+        position = self.positions[header]
+        raw = Sql(f"c{position}")
+        # Some writers put a second BOM before the first row.
+        return Sql(f"ltrim({raw}, '{_BOM}')") if position == 0 else raw
 
     def own_type(self, header: str) -> SqlType | None:
         """Text says nothing of its type."""
         return None
 
-    def rounds(self, header: str) -> Sql | None:
-        """A cell of text is kept exactly or refused."""
-        return None
+    def finer(self, header: str, sql_type: SqlType) -> Sql:
+        """The cell itself, or the values of its map."""
+        raw = self._raw(header)
+        if sql_type is SqlType.MONEY_MAP:
+            return Sql(f"finer_in_map(TRY(amount_map({raw})))")
+        return Sql(f"finer({raw})")
+
+    def has_doubles(self, header: str) -> bool:
+        """CSV is text."""
+        return False
 
     def place(self, record: int) -> str:
         """The line on which the record begins; quoted newlines make it more than its number."""

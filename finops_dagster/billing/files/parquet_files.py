@@ -31,19 +31,18 @@ class ParquetFiles(BillFiles):
             f"AS files({columns})"
         )
 
-    def cell(self, header: str, sql_type: SqlType) -> Sql:
+    def cell(self, header: str, sql_type: SqlType, *, rounded: bool = False) -> Sql:
         """The value, read as its type. A double counts as its shortest decimal text, which is what
         the vendor rounded to a double: 29.27, not 29.26999999999999957."""
+        how = Sql("rounded" if rounded or self.has_doubles(header) else "exact")
         position = self.positions[header]
         raw, own = Sql(f"c{position}"), self.types[position]
         is_text = self.own_type(header) is SqlType.TEXT and not pa.types.is_nested(own)
         is_nested = pa.types.is_nested(own) and not pa.types.is_map(own)
         text = Sql(f"CAST(to_json({raw}) AS VARCHAR)") if is_nested else raw
         match sql_type:
-            case SqlType.MONEY if pa.types.is_floating(own):
-                return Sql(f"decimal_of_double({raw})")
-            case SqlType.MONEY if is_text or (pa.types.is_decimal(own) and own.scale > 18):
-                return Sql(f"exact_decimal(CAST({raw} AS VARCHAR))")
+            case SqlType.MONEY if is_text or pa.types.is_floating(own) or _is_finer(own):
+                return Sql(f"{how}_decimal(CAST({raw} AS VARCHAR))")
             case SqlType.TIME if is_text:
                 return Sql(f"utc_timestamp({raw})")
             case SqlType.TEXT if pa.types.is_nested(own):
@@ -53,12 +52,9 @@ class ParquetFiles(BillFiles):
             case SqlType.TEXT_MAP if is_text or is_nested:
                 return Sql(f"text_map({text})")
             case SqlType.MONEY_MAP if is_text or is_nested:
-                return Sql(f"money_map({text})")
-            case SqlType.MONEY_MAP if pa.types.is_map(own) and pa.types.is_floating(own.item_type):
-                return Sql(
-                    f"map_from_entries(list_transform(map_entries({raw}), lambda entry: "
-                    "{'key': entry.key, 'value': decimal_of_double(entry.value)}))"
-                )
+                return Sql(f"{how}_map(amount_map({text}))")
+            case SqlType.MONEY_MAP if pa.types.is_map(own):
+                return Sql(f"{how}_map({raw})")
             case _:
                 return Sql(f"CAST({raw} AS {sql_type})")
 
@@ -74,16 +70,35 @@ class ParquetFiles(BillFiles):
             return SqlType.MONEY_MAP if amounts else SqlType.TEXT_MAP
         return None if pa.types.is_null(own) else SqlType.TEXT
 
-    def rounds(self, header: str) -> Sql | None:
-        """Whether a double has more than 18 decimals, as the quotient of an upfront fee can."""
+    def finer(self, header: str, sql_type: SqlType) -> Sql:
+        """The value's text, where its type can have so many decimals at all."""
         position = self.positions[header]
-        if not pa.types.is_floating(self.types[position]):
-            return None
-        return Sql(f"CAST(decimal_of_double(c{position}) AS DOUBLE) <> c{position}")
+        raw, own = Sql(f"c{position}"), self.types[position]
+        if sql_type is SqlType.MONEY_MAP and pa.types.is_map(own):
+            return Sql(f"finer_in_map({raw})")
+        if sql_type is SqlType.MONEY_MAP:
+            text = Sql(f"to_json({raw})") if pa.types.is_nested(own) else raw
+            return Sql(f"finer_in_map(TRY(amount_map(CAST({text} AS VARCHAR))))")
+        if pa.types.is_floating(own):
+            return Sql(f"finer_double({raw})")
+        return Sql(f"finer(CAST({raw} AS VARCHAR))")
+
+    def has_doubles(self, header: str) -> bool:
+        """As the column itself, as the values of a map, or as fields."""
+        own = self.types[self.positions[header]]
+        if pa.types.is_map(own):
+            return bool(pa.types.is_floating(own.item_type))
+        if pa.types.is_struct(own):
+            return any(pa.types.is_floating(field.type) for field in own)
+        return bool(pa.types.is_floating(own))
 
     def place(self, record: int) -> str:
         """Parquet has no lines."""
         return f"row {record}"
+
+
+def _is_finer(own: pa.DataType) -> bool:
+    return bool(pa.types.is_decimal(own) and own.scale > 18)
 
 
 def parquet_files(paths: Sequence[Path]) -> list[ParquetFiles]:

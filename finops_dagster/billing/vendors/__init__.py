@@ -25,6 +25,8 @@ class VendorFormat(Naming, Protocol):
     """What a CSV cell says for no value, beside nothing at all."""
     cost: str
     """The column that a month's total is the sum of."""
+    money: frozenset[str]
+    """The columns of amounts, which are exact; other numbers are quantities, factors and rates."""
     billing_period: str
     """The column that says which month a row belongs to."""
     usage_start: str

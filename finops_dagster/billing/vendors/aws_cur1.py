@@ -29,15 +29,14 @@ _TYPES = {
 # Manifests before about 2018 carry no types, and a header can be missing from its manifest.
 KNOWN_MONEY = frozenset(
     """
-    lineItem/UsageAmount lineItem/NormalizationFactor lineItem/NormalizedUsageAmount
     lineItem/UnblendedCost lineItem/BlendedCost lineItem/NetUnblendedCost
     pricing/publicOnDemandCost
     discount/EdpDiscount discount/PrivateRateDiscount discount/BundledDiscount
     discount/TotalDiscount
     reservation/AmortizedUpfrontCostForUsage reservation/AmortizedUpfrontFeeForBillingPeriod
     reservation/EffectiveCost reservation/RecurringFeeForUsage
-    reservation/UnusedAmortizedUpfrontFeeForBillingPeriod reservation/UnusedNormalizedUnitQuantity
-    reservation/UnusedQuantity reservation/UnusedRecurringFee reservation/UpfrontValue
+    reservation/UnusedAmortizedUpfrontFeeForBillingPeriod reservation/UnusedRecurringFee
+    reservation/UpfrontValue
     reservation/NetAmortizedUpfrontCostForUsage reservation/NetEffectiveCost
     reservation/NetAmortizedUpfrontFeeForBillingPeriod reservation/NetRecurringFeeForUsage
     reservation/NetUnusedAmortizedUpfrontFeeForBillingPeriod
@@ -48,10 +47,17 @@ KNOWN_MONEY = frozenset(
     savingsPlan/NetAmortizedUpfrontCommitmentForBillingPeriod
     savingsPlan/RecurringCommitmentForBillingPeriod
     savingsPlan/NetRecurringCommitmentForBillingPeriod
-    splitLineItem/SplitUsage splitLineItem/ActualUsage splitLineItem/ReservedUsage
-    splitLineItem/SplitUsageRatio splitLineItem/SplitCost splitLineItem/UnusedCost
+    splitLineItem/SplitCost splitLineItem/UnusedCost
     splitLineItem/NetSplitCost splitLineItem/NetUnusedCost
     splitLineItem/PublicOnDemandSplitCost splitLineItem/PublicOnDemandUnusedCost
+    """.split()
+)
+KNOWN_QUANTITIES = frozenset(
+    """
+    lineItem/UsageAmount lineItem/NormalizationFactor lineItem/NormalizedUsageAmount
+    reservation/UnusedNormalizedUnitQuantity reservation/UnusedQuantity
+    splitLineItem/SplitUsage splitLineItem/ActualUsage splitLineItem/ReservedUsage
+    splitLineItem/SplitUsageRatio
     """.split()
 )
 KNOWN_TIME = frozenset(
@@ -84,6 +90,7 @@ class AwsCur1:
     def __init__(self, column_names: str = "flat") -> None:
         self._athena = column_names == "athena"
         self.cost = self.column("lineItem/UnblendedCost")
+        self.money = frozenset(map(self.column, KNOWN_MONEY))
         self.billing_period = self.column("bill/BillingPeriodStartDate")
         self.usage_start = self.column("lineItem/UsageStartDate")
         self.service = self.column("lineItem/ProductCode")
@@ -128,12 +135,12 @@ class AwsCur1:
         return athena_name(header) if self._athena else _flat_name(header)
 
     def sql_type(self, header: str, declared: str | None) -> SqlType | None:
-        """Tags are text, costs money and dates times whatever the manifest says; it decides the
-        rest."""
+        """Tags are text, costs and quantities numbers and dates times whatever the manifest says;
+        it decides the rest."""
         if self.is_free_text(header):
             return SqlType.TEXT
         name = _flat_name(header)
-        if name in _MONEY:
+        if name in _NUMBERS:
             return SqlType.MONEY
         if name in _TIMES:
             return SqlType.TIME
@@ -185,7 +192,7 @@ def _family_and_name(header: str) -> tuple[str, str]:
     return "", header
 
 
-_MONEY = frozenset(map(_flat_name, KNOWN_MONEY))
+_NUMBERS = frozenset(map(_flat_name, KNOWN_MONEY | KNOWN_QUANTITIES))
 _TIMES = frozenset(map(_flat_name, KNOWN_TIME))
 
 

@@ -9,7 +9,12 @@ from __future__ import annotations
 from typing import ClassVar
 
 from finops_dagster.billing.columns import SqlType
-from finops_dagster.billing.vendors.aws_cur1 import KNOWN_MONEY, KNOWN_TIME, athena_name
+from finops_dagster.billing.vendors.aws_cur1 import (
+    KNOWN_MONEY,
+    KNOWN_QUANTITIES,
+    KNOWN_TIME,
+    athena_name,
+)
 from finops_dagster.billing.vendors.aws_data_exports import DataExport
 
 
@@ -20,13 +25,14 @@ class AwsCur2(DataExport):
     title = "CUR 2.0"
     null_words: tuple[str, ...] = ()
     cost = "line_item_unblended_cost"
+    money = frozenset({*map(athena_name, KNOWN_MONEY), "discount"})
     billing_period = "bill_billing_period_start_date"
     usage_start = "line_item_usage_start_date"
     service = "line_item_product_code"
     currency = "line_item_currency_code"
     invoice = "bill_invoice_id"
     types: ClassVar[dict[str, SqlType]] = {
-        **dict.fromkeys(map(athena_name, KNOWN_MONEY), SqlType.MONEY),
+        **dict.fromkeys(map(athena_name, KNOWN_MONEY | KNOWN_QUANTITIES), SqlType.MONEY),
         **dict.fromkeys(map(athena_name, KNOWN_TIME), SqlType.TIME),
         **dict.fromkeys(["resource_tags", "product", "cost_category", "tags"], SqlType.TEXT_MAP),
         "discount": SqlType.MONEY_MAP,

@@ -12,10 +12,11 @@ from typing import ClassVar
 from finops_dagster.billing.columns import SqlType
 from finops_dagster.billing.vendors.aws_data_exports import DataExport
 
-_MONEY = """
-    billedcost contractedcost contractedunitprice effectivecost listcost listunitprice
-    consumedquantity pricingquantity commitmentdiscountquantity
-    pricingcurrencycontractedunitprice pricingcurrencyeffectivecost pricingcurrencylistunitprice
+_COSTS = "billedcost contractedcost effectivecost listcost pricingcurrencyeffectivecost".split()
+_PRICES_AND_QUANTITIES = """
+    contractedunitprice listunitprice
+    pricingcurrencycontractedunitprice pricingcurrencylistunitprice
+    commitmentdiscountquantity consumedquantity pricingquantity
 """.split()
 _TIMES = "billingperiodstart billingperiodend chargeperiodstart chargeperiodend".split()
 _MAPS = "tags x_costcategories skupricedetails".split()
@@ -28,13 +29,14 @@ class AwsFocus(DataExport):
     title = "FOCUS"
     null_words: tuple[str, ...] = ("NULL",)  # so the specification's own sample data
     cost = "billedcost"
+    money = frozenset({*_COSTS, "x_discounts"})
     billing_period = "billingperiodstart"
     usage_start = "chargeperiodstart"
     service = "servicename"
     currency = "billingcurrency"
     invoice = "invoiceid"
     types: ClassVar[dict[str, SqlType]] = {
-        **dict.fromkeys(_MONEY, SqlType.MONEY),
+        **dict.fromkeys([*_COSTS, *_PRICES_AND_QUANTITIES], SqlType.MONEY),
         **dict.fromkeys(_TIMES, SqlType.TIME),
         **dict.fromkeys(_MAPS, SqlType.TEXT_MAP),
         "x_discounts": SqlType.MONEY_MAP,
