@@ -21,7 +21,7 @@ from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.money import CELL_MACROS, Measured, Totals, reconcile
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.numbers import NUMBER_MACROS
-from finops_dagster.billing.vendors import VendorFormat
+from finops_dagster.billing.vendors import VendorFormat, is_money
 
 # Each of more would copy the list of all columns, which DuckDB keeps until the transaction ends:
 # 4,000 at once take 5 GB, outside of its limit.
@@ -136,7 +136,7 @@ def _replacing_rows(
             target.header,
             target.name,
             target.type,
-            is_money=_is_money(target, vendor),
+            is_money=is_money(vendor, vendor.column(target.header)),
             is_rounded=target.header in rounded,
         )
         for target in targets
@@ -165,12 +165,9 @@ def _may_be_rounded(
     return {
         target.header
         for target in targets
-        if target.type.is_money and (round_money or not _is_money(target, vendor))
+        if target.type.is_money
+        and (round_money or not is_money(vendor, vendor.column(target.header)))
     }
-
-
-def _is_money(target: Target, vendor: VendorFormat) -> bool:
-    return vendor.column(target.header) in vendor.money
 
 
 def write_month(

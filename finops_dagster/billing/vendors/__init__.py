@@ -12,6 +12,8 @@ from finops_dagster.billing.vendors.aws_cur2 import AwsCur2
 from finops_dagster.billing.vendors.aws_focus import AwsFocus
 
 NameStyle = Literal["flat", "athena"]
+# What a column of money is called that a vendor adds after its format was written here.
+_MONEY_ENDINGS = ("cost", "fee", "discount")
 
 
 class VendorFormat(Naming, Protocol):
@@ -26,7 +28,7 @@ class VendorFormat(Naming, Protocol):
     cost: str
     """The column that a month's total is the sum of."""
     money: frozenset[str]
-    """The columns of amounts, which are exact; other numbers are quantities, factors and rates."""
+    """The known columns of amounts of money."""
     billing_period: str
     """The column that says which month a row belongs to."""
     usage_start: str
@@ -54,6 +56,12 @@ class VendorFormat(Naming, Protocol):
         """The type of a column, from what is known of it or else from the vendor's word; None where
         the file itself is to say."""
         ...
+
+
+def is_money(vendor: VendorFormat, column: str) -> bool:
+    """Whether a column of numbers holds amounts of money, which are exact. Other numbers are
+    quantities, factors, ratios and rates, whose 19th decimal no bill depends on."""
+    return column in vendor.money or column.endswith(_MONEY_ENDINGS)
 
 
 def formats_of(vendor: str, column_names: NameStyle) -> dict[str, VendorFormat]:
