@@ -17,12 +17,15 @@ from finops_dagster.assets.stage import (
 )
 from finops_dagster.billing.errors import StageMissing
 from finops_dagster.billing.footer import Footer, read_footer
+from finops_dagster.billing.lake_file import is_intact
 from finops_dagster.billing.ledger import Load
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.parquet_month import exporting_month
 from finops_dagster.billing.table import held_version
 from finops_dagster.resources.duckdb import BillingDatabase, rows_shown, watched
 from finops_dagster.resources.parquet_lake import ParquetLake
+
+_REPAIRED = "exported again, as the file was damaged"
 
 
 def parquet_asset(export: Export) -> dg.AssetsDefinition:
@@ -67,7 +70,8 @@ def writing_month(
     *,
     force: bool,
 ) -> Iterator[tuple[Load, str, int]]:
-    """Make the lake's file hold what the table holds, unless its footer says that it does.
+    """Make the lake's file hold what the table holds, unless it is the file that was written from
+    it, to its last byte.
 
     The block is given the load, what is done, and the file's bytes, and runs before the new file is
     put in place. Raises StageMissing where the table does not hold what the ledger says.
@@ -80,12 +84,14 @@ def writing_month(
                 f"table {export.table} holds no whole {month}; materialize "
                 f"{export.name}/billing_table"
             )
-        if not force and read_footer(path) == Footer(load.manifest_id, load.totals):
+        footer, vendor = read_footer(path), export.formats[load.format]
+        is_current = footer == Footer(load.manifest_id, load.totals)
+        if is_current and not force and is_intact(connection, load, path):
             yield load, "unchanged", path.stat().st_size
             return
-        vendor = export.formats[load.format]
+        is_damaged = path.exists() and not force and (footer is None or is_current)
         with (
             watched(connection, "exported", load.totals.rows, rows_shown),
             exporting_month(connection, load, path, vendor) as size,
         ):
-            yield load, "exported", size
+            yield load, _REPAIRED if is_damaged else "exported", size

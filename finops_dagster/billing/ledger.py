@@ -37,6 +37,7 @@ _LAYOUT = {
         "files": 'STRUCT("name" VARCHAR, size BIGINT, sha256 VARCHAR, etag VARCHAR)[]',
         "load_number": "BIGINT",
         "decimals_rounded": 'STRUCT("name" VARCHAR, cells BIGINT, amount VARCHAR)[]',
+        "lake_sha256": "VARCHAR",
     },
     "exports": {
         "export": "VARCHAR",
@@ -62,7 +63,10 @@ _VALUE_BEFORE = {
     ("manifests", "files"): "NULL",
     ("manifests", "load_number"): "NULL",
     ("manifests", "decimals_rounded"): "NULL",
+    ("manifests", "lake_sha256"): "NULL",
 }
+
+_OF_LOAD = Sql("export = ? AND billing_month = ? AND manifest_id = ? AND state = 'loaded'")
 
 
 @dataclass(frozen=True)
@@ -318,6 +322,27 @@ def record_content(connection: duckdb.DuckDBPyConnection, load: Load, content: C
         "WHERE export = ? AND billing_month = ? AND manifest_id = ?",
         [content.rows(), load.export, load.month.first_day, load.manifest_id],
     )
+
+
+def lake_sha256(connection: duckdb.DuckDBPyConnection, load: Load) -> str | None:
+    """Return the checksum of the Parquet file that was written from this load, where it is known:
+    files that were written before checksums were kept have none, nor has a new load."""
+    row = connection.execute(
+        f"SELECT lake_sha256 FROM finops_state.manifests WHERE {_OF_LOAD}", _of_load(load)
+    ).fetchone()
+    return row[0] if row else None
+
+
+def record_lake_sha256(connection: duckdb.DuckDBPyConnection, load: Load, checksum: str) -> None:
+    """Keep the checksum of the Parquet file that is written from this load."""
+    connection.execute(
+        f"UPDATE finops_state.manifests SET lake_sha256 = ? WHERE {_OF_LOAD}",
+        [checksum, *_of_load(load)],
+    )
+
+
+def _of_load(load: Load) -> list[object]:
+    return [load.export, load.month.first_day, load.manifest_id]
 
 
 def forget_superseded(

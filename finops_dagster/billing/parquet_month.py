@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -28,6 +29,18 @@ def relation(path: Path) -> Sql:
     return Sql(f"read_parquet({file_literal(path)}, hive_partitioning = false)")
 
 
+def table_rows(load: Load) -> Sql:
+    """The month's rows in the billing table, as what follows FROM."""
+    first_day = Sql(f"DATE {literal(str(load.month.first_day))}")
+    return Sql(f"{quoted(load.table)} WHERE billing_month = {first_day}")
+
+
+def sha256_of(path: Path) -> str:
+    """The checksum of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 @contextmanager
 def exporting_month(
     connection: duckdb.DuckDBPyConnection, load: Load, path: Path, vendor: VendorFormat
@@ -40,11 +53,10 @@ def exporting_month(
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
-    first_day = Sql(f"DATE {literal(str(load.month.first_day))}")
     try:
         _write(
             connection,
-            Sql(f"FROM {quoted(load.table)} WHERE billing_month = {first_day}"),
+            Sql(f"FROM {table_rows(load)}"),
             part,
             Sql(
                 ", KV_METADATA {"
@@ -60,6 +72,8 @@ def exporting_month(
         )
         reconcile(str(path), load.totals, measure(connection, relation(part), load.month, vendor))
         yield part.stat().st_size
+        # Before the rename: a file in place without its own checksum would pass for a damaged one.
+        ledger.record_lake_sha256(connection, load, sha256_of(part))
         part.replace(path)
     except BaseException:
         part.unlink(missing_ok=True)

@@ -132,7 +132,9 @@ class _Progress(Progress):
 def _line(export: Export, done: MonthRun) -> str:
     last = list(done.stages.values())[-1]
     version = next(m["manifest_id"] for m in done.stages.values() if "manifest_id" in m)
-    what = "unchanged" if done.is_unchanged else last["outcome"]
+    copies = [m for m in done.stages.values() if "dagster/partition_row_count" in m] or [last]
+    changes = [m["outcome"] for m in copies if m["outcome"] != "unchanged"]
+    what = changes[-1] if changes else "unchanged"
     totals = (
         f"  {last['dagster/partition_row_count']:,} rows  {last['total_cost']:,.2f}"
         if "dagster/partition_row_count" in last

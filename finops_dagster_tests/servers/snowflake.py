@@ -7,6 +7,7 @@ second waits. So this server
 - lets one transaction be open at a time, and others wait for it to begin;
 - ends the session of a client that is gone, and its transaction, at once; Snowflake takes 5 minutes
   where another waits;
+- reads a hexadecimal number, which TO_NUMBER of fakesnow cannot;
 - answers what fakesnow cannot do as an error of the statement, where fakesnow breaks down;
 - keeps the statements that it was sent, and fails those that a test has chosen.
 
@@ -44,6 +45,7 @@ WAREHOUSE, DATABASE = "loading", "finops"
 
 _EXECUTABLE = Path(__file__).parents[2] / ".venv-fakesnow/bin/fakesnow"
 _TOKEN = re.compile(r'Snowflake Token="([^"]+)"')
+_HEXADECIMAL = re.compile(r"TO_NUMBER\((SUBSTR\(MD5\(.*?\), 1, \d+\)), 'X+'\)")
 Answer = tuple[int, bytes]
 
 
@@ -143,6 +145,11 @@ class SnowflakeServer:
         if sql.startswith("BEGIN"):
             self._one_transaction.acquire()
             self._owner = token
+        if _HEXADECIMAL.search(sql):
+            request = _json(headers, body)
+            request["sqlText"] = _HEXADECIMAL.sub(r"CAST('0x' || \1 AS BIGINT)", sql)
+            headers = {name: headers[name] for name in headers if name != "Content-Encoding"}
+            body = json.dumps(request).encode()
         with self._one_statement:
             status, answer = self._forwarded(method, path, headers, body)
         if sql in ("COMMIT", "ROLLBACK"):

@@ -18,10 +18,16 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
+from finops_dagster.assets.warehouse_table import month_file
+from finops_dagster.billing.digest import DigestKind, MonthDigest, digest
 from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.footer import read_footer
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.billing.parquet_month import relation
+from finops_dagster.billing.table import prepare_casts
 from finops_dagster.demo.export import Layout, Version, write_version
-from finops_dagster.resources.warehouses import Warehouse, open_warehouse
+from finops_dagster.resources.parquet_lake import ParquetLake
+from finops_dagster.resources.warehouses import MonthFile, Warehouse, open_warehouse
 from finops_dagster_tests.cur import HEADERS, csv_bytes, deliver, items, line_item
 from finops_dagster_tests.project import ROOT, Outcome, Project
 from finops_dagster_tests.warehouses.adapters import Adapter, Row, in_order
@@ -253,15 +259,66 @@ def test_maps(project: Project, warehouse: Adapter, month_of: MonthOf) -> None:
     assert resource(project).held_version(file) == file.footer
 
 
+DIGESTED = {
+    "text": "'O''Brien äß 漢字 🦆'",
+    "empty": "''",
+    "nothing": "NULL::VARCHAR",
+    "long": "repeat('漢字 ', 20000)",
+    "small": "-0.000000000000000001::DECIMAL(38,18)",
+    "large": "12345678901234567890.5::DECIMAL(38,18)",
+    "nought": "0::DECIMAL(38,18)",
+    "moment": "TIMESTAMP '2024-01-03 04:05:06.123456'",
+    "old": "TIMESTAMP '1899-12-31 23:59:59'",
+    "tags": TAGS,
+    "discounts": DISCOUNTS,
+    "no_keys": "MAP {}::MAP(VARCHAR, VARCHAR)",
+    "no_map": "NULL::MAP(VARCHAR, VARCHAR)",
+}
+CHANGED = {
+    "text": "'O''Brien äß 漢字 🐧'",
+    "empty": "NULL::VARCHAR",
+    "small": "0.000000000000000001::DECIMAL(38,18)",
+    "moment": "TIMESTAMP '2024-01-03 04:05:06.123457'",
+    "tags": "MAP {'user:team': 'bob', '': ''}::MAP(VARCHAR, VARCHAR)",
+    "discounts": "MAP {'edp': 0.000000000000000001}::MAP(VARCHAR, DECIMAL(38,18))",
+    "no_map": "MAP {}::MAP(VARCHAR, VARCHAR)",
+}
+
+
+def in_the_lake(file: MonthFile, kind: DigestKind) -> MonthDigest:
+    """The digest of the file itself, by DuckDB."""
+    with duckdb.connect() as connection:
+        prepare_casts(connection)
+        return digest(connection, relation(file.path), file.types, kind)
+
+
+def test_each_column_has_the_digest_of_the_file(
+    project: Project, warehouse: Adapter, month_of: MonthOf
+) -> None:
+    file = month_of("v1", **DIGESTED)
+    for month in (file, month_of("v1", "2024-02", text="'another month'")):
+        resource(project).replace_month(month)
+    found = resource(project).digest(file)
+    assert found.differing(in_the_lake(file, found.kind)) == []
+    another = month_of("v1-changed", **(DIGESTED | CHANGED))
+    differing = found.differing(in_the_lake(another, found.kind))
+    sums_alone = found.kind == DigestKind.SUMS
+    assert set(differing) == ({"small"} if sums_alone else {*CHANGED, "manifest_id"})
+
+
 @pytest.mark.parametrize("layout", ["cur1", "cur2", "focus-1.2"])
 def test_every_column_of_a_whole_bill(project: Project, warehouse: Adapter, layout: str) -> None:
     project.export["format"] = None
+    lake = ParquetLake(root=str(project.settings().storage.parquet_dir))
     for month, files in enumerate(("gzip", "parquet"), 1):
         bill = Version(date(2024, month, 1), "v1", rows=24)
         delivered = Layout(layout, files, overwrite=files == "parquet")
         write_version(project.source, "", "acme-cur", bill, layout=delivered)
         outcome = project.load(f"2024-0{month}")
         assert outcome.checks()["warehouse_table.reconciles"]
+        file = month_file(project.the_export(), BillingMonth(2024, month), lake)
+        found = resource(project).digest(file)
+        assert found.differing(in_the_lake(file, found.kind)) == []
         holds(warehouse, project.parquet(f"2024-0{month}"), f"2024-0{month}")
     assert project.load("2024-01").outcomes()["warehouse_table"] == "unchanged"
 
@@ -327,6 +384,8 @@ def test_column_whose_months_differ_in_type(
         assert as_given(text) == value
     for file in (january, february):
         assert loaded.held_version(file) == file.footer
+        found = loaded.digest(file)
+        assert found.differing(in_the_lake(file, found.kind)) == []
 
 
 @pytest.mark.parametrize(

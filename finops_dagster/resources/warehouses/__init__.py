@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
+from finops_dagster.billing.digest import MonthDigest, column_type
 from finops_dagster.billing.footer import Footer
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.parquet_month import write_with_text
@@ -41,6 +42,11 @@ class MonthFile:
     cluster_by: tuple[str, ...]
     free_text: tuple[str, ...] = ()
     """The columns whose names the vendor's customer chose, as those of tags."""
+
+    @property
+    def types(self) -> dict[str, str]:
+        """The type of each column, as DuckDB names it."""
+        return {field.name: column_type(field.type) for field in self.schema}
 
     @contextmanager
     def with_text(self, columns: Collection[str]) -> Iterator[MonthFile]:
@@ -80,6 +86,11 @@ class Warehouse(Protocol):
     def held_version(self, file: MonthFile) -> Footer | None:
         """The version of the month that the ledger says is loaded, if the table really holds its
         rows and cost."""
+        ...
+
+    def digest(self, file: MonthFile) -> MonthDigest:
+        """Read the month in the table, and return the digest of each of the file's columns, of
+        the best kind that this warehouse can."""
         ...
 
     def replace_month(self, file: MonthFile) -> Loaded:

@@ -10,7 +10,8 @@ from uuid import uuid4
 import duckdb
 
 from finops_dagster.billing import table
-from finops_dagster.billing.columns import OWN_COLUMNS, SqlType, quoted
+from finops_dagster.billing.columns import OWN_COLUMNS, Sql, SqlType, literal, quoted
+from finops_dagster.billing.digest import DigestKind, MonthDigest, digest
 from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.billing.files.parquet_files import ParquetFiles, parquet_files
 from finops_dagster.billing.footer import Footer
@@ -65,6 +66,14 @@ class DuckDBWarehouse(WaitingDuckDB):
         if loaded is None or measured.foreign_rows:
             return None
         return Footer(loaded[0], measured.totals)
+
+    def digest(self, file: MonthFile) -> MonthDigest:
+        """Return the digests, by DuckDB's own hash."""
+        first_day = literal(str(file.month.first_day))
+        rows = Sql(f"{quoted(file.table)} WHERE billing_month = DATE {first_day}")
+        with self._connection(read_only=True) as connection:
+            table.prepare_casts(connection)
+            return digest(connection, rows, file.types, DigestKind.HASH)
 
     def replace_month(self, file: MonthFile) -> Loaded:
         """Replace the month's rows by those of the file."""

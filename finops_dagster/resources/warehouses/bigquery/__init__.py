@@ -17,6 +17,8 @@ from google.auth.exceptions import DefaultCredentialsError, TransportError
 from google.cloud import bigquery
 from google.cloud.bigquery import ParquetOptions, ScalarQueryParameter, SchemaField
 
+from finops_dagster.billing.columns import Sql
+from finops_dagster.billing.digest import DigestKind, MonthDigest, compared, digests
 from finops_dagster.billing.errors import BillError, ReconciliationError, first_line
 from finops_dagster.billing.footer import Footer
 from finops_dagster.billing.money import Measured, Totals, reconcile
@@ -98,6 +100,22 @@ class BigQueryWarehouse(BigQueryResource):
                 return self._held_version(client, file)
             except google.NotFound:
                 return None
+
+    def digest(self, file: MonthFile) -> MonthDigest:
+        """Return how many amounts each column of money has, and their sum."""
+        names = list(compared(file.types, DigestKind.SUMS))
+        amounts = [Sql(f"SAFE_CAST({in_backticks(name)} AS BIGNUMERIC)") for name in names]
+        asked = ", ".join(f"COUNT({amount}), SUM({amount})" for amount in amounts)
+        if not names:
+            return MonthDigest(DigestKind.SUMS, {})
+        with self.get_client() as client:
+            (row,) = self._query(
+                client,
+                f"SELECT {asked} FROM {in_backticks(self.full_name(file.table))} "
+                "WHERE billing_month = @month",
+                month=file.month.first_day,
+            )
+        return MonthDigest(DigestKind.SUMS, digests(names, row))
 
     def replace_month(self, file: MonthFile) -> Loaded:
         """Load the file into the month's partition."""

@@ -14,6 +14,7 @@ import dagster as dg
 from pydantic import Field
 
 from finops_dagster.billing.columns import quoted
+from finops_dagster.billing.digest import MonthDigest
 from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.billing.footer import Footer
 from finops_dagster.resources.warehouses import Loaded, MonthFile, WarehouseUnavailable
@@ -71,6 +72,11 @@ class PostgreSQLWarehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
         """What the ledger says is loaded, if the partition really holds its rows and cost."""
         with self._month(file) as month:
             return month.held_version()
+
+    def digest(self, file: MonthFile) -> MonthDigest:
+        """Return the digests, by MD5."""
+        with self._month(file) as month:
+            return month.digest()
 
     def replace_month(self, file: MonthFile) -> Loaded:
         """Load the file beside the table, and put it in the place of the month's partition."""

@@ -38,6 +38,8 @@ CASTS = {
     "ELSE ('no amount of 18 decimals: ' || {0})::numeric END",
     (TEXT, MAP): "{0}::jsonb",
 }
+READ_AS = {**CASTS, (TEXT, TIME): "{0}::timestamptz"}
+"""The same of a column that is only read."""
 # jsonb's own text has spaces, which DuckDB's has not.
 MAP_AS_TEXT = """
 CREATE OR REPLACE FUNCTION pg_temp.map_as_text(map jsonb) RETURNS text LANGUAGE sql STRICT AS $$
@@ -61,7 +63,7 @@ class Arrival:
     @property
     def columns(self) -> dict[str, Sql]:
         """Name and type of each column in the table."""
-        kept = {within_limit(field.name): _type_of(field) for field in self._kept}
+        kept = {within_limit(field.name): type_of(field) for field in self._kept}
         return {**kept, OVERFLOW: MAP} if self.overflow else kept
 
     @property
@@ -159,7 +161,7 @@ def arrival_of(file: MonthFile, held: Mapping[str, str], all_tags_overflow: bool
     return Arrival(file.schema, tuple(tags[max(0, len(tags) - max(0, beyond)) :]))
 
 
-def _type_of(field: pa.Field) -> Sql:
+def type_of(field: pa.Field) -> Sql:
     if pa.types.is_map(field.type):
         return MAP
     if pa.types.is_decimal(field.type):

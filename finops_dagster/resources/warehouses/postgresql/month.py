@@ -10,6 +10,13 @@ from typing import Any
 import adbc_driver_postgresql.dbapi as adbc
 
 from finops_dagster.billing.columns import Sql, literal, quoted
+from finops_dagster.billing.digest import (
+    ColumnDigest,
+    DigestKind,
+    MonthDigest,
+    digests,
+    groups_of,
+)
 from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.footer import Footer
 from finops_dagster.billing.money import Measured, Totals, reconcile
@@ -24,6 +31,7 @@ from finops_dagster.resources.warehouses.postgresql.columns import (
     arrival_of,
     within_limit,
 )
+from finops_dagster.resources.warehouses.postgresql.digest import COLUMNS_AT_ONCE, count_and_total
 from finops_dagster.resources.warehouses.postgresql.errors import explained
 
 # What a socket holds: ADBC writes on while the server reads the last of it. From 200 kB on they
@@ -90,6 +98,19 @@ class Month:
             return None
         measured = self._measure(self.file.table)
         return Footer(loaded[0][0], measured.totals) if not measured.foreign_rows else None
+
+    def digest(self) -> MonthDigest:
+        """Return the digest of each of the file's columns in the partition."""
+        held, found = self._types(self.file.table), dict[str, ColumnDigest]()
+        schema = self.file.schema
+        for names in groups_of(schema.names, COLUMNS_AT_ONCE):
+            asked = ", ".join(count_and_total(schema.field(name), held) for name in names)
+            (row,) = self._query(
+                f"SELECT {asked} FROM {self._name(self.file.table)} WHERE billing_month = $1",
+                self.file.month.first_day,
+            )
+            found |= digests(names, [int(number or 0) for number in row])
+        return MonthDigest(DigestKind.MD5, found)
 
     def prepare(self) -> None:
         """Make the schema and both tables where they are missing; columns come with months."""

@@ -12,6 +12,7 @@ from pydantic import Field, StringConstraints, field_validator
 from snowflake.connector import SnowflakeConnection, errors
 
 from finops_dagster.billing.columns import Sql, quoted
+from finops_dagster.billing.digest import DigestKind, MonthDigest
 from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.footer import Footer
 from finops_dagster.billing.money import Measured, Totals, reconcile
@@ -26,6 +27,7 @@ from finops_dagster.resources.warehouses.snowflake.columns import (
     type_named,
     type_of,
 )
+from finops_dagster.resources.warehouses.snowflake.digest import digests_of
 from finops_dagster.resources.warehouses.snowflake.session import (
     in_one_line,
     load,
@@ -123,6 +125,12 @@ class SnowflakeWarehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
                 return None
             measured = _measure(connection, file)
             return Footer(loaded[0][0], measured.totals) if not measured.foreign_rows else None
+
+    def digest(self, file: MonthFile) -> MonthDigest:
+        """Return the digests, by MD5."""
+        with self._connected() as connection:
+            in_table = _columns(connection, file.table)
+            return MonthDigest(DigestKind.MD5, digests_of(connection, file, in_table))
 
     def replace_month(self, file: MonthFile) -> Loaded:
         """Copy the file into a table of this session, and put it in the month's place.

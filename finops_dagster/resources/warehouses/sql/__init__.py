@@ -28,11 +28,12 @@ from filelock import FileLock
 from pydantic import ConfigDict, model_validator
 
 from finops_dagster.billing.columns import SqlType, quoted
+from finops_dagster.billing.digest import MonthDigest, column_type
 from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.footer import Footer
 from finops_dagster.billing.parquet_month import relation
 from finops_dagster.resources.warehouses import Loaded, MonthFile, WarehouseUnavailable
-from finops_dagster.resources.warehouses.sql.columns import Widening, kind_of
+from finops_dagster.resources.warehouses.sql.columns import Widening
 from finops_dagster.resources.warehouses.sql.dataset import (
     INCOMING,
     Dataset,
@@ -112,6 +113,11 @@ class SqlWarehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
             if version is None or measured.foreign_rows:
                 return None
             return Footer(version, measured.totals)
+
+    def digest(self, file: MonthFile) -> MonthDigest:
+        """Return how many amounts each column of money has, and their sum."""
+        with self._dlt(), self._connected() as dataset:
+            return dataset.sums(file)
 
     def replace_month(self, file: MonthFile) -> Loaded:
         """Bring the file into a table of its own, and move it into the month's place."""
@@ -299,7 +305,7 @@ def _batches(
     if not has_decimals:
         cells[SqlType.MONEY] = "rtrim(rtrim(CAST({0} AS VARCHAR), '0'), '.')"
     selected = ", ".join(
-        cells.get(kind_of(field.type), "{0}").format(quoted(field.name)) + f" AS {quoted(name)}"
+        cells.get(column_type(field.type), "{0}").format(quoted(field.name)) + f" AS {quoted(name)}"
         for field, name in zip(file.schema, columns, strict=True)
     )
     with closing(duckdb.connect(config={"threads": 1})) as connection:

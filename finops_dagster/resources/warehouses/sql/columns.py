@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import pyarrow as pa
 from dlt.common.schema.typing import TColumnSchema, TTableSchemaColumns
 
 from finops_dagster.billing.columns import Sql, SqlType, type_over_months
+from finops_dagster.billing.digest import DATE, MAPS, column_type
 from finops_dagster.billing.errors import BillError
 from finops_dagster.resources.warehouses import MonthFile
-
-_DATE = "DATE"
-_MAPS = (SqlType.TEXT_MAP, SqlType.MONEY_MAP)
 
 # By sqlglot's name of the dialect: the text of a cell, and how a column becomes that text within a
 # transaction. A map is text everywhere but in DuckDB.
@@ -74,7 +71,7 @@ def widening(
     """
     held, kept, brought_as_text, warnings = {}, {}, [], []
     for field in file.schema:
-        name, given = name_of(field.name), kind_of(field.type)
+        name, given = name_of(field.name), column_type(field.type)
         column = there.get(name.lower())
         was = _kind_held(column, known.get(name), given, dialect) if column else given
         is_held = column is None or _holds(column, dlt_type(was, dialect))
@@ -95,18 +92,6 @@ def widening(
     return Widening(held, kept, brought_as_text, warnings)
 
 
-def kind_of(arrow: pa.DataType) -> str:
-    """The type of a bill's column, as DuckDB has it."""
-    if pa.types.is_map(arrow):
-        is_money = pa.types.is_decimal(arrow.item_type)
-        return SqlType.MONEY_MAP if is_money else SqlType.TEXT_MAP
-    if pa.types.is_decimal(arrow):
-        return SqlType.MONEY
-    if pa.types.is_timestamp(arrow):
-        return SqlType.TIME
-    return _DATE if pa.types.is_date(arrow) else SqlType.TEXT
-
-
 def has_decimals(dialect: str | None) -> bool:
     """SQLite has none: a DECIMAL is a float there. Amounts are kept as text, exactly."""
     return dialect != "sqlite"
@@ -118,11 +103,11 @@ def dlt_type(kind: str, dialect: str | None) -> TColumnSchema:
         return {"data_type": "decimal", "precision": 38, "scale": 18}
     if kind == SqlType.TIME:
         return {"data_type": "timestamp"}
-    if kind == _DATE:
+    if kind == DATE:
         return {"data_type": "date"}
     # DuckDB's JSON is text that is known to be JSON. Elsewhere dlt's ways to such types differ:
     # SQLAlchemy quotes it once more, ADBC cannot write jsonb, others make floats of it.
-    return {"data_type": "json" if kind in _MAPS and dialect == "duckdb" else "text"}
+    return {"data_type": "json" if kind in MAPS and dialect == "duckdb" else "text"}
 
 
 def making_text(dialect: str | None, table: Sql, column: Sql, new: Sql, kind: str) -> list[Sql]:

@@ -18,6 +18,13 @@ from dlt.destinations.job_client_impl import SqlJobClientBase
 from duckdb import DuckDBPyConnection
 
 from finops_dagster.billing.columns import Sql, SqlType, quoted
+from finops_dagster.billing.digest import (
+    ColumnDigest,
+    DigestKind,
+    MonthDigest,
+    column_type,
+    compared,
+)
 from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.money import Measured, Totals, reconcile
 from finops_dagster.billing.parquet_month import relation
@@ -26,7 +33,6 @@ from finops_dagster.resources.warehouses.sql.columns import (
     Widening,
     dlt_type,
     has_decimals,
-    kind_of,
     making_text,
     widening,
 )
@@ -94,7 +100,7 @@ class Dataset:
 
     def kinds_of(self, file: MonthFile) -> dict[str, str]:
         """The types of the month's columns, as DuckDB has them, by the columns' names here."""
-        return {self.name_of(field.name): kind_of(field.type) for field in file.schema}
+        return {self.name_of(field.name): column_type(field.type) for field in file.schema}
 
     def widening(self, file: MonthFile, full_name: str) -> Widening:
         """What the month asks of its table. Raises BillError."""
@@ -208,7 +214,7 @@ class Dataset:
         asked = [
             (field.name, function)
             for field in file.schema
-            for function in (Sql("COUNT"), *self._comparable(kind_of(field.type)))
+            for function in (Sql("COUNT"), *self._comparable(column_type(field.type)))
         ]
         theirs = ", ".join(_asked(function, self._column(name)) for name, function in asked)
         ours = ", ".join(_asked(function, quoted(name)) for name, function in asked)
@@ -269,12 +275,23 @@ class Dataset:
         ((rows, foreign_rows),) = self.query(
             f"SELECT COUNT(*), {foreign} {of_month}", *bounds, first
         )
-        cost = self._sum(file.cost, of_month, first) if file.cost else None
+        cost = self._sum(file, file.cost, of_month) if file.cost else None
         return Measured(Totals.of((int(rows), cost)), int(foreign_rows or 0))
 
-    def _sum(self, column: str, of_month: Sql, first: date) -> Decimal | None:
-        cost = self._column(column)
-        if self.has_decimals:
+    def sums(self, file: MonthFile) -> MonthDigest:
+        """Return how many amounts each column of money has, and their sum."""
+        of_month = Sql(f"FROM {self._table(file.table)} WHERE {self._column('billing_month')} = %s")
+        first, digests = file.month.first_day, {}
+        for name in compared(file.types, DigestKind.SUMS):
+            count = f"SELECT COUNT({self._column(name)}) {of_month}"
+            ((values,),) = self.query(count, first)
+            digests[name] = ColumnDigest(values, self._sum(file, name, of_month) or 0)
+        return MonthDigest(DigestKind.SUMS, digests)
+
+    def _sum(self, file: MonthFile, column: str, of_month: Sql) -> Decimal | None:
+        cost, first = self._column(column), file.month.first_day
+        held = self.columns(file.table)[self.name_of(column).lower()]
+        if self.has_decimals and held["data_type"] != "text":
             ((total,),) = self.query(f"SELECT SUM({cost}) {of_month}", first)
             if isinstance(total, float):
                 raise BillError(f"it adds {column} as floats, and amounts are exact")
