@@ -13,8 +13,9 @@ second waits. So this server
 
 Where fakesnow differs from Snowflake, as far as the project is concerned: VARIANT is what it calls
 an OBJECT; SUM of a column adds doubles, of a cast to NUMBER it does not; a NULL time reads as 1970;
-CLUSTER BY, COPY GRANTS, QUERY_TAG, LOCK_TIMEOUT and the options of a Parquet file format are read
-and not heeded; there are no roles and no rights; a temporary stage outlives its session.
+FLATTEN gives the whole map for the key '', and makes doubles of amounts; CLUSTER BY, COPY GRANTS,
+QUERY_TAG, LOCK_TIMEOUT and the options of a Parquet file format are read and not heeded; there are
+no roles and no rights; a temporary stage outlives its session.
 """
 
 from __future__ import annotations

@@ -269,8 +269,8 @@ DIGESTED = {
     "nought": "0::DECIMAL(38,18)",
     "moment": "TIMESTAMP '2024-01-03 04:05:06.123456'",
     "old": "TIMESTAMP '1899-12-31 23:59:59'",
-    "tags": TAGS,
-    "discounts": DISCOUNTS,
+    "tags": "MAP {'user:team': 'it''s \"bob\"', 'b': 'ä'}::MAP(VARCHAR, VARCHAR)",
+    "discounts": "MAP {'edp': 0.000000000000000001}::MAP(VARCHAR, DECIMAL(38,18))",
     "no_keys": "MAP {}::MAP(VARCHAR, VARCHAR)",
     "no_map": "NULL::MAP(VARCHAR, VARCHAR)",
 }
@@ -279,8 +279,8 @@ CHANGED = {
     "empty": "NULL::VARCHAR",
     "small": "0.000000000000000001::DECIMAL(38,18)",
     "moment": "TIMESTAMP '2024-01-03 04:05:06.123457'",
-    "tags": "MAP {'user:team': 'bob', '': ''}::MAP(VARCHAR, VARCHAR)",
-    "discounts": "MAP {'edp': 0.000000000000000001}::MAP(VARCHAR, DECIMAL(38,18))",
+    "tags": "MAP {'user:team': 'bob', 'b': 'ä'}::MAP(VARCHAR, VARCHAR)",
+    "discounts": "MAP {'edp': 0.000000000000000002}::MAP(VARCHAR, DECIMAL(38,18))",
     "no_map": "MAP {}::MAP(VARCHAR, VARCHAR)",
 }
 
@@ -295,12 +295,15 @@ def in_the_lake(file: MonthFile, kind: DigestKind) -> MonthDigest:
 def test_each_column_has_the_digest_of_the_file(
     project: Project, warehouse: Adapter, month_of: MonthOf
 ) -> None:
-    file = month_of("v1", **DIGESTED)
+    columns = dict(DIGESTED)
+    if warehouse.backend != "snowflake":  # fakesnow's FLATTEN takes neither
+        columns |= {"odd_tags": TAGS, "exact_discounts": DISCOUNTS}
+    file = month_of("v1", **columns)
     for month in (file, month_of("v1", "2024-02", text="'another month'")):
         resource(project).replace_month(month)
     found = resource(project).digest(file)
     assert found.differing(in_the_lake(file, found.kind)) == []
-    another = month_of("v1-changed", **(DIGESTED | CHANGED))
+    another = month_of("v1-changed", **(columns | CHANGED))
     differing = found.differing(in_the_lake(another, found.kind))
     sums_alone = found.kind == DigestKind.SUMS
     assert set(differing) == ({"small"} if sums_alone else {*CHANGED, "manifest_id"})
