@@ -76,7 +76,7 @@ def test_a_terminal_and_the_daemon_run_one_month_at_once_and_a_killed_terminal_b
     ui.wait_for({"2024-01": "SUCCESS", "2024-02": "FAILURE"})
     assert project.query("SELECT count(*) FROM finops_state.runs") == [(1,)]
     assert project.totals("2024-01") == (1, 1)
-    assert finops("state", "verify", "acme", "2024-01", **home) == "all agree\n"
+    assert finops("state", "verify", "acme", "2024-01", **home).startswith("all agree\n")
 
 
 # The first line is acme's, whose block comes before.

@@ -86,7 +86,7 @@ def test_what_disagrees_is_found_and_mended_by_the_command_that_is_named(
     for month in ("2024-01", "2024-02", "2024-03"):
         deliver(project.put, month, [items(month, "1", "2")], version="v1")
     finops.here("aws", "run-pipeline")
-    assert finops("state", "verify") == "all agree\n"
+    assert finops("state", "verify").startswith("all agree\n")
 
     project.parquet("2024-01").unlink()
     with duckdb.connect(str(project.database_file)) as connection:
@@ -102,7 +102,7 @@ def test_what_disagrees_is_found_and_mended_by_the_command_that_is_named(
     assert "the table does not hold its rows" in found["2024-02"]["what differs"]
     for row in found.values():
         finops(*row["mend"].split()[1:])
-    assert finops("state", "verify") == "all agree\n"
+    assert finops("state", "verify").startswith("all agree\n")
     assert project.totals("2024-02") == (2, 3)
 
 
@@ -113,7 +113,7 @@ def test_a_database_that_is_lost_is_found_and_made_again(project: Project, finop
     (row,) = finops.json("state", "verify", "acme", "2024-01")
     assert row["what differs"] == "the table holds None, the event log has v1"
     finops(*row["mend"].split()[1:])
-    assert finops("state", "verify") == "all agree\n"
+    assert finops("state", "verify").startswith("all agree\n")
 
 
 @pytest.mark.parametrize("how", ["ctrl-c", "worker-stop"])
@@ -200,7 +200,7 @@ def test_a_run_killed_in_any_stage_is_taken_up_by_the_next_where_it_stopped(
     assert said.startswith("acme 2024-01  unchanged  v1  2 rows  3.00")
     assert finops.json("worker", "list") == []
     assert project.query("SELECT count(*) FROM finops_state.runs") == [(1,)]
-    assert finops("state", "verify") == "all agree\n"
+    assert finops("state", "verify").startswith("all agree\n")
 
 
 def test_commands_that_begin_at_once_share_a_new_history(project: Project, finops: Finops) -> None:

@@ -124,7 +124,7 @@ def test_what_nobody_needs_is_deleted_and_nothing_that_a_month_stands_on(
     assert len(runs) == 2, "the first runs of both months, as later ones said their last"
     assert not any((history / f"{run}.db").exists() for run in runs)
     assert loaded.json("state", "list", "--failed") != []
-    assert loaded("state", "verify") == "all agree\n"
+    assert loaded("state", "verify").startswith("all agree\n")
     said = loaded("aws", "run-pipeline", "--end-date", "2024-02")
     assert said.count("unchanged") == 2
     assert "'soon' is no age such as 30d" in loaded(
@@ -150,7 +150,7 @@ def test_state_moves_to_another_machine_with_its_data(project: Project, loaded: 
         "months taken over: 2",
         "acme 2024-03  refused: manifest was v1, but nothing whole is here",
     ]
-    assert loaded("state", "verify") == "all agree\n"
+    assert loaded("state", "verify").startswith("all agree\n")
     held = [(row["month"], row["parquet"], row["last run"]) for row in loaded.json("state", "list")]
     assert held == [("2024-02", "v2", "success"), ("2024-01", "v1", "success")]
     assert project.query(
@@ -175,7 +175,7 @@ def test_an_empty_machine_takes_over_nothing(
     refused = loaded("state", "import", "state.json", code=1)
     assert refused.startswith("months taken over: 0\n")
     assert "acme 2024-01  refused: parquet was v1, but nothing whole is here" in refused
-    assert loaded("state", "verify") == "all agree\n"
+    assert loaded("state", "verify").startswith("all agree\n")
     assert loaded.json("state", "list") == []
 
 
@@ -217,7 +217,7 @@ def test_a_ledger_that_is_damaged_is_made_again_from_the_data(
         "acme 2024-02  the ledger has v2 again",
         "acme 2024-01  the ledger has v1 again",
     ]
-    assert loaded("state", "verify") == "all agree\n"
+    assert loaded("state", "verify").startswith("all agree\n")
     now = project.query("SELECT * EXCLUDE loaded_at FROM finops_state.manifests ORDER BY ALL")
     assert now == [row for row in before if "loaded" in row]
 
@@ -232,4 +232,4 @@ def test_what_differs_is_mended_by_one_word(project: Project, loaded: Finops) ->
     said = loaded("state", "verify", "--mend")
     assert "acme 2024-01  exported  v1  2 rows  3.00" in said
     assert "acme 2024-02  exported  v2  1 rows  4.00" in said
-    assert loaded("state", "verify") == "all agree\n"
+    assert loaded("state", "verify").startswith("all agree\n")

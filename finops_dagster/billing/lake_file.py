@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import duckdb
 import pyarrow.parquet as pq
 
 from finops_dagster.billing import ledger
-from finops_dagster.billing.columns import SqlType
 from finops_dagster.billing.digest import DigestKind, column_type, digest
 from finops_dagster.billing.ledger import Load
 from finops_dagster.billing.parquet_month import relation, sha256_of, table_rows
-from finops_dagster.billing.table import columns
 
 
 def is_as_written(connection: duckdb.DuckDBPyConnection, load: Load, path: Path) -> bool | None:
@@ -35,22 +32,10 @@ def is_intact(connection: duckdb.DuckDBPyConnection, load: Load, path: Path) -> 
     return intact
 
 
-def compared_types(path: Path, in_table: Mapping[str, str]) -> dict[str, str]:
-    """Return the types as which the columns of the file are compared with those of the table: where
-    one of the two has text, it is read as what the other has."""
-    in_file = {field.name: column_type(field.type) for field in pq.read_schema(path)}
-    return {
-        name: in_table[name]
-        if of_type == SqlType.TEXT and in_table.get(name) in set(SqlType)
-        else of_type
-        for name, of_type in in_file.items()
-    }
-
-
 def _holds_what_the_table_holds(
     connection: duckdb.DuckDBPyConnection, load: Load, path: Path
 ) -> bool:
-    types = compared_types(path, columns(connection, load.table))
+    types = {field.name: column_type(field.type) for field in pq.read_schema(path)}
     try:
         in_file, in_table = (
             digest(connection, rows, types, DigestKind.HASH)

@@ -158,25 +158,33 @@ def verify(
     context: typer.Context,
     export: AnyExport = None,
     month: AnyMonth = None,
+    deep: Annotated[
+        bool,
+        typer.Option("--deep", help="Read every staged file, Parquet page and column, too."),
+    ] = False,
     mend: Annotated[
         bool,
-        typer.Option("--mend", help="Make the ledger again from the data, and run what differs."),
+        typer.Option(
+            "--mend", help="Repair what differs: rebuild the ledger, then run the named commands."
+        ),
     ] = False,
     json: Json = False,
 ) -> None:
-    """Hold the event log, the ledger, the tables and the files against each other. What differs is
-    a line with the command that mends it, and exit code 1.
+    """Compare event log, ledger, tables, Parquet files and warehouse. What differs is a line with
+    the command that repairs it, and exit code 1. What was not looked at is said on standard error.
 
-    Example: finops state verify acme
+    Example: finops state verify acme 2026-01 --deep
     """
     from finops_dagster.cli import verify as verification
     from finops_dagster.cli.show import show as show_rows
 
     settings, asked = Options.of(context).settings(), _asked(export, month)
     if mend:
-        exit_after(lambda: verification.mend(settings, asked, typer.echo))
-    found = [one.row() for one in verification.differences(settings, asked)]
-    show_rows(found, as_json=json, empty="all agree")
+        exit_after(lambda: verification.mend(settings, asked, typer.echo, deep=deep))
+    found, coverage = verification.verify(settings, asked, deep=deep)
+    show_rows([one.row() for one in found], as_json=json, empty="all agree")
+    for line in coverage.lines():
+        typer.echo(line, err=True)
     raise typer.Exit(bool(found))
 
 

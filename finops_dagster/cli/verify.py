@@ -1,9 +1,12 @@
-"""Whether what is said of a month is so: event log, ledger, table, Parquet file, warehouse."""
+"""Whether event log, ledger, table, Parquet file and warehouse agree on a month."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+
+from rich.console import Console
+from rich.text import Text
 
 from finops_dagster.assets import STAGES
 from finops_dagster.assets.export import Export
@@ -15,69 +18,58 @@ from finops_dagster.billing.ledger import Load
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.table import held_version
 from finops_dagster.cli.asked import Asked
+from finops_dagster.cli.coverage import Coverage
+from finops_dagster.cli.difference import Difference, Repair
 from finops_dagster.cli.event_log import EventLog
 from finops_dagster.cli.held import last_stage
 from finops_dagster.cli.months import run
+from finops_dagster.cli.verify_deep import damage
 from finops_dagster.code_location import Resources, build_resources
 from finops_dagster.resources.duckdb import BillingDatabase
 from finops_dagster.resources.warehouses import MonthFile, Warehouse
 from finops_dagster.settings import Settings
 
 
-@dataclass(frozen=True)
-class Difference:
-    """What differs in one month, and the command that mends it. `is_lost` where no stage after it
-    can tell, so that all of them must be done again."""
-
-    export: Export
-    month: BillingMonth
-    what: str
-    is_lost: bool = False
-    is_damaged: bool = False
-
-    def row(self) -> dict[str, str]:
-        """As a person reads it."""
-        only = f"--export {self.export.name} --start-date {self.month} --end-date {self.month}"
-        mend = f"finops {self.export.settings.vendor} run-pipeline {only}"
-        if self.is_lost:
-            mend = f"finops state reprocess {self.export.name} {self.month}"
-        if self.is_damaged:
-            mend = "finops state verify --mend"
-        return {
-            "export": self.export.name,
-            "month": str(self.month),
-            "what differs": self.what,
-            "mend": mend,
-        }
-
-
-def differences(settings: Settings, asked: Asked) -> list[Difference]:
-    """What differs, one after the other."""
+def verify(settings: Settings, asked: Asked, *, deep: bool) -> tuple[list[Difference], Coverage]:
+    """Return what differs, and what was looked at to find it. `deep` reads everything."""
     resources = build_resources(settings)
-    return [
-        difference
-        for export in map(Export, asked.exports(settings))
-        for month, versions in _months(export, asked, resources)
-        for difference in _of_month(export, month, versions, resources)
-    ]
+    has_warehouse = settings.database.has_warehouse
+    coverage = Coverage(deep, settings.database.backend if has_warehouse else None)
+    found: list[Difference] = []
+    with Console(stderr=True).status("") as status:
+        for export in map(Export, asked.exports(settings)):
+            for month, versions in _months(export, asked, resources, coverage):
+                status.update(Text(f"reading {export.name} {month}"))
+                differences = list(_of_month(export, month, versions, resources))
+                if deep and not any(one.repair == Repair.LEDGER for one in differences):
+                    held = versions["warehouse_table"] is not None
+                    differences += damage(export, month, resources, coverage, in_warehouse=held)
+                found += differences
+    return found, coverage
 
 
-def mend(settings: Settings, asked: Asked, say: Callable[[str], None]) -> bool:
-    """Make the ledger again where the data proves itself, then run the months that still differ;
-    whether all went well."""
+def mend(settings: Settings, asked: Asked, say: Callable[[str], None], *, deep: bool) -> bool:
+    """Make the ledger again where the data proves itself, then repair the months that still differ;
+    return whether all went well."""
     resources = build_resources(settings)
     for export in map(Export, asked.exports(settings)):
         for month, _ in _months(export, asked, resources):
             restored = _restored(export, month, resources)
             if restored is not None:
                 say(f"{export.name} {month}  the ledger has {restored.manifest_id} again")
-    by_month = {(one.export.name, str(one.month)): one for one in differences(settings, asked)}
-    until = last_stage(settings)
+    repairs: dict[tuple[str, str], list[Repair]] = defaultdict(list)
+    for one in verify(settings, asked, deep=deep)[0]:
+        repairs[one.export.name, str(one.month)].append(one.repair)
     ended_well = [
-        run(settings, Asked(None, export, month, month), until, force=one.is_lost)
-        for (export, month), one in by_month.items()
+        _repair(settings, Asked(None, export, month, month), Repair.of(several))
+        for (export, month), several in repairs.items()
     ]
     return all(ended_well)
+
+
+def _repair(settings: Settings, month: Asked, repair: Repair) -> bool:
+    until = "staged_files" if repair == Repair.FETCH else last_stage(settings)
+    return run(settings, month, until, force=repair in (Repair.FETCH, Repair.REPROCESS))
 
 
 def _restored(export: Export, month: BillingMonth, resources: Resources) -> Load | None:
@@ -94,13 +86,17 @@ def _restored(export: Export, month: BillingMonth, resources: Resources) -> Load
 
 
 def _months(
-    export: Export, asked: Asked, resources: Resources
+    export: Export, asked: Asked, resources: Resources, coverage: Coverage | None = None
 ) -> Iterator[tuple[BillingMonth, dict[str, str | None]]]:
-    """The months that anybody speaks of, with the version that the event log has of each stage."""
+    """The months of which anything is recorded, with the version that the event log has of each
+    stage."""
     logged = EventLog().versions(export.name)
     for month in asked.months(export.settings):
         versions = {stage: logged[stage].get(str(month)) for stage in STAGES}
-        if any(versions.values()) or resources.lake.path(export.name, month).exists():
+        has_data = any(versions.values()) or resources.lake.path(export.name, month).exists()
+        if coverage is not None:
+            coverage.count(export.name, has_data=has_data)
+        if has_data:
             yield month, versions
 
 
@@ -110,11 +106,11 @@ def _of_month(
     try:
         said, held = _table(export, month, resources.database)
     except LedgerDamaged as error:
-        yield Difference(export, month, str(error), is_damaged=True)
+        yield Difference(export, month, str(error), Repair.LEDGER)
         return
     if said is not None and held is None:
         what = f"the ledger has {said.manifest_id}, but the table does not hold its rows"
-        yield Difference(export, month, what, is_lost=True)
+        yield Difference(export, month, what, Repair.REPROCESS)
         return
     version = held and held.manifest_id
     if version != logged["billing_table"]:
@@ -145,7 +141,7 @@ def _of_warehouse(
     if logged["warehouse_table"] is not None and held != file.footer:
         has = held and f"{held.manifest_id} with {held.totals}"
         what = f"{name} has {has or 'no whole month'}, {file.path} {file.footer.totals}"
-        yield Difference(export, file.month, what, is_lost=True)
+        yield Difference(export, file.month, what, Repair.REPROCESS)
 
 
 def _table(

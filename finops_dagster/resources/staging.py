@@ -19,7 +19,7 @@ from typing import Any
 
 import dagster as dg
 from filelock import FileLock, Timeout
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from rich.filesize import decimal
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
@@ -105,9 +105,22 @@ class StagedMonth:
     def manifest(self) -> Manifest | None:
         """The manifest that the first stage read last."""
         try:
-            return _MANIFEST.validate_json((self._folder / "manifest.json").read_bytes())
-        except FileNotFoundError:
+            return _MANIFEST.validate_json(self._manifest_file.read_bytes())
+        except (FileNotFoundError, ValidationError):
             return None
+
+    def damage(self) -> list[str] | None:
+        """Return what is wrong with what is staged of the newest version, each file read to its
+        last byte; None where none is kept, or not all are fetched yet."""
+        manifest = self.manifest()
+        if manifest is None:
+            is_damaged = self._manifest_file.exists()
+            return [f"{self._manifest_file} is damaged"] if is_damaged else None
+        return self.version(manifest).damage()
+
+    @property
+    def _manifest_file(self) -> Path:
+        return self._folder / "manifest.json"
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Keep the manifest for the stages after."""
@@ -329,6 +342,29 @@ class StagedVersion:
             broken = self._limits.broken_by_month(self._inflated)
         if broken:
             raise FileInvalid(f"{version.location}: {broken}; the month was left as it was")
+
+    def damage(self) -> list[str] | None:
+        """Return what is wrong with the files that were fetched, each read to its last byte; None
+        where they are not kept, or not all fetched yet."""
+        entries = self._entries()
+        if not any("rows" in entry for entry in entries[-1:]):
+            return None
+        arrived = {entry["key"]: StagedFile(**entry) for entry in entries if "key" in entry}
+        problems = (
+            self._problem(self._folder / name, arrived.get(key))
+            for key, name in self._names.items()
+        )
+        return list(filter(None, problems))
+
+    def _problem(self, path: Path, arrived: StagedFile | None) -> str | None:
+        if arrived is None:
+            return f"{self._log} does not have {path.name}"
+        if not path.is_file():
+            return f"{path} is gone"
+        size = path.stat().st_size
+        if size != arrived.size:
+            return f"{path} has {size:,} bytes, and had {arrived.size:,} when it was fetched"
+        return None if crc32_of_file(path) == arrived.crc32 else f"{path} has other bytes than then"
 
     def _append(self, entry: dict[str, Any]) -> None:
         with self._writing, named(self._log), self._log.open("a", encoding="utf-8") as log:
