@@ -11,21 +11,30 @@ from decimal import Decimal
 from threading import Thread
 from typing import Any
 
+import duckdb
 import psycopg
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from finops_dagster.assets.warehouse_table import month_file
+from finops_dagster.billing.digest import DigestKind
 from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.resources.parquet_lake import ParquetLake
 from finops_dagster.resources.warehouses import Warehouse, WarehouseUnavailable, open_warehouse
 from finops_dagster_tests.cur import HEADERS, deliver, items, line_item
+from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import ROOT, Project
 from finops_dagster_tests.servers.postgresql import PostgreSQLServer
 from finops_dagster_tests.warehouses.conftest import MonthOf
 from finops_dagster_tests.warehouses.page import load_what_they_ask_for, queries
 from finops_dagster_tests.warehouses.postgresql import PASSWORD, PostgreSQL
-from finops_dagster_tests.warehouses.test_warehouses import all_go_and_end_well, another_process
+from finops_dagster_tests.warehouses.test_warehouses import (
+    all_go_and_end_well,
+    another_process,
+    in_the_lake,
+)
 
 TABLE = "aws_billing_data"
 COST = "lineitem_unblendedcost"
@@ -300,7 +309,8 @@ def test_tags_beyond_the_room_of_a_table_are_keys(
     warehouse = opened(project)
     empty = dict.fromkeys(tags(*range(1_600)), "NULL::VARCHAR")
     columns = empty | {"product_sku": "'a'"} | tags(3, 1_599) | {"resourcetags_user_1598": "''"}
-    (warning,) = warehouse.replace_month(with_tags(month_of, "v1", "2024-01", columns)).warnings
+    january = with_tags(month_of, "v1", "2024-01", columns)
+    (warning,) = warehouse.replace_month(january).warnings
     assert "105 columns of tags" in warning
     assert "resourcetags_user_1495, resourcetags_user_1496, resourcetags_user_1497, ..." in warning
     held = postgresql.columns(TABLE)
@@ -312,13 +322,17 @@ def test_tags_beyond_the_room_of_a_table_are_keys(
     assert postgresql.rows(TABLE, row, "2024-01") == [("a", "value 3", values)]
 
     few = tags(3, 1_599, 1_700) | {"product_new": "'b'"}
-    (warning,) = warehouse.replace_month(with_tags(month_of, "v1", "2024-02", few)).warnings
+    february = with_tags(month_of, "v1", "2024-02", few)
+    (warning,) = warehouse.replace_month(february).warnings
     assert "2 columns of tags" in warning
     assert postgresql.columns(TABLE).keys() - held.keys() == {"product_new"}
     values = {"resourcetags_user_1599": "value 1599", "resourcetags_user_1700": "value 1700"}
     row = ("product_new", "resourcetags_user_0003", "resource_tags_overflow")
     assert postgresql.rows(TABLE, row, "2024-02") == [("b", "value 3", values)]
     assert postgresql.rows(TABLE, row[2:], "2024-01") != [(None,)]
+
+    for file in (january, february):
+        assert warehouse.digest(file).differing(in_the_lake(file, DigestKind.MD5)) == []
 
     assert not warehouse.replace_month(with_tags(month_of, "v1", "2024-03", tags(3))).warnings
     assert postgresql.rows(TABLE, row[1:], "2024-03") == [("value 3", None)]
@@ -338,6 +352,58 @@ def test_row_that_is_too_wide_keeps_its_new_tags_as_keys(
     assert keys == {name: value.strip("'") for name, value in tags(*range(2, 1_000)).items()}
     assert [row[3] for row in postgresql.ledger(TABLE)] == ["loaded", "loaded"]
     assert warehouse.held_version(wide) == wide.footer
+
+
+SERVICE = "lineitem_productcode"
+
+
+def in_postgresql(postgresql: PostgreSQL, project: Project) -> None:
+    postgresql.query(f"UPDATE finops.{TABLE} SET {SERVICE} = 'AmazonEC3' WHERE {COST} = 1")
+
+
+def in_duckdb(postgresql: PostgreSQL, project: Project) -> None:
+    with duckdb.connect(str(project.database_file)) as connection:
+        connection.execute(f"UPDATE {TABLE} SET {SERVICE} = 'AmazonEC3' WHERE {COST} = 1")
+
+
+def in_parquet(postgresql: PostgreSQL, project: Project) -> None:
+    rows = pq.read_table(project.parquet("2024-01"))
+    names = pa.array(["AmazonEC3"] * len(rows))
+    changed = rows.set_column(rows.schema.get_field_index(SERVICE), SERVICE, names)
+    pq.write_table(changed, project.parquet("2024-01"))
+
+
+def test_a_copy_that_was_changed_by_hand_is_found_by_the_other_two(
+    project: Project, postgresql: PostgreSQL, finops: Finops
+) -> None:
+    deliver(project.put, "2024-01", [items("2024-01", "1", "2")], version="v1")
+    settings = [f"--database-config={key}={value}" for key, value in postgresql.settings.items()]
+    where = ("--backend=postgresql", *settings)
+    finops.here(*where, "aws", "run-pipeline")
+    lake, table = str(project.parquet("2024-01").relative_to(project.folder)), f"table {TABLE}"
+    reprocess = "finops state reprocess acme 2024-01"
+    for change, says, command in (
+        (in_postgresql, f"finops.{TABLE} and {table} differ in {SERVICE}", reprocess),
+        (
+            in_duckdb,
+            f"{lake} and {table} differ in {SERVICE}; finops.{TABLE} agrees with the file",
+            reprocess,
+        ),
+        (
+            in_parquet,
+            f"{lake} and {table} differ in {SERVICE}; the file is not as it was written",
+            "finops aws run-pipeline --export acme --start-date 2024-01 --end-date 2024-01",
+        ),
+    ):
+        change(postgresql, project)
+        assert finops.json(*where, "state", "verify") == []
+        (row,) = finops.json(*where, "state", "verify", "--deep")
+        assert (row["what differs"], row["mend"]) == (says, command)
+        done = finops.here(*where, *command.split()[1:])
+        assert done.exit_code == 0, done.output
+        deep = finops.here(*where, "state", "verify", "acme", "2024-01", "--deep")
+        assert deep.stdout == "all agree\n"
+        assert deep.stderr.endswith("Parquet files, DuckDB tables and postgresql\n")
 
 
 def test_row_that_is_too_wide_without_tags_is_refused(

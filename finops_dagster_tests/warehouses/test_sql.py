@@ -355,6 +355,9 @@ def test_the_command_takes_a_destination(project: Project, finops: Finops) -> No
     assert "acme 2024-01  loaded  v1  1 rows  1.00" in finops(*where, "aws", "load-billing-remote")
     assert "duckdb finops" in finops(*where, "config", "check")
     assert finops.json(*where, "state", "verify") == []
+    deep = finops.here(*where, "state", "verify", "acme", "2024-01", "--deep")
+    assert deep.stdout == "all agree\n"
+    assert "columns of sql but those of money, of which the sums are compared" in deep.stderr
 
 
 def test_a_version_after_one_from_a_wrong_clock_is_the_newest(project: Project) -> None:
