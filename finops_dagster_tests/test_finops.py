@@ -14,7 +14,7 @@ import typer.main
 from finops_dagster.cli.app import app
 from finops_dagster_tests.cur import deliver, items
 from finops_dagster_tests.finops import Finops
-from finops_dagster_tests.project import Project
+from finops_dagster_tests.project import SETTINGS, Project
 from finops_dagster_tests.servers.bigquery import BigQueryServer
 
 
@@ -200,19 +200,18 @@ def test_a_mistake_is_one_line_and_an_exit_code(
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["-c", "other.toml", "state", "list"],
-        ["--config", "other.toml", "state", "list"],
-        ["state", "-c", "other.toml", "list"],
-        ["state", "list", "-c", "other.toml"],
-        ["-c", "missing.toml", "state", "list", "--config", "other.toml"],
+        ["-c", "other.toml", "config", "check"],
+        ["--config", "other.toml", "config", "check"],
+        ["config", "-c", "other.toml", "check"],
+        ["config", "check", "-c", "other.toml"],
+        ["-c", "missing.toml", "config", "check", "--config", "other.toml"],
     ],
 )
 def test_the_settings_file_is_named_before_or_after_the_command_and_the_later_wins(
     project: Project, finops: Finops, arguments: list[str]
 ) -> None:
-    (project.folder / "other.toml").write_text("")
-    finops.json("state", "list")
-    assert finops.here(*arguments, "--json").stdout == "[]\n"
+    (project.folder / "other.toml").write_text(SETTINGS.replace('"acme"', '"other"'))
+    assert finops.json(*arguments)[0]["what"] == "other"
 
 
 def test_the_backend_and_its_values_are_named_before_or_after_the_command(finops: Finops) -> None:

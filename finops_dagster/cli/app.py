@@ -75,7 +75,7 @@ def init(context: typer.Context) -> None:
 @app.command()
 def demo(
     restate: Annotated[
-        bool, typer.Option("--restate", help="Only deliver the last month once more, restated.")
+        bool, typer.Option("--restate", help="Only deliver the last month again, changed.")
     ] = False,
 ) -> None:
     """Load three months of an invented company's bill.
@@ -116,7 +116,9 @@ def query(
     ],
     json: Json = False,
 ) -> None:
-    """Ask the Parquet files of all exports. No load waits for it, and it waits for none.
+    """Query the Parquet files of all exports.
+
+    No load waits for it, and it waits for none.
 
     Example: finops query "SELECT billing_month, count(*) FROM aws_billing_data GROUP BY ALL"
     """
@@ -130,14 +132,16 @@ def query(
 
 
 config_app = typer.Typer(cls=Group, invoke_without_command=True)
-app.add_typer(config_app, name="config", help="Show the settings in force, and check them.")
+app.add_typer(config_app, name="config")
 
 
 @config_app.callback()
 def config(context: typer.Context, json: Json = False) -> None:
-    """Show the settings in force and where each comes from; secrets are masked.
+    """Show the settings in force, and check them.
 
-    Example: finops --backend bigquery config
+    Each stands with where it comes from; secrets are masked.
+
+    Example: finops config --backend bigquery
     """
     if context.invoked_subcommand is None:
         from finops_dagster.cli.settings import origins
@@ -148,7 +152,9 @@ def config(context: typer.Context, json: Json = False) -> None:
 
 @config_app.command()
 def check(context: typer.Context, json: Json = False) -> None:
-    """Reach every export, folder and database: a line each, exit code 1 where one fails.
+    """Reach every export, folder and database.
+
+    Each is a line; the exit code is 1 where one fails.
 
     Example: finops config check
     """

@@ -42,7 +42,7 @@ def _asked(export: str | None = None, month: str | None = None) -> Asked:
 def show(
     context: typer.Context, export: ExportName, month: AnyMonth = None, json: Json = False
 ) -> None:
-    """Show one month, stage by stage; or all months of an export.
+    """Show a month by stage, or all months of an export.
 
     Example: finops state show acme 2026-01
     """
@@ -100,7 +100,7 @@ def report(
         ReportFormat, typer.Option("--format", help="How it is printed.")
     ] = ReportFormat.TABLE,
 ) -> None:
-    """Report how far all exports are: progress, failures by cause, times, and restarts.
+    """Report progress, failures, times and restarts.
 
     Example: finops state report --format html > report.html
     """
@@ -121,7 +121,9 @@ def report(
 
 @app.command()
 def reprocess(context: typer.Context, export: ExportName, month: Month) -> None:
-    """Do every stage of a month again, also where nothing changed.
+    """Run every stage of a month again.
+
+    It is loaded again also where nothing changed.
 
     Example: finops state reprocess acme 2026-01
     """
@@ -134,7 +136,9 @@ def reprocess(context: typer.Context, export: ExportName, month: Month) -> None:
 
 @app.command()
 def reset_failed(context: typer.Context) -> None:
-    """Run every month again whose last run failed; what happened stays in the history.
+    """Run every month again whose last run failed.
+
+    What happened stays in the history.
 
     Example: finops state reset-failed
     """
@@ -170,8 +174,10 @@ def verify(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Compare event log, ledger, tables, Parquet files and warehouse. What differs is a line with
-    the command that repairs it, and exit code 1. What was not looked at is said on standard error.
+    """Compare event log, ledger, tables, files and warehouse.
+
+    What differs is a line with the command that repairs it, and exit code 1. What was not looked at
+    is said on standard error.
 
     Example: finops state verify acme 2026-01 --deep
     """
@@ -207,8 +213,10 @@ def cleanup(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Delete what nobody needs any more: staged files that are loaded, runs and their logs that are
-    no month's last, and superseded versions in the ledger.
+    """Delete what no month needs any more.
+
+    That is: staged files that are loaded, runs and their logs that are no month's last, and
+    superseded versions in the ledger.
 
     Example: finops state cleanup --older-than 90d --dry-run
     """
@@ -221,7 +229,7 @@ def cleanup(
 
 @app.command("export")
 def export_state(context: typer.Context, file: Document) -> None:
-    """Write all that is known of all months into a file.
+    """Write all that is known of the months into a file.
 
     Example: finops state export state.json
     """
@@ -235,7 +243,9 @@ def export_state(context: typer.Context, file: Document) -> None:
 
 @app.command("import")
 def import_state(context: typer.Context, file: Document) -> None:
-    """Take over what a file says of the months whose data is here, and refuse what does not fit.
+    """Take over what a file says of months whose data is here.
+
+    What the data does not prove is refused, a line each.
 
     Example: finops state import state.json
     """

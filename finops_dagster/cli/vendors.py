@@ -14,9 +14,7 @@ if TYPE_CHECKING:
     from finops_dagster.cli.asked import Asked
     from finops_dagster.cli.delivered import Report
 
-ExportName = Annotated[
-    str | None, typer.Option("--export", help="One export by its name; all of them without.")
-]
+ExportName = Annotated[str | None, typer.Option("--export", help="Only this export. Default: all.")]
 Start = Annotated[
     str | None,
     typer.Option("--start-date", metavar="YYYY-MM", callback=check_month, help="First month."),
@@ -25,7 +23,7 @@ End = Annotated[
     str | None,
     typer.Option("--end-date", metavar="YYYY-MM", callback=check_month, help="Last month."),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Do also what is done already.")]
+Force = Annotated[bool, typer.Option("--force", help="Load unchanged months again.")]
 
 app = typer.Typer(cls=Group, no_args_is_help=True)
 
@@ -64,7 +62,9 @@ def discover_manifests(
     end: End = None,
     json: Json = False,
 ) -> None:
-    """List the newest version of each month, and whether it is loaded.
+    """List the newest version of each month.
+
+    Beside it stands whether the table holds it.
 
     Example: finops aws discover-manifests --export acme --start-date 2026-01
     """
@@ -97,7 +97,7 @@ def extract_billing(
     end: End = None,
     force: Force = False,
 ) -> None:
-    """Then fetch and verify its files.
+    """Download and verify the files of each month.
 
     Example: finops aws extract-billing --start-date 2026-01 --end-date 2026-03
     """
@@ -112,7 +112,7 @@ def load_billing_local(
     end: End = None,
     force: Force = False,
 ) -> None:
-    """Then load it into the export's DuckDB table.
+    """Load each month into DuckDB.
 
     Example: finops aws load-billing-local --export acme
     """
@@ -126,10 +126,10 @@ def export_parquet(
     start: Start = None,
     end: End = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Do also what is done already.")
+        bool, typer.Option("--overwrite", help="Write unchanged months again.")
     ] = False,
 ) -> None:
-    """Then write its Parquet file.
+    """Write the Parquet file of each month.
 
     Example: finops aws export-parquet --start-date 2026-01 --overwrite
     """
@@ -144,9 +144,9 @@ def load_billing_remote(
     end: End = None,
     force: Force = False,
 ) -> None:
-    """Then load it into the warehouse.
+    """Load each month into the warehouse.
 
-    Example: finops --backend bigquery aws load-billing-remote --start-date 2026-01
+    Example: finops aws load-billing-remote --backend bigquery
     """
     _run(context, _asked(context, export, start, end), "warehouse_table", force=force)
 
@@ -159,11 +159,13 @@ def run_pipeline(
     end: End = None,
     force: Force = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would be done.")
+        bool, typer.Option("--dry-run", help="Only show what would be done.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Run every stage of each month. What is unchanged is looked at, and not done again.
+    """Run every stage of each month, the newest first.
+
+    A month that is unchanged is verified, and not loaded again.
 
     Example: finops aws run-pipeline --export acme --start-date 2026-01 --dry-run
     """

@@ -13,7 +13,9 @@ app = typer.Typer(cls=Group, no_args_is_help=True)
 
 @app.command("list")
 def list_runs(json: Json = False) -> None:
-    """List the runs in progress; one whose process is gone is lost.
+    """List the runs in progress.
+
+    A run whose process is gone is lost.
 
     Example: finops worker list
     """
@@ -25,7 +27,9 @@ def list_runs(json: Json = False) -> None:
 
 @app.command()
 def stop(run: Annotated[str, typer.Argument(help="The run's id, or how it begins.")]) -> None:
-    """Stop a run; one whose process is gone is marked failed, with the reason.
+    """Stop a run.
+
+    One whose process is gone is marked failed, with the reason.
 
     Example: finops worker stop 6efd03df
     """
