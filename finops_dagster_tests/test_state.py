@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 
 import duckdb
 import pytest
@@ -54,6 +55,33 @@ def test_a_month_is_shown_stage_by_stage_with_its_error(project: Project, finops
     assert table["checks"] == "failed: rows_belong_to_month"
     assert stages["parquet"]["error"] == "not reached: billing_table failed"
     assert "not reached: billing_table failed" in finops("state", "show", "acme", "2024-01")
+
+
+def test_the_runs_of_a_month_are_listed_with_what_came_of_each(
+    project: Project, finops: Finops
+) -> None:
+    for month in ("2024-01", "2024-02"):
+        deliver(project.put, month, [items(month, "1")], version="v1")
+    finops.here("aws", "run-pipeline")
+    deliver(project.put, "2024-01", [items("2024-01", "much")], version="v2")
+    finops.here("aws", "run-pipeline", "--end-date", "2024-01")
+    deliver(project.put, "2024-01", [items("2024-02", "1")], version="v3")
+    finops.here("aws", "run-pipeline", "--end-date", "2024-01")
+    runs = finops.json("aws", "show-state", "--runs", "--end-date", "2024-01")
+    assert [(run["month"], run["status"], run["last_stage"]) for run in runs] == [
+        ("2024-01", "failure", "billing_table"),
+        ("2024-01", "failure", "staged_files"),
+        ("2024-01", "success", "parquet"),
+    ]
+    assert "another billing month" in runs[0]["reason"]
+    assert "'much' cannot be kept exactly" in runs[1]["reason"]
+    assert runs[2]["reason"] is None
+    starts = [datetime.fromisoformat(run["start"]) for run in runs]
+    assert starts == sorted(starts, reverse=True)
+    assert starts[0].tzinfo is not None
+    assert all(0 < run["seconds"] < 600 for run in runs)
+    every = finops.json("aws", "show-state", "--runs", "--export", "acme")
+    assert [run["month"] for run in every] == ["2024-01", "2024-01", "2024-01", "2024-02"]
 
 
 def test_failed_and_stale_months_are_listed_and_asked_for_again(
@@ -123,8 +151,10 @@ def test_a_run_is_stopped_and_the_same_command_goes_on(
     for month in ("2024-01", "2024-02"):
         deliver(project.put, month, [items(month, "1")], version="v1")
     with waiting_run(project, finops) as process:
-        (row,) = finops.json("worker", "list")
+        (row,) = finops.json("worker", "list", "--export", "acme")
         assert (row["export"], row["month"], row["lost"]) == ("acme", "2024-02", False)
+        assert row["estimated_completion"] is None, "nothing was ever timed"
+        assert finops.json("worker", "list", "--export", "other") == []
         if how == "ctrl-c":
             process.send_signal(signal.SIGINT)
         else:
@@ -136,6 +166,20 @@ def test_a_run_is_stopped_and_the_same_command_goes_on(
     assert finops("worker", "list") == "no run is in progress\n"
     said = finops("aws", "run-pipeline")
     assert said.count("exported  v1") == 2
+
+
+def test_a_run_in_progress_is_estimated_by_those_before_it(
+    project: Project, finops: Finops
+) -> None:
+    deliver(project.put, "2024-01", [items("2024-01", "1")], version="v1")
+    finops.here("aws", "run-pipeline")
+    deliver(project.put, "2024-01", [items("2024-01", "2")], version="v2")
+    with waiting_run(project, finops):
+        (row,) = finops.json("worker", "list")
+        (run, _) = finops.json("aws", "show-state", "--runs")
+    assert (run["status"], run["last_stage"]) == ("started", row["stage"])
+    started, end = (run["start"], row["estimated_completion"])
+    assert datetime.fromisoformat(started) <= datetime.fromisoformat(end)
 
 
 def test_a_run_whose_process_died_is_lost_and_can_be_mended(

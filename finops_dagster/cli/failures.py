@@ -25,6 +25,19 @@ def reason(log: EventLog, run: str | None, stage: str) -> str | None:
     return ended or (f"in progress, trying again: {retried}" if retried else "in progress")
 
 
+def ending(log: EventLog, run: str) -> tuple[str | None, str | None]:
+    """Return the last stage that a run began, and why it did not end well, where it did not."""
+    stage, why = None, None
+    for of_type, step, event in log.events_of(run):
+        if of_type == "STEP_START":
+            stage = stage_of_step(step)
+        elif of_type == "STEP_FAILURE":
+            return stage_of_step(step), failure(event)[1]
+        elif of_type in ("PIPELINE_FAILURE", "PIPELINE_CANCELED"):
+            why = str(event["message"])
+    return stage, why
+
+
 def failure(event: dict[str, Any]) -> tuple[str, str]:
     """Why a step failed: the name of the cause, and one line that says it."""
     told = event["event_specific_data"]["user_failure_data"]

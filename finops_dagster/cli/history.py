@@ -13,6 +13,7 @@ from finops_dagster.cli.asked import Asked
 from finops_dagster.cli.event_log import EventLog, Materialization, metadata_of
 from finops_dagster.cli.failures import reason, stage_of_step
 from finops_dagster.cli.held import last_stage
+from finops_dagster.cli.stage_times import stage_seconds, usual_time
 from finops_dagster.processes import is_here, is_lost
 from finops_dagster.settings import Settings, dagster_home
 
@@ -57,14 +58,18 @@ def _checks(status_of: dict[str, str]) -> str | None:
     return f"{passed} passed" if passed else None
 
 
-def runs_in_progress() -> list[dict[str, Any]]:
-    """Every run that has not ended: its month, the stage that it is at, its age in seconds, and its
-    process on this machine, which is `lost` when it is gone."""
+def runs_in_progress(export: str | None = None) -> list[dict[str, Any]]:
+    """Return every run that has not ended, or those of one export: its month, the stage that it is
+    at, its age in seconds, when it should end by the median times of its stages, and its process on
+    this machine, which is `lost` when it is gone."""
     log, home = EventLog(), dagster_home()
-    rows = []
+    rows, seconds = [], None
     for run in log.runs():
-        if run.status not in IN_PROGRESS:
+        if run.status not in IN_PROGRESS or (export is not None and export not in run.exports):
             continue
+        seconds = seconds or stage_seconds(log)
+        usual, is_started = usual_time(seconds, run.exports), run.status == "STARTED"
+        end = run.began + usual if usual is not None and is_started else None
         process, stage = None, None
         for of_type, step, event in log.events_of(run.id):
             if of_type == "ENGINE_EVENT":
@@ -79,6 +84,7 @@ def runs_in_progress() -> list[dict[str, Any]]:
                 "status": run.status.lower(),
                 "stage": stage,
                 "seconds": round((datetime.now(UTC) - run.began).total_seconds()),
+                "estimated_completion": end and f"{end:%Y-%m-%dT%H:%M:%SZ}",
                 "process": process if is_here(home, run.id) else None,
                 "lost": is_lost(home, run.id),
             }

@@ -21,9 +21,9 @@ from finops_dagster.cli.failures import failure, stage_of_step
 from finops_dagster.cli.held import FAILED, last_stage, state
 from finops_dagster.cli.history import IN_PROGRESS
 from finops_dagster.cli.show import show, text
+from finops_dagster.cli.stage_times import stage_seconds
 from finops_dagster.settings import Settings
 
-_TIMES = 2000
 Sections = dict[str, list[dict[str, Any]]]
 
 
@@ -113,14 +113,11 @@ def _reason(log: EventLog, run: Run) -> tuple[str, str, str]:
 
 
 def _times(log: EventLog, exports: Iterable[str]) -> Iterable[dict[str, Any]]:
-    """How long the stages took that had work to do, of the newest that did."""
-    seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for export, stage, made in log.newest(_TIMES):
-        if "seconds" in made.metadata and made.metadata["outcome"] != "unchanged":
-            seconds[export, stage].append(made.metadata["seconds"])
+    """Return how long the stages took that had work to do, of the newest that did."""
+    seconds = stage_seconds(log)
     for export in exports:
         for stage in STAGES:
-            if took := seconds[export, stage]:
+            if took := seconds.get((export, stage)):
                 yield {
                     "export": export,
                     "stage": stage,

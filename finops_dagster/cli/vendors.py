@@ -25,6 +25,8 @@ End = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Load unchanged months again.")]
 
+_RUNS_SHOWN = 100
+
 app = typer.Typer(cls=Group, no_args_is_help=True)
 
 
@@ -184,14 +186,29 @@ def show_state(
     export: ExportName = None,
     start: Start = None,
     end: End = None,
+    runs: Annotated[
+        bool, typer.Option("--runs", help="List the runs of these months instead.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Show which version each stage of each month holds.
 
-    Example: finops aws show-state --export acme
+    With --runs, every run of these months: when it began, how long it took, how far it came, and
+    why it failed.
+
+    Example: finops aws show-state --runs --export acme --start-date 2026-01
     """
     from finops_dagster.cli.held import at_a_glance, state
+    from finops_dagster.cli.past_runs import past_runs
     from finops_dagster.cli.show import show
 
-    rows = state(Options.of(context).settings(), _asked(context, export, start, end))
+    settings, asked = Options.of(context).settings(), _asked(context, export, start, end)
+    if runs:
+        rows = past_runs(settings, asked, None if json else _RUNS_SHOWN + 1)
+        shown = [{**row, "run": row["run"][:8]} for row in rows[:_RUNS_SHOWN]]
+        show(rows if json else shown, as_json=json, empty="no run yet")
+        if not json and len(rows) > _RUNS_SHOWN:
+            typer.echo(f"the newest {_RUNS_SHOWN} runs; --json shows all", err=True)
+        return
+    rows = state(settings, asked)
     show(rows if json else at_a_glance(rows), as_json=json, empty="nothing is loaded yet")

@@ -12,17 +12,23 @@ app = typer.Typer(cls=Group, no_args_is_help=True)
 
 
 @app.command("list")
-def list_runs(json: Json = False) -> None:
+def list_runs(
+    export: Annotated[
+        str | None, typer.Option("--export", help="Only the runs of this export.")
+    ] = None,
+    json: Json = False,
+) -> None:
     """List the runs in progress.
 
-    A run whose process is gone is lost.
+    A run whose process is gone is lost. When a run should be done is told by the median times of
+    the stages of earlier runs.
 
-    Example: finops worker list
+    Example: finops worker list --export acme
     """
     from finops_dagster.cli.history import runs_in_progress
     from finops_dagster.cli.show import show
 
-    show(runs_in_progress(), as_json=json, empty="no run is in progress")
+    show(runs_in_progress(export), as_json=json, empty="no run is in progress")
 
 
 @app.command()
