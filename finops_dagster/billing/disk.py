@@ -38,7 +38,7 @@ def disk_problem(error: BaseException) -> str | None:
     path: object
     number: int | None
     if isinstance(error, OSError):
-        number, path = error.errno, error.filename
+        number, path = error.errno, error.filename2 or error.filename
     elif not isinstance(error, duckdb.IOException):
         return None
     else:

@@ -19,7 +19,7 @@ def reason(log: EventLog, run: str | None, stage: str) -> str | None:
             failed = stage_of_step(step)
             return f"not reached: {failed} failed" if failed != stage else failure(event)[1]
         if of_type == "STEP_UP_FOR_RETRY" and stage_of_step(step) == stage:
-            retried = _text_of(_root(event["event_specific_data"]["error"]))
+            retried = _text_of(event["event_specific_data"]["error"])
         if of_type in ("PIPELINE_FAILURE", "PIPELINE_CANCELED"):
             ended = str(event["message"])
     return ended or (f"in progress, trying again: {retried}" if retried else "in progress")
@@ -61,7 +61,7 @@ def _root(error: dict[str, Any]) -> dict[str, Any]:
     return error
 
 
-def _text_of(error: dict[str, Any]) -> str:
-    """The first line of what the error says, without the name of its class."""
-    line = str(error["message"]).strip().partition("\n")[0]
-    return line.removeprefix(line.partition(": ")[0]).removeprefix(": ") or line
+def _text_of(retry: dict[str, Any]) -> str:
+    """The first line of what a retry was requested for, without the name of its class."""
+    line = str((retry["cause"] or retry)["message"]).strip().partition("\n")[0]
+    return line.partition(": ")[2] or line

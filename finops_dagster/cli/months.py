@@ -119,7 +119,7 @@ class _Progress(Progress):
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""
-        self.console.print(line, highlight=False, soft_wrap=True)
+        self.console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     def _done(self) -> str:
         rate = self._bytes / (time.monotonic() - self._began)
