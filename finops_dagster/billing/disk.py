@@ -12,9 +12,8 @@ import duckdb
 from finops_dagster.billing.errors import first_line
 
 _SENTENCES = {
-    errno.ENOSPC: "{path} cannot be written: its disk is full; make room and run the month again",
-    errno.EDQUOT: "{path} cannot be written: this user's quota is used up; make room and run the "
-    "month again",
+    errno.ENOSPC: "{path} cannot be written: its disk is full; make room and try again",
+    errno.EDQUOT: "{path} cannot be written: this user's quota is used up; make room and try again",
     errno.EROFS: "{path} cannot be written: its disk is read-only; let it be written, or set "
     "another folder",
     errno.EACCES: "{path} cannot be opened: this user has no permission; change its owner or mode, "
