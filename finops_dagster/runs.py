@@ -16,6 +16,7 @@ from dagster_shared.error import SerializableErrorInfo
 
 from finops_dagster.assets.export import Export
 from finops_dagster.billing.months import BillingMonth
+from finops_dagster.postgres_history import check_driver
 from finops_dagster.processes import INTERRUPTS, at_home, forget, going_on, lost_runs
 from finops_dagster.settings import dagster_home
 
@@ -42,7 +43,7 @@ class MonthRun:
 
 
 def open_instance() -> dg.DagsterInstance:
-    """The Dagster instance of `dagster_home`."""
+    """The Dagster instance of `dagster_home`. Raises SettingsError."""
     home = Path(os.environ.setdefault("DAGSTER_HOME", str(dagster_home())))
     # Two processes that make Dagster's SQLite files at once leave them broken for good.
     with at_home(home):
@@ -51,6 +52,7 @@ def open_instance() -> dg.DagsterInstance:
             own, part = Path("dagster.yaml"), home / "dagster.yaml.part"
             part.write_text((own if own.is_file() else _INSTANCE).read_text())
             part.replace(instance)
+        check_driver(instance)
         return dg.DagsterInstance.get()
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from finops_dagster.assets import billing_table, stage
 from finops_dagster.billing.disk import disk_problem
+from finops_dagster.postgres_history import check_driver
 from finops_dagster.runs import open_instance
 from finops_dagster.traces import unforeseen
 from finops_dagster_tests.cur import deliver, items
@@ -236,3 +237,34 @@ def test_a_full_disk_is_said_without_a_path_too() -> None:
 def test_what_is_not_of_the_disk_is_left_to_others() -> None:
     assert disk_problem(ValueError("Permission denied")) is None
     assert disk_problem(duckdb.IOException("Could not set lock on file")) is None
+
+
+@pytest.mark.parametrize(
+    ("storage", "remedy"),
+    [
+        ("postgres: {postgres_db: {username: dagster}}", "add scheme: postgresql+psycopg2 below"),
+        ("postgres: {postgres_url: 'postgresql://dagster@db'}", "postgres_url begin with"),
+        ("postgres: {postgres_url: {env: DAGSTER_PG}}", "postgres_url begin with"),
+    ],
+)
+def test_a_history_in_postgresql_without_its_driver_is_refused_with_the_remedy(
+    finops: Finops, storage: str, remedy: str
+) -> None:
+    """As Dagster's own documentation gives it; with SQLAlchemy 2.1 no event could be written."""
+    home = finops.project.folder / ".dagster"
+    home.mkdir()
+    (home / "dagster.yaml").write_text(f"storage: {{{storage}}}\n")
+    said = finops("state", "list", code=1, DAGSTER_PG="postgresql://dagster@db")
+    assert said.startswith(f"{home}/dagster.yaml: SQLAlchemy 2.")
+    assert remedy in said
+    assert len(said.splitlines()) == 1
+
+
+def test_a_history_in_postgresql_with_its_driver_is_left_to_dagster(tmp_path: Path) -> None:
+    for storage in (
+        "{postgres: {postgres_db: {username: dagster, scheme: postgresql+psycopg2}}}",
+        "{postgres: {postgres_url: 'postgresql+psycopg2://dagster@db'}}",
+        "{sqlite: {base_dir: /data}}",
+    ):
+        (tmp_path / "dagster.yaml").write_text(f"storage: {storage}\n")
+        check_driver(tmp_path / "dagster.yaml")
