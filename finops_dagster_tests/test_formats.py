@@ -15,6 +15,7 @@ from finops_dagster.billing.months import BillingMonth
 from finops_dagster.demo.export import Layout, Version, write_version
 from finops_dagster.sensors import manifest_versions
 from finops_dagster_tests.cur import Put, upload
+from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import Project
 from finops_dagster_tests.servers.s3 import S3Server
 
@@ -386,3 +387,21 @@ def test_a_copied_parquet_report_may_write_its_months_with_a_zero(
     assert totals(project, layout) == january
     export = project.the_export()
     assert list(manifest_versions(export, export.months(), print)) == [BillingMonth(2024, 1)]
+
+
+def test_what_is_delivered_is_listed_in_other_letters_and_where_a_file_is_gone(
+    finops: Finops,
+) -> None:
+    project = finops.project
+    settings = project.folder / "finops.toml"
+    settings.write_text(settings.read_text().replace('"cur1"', '"cur2"'))
+    deliver(project, JANUARY, Layout("cur2"))
+    data = project.source / "acme-cur/data"
+    (data / "BILLING_PERIOD=2024-01").rename(data / "billing_period=2024-01")
+    (row,) = finops.json("aws", "discover-manifests")
+    assert row["bytes"] == sum(file.stat().st_size for file in data.rglob("*.gz"))
+    for file in data.rglob("*.gz"):
+        file.unlink()
+    said = finops("aws", "discover-manifests", code=1)
+    assert "acme 2024-01  failed: " in said
+    assert "there is no such file, though the manifest lists it" in said

@@ -26,7 +26,8 @@ def manifest_asset(export: Export) -> dg.AssetsDefinition:
         month = month_of(context)
         staged = staging.month(export.name, month)
         before = staged.manifest()
-        now = read_manifest(export, month)
+        store, _ = export.store
+        now = as_the_store_spells(store, read_manifest(export, month))
         staged.write_manifest(now)
         added, removed = now.columns_added_and_removed(before)
         yield dg.MaterializeResult(
@@ -50,9 +51,9 @@ def manifest_asset(export: Export) -> dg.AssetsDefinition:
 
 
 def read_manifest(export: Export, month: BillingMonth) -> Manifest:
-    """Read the month's current manifest, by one GET where the format is known, and one HEAD where
-    its files lie in a folder of another name. Raises ManifestMissing where there is none, and
-    ManifestInvalid where it cannot be read or where the layouts of two formats have one."""
+    """Read the month's current manifest, by one GET where the format is known. Raises
+    ManifestMissing where there is none, and ManifestInvalid where it cannot be read or where the
+    layouts of two formats have one."""
     store, prefix = export.store
     found: dict[str, list[Manifest]] = {}
     for home, formats in homes(export, prefix).items():
@@ -70,7 +71,7 @@ def read_manifest(export: Export, month: BillingMonth) -> Manifest:
         places = " and ".join(f"{m[0].source.location} ({m[0].format})" for m in found.values())
         raise ManifestInvalid(f"two manifests fit {export.name} {month}: {places}; set its format")
     ((manifests),) = found.values()
-    return as_the_store_spells(store, _of_the_format(export, manifests))
+    return _of_the_format(export, manifests)
 
 
 def _of_the_format(export: Export, manifests: list[Manifest]) -> Manifest:

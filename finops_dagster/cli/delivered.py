@@ -10,14 +10,15 @@ from typing import Any
 from finops_dagster.assets import STAGES
 from finops_dagster.assets.export import Export
 from finops_dagster.assets.manifest import read_manifest, what_is_there
-from finops_dagster.billing.errors import BillError, ManifestMissing
+from finops_dagster.billing.errors import BillError, FileInvalid, ManifestMissing
 from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.cli.asked import Asked
 from finops_dagster.cli.errors import one_line
 from finops_dagster.cli.event_log import EventLog
 from finops_dagster.cli.held import last_stage
-from finops_dagster.resources.object_stores import StoreError
+from finops_dagster.resources.object_stores import ObjectMissing, StoreError
+from finops_dagster.resources.object_stores.spelling import as_the_store_spells
 from finops_dagster.sensors import manifest_versions
 from finops_dagster.settings import Settings
 
@@ -79,21 +80,27 @@ def _manifests(
 def discover(settings: Settings, asked: Asked, report: Report) -> list[dict[str, Any]]:
     """The newest version of each month: what the vendor has, and whether the table holds it."""
     log = EventLog()
-    return [
-        {
-            "export": export.name,
-            "month": str(month),
-            "version": manifest.id,
-            "format": manifest.format,
-            "files": len(manifest.files),
-            "bytes": _bytes(export, manifest),
-            "last modified": f"{manifest.source.last_modified:%Y-%m-%d %H:%M}",
-            "loaded": _loaded(
-                log.versions(export.name)["billing_table"].get(str(month)), manifest.id
-            ),
-        }
-        for export, month, manifest in _manifests(settings, asked, report)
-    ]
+    rows = []
+    for export, month, manifest in _manifests(settings, asked, report):
+        try:
+            size = _bytes(export, manifest)
+        except Exception as error:
+            report(f"{export.name} {month}  failed: {one_line(error)}")
+            continue
+        held = log.versions(export.name)["billing_table"].get(str(month))
+        rows.append(
+            {
+                "export": export.name,
+                "month": str(month),
+                "version": manifest.id,
+                "format": manifest.format,
+                "files": len(manifest.files),
+                "bytes": size,
+                "last modified": f"{manifest.source.last_modified:%Y-%m-%d %H:%M}",
+                "loaded": _loaded(held, manifest.id),
+            }
+        )
+    return rows
 
 
 def _loaded(held: str | None, newest: str) -> str:
@@ -102,8 +109,12 @@ def _loaded(held: str | None, newest: str) -> str:
 
 def _bytes(export: Export, manifest: Manifest) -> int:
     store, _ = export.store
+    files = as_the_store_spells(store, manifest).files
     with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as pool:
-        return sum(pool.map(lambda file: file.size or store.head(file.key).size, manifest.files))
+        try:
+            return sum(pool.map(lambda file: file.size or store.head(file.key).size, files))
+        except ObjectMissing as missing:
+            raise FileInvalid(f"{missing}, though the manifest lists it") from None
 
 
 def plan(settings: Settings, asked: Asked, report: Report) -> list[dict[str, Any]]:

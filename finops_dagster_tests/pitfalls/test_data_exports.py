@@ -92,6 +92,7 @@ def test_21_the_month_of_a_data_export_is_found_in_either_case(
     ("period", "found_in", "lies_in"),
     [
         ("BILLING_PERIOD", "billing_period", "billing_period"),
+        ("BILLING_PERIOD", "BILLING_PERIOD", "billing_period"),
         ("billing_period", "BILLING_PERIOD", "BILLING_PERIOD"),
         ("billing_period", "BILLING_PERIOD", "billing_period"),
         ("BILLING_PERIOD", "billing_period", "Billing_Period"),
@@ -103,6 +104,19 @@ def test_21_a_copy_in_other_letters_than_its_manifest_is_read(
     deliver_maps(project, ("{}", "{}"), period=period, found_in=found_in, lies_in=lies_in)
     project.load("2024-01")
     assert project.query("SELECT count(*) FROM aws_billing_data") == [(1,)]
+
+
+def test_21_an_account_is_never_taken_for_another(project: Project) -> None:
+    project.export |= {"format": "cur2", "source": f"{project.export['source']}/account=1"}
+    file = "acme-cur/data/BILLING_PERIOD=2024-01/acme-cur-00001.csv.gz"
+    project.put(f"account=01/{file}", b"of another account")
+    project.put(
+        "account=1/acme-cur/metadata/BILLING_PERIOD=2024-01/Manifest.json",
+        json.dumps({"dataFiles": [file]}).encode(),
+    )
+    error = project.materialize("2024-01").error
+    assert f"account=1/{file}: there is no such" in error
+    assert "though the manifest lists it" in error
 
 
 @pytest.mark.parametrize("only", [("dataFiles",), ("executionId", "dataFiles")])
