@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+from importlib.util import find_spec
+from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
 from botocore.awsrequest import AWSResponse
+from botocore.exceptions import ClientError
 from urllib3 import HTTPResponse
 
 from finops_dagster.assets import stage
@@ -17,6 +20,7 @@ from finops_dagster.resources.object_stores import (
     StoreUnavailable,
 )
 from finops_dagster.resources.object_stores.s3 import S3Store
+from finops_dagster.resources.object_stores.s3_errors import s3_error
 from finops_dagster.sensors import manifest_versions
 from finops_dagster_tests.cur import Put, deliver, items
 from finops_dagster_tests.project import Project
@@ -121,8 +125,11 @@ def test_a_bucket_that_is_not_there_is_named(project: Project, put: Put) -> None
 
 
 def refuse(s3: S3Server, status: str, code: str, message: str, *, more: str = "") -> None:
-    """Let every GET be refused so, as S3 does: with a reason that HEAD has not."""
+    """Let every request be refused so, as S3 does: HEAD without the reason that GET has; no code is
+    no reason at all."""
     body = f"<Error><Code>{code}</Code><Message>{message}</Message>{more}</Error>".encode()
+    if not code:
+        body = b""
 
     def fault(environ, start_response):
         if environ["REQUEST_METHOD"] == "HEAD" and environ["PATH_INFO"].count("/") == 1:
@@ -202,6 +209,10 @@ REFUSALS = {
         *("403 Forbidden", "RequestTimeTooSkewed", "The difference is too large."),
         "this machine's clock is wrong: set it",
     ),
+    "no access point": (
+        *("404 Not Found", "NoSuchAccessPoint", "The specified accesspoint does not exist"),
+        "there is no such access point: look at the source",
+    ),
     "no bucket": (
         *("404 Not Found", "NoSuchBucket", "The specified bucket does not exist"),
         "there is no such bucket: look at the source",
@@ -224,6 +235,40 @@ def test_a_refusal_has_the_words_of_s3_and_advice_that_fits(
         assert f": S3 refuses ({code}: {message.rstrip('.')}); " in said
         assert advice in said
         assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("status", "advice"),
+    [
+        ("400 Bad Request", "most often the credentials have expired, or the region is not"),
+        ("403 Forbidden", "it takes s3:GetObject on the object and s3:ListBucket on the bucket"),
+        ("301 Moved Permanently", "the bucket is in another region: set region to its own"),
+    ],
+)
+def test_a_refusal_without_a_word_is_no_riddle(
+    store: S3Store, s3: S3Server, status: str, advice: str
+) -> None:
+    refuse(s3, status, "", "")
+    with pytest.raises(StoreError) as caught:
+        store.head("key")
+    assert f": S3 refuses ({status[:3]}" in str(caught.value)
+    assert advice in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(400, "Throttling"), (400, "RequestTimeout"), (503, "SlowDown"), (500, "")]
+)
+def test_what_passes_may_be_asked_again(status: int, code: str) -> None:
+    answer: Any = {
+        "Error": {"Code": code, "Message": "Rate exceeded."},
+        "ResponseMetadata": {"HTTPStatusCode": status},
+    }
+    error = s3_error(ClientError(answer, "GetObject"), "s3://b/key", requester_pays=False)
+    assert isinstance(error, StoreUnavailable)
+    assert str(error) == (
+        f"s3://b/key: S3 refuses ({code or status}: Rate exceeded); it may be busy: run the month "
+        "again later"
+    )
 
 
 @pytest.mark.parametrize(
@@ -342,6 +387,8 @@ def test_an_access_point_is_called_by_its_own_name_in_its_own_region(
 
 
 def test_a_multi_region_access_point_says_what_it_takes(project: Project, s3: S3Server) -> None:
+    if find_spec("awscrt"):
+        pytest.skip("botocore[crt] is installed")
     project.export["source"] = "s3://arn:aws:s3::123456789012:accesspoint/x1y2z3.mrap/cur"
     store, prefix = project.the_export().store
     assert prefix == "cur"

@@ -95,7 +95,7 @@ class S3Store:
     def _raise_reason(self, key: str) -> None:
         """Raise what S3 says when the object is asked for with GET, if that says more than HEAD."""
         try:
-            self._client.get_object(**self._of_bucket, Key=key, Range="bytes=0-0")
+            self._client.get_object(**self._of_bucket, Key=key, Range="bytes=0-0")["Body"].close()
         except aws.ClientError as error:
             if has_reason(error):
                 raise

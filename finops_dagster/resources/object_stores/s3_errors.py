@@ -23,6 +23,14 @@ _OTHER_REGION = (
     "PermanentRedirect",
     "TemporaryRedirect",
 )
+_TRANSIENT = (
+    "RequestLimitExceeded",
+    "RequestTimeout",
+    "SlowDown",
+    "Throttling",
+    "ThrottlingException",
+    "TooManyRequestsException",
+)
 _NO_OBJECT = ("404", "NoSuchKey", "NotFound")
 _ADVICE = {
     **dict.fromkeys(_EXPIRED, "the credentials have expired: renew them"),
@@ -30,6 +38,7 @@ _ADVICE = {
     "InvalidAccessKeyId": "the access key is deleted, or of another partition or store: set others",
     "InvalidObjectState": "a lifecycle rule has archived the file: restore it, and exempt the "
     "export from the rule",
+    "NoSuchAccessPoint": "there is no such access point: look at the source",
     "NoSuchBucket": "there is no such bucket: look at the source",
     "RequestTimeTooSkewed": "this machine's clock is wrong: set it",
     "SignatureDoesNotMatch": "the secret key is not that of the access key: set both again",
@@ -55,7 +64,7 @@ def s3_error(error: ClientError, where: str, *, requester_pays: bool) -> Excepti
     words = _words(error)
     service = "STS" if _is_of_role(error) else "S3"
     line = f"{where}: {service} refuses ({code}{words and f': {words}'})"
-    if status >= 500 or status == 429 or code == "SlowDown":
+    if status >= 500 or status == 429 or code in _TRANSIENT:
         return StoreUnavailable(f"{line}; it may be busy: run the month again later")
     advice = _advice(error, code, words.lower(), requester_pays=requester_pays)
     return StoreError(f"{line}; {advice}" if advice else line)
