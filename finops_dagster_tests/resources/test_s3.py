@@ -21,7 +21,6 @@ from finops_dagster.resources.object_stores import (
 )
 from finops_dagster.resources.object_stores.s3 import S3Store
 from finops_dagster.resources.object_stores.s3_errors import s3_error
-from finops_dagster.sensors import manifest_versions
 from finops_dagster_tests.cur import Put, deliver, items
 from finops_dagster_tests.project import Project
 from finops_dagster_tests.servers.s3 import S3Server
@@ -335,19 +334,24 @@ def test_a_role_that_may_not_be_assumed_is_no_matter_of_the_bucket(
 def test_whoever_pays_says_so_in_every_request(
     project: Project, put: Put, s3: S3Server, pays: bool
 ) -> None:
-    deliver(put, "2024-01", [items("2024-01", "1")])
+    put("key", b"body")
+    project.export["requester_pays"] = pays
+    store, _ = project.the_export().store
     sent: list[tuple[str, str | None]] = []
 
     def look(environ, start_response):
         sent.append((environ["REQUEST_METHOD"], environ.get("HTTP_X_AMZ_REQUEST_PAYER")))
 
     s3.fault = look
-    project.export["requester_pays"] = pays
-    project.load("2024-01")
-    export = project.the_export()
-    assert manifest_versions(export, export.months(), print)
-    assert {method for method, _ in sent} == {"GET", "HEAD"}
-    assert {payer for _, payer in sent} == ({"requester"} if pays else {None})
+    store.folders("")
+    assert b"".join(store.chunks(store.head("key"))) == store.read("key")[0] == b"body"
+    payer = "requester" if pays else None
+    assert sent == [("GET", payer), ("HEAD", payer), ("GET", payer), ("GET", payer)]
+    s3.fault = None
+    refuse(s3, "403 Forbidden", "AccessDenied", "Access Denied")
+    with pytest.raises(StoreError) as caught:
+        store.head("key")
+    assert ("requester_pays" in str(caught.value)) is not pays
 
 
 ACCOUNT = "eu-west-1:123456789012"
