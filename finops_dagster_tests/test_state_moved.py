@@ -113,7 +113,7 @@ def test_what_nobody_needs_is_deleted_and_nothing_that_a_month_stands_on(
     assert loaded.json("state", "cleanup", "--dry-run") == would
     assert loaded.json("state", "cleanup") == would
     assert loaded("state", "cleanup") == "there is nothing to delete\n"
-    assert sorted(path.name for path in staged.rglob("v*")) == ["v1"], "the month that failed"
+    assert sorted(path.name for path in staged.glob("*/v?")) == ["v1"], "the month that failed"
     assert project.query("SELECT manifest_id FROM finops_state.manifests ORDER BY 1") == [
         ("v1",),
         ("v2",),
@@ -206,7 +206,9 @@ def test_a_file_of_another_kind_is_a_line_and_an_exit_code(finops: Finops) -> No
 def test_a_ledger_that_is_damaged_is_made_again_from_the_data(
     project: Project, loaded: Finops
 ) -> None:
-    before = project.query("SELECT * EXCLUDE loaded_at FROM finops_state.manifests ORDER BY ALL")
+    before = project.query(
+        "SELECT * EXCLUDE (loaded_at, load_number) FROM finops_state.manifests ORDER BY ALL"
+    )
     damage(project, "ALTER TABLE finops_state.manifests DROP COLUMN total_cost")
     failed = loaded("aws", "run-pipeline", "--end-date", "2024-01", code=1)
     assert "finops_state.manifests is damaged: it has no column total_cost" in failed
@@ -218,7 +220,9 @@ def test_a_ledger_that_is_damaged_is_made_again_from_the_data(
         "acme 2024-01  the ledger has v1 again",
     ]
     assert loaded("state", "verify").startswith("all agree\n")
-    now = project.query("SELECT * EXCLUDE loaded_at FROM finops_state.manifests ORDER BY ALL")
+    now = project.query(
+        "SELECT * EXCLUDE (loaded_at, load_number) FROM finops_state.manifests ORDER BY ALL"
+    )
     assert now == [row for row in before if "loaded" in row]
 
 

@@ -65,14 +65,15 @@ def _staged_in_vain(
         for version, folder in staged.versions():
             if datetime.fromtimestamp(_last_change(folder), UTC) >= before:
                 continue
-            if newest != version or _holds(export, month, version, database):
+            at = manifest and staged.current_version(manifest).id
+            if newest != version or (at and _holds(export, month, at, database)):
                 yield folder
 
 
 def _holds(export: Export, month: BillingMonth, version: str, database: BillingDatabase) -> bool:
     with database.connect(export.name, month) as connection:
         load = held_version(connection, export.name, month, export.formats)
-    return load is not None and version_folder(load.manifest_id) == version
+    return load is not None and load.manifest_id == version
 
 
 def _last_change(folder: Path) -> float:

@@ -10,13 +10,14 @@ from typing import Any
 from finops_dagster.assets import STAGES
 from finops_dagster.assets.export import Export
 from finops_dagster.assets.manifest import read_manifest, what_is_there
+from finops_dagster.billing.content import is_version_of
 from finops_dagster.billing.errors import BillError, FileInvalid, ManifestMissing
 from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.cli.asked import Asked
 from finops_dagster.cli.errors import one_line
-from finops_dagster.cli.event_log import EventLog
-from finops_dagster.cli.held import last_stage
+from finops_dagster.cli.event_log import EventLog, Materialization
+from finops_dagster.cli.held import last_stage, newest_version
 from finops_dagster.resources.object_stores import ObjectMissing, StoreError
 from finops_dagster.resources.object_stores.spelling import as_the_store_spells
 from finops_dagster.sensors import manifest_versions
@@ -104,7 +105,9 @@ def discover(settings: Settings, asked: Asked, report: Report) -> list[dict[str,
 
 
 def _loaded(held: str | None, newest: str) -> str:
-    return "no" if held is None else "yes" if held == newest else f"older: {held}"
+    if held is None:
+        return "no"
+    return "yes" if is_version_of(held, newest) else f"older: {held}"
 
 
 def _bytes(export: Export, manifest: Manifest) -> int:
@@ -118,31 +121,46 @@ def _bytes(export: Export, manifest: Manifest) -> int:
 
 
 def plan(settings: Settings, asked: Asked, report: Report) -> list[dict[str, Any]]:
-    """What a run would do for each month, by the versions that the event log has."""
+    """What a run would do for each month, by the versions that the event log has, and by when the
+    manifest was written that was read last: files are not looked at."""
     log = EventLog()
+    read = log.materializations()
     stages = STAGES[: STAGES.index(last_stage(settings)) + 1]
     rows: list[dict[str, Any]] = []
     for export, month, manifest in _manifests(settings, asked, report):
-        held = log.versions(export.name)
-        behind = [stage for stage in stages if held[stage].get(str(month)) != manifest.id]
+        held = {stage: log.versions(export.name)[stage].get(str(month)) for stage in stages}
+        newest = newest_version({**held, "manifest": manifest.id})
+        is_at = {**dict.fromkeys(stages, newest), "manifest": manifest.id}
+        would_run = ", ".join(stage for stage in stages if held[stage] != is_at[stage])
+        if not would_run and _is_rewritten(manifest, read[export.name]["manifest"][str(month)]):
+            would_run = "manifest, staged_files; and the rest if its files are others"
         rows.append(
             {
                 "export": export.name,
                 "month": str(month),
-                "version": manifest.id,
-                "would run": ", ".join(behind) or "nothing: unchanged",
+                "version": newest,
+                "would run": would_run or "nothing: unchanged",
             }
         )
     return rows
 
 
+def _is_rewritten(manifest: Manifest, read: Materialization) -> bool:
+    """Whether the vendor has written the manifest again since it was read."""
+    written = read.metadata.get("last_modified"), read.metadata.get("bytes")
+    return written != (manifest.source.last_modified.timestamp(), manifest.source.size)
+
+
 def stale(settings: Settings, rows: list[dict[str, Any]], report: Report) -> list[dict[str, Any]]:
-    """The rows of what is held whose last stage does not hold the vendor's newest version."""
+    """Return the months that are older than the vendor's newest version."""
     newest = {
         (export.name, str(month)): manifest.id
         for export, month, manifest in _manifests(settings, Asked(), report)
     }
     stage = last_stage(settings)
     return [
-        row for row in rows if newest.get((row["export"], row["month"]), row[stage]) != row[stage]
+        row
+        for row in rows
+        if (manifest_id := newest.get((row["export"], row["month"])))
+        and row[stage] != newest_version({**row, "manifest": manifest_id})
     ]

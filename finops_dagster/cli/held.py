@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from finops_dagster.assets import STAGES
+from finops_dagster.billing.content import is_version_of
 from finops_dagster.billing.footer import month_path, read_footer
 from finops_dagster.cli.asked import Asked
 from finops_dagster.cli.event_log import EventLog
@@ -56,9 +57,9 @@ def at_a_glance(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         {
             "export": row["export"],
             "month": row["month"],
-            "version": row["manifest"],
+            "version": newest_version(row),
             **{
-                stage: "same" if row[stage] and row[stage] == row["manifest"] else row[stage]
+                stage: "same" if row[stage] and row[stage] == newest_version(row) else row[stage]
                 for stage in STAGES[1:]
                 if stage in row
             },
@@ -66,6 +67,14 @@ def at_a_glance(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         }
         for row in rows
     ]
+
+
+def newest_version(row: dict[str, Any]) -> str | None:
+    """Return the version that was found in the files of the manifest that was read last, or the
+    manifest's own id where they have not been looked at since."""
+    manifest: str | None = row["manifest"]
+    staged: str | None = row.get("staged_files")
+    return staged if manifest and staged and is_version_of(staged, manifest) else manifest
 
 
 def last_stage(settings: Settings) -> str:

@@ -131,7 +131,7 @@ class _Progress(Progress):
 
 def _line(export: Export, done: MonthRun) -> str:
     last = list(done.stages.values())[-1]
-    version = next(m["manifest_id"] for m in done.stages.values() if "manifest_id" in m)
+    version = [m["manifest_id"] for m in done.stages.values() if "manifest_id" in m][-1]
     copies = [m for m in done.stages.values() if "dagster/partition_row_count" in m] or [last]
     changes = [m["outcome"] for m in copies if m["outcome"] != "unchanged"]
     what = changes[-1] if changes else "unchanged"

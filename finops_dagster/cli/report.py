@@ -18,7 +18,7 @@ from finops_dagster.cli.asked import Asked
 from finops_dagster.cli.delivered import Report, delivered
 from finops_dagster.cli.event_log import EventLog, Run
 from finops_dagster.cli.failures import failure, stage_of_step
-from finops_dagster.cli.held import FAILED, last_stage, state
+from finops_dagster.cli.held import FAILED, last_stage, newest_version, state
 from finops_dagster.cli.history import IN_PROGRESS
 from finops_dagster.cli.show import show, text
 from finops_dagster.cli.stage_times import stage_seconds
@@ -77,7 +77,7 @@ def _status(row: dict[str, Any], last_stage: str) -> str:
         return "failed"
     if row["last run"] != "success":
         return "running"
-    has_newest = row[last_stage] is not None and row[last_stage] == row["manifest"]
+    has_newest = row[last_stage] is not None and row[last_stage] == newest_version(row)
     return "complete" if has_newest else "pending"
 
 

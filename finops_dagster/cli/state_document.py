@@ -22,8 +22,18 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class File(_Part):
+    """A file as the vendor delivered it."""
+
+    name: str
+    size: int
+    sha256: str | None
+    etag: str
+
+
 class Version(_Part):
-    """A version of a month as the ledger has it."""
+    """A version of a month as the ledger has it; documents of earlier releases have no files and no
+    number of the load."""
 
     month: Month
     version: str
@@ -36,6 +46,8 @@ class Version(_Part):
     loaded_at: datetime
     state: Literal["loaded", "superseded"]
     rounded: tuple[RoundedColumn, ...] | None = None
+    load_number: int | None = None
+    content: list[File] | None = None
 
 
 class Materialization(_Part):

@@ -14,6 +14,7 @@ from finops_dagster.cli import event_log
 from finops_dagster.cli.event_log import EventLog
 from finops_dagster.cli.state_document import (
     ExportState,
+    File,
     Materialization,
     Month,
     RunState,
@@ -69,6 +70,8 @@ def _versions(export: Export, database: BillingDatabase) -> list[Version]:
             loaded_at=one.loaded_at,
             state=one.state,
             rounded=one.load.rounded,
+            load_number=one.number,
+            content=one.load.content and [File(**row) for row in one.load.content.rows()],
         )
         for one in found
     ]

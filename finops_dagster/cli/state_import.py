@@ -7,15 +7,16 @@ import dagster as dg
 from finops_dagster.assets.export import Export
 from finops_dagster.assets.warehouse_table import month_file
 from finops_dagster.billing import ledger, proof
+from finops_dagster.billing.content import Content, is_version_of
 from finops_dagster.billing.errors import BillError
-from finops_dagster.billing.footer import read_footer
+from finops_dagster.billing.footer import Footer, read_footer
 from finops_dagster.billing.ledger import Load, Recorded
 from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.table import held_version
 from finops_dagster.cli.asked import Asked
 from finops_dagster.cli.event_log import EventLog
-from finops_dagster.cli.state_document import Materialization, StateDocument, Version
+from finops_dagster.cli.state_document import File, Materialization, StateDocument, Version
 from finops_dagster.code_location import Resources, build_resources
 from finops_dagster.runs import open_instance
 from finops_dagster.settings import Settings
@@ -82,7 +83,11 @@ class _Here:
         if not self._database.path(export.name, self._month).exists():
             return
         with self._database.connect(export.name, self._month) as connection:
-            recorded = [_recorded(export, one) for one in versions if one.format in export.formats]
+            recorded = [
+                _recorded(export, one, number)
+                for number, one in enumerate(reversed(versions), 1)
+                if one.format in export.formats
+            ]
             has = {one.load for one in ledger.versions(connection, export.name)}
             for one in recorded:
                 vendor = export.formats[one.load.format]
@@ -97,34 +102,40 @@ class _Here:
 
     def problem(self, stage: str, told: Materialization) -> str | None:
         """What is here instead of what a stage is said to hold."""
-        has = self._version(stage)
+        has = self._version(stage, told.version)
         return None if has == told.version else f"{has or 'nothing whole'} is here"
 
-    def _version(self, stage: str) -> str | None:
-        """The version that the stage's output proves. What was read and fetched has done its work
-        once the table holds it."""
+    def _version(self, stage: str, told: str) -> str | None:
+        """The version that the stage's output proves; of the manifest, the vendor's id of it. What
+        was read and fetched has done its work once the table holds it."""
         held = None if self._held is None else self._held.manifest_id
         if stage == "billing_table":
             return held
         if stage == "parquet":
-            footer = read_footer(self._lake.path(self._export.name, self._month))
+            footer = self._footer()
             return None if footer is None else footer.manifest_id
         if stage == "warehouse_table":
             return self._in_warehouse()
         manifest = self._staged.manifest()
-        if manifest is None or manifest.id == held:
-            return held
-        is_here = stage == "manifest" or self._staged.version(manifest).counted() is not None
-        return manifest.id if is_here else None
+        if manifest is None or (held and is_version_of(held, manifest.id)):
+            return told if stage == "manifest" and held and is_version_of(held, told) else held
+        if stage == "manifest":
+            return manifest.id
+        is_here = self._staged.version(manifest).counted() is not None
+        return self._staged.current_version(manifest).id if is_here else None
+
+    def _footer(self) -> Footer | None:
+        return read_footer(self._lake.path(self._export.name, self._month))
 
     def _in_warehouse(self) -> str | None:
-        if self._warehouse is None or self._version("parquet") is None:
+        if self._warehouse is None or self._footer() is None:
             return None
         held = self._warehouse.held_version(month_file(self._export, self._month, self._lake))
         return None if held is None else held.manifest_id
 
 
-def _recorded(export: Export, told: Version) -> Recorded:
+def _recorded(export: Export, told: Version, number: int) -> Recorded:
+    """A version as the ledger has it; `number` is that of its load where the document has none."""
     load = Load(
         export.name,
         BillingMonth.parse(told.month),
@@ -136,5 +147,10 @@ def _recorded(export: Export, told: Version) -> Recorded:
         told.run,
         told.format,
         rounded=told.rounded,
+        content=_content(told.content),
     )
-    return Recorded(load, told.loaded_at, told.state)
+    return Recorded(load, told.loaded_at, told.state, told.load_number or number)
+
+
+def _content(files: list[File] | None) -> Content | None:
+    return None if files is None else Content.of_rows(file.model_dump() for file in files)
