@@ -161,13 +161,21 @@ def test_rows_taken_out_of_the_table_are_noticed_and_loaded_again(project: Proje
     assert project.totals("2024-01") == (2, 3)
 
 
-@pytest.mark.parametrize("damage", [lambda p: p.unlink(), lambda p: p.write_bytes(b"PAR1")])
-def test_a_lost_or_damaged_parquet_file_is_written_again(project: Project, damage) -> None:
+@pytest.mark.parametrize(
+    ("damage", "outcome"),
+    [
+        (lambda p: p.unlink(), "exported"),
+        (lambda p: p.write_bytes(b"PAR1"), "exported again, as the file was damaged"),
+    ],
+)
+def test_a_lost_or_damaged_parquet_file_is_written_again(
+    project: Project, damage, outcome: str
+) -> None:
     deliver(project.put, "2024-01", [items("2024-01", "1")])
     project.materialize("2024-01")
     damage(project.parquet("2024-01"))
-    outcome = project.materialize("2024-01")
-    assert outcome.outcomes() == {**UNCHANGED, "parquet": "exported"}
+    again = project.materialize("2024-01")
+    assert again.outcomes() == {**UNCHANGED, "parquet": outcome}
     assert project.parquet_totals("2024-01") == (1, 1)
 
 

@@ -131,7 +131,7 @@ class StagedMonth:
         own where it has not looked at them."""
         try:
             current = CurrentVersion(**json.loads((self._folder / _VERSION_FILE).read_bytes()))
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError, TypeError):
             current = None
         if current is None or current.manifest_id != manifest.id:
             return CurrentVersion(manifest.id, manifest.id, None)
