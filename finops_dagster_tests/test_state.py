@@ -191,6 +191,15 @@ def test_a_run_whose_process_died_is_lost_and_can_be_mended(
         process.wait()
     (row,) = finops.json("worker", "list")
     assert row["lost"] is True
+    project.parquet("2024-01").parent.mkdir(parents=True)
+    unfinished = project.parquet("2024-01").with_name("acme-2024-01.parquet.part")
+    unfinished.write_bytes(b"PAR1")
+    rows = finops.json("state", "cleanup", "--stale", "--dry-run")
+    assert [(one["what"], one["which"]) for one in rows] == [
+        ("lost run", row["run"]),
+        ("unfinished file", f"data/{unfinished.relative_to(project.folder / 'data')}"),
+    ]
+    assert unfinished.exists()
     said = finops("worker", "stop", row["run"])
     reason = f"process {process.pid} is gone"
     assert said == f"run {row['run']} is marked failed: {reason}; run its month again\n"
@@ -202,6 +211,28 @@ def test_a_run_whose_process_died_is_lost_and_can_be_mended(
         if row["stage"] == "billing_table"
     ]
     assert stage["error"] == f"Ended by finops worker stop: {reason}."
+    (change,) = finops.json("state", "changes")
+    assert (change["command"], change["changes"]) == ("worker stop", [said.strip()])
+
+
+def test_what_dead_runs_left_is_cleaned_up_and_what_goes_on_is_not(
+    project: Project, finops: Finops
+) -> None:
+    deliver(project.put, "2024-01", [items("2024-01", "1")], version="v1")
+    unfinished = project.folder / "data/staging/acme/2024-01/acme-1.csv.gz.part"
+    with waiting_run(project, finops) as process:
+        unfinished.write_bytes(b"\x1f\x8b")
+        assert finops.json("state", "cleanup", "--stale") == []
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    rows = finops.json("state", "cleanup", "--stale")
+    assert [row["what"] for row in rows] == ["lost run", "unfinished file"]
+    assert not unfinished.exists()
+    assert finops.json("worker", "list") == []
+    assert [run["status"] for run in finops.json("aws", "show-state", "--runs")] == ["failure"]
+    assert finops.json("state", "cleanup", "--stale") == []
+    said = finops("aws", "run-pipeline")
+    assert said.startswith("acme 2024-01  exported  v1")
 
 
 # Calls finops in a process that ends itself when a stage has done its work and is about to say so.

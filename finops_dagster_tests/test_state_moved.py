@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import shutil
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
@@ -106,8 +108,8 @@ def test_what_nobody_needs_is_deleted_and_nothing_that_a_month_stands_on(
         os.utime(path, (time.time() - YEAR, time.time() - YEAR))
     would = loaded.json("state", "cleanup", "--dry-run")
     assert [(row["what"], row["which"]) for row in would] == [
-        ("staged files", "data/staging/acme/2024-01/v1"),
         ("staged files", "data/staging/acme/2024-02/v2"),
+        ("staged files", "data/staging/acme/2024-01/v1"),
         ("superseded version", "acme 2024-02 v1"),
     ]
     assert loaded.json("state", "cleanup", "--dry-run") == would
@@ -236,3 +238,52 @@ def test_what_differs_is_mended_by_one_word(project: Project, loaded: Finops) ->
     assert "acme 2024-01  exported  v1  2 rows  3.00" in said
     assert "acme 2024-02  exported  v2  1 rows  4.00" in said
     assert loaded("state", "verify").startswith("all agree\n")
+
+
+def test_one_export_is_exported_alone(project: Project, loaded: Finops) -> None:
+    second = SETTINGS.replace('"acme"', '"other"').replace("aws_billing_data", "other")
+    (project.folder / "two.toml").write_text(SETTINGS + second)
+    printed = loaded("-c", "two.toml", "state", "export", "one.json", "acme")
+    document = read(project.folder / "one.json")
+    assert [export.name for export in document.exports] == ["acme"]
+    assert printed == f"one.json: 1 exports, {len(document.runs)} runs\n"
+    assert len(document.runs) == 5
+    loaded("-c", "two.toml", "state", "export", "other.json", "other")
+    assert read(project.folder / "other.json").runs == []
+    assert "the settings have acme, other" in loaded(
+        "-c", "two.toml", "state", "export", "none.json", "nope", code=1
+    )
+    assert not (project.folder / "none.json").exists()
+
+
+def test_imports_cleanups_and_repairs_are_recorded_with_who_and_when(
+    project: Project, loaded: Finops
+) -> None:
+    assert loaded("state", "changes") == "nothing was changed by hand\n"
+    before = datetime.now(UTC).replace(microsecond=0)
+    loaded("state", "export", "state.json")
+    shutil.rmtree(project.folder / ".dagster")
+    damage(project, "DELETE FROM finops_state.manifests WHERE manifest_id = 'v1'")
+    loaded("state", "import", "state.json")
+    damage(project, "DELETE FROM finops_state.manifests WHERE billing_month = '2024-01-01'")
+    loaded("state", "verify", "--mend")
+    loaded("state", "cleanup", "--older-than", "0h", "--dry-run")
+    loaded("state", "cleanup", "--older-than", "0h", LOGNAME="somebody-else", USER="nobody")
+    newest, *_ = changes = loaded.json("state", "changes")
+    assert [change["command"] for change in changes] == [
+        "state cleanup",
+        "state verify --mend",
+        "state import",
+    ]
+    assert {change["user"] for change in changes} == {pwd.getpwuid(os.getuid()).pw_name}
+    times = [datetime.fromisoformat(change["at"]) for change in changes]
+    assert times == sorted(times, reverse=True)
+    assert times[-1] >= before
+    assert "staged files data/staging/acme/2024-02/v2" in newest["changes"]
+    assert changes[1]["changes"] == ["acme 2024-01  the ledger has v1 again"]
+    assert [line.partition(":")[0] for line in changes[2]["changes"]] == [
+        "acme 2024-01",
+        "acme 2024-02",
+        "acme 2024-03",
+    ]
+    assert "state verify --mend" in loaded("state", "changes")

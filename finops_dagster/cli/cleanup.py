@@ -19,35 +19,56 @@ from finops_dagster.billing.table import held_version
 from finops_dagster.cli.event_log import EventLog
 from finops_dagster.cli.history import IN_PROGRESS
 from finops_dagster.code_location import build_resources
+from finops_dagster.processes import lost_runs
 from finops_dagster.resources.duckdb import BillingDatabase
 from finops_dagster.resources.staging import StagingFolder
-from finops_dagster.runs import open_instance
+from finops_dagster.runs import end_lost_runs, open_instance
 from finops_dagster.settings import Settings, dagster_home
 
 _ENDED = [status for status in dg.DagsterRunStatus if status.value not in IN_PROGRESS]
 
 
-def clean(settings: Settings, older_than: timedelta, *, dry_run: bool) -> list[dict[str, Any]]:
-    """Delete, or only find, what is older: a row each, with the bytes that it takes on disk."""
+def clean(settings: Settings, older_than: timedelta, *, dry_run: bool) -> Iterator[dict[str, Any]]:
+    """Delete, or only find, what is older: a row each when it is gone, with the bytes that it took
+    on disk."""
     before = datetime.now(UTC) - older_than
     resources = build_resources(settings)
     staging, database = resources.staging, resources.database
     exports = [Export(export) for export in settings.exports]
-    rows = []
     for export in exports:
         for folder in _staged_in_vain(export, staging, database, before):
-            rows.append(_row("staged files", str(folder), _bytes_in(folder)))
+            row = _row("staged files", str(folder), _bytes_in(folder))
             if not dry_run:
                 shutil.rmtree(folder)
+            yield row
         for month, version in _superseded(export, database, before, dry_run=dry_run):
-            rows.append(_row("superseded version", f"{export.name} {month} {version}", 0))
+            yield _row("superseded version", f"{export.name} {month} {version}", 0)
     with open_instance() as instance:
         for run in _old_runs(instance, {export.name for export in exports}, before):
             files = list((dagster_home() / "history" / "runs").glob(f"{run}.db*"))
-            rows.append(_row("run", run, sum(file.stat().st_size for file in files)))
+            row = _row("run", run, sum(file.stat().st_size for file in files))
             if not dry_run:
                 _delete_run(instance, run, files)
-    return rows
+            yield row
+
+
+def clean_stale(settings: Settings, *, dry_run: bool) -> Iterator[dict[str, Any]]:
+    """Clean up after runs whose process is gone, or only find them: mark them as failed, and delete
+    the files that they did not finish. Exports with a run in progress are left alone."""
+    with open_instance() as instance:
+        lost = lost_runs(dagster_home()) if dry_run else end_lost_runs(instance)
+    yield from (_row("lost run", run, 0) for run in lost)
+    going_on = [run for run in EventLog().runs() if run.status in IN_PROGRESS]
+    busy = set[str]().union(*(run.exports for run in going_on if run.id not in lost))
+    for export in settings.exports:
+        if export.name in busy:
+            continue
+        for root in (settings.storage.staging_dir, settings.storage.parquet_dir):
+            for file in sorted((root / export.name).rglob("*.part*")):
+                row = _row("unfinished file", str(file), file.stat().st_size)
+                if not dry_run:
+                    file.unlink()
+                yield row
 
 
 def _row(what: str, name: str, size: int) -> dict[str, Any]:
@@ -58,7 +79,7 @@ def _staged_in_vain(
     export: Export, staging: StagingFolder, database: BillingDatabase, before: datetime
 ) -> Iterator[Path]:
     """The folders of versions that the table holds, or that are not the month's newest."""
-    for month in export.months():
+    for month in reversed(export.months()):
         staged = staging.month(export.name, month)
         manifest = staged.manifest()
         newest = manifest and version_folder(manifest.id)

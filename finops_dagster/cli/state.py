@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -186,7 +187,15 @@ def verify(
 
     settings, asked = Options.of(context).settings(), _asked(export, month)
     if mend:
-        exit_after(lambda: verification.mend(settings, asked, typer.echo, deep=deep))
+        from finops_dagster.cli.changes import recorded
+
+        with recorded("state verify --mend") as changes:
+
+            def say(line: str) -> None:
+                changes.append(line)
+                typer.echo(line)
+
+            exit_after(lambda: verification.mend(settings, asked, say, deep=deep))
     found, coverage = verification.verify(settings, asked, deep=deep)
     show_rows([one.row() for one in found], as_json=json, empty="all agree")
     for line in coverage.lines():
@@ -208,6 +217,9 @@ def cleanup(
     older_than: Annotated[
         timedelta, typer.Option(metavar="AGE", parser=age, help="Such as 12h, 30d or 4w.")
     ] = "30d",  # type: ignore[assignment]  # the parser reads the default too
+    stale: Annotated[
+        bool, typer.Option("--stale", help="Only what dead runs left, of any age.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would be deleted.")
     ] = False,
@@ -216,29 +228,61 @@ def cleanup(
     """Delete what no month needs any more.
 
     That is: staged files that are loaded, runs and their logs that are no month's last, and
-    superseded versions in the ledger.
+    superseded versions in the ledger. With --stale, runs whose process is gone are marked failed,
+    and the files that they did not finish are deleted.
 
     Example: finops state cleanup --older-than 90d --dry-run
     """
-    from finops_dagster.cli.cleanup import clean
+    from finops_dagster.cli.changes import recorded
+    from finops_dagster.cli.cleanup import clean, clean_stale
     from finops_dagster.cli.show import show as show_rows
 
-    rows = clean(Options.of(context).settings(), older_than, dry_run=dry_run)
+    settings, rows = Options.of(context).settings(), list[dict[str, Any]]()
+    cleaned = partial(clean_stale, settings) if stale else partial(clean, settings, older_than)
+    if dry_run:
+        rows += cleaned(dry_run=True)
+    else:
+        with recorded("state cleanup") as changes:
+            for row in cleaned(dry_run=False):
+                rows.append(row)
+                changes.append(f"{row['what']} {row['which']}")
     show_rows(rows, as_json=json, empty="there is nothing to delete")
 
 
 @app.command("export")
-def export_state(context: typer.Context, file: Document) -> None:
+def export_state(context: typer.Context, file: Document, export: AnyExport = None) -> None:
     """Write all that is known of the months into a file.
 
-    Example: finops state export state.json
+    Example: finops state export acme.json acme
     """
     from finops_dagster.cli.state_document import write
     from finops_dagster.cli.state_export import document_of
 
-    document = document_of(Options.of(context).settings())
+    document = document_of(Options.of(context).settings(), _asked(export))
     write(document, file)
     typer.echo(f"{file}: {len(document.exports)} exports, {len(document.runs)} runs")
+
+
+@app.command()
+def changes(json: Json = False) -> None:
+    """List imports, cleanups, repairs and stops.
+
+    Each with the time, the person, the machine, and what was changed.
+
+    Example: finops state changes
+    """
+    from finops_dagster.cli.changes import recorded_changes
+    from finops_dagster.cli.show import show as show_rows
+
+    rows = recorded_changes()
+    if not json:
+        rows = [{**row, "changes": _first(row["changes"])} for row in rows]
+    show_rows(rows, as_json=json, empty="nothing was changed by hand")
+
+
+def _first(changes: list[str]) -> str:
+    more = len(changes) - 3
+    return "; ".join(changes[:3]) + (f"; and {more} more" if more > 0 else "")
 
 
 @app.command("import")
@@ -249,11 +293,14 @@ def import_state(context: typer.Context, file: Document) -> None:
 
     Example: finops state import state.json
     """
+    from finops_dagster.cli.changes import recorded
     from finops_dagster.cli.state_document import read
     from finops_dagster.cli.state_import import take_over
 
-    taken, refused = take_over(Options.of(context).settings(), read(file))
-    typer.echo(f"months taken over: {taken}")
+    settings, document = Options.of(context).settings(), read(file)
+    with recorded("state import") as months:
+        refused = take_over(settings, document, months.append)
+    typer.echo(f"months taken over: {len(months)}")
     for line in refused:
         typer.echo(line, err=True)
     raise typer.Exit(bool(refused))

@@ -11,6 +11,7 @@ from finops_dagster.assets.export import Export
 from finops_dagster.billing import ledger
 from finops_dagster.billing.money import plain
 from finops_dagster.cli import event_log
+from finops_dagster.cli.asked import Asked
 from finops_dagster.cli.event_log import EventLog
 from finops_dagster.cli.state_document import (
     ExportState,
@@ -27,8 +28,10 @@ from finops_dagster.resources.duckdb import BillingDatabase
 from finops_dagster.settings import Settings
 
 
-def document_of(settings: Settings) -> StateDocument:
-    """The ledger of every export, the last word of every stage of every month, and all runs."""
+def document_of(settings: Settings, asked: Asked) -> StateDocument:
+    """Return the ledger of every export, or of one; what every stage said last of every month; and
+    all runs of these exports. Raises BillError where there is no such export."""
+    exports = asked.exports(settings)
     database = build_resources(settings).database
     log = EventLog()
     made = log.materializations()
@@ -43,9 +46,9 @@ def document_of(settings: Settings) -> StateDocument:
                 versions=_versions(export, database),
                 months=_months(made[export.name]),
             )
-            for export in map(Export, settings.exports)
+            for export in map(Export, exports)
         ],
-        runs=_runs(log, {export.name for export in settings.exports}),
+        runs=_runs(log, {export.name for export in exports}),
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import dagster as dg
 
 from finops_dagster.assets.export import Export
@@ -22,11 +24,13 @@ from finops_dagster.runs import open_instance
 from finops_dagster.settings import Settings
 
 
-def take_over(settings: Settings, document: StateDocument) -> tuple[int, list[str]]:
+def take_over(
+    settings: Settings, document: StateDocument, on_month: Callable[[str], None]
+) -> list[str]:
     """Report to the event log, and restore in the ledger, what the document says of months whose
-    data is here and proves it; how many months, and a line for each stage that does not fit."""
-    resources = build_resources(settings)
-    taken, refused = 0, []
+    data is here and proves it. `on_month` is called with each; a line for each stage that does not
+    fit is returned."""
+    resources, refused = build_resources(settings), []
     with open_instance() as instance:
         for told in document.exports:
             try:
@@ -43,14 +47,15 @@ def take_over(settings: Settings, document: StateDocument) -> tuple[int, list[st
                 for stage in fitting:
                     if known[stage].get(month) != stages[stage].version:
                         _report(instance, export, stage, month, stages[stage])
-                taken += bool(fitting)
+                if fitting:
+                    on_month(f"{export.name} {month}: {', '.join(fitting)}")
                 refused += [
                     f"{export.name} {month}  refused: {stage} was {stages[stage].version}, "
                     f"but {problem}"
                     for stage, problem in problems.items()
                     if problem is not None
                 ]
-    return taken, refused
+    return refused
 
 
 def _report(

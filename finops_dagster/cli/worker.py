@@ -39,6 +39,9 @@ def stop(run: Annotated[str, typer.Argument(help="The run's id, or how it begins
 
     Example: finops worker stop 6efd03df
     """
+    from finops_dagster.cli.changes import recorded
     from finops_dagster.cli.history import stop_run
 
-    typer.echo(stop_run(run))
+    with recorded("worker stop") as changes:
+        changes.append(stop_run(run))
+        typer.echo(changes[0])
