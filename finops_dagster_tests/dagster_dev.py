@@ -1,4 +1,4 @@
-"""`dagster dev` as `make dev` starts it: the UI's server, the queue, the sensors, and the runs."""
+"""`finops dev`, which `make dev` starts: the UI's server, the queue, the sensors, and the runs."""
 
 from __future__ import annotations
 
@@ -92,22 +92,22 @@ def looks() -> Retrying:
 
 @contextmanager
 def dagster_dev(folder: Path, environment: Mapping[str, str]) -> Iterator[Ui]:
-    """`dagster dev` in a project's folder, its DAGSTER_HOME in `home` there."""
+    """`finops dev` in a project's folder, its DAGSTER_HOME in `home` there, and what it prints in
+    `dev.log`."""
     home = folder / "home"
     home.mkdir(exist_ok=True)
     shutil.copy(ROOT / "dagster.yaml", home)
-    shutil.copy(ROOT / "workspace.yaml", folder)
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    command = [str(Path(sys.executable).parent / "dagster"), "dev", "--host", "127.0.0.1"]
-    process = subprocess.Popen(
-        [*command, "--port", str(port)],
-        cwd=folder,
-        env={**environment, "DAGSTER_HOME": str(home)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    with (folder / "dev.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "finops_dagster.cli", "dev", "--port", str(port)],
+            cwd=folder,
+            env={**environment, "DAGSTER_HOME": str(home)},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
     try:
         ui = Ui(process.pid, port)
         for look in looks():

@@ -1,9 +1,8 @@
-"""`dagster dev` as `make dev` starts it: the UI's server, a backfill, and the sensor's daemon."""
+"""`finops dev`, which `make dev` starts: the UI's server, a backfill, and the sensor's daemon."""
 
 from __future__ import annotations
 
 import socket
-import subprocess
 from collections.abc import Iterator
 
 import duckdb
@@ -14,7 +13,7 @@ from finops_dagster_tests.cur import deliver, items
 from finops_dagster_tests.dagster_dev import LOCATION, Ui, dagster_dev, looks
 from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.listening import addresses
-from finops_dagster_tests.project import ROOT, Project
+from finops_dagster_tests.project import Project
 from finops_dagster_tests.servers.s3 import S3Server
 
 
@@ -22,13 +21,6 @@ from finops_dagster_tests.servers.s3 import S3Server
 def ui(project: Project) -> Iterator[Ui]:
     with dagster_dev(project.folder, {**project.shell_environment(), **CANARIES}) as ui:
         yield ui
-
-
-def test_make_starts_it_for_this_machine_alone() -> None:
-    planned = subprocess.run(
-        ["make", "--dry-run", "dev"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert "dagster dev --host 127.0.0.1 --port 3000\n" in planned.stdout
 
 
 @pytest.mark.thorough
@@ -128,4 +120,8 @@ def test_an_export_that_is_broken_fails_alone_and_delays_no_other(
                     assert status == "FAILURE"
                     assert "s3://acme-billing-of-nobody/cur/: S3 refuses (NoSuchBucket: " in error
             assert ui.ticks("garbled_manifests")[0][0] == "SUCCESS"
+            assert addresses(ui.process) == {"127.0.0.1"}
+    log = (project.folder / "dev.log").read_text()
+    assert "Serving dagster-webserver" in log
+    assert "Warning" not in log
     assert project.totals("2024-01") == (1, 1)

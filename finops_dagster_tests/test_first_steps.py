@@ -1,0 +1,104 @@
+"""The first steps of somebody who installed the package: in an empty folder, without the project's
+own files."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from finops_dagster.assets.export import Export
+from finops_dagster.settings import load_settings
+from finops_dagster_tests.finops import Finops
+from finops_dagster_tests.project import ROOT, Project
+
+PACKAGE = ROOT / "finops_dagster"
+DEMO = "data/demo/finops.toml"
+
+
+@pytest.mark.parametrize(
+    ("packaged", "shown"),
+    [
+        ("cli/first_settings.toml", "config/finops.toml"),
+        ("demo/demo.toml", "config/demo.toml"),
+        ("dagster.yaml", "dagster.yaml"),
+    ],
+)
+def test_what_the_package_brings_is_what_the_project_shows(packaged: str, shown: str) -> None:
+    assert (PACKAGE / packaged).read_text() == (ROOT / shown).read_text()
+
+
+@pytest.mark.thorough
+def test_a_wheel_has_the_files_that_the_first_steps_need(tmp_path: Path) -> None:
+    pytest.importorskip("setuptools")
+    code = f"from setuptools import build_meta as b; print(b.build_wheel({str(tmp_path)!r}))"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    for needed in ("cli/first_settings.toml", "cli/report.html", "demo/demo.toml", "dagster.yaml"):
+        assert f"finops_dagster/{needed}" in names
+
+
+def test_the_first_settings_are_commented_and_replace_nothing(
+    project: Project, finops: Finops
+) -> None:
+    del finops.environment["FINOPS_CONFIG"]
+    assert "finops init writes a first one" in finops("config", code=1)
+    assert finops("init").startswith("config/finops.toml is written.")
+    written = project.folder / "config/finops.toml"
+    (export,) = load_settings(written).exports
+    assert export.name == "acme"
+    assert all("#" in line for line in written.read_text().splitlines() if "= " in line[:16])
+    written.write_text("mine")
+    assert "config/finops.toml is there already" in finops("init", code=1)
+    assert written.read_text() == "mine"
+    assert finops("init", "-c", "other.toml").startswith("other.toml is written.")
+
+
+def test_the_demo_has_the_three_months_that_it_delivers() -> None:
+    (export,) = load_settings(ROOT / "config/demo.toml").exports
+    assert Export(export).partitions.get_partition_keys() == ["2024-01", "2024-02", "2024-03"]
+
+
+@pytest.mark.thorough
+def test_the_demo_runs_in_an_empty_folder_and_a_month_can_be_restated(
+    project: Project, finops: Finops
+) -> None:
+    finops.environment["FINOPS_CONFIG"] = "finops.toml"
+    assert "give the command finops demo first" in finops("demo", "--restate", code=1)
+    assert "2024-03  52,067 rows" in finops("demo")
+    outside = {path.name for path in project.folder.iterdir()}
+    assert outside == {"finops.toml", "data", ".dagster"}, "the person's own settings are not used"
+    assert [path.name for path in (project.folder / "data").iterdir()] == ["demo"]
+    assert finops.json("-c", DEMO, "state", "list", "--stale") == []
+    said = finops("demo", "--restate")
+    assert "AWS restated 2024-03" in said
+    (stale,) = finops.json("-c", DEMO, "state", "list", "--stale")
+    assert stale["month"] == "2024-03"
+    ran = finops("-c", DEMO, "aws", "run-pipeline").splitlines()
+    assert ran[0].startswith("demo 2024-03  exported")
+    assert finops.json("-c", DEMO, "state", "list", "--stale") == []
+
+
+def test_a_taken_port_is_one_line_and_starts_nothing(project: Project, finops: Finops) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        said = finops("dev", "--port", port, code=1)
+    assert said.startswith(f"port {port} of 127.0.0.1 cannot be used (Address already in use); ")
+    assert len(said.splitlines()) == 1
+    assert not (project.folder / ".dagster").exists()
+
+
+def test_make_dev_is_finops_dev() -> None:
+    planned = subprocess.run(
+        ["make", "--dry-run", "dev", "CONFIG=mine.toml", "PORT=3001"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "finops --config mine.toml dev --port 3001\n" in planned.stdout
