@@ -287,3 +287,27 @@ def test_imports_cleanups_and_repairs_are_recorded_with_who_and_when(
         "acme 2024-03",
     ]
     assert "state verify --mend" in loaded("state", "changes")
+
+
+@pytest.mark.parametrize("path", ["data/finops.duckdb", "data/{month}.duckdb"])
+def test_the_months_that_are_loaded_are_listed_by_the_ledgers_word(
+    project: Project, finops: Finops, path: str
+) -> None:
+    where = ["--database-config", f"database_path={path}"]
+    assert finops("state", "loaded", *where) == "no month is loaded\n"
+    for month in MONTHS[:2]:
+        deliver(project.put, month, [items(month, "1", "2")], version="v1")
+    finops.here("aws", "run-pipeline", *where)
+    deliver(project.put, "2024-01", [items("2024-01", "4")], version="v2")
+    finops.here("aws", "run-pipeline", *where)
+    rows = finops.json("state", "loaded", "acme", *where)
+    assert [(row["month"], row["version"], row["rows"], row["table"]) for row in rows] == [
+        ("2024-02", "v1", 2, "aws_billing_data"),
+        ("2024-01", "v2", 1, "aws_billing_data"),
+    ]
+    beyond = ["--database-config", "warehouse_path=data/warehouse.duckdb", *where]
+    assert finops.json("state", "loaded", *beyond) == []
+    finops.here("aws", "load-billing-remote", "--end-date", "2024-01", *beyond)
+    (row,) = finops.json("state", "loaded", *beyond)
+    assert (row["month"], row["version"]) == ("2024-01", "v2")
+    assert "warehouse" in row["table"]

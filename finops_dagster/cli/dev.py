@@ -34,8 +34,8 @@ def _refuse_taken(port: int) -> None:
         socket.create_server((_HOST, port)).close()
     except OSError as error:
         raise BillError(
-            f"port {port} of {_HOST} cannot be used ({error.strerror}); stop what uses it, or "
-            "choose another: finops dev --port 3001, make dev PORT=3001"
+            f"port {port} of {_HOST} cannot be used ({os.strerror(error.errno or 0)}); stop what "
+            "uses it, or choose another: finops dev --port 3001, make dev PORT=3001"
         ) from error
 
 

@@ -121,6 +121,21 @@ def report(
 
 
 @app.command()
+def loaded(context: typer.Context, export: AnyExport = None, json: Json = False) -> None:
+    """List the months that the warehouse holds.
+
+    Its own ledger is asked, not Dagster; where months end at Parquet, that of the DuckDB file.
+
+    Example: finops state loaded acme --backend bigquery
+    """
+    from finops_dagster.cli.loaded import loaded_months
+    from finops_dagster.cli.show import show as show_rows
+
+    rows = loaded_months(Options.of(context).settings(), _asked(export))
+    show_rows(rows, as_json=json, empty="no month is loaded")
+
+
+@app.command()
 def reprocess(context: typer.Context, export: ExportName, month: Month) -> None:
     """Run every stage of a month again.
 

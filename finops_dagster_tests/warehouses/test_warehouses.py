@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from datetime import date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
@@ -123,6 +123,19 @@ def test_month_that_has_become_empty(project: Project, warehouse: Adapter) -> No
     bring(project, "v2")
     assert warehouse.rows(TABLE, VERSION_AND_COST, "2024-01") == []
     assert project.load("2024-01").outcomes()["warehouse_table"] == "unchanged"
+
+
+def test_the_months_that_are_loaded_are_listed(project: Project, warehouse: Adapter) -> None:
+    assert resource(project).loaded_months(TABLE) == []
+    for month in ("2024-01", "2024-02"):
+        bring(project, "v1", "1", "2", month=month)
+    bring(project, "v2", "3", month="2024-01")
+    loaded = resource(project).loaded_months(TABLE)
+    assert [(one.month, one.version, one.rows) for one in loaded] == [
+        ("2024-02", "v1", 2),
+        ("2024-01", "v2", 1),
+    ]
+    assert all(abs(datetime.now(UTC) - one.loaded_at) < timedelta(minutes=10) for one in loaded)
 
 
 def test_rows_taken_out_behind_the_ledger(project: Project, warehouse: Adapter) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import dagster as dg
 import pyarrow as pa
@@ -70,6 +71,29 @@ class Loaded:
     warnings: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class LoadedMonth:
+    """A month that a warehouse's own ledger says is loaded: its version, its rows, and when."""
+
+    month: str
+    version: str
+    rows: int
+    loaded_at: datetime
+
+
+def newest_loads(loads: Iterable[Sequence[Any]]) -> list[LoadedMonth]:
+    """Return of each month the newest of its loads, the newest month first; a load is the month,
+    the version, the rows, and the time as the database gives it."""
+    newest: dict[str, LoadedMonth] = {}
+    for month, version, rows, at in loads:
+        time = datetime.fromisoformat(str(at))
+        time = time if time.tzinfo else time.replace(tzinfo=UTC)
+        one = LoadedMonth(month, version, int(rows), time)
+        if month not in newest or newest[month].loaded_at <= one.loaded_at:
+            newest[month] = one
+    return [newest[month] for month in sorted(newest, reverse=True)]
+
+
 @runtime_checkable
 class Warehouse(Protocol):
     """What the chain asks of a warehouse. Errors are BillError, ReconciliationError, and
@@ -81,6 +105,10 @@ class Warehouse(Protocol):
 
     def full_name(self, table: str) -> str:
         """The table's name as a person would query it."""
+        ...
+
+    def loaded_months(self, table: str) -> list[LoadedMonth]:
+        """Return the months that the table's ledger says are loaded, the newest first."""
         ...
 
     def held_version(self, file: MonthFile) -> Footer | None:

@@ -17,8 +17,9 @@ from finops_dagster.billing.files.parquet_files import ParquetFiles, parquet_fil
 from finops_dagster.billing.footer import Footer
 from finops_dagster.billing.money import reconcile
 from finops_dagster.billing.table import Target
+from finops_dagster.billing.table import columns as columns_of
 from finops_dagster.resources.duckdb import WaitingDuckDB
-from finops_dagster.resources.warehouses import Loaded, MonthFile
+from finops_dagster.resources.warehouses import Loaded, LoadedMonth, MonthFile, newest_loads
 from finops_dagster.settings import DuckDBSettings as Settings
 
 _LEDGER = """
@@ -48,6 +49,20 @@ class DuckDBWarehouse(WaitingDuckDB):
     def full_name(self, table: str) -> str:
         """`file.table`, as it is after the file was opened or attached."""
         return f"{self._path.stem}.{table}"
+
+    def loaded_months(self, table: str) -> list[LoadedMonth]:
+        """Return what the table's ledger says is loaded."""
+        ledger = f"{table}_loads"
+        if not self._path.is_file():
+            return []
+        with self._connection(read_only=True) as connection:
+            if not columns_of(connection, ledger):
+                return []
+            loads = connection.execute(
+                f"SELECT billing_period, manifest_id, row_count, load_timestamp "
+                f"FROM {quoted(ledger)} WHERE state = 'loaded'"
+            ).fetchall()
+        return newest_loads(loads)
 
     def held_version(self, file: MonthFile) -> Footer | None:
         """What the ledger says is loaded, if the table really holds its rows and cost."""

@@ -22,7 +22,13 @@ from finops_dagster.billing.digest import DigestKind, MonthDigest, compared, dig
 from finops_dagster.billing.errors import BillError, ReconciliationError, first_line
 from finops_dagster.billing.footer import Footer
 from finops_dagster.billing.money import Measured, Totals, reconcile
-from finops_dagster.resources.warehouses import Loaded, MonthFile, WarehouseUnavailable
+from finops_dagster.resources.warehouses import (
+    Loaded,
+    LoadedMonth,
+    MonthFile,
+    WarehouseUnavailable,
+    newest_loads,
+)
 from finops_dagster.resources.warehouses.bigquery.columns import (
     Widening,
     in_backticks,
@@ -92,6 +98,18 @@ class BigQueryWarehouse(BigQueryResource):
     def full_name(self, table: str) -> str:
         """`project.dataset.table`."""
         return f"{self.project}.{self.dataset}.{table}"
+
+    def loaded_months(self, table: str) -> list[LoadedMonth]:
+        """Return what the table's ledger says is loaded."""
+        ledger = in_backticks(f"{self.full_name(table)}_loads")
+        with self.get_client() as client, suppress(google.NotFound):
+            loads = self._query(
+                client,
+                "SELECT billing_period, manifest_id, row_count, load_timestamp "
+                f"FROM {ledger} WHERE state = 'loaded'",
+            )
+            return newest_loads(loads)
+        return []
 
     def held_version(self, file: MonthFile) -> Footer | None:
         """What the ledger says is loaded, if the partition really holds its rows and cost."""

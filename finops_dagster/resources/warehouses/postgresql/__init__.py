@@ -13,11 +13,18 @@ import adbc_driver_postgresql.dbapi as adbc
 import dagster as dg
 from pydantic import Field
 
-from finops_dagster.billing.columns import quoted
+from finops_dagster.billing.columns import Sql, quoted
 from finops_dagster.billing.digest import MonthDigest
 from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.billing.footer import Footer
-from finops_dagster.resources.warehouses import Loaded, MonthFile, WarehouseUnavailable
+from finops_dagster.resources.warehouses import (
+    Loaded,
+    LoadedMonth,
+    MonthFile,
+    WarehouseUnavailable,
+    newest_loads,
+)
+from finops_dagster.resources.warehouses.postgresql.columns import within_limit
 from finops_dagster.resources.warehouses.postgresql.errors import RowTooWide, explained
 from finops_dagster.resources.warehouses.postgresql.month import Month
 from finops_dagster.settings import Table
@@ -67,6 +74,19 @@ class PostgreSQLWarehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
         return ".".join(
             part if re.fullmatch("[a-z_][a-z0-9_]*", part) else quoted(part) for part in parts
         )
+
+    def loaded_months(self, table: str) -> list[LoadedMonth]:
+        """Return what the table's ledger says is loaded."""
+        ledger = Sql(f"{quoted(self.schema_name)}.{quoted(within_limit(f'{table}_loads'))}")
+        with self._transaction() as cursor:
+            cursor.execute("SELECT to_regclass($1) IS NULL", [ledger])
+            if cursor.fetchall() == [(True,)]:
+                return []
+            cursor.execute(
+                "SELECT billing_period, manifest_id, row_count, load_timestamp::text "
+                f"FROM {ledger} WHERE state = 'loaded'"
+            )
+            return newest_loads(cursor.fetchall())
 
     def held_version(self, file: MonthFile) -> Footer | None:
         """What the ledger says is loaded, if the partition really holds its rows and cost."""

@@ -16,7 +16,7 @@ from finops_dagster.billing.digest import DigestKind, MonthDigest
 from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.footer import Footer
 from finops_dagster.billing.money import Measured, Totals, reconcile
-from finops_dagster.resources.warehouses import Loaded, MonthFile
+from finops_dagster.resources.warehouses import Loaded, LoadedMonth, MonthFile, newest_loads
 from finops_dagster.resources.warehouses.snowflake.columns import (
     ColumnType,
     as_text,
@@ -104,6 +104,19 @@ class SnowflakeWarehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
     def full_name(self, table: str) -> str:
         """`database.schema.TABLE`."""
         return f"{self.database}.{self.schema_name}.{in_capitals(table)}"
+
+    def loaded_months(self, table: str) -> list[LoadedMonth]:
+        """Return what the table's ledger says is loaded."""
+        ledger = f"{table}_loads"
+        with self._connected() as connection:
+            if not _columns(connection, ledger):
+                return []
+            loads = rows_of(
+                connection,
+                "SELECT billing_period, manifest_id, row_count, load_timestamp "
+                f"FROM {identifier(ledger)} WHERE state = 'loaded'",
+            )
+        return newest_loads(loads)
 
     def held_version(self, file: MonthFile) -> Footer | None:
         """What the ledger says is loaded, if the table really holds its rows and cost."""

@@ -32,7 +32,13 @@ from finops_dagster.billing.digest import MonthDigest, column_type
 from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.footer import Footer
 from finops_dagster.billing.parquet_month import relation
-from finops_dagster.resources.warehouses import Loaded, MonthFile, WarehouseUnavailable
+from finops_dagster.resources.warehouses import (
+    Loaded,
+    LoadedMonth,
+    MonthFile,
+    WarehouseUnavailable,
+    newest_loads,
+)
 from finops_dagster.resources.warehouses.sql.columns import Widening
 from finops_dagster.resources.warehouses.sql.dataset import (
     INCOMING,
@@ -100,6 +106,11 @@ class SqlWarehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
     def full_name(self, table: str) -> str:
         """`dataset.table`."""
         return f"{self.dataset}.{table}"
+
+    def loaded_months(self, table: str) -> list[LoadedMonth]:
+        """Return what the table's ledger says is loaded."""
+        with self._dlt(), self._connected() as dataset:
+            return newest_loads(dataset.loads(f"{table}_loads"))
 
     def held_version(self, file: MonthFile) -> Footer | None:
         """What the ledger says is loaded, if the table really holds its rows and cost."""

@@ -252,6 +252,15 @@ class Dataset:
         ((state,),) = self.query(f"SELECT state FROM {ledger} WHERE job_id = %s", job_id)
         return str(state)
 
+    def loads(self, ledger: str) -> list[tuple[Any, ...]]:
+        """Return month, version, rows and time of every load in a ledger that succeeded."""
+        if not self.columns(ledger):
+            return []
+        return self.query(
+            "SELECT billing_period, manifest_id, row_count, load_timestamp "
+            f"FROM {self._table(ledger)} WHERE state = 'loaded'"
+        )
+
     def loaded_version(self, file: MonthFile) -> str | None:
         """The manifest that the newest loaded row of the month names."""
         rows = self.query(
