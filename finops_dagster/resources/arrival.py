@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from isal.isal_zlib import crc32 as crc32_of
 
 from finops_dagster.billing.errors import FileInvalid, first_line
 from finops_dagster.billing.files.csv_files import GZIP_MAGIC
+from finops_dagster.billing.files.parquet_rewrite import ParquetInvalid, make_exact
 from finops_dagster.resources.gzip_check import GzipCheck, GzipInvalid, InflationLimits
 from finops_dagster.resources.object_stores import ObjectInfo, ObjectStore, StoreUnavailable
 from finops_dagster.resources.unzip import ZipInvalid, gzip_of_zip
@@ -37,7 +37,8 @@ def write_checked(
 ) -> Arrived:
     """Write one version of one object as DuckDB can read it.
 
-    Gzip is inflated to its checksum, a ZIP put into a gzip's frame, Parquet must end in its footer.
+    Gzip is inflated to its checksum, a ZIP put into a gzip's frame, and Parquet must end in its
+    footer. What DuckDB would refuse of gzip, or not read exactly of Parquet, is written anew.
     Raises FileInvalid, and StoreUnavailable where fewer bytes came than the store said.
     """
     kind = Path(version.key).suffix
@@ -49,9 +50,9 @@ def write_checked(
             )
         if kind == ".zip" and arrived.size:
             arrived = replace(_unzip(path, limits), sha256=arrived.sha256)
-        if kind == ".parquet" and arrived.size:
-            pq.read_metadata(path)
-    except (GzipInvalid, ZipInvalid, pa.ArrowException) as error:
+        if kind == ".parquet" and arrived.size and make_exact(path):
+            arrived = replace(arrived, crc32=crc32_of_file(path), size=path.stat().st_size)
+    except (GzipInvalid, ZipInvalid, ParquetInvalid, pa.ArrowException) as error:
         reason = first_line(error).rstrip(".")
         raise FileInvalid(f"{version.location}: {reason}; the month was left as it was") from error
     return arrived

@@ -30,7 +30,7 @@ _ESCAPED = {"\n": r"\n", "\r\n": r"\r\n", "\r": r"\r"}
 @dataclass(frozen=True)
 class CsvFiles(BillFiles):
     """Files with one and the same header line, in one and the same compression, whose lines end in
-    `line_end`. `null_words` are what the vendor writes for no value, beside nothing at all."""
+    `line_end`. `null_words` are what the vendor writes for no value."""
 
     line_end: str
     gzipped: bool
@@ -40,7 +40,7 @@ class CsvFiles(BillFiles):
         """One VARCHAR column a header."""
         columns = ", ".join(f"'c{position}': 'VARCHAR'" for position in range(len(self.headers)))
         paths = ", ".join(file_literal(path) for path in self.paths)
-        nulls = ", ".join(literal(word) for word in ("", *self.null_words))
+        nulls = ", ".join(literal(word) for word in self.null_words)
         compression = "gzip" if self.gzipped else "none"
         return Sql(
             f"read_csv([{paths}], columns = {{{columns}}}, auto_detect = false, header = true, "
@@ -63,13 +63,13 @@ class CsvFiles(BillFiles):
             case SqlType.TEXT_MAP:
                 return Sql(f"text_map({raw})")
             case SqlType.MONEY_MAP:
-                return Sql(f"{how}_map(amount_map({raw}))")
+                return Sql(f"{how}_map(text_map({raw}))")
 
     def _raw(self, header: str) -> Sql:
         position = self.positions[header]
         raw = Sql(f"c{position}")
         # Some writers put a second BOM before the first row.
-        return Sql(f"ltrim({raw}, '{_BOM}')") if position == 0 else raw
+        return Sql(f"nullif(ltrim({raw}, '{_BOM}'), '')") if position == 0 else raw
 
     def own_type(self, header: str) -> SqlType | None:
         """Text says nothing of its type."""
@@ -79,7 +79,7 @@ class CsvFiles(BillFiles):
         """The cell itself, or the values of its map."""
         raw = self._raw(header)
         if sql_type is SqlType.MONEY_MAP:
-            return Sql(f"finer_in_map(TRY(amount_map({raw})))")
+            return Sql(f"finer_in_map(TRY(text_map({raw})))")
         return Sql(f"finer({raw})")
 
     def has_doubles(self, header: str) -> bool:
@@ -112,9 +112,9 @@ def csv_files(paths: Sequence[Path], null_words: tuple[str, ...]) -> list[CsvFil
 
 
 def read_header(path: Path, gzipped: bool) -> tuple[tuple[str, ...], str]:
-    """The names in the file's first record, none in a file of no bytes, and how that line ends:
-    DuckDB would take the first line end of the file for it, which may be one in quotes, and then
-    finds no rows. Raises FileInvalid."""
+    """The names in the file's first record, none in a file of no bytes or of a BOM alone, and how
+    that line ends: DuckDB would take the first line end of the file for it, which may be one in
+    quotes, and then finds no rows. Raises FileInvalid."""
     lines: list[str] = []
     try:
         with open_text(path, gzipped) as text:
@@ -124,7 +124,7 @@ def read_header(path: Path, gzipped: bool) -> tuple[tuple[str, ...], str]:
         raise FileInvalid(f"{path}: the header cannot be read: {error}") from error
     if not _RFC_4180.fullmatch("".join(lines)):
         raise FileInvalid(f"{path}: the header cannot be read: a quote within a bare name")
-    if lines and not header:
+    if any(lines) and not header:
         raise FileInvalid(f"{path}: the first line is empty, where the header should be")
     twice = [name for name, count in Counter(header).items() if count > 1]
     if twice:
