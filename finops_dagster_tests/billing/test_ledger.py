@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 
@@ -11,7 +12,7 @@ import pytest
 from finops_dagster.billing import ledger
 from finops_dagster.billing.errors import LedgerDamaged
 from finops_dagster.billing.ledger import Load
-from finops_dagster.billing.money import Totals
+from finops_dagster.billing.money import RoundedColumn, Totals
 from finops_dagster.billing.months import BillingMonth
 
 JANUARY = BillingMonth(2024, 1)
@@ -51,6 +52,7 @@ def test_a_ledger_of_the_first_layout_is_brought_forward_without_losing_a_row(
     held = ledger.loaded(connection, "acme", JANUARY)
     assert held is not None
     assert (held.manifest_id, held.totals, held.format) == ("v2", Totals(3, Decimal("4.5")), "cur1")
+    assert held.rounded is None
     assert [one.load.manifest_id for one in ledger.versions(connection, "acme")] == ["v2", "v1"]
     assert ledger.column_names(connection, "bill") == {"user:Team": "team", "a/b": "a_b"}
     assert connection.sql("SELECT export, vendor, format FROM finops_state.exports").fetchall() == [
@@ -109,6 +111,20 @@ def test_a_version_that_is_loaded_again_stands_once_and_each_load_is_kept(
         ("a-run", "v2", 2.5, 5, 300),
         ("a-run", "v2", 3.5, 5, 300),
     ]
+
+
+@pytest.mark.parametrize(
+    "rounded",
+    [None, (), (RoundedColumn("cost", 2, Decimal("-1e-60")), RoundedColumn("usage", 10**12))],
+)
+def test_what_was_rounded_is_kept_to_the_last_digit(
+    connection: duckdb.DuckDBPyConnection, rounded: tuple[RoundedColumn, ...] | None
+) -> None:
+    ledger.create(connection)
+    ledger.record(connection, replace(load("v1"), rounded=rounded), 1.5)
+    held = ledger.loaded(connection, "acme", JANUARY)
+    assert held is not None
+    assert held.rounded == rounded
 
 
 def test_superseded_versions_are_forgotten_after_a_time_and_loaded_ones_never(
