@@ -12,6 +12,7 @@ from typing import Any
 import dagster as dg
 import duckdb
 import pytest
+from filelock import FileLock
 
 from finops_dagster.assets import billing_table, stage
 from finops_dagster.billing.disk import disk_problem
@@ -38,6 +39,22 @@ def test_who_holds_the_database_is_said_while_it_is_waited_for(
     assert f"data/finops.duckdb is open in process {os.getpid()} (" in said
     assert said.endswith("; waiting for it\n")
     assert "waiting" not in complained
+
+
+def test_a_run_that_stages_the_same_files_is_said_while_it_is_waited_for(
+    project: Project, finops: Finops
+) -> None:
+    deliver(project.put, "2024-01", [items("2024-01", "1")], version="v1")
+    finops.here("aws", "run-pipeline")
+    (lock,) = (project.folder / "data/staging/acme/2024-01").glob("*/.lock")
+    with FileLock(lock):
+        process = finops.start("state", "reprocess", "acme", "2024-01")
+        assert process.stderr is not None
+        said = process.stderr.readline()
+    printed, complained = process.communicate()
+    assert process.returncode == 0, printed + complained
+    folder = lock.parent.relative_to(project.folder)
+    assert said.endswith(f"another run is staging the files in {folder}; waiting for it\n")
 
 
 def report(finops: Finops) -> dict[str, list[dict[str, Any]]]:

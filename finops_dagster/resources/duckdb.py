@@ -23,10 +23,9 @@ from tenacity import (
 from finops_dagster.billing import ledger, table
 from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.billing.months import BillingMonth
+from finops_dagster.resources.locks import SECONDS_BEFORE_WORDS, SECONDS_BETWEEN_WORDS
 
 _SECONDS_BETWEEN_WORDS = 5
-_SECONDS_BEFORE_WORDS = 2
-_SECONDS_BETWEEN_WAITS = 60
 _DAMAGED = ("Corrupt database file", "not a valid DuckDB database file")
 _NEWER = "created with a newer version of DuckDB"
 _MADE_ANEW = (
@@ -149,7 +148,7 @@ def _holder(text: str) -> str:
 def _saying_who_holds(path: Path) -> Callable[[RetryCallState], None]:
     """Say who holds the file after two seconds, and every minute from then on: in the run's log,
     and on standard error."""
-    moments = itertools.count(_SECONDS_BEFORE_WORDS, _SECONDS_BETWEEN_WAITS)
+    moments = itertools.count(SECONDS_BEFORE_WORDS, SECONDS_BETWEEN_WORDS)
     next_moment = next(moments)
 
     def say(state: RetryCallState) -> None:

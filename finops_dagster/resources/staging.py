@@ -30,6 +30,7 @@ from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.resources.arrival import Arrived, crc32_of_file, named, write_checked
 from finops_dagster.resources.gzip_check import InflationLimits
+from finops_dagster.resources.locks import waiting_lock
 from finops_dagster.resources.object_stores import ObjectInfo, ObjectStore, StoreUnavailable
 
 _MANIFEST = TypeAdapter(Manifest)
@@ -192,7 +193,7 @@ class StagedVersion:
 
     def turn(self) -> AbstractContextManager[object]:
         """Wait until no other run stages this version, and let none until the block ends."""
-        return _turn_at(self._folder)
+        return waiting_lock(self._folder / ".lock", f"staging the files in {self._folder}")
 
     def look(self, store: ObjectStore, *, copied: bool) -> list[ObjectInfo]:
         """Return what the store has of each file, by a HEAD request each, side by side.

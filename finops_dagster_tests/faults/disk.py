@@ -14,9 +14,9 @@ from finops_dagster_tests.faults.namespace import in_a_namespace, mount, say
 from finops_dagster_tests.warehouses.duckdb import DuckDB
 
 _FULL = {
-    "loading": r"failed: .*duckdb.*No space left on device",
-    "staging": r"failed: .*data/staging.*|No space left on device: 'data/staging",
-    "exporting": r"failed: .*data/parquet.*No space left on device",
+    "loading": r"failed: .*duckdb.*its disk is full",
+    "staging": r"failed: .*data/staging.*its disk is full",
+    "exporting": r"failed: .*data/parquet.*its disk is full",
     "telling Dagster": "Dagster's history in .* cannot be written",
 }
 

@@ -24,7 +24,6 @@ from dlt.common.destination.exceptions import UnknownDestinationModule
 from dlt.common.schema.typing import TTableSchemaColumns
 from dlt.dataset.utils import get_destination_clients
 from dlt.destinations.job_client_impl import SqlJobClientBase
-from filelock import FileLock
 from pydantic import ConfigDict, model_validator
 
 from finops_dagster.billing.columns import SqlType, quoted
@@ -32,6 +31,7 @@ from finops_dagster.billing.digest import MonthDigest, column_type
 from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.footer import Footer
 from finops_dagster.billing.parquet_month import relation
+from finops_dagster.resources.locks import waiting_lock
 from finops_dagster.resources.warehouses import (
     Loaded,
     LoadedMonth,
@@ -192,8 +192,8 @@ class SqlWarehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
         over what has come since.
         """
         folder = Path(self.working_dir) / f"{file.table}-{file.month}"
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{folder}.lock"):
+        where = self.full_name(file.table)
+        with waiting_lock(Path(f"{folder}.lock"), f"loading {file.month} into {where}"):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(mode=0o700)
             try:
