@@ -168,6 +168,16 @@ REFUSALS = {
         "resource-based policy allows the kms:Decrypt action",
         "the reader needs kms:Decrypt on it, in its own policy and in the key's",
     ),
+    "a bucket of that name": (
+        *("403 Forbidden", "AccessDenied"),
+        f"{WHO}s3:GetObject on resource: arn:aws:s3:::kms-logs/x with an explicit deny",
+        "no policy that allows it overrides a deny",
+    ),
+    "KMS key of another account": (
+        *("403 Forbidden", "AccessDenied"),
+        "The ciphertext refers to a customer master key that you are not allowed to access.",
+        "the reader needs kms:Decrypt on it",
+    ),
     "KMS key disabled": (
         *("400 Bad Request", "KMS.DisabledException", "arn:aws:kms:x is disabled."),
         "the file is encrypted with a KMS key",
@@ -252,6 +262,20 @@ def test_a_refusal_without_a_word_is_no_riddle(
         store.head("key")
     assert f": S3 refuses ({status[:3]}" in str(caught.value)
     assert advice in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [
+        ("ExpiredToken", "the credentials have expired: renew them"),
+        ("InvalidClientTokenId", "the access key is deleted"),
+        ("AccessDenied", "the credentials need sts:AssumeRole on role_arn"),
+    ],
+)
+def test_sts_says_what_is_wrong_with_the_credentials_or_the_role(code: str, advice: str) -> None:
+    answer: Any = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": 403}}
+    error = s3_error(ClientError(answer, "AssumeRole"), "s3://b/key", requester_pays=False)
+    assert str(error).startswith(f"s3://b/key: STS refuses ({code}); {advice}")
 
 
 @pytest.mark.parametrize(

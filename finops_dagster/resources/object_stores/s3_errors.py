@@ -35,7 +35,10 @@ _NO_OBJECT = ("404", "NoSuchKey", "NotFound")
 _ADVICE = {
     **dict.fromkeys(_EXPIRED, "the credentials have expired: renew them"),
     "AllAccessDisabled": "AWS itself has closed the bucket: ask its owner, or AWS support",
-    "InvalidAccessKeyId": "the access key is deleted, or of another partition or store: set others",
+    **dict.fromkeys(
+        ("InvalidAccessKeyId", "InvalidClientTokenId"),
+        "the access key is deleted, or of another partition or store: set others",
+    ),
     "InvalidObjectState": "a lifecycle rule has archived the file: restore it, and exempt the "
     "export from the rule",
     "NoSuchAccessPoint": "there is no such access point: look at the source",
@@ -47,6 +50,7 @@ _DENIED = (
     "it takes s3:GetObject on the object and s3:ListBucket on the bucket, and for a bucket of "
     "another account its policy must allow them too"
 )
+_OF_KMS = re.compile(r"\bkms:|:kms:|master key")
 _SIGNED = re.compile(r"(?i)((?:signature|security-token|credential)\s*[=:]\s*)[^\s,&]+")
 _SHORTENED = Repr()
 _SHORTENED.maxstring = 600
@@ -72,7 +76,7 @@ def s3_error(error: ClientError, where: str, *, requester_pays: bool) -> Excepti
 
 def has_reason(error: ClientError) -> bool:
     """Whether the answer has a code of S3's own; an answer to HEAD has a number at most."""
-    return not error.response["Error"].get("Code", "0").isdigit()
+    return not (error.response["Error"].get("Code") or "0").isdigit()
 
 
 def _is_of_role(error: ClientError) -> bool:
@@ -86,19 +90,12 @@ def _words(error: ClientError) -> str:
 
 
 def _advice(error: ClientError, code: str, words: str, *, requester_pays: bool) -> str:
-    if _is_of_role(error):
-        return (
-            "the credentials need sts:AssumeRole on role_arn, and the role's trust policy must "
-            "name them and agree with external_id"
-        )
     if code in _OTHER_REGION:
         region = _region(error.response)
-        return (
-            f'the bucket is in {region}: set region = "{region}"'
-            if region
-            else ("the bucket is in another region: set region to its own")
-        )
-    if "kms" in words or code.startswith("KMS"):
+        if region:
+            return f'the bucket is in {region}: set region = "{region}"'
+        return "the bucket is in another region: set region to its own"
+    if _OF_KMS.search(words) or code.startswith("KMS"):
         return (
             "the file is encrypted with a KMS key: the reader needs kms:Decrypt on it, in its own "
             "policy and in the key's"
@@ -107,8 +104,12 @@ def _advice(error: ClientError, code: str, words: str, *, requester_pays: bool) 
         return "a file that is encrypted with a key of the customer's own (SSE-C) cannot be read"
     if code in _ADVICE:
         return _ADVICE[code]
-    status = error.response["ResponseMetadata"]["HTTPStatusCode"]
-    if status == 403:
+    if _is_of_role(error):
+        return (
+            "the credentials need sts:AssumeRole on role_arn, and the role's trust policy must "
+            "name them and agree with external_id"
+        )
+    if error.response["ResponseMetadata"]["HTTPStatusCode"] == 403:
         return _denied(words, requester_pays=requester_pays)
     if code == "400":
         return (
