@@ -6,6 +6,7 @@ import csv
 import gzip
 import json
 import os
+import shutil
 from datetime import date
 from decimal import Decimal
 
@@ -387,6 +388,22 @@ def test_a_copied_parquet_report_may_write_its_months_with_a_zero(
     assert totals(project, layout) == january
     export = project.the_export()
     assert list(manifest_versions(export, export.months(), print)) == [BillingMonth(2024, 1)]
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_copy_in_other_letters_is_the_same_version(project: Project, named: bool) -> None:
+    project.export["format"] = "cur2"
+    manifest = write_version(project.source, "", "acme-cur", JANUARY, layout=Layout("cur2"))
+    if not named:
+        listed = json.loads(manifest.read_text())["dataFiles"]
+        manifest.write_text(json.dumps({"dataFiles": listed}))
+    project.load("2024-01")
+    for folder in ("data", "metadata"):
+        home = project.source / "acme-cur" / folder
+        shutil.copytree(home / "BILLING_PERIOD=2024-01", home / "billing_period=2024-01")
+        shutil.rmtree(home / "BILLING_PERIOD=2024-01")
+    outcomes = project.load("2024-01").outcomes()
+    assert (outcomes["billing_table"], outcomes["parquet"]) == ("unchanged", "unchanged")
 
 
 def test_what_is_delivered_is_listed_in_other_letters_and_where_a_file_is_gone(
