@@ -67,6 +67,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         billing_table_asset,
         parquet_asset,
     ]
+    last_stage = "warehouse_table" if settings.database.has_warehouse else "parquet"
     if settings.database.has_warehouse:
         stages.append(partial(warehouse_table_asset, backend=settings.database.backend))
     else:
@@ -74,7 +75,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
     return dg.Definitions(
         assets=[stage(export) for export in exports for stage in stages],
         jobs=[month_job(export) for export in exports],
-        sensors=[*map(manifest_sensor, exports), lost_runs_sensor()],
+        sensors=[*(manifest_sensor(export, last_stage) for export in exports), lost_runs_sensor()],
         resources=resources,
         # The chain is a line: a process for each step would cost seconds and gain nothing.
         executor=dg.in_process_executor,

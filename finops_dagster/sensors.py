@@ -12,6 +12,7 @@ from finops_dagster.assets.manifest import homes, what_is_there
 from finops_dagster.billing.errors import ManifestMissing
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.resources.object_stores import (
+    ObjectInfo,
     ObjectMissing,
     StoreError,
     StoreUnavailable,
@@ -21,8 +22,9 @@ from finops_dagster.runs import end_lost_runs
 _REQUESTS_AT_ONCE = 16
 
 
-def manifest_sensor(export: Export) -> dg.SensorDefinition:
-    """Asks for a run of every month whose manifest is new or was rewritten since the last look.
+def manifest_sensor(export: Export, last_stage: str) -> dg.SensorDefinition:
+    """Ask for a run of every month whose manifest is new or was rewritten since the last look, and
+    which no run has brought to the last stage since; the newest month first.
 
     The cursor is JSON, `{month: version}`, the version being the store's ETag of the manifest. What
     the manifest says is the run's to read: one that cannot be read is a failed run. The tick fails
@@ -41,18 +43,41 @@ def manifest_sensor(export: Export) -> dg.SensorDefinition:
     def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         known: dict[str, str] = json.loads(context.cursor or "{}")
         months = export.months()
-        versions = manifest_versions(export, months, context.log.error)
-        if not versions:
+        manifests = manifest_versions(export, months, context.log.error)
+        if not manifests:
             raise ManifestMissing(what_is_there(export, months[-1]))
-        new = {
-            str(month): etag for month, etag in versions.items() if known.get(str(month)) != etag
-        }
-        return dg.SensorResult(
-            [dg.RunRequest(f"{month}/{etag}", partition_key=month) for month, etag in new.items()],
-            cursor=json.dumps({**known, **new}, sort_keys=True),
-        )
+        etags = {str(month): manifest.etag for month, manifest in manifests.items()}
+        requests = [
+            dg.RunRequest(f"{month}/{manifest.etag}", partition_key=str(month))
+            for month, manifest in manifests.items()
+            if known.get(str(month)) != manifest.etag
+            and not _is_loaded(context.instance, export, month, manifest, last_stage)
+        ]
+        return dg.SensorResult(requests, cursor=json.dumps({**known, **etags}, sort_keys=True))
 
     return sensor
+
+
+def _is_loaded(
+    instance: dg.DagsterInstance,
+    export: Export,
+    month: BillingMonth,
+    manifest: ObjectInfo,
+    last_stage: str,
+) -> bool:
+    """Whether a run has read this very manifest, and come to the last stage after it."""
+
+    def last(stage: str) -> dg.EventLogRecord | None:
+        of_month = dg.AssetRecordsFilter(export.key(stage), asset_partitions=[str(month)])
+        return next(iter(instance.fetch_materializations(of_month, limit=1).records), None)
+
+    read, done = last("manifest"), last(last_stage)
+    if read is None or done is None or read.storage_id > done.storage_id:
+        return False
+    assert read.asset_materialization is not None
+    metadata = read.asset_materialization.metadata
+    was = [metadata[name].value for name in ("last_modified", "bytes") if name in metadata]
+    return was == [manifest.last_modified.timestamp(), manifest.size]
 
 
 def lost_runs_sensor() -> dg.SensorDefinition:
@@ -74,7 +99,7 @@ def lost_runs_sensor() -> dg.SensorDefinition:
 
 def manifest_versions(
     export: Export, months: Sequence[BillingMonth], report: Callable[[str], None]
-) -> dict[BillingMonth, str]:
+) -> dict[BillingMonth, ObjectInfo]:
     """The version of each month's manifest, by one HEAD request for every month that has a folder,
     side by side, after one LIST of these folders; the newest month first.
 
@@ -82,13 +107,13 @@ def manifest_versions(
     Where none can be looked at, the store itself is at fault, and its error is raised.
     """
     store, _ = export.store
-    versions: dict[BillingMonth, str] = {}
+    versions: dict[BillingMonth, ObjectInfo] = {}
     errors: list[Exception] = []
 
     def look(month: BillingMonth, keys: list[str]) -> None:
         for key in keys:
             try:
-                versions[month] = store.head(key).etag
+                versions[month] = store.head(key)
             except ObjectMissing:
                 continue
             except (StoreError, StoreUnavailable) as error:

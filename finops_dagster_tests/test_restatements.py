@@ -44,7 +44,25 @@ def test_the_metadata_says_rows_cost_and_the_five_largest_moves(project: Project
         "| SNS | 3.00 | 7.00 | +4.00 |",
         "| SQS | 4.00 | 2.00 | -2.00 |",
     ]
-    assert "restatement" not in project.materialize("2024-01").metadata("billing_table")
+    for force in (False, True, False):
+        again = project.load("2024-01", force=force).metadata("billing_table")
+        for name in ("rows_changed", "cost_changed", "restatement"):
+            assert again[name] == metadata[name], "it stays until the next version"
+    deliver(project.put, "2024-01", [second[:1]], version="v3")
+    assert project.load("2024-01").metadata("billing_table")["rows_changed"] == -6
+
+
+def test_new_columns_stay_on_the_page_of_their_version(project: Project) -> None:
+    deliver(project.put, "2024-01", [bill(EC2="1")], version="v1")
+    project.load("2024-01")
+    headers = (*HEADERS, "lineItem/UsageAmount")
+    deliver(project.put, "2024-01", [bill(EC2="1")], version="v2", headers=headers)
+    for _ in range(2):
+        assert project.load("2024-01").metadata("manifest")["columns_added"] == (
+            "lineItem/UsageAmount"
+        )
+    deliver(project.put, "2024-01", [bill(EC2="1")], version="v3", headers=headers)
+    assert project.load("2024-01").metadata("manifest")["columns_added"] == ""
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,33 @@ def test_new_months_are_asked_for_once_the_newest_first(project: Project, put: P
     assert months(tick(project, first.cursor)) == []
 
 
+def test_the_first_look_asks_only_for_what_is_not_loaded(project: Project, put: Put) -> None:
+    for month in ("2024-01", "2024-02", "2024-03", "2024-04", "2024-05"):
+        deliver(put, month, [items(month, "1")], version="v1")
+    for month in ("2024-01", "2024-02", "2024-03"):
+        project.load(month)
+    deliver(put, "2024-02", [items("2024-02", "2")], version="v2")
+    assert project.materialize("2024-03", stages=["manifest", "staged_files"]).success
+    deliver(put, "2024-04", [items("2024-04", "much")], version="v1")
+    assert not project.materialize("2024-04").success
+    first = tick(project)
+    assert months(first) == ["2024-05", "2024-04", "2024-03", "2024-02"]
+    assert months(tick(project, first.cursor)) == []
+
+
+def test_a_manifest_that_lists_other_files_under_the_same_id_is_asked_for(
+    project: Project, put: Put
+) -> None:
+    deliver(put, "2024-01", [items("2024-01", "1")], version="v1")
+    project.load("2024-01")
+    first = tick(project)
+    assert months(first) == []
+    deliver(put, "2024-01", [items("2024-01", "1"), items("2024-01", "2")], version="v1")
+    assert months(tick(project, first.cursor)) == ["2024-01"]
+    assert project.load("2024-01").metadata("parquet")["manifest_id"].startswith("v1+")
+    assert months(tick(project)) == []
+
+
 def test_a_restated_month_is_asked_for_alone(project: Project, put: Put) -> None:
     for month in ("2024-01", "2024-02"):
         deliver(put, month, [items(month, "1")])

@@ -1,6 +1,6 @@
 """Stage 3: the month in the export's DuckDB table, replaced whole or not at all."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +25,7 @@ from finops_dagster.assets.export import Export
 from finops_dagster.assets.stage import (
     RunOptions,
     StageEvents,
+    kept_metadata,
     month_of,
     one_version,
     stage,
@@ -54,6 +55,8 @@ from finops_dagster.resources.staging import (
 Metadata = dict[str, dg.MetadataValue[Any] | dg.TableSchema | str | int | float | bool]
 
 _SERVICES_SHOWN = 20
+# What is known only while the month is replaced.
+_SAID_ONCE = ("rows_changed", "cost_changed", "restatement", "warnings")
 
 
 @dataclass(frozen=True)
@@ -105,9 +108,10 @@ def billing_table_asset(export: Export) -> dg.AssetsDefinition:
             force=run_options.force,
         ) as outcome:
             now = outcome.month
+            kept = kept_metadata(context, now.load.manifest_id, *_SAID_ONCE)
             result: dg.MaterializeResult[None] = dg.MaterializeResult(
                 data_version=dg.DataVersion(now.load.manifest_id),
-                metadata=_metadata(outcome),
+                metadata=_metadata(outcome, kept),
                 check_results=[
                     one_version(context, now.load.manifest_id),
                     *totals_hold(now.load.totals),
@@ -202,8 +206,9 @@ def _new_load(
     )
 
 
-def _metadata(done: Outcome) -> Metadata:
-    """What changed comes first, as it is what people ask about first."""
+def _metadata(done: Outcome, kept: Mapping[str, dg.MetadataValue[Any]]) -> Metadata:
+    """What changed comes first, as it is what people ask about first; `kept` is what was said of
+    this version before."""
     month, change = done.month, done.restatement
     metadata: Metadata = {
         "outcome": done.did,
@@ -217,6 +222,7 @@ def _metadata(done: Outcome) -> Metadata:
         metadata["restatement"] = dg.MetadataValue.md(_restatement_table(change))
     return {
         **metadata,
+        **kept,
         **warnings(done.warnings),
         **_rounded(month.load),
         "currency": ", ".join(currency for currency, _ in month.currencies),

@@ -4,7 +4,7 @@ import dagster as dg
 
 from finops_dagster.assets.checks import FRESH, manifest_is_fresh
 from finops_dagster.assets.export import Export
-from finops_dagster.assets.stage import StageEvents, month_of, stage
+from finops_dagster.assets.stage import StageEvents, kept_metadata, month_of, stage
 from finops_dagster.billing.errors import ManifestInvalid, ManifestMissing, listed
 from finops_dagster.billing.manifest import Manifest, Source
 from finops_dagster.billing.months import BillingMonth
@@ -29,11 +29,13 @@ def manifest_asset(export: Export) -> dg.AssetsDefinition:
         store, _ = export.store
         now = as_the_store_spells(store, read_manifest(export, month))
         staged.write_manifest(now)
+        is_unchanged = before is not None and (before.id, before.files) == (now.id, now.files)
         added, removed = now.columns_added_and_removed(before)
+        kept = kept_metadata(context, now.id, "columns_added", "columns_removed")
         yield dg.MaterializeResult(
             data_version=dg.DataVersion(now.id),
             metadata={
-                "outcome": "unchanged" if before is not None and before.id == now.id else "read",
+                "outcome": "unchanged" if is_unchanged else "read",
                 "format": now.format,
                 "manifest_id": now.id,
                 "manifest": now.source.location,
@@ -41,6 +43,7 @@ def manifest_asset(export: Export) -> dg.AssetsDefinition:
                 "columns": len(now.columns),
                 "columns_added": listed(added, _HEADERS_SHOWN),
                 "columns_removed": listed(removed, _HEADERS_SHOWN),
+                **(kept if is_unchanged else {}),
                 "bytes": now.source.size,
                 "last_modified": dg.MetadataValue.timestamp(now.source.last_modified),
             },

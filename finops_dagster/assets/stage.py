@@ -190,6 +190,19 @@ def _version_before(context: dg.AssetExecutionContext, after: dg.AssetKey) -> tu
     return event.asset_key.path[-1], (event.tags or {}).get("dagster/data_version", "")
 
 
+def kept_metadata(
+    context: dg.AssetExecutionContext, version: str, *names: str
+) -> dict[str, dg.MetadataValue[Any]]:
+    """Return what the stage said last of this version under these names, so that a run which
+    changes nothing says it again and it stays on the month's page."""
+    wanted = dg.AssetRecordsFilter(context.asset_key, asset_partitions=[context.partition_key])
+    records = context.instance.fetch_materializations(wanted, limit=1).records
+    event = records[0].asset_materialization if records else None
+    if event is None or (event.tags or {}).get("dagster/data_version") != version:
+        return {}
+    return {name: event.metadata[name] for name in names if name in event.metadata}
+
+
 def version_metadata(manifest_id: str, totals: Totals) -> dict[str, str | int | float]:
     """What every stage that holds the month says of it; the UI plots the numbers over months."""
     return {
