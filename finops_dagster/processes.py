@@ -62,7 +62,8 @@ def is_here(home: Path, run: str) -> bool:
 
 
 def is_lost(home: Path, run: str) -> bool:
-    """Whether the run went on in a process of this machine that is gone."""
+    """Whether a process of this machine had the run and has it no more, without having forgotten
+    it: it was killed, or ended by an error. Dagster may know the run as ended all the same."""
     lock = _lock_of(home, run)
     if run in _held_here or not lock.exists():
         return False
@@ -74,7 +75,7 @@ def is_lost(home: Path, run: str) -> bool:
 
 
 def lost_runs(home: Path) -> list[str]:
-    """The runs that went on in processes of this machine that are gone."""
+    """Return the ids of the runs of which `is_lost` is true, ended or not."""
     known = sorted(path.name for path in _lock_of(home, "").glob("*"))
     return [run for run in known if is_lost(home, run)]
 

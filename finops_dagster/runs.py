@@ -57,8 +57,8 @@ def open_instance() -> dg.DagsterInstance:
 
 
 def end_lost_runs(instance: dg.DagsterInstance) -> list[str]:
-    """Mark the runs as failed that went on in a process of this machine which is gone, so that none
-    of them keeps a place in the queue; their ids."""
+    """Mark as failed the lost runs that Dagster takes for going on, so that none of them keeps a
+    place in the queue; return their ids, and not those of lost runs that have ended."""
     home, ended = Path(instance.root_directory), []
     with at_home(home):
         for lost in lost_runs(home):
