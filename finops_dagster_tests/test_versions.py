@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import re
 import shutil
@@ -13,8 +14,11 @@ from typing import Any
 import duckdb
 import pytest
 
+from finops_dagster.billing import ledger
 from finops_dagster.billing.footer import read_footer
+from finops_dagster.billing.months import BillingMonth
 from finops_dagster_tests.cur import Put, csv_bytes, deliver, items, zipped
+from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import Project
 from finops_dagster_tests.servers.s3 import S3Server
 
@@ -348,3 +352,82 @@ def test_a_copy_whose_keys_name_the_version_needs_no_setting(project: Project) -
     when = datetime.now(UTC).timestamp() + 7200
     os.utime(project.source / key, (when, when))
     assert "warnings" not in project.load("2024-01").metadata("staged_files")
+
+
+def test_every_command_knows_that_an_id_may_have_several_contents(
+    project: Project, finops: Finops
+) -> None:
+    january(project.put, part("1"))
+    assert finops.here("aws", "run-pipeline").exit_code == 0
+    january(project.put, part("5"))
+    (planned,) = finops.json("aws", "run-pipeline", "--dry-run")
+    would_run = "manifest, staged_files; and the rest if its files are others"
+    assert would_run in planned.values()
+    line = finops.here("aws", "run-pipeline").stdout
+    version = OTHER.search(line)
+    assert version is not None, line
+    (planned,) = finops.json("aws", "run-pipeline", "--dry-run")
+    assert {"nothing: unchanged", version[0]} <= set(planned.values())
+    assert finops.json("state", "list", "--stale") == []
+    (found,) = finops.json("aws", "discover-manifests")
+    assert (found["version"], found["loaded"]) == ("v1", "yes")
+    (listed,) = finops.json("state", "list")
+    assert (listed["manifest"], listed["parquet"]) == ("v1", version[0])
+    (progress,) = json.loads(finops.here("state", "report", "--format", "json").stdout)["progress"]
+    assert progress["complete"] == 1
+    assert finops.here("state", "verify").exit_code == 0
+
+
+def test_files_and_the_order_of_loads_move_to_another_machine(
+    project: Project, finops: Finops
+) -> None:
+    for cost in ("1", "5", "1"):
+        january(project.put, part(cost))
+        assert finops.here("aws", "run-pipeline").exit_code == 0
+    recorded = (
+        "SELECT manifest_id, state, files, load_number FROM finops_state.manifests ORDER BY ALL"
+    )
+    before = project.query(recorded)
+    assert max((row[3], row[0], row[1]) for row in before) == (3, "v1", "loaded")
+    assert finops.here("state", "export", "state.json").exit_code == 0
+    shutil.rmtree(project.folder / ".dagster")
+    shutil.rmtree(project.folder / "data/staging")
+    with duckdb.connect(str(project.database_file)) as connection:
+        connection.execute("DELETE FROM finops_state.manifests")
+    assert finops.here("state", "import", "state.json").exit_code == 0
+    assert project.query(recorded) == before
+    assert "unchanged" in finops.here("aws", "run-pipeline").stdout
+
+
+def test_a_document_of_an_earlier_release_is_imported(project: Project, finops: Finops) -> None:
+    for version, cost in {"v1": "1", "v2": "5"}.items():
+        deliver(project.put, "2024-01", [part(cost)], version=version)
+        assert finops.here("aws", "run-pipeline").exit_code == 0
+    assert finops.here("state", "export", "state.json").exit_code == 0
+    document = json.loads((project.folder / "state.json").read_text())
+    for version in document["exports"][0]["versions"]:
+        del version["load_number"], version["content"]
+    (project.folder / "state.json").write_text(json.dumps(document))
+    with duckdb.connect(str(project.database_file)) as connection:
+        connection.execute("DELETE FROM finops_state.manifests")
+    assert finops.here("state", "import", "state.json").exit_code == 0
+    assert states(project) == [("v1", "superseded"), ("v2", "loaded")]
+
+
+def test_the_order_of_versions_is_that_of_the_loads_and_not_of_the_clock(project: Project) -> None:
+    for version in ("v1", "v2"):
+        deliver(project.put, "2024-01", [part("1")], version=version)
+        project.load("2024-01")
+    with duckdb.connect(str(project.database_file)) as connection:
+        connection.execute(
+            "UPDATE finops_state.manifests SET loaded_at = TIMESTAMP '2100-01-01' "
+            "WHERE manifest_id = 'v1'"
+        )
+        found = [one.load.manifest_id for one in ledger.versions(connection, "acme")]
+    assert found == ["v2", "v1"]
+    deliver(project.put, "2024-01", [part("1", "1")], version="v3")
+    project.load("2024-01")
+    with duckdb.connect(str(project.database_file)) as connection:
+        before = ledger.superseded(connection, "acme", BillingMonth(2024, 1))
+    assert before is not None
+    assert before.manifest_id == "v2"
