@@ -52,6 +52,16 @@ def test_the_metadata_says_rows_cost_and_the_five_largest_moves(project: Project
     assert project.load("2024-01").metadata("billing_table")["rows_changed"] == -6
 
 
+def test_warnings_stay_on_the_page_of_their_version(project: Project) -> None:
+    headers = (*HEADERS, "lineItem/Extra")
+    for month, kind in {"2024-01": "DateTime", "2024-02": "String"}.items():
+        rows = [line_item(month, lineItem__Extra="2024-01-02T03:04:05Z")]
+        deliver(project.put, month, [rows], headers=headers, types={"lineItem/Extra": kind})
+        said = project.load(month).metadata("billing_table")
+    assert "lineitem_extra was TIMESTAMP" in said["warnings"]
+    assert project.load("2024-02").metadata("billing_table")["warnings"] == said["warnings"]
+
+
 def test_new_columns_stay_on_the_page_of_their_version(project: Project) -> None:
     deliver(project.put, "2024-01", [bill(EC2="1")], version="v1")
     project.load("2024-01")

@@ -8,6 +8,7 @@ from finops_dagster.assets.export import Export
 from finops_dagster.assets.stage import (
     RunOptions,
     StageEvents,
+    kept_metadata,
     month_of,
     one_version,
     stage,
@@ -38,6 +39,7 @@ def warehouse_table_asset(export: Export, backend: str) -> dg.AssetsDefinition:
         metadata = {
             **version_metadata(version, totals),
             "dagster/table_name": warehouse.full_name(file.table),
+            **kept_metadata(context, version, "warnings"),
         }
         done = None
         if run_options.force or warehouse.held_version(file) != file.footer:
