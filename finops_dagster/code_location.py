@@ -77,6 +77,8 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         jobs=[month_job(export) for export in exports],
         sensors=[*(manifest_sensor(export, last_stage) for export in exports), lost_runs_sensor()],
         resources=resources,
+        # A run writes the second where its configuration names it: docs/operations.md.
+        loggers={"console": dg.colored_console_logger, "json": dg.json_console_logger},
         # The chain is a line: a process for each step would cost seconds and gain nothing.
         executor=dg.in_process_executor,
     )

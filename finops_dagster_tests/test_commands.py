@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 from finops_dagster_tests.cur import deliver, items
-from finops_dagster_tests.project import Project
+from finops_dagster_tests.project import ROOT, Project
 
 DAGSTER = Path(sys.executable).parent / "dagster"
 COMMAND = [str(DAGSTER), "asset", "materialize", "-m", "finops_dagster.definitions"]
 
 
-def started(project: Project, month: str) -> subprocess.Popen[str]:
+def started(project: Project, month: str, *options: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [*COMMAND, "--select", "group:acme", "--partition", month],
+        [*COMMAND, "--select", "group:acme", "--partition", month, *options],
         env=project.shell_environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -23,9 +25,9 @@ def started(project: Project, month: str) -> subprocess.Popen[str]:
     )
 
 
-def materialize(project: Project, month: str) -> tuple[int, str]:
+def materialize(project: Project, month: str, *options: str) -> tuple[int, str]:
     """Exit code and output."""
-    process = started(project, month)
+    process = started(project, month, *options)
     output, _ = process.communicate()
     return process.returncode, output
 
@@ -35,6 +37,18 @@ def test_a_month_is_loaded_with_exit_code_0(project: Project) -> None:
     code, output = materialize(project, "2024-01")
     assert code == 0, output
     assert project.totals("2024-01") == (2, 3)
+
+
+def test_a_run_writes_json_where_its_configuration_names_the_logger(project: Project) -> None:
+    deliver(project.put, "2024-01", [items("2024-01", "1")])
+    (text,) = re.findall(r"--config-json '(.*)'", (ROOT / "docs/operations.md").read_text())
+    code, output = materialize(project, "2024-01", "--config-json", text)
+    assert code == 0, output
+    records = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+    said = [record["dagster_meta"] for record in records]
+    assert {meta["job_tags"]["dagster/partition"] for meta in said} == {"2024-01"}
+    assert {"acme__staged_files", "acme__parquet"} <= {meta["step_key"] for meta in said}
+    assert " - DEBUG - " not in output
 
 
 def test_what_fails_has_another_exit_code_and_its_reason(project: Project) -> None:
