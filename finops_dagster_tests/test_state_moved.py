@@ -289,7 +289,7 @@ def test_imports_cleanups_and_repairs_are_recorded_with_who_and_when(
     assert "state verify --mend" in loaded("state", "changes")
 
 
-@pytest.mark.parametrize("path", ["data/finops.duckdb", "data/{month}.duckdb"])
+@pytest.mark.parametrize("path", ["data/finops.duckdb", "data/months/{month}.duckdb"])
 def test_the_months_that_are_loaded_are_listed_by_the_ledgers_word(
     project: Project, finops: Finops, path: str
 ) -> None:
