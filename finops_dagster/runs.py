@@ -30,7 +30,7 @@ class MonthRun:
     """What came of a run: the metadata of each stage that ended well, and why the next did not."""
 
     month: BillingMonth
-    run_id: str
+    run_id: str | None
     seconds: float
     stages: dict[str, Metadata]
     error: str | None

@@ -192,7 +192,7 @@ def test_a_kill_between_commit_and_event_is_seen_and_healed_by_the_next_run(
         )
         assert killed.returncode == -signal.SIGKILL
         assert version_there(project, stage, warehouse) == "v2"
-        differences = [row["what differs"] for row in finops.json("state", "verify")]
+        differences = [row["what_differs"] for row in finops.json("state", "verify")]
         assert any("v2" in one and "the event log" in one and "v1" in one for one in differences)
         assert finops.here("aws", "run-pipeline").exit_code == 0
         assert finops.json("state", "verify") == []

@@ -153,7 +153,7 @@ def test_damage_is_found_by_reading_all_and_repaired_by_the_command_that_is_name
         damage(loaded.project)
         assert loaded.json("state", "verify") == [], "what only --deep finds"
         (row,) = loaded.json("state", "verify", "--deep")
-        assert says in row["what differs"]
+        assert says in row["what_differs"]
         assert row["mend"] == command
         done = loaded.here(*command.split()[1:])
         assert done.exit_code == 0, done.output

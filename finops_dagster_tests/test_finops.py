@@ -23,7 +23,7 @@ def test_a_pipeline_is_planned_run_and_shown(project: Project, finops: Finops) -
         deliver(project.put, month, [items(month, "1.5", "2")], version="v1")
     planned = finops.json("aws", "run-pipeline", "--dry-run")
     every_stage = "manifest, staged_files, billing_table, parquet"
-    assert [(row["month"], row["would run"]) for row in planned] == [
+    assert [(row["month"], row["would_run"]) for row in planned] == [
         ("2024-02", every_stage),
         ("2024-01", every_stage),
     ]
@@ -46,7 +46,7 @@ def test_a_pipeline_is_planned_run_and_shown(project: Project, finops: Finops) -
     assert "acme 2024-01  unchanged  v1" in again
     assert "acme 2024-02  exported  v2  1 rows  4.00" in again
     state = finops.json("aws", "show-state")
-    assert [(row["month"], row["parquet"], row["rows"], row["last run"]) for row in state] == [
+    assert [(row["month"], row["parquet"], row["rows"], row["last_run"]) for row in state] == [
         ("2024-02", "v2", 1, "success"),
         ("2024-01", "v1", 2, "success"),
     ]
@@ -83,7 +83,7 @@ def test_a_month_that_fails_is_said_and_the_others_go_on(project: Project, finop
     assert "acme 2024-01  failed: " in said
     assert "line 2, column \"lineItem/UnblendedCost\": 'much' cannot be kept exactly" in said
     assert "acme 2024-02  exported  v1" in said
-    state = {row["month"]: row["last run"] for row in finops.json("aws", "show-state")}
+    state = {row["month"]: row["last_run"] for row in finops.json("aws", "show-state")}
     assert state == {"2024-01": "failure", "2024-02": "success"}
 
 

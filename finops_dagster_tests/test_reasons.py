@@ -178,7 +178,7 @@ def test_a_month_that_failed_before_its_manifest_was_read_has_nothing(
     project.put("acme-cur/20240101-20240201/acme-cur-Manifest.json", b"{")
     finops.here("aws", "run-pipeline")
     (row,) = finops.json("state", "list")
-    assert (row["manifest"], row["staged_files"], row["last run"]) == (None, None, "failure")
+    assert (row["manifest"], row["staged_files"], row["last_run"]) == (None, None, "failure")
     assert "same" not in finops.here("state", "list").stdout
 
 

@@ -126,8 +126,8 @@ def test_what_disagrees_is_found_and_mended_by_the_command_that_is_named(
     finops("state", "verify", code=1)
     found = {row["month"]: row for row in finops.json("state", "verify", "acme")}
     assert found.keys() == {"2024-01", "2024-02"}
-    assert "2024-01.parquet has no whole month, the table v1" in found["2024-01"]["what differs"]
-    assert "the table does not hold its rows" in found["2024-02"]["what differs"]
+    assert "2024-01.parquet has no whole month, the table v1" in found["2024-01"]["what_differs"]
+    assert "the table does not hold its rows" in found["2024-02"]["what_differs"]
     for row in found.values():
         finops(*row["mend"].split()[1:])
     assert finops("state", "verify").startswith("all agree\n")
@@ -139,7 +139,7 @@ def test_a_database_that_is_lost_is_found_and_made_again(project: Project, finop
     finops.here("aws", "run-pipeline")
     (project.folder / "data/finops.duckdb").unlink()
     (row,) = finops.json("state", "verify", "acme", "2024-01")
-    assert row["what differs"] == "the table holds None, the event log has v1"
+    assert row["what_differs"] == "the table holds None, the event log has v1"
     finops(*row["mend"].split()[1:])
     assert finops("state", "verify").startswith("all agree\n")
 

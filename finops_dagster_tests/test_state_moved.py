@@ -56,7 +56,7 @@ def test_a_report_has_progress_failures_times_and_restarts(
         "rate": "67%",
         "rows": 3,
     }
-    (failure,) = report["failures by cause"]
+    (failure,) = report["failures_by_cause"]
     assert (failure["stage"], failure["cause"], failure["times"]) == (
         "staged_files",
         "CellInvalid",
@@ -68,7 +68,7 @@ def test_a_report_has_progress_failures_times_and_restarts(
     assert times == {"manifest": 4, "staged_files": 3, "billing_table": 3, "parquet": 3}
     (restarts,) = report["restarts"]
     assert (restarts["runs"], restarts["succeeded"], restarts["failed"]) == (5, 4, 1)
-    assert restarts["begun again after a failure"] == 0
+    assert restarts["begun_again_after_a_failure"] == 0
 
     deliver(project.put, "2024-03", [items("2024-03", "7")], version="v2")
     loaded("state", "reset-failed")
@@ -79,7 +79,7 @@ def test_a_report_has_progress_failures_times_and_restarts(
     assert "&#39;much&#39; cannot be kept exactly" in page
     report = json.loads(loaded("state", "report", "--format", "json"))
     assert report["progress"][0]["rate"] == "100%"
-    assert report["restarts"][0]["begun again after a failure"] == 1
+    assert report["restarts"][0]["begun_again_after_a_failure"] == 1
 
     deliver(project.put, "2024-04", [items("2024-04", "1")], version="v1")
     report = json.loads(loaded("state", "report", "--format", "json"))
@@ -153,7 +153,7 @@ def test_state_moves_to_another_machine_with_its_data(project: Project, loaded: 
         "acme 2024-03  refused: manifest was v1, but nothing whole is here",
     ]
     assert loaded("state", "verify").startswith("all agree\n")
-    held = [(row["month"], row["parquet"], row["last run"]) for row in loaded.json("state", "list")]
+    held = [(row["month"], row["parquet"], row["last_run"]) for row in loaded.json("state", "list")]
     assert held == [("2024-02", "v2", "success"), ("2024-01", "v1", "success")]
     assert project.query(
         "SELECT billing_month::VARCHAR, manifest_id, state FROM finops_state.manifests ORDER BY ALL"

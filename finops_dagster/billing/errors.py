@@ -53,6 +53,28 @@ _SHORTENED = Repr()
 _SHORTENED.maxstring = _SHORTENED.maxother = 160
 
 
+_MOST_SHOWN = 1000
+
+
+def escaped(text: str) -> str:
+    """Return the text with everything in it escaped, as Python would, that a terminal or a browser
+    acts on instead of showing it: control characters, line ends, marks that turn its direction."""
+    if text.isprintable():
+        return text
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text
+    )
+
+
+def for_people(text: str) -> str:
+    """Return the text escaped, and cut in its middle where it is longer than anybody reads."""
+    if len(text) <= _MOST_SHOWN:
+        return escaped(text)
+    half = _MOST_SHOWN // 2
+    left_out = f"… {len(text) - 2 * half:,} characters are not shown …"
+    return escaped(text[:half]) + left_out + escaped(text[-half:])
+
+
 def shown(value: object) -> str:
     """What a stranger wrote, fit for one line: in quotes, escaped, and cut in its middle."""
     return _SHORTENED.repr(value)

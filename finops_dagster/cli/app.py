@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -29,12 +30,16 @@ app.add_typer(worker.app, name="worker", help="List and stop runs in progress.")
 def main() -> None:
     """Run the command; what is wrong is one line and exit code 1."""
     keep_files_private()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal may know less than Unicode
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except Exception as error:
         from finops_dagster.cli.errors import one_line
+        from finops_dagster.terminal import complain
 
-        print(one_line(error), file=sys.stderr)  # noqa: T201  # the one line on standard error
+        complain(one_line(error))
         raise SystemExit(1) from None
 
 
@@ -67,9 +72,10 @@ def init(context: typer.Context) -> None:
     Example: finops init
     """
     from finops_dagster.cli.init import write_first_settings
+    from finops_dagster.terminal import say
 
     file = write_first_settings(Options.of(context).config)
-    typer.echo(f"{file} is written. Name your bucket in it, then: finops config check")
+    say(f"{file} is written. Name your bucket in it, then: finops config check")
 
 
 @app.command()
@@ -123,12 +129,25 @@ def query(
     Example: finops query "SELECT billing_month, count(*) FROM aws_billing_data GROUP BY ALL"
     """
     from finops_dagster.cli.lake import ask
-    from finops_dagster.cli.show import show
+    from finops_dagster.cli.show import print_answer_json, show_answer
+    from finops_dagster.terminal import complain, say
 
-    rows = ask(Options.of(context).settings(), sql, most=None if json else _ROWS_SHOWN + 1)
-    show(rows if json else rows[:_ROWS_SHOWN], as_json=json, empty="no rows")
-    if not json and len(rows) > _ROWS_SHOWN:
-        typer.echo(f"the first {_ROWS_SHOWN} rows; say LIMIT, or --json for all", err=True)
+    answer = ask(Options.of(context).settings(), sql, most=None if json else _ROWS_SHOWN + 1)
+    if json:
+        names = answer.unique_names()
+        for name, key in zip(answer.names, names, strict=True):
+            if name != key:
+                complain(f"another column is named {name} too; here it is {key}")
+        print_answer_json(names, answer.rows)
+        return
+    if not answer.rows:
+        say("no rows")
+        return
+    left_out = show_answer(answer.names, answer.rows[:_ROWS_SHOWN])
+    if left_out:
+        complain(f"{left_out} of {len(answer.names)} columns; name some, or --json for all")
+    if len(answer.rows) > _ROWS_SHOWN:
+        complain(f"the first {_ROWS_SHOWN} rows; say LIMIT, or --json for all")
 
 
 config_app = typer.Typer(cls=Group, invoke_without_command=True)

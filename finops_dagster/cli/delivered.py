@@ -97,7 +97,7 @@ def discover(settings: Settings, asked: Asked, report: Report) -> list[dict[str,
                 "format": manifest.format,
                 "files": len(manifest.files),
                 "bytes": size,
-                "last modified": f"{manifest.source.last_modified:%Y-%m-%d %H:%M}",
+                "last_modified": manifest.source.last_modified,
                 "loaded": _loaded(held, manifest.id),
             }
         )
@@ -139,7 +139,7 @@ def plan(settings: Settings, asked: Asked, report: Report) -> list[dict[str, Any
                 "export": export.name,
                 "month": str(month),
                 "version": newest,
-                "would run": would_run or "nothing: unchanged",
+                "would_run": would_run or "nothing: unchanged",
             }
         )
     return rows

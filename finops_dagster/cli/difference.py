@@ -44,7 +44,7 @@ class Difference:
         return {
             "export": self.export.name,
             "month": str(self.month),
-            "what differs": self.what,
+            "what_differs": self.what,
             "mend": self._command(),
         }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,8 +36,8 @@ def state(settings: Settings, asked: Asked) -> list[dict[str, Any]]:
                     "month": str(month),
                     **held,
                     "rows": footer and footer.totals.rows,
-                    "cost": footer and f"{footer.totals.cost:,.2f}",
-                    "last run": last_run,
+                    "cost": footer and footer.totals.cost,
+                    "last_run": last_run,
                     "reason": _why_failed(log, export.name, str(month), stages)
                     if last_run in FAILED
                     else None,
@@ -52,18 +53,14 @@ def _why_failed(log: EventLog, export: str, month: str, stages: Sequence[str]) -
 
 
 def at_a_glance(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The state for a table: the version once, and of each stage whether it is the one."""
+    """The state for a table: the version that was read last, and the stages that are behind it."""
     return [
         {
             "export": row["export"],
             "month": row["month"],
             "version": newest_version(row),
-            **{
-                stage: "same" if row[stage] and row[stage] == newest_version(row) else row[stage]
-                for stage in STAGES[1:]
-                if stage in row
-            },
-            **{name: row[name] for name in ("rows", "cost", "last run")},
+            "behind": _behind(row),
+            **{name: row[name] for name in ("rows", "cost", "last_run")},
         }
         for row in rows
     ]
@@ -75,6 +72,18 @@ def newest_version(row: dict[str, Any]) -> str | None:
     manifest: str | None = row["manifest"]
     staged: str | None = row.get("staged_files")
     return staged if manifest and staged and is_version_of(staged, manifest) else manifest
+
+
+def _behind(row: dict[str, Any]) -> str | None:
+    """The stages that hold another version than the one that was read last, and which."""
+    newest = newest_version(row)
+    if newest is None:
+        return None
+    stages_of: dict[str, list[str]] = defaultdict(list)
+    for stage in STAGES[1:]:
+        if stage in row and row[stage] != newest:
+            stages_of[row[stage] or "nothing"].append(stage)
+    return "; ".join(f"{', '.join(stages)}: {held}" for held, stages in stages_of.items())
 
 
 def last_stage(settings: Settings) -> str:

@@ -45,7 +45,7 @@ def _last_words(told: Materialization | None) -> dict[str, Any]:
         "outcome": said.get("outcome"),
         "rows": said.get("dagster/partition_row_count", said.get("rows")),
         "cost": said.get("total_cost_exact"),
-        "when": f"{told.at:%Y-%m-%d %H:%M:%S}",
+        "when": told.at,
         "run": told.run,
     }
 
@@ -90,6 +90,19 @@ def runs_in_progress(export: str | None = None) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def at_a_glance(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the runs in progress for a table: the beginning of the id, which `stop` takes too."""
+    return [
+        {
+            "run": row["run"][:8],
+            **{name: row[name] for name in ("export", "month", "status", "stage", "seconds")},
+            "done_by": row["estimated_completion"] and f"{row['estimated_completion'][11:16]}Z",
+            "process": "lost" if row["lost"] else row["process"] and str(row["process"]),
+        }
+        for row in rows
+    ]
 
 
 def stop_run(run: str) -> str:

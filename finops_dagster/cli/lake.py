@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import dataclass
+from itertools import chain, count
 from typing import Any
 
 import duckdb
@@ -12,10 +14,29 @@ from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.settings import Settings
 
 
-def ask(settings: Settings, sql: str, most: int | None = None) -> list[dict[str, Any]]:
-    """The rows of one SELECT over the exports that have Parquet files, and no more than `most`.
+@dataclass(frozen=True)
+class Answer:
+    """What a SELECT found. Two columns may have the same name."""
+
+    names: list[str]
+    rows: list[tuple[Any, ...]]
+
+    def unique_names(self) -> list[str]:
+        """Return a name of its own for each column, as DuckDB gives them to a table's: a, a_1."""
+        unique: list[str] = []
+        for name in self.names:
+            numbered = (f"{name}_{number}" for number in count(1))
+            taken = {*unique, *self.names} if name in unique else set[str]()
+            unique.append(next(one for one in chain([name], numbered) if one not in taken))
+        return unique
+
+
+def ask(settings: Settings, sql: str, most: int | None = None) -> Answer:
+    """Run one SELECT over the exports that have Parquet files, and return no more than `most` rows.
     Raises BillError."""
-    with closing(duckdb.connect()) as connection:
+    limits = settings.database.duckdb.model_dump(include={"memory_limit", "threads"})
+    config = {name: value for name, value in limits.items() if value is not None}
+    with closing(duckdb.connect(config=config)) as connection:
         connection.execute("SET TimeZone = 'UTC'")
         for export in settings.exports:
             folder = settings.storage.parquet_dir / export.name
@@ -32,6 +53,6 @@ def ask(settings: Settings, sql: str, most: int | None = None) -> list[dict[str,
             answer = connection.execute(statements[0])
             names = [column[0] for column in answer.description or []]
             rows = answer.fetchall() if most is None else answer.fetchmany(most)
-            return [dict(zip(names, row, strict=True)) for row in rows]
+            return Answer(names, rows)
         except duckdb.Error as error:
             raise BillError(first_line(error)) from error

@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import sys
 import time
+from decimal import Decimal
 from typing import Any
 
-from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from finops_dagster.assets import STAGES
 from finops_dagster.assets.export import Export
-from finops_dagster.billing.errors import BillError
+from finops_dagster.billing.errors import BillError, for_people
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.cli.asked import Asked
 from finops_dagster.cli.delivered import delivered
 from finops_dagster.cli.errors import one_line
+from finops_dagster.cli.show import print_json
 from finops_dagster.code_location import build_definitions
 from finops_dagster.runs import MonthRun, end_lost_runs, open_instance, run_month
 from finops_dagster.settings import Settings
+from finops_dagster.terminal import complain, console
 
 
-def run(settings: Settings, asked: Asked, until: str, *, force: bool) -> bool:
-    """Run the months one after the other up to a stage, and say of each what came of it; whether
-    all went well. An export that cannot be looked at delays no other."""
+def run(
+    settings: Settings, asked: Asked, until: str, *, force: bool, as_json: bool = False
+) -> bool:
+    """Run the months one after the other up to a stage, and print a line for each as it
+    ends; return whether all went well. An export that cannot be looked at delays no other."""
     if until == "warehouse_table" and not settings.database.has_warehouse:
         raise BillError(
             "backend is duckdb, which ends at Parquet; choose another with --backend, or set "
@@ -33,13 +37,13 @@ def run(settings: Settings, asked: Asked, until: str, *, force: bool) -> bool:
     definitions = build_definitions(settings)
     stages = STAGES[: STAGES.index(until) + 1]
     ended_well = True
-    with open_instance() as instance, _Progress() as progress:
+    with open_instance() as instance, _Progress(is_hidden=as_json) as progress:
         end_lost_runs(instance)
 
         def fail(line: str) -> None:
             nonlocal ended_well
             ended_well = False
-            progress.say(line)
+            (complain if as_json else progress.say)(line)
 
         there = list(delivered(settings, asked, fail))
         months = [(export, month) for export, months in there for month in months]
@@ -58,12 +62,13 @@ def run(settings: Settings, asked: Asked, until: str, *, force: bool) -> bool:
                     on_message=progress.message,
                     on_warning=progress.warn,
                 )
-                if done.error is None:
-                    progress.say(_line(export, done))
-                else:
-                    fail(f"{export.name} {month}  failed: {done.error}")
             except Exception as error:
-                fail(f"{export.name} {month}  failed: {one_line(error)}")
+                done = MonthRun(month, None, 0, {}, one_line(error))
+            ended_well &= done.error is None
+            if as_json:
+                print_json(_row(export, done), indent=None)
+            else:
+                progress.say(_line(_row(export, done)))
             progress.month_ended()
     return ended_well
 
@@ -72,15 +77,15 @@ class _Progress(Progress):
     """On a terminal a bar with the months and bytes that are done, their rate, and the time left;
     in a log, nothing but the lines that are printed above it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_hidden: bool) -> None:
         super().__init__(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
-            TextColumn("{task.fields[done]}"),
+            TextColumn("{task.fields[done]}", markup=False),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            console=Console(),
-            disable=not sys.stdout.isatty(),
+            console=console(),
+            disable=is_hidden or not sys.stdout.isatty(),
             transient=True,
         )
         self._bar = self.add_task("looking for months", total=None, done="")
@@ -100,11 +105,12 @@ class _Progress(Progress):
 
     def message(self, text: str) -> None:
         """Show what the month's run says."""
-        self.update(self._bar, description=f"{self._label} {text}".strip(), done=self._done())
+        description = for_people(f"{self._label} {text}".strip())
+        self.update(self._bar, description=description, done=self._done())
 
     def warn(self, text: str) -> None:
         """Print what a person should know while the month's run goes on, to standard error."""
-        print(f"{self._label}  {text}", file=sys.stderr, flush=True)  # noqa: T201
+        complain(f"{self._label}  {text}")
 
     def stage(self, stage: str, metadata: dict[str, Any]) -> None:
         """Count a stage, and the bytes that it says it has read."""
@@ -119,7 +125,7 @@ class _Progress(Progress):
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""
-        self.console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
+        self.console.print(for_people(line), soft_wrap=True)
 
     def _done(self) -> str:
         rate = self._bytes / (time.monotonic() - self._began)
@@ -129,15 +135,31 @@ class _Progress(Progress):
         )
 
 
-def _line(export: Export, done: MonthRun) -> str:
-    last = list(done.stages.values())[-1]
-    version = [m["manifest_id"] for m in done.stages.values() if "manifest_id" in m][-1]
-    copies = [m for m in done.stages.values() if "dagster/partition_row_count" in m] or [last]
-    changes = [m["outcome"] for m in copies if m["outcome"] != "unchanged"]
-    what = changes[-1] if changes else "unchanged"
-    totals = (
-        f"  {last['dagster/partition_row_count']:,} rows  {last['total_cost']:,.2f}"
-        if "dagster/partition_row_count" in last
-        else ""
-    )
-    return f"{export.name} {done.month}  {what}  {version}{totals}  {done.seconds:.1f} s"
+def _row(export: Export, done: MonthRun) -> dict[str, Any]:
+    """Return what came of a month; `outcome` is `unchanged`, `failed`, or what its last stage that
+    had work to do did."""
+    stages = list(done.stages.values())
+    copies = [stage for stage in stages if "dagster/partition_row_count" in stage]
+    changes = [one["outcome"] for one in copies or stages[-1:] if one["outcome"] != "unchanged"]
+    totals = copies[-1] if copies and done.error is None else {}
+    return {
+        "export": export.name,
+        "month": str(done.month),
+        "outcome": "failed" if done.error is not None else (changes or ["unchanged"])[-1],
+        "version": ([one["manifest_id"] for one in stages if "manifest_id" in one] or [None])[-1],
+        "rows": totals.get("dagster/partition_row_count"),
+        "cost": totals.get("total_cost_exact"),
+        "seconds": round(done.seconds, 1),
+        "run": done.run_id,
+        "reason": done.error,
+    }
+
+
+def _line(row: dict[str, Any]) -> str:
+    month = f"{row['export']} {row['month']}"
+    if row["outcome"] == "failed":
+        return f"{month}  failed: {row['reason']}"
+    totals = ""
+    if row["rows"] is not None:
+        totals = f"  {row['rows']:,} rows  {Decimal(row['cost']):,.2f}"
+    return f"{month}  {row['outcome']}  {row['version']}{totals}  {row['seconds']:.1f} s"

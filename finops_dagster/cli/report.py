@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -11,18 +10,20 @@ from statistics import median
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader
-from rich.console import Console
 
 from finops_dagster.assets import STAGES
+from finops_dagster.billing.errors import for_people
 from finops_dagster.cli.asked import Asked
 from finops_dagster.cli.delivered import Report, delivered
 from finops_dagster.cli.event_log import EventLog, Run
 from finops_dagster.cli.failures import failure, stage_of_step
 from finops_dagster.cli.held import FAILED, last_stage, newest_version, state
 from finops_dagster.cli.history import IN_PROGRESS
-from finops_dagster.cli.show import show, text
+from finops_dagster.cli.show import heading, show, text
+from finops_dagster.cli.show import print_json as print_document
 from finops_dagster.cli.stage_times import stage_seconds
 from finops_dagster.settings import Settings
+from finops_dagster.terminal import console
 
 Sections = dict[str, list[dict[str, Any]]]
 
@@ -37,7 +38,7 @@ def report(settings: Settings, tell_problem: Report) -> Sections:
             runs[export].append(run)
     return {
         "progress": list(_progress(settings, tell_problem)),
-        "failures by cause": _failures(log, runs),
+        "failures_by_cause": _failures(log, runs),
         "times": list(_times(log, runs)),
         "restarts": list(_restarts(runs)),
     }
@@ -73,9 +74,9 @@ def _progress(settings: Settings, tell_problem: Report) -> Iterable[dict[str, An
 def _status(row: dict[str, Any], last_stage: str) -> str:
     """Return what a month is: complete where its last stage holds the version that was read last,
     and pending where it holds another, or none."""
-    if row["last run"] in FAILED:
+    if row["last_run"] in FAILED:
         return "failed"
-    if row["last run"] != "success":
+    if row["last_run"] != "success":
         return "running"
     has_newest = row[last_stage] is not None and row[last_stage] == newest_version(row)
     return "complete" if has_newest else "pending"
@@ -122,7 +123,7 @@ def _times(log: EventLog, exports: Iterable[str]) -> Iterable[dict[str, Any]]:
                     "export": export,
                     "stage": stage,
                     "times": len(took),
-                    "median seconds": round(median(took), 2),
+                    "median_seconds": round(median(took), 2),
                     "longest": round(max(took), 2),
                 }
 
@@ -144,26 +145,28 @@ def _restarts(runs: dict[str, list[Run]]) -> Iterable[dict[str, Any]]:
             "succeeded": ended["SUCCESS"],
             "failed": ended["FAILURE"],
             "canceled": ended["CANCELED"],
-            "begun again after a failure": after_failure,
+            "begun_again_after_a_failure": after_failure,
         }
 
 
 def print_tables(sections: Sections, title: str) -> None:
     """For a terminal or a log."""
-    Console().print(title, style="bold", markup=False, highlight=False)
-    for heading, rows in sections.items():
-        Console().print(f"\n[bold]{heading.capitalize()}[/]")
+    console().print(for_people(title), style="bold")
+    for section, rows in sections.items():
+        console().print(f"\n{heading(section).capitalize()}", style="bold")
         show(rows, as_json=False, empty="none")
 
 
 def print_json(sections: Sections, _title: str) -> None:
     """For a program."""
-    print(json.dumps(sections, indent=2, default=text))  # noqa: T201
+    print_document(sections)
 
 
 def print_html(sections: Sections, title: str) -> None:
     """For a browser or a mail: one page that needs no other file."""
     templates = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
-    templates.filters["text"] = text
+    templates.filters.update(text=text, heading=heading)
     when = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
-    print(templates.get_template("report.html").render(sections=sections, title=title, when=when))  # noqa: T201
+    page = templates.get_template("report.html").render(sections=sections, title=title, when=when)
+    # Whatever the encoding of standard output is, the page is the same.
+    print(page.encode("ascii", "xmlcharrefreplace").decode("ascii"))  # noqa: T201

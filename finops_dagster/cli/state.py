@@ -77,20 +77,21 @@ def list_months(
     """
     from finops_dagster.cli.held import FAILED, at_a_glance, state
     from finops_dagster.cli.show import show as show_rows
+    from finops_dagster.terminal import complain
 
     settings, problems = Options.of(context).settings(), list[str]()
     rows = state(settings, _asked())
     if active:
-        rows = [row for row in rows if row["last run"] not in ("success", *FAILED)]
+        rows = [row for row in rows if row["last_run"] not in ("success", *FAILED)]
     if failed:
-        rows = [row for row in rows if row["last run"] in FAILED]
+        rows = [row for row in rows if row["last_run"] in FAILED]
     if stale:
         from finops_dagster.cli.delivered import stale as stale_among
 
         rows = stale_among(settings, rows, problems.append)
     show_rows(rows if json else at_a_glance(rows), as_json=json, empty="no such months")
     for problem in problems:
-        typer.echo(problem, err=True)
+        complain(problem)
     raise typer.Exit(bool(problems))
 
 
@@ -106,6 +107,7 @@ def report(
     Example: finops state report --format html > report.html
     """
     from finops_dagster.cli import report as reports
+    from finops_dagster.terminal import complain
 
     settings, problems = Options.of(context).settings(), list[str]()
     sections = reports.report(settings, problems.append)
@@ -116,7 +118,7 @@ def report(
     }
     printers[shape](sections, settings.project.name)
     for problem in problems:
-        typer.echo(problem, err=True)
+        complain(problem)
     raise typer.Exit(bool(problems))
 
 
@@ -162,7 +164,7 @@ def reset_failed(context: typer.Context) -> None:
     from finops_dagster.cli.months import run
 
     settings = Options.of(context).settings()
-    failed = [row for row in state(settings, _asked()) if row["last run"] in FAILED]
+    failed = [row for row in state(settings, _asked()) if row["last_run"] in FAILED]
     typer.echo(f"failed months: {len(failed)}")
     asked = [_asked(row["export"], row["month"]) for row in failed]
 
@@ -199,6 +201,7 @@ def verify(
     """
     from finops_dagster.cli import verify as verification
     from finops_dagster.cli.show import show as show_rows
+    from finops_dagster.terminal import complain, say
 
     settings, asked = Options.of(context).settings(), _asked(export, month)
     if mend:
@@ -206,15 +209,15 @@ def verify(
 
         with recorded("state verify --mend") as changes:
 
-            def say(line: str) -> None:
+            def tell(line: str) -> None:
                 changes.append(line)
-                typer.echo(line)
+                say(line)
 
-            exit_after(lambda: verification.mend(settings, asked, say, deep=deep))
+            exit_after(lambda: verification.mend(settings, asked, tell, deep=deep))
     found, coverage = verification.verify(settings, asked, deep=deep)
     show_rows([one.row() for one in found], as_json=json, empty="all agree")
     for line in coverage.lines():
-        typer.echo(line, err=True)
+        complain(line)
     raise typer.Exit(bool(found))
 
 
@@ -272,10 +275,11 @@ def export_state(context: typer.Context, file: Document, export: AnyExport = Non
     """
     from finops_dagster.cli.state_document import write
     from finops_dagster.cli.state_export import document_of
+    from finops_dagster.terminal import say
 
     document = document_of(Options.of(context).settings(), _asked(export))
     write(document, file)
-    typer.echo(f"{file}: {len(document.exports)} exports, {len(document.runs)} runs")
+    say(f"{file}: {len(document.exports)} exports, {len(document.runs)} runs")
 
 
 @app.command()
@@ -311,11 +315,12 @@ def import_state(context: typer.Context, file: Document) -> None:
     from finops_dagster.cli.changes import recorded
     from finops_dagster.cli.state_document import read
     from finops_dagster.cli.state_import import take_over
+    from finops_dagster.terminal import complain, say
 
     settings, document = Options.of(context).settings(), read(file)
     with recorded("state import") as months:
         refused = take_over(settings, document, months.append)
-    typer.echo(f"months taken over: {len(months)}")
+    say(f"months taken over: {len(months)}")
     for line in refused:
-        typer.echo(line, err=True)
+        complain(line)
     raise typer.Exit(bool(refused))

@@ -38,21 +38,24 @@ def _asked(context: typer.Context, export: str | None, start: str | None, end: s
     return Asked(str(context.parent.info_name), export, start, end)
 
 
-def _run(context: typer.Context, asked: Asked, until: str, *, force: bool) -> None:
+def _run(
+    context: typer.Context, asked: Asked, until: str, *, force: bool, as_json: bool = False
+) -> None:
     from finops_dagster.cli.months import run
 
     settings = Options.of(context).settings()
-    exit_after(lambda: run(settings, asked, until, force=force))
+    exit_after(lambda: run(settings, asked, until, force=force, as_json=as_json))
 
 
 def _show_with_problems(rows: Callable[[Report], list[dict[str, Any]]], json: bool) -> NoReturn:
     """Show what could be looked at, say what could not, and exit with 1 where there is any."""
     from finops_dagster.cli.show import show
+    from finops_dagster.terminal import complain
 
     problems: list[str] = []
     show(rows(problems.append), as_json=json, empty="no months")
     for problem in problems:
-        typer.echo(problem, err=True)
+        complain(problem)
     raise typer.Exit(bool(problems))
 
 
@@ -167,7 +170,8 @@ def run_pipeline(
 ) -> None:
     """Run every stage of each month, the newest first.
 
-    A month that is unchanged is verified, and not loaded again.
+    A month that is unchanged is verified, and not loaded again. With --json a line of JSON is
+    printed as each month ends.
 
     Example: finops aws run-pipeline --export acme --start-date 2026-01 --dry-run
     """
@@ -176,7 +180,7 @@ def run_pipeline(
 
     settings, asked = Options.of(context).settings(), _asked(context, export, start, end)
     if not dry_run:
-        _run(context, asked, last_stage(settings), force=force)
+        _run(context, asked, last_stage(settings), force=force, as_json=json)
     _show_with_problems(partial(plan, settings, asked), json)
 
 
@@ -201,6 +205,7 @@ def show_state(
     from finops_dagster.cli.held import at_a_glance, state
     from finops_dagster.cli.past_runs import past_runs
     from finops_dagster.cli.show import show
+    from finops_dagster.terminal import complain
 
     settings, asked = Options.of(context).settings(), _asked(context, export, start, end)
     if runs:
@@ -208,7 +213,7 @@ def show_state(
         shown = [{**row, "run": row["run"][:8]} for row in rows[:_RUNS_SHOWN]]
         show(rows if json else shown, as_json=json, empty="no run yet")
         if not json and len(rows) > _RUNS_SHOWN:
-            typer.echo(f"the newest {_RUNS_SHOWN} runs; --json shows all", err=True)
+            complain(f"the newest {_RUNS_SHOWN} runs; --json shows all")
         return
     rows = state(settings, asked)
     show(rows if json else at_a_glance(rows), as_json=json, empty="nothing is loaded yet")

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 
-from rich.console import Console
-from rich.text import Text
-
 from finops_dagster.assets import STAGES
 from finops_dagster.assets.export import Export
 from finops_dagster.assets.warehouse_table import month_file
@@ -28,6 +25,7 @@ from finops_dagster.code_location import Resources, build_resources
 from finops_dagster.resources.duckdb import BillingDatabase
 from finops_dagster.resources.warehouses import MonthFile, Warehouse
 from finops_dagster.settings import Settings
+from finops_dagster.terminal import console
 
 
 def verify(settings: Settings, asked: Asked, *, deep: bool) -> tuple[list[Difference], Coverage]:
@@ -36,10 +34,10 @@ def verify(settings: Settings, asked: Asked, *, deep: bool) -> tuple[list[Differ
     has_warehouse = settings.database.has_warehouse
     coverage = Coverage(deep, settings.database.backend if has_warehouse else None)
     found: list[Difference] = []
-    with Console(stderr=True).status("") as status:
+    with console(stderr=True).status("") as status:
         for export in map(Export, asked.exports(settings)):
             for month, versions in _months(export, asked, resources, coverage):
-                status.update(Text(f"reading {export.name} {month}"))
+                status.update(f"reading {export.name} {month}")
                 differences = list(_of_month(export, month, versions, resources))
                 if deep and not any(one.repair == Repair.LEDGER for one in differences):
                     held = versions["warehouse_table"] is not None

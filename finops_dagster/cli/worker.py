@@ -25,10 +25,11 @@ def list_runs(
 
     Example: finops worker list --export acme
     """
-    from finops_dagster.cli.history import runs_in_progress
+    from finops_dagster.cli.history import at_a_glance, runs_in_progress
     from finops_dagster.cli.show import show
 
-    show(runs_in_progress(export), as_json=json, empty="no run is in progress")
+    rows = runs_in_progress(export)
+    show(rows if json else at_a_glance(rows), as_json=json, empty="no run is in progress")
 
 
 @app.command()
@@ -41,7 +42,8 @@ def stop(run: Annotated[str, typer.Argument(help="The run's id, or how it begins
     """
     from finops_dagster.cli.changes import recorded
     from finops_dagster.cli.history import stop_run
+    from finops_dagster.terminal import say
 
     with recorded("worker stop") as changes:
         changes.append(stop_run(run))
-        typer.echo(changes[0])
+        say(changes[0])

@@ -398,7 +398,7 @@ def test_a_copy_that_was_changed_by_hand_is_found_by_the_other_two(
         change(postgresql, project)
         assert finops.json(*where, "state", "verify") == []
         (row,) = finops.json(*where, "state", "verify", "--deep")
-        assert (row["what differs"], row["mend"]) == (says, command)
+        assert (row["what_differs"], row["mend"]) == (says, command)
         done = finops.here(*where, *command.split()[1:])
         assert done.exit_code == 0, done.output
         deep = finops.here(*where, "state", "verify", "acme", "2024-01", "--deep")

@@ -1,0 +1,39 @@
+"""The one way to a terminal, a pipe or a log: what came from outside is shown, never interpreted.
+
+In rich's own console `[/b]` is markup, `:key:` an emoji, and ESC reaches the terminal.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from rich.console import Console
+
+from finops_dagster.billing.errors import for_people
+
+_LOG_WIDTH = 200
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return a console to which text is text. In a pipe it has no colours, and lines of COLUMNS or
+    200 characters."""
+    stream = sys.stderr if stderr else sys.stdout
+    is_log = not stream.isatty() and "COLUMNS" not in os.environ
+    return Console(
+        stderr=stderr,
+        width=_LOG_WIDTH if is_log else None,
+        markup=False,
+        emoji=False,
+        highlight=False,
+    )
+
+
+def say(line: str) -> None:
+    """Print a line to standard output."""
+    print(for_people(line), flush=True)  # noqa: T201
+
+
+def complain(line: str) -> None:
+    """Print a line to standard error."""
+    print(for_people(line), file=sys.stderr, flush=True)  # noqa: T201
