@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,13 @@ from finops_dagster.assets.checks import ONE_VERSION, Check
 from finops_dagster.assets.export import Export
 from finops_dagster.billing.content import is_version_of
 from finops_dagster.billing.disk import disk_problem
-from finops_dagster.billing.errors import BillError, ReconciliationError, first_line
+from finops_dagster.billing.errors import (
+    BillError,
+    ReconciliationError,
+    escaped,
+    first_line,
+    for_people,
+)
 from finops_dagster.billing.money import Totals, plain
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.processes import going_on
@@ -131,7 +138,7 @@ def _with_failures(context: dg.AssetExecutionContext, events: StageEvents) -> St
         if context.retry_number == _RETRIES:
             raise _failure(error, f"{error}; tried {_RETRIES + 1} times") from error
         context.log.warning(
-            f"{error}; trying again in {_SECONDS_BETWEEN_RETRIES} s "
+            f"{escaped(str(error))}; trying again in {_SECONDS_BETWEEN_RETRIES} s "
             f"({context.retry_number + 1} of {_RETRIES})"
         )
         raise dg.RetryRequested(_RETRIES, _SECONDS_BETWEEN_RETRIES) from error
@@ -144,7 +151,7 @@ def _with_failures(context: dg.AssetExecutionContext, events: StageEvents) -> St
 
 def _failure(error: Exception, told: str) -> dg.Failure:
     """A failure that no retry cures; `cause` is what `finops state report` counts it under."""
-    return dg.Failure(told, metadata={"cause": type(error).__name__}, allow_retries=False)
+    return dg.Failure(escaped(told), metadata={"cause": type(error).__name__}, allow_retries=False)
 
 
 def _with_seconds(events: StageEvents) -> StageEvents:
@@ -215,8 +222,22 @@ def version_metadata(manifest_id: str, totals: Totals) -> dict[str, str | int | 
 
 def warnings(told: Sequence[str]) -> dict[str, dg.MetadataValue[Any]]:
     """What somebody should know of columns, as a list where there is any."""
-    lines = "\n".join(f"- {one}" for one in told)
-    return {"warnings": dg.MetadataValue.md(lines)} if told else {}
+    lines = "\n".join(f"- {escaped(one)}" for one in told)
+    return {"warnings": dg.MetadataValue.text(lines)} if told else {}
+
+
+_PLAIN_WORDS = re.compile(r"[A-Za-z0-9 -]*")
+
+
+def markdown(text: str) -> str:
+    """Return text from outside such that Markdown shows it as it is, also in a cell of a table:
+    what is more than plain words becomes code, in which nothing but a backtick has a meaning."""
+    if _PLAIN_WORDS.fullmatch(text):
+        return text
+    code = for_people(text).replace("|", r"\x7c")
+    fence = "`" * (1 + max(map(len, re.findall("`+", code)), default=0))
+    pad = " " if {code[0], code[-1]} & {" ", "`"} else ""
+    return f"{fence}{pad}{code}{pad}{fence}"
 
 
 def month_of(context: dg.AssetExecutionContext) -> BillingMonth:

@@ -91,9 +91,11 @@ def demo(
     Example: finops demo
     """
     from finops_dagster.demo import __main__ as bill
+    from finops_dagster.terminal import say
 
     if restate:
-        typer.echo(bill.restate())
+        for line in bill.restate().splitlines():
+            say(line)
     else:
         raise typer.Exit(bill.main())
 

@@ -17,10 +17,11 @@ import duckdb
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from finops_dagster.assets.export import Export
 from finops_dagster.billing.columns import Sql, files_literal
-from finops_dagster.billing.errors import BillError
+from finops_dagster.billing.errors import BillError, for_people
 from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.vendors.aws_cur1 import AwsCur1
@@ -29,6 +30,7 @@ from finops_dagster.demo.export import Version, write_version
 from finops_dagster.processes import keep_files_private
 from finops_dagster.runs import Metadata, MonthRun, open_instance, run_month
 from finops_dagster.settings import ExportSettings, Settings, load_settings
+from finops_dagster.terminal import console as plain_console
 
 _VERSIONS = [
     Version(date(2024, 1, 1), "20240203T050312Z", rows=48_211),
@@ -80,20 +82,21 @@ def _export_and_source(settings: Settings) -> tuple[ExportSettings, Path]:
 
 def main() -> int:
     """Deliver what is missing, load every month, and show what is there. Returns an exit code."""
-    console = Console()
+    console = plain_console()
     settings = load_settings(_SETTINGS)
     export, source = _export_and_source(settings)
     _COPY.parent.mkdir(parents=True, exist_ok=True)
     _COPY.write_text(_SETTINGS.read_text(encoding="utf-8"), encoding="utf-8")
     console.print(
-        "\n[bold]Three months of an invented company's AWS bill[/], loaded as yours would be.\n"
-        f"It is delivered to {source}, laid out as AWS does.\n",
-        highlight=False,
+        Text("\nThree months of an invented company's AWS bill", style="bold"),
+        Text(", loaded as yours would be.\n"),
+        Text(f"It is delivered to {for_people(str(source))}, laid out as AWS does.\n"),
+        sep="",
     )
     try:
         loads = list(_deliver_and_load(console, settings, export, source))
     except RuntimeError as error:
-        console.print(f"[red]{error}")
+        console.print(for_people(str(error)), style="red", soft_wrap=True)
         return 1
     _print_restatements(console, loads)
     _print_costs(console, settings, export)
@@ -116,7 +119,7 @@ def _deliver_and_load(
     definitions = build_definitions(settings)
     stages = len(definitions.resolve_asset_graph().get_all_asset_keys())
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -136,7 +139,7 @@ def _deliver_and_load(
             if run.error is not None:
                 raise RuntimeError(f"{month} failed: {run.error}")
             load = _loaded(run)
-            progress.console.print(_line(load), highlight=False)
+            progress.console.print(_line(load))
             yield load
         progress.update(bar, description="done")
 
@@ -197,7 +200,7 @@ def _print_costs(console: Console, settings: Settings, export: ExportSettings) -
     for month in months:
         table.add_column(month, justify="right")
     for service, *by_month in costs[:_SERVICES_SHOWN]:
-        table.add_row(service, *(f"{cost or 0:,.2f}" for cost in by_month))
+        table.add_row(for_people(str(service)), *(f"{cost or 0:,.2f}" for cost in by_month))
     rest = [
         sum(row[column] or 0 for row in costs[_SERVICES_SHOWN:])
         for column in range(1, len(months) + 1)
@@ -227,8 +230,8 @@ def _print_proof(
         expected = _added_up(source, export, month)
         same = expected == Totals(rows, cost)
         equal &= same
-        sign = "=" if same else "[red]differs from[/]"
-        console.print(f"  {month}  {expected}  {sign}  {Totals(rows, cost)}", highlight=False)
+        sign = "=" if same else "differs from"
+        console.print(f"  {month}  {expected}  {sign}  {Totals(rows, cost)}", soft_wrap=True)
     return equal
 
 
@@ -249,13 +252,13 @@ def _added_up(source: Path, export: ExportSettings, month: BillingMonth) -> Tota
 def _print_next(console: Console) -> None:
     finops = "finops" if shutil.which("finops") else ".venv/bin/finops"
     width = len(f"{finops} -c {_COPY} dev")
-    console.print("\n[bold]Next[/]")
+    console.print("\nNext", style="bold")
     for arguments, what in {
         f"-c {_COPY} dev": "the same months in the Dagster UI",
         "demo --restate": "a restated month for its sensor to find",
         "init": "settings for your own bucket",
     }.items():
-        console.print(f"  {f'{finops} {arguments}':{width}}  {what}", highlight=False)
+        console.print(f"  {f'{finops} {arguments}':{width}}  {what}")
 
 
 if __name__ == "__main__":
