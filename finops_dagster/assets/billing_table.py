@@ -26,6 +26,7 @@ from finops_dagster.assets.stage import (
     RunOptions,
     StageEvents,
     kept_metadata,
+    markdown,
     month_of,
     one_version,
     stage,
@@ -242,13 +243,15 @@ def _rounded(load: Load) -> Metadata:
     lines = ["| column | rounded to 18 decimals | changed by |", "|---|---:|---:|"]
     for column in load.rounded:
         amount = "" if column.amount is None else plain(column.amount)
-        lines.append(f"| {column.name} | {column.cells:,} | {amount} |")
+        lines.append(f"| {markdown(column.name)} | {column.cells:,} | {amount} |")
     return {"decimals_rounded": dg.MetadataValue.md("\n".join(lines))}
 
 
 def _services_table(month: MonthReport) -> str:
     lines = [f"| service | {month.cost} |", "|---|---:|"]
-    lines += [f"| {name} | {cost:,.2f} |" for name, cost in month.services[:_SERVICES_SHOWN]]
+    lines += [
+        f"| {markdown(name)} | {cost:,.2f} |" for name, cost in month.services[:_SERVICES_SHOWN]
+    ]
     rest = month.services[_SERVICES_SHOWN:]
     if rest:
         lines.append(f"| {len(rest)} more | {sum(cost for _, cost in rest):,.2f} |")
@@ -258,11 +261,11 @@ def _services_table(month: MonthReport) -> str:
 def _restatement_table(change: Restatement) -> str:
     before, now = change.before.load, change.now.load
     lines = [
-        f"| | {before.manifest_id} | {now.manifest_id} | change |",
+        f"| | {markdown(before.manifest_id)} | {markdown(now.manifest_id)} | change |",
         "|---|---:|---:|---:|",
         f"| rows | {before.totals.rows:,} | {now.totals.rows:,} | {change.rows:+,} |",
         f"| cost | {before.totals.cost:,.2f} | {now.totals.cost:,.2f} | {change.cost:+,.2f} |",
     ]
     for service, was, is_now in change.largest_moves():
-        lines.append(f"| {service} | {was:,.2f} | {is_now:,.2f} | {is_now - was:+,.2f} |")
+        lines.append(f"| {markdown(service)} | {was:,.2f} | {is_now:,.2f} | {is_now - was:+,.2f} |")
     return "\n".join(lines)

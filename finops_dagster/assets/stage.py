@@ -226,7 +226,7 @@ def warnings(told: Sequence[str]) -> dict[str, dg.MetadataValue[Any]]:
     return {"warnings": dg.MetadataValue.text(lines)} if told else {}
 
 
-_PLAIN_WORDS = re.compile(r"[A-Za-z0-9 -]*")
+_PLAIN_WORDS = re.compile(r"(?:[A-Za-z0-9 -]|(?<=[A-Za-z0-9])_(?=[A-Za-z0-9]))*")
 
 
 def markdown(text: str) -> str:

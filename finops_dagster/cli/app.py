@@ -147,7 +147,9 @@ def query(
         return
     left_out = show_answer(answer.names, answer.rows[:_ROWS_SHOWN])
     if left_out:
-        complain(f"{left_out} of {len(answer.names)} columns; name some, or --json for all")
+        complain(
+            f"{left_out} of {len(answer.names)} columns are not shown; name some, or --json for all"
+        )
     if len(answer.rows) > _ROWS_SHOWN:
         complain(f"the first {_ROWS_SHOWN} rows; say LIMIT, or --json for all")
 

@@ -1,0 +1,328 @@
+"""What came from outside is shown as it is, by every command, on a terminal of 80 columns and in a
+pipe, in the report's page and in the UI's Markdown; and JSON is exact."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import struct
+import subprocess
+from collections.abc import Iterator
+from fcntl import ioctl
+from html.parser import HTMLParser
+from termios import TIOCSWINSZ
+from typing import Any
+
+import pytest
+from rich.cells import cell_len
+from typer.testing import Result
+
+from finops_dagster.billing.errors import escaped
+from finops_dagster_tests.cur import deliver, items, line_item
+from finops_dagster_tests.finops import FINOPS, Finops
+from finops_dagster_tests.project import Project
+
+HOSTILE = {
+    "closing": "[/b] x",
+    "colour": "[red]5[/red]",
+    "emoji": "arn:cloud:key:prod",
+    "backslash": "a\\",
+    "line": "one\ntwo\r\nthree",
+    "escape": "\x1b[31mred\x1b]0;title\x07",
+    "direction": "abc\u202edef\u2066\u200f",
+    "page": "<script>alert(1)</script>&amp;",
+    "table": "a|b`c``d` **e** www.example.com",
+    "long": "b" * 5_000 + "e" * 5_000,
+}
+VERSION = "[/b]:key:-1"
+# rich's own colours and movements of the cursor; a bill's have no business here.
+OURS = re.compile(r"\x1b\[[0-9;]*m|\x1b\[\??[0-9;]*[hlAKGJ]")
+COMMANDS = [
+    ["aws", "discover-manifests"],
+    ["aws", "run-pipeline", "--dry-run"],
+    ["aws", "show-state"],
+    ["aws", "show-state", "--runs"],
+    ["state", "list"],
+    ["state", "show", "acme"],
+    ["state", "show", "acme", "2024-01"],
+    ["state", "show", "acme", "2024-02"],
+    ["state", "report"],
+    ["state", "verify"],
+    ["state", "cleanup", "--dry-run", "--older-than", "0h"],
+    ["config"],
+    ["config", "check"],
+    ["worker", "list"],
+    ["query", "FROM aws_billing_data"],
+    ["query", "FROM aws_billing_data LIMIT 1"],
+]
+SERVICES = (
+    "SELECT lineitem_productcode AS service FROM aws_billing_data ORDER BY identity_lineitemid"
+)
+
+
+@pytest.fixture(scope="module")
+def finops(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finops]:
+    """Ten months that fail with a hostile cost, and the last to be run with hostile services."""
+    with pytest.MonkeyPatch.context() as patch:
+        project = Project(tmp_path_factory.mktemp("hostile"))
+        patch.chdir(project.folder)
+        services = [
+            line_item("2024-01", identity__LineItemId=f"{number:02}", lineItem__ProductCode=text)
+            for number, text in enumerate(HOSTILE.values())
+        ]
+        deliver(project.put, "2024-01", [services], version=VERSION)
+        for number, text in enumerate(HOSTILE.values(), 2):
+            month = f"2024-{number:02}"
+            deliver(project.put, month, [items(month, text)], version="v1")
+        finops = Finops(project)
+        settings = (project.folder / "finops.toml").read_text()
+        (project.folder / "finops.toml").write_text('project.name = "[/b]:key:"\n' + settings)
+        yield finops
+
+
+@pytest.fixture(scope="module")
+def ran(finops: Finops) -> Result:
+    """The months run in a pipe."""
+    return finops.here("aws", "run-pipeline")
+
+
+def on_terminal(finops: Finops, *arguments: str) -> tuple[int, str]:
+    """The exit code and the output of a command on a terminal of 80 columns."""
+    ours, its = pty.openpty()
+    ioctl(its, TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    environment = {**finops.environment, "TERM": "xterm"}
+    environment.pop("COLUMNS", None)
+    with subprocess.Popen(
+        [*FINOPS, *arguments], cwd=finops.project.folder, env=environment, stdout=its, stderr=its
+    ) as process:
+        os.close(its)
+        printed = b""
+        try:
+            while some := os.read(ours, 65536):
+                printed += some
+        except OSError:  # what Linux says when the other end is closed
+            pass
+    os.close(ours)
+    return process.returncode, printed.decode().replace("\r\n", "\n")
+
+
+def assert_is_safe(printed: str) -> None:
+    """Nothing in it is for a terminal to act on, but what is ours."""
+    assert "Traceback" not in printed
+    plain = OURS.sub("", printed)
+    assert all(one.isprintable() or one in "\n\r" for one in plain), ascii(plain)
+
+
+def assert_shows(printed: str, text: str) -> None:
+    """The text is there, escaped, wherever lines are folded."""
+    flat, wanted = (re.sub(r"\s", "", one) for one in (OURS.sub("", printed), escaped(text)))
+    if len(wanted) > 1000:
+        assert wanted[:50] in flat
+        assert wanted not in flat
+    else:  # a cell in a message is a literal, in which a backslash is two
+        assert wanted in flat or wanted.replace("\\", "\\\\") in flat, ascii(printed)
+
+
+def test_bad_months_are_shown_as_they_are_and_the_next_is_run(finops: Finops, ran: Result) -> None:
+    assert ran.exit_code == 1
+    assert_is_safe(ran.output)
+    lines = ran.output.splitlines()
+    assert f"acme 2024-01  exported  {VERSION}  10 rows  10.00" in lines[-1]
+    for line, text in zip(lines, reversed(HOSTILE.values()), strict=False):
+        assert "failed: " in line
+        assert_shows(line, text)
+
+
+@pytest.mark.usefixtures("ran")
+def test_a_query_shows_cells_as_they_are_and_json_has_them_whole(finops: Finops) -> None:
+    shown = finops.here("query", SERVICES)
+    assert shown.exit_code == 0
+    assert_is_safe(shown.output)
+    for text in HOSTILE.values():
+        assert_shows(shown.output, text)
+    assert [row["service"] for row in finops.json("query", SERVICES)] == list(HOSTILE.values())
+    assert "… 9,000 characters are not shown …" in re.sub(r"\s+", " ", shown.output)
+
+
+@pytest.mark.usefixtures("ran")
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_fits_a_terminal_of_80_columns(
+    finops: Finops, command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    done = finops.here(*command)
+    assert done.exit_code == (command == ["state", "verify"] and "differs" in done.output)
+    assert_is_safe(done.output)
+    assert max(map(cell_len, done.stdout.splitlines())) <= 80, done.stdout
+
+
+@pytest.mark.usefixtures("ran")
+def test_reasons_are_in_state_and_in_the_report_and_its_page_is_no_markup(finops: Finops) -> None:
+    page = finops.here("state", "report", "--format", "html").output
+    browser = Browser()
+    browser.feed(page)
+    assert "script" not in browser.tags
+    printed = finops.here("state", "report").output
+    for shown in (printed, browser.text):
+        assert_is_safe(shown)
+        assert_shows(shown, "[/b]:key:")
+    for number, text in enumerate(HOSTILE.values(), 2):
+        assert_shows(finops.here("state", "show", "acme", f"2024-{number:02}").output, text)
+
+
+class Browser(HTMLParser):
+    """What a browser shows of a page, and which tags it finds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.text, self.tags = "", set[str]()
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self.tags.add(tag)
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.mark.usefixtures("ran")
+def test_a_terminal_gets_the_same_as_a_pipe(finops: Finops) -> None:
+    code, printed = on_terminal(finops, "aws", "run-pipeline", "--end-date", "2024-05")
+    assert code == 1
+    assert_is_safe(printed)
+    for text in list(HOSTILE.values())[:4]:
+        assert_shows(printed, text)
+    assert f"acme 2024-01  unchanged  {VERSION}" in printed
+    code, printed = on_terminal(finops, "query", "SELECT '[/b]' AS a, ':key:' AS b, chr(27) AS c")
+    assert code == 0
+    assert OURS.sub("", printed).split()[-3:] == ["[/b]", ":key:", r"\x1b"]
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (["-c", "[/b]:key:\x1b[31m.toml", "config"], 1),
+        (["state", "show", "[/b]:key:\x1b[31m"], 1),
+        (["query", 'FROM "[/b]:key:\x1b[31m"'], 1),
+        (["worker", "stop", "[/b]:key:\x1b[31m"], 1),
+        (["state", "import", "[/b]:key:\x1b[31m.json"], 1),
+        (["aws", "show-state", "--start-date", "[/b]:key:\x1b[31m"], 2),
+        (["[/b]:key:\x1b[31m"], 2),
+    ],
+    ids=lambda one: str(one)[:24],
+)
+@pytest.mark.thorough
+def test_what_was_typed_is_shown_as_it_is(finops: Finops, command: list[str], code: int) -> None:
+    printed = finops(*command, code=code)
+    assert_is_safe(printed)
+    assert_shows(printed, "[/b]:key:")
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_markdown_shows_names_as_they_are(text: str) -> None:
+    cell = markdown(text)
+    assert "|" not in cell and "\n" not in cell
+    fence = re.match("`+", cell)
+    assert fence is not None and cell.endswith(fence[0])
+    assert fence[0] not in cell[len(fence[0]) : -len(fence[0])]
+    assert markdown("Amazon Elastic-Compute pricing_weight 2") == (
+        "Amazon Elastic-Compute pricing_weight 2"
+    )
+
+
+def test_a_query_loses_no_column(finops: Finops) -> None:
+    assert finops.here("query", "SELECT 1 a, 2 a").stdout.split() == ["a", "a", "───", "1", "2"]
+    answer = finops.here("query", "--json", "SELECT 1 a, 2 a, 3 a_1")
+    assert json.loads(answer.stdout) == [{"a": 1, "a_2": 2, "a_1": 3}]
+    assert answer.stderr == "another column is named a too; here it is a_2\n"
+
+
+def test_a_wide_answer_shows_its_first_and_last_columns_and_says_so(
+    finops: Finops, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    columns = ", ".join(f"{number} AS column{number}" for number in range(198))
+    done = finops.here("query", f"SELECT {columns} FROM range(2)")
+    header, _, *rows = done.stdout.splitlines()
+    assert header.split() == ["column0", "column1", "column2", "column3", "…", *header.split()[5:]]
+    assert header.split()[-1] == "column197"
+    assert len(rows) == 2
+    left_out = 198 - len(header.split()) + 1
+    assert done.stderr == f"{left_out} of 198 columns are not shown; name some, or --json for all\n"
+    one = finops.here("query", f"SELECT {columns}").stdout.splitlines()
+    assert len(one) == 198 and one[9].split() == ["column9", "9"]
+
+
+def test_json_rounds_nothing_and_times_have_their_zone(finops: Finops) -> None:
+    (row,) = finops.json(
+        "query",
+        """SELECT 0.10::DECIMAL(38,18) AS cost, 9007199254740993 AS large, 2 AS small,
+        TIMESTAMP '2024-01-03 04:00:00' AS at, DATE '2024-01-03' AS day, NULL AS nothing,
+        '' AS empty, {'a': [1.5, 2.5]} AS nested, MAP {'k': 0.5} AS tags, '\\xAA'::BLOB AS bytes,
+        'infinity'::DOUBLE AS endless""",
+    )
+    assert row == {
+        "cost": "0.1",
+        "large": "9007199254740993",
+        "small": 2,
+        "at": "2024-01-03T04:00:00Z",
+        "day": "2024-01-03",
+        "nothing": None,
+        "empty": "",
+        "nested": {"a": ["1.5", "2.5"]},
+        "tags": {"k": "0.5"},
+        "bytes": "\\xAA",
+        "endless": "inf",
+    }
+    shown = finops.here("query", "SELECT NULL AS nothing, '' AS empty, 1234 AS year").stdout
+    assert shown.splitlines()[-1].split() == ["NULL", "1234"]
+
+
+@pytest.mark.usefixtures("ran")
+def test_a_pipeline_prints_a_line_of_json_a_month(finops: Finops) -> None:
+    done = finops.here("aws", "run-pipeline", "--end-date", "2024-02", "--json")
+    assert done.exit_code == 1
+    failed, loaded = map(json.loads, done.stdout.splitlines())
+    assert (failed["month"], failed["outcome"]) == ("2024-02", "failed")
+    assert "'[/b] x' is " in failed["reason"] or "'[/b] x' cannot" in failed["reason"]
+    assert {**loaded, "seconds": 0, "run": ""} == {
+        "export": "acme",
+        "month": "2024-01",
+        "outcome": "unchanged",
+        "version": VERSION,
+        "rows": 10,
+        "cost": "10",
+        "seconds": 0,
+        "run": "",
+        "reason": None,
+    }
+
+
+@pytest.mark.usefixtures("ran")
+@pytest.mark.parametrize("command", COMMANDS[:-2], ids=" ".join)
+def test_json_has_keys_in_snake_case_and_times_with_zone(
+    finops: Finops, command: list[str]
+) -> None:
+    if command == ["state", "report"]:
+        done = finops.here(*command, "--format", "json")
+    else:
+        done = finops.here(*command, "--json")
+    document = json.loads(done.stdout)
+    for key, value in pairs(document):
+        assert re.fullmatch("[a-z][a-z0-9_]*", key)
+        if re.match(r"\d{4}-\d\d-\d\d", str(value)):
+            assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", value)
+
+
+def pairs(document: Any) -> Iterator[tuple[str, Any]]:
+    for one in document if isinstance(document, list) else document.values():
+        if isinstance(one, list):
+            yield from pairs(one)
+        else:
+            yield from one.items()
+
+
+def test_only_one_module_makes_consoles() -> None:
+    package = Path(finops_dagster.__file__).parent
+    makers = [path for path in package.rglob("*.py") if "Console(" in path.read_text()]
+    assert makers == [package / "terminal.py"]
