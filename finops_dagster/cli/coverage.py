@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 _PLAIN = "event log, ledger, footers of Parquet files, rows and cost of DuckDB tables"
 _DEEP = (
     "event log, ledger, every byte of staged files and Parquet files, every column of Parquet "
-    "files, DuckDB tables"
+    "files and DuckDB tables"
 )
 
 
@@ -36,7 +36,7 @@ class Coverage:
         """Yield what a person should know of it, a line each."""
         looked_at = _DEEP if self.is_deep else _PLAIN
         if self.warehouse is not None:
-            looked_at += f" and {self.warehouse}"
+            looked_at += f", and of {self.warehouse}"
         yield f"looked at {_months(self.months)}: {looked_at}"
         if not self.is_deep:
             yield "not looked at: cells, pages of Parquet files, staged files; --deep reads all"

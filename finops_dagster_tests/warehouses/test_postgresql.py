@@ -403,7 +403,7 @@ def test_a_copy_that_was_changed_by_hand_is_found_by_the_other_two(
         assert done.exit_code == 0, done.output
         deep = finops.here(*where, "state", "verify", "acme", "2024-01", "--deep")
         assert deep.stdout == "all agree\n"
-        assert deep.stderr.endswith("Parquet files, DuckDB tables and postgresql\n")
+        assert deep.stderr.endswith("Parquet files and DuckDB tables, and of postgresql\n")
 
 
 def test_row_that_is_too_wide_without_tags_is_refused(
