@@ -96,7 +96,7 @@ def run_month(
             made = event.asset_materialization
             on_stage(made.asset_key.path[-1], _plain(made.metadata))
         elif event.dagster_event is None:
-            tell = on_warning if int(event.level) >= logging.WARNING else on_message
+            tell = on_warning if int(event.level) == logging.WARNING else on_message
             tell(event.user_message)
 
     instance.add_event_listener(run_id, listen)

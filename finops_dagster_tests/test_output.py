@@ -3,6 +3,7 @@ pipe, in the report's page and in the UI's Markdown; and JSON is exact."""
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
@@ -11,6 +12,7 @@ import subprocess
 from collections.abc import Iterator
 from fcntl import ioctl
 from html.parser import HTMLParser
+from pathlib import Path
 from termios import TIOCSWINSZ
 from typing import Any
 
@@ -18,6 +20,8 @@ import pytest
 from rich.cells import cell_len
 from typer.testing import Result
 
+import finops_dagster
+from finops_dagster.assets.stage import markdown
 from finops_dagster.billing.errors import escaped
 from finops_dagster_tests.cur import deliver, items, line_item
 from finops_dagster_tests.finops import FINOPS, Finops
@@ -127,9 +131,10 @@ def assert_shows(printed: str, text: str) -> None:
 def test_bad_months_are_shown_as_they_are_and_the_next_is_run(finops: Finops, ran: Result) -> None:
     assert ran.exit_code == 1
     assert_is_safe(ran.output)
-    lines = ran.output.splitlines()
+    assert ran.stderr == ""
+    lines = ran.stdout.splitlines()
     assert f"acme 2024-01  exported  {VERSION}  10 rows  10.00" in lines[-1]
-    for line, text in zip(lines, reversed(HOSTILE.values()), strict=False):
+    for line, text in zip(lines[:-1], reversed(HOSTILE.values()), strict=True):
         assert "failed: " in line
         assert_shows(line, text)
 
@@ -187,11 +192,10 @@ class Browser(HTMLParser):
 
 @pytest.mark.usefixtures("ran")
 def test_a_terminal_gets_the_same_as_a_pipe(finops: Finops) -> None:
-    code, printed = on_terminal(finops, "aws", "run-pipeline", "--end-date", "2024-05")
+    code, printed = on_terminal(finops, "aws", "run-pipeline", "--end-date", "2024-02")
     assert code == 1
     assert_is_safe(printed)
-    for text in list(HOSTILE.values())[:4]:
-        assert_shows(printed, text)
+    assert_shows(printed, HOSTILE["closing"])
     assert f"acme 2024-01  unchanged  {VERSION}" in printed
     code, printed = on_terminal(finops, "query", "SELECT '[/b]' AS a, ':key:' AS b, chr(27) AS c")
     assert code == 0
@@ -221,17 +225,18 @@ def test_what_was_typed_is_shown_as_it_is(finops: Finops, command: list[str], co
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
 def test_markdown_shows_names_as_they_are(text: str) -> None:
     cell = markdown(text)
-    assert "|" not in cell and "\n" not in cell
-    fence = re.match("`+", cell)
-    assert fence is not None and cell.endswith(fence[0])
-    assert fence[0] not in cell[len(fence[0]) : -len(fence[0])]
+    assert "|" not in cell and "\n" not in cell and len(cell) < 1100
+    if not text.isalnum():
+        fence = re.match("`+", cell)
+        assert fence is not None and cell.endswith(fence[0])
+        assert fence[0] not in cell[len(fence[0]) : -len(fence[0])]
     assert markdown("Amazon Elastic-Compute pricing_weight 2") == (
         "Amazon Elastic-Compute pricing_weight 2"
     )
 
 
 def test_a_query_loses_no_column(finops: Finops) -> None:
-    assert finops.here("query", "SELECT 1 a, 2 a").stdout.split() == ["a", "a", "───", "1", "2"]
+    assert finops.here("query", "SELECT 1 a, 2 a").stdout.split() == ["a", "a", "────", "1", "2"]
     answer = finops.here("query", "--json", "SELECT 1 a, 2 a, 3 a_1")
     assert json.loads(answer.stdout) == [{"a": 1, "a_2": 2, "a_1": 3}]
     assert answer.stderr == "another column is named a too; here it is a_2\n"

@@ -232,9 +232,9 @@ _PLAIN_WORDS = re.compile(r"(?:[A-Za-z0-9 -]|(?<=[A-Za-z0-9])_(?=[A-Za-z0-9]))*"
 def markdown(text: str) -> str:
     """Return text from outside such that Markdown shows it as it is, also in a cell of a table:
     what is more than plain words becomes code, in which nothing but a backtick has a meaning."""
-    if _PLAIN_WORDS.fullmatch(text):
-        return text
     code = for_people(text).replace("|", r"\x7c")
+    if _PLAIN_WORDS.fullmatch(text):
+        return code
     fence = "`" * (1 + max(map(len, re.findall("`+", code)), default=0))
     pad = " " if {code[0], code[-1]} & {" ", "`"} else ""
     return f"{fence}{pad}{code}{pad}{fence}"
