@@ -103,7 +103,7 @@ def test_the_last_failure_says_the_cause_everywhere(
     (*_, last) = finops.json("state", "show", "acme", "2024-01")
     reason = line.removeprefix("acme 2024-01  failed: ")
     assert month["reason"] == last["error"] == reason
-    (failed,) = report(finops)["failures by cause"]
+    (failed,) = report(finops)["failures_by_cause"]
     assert (failed["cause"], failed["last"]) == ("WarehouseUnavailable", reason)
 
 
@@ -196,7 +196,7 @@ def test_runs_that_dagster_began_count_in_the_report(
     sections = report(finops)
     (restarts,) = sections["restarts"]
     assert (restarts["runs"], restarts["succeeded"], restarts["failed"]) == (2, 1, 1)
-    (failed,) = sections["failures by cause"]
+    (failed,) = sections["failures_by_cause"]
     assert (failed["stage"], failed["cause"], failed["months"]) == (
         "staged_files",
         "CellInvalid",
