@@ -130,7 +130,7 @@ DAMAGES = [
     (a_service, "differ in lineitem_productcode; the file is as it was written", REPROCESS),
     (a_blended_cost, "differ in lineitem_blendedcost; the file is as it was written", REPROCESS),
     (pages, f"{MONTH}.parquet", RUN),
-    (staged_bytes, "has other bytes than then", FETCH),
+    (staged_bytes, "has other bytes than when it was fetched", FETCH),
     (a_staged_file_is_gone, "00001.csv.gz is gone", FETCH),
 ]
 MORE_DAMAGES = [
@@ -189,6 +189,18 @@ def test_a_run_writes_a_damaged_parquet_file_again(loaded: Finops) -> None:
     assert said.startswith(f"acme {MONTH}  exported again, as the file was damaged  ")
     assert cells(loaded.project) == before
     assert loaded.here("aws", "run-pipeline").stdout.startswith(f"acme {MONTH}  unchanged  ")
+
+
+def test_a_staged_file_that_is_damaged_is_never_loaded(loaded: Finops) -> None:
+    before = cells(loaded.project)
+    staged_bytes(loaded.project)
+    loaded.project.database_file.unlink()
+    failed = loaded.here("aws", "run-pipeline")
+    assert failed.exit_code == 1
+    assert "00001.csv.gz has other bytes than when it was fetched; finops state" in failed.output
+    done = loaded.here(*REPROCESS.split()[1:])
+    assert done.exit_code == 0, done.output
+    assert cells(loaded.project) == before
 
 
 @pytest.mark.thorough

@@ -35,7 +35,7 @@ from finops_dagster.assets.stage import (
 )
 from finops_dagster.assets.staged_files import staged_manifest
 from finops_dagster.billing.disk import disk_problem
-from finops_dagster.billing.errors import StageMissing
+from finops_dagster.billing.errors import FileInvalid, StageMissing
 from finops_dagster.billing.files import read_files
 from finops_dagster.billing.footer import column_names
 from finops_dagster.billing.ledger import Load
@@ -147,7 +147,8 @@ def loading_month(
     """Make the table hold this version of the month, unless it does.
 
     The block is given what the table then holds, and runs before the commit. On any error, also of
-    the block, the month stays as it was. Raises StageMissing, and what `replacing_month` raises.
+    the block, the month stays as it was. Raises StageMissing, FileInvalid where a staged file is
+    not what was fetched, and what `replacing_month` raises.
     """
     version, staged_files = staged.current_version(manifest), staged.version(manifest)
     with database.connect(export.name, month) as connection:
@@ -158,6 +159,10 @@ def loading_month(
             return
         # Another run may find other files under the same id, and would put them here meanwhile.
         with staged_files.turn():
+            for problem in staged_files.damage() or ():
+                raise FileInvalid(
+                    f"{problem}; finops state reprocess {export.name} {month} fetches it again"
+                )
             load = _new_load(export, month, manifest, version, staged_files.counted(), run_id)
             vendor = export.formats[manifest.format]
             files = read_files(staged_files.paths, vendor)

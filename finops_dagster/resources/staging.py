@@ -350,22 +350,23 @@ class StagedVersion:
         entries = self._entries()
         if not any("rows" in entry for entry in entries[-1:]):
             return None
-        arrived = {entry["key"]: StagedFile(**entry) for entry in entries if "key" in entry}
+        fetched = {entry["key"]: StagedFile(**entry) for entry in entries if "key" in entry}
         problems = (
-            self._problem(self._folder / name, arrived.get(key))
+            self._problem(self._folder / name, fetched.get(key))
             for key, name in self._names.items()
         )
         return list(filter(None, problems))
 
-    def _problem(self, path: Path, arrived: StagedFile | None) -> str | None:
-        if arrived is None:
+    def _problem(self, path: Path, fetched: StagedFile | None) -> str | None:
+        if fetched is None:
             return f"{self._log} does not have {path.name}"
         if not path.is_file():
             return f"{path} is gone"
         size = path.stat().st_size
-        if size != arrived.size:
-            return f"{path} has {size:,} bytes, and had {arrived.size:,} when it was fetched"
-        return None if crc32_of_file(path) == arrived.crc32 else f"{path} has other bytes than then"
+        if size != fetched.size:
+            return f"{path} has {size:,} bytes, and had {fetched.size:,} when it was fetched"
+        is_intact = crc32_of_file(path) == fetched.crc32
+        return None if is_intact else f"{path} has other bytes than when it was fetched"
 
     def _append(self, entry: dict[str, Any]) -> None:
         with self._writing, named(self._log), self._log.open("a", encoding="utf-8") as log:
