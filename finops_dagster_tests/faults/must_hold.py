@@ -159,7 +159,8 @@ class MustHold:
         names = [Path(key).name for key in keys_of(self.chain.source / manifest)]
         version = folder / newest.version
         files = {version / name for name in [*names, "staged.jsonl", ".lock"]}
-        return {folder / "manifest.json", folder / ".lock", *files}
+        month_files = {folder / name for name in ("manifest.json", "version.json", ".lock")}
+        return month_files | files
 
 
 def _bill(rows: list[tuple[Any, ...]]) -> Bill | None:
