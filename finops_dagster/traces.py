@@ -29,6 +29,7 @@ def _trace(error: BaseException) -> str:
 
 def _append(path: Path, text: str) -> None:
     """Add to the file, which becomes `.1` where it is large, so that the disk does not fill up."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists() and path.stat().st_size > _BYTES_KEPT:
         path.replace(path.with_name(f"{path.name}.1"))
     with path.open("a", encoding="utf-8", errors="backslashreplace") as file:

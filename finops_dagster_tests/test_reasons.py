@@ -6,6 +6,8 @@ import errno
 import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +132,21 @@ def test_an_unforeseen_error_is_one_line_and_its_trace_is_kept(
         failed = dg.DagsterEventType.STEP_FAILURE
         (record,) = instance.get_records_for_run(run.run_id, of_type=failed).records
     assert "in surprise" in str(record.event_log_entry)
+
+
+def test_an_unforeseen_error_of_a_command_is_one_line_too(finops: Finops) -> None:
+    broken = "from finops_dagster.cli import app; app.app = lambda: {}['x']; app.main()"
+    ended = subprocess.run(
+        [sys.executable, "-c", broken],
+        cwd=finops.project.folder,
+        env=finops.environment,
+        capture_output=True,
+        text=True,
+    )
+    log = finops.project.folder / ".dagster/finops_errors.log"
+    said = f"KeyError: 'x' (unforeseen; the full trace is at the end of {log})\n"
+    assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", said)
+    assert "in <lambda>" in log.read_text()
 
 
 def test_the_log_of_traces_does_not_grow_forever(tmp_path: Path) -> None:

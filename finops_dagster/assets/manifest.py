@@ -28,11 +28,10 @@ def manifest_asset(export: Export) -> dg.AssetsDefinition:
         before = staged.manifest()
         store, _ = export.store
         now = as_the_store_spells(store, read_manifest(export, month))
-        staged.write_manifest(now)
         is_unchanged = before is not None and (before.id, before.files) == (now.id, now.files)
         added, removed = now.columns_added_and_removed(before)
         kept = kept_metadata(context, now.id, "columns_added", "columns_removed")
-        yield dg.MaterializeResult(
+        result: dg.MaterializeResult[None] = dg.MaterializeResult(
             data_version=dg.DataVersion(now.id),
             metadata={
                 "outcome": "unchanged" if is_unchanged else "read",
@@ -49,6 +48,8 @@ def manifest_asset(export: Export) -> dg.AssetsDefinition:
             },
             check_results=[manifest_is_fresh(now, month)],
         )
+        staged.write_manifest(now)
+        yield result
 
     return manifest
 
