@@ -136,6 +136,10 @@ def break_functions(
                 project.materialize("2024-01", stages=[stage])
             there = version_there(project, stage, warehouse)
             assert there in (before, newest)
+            if stage == "warehouse_table" and not warehouse.reconciles_before_commit:
+                # It cannot be asked before it commits; then the next run makes up for it.
+                project.load("2024-01", stages=[stage])
+                there = version_there(project, stage, warehouse)
             assert version_told(project, stage) == there, broken
         project.load("2024-01")
         assert version_there(project, stage, warehouse) == newest
