@@ -81,7 +81,7 @@ def staged_files_asset(export: Export) -> dg.AssetsDefinition:
         is_one_version = one_version(context, manifest.id)
         staged = staging.month(export.name, month)
         started = time.monotonic()
-        done, to_know = stage_files(export, month, manifest, staged, database, lake, run_options)
+        done, messages = stage_files(export, month, manifest, staged, database, lake, run_options)
         seconds = time.monotonic() - started
         yield dg.MaterializeResult(
             data_version=dg.DataVersion(done.version),
@@ -97,7 +97,7 @@ def staged_files_asset(export: Export) -> dg.AssetsDefinition:
                 "total_cost": float(done.totals.cost),
                 "total_cost_exact": plain(done.totals.cost),
                 "costs_rounded": done.rounded,
-                **warnings(to_know),
+                **warnings(messages),
             },
             check_results=[is_one_version],
         )
@@ -125,8 +125,8 @@ def stage_files(
     run_options: RunOptions,
 ) -> tuple[Staged, list[str]]:
     """Look at what the store has of the manifest's files, fetch and count them unless that is done,
-    and find which version they are; and what somebody should know of it. Raises FileInvalid, and
-    what the store raises."""
+    and find which version they are; with it go the warnings. Raises FileInvalid, and what the store
+    raises."""
     files, force = staged.version(manifest), run_options.force
     available, missing = _look(export, files)
     counted = None if force else files.counted(available)
@@ -147,7 +147,7 @@ def stage_files(
     _complete(export, month, database, known, done)
     digest = done.content and done.content.checksums and done.content.digest
     staged.write_current_version(CurrentVersion(manifest.id, done.version, digest or None))
-    return done, _to_know(export, manifest, done, missing)
+    return done, _warnings(export, manifest, done, missing)
 
 
 def _look(
@@ -221,29 +221,29 @@ def _complete(
                 ledger.record_content(connection, load, done.content)
 
 
-def _to_know(
+def _warnings(
     export: Export,
     manifest: Manifest,
     done: Staged,
     missing: ObjectMissing | None,
 ) -> list[str]:
-    told = []
+    messages = []
     if done.version != manifest.id:
-        told.append(
+        messages.append(
             f"other files were delivered under the id {manifest.id}; these are version "
             f"{done.version}"
         )
     if missing is not None:
-        told.append(f"{missing}; {done.version} stays as it was loaded")
+        messages.append(f"{missing}; {done.version} stays as it was fetched before")
     elif done.fetched and done.did == "unchanged":
-        told.append(f"the files have other ETags than before; their bytes are {done.version}'s")
+        messages.append(f"the files have other ETags than before; their bytes are {done.version}'s")
     if export.settings.copied and manifest.is_overwritten:
         by = "sizes" if all(file.size is not None for file in manifest.files) else "number"
-        told.append(
+        messages.append(
             "copied = true: that all files are of one version is known by their "
             f"{by} alone, as their keys do not name it and their times are those of copying"
         )
-    return told
+    return messages
 
 
 def fetch_and_count(
