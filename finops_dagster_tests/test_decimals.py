@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 
+import duckdb
 import pytest
 
 from finops_dagster.billing.footer import read_footer
@@ -114,6 +115,19 @@ def test_a_month_that_is_unchanged_says_again_what_was_rounded(project: Project)
         assert again.metadata("billing_table")[name] == first.metadata("billing_table")[name]
     assert again.metadata("staged_files")["costs_rounded"] == 2
     assert again.checks()["billing_table.costs_not_rounded"] is False
+
+
+def test_of_a_month_that_was_loaded_before_roundings_were_counted_nothing_is_claimed(
+    project: Project,
+) -> None:
+    deliver(project.put, "2024-01", [items("2024-01", "1")])
+    project.load("2024-01")
+    with duckdb.connect(str(project.database_file)) as connection:
+        connection.execute("ALTER TABLE finops_state.manifests DROP COLUMN decimals_rounded")
+    again = project.load("2024-01")
+    assert recorded(project) is None
+    assert again.outcomes()["billing_table"] == "unchanged"
+    assert again.checks()["billing_table.costs_not_rounded"] is True
 
 
 @pytest.mark.parametrize("cell", ["1_000", "NaN", "1,5", "0x10"])

@@ -162,6 +162,7 @@ def test_state_moves_to_another_machine_with_its_data(project: Project, loaded: 
         ("2024-02-01", "v1", "superseded"),
         ("2024-02-01", "v2", "loaded"),
     ]
+    assert project.query("SELECT DISTINCT decimals_rounded FROM finops_state.manifests") == [([],)]
     (stage, *_) = loaded.json("state", "show", "acme", "2024-02")
     assert stage["version"] == "v2"
     assert loaded("aws", "run-pipeline", "--end-date", "2024-02").count("unchanged") == 2

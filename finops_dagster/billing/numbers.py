@@ -4,8 +4,8 @@ A sign, digits with at most one point, an exponent of at most three digits such 
 (`4.0E-7`), or any exponent of zero; blanks around it do not count. No underscore, comma, currency.
 """
 
-# DuckDB's own cast takes underscores too, rounds the 19th decimal in silence, halves away from zero,
-# and makes 0 of an exponent after many digits. So it only gets what is too short to have 19
+# DuckDB's own cast takes underscores too, rounds the 19th decimal in silence, halves away from
+# zero, and makes 0 of an exponent after many digits. So it only gets what is too short to have 19
 # decimals, or what `number_of` has written out: a point, no exponent, no zero at the end.
 # A list of one element, with a lambda over it, is how SQL gives a value a name.
 # What refuses is a cast that must fail: error() is volatile, and TRY takes nothing volatile.
@@ -15,10 +15,9 @@ NUMBER_MACROS = r"""
 CREATE OR REPLACE TEMP MACRO is_unusual(cell) AS strlen(cell) > 19
     OR contains(cell, 'e') OR contains(cell, 'E') OR contains(cell, '_');
 CREATE OR REPLACE TEMP MACRO number_of(cell) AS list_transform(list_transform(
-    [regexp_extract(
-        cell,
-        '^[\t-\r ]*([+-]?)(?:(0)0*\.?0*[eE][+-]?\d+|(\d*)\.?(\d*)(?:[eE]([+-]?\d{1,3}))?)[\t-\r ]*$',
-        ['sign', 'zero', 'whole', 'part', 'exponent'])],
+    [regexp_extract(cell,
+    '^[\t-\r ]*([+-]?)(?:(0)0*\.?0*[eE][+-]?\d+|(\d*)\.?(\d*)(?:[eE]([+-]?\d{1,3}))?)[\t-\r ]*$',
+    ['sign', 'zero', 'whole', 'part', 'exponent'])],
     lambda n: {
         'sign': n.sign,
         'digits': nullif(n.zero || n.whole || n.part, ''),
