@@ -76,45 +76,52 @@ def column_names(
     it already, or else goes to the one that needs the least rewriting, and every other gets a
     short hash of its own exact spelling, which does not depend on the order of anything. Headers
     that the vendor chose differ in case only by accident (`SavingsPlanARN`, `SavingsPlanArn`) and
-    share a column, unless one file has both.
+    share a column, unless one file has both. Names that differ in case alone are one name, as they
+    are to DuckDB and to most warehouses.
     """
     headers = list(headers)
     known = {**known, **_known_by_other_spelling(headers, known, naming)}
     by_name: dict[str, list[str]] = defaultdict(list)
     for header in headers:
         by_name[naming.column(header)].append(header)
-    taken = {*known.values(), *_GIVEN_TO_NOBODY}
+    taken = {*map(str.lower, known.values()), *_GIVEN_TO_NOBODY}
     used = {*taken, *by_name}
     names: dict[str, str] = {}
     for name, group in by_name.items():
         if len(group) == 1 and not naming.is_free_text(group[0]) and name not in _GIVEN_TO_NOBODY:
             names[group[0]] = known.get(group[0], name)
             continue
-        holders = [header for header in group if known.get(header) == name]
+        given = {header: known.get(header, name) for header in group}
         unnamed = [header for header in group if header not in known]
+        holders = [header for header in group if header in known and known[header].lower() == name]
         candidates = holders or ([] if name in taken else unnamed)
         owner = min(candidates, key=_distance_from_flat, default=None)
         for header in group:
-            given = known.get(header, name)
-            if given == name and header != owner:
-                given = _hashed(header, name, used)
-            names[header] = given
-            used.add(given)
+            if given[header].lower() == name and header != owner:
+                given[header] = _hashed(header, name, used)
+            names[header] = given[header]
+            used.add(given[header].lower())
     return names
+
+
+def case_distance(one: str, other: str) -> int:
+    """Return in how many letters and digits two spellings of one name differ."""
+    letters, others = (re.sub(r"[^A-Za-z0-9]", "", header) for header in (one, other))
+    return sum(a != b for a, b in zip(letters, others, strict=False))
 
 
 def _known_by_other_spelling(
     headers: Collection[str], known: Mapping[str, str], naming: Naming
 ) -> dict[str, str]:
     """The names of columns that the table knows under the headers of another kind of file; where
-    two new headers would take one name, neither does."""
+    several new headers would take one name, the nearest in letter case does."""
     absent = known.keys() - set(headers)
-    found: dict[str, list[str]] = defaultdict(list)
+    found: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for header in headers:
         other = None if header in known else naming.other_spelling(header, absent)
         if other is not None:
-            found[known[other]].append(header)
-    return {group[0]: name for name, group in found.items() if len(group) == 1}
+            found[known[other]].append((case_distance(header, other), header))
+    return {min(group)[1]: name for name, group in found.items()}
 
 
 def _distance_from_flat(header: str) -> tuple[int, str]:

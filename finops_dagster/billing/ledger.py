@@ -374,6 +374,16 @@ def other_export_in(connection: duckdb.DuckDBPyConnection, table: str, export: s
     return None if row is None else str(row[0])
 
 
+def other_format_in(connection: duckdb.DuckDBPyConnection, table: str, form: str) -> str | None:
+    """The name of another format in which months of the same table came."""
+    row = connection.execute(
+        "SELECT format FROM finops_state.manifests "
+        "WHERE lower(table_name) = lower(?) AND format <> ? AND state = 'loaded' LIMIT 1",
+        [table, form],
+    ).fetchone()
+    return None if row is None else str(row[0])
+
+
 def column_names(connection: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]:
     """The column name that each header ever seen in this table was given."""
     rows = connection.execute(

@@ -15,6 +15,7 @@ from finops_dagster.billing.columns import Sql, SqlType, column_names, quoted
 from finops_dagster.billing.errors import BillError, CellInvalid
 from finops_dagster.billing.files import explained
 from finops_dagster.billing.files.bill_files import BillFiles
+from finops_dagster.billing.files.parquet_text import time_as_text
 from finops_dagster.billing.files.rounding import NumberColumn, count_cells_to_round
 from finops_dagster.billing.ledger import Load
 from finops_dagster.billing.manifest import Manifest
@@ -28,7 +29,7 @@ from finops_dagster.billing.vendors import VendorFormat, is_money
 _ADDED_ONE_BY_ONE = 500
 # What a column's values become when the column becomes text: nothing of them is lost.
 _AS_TEXT = {
-    SqlType.TIME: "strftime({0}, '%Y-%m-%dT%H:%M:%SZ')",
+    SqlType.TIME: time_as_text(Sql("{0}")),
     SqlType.TEXT_MAP: "CAST(to_json({0}) AS VARCHAR)",
 }
 
@@ -96,6 +97,13 @@ def replacing_month(
         raise BillError(
             f"table {load.table} already holds months of the export {other!r}; "
             f"give {load.export!r} a table of its own"
+        )
+    other = ledger.other_format_in(connection, load.table, load.format)
+    if other is not None:
+        raise BillError(
+            f"table {load.table} holds months of {load.export} in the format {other}, and "
+            f"{load.month} comes in {load.format}, whose columns are others; give the export that "
+            "is delivered now another name and table"
         )
     started = time.monotonic()
     targets: list[Target] = []
@@ -243,7 +251,7 @@ def _targets(
         if vendor.column(column.header) not in in_files:
             headers[column.header] = None
     known = {**names_elsewhere, **ledger.column_names(connection, load.table)}
-    existing = columns(connection, load.table)
+    existing = types_by_lower_name(connection, load.table)
     targets = []
     for header, name in column_names(headers, known, vendor).items():
         if vendor.column(header) == vendor.cost != name:
@@ -256,7 +264,9 @@ def _targets(
         given = vendor.sql_type(header, declared.get(vendor.column(header))) or next(
             filter(None, own_types), SqlType.TEXT
         )
-        kept = type_kept(connection, load.table, load.month, name, existing.get(name), given)
+        kept = type_kept(
+            connection, load.table, load.month, name, existing.get(name.lower()), given
+        )
         targets.append(Target(header, name, kept, given))
     return targets
 
@@ -299,8 +309,8 @@ def _widen(
 ) -> list[str]:
     """Make the table, the columns that this version is the first to have, and text of those that
     can no longer be what they were; the warnings of what the types came to."""
-    existing = columns(connection, table)
-    new = {t.name: t.type for t in targets if t.name not in existing}
+    existing = types_by_lower_name(connection, table)
+    new = {t.name: t.type for t in targets if t.name.lower() not in existing}
     definitions = [Sql(f"{quoted(name)} {SqlType(of_type)}") for name, of_type in new.items()]
     if not existing:
         defined = ", ".join(["billing_month DATE", "manifest_id VARCHAR", *definitions])
@@ -312,7 +322,7 @@ def _widen(
             connection.execute(f"ALTER TABLE {quoted(table)} ADD COLUMN {definition}")
     warnings = []
     for target in {target.name: target for target in targets}.values():
-        held = existing.get(target.name, target.type)
+        held = existing.get(target.name.lower(), target.type)
         if held != target.type:
             as_text = _AS_TEXT[SqlType(held)].format(quoted(target.name))
             connection.execute(
@@ -387,6 +397,11 @@ def columns(connection: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]
             [table],
         ).fetchall()
     )
+
+
+def types_by_lower_name(connection: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]:
+    """The type of each column by its name in lower case: DuckDB tells no names apart by case."""
+    return {name.lower(): of_type for name, of_type in columns(connection, table).items()}
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
+from isal import isal_zlib
 from isal.isal_zlib import crc32 as crc32_of
 
 from finops_dagster.billing.errors import FileInvalid, first_line
@@ -19,12 +21,14 @@ from finops_dagster.resources.object_stores import ObjectInfo, ObjectStore, Stor
 from finops_dagster.resources.unzip import ZipInvalid, gzip_of_zip
 
 _CHUNK_BYTES = 1024 * 1024
+_GZIP = 31  # zlib's wbits for "a gzip member with header and CRC"
 
 
 @dataclass(frozen=True)
 class Arrived:
     """A file that lies on disk: the CRC-32 of its bytes, their number, and how many bytes its gzip
-    holds. `sha256` is the checksum of what the store sent, which for a ZIP is not what lies."""
+    holds. `sha256` is the checksum of what the store sent, and not of what was written
+    anew."""
 
     crc32: int
     size: int
@@ -43,13 +47,15 @@ def write_checked(
     """
     kind = Path(version.key).suffix
     try:
-        arrived = _write(store.chunks(version), path, limits, is_gzip=kind == ".gz")
+        arrived, is_for_duckdb = _write(store.chunks(version), path, limits, is_gzip=kind == ".gz")
         if arrived.size != version.size:
             raise StoreUnavailable(
                 f"{version.location}: {arrived.size} of {version.size} bytes arrived"
             )
         if kind == ".zip" and arrived.size:
             arrived = replace(_unzip(path, limits), sha256=arrived.sha256)
+        if not is_for_duckdb:
+            arrived = replace(_gzip_anew(path, limits), sha256=arrived.sha256)
         if kind == ".parquet" and arrived.size and make_exact(path):
             arrived = replace(arrived, crc32=crc32_of_file(path), size=path.stat().st_size)
     except (GzipInvalid, ZipInvalid, ParquetInvalid, pa.ArrowException) as error:
@@ -78,9 +84,26 @@ def named(path: Path) -> Iterator[None]:
 
 
 def _unzip(path: Path, limits: InflationLimits) -> Arrived:
+    return _rewritten(gzip_of_zip(path), path, limits)
+
+
+def _gzip_anew(path: Path, limits: InflationLimits) -> Arrived:
+    """Replace a gzip file by one whose only header says nothing."""
+    return _rewritten(_in_one_member(path), path, limits)
+
+
+def _in_one_member(path: Path) -> Iterator[bytes]:
+    compressor = isal_zlib.compressobj(wbits=_GZIP)
+    with gzip.open(path) as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            yield compressor.compress(chunk)
+    yield compressor.flush()
+
+
+def _rewritten(chunks: Iterator[bytes], path: Path, limits: InflationLimits) -> Arrived:
     gzipped = path.with_name(f"{path.name}.gz")
     try:
-        arrived = _write(gzip_of_zip(path), gzipped, limits, is_gzip=True)
+        arrived, _ = _write(chunks, gzipped, limits, is_gzip=True)
         gzipped.replace(path)
     finally:
         gzipped.unlink(missing_ok=True)
@@ -89,8 +112,9 @@ def _unzip(path: Path, limits: InflationLimits) -> Arrived:
 
 def _write(
     chunks: Iterable[bytes], path: Path, limits: InflationLimits, *, is_gzip: bool
-) -> Arrived:
-    """Write what comes to the file; what begins as gzip is held to be one. Raises GzipInvalid."""
+) -> tuple[Arrived, bool]:
+    """Write what comes to the file; what begins as gzip is held to be one. The second value is
+    whether DuckDB reads such a gzip. Raises GzipInvalid."""
     crc32, size, sha256 = 0, 0, hashlib.sha256()
     check = GzipCheck(limits)
     with named(path), path.open("wb") as file:
@@ -102,4 +126,4 @@ def _write(
             if is_gzip:
                 check.feed(chunk)
     check.close()
-    return Arrived(crc32, size, check.inflated, sha256.hexdigest())
+    return Arrived(crc32, size, check.inflated, sha256.hexdigest()), check.is_for_duckdb

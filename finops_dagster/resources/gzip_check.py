@@ -9,6 +9,8 @@ from isal import isal_zlib
 _GZIP = 31  # zlib's wbits for "a gzip member with header and CRC"
 _STEP_BYTES = 256 * 1024
 _HARMLESS_BYTES = 64 * 1024 * 1024
+_FLAGS_AT = 3
+_EXTRA_AND_NAME = 0b01100  # what DuckDB knows to skip in the header of a member
 
 
 class GzipInvalid(Exception):
@@ -46,12 +48,16 @@ class GzipCheck:
     """Inflates a file chunk by chunk and keeps nothing, so that a flipped or missing byte is seen,
     and a bomb before it has gone off: `inflated` bytes have come of it so far.
 
-    A file may be several gzip members after one another, with zeros to pad the end.
+    A file may be several gzip members after one another, with zeros to pad the end. It is
+    `is_for_duckdb` where DuckDB reads it too, which takes no zeros, and in no header a comment, a
+    checksum of the header or the flag of text.
     """
 
     def __init__(self, limits: InflationLimits) -> None:
         self.inflated = 0
+        self.is_for_duckdb = True
         self._size = 0
+        self._header = b""
         self._limits = limits
         self._member = isal_zlib.decompressobj(_GZIP)
         self._started = False
@@ -61,11 +67,15 @@ class GzipCheck:
         self._size += len(chunk)
         while chunk:
             if self._member.eof:
-                chunk = chunk.lstrip(b"\0")
+                unpadded = chunk.lstrip(b"\0")
+                self.is_for_duckdb &= unpadded == chunk
+                chunk = unpadded
                 if not chunk:
                     return
                 self._member = isal_zlib.decompressobj(_GZIP)
+                self._header = b""
             self._started = True
+            self._look_at_header(chunk)
             try:
                 self.inflated += len(self._member.decompress(chunk, _STEP_BYTES))
             except isal_zlib.error as error:  # type: ignore[misc]  # its stub forgets the type
@@ -74,6 +84,12 @@ class GzipCheck:
             if broken:
                 raise GzipInvalid(broken)
             chunk = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
+
+    def _look_at_header(self, chunk: bytes) -> None:
+        if len(self._header) <= _FLAGS_AT:
+            self._header = (self._header + chunk[: _FLAGS_AT + 1])[: _FLAGS_AT + 1]
+            flags = self._header[_FLAGS_AT:]
+            self.is_for_duckdb &= not flags or not flags[0] & ~_EXTRA_AND_NAME
 
     def close(self) -> None:
         """The file is over. Raises GzipInvalid where the gzip data is not."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -94,6 +95,8 @@ def explained(
         return FileInvalid(_unreadable(connection, files) or first_line(error))
     if not isinstance(error, duckdb.ConversionException | duckdb.InvalidInputException):
         return error
+    if "Invalid string encoding" in str(error):
+        return _not_utf8(connection, files) or error
     connection.execute("SET preserve_insertion_order = true")
     for group in files:
         for path in group.paths:
@@ -112,6 +115,26 @@ def _unreadable(connection: duckdb.DuckDBPyConnection, files: Sequence[BillFiles
             except duckdb.Error as error:
                 reason = first_line(error)
                 return reason if str(path) in reason else f"{path}: {reason}"
+    return None
+
+
+def _not_utf8(
+    connection: duckdb.DuckDBPyConnection, files: Sequence[BillFiles]
+) -> CellInvalid | None:
+    """The first column of a Parquet file with bytes that are no text."""
+    for group in files:
+        for file in map(group.alone, group.paths):
+            for header in file.headers:
+                try:
+                    cell = file.cell(header, SqlType.TEXT)
+                    connection.execute(f"SELECT max(strlen({cell})) FROM {file.scan()}")
+                except duckdb.InvalidInputException as error:
+                    value = re.search(r'value "(.*)" is not valid', str(error))
+                    return CellInvalid(
+                        header,
+                        f'{file.paths[0]}, column "{listed([header], 1)}": '
+                        f"{shown(value[1]) if value else 'a value'} is not UTF-8",
+                    )
     return None
 
 

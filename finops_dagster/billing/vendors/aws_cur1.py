@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection
 from functools import cache
 
-from finops_dagster.billing.columns import SqlType, flat_name
+from finops_dagster.billing.columns import SqlType, case_distance, flat_name
 from finops_dagster.billing.errors import ManifestInvalid
 from finops_dagster.billing.manifest import Column, ListedFile, Manifest, Source
 from finops_dagster.billing.months import BillingMonth
@@ -151,13 +151,14 @@ class AwsCur1:
         return _family_and_name(header)[0] in _FREE_TEXT
 
     def other_spelling(self, header: str, known: Collection[str]) -> str | None:
-        """A column of a CSV file under its name in a Parquet file, or the other way round."""
+        """A column of a CSV file under its name in a Parquet file, or the other way round: of two
+        that differ in case, the nearer."""
         others = (
             other
             for other in known
             if ("/" in other) != ("/" in header) and athena_name(other) == athena_name(header)
         )
-        return min(others, default=None)
+        return min(others, key=lambda other: (case_distance(header, other), other), default=None)
 
 
 @cache
@@ -178,7 +179,7 @@ def _flat_name(header: str) -> str:
     family, name = _family_and_name(header)
     if not family:
         return flat_name(header)
-    return f"{family}_{name if family in _FREE_TEXT else name.replace('_', '')}"
+    return f"{family}_{flat_name(name if family in _FREE_TEXT else name.replace('_', ''))}"
 
 
 def _family_and_name(header: str) -> tuple[str, str]:

@@ -154,13 +154,13 @@ def _targets(
     connection: duckdb.DuckDBPyConnection, file: MonthFile, columns: ParquetFiles
 ) -> list[Target]:
     """The column of the table for every column of the file, which has the same name."""
-    existing = table.columns(connection, file.table)
+    existing = table.types_by_lower_name(connection, file.table)
     targets = []
     for name in columns.headers:
         if name not in OWN_COLUMNS:
             given = columns.own_type(name) or SqlType.TEXT
             kept = table.type_kept(
-                connection, file.table, file.month, name, existing.get(name), given
+                connection, file.table, file.month, name, existing.get(name.lower()), given
             )
             targets.append(Target(name, name, kept, given))
     return targets

@@ -31,7 +31,8 @@ _CELLS_A_BATCH = 1_000_000
 # Values of a column whose months differ in its type. Text that is no exact amount is an error, as
 # it is in DuckDB, where a cast would round it; so is NaN, which PostgreSQL takes for an amount.
 CASTS = {
-    (TIME, TEXT): """to_char({0} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')""",
+    (TIME, TEXT): "rtrim(rtrim(to_char({0} AT TIME ZONE 'UTC', "
+    "'YYYY-MM-DD\"T\"HH24:MI:SS.US'), '0'), '.') || 'Z'",
     (MAP, TEXT): "pg_temp.map_as_text({0})",
     (MONEY, TEXT): "{0}::text",
     (TEXT, MONEY): "CASE WHEN scale(trim_scale({0}::numeric)) <= 18 THEN {0}::numeric "

@@ -10,20 +10,22 @@ from dlt.common.schema.typing import TColumnSchema, TTableSchemaColumns
 from finops_dagster.billing.columns import Sql, SqlType, type_over_months
 from finops_dagster.billing.digest import DATE, MAPS, column_type
 from finops_dagster.billing.errors import BillError
+from finops_dagster.billing.files.parquet_text import time_as_text
 from finops_dagster.resources.warehouses import MonthFile
 
 # By sqlglot's name of the dialect: the text of a cell, and how a column becomes that text within a
 # transaction. A map is text everywhere but in DuckDB.
 _AS_TEXT = {
     "duckdb": {
-        SqlType.TIME: "strftime({0} AT TIME ZONE 'UTC', '%Y-%m-%dT%H:%M:%SZ')",
+        SqlType.TIME: time_as_text(Sql("{0} AT TIME ZONE 'UTC'")),
         SqlType.TEXT_MAP: "CAST({0} AS VARCHAR)",
     },
     "postgres": {
-        SqlType.TIME: "to_char({0} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')",
+        SqlType.TIME: "rtrim(rtrim(to_char({0} AT TIME ZONE 'UTC', "
+        "'YYYY-MM-DD\"T\"HH24:MI:SS.US'), '0'), '.') || 'Z'",
     },
     "sqlite": {
-        SqlType.TIME: "strftime('%Y-%m-%dT%H:%M:%SZ', {0})",
+        SqlType.TIME: "rtrim(rtrim(replace({0}, ' ', 'T'), '0'), '.') || 'Z'",
     },
 }
 _IN_PLACE = ("ALTER TABLE {table} ALTER {column} TYPE VARCHAR USING {cell}",)
