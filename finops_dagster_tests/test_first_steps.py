@@ -3,6 +3,8 @@ own files."""
 
 from __future__ import annotations
 
+import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,7 +15,7 @@ import pytest
 
 from finops_dagster.assets.export import Export
 from finops_dagster.settings import load_settings
-from finops_dagster_tests.finops import Finops
+from finops_dagster_tests.finops import FINOPS, Finops
 from finops_dagster_tests.project import ROOT, Project
 
 PACKAGE = ROOT / "finops_dagster"
@@ -32,15 +34,26 @@ def test_what_the_package_brings_is_what_the_project_shows(packaged: str, shown:
     assert (PACKAGE / packaged).read_text() == (ROOT / shown).read_text()
 
 
-@pytest.mark.thorough
-def test_a_wheel_has_the_files_that_the_first_steps_need(tmp_path: Path) -> None:
+def test_a_wheel_brings_all_that_the_first_steps_need(tmp_path: Path) -> None:
     pytest.importorskip("setuptools")
-    code = f"from setuptools import build_meta as b; print(b.build_wheel({str(tmp_path)!r}))"
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
+    source, site, empty = (tmp_path / name for name in ("source", "site", "empty"))
+    shutil.copytree(PACKAGE, source / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    code = f"from setuptools import build_meta as b; b.build_wheel({str(tmp_path)!r})"
+    subprocess.run([sys.executable, "-c", code], cwd=source, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
-    names = set(zipfile.ZipFile(wheel).namelist())
-    for needed in ("cli/first_settings.toml", "cli/report.html", "demo/demo.toml", "dagster.yaml"):
-        assert f"finops_dagster/{needed}" in names
+    zipfile.ZipFile(wheel).extractall(site)
+    assert not (site / "finops_dagster_tests").exists()
+    empty.mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+    done = subprocess.run(
+        [*FINOPS, "init"], cwd=empty, env=environment, capture_output=True, text=True, check=True
+    )
+    assert "config/finops.toml is written" in done.stdout
+    for packaged in ("cli/report.html", "demo/demo.toml", "dagster.yaml"):
+        copied = site / "finops_dagster" / packaged
+        assert copied.read_text() == (PACKAGE / packaged).read_text()
 
 
 def test_the_first_settings_are_commented_and_replace_nothing(
@@ -69,11 +82,16 @@ def test_the_demo_runs_in_an_empty_folder_and_a_month_can_be_restated(
     project: Project, finops: Finops
 ) -> None:
     finops.environment["FINOPS_CONFIG"] = "finops.toml"
+    finops.environment["OPEN_FINOPS_DATABASE_BACKEND"] = "bigquery"
+    finops.environment["FINOPS_STORAGE__PARQUET_DIR"] = "lake"
     assert "give the command finops demo first" in finops("demo", "--restate", code=1)
+    assert "has settings of its own" in finops("demo", "--backend", "sql", code=2)
     assert "2024-03  52,067 rows" in finops("demo")
     outside = {path.name for path in project.folder.iterdir()}
     assert outside == {"finops.toml", "data", ".dagster"}, "the person's own settings are not used"
     assert [path.name for path in (project.folder / "data").iterdir()] == ["demo"]
+    del finops.environment["OPEN_FINOPS_DATABASE_BACKEND"]
+    del finops.environment["FINOPS_STORAGE__PARQUET_DIR"]
     assert finops.json("-c", DEMO, "state", "list", "--stale") == []
     said = finops("demo", "--restate")
     assert "AWS restated 2024-03" in said

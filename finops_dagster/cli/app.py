@@ -80,6 +80,7 @@ def init(context: typer.Context) -> None:
 
 @app.command()
 def demo(
+    context: typer.Context,
     restate: Annotated[
         bool, typer.Option("--restate", help="Only deliver the last month again, changed.")
     ] = False,
@@ -90,6 +91,8 @@ def demo(
 
     Example: finops demo
     """
+    if Options.of(context) != Options():
+        raise typer.BadParameter("the demo has settings of its own, and takes no others")
     from finops_dagster.demo import __main__ as bill
     from finops_dagster.terminal import say
 

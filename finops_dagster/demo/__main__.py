@@ -7,6 +7,7 @@ import gzip
 import json
 import shutil
 import sys
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
@@ -29,7 +30,7 @@ from finops_dagster.code_location import build_definitions
 from finops_dagster.demo.export import Version, write_version
 from finops_dagster.processes import keep_files_private
 from finops_dagster.runs import Metadata, MonthRun, open_instance, run_month
-from finops_dagster.settings import ExportSettings, Settings, load_settings
+from finops_dagster.settings import ExportSettings, Settings
 from finops_dagster.terminal import console as plain_console
 
 _VERSIONS = [
@@ -58,7 +59,7 @@ class Loaded:
 def restate() -> str:
     """Deliver the last month once more, as AWS does when it restates one; return what was done.
     Raises BillError where the demo has not delivered it before."""
-    export, source = _export_and_source(load_settings(_SETTINGS))
+    export, source = _export_and_source(_settings())
     last = _VERSIONS[2]
     folder = (source / _manifest_key(export, BillingMonth.of(last.month))).parent
     delivered = sum(path.is_dir() for path in folder.glob("*"))
@@ -75,6 +76,12 @@ def restate() -> str:
     )
 
 
+def _settings() -> Settings:
+    """Return the demo's own settings. What the environment says is of a person's own months, which
+    an invented bill must never reach."""
+    return Settings.model_validate(tomllib.loads(_SETTINGS.read_text(encoding="utf-8")))
+
+
 def _export_and_source(settings: Settings) -> tuple[ExportSettings, Path]:
     export = settings.exports[0]
     return export, Path(export.source.removeprefix("file://"))
@@ -83,7 +90,7 @@ def _export_and_source(settings: Settings) -> tuple[ExportSettings, Path]:
 def main() -> int:
     """Deliver what is missing, load every month, and show what is there. Returns an exit code."""
     console = plain_console()
-    settings = load_settings(_SETTINGS)
+    settings = _settings()
     export, source = _export_and_source(settings)
     _COPY.parent.mkdir(parents=True, exist_ok=True)
     _COPY.write_text(_SETTINGS.read_text(encoding="utf-8"), encoding="utf-8")
@@ -254,11 +261,11 @@ def _print_next(console: Console) -> None:
     width = len(f"{finops} -c {_COPY} dev")
     console.print("\nNext", style="bold")
     for arguments, what in {
-        f"-c {_COPY} dev": "the same months in the Dagster UI",
-        "demo --restate": "a restated month for its sensor to find",
+        f"-c {_COPY} dev": "the same months in the UI",
+        "demo --restate": "restates one, for its sensor to find",
         "init": "settings for your own bucket",
     }.items():
-        console.print(f"  {f'{finops} {arguments}':{width}}  {what}")
+        console.print(f"  {f'{finops} {arguments}':{width}}  {what}", soft_wrap=True)
 
 
 if __name__ == "__main__":
