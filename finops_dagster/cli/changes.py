@@ -39,7 +39,8 @@ def recorded_changes() -> list[dict[str, Any]]:
     file = dagster_home() / FILE
     if not file.is_file():
         return []
-    return [json.loads(line) for line in reversed(file.read_text("utf-8").splitlines())]
+    changes = [json.loads(line) for line in reversed(file.read_text("utf-8").splitlines())]
+    return [{**change, "at": datetime.fromisoformat(change["at"])} for change in changes]
 
 
 def _append(change: dict[str, Any]) -> None:

@@ -84,7 +84,7 @@ def runs_in_progress(export: str | None = None) -> list[dict[str, Any]]:
                 "status": run.status.lower(),
                 "stage": stage,
                 "seconds": round((datetime.now(UTC) - run.began).total_seconds()),
-                "estimated_completion": end and f"{end:%Y-%m-%dT%H:%M:%SZ}",
+                "estimated_completion": end,
                 "process": process if is_here(home, run.id) else None,
                 "lost": is_lost(home, run.id),
             }

@@ -31,7 +31,7 @@ def loaded_months(settings: Settings, asked: Asked) -> list[dict[str, Any]]:
                 "month": one.month,
                 "version": one.version,
                 "rows": one.rows,
-                "loaded_at": f"{one.loaded_at:%Y-%m-%dT%H:%M:%SZ}",
+                "loaded_at": one.loaded_at,
                 "table": table,
             }
             for one in months

@@ -33,7 +33,7 @@ def _row(log: EventLog, export: str, run: Run) -> dict[str, Any]:
         "export": export,
         "month": run.month,
         "run": run.id,
-        "start": f"{run.began:%Y-%m-%dT%H:%M:%SZ}",
+        "start": run.began,
         "seconds": round(((run.ended or datetime.now(UTC)) - run.began).total_seconds(), 1),
         "status": run.status.lower(),
         "last_stage": stage,
