@@ -225,6 +225,23 @@ def test_a_parquet_file_without_a_checksum_is_compared_once(loaded: Finops) -> N
         assert loaded.json("state", "verify", "--deep") == []
 
 
+def test_a_damaged_database_is_said_and_hides_no_other_month(
+    project: Project, finops: Finops
+) -> None:
+    finops.environment = project.shell_environment(
+        '[database.duckdb]\ndatabase_path = "data/{export}-{month}.duckdb"\n'
+    )
+    for month in (MONTH, "2024-02"):
+        deliver(project.put, month, [[line_item(month)]])
+    finops.here("aws", "run-pipeline")
+    path = project.folder / f"data/acme-{MONTH}.duckdb"
+    overwrite(path, path.stat().st_size - 2 * 12_288)
+    project.parquet("2024-02").unlink()
+    later, damaged = finops.json("state", "verify", "--deep")
+    assert "is damaged, and was left as it is" in damaged["what differs"]
+    assert (later["month"], damaged["month"]) == ("2024-02", MONTH)
+
+
 def test_what_was_not_looked_at_is_said(loaded: Finops) -> None:
     plain = loaded.here("state", "verify", "acme")
     assert plain.stdout == "all agree\n"

@@ -116,11 +116,11 @@ def digest(
     for names in groups_of(wanted, _COLUMNS_AT_ONCE):
         asked = ", ".join(_count_and_total(n, own[n], wanted[n], kind) for n in names)
         row = connection.execute(f"SELECT {asked} FROM {rows}").fetchone()
-        found |= digests(names, row or ())
+        found |= digests_of_row(names, row or ())
     return MonthDigest(kind, found)
 
 
-def digests(names: Sequence[str], row: Sequence[Any]) -> dict[str, ColumnDigest]:
+def digests_of_row(names: Sequence[str], row: Sequence[Any]) -> dict[str, ColumnDigest]:
     """Return the digests of columns from a row that has two numbers of each: how many cells have a
     value, and the sum, which is NULL where there is nothing to add."""
     pairs = zip(row[::2], row[1::2], strict=True)

@@ -9,7 +9,7 @@ from finops_dagster.assets import STAGES
 from finops_dagster.assets.export import Export
 from finops_dagster.assets.warehouse_table import month_file
 from finops_dagster.billing import ledger, proof
-from finops_dagster.billing.errors import LedgerDamaged
+from finops_dagster.billing.errors import BillError, LedgerDamaged
 from finops_dagster.billing.footer import Footer, read_footer
 from finops_dagster.billing.ledger import Load
 from finops_dagster.billing.months import BillingMonth
@@ -37,12 +37,16 @@ def verify(settings: Settings, asked: Asked, *, deep: bool) -> tuple[list[Differ
     with console(stderr=True).status("") as status:
         for export in map(Export, asked.exports(settings)):
             for month, versions in _months(export, asked, resources, coverage):
-                status.update(f"reading {export.name} {month}")
-                differences = list(_of_month(export, month, versions, resources))
-                if deep and not any(one.repair == Repair.LEDGER for one in differences):
-                    held = versions["warehouse_table"] is not None
-                    differences += damage(export, month, resources, coverage, in_warehouse=held)
-                found += differences
+                status.update(Text(f"reading {export.name} {month}"))
+                try:
+                    found += _of_month(export, month, versions, resources)
+                    if deep:
+                        held = versions["warehouse_table"] is not None
+                        found += damage(export, month, resources, coverage, in_warehouse=held)
+                except LedgerDamaged as error:
+                    found.append(Difference(export, month, str(error), Repair.LEDGER))
+                except BillError as error:  # a database that is damaged hides no other month
+                    found.append(Difference(export, month, str(error)))
     return found, coverage
 
 
@@ -101,11 +105,7 @@ def _months(
 def _of_month(
     export: Export, month: BillingMonth, logged: dict[str, str | None], resources: Resources
 ) -> Iterator[Difference]:
-    try:
-        said, held = _table(export, month, resources.database)
-    except LedgerDamaged as error:
-        yield Difference(export, month, str(error), Repair.LEDGER)
-        return
+    said, held = _table(export, month, resources.database)
     if said is not None and held is None:
         what = f"the ledger has {said.manifest_id}, but the table does not hold its rows"
         yield Difference(export, month, what, Repair.REPROCESS)

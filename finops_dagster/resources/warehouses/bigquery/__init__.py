@@ -18,7 +18,7 @@ from google.cloud import bigquery
 from google.cloud.bigquery import ParquetOptions, ScalarQueryParameter, SchemaField
 
 from finops_dagster.billing.columns import Sql
-from finops_dagster.billing.digest import DigestKind, MonthDigest, compared, digests
+from finops_dagster.billing.digest import DigestKind, MonthDigest, compared, digests_of_row
 from finops_dagster.billing.errors import BillError, ReconciliationError, first_line
 from finops_dagster.billing.footer import Footer
 from finops_dagster.billing.money import Measured, Totals, reconcile
@@ -133,7 +133,7 @@ class BigQueryWarehouse(BigQueryResource):
                 "WHERE billing_month = @month",
                 month=file.month.first_day,
             )
-        return MonthDigest(DigestKind.SUMS, digests(names, row))
+        return MonthDigest(DigestKind.SUMS, digests_of_row(names, row))
 
     def replace_month(self, file: MonthFile) -> Loaded:
         """Load the file into the month's partition."""

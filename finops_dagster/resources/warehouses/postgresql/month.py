@@ -14,7 +14,7 @@ from finops_dagster.billing.digest import (
     ColumnDigest,
     DigestKind,
     MonthDigest,
-    digests,
+    digests_of_row,
     groups_of,
 )
 from finops_dagster.billing.errors import BillError
@@ -109,7 +109,7 @@ class Month:
                 f"SELECT {asked} FROM {self._name(self.file.table)} WHERE billing_month = $1",
                 self.file.month.first_day,
             )
-            found |= digests(names, [int(number or 0) for number in row])
+            found |= digests_of_row(names, [int(number or 0) for number in row])
         return MonthDigest(DigestKind.MD5, found)
 
     def prepare(self) -> None:

@@ -12,7 +12,7 @@ from finops_dagster.billing.digest import (
     HEX_DIGITS,
     MAPS,
     ColumnDigest,
-    digests,
+    digests_of_row,
     groups_of,
     value_type,
 )
@@ -50,7 +50,7 @@ def digests_of(
     for names in groups_of([n for n in types if types[n] not in MAPS], _COLUMNS_AT_ONCE):
         asked = ", ".join(f"COUNT({cells[n]}), {_total(cells[n], types[n])}" for n in names)
         (row,) = rows_of(connection, f"SELECT {asked} FROM {table} WHERE billing_month = ?", month)
-        found |= digests(names, [int(number or 0) for number in row])
+        found |= digests_of_row(names, [int(number or 0) for number in row])
     for name in (n for n in types if types[n] in MAPS):
         ((values,),) = rows_of(
             connection, f"SELECT COUNT({cells[name]}) FROM {table} WHERE billing_month = ?", month
@@ -61,7 +61,7 @@ def digests_of(
             f"LATERAL FLATTEN(INPUT => {cells[name]}) AS entry WHERE billing_month = ?",
             month,
         )
-        found |= digests([name], [values, int(total or 0)])
+        found |= digests_of_row([name], [values, int(total or 0)])
     return found
 
 
