@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 from finops_dagster.assets import STAGES
 from finops_dagster.assets.export import Export
@@ -56,7 +57,9 @@ def mend(settings: Settings, asked: Asked, say: Callable[[str], None], *, deep: 
     resources = build_resources(settings)
     for export in map(Export, asked.exports(settings)):
         for month, _ in _months(export, asked, resources):
-            restored = _restored(export, month, resources)
+            restored = None
+            with suppress(BillError):  # a database that cannot be opened is said by what follows
+                restored = _restored(export, month, resources)
             if restored is not None:
                 say(f"{export.name} {month}  the ledger has {restored.manifest_id} again")
     repairs: dict[tuple[str, str], list[Repair]] = defaultdict(list)
