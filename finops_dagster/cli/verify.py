@@ -38,7 +38,7 @@ def verify(settings: Settings, asked: Asked, *, deep: bool) -> tuple[list[Differ
     with console(stderr=True).status("") as status:
         for export in map(Export, asked.exports(settings)):
             for month, versions in _months(export, asked, resources, coverage):
-                status.update(Text(f"reading {export.name} {month}"))
+                status.update(f"reading {export.name} {month}")
                 try:
                     found += _of_month(export, month, versions, resources)
                     if deep:

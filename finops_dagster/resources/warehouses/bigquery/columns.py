@@ -22,7 +22,8 @@ _BILL_TYPES = {"STRING": SqlType.TEXT, "TIMESTAMP": SqlType.TIME, _TEXT_MAP: Sql
 # What DuckDB makes of them. An array without elements may be a map that was NULL, or a month that
 # did not have the column, so it is NULL.
 _AS_TEXT = {
-    "TIMESTAMP": "CONCAT(RTRIM(RTRIM(FORMAT_TIMESTAMP('%Y-%m-%dT%H:%M:%E6S', {0}), '0'), '.'), 'Z')",
+    "TIMESTAMP": "CONCAT(RTRIM(RTRIM(FORMAT_TIMESTAMP('%Y-%m-%dT%H:%M:%E6S', {0}), '0'), '.'), "
+    "'Z')",
     _TEXT_MAP: "(SELECT CONCAT('{{', STRING_AGG(CONCAT(TO_JSON_STRING(key), ':', "
     "COALESCE(TO_JSON_STRING(value), 'null')), ',' ORDER BY key), '}}') FROM UNNEST({0}))",
 }
