@@ -33,7 +33,7 @@ _PARSED = {
     SqlType.MONEY: "TRY(exact_decimal({0}))",
     SqlType.TIME: "TRY(utc_timestamp({0}))",
     SqlType.TEXT_MAP: "TRY(text_map({0}))",
-    SqlType.MONEY_MAP: "TRY(exact_map(amount_map({0})))",
+    SqlType.MONEY_MAP: "TRY(exact_map(text_map({0})))",
 }
 
 

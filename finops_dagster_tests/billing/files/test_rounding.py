@@ -39,7 +39,7 @@ def connection() -> Iterator[duckdb.DuckDBPyConnection]:
 def csv_of(folder: Path, cells: list[str]) -> BillFiles:
     with (folder / "x.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["other", "x"], *(["", cell] for cell in cells)])
-    (files,) = csv_files([folder / "x.csv"], ())
+    (files,) = csv_files([folder / "x.csv"], ("",))
     return files
 
 
