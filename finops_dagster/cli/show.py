@@ -65,7 +65,7 @@ def show_answer(names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> int:
     """Print what a query found, every cell as it is: of one row every column, of several the first
     and the last columns that fit the terminal. Return how many are not shown."""
     columns = [
-        _Column(for_people(name), [cell(value) for value in values], _is_numeric(values))
+        _Column(for_people(name), [cell_text(value) for value in values], _is_numeric(values))
         for name, values in zip(names, zip(*rows, strict=True), strict=True)
     ]
     if _fit(columns):
@@ -105,7 +105,9 @@ def exact(value: Any) -> Any:
     if value is None or isinstance(value, str | bool):
         return value
     if isinstance(value, dict):
-        return {key if isinstance(key, str) else cell(key): exact(v) for key, v in value.items()}
+        return {
+            key if isinstance(key, str) else cell_text(key): exact(v) for key, v in value.items()
+        }
     if isinstance(value, list | tuple | set):
         return [exact(one) for one in value]
     if isinstance(value, int):
@@ -128,7 +130,7 @@ def _exact_text(value: Any) -> str:
     return str(value)
 
 
-def cell(value: Any) -> str:
+def cell_text(value: Any) -> str:
     """Return a cell of an answer for a person: as it is, NULL apart from empty text."""
     if value is None:
         return "NULL"

@@ -46,7 +46,7 @@ def count_cells_to_round(
         if not present:
             continue
         cells = ", ".join(
-            f"{group.finer(column.header, column.type)} AS n{number}"
+            f"{group.finer(column.header, column.type)} AS n{int(number)}"
             for number, column in enumerate(present)
         )
         sums = ", ".join(_sums(number, column.is_money) for number, column in enumerate(present))
