@@ -263,7 +263,7 @@ def test_costs_by_service_are_told_largest_first(project: Project) -> None:
     assert table.splitlines()[2:] == [
         "| AmazonEC2 | 1,000.25 |",
         "| AmazonS3 | 1.50 |",
-        "| (none) | -0.50 |",
+        "| `(none)` | -0.50 |",
     ]
 
 

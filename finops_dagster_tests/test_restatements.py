@@ -187,7 +187,7 @@ def test_a_service_and_a_currency_without_any_cost_are_loaded(
     metadata = outcome.metadata("billing_table")
     assert metadata["cost_by_service"].splitlines()[2:] == [
         "| AmazonEC2 | 2.50 |",
-        "| (none) | 0.00 |",
+        "| `(none)` | 0.00 |",
         "| AmazonEKS | 0.00 |",
         "| Tax | 0.00 |",
         "| Credit | -1.00 |",
