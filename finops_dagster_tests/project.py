@@ -102,7 +102,9 @@ class Project:
         """The environment of a plain shell in the project's folder, with a settings file of this
         export whose first month is 2024-01."""
         (self.folder / "finops.toml").write_text(SETTINGS + more_settings)
-        plain = {name: value for name, value in os.environ.items() if name != "DAGSTER_HOME"}
+        # xdist gives its workers a terminal of 80 columns.
+        others = ("DAGSTER_HOME", "COLUMNS")
+        plain = {name: value for name, value in os.environ.items() if name not in others}
         environment = {"FINOPS_CONFIG": "finops.toml", "PYTHONPATH": str(ROOT)}
         return {**plain, **environment, "DAGSTER_DISABLE_TELEMETRY": "yes"}
 

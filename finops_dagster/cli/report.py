@@ -96,7 +96,7 @@ def _failures(log: EventLog, runs: dict[str, list[Run]]) -> list[dict[str, Any]]
             "stage": stage,
             "cause": cause,
             "times": len(found),
-            "months": ", ".join(sorted({month for month, _ in found})),
+            "months": ", ".join(sorted({month for month, _ in found}, reverse=True)),
             "last": found[0][1],
         }
         for (export, stage, cause), found in sorted(
