@@ -233,7 +233,7 @@ def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ..
         yield from commands(inner, (*path, name))
 
 
-@pytest.mark.parametrize("command", commands(typer.main.get_command(app)), ids=" ".join)
+@pytest.mark.parametrize("command", list(commands(typer.main.get_command(app))), ids=" ".join)
 def test_help_is_short_and_has_an_example_and_the_options_of_every_command(
     finops: Finops, command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
