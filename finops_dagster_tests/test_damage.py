@@ -238,7 +238,7 @@ def test_a_damaged_database_is_said_and_hides_no_other_month(
     overwrite(path, path.stat().st_size - 2 * 12_288)
     project.parquet("2024-02").unlink()
     later, damaged = finops.json("state", "verify", "--deep")
-    assert "is damaged, and was left as it is" in damaged["what differs"]
+    assert "is damaged, and was left as it is" in damaged["what_differs"]
     assert (later["month"], damaged["month"]) == ("2024-02", MONTH)
 
 
