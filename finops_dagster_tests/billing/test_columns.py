@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from finops_dagster.billing.columns import column_names, flat_name, name_within
 from finops_dagster.billing.vendors.aws_cur1 import AwsCur1
 
@@ -62,6 +64,36 @@ def test_a_tag_keeps_its_name_though_another_was_given_it_elsewhere() -> None:
     known = {low: plain, up: plain}
     assert column_names([low], known, CUR1) == {low: plain}
     assert len(set(column_names([low, up], known, CUR1).values())) == 2
+
+
+@pytest.mark.parametrize("family", ["resource_tags_user", "cost_category", "iam_principal"])
+def test_keys_that_differ_in_case_alone_are_two_columns(family: str) -> None:
+    up, low = f"{family}_Team", f"{family}_team"
+    both = names(up, low)
+    assert both == names(low, up)
+    assert both[low] == AwsCur1().column(low)
+    assert both[up].startswith(f"{both[low]}_")
+    assert all(name == name.lower() for name in both.values())
+    assert column_names([up], both, CUR1) == {up: both[up]}
+
+
+def test_a_name_that_was_given_in_capitals_is_taken_in_small_letters() -> None:
+    known = {"resource_tags_user_Team": "resourcetags_user_Team"}
+    both = column_names([*known, "resource_tags_user_team"], known, CUR1)
+    assert both["resource_tags_user_Team"] == "resourcetags_user_Team"
+    assert both["resource_tags_user_team"].startswith("resourcetags_user_team_")
+
+
+def test_a_tag_of_csv_is_found_in_parquet_by_its_letter_case() -> None:
+    up, low = "resourceTags/user:Team", "resourceTags/user:team"
+    alone = names(up)
+    later = column_names(["resource_tags_user_Team", "resource_tags_user_team"], alone, CUR1)
+    assert later["resource_tags_user_Team"] == alone[up]
+    assert later["resource_tags_user_team"] != alone[up]
+    both = names(up, low)
+    for tag, of_csv in (("Team", up), ("team", low)):
+        header = f"resource_tags_user_{tag}"
+        assert column_names([header], both, CUR1) == {header: both[of_csv]}
 
 
 def test_the_tables_own_columns_are_never_taken() -> None:

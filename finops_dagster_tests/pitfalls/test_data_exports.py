@@ -9,7 +9,7 @@ from decimal import Decimal
 
 import pytest
 
-from finops_dagster_tests.cur import csv_bytes
+from finops_dagster_tests.cur import csv_bytes, deliver, items
 from finops_dagster_tests.project import Project
 
 MAPS = ("bill_billing_period_start_date", "line_item_unblended_cost", "resource_tags", "discount")
@@ -57,6 +57,43 @@ def test_20_maps_are_json_text_in_csv(project: Project) -> None:
         ({"user_team": 'Größe, "A"', "aws_created_by": ""}, amounts),
         (None, None),
     ]
+
+
+def test_20_numbers_in_a_map_of_texts_keep_the_digits_that_were_written(project: Project) -> None:
+    tags = (
+        '{"a 1": 0.1000, "b": "x\\": 7.0", "c": {"d": [1.0, -2.50E+3, "0.10"]}, '
+        '"e\\\\": 1.0E-7, "f": "", "g": 100000000000000000000.10, "h": null, "i": true}'
+    )
+    deliver_maps(project, (tags, "{}"))
+    project.load("2024-01")
+    assert project.query("SELECT resource_tags FROM aws_billing_data") == [
+        (
+            {
+                "a 1": "0.1000",
+                "b": 'x": 7.0',
+                "c": '{"d":[1.0,-2.50E+3,"0.10"]}',
+                "e\\": "1.0E-7",
+                "f": "",
+                "g": "100000000000000000000.10",
+                "h": None,
+                "i": "true",
+            },
+        )
+    ]
+
+
+def test_another_format_under_the_same_name_is_refused_before_anything_is_loaded(
+    project: Project,
+) -> None:
+    deliver(project.put, "2024-02", [items("2024-02", "5")])
+    project.load("2024-02")
+    deliver_maps(project, ("{}", "{}"))
+    error = project.materialize("2024-01").error
+    assert "holds months of acme in the format cur1, and 2024-01 comes in cur2" in error
+    assert project.totals("2024-02") == (1, 5)
+    assert "line_item_unblended_cost" not in {
+        name for (name,) in project.query("SELECT column_name FROM duckdb_columns()")
+    }
 
 
 @pytest.mark.parametrize(

@@ -170,3 +170,10 @@ def test_18_a_damaged_zip_keeps_the_old_month(project: Project, damage, reason: 
     assert "acme-cur-00001.csv.zip" in error
     assert project.totals("2024-01") == (1, 1)
     assert not list(project.folder.rglob("*.part*"))
+
+
+@pytest.mark.parametrize("body", [b"", b"\xef\xbb\xbf"], ids=["nothing", "bom-alone"])
+def test_a_part_that_holds_nothing_is_left_out(project: Project, body: bytes) -> None:
+    deliver(project.put, "2024-01", [items("2024-01", "1"), gzip.compress(body)])
+    project.load("2024-01")
+    assert project.totals("2024-01") == (1, 1)

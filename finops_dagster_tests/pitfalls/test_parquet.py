@@ -5,9 +5,11 @@ from __future__ import annotations
 from decimal import Decimal
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from finops_dagster_tests.cur import deliver, items
+from finops_dagster_tests.cur import HEADERS, deliver, items, line_item
 from finops_dagster_tests.project import Project
 
 COST = "lineitem_unblendedcost"
@@ -92,3 +94,83 @@ def test_19_an_empty_parquet_file_is_no_data(project: Project) -> None:
     deliver_parquet(project, b"", parquet(project, row))
     project.load("2024-01")
     assert project.totals("2024-01") == (1, 1)
+
+
+def columns_of(project: Project, *columns: tuple[str, pa.Array]) -> bytes:
+    """A Parquet file of January of two rows, with these columns."""
+    cost = pa.array([1.0, 2.0])
+    names, arrays = zip(("line_item_unblended_cost", cost), *columns, strict=True)
+    path = project.folder / "made.parquet"
+    pq.write_table(pa.Table.from_arrays(list(arrays), names=list(names)), path)
+    return path.read_bytes()
+
+
+def test_a_tag_of_csv_and_of_parquet_in_another_letter_case_is_one_column(
+    project: Project,
+) -> None:
+    tag = "resourceTags/user:Team"
+    row = line_item("2024-02", resourceTags__user__Team="") | {tag: "a"}
+    deliver(project.put, "2024-02", [[row]], headers=[*HEADERS, tag])
+    project.load("2024-02")
+    tags = [
+        ("resource_tags_user_Team", pa.array(["b", None])),
+        ("resource_tags_user_team", pa.array([None, "c"])),
+    ]
+    deliver_parquet(project, columns_of(project, *tags))
+    project.load("2024-01")
+    texts = project.query("SELECT COLUMNS('resourcetags_user_team.*') FROM aws_billing_data")
+    assert sorted(texts, key=str) == [("a", None), ("b", None), (None, "c")]
+
+
+def test_a_column_that_comes_twice_is_refused_by_name(project: Project) -> None:
+    tag = "resource_tags_user_team"
+    for columns, name in (
+        ([(tag, pa.array(["x", None])), (tag, pa.array([None, "y"]))], tag),
+        ([("s", pa.array([1, 2])), ("s", pa.array([1, 2]))], "s"),
+    ):
+        deliver_parquet(project, columns_of(project, *columns))
+        error = project.materialize("2024-01").error
+        assert f"acme-cur-1.snappy.parquet: the schema has the column '{name}' twice" in error
+
+
+def test_an_amount_of_more_digits_than_duckdb_reads_is_exact(project: Project) -> None:
+    cost = Decimal("12345678901.123456789012345678")
+    path = project.folder / "made.parquet"
+    costs = pa.array([cost, Decimal(0)], pa.decimal256(44, 18))
+    pq.write_table(pa.table({"line_item_unblended_cost": costs}), path)
+    deliver_parquet(project, path.read_bytes())
+    project.load("2024-01")
+    assert project.column(COST, "2024-01") == [0, cost]
+
+
+def test_costs_of_32_bits_are_not_rounded(project: Project) -> None:
+    path = project.folder / "made.parquet"
+    costs = pa.array([29.27, 0.1, 1e-7], pa.float32())
+    pq.write_table(pa.table({"line_item_unblended_cost": costs}), path)
+    deliver_parquet(project, path.read_bytes())
+    outcome = project.materialize("2024-01")
+    assert project.column(COST, "2024-01") == [Decimal("1e-7"), Decimal("0.1"), Decimal("29.27")]
+    assert outcome.metadata("staged_files")["costs_rounded"] == 0
+
+
+def test_empty_text_is_no_value(project: Project) -> None:
+    columns = [
+        ("bill_billing_period_start_date", pa.array(["", "2024-01-01T00:00:00Z"])),
+        ("line_item_normalization_factor", pa.array(["", "0.5"])),
+        ("line_item_tax_type", pa.array(["", "VAT"])),
+    ]
+    deliver_parquet(project, columns_of(project, *columns))
+    project.load("2024-01")
+    empty = project.query(
+        "SELECT bill_billingperiodstartdate, lineitem_normalizationfactor, lineitem_taxtype "
+        "FROM aws_billing_data WHERE lineitem_unblendedcost = 1"
+    )
+    assert empty == [(None, None, None)]
+
+
+def test_bytes_that_are_no_text_are_refused_by_name(project: Project) -> None:
+    columns = [("line_item_tax_type", pa.array([b"VAT", b"\xff\xfe"], pa.binary()))]
+    deliver_parquet(project, columns_of(project, *columns))
+    error = project.materialize("2024-01").error
+    assert 'acme-cur-1.snappy.parquet, column "line_item_tax_type": ' in error
+    assert "is not UTF-8" in error

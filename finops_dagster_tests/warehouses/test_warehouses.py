@@ -371,6 +371,11 @@ A_TIME, SOME_TIME = "TIMESTAMP '2024-01-03 04:05:06'", "2024-01-03T04:05:06Z"
 A_MAP, SOME_MAP = "MAP {'a': 'b', 'c': NULL}::MAP(VARCHAR, VARCHAR)", {"a": "b", "c": None}
 TYPE_CHANGES = {
     "a time becomes text": (A_TIME, "'soon'", (SOME_TIME, "soon")),
+    "a time of milliseconds becomes text": (
+        "TIMESTAMP '2024-01-03 04:05:10.250'",
+        "'soon'",
+        ("2024-01-03T04:05:10.25Z", "soon"),
+    ),
     "a map becomes text": (A_MAP, "'none'", (SOME_MAP, "none")),
     "a time becomes a map": (A_TIME, A_MAP, (SOME_TIME, SOME_MAP)),
     "text takes a time": ("'soon'", A_TIME, ("soon", SOME_TIME)),

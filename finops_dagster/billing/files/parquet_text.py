@@ -43,7 +43,10 @@ def text_of(own: pa.DataType, raw: Sql) -> Sql:
         return _json_of_nested(own, raw, 0)
     if pa.types.is_timestamp(own):
         return time_as_text(raw)
-    return Sql(f"CAST({raw} AS VARCHAR)")
+    text = Sql(f"CAST({raw} AS VARCHAR)")
+    if pa.types.is_decimal(own) and own.precision == own.scale:  # `.5`, which is no number in JSON
+        return Sql(f"regexp_replace({text}, '^(-?)[.]', '\\10.')")
+    return text
 
 
 def time_as_text(raw: Sql) -> Sql:

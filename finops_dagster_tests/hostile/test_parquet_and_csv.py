@@ -1,0 +1,351 @@
+"""Random tables of every type that Parquet holds, and the same as CSV: what arrives is compared
+with what Python reads of them, and what cannot be kept is refused by file and column."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from datetime import datetime, time, timedelta
+from decimal import Decimal, localcontext
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finops_dagster.billing.columns import SqlType
+from finops_dagster.billing.errors import BillError
+from finops_dagster.billing.files import explained, read_files
+from finops_dagster.billing.files.bill_files import BillFiles
+from finops_dagster.billing.files.parquet_rewrite import ParquetInvalid, make_exact
+from finops_dagster.billing.vendors import formats_of
+from finops_dagster_tests.hostile.reading import Reader
+
+_VENDOR = formats_of("aws", "flat")["focus"]
+_EPOCH = datetime(1970, 1, 1)
+_MICROSECOND = timedelta(microseconds=1)
+_UNITS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
+
+
+def _decimal_of(precision: int, scale: int) -> st.SearchStrategy[Decimal]:
+    most = 10**precision - 1
+    return st.integers(-most, most).map(lambda n: Decimal(f"{n}E-{scale}"))
+
+
+def _whole(bits: int, *, signed: bool) -> st.SearchStrategy[int]:
+    least = -(2 ** (bits - 1)) if signed else 0
+    return st.integers(least, least + 2**bits - 1)
+
+
+def _moments(unit: str) -> st.SearchStrategy[int]:
+    """Times as their number since 1970, in Parquet's range and, of nanoseconds, mostly whole
+    microseconds."""
+    if unit == "ns":
+        within = st.integers(-(2**53), 2**53)
+        return within.map(lambda n: n * 1000) | within
+    first, last = (
+        (day - _EPOCH) // _MICROSECOND * 1000 // _UNITS[unit]
+        for day in (datetime(1, 1, 1), datetime(9999, 12, 31, 23, 59, 59))
+    )
+    return st.integers(first, last)
+
+
+_TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=6)
+_WORDS = _TEXTS | st.sampled_from(["", "NULL", "null", "0.1000", '{"a": 1.0}', "-0", "1e5"])
+_AMOUNTS = st.decimals(-1000, 1000, places=4).map(str)
+_DOUBLES = st.floats() | st.sampled_from([29.27, 0.1, 1e-7, float("nan"), float("inf")])
+
+_SCALARS: dict[pa.DataType, st.SearchStrategy[Any]] = {
+    pa.string(): _WORDS | _AMOUNTS,
+    pa.large_string(): _WORDS,
+    pa.binary(): st.binary(max_size=4) | _AMOUNTS.map(str.encode),
+    pa.binary(4): st.binary(min_size=4, max_size=4) | st.just(b"text"),
+    pa.dictionary(pa.int32(), pa.string()): _WORDS,
+    pa.bool_(): st.booleans(),
+    pa.float16(): st.floats(width=16).map(np.float16),
+    pa.float32(): st.floats(width=32) | st.just(float(np.float32(29.27))),
+    pa.float64(): _DOUBLES,
+    pa.uuid(): st.uuids().map(lambda each: each.bytes),
+    pa.json_(): st.sampled_from(['{"a": 0.1000}', "[1.0E-7]", '{"a": {"b": [0.10, "x"]}}']),
+    pa.date32(): st.dates(),
+    pa.time32("ms"): st.integers(0, 86_399_999),
+    pa.time64("us"): st.integers(0, 86_399_999_999),
+    pa.time64("ns"): st.integers(0, 86_399_999_999_999),
+    **{t: _whole(t.bit_width, signed=True) for t in (pa.int8(), pa.int16(), pa.int32())},
+    pa.int64(): _whole(64, signed=True),
+    pa.uint8(): _whole(8, signed=False),
+    pa.uint32(): _whole(32, signed=False),
+    pa.uint64(): _whole(64, signed=False),
+    **{
+        pa.decimal128(precision, scale): _decimal_of(precision, scale)
+        for precision, scale in ((4, 2), (18, 18), (38, 0), (38, 18), (38, 20))
+    },
+    **{
+        pa.decimal256(precision, scale): _decimal_of(precision, scale) | _decimal_of(20, scale)
+        for precision, scale in ((20, 4), (44, 18), (76, 30))
+    },
+    **{
+        pa.timestamp(unit, zone): _moments(unit)
+        for unit in ("ms", "us", "ns")
+        for zone in (None, "UTC", "America/New_York")
+    },
+}
+
+
+@st.composite
+def _columns(draw: st.DrawFn) -> tuple[pa.DataType, list[Any]]:
+    """A type and some of its values."""
+    own, values = draw(st.sampled_from(list(_SCALARS.items())))
+    has_kind = pa.types.is_dictionary(own) or isinstance(own, pa.BaseExtensionType)
+    match 6 if has_kind else draw(st.integers(0, 6)):
+        case 0:
+            own, values = pa.list_(own), st.lists(st.none() | values, max_size=3)
+        case 1:
+            own = pa.struct([("a", own), ("A", pa.string())])
+            values = st.fixed_dictionaries({"a": st.none() | values, "A": st.none() | _WORDS})
+        case 2:
+            pairs = st.tuples(st.sampled_from(["k", "K", "a b", '"']), st.none() | values)
+            own, values = pa.map_(pa.string(), own), st.lists(pairs, max_size=3)
+    return own, draw(st.lists(st.none() | values, min_size=1, max_size=4))
+
+
+_WRITERS = st.fixed_dictionaries(
+    {
+        "version": st.sampled_from(["1.0", "2.4", "2.6"]),
+        "use_dictionary": st.booleans(),
+        "data_page_version": st.sampled_from(["1.0", "2.0"]),
+        "compression": st.sampled_from(["none", "snappy", "gzip", "zstd", "lz4", "brotli"]),
+        "store_schema": st.booleans(),
+        "use_deprecated_int96_timestamps": st.booleans(),
+    }
+)
+
+
+class Refused(Exception):
+    """The value cannot be kept exactly."""
+
+
+def _text(own: pa.DataType, value: Any) -> str:
+    """The text of a value that is not NULL, as it stands in CSV."""
+    if pa.types.is_timestamp(own):
+        nanoseconds = value * _UNITS[own.unit]
+        moment = _EPOCH + timedelta(microseconds=nanoseconds // 1000)
+        text = moment.isoformat(timespec="seconds")
+        part = f"{nanoseconds % 10**9:09}".rstrip("0")
+        return f"{text}.{part}Z".replace(".Z", "Z")
+    if pa.types.is_time(own):
+        nanoseconds = value * _UNITS[own.unit]
+        text = f"{time(*_hms(nanoseconds // 10**9)).isoformat()}.{nanoseconds % 10**9:09}"
+        return text.rstrip("0").removesuffix(".")
+    if isinstance(own, pa.UuidType):
+        return str(UUID(bytes=value))
+    if pa.types.is_boolean(own):
+        return str(value).lower()
+    if pa.types.is_date(own):
+        return str(value.isoformat())
+    if pa.types.is_floating(own):
+        return str(np.float32(value) if pa.types.is_float32(own) else float(value))
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError as error:
+            raise Refused from error
+    return str(value)
+
+
+def _hms(seconds: int) -> tuple[int, int, int]:
+    return seconds // 3600, seconds // 60 % 60, seconds % 60
+
+
+def _money(own: pa.DataType, value: Any) -> Decimal | None:
+    """The amount, of floats rounded. Raises Refused."""
+    text = _text(own, value)
+    if text in ("", "NULL"):
+        return None
+    if not set(text.strip(" \t\n\v\f\r")) <= set("0123456789+-.eE"):
+        raise Refused
+    try:
+        with localcontext(prec=400):
+            number = Decimal(text)
+            kept = number.quantize(Decimal("1E-18"))
+            fits = abs(kept) < 10**20
+    except (ArithmeticError, ValueError) as error:
+        raise Refused from error
+    rounds = pa.types.is_float32(own) or pa.types.is_float64(own)
+    if not fits or (kept != number and not rounds):
+        raise Refused
+    return kept
+
+
+def _time(own: pa.DataType, value: Any) -> datetime:
+    """The time, where the column has times. Raises Refused."""
+    if pa.types.is_date(own):
+        return datetime(value.year, value.month, value.day)
+    nanoseconds = value * _UNITS[own.unit]
+    if nanoseconds % 1000:
+        raise Refused
+    return _EPOCH + timedelta(microseconds=nanoseconds // 1000)
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
+    with Reader.below(tmp_path_factory.mktemp("tables")) as reader:
+        yield reader
+
+
+def _arrived(reader: Reader, sql_type: SqlType, files: list[BillFiles]) -> list[Any] | BillError:
+    """What a table of DuckDB holds of column x, or why it was refused."""
+    (group,) = files
+    connection = reader.connection
+    try:
+        connection.execute("SET preserve_insertion_order = true")
+        connection.execute(f"DROP TABLE IF EXISTS x; CREATE TABLE x (x {sql_type})")
+        connection.execute(f"INSERT INTO x SELECT {group.cell('x', sql_type)} FROM {group.scan()}")
+    except duckdb.Error as error:
+        reason = explained(connection, error, files, {"x": sql_type}, ())
+        assert isinstance(reason, BillError), reason
+        return reason
+    return [row[0] for row in connection.execute("FROM x").fetchall()]
+
+
+def _expected(sql_type: SqlType, own: pa.DataType, value: Any) -> Any:
+    """What Python makes of one value. Raises Refused."""
+    if value is None:
+        return None
+    if sql_type is SqlType.MONEY:
+        return _money(own, value)
+    if sql_type is SqlType.TIME:
+        return _time(own, value)
+    text = _text(own, value)
+    if _is_number(own):
+        return Decimal(text)
+    return None if text in ("", "NULL") else text
+
+
+def _is_number(own: pa.DataType) -> bool:
+    return bool(pa.types.is_floating(own) or pa.types.is_decimal(own) or pa.types.is_integer(own))
+
+
+def _alike(read: Any, expected: Any) -> bool:
+    """Whether both are the same, numbers in whichever spelling."""
+    if isinstance(expected, Decimal) and read is not None:
+        number = Decimal(read)
+        return number.is_nan() if expected.is_nan() else number == expected
+    if isinstance(expected, list | tuple):
+        return len(read) == len(expected) and all(map(_alike, read, expected))
+    return bool(read == expected)
+
+
+def _as_json(own: pa.DataType, value: Any) -> Any:
+    """What a JSON reader that keeps decimals makes of the text of a nested value."""
+    if value is None:
+        return None
+    if pa.types.is_list(own):
+        return [_as_json(own.value_type, each) for each in value]
+    if pa.types.is_struct(own):
+        return [(field.name, _as_json(field.type, value[field.name])) for field in own]
+    if pa.types.is_map(own):
+        return [(key, _as_json(own.item_type, each)) for key, each in value]
+    if pa.types.is_boolean(own):
+        return value
+    text = _text(own, value)
+    return Decimal(text) if _is_number(own) else text
+
+
+def _json(text: str | None) -> Any:
+    """What JSON says, an object as its pairs."""
+    if text is None:
+        return None
+    return json.loads(text, parse_float=Decimal, parse_int=Decimal, object_pairs_hook=list)
+
+
+def _written(path: Path, own: pa.DataType, values: list[Any], writer: dict[str, Any]) -> None:
+    array = pa.array(values, own)
+    table = pa.table({"other": pa.nulls(len(values)), "x": array})
+    try:
+        pq.write_table(table, path, **writer)
+    except pa.ArrowInvalid:  # the older versions have no nanoseconds
+        pq.write_table(table, path, **{**writer, "version": "2.6"})
+
+
+@given(column=_columns(), writer=_WRITERS)
+def test_parquet_of_any_type_arrives_exactly_or_is_refused_by_name(
+    reader: Reader, column: tuple[pa.DataType, list[Any]], writer: dict[str, Any]
+) -> None:
+    own, values = column
+    path = reader.folder / "x.parquet"
+    _written(path, own, values, writer)
+    try:
+        make_exact(path)
+    except ParquetInvalid as error:
+        assert 'column "x"' in str(error)
+        assert "INT96" in str(error)
+        return
+    files = read_files([path], _VENDOR)
+    is_time = pa.types.is_timestamp(own) or pa.types.is_date(own)
+    is_flat = not pa.types.is_nested(own)
+    types = [SqlType.TEXT, *[SqlType.MONEY] * is_flat, *[SqlType.TIME] * is_time]
+    for sql_type in types:
+        outcome = _arrived(reader, sql_type, files)
+        try:
+            if is_flat:
+                expected = [_expected(sql_type, own, value) for value in values]
+            else:
+                expected = [_as_json(own, value) for value in values]
+        except Refused:
+            assert isinstance(outcome, BillError), (sql_type, outcome)
+        if isinstance(outcome, BillError):
+            assert str(path) in str(outcome)
+            assert 'column "x"' in str(outcome)
+            with pytest.raises(Refused):
+                [_as_json(own, v) if not is_flat else _expected(sql_type, own, v) for v in values]
+        elif is_flat:
+            assert _alike(outcome, expected)
+        else:
+            assert _alike([_json(text) for text in outcome], expected)
+
+
+@given(column=_columns())
+def test_csv_and_parquet_arrive_alike(
+    reader: Reader, column: tuple[pa.DataType, list[Any]]
+) -> None:
+    """Floats aside, which have no text of their own."""
+    own, values = column
+    if pa.types.is_nested(own) or pa.types.is_floating(own):
+        return
+    try:
+        texts = [None if value is None else _text(own, value) for value in values]
+    except Refused:
+        return
+    body = io.StringIO()
+    writer = csv.writer(body, lineterminator="\n")
+    writer.writerows([("other", "x"), *((".", text) for text in texts)])
+    of_csv, of_parquet = reader.folder / "x.csv", reader.folder / "y.parquet"
+    of_csv.write_bytes(body.getvalue().encode())
+    _written(of_parquet, own, values, {"version": "2.6"})
+    make_exact(of_parquet)
+    for sql_type in (
+        SqlType.TEXT,
+        SqlType.MONEY,
+        SqlType.TIME,
+        SqlType.TEXT_MAP,
+        SqlType.MONEY_MAP,
+    ):
+        one = _arrived(reader, sql_type, read_files([of_csv], _VENDOR))
+        other = _arrived(reader, sql_type, read_files([of_parquet], _VENDOR))
+        if isinstance(one, BillError) or isinstance(other, BillError):
+            assert isinstance(one, BillError) and isinstance(other, BillError), (one, other)
+            assert 'column "x"' in str(one)
+            assert 'column "x"' in str(other)
+        elif sql_type is SqlType.TEXT and _is_number(own):
+            assert _alike(other, [each and Decimal(each) for each in one])
+        else:
+            assert one == other
