@@ -31,8 +31,10 @@ def read_files(paths: Sequence[Path], vendor: VendorFormat) -> list[BillFiles]:
             first_bytes = file.read(4)
         if first_bytes:
             kinds["parquet" if first_bytes == MAGIC else "csv"].append(path)
-    null_words = ("", *vendor.null_words)
-    return [*parquet_files(kinds["parquet"], null_words), *csv_files(kinds["csv"], null_words)]
+    return [
+        *parquet_files(kinds["parquet"], ("", *vendor.null_words)),
+        *csv_files(kinds["csv"], vendor.null_words),
+    ]
 
 
 def count(

@@ -30,7 +30,7 @@ _ESCAPED = {"\n": r"\n", "\r\n": r"\r\n", "\r": r"\r"}
 @dataclass(frozen=True)
 class CsvFiles(BillFiles):
     """Files with one and the same header line, in one and the same compression, whose lines end in
-    `line_end`. `null_words` are what the vendor writes for no value."""
+    `line_end`. `null_words` are what the vendor writes for no value, beside nothing at all."""
 
     line_end: str
     gzipped: bool
@@ -40,7 +40,7 @@ class CsvFiles(BillFiles):
         """One VARCHAR column a header."""
         columns = ", ".join(f"'c{position}': 'VARCHAR'" for position in range(len(self.headers)))
         paths = ", ".join(file_literal(path) for path in self.paths)
-        nulls = ", ".join(literal(word) for word in self.null_words)
+        nulls = ", ".join(literal(word) for word in ("", *self.null_words))
         compression = "gzip" if self.gzipped else "none"
         return Sql(
             f"read_csv([{paths}], columns = {{{columns}}}, auto_detect = false, header = true, "
