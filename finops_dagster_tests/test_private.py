@@ -167,7 +167,7 @@ def test_what_is_written_is_its_owners_and_has_no_secret_nor_has_what_is_said(
     assert len(loads) == 2
     definitions = build_definitions(load_settings())
     tick = definitions.get_sensor_def("acme_manifests")(
-        dg.build_sensor_context(definitions=definitions)
+        dg.build_sensor_context(dg.DagsterInstance.ephemeral(), definitions=definitions)
     )
     assert leaks(written(finops), *outputs, str(loads), repr(tick)) == []
 

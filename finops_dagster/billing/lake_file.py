@@ -11,6 +11,7 @@ from finops_dagster.billing import ledger
 from finops_dagster.billing.digest import DigestKind, column_type, digest
 from finops_dagster.billing.ledger import Load
 from finops_dagster.billing.parquet_month import relation, sha256_of, table_rows
+from finops_dagster.billing.table import prepare_casts
 
 
 def is_as_written(connection: duckdb.DuckDBPyConnection, load: Load, path: Path) -> bool | None:
@@ -35,6 +36,7 @@ def is_intact(connection: duckdb.DuckDBPyConnection, load: Load, path: Path) -> 
 def _holds_what_the_table_holds(
     connection: duckdb.DuckDBPyConnection, load: Load, path: Path
 ) -> bool:
+    prepare_casts(connection)
     types = {field.name: column_type(field.type) for field in pq.read_schema(path)}
     try:
         in_file, in_table = (

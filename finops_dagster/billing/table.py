@@ -59,14 +59,8 @@ class Target:
     given: SqlType
 
 
-def prepare(connection: duckdb.DuckDBPyConnection) -> None:
-    """Give a connection the ledger and the exact casts."""
-    ledger.create(connection)
-    prepare_casts(connection)
-
-
 def prepare_casts(connection: duckdb.DuckDBPyConnection) -> None:
-    """Give a connection the exact casts alone."""
+    """Give a connection the exact casts."""
     connection.execute("SET TimeZone = 'UTC'")
     connection.execute(NUMBER_MACROS)
     connection.execute(CELL_MACROS)
@@ -105,6 +99,7 @@ def replacing_month(
             f"{load.month} comes in {load.format}, whose columns are others; give the export that "
             "is delivered now another name and table"
         )
+    prepare_casts(connection)
     started = time.monotonic()
     targets: list[Target] = []
     rounded: set[str] = set()

@@ -90,12 +90,12 @@ class BillingDatabase(WaitingDuckDB):
     def connect(
         self, export: str, month: BillingMonth, *, mend: bool = False
     ) -> Iterator[duckdb.DuckDBPyConnection]:
-        """The file that holds the month, with the ledger and the exact casts. To `mend` is to put a
-        damaged table of the ledger aside for an empty one. Raises BillError."""
+        """Open the file that holds the month, with the ledger; `mend` sets a damaged table of the
+        ledger aside for an empty one. Raises BillError."""
         with self.open(self.path(export, month)) as connection:
             if mend:
                 ledger.set_aside_damaged(connection)
-            table.prepare(connection)
+            ledger.create(connection)
             yield connection
 
     @contextmanager

@@ -73,7 +73,10 @@ def sensor(runs: int) -> Iterator[Figure]:
         for _ in range(runs + 1):
             server.requests.clear()
             started = monotonic()
-            with dg.build_sensor_context(cursor=cursor, definitions=definitions) as context:
+            context = dg.build_sensor_context(
+                dg.DagsterInstance.get(), cursor=cursor, definitions=definitions
+            )
+            with context:
                 result = tick(context)
             seconds.append(monotonic() - started)
             assert isinstance(result, dg.SensorResult)

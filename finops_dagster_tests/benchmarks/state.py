@@ -25,7 +25,6 @@ from finops_dagster.billing.ledger import Load
 from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.parquet_month import exporting_month
-from finops_dagster.billing.table import prepare
 from finops_dagster.billing.vendors.aws_cur1 import AwsCur1
 from finops_dagster.cli.asked import Asked
 from finops_dagster.cli.state_export import document_of
@@ -76,7 +75,7 @@ def _history() -> Settings:
     months = settings.exports[0].months()[:MONTHS]
     Path("data").mkdir()
     with open_instance() as instance, duckdb.connect("data/finops.duckdb") as connection:
-        prepare(connection)
+        ledger.create(connection)
         names = ", ".join(f"{number} AS column_{number}" for number in range(COLUMNS))
         for export in settings.exports:
             connection.execute(

@@ -22,11 +22,12 @@ from rich.table import Table
 
 from finops_dagster.assets.export import Export
 from finops_dagster.assets.warehouse_table import month_file
+from finops_dagster.billing import ledger
 from finops_dagster.billing.columns import SqlType
 from finops_dagster.billing.ledger import Load
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.parquet_month import exporting_month
-from finops_dagster.billing.table import measure, prepare
+from finops_dagster.billing.table import measure
 from finops_dagster.billing.vendors.aws_cur1 import AwsCur1
 from finops_dagster.resources.parquet_lake import ParquetLake
 from finops_dagster.resources.warehouses import Warehouse, open_warehouse
@@ -114,7 +115,7 @@ def _write_month(path: Path, rows: int) -> None:
     vendor = AwsCur1()
     columns = ", ".join(f"CAST({sql} AS {_type(name)}) AS {name}" for name, sql in COLUMNS.items())
     with duckdb.connect() as connection:
-        prepare(connection)
+        ledger.create(connection)
         connection.execute("SET enable_progress_bar = false")
         connection.execute(
             f"CREATE TABLE bench AS SELECT DATE '{MONTH.first_day}' AS billing_month, "

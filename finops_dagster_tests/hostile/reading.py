@@ -13,13 +13,14 @@ from pathlib import Path
 
 import duckdb
 
+from finops_dagster.billing import ledger
 from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.files import count, read_files
 from finops_dagster.billing.ledger import Load
 from finops_dagster.billing.manifest import Manifest, Source
 from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.billing.table import columns, prepare, replacing_month
+from finops_dagster.billing.table import columns, replacing_month
 from finops_dagster.billing.vendors import formats_of
 from finops_dagster.resources.duckdb import BillingDatabase
 
@@ -51,7 +52,7 @@ class Reader:
         """A reader that keeps its file in the folder."""
         database = BillingDatabase(database="", memory_limit=memory_limit, lock_wait_seconds=0)
         with database.scratch() as connection:
-            prepare(connection)
+            ledger.create(connection)
             yield cls(folder, connection)
 
     def load(self, *bodies: bytes, round_money: bool = False) -> Totals | BillError:

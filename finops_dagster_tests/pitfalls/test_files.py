@@ -138,7 +138,7 @@ def test_30_a_rerun_of_the_same_version_does_nothing(project: Project, s3: S3Ser
         "billing_table": "unchanged",
         "parquet": "unchanged",
     }
-    assert [method for method, _ in s3.requests] == ["GET"]
+    assert [method for method, _ in s3.requests] == ["GET", "HEAD"]
     assert project.parquet("2024-01").stat().st_mtime_ns == written
     assert project.query("SELECT count(*) FROM finops_state.manifests") == [(1,)]
 

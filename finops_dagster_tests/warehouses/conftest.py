@@ -9,12 +9,13 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
+from finops_dagster.billing import ledger
 from finops_dagster.billing.columns import quoted
 from finops_dagster.billing.footer import read_footer
 from finops_dagster.billing.ledger import Load
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.parquet_month import exporting_month
-from finops_dagster.billing.table import measure, prepare
+from finops_dagster.billing.table import measure
 from finops_dagster.billing.vendors.aws_cur1 import AwsCur1
 from finops_dagster.resources.warehouses import MonthFile
 from finops_dagster_tests.project import Project
@@ -71,7 +72,7 @@ def month_of(tmp_path: Path) -> MonthOf:
         line = ", ".join(f"{value} AS {quoted(name)}" for name, value in values.items())
         table = "aws_billing_data"
         with duckdb.connect() as connection:
-            prepare(connection)
+            ledger.create(connection)
             connection.execute(f"CREATE TABLE {table} AS SELECT {line}")
             totals = measure(connection, table, billing_month, vendor).totals
             load = Load("acme", billing_month, version, table, totals, 1, 1, "run", vendor.name)

@@ -15,7 +15,7 @@ import pytest
 
 from finops_dagster.billing.columns import SqlType
 from finops_dagster.billing.files.parquet_files import parquet_files
-from finops_dagster.billing.table import prepare
+from finops_dagster.billing.table import prepare_casts
 
 MOMENT = datetime(2024, 1, 31, 23, 30)
 
@@ -26,7 +26,7 @@ def read(tmp_path: Path, values: list[Any], arrow: pa.DataType, sql_type: SqlTyp
     pq.write_table(table, tmp_path / "x.parquet")
     (files,) = parquet_files([tmp_path / "x.parquet"])
     with closing(duckdb.connect()) as connection:
-        prepare(connection)
+        prepare_casts(connection)
         sql = f"SELECT {files.cell('x', sql_type)} FROM {files.scan()}"
         return [row[0] for row in connection.execute(sql).fetchall()]
 

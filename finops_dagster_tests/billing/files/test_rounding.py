@@ -21,7 +21,7 @@ from finops_dagster.billing.files.csv_files import csv_files
 from finops_dagster.billing.files.parquet_files import parquet_files
 from finops_dagster.billing.files.rounding import NumberColumn, count_cells_to_round
 from finops_dagster.billing.money import RoundedColumn
-from finops_dagster.billing.table import prepare
+from finops_dagster.billing.table import prepare_casts
 
 # Doubles with these shortest texts; four have more than 18 decimals.
 CELLS = ["12.34e-18", "-2.5e-18", "1.5e-18", "29.27", "4e-07", "1e-20"]
@@ -32,7 +32,7 @@ CHANGED = sum(Decimal(kept) - Decimal(cell) for kept, cell in zip(ROUNDED, CELLS
 @pytest.fixture
 def connection() -> Iterator[duckdb.DuckDBPyConnection]:
     with closing(duckdb.connect()) as connection:
-        prepare(connection)
+        prepare_casts(connection)
         yield connection
 
 
