@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from finops_dagster_tests.cur import deliver, items
 from finops_dagster_tests.project import ROOT, Project
 
@@ -65,6 +67,7 @@ def test_what_fails_has_another_exit_code_and_its_reason(project: Project) -> No
     assert project.parquet_totals("2024-01") == (1, 1)
 
 
+@pytest.mark.thorough
 def test_months_side_by_side_wait_for_their_turn_at_the_database(project: Project) -> None:
     months = ["2024-01", "2024-02", "2024-03"]
     for month in months:

@@ -166,7 +166,7 @@ main()
     ("stage", "backend"),
     [
         ("billing_table", "duckdb"),
-        ("warehouse_table", "postgresql"),
+        pytest.param("warehouse_table", "postgresql", marks=pytest.mark.thorough),
         pytest.param("parquet", "duckdb", marks=pytest.mark.thorough),
         pytest.param("warehouse_table", "duckdb", marks=pytest.mark.thorough),
         pytest.param("warehouse_table", "bigquery", marks=pytest.mark.thorough),

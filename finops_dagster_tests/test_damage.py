@@ -171,6 +171,7 @@ def cells(project: Project) -> list[list[tuple[object, ...]]]:
     ]
 
 
+@pytest.mark.thorough
 def test_all_damage_is_repaired_at_once(loaded: Finops) -> None:
     before = cells(loaded.project)
     for damage in (pages, a_service, staged_bytes):

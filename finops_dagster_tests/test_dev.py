@@ -103,6 +103,7 @@ sensor = true
 """
 
 
+@pytest.mark.thorough
 def test_an_export_that_is_broken_fails_alone_and_delays_no_other(
     project: Project, s3: S3Server
 ) -> None:

@@ -62,6 +62,7 @@ def test_versions_and_unfinished_months_are_what_dagster_says(home: Path) -> Non
     assert EventLog().versions("other") == {}
 
 
+@pytest.mark.thorough
 def test_a_history_in_another_place_is_found_through_dagster(home: Path, tmp_path: Path) -> None:
     versions, unfinished = what_dagster_says()
     shutil.copytree(home / "history", tmp_path / "elsewhere/history")
@@ -73,6 +74,7 @@ def test_a_history_in_another_place_is_found_through_dagster(home: Path, tmp_pat
     assert log.unfinished_months("acme") == {"2024-01": "failure", "2024-03": "failure"}
 
 
+@pytest.mark.thorough
 def test_what_was_wiped_does_not_count(home: Path) -> None:
     with open_instance() as instance:
         instance.wipe_assets([dg.AssetKey(["acme", "parquet"])])

@@ -87,6 +87,7 @@ def test_a_month_that_fails_is_said_and_the_others_go_on(project: Project, finop
     assert state == {"2024-01": "failure", "2024-02": "success"}
 
 
+@pytest.mark.thorough
 def test_the_last_stage_is_a_warehouse_where_the_command_line_says_so(
     project: Project, finops: Finops
 ) -> None:

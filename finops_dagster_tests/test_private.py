@@ -211,6 +211,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.thorough
 def test_a_warehouse_that_lets_nobody_in_is_told_without_the_secret(
     finops: Finops, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,7 +26,10 @@ from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import Project
 
 
-@pytest.mark.parametrize("command", [("aws", "run-pipeline"), ("state", "verify")])
+@pytest.mark.parametrize(
+    "command",
+    [("aws", "run-pipeline"), pytest.param(("state", "verify"), marks=pytest.mark.thorough)],
+)
 def test_who_holds_the_database_is_said_while_it_is_waited_for(
     project: Project, finops: Finops, command: tuple[str, ...]
 ) -> None:
@@ -43,6 +46,7 @@ def test_who_holds_the_database_is_said_while_it_is_waited_for(
     assert "waiting" not in complained
 
 
+@pytest.mark.thorough
 def test_a_run_that_stages_the_same_files_is_said_while_it_is_waited_for(
     project: Project, finops: Finops
 ) -> None:

@@ -31,6 +31,7 @@ def opened() -> Iterator[list[str]]:
     event.remove(Engine, "connect", listen)
 
 
+@pytest.mark.thorough
 def test_a_further_month_opens_the_file_of_its_run_and_no_other(
     project: Project, opened: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -134,6 +134,7 @@ def test_what_disagrees_is_found_and_mended_by_the_command_that_is_named(
     assert project.totals("2024-02") == (2, 3)
 
 
+@pytest.mark.thorough
 def test_a_database_that_is_lost_is_found_and_made_again(project: Project, finops: Finops) -> None:
     deliver(project.put, "2024-01", [items("2024-01", "1")], version="v1")
     finops.here("aws", "run-pipeline")
@@ -144,7 +145,7 @@ def test_a_database_that_is_lost_is_found_and_made_again(project: Project, finop
     assert finops("state", "verify").startswith("all agree\n")
 
 
-@pytest.mark.parametrize("how", ["ctrl-c", "worker-stop"])
+@pytest.mark.parametrize("how", ["ctrl-c", pytest.param("worker-stop", marks=pytest.mark.thorough)])
 def test_a_run_is_stopped_and_the_same_command_goes_on(
     project: Project, finops: Finops, how: str
 ) -> None:
@@ -215,6 +216,7 @@ def test_a_run_whose_process_died_is_lost_and_can_be_mended(
     assert (change["command"], change["changes"]) == ("worker stop", [said.strip()])
 
 
+@pytest.mark.thorough
 def test_what_dead_runs_left_is_cleaned_up_and_what_goes_on_is_not(
     project: Project, finops: Finops
 ) -> None:
@@ -252,6 +254,7 @@ main()
 """
 
 
+@pytest.mark.thorough
 def test_a_run_killed_in_any_stage_is_taken_up_by_the_next_where_it_stopped(
     project: Project, finops: Finops
 ) -> None:

@@ -41,6 +41,7 @@ def damage(project: Project, *sql: str) -> None:
             connection.execute(statement)
 
 
+@pytest.mark.thorough
 def test_a_report_has_progress_failures_times_and_restarts(
     project: Project, loaded: Finops
 ) -> None:
@@ -90,6 +91,7 @@ def test_a_report_has_progress_failures_times_and_restarts(
     assert "100%" in shown, "what is loaded is counted, whatever the vendor says"
 
 
+@pytest.mark.thorough
 def test_a_report_is_titled_by_the_project(project: Project, loaded: Finops) -> None:
     (project.folder / "named.toml").write_text(SETTINGS + '[project]\nname = "Acme & Sons"\n')
     page = loaded("state", "report", "--format", "html", "-c", "named.toml")
@@ -98,6 +100,7 @@ def test_a_report_is_titled_by_the_project(project: Project, loaded: Finops) -> 
     assert loaded("-c", "named.toml", "state", "report").startswith("Acme & Sons\n")
 
 
+@pytest.mark.thorough
 def test_what_nobody_needs_is_deleted_and_nothing_that_a_month_stands_on(
     project: Project, loaded: Finops
 ) -> None:
@@ -241,6 +244,7 @@ def test_what_differs_is_mended_by_one_word(project: Project, loaded: Finops) ->
     assert loaded("state", "verify").startswith("all agree\n")
 
 
+@pytest.mark.thorough
 def test_one_export_is_exported_alone(project: Project, loaded: Finops) -> None:
     second = SETTINGS.replace('"acme"', '"other"').replace("aws_billing_data", "other")
     (project.folder / "two.toml").write_text(SETTINGS + second)
@@ -257,6 +261,7 @@ def test_one_export_is_exported_alone(project: Project, loaded: Finops) -> None:
     assert not (project.folder / "none.json").exists()
 
 
+@pytest.mark.thorough
 def test_imports_cleanups_and_repairs_are_recorded_with_who_and_when(
     project: Project, loaded: Finops
 ) -> None:

@@ -11,11 +11,15 @@ import pytest
 from finops_dagster_tests.faults.__main__ import FAULTS
 from finops_dagster_tests.faults.namespace import NotHere
 
-# `dagster dev` takes its time; and a file that may not be written is opened as a damaged one is.
-SLOW = {"daemon": pytest.mark.thorough, "read_only": pytest.mark.thorough}
+# The others take minutes together.
+QUICK = ("kills", "clock")
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=SLOW.get(n, ())) for n in FAULTS])
+def marks(name: str) -> list[pytest.MarkDecorator]:
+    return [] if name in QUICK else [pytest.mark.thorough]
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=marks(name)) for name in FAULTS])
 def test_nothing_is_lost(name: str, tmp_path: Path) -> None:
     fault, _ = FAULTS[name]
     with closing(fault(tmp_path, Random(name))) as injected:

@@ -71,7 +71,14 @@ def test_refused_and_the_old_month_stays(
 
 @pytest.mark.parametrize(
     "version",
-    ["2024-02-03T04:05:06.789Z-2d3b:1", "../../x", "/etc", ".", "a b\\c", "é🎉", "manifest.json"],
+    [
+        "2024-02-03T04:05:06.789Z-2d3b:1",
+        "../../x",
+        *(
+            pytest.param(version, marks=pytest.mark.thorough)
+            for version in ("/etc", ".", "a b\\c", "é🎉", "manifest.json")
+        ),
+    ],
 )
 def test_a_version_keeps_its_name_and_is_staged_below_its_month(
     finops: Finops, version: str

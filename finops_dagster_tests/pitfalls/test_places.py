@@ -96,6 +96,7 @@ def test_26_rows_billed_in_another_month_fail_the_check_and_keep_the_old_month(
     assert project.parquet_totals("2024-01") == (1, 1)
 
 
+@pytest.mark.thorough
 def test_28_thousands_of_old_versions_beside_the_manifest_are_never_listed(
     project: Project, s3: S3Server
 ) -> None:

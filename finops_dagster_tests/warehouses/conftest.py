@@ -23,7 +23,7 @@ from finops_dagster_tests.warehouses.adapters import ADAPTERS, Adapter, started
 
 MonthOf = Callable[..., MonthFile]
 _SLOW = ("snowflake", "sql_duckdb", "sql_sqlite")
-_ALWAYS = ("test_first_load", "test_restatement")
+_ALWAYS = ("test_first_load",)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
