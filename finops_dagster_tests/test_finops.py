@@ -52,6 +52,7 @@ def test_a_pipeline_is_planned_run_and_shown(project: Project, finops: Finops) -
     ]
 
 
+@pytest.mark.thorough
 def test_each_command_goes_as_far_as_its_stage(project: Project, finops: Finops) -> None:
     deliver(project.put, "2024-01", [items("2024-01", "1")], version="v1")
     staged = project.folder / "data/staging/acme/2024-01"

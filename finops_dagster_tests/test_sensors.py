@@ -88,6 +88,7 @@ def test_a_restated_month_is_asked_for_alone(project: Project, put: Put) -> None
     assert request.run_key not in {r.run_key for r in first.run_requests or []}
 
 
+@pytest.mark.thorough
 def test_a_look_costs_one_list_and_one_head_a_month_whatever_lies_beside_it(
     project: Project, put: Put, s3: S3Server
 ) -> None:

@@ -209,6 +209,7 @@ def test_a_file_of_another_kind_is_a_line_and_an_exit_code(finops: Finops) -> No
     assert "ends in .json, .yaml" in finops("state", "export", "state.txt", code=1)
 
 
+@pytest.mark.thorough
 def test_a_ledger_that_is_damaged_is_made_again_from_the_data(
     project: Project, loaded: Finops
 ) -> None:
@@ -295,6 +296,7 @@ def test_imports_cleanups_and_repairs_are_recorded_with_who_and_when(
     assert "state verify --mend" in loaded("state", "changes")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("path", ["data/finops.duckdb", "data/months/{month}.duckdb"])
 def test_the_months_that_are_loaded_are_listed_by_the_ledgers_word(
     project: Project, finops: Finops, path: str

@@ -378,6 +378,7 @@ def test_every_command_knows_that_an_id_may_have_several_contents(
     assert finops.here("state", "verify").exit_code == 0
 
 
+@pytest.mark.thorough
 def test_files_and_the_order_of_loads_move_to_another_machine(
     project: Project, finops: Finops
 ) -> None:

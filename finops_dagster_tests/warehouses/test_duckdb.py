@@ -79,6 +79,7 @@ def test_the_queries_of_its_page(project: Project) -> None:
     assert [row[:3] for row in versions] == [("2026-01", "v1", 200)]
 
 
+@pytest.mark.thorough
 def test_the_command_knows_the_stage_where_a_warehouse_path_is_set(
     project: Project, finops: Finops
 ) -> None:

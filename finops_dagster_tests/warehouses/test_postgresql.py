@@ -373,6 +373,7 @@ def in_parquet(postgresql: PostgreSQL, project: Project) -> None:
     pq.write_table(changed, project.parquet("2024-01"))
 
 
+@pytest.mark.thorough
 def test_a_copy_that_was_changed_by_hand_is_found_by_the_other_two(
     project: Project, postgresql: PostgreSQL, finops: Finops
 ) -> None:
