@@ -10,6 +10,7 @@ import pytest
 
 from finops_dagster.demo.export import Layout, Version, write_version
 from finops_dagster_tests.cur import HEADERS, deliver, items, line_item
+from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import Outcome, Project
 
 INVOICED = (*HEADERS, "bill/InvoiceId")
@@ -206,3 +207,16 @@ def test_a_month_without_any_cost_is_loaded(project: Project) -> None:
     metadata = outcome.metadata("billing_table")
     assert (metadata["total_cost_exact"], metadata["currency"]) == ("0", "")
     assert all(outcome.checks().values())
+
+
+def test_the_terminal_says_what_a_restatement_changed(project: Project, finops: Finops) -> None:
+    deliver(project.put, "2024-01", [bill(EC2="100", S3="50")], version="v1")
+    assert "restated" not in finops("aws", "run-pipeline")
+    deliver(project.put, "2024-01", [bill(EC2="100.000000000000000001")], version="v2")
+    words = "-1 rows, -50.00 against v1"
+    assert finops("aws", "run-pipeline").endswith(f" s  restated: {words}\n")
+    assert "restated" not in finops("aws", "run-pipeline"), "this run changed nothing"
+    assert words in finops("state", "show", "acme", "2024-01")
+    table = finops.json("state", "show", "acme", "2024-01")[2]
+    assert (table["replaced_version"], table["rows_changed"]) == ("v1", -1)
+    assert table["cost_changed"] == "-49.999999999999999999"

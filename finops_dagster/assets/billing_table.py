@@ -57,7 +57,14 @@ Metadata = dict[str, dg.MetadataValue[Any] | dg.TableSchema | str | int | float 
 
 _SERVICES_SHOWN = 20
 # What is known only while the month is replaced.
-_SAID_ONCE = ("rows_changed", "cost_changed", "restatement", "warnings")
+_SAID_ONCE = (
+    "replaced_version",
+    "rows_changed",
+    "cost_changed",
+    "cost_changed_exact",
+    "restatement",
+    "warnings",
+)
 
 
 @dataclass(frozen=True)
@@ -223,8 +230,10 @@ def _metadata(done: Outcome, kept: Mapping[str, dg.MetadataValue[Any]]) -> Metad
     if month.is_final is not None:
         metadata["final"] = month.is_final
     if change is not None:
+        metadata["replaced_version"] = change.before.load.manifest_id
         metadata["rows_changed"] = change.rows
         metadata["cost_changed"] = float(change.cost)
+        metadata["cost_changed_exact"] = plain(change.cost)
         metadata["restatement"] = dg.MetadataValue.md(_restatement_table(change))
     return {
         **metadata,

@@ -13,6 +13,7 @@ from finops_dagster.cli.asked import Asked
 from finops_dagster.cli.event_log import EventLog, Materialization, metadata_of
 from finops_dagster.cli.failures import reason, stage_of_step
 from finops_dagster.cli.held import last_stage
+from finops_dagster.cli.restatement import restatement_of, summary
 from finops_dagster.cli.stage_times import stage_seconds, usual_time
 from finops_dagster.processes import is_here, is_lost
 from finops_dagster.settings import Settings, dagster_home
@@ -36,15 +37,32 @@ def stages_of(settings: Settings, asked: Asked) -> list[dict[str, Any]]:
     ]
 
 
+def stages_at_a_glance(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the stages for a table: what a restatement changed, in words."""
+    return [
+        {
+            **{name: row[name] for name in ("stage", "version", "outcome", "rows", "cost")},
+            "restatement": summary(row),
+            **{name: row[name] for name in ("when", "run", "checks", "error")},
+        }
+        for row in rows
+    ]
+
+
 def _last_words(told: Materialization | None) -> dict[str, Any]:
     if told is None:
-        return dict.fromkeys(("version", "outcome", "rows", "cost", "when", "run"))
+        return {
+            **dict.fromkeys(("version", "outcome", "rows", "cost")),
+            **restatement_of({}),
+            **dict.fromkeys(("when", "run")),
+        }
     said = told.metadata
     return {
         "version": told.version,
         "outcome": said.get("outcome"),
         "rows": said.get("dagster/partition_row_count", said.get("rows")),
         "cost": said.get("total_cost_exact"),
+        **restatement_of(said),
         "when": told.at,
         "run": told.run,
     }

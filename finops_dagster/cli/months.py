@@ -17,6 +17,7 @@ from finops_dagster.billing.months import BillingMonth
 from finops_dagster.cli.asked import Asked
 from finops_dagster.cli.delivered import delivered
 from finops_dagster.cli.errors import one_line
+from finops_dagster.cli.restatement import restatement_of, summary
 from finops_dagster.cli.show import print_json
 from finops_dagster.code_location import build_definitions
 from finops_dagster.runs import MonthRun, end_lost_runs, open_instance, run_month
@@ -142,6 +143,8 @@ def _row(export: Export, done: MonthRun) -> dict[str, Any]:
     copies = [stage for stage in stages if "dagster/partition_row_count" in stage]
     changes = [one["outcome"] for one in copies or stages[-1:] if one["outcome"] != "unchanged"]
     totals = copies[-1] if copies and done.error is None else {}
+    table = done.stages.get("billing_table", {})
+    is_loaded = table.get("outcome") == "loaded"
     return {
         "export": export.name,
         "month": str(done.month),
@@ -149,6 +152,7 @@ def _row(export: Export, done: MonthRun) -> dict[str, Any]:
         "version": ([one["manifest_id"] for one in stages if "manifest_id" in one] or [None])[-1],
         "rows": totals.get("dagster/partition_row_count"),
         "cost": totals.get("total_cost_exact"),
+        **restatement_of(table if is_loaded else {}),
         "seconds": round(done.seconds, 1),
         "run": done.run_id,
         "reason": done.error,
@@ -162,4 +166,7 @@ def _line(row: dict[str, Any]) -> str:
     totals = ""
     if row["rows"] is not None:
         totals = f"  {row['rows']:,} rows  {Decimal(row['cost']):,.2f}"
-    return f"{month}  {row['outcome']}  {row['version']}{totals}  {row['seconds']:.1f} s"
+    restatement = summary(row)
+    return f"{month}  {row['outcome']}  {row['version']}{totals}  {row['seconds']:.1f} s" + (
+        f"  restated: {restatement}" if restatement else ""
+    )

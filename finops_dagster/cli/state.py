@@ -56,9 +56,10 @@ def show(
         rows = state(settings, asked)
         show_rows(rows if json else at_a_glance(rows), as_json=json, empty="nothing yet")
     else:
-        from finops_dagster.cli.history import stages_of
+        from finops_dagster.cli.history import stages_at_a_glance, stages_of
 
-        show_rows(stages_of(settings, asked), as_json=json, empty="no stages")
+        rows = stages_of(settings, asked)
+        show_rows(rows if json else stages_at_a_glance(rows), as_json=json, empty="no stages")
 
 
 @app.command("list")
