@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from inspect import cleandoc
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -103,6 +104,12 @@ class Group(typer.core.TyperGroup):
         leaves = (one for one in self.commands.values() if not isinstance(one, Group))
         for command in (self, *leaves):
             command.params = [*command.params, *own]
+            command.help = command.help and _one_line_a_paragraph(command.help)
+
+
+def _one_line_a_paragraph(text: str) -> str:
+    """Let a terminal of any width fold the text: typer keeps the line ends of the source."""
+    return "\n\n".join(" ".join(one.split()) for one in cleandoc(text).split("\n\n"))
 
 
 def check_month(value: str | None) -> str | None:
