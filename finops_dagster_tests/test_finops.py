@@ -120,7 +120,20 @@ def test_the_lake_is_asked_by_table_and_only_read(project: Project, finops: Fino
     for other in (f"COPY (SELECT 1) TO '{target}'", "SELECT 1; SELECT 2", "DROP VIEW acme", ""):
         assert finops("query", other, code=1) == "a query is one SELECT; nothing else is run\n"
     assert not target.exists()
-    assert "nothing_here" in finops("query", "FROM nothing_here", code=1)
+    missing = finops("query", "FROM nothing_here", code=1)
+    assert missing.endswith("nothing_here does not exist! There is: aws_billing_data\n")
+
+
+def test_a_query_that_meets_a_damaged_file_says_how_to_find_it(
+    project: Project, finops: Finops
+) -> None:
+    deliver(project.put, "2024-01", [items("2024-01", "1")], version="v1")
+    project.load("2024-01")
+    (file,) = (project.folder / "data").rglob("*.parquet")
+    file.write_bytes(file.read_bytes()[:-8])
+    said = finops("query", "SELECT count(*) FROM aws_billing_data", code=1)
+    assert said.endswith("a Parquet file is: finops state verify --deep\n")
+    assert len(said.splitlines()) == 1
 
 
 def test_the_settings_are_shown_with_what_gave_them(finops: Finops) -> None:

@@ -13,6 +13,8 @@ from finops_dagster.billing.columns import files_literal, quoted
 from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.settings import Settings
 
+_OF_A_FILE = "; if the query is not at fault, a Parquet file is: finops state verify --deep"
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -38,15 +40,9 @@ def ask(settings: Settings, sql: str, most: int | None = None) -> Answer:
     config = {name: value for name, value in limits.items() if value is not None}
     with closing(duckdb.connect(config=config)) as connection:
         connection.execute("SET TimeZone = 'UTC'")
-        for export in settings.exports:
-            folder = settings.storage.parquet_dir / export.name
-            if any(folder.glob("billing_month=*/*.parquet")):
-                files = files_literal(folder, "billing_month=*/*.parquet")
-                connection.execute(
-                    f"CREATE VIEW {quoted(export.table_name)} AS FROM read_parquet({files}, "
-                    "union_by_name = true, hive_partitioning = false)"
-                )
+        tables: list[str] = []
         try:
+            tables = _create_views(connection, settings)
             statements = connection.extract_statements(sql)
             if [one.type for one in statements] != [duckdb.StatementType.SELECT]:
                 raise BillError("a query is one SELECT; nothing else is run")
@@ -55,4 +51,32 @@ def ask(settings: Settings, sql: str, most: int | None = None) -> Answer:
             rows = answer.fetchall() if most is None else answer.fetchmany(most)
             return Answer(names, rows)
         except duckdb.Error as error:
-            raise BillError(first_line(error)) from error
+            message = first_line(error)
+            if message.startswith("Catalog Error: Table"):
+                message += f" There is: {', '.join(tables) or 'none, as no month is loaded'}"
+            elif _may_be_of_a_file(error):
+                message += _OF_A_FILE
+            raise BillError(message) from error
+
+
+def _create_views(connection: duckdb.DuckDBPyConnection, settings: Settings) -> list[str]:
+    """Create a view of each export that has Parquet files, and return their names."""
+    tables = []
+    for export in settings.exports:
+        folder = settings.storage.parquet_dir / export.name
+        if any(folder.glob("billing_month=*/*.parquet")):
+            files = files_literal(folder, "billing_month=*/*.parquet")
+            connection.execute(
+                f"CREATE VIEW {quoted(export.table_name)} AS FROM read_parquet({files}, "
+                "union_by_name = true, hive_partitioning = false)"
+            )
+            tables.append(export.table_name)
+    return tables
+
+
+def _may_be_of_a_file(error: duckdb.Error) -> bool:
+    """Whether the error may come from a Parquet file: Thrift's errors have no class of their own,
+    and do not name the file."""
+    return type(error) is duckdb.Error or isinstance(
+        error, duckdb.InvalidInputException | duckdb.IOException
+    )
