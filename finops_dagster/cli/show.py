@@ -21,6 +21,7 @@ from finops_dagster.terminal import console, say
 
 _GAP = 2
 _NEVER_FOLDED, _LINES_OF_A_CELL, _WIDE_ENOUGH = 16, 3, 40
+_NEVER_BROKEN = 24  # of a word: a setting's name, a service, a version
 _NUMBERS = (int, float, Decimal)
 # Above it JavaScript, jq and others round whole numbers.
 _LARGEST_JSON_NUMBER = 2**53
@@ -215,7 +216,9 @@ def _narrowest(value: str) -> int:
     length = cell_len(value)
     if length <= _NEVER_FOLDED:
         return length
-    return min(_WIDE_ENOUGH, max(_NEVER_FOLDED, math.ceil(length / _LINES_OF_A_CELL)))
+    words = [cell_len(word) for word in value.split()]
+    longest = max((word for word in words if word <= _NEVER_BROKEN), default=0)
+    return min(_WIDE_ENOUGH, max(_NEVER_FOLDED, longest, math.ceil(length / _LINES_OF_A_CELL)))
 
 
 def _is_numeric(values: Sequence[Any]) -> bool:
