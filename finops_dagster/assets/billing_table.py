@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import dagster as dg
@@ -55,7 +56,7 @@ from finops_dagster.resources.staging import (
 
 Metadata = dict[str, dg.MetadataValue[Any] | dg.TableSchema | str | int | float | bool]
 
-_SERVICES_SHOWN = 20
+_SERVICES_SHOWN, _MOVES_SHOWN = 20, 5
 # What is known only while the month is replaced.
 _SAID_ONCE = (
     "replaced_version",
@@ -280,6 +281,15 @@ def _restatement_table(change: Restatement) -> str:
         f"| rows | {before.totals.rows:,} | {now.totals.rows:,} | {change.rows:+,} |",
         f"| cost | {before.totals.cost:,.2f} | {now.totals.cost:,.2f} | {change.cost:+,.2f} |",
     ]
-    for service, was, is_now in change.largest_moves():
-        lines.append(f"| {markdown(service)} | {was:,.2f} | {is_now:,.2f} | {is_now - was:+,.2f} |")
+    moves = change.moves()
+    lines += [_move_row(markdown(name), was, is_now) for name, was, is_now in moves[:_MOVES_SHOWN]]
+    rest = moves[_MOVES_SHOWN:]
+    if rest:
+        before_cost = sum((was for _, was, _ in rest), Decimal(0))
+        now_cost = sum((is_now for _, _, is_now in rest), Decimal(0))
+        lines.append(_move_row(f"{len(rest)} more", before_cost, now_cost))
     return "\n".join(lines)
+
+
+def _move_row(name: str, before: Decimal, now: Decimal) -> str:
+    return f"| {name} | {before:,.2f} | {now:,.2f} | {now - before:+,.2f} |"

@@ -13,8 +13,6 @@ from finops_dagster.billing.ledger import Load
 from finops_dagster.billing.table import columns
 from finops_dagster.billing.vendors import VendorFormat
 
-_MOVES = 5
-
 
 @dataclass(frozen=True)
 class MonthReport:
@@ -49,15 +47,15 @@ class Restatement:
         """How much cost the month has gained."""
         return self.now.load.totals.cost - self.before.load.totals.cost
 
-    def largest_moves(self) -> list[tuple[str, Decimal, Decimal]]:
-        """The five services whose cost moved most, the largest move first: name, before, now."""
+    def moves(self) -> list[tuple[str, Decimal, Decimal]]:
+        """The services whose cost moved, the largest move first: name, before, now."""
         before, now = dict(self.before.services), dict(self.now.services)
         moves = [
             (service, before.get(service, Decimal(0)), now.get(service, Decimal(0)))
             for service in before | now
         ]
         moved = [move for move in moves if move[1] != move[2]]
-        return sorted(moved, key=lambda move: (-abs(move[2] - move[1]), move[0]))[:_MOVES]
+        return sorted(moved, key=lambda move: (-abs(move[2] - move[1]), move[0]))
 
 
 def report(connection: duckdb.DuckDBPyConnection, load: Load, vendor: VendorFormat) -> MonthReport:
