@@ -23,11 +23,12 @@ class Asked:
         of_vendor = [one for one in settings.exports if self.vendor in (None, one.vendor)]
         chosen = [one for one in of_vendor if self.export in (None, one.name)]
         if not chosen:
-            names = ", ".join(export.name for export in of_vendor) or "none"
+            if self.export:
+                names = ", ".join(export.name for export in of_vendor) or "none"
+                raise BillError(f"there is no export {self.export!r}; the settings have {names}")
             raise BillError(
-                f"there is no export {self.export!r}; the settings have {names}"
-                if self.export
-                else f"the settings have no export of {self.vendor or 'any vendor'}"
+                f"the settings have no export of {self.vendor or 'any vendor'}: add an [[exports]] "
+                "table; finops init writes an example"
             )
         return chosen
 
