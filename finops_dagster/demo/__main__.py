@@ -72,7 +72,7 @@ def restate() -> str:
     return (
         f"AWS restated {month}: version {now} with {version.rows:,} rows is in {source}.\n"
         f"The sensor {export.group}_manifests of the UI loads it within five minutes, and at once: "
-        f"finops -c {_COPY} aws run-pipeline"
+        f"{_command()} -c {_COPY} aws run-pipeline"
     )
 
 
@@ -256,8 +256,14 @@ def _added_up(source: Path, export: ExportSettings, month: BillingMonth) -> Tota
     return Totals(count, total)
 
 
+def _command() -> str:
+    """Return how a person gives the command here: as it was just given, where no PATH finds it."""
+    given = sys.argv[0]
+    return given if Path(given).name == "finops" and not shutil.which("finops") else "finops"
+
+
 def _print_next(console: Console) -> None:
-    finops = "finops" if shutil.which("finops") else ".venv/bin/finops"
+    finops = _command()
     width = len(f"{finops} -c {_COPY} dev")
     console.print("\nNext", style="bold")
     for arguments, what in {
