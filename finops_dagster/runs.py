@@ -34,6 +34,7 @@ class MonthRun:
     seconds: float
     stages: dict[str, Metadata]
     error: str | None
+    failed_checks: tuple[str, ...] = ()
 
     @property
     def is_unchanged(self) -> bool:
@@ -120,6 +121,9 @@ def run_month(
             if event.asset_key is not None
         },
         _reason(result),
+        tuple(
+            check.check_name for check in result.get_asset_check_evaluations() if not check.passed
+        ),
     )
 
 

@@ -300,6 +300,7 @@ def test_a_pipeline_prints_a_line_of_json_a_month(finops: Finops) -> None:
         "replaced_version": None,
         "rows_changed": None,
         "cost_changed": None,
+        "failed_checks": [],
         "seconds": 0,
         "run": "",
         "reason": None,

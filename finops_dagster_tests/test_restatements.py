@@ -215,9 +215,19 @@ def test_the_terminal_says_what_a_restatement_changed(project: Project, finops: 
     assert "restated" not in finops("aws", "run-pipeline")
     deliver(project.put, "2024-01", [bill(EC2="100.000000000000000001")], version="v2")
     words = "-1 rows, -50.00 against v1"
-    assert finops("aws", "run-pipeline").endswith(f" s  restated: {words}\n")
+    assert f" s  restated: {words}" in finops("aws", "run-pipeline")
     assert "restated" not in finops("aws", "run-pipeline"), "this run changed nothing"
     assert words in finops("state", "show", "acme", "2024-01")
     table = finops.json("state", "show", "acme", "2024-01")[2]
     assert (table["replaced_version"], table["rows_changed"]) == ("v1", -1)
     assert table["cost_changed"] == "-49.999999999999999999"
+
+
+def test_the_terminal_names_the_checks_that_a_loaded_month_fails(
+    project: Project, finops: Finops
+) -> None:
+    deliver(project.put, "2024-01", [bill(EC2="1", S3="2")], version="v1")
+    assert "failed checks" not in finops("aws", "run-pipeline")
+    deliver(project.put, "2024-01", [bill(EC2="1")], version="v2")
+    said = finops("aws", "run-pipeline")
+    assert said.endswith("restated: -1 rows, -2.00 against v1  failed checks: not_fewer_rows\n")

@@ -153,6 +153,7 @@ def _row(export: Export, done: MonthRun) -> dict[str, Any]:
         "rows": totals.get("dagster/partition_row_count"),
         "cost": totals.get("total_cost_exact"),
         **restatement_of(table if is_loaded else {}),
+        "failed_checks": list(done.failed_checks),
         "seconds": round(done.seconds, 1),
         "run": done.run_id,
         "reason": done.error,
@@ -166,7 +167,9 @@ def _line(row: dict[str, Any]) -> str:
     totals = ""
     if row["rows"] is not None:
         totals = f"  {row['rows']:,} rows  {Decimal(row['cost']):,.2f}"
-    restatement = summary(row)
-    return f"{month}  {row['outcome']}  {row['version']}{totals}  {row['seconds']:.1f} s" + (
-        f"  restated: {restatement}" if restatement else ""
-    )
+    line = f"{month}  {row['outcome']}  {row['version']}{totals}  {row['seconds']:.1f} s"
+    if restatement := summary(row):
+        line += f"  restated: {restatement}"
+    if row["failed_checks"]:
+        line += f"  failed checks: {', '.join(row['failed_checks'])}"
+    return line
