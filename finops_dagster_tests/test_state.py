@@ -92,6 +92,7 @@ def test_failed_and_stale_months_are_listed_and_asked_for_again(
     deliver(project.put, "2024-02", [items("2024-02", "much")], version="v1")
     finops.here("aws", "run-pipeline")
     assert [row["month"] for row in finops.json("state", "list", "--failed")] == ["2024-02"]
+    assert "'much' cannot be kept exactly" in " ".join(finops("state", "list", "--failed").split())
     assert finops.json("state", "list", "--active") == []
     deliver(project.put, "2024-02", [items("2024-02", "7")], version="v2")
     deliver(project.put, "2024-03", [items("2024-03", "7")], version="v2")

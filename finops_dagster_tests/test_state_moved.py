@@ -78,7 +78,7 @@ def test_a_report_has_progress_failures_times_and_restarts(
     page = loaded("state", "report", "--format", "html")
     assert page.startswith("<!doctype html>")
     assert "&#39;much&#39; cannot be kept exactly" in page
-    report = json.loads(loaded("state", "report", "--format", "json"))
+    report = json.loads(loaded("state", "report", "--json"))
     assert report["progress"][0]["rate"] == "100%"
     assert report["restarts"][0]["begun_again_after_a_failure"] == 1
 

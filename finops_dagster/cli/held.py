@@ -52,15 +52,17 @@ def _why_failed(log: EventLog, export: str, month: str, stages: Sequence[str]) -
     return next((reason(log, runs[s][month], s) for s in stages if month in runs[s]), None)
 
 
-def at_a_glance(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The state for a table: the version that was read last, and the stages that are behind it."""
+def at_a_glance(rows: list[dict[str, Any]], *, reasons: bool = False) -> list[dict[str, Any]]:
+    """Return the state for a table: the version that was read last, the stages that are behind it,
+    and with `reasons` why the last run failed."""
+    names = ("rows", "cost", "last_run", *(["reason"] if reasons else []))
     return [
         {
             "export": row["export"],
             "month": row["month"],
             "version": newest_version(row),
             "behind": _behind(row),
-            **{name: row[name] for name in ("rows", "cost", "last_run")},
+            **{name: row[name] for name in names},
         }
         for row in rows
     ]

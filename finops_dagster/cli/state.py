@@ -90,7 +90,8 @@ def list_months(
         from finops_dagster.cli.delivered import stale as stale_among
 
         rows = stale_among(settings, rows, problems.append)
-    show_rows(rows if json else at_a_glance(rows), as_json=json, empty="no such months")
+    shown = rows if json else at_a_glance(rows, reasons=failed)
+    show_rows(shown, as_json=json, empty="no such months")
     for problem in problems:
         complain(problem)
     raise typer.Exit(bool(problems))
@@ -102,6 +103,7 @@ def report(
     shape: Annotated[
         ReportFormat, typer.Option("--format", help="How it is printed.")
     ] = ReportFormat.TABLE,
+    json: Json = False,
 ) -> None:
     """Report progress, failures, times and restarts.
 
@@ -117,7 +119,7 @@ def report(
         ReportFormat.JSON: reports.print_json,
         ReportFormat.HTML: reports.print_html,
     }
-    printers[shape](sections, settings.project.name)
+    printers[ReportFormat.JSON if json else shape](sections, settings.project.name)
     for problem in problems:
         complain(problem)
     raise typer.Exit(bool(problems))
