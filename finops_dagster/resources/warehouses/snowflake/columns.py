@@ -26,8 +26,8 @@ class ColumnType(StrEnum):
 # What DuckDB makes of them, and nothing is lost.
 _AS_TEXT = {
     ColumnType.MONEY: "{0}::VARCHAR",
-    ColumnType.TIME: "RTRIM(RTRIM(TO_VARCHAR({0}::TIMESTAMP_NTZ, "
-    "'YYYY-MM-DD\"T\"HH24:MI:SS.FF6'), '0'), '.') || 'Z'",
+    ColumnType.TIME: "REGEXP_REPLACE(TO_VARCHAR({0}::TIMESTAMP_NTZ, "
+    "'YYYY-MM-DD\"T\"HH24:MI:SS.FF6'), '[.]?0+$', '') || 'Z'",
     ColumnType.DATE: "{0}::VARCHAR",
     ColumnType.MAP: "TO_JSON({0})",
 }
