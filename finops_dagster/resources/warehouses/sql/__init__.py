@@ -28,7 +28,7 @@ from pydantic import ConfigDict, model_validator
 
 from finops_dagster.billing.columns import SqlType, quoted
 from finops_dagster.billing.digest import MonthDigest, column_type
-from finops_dagster.billing.errors import BillError
+from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.billing.footer import Footer
 from finops_dagster.billing.parquet_month import relation
 from finops_dagster.resources.locks import waiting_lock
@@ -150,7 +150,10 @@ class SqlWarehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
                         reason = WarehouseUnavailable(f"{where}: {another_run(file)}")
                     dataset.fail(file, job_id, str(reason))
                 raise reason from error
-            warnings += self._tidy_up(file, job_id, asked)
+            try:
+                warnings += self._tidy_up(file, job_id, asked)
+            except Exception as error:
+                warnings.append(f"what the load needed on its way stays: {first_line(error)}")
         return Loaded(job_id, tuple(warnings))
 
     def _tidy_up(self, file: MonthFile, job_id: str, asked: Widening) -> list[str]:
@@ -165,7 +168,7 @@ class SqlWarehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
                 reason = explained(error, self.destination, self.full_name(file.table))
                 warnings.append(f"{what}: {reason}")
 
-        with or_warn("what the load needed on its way stays"), self._connected() as dataset:
+        with self._connected() as dataset:
             with or_warn("the planner's statistics are the old ones"):
                 dataset.renew_statistics(file)
             if asked.becoming_text:
