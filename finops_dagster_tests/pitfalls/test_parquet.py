@@ -127,10 +127,20 @@ def test_a_column_that_comes_twice_is_refused_by_name(project: Project) -> None:
     for columns, name in (
         ([(tag, pa.array(["x", None])), (tag, pa.array([None, "y"]))], tag),
         ([("s", pa.array([1, 2])), ("s", pa.array([1, 2]))], "s"),
+        ([("s", pa.StructArray.from_arrays([pa.array([1, 2])] * 2, ["a", "a"]))], "s.a"),
     ):
         deliver_parquet(project, columns_of(project, *columns))
         error = project.materialize("2024-01").error
         assert f"acme-cur-1.snappy.parquet: the schema has the column '{name}' twice" in error
+
+
+def test_a_map_with_a_key_twice_is_refused_by_name(project: Project) -> None:
+    texts = pa.map_(pa.string(), pa.string())
+    tags = pa.array([[("team", "a"), ("team", "b")], [("team", "c")]], texts)
+    deliver_parquet(project, columns_of(project, ("resource_tags", tags)))
+    error = project.materialize("2024-01").error
+    assert "acme-cur-1.snappy.parquet" in error
+    assert 'column "resource_tags"' in error
 
 
 def test_an_amount_of_more_digits_than_duckdb_reads_is_exact(project: Project) -> None:
