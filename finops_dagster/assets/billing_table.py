@@ -128,7 +128,7 @@ def billing_table_asset(export: Export) -> dg.AssetsDefinition:
                     not_fewer_rows(now.load, now.version_before),
                     usual_cost(now.load, now.month_before),
                     one_currency(now.currencies),
-                    costs_not_rounded(now.load),
+                    costs_not_rounded(now.load, round_money=export.rounds_money),
                 ],
             )
         yield result

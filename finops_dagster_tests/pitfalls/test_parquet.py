@@ -59,6 +59,8 @@ def test_19_doubles_with_more_decimals_than_the_table_are_rounded_and_counted(
     outcome = project.materialize("2024-01")
     assert project.column(COST, "2024-01") == [Decimal("1.23456789012E-7"), Decimal("0.5")]
     assert outcome.metadata("staged_files")["costs_rounded"] == 1
+    assert outcome.checks()["billing_table.costs_not_rounded"] is True
+    assert "cost | 1 |" in outcome.metadata("billing_table")["decimals_rounded"]
 
 
 @pytest.mark.parametrize(
