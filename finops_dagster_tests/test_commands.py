@@ -53,6 +53,7 @@ def test_a_run_writes_json_where_its_configuration_names_the_logger(project: Pro
     assert " - DEBUG - " not in output
 
 
+@pytest.mark.thorough
 def test_what_fails_has_another_exit_code_and_its_reason(project: Project) -> None:
     deliver(project.put, "2024-01", [items("2024-01", "1")], version="v1")
     assert materialize(project, "2024-01")[0] == 0

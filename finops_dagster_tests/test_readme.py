@@ -62,6 +62,7 @@ def test_an_export_is_the_first_in_the_file_that_is_named_beside_it(text: str) -
     assert first == shown
 
 
+@pytest.mark.thorough
 def test_the_way_from_cur_v1_to_cur_2_0_loses_nothing(project: Project) -> None:
     compare, view = blocks("sql", EXPORTS)
     own = {"cur1": {"column_names": "athena"}, "cur2": {}}

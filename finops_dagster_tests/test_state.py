@@ -109,6 +109,7 @@ def test_failed_and_stale_months_are_listed_and_asked_for_again(
     assert said.startswith("acme 2024-01  exported  v1")
 
 
+@pytest.mark.thorough
 def test_what_disagrees_is_found_and_mended_by_the_command_that_is_named(
     project: Project, finops: Finops
 ) -> None:

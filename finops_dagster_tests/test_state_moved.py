@@ -137,6 +137,7 @@ def test_what_nobody_needs_is_deleted_and_nothing_that_a_month_stands_on(
     )
 
 
+@pytest.mark.thorough
 def test_state_moves_to_another_machine_with_its_data(project: Project, loaded: Finops) -> None:
     name = "state.yaml"
     assert loaded("state", "export", name) == f"{name}: 1 exports, 5 runs\n"
@@ -172,6 +173,7 @@ def test_state_moves_to_another_machine_with_its_data(project: Project, loaded: 
     assert loaded("state", "import", name, code=1).startswith("months taken over: 2")
 
 
+@pytest.mark.thorough
 def test_an_empty_machine_takes_over_nothing(
     project: Project, loaded: Finops, tmp_path: Path
 ) -> None:

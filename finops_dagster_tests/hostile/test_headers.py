@@ -112,6 +112,7 @@ def test_months_before_keep_what_they_hold_when_600_tags_are_new(project: Projec
     ]
 
 
+@pytest.mark.thorough
 def test_20000_columns_are_refused_where_memory_is_short_and_the_old_month_stays(
     project: Project,
 ) -> None:

@@ -113,6 +113,7 @@ def test_each_key_has_a_file_of_its_own(project: Project) -> None:
     assert project.materialize("2024-01", force=True).success
 
 
+@pytest.mark.thorough
 def test_a_manifest_of_100000_files_is_read(tmp_path: Path) -> None:
     keys = [f"old/{HERE}/v/{number % 2}/{number:05}.csv.gz" for number in range(100_000)]
     body = json.dumps({**MANIFEST, "reportKeys": keys}).encode()
