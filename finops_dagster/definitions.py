@@ -1,6 +1,6 @@
 """The code location that Dagster loads: the one of the settings in force."""
 
-from finops_dagster.code_location import build_definitions
+from finops_dagster.pipeline.build import build_definitions
 from finops_dagster.processes import keep_files_private
 from finops_dagster.settings import SettingsError, load_settings
 

@@ -34,7 +34,7 @@ from finops_dagster.billing.errors import CONTROL_CHARACTER, first_line, listed,
 from finops_dagster.billing.months import BillingMonth
 
 DEFAULT_CONFIGS = (Path("config/finops.toml"), Path("config.toml"))
-# Each is a module of its name in resources/warehouses/.
+# Each is a module of its name in warehouses/.
 WAREHOUSES = ("bigquery", "postgresql", "snowflake", "sql")
 # The ARN of an S3 access point, which boto3 takes for a bucket; its name ends at the next slash.
 ACCESS_POINT = re.compile(r"arn:[^/]*:(?:outpost[:/][^/:]+[:/])?accesspoint[:/][^/:]+(?=/|$)")
@@ -162,7 +162,7 @@ class DuckDBSettings(Table):
 
 class DatabaseSettings(Table):
     """Where months end: at Parquet (`duckdb` without a `warehouse_path`), or in a warehouse beyond,
-    whose file in resources/warehouses/ knows the keys of its table."""
+    whose file in warehouses/ knows the keys of its table."""
 
     model_config = ConfigDict(extra="allow")
 

@@ -10,8 +10,8 @@ from typing import Any
 import dagster as dg
 import duckdb
 
-from finops_dagster.assets.export import Export
-from finops_dagster.code_location import build_definitions
+from finops_dagster.pipeline.build import build_definitions
+from finops_dagster.pipeline.export import Export
 from finops_dagster.settings import Settings
 from finops_dagster_tests.cur import Put, folder_put
 

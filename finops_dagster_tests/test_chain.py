@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.code_location import build_resources
+from finops_dagster.pipeline.build import build_resources
 from finops_dagster_tests.cur import HEADERS, csv_bytes, deliver, items, line_item
 from finops_dagster_tests.project import Project
 

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from finops_dagster.billing.footer import read_footer
+from finops_dagster.lake.footer import read_footer
 from finops_dagster_tests.cur import HEADERS, deliver, line_item
 from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import Project

@@ -8,9 +8,9 @@ from decimal import Decimal
 import duckdb
 import pytest
 
-from finops_dagster.billing.footer import read_footer
 from finops_dagster.billing.money import RoundedColumn
-from finops_dagster.billing.vendors import NameStyle, formats_of
+from finops_dagster.lake.footer import read_footer
+from finops_dagster.sources.formats import NameStyle, formats_of
 from finops_dagster_tests.cur import HEADERS, deliver, items, line_item
 from finops_dagster_tests.project import ROOT, Project
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from finops_dagster.assets import STAGES
 from finops_dagster.cli.event_log import EventLog
-from finops_dagster.runs import open_instance
+from finops_dagster.pipeline import STAGES
+from finops_dagster.pipeline.runs import open_instance
 from finops_dagster_tests.cur import deliver, items
 from finops_dagster_tests.project import Project
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from finops_dagster.assets.export import Export
+from finops_dagster.pipeline.export import Export
 from finops_dagster.settings import load_settings
 from finops_dagster_tests.finops import FINOPS, Finops
 from finops_dagster_tests.project import ROOT, Project

@@ -14,7 +14,7 @@ import pytest
 
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.demo.export import Layout, Version, write_version
-from finops_dagster.sensors import manifest_versions
+from finops_dagster.pipeline.sensors import manifest_versions
 from finops_dagster_tests.cur import Put, upload
 from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import Project

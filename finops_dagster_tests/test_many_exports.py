@@ -8,9 +8,9 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from finops_dagster.assets.export import Export
-from finops_dagster.resources.object_stores import StoreError
-from finops_dagster.resources.object_stores.s3 import S3Store
+from finops_dagster.object_stores import StoreError
+from finops_dagster.object_stores.s3 import S3Store
+from finops_dagster.pipeline.export import Export
 from finops_dagster_tests.cur import deliver, items
 from finops_dagster_tests.project import Project
 from finops_dagster_tests.servers.s3 import S3Server

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from psycopg.sql import SQL, Literal
 
-from finops_dagster.code_location import build_definitions
+from finops_dagster.pipeline.build import build_definitions
 from finops_dagster.settings import load_settings
 from finops_dagster_tests.canaries import CANARIES, below, leaks
 from finops_dagster_tests.cur import deliver, items

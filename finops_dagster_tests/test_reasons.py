@@ -16,10 +16,10 @@ import duckdb
 import pytest
 from filelock import FileLock
 
-from finops_dagster.assets import billing_table, stage
 from finops_dagster.billing.disk import disk_problem
-from finops_dagster.postgres_history import check_driver
-from finops_dagster.runs import open_instance
+from finops_dagster.pipeline import billing_table, stage
+from finops_dagster.pipeline.postgres_history import check_driver
+from finops_dagster.pipeline.runs import open_instance
 from finops_dagster.traces import unforeseen
 from finops_dagster_tests.cur import deliver, items
 from finops_dagster_tests.finops import Finops

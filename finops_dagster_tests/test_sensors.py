@@ -11,7 +11,7 @@ import pytest
 from finops_dagster.billing.errors import ManifestMissing
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.demo.export import Layout, Version, write_version
-from finops_dagster.resources.object_stores import StoreError
+from finops_dagster.object_stores import StoreError
 from finops_dagster_tests.cur import Put, deliver, items, upload
 from finops_dagster_tests.project import Project
 from finops_dagster_tests.servers.s3 import S3Server

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from finops_dagster.assets.export import Export
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.resources.warehouses import open_warehouse
+from finops_dagster.pipeline.export import Export
 from finops_dagster.settings import SettingsError, load_settings
+from finops_dagster.warehouses import open_warehouse
 
 EXAMPLES = sorted(Path(__file__).parents[1].glob("config/*.toml"))
 EXPORT = """

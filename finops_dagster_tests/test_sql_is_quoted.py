@@ -26,10 +26,10 @@ AS_IT_IS = {
     "cli/event_log.py: text(sql)": "one of the constants above it",
     "cli/lake.py: statements[0]": "what the person asked, in a database that can only read",
     "demo/bill.py": "constants alone: neither settings nor a bill reach it",
-    "resources/warehouses/bigquery/columns.py": "names in backticks, texts as JSON, its types",
-    "resources/warehouses/sql/columns.py": "the statements above, and names that are quoted",
-    "resources/warehouses/postgresql/month.py: re.sub(on_table, '', definition)": "PostgreSQL says",
-    "resources/warehouses/snowflake/__init__.py: self.stage": "held to a pattern by its settings",
+    "warehouses/bigquery/columns.py": "names in backticks, texts as JSON, its types",
+    "warehouses/sql/columns.py": "the statements above, and names that are quoted",
+    "warehouses/postgresql/month.py: re.sub(on_table, '', definition)": "PostgreSQL says",
+    "warehouses/snowflake/__init__.py: self.stage": "held to a pattern by its settings",
 }
 
 

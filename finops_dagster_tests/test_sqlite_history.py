@@ -10,7 +10,7 @@ import dagster as dg
 import pytest
 from sqlalchemy import Engine, event
 
-from finops_dagster.runs import open_instance
+from finops_dagster.pipeline.runs import open_instance
 from finops_dagster_tests.cur import deliver, items
 from finops_dagster_tests.project import Project
 

@@ -14,9 +14,9 @@ from typing import Any
 import duckdb
 import pytest
 
-from finops_dagster.billing import ledger
-from finops_dagster.billing.footer import read_footer
 from finops_dagster.billing.months import BillingMonth
+from finops_dagster.lake.footer import read_footer
+from finops_dagster.tables import ledger
 from finops_dagster_tests.cur import Put, csv_bytes, deliver, items, zipped
 from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import Project

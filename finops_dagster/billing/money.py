@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
@@ -48,10 +48,16 @@ CREATE OR REPLACE TEMP MACRO map_of_unique_keys(texts) AS CASE
 
 @dataclass(frozen=True)
 class Totals:
-    """How much one month is: `rows` line items and their unblended `cost`, to the last digit."""
+    """How much one month is, to the last digit: `rows` line items and their headline `cost`, over
+    all currencies."""
 
     rows: int
     cost: Decimal
+    sums: Mapping[str, Decimal] | None = field(default=None, compare=False)
+    """The sum of each money column by its name in the table; None of what was recorded before they
+    were kept."""
+    costs: Mapping[str, Decimal] | None = field(default=None, compare=False)
+    """The headline cost by currency; None of what was recorded before it was kept."""
 
     @classmethod
     def of(cls, row: tuple[Any, ...] | None) -> Totals:

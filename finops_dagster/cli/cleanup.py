@@ -11,19 +11,19 @@ from typing import Any
 import dagster as dg
 from rich.filesize import decimal
 
-from finops_dagster.assets.export import Export
-from finops_dagster.billing import ledger
 from finops_dagster.billing.manifest import version_folder
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.billing.table import held_version
 from finops_dagster.cli.event_log import EventLog
 from finops_dagster.cli.history import IN_PROGRESS
-from finops_dagster.code_location import build_resources
+from finops_dagster.pipeline.build import build_resources
+from finops_dagster.pipeline.export import Export
+from finops_dagster.pipeline.runs import end_lost_runs, open_instance
 from finops_dagster.processes import lost_runs
-from finops_dagster.resources.duckdb import BillingDatabase
-from finops_dagster.resources.staging import StagingFolder
-from finops_dagster.runs import end_lost_runs, open_instance
 from finops_dagster.settings import Settings, dagster_home
+from finops_dagster.staging.folder import StagingFolder
+from finops_dagster.tables import ledger
+from finops_dagster.tables.database import BillingDatabase
+from finops_dagster.tables.load import held_version
 
 _ENDED = [status for status in dg.DagsterRunStatus if status.value not in IN_PROGRESS]
 

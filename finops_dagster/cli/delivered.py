@@ -7,9 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-from finops_dagster.assets import STAGES
-from finops_dagster.assets.export import Export
-from finops_dagster.assets.manifest import read_manifest, what_is_there
 from finops_dagster.billing.content import is_version_of
 from finops_dagster.billing.errors import BillError, FileInvalid, ManifestMissing
 from finops_dagster.billing.manifest import Manifest
@@ -18,10 +15,13 @@ from finops_dagster.cli.asked import Asked
 from finops_dagster.cli.errors import one_line
 from finops_dagster.cli.event_log import EventLog, Materialization
 from finops_dagster.cli.held import last_stage, newest_version
-from finops_dagster.resources.object_stores import ObjectMissing, StoreError
-from finops_dagster.resources.object_stores.spelling import as_the_store_spells
-from finops_dagster.sensors import manifest_versions
+from finops_dagster.object_stores import ObjectMissing, StoreError
+from finops_dagster.pipeline import STAGES
+from finops_dagster.pipeline.export import Export
+from finops_dagster.pipeline.manifest import read_manifest, what_is_there
+from finops_dagster.pipeline.sensors import manifest_versions
 from finops_dagster.settings import Settings
+from finops_dagster.sources.aws.spelling import as_the_store_spells
 
 Report = Callable[[str], None]
 _REQUESTS_AT_ONCE = 16

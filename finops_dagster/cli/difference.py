@@ -6,8 +6,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
 
-from finops_dagster.assets.export import Export
 from finops_dagster.billing.months import BillingMonth
+from finops_dagster.pipeline.export import Export
 
 
 class Repair(Enum):

@@ -266,7 +266,7 @@ def _elsewhere(storage: str) -> Iterator[Ask]:
     from dagster._core.storage.runs import SqlRunStorage
     from sqlalchemy import text
 
-    from finops_dagster.runs import open_instance
+    from finops_dagster.pipeline.runs import open_instance
 
     with open_instance() as instance:
         opened = (

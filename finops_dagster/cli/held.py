@@ -6,12 +6,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from finops_dagster.assets import STAGES
 from finops_dagster.billing.content import is_version_of
-from finops_dagster.billing.footer import month_path, read_footer
 from finops_dagster.cli.asked import Asked
 from finops_dagster.cli.event_log import EventLog
 from finops_dagster.cli.failures import reason
+from finops_dagster.lake.footer import month_path, read_footer
+from finops_dagster.pipeline import STAGES
 from finops_dagster.settings import Settings
 
 FAILED = ("failure", "canceled")

@@ -7,7 +7,6 @@ import signal
 from datetime import UTC, datetime
 from typing import Any
 
-from finops_dagster.assets import STAGES
 from finops_dagster.billing.errors import BillError
 from finops_dagster.cli.asked import Asked
 from finops_dagster.cli.event_log import EventLog, Materialization, metadata_of
@@ -15,6 +14,7 @@ from finops_dagster.cli.failures import reason, stage_of_step
 from finops_dagster.cli.held import last_stage
 from finops_dagster.cli.restatement import restatement_of, summary
 from finops_dagster.cli.stage_times import stage_seconds, usual_time
+from finops_dagster.pipeline import STAGES
 from finops_dagster.processes import is_here, is_lost
 from finops_dagster.settings import Settings, dagster_home
 
@@ -133,7 +133,7 @@ def stop_run(run: str) -> str:
     if row["process"] is not None and not row["lost"]:
         os.kill(int(row["process"]), signal.SIGINT)
         return f"process {row['process']} of run {row['run']} is asked to stop"
-    from finops_dagster.runs import open_instance
+    from finops_dagster.pipeline.runs import open_instance
 
     why = "no process of this machine has it"
     if row["lost"]:

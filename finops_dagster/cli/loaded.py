@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from finops_dagster.assets.export import Export
-from finops_dagster.billing import ledger
 from finops_dagster.cli.asked import Asked
-from finops_dagster.code_location import build_resources
-from finops_dagster.resources.duckdb import BillingDatabase
-from finops_dagster.resources.warehouses import LoadedMonth, newest_loads
+from finops_dagster.pipeline.build import build_resources
+from finops_dagster.pipeline.export import Export
 from finops_dagster.settings import Settings
+from finops_dagster.tables import ledger
+from finops_dagster.tables.database import BillingDatabase
+from finops_dagster.warehouses import LoadedMonth, newest_loads
 
 
 def loaded_months(settings: Settings, asked: Asked) -> list[dict[str, Any]]:

@@ -10,8 +10,6 @@ from typing import Any
 from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from finops_dagster.assets import STAGES
-from finops_dagster.assets.export import Export
 from finops_dagster.billing.errors import BillError, for_people
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.cli.asked import Asked
@@ -19,8 +17,10 @@ from finops_dagster.cli.delivered import delivered
 from finops_dagster.cli.errors import one_line
 from finops_dagster.cli.restatement import restatement_of, summary
 from finops_dagster.cli.show import print_json
-from finops_dagster.code_location import build_definitions
-from finops_dagster.runs import MonthRun, end_lost_runs, open_instance, run_month
+from finops_dagster.pipeline import STAGES
+from finops_dagster.pipeline.build import build_definitions
+from finops_dagster.pipeline.export import Export
+from finops_dagster.pipeline.runs import MonthRun, end_lost_runs, open_instance, run_month
 from finops_dagster.settings import Settings
 from finops_dagster.terminal import complain, console
 

@@ -11,7 +11,6 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader
 
-from finops_dagster.assets import STAGES
 from finops_dagster.billing.errors import for_people
 from finops_dagster.cli.asked import Asked
 from finops_dagster.cli.delivered import Report, delivered
@@ -22,6 +21,7 @@ from finops_dagster.cli.history import IN_PROGRESS
 from finops_dagster.cli.show import heading, show, text
 from finops_dagster.cli.show import print_json as print_document
 from finops_dagster.cli.stage_times import stage_seconds
+from finops_dagster.pipeline import STAGES
 from finops_dagster.settings import Settings
 from finops_dagster.terminal import console
 

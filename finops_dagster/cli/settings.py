@@ -13,14 +13,14 @@ from typing import Any
 
 import duckdb
 
-from finops_dagster.assets.export import Export
-from finops_dagster.assets.manifest import what_is_there
 from finops_dagster.billing.errors import BillError, ManifestMissing, first_line
 from finops_dagster.cli.options import Options
-from finops_dagster.resources.object_stores import StoreError, StoreUnavailable
-from finops_dagster.resources.warehouses import Warehouse, WarehouseUnavailable, open_warehouse
-from finops_dagster.sensors import manifest_versions
+from finops_dagster.object_stores import StoreError, StoreUnavailable
+from finops_dagster.pipeline.export import Export
+from finops_dagster.pipeline.manifest import what_is_there
+from finops_dagster.pipeline.sensors import manifest_versions
 from finops_dagster.settings import Settings, dagster_home, holds_secret, leaves, settings_file
+from finops_dagster.warehouses import Warehouse, WarehouseUnavailable, open_warehouse
 
 
 def origins(options: Options) -> list[dict[str, Any]]:

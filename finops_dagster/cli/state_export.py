@@ -6,9 +6,6 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from importlib.metadata import version
 
-from finops_dagster.assets import STAGES
-from finops_dagster.assets.export import Export
-from finops_dagster.billing import ledger
 from finops_dagster.billing.money import plain
 from finops_dagster.cli import event_log
 from finops_dagster.cli.asked import Asked
@@ -23,9 +20,12 @@ from finops_dagster.cli.state_document import (
     StateDocument,
     Version,
 )
-from finops_dagster.code_location import build_resources
-from finops_dagster.resources.duckdb import BillingDatabase
+from finops_dagster.pipeline import STAGES
+from finops_dagster.pipeline.build import build_resources
+from finops_dagster.pipeline.export import Export
 from finops_dagster.settings import Settings
+from finops_dagster.tables import ledger
+from finops_dagster.tables.database import BillingDatabase
 
 
 def document_of(settings: Settings, asked: Asked) -> StateDocument:

@@ -6,22 +6,23 @@ from collections.abc import Callable
 
 import dagster as dg
 
-from finops_dagster.assets.export import Export
-from finops_dagster.assets.warehouse_table import month_file
-from finops_dagster.billing import ledger, proof
 from finops_dagster.billing.content import Content, is_version_of
 from finops_dagster.billing.errors import BillError
-from finops_dagster.billing.footer import Footer, read_footer
-from finops_dagster.billing.ledger import Load, Recorded
 from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.billing.table import held_version
 from finops_dagster.cli.asked import Asked
 from finops_dagster.cli.event_log import EventLog
 from finops_dagster.cli.state_document import File, Materialization, StateDocument, Version
-from finops_dagster.code_location import Resources, build_resources
-from finops_dagster.runs import open_instance
+from finops_dagster.lake import recovery as proof
+from finops_dagster.lake.footer import Footer, read_footer
+from finops_dagster.pipeline.build import Resources, build_resources
+from finops_dagster.pipeline.export import Export
+from finops_dagster.pipeline.runs import open_instance
+from finops_dagster.pipeline.warehouse_table import month_file
 from finops_dagster.settings import Settings
+from finops_dagster.tables import ledger
+from finops_dagster.tables.ledger import Load, Recorded
+from finops_dagster.tables.load import held_version
 
 
 def take_over(

@@ -6,15 +6,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
-from finops_dagster.assets import STAGES
-from finops_dagster.assets.export import Export
-from finops_dagster.assets.warehouse_table import month_file
-from finops_dagster.billing import ledger, proof
 from finops_dagster.billing.errors import BillError, LedgerDamaged
-from finops_dagster.billing.footer import Footer, read_footer
-from finops_dagster.billing.ledger import Load
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.billing.table import held_version
 from finops_dagster.cli.asked import Asked
 from finops_dagster.cli.coverage import Coverage
 from finops_dagster.cli.difference import Difference, Repair
@@ -22,11 +15,19 @@ from finops_dagster.cli.event_log import EventLog
 from finops_dagster.cli.held import last_stage
 from finops_dagster.cli.months import run
 from finops_dagster.cli.verify_deep import damage
-from finops_dagster.code_location import Resources, build_resources
-from finops_dagster.resources.duckdb import BillingDatabase
-from finops_dagster.resources.warehouses import MonthFile, Warehouse
+from finops_dagster.lake import recovery as proof
+from finops_dagster.lake.footer import Footer, read_footer
+from finops_dagster.pipeline import STAGES
+from finops_dagster.pipeline.build import Resources, build_resources
+from finops_dagster.pipeline.export import Export
+from finops_dagster.pipeline.warehouse_table import month_file
 from finops_dagster.settings import Settings
+from finops_dagster.tables import ledger
+from finops_dagster.tables.database import BillingDatabase
+from finops_dagster.tables.ledger import Load
+from finops_dagster.tables.load import held_version
 from finops_dagster.terminal import console
+from finops_dagster.warehouses import MonthFile, Warehouse
 
 
 def verify(settings: Settings, asked: Asked, *, deep: bool) -> tuple[list[Difference], Coverage]:

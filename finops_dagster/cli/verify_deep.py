@@ -7,23 +7,23 @@ from dataclasses import dataclass, field
 
 import duckdb
 
-from finops_dagster.assets.export import Export
-from finops_dagster.assets.warehouse_table import month_file
 from finops_dagster.billing.columns import Sql
-from finops_dagster.billing.digest import DigestKind, MonthDigest, digest
 from finops_dagster.billing.errors import BillError, first_line, listed
-from finops_dagster.billing.footer import Footer, read_footer
-from finops_dagster.billing.lake_file import is_as_written
-from finops_dagster.billing.ledger import Load
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.billing.parquet_month import relation, table_rows
-from finops_dagster.billing.table import held_version, prepare_casts
 from finops_dagster.cli.coverage import Coverage
 from finops_dagster.cli.difference import Difference, Repair
-from finops_dagster.code_location import Resources
-from finops_dagster.resources.duckdb import BillingDatabase
-from finops_dagster.resources.staging import StagedMonth
-from finops_dagster.resources.warehouses import MonthFile, Warehouse
+from finops_dagster.lake.footer import Footer, read_footer
+from finops_dagster.lake.intact import is_as_written
+from finops_dagster.lake.month import relation, table_rows
+from finops_dagster.pipeline.build import Resources
+from finops_dagster.pipeline.export import Export
+from finops_dagster.pipeline.warehouse_table import month_file
+from finops_dagster.staging.folder import StagedMonth
+from finops_dagster.tables.database import BillingDatabase
+from finops_dagster.tables.digest import DigestKind, MonthDigest, digest
+from finops_dagster.tables.ledger import Load
+from finops_dagster.tables.load import held_version, prepare_casts
+from finops_dagster.warehouses import MonthFile, Warehouse
 
 _COLUMNS_SHOWN = 5
 

@@ -20,17 +20,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from finops_dagster.assets.export import Export
 from finops_dagster.billing.columns import Sql, files_literal
 from finops_dagster.billing.errors import BillError, for_people
 from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.billing.vendors.aws_cur1 import AwsCur1
-from finops_dagster.code_location import build_definitions
 from finops_dagster.demo.export import Version, write_version
+from finops_dagster.pipeline.build import build_definitions
+from finops_dagster.pipeline.export import Export
+from finops_dagster.pipeline.runs import Metadata, MonthRun, open_instance, run_month
 from finops_dagster.processes import keep_files_private
-from finops_dagster.runs import Metadata, MonthRun, open_instance, run_month
 from finops_dagster.settings import ExportSettings, Settings
+from finops_dagster.sources.aws.cur1 import AwsCur1
 from finops_dagster.terminal import console as plain_console
 
 _VERSIONS = [

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 from finops_dagster.billing.columns import SqlType, column_names, literal, quoted
-from finops_dagster.billing.vendors.aws_cur1 import AwsCur1
+from finops_dagster.sources.aws.cur1 import AwsCur1
 from finops_dagster_tests.benchmarks.chain import Chain
 from finops_dagster_tests.benchmarks.figures import ROOT, Run
 

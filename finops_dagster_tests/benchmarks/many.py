@@ -14,10 +14,10 @@ import duckdb
 from moto.s3.models import s3_backends
 
 from finops_dagster.billing.columns import literal
-from finops_dagster.billing.footer import month_path
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.billing.parquet_month import relation
-from finops_dagster.code_location import build_definitions
+from finops_dagster.lake.footer import month_path
+from finops_dagster.lake.month import relation
+from finops_dagster.pipeline.build import build_definitions
 from finops_dagster.settings import load_settings
 from finops_dagster_tests.benchmarks.chain import VERSION, Chain, source
 from finops_dagster_tests.benchmarks.figures import Figure, apart, median_seconds

@@ -18,18 +18,18 @@ import duckdb
 from rich.console import Console
 from rich.table import Table
 
-from finops_dagster.assets import STAGES
-from finops_dagster.billing import ledger
-from finops_dagster.billing.footer import month_path
-from finops_dagster.billing.ledger import Load
 from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.billing.parquet_month import exporting_month
-from finops_dagster.billing.vendors.aws_cur1 import AwsCur1
 from finops_dagster.cli.asked import Asked
 from finops_dagster.cli.state_export import document_of
-from finops_dagster.runs import open_instance
+from finops_dagster.lake.footer import month_path
+from finops_dagster.lake.month import exporting_month
+from finops_dagster.pipeline import STAGES
+from finops_dagster.pipeline.runs import open_instance
 from finops_dagster.settings import Settings, load_settings
+from finops_dagster.sources.aws.cur1 import AwsCur1
+from finops_dagster.tables import ledger
+from finops_dagster.tables.ledger import Load
 from finops_dagster_tests.benchmarks.figures import FOLDER, ROOT
 
 EXPORTS, MONTHS, COLUMNS, REPEATS = 10, 36, 150, 5

@@ -20,18 +20,18 @@ import duckdb
 from rich.console import Console
 from rich.table import Table
 
-from finops_dagster.assets.export import Export
-from finops_dagster.assets.warehouse_table import month_file
-from finops_dagster.billing import ledger
 from finops_dagster.billing.columns import SqlType
-from finops_dagster.billing.ledger import Load
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.billing.parquet_month import exporting_month
-from finops_dagster.billing.table import measure
-from finops_dagster.billing.vendors.aws_cur1 import AwsCur1
-from finops_dagster.resources.parquet_lake import ParquetLake
-from finops_dagster.resources.warehouses import Warehouse, open_warehouse
+from finops_dagster.lake.folder import ParquetLake
+from finops_dagster.lake.month import exporting_month
+from finops_dagster.pipeline.export import Export
+from finops_dagster.pipeline.warehouse_table import month_file
 from finops_dagster.settings import load_settings
+from finops_dagster.sources.aws.cur1 import AwsCur1
+from finops_dagster.tables import ledger
+from finops_dagster.tables.ledger import Load
+from finops_dagster.tables.load import measure
+from finops_dagster.warehouses import Warehouse, open_warehouse
 from finops_dagster_tests.benchmarks.figures import FOLDER, ROOT, Run, apart, measured
 from finops_dagster_tests.servers.postgresql import PostgreSQLServer
 

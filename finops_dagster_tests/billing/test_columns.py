@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from finops_dagster.billing.columns import column_names, flat_name, name_within
-from finops_dagster.billing.vendors.aws_cur1 import AwsCur1
+from finops_dagster.sources.aws.cur1 import AwsCur1
 
 CUR1 = AwsCur1()
 

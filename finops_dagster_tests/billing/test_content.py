@@ -7,10 +7,10 @@ from decimal import Decimal
 import pytest
 
 from finops_dagster.billing.content import Content, FileContent, is_version_of, relative_names
-from finops_dagster.billing.ledger import Load
 from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.billing.version import is_unchanged, version_id
+from finops_dagster.tables.ledger import Load
+from finops_dagster.tables.version import is_unchanged, version_id
 
 TOTALS = Totals(2, Decimal("3.5"))
 

@@ -13,16 +13,16 @@ from pathlib import Path
 
 import duckdb
 
-from finops_dagster.billing import ledger
 from finops_dagster.billing.errors import BillError
-from finops_dagster.billing.files import count, read_files
-from finops_dagster.billing.ledger import Load
 from finops_dagster.billing.manifest import Manifest, Source
 from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.billing.table import columns, replacing_month
-from finops_dagster.billing.vendors import formats_of
-from finops_dagster.resources.duckdb import BillingDatabase
+from finops_dagster.sources.formats import formats_of
+from finops_dagster.tables import ledger
+from finops_dagster.tables.database import BillingDatabase
+from finops_dagster.tables.files import count, read_files
+from finops_dagster.tables.ledger import Load
+from finops_dagster.tables.load import columns, replacing_month
 
 MONTH = BillingMonth(2024, 1)
 COST = "lineItem/UnblendedCost"

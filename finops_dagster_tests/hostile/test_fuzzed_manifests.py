@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from finops_dagster.billing.errors import ManifestInvalid
 from finops_dagster.billing.manifest import Manifest, Source
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.billing.vendors import VendorFormat, formats_of
+from finops_dagster.sources.formats import VendorFormat, formats_of
 from finops_dagster_tests.hostile.reading import one_line
 
 MONTH = BillingMonth(2024, 1)

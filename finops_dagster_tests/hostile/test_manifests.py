@@ -12,10 +12,10 @@ import pytest
 
 from finops_dagster.billing.manifest import Source
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.billing.vendors.aws_cur1 import AwsCur1
-from finops_dagster.resources.gzip_check import InflationLimits
-from finops_dagster.resources.staging import StagedMonth
-from finops_dagster.sensors import manifest_versions
+from finops_dagster.pipeline.sensors import manifest_versions
+from finops_dagster.sources.aws.cur1 import AwsCur1
+from finops_dagster.staging.folder import StagedMonth
+from finops_dagster.staging.gzip_check import InflationLimits
 from finops_dagster_tests.cur import csv_bytes, deliver, items
 from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.hostile.reading import one_line

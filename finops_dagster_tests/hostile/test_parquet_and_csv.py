@@ -23,10 +23,10 @@ from hypothesis import strategies as st
 
 from finops_dagster.billing.columns import SqlType
 from finops_dagster.billing.errors import BillError
-from finops_dagster.billing.files import explained, read_files
-from finops_dagster.billing.files.bill_files import BillFiles
-from finops_dagster.billing.files.parquet_rewrite import ParquetInvalid, make_exact
-from finops_dagster.billing.vendors import formats_of
+from finops_dagster.sources.formats import formats_of
+from finops_dagster.tables.bill_files import BillFiles
+from finops_dagster.tables.files import explained, read_files
+from finops_dagster.tables.parquet_rewrite import ParquetInvalid, make_exact
 from finops_dagster_tests.hostile.reading import Reader
 
 _VENDOR = formats_of("aws", "flat")["focus"]

@@ -22,10 +22,10 @@ def main() -> None:
         # Before the warehouse's file is imported and takes the name over.
         money.reconcile = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
 
-    from finops_dagster.assets.export import Export
-    from finops_dagster.assets.warehouse_table import month_file
-    from finops_dagster.resources.parquet_lake import ParquetLake
-    from finops_dagster.resources.warehouses import Warehouse, open_warehouse
+    from finops_dagster.lake.folder import ParquetLake
+    from finops_dagster.pipeline.export import Export
+    from finops_dagster.pipeline.warehouse_table import month_file
+    from finops_dagster.warehouses import Warehouse, open_warehouse
 
     settings = Settings.model_validate_json(settings_json)
     lake = ParquetLake(root=str(settings.storage.parquet_dir))

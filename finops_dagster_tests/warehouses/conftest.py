@@ -9,15 +9,15 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from finops_dagster.billing import ledger
 from finops_dagster.billing.columns import quoted
-from finops_dagster.billing.footer import read_footer
-from finops_dagster.billing.ledger import Load
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.billing.parquet_month import exporting_month
-from finops_dagster.billing.table import measure
-from finops_dagster.billing.vendors.aws_cur1 import AwsCur1
-from finops_dagster.resources.warehouses import MonthFile
+from finops_dagster.lake.footer import read_footer
+from finops_dagster.lake.month import exporting_month
+from finops_dagster.sources.aws.cur1 import AwsCur1
+from finops_dagster.tables import ledger
+from finops_dagster.tables.ledger import Load
+from finops_dagster.tables.load import measure
+from finops_dagster.warehouses import MonthFile
 from finops_dagster_tests.project import Project
 from finops_dagster_tests.warehouses.adapters import ADAPTERS, Adapter, started
 

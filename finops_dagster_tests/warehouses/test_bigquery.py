@@ -15,8 +15,8 @@ from google.cloud.bigquery import PolicyTagList, SchemaField
 from werkzeug import Request
 
 from finops_dagster.billing.errors import BillError
-from finops_dagster.resources.warehouses.bigquery import BigQueryWarehouse
-from finops_dagster.resources.warehouses.bigquery.columns import field_of, rewriting, widening
+from finops_dagster.warehouses.bigquery import BigQueryWarehouse
+from finops_dagster.warehouses.bigquery.columns import field_of, rewriting, widening
 from finops_dagster_tests.cur import deliver, items
 from finops_dagster_tests.project import Project
 from finops_dagster_tests.servers.bigquery import BigQueryServer

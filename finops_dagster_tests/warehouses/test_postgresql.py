@@ -17,12 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from finops_dagster.assets.warehouse_table import month_file
-from finops_dagster.billing.digest import DigestKind
 from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.resources.parquet_lake import ParquetLake
-from finops_dagster.resources.warehouses import Warehouse, WarehouseUnavailable, open_warehouse
+from finops_dagster.lake.folder import ParquetLake
+from finops_dagster.pipeline.warehouse_table import month_file
+from finops_dagster.tables.digest import DigestKind
+from finops_dagster.warehouses import Warehouse, WarehouseUnavailable, open_warehouse
 from finops_dagster_tests.cur import HEADERS, deliver, items, line_item
 from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import ROOT, Project

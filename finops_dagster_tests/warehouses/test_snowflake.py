@@ -19,13 +19,13 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from finops_dagster.billing.errors import BillError
-from finops_dagster.resources.warehouses import (
+from finops_dagster.settings import DatabaseSettings, SettingsError
+from finops_dagster.warehouses import (
     MonthFile,
     Warehouse,
     WarehouseUnavailable,
     open_warehouse,
 )
-from finops_dagster.settings import DatabaseSettings, SettingsError
 from finops_dagster_tests.project import Project
 from finops_dagster_tests.servers.snowflake import PASSWORD
 from finops_dagster_tests.warehouses.adapters import started

@@ -13,20 +13,20 @@ import dlt
 import duckdb
 import pytest
 
-from finops_dagster.assets.warehouse_table import month_file
 from finops_dagster.billing.columns import SqlType
 from finops_dagster.billing.errors import BillError, ReconciliationError
 from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.resources.parquet_lake import ParquetLake
-from finops_dagster.resources.warehouses import (
+from finops_dagster.lake.folder import ParquetLake
+from finops_dagster.pipeline.warehouse_table import month_file
+from finops_dagster.settings import SettingsError
+from finops_dagster.warehouses import (
     MonthFile,
     Warehouse,
     WarehouseUnavailable,
     open_warehouse,
 )
-from finops_dagster.resources.warehouses.sql.columns import Widening, dlt_type, widening
-from finops_dagster.settings import SettingsError
+from finops_dagster.warehouses.sql.columns import Widening, dlt_type, widening
 from finops_dagster_tests.cur import deliver, items
 from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import Project

@@ -18,16 +18,16 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from finops_dagster.assets.warehouse_table import month_file
-from finops_dagster.billing.digest import DigestKind, MonthDigest, digest
 from finops_dagster.billing.errors import BillError
-from finops_dagster.billing.footer import read_footer
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.billing.parquet_month import relation
-from finops_dagster.billing.table import prepare_casts
 from finops_dagster.demo.export import Layout, Version, write_version
-from finops_dagster.resources.parquet_lake import ParquetLake
-from finops_dagster.resources.warehouses import MonthFile, Warehouse, open_warehouse
+from finops_dagster.lake.folder import ParquetLake
+from finops_dagster.lake.footer import read_footer
+from finops_dagster.lake.month import relation
+from finops_dagster.pipeline.warehouse_table import month_file
+from finops_dagster.tables.digest import DigestKind, MonthDigest, digest
+from finops_dagster.tables.load import prepare_casts
+from finops_dagster.warehouses import MonthFile, Warehouse, open_warehouse
 from finops_dagster_tests.cur import HEADERS, csv_bytes, deliver, items, line_item
 from finops_dagster_tests.project import ROOT, Outcome, Project
 from finops_dagster_tests.warehouses.adapters import Adapter, Row, in_order

@@ -1,0 +1,76 @@
+"""Where vendors deliver: one file a kind of store, chosen by the scheme of the export's source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from finops_dagster.settings import ACCESS_POINT, ExportSettings
+
+
+class StoreError(Exception):
+    """The store said no, in one line; asking again would not help."""
+
+
+class ObjectMissing(StoreError):
+    """There is no such object."""
+
+
+class ObjectChanged(StoreError):
+    """The object is no longer the one that was asked for."""
+
+
+class StoreUnavailable(Exception):
+    """The store or the way to it failed; asking again may help."""
+
+
+@dataclass(frozen=True)
+class ObjectInfo:
+    """One version of one object; `size` in bytes, `location` whole, for messages."""
+
+    key: str
+    location: str
+    size: int
+    etag: str
+    last_modified: datetime
+
+
+class ObjectStore(Protocol):
+    """What the chain asks of a store. Every method raises StoreError or StoreUnavailable."""
+
+    def location(self, key: str) -> str:
+        """The whole address of a key, for messages."""
+        ...
+
+    def folders(self, folder: str) -> set[str]:
+        """The names of the folders directly below a folder, without slashes; none where there is
+        no such folder."""
+        ...
+
+    def head(self, key: str) -> ObjectInfo:
+        """The object's current version, by one small request. Raises ObjectMissing."""
+        ...
+
+    def read(self, key: str) -> tuple[bytes, ObjectInfo]:
+        """A small object whole, and its version, by one request. Raises ObjectMissing."""
+        ...
+
+    def chunks(self, version: ObjectInfo) -> Iterator[bytes]:
+        """The bytes of this very version. Raises ObjectChanged where it is no longer there."""
+        ...
+
+
+def open_store(export: ExportSettings) -> tuple[ObjectStore, str]:
+    """The store of an export, and the prefix in it without slashes at its end."""
+    scheme, _, rest = export.source.partition("://")
+    if scheme == "file":
+        from finops_dagster.object_stores.local import LocalStore
+
+        return LocalStore(rest), ""
+    from finops_dagster.object_stores.s3 import S3Store
+
+    point = ACCESS_POINT.match(rest)
+    bucket = point[0] if point else rest.partition("/")[0]
+    return S3Store(bucket, export), rest.removeprefix(bucket).removeprefix("/").rstrip("/")

@@ -1,0 +1,75 @@
+"""A folder laid out like a bucket: a synced copy, a mounted share, the demo."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from finops_dagster.object_stores import (
+    ObjectChanged,
+    ObjectInfo,
+    ObjectMissing,
+    StoreError,
+)
+
+_CHUNK_BYTES = 1024 * 1024
+
+
+class LocalStore:
+    """Objects are files below `folder`; size and time of change stand for an ETag."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = Path(folder)
+
+    def location(self, key: str) -> str:
+        """The path."""
+        return str(self._path(key))
+
+    def folders(self, folder: str) -> set[str]:
+        """The names of the folders directly below a folder."""
+        path = self._path(folder)
+        try:
+            return {entry.name for entry in path.iterdir() if entry.is_dir()}
+        except (FileNotFoundError, NotADirectoryError):
+            return set()
+        except OSError as error:
+            raise StoreError(f"{path}: {error.strerror}") from error
+
+    def head(self, key: str) -> ObjectInfo:
+        """The file's current version. Raises ObjectMissing."""
+        path = self._path(key)
+        try:
+            status = path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            raise ObjectMissing(f"{path}: there is no such file") from None
+        except OSError as error:
+            raise StoreError(f"{path}: {error.strerror}") from error
+        return ObjectInfo(
+            key,
+            str(path),
+            status.st_size,
+            f"{status.st_size:x}-{status.st_mtime_ns:x}",
+            datetime.fromtimestamp(status.st_mtime, UTC),
+        )
+
+    def read(self, key: str) -> tuple[bytes, ObjectInfo]:
+        """A small file whole. Raises ObjectMissing."""
+        info = self.head(key)
+        return b"".join(self.chunks(info)), info
+
+    def chunks(self, version: ObjectInfo) -> Iterator[bytes]:
+        """The file's bytes; its version is looked at once more when the last one was read."""
+        try:
+            with Path(version.location).open("rb") as file:
+                while chunk := file.read(_CHUNK_BYTES):
+                    yield chunk
+        except OSError as error:
+            raise StoreError(f"{version.location}: {error.strerror}") from error
+        if self.head(version.key).etag != version.etag:
+            raise ObjectChanged(
+                f"{version.location} changed while it was read; run the month again"
+            )
+
+    def _path(self, key: str) -> Path:
+        return self._folder / key.lstrip("/")

@@ -1,0 +1,84 @@
+"""Where all meet: settings become exports, and exports become assets, checks, jobs and sensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import cast
+
+import dagster as dg
+
+from finops_dagster.lake.folder import ParquetLake
+from finops_dagster.pipeline.billing_table import billing_table_asset
+from finops_dagster.pipeline.export import Export
+from finops_dagster.pipeline.jobs import month_job
+from finops_dagster.pipeline.manifest import manifest_asset
+from finops_dagster.pipeline.parquet import parquet_asset
+from finops_dagster.pipeline.sensors import lost_runs_sensor, manifest_sensor
+from finops_dagster.pipeline.stage import RunOptions
+from finops_dagster.pipeline.staged_files import staged_files_asset
+from finops_dagster.pipeline.warehouse_table import warehouse_table_asset
+from finops_dagster.settings import Settings
+from finops_dagster.staging.folder import StagingFolder
+from finops_dagster.tables.database import BillingDatabase
+from finops_dagster.warehouses import Warehouse, open_warehouse
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What holds the months; without a `warehouse` they end at Parquet."""
+
+    staging: StagingFolder
+    database: BillingDatabase
+    lake: ParquetLake
+    warehouse: Warehouse | None
+
+
+def build_resources(settings: Settings) -> Resources:
+    """What the settings name, for the chain and for who looks at what it left."""
+    duckdb = settings.database.duckdb
+    return Resources(
+        StagingFolder(
+            root=str(settings.storage.staging_dir),
+            max_inflation=settings.storage.max_inflation,
+            max_inflated_bytes=settings.storage.max_inflated_bytes,
+        ),
+        BillingDatabase(
+            database=duckdb.database_path,
+            memory_limit=duckdb.memory_limit,
+            threads=duckdb.threads,
+            lock_wait_seconds=duckdb.lock_wait_seconds,
+        ),
+        ParquetLake(root=str(settings.storage.parquet_dir)),
+        cast(Warehouse, open_warehouse(settings.database))
+        if settings.database.has_warehouse
+        else None,
+    )
+
+
+def build_definitions(settings: Settings) -> dg.Definitions:
+    """The code location that the settings describe. Touches no network and no credentials."""
+    exports = [Export(export) for export in settings.exports]
+    resources = {**vars(build_resources(settings)), "run_options": RunOptions()}
+    stages: list[Callable[[Export], dg.AssetsDefinition]] = [
+        manifest_asset,
+        staged_files_asset,
+        billing_table_asset,
+        parquet_asset,
+    ]
+    last_stage = "warehouse_table" if settings.database.has_warehouse else "parquet"
+    if settings.database.has_warehouse:
+        stages.append(partial(warehouse_table_asset, backend=settings.database.backend))
+    else:
+        del resources["warehouse"]
+    return dg.Definitions(
+        assets=[stage(export) for export in exports for stage in stages],
+        jobs=[month_job(export) for export in exports],
+        sensors=[*(manifest_sensor(export, last_stage) for export in exports), lost_runs_sensor()],
+        resources=resources,
+        # A run writes the second where its configuration names it: docs/operations.md.
+        loggers={"console": dg.colored_console_logger, "json": dg.json_console_logger},
+        # The chain is a line: a process for each step would cost seconds and gain nothing.
+        executor=dg.in_process_executor,
+    )

@@ -1,0 +1,155 @@
+"""Months run through Dagster in this process: by `make demo`, and by the `finops` command."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import dagster as dg
+from dagster_shared.error import SerializableErrorInfo
+
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.pipeline.export import Export
+from finops_dagster.pipeline.postgres_history import check_driver
+from finops_dagster.processes import INTERRUPTS, at_home, forget, going_on, lost_runs
+from finops_dagster.settings import dagster_home
+
+Metadata = dict[str, Any]
+_INSTANCE = Path(__file__).parent.parent / "dagster.yaml"
+_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+@dataclass(frozen=True)
+class MonthRun:
+    """What came of a run: the metadata of each stage that ended well, and why the next did not."""
+
+    month: BillingMonth
+    run_id: str | None
+    seconds: float
+    stages: dict[str, Metadata]
+    error: str | None
+    failed_checks: tuple[str, ...] = ()
+
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether every stage held the month already."""
+        outcomes = {metadata["outcome"] for metadata in self.stages.values()}
+        return self.error is None and outcomes == {"unchanged"}
+
+
+def open_instance() -> dg.DagsterInstance:
+    """The Dagster instance of `dagster_home`. Raises SettingsError."""
+    home = Path(os.environ.setdefault("DAGSTER_HOME", str(dagster_home())))
+    # Two processes that make Dagster's SQLite files at once leave them broken for good.
+    with at_home(home):
+        instance = home / "dagster.yaml"
+        if not instance.exists():
+            own, part = Path("dagster.yaml"), home / "dagster.yaml.part"
+            part.write_text((own if own.is_file() else _INSTANCE).read_text())
+            part.replace(instance)
+        check_driver(instance)
+        return dg.DagsterInstance.get()
+
+
+def end_lost_runs(instance: dg.DagsterInstance) -> list[str]:
+    """Mark as failed the lost runs that Dagster takes for going on, so that none of them keeps a
+    place in the queue; return their ids, and not those of lost runs that have ended."""
+    home, ended = Path(instance.root_directory), []
+    with at_home(home):
+        for lost in lost_runs(home):
+            run = instance.get_run_by_id(lost)
+            if run is not None and not run.is_finished:
+                instance.report_run_failed(run, "The process of this run is gone.")
+                ended.append(lost)
+            forget(home, lost)
+    return ended
+
+
+def run_month(
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    export: Export,
+    month: BillingMonth,
+    *,
+    stages: Sequence[str] | None = None,
+    force: bool = False,
+    on_stage: Callable[[str, Metadata], None] = lambda *_: None,
+    on_message: Callable[[str], None] = lambda _: None,
+    on_warning: Callable[[str], None] = lambda _: None,
+) -> MonthRun:
+    """Run the chain of one month, or some of its stages; `on_stage` is told each that has ended and
+    its metadata, `on_message` what a stage says of its progress, and `on_warning` what it waits
+    for, or tries again.
+
+    Raises KeyboardInterrupt where a person stopped it, which Dagster itself only writes down.
+    """
+    job = definitions.resolve_job_def(f"{export.settings.group}_month")
+    run_id = str(uuid4())
+
+    def listen(event: dg.EventLogEntry) -> None:
+        if event.asset_materialization is not None:
+            made = event.asset_materialization
+            on_stage(made.asset_key.path[-1], _plain(made.metadata))
+        elif event.dagster_event is None:
+            tell = on_warning if int(event.level) == logging.WARNING else on_message
+            tell(event.user_message)
+
+    instance.add_event_listener(run_id, listen)
+    started = time.monotonic()
+    with going_on(Path(instance.root_directory), run_id):
+        result = job.execute_in_process(
+            partition_key=str(month),
+            instance=instance,
+            run_id=run_id,
+            raise_on_error=False,
+            asset_selection=None if stages is None else [export.key(stage) for stage in stages],
+            run_config={**_QUIET, "resources": {"run_options": {"config": {"force": force}}}},
+        )
+    return MonthRun(
+        month,
+        run_id,
+        time.monotonic() - started,
+        {
+            event.asset_key.path[-1]: _plain(event.materialization.metadata)
+            for event in result.get_asset_materialization_events()
+            if event.asset_key is not None
+        },
+        _reason(result),
+        tuple(
+            check.check_name for check in result.get_asset_check_evaluations() if not check.passed
+        ),
+    )
+
+
+def _plain(metadata: Mapping[str, dg.MetadataValue[Any]]) -> Metadata:
+    return {name: one.value for name, one in metadata.items()}
+
+
+def _reason(result: dg.ExecuteInProcessResult) -> str | None:
+    for event in result.get_step_failure_events():
+        told = event.step_failure_data.user_failure_data
+        error = event.step_failure_data.error
+        if error is not None and error.cls_name in INTERRUPTS:
+            raise KeyboardInterrupt
+        if told is not None and told.description:
+            return told.description
+        return _in_one_line(error, result.run_id) if error else "the step failed"
+    if result.success:
+        return None
+    ended = [event for event in result.all_events if event.is_run_failure]
+    error = ended[-1].job_failure_data.error if ended else None
+    return _in_one_line(error, result.run_id) if error else "the run failed"
+
+
+def _in_one_line(error: SerializableErrorInfo, run_id: str) -> str:
+    """What Dagster caught outside of our stages, or of what they foresee."""
+    while error.cause is not None:
+        error = error.cause
+    line = error.message.strip().partition("\n")[0]
+    return f"{line} (the full trace is in the log of run {run_id} in the UI)"

@@ -1,0 +1,89 @@
+"""Stage 5: the month in the organization's warehouse, loaded from the lake's file."""
+
+import dagster as dg
+import pyarrow.parquet as pq
+
+from finops_dagster.billing.errors import StageMissing
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.lake.folder import ParquetLake
+from finops_dagster.lake.footer import column_names, read_footer
+from finops_dagster.pipeline.checks import TOTALS_CHECKS, totals_hold
+from finops_dagster.pipeline.export import Export
+from finops_dagster.pipeline.stage import (
+    RunOptions,
+    StageEvents,
+    kept_metadata,
+    month_of,
+    one_version,
+    stage,
+    version_metadata,
+    warnings,
+)
+from finops_dagster.warehouses import MonthFile, Warehouse
+
+
+def warehouse_table_asset(export: Export, backend: str) -> dg.AssetsDefinition:
+    """The table of this export in a warehouse of the kind `backend`, a month of it."""
+
+    @stage(export, after="parquet", kinds={backend, "table"}, checks=TOTALS_CHECKS)
+    def warehouse_table(
+        context: dg.AssetExecutionContext,
+        lake: ParquetLake,
+        warehouse: dg.ResourceParam[Warehouse],
+        run_options: RunOptions,
+    ) -> StageEvents:
+        """The month in the warehouse, replaced there in one step."""
+        file = month_file(export, month_of(context), lake)
+        version, totals = file.footer.manifest_id, file.footer.totals
+        checks = [one_version(context, version), *totals_hold(totals)]
+        metadata = {
+            **version_metadata(version, totals),
+            "dagster/table_name": warehouse.full_name(file.table),
+            **kept_metadata(context, version, "warnings"),
+        }
+        done = None
+        if run_options.force or warehouse.held_version(file) != file.footer:
+            done = warehouse.replace_month(file)
+        yield dg.MaterializeResult(
+            data_version=dg.DataVersion(version),
+            metadata={
+                "outcome": "loaded" if done else "unchanged",
+                **metadata,
+                "job_id": done.job if done else "none",
+                **(warnings(done.warnings) if done and done.warnings else {}),
+            },
+            check_results=checks,
+        )
+
+    return warehouse_table
+
+
+def month_file(export: Export, month: BillingMonth, lake: ParquetLake) -> MonthFile:
+    """The lake's file of the month and what it says of itself. Raises StageMissing."""
+    path = lake.path(export.name, month)
+    footer = read_footer(path)
+    if footer is None:
+        raise StageMissing(f"{path} is not there or not whole; materialize {export.name}/parquet")
+    schema = pq.read_schema(path)
+
+    vendor = export.formats[footer.format]
+
+    def present(name: str) -> str | None:
+        return name if name in schema.names else None
+
+    return MonthFile(
+        export.name,
+        export.table,
+        month,
+        path,
+        footer,
+        schema,
+        cost=present(vendor.cost),
+        billing_period=present(vendor.billing_period),
+        cluster_by=tuple(filter(None, [present(vendor.usage_start), present(vendor.service)])),
+        free_text=tuple(
+            name
+            for header, name in column_names([path]).items()
+            if vendor.is_free_text(header) and name in schema.names
+        ),
+    )

@@ -1,1 +1,0 @@
-"""The clients: object stores, the staging folder, DuckDB, the Parquet lake, warehouses."""

@@ -1,0 +1,1 @@
+"""Where charges come from: one folder a vendor."""

@@ -1,0 +1,228 @@
+"""AWS Cost and Usage Report v1 ("legacy CUR"): GZIP, ZIP or plain CSV, and Parquet.
+
+Layout, manifest and column types as in AWS's "Understanding your report versions" and as seen in
+public manifests: https://docs.aws.amazon.com/cur/latest/userguide/understanding-report-versions.html
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from functools import cache
+
+from finops_dagster.billing.columns import SqlType, case_distance, flat_name
+from finops_dagster.billing.errors import ManifestInvalid
+from finops_dagster.billing.manifest import Column, ListedFile, Manifest, Source
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.sources.manifest_json import ManifestJson
+
+_TYPES = {
+    "BigDecimal": SqlType.MONEY,
+    "OptionalBigDecimal": SqlType.MONEY,
+    "DateTime": SqlType.TIME,
+    "OptionalDateTime": SqlType.TIME,
+    "String": SqlType.TEXT,
+    "OptionalString": SqlType.TEXT,
+    "Interval": SqlType.TEXT,
+}
+
+# Manifests before about 2018 carry no types, and a header can be missing from its manifest.
+KNOWN_MONEY = frozenset(
+    """
+    lineItem/UnblendedCost lineItem/BlendedCost lineItem/NetUnblendedCost
+    pricing/publicOnDemandCost
+    discount/EdpDiscount discount/PrivateRateDiscount discount/BundledDiscount
+    discount/TotalDiscount
+    reservation/AmortizedUpfrontCostForUsage reservation/AmortizedUpfrontFeeForBillingPeriod
+    reservation/EffectiveCost reservation/RecurringFeeForUsage
+    reservation/UnusedAmortizedUpfrontFeeForBillingPeriod reservation/UnusedRecurringFee
+    reservation/UpfrontValue
+    reservation/NetAmortizedUpfrontCostForUsage reservation/NetEffectiveCost
+    reservation/NetAmortizedUpfrontFeeForBillingPeriod reservation/NetRecurringFeeForUsage
+    reservation/NetUnusedAmortizedUpfrontFeeForBillingPeriod
+    reservation/NetUnusedRecurringFee reservation/NetUpfrontValue
+    savingsPlan/TotalCommitmentToDate savingsPlan/UsedCommitment
+    savingsPlan/SavingsPlanEffectiveCost savingsPlan/NetSavingsPlanEffectiveCost
+    savingsPlan/AmortizedUpfrontCommitmentForBillingPeriod
+    savingsPlan/NetAmortizedUpfrontCommitmentForBillingPeriod
+    savingsPlan/RecurringCommitmentForBillingPeriod
+    savingsPlan/NetRecurringCommitmentForBillingPeriod
+    splitLineItem/SplitCost splitLineItem/UnusedCost
+    splitLineItem/NetSplitCost splitLineItem/NetUnusedCost
+    splitLineItem/PublicOnDemandSplitCost splitLineItem/PublicOnDemandUnusedCost
+    """.split()
+)
+KNOWN_QUANTITIES = frozenset(
+    """
+    lineItem/UsageAmount lineItem/NormalizationFactor lineItem/NormalizedUsageAmount
+    reservation/UnusedNormalizedUnitQuantity reservation/UnusedQuantity
+    splitLineItem/SplitUsage splitLineItem/ActualUsage splitLineItem/ReservedUsage
+    splitLineItem/SplitUsageRatio
+    """.split()
+)
+KNOWN_TIME = frozenset(
+    """
+    bill/BillingPeriodStartDate bill/BillingPeriodEndDate
+    lineItem/UsageStartDate lineItem/UsageEndDate
+    """.split()
+)
+# Athena's names of the families of columns; none begins with another.
+_FAMILIES = (
+    "bill cost_category discount iam_principal identity line_item pricing product reservation "
+    "resource_tags savings_plan split_line_item"
+).split()
+_FREE_TEXT = ("resourcetags", "costcategory", "iamprincipal")
+
+
+class AwsCur1:
+    """CUR v1, whose `<prefix>/<report>/20240101-20240201/<report>-Manifest.json` every refresh
+    rewrites last.
+
+    In a CSV file a header is `lineItem/UnblendedCost`, in a Parquet file it is Athena's name of the
+    same, `line_item_unblended_cost`. `column_names` says which of them the table follows: "flat"
+    makes `lineitem_unblendedcost` of both, "athena" makes `line_item_unblended_cost` of both.
+    """
+
+    vendor = "aws"
+    name = "cur1"
+    null_words: tuple[str, ...] = ()
+
+    def __init__(self, column_names: str = "flat") -> None:
+        self._athena = column_names == "athena"
+        self.cost = self.column("lineItem/UnblendedCost")
+        self.money = frozenset(map(self.column, KNOWN_MONEY))
+        self.billing_period = self.column("bill/BillingPeriodStartDate")
+        self.usage_start = self.column("lineItem/UsageStartDate")
+        self.service = self.column("lineItem/ProductCode")
+        self.currency = self.column("lineItem/CurrencyCode")
+        self.invoice = self.column("bill/InvoiceId")
+
+    def home(self, prefix: str, export_name: str) -> str:
+        """The report's folder."""
+        return f"{prefix}/{export_name}" if prefix else export_name
+
+    def manifest_keys(self, home: str, export_name: str, month: BillingMonth) -> tuple[str, ...]:
+        """The month's top-level manifest, which AWS overwrites last of all files of a refresh; the
+        documentation shows one beside the Parquet files too, whose month others write with a 0."""
+        manifest = f"{export_name}-Manifest.json"
+        return (
+            f"{home}/{_period_folder(month)}/{manifest}",
+            f"{home}/{export_name}/year={month.year}/month={month.month}/{manifest}",
+            f"{home}/{export_name}/year={month.year}/month={month.month:02}/{manifest}",
+        )
+
+    def parse_manifest(self, body: bytes, source: Source, month: BillingMonth) -> Manifest:
+        """Read a manifest; its files are resolved beside it, wherever the bucket was copied to."""
+        manifest = ManifestJson.read(body, source.location, "CUR v1")
+        manifest.require_month(month)
+        keys = [manifest.key_of(key) for key in manifest.objects("reportKeys")]
+        is_parquet = any(key.endswith(".parquet") for key in keys)
+        account = manifest.fields.get("account")
+        return Manifest(
+            format=self.name,
+            month=str(month),
+            id=manifest.version("assemblyId"),
+            source=source,
+            account=str(account) if account else None,
+            columns=_columns(manifest, is_parquet),
+            files=manifest.each_once(
+                ListedFile(_resolved(manifest, key, source, month)) for key in keys
+            ),
+        )
+
+    def column(self, header: str) -> str:
+        """The column's name in the style of the settings."""
+        return athena_name(header) if self._athena else _flat_name(header)
+
+    def sql_type(self, header: str, declared: str | None) -> SqlType | None:
+        """Tags are text, costs and quantities numbers and dates times whatever the manifest says;
+        it decides the rest."""
+        if self.is_free_text(header):
+            return SqlType.TEXT
+        name = _flat_name(header)
+        if name in _NUMBERS:
+            return SqlType.MONEY
+        if name in _TIMES:
+            return SqlType.TIME
+        return _TYPES.get(declared or "")
+
+    def is_free_text(self, header: str) -> bool:
+        """Tag keys and cost category names are the customer's own."""
+        return _family_and_name(header)[0] in _FREE_TEXT
+
+    def other_spelling(self, header: str, known: Collection[str]) -> str | None:
+        """A column of a CSV file under its name in a Parquet file, or the other way round: of two
+        that differ in case, the nearer."""
+        others = (
+            other
+            for other in known
+            if ("/" in other) != ("/" in header) and athena_name(other) == athena_name(header)
+        )
+        return min(others, key=lambda other: (case_distance(header, other), other), default=None)
+
+
+@cache
+def athena_name(header: str) -> str:
+    """AWS's own rule for Athena: an underscore before each capital, all lower case, an underscore
+    for anything that is no letter or digit, no two in a row and none at the ends.
+    https://docs.aws.amazon.com/cur/latest/userguide/cur-ate-run.html
+    """
+    spaced = re.sub(r"([A-Z])", r"_\1", header).lower()
+    return re.sub(r"[^a-z0-9]+", "_", spaced).strip("_")
+
+
+def _flat_name(header: str) -> str:
+    """`lineItem/UnblendedCost` and `line_item_unblended_cost` become `lineitem_unblendedcost`; the
+    underscores of a customer's own key stay."""
+    if "/" in header:
+        return flat_name(header)
+    family, name = _family_and_name(header)
+    if not family:
+        return flat_name(header)
+    return f"{family}_{flat_name(name if family in _FREE_TEXT else name.replace('_', ''))}"
+
+
+def _family_and_name(header: str) -> tuple[str, str]:
+    """The family of a column, flat, and the rest of its header."""
+    if "/" in header:
+        family, _, name = header.partition("/")
+        return flat_name(family), name
+    for family in _FAMILIES:
+        if header.startswith(f"{family}_"):
+            return family.replace("_", ""), header.removeprefix(f"{family}_")
+    return "", header
+
+
+_NUMBERS = frozenset(map(_flat_name, KNOWN_MONEY | KNOWN_QUANTITIES))
+_TIMES = frozenset(map(_flat_name, KNOWN_TIME))
+
+
+def _period_folder(month: BillingMonth) -> str:
+    return f"{month.first_day:%Y%m%d}-{month.next.first_day:%Y%m%d}"
+
+
+def _columns(manifest: ManifestJson, is_parquet: bool) -> tuple[Column, ...]:
+    """The columns under the names that they have in the files."""
+    columns = []
+    for number, column in enumerate(manifest.columns()):
+        if not isinstance(column, dict) or not {"category", "name"} <= column.keys():
+            raise ManifestInvalid(
+                f"{manifest.location}: columns[{number}] has no category and name"
+            )
+        header = f"{column['category']}/{column['name']}"
+        columns.append(
+            Column(athena_name(header) if is_parquet else header, manifest.declared_type(column))
+        )
+    return tuple(columns)
+
+
+def _resolved(manifest: ManifestJson, key: str, source: Source, month: BillingMonth) -> str:
+    """The key of a file in the store that holds the manifest: CSV lies beside it, Parquet in
+    `<report>/<report>/year=2025/month=9/`."""
+    period = _period_folder(month)
+    folder, rest = manifest.split(key, f"{period}|year={month.year}/month=0?{month.month}")
+    here = source.key.rpartition("/")[0]
+    if folder == period or not here.endswith(period):
+        return f"{here}/{rest}"
+    home = here.removesuffix(f"/{period}")
+    return f"{home}/{home.rpartition('/')[2]}/{folder}/{rest}"

@@ -1,0 +1,1 @@
+"""Verified local copies of the vendor's files."""

@@ -1,0 +1,190 @@
+"""The month's CSV files, plain or gzipped, as DuckDB sees them."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import duckdb
+
+from finops_dagster.billing.columns import Sql, SqlType, file_literal, literal
+from finops_dagster.billing.errors import FileInvalid, shown
+from finops_dagster.tables.bill_files import BillFiles
+
+GZIP_MAGIC = b"\x1f\x8b"
+_BOM = "\ufeff"
+# The size of the buffers in which DuckDB parses, too: left to itself it takes 16 times as much.
+_LONGEST_ROW = 16 * 1024 * 1024
+# DuckDB begins a quoted value after a blank too, where Python goes on with a bare one.
+_RFC_4180 = re.compile(r'(?:(?:"(?:[^"]|"")*"|[^",\r\n]*)(?:,|\r?\n|\r|\Z))*')
+_ESCAPED = {"\n": r"\n", "\r\n": r"\r\n", "\r": r"\r"}
+
+
+@dataclass(frozen=True)
+class CsvFiles(BillFiles):
+    """Files with one and the same header line, in one and the same compression, whose lines end in
+    `line_end`. `null_words` are what the vendor writes for no value, beside nothing at all."""
+
+    line_end: str
+    gzipped: bool
+    null_words: tuple[str, ...]
+
+    def scan(self) -> Sql:
+        """One VARCHAR column a header."""
+        columns = ", ".join(f"'c{position}': 'VARCHAR'" for position in range(len(self.headers)))
+        paths = ", ".join(file_literal(path) for path in self.paths)
+        nulls = ", ".join(literal(word) for word in ("", *self.null_words))
+        compression = "gzip" if self.gzipped else "none"
+        return Sql(
+            f"read_csv([{paths}], columns = {{{columns}}}, auto_detect = false, header = true, "
+            f"delim = ',', quote = '\"', escape = '\"', nullstr = [{nulls}], "
+            f"compression = '{compression}', max_line_size = {_LONGEST_ROW}, "
+            f"buffer_size = {_LONGEST_ROW}, "
+            f"new_line = {literal(_ESCAPED[self.line_end])})"
+        )
+
+    def cell(self, header: str, sql_type: SqlType, *, rounded: bool = False) -> Sql:
+        """The text of the cell, read as its type."""
+        raw, how = self._raw(header), Sql("rounded" if rounded else "exact")
+        match sql_type:
+            case SqlType.MONEY:
+                return Sql(f"{how}_decimal({raw})")
+            case SqlType.TIME:
+                return Sql(f"utc_timestamp({raw})")
+            case SqlType.TEXT:
+                return raw
+            case SqlType.TEXT_MAP:
+                return Sql(f"text_map({raw})")
+            case SqlType.MONEY_MAP:
+                return Sql(f"{how}_map(text_map({raw}))")
+
+    def _raw(self, header: str) -> Sql:
+        position = self.positions[header]
+        raw = Sql(f"c{position}")
+        # Some writers put a second BOM before the first row.
+        return Sql(f"nullif(ltrim({raw}, '{_BOM}'), '')") if position == 0 else raw
+
+    def own_type(self, header: str) -> SqlType | None:
+        """Text says nothing of its type."""
+        return None
+
+    def finer(self, header: str, sql_type: SqlType) -> Sql:
+        """The cell itself, or the values of its map."""
+        raw = self._raw(header)
+        if sql_type is SqlType.MONEY_MAP:
+            return Sql(f"finer_in_map(TRY(text_map({raw})))")
+        return Sql(f"finer({raw})")
+
+    def has_doubles(self, header: str) -> bool:
+        """CSV is text."""
+        return False
+
+    def place(self, record: int) -> str:
+        """The line on which the record begins; quoted newlines make it more than its number."""
+        with open_text(self.paths[0], self.gzipped) as text, suppress(csv.Error):
+            reader = csv.reader(text)
+            for number, _ in enumerate(reader, 1):
+                if number == record:
+                    return f"line {reader.line_num + 1}"
+        return f"line {record + 1}"
+
+
+def csv_files(paths: Sequence[Path], null_words: tuple[str, ...]) -> list[CsvFiles]:
+    """Read the header of each file and put files with the same one together. Files of no bytes
+    inside their gzip are legal (AWS empties surplus chunks) and are left out."""
+    groups: dict[tuple[tuple[str, ...], str, bool], list[Path]] = {}
+    for path in paths:
+        gzipped = is_gzipped(path)
+        header, line_end = read_header(path, gzipped)
+        if header:
+            groups.setdefault((header, line_end, gzipped), []).append(path)
+    return [
+        CsvFiles(header, tuple(group), line_end, gzipped, null_words)
+        for (header, line_end, gzipped), group in groups.items()
+    ]
+
+
+def read_header(path: Path, gzipped: bool) -> tuple[tuple[str, ...], str]:
+    """The names in the file's first record, none in a file of no bytes or of a BOM alone, and how
+    that line ends: DuckDB would take the first line end of the file for it, which may be one in
+    quotes, and then finds no rows. Raises FileInvalid."""
+    lines: list[str] = []
+    try:
+        with open_text(path, gzipped) as text:
+            header = tuple(next(csv.reader(_lines(text, lines), strict=True), ()))
+            "".join(header).encode()
+    except (UnicodeEncodeError, csv.Error, EOFError, gzip.BadGzipFile) as error:
+        raise FileInvalid(f"{path}: the header cannot be read: {error}") from error
+    if not _RFC_4180.fullmatch("".join(lines)):
+        raise FileInvalid(f"{path}: the header cannot be read: a quote within a bare name")
+    if any(lines) and not header:
+        raise FileInvalid(f"{path}: the first line is empty, where the header should be")
+    twice = [name for name, count in Counter(header).items() if count > 1]
+    if twice:
+        raise FileInvalid(f"{path}: the header has the column {shown(twice[0])} twice")
+    last = lines[-1] if lines else ""
+    return header, last[len(last.rstrip("\r\n")) :] or "\n"
+
+
+def _lines(text: IO[str], read: list[str]) -> Iterator[str]:
+    """The lines of a file after its byte order mark, each put into `read`, together no longer than
+    a row may be."""
+    left = _LONGEST_ROW
+    while line := text.readline(left + 1):
+        left -= len(line)
+        if left < 0:
+            raise csv.Error(f"it is longer than {_LONGEST_ROW:,} characters")
+        read.append(line.lstrip(_BOM) if not read else line)
+        yield read[-1]
+
+
+def is_gzipped(path: Path) -> bool:
+    """Whether the bytes, not the name, say gzip."""
+    with path.open("rb") as file:
+        return file.read(2) == GZIP_MAGIC
+
+
+def open_text(path: Path, gzipped: bool) -> IO[str]:
+    """The file as text; bytes that are not UTF-8 come as surrogates, for DuckDB to complain of."""
+    if gzipped:
+        return gzip.open(path, "rt", encoding="utf-8", errors="surrogateescape", newline="")
+    return path.open(encoding="utf-8", errors="surrogateescape", newline="")
+
+
+def malformed_row(error: duckdb.Error) -> FileInvalid | None:
+    """What DuckDB says of a row that is no CSV, in one line; None where it speaks of another
+    thing."""
+    text = str(error)
+    file = re.search(r"^\s*file = (.*)$", text, re.MULTILINE)
+    if "invalid state" in text:
+        return FileInvalid(
+            f"{file[1] if file else 'a file'}: a line does not end as the header does, or a quote "
+            "stands in the middle of a value; it is no CSV"
+        )
+    line = re.search(r"CSV Error on Line: (\d+)", text)
+    if line is None or "Error when converting" in text:
+        return None
+    return FileInvalid(f"{file[1] if file else 'a file'}, line {line[1]}: {_reason(text)}")
+
+
+def _reason(text: str) -> str:
+    if "Maximum line size" in text:
+        return f"the row is longer than {_LONGEST_ROW:,} bytes, which is the most that is read"
+    expected = re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", text)
+    if expected:
+        return f"the row has {expected[2]} columns where the header has {expected[1]}"
+    if "unterminated quote" in text:
+        return "a quoted value is not closed"
+    if "unicode" in text:
+        return "the bytes are not UTF-8"
+    lines = [
+        line for line in text.splitlines()[1:] if line and not line.startswith("Original Line")
+    ]
+    return lines[0] if lines else text.splitlines()[0]

@@ -1,0 +1,104 @@
+"""What people ask of a month: what it cost, what a restatement changed, whether it is final."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+
+import duckdb
+
+from finops_dagster.billing.columns import quoted
+from finops_dagster.sources.formats import VendorFormat
+from finops_dagster.tables import ledger
+from finops_dagster.tables.ledger import Load
+from finops_dagster.tables.load import columns
+
+
+@dataclass(frozen=True)
+class MonthReport:
+    """The month as the table holds it. Costs are by service and by currency, the largest first, and
+    are those of the column `cost`; a service without any cost costs 0, a currency without any is
+    left out. `is_final` is None where the export does not say."""
+
+    load: Load
+    version_before: Load | None
+    month_before: Load | None
+    columns: dict[str, str]
+    cost: str
+    services: list[tuple[str, Decimal]]
+    currencies: list[tuple[str, Decimal]]
+    is_final: bool | None
+
+
+@dataclass(frozen=True)
+class Restatement:
+    """A version of a month against the version that it replaced."""
+
+    before: MonthReport
+    now: MonthReport
+
+    @property
+    def rows(self) -> int:
+        """How many rows the month has gained."""
+        return self.now.load.totals.rows - self.before.load.totals.rows
+
+    @property
+    def cost(self) -> Decimal:
+        """How much cost the month has gained."""
+        return self.now.load.totals.cost - self.before.load.totals.cost
+
+    def moves(self) -> list[tuple[str, Decimal, Decimal]]:
+        """The services whose cost moved, the largest move first: name, before, now."""
+        before, now = dict(self.before.services), dict(self.now.services)
+        moves = [
+            (service, before.get(service, Decimal(0)), now.get(service, Decimal(0)))
+            for service in before | now
+        ]
+        moved = [move for move in moves if move[1] != move[2]]
+        return sorted(moved, key=lambda move: (-abs(move[2] - move[1]), move[0]))
+
+
+def report(connection: duckdb.DuckDBPyConnection, load: Load, vendor: VendorFormat) -> MonthReport:
+    """Look at the month that the table holds."""
+    there = columns(connection, load.table)
+    answers = there.keys() if vendor.cost in there else set()
+
+    def costs(column: str) -> list[tuple[str, Decimal, int]]:
+        return _cost_by(connection, load, vendor, column) if column in answers else []
+
+    return MonthReport(
+        load,
+        ledger.superseded(connection, load.export, load.month),
+        ledger.loaded(connection, load.export, load.month.previous),
+        there,
+        vendor.cost,
+        [(service, cost) for service, cost, _ in costs(vendor.service)],
+        [(currency, cost) for currency, cost, times in costs(vendor.currency) if times > 0],
+        _is_final(connection, load, vendor) if vendor.invoice in answers else None,
+    )
+
+
+def _cost_by(
+    connection: duckdb.DuckDBPyConnection, load: Load, vendor: VendorFormat, column: str
+) -> list[tuple[str, Decimal, int]]:
+    """Return each value of the column, the sum of its costs, and how many are not empty."""
+    cost = quoted(vendor.cost)
+    return connection.execute(
+        f"SELECT coalesce({quoted(column)}, '(none)'), coalesce(sum({cost}), 0), count({cost}) "
+        f"FROM {quoted(load.table)} WHERE billing_month = ? GROUP BY ALL ORDER BY 2 DESC, 1",
+        [load.month.first_day],
+    ).fetchall()
+
+
+def _is_final(connection: duckdb.DuckDBPyConnection, load: Load, vendor: VendorFormat) -> bool:
+    """Whether the vendor has closed the month: every row that costs has its invoice's id.
+    https://docs.aws.amazon.com/cur/latest/userguide/table-dictionary-cur2-bill.html
+    """
+    cost, invoice = quoted(vendor.cost), quoted(vendor.invoice)
+    row = connection.execute(
+        f"SELECT count({invoice}) > 0 AND "
+        f"count(*) FILTER ({cost} <> 0 AND coalesce({invoice}, '') = '') = 0 "
+        f"FROM {quoted(load.table)} WHERE billing_month = ?",
+        [load.month.first_day],
+    ).fetchone()
+    return row is not None and bool(row[0])

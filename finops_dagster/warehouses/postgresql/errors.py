@@ -1,0 +1,66 @@
+"""What PostgreSQL says, in one line, and whether asking again may help."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import adbc_driver_postgresql.dbapi as adbc
+
+from finops_dagster.billing.errors import BillError
+from finops_dagster.warehouses import WarehouseUnavailable
+
+_INSUFFICIENT_PRIVILEGE = "42501"
+_PROGRAM_LIMIT_EXCEEDED = "54000"
+_UNTRANSLATABLE = ("22021", "22P05")
+# The codes, and the classes of them, of what another try may find gone: broken connections,
+# transactions that met, no connection left, locks, and servers that stop or start.
+_PASSING = ("08", "40001", "40P01", "53300", "55P03", "57P")
+# A server that lets nobody in says so without a code.
+_REFUSED = re.compile(
+    r"(?s)Failed to connect: .*?(no password supplied|certificate|SSL|FATAL:  (?!.*(starting up"
+    r"|shutting down|recovery|not yet accepting|too many|connection slots)))"
+)
+
+
+class RowTooWide(BillError):
+    """A row does not fit into one of PostgreSQL's pages of 8 kB."""
+
+
+@contextmanager
+def explained(where: str) -> Iterator[None]:
+    """Raise what the server says of `where` as BillError, or as WarehouseUnavailable."""
+    try:
+        yield
+    except adbc.Error as error:
+        raise _explanation(where, error) from error
+
+
+def _explanation(where: str, error: adbc.Error) -> Exception:
+    details = {_text(name): _text(value) for name, value in error.details}
+    said = f"{where}: {details.get('PG_DIAG_MESSAGE_PRIMARY') or _of_the_way(error)}"
+    code = error.sqlstate or ""
+    if _REFUSED.search(str(error)):
+        return BillError(f"{said}; look at [database.postgresql] and POSTGRESQL_PASSWORD")
+    if code.startswith(_PASSING) or (not code and isinstance(error, adbc.OperationalError)):
+        return WarehouseUnavailable(said)
+    if code == _INSUFFICIENT_PRIVILEGE:
+        return BillError(f"{said}; docs/warehouses.md lists what the user must be granted")
+    if code == _PROGRAM_LIMIT_EXCEEDED:
+        return RowTooWide(f"{said}; docs/warehouses.md says how much a row can hold")
+    if code in _UNTRANSLATABLE:
+        column = details.get("PG_DIAG_CONTEXT", "").rpartition(", ")[2]
+        return BillError(f"{said}: {column} has a character that no text in PostgreSQL may have")
+    return BillError(said)
+
+
+def _of_the_way(error: adbc.Error) -> str:
+    """What is said by the library between: the line with the server's answer, if it gave one."""
+    lines = str(error).splitlines()
+    answer = next((line for line in lines if "FATAL" in line), lines[0])
+    return answer.partition("Failed to connect: ")[2] or answer
+
+
+def _text(said: str | bytes) -> str:
+    return said if isinstance(said, str) else said.decode(errors="replace")

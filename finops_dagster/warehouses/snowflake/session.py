@@ -1,0 +1,138 @@
+"""A session with Snowflake: how it begins, how long it waits, and what its errors say."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from textwrap import shorten
+from typing import Any
+
+import snowflake.connector
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from snowflake.connector import SnowflakeConnection, errors
+
+from finops_dagster.billing.errors import BillError
+from finops_dagster.warehouses import WarehouseUnavailable
+
+# The connector tries to log in for as long as it is let. What it is told of the network is also
+# how long a statement may run, so those that move a month are given a time of their own.
+_LOGIN_SECONDS = 30
+_ANSWER_SECONDS = 10 * 60
+_LOAD_SECONDS = 4 * 60 * 60
+# Snowflake ends the transaction of a client that is gone when another has waited 5 minutes for it.
+_LOCK_SECONDS = 30 * 60
+
+# A statement that was cancelled from outside, and one that came when 20 waited for the lock.
+_PASSING_NUMBERS = {604, 625}
+_PASSING = (
+    errors.OperationalError,
+    errors.InternalServerError,
+    errors.ServiceUnavailableError,
+    errors.GatewayTimeoutError,
+    errors.RequestTimeoutError,
+    errors.BadGatewayError,
+    errors.TooManyRequests,
+    errors.OtherHTTPRetryableError,
+    errors.RequestExceedMaxRetryError,
+    errors.TokenExpiredError,
+)
+_NOT_PASSING = (errors.NonRetryableTlsError, errors.RevocationCheckError)
+
+
+@contextmanager
+def session(where: str, job: str, **account: Any) -> Iterator[SnowflakeConnection]:
+    """A session whose queries have the tag `job`; `account` are the keywords of the connector, and
+    credentials are in the environment. Raises BillError, or WarehouseUnavailable where asking again
+    may help."""
+    with _explained(where):
+        connection = snowflake.connector.connect(
+            **account,
+            **_credentials(),
+            validate_default_parameters=True,
+            application="finops_dagster",
+            paramstyle="qmark",
+            login_timeout=_LOGIN_SECONDS,
+            network_timeout=_ANSWER_SECONDS,
+            # Asks the clouds' metadata services which of them this machine is in.
+            platform_detection_timeout_seconds=0.0,
+            session_parameters={
+                "CLIENT_TELEMETRY_ENABLED": False,
+                "LOCK_TIMEOUT": _LOCK_SECONDS,
+                "QUERY_TAG": job,
+                "TIMEZONE": "UTC",
+            },
+        )
+        connection.telemetry_enabled = False
+        with closing(connection):
+            yield connection
+
+
+def rows_of(
+    connection: SnowflakeConnection, sql: str, *values: object, seconds: int | None = None
+) -> list[tuple[Any, ...]]:
+    """The rows of a statement, whose values are bound."""
+    with connection.cursor() as cursor:
+        cursor.execute(sql, values or None, timeout=seconds)
+        rows: list[tuple[Any, ...]] = cursor.fetchall()
+        return rows
+
+
+def load(connection: SnowflakeConnection, sql: str, *values: object) -> None:
+    """Run a statement that moves a month, and may take its time."""
+    rows_of(connection, sql, *values, seconds=_LOAD_SECONDS)
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether asking again may help."""
+    if isinstance(error, _NOT_PASSING):
+        return False
+    number = error.errno if isinstance(error, errors.Error) else None
+    return isinstance(error, _PASSING) or number in _PASSING_NUMBERS
+
+
+def in_one_line(error: Exception) -> str:
+    """What Snowflake says first is only of what kind the error is."""
+    return shorten(str(error), 500, placeholder=" ...")
+
+
+def _credentials() -> dict[str, Any]:
+    key, passphrase, password = (
+        os.environ.get(f"SNOWFLAKE_{name}")
+        for name in ("PRIVATE_KEY_PATH", "PRIVATE_KEY_PASSPHRASE", "PASSWORD")
+    )
+    if key:
+        try:
+            private = load_pem_private_key(
+                Path(key).read_bytes(), passphrase.encode() if passphrase else None
+            )
+        except (OSError, TypeError, ValueError) as error:
+            raise BillError(
+                f"SNOWFLAKE_PRIVATE_KEY_PATH: no private key can be read from {key}; is it a PEM "
+                "file, and SNOWFLAKE_PRIVATE_KEY_PASSPHRASE its passphrase?"
+            ) from error
+        return {
+            "private_key": private.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+        }
+    if password:
+        return {"password": password}
+    raise BillError(
+        "no Snowflake credentials were found; set SNOWFLAKE_PASSWORD, or for a key pair "
+        "SNOWFLAKE_PRIVATE_KEY_PATH"
+    )
+
+
+@contextmanager
+def _explained(where: str) -> Iterator[None]:
+    """Say what Snowflake says in one line, and whether asking again may help."""
+    try:
+        yield
+    except errors.Error as error:
+        told = WarehouseUnavailable if may_pass(error) else BillError
+        raise told(f"{where}: {in_one_line(error)}") from error

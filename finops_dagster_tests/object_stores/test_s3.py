@@ -1,0 +1,478 @@
+"""S3 under faults: what can be retried is, and what cannot is said in one line."""
+
+from __future__ import annotations
+
+import io
+from importlib.util import find_spec
+from typing import Any
+from urllib.parse import parse_qs
+
+import pytest
+from botocore.awsrequest import AWSResponse
+from botocore.exceptions import ClientError
+from urllib3 import HTTPResponse
+
+from finops_dagster.object_stores import (
+    ObjectChanged,
+    ObjectMissing,
+    StoreError,
+    StoreUnavailable,
+)
+from finops_dagster.object_stores.s3 import S3Store
+from finops_dagster.object_stores.s3_errors import s3_error
+from finops_dagster.pipeline import stage
+from finops_dagster_tests.cur import Put, deliver, items
+from finops_dagster_tests.project import Project
+from finops_dagster_tests.servers.s3 import S3Server
+
+
+@pytest.fixture
+def put(project: Project, s3: S3Server, bucket: str) -> Put:
+    client = s3.client()
+    project.export |= {"source": f"s3://{bucket}", "endpoint_url": s3.url}
+    return lambda key, body: client.put_object(Bucket=bucket, Key=key, Body=body)
+
+
+@pytest.fixture
+def store(project: Project, put: Put) -> S3Store:
+    store, _ = project.the_export().store
+    assert isinstance(store, S3Store)
+    return store
+
+
+def answer_once(s3: S3Server, method: str, status: str, body: bytes, headers=()) -> None:
+    """Let the next request of the method be answered so."""
+
+    def fault(environ, start_response):
+        if environ["REQUEST_METHOD"] != method:
+            return None
+        s3.fault = None
+        start_response(status, [("Content-Length", str(len(body))), *headers])
+        return [body]
+
+    s3.fault = fault
+
+
+SLOW_DOWN = b"<Error><Code>SlowDown</Code><Message>Reduce your request rate.</Message></Error>"
+
+
+def test_a_busy_store_is_asked_again(project: Project, put: Put, s3: S3Server) -> None:
+    deliver(put, "2024-01", [items("2024-01", "1")])
+    answer_once(s3, "GET", "503 Slow Down", SLOW_DOWN)
+    assert project.materialize("2024-01").success
+
+
+def test_a_body_cut_on_the_way_is_fetched_again(project: Project, put: Put, s3: S3Server) -> None:
+    (key,) = deliver(put, "2024-01", [items("2024-01", *map(str, range(100)))])
+
+    body = s3.client().get_object(Bucket=project.export["source"][5:], Key=key)["Body"].read()
+
+    def cut(environ, start_response):
+        if environ["REQUEST_METHOD"] != "GET" or not environ["PATH_INFO"].endswith(key):
+            return None
+        s3.fault = None
+        headers = {"Content-Length": str(len(body)), "ETag": '"x"'}
+        headers["Last-Modified"] = "Mon, 01 Jan 2024 00:00:00 GMT"
+        start_response("200 OK", list(headers.items()))
+        return [body[:-20]]
+
+    s3.requests.clear()
+    s3.fault = cut
+    outcome = project.materialize("2024-01")
+    assert outcome.success, outcome.error
+    assert sum(method == "GET" and path.endswith(key) for method, path in s3.requests) == 2
+    assert project.totals("2024-01") == (100, sum(range(100)))
+
+
+def test_a_network_fault_is_retried_by_the_run(
+    project: Project, put: Put, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "_SECONDS_BETWEEN_RETRIES", 0)
+    deliver(put, "2024-01", [items("2024-01", "1")])
+    cut = [("ETag", '"x"'), ("Last-Modified", "Mon, 01 Jan 2024 00:00:00 GMT")]
+
+    def fault(environ, start_response):
+        s3.fault = None
+        start_response("200 OK", [("Content-Length", "1000"), *cut])
+        return [b"{"]
+
+    s3.fault = fault
+    outcome = project.materialize("2024-01")
+    assert outcome.success, outcome.error
+    assert outcome.retries() == 1
+
+
+def test_what_no_retry_cures_is_not_retried(project: Project, put: Put) -> None:
+    outcome = project.materialize("2024-01")
+    assert "no manifest of 2024-01" in outcome.error
+    assert outcome.retries() == 0
+
+
+def test_an_object_is_read_in_the_version_that_was_looked_at(store: S3Store, put: Put) -> None:
+    put("key", b"one")
+    version = store.head("key")
+    put("key", b"two")
+    with pytest.raises(ObjectChanged, match=r"key changed while it was read"):
+        list(store.chunks(version))
+
+
+def test_a_bucket_that_is_not_there_is_named(project: Project, put: Put) -> None:
+    project.export["source"] = "s3://acme-billing-of-nobody/cur"
+    error = project.materialize("2024-01").error
+    assert error.startswith("s3://acme-billing-of-nobody/cur/acme-cur/20240101-20240201/")
+    assert error.endswith("there is no such bucket: look at the source")
+
+
+def refuse(s3: S3Server, status: str, code: str, message: str, *, more: str = "") -> None:
+    """Let every request be refused so, as S3 does: HEAD without the reason that GET has; no code is
+    no reason at all."""
+    body = f"<Error><Code>{code}</Code><Message>{message}</Message>{more}</Error>".encode()
+    if not code:
+        body = b""
+
+    def fault(environ, start_response):
+        if environ["REQUEST_METHOD"] == "HEAD" and environ["PATH_INFO"].count("/") == 1:
+            return None  # botocore looks for the bucket's region so
+        start_response(status, [("Content-Length", str(len(body)))])
+        return [body if environ["REQUEST_METHOD"] == "GET" else b""]
+
+    s3.fault = fault
+
+
+WHO = "User: arn:aws:sts::123456789012:assumed-role/etl/x is not authorized to perform: "
+REFUSALS = {
+    "no reason": (
+        *("403 Forbidden", "AccessDenied", "Access Denied"),
+        "it takes s3:GetObject on the object and s3:ListBucket on the bucket, and for a bucket of "
+        "another account its policy must allow them too; where the requester pays, set "
+        "requester_pays = true",
+    ),
+    "no policy": (
+        *("403 Forbidden", "AccessDenied"),
+        f"{WHO}s3:GetObject on resource: x because no identity-based policy allows the action",
+        "have that policy allow it",
+    ),
+    "service control policy": (
+        *("403 Forbidden", "AccessDenied"),
+        f"{WHO}s3:GetObject on resource: x with an explicit deny in a service control policy",
+        "no policy that allows it overrides a deny",
+    ),
+    "VPC endpoint": (
+        *("403 Forbidden", "AccessDenied"),
+        f"{WHO}s3:GetObject because no VPC endpoint policy allows the s3:GetObject action",
+        "have that policy allow it",
+    ),
+    "KMS": (
+        *("403 Forbidden", "AccessDenied"),
+        f"{WHO}kms:Decrypt on resource: arn:aws:kms:eu-west-1:123456789012:key/1 because no "
+        "resource-based policy allows the kms:Decrypt action",
+        "the reader needs kms:Decrypt on it, in its own policy and in the key's",
+    ),
+    "a bucket of that name": (
+        *("403 Forbidden", "AccessDenied"),
+        f"{WHO}s3:GetObject on resource: arn:aws:s3:::kms-logs/x with an explicit deny",
+        "no policy that allows it overrides a deny",
+    ),
+    "KMS key of another account": (
+        *("403 Forbidden", "AccessDenied"),
+        "The ciphertext refers to a customer master key that you are not allowed to access.",
+        "the reader needs kms:Decrypt on it",
+    ),
+    "KMS key disabled": (
+        *("400 Bad Request", "KMS.DisabledException", "arn:aws:kms:x is disabled."),
+        "the file is encrypted with a KMS key",
+    ),
+    "SSE-C": (
+        *("400 Bad Request", "InvalidRequest"),
+        "The object was stored using a form of Server Side Encryption.",
+        "a key of the customer's own (SSE-C)",
+    ),
+    "archived": (
+        *("403 Forbidden", "InvalidObjectState"),
+        "The operation is not valid for the object's storage class",
+        "a lifecycle rule has archived the file: restore it",
+    ),
+    "requester pays": (
+        *("403 Forbidden", "AccessDenied", "Bucket is a requester pays bucket"),
+        "the requester pays for this bucket: set requester_pays = true",
+    ),
+    "closed": (
+        *("403 Forbidden", "AllAccessDisabled", "All access to this object has been disabled"),
+        "AWS itself has closed the bucket",
+    ),
+    "key of nobody": (
+        *("403 Forbidden", "InvalidAccessKeyId"),
+        "The AWS Access Key Id you provided does not exist in our records.",
+        "the access key is deleted, or of another partition or store",
+    ),
+    "wrong secret": (
+        *("403 Forbidden", "SignatureDoesNotMatch"),
+        "The request signature we calculated does not match the signature you provided.",
+        "the secret key is not that of the access key",
+    ),
+    "expired": (
+        *("400 Bad Request", "ExpiredToken", "The provided token has expired."),
+        "the credentials have expired: renew them",
+    ),
+    "clock": (
+        *("403 Forbidden", "RequestTimeTooSkewed", "The difference is too large."),
+        "this machine's clock is wrong: set it",
+    ),
+    "no access point": (
+        *("404 Not Found", "NoSuchAccessPoint", "The specified accesspoint does not exist"),
+        "there is no such access point: look at the source",
+    ),
+    "no bucket": (
+        *("404 Not Found", "NoSuchBucket", "The specified bucket does not exist"),
+        "there is no such bucket: look at the source",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "message", "advice"), REFUSALS.values(), ids=REFUSALS.keys()
+)
+def test_a_refusal_has_the_words_of_s3_and_advice_that_fits(
+    store: S3Store, s3: S3Server, status: str, code: str, message: str, advice: str
+) -> None:
+    refuse(s3, status, code, message.replace("'", "&apos;"))
+    looks = [store.read, lambda key: list(store.folders(key))]
+    for look in looks if status.startswith("404") else [*looks, store.head]:
+        with pytest.raises(StoreError) as caught:
+            look("key")
+        said = str(caught.value)
+        assert f": S3 refuses ({code}: {message.rstrip('.')}); " in said
+        assert advice in said
+        assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("status", "advice"),
+    [
+        ("400 Bad Request", "most often the credentials have expired, or the region is not"),
+        ("403 Forbidden", "it takes s3:GetObject on the object and s3:ListBucket on the bucket"),
+        ("301 Moved Permanently", "the bucket is in another region: set region to its own"),
+    ],
+)
+def test_a_refusal_without_a_word_is_no_riddle(
+    store: S3Store, s3: S3Server, status: str, advice: str
+) -> None:
+    refuse(s3, status, "", "")
+    with pytest.raises(StoreError) as caught:
+        store.head("key")
+    assert f": S3 refuses ({status[:3]}" in str(caught.value)
+    assert advice in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [
+        ("ExpiredToken", "the credentials have expired: renew them"),
+        ("InvalidClientTokenId", "the access key is deleted"),
+        ("AccessDenied", "the credentials need sts:AssumeRole on role_arn"),
+    ],
+)
+def test_sts_says_what_is_wrong_with_the_credentials_or_the_role(code: str, advice: str) -> None:
+    answer: Any = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": 403}}
+    error = s3_error(ClientError(answer, "AssumeRole"), "s3://b/key", requester_pays=False)
+    assert str(error).startswith(f"s3://b/key: STS refuses ({code}); {advice}")
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(400, "Throttling"), (400, "RequestTimeout"), (503, "SlowDown"), (500, "")]
+)
+def test_what_passes_may_be_asked_again(status: int, code: str) -> None:
+    answer: Any = {
+        "Error": {"Code": code, "Message": "Rate exceeded."},
+        "ResponseMetadata": {"HTTPStatusCode": status},
+    }
+    error = s3_error(ClientError(answer, "GetObject"), "s3://b/key", requester_pays=False)
+    assert isinstance(error, StoreUnavailable)
+    assert str(error) == (
+        f"s3://b/key: S3 refuses ({code or status}: Rate exceeded); it may be busy: run the month "
+        "again later"
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "message", "more", "region"),
+    [
+        ("301 Moved", "PermanentRedirect", "Use the endpoint.", "<Region>eu-west-3</Region>", 1),
+        ("400 Bad", "AuthorizationHeaderMalformed", "wrong; expecting 'eu-west-3'", "", 1),
+        ("400 Bad", "IllegalLocationConstraintException", "eu-west-3 is incompatible.", "", 0),
+    ],
+)
+def test_a_bucket_of_another_region_is_named_with_it(
+    store: S3Store, s3: S3Server, status: str, code: str, message: str, more: str, region: int
+) -> None:
+    refuse(s3, status, code, message, more=more)
+    for look in (store.read, store.head):
+        with pytest.raises(StoreError) as caught:
+            look("key")
+        assert f"({code}: {message.rstrip('.')}); the bucket is in " in str(caught.value)
+        assert str(caught.value).endswith(
+            'in eu-west-3: set region = "eu-west-3"' if region else "set region to its own"
+        )
+
+
+def test_a_long_message_is_cut_and_a_signature_is_left_out(store: S3Store, s3: S3Server) -> None:
+    secret = "Signature=abc123, X-Amz-Security-Token: tok456"
+    refuse(s3, "403 Forbidden", "AccessDenied", f"{secret}\n{'x' * 5000}\u202e[1m")
+    with pytest.raises(StoreError) as caught:
+        store.read("key")
+    said = str(caught.value)
+    assert len(said) < 1000
+    assert "Signature=***" in said
+    assert not any(word in said for word in ("abc123", "tok456", "\n", "\u202e"))
+
+
+def test_a_role_that_may_not_be_assumed_is_no_matter_of_the_bucket(
+    project: Project, bucket: str, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", s3.url)
+    body = (
+        b"<ErrorResponse><Error><Code>AccessDenied</Code><Message>User: x is not authorized to "
+        b"perform: sts:AssumeRole</Message></Error></ErrorResponse>"
+    )
+    answer_once(s3, "POST", "403 Forbidden", body)
+    project.export |= {
+        "source": f"s3://{bucket}",
+        "endpoint_url": s3.url,
+        "role_arn": "arn:aws:iam::123456789012:role/reader",
+    }
+    store, _ = project.the_export().store
+    with pytest.raises(StoreError, match=r"no AWS region is known; set the export's region"):
+        store.head("key")
+    project.export["region"] = "us-east-1"
+    store, _ = project.the_export().store
+    with pytest.raises(StoreError) as caught:
+        store.head("key")
+    assert "STS refuses (AccessDenied: User: x is not authorized to perform: " in str(caught.value)
+    assert str(caught.value).endswith(
+        "the credentials need sts:AssumeRole on role_arn, and the role's trust policy must name "
+        "them and agree with external_id"
+    )
+
+
+@pytest.mark.parametrize("pays", [True, False])
+def test_whoever_pays_says_so_in_every_request(
+    project: Project, put: Put, s3: S3Server, pays: bool
+) -> None:
+    put("key", b"body")
+    project.export["requester_pays"] = pays
+    store, _ = project.the_export().store
+    sent: list[tuple[str, str | None]] = []
+
+    def look(environ, start_response):
+        sent.append((environ["REQUEST_METHOD"], environ.get("HTTP_X_AMZ_REQUEST_PAYER")))
+
+    s3.fault = look
+    store.folders("")
+    assert b"".join(store.chunks(store.head("key"))) == store.read("key")[0] == b"body"
+    payer = "requester" if pays else None
+    assert sent == [("GET", payer), ("HEAD", payer), ("GET", payer), ("GET", payer)]
+    s3.fault = None
+    refuse(s3, "403 Forbidden", "AccessDenied", "Access Denied")
+    with pytest.raises(StoreError) as caught:
+        store.head("key")
+    assert ("requester_pays" in str(caught.value)) is not pays
+
+
+ACCOUNT = "eu-west-1:123456789012"
+ACCESS_POINTS = {
+    f"arn:aws:s3:{ACCOUNT}:accesspoint/bills": "bills-123456789012.s3-accesspoint.eu-west-1",
+    f"arn:aws:s3:{ACCOUNT}:accesspoint:bills": "bills-123456789012.s3-accesspoint.eu-west-1",
+    f"arn:aws:s3-outposts:{ACCOUNT}:outpost/op-1/accesspoint/bills": (
+        "bills-123456789012.op-1.s3-outposts.eu-west-1"
+    ),
+    "arn:aws-us-gov:s3:us-gov-west-1:123456789012:accesspoint/bills": (
+        "bills-123456789012.s3-accesspoint.us-gov-west-1"
+    ),
+    "bills-x1y2-s3alias": "bills-x1y2-s3alias.s3",
+}
+
+
+@pytest.mark.parametrize(("bucket", "host"), ACCESS_POINTS.items())
+@pytest.mark.parametrize("prefix", ["", "/a/b", "/accesspoint/x"])
+def test_an_access_point_is_called_by_its_own_name_in_its_own_region(
+    project: Project, s3: S3Server, bucket: str, host: str, prefix: str
+) -> None:
+    project.export["source"] = f"s3://{bucket}{prefix}/"
+    store, found = project.the_export().store
+    assert isinstance(store, S3Store)
+    assert f"/{found}".rstrip("/") == prefix
+    called = []
+
+    def answer(request, **_):
+        called.append(request.url)
+        return AWSResponse(request.url, 404, {}, HTTPResponse(io.BytesIO()))
+
+    store._client.meta.events.register("before-send.s3", answer)
+    with pytest.raises(ObjectMissing) as caught:
+        store.head("a/key")
+    assert str(caught.value).startswith(f"s3://{bucket}/a/key: ")
+    assert [url.replace(".amazonaws.com", "") for url in called] == [f"https://{host}/a/key"]
+
+
+def test_a_multi_region_access_point_says_what_it_takes(project: Project, s3: S3Server) -> None:
+    if find_spec("awscrt"):
+        pytest.skip("botocore[crt] is installed")
+    project.export["source"] = "s3://arn:aws:s3::123456789012:accesspoint/x1y2z3.mrap/cur"
+    store, prefix = project.the_export().store
+    assert prefix == "cur"
+    with pytest.raises(StoreError, match=r"another package: pip install 'botocore\[crt\]'"):
+        store.head("key")
+
+
+@pytest.mark.parametrize("bucket", ["arn:aws:s3:::acme", "arn:aws:s3:::acme/cur", "arn:x"])
+def test_the_arn_of_anything_else_is_refused(project: Project, bucket: str) -> None:
+    project.export["source"] = f"s3://{bucket}"
+    with pytest.raises(ValueError, match="is no ARN of an access point; a bucket is s3://bucket/"):
+        project.settings()
+
+
+def test_missing_credentials_are_told_in_one_line(
+    project: Project, put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("HOME", str(project.folder))
+    error = project.materialize("2024-01").error
+    assert "no AWS credentials were found" in error
+
+
+def test_an_unreachable_store_may_be_asked_again(
+    project: Project, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.export |= {"source": "s3://bucket", "endpoint_url": "http://127.0.0.1:1"}
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    store, _ = project.the_export().store
+    with pytest.raises(StoreUnavailable, match="s3://bucket/key: "):
+        store.head("key")
+
+
+def test_a_role_is_assumed_with_the_credentials_that_are_there(
+    project: Project, put: Put, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", s3.url)
+    project.export |= {
+        "role_arn": "arn:aws:iam::123456789012:role/finops-read",
+        "external_id": "acme-finops",
+        "region": "us-east-1",
+    }
+    deliver(put, "2024-01", [items("2024-01", "1")])
+    asked = []
+
+    def listen(environ, start_response):
+        if environ["REQUEST_METHOD"] == "POST":
+            body = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
+            asked.append(parse_qs(body.decode()))
+            environ["wsgi.input"] = io.BytesIO(body)
+
+    s3.fault = listen
+    project.load("2024-01")
+    (assumed,) = asked
+    assert assumed["Action"] == ["AssumeRole"]
+    assert assumed["RoleArn"] == ["arn:aws:iam::123456789012:role/finops-read"]
+    assert assumed["ExternalId"] == ["acme-finops"]

@@ -1,0 +1,54 @@
+"""Gzip is held to its own checksum, however the bytes arrive."""
+
+from __future__ import annotations
+
+import gzip
+
+import pytest
+
+from finops_dagster.staging.gzip_check import GzipCheck, GzipInvalid, InflationLimits
+
+LIMITS = InflationLimits(ratio=2_000, total=10**12)
+BODY = gzip.compress(b"some,cells\n" * 5000, mtime=0)
+
+
+def feed(body: bytes, step: int) -> None:
+    check = GzipCheck(LIMITS)
+    for start in range(0, len(body), step):
+        check.feed(body[start : start + step])
+    check.close()
+
+
+@pytest.mark.parametrize("step", [1, 7, 1_000_000])
+@pytest.mark.parametrize("body", [BODY, BODY + BODY, BODY + b"\0" * 20, b""])
+def test_whole_files_pass(body: bytes, step: int) -> None:
+    feed(body, step)
+
+
+@pytest.mark.parametrize("step", [1, 7, 1_000_000])
+@pytest.mark.parametrize(
+    "body",
+    [BODY[:-1], BODY[:20], BODY + BODY[:30], b"\x1f", b"x" * 50],
+    ids=["one-byte-less", "begun", "a-second-one-begun", "one-byte", "no-gzip"],
+)
+def test_others_do_not(body: bytes, step: int) -> None:
+    with pytest.raises(GzipInvalid):
+        feed(body, step)
+
+
+def test_a_flipped_bit_anywhere_is_noticed() -> None:
+    last_of_data = len(BODY) - 9  # its unused bits pad the stream and mean nothing
+    for position in (*range(10, last_of_data), *range(last_of_data + 1, len(BODY))):
+        with pytest.raises(GzipInvalid):
+            feed(BODY[:position] + bytes([BODY[position] ^ 4]) + BODY[position + 1 :], 1_000_000)
+
+
+def test_a_bomb_is_inflated_in_small_steps() -> None:
+    import tracemalloc
+
+    bomb = gzip.compress(b"\0" * 300_000_000)
+    tracemalloc.start()
+    feed(bomb, 1024 * 1024)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 32_000_000

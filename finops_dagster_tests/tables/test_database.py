@@ -1,0 +1,78 @@
+"""The DuckDB file is waited for, named when it is held, and always closed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from finops_dagster.billing.errors import BillError
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.tables.database import BillingDatabase
+
+MONTH = BillingMonth(2024, 1)
+HOLD = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('held', flush=True); input()"
+
+
+def database(path: Path, wait: int = 0) -> BillingDatabase:
+    return BillingDatabase(database=str(path), memory_limit="1GB", lock_wait_seconds=wait)
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that has the file open until its standard input ends."""
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "finops.duckdb")]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def test_who_holds_the_file_is_named(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+    with (
+        pytest.raises(BillError, match=f"is still open in process {holder.pid} "),
+        database(tmp_path / "finops.duckdb").connect("acme", MONTH),
+    ):
+        pass
+
+
+def test_the_file_is_free_when_its_holder_dies(
+    tmp_path: Path, holder: subprocess.Popen[str]
+) -> None:
+    holder.kill()
+    holder.wait()
+    with database(tmp_path / "finops.duckdb", wait=60).connect("acme", MONTH) as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_the_file_is_closed_when_the_body_raises(tmp_path: Path) -> None:
+    path = tmp_path / "finops.duckdb"
+    with pytest.raises(ZeroDivisionError), database(path).connect("acme", MONTH):
+        raise ZeroDivisionError
+    command = [sys.executable, "-c", HOLD, str(path)]
+    assert subprocess.run(command, input="\n", text=True, check=True, capture_output=True).stdout
+
+
+def test_a_file_that_is_no_database_is_named_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "finops.duckdb"
+    path.write_bytes(b"something else" * 1000)
+    with (
+        pytest.raises(BillError, match=r"finops\.duckdb is damaged, and was left as it is "),
+        database(path).connect("acme", MONTH),
+    ):
+        pass
+    assert path.read_bytes() == b"something else" * 1000
+
+
+def test_memory_is_bounded_by_the_setting(tmp_path: Path) -> None:
+    with database(tmp_path / "finops.duckdb").connect("acme", MONTH) as connection:
+        assert isinstance(connection, duckdb.DuckDBPyConnection)
+        setting = connection.execute("SELECT current_setting('memory_limit')").fetchone()
+    assert setting == ("953.6 MiB",)

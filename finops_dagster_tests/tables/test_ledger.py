@@ -1,0 +1,140 @@
+"""The ledger is brought forward from every layout that there was, and damage is not passed over."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+from decimal import Decimal
+
+import duckdb
+import pytest
+
+from finops_dagster.billing.errors import LedgerDamaged
+from finops_dagster.billing.money import RoundedColumn, Totals
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.tables import ledger
+from finops_dagster.tables.ledger import Load
+
+JANUARY = BillingMonth(2024, 1)
+# What the first release made.
+FIRST_LAYOUT = """
+CREATE SCHEMA finops_state;
+CREATE TABLE finops_state.manifests (
+    export VARCHAR NOT NULL, billing_month DATE NOT NULL, manifest_id VARCHAR NOT NULL,
+    table_name VARCHAR NOT NULL, row_count BIGINT NOT NULL, total_cost DECIMAL(38,18) NOT NULL,
+    file_count BIGINT NOT NULL, byte_count BIGINT NOT NULL, loaded_at TIMESTAMP NOT NULL,
+    run_id VARCHAR NOT NULL, state VARCHAR NOT NULL CHECK (state IN ('loaded', 'superseded')));
+CREATE TABLE finops_state.columns (
+    table_name VARCHAR NOT NULL, header VARCHAR NOT NULL, column_name VARCHAR NOT NULL,
+    PRIMARY KEY (table_name, header));
+INSERT INTO finops_state.manifests VALUES
+    ('acme', '2024-01-01', 'v1', 'bill', 2, 3.5, 1, 100, '2024-02-03', 'run-1', 'superseded'),
+    ('acme', '2024-01-01', 'v2', 'bill', 3, 4.5, 1, 110, '2024-02-04', 'run-2', 'loaded');
+INSERT INTO finops_state.columns VALUES ('bill', 'user:Team', 'team'), ('bill', 'a/b', 'a_b');
+"""
+
+
+@pytest.fixture
+def connection() -> duckdb.DuckDBPyConnection:
+    return duckdb.connect()
+
+
+def load(manifest_id: str, rows: int = 1) -> Load:
+    totals = Totals(rows, Decimal("0.000000000000000001"))
+    return Load("acme", JANUARY, manifest_id, "bill", totals, 2, 300, "a-run", "cur2")
+
+
+def test_a_ledger_of_the_first_layout_is_brought_forward_without_losing_a_row(
+    connection: duckdb.DuckDBPyConnection,
+) -> None:
+    connection.execute(FIRST_LAYOUT)
+    ledger.create(connection)
+    held = ledger.loaded(connection, "acme", JANUARY)
+    assert held is not None
+    assert (held.manifest_id, held.totals, held.format) == ("v2", Totals(3, Decimal("4.5")), "cur1")
+    assert held.rounded is None
+    assert [one.load.manifest_id for one in ledger.versions(connection, "acme")] == ["v2", "v1"]
+    assert ledger.column_names(connection, "bill") == {"user:Team": "team", "a/b": "a_b"}
+    assert connection.sql("SELECT export, vendor, format FROM finops_state.exports").fetchall() == [
+        ("acme", "aws", "cur1")
+    ]
+    ledger.create(connection)
+    ledger.record(connection, load("v3"), 1.5)
+    assert [one.state for one in ledger.versions(connection, "acme")] == [
+        "loaded",
+        "superseded",
+        "superseded",
+    ]
+
+
+@pytest.mark.parametrize("table", ["manifests", "exports", "runs"])
+def test_a_table_that_is_missing_is_made(connection: duckdb.DuckDBPyConnection, table: str) -> None:
+    ledger.create(connection)
+    connection.execute(f"DROP TABLE finops_state.{table}")
+    ledger.create(connection)
+    assert connection.sql(f"FROM finops_state.{table}").fetchall() == []
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        ("DROP COLUMN manifest_id", "manifests is damaged: it has no column manifest_id"),
+        ("ALTER row_count TYPE VARCHAR", "column row_count is VARCHAR and not BIGINT"),
+    ],
+)
+def test_a_table_that_is_damaged_is_said_and_can_be_set_aside(
+    connection: duckdb.DuckDBPyConnection, damage: str, said: str
+) -> None:
+    ledger.create(connection)
+    ledger.record(connection, load("v1"), 1.5)
+    connection.execute(f"ALTER TABLE finops_state.manifests {damage}")
+    with pytest.raises(LedgerDamaged, match=said):
+        ledger.create(connection)
+    (aside,) = ledger.set_aside_damaged(connection)
+    ledger.create(connection)
+    assert ledger.versions(connection, "acme") == []
+    assert connection.sql(f"SELECT export FROM {aside}").fetchall() == [("acme",)]
+
+
+def test_a_version_that_is_loaded_again_stands_once_and_each_load_is_kept(
+    connection: duckdb.DuckDBPyConnection,
+) -> None:
+    ledger.create(connection)
+    ledger.record(connection, load("v1"), 1.5)
+    ledger.record(connection, load("v2", rows=5), 2.5)
+    ledger.record(connection, load("v2", rows=5), 3.5)
+    versions = [(one.load.manifest_id, one.state) for one in ledger.versions(connection, "acme")]
+    assert versions == [("v2", "loaded"), ("v1", "superseded")]
+    runs = "SELECT run_id, manifest_id, seconds, row_count, byte_count FROM finops_state.runs"
+    assert connection.sql(runs).fetchall() == [
+        ("a-run", "v1", 1.5, 1, 300),
+        ("a-run", "v2", 2.5, 5, 300),
+        ("a-run", "v2", 3.5, 5, 300),
+    ]
+
+
+@pytest.mark.parametrize(
+    "rounded",
+    [None, (), (RoundedColumn("cost", 2, Decimal("-1e-60")), RoundedColumn("usage", 10**12))],
+)
+def test_what_was_rounded_is_kept_to_the_last_digit(
+    connection: duckdb.DuckDBPyConnection, rounded: tuple[RoundedColumn, ...] | None
+) -> None:
+    ledger.create(connection)
+    ledger.record(connection, replace(load("v1"), rounded=rounded), 1.5)
+    held = ledger.loaded(connection, "acme", JANUARY)
+    assert held is not None
+    assert held.rounded == rounded
+
+
+def test_superseded_versions_are_forgotten_after_a_time_and_loaded_ones_never(
+    connection: duckdb.DuckDBPyConnection,
+) -> None:
+    ledger.create(connection)
+    ledger.record(connection, load("v1"), 1.5)
+    ledger.record(connection, load("v2"), 1.5)
+    assert ledger.forget_superseded(connection, "acme", datetime(2000, 1, 1)) == []
+    gone = ledger.forget_superseded(connection, "acme", datetime(2100, 1, 1))
+    assert gone == [(JANUARY, "v1")]
+    assert [one.load.manifest_id for one in ledger.versions(connection, "acme")] == ["v2"]
+    assert connection.sql("SELECT manifest_id FROM finops_state.runs").fetchall() == [("v2",)]

@@ -1,0 +1,102 @@
+"""What is a number and how it is rounded, held against Python's Decimal."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import closing
+from decimal import ROUND_HALF_EVEN, Decimal, localcontext
+
+import duckdb
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finops_dagster.tables.numbers import NUMBER_MACROS
+
+NUMBER = re.compile(r"[\t-\r ]*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?[\t-\r ]*", re.ASCII)
+LAST_DECIMAL = Decimal("1e-18")
+LIMIT = Decimal(10) ** 20
+
+numbers = st.from_regex(NUMBER, fullmatch=True)
+# Around a half of the last decimal, where rounding is decided.
+nearly_halves = st.builds(
+    lambda sign, whole, digits, tail: f"{sign}{whole}.{digits:018}{tail}",
+    st.sampled_from(["", "-"]),
+    st.integers(0, 10**20 - 1),
+    st.integers(0, 10**18 - 1),
+    st.sampled_from(["5", "50", "5000", "49999", "50001", "4", "6"]),
+)
+
+
+@pytest.fixture(scope="module")
+def connection() -> Iterator[duckdb.DuckDBPyConnection]:
+    with closing(duckdb.connect()) as connection:
+        connection.execute(NUMBER_MACROS)
+        yield connection
+
+
+def read(
+    connection: duckdb.DuckDBPyConnection, cells: list[str]
+) -> list[tuple[str, Decimal | None, Decimal | None, bool]]:
+    """Each cell with what it is exactly, what it is when rounded, and whether that changes it."""
+    table = pa.table({"cell": pa.array(cells, pa.string())})
+    connection.register("cells", table)
+    return connection.execute(
+        "SELECT cell, TRY(exact_decimal(cell)), TRY(rounded_decimal(cell)), finer(cell) = [cell] "
+        "FROM cells"
+    ).fetchall()
+
+
+def by_python(cell: str) -> tuple[Decimal | None, Decimal | None, bool]:
+    """The same, from nothing but the grammar and Decimal."""
+    if not NUMBER.fullmatch(cell):
+        return None, None, False
+    with localcontext(prec=3000):
+        number = Decimal(cell)
+        rounded = number.quantize(LAST_DECIMAL, ROUND_HALF_EVEN)
+    fits = abs(rounded) < LIMIT
+    exact = rounded if fits and rounded == number else None
+    return exact, rounded if fits else None, rounded != number
+
+
+def test_no_short_text_is_read_otherwise_than_the_grammar_says(
+    connection: duckdb.DuckDBPyConnection,
+) -> None:
+    cells = [""]
+    for length in range(4):
+        cells += [cell + more for cell in cells if len(cell) == length for more in "19.-eE_ ,"]
+    for cell, exact, rounded, is_changed in read(connection, cells):
+        assert (exact, rounded, bool(is_changed)) == by_python(cell), cell
+
+
+@given(cells=st.lists(numbers | nearly_halves, min_size=3, max_size=8))
+def test_numbers_are_exact_or_rounded_half_to_even(
+    connection: duckdb.DuckDBPyConnection, cells: list[str]
+) -> None:
+    for cell, exact, rounded, is_changed in read(connection, cells):
+        assert (exact, rounded, bool(is_changed)) == by_python(cell), cell
+
+
+@given(amount=st.floats(-1e3, 1e3) | st.floats(-1e-2, 1e-2) | st.floats(-1e-12, 1e-12))
+def test_a_double_is_rounded_where_its_shortest_decimal_is_too_long(
+    connection: duckdb.DuckDBPyConnection, amount: float
+) -> None:
+    found = connection.execute(
+        "SELECT rounded_decimal(CAST(x AS VARCHAR)), finer_double(x) IS NOT NULL "
+        "FROM (SELECT ?::DOUBLE AS x)",
+        [amount],
+    ).fetchall()
+    assert found == [by_python(repr(amount))[1:]]
+
+
+def test_what_rounding_changes_is_known_to_the_last_digit(
+    connection: duckdb.DuckDBPyConnection,
+) -> None:
+    cells = ["5E-19", "15E-19", "-15E-19", "1." + "3" * 46, "-0." + "7" * 30, "25.5E-19"]
+    for cell in cells:
+        (changed,) = connection.execute("SELECT rounded_by(?)", [cell]).fetchone() or ()
+        with localcontext(prec=100):
+            rounded = Decimal(cell).quantize(LAST_DECIMAL, ROUND_HALF_EVEN)
+            assert changed * LAST_DECIMAL == rounded - Decimal(cell), cell
