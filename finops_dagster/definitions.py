@@ -2,7 +2,8 @@
 
 from finops_dagster.pipeline.build import build_definitions
 from finops_dagster.processes import keep_files_private
-from finops_dagster.settings import SettingsError, load_settings
+from finops_dagster.settings import load_settings
+from finops_dagster.settings_table import SettingsError
 
 keep_files_private()
 try:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     PositiveInt,
@@ -30,92 +28,35 @@ from pydantic_settings import (
 from pydantic_settings import SettingsError as SourceUnreadable
 
 from finops_dagster.billing.columns import flat_name
-from finops_dagster.billing.errors import CONTROL_CHARACTER, first_line, listed, shown
+from finops_dagster.billing.errors import first_line, listed, shown
 from finops_dagster.billing.months import BillingMonth
+from finops_dagster.settings_table import (
+    URL,
+    LocalFile,
+    LocalPath,
+    SettingsError,
+    SettingsTable,
+    problems,
+    unknown_key,
+)
 
 DEFAULT_CONFIGS = (Path("config/finops.toml"), Path("config.toml"))
 # Each is a module of its name in warehouses/.
 WAREHOUSES = ("bigquery", "postgresql", "snowflake", "sql")
 # The ARN of an S3 access point, which boto3 takes for a bucket; its name ends at the next slash.
 ACCESS_POINT = re.compile(r"arn:[^/]*:(?:outpost[:/][^/:]+[:/])?accesspoint[:/][^/:]+(?=/|$)")
-_URL = re.compile(r"\s*([a-z][a-z0-9+.-]+:(/|$)|(ducklake|md|motherduck):)", re.I)
-_PROBLEMS_SHOWN = 8
-_SECRET_KEY = re.compile(r"passw|passphrase|secret|token|(private|api|access|account)_?key$", re.I)
-_SECRET_VALUE = re.compile(r"://[^/@]*:[^/@]+@|(passw\w*|pwd|secret|token|key)(=|%3d)", re.I)
-_WHERE_SECRETS_BELONG = "docs/security.md says where secrets belong"
-# Keys that other tools and earlier specifications have, and what to write instead.
-_INSTEAD = {
-    "aws": 'write each export as [[exports]] with vendor = "aws"; finops init writes an example',
-    "state_db": "leave it out: state is kept with the data, and runs in DAGSTER_HOME",
-    "state_manager": "leave it out: runs and their state are Dagster's, in DAGSTER_HOME",
-}
+
+# The warehouses' own tables derive from it under this name.
+Table = SettingsTable
 
 
-class SettingsError(Exception):
-    """A setting that cannot be used, in one line: file, key, and what is wrong."""
-
-
-def holds_secret(name: str, value: object) -> bool:
-    """Whether a setting is one that nobody may read, by its name or by what is in its value, such
-    as a URL with a password."""
-    return bool(_SECRET_KEY.search(name) or _SECRET_VALUE.search(str(value)))
-
-
-def leaves(table: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value under its dotted name: `duckdb.memory_limit`, `exports[0].name`."""
-    if isinstance(table, dict):
-        for key, inner in table.items():
-            yield from leaves(inner, f"{name}.{key}" if name else key)
-    elif isinstance(table, list | tuple):
-        for number, inner in enumerate(table):
-            yield from leaves(inner, f"{name}[{number}]")
-    else:
-        yield name, table
-
-
-def _on_this_machine(path: object) -> object:
-    """Refuse a URL, of which a folder of that name would be made; it may hold a secret."""
-    if isinstance(path, str) and _URL.match(path):
-        raise ValueError("is a URL; it must be a path on this machine")
-    return path
-
-
-LocalPath = Annotated[Path, BeforeValidator(_on_this_machine)]
-LocalFile = Annotated[str, BeforeValidator(_on_this_machine)]
-
-
-class Table(BaseModel):
-    """A table of the settings file, which has no key that is not its own, and no secret: messages
-    and metadata may have any of its values."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-    @model_validator(mode="after")
-    def _keeps_its_secrets(self) -> Self:
-        for name, value in leaves(self.model_dump()):
-            if holds_secret(name, value):
-                raise ValueError(f"{name} holds a secret; {self._secret_belongs(name)}")
-        return self
-
-    def _secret_belongs(self, _name: str) -> str:
-        """Where the secret belongs that was given under this name."""
-        return _WHERE_SECRETS_BELONG
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _is_one_line(cls, value: object) -> object:
-        if isinstance(value, str) and CONTROL_CHARACTER.search(value):
-            raise ValueError(f"{shown(value)} holds a line end or another control character")
-        return value
-
-
-class ProjectSettings(Table):
+class ProjectSettings(SettingsTable):
     """What the project is called: the title of its report."""
 
     name: str = "Billing months"
 
 
-class StorageSettings(Table):
+class StorageSettings(SettingsTable):
     """Folders, relative to the working directory; and how many times its size a compressed file may
     inflate to, and how many bytes all files of a month together."""
 
@@ -127,7 +68,7 @@ class StorageSettings(Table):
     max_inflated_bytes: PositiveInt = 10**12
 
 
-class DuckDBSettings(Table):
+class DuckDBSettings(SettingsTable):
     """The DuckDB file; with `{month}` in its path each month has one of its own. `warehouse_path`
     is another, in which the months end where the backend is `duckdb`: without it at Parquet."""
 
@@ -160,7 +101,7 @@ class DuckDBSettings(Table):
         return self
 
 
-class DatabaseSettings(Table):
+class DatabaseSettings(SettingsTable):
     """Where months end: at Parquet (`duckdb` without a `warehouse_path`), or in a warehouse beyond,
     whose file in warehouses/ knows the keys of its table."""
 
@@ -185,7 +126,7 @@ class DatabaseSettings(Table):
     def _other_tables_are_warehouses(self) -> DatabaseSettings:
         for name, table in (self.model_extra or {}).items():
             if name not in WAREHOUSES or not isinstance(table, dict):
-                raise ValueError(_unknown_key(name, f" {listed([name], 1)}"))
+                raise ValueError(unknown_key(name, f" {listed([name], 1)}"))
         return self
 
     @property
@@ -200,7 +141,7 @@ class DatabaseSettings(Table):
         return dict(own.get(self.backend, {}))
 
 
-class ExportSettings(Table):
+class ExportSettings(SettingsTable):
     """One cost export of one vendor; its name is the first part of its asset keys. Without a
     `format`, the one that its layout shows is taken; without an `end_month`, months come until the
     one in progress. `copied` says that the source is a copy, whose times are those of copying.
@@ -355,7 +296,7 @@ def _read(file: Path, overrides: dict[str, Any]) -> Settings:
             return init_settings, env_settings, from_file
 
     _refuse_unknown_variables()
-    if _URL.match(os.environ.get("DAGSTER_HOME", "")):
+    if URL.match(os.environ.get("DAGSTER_HOME", "")):
         raise SettingsError(
             "environment variable DAGSTER_HOME: is a URL; it must be a path on this machine"
         )
@@ -381,32 +322,3 @@ def _refuse_unknown_variables() -> None:
         section, is_nested, _ = name.partition("__")
         if prefix == "FINOPS" and is_nested and section.lower() not in Settings.model_fields:
             raise SettingsError(f"environment variable {variable}: there is no such setting")
-
-
-def problems(where: str, error: ValidationError) -> str:
-    """All that is wrong, in one line: the place or the variable, the key, and what."""
-    lines = [_line(where, problem) for problem in error.errors()]
-    more = len(lines) - _PROBLEMS_SHOWN
-    return "; ".join(lines[:_PROBLEMS_SHOWN]) + (f"; and {more} more" if more > 0 else "")
-
-
-def _unknown_key(name: str, shown_as: str = "") -> str:
-    return f"unknown key{shown_as}" + (f"; {_INSTEAD[name]}" if name in _INSTEAD else "")
-
-
-def _line(where: str, problem: object) -> str:
-    assert isinstance(problem, dict)
-    key = ""
-    for part in problem["loc"]:
-        name = listed([str(part)], 1)
-        key += f"[{part}]" if isinstance(part, int) else f".{name}" if key else name
-    message = {
-        "extra_forbidden": _unknown_key(str(problem["loc"][-1])) if problem["loc"] else "",
-        "missing": "missing value",
-    }.get(problem["type"], str(problem["msg"]).removeprefix("Value error, "))
-    if problem["type"] == "extra_forbidden" and holds_secret(key, ""):
-        message += f"; {_WHERE_SECRETS_BELONG}"
-    variable = "FINOPS_" + "__".join(str(part).upper() for part in problem["loc"])
-    if variable in os.environ:
-        where = f"environment variable {variable}"
-    return f"{where}: {key}: {message}" if key else f"{where}: {message}"

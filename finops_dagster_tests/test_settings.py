@@ -8,7 +8,8 @@ import pytest
 
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.pipeline.export import Export
-from finops_dagster.settings import SettingsError, load_settings
+from finops_dagster.settings import load_settings
+from finops_dagster.settings_table import SettingsError
 from finops_dagster.warehouses import open_warehouse
 
 EXAMPLES = sorted(Path(__file__).parents[1].glob("config/*.toml"))

@@ -36,7 +36,8 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 def _of_ours(error: BaseException) -> str | None:
     from finops_dagster.billing.errors import BillError
-    from finops_dagster.settings import SettingsError, dagster_home
+    from finops_dagster.settings import dagster_home
+    from finops_dagster.settings_table import SettingsError
 
     if isinstance(error, BillError | SettingsError):
         return str(error)

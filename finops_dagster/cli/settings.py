@@ -19,7 +19,8 @@ from finops_dagster.object_stores import StoreError, StoreUnavailable
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.manifest import what_is_there
 from finops_dagster.pipeline.sensors import manifest_versions
-from finops_dagster.settings import Settings, dagster_home, holds_secret, leaves, settings_file
+from finops_dagster.settings import Settings, dagster_home, settings_file
+from finops_dagster.settings_table import holds_secret, leaves
 from finops_dagster.warehouses import Warehouse, WarehouseUnavailable, open_warehouse
 
 

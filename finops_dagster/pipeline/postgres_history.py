@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from finops_dagster.settings import SettingsError
+from finops_dagster.settings_table import SettingsError
 
 _DRIVER = "postgresql+psycopg2"
 

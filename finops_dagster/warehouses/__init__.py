@@ -19,7 +19,8 @@ from pydantic import ValidationError
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.lake.footer import Footer
 from finops_dagster.lake.month import write_with_text
-from finops_dagster.settings import DatabaseSettings, SettingsError, problems
+from finops_dagster.settings import DatabaseSettings
+from finops_dagster.settings_table import SettingsError, problems
 from finops_dagster.tables.digest import MonthDigest, column_type
 
 

@@ -9,7 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from finops_dagster.pipeline.build import build_definitions
-from finops_dagster.settings import SettingsError, load_settings
+from finops_dagster.settings import load_settings
+from finops_dagster.settings_table import SettingsError
 from finops_dagster_tests.hostile.reading import one_line
 from finops_dagster_tests.test_settings import EXPORT
 

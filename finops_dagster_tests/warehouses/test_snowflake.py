@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from finops_dagster.billing.errors import BillError
-from finops_dagster.settings import DatabaseSettings, SettingsError
+from finops_dagster.settings import DatabaseSettings
+from finops_dagster.settings_table import SettingsError
 from finops_dagster.warehouses import (
     MonthFile,
     Warehouse,

@@ -19,7 +19,7 @@ from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.lake.folder import ParquetLake
 from finops_dagster.pipeline.warehouse_table import month_file
-from finops_dagster.settings import SettingsError
+from finops_dagster.settings_table import SettingsError
 from finops_dagster.warehouses import (
     MonthFile,
     Warehouse,

@@ -31,7 +31,8 @@ from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.lake.footer import Footer
 from finops_dagster.lake.month import relation
 from finops_dagster.locks import waiting_lock
-from finops_dagster.settings import LocalPath, Table
+from finops_dagster.settings import Table
+from finops_dagster.settings_table import LocalPath
 from finops_dagster.tables.digest import MonthDigest, column_type
 from finops_dagster.warehouses import (
     Loaded,

@@ -1,0 +1,120 @@
+"""A table of the settings file: its keys, its secrets, and what is wrong with it in one line."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from finops_dagster.billing.errors import CONTROL_CHARACTER, listed, shown
+
+URL = re.compile(r"\s*([a-z][a-z0-9+.-]+:(/|$)|(ducklake|md|motherduck):)", re.I)
+_PROBLEMS_SHOWN = 8
+_SECRET_KEY = re.compile(r"passw|passphrase|secret|token|(private|api|access|account)_?key$", re.I)
+_SECRET_VALUE = re.compile(r"://[^/@]*:[^/@]+@|(passw\w*|pwd|secret|token|key)(=|%3d)", re.I)
+_WHERE_SECRETS_BELONG = "docs/security.md says where secrets belong"
+# Keys that other tools and earlier specifications have, and what to write instead.
+_INSTEAD = {
+    "aws": 'write each export as [[exports]] with vendor = "aws"; finops init writes an example',
+    "state_db": "leave it out: state is kept with the data, and runs in DAGSTER_HOME",
+    "state_manager": "leave it out: runs and their state are Dagster's, in DAGSTER_HOME",
+}
+
+
+class SettingsError(Exception):
+    """A setting that cannot be used, in one line: file, key, and what is wrong."""
+
+
+def holds_secret(name: str, value: object) -> bool:
+    """Whether a setting is one that nobody may read, by its name or by what is in its value, such
+    as a URL with a password."""
+    return bool(_SECRET_KEY.search(name) or _SECRET_VALUE.search(str(value)))
+
+
+def leaves(table: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value under its dotted name: `duckdb.memory_limit`, `exports[0].name`."""
+    if isinstance(table, dict):
+        for key, inner in table.items():
+            yield from leaves(inner, f"{name}.{key}" if name else key)
+    elif isinstance(table, list | tuple):
+        for number, inner in enumerate(table):
+            yield from leaves(inner, f"{name}[{number}]")
+    else:
+        yield name, table
+
+
+def _on_this_machine(path: object) -> object:
+    """Refuse a URL, of which a folder of that name would be made; it may hold a secret."""
+    if isinstance(path, str) and URL.match(path):
+        raise ValueError("is a URL; it must be a path on this machine")
+    return path
+
+
+LocalPath = Annotated[Path, BeforeValidator(_on_this_machine)]
+LocalFile = Annotated[str, BeforeValidator(_on_this_machine)]
+
+
+class SettingsTable(BaseModel):
+    """A table of the settings file, which has no key that is not its own, and no secret: messages
+    and metadata may have any of its values."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    @model_validator(mode="after")
+    def _keeps_its_secrets(self) -> Self:
+        for name, value in leaves(self.model_dump()):
+            if holds_secret(name, value):
+                raise ValueError(f"{name} holds a secret; {self._secret_belongs(name)}")
+        return self
+
+    def _secret_belongs(self, _name: str) -> str:
+        """Where the secret belongs that was given under this name."""
+        return _WHERE_SECRETS_BELONG
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_one_line(cls, value: object) -> object:
+        if isinstance(value, str) and CONTROL_CHARACTER.search(value):
+            raise ValueError(f"{shown(value)} holds a line end or another control character")
+        return value
+
+
+def problems(where: str, error: ValidationError) -> str:
+    """All that is wrong, in one line: the place or the variable, the key, and what."""
+    lines = [_line(where, problem) for problem in error.errors()]
+    more = len(lines) - _PROBLEMS_SHOWN
+    return "; ".join(lines[:_PROBLEMS_SHOWN]) + (f"; and {more} more" if more > 0 else "")
+
+
+def unknown_key(name: str, shown_as: str = "") -> str:
+    """Say that there is no such key, and what to write instead where that is known."""
+    return f"unknown key{shown_as}" + (f"; {_INSTEAD[name]}" if name in _INSTEAD else "")
+
+
+def _line(where: str, problem: object) -> str:
+    assert isinstance(problem, dict)
+    key = ""
+    for part in problem["loc"]:
+        name = listed([str(part)], 1)
+        key += f"[{part}]" if isinstance(part, int) else f".{name}" if key else name
+    message = {
+        "extra_forbidden": unknown_key(str(problem["loc"][-1])) if problem["loc"] else "",
+        "missing": "missing value",
+    }.get(problem["type"], str(problem["msg"]).removeprefix("Value error, "))
+    if problem["type"] == "extra_forbidden" and holds_secret(key, ""):
+        message += f"; {_WHERE_SECRETS_BELONG}"
+    variable = "FINOPS_" + "__".join(str(part).upper() for part in problem["loc"])
+    if variable in os.environ:
+        where = f"environment variable {variable}"
+    return f"{where}: {key}: {message}" if key else f"{where}: {message}"
