@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     ConfigDict,
-    Field,
     PositiveInt,
     StringConstraints,
     ValidationError,
@@ -32,22 +31,18 @@ from finops_dagster.billing.errors import first_line, listed, shown
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.settings_table import (
     URL,
-    LocalFile,
     LocalPath,
     SettingsError,
     SettingsTable,
     problems,
     unknown_key,
 )
+from finops_dagster.warehouses import WAREHOUSES
+from finops_dagster.warehouses.duckdb import Settings as DuckDBSettings
 
 DEFAULT_CONFIGS = (Path("config/finops.toml"), Path("config.toml"))
-# Each is a module of its name in warehouses/.
-WAREHOUSES = ("bigquery", "postgresql", "snowflake", "sql")
 # The ARN of an S3 access point, which boto3 takes for a bucket; its name ends at the next slash.
 ACCESS_POINT = re.compile(r"arn:[^/]*:(?:outpost[:/][^/:]+[:/])?accesspoint[:/][^/:]+(?=/|$)")
-
-# The warehouses' own tables derive from it under this name.
-Table = SettingsTable
 
 
 class ProjectSettings(SettingsTable):
@@ -68,39 +63,6 @@ class StorageSettings(SettingsTable):
     max_inflated_bytes: PositiveInt = 10**12
 
 
-class DuckDBSettings(SettingsTable):
-    """The DuckDB file; with `{month}` in its path each month has one of its own. `warehouse_path`
-    is another, in which the months end where the backend is `duckdb`: without it at Parquet."""
-
-    database_path: LocalFile = "data/finops.duckdb"
-    warehouse_path: LocalFile | None = None
-    memory_limit: Annotated[
-        str, StringConstraints(pattern=r"^\d{1,7}(\.\d+)?\s*([KMGT]i?B)$", strip_whitespace=True)
-    ] = "2GB"
-    threads: int | None = Field(default=None, ge=1, le=1024)
-    lock_wait_seconds: int = Field(default=3600, ge=0, le=10**9)
-
-    @field_validator("database_path")
-    @classmethod
-    def _only_known_placeholders(cls, path: str) -> str:
-        unknown = set(re.findall(r"{[^}]*}?", path)) - {"{export}", "{month}"}
-        if unknown:
-            raise ValueError(f"holds {', '.join(unknown)}; it may hold {{export}} and {{month}}")
-        return path
-
-    @model_validator(mode="after")
-    def _warehouse_is_a_file_of_its_own(self) -> DuckDBSettings:
-        if self.warehouse_path is None:
-            return self
-        if re.search(r"[{}]", self.warehouse_path):
-            raise ValueError("warehouse_path is one file for all exports and months, without {}")
-        path = re.escape(str(Path(self.database_path).resolve()))
-        any_of_them = re.sub(r"\\{(export|month)\\}", "[^/]+", path)
-        if re.fullmatch(any_of_them, str(Path(self.warehouse_path).resolve())):
-            raise ValueError("warehouse_path is database_path; give the warehouse another file")
-        return self
-
-
 class DatabaseSettings(SettingsTable):
     """Where months end: at Parquet (`duckdb` without a `warehouse_path`), or in a warehouse beyond,
     whose file in warehouses/ knows the keys of its table."""
@@ -113,9 +75,8 @@ class DatabaseSettings(SettingsTable):
     @field_validator("backend")
     @classmethod
     def _is_known(cls, backend: str) -> str:
-        known = ("duckdb", *WAREHOUSES)
-        if backend not in known:
-            raise ValueError(f"{shown(backend)} is none of {', '.join(known)}")
+        if backend not in WAREHOUSES:
+            raise ValueError(f"{shown(backend)} is none of {', '.join(WAREHOUSES)}")
         return backend
 
     @model_validator(mode="after")
@@ -135,10 +96,15 @@ class DatabaseSettings(SettingsTable):
         return self.backend != "duckdb" or self.duckdb.warehouse_path is not None
 
     @property
-    def warehouse(self) -> dict[str, Any]:
-        """The chosen backend's own table, as it is written."""
-        own = {"duckdb": self.duckdb.model_dump(), **(self.model_extra or {})}
-        return dict(own.get(self.backend, {}))
+    def warehouse(self) -> SettingsTable:
+        """The chosen backend's own table. Raises SettingsError."""
+        if self.backend == "duckdb":
+            return self.duckdb
+        table = (self.model_extra or {}).get(self.backend, {})
+        try:
+            return WAREHOUSES[self.backend].model_validate(table)
+        except ValidationError as error:
+            raise SettingsError(problems(f"[database.{self.backend}]", error)) from error
 
 
 class ExportSettings(SettingsTable):

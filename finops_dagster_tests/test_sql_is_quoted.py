@@ -29,7 +29,7 @@ AS_IT_IS = {
     "warehouses/bigquery/columns.py": "names in backticks, texts as JSON, its types",
     "warehouses/sql/columns.py": "the statements above, and names that are quoted",
     "warehouses/postgresql/month.py: re.sub(on_table, '', definition)": "PostgreSQL says",
-    "warehouses/snowflake/__init__.py: self.stage": "held to a pattern by its settings",
+    "warehouses/snowflake/warehouse.py: self.stage": "held to a pattern by its settings",
 }
 
 

@@ -10,7 +10,7 @@ from finops_dagster.pipeline.export import Export
 from finops_dagster.settings import Settings
 from finops_dagster.tables import ledger
 from finops_dagster.tables.database import BillingDatabase
-from finops_dagster.warehouses import LoadedMonth, newest_loads
+from finops_dagster.warehouses.base import LoadedMonth, newest_loads
 
 
 def loaded_months(settings: Settings, asked: Asked) -> list[dict[str, Any]]:

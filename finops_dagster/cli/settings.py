@@ -21,7 +21,8 @@ from finops_dagster.pipeline.manifest import what_is_there
 from finops_dagster.pipeline.sensors import manifest_versions
 from finops_dagster.settings import Settings, dagster_home, settings_file
 from finops_dagster.settings_table import holds_secret, leaves
-from finops_dagster.warehouses import Warehouse, WarehouseUnavailable, open_warehouse
+from finops_dagster.warehouses import open_warehouse
+from finops_dagster.warehouses.base import Warehouse, WarehouseUnavailable
 
 
 def origins(options: Options) -> list[dict[str, Any]]:
@@ -136,7 +137,7 @@ def _duckdb(settings: Settings) -> str:
 
 def _warehouse(settings: Settings) -> str:
     if settings.database.backend == "duckdb":
-        _file(Path(settings.database.warehouse["warehouse_path"]))
+        _file(Path(settings.database.duckdb.warehouse_path or ""))
     warehouse = open_warehouse(settings.database)
     assert isinstance(warehouse, Warehouse)
     return warehouse.reach()

@@ -27,7 +27,7 @@ from finops_dagster.tables.database import BillingDatabase
 from finops_dagster.tables.ledger import Load
 from finops_dagster.tables.load import held_version
 from finops_dagster.terminal import console
-from finops_dagster.warehouses import MonthFile, Warehouse
+from finops_dagster.warehouses.base import MonthFile, Warehouse
 
 
 def verify(settings: Settings, asked: Asked, *, deep: bool) -> tuple[list[Difference], Coverage]:

@@ -23,7 +23,7 @@ from finops_dagster.tables.database import BillingDatabase
 from finops_dagster.tables.digest import DigestKind, MonthDigest, digest
 from finops_dagster.tables.ledger import Load
 from finops_dagster.tables.load import held_version, prepare_casts
-from finops_dagster.warehouses import MonthFile, Warehouse
+from finops_dagster.warehouses.base import MonthFile, Warehouse
 
 _COLUMNS_SHOWN = 5
 

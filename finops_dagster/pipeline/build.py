@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import cast
 
 import dagster as dg
 
@@ -22,7 +21,8 @@ from finops_dagster.pipeline.warehouse_table import warehouse_table_asset
 from finops_dagster.settings import Settings
 from finops_dagster.staging.folder import StagingFolder
 from finops_dagster.tables.database import BillingDatabase
-from finops_dagster.warehouses import Warehouse, open_warehouse
+from finops_dagster.warehouses import open_warehouse
+from finops_dagster.warehouses.base import Warehouse
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,7 @@ def build_resources(settings: Settings) -> Resources:
             lock_wait_seconds=duckdb.lock_wait_seconds,
         ),
         ParquetLake(root=str(settings.storage.parquet_dir)),
-        cast(Warehouse, open_warehouse(settings.database))
-        if settings.database.has_warehouse
-        else None,
+        open_warehouse(settings.database) if settings.database.has_warehouse else None,
     )
 
 

@@ -30,7 +30,7 @@ from finops_dagster.pipeline.checks import ONE_VERSION, Check
 from finops_dagster.pipeline.export import Export
 from finops_dagster.processes import going_on
 from finops_dagster.traces import unforeseen
-from finops_dagster.warehouses import WarehouseUnavailable
+from finops_dagster.warehouses.base import WarehouseUnavailable
 
 StageEvents = Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]
 _RETRIES = 3

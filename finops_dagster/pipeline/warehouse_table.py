@@ -19,7 +19,7 @@ from finops_dagster.pipeline.stage import (
     version_metadata,
     warnings,
 )
-from finops_dagster.warehouses import MonthFile, Warehouse
+from finops_dagster.warehouses.base import MonthFile, Warehouse
 
 
 def warehouse_table_asset(export: Export, backend: str) -> dg.AssetsDefinition:

@@ -31,7 +31,8 @@ from finops_dagster.sources.aws.cur1 import AwsCur1
 from finops_dagster.tables import ledger
 from finops_dagster.tables.ledger import Load
 from finops_dagster.tables.load import measure
-from finops_dagster.warehouses import Warehouse, open_warehouse
+from finops_dagster.warehouses import open_warehouse
+from finops_dagster.warehouses.base import Warehouse
 from finops_dagster_tests.benchmarks.figures import FOLDER, ROOT, Run, apart, measured
 from finops_dagster_tests.servers.postgresql import PostgreSQLServer
 

@@ -25,7 +25,8 @@ def main() -> None:
     from finops_dagster.lake.folder import ParquetLake
     from finops_dagster.pipeline.export import Export
     from finops_dagster.pipeline.warehouse_table import month_file
-    from finops_dagster.warehouses import Warehouse, open_warehouse
+    from finops_dagster.warehouses import open_warehouse
+    from finops_dagster.warehouses.base import Warehouse
 
     settings = Settings.model_validate_json(settings_json)
     lake = ParquetLake(root=str(settings.storage.parquet_dir))

@@ -21,11 +21,11 @@ from cryptography.hazmat.primitives.serialization import (
 from finops_dagster.billing.errors import BillError
 from finops_dagster.settings import DatabaseSettings
 from finops_dagster.settings_table import SettingsError
-from finops_dagster.warehouses import (
+from finops_dagster.warehouses import open_warehouse
+from finops_dagster.warehouses.base import (
     MonthFile,
     Warehouse,
     WarehouseUnavailable,
-    open_warehouse,
 )
 from finops_dagster_tests.project import Project
 from finops_dagster_tests.servers.snowflake import PASSWORD

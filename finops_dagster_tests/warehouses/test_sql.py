@@ -20,11 +20,11 @@ from finops_dagster.billing.months import BillingMonth
 from finops_dagster.lake.folder import ParquetLake
 from finops_dagster.pipeline.warehouse_table import month_file
 from finops_dagster.settings_table import SettingsError
-from finops_dagster.warehouses import (
+from finops_dagster.warehouses import open_warehouse
+from finops_dagster.warehouses.base import (
     MonthFile,
     Warehouse,
     WarehouseUnavailable,
-    open_warehouse,
 )
 from finops_dagster.warehouses.sql.columns import Widening, dlt_type, widening
 from finops_dagster_tests.cur import deliver, items

@@ -27,7 +27,8 @@ from finops_dagster.lake.month import relation
 from finops_dagster.pipeline.warehouse_table import month_file
 from finops_dagster.tables.digest import DigestKind, MonthDigest, digest
 from finops_dagster.tables.load import prepare_casts
-from finops_dagster.warehouses import MonthFile, Warehouse, open_warehouse
+from finops_dagster.warehouses import open_warehouse
+from finops_dagster.warehouses.base import MonthFile, Warehouse
 from finops_dagster_tests.cur import HEADERS, csv_bytes, deliver, items, line_item
 from finops_dagster_tests.project import ROOT, Outcome, Project
 from finops_dagster_tests.warehouses.adapters import Adapter, Row, in_order

@@ -12,7 +12,7 @@ from google.cloud.bigquery import SchemaField, Table
 
 from finops_dagster.billing.columns import Sql, SqlType, type_over_months
 from finops_dagster.billing.errors import BillError
-from finops_dagster.warehouses import MonthFile
+from finops_dagster.warehouses.base import MonthFile
 
 # BigQuery counts the fields that hold values, so that a map is two.
 _MOST_COLUMNS = 10_000

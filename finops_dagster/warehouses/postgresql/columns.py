@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from finops_dagster.billing.columns import Sql, literal, name_within, quoted
 from finops_dagster.billing.errors import BillError, first_line
-from finops_dagster.warehouses import MonthFile
+from finops_dagster.warehouses.base import MonthFile
 
 # As format_type() says them.
 MONEY = Sql("numeric(38,18)")

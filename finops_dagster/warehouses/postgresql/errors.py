@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import adbc_driver_postgresql.dbapi as adbc
 
 from finops_dagster.billing.errors import BillError
-from finops_dagster.warehouses import WarehouseUnavailable
+from finops_dagster.warehouses.base import WarehouseUnavailable
 
 _INSUFFICIENT_PRIVILEGE = "42501"
 _PROGRAM_LIMIT_EXCEEDED = "54000"

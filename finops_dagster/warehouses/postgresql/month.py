@@ -20,7 +20,7 @@ from finops_dagster.tables.digest import (
     digests_of_row,
     groups_of,
 )
-from finops_dagster.warehouses import MonthFile
+from finops_dagster.warehouses.base import MonthFile
 from finops_dagster.warehouses.postgresql.columns import (
     CASTS,
     MAP,

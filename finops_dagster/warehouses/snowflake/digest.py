@@ -17,7 +17,7 @@ from finops_dagster.tables.digest import (
     groups_of,
     value_type,
 )
-from finops_dagster.warehouses import MonthFile
+from finops_dagster.warehouses.base import MonthFile
 from finops_dagster.warehouses.snowflake.columns import (
     ColumnType,
     identifier,

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 from snowflake.connector import SnowflakeConnection, errors
 
 from finops_dagster.billing.errors import BillError
-from finops_dagster.warehouses import WarehouseUnavailable
+from finops_dagster.warehouses.base import WarehouseUnavailable
 
 # The connector tries to log in for as long as it is let. What it is told of the network is also
 # how long a statement may run, so those that move a month are given a time of their own.

@@ -11,7 +11,7 @@ from finops_dagster.billing.columns import Sql, SqlType, type_over_months
 from finops_dagster.billing.errors import BillError
 from finops_dagster.tables.digest import DATE, MAPS, column_type
 from finops_dagster.tables.parquet_text import time_as_text
-from finops_dagster.warehouses import MonthFile
+from finops_dagster.warehouses.base import MonthFile
 
 # By sqlglot's name of the dialect: the text of a cell, and how a column becomes that text within a
 # transaction. A map is text everywhere but in DuckDB.

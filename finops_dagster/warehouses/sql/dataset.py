@@ -28,7 +28,7 @@ from finops_dagster.tables.digest import (
     column_type,
     compared,
 )
-from finops_dagster.warehouses import MonthFile, WarehouseUnavailable
+from finops_dagster.warehouses.base import MonthFile, WarehouseUnavailable
 from finops_dagster.warehouses.sql.columns import (
     Widening,
     dlt_type,

@@ -26,7 +26,7 @@ from dlt.destinations.impl.sqlalchemy.dialect import (
 from sqlalchemy.sql.elements import quoted_name
 
 from finops_dagster.billing.errors import BillError, first_line
-from finops_dagster.warehouses import WarehouseUnavailable
+from finops_dagster.warehouses.base import WarehouseUnavailable
 
 _SETTINGS: dict[str, Any] = {
     "runtime": {"dlthub_telemetry": False, "log_level": "CRITICAL", "intercept_signals": False},

@@ -13,14 +13,14 @@ from finops_dagster.billing.columns import OWN_COLUMNS, Sql, SqlType, literal, q
 from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.billing.money import reconcile
 from finops_dagster.lake.footer import Footer
-from finops_dagster.settings import DuckDBSettings as Settings
 from finops_dagster.tables import load as table
 from finops_dagster.tables.database import WaitingDuckDB
 from finops_dagster.tables.digest import DigestKind, MonthDigest, digest
 from finops_dagster.tables.load import Target
 from finops_dagster.tables.load import columns as columns_of
 from finops_dagster.tables.parquet_files import ParquetFiles, parquet_files
-from finops_dagster.warehouses import Loaded, LoadedMonth, MonthFile, newest_loads
+from finops_dagster.warehouses.base import Loaded, LoadedMonth, MonthFile, newest_loads
+from finops_dagster.warehouses.duckdb import Settings
 
 _LEDGER = """
 CREATE TABLE IF NOT EXISTS {} (
