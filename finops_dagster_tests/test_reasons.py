@@ -121,7 +121,7 @@ def test_an_unforeseen_error_is_one_line_and_its_trace_is_kept(
 
     deliver(project.put, "2024-01", [items("2024-01", "1")], version="v1")
     with monkeypatch.context() as broken:
-        broken.setattr(billing_table, "has_rows", surprise)
+        broken.setattr(billing_table, "not_fewer_rows", surprise)
         (line,) = finops.here("aws", "run-pipeline").stdout.splitlines()
     log = project.folder / ".dagster/finops_errors.log"
     assert line == (

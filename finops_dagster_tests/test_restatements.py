@@ -147,9 +147,7 @@ def test_a_run_that_another_overtook_with_a_newer_version_says_so(project: Proje
         "acme 2024-01 is at v2 here, but manifest was at v1: another run has brought a newer "
         "version meanwhile; run the month again"
     )
-    assert outcome.checks()["staged_files.one_version"] is False
     assert project.totals("2024-01") == (2, 5)
-    assert project.load("2024-01").checks()["parquet.one_version"] is True
 
 
 PRICED = (*HEADERS, "lineItem/CurrencyCode")

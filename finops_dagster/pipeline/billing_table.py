@@ -17,26 +17,24 @@ from finops_dagster.lake.folder import ParquetLake
 from finops_dagster.lake.footer import column_names
 from finops_dagster.pipeline.checks import (
     COSTS_NOT_ROUNDED,
-    HAS_ROWS,
     NOT_FEWER_ROWS,
     ONE_CURRENCY,
-    TOTALS_CHECKS,
+    RECONCILES,
     USUAL_COST,
     costs_not_rounded,
-    has_rows,
     not_fewer_rows,
     one_currency,
-    totals_hold,
+    reconciles,
     usual_cost,
 )
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.stage import (
     RunOptions,
     StageEvents,
+    hold_to_one_version,
     kept_metadata,
     markdown,
     month_of,
-    one_version,
     stage,
     version_metadata,
     warnings,
@@ -86,14 +84,7 @@ def billing_table_asset(export: Export) -> dg.AssetsDefinition:
         export,
         after="staged_files",
         kinds={"duckdb", "table"},
-        checks=[
-            *TOTALS_CHECKS,
-            HAS_ROWS,
-            NOT_FEWER_ROWS,
-            USUAL_COST,
-            ONE_CURRENCY,
-            COSTS_NOT_ROUNDED,
-        ],
+        checks=[RECONCILES, NOT_FEWER_ROWS, USUAL_COST, ONE_CURRENCY, COSTS_NOT_ROUNDED],
     )
     def billing_table(
         context: dg.AssetExecutionContext,
@@ -117,14 +108,13 @@ def billing_table_asset(export: Export) -> dg.AssetsDefinition:
             force=run_options.force,
         ) as outcome:
             now = outcome.month
+            hold_to_one_version(context, now.load.manifest_id)
             kept = kept_metadata(context, now.load.manifest_id, *_SAID_ONCE)
             result: dg.MaterializeResult[None] = dg.MaterializeResult(
                 data_version=dg.DataVersion(now.load.manifest_id),
                 metadata=_metadata(outcome, kept),
                 check_results=[
-                    one_version(context, now.load.manifest_id),
-                    *totals_hold(now.load.totals),
-                    has_rows(now.load.totals),
+                    reconciles(now.load.manifest_id, now.load.totals),
                     not_fewer_rows(now.load, now.version_before),
                     usual_cost(now.load, now.month_before),
                     one_currency(now.currencies),

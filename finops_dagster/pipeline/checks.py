@@ -10,7 +10,7 @@ from decimal import Decimal
 import dagster as dg
 
 from finops_dagster.billing.manifest import Manifest
-from finops_dagster.billing.money import RECONCILES, ROWS_BELONG, Totals, plain
+from finops_dagster.billing.money import Totals, plain
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.tables.ledger import Load
 
@@ -27,26 +27,19 @@ class Check:
     blocking: bool = False
 
 
-TOTALS_CHECKS = (
-    Check(
-        RECONCILES,
-        "Rows and total unblended cost equal, to the last digit, what was counted in the text of "
-        "the vendor's files.",
-        blocking=True,
-    ),
-    Check(ROWS_BELONG, "Every row says that it belongs to this billing month.", blocking=True),
-)
-ONE_VERSION = Check(
-    "one_version",
-    "The stage holds the version of the month that the stages before it hold.",
+RECONCILES = Check(
+    "reconciles",
+    "The stage holds the version that the stage before it holds, all its rows belong to this "
+    "billing month, and rows and costs equal, to the last digit, what was counted in the vendor's "
+    "files.",
     blocking=True,
 )
 FRESH = Check(
     "manifest_is_fresh", "The manifest of the month in progress is not older than two days."
 )
-HAS_ROWS = Check("has_rows", "The month has rows; a month without any is legal, but rare.")
 NOT_FEWER_ROWS = Check(
-    "not_fewer_rows", "The month has no fewer rows than the version that it replaced."
+    "not_fewer_rows",
+    "The month has rows, and no fewer than the version that it replaced.",
 )
 USUAL_COST = Check("usual_cost", "The month's cost is within half of what the month before cost.")
 
@@ -61,13 +54,17 @@ COSTS_NOT_ROUNDED = Check(
 )
 
 
-def totals_hold(totals: Totals) -> list[dg.AssetCheckResult]:
-    """The blocking checks, passed: a stage that does not reconcile raises instead."""
-    metadata: dict[str, int | str] = {"rows": totals.rows, "total_cost": plain(totals.cost)}
-    return [
-        dg.AssetCheckResult(passed=True, check_name=check.name, metadata=metadata)
-        for check in TOTALS_CHECKS
-    ]
+def reconciles(version: str, totals: Totals) -> dg.AssetCheckResult:
+    """Return the blocking check, passed: a stage that does not reconcile raises instead."""
+    return dg.AssetCheckResult(
+        passed=True,
+        check_name=RECONCILES.name,
+        metadata={
+            "manifest_id": version,
+            "rows": totals.rows,
+            "total_cost": plain(totals.cost),
+        },
+    )
 
 
 def manifest_is_fresh(manifest: Manifest, month: BillingMonth) -> dg.AssetCheckResult:
@@ -82,20 +79,16 @@ def manifest_is_fresh(manifest: Manifest, month: BillingMonth) -> dg.AssetCheckR
     )
 
 
-def has_rows(totals: Totals) -> dg.AssetCheckResult:
-    """An export can be empty, and then says so here."""
-    return _noticed(HAS_ROWS, passed=totals.rows > 0, description=f"{totals.rows:,} rows.")
-
-
 def not_fewer_rows(now: Load, before: Load | None) -> dg.AssetCheckResult:
-    """A restatement can shrink a month, but it is worth a look."""
-    if before is None:
-        return _noticed(NOT_FEWER_ROWS, passed=True, description="This is the first version.")
+    """Notice a month that a restatement has shrunk, or that is empty."""
+    rows = now.totals.rows
+    rows_before = 0 if before is None else before.totals.rows
     return _noticed(
         NOT_FEWER_ROWS,
-        passed=now.totals.rows >= before.totals.rows,
-        description=f"{now.totals.rows:,} rows after {before.totals.rows:,} "
-        f"in version {before.manifest_id}.",
+        passed=rows > 0 and rows >= rows_before,
+        description=f"{rows:,} rows in the first version."
+        if before is None
+        else f"{rows:,} rows after {rows_before:,} in version {before.manifest_id}.",
     )
 
 

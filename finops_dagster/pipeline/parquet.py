@@ -11,13 +11,13 @@ from finops_dagster.lake.folder import ParquetLake
 from finops_dagster.lake.footer import Footer, read_footer
 from finops_dagster.lake.intact import is_intact
 from finops_dagster.lake.month import exporting_month
-from finops_dagster.pipeline.checks import TOTALS_CHECKS, totals_hold
+from finops_dagster.pipeline.checks import RECONCILES, reconciles
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.stage import (
     RunOptions,
     StageEvents,
+    hold_to_one_version,
     month_of,
-    one_version,
     stage,
     version_metadata,
 )
@@ -31,7 +31,7 @@ _REPAIRED = "exported again, as the file was damaged"
 def parquet_asset(export: Export) -> dg.AssetsDefinition:
     """The Parquet file of a month of this export."""
 
-    @stage(export, after="billing_table", kinds={"parquet"}, checks=TOTALS_CHECKS)
+    @stage(export, after="billing_table", kinds={"parquet"}, checks=[RECONCILES])
     def parquet(
         context: dg.AssetExecutionContext,
         database: BillingDatabase,
@@ -46,6 +46,7 @@ def parquet_asset(export: Export) -> dg.AssetsDefinition:
             outcome,
             size,
         ):
+            hold_to_one_version(context, load.manifest_id)
             result: dg.MaterializeResult[None] = dg.MaterializeResult(
                 data_version=dg.DataVersion(load.manifest_id),
                 metadata={
@@ -54,7 +55,7 @@ def parquet_asset(export: Export) -> dg.AssetsDefinition:
                     "path": dg.MetadataValue.path(path),
                     "bytes": size,
                 },
-                check_results=[one_version(context, load.manifest_id), *totals_hold(load.totals)],
+                check_results=[reconciles(load.manifest_id, load.totals)],
             )
         yield result
 

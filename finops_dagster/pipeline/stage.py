@@ -26,7 +26,7 @@ from finops_dagster.billing.errors import (
 from finops_dagster.billing.money import Totals, plain
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.object_stores import StoreError, StoreUnavailable
-from finops_dagster.pipeline.checks import ONE_VERSION, Check
+from finops_dagster.pipeline.checks import RECONCILES, Check
 from finops_dagster.pipeline.export import Export
 from finops_dagster.processes import going_on
 from finops_dagster.traces import unforeseen
@@ -71,15 +71,16 @@ def stage(
     a failed reconciliation is also told as a failed check. What a stage yields is computed before
     it commits; only the seconds that it took are added after.
     """
-    if after:
-        checks = [*checks, ONE_VERSION]
 
     def made(body: Callable[..., StageEvents]) -> dg.AssetsDefinition:
         key = export.key(body.__name__)
 
         @functools.wraps(body)
         def told(context: dg.AssetExecutionContext, **resources: object) -> StageEvents:
-            yield from _with_failures(context, _with_seconds(body(context, **resources)))
+            reconciles = RECONCILES in checks
+            yield from _with_failures(
+                context, _with_seconds(body(context, **resources)), reconciles=reconciles
+            )
 
         return dg.asset(
             key=key,
@@ -114,17 +115,20 @@ def _check_specs(
         ]
 
 
-def _with_failures(context: dg.AssetExecutionContext, events: StageEvents) -> StageEvents:
+def _with_failures(
+    context: dg.AssetExecutionContext, events: StageEvents, *, reconciles: bool
+) -> StageEvents:
     """Yield the stage's events, and raise its errors as Dagster shows them: a sentence each."""
     try:
         yield from events
     except ReconciliationError as error:
-        yield dg.AssetCheckResult(
-            passed=False,
-            asset_key=context.asset_key,
-            check_name=error.check,
-            description=str(error),
-        )
+        if reconciles:
+            yield dg.AssetCheckResult(
+                passed=False,
+                asset_key=context.asset_key,
+                check_name=RECONCILES.name,
+                description=str(error),
+            )
         raise _failure(error, str(error)) from None
     except (BillError, StoreError) as error:
         raise _failure(error, str(error)) from None
@@ -163,7 +167,7 @@ def _with_seconds(events: StageEvents) -> StageEvents:
         yield event
 
 
-def one_version(context: dg.AssetExecutionContext, version: str) -> dg.AssetCheckResult:
+def hold_to_one_version(context: dg.AssetExecutionContext, version: str) -> None:
     """Compare the version that the stage is about to make with the one that this run began with, or
     else with the one that the stage before it holds. Call it before the stage commits. Raises
     ReconciliationError where another run has brought a newer one since."""
@@ -174,13 +178,10 @@ def one_version(context: dg.AssetExecutionContext, version: str) -> dg.AssetChec
     is_same = is_version_of(version, before) if stage_before == "manifest" else version == before
     if before and not is_same:
         raise ReconciliationError(
-            ONE_VERSION.name,
+            RECONCILES.name,
             f"{export} {context.partition_key} is at {version} here, but {after.path[-1]} was at "
             f"{before}: another run has brought a newer version meanwhile; run the month again",
         )
-    return dg.AssetCheckResult(
-        passed=True, check_name=ONE_VERSION.name, metadata={"manifest_id": version}
-    )
 
 
 def _version_before(context: dg.AssetExecutionContext, after: dg.AssetKey) -> tuple[str, str]:

@@ -20,8 +20,8 @@ from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.stage import (
     RunOptions,
     StageEvents,
+    hold_to_one_version,
     month_of,
-    one_version,
     stage,
     warnings,
 )
@@ -79,7 +79,7 @@ def staged_files_asset(export: Export) -> dg.AssetsDefinition:
         """Local copies of the month's files, checked to their last byte and counted."""
         month = month_of(context)
         manifest = staged_manifest(staging, export, month)
-        is_one_version = one_version(context, manifest.id)
+        hold_to_one_version(context, manifest.id)
         staged = staging.month(export.name, month)
         started = time.monotonic()
         done, messages = stage_files(export, month, manifest, staged, database, lake, run_options)
@@ -100,7 +100,6 @@ def staged_files_asset(export: Export) -> dg.AssetsDefinition:
                 "costs_rounded": done.rounded,
                 **warnings(messages),
             },
-            check_results=[is_one_version],
         )
 
     return staged_files

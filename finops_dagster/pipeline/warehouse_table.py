@@ -7,14 +7,14 @@ from finops_dagster.billing.errors import StageMissing
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.lake.folder import ParquetLake
 from finops_dagster.lake.footer import column_names, read_footer
-from finops_dagster.pipeline.checks import TOTALS_CHECKS, totals_hold
+from finops_dagster.pipeline.checks import RECONCILES, reconciles
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.stage import (
     RunOptions,
     StageEvents,
+    hold_to_one_version,
     kept_metadata,
     month_of,
-    one_version,
     stage,
     version_metadata,
     warnings,
@@ -25,7 +25,7 @@ from finops_dagster.warehouses.base import MonthFile, Warehouse
 def warehouse_table_asset(export: Export, backend: str) -> dg.AssetsDefinition:
     """The table of this export in a warehouse of the kind `backend`, a month of it."""
 
-    @stage(export, after="parquet", kinds={backend, "table"}, checks=TOTALS_CHECKS)
+    @stage(export, after="parquet", kinds={backend, "table"}, checks=[RECONCILES])
     def warehouse_table(
         context: dg.AssetExecutionContext,
         lake: ParquetLake,
@@ -35,7 +35,8 @@ def warehouse_table_asset(export: Export, backend: str) -> dg.AssetsDefinition:
         """The month in the warehouse, replaced there in one step."""
         file = month_file(export, month_of(context), lake)
         version, totals = file.footer.manifest_id, file.footer.totals
-        checks = [one_version(context, version), *totals_hold(totals)]
+        hold_to_one_version(context, version)
+        checks = [reconciles(version, totals)]
         metadata = {
             **version_metadata(version, totals),
             "dagster/table_name": warehouse.full_name(file.table),

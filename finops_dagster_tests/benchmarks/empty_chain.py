@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 MONTHS = dg.MonthlyPartitionsDefinition(start_date="2022-01", fmt="%Y-%m")
-CHECKS = ["first", "second", "third"]
+CHECKS = ["first", "second"]
 
 
 def _asset(name: str, after: list[str]) -> dg.AssetsDefinition:
