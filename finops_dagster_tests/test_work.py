@@ -115,7 +115,7 @@ def test_parts_rows_and_months_before_take_no_further_statement(
 def test_the_log_says_how_far_a_month_is(
     project: Project, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("finops_dagster.tables.database._SECONDS_BETWEEN_WORDS", 0.001)
+    monkeypatch.setattr("finops_dagster.progress._SECONDS_BETWEEN_REPORTS", 0.001)
     project.database = {"duckdb": {"threads": 1}}
     files = parts("2024-01", 2, 20_000)
     deliver(project.put, "2024-01", files)

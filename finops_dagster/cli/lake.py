@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain, count
 from typing import Any
@@ -12,6 +11,7 @@ import duckdb
 from finops_dagster.billing.columns import files_literal, quoted
 from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.settings import Settings
+from finops_dagster.tables.database import DuckDB
 
 _OF_A_FILE = "; if the query is not at fault, a Parquet file is: finops state verify --deep"
 
@@ -36,9 +36,7 @@ class Answer:
 def ask(settings: Settings, sql: str, most: int | None = None) -> Answer:
     """Run one SELECT over the exports that have Parquet files, and return no more than `most` rows.
     Raises BillError."""
-    limits = settings.database.duckdb.model_dump(include={"memory_limit", "threads"})
-    config = {name: value for name, value in limits.items() if value is not None}
-    with closing(duckdb.connect(config=config)) as connection:
+    with DuckDB.of(settings.database.duckdb).scratch() as connection:
         connection.execute("SET TimeZone = 'UTC'")
         tables: list[str] = []
         try:

@@ -6,14 +6,13 @@ import os
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-import duckdb
-
-from finops_dagster.billing.errors import BillError, ManifestMissing, first_line
+from finops_dagster.billing.errors import BillError, ManifestMissing
 from finops_dagster.cli.options import Options
 from finops_dagster.object_stores import StoreError, StoreUnavailable
 from finops_dagster.pipeline.export import Export
@@ -21,6 +20,7 @@ from finops_dagster.pipeline.manifest import what_is_there
 from finops_dagster.pipeline.sensors import manifest_versions
 from finops_dagster.settings import Settings, dagster_home, settings_file
 from finops_dagster.settings_table import holds_secret, leaves
+from finops_dagster.tables.database import DuckDB
 from finops_dagster.warehouses import open_warehouse
 from finops_dagster.warehouses.base import Warehouse, WarehouseUnavailable
 
@@ -128,10 +128,9 @@ def _duckdb(settings: Settings) -> str:
     _file(path)
     if not path.exists():
         return f"{path} is made when the first month comes"
-    try:
-        duckdb.connect(str(path), read_only=True).close()
-    except duckdb.Error as error:
-        raise BillError(f"{path}: {first_line(error)}") from error
+    without_waiting = replace(DuckDB.of(settings.database.duckdb), lock_wait_seconds=0)
+    with without_waiting.open(path, read_only=True):
+        pass
     return f"{path}, {path.stat().st_size / 1e6:,.1f} MB"
 
 

@@ -136,7 +136,8 @@ class _Here:
     def _in_warehouse(self) -> str | None:
         if self._warehouse is None or self._footer() is None:
             return None
-        held = self._warehouse.held_version(month_file(self._export, self._month, self._lake))
+        file = month_file(self._export, self._month, self._lake, self._database.duckdb)
+        held = self._warehouse.held_version(file)
         return None if held is None else held.manifest_id
 
 

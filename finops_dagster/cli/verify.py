@@ -128,7 +128,7 @@ def _of_month(
         what = f"{path} has {footer.manifest_id}, the event log {logged['parquet']}"
         yield Difference(export, month, what)
     if footer is not None and resources.warehouse is not None:
-        file = month_file(export, month, resources.lake)
+        file = month_file(export, month, resources.lake, resources.database.duckdb)
         yield from _of_warehouse(export, file, logged, resources.warehouse)
 
 

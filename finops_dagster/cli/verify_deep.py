@@ -65,7 +65,7 @@ def damage(
     if load is None or footer != Footer(load.manifest_id, load.totals):
         coverage.passed_over["cells, as table and Parquet file are not of one version"] += 1
         return
-    file = month_file(export, month, resources.lake)
+    file = month_file(export, month, resources.lake, resources.database.duckdb)
     warehouse = Copy("no warehouse")
     if resources.warehouse is not None and in_warehouse:
         warehouse = _in_warehouse(file, resources.warehouse, coverage)
@@ -105,7 +105,8 @@ def _in_warehouse(file: MonthFile, warehouse: Warehouse, coverage: Coverage) -> 
 def _in_lake(file: MonthFile, database: BillingDatabase, kinds: Collection[DigestKind]) -> Copy:
     name = str(file.path)
     try:
-        with database.scratch() as connection:
+        with database.duckdb.scratch() as connection:
+            prepare_casts(connection)
             return Copy(name, _digests(connection, relation(file.path), file, kinds))
     except duckdb.Error as error:
         return Copy(name, problem=first_line(error))
@@ -121,7 +122,7 @@ def _in_table(
     """The table, and whether the Parquet file is the one that was written from it, as far as the
     ledger knows."""
     path = database.path(export.name, file.month)
-    with database.open(path, read_only=True) as connection:
+    with database.duckdb.open(path, read_only=True) as connection:
         prepare_casts(connection)
         is_intact = is_as_written(connection, load, file.path)
         digests = _digests(connection, table_rows(load), file, kinds)

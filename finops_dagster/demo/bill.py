@@ -20,6 +20,7 @@ from finops_dagster.demo.cur1_columns import HEADERS
 from finops_dagster.demo.cur1_slots import SLOTS, Slot, month_slots
 from finops_dagster.demo.row_mix import TICKS
 from finops_dagster.demo.version import Version
+from finops_dagster.tables.database import DuckDB
 
 CHANGED_EVERY = 400  # a restated month has measured one usage row of so many anew
 CHANGED_PER_MILLE = 1050
@@ -67,7 +68,7 @@ def open_bill(version: Version, seed: int) -> Iterator[Bill]:
     # A file has one thread and joins whose sides are not swapped: that keeps its rows in number
     # order without a sort. Without statistics no Parquet column becomes REQUIRED because a month
     # happens to fill it, so all files of a format have one schema.
-    with duckdb.connect(config={"threads": 1}) as connection:
+    with DuckDB(threads=1).scratch() as connection:
         connection.execute(
             "SET disabled_optimizers = 'join_order,build_side_probe_side,statistics_propagation'"
         )

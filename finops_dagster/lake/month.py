@@ -80,7 +80,9 @@ def exporting_month(
         raise
 
 
-def write_with_text(source: Path, columns: Collection[str], path: Path) -> None:
+def write_with_text(
+    connection: duckdb.DuckDBPyConnection, source: Path, columns: Collection[str], path: Path
+) -> None:
     """Write a month's file once more to `path`, its `columns` as the text that DuckDB's table would
     hold; for a warehouse in which they are text. Raises BillError."""
     (file,) = parquet_files([source])
@@ -91,8 +93,7 @@ def write_with_text(source: Path, columns: Collection[str], path: Path) -> None:
         for position, name in enumerate(file.headers)
     )
     try:
-        with duckdb.connect(config={"threads": 1}) as connection:
-            _write(connection, Sql(f"SELECT {selected} FROM {file.scan()}"), path)
+        _write(connection, Sql(f"SELECT {selected} FROM {file.scan()}"), path)
     except duckdb.Error as error:
         raise BillError(f"{source} cannot be read: {first_line(error)}") from error
 

@@ -40,13 +40,14 @@ from finops_dagster.pipeline.stage import (
     warnings,
 )
 from finops_dagster.pipeline.staged_files import staged_manifest
+from finops_dagster.progress import rows_shown
 from finops_dagster.staging.folder import (
     Counted,
     CurrentVersion,
     StagedMonth,
     StagingFolder,
 )
-from finops_dagster.tables.database import BillingDatabase, rows_shown, watched
+from finops_dagster.tables.database import BillingDatabase, watched
 from finops_dagster.tables.files import read_files
 from finops_dagster.tables.ledger import Load
 from finops_dagster.tables.load import held_version, replacing_month
@@ -89,7 +90,7 @@ def billing_table_asset(export: Export) -> dg.AssetsDefinition:
     def billing_table(
         context: dg.AssetExecutionContext,
         staging: StagingFolder,
-        database: BillingDatabase,
+        database: dg.ResourceParam[BillingDatabase],
         lake: ParquetLake,
         run_options: RunOptions,
     ) -> StageEvents:

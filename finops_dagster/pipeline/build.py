@@ -14,13 +14,14 @@ from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.jobs import month_job
 from finops_dagster.pipeline.manifest import manifest_asset
 from finops_dagster.pipeline.parquet import parquet_asset
+from finops_dagster.pipeline.resources import BillingDatabaseResource
 from finops_dagster.pipeline.sensors import lost_runs_sensor, manifest_sensor
 from finops_dagster.pipeline.stage import RunOptions
 from finops_dagster.pipeline.staged_files import staged_files_asset
 from finops_dagster.pipeline.warehouse_table import warehouse_table_asset
 from finops_dagster.settings import Settings
 from finops_dagster.staging.folder import StagingFolder
-from finops_dagster.tables.database import BillingDatabase
+from finops_dagster.tables.database import BillingDatabase, DuckDB
 from finops_dagster.warehouses import open_warehouse
 from finops_dagster.warehouses.base import Warehouse
 
@@ -44,12 +45,7 @@ def build_resources(settings: Settings) -> Resources:
             max_inflation=settings.storage.max_inflation,
             max_inflated_bytes=settings.storage.max_inflated_bytes,
         ),
-        BillingDatabase(
-            database=duckdb.database_path,
-            memory_limit=duckdb.memory_limit,
-            threads=duckdb.threads,
-            lock_wait_seconds=duckdb.lock_wait_seconds,
-        ),
+        BillingDatabase(duckdb.database_path, DuckDB.of(duckdb)),
         ParquetLake(root=str(settings.storage.parquet_dir)),
         open_warehouse(settings.database) if settings.database.has_warehouse else None,
     )
@@ -58,7 +54,11 @@ def build_resources(settings: Settings) -> Resources:
 def build_definitions(settings: Settings) -> dg.Definitions:
     """The code location that the settings describe. Touches no network and no credentials."""
     exports = [Export(export) for export in settings.exports]
-    resources = {**vars(build_resources(settings)), "run_options": RunOptions()}
+    resources = {
+        **vars(build_resources(settings)),
+        "database": BillingDatabaseResource.of(settings.database.duckdb),
+        "run_options": RunOptions(),
+    }
     stages: list[Callable[[Export], dg.AssetsDefinition]] = [
         manifest_asset,
         staged_files_asset,

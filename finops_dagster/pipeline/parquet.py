@@ -21,7 +21,8 @@ from finops_dagster.pipeline.stage import (
     stage,
     version_metadata,
 )
-from finops_dagster.tables.database import BillingDatabase, rows_shown, watched
+from finops_dagster.progress import rows_shown
+from finops_dagster.tables.database import BillingDatabase, watched
 from finops_dagster.tables.ledger import Load
 from finops_dagster.tables.load import held_version
 
@@ -34,7 +35,7 @@ def parquet_asset(export: Export) -> dg.AssetsDefinition:
     @stage(export, after="billing_table", kinds={"parquet"}, checks=[RECONCILES])
     def parquet(
         context: dg.AssetExecutionContext,
-        database: BillingDatabase,
+        database: dg.ResourceParam[BillingDatabase],
         lake: ParquetLake,
         run_options: RunOptions,
     ) -> StageEvents:

@@ -36,7 +36,7 @@ from finops_dagster.tables import ledger
 from finops_dagster.tables.database import BillingDatabase, watched
 from finops_dagster.tables.files import count, read_files
 from finops_dagster.tables.ledger import Load
-from finops_dagster.tables.load import held_version
+from finops_dagster.tables.load import held_version, prepare_casts
 from finops_dagster.tables.version import is_unchanged, of_vendor_id, version_id
 
 
@@ -72,7 +72,7 @@ def staged_files_asset(export: Export) -> dg.AssetsDefinition:
     def staged_files(
         context: dg.AssetExecutionContext,
         staging: StagingFolder,
-        database: BillingDatabase,
+        database: dg.ResourceParam[BillingDatabase],
         lake: ParquetLake,
         run_options: RunOptions,
     ) -> StageEvents:
@@ -261,7 +261,11 @@ def fetch_and_count(
         fetched = version.fetch(store, available, force=force)
         vendor = export.formats[manifest.format]
         size = sum(path.stat().st_size for path in version.paths)
-        with database.scratch() as connection, watched(connection, "counted", size, decimal):
+        with (
+            database.duckdb.scratch() as connection,
+            watched(connection, "counted", size, decimal),
+        ):
+            prepare_casts(connection)
             files = read_files(version.paths, vendor)
             totals, rounded = count(connection, files, vendor, round_money=export.rounds_money)
         return version.finish(totals, rounded), fetched

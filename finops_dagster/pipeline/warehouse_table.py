@@ -19,6 +19,7 @@ from finops_dagster.pipeline.stage import (
     version_metadata,
     warnings,
 )
+from finops_dagster.tables.database import BillingDatabase, DuckDB
 from finops_dagster.warehouses.base import MonthFile, Warehouse
 
 
@@ -28,12 +29,13 @@ def warehouse_table_asset(export: Export, backend: str) -> dg.AssetsDefinition:
     @stage(export, after="parquet", kinds={backend, "table"}, checks=[RECONCILES])
     def warehouse_table(
         context: dg.AssetExecutionContext,
+        database: dg.ResourceParam[BillingDatabase],
         lake: ParquetLake,
         warehouse: dg.ResourceParam[Warehouse],
         run_options: RunOptions,
     ) -> StageEvents:
         """The month in the warehouse, replaced there in one step."""
-        file = month_file(export, month_of(context), lake)
+        file = month_file(export, month_of(context), lake, database.duckdb)
         version, totals = file.footer.manifest_id, file.footer.totals
         hold_to_one_version(context, version)
         checks = [reconciles(version, totals)]
@@ -59,8 +61,9 @@ def warehouse_table_asset(export: Export, backend: str) -> dg.AssetsDefinition:
     return warehouse_table
 
 
-def month_file(export: Export, month: BillingMonth, lake: ParquetLake) -> MonthFile:
-    """The lake's file of the month and what it says of itself. Raises StageMissing."""
+def month_file(export: Export, month: BillingMonth, lake: ParquetLake, duckdb: DuckDB) -> MonthFile:
+    """The lake's file of the month and what it says of itself; `duckdb` is what warehouses read it
+    with. Raises StageMissing."""
     path = lake.path(export.name, month)
     footer = read_footer(path)
     if footer is None:
@@ -87,4 +90,5 @@ def month_file(export: Export, month: BillingMonth, lake: ParquetLake) -> MonthF
             for header, name in column_names([path]).items()
             if vendor.is_free_text(header) and name in schema.names
         ),
+        duckdb=duckdb,
     )

@@ -1,4 +1,4 @@
-"""A DuckDB file: open while a stage needs it, in one process at a time, always closed."""
+"""Every DuckDB connection of the project: its limits, its turn at a file, and its end."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import itertools
 import re
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from threading import Event, Thread
+from typing import Protocol, Self
+from uuid import uuid4
 
-import dagster as dg
 import duckdb
-from dagster_duckdb import DuckDBResource
+from duckdb import DuckDBPyConnection
 from tenacity import (
     RetryCallState,
     Retrying,
@@ -22,11 +23,17 @@ from tenacity import (
 
 from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.locks import SECONDS_BEFORE_WORDS, SECONDS_BETWEEN_WORDS
+from finops_dagster.progress import (
+    SECONDS_BEFORE_WAITING_IS_SAID,
+    SECONDS_BETWEEN_WAITING_IS_SAID,
+    log,
+    reporting,
+)
 from finops_dagster.tables import ledger
-from finops_dagster.tables import load as table
 
-_SECONDS_BETWEEN_WORDS = 5
+Option = str | bool | int | float | list[str]
+"""What DuckDB's configuration takes."""
+
 _DAMAGED = ("Corrupt database file", "not a valid DuckDB database file")
 _NEWER = "created with a newer version of DuckDB"
 _MADE_ANEW = (
@@ -34,23 +41,56 @@ _MADE_ANEW = (
 )
 
 
-class WaitingDuckDB(DuckDBResource):
-    """A DuckDBResource that waits for its turn at a file, and that closes the connection also when
-    the body raises.
+class Limits(Protocol):
+    """The settings that reach every connection."""
 
-    DuckDB lets one process write a file and keeps every other out. The lock is the operating
-    system's: it is gone when its process is.
-    """
+    @property
+    def memory_limit(self) -> str: ...
+    @property
+    def threads(self) -> int | None: ...
+    @property
+    def temp_dir(self) -> Path | None: ...
+    @property
+    def lock_wait_seconds(self) -> int: ...
 
-    memory_limit: str
+
+@dataclass(frozen=True)
+class DuckDB:
+    """The one place that connects to DuckDB. `temp_dir` is for what `memory_limit` has no room for:
+    beside the database's file, or in the working directory, where none is set."""
+
+    memory_limit: str = "2GB"
     threads: int | None = None
-    lock_wait_seconds: int
+    temp_dir: Path | None = None
+    lock_wait_seconds: int = 3600
+
+    @classmethod
+    def of(cls, limits: Limits) -> Self:
+        """Return the connections within the limits of the settings."""
+        return cls(limits.memory_limit, limits.threads, limits.temp_dir, limits.lock_wait_seconds)
 
     @contextmanager
-    def open(self, path: Path, *, read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
-        """The file; one that is written is made where it is missing. Raises BillError."""
+    def scratch(self, **config: Option) -> Iterator[DuckDBPyConnection]:
+        """A database in memory; `config` are options of DuckDB's own."""
+        # Another process's connection would use the same files under the default, `.tmp`.
+        temp_dir = (self.temp_dir or Path()) / f".tmp-{uuid4().hex[:12]}"
+        config = {"temp_directory": str(temp_dir), **config}
+        with closing(duckdb.connect(config=self._config(config))) as connection:
+            yield connection
+
+    @contextmanager
+    def open(
+        self, path: Path, *, read_only: bool = False, **config: Option
+    ) -> Iterator[DuckDBPyConnection]:
+        """The file; one that is written is made where it is missing. Raises BillError.
+
+        DuckDB lets one process write a file and keeps every other out, which wait for their turn.
+        The lock is the operating system's: it is gone when its process is.
+        """
         path.parent.mkdir(parents=True, exist_ok=True)
-        with closing(self._opened(path, read_only)) as connection:
+        if self.temp_dir is not None:
+            config = {"temp_directory": str(self.temp_dir / f"{path.name}.tmp"), **config}
+        with closing(self._opened(path, read_only, self._config(config))) as connection:
             try:
                 yield connection
             except (duckdb.Error, BillError) as error:
@@ -58,7 +98,7 @@ class WaitingDuckDB(DuckDBResource):
                     raise BillError(_explained(path, error)) from error
                 raise
 
-    def _opened(self, path: Path, read_only: bool) -> duckdb.DuckDBPyConnection:
+    def _opened(self, path: Path, read_only: bool, config: dict[str, Option]) -> DuckDBPyConnection:
         waiting = Retrying(
             retry=retry_if_exception(_is_locked),
             stop=stop_after_delay(self.lock_wait_seconds),
@@ -67,21 +107,23 @@ class WaitingDuckDB(DuckDBResource):
             reraise=True,
         )
         try:
-            return waiting(duckdb.connect, str(path), read_only=read_only, config=self._config())
+            return waiting(duckdb.connect, str(path), read_only=read_only, config=config)
         except duckdb.Error as error:
             raise BillError(_explained(path, error)) from error
 
-    def _config(self) -> dict[str, str | bool | int | float | list[str]]:
-        config: dict[str, str | bool | int | float | list[str]] = {
-            "memory_limit": self.memory_limit,
-            "preserve_insertion_order": False,
-            **self.connection_config,
-        }
-        return config if self.threads is None else {**config, "threads": self.threads}
+    def _config(self, more: dict[str, Option]) -> dict[str, Option]:
+        if self.temp_dir is not None:
+            self.temp_dir.mkdir(parents=True, exist_ok=True)  # DuckDB makes the last folder alone
+        threads = {} if self.threads is None else {"threads": self.threads}
+        return {"memory_limit": self.memory_limit, **threads, **more}
 
 
-class BillingDatabase(WaitingDuckDB):
+@dataclass(frozen=True)
+class BillingDatabase:
     """The chain's own database, whose path may hold {export} and {month}."""
+
+    database: str
+    duckdb: DuckDB = DuckDB()
 
     def path(self, export: str, month: BillingMonth) -> Path:
         """Where the file lies that holds the month, or will lie."""
@@ -90,51 +132,27 @@ class BillingDatabase(WaitingDuckDB):
     @contextmanager
     def connect(
         self, export: str, month: BillingMonth, *, mend: bool = False
-    ) -> Iterator[duckdb.DuckDBPyConnection]:
+    ) -> Iterator[DuckDBPyConnection]:
         """Open the file that holds the month, with the ledger; `mend` sets a damaged table of the
         ledger aside for an empty one. Raises BillError."""
-        with self.open(self.path(export, month)) as connection:
+        path = self.path(export, month)
+        # Months are not sorted: to keep the order of their files would take memory.
+        with self.duckdb.open(path, preserve_insertion_order=False) as connection:
             if mend:
                 ledger.set_aside_damaged(connection)
             ledger.create(connection)
             yield connection
 
-    @contextmanager
-    def scratch(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A database in memory, for reading files without a turn at the file on disk."""
-        with closing(duckdb.connect(config=self._config())) as connection:
-            table.prepare_casts(connection)
-            yield connection
-
 
 @contextmanager
 def watched(
-    connection: duckdb.DuckDBPyConnection, did: str, total: int, shown: Callable[[int], str]
+    connection: DuckDBPyConnection, did: str, total: int, shown: Callable[[int], str]
 ) -> Iterator[None]:
-    """Say every few seconds how far the statement in progress is: `loaded 400,000 rows of 1,000,000
-    rows`. The run's log and the terminal show it."""
+    """Log every few seconds how far the connection's statement is."""
     connection.execute("SET enable_progress_bar = true")
     connection.execute("SET enable_progress_bar_print = false")
-    log, is_over = dg.get_dagster_logger(), Event()
-
-    def watch() -> None:
-        while not is_over.wait(_SECONDS_BETWEEN_WORDS):
-            done = connection.query_progress() / 100
-            if done > 0:
-                log.info(f"{did} {shown(round(done * total))} of {shown(total)}")
-
-    watcher = Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
+    with reporting(did, total, shown, lambda: round(connection.query_progress() / 100 * total)):
         yield
-    finally:
-        is_over.set()
-        watcher.join()
-
-
-def rows_shown(rows: int) -> str:
-    """`1,000,000 rows`."""
-    return f"{rows:,} rows"
 
 
 def _is_locked(error: BaseException) -> bool:
@@ -147,9 +165,8 @@ def _holder(text: str) -> str:
 
 
 def _saying_who_holds(path: Path) -> Callable[[RetryCallState], None]:
-    """Say who holds the file after two seconds, and every minute from then on: in the run's log,
-    and on standard error."""
-    moments = itertools.count(SECONDS_BEFORE_WORDS, SECONDS_BETWEEN_WORDS)
+    """Warn who holds the file after two seconds, and every minute from then on."""
+    moments = itertools.count(SECONDS_BEFORE_WAITING_IS_SAID, SECONDS_BETWEEN_WAITING_IS_SAID)
     next_moment = next(moments)
 
     def say(state: RetryCallState) -> None:
@@ -157,15 +174,15 @@ def _saying_who_holds(path: Path) -> Callable[[RetryCallState], None]:
         if (state.seconds_since_start or 0) >= next_moment and state.outcome is not None:
             next_moment = next(moments)
             holder = _holder(str(state.outcome.exception()))
-            dg.get_dagster_logger().warning(f"{path} is open in {holder}; waiting for it")
+            log().warning(f"{path} is open in {holder}; waiting for it")
 
     return say
 
 
-def _is_damaged(path: Path, said: str) -> bool:
+def _is_damaged(path: Path, message: str) -> bool:
     """Whether DuckDB says so, which holds a checksum of every block; of no other file's bytes."""
     signs = (*_DAMAGED, f'enough bytes from file "{path.resolve()}"')
-    return any(sign in said for sign in signs)
+    return any(sign in message for sign in signs)
 
 
 def _explained(path: Path, error: Exception) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.lake.footer import Footer
 from finops_dagster.lake.month import write_with_text
+from finops_dagster.tables.database import DuckDB
 from finops_dagster.tables.digest import MonthDigest, column_type
 
 
@@ -39,6 +40,8 @@ class MonthFile:
     cluster_by: tuple[str, ...]
     free_text: tuple[str, ...] = ()
     """The columns whose names the vendor's customer chose, as those of tags."""
+    duckdb: DuckDB = field(default_factory=DuckDB)
+    """What to read the file with."""
 
     @property
     def types(self) -> dict[str, str]:
@@ -54,7 +57,8 @@ class MonthFile:
             return
         with TemporaryDirectory(prefix="finops-") as folder:
             path = Path(folder) / self.path.name
-            write_with_text(self.path, columns, path)
+            with self.duckdb.scratch(threads=1) as connection:
+                write_with_text(connection, self.path, columns, path)
             yield replace(self, path=path, schema=pq.read_schema(path))
 
 

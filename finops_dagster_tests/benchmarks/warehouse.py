@@ -29,6 +29,7 @@ from finops_dagster.pipeline.warehouse_table import month_file
 from finops_dagster.settings import load_settings
 from finops_dagster.sources.aws.cur1 import AwsCur1
 from finops_dagster.tables import ledger
+from finops_dagster.tables.database import DuckDB
 from finops_dagster.tables.ledger import Load
 from finops_dagster.tables.load import measure
 from finops_dagster.warehouses import open_warehouse
@@ -144,7 +145,7 @@ def _loaded(lake: Path, settings: Path) -> Run:
 def _load(path: Path) -> None:
     settings = load_settings(path)
     lake = ParquetLake(root=str(settings.storage.parquet_dir))
-    file = month_file(Export(settings.exports[0]), MONTH, lake)
+    file = month_file(Export(settings.exports[0]), MONTH, lake, DuckDB())
     warehouse = open_warehouse(settings.database)
     assert isinstance(warehouse, Warehouse)
     started = time.monotonic()

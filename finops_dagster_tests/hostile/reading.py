@@ -19,10 +19,10 @@ from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.sources.formats import formats_of
 from finops_dagster.tables import ledger
-from finops_dagster.tables.database import BillingDatabase
+from finops_dagster.tables.database import DuckDB
 from finops_dagster.tables.files import count, read_files
 from finops_dagster.tables.ledger import Load
-from finops_dagster.tables.load import columns, replacing_month
+from finops_dagster.tables.load import columns, prepare_casts, replacing_month
 
 MONTH = BillingMonth(2024, 1)
 COST = "lineItem/UnblendedCost"
@@ -50,8 +50,8 @@ class Reader:
     @contextmanager
     def below(cls, folder: Path, memory_limit: str = "1GB") -> Iterator[Reader]:
         """A reader that keeps its file in the folder."""
-        database = BillingDatabase(database="", memory_limit=memory_limit, lock_wait_seconds=0)
-        with database.scratch() as connection:
+        with DuckDB(memory_limit).scratch(preserve_insertion_order=False) as connection:
+            prepare_casts(connection)
             ledger.create(connection)
             yield cls(folder, connection)
 

@@ -7,19 +7,18 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import duckdb
 import pytest
 
 from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.tables.database import BillingDatabase
+from finops_dagster.tables.database import BillingDatabase, DuckDB
 
 MONTH = BillingMonth(2024, 1)
 HOLD = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('held', flush=True); input()"
 
 
 def database(path: Path, wait: int = 0) -> BillingDatabase:
-    return BillingDatabase(database=str(path), memory_limit="1GB", lock_wait_seconds=wait)
+    return BillingDatabase(str(path), DuckDB(memory_limit="1GB", lock_wait_seconds=wait))
 
 
 @pytest.fixture
@@ -71,8 +70,16 @@ def test_a_file_that_is_no_database_is_named_and_left_alone(tmp_path: Path) -> N
     assert path.read_bytes() == b"something else" * 1000
 
 
-def test_memory_is_bounded_by_the_setting(tmp_path: Path) -> None:
-    with database(tmp_path / "finops.duckdb").connect("acme", MONTH) as connection:
-        assert isinstance(connection, duckdb.DuckDBPyConnection)
-        setting = connection.execute("SELECT current_setting('memory_limit')").fetchone()
-    assert setting == ("953.6 MiB",)
+@pytest.mark.parametrize("where", ["file", "scratch"])
+def test_the_limits_reach_every_connection(tmp_path: Path, where: str) -> None:
+    spill = tmp_path / "a" / "spill"
+    limits = DuckDB("60MB", 1, spill)
+    opened = limits.open(tmp_path / "finops.duckdb") if where == "file" else limits.scratch()
+    with opened as connection:
+        settings = connection.execute(
+            "SELECT current_setting('memory_limit'), current_setting('threads')"
+        ).fetchall()
+        connection.execute("CREATE TEMP TABLE t AS SELECT hash(r) FROM range(9_000_000) r(r)")
+        assert any(spill.rglob("*.*"))
+    assert settings == [("57.2 MiB", 1)]
+    assert not any(spill.iterdir())

@@ -21,6 +21,7 @@ from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.lake.folder import ParquetLake
 from finops_dagster.pipeline.warehouse_table import month_file
+from finops_dagster.tables.database import DuckDB
 from finops_dagster.tables.digest import DigestKind
 from finops_dagster.warehouses import open_warehouse
 from finops_dagster.warehouses.base import Warehouse, WarehouseUnavailable
@@ -298,7 +299,7 @@ def test_tags_and_cost_categories_may_be_keys_and_nothing_else(
     deliver(project.put, "2024-01", [items("2024-01", "1")], headers=(*HEADERS, *own))
     project.load("2024-01")
     lake = ParquetLake(root="data/parquet")
-    file = month_file(project.the_export(), BillingMonth(2024, 1), lake)
+    file = month_file(project.the_export(), BillingMonth(2024, 1), lake, DuckDB())
     families = ("resource_tags", "resourcetags", "cost_category", "costcategory")
     assert len(file.free_text) == 3
     assert set(file.free_text) == {n for n in file.schema.names if n.startswith(families)}

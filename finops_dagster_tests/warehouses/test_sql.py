@@ -20,6 +20,7 @@ from finops_dagster.billing.months import BillingMonth
 from finops_dagster.lake.folder import ParquetLake
 from finops_dagster.pipeline.warehouse_table import month_file
 from finops_dagster.settings_table import SettingsError
+from finops_dagster.tables.database import DuckDB
 from finops_dagster.warehouses import open_warehouse
 from finops_dagster.warehouses.base import (
     MonthFile,
@@ -53,7 +54,7 @@ def bring(project: Project, version: str, *costs: str) -> MonthFile:
     project.load("2024-01")
     project.database = database
     lake = ParquetLake(root=str(project.settings().storage.parquet_dir))
-    return month_file(project.the_export(), BillingMonth.parse("2024-01"), lake)
+    return month_file(project.the_export(), BillingMonth.parse("2024-01"), lake, DuckDB())
 
 
 def in_sqlite(sql: str) -> list[Any]:

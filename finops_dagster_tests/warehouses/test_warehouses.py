@@ -25,6 +25,7 @@ from finops_dagster.lake.folder import ParquetLake
 from finops_dagster.lake.footer import read_footer
 from finops_dagster.lake.month import relation
 from finops_dagster.pipeline.warehouse_table import month_file
+from finops_dagster.tables.database import DuckDB
 from finops_dagster.tables.digest import DigestKind, MonthDigest, digest
 from finops_dagster.tables.load import prepare_casts
 from finops_dagster.warehouses import open_warehouse
@@ -332,7 +333,7 @@ def test_every_column_of_a_whole_bill(project: Project, warehouse: Adapter, layo
         write_version(project.source, "", "acme-cur", bill, layout=delivered)
         outcome = project.load(f"2024-0{month}")
         assert outcome.checks()["warehouse_table.reconciles"]
-        file = month_file(project.the_export(), BillingMonth(2024, month), lake)
+        file = month_file(project.the_export(), BillingMonth(2024, month), lake, DuckDB())
         found = resource(project).digest(file)
         assert found.differing(in_the_lake(file, found.kind)) == []
         holds(warehouse, project.parquet(f"2024-0{month}"), f"2024-0{month}")

@@ -8,12 +8,13 @@ from typing import Annotated, Self
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from finops_dagster.settings_table import LocalFile, SettingsTable
+from finops_dagster.settings_table import LocalFile, LocalPath, SettingsTable
 
 
 class Settings(SettingsTable):
     """The DuckDB file; with `{month}` in its path each month has one of its own. `warehouse_path`
-    is another, in which the months end where the backend is `duckdb`: without it at Parquet."""
+    is another, in which the months end where the backend is `duckdb`: without it at Parquet.
+    `temp_dir` takes what `memory_limit` has no room for; without it, a folder beside the file."""
 
     database_path: LocalFile = "data/finops.duckdb"
     warehouse_path: LocalFile | None = None
@@ -21,6 +22,7 @@ class Settings(SettingsTable):
         str, StringConstraints(pattern=r"^\d{1,7}(\.\d+)?\s*([KMGT]i?B)$", strip_whitespace=True)
     ] = "2GB"
     threads: int | None = Field(default=None, ge=1, le=1024)
+    temp_dir: LocalPath | None = None
     lock_wait_seconds: int = Field(default=3600, ge=0, le=10**9)
 
     @field_validator("database_path")

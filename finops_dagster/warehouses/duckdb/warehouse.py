@@ -8,13 +8,14 @@ from pathlib import Path
 from uuid import uuid4
 
 import duckdb
+from dagster_duckdb import DuckDBResource
 
 from finops_dagster.billing.columns import OWN_COLUMNS, Sql, SqlType, literal, quoted
 from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.billing.money import reconcile
 from finops_dagster.lake.footer import Footer
 from finops_dagster.tables import load as table
-from finops_dagster.tables.database import WaitingDuckDB
+from finops_dagster.tables.database import DuckDB
 from finops_dagster.tables.digest import DigestKind, MonthDigest, digest
 from finops_dagster.tables.load import Target
 from finops_dagster.tables.load import columns as columns_of
@@ -35,9 +36,14 @@ CREATE TABLE IF NOT EXISTS {} (
 """
 
 
-class DuckDBWarehouse(WaitingDuckDB):
+class DuckDBWarehouse(DuckDBResource):
     """One file with the tables of all exports. A month, its new columns and its row in
     `{table}_loads` are one transaction; a load that failed has a row there too."""
+
+    memory_limit: str
+    threads: int | None = None
+    temp_dir: str | None = None
+    lock_wait_seconds: int
 
     def reach(self) -> str:
         """Open the file for reading where there is one."""
@@ -130,11 +136,16 @@ class DuckDBWarehouse(WaitingDuckDB):
     def _path(self) -> Path:
         return Path(self.database)
 
+    @property
+    def _limits(self) -> DuckDB:
+        temp_dir = None if self.temp_dir is None else Path(self.temp_dir)
+        return DuckDB(self.memory_limit, self.threads, temp_dir, self.lock_wait_seconds)
+
     @contextmanager
     def _connection(self, *, read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
         """The file; says in one line what DuckDB says."""
         try:
-            with self.open(self._path, read_only=read_only) as connection:
+            with self._limits.open(self._path, read_only=read_only) as connection:
                 yield connection
         except duckdb.Error as error:
             raise BillError(f"{self._path}: {first_line(error)}") from error
@@ -146,6 +157,7 @@ def open_warehouse(settings: Settings) -> DuckDBWarehouse:
         database=str(settings.warehouse_path),
         memory_limit=settings.memory_limit,
         threads=settings.threads,
+        temp_dir=None if settings.temp_dir is None else str(settings.temp_dir),
         lock_wait_seconds=settings.lock_wait_seconds,
     )
 

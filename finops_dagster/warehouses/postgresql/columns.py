@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
+from duckdb import DuckDBPyConnection
 
 from finops_dagster.billing.columns import Sql, literal, name_within, quoted
 from finops_dagster.billing.errors import BillError, first_line
+from finops_dagster.tables.database import DuckDB
 from finops_dagster.warehouses.base import MonthFile
 
 # As format_type() says them.
@@ -91,20 +92,20 @@ class Arrival:
             f"keys of {OVERFLOW}: {some}{more}"
         ]
 
-    def batches(self, path: Path) -> Iterator[pa.Table]:
+    def batches(self, path: Path, duckdb: DuckDB) -> Iterator[pa.Table]:
         """The file's rows as ADBC takes them for these columns, a few at a time, of which the next
         are read while the last are sent. Raises BillError for a file that cannot be read."""
-        tables = self._read(path)
+        tables = self._read(path, duckdb)
         with ThreadPoolExecutor(1) as reader:
             ahead = reader.submit(next, tables, None)
             while (rows := ahead.result()) is not None:
                 ahead = reader.submit(next, tables, None)
                 yield rows
 
-    def _read(self, path: Path) -> Iterator[pa.Table]:
+    def _read(self, path: Path, duckdb: DuckDB) -> Iterator[pa.Table]:
         rows = max(1, _CELLS_A_BATCH // len(self.schema))
         try:
-            with pq.ParquetFile(path) as parquet, duckdb.connect() as connection:
+            with pq.ParquetFile(path) as parquet, duckdb.scratch() as connection:
                 connection.execute("SET arrow_lossless_conversion = true")  # JSON is told as JSON
                 for group in range(parquet.num_row_groups):  # all at once it keeps what it has read
                     for batch in parquet.iter_batches(rows, row_groups=[group]):
@@ -116,7 +117,7 @@ class Arrival:
     def _kept(self) -> list[pa.Field]:
         return [field for field in self.schema if field.name not in set(self.overflow)]
 
-    def _taken(self, connection: duckdb.DuckDBPyConnection, rows: pa.Table) -> pa.Table:
+    def _taken(self, connection: DuckDBPyConnection, rows: pa.Table) -> pa.Table:
         as_json = self._as_json()
         if as_json:
             made = ", ".join(f"{cell} AS {quoted(name)}" for name, cell in as_json.items())

@@ -188,7 +188,7 @@ class Month:
             f"CREATE TABLE {self._name(incoming)} "
             f"({definitions}, CHECK (billing_month IS NOT NULL AND {bound}))"
         )
-        for rows in arrival.batches(self.file.path):
+        for rows in arrival.batches(self.file.path, self.file.duckdb):
             at_once = max(1, rows.num_rows * _BYTES_AT_ONCE // rows.nbytes)
             stream = rows.to_reader(max_chunksize=at_once)
             self.cursor.adbc_ingest(incoming, stream, mode="append", db_schema_name=self.schema)

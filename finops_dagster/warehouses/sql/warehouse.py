@@ -17,7 +17,6 @@ from typing import Any
 
 import dagster as dg
 import dlt
-import duckdb
 import pyarrow as pa
 from dlt.common.destination import Destination
 from dlt.common.destination.exceptions import UnknownDestinationModule
@@ -242,7 +241,7 @@ class SqlWarehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
             )
         finally:
             pipeline.deactivate()
-        with self._connected() as dataset, closing(duckdb.connect()) as connection:
+        with self._connected() as dataset, file.duckdb.scratch() as connection:
             dataset.hold_against(file, connection, job_id)
 
 
@@ -298,7 +297,7 @@ def _batches(
         cells.get(column_type(field.type), "{0}").format(quoted(field.name)) + f" AS {quoted(name)}"
         for field, name in zip(file.schema, columns, strict=True)
     )
-    with closing(duckdb.connect(config={"threads": 1})) as connection:
+    with file.duckdb.scratch(threads=1) as connection:
         connection.execute("SET TimeZone = 'UTC'")
         rows = connection.sql(f"SELECT {selected} FROM {relation(file.path)}")
         with closing(rows.to_arrow_reader(_ROWS_AT_ONCE)) as reader:

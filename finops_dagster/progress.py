@@ -1,0 +1,49 @@
+"""Tell how far long work is: in the run's log where a run goes on, else on standard error."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Event, Thread
+
+SECONDS_BEFORE_WAITING_IS_SAID = 2
+SECONDS_BETWEEN_WAITING_IS_SAID = 60
+_SECONDS_BETWEEN_REPORTS = 5
+
+
+def log() -> logging.Logger:
+    """Return the log of Dagster's run where Dagster is at work, else the package's own, of which
+    Python writes warnings to standard error. Nothing is imported for it."""
+    dagster = sys.modules.get("dagster")
+    # While Dagster itself is being imported it has no such function yet.
+    of_run: Callable[[], logging.Logger] | None = getattr(dagster, "get_dagster_logger", None)
+    return logging.getLogger("finops_dagster") if of_run is None else of_run()
+
+
+@contextmanager
+def reporting(
+    did: str, total: int, shown: Callable[[int], str], done: Callable[[], int]
+) -> Iterator[None]:
+    """Log every few seconds how far the block is: `loaded 400,000 rows of 1,000,000 rows`. `done`
+    is asked from another thread, and a 0 is not logged."""
+    logger, is_over = log(), Event()
+
+    def watch() -> None:
+        while not is_over.wait(_SECONDS_BETWEEN_REPORTS):
+            if (now := done()) > 0:
+                logger.info(f"{did} {shown(now)} of {shown(total)}")
+
+    watcher = Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        watcher.join()
+
+
+def rows_shown(rows: int) -> str:
+    """`1,000,000 rows`."""
+    return f"{rows:,} rows"
