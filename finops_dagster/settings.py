@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from collections.abc import Mapping
-from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import (
+    BeforeValidator,
     ConfigDict,
     PositiveInt,
-    StringConstraints,
+    SerializeAsAny,
     ValidationError,
     field_validator,
     model_validator,
@@ -28,7 +27,6 @@ from pydantic_settings import SettingsError as SourceUnreadable
 
 from finops_dagster.billing.columns import flat_name
 from finops_dagster.billing.errors import first_line, listed, shown
-from finops_dagster.billing.months import BillingMonth
 from finops_dagster.settings_table import (
     URL,
     LocalPath,
@@ -37,12 +35,12 @@ from finops_dagster.settings_table import (
     problems,
     unknown_key,
 )
+from finops_dagster.sources import VENDORS
+from finops_dagster.sources.settings import ExportSettings
 from finops_dagster.warehouses import WAREHOUSES
 from finops_dagster.warehouses.duckdb import Settings as DuckDBSettings
 
 DEFAULT_CONFIGS = (Path("config/finops.toml"), Path("config.toml"))
-# The ARN of an S3 access point, which boto3 takes for a bucket; its name ends at the next slash.
-ACCESS_POINT = re.compile(r"arn:[^/]*:(?:outpost[:/][^/:]+[:/])?accesspoint[:/][^/:]+(?=/|$)")
 
 
 class ProjectSettings(SettingsTable):
@@ -107,72 +105,28 @@ class DatabaseSettings(SettingsTable):
             raise SettingsError(problems(f"[database.{self.backend}]", error)) from error
 
 
-class ExportSettings(SettingsTable):
-    """One cost export of one vendor; its name is the first part of its asset keys. Without a
-    `format`, the one that its layout shows is taken; without an `end_month`, months come until the
-    one in progress. `copied` says that the source is a copy, whose times are those of copying.
-    `decimals` says what is done with an amount of money that has more than 18: refused, or rounded
-    and counted."""
+class _OfVendor(SettingsTable):
+    model_config = ConfigDict(extra="ignore")
 
-    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
-    vendor: Literal["aws"]
-    format: Literal["cur1", "cur2", "focus"] | None = None
-    source: Annotated[str, StringConstraints(pattern=r"^(s3|file)://.+")]
-    export_name: Annotated[str, StringConstraints(pattern=r"^[^/\x00]+$")]
-    start_month: str
-    end_month: str | None = None
-    table: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = ""
-    column_names: Literal["flat", "athena"] = "flat"
-    decimals: Literal["exact", "round"] = "exact"
-    region: str | None = None
-    endpoint_url: Annotated[str, StringConstraints(pattern=r"^https?://\S+$")] | None = None
-    profile: str | None = None
-    role_arn: str | None = None
-    external_id: str | None = None
-    copied: bool = False
-    requester_pays: bool = False
-    sensor: bool = False
+    vendor: str
 
-    @field_validator("source")
+    @field_validator("vendor")
     @classmethod
-    def _is_a_place(cls, source: str) -> str:
-        place = source.removeprefix("s3://")
-        if place.startswith("arn:") and not ACCESS_POINT.match(place):
-            raise ValueError(
-                f"{shown(source)} is no ARN of an access point; a bucket is s3://bucket/prefix"
-            )
-        return source
+    def _is_known(cls, vendor: str) -> str:
+        if vendor not in VENDORS:
+            raise ValueError(f"{shown(vendor)} is none of {', '.join(VENDORS)}")
+        return vendor
 
-    @field_validator("start_month", "end_month")
-    @classmethod
-    def _is_a_month(cls, key: str | None) -> str | None:
-        return key and str(BillingMonth.parse(key))
 
-    @model_validator(mode="after")
-    def _ends_after_its_start(self) -> Self:
-        if self.end_month is not None and self.end_month < self.start_month:
-            raise ValueError(f"end_month {self.end_month} is before start_month {self.start_month}")
-        return self
+def _by_vendor(table: object) -> ExportSettings:
+    """Return an export as its vendor declares it; pydantic's own union would put the vendor's name
+    into the key of every error."""
+    if isinstance(table, ExportSettings):
+        return table
+    return VENDORS[_OfVendor.model_validate(table).vendor].settings.model_validate(table)
 
-    @cached_property
-    def group(self) -> str:
-        """The name as Dagster takes it for groups, jobs and sensors."""
-        return re.sub(r"[^A-Za-z0-9]", "_", self.name)
 
-    def months(self) -> list[BillingMonth]:
-        """Every month from the first to the last, or to the one in progress; the oldest first."""
-        months = [BillingMonth.parse(self.start_month)]
-        last = BillingMonth.current()
-        if self.end_month is not None:
-            last = min(last, BillingMonth.parse(self.end_month))
-        while months[-1] < last:
-            months.append(months[-1].next)
-        return months
-
-    @property
-    def table_name(self) -> str:
-        """The table of this export, in DuckDB and in the warehouse."""
-        return self.table or self.group
+AnyExport = Annotated[SerializeAsAny[ExportSettings], BeforeValidator(_by_vendor)]
 
 
 class Settings(BaseSettings):
@@ -190,7 +144,7 @@ class Settings(BaseSettings):
     project: ProjectSettings = ProjectSettings()
     storage: StorageSettings = StorageSettings()
     database: DatabaseSettings = DatabaseSettings()
-    exports: tuple[ExportSettings, ...] = ()
+    exports: tuple[AnyExport, ...] = ()
 
     @model_validator(mode="after")
     def _nothing_is_shared(self) -> Settings:

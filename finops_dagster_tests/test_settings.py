@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.pipeline.export import Export
 from finops_dagster.settings import load_settings
-from finops_dagster.settings_table import SettingsError
+from finops_dagster.settings_table import LocalPath, SettingsError
+from finops_dagster.sources import VENDORS
+from finops_dagster.sources.aws.settings import AwsExport
+from finops_dagster.sources.settings import ExportSettings
 from finops_dagster.warehouses import open_warehouse
 
 EXAMPLES = sorted(Path(__file__).parents[1].glob("config/*.toml"))
@@ -85,6 +90,7 @@ def test_the_table_is_named_after_the_export(file: Path) -> None:
         ("surprise = 1", "surprise: unknown key"),
         (EXPORT + "tables = 'x'", "exports[0].tables: unknown key"),
         (EXPORT.replace('vendor = "aws"\n', ""), "exports[0].vendor: missing value"),
+        (EXPORT.replace('"aws"', '"acme"'), "exports[0].vendor: 'acme' is none of aws"),
         (EXPORT.replace("2024-01", "2024-13"), "exports[0].start_month: '2024-13' is not a month"),
         (EXPORT.replace("s3://", "ftp://"), "exports[0].source: "),
         (EXPORT.replace('"acme"', '"a/b"'), "exports[0].name: "),
@@ -250,6 +256,26 @@ def test_config_toml_is_read_where_there_is_no_other(
         if place == "mine.toml":
             monkeypatch.setenv("FINOPS_CONFIG", place)
         assert load_settings().project.name == str(name)
+
+
+def test_a_vendor_has_keys_of_its_own(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class OtherExport(ExportSettings):
+        vendor: Literal["other"]
+        folder: LocalPath
+
+    monkeypatch.setitem(VENDORS, "other", replace(VENDORS["aws"], settings=OtherExport))
+    other = "[[exports]]\nname = 'b'\nvendor = 'other'\nstart_month = '2024-01'\n"
+    file.write_text(EXPORT + other + "folder = 'data'")
+    exports = load_settings(file).exports
+    assert [type(export) for export in exports] == [AwsExport, OtherExport]
+    assert load_settings(file).model_dump()["exports"][1]["folder"] == Path("data")
+    file.write_text(other + "folder = 's3://data'\nregion = 'x'" + EXPORT + "folder = 'data'")
+    with pytest.raises(SettingsError) as caught:
+        load_settings(file)
+    assert str(caught.value) == (
+        f"{file}: exports[0].folder: is a URL; it must be a path on this machine; "
+        f"{file}: exports[0].region: unknown key; {file}: exports[1].folder: unknown key"
+    )
 
 
 def test_an_export_ends_with_its_last_month(file: Path) -> None:

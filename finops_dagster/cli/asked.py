@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.settings import ExportSettings, Settings
+from finops_dagster.settings import Settings
+from finops_dagster.sources.settings import ExportSettings
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,9 @@ from finops_dagster.pipeline.build import build_definitions
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.runs import Metadata, MonthRun, open_instance, run_month
 from finops_dagster.processes import keep_files_private
-from finops_dagster.settings import ExportSettings, Settings
+from finops_dagster.settings import Settings
 from finops_dagster.sources.aws.cur1 import AwsCur1
+from finops_dagster.sources.aws.settings import AwsExport
 from finops_dagster.terminal import console as plain_console
 
 _VERSIONS = [
@@ -82,8 +83,9 @@ def _settings() -> Settings:
     return Settings.model_validate(tomllib.loads(_SETTINGS.read_text(encoding="utf-8")))
 
 
-def _export_and_source(settings: Settings) -> tuple[ExportSettings, Path]:
+def _export_and_source(settings: Settings) -> tuple[AwsExport, Path]:
     export = settings.exports[0]
+    assert isinstance(export, AwsExport)
     return export, Path(export.source.removeprefix("file://"))
 
 
@@ -116,7 +118,7 @@ def main() -> int:
 
 
 def _deliver_and_load(
-    console: Console, settings: Settings, export: ExportSettings, source: Path
+    console: Console, settings: Settings, export: AwsExport, source: Path
 ) -> Iterator[Loaded]:
     """Run the chain for every month that is there, and again for every version that comes."""
     pending = [v for v in _VERSIONS if v.assembly_id > _delivered(source, export, v)]
@@ -157,13 +159,13 @@ def _loaded(run: MonthRun) -> Loaded:
     return Loaded(run.month, table["manifest_id"], totals, run.seconds, run.is_unchanged)
 
 
-def _delivered(source: Path, export: ExportSettings, version: Version) -> str:
+def _delivered(source: Path, export: AwsExport, version: Version) -> str:
     """The newest version of the month that the source holds; nothing is before everything."""
     manifest = source / _manifest_key(export, BillingMonth.of(version.month))
     return str(json.loads(manifest.read_text())["assemblyId"]) if manifest.exists() else ""
 
 
-def _manifest_key(export: ExportSettings, month: BillingMonth) -> str:
+def _manifest_key(export: AwsExport, month: BillingMonth) -> str:
     vendor = AwsCur1()
     return vendor.manifest_keys(vendor.home("", export.export_name), export.export_name, month)[0]
 
@@ -188,12 +190,12 @@ def _print_restatements(console: Console, loads: list[Loaded]) -> None:
             )
 
 
-def _lake(settings: Settings, export: ExportSettings) -> Sql:
+def _lake(settings: Settings, export: AwsExport) -> Sql:
     files = files_literal(settings.storage.parquet_dir / export.name, "*/*.parquet")
     return Sql(f"read_parquet({files}, hive_partitioning = false)")
 
 
-def _print_costs(console: Console, settings: Settings, export: ExportSettings) -> None:
+def _print_costs(console: Console, settings: Settings, export: AwsExport) -> None:
     """Cost by service and month, read from the Parquet files."""
     rows = duckdb.execute(
         f"PIVOT (SELECT lineitem_productcode AS service, lineitem_unblendedcost AS cost, "
@@ -220,9 +222,7 @@ def _print_costs(console: Console, settings: Settings, export: ExportSettings) -
     console.print(table)
 
 
-def _print_proof(
-    console: Console, settings: Settings, export: ExportSettings, source: Path
-) -> bool:
+def _print_proof(console: Console, settings: Settings, export: AwsExport, source: Path) -> bool:
     """Hold what Parquet says against the source, added up cell by cell by other means."""
     console.print(
         "\nThe same months, added up from the source cell by cell with Python's decimals:"
@@ -242,7 +242,7 @@ def _print_proof(
     return equal
 
 
-def _added_up(source: Path, export: ExportSettings, month: BillingMonth) -> Totals:
+def _added_up(source: Path, export: AwsExport, month: BillingMonth) -> Totals:
     manifest = json.loads((source / _manifest_key(export, month)).read_text())
     count, total = 0, Decimal(0)
     with localcontext(prec=60):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from finops_dagster.settings import ACCESS_POINT, ExportSettings
+from finops_dagster.object_stores.settings import ACCESS_POINT, StoreSettings
 
 
 class StoreError(Exception):
@@ -62,9 +62,9 @@ class ObjectStore(Protocol):
         ...
 
 
-def open_store(export: ExportSettings) -> tuple[ObjectStore, str]:
-    """The store of an export, and the prefix in it without slashes at its end."""
-    scheme, _, rest = export.source.partition("://")
+def open_store(settings: StoreSettings) -> tuple[ObjectStore, str]:
+    """Return the store that the settings name, and the prefix in it without slashes at its end."""
+    scheme, _, rest = settings.source.partition("://")
     if scheme == "file":
         from finops_dagster.object_stores.local import LocalStore
 
@@ -73,4 +73,4 @@ def open_store(export: ExportSettings) -> tuple[ObjectStore, str]:
 
     point = ACCESS_POINT.match(rest)
     bucket = point[0] if point else rest.partition("/")[0]
-    return S3Store(bucket, export), rest.removeprefix(bucket).removeprefix("/").rstrip("/")
+    return S3Store(bucket, settings), rest.removeprefix(bucket).removeprefix("/").rstrip("/")

@@ -12,7 +12,7 @@ from botocore.config import Config
 
 from finops_dagster.object_stores import ObjectInfo, StoreError, StoreUnavailable
 from finops_dagster.object_stores.s3_errors import has_reason, s3_error
-from finops_dagster.settings import ExportSettings
+from finops_dagster.object_stores.settings import StoreSettings
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -35,15 +35,15 @@ class S3Store:
     """One bucket or access point, with the credentials that boto3 finds or the role that the
     settings name."""
 
-    def __init__(self, bucket: str, export: ExportSettings) -> None:
+    def __init__(self, bucket: str, settings: StoreSettings) -> None:
         self._bucket = bucket
-        self._requester_pays = export.requester_pays
+        self._requester_pays = settings.requester_pays
         # What every request has, beside the key.
         self._of_bucket: dict[str, Any] = {"Bucket": bucket}
-        if export.requester_pays:
+        if settings.requester_pays:
             self._of_bucket["RequestPayer"] = "requester"
         with self._explained(""):
-            self._client = _client(export, bucket)
+            self._client = _client(settings, bucket)
 
     def location(self, key: str) -> str:
         """`s3://bucket/key`."""
@@ -139,14 +139,14 @@ class S3Store:
             raise StoreError(f"{where}: {' '.join(str(error).split())}") from error
 
 
-def _client(export: ExportSettings, bucket: str) -> S3Client:
-    region = export.region
+def _client(settings: StoreSettings, bucket: str) -> S3Client:
+    region = settings.region
     if bucket.startswith("arn:"):
         region = region or bucket.split(":")[3] or None  # an access point is called in its own
-    session = boto3.Session(profile_name=export.profile, region_name=region)
-    if export.role_arn:
-        session = _assumed(session, export.role_arn, export.external_id)
-    return session.client("s3", endpoint_url=export.endpoint_url, config=_CONFIG)
+    session = boto3.Session(profile_name=settings.profile, region_name=region)
+    if settings.role_arn:
+        session = _assumed(session, settings.role_arn, settings.external_id)
+    return session.client("s3", endpoint_url=settings.endpoint_url, config=_CONFIG)
 
 
 def _assumed(session: boto3.Session, role_arn: str, external_id: str | None) -> boto3.Session:

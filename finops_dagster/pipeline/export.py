@@ -9,8 +9,9 @@ import dagster as dg
 
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.object_stores import ObjectStore, open_store
-from finops_dagster.settings import ExportSettings
+from finops_dagster.sources.aws.settings import AwsExport
 from finops_dagster.sources.formats import VendorFormat, formats_of
+from finops_dagster.sources.settings import ExportSettings
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,12 @@ class Export:
         return self.settings.name
 
     @property
+    def aws(self) -> AwsExport:
+        """The settings that are AWS's own."""
+        assert isinstance(self.settings, AwsExport)
+        return self.settings
+
+    @property
     def table(self) -> str:
         """The export's table, in DuckDB and in the warehouse."""
         return self.settings.table_name
@@ -37,12 +44,12 @@ class Export:
     @functools.cached_property
     def formats(self) -> dict[str, VendorFormat]:
         """The vendor's formats by name; which of them a month is in, its manifest says."""
-        return formats_of(self.settings.vendor, self.settings.column_names)
+        return formats_of(self.settings.vendor, self.aws.column_names)
 
     @property
     def candidates(self) -> list[VendorFormat]:
         """The formats that the settings leave open."""
-        chosen = self.settings.format
+        chosen = self.aws.format
         return [self.formats[chosen]] if chosen else list(self.formats.values())
 
     @functools.cached_property
@@ -65,7 +72,7 @@ class Export:
     @functools.cached_property
     def store(self) -> tuple[ObjectStore, str]:
         """The one client of the export's store in this process, and the prefix in it."""
-        return open_store(self.settings)
+        return open_store(self.aws)
 
     def key(self, stage: str) -> dg.AssetKey:
         """The asset key of a stage."""

@@ -61,7 +61,7 @@ def read_manifest(export: Export, month: BillingMonth) -> Manifest:
     store, prefix = export.store
     found: dict[str, list[Manifest]] = {}
     for home, formats in homes(export, prefix).items():
-        for key in formats[0].manifest_keys(home, export.settings.export_name, month):
+        for key in formats[0].manifest_keys(home, export.aws.export_name, month):
             try:
                 body, info = store.read(key)
             except ObjectMissing:
@@ -95,7 +95,7 @@ def _of_the_format(export: Export, manifests: list[Manifest]) -> Manifest:
             f"{location}: whether this is {names} cannot be told from its columns, which are: "
             f"{shown or 'none'}; set the format of {export.name}"
         )
-    name = export.settings.export_name
+    name = export.aws.export_name
     laid_out_so = export.formats[manifests[0].format].home("", name)
     for other in export.formats.values():
         if other.home("", name) == laid_out_so and fits(other, manifests[0]):
@@ -110,14 +110,14 @@ def homes(export: Export, prefix: str) -> dict[str, list[VendorFormat]]:
     """The folders in which the export's months may lie, with the formats that are laid out so."""
     by_home: dict[str, list[VendorFormat]] = {}
     for one in export.candidates:
-        by_home.setdefault(one.home(prefix, export.settings.export_name), []).append(one)
+        by_home.setdefault(one.home(prefix, export.aws.export_name), []).append(one)
     return by_home
 
 
 def what_is_there(export: Export, month: BillingMonth) -> str:
     """Why there is no manifest: where it was looked for, and what lies there instead."""
     store, prefix = export.store
-    name = export.settings.export_name
+    name = export.aws.export_name
     by_home = homes(export, prefix)
     home = next((home for home in reversed(by_home) if store.folders(home)), next(iter(by_home)))
     key = by_home[home][0].manifest_keys(home, name, month)[0]

@@ -144,7 +144,7 @@ def _keys_in_folders_that_are_there(
     keys: dict[BillingMonth, list[str]] = {}
     for home, formats in homes(export, prefix).items():
         for month in months:
-            for key in formats[0].manifest_keys(home, export.settings.export_name, month):
+            for key in formats[0].manifest_keys(home, export.aws.export_name, month):
                 if is_there(key.rpartition("/")[0], home):
                     keys.setdefault(month, []).append(key)
     return keys

@@ -156,7 +156,7 @@ def _look(
     """What the store has of the files, or which of them is gone."""
     store, _ = export.store
     try:
-        return files.look(store, copied=export.settings.copied), None
+        return files.look(store, copied=export.aws.copied), None
     except ObjectMissing as missing:
         return None, ObjectMissing(f"{missing}, though the manifest lists it")
 
@@ -237,7 +237,7 @@ def _warnings(
         messages.append(f"{missing}; {done.version} stays as it was fetched before")
     elif done.fetched and done.did == "unchanged":
         messages.append(f"the files have other ETags than before; their bytes are {done.version}'s")
-    if export.settings.copied and manifest.is_overwritten:
+    if export.aws.copied and manifest.is_overwritten:
         by = "sizes" if all(file.size is not None for file in manifest.files) else "number"
         messages.append(
             "copied = true: that all files are of one version is known by their "

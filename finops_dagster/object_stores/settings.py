@@ -1,0 +1,37 @@
+"""The settings of a store: where it is, and how to reach it."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import StringConstraints, field_validator
+
+from finops_dagster.billing.errors import shown
+from finops_dagster.settings_table import SettingsTable
+
+# The ARN of an S3 access point, which boto3 takes for a bucket; its name ends at the next slash.
+ACCESS_POINT = re.compile(r"arn:[^/]*:(?:outpost[:/][^/:]+[:/])?accesspoint[:/][^/:]+(?=/|$)")
+
+
+class StoreSettings(SettingsTable):
+    """`source` is a bucket or access point with a prefix, or a folder; the others are for S3. The
+    settings of an export in files derive from it."""
+
+    source: Annotated[str, StringConstraints(pattern=r"^(s3|file)://.+")]
+    region: str | None = None
+    endpoint_url: Annotated[str, StringConstraints(pattern=r"^https?://\S+$")] | None = None
+    profile: str | None = None
+    role_arn: str | None = None
+    external_id: str | None = None
+    requester_pays: bool = False
+
+    @field_validator("source")
+    @classmethod
+    def _names_a_bucket(cls, source: str) -> str:
+        bucket = source.removeprefix("s3://")
+        if bucket.startswith("arn:") and not ACCESS_POINT.match(bucket):
+            raise ValueError(
+                f"{shown(source)} is no ARN of an access point; a bucket is s3://bucket/prefix"
+            )
+        return source
