@@ -10,9 +10,12 @@ from typing import Any
 import dagster as dg
 import duckdb
 
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.object_stores import ObjectStore, ObjectStores
 from finops_dagster.pipeline.build import build_definitions
 from finops_dagster.pipeline.export import Export
 from finops_dagster.settings import Settings
+from finops_dagster.sources.base import Version
 from finops_dagster_tests.cur import Put, folder_put
 
 ROOT = Path(__file__).parents[1]
@@ -76,6 +79,11 @@ class Outcome:
         }
 
 
+def months(result: dg.SensorResult) -> list[str | None]:
+    """The months that a sensor asks for."""
+    return [request.partition_key for request in result.run_requests or []]
+
+
 class Project:
     """Settings, definitions and an in-memory Dagster instance over a folder."""
 
@@ -128,6 +136,26 @@ class Project:
     def the_export(self) -> Export:
         """The first export, as the chain sees it."""
         return Export(self.settings().exports[0])
+
+    def the_store(self) -> tuple[ObjectStore, str]:
+        """The first export's store, and the prefix in it."""
+        return ObjectStores().open(self.the_export().aws)
+
+    def versions(self) -> dict[BillingMonth, Version]:
+        """What the first export's source has of each of its months."""
+        export = self.the_export()
+        return export.source(ObjectStores()).versions(export.months())
+
+    def tick(self, cursor: str | None = None, sensor: str = "acme_manifests") -> dg.SensorResult:
+        """What a sensor answers."""
+        definitions = self.definitions()
+        stores = (definitions.resources or {})["stores"]
+        context = dg.build_sensor_context(
+            self.instance, cursor=cursor, definitions=definitions, resources={"stores": stores}
+        )
+        result = definitions.get_sensor_def(sensor)(context)
+        assert isinstance(result, dg.SensorResult)
+        return result
 
     def materialize(
         self,

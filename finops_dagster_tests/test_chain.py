@@ -225,9 +225,9 @@ def test_a_log_line_that_was_cut_by_a_crash_is_passed_over(project: Project) -> 
 def test_a_count_is_not_believed_when_a_file_came_after_it(project: Project) -> None:
     keys = deliver(project.put, "2024-01", [items("2024-01", "1")], version="v1")
     assert project.materialize("2024-01", stages=["manifest", "staged_files"]).success
-    export, month = project.the_export(), BillingMonth(2024, 1)
+    month = BillingMonth(2024, 1)
     project.put(keys[0], gzip.compress(csv_bytes(items("2024-01", "2"))))
-    store, _ = export.store
+    store, _ = project.the_store()
     staged = build_resources(project.settings()).staging.month("acme", month)
     manifest = staged.manifest()
     assert manifest is not None

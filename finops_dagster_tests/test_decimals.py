@@ -10,7 +10,7 @@ import pytest
 
 from finops_dagster.billing.money import RoundedColumn
 from finops_dagster.lake.footer import read_footer
-from finops_dagster.sources.formats import NameStyle, formats_of
+from finops_dagster.sources.aws.source import aws_formats
 from finops_dagster_tests.cur import HEADERS, deliver, items, line_item
 from finops_dagster_tests.project import ROOT, Project
 
@@ -162,10 +162,9 @@ def test_the_docs_list_the_money_columns_of_every_format() -> None:
         for name in names.split(", ")
     ]
     cur1 = {name for name in listed if "/" in name}
-    styles: tuple[NameStyle, ...] = ("flat", "athena")
-    for style in styles:
-        vendor = formats_of("aws", style)["cur1"]
+    for style in ("flat", "athena"):
+        vendor = aws_formats(style)["cur1"]
         assert vendor.money == set(map(vendor.column, cur1))
-    formats = formats_of("aws", "athena")
+    formats = aws_formats("athena")
     assert formats["cur2"].money == formats["cur1"].money | {"discount"}
     assert formats["focus"].money == {name.lower() for name in listed if "/" not in name}

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-import dagster as dg
 import pytest
 
-from finops_dagster.object_stores import StoreError
-from finops_dagster.object_stores.s3 import S3Store
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.object_stores import ObjectStores, StoreError
 from finops_dagster.pipeline.export import Export
 from finops_dagster_tests.cur import deliver, items
 from finops_dagster_tests.project import Project
@@ -62,14 +60,15 @@ def test_definitions_of_fifty_exports_ask_no_store(
 
 @pytest.mark.thorough
 def test_each_export_has_its_own_region_first_month_and_table(
-    project: Project, fifty: list[dict[str, Any]]
+    project: Project, s3: S3Server, fifty: list[dict[str, Any]]
 ) -> None:
+    signed: list[str] = []
+    s3.fault = lambda environ, _: signed.append(environ["HTTP_AUTHORIZATION"])
+    stores = ObjectStores()
     for given, settings in zip(fifty, project.settings().exports, strict=True):
         export = Export(settings)
-        store, prefix = export.store
-        assert isinstance(store, S3Store)
-        assert store._client.meta.region_name == given["region"]
-        assert prefix == "cur"
+        assert export.source(stores).versions([BillingMonth(2024, 1)])
+        assert f"/{given['region']}/s3/" in signed[-1]
         assert export.partitions.get_first_partition_key() == given["start_month"]
         assert export.table == given["table"]
     for number in (0, 12, 36):
@@ -79,38 +78,29 @@ def test_each_export_has_its_own_region_first_month_and_table(
         assert project.query(cost) == [(number,)]
 
 
-Tick = Callable[[str], dg.SensorResult]
-
-
-@pytest.fixture
-def tick(project: Project) -> Tick:
-    def tick(export: str) -> dg.SensorResult:
-        definitions = project.definitions()
-        context = dg.build_sensor_context(instance=project.instance, definitions=definitions)
-        result = definitions.get_sensor_def(f"{export}_manifests")(context)
-        assert isinstance(result, dg.SensorResult)
-        return result
-
-    return tick
-
-
 def test_a_bucket_that_is_gone_fails_the_tick_and_the_runs_of_its_own_export(
-    project: Project, s3: S3Server, fifty: list[dict[str, Any]], tick: Tick
+    project: Project, s3: S3Server, fifty: list[dict[str, Any]]
 ) -> None:
     fifty[0]["source"] = "s3://billing-of-nobody/cur"
     with pytest.raises(StoreError, match=r"s3://billing-of-nobody/cur/.*no such bucket"):
-        tick("payer_00")
+        project.tick(sensor="payer_00_manifests")
     assert "no such bucket" in project.materialize("2024-01", export="payer-00").error
-    assert [request.partition_key for request in tick("payer_12").run_requests or []] == ["2024-01"]
+    assert [
+        request.partition_key
+        for request in project.tick(sensor="payer_12_manifests").run_requests or []
+    ] == ["2024-01"]
     assert project.materialize("2024-01", export="payer-12").success
 
 
 def test_a_manifest_that_cannot_be_read_fails_the_runs_of_its_own_export(
-    project: Project, s3: S3Server, fifty: list[dict[str, Any]], tick: Tick
+    project: Project, s3: S3Server, fifty: list[dict[str, Any]]
 ) -> None:
     key = "cur/payer-00/20240101-20240201/payer-00-Manifest.json"
     s3.client().put_object(Bucket="billing-of-payer-00", Key=key, Body=b"{")
-    assert [request.partition_key for request in tick("payer_00").run_requests or []] == ["2024-01"]
+    assert [
+        request.partition_key
+        for request in project.tick(sensor="payer_00_manifests").run_requests or []
+    ] == ["2024-01"]
     error = project.materialize("2024-01", export="payer-00").error
     assert error.startswith(f"s3://billing-of-payer-00/{key} is not JSON")
     assert project.materialize("2024-01", export="payer-12").success

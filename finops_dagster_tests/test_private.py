@@ -166,8 +166,11 @@ def test_what_is_written_is_its_owners_and_has_no_secret_nor_has_what_is_said(
         loads = connection.execute("SELECT * FROM finops.aws_billing_data_loads").fetchall()
     assert len(loads) == 2
     definitions = build_definitions(load_settings())
+    stores = (definitions.resources or {})["stores"]
     tick = definitions.get_sensor_def("acme_manifests")(
-        dg.build_sensor_context(dg.DagsterInstance.ephemeral(), definitions=definitions)
+        dg.build_sensor_context(
+            dg.DagsterInstance.ephemeral(), definitions=definitions, resources={"stores": stores}
+        )
     )
     assert leaks(written(finops), *outputs, str(loads), repr(tick)) == []
 

@@ -13,7 +13,7 @@ from finops_dagster.billing.months import BillingMonth
 from finops_dagster.demo.export import Layout, Version, write_version
 from finops_dagster.object_stores import StoreError
 from finops_dagster_tests.cur import Put, deliver, items, upload
-from finops_dagster_tests.project import Project
+from finops_dagster_tests.project import Project, months
 from finops_dagster_tests.servers.s3 import S3Server
 
 
@@ -26,28 +26,13 @@ def put(project: Project, s3: S3Server, bucket: str) -> Put:
     return lambda key, body: client.put_object(Bucket=bucket, Key=key, Body=body)
 
 
-def tick(project: Project, cursor: str | None = None) -> dg.SensorResult:
-    """What the sensor answers."""
-    definitions = project.definitions()
-    context = dg.build_sensor_context(
-        cursor=cursor, instance=project.instance, definitions=definitions
-    )
-    result = definitions.get_sensor_def("acme_manifests")(context)
-    assert isinstance(result, dg.SensorResult)
-    return result
-
-
-def months(result: dg.SensorResult) -> list[str | None]:
-    return [request.partition_key for request in result.run_requests or []]
-
-
 def test_new_months_are_asked_for_once_the_newest_first(project: Project, put: Put) -> None:
     for month in ("2024-01", "2024-03"):
         deliver(put, month, [items(month, "1")])
-    first = tick(project)
+    first = project.tick()
     assert months(first) == ["2024-03", "2024-01"]
     assert json.loads(first.cursor or "").keys() == {"2024-01", "2024-03"}
-    assert months(tick(project, first.cursor)) == []
+    assert months(project.tick(first.cursor)) == []
 
 
 def test_the_first_look_asks_only_for_what_is_not_loaded(project: Project, put: Put) -> None:
@@ -59,9 +44,9 @@ def test_the_first_look_asks_only_for_what_is_not_loaded(project: Project, put: 
     assert project.materialize("2024-03", stages=["manifest", "staged_files"]).success
     deliver(put, "2024-04", [items("2024-04", "much")], version="v1")
     assert not project.materialize("2024-04").success
-    first = tick(project)
+    first = project.tick()
     assert months(first) == ["2024-05", "2024-04", "2024-03", "2024-02"]
-    assert months(tick(project, first.cursor)) == []
+    assert months(project.tick(first.cursor)) == []
 
 
 def test_a_manifest_that_lists_other_files_under_the_same_id_is_asked_for(
@@ -69,38 +54,38 @@ def test_a_manifest_that_lists_other_files_under_the_same_id_is_asked_for(
 ) -> None:
     deliver(put, "2024-01", [items("2024-01", "1")], version="v1")
     project.load("2024-01")
-    first = tick(project)
+    first = project.tick()
     assert months(first) == []
     deliver(put, "2024-01", [items("2024-01", "1"), items("2024-01", "2")], version="v1")
-    assert months(tick(project, first.cursor)) == ["2024-01"]
+    assert months(project.tick(first.cursor)) == ["2024-01"]
     assert project.load("2024-01").metadata("parquet")["manifest_id"].startswith("v1+")
-    assert months(tick(project)) == []
+    assert months(project.tick()) == []
 
 
 def test_a_restated_month_is_asked_for_alone(project: Project, put: Put) -> None:
     for month in ("2024-01", "2024-02"):
         deliver(put, month, [items(month, "1")])
-    first = tick(project)
+    first = project.tick()
     deliver(put, "2024-01", [items("2024-01", "2")], version="v2")
-    second = tick(project, first.cursor)
+    second = project.tick(first.cursor)
     assert months(second) == ["2024-01"]
     (request,) = second.run_requests or []
     assert request.run_key not in {r.run_key for r in first.run_requests or []}
 
 
 @pytest.mark.thorough
-def test_a_look_costs_one_list_and_one_head_a_month_whatever_lies_beside_it(
+def test_a_look_costs_one_list_and_one_get_a_month_whatever_lies_beside_it(
     project: Project, put: Put, s3: S3Server
 ) -> None:
     for month in ("2024-01", "2024-02"):
         deliver(put, month, [items(month, "1")])
     for number in range(1100):
         put(f"acme-cur/20240101-20240201/old{number}/acme-cur-Manifest.json", b"{}")
-    first = tick(project)
+    first = project.tick()
     s3.requests.clear()
-    tick(project, first.cursor)
+    project.tick(first.cursor)
     methods = sorted((method, path.count("/")) for method, path in s3.requests)
-    assert methods == [("GET", 1), ("HEAD", 4), ("HEAD", 4)]
+    assert methods == [("GET", 1), ("GET", 4), ("GET", 4)]
 
 
 def test_a_manifest_that_cannot_be_read_is_asked_for_and_its_run_fails(
@@ -109,13 +94,13 @@ def test_a_manifest_that_cannot_be_read_is_asked_for_and_its_run_fails(
     for month in ("2024-01", "2024-02"):
         deliver(put, month, [items(month, "1")])
     put("acme-cur/20240101-20240201/acme-cur-Manifest.json", b"{not json")
-    first = tick(project)
+    first = project.tick()
     assert months(first) == ["2024-02", "2024-01"]
     assert "is not JSON" in project.materialize("2024-01").error
     assert project.materialize("2024-02").success
-    assert months(tick(project, first.cursor)) == []
+    assert months(project.tick(first.cursor)) == []
     deliver(put, "2024-01", [items("2024-01", "1")])
-    assert months(tick(project, first.cursor)) == ["2024-01"]
+    assert months(project.tick(first.cursor)) == ["2024-01"]
 
 
 def test_an_export_without_any_month_fails_the_tick_and_says_what_lies_there_instead(
@@ -124,7 +109,7 @@ def test_an_export_without_any_month_fails_the_tick_and_says_what_lies_there_ins
     deliver(put, "2024-01", [items("2024-01", "1")], prefix="finance", report="other-cur")
     project.export["source"] += "/finance"
     with pytest.raises(ManifestMissing, match="acme has no manifest of") as caught:
-        tick(project)
+        project.tick()
     assert str(caught.value).endswith(
         "/finance has other-cur; look at source and export_name of acme"
     )
@@ -139,7 +124,7 @@ def test_a_store_that_says_no_fails_the_tick(project: Project, put: Put, s3: S3S
 
     s3.fault = forbidden
     with pytest.raises(StoreError, match="S3 refuses"):
-        tick(project)
+        project.tick()
 
 
 def test_the_sensor_is_off_until_the_settings_turn_it_on(project: Project) -> None:
@@ -167,7 +152,7 @@ def test_the_month_in_progress_is_a_partition(project: Project) -> None:
     ],
     ids=["cur2", "cur2-small-letters", "focus-overwrite", "cur1-parquet"],
 )
-def test_every_layout_is_looked_at_by_one_list_and_one_head_a_month(
+def test_every_layout_is_looked_at_by_one_list_and_one_get_a_month(
     project: Project, put: Put, s3: S3Server, layout: Layout
 ) -> None:
     project.export["format"] = layout.format.partition("-")[0]
@@ -176,13 +161,13 @@ def test_every_layout_is_looked_at_by_one_list_and_one_head_a_month(
         write_version(project.source, "a/b", "acme-cur", version, layout=layout)
     upload(project.source, put)
     project.export["source"] += "/a/b"
-    first = tick(project)
+    first = project.tick()
     assert months(first) == ["2024-03", "2024-02", "2024-01"]
     s3.requests.clear()
-    assert months(tick(project, first.cursor)) == []
-    heads = [path for method, path in s3.requests if method == "HEAD"]
-    assert len(heads) == 3
-    assert len(s3.requests) - len(heads) == (
+    assert months(project.tick(first.cursor)) == []
+    read = [path for _, path in s3.requests if path.endswith(".json")]
+    assert len(read) == 3
+    assert len(s3.requests) - len(read) == (
         3 if layout.files == "parquet" and layout.format == "cur1" else 1
     )
 
@@ -194,9 +179,9 @@ def test_a_late_refund_to_an_old_month_is_found(project: Project, put: Put, layo
         version = Version(date(2024, number, 1), "20250103T000000Z", rows=30)
         write_version(project.source, "", "acme-cur", version, layout=layout)
     upload(project.source, put)
-    first = tick(project)
+    first = project.tick()
     assert len(months(first)) == 12
     refunded = Version(date(2024, 2, 1), "20250606T000000Z", rows=31, restated=True)
     write_version(project.source, "", "acme-cur", refunded, layout=layout)
     upload(project.source, put)
-    assert months(tick(project, first.cursor)) == ["2024-02"]
+    assert months(project.tick(first.cursor)) == ["2024-02"]

@@ -14,7 +14,10 @@ class ManifestMissing(BillError):
 
 
 class ManifestInvalid(BillError):
-    """The manifest is there, but does not say what a manifest must say."""
+    """The manifest is there, but does not say what a manifest must say. `etag` tells whether it was
+    written anew since."""
+
+    etag = ""
 
 
 class FileInvalid(BillError):

@@ -31,9 +31,9 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where a manifest was read: its `key` in the store, the whole `location` for messages, and the
-    store's word on its version."""
+class ManifestFile:
+    """The object that a manifest was read from, in the version that the store had; `location` is
+    whole, for messages."""
 
     key: str
     location: str
@@ -61,8 +61,7 @@ class Manifest:
     format: str
     month: str
     id: str
-    source: Source
-    account: str | None
+    source: ManifestFile
     columns: tuple[Column, ...]
     files: tuple[ListedFile, ...]
 

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from finops_dagster.billing.content import is_version_of
-from finops_dagster.billing.errors import BillError, FileInvalid, ManifestMissing
+from finops_dagster.billing.errors import BillError, ManifestMissing
 from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.cli.asked import Asked
 from finops_dagster.cli.errors import one_line
 from finops_dagster.cli.event_log import EventLog, Materialization
 from finops_dagster.cli.held import last_stage, newest_version
-from finops_dagster.object_stores import ObjectMissing, StoreError
+from finops_dagster.object_stores import ObjectStores, StoreError, StoreUnavailable
 from finops_dagster.pipeline import STAGES
 from finops_dagster.pipeline.export import Export
-from finops_dagster.pipeline.manifest import read_manifest, what_is_there
-from finops_dagster.pipeline.sensors import manifest_versions
 from finops_dagster.settings import Settings
-from finops_dagster.sources.aws.spelling import as_the_store_spells
+from finops_dagster.sources.base import Source, Version
 
 Report = Callable[[str], None]
-_REQUESTS_AT_ONCE = 16
 
 
 def delivered(
@@ -32,14 +27,23 @@ def delivered(
 ) -> Iterator[tuple[Export, list[BillingMonth]]]:
     """The months in the range that the vendor has delivered, by export. An export that cannot be
     looked at, or that has none, is reported and hides no other."""
+    for export, _, versions in _versions(settings, asked, report):
+        yield export, list(versions)
+
+
+def _versions(
+    settings: Settings, asked: Asked, report: Report
+) -> Iterator[tuple[Export, Source, dict[BillingMonth, Version]]]:
+    stores = ObjectStores()
     for chosen in asked.exports(settings):
         export = Export(chosen)
         try:
-            months = _months(export, asked)
+            source = export.source(stores)
+            versions = available_versions(source, _months(export, asked))
         except Exception as error:
             report(f"{export.name}  failed: {one_line(error)}")
         else:
-            yield export, months
+            yield export, source, versions
 
 
 def _months(export: Export, asked: Asked) -> list[BillingMonth]:
@@ -49,42 +53,43 @@ def _months(export: Export, asked: Asked) -> list[BillingMonth]:
             f"{export.name} has no month from {asked.start} to {asked.end}; its first is "
             f"{export.settings.start_month}"
         )
-    problems: list[str] = []
-    there = list(manifest_versions(export, months, problems.append))
+    return months
+
+
+def available_versions(
+    source: Source, months: Sequence[BillingMonth]
+) -> dict[BillingMonth, Version]:
+    """Return the months that have a version, be it one that cannot be read. Raises StoreError where
+    one cannot be looked at, and ManifestMissing where there is none at all."""
+    versions = source.versions(months)
+    problems = [str(v) for v in versions.values() if isinstance(v, StoreError | StoreUnavailable)]
     if problems:
         raise StoreError("; ".join(problems))
-    if not there:
-        raise ManifestMissing(what_is_there(export, months[0]))
-    return there
+    available = {m: v for m, v in versions.items() if not isinstance(v, ManifestMissing)}
+    if not available:
+        raise ManifestMissing(str(versions[months[0]]))
+    return available
 
 
 def _manifests(
     settings: Settings, asked: Asked, report: Report
-) -> Iterator[tuple[Export, BillingMonth, Manifest]]:
-    """The newest manifest of each month, read side by side."""
-
-    def read(export: Export, month: BillingMonth) -> Manifest | None:
-        try:
-            return read_manifest(export, month)
-        except Exception as error:
-            report(f"{export.name} {month}  failed: {one_line(error)}")
-            return None
-
-    for export, months in delivered(settings, asked, report):
-        with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as pool:
-            manifests = list(pool.map(partial(read, export), months))
-        for month, manifest in zip(months, manifests, strict=True):
-            if manifest is not None:
-                yield export, month, manifest
+) -> Iterator[tuple[Export, Source, BillingMonth, Manifest]]:
+    """The newest manifest of each month."""
+    for export, source, versions in _versions(settings, asked, report):
+        for month, version in versions.items():
+            if isinstance(version, Manifest):
+                yield export, source, month, version
+            else:
+                report(f"{export.name} {month}  failed: {one_line(version)}")
 
 
 def discover(settings: Settings, asked: Asked, report: Report) -> list[dict[str, Any]]:
     """The newest version of each month: what the vendor has, and whether the table holds it."""
     log = EventLog()
     rows = []
-    for export, month, manifest in _manifests(settings, asked, report):
+    for export, source, month, manifest in _manifests(settings, asked, report):
         try:
-            size = _bytes(export, manifest)
+            size = source.content(manifest).bytes
         except Exception as error:
             report(f"{export.name} {month}  failed: {one_line(error)}")
             continue
@@ -110,16 +115,6 @@ def _loaded(held: str | None, newest: str) -> str:
     return "yes" if is_version_of(held, newest) else f"older: {held}"
 
 
-def _bytes(export: Export, manifest: Manifest) -> int:
-    store, _ = export.store
-    files = as_the_store_spells(store, manifest).files
-    with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as pool:
-        try:
-            return sum(pool.map(lambda file: file.size or store.head(file.key).size, files))
-        except ObjectMissing as missing:
-            raise FileInvalid(f"{missing}, though the manifest lists it") from None
-
-
 def plan(settings: Settings, asked: Asked, report: Report) -> list[dict[str, Any]]:
     """What a run would do for each month, by the versions that the event log has, and by when the
     manifest was written that was read last: files are not looked at."""
@@ -127,7 +122,7 @@ def plan(settings: Settings, asked: Asked, report: Report) -> list[dict[str, Any
     read = log.materializations()
     stages = STAGES[: STAGES.index(last_stage(settings)) + 1]
     rows: list[dict[str, Any]] = []
-    for export, month, manifest in _manifests(settings, asked, report):
+    for export, _, month, manifest in _manifests(settings, asked, report):
         held = {stage: log.versions(export.name)[stage].get(str(month)) for stage in stages}
         newest = newest_version({**held, "manifest": manifest.id})
         is_at = {**dict.fromkeys(stages, newest), "manifest": manifest.id}
@@ -155,7 +150,7 @@ def stale(settings: Settings, rows: list[dict[str, Any]], report: Report) -> lis
     """Return the months that are older than the vendor's newest version."""
     newest = {
         (export.name, str(month)): manifest.id
-        for export, month, manifest in _manifests(settings, Asked(), report)
+        for export, _, month, manifest in _manifests(settings, Asked(), report)
     }
     stage = last_stage(settings)
     return [

@@ -12,12 +12,11 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-from finops_dagster.billing.errors import BillError, ManifestMissing
+from finops_dagster.billing.errors import BillError
+from finops_dagster.cli.delivered import available_versions
 from finops_dagster.cli.options import Options
-from finops_dagster.object_stores import StoreError, StoreUnavailable
+from finops_dagster.object_stores import ObjectStores, StoreError, StoreUnavailable
 from finops_dagster.pipeline.export import Export
-from finops_dagster.pipeline.manifest import what_is_there
-from finops_dagster.pipeline.sensors import manifest_versions
 from finops_dagster.settings import Settings, dagster_home, settings_file
 from finops_dagster.settings_table import holds_secret, leaves
 from finops_dagster.tables.database import DuckDB
@@ -81,12 +80,7 @@ def _answer(ask: Callable[[], str]) -> dict[str, str]:
 
 
 def _months(export: Export) -> str:
-    problems: list[str] = []
-    versions = manifest_versions(export, export.months(), problems.append)
-    if problems:
-        raise StoreError("; ".join(problems))
-    if not versions:
-        raise ManifestMissing(what_is_there(export, export.months()[-1]))
+    versions = available_versions(export.source(ObjectStores()), export.months()[::-1])
     return f"{len(versions)} months, {min(versions)} to {max(versions)}"
 
 

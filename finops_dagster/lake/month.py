@@ -13,7 +13,7 @@ import duckdb
 from finops_dagster.billing.columns import Sql, SqlType, file_literal, literal, quoted
 from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.billing.money import reconcile
-from finops_dagster.sources.formats import VendorFormat
+from finops_dagster.sources.base import Format
 from finops_dagster.tables import ledger
 from finops_dagster.tables.ledger import Load
 from finops_dagster.tables.load import measure
@@ -43,7 +43,7 @@ def sha256_of(path: Path) -> str:
 
 @contextmanager
 def exporting_month(
-    connection: duckdb.DuckDBPyConnection, load: Load, path: Path, vendor: VendorFormat
+    connection: duckdb.DuckDBPyConnection, load: Load, path: Path, vendor: Format
 ) -> Iterator[int]:
     """Write the month's rows beside `path`, reconcile them with the ledger, and put them in place.
 

@@ -11,13 +11,13 @@ from finops_dagster.billing.columns import quoted
 from finops_dagster.billing.money import Measured
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.lake.footer import column_names, read_footer
-from finops_dagster.sources.formats import VendorFormat
+from finops_dagster.sources.base import Format
 from finops_dagster.tables import ledger
 from finops_dagster.tables.ledger import Load, Recorded
 from finops_dagster.tables.load import columns, measure
 
 
-def holds(connection: duckdb.DuckDBPyConnection, load: Load, vendor: VendorFormat) -> bool:
+def holds(connection: duckdb.DuckDBPyConnection, load: Load, vendor: Format) -> bool:
     """Whether the table's rows of the month are all of this version, as many, and cost as much."""
     if "manifest_id" not in columns(connection, load.table):
         return False
@@ -52,7 +52,7 @@ def load_of(path: Path, export: str, month: BillingMonth, table: str) -> Recorde
 
 
 def restore(
-    connection: duckdb.DuckDBPyConnection, recorded: Recorded, vendor: VendorFormat, path: Path
+    connection: duckdb.DuckDBPyConnection, recorded: Recorded, vendor: Format, path: Path
 ) -> bool:
     """Write into the ledger what was once recorded of the month, with the names of its columns from
     its Parquet file, if the table proves it; whether it does."""

@@ -53,8 +53,9 @@ class ObjectStore(Protocol):
         """The object's current version, by one small request. Raises ObjectMissing."""
         ...
 
-    def read(self, key: str) -> tuple[bytes, ObjectInfo]:
-        """A small object whole, and its version, by one request. Raises ObjectMissing."""
+    def read(self, key: str, *, unless: str = "") -> tuple[bytes, ObjectInfo] | None:
+        """Return a small object whole, and its version, by one request; None where it still has the
+        ETag `unless`. Raises ObjectMissing."""
         ...
 
     def chunks(self, version: ObjectInfo) -> Iterator[bytes]:
@@ -62,8 +63,21 @@ class ObjectStore(Protocol):
         ...
 
 
-def open_store(settings: StoreSettings) -> tuple[ObjectStore, str]:
-    """Return the store that the settings name, and the prefix in it without slashes at its end."""
+class ObjectStores:
+    """The stores of all exports: one client of each in a process, made when it is first needed."""
+
+    def __init__(self) -> None:
+        self._opened: dict[StoreSettings, tuple[ObjectStore, str]] = {}
+
+    def open(self, settings: StoreSettings) -> tuple[ObjectStore, str]:
+        """Return the store that the settings name, and the prefix in it without slashes at its
+        end."""
+        if settings not in self._opened:
+            self._opened[settings] = _open(settings)
+        return self._opened[settings]
+
+
+def _open(settings: StoreSettings) -> tuple[ObjectStore, str]:
     scheme, _, rest = settings.source.partition("://")
     if scheme == "file":
         from finops_dagster.object_stores.local import LocalStore

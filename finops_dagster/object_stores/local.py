@@ -53,10 +53,10 @@ class LocalStore:
             datetime.fromtimestamp(status.st_mtime, UTC),
         )
 
-    def read(self, key: str) -> tuple[bytes, ObjectInfo]:
-        """A small file whole. Raises ObjectMissing."""
+    def read(self, key: str, *, unless: str = "") -> tuple[bytes, ObjectInfo] | None:
+        """Return a small file whole; None where it has not changed. Raises ObjectMissing."""
         info = self.head(key)
-        return b"".join(self.chunks(info)), info
+        return None if info.etag == unless else (b"".join(self.chunks(info)), info)
 
     def chunks(self, version: ObjectInfo) -> Iterator[bytes]:
         """The file's bytes; its version is looked at once more when the last one was read."""

@@ -73,10 +73,16 @@ class S3Store:
                     self._raise_reason(key)
                 raise
 
-    def read(self, key: str) -> tuple[bytes, ObjectInfo]:
-        """One GET request, its body whole. Raises ObjectMissing."""
+    def read(self, key: str, *, unless: str = "") -> tuple[bytes, ObjectInfo] | None:
+        """Return an object whole by one GET request (If-None-Match). Raises ObjectMissing."""
+        condition: dict[str, Any] = {"IfNoneMatch": f'"{unless}"'} if unless else {}
         with self._explained(key):
-            response = self._client.get_object(**self._of_bucket, Key=key)
+            try:
+                response = self._client.get_object(**self._of_bucket, Key=key, **condition)
+            except aws.ClientError as error:
+                if error.response["Error"]["Code"] == "304":
+                    return None
+                raise
             return response["Body"].read(), self._info(key, response)
 
     def chunks(self, version: ObjectInfo) -> Iterator[bytes]:

@@ -9,6 +9,7 @@ from functools import partial
 import dagster as dg
 
 from finops_dagster.lake.folder import ParquetLake
+from finops_dagster.object_stores import ObjectStores
 from finops_dagster.pipeline.billing_table import billing_table_asset
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.jobs import month_job
@@ -52,11 +53,12 @@ def build_resources(settings: Settings) -> Resources:
 
 
 def build_definitions(settings: Settings) -> dg.Definitions:
-    """The code location that the settings describe. Touches no network and no credentials."""
+    """Return the definitions of the settings. Touches no network and no credentials."""
     exports = [Export(export) for export in settings.exports]
     resources = {
         **vars(build_resources(settings)),
         "database": BillingDatabaseResource.of(settings.database.duckdb),
+        "stores": ObjectStores(),
         "run_options": RunOptions(),
     }
     stages: list[Callable[[Export], dg.AssetsDefinition]] = [

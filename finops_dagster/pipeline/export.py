@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import dagster as dg
 
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.object_stores import ObjectStore, open_store
+from finops_dagster.object_stores import ObjectStores
+from finops_dagster.sources import VENDORS
 from finops_dagster.sources.aws.settings import AwsExport
-from finops_dagster.sources.formats import VendorFormat, formats_of
+from finops_dagster.sources.base import Format, Source
 from finops_dagster.sources.settings import ExportSettings
 
 
 @dataclass(frozen=True)
 class Export:
-    """An export's settings, the formats that it may be in, its months, and its store."""
+    """An export's settings, the formats that it may be in, its months."""
 
     settings: ExportSettings
 
@@ -42,20 +44,17 @@ class Export:
         return self.settings.decimals == "round"
 
     @functools.cached_property
-    def formats(self) -> dict[str, VendorFormat]:
+    def formats(self) -> Mapping[str, Format]:
         """The vendor's formats by name; which of them a month is in, its manifest says."""
-        return formats_of(self.settings.vendor, self.aws.column_names)
+        return VENDORS[self.settings.vendor].formats(self.settings)
 
-    @property
-    def candidates(self) -> list[VendorFormat]:
-        """The formats that the settings leave open."""
-        chosen = self.aws.format
-        return [self.formats[chosen]] if chosen else list(self.formats.values())
+    def source(self, stores: ObjectStores) -> Source:
+        """Return where the export's months come from."""
+        return VENDORS[self.settings.vendor].source(self.settings, stores)
 
     @functools.cached_property
     def partitions(self) -> dg.MonthlyPartitionsDefinition:
-        """Billing months from the export's first to its last, or to the one in progress, which AWS
-        writes daily."""
+        """Billing months from the export's first to its last, or to the one in progress."""
         last = self.settings.end_month
         endless = last is None or last == "9999-12"  # after which Dagster knows no month
         return dg.MonthlyPartitionsDefinition(
@@ -68,11 +67,6 @@ class Export:
     def months(self) -> list[BillingMonth]:
         """The partitions as months, the oldest first."""
         return self.settings.months()
-
-    @functools.cached_property
-    def store(self) -> tuple[ObjectStore, str]:
-        """The one client of the export's store in this process, and the prefix in it."""
-        return open_store(self.aws)
 
     def key(self, stage: str) -> dg.AssetKey:
         """The asset key of a stage."""

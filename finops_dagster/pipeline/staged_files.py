@@ -15,7 +15,7 @@ from finops_dagster.billing.money import Totals, plain
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.lake import recovery as proof
 from finops_dagster.lake.folder import ParquetLake
-from finops_dagster.object_stores import ObjectInfo, ObjectMissing
+from finops_dagster.object_stores import ObjectInfo, ObjectMissing, ObjectStore, ObjectStores
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.stage import (
     RunOptions,
@@ -75,6 +75,7 @@ def staged_files_asset(export: Export) -> dg.AssetsDefinition:
         database: dg.ResourceParam[BillingDatabase],
         lake: ParquetLake,
         run_options: RunOptions,
+        stores: dg.ResourceParam[ObjectStores],
     ) -> StageEvents:
         """Local copies of the month's files, checked to their last byte and counted."""
         month = month_of(context)
@@ -82,7 +83,10 @@ def staged_files_asset(export: Export) -> dg.AssetsDefinition:
         hold_to_one_version(context, manifest.id)
         staged = staging.month(export.name, month)
         started = time.monotonic()
-        done, messages = stage_files(export, month, manifest, staged, database, lake, run_options)
+        store, _ = stores.open(export.aws)
+        done, messages = stage_files(
+            export, month, manifest, staged, database, lake, run_options, store
+        )
         seconds = time.monotonic() - started
         yield dg.MaterializeResult(
             data_version=dg.DataVersion(done.version),
@@ -123,12 +127,13 @@ def stage_files(
     database: BillingDatabase,
     lake: ParquetLake,
     run_options: RunOptions,
+    store: ObjectStore,
 ) -> tuple[Staged, list[str]]:
     """Look at what the store has of the manifest's files, fetch and count them unless that is done,
     and find which version they are; with it go the warnings. Raises FileInvalid, and what the store
     raises."""
     files, force = staged.version(manifest), run_options.force
-    available, missing = _look(export, files)
+    available, missing = _look(export, files, store)
     counted = None if force else files.counted(available)
     is_measured = counted is None and not force
     known = _known(export, month, manifest, database, lake, is_measured=is_measured)
@@ -139,7 +144,7 @@ def stage_files(
         done = _identified(manifest, counted, known)
     elif available is not None:
         counted, fetched = fetch_and_count(
-            export, manifest, files, available, database, force=force
+            export, manifest, files, available, database, store, force=force
         )
         done = replace(_identified(manifest, counted, known, did="staged"), fetched=fetched)
     else:
@@ -151,10 +156,9 @@ def stage_files(
 
 
 def _look(
-    export: Export, files: StagedVersion
+    export: Export, files: StagedVersion, store: ObjectStore
 ) -> tuple[Sequence[ObjectInfo] | None, ObjectMissing | None]:
     """What the store has of the files, or which of them is gone."""
-    store, _ = export.store
     try:
         return files.look(store, copied=export.aws.copied), None
     except ObjectMissing as missing:
@@ -252,11 +256,11 @@ def fetch_and_count(
     version: StagedVersion,
     available: Sequence[ObjectInfo],
     database: BillingDatabase,
+    store: ObjectStore,
     *,
     force: bool,
 ) -> tuple[Counted, int]:
     """Download what is missing, then count line items and cost in all files."""
-    store, _ = export.store
     with version.turn():
         fetched = version.fetch(store, available, force=force)
         vendor = export.formats[manifest.format]

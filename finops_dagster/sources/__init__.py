@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from finops_dagster.object_stores import ObjectStores
 from finops_dagster.sources.aws.settings import AwsExport
+from finops_dagster.sources.aws.source import AwsSource, aws_formats
+from finops_dagster.sources.base import Format, Source
 from finops_dagster.sources.settings import ExportSettings
 
 
 @dataclass(frozen=True)
 class Vendor:
-    """What there is of a vendor: the settings of its exports."""
+    """What there is of a vendor: the settings of its exports, and what is made of them."""
 
     settings: type[ExportSettings]
+    formats: Callable[[Any], Mapping[str, Format]]
+    source: Callable[[Any, ObjectStores], Source]
 
 
-VENDORS: dict[str, Vendor] = {"aws": Vendor(AwsExport)}
+VENDORS: dict[str, Vendor] = {
+    "aws": Vendor(AwsExport, lambda export: aws_formats(export.column_names), AwsSource)
+}
 """By their names in the settings; a project may add its own before it loads them."""

@@ -12,7 +12,7 @@ import duckdb
 from finops_dagster.billing.columns import Sql, SqlType, literal
 from finops_dagster.billing.errors import CellInvalid, FileInvalid, first_line, listed, shown
 from finops_dagster.billing.money import Totals
-from finops_dagster.sources.formats import VendorFormat
+from finops_dagster.sources.base import Format
 from finops_dagster.tables.bill_files import BillFiles
 from finops_dagster.tables.csv_files import csv_files, malformed_row
 from finops_dagster.tables.parquet_files import MAGIC, parquet_files
@@ -20,7 +20,7 @@ from finops_dagster.tables.parquet_files import MAGIC, parquet_files
 _HEADERS_SHOWN = 10
 
 
-def read_files(paths: Sequence[Path], vendor: VendorFormat) -> list[BillFiles]:
+def read_files(paths: Sequence[Path], vendor: Format) -> list[BillFiles]:
     """Look into each file, at its first bytes and not at its name, and group what is alike.
 
     Files of no bytes are legal (AWS empties surplus chunks) and are left out. Raises FileInvalid.
@@ -40,7 +40,7 @@ def read_files(paths: Sequence[Path], vendor: VendorFormat) -> list[BillFiles]:
 def count(
     connection: duckdb.DuckDBPyConnection,
     files: Sequence[BillFiles],
-    vendor: VendorFormat,
+    vendor: Format,
     *,
     round_money: bool = False,
 ) -> tuple[Totals, int]:

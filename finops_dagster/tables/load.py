@@ -15,7 +15,7 @@ from finops_dagster.billing.errors import BillError, CellInvalid
 from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.money import CELL_MACROS, Measured, Totals, reconcile
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.sources.formats import VendorFormat, is_money
+from finops_dagster.sources.base import Format, is_money
 from finops_dagster.tables import ledger
 from finops_dagster.tables.bill_files import BillFiles
 from finops_dagster.tables.files import explained
@@ -72,7 +72,7 @@ def replacing_month(
     load: Load,
     manifest: Manifest,
     files: Sequence[BillFiles],
-    vendor: VendorFormat,
+    vendor: Format,
     names_elsewhere: Mapping[str, str] | None = None,
     *,
     round_money: bool = False,
@@ -128,7 +128,7 @@ def _replacing_rows(
     connection: duckdb.DuckDBPyConnection,
     load: Load,
     files: Sequence[BillFiles],
-    vendor: VendorFormat,
+    vendor: Format,
     targets: Sequence[Target],
     rounded: Collection[str],
     started: float,
@@ -161,9 +161,7 @@ def _replacing_rows(
         yield load, warnings
 
 
-def _may_be_rounded(
-    targets: Sequence[Target], vendor: VendorFormat, *, round_money: bool
-) -> set[str]:
+def _may_be_rounded(targets: Sequence[Target], vendor: Format, *, round_money: bool) -> set[str]:
     """The headers of numbers that are no money, or of all numbers."""
     return {
         target.header
@@ -235,7 +233,7 @@ def _targets(
     load: Load,
     manifest: Manifest,
     files: Sequence[BillFiles],
-    vendor: VendorFormat,
+    vendor: Format,
     names_elsewhere: Mapping[str, str],
 ) -> list[Target]:
     """The column of the table for every header of the version, by name and by type."""
@@ -354,7 +352,7 @@ def held_version(
     connection: duckdb.DuckDBPyConnection,
     export: str,
     month: BillingMonth,
-    formats: Mapping[str, VendorFormat],
+    formats: Mapping[str, Format],
 ) -> Load | None:
     """The version that the ledger says is loaded, if the table really holds its rows and cost."""
     load = ledger.loaded(connection, export, month)

@@ -7,8 +7,8 @@ from decimal import Decimal
 
 import duckdb
 
-from finops_dagster.billing.columns import quoted
-from finops_dagster.sources.formats import VendorFormat
+from finops_dagster.billing.columns import Sql, quoted
+from finops_dagster.sources.base import Format
 from finops_dagster.tables import ledger
 from finops_dagster.tables.ledger import Load
 from finops_dagster.tables.load import columns
@@ -58,7 +58,7 @@ class Restatement:
         return sorted(moved, key=lambda move: (-abs(move[2] - move[1]), move[0]))
 
 
-def report(connection: duckdb.DuckDBPyConnection, load: Load, vendor: VendorFormat) -> MonthReport:
+def report(connection: duckdb.DuckDBPyConnection, load: Load, vendor: Format) -> MonthReport:
     """Look at the month that the table holds."""
     there = columns(connection, load.table)
     answers = there.keys() if vendor.cost in there else set()
@@ -74,12 +74,12 @@ def report(connection: duckdb.DuckDBPyConnection, load: Load, vendor: VendorForm
         vendor.cost,
         [(service, cost) for service, cost, _ in costs(vendor.service)],
         [(currency, cost) for currency, cost, times in costs(vendor.currency) if times > 0],
-        _is_final(connection, load, vendor) if vendor.invoice in answers else None,
+        _is_final(connection, load, vendor.is_final(there)),
     )
 
 
 def _cost_by(
-    connection: duckdb.DuckDBPyConnection, load: Load, vendor: VendorFormat, column: str
+    connection: duckdb.DuckDBPyConnection, load: Load, vendor: Format, column: str
 ) -> list[tuple[str, Decimal, int]]:
     """Return each value of the column, the sum of its costs, and how many are not empty."""
     cost = quoted(vendor.cost)
@@ -90,15 +90,10 @@ def _cost_by(
     ).fetchall()
 
 
-def _is_final(connection: duckdb.DuckDBPyConnection, load: Load, vendor: VendorFormat) -> bool:
-    """Whether the vendor has closed the month: every row that costs has its invoice's id.
-    https://docs.aws.amazon.com/cur/latest/userguide/table-dictionary-cur2-bill.html
-    """
-    cost, invoice = quoted(vendor.cost), quoted(vendor.invoice)
+def _is_final(connection: duckdb.DuckDBPyConnection, load: Load, final: Sql | None) -> bool | None:
+    if final is None:
+        return None
     row = connection.execute(
-        f"SELECT count({invoice}) > 0 AND "
-        f"count(*) FILTER ({cost} <> 0 AND coalesce({invoice}, '') = '') = 0 "
-        f"FROM {quoted(load.table)} WHERE billing_month = ?",
-        [load.month.first_day],
+        f"SELECT {final} FROM {quoted(load.table)} WHERE billing_month = ?", [load.month.first_day]
     ).fetchone()
     return row is not None and bool(row[0])

@@ -14,10 +14,10 @@ from pathlib import Path
 import duckdb
 
 from finops_dagster.billing.errors import BillError
-from finops_dagster.billing.manifest import Manifest, Source
+from finops_dagster.billing.manifest import Manifest, ManifestFile
 from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.sources.formats import formats_of
+from finops_dagster.sources.aws.source import aws_formats
 from finops_dagster.tables import ledger
 from finops_dagster.tables.database import DuckDB
 from finops_dagster.tables.files import count, read_files
@@ -26,9 +26,9 @@ from finops_dagster.tables.load import columns, prepare_casts, replacing_month
 
 MONTH = BillingMonth(2024, 1)
 COST = "lineItem/UnblendedCost"
-_VENDOR = formats_of("aws", "flat")["cur1"]
-_SOURCE = Source("key", "location", "etag", datetime(2024, 2, 1, tzinfo=UTC), 1)
-_MANIFEST = Manifest("cur1", str(MONTH), "v1", _SOURCE, None, (), ())
+_VENDOR = aws_formats("flat")["cur1"]
+_SOURCE = ManifestFile("key", "location", "etag", datetime(2024, 2, 1, tzinfo=UTC), 1)
+_MANIFEST = Manifest("cur1", str(MONTH), "v1", _SOURCE, (), ())
 
 
 def one_line(error: BaseException) -> str:

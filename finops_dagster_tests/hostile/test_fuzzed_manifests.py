@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from finops_dagster.billing.errors import ManifestInvalid
-from finops_dagster.billing.manifest import Manifest, Source
+from finops_dagster.billing.manifest import Manifest, ManifestFile
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.sources.formats import VendorFormat, formats_of
+from finops_dagster.sources.aws.source import AwsFormat, aws_formats
 from finops_dagster_tests.hostile.reading import one_line
 
 MONTH = BillingMonth(2024, 1)
@@ -42,7 +42,7 @@ MANIFESTS: dict[str, dict[str, Any]] = {
         "dataFiles": ["acme/data/billing_period=2024-01/1.snappy.parquet"],
     },
 }
-FORMATS = st.sampled_from(list(formats_of("aws", "athena").values()))
+FORMATS = st.sampled_from(list(aws_formats("athena").values()))
 _AS_KEPT = TypeAdapter(Manifest)
 
 texts = st.text(max_size=20) | st.sampled_from(
@@ -94,10 +94,12 @@ def spoiled(draw: st.DrawFn, name: str) -> Any:
     return document
 
 
-def hold(vendor: VendorFormat, body: bytes) -> None:
+def hold(vendor: AwsFormat, body: bytes) -> None:
     folder = PLACES[vendor.name]
     key = f"{folder}/acme-Manifest.json"
-    source = Source(key, f"s3://bucket/{key}", "etag", datetime(2024, 2, 1, tzinfo=UTC), len(body))
+    source = ManifestFile(
+        key, f"s3://bucket/{key}", "etag", datetime(2024, 2, 1, tzinfo=UTC), len(body)
+    )
     try:
         manifest = vendor.parse_manifest(body, source, MONTH)
     except ManifestInvalid as error:
@@ -111,22 +113,24 @@ def hold(vendor: VendorFormat, body: bytes) -> None:
 
 
 def test_the_manifests_that_are_spoiled_can_be_read() -> None:
-    for vendor in formats_of("aws", "flat").values():
+    for vendor in aws_formats("flat").values():
         body = json.dumps(MANIFESTS[vendor.name]).encode()
-        source = Source(f"{PLACES[vendor.name]}/x", "x", "e", datetime(2024, 2, 1, tzinfo=UTC), 1)
+        source = ManifestFile(
+            f"{PLACES[vendor.name]}/x", "x", "e", datetime(2024, 2, 1, tzinfo=UTC), 1
+        )
         assert len(vendor.parse_manifest(body, source, MONTH).files) == 1
 
 
 @given(vendor=FORMATS, data=st.data())
-def test_a_spoiled_manifest_is_read_or_refused(vendor: VendorFormat, data: st.DataObject) -> None:
+def test_a_spoiled_manifest_is_read_or_refused(vendor: AwsFormat, data: st.DataObject) -> None:
     hold(vendor, json.dumps(data.draw(spoiled(vendor.name))).encode())
 
 
 @given(vendor=FORMATS, document=anything)
-def test_any_json_is_read_or_refused(vendor: VendorFormat, document: Any) -> None:
+def test_any_json_is_read_or_refused(vendor: AwsFormat, document: Any) -> None:
     hold(vendor, json.dumps(document).encode())
 
 
 @given(vendor=FORMATS, body=st.binary(max_size=200))
-def test_any_bytes_are_read_or_refused(vendor: VendorFormat, body: bytes) -> None:
+def test_any_bytes_are_read_or_refused(vendor: AwsFormat, body: bytes) -> None:
     hold(vendor, body)

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from finops_dagster.billing.manifest import Source
+from finops_dagster.billing.errors import ManifestMissing
+from finops_dagster.billing.manifest import ManifestFile
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.pipeline.sensors import manifest_versions
 from finops_dagster.sources.aws.cur1 import AwsCur1
 from finops_dagster.staging.folder import StagedMonth
 from finops_dagster.staging.gzip_check import InflationLimits
@@ -54,7 +54,7 @@ MANIFEST = {
     "columns": [],
     "billingPeriod": {"start": "20240101T000000.000Z"},
 }
-SOURCE = Source(f"{HERE}/acme.json", "x", "etag", datetime(2024, 2, 1, tzinfo=UTC), 1)
+SOURCE = ManifestFile(f"{HERE}/acme.json", "x", "etag", datetime(2024, 2, 1, tzinfo=UTC), 1)
 
 
 @pytest.mark.parametrize(("changes", "said"), REFUSED.values(), ids=REFUSED.keys())
@@ -131,11 +131,11 @@ def test_months_before_the_start_and_in_the_future_are_left_alone(project: Proje
     for folder in ("20240001-20240101", "20241301-20250101", "99991201-100000101", "x\ny"):
         project.put(f"acme-cur/{folder}/acme-cur-Manifest.json", b"no manifest")
     project.export["start_month"] = "2024-01"
-    export = project.the_export()
-    problems: list[str] = []
-    versions = manifest_versions(export, export.months(), problems.append)
-    assert list(versions) == [BillingMonth(2024, 1)]
-    assert not problems
+    versions = project.versions()
+    assert min(versions) == BillingMonth(2024, 1)
+    assert max(versions) == BillingMonth.current()
+    found = [month for month, one in versions.items() if not isinstance(one, ManifestMissing)]
+    assert found == [BillingMonth(2024, 1)]
 
 
 def test_finops_loads_what_is_a_month_and_says_so_of_what_is_not(finops: Finops) -> None:

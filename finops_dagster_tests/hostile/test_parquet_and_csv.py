@@ -23,13 +23,13 @@ from hypothesis import strategies as st
 
 from finops_dagster.billing.columns import SqlType
 from finops_dagster.billing.errors import BillError
-from finops_dagster.sources.formats import formats_of
+from finops_dagster.sources.aws.source import aws_formats
 from finops_dagster.tables.bill_files import BillFiles
 from finops_dagster.tables.files import explained, read_files
 from finops_dagster.tables.parquet_rewrite import ParquetInvalid, make_exact
 from finops_dagster_tests.hostile.reading import Reader
 
-_VENDOR = formats_of("aws", "flat")["focus"]
+_VENDOR = aws_formats("flat")["focus"]
 _EPOCH = datetime(1970, 1, 1)
 _MICROSECOND = timedelta(microseconds=1)
 _UNITS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}

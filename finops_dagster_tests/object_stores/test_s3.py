@@ -35,7 +35,7 @@ def put(project: Project, s3: S3Server, bucket: str) -> Put:
 
 @pytest.fixture
 def store(project: Project, put: Put) -> S3Store:
-    store, _ = project.the_export().store
+    store, _ = project.the_store()
     assert isinstance(store, S3Store)
     return store
 
@@ -340,11 +340,11 @@ def test_a_role_that_may_not_be_assumed_is_no_matter_of_the_bucket(
         "endpoint_url": s3.url,
         "role_arn": "arn:aws:iam::123456789012:role/reader",
     }
-    store, _ = project.the_export().store
+    store, _ = project.the_store()
     with pytest.raises(StoreError, match=r"no AWS region is known; set the export's region"):
         store.head("key")
     project.export["region"] = "us-east-1"
-    store, _ = project.the_export().store
+    store, _ = project.the_store()
     with pytest.raises(StoreError) as caught:
         store.head("key")
     assert "STS refuses (AccessDenied: User: x is not authorized to perform: " in str(caught.value)
@@ -360,7 +360,7 @@ def test_whoever_pays_says_so_in_every_request(
 ) -> None:
     put("key", b"body")
     project.export["requester_pays"] = pays
-    store, _ = project.the_export().store
+    store, _ = project.the_store()
     sent: list[tuple[str, str | None]] = []
 
     def look(environ, start_response):
@@ -398,7 +398,7 @@ def test_an_access_point_is_called_by_its_own_name_in_its_own_region(
     project: Project, s3: S3Server, bucket: str, host: str, prefix: str
 ) -> None:
     project.export["source"] = f"s3://{bucket}{prefix}/"
-    store, found = project.the_export().store
+    store, found = project.the_store()
     assert isinstance(store, S3Store)
     assert f"/{found}".rstrip("/") == prefix
     called = []
@@ -418,7 +418,7 @@ def test_a_multi_region_access_point_says_what_it_takes(project: Project, s3: S3
     if find_spec("awscrt"):
         pytest.skip("botocore[crt] is installed")
     project.export["source"] = "s3://arn:aws:s3::123456789012:accesspoint/x1y2z3.mrap/cur"
-    store, prefix = project.the_export().store
+    store, prefix = project.the_store()
     assert prefix == "cur"
     with pytest.raises(StoreError, match=r"another package: pip install 'botocore\[crt\]'"):
         store.head("key")
@@ -447,7 +447,7 @@ def test_an_unreachable_store_may_be_asked_again(
 ) -> None:
     project.export |= {"source": "s3://bucket", "endpoint_url": "http://127.0.0.1:1"}
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    store, _ = project.the_export().store
+    store, _ = project.the_store()
     with pytest.raises(StoreUnavailable, match="s3://bucket/key: "):
         store.head("key")
 

@@ -12,8 +12,9 @@ from functools import cache
 
 from finops_dagster.billing.columns import SqlType, case_distance, flat_name
 from finops_dagster.billing.errors import ManifestInvalid
-from finops_dagster.billing.manifest import Column, ListedFile, Manifest, Source
+from finops_dagster.billing.manifest import Column, ListedFile, Manifest, ManifestFile
 from finops_dagster.billing.months import BillingMonth
+from finops_dagster.sources.aws.format import AwsFormat
 from finops_dagster.sources.manifest_json import ManifestJson
 
 _TYPES = {
@@ -74,7 +75,7 @@ _FAMILIES = (
 _FREE_TEXT = ("resourcetags", "costcategory", "iamprincipal")
 
 
-class AwsCur1:
+class AwsCur1(AwsFormat):
     """CUR v1, whose `<prefix>/<report>/20240101-20240201/<report>-Manifest.json` every refresh
     rewrites last.
 
@@ -83,9 +84,7 @@ class AwsCur1:
     makes `lineitem_unblendedcost` of both, "athena" makes `line_item_unblended_cost` of both.
     """
 
-    vendor = "aws"
     name = "cur1"
-    null_words: tuple[str, ...] = ()
 
     def __init__(self, column_names: str = "flat") -> None:
         self._athena = column_names == "athena"
@@ -94,6 +93,7 @@ class AwsCur1:
         self.billing_period = self.column("bill/BillingPeriodStartDate")
         self.usage_start = self.column("lineItem/UsageStartDate")
         self.service = self.column("lineItem/ProductCode")
+        self.account = self.column("lineItem/UsageAccountId")
         self.currency = self.column("lineItem/CurrencyCode")
         self.invoice = self.column("bill/InvoiceId")
 
@@ -111,19 +111,17 @@ class AwsCur1:
             f"{home}/{export_name}/year={month.year}/month={month.month:02}/{manifest}",
         )
 
-    def parse_manifest(self, body: bytes, source: Source, month: BillingMonth) -> Manifest:
+    def parse_manifest(self, body: bytes, source: ManifestFile, month: BillingMonth) -> Manifest:
         """Read a manifest; its files are resolved beside it, wherever the bucket was copied to."""
         manifest = ManifestJson.read(body, source.location, "CUR v1")
         manifest.require_month(month)
         keys = [manifest.key_of(key) for key in manifest.objects("reportKeys")]
         is_parquet = any(key.endswith(".parquet") for key in keys)
-        account = manifest.fields.get("account")
         return Manifest(
             format=self.name,
             month=str(month),
             id=manifest.version("assemblyId"),
             source=source,
-            account=str(account) if account else None,
             columns=_columns(manifest, is_parquet),
             files=manifest.each_once(
                 ListedFile(_resolved(manifest, key, source, month)) for key in keys
@@ -216,7 +214,7 @@ def _columns(manifest: ManifestJson, is_parquet: bool) -> tuple[Column, ...]:
     return tuple(columns)
 
 
-def _resolved(manifest: ManifestJson, key: str, source: Source, month: BillingMonth) -> str:
+def _resolved(manifest: ManifestJson, key: str, source: ManifestFile, month: BillingMonth) -> str:
     """The key of a file in the store that holds the manifest: CSV lies beside it, Parquet in
     `<report>/<report>/year=2025/month=9/`."""
     period = _period_folder(month)

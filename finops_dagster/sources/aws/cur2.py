@@ -23,12 +23,12 @@ class AwsCur2(DataExport):
 
     name = "cur2"
     title = "CUR 2.0"
-    null_words: tuple[str, ...] = ()
     cost = "line_item_unblended_cost"
     money = frozenset({*map(athena_name, KNOWN_MONEY), "discount"})
     billing_period = "bill_billing_period_start_date"
     usage_start = "line_item_usage_start_date"
     service = "line_item_product_code"
+    account = "line_item_usage_account_id"
     currency = "line_item_currency_code"
     invoice = "bill_invoice_id"
     types: ClassVar[dict[str, SqlType]] = {

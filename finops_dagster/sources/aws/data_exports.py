@@ -8,14 +8,15 @@ https://docs.aws.amazon.com/cur/latest/userguide/dataexports-export-delivery.htm
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from hashlib import md5
 from typing import Any, ClassVar
 
 from finops_dagster.billing.columns import SqlType, flat_name
 from finops_dagster.billing.errors import ManifestInvalid, shown
-from finops_dagster.billing.manifest import Column, ListedFile, Manifest, Source
+from finops_dagster.billing.manifest import Column, ListedFile, Manifest, ManifestFile
 from finops_dagster.billing.months import BillingMonth
+from finops_dagster.sources.aws.format import AwsFormat
 from finops_dagster.sources.manifest_json import ManifestJson
 
 _TYPES = {
@@ -36,13 +37,11 @@ _IDS = ("executionId", "assemblyId")
 _VERSION_FOLDER = re.compile(r"\d{4}-?\d\d-?\d\dT")
 
 
-class DataExport:
+class DataExport(AwsFormat):
     """An export whose `<prefix>/<export>/metadata/BILLING_PERIOD=2024-01/<export>-Manifest.json`
     every refresh rewrites last; the files lie below `<prefix>/<export>/data/`. `title` is its name
     for messages, `types` what is known of its columns."""
 
-    vendor = "aws"
-    name: str
     title: str
     types: ClassVar[dict[str, SqlType]]
 
@@ -59,7 +58,7 @@ class DataExport:
             for manifest in (f"{export_name}-Manifest.json", "Manifest.json")
         )
 
-    def parse_manifest(self, body: bytes, source: Source, month: BillingMonth) -> Manifest:
+    def parse_manifest(self, body: bytes, source: ManifestFile, month: BillingMonth) -> Manifest:
         """Read a manifest; its files are resolved beside it, wherever the bucket was copied to."""
         manifest = ManifestJson.read(body, source.location, self.title)
         if manifest.fields.get("billingPeriod"):
@@ -74,7 +73,6 @@ class DataExport:
             month=str(month),
             id=manifest.version(*_IDS) if has_id else _unnamed_version(files, body),
             source=source,
-            account=_account(manifest.fields.get("exportArn")),
             columns=tuple(_column(manifest, one) for one in manifest.columns()),
             files=files,
         )
@@ -91,20 +89,6 @@ class DataExport:
         if word.startswith("map"):
             return SqlType.MONEY_MAP if "double" in word else SqlType.TEXT_MAP
         return _TYPES.get(word.partition("(")[0])
-
-    def is_free_text(self, header: str) -> bool:
-        """AWS chose every name; tags are keys of a map."""
-        return False
-
-    def other_spelling(self, header: str, known: Collection[str]) -> str | None:
-        """CSV and Parquet have the same names."""
-        return None
-
-
-def _account(arn: Any) -> str | None:
-    """The account in `arn:aws:bcm-data-exports:us-east-1:123456789012:export/...`."""
-    parts = str(arn).split(":")
-    return parts[4] if len(parts) > 5 else None
 
 
 def _unnamed_version(files: Sequence[ListedFile], body: bytes) -> str:
@@ -126,7 +110,9 @@ def _column(manifest: ManifestJson, column: Any) -> Column:
     return Column(column["name"], manifest.declared_type(column))
 
 
-def _file(manifest: ManifestJson, listed: Any, source: Source, month: BillingMonth) -> ListedFile:
+def _file(
+    manifest: ManifestJson, listed: Any, source: ManifestFile, month: BillingMonth
+) -> ListedFile:
     """A file, listed as a text or as an object that says more. A name alone lies in the month's
     folder of data, which is spelled as that of the manifest."""
     size = None

@@ -27,12 +27,13 @@ class AwsFocus(DataExport):
 
     name = "focus"
     title = "FOCUS"
-    null_words: tuple[str, ...] = ("NULL",)  # so the specification's own sample data
+    null_words = ("NULL",)  # so the specification's own sample data
     cost = "billedcost"
     money = frozenset({*_COSTS, "x_discounts"})
     billing_period = "billingperiodstart"
     usage_start = "chargeperiodstart"
     service = "servicename"
+    account = "subaccountid"
     currency = "billingcurrency"
     invoice = "invoiceid"
     types: ClassVar[dict[str, SqlType]] = {

@@ -11,7 +11,7 @@ import pytest
 
 from finops_dagster.billing.columns import SqlType
 from finops_dagster.billing.errors import ManifestInvalid
-from finops_dagster.billing.manifest import Column, ListedFile, Manifest, Source
+from finops_dagster.billing.manifest import Column, ListedFile, Manifest, ManifestFile
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.sources.aws.cur2 import AwsCur2
 from finops_dagster.sources.aws.focus import AwsFocus
@@ -38,14 +38,15 @@ def manifest(**changes: Any) -> dict[str, Any]:
 
 
 def parse(document: Any, key: str = KEY) -> Manifest:
-    source = Source(key, f"s3://bucket/{key}", "e7a9-2", datetime(2025, 9, 21, tzinfo=UTC), 100)
+    source = ManifestFile(
+        key, f"s3://bucket/{key}", "e7a9-2", datetime(2025, 9, 21, tzinfo=UTC), 100
+    )
     return CUR2.parse_manifest(json.dumps(document).encode(), source, MONTH)
 
 
 def test_a_manifest_is_read() -> None:
     read = parse(manifest())
     assert (read.format, read.month, read.id) == ("cur2", "2025-09", "2d3b")
-    assert read.account == "012345678901"
     assert read.files == (ListedFile(STAGED),)
     assert not read.is_overwritten
 
@@ -79,7 +80,7 @@ def test_a_name_alone_lies_in_the_months_folder_of_data() -> None:
 def test_a_list_of_files_is_all_that_a_manifest_needs() -> None:
     read = parse({"dataFiles": [f"s3://b/{FILE}"]})
     assert read.files == (ListedFile(STAGED),)
-    assert (read.columns, read.account, read.month) == ((), None, "2025-09")
+    assert (read.columns, read.month) == ((), "2025-09")
 
 
 @pytest.mark.parametrize("columns", [["a", "b"], [{"name": "a"}, {"name": "b", "type": 3}]])

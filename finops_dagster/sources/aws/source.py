@@ -1,0 +1,272 @@
+"""Which version of each month AWS has delivered to a bucket."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import timedelta
+
+from finops_dagster.billing.content import Content, FileContent, relative_names
+from finops_dagster.billing.errors import FileInvalid, ManifestInvalid, ManifestMissing, listed
+from finops_dagster.billing.manifest import Manifest, ManifestFile
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.object_stores import (
+    ObjectInfo,
+    ObjectMissing,
+    ObjectStores,
+    StoreError,
+    StoreUnavailable,
+)
+from finops_dagster.sources.aws.cur1 import AwsCur1
+from finops_dagster.sources.aws.cur2 import AwsCur2
+from finops_dagster.sources.aws.focus import AwsFocus
+from finops_dagster.sources.aws.format import AwsFormat
+from finops_dagster.sources.aws.settings import AwsExport
+from finops_dagster.sources.aws.spelling import as_the_store_spells
+from finops_dagster.sources.base import Fetched, Version, VersionFolder
+
+_Folders = Callable[[str], set[str]]
+# The keys that a month's manifest may have, by the folder whose folders are the months.
+_Keys = dict[str, Sequence[str]]
+
+_REQUESTS_AT_ONCE = 16
+_NAMES_SHOWN = 12
+# AWS writes the manifest last, and the next version some hours later. Stores tell times by the
+# second, and not every writer waits for one file before it begins the next.
+_OVERWRITTEN_AFTER = timedelta(minutes=1)
+
+
+def aws_formats(column_names: str = "flat") -> dict[str, AwsFormat]:
+    """Return the formats in which AWS exports, by their names in the settings."""
+    formats: tuple[AwsFormat, ...] = (AwsCur1(column_names), AwsCur2(), AwsFocus())
+    return {one.name: one for one in formats}
+
+
+class AwsSource:
+    """One cost export of AWS in a bucket, or in a copy of one. What was read of a
+    manifest is kept, so that one which has not changed is not transferred again."""
+
+    # AWS rewrites the month in progress at least daily.
+    stale_after = timedelta(days=2)
+
+    def __init__(self, export: AwsExport, stores: ObjectStores) -> None:
+        self.formats: Mapping[str, AwsFormat] = aws_formats(export.column_names)
+        self._export = export
+        self._store, prefix = stores.open(export)
+        self._homes: dict[str, list[AwsFormat]] = {}
+        for one in [self.formats[export.format]] if export.format else self.formats.values():
+            self._homes.setdefault(one.home(prefix, export.export_name), []).append(one)
+        self._known: dict[str, tuple[str, list[Manifest] | ManifestInvalid]] = {}
+
+    def versions(self, months: Iterable[BillingMonth]) -> dict[BillingMonth, Version]:
+        """Return the newest manifest of every month, by one GET each, side by side.
+
+        Of several months, a LIST of their folders tells which are not asked for; of one, the
+        likeliest keys are tried. Raises the store's error where that is why none can be read.
+        """
+        folders = functools.cache(self._store.folders)
+        keys = {month: self._keys(month) for month in months}
+        if len(keys) > 1:
+            keys = {month: _existing(of_month, folders) for month, of_month in keys.items()}
+        with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as pool:
+            found = list(pool.map(self._version, keys, keys.values()))
+        errors = [one for one in found if isinstance(one, StoreError | StoreUnavailable)]
+        if len(errors) == sum(one is not None for one in found) > 0:
+            raise errors[0]
+        return {
+            month: ManifestMissing(self._why_missing(month, folders)) if one is None else one
+            for month, one in zip(keys, found, strict=True)
+        }
+
+    def content(self, manifest: Manifest) -> Content:
+        """Return names, sizes and ETags of the files, by a HEAD each, side by side. Raises
+        FileInvalid where one is missing."""
+        names = relative_names([file.key for file in manifest.files])
+        return _content(names, self._files(manifest))
+
+    def fetch(
+        self, manifest: Manifest, folder: VersionFolder, known: Content | None, *, force: bool
+    ) -> Fetched:
+        """Download the files that AWS has, unless they are `known` by name, size and ETag; what is
+        known stays where AWS has deleted them. Raises FileInvalid where they are not the
+        manifest's."""
+        names = relative_names([file.key for file in manifest.files])
+        warnings = self._warnings(manifest)
+        try:
+            available = self._files(manifest)
+        except FileInvalid as missing:
+            if force or known is None or known.names != sorted(names):
+                raise FileInvalid(f"{missing}; the month was left as it was") from None
+            stays = f"{missing}; the version stays as it was fetched before"
+            return Fetched(known, is_known=True, warnings=(stays, *warnings))
+        self._hold_to_manifest(manifest, available)
+        content = _content(names, available)
+        if known is not None and not force and known.etags == content.etags:
+            return Fetched(known, is_known=True, warnings=warnings)
+        size = folder.fetch(self._store, available, force=force)
+        source = manifest.source
+        if manifest.is_overwritten and self._store.head(source.key).etag != source.etag:
+            raise FileInvalid(
+                f"{source.location} changed while its files were fetched, and the newer version "
+                "lies over the older; run the month again"
+            )
+        return Fetched(content, is_known=False, bytes=size, warnings=warnings)
+
+    def _hold_to_manifest(self, manifest: Manifest, available: Sequence[ObjectInfo]) -> None:
+        """Notice, before they are fetched, files that are not those of the manifest."""
+        times_tell = manifest.is_overwritten and not self._export.copied
+        for listed_file, file in zip(manifest.files, available, strict=True):
+            if listed_file.size not in (None, file.size):
+                raise FileInvalid(
+                    f"{file.location} has {file.size} bytes, but the manifest says "
+                    f"{listed_file.size}; the month was left as it was"
+                )
+            newer_by = file.last_modified - manifest.source.last_modified
+            if times_tell and newer_by > _OVERWRITTEN_AFTER:
+                raise FileInvalid(
+                    f"{file.location} is newer than its manifest by {_hours(newer_by)}: the "
+                    "vendor is writing the next version over this one; run the month again when "
+                    "its manifest is there (where this is a copy of the vendor's bucket, set "
+                    "copied = true)"
+                )
+
+    def _warnings(self, manifest: Manifest) -> tuple[str, ...]:
+        if not (self._export.copied and manifest.is_overwritten):
+            return ()
+        by = "sizes" if all(file.size is not None for file in manifest.files) else "number"
+        return (
+            "copied = true: that all files are of one version is known by their "
+            f"{by} alone, as their keys do not name it and their times are those of copying",
+        )
+
+    def _files(self, manifest: Manifest) -> list[ObjectInfo]:
+        """What the store has of each file, in the folder of the month as it is spelled there."""
+        keys = [file.key for file in as_the_store_spells(self._store, manifest).files]
+        with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as pool:
+            try:
+                return list(pool.map(self._store.head, keys))
+            except ObjectMissing as missing:
+                raise FileInvalid(f"{missing}, though the manifest lists it") from None
+
+    def _keys(self, month: BillingMonth) -> _Keys:
+        name = self._export.export_name
+        return {
+            home: formats[0].manifest_keys(home, name, month)
+            for home, formats in self._homes.items()
+        }
+
+    def _version(self, month: BillingMonth, keys: _Keys) -> Version | None:
+        """The manifest at one of the keys, in the format that fits; None where there is none."""
+        found: list[list[Manifest]] = []
+        try:
+            for home, of_home in keys.items():
+                found += self._first(of_home, self._homes[home], month)
+            if len(found) > 1:
+                places = " and ".join(f"{m[0].source.location} ({m[0].format})" for m in found)
+                raise ManifestInvalid(
+                    f"two manifests fit {self._export.name} {month}: {places}; set its format"
+                )
+            return self._in_its_format(found[0]) if found else None
+        except ManifestInvalid as error:
+            error.etag = error.etag or "+".join(one[0].source.etag for one in found)
+            return error
+        except (StoreError, StoreUnavailable) as error:
+            return error
+
+    def _first(
+        self, keys: Sequence[str], formats: Sequence[AwsFormat], month: BillingMonth
+    ) -> list[list[Manifest]]:
+        """The first of the keys that exists, as each of the formats reads it."""
+        for key in keys:
+            with suppress(ObjectMissing):
+                return [self._read(key, formats, month)]
+        return []
+
+    def _read(self, key: str, formats: Sequence[AwsFormat], month: BillingMonth) -> list[Manifest]:
+        manifests: list[Manifest] | ManifestInvalid
+        etag, manifests = self._known.get(key, ("", []))
+        changed = self._store.read(key, unless=etag)
+        if changed is not None:
+            body, info = changed
+            try:
+                source = ManifestFile(**vars(info))
+                manifests = [one.parse_manifest(body, source, month) for one in formats]
+            except ManifestInvalid as error:
+                error.etag, manifests = info.etag, error
+            self._known[key] = info.etag, manifests
+        if isinstance(manifests, ManifestInvalid):
+            raise manifests.with_traceback(None)
+        return manifests
+
+    def _in_its_format(self, manifests: Sequence[Manifest]) -> Manifest:
+        """Of one manifest as several formats read it, the one whose columns are the format's."""
+
+        def fits(one: AwsFormat, manifest: Manifest) -> bool:
+            return any(one.column(column.header) == one.cost for column in manifest.columns)
+
+        fitting = [m for m in manifests if fits(self.formats[m.format], m)]
+        if len(fitting) == 1:
+            return fitting[0]
+        location, columns = manifests[0].source.location, manifests[0].columns
+        shown = listed([column.header for column in columns], _NAMES_SHOWN)
+        if len(manifests) > 1:
+            names = " or ".join(manifest.format for manifest in manifests)
+            raise ManifestInvalid(
+                f"{location}: whether this is {names} cannot be told from its columns, which are: "
+                f"{shown or 'none'}; set the format of {self._export.name}"
+            )
+        name = self._export.export_name
+        layout = self.formats[manifests[0].format].home("", name)
+        for other in self.formats.values():
+            if other.home("", name) == layout and fits(other, manifests[0]):
+                raise ManifestInvalid(
+                    f'{location} has the columns of another format; set format = "{other.name}" '
+                    f"for {self._export.name}"
+                )
+        return manifests[0]
+
+    def _why_missing(self, month: BillingMonth, folders: _Folders) -> str:
+        """Where the manifest was looked for, and what lies there instead."""
+        keys = self._keys(month)
+        home = next((home for home in reversed(keys) if folders(home)), next(iter(keys)))
+        folder = home
+        while not folders(folder) and folder:
+            folder = folder.rpartition("/")[0]
+        advice = (
+            f"the vendor delivers the first manifest of {month} within a day or so of its beginning"
+            if folder == home
+            else f"look at source and export_name of {self._export.name}"
+        )
+        location = self._store.location
+        return (
+            f"{self._export.name} has no manifest of {month}: there is no "
+            f"{location(keys[home][0])}; {location(folder)} has "
+            f"{listed(sorted(folders(folder)), _NAMES_SHOWN) or 'nothing'}; {advice}"
+        )
+
+
+def _content(names: Sequence[str], files: Sequence[ObjectInfo]) -> Content:
+    return Content.of(
+        FileContent(name, file.size, etag=file.etag)
+        for name, file in zip(names, files, strict=True)
+    )
+
+
+def _hours(time: timedelta) -> str:
+    hours = time / timedelta(hours=1)
+    return f"{hours:.1f} hours" if hours >= 1 else f"{round(hours * 60)} minutes"
+
+
+def _existing(keys: _Keys, folders: _Folders) -> _Keys:
+    """The keys whose folder exists."""
+
+    def exists(folder: str, home: str) -> bool:
+        parent, _, name = folder.rpartition("/")
+        return folder == home or (exists(parent, home) and name in folders(parent))
+
+    return {
+        home: [key for key in of_home if exists(key.rpartition("/")[0], home)]
+        for home, of_home in keys.items()
+    }
