@@ -7,10 +7,16 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import boto3
-import botocore.exceptions as aws
+import botocore.session
 from botocore.config import Config
+from botocore.credentials import (
+    CredentialProvider,
+    CredentialResolver,
+    DeferredRefreshableCredentials,
+)
+from botocore.exceptions import BotoCoreError, ClientError
 
-from finops_dagster.object_stores import ObjectInfo, StoreError, StoreUnavailable
+from finops_dagster.object_stores import ObjectInfo, StoreUnavailable
 from finops_dagster.object_stores.s3_errors import has_reason, s3_error
 from finops_dagster.object_stores.settings import StoreSettings
 
@@ -46,11 +52,11 @@ class S3Store:
             self._client = _client(settings, bucket)
 
     def location(self, key: str) -> str:
-        """`s3://bucket/key`."""
+        """Return `s3://bucket/key`."""
         return f"s3://{self._bucket}/{key}"
 
     def folders(self, folder: str) -> set[str]:
-        """One LIST request for every thousand of them; what they hold is not listed."""
+        """List folders by one request for every thousand; what they hold is not listed."""
         prefix = f"{folder}/" if folder else ""
         with self._explained(prefix):
             pages = self._client.get_paginator("list_objects_v2").paginate(
@@ -63,30 +69,38 @@ class S3Store:
             }
 
     def head(self, key: str) -> ObjectInfo:
-        """One HEAD request; where it is refused, which HEAD gives no reason for, one GET of a byte
+        """Send a HEAD request; where it is refused, which HEAD gives no reason for, a GET of a byte
         for the reason. Raises ObjectMissing."""
         with self._explained(key):
             try:
                 return self._info(key, self._client.head_object(**self._of_bucket, Key=key))
-            except aws.ClientError as error:
+            except ClientError as error:
                 if error.response["Error"]["Code"] in ("301", "400", "403"):
                     self._raise_reason(key)
                 raise
 
+    def _raise_reason(self, key: str) -> None:
+        """Raise what S3 says when the object is asked for with GET, if that says more than HEAD."""
+        try:
+            self._client.get_object(**self._of_bucket, Key=key, Range="bytes=0-0")["Body"].close()
+        except ClientError as error:
+            if has_reason(error):
+                raise
+
     def read(self, key: str, *, unless: str = "") -> tuple[bytes, ObjectInfo] | None:
-        """Return an object whole by one GET request (If-None-Match). Raises ObjectMissing."""
+        """Read an object whole by one GET request (If-None-Match). Raises ObjectMissing."""
         condition: dict[str, Any] = {"IfNoneMatch": f'"{unless}"'} if unless else {}
         with self._explained(key):
             try:
                 response = self._client.get_object(**self._of_bucket, Key=key, **condition)
-            except aws.ClientError as error:
+            except ClientError as error:
                 if error.response["Error"]["Code"] == "304":
                     return None
                 raise
             return response["Body"].read(), self._info(key, response)
 
     def chunks(self, version: ObjectInfo) -> Iterator[bytes]:
-        """One GET request for this very version (If-Match). Raises ObjectChanged."""
+        """Read this very version by one GET request (If-Match). Raises ObjectChanged."""
         with self._explained(version.key):
             response = self._client.get_object(
                 **self._of_bucket, Key=version.key, IfMatch=version.etag
@@ -98,51 +112,19 @@ class S3Store:
                 )
             yield from response["Body"].iter_chunks(_CHUNK_BYTES)
 
-    def _raise_reason(self, key: str) -> None:
-        """Raise what S3 says when the object is asked for with GET, if that says more than HEAD."""
-        try:
-            self._client.get_object(**self._of_bucket, Key=key, Range="bytes=0-0")["Body"].close()
-        except aws.ClientError as error:
-            if has_reason(error):
-                raise
-
     def _info(
         self, key: str, response: HeadObjectOutputTypeDef | GetObjectOutputTypeDef
     ) -> ObjectInfo:
-        return ObjectInfo(
-            key,
-            self.location(key),
-            response["ContentLength"],
-            response["ETag"].strip('"'),
-            response["LastModified"],
-        )
+        size, etag = response["ContentLength"], response["ETag"].strip('"')
+        return ObjectInfo(key, self.location(key), size, etag, response["LastModified"])
 
     @contextmanager
     def _explained(self, key: str) -> Iterator[None]:
-        """Say what AWS says in one line, and whether asking again may help."""
-        where = self.location(key)
         try:
             yield
-        except aws.ClientError as error:
-            raise s3_error(error, where, requester_pays=self._requester_pays) from error
-        except (aws.NoCredentialsError, aws.PartialCredentialsError) as error:
-            raise StoreError(
-                f"{where}: no AWS credentials were found; set AWS_PROFILE or AWS_ACCESS_KEY_ID and "
-                "AWS_SECRET_ACCESS_KEY, or give the export a profile or role_arn"
-            ) from error
-        except aws.NoRegionError as error:
-            raise StoreError(
-                f"{where}: no AWS region is known; set the export's region, or AWS_DEFAULT_REGION"
-            ) from error
-        except aws.MissingDependencyException as error:
-            raise StoreError(
-                f"{where}: a multi-region access point takes another package: "
-                "pip install 'botocore[crt]'"
-            ) from error
-        except (aws.ConnectionError, aws.HTTPClientError, aws.IncompleteReadError) as error:
-            raise StoreUnavailable(f"{where}: {error}") from error
-        except aws.BotoCoreError as error:
-            raise StoreError(f"{where}: {' '.join(str(error).split())}") from error
+        except (ClientError, BotoCoreError) as error:
+            pays = self._requester_pays
+            raise s3_error(error, self.location(key), requester_pays=pays) from error
 
 
 def _client(settings: StoreSettings, bucket: str) -> S3Client:
@@ -151,26 +133,33 @@ def _client(settings: StoreSettings, bucket: str) -> S3Client:
         region = region or bucket.split(":")[3] or None  # an access point is called in its own
     session = boto3.Session(profile_name=settings.profile, region_name=region)
     if settings.role_arn:
-        session = _assumed(session, settings.role_arn, settings.external_id)
+        assumed = botocore.session.get_session()
+        role = _AssumedRole(session, settings.role_arn, settings.external_id)
+        assumed.register_component("credential_provider", CredentialResolver([role]))
+        session = boto3.Session(botocore_session=assumed, region_name=session.region_name)
     return session.client("s3", endpoint_url=settings.endpoint_url, config=_CONFIG)
 
 
-def _assumed(session: boto3.Session, role_arn: str, external_id: str | None) -> boto3.Session:
-    """A session in another role, whose credentials renew themselves during a long month."""
-    from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
-    from botocore.session import get_session
+class _AssumedRole(CredentialProvider):
+    """The credentials of another role, which renew themselves during a long month."""
 
-    source = session.get_credentials()
-    if source is None:
-        raise aws.NoCredentialsError
-    arguments = {"RoleSessionName": "finops_dagster"}
-    if external_id:
-        arguments["ExternalId"] = external_id
-    fetcher = AssumeRoleCredentialFetcher(
-        session._session.create_client, source, role_arn, arguments
-    )
-    assumed = get_session()
-    assumed._credentials = DeferredRefreshableCredentials(  # type: ignore[attr-defined]
-        method="assume-role", refresh_using=fetcher.fetch_credentials
-    )
-    return boto3.Session(botocore_session=assumed, region_name=session.region_name)
+    METHOD = "assume-role"
+
+    def __init__(self, source: boto3.Session, role_arn: str, external_id: str | None) -> None:
+        super().__init__()
+        self._source = source
+        self._role: dict[str, str] = {"RoleArn": role_arn, "RoleSessionName": "finops_dagster"}
+        if external_id:
+            self._role["ExternalId"] = external_id
+
+    def load(self) -> DeferredRefreshableCredentials:
+        return DeferredRefreshableCredentials(self._assume, self.METHOD)
+
+    def _assume(self) -> dict[str, str]:
+        given = self._source.client("sts").assume_role(**self._role)["Credentials"]  # type: ignore[arg-type]
+        return {
+            "access_key": given["AccessKeyId"],
+            "secret_key": given["SecretAccessKey"],
+            "token": given["SessionToken"],
+            "expiry_time": given["Expiration"].isoformat(),
+        }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
 from typing import Any
 from urllib.parse import parse_qs
@@ -10,15 +12,16 @@ from urllib.parse import parse_qs
 import pytest
 from botocore.awsrequest import AWSResponse
 from botocore.exceptions import ClientError
+from botocore.httpsession import URLLib3Session
 from urllib3 import HTTPResponse
 
 from finops_dagster.object_stores import (
     ObjectChanged,
     ObjectMissing,
+    ObjectStore,
     StoreError,
     StoreUnavailable,
 )
-from finops_dagster.object_stores.s3 import S3Store
 from finops_dagster.object_stores.s3_errors import s3_error
 from finops_dagster.pipeline import stage
 from finops_dagster_tests.cur import Put, deliver, items
@@ -34,10 +37,8 @@ def put(project: Project, s3: S3Server, bucket: str) -> Put:
 
 
 @pytest.fixture
-def store(project: Project, put: Put) -> S3Store:
-    store, _ = project.the_store()
-    assert isinstance(store, S3Store)
-    return store
+def store(project: Project, put: Put) -> ObjectStore:
+    return project.the_store()[0]
 
 
 def answer_once(s3: S3Server, method: str, status: str, body: bytes, headers=()) -> None:
@@ -108,7 +109,16 @@ def test_what_no_retry_cures_is_not_retried(project: Project, put: Put) -> None:
     assert outcome.retries() == 0
 
 
-def test_an_object_is_read_in_the_version_that_was_looked_at(store: S3Store, put: Put) -> None:
+def test_an_object_that_has_not_changed_is_not_read_again(store: ObjectStore, put: Put) -> None:
+    put("key", b"one")
+    (body, info) = store.read("key") or (b"", None)
+    assert body == b"one"
+    assert store.read("key", unless=info.etag) is None
+    put("key", b"two")
+    assert (store.read("key", unless=info.etag) or [b""])[0] == b"two"
+
+
+def test_an_object_is_read_in_the_version_that_was_looked_at(store: ObjectStore, put: Put) -> None:
     put("key", b"one")
     version = store.head("key")
     put("key", b"two")
@@ -233,7 +243,7 @@ REFUSALS = {
     ("status", "code", "message", "advice"), REFUSALS.values(), ids=REFUSALS.keys()
 )
 def test_a_refusal_has_the_words_of_s3_and_advice_that_fits(
-    store: S3Store, s3: S3Server, status: str, code: str, message: str, advice: str
+    store: ObjectStore, s3: S3Server, status: str, code: str, message: str, advice: str
 ) -> None:
     refuse(s3, status, code, message.replace("'", "&apos;"))
     looks = [store.read, lambda key: list(store.folders(key))]
@@ -255,7 +265,7 @@ def test_a_refusal_has_the_words_of_s3_and_advice_that_fits(
     ],
 )
 def test_a_refusal_without_a_word_is_no_riddle(
-    store: S3Store, s3: S3Server, status: str, advice: str
+    store: ObjectStore, s3: S3Server, status: str, advice: str
 ) -> None:
     refuse(s3, status, "", "")
     with pytest.raises(StoreError) as caught:
@@ -303,7 +313,7 @@ def test_what_passes_may_be_asked_again(status: int, code: str) -> None:
     ],
 )
 def test_a_bucket_of_another_region_is_named_with_it(
-    store: S3Store, s3: S3Server, status: str, code: str, message: str, more: str, region: int
+    store: ObjectStore, s3: S3Server, status: str, code: str, message: str, more: str, region: int
 ) -> None:
     refuse(s3, status, code, message, more=more)
     for look in (store.read, store.head):
@@ -315,7 +325,7 @@ def test_a_bucket_of_another_region_is_named_with_it(
         )
 
 
-def test_a_long_message_is_cut_and_a_signature_is_left_out(store: S3Store, s3: S3Server) -> None:
+def test_a_long_message_is_cut_and_no_signature_is_in_it(store: ObjectStore, s3: S3Server) -> None:
     secret = "Signature=abc123, X-Amz-Security-Token: tok456"
     refuse(s3, "403 Forbidden", "AccessDenied", f"{secret}\n{'x' * 5000}\u202e[1m")
     with pytest.raises(StoreError) as caught:
@@ -395,19 +405,23 @@ ACCESS_POINTS = {
 @pytest.mark.parametrize(("bucket", "host"), ACCESS_POINTS.items())
 @pytest.mark.parametrize("prefix", ["", "/a/b", "/accesspoint/x"])
 def test_an_access_point_is_called_by_its_own_name_in_its_own_region(
-    project: Project, s3: S3Server, bucket: str, host: str, prefix: str
+    project: Project,
+    s3: S3Server,
+    monkeypatch: pytest.MonkeyPatch,
+    bucket: str,
+    host: str,
+    prefix: str,
 ) -> None:
     project.export["source"] = f"s3://{bucket}{prefix}/"
-    store, found = project.the_store()
-    assert isinstance(store, S3Store)
-    assert f"/{found}".rstrip("/") == prefix
     called = []
 
-    def answer(request, **_):
+    def answer(self, request):
         called.append(request.url)
         return AWSResponse(request.url, 404, {}, HTTPResponse(io.BytesIO()))
 
-    store._client.meta.events.register("before-send.s3", answer)
+    monkeypatch.setattr(URLLib3Session, "send", answer)
+    store, found = project.the_store()
+    assert f"/{found}".rstrip("/") == prefix
     with pytest.raises(ObjectMissing) as caught:
         store.head("a/key")
     assert str(caught.value).startswith(f"s3://{bucket}/a/key: ")
@@ -452,7 +466,7 @@ def test_an_unreachable_store_may_be_asked_again(
         store.head("key")
 
 
-def test_a_role_is_assumed_with_the_credentials_that_are_there(
+def test_a_role_is_assumed_and_its_credentials_are_renewed(
     project: Project, put: Put, s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_STS", s3.url)
@@ -461,18 +475,33 @@ def test_a_role_is_assumed_with_the_credentials_that_are_there(
         "external_id": "acme-finops",
         "region": "us-east-1",
     }
-    deliver(put, "2024-01", [items("2024-01", "1")])
-    asked = []
+    put("key", b"body")
+    assumed, signed = [], []
 
-    def listen(environ, start_response):
-        if environ["REQUEST_METHOD"] == "POST":
-            body = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
-            asked.append(parse_qs(body.decode()))
-            environ["wsgi.input"] = io.BytesIO(body)
+    def grant(environ, start_response):
+        if environ["REQUEST_METHOD"] != "POST":
+            signed.append(re.search(r"Credential=(\w+)/", environ["HTTP_AUTHORIZATION"])[1])
+            return None
+        body = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
+        assumed.append(parse_qs(body.decode()))
+        # The first expire in ten minutes, which is when botocore must have others.
+        ends = datetime.now(UTC) + timedelta(minutes=9 if len(assumed) == 1 else 60)
+        answer = GRANTED.format(number=len(assumed), ends=f"{ends:%Y-%m-%dT%H:%M:%SZ}").encode()
+        start_response("200 OK", [("Content-Length", str(len(answer)))])
+        return [answer]
 
-    s3.fault = listen
-    project.load("2024-01")
-    (assumed,) = asked
-    assert assumed["Action"] == ["AssumeRole"]
-    assert assumed["RoleArn"] == ["arn:aws:iam::123456789012:role/finops-read"]
-    assert assumed["ExternalId"] == ["acme-finops"]
+    s3.fault = grant
+    store, _ = project.the_store()
+    for _ in range(3):
+        assert store.head("key").size == 4
+    assert signed == ["ROLE1", "ROLE2", "ROLE2"]
+    for request in assumed:
+        assert request["Action"] == ["AssumeRole"]
+        assert request["RoleArn"] == ["arn:aws:iam::123456789012:role/finops-read"]
+        assert request["ExternalId"] == ["acme-finops"]
+
+
+GRANTED = """<AssumeRoleResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/">
+<AssumeRoleResult><Credentials><AccessKeyId>ROLE{number}</AccessKeyId>
+<SecretAccessKey>secret</SecretAccessKey><SessionToken>token</SessionToken>
+<Expiration>{ends}</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>"""
