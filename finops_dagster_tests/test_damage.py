@@ -19,7 +19,7 @@ from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import Project
 
 MONTH = "2024-01"
-BLENDED = "lineItem/BlendedCost"
+BLENDED, QUANTITY = "lineItem/BlendedCost", "lineItem/UsageAmount"
 
 
 @pytest.fixture
@@ -38,8 +38,8 @@ def loaded(project: Project, finops: Finops) -> Finops:
         project.put,
         MONTH,
         [rows[:250], rows[250:]],
-        headers=(*HEADERS, BLENDED),
-        types={BLENDED: "BigDecimal"},
+        headers=(*HEADERS, BLENDED, QUANTITY),
+        types={BLENDED: "BigDecimal", QUANTITY: "BigDecimal"},
     )
     finops.here("aws", "run-pipeline")
     return finops
@@ -81,8 +81,8 @@ def a_service(project: Project) -> None:
     change_table(project, "lineitem_productcode = 'AmazonEC3'")
 
 
-def a_blended_cost(project: Project) -> None:
-    change_table(project, "lineitem_blendedcost = 0.700000000000000001")
+def a_quantity(project: Project) -> None:
+    change_table(project, "lineitem_usageamount = 0.700000000000000001")
 
 
 def a_cell_that_is_emptied(project: Project) -> None:
@@ -128,7 +128,7 @@ RUN = f"finops aws run-pipeline {ONLY}"
 FETCH = f"finops aws extract-billing {ONLY} --force"
 DAMAGES = [
     (a_service, "differ in lineitem_productcode; the file is as it was written", REPROCESS),
-    (a_blended_cost, "differ in lineitem_blendedcost; the file is as it was written", REPROCESS),
+    (a_quantity, "differ in lineitem_usageamount; the file is as it was written", REPROCESS),
     (pages, f"{MONTH}.parquet", RUN),
     (staged_bytes, "has other bytes than when it was fetched", FETCH),
     (a_staged_file_is_gone, "00001.csv.gz is gone", FETCH),
@@ -159,6 +159,13 @@ def test_damage_is_found_by_reading_all_and_repaired_by_the_command_that_is_name
         assert done.exit_code == 0, done.output
         assert loaded.json("state", "verify", "--deep") == []
         assert cells(loaded.project) == before
+
+
+def test_any_column_of_money_is_held_against_the_ledger(loaded: Finops) -> None:
+    change_table(loaded.project, "lineitem_blendedcost = 0.700000000000000001")
+    (row,) = loaded.json("state", "verify")
+    assert "but the table does not hold its rows" in row["what_differs"]
+    assert row["mend"] == REPROCESS
 
 
 def cells(project: Project) -> list[list[tuple[object, ...]]]:

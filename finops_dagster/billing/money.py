@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from typing import Any
 
 from finops_dagster.billing.errors import ReconciliationError
@@ -65,8 +65,53 @@ class Totals:
         rows, cost = row if row is not None else (0, None)
         return cls(rows, Decimal(0) if cost is None else cost)
 
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> Totals:
+        """Return what `record` was made of; older ones have rows and cost alone."""
+        return cls(
+            int(record["rows"]),
+            Decimal(record["cost"]),
+            amounts_of_record(record.get("money_sums")),
+            amounts_of_record(record.get("cost_by_currency")),
+        )
+
+    def record(self) -> dict[str, Any]:
+        """Return the totals as JSON has them, the amounts as text: a number would be a double."""
+        return {
+            "rows": self.rows,
+            "cost": plain(self.cost),
+            "money_sums": record_of_amounts(self.sums),
+            "cost_by_currency": record_of_amounts(self.costs),
+        }
+
+    def differing(self, other: Totals) -> tuple[str, str] | None:
+        """Return what differs, as each side has it; None where all that both know is equal."""
+        if (self.rows, self.cost) != (other.rows, other.cost):
+            return str(self), str(other)
+        for what, ours, theirs in (
+            ("column", self.sums, other.sums),
+            ("currency", self.costs, other.costs),
+        ):
+            if ours is not None and theirs is not None:
+                for name in {**ours, **theirs}:
+                    amount, others = ours.get(name, Decimal(0)), theirs.get(name, Decimal(0))
+                    if amount != others:
+                        shown = f"in the {what} {name or '(none)'}"
+                        return f"{plain(amount)} {shown}", plain(others)
+        return None
+
     def __str__(self) -> str:
         return f"{self.rows:,} rows, {plain(self.cost)}"
+
+
+def amounts_of_record(record: Mapping[str, str] | None) -> dict[str, Decimal] | None:
+    """Return named amounts from their texts; None of what was recorded before they were kept."""
+    return None if record is None else {name: Decimal(text) for name, text in record.items()}
+
+
+def record_of_amounts(amounts: Mapping[str, Decimal] | None) -> dict[str, str] | None:
+    """Return named amounts as texts."""
+    return None if amounts is None else {name: plain(one) for name, one in amounts.items()}
 
 
 @dataclass(frozen=True)
@@ -103,6 +148,9 @@ class Measured:
     foreign_rows: int
 
 
+# As many as a sum of more rows than any month has can have.
+_DIGITS = 76
+
 RECONCILES = "reconciles"
 ROWS_BELONG = "rows_belong_to_month"
 
@@ -113,14 +161,16 @@ def reconcile(
     measured: Measured,
     what_now: str = "the month was left as it was",
 ) -> None:
-    """Hold what `where` contains against what was counted in the files, to the last digit.
+    """Hold what `where` contains against what was counted in the files, to the last digit: rows,
+    headline cost, and where both sides know them every money column and the cost by currency.
 
     Raises ReconciliationError, which names the check and both sides.
     """
-    if measured.totals != counted:
+    differing = measured.totals.differing(counted)
+    if differing is not None:
+        has, files_have = differing
         raise ReconciliationError(
-            RECONCILES,
-            f"{where} has {measured.totals}, but the vendor's files have {counted}; {what_now}",
+            RECONCILES, f"{where} has {has}, but the vendor's files have {files_have}; {what_now}"
         )
     if measured.foreign_rows:
         raise ReconciliationError(
@@ -128,6 +178,12 @@ def reconcile(
             f"{measured.foreign_rows:,} rows of {where} say that they belong to another billing "
             f"month; {what_now}",
         )
+
+
+def exact_sum(amounts: Iterable[Decimal | None]) -> Decimal:
+    """Add amounts to the last digit; Python's own context would keep 28. None adds nothing."""
+    with localcontext(prec=_DIGITS):
+        return sum((amount for amount in amounts if amount is not None), Decimal(0))
 
 
 def plain(amount: Decimal) -> str:

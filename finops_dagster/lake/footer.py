@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from finops_dagster.billing.content import Content
-from finops_dagster.billing.money import RoundedColumn, Totals, rounded_columns
+from finops_dagster.billing.money import RoundedColumn, Totals, amounts_of_record, rounded_columns
 from finops_dagster.billing.months import BillingMonth
 
 
@@ -52,8 +52,13 @@ def read_footer(path: Path) -> Footer | None:
     words = metadata.metadata or {}
     if b"manifest_id" not in words or b"total_cost" not in words:
         return None
-    totals = Totals(metadata.num_rows, Decimal(words[b"total_cost"].decode()))
     said = {key.decode(): value.decode(errors="replace") for key, value in words.items()}
+    totals = Totals(
+        metadata.num_rows,
+        Decimal(said["total_cost"]),
+        amounts_of_record(json.loads(said.get("money_sums", "null"))),
+        amounts_of_record(json.loads(said.get("cost_by_currency", "null"))),
+    )
     return Footer(
         said["manifest_id"],
         totals,

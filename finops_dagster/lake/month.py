@@ -12,7 +12,7 @@ import duckdb
 
 from finops_dagster.billing.columns import Sql, SqlType, file_literal, literal, quoted
 from finops_dagster.billing.errors import BillError, first_line
-from finops_dagster.billing.money import reconcile
+from finops_dagster.billing.money import reconcile, record_of_amounts
 from finops_dagster.sources.base import Format
 from finops_dagster.tables import ledger
 from finops_dagster.tables.ledger import Load
@@ -66,11 +66,15 @@ def exporting_month(
                 f"source_files: {literal(json.dumps(load.content and load.content.rows()))}, "
                 f"decimals_rounded: {literal(json.dumps(load.rounded_rows()))}, "
                 f"total_cost: {literal(str(load.totals.cost))}, "
+                f"money_sums: {literal(json.dumps(record_of_amounts(load.totals.sums)))}, "
+                f"cost_by_currency: {literal(json.dumps(record_of_amounts(load.totals.costs)))}, "
                 f"columns: {literal(json.dumps(ledger.column_names(connection, load.table)))}"
                 "}"
             ),
         )
-        reconcile(str(path), load.totals, measure(connection, relation(part), load.month, vendor))
+        totals = load.totals
+        measured = measure(connection, relation(part), load.month, vendor, totals.sums)
+        reconcile(str(path), totals, measured)
         yield part.stat().st_size
         # Before the rename: a file in place without its own checksum would pass for a damaged one.
         ledger.record_lake_sha256(connection, load, sha256_of(part))

@@ -8,7 +8,6 @@ from pathlib import Path
 import duckdb
 
 from finops_dagster.billing.columns import quoted
-from finops_dagster.billing.money import Measured
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.lake.footer import column_names, read_footer
 from finops_dagster.sources.base import Format
@@ -25,8 +24,9 @@ def holds(connection: duckdb.DuckDBPyConnection, load: Load, vendor: Format) -> 
         f"SELECT DISTINCT manifest_id FROM {quoted(load.table)} WHERE billing_month = ?",
         [load.month.first_day],
     ).fetchall()
-    measured = measure(connection, quoted(load.table), load.month, vendor)
-    return measured == Measured(load.totals, 0) and versions in ([], [(load.manifest_id,)])
+    measured = measure(connection, quoted(load.table), load.month, vendor, load.totals.sums)
+    holds_all = not measured.foreign_rows and measured.totals.differing(load.totals) is None
+    return holds_all and versions in ([], [(load.manifest_id,)])
 
 
 def load_of(path: Path, export: str, month: BillingMonth, table: str) -> Recorded | None:

@@ -90,5 +90,6 @@ def month_file(export: Export, month: BillingMonth, lake: ParquetLake, duckdb: D
             for header, name in column_names([path]).items()
             if vendor.is_free_text(header) and name in schema.names
         ),
+        currency=present(vendor.currency),
         duckdb=duckdb,
     )

@@ -12,7 +12,6 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
 from datetime import timedelta
-from decimal import Decimal
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -222,8 +221,7 @@ class StagedVersion:
             return None
         if available is not None and content.etags != self.content_of(available).etags:
             return None
-        totals = Totals(entries[-1]["rows"], Decimal(entries[-1]["cost"]))
-        return Counted(totals, content, entries[-1].get("rounded", 0))
+        return Counted(Totals.of_record(entries[-1]), content, entries[-1].get("rounded", 0))
 
     def fetch(
         self, store: ObjectStore, available: Sequence[ObjectInfo], *, force: bool = False
@@ -274,7 +272,7 @@ class StagedVersion:
         content = self._content(self._entries())
         if content is None:
             raise FileInvalid(f"{self._folder}: a file was changed meanwhile; run the month again")
-        counts = {"rows": totals.rows, "cost": str(totals.cost), "rounded": rounded}
+        counts = {**totals.record(), "rounded": rounded}
         self._append({**counts, "content": content.digest})
         return Counted(totals, content, rounded)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import duckdb
@@ -15,7 +16,7 @@ import duckdb
 from finops_dagster.billing.columns import Sql, quoted
 from finops_dagster.billing.content import Content
 from finops_dagster.billing.errors import LedgerDamaged
-from finops_dagster.billing.money import RoundedColumn, Totals, rounded_columns
+from finops_dagster.billing.money import RoundedColumn, Totals, record_of_amounts, rounded_columns
 from finops_dagster.billing.months import BillingMonth
 
 # Every version ever loaded; every export with the column that each header was given; every load
@@ -38,6 +39,8 @@ _LAYOUT = {
         "load_number": "BIGINT",
         "decimals_rounded": 'STRUCT("name" VARCHAR, cells BIGINT, amount VARCHAR)[]',
         "lake_sha256": "VARCHAR",
+        "money_sums": "MAP(VARCHAR, DECIMAL(38,18))",
+        "cost_by_currency": "MAP(VARCHAR, DECIMAL(38,18))",
     },
     "exports": {
         "export": "VARCHAR",
@@ -64,8 +67,12 @@ _VALUE_BEFORE = {
     ("manifests", "load_number"): "NULL",
     ("manifests", "decimals_rounded"): "NULL",
     ("manifests", "lake_sha256"): "NULL",
+    ("manifests", "money_sums"): "NULL",
+    ("manifests", "cost_by_currency"): "NULL",
 }
 
+# As two lists; a mapping would be bound as a STRUCT, whose names do not differ in case alone.
+_AMOUNTS = "map(?::VARCHAR[], ?::DECIMAL(38,18)[])"
 _OF_LOAD = Sql("export = ? AND billing_month = ? AND manifest_id = ? AND state = 'loaded'")
 
 
@@ -222,8 +229,9 @@ def _versions(
     state: str | None,
 ) -> list[Recorded]:
     rows = connection.execute(
-        "SELECT billing_month, manifest_id, table_name, row_count, total_cost, file_count, "
-        "byte_count, run_id, format, files, decimals_rounded, loaded_at, state, load_number "
+        "SELECT billing_month, manifest_id, table_name, row_count, total_cost, money_sums, "
+        "cost_by_currency, file_count, byte_count, run_id, format, files, decimals_rounded, "
+        "loaded_at, state, load_number "
         "FROM finops_state.manifests "
         "WHERE export = ? AND billing_month = coalesce(?, billing_month) "
         "AND state = coalesce(?, state) ORDER BY billing_month DESC, load_number DESC",
@@ -236,15 +244,15 @@ def _versions(
                 BillingMonth.of(row[0]),
                 row[1],
                 row[2],
-                Totals(*row[3:5]),
-                row[5],
-                row[6],
+                Totals(*row[3:7]),
                 row[7],
                 row[8],
-                Content.of_rows(row[9]),
-                rounded_columns(row[10]),
+                row[9],
+                row[10],
+                Content.of_rows(row[11]),
+                rounded_columns(row[12]),
             ),
-            *row[11:],
+            *row[13:],
         )
         for row in rows
     ]
@@ -291,7 +299,8 @@ def restore(connection: duckdb.DuckDBPyConnection, recorded: Iterable[Recorded])
             "? AS manifest_id, ? AS table_name, ? AS row_count, ? AS total_cost, ? AS file_count, "
             "? AS byte_count, ? AS loaded_at, ? AS run_id, ? AS state, ? AS format, ? AS files, "
             "coalesce(?, (SELECT coalesce(max(load_number), 0) + 1 FROM finops_state.manifests "
-            "WHERE export = ? AND billing_month = ?)) AS load_number, ? AS decimals_rounded",
+            "WHERE export = ? AND billing_month = ?)) AS load_number, ? AS decimals_rounded, "
+            f"{_AMOUNTS} AS money_sums, {_AMOUNTS} AS cost_by_currency",
             [
                 load.export,
                 month,
@@ -310,8 +319,15 @@ def restore(connection: duckdb.DuckDBPyConnection, recorded: Iterable[Recorded])
                 load.export,
                 month,
                 load.rounded_rows(),
+                *_amounts(load.totals.sums),
+                *_amounts(load.totals.costs),
             ],
         )
+
+
+def _amounts(amounts: Mapping[str, Decimal] | None) -> list[list[str] | None]:
+    record = record_of_amounts(amounts)
+    return [None, None] if record is None else [list(record), list(record.values())]
 
 
 def record_content(connection: duckdb.DuckDBPyConnection, load: Load, content: Content) -> None:

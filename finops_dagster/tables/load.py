@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -13,7 +13,7 @@ import duckdb
 from finops_dagster.billing.columns import Sql, SqlType, column_names, quoted
 from finops_dagster.billing.errors import BillError, CellInvalid
 from finops_dagster.billing.manifest import Manifest
-from finops_dagster.billing.money import CELL_MACROS, Measured, Totals, reconcile
+from finops_dagster.billing.money import CELL_MACROS, Measured, Totals, exact_sum, reconcile
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.sources.base import Format, is_money
 from finops_dagster.tables import ledger
@@ -45,6 +45,11 @@ class Measurable(Protocol):
     @property
     def billing_period(self) -> str | None:
         """The column that says to which billing month a row belongs."""
+        ...
+
+    @property
+    def currency(self) -> str | None:
+        """The column that names the currency of the cost."""
         ...
 
 
@@ -134,6 +139,11 @@ def _replacing_rows(
     started: float,
 ) -> Iterator[tuple[Load, list[str]]]:
     """Replace the rows in one transaction, of which the block is the last part."""
+    money = [
+        target.name
+        for target in targets
+        if target.type is SqlType.MONEY and is_money(vendor, vendor.column(target.header))
+    ]
     numbers = [
         NumberColumn(
             target.header,
@@ -150,11 +160,9 @@ def _replacing_rows(
         warnings = write_month(
             connection, load.table, load.month, load.manifest_id, files, targets, rounded
         )
-        reconcile(
-            f"table {load.table}",
-            load.totals,
-            measure(connection, quoted(load.table), load.month, vendor),
-        )
+        measured = measure(connection, quoted(load.table), load.month, vendor, money)
+        reconcile(f"table {load.table}", load.totals, measured)
+        load = replace(load, totals=measured.totals)
         names = {target.header: target.name for target in targets}
         ledger.record_export(connection, load, vendor.vendor, names)
         ledger.record(connection, load, time.monotonic() - started)
@@ -358,27 +366,46 @@ def held_version(
     load = ledger.loaded(connection, export, month)
     if load is None or not columns(connection, load.table):
         return None
-    measured = measure(connection, quoted(load.table), month, formats[load.format])
-    return load if measured == Measured(load.totals, 0) else None
+    measured = measure(
+        connection, quoted(load.table), month, formats[load.format], load.totals.sums
+    )
+    has_all = not measured.foreign_rows and measured.totals.differing(load.totals) is None
+    return load if has_all else None
 
 
 def measure(
-    connection: duckdb.DuckDBPyConnection, relation: Sql, month: BillingMonth, by: Measurable
+    connection: duckdb.DuckDBPyConnection,
+    relation: Sql,
+    month: BillingMonth,
+    by: Measurable,
+    money: Iterable[str] | None,
 ) -> Measured:
-    """Count the month in a relation that has the table's columns: a table, or its Parquet file."""
+    """Count the month in a relation that has the table's columns, a table or its Parquet file:
+    rows, headline cost in all and by currency, and the sum of each column of `money`."""
     present = {row[0] for row in connection.execute(f"DESCRIBE FROM {relation}").fetchall()}
-    cost = f"sum({quoted(by.cost)})" if by.cost and by.cost in present else "NULL"
-    period = "NULL::DATE"
-    if by.billing_period and by.billing_period in present:
-        period = quoted(by.billing_period)
-    row = connection.execute(
-        f"SELECT count(*), {cost}, "
-        f"count(*) FILTER (date_trunc('month', {period}) <> billing_month) "
-        f"FROM {relation} WHERE billing_month = ?",
+
+    def column(name: str | None, absent: str) -> Sql:
+        return quoted(name) if name in present and name is not None else Sql(absent)
+
+    names = [name for name in money or () if name in present]
+    sums = "".join(f", sum({quoted(name)})" for name in names)
+    period = column(by.billing_period, "NULL::DATE")
+    groups = connection.execute(
+        f"SELECT coalesce({column(by.currency, 'NULL')}, ''), count(*), "
+        f"count(*) FILTER (date_trunc('month', {period}) <> billing_month), "
+        f"sum({column(by.cost, 'NULL::DECIMAL(38,18)')}){sums} "
+        f"FROM {relation} WHERE billing_month = ? GROUP BY 1",
         [month.first_day],
-    ).fetchone()
-    assert row is not None
-    return Measured(Totals.of(row[:2]), row[2])
+    ).fetchall()
+    currencies, rows, foreign_rows, *amounts = zip(*groups, strict=True) if groups else ((),) * 4
+    costs, *of_columns = amounts
+    totals = Totals(
+        sum(rows),
+        exact_sum(costs),
+        None if money is None else dict(zip(names, map(exact_sum, of_columns), strict=True)),
+        {name: cost for name, cost in zip(currencies, costs, strict=True) if cost is not None},
+    )
+    return Measured(totals, sum(foreign_rows))
 
 
 def columns(connection: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]:

@@ -40,6 +40,7 @@ class MonthFile:
     cluster_by: tuple[str, ...]
     free_text: tuple[str, ...] = ()
     """The columns whose names the vendor's customer chose, as those of tags."""
+    currency: str | None = None
     duckdb: DuckDB = field(default_factory=DuckDB)
     """What to read the file with."""
 

@@ -123,7 +123,7 @@ def _write_month(path: Path, rows: int) -> None:
             f"CREATE TABLE bench AS SELECT DATE '{MONTH.first_day}' AS billing_month, "
             f"'20240203T000000Z' AS manifest_id, {columns} FROM range({rows}) lines(line)"
         )
-        totals = measure(connection, "bench", MONTH, vendor).totals
+        totals = measure(connection, "bench", MONTH, vendor, [vendor.cost]).totals
         load = Load("bench", MONTH, "20240203T000000Z", "bench", totals, 1, 1, "bench", "cur1")
         with exporting_month(connection, load, path, vendor):
             pass

@@ -52,7 +52,7 @@ def test_a_ledger_of_the_first_layout_is_brought_forward_without_losing_a_row(
     held = ledger.loaded(connection, "acme", JANUARY)
     assert held is not None
     assert (held.manifest_id, held.totals, held.format) == ("v2", Totals(3, Decimal("4.5")), "cur1")
-    assert held.rounded is None
+    assert (held.rounded, held.totals.sums, held.totals.costs) == (None, None, None)
     assert [one.load.manifest_id for one in ledger.versions(connection, "acme")] == ["v2", "v1"]
     assert ledger.column_names(connection, "bill") == {"user:Team": "team", "a/b": "a_b"}
     assert connection.sql("SELECT export, vendor, format FROM finops_state.exports").fetchall() == [
@@ -125,6 +125,19 @@ def test_what_was_rounded_is_kept_to_the_last_digit(
     held = ledger.loaded(connection, "acme", JANUARY)
     assert held is not None
     assert held.rounded == rounded
+
+
+def test_sums_and_currencies_are_kept_to_the_last_digit(
+    connection: duckdb.DuckDBPyConnection,
+) -> None:
+    ledger.create(connection)
+    sums = {"cost": Decimal("99999999999999999999.000000000000000001"), "fee": Decimal(0)}
+    costs = {"USD": Decimal("1e-18"), "usd": Decimal(-1), "": Decimal(2)}
+    for totals in (Totals(1, Decimal(1), sums, costs), Totals(0, Decimal(0), {}, {})):
+        ledger.record(connection, replace(load("v1"), totals=totals), 1.5)
+        held = ledger.loaded(connection, "acme", JANUARY)
+        assert held is not None
+        assert (held.totals.sums, held.totals.costs) == (totals.sums, totals.costs)
 
 
 def test_superseded_versions_are_forgotten_after_a_time_and_loaded_ones_never(

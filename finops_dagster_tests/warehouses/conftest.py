@@ -74,7 +74,7 @@ def month_of(tmp_path: Path) -> MonthOf:
         with duckdb.connect() as connection:
             ledger.create(connection)
             connection.execute(f"CREATE TABLE {table} AS SELECT {line}")
-            totals = measure(connection, table, billing_month, vendor).totals
+            totals = measure(connection, table, billing_month, vendor, [vendor.cost]).totals
             load = Load("acme", billing_month, version, table, totals, 1, 1, "run", vendor.name)
             with exporting_month(connection, load, path, vendor):
                 pass

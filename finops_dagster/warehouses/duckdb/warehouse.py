@@ -83,7 +83,8 @@ class DuckDBWarehouse(DuckDBResource):
                 "ORDER BY load_timestamp DESC LIMIT 1",
                 [str(file.month)],
             ).fetchone()
-            measured = table.measure(connection, quoted(file.table), file.month, file)
+            sums = file.footer.totals.sums
+            measured = table.measure(connection, quoted(file.table), file.month, file, sums)
         if loaded is None or measured.foreign_rows:
             return None
         return Footer(loaded[0], measured.totals)
@@ -120,11 +121,9 @@ class DuckDBWarehouse(DuckDBResource):
                 warnings = table.write_month(
                     connection, file.table, file.month, file.footer.manifest_id, files, targets
                 )
-                reconcile(
-                    self.full_name(file.table),
-                    file.footer.totals,
-                    table.measure(connection, quoted(file.table), file.month, file),
-                )
+                totals, rows = file.footer.totals, quoted(file.table)
+                measured = table.measure(connection, rows, file.month, file, totals.sums)
+                reconcile(self.full_name(file.table), totals, measured)
                 _record(connection, file, job_id, None)
                 return tuple(warnings)
         except duckdb.Error as error:
