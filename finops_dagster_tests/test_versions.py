@@ -181,16 +181,12 @@ def test_a_month_from_before_files_were_kept_is_completed_and_not_loaded_again(
 ) -> None:
     rows = csv_bytes(items("2024-01", "1", "2"))
     body = zipped(rows) if suffix == "zip" else gzip.compress(rows)
+    of_gzip = len(gzip.compress(rows))  # which earlier releases made of a ZIP, and kept the size of
     (key,) = deliver(project.put, "2024-01", [body], version="v1", suffix=suffix)
     project.load("2024-01")
-    if suffix == "zip":  # earlier releases kept the size of the gzip that was made of it
-        staged = next(project.folder.glob("data/staging/acme/2024-01/v1/*.zip")).stat().st_size
-        assert staged != len(body)
-    else:
-        staged = len(body)
     as_before_files_were_kept(project)
     with duckdb.connect(str(project.database_file)) as connection:
-        connection.execute("UPDATE finops_state.manifests SET byte_count = ?", [staged])
+        connection.execute("UPDATE finops_state.manifests SET byte_count = ?", [of_gzip])
     outcome = project.load("2024-01")
     assert outcome.outcomes() == {**UNCHANGED, "manifest": "read"}
     assert outcome.metadata("staged_files")["bytes_fetched"] == 0

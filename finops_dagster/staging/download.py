@@ -1,9 +1,11 @@
-"""How a file arrives: held to its size and to what it says of itself, before anybody reads it."""
+"""Download a file and verify it, before anybody reads it."""
 
 from __future__ import annotations
 
 import gzip
 import hashlib
+import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,21 +15,28 @@ import pyarrow as pa
 from isal import isal_zlib
 from isal.isal_zlib import crc32 as crc32_of
 
-from finops_dagster.billing.errors import FileInvalid, first_line
+from finops_dagster.billing.errors import FileInvalid, first_line, shown
 from finops_dagster.object_stores import ObjectInfo, ObjectStore, StoreUnavailable
 from finops_dagster.staging.gzip_check import GzipCheck, GzipInvalid, InflationLimits
-from finops_dagster.staging.unzip import ZipInvalid, gzip_of_zip
 from finops_dagster.tables.csv_files import GZIP_MAGIC
 from finops_dagster.tables.parquet_rewrite import ParquetInvalid, make_exact
 
 _CHUNK_BYTES = 1024 * 1024
 _GZIP = 31  # zlib's wbits for "a gzip member with header and CRC"
+_ENCRYPTED = 1
+# What zipfile makes of damaged bytes: of the frame, of the deflated stream, of names and extra
+# fields, of a version that nobody has.
+_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, LookupError, ValueError, NotImplementedError)
+
+
+class ZipInvalid(Exception):
+    """The file is no ZIP of one file that can be read; says why."""
 
 
 @dataclass(frozen=True)
 class Arrived:
-    """A file that lies on disk: the CRC-32 of its bytes, their number, and how many bytes its gzip
-    holds. `sha256` is the checksum of what the store sent, and not of what was written
+    """A file that lies on disk: the CRC-32 of its bytes, their number, and how many bytes came of
+    compressed ones. `sha256` is the checksum of what the store sent, and not of what was written
     anew."""
 
     crc32: int
@@ -41,9 +50,9 @@ def write_checked(
 ) -> Arrived:
     """Write one version of one object as DuckDB can read it.
 
-    Gzip is inflated to its checksum, a ZIP put into a gzip's frame, and Parquet must end in its
-    footer. What DuckDB would refuse of gzip, or not read exactly of Parquet, is written anew.
-    Raises FileInvalid, and StoreUnavailable where fewer bytes came than the store said.
+    Gzip is inflated to its checksum, a ZIP unpacked, and Parquet must end in its footer. What
+    DuckDB would refuse of gzip, or not read exactly of Parquet, is written anew. Raises
+    FileInvalid, and StoreUnavailable where fewer bytes came than the store said.
     """
     kind = Path(version.key).suffix
     try:
@@ -53,9 +62,10 @@ def write_checked(
                 f"{version.location}: {arrived.size} of {version.size} bytes arrived"
             )
         if kind == ".zip" and arrived.size:
-            arrived = replace(_unzip(path, limits), sha256=arrived.sha256)
-        if not is_for_duckdb:
-            arrived = replace(_gzip_anew(path, limits), sha256=arrived.sha256)
+            unpacked = _rewritten(_unzipped(path, limits), path, limits)
+            arrived = replace(unpacked, sha256=arrived.sha256, inflated=unpacked.size)
+        elif not is_for_duckdb:
+            arrived = replace(_rewritten(_in_one_member(path), path, limits), sha256=arrived.sha256)
         if kind == ".parquet" and arrived.size and make_exact(path):
             arrived = replace(arrived, crc32=crc32_of_file(path), size=path.stat().st_size)
     except (GzipInvalid, ZipInvalid, ParquetInvalid, pa.ArrowException) as error:
@@ -65,7 +75,7 @@ def write_checked(
 
 
 def crc32_of_file(path: Path) -> int:
-    """The CRC-32 of a file on disk."""
+    """Return the CRC-32 of a file on disk."""
     crc32 = 0
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
@@ -75,7 +85,7 @@ def crc32_of_file(path: Path) -> int:
 
 @contextmanager
 def named(path: Path) -> Iterator[None]:
-    """Give an error of the block the file's name, which is not said where writing it fails."""
+    """Give an OSError of the block the file's name, which it lacks where writing fails."""
     try:
         yield
     except OSError as error:
@@ -83,16 +93,40 @@ def named(path: Path) -> Iterator[None]:
         raise
 
 
-def _unzip(path: Path, limits: InflationLimits) -> Arrived:
-    return _rewritten(gzip_of_zip(path), path, limits)
+def _unzipped(path: Path, limits: InflationLimits) -> Iterator[bytes]:
+    """The bytes of the only file in a ZIP, but for what macOS adds. Raises ZipInvalid."""
+    size, inflated = path.stat().st_size, 0
+    try:
+        with zipfile.ZipFile(path) as archive:
+            files = [one for one in archive.infolist() if not _is_of_macos(one)]
+            if len(files) != 1:
+                raise ZipInvalid(f"the ZIP holds {len(files)} files, and not one")
+            is_read = files[0].compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+            if files[0].flag_bits & _ENCRYPTED or not is_read:
+                raise ZipInvalid(
+                    f"{shown(files[0].filename)} in the ZIP is encrypted, or compressed in another "
+                    "way than by deflate"
+                )
+            if files[0].header_offset < 0:
+                raise ZipInvalid("the ZIP is damaged (its file would begin before it)")
+            with archive.open(files[0]) as file:
+                while chunk := file.read(_CHUNK_BYTES):
+                    inflated += len(chunk)
+                    if broken := limits.broken_by_file(inflated, size):
+                        raise ZipInvalid(broken)
+                    yield chunk
+    except _DAMAGED as error:
+        raise ZipInvalid(f"the ZIP is damaged ({error})") from error
 
 
-def _gzip_anew(path: Path, limits: InflationLimits) -> Arrived:
-    """Replace a gzip file by one whose only header says nothing."""
-    return _rewritten(_in_one_member(path), path, limits)
+def _is_of_macos(file: zipfile.ZipInfo) -> bool:
+    """Whether this is a folder, or what macOS adds to a ZIP."""
+    name = file.filename
+    return file.is_dir() or name.startswith("__MACOSX/") or name.endswith(".DS_Store")
 
 
 def _in_one_member(path: Path) -> Iterator[bytes]:
+    """A gzip file's content in one whose only header says nothing."""
     compressor = isal_zlib.compressobj(wbits=_GZIP)
     with gzip.open(path) as file:
         while chunk := file.read(_CHUNK_BYTES):
@@ -101,17 +135,17 @@ def _in_one_member(path: Path) -> Iterator[bytes]:
 
 
 def _rewritten(chunks: Iterator[bytes], path: Path, limits: InflationLimits) -> Arrived:
-    gzipped = path.with_name(f"{path.name}.gz")
+    anew = path.with_name(f"{path.name}.new")
     try:
-        arrived, _ = _write(chunks, gzipped, limits, is_gzip=True)
-        gzipped.replace(path)
+        arrived, _ = _write(chunks, anew, limits)
+        anew.replace(path)
     finally:
-        gzipped.unlink(missing_ok=True)
+        anew.unlink(missing_ok=True)
     return arrived
 
 
 def _write(
-    chunks: Iterable[bytes], path: Path, limits: InflationLimits, *, is_gzip: bool
+    chunks: Iterable[bytes], path: Path, limits: InflationLimits, *, is_gzip: bool = False
 ) -> tuple[Arrived, bool]:
     """Write what comes to the file; what begins as gzip is held to be one. The second value is
     whether DuckDB reads such a gzip. Raises GzipInvalid."""

@@ -142,7 +142,7 @@ def test_a_zip_that_stores_its_file_is_loaded_and_held_to_its_checksum(project: 
     body = archive.getvalue()
     damaged = body.replace(b",2\n", b",3\n")
     assert damaged != body
-    assert "the gzip data is damaged" in refused(project, damaged, version="bad", suffix="zip")
+    assert "the ZIP is damaged" in refused(project, damaged, version="bad", suffix="zip")
     deliver(project.put, MONTH, [body], version="stored", suffix="zip")
     project.load(MONTH)
     assert project.totals(MONTH) == (2, 3)
