@@ -11,11 +11,10 @@ from collections.abc import Collection
 from functools import cache
 
 from finops_dagster.billing.columns import SqlType, case_distance, flat_name
-from finops_dagster.billing.errors import ManifestInvalid
 from finops_dagster.billing.manifest import Column, ListedFile, Manifest, ManifestFile
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.sources.aws.format import AwsFormat
-from finops_dagster.sources.manifest_json import ManifestJson
+from finops_dagster.sources.aws.manifest_json import ManifestJson, typed_column
 
 _TYPES = {
     "BigDecimal": SqlType.MONEY,
@@ -204,13 +203,9 @@ def _columns(manifest: ManifestJson, is_parquet: bool) -> tuple[Column, ...]:
     columns = []
     for number, column in enumerate(manifest.columns()):
         if not isinstance(column, dict) or not {"category", "name"} <= column.keys():
-            raise ManifestInvalid(
-                f"{manifest.location}: columns[{number}] has no category and name"
-            )
+            raise manifest.invalid(f": columns[{number}] has no category and name")
         header = f"{column['category']}/{column['name']}"
-        columns.append(
-            Column(athena_name(header) if is_parquet else header, manifest.declared_type(column))
-        )
+        columns.append(typed_column(athena_name(header) if is_parquet else header, column))
     return tuple(columns)
 
 

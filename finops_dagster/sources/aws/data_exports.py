@@ -13,11 +13,11 @@ from hashlib import md5
 from typing import Any, ClassVar
 
 from finops_dagster.billing.columns import SqlType, flat_name
-from finops_dagster.billing.errors import ManifestInvalid, shown
+from finops_dagster.billing.errors import shown
 from finops_dagster.billing.manifest import Column, ListedFile, Manifest, ManifestFile
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.sources.aws.format import AwsFormat
-from finops_dagster.sources.manifest_json import ManifestJson
+from finops_dagster.sources.aws.manifest_json import ManifestJson, typed_column
 
 _TYPES = {
     "string": SqlType.TEXT,
@@ -106,8 +106,8 @@ def _column(manifest: ManifestJson, column: Any) -> Column:
     if isinstance(column, str):
         return Column(column)
     if not isinstance(column, dict) or not isinstance(column.get("name"), str):
-        raise ManifestInvalid(f"{manifest.location}: {shown(column)} in columns has no name")
-    return Column(column["name"], manifest.declared_type(column))
+        raise manifest.invalid(f": {shown(column)} in columns has no name")
+    return typed_column(column["name"], column)
 
 
 def _file(

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Collection
+from typing import Protocol
 
-from finops_dagster.billing.columns import Sql, SqlType, quoted
+from finops_dagster.billing.columns import Sql, quoted
 from finops_dagster.billing.manifest import Manifest, ManifestFile
 from finops_dagster.billing.months import BillingMonth
+from finops_dagster.sources.base import Format
 
 
-class AwsFormat(ABC):
-    """A `sources.base.Format` whose months have a manifest each."""
+class AwsFormat(Format, Protocol):
+    """A format whose months have a manifest each."""
 
-    vendor = "aws"
-    name: str
+    vendor: str = "aws"
     null_words: tuple[str, ...] = ()
     time_format: str | None = None
-    cost: str
-    money: frozenset[str]
-    billing_period: str
-    usage_start: str
-    service: str
-    account: str
-    currency: str
-    invoice: str
 
     @abstractmethod
     def home(self, prefix: str, export_name: str) -> str:
@@ -38,14 +31,6 @@ class AwsFormat(ABC):
     def parse_manifest(self, body: bytes, source: ManifestFile, month: BillingMonth) -> Manifest:
         """Read a manifest; its files are resolved beside it, wherever the bucket was copied to.
         Raises ManifestInvalid, which names where it lies."""
-
-    @abstractmethod
-    def column(self, header: str) -> str:
-        """Return the name that the header asks for, in any kind of file."""
-
-    @abstractmethod
-    def sql_type(self, header: str, declared: str | None) -> SqlType | None:
-        """Return a column's type from what is known of it, or else from the manifest's word."""
 
     def is_free_text(self, header: str) -> bool:
         """AWS chooses the names; tags are keys of a map."""
