@@ -1,4 +1,4 @@
-"""The typed shape of config/*.toml and of the environment."""
+"""The settings of vendors and warehouses, united; from a TOML file and the environment."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 from pydantic import (
     BeforeValidator,
@@ -14,6 +14,7 @@ from pydantic import (
     PositiveInt,
     SerializeAsAny,
     ValidationError,
+    create_model,
     field_validator,
     model_validator,
 )
@@ -26,21 +27,17 @@ from pydantic_settings import (
 from pydantic_settings import SettingsError as SourceUnreadable
 
 from finops_dagster.billing.columns import flat_name
-from finops_dagster.billing.errors import first_line, listed, shown
-from finops_dagster.settings_table import (
-    URL,
-    LocalPath,
-    SettingsError,
-    SettingsTable,
-    problems,
-    unknown_key,
-)
+from finops_dagster.billing.errors import first_line, shown
+from finops_dagster.settings_table import URL, LocalPath, SettingsError, SettingsTable, problems
 from finops_dagster.sources import VENDORS
 from finops_dagster.sources.settings import ExportSettings
 from finops_dagster.warehouses import WAREHOUSES
 from finops_dagster.warehouses.duckdb import Settings as DuckDBSettings
 
 DEFAULT_CONFIGS = (Path("config/finops.toml"), Path("config.toml"))
+# The key under which values from the command line come to the chosen backend's table; no TOML file
+# can have it, as it is no text.
+_OVERRIDES = None
 
 
 class ProjectSettings(SettingsTable):
@@ -62,10 +59,8 @@ class StorageSettings(SettingsTable):
 
 
 class DatabaseSettings(SettingsTable):
-    """Where months end: at Parquet (`duckdb` without a `warehouse_path`), or in a warehouse beyond,
-    whose file in warehouses/ knows the keys of its table."""
-
-    model_config = ConfigDict(extra="allow")
+    """Where months end: at Parquet (`duckdb` without a `warehouse_path`), or in a warehouse beyond.
+    The tables of the other warehouses are added by `_with_warehouses`."""
 
     backend: str = "duckdb"
     duckdb: DuckDBSettings = DuckDBSettings()
@@ -73,20 +68,7 @@ class DatabaseSettings(SettingsTable):
     @field_validator("backend")
     @classmethod
     def _is_known(cls, backend: str) -> str:
-        if backend not in WAREHOUSES:
-            raise ValueError(f"{shown(backend)} is none of {', '.join(WAREHOUSES)}")
-        return backend
-
-    @model_validator(mode="after")
-    def _keeps_its_secrets(self) -> Self:
-        return self  # the file of each warehouse looks at its own table
-
-    @model_validator(mode="after")
-    def _other_tables_are_warehouses(self) -> DatabaseSettings:
-        for name, table in (self.model_extra or {}).items():
-            if name not in WAREHOUSES or not isinstance(table, dict):
-                raise ValueError(unknown_key(name, f" {listed([name], 1)}"))
-        return self
+        return _one_of(WAREHOUSES, backend)
 
     @property
     def has_warehouse(self) -> bool:
@@ -95,14 +77,27 @@ class DatabaseSettings(SettingsTable):
 
     @property
     def warehouse(self) -> SettingsTable:
-        """The chosen backend's own table. Raises SettingsError."""
-        if self.backend == "duckdb":
-            return self.duckdb
-        table = (self.model_extra or {}).get(self.backend, {})
-        try:
-            return WAREHOUSES[self.backend].model_validate(table)
-        except ValidationError as error:
-            raise SettingsError(problems(f"[database.{self.backend}]", error)) from error
+        """The chosen backend's own table."""
+        table = getattr(self, self.backend)
+        assert isinstance(table, SettingsTable)
+        return table
+
+
+def _with_warehouses(database: object) -> object:
+    """Return the settings with the table of each warehouse as that declares it. The chosen one has
+    its table also where nothing is set in it."""
+    if not isinstance(database, dict):
+        return database
+    tables = dict(database)
+    overrides = tables.pop(_OVERRIDES, {})
+    backend = tables.get("backend", "duckdb")
+    if backend in list(WAREHOUSES):
+        table = tables.setdefault(backend, {})
+        tables[backend] = {**table, **overrides} if isinstance(table, dict) else table
+    others: dict[str, Any] = {
+        name: (table | None, None) for name, table in WAREHOUSES.items() if name != "duckdb"
+    }
+    return create_model("Database", __base__=DatabaseSettings, **others).model_validate(tables)
 
 
 class _OfVendor(SettingsTable):
@@ -113,20 +108,21 @@ class _OfVendor(SettingsTable):
     @field_validator("vendor")
     @classmethod
     def _is_known(cls, vendor: str) -> str:
-        if vendor not in VENDORS:
-            raise ValueError(f"{shown(vendor)} is none of {', '.join(VENDORS)}")
-        return vendor
+        return _one_of(VENDORS, vendor)
 
 
-def _by_vendor(table: object) -> ExportSettings:
-    """Return an export as its vendor declares it; pydantic's own union would put the vendor's name
+def _by_vendor(export: object) -> ExportSettings:
+    """Return an export as its vendor declares it. A discriminated union would put the vendor's name
     into the key of every error."""
-    if isinstance(table, ExportSettings):
-        return table
-    return VENDORS[_OfVendor.model_validate(table).vendor].settings.model_validate(table)
+    if isinstance(export, ExportSettings):
+        return export
+    return VENDORS[_OfVendor.model_validate(export).vendor].settings.model_validate(export)
 
 
-AnyExport = Annotated[SerializeAsAny[ExportSettings], BeforeValidator(_by_vendor)]
+def _one_of(known: Mapping[str, object], name: str) -> str:
+    if name not in known:
+        raise ValueError(f"{shown(name)} is none of {', '.join(known)}")
+    return name
 
 
 class Settings(BaseSettings):
@@ -143,8 +139,10 @@ class Settings(BaseSettings):
 
     project: ProjectSettings = ProjectSettings()
     storage: StorageSettings = StorageSettings()
-    database: DatabaseSettings = DatabaseSettings()
-    exports: tuple[AnyExport, ...] = ()
+    database: Annotated[SerializeAsAny[DatabaseSettings], BeforeValidator(_with_warehouses)] = (
+        DatabaseSettings()
+    )
+    exports: tuple[Annotated[SerializeAsAny[ExportSettings], BeforeValidator(_by_vendor)], ...] = ()
 
     @model_validator(mode="after")
     def _nothing_is_shared(self) -> Settings:
@@ -158,6 +156,18 @@ class Settings(BaseSettings):
                     f"two exports have the {what} {twice[0]!r}; each needs one of its own"
                 )
         return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read what is given first, then the environment, then the file."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
 
 
 def dagster_home() -> Path:
@@ -194,51 +204,38 @@ def load_settings(
     """
     file = settings_file(path)
     backend = backend or os.environ.get("OPEN_FINOPS_DATABASE_BACKEND")
-    database: dict[str, Any] = {"backend": backend} if backend else {}
+    database: dict[Any, Any] = {"backend": backend} if backend else {}
     if database_config:
-        chosen = backend or _read(file, {}).database.backend
-        database[chosen] = dict(database_config)
-    return _read(file, {"database": database} if database else {})
+        database[_OVERRIDES] = dict(database_config)
+    given: dict[str, Any] = {"database": database} if database else {}
+    _refuse_unusable_variables()
 
+    class FromFile(Settings, toml_file=file):
+        pass
 
-def _read(file: Path, overrides: dict[str, Any]) -> Settings:
-    class FromFile(Settings):
-        @classmethod
-        def settings_customise_sources(
-            cls,
-            settings_cls: type[BaseSettings],
-            init_settings: PydanticBaseSettingsSource,
-            env_settings: PydanticBaseSettingsSource,
-            dotenv_settings: PydanticBaseSettingsSource,
-            file_secret_settings: PydanticBaseSettingsSource,
-        ) -> tuple[PydanticBaseSettingsSource, ...]:
-            from_file = TomlConfigSettingsSource(settings_cls, toml_file=file)
-            return init_settings, env_settings, from_file
-
-    _refuse_unknown_variables()
-    if URL.match(os.environ.get("DAGSTER_HOME", "")):
-        raise SettingsError(
-            "environment variable DAGSTER_HOME: is a URL; it must be a path on this machine"
-        )
     try:
-        return FromFile(**overrides)
+        return FromFile(**given)
     except ValidationError as error:
         raise SettingsError(problems(str(file), error)) from error
     except SourceUnreadable as error:
         sections = tuple(f"FINOPS_{section.upper()}" for section in Settings.model_fields)
-        given = [name for name in os.environ if name.upper().startswith(sections)]
+        variables = [name for name in os.environ if name.upper().startswith(sections)]
         raise SettingsError(
-            f"environment variable {' or '.join(given)}: is no JSON, as a table must be; a single "
-            "key is set as in FINOPS_DATABASE__BACKEND"
+            f"environment variable {' or '.join(variables)}: is no JSON, as a table must "
+            "be; a single key is set as in FINOPS_DATABASE__BACKEND"
         ) from error
     except (ValueError, RecursionError, OSError) as error:
         raise SettingsError(f"{file}: {first_line(error)}") from error
 
 
-def _refuse_unknown_variables() -> None:
+def _refuse_unusable_variables() -> None:
     """What no setting is named like would be left out in silence."""
     for variable in os.environ:
         prefix, _, name = variable.upper().partition("_")
         section, is_nested, _ = name.partition("__")
         if prefix == "FINOPS" and is_nested and section.lower() not in Settings.model_fields:
             raise SettingsError(f"environment variable {variable}: there is no such setting")
+    if URL.match(os.environ.get("DAGSTER_HOME", "")):
+        raise SettingsError(
+            "environment variable DAGSTER_HOME: is a URL; it must be a path on this machine"
+        )

@@ -16,6 +16,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import ErrorDetails
 
 from finops_dagster.billing.errors import CONTROL_CHARACTER, listed, shown
 
@@ -24,6 +25,11 @@ _PROBLEMS_SHOWN = 8
 _SECRET_KEY = re.compile(r"passw|passphrase|secret|token|(private|api|access|account)_?key$", re.I)
 _SECRET_VALUE = re.compile(r"://[^/@]*:[^/@]+@|(passw\w*|pwd|secret|token|key)(=|%3d)", re.I)
 _WHERE_SECRETS_BELONG = "docs/security.md says where secrets belong"
+_MESSAGES = {
+    "extra_forbidden": "unknown key",
+    "missing": "missing value",
+    "model_type": "must be a table",
+}
 # Keys that other tools and earlier specifications have, and what to write instead.
 _INSTEAD = {
     "aws": 'write each export as [[exports]] with vendor = "aws"; finops init writes an example',
@@ -91,30 +97,22 @@ class SettingsTable(BaseModel):
 
 
 def problems(where: str, error: ValidationError) -> str:
-    """All that is wrong, in one line: the place or the variable, the key, and what."""
+    """Return all that is wrong in one line: the file or the variable, the key, and what."""
     lines = [_line(where, problem) for problem in error.errors()]
-    more = len(lines) - _PROBLEMS_SHOWN
-    return "; ".join(lines[:_PROBLEMS_SHOWN]) + (f"; and {more} more" if more > 0 else "")
+    more = f"; and {len(lines) - _PROBLEMS_SHOWN} more" if len(lines) > _PROBLEMS_SHOWN else ""
+    return "; ".join(lines[:_PROBLEMS_SHOWN]) + more
 
 
-def unknown_key(name: str, shown_as: str = "") -> str:
-    """Say that there is no such key, and what to write instead where that is known."""
-    return f"unknown key{shown_as}" + (f"; {_INSTEAD[name]}" if name in _INSTEAD else "")
-
-
-def _line(where: str, problem: object) -> str:
-    assert isinstance(problem, dict)
-    key = ""
-    for part in problem["loc"]:
-        name = listed([str(part)], 1)
-        key += f"[{part}]" if isinstance(part, int) else f".{name}" if key else name
-    message = {
-        "extra_forbidden": unknown_key(str(problem["loc"][-1])) if problem["loc"] else "",
-        "missing": "missing value",
-    }.get(problem["type"], str(problem["msg"]).removeprefix("Value error, "))
-    if problem["type"] == "extra_forbidden" and holds_secret(key, ""):
-        message += f"; {_WHERE_SECRETS_BELONG}"
-    variable = "FINOPS_" + "__".join(str(part).upper() for part in problem["loc"])
+def _line(where: str, problem: ErrorDetails) -> str:
+    path = problem["loc"]
+    key = "".join(
+        f"[{part}]" if isinstance(part, int) else f".{listed([part], 1)}" for part in path
+    ).removeprefix(".")
+    variable = "FINOPS_" + "__".join(str(part).upper() for part in path)
     if variable in os.environ:
         where = f"environment variable {variable}"
-    return f"{where}: {key}: {message}" if key else f"{where}: {message}"
+    message = _MESSAGES.get(problem["type"], problem["msg"].removeprefix("Value error, "))
+    if problem["type"] == "extra_forbidden":
+        advice = _INSTEAD.get(str(path[-1]), _WHERE_SECRETS_BELONG if holds_secret(key, "") else "")
+        message += f"; {advice}" if advice else ""
+    return ": ".join(filter(None, (where, key, message)))

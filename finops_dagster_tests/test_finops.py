@@ -230,12 +230,13 @@ def test_the_settings_file_is_named_before_or_after_the_command_and_the_later_wi
 
 
 def test_the_backend_and_its_values_are_named_before_or_after_the_command(finops: Finops) -> None:
-    before = ["--backend", "sql", "--database-config", "destination=duckdb"]
+    before = ["--backend", "sql", "--database-config", "project_id=acme"]
     after = ["--backend", "bigquery", "--database-config", "dataset=a"]
     rows = {row["setting"]: row["value"] for row in finops.json(*before, "config", *after)}
     chosen = {name: value for name, value in rows.items() if "bigquery" in (name + str(value))}
     assert chosen == {"database.backend": "bigquery", "database.bigquery.dataset": "a"} | {
-        "database.bigquery.destination": "duckdb"
+        "database.bigquery.project_id": "acme",
+        "database.bigquery.location": "US",
     }
     said = finops.here("config", "check", "--database-config", "threads")
     assert (said.exit_code, "it is given as KEY=VALUE" in said.output) == (2, True)

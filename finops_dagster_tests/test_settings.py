@@ -106,8 +106,8 @@ def test_the_table_is_named_after_the_export(file: Path) -> None:
             ": two exports have the table 't'",
         ),
         ("[database]\nbackend = 'oracle'", "database.backend: 'oracle' is none of duckdb, "),
-        ("[database.oracle]\nhost = 'x'", "database: unknown key oracle"),
-        ("[database]\nbigquery = 'x'", "database: unknown key bigquery"),
+        ("[database.oracle]\nhost = 'x'", "database.oracle: unknown key"),
+        ("[database]\nbigquery = 'x'", "database.bigquery: must be a table"),
         ("[database.duckdb]\nmemory_limit = 2", "database.duckdb.memory_limit: "),
         ("[database.duckdb]\nmemory_limit = 'lots'", "database.duckdb.memory_limit: "),
         (
@@ -127,6 +127,21 @@ def test_the_table_is_named_after_the_export(file: Path) -> None:
             "database.duckdb: warehouse_path is one file for all exports and months",
         ),
         ("[storage", "Expected ']'"),
+        ("database = 7", "database: must be a table"),
+        (
+            "[database.snowflake]\npassword = 'hunter2'",
+            "database.snowflake.password: unknown key; docs/security.md says where secrets belong",
+        ),
+        (
+            "[database.sql]\ndestination = 'mssql'\ncredentials = {password = 'hunter2'}",
+            "database.sql: credentials.password holds a secret; give it in the environment, as "
+            "DESTINATION__MSSQL__CREDENTIALS__PASSWORD",
+        ),
+        (
+            "[database.sql]\ndestination = 'x'\ncredentials = 'mysql://finops:hunter2@db/acme'",
+            "database.sql: credentials holds a secret; give it in the environment, as "
+            "DESTINATION__X__CREDENTIALS",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_that_names_file_and_key(file: Path, text: str, said: str) -> None:
@@ -136,13 +151,17 @@ def test_a_mistake_is_one_line_that_names_file_and_key(file: Path, text: str, sa
     assert str(caught.value).startswith(f"{file}: ")
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        ("", "[database.bigquery]: project_id: missing value"),
-        ("[database.bigquery]\nproject_id = 'x'\nplace = 'US'", "place: unknown key"),
+        ("", ": database.bigquery.project_id: missing value"),
+        (
+            "[database.bigquery]\nproject_id = 'x'\nplace = 'US'",
+            ": database.bigquery.place: unknown key",
+        ),
     ],
 )
 def test_a_mistake_in_the_table_of_the_chosen_warehouse_is_one_line(
@@ -159,7 +178,7 @@ def test_a_mistake_in_the_table_of_the_chosen_warehouse_is_one_line(
     [
         ("[aws]\nbucket = 'x'", "aws: unknown key; write each export as [[exports]] with vendor"),
         ("[project]\nstate_db = 'x'", "project.state_db: unknown key; leave it out: state is kept"),
-        ("[database]\nstate_db = 'x'", "database: unknown key state_db; leave it out: state is"),
+        ("[database]\nstate_db = 'x'", "database.state_db: unknown key; leave it out: state is"),
         ("[state_manager]\nbase_path = 'x'", "state_manager: unknown key; leave it out: runs and"),
     ],
 )

@@ -165,7 +165,7 @@ app.add_typer(config_app, name="config")
 def config(context: typer.Context, json: Json = False) -> None:
     """Show the settings in force, and check them.
 
-    Each stands with where it comes from; secrets are masked.
+    Each stands with where it comes from.
 
     Example: finops config --backend bigquery
     """

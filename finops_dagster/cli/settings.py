@@ -18,7 +18,7 @@ from finops_dagster.cli.options import Options
 from finops_dagster.object_stores import ObjectStores, StoreError, StoreUnavailable
 from finops_dagster.pipeline.export import Export
 from finops_dagster.settings import Settings, dagster_home, settings_file
-from finops_dagster.settings_table import holds_secret, leaves
+from finops_dagster.settings_table import leaves
 from finops_dagster.tables.database import DuckDB
 from finops_dagster.warehouses import open_warehouse
 from finops_dagster.warehouses.base import Warehouse, WarehouseUnavailable
@@ -45,11 +45,7 @@ def origins(options: Options) -> list[dict[str, Any]]:
         return str(file) if name in written else "default"
 
     return [
-        {
-            "setting": name,
-            "value": "***" if value and holds_secret(name, value) else value,
-            "from": origin(name),
-        }
+        {"setting": name, "value": value, "from": origin(name)}
         for name, value in leaves(settings.model_dump(mode="json"))
         if value is not None
     ]

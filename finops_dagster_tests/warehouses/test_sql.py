@@ -81,16 +81,6 @@ def test_a_destination_without_transactions_is_refused_before_it_is_asked(
     [
         ({"destination": "excel"}, "dlt has no destination 'excel'"),
         ({**DUCKDB, "databaze": "x"}, "dlt's destination duckdb has no setting databaze"),
-        (
-            {"destination": "mssql", "credentials": {"host": "db", "password": "hunter2"}},
-            "credentials.password holds a secret; give it in the environment, as "
-            "DESTINATION__MSSQL__CREDENTIALS__PASSWORD",
-        ),
-        (
-            {"destination": "postgres", "credentials": "postgresql://finops:hunter2@db/acme"},
-            "credentials holds a secret; give it in the environment, as "
-            "DESTINATION__POSTGRES__CREDENTIALS",
-        ),
     ],
 )
 def test_settings_that_cannot_be_used_are_told_in_one_line(
