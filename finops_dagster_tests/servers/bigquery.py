@@ -1,44 +1,38 @@
-"""A BigQuery server for tests, which the real ``google-cloud-bigquery`` client talks to.
+"""A BigQuery server for tests, which the real `google-cloud-bigquery` client talks to.
 
-Loading a month of a bill replaces one partition, ``table$YYYYMM`` with WRITE_TRUNCATE, and none
-of the emulators on the package registries can do that. This server speaks BigQuery's REST API v2
-on 127.0.0.1: datasets, tables, load jobs of uploaded Parquet files, and queries. DuckDB holds the
-rows in memory and sqlglot translates the SQL.
+Loading a month of a bill replaces one partition, `table$YYYYMM` with WRITE_TRUNCATE, and none of
+the emulators on the package registries can do that. This server speaks BigQuery's REST API v2 on
+127.0.0.1, as far as the project uses it: datasets, tables, load jobs of uploaded Parquet files, and
+queries. DuckDB holds the rows in memory and sqlglot translates the SQL.
 
     with BigQueryServer() as server:
         server.client().create_dataset("billing")
 
-How it differs from BigQuery:
+What it cannot do it says, mostly with 501. How it differs from BigQuery:
 
 - Every job runs at once and is DONE when it is answered. A load that fails always does so in its
   job; BigQuery finds some mistakes in a schema before it makes the job, and answers with a 400.
 - A job id is unique in its project; in BigQuery it is unique in a project and a location.
 - BIGNUMERIC has 18 digits after the point and 20 before it, and is exact within them; BigQuery's
-  has 38 and 38. NUMERIC is BigQuery's. A decimal literal is a decimal here, a FLOAT64 there.
+  has 38 and 38. There is no NUMERIC. A decimal literal is a decimal here, a FLOAT64 there.
 - Parquet timestamps become TIMESTAMP whether they are adjusted to UTC or not, because Google's
-  documentation names no other type for them; a load job whose schema says DATETIME gets DATETIME.
-  Nanoseconds are refused, and so are columns that an explicit schema leaves out.
-- Parquet columns that may not be NULL are REQUIRED, and refused where the table, or the schema of
-  the job, says NULLABLE. BigQuery has been seen to do so, but perhaps not always. Only a load job
-  with ALLOW_FIELD_RELAXATION makes a REQUIRED field NULLABLE.
-- Parquet maps have the two shapes that the REST reference gives for ``mapTargetType``, and
-  ``decimalTargetTypes`` holds for the decimals in them. Parquet demands that a key is not NULL,
-  and a load makes it REQUIRED or NULLABLE as the server was told, because no documentation says
-  what BigQuery does. A map that is NULL becomes an array without elements in the table; that a
-  query gives it so is documented, that the table holds it so is not.
-- Arrays are REPEATED RECORDs and nothing else; their fields cannot be added to. UNNEST of a column
-  or a field takes it for such an array, and has no OFFSET.
-- Other nested Parquet columns, JSON, views, partitioning by ingestion time, ``getTable`` and
-  ``deleteTable`` of a single partition, WRITE_TRUNCATE_DATA, scripts, dry runs, destination
-  tables of queries, and files in Cloud Storage are refused, mostly with 501. So is DDL but for one
-  statement, CREATE OR REPLACE TABLE of a table that is there, with a list of columns, AS a query of
-  it; its partitioning and clustering must be those that the table has, where BigQuery is known to
-  refuse others, and of its options there are description, friendly name, labels and expiration.
-- The case of table names is ignored, partition filters are not demanded, flexible column names
-  are not allowed, and permissions, quotas and the age of partitions are not looked at.
-- SQL means what sqlglot's translation means to DuckDB, which is laxer about types; the messages
-  of SQL errors are DuckDB's. The wording of other errors is BigQuery's where it is known.
-- Numbers of bytes, but for the size of a loaded file, are not given.
+  documentation names no other type for them.
+- Parquet columns that may not be NULL are REQUIRED, and refused where the table says NULLABLE.
+  BigQuery has been seen to do so, but perhaps not always. Only a load job with
+  ALLOW_FIELD_RELAXATION makes a REQUIRED field NULLABLE.
+- Parquet maps become arrays of structs, as `mapTargetType` has it. Parquet demands that a key is
+  not NULL, and a load makes it REQUIRED or NULLABLE as the server was told, because no
+  documentation says what BigQuery does. A map that is NULL becomes an array without elements in the
+  table; that a query gives it so is documented, that the table holds it so is not.
+- Load jobs replace a partition or a table that exists. Tables are partitioned by the month of a
+  DATE, or not at all.
+- Of DDL there is one statement, CREATE OR REPLACE TABLE of a table that exists, with a list of
+  columns, AS a query of it; its partitioning and clustering must be those that the table has, where
+  BigQuery is known to refuse others.
+- The case of table names is ignored, partition filters are not demanded, flexible column names are
+  not allowed, and permissions, quotas and the age of partitions are not looked at.
+- SQL means what sqlglot's translation means to DuckDB, which is laxer about types; the messages of
+  SQL errors are DuckDB's. The wording of other errors is BigQuery's where it is known.
 """
 
 import threading
@@ -52,7 +46,7 @@ from google.cloud import bigquery
 from werkzeug.serving import WSGIRequestHandler, make_server
 from werkzeug.wrappers import Request, Response
 
-from finops_dagster_tests.servers.bigquery_api import BigQueryApi, error_response
+from finops_dagster_tests.servers.bigquery_api import BigQueryApi, json_response
 from finops_dagster_tests.servers.bigquery_errors import BigQueryError, not_supported
 
 if TYPE_CHECKING:
@@ -74,18 +68,16 @@ Fault = BigQueryError | Lost | JobFails
 
 
 class BigQueryServer:
-    """A BigQuery on a free port of 127.0.0.1, from ``with`` until the end of the block.
+    """A BigQuery on a free port of 127.0.0.1, from `with` until the end of the block.
 
-    ``map_key_mode`` is the mode that a load gives the keys of a map: see above. ``fault``, when
-    set, is asked of every request: an error is answered in its stead, its answer is lost, or its
-    job fails.
+    `map_key_mode` is the mode that a load gives the keys of a map: see above. `fault`, when set, is
+    asked of every request: an error is answered in its stead, its answer is lost, or its job fails.
     """
 
     def __init__(self, map_key_mode: str = "REQUIRED") -> None:
         self._map_key_mode = map_key_mode
         self.requests: list[tuple[str, str]] = []
         self.fault: Callable[[Request], Fault | None] | None = None
-        self._faults: list[tuple[str, BigQueryError]] = []
         self._clients: list[bigquery.Client] = []
 
     def __enter__(self) -> Self:
@@ -108,7 +100,7 @@ class BigQueryServer:
 
     @property
     def url(self) -> str:
-        """The ``api_endpoint`` that a client needs."""
+        """The `api_endpoint` that a client needs."""
         return f"http://127.0.0.1:{self._http.server_port}"
 
     def client(self, project: str = "test") -> bigquery.Client:
@@ -118,10 +110,16 @@ class BigQueryServer:
         self._clients.append(client)
         return client
 
-    def fail_next(self, path_part: str, status: int, reason: str, times: int = 1) -> None:
-        """Answers the next requests whose path or query has ``path_part`` with an error."""
-        error = BigQueryError(status, reason, f"{reason}, as the test asked for")
-        self._faults += [(path_part, error)] * times
+    def fail_next(self, path_part: str, status: int, reason: str) -> None:
+        """Answer the next request whose path or query has `path_part` with an error."""
+
+        def fault(request: Request) -> BigQueryError | None:
+            if path_part not in request.full_path:
+                return None
+            self.fault = None
+            return BigQueryError(status, reason, f"{reason}, as the test asked for")
+
+        self.fault = fault
 
     def _application(
         self, environ: "WSGIEnvironment", start_response: "StartResponse"
@@ -130,31 +128,25 @@ class BigQueryServer:
         # An unread body would break the connection under a client that is still sending.
         request.get_data()
         self.requests.append((request.method, request.path))
-        return self._answer(request)(environ, start_response)
-
-    def _answer(self, request: Request) -> Response:
         try:
-            self._raise_fault(request.full_path)
-            fault = self.fault(request) if self.fault else None
-            if isinstance(fault, BigQueryError):
-                raise fault
-            if isinstance(fault, JobFails):
-                self._api.jobs.next_error = fault.error
-            answer = self._api.answer(request)
-            if isinstance(fault, Lost):
-                raise BigQueryError(503, "backendError", "The answer was lost")
-            return answer
+            answer = self._answer(request)
         except BigQueryError as error:
-            return error_response(error)
+            answer = json_response(error.http_body(), error.status)
         except Exception as error:
             # The client would repeat a request that ends in a 500 for ten minutes.
-            return error_response(not_supported(f"this request, which raised {error!r}"))
+            answer = json_response(not_supported(f"this request: {error!r}").http_body(), 501)
+        return answer(environ, start_response)
 
-    def _raise_fault(self, path: str) -> None:
-        for fault in self._faults:
-            if fault[0] in path:
-                self._faults.remove(fault)
-                raise fault[1]
+    def _answer(self, request: Request) -> Response:
+        fault = self.fault(request) if self.fault else None
+        if isinstance(fault, BigQueryError):
+            raise fault
+        if isinstance(fault, JobFails):
+            self._api.next_job_error = fault.error
+        answer = self._api.answer(request)
+        if isinstance(fault, Lost):
+            raise BigQueryError(503, "backendError", "The answer was lost")
+        return answer
 
 
 class _QuietHandler(WSGIRequestHandler):

@@ -1,17 +1,23 @@
-"""The REST API of the BigQuery test server: which request does what."""
+"""The REST API of the BigQuery test server: which request does what, and the jobs, of which each
+runs at once and is DONE when it is answered."""
 
 import json
 import threading
+import time
+import uuid
 
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Map, Rule
 from werkzeug.wrappers import Request, Response
 
-from finops_dagster_tests.servers.bigquery_catalog import Catalog, Table
-from finops_dagster_tests.servers.bigquery_errors import BigQueryError, not_supported
-from finops_dagster_tests.servers.bigquery_jobs import Jobs
-from finops_dagster_tests.servers.bigquery_schema import Resource, quoted
-from finops_dagster_tests.servers.bigquery_sql import select_rows
+from finops_dagster_tests.servers.bigquery_errors import (
+    BigQueryError,
+    already_exists,
+    not_found,
+    not_supported,
+)
+from finops_dagster_tests.servers.bigquery_sql import QueryResult, run_query
+from finops_dagster_tests.servers.bigquery_tables import Catalog, Resource, Table
 
 _PROJECT = "/bigquery/v2/projects/<project>"
 _TABLES = f"{_PROJECT}/datasets/<dataset_id>/tables"
@@ -26,7 +32,6 @@ _ROUTES = Map(
         Rule(f"{_TABLES}/<table_id>", methods=["GET"], endpoint="get_table"),
         Rule(f"{_TABLES}/<table_id>", methods=["PATCH"], endpoint="patch_table"),
         Rule(f"{_TABLES}/<table_id>", methods=["DELETE"], endpoint="delete_table"),
-        Rule(f"{_TABLES}/<table_id>/data", methods=["GET"], endpoint="list_rows"),
         Rule(f"{_PROJECT}/jobs", methods=["POST"], endpoint="insert_job"),
         Rule(f"{_PROJECT}/jobs/<job_id>", methods=["GET"], endpoint="get_job"),
         Rule(f"{_PROJECT}/queries", methods=["POST"], endpoint="query"),
@@ -37,18 +42,60 @@ _ROUTES = Map(
 )
 
 
+class Job:
+    """A finished job, with the rows it selected or the error that ended it."""
+
+    def __init__(self, project: str, job_id: str, location: str, configuration: Resource) -> None:
+        self.project, self.job_id, self.location = project, job_id, location
+        self.configuration = configuration
+        self.statistics: Resource = {}
+        self.result: QueryResult | None = None
+        self.error: BigQueryError | None = None
+
+    @property
+    def full_name(self) -> str:
+        """The name as BigQuery's messages write it: `project:location.job`."""
+        return f"{self.project}:{self.location}.{self.job_id}"
+
+    def resource(self) -> Resource:
+        """The job as the REST API shows it."""
+        status: Resource = {"state": "DONE"}
+        if self.error:
+            status |= {"errorResult": self.error.error_proto, "errors": [self.error.error_proto]}
+        return {
+            "id": self.full_name,
+            "jobReference": self._reference(),
+            "configuration": self.configuration,
+            "statistics": self.statistics,
+            "status": status,
+        }
+
+    def query_response(self, max_results: str | int | None, start: str = "0") -> Resource:
+        """The answer of jobs.query and jobs.getQueryResults: a page of rows, or the error."""
+        if self.error:
+            raise self.error
+        if self.result is None:
+            raise not_supported("query results of a load job")
+        page = self.result.page(max_results, start)
+        return {"jobComplete": True, "jobReference": self._reference(), **page}
+
+    def _reference(self) -> Resource:
+        return {"projectId": self.project, "jobId": self.job_id, "location": self.location}
+
+
 class BigQueryApi:
     """Answers requests one at a time, so that each sees the whole of what came before."""
 
     def __init__(self, map_key_mode: str) -> None:
         self._lock = threading.Lock()
         self._catalog = Catalog(map_key_mode)
-        self.jobs = Jobs(self._catalog)
+        self._jobs: dict[tuple[str, str], Job] = {}
+        self.next_job_error: BigQueryError | None = None
         # Resumable uploads: the job that each is for, and the bytes that have come so far.
         self._uploads: list[tuple[Resource, bytearray]] = []
 
     def answer(self, request: Request) -> Response:
-        """Does what the request asks; raises ``BigQueryError`` when it cannot."""
+        """Do what the request asks; raises BigQueryError when it cannot."""
         try:
             endpoint, arguments = _ROUTES.bind_to_environ(request.environ).match()
         except HTTPException as error:
@@ -58,7 +105,7 @@ class BigQueryApi:
         return body if isinstance(body, Response) else json_response(body)
 
     def close(self) -> None:
-        """Gives up the rows."""
+        """Give up the rows."""
         self._catalog.connection.close()
 
     def _insert_dataset(self, request: Request, project: str) -> Resource:
@@ -72,49 +119,44 @@ class BigQueryApi:
 
     def _insert_table(self, request: Request, project: str, dataset_id: str) -> Resource:
         dataset = self._catalog.dataset(project, dataset_id)
-        return self._table_resource(self._catalog.insert_table(dataset, request.get_json()))
+        return self._resource(self._catalog.insert_table(dataset, request.get_json()))
 
     def _list_tables(self, request: Request, project: str, dataset_id: str) -> Resource:
         tables = self._catalog.dataset(project, dataset_id).tables.values()
         return {"tables": [table.resource() for table in tables], "totalItems": len(tables)}
 
     def _get_table(self, request: Request, **names: str) -> Resource:
-        return self._table_resource(self._catalog.table(**names))
+        return self._resource(self._catalog.table(**names))
 
     def _patch_table(self, request: Request, **names: str) -> Resource:
         table = self._catalog.table(**names)
         self._catalog.patch_table(table, request.get_json(), request.headers.get("If-Match"))
-        return self._table_resource(table)
+        return self._resource(table)
 
     def _delete_table(self, request: Request, **names: str) -> Response:
         self._catalog.delete_table(self._catalog.table(**names))
         return Response(status=204)
 
-    def _list_rows(self, request: Request, **names: str) -> Resource:
-        selected = request.args.get("selectedFields")
-        columns = ", ".join(map(quoted, selected.split(","))) if selected else "*"
-        sql = f"SELECT {columns} FROM {self._catalog.table(**names).sql_name}"
-        return select_rows(self._catalog.connection, sql, {}).page(*_paging(request))
-
     def _insert_job(self, request: Request, project: str) -> Resource:
-        return self.jobs.insert(project, request.get_json()).resource()
+        return self._run_job(project, request.get_json()).resource()
 
     def _get_job(self, request: Request, project: str, job_id: str) -> Resource:
-        return self.jobs.get(project, job_id, request.args.get("location")).resource()
+        return self._job(request, project, job_id).resource()
 
     def _query(self, request: Request, project: str) -> Resource:
         body = request.get_json()
         reference = {"location": body.get("location")}
         job = {"jobReference": reference, "configuration": {"query": body}}
-        return self.jobs.insert(project, job).query_response(body.get("maxResults"))
+        return self._run_job(project, job).query_response(body.get("maxResults"))
 
     def _get_query_results(self, request: Request, project: str, job_id: str) -> Resource:
-        job = self.jobs.get(project, job_id, request.args.get("location"))
-        return job.query_response(*_paging(request))
+        start = request.args.get("pageToken") or request.args.get("startIndex") or "0"
+        job = self._job(request, project, job_id)
+        return job.query_response(request.args.get("maxResults"), start)
 
     def _upload(self, request: Request, project: str) -> Resource | Response:
         if request.args["uploadType"] == "multipart":
-            return self.jobs.insert(project, *_multipart(request)).resource()
+            return self._run_job(project, *_multipart(request)).resource()
         if request.method == "POST":
             self._uploads.append((request.get_json(), bytearray()))
             session = f"?uploadType=resumable&upload_id={len(self._uploads)}"
@@ -123,11 +165,57 @@ class BigQueryApi:
         received += request.get_data()
         # "bytes 0-99/*" until the last chunk, which knows the total: "bytes 100-149/150".
         if request.headers["Content-Range"].endswith(f"/{len(received)}"):
-            return self.jobs.insert(project, job, bytes(received)).resource()
+            return self._run_job(project, job, bytes(received)).resource()
         return Response(status=308, headers={"Range": f"bytes=0-{len(received) - 1}"})
 
-    def _table_resource(self, table: Table) -> Resource:
+    def _resource(self, table: Table) -> Resource:
         return {**table.resource(), "numRows": str(self._catalog.count_rows(table))}
+
+    def _job(self, request: Request, project: str, job_id: str) -> Job:
+        """The job, or BigQuery's 404 when it is not in the location that the request names."""
+        job, location = self._jobs.get((project, job_id)), request.args.get("location")
+        if job is None or job.location not in ([location] if location else ["US", "EU"]):
+            raise not_found(f"Job {project}:{location + '.' if location else ''}{job_id}")
+        return job
+
+    def _run_job(self, project: str, resource: Resource, payload: bytes | None = None) -> Job:
+        """Run a job. One that fails is kept all the same, with the error in its status; so is the
+        next one where `next_job_error` is set, which does nothing else."""
+        configuration, reference = resource["configuration"], resource.get("jobReference") or {}
+        job_id = reference.get("jobId") or f"job_{uuid.uuid4().hex}"
+        if (project, job_id) in self._jobs:
+            raise already_exists(f"Job {self._jobs[project, job_id].full_name}")
+        location = reference.get("location")
+        job = Job(project, job_id, location or "US", configuration)
+        if "load" in configuration:
+            # A load into a dataset that does not exist is refused, and no job comes of it.
+            target = configuration["load"]["destinationTable"]
+            dataset = self._catalog.dataset(target["projectId"], target["datasetId"], location)
+            job.location = dataset.location
+        started = _milliseconds()
+        try:
+            if self.next_job_error:
+                raise self.next_job_error
+            self._do(job, location, payload)
+        except BigQueryError as error:
+            job.error, self.next_job_error = error, None
+        times = {"creationTime": started, "startTime": started, "endTime": _milliseconds()}
+        job.statistics.update(times)
+        self._jobs[project, job_id] = job
+        return job
+
+    def _do(self, job: Job, location: str | None, payload: bytes | None) -> None:
+        if "query" in job.configuration:
+            job.result = run_query(self._catalog, job.project, job.configuration["query"], location)
+            job.location = job.result.location or job.location
+            statement = {"statementType": job.result.statement_type}
+            job.statistics["query"] = statement | job.result.affected()
+        elif payload is not None:
+            rows = self._catalog.load(job.configuration["load"], payload)
+            size = str(len(payload))
+            job.statistics["load"] = {"inputFileBytes": size, "outputRows": str(rows)}
+        else:
+            raise not_supported(f"jobs without an uploaded file: {sorted(job.configuration)}")
 
 
 def json_response(body: Resource, status: int = 200) -> Response:
@@ -135,20 +223,13 @@ def json_response(body: Resource, status: int = 200) -> Response:
     return Response(json.dumps(body), status, mimetype="application/json")
 
 
-def error_response(error: BigQueryError) -> Response:
-    """An error as an HTTP answer."""
-    return json_response(error.http_body(), error.status)
-
-
-def _paging(request: Request) -> tuple[str | None, str]:
-    """How many rows are wanted at most, and from which on."""
-    start = request.args.get("pageToken") or request.args.get("startIndex") or "0"
-    return request.args.get("maxResults"), start
-
-
 def _multipart(request: Request) -> tuple[Resource, bytes]:
-    """The two parts of a ``multipart/related`` body: the job and the file."""
+    """The two parts of a `multipart/related` body: the job and the file."""
     boundary = b"--" + request.mimetype_params["boundary"].encode()
     _, job, file, _ = request.get_data().split(boundary)
     headers_end = b"\r\n\r\n"
     return json.loads(job.partition(headers_end)[2]), file.partition(headers_end)[2][:-2]
+
+
+def _milliseconds() -> str:
+    return str(time.time_ns() // 1_000_000)

@@ -8,14 +8,13 @@ _STATUS_NAMES = {
     404: "NOT_FOUND",
     409: "ALREADY_EXISTS",
     412: "FAILED_PRECONDITION",
-    500: "INTERNAL",
     501: "UNIMPLEMENTED",
     503: "UNAVAILABLE",
 }
 
 
 class BigQueryError(Exception):
-    """An error answered over HTTP, or kept as the ``errorResult`` of a job."""
+    """An error answered over HTTP, or kept as the `errorResult` of a job."""
 
     def __init__(self, status: int, reason: str, message: str) -> None:
         super().__init__(message)
@@ -44,7 +43,7 @@ def invalid_query(message: str) -> BigQueryError:
 
 
 def not_found(what: str) -> BigQueryError:
-    """A dataset, table or job that is not there."""
+    """A dataset, table or job that does not exist."""
     return BigQueryError(404, "notFound", f"Not found: {what}")
 
 

@@ -1,22 +1,22 @@
 """Queries of the BigQuery test server: GoogleSQL in, DuckDB's rows out as BigQuery's JSON."""
 
-import base64
 from dataclasses import dataclass
-from itertools import starmap
+from datetime import datetime
 from typing import Any
 
 import duckdb
 import sqlglot
-from sqlglot import TokenType, exp
+from sqlglot import exp
 
-from finops_dagster_tests.servers.bigquery_catalog import Catalog, Table
-from finops_dagster_tests.servers.bigquery_ddl import is_remaking, remake_table
 from finops_dagster_tests.servers.bigquery_errors import invalid, invalid_query, not_supported
-from finops_dagster_tests.servers.bigquery_schema import (
+from finops_dagster_tests.servers.bigquery_tables import (
     DUCKDB_TYPES,
+    LEGACY_TYPES,
+    Catalog,
     Field,
     Resource,
-    legacy_type_name,
+    Table,
+    schema_fields,
 )
 
 _STATEMENTS = {
@@ -24,7 +24,6 @@ _STATEMENTS = {
     exp.Insert: "INSERT",
     exp.Update: "UPDATE",
     exp.Delete: "DELETE",
-    exp.Merge: "MERGE",
     exp.Create: "CREATE_TABLE_AS_SELECT",
 }
 _RESULT_TYPES = {duckdb_type: name for name, duckdb_type in DUCKDB_TYPES.items()} | {
@@ -44,45 +43,44 @@ class QueryResult:
     affected_rows: int | None = None
     location: str | None = None
 
-    def statistics(self) -> Resource:
-        """The ``query`` statistics of the job."""
-        return {"statementType": self.statement_type, **self._affected()}
+    def affected(self) -> Resource:
+        """The number of rows that DML changed, as the REST API shows it."""
+        changed = self.affected_rows
+        return {} if changed is None else {"numDmlAffectedRows": str(changed)}
 
     def page(self, max_results: str | int | None, start: str) -> Resource:
         """The schema and some rows of a SELECT, or the number of rows that DML changed."""
         if self.affected_rows is not None:
-            return self._affected()
+            return self.affected()
         end = len(self.rows) if max_results is None else int(start) + int(max_results)
         rows = self.rows[int(start) : end]
         page: Resource = {"schema": {"fields": self.fields}, "totalRows": str(len(self.rows))}
         page |= {"rows": rows} if rows else {}
         return page | ({"pageToken": str(end)} if end < len(self.rows) else {})
 
-    def _affected(self) -> Resource:
-        changed = self.affected_rows
-        return {} if changed is None else {"numDmlAffectedRows": str(changed)}
-
 
 def run_query(
     catalog: Catalog, project: str, config: Resource, location: str | None
 ) -> QueryResult:
-    """Runs the statement of a ``query`` configuration, in the location of its tables."""
+    """Run the statement of a `query` configuration, in the location of its tables."""
     if config.get("dryRun") or config.get("destinationTable"):
         raise not_supported("dry runs and destination tables of queries")
-    statement = _parsed(_with_named_parameters(config["query"]))
-    default = config.get("defaultDataset") or {}
+    statement = _parsed(config["query"])
     tables = []
-    for node in _table_nodes(statement, default):
-        names = (node.catalog or project, node.db or default["datasetId"], node.name)
-        tables.append(_bind_table(node, catalog.table(*names, location)))
+    for node in _table_nodes(statement):
+        table = catalog.table(node.catalog or project, node.db, node.name, location)
+        tables.append(table)
+        node.set("catalog", None)
+        node.set("db", exp.to_identifier(table.dataset.duckdb_schema, quoted=True))
+        node.set("this", exp.to_identifier(table.table_id, quoted=True))
     bound = statement.expression if isinstance(statement, exp.Create) else statement
     _bind_types(bound)
     _bind_arrays(bound)
     parameters = _bind_parameters(bound, config.get("queryParameters") or [])
     try:
         if isinstance(statement, exp.Create):
-            remake_table(catalog, tables[0], statement, parameters)
-            result = QueryResult(str(_statement_type(statement)), [], [])
+            _remake_table(catalog, tables[0], statement, parameters)
+            result = QueryResult(_statement_type(statement), [], [])
         else:
             result = _run(catalog.connection, statement, parameters)
     except duckdb.Error as error:
@@ -91,84 +89,49 @@ def run_query(
     return result
 
 
-def select_rows(connection: duckdb.DuckDBPyConnection, sql: str, values: Resource) -> QueryResult:
-    """Runs a SELECT that is already in DuckDB's dialect."""
-    relation = connection.sql(sql, params=values)
-    fields = list(map(_result_field, relation.columns, relation.types))
-    table = relation.to_arrow_table()
-    cells = [
-        [_cell(value, field) for value in column.to_pylist()]
-        for column, field in zip(table.columns, fields, strict=True)
-    ]
-    rows = [{"f": list(row)} for row in zip(*cells, strict=True)]
-    return QueryResult("SELECT", fields, rows)
-
-
-def _with_named_parameters(sql: str) -> str:
-    """Numbers the ``?`` of positional parameters: @_1, @_2, in the order of the text."""
-    try:
-        tokens = sqlglot.tokenize(sql, read="bigquery")
-    except sqlglot.errors.TokenError as error:
-        raise invalid_query(f"Syntax error: {error}") from error
-    marks = [token.start for token in tokens if token.token_type == TokenType.PLACEHOLDER]
-    for number, start in reversed(list(enumerate(marks, start=1))):
-        sql = f"{sql[:start]}@_{number}{sql[start + 1 :]}"
-    return sql
-
-
 def _parsed(sql: str) -> exp.Expression:
     try:
         statements = sqlglot.parse(sql, read="bigquery")
-    except sqlglot.errors.ParseError as error:
+    except sqlglot.errors.SqlglotError as error:
         raise invalid_query(f"Syntax error: {error}") from error
     statement = statements[0]
-    is_one = len(statements) == 1 and statement is not None and _statement_type(statement)
-    if not is_one or (isinstance(statement, exp.Create) and not is_remaking(statement)):
+    if len(statements) > 1 or statement is None or not _statement_type(statement):
         raise not_supported("scripts, DDL, or anything but one SELECT or DML statement")
+    if isinstance(statement, exp.Create) and not _is_remaking(statement):
+        raise not_supported("DDL but CREATE OR REPLACE TABLE of the table's own rows")
     if isinstance(statement, exp.Update | exp.Delete) and not statement.args.get("where"):
         raise invalid_query(f"{_statement_type(statement)} must have a WHERE clause at [1:1]")
-    if isinstance(statement, exp.Delete) and not statement.this:
-        # DELETE t WHERE ... is GoogleSQL, but sqlglot reads t as in MySQL's DELETE t FROM ...
-        statement.set("this", statement.args["tables"][0])
-        statement.set("tables", None)
     return statement
 
 
-def _statement_type(statement: exp.Expression) -> str | None:
-    return next((name for kind, name in _STATEMENTS.items() if isinstance(statement, kind)), None)
+def _statement_type(statement: exp.Expression) -> str:
+    return next((name for kind, name in _STATEMENTS.items() if isinstance(statement, kind)), "")
 
 
-def _table_nodes(statement: exp.Expression, default: Resource) -> list[exp.Table]:
+def _table_nodes(statement: exp.Expression) -> list[exp.Table]:
     ctes = {cte.alias.lower() for cte in statement.find_all(exp.CTE)}
     nodes = [node for node in statement.find_all(exp.Table) if node.name.lower() not in ctes]
     for node in nodes:
-        if not node.db and not default:
+        if not node.db:
             unqualified = f'Table "{node.name}" must be qualified with a dataset'
             raise invalid(f"{unqualified} (e.g. dataset.table).")
     return nodes
 
 
-def _bind_table(node: exp.Table, table: Table) -> Table:
-    """Points a table of the statement at its DuckDB table."""
-    node.set("catalog", None)
-    node.set("db", exp.to_identifier(table.dataset.duckdb_schema, quoted=True))
-    node.set("this", exp.to_identifier(table.table_id, quoted=True))
-    return table
-
-
 def _bind_types(statement: exp.Expression) -> None:
-    """Keeps types as in BigQuery, where DuckDB has a NUMERIC of its own and makes dates moments."""
-    exact = {exp.DataType.Type.DECIMAL: "NUMERIC", exp.DataType.Type.BIGDECIMAL: "BIGNUMERIC"}
+    """Keep types as in BigQuery, where DuckDB has a NUMERIC of its own and makes dates moments."""
     for node in list(statement.find_all(exp.DataType)):
-        if node.this in exact:
-            node.replace(_duckdb_type(exact[node.this]))
+        if node.this == exp.DataType.Type.DECIMAL:
+            raise not_supported("NUMERIC")
+        if node.this == exp.DataType.Type.BIGDECIMAL:
+            node.replace(_duckdb_type("BIGNUMERIC"))
     # The innermost come last, and have to be replaced before what is around them is copied.
     for call in reversed(list(statement.find_all(exp.DateTrunc, exp.DateAdd, exp.DateSub))):
         call.replace(exp.cast(call.copy(), "date"))
 
 
 def _bind_arrays(statement: exp.Expression) -> None:
-    """Makes UNNEST of an array in a table give the fields of its elements as columns."""
+    """Make UNNEST of an array in a table give the fields of its elements as columns."""
     for node in list(statement.find_all(exp.Unnest)):
         array = node.expressions[0]
         if node.args.get("offset"):
@@ -182,18 +145,19 @@ def _bind_arrays(statement: exp.Expression) -> None:
 
 
 def _bind_parameters(statement: exp.Expression, parameters: list[Resource]) -> Resource:
-    """Casts every parameter to its type; returns the texts to bind."""
-    given = {each.get("name") or f"_{number}": each for number, each in enumerate(parameters, 1)}
+    """Cast every named parameter to its type; return the texts to bind."""
+    given = {each.get("name"): each for each in parameters}
     values: Resource = {}
     for node in list(statement.find_all(exp.Parameter)):
         if node.name not in given:
             raise invalid_query(f"Query parameter '{node.name}' not found")
-        type_name = legacy_type_name(given[node.name]["parameterType"]["type"])
-        if type_name not in DUCKDB_TYPES:
-            raise not_supported(f"query parameters of type {type_name}")
+        kind = given[node.name]["parameterType"]["type"]
+        kind = LEGACY_TYPES.get(kind, kind)
+        if kind not in DUCKDB_TYPES:
+            raise not_supported(f"query parameters of type {kind}")
         value = given[node.name].get("parameterValue", {}).get("value")
         values[node.name] = None if value is None else str(value)
-        node.replace(exp.Cast(this=node.copy(), to=_duckdb_type(type_name)))
+        node.replace(exp.Cast(this=node.copy(), to=_duckdb_type(kind)))
     return values
 
 
@@ -204,18 +168,20 @@ def _duckdb_type(type_name: str) -> exp.DataType:
 def _run(
     connection: duckdb.DuckDBPyConnection, statement: exp.Expression, values: Resource
 ) -> QueryResult:
-    if isinstance(statement, exp.Query):
-        _name_columns(statement)
-        return select_rows(connection, statement.sql("duckdb"), values)
-    changed = connection.execute(statement.sql("duckdb"), values).fetchall()
-    return QueryResult(str(_statement_type(statement)), [], [], affected_rows=int(changed[0][0]))
-
-
-def _name_columns(statement: exp.Query) -> None:
-    """Names the expressions of a SELECT that have no name: f0_, f1_."""
+    kind = _statement_type(statement)
+    if not isinstance(statement, exp.Query):
+        ((changed,),) = connection.execute(statement.sql("duckdb"), values).fetchall()
+        return QueryResult(kind, [], [], affected_rows=int(changed))
     unnamed = [node for node in statement.selects if not node.output_name and not node.is_star]
     for number, node in enumerate(unnamed):
         node.replace(exp.alias_(node.copy(), f"f{number}_"))
+    relation = connection.sql(statement.sql("duckdb"), params=values)
+    fields = list(map(_result_field, relation.columns, relation.types))
+    cells = [
+        [_cell(value, field) for value in column.to_pylist()]
+        for column, field in zip(relation.to_arrow_table().columns, fields, strict=True)
+    ]
+    return QueryResult(kind, fields, [{"f": list(row)} for row in zip(*cells, strict=True)])
 
 
 def _result_field(name: str, duckdb_type: Any) -> Field:
@@ -224,21 +190,12 @@ def _result_field(name: str, duckdb_type: Any) -> Field:
         return {**_result_field(name, duckdb_type.child), "mode": "REPEATED"}
     field = {"name": name, "mode": "NULLABLE"}
     if duckdb_type.id == "struct":
-        return {
-            **field,
-            "type": "RECORD",
-            "fields": list(starmap(_result_field, duckdb_type.children)),
-        }
-    return {**field, "type": _result_type(duckdb_type)}
-
-
-def _result_type(duckdb_type: Any) -> str:
-    name = str(duckdb_type)
-    if name.startswith("DECIMAL"):
-        return "NUMERIC" if int(name.rstrip(")").split(",")[1]) <= 9 else "BIGNUMERIC"
-    if name not in _RESULT_TYPES:
-        raise not_supported(f"result columns of DuckDB's type {name}")
-    return _RESULT_TYPES[name]
+        inside = [_result_field(*child) for child in duckdb_type.children]
+        return {**field, "type": "RECORD", "fields": inside}
+    kind = "BIGNUMERIC" if duckdb_type.id == "decimal" else _RESULT_TYPES.get(str(duckdb_type))
+    if kind is None:
+        raise not_supported(f"result columns of DuckDB's type {duckdb_type}")
+    return {**field, "type": kind}
 
 
 def _cell(value: Any, field: Field) -> Resource:
@@ -254,13 +211,76 @@ def _cell(value: Any, field: Field) -> Resource:
 def _json_value(value: Any, type_name: str) -> str | None:
     if value is None:
         return None
-    if type_name in ("NUMERIC", "BIGNUMERIC"):
+    if type_name == "BIGNUMERIC":
         text = f"{value:f}"
         return text.rstrip("0").rstrip(".") if "." in text else text
     if type_name == "TIMESTAMP":
         return str(round(value.timestamp() * 1_000_000))
-    if type_name == "BYTES":
-        return base64.b64encode(value).decode()
     if type_name == "BOOLEAN":
         return str(value).lower()
     return value.isoformat() if hasattr(value, "isoformat") else str(value)
+
+
+def _is_remaking(statement: exp.Create) -> bool:
+    """Whether it is CREATE OR REPLACE TABLE with a list of columns, AS a query."""
+    of = statement.args
+    return bool(of["replace"] and isinstance(of["this"], exp.Schema) and of["expression"])
+
+
+def _remake_table(catalog: Catalog, table: Table, statement: exp.Create, values: Resource) -> None:
+    """Put a table of the statement's columns, with the rows of its query, in the place of `table`;
+    all of it, or nothing. Its partitioning and clustering must be those that the table has."""
+    properties = statement.args["properties"].expressions
+    partitioning = table.properties.get("timePartitioning", {})
+    existing = [partitioning.get("type"), partitioning.get("field")]
+    existing += table.properties.get("clustering", {}).get("fields", [])
+    wanted: list[str] = []
+    for each in properties:
+        if isinstance(each, exp.PartitionedByProperty):
+            wanted += [each.this.text("unit"), each.this.this.name]
+        elif isinstance(each, exp.ClusterProperty):
+            wanted += [column.name for column in each.expressions]
+    if wanted != existing:
+        raise invalid(
+            "Cannot replace a table with a different partitioning spec. Instead, DROP the table, "
+            f"and then recreate it. New partitioning spec is {wanted} and existing spec is "
+            f"{existing}"
+        )
+    fields = schema_fields({"fields": [_field(column) for column in statement.this.expressions]})
+    kept = {name: table.properties.get(name) for name in ("timePartitioning", "clustering")}
+    options = dict(_option(each) for each in properties if type(each) is exp.Property)
+    made = Table(table.dataset, table.table_id, fields, kept | options)
+    made.version = table.version + 1
+    with catalog.transaction():
+        rows = statement.expression.sql("duckdb")
+        catalog.connection.execute(f"CREATE TEMP TABLE remade AS {rows}", values)
+        catalog.create_empty(made)
+        catalog.connection.execute(f"INSERT INTO {made.sql_name} FROM remade")
+        catalog.connection.execute("DROP TABLE remade")
+    table.dataset.tables[table.table_id] = made
+
+
+def _field(column: exp.ColumnDef) -> Field:
+    kind, field = column.args["kind"], {"name": column.name, "mode": "NULLABLE"}
+    for constraint in column.args.get("constraints") or []:
+        if isinstance(constraint.kind, exp.NotNullColumnConstraint):
+            field["mode"] = "REQUIRED"
+        else:
+            field |= dict(map(_option, constraint.kind.expressions))
+    if kind.this == exp.DataType.Type.ARRAY:
+        kind, field["mode"] = kind.expressions[0], "REPEATED"
+    if kind.this == exp.DataType.Type.STRUCT:
+        return {**field, "type": "RECORD", "fields": [_field(each) for each in kind.expressions]}
+    return {**field, "type": kind.sql("bigquery")}
+
+
+def _option(option: exp.Property) -> tuple[str, Any]:
+    value = option.args["value"]
+    if option.name == "expiration_timestamp":
+        expires = datetime.fromisoformat(value.this.name)
+        return "expirationTime", str(round(expires.timestamp() * 1000))
+    if option.name == "labels":
+        return "labels", {key.name: text.name for key, text in (e.expressions for e in value)}
+    if option.name != "description":
+        raise not_supported(f"the option {option.name} of a table or a column")
+    return option.name, value.name
