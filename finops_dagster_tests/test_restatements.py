@@ -5,13 +5,12 @@ from __future__ import annotations
 from datetime import date
 from decimal import Decimal
 
-import dagster as dg
 import pytest
 
 from finops_dagster.demo.export import Layout, Version, write_version
-from finops_dagster_tests.cur import HEADERS, deliver, items, line_item
+from finops_dagster_tests.cur import HEADERS, deliver, line_item
 from finops_dagster_tests.finops import Finops
-from finops_dagster_tests.project import Outcome, Project
+from finops_dagster_tests.project import Project
 
 INVOICED = (*HEADERS, "bill/InvoiceId")
 
@@ -126,28 +125,6 @@ def test_a_months_end_is_seen_in_every_format(project: Project, layout: Layout) 
     assert (
         "| AmazonEC2 |" in metadata["restatement"] or "Elastic Compute" in metadata["restatement"]
     )
-
-
-def test_a_run_that_another_overtook_with_a_newer_version_says_so(project: Project) -> None:
-    deliver(project.put, "2024-01", [items("2024-01", "1")], version="v1")
-    definitions, run_id = project.definitions(), "11111111-1111-1111-1111-111111111111"
-
-    def overtake(event: dg.EventLogEntry) -> None:
-        if event.asset_materialization is not None:
-            deliver(project.put, "2024-01", [items("2024-01", "2", "3")], version="v2")
-            project.load("2024-01")
-
-    project.instance.add_event_listener(run_id, overtake)
-    outcome = Outcome(
-        definitions.resolve_job_def("acme_month").execute_in_process(
-            partition_key="2024-01", instance=project.instance, run_id=run_id, raise_on_error=False
-        )
-    )
-    assert outcome.error == (
-        "acme 2024-01 is at v2 here, but manifest was at v1: another run has brought a newer "
-        "version meanwhile; run the month again"
-    )
-    assert project.totals("2024-01") == (2, 5)
 
 
 PRICED = (*HEADERS, "lineItem/CurrencyCode")

@@ -20,7 +20,7 @@ from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.runs import end_lost_runs, open_instance
 from finops_dagster.processes import lost_runs
 from finops_dagster.settings import Settings, dagster_home
-from finops_dagster.staging.folder import StagingFolder
+from finops_dagster.staging.folder import StagingFolder, VersionRecord
 from finops_dagster.tables import ledger
 from finops_dagster.tables.database import BillingDatabase
 from finops_dagster.tables.load import held_version
@@ -86,15 +86,17 @@ def _staged_in_vain(
         for version, folder in staged.versions():
             if datetime.fromtimestamp(_last_change(folder), UTC) >= before:
                 continue
-            at = manifest and staged.current_version(manifest).id
-            if newest != version or (at and _holds(export, month, at, database)):
+            current = staged.current()
+            if newest != version or (current and _holds(export, month, current, database)):
                 yield folder
 
 
-def _holds(export: Export, month: BillingMonth, version: str, database: BillingDatabase) -> bool:
+def _holds(
+    export: Export, month: BillingMonth, version: VersionRecord, database: BillingDatabase
+) -> bool:
     with database.connect(export.name, month) as connection:
         load = held_version(connection, export.name, month, export.formats)
-    return load is not None and load.manifest_id == version
+    return load is not None and load.manifest_id == version.manifest_id
 
 
 def _last_change(folder: Path) -> float:

@@ -127,8 +127,9 @@ class _Here:
             return told if stage == "manifest" and held and is_version_of(held, told) else held
         if stage == "manifest":
             return manifest.id
-        is_here = self._staged.version(manifest).counted() is not None
-        return self._staged.current_version(manifest).id if is_here else None
+        current = self._staged.current()
+        is_here = self._staged.version(manifest).content() is not None
+        return current.manifest_id if current and is_here else None
 
     def _footer(self) -> Footer | None:
         return read_footer(self._lake.path(self._export.name, self._month))

@@ -1,20 +1,21 @@
 """Stage 3: the month in the export's DuckDB table, replaced whole or not at all."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
 import dagster as dg
+import duckdb
 
-from finops_dagster.billing.disk import disk_problem
 from finops_dagster.billing.errors import FileInvalid, StageMissing
 from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.money import plain
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.lake.folder import ParquetLake
 from finops_dagster.lake.footer import column_names
+from finops_dagster.lake.recovery import load_of, restoring_month
 from finops_dagster.pipeline.checks import (
     COSTS_NOT_ROUNDED,
     NOT_FEWER_ROWS,
@@ -30,28 +31,24 @@ from finops_dagster.pipeline.checks import (
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.stage import (
     RunOptions,
-    StageEvents,
-    hold_to_one_version,
+    hold_to_version,
     kept_metadata,
     markdown,
     month_of,
+    shows_failures,
     stage,
     version_metadata,
     warnings,
 )
-from finops_dagster.pipeline.staged_files import staged_manifest
 from finops_dagster.progress import rows_shown
-from finops_dagster.staging.folder import (
-    Counted,
-    CurrentVersion,
-    StagedMonth,
-    StagingFolder,
-)
+from finops_dagster.staging.folder import StagedVersion, StagingFolder, VersionRecord
+from finops_dagster.tables import ledger
 from finops_dagster.tables.database import BillingDatabase, watched
 from finops_dagster.tables.files import read_files
 from finops_dagster.tables.ledger import Load
 from finops_dagster.tables.load import held_version, replacing_month
 from finops_dagster.tables.month_report import MonthReport, Restatement, report
+from finops_dagster.tables.version import is_content_of, of_vendor_id
 
 Metadata = dict[str, dg.MetadataValue[Any] | dg.TableSchema | str | int | float | bool]
 
@@ -79,39 +76,32 @@ class Outcome:
 
 
 def billing_table_asset(export: Export) -> dg.AssetsDefinition:
-    """The table of this export, a month of it."""
+    """Return the asset of a month in the export's table."""
+    checks = [RECONCILES, NOT_FEWER_ROWS, USUAL_COST, ONE_CURRENCY, COSTS_NOT_ROUNDED]
 
-    @stage(
-        export,
-        after="staged_files",
-        kinds={"duckdb", "table"},
-        checks=[RECONCILES, NOT_FEWER_ROWS, USUAL_COST, ONE_CURRENCY, COSTS_NOT_ROUNDED],
+    @dg.asset(
+        **stage(export, "billing_table", kinds={"duckdb", "table"}, checks=checks),
+        ins={"version": dg.AssetIn(export.key("staged_files"))},
     )
+    @shows_failures
     def billing_table(
         context: dg.AssetExecutionContext,
-        staging: StagingFolder,
+        version: VersionRecord | None,
+        staging: dg.ResourceParam[StagingFolder],
         database: dg.ResourceParam[BillingDatabase],
         lake: ParquetLake,
         run_options: RunOptions,
-    ) -> StageEvents:
+    ) -> dg.MaterializeResult[Load]:
         """The month's line items with exact types, in one table for all months of the export."""
         month = month_of(context)
-        manifest = staged_manifest(staging, export, month)
-        staged = staging.month(export.name, month)
-        with loading_month(
-            export,
-            month,
-            manifest,
-            staged,
-            database,
-            lake,
-            run_id=context.run.run_id,
-            force=run_options.force,
-        ) as outcome:
+        if version is None:
+            raise _not_staged(export, month)
+        loading = Loading(export, month, version, staging, database, lake, context.run.run_id)
+        with loading.replacing_month(force=run_options.force) as outcome:
             now = outcome.month
-            hold_to_one_version(context, now.load.manifest_id)
             kept = kept_metadata(context, now.load.manifest_id, *_SAID_ONCE)
-            result: dg.MaterializeResult[None] = dg.MaterializeResult(
+            return dg.MaterializeResult(
+                value=now.load,
                 data_version=dg.DataVersion(now.load.manifest_id),
                 metadata=_metadata(outcome, kept),
                 check_results=[
@@ -122,92 +112,145 @@ def billing_table_asset(export: Export) -> dg.AssetsDefinition:
                     costs_not_rounded(now.load, round_money=export.rounds_money),
                 ],
             )
-        yield result
-        try:
-            staged.remove_other_versions(manifest)
-        except OSError as error:
-            context.log.warning(f"older staged files stay: {disk_problem(error) or error}")
 
     return billing_table
 
 
-@contextmanager
-def loading_month(
-    export: Export,
-    month: BillingMonth,
-    manifest: Manifest,
-    staged: StagedMonth,
-    database: BillingDatabase,
-    lake: ParquetLake,
-    *,
-    run_id: str,
-    force: bool,
-) -> Iterator[Outcome]:
-    """Make the table hold this version of the month, unless it does.
+@dataclass(frozen=True)
+class Loading:
+    """A staged version of a month on its way into the table."""
 
-    The block is given what the table then holds, and runs before the commit. On any error, also of
-    the block, the month stays as it was. Raises StageMissing, FileInvalid where a staged file is
-    not what was fetched, and what `replacing_month` raises.
-    """
-    version, staged_files = staged.current_version(manifest), staged.version(manifest)
-    with database.connect(export.name, month) as connection:
-        held = held_version(connection, export.name, month, export.formats)
-        before = held and report(connection, held, export.formats[held.format])
-        if before and before.load.manifest_id == version.id and not force:
-            yield Outcome(before)
-            return
-        # Another run may find other files under the same id, and would put them here meanwhile.
-        with staged_files.turn():
-            for problem in staged_files.damage() or ():
-                raise FileInvalid(
-                    f"{problem}; finops state reprocess {export.name} {month} fetches it again"
-                )
-            load = _new_load(export, month, manifest, version, staged_files.counted(), run_id)
-            vendor = export.formats[manifest.format]
-            files = read_files(staged_files.paths, vendor)
-            names = column_names(lake.paths(export.name))
-            with (
-                watched(connection, "loaded", load.totals.rows, rows_shown),
-                replacing_month(
-                    connection,
-                    load,
-                    manifest,
-                    files,
-                    vendor,
-                    names,
-                    round_money=export.rounds_money,
-                ) as (recorded, to_know),
-            ):
-                now = report(connection, recorded, vendor)
-                is_restated = before and before.load.manifest_id != version.id
+    export: Export
+    month: BillingMonth
+    version: VersionRecord
+    staging: StagingFolder
+    database: BillingDatabase
+    lake: ParquetLake
+    run_id: str
+
+    @contextmanager
+    def replacing_month(self, *, force: bool) -> Iterator[Outcome]:
+        """Make the table hold this version of the month, unless it does.
+
+        The block is given what the table then holds, and runs before the commit. On any error, also
+        of the block, the month stays as it was. Raises StageMissing, FileInvalid where a staged
+        file is not what was fetched, ReconciliationError, and what `replacing_month` raises.
+        """
+        export, month = self.export, self.month
+        with self.database.connect(export.name, month) as connection:
+            manifest_id = self._id_in_ledger(connection)
+            held = held_version(connection, export.name, month, export.formats)
+            before = held and report(connection, held, export.formats[held.format])
+            if before and before.load.manifest_id == manifest_id and not force:
+                self._complete(connection, before.load)
+                yield Outcome(before)
+                return
+            with self._replacing_rows(connection, manifest_id) as (load, to_know):
+                now = report(connection, load, export.formats[load.format])
+                is_restated = before and before.load.manifest_id != manifest_id
                 restatement = Restatement(before, now) if before and is_restated else None
                 yield Outcome(now, "loaded", to_know, restatement)
 
+    def _id_in_ledger(self, connection: duckdb.DuckDBPyConnection) -> str:
+        """Return the ledger's id of the version where it knows the content: the staging folder
+        knows no older names where its record was lost."""
+        version, content = self.version, self.version.content
+        recorded = ledger.versions_of_month(connection, self.export.name, self.month)
+        known = of_vendor_id([one.load for one in recorded], version.vendor_id)
+        known.sort(key=lambda load: load.manifest_id != version.manifest_id)
+        if content is None:
+            return version.manifest_id
+        for load in known:
+            if is_content_of(load, content, version.totals):
+                return load.manifest_id
+        is_taken = version.manifest_id in {load.manifest_id for load in known}
+        return f"{version.vendor_id}+{content.digest}" if is_taken else version.manifest_id
 
-def _new_load(
-    export: Export,
-    month: BillingMonth,
-    manifest: Manifest,
-    version: CurrentVersion,
-    counted: Counted | None,
-    run_id: str,
-) -> Load:
-    if counted is None or version.digest not in (None, counted.content.digest):
-        raise StageMissing(
-            f"the files of {export.name} {month}, version {version.id}, are not all staged; "
-            f"materialize {export.name}/staged_files"
+    def _complete(self, connection: duckdb.DuckDBPyConnection, load: Load) -> None:
+        """Give the ledger the files of a load where it has none, or their ETags of today."""
+        content = self.version.content
+        is_better = load.content is None or (content and content.checksums)
+        if content and content != load.content and is_better:
+            ledger.record_content(connection, load, content)
+
+    @contextmanager
+    def _replacing_rows(
+        self, connection: duckdb.DuckDBPyConnection, manifest_id: str
+    ) -> Iterator[tuple[Load, list[str]]]:
+        """Load the staged files, or the lake's file of this very version where they were cleaned
+        away and the table was lost."""
+        staged = self.staging.month(self.export.name, self.month)
+        manifest = staged.manifest()
+        if manifest is None:
+            raise _not_staged(self.export, self.month)
+        hold_to_version(self.version.vendor_id, manifest.id)
+        files = staged.version(manifest)
+        with files.lock(), watched(connection, "loaded", self.version.totals.rows, rows_shown):
+            if files.content() is None:
+                rows = self._lake_rows(connection, manifest_id)
+            else:
+                rows = self._staged_rows(connection, manifest_id, manifest, files)
+            with rows as loaded:
+                yield loaded
+
+    def _staged_rows(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        manifest_id: str,
+        manifest: Manifest,
+        files: StagedVersion,
+    ) -> AbstractContextManager[tuple[Load, list[str]]]:
+        export, version, content = self.export, self.version, files.content()
+        assert content is not None
+        # Another run may have staged other files under the same id since.
+        if not is_content_of(version, content, version.totals):
+            hold_to_version(manifest_id, f"{manifest.id}+{content.digest}")
+        for problem in files.damage() or ():
+            raise FileInvalid(
+                f"{problem}; finops state reprocess {export.name} {self.month} fetches it again"
+            )
+        load = Load(
+            export.name,
+            self.month,
+            manifest_id,
+            export.table,
+            version.totals,
+            len(content.files),
+            content.bytes,
+            self.run_id,
+            manifest.format,
+            content,
         )
-    return Load(
-        export.name,
-        month,
-        version.id,
-        export.table,
-        counted.totals,
-        len(counted.content.files),
-        counted.content.bytes,
-        run_id,
-        manifest.format,
-        counted.content,
+        vendor = export.formats[manifest.format]
+        # A lost database, or one of a month, gives the names that the lake has already.
+        is_new = not ledger.column_names(connection, export.table)
+        is_of_month = "{month}" in self.database.database
+        names = column_names(self.lake.paths(export.name)) if is_new or is_of_month else {}
+        return replacing_month(
+            connection,
+            load,
+            manifest,
+            read_files(files.paths, vendor),
+            vendor,
+            names,
+            round_money=export.rounds_money,
+        )
+
+    def _lake_rows(
+        self, connection: duckdb.DuckDBPyConnection, manifest_id: str
+    ) -> AbstractContextManager[tuple[Load, list[str]]]:
+        path = self.lake.path(self.export.name, self.month)
+        recorded = load_of(path, self.export.name, self.month, self.export.table)
+        if recorded is None or recorded.load.manifest_id != manifest_id:
+            raise _not_staged(self.export, self.month)
+        load = replace(recorded.load, run_id=self.run_id)
+        return restoring_month(connection, load, self.export.formats[load.format], path)
+
+
+def _not_staged(export: Export, month: BillingMonth) -> StageMissing:
+    return StageMissing(
+        f"the files of {export.name} {month} are not all staged; materialize "
+        f"{export.name}/staged_files"
     )
 
 

@@ -15,13 +15,14 @@ from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.jobs import month_job
 from finops_dagster.pipeline.manifest import manifest_asset
 from finops_dagster.pipeline.parquet import parquet_asset
-from finops_dagster.pipeline.resources import BillingDatabaseResource
+from finops_dagster.pipeline.resources import BillingDatabaseResource, records
 from finops_dagster.pipeline.sensors import lost_runs_sensor, manifest_sensor
 from finops_dagster.pipeline.stage import RunOptions
 from finops_dagster.pipeline.staged_files import staged_files_asset
 from finops_dagster.pipeline.warehouse_table import warehouse_table_asset
 from finops_dagster.settings import Settings
 from finops_dagster.staging.folder import StagingFolder
+from finops_dagster.staging.gzip_check import InflationLimits
 from finops_dagster.tables.database import BillingDatabase, DuckDB
 from finops_dagster.warehouses import open_warehouse
 from finops_dagster.warehouses.base import Warehouse
@@ -42,9 +43,8 @@ def build_resources(settings: Settings) -> Resources:
     duckdb = settings.database.duckdb
     return Resources(
         StagingFolder(
-            root=str(settings.storage.staging_dir),
-            max_inflation=settings.storage.max_inflation,
-            max_inflated_bytes=settings.storage.max_inflated_bytes,
+            settings.storage.staging_dir,
+            InflationLimits(settings.storage.max_inflation, settings.storage.max_inflated_bytes),
         ),
         BillingDatabase(duckdb.database_path, DuckDB.of(duckdb)),
         ParquetLake(root=str(settings.storage.parquet_dir)),
@@ -60,6 +60,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         "database": BillingDatabaseResource.of(settings.database.duckdb),
         "stores": ObjectStores(),
         "run_options": RunOptions(),
+        "records": records,
     }
     stages: list[Callable[[Export], dg.AssetsDefinition]] = [
         manifest_asset,

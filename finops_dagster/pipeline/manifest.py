@@ -8,8 +8,7 @@ from finops_dagster.billing.months import BillingMonth
 from finops_dagster.object_stores import ObjectStores
 from finops_dagster.pipeline.checks import FRESH, manifest_is_fresh
 from finops_dagster.pipeline.export import Export
-from finops_dagster.pipeline.stage import StageEvents, kept_metadata, month_of, stage
-from finops_dagster.sources.aws.spelling import as_the_store_spells
+from finops_dagster.pipeline.stage import kept_metadata, month_of, shows_failures, stage
 from finops_dagster.sources.base import Source
 from finops_dagster.staging.folder import StagingFolder
 
@@ -17,24 +16,25 @@ _HEADERS_SHOWN = 50
 
 
 def manifest_asset(export: Export) -> dg.AssetsDefinition:
-    """The manifest of a month of this export."""
+    """Return the asset of a month's manifest."""
 
-    @stage(export, kinds={export.settings.vendor, "json"}, checks=[FRESH])
+    @dg.asset(**stage(export, "manifest", kinds={export.settings.vendor, "json"}, checks=[FRESH]))
+    @shows_failures
     def manifest(
         context: dg.AssetExecutionContext,
-        staging: StagingFolder,
+        staging: dg.ResourceParam[StagingFolder],
         stores: dg.ResourceParam[ObjectStores],
-    ) -> StageEvents:
+    ) -> dg.MaterializeResult[Manifest]:
         """The vendor's newest manifest of the month: which files, which columns, which version."""
         month = month_of(context)
         staged = staging.month(export.name, month)
         before = staged.manifest()
-        store, _ = stores.open(export.aws)
-        now = as_the_store_spells(store, newest_manifest(export.source(stores), month))
+        now = newest_manifest(export.source(stores), month)
         is_unchanged = before is not None and (before.id, before.files) == (now.id, now.files)
         added, removed = now.columns_added_and_removed(before)
         kept = kept_metadata(context, now.id, "columns_added", "columns_removed")
-        result: dg.MaterializeResult[None] = dg.MaterializeResult(
+        result = dg.MaterializeResult(
+            value=now,
             data_version=dg.DataVersion(now.id),
             metadata={
                 "outcome": "unchanged" if is_unchanged else "read",
@@ -52,7 +52,7 @@ def manifest_asset(export: Export) -> dg.AssetsDefinition:
             check_results=[manifest_is_fresh(now, month)],
         )
         staged.write_manifest(now)
-        yield result
+        return result
 
     return manifest
 

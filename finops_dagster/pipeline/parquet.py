@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import dagster as dg
 
@@ -15,9 +16,9 @@ from finops_dagster.pipeline.checks import RECONCILES, reconciles
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.stage import (
     RunOptions,
-    StageEvents,
-    hold_to_one_version,
+    hold_to_version,
     month_of,
+    shows_failures,
     stage,
     version_metadata,
 )
@@ -30,53 +31,62 @@ _REPAIRED = "exported again, as the file was damaged"
 
 
 def parquet_asset(export: Export) -> dg.AssetsDefinition:
-    """The Parquet file of a month of this export."""
+    """Return the asset of a month's Parquet file."""
 
-    @stage(export, after="billing_table", kinds={"parquet"}, checks=[RECONCILES])
+    @dg.asset(
+        **stage(export, "parquet", kinds={"parquet"}, checks=[RECONCILES]),
+        ins={"load": dg.AssetIn(export.key("billing_table"))},
+    )
+    @shows_failures
     def parquet(
         context: dg.AssetExecutionContext,
+        load: Load | None,
         database: dg.ResourceParam[BillingDatabase],
         lake: ParquetLake,
         run_options: RunOptions,
-    ) -> StageEvents:
+    ) -> dg.MaterializeResult[Footer]:
         """The month as one zstd Parquet file, readable while the next one loads."""
-        month = month_of(context)
-        path = lake.path(export.name, month)
-        with writing_month(export, month, database, lake, force=run_options.force) as (
-            load,
-            outcome,
-            size,
-        ):
-            hold_to_one_version(context, load.manifest_id)
-            result: dg.MaterializeResult[None] = dg.MaterializeResult(
-                data_version=dg.DataVersion(load.manifest_id),
+        month, force = month_of(context), run_options.force
+        with writing_month(export, month, load, database, lake, force=force) as written:
+            return dg.MaterializeResult(
+                value=Footer(written.load.manifest_id, written.load.totals),
+                data_version=dg.DataVersion(written.load.manifest_id),
                 metadata={
-                    "outcome": outcome,
-                    **version_metadata(load.manifest_id, load.totals),
-                    "path": dg.MetadataValue.path(path),
-                    "bytes": size,
+                    "outcome": written.outcome,
+                    **version_metadata(written.load.manifest_id, written.load.totals),
+                    "path": dg.MetadataValue.path(lake.path(export.name, month)),
+                    "bytes": written.bytes,
                 },
-                check_results=[reconciles(load.manifest_id, load.totals)],
+                check_results=[reconciles(written.load.manifest_id, written.load.totals)],
             )
-        yield result
 
     return parquet
+
+
+@dataclass(frozen=True)
+class Written:
+    """The load whose rows the file has, what was done for it, and the file's bytes."""
+
+    load: Load
+    outcome: str
+    bytes: int
 
 
 @contextmanager
 def writing_month(
     export: Export,
     month: BillingMonth,
+    expected: Load | None,
     database: BillingDatabase,
     lake: ParquetLake,
     *,
     force: bool,
-) -> Iterator[tuple[Load, str, int]]:
+) -> Iterator[Written]:
     """Make the lake's file hold what the table holds, unless it is the file that was written from
     it, to its last byte.
 
-    The block is given the load, what is done, and the file's bytes, and runs before the new file is
-    put in place. Raises StageMissing where the table does not hold what the ledger says.
+    The block runs before the new file is put in place. Raises StageMissing where the table does not
+    hold what the ledger says, and ReconciliationError where that is not the `expected` load.
     """
     path = lake.path(export.name, month)
     with database.connect(export.name, month) as connection:
@@ -86,14 +96,16 @@ def writing_month(
                 f"table {export.table} holds no whole {month}; materialize "
                 f"{export.name}/billing_table"
             )
+        if expected is not None:
+            hold_to_version(expected.manifest_id, load.manifest_id)
         footer, vendor = read_footer(path), export.formats[load.format]
         is_current = footer == Footer(load.manifest_id, load.totals)
         if is_current and not force and is_intact(connection, load, path):
-            yield load, "unchanged", path.stat().st_size
+            yield Written(load, "unchanged", path.stat().st_size)
             return
         is_damaged = path.exists() and not force and (footer is None or is_current)
         with (
             watched(connection, "exported", load.totals.rows, rows_shown),
             exporting_month(connection, load, path, vendor) as size,
         ):
-            yield load, _REPAIRED if is_damaged else "exported", size
+            yield Written(load, _REPAIRED if is_damaged else "exported", size)

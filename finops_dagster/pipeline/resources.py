@@ -8,6 +8,10 @@ from typing import Any
 import dagster as dg
 from dagster_duckdb import DuckDBResource
 
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.lake.folder import ParquetLake
+from finops_dagster.lake.footer import read_footer
+from finops_dagster.staging.folder import StagingFolder
 from finops_dagster.tables.database import BillingDatabase, DuckDB
 from finops_dagster.warehouses.duckdb import Settings
 
@@ -38,3 +42,41 @@ class BillingDatabaseResource(DuckDBResource):
         temp_dir = None if self.temp_dir is None else Path(self.temp_dir)
         limits = DuckDB(self.memory_limit, self.threads, temp_dir, self.lock_wait_seconds)
         return BillingDatabase(self.database, limits)
+
+
+class Records(dg.IOManager):
+    """Hand what a stage knows of the version to the next one: within a run from memory, and to a
+    stage that is run alone the record beside the data of the stage before.
+
+    The record of the billing table is the ledger, which the stage after it opens itself.
+    """
+
+    def __init__(self, staging: StagingFolder, lake: ParquetLake) -> None:
+        self._staging, self._lake = staging, lake
+        self._of_run: dict[tuple[dg.AssetKey, str], object] = {}
+
+    def handle_output(self, context: dg.OutputContext, obj: object) -> None:
+        """Keep the record until the run ends."""
+        self._of_run[context.asset_key, context.asset_partition_key] = obj
+
+    def load_input(self, context: dg.InputContext) -> object:
+        """Return the record of the stage before; None where it has none."""
+        key, month = context.asset_key, context.asset_partition_key
+        if (key, month) in self._of_run:
+            return self._of_run[key, month]
+        export, stage = key.path
+        staged = self._staging.month(export, BillingMonth.parse(month))
+        match stage:
+            case "manifest":
+                return staged.manifest()
+            case "staged_files":
+                return staged.current()
+            case "parquet":
+                return read_footer(self._lake.path(export, BillingMonth.parse(month)))
+        return None
+
+
+@dg.io_manager(required_resource_keys={"staging", "lake"})
+def records(context: dg.InitResourceContext) -> Records:
+    """Return what hands the records of one run from stage to stage."""
+    return Records(context.resources.staging, context.resources.lake)

@@ -8,13 +8,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 from warnings import catch_warnings, simplefilter
 
 import dagster as dg
 import duckdb
 
-from finops_dagster.billing.content import is_version_of
 from finops_dagster.billing.disk import disk_problem
 from finops_dagster.billing.errors import (
     BillError,
@@ -29,10 +28,11 @@ from finops_dagster.object_stores import StoreError, StoreUnavailable
 from finops_dagster.pipeline.checks import RECONCILES, Check
 from finops_dagster.pipeline.export import Export
 from finops_dagster.processes import going_on
+from finops_dagster.staging.folder import overtaken
 from finops_dagster.traces import unforeseen
 from finops_dagster.warehouses.base import WarehouseUnavailable
 
-StageEvents = Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]
+Events = Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]
 _RETRIES = 3
 _SECONDS_BETWEEN_RETRIES = 10
 
@@ -58,52 +58,29 @@ class RunOptions(dg.ConfigurableResource):  # type: ignore[type-arg]
             yield self
 
 
+class AssetArguments(TypedDict):
+    """The arguments of `dg.asset` that every stage has."""
+
+    key: dg.AssetKey
+    partitions_def: dg.PartitionsDefinition[str]
+    group_name: str
+    kinds: set[str]
+    owners: Sequence[str]
+    tags: dict[str, str]
+    check_specs: Sequence[dg.AssetCheckSpec]
+    io_manager_key: str
+
+
 def stage(
-    export: Export,
-    *,
-    after: str | None = None,
-    kinds: set[str],
-    checks: Sequence[Check] = (),
-) -> Callable[[Callable[..., StageEvents]], dg.AssetsDefinition]:
-    """Make the decorated function a stage of the export, named and described by itself.
-
-    A BillError or a store's no becomes a failure that is not retried; a network fault is retried;
-    a failed reconciliation is also told as a failed check. What a stage yields is computed before
-    it commits; only the seconds that it took are added after.
-    """
-
-    def made(body: Callable[..., StageEvents]) -> dg.AssetsDefinition:
-        key = export.key(body.__name__)
-
-        @functools.wraps(body)
-        def told(context: dg.AssetExecutionContext, **resources: object) -> StageEvents:
-            reconciles = RECONCILES in checks
-            yield from _with_failures(
-                context, _with_seconds(body(context, **resources)), reconciles=reconciles
-            )
-
-        return dg.asset(
-            key=key,
-            deps=[export.key(after)] if after else [],
-            partitions_def=export.partitions,
-            group_name=export.settings.group,
-            kinds=kinds,
-            owners=["team:finops"],
-            tags={"finops/export": export.name},
-            check_specs=_check_specs(export, key, checks),
-        )(told)
-
-    return made
-
-
-def _check_specs(
-    export: Export, key: dg.AssetKey, checks: Sequence[Check]
-) -> list[dg.AssetCheckSpec]:
+    export: Export, name: str, *, kinds: set[str], checks: Sequence[Check] = ()
+) -> AssetArguments:
+    """Return what all stages are declared with."""
+    key = export.key(name)
     with catch_warnings():
         # Checks by partition are a preview of Dagster's: they may change in a patch release, which
         # is one reason why its version is pinned.
         simplefilter("ignore", dg.PreviewWarning)
-        return [
+        check_specs = [
             dg.AssetCheckSpec(
                 check.name,
                 asset=key,
@@ -113,89 +90,82 @@ def _check_specs(
             )
             for check in checks
         ]
+    return {
+        "key": key,
+        "partitions_def": export.partitions,
+        "group_name": export.settings.group,
+        "kinds": kinds,
+        "owners": ["team:finops"],
+        "tags": {"finops/export": export.name},
+        "check_specs": check_specs,
+        "io_manager_key": "records",
+    }
 
 
-def _with_failures(
-    context: dg.AssetExecutionContext, events: StageEvents, *, reconciles: bool
-) -> StageEvents:
-    """Yield the stage's events, and raise its errors as Dagster shows them: a sentence each."""
-    try:
-        yield from events
-    except ReconciliationError as error:
-        if reconciles:
+def shows_failures(body: Callable[..., dg.MaterializeResult[Any]]) -> Callable[..., Events]:
+    """Decorate a stage such that its errors are shown as a sentence each, and its seconds are kept.
+
+    A failed reconciliation is also shown as a failed check. A BillError or a store's refusal is a
+    failure that is not retried, a network fault is retried.
+    """
+
+    @functools.wraps(body)
+    def run(context: dg.AssetExecutionContext, **inputs: object) -> Events:
+        started = time.monotonic()
+        try:
+            result = body(context, **inputs)
+        except ReconciliationError as error:
             yield dg.AssetCheckResult(
                 passed=False,
                 asset_key=context.asset_key,
                 check_name=RECONCILES.name,
                 description=str(error),
             )
-        raise _failure(error, str(error)) from None
-    except (BillError, StoreError) as error:
-        raise _failure(error, str(error)) from None
-    except duckdb.OutOfMemoryException as error:
-        told = (
-            "the month takes more memory than DuckDB may have; set database.duckdb.memory_limit "
-            f"higher or database.duckdb.threads lower ({first_line(error)})"
-        )
-        raise _failure(error, told) from error
-    except (StoreUnavailable, WarehouseUnavailable) as error:
+            raise _failure(error, str(error)) from None
+        except (BillError, StoreError) as error:
+            raise _failure(error, str(error)) from None
+        except Exception as error:
+            raise _unexpected(context, error) from error
+        context.add_asset_metadata({"seconds": round(time.monotonic() - started, 3)})
+        yield result
+
+    return run
+
+
+def _unexpected(context: dg.AssetExecutionContext, error: Exception) -> BaseException:
+    """Return what Dagster is to make of an error that is not the bill's."""
+    if isinstance(error, StoreUnavailable | WarehouseUnavailable):
         if context.retry_number == _RETRIES:
-            raise _failure(error, f"{error}; tried {_RETRIES + 1} times") from error
+            return _failure(error, f"{error}; tried {_RETRIES + 1} times")
         context.log.warning(
             f"{escaped(str(error))}; trying again in {_SECONDS_BETWEEN_RETRIES} s "
             f"({context.retry_number + 1} of {_RETRIES})"
         )
-        raise dg.RetryRequested(_RETRIES, _SECONDS_BETWEEN_RETRIES) from error
-    except Exception as error:
-        if isinstance(error, RuntimeError) and str(error) == "Query interrupted":
-            raise KeyboardInterrupt from None  # what DuckDB makes of Ctrl-C
-        home = Path(context.instance.root_directory)
-        raise _failure(error, disk_problem(error) or unforeseen(error, home)) from error
-
-
-def _failure(error: Exception, told: str) -> dg.Failure:
-    """A failure that no retry cures; `cause` is what `finops state report` counts it under."""
-    return dg.Failure(escaped(told), metadata={"cause": type(error).__name__}, allow_retries=False)
-
-
-def _with_seconds(events: StageEvents) -> StageEvents:
-    started = time.monotonic()
-    for event in events:
-        if isinstance(event, dg.MaterializeResult):
-            seconds = round(time.monotonic() - started, 3)
-            event = event._replace(metadata={"seconds": seconds, **(event.metadata or {})})
-        yield event
-
-
-def hold_to_one_version(context: dg.AssetExecutionContext, version: str) -> None:
-    """Compare the version that the stage is about to make with the one that this run began with, or
-    else with the one that the stage before it holds. Call it before the stage commits. Raises
-    ReconciliationError where another run has brought a newer one since."""
-    export, *_ = context.asset_key.path
-    (after,) = context.assets_def.asset_deps[context.asset_key]
-    stage_before, before = _version_before(context, after)
-    # The manifest has the vendor's id, the stages after it the version that its files are.
-    is_same = is_version_of(version, before) if stage_before == "manifest" else version == before
-    if before and not is_same:
-        raise ReconciliationError(
-            RECONCILES.name,
-            f"{export} {context.partition_key} is at {version} here, but {after.path[-1]} was at "
-            f"{before}: another run has brought a newer version meanwhile; run the month again",
+        return dg.RetryRequested(_RETRIES, _SECONDS_BETWEEN_RETRIES)
+    if isinstance(error, duckdb.OutOfMemoryException):
+        message = (
+            "the month takes more memory than DuckDB may have; set database.duckdb.memory_limit "
+            f"higher or database.duckdb.threads lower ({first_line(error)})"
         )
+        return _failure(error, message)
+    if isinstance(error, RuntimeError) and str(error) == "Query interrupted":
+        return KeyboardInterrupt()  # what DuckDB makes of Ctrl-C
+    home = Path(context.instance.root_directory)
+    return _failure(error, disk_problem(error) or unforeseen(error, home))
 
 
-def _version_before(context: dg.AssetExecutionContext, after: dg.AssetKey) -> tuple[str, str]:
-    """The stage that this run did last, or else the one before this, and its version; empty where
-    it has none."""
-    of_type = dg.DagsterEventType.ASSET_MATERIALIZATION
-    told = context.instance.get_records_for_run(context.run.run_id, of_type=of_type).records
-    if not told:
-        wanted = dg.AssetRecordsFilter(after, asset_partitions=[context.partition_key])
-        told = context.instance.fetch_materializations(wanted, limit=1).records
-    event = told[-1].asset_materialization if told else None
-    if event is None:
-        return "", ""
-    return event.asset_key.path[-1], (event.tags or {}).get("dagster/data_version", "")
+def _failure(error: Exception, message: str) -> dg.Failure:
+    """A failure that no retry cures; `cause` is what `finops state report` counts it under."""
+    return dg.Failure(
+        escaped(message), metadata={"cause": type(error).__name__}, allow_retries=False
+    )
+
+
+def hold_to_version(expected: str, here: str) -> None:
+    """Raise ReconciliationError where the stage before holds another version than it handed over:
+    to go on would load the older one over the newer."""
+    if expected != here:
+        raise ReconciliationError(RECONCILES.name, overtaken(expected, here))
 
 
 def kept_metadata(

@@ -6,15 +6,15 @@ import pyarrow.parquet as pq
 from finops_dagster.billing.errors import StageMissing
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.lake.folder import ParquetLake
-from finops_dagster.lake.footer import column_names, read_footer
+from finops_dagster.lake.footer import Footer, column_names, read_footer
 from finops_dagster.pipeline.checks import RECONCILES, reconciles
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.stage import (
     RunOptions,
-    StageEvents,
-    hold_to_one_version,
+    hold_to_version,
     kept_metadata,
     month_of,
+    shows_failures,
     stage,
     version_metadata,
     warnings,
@@ -24,20 +24,26 @@ from finops_dagster.warehouses.base import MonthFile, Warehouse
 
 
 def warehouse_table_asset(export: Export, backend: str) -> dg.AssetsDefinition:
-    """The table of this export in a warehouse of the kind `backend`, a month of it."""
+    """Return the asset of a month in a warehouse of the kind `backend`."""
 
-    @stage(export, after="parquet", kinds={backend, "table"}, checks=[RECONCILES])
+    @dg.asset(
+        **stage(export, "warehouse_table", kinds={backend, "table"}, checks=[RECONCILES]),
+        ins={"footer": dg.AssetIn(export.key("parquet"))},
+    )
+    @shows_failures
     def warehouse_table(
         context: dg.AssetExecutionContext,
-        database: dg.ResourceParam[BillingDatabase],
+        footer: Footer | None,
         lake: ParquetLake,
+        database: dg.ResourceParam[BillingDatabase],
         warehouse: dg.ResourceParam[Warehouse],
         run_options: RunOptions,
-    ) -> StageEvents:
+    ) -> dg.MaterializeResult[None]:
         """The month in the warehouse, replaced there in one step."""
         file = month_file(export, month_of(context), lake, database.duckdb)
         version, totals = file.footer.manifest_id, file.footer.totals
-        hold_to_one_version(context, version)
+        if footer is not None:
+            hold_to_version(footer.manifest_id, version)
         checks = [reconciles(version, totals)]
         metadata = {
             **version_metadata(version, totals),
@@ -47,13 +53,13 @@ def warehouse_table_asset(export: Export, backend: str) -> dg.AssetsDefinition:
         done = None
         if run_options.force or warehouse.held_version(file) != file.footer:
             done = warehouse.replace_month(file)
-        yield dg.MaterializeResult(
+        return dg.MaterializeResult(
             data_version=dg.DataVersion(version),
             metadata={
                 "outcome": "loaded" if done else "unchanged",
                 **metadata,
                 "job_id": done.job if done else "none",
-                **(warnings(done.warnings) if done and done.warnings else {}),
+                **(warnings(done.warnings) if done else {}),
             },
             check_results=checks,
         )

@@ -1,0 +1,209 @@
+"""Stages look only backwards: each works from what the one before it holds."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+from typing import Any
+
+import dagster as dg
+import duckdb
+import pytest
+
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.object_stores import ObjectStores
+from finops_dagster.pipeline.build import build_resources
+from finops_dagster.pipeline.manifest import newest_manifest
+from finops_dagster.pipeline.staged_files import Staged, StagedFiles
+from finops_dagster_tests.cur import csv_bytes, deliver, items
+from finops_dagster_tests.finops import Finops
+from finops_dagster_tests.project import Outcome, Project
+from finops_dagster_tests.servers.s3 import S3Server
+
+HOLD = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('held', flush=True); input()"
+
+
+def versions(outcome: Outcome) -> dict[str, str]:
+    """The version that each stage holds."""
+    return {stage: outcome.metadata(stage)["manifest_id"] for stage in outcome.outcomes()}
+
+
+def test_all_that_comes_after_the_download_needs_no_vendor(project: Project) -> None:
+    project.database = {
+        "backend": "duckdb",
+        "duckdb": {"warehouse_path": str(project.folder / "warehouse.duckdb")},
+    }
+    deliver(project.put, "2024-01", [items("2024-01", "1", "2")], version="v1")
+    project.load("2024-01", stages=["manifest", "staged_files"])
+    shutil.rmtree(project.source)
+    for stage in ("billing_table", "parquet", "warehouse_table"):
+        for force in (False, True):
+            outcome = project.load("2024-01", stages=[stage], force=force)
+            assert versions(outcome) == {stage: "v1"}
+            assert all(outcome.checks().values())
+    assert project.totals("2024-01") == project.parquet_totals("2024-01") == (2, 3)
+
+
+def test_two_months_download_while_a_third_holds_the_database(
+    project: Project, s3: S3Server, bucket: str
+) -> None:
+    client = s3.client()
+    project.export |= {"source": f"s3://{bucket}", "endpoint_url": s3.url}
+    for month in ("2024-01", "2024-02"):
+        deliver(
+            lambda key, body: client.put_object(Bucket=bucket, Key=key, Body=body),
+            month,
+            [items(month, "1")],
+        )
+    export, resources = project.the_export(), build_resources(project.settings())
+    both_download = Barrier(2)
+
+    def wait_for_the_other(environ: dict[str, Any], _: object) -> None:
+        if environ["REQUEST_METHOD"] == "GET" and environ["PATH_INFO"].endswith(".csv.gz"):
+            both_download.wait(timeout=60)
+
+    def stage(text: str) -> Staged:
+        month = BillingMonth.parse(text)
+        source = export.source(ObjectStores())
+        manifest, staged = newest_manifest(source, month), resources.staging.month("acme", month)
+        staged.write_manifest(manifest)
+        files = StagedFiles(export, manifest, staged, None, resources.database.duckdb)
+        return files.stage(source, force=False)
+
+    s3.fault = wait_for_the_other
+    command = [sys.executable, "-c", HOLD, str(project.database_file)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as third:
+        assert third.stdout is not None
+        assert third.stdout.readline() == "held\n"
+        with ThreadPoolExecutor() as pool:
+            staged = list(pool.map(stage, ["2024-01", "2024-02"]))
+        third.kill()
+    assert [one.outcome for one in staged] == ["staged", "staged"]
+    assert [one.version.totals.rows for one in staged] == [1, 1]
+
+
+@pytest.mark.parametrize("is_in_lake", [True, False], ids=["from-the-lake", "fetched-again"])
+def test_months_come_back_when_database_and_staged_files_are_gone(
+    project: Project, is_in_lake: bool
+) -> None:
+    months = ["2024-01", "2024-02"]
+    for month in months:
+        deliver(project.put, month, [items(month, "0.1", "0.000000000000000002")])
+        project.load(month)
+    before = [project.query(f"FROM read_parquet('{project.parquet(month)}')") for month in months]
+    project.database_file.unlink()
+    for folder in (project.folder / "data/staging/acme").glob("*/*/"):
+        shutil.rmtree(folder)  # as cleanup does
+    if is_in_lake:
+        shutil.rmtree(project.source / "acme-cur", ignore_errors=False)
+        for month in months:  # the manifests alone
+            deliver(project.put, month, [], changes={"reportKeys": keys_of(project, month)})
+    else:
+        shutil.rmtree(project.folder / "data/parquet")
+    for month in months:
+        outcome = project.load(month)
+        fetched = outcome.metadata("staged_files")["bytes_fetched"]
+        assert (fetched == 0) is is_in_lake
+        assert outcome.outcomes()["billing_table"] == "loaded"
+        assert set(versions(outcome).values()) == {"20240301T000000Z"}
+        assert set(project.load(month).outcomes().values()) == {"unchanged"}
+    after = [project.query(f"FROM read_parquet('{project.parquet(month)}')") for month in months]
+    assert after == before
+
+
+def keys_of(project: Project, month: str) -> list[str]:
+    """The key of the month's file, which is gone."""
+    period = f"{month.replace('-', '')}01-{BillingMonth.parse(month).next.first_day:%Y%m%d}"
+    return [f"acme-cur/{period}/20240301T000000Z/acme-cur-00001.csv.gz"]
+
+
+def test_a_lost_record_gives_no_name_twice(project: Project) -> None:
+    def load(cost: str) -> dict[str, str]:
+        part = gzip.compress(csv_bytes(items("2024-01", cost)), mtime=0)
+        deliver(project.put, "2024-01", [part], version="v1")
+        shutil.rmtree(project.folder / "data/staging", ignore_errors=True)
+        shutil.rmtree(project.folder / "data/parquet", ignore_errors=True)
+        return versions(project.load("2024-01"))
+
+    assert load("1")["billing_table"] == "v1"
+    other = load("5")
+    assert other["billing_table"] == other["parquet"]
+    assert other["billing_table"].startswith("v1+")
+    assert project.totals("2024-01") == (1, 5)
+    assert load("1")["billing_table"] == "v1"
+    assert load("5")["billing_table"] == other["billing_table"]
+
+
+def test_older_files_go_once_the_newer_are_all_here_and_cleanup_leaves_the_record(
+    finops: Finops,
+) -> None:
+    project = finops.project
+    folder = project.folder / "data/staging/acme/2024-01"
+    deliver(project.put, "2024-01", [items("2024-01", "1")], version="v1")
+    project.load("2024-01")
+    deliver(project.put, "2024-01", [items("2024-01", "2"), b"\x1f\x8bcut"], version="v2")
+    assert not project.materialize("2024-01").success
+    assert (folder / "v1").is_dir()
+    deliver(project.put, "2024-01", [items("2024-01", "2")], version="v2")
+    project.load("2024-01", stages=["manifest", "staged_files"])
+    assert [path.name for path in folder.glob("*/")] == ["v2"]
+    project.load("2024-01")
+    finops.json("state", "cleanup", "--older-than", "0d")
+    assert sorted(path.name for path in folder.iterdir() if path.name != ".lock") == [
+        "manifest.json",
+        "version.json",
+    ]
+    assert set(project.load("2024-01").outcomes().values()) == {"unchanged"}
+
+
+@pytest.mark.parametrize("stage", ["manifest", "staged_files", "billing_table"])
+def test_a_run_that_another_overtook_with_a_newer_version_says_so(
+    project: Project, stage: str
+) -> None:
+    deliver(project.put, "2024-01", [items("2024-01", "1")], version="v1")
+    definitions, run_id = project.definitions(), "11111111-1111-1111-1111-111111111111"
+
+    def overtake(event: dg.EventLogEntry) -> None:
+        made = event.asset_materialization
+        if made is not None and made.asset_key.path[-1] == stage:
+            deliver(project.put, "2024-01", [items("2024-01", "2", "3")], version="v2")
+            project.load("2024-01")
+
+    project.instance.add_event_listener(run_id, overtake)
+    outcome = Outcome(
+        definitions.resolve_job_def("acme_month").execute_in_process(
+            partition_key="2024-01", instance=project.instance, run_id=run_id, raise_on_error=False
+        )
+    )
+    assert outcome.error == (
+        "v1 was the month's newest version when this run began, and v2 is by now: another run has "
+        "brought a newer version; run the month again"
+    )
+    after = {"staged_files": "billing_table", "billing_table": "parquet"}.get(stage)
+    failed = [name for name, passed in outcome.checks().items() if not passed]
+    assert failed == ([] if after is None else [f"{after}.reconciles"])
+    assert project.totals("2024-01") == project.parquet_totals("2024-01") == (2, 5)
+    assert set(project.load("2024-01").outcomes().values()) == {"unchanged"}
+
+
+def test_names_of_columns_are_asked_of_the_lake_once(project: Project) -> None:
+    def header(name: str, month: str) -> list[str]:
+        headers = (*items(month, "1")[0], f"resourceTags/user:{name}")
+        deliver(project.put, month, [items(month, "1")], headers=headers)
+        project.load(month)
+        connection: duckdb.DuckDBPyConnection
+        with duckdb.connect(str(project.database_file)) as connection:
+            described = connection.execute("DESCRIBE aws_billing_data").fetchall()
+        return [row[0] for row in described if row[0].startswith("resourcetags")]
+
+    (team,) = header("Team", "2024-01")
+    project.database_file.unlink()
+    assert header("team", "2024-02")[0] != team
+    assert Path(project.parquet("2024-01")).exists()
