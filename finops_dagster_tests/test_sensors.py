@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import date
+from uuid import uuid4
 
 import dagster as dg
 import pytest
@@ -71,6 +72,74 @@ def test_a_restated_month_is_asked_for_alone(project: Project, put: Put) -> None
     assert months(second) == ["2024-01"]
     (request,) = second.run_requests or []
     assert request.run_key not in {r.run_key for r in first.run_requests or []}
+
+
+def later(cursor: str | None, seconds: float) -> str:
+    """The cursor as it would be read so much later."""
+    kept = json.loads(cursor or "{}")
+    for month in kept.values():
+        month["last"] -= seconds
+    return json.dumps(kept)
+
+
+def run_of(project: Project, month: str, status: dg.DagsterRunStatus) -> None:
+    """Put a run of the month into Dagster's history."""
+    tags = {"finops/export": "acme", "dagster/partition": month}
+    run = dg.DagsterRun(job_name="acme_month", run_id=str(uuid4()), status=status, tags=tags)
+    project.instance.add_run(run)
+
+
+def test_a_month_whose_run_failed_is_asked_for_again_with_growing_pauses_and_an_end(
+    project: Project, put: Put
+) -> None:
+    deliver(put, "2024-01", [items("2024-01", "much")])
+    ticks = [project.tick()]
+    assert not project.materialize("2024-01").success
+    for seconds in (600, 1800, 7200, 21600, 86400):
+        assert months(project.tick(later(ticks[-1].cursor, seconds - 60))) == []
+        ticks.append(project.tick(later(ticks[-1].cursor, seconds)))
+        assert months(ticks[-1]) == ["2024-01"]
+    assert len({request.run_key for one in ticks for request in one.run_requests or []}) == 6
+    assert months(project.tick(later(ticks[-1].cursor, 10**7))) == []
+    deliver(put, "2024-01", [items("2024-01", "1")], version="v2")
+    newer = project.tick(ticks[-1].cursor)
+    assert months(newer) == ["2024-01"]
+    project.load("2024-01")
+    assert months(project.tick(later(newer.cursor, 10**7))) == []
+
+
+@pytest.mark.parametrize("status", [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTED])
+def test_a_month_that_is_queued_or_running_is_not_asked_for(
+    project: Project, put: Put, status: dg.DagsterRunStatus
+) -> None:
+    for month in ("2024-01", "2024-02"):
+        deliver(put, month, [items(month, "1")])
+    run_of(project, "2024-01", status)
+    first = project.tick()
+    assert months(first) == ["2024-02"]
+    assert months(project.tick(later(first.cursor, 10**7))) == ["2024-02"]
+
+
+def test_a_month_that_a_person_stopped_waits_for_the_next_version(
+    project: Project, put: Put
+) -> None:
+    deliver(put, "2024-01", [items("2024-01", "1")])
+    first = project.tick()
+    run_of(project, "2024-01", dg.DagsterRunStatus.CANCELED)
+    assert months(project.tick(later(first.cursor, 10**7))) == []
+    deliver(put, "2024-01", [items("2024-01", "2")], version="v2")
+    assert months(project.tick(first.cursor)) == ["2024-01"]
+
+
+def test_a_cursor_of_an_earlier_release_is_carried_on(project: Project, put: Put) -> None:
+    for month in ("2024-01", "2024-02"):
+        deliver(put, month, [items(month, "1")])
+    project.load("2024-01")
+    kept = json.loads(project.tick().cursor or "")
+    versions = {month: kept.get(month, kept["2024-02"])["version"] for month in kept}
+    again = project.tick(json.dumps(versions))
+    assert months(again) == ["2024-02"], "its run was asked for once, and has not loaded it"
+    assert months(project.tick(again.cursor)) == []
 
 
 @pytest.mark.thorough

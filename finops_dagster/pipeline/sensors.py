@@ -1,7 +1,10 @@
-"""One sensor an export: notices new and restated months by the versions of their manifests."""
+"""One sensor an export: asks for every month that is not loaded as the vendor has it."""
 
 import functools
 import json
+import time
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import dagster as dg
 
@@ -13,14 +16,49 @@ from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.runs import end_lost_runs
 from finops_dagster.sources.base import Version
 
+# A month whose run failed is asked for again after 10 minutes, then later and later: what a run
+# could not reach comes back within the hour or within a day, and what is wrong with a bill needs
+# the vendor or a person.
+_PAUSES = (600, 1800, 7200, 21600, 86400)
+_IN_PROGRESS = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the cursor keeps of a month: its version, which is the store's ETag of the manifest, how
+    many runs were asked for it, when the last one was, and whether one has loaded it."""
+
+    version: str
+    times: int = 0
+    last: float = 0
+    is_loaded: bool = False
+
+    @classmethod
+    def of(cls, kept: Any) -> "Asked":
+        """Return what a cursor has; earlier releases kept the version alone, once it was asked
+        for."""
+        return cls(kept, times=1) if isinstance(kept, str) else cls(**kept)
+
+    def is_due(self, now: float) -> bool:
+        """Whether a run may be asked for."""
+        if self.times == 0:
+            return True
+        return self.times <= len(_PAUSES) and now - self.last >= _PAUSES[self.times - 1]
+
 
 def manifest_sensor(export: Export, last_stage: str) -> dg.SensorDefinition:
-    """Ask for a run of every month whose manifest is new or was rewritten since the last look, and
-    which no run has brought to the last stage since; the newest month first.
+    """Ask for a run of every month whose newest version is not loaded, the newest month first:
+    once a version, and again with growing pauses while its runs fail.
 
-    The cursor is JSON, `{month: version}`, the version being the store's ETag of the manifest. One
-    that cannot be read is a failed run, where a person looks. The tick fails where the store says
-    no, and where it has no month of the export at all.
+    A month that is queued or running is not asked for. A manifest that cannot be read is a failed
+    run, where a person looks. The tick fails where the store says no, and where it has no month of
+    the export at all.
     """
     source_in = functools.cache(export.source)  # which keeps what it has read between ticks
 
@@ -36,24 +74,55 @@ def manifest_sensor(export: Export, last_stage: str) -> dg.SensorDefinition:
     def sensor(
         context: dg.SensorEvaluationContext, stores: dg.ResourceParam[ObjectStores]
     ) -> dg.SensorResult:
-        known: dict[str, str] = json.loads(context.cursor or "{}")
+        cursor = {m: Asked.of(kept) for m, kept in json.loads(context.cursor or "{}").items()}
         versions = source_in(stores).versions(export.months())
         newest = versions[max(versions)]
         if isinstance(newest, ManifestMissing) and len(set(map(type, versions.values()))) == 1:
             raise newest
-        requests = []
+        requests, now = [], time.time()
+        in_progress = _months_in_progress(context.instance, export)
         for month, version in sorted(versions.items(), reverse=True):
-            etag = _etag(version)
-            if etag is None and not isinstance(version, ManifestMissing):
-                context.log.error(str(version))
-            if etag in (None, known.get(str(month))):
+            etag, before = _etag(version), cursor.get(str(month))
+            if etag is None:
+                if not isinstance(version, ManifestMissing):
+                    context.log.error(str(version))
                 continue
-            known[str(month)] = etag
-            if not _is_loaded(context.instance, export, month, version, last_stage):
-                requests.append(dg.RunRequest(f"{month}/{etag}", partition_key=str(month)))
-        return dg.SensorResult(requests, cursor=json.dumps(known, sort_keys=True))
+            asked = before if before and before.version == etag else Asked(etag)
+            if asked.is_loaded or str(month) in in_progress:
+                continue
+            if _is_loaded(context.instance, export, month, version, last_stage):
+                asked = replace(asked, is_loaded=True)
+            elif asked.is_due(now) and not _was_stopped(context.instance, export, month, asked):
+                run_key = f"{month}/{etag}" + (f"/{asked.times}" if asked.times else "")
+                requests.append(dg.RunRequest(run_key, partition_key=str(month)))
+                asked = replace(asked, times=asked.times + 1, last=now)
+            cursor[str(month)] = asked
+        kept = {month: asdict(asked) for month, asked in cursor.items()}
+        return dg.SensorResult(requests, cursor=json.dumps(kept, sort_keys=True))
 
     return sensor
+
+
+def _months_in_progress(instance: dg.DagsterInstance, export: Export) -> set[str]:
+    """The months of the export that a run is queued for, or is loading, whoever started it."""
+    runs = instance.get_run_records(dg.RunsFilter(statuses=_IN_PROGRESS))
+    return {
+        record.dagster_run.tags.get("dagster/partition", "")
+        for record in runs
+        if record.dagster_run.tags.get("finops/export") == export.name
+        or export.name in {key.path[0] for key in record.dagster_run.asset_selection or ()}
+    }
+
+
+def _was_stopped(
+    instance: dg.DagsterInstance, export: Export, month: BillingMonth, asked: Asked
+) -> bool:
+    """Whether a person stopped the last run that was asked for, which is not asked for again."""
+    if asked.times == 0:
+        return False
+    tags = {"finops/export": export.name, "dagster/partition": str(month)}
+    last = instance.get_run_records(dg.RunsFilter(tags=tags), limit=1)
+    return any(one.dagster_run.status == dg.DagsterRunStatus.CANCELED for one in last)
 
 
 def _etag(version: Version) -> str | None:
