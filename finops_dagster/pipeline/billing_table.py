@@ -29,8 +29,8 @@ from finops_dagster.pipeline.checks import (
     usual_cost,
 )
 from finops_dagster.pipeline.export import Export
+from finops_dagster.pipeline.resources import RunOptions
 from finops_dagster.pipeline.stage import (
-    RunOptions,
     hold_to_version,
     kept_metadata,
     markdown,

@@ -12,12 +12,10 @@ from finops_dagster.lake.folder import ParquetLake
 from finops_dagster.object_stores import ObjectStores
 from finops_dagster.pipeline.billing_table import billing_table_asset
 from finops_dagster.pipeline.export import Export
-from finops_dagster.pipeline.jobs import month_job
 from finops_dagster.pipeline.manifest import manifest_asset
 from finops_dagster.pipeline.parquet import parquet_asset
-from finops_dagster.pipeline.resources import BillingDatabaseResource, records
+from finops_dagster.pipeline.resources import BillingDatabaseResource, RunLock, RunOptions, records
 from finops_dagster.pipeline.sensors import lost_runs_sensor, manifest_sensor
-from finops_dagster.pipeline.stage import RunOptions
 from finops_dagster.pipeline.staged_files import staged_files_asset
 from finops_dagster.pipeline.warehouse_table import warehouse_table_asset
 from finops_dagster.settings import Settings
@@ -60,6 +58,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         "database": BillingDatabaseResource.of(settings.database.duckdb),
         "stores": ObjectStores(),
         "run_options": RunOptions(),
+        "run_lock": RunLock(),
         "records": records,
     }
     stages: list[Callable[[Export], dg.AssetsDefinition]] = [
@@ -75,7 +74,16 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         del resources["warehouse"]
     return dg.Definitions(
         assets=[stage(export) for export in exports for stage in stages],
-        jobs=[month_job(export) for export in exports],
+        jobs=[
+            # A backfill is one run a month, so a bad month fails alone.
+            dg.define_asset_job(
+                f"{export.settings.group}_month",
+                selection=dg.AssetSelection.groups(export.settings.group),
+                description=f"Load a billing month of {export.name}, from manifest to warehouse.",
+                tags={"finops/export": export.name},
+            )
+            for export in exports
+        ],
         sensors=[*(manifest_sensor(export, last_stage) for export in exports), lost_runs_sensor()],
         resources=resources,
         # A run writes the second where its configuration names it: docs/operations.md.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from dagster_duckdb import DuckDBResource
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.lake.folder import ParquetLake
 from finops_dagster.lake.footer import read_footer
+from finops_dagster.processes import going_on
 from finops_dagster.staging.folder import StagingFolder
 from finops_dagster.tables.database import BillingDatabase, DuckDB
 from finops_dagster.warehouses.duckdb import Settings
@@ -42,6 +45,26 @@ class BillingDatabaseResource(DuckDBResource):
         temp_dir = None if self.temp_dir is None else Path(self.temp_dir)
         limits = DuckDB(self.memory_limit, self.threads, temp_dir, self.lock_wait_seconds)
         return BillingDatabase(self.database, limits)
+
+
+class RunOptions(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """What a person may ask of one run, in its config:
+    `resources: {run_options: {config: {force: true}}}`."""
+
+    force: bool = False
+    """Do every stage again, also where it holds the month already."""
+
+
+class RunLock(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """The lock that tells other processes of this machine that a run's process is alive."""
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[RunLock]:
+        """Hold the lock from the run's first stage to its last, also where Dagster began it."""
+        assert context.instance is not None
+        assert context.run is not None
+        with going_on(Path(context.instance.root_directory), context.run.run_id):
+            yield self
 
 
 class Records(dg.IOManager):
@@ -76,7 +99,7 @@ class Records(dg.IOManager):
         return None
 
 
-@dg.io_manager(required_resource_keys={"staging", "lake"})
+@dg.io_manager(required_resource_keys={"staging", "lake", "run_lock"})
 def records(context: dg.InitResourceContext) -> Records:
     """Return what hands the records of one run from stage to stage."""
     return Records(context.resources.staging, context.resources.lake)

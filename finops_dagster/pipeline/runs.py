@@ -17,7 +17,7 @@ from dagster_shared.error import SerializableErrorInfo
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.postgres_history import check_driver
-from finops_dagster.processes import INTERRUPTS, at_home, forget, going_on, lost_runs
+from finops_dagster.processes import at_home, forget, going_on, lost_runs
 from finops_dagster.settings import dagster_home
 
 Metadata = dict[str, Any]
@@ -135,7 +135,8 @@ def _reason(result: dg.ExecuteInProcessResult) -> str | None:
     for event in result.get_step_failure_events():
         told = event.step_failure_data.user_failure_data
         error = event.step_failure_data.error
-        if error is not None and error.cls_name in INTERRUPTS:
+        source = event.step_failure_data.error_source
+        if source is not None and source.name == "INTERRUPT":
             raise KeyboardInterrupt
         if told is not None and told.description:
             return told.description

@@ -6,7 +6,6 @@ import functools
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypedDict
 from warnings import catch_warnings, simplefilter
@@ -27,7 +26,6 @@ from finops_dagster.billing.months import BillingMonth
 from finops_dagster.object_stores import StoreError, StoreUnavailable
 from finops_dagster.pipeline.checks import RECONCILES, Check
 from finops_dagster.pipeline.export import Export
-from finops_dagster.processes import going_on
 from finops_dagster.staging.folder import overtaken
 from finops_dagster.traces import unforeseen
 from finops_dagster.warehouses.base import WarehouseUnavailable
@@ -35,27 +33,6 @@ from finops_dagster.warehouses.base import WarehouseUnavailable
 Events = Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]
 _RETRIES = 3
 _SECONDS_BETWEEN_RETRIES = 10
-
-
-class RunOptions(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """What a person may ask of one run, in its config:
-    `resources: {run_options: {config: {force: true}}}`."""
-
-    force: bool = False
-    """Do every stage again, also where it holds the month already."""
-
-    @contextmanager
-    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[RunOptions]:
-        """Hold the run's lock from its first stage to its last, also where Dagster began it, and
-        keep the connections to the history that it writes."""
-        # Not at the top: SQLAlchemy takes half a second, and only runs need it.
-        from finops_dagster.pipeline.sqlite_history import keep_connections
-
-        assert context.instance is not None
-        assert context.run is not None
-        keep_connections(context.instance)
-        with going_on(Path(context.instance.root_directory), context.run.run_id):
-            yield self
 
 
 class AssetArguments(TypedDict):

@@ -9,8 +9,8 @@ from finops_dagster.lake.folder import ParquetLake
 from finops_dagster.lake.footer import Footer, column_names, read_footer
 from finops_dagster.pipeline.checks import RECONCILES, reconciles
 from finops_dagster.pipeline.export import Export
+from finops_dagster.pipeline.resources import RunOptions
 from finops_dagster.pipeline.stage import (
-    RunOptions,
     hold_to_version,
     kept_metadata,
     month_of,
