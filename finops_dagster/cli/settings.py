@@ -21,7 +21,7 @@ from finops_dagster.settings import Settings, dagster_home, settings_file
 from finops_dagster.settings_table import leaves
 from finops_dagster.tables.database import DuckDB
 from finops_dagster.warehouses import open_warehouse
-from finops_dagster.warehouses.base import Warehouse, WarehouseUnavailable
+from finops_dagster.warehouses.base import WarehouseUnavailable
 
 
 def origins(options: Options) -> list[dict[str, Any]]:
@@ -128,5 +128,5 @@ def _warehouse(settings: Settings) -> str:
     if settings.database.backend == "duckdb":
         _file(Path(settings.database.duckdb.warehouse_path or ""))
     warehouse = open_warehouse(settings.database)
-    assert isinstance(warehouse, Warehouse)
+
     return warehouse.reach()

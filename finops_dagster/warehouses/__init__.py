@@ -11,8 +11,6 @@ from finops_dagster.warehouses import bigquery, duckdb, postgresql, snowflake, s
 if TYPE_CHECKING:
     from finops_dagster.warehouses.base import Warehouse
 
-# Each is a folder with `Settings`, its table of the settings file, and with a module `warehouse`
-# that alone imports its client.
 WAREHOUSES: dict[str, type[SettingsTable]] = {
     "duckdb": duckdb.Settings,
     "bigquery": bigquery.Settings,
@@ -20,6 +18,15 @@ WAREHOUSES: dict[str, type[SettingsTable]] = {
     "snowflake": snowflake.Settings,
     "sql": sql.Settings,
 }
+"""The table of each warehouse in the settings file."""
+DIALECTS = {
+    "duckdb": f"{__name__}.duckdb.dialect:DuckDBDialect",
+    "bigquery": f"{__name__}.bigquery.dialect:BigQueryDialect",
+    "postgresql": f"{__name__}.postgresql.dialect:PostgreSQLDialect",
+    "snowflake": f"{__name__}.snowflake.dialect:SnowflakeDialect",
+    "sql": f"{__name__}.sql.dialect:SqlDialect",
+}
+"""Module and class of each warehouse's dialect; the module alone imports the client."""
 
 
 class Chosen(Protocol):
@@ -39,13 +46,15 @@ class Chosen(Protocol):
 def open_warehouse(settings: Chosen) -> Warehouse:
     """Return the warehouse that the settings choose. Makes no connection yet. Raises SettingsError
     where its client is not installed, or cannot do what the settings ask for."""
-    backend, table = settings.backend, settings.warehouse
+    from finops_dagster.warehouses.base import Warehouse
+
+    backend = settings.backend
+    module, _, name = DIALECTS[backend].partition(":")
     try:
-        chosen = import_module(f"{__name__}.{backend}.warehouse")
+        dialect = getattr(import_module(module), name)
     except ModuleNotFoundError as error:
         raise SettingsError(
             f"backend is {backend}, whose client {error.name} is not installed: "
             f'pip install "finops-dagster[{backend}]"'
         ) from error
-    warehouse: Warehouse = chosen.open_warehouse(table)
-    return warehouse
+    return Warehouse(dialect.of(settings.warehouse))

@@ -1,23 +1,30 @@
-"""What the chain asks of a warehouse, and what it hands over: a month's file."""
+"""The one way in which a month gets into a warehouse, whatever its dialect."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from finops_dagster.billing.errors import BillError, ReconciliationError, first_line
+from finops_dagster.billing.money import reconcile
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.lake.footer import Footer
 from finops_dagster.lake.month import write_with_text
 from finops_dagster.tables.database import DuckDB
 from finops_dagster.tables.digest import MonthDigest, column_type
+
+if TYPE_CHECKING:
+    from finops_dagster.warehouses.dialect import Change, Dialect
 
 
 class WarehouseUnavailable(Exception):
@@ -46,8 +53,17 @@ class MonthFile:
 
     @property
     def types(self) -> dict[str, str]:
-        """The type of each column, as DuckDB names it."""
+        """The type of each column: one of SqlType, or DATE."""
         return {field.name: column_type(field.type) for field in self.schema}
+
+    @property
+    def money(self) -> list[str]:
+        """The columns whose sums are compared: all columns of money whose sums are known, or else
+        the headline cost alone."""
+        names = dict.fromkeys(
+            [*([self.cost] if self.cost else []), *(self.footer.totals.sums or {})]
+        )
+        return [name for name in names if name in self.schema.names]
 
     @contextmanager
     def with_text(self, columns: Collection[str]) -> Iterator[MonthFile]:
@@ -65,8 +81,8 @@ class MonthFile:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A month that has arrived: the name of the job that brought it, where the ledger has one, and
-    what somebody should know of its columns."""
+    """A month that has arrived: the name of the job that brought it, and what somebody should know
+    of its columns."""
 
     job: str
     warnings: tuple[str, ...] = ()
@@ -87,41 +103,119 @@ def newest_loads(loads: Iterable[Sequence[Any]]) -> list[LoadedMonth]:
     the version, the rows, and the time as the database gives it."""
     newest: dict[str, LoadedMonth] = {}
     for month, version, rows, at in loads:
-        time = datetime.fromisoformat(str(at))
-        time = time if time.tzinfo else time.replace(tzinfo=UTC)
-        one = LoadedMonth(month, version, int(rows), time)
-        if month not in newest or newest[month].loaded_at <= one.loaded_at:
-            newest[month] = one
+        load = LoadedMonth(month, version, int(rows), as_utc(at))
+        if month not in newest or newest[month].loaded_at <= load.loaded_at:
+            newest[month] = load
     return [newest[month] for month in sorted(newest, reverse=True)]
 
 
-@runtime_checkable
-class Warehouse(Protocol):
-    """What the chain asks of a warehouse. Errors are BillError, ReconciliationError, and
-    WarehouseUnavailable where asking again may help."""
+def as_utc(at: Any) -> datetime:
+    """Return a time as a database gives it, a text too; one without a zone is in UTC."""
+    time = datetime.fromisoformat(str(at))
+    return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def exact(amount: object) -> Decimal:
+    """Return an amount as the database gives it, 0 where there is none. Raises BillError."""
+    if isinstance(amount, float):
+        raise BillError("it adds amounts as floats, and amounts are exact")
+    return Decimal(str(amount)) if amount is not None else Decimal(0)
+
+
+def ledger_of(table: str) -> str:
+    """Return the name of the table's ledger."""
+    return f"{table}_loads"
+
+
+class Warehouse:
+    """A warehouse, whose dialect `open_dialect` gives anew for every session.
+
+    `{table}_loads` beside each table is its ledger: which version every load brought, and whether
+    that is loading, loaded or failed. Errors are BillError, ReconciliationError, and
+    WarehouseUnavailable where asking again may help.
+    """
+
+    def __init__(self, open_dialect: Callable[[], Dialect]) -> None:
+        self._open_dialect = open_dialect
 
     def reach(self) -> str:
-        """Ask the warehouse for nothing, and say what it is that answered."""
-        ...
+        """Connect, and return what it is that answered."""
+        with self._session() as dialect:
+            return dialect.reach()
 
     def full_name(self, table: str) -> str:
-        """The table's name as a person would query it."""
-        ...
+        """Return the table's name as a person would query it."""
+        return self._open_dialect().full_name(table)
 
     def loaded_months(self, table: str) -> list[LoadedMonth]:
         """Return the months that the table's ledger says are loaded, the newest first."""
-        ...
+        with self._session() as dialect:
+            return newest_loads(dialect.loads(table))
 
     def held_version(self, file: MonthFile) -> Footer | None:
-        """The version of the month that the ledger says is loaded, if the table really holds its
-        rows and cost."""
-        ...
+        """Return the version that the ledger says is loaded, with the totals that the table really
+        has; None where it has no whole month, or other sums of money than that version's file."""
+        with self._session() as dialect:
+            loads = {one.month: one for one in newest_loads(dialect.loads(file.table))}
+            load = loads.get(str(file.month))
+            held = {name.lower() for name in dialect.columns(file.table)} if load else set()
+            needed = [*file.money, *filter(None, [file.billing_period]), "billing_month"]
+            if load is None or not all(dialect.name(name).lower() in held for name in needed):
+                return None
+            measured = dialect.measure(file, file.table)
+        if measured.foreign_rows:
+            return None
+        footer = Footer(load.version, measured.totals)
+        if footer == file.footer:
+            try:
+                reconcile(self.full_name(file.table), file.footer.totals, measured)
+            except ReconciliationError:
+                return None
+        return footer
 
     def digest(self, file: MonthFile) -> MonthDigest:
         """Read the month in the table, and return the digest of each of the file's columns, of
         the best kind that this warehouse can."""
-        ...
+        with self._session() as dialect:
+            return dialect.digest(file)
 
     def replace_month(self, file: MonthFile) -> Loaded:
         """Make the table hold exactly this month's file, in one step, and the ledger say so."""
-        ...
+        dialect, job = self._open_dialect(), None
+        dialect.job = f"finops_{file.export}_{file.month}_{uuid4().hex[:12]}"
+        try:
+            with dialect.session(write=True):
+                dialect.take_turn(file)
+                change = dialect.change(file)
+                dialect.prepare(file, change)
+                job = dialect.begin(file)
+                return Loaded(job, self._load(dialect, file, change, job))
+        except Exception as error:
+            if job is not None and dialect.is_over(error):
+                with suppress(Exception), self._session(write=True) as another:
+                    another.record(file, job, "failed", first_line(error))
+            raise
+
+    def _load(self, dialect: Dialect, file: MonthFile, change: Change, job: str) -> tuple[str, ...]:
+        """Load the file beside the table, put it in the month's place, measure, and record it."""
+        where = self.full_name(file.table)
+        as_text = () if dialect.casts else change.brought_as_text
+        with file.with_text(as_text) as brought:
+            incoming = dialect.load_beside(brought, change)
+            if dialect.measures_beside:
+                reconcile(where, file.footer.totals, dialect.measure(file, incoming))
+            if not dialect.defines_in_transaction:
+                dialect.widen(file, change)
+            with dialect.transaction(file, job):
+                warnings = dialect.exchange(brought, incoming, change)
+                if not dialect.measures_beside:
+                    measured = dialect.measure(file, file.table)
+                    reconcile(where, file.footer.totals, measured, dialect.what_now)
+                dialect.record(file, job, "loaded")
+        return (*warnings, *dialect.tidy_up(file, incoming))
+
+    @contextmanager
+    def _session(self, *, write: bool = False) -> Iterator[Dialect]:
+        dialect = self._open_dialect()
+        with dialect.session(write=write):
+            yield dialect

@@ -14,8 +14,8 @@ ADAPTERS = (
     "bigquery",
     "duckdb",
     "snowflake",
-    "sql_duckdb",
     "sql_sqlite",
+    "sqlite",
     "postgresql",
 )
 
@@ -33,7 +33,7 @@ class Adapter(Protocol):
     settings: dict[str, Any]
     """Its `[database.<backend>]` table."""
     environment: dict[str, str]
-    """Passwords and the like."""
+    """Passwords and the like; and TESTS_DIALECT, where its dialect is the tests' own."""
     reconciles_before_commit: bool
     """Whether a month that does not reconcile is never seen, not even until the next load."""
     keeps_null_maps: bool

@@ -26,14 +26,15 @@ def main() -> None:
     from finops_dagster.pipeline.export import Export
     from finops_dagster.pipeline.warehouse_table import month_file
     from finops_dagster.tables.database import DuckDB
-    from finops_dagster.warehouses import open_warehouse
-    from finops_dagster.warehouses.base import Warehouse
+    from finops_dagster.warehouses import DIALECTS, open_warehouse
 
+    if "TESTS_DIALECT" in os.environ:
+        DIALECTS["duckdb"] = os.environ["TESTS_DIALECT"]
     settings = Settings.model_validate_json(settings_json)
     lake = ParquetLake(root=str(settings.storage.parquet_dir))
     file = month_file(Export(settings.exports[0]), BillingMonth.parse(month), lake, DuckDB())
     warehouse = open_warehouse(settings.database)
-    assert isinstance(warehouse, Warehouse)
+
     print("ready", flush=True)  # noqa: T201
     sys.stdin.readline()
     warehouse.replace_month(file)

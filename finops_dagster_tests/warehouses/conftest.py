@@ -17,12 +17,13 @@ from finops_dagster.sources.aws.cur1 import AwsCur1
 from finops_dagster.tables import ledger
 from finops_dagster.tables.ledger import Load
 from finops_dagster.tables.load import measure
+from finops_dagster.warehouses import DIALECTS
 from finops_dagster.warehouses.base import MonthFile
 from finops_dagster_tests.project import Project
 from finops_dagster_tests.warehouses.adapters import ADAPTERS, Adapter, started
 
 MonthOf = Callable[..., MonthFile]
-_SLOW = ("snowflake", "sql_duckdb", "sql_sqlite")
+_SLOW = ("snowflake", "sql_sqlite")
 _ALWAYS = ("test_first_load",)
 
 
@@ -47,6 +48,8 @@ def warehouse(running: Adapter, project: Project, monkeypatch: pytest.MonkeyPatc
     """An empty warehouse, in which the project's chain ends."""
     for name, value in running.environment.items():
         monkeypatch.setenv(name, value)
+    dialect = running.environment.get("TESTS_DIALECT", DIALECTS[running.backend])
+    monkeypatch.setitem(DIALECTS, running.backend, dialect)
     running.reset()
     project.database = {
         "backend": running.backend,

@@ -70,7 +70,7 @@ def opened(project: Project, **settings: object) -> Warehouse:
     """The warehouse as the chain opens it, with other settings where they are given."""
     project.database["postgresql"] |= settings
     warehouse = open_warehouse(project.settings().database)
-    assert isinstance(warehouse, Warehouse)
+
     return warehouse
 
 

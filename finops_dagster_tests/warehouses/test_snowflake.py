@@ -61,7 +61,6 @@ def warehouse(snowflake: Snowflake, **settings: Any) -> Warehouse:
     table = {**snowflake.settings, **settings}
     database = {"backend": "snowflake", "snowflake": table}
     opened = open_warehouse(Settings.model_validate({"database": database}).database)
-    assert isinstance(opened, Warehouse)
     return opened
 
 
@@ -213,7 +212,9 @@ def test_nothing_is_defined_inside_the_transaction(account: Snowflake, month_of:
     sent = account.server.statements
     begin, commit = sent.index("BEGIN TRANSACTION"), sent.index("COMMIT")
     first_words = [statement.split()[0] for statement in sent]
-    assert first_words[begin:commit] == ["BEGIN", "DELETE", "INSERT", "SELECT", "INSERT"]
+    defining = {"CREATE", "ALTER", "DROP", "PUT", "COPY", "TRUNCATE"}
+    assert {"DELETE", "INSERT"} <= set(first_words[begin:commit])
+    assert not defining & set(first_words[begin:commit])
     assert {"CREATE", "ALTER", "PUT", "COPY"} <= set(first_words[:begin])
     assert len(sent) == commit + 1
 

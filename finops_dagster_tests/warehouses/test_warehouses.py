@@ -55,7 +55,7 @@ def bring_to_the_lake(project: Project, version: str, *costs: str) -> None:
 def resource(project: Project) -> Warehouse:
     """The warehouse as the chain opens it."""
     opened = open_warehouse(project.settings().database)
-    assert isinstance(opened, Warehouse)
+
     return opened
 
 

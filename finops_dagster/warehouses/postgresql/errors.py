@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import adbc_driver_postgresql.dbapi as adbc
 
@@ -12,7 +10,7 @@ from finops_dagster.billing.errors import BillError
 from finops_dagster.warehouses.base import WarehouseUnavailable
 
 _INSUFFICIENT_PRIVILEGE = "42501"
-_PROGRAM_LIMIT_EXCEEDED = "54000"
+ROW_TOO_WIDE = "54000"
 _UNTRANSLATABLE = ("22021", "22P05")
 # The codes, and the classes of them, of what another try may find gone: broken connections,
 # transactions that met, no connection left, locks, and servers that stop or start.
@@ -24,20 +22,8 @@ _REFUSED = re.compile(
 )
 
 
-class RowTooWide(BillError):
-    """A row does not fit into one of PostgreSQL's pages of 8 kB."""
-
-
-@contextmanager
-def explained(where: str) -> Iterator[None]:
-    """Raise what the server says of `where` as BillError, or as WarehouseUnavailable."""
-    try:
-        yield
-    except adbc.Error as error:
-        raise _explanation(where, error) from error
-
-
-def _explanation(where: str, error: adbc.Error) -> Exception:
+def explanation(where: str, error: adbc.Error) -> Exception:
+    """Return what the server says of `where` as BillError, or as WarehouseUnavailable."""
     details = {_text(name): _text(value) for name, value in error.details}
     said = f"{where}: {details.get('PG_DIAG_MESSAGE_PRIMARY') or _of_the_way(error)}"
     code = error.sqlstate or ""
@@ -47,8 +33,8 @@ def _explanation(where: str, error: adbc.Error) -> Exception:
         return WarehouseUnavailable(said)
     if code == _INSUFFICIENT_PRIVILEGE:
         return BillError(f"{said}; docs/warehouses.md lists what the user must be granted")
-    if code == _PROGRAM_LIMIT_EXCEEDED:
-        return RowTooWide(f"{said}; docs/warehouses.md says how much a row can hold")
+    if code == ROW_TOO_WIDE:
+        return BillError(f"{said}; docs/warehouses.md says how much a row can hold")
     if code in _UNTRANSLATABLE:
         column = details.get("PG_DIAG_CONTEXT", "").rpartition(", ")[2]
         return BillError(f"{said}: {column} has a character that no text in PostgreSQL may have")

@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
 
 import snowflake.connector
@@ -19,13 +18,11 @@ from cryptography.hazmat.primitives.serialization import (
 from snowflake.connector import SnowflakeConnection, errors
 
 from finops_dagster.billing.errors import BillError
-from finops_dagster.warehouses.base import WarehouseUnavailable
+from finops_dagster.warehouses.snowflake import Settings
 
-# The connector tries to log in for as long as it is let. What it is told of the network is also
-# how long a statement may run, so those that move a month are given a time of their own.
+# The connector tries to log in for as long as it is let.
 _LOGIN_SECONDS = 30
 _ANSWER_SECONDS = 10 * 60
-_LOAD_SECONDS = 4 * 60 * 60
 # Snowflake ends the transaction of a client that is gone when another has waited 5 minutes for it.
 _LOCK_SECONDS = 30 * 60
 
@@ -47,46 +44,37 @@ _NOT_PASSING = (errors.NonRetryableTlsError, errors.RevocationCheckError)
 
 
 @contextmanager
-def session(where: str, job: str, **account: Any) -> Iterator[SnowflakeConnection]:
-    """A session whose queries have the tag `job`; `account` are the keywords of the connector, and
-    credentials are in the environment. Raises BillError, or WarehouseUnavailable where asking again
-    may help."""
-    with _explained(where):
-        connection = snowflake.connector.connect(
-            **account,
-            **_credentials(),
-            validate_default_parameters=True,
-            application="finops_dagster",
-            paramstyle="qmark",
-            login_timeout=_LOGIN_SECONDS,
-            network_timeout=_ANSWER_SECONDS,
-            # Asks the clouds' metadata services which of them this machine is in.
-            platform_detection_timeout_seconds=0.0,
-            session_parameters={
-                "CLIENT_TELEMETRY_ENABLED": False,
-                "LOCK_TIMEOUT": _LOCK_SECONDS,
-                "QUERY_TAG": job,
-                "TIMEZONE": "UTC",
-            },
-        )
-        connection.telemetry_enabled = False
-        with closing(connection):
-            yield connection
-
-
-def rows_of(
-    connection: SnowflakeConnection, sql: str, *values: object, seconds: int | None = None
-) -> list[tuple[Any, ...]]:
-    """The rows of a statement, whose values are bound."""
-    with connection.cursor() as cursor:
-        cursor.execute(sql, values or None, timeout=seconds)
-        rows: list[tuple[Any, ...]] = cursor.fetchall()
-        return rows
-
-
-def load(connection: SnowflakeConnection, sql: str, *values: object) -> None:
-    """Run a statement that moves a month, and may take its time."""
-    rows_of(connection, sql, *values, seconds=_LOAD_SECONDS)
+def session(settings: Settings, tag: str) -> Iterator[SnowflakeConnection]:
+    """A session whose queries have a tag; credentials are in the environment. Raises BillError
+    where there are none."""
+    optional = {"role": settings.role, "host": settings.host}
+    connection = snowflake.connector.connect(
+        account=settings.account,
+        user=settings.user,
+        warehouse=settings.warehouse,
+        database=settings.database,
+        schema=settings.schema_name,
+        port=settings.port,
+        protocol=settings.protocol,
+        **{key: value for key, value in optional.items() if value},
+        **_credentials(),
+        validate_default_parameters=True,
+        application="finops_dagster",
+        paramstyle="qmark",
+        login_timeout=_LOGIN_SECONDS,
+        network_timeout=_ANSWER_SECONDS,
+        # Asks the clouds' metadata services which of them this machine is in.
+        platform_detection_timeout_seconds=0.0,
+        session_parameters={
+            "CLIENT_TELEMETRY_ENABLED": False,
+            "LOCK_TIMEOUT": _LOCK_SECONDS,
+            "QUERY_TAG": tag,
+            "TIMEZONE": "UTC",
+        },
+    )
+    connection.telemetry_enabled = False
+    with closing(connection):
+        yield connection
 
 
 def may_pass(error: Exception) -> bool:
@@ -95,11 +83,6 @@ def may_pass(error: Exception) -> bool:
         return False
     number = error.errno if isinstance(error, errors.Error) else None
     return isinstance(error, _PASSING) or number in _PASSING_NUMBERS
-
-
-def in_one_line(error: Exception) -> str:
-    """What Snowflake says first is only of what kind the error is."""
-    return shorten(str(error), 500, placeholder=" ...")
 
 
 def _credentials() -> dict[str, Any]:
@@ -126,13 +109,3 @@ def _credentials() -> dict[str, Any]:
         "no Snowflake credentials were found; set SNOWFLAKE_PASSWORD, or for a key pair "
         "SNOWFLAKE_PRIVATE_KEY_PATH"
     )
-
-
-@contextmanager
-def _explained(where: str) -> Iterator[None]:
-    """Say what Snowflake says in one line, and whether asking again may help."""
-    try:
-        yield
-    except errors.Error as error:
-        told = WarehouseUnavailable if may_pass(error) else BillError
-        raise told(f"{where}: {in_one_line(error)}") from error

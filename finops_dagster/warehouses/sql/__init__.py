@@ -1,18 +1,18 @@
-"""Any SQL database that dlt can load and that has transactions: a dataset of a destination."""
+"""Any SQL database that SQLAlchemy connects to and that has transactions."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from finops_dagster.settings_table import LocalPath, SettingsTable
 
 
 class Settings(SettingsTable):
-    """A destination of dlt and a dataset in it: a schema, or what it has for one. Further keys are
-    the destination's own, `credentials` above all; secrets come from the environment, as
+    """A kind of database, by dlt's name of it, and a dataset in it: a schema, or what it has for
+    one. `credentials` are a URL or its parts; secrets come from the environment, as
     DESTINATION__<DESTINATION>__CREDENTIALS__PASSWORD."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -20,11 +20,8 @@ class Settings(SettingsTable):
     destination: str
     dataset: str = "finops"
     working_dir: LocalPath = Path("data/dlt")
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The keys that are the destination's own."""
-        return dict(self.model_extra or {})
+    credentials: str | dict[str, Any] = Field(default_factory=dict)
+    engine_kwargs: dict[str, Any] = Field(default_factory=dict)
 
     def _secret_belongs(self, name: str) -> str:
         variable = f"DESTINATION__{self.destination}__{name.replace('.', '__')}".upper()

@@ -1,0 +1,414 @@
+"""What is one warehouse's own: types, names, how a file gets in, how a month is exchanged."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal, localcontext
+from functools import partial
+from typing import Any, ClassVar
+
+from finops_dagster.billing.columns import Sql, SqlType, name_within, quoted, type_over_months
+from finops_dagster.billing.errors import BillError
+from finops_dagster.billing.money import Measured, Totals
+from finops_dagster.tables.digest import DigestKind, MonthDigest
+from finops_dagster.warehouses.base import (
+    MonthFile,
+    WarehouseUnavailable,
+    as_utc,
+    exact,
+    ledger_of,
+)
+from finops_dagster.warehouses.digests import digest_of
+
+COUNT = "BIGINT"
+LEDGER = {
+    "billing_period": SqlType.TEXT,
+    "load_timestamp": SqlType.TIME,
+    "row_count": COUNT,
+    "state": SqlType.TEXT,
+    "error_message": SqlType.TEXT,
+    "manifest_id": SqlType.TEXT,
+    "job_id": SqlType.TEXT,
+}
+"""The columns of every ledger; all but `error_message` always have a value."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a month asks of its table, by the names of the file's columns: those that are new, those
+    that become text and what they are until then, and what each is in the table afterwards."""
+
+    new: Mapping[str, str]
+    becoming_text: Mapping[str, str]
+    kept: Mapping[str, str]
+    brought_as_text: Sequence[str]
+    warnings: tuple[str, ...]
+
+
+class Dialect(ABC):
+    """A session with one warehouse. What is not overridden is what most databases do: a month is
+    deleted and inserted in one transaction."""
+
+    types: ClassVar[Mapping[str, str]]
+    """The warehouse's own names of SqlType, DATE and COUNT."""
+    as_text: ClassVar[Mapping[str, str]] = {}
+    """How a cell of a type becomes the text that DuckDB would make of it."""
+    read_as: ClassVar[Mapping[str, str]] = {}
+    """How a text is read as another type, or as NULL."""
+    from_text: ClassVar[Mapping[str, str]] = {}
+    """How a text is loaded as another type, which is refused where it is none exactly."""
+    longest_name: int = 255
+    digest_kind: ClassVar[DigestKind] = DigestKind.SUMS
+    columns_at_once: ClassVar[int] = 400
+    casts: ClassVar[bool] = False
+    """Whether `exchange` makes text of the file's cells; else they are text in the file."""
+    defines_in_transaction: ClassVar[bool] = True
+    """Whether columns are made and changed in the transaction that replaces the month."""
+    measures_beside: ClassVar[bool] = False
+    """Whether the month is measured where it was loaded, before it takes the month's place."""
+    what_now: ClassVar[str] = "the month was left as it was"
+    job = "finops_dagster"
+    """What the session is for: the name of a load's job, or else the program's."""
+
+    # How it is reached, and what it answers.
+
+    @classmethod
+    def of(cls, settings: Any) -> Callable[[], Dialect]:
+        """Return what gives a dialect for a session. Raises SettingsError where the settings name
+        what cannot replace a month."""
+        return partial(cls, settings)
+
+    @abstractmethod
+    def __init__(self, settings: Any) -> None: ...
+
+    @abstractmethod
+    def connected(self, *, write: bool) -> AbstractContextManager[None]:
+        """Connect until the block ends."""
+
+    @abstractmethod
+    def explanation(self, error: Exception) -> Exception | None:
+        """Return what an error of the client's means in one line; None for anybody else's."""
+
+    @abstractmethod
+    def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Run a statement whose parameters are bound to `values`, and return its rows."""
+
+    @abstractmethod
+    def reach(self) -> str:
+        """Return what it is that answered."""
+
+    @contextmanager
+    def session(self, *, write: bool) -> Iterator[None]:
+        """Connect; say what goes wrong in one line."""
+        try:
+            with self.connected(write=write):
+                yield
+        except (BillError, WarehouseUnavailable):
+            raise
+        except Exception as error:
+            explained = self.explanation(error)
+            if explained is None:
+                raise
+            raise explained from error
+
+    # How it names things.
+
+    @abstractmethod
+    def full_name(self, table: str) -> str:
+        """Return the table's name as a person would query it."""
+
+    @abstractmethod
+    def columns(self, table: str) -> dict[str, str]:
+        """Return name and type of each column, in the table's order; empty without a table."""
+
+    def name(self, name: str) -> str:
+        """Return the name of a column or table as the warehouse can hold it."""
+        return name_within(self.longest_name, name)
+
+    def quoted(self, name: str) -> Sql:
+        """Return the name as an identifier."""
+        return quoted(self.name(name))
+
+    def table(self, table: str) -> Sql:
+        """Return the table's whole name as SQL."""
+        return self.quoted(table)
+
+    def parameter(self, number: int) -> Sql:
+        """Return what stands for the value of that number, from 1 on."""
+        return Sql("?" if number else "")
+
+    def day(self, day: date) -> Sql:
+        """Return a day as a literal."""
+        return Sql(f"DATE '{day}'")
+
+    def moment(self, moment: datetime) -> Sql:
+        """Return a time in UTC as a literal."""
+        return Sql(f"TIMESTAMP '{moment:%Y-%m-%d %H:%M:%S.%f}'")
+
+    def of_month(self, file: MonthFile) -> Sql:
+        """Return the condition that a row is of the month."""
+        return Sql(f"{self.quoted('billing_month')} = {self.day(file.month.first_day)}")
+
+    def sum(self, cell: Sql) -> Sql:
+        """Return the exact sum of a cell, as SQL."""
+        return Sql(f"SUM({cell})")
+
+    # Types, and what they become over months.
+
+    def columns_of(self, file: MonthFile) -> dict[str, str]:
+        """Return the columns that the file's become in the table, with their types."""
+        return file.types
+
+    def type_of(self, held: str, given: str) -> str:
+        """Return what the warehouse's type is to a bill; `given` where it may be several."""
+        kinds = [kind for kind, name in self.types.items() if name == held and kind != COUNT]
+        return given if given in kinds else kinds[0] if kinds else held
+
+    def change(self, file: MonthFile) -> Change:
+        """Return what the month asks of its table. Raises BillError for a column that can be
+        neither of two types."""
+        held = {name.lower(): kind for name, kind in self.columns(file.table).items()}
+        new, becoming_text, kept, warnings = {}, {}, {}, []
+        for name, given in self.columns_of(file).items():
+            own = held.get(self.name(name).lower())
+            if own is None:
+                new[name] = kept[name] = given
+                continue
+            was = self.type_of(own, given)
+            kept[name] = kind = self.kept_type(was, given)
+            is_now, gives = self.types.get(was, own), self.types[given]
+            if not kind or (kind != was and was not in self.as_text):
+                raise BillError(
+                    f"column {name} of {self.full_name(file.table)} is {is_now}, the month's is "
+                    f"{gives}; give the export another table or change it"
+                )
+            if kind != was:
+                becoming_text[name] = was
+                warnings.append(f"{name} was {is_now}, {file.month} gives {gives}: it is text now")
+            elif kind != given:
+                warnings.append(f"{name} stays {is_now}, {file.month} gives {gives}")
+        brought = [n for n, kind in file.types.items() if kept.get(n) == SqlType.TEXT != kind]
+        return Change(new, becoming_text, kept, brought, tuple(warnings))
+
+    def kept_type(self, was: str, given: str) -> str:
+        """Return the type of a column whose months give it two: text takes anything, amounts stay
+        amounts, and a time or a map becomes text; nothing where it can be neither."""
+        if given == SqlType.TEXT and was in self.from_text:
+            return was
+        return type_over_months(was, given) or ""
+
+    def cell(self, name: str, wanted: str, held: Mapping[str, str]) -> Sql:
+        """Return a column of a table, whose columns by small names are `held`, read as the type
+        that the file gives it. Raises BillError."""
+        own = held.get(self.name(name).lower())
+        if own is None:
+            raise BillError(f"it has no column {self.name(name)}")
+        was = self.type_of(own, wanted)
+        if was == wanted:
+            return self.quoted(name)
+        if was != SqlType.TEXT or wanted not in self.read_as:
+            raise BillError(f"its column {name} is {own}, and not {self.types[wanted]}")
+        return Sql(self.read_as[wanted].format(self.quoted(name)))
+
+    # A load, in the order of its steps.
+
+    def take_turn(self, file: MonthFile) -> None:  # noqa: B027 most servers let loads wait
+        """Wait until no other load of the month is in the way."""
+
+    def prepare(self, file: MonthFile, change: Change) -> None:
+        """Make the ledger where it is missing."""
+        self.create_table(
+            ledger_of(file.table), LEDGER, [n for n in LEDGER if n != "error_message"]
+        )
+        if not self.defines_in_transaction:
+            self.widen(file, change)
+
+    def begin(self, file: MonthFile) -> str:
+        """Return the name of the job, which is in the ledger where a load is no transaction."""
+        return self.job
+
+    @abstractmethod
+    def load_beside(self, file: MonthFile, change: Change) -> Any:
+        """Load the file where nobody looks for it, and return where."""
+
+    def transaction(self, file: MonthFile, job: str) -> AbstractContextManager[None]:
+        """Do all of the block, or nothing of it."""
+        return self._all_or_nothing()
+
+    @contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        self.query("BEGIN TRANSACTION")
+        try:
+            yield
+        except BaseException:
+            self.query("ROLLBACK")
+            raise
+        self.query("COMMIT")
+
+    def exchange(self, file: MonthFile, incoming: Any, change: Change) -> tuple[str, ...]:
+        """Replace the month in the table by what is `incoming`; return the warnings."""
+        if self.defines_in_transaction:
+            self.widen(file, change)
+        names = ", ".join(map(self.quoted, file.schema.names))
+        cells = ", ".join(self.cast(name, kind, change) for name, kind in file.types.items())
+        table = self.table(file.table)
+        self.query(f"DELETE FROM {table} WHERE {self.of_month(file)}")
+        self.query(f"INSERT INTO {table} ({names}) SELECT {cells} FROM {incoming}")
+        return change.warnings
+
+    def cast(self, name: str, given: str, change: Change) -> Sql:
+        """Return the file's column in the type that the table has."""
+        kept, cell = change.kept.get(name, given), self.quoted(name)
+        if kept == given or not self.casts:
+            return cell
+        ways = self.as_text if kept == SqlType.TEXT else self.from_text
+        return Sql(ways[given if kept == SqlType.TEXT else kept].format(cell))
+
+    def tidy_up(self, file: MonthFile, incoming: Any) -> tuple[str, ...]:
+        """Do what the month does not depend on; return the warnings of what failed."""
+        return ()
+
+    def is_over(self, error: Exception) -> bool:
+        """Whether a load that failed so has ended, and the ledger may say that it failed."""
+        return True
+
+    def widen(self, file: MonthFile, change: Change) -> None:
+        """Make the table, the columns that it lacks, and text of those that become it."""
+        if not self.columns(file.table):
+            self.create_table(file.table, self.columns_of(file))
+            return
+        if change.new:
+            self.add_columns(file.table, change.new)
+        if change.becoming_text:
+            self.make_text(file.table, change.becoming_text)
+
+    def create_table(
+        self, table: str, columns: Mapping[str, str], required: Sequence[str] = ()
+    ) -> None:
+        """Make a table where it is missing."""
+        definitions = ", ".join(
+            f"{self.quoted(name)} {self.types[kind]}{' NOT NULL' if name in required else ''}"
+            for name, kind in columns.items()
+        )
+        self.query(f"CREATE TABLE IF NOT EXISTS {self.table(table)} ({definitions})")
+
+    def add_columns(self, table: str, columns: Mapping[str, str]) -> None:
+        """Give a table columns that it does not have."""
+        for name, kind in columns.items():
+            self.query(
+                f"ALTER TABLE {self.table(table)} ADD COLUMN {self.quoted(name)} {self.types[kind]}"
+            )
+
+    def make_text(self, table: str, columns: Mapping[str, str]) -> None:
+        """Make text of columns, whose types are these until now."""
+        for name, kind in columns.items():
+            cell = self.as_text[kind].format(self.quoted(name))
+            self.query(
+                f"ALTER TABLE {self.table(table)} ALTER {self.quoted(name)} "
+                f"TYPE {self.types[SqlType.TEXT]} USING {cell}"
+            )
+
+    # The ledger, and what the table holds.
+
+    def loads(self, table: str) -> list[tuple[Any, ...]]:
+        """Return month, version, rows and time of every load that the ledger has as loaded."""
+        if not self.columns(ledger_of(table)):
+            return []
+        return self.query(
+            "SELECT billing_period, manifest_id, row_count, load_timestamp "
+            f"FROM {self.table(ledger_of(table))} WHERE state = 'loaded'"
+        )
+
+    def record(self, file: MonthFile, job: str, state: str, problem: str | None = None) -> None:
+        """Write into the ledger how a load stands: now, or just after the month's newest, which a
+        clock that was wrong may have put into the future. One that ended stays as it is: the answer
+        to its commit may have been lost. Raises WarehouseUnavailable where another run ended it."""
+        ledger, at = self.table(ledger_of(file.table)), self.parameter
+        ((known, newest),) = self.query(
+            f"SELECT MAX(CASE WHEN job_id = {at(1)} THEN state END), MAX(load_timestamp) "
+            f"FROM {ledger} WHERE billing_period = {at(2)}",
+            job,
+            str(file.month),
+        )
+        if known == "failed" and state == "loaded":
+            raise WarehouseUnavailable(
+                f"{self.full_name(file.table)}: another run is loading {file.month}"
+            )
+        now = datetime.now(UTC)
+        if newest is not None:
+            now = max(now, as_utc(newest) + timedelta(microseconds=1))
+        if known == "loading":
+            self.query(
+                f"UPDATE {ledger} SET state = {at(1)}, error_message = {at(2)}, "
+                f"load_timestamp = {self.moment(now)} WHERE job_id = {at(3)}",
+                *(state, problem, job),
+            )
+        elif known is None:
+            self.query(
+                f"INSERT INTO {ledger} ({', '.join(LEDGER)}) VALUES ({at(1)}, {self.moment(now)}, "
+                f"{at(2)}, {at(3)}, {at(4)}, {at(5)}, {at(6)})",
+                *(str(file.month), file.footer.totals.rows, state, problem),
+                *(file.footer.manifest_id, job),
+            )
+
+    def measure(self, file: MonthFile, table: str) -> Measured:
+        """Count the month in a table by one statement: its rows, those of another billing period,
+        and the sum of every column of money, by currency where that is known."""
+        held = {name.lower(): kind for name, kind in self.columns(table).items()}
+        by_currency = file.currency and file.footer.totals.costs is not None
+        group = self.cell(str(file.currency), SqlType.TEXT, held) if by_currency else Sql("NULL")
+        foreign = Sql("0")
+        if file.billing_period:
+            period = self.cell(file.billing_period, SqlType.TIME, held)
+            begin, end = (
+                self.moment(datetime.combine(month.first_day, time(), UTC))
+                for month in (file.month, file.month.next)
+            )
+            foreign = Sql(f"CASE WHEN {period} < {begin} OR {period} >= {end} THEN 1 ELSE 0 END")
+        sums = [self.sum(self.cell(name, SqlType.MONEY, held)) for name in file.money]
+        rows = self.query(
+            f"SELECT {', '.join([group, Sql('COUNT(*)'), Sql(f'SUM({foreign})'), *sums])} "
+            f"FROM {self.table(table)} WHERE {self.of_month(file)}"
+            + (f" GROUP BY {group}" if by_currency else "")
+        )
+        return _measured(file, rows)
+
+    def digest(self, file: MonthFile) -> MonthDigest:
+        """Return the digest of each of the file's columns in the table."""
+        return digest_of(self, file)
+
+    # What the digests are made of, where they are MD5s.
+
+    def digest_number(self, text: Sql) -> Sql:
+        """Return the first HEX_DIGITS of the text's MD5 as a number."""
+        raise NotImplementedError
+
+    def digest_text(self, cell: Sql, of_type: str) -> Sql:
+        """Return what `text_of_cell` says."""
+        raise NotImplementedError
+
+    def entries(self, cell: Sql) -> Sql:
+        """Return what follows FROM, in which a map's entries are `entry.key` and `entry.value`."""
+        raise NotImplementedError
+
+
+def _measured(file: MonthFile, rows: Sequence[Sequence[Any]]) -> Measured:
+    """Return the sum over all currencies."""
+    known, names = file.footer.totals, file.money
+    sums, costs = dict.fromkeys(names, Decimal(0)), dict[str, Decimal]()
+    count = foreign = 0
+    with localcontext(prec=100):
+        for currency, rows_of, foreign_of, *amounts in rows:
+            count, foreign = count + int(rows_of), foreign + int(foreign_of or 0)
+            for name, amount in zip(names, amounts, strict=True):
+                sums[name] += exact(amount)
+                if name == file.cost:
+                    costs[currency or ""] = costs.get(currency or "", Decimal(0)) + exact(amount)
+    known_sums = known.sums and {name: sums[name] for name in known.sums if name in sums}
+    known_costs = costs if file.currency and known.costs is not None else None
+    cost = sums.get(file.cost or "", Decimal(0))
+    return Measured(Totals(count, cost, known_sums, known_costs), foreign)

@@ -1,0 +1,150 @@
+"""What of two databases SQLAlchemy does not know: making text of a column, and SQLite's amounts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import date, datetime
+from decimal import Decimal, InvalidOperation, localcontext
+from typing import Any, ClassVar
+
+import sqlalchemy as sa
+
+from finops_dagster.billing.columns import Sql, SqlType
+from finops_dagster.tables.digest import DATE
+from finops_dagster.warehouses.sql.dialect import TYPES, SqlDialect
+
+
+class PostgresDialect(SqlDialect):
+    """A PostgreSQL that makes text of a time in a transaction."""
+
+    as_text: ClassVar[Mapping[str, str]] = {
+        SqlType.TIME: "rtrim(rtrim(to_char({0} AT TIME ZONE 'UTC', "
+        "'YYYY-MM-DD\"T\"HH24:MI:SS.US'), '0'), '.') || 'Z'"
+    }
+    read_as: ClassVar[Mapping[str, str]] = {
+        SqlType.MONEY: "CASE WHEN {0} ~ '^-?[0-9]+([.][0-9]+)?$' THEN {0}::numeric END",
+        SqlType.TIME: "{0}::timestamptz",
+    }
+
+
+class _Text(sa.types.UserDefinedType[str]):
+    """A text whose name says what it holds; SQLite takes every name that has TEXT in it."""
+
+    cache_ok = True
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def get_col_spec(self, **_: Any) -> str:
+        return self.name
+
+
+_NAMES = {
+    SqlType.MONEY: "DECIMAL_TEXT",
+    SqlType.TEXT_MAP: "TEXT_MAP",
+    SqlType.MONEY_MAP: "DECIMAL_TEXT_MAP",
+}
+_DECLARED = {
+    **{name: kind for kind, name in _NAMES.items()},
+    "DATETIME": SqlType.TIME,
+    "TIMESTAMP": SqlType.TIME,
+    DATE: DATE,
+    "VARCHAR": SqlType.TEXT,
+    "TEXT": SqlType.TEXT,
+}
+
+
+class SqliteDialect(SqlDialect):
+    """SQLite, which has no decimals: amounts are text there, and their sums are added here."""
+
+    types: ClassVar[Mapping[str, str]] = {kind: kind for kind in (*SqlType, DATE)}
+    as_text: ClassVar[Mapping[str, str]] = {
+        SqlType.TIME: "rtrim(rtrim(replace({0}, ' ', 'T'), '0'), '.') || 'Z'",
+        SqlType.TEXT_MAP: "{0}",
+    }
+    read_as: ClassVar[Mapping[str, str]] = {SqlType.MONEY: "exact_amount({0})"}
+    column_types: ClassVar[Mapping[str, sa.types.TypeEngine[Any]]] = {
+        **TYPES,
+        **{kind: _Text(name) for kind, name in _NAMES.items()},
+    }
+    cells: ClassVar[Mapping[SqlType, str]] = {
+        SqlType.MONEY: "rtrim(rtrim(CAST({0} AS VARCHAR), '0'), '.')",
+    }
+
+    @contextmanager
+    def connected(self, *, write: bool) -> Iterator[None]:
+        with super().connected(write=write):
+            driver: Any = self._connection.connection.driver_connection
+            driver.create_aggregate("exact_sum", 1, _ExactSum)
+            driver.create_function("exact_amount", 1, _amount, deterministic=True)
+            yield
+
+    @property
+    def _schema(self) -> None:
+        return None  # the dataset is the file
+
+    def table(self, table: str) -> Sql:
+        return self.quoted(table)
+
+    def day(self, day: date) -> Sql:
+        return Sql(f"'{day}'")
+
+    def moment(self, moment: datetime) -> Sql:
+        return Sql(f"'{moment:%Y-%m-%d %H:%M:%S.%f}'")
+
+    def sum(self, cell: Sql) -> Sql:
+        return Sql(f"exact_sum({cell})")
+
+    def columns(self, table: str) -> dict[str, str]:
+        """Return what the types were declared to be."""
+        found = self.query(f"PRAGMA table_info({self.quoted(table)})")
+        return {row[1]: _DECLARED.get(row[2], row[2]) for row in found}
+
+    def type_of(self, held: str, given: str) -> str:
+        """What dlt made of amounts and maps it declared as TEXT."""
+        may_be_given = held == SqlType.TEXT and given in _NAMES and self._is_made_by_dlt
+        return given if may_be_given else super().type_of(held, given)
+
+    def make_text(self, table: str, columns: Mapping[str, str]) -> None:
+        altered = f"ALTER TABLE {self.table(table)}"
+        for name, kind in columns.items():
+            column, free = self.quoted(name), self.quoted(f"{name}_as_text")
+            cell = self.as_text[kind].format(column)
+            self.query(f"{altered} ADD COLUMN {free} TEXT")
+            self.query(f"UPDATE {self.table(table)} SET {free} = {cell}")
+            self.query(f"{altered} DROP COLUMN {column}")
+            self.query(f"{altered} RENAME COLUMN {free} TO {column}")
+
+    @property
+    def _is_made_by_dlt(self) -> bool:
+        return bool(self.query("SELECT 1 FROM sqlite_master WHERE name = '_dlt_version'"))
+
+
+class _ExactSum:
+    """The sum of amounts that are text."""
+
+    def __init__(self) -> None:
+        self._sum: Decimal | None = None
+
+    def step(self, amount: str | None) -> None:
+        if amount is not None:
+            with localcontext(prec=100):
+                self._sum = (self._sum or Decimal(0)) + Decimal(amount)
+
+    def finalize(self) -> str | None:
+        return None if self._sum is None else f"{self._sum:f}"
+
+
+def _amount(text: str | None) -> str | None:
+    try:
+        return None if text is None or not Decimal(text).is_finite() else text
+    except InvalidOperation:
+        return None
+
+
+DATABASES: Mapping[str, type[SqlDialect]] = {
+    "postgresql": PostgresDialect,
+    "sqlite": SqliteDialect,
+}
+"""By SQLAlchemy's name of the kind of database."""

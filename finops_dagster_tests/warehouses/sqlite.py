@@ -1,0 +1,30 @@
+"""The suite's SQLite by the dialect that only the tests know, in the place of DuckDB's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from finops_dagster_tests.warehouses import sqlite_dialect
+from finops_dagster_tests.warehouses.sql_sqlite import SQLite
+
+
+class TestsOwnSQLite(SQLite):
+    """One file, named by DuckDB's `warehouse_path`."""
+
+    __test__ = False
+    backend = "duckdb"
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.settings = {"warehouse_path": str(self.path)}
+        self.environment = {"TESTS_DIALECT": f"{sqlite_dialect.__name__}:SQLite"}
+
+
+@contextmanager
+def started() -> Iterator[TestsOwnSQLite]:
+    """A folder of its own."""
+    with TemporaryDirectory() as folder:
+        yield TestsOwnSQLite(Path(folder))

@@ -1,0 +1,134 @@
+"""A warehouse that only the tests know: SQLite, by the standard library's own client."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from datetime import date, datetime
+from decimal import Decimal, InvalidOperation, localcontext
+from typing import Any
+
+from finops_dagster.billing.columns import Sql, SqlType, quoted
+from finops_dagster.billing.errors import BillError
+from finops_dagster.lake.month import relation
+from finops_dagster.tables.digest import DATE
+from finops_dagster.warehouses.base import MonthFile, WarehouseUnavailable
+from finops_dagster.warehouses.dialect import COUNT, Change, Dialect
+from finops_dagster.warehouses.duckdb import Settings
+
+_CELLS = {
+    SqlType.MONEY: "rtrim(rtrim(CAST({0} AS VARCHAR), '0'), '.')",
+    SqlType.TIME: "strftime({0}, '%Y-%m-%d %H:%M:%S.%f')",
+    DATE: "CAST({0} AS VARCHAR)",
+    SqlType.TEXT_MAP: "CAST(to_json({0}) AS VARCHAR)",
+    SqlType.MONEY_MAP: "CAST(to_json(CAST({0} AS MAP(VARCHAR, VARCHAR))) AS VARCHAR)",
+}
+
+
+class SQLite(Dialect):
+    """One file, named by `warehouse_path`. Amounts, times and maps are text."""
+
+    types = {  # noqa: RUF012
+        SqlType.TEXT: "TEXT",
+        SqlType.MONEY: "DECIMAL_TEXT",
+        SqlType.TIME: "TIME_TEXT",
+        SqlType.TEXT_MAP: "TEXT_MAP",
+        SqlType.MONEY_MAP: "DECIMAL_TEXT_MAP",
+        DATE: "DATE",
+        COUNT: "INTEGER",
+    }
+    as_text = {  # noqa: RUF012
+        SqlType.TIME: "rtrim(rtrim(replace({0}, ' ', 'T'), '0'), '.') || 'Z'",
+        SqlType.TEXT_MAP: "{0}",
+    }
+    read_as = {SqlType.MONEY: "exact_amount({0})"}  # noqa: RUF012
+
+    def __init__(self, settings: Settings) -> None:
+        self._path = str(settings.warehouse_path)
+
+    @contextmanager
+    def connected(self, *, write: bool) -> Iterator[None]:
+        with closing(sqlite3.connect(self._path, timeout=60, isolation_level=None)) as connection:
+            connection.create_aggregate("exact_sum", 1, _ExactSum)
+            connection.create_function("exact_amount", 1, _amount)
+            self._connection = connection
+            yield
+
+    def explanation(self, error: Exception) -> Exception | None:
+        if not isinstance(error, sqlite3.Error):
+            return None
+        kind = WarehouseUnavailable if "locked" in str(error) else BillError
+        return kind(f"{self._path}: {error}")
+
+    def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+        return self._connection.execute(sql, values).fetchall()
+
+    def reach(self) -> str:
+        return f"SQLite {self._path}"
+
+    def full_name(self, table: str) -> str:
+        return f"main.{table}"
+
+    def columns(self, table: str) -> dict[str, str]:
+        return {row[1]: row[2] for row in self.query(f"PRAGMA table_info({quoted(table)})")}
+
+    def day(self, day: date) -> Sql:
+        return Sql(f"'{day}'")
+
+    def moment(self, moment: datetime) -> Sql:
+        return Sql(f"'{moment:%Y-%m-%d %H:%M:%S.%f}'")
+
+    def sum(self, cell: Sql) -> Sql:
+        return Sql(f"exact_sum({cell})")
+
+    def load_beside(self, file: MonthFile, change: Change) -> Sql:
+        """Insert the file into a table of this connection."""
+        names = [quoted(name) for name in file.schema.names]
+        kinds = zip(names, file.types.values(), strict=True)
+        cells = ", ".join(_CELLS.get(kind, "{0}").format(name) for name, kind in kinds)
+        self.query(f"CREATE TEMP TABLE incoming ({', '.join(names)})")
+        with file.duckdb.scratch() as duckdb, self._all_or_nothing():
+            rows = duckdb.execute(f"SELECT {cells} FROM {relation(file.path)}")
+            insert = f"INSERT INTO incoming VALUES ({', '.join('?' * len(names))})"
+            while batch := rows.fetchmany(10_000):
+                self._connection.executemany(insert, batch)
+        return Sql("incoming")
+
+    @contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        self.query("BEGIN IMMEDIATE")  # who begins to read, and then writes, does not wait
+        try:
+            yield
+        except BaseException:
+            self.query("ROLLBACK")
+            raise
+        self.query("COMMIT")
+
+    def make_text(self, table: str, columns: Mapping[str, str]) -> None:
+        for name, kind in columns.items():
+            column, cell = quoted(name), self.as_text[kind].format(quoted(name))
+            self.query(f"ALTER TABLE {quoted(table)} ADD COLUMN as_text TEXT")
+            self.query(f"UPDATE {quoted(table)} SET as_text = {cell}")
+            self.query(f"ALTER TABLE {quoted(table)} DROP COLUMN {column}")
+            self.query(f"ALTER TABLE {quoted(table)} RENAME COLUMN as_text TO {column}")
+
+
+class _ExactSum:
+    def __init__(self) -> None:
+        self._sum: Decimal | None = None
+
+    def step(self, amount: str | None) -> None:
+        if amount is not None:
+            with localcontext(prec=100):
+                self._sum = (self._sum or Decimal(0)) + Decimal(amount)
+
+    def finalize(self) -> str | None:
+        return None if self._sum is None else f"{self._sum:f}"
+
+
+def _amount(text: str | None) -> str | None:
+    try:
+        return text and str(Decimal(text))
+    except InvalidOperation:
+        return None
