@@ -15,26 +15,6 @@ import pyarrow.parquet as pq
 
 from finops_dagster.demo.export import Layout
 
-LAYOUTS = (
-    Layout(),
-    Layout(files="zip"),
-    Layout(files="csv"),
-    Layout(overwrite=True),
-    Layout(files="parquet", overwrite=True),
-    Layout("cur2"),
-    Layout("cur2", "parquet"),
-    Layout("cur2", overwrite=True),
-    Layout("focus-1.0"),
-    Layout("focus-1.0", "parquet"),
-    Layout("focus-1.2"),
-    Layout("focus-1.2", "parquet", overwrite=True),
-)
-
-
-def layout_id(layout: Layout) -> str:
-    """A name for a parametrized test."""
-    return f"{layout.format}-{layout.files}{'-overwrite' if layout.overwrite else ''}"
-
 
 def cost_column(layout: Layout) -> str:
     """The column that a bill's total is the sum of."""
@@ -47,11 +27,8 @@ def keys_of(manifest: Path) -> list[str]:
     """The keys of the files that a manifest lists, in whatever form."""
     document = json.loads(manifest.read_text("utf-8"))
     listed = document.get("reportKeys") or document["dataFiles"]
-    keys = []
-    for file in listed:
-        text = file if isinstance(file, str) else file.get("key") or file["s3Uri"]
-        keys.append(text.removeprefix("s3://example-company-billing/"))
-    return keys
+    texts = (file if isinstance(file, str) else file.get("key") or file["s3Uri"] for file in listed)
+    return [text.removeprefix("s3://example-company-billing/") for text in texts]
 
 
 def csv_text(path: Path) -> str:
