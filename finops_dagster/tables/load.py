@@ -397,7 +397,8 @@ def measure(
         f"FROM {relation} WHERE billing_month = ? GROUP BY 1",
         [month.first_day],
     ).fetchall()
-    currencies, rows, foreign_rows, *amounts = zip(*groups, strict=True) if groups else ((),) * 4
+    by_column = zip(*groups, strict=True) if groups else [()] * (4 + len(names))
+    currencies, rows, foreign_rows, *amounts = by_column
     costs, *of_columns = amounts
     totals = Totals(
         sum(rows),
