@@ -49,6 +49,10 @@ class ObjectStore(Protocol):
         no such folder."""
         ...
 
+    def files(self, folder: str) -> list[ObjectInfo]:
+        """Return the objects directly below a folder, in the order of their keys."""
+        ...
+
     def head(self, key: str) -> ObjectInfo:
         """The object's current version, by one small request. Raises ObjectMissing."""
         ...

@@ -28,11 +28,19 @@ class LocalStore:
 
     def folders(self, folder: str) -> set[str]:
         """The names of the folders directly below a folder."""
+        return {entry.name for entry in self._entries(folder) if entry.is_dir()}
+
+    def files(self, folder: str) -> list[ObjectInfo]:
+        """The files directly below a folder."""
+        paths = [entry for entry in self._entries(folder) if entry.is_file()]
+        return [self.head(str(path.relative_to(self._folder))) for path in sorted(paths)]
+
+    def _entries(self, folder: str) -> list[Path]:
         path = self._path(folder)
         try:
-            return {entry.name for entry in path.iterdir() if entry.is_dir()}
+            return list(path.iterdir())
         except (FileNotFoundError, NotADirectoryError):
-            return set()
+            return []
         except OSError as error:
             raise StoreError(f"{path}: {error.strerror}") from error
 

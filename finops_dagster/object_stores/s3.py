@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,6 @@ from finops_dagster.object_stores.settings import StoreSettings
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
-    from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef, HeadObjectOutputTypeDef
 
 _CHUNK_BYTES = 1024 * 1024
 
@@ -58,15 +57,27 @@ class S3Store:
     def folders(self, folder: str) -> set[str]:
         """List folders by one request for every thousand; what they hold is not listed."""
         prefix = f"{folder}/" if folder else ""
+        return {
+            found["Prefix"].removeprefix(prefix).rstrip("/")
+            for page in self._pages(prefix)
+            for found in page.get("CommonPrefixes", [])
+        }
+
+    def files(self, folder: str) -> list[ObjectInfo]:
+        """List objects by one request for every thousand of them and of folders."""
+        prefix = f"{folder}/" if folder else ""
+        return [
+            self._info(found["Key"], {**found, "ContentLength": found["Size"]})
+            for page in self._pages(prefix)
+            for found in page.get("Contents", [])
+            if found["Key"] != prefix
+        ]
+
+    def _pages(self, prefix: str) -> Iterator[Any]:
         with self._explained(prefix):
-            pages = self._client.get_paginator("list_objects_v2").paginate(
+            yield from self._client.get_paginator("list_objects_v2").paginate(
                 **self._of_bucket, Prefix=prefix, Delimiter="/"
             )
-            return {
-                found["Prefix"].removeprefix(prefix).rstrip("/")
-                for page in pages
-                for found in page.get("CommonPrefixes", [])
-            }
 
     def head(self, key: str) -> ObjectInfo:
         """Send a HEAD request; where it is refused, which HEAD gives no reason for, a GET of a byte
@@ -112,9 +123,7 @@ class S3Store:
                 )
             yield from response["Body"].iter_chunks(_CHUNK_BYTES)
 
-    def _info(
-        self, key: str, response: HeadObjectOutputTypeDef | GetObjectOutputTypeDef
-    ) -> ObjectInfo:
+    def _info(self, key: str, response: Mapping[str, Any]) -> ObjectInfo:
         size, etag = response["ContentLength"], response["ETag"].strip('"')
         return ObjectInfo(key, self.location(key), size, etag, response["LastModified"])
 

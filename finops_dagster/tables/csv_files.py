@@ -30,11 +30,13 @@ _ESCAPED = {"\n": r"\n", "\r\n": r"\r\n", "\r": r"\r"}
 @dataclass(frozen=True)
 class CsvFiles(BillFiles):
     """Files with one and the same header line, in one and the same compression, whose lines end in
-    `line_end`. `null_words` are what the vendor writes for no value, beside nothing at all."""
+    `line_end`. `null_words` are what the vendor writes for no value, beside nothing at all;
+    `time_format` is how it writes times, where not as ISO 8601."""
 
     line_end: str
     gzipped: bool
     null_words: tuple[str, ...]
+    time_format: str | None
 
     def scan(self) -> Sql:
         """One VARCHAR column a header."""
@@ -56,6 +58,8 @@ class CsvFiles(BillFiles):
         match sql_type:
             case SqlType.MONEY:
                 return Sql(f"{how}_decimal({raw})")
+            case SqlType.TIME if self.time_format:
+                return Sql(f"strptime({raw}, {literal(self.time_format)})")
             case SqlType.TIME:
                 return Sql(f"utc_timestamp({raw})")
             case SqlType.TEXT:
@@ -96,9 +100,11 @@ class CsvFiles(BillFiles):
         return f"line {record + 1}"
 
 
-def csv_files(paths: Sequence[Path], null_words: tuple[str, ...]) -> list[CsvFiles]:
+def csv_files(
+    paths: Sequence[Path], null_words: tuple[str, ...], time_format: str | None = None
+) -> list[CsvFiles]:
     """Read the header of each file and put files with the same one together. Files of no bytes
-    inside their gzip are legal (AWS empties surplus chunks) and are left out."""
+    inside their gzip are legal (vendors empty surplus ones) and are left out."""
     groups: dict[tuple[tuple[str, ...], str, bool], list[Path]] = {}
     for path in paths:
         gzipped = is_gzipped(path)
@@ -106,7 +112,7 @@ def csv_files(paths: Sequence[Path], null_words: tuple[str, ...]) -> list[CsvFil
         if header:
             groups.setdefault((header, line_end, gzipped), []).append(path)
     return [
-        CsvFiles(header, tuple(group), line_end, gzipped, null_words)
+        CsvFiles(header, tuple(group), line_end, gzipped, null_words, time_format)
         for (header, line_end, gzipped), group in groups.items()
     ]
 

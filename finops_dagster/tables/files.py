@@ -23,7 +23,7 @@ _HEADERS_SHOWN = 10
 def read_files(paths: Sequence[Path], vendor: Format) -> list[BillFiles]:
     """Look into each file, at its first bytes and not at its name, and group what is alike.
 
-    Files of no bytes are legal (AWS empties surplus chunks) and are left out. Raises FileInvalid.
+    Files of no bytes are legal (vendors empty surplus ones) and are left out. Raises FileInvalid.
     """
     kinds: dict[str, list[Path]] = defaultdict(list)
     for path in paths:
@@ -33,7 +33,7 @@ def read_files(paths: Sequence[Path], vendor: Format) -> list[BillFiles]:
             kinds["parquet" if first_bytes == MAGIC else "csv"].append(path)
     return [
         *parquet_files(kinds["parquet"], ("", *vendor.null_words)),
-        *csv_files(kinds["csv"], vendor.null_words),
+        *csv_files(kinds["csv"], vendor.null_words, vendor.time_format),
     ]
 
 

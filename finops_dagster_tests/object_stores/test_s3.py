@@ -109,6 +109,20 @@ def test_what_no_retry_cures_is_not_retried(project: Project, put: Put) -> None:
     assert outcome.retries() == 0
 
 
+@pytest.mark.parametrize("kind", ["s3", "file"])
+def test_a_folder_is_listed_without_what_lies_deeper(project: Project, put: Put, kind: str) -> None:
+    if kind == "file":
+        project.export["source"] = f"file://{project.source}"
+        put = project.put
+    for key in ("a/2", "a/1", "a/b/3", "ab/4"):
+        put(key, key.encode())
+    store, _ = project.the_store()
+    assert store.folders("a") == {"b"}
+    assert store.folders("") >= {"a", "ab"}
+    assert store.files("a") == [store.head("a/1"), store.head("a/2")]
+    assert (store.files("nowhere"), store.folders("nowhere")) == ([], set())
+
+
 def test_an_object_that_has_not_changed_is_not_read_again(store: ObjectStore, put: Put) -> None:
     put("key", b"one")
     (body, info) = store.read("key") or (b"", None)
