@@ -22,7 +22,7 @@ from finops_dagster_tests.cur import HEADERS, deliver, folder_put, line_item
 from finops_dagster_tests.warehouses.adapters import Adapter, started
 from finops_dagster_tests.warehouses.duckdb import DuckDB
 from finops_dagster_tests.warehouses.postgresql import PASSWORD
-from finops_dagster_tests.warehouses.sql_sqlite import SQLiteByDlt
+from finops_dagster_tests.warehouses.sql_sqlite import SQLite
 
 OLD_DATA = Path(__file__).parent / "old_data"
 # The ledger of the first had no list of a version's files, no number of the load, no rounding.
@@ -149,7 +149,7 @@ def duckdb(old: OldProject) -> Iterator[Adapter]:
 
 @contextmanager
 def sql(old: OldProject) -> Iterator[Adapter]:
-    yield SQLiteByDlt(old.folder)
+    yield SQLite(old.folder)
 
 
 @contextmanager

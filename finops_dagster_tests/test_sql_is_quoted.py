@@ -24,7 +24,7 @@ def is_text(part: ast.AST, names: Names) -> bool:
         case ast.Name(name) | ast.Attribute(_, name) if name in names and not name.isupper():
             kind = names[name]
             if isinstance(kind, str):
-                return not re.search(r"\b(Sql|SqlType|ColumnType|int)\b", kind)
+                return not re.search(r"\b(Sql|SqlType|int|date|datetime)\b", kind)
             return is_text(kind, {**names, name: "Sql"})
         case ast.ListComp(of) | ast.GeneratorExp(of) | ast.DictComp(_, of) | ast.Subscript(of):
             return is_text(of, names)

@@ -37,6 +37,11 @@ LEDGER = {
 """The columns of every ledger; all but `error_message` always have a value."""
 
 
+def texts(by_type: Mapping[str, str]) -> Mapping[str, Sql]:
+    """Return what a dialect says of types as SQL: the program's own words, and nobody else's."""
+    return {kind: Sql(text) for kind, text in by_type.items()}
+
+
 @dataclass(frozen=True)
 class Change:
     """What a month asks of its table, by the names of the file's columns: those that are new, those
@@ -53,13 +58,13 @@ class Dialect(ABC):
     """A session with one warehouse. What is not overridden is what most databases do: a month is
     deleted and inserted in one transaction."""
 
-    types: ClassVar[Mapping[str, str]]
+    types: ClassVar[Mapping[str, Sql]]
     """The warehouse's own names of SqlType, DATE and COUNT."""
-    as_text: ClassVar[Mapping[str, str]] = {}
+    as_text: ClassVar[Mapping[str, Sql]] = texts({})
     """How a cell of a type becomes the text that DuckDB would make of it."""
-    read_as: ClassVar[Mapping[str, str]] = {}
+    read_as: ClassVar[Mapping[str, Sql]] = texts({})
     """How a text is read as another type, or as NULL."""
-    from_text: ClassVar[Mapping[str, str]] = {}
+    from_text: ClassVar[Mapping[str, Sql]] = texts({})
     """How a text is loaded as another type, which is refused where it is none exactly."""
     longest_name: int = 255
     digest_kind: ClassVar[DigestKind] = DigestKind.SUMS
@@ -133,7 +138,7 @@ class Dialect(ABC):
         """Return the name as an identifier."""
         return quoted(self.name(name))
 
-    def table(self, table: str) -> Sql:
+    def qualified(self, table: str) -> Sql:
         """Return the table's whole name as SQL."""
         return self.quoted(table)
 
@@ -232,7 +237,7 @@ class Dialect(ABC):
         return self.job
 
     @abstractmethod
-    def load_beside(self, file: MonthFile, change: Change) -> Any:
+    def load_beside(self, file: MonthFile, change: Change) -> Sql:
         """Load the file where nobody looks for it, and return where."""
 
     def transaction(self, file: MonthFile, job: str) -> AbstractContextManager[None]:
@@ -249,13 +254,13 @@ class Dialect(ABC):
             raise
         self.query("COMMIT")
 
-    def exchange(self, file: MonthFile, incoming: Any, change: Change) -> tuple[str, ...]:
+    def exchange(self, file: MonthFile, incoming: Sql, change: Change) -> tuple[str, ...]:
         """Replace the month in the table by what is `incoming`; return the warnings."""
         if self.defines_in_transaction:
             self.widen(file, change)
         names = ", ".join(map(self.quoted, file.schema.names))
         cells = ", ".join(self.cast(name, kind, change) for name, kind in file.types.items())
-        table = self.table(file.table)
+        table = self.qualified(file.table)
         self.query(f"DELETE FROM {table} WHERE {self.of_month(file)}")
         self.query(f"INSERT INTO {table} ({names}) SELECT {cells} FROM {incoming}")
         return change.warnings
@@ -268,7 +273,7 @@ class Dialect(ABC):
         ways = self.as_text if kept == SqlType.TEXT else self.from_text
         return Sql(ways[given if kept == SqlType.TEXT else kept].format(cell))
 
-    def tidy_up(self, file: MonthFile, incoming: Any) -> tuple[str, ...]:
+    def tidy_up(self, file: MonthFile, incoming: Sql) -> tuple[str, ...]:
         """Do what the month does not depend on; return the warnings of what failed."""
         return ()
 
@@ -294,21 +299,20 @@ class Dialect(ABC):
             f"{self.quoted(name)} {self.types[kind]}{' NOT NULL' if name in required else ''}"
             for name, kind in columns.items()
         )
-        self.query(f"CREATE TABLE IF NOT EXISTS {self.table(table)} ({definitions})")
+        self.query(f"CREATE TABLE IF NOT EXISTS {self.qualified(table)} ({definitions})")
 
     def add_columns(self, table: str, columns: Mapping[str, str]) -> None:
         """Give a table columns that it does not have."""
         for name, kind in columns.items():
-            self.query(
-                f"ALTER TABLE {self.table(table)} ADD COLUMN {self.quoted(name)} {self.types[kind]}"
-            )
+            definition = Sql(f"{self.quoted(name)} {self.types[kind]}")
+            self.query(f"ALTER TABLE {self.qualified(table)} ADD COLUMN {definition}")
 
     def make_text(self, table: str, columns: Mapping[str, str]) -> None:
         """Make text of columns, whose types are these until now."""
         for name, kind in columns.items():
             cell = self.as_text[kind].format(self.quoted(name))
             self.query(
-                f"ALTER TABLE {self.table(table)} ALTER {self.quoted(name)} "
+                f"ALTER TABLE {self.qualified(table)} ALTER {self.quoted(name)} "
                 f"TYPE {self.types[SqlType.TEXT]} USING {cell}"
             )
 
@@ -320,14 +324,14 @@ class Dialect(ABC):
             return []
         return self.query(
             "SELECT billing_period, manifest_id, row_count, load_timestamp "
-            f"FROM {self.table(ledger_of(table))} WHERE state = 'loaded'"
+            f"FROM {self.qualified(ledger_of(table))} WHERE state = 'loaded'"
         )
 
     def record(self, file: MonthFile, job: str, state: str, problem: str | None = None) -> None:
         """Write into the ledger how a load stands: now, or just after the month's newest, which a
         clock that was wrong may have put into the future. One that ended stays as it is: the answer
         to its commit may have been lost. Raises WarehouseUnavailable where another run ended it."""
-        ledger, at = self.table(ledger_of(file.table)), self.parameter
+        ledger, at = self.qualified(ledger_of(file.table)), self.parameter
         ((known, newest),) = self.query(
             f"SELECT MAX(CASE WHEN job_id = {at(1)} THEN state END), MAX(load_timestamp) "
             f"FROM {ledger} WHERE billing_period = {at(2)}",
@@ -372,7 +376,7 @@ class Dialect(ABC):
         sums = [self.sum(self.cell(name, SqlType.MONEY, held)) for name in file.money]
         rows = self.query(
             f"SELECT {', '.join([group, Sql('COUNT(*)'), Sql(f'SUM({foreign})'), *sums])} "
-            f"FROM {self.table(table)} WHERE {self.of_month(file)}"
+            f"FROM {self.qualified(table)} WHERE {self.of_month(file)}"
             + (f" GROUP BY {group}" if by_currency else "")
         )
         return _measured(file, rows)

@@ -29,7 +29,7 @@ def digest_of(dialect: Dialect, file: MonthFile) -> MonthDigest:
     types = compared(file.types, kind)
     held = {name.lower(): own for name, own in dialect.columns(file.table).items()}
     cells = {name: dialect.cell(name, of_type, held) for name, of_type in types.items()}
-    table, month = dialect.table(file.table), dialect.of_month(file)
+    table, month = dialect.qualified(file.table), dialect.of_month(file)
     found: dict[str, ColumnDigest] = {}
     for names in groups_of([n for n in types if types[n] not in MAPS], dialect.columns_at_once):
         asked = ", ".join(

@@ -39,13 +39,20 @@ class SQLite:
     def tables(self) -> set[str]:
         """Without those that SQLite keeps for itself."""
         found = self._query("SELECT name FROM sqlite_master WHERE type = 'table'")
-        return {name for (name,) in found if not name.startswith("sqlite_")}
+        return {name for (name,) in found if not name.startswith(("_dlt_", "sqlite_"))}
 
     def columns(self, table: str) -> dict[str, str]:
         return {row[1]: row[2] for row in self._query(f"PRAGMA table_info({quoted(table)})")}
 
     def rows(self, table: str, columns: Sequence[str], month: str) -> list[Row]:
-        kinds = self.columns(table)
+        # What dlt made of amounts it declared as TEXT.
+        by_dlt = "_dlt_version" in {
+            name for (name,) in self._query("SELECT name FROM sqlite_master")
+        }
+        kinds = {
+            name: "DECIMAL_TEXT" if by_dlt and name.endswith("cost") else kind
+            for name, kind in self.columns(table).items()
+        }
         names = ", ".join(map(quoted, columns))
         found = self._query(
             f"SELECT {names} FROM {quoted(table)} WHERE billing_month = '{month}-01'"

@@ -30,7 +30,7 @@ from finops_dagster.warehouses.bigquery.rewriting import (
     rewriting,
     type_named,
 )
-from finops_dagster.warehouses.dialect import Change, Dialect
+from finops_dagster.warehouses.dialect import Change, Dialect, texts
 
 # BigQuery counts the fields that hold values, so that a map is two.
 _MOST_COLUMNS = 10_000
@@ -48,13 +48,15 @@ _PASSING = (
 class BigQueryDialect(Dialect):
     """One dataset. With `api_endpoint` it is an emulator's, asked without credentials."""
 
-    types: ClassVar[Mapping[str, str]] = TYPES
-    as_text: ClassVar[Mapping[str, str]] = AS_TEXT
-    read_as: ClassVar[Mapping[str, str]] = {
-        SqlType.MONEY: "SAFE_CAST({0} AS BIGNUMERIC)",
-        SqlType.TIME: "SAFE_CAST({0} AS TIMESTAMP)",
-        DATE: "SAFE_CAST({0} AS DATE)",
-    }
+    types: ClassVar[Mapping[str, Sql]] = TYPES
+    as_text: ClassVar[Mapping[str, Sql]] = AS_TEXT
+    read_as: ClassVar[Mapping[str, Sql]] = texts(
+        {
+            SqlType.MONEY: "SAFE_CAST({0} AS BIGNUMERIC)",
+            SqlType.TIME: "SAFE_CAST({0} AS TIMESTAMP)",
+            DATE: "SAFE_CAST({0} AS DATE)",
+        }
+    )
     longest_name = 300
     what_now = "run the month again to load it anew"
 
@@ -124,7 +126,7 @@ class BigQueryDialect(Dialect):
     def quoted(self, name: str) -> Sql:
         return in_backticks(self.name(name))
 
-    def table(self, table: str) -> Sql:
+    def qualified(self, table: str) -> Sql:
         return in_backticks(self.full_name(table))
 
     def parameter(self, number: int) -> Sql:
@@ -170,7 +172,7 @@ class BigQueryDialect(Dialect):
         """
         states = dict(
             self.query(
-                f"SELECT job_id, state FROM {self.table(ledger_of(file.table))} "
+                f"SELECT job_id, state FROM {self.qualified(ledger_of(file.table))} "
                 "WHERE billing_period = @p1 AND manifest_id = @p2",
                 *(str(file.month), file.footer.manifest_id),
             )
@@ -193,16 +195,17 @@ class BigQueryDialect(Dialect):
                 self.record(file, job_id, "failed", "its run died, and it left no rows")
             attempt += 1
 
-    def load_beside(self, file: MonthFile, change: Change) -> None:
+    def load_beside(self, file: MonthFile, change: Change) -> Sql:
         """Load the file into the month's partition, for BigQuery has no beside."""
         job = self._running or self._started(file, self._job_id)
         job.result()
         self._month_is_in = self.full_name(file.table)
+        return self.qualified(file.table)
 
     def transaction(self, file: MonthFile, job: str) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def exchange(self, file: MonthFile, incoming: Any, change: Change) -> tuple[str, ...]:
+    def exchange(self, file: MonthFile, incoming: Sql, change: Change) -> tuple[str, ...]:
         return change.warnings
 
     def create_table(

@@ -11,25 +11,29 @@ from google.cloud.bigquery import SchemaField, Table
 from finops_dagster.billing.columns import Sql, SqlType
 from finops_dagster.billing.errors import BillError
 from finops_dagster.tables.digest import DATE, MAPS
-from finops_dagster.warehouses.dialect import COUNT
+from finops_dagster.warehouses.dialect import COUNT, texts
 
-TYPES: Mapping[str, str] = {
-    SqlType.TEXT: "STRING",
-    SqlType.MONEY: "BIGNUMERIC",
-    SqlType.TIME: "TIMESTAMP",
-    SqlType.TEXT_MAP: "ARRAY<STRUCT<key STRING, value STRING>>",
-    SqlType.MONEY_MAP: "ARRAY<STRUCT<key STRING, value BIGNUMERIC>>",
-    DATE: "DATE",
-    COUNT: "INT64",
-}
+TYPES: Mapping[str, Sql] = texts(
+    {
+        SqlType.TEXT: "STRING",
+        SqlType.MONEY: "BIGNUMERIC",
+        SqlType.TIME: "TIMESTAMP",
+        SqlType.TEXT_MAP: "ARRAY<STRUCT<key STRING, value STRING>>",
+        SqlType.MONEY_MAP: "ARRAY<STRUCT<key STRING, value BIGNUMERIC>>",
+        DATE: "DATE",
+        COUNT: "INT64",
+    }
+)
 # An array without elements may be a map that was NULL, or a month that did not have the column, so
 # its text is NULL.
-AS_TEXT: Mapping[str, str] = {
-    SqlType.TIME: "CONCAT(RTRIM(RTRIM(FORMAT_TIMESTAMP('%Y-%m-%dT%H:%M:%E6S', {0}), '0'), '.'), "
-    "'Z')",
-    SqlType.TEXT_MAP: "(SELECT CONCAT('{{', STRING_AGG(CONCAT(TO_JSON_STRING(key), ':', "
-    "COALESCE(TO_JSON_STRING(value), 'null')), ',' ORDER BY key), '}}') FROM UNNEST({0}))",
-}
+AS_TEXT: Mapping[str, Sql] = texts(
+    {
+        SqlType.TIME: "CONCAT(RTRIM(RTRIM(FORMAT_TIMESTAMP('%Y-%m-%dT%H:%M:%E6S', {0}), '0'), "
+        "'.'), 'Z')",
+        SqlType.TEXT_MAP: "(SELECT CONCAT('{{', STRING_AGG(CONCAT(TO_JSON_STRING(key), ':', "
+        "COALESCE(TO_JSON_STRING(value), 'null')), ',' ORDER BY key), '}}') FROM UNNEST({0}))",
+    }
+)
 
 
 def in_backticks(name: str) -> Sql:

@@ -17,7 +17,7 @@ from finops_dagster.tables.digest import DATE, DigestKind, MonthDigest, digest
 from finops_dagster.tables.load import prepare_casts
 from finops_dagster.tables.parquet_text import time_as_text
 from finops_dagster.warehouses.base import MonthFile
-from finops_dagster.warehouses.dialect import COUNT, Change, Dialect
+from finops_dagster.warehouses.dialect import COUNT, Change, Dialect, texts
 from finops_dagster.warehouses.duckdb import Settings
 
 # Each of more would copy the list of all columns, which DuckDB keeps until the transaction ends:
@@ -29,21 +29,27 @@ class DuckDBDialect(Dialect):
     """One file with the tables of all exports. A month, its new columns and its row in the ledger
     are one transaction."""
 
-    types: ClassVar[Mapping[str, str]] = {kind: kind for kind in (*SqlType, DATE, COUNT)}
-    as_text: ClassVar[Mapping[str, str]] = {
-        SqlType.TIME: time_as_text(Sql("{0}")),
-        SqlType.TEXT_MAP: "CAST(to_json({0}) AS VARCHAR)",
-        SqlType.MONEY_MAP: "CAST(to_json({0}) AS VARCHAR)",
-        SqlType.MONEY: "CAST({0} AS VARCHAR)",
-    }
-    from_text: ClassVar[Mapping[str, str]] = {
-        SqlType.MONEY: "exact_decimal({0})",
-        SqlType.MONEY_MAP: "exact_map(text_map({0}))",
-    }
-    read_as: ClassVar[Mapping[str, str]] = {
-        SqlType.MONEY: "TRY(exact_decimal({0}))",
-        SqlType.TIME: "TRY(utc_timestamp({0}))",
-    }
+    types: ClassVar[Mapping[str, Sql]] = texts({kind: kind for kind in (*SqlType, DATE, COUNT)})
+    as_text: ClassVar[Mapping[str, Sql]] = texts(
+        {
+            SqlType.TIME: time_as_text(Sql("{0}")),
+            SqlType.TEXT_MAP: "CAST(to_json({0}) AS VARCHAR)",
+            SqlType.MONEY_MAP: "CAST(to_json({0}) AS VARCHAR)",
+            SqlType.MONEY: "CAST({0} AS VARCHAR)",
+        }
+    )
+    from_text: ClassVar[Mapping[str, Sql]] = texts(
+        {
+            SqlType.MONEY: "exact_decimal({0})",
+            SqlType.MONEY_MAP: "exact_map(text_map({0}))",
+        }
+    )
+    read_as: ClassVar[Mapping[str, Sql]] = texts(
+        {
+            SqlType.MONEY: "TRY(exact_decimal({0}))",
+            SqlType.TIME: "TRY(utc_timestamp({0}))",
+        }
+    )
     digest_kind = DigestKind.HASH
     casts = True
 
@@ -103,17 +109,17 @@ class DuckDBDialect(Dialect):
         if len(columns) <= _ADDED_ONE_BY_ONE:
             super().add_columns(table, columns)
             return
-        wider = self.table(f"{table}__wider")
+        wider = self.qualified(f"{table}__wider")
         nothing = ", ".join(
             f"NULL::{self.types[kind]} AS {quoted(name)}" for name, kind in columns.items()
         )
-        self.query(f"CREATE TABLE {wider} AS SELECT *, {nothing} FROM {self.table(table)}")
-        self.query(f"DROP TABLE {self.table(table)}")
-        self.query(f"ALTER TABLE {wider} RENAME TO {self.table(table)}")
+        self.query(f"CREATE TABLE {wider} AS SELECT *, {nothing} FROM {self.qualified(table)}")
+        self.query(f"DROP TABLE {self.qualified(table)}")
+        self.query(f"ALTER TABLE {wider} RENAME TO {self.qualified(table)}")
 
     def digest(self, file: MonthFile) -> MonthDigest:
         """Return the digests by DuckDB's own hash."""
-        rows = Sql(f"{self.table(file.table)} WHERE {self.of_month(file)}")
+        rows = Sql(f"{self.qualified(file.table)} WHERE {self.of_month(file)}")
         return digest(self._connection, rows, file.types, self.digest_kind)
 
     def _refuse_other_text(self, file: MonthFile, name: str, kept: str) -> None:

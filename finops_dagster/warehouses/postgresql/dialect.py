@@ -15,7 +15,7 @@ from finops_dagster.billing.columns import Sql, SqlType, literal, quoted
 from finops_dagster.billing.errors import BillError
 from finops_dagster.tables.digest import DATE, HEX_DIGITS, DigestKind
 from finops_dagster.warehouses.base import MonthFile
-from finops_dagster.warehouses.dialect import COUNT, Change, Dialect
+from finops_dagster.warehouses.dialect import COUNT, Change, Dialect, texts
 from finops_dagster.warehouses.postgresql import Settings
 from finops_dagster.warehouses.postgresql.arrival import OVERFLOW, Arrival, overflow_of
 from finops_dagster.warehouses.postgresql.errors import ROW_TOO_WIDE, explanation
@@ -53,34 +53,42 @@ $$"""
 class PostgreSQLDialect(Dialect):
     """One schema, in which each export has a table that is partitioned by LIST (billing_month)."""
 
-    types: ClassVar[Mapping[str, str]] = {  # as format_type() says them
-        SqlType.TEXT: "text",
-        SqlType.MONEY: "numeric(38,18)",
-        SqlType.TIME: "timestamp with time zone",
-        SqlType.TEXT_MAP: "jsonb",
-        SqlType.MONEY_MAP: "jsonb",
-        DATE: "date",
-        COUNT: "bigint",
-    }
-    as_text: ClassVar[Mapping[str, str]] = {
-        SqlType.TIME: "rtrim(rtrim(to_char({0} AT TIME ZONE 'UTC', "
-        "'YYYY-MM-DD\"T\"HH24:MI:SS.US'), '0'), '.') || 'Z'",
-        SqlType.TEXT_MAP: "pg_temp.map_as_text({0})",
-        SqlType.MONEY_MAP: "pg_temp.map_as_text({0})",
-        SqlType.MONEY: "{0}::text",
-    }
+    types: ClassVar[Mapping[str, Sql]] = texts(
+        {  # as format_type() says them
+            SqlType.TEXT: "text",
+            SqlType.MONEY: "numeric(38,18)",
+            SqlType.TIME: "timestamp with time zone",
+            SqlType.TEXT_MAP: "jsonb",
+            SqlType.MONEY_MAP: "jsonb",
+            DATE: "date",
+            COUNT: "bigint",
+        }
+    )
+    as_text: ClassVar[Mapping[str, Sql]] = texts(
+        {
+            SqlType.TIME: "rtrim(rtrim(to_char({0} AT TIME ZONE 'UTC', "
+            "'YYYY-MM-DD\"T\"HH24:MI:SS.US'), '0'), '.') || 'Z'",
+            SqlType.TEXT_MAP: "pg_temp.map_as_text({0})",
+            SqlType.MONEY_MAP: "pg_temp.map_as_text({0})",
+            SqlType.MONEY: "{0}::text",
+        }
+    )
     # Text that is no exact amount is an error, as it is in DuckDB, where a cast would round it; so
     # is NaN, which PostgreSQL takes for an amount.
-    from_text: ClassVar[Mapping[str, str]] = {
-        SqlType.MONEY: "CASE WHEN scale(trim_scale({0}::numeric)) <= 18 THEN {0}::numeric "
-        "ELSE ('no amount of 18 decimals: ' || {0})::numeric END",
-        SqlType.MONEY_MAP: "{0}::jsonb",
-    }
-    read_as: ClassVar[Mapping[str, str]] = {
-        **from_text,
-        SqlType.TEXT_MAP: "{0}::jsonb",
-        SqlType.TIME: "{0}::timestamptz",
-    }
+    from_text: ClassVar[Mapping[str, Sql]] = texts(
+        {
+            SqlType.MONEY: "CASE WHEN scale(trim_scale({0}::numeric)) <= 18 THEN {0}::numeric "
+            "ELSE ('no amount of 18 decimals: ' || {0})::numeric END",
+            SqlType.MONEY_MAP: "{0}::jsonb",
+        }
+    )
+    read_as: ClassVar[Mapping[str, Sql]] = texts(
+        {
+            **from_text,
+            SqlType.TEXT_MAP: "{0}::jsonb",
+            SqlType.TIME: "{0}::timestamptz",
+        }
+    )
     longest_name = 63  # PostgreSQL would cut off in silence what is longer
     digest_kind = DigestKind.MD5
     casts = True
@@ -122,7 +130,7 @@ class PostgreSQLDialect(Dialect):
             for part in (self._settings.schema_name, table)
         )
 
-    def table(self, table: str) -> Sql:
+    def qualified(self, table: str) -> Sql:
         return Sql(f"{quoted(self._settings.schema_name)}.{self.quoted(table)}")
 
     def columns(self, table: str) -> dict[str, str]:
@@ -131,7 +139,7 @@ class PostgreSQLDialect(Dialect):
                 "SELECT attname::text, format_type(atttypid, atttypmod) FROM pg_attribute "
                 "WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped "
                 "ORDER BY attnum",
-                self.table(table),
+                self.qualified(table),
             )
         )
 
@@ -166,7 +174,7 @@ class PostgreSQLDialect(Dialect):
 
     def prepare(self, file: MonthFile, change: Change) -> None:
         """Make the schema and both tables where they are missing; columns come with months."""
-        schema, table = self._settings.schema_name, self.table(file.table)
+        schema, table = self._settings.schema_name, self.qualified(file.table)
         self._take_turn(schema)
         if not self.query("SELECT 1 FROM pg_namespace WHERE nspname = $1", schema):
             self.query(f"CREATE SCHEMA {quoted(schema)}")
@@ -183,7 +191,7 @@ class PostgreSQLDialect(Dialect):
             )
         self._connection.commit()
 
-    def load_beside(self, file: MonthFile, change: Change) -> str:
+    def load_beside(self, file: MonthFile, change: Change) -> Sql:
         """Make a table of the month, of which a row may be too wide unless tags are keys. What its
         CHECK says is what the partition will be bound to, so that no row is looked at again to
         attach it; it is given the indexes that the table has, before a reader has to wait."""
@@ -199,15 +207,15 @@ class PostgreSQLDialect(Dialect):
             self._fill(incoming, file)
         definitions = self.query(
             "SELECT pg_get_indexdef(indexrelid) FROM pg_index WHERE indrelid = to_regclass($1)",
-            self.table(file.table),
+            self.qualified(file.table),
         )
         for (definition,) in definitions:
             unique = "UNIQUE" if definition.startswith("CREATE UNIQUE ") else ""
             on_table = r"^CREATE( UNIQUE)? INDEX .+? ON ONLY .+? USING "
             using = Sql(re.sub(on_table, "", definition))
-            self.query(f"CREATE {unique} INDEX ON {self.table(incoming)} USING {using}")
-        self.query(f"ANALYZE {self.table(incoming)}")
-        return incoming
+            self.query(f"CREATE {unique} INDEX ON {self.qualified(incoming)} USING {using}")
+        self.query(f"ANALYZE {self.qualified(incoming)}")
+        return Sql(incoming)
 
     @contextmanager
     def transaction(self, file: MonthFile, job: str) -> Iterator[None]:
@@ -215,36 +223,36 @@ class PostgreSQLDialect(Dialect):
         yield
         self._connection.commit()
 
-    def exchange(self, file: MonthFile, incoming: str, change: Change) -> tuple[str, ...]:
+    def exchange(self, file: MonthFile, incoming: Sql, change: Change) -> tuple[str, ...]:
         """Put the table in the place of the month's partition. A lock that is taken stays to the
         end of the transaction, so the table is touched last; and then again looked at, for other
         months came meanwhile."""
-        table, partition = self.table(file.table), self._partition(file)
+        table, partition = self.qualified(file.table), self._partition(file)
         is_there = self.query(
             "SELECT 1 FROM pg_inherits "
             "WHERE inhparent = to_regclass($1) AND inhrelid = to_regclass($2)",
             table,
-            self.table(partition),
+            self.qualified(partition),
         )
         self._lock([file.table, partition] if is_there else [file.table], file)
         if is_there:
-            self.query(f"DROP TABLE {self.table(partition)}")
+            self.query(f"DROP TABLE {self.qualified(partition)}")
         change = self.change(file)
         self._unite(file, incoming, change)
-        self.query(f"ALTER TABLE {self.table(incoming)} RENAME TO {self.quoted(partition)}")
+        self.query(f"ALTER TABLE {self.qualified(incoming)} RENAME TO {self.quoted(partition)}")
         self.query(
-            f"ALTER TABLE {table} ATTACH PARTITION {self.table(partition)} "
+            f"ALTER TABLE {table} ATTACH PARTITION {self.qualified(partition)} "
             f"FOR VALUES IN ({literal(str(file.month.first_day))})"
         )
         return (*self._arrival(file).warnings(), *change.warnings)
 
     def _fill(self, incoming: str, file: MonthFile) -> None:
-        self._take_turn(f"{self.table(file.table)} {file.month}")
+        self._take_turn(f"{self.qualified(file.table)} {file.month}")
         held = self.columns(file.table)
         own = {self.name(name): self.types[kind] for name, kind in self.columns_of(file).items()}
         definitions = ", ".join(f"{quoted(name)} {kind}" for name, kind in {**held, **own}.items())
         self.query(
-            f"CREATE TABLE {self.table(incoming)} ({definitions}, "
+            f"CREATE TABLE {self.qualified(incoming)} ({definitions}, "
             f"CHECK (billing_month IS NOT NULL AND {self.of_month(file)}))"
         )
         for rows in self._arrival(file).streams(file):
@@ -259,7 +267,7 @@ class PostgreSQLDialect(Dialect):
 
     def _lock(self, tables: list[str], file: MonthFile) -> None:
         """Wait until nobody reads the tables, and let nobody in until the transaction ends."""
-        names = [self.table(table) for table in tables]
+        names = [self.qualified(table) for table in tables]
         wait = self._settings.lock_wait_seconds
         seconds = min(_SECONDS_A_TRY, wait)
         problem = f"{self.full_name(file.table)} was in use for {wait} s, now by process"
@@ -279,13 +287,13 @@ class PostgreSQLDialect(Dialect):
         for name in change.new:
             if self.name(name) != name:
                 self.query(
-                    f"COMMENT ON COLUMN {self.table(file.table)}.{self.quoted(name)} "
+                    f"COMMENT ON COLUMN {self.qualified(file.table)}.{self.quoted(name)} "
                     f"IS {literal(name)}"
                 )
         held, given = self.columns(file.table), self.columns(incoming)
         missing = (f"ADD COLUMN {quoted(n)} {kind}" for n, kind in held.items() if n not in given)
         if additions := ", ".join(missing):
-            self.query(f"ALTER TABLE {self.table(incoming)} {additions}")
+            self.query(f"ALTER TABLE {self.qualified(incoming)} {additions}")
         self.query(_MAP_AS_TEXT)
         self.make_text(file.table, change.becoming_text)
         for name, kept in change.kept.items():
@@ -298,7 +306,7 @@ class PostgreSQLDialect(Dialect):
         cell = self.cast(name, given, Change({}, {}, {name: kept}, [], ()))
         try:
             self.query(
-                f"ALTER TABLE {self.table(incoming)} ALTER {self.quoted(name)} "
+                f"ALTER TABLE {self.qualified(incoming)} ALTER {self.quoted(name)} "
                 f"TYPE {self.types[kept]} USING {cell}"
             )
         except adbc.Error as error:
@@ -311,7 +319,7 @@ class PostgreSQLDialect(Dialect):
     def add_columns(self, table: str, columns: Mapping[str, str]) -> None:
         new = (f"ADD COLUMN {self.quoted(n)} {self.types[kind]}" for n, kind in columns.items())
         if additions := ", ".join(new):
-            self.query(f"ALTER TABLE {self.table(table)} {additions}")
+            self.query(f"ALTER TABLE {self.qualified(table)} {additions}")
 
     def _take_turn(self, what: str) -> None:
         """Wait, however long, for other loads that do `what`, and keep them waiting to the end."""

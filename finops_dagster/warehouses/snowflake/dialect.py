@@ -14,7 +14,7 @@ from finops_dagster.billing.columns import Sql, SqlType, name_within, quoted
 from finops_dagster.billing.errors import BillError
 from finops_dagster.tables.digest import DATE, HEX_DIGITS, DigestKind
 from finops_dagster.warehouses.base import MonthFile, WarehouseUnavailable
-from finops_dagster.warehouses.dialect import COUNT, Change, Dialect
+from finops_dagster.warehouses.dialect import COUNT, Change, Dialect, texts
 from finops_dagster.warehouses.snowflake import Settings
 from finops_dagster.warehouses.snowflake.session import may_pass, session
 
@@ -29,30 +29,36 @@ class SnowflakeDialect(Dialect):
     """One schema. Names are in capitals, so that a person writes them without quotes. What a load
     needs on its way lives no longer than its session."""
 
-    types: ClassVar[Mapping[str, str]] = {
-        SqlType.TEXT: "VARCHAR",
-        SqlType.MONEY: "NUMBER(38,18)",
-        SqlType.TIME: "TIMESTAMP_NTZ",
-        # Amounts in an OBJECT are fixed-point numbers of 38 digits as well.
-        SqlType.TEXT_MAP: "OBJECT",
-        SqlType.MONEY_MAP: "OBJECT",
-        DATE: "DATE",
-        COUNT: "NUMBER(38, 0)",
-    }
-    as_text: ClassVar[Mapping[str, str]] = {
-        SqlType.MONEY: "{0}::VARCHAR",
-        SqlType.TIME: "REGEXP_REPLACE(TO_VARCHAR({0}::TIMESTAMP_NTZ, "
-        "'YYYY-MM-DD\"T\"HH24:MI:SS.FF6'), '[.]?0+$', '') || 'Z'",
-        DATE: "{0}::VARCHAR",
-        SqlType.TEXT_MAP: "TO_JSON({0})",
-        SqlType.MONEY_MAP: "TO_JSON({0})",
-    }
-    read_as: ClassVar[Mapping[str, str]] = {
-        SqlType.MONEY: "TRY_CAST({0} AS NUMBER(38,18))",
-        SqlType.TIME: "TRY_CAST({0} AS TIMESTAMP_NTZ)",
-        SqlType.TEXT_MAP: "TRY_PARSE_JSON({0})",
-        SqlType.MONEY_MAP: "TRY_PARSE_JSON({0})",
-    }
+    types: ClassVar[Mapping[str, Sql]] = texts(
+        {
+            SqlType.TEXT: "VARCHAR",
+            SqlType.MONEY: "NUMBER(38,18)",
+            SqlType.TIME: "TIMESTAMP_NTZ",
+            # Amounts in an OBJECT are fixed-point numbers of 38 digits as well.
+            SqlType.TEXT_MAP: "OBJECT",
+            SqlType.MONEY_MAP: "OBJECT",
+            DATE: "DATE",
+            COUNT: "NUMBER(38, 0)",
+        }
+    )
+    as_text: ClassVar[Mapping[str, Sql]] = texts(
+        {
+            SqlType.MONEY: "{0}::VARCHAR",
+            SqlType.TIME: "REGEXP_REPLACE(TO_VARCHAR({0}::TIMESTAMP_NTZ, "
+            "'YYYY-MM-DD\"T\"HH24:MI:SS.FF6'), '[.]?0+$', '') || 'Z'",
+            DATE: "{0}::VARCHAR",
+            SqlType.TEXT_MAP: "TO_JSON({0})",
+            SqlType.MONEY_MAP: "TO_JSON({0})",
+        }
+    )
+    read_as: ClassVar[Mapping[str, Sql]] = texts(
+        {
+            SqlType.MONEY: "TRY_CAST({0} AS NUMBER(38,18))",
+            SqlType.TIME: "TRY_CAST({0} AS TIMESTAMP_NTZ)",
+            SqlType.TEXT_MAP: "TRY_PARSE_JSON({0})",
+            SqlType.MONEY_MAP: "TRY_PARSE_JSON({0})",
+        }
+    )
     digest_kind = DigestKind.MD5
     casts = True
     defines_in_transaction = False  # a statement that defines something ends a transaction
@@ -98,7 +104,7 @@ class SnowflakeDialect(Dialect):
     def columns(self, table: str) -> dict[str, str]:
         """Return name and type of each column. Wakes no warehouse."""
         try:
-            described = self.query(f"DESCRIBE TABLE {self.table(table)}")
+            described = self.query(f"DESCRIBE TABLE {self.qualified(table)}")
         except errors.ProgrammingError as error:
             if error.errno == _NO_SUCH_OBJECT:
                 return {}
@@ -151,14 +157,14 @@ class SnowflakeDialect(Dialect):
             return
         definitions = ", ".join(f"{self.quoted(n)} {self.types[k]}" for n, k in columns.items())
         self.query(
-            f"CREATE TABLE IF NOT EXISTS {self.table(table)} ({definitions}) "
+            f"CREATE TABLE IF NOT EXISTS {self.qualified(table)} ({definitions}) "
             f"CLUSTER BY ({self.quoted('billing_month')})"
         )
 
     def add_columns(self, table: str, columns: Mapping[str, str]) -> None:
         for name, kind in columns.items():
             self.query(
-                f"ALTER TABLE {self.table(table)} "
+                f"ALTER TABLE {self.qualified(table)} "
                 f"ADD COLUMN IF NOT EXISTS {self.quoted(name)} {self.types[kind]}"
             )
 
@@ -172,9 +178,9 @@ class SnowflakeDialect(Dialect):
             f"{texts.get(name, quoted(name))} AS {quoted(name)}" for name in self.columns(table)
         )
         self.query(
-            f"CREATE OR REPLACE TABLE {self.table(table)} "
+            f"CREATE OR REPLACE TABLE {self.qualified(table)} "
             f"CLUSTER BY ({self.quoted('billing_month')}) "
-            f"COPY GRANTS AS SELECT {cells} FROM {self.table(table)}"
+            f"COPY GRANTS AS SELECT {cells} FROM {self.qualified(table)}"
         )
 
     @property

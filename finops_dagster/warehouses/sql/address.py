@@ -15,7 +15,7 @@ from finops_dagster.warehouses.sql import Settings
 _DRIVERS = {
     "fabric": "mssql+pyodbc",
     "mssql": "mssql+pyodbc",
-    "postgres": "postgresql",
+    "postgres": "postgresql+psycopg",
     "redshift": "redshift+psycopg2",
     "sqlalchemy": "",
     "synapse": "mssql+pyodbc",

@@ -12,20 +12,25 @@ import sqlalchemy as sa
 
 from finops_dagster.billing.columns import Sql, SqlType
 from finops_dagster.tables.digest import DATE
+from finops_dagster.warehouses.dialect import texts
 from finops_dagster.warehouses.sql.dialect import TYPES, SqlDialect
 
 
 class PostgresDialect(SqlDialect):
     """A PostgreSQL that makes text of a time in a transaction."""
 
-    as_text: ClassVar[Mapping[str, str]] = {
-        SqlType.TIME: "rtrim(rtrim(to_char({0} AT TIME ZONE 'UTC', "
-        "'YYYY-MM-DD\"T\"HH24:MI:SS.US'), '0'), '.') || 'Z'"
-    }
-    read_as: ClassVar[Mapping[str, str]] = {
-        SqlType.MONEY: "CASE WHEN {0} ~ '^-?[0-9]+([.][0-9]+)?$' THEN {0}::numeric END",
-        SqlType.TIME: "{0}::timestamptz",
-    }
+    as_text: ClassVar[Mapping[str, Sql]] = texts(
+        {
+            SqlType.TIME: "rtrim(rtrim(to_char({0} AT TIME ZONE 'UTC', "
+            "'YYYY-MM-DD\"T\"HH24:MI:SS.US'), '0'), '.') || 'Z'"
+        }
+    )
+    read_as: ClassVar[Mapping[str, Sql]] = texts(
+        {
+            SqlType.MONEY: "CASE WHEN {0} ~ '^-?[0-9]+([.][0-9]+)?$' THEN {0}::numeric END",
+            SqlType.TIME: "{0}::timestamptz",
+        }
+    )
 
 
 class _Text(sa.types.UserDefinedType[str]):
@@ -58,12 +63,14 @@ _DECLARED = {
 class SqliteDialect(SqlDialect):
     """SQLite, which has no decimals: amounts are text there, and their sums are added here."""
 
-    types: ClassVar[Mapping[str, str]] = {kind: kind for kind in (*SqlType, DATE)}
-    as_text: ClassVar[Mapping[str, str]] = {
-        SqlType.TIME: "rtrim(rtrim(replace({0}, ' ', 'T'), '0'), '.') || 'Z'",
-        SqlType.TEXT_MAP: "{0}",
-    }
-    read_as: ClassVar[Mapping[str, str]] = {SqlType.MONEY: "exact_amount({0})"}
+    types: ClassVar[Mapping[str, Sql]] = texts({kind: kind for kind in (*SqlType, DATE)})
+    as_text: ClassVar[Mapping[str, Sql]] = texts(
+        {
+            SqlType.TIME: "rtrim(rtrim(replace({0}, ' ', 'T'), '0'), '.') || 'Z'",
+            SqlType.TEXT_MAP: "{0}",
+        }
+    )
+    read_as: ClassVar[Mapping[str, Sql]] = texts({SqlType.MONEY: "exact_amount({0})"})
     column_types: ClassVar[Mapping[str, sa.types.TypeEngine[Any]]] = {
         **TYPES,
         **{kind: _Text(name) for kind, name in _NAMES.items()},
@@ -84,7 +91,7 @@ class SqliteDialect(SqlDialect):
     def _schema(self) -> None:
         return None  # the dataset is the file
 
-    def table(self, table: str) -> Sql:
+    def qualified(self, table: str) -> Sql:
         return self.quoted(table)
 
     def day(self, day: date) -> Sql:
@@ -107,12 +114,12 @@ class SqliteDialect(SqlDialect):
         return given if may_be_given else super().type_of(held, given)
 
     def make_text(self, table: str, columns: Mapping[str, str]) -> None:
-        altered = f"ALTER TABLE {self.table(table)}"
+        altered = f"ALTER TABLE {self.qualified(table)}"
         for name, kind in columns.items():
             column, free = self.quoted(name), self.quoted(f"{name}_as_text")
             cell = self.as_text[kind].format(column)
             self.query(f"{altered} ADD COLUMN {free} TEXT")
-            self.query(f"UPDATE {self.table(table)} SET {free} = {cell}")
+            self.query(f"UPDATE {self.qualified(table)} SET {free} = {cell}")
             self.query(f"{altered} DROP COLUMN {column}")
             self.query(f"{altered} RENAME COLUMN {free} TO {column}")
 

@@ -18,7 +18,7 @@ from finops_dagster.lake.month import relation
 from finops_dagster.locks import waiting_lock
 from finops_dagster.tables.digest import DATE, MAPS
 from finops_dagster.warehouses.base import MonthFile, WarehouseUnavailable, as_utc, ledger_of
-from finops_dagster.warehouses.dialect import COUNT, Change, Dialect
+from finops_dagster.warehouses.dialect import COUNT, Change, Dialect, texts
 from finops_dagster.warehouses.sql import Settings
 from finops_dagster.warehouses.sql.address import refuse_unusable, url_of
 
@@ -61,10 +61,12 @@ class SqlDialect(Dialect):
     """One dataset of one database. The ledger says `loading` until a load ends, for the month lies
     in a table of its own meanwhile, which the next load drops where one was killed."""
 
-    types: ClassVar[Mapping[str, str]] = {
-        **{kind: kind for kind in (*SqlType, DATE, COUNT)},
-        **dict.fromkeys(MAPS, SqlType.TEXT),
-    }
+    types: ClassVar[Mapping[str, Sql]] = texts(
+        {
+            **{kind: kind for kind in (*SqlType, DATE, COUNT)},
+            **dict.fromkeys(MAPS, SqlType.TEXT),
+        }
+    )
     column_types: ClassVar[Mapping[str, sa.types.TypeEngine[Any]]] = TYPES
 
     @classmethod
@@ -131,7 +133,7 @@ class SqlDialect(Dialect):
         end = preparer.final_quote
         return Sql(f"{preparer.initial_quote}{self.name(name).replace(end, end * 2)}{end}")
 
-    def table(self, table: str) -> Sql:
+    def qualified(self, table: str) -> Sql:
         return Sql(f"{self.quoted(self._settings.dataset)}.{self.quoted(table)}")
 
     def parameter(self, number: int) -> Sql:
@@ -180,7 +182,7 @@ class SqlDialect(Dialect):
     def begin(self, file: MonthFile) -> str:
         """Write into the ledger that the month is being loaded; end what died before its end.
         Raises BillError where the database keeps what was rolled back."""
-        ledger = self.table(ledger_of(file.table))
+        ledger = self.qualified(ledger_of(file.table))
         died = self.query(
             f"SELECT job_id FROM {ledger} WHERE billing_period = :finops_1 AND state = 'loading'",
             str(file.month),
@@ -208,7 +210,7 @@ class SqlDialect(Dialect):
             self._connection.execute(sa.insert(table), rows)
             self._commit()
         self._hold_against(file, incoming)
-        return self.table(incoming)
+        return self.qualified(incoming)
 
     def transaction(self, file: MonthFile, job: str) -> AbstractContextManager[None]:
         return self._moving(file)
@@ -219,7 +221,7 @@ class SqlDialect(Dialect):
         SQLite begins its transaction with them."""
         with self._all_or_nothing():
             self.query(
-                f"UPDATE {self.table(ledger_of(file.table))} SET error_message = NULL "
+                f"UPDATE {self.qualified(ledger_of(file.table))} SET error_message = NULL "
                 "WHERE billing_period = :finops_1 AND state = 'loading'",
                 str(file.month),
             )
@@ -228,7 +230,7 @@ class SqlDialect(Dialect):
     def widen(self, file: MonthFile, change: Change) -> None:
         self.make_text(file.table, change.becoming_text)
 
-    def tidy_up(self, file: MonthFile, incoming: Any) -> tuple[str, ...]:
+    def tidy_up(self, file: MonthFile, incoming: Sql) -> tuple[str, ...]:
         statistics = _STATISTICS.get(self._connection.dialect.name)
         problems = []
         for what, statement in {
@@ -237,7 +239,7 @@ class SqlDialect(Dialect):
         }.items():
             try:
                 if statement:
-                    self.query(statement.format(self.table(file.table)))
+                    self.query(statement.format(self.qualified(file.table)))
             except sa.exc.SQLAlchemyError as error:
                 self._connection.rollback()
                 problems.append(f"{what}: {self.explanation(error)}")
@@ -258,7 +260,7 @@ class SqlDialect(Dialect):
     def add_columns(self, table: str, columns: Mapping[str, str]) -> None:
         for name, kind in columns.items():
             definition = f"{self.quoted(name)} {self._compiled(kind)}"
-            self.query(f"ALTER TABLE {self.table(table)} ADD {definition}")
+            self.query(f"ALTER TABLE {self.qualified(table)} ADD {definition}")
 
     @contextmanager
     def _all_or_nothing(self) -> Iterator[None]:
@@ -334,7 +336,7 @@ class SqlDialect(Dialect):
         ]
         theirs = ", ".join(f"{function}({self.quoted(name)})" for name, function in wanted)
         ours = ", ".join(f"{function}({quoted(name)})" for name, function in wanted)
-        (brought,) = self.query(f"SELECT {theirs} FROM {self.table(incoming)}")
+        (brought,) = self.query(f"SELECT {theirs} FROM {self.qualified(incoming)}")
         with file.duckdb.scratch(threads=1) as connection:
             (given,) = connection.execute(f"SELECT {ours} FROM {relation(file.path)}").fetchall()
         for (name, function), is_now, was in zip(wanted, brought, given, strict=True):
@@ -348,7 +350,7 @@ class SqlDialect(Dialect):
     def _drop(self, job: str) -> None:
         incoming = _incoming(job)
         if self.columns(incoming):
-            self.query(f"DROP TABLE {self.table(incoming)}")
+            self.query(f"DROP TABLE {self.qualified(incoming)}")
 
 
 class _Undone(Exception):
