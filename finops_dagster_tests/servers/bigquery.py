@@ -12,7 +12,7 @@ What it cannot do it says, mostly with 501. How it differs from BigQuery:
 
 - Every job runs at once and is DONE when it is answered. A load that fails always does so in its
   job; BigQuery finds some mistakes in a schema before it makes the job, and answers with a 400.
-- A job id is unique in its project; in BigQuery it is unique in a project and a location.
+- Where a request names no location, it is the US.
 - BIGNUMERIC has 18 digits after the point and 20 before it, and is exact within them; BigQuery's
   has 38 and 38. There is no NUMERIC. A decimal literal is a decimal here, a FLOAT64 there.
 - Parquet timestamps become TIMESTAMP whether they are adjusted to UTC or not, because Google's

@@ -3,8 +3,8 @@ runs at once and is DONE when it is answered."""
 
 import json
 import threading
-import time
 import uuid
+from dataclasses import dataclass, field
 
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Map, Rule
@@ -42,20 +42,15 @@ _ROUTES = Map(
 )
 
 
+@dataclass
 class Job:
     """A finished job, with the rows it selected or the error that ended it."""
 
-    def __init__(self, project: str, job_id: str, location: str, configuration: Resource) -> None:
-        self.project, self.job_id, self.location = project, job_id, location
-        self.configuration = configuration
-        self.statistics: Resource = {}
-        self.result: QueryResult | None = None
-        self.error: BigQueryError | None = None
-
-    @property
-    def full_name(self) -> str:
-        """The name as BigQuery's messages write it: `project:location.job`."""
-        return f"{self.project}:{self.location}.{self.job_id}"
+    reference: Resource
+    configuration: Resource
+    statistics: Resource = field(default_factory=dict)
+    result: QueryResult | None = None
+    error: BigQueryError | None = None
 
     def resource(self) -> Resource:
         """The job as the REST API shows it."""
@@ -63,8 +58,7 @@ class Job:
         if self.error:
             status |= {"errorResult": self.error.error_proto, "errors": [self.error.error_proto]}
         return {
-            "id": self.full_name,
-            "jobReference": self._reference(),
+            "jobReference": self.reference,
             "configuration": self.configuration,
             "statistics": self.statistics,
             "status": status,
@@ -77,10 +71,7 @@ class Job:
         if self.result is None:
             raise not_supported("query results of a load job")
         page = self.result.page(max_results, start)
-        return {"jobComplete": True, "jobReference": self._reference(), **page}
-
-    def _reference(self) -> Resource:
-        return {"projectId": self.project, "jobId": self.job_id, "location": self.location}
+        return {"jobComplete": True, "jobReference": self.reference, **page}
 
 
 class BigQueryApi:
@@ -89,7 +80,7 @@ class BigQueryApi:
     def __init__(self, map_key_mode: str) -> None:
         self._lock = threading.Lock()
         self._catalog = Catalog(map_key_mode)
-        self._jobs: dict[tuple[str, str], Job] = {}
+        self._jobs: dict[tuple[str, str, str], Job] = {}
         self.next_job_error: BigQueryError | None = None
         # Resumable uploads: the job that each is for, and the bytes that have come so far.
         self._uploads: list[tuple[Resource, bytearray]] = []
@@ -173,49 +164,40 @@ class BigQueryApi:
 
     def _job(self, request: Request, project: str, job_id: str) -> Job:
         """The job, or BigQuery's 404 when it is not in the location that the request names."""
-        job, location = self._jobs.get((project, job_id)), request.args.get("location")
-        if job is None or job.location not in ([location] if location else ["US", "EU"]):
-            raise not_found(f"Job {project}:{location + '.' if location else ''}{job_id}")
-        return job
+        location = request.args.get("location", "US")
+        if (project, location, job_id) not in self._jobs:
+            raise not_found(f"Job {project}:{location}.{job_id}")
+        return self._jobs[project, location, job_id]
 
     def _run_job(self, project: str, resource: Resource, payload: bytes | None = None) -> Job:
         """Run a job. One that fails is kept all the same, with the error in its status; so is the
         next one where `next_job_error` is set, which does nothing else."""
-        configuration, reference = resource["configuration"], resource.get("jobReference") or {}
-        job_id = reference.get("jobId") or f"job_{uuid.uuid4().hex}"
-        if (project, job_id) in self._jobs:
-            raise already_exists(f"Job {self._jobs[project, job_id].full_name}")
-        location = reference.get("location")
-        job = Job(project, job_id, location or "US", configuration)
+        configuration, given = resource["configuration"], resource.get("jobReference") or {}
+        job_id = given.get("jobId") or f"job_{uuid.uuid4().hex}"
+        location = given.get("location") or "US"
+        if (project, location, job_id) in self._jobs:
+            raise already_exists(f"Job {project}:{location}.{job_id}")
         if "load" in configuration:
             # A load into a dataset that does not exist is refused, and no job comes of it.
             target = configuration["load"]["destinationTable"]
-            dataset = self._catalog.dataset(target["projectId"], target["datasetId"], location)
-            job.location = dataset.location
-        started = _milliseconds()
+            self._catalog.dataset(target["projectId"], target["datasetId"], location)
+        reference = {"projectId": project, "jobId": job_id, "location": location}
+        job = Job(reference, configuration)
         try:
             if self.next_job_error:
                 raise self.next_job_error
-            self._do(job, location, payload)
+            if "query" in configuration:
+                job.result = run_query(self._catalog, project, configuration["query"], location)
+                job.statistics["query"] = job.result.affected()
+            elif payload is not None:
+                rows = self._catalog.load(configuration["load"], payload)
+                job.statistics["load"] = {"outputRows": str(rows)}
+            else:
+                raise not_supported(f"jobs without an uploaded file: {sorted(configuration)}")
         except BigQueryError as error:
             job.error, self.next_job_error = error, None
-        times = {"creationTime": started, "startTime": started, "endTime": _milliseconds()}
-        job.statistics.update(times)
-        self._jobs[project, job_id] = job
+        self._jobs[project, location, job_id] = job
         return job
-
-    def _do(self, job: Job, location: str | None, payload: bytes | None) -> None:
-        if "query" in job.configuration:
-            job.result = run_query(self._catalog, job.project, job.configuration["query"], location)
-            job.location = job.result.location or job.location
-            statement = {"statementType": job.result.statement_type}
-            job.statistics["query"] = statement | job.result.affected()
-        elif payload is not None:
-            rows = self._catalog.load(job.configuration["load"], payload)
-            size = str(len(payload))
-            job.statistics["load"] = {"inputFileBytes": size, "outputRows": str(rows)}
-        else:
-            raise not_supported(f"jobs without an uploaded file: {sorted(job.configuration)}")
 
 
 def json_response(body: Resource, status: int = 200) -> Response:
@@ -229,7 +211,3 @@ def _multipart(request: Request) -> tuple[Resource, bytes]:
     _, job, file, _ = request.get_data().split(boundary)
     headers_end = b"\r\n\r\n"
     return json.loads(job.partition(headers_end)[2]), file.partition(headers_end)[2][:-2]
-
-
-def _milliseconds() -> str:
-    return str(time.time_ns() // 1_000_000)

@@ -2,16 +2,6 @@
 
 from typing import Any
 
-_STATUS_NAMES = {
-    400: "INVALID_ARGUMENT",
-    403: "PERMISSION_DENIED",
-    404: "NOT_FOUND",
-    409: "ALREADY_EXISTS",
-    412: "FAILED_PRECONDITION",
-    501: "UNIMPLEMENTED",
-    503: "UNAVAILABLE",
-}
-
 
 class BigQueryError(Exception):
     """An error answered over HTTP, or kept as the `errorResult` of a job."""
@@ -23,13 +13,9 @@ class BigQueryError(Exception):
 
     def http_body(self) -> dict[str, Any]:
         """The body of an HTTP error answer."""
-        error = {
-            "code": self.status,
-            "message": self.error_proto["message"],
-            "errors": [{**self.error_proto, "domain": "global"}],
-            "status": _STATUS_NAMES.get(self.status, "UNKNOWN"),
-        }
-        return {"error": error}
+        errors = [{**self.error_proto, "domain": "global"}]
+        message = self.error_proto["message"]
+        return {"error": {"code": self.status, "message": message, "errors": errors}}
 
 
 def invalid(message: str) -> BigQueryError:

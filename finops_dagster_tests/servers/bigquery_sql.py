@@ -1,6 +1,6 @@
 """Queries of the BigQuery test server: GoogleSQL in, DuckDB's rows out as BigQuery's JSON."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -19,13 +19,7 @@ from finops_dagster_tests.servers.bigquery_tables import (
     schema_fields,
 )
 
-_STATEMENTS = {
-    exp.Query: "SELECT",
-    exp.Insert: "INSERT",
-    exp.Update: "UPDATE",
-    exp.Delete: "DELETE",
-    exp.Create: "CREATE_TABLE_AS_SELECT",
-}
+_STATEMENTS = (exp.Query, exp.Insert, exp.Update, exp.Delete, exp.Create)
 _RESULT_TYPES = {duckdb_type: name for name, duckdb_type in DUCKDB_TYPES.items()} | {
     "INTEGER": "INTEGER",
     "HUGEINT": "INTEGER",
@@ -37,11 +31,9 @@ _RESULT_TYPES = {duckdb_type: name for name, duckdb_type in DUCKDB_TYPES.items()
 class QueryResult:
     """What a statement gave: rows for a SELECT, else the number of rows that it changed."""
 
-    statement_type: str
-    fields: list[Field]
-    rows: list[Resource]
+    fields: list[Field] = field(default_factory=list)
+    rows: list[Resource] = field(default_factory=list)
     affected_rows: int | None = None
-    location: str | None = None
 
     def affected(self) -> Resource:
         """The number of rows that DML changed, as the REST API shows it."""
@@ -59,9 +51,7 @@ class QueryResult:
         return page | ({"pageToken": str(end)} if end < len(self.rows) else {})
 
 
-def run_query(
-    catalog: Catalog, project: str, config: Resource, location: str | None
-) -> QueryResult:
+def run_query(catalog: Catalog, project: str, config: Resource, location: str) -> QueryResult:
     """Run the statement of a `query` configuration, in the location of its tables."""
     if config.get("dryRun") or config.get("destinationTable"):
         raise not_supported("dry runs and destination tables of queries")
@@ -80,13 +70,10 @@ def run_query(
     try:
         if isinstance(statement, exp.Create):
             _remake_table(catalog, tables[0], statement, parameters)
-            result = QueryResult(_statement_type(statement), [], [])
-        else:
-            result = _run(catalog.connection, statement, parameters)
+            return QueryResult()
+        return _run(catalog.connection, statement, parameters)
     except duckdb.Error as error:
         raise invalid_query(str(error)) from error
-    result.location = tables[0].dataset.location if tables else None
-    return result
 
 
 def _parsed(sql: str) -> exp.Expression:
@@ -95,17 +82,13 @@ def _parsed(sql: str) -> exp.Expression:
     except sqlglot.errors.SqlglotError as error:
         raise invalid_query(f"Syntax error: {error}") from error
     statement = statements[0]
-    if len(statements) > 1 or statement is None or not _statement_type(statement):
+    if len(statements) > 1 or not isinstance(statement, _STATEMENTS):
         raise not_supported("scripts, DDL, or anything but one SELECT or DML statement")
     if isinstance(statement, exp.Create) and not _is_remaking(statement):
         raise not_supported("DDL but CREATE OR REPLACE TABLE of the table's own rows")
     if isinstance(statement, exp.Update | exp.Delete) and not statement.args.get("where"):
-        raise invalid_query(f"{_statement_type(statement)} must have a WHERE clause at [1:1]")
+        raise invalid_query(f"{statement.key.upper()} must have a WHERE clause at [1:1]")
     return statement
-
-
-def _statement_type(statement: exp.Expression) -> str:
-    return next((name for kind, name in _STATEMENTS.items() if isinstance(statement, kind)), "")
 
 
 def _table_nodes(statement: exp.Expression) -> list[exp.Table]:
@@ -168,10 +151,9 @@ def _duckdb_type(type_name: str) -> exp.DataType:
 def _run(
     connection: duckdb.DuckDBPyConnection, statement: exp.Expression, values: Resource
 ) -> QueryResult:
-    kind = _statement_type(statement)
     if not isinstance(statement, exp.Query):
         ((changed,),) = connection.execute(statement.sql("duckdb"), values).fetchall()
-        return QueryResult(kind, [], [], affected_rows=int(changed))
+        return QueryResult(affected_rows=int(changed))
     unnamed = [node for node in statement.selects if not node.output_name and not node.is_star]
     for number, node in enumerate(unnamed):
         node.replace(exp.alias_(node.copy(), f"f{number}_"))
@@ -181,7 +163,7 @@ def _run(
         [_cell(value, field) for value in column.to_pylist()]
         for column, field in zip(relation.to_arrow_table().columns, fields, strict=True)
     ]
-    return QueryResult(kind, fields, [{"f": list(row)} for row in zip(*cells, strict=True)])
+    return QueryResult(fields, [{"f": list(row)} for row in zip(*cells, strict=True)])
 
 
 def _result_field(name: str, duckdb_type: Any) -> Field:
