@@ -139,7 +139,7 @@ class Project:
 
     def the_store(self) -> tuple[ObjectStore, str]:
         """The first export's store, and the prefix in it."""
-        return ObjectStores().open(self.the_export().aws)
+        return ObjectStores().open(self.settings().exports[0])
 
     def versions(self) -> dict[BillingMonth, Version]:
         """What the first export's source has of each of its months."""

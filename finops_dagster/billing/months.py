@@ -33,7 +33,7 @@ class BillingMonth:
 
     @classmethod
     def current(cls) -> BillingMonth:
-        """The month in progress, which AWS rewrites daily."""
+        """The month in progress, which vendors rewrite."""
         return cls.of(datetime.now(UTC).date())
 
     @property

@@ -14,7 +14,6 @@ from finops_dagster.billing.money import Totals, plain
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.tables.ledger import Load
 
-_STALE_AFTER = timedelta(days=2)
 _UNUSUAL_CHANGE = 0.5
 
 
@@ -35,7 +34,7 @@ RECONCILES = Check(
     blocking=True,
 )
 FRESH = Check(
-    "manifest_is_fresh", "The manifest of the month in progress is not older than two days."
+    "manifest_is_fresh", "The manifest of the month in progress is as new as the vendor writes it."
 )
 NOT_FEWER_ROWS = Check(
     "not_fewer_rows",
@@ -67,15 +66,21 @@ def reconciles(version: str, totals: Totals) -> dg.AssetCheckResult:
     )
 
 
-def manifest_is_fresh(manifest: Manifest, month: BillingMonth) -> dg.AssetCheckResult:
-    """AWS rewrites the month in progress at least daily; silence means that delivery stopped."""
+def manifest_is_fresh(
+    manifest: Manifest, month: BillingMonth, stale_after: timedelta
+) -> dg.AssetCheckResult:
+    """Notice that the vendor has stopped to rewrite the month in progress."""
     age = datetime.now(UTC) - manifest.source.last_modified
     in_progress = month == BillingMonth.current()
     return _noticed(
         FRESH,
-        passed=not in_progress or age <= _STALE_AFTER,
+        passed=not in_progress or age <= stale_after,
         description=f"The manifest is {age.days} days old"
-        + (" and AWS writes this month daily." if in_progress else "; the month is over."),
+        + (
+            f"; one of the month in progress is not older than {stale_after.days}."
+            if in_progress
+            else "; the month is over."
+        ),
     )
 
 
@@ -106,7 +111,7 @@ def usual_cost(now: Load, month_before: Load | None) -> dg.AssetCheckResult:
 
 
 def one_currency(costs: Sequence[tuple[str, Decimal]]) -> dg.AssetCheckResult:
-    """AWS bills an account in one currency; a file of several is worth a look."""
+    """Notice several currencies, as most vendors bill an account in one."""
     return _noticed(
         ONE_CURRENCY,
         passed=len(costs) <= 1,
@@ -117,7 +122,7 @@ def one_currency(costs: Sequence[tuple[str, Decimal]]) -> dg.AssetCheckResult:
 
 def costs_not_rounded(load: Load, *, round_money: bool) -> dg.AssetCheckResult:
     """Say how many amounts were rounded and by how much in all; a warning with `round_money`, as
-    without it only doubles are, in nearly every month that AWS delivers as Parquet."""
+    without it only doubles are, in nearly every month that a vendor delivers in them."""
     money = [
         f"{column.cells:,} of {column.name} by {plain(column.amount)} in all"
         for column in load.rounded or ()

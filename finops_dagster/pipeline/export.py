@@ -11,14 +11,13 @@ import dagster as dg
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.object_stores import ObjectStores
 from finops_dagster.sources import VENDORS
-from finops_dagster.sources.aws.settings import AwsExport
 from finops_dagster.sources.base import Format, Source
 from finops_dagster.sources.settings import ExportSettings
 
 
 @dataclass(frozen=True)
 class Export:
-    """An export's settings, the formats that it may be in, its months."""
+    """An export's settings, the formats that it may be in, its source and its months."""
 
     settings: ExportSettings
 
@@ -26,12 +25,6 @@ class Export:
     def name(self) -> str:
         """The first part of the export's asset keys."""
         return self.settings.name
-
-    @property
-    def aws(self) -> AwsExport:
-        """The settings that are AWS's own."""
-        assert isinstance(self.settings, AwsExport)
-        return self.settings
 
     @property
     def table(self) -> str:

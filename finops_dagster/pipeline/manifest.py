@@ -29,7 +29,8 @@ def manifest_asset(export: Export) -> dg.AssetsDefinition:
         month = month_of(context)
         staged = staging.month(export.name, month)
         before = staged.manifest()
-        now = newest_manifest(export.source(stores), month)
+        source = export.source(stores)
+        now = newest_manifest(source, month)
         is_unchanged = before is not None and (before.id, before.files) == (now.id, now.files)
         added, removed = now.columns_added_and_removed(before)
         kept = kept_metadata(context, now.id, "columns_added", "columns_removed")
@@ -49,7 +50,7 @@ def manifest_asset(export: Export) -> dg.AssetsDefinition:
                 "bytes": now.source.size,
                 "last_modified": dg.MetadataValue.timestamp(now.source.last_modified),
             },
-            check_results=[manifest_is_fresh(now, month)],
+            check_results=[manifest_is_fresh(now, month, source.stale_after)],
         )
         staged.write_manifest(now)
         return result

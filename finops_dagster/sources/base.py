@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Protocol
 
 from finops_dagster.billing.columns import Naming, Sql, SqlType
-from finops_dagster.billing.content import Content
+from finops_dagster.billing.content import Content, FileContent, relative_names
 from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.months import BillingMonth
@@ -66,6 +66,16 @@ def is_money(vendor: Format, column: str) -> bool:
     return column in vendor.money or column.endswith(_MONEY_ENDINGS)
 
 
+def content_of(manifest: Manifest, files: Iterable[ObjectInfo]) -> Content:
+    """Return the content of a manifest's files, given in its order as the store has them, as far as
+    it is known before they are read: without checksums."""
+    names = relative_names([file.key for file in manifest.files])
+    return Content.of(
+        FileContent(name, file.size, etag=file.etag)
+        for name, file in zip(names, files, strict=True)
+    )
+
+
 class VersionFolder(Protocol):
     """Where the files of a version are downloaded to and verified."""
 
@@ -78,11 +88,9 @@ class VersionFolder(Protocol):
 
 @dataclass(frozen=True)
 class Fetched:
-    """What a source has of a version. `content` is that of its files: with checksums where it was
-    known, without where they were only looked at. `is_known` says that nothing was fetched, as it
-    is the content that was known; else `bytes` were downloaded, and all files lie in the folder."""
+    """What was done for a version: where it `is_known`, nothing, as the source has the content that
+    was known; else so many `bytes` were downloaded, and all files lie in the folder, verified."""
 
-    content: Content
     is_known: bool
     bytes: int = 0
     warnings: tuple[str, ...] = ()

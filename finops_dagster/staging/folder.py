@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
-from datetime import timedelta
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -33,12 +32,8 @@ from finops_dagster.staging.gzip_check import InflationLimits
 
 _MANIFEST = TypeAdapter(Manifest)
 _DOWNLOADS_AT_ONCE = 8
-_REQUESTS_AT_ONCE = 16
 # Not `.lock`, `staged.jsonl`, a file that is still coming, or another's number in the manifest.
 _USABLE_NAME = re.compile(r"(?!\d+$|\.|staged\.jsonl$|.*\.part)[\w !'()*.@=+,~-]{1,200}", re.ASCII)
-# AWS writes the manifest last, and the next version some hours later. Stores tell times by the
-# second, and not every writer waits for one file before it begins the next.
-_OVERWRITTEN_AFTER = timedelta(minutes=1)
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
 
-from finops_dagster.billing.content import Content, FileContent, relative_names
+from finops_dagster.billing.content import Content, relative_names
 from finops_dagster.billing.errors import FileInvalid, ManifestInvalid, ManifestMissing, listed
 from finops_dagster.billing.manifest import Manifest, ManifestFile
 from finops_dagster.billing.months import BillingMonth
@@ -24,8 +25,7 @@ from finops_dagster.sources.aws.cur2 import AwsCur2
 from finops_dagster.sources.aws.focus import AwsFocus
 from finops_dagster.sources.aws.format import AwsFormat
 from finops_dagster.sources.aws.settings import AwsExport
-from finops_dagster.sources.aws.spelling import as_the_store_spells
-from finops_dagster.sources.base import Fetched, Version, VersionFolder
+from finops_dagster.sources.base import Fetched, Version, VersionFolder, content_of
 
 _Folders = Callable[[str], set[str]]
 # The keys that a month's manifest may have, by the folder whose folders are the months.
@@ -36,6 +36,8 @@ _NAMES_SHOWN = 12
 # AWS writes the manifest last, and the next version some hours later. Stores tell times by the
 # second, and not every writer waits for one file before it begins the next.
 _OVERWRITTEN_AFTER = timedelta(minutes=1)
+# Folders of an account or a region are never taken for one another.
+_OF_A_MONTH = re.compile(r"(billing_period|year|month)=\d", re.I)
 
 
 def aws_formats(column_names: str = "flat") -> dict[str, AwsFormat]:
@@ -83,8 +85,7 @@ class AwsSource:
     def content(self, manifest: Manifest) -> Content:
         """Return names, sizes and ETags of the files, by a HEAD each, side by side. Raises
         FileInvalid where one is missing."""
-        names = relative_names([file.key for file in manifest.files])
-        return _content(names, self._files(manifest))
+        return content_of(manifest, self._files(manifest))
 
     def fetch(
         self, manifest: Manifest, folder: VersionFolder, known: Content | None, *, force: bool
@@ -92,19 +93,19 @@ class AwsSource:
         """Download the files that AWS has, unless they are `known` by name, size and ETag; what is
         known stays where AWS has deleted them. Raises FileInvalid where they are not the
         manifest's."""
-        names = relative_names([file.key for file in manifest.files])
         warnings = self._warnings(manifest)
         try:
             available = self._files(manifest)
         except FileInvalid as missing:
-            if force or known is None or known.names != sorted(names):
+            names = sorted(relative_names([file.key for file in manifest.files]))
+            if force or known is None or known.names != names:
                 raise FileInvalid(f"{missing}; the month was left as it was") from None
-            stays = f"{missing}; the version stays as it was fetched before"
-            return Fetched(known, is_known=True, warnings=(stays, *warnings))
+            stays = f"{missing}; {manifest.id} stays as it was fetched before"
+            return Fetched(is_known=True, warnings=(stays, *warnings))
         self._hold_to_manifest(manifest, available)
-        content = _content(names, available)
-        if known is not None and not force and known.etags == content.etags:
-            return Fetched(known, is_known=True, warnings=warnings)
+        has = content_of(manifest, available)
+        if known is not None and not force and known.etags == has.etags:
+            return Fetched(is_known=True, warnings=warnings)
         size = folder.fetch(self._store, available, force=force)
         source = manifest.source
         if manifest.is_overwritten and self._store.head(source.key).etag != source.etag:
@@ -112,7 +113,7 @@ class AwsSource:
                 f"{source.location} changed while its files were fetched, and the newer version "
                 "lies over the older; run the month again"
             )
-        return Fetched(content, is_known=False, bytes=size, warnings=warnings)
+        return Fetched(is_known=False, bytes=size, warnings=warnings)
 
     def _hold_to_manifest(self, manifest: Manifest, available: Sequence[ObjectInfo]) -> None:
         """Notice, before they are fetched, files that are not those of the manifest."""
@@ -142,13 +143,42 @@ class AwsSource:
         )
 
     def _files(self, manifest: Manifest) -> list[ObjectInfo]:
-        """What the store has of each file, in the folder of the month as it is spelled there."""
-        keys = [file.key for file in as_the_store_spells(self._store, manifest).files]
+        """What the store has of each file. A copied bucket may have `billing_period=2026-01` where
+        the manifest still lists `BILLING_PERIOD=2026-01`, or `month=01` for `month=1`."""
+        keys = [file.key for file in manifest.files]
         with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as pool:
             try:
                 return list(pool.map(self._store.head, keys))
             except ObjectMissing as missing:
+                for spelled in self._other_spellings(keys):
+                    with suppress(ObjectMissing):
+                        return list(pool.map(self._store.head, spelled))
                 raise FileInvalid(f"{missing}, though the manifest lists it") from None
+
+    def _other_spellings(self, keys: Sequence[str]) -> Iterator[list[str]]:
+        """The keys in the folders of the month that the store spells otherwise: one LIST for each
+        part that may be."""
+        found = [""]
+        parts = keys[0].split("/")[:-1]
+        last = max((n for n, part in enumerate(parts, 1) if _OF_A_MONTH.match(part)), default=0)
+        for part in parts[:last]:
+            found = [
+                f"{folder}{name}/"
+                for folder in found
+                for name in (
+                    sorted(self._store.folders(folder.rstrip("/")))
+                    if _OF_A_MONTH.match(part)
+                    else [part]
+                )
+                if _plain(name) == _plain(part)
+            ]
+        listed_in = "/".join(parts[:last]) + "/"
+        for folder in found:
+            if last and folder != listed_in:
+                yield [
+                    f"{folder}{key.removeprefix(listed_in)}" if key.startswith(listed_in) else key
+                    for key in keys
+                ]
 
     def _keys(self, month: BillingMonth) -> _Keys:
         name = self._export.export_name
@@ -247,16 +277,13 @@ class AwsSource:
         )
 
 
-def _content(names: Sequence[str], files: Sequence[ObjectInfo]) -> Content:
-    return Content.of(
-        FileContent(name, file.size, etag=file.etag)
-        for name, file in zip(names, files, strict=True)
-    )
-
-
 def _hours(time: timedelta) -> str:
     hours = time / timedelta(hours=1)
     return f"{hours:.1f} hours" if hours >= 1 else f"{round(hours * 60)} minutes"
+
+
+def _plain(folder: str) -> str:
+    return re.sub(r"=0+(?=\d)", "=", folder.lower()) if _OF_A_MONTH.match(folder) else folder
 
 
 def _existing(keys: _Keys, folders: _Folders) -> _Keys:

@@ -1,0 +1,211 @@
+"""A vendor that is unlike AWS is one file: months found by listing, no manifest, US dates, several
+currencies. Nothing of it stands anywhere else."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Collection, Iterable, Mapping
+from datetime import timedelta
+from decimal import Decimal
+from typing import Literal
+
+import pytest
+
+from finops_dagster.billing.columns import Sql, SqlType, flat_name
+from finops_dagster.billing.content import Content
+from finops_dagster.billing.errors import ManifestMissing
+from finops_dagster.billing.manifest import ListedFile, Manifest, ManifestFile
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.object_stores import ObjectInfo, ObjectStores
+from finops_dagster.object_stores.settings import StoreSettings
+from finops_dagster.sources import VENDORS, Vendor
+from finops_dagster.sources.base import Fetched, Format, Version, VersionFolder, content_of
+from finops_dagster.sources.settings import ExportSettings
+from finops_dagster_tests.project import Outcome, Project, months
+from finops_dagster_tests.servers.s3 import S3Server
+
+
+class NorthwindExport(StoreSettings, ExportSettings):
+    """Exports lie in `<source>/<month>/<run>/`; a run is complete when it has `_DONE`."""
+
+    vendor: Literal["northwind"]
+
+
+class NorthwindFormat:
+    """The columns of Northwind; times are `01/31/2024`, and `n/a` is no value."""
+
+    vendor, name = "northwind", "northwind"
+    null_words = ("n/a",)
+    time_format = "%m/%d/%Y"
+    cost, money = "charge", frozenset({"charge", "listprice"})
+    billing_period, usage_start = "billingmonth", "usedon"
+    service, account = "product", "subscription"
+    currency, invoice = "currency", "invoice"
+
+    def column(self, header: str) -> str:
+        return flat_name(header).replace("_", "")
+
+    def is_free_text(self, header: str) -> bool:
+        return False
+
+    def other_spelling(self, header: str, known: Collection[str]) -> str | None:
+        return None
+
+    def sql_type(self, header: str, declared: str | None) -> SqlType | None:
+        column = self.column(header)
+        if column in self.money:
+            return SqlType.MONEY
+        is_time = column in (self.billing_period, self.usage_start)
+        return SqlType.TIME if is_time else SqlType.TEXT
+
+    def is_final(self, columns: Collection[str]) -> Sql | None:
+        return Sql("bool_and(invoice IS NOT NULL)")
+
+
+FORMATS: Mapping[str, Format] = {"northwind": NorthwindFormat()}
+
+
+class NorthwindSource:
+    """The newest complete run of a month is its version."""
+
+    formats = FORMATS
+    stale_after = timedelta(days=7)
+
+    def __init__(self, export: NorthwindExport, stores: ObjectStores) -> None:
+        self._name = export.name
+        self._store, self._prefix = stores.open(export)
+
+    def versions(self, months: Iterable[BillingMonth]) -> dict[BillingMonth, Version]:
+        existing = self._store.folders(self._prefix)
+        return {
+            month: self._newest(month)
+            if str(month) in existing
+            else ManifestMissing(f"{self._name} has no month {month}")
+            for month in months
+        }
+
+    def _newest(self, month: BillingMonth) -> Version:
+        folder = f"{self._prefix}/{month}".lstrip("/")
+        for run in sorted(self._store.folders(folder), reverse=True):
+            files = {
+                file.key.rpartition("/")[2]: file for file in self._store.files(f"{folder}/{run}")
+            }
+            if done := files.pop("_DONE", None):
+                return self._manifest(month, run, done, list(files.values()))
+        return ManifestMissing(f"{self._name} {month} has no complete run")
+
+    def _manifest(
+        self, month: BillingMonth, run: str, done: ObjectInfo, files: list[ObjectInfo]
+    ) -> Manifest:
+        """What a manifest would say; every `_DONE` has the same ETag, and the run has not."""
+        source = ManifestFile(**{**vars(done), "etag": run})
+        listed = tuple(ListedFile(file.key, file.size) for file in files)
+        return Manifest("northwind", str(month), run, source, (), listed)
+
+    def content(self, manifest: Manifest) -> Content:
+        return content_of(manifest, [self._store.head(file.key) for file in manifest.files])
+
+    def fetch(
+        self, manifest: Manifest, folder: VersionFolder, known: Content | None, *, force: bool
+    ) -> Fetched:
+        available = [self._store.head(file.key) for file in manifest.files]
+        has = content_of(manifest, available)
+        if known is not None and not force and known.etags == has.etags:
+            return Fetched(is_known=True)
+        size = folder.fetch(self._store, available, force=force)
+        return Fetched(is_known=False, bytes=size)
+
+
+@pytest.fixture
+def project(
+    project: Project, s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> Project:
+    """A project whose only export is Northwind's, in a bucket."""
+    vendor = Vendor(NorthwindExport, lambda export: FORMATS, NorthwindSource)
+    monkeypatch.setitem(VENDORS, "northwind", vendor)
+    client = s3.client()
+    project.put = lambda key, body: client.put_object(Bucket=bucket, Key=key, Body=body)
+    project.export = {
+        "name": "nw",
+        "vendor": "northwind",
+        "source": f"s3://{bucket}/bills",
+        "endpoint_url": s3.url,
+        "start_month": "2024-01",
+    }
+    return project
+
+
+HEADERS = "Billing Month,Used On,Product,Subscription,Currency,Invoice,Charge,List Price".split(",")
+
+
+def run(
+    project: Project, name: str, *charges: tuple[str, str], done: bool = True, invoice: str = "n/a"
+) -> None:
+    """Deliver a run of January with these charges, each in a currency, in two files."""
+    folder = f"bills/2024-01/{name}"
+    for number in (0, 1):
+        text = io.StringIO()
+        writer = csv.writer(text)
+        writer.writerow(HEADERS)
+        writer.writerows(
+            ["01/01/2024", "01/31/2024", "Disk", "0042", currency, invoice, charge, "n/a"]
+            for currency, charge in charges[number::2]
+        )
+        project.put(f"{folder}/part-{number}.csv", text.getvalue().encode())
+    if done:
+        project.put(f"{folder}/_DONE", b"")
+
+
+def load(project: Project) -> Outcome:
+    return project.load("2024-01", export="nw")
+
+
+def costs(project: Project) -> dict[str, Decimal]:
+    return dict(project.query("SELECT currency, sum(charge) FROM nw GROUP BY ALL"))
+
+
+EUROS, DOLLARS = Decimal("0.100000000000000001"), Decimal("-7.25")
+
+
+def test_a_month_is_the_newest_complete_run_with_its_cost_by_currency(project: Project) -> None:
+    run(project, "2024-02-01T03", ("USD", "1"))
+    run(project, "2024-02-02T03", ("EUR", str(EUROS)), ("USD", str(DOLLARS)), ("EUR", "1"))
+    run(project, "2024-02-03T03", ("USD", "9"), done=False)
+    outcome = load(project)
+    assert outcome.data_versions() == {"2024-02-02T03"}
+    assert costs(project) == {"EUR": EUROS + 1, "USD": DOLLARS}
+    metadata = outcome.metadata("billing_table")
+    assert metadata["currency"] == "EUR, USD"
+    assert metadata["final"] is False
+    assert project.query(
+        "SELECT DISTINCT billing_month::TEXT, usedon::TEXT, listprice FROM nw"
+    ) == [("2024-01-01", "2024-01-31 00:00:00", None)]
+    assert set(load(project).outcomes().values()) == {"unchanged"}
+
+
+def test_a_restated_month_is_asked_for_and_replaced(project: Project) -> None:
+    run(project, "2024-02-01T03", ("USD", "1"))
+    first = project.tick(sensor="nw_manifests")
+    assert months(first) == ["2024-01"]
+    load(project)
+    assert months(project.tick(first.cursor, "nw_manifests")) == []
+    run(project, "2024-02-02T03", ("USD", "2"), ("EUR", "3"), done=False)
+    assert months(project.tick(first.cursor, "nw_manifests")) == []
+    project.put("bills/2024-01/2024-02-02T03/_DONE", b"")
+    assert months(project.tick(first.cursor, "nw_manifests")) == ["2024-01"]
+    metadata = load(project).metadata("billing_table")
+    assert metadata["replaced_version"] == "2024-02-01T03"
+    assert metadata["rows_changed"] == 1
+    assert costs(project) == {"USD": 2, "EUR": 3}
+
+
+def test_a_date_that_is_none_is_refused_with_its_place(project: Project) -> None:
+    run(project, "2024-02-01T03", ("USD", "1"))
+    load(project)
+    body = ",".join(HEADERS) + "\n01/01/2024,31/01/2024,Disk,0042,USD,n/a,1,n/a\n"
+    project.put("bills/2024-01/2024-02-02T03/part.csv", body.encode())
+    project.put("bills/2024-01/2024-02-02T03/_DONE", b"")
+    error = project.materialize("2024-01", export="nw").error
+    assert "line 2, column \"Used On\": '31/01/2024' cannot be kept exactly as TIMESTAMP" in error
+    assert costs(project) == {"USD": 1}
