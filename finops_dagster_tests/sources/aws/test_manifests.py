@@ -1,0 +1,272 @@
+"""Manifests of AWS: every form that is documented or known is read, and every other refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from finops_dagster.billing.errors import ManifestInvalid
+from finops_dagster.billing.manifest import Column, ListedFile, Manifest, ManifestFile
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.sources.aws.source import aws_formats
+from finops_dagster_tests.hostile.reading import one_line
+
+FORMATS = aws_formats()
+MONTH = BillingMonth(2024, 1)
+HERE = "acme/20240101-20240201"
+DATA = "acme/data/BILLING_PERIOD=2024-01"
+FILE = f"{DATA}/20240121T050312Z-2d3b/acme-00001.csv.gz"
+STAGED = f"a/{FILE}"
+KEYS = {
+    "cur1": f"cur/{HERE}/acme-Manifest.json",
+    "cur2": "a/acme/metadata/BILLING_PERIOD=2024-01/acme-Manifest.json",
+}
+MANIFESTS: dict[str, dict[str, Any]] = {
+    "cur1": {
+        "assemblyId": "20240203T000000Z",
+        "account": "012345678901",
+        "columns": [
+            {"category": "identity", "name": "LineItemId", "type": "String"},
+            {"category": "lineItem", "name": "UnblendedCost", "type": "BigDecimal"},
+            {"category": "resourceTags", "name": "user:Cost Center"},
+        ],
+        "billingPeriod": {"start": "20240101T000000.000Z", "end": "20240201T000000.000Z"},
+        "reportKeys": [f"cur/{HERE}/20240203T000000Z/acme-00001.csv.gz"],
+    },
+    "cur2": {
+        "executionId": "2d3b",
+        "exportArn": "arn:aws:bcm-data-exports:us-east-1:012345678901:export/acme-1f",
+        "columns": [
+            {"name": "line_item_unblended_cost", "type": "double"},
+            {"name": "resource_tags", "type": "map"},
+        ],
+        "billingPeriod": {"start": "2024-01-01T00:00:00.000Z", "end": "2024-02-01T00:00:00.000Z"},
+        "dataFiles": [f"s3://old-bucket/old/prefix/{FILE}"],
+    },
+}
+
+
+def parse(name: str, document: Any, key: str = "") -> Manifest:
+    key = key or KEYS[name]
+    written = datetime(2024, 2, 1, tzinfo=UTC)
+    body = document if isinstance(document, bytes) else json.dumps(document).encode()
+    source = ManifestFile(key, f"s3://bucket/{key}", "e7a9-2", written, 100)
+    return FORMATS[name].parse_manifest(body, source, MONTH)
+
+
+def cur1(**changes: Any) -> Manifest:
+    return parse("cur1", {**MANIFESTS["cur1"], **changes})
+
+
+def cur2(**changes: Any) -> Manifest:
+    return parse("cur2", {**MANIFESTS["cur2"], **changes})
+
+
+def test_a_manifest_is_read() -> None:
+    read = cur1()
+    assert (read.format, read.month, read.id) == ("cur1", "2024-01", "20240203T000000Z")
+    assert read.columns == (
+        Column("identity/LineItemId", "String"),
+        Column("lineItem/UnblendedCost", "BigDecimal"),
+        Column("resourceTags/user:Cost Center", None),
+    )
+    assert read.files == (ListedFile(f"cur/{HERE}/20240203T000000Z/acme-00001.csv.gz"),)
+    assert not read.is_overwritten
+    read = cur2()
+    assert (read.format, read.month, read.id) == ("cur2", "2024-01", "2d3b")
+    assert read.files == (ListedFile(STAGED),)
+    assert not read.is_overwritten
+
+
+@pytest.mark.parametrize("prefix", ["", "/", "a/b/", "20240101-20240201/acme/"])
+def test_files_lie_beside_the_manifest_whatever_prefix_they_had(prefix: str) -> None:
+    (file,) = cur1(reportKeys=[f"{prefix}{HERE}/x/acme-1.csv.gz"]).files
+    assert file.key == f"cur/{HERE}/x/acme-1.csv.gz"
+
+
+@pytest.mark.parametrize("month", ["1", "01"])
+def test_parquet_lies_in_the_reports_second_folder(month: str) -> None:
+    rest = f"acme/year=2024/month={month}/acme-00001.snappy.parquet"
+    columns = [{"category": "line_item", "name": "unblended_cost", "type": "BigDecimal"}]
+    read = cur1(reportKeys=[f"old/prefix/acme/{rest}"], columns=columns)
+    assert [file.key for file in read.files] == [f"cur/acme/{rest}"]
+    assert [column.header for column in read.columns] == ["line_item_unblended_cost"]
+    assert read.is_overwritten
+
+
+def test_a_parquet_manifest_may_have_the_csv_files_names() -> None:
+    read = cur1(reportKeys=["acme/acme/year=2024/month=1/acme-1.snappy.parquet"])
+    assert [column.header for column in read.columns] == [
+        "identity_line_item_id",
+        "line_item_unblended_cost",
+        "resource_tags_user_cost_center",
+    ]
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [
+        f"s3://any-bucket/{FILE}",
+        FILE,
+        *({name: FILE} for name in "key s3Key fileKey filePath path relativePath".split()),
+        *({name: f"s3://any/{FILE}"} for name in "s3Uri uri url key filePath".split()),
+        {"s3Uri": f"s3://any-bucket/x/y/{FILE}", "size": 77},
+        {"s3Uri": None, "key": "00001.csv.gz", "url": f"https://b.s3.amazonaws.com/{FILE}"},
+    ],
+)
+def test_files_are_listed_in_every_form_that_readers_know(listed: Any) -> None:
+    (file,) = cur2(dataFiles=[listed]).files
+    assert file == ListedFile(STAGED, 77 if "size" in listed else None)
+    assert cur2(dataFiles=None, reportKeys=[FILE]).files == (ListedFile(STAGED),)
+
+
+def test_a_name_alone_lies_in_the_months_folder_of_data() -> None:
+    (file,) = cur2(dataFiles=["acme-00001.csv.gz"]).files
+    assert file.key == f"a/{DATA}/acme-00001.csv.gz"
+    small = KEYS["cur2"].replace("BILLING_PERIOD", "billing_period")
+    (file,) = parse("cur2", {"dataFiles": [{"fileKey": "x.parquet"}]}, small).files
+    assert file.key == "a/acme/data/billing_period=2024-01/x.parquet"
+
+
+def test_the_folder_keeps_its_letters_and_may_lie_at_the_buckets_root() -> None:
+    small = FILE.replace("BILLING_PERIOD", "billing_period")
+    assert cur2(dataFiles=[small]).files == (ListedFile(f"a/{small}"),)
+    (file,) = parse("cur2", MANIFESTS["cur2"], KEYS["cur2"].removeprefix("a/")).files
+    assert file.key == FILE
+
+
+def test_columns_may_be_names_alone_or_missing() -> None:
+    for columns in (["a", "b"], [{"name": "a"}, {"name": "b", "type": 3}]):
+        assert cur2(columns=columns).columns == (Column("a"), Column("b"))
+    assert cur1(columns=None).columns == ()
+    read = parse("cur2", {"dataFiles": [f"s3://b/{FILE}"]})
+    assert (read.files, read.columns, read.month) == ((ListedFile(STAGED),), (), "2024-01")
+
+
+@pytest.mark.parametrize("start", ["20240101T000000.000Z", "2024-01-01T00:00:00Z", "2024-01-01"])
+def test_the_period_may_be_spelled_in_several_ways(start: str) -> None:
+    for read in (cur1, cur2):
+        assert read(billingPeriod={"start": start}).month == "2024-01"
+    for period in ("2024-01", None, {}):
+        assert cur2(billingPeriod=period).month == "2024-01"
+
+
+def test_a_version_without_an_execution_is_named_by_its_assembly_or_its_folder() -> None:
+    assert cur2(executionId=None, assemblyId="20240121T050312Z").id == "20240121T050312Z"
+    for folder in ("20240121T050312Z-2d3b", "2024-01-21T05:03:12.789Z-2d3b"):
+        read = parse("cur2", {"dataFiles": [f"{DATA}/{folder}/{n}.csv.gz" for n in (1, 2)]})
+        assert read.id == folder
+        assert not read.is_overwritten
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        [f"{DATA}/1.csv.gz"],
+        [f"{DATA}/eu/1.parquet"],
+        [f"{DATA}/2024012{n}T050312Z-2d3b/1.csv.gz" for n in (1, 2)],
+        [],
+    ],
+)
+def test_a_version_with_no_name_at_all_is_named_by_what_its_manifest_says(files: list[str]) -> None:
+    read = parse("cur2", {"dataFiles": files})
+    body = json.dumps({"dataFiles": files}).encode()
+    assert read.id == hashlib.md5(body).hexdigest()  # so the ETag that S3 gives it
+    assert parse("cur2", {"dataFiles": files}, KEYS["cur2"].removeprefix("a/")).id == read.id
+    assert parse("cur2", {"dataFiles": files, "more": 1}).id != read.id
+
+
+def test_files_whose_keys_name_no_version_are_overwritten_by_the_next() -> None:
+    assert cur2(dataFiles=[f"{DATA}/x.csv.gz"]).is_overwritten
+
+
+ELSEWHERE, NO_FILE = "leads elsewhere", "which is no file below the month's folder ("
+NO_NAME = "is no usable name of a version"
+WRONG_CUR1: list[tuple[dict[str, Any], str]] = [
+    ({"assemblyId": None}, "has no assemblyId; is it the manifest of CUR v1? It has assemblyId,"),
+    ({"assemblyId": None, "\n": 1, "x" * 9999: 1}, "has no assemblyId"),
+    ({"assemblyId": "a\0b"}, f"'a\\x00b' {NO_NAME}"),
+    ({"assemblyId": "a\nb"}, f"'a\\nb' {NO_NAME}"),
+    ({"assemblyId": "x" * 300}, NO_NAME),
+    ({"reportKeys": None}, "has no list of reportKeys"),
+    ({"reportKeys": [3]}, "lists 3, which is no key of a file"),
+    ({"reportKeys": ["a/b.csv.gz"]}, f"lists 'a/b.csv.gz', {NO_FILE}20240101-20240201|"),
+    ({"reportKeys": [f"{HERE}/../../../etc/passwd"]}, ELSEWHERE),
+    ({"reportKeys": [f"{HERE}/."]}, ELSEWHERE),
+    ({"reportKeys": [f"{HERE}/x\0.csv.gz"]}, f"x\\x00.csv.gz', which {ELSEWHERE}"),
+    ({"reportKeys": [f"{HERE}/x\ny.csv.gz"]}, f"x\\ny.csv.gz', which {ELSEWHERE}"),
+    ({"reportKeys": ["/etc/passwd"]}, NO_FILE),
+    ({"reportKeys": [f"{HERE}//etc/passwd"]}, NO_FILE),
+    ({"reportKeys": [f"{HERE}/"]}, NO_FILE),
+    ({"reportKeys": ["20240201-20240301/x.csv.gz"]}, NO_FILE),
+    ({"reportKeys": ["x" * 1_000_000]}, "xxx...xxx"),
+    ({"reportKeys": [f"{HERE}/\ud800.csv.gz"]}, "is not JSON: "),
+    ({"reportKeys": [f"{HERE}/x.gz", f"other/{HERE}/x.gz"]}, "x.gz' twice"),
+    ({"columns": [{"name": "x"}]}, "columns[0] has no category and name"),
+    ({"columns": {}}, "has no list of columns"),
+    ({"columns": json.loads("[" * 250 + "]" * 250)}, "recursion limit exceeded"),
+    ({"billingPeriod": {"start": "20240201T000000.000Z"}}, "expected the first day of 2024-01"),
+    ({"billingPeriod": {"start": "20241301T000000.000Z"}}, "expected the first day of"),
+    ({"billingPeriod": {"start": "20240001T000000.000Z"}}, "expected the first day of"),
+    ({"billingPeriod": {"start": "a\nb"}}, "billingPeriod is 'a\\nb', expected"),
+    ({"billingPeriod": None}, "billingPeriod is None"),
+]
+WRONG_CUR2: list[tuple[dict[str, Any], str]] = [
+    ({"executionId": ""}, "has no executionId or assemblyId; is it the manifest of CUR 2.0?"),
+    ({"executionId": "a\nb"}, f"'a\\nb' {NO_NAME}"),
+    ({"executionId": "\u202eab"}, NO_NAME),
+    ({"executionId": "x" * 257}, NO_NAME),
+    ({"executionId": " "}, NO_NAME),
+    ({"dataFiles": {}}, "has no list of dataFiles or reportKeys"),
+    ({"dataFiles": [3]}, "lists 3, which is no key of a file"),
+    ({"dataFiles": [{"size": 3}]}, "lists {'size': 3}, which is no key of a file"),
+    ({"dataFiles": ["acme/data/date=2024-01-01/x"]}, NO_FILE),
+    ({"dataFiles": [FILE.replace("2024-01", "2023-12")]}, NO_FILE),
+    ({"dataFiles": [f"s3://b/{FILE}/../../x"]}, ELSEWHERE),
+    ({"columns": [{"type": "string"}]}, "in columns has no name"),
+    ({"columns": {}}, "has no list of columns"),
+    ({"columns": [3]}, "3 in columns has no name"),
+    ({"billingPeriod": "2023-12"}, "billingPeriod is '2023-12', expected the first day of"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "said"),
+    [*(("cur1", *one) for one in WRONG_CUR1), *(("cur2", *one) for one in WRONG_CUR2)],
+)
+def test_a_wrong_manifest_is_one_line_that_names_it(
+    name: str, changes: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ManifestInvalid) as caught:
+        parse(name, {**MANIFESTS[name], **changes})
+    assert one_line(caught.value).startswith(f"s3://bucket/{KEYS[name]}")
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe", b"[]", b"null", b'"x"'])
+def test_what_is_no_json_object_is_refused(body: bytes) -> None:
+    with pytest.raises(ManifestInvalid, match="is not"):
+        parse("cur1", body)
+
+
+@pytest.mark.parametrize("month", ["2024-01", "2023-12", "2024-10"])
+def test_the_manifest_lies_in_the_folder_of_its_month(month: str) -> None:
+    one = BillingMonth.parse(month)
+    assert FORMATS["cur1"].home("", "acme") == "acme"
+    assert FORMATS["cur1"].manifest_keys("acme", "acme", one) == (
+        f"acme/{one.first_day:%Y%m%d}-{one.next.first_day:%Y%m%d}/acme-Manifest.json",
+        f"acme/acme/year={one.year}/month={one.month}/acme-Manifest.json",
+        f"acme/acme/year={one.year}/month={one.month:02}/acme-Manifest.json",
+    )
+    home = FORMATS["cur2"].home("a", "acme")
+    assert FORMATS["cur2"].home("", "acme") == "acme/metadata"
+    assert FORMATS["cur2"].manifest_keys(home, "acme", one) == (
+        f"a/acme/metadata/BILLING_PERIOD={month}/acme-Manifest.json",
+        f"a/acme/metadata/BILLING_PERIOD={month}/Manifest.json",
+        f"a/acme/metadata/billing_period={month}/acme-Manifest.json",
+        f"a/acme/metadata/billing_period={month}/Manifest.json",
+    )
