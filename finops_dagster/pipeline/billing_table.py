@@ -108,7 +108,7 @@ def billing_table_asset(export: Export) -> dg.AssetsDefinition:
                     reconciles(now.load.manifest_id, now.load.totals),
                     not_fewer_rows(now.load, now.version_before),
                     usual_cost(now.load, now.month_before),
-                    one_currency(now.currencies),
+                    one_currency(now.currencies, export.formats[now.load.format]),
                     costs_not_rounded(now.load, round_money=export.rounds_money),
                 ],
             )

@@ -12,6 +12,7 @@ import dagster as dg
 from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.money import Totals, plain
 from finops_dagster.billing.months import BillingMonth
+from finops_dagster.sources.base import Format
 from finops_dagster.tables.ledger import Load
 
 _UNUSUAL_CHANGE = 0.5
@@ -43,7 +44,9 @@ NOT_FEWER_ROWS = Check(
 USUAL_COST = Check("usual_cost", "The month's cost is within half of what the month before cost.")
 
 ONE_CURRENCY = Check(
-    "one_currency", "All costs of the month are in one currency; a total of several means nothing."
+    "one_currency",
+    "All costs of the month are in one currency, where the vendor bills in one; a total of several "
+    "means nothing.",
 )
 
 COSTS_NOT_ROUNDED = Check(
@@ -110,11 +113,11 @@ def usual_cost(now: Load, month_before: Load | None) -> dg.AssetCheckResult:
     )
 
 
-def one_currency(costs: Sequence[tuple[str, Decimal]]) -> dg.AssetCheckResult:
-    """Notice several currencies, as most vendors bill an account in one."""
+def one_currency(costs: Sequence[tuple[str, Decimal]], vendor: Format) -> dg.AssetCheckResult:
+    """Notice several currencies of a vendor that bills in one."""
     return _noticed(
         ONE_CURRENCY,
-        passed=len(costs) <= 1,
+        passed=len(costs) <= 1 or not vendor.has_one_currency,
         description=", ".join(f"{cost:,.2f} {currency}" for currency, cost in costs)
         or "There are no costs.",
     )

@@ -46,6 +46,8 @@ class Format(Naming, Protocol):
     """The column with the account that used it."""
     currency: str
     """The column that names the currency of the cost."""
+    has_one_currency: bool
+    """Whether several currencies in one month are worth a look."""
     invoice: str
     """The column with the id of the invoice."""
 

@@ -41,7 +41,7 @@ class NorthwindFormat:
     cost, money = "charge", frozenset({"charge", "listprice"})
     billing_period, usage_start = "billingmonth", "usedon"
     service, account = "product", "subscription"
-    currency, invoice = "currency", "invoice"
+    currency, has_one_currency, invoice = "currency", False, "invoice"
 
     def column(self, header: str) -> str:
         return flat_name(header).replace("_", "")
@@ -178,6 +178,9 @@ def test_a_month_is_the_newest_complete_run_with_its_cost_by_currency(project: P
     metadata = outcome.metadata("billing_table")
     assert metadata["currency"] == "EUR, USD"
     assert metadata["final"] is False
+    assert outcome.checks()["billing_table.one_currency"]
+    kept = project.query("SELECT cost_by_currency FROM finops_state.manifests")
+    assert kept == [({"EUR": EUROS + 1, "USD": DOLLARS},)]
     assert project.query(
         "SELECT DISTINCT billing_month::TEXT, usedon::TEXT, listprice FROM nw"
     ) == [("2024-01-01", "2024-01-31 00:00:00", None)]

@@ -18,6 +18,7 @@ class AwsFormat(Format, Protocol):
     vendor: str = "aws"
     null_words: tuple[str, ...] = ()
     time_format: str | None = None
+    has_one_currency: bool = True
 
     @abstractmethod
     def home(self, prefix: str, export_name: str) -> str:
