@@ -1,4 +1,4 @@
-"""How much work a month is, as DuckDB's own log counts it: what does not vary with the machine."""
+"""What a month costs: requests to the store, and bytes that are read."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import gzip
 import json
 import random
 import re
+import shutil
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -21,41 +21,32 @@ from tenacity import Retrying, stop_after_attempt
 
 from finops_dagster_tests.cur import csv_bytes, deliver, line_item
 from finops_dagster_tests.project import Project
-
-
-@dataclass
-class Work:
-    """The statements that DuckDB ran, and the bytes that it read of each file."""
-
-    statements: list[str] = field(default_factory=list)
-    read: Counter[Path] = field(default_factory=Counter)
+from finops_dagster_tests.servers.s3 import S3Server
 
 
 @pytest.fixture
-def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Work]:
-    """What was done since it was last asked."""
+def bytes_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Counter[Path]]:
+    """The bytes that DuckDB read of each file since this was last asked."""
     connect, logs, numbers = duckdb.connect, tmp_path / "logs", count()
     logs.mkdir()
 
     def logged(*arguments: Any, **options: Any) -> duckdb.DuckDBPyConnection:
         connection = connect(*arguments, **options)
         connection.execute(
-            "CALL enable_logging(['QueryLog', 'FileSystem'], storage = 'file', "
+            "CALL enable_logging(['FileSystem'], storage = 'file', "
             f"storage_config = {{'path': '{logs / f'{next(numbers):04}'}'}})"
         )
         return connection
 
-    def since() -> Work:
-        work = Work()
+    def since() -> Counter[Path]:
+        read: Counter[Path] = Counter()
         for path in sorted(logs.glob("*/duckdb_log_entries.csv")):
             with path.open(newline="") as file:
                 for entry in csv.DictReader(file):
-                    if entry["type"] == "QueryLog":
-                        work.statements.append(entry["message"])
-                    elif (did := json.loads(entry["message"]))["op"] == "READ":
-                        work.read[Path(did["path"]).absolute()] += int(did["bytes"])
+                    if (did := json.loads(entry["message"]))["op"] == "READ":
+                        read[Path(did["path"]).absolute()] += int(did["bytes"])
             path.unlink()
-        return work
+        return read
 
     monkeypatch.setattr(duckdb, "connect", logged)
     return since
@@ -75,41 +66,45 @@ def parts(month: str, number: int, rows: int) -> list[bytes]:
     ]
 
 
-def test_each_staged_file_is_read_to_be_counted_and_to_be_loaded(
-    project: Project, work: Callable[[], Work]
+def test_a_month_costs_each_file_once_and_unchanged_a_request_a_file(
+    project: Project, s3: S3Server, bucket: str
 ) -> None:
-    deliver(project.put, "2024-01", parts("2024-01", 3, 4000))
-    project.load("2024-01")
-    staged = list((project.folder / "data/staging").rglob("*.csv.gz"))
-    read = work().read
-    assert len(staged) == 3
-    assert {path: read[path] for path in staged} == {
-        path: 2 * path.stat().st_size for path in staged
-    }
+    client = s3.client()
+    project.export |= {"source": f"s3://{bucket}", "endpoint_url": s3.url}
+    files = parts("2024-01", 3, 100)
+    deliver(
+        lambda key, body: client.put_object(Bucket=bucket, Key=key, Body=body), "2024-01", files
+    )
+
+    def asked() -> Counter[str]:
+        counted = Counter(f"{method} {Path(path).suffix}" for method, path in s3.requests)
+        s3.requests.clear()
+        return counted
+
+    asked()
+    first = project.load("2024-01").metadata("staged_files")
+    assert first["bytes_fetched"] == sum(map(len, files))
+    assert asked() == {"GET .json": 1, "HEAD .gz": 3, "GET .gz": 3}
+    for folder in (project.folder / "data/staging/acme/2024-01").glob("*/"):
+        shutil.rmtree(folder)  # as cleanup does
+    for _ in range(2):
+        assert set(project.load("2024-01").outcomes().values()) == {"unchanged"}
+        assert asked() == {"GET .json": 1, "HEAD .gz": 3}
+    project.load("2024-01", force=True)
+    assert asked()["GET .gz"] == 3
 
 
-def test_an_unchanged_month_scans_nothing(project: Project, work: Callable[[], Work]) -> None:
-    deliver(project.put, "2024-01", parts("2024-01", 2, 4000))
-    project.load("2024-01")
-    first = work().statements
-    project.load("2024-01")
-    again = work()
-    assert not [path for path in again.read if path.suffix in (".gz", ".parquet")]
-    assert len(again.statements) < len(first) / 2
-
-
-def test_parts_rows_and_months_before_take_no_further_statement(
-    project: Project, work: Callable[[], Work]
+def test_a_month_reads_no_other_and_unchanged_nothing(
+    project: Project, bytes_read: Callable[[], Counter[Path]]
 ) -> None:
-    statements = []
-    for month, number, rows in (("2024-01", 1, 10), ("2024-02", 1, 10), ("2024-03", 9, 100)):
-        deliver(project.put, month, parts(month, number, rows))
-        project.load(month)
-        statements.append([said[:30] for said in work().statements])
-    _, second, third = statements
-    assert third == second
-    for once in ("SELECT count(*), sum(cost)", 'INSERT INTO "aws_billing_data', "COPY (FROM"):
-        assert len([said for said in third if said.startswith(once)]) == 1
+    for month in ("2024-01", "2024-02"):
+        deliver(project.put, month, parts(month, 2, 4000))
+    project.load("2024-01")
+    bytes_read()
+    project.load("2024-02")
+    assert not [path for path in bytes_read() if "2024-01" in str(path)]
+    project.load("2024-02")
+    assert not [path for path in bytes_read() if path.suffix in (".gz", ".parquet")]
 
 
 def test_the_log_says_how_far_a_month_is(
