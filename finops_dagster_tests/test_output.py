@@ -22,7 +22,7 @@ from typer.testing import Result
 
 import finops_dagster
 from finops_dagster.billing.errors import escaped
-from finops_dagster.pipeline.stage import markdown
+from finops_dagster.pipeline.metadata import markdown
 from finops_dagster_tests.cur import deliver, items, line_item
 from finops_dagster_tests.finops import FINOPS, Finops
 from finops_dagster_tests.project import Project

@@ -1,17 +1,14 @@
 """Stage 3: the month in the export's DuckDB table, replaced whole or not at all."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from decimal import Decimal
-from typing import Any
 
 import dagster as dg
 import duckdb
 
 from finops_dagster.billing.errors import FileInvalid, StageMissing
 from finops_dagster.billing.manifest import Manifest
-from finops_dagster.billing.money import plain
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.lake.folder import ParquetLake
 from finops_dagster.lake.footer import column_names
@@ -29,16 +26,14 @@ from finops_dagster.pipeline.checks import (
     usual_cost,
 )
 from finops_dagster.pipeline.export import Export
+from finops_dagster.pipeline.metadata import SAID_ONCE, Outcome, table_metadata
 from finops_dagster.pipeline.resources import RunOptions
 from finops_dagster.pipeline.stage import (
     hold_to_version,
     kept_metadata,
-    markdown,
     month_of,
     shows_failures,
     stage,
-    version_metadata,
-    warnings,
 )
 from finops_dagster.progress import rows_shown
 from finops_dagster.staging.folder import StagedVersion, StagingFolder, VersionRecord
@@ -47,32 +42,8 @@ from finops_dagster.tables.database import BillingDatabase, watched
 from finops_dagster.tables.files import read_files
 from finops_dagster.tables.ledger import Load
 from finops_dagster.tables.load import held_version, replacing_month
-from finops_dagster.tables.month_report import MonthReport, Restatement, report
+from finops_dagster.tables.month_report import Restatement, report
 from finops_dagster.tables.version import is_content_of, of_vendor_id
-
-Metadata = dict[str, dg.MetadataValue[Any] | dg.TableSchema | str | int | float | bool]
-
-_SERVICES_SHOWN, _MOVES_SHOWN = 20, 5
-# What is known only while the month is replaced.
-_SAID_ONCE = (
-    "replaced_version",
-    "rows_changed",
-    "cost_changed",
-    "cost_changed_exact",
-    "restatement",
-    "warnings",
-)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The month as the table now holds it, and what was done for it. `warnings` are of columns
-    whose type is not what this version gives."""
-
-    month: MonthReport
-    did: str = "unchanged"
-    warnings: Sequence[str] = ()
-    restatement: Restatement | None = None
 
 
 def billing_table_asset(export: Export) -> dg.AssetsDefinition:
@@ -99,11 +70,11 @@ def billing_table_asset(export: Export) -> dg.AssetsDefinition:
         loading = Loading(export, month, version, staging, database, lake, context.run.run_id)
         with loading.replacing_month(force=run_options.force) as outcome:
             now = outcome.month
-            kept = kept_metadata(context, now.load.manifest_id, *_SAID_ONCE)
+            kept = kept_metadata(context, now.load.manifest_id, *SAID_ONCE)
             return dg.MaterializeResult(
                 value=now.load,
                 data_version=dg.DataVersion(now.load.manifest_id),
-                metadata=_metadata(outcome, kept),
+                metadata=table_metadata(outcome, kept),
                 check_results=[
                     reconciles(now.load.manifest_id, now.load.totals),
                     not_fewer_rows(now.load, now.version_before),
@@ -252,78 +223,3 @@ def _not_staged(export: Export, month: BillingMonth) -> StageMissing:
         f"the files of {export.name} {month} are not all staged; materialize "
         f"{export.name}/staged_files"
     )
-
-
-def _metadata(done: Outcome, kept: Mapping[str, dg.MetadataValue[Any]]) -> Metadata:
-    """What changed comes first, as it is what people ask about first; `kept` is what was said of
-    this version before."""
-    month, change = done.month, done.restatement
-    metadata: Metadata = {
-        "outcome": done.did,
-        **version_metadata(month.load.manifest_id, month.load.totals),
-    }
-    if month.is_final is not None:
-        metadata["final"] = month.is_final
-    if change is not None:
-        metadata["replaced_version"] = change.before.load.manifest_id
-        metadata["rows_changed"] = change.rows
-        metadata["cost_changed"] = float(change.cost)
-        metadata["cost_changed_exact"] = plain(change.cost)
-        metadata["restatement"] = dg.MetadataValue.md(_restatement_table(change))
-    return {
-        **metadata,
-        **kept,
-        **warnings(done.warnings),
-        **_rounded(month.load),
-        "currency": ", ".join(currency for currency, _ in month.currencies),
-        "services": len(month.services),
-        "cost_by_service": dg.MetadataValue.md(_services_table(month)),
-        "dagster/table_name": month.load.table,
-        "dagster/column_schema": dg.TableSchema(
-            [dg.TableColumn(name, sql_type) for name, sql_type in month.columns.items()]
-        ),
-    }
-
-
-def _rounded(load: Load) -> Metadata:
-    """The columns with rounded numbers, where there are any."""
-    if not load.rounded:
-        return {}
-    lines = ["| column | rounded to 18 decimals | changed by |", "|---|---:|---:|"]
-    for column in load.rounded:
-        amount = "" if column.amount is None else plain(column.amount)
-        lines.append(f"| {markdown(column.name)} | {column.cells:,} | {amount} |")
-    return {"decimals_rounded": dg.MetadataValue.md("\n".join(lines))}
-
-
-def _services_table(month: MonthReport) -> str:
-    lines = [f"| service | {month.cost} |", "|---|---:|"]
-    lines += [
-        f"| {markdown(name)} | {cost:,.2f} |" for name, cost in month.services[:_SERVICES_SHOWN]
-    ]
-    rest = month.services[_SERVICES_SHOWN:]
-    if rest:
-        lines.append(f"| {len(rest)} more | {sum(cost for _, cost in rest):,.2f} |")
-    return "\n".join(lines)
-
-
-def _restatement_table(change: Restatement) -> str:
-    before, now = change.before.load, change.now.load
-    lines = [
-        f"| | {markdown(before.manifest_id)} | {markdown(now.manifest_id)} | change |",
-        "|---|---:|---:|---:|",
-        f"| rows | {before.totals.rows:,} | {now.totals.rows:,} | {change.rows:+,} |",
-        f"| cost | {before.totals.cost:,.2f} | {now.totals.cost:,.2f} | {change.cost:+,.2f} |",
-    ]
-    moves = change.moves()
-    lines += [_move_row(markdown(name), was, is_now) for name, was, is_now in moves[:_MOVES_SHOWN]]
-    rest = moves[_MOVES_SHOWN:]
-    if rest:
-        before_cost = sum((was for _, was, _ in rest), Decimal(0))
-        now_cost = sum((is_now for _, _, is_now in rest), Decimal(0))
-        lines.append(_move_row(f"{len(rest)} more", before_cost, now_cost))
-    return "\n".join(lines)
-
-
-def _move_row(name: str, before: Decimal, now: Decimal) -> str:
-    return f"| {name} | {before:,.2f} | {now:,.2f} | {now - before:+,.2f} |"

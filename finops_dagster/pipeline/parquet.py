@@ -14,13 +14,13 @@ from finops_dagster.lake.intact import is_intact
 from finops_dagster.lake.month import exporting_month
 from finops_dagster.pipeline.checks import RECONCILES, reconciles
 from finops_dagster.pipeline.export import Export
+from finops_dagster.pipeline.metadata import version_metadata
 from finops_dagster.pipeline.resources import RunOptions
 from finops_dagster.pipeline.stage import (
     hold_to_version,
     month_of,
     shows_failures,
     stage,
-    version_metadata,
 )
 from finops_dagster.progress import rows_shown
 from finops_dagster.tables.database import BillingDatabase, watched

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,9 +18,7 @@ from finops_dagster.billing.errors import (
     ReconciliationError,
     escaped,
     first_line,
-    for_people,
 )
-from finops_dagster.billing.money import Totals, plain
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.object_stores import StoreError, StoreUnavailable
 from finops_dagster.pipeline.checks import RECONCILES, Check
@@ -156,36 +153,6 @@ def kept_metadata(
     if event is None or (event.tags or {}).get("dagster/data_version") != version:
         return {}
     return {name: event.metadata[name] for name in names if name in event.metadata}
-
-
-def version_metadata(manifest_id: str, totals: Totals) -> dict[str, str | int | float]:
-    """What every stage that holds the month says of it; the UI plots the numbers over months."""
-    return {
-        "manifest_id": manifest_id,
-        "dagster/partition_row_count": totals.rows,
-        "total_cost": float(totals.cost),
-        "total_cost_exact": plain(totals.cost),
-    }
-
-
-def warnings(told: Sequence[str]) -> dict[str, dg.MetadataValue[Any]]:
-    """What somebody should know of columns, as a list where there is any."""
-    lines = "\n".join(f"- {escaped(one)}" for one in told)
-    return {"warnings": dg.MetadataValue.text(lines)} if told else {}
-
-
-_PLAIN_WORDS = re.compile(r"(?:[A-Za-z0-9 -]|(?<=[A-Za-z0-9])_(?=[A-Za-z0-9]))*")
-
-
-def markdown(text: str) -> str:
-    """Return text from outside such that Markdown shows it as it is, also in a cell of a table:
-    what is more than plain words becomes code, in which nothing but a backtick has a meaning."""
-    code = for_people(text).replace("|", r"\x7c")
-    if _PLAIN_WORDS.fullmatch(text):
-        return code
-    fence = "`" * (1 + max(map(len, re.findall("`+", code)), default=0))
-    pad = " " if {code[0], code[-1]} & {" ", "`"} else ""
-    return f"{fence}{pad}{code}{pad}{fence}"
 
 
 def month_of(context: dg.AssetExecutionContext) -> BillingMonth:

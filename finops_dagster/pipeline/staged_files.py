@@ -16,8 +16,9 @@ from finops_dagster.lake.folder import ParquetLake
 from finops_dagster.lake.footer import Footer, read_footer
 from finops_dagster.object_stores import ObjectStores
 from finops_dagster.pipeline.export import Export
+from finops_dagster.pipeline.metadata import warnings
 from finops_dagster.pipeline.resources import RunOptions
-from finops_dagster.pipeline.stage import month_of, shows_failures, stage, warnings
+from finops_dagster.pipeline.stage import month_of, shows_failures, stage
 from finops_dagster.sources.base import Source
 from finops_dagster.staging.folder import StagedMonth, StagingFolder, VersionRecord
 from finops_dagster.tables.database import BillingDatabase, DuckDB, watched

@@ -9,6 +9,7 @@ from finops_dagster.lake.folder import ParquetLake
 from finops_dagster.lake.footer import Footer, column_names, read_footer
 from finops_dagster.pipeline.checks import RECONCILES, reconciles
 from finops_dagster.pipeline.export import Export
+from finops_dagster.pipeline.metadata import version_metadata, warnings
 from finops_dagster.pipeline.resources import RunOptions
 from finops_dagster.pipeline.stage import (
     hold_to_version,
@@ -16,8 +17,6 @@ from finops_dagster.pipeline.stage import (
     month_of,
     shows_failures,
     stage,
-    version_metadata,
-    warnings,
 )
 from finops_dagster.tables.database import BillingDatabase, DuckDB
 from finops_dagster.warehouses.base import MonthFile, Warehouse
