@@ -75,7 +75,10 @@ def init(context: typer.Context) -> None:
     from finops_dagster.terminal import say
 
     file = write_first_settings(Options.of(context).config)
-    say(f"{file} is written. Name your bucket in it, then: finops config check")
+    say(
+        f"{file} is written. Name your bucket in it, or paste what finops config discover finds, "
+        "then: finops config check"
+    )
 
 
 @app.command()
@@ -174,6 +177,41 @@ def config(context: typer.Context, json: Json = False) -> None:
         from finops_dagster.cli.show import show
 
         show(origins(Options.of(context)), as_json=json, empty="no settings")
+
+
+@config_app.command()
+def discover(
+    source: Annotated[str, typer.Argument(help="s3://bucket/prefix, or a folder.")],
+    region: Annotated[str | None, typer.Option(help="Where the bucket is.")] = None,
+    endpoint_url: Annotated[str | None, typer.Option(help="Of a store that is not AWS's.")] = None,
+    profile: Annotated[str | None, typer.Option(help="A profile of ~/.aws/config.")] = None,
+    role_arn: Annotated[str | None, typer.Option(help="A role to take on.")] = None,
+    external_id: Annotated[str | None, typer.Option(help="What the role asks for.")] = None,
+    requester_pays: Annotated[bool, typer.Option("--requester-pays", help="You pay.")] = False,
+    json: Json = False,
+) -> None:
+    """Find exports in a bucket or a folder.
+
+    Each is printed as an [[exports]] block for the settings file, which need not be there yet.
+
+    Example: finops config discover s3://acme-billing/cur --region us-east-1
+    """
+    from finops_dagster.cli.export_discovery import as_row, as_toml, discovered
+    from finops_dagster.cli.show import print_json
+
+    of_the_store = {
+        "region": region,
+        "endpoint_url": endpoint_url,
+        "profile": profile,
+        "role_arn": role_arn,
+        "external_id": external_id,
+        "requester_pays": requester_pays,
+    }
+    found = discovered(source, **of_the_store)
+    if json:
+        print_json([as_row(one) for one in found])
+    else:
+        typer.echo("\n".join(map(as_toml, found)), nl=False)
 
 
 @config_app.command()

@@ -1,0 +1,89 @@
+"""Which cost exports of AWS lie in a bucket or a folder, told by the folders of their months."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from finops_dagster.billing.errors import ManifestMissing
+from finops_dagster.billing.manifest import Manifest
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.sources.aws.settings import AwsExport
+from finops_dagster.sources.aws.source import AwsSource
+from finops_dagster.sources.discovery import FoundExport, SearchedStore
+
+# An S3 path prefix has rarely more parts, but a bucket may have any number of other folders.
+_LEVELS = 5
+_MOST_FOLDERS = 500
+_YEAR, _MONTH = "([1-9][0-9]{3})", "(0[1-9]|1[0-2])"
+_OF_CUR1 = re.compile(f"{_YEAR}{_MONTH}01-[0-9]{{8}}")
+_OF_ATHENA = re.compile(f"year={_YEAR}/month=(0?[1-9]|1[0-2])")
+_OF_DATA_EXPORTS = re.compile(f"billing_period={_YEAR}-{_MONTH}", re.I)
+
+
+def discover(searched: SearchedStore) -> Iterator[FoundExport]:
+    """Find the folders that are laid out as an export, those nearest to the searched one first;
+    what is in them is not searched. Raises the store's error."""
+    level, looked_at = [searched.folder], 0
+    for _ in range(_LEVELS):
+        below: list[str] = []
+        for folder in level[: _MOST_FOLDERS - looked_at]:
+            found = [*_exports(searched, folder)]
+            yield from found
+            looked_at += 1
+            if not found:
+                names = sorted(searched.store.folders(folder))
+                below += [f"{folder}/{name}".lstrip("/") for name in names if "=" not in name]
+        level = below
+
+
+def _exports(searched: SearchedStore, folder: str) -> Iterator[FoundExport]:
+    """The export whose months are in this folder; two where a name was given twice."""
+    folders, name = searched.store.folders, folder.rpartition("/")[2]
+    names = folders(folder)
+    of_cur1 = _months(_OF_CUR1, names)
+    if name and name in names:  # where Athena reads it
+        years = [year for year in folders(f"{folder}/{name}") if year.startswith("year=")]
+        of_years = {year: folders(f"{folder}/{name}/{year}") for year in years}
+        of_cur1 |= _months(_OF_ATHENA, (f"{year}/{m}" for year in years for m in of_years[year]))
+    in_metadata = folders(f"{folder}/metadata") if "metadata" in names else set()
+    of_data_exports = _months(_OF_DATA_EXPORTS, in_metadata)
+    for formats, months in ((["cur1"], of_cur1), (["cur2", "focus"], of_data_exports)):
+        if months and (export := _export(searched, folder, formats, months)):
+            yield export
+
+
+def _months(pattern: re.Pattern[str], names: Iterable[str]) -> set[BillingMonth]:
+    return {BillingMonth(int(m[1]), int(m[2])) for m in map(pattern.fullmatch, names) if m}
+
+
+def _export(
+    searched: SearchedStore, folder: str, formats: Sequence[str], months: set[BillingMonth]
+) -> FoundExport | None:
+    """The export with the months that have a manifest, in the format that its newest is in."""
+    source, _, name = f"{searched.root}/{folder}".rpartition("/")
+    own = {
+        "name": re.sub("[^A-Za-z0-9_-]+", "-", name).strip("-_")[:63] or "export",
+        "vendor": "aws",
+        "source": source,
+        "export_name": name,
+        "start_month": str(min(months)),
+    }
+    table = searched.settings.model_dump(exclude_defaults=True) | own
+    in_format = {one: AwsExport.model_validate({**table, "format": one}) for one in formats}
+    versions = {one: AwsSource(in_format[one], searched).versions(months) for one in formats}
+    delivered = sorted(
+        month
+        for month, version in versions[formats[0]].items()
+        if not isinstance(version, ManifestMissing)
+    )
+    if not delivered:
+        return None
+    newest = {one: versions[one][delivered[-1]] for one in formats}
+    fitting = [one for one in formats if isinstance(newest[one], Manifest)]
+    problem = "" if fitting else str(newest[formats[0]])
+    if len(fitting) > 1:
+        problem = f"its columns do not tell whether it is {' or '.join(fitting)}: set its format"
+    told = {"format": fitting[0]} if len(fitting) == 1 else {}
+    start = {"start_month": str(delivered[0])}
+    return FoundExport(AwsExport.model_validate(table | told | start), delivered, problem)

@@ -1,0 +1,51 @@
+"""What it takes to look for exports in a store that no settings name yet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.object_stores import ObjectStore, ObjectStores
+from finops_dagster.object_stores.settings import StoreSettings
+from finops_dagster.sources.settings import ExportSettings
+
+
+@dataclass(frozen=True)
+class FoundExport:
+    """The settings of an export that was found, its months, the oldest first, and what is still to
+    be said in the settings."""
+
+    settings: ExportSettings
+    months: Sequence[BillingMonth]
+    problem: str = ""
+
+
+class _ListedOnce:
+    """A store that does not list a folder twice."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self.folders, self.files = cache(store.folders), cache(store.files)
+        self.location, self.head = store.location, store.head
+        self.read, self.chunks = store.read, store.chunks
+
+
+class SearchedStore(ObjectStores):
+    """One store for all that is found in it. Exports are looked for in `folder`; with `root` before
+    it a key is an address."""
+
+    def __init__(self, settings: StoreSettings) -> None:
+        super().__init__()
+        self.settings, self.root = settings, "file://"
+        if settings.source.startswith("file://"):
+            store, _ = super().open(StoreSettings(source="file:///"))
+            self.folder = settings.source.removeprefix("file://").strip("/")
+        else:
+            store, self.folder = super().open(settings)
+            self.root = settings.source.rstrip("/").removesuffix(self.folder).rstrip("/")
+        self.store: ObjectStore = _ListedOnce(store)
+
+    def open(self, settings: StoreSettings) -> tuple[ObjectStore, str]:
+        """Return this one store, and where in it the source of the settings is."""
+        return self.store, settings.source.removeprefix(self.root).strip("/")

@@ -1,0 +1,174 @@
+"""`finops config discover` finds every layout of AWS, and what it prints can be pasted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from datetime import date
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+import pytest
+
+from finops_dagster.billing.manifest import Manifest
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.demo.export import Layout, Version, write_version
+from finops_dagster.object_stores import ObjectStores
+from finops_dagster.settings import Settings, load_settings
+from finops_dagster.sources.aws.settings import AwsExport
+from finops_dagster.sources.aws.source import AwsSource
+from finops_dagster_tests.cur import HEADERS, deliver, items, upload
+from finops_dagster_tests.finops import Finops
+from finops_dagster_tests.project import Project
+from finops_dagster_tests.servers.s3 import S3Server
+
+LAYOUTS = {
+    "a/b/acme-cur": Layout(),
+    "a/b/acme-athena": Layout(files="parquet", overwrite=True),
+    "a/acme-cur2": Layout("cur2"),
+    "acme.focus": Layout("focus-1.0", overwrite=True),
+    "a/acme-focus-12": Layout("focus-1.2", partition="billing_period", plain_manifest_name=True),
+}
+
+
+def pasted(finops: Finops, *arguments: str) -> Settings:
+    """Return the settings of a file that holds what the command prints, and nothing else."""
+    done = finops.here("config", "discover", *arguments)
+    assert done.exit_code == 0, done.exception
+    file = finops.project.folder / "pasted.toml"
+    file.write_text(done.stdout)
+    return load_settings(file)
+
+
+def found(settings: Settings, root: str) -> dict[str, tuple[str | None, str]]:
+    """Return format and first month of each export, by where it lies below the root."""
+    exports = [export for export in settings.exports if isinstance(export, AwsExport)]
+    return {
+        f"{one.source}/{one.export_name}".removeprefix(f"{root}/"): (one.format, one.start_month)
+        for one in exports
+    }
+
+
+def has_first_month(settings: Settings) -> bool:
+    """Return whether each export has a manifest of the month that its settings begin with."""
+    for export in settings.exports:
+        assert isinstance(export, AwsExport)
+        month = BillingMonth.parse(export.start_month)
+        version = AwsSource(export, ObjectStores()).versions([month])[month]
+        assert isinstance(version, Manifest), version
+    return True
+
+
+def write_all(folder: Path) -> None:
+    for key, layout in LAYOUTS.items():
+        prefix, _, name = key.rpartition("/")
+        for month in (2, 3):
+            version = Version(date(2024, month, 1), "20240403T051544Z", rows=30)
+            write_version(folder, prefix, name, version, layout=layout)
+    (folder / "a/logs/2024/01").mkdir(parents=True)
+    (folder / "a/logs/2024/01/x.log").write_text("no bill")
+    (folder / "a/b/acme-cur/20240101-20240201").mkdir()  # without a manifest yet
+
+
+ALL = {key: (layout.format.partition("-")[0], "2024-02") for key, layout in LAYOUTS.items()}
+
+
+def test_every_layout_in_a_folder_is_found_without_a_settings_file(
+    project: Project, finops: Finops
+) -> None:
+    write_all(project.source)
+    (project.folder / "finops.toml").unlink()
+    settings = pasted(finops, "source")
+    assert found(settings, f"file://{project.source}") == ALL
+    assert has_first_month(settings)
+    rows = json.loads(finops.here("config", "discover", "source", "--json").stdout)
+    assert {(row["format"], row["months"], row["problem"]) for row in rows} == {
+        (name, 2, "") for name in ("cur1", "cur2", "focus")
+    }
+
+
+def test_every_layout_in_a_bucket_is_found_and_no_folder_is_listed_twice(
+    project: Project, finops: Finops, s3: S3Server, bucket: str
+) -> None:
+    write_all(project.source)
+    upload(
+        project.source, lambda key, body: s3.client().put_object(Bucket=bucket, Key=key, Body=body)
+    )
+    listed: list[Any] = []
+
+    def record(environ: dict[str, Any], _: Callable[..., Any]) -> Iterable[bytes] | None:
+        query = parse_qs(environ["QUERY_STRING"])
+        listed.extend([query.get("prefix")] if "list-type" in query else [])
+        return None
+
+    s3.fault = record
+    of_the_store = ["--endpoint-url", s3.url, "--region", "us-east-1", "--requester-pays"]
+    settings = pasted(finops, f"s3://{bucket}/", *of_the_store)
+    assert len(listed) == len({str(prefix) for prefix in listed})
+    assert found(settings, f"s3://{bucket}") == ALL
+    assert {(one.region, one.requester_pays) for one in settings.exports} == {("us-east-1", True)}
+    assert has_first_month(settings)
+    assert found(pasted(finops, f"s3://{bucket}/a/acme-cur2", *of_the_store), f"s3://{bucket}") == {
+        "a/acme-cur2": ("cur2", "2024-02")
+    }
+
+
+def test_exports_of_one_name_get_names_apart_and_the_format_of_each(
+    project: Project, finops: Finops
+) -> None:
+    version = Version(date(2024, 1, 1), "20240203T051544Z", rows=30)
+    for layout in (Layout(), Layout("focus-1.2")):
+        write_version(project.source, "x", "acme", version, layout=layout)
+    write_version(project.source, "y", "acme", version, layout=Layout("cur2"))
+    settings = pasted(finops, str(project.source))
+    assert [(one.name, one.format) for one in settings.exports] == [
+        ("acme", "cur1"),
+        ("acme-2", "focus"),
+        ("acme-3", "cur2"),
+    ]
+    assert has_first_month(settings)
+
+
+def test_what_the_manifest_does_not_tell_is_a_comment(project: Project, finops: Finops) -> None:
+    version = Version(date(2024, 1, 1), "20240203T051544Z", rows=30)
+    manifest = write_version(project.source, "", "acme", version, layout=Layout("cur2"))
+    fields = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps({**fields, "columns": []}))
+    comment = "# its columns do not tell whether it is cur2 or focus: set its format\n"
+    assert comment in finops.here("config", "discover", "source").stdout
+    assert found(pasted(finops, "source"), f"file://{project.source}") == {
+        "acme": (None, "2024-01")
+    }
+    manifest.write_text("{")
+    assert "Manifest.json is not JSON: " in finops.here("config", "discover", "source").stdout
+    assert pasted(finops, "source").exports[0].name == "acme"
+
+
+@pytest.mark.parametrize("name", ['a"b', "a\\b", "é\u202e", "-", "[x]", "x" * 200])
+def test_a_name_of_any_characters_can_be_pasted(
+    project: Project, finops: Finops, name: str
+) -> None:
+    deliver(project.put, "2024-01", [items("2024-01", "1")], report=name, headers=HEADERS)
+    settings = pasted(finops, "source")
+    assert found(settings, f"file://{project.source}") == {name: ("cur1", "2024-01")}
+    assert has_first_month(settings)
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("source/a", "/source/a has no cost export of aws; its folders are: other, y=1; name "),
+        ("nowhere", "/nowhere has no cost export of aws; its folders are: none; name the folder "),
+        ("ftp://x", "ftp://x: source: String should match pattern"),
+        ("s3://arn:x", "s3://arn:x: source: 's3://arn:x' is no ARN of an access point"),
+    ],
+)
+def test_where_nothing_is_found_is_one_line(
+    project: Project, finops: Finops, source: str, said: str
+) -> None:
+    for name in ("other", "y=1"):
+        (project.source / "a" / name).mkdir(parents=True)
+    complained = finops("config", "discover", source, code=1)
+    assert said in complained
+    assert len(complained.splitlines()) == 1
