@@ -11,7 +11,7 @@ import duckdb
 import pytest
 
 from finops_dagster.demo.export import Layout, Version, write_version
-from finops_dagster.settings import Settings, load_settings
+from finops_dagster.settings import Settings
 from finops_dagster_tests.cur import HEADERS, deliver, line_item
 from finops_dagster_tests.project import Project
 
@@ -48,11 +48,6 @@ def test_every_file_that_is_named_is_there() -> None:
     named = re.findall(r"\b(?:config|docs)/[a-z0-9_-]+\.[a-z]+", README + EXPORTS)
     assert named
     assert all((ROOT / name).exists() for name in named)
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "config").iterdir()), ids=lambda path: path.name)
-def test_every_example_of_settings_loads(path: Path) -> None:
-    assert load_settings(path).exports
 
 
 @pytest.mark.parametrize("text", blocks("toml", EXPORTS))

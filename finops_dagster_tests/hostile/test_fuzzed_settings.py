@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -16,11 +14,11 @@ from finops_dagster_tests.test_settings import EXPORT
 
 SETTINGS = f"""\
 [storage]
-staging_dir = "data/staging"
 max_inflation = 300
-max_inflated_bytes = 1_000_000
 [database]
-backend = "duckdb"
+backend = "bigquery"
+[database.bigquery]
+project_id = "acme"
 [database.duckdb]
 database_path = "data/{{export}}-{{month}}.duckdb"
 memory_limit = "2GB"
@@ -50,12 +48,14 @@ def spoiled(draw: st.DrawFn) -> bytes:
     return " ".join(words).encode(errors="surrogatepass")
 
 
-@pytest.fixture(scope="module")
-def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("settings") / "finops.toml"
-
-
-def hold(file: Path, body: bytes) -> None:
+@example(body=SETTINGS.replace("2024-01", "x" * 5000).encode())
+@given(body=spoiled() | st.binary(max_size=100))
+def test_spoiled_settings_and_any_bytes_are_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, body: bytes
+) -> None:
+    file = tmp_path_factory.getbasetemp() / "finops.toml"
+    file.write_text(SETTINGS)
+    assert load_settings(file).exports
     file.write_bytes(body)
     try:
         settings = load_settings(file)
@@ -64,19 +64,3 @@ def hold(file: Path, body: bytes) -> None:
         return
     build_definitions(settings)
     assert all(export.months() for export in settings.exports)
-
-
-def test_the_settings_that_are_spoiled_are_valid(file: Path) -> None:
-    file.write_text(SETTINGS)
-    assert load_settings(file).exports
-
-
-@example(body=SETTINGS.replace("2024-01", "x" * 5000).encode())
-@given(body=spoiled())
-def test_spoiled_settings_are_read_or_refused(file: Path, body: bytes) -> None:
-    hold(file, body)
-
-
-@given(body=st.binary(max_size=100))
-def test_any_bytes_are_read_or_refused(file: Path, body: bytes) -> None:
-    hold(file, body)
