@@ -6,10 +6,12 @@ number would not do: after a reboot, or in the next container, it is another's.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -46,6 +48,7 @@ def going_on(home: Path, run: str) -> Iterator[None]:
     with at_home(home):
         _lock_of(home, "").mkdir(exist_ok=True)
         lock.acquire()
+        write_note(home, run, process=os.getpid())
     _held_here.add(run)
     try:
         yield
@@ -76,14 +79,35 @@ def is_lost(home: Path, run: str) -> bool:
 
 def lost_runs(home: Path) -> list[str]:
     """Return the ids of the runs of which `is_lost` is true, ended or not."""
-    known = sorted(path.name for path in _lock_of(home, "").glob("*"))
+    known = sorted(path.name for path in _lock_of(home, "").glob("*") if not path.suffix)
     return [run for run in known if is_lost(home, run)]
 
 
 def forget(home: Path, run: str) -> None:
     """The run has ended, in whatever way."""
     _lock_of(home, run).unlink(missing_ok=True)
+    _note_of(home, run).unlink(missing_ok=True)
+
+
+def write_note(home: Path, run: str, **values: Any) -> None:
+    """Add to what the run's process tells the commands of this machine: its number as `process`,
+    and as `retry` the stage that is tried again, and why."""
+    _note_of(home, run).write_text(json.dumps({**read_note(home, run), **values}))
+
+
+def read_note(home: Path, run: str) -> dict[str, Any]:
+    """Return what the run's process told; nothing of a run that has ended, or of another
+    machine."""
+    try:
+        note: dict[str, Any] = json.loads(_note_of(home, run).read_text())
+    except (OSError, ValueError):
+        return {}
+    return note
 
 
 def _lock_of(home: Path, run: str) -> Path:
     return home / "finops_runs" / run
+
+
+def _note_of(home: Path, run: str) -> Path:
+    return home / "finops_runs" / f"{run}.json"

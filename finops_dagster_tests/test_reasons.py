@@ -17,6 +17,7 @@ import pytest
 from filelock import FileLock
 
 from finops_dagster.billing.disk import disk_problem
+from finops_dagster.cli import month_runs
 from finops_dagster.pipeline import billing_table, stage
 from finops_dagster.pipeline.postgres_history import check_driver
 from finops_dagster.pipeline.runs import open_instance
@@ -172,16 +173,14 @@ def test_a_trace_that_cannot_be_kept_is_said(tmp_path: Path) -> None:
 def test_one_bad_month_never_keeps_the_next_from_being_run(
     project: Project, finops: Finops, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from finops_dagster.cli import months
-
-    run_month = months.run_month
+    run_month = month_runs.run_month
 
     def broken(definitions, instance, export, month, **options):
         if str(month) == "2024-02":
             raise ZeroDivisionError("[/b] of the month")
         return run_month(definitions, instance, export, month, **options)
 
-    monkeypatch.setattr(months, "run_month", broken)
+    monkeypatch.setattr(month_runs, "run_month", broken)
     for month in ("2024-01", "2024-02", "2024-03"):
         deliver(project.put, month, [items(month, "1")], version="v1")
     ended = finops.here("aws", "run-pipeline")

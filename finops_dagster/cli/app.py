@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from finops_dagster.cli import state, vendors, worker
+from finops_dagster.cli import run, state, worker
 from finops_dagster.cli.options import Group, Json, Options
+from finops_dagster.cli.output import show
 from finops_dagster.processes import keep_files_private
-
-_ROWS_SHOWN = 200
+from finops_dagster.terminal import complain, say
 
 app = typer.Typer(
     cls=Group,
@@ -22,7 +22,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-app.add_typer(vendors.app, name="aws", help="Load the months of AWS exports.")
+app.add_typer(run.app, name="aws", help="Load the months of AWS exports.")
 app.add_typer(state.app, name="state", help="Show, verify, repair and move what is loaded.")
 app.add_typer(worker.app, name="worker", help="List and stop runs in progress.")
 
@@ -37,29 +37,27 @@ def main() -> None:
         app()
     except Exception as error:
         from finops_dagster.cli.errors import one_line
-        from finops_dagster.terminal import complain
 
         complain(one_line(error))
         raise SystemExit(1) from None
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(is_wanted: bool) -> None:
+    if is_wanted:
         from importlib.metadata import version
 
         typer.echo(f"finops-dagster {version('finops-dagster')}")
         raise typer.Exit
 
 
+_Version = Annotated[
+    bool,
+    typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version."),
+]
+
+
 @app.callback()
-def finops(
-    _version: Annotated[
-        bool,
-        typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version."
-        ),
-    ] = False,
-) -> None:
+def finops(_version: _Version = False) -> None:
     """Load cloud bills month by month, exact to the last digit."""
 
 
@@ -72,7 +70,6 @@ def init(context: typer.Context) -> None:
     Example: finops init
     """
     from finops_dagster.cli.init import write_first_settings
-    from finops_dagster.terminal import say
 
     file = write_first_settings(Options.of(context).config)
     say(
@@ -97,13 +94,11 @@ def demo(
     if Options.of(context) != Options():
         raise typer.BadParameter("the demo has settings of its own, and takes no others")
     from finops_dagster.demo import __main__ as bill
-    from finops_dagster.terminal import say
 
-    if restate:
-        for line in bill.restate().splitlines():
-            say(line)
-    else:
+    if not restate:
         raise typer.Exit(bill.main())
+    for line in bill.restate().splitlines():
+        say(line)
 
 
 @app.command()
@@ -136,28 +131,9 @@ def query(
 
     Example: finops query "SELECT billing_month, count(*) FROM aws_billing_data GROUP BY ALL"
     """
-    from finops_dagster.cli.lake import ask
-    from finops_dagster.cli.show import print_answer_json, show_answer
-    from finops_dagster.terminal import complain, say
+    from finops_dagster.cli.query import print_query
 
-    answer = ask(Options.of(context).settings(), sql, most=None if json else _ROWS_SHOWN + 1)
-    if json:
-        names = answer.unique_names()
-        for name, key in zip(answer.names, names, strict=True):
-            if name != key:
-                complain(f"another column is named {name} too; here it is {key}")
-        print_answer_json(names, answer.rows)
-        return
-    if not answer.rows:
-        say("no rows")
-        return
-    left_out = show_answer(answer.names, answer.rows[:_ROWS_SHOWN])
-    if left_out:
-        complain(
-            f"{left_out} of {len(answer.names)} columns are not shown; name some, or --json for all"
-        )
-    if len(answer.rows) > _ROWS_SHOWN:
-        complain(f"the first {_ROWS_SHOWN} rows; say LIMIT, or --json for all")
+    print_query(Options.of(context).settings(), sql, as_json=json)
 
 
 config_app = typer.Typer(cls=Group, invoke_without_command=True)
@@ -174,7 +150,6 @@ def config(context: typer.Context, json: Json = False) -> None:
     """
     if context.invoked_subcommand is None:
         from finops_dagster.cli.settings import origins
-        from finops_dagster.cli.show import show
 
         show(origins(Options.of(context)), as_json=json, empty="no settings")
 
@@ -223,7 +198,6 @@ def check(context: typer.Context, json: Json = False) -> None:
     Example: finops config check
     """
     from finops_dagster.cli.settings import reach_all
-    from finops_dagster.cli.show import show
 
     reached = reach_all(Options.of(context).settings())
     show(reached, as_json=json, empty="no exports are set")

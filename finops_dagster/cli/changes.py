@@ -13,8 +13,8 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
 
+from finops_dagster.cli.output import Columns, Row, named
 from finops_dagster.settings import dagster_home
 
 FILE = "finops_changes.jsonl"
@@ -34,7 +34,7 @@ def recorded(command: str) -> Iterator[list[str]]:
             _append({"at": at, **who, "command": command, "changes": changes})
 
 
-def recorded_changes() -> list[dict[str, Any]]:
+def recorded_changes() -> list[Row]:
     """Return what was recorded, the newest first."""
     file = dagster_home() / FILE
     if not file.is_file():
@@ -43,7 +43,16 @@ def recorded_changes() -> list[dict[str, Any]]:
     return [{**change, "at": datetime.fromisoformat(change["at"])} for change in changes]
 
 
-def _append(change: dict[str, Any]) -> None:
+def _first_changes(row: Row) -> str:
+    changes: list[str] = row["changes"]
+    more = len(changes) - 3
+    return "; ".join(changes[:3]) + (f"; and {more} more" if more > 0 else "")
+
+
+COLUMNS: Columns = {**named("at user host command"), "changes": _first_changes}
+
+
+def _append(change: Row) -> None:
     """Append in one write, so that commands that end at once leave whole lines."""
     file = dagster_home() / FILE
     file.parent.mkdir(parents=True, exist_ok=True)

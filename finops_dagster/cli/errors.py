@@ -6,6 +6,8 @@ import sqlite3
 import sys
 from collections.abc import Iterator
 
+from finops_dagster.billing.errors import BillError, first_line
+
 _OF_THE_DISK = (
     sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_IOERR,
@@ -15,27 +17,25 @@ _OF_THE_DISK = (
 
 
 def one_line(error: BaseException) -> str:
-    """Say what is wrong and what to do; of an error that nobody foresaw, its type, its text, and
+    """Return what is wrong and what to do; of an error that nobody foresaw, its type, its text, and
     where its trace is."""
     from finops_dagster.settings import dagster_home
     from finops_dagster.traces import unforeseen
 
-    for foreseen in (_of_ours, _of_the_history):
+    for translate in (_of_ours, _of_the_history):
         for cause in _causes(error):
-            if line := foreseen(cause):
+            if line := translate(cause):
                 return line
     return unforeseen(error, dagster_home())
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The error, and what it came from."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
 def _of_ours(error: BaseException) -> str | None:
-    from finops_dagster.billing.errors import BillError
     from finops_dagster.settings import dagster_home
     from finops_dagster.settings_table import SettingsError
 
@@ -57,8 +57,7 @@ def _of_ours(error: BaseException) -> str | None:
 
 
 def _of_the_history(error: BaseException) -> str | None:
-    """What SQLAlchemy says, through which Dagster reaches the database of its history."""
-    from finops_dagster.billing.errors import first_line
+    """Return what SQLAlchemy says, through which Dagster reaches the database of its history."""
     from finops_dagster.settings import dagster_home
 
     sqlalchemy = sys.modules.get("sqlalchemy.exc")

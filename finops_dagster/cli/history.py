@@ -1,145 +1,282 @@
-"""What happened to a month stage by stage, and the runs in progress and how one is ended."""
+"""What Dagster knows of runs, failures and materializations, by its public API.
+
+To import Dagster and open its storage takes a second: only what needs its word asks for it.
+"""
 
 from __future__ import annotations
 
-import os
-import signal
-from datetime import UTC, datetime
-from typing import Any
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from statistics import median
+from typing import TYPE_CHECKING, Any
 
-from finops_dagster.billing.errors import BillError
-from finops_dagster.cli.asked import Asked
-from finops_dagster.cli.event_log import EventLog, Materialization, metadata_of
-from finops_dagster.cli.failures import reason, stage_of_step
-from finops_dagster.cli.held import last_stage
-from finops_dagster.cli.restatement import restatement_of, summary
-from finops_dagster.cli.stage_times import stage_seconds, usual_time
 from finops_dagster.pipeline import STAGES
-from finops_dagster.processes import is_here, is_lost
-from finops_dagster.settings import Settings, dagster_home
+from finops_dagster.processes import INTERRUPTS, read_note
+from finops_dagster.settings import dagster_home
 
-IN_PROGRESS = ("QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING")
+if TYPE_CHECKING:
+    import dagster as dg
 
-
-def stages_of(settings: Settings, asked: Asked) -> list[dict[str, Any]]:
-    """What each stage of the one month said last: version, totals, when, by which run, its checks;
-    and of a stage that failed since, why."""
-    export, month, log = asked.exports(settings)[0].name, str(asked.start), EventLog()
-    told, checks = log.materializations(month)[export], log.checks(export, month)
-    return [
-        {
-            "stage": stage,
-            **_last_words(told[stage].get(month)),
-            "checks": _checks(checks[stage]),
-            "error": reason(log, log.unfinished_runs(export)[stage].get(month), stage),
-        }
-        for stage in STAGES[: STAGES.index(last_stage(settings)) + 1]
-    ]
+FAILED = ("failure", "canceled")
+_RECORDS, _ENDINGS_AT_ONCE = 50, 500
 
 
-def stages_at_a_glance(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the stages for a table: what a restatement changed, in words."""
-    return [
-        {
-            **{name: row[name] for name in ("stage", "version", "outcome", "rows", "cost")},
-            "restatement": summary(row),
-            **{name: row[name] for name in ("when", "run", "checks", "error")},
-        }
-        for row in rows
-    ]
+@dataclass(frozen=True)
+class Run:
+    """A run of a month; `began` is when it was asked for, where it has not begun. `stages` are
+    those that it set out to do, by export."""
+
+    id: str
+    status: str
+    month: str
+    began: datetime
+    ended: datetime | None
+    stages: dict[str, tuple[str, ...]]
+
+    @property
+    def is_in_progress(self) -> bool:
+        """Whether it is queued, started, or being canceled."""
+        return self.status not in ("success", *FAILED)
 
 
-def _last_words(told: Materialization | None) -> dict[str, Any]:
-    if told is None:
-        return {
-            **dict.fromkeys(("version", "outcome", "rows", "cost")),
-            **restatement_of({}),
-            **dict.fromkeys(("when", "run")),
-        }
-    said = told.metadata
-    return {
-        "version": told.version,
-        "outcome": said.get("outcome"),
-        "rows": said.get("dagster/partition_row_count", said.get("rows")),
-        "cost": said.get("total_cost_exact"),
-        **restatement_of(said),
-        "when": told.at,
-        "run": told.run,
-    }
+@dataclass(frozen=True)
+class Ending:
+    """Why a run failed or was canceled: the stage and the check, where one failed, and the cause's
+    name."""
+
+    stage: str | None
+    cause: str
+    message: str
+    check: str | None = None
 
 
-def _checks(status_of: dict[str, str]) -> str | None:
-    failed = [name for name, status in status_of.items() if status == "FAILED"]
-    if failed:
-        return f"failed: {', '.join(failed)}"
-    passed = sum(status == "SUCCEEDED" for status in status_of.values())
-    return f"{passed} passed" if passed else None
+@dataclass(frozen=True)
+class Materialization:
+    """What a stage recorded of a month: its version, when, in which run, and its metadata."""
+
+    version: str | None
+    at: datetime
+    run: str
+    metadata: dict[str, Any]
 
 
-def runs_in_progress(export: str | None = None) -> list[dict[str, Any]]:
-    """Return every run that has not ended, or those of one export: its month, the stage that it is
-    at, its age in seconds, when it should end by the median times of its stages, and its process on
-    this machine, which is `lost` when it is gone."""
-    log, home = EventLog(), dagster_home()
-    rows, seconds = [], None
-    for run in log.runs():
-        if run.status not in IN_PROGRESS or (export is not None and export not in run.exports):
-            continue
-        seconds = seconds or stage_seconds(log)
-        usual, is_started = usual_time(seconds, run.exports), run.status == "STARTED"
-        end = run.began + usual if usual is not None and is_started else None
-        process, stage = None, None
-        for of_type, step, event in log.events_of(run.id):
-            if of_type == "ENGINE_EVENT":
-                process = metadata_of(event["event_specific_data"]).get("pid", process)
-            elif of_type == "STEP_START":
-                stage = stage_of_step(step)
-        rows.append(
-            {
-                "run": run.id,
-                "export": ", ".join(sorted(run.exports)) or None,
-                "month": run.month,
-                "status": run.status.lower(),
-                "stage": stage,
-                "seconds": round((datetime.now(UTC) - run.began).total_seconds()),
-                "estimated_completion": end,
-                "process": process if is_here(home, run.id) else None,
-                "lost": is_lost(home, run.id),
-            }
-        )
-    return rows
-
-
-def at_a_glance(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the runs in progress for a table: the beginning of the id, which `stop` takes too."""
-    return [
-        {
-            "run": row["run"][:8],
-            **{name: row[name] for name in ("export", "month", "status", "stage", "seconds")},
-            "done_by": row["estimated_completion"] and f"{row['estimated_completion'][11:16]}Z",
-            "process": "lost" if row["lost"] else row["process"] and str(row["process"]),
-        }
-        for row in rows
-    ]
-
-
-def stop_run(run: str) -> str:
-    """Ask the run's process to stop, or write down that it is gone; what was done. `run` may be the
-    beginning of an id. Raises BillError."""
-    found = [row for row in runs_in_progress() if row["run"].startswith(run)]
-    if len(found) != 1:
-        raise BillError(f"{len(found)} runs in progress have an id that begins with {run!r}")
-    (row,) = found
-    if row["process"] is not None and not row["lost"]:
-        os.kill(int(row["process"]), signal.SIGINT)
-        return f"process {row['process']} of run {row['run']} is asked to stop"
+@contextmanager
+def open_history() -> Iterator[History]:
+    """Open the history in DAGSTER_HOME; where nothing ever ran, without importing Dagster."""
+    home = dagster_home()
+    if not (home / "dagster.yaml").exists() and not (home / "history").exists():
+        yield History(None)
+        return
     from finops_dagster.pipeline.runs import open_instance
 
-    why = "no process of this machine has it"
-    if row["lost"]:
-        why = f"process {row['process']} is gone" if row["process"] else "its process is gone"
     with open_instance() as instance:
-        lost = instance.get_run_by_id(row["run"])
+        yield History(instance)
+
+
+class History:
+    """Answers about the months' runs; what was read once is kept."""
+
+    def __init__(self, instance: dg.DagsterInstance | None) -> None:
+        self._instance = instance
+
+    @cached_property
+    def runs(self) -> list[Run]:
+        """All runs of months, the newest first."""
+        return list(map(_run, self._instance.get_run_records())) if self._instance else []
+
+    def runs_by_month(self) -> dict[tuple[str, str], list[Run]]:
+        """Return the runs by export and month, the newest first."""
+        runs: dict[tuple[str, str], list[Run]] = defaultdict(list)
+        for run in self.runs:
+            for export in run.stages:
+                runs[export, run.month].append(run)
+        return runs
+
+    @cached_property
+    def endings(self) -> dict[str, Ending]:
+        """Why each run that failed or was canceled did, by its id."""
+        endings: dict[str, Ending] = {}
+        if self._instance is None:
+            return endings
+        import dagster as dg
+
+        for of_type in (dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.RUN_CANCELED):
+            cursor, has_more = None, True
+            while has_more:
+                page = self._instance.fetch_run_status_changes(of_type, _ENDINGS_AT_ONCE, cursor)
+                cursor, has_more = page.cursor, page.has_more
+                for record in page.records:
+                    assert record.event_log_entry.dagster_event is not None
+                    endings.setdefault(record.run_id, _ending(record.event_log_entry.dagster_event))
+        return endings
+
+    def reason(self, run: Run) -> str | None:
+        """Return why a run failed or was canceled."""
+        return self.endings[run.id].message if run.id in self.endings else None
+
+    def status(self, runs: Sequence[Run], export: str) -> tuple[str, str | None]:
+        """Return how the newest of a month's runs stands that has a stage to do which no later run
+        did, and why it failed where it did."""
+        done = set[str]()
+        for run in runs:
+            stages = run.stages[export]
+            if run.status == "success":
+                done |= set(stages)
+                continue
+            failed = self.endings[run.id].stage if run.id in self.endings else None
+            if set(stages[stages.index(failed) :] if failed in stages else stages) - done:
+                return run.status, self.reason(run)
+        return "success", None
+
+    def materializations(
+        self, export: str, months: Collection[str], stages: Sequence[str] = STAGES
+    ) -> dict[str, dict[str, Materialization]]:
+        """Return the last materialization of each month, by stage and month: the newest of all
+        months are asked for, and then of those that had none among them."""
+        found: dict[str, dict[str, Materialization]] = {stage: {} for stage in stages}
+        for stage, of_stage in found.items():
+            while missing := set(months) - of_stage.keys():
+                newest = self._fetch(export, stage, 2 * len(missing), asset_partitions=[*missing])
+                of_stage.update(reversed(newest))
+                if not newest:
+                    break
+        return found
+
+    def _fetch(
+        self, export: str, stage: str, limit: int = _RECORDS, **filters: Any
+    ) -> list[tuple[str, Materialization]]:
+        """Return the newest materializations of a stage, each with its month."""
+        if self._instance is None:
+            return []
+        import dagster as dg
+
+        wanted = dg.AssetRecordsFilter(dg.AssetKey([export, stage]), **filters)
+        records = self._instance.fetch_materializations(wanted, limit).records
+        return [(record.partition_key or "", _materialization(record)) for record in records]
+
+    def last_stage(self, run: Run, export: str) -> str | None:
+        """Return the stage that a run is at, or came to before it ended."""
+        ending, stages = self.endings.get(run.id), run.stages[export]
+        if ending is not None and ending.stage is not None:
+            return ending.stage
+        if not stages or run.status in ("queued", "not_started", "starting"):
+            return None
+        if run.status != "success":
+            return next((s for s in stages if not self._did(run, export, s)), stages[-1])
+        if stages != STAGES:
+            return stages[-1]
+        # A run of the whole job may be of a chain that ends at Parquet.
+        return next((s for s in reversed(stages) if self._did(run, export, s)), None)
+
+    def _did(self, run: Run, export: str, stage: str) -> bool:
+        since = run.began.timestamp() - 1
+        done = self._fetch(export, stage, after_timestamp=since, asset_partitions=[run.month])
+        return run.id in {one.run for _, one in done}
+
+    def undone(
+        self, stage: str, runs: Sequence[Run], export: str, last: Materialization | None
+    ) -> Ending | None:
+        """Return why the newest of a month's runs that had a stage to do has not done it."""
+        run = next((run for run in runs if stage in run.stages[export]), None)
+        if run is None or run.status == "success":
+            return None
+        if last and (last.run == run.id or last.at > (run.ended or datetime.now(UTC))):
+            return None
+        if run.id in self.endings:
+            return self.endings[run.id]
+        retried, reason = read_note(dagster_home(), run.id).get("retry", ("", ""))
+        trying = f", trying again: {reason}" if retried == stage else ""
+        return Ending(None, "", f"in progress{trying}")
+
+    def stage_seconds(self, export: str) -> dict[str, list[float]]:
+        """Return by stage the seconds of the newest times that it had work to do."""
+        return {
+            stage: [
+                one.metadata["seconds"]
+                for _, one in self._fetch(export, stage)
+                if "seconds" in one.metadata and one.metadata.get("outcome") != "unchanged"
+            ]
+            for stage in STAGES
+        }
+
+    def usual_time(self, exports: Collection[str]) -> timedelta | None:
+        """Return how long a month of the exports takes, by the median of each stage; None where no
+        month was ever written to Parquet."""
+        seconds = [self.stage_seconds(export) for export in exports]
+        if not any(by_stage["parquet"] for by_stage in seconds):
+            return None
+        medians = [median(took) for by_stage in seconds for took in by_stage.values() if took]
+        return timedelta(seconds=sum(medians))
+
+    def mark_failed(self, run: str, why: str) -> None:
+        """Mark a run failed whose process is gone."""
+        assert self._instance is not None
+        lost = self._instance.get_run_by_id(run)
         assert lost is not None
-        instance.report_run_failed(lost, f"Ended by finops worker stop: {why}.")
-    return f"run {row['run']} is marked failed: {why}; run its month again"
+        self._instance.report_run_failed(lost, why)
+
+    def end_lost(self) -> list[str]:
+        """Mark as failed the runs whose process is gone, and return them."""
+        from finops_dagster.pipeline.runs import end_lost_runs
+
+        return end_lost_runs(self._instance) if self._instance else []
+
+    def delete(self, run: str) -> None:
+        """Delete a run, its events, and the output that was captured of it."""
+        assert self._instance is not None
+        self._instance.delete_run(run)
+        self._instance.compute_log_manager.delete_logs(prefix=[run])
+
+
+def _run(record: dg.RunRecord) -> Run:
+    run = record.dagster_run
+    paths = [tuple(key.path) for key in run.asset_selection or ()]
+    # The job of an export has it as a tag; a run of assets, as the UI begins it, has none.
+    tag = run.tags.get("finops/export")
+    began = record.start_time or record.create_timestamp.replace(tzinfo=UTC).timestamp()
+    return Run(
+        run.run_id,
+        run.status.value.lower(),
+        run.tags.get("dagster/partition", ""),
+        datetime.fromtimestamp(began, UTC),
+        None if record.end_time is None else datetime.fromtimestamp(record.end_time, UTC),
+        {
+            export: tuple(stage for stage in STAGES if not paths or (export, stage) in paths)
+            for export in sorted({tag} if tag else {path[0] for path in paths})
+        },
+    )
+
+
+def _ending(event: dg.DagsterEvent) -> Ending:
+    """Read why a run ended from the event of its end, which has that of the first failed step."""
+    step = getattr(event.event_specific_data, "first_step_failure_event", None)
+    if step is None:
+        return Ending(None, "the process was lost", event.message or "")
+    stage = str(step.step_key).rpartition("__")[2]
+    failure, error = step.step_failure_data.user_failure_data, step.step_failure_data.error
+    if failure is not None and failure.description:
+        metadata = {name: str(value.value) for name, value in failure.metadata.items()}
+        cause = metadata.get("cause") or (error.cls_name if error else "")
+        return Ending(stage, str(cause), failure.description, metadata.get("check"))
+    if error is None:
+        return Ending(stage, "", event.message or "")
+    if error.cls_name in INTERRUPTS:
+        return Ending(stage, error.cls_name, "stopped by a person")
+    while error.cause is not None:
+        error = error.cause
+    return Ending(stage, str(error.cls_name), error.message.strip().partition("\n")[0])
+
+
+def _materialization(record: dg.EventLogRecord) -> Materialization:
+    made = record.asset_materialization
+    assert made is not None
+    return Materialization(
+        (made.tags or {}).get("dagster/data_version"),
+        datetime.fromtimestamp(record.timestamp, UTC),
+        record.run_id,
+        {name: value.value for name, value in made.metadata.items()},
+    )

@@ -1,4 +1,4 @@
-"""The options that every command takes: which settings, and what of them is overridden."""
+"""The options that commands share: which settings, which months, and how rows are printed."""
 
 from __future__ import annotations
 
@@ -13,10 +13,26 @@ import typer
 import typer.core
 import typer.main
 
+from finops_dagster.billing.months import BillingMonth
+
 if TYPE_CHECKING:
     from finops_dagster.settings import Settings
 
+
+def check_month(value: str | None) -> str | None:
+    """Refuse what is no month, as a mistake of usage."""
+    try:
+        return None if value is None else str(BillingMonth.parse(value))
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+_month = partial(typer.Option, metavar="YYYY-MM", callback=check_month)
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Force = Annotated[bool, typer.Option("--force", "--overwrite", help="Do unchanged months again.")]
+ExportName = Annotated[str | None, typer.Option("--export", help="Only this export. Default: all.")]
+Start = Annotated[str | None, _month("--start-date", help="First month.")]
+End = Annotated[str | None, _month("--end-date", help="Last month.")]
 
 
 @dataclass(frozen=True)
@@ -40,63 +56,45 @@ class Options:
         return load_settings(self.config, self.backend, {key: value for key, _, value in pairs})
 
 
-def _set(context: typer.Context, **given: Any) -> None:
-    context.obj = replace(Options.of(context), **given)
-
-
-def _set_config(context: typer.Context, value: Path | None) -> None:
-    if value is not None:
-        _set(context, config=value)
-
-
-def _set_backend(context: typer.Context, value: str | None) -> None:
-    if value is not None:
-        _set(context, backend=value)
-
-
-def _set_database_config(context: typer.Context, value: list[str] | None) -> None:
-    """Refuse what is not KEY=VALUE, as a mistake of usage."""
-    for text in value or ():
-        if not text.partition("=")[0] or "=" not in text:
+def _keep(context: typer.Context, parameter: typer.CallbackParam, value: Any) -> None:
+    """Keep what is given; what is given later wins, and values of the backend add up."""
+    options = Options.of(context)
+    if parameter.name == "database_config":
+        if any(not text.partition("=")[0] or "=" not in text for text in value or ()):
             raise typer.BadParameter("it is given as KEY=VALUE, such as dataset=finops")
-    _set(context, database_config=(*Options.of(context).database_config, *(value or ())))
+        value = (*options.database_config, *(value or ()))
+    if value is not None:
+        context.obj = replace(options, **{str(parameter.name): value})
 
 
-_own = partial(typer.Option, rich_help_panel="Settings", expose_value=False)
+_own = partial(
+    typer.Option, callback=_keep, expose_value=False, rich_help_panel="Settings", show_default=False
+)
+_ConfigFile = Annotated[
+    Path | None,
+    _own(
+        *("--config", "-c"),
+        metavar="FILE",
+        help="Settings file. Default: $FINOPS_CONFIG, config/finops.toml, config.toml.",
+    ),
+]
+_Backend = Annotated[str | None, _own("--backend", metavar="NAME", help="Where months end.")]
+_Values = Annotated[
+    list[str] | None,
+    _own("--database-config", metavar="KEY=VALUE", help="A value of the backend; repeatable."),
+]
 _carrier = typer.Typer(add_completion=False)
 
 
 @_carrier.command()
 def _carry(
-    _config: Annotated[
-        Path | None,
-        _own(
-            *("--config", "-c"),
-            metavar="FILE",
-            callback=_set_config,
-            help="Settings file. Default: $FINOPS_CONFIG, config/finops.toml, config.toml.",
-        ),
-    ] = None,
-    _backend: Annotated[
-        str | None,
-        _own("--backend", metavar="NAME", callback=_set_backend, help="Where months end."),
-    ] = None,
-    _database_config: Annotated[
-        list[str] | None,
-        _own(
-            "--database-config",
-            metavar="KEY=VALUE",
-            callback=_set_database_config,
-            help="A value of the backend; repeatable.",
-        ),
-    ] = None,
+    config: _ConfigFile = None, backend: _Backend = None, database_config: _Values = None
 ) -> None:
     """Define the options once; `Group` gives them to all of its commands."""
 
 
 class Group(typer.core.TyperGroup):
-    """A group of commands that takes the options of `Options` before and after a command's name;
-    what is given later wins."""
+    """A group of commands that takes the options of `Options` before and after a command's name."""
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
@@ -104,22 +102,9 @@ class Group(typer.core.TyperGroup):
         leaves = (one for one in self.commands.values() if not isinstance(one, Group))
         for command in (self, *leaves):
             command.params = [*command.params, *own]
-            command.help = command.help and _one_line_a_paragraph(command.help)
-
-
-def _one_line_a_paragraph(text: str) -> str:
-    """Let a terminal of any width fold the text: typer keeps the line ends of the source."""
-    return "\n\n".join(" ".join(one.split()) for one in cleandoc(text).split("\n\n"))
-
-
-def check_month(value: str | None) -> str | None:
-    """Refuse what is no month, as a mistake of usage."""
-    from finops_dagster.billing.months import BillingMonth
-
-    try:
-        return None if value is None else str(BillingMonth.parse(value))
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
+            if command.help:  # typer keeps the line ends of the source
+                paragraphs = cleandoc(command.help).split("\n\n")
+                command.help = "\n\n".join(" ".join(one.split()) for one in paragraphs)
 
 
 def exit_after(run: Callable[[], bool]) -> NoReturn:

@@ -13,7 +13,7 @@ from tempfile import TemporaryFile
 from typing import Any
 
 from finops_dagster.billing.errors import BillError
-from finops_dagster.cli.delivered import available_versions
+from finops_dagster.cli.discovery import available_versions
 from finops_dagster.cli.options import Options
 from finops_dagster.object_stores import ObjectStores, StoreError, StoreUnavailable
 from finops_dagster.pipeline.export import Export

@@ -7,20 +7,21 @@ from datetime import timedelta
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from finops_dagster.cli.options import Group, Json, Options, check_month, exit_after
+from finops_dagster.cli.output import exit_with, show
+from finops_dagster.cli.selection import Selection
+from finops_dagster.terminal import complain, say
 
-if TYPE_CHECKING:
-    from finops_dagster.cli.asked import Asked
-
-ExportName = Annotated[str, typer.Argument(help="The export's name in the settings.")]
+OneExport = Annotated[str, typer.Argument(help="The export's name in the settings.")]
 Month = Annotated[str, typer.Argument(metavar="YYYY-MM", callback=check_month)]
 AnyExport = Annotated[str | None, typer.Argument(help="One export; all without.")]
 AnyMonth = Annotated[str | None, typer.Argument(metavar="[YYYY-MM]", callback=check_month)]
 Document = Annotated[Path, typer.Argument(help="A file that ends in .json, .yaml or .yml.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")]
 
 app = typer.Typer(cls=Group, no_args_is_help=True)
 
@@ -33,33 +34,26 @@ class ReportFormat(StrEnum):
     HTML = "html"
 
 
-def _asked(export: str | None = None, month: str | None = None) -> Asked:
-    from finops_dagster.cli.asked import Asked
-
-    return Asked(None, export, month, month)
+def _selection(export: str | None = None, month: str | None = None) -> Selection:
+    return Selection(None, export, month, month)
 
 
-@app.command()
-def show(
-    context: typer.Context, export: ExportName, month: AnyMonth = None, json: Json = False
+@app.command("show")
+def show_months(
+    context: typer.Context, export: OneExport, month: AnyMonth = None, json: Json = False
 ) -> None:
     """Show a month by stage, or all months of an export.
 
     Example: finops state show acme 2026-01
     """
-    from finops_dagster.cli.show import show as show_rows
+    from finops_dagster.cli import status
 
-    settings, asked = Options.of(context).settings(), _asked(export, month)
+    settings, selection = Options.of(context).settings(), _selection(export, month)
     if month is None:
-        from finops_dagster.cli.held import at_a_glance, state
-
-        rows = state(settings, asked)
-        show_rows(rows if json else at_a_glance(rows), as_json=json, empty="nothing yet")
+        rows, columns = status.month_status(settings, selection), status.MONTH_COLUMNS
     else:
-        from finops_dagster.cli.history import stages_at_a_glance, stages_of
-
-        rows = stages_of(settings, asked)
-        show_rows(rows if json else stages_at_a_glance(rows), as_json=json, empty="no stages")
+        rows, columns = status.month_detail(settings, selection), status.STAGE_COLUMNS
+    show(rows, as_json=json, empty="nothing yet", columns=columns)
 
 
 @app.command("list")
@@ -76,25 +70,22 @@ def list_months(
 
     Example: finops state list --failed
     """
-    from finops_dagster.cli.held import FAILED, at_a_glance, state
-    from finops_dagster.cli.show import show as show_rows
-    from finops_dagster.terminal import complain
+    from finops_dagster.cli.history import FAILED
+    from finops_dagster.cli.status import MONTH_COLUMNS, month_status
 
     settings, problems = Options.of(context).settings(), list[str]()
-    rows = state(settings, _asked())
+    rows = month_status(settings, _selection())
+    columns = {**MONTH_COLUMNS, **({"reason": "reason"} if failed else {})}
     if active:
         rows = [row for row in rows if row["last_run"] not in ("success", *FAILED)]
     if failed:
         rows = [row for row in rows if row["last_run"] in FAILED]
     if stale:
-        from finops_dagster.cli.delivered import stale as stale_among
+        from finops_dagster.cli.discovery import stale as stale_among
 
         rows = stale_among(settings, rows, problems.append)
-    shown = rows if json else at_a_glance(rows, reasons=failed)
-    show_rows(shown, as_json=json, empty="no such months")
-    for problem in problems:
-        complain(problem)
-    raise typer.Exit(bool(problems))
+    show(rows, as_json=json, empty="no such months", columns=columns)
+    exit_with(problems)
 
 
 @app.command()
@@ -109,20 +100,12 @@ def report(
 
     Example: finops state report --format html > report.html
     """
-    from finops_dagster.cli import report as reports
-    from finops_dagster.terminal import complain
+    from finops_dagster.cli.report import print_report, report_sections
 
     settings, problems = Options.of(context).settings(), list[str]()
-    sections = reports.report(settings, problems.append)
-    printers = {
-        ReportFormat.TABLE: reports.print_tables,
-        ReportFormat.JSON: reports.print_json,
-        ReportFormat.HTML: reports.print_html,
-    }
-    printers[ReportFormat.JSON if json else shape](sections, settings.project.name)
-    for problem in problems:
-        complain(problem)
-    raise typer.Exit(bool(problems))
+    sections = report_sections(settings, problems.append)
+    print_report(sections, settings.project.name, "json" if json else shape.value)
+    exit_with(problems)
 
 
 @app.command()
@@ -133,26 +116,24 @@ def loaded(context: typer.Context, export: AnyExport = None, json: Json = False)
 
     Example: finops state loaded acme --backend bigquery
     """
-    from finops_dagster.cli.loaded import loaded_months
-    from finops_dagster.cli.show import show as show_rows
+    from finops_dagster.cli.status import loaded_months
 
-    rows = loaded_months(Options.of(context).settings(), _asked(export))
-    show_rows(rows, as_json=json, empty="no month is loaded")
+    rows = loaded_months(Options.of(context).settings(), _selection(export))
+    show(rows, as_json=json, empty="no month is loaded")
 
 
 @app.command()
-def reprocess(context: typer.Context, export: ExportName, month: Month) -> None:
+def reprocess(context: typer.Context, export: OneExport, month: Month) -> None:
     """Run every stage of a month again.
 
     It is loaded again also where nothing changed.
 
     Example: finops state reprocess acme 2026-01
     """
-    from finops_dagster.cli.held import last_stage
-    from finops_dagster.cli.months import run
+    from finops_dagster.cli.month_runs import run_months
 
     settings = Options.of(context).settings()
-    exit_after(lambda: run(settings, _asked(export, month), last_stage(settings), force=True))
+    exit_after(lambda: run_months(settings, _selection(export, month), force=True))
 
 
 @app.command()
@@ -163,16 +144,17 @@ def reset_failed(context: typer.Context) -> None:
 
     Example: finops state reset-failed
     """
-    from finops_dagster.cli.held import FAILED, last_stage, state
-    from finops_dagster.cli.months import run
+    from finops_dagster.cli.history import FAILED
+    from finops_dagster.cli.month_runs import run_months
+    from finops_dagster.cli.status import month_status
 
     settings = Options.of(context).settings()
-    failed = [row for row in state(settings, _asked()) if row["last_run"] in FAILED]
+    failed = [row for row in month_status(settings, _selection()) if row["last_run"] in FAILED]
     typer.echo(f"failed months: {len(failed)}")
-    asked = [_asked(row["export"], row["month"]) for row in failed]
+    months = [_selection(row["export"], row["month"]) for row in failed]
 
     def run_all() -> bool:
-        ended_well = [run(settings, one, last_stage(settings), force=False) for one in asked]
+        ended_well = [run_months(settings, month, force=False) for month in months]
         return all(ended_well)
 
     exit_after(run_all)
@@ -203,10 +185,8 @@ def verify(
     Example: finops state verify acme 2026-01 --deep
     """
     from finops_dagster.cli import verify as verification
-    from finops_dagster.cli.show import show as show_rows
-    from finops_dagster.terminal import complain, say
 
-    settings, asked = Options.of(context).settings(), _asked(export, month)
+    settings, selection = Options.of(context).settings(), _selection(export, month)
     if mend:
         from finops_dagster.cli.changes import recorded
 
@@ -216,9 +196,9 @@ def verify(
                 changes.append(line)
                 say(line)
 
-            exit_after(lambda: verification.mend(settings, asked, tell, deep=deep))
-    found, coverage = verification.verify(settings, asked, deep=deep)
-    show_rows([one.row() for one in found], as_json=json, empty="all agree")
+            exit_after(lambda: verification.mend(settings, selection, tell, deep=deep))
+    found, coverage = verification.verify(settings, selection, deep=deep)
+    show([one.row() for one in found], as_json=json, empty="all agree")
     for line in coverage.lines():
         complain(line)
     raise typer.Exit(bool(found))
@@ -241,9 +221,7 @@ def cleanup(
     stale: Annotated[
         bool, typer.Option("--stale", help="Only what dead runs left, of any age.")
     ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would be deleted.")
-    ] = False,
+    dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
     """Delete what no month needs any more.
@@ -256,18 +234,15 @@ def cleanup(
     """
     from finops_dagster.cli.changes import recorded
     from finops_dagster.cli.cleanup import clean, clean_stale
-    from finops_dagster.cli.show import show as show_rows
 
     settings, rows = Options.of(context).settings(), list[dict[str, Any]]()
-    cleaned = partial(clean_stale, settings) if stale else partial(clean, settings, older_than)
-    if dry_run:
-        rows += cleaned(dry_run=True)
-    else:
-        with recorded("state cleanup") as changes:
-            for row in cleaned(dry_run=False):
-                rows.append(row)
+    with recorded("state cleanup") as changes:
+        cleaned = clean_stale if stale else partial(clean, older_than=older_than)
+        for row in cleaned(settings, dry_run=dry_run):
+            rows.append(row)
+            if not dry_run:
                 changes.append(f"{row['what']} {row['which']}")
-    show_rows(rows, as_json=json, empty="there is nothing to delete")
+    show(rows, as_json=json, empty="there is nothing to delete")
 
 
 @app.command("export")
@@ -277,34 +252,11 @@ def export_state(context: typer.Context, file: Document, export: AnyExport = Non
     Example: finops state export acme.json acme
     """
     from finops_dagster.cli.state_document import write
-    from finops_dagster.cli.state_export import document_of
-    from finops_dagster.terminal import say
+    from finops_dagster.cli.state_transfer import document_of
 
-    document = document_of(Options.of(context).settings(), _asked(export))
+    document = document_of(Options.of(context).settings(), _selection(export))
     write(document, file)
     say(f"{file}: {len(document.exports)} exports, {len(document.runs)} runs")
-
-
-@app.command()
-def changes(json: Json = False) -> None:
-    """List imports, cleanups, repairs and stops.
-
-    Each with the time, the person, the machine, and what was changed.
-
-    Example: finops state changes
-    """
-    from finops_dagster.cli.changes import recorded_changes
-    from finops_dagster.cli.show import show as show_rows
-
-    rows = recorded_changes()
-    if not json:
-        rows = [{**row, "changes": _first(row["changes"])} for row in rows]
-    show_rows(rows, as_json=json, empty="nothing was changed by hand")
-
-
-def _first(changes: list[str]) -> str:
-    more = len(changes) - 3
-    return "; ".join(changes[:3]) + (f"; and {more} more" if more > 0 else "")
 
 
 @app.command("import")
@@ -317,13 +269,24 @@ def import_state(context: typer.Context, file: Document) -> None:
     """
     from finops_dagster.cli.changes import recorded
     from finops_dagster.cli.state_document import read
-    from finops_dagster.cli.state_import import take_over
-    from finops_dagster.terminal import complain, say
+    from finops_dagster.cli.state_transfer import take_over
 
     settings, document = Options.of(context).settings(), read(file)
     with recorded("state import") as months:
         refused = take_over(settings, document, months.append)
     say(f"months taken over: {len(months)}")
-    for line in refused:
-        complain(line)
-    raise typer.Exit(bool(refused))
+    exit_with(refused)
+
+
+@app.command()
+def changes(json: Json = False) -> None:
+    """List imports, cleanups, repairs and stops.
+
+    Each with the time, the person, the machine, and what was changed.
+
+    Example: finops state changes
+    """
+    from finops_dagster.cli.changes import COLUMNS, recorded_changes
+
+    empty = "nothing was changed by hand"
+    show(recorded_changes(), as_json=json, empty=empty, columns=COLUMNS)

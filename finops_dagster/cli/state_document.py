@@ -11,8 +11,11 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
+from finops_dagster.billing.content import Content
 from finops_dagster.billing.errors import BillError
-from finops_dagster.billing.money import RoundedColumn
+from finops_dagster.billing.money import RoundedColumn, Totals, plain
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.tables.ledger import Load, Recorded
 
 Month = Annotated[str, StringConstraints(pattern=r"^\d{4}-(0[1-9]|1[0-2])$")]
 Stage = Literal["manifest", "staged_files", "billing_table", "parquet", "warehouse_table"]
@@ -49,9 +52,49 @@ class Version(_Part):
     load_number: int | None = None
     content: list[File] | None = None
 
+    @classmethod
+    def of(cls, recorded: Recorded) -> Version:
+        """Return what the ledger has of a version."""
+        load = recorded.load
+        return cls(
+            month=str(load.month),
+            version=load.manifest_id,
+            rows=load.totals.rows,
+            cost=Decimal(plain(load.totals.cost)),
+            files=load.files,
+            bytes=load.bytes,
+            run=load.run_id,
+            format=load.format,
+            loaded_at=recorded.loaded_at,
+            state=recorded.state,
+            rounded=load.rounded,
+            load_number=recorded.number,
+            content=load.content and [File(**row) for row in load.content.rows()],
+        )
+
+    def recorded(self, export: str, table: str, number: int) -> Recorded:
+        """Return the version as the ledger has it; `number` is that of its load where the document
+        has none."""
+        load = Load(
+            export,
+            BillingMonth.parse(self.month),
+            self.version,
+            table,
+            Totals(self.rows, self.cost),
+            self.files,
+            self.bytes,
+            self.run,
+            self.format,
+            rounded=self.rounded,
+            content=None
+            if self.content is None
+            else Content.of_rows(file.model_dump() for file in self.content),
+        )
+        return Recorded(load, self.loaded_at, self.state, self.load_number or number)
+
 
 class Materialization(_Part):
-    """What a stage said of a month last."""
+    """What a stage recorded of a month last."""
 
     version: str
     at: datetime
@@ -93,8 +136,7 @@ class StateDocument(_Part):
 def write(document: StateDocument, file: Path) -> None:
     """Write JSON, or YAML where the file is named so. Raises BillError."""
     if _is_yaml(file):
-        plain = document.model_dump(mode="json")
-        text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+        text = yaml.safe_dump(document.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     else:
         text = document.model_dump_json(indent=1)
     file.write_text(text, encoding="utf-8")
@@ -107,10 +149,10 @@ def read(file: Path) -> StateDocument:
         plain = yaml.safe_load(text) if _is_yaml(file) else json.loads(text)
         return StateDocument.model_validate_json(json.dumps(plain, default=str), strict=False)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
+        problem = error.errors()[0]
+        where = ".".join(map(str, problem["loc"]))
         raise BillError(
-            f"{file} is not what finops state export writes: {where}: {first['msg']}"
+            f"{file} is not what finops state export writes: {where}: {problem['msg']}"
         ) from error
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise BillError(f"{file} cannot be read: {' '.join(str(error).split())}") from error

@@ -8,12 +8,10 @@ from contextlib import suppress
 
 from finops_dagster.billing.errors import BillError, LedgerDamaged
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.cli.asked import Asked
-from finops_dagster.cli.coverage import Coverage
-from finops_dagster.cli.difference import Difference, Repair
-from finops_dagster.cli.event_log import EventLog
-from finops_dagster.cli.held import last_stage
-from finops_dagster.cli.months import run
+from finops_dagster.cli.differences import Coverage, Difference, Repair
+from finops_dagster.cli.history import open_history
+from finops_dagster.cli.month_runs import run_months
+from finops_dagster.cli.selection import Selection
 from finops_dagster.cli.verify_deep import damage
 from finops_dagster.lake import recovery as proof
 from finops_dagster.lake.footer import Footer, read_footer
@@ -30,52 +28,54 @@ from finops_dagster.terminal import console
 from finops_dagster.warehouses.base import MonthFile, Warehouse
 
 
-def verify(settings: Settings, asked: Asked, *, deep: bool) -> tuple[list[Difference], Coverage]:
+def verify(
+    settings: Settings, selection: Selection, *, deep: bool
+) -> tuple[list[Difference], Coverage]:
     """Return what differs, and what was looked at to find it. `deep` reads everything."""
     resources = build_resources(settings)
     has_warehouse = settings.database.has_warehouse
     coverage = Coverage(deep, settings.database.backend if has_warehouse else None)
     found: list[Difference] = []
     with console(stderr=True).status("") as status:
-        for export in map(Export, asked.exports(settings)):
-            for month, versions in _months(export, asked, resources, coverage):
-                status.update(f"reading {export.name} {month}")
-                try:
-                    found += _of_month(export, month, versions, resources)
-                    if deep:
-                        held = versions["warehouse_table"] is not None
-                        found += damage(export, month, resources, coverage, in_warehouse=held)
-                except LedgerDamaged as error:
-                    found.append(Difference(export, month, str(error), Repair.LEDGER))
-                except BillError as error:  # a database that is damaged hides no other month
-                    found.append(Difference(export, month, str(error)))
+        for export, month, logged in _months(settings, selection, resources, coverage):
+            status.update(f"reading {export.name} {month}")
+            try:
+                found += _of_month(export, month, logged, resources)
+                if deep:
+                    in_warehouse = logged["warehouse_table"] is not None
+                    found += damage(export, month, resources, coverage, in_warehouse=in_warehouse)
+            except LedgerDamaged as error:
+                found.append(Difference(export, month, str(error), Repair.LEDGER))
+            except BillError as error:  # a database that is damaged hides no other month
+                found.append(Difference(export, month, str(error)))
     return found, coverage
 
 
-def mend(settings: Settings, asked: Asked, say: Callable[[str], None], *, deep: bool) -> bool:
+def mend(
+    settings: Settings, selection: Selection, say: Callable[[str], None], *, deep: bool
+) -> bool:
     """Make the ledger again where the data proves itself, then repair the months that still differ;
     return whether all went well."""
     resources = build_resources(settings)
-    for export in map(Export, asked.exports(settings)):
-        for month, _ in _months(export, asked, resources):
-            restored = None
-            with suppress(BillError):  # a database that cannot be opened is said by what follows
-                restored = _restored(export, month, resources)
-            if restored is not None:
-                say(f"{export.name} {month}  the ledger has {restored.manifest_id} again")
+    for export, month, _ in _months(settings, selection, resources):
+        restored = None
+        with suppress(BillError):  # a database that cannot be opened is said by what follows
+            restored = _restored(export, month, resources)
+        if restored is not None:
+            say(f"{export.name} {month}  the ledger has {restored.manifest_id} again")
     repairs: dict[tuple[str, str], list[Repair]] = defaultdict(list)
-    for one in verify(settings, asked, deep=deep)[0]:
+    for one in verify(settings, selection, deep=deep)[0]:
         repairs[one.export.name, str(one.month)].append(one.repair)
     ended_well = [
-        _repair(settings, Asked(None, export, month, month), Repair.of(several))
+        _repair(settings, Selection(None, export, month, month), Repair.of(several))
         for (export, month), several in repairs.items()
     ]
     return all(ended_well)
 
 
-def _repair(settings: Settings, month: Asked, repair: Repair) -> bool:
-    until = "staged_files" if repair == Repair.FETCH else last_stage(settings)
-    return run(settings, month, until, force=repair in (Repair.FETCH, Repair.REPROCESS))
+def _repair(settings: Settings, month: Selection, repair: Repair) -> bool:
+    until = "staged_files" if repair == Repair.FETCH else None
+    return run_months(settings, month, until, force=repair in (Repair.FETCH, Repair.REPROCESS))
 
 
 def _restored(export: Export, month: BillingMonth, resources: Resources) -> Load | None:
@@ -92,18 +92,29 @@ def _restored(export: Export, month: BillingMonth, resources: Resources) -> Load
 
 
 def _months(
-    export: Export, asked: Asked, resources: Resources, coverage: Coverage | None = None
-) -> Iterator[tuple[BillingMonth, dict[str, str | None]]]:
-    """The months of which anything is recorded, with the version that the event log has of each
+    settings: Settings,
+    selection: Selection,
+    resources: Resources,
+    coverage: Coverage | None = None,
+) -> Iterator[tuple[Export, BillingMonth, dict[str, str | None]]]:
+    """Yield the months of which anything is recorded, with the version that Dagster has of each
     stage."""
-    logged = EventLog().versions(export.name)
-    for month in asked.months(export.settings):
-        versions = {stage: logged[stage].get(str(month)) for stage in STAGES}
-        has_data = any(versions.values()) or resources.lake.path(export.name, month).exists()
-        if coverage is not None:
-            coverage.count(export.name, has_data=has_data)
-        if has_data:
-            yield month, versions
+    with open_history() as history:
+        for export in map(Export, selection.exports(settings)):
+            months = selection.months(export.settings)
+            materialized = history.materializations(export.name, set(map(str, months)))
+            for month in months:
+                made = {stage: materialized[stage].get(str(month)) for stage in STAGES}
+                has_data = any(made.values()) or resources.lake.path(export.name, month).exists()
+                if coverage is not None:
+                    coverage.months += has_data
+                    coverage.without_data[export.name] += not has_data
+                if has_data:
+                    yield (
+                        export,
+                        month,
+                        {stage: one.version if one else None for stage, one in made.items()},
+                    )
 
 
 def _of_month(

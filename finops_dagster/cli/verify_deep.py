@@ -10,8 +10,7 @@ import duckdb
 from finops_dagster.billing.columns import Sql
 from finops_dagster.billing.errors import BillError, first_line, listed
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.cli.coverage import Coverage
-from finops_dagster.cli.difference import Difference, Repair
+from finops_dagster.cli.differences import Coverage, Difference, Repair
 from finops_dagster.lake.footer import Footer, read_footer
 from finops_dagster.lake.intact import is_as_written
 from finops_dagster.lake.month import relation, table_rows

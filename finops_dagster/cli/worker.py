@@ -1,23 +1,29 @@
-"""`finops worker`: the runs in progress."""
+"""`finops worker`: the runs in progress, and how one is ended; and the runs of before."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import os
+import signal
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from finops_dagster.cli.options import Group, Json
+from finops_dagster.billing.errors import BillError
+from finops_dagster.cli.options import ExportName, Group, Json
+from finops_dagster.cli.output import Columns, Row, named, show
+from finops_dagster.cli.selection import Selection
+from finops_dagster.terminal import say
+
+if TYPE_CHECKING:
+    from finops_dagster.cli.history import History
+    from finops_dagster.settings import Settings
 
 app = typer.Typer(cls=Group, no_args_is_help=True)
 
 
 @app.command("list")
-def list_runs(
-    export: Annotated[
-        str | None, typer.Option("--export", help="Only the runs of this export.")
-    ] = None,
-    json: Json = False,
-) -> None:
+def list_runs(export: ExportName = None, json: Json = False) -> None:
     """List the runs in progress.
 
     A run whose process is gone is lost. When a run should be done is told by the median times of
@@ -25,11 +31,11 @@ def list_runs(
 
     Example: finops worker list --export acme
     """
-    from finops_dagster.cli.history import at_a_glance, runs_in_progress
-    from finops_dagster.cli.show import show
+    from finops_dagster.cli.history import open_history
 
-    rows = runs_in_progress(export)
-    show(rows if json else at_a_glance(rows), as_json=json, empty="no run is in progress")
+    with open_history() as history:
+        rows = runs_in_progress(history, export)
+    show(rows, as_json=json, empty="no run is in progress", columns=IN_PROGRESS_COLUMNS)
 
 
 @app.command()
@@ -41,9 +47,111 @@ def stop(run: Annotated[str, typer.Argument(help="The run's id, or how it begins
     Example: finops worker stop 6efd03df
     """
     from finops_dagster.cli.changes import recorded
-    from finops_dagster.cli.history import stop_run
-    from finops_dagster.terminal import say
+    from finops_dagster.cli.history import open_history
 
-    with recorded("worker stop") as changes:
-        changes.append(stop_run(run))
+    with recorded("worker stop") as changes, open_history() as history:
+        changes.append(stop_run(history, run))
         say(changes[0])
+
+
+def past_runs(settings: Settings, selection: Selection, most: int | None) -> list[Row]:
+    """Return the runs of the months, the newest run first: a row for each export of a run. Times
+    are in UTC; of a run that has not ended, `seconds` are those until now."""
+    from finops_dagster.cli.history import open_history
+
+    months = {
+        export.name: set(map(str, selection.months(export)))
+        for export in selection.exports(settings)
+    }
+    with open_history() as history:
+        chosen = [
+            (export, run)
+            for run in history.runs
+            for export in run.stages
+            if run.month in months.get(export, ())
+        ]
+        return [
+            {
+                "export": export,
+                "month": run.month,
+                "run": run.id,
+                "start": run.began,
+                "seconds": round(((run.ended or datetime.now(UTC)) - run.began).total_seconds(), 1),
+                "status": run.status,
+                "last_stage": history.last_stage(run, export),
+                "reason": history.reason(run),
+            }
+            for export, run in chosen[:most]
+        ]
+
+
+def runs_in_progress(history: History, export: str | None = None) -> list[Row]:
+    """Return every run that has not ended, or those of one export: its month, the stage that it is
+    at, its age in seconds, when it should end by the median times of its stages, and its process on
+    this machine, which is `lost` when it is gone."""
+    from finops_dagster.processes import is_lost, read_note
+    from finops_dagster.settings import dagster_home
+
+    rows = []
+    for run in history.runs:
+        if not run.is_in_progress or export not in (None, *run.stages):
+            continue
+        usual = history.usual_time(run.stages) if run.status == "started" else None
+        rows.append(
+            {
+                "run": run.id,
+                "export": ", ".join(run.stages) or None,
+                "month": run.month,
+                "status": run.status,
+                "stage": next((history.last_stage(run, one) for one in run.stages), None),
+                "seconds": round((datetime.now(UTC) - run.began).total_seconds()),
+                "estimated_completion": usual and run.began + usual,
+                "process": read_note(dagster_home(), run.id).get("process"),
+                "lost": is_lost(dagster_home(), run.id),
+            }
+        )
+    return rows
+
+
+def stop_run(history: History, run: str) -> str:
+    """Ask the run's process to stop, or mark the run failed where it is gone; return what was done.
+    `run` may be the beginning of an id. Raises BillError."""
+    found = [row for row in runs_in_progress(history) if row["run"].startswith(run)]
+    if len(found) != 1:
+        raise BillError(f"{len(found)} runs in progress have an id that begins with {run!r}")
+    (row,) = found
+    process = row["process"]
+    if process is not None and not row["lost"]:
+        os.kill(int(process), signal.SIGINT)
+        return f"process {process} of run {row['run']} is asked to stop"
+    why = "no process of this machine has it"
+    if row["lost"]:
+        why = f"process {process} is gone" if process else "its process is gone"
+    history.mark_failed(row["run"], f"Ended by finops worker stop: {why}.")
+    return f"run {row['run']} is marked failed: {why}; run its month again"
+
+
+def _short_id(row: Row) -> str:
+    return str(row["run"][:8])
+
+
+def _done_by(row: Row) -> str | None:
+    end: datetime | None = row["estimated_completion"]
+    return f"{end:%H:%M}Z" if end else None
+
+
+def _process(row: Row) -> str | None:
+    return "lost" if row["lost"] else row["process"] and str(row["process"])
+
+
+RUN_COLUMNS: Columns = {
+    **named("export month"),
+    "run": _short_id,
+    **named("start seconds status last_stage reason"),
+}
+IN_PROGRESS_COLUMNS: Columns = {
+    "run": _short_id,
+    **named("export month status stage seconds"),
+    "done_by": _done_by,
+    "process": _process,
+}

@@ -23,6 +23,7 @@ from finops_dagster.billing.months import BillingMonth
 from finops_dagster.object_stores import StoreError, StoreUnavailable
 from finops_dagster.pipeline.checks import RECONCILES, Check
 from finops_dagster.pipeline.export import Export
+from finops_dagster.processes import write_note
 from finops_dagster.staging.folder import overtaken
 from finops_dagster.traces import unforeseen
 from finops_dagster.warehouses.base import WarehouseUnavailable
@@ -95,15 +96,24 @@ def shows_failures(body: Callable[..., dg.MaterializeResult[Any]]) -> Callable[.
                 check_name=RECONCILES.name,
                 description=str(error),
             )
-            raise _failure(error, str(error)) from None
+            raise _failure(error, str(error), check=RECONCILES.name) from None
         except (BillError, StoreError) as error:
             raise _failure(error, str(error)) from None
         except Exception as error:
             raise _unexpected(context, error) from error
-        context.add_asset_metadata({"seconds": round(time.monotonic() - started, 3)})
+        seconds = round(time.monotonic() - started, 3)
+        context.add_asset_metadata({"seconds": seconds, **_checks(result.check_results or ())})
         yield result
 
     return run
+
+
+def _checks(results: Sequence[dg.AssetCheckResult]) -> dict[str, str]:
+    """Return how the checks ended, which no public function of Dagster's can be asked."""
+    if not results:
+        return {}
+    failed = ", ".join(str(result.check_name) for result in results if not result.passed)
+    return {"checks": f"failed: {failed}" if failed else f"{len(results)} passed"}
 
 
 def _unexpected(context: dg.AssetExecutionContext, error: Exception) -> BaseException:
@@ -111,6 +121,8 @@ def _unexpected(context: dg.AssetExecutionContext, error: Exception) -> BaseExce
     if isinstance(error, StoreUnavailable | WarehouseUnavailable):
         if context.retry_number == _RETRIES:
             return _failure(error, f"{error}; tried {_RETRIES + 1} times")
+        home, retry = Path(context.instance.root_directory), context.asset_key.path[-1]
+        write_note(home, context.run.run_id, retry=[retry, escaped(str(error))])
         context.log.warning(
             f"{escaped(str(error))}; trying again in {_SECONDS_BETWEEN_RETRIES} s "
             f"({context.retry_number + 1} of {_RETRIES})"
@@ -128,11 +140,10 @@ def _unexpected(context: dg.AssetExecutionContext, error: Exception) -> BaseExce
     return _failure(error, disk_problem(error) or unforeseen(error, home))
 
 
-def _failure(error: Exception, message: str) -> dg.Failure:
+def _failure(error: Exception, message: str, **metadata: str) -> dg.Failure:
     """A failure that no retry cures; `cause` is what `finops state report` counts it under."""
-    return dg.Failure(
-        escaped(message), metadata={"cause": type(error).__name__}, allow_retries=False
-    )
+    metadata = {"cause": type(error).__name__, **metadata}
+    return dg.Failure(escaped(message), metadata=metadata, allow_retries=False)
 
 
 def hold_to_version(expected: str, here: str) -> None:

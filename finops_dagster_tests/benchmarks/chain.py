@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from finops_dagster.cli.event_log import EventLog
+from finops_dagster.cli.history import open_history
 from finops_dagster.demo.export import Version, write_version
 from finops_dagster_tests.benchmarks.figures import FOLDER, ROOT, Run, apart, measured
 
@@ -96,8 +96,13 @@ class Chain:
 
     def stage_seconds(self) -> dict[str, float]:
         """What each stage said of its time when it last had the month."""
-        stages = EventLog().materializations(MONTH)["bench"]
-        return {stage: months[MONTH].metadata.get("seconds", 0) for stage, months in stages.items()}
+        with open_history() as history:
+            stages = history.materializations("bench", [MONTH])
+        return {
+            stage: months[MONTH].metadata.get("seconds", 0)
+            for stage, months in stages.items()
+            if months
+        }
 
     @property
     def home(self) -> Path:

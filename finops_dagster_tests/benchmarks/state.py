@@ -20,8 +20,8 @@ from rich.table import Table
 
 from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.cli.asked import Asked
-from finops_dagster.cli.state_export import document_of
+from finops_dagster.cli.selection import Selection
+from finops_dagster.cli.state_transfer import document_of
 from finops_dagster.lake.footer import month_path
 from finops_dagster.lake.month import exporting_month
 from finops_dagster.pipeline import STAGES
@@ -55,7 +55,7 @@ def main() -> None:
         "finops state export, whole process": ["state", "export", "state.json"],
     }.items():
         table.add_row(name, _median(lambda words=command: _finops(words)))
-    table.add_row("a state export itself", _median(lambda: document_of(settings, Asked())))
+    table.add_row("a state export itself", _median(lambda: document_of(settings, Selection())))
     for name, work in _shares_of_a_stage().items():
         table.add_row(name, _median(work))
     Console().print(table)

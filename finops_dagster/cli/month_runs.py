@@ -12,11 +12,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from finops_dagster.billing.errors import BillError, for_people
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.cli.asked import Asked
-from finops_dagster.cli.delivered import delivered
+from finops_dagster.cli.discovery import available_months
 from finops_dagster.cli.errors import one_line
-from finops_dagster.cli.restatement import restatement_of, summary
-from finops_dagster.cli.show import print_json
+from finops_dagster.cli.output import Row, print_json
+from finops_dagster.cli.selection import Selection
+from finops_dagster.cli.status import last_stage, restatement_of, restatement_text
 from finops_dagster.pipeline import STAGES
 from finops_dagster.pipeline.build import build_definitions
 from finops_dagster.pipeline.export import Export
@@ -25,11 +25,17 @@ from finops_dagster.settings import Settings
 from finops_dagster.terminal import complain, console
 
 
-def run(
-    settings: Settings, asked: Asked, until: str, *, force: bool, as_json: bool = False
+def run_months(
+    settings: Settings,
+    selection: Selection,
+    until: str | None = None,
+    *,
+    force: bool,
+    as_json: bool = False,
 ) -> bool:
-    """Run the months one after the other up to a stage, and print a line for each as it
-    ends; return whether all went well. An export that cannot be looked at delays no other."""
+    """Run the months one after the other up to a stage, or the last, and print a line for each as
+    it ends; return whether all went well. An export that cannot be looked at delays no other."""
+    until = until or last_stage(settings)
     if until == "warehouse_table" and not settings.database.has_warehouse:
         raise BillError(
             "backend is duckdb, which ends at Parquet; choose another with --backend, or set "
@@ -46,8 +52,11 @@ def run(
             ended_well = False
             (complain if as_json else progress.say)(line)
 
-        there = list(delivered(settings, asked, fail))
-        months = [(export, month) for export, months in there for month in months]
+        months = [
+            (Export(export), month)
+            for export, _, versions in available_months(settings, selection, fail)
+            for month in versions
+        ]
         progress.begin(len(months), len(stages))
         for export, month in months:
             progress.month(export, month)
@@ -105,7 +114,7 @@ class _Progress(Progress):
         self.message("")
 
     def message(self, text: str) -> None:
-        """Show what the month's run says."""
+        """Show what the month's run logs."""
         description = for_people(f"{self._label} {text}".strip())
         self.update(self._bar, description=description, done=self._done())
 
@@ -114,7 +123,7 @@ class _Progress(Progress):
         complain(f"{self._label}  {text}")
 
     def stage(self, stage: str, metadata: dict[str, Any]) -> None:
-        """Count a stage, and the bytes that it says it has read."""
+        """Count a stage, and the bytes that it has read."""
         self._bytes += metadata.get("bytes", 0) if stage == "staged_files" else 0
         self.update(self._bar, advance=1)
         self.message(stage)
@@ -129,14 +138,11 @@ class _Progress(Progress):
         self.console.print(for_people(line), soft_wrap=True)
 
     def _done(self) -> str:
-        rate = self._bytes / (time.monotonic() - self._began)
-        return (
-            f"{self._months} of {self._of_months} months, {decimal(self._bytes)}, "
-            f"{decimal(round(rate))}/s"
-        )
+        rate = decimal(round(self._bytes / (time.monotonic() - self._began)))
+        return f"{self._months} of {self._of_months} months, {decimal(self._bytes)}, {rate}/s"
 
 
-def _row(export: Export, done: MonthRun) -> dict[str, Any]:
+def _row(export: Export, done: MonthRun) -> Row:
     """Return what came of a month; `outcome` is `unchanged`, `failed`, or what its last stage that
     had work to do did."""
     stages = list(done.stages.values())
@@ -144,7 +150,6 @@ def _row(export: Export, done: MonthRun) -> dict[str, Any]:
     changes = [one["outcome"] for one in copies or stages[-1:] if one["outcome"] != "unchanged"]
     totals = copies[-1] if copies and done.error is None else {}
     table = done.stages.get("billing_table", {})
-    is_loaded = table.get("outcome") == "loaded"
     return {
         "export": export.name,
         "month": str(done.month),
@@ -152,7 +157,7 @@ def _row(export: Export, done: MonthRun) -> dict[str, Any]:
         "version": ([one["manifest_id"] for one in stages if "manifest_id" in one] or [None])[-1],
         "rows": totals.get("dagster/partition_row_count"),
         "cost": totals.get("total_cost_exact"),
-        **restatement_of(table if is_loaded else {}),
+        **restatement_of(table if table.get("outcome") == "loaded" else {}),
         "failed_checks": list(done.failed_checks),
         "seconds": round(done.seconds, 1),
         "run": done.run_id,
@@ -160,15 +165,15 @@ def _row(export: Export, done: MonthRun) -> dict[str, Any]:
     }
 
 
-def _line(row: dict[str, Any]) -> str:
+def _line(row: Row) -> str:
     month = f"{row['export']} {row['month']}"
     if row["outcome"] == "failed":
         return f"{month}  failed: {row['reason']}"
-    totals = ""
+    line = f"{month}  {row['outcome']}  {row['version']}"
     if row["rows"] is not None:
-        totals = f"  {row['rows']:,} rows  {Decimal(row['cost']):,.2f}"
-    line = f"{month}  {row['outcome']}  {row['version']}{totals}  {row['seconds']:.1f} s"
-    if restatement := summary(row):
+        line += f"  {row['rows']:,} rows  {Decimal(row['cost']):,.2f}"
+    line += f"  {row['seconds']:.1f} s"
+    if restatement := restatement_text(row):
         line += f"  restated: {restatement}"
     if row["failed_checks"]:
         line += f"  failed checks: {', '.join(row['failed_checks'])}"

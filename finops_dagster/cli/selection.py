@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.settings import Settings
-from finops_dagster.sources.settings import ExportSettings
+
+if TYPE_CHECKING:
+    from finops_dagster.settings import Settings
+    from finops_dagster.sources.settings import ExportSettings
 
 
 @dataclass(frozen=True)
-class Asked:
+class Selection:
     """The months from `start` to `end`, of one export or of all, of one vendor or of all."""
 
     vendor: str | None = None
@@ -20,13 +23,13 @@ class Asked:
     end: str | None = None
 
     def exports(self, settings: Settings) -> list[ExportSettings]:
-        """The exports. Raises BillError where there are none."""
-        of_vendor = [one for one in settings.exports if self.vendor in (None, one.vendor)]
-        chosen = [one for one in of_vendor if self.export in (None, one.name)]
+        """Return the exports. Raises BillError where there are none."""
+        of_vendor = [export for export in settings.exports if self.vendor in (None, export.vendor)]
+        chosen = [export for export in of_vendor if self.export in (None, export.name)]
+        if not chosen and self.export:
+            names = ", ".join(export.name for export in of_vendor) or "none"
+            raise BillError(f"there is no export {self.export!r}; the settings have {names}")
         if not chosen:
-            if self.export:
-                names = ", ".join(export.name for export in of_vendor) or "none"
-                raise BillError(f"there is no export {self.export!r}; the settings have {names}")
             raise BillError(
                 f"the settings have no export of {self.vendor or 'any vendor'}: add an [[exports]] "
                 "table; finops init writes an example"
@@ -34,8 +37,7 @@ class Asked:
         return chosen
 
     def months(self, export: ExportSettings) -> list[BillingMonth]:
-        """Return the export's months in the range, the newest first: it is the one that people wait
-        for."""
+        """Return the export's months in the range, the newest first, which people wait for."""
         return [
             month
             for month in reversed(export.months())

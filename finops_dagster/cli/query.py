@@ -1,4 +1,4 @@
-"""Questions to the Parquet lake, in a database that lives in memory and can only read."""
+"""`finops query`: questions to the Parquet lake, in a database in memory that can only read."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ import duckdb
 
 from finops_dagster.billing.columns import files_literal, quoted
 from finops_dagster.billing.errors import BillError, first_line
+from finops_dagster.cli.output import print_json, show_answer
 from finops_dagster.settings import Settings
 from finops_dagster.tables.database import DuckDB
+from finops_dagster.terminal import complain, say
 
+_ROWS_SHOWN = 200
 _OF_A_FILE = "; if the query is not at fault, a Parquet file is: finops state verify --deep"
 
 
@@ -33,7 +36,28 @@ class Answer:
         return unique
 
 
-def ask(settings: Settings, sql: str, most: int | None = None) -> Answer:
+def print_query(settings: Settings, sql: str, *, as_json: bool) -> None:
+    """Run one SELECT and print what it finds: all for a program, the first rows for a person, whom
+    standard error tells what is left out. Raises BillError."""
+    answer = run_query(settings, sql, None if as_json else _ROWS_SHOWN + 1)
+    if as_json:
+        names = answer.unique_names()
+        for name, key in zip(answer.names, names, strict=True):
+            if name != key:
+                complain(f"another column is named {name} too; here it is {key}")
+        print_json([dict(zip(names, row, strict=True)) for row in answer.rows])
+    elif not answer.rows:
+        say("no rows")
+    else:
+        left_out = show_answer(answer.names, answer.rows[:_ROWS_SHOWN])
+        if left_out:
+            of = f"{left_out} of {len(answer.names)} columns"
+            complain(f"{of} are not shown; name some, or --json for all")
+        if len(answer.rows) > _ROWS_SHOWN:
+            complain(f"the first {_ROWS_SHOWN} rows; say LIMIT, or --json for all")
+
+
+def run_query(settings: Settings, sql: str, most: int | None = None) -> Answer:
     """Run one SELECT over the exports that have Parquet files, and return no more than `most` rows.
     Raises BillError."""
     with DuckDB.of(settings.database.duckdb).scratch() as connection:
@@ -46,13 +70,15 @@ def ask(settings: Settings, sql: str, most: int | None = None) -> Answer:
                 raise BillError("a query is one SELECT; nothing else is run")
             answer = connection.execute(statements[0])
             names = [column[0] for column in answer.description or []]
-            rows = answer.fetchall() if most is None else answer.fetchmany(most)
-            return Answer(names, rows)
+            return Answer(names, answer.fetchall() if most is None else answer.fetchmany(most))
         except duckdb.Error as error:
             message = first_line(error)
             if message.startswith("Catalog Error: Table"):
                 message += f" There is: {', '.join(tables) or 'none, as no month is loaded'}"
-            elif _may_be_of_a_file(error):
+            # Thrift's errors have no class of their own, and do not name the file.
+            elif type(error) is duckdb.Error or isinstance(
+                error, duckdb.InvalidInputException | duckdb.IOException
+            ):
                 message += _OF_A_FILE
             raise BillError(message) from error
 
@@ -70,11 +96,3 @@ def _create_views(connection: duckdb.DuckDBPyConnection, settings: Settings) -> 
             )
             tables.append(export.table_name)
     return tables
-
-
-def _may_be_of_a_file(error: duckdb.Error) -> bool:
-    """Whether the error may come from a Parquet file: Thrift's errors have no class of their own,
-    and do not name the file."""
-    return type(error) is duckdb.Error or isinstance(
-        error, duckdb.InvalidInputException | duckdb.IOException
-    )

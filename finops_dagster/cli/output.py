@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from functools import cached_property
-from typing import Any
+from typing import Any, NoReturn
 
+import typer
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
 from rich.table import Table
 
 from finops_dagster.billing.errors import for_people
 from finops_dagster.billing.money import plain
-from finops_dagster.terminal import console, say
+from finops_dagster.terminal import complain, console, say
 
+Row = dict[str, Any]
+# What a table shows of a row: under each heading the value of a key, or what is made of the row.
+Columns = Mapping[str, str | Callable[[Row], Any]]
 _GAP = 2
 _NEVER_FOLDED, _LINES_OF_A_CELL, _WIDE_ENOUGH = 16, 3, 40
 _NEVER_BROKEN = 24  # of a word: a setting's name, a service, a version
@@ -46,20 +50,32 @@ class _Column:
         return max(map(_narrowest, (*self.name.split(), *self.cells)), default=1)
 
 
-def show(rows: Sequence[dict[str, Any]], *, as_json: bool, empty: str) -> None:
+def show(rows: Sequence[Row], *, as_json: bool, empty: str, columns: Columns | None = None) -> None:
     """Print rows with the same keys, or `empty` where there are none: as a table where one fits the
-    terminal, else one row below the other."""
+    terminal, else one row below the other. A table has `columns`; JSON has all that is known."""
     if as_json:
         print_json(rows)
         return
     if not rows:
         say(empty)
         return
-    columns = []
-    for name in rows[0]:
-        values = [row[name] for row in rows]
-        columns.append(_Column(heading(name), [text(one) for one in values], _is_numeric(values)))
-    (_print_table if _fit(columns) else _print_records)(columns)
+    shown = []
+    for name, of in (columns or {name: name for name in rows[0]}).items():
+        values = [row[of] if isinstance(of, str) else of(row) for row in rows]
+        shown.append(_Column(heading(name), [text(one) for one in values], _is_numeric(values)))
+    (_print_table if _fit(shown) else _print_records)(shown)
+
+
+def named(keys: str) -> Columns:
+    """Return columns that are headed like their keys."""
+    return {key: key for key in keys.split()}
+
+
+def exit_with(problems: Sequence[str]) -> NoReturn:
+    """Print the problems, and exit with 1 where there are any."""
+    for problem in problems:
+        complain(problem)
+    raise typer.Exit(bool(problems))
 
 
 def show_answer(names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> int:
@@ -91,13 +107,8 @@ def _first_and_last(columns: Sequence[_Column], count: int) -> list[_Column]:
 
 
 def print_json(document: Any, *, indent: int | None = 2) -> None:
-    """Print for a program, in ASCII: keys in snake_case and every value exact, as `exact` says."""
-    print(json.dumps(exact(_snake_case(document)), indent=indent), flush=True)  # noqa: T201
-
-
-def print_answer_json(names: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> None:
-    """Print what a query found for a program, under the names of its columns."""
-    print(json.dumps([exact(dict(zip(names, row, strict=True))) for row in rows], indent=2))  # noqa: T201
+    """Print for a program, in ASCII, every value exact, as `exact` says."""
+    print(json.dumps(exact(document), indent=indent), flush=True)  # noqa: T201
 
 
 def exact(value: Any) -> Any:
@@ -226,11 +237,3 @@ def _is_numeric(values: Sequence[Any]) -> bool:
     return bool(known) and all(
         isinstance(value, _NUMBERS) and not isinstance(value, bool) for value in known
     )
-
-
-def _snake_case(document: Any) -> Any:
-    if isinstance(document, dict):
-        return {key.replace(" ", "_"): _snake_case(value) for key, value in document.items()}
-    if isinstance(document, list):
-        return [_snake_case(one) for one in document]
-    return document

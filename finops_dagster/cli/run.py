@@ -1,0 +1,146 @@
+"""The commands over months, the same for every vendor: `finops aws ...` is this under a name."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from finops_dagster.cli.options import (
+    End,
+    ExportName,
+    Force,
+    Group,
+    Json,
+    Options,
+    Start,
+    exit_after,
+)
+from finops_dagster.cli.output import exit_with, show
+from finops_dagster.cli.selection import Selection
+from finops_dagster.terminal import complain
+
+_RUNS_SHOWN = 100
+# Each runs the chain up to a stage.
+_COMMANDS = [
+    ("extract-manifests", "manifest", "Read the newest manifest of each month."),
+    ("extract-billing", "staged_files", "Download and verify the files of each month."),
+    ("load-billing-local", "billing_table", "Load each month into DuckDB."),
+    ("export-parquet", "parquet", "Write the Parquet file of each month."),
+    ("load-billing-remote", "warehouse_table", "Load each month into the warehouse."),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")]
+Runs = Annotated[bool, typer.Option("--runs", help="List the runs of these months instead.")]
+
+app = typer.Typer(cls=Group, no_args_is_help=True)
+
+
+def _selection(
+    context: typer.Context, export: str | None, start: str | None, end: str | None
+) -> Selection:
+    """Return the months to work on; the vendor is the name under which this app was called."""
+    assert context.parent is not None
+    return Selection(str(context.parent.info_name), export, start, end)
+
+
+@app.command()
+def discover_manifests(
+    context: typer.Context,
+    export: ExportName = None,
+    start: Start = None,
+    end: End = None,
+    json: Json = False,
+) -> None:
+    """List the newest version of each month.
+
+    Beside it stands whether the table holds it.
+
+    Example: finops aws discover-manifests --export acme --start-date 2026-01
+    """
+    from finops_dagster.cli.discovery import discover
+
+    problems: list[str] = []
+    months = _selection(context, export, start, end)
+    rows = discover(Options.of(context).settings(), months, problems.append)
+    show(rows, as_json=json, empty="no months")
+    exit_with(problems)
+
+
+def _add_command(name: str, until: str, does: str) -> None:
+    @app.command(name, help=f"{does}\n\nExample: finops aws {name} --start-date 2026-01")
+    def run_until(
+        context: typer.Context,
+        export: ExportName = None,
+        start: Start = None,
+        end: End = None,
+        force: Force = False,
+    ) -> None:
+        from finops_dagster.cli.month_runs import run_months
+
+        settings, months = Options.of(context).settings(), _selection(context, export, start, end)
+        exit_after(lambda: run_months(settings, months, until, force=force))
+
+
+for _command in _COMMANDS:
+    _add_command(*_command)
+
+
+@app.command()
+def run_pipeline(
+    context: typer.Context,
+    export: ExportName = None,
+    start: Start = None,
+    end: End = None,
+    force: Force = False,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Run every stage of each month, the newest first.
+
+    A month that is unchanged is verified, and not loaded again. With --json a line of JSON is
+    printed as each month ends.
+
+    Example: finops aws run-pipeline --export acme --start-date 2026-01 --dry-run
+    """
+    settings, months = Options.of(context).settings(), _selection(context, export, start, end)
+    if dry_run:
+        from finops_dagster.cli.discovery import plan
+
+        problems: list[str] = []
+        show(plan(settings, months, problems.append), as_json=json, empty="no months")
+        exit_with(problems)
+    from finops_dagster.cli.month_runs import run_months
+
+    exit_after(lambda: run_months(settings, months, force=force, as_json=json))
+
+
+@app.command()
+def show_state(
+    context: typer.Context,
+    export: ExportName = None,
+    start: Start = None,
+    end: End = None,
+    runs: Runs = False,
+    json: Json = False,
+) -> None:
+    """Show which version each stage of each month holds.
+
+    With --runs, every run of these months: when it began, how long it took, how far it came, and
+    why it failed.
+
+    Example: finops aws show-state --runs --export acme --start-date 2026-01
+    """
+    settings, months = Options.of(context).settings(), _selection(context, export, start, end)
+    if not runs:
+        from finops_dagster.cli.status import MONTH_COLUMNS, month_status
+
+        rows = month_status(settings, months)
+        show(rows, as_json=json, empty="nothing is loaded yet", columns=MONTH_COLUMNS)
+        return
+    from finops_dagster.cli.worker import RUN_COLUMNS, past_runs
+
+    rows = past_runs(settings, months, None if json else _RUNS_SHOWN + 1)
+    shown = rows if json else rows[:_RUNS_SHOWN]
+    show(shown, as_json=json, empty="no run yet", columns=RUN_COLUMNS)
+    if len(rows) > len(shown):
+        complain(f"the newest {_RUNS_SHOWN} runs; --json shows all")
