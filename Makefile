@@ -13,7 +13,7 @@ DAGSTER_HOME := $(CURDIR)/.dagster
 demo dev: export DAGSTER_HOME := $(DAGSTER_HOME)
 export DAGSTER_DISABLE_TELEMETRY := yes
 
-.PHONY: demo dev test thorough faults lint audit bench clean
+.PHONY: demo dev test thorough faults lint audit bench dagster clean
 
 demo: $(INSTALLED) $(DAGSTER_HOME)/dagster.yaml  ## three months of an invented bill, end to end
 	@$(BIN)/finops demo
@@ -51,6 +51,16 @@ bench: $(INSTALLED) $(DLT)  ## every measure against bare DuckDB, dlt and what i
 	$(BIN)/python -m finops_dagster_tests.benchmarks
 	$(BIN)/python -m finops_dagster_tests.benchmarks.state
 	$(BIN)/python -m finops_dagster_tests.benchmarks.warehouse
+
+# Dagster 1.13.27 comes with libraries 0.29.27: each pins the core to the patch.
+CORE := $(subst ., ,$(VERSION))
+LIBRARIES = 0.$(shell expr $(word 2,$(CORE)) + 16).$(word 3,$(CORE))
+
+dagster:  ## VERSION=1.13.28: pin the whole Dagster family; docs/architecture.md says what to run then
+	@test $(words $(CORE)) = 3 || { echo 'make dagster VERSION=1.13.28'; exit 2; }
+	sed -E -i.before -e 's/(dagster(-[a-z]+)?==)1\.[0-9.]+/\1$(VERSION)/' \
+	  -e 's/(dagster-[a-z]+==)0\.[0-9.]+/\1$(LIBRARIES)/' pyproject.toml constraints.txt
+	@rm pyproject.toml.before constraints.txt.before
 
 clean:  ## forget the demo's data and the history of all runs
 	rm -rf data/demo .dagster
