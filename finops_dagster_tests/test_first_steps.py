@@ -126,3 +126,21 @@ def test_make_dev_is_finops_dev() -> None:
         check=True,
     )
     assert "finops --config mine.toml dev --port 3001\n" in planned.stdout
+
+
+def test_one_command_pins_the_whole_dagster_family(tmp_path: Path) -> None:
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    make = ["make", "dagster", "VERSION=1.14.3"]
+    subprocess.run(make, cwd=tmp_path, check=True, capture_output=True)
+    pins = re.findall(
+        r"\bdagster(-[a-z]+)?==([0-9.]+)",
+        "".join((tmp_path / name).read_text() for name in ("pyproject.toml", "constraints.txt")),
+    )
+    core = {"", "-graphql", "-pipes", "-shared", "-webserver"}
+    assert {(name in core, version) for name, version in pins} == {
+        (True, "1.14.3"),
+        (False, "0.30.3"),
+    }
+    assert len(pins) == 14
+    assert subprocess.run(make[:2], cwd=tmp_path, capture_output=True).returncode == 2
