@@ -27,9 +27,7 @@ test: $(INSTALLED) $(FAKESNOW)  ## the tests, against real servers that they sta
 thorough: $(INSTALLED) $(FAKESNOW)  ## the tests that take minutes: every warehouse whose test server is slow
 	$(BIN)/python -m pytest -m thorough --numprocesses auto --dist worksteal
 
-# A clock that is wrong takes libfaketime, which is built with a C compiler.
 faults: $(INSTALLED)  ## ten minutes of every fault, then new examples for the fuzzers
-	@$(BIN)/pip install --quiet --disable-pip-version-check libfaketime || echo 'no clock will be wrong'
 	$(BIN)/python -m finops_dagster_tests.faults
 	$(BIN)/python -m pytest finops_dagster_tests/hostile --hypothesis-profile=faults
 

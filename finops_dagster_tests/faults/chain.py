@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date
@@ -23,13 +24,10 @@ from finops_dagster_tests.project import ROOT
 from finops_dagster_tests.warehouses.adapters import Adapter
 
 TABLE = "aws_billing_data"
-PIPELINE = (*FINOPS, "aws", "run-pipeline")
-MONTHS = ("2024-01", "2024-02", "2024-03")
 _SETTINGS = """
 [[exports]]
 name = "acme"
 vendor = "aws"
-source = "file://source"
 export_name = "acme-cur"
 start_month = "2024-01"
 table = "aws_billing_data"
@@ -54,9 +52,10 @@ class Chain:
     chance: Random
     warehouse: Adapter | None = None
     layout: Layout = field(default_factory=Layout)
-    export: str = _SETTINGS
-    vendor: Path | None = None
-    months: Sequence[str] = MONTHS
+    months: Sequence[str] = ("2024-01", "2024-02", "2024-03")
+    source: Path | None = None
+    settings: str = ""
+    """Where the export lies, if not in the folder `source`."""
     delivered: dict[str, dict[str, Bill]] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
     seconds: float = 6
@@ -64,20 +63,15 @@ class Chain:
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        settings = self.export.replace("file://source", f"file://{self.source}")
+        self.bucket = self.source or self.folder / "source"
+        settings = _SETTINGS + (self.settings or f'source = "file://{self.bucket}"')
         if self.warehouse is not None:
-            values = "".join(f"{k} = {_toml(v)}\n" for k, v in self.warehouse.settings.items())
-            backend = self.warehouse.backend
-            settings = (
-                f'[database]\nbackend = "{backend}"\n[database.{backend}]\n{values}{settings}'
+            backend, values = self.warehouse.backend, self.warehouse.settings.items()
+            settings += f'\n[database]\nbackend = "{backend}"\n[database.{backend}]\n' + "".join(
+                f"{name} = {json.dumps(value)}\n" for name, value in values
             )
             self.environment |= self.warehouse.environment
         (self.folder / "finops.toml").write_text(settings)
-
-    @property
-    def source(self) -> Path:
-        """The folder that stands for the vendor's bucket."""
-        return self.vendor or self.folder / "source"
 
     @property
     def database(self) -> Path:
@@ -92,74 +86,63 @@ class Chain:
         """The version that the vendor delivered last."""
         return next(reversed(self.delivered.get(month, {}).values()), None)
 
-    def deliver(self, month: str, rows: int | None = None) -> Bill:
-        """A further version of the month, restated where there was one."""
-        versions = self.delivered.setdefault(month, {})
-        version = Version(
-            date.fromisoformat(f"{month}-01"),
-            f"v{len(versions) + 1:04}",
-            rows=self.chance.randint(1, 2000) if rows is None else rows,
-            parts=self.chance.randint(1, 3),
-            restated=bool(versions),
-        )
-        manifest = write_version(self.source, "", "acme-cur", version, layout=self.layout)
-        found = all_rows(self.source, manifest)
-        bill = Bill(version.assembly_id, len(found), sum(costs(found, self.layout), Decimal(0)))
-        versions[bill.version] = bill
-        return bill
-
-    def restate(self) -> None:
-        """New versions of some of the months."""
-        for month in self.chance.sample(self.months, self.chance.randint(1, len(self.months))):
-            self.deliver(month)
+    def deliver(self, *months: str, rows: int | None = None) -> None:
+        """A further version of months, restated where there was one; of all where none is named."""
+        for month in months or self.months:
+            versions = self.delivered.setdefault(month, {})
+            version = Version(
+                date.fromisoformat(f"{month}-01"),
+                f"v{len(versions) + 1:04}",
+                rows=self.chance.randint(1, 2000) if rows is None else rows,
+                parts=self.chance.randint(1, 3),
+                restated=bool(versions),
+            )
+            manifest = write_version(self.bucket, "", "acme-cur", version, layout=self.layout)
+            found = all_rows(self.bucket, manifest)
+            cost = sum(costs(found, self.layout), Decimal(0))
+            versions[version.assembly_id] = Bill(version.assembly_id, len(found), cost)
 
     def start(self, *words: str, **environment: str) -> Command:
         """A command that goes on; the whole pipeline where none is given."""
-        everything = {**self.whole_environment(), **environment}
-        return Command(words or PIPELINE, self.folder, everything, self.source.parent)
+        plain = {name: value for name, value in os.environ.items() if name != "DAGSTER_HOME"}
+        plain |= {
+            "FINOPS_CONFIG": "finops.toml",
+            "DAGSTER_HOME": str(self.folder / "home"),
+            "DAGSTER_DISABLE_TELEMETRY": "yes",
+            "PYTHONPATH": str(ROOT),
+        }
+        everything = {**plain, **self.environment, **environment}
+        return Command(words or (*FINOPS, "aws", "run-pipeline"), self.folder, everything)
 
     def run(self, *words: str, code: int = 0, **environment: str) -> str:
         """The same to its end, which must be this one; what it said."""
         began = time.monotonic()
         ended, said = self.start(*words, **environment).end()
         assert ended == code, f"exit code {ended}: {said}"
-        assert "Traceback" not in said, said
         if not words:
             self.seconds = time.monotonic() - began
         return said
 
-    def whole_environment(self) -> dict[str, str]:
-        """The environment of a plain shell in the folder."""
-        plain = {name: value for name, value in os.environ.items() if name != "DAGSTER_HOME"}
-        return {
-            **plain,
-            "FINOPS_CONFIG": "finops.toml",
-            "DAGSTER_HOME": str(self.folder / "home"),
-            "DAGSTER_DISABLE_TELEMETRY": "yes",
-            "PYTHONPATH": str(ROOT),
-            **self.environment,
-        }
-
-    def dagster(self, month: str) -> list[str]:
-        """The command that materializes a month by Dagster's own means."""
-        dagster = str(Path(sys.executable).parent / "dagster")
+    def of_month(self, month: str, *, dagster: bool = False) -> list[str]:
+        """The command that loads a month, by the project's command or by Dagster's own."""
+        if not dagster:
+            return [*FINOPS, "aws", "run-pipeline", "--start-date", month, "--end-date", month]
+        program = str(Path(sys.executable).parent / "dagster")
         of_month = ["--select", "group:acme", "--partition", month]
-        return [dagster, "asset", "materialize", "-m", "finops_dagster.definitions", *of_month]
+        return [program, "asset", "materialize", "-m", "finops_dagster.definitions", *of_month]
 
 
 class Command:
     """A process in a session of its own, with all that it starts. What it says goes to a file: what
     Dagster leaves behind would hold a pipe open."""
 
-    def __init__(
-        self, words: Sequence[str], folder: Path, environment: Mapping[str, str], says_in: Path
-    ) -> None:
-        said, self._said = mkstemp(dir=says_in, prefix="said-", suffix=".txt")
+    def __init__(self, words: Sequence[str], folder: Path, environment: dict[str, str]) -> None:
+        said, self._said = mkstemp(prefix="said-", suffix=".txt")
         with os.fdopen(said, "w") as file:
             self._process = subprocess.Popen(
                 words,
                 cwd=folder,
-                env=dict(environment),
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
@@ -168,11 +151,9 @@ class Command:
 
     def ended_within(self, seconds: float) -> bool:
         """Whether it ended by itself in this time."""
-        try:
+        with suppress(subprocess.TimeoutExpired):
             self._process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            return False
-        return True
+        return self._process.returncode is not None
 
     def kill(self) -> None:
         """kill -9 of all processes."""
@@ -181,13 +162,12 @@ class Command:
         self._process.wait()
 
     def end(self) -> tuple[int, str]:
-        """Its exit code and the end of what it said."""
+        """Its exit code and the end of what it said, which has no traceback."""
         try:
             code = self._process.wait(300)
         finally:
             self.kill()
-        return code, Path(self._said).read_text()[-4000:]
-
-
-def _toml(value: object) -> str:
-    return f'"{value}"' if isinstance(value, str) else str(value)
+        said = Path(self._said).read_text()[-4000:]
+        Path(self._said).unlink()
+        assert "Traceback" not in said, said
+        return code, said

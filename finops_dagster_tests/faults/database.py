@@ -1,4 +1,4 @@
-"""A DuckDB file that is damaged, from a newer DuckDB, not to be written, or open elsewhere."""
+"""A DuckDB file that is damaged, from a newer DuckDB, or open elsewhere; and a wrong clock."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 
+import duckdb
+
 from finops_dagster_tests.faults.chain import Chain
 from finops_dagster_tests.faults.must_hold import MustHold
-from finops_dagster_tests.faults.namespace import in_a_namespace, mount, say
+from finops_dagster_tests.warehouses.duckdb import DuckDB
 
-Damage = Callable[[bytearray, Random], None]
 _HOLD = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('held', flush=True); input()"
 
 
@@ -22,45 +23,68 @@ def database(folder: Path, chance: Random) -> Iterator[str]:
     written over. Moved away, it is made anew without hands."""
     chain = Chain(folder, chance, months=("2024-01", "2024-02"))
     must = MustHold(chain)
-    for month in chain.months:
-        chain.deliver(month)
+    chain.deliver()
     chain.run()
     while True:
         for name, damage in _DAMAGES.items():
             chain.deliver("2024-01")
-            yield f"{name}, {_damaged(chain, must, damage)}"
-        for waits in (True, False):
-            chain.deliver("2024-02")
-            yield _held(chain, must, waits=waits)
-
-
-def read_only(folder: Path, chance: Random) -> Iterator[str]:
-    """It is said, and the same run ends well when the file may be written."""
-    return in_a_namespace(__name__, folder, chance)
-
-
-def _damaged(chain: Chain, must: MustHold, damage: Damage) -> str:
-    """Damage the file while a month waits to be loaded into it."""
-    lake = {month: chain.parquet(month).read_bytes() for month in chain.months}
-    content = bytearray(chain.database.read_bytes())
-    damage(content, chain.chance)
-    chain.database.write_bytes(content)
-    code, said = chain.start().end()
-    assert "Traceback" not in said, said
-    if code == 0:
+            content = bytearray(chain.database.read_bytes())
+            damage(content, chance)
+            chain.database.write_bytes(content)
+            code, said = chain.start().end()
+            if code:
+                assert "data/finops.duckdb" in said, said
+                assert "move it away and run its months again" in said, said
+                assert len(chain.database.read_bytes()) >= len(content)
+                chain.database.rename(chain.folder / "moved-away.duckdb")
+                must.forget("DuckDB")
+                chain.run()
+            must.settled()
+            yield f"{name}, {'told, and made anew' if code else 'met by nobody'}"
+        chain.deliver("2024-02")
+        yield _held(chain, waits=chance.random() < 0.5)
         must.settled()
-        return "met by nobody"
-    assert "data/finops.duckdb" in said, said
-    assert "move it away and run its months again" in said, said
-    for month, before in lake.items():
-        now = chain.parquet(month).read_bytes()
-        assert now == before or must.in_parquet(month) == chain.newest(month)
-    assert len(chain.database.read_bytes()) >= len(content)
-    chain.database.rename(chain.folder / "moved-away.duckdb")
-    must.forget("DuckDB")
+
+
+def clock(folder: Path, chance: Random) -> Iterator[str]:
+    """A version that was loaded under a wrong clock is known as what it is under a right one."""
+    chain = Chain(folder, chance, DuckDB(folder / "data/warehouse.duckdb"), months=("2024-01",))
+    must = MustHold(chain)
+    while True:
+        days = chance.choice((-1, 1)) * chance.randint(1, 400)
+        chain.deliver()
+        chain.run()
+        with duckdb.connect(str(chain.database)) as connection:
+            connection.execute(
+                "UPDATE finops_state.manifests SET loaded_at = loaded_at + to_days(?) "
+                "WHERE state = 'loaded'",
+                [days],
+            )
+        assert "  unchanged  " in chain.run(), "a version that is held was loaded again"
+        chain.deliver()
+        chain.run()
+        must.settled()
+        assert "  unchanged  " in chain.run(), "a version that is held was loaded again"
+        yield f"clock {'ahead' if days > 0 else 'behind'}"
+
+
+def _held(chain: Chain, *, waits: bool) -> str:
+    """Another process has the file open."""
+    words = [sys.executable, "-c", _HOLD, str(chain.database)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        if waits:
+            command = chain.start()
+            assert not command.ended_within(chain.chance.uniform(2, 6))
+            holder.kill()
+            assert command.end()[0] == 0
+        else:
+            said = chain.run(code=1, FINOPS_DATABASE__DUCKDB__LOCK_WAIT_SECONDS="0")
+            assert f"is still open in process {holder.pid} " in said, said
+            holder.kill()
     chain.run()
-    must.settled()
-    return "told, and made anew"
+    return "open elsewhere, " + ("waited for" if waits else "its process named")
 
 
 def _flipped(content: bytearray, chance: Random) -> None:
@@ -85,56 +109,9 @@ def _newer(content: bytearray, chance: Random) -> None:
     content[:8] = struct.pack("<Q", checksum)
 
 
-_DAMAGES: dict[str, Damage] = {
+_DAMAGES: dict[str, Callable[[bytearray, Random], None]] = {
     "a bit flipped": _flipped,
     "cut short": _cut,
     "a block zeroed": _zeroed,
     "from a newer DuckDB": _newer,
 }
-
-
-def _held(chain: Chain, must: MustHold, *, waits: bool) -> str:
-    """Another process has the file open."""
-    with subprocess.Popen(
-        [sys.executable, "-c", _HOLD, str(chain.database)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == b"held\n"
-        if waits:
-            command = chain.start()
-            assert not command.ended_within(chain.chance.uniform(2, 6))
-            holder.kill()
-            assert command.end()[0] == 0
-        else:
-            said = chain.run(code=1, FINOPS_DATABASE__DUCKDB__LOCK_WAIT_SECONDS="0")
-            assert f"is still open in process {holder.pid} " in said, said
-            holder.kill()
-    chain.run()
-    must.settled()
-    return "open elsewhere, " + ("waited for" if waits else "its process named")
-
-
-def _not_to_be_written(folder: Path, chance: Random) -> Iterator[str]:
-    chain = Chain(folder, chance, months=("2024-01",))
-    must = MustHold(chain)
-    chain.deliver("2024-01")
-    chain.run()
-    data = str(chain.database)
-    while True:
-        chain.deliver("2024-01")
-        mount("--bind", data, data)
-        mount("-o", "remount,bind,ro", data)
-        said = chain.run(code=1)
-        assert "data/finops.duckdb cannot be opened: " in said, said
-        assert "Read-only file system" in said, said
-        must.whole()
-        subprocess.run(["umount", data], check=True)
-        chain.run()
-        must.settled()
-        yield "not to be written"
-
-
-if __name__ == "__main__":
-    say(_not_to_be_written)

@@ -1,18 +1,23 @@
-"""A disk that is full: of all that the chain writes, or with Dagster's history on another one."""
+"""A disk that is full: of all that the chain writes, or with Dagster's history on another one. It
+takes a file system of its own: Linux gives one to anybody where `unshare` is allowed."""
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
 from finops_dagster_tests.faults.chain import Chain
 from finops_dagster_tests.faults.must_hold import MustHold
-from finops_dagster_tests.faults.namespace import in_a_namespace, mount, say
+from finops_dagster_tests.project import ROOT
 from finops_dagster_tests.warehouses.duckdb import DuckDB
 
+_NAMESPACE = ("unshare", "--user", "--map-root-user", "--mount")
 _FULL = {
     "loading": r"failed: .*duckdb.*its disk is full",
     "staging": r"failed: .*data/staging.*its disk is full",
@@ -21,57 +26,68 @@ _FULL = {
 }
 
 
+class NotHere(Exception):
+    """This machine cannot inject the fault; says why."""
+
+
 def disk(folder: Path, chance: Random) -> Iterator[str]:
     """Each month stays what it was, one line says that the disk is full, and the next run makes up
-    for it when there is room."""
-    return in_a_namespace(__name__, folder, chance)
+    for it when there is room. Runs this module as a program in the namespace."""
+    try:
+        subprocess.run([*_NAMESPACE, "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise NotHere("unshare is not allowed here") from error
+    words = [*_NAMESPACE, sys.executable, "-m", __name__, str(folder), str(chance.getrandbits(32))]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(words, env=environment, text=True, **pipes) as process:
+        try:
+            yield from map(str.strip, process.stdout)
+            raise AssertionError(process.stderr.read())
+        finally:
+            process.terminate()
 
 
 def _full(folder: Path, chance: Random) -> Iterator[str]:
-    chains = [_on_a_small_disk(folder / name, chance) for name in ("all", "data")]
-    (chains[1].folder / "home").symlink_to(folder / "home", target_is_directory=True)
+    rounds = [_full_again(folder / name, chance) for name in ("all", "data")]
+    (folder / "data/small").mkdir(parents=True)
     (folder / "home").mkdir()
-    rounds = [_full_again(chain, chance) for chain in chains]
     while True:
         for one in rounds:
             yield next(one)
 
 
-def _full_again(chain: Chain, chance: Random) -> Iterator[str]:
+def _full_again(folder: Path, chance: Random) -> Iterator[str]:
+    small = folder / "small"
+    small.mkdir(parents=True, exist_ok=True)
+    _mount("-t", "tmpfs", "-o", "size=1G", "none", small)
+    if folder.name == "data":
+        (small / "home").symlink_to(folder.parent / "home", target_is_directory=True)
+    warehouse = DuckDB(small / "data/warehouse.duckdb")
+    chain = Chain(small, chance, warehouse, source=folder / "source", months=("2024-01",))
     must = MustHold(chain)
-    for month in chain.months:
-        chain.deliver(month, rows=2000)
-    chain.run()
-    must.settled()
-    small = str(chain.folder)
+    chain.deliver(rows=2000)
     while True:
-        used = shutil.disk_usage(small).used
-        for month in chain.months:
-            chain.deliver(month, rows=chance.randint(2000, 20000))
-        room = chance.randrange(4 * 2 ** chance.randrange(10, 21))
-        mount("-o", f"remount,size={used + room}", small)
-        code, said = chain.start().end()
-        must.whole()
-        mount("-o", "remount,size=1G", small)
         chain.run()
         must.settled()
+        used = shutil.disk_usage(small).used
+        chain.deliver(rows=chance.randint(2000, 20000))
+        room = chance.randrange(4 * 2 ** chance.randrange(10, 21))
+        _mount("-o", f"remount,size={used + room}", small)
+        code, said = chain.start().end()
+        must.whole()
+        _mount("-o", "remount,size=1G", small)
         if code:
-            assert "Traceback" not in said, said
-            yield f"{chain.folder.parent.name}: {_where(said)}"
+            where = next(name for name, words in _FULL.items() if re.search(words, said))
+            chain.run()
+            must.settled()
+            yield f"{folder.name}: {where}"
 
 
-def _where(said: str) -> str:
-    """What could not be written when the disk was full."""
-    return next(name for name, words in _FULL.items() if re.search(words, said))
-
-
-def _on_a_small_disk(folder: Path, chance: Random) -> Chain:
-    small = folder / "small"
-    small.mkdir(parents=True)
-    mount("-t", "tmpfs", "-o", "size=1G", "none", str(small))
-    warehouse = DuckDB(small / "data/warehouse.duckdb")
-    return Chain(small, chance, warehouse, vendor=folder / "source", months=("2024-01",))
+def _mount(*words: str | Path) -> None:
+    subprocess.run(["mount", *words], check=True)
 
 
 if __name__ == "__main__":
-    say(_full)
+    for what in _full(Path(sys.argv[1]), Random(int(sys.argv[2]))):
+        print(what, flush=True)  # noqa: T201

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Callable
 from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
@@ -33,12 +32,8 @@ class MustHold:
     def whole(self) -> None:
         """Each month is in each place wholly one version that was delivered, as Python counts it,
         and none that is older than the one that was seen there before."""
-        self._hold(self.held())
-
-    def _hold(self, places: dict[tuple[str, str], Bill | None]) -> None:
-        for (place, month), held in places.items():
-            before = self._seen.get((place, month), "")
-            where = f"{month} in {place}"
+        for (place, month), held in self._held().items():
+            before, where = self._seen.get((place, month), ""), f"{month} in {place}"
             if held is None:
                 assert not before, f"{where} had {before} and has nothing"
                 continue
@@ -49,118 +44,96 @@ class MustHold:
     def settled(self) -> None:
         """Each month is everywhere the newest that was delivered, and nothing lies about."""
         self.whole()
-        for (place, month), held in self.held().items():
+        for (place, month), held in self._held().items():
             newest = self.chain.newest(month)
             assert held == newest, f"{month} in {place}: {held}, but {newest} was delivered"
-        self._nothing_is_left()
-
-    def whole_but_for_the_ledger(self) -> None:
-        """The same where the warehouse's ledger may be behind, until the next run."""
-        self._hold(self.held(believe_the_ledger=False))
+        parquet = set(_files(self.chain.folder / "data/parquet"))
+        assert parquet == {self.chain.parquet(month) for month in self.chain.delivered}
+        bills = [path for path in _files(self.chain.folder / "data/staging") if ".csv" in path.name]
+        left = {path for path in bills if not self._is_newest(path)}
+        assert not left, f"left in the staging folder: {left}"
+        with closing(sqlite3.connect(self.chain.folder / "home/history/runs.db")) as runs:
+            found = runs.execute("SELECT run_id, status FROM runs").fetchall()
+        unended = [run for run in found if run[1] not in _BLOCKS_NOBODY]
+        assert not unended, f"runs that never ended: {unended}"
 
     def loaded_once(self) -> None:
         """No version of any month was loaded twice into the table."""
-        with (
-            TemporaryDirectory() as folder,
-            duckdb.connect(str(_copied(self.chain.database, Path(folder)))) as connection,
-        ):
-            twice = connection.execute(
+        with TemporaryDirectory() as folder:
+            twice = _query(
+                _copied(self.chain.database, folder),
                 "SELECT billing_month, manifest_id FROM finops_state.runs "
-                "GROUP BY ALL HAVING count(*) > 1"
-            ).fetchall()
+                "GROUP BY ALL HAVING count(*) > 1",
+            )
         assert not twice, f"loaded twice: {twice}"
 
-    def forget(self, place: str = "") -> None:
-        """Somebody took away what a place held, or all places."""
-        self._seen = {key: v for key, v in self._seen.items() if place and key[0] != place}
+    def forget(self, place: str) -> None:
+        """Somebody took away what a place held."""
+        self._seen = {key: version for key, version in self._seen.items() if key[0] != place}
 
-    def held(self, believe_the_ledger: bool = True) -> dict[tuple[str, str], Bill | None]:
+    def _held(self) -> dict[tuple[str, str], Bill | None]:
         """What each place holds of each month that was delivered."""
+        found = {}
         with TemporaryDirectory() as folder:
             # Of a copy: to open the file is to mend it after a crash, which is the chain's to do.
-            database = _copied(self.chain.database, Path(folder))
-            places: dict[str, Callable[[str], Bill | None]] = {
-                "DuckDB": lambda month: self._in_duckdb(database, month),
-                "Parquet": self.in_parquet,
-            }
-            warehouse = self.chain.warehouse
-            if warehouse is not None:
-                if isinstance(warehouse, DuckDB):
-                    path = Path(warehouse.settings["warehouse_path"])
-                    warehouse = DuckDB(_copied(path, Path(folder)))
-                places["the warehouse"] = lambda month: _in_warehouse(
-                    warehouse, month, believe_the_ledger
-                )
-            return {
-                (place, month): look(month)
-                for place, look in places.items()
-                for month in self.chain.delivered
-            }
-
-    def _in_duckdb(self, database: Path, month: str) -> Bill | None:
-        if not database.is_file():
-            return None
-        with duckdb.connect(str(database)) as connection:
-            tables = connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()
-            if (TABLE,) not in tables:
-                return None
-            held = _bill(
-                connection.execute(
-                    f"SELECT manifest_id, {_COST} FROM {TABLE} WHERE billing_month = ?::DATE",
-                    [f"{month}-01"],
-                ).fetchall()
-            )
-            said = connection.execute(
-                "SELECT manifest_id, row_count, total_cost FROM finops_state.manifests "
-                "WHERE billing_month = ?::DATE AND state = 'loaded'",
-                [f"{month}-01"],
-            ).fetchall()
-        ledger = [Bill(*row) for row in said]
-        assert ledger == ([held] if held else []), f"{month}: the ledger has {ledger}, not {held}"
-        return held
+            database, warehouse = _copied(self.chain.database, folder), self.chain.warehouse
+            if isinstance(warehouse, DuckDB):
+                warehouse = DuckDB(_copied(Path(warehouse.settings["warehouse_path"]), folder))
+            for month in self.chain.delivered:
+                found["DuckDB", month] = _in_duckdb(database, month)
+                found["Parquet", month] = self.in_parquet(month)
+                if warehouse is not None:
+                    found["the warehouse", month] = _in_warehouse(warehouse, month)
+        return found
 
     def in_parquet(self, month: str) -> Bill | None:
         """What the month's file of the lake holds, and its footer says."""
         path = self.chain.parquet(month)
         if not path.is_file():
             return None
-        with duckdb.connect() as connection:
-            held = _bill(
-                connection.execute(
-                    f"SELECT manifest_id, {_COST} FROM read_parquet(?)", [str(path)]
-                ).fetchall()
-            )
+        table = pq.read_table(path, columns=["manifest_id", _COST], partitioning=None)
+        held = _bill([(row["manifest_id"], row[_COST]) for row in table.to_pylist()])
         words = pq.read_metadata(path).metadata
         footer = words[b"manifest_id"].decode(), Decimal(words[b"total_cost"].decode())
-        assert held is not None
+        assert held, f"{path} has no rows"
         assert footer == (held.version, held.cost), f"{month}: the footer has {footer}, not {held}"
         return held
 
-    def _nothing_is_left(self) -> None:
-        data = self.chain.folder / "data"
-        parquet = {path for path in (data / "parquet").rglob("*") if path.is_file()}
-        assert parquet == {self.chain.parquet(month) for month in self.chain.delivered}
-        staged = {path for path in (data / "staging").rglob("*") if path.is_file()}
-        left = staged - {path for month in self.chain.delivered for path in self._staged(month)}
-        assert not left, f"left in the staging folder: {left}"
-        with closing(sqlite3.connect(self.chain.folder / "home/history/runs.db")) as runs:
-            unended = runs.execute("SELECT run_id, status FROM runs").fetchall()
-        unended = [run for run in unended if run[1] not in _BLOCKS_NOBODY]
-        assert not unended, f"runs that never ended: {unended}"
-
-    def _staged(self, month: str) -> set[Path]:
-        """What may lie in the staging folder of a month that is settled."""
+    def _is_newest(self, staged: Path) -> bool:
+        """Whether a staged file is one of the newest version's."""
+        month = staged.parts[-3]
         newest = self.chain.newest(month)
-        assert newest is not None
-        folder = self.chain.folder / "data/staging/acme" / month
-        first, last = f"{month}-01", f"{_after(month)}-01"
-        period = f"{first}-{last}".replace("-", "")
-        manifest = f"acme-cur/{period[:8]}-{period[8:]}/acme-cur-Manifest.json"
-        names = [Path(key).name for key in keys_of(self.chain.source / manifest)]
-        version = folder / newest.version
-        files = {version / name for name in [*names, "staged.jsonl", ".lock"]}
-        month_files = {folder / name for name in ("manifest.json", "version.json", ".lock")}
-        return month_files | files
+        (manifest,) = self.chain.bucket.glob(
+            f"acme-cur/{month.replace('-', '')}01-*/*Manifest.json"
+        )
+        names = {Path(key).name for key in keys_of(manifest)}
+        return newest is not None and staged.parent.name == newest.version and staged.name in names
+
+
+def _in_duckdb(database: Path, month: str) -> Bill | None:
+    if not database.is_file() or not _query(
+        database, "FROM duckdb_tables() WHERE table_name = ?", TABLE
+    ):
+        return None
+    of_month = "WHERE billing_month = ?::DATE"
+    first = f"{month}-01"
+    held = _bill(_query(database, f"SELECT manifest_id, {_COST} FROM {TABLE} {of_month}", first))
+    ledger = "SELECT manifest_id, row_count, total_cost FROM finops_state.manifests"
+    said = [
+        Bill(*row) for row in _query(database, f"{ledger} {of_month} AND state = 'loaded'", first)
+    ]
+    assert said == ([held] if held else []), f"{month}: the ledger has {said}, not {held}"
+    return held
+
+
+def _in_warehouse(warehouse: Any, month: str) -> Bill | None:
+    if not {TABLE, f"{TABLE}_loads"} <= warehouse.tables() or _COST not in warehouse.columns(TABLE):
+        return None
+    held = _bill(warehouse.rows(TABLE, ("manifest_id", _COST), month))
+    ledger = [row for row in warehouse.ledger(TABLE) if row[0] == month and row[3] == "loaded"]
+    said = ledger[-1][1:3] if ledger else None
+    assert said == (held and (held.version, held.rows)), f"{month}: it says {said}, not {held}"
+    return held
 
 
 def _bill(rows: list[tuple[Any, ...]]) -> Bill | None:
@@ -170,27 +143,18 @@ def _bill(rows: list[tuple[Any, ...]]) -> Bill | None:
     return Bill(versions.pop(), len(rows), sum((c for _, c in rows), Decimal(0))) if rows else None
 
 
-def _in_warehouse(warehouse: Any, month: str, believe_the_ledger: bool) -> Bill | None:
-    tables = warehouse.tables()
-    if not {TABLE, f"{TABLE}_loads"} <= tables or _COST not in warehouse.columns(TABLE):
-        return None
-    held = _bill(warehouse.rows(TABLE, ("manifest_id", _COST), month))
-    ledger = [row for row in warehouse.ledger(TABLE) if row[0] == month and row[3] == "loaded"]
-    said = ledger[-1][1:3] if ledger else None
-    if not believe_the_ledger:
-        return held
-    assert said == (held and (held.version, held.rows)), f"{month}: it says {said}, not {held}"
-    return held
+def _query(database: Path, sql: str, *parameters: str) -> list[tuple[Any, ...]]:
+    with duckdb.connect(str(database)) as connection:
+        return connection.execute(sql, parameters).fetchall()
 
 
-def _copied(database: Path, folder: Path) -> Path:
+def _copied(database: Path, folder: str) -> Path:
     """A DuckDB file and its log, as a crash would leave them."""
     for path in (database, database.with_name(f"{database.name}.wal")):
         if path.is_file():
             shutil.copy(path, folder)
-    return folder / database.name
+    return Path(folder) / database.name
 
 
-def _after(month: str) -> str:
-    year, number = map(int, month.split("-"))
-    return f"{year + number // 12}-{number % 12 + 1:02}"
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]

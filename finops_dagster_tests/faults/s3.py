@@ -7,6 +7,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -25,50 +26,36 @@ Fault = Callable[["Bucket", Environ, Start], Iterable[bytes] | None]
 
 # What a run says that cannot go on: it may have ended before the fault was met.
 _EITHER = "failed: "
-_BUCKET = "acme-billing"
-_SETTINGS = """
-[[exports]]
-name = "acme"
-vendor = "aws"
-source = "s3://{bucket}"
-endpoint_url = "{url}"
-export_name = "acme-cur"
-start_month = "2024-01"
-table = "aws_billing_data"
-"""
 
 
 class Bucket:
     """The bucket of a chain, and the faults on the way to it."""
 
-    def __init__(self, server: S3Server, folder: Path, chance: Random, layout: Layout) -> None:
-        self.server, self.chance = server, chance
-        self.name = f"{_BUCKET}-{folder.name}"
+    def __init__(self, server: S3Server, folder: Path, chance: Random) -> None:
+        self.server, self.chance, self.name = server, chance, f"acme-billing-{folder.name}"
         self.client = server.client()
         self.client.create_bucket(Bucket=self.name)
-        settings = _SETTINGS.format(bucket=self.name, url=server.url)
-        self.chain = Chain(folder, chance, layout=layout, export=settings, months=("2024-01",))
+        settings = f'source = "s3://{self.name}"\nendpoint_url = "{server.url}"'
+        layout = Layout(overwrite=folder.name == "overwritten")
+        self.chain = Chain(folder, chance, None, layout, ("2024-01",), settings=settings)
         self.chain.environment |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
         self.must = MustHold(self.chain)
 
     def deliver(self) -> None:
         """A further version, put as AWS puts it."""
-        self.chain.deliver("2024-01")
-        upload(
-            self.chain.source,
-            lambda key, body: self.client.put_object(Bucket=self.name, Key=key, Body=body),
-        )
+        self.chain.deliver()
+        put = self.client.put_object
+        upload(self.chain.bucket, lambda key, body: put(Bucket=self.name, Key=key, Body=body))
 
     def run(self, fault: Fault, times: int) -> tuple[int, str]:
         """Run the chain while the fault is met, so many times, at requests of its own choice."""
-        left = times
 
         def inject(environ: Environ, start: Start) -> Iterable[bytes] | None:
-            nonlocal left
-            if not left or self.chance.random() < 0.3:
+            nonlocal times
+            if not times or self.chance.random() < 0.3:
                 return None
             answer = fault(self, environ, start)
-            left -= answer is not None
+            times -= answer is not None
             return answer
 
         self.server.fault = inject
@@ -81,30 +68,20 @@ class Bucket:
 def s3(folder: Path, chance: Random) -> Iterator[str]:
     """What a retry can help is retried, what it cannot is told with its reason; never is a month
     half or of two versions."""
-    server = S3Server()
-    try:
-        buckets = [
-            Bucket(server, folder / name, chance, Layout(overwrite=name == "overwritten"))
-            for name in ("versioned", "overwritten")
-        ]
+    with closing(S3Server()) as server:
+        names = ("versioned", "overwritten")
+        buckets = [Bucket(server, folder / name, chance) for name in names]
         while True:
-            for bucket in buckets:
-                yield from _every_fault(bucket)
-    finally:
-        server.close()
-
-
-def _every_fault(bucket: Bucket) -> Iterator[str]:
-    for name, (fault, times, told) in _FAULTS.items():
-        bucket.deliver()
-        code, said = bucket.run(fault, times)
-        assert "Traceback" not in said, said
-        assert bool(code) is bool(told) or told is _EITHER, f"{name}: {said}"
-        assert code == 0 or (told or "") in said, said
-        bucket.must.whole()
-        bucket.chain.run()
-        bucket.must.settled()
-        yield name
+            for name, (fault, times, told) in _FAULTS.items():
+                for bucket in buckets:
+                    bucket.deliver()
+                    code, said = bucket.run(fault, times)
+                    assert bool(code) is bool(told) or told is _EITHER, f"{name}: {said}"
+                    assert code == 0 or (told or "") in said, said
+                    bucket.must.whole()
+                    bucket.chain.run()
+                    bucket.must.settled()
+                    yield name
 
 
 def _answer(status: str, code: str) -> Fault:
@@ -128,8 +105,7 @@ def _body(change: Callable[[bytes, Random], tuple[int, Iterable[bytes]]]) -> Fau
     """A GET of a file whose body is another: the length that is said, and what comes."""
 
     def fault(bucket: Bucket, environ: Environ, start: Start) -> Iterable[bytes] | None:
-        key = environ["PATH_INFO"].partition(f"{bucket.name}/")[2]
-        if environ["REQUEST_METHOD"] != "GET" or not key.endswith(".gz"):
+        if environ["REQUEST_METHOD"] != "GET" or not environ["PATH_INFO"].endswith(".gz"):
             return None
         headers = Headers()
         whole = bucket.server.serve(environ, lambda _, given, *rest: headers.extend(given))

@@ -9,10 +9,10 @@ from random import Random
 import pytest
 
 from finops_dagster_tests.faults.__main__ import FAULTS
-from finops_dagster_tests.faults.namespace import NotHere
+from finops_dagster_tests.faults.disk import NotHere
 
 # The others take minutes together.
-QUICK = ("kills", "clock")
+QUICK = ("kills",)
 
 
 def marks(name: str) -> list[pytest.MarkDecorator]:
