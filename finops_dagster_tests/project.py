@@ -16,7 +16,7 @@ from finops_dagster.pipeline.build import build_definitions
 from finops_dagster.pipeline.export import Export
 from finops_dagster.settings import Settings
 from finops_dagster.sources.base import Version
-from finops_dagster_tests.cur import Put, folder_put
+from finops_dagster_tests.cur import Put, deliver, folder_put, items
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = """
@@ -186,6 +186,19 @@ class Project:
         """Run the chain of one month, which must succeed."""
         outcome = self.materialize(month, **options)
         assert outcome.success, outcome.error
+        return outcome
+
+    def refused(self, month: str, *parts: bytes | list[dict[str, str]], **delivery: Any) -> Outcome:
+        """Load a month of one line that costs 1, and then a version that must fail and leave the
+        month as it was."""
+        if not self.parquet(month).exists():
+            deliver(self.put, month, [items(month, "1")], version="v1")
+            self.load(month)
+        deliver(self.put, month, list(parts), version="v2", **delivery)
+        outcome = self.materialize(month)
+        assert not outcome.success
+        assert (self.totals(month), self.parquet_totals(month)) == ((1, 1), (1, 1))
+        assert not list(self.folder.rglob("*.part*"))
         return outcome
 
     @property

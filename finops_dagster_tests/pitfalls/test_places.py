@@ -81,18 +81,12 @@ def test_26_rows_used_outside_the_month_belong_to_the_month_they_are_billed_in(
 def test_26_rows_billed_in_another_month_fail_the_check_and_keep_the_old_month(
     project: Project,
 ) -> None:
-    deliver(project.put, "2024-01", [items("2024-01", "1")], version="v1")
-    project.load("2024-01")
-    deliver(project.put, "2024-01", [items("2024-02", "2")], version="v2")
-    outcome = project.materialize("2024-01")
-    assert not outcome.success
+    outcome = project.refused("2024-01", items("2024-02", "2"))
     assert outcome.checks() == {
         "manifest.manifest_is_fresh": True,
         "billing_table.reconciles": False,
     }
     assert "1 rows of table aws_billing_data say that they belong to another" in outcome.error
-    assert project.totals("2024-01") == (1, 1)
-    assert project.parquet_totals("2024-01") == (1, 1)
 
 
 @pytest.mark.thorough
