@@ -172,7 +172,7 @@ def discover(
     Example: finops config discover s3://acme-billing/cur --region us-east-1
     """
     from finops_dagster.cli.export_discovery import as_row, as_toml, discovered
-    from finops_dagster.cli.show import print_json
+    from finops_dagster.cli.output import print_json
 
     of_the_store = {
         "region": region,
