@@ -23,15 +23,12 @@ class LocalStore:
         self._folder = Path(folder)
 
     def location(self, key: str) -> str:
-        """The path."""
         return str(self._path(key))
 
     def folders(self, folder: str) -> set[str]:
-        """The names of the folders directly below a folder."""
         return {entry.name for entry in self._entries(folder) if entry.is_dir()}
 
     def files(self, folder: str) -> list[ObjectInfo]:
-        """The files directly below a folder."""
         paths = [entry for entry in self._entries(folder) if entry.is_file()]
         return [self.head(str(path.relative_to(self._folder))) for path in sorted(paths)]
 
@@ -45,7 +42,6 @@ class LocalStore:
             raise StoreError(f"{path}: {error.strerror}") from error
 
     def head(self, key: str) -> ObjectInfo:
-        """The file's current version. Raises ObjectMissing."""
         path = self._path(key)
         try:
             status = path.stat()
@@ -53,16 +49,11 @@ class LocalStore:
             raise ObjectMissing(f"{path}: there is no such file") from None
         except OSError as error:
             raise StoreError(f"{path}: {error.strerror}") from error
-        return ObjectInfo(
-            key,
-            str(path),
-            status.st_size,
-            f"{status.st_size:x}-{status.st_mtime_ns:x}",
-            datetime.fromtimestamp(status.st_mtime, UTC),
-        )
+        etag = f"{status.st_size:x}-{status.st_mtime_ns:x}"
+        written = datetime.fromtimestamp(status.st_mtime, UTC)
+        return ObjectInfo(key, str(path), status.st_size, etag, written)
 
     def read(self, key: str, *, unless: str = "") -> tuple[bytes, ObjectInfo] | None:
-        """Return a small file whole; None where it has not changed. Raises ObjectMissing."""
         info = self.head(key)
         return None if info.etag == unless else (b"".join(self.chunks(info)), info)
 

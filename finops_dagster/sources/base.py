@@ -24,32 +24,19 @@ Version = Manifest | BillError | StoreError | StoreUnavailable
 class Format(Naming, Protocol):
     """The columns of an export, and how their cells read. Columns are those of the table."""
 
-    vendor: str
-    """The vendor's name in the settings."""
-    name: str
-    """The format's name in the settings."""
-    null_words: tuple[str, ...]
-    """What a CSV cell says for no value, beside nothing at all."""
-    time_format: str | None
-    """How times are written in CSV, as strptime has it: `%m/%d/%Y`; None for ISO 8601."""
-    cost: str
-    """The headline cost, of which a month's total is the sum."""
-    money: frozenset[str]
-    """The known columns of amounts of money."""
-    billing_period: str
-    """The column that says which month a row belongs to."""
+    vendor: str  # the vendor's name in the settings
+    name: str  # the format's name there and in manifests
+    null_words: tuple[str, ...]  # what a CSV cell says for no value, beside nothing at all
+    time_format: str | None  # of times in CSV, as strptime has it: `%m/%d/%Y`; None for ISO 8601
+    cost: str  # the headline cost, of which a month's total is the sum
+    money: frozenset[str]  # the known columns of amounts of money
+    billing_period: str  # says which month a row belongs to
     usage_start: str
-    """The column that says when a row's usage began."""
     service: str
-    """The column that names the service."""
-    account: str
-    """The column with the account that used it."""
-    currency: str
-    """The column that names the currency of the cost."""
-    has_one_currency: bool
-    """Whether several currencies in one month are worth a look."""
-    invoice: str
-    """The column with the id of the invoice."""
+    account: str  # the account that used the service
+    currency: str  # of the headline cost
+    has_one_currency: bool  # whether several in one month are worth a look
+    invoice: str  # the id of the invoice
 
     def sql_type(self, header: str, declared: str | None) -> SqlType | None:
         """Return the type of a column, from what is known of it or else from the vendor's word;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from isal import isal_zlib
 
@@ -56,42 +57,34 @@ class GzipCheck:
     def __init__(self, limits: InflationLimits) -> None:
         self.inflated = 0
         self.is_for_duckdb = True
+        self._limits = limits
         self._size = 0
         self._header = b""
-        self._limits = limits
-        self._member = isal_zlib.decompressobj(_GZIP)
-        self._started = False
+        self._member: Any = None
 
     def feed(self, chunk: bytes) -> None:
         """Take the file's next bytes. Raises GzipInvalid."""
         self._size += len(chunk)
         while chunk:
-            if self._member.eof:
-                unpadded = chunk.lstrip(b"\0")
+            if self._member is None or self._member.eof:
+                unpadded = chunk if self._member is None else chunk.lstrip(b"\0")
                 self.is_for_duckdb &= unpadded == chunk
-                chunk = unpadded
-                if not chunk:
+                if not (chunk := unpadded):
                     return
-                self._member = isal_zlib.decompressobj(_GZIP)
-                self._header = b""
-            self._started = True
-            self._look_at_header(chunk)
+                self._member, self._header = isal_zlib.decompressobj(_GZIP), b""
+            if len(self._header) <= _FLAGS_AT:
+                self._header += chunk[: _FLAGS_AT + 1 - len(self._header)]
+                flags = self._header[_FLAGS_AT:]
+                self.is_for_duckdb &= not flags or not flags[0] & ~_EXTRA_AND_NAME
             try:
                 self.inflated += len(self._member.decompress(chunk, _STEP_BYTES))
             except isal_zlib.error as error:  # type: ignore[misc]  # its stub forgets the type
                 raise GzipInvalid(f"the gzip data is damaged ({error})") from error
-            broken = self._limits.broken_by_file(self.inflated, self._size)
-            if broken:
+            if broken := self._limits.broken_by_file(self.inflated, self._size):
                 raise GzipInvalid(broken)
             chunk = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
 
-    def _look_at_header(self, chunk: bytes) -> None:
-        if len(self._header) <= _FLAGS_AT:
-            self._header = (self._header + chunk[: _FLAGS_AT + 1])[: _FLAGS_AT + 1]
-            flags = self._header[_FLAGS_AT:]
-            self.is_for_duckdb &= not flags or not flags[0] & ~_EXTRA_AND_NAME
-
     def close(self) -> None:
         """The file is over. Raises GzipInvalid where the gzip data is not."""
-        if self._started and not self._member.eof:
+        if self._member is not None and not self._member.eof:
             raise GzipInvalid("the gzip data is cut short")

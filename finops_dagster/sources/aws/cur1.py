@@ -18,53 +18,42 @@ from finops_dagster.sources.aws.manifest_json import ManifestJson, typed_column
 
 _TYPES = {
     "BigDecimal": SqlType.MONEY,
-    "OptionalBigDecimal": SqlType.MONEY,
     "DateTime": SqlType.TIME,
-    "OptionalDateTime": SqlType.TIME,
     "String": SqlType.TEXT,
-    "OptionalString": SqlType.TEXT,
     "Interval": SqlType.TEXT,
 }
 
+
+def _headers(**names: str) -> frozenset[str]:
+    return frozenset(
+        f"{family}/{name}" for family, of_it in names.items() for name in of_it.split()
+    )
+
+
 # Manifests before about 2018 carry no types, and a header can be missing from its manifest.
-KNOWN_MONEY = frozenset(
-    """
-    lineItem/UnblendedCost lineItem/BlendedCost lineItem/NetUnblendedCost
-    pricing/publicOnDemandCost
-    discount/EdpDiscount discount/PrivateRateDiscount discount/BundledDiscount
-    discount/TotalDiscount
-    reservation/AmortizedUpfrontCostForUsage reservation/AmortizedUpfrontFeeForBillingPeriod
-    reservation/EffectiveCost reservation/RecurringFeeForUsage
-    reservation/UnusedAmortizedUpfrontFeeForBillingPeriod reservation/UnusedRecurringFee
-    reservation/UpfrontValue
-    reservation/NetAmortizedUpfrontCostForUsage reservation/NetEffectiveCost
-    reservation/NetAmortizedUpfrontFeeForBillingPeriod reservation/NetRecurringFeeForUsage
-    reservation/NetUnusedAmortizedUpfrontFeeForBillingPeriod
-    reservation/NetUnusedRecurringFee reservation/NetUpfrontValue
-    savingsPlan/TotalCommitmentToDate savingsPlan/UsedCommitment
-    savingsPlan/SavingsPlanEffectiveCost savingsPlan/NetSavingsPlanEffectiveCost
-    savingsPlan/AmortizedUpfrontCommitmentForBillingPeriod
-    savingsPlan/NetAmortizedUpfrontCommitmentForBillingPeriod
-    savingsPlan/RecurringCommitmentForBillingPeriod
-    savingsPlan/NetRecurringCommitmentForBillingPeriod
-    splitLineItem/SplitCost splitLineItem/UnusedCost
-    splitLineItem/NetSplitCost splitLineItem/NetUnusedCost
-    splitLineItem/PublicOnDemandSplitCost splitLineItem/PublicOnDemandUnusedCost
-    """.split()
+KNOWN_MONEY = _headers(
+    lineItem="UnblendedCost BlendedCost NetUnblendedCost",
+    pricing="publicOnDemandCost",
+    discount="EdpDiscount PrivateRateDiscount BundledDiscount TotalDiscount",
+    reservation="AmortizedUpfrontCostForUsage AmortizedUpfrontFeeForBillingPeriod EffectiveCost "
+    "RecurringFeeForUsage UnusedAmortizedUpfrontFeeForBillingPeriod UnusedRecurringFee "
+    "UpfrontValue NetAmortizedUpfrontCostForUsage NetAmortizedUpfrontFeeForBillingPeriod "
+    "NetEffectiveCost NetRecurringFeeForUsage NetUnusedAmortizedUpfrontFeeForBillingPeriod "
+    "NetUnusedRecurringFee NetUpfrontValue",
+    savingsPlan="TotalCommitmentToDate UsedCommitment SavingsPlanEffectiveCost "
+    "NetSavingsPlanEffectiveCost AmortizedUpfrontCommitmentForBillingPeriod "
+    "NetAmortizedUpfrontCommitmentForBillingPeriod RecurringCommitmentForBillingPeriod "
+    "NetRecurringCommitmentForBillingPeriod",
+    splitLineItem="SplitCost UnusedCost NetSplitCost NetUnusedCost PublicOnDemandSplitCost "
+    "PublicOnDemandUnusedCost",
 )
-KNOWN_QUANTITIES = frozenset(
-    """
-    lineItem/UsageAmount lineItem/NormalizationFactor lineItem/NormalizedUsageAmount
-    reservation/UnusedNormalizedUnitQuantity reservation/UnusedQuantity
-    splitLineItem/SplitUsage splitLineItem/ActualUsage splitLineItem/ReservedUsage
-    splitLineItem/SplitUsageRatio
-    """.split()
+KNOWN_QUANTITIES = _headers(
+    lineItem="UsageAmount NormalizationFactor NormalizedUsageAmount",
+    reservation="UnusedNormalizedUnitQuantity UnusedQuantity",
+    splitLineItem="SplitUsage ActualUsage ReservedUsage SplitUsageRatio",
 )
-KNOWN_TIME = frozenset(
-    """
-    bill/BillingPeriodStartDate bill/BillingPeriodEndDate
-    lineItem/UsageStartDate lineItem/UsageEndDate
-    """.split()
+KNOWN_TIME = _headers(
+    bill="BillingPeriodStartDate BillingPeriodEndDate", lineItem="UsageStartDate UsageEndDate"
 )
 # Athena's names of the families of columns; none begins with another.
 _FAMILIES = (
@@ -97,7 +86,6 @@ class AwsCur1(AwsFormat):
         self.invoice = self.column("bill/InvoiceId")
 
     def home(self, prefix: str, export_name: str) -> str:
-        """The report's folder."""
         return f"{prefix}/{export_name}" if prefix else export_name
 
     def manifest_keys(self, home: str, export_name: str, month: BillingMonth) -> tuple[str, ...]:
@@ -111,7 +99,6 @@ class AwsCur1(AwsFormat):
         )
 
     def parse_manifest(self, body: bytes, source: ManifestFile, month: BillingMonth) -> Manifest:
-        """Read a manifest; its files are resolved beside it, wherever the bucket was copied to."""
         manifest = ManifestJson.read(body, source.location, "CUR v1")
         manifest.require_month(month)
         keys = [manifest.key_of(key) for key in manifest.objects("reportKeys")]
@@ -141,7 +128,7 @@ class AwsCur1(AwsFormat):
             return SqlType.MONEY
         if name in _TIMES:
             return SqlType.TIME
-        return _TYPES.get(declared or "")
+        return _TYPES.get((declared or "").removeprefix("Optional"))
 
     def is_free_text(self, header: str) -> bool:
         """Tag keys and cost category names are the customer's own."""

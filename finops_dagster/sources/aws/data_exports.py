@@ -20,16 +20,9 @@ from finops_dagster.sources.aws.format import AwsFormat
 from finops_dagster.sources.aws.manifest_json import ManifestJson, typed_column
 
 _TYPES = {
-    "string": SqlType.TEXT,
-    "varchar": SqlType.TEXT,
-    "boolean": SqlType.TEXT,
-    "double": SqlType.MONEY,
-    "float": SqlType.MONEY,
-    "decimal": SqlType.MONEY,
-    "bigint": SqlType.MONEY,
-    "int": SqlType.MONEY,
-    "timestamp": SqlType.TIME,
-    "date": SqlType.TIME,
+    **dict.fromkeys(("string", "varchar", "boolean"), SqlType.TEXT),
+    **dict.fromkeys(("double", "float", "decimal", "bigint", "int"), SqlType.MONEY),
+    **dict.fromkeys(("timestamp", "date"), SqlType.TIME),
 }
 # What public readers look for in a file that is listed as an object, the whole address first.
 _FILE_FIELDS = "s3Uri uri url key s3Key fileKey filePath path relativePath".split()
@@ -46,7 +39,6 @@ class DataExport(AwsFormat):
     types: ClassVar[dict[str, SqlType]]
 
     def home(self, prefix: str, export_name: str) -> str:
-        """The export's folder of manifests."""
         return f"{prefix}/{export_name}/metadata" if prefix else f"{export_name}/metadata"
 
     def manifest_keys(self, home: str, export_name: str, month: BillingMonth) -> tuple[str, ...]:
@@ -59,7 +51,6 @@ class DataExport(AwsFormat):
         )
 
     def parse_manifest(self, body: bytes, source: ManifestFile, month: BillingMonth) -> Manifest:
-        """Read a manifest; its files are resolved beside it, wherever the bucket was copied to."""
         manifest = ManifestJson.read(body, source.location, self.title)
         if manifest.fields.get("billingPeriod"):
             manifest.require_month(month)
