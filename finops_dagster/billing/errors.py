@@ -41,14 +41,8 @@ class LedgerDamaged(BillError):
 
 
 class ReconciliationError(BillError):
-    """What a stage wrote differs from what was counted in the vendor's files; nothing was kept.
-
-    `check` is the name of the check that found it.
-    """
-
-    def __init__(self, check: str, message: str) -> None:
-        super().__init__(message)
-        self.check = check
+    """What a stage wrote differs from what was counted in the vendor's files, or the stage before
+    holds another version by now; nothing was kept."""
 
 
 CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")

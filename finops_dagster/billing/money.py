@@ -151,9 +151,6 @@ class Measured:
 # As many as a sum of more rows than any month has can have.
 _DIGITS = 76
 
-RECONCILES = "reconciles"
-ROWS_BELONG = "rows_belong_to_month"
-
 
 def reconcile(
     where: str,
@@ -164,17 +161,16 @@ def reconcile(
     """Hold what `where` contains against what was counted in the files, to the last digit: rows,
     headline cost, and where both sides know them every money column and the cost by currency.
 
-    Raises ReconciliationError, which names the check and both sides.
+    Raises ReconciliationError, which names both sides.
     """
     differing = measured.totals.differing(counted)
     if differing is not None:
         has, files_have = differing
         raise ReconciliationError(
-            RECONCILES, f"{where} has {has}, but the vendor's files have {files_have}; {what_now}"
+            f"{where} has {has}, but the vendor's files have {files_have}; {what_now}"
         )
     if measured.foreign_rows:
         raise ReconciliationError(
-            ROWS_BELONG,
             f"{measured.foreign_rows:,} rows of {where} say that they belong to another billing "
             f"month; {what_now}",
         )

@@ -150,7 +150,7 @@ def hold_to_version(expected: str, here: str) -> None:
     """Raise ReconciliationError where the stage before holds another version than it handed over:
     to go on would load the older one over the newer."""
     if expected != here:
-        raise ReconciliationError(RECONCILES.name, overtaken(expected, here))
+        raise ReconciliationError(overtaken(expected, here))
 
 
 def kept_metadata(
