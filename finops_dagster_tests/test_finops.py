@@ -187,7 +187,7 @@ def test_settings_without_an_export_say_so(project: Project, finops: Finops) -> 
     (project.folder / "finops.toml").write_text("")
     problems = {row["what"]: row["problem"] for row in finops.json("config", "check")}
     assert problems.pop("exports") == (
-        "no export is set: add an [[exports]] table, as docs/exports.md shows"
+        "no export is set: add an [[exports]] table, as finops config discover prints it"
     )
     assert set(problems.values()) == {""}
     assert finops.here("config", "check").exit_code == 1

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +21,7 @@ from finops_dagster.settings_table import leaves
 from finops_dagster.tables.database import DuckDB
 from finops_dagster.warehouses import open_warehouse
 from finops_dagster.warehouses.base import WarehouseUnavailable
+from finops_dagster.warehouses.duckdb import Settings as DuckDBSettings
 
 
 def origins(options: Options) -> list[dict[str, Any]]:
@@ -52,20 +52,21 @@ def origins(options: Options) -> list[dict[str, Any]]:
 
 
 def reach_all(settings: Settings) -> list[dict[str, Any]]:
-    """What each export, each folder and each database answers; `problem` is empty where all is
-    well."""
-    asked: dict[str, Callable[[], str]] = {
+    """Return what each export, each folder and each database answers; `problem` is empty where all
+    is well."""
+    storage = settings.storage
+    questions: dict[str, Callable[[], str]] = {
         export.name: partial(_months, Export(export)) for export in settings.exports
+    } or {"exports": _no_exports}
+    questions |= {
+        "storage.staging_dir": partial(_writable, storage.staging_dir),
+        "storage.parquet_dir": partial(_writable, storage.parquet_dir),
+        "DAGSTER_HOME": partial(_writable, dagster_home()),
+        "duckdb": partial(_duckdb, settings.database.duckdb),
     }
-    if not settings.exports:
-        asked["exports"] = _no_exports
-    asked["storage.staging_dir"] = partial(_folder, settings.storage.staging_dir)
-    asked["storage.parquet_dir"] = partial(_folder, settings.storage.parquet_dir)
-    asked["DAGSTER_HOME"] = partial(_folder, dagster_home())
-    asked["duckdb"] = partial(_duckdb, settings)
     if settings.database.has_warehouse:
-        asked["warehouse"] = partial(_warehouse, settings)
-    return [{"what": what, **_answer(ask)} for what, ask in asked.items()]
+        questions["warehouse"] = partial(_warehouse, settings)
+    return [{"what": what, **_answer(ask)} for what, ask in questions.items()]
 
 
 def _answer(ask: Callable[[], str]) -> dict[str, str]:
@@ -75,58 +76,47 @@ def _answer(ask: Callable[[], str]) -> dict[str, str]:
         return {"answer": "", "problem": str(error)}
 
 
+def _no_exports() -> str:
+    raise BillError(
+        "no export is set: add an [[exports]] table, as finops config discover prints it"
+    )
+
+
 def _months(export: Export) -> str:
     versions = available_versions(export.source(ObjectStores()), export.months()[::-1])
     return f"{len(versions)} months, {min(versions)} to {max(versions)}"
 
 
-def _no_exports() -> str:
-    raise BillError("no export is set: add an [[exports]] table, as docs/exports.md shows")
-
-
-def _folder(folder: Path) -> str:
-    """Write a file in the folder, or in the nearest one above where it is still to be made."""
+def _writable(folder: Path, file: Path | None = None) -> str:
+    """Write a file in the folder, or in the nearest one above where it is still to be made, and
+    open `file` for writing where it exists, without changing it."""
     existing = folder
-    with _writing(folder):
+    try:
         while not existing.exists() and existing != existing.parent:
             existing = existing.parent
         with TemporaryFile(dir=existing):
             pass
+        if file is not None and file.exists():
+            file.open("r+b").close()
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        where = file if file is not None and file.exists() else folder
+        raise BillError(f"{where} cannot be written: {reason}") from error
     return str(folder) if folder == existing else f"{folder} is made when it is needed"
 
 
-def _file(path: Path) -> None:
-    """Open the file for writing, and change nothing, or write beside where it will be made."""
-    _folder(path.parent)
-    if path.exists():
-        with _writing(path):
-            path.open("r+b").close()
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise BillError(f"{path} cannot be written: {reason}") from error
-
-
-def _duckdb(settings: Settings) -> str:
+def _duckdb(settings: DuckDBSettings) -> str:
     """Open the file for reading where there is one; one a month is made when it is needed."""
-    path = Path(settings.database.duckdb.database_path)
-    _file(path)
+    path = Path(settings.database_path)
+    _writable(path.parent, path)
     if not path.exists():
         return f"{path} is made when the first month comes"
-    without_waiting = replace(DuckDB.of(settings.database.duckdb), lock_wait_seconds=0)
-    with without_waiting.open(path, read_only=True):
-        pass
-    return f"{path}, {path.stat().st_size / 1e6:,.1f} MB"
+    with replace(DuckDB.of(settings), lock_wait_seconds=0).open(path, read_only=True):
+        return f"{path}, {path.stat().st_size / 1e6:,.1f} MB"
 
 
 def _warehouse(settings: Settings) -> str:
-    if settings.database.backend == "duckdb":
-        _file(Path(settings.database.duckdb.warehouse_path or ""))
-    warehouse = open_warehouse(settings.database)
-
-    return warehouse.reach()
+    path = settings.database.duckdb.warehouse_path
+    if settings.database.backend == "duckdb" and path:
+        _writable(Path(path).parent, Path(path))
+    return open_warehouse(settings.database).reach()
