@@ -75,21 +75,14 @@ class Table:
         kept = ("timePartitioning", "clustering", *_TOLD)
         self.properties = {name: properties[name] for name in kept if properties.get(name)}
         self.version = 1
-        partitioning = self.properties.get("timePartitioning")
-        if partitioning and (partitioning["type"], self.type_of(partitioning.get("field"))) != (
-            "MONTH",
-            "DATE",
-        ):
-            raise not_supported(f"the partitioning {partitioning}")
+        types = {name: field["type"] for name, field in fields_by_name(fields).items()}
+        months = self.properties.get("timePartitioning")
+        if months and (months["type"], types.get(months.get("field"))) != ("MONTH", "DATE"):
+            raise not_supported(f"the partitioning {months}")
         for name in self.properties.get("clustering", {}).get("fields", []):
-            if self.type_of(name) is None:
+            if name.lower() not in types:
                 reason = "The field specified for clustering cannot be found in the schema."
                 raise invalid(f"{reason} Invalid field: {name}.")
-
-    def type_of(self, field: str) -> str | None:
-        """The type of a field, None where it has none of the name."""
-        known = fields_by_name(self.fields).get(str(field).lower())
-        return known and known["type"]
 
     @property
     def etag(self) -> str:
@@ -141,7 +134,6 @@ class Catalog:
         self.connection.commit()
 
     def insert_dataset(self, project: str, resource: Resource) -> Dataset:
-        """Create a dataset, in the US unless told otherwise."""
         dataset = Dataset(project, resource)
         if (project, dataset.dataset_id) in self._datasets:
             raise already_exists(f"Dataset {dataset.full_name}")
@@ -163,7 +155,6 @@ class Catalog:
         return [dataset for dataset in self._datasets.values() if dataset.project == project]
 
     def insert_table(self, dataset: Dataset, resource: Resource) -> Table:
-        """Create an empty table."""
         table_id = resource["tableReference"]["tableId"]
         table = Table(dataset, table_id, schema_fields(resource.get("schema")), resource)
         if table_id in dataset.tables:
