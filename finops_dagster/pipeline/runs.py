@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 from uuid import uuid4
 
 import dagster as dg
@@ -71,36 +71,32 @@ def end_lost_runs(instance: dg.DagsterInstance) -> list[str]:
     return ended
 
 
+class MonthOptions(TypedDict, total=False):
+    """The stages to run, whether they are done again where they hold the month, and callbacks: for
+    each stage that has ended with its metadata, for progress, and for waiting and retries."""
+
+    stages: Sequence[str] | None
+    force: bool
+    on_stage: Callable[[str, Metadata], None]
+    on_message: Callable[[str], None]
+    on_warning: Callable[[str], None]
+
+
 def run_month(
     definitions: dg.Definitions,
     instance: dg.DagsterInstance,
     export: Export,
     month: BillingMonth,
-    *,
-    stages: Sequence[str] | None = None,
-    force: bool = False,
-    on_stage: Callable[[str, Metadata], None] = lambda *_: None,
-    on_message: Callable[[str], None] = lambda _: None,
-    on_warning: Callable[[str], None] = lambda _: None,
+    **options: Unpack[MonthOptions],
 ) -> MonthRun:
-    """Run the chain of one month, or some of its stages; `on_stage` is told each that has ended and
-    its metadata, `on_message` what a stage says of its progress, and `on_warning` what it waits
-    for, or tries again.
+    """Run the chain of one month in this process.
 
     Raises KeyboardInterrupt where a person stopped it, which Dagster itself only writes down.
     """
     job = definitions.resolve_job_def(f"{export.settings.group}_month")
-    run_id = str(uuid4())
-
-    def listen(event: dg.EventLogEntry) -> None:
-        if event.asset_materialization is not None:
-            made = event.asset_materialization
-            on_stage(made.asset_key.path[-1], _plain(made.metadata))
-        elif event.dagster_event is None:
-            tell = on_warning if int(event.level) == logging.WARNING else on_message
-            tell(event.user_message)
-
-    instance.add_event_listener(run_id, listen)
+    run_id, stages = str(uuid4()), options.get("stages")
+    resources = {"run_options": {"config": {"force": options.get("force", False)}}}
+    instance.add_event_listener(run_id, _listener(options))
     started = time.monotonic()
     with going_on(Path(instance.root_directory), run_id):
         result = job.execute_in_process(
@@ -109,7 +105,7 @@ def run_month(
             run_id=run_id,
             raise_on_error=False,
             asset_selection=None if stages is None else [export.key(stage) for stage in stages],
-            run_config={**_QUIET, "resources": {"run_options": {"config": {"force": force}}}},
+            run_config={**_QUIET, "resources": resources},
         )
     return MonthRun(
         month,
@@ -125,6 +121,28 @@ def run_month(
             check.check_name for check in result.get_asset_check_evaluations() if not check.passed
         ),
     )
+
+
+def _listener(options: MonthOptions) -> Callable[[dg.EventLogEntry], None]:
+    """Return what passes the run's events on to those who wish to know."""
+
+    def nobody(*_: object) -> None:
+        pass
+
+    def listen(event: dg.EventLogEntry) -> None:
+        if event.asset_materialization is not None:
+            made = event.asset_materialization
+            options.get("on_stage", nobody)(made.asset_key.path[-1], _plain(made.metadata))
+        elif event.dagster_event is None:
+            is_warning = int(event.level) == logging.WARNING
+            tell = (
+                options.get("on_warning", nobody)
+                if is_warning
+                else options.get("on_message", nobody)
+            )
+            tell(event.user_message)
+
+    return listen
 
 
 def _plain(metadata: Mapping[str, dg.MetadataValue[Any]]) -> Metadata:
