@@ -9,42 +9,6 @@ from typing import Any
 
 from finops_dagster.billing.errors import ReconciliationError
 
-# DuckDB's cast to TIMESTAMP drops an offset such as +01:00; through TIMESTAMPTZ it is honoured. It
-# also takes "infinity", years of five digits or before Christ, and drops what is finer than a
-# microsecond.
-# JSON numbers would pass through a double. In quotes, after a character that no text of a map has,
-# they stay the text that the vendor wrote, also within values that are lists or objects.
-CELL_MACROS = r"""
-CREATE OR REPLACE TEMP MACRO utc_timestamp(cell) AS CASE
-    WHEN cell[5] <> '-' OR cell < '0001' OR contains(cell, '(')
-        OR (contains(cell, '.') AND regexp_matches(cell, '\.\d{6}\d*[1-9]'))
-        THEN CAST('not exactly: ' || cell AS TIMESTAMP)
-    ELSE CAST(CAST(cell AS TIMESTAMPTZ) AS TIMESTAMP) END;
-CREATE OR REPLACE TEMP MACRO time_of_calendar(moment) AS CASE
-    WHEN CAST(moment AS TIMESTAMP) NOT BETWEEN '0001-01-01' AND '9999-12-31 23:59:59.999999'
-        THEN CAST('not exactly: ' || moment AS TIMESTAMP)
-    ELSE CAST(moment AS TIMESTAMP) END;
-CREATE OR REPLACE TEMP MACRO map_of_json(cell) AS
-    CAST(CAST(cell AS JSON) AS MAP(VARCHAR, VARCHAR));
-CREATE OR REPLACE TEMP MACRO numbers_marked(json) AS CASE
-    WHEN contains(json, '\u0001') THEN 'not exactly: ' || json
-    ELSE left(regexp_replace(
-        json, '((?:"(?:[^"\\]|\\.)*"|[^"\d-])*)(-?\d[\d.eE+-]*|$)', '\1"\\u0001\2"', 'g'), -8) END;
-CREATE OR REPLACE TEMP MACRO unmarked(value) AS CASE
-    WHEN value[1] = chr(1) THEN value[2:]
-    ELSE regexp_replace(value, '"\\u0001([^"]*)"', '\1', 'g') END;
-CREATE OR REPLACE TEMP MACRO text_map(cell) AS CASE
-    WHEN regexp_matches(cell, '[:,\[]\s*[-\d]') AND json_valid(cell)
-        THEN map_from_entries(list_transform(
-            map_entries(map_of_json(numbers_marked(cell))),
-            lambda entry: {'key': entry.key, 'value': unmarked(entry.value)}))
-    ELSE map_of_json(cell) END;
-CREATE OR REPLACE TEMP MACRO map_of_unique_keys(texts) AS CASE
-    WHEN list_unique(map_keys(texts)) <> cardinality(texts)
-        THEN map_from_entries(map_entries(texts))
-    ELSE texts END;
-"""
-
 
 @dataclass(frozen=True)
 class Totals:
@@ -93,7 +57,7 @@ class Totals:
             ("currency", self.costs, other.costs),
         ):
             if ours is not None and theirs is not None:
-                for name in {**ours, **theirs}:
+                for name in sorted({**ours, **theirs}):
                     amount, others = ours.get(name, Decimal(0)), theirs.get(name, Decimal(0))
                     if amount != others:
                         shown = f"in the {what} {name or '(none)'}"

@@ -18,10 +18,11 @@ from finops_dagster.pipeline.build import Resources
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.warehouse_table import month_file
 from finops_dagster.staging.folder import StagedMonth
+from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.database import BillingDatabase
 from finops_dagster.tables.digest import DigestKind, MonthDigest, digest
 from finops_dagster.tables.ledger import Load
-from finops_dagster.tables.load import held_version, prepare_casts
+from finops_dagster.tables.load import held_version
 from finops_dagster.warehouses.base import MonthFile, Warehouse
 
 _COLUMNS_SHOWN = 5

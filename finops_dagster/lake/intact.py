@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 
 from finops_dagster.lake.month import relation, sha256_of, table_rows
 from finops_dagster.tables import ledger
+from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.digest import DigestKind, column_type, digest
 from finops_dagster.tables.ledger import Load
-from finops_dagster.tables.load import prepare_casts
 
 
 def is_as_written(connection: duckdb.DuckDBPyConnection, load: Load, path: Path) -> bool | None:

@@ -18,12 +18,12 @@ from finops_dagster.lake.footer import column_names, read_footer
 from finops_dagster.lake.month import relation
 from finops_dagster.sources.base import Format
 from finops_dagster.tables import ledger
+from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.ledger import Load, Recorded
 from finops_dagster.tables.load import (
     Target,
     columns,
     measure,
-    prepare_casts,
     transaction,
     type_kept,
     types_by_lower_name,

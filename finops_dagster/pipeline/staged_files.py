@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import dagster as dg
-from rich.filesize import decimal
 
 from finops_dagster.billing.disk import disk_problem
 from finops_dagster.billing.errors import FileInvalid, StageMissing
@@ -21,9 +20,8 @@ from finops_dagster.pipeline.resources import RunOptions
 from finops_dagster.pipeline.stage import month_of, shows_failures, stage
 from finops_dagster.sources.base import Source
 from finops_dagster.staging.folder import StagedMonth, StagingFolder, VersionRecord
-from finops_dagster.tables.database import BillingDatabase, DuckDB, watched
-from finops_dagster.tables.files import count, read_files
-from finops_dagster.tables.load import prepare_casts
+from finops_dagster.tables.count import count
+from finops_dagster.tables.database import BillingDatabase, DuckDB
 from finops_dagster.tables.version import is_content_of, is_unchanged, of_vendor_id, version_id
 
 
@@ -169,15 +167,12 @@ class StagedFiles:
         return None
 
     def _counted(self, known: Sequence[VersionRecord]) -> VersionRecord:
-        """Count rows and cost in all files, and name the version that they are."""
+        """Count rows and money in all files, and name the version that they are."""
         manifest, vendor = self._manifest, self._export.formats[self._manifest.format]
         paths = self._files.paths
-        with self._files.lock(), self._duckdb.scratch() as connection:
-            prepare_casts(connection)
-            size = sum(path.stat().st_size for path in paths)
-            with watched(connection, "counted", size, decimal):
-                files, round_money = read_files(paths, vendor), self._export.rounds_money
-                totals, rounded = count(connection, files, vendor, round_money=round_money)
+        columns, round_money = manifest.columns, self._export.rounds_money
+        with self._files.lock():
+            totals, rounded = count(paths, vendor, columns, self._duckdb, round_money=round_money)
             content = self._files.content()
         if content is None:
             raise FileInvalid(f"{paths[0].parent}: a file was changed meanwhile; run it again")

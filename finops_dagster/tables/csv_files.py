@@ -19,7 +19,7 @@ from finops_dagster.billing.errors import FileInvalid, shown
 from finops_dagster.tables.bill_files import BillFiles
 
 GZIP_MAGIC = b"\x1f\x8b"
-_BOM = "\ufeff"
+BOM = "\ufeff"
 # The size of the buffers in which DuckDB parses, too: left to itself it takes 16 times as much.
 _LONGEST_ROW = 16 * 1024 * 1024
 # DuckDB begins a quoted value after a blank too, where Python goes on with a bare one.
@@ -73,7 +73,7 @@ class CsvFiles(BillFiles):
         position = self.positions[header]
         raw = Sql(f"c{position}")
         # Some writers put a second BOM before the first row.
-        return Sql(f"nullif(ltrim({raw}, '{_BOM}'), '')") if position == 0 else raw
+        return Sql(f"nullif(ltrim({raw}, '{BOM}'), '')") if position == 0 else raw
 
     def own_type(self, header: str) -> SqlType | None:
         """Text says nothing of its type."""
@@ -147,7 +147,7 @@ def _lines(text: IO[str], read: list[str]) -> Iterator[str]:
         left -= len(line)
         if left < 0:
             raise csv.Error(f"it is longer than {_LONGEST_ROW:,} characters")
-        read.append(line.lstrip(_BOM) if not read else line)
+        read.append(line.lstrip(BOM) if not read else line)
         yield read[-1]
 
 

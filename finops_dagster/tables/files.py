@@ -9,15 +9,13 @@ from pathlib import Path
 
 import duckdb
 
-from finops_dagster.billing.columns import Sql, SqlType, literal
+from finops_dagster.billing.columns import SqlType, literal
 from finops_dagster.billing.errors import CellInvalid, FileInvalid, first_line, listed, shown
-from finops_dagster.billing.money import Totals
+from finops_dagster.billing.manifest import Column
 from finops_dagster.sources.base import Format
 from finops_dagster.tables.bill_files import BillFiles
 from finops_dagster.tables.csv_files import csv_files, malformed_row
 from finops_dagster.tables.parquet_files import MAGIC, parquet_files
-
-_HEADERS_SHOWN = 10
 
 
 def read_files(paths: Sequence[Path], vendor: Format) -> list[BillFiles]:
@@ -37,48 +35,25 @@ def read_files(paths: Sequence[Path], vendor: Format) -> list[BillFiles]:
     ]
 
 
-def count(
-    connection: duckdb.DuckDBPyConnection,
-    files: Sequence[BillFiles],
-    vendor: Format,
-    *,
-    round_money: bool = False,
-) -> tuple[Totals, int]:
-    """Count the line items and sum their cost, straight from the files.
-
-    Every later stage is held against these totals. The second number is that of costs which were
-    rounded to 18 decimals: doubles, and with `round_money` text too. Raises FileInvalid and
-    CellInvalid.
-    """
-    scans, headers = [], {}
-    for group in files:
-        header = next((h for h in group.headers if vendor.column(h) == vendor.cost), None)
-        if header is None:
-            raise FileInvalid(
-                f"{group.paths[0]}: no column becomes {vendor.cost}, which the month's total is "
-                f"the sum of; it has {listed(group.headers, _HEADERS_SHOWN)}"
-            )
-        headers[header] = SqlType.MONEY
-        cost, finer = group.cell(header, SqlType.MONEY, rounded=round_money), Sql("NULL")
-        if round_money or group.has_doubles(header):
-            finer = group.finer(header, SqlType.MONEY)
-        scans.append(f"SELECT {cost} AS cost, {finer} AS finer FROM {group.scan()}")
-    if not scans:
-        return Totals.of(None), 0
-    try:
-        row = connection.execute(
-            f"SELECT count(*), sum(cost), count(finer) FROM ({' UNION ALL '.join(scans)})"
-        ).fetchone()
-    except duckdb.OutOfRangeException as error:
-        raise FileInvalid(
-            f"{files[0].paths[0].parent}: the sum of {vendor.cost} is more than "
-            f"{SqlType.MONEY} holds; no bill is so high"
-        ) from error
-    except duckdb.Error as error:
-        rounded = headers if round_money else ()
-        raise explained(connection, error, files, headers, rounded) from error
-    assert row is not None
-    return Totals.of(row[:2]), row[2]
+def types_given(
+    files: Sequence[BillFiles], vendor: Format, columns: Sequence[Column]
+) -> dict[str, SqlType]:
+    """Return the type of each header of the version: what is known of the column, or else the word
+    of the manifest, whose `columns` may be more than those of the files, or else of the file."""
+    declared = {vendor.column(column.header): column.type for column in columns}
+    headers = dict.fromkeys(header for group in files for header in group.headers)
+    in_files = {vendor.column(header) for header in headers}
+    headers |= dict.fromkeys(
+        column.header for column in columns if vendor.column(column.header) not in in_files
+    )
+    return {
+        header: vendor.sql_type(header, declared.get(vendor.column(header)))
+        or next(
+            filter(None, (group.own_type(header) for group in files if header in group)),
+            SqlType.TEXT,
+        )
+        for header in headers
+    }
 
 
 def explained(

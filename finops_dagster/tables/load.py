@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import Protocol
 
 import duckdb
@@ -13,14 +15,14 @@ import duckdb
 from finops_dagster.billing.columns import Sql, SqlType, column_names, quoted
 from finops_dagster.billing.errors import BillError, CellInvalid
 from finops_dagster.billing.manifest import Manifest
-from finops_dagster.billing.money import CELL_MACROS, Measured, Totals, exact_sum, reconcile
+from finops_dagster.billing.money import Measured, Totals, exact_sum, reconcile
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.sources.base import Format, is_money
 from finops_dagster.tables import ledger
 from finops_dagster.tables.bill_files import BillFiles
-from finops_dagster.tables.files import explained
+from finops_dagster.tables.casts import prepare_casts
+from finops_dagster.tables.files import explained, types_given
 from finops_dagster.tables.ledger import Load
-from finops_dagster.tables.numbers import NUMBER_MACROS
 from finops_dagster.tables.parquet_text import time_as_text
 from finops_dagster.tables.rounding import NumberColumn, count_cells_to_round
 
@@ -62,13 +64,6 @@ class Target:
     name: str
     type: SqlType
     given: SqlType
-
-
-def prepare_casts(connection: duckdb.DuckDBPyConnection) -> None:
-    """Give a connection the exact casts."""
-    connection.execute("SET TimeZone = 'UTC'")
-    connection.execute(NUMBER_MACROS)
-    connection.execute(CELL_MACROS)
 
 
 @contextmanager
@@ -161,12 +156,31 @@ def _replacing_rows(
             connection, load.table, load.month, load.manifest_id, files, targets, rounded
         )
         measured = measure(connection, quoted(load.table), load.month, vendor, money)
-        reconcile(f"table {load.table}", load.totals, measured)
+        reconcile(f"table {load.table}", *_comparable(load.totals, measured, targets, vendor))
         load = replace(load, totals=measured.totals)
         names = {target.header: target.name for target in targets}
         ledger.record_export(connection, load, vendor.vendor, names)
         ledger.record(connection, load, time.monotonic() - started)
         yield load, warnings
+
+
+def _comparable(
+    counted: Totals, measured: Measured, targets: Sequence[Target], vendor: Format
+) -> tuple[Totals, Measured]:
+    """Both sides with the sums of the columns that are money in this version and in the table, by
+    the names that their headers ask for: the table has some of them under names with a hash."""
+    if counted.sums is None or measured.totals.sums is None:
+        return counted, measured
+    amounts: dict[str, list[Decimal]] = defaultdict(list)
+    for name, header in {t.name: t.header for t in targets if t.given is t.type}.items():
+        if name in measured.totals.sums:
+            asked = name if name in counted.sums else vendor.column(header)
+            amounts[asked].append(measured.totals.sums[name])
+    of_text = {vendor.column(t.header) for t in targets if t.given is not t.type}
+    sums = {name: amount for name, amount in counted.sums.items() if name not in of_text}
+    in_table = {name: exact_sum(of_name) for name, of_name in amounts.items()}
+    totals = replace(measured.totals, sums=in_table)
+    return replace(counted, sums=sums), replace(measured, totals=totals)
 
 
 def _may_be_rounded(targets: Sequence[Target], vendor: Format, *, round_money: bool) -> set[str]:
@@ -245,26 +259,18 @@ def _targets(
     names_elsewhere: Mapping[str, str],
 ) -> list[Target]:
     """The column of the table for every header of the version, by name and by type."""
-    declared = {vendor.column(column.header): column.type for column in manifest.columns}
-    headers = dict.fromkeys(header for group in files for header in group.headers)
-    in_files = {vendor.column(header) for header in headers}
-    for column in manifest.columns:
-        if vendor.column(column.header) not in in_files:
-            headers[column.header] = None
+    types = types_given(files, vendor, manifest.columns)
     known = {**names_elsewhere, **ledger.column_names(connection, load.table)}
     existing = types_by_lower_name(connection, load.table)
     targets = []
-    for header, name in column_names(headers, known, vendor).items():
+    for header, name in column_names(types, known, vendor).items():
         if vendor.column(header) == vendor.cost != name:
             raise BillError(
                 f"{load.export} has the column {name} for what would be {vendor.cost} now: "
                 "column_names was changed; change it back, or give the export another name and "
                 "table"
             )
-        own_types = (group.own_type(header) for group in files if header in group)
-        given = vendor.sql_type(header, declared.get(vendor.column(header))) or next(
-            filter(None, own_types), SqlType.TEXT
-        )
+        given = types[header]
         kept = type_kept(
             connection, load.table, load.month, name, existing.get(name.lower()), given
         )

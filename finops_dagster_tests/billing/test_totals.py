@@ -36,7 +36,7 @@ def amounts(**texts: str) -> Mapping[str, Decimal]:
         ),
         (
             Totals(2, Decimal(3), None, amounts(USD="1", EUR="2")),
-            "t has 1 in the currency USD, but the vendor's files have 3; ",
+            "t has 2 in the currency EUR, but the vendor's files have 0; ",
         ),
     ],
 )

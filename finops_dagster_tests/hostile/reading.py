@@ -19,10 +19,12 @@ from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.sources.aws.source import aws_formats
 from finops_dagster.tables import ledger
+from finops_dagster.tables.casts import prepare_casts
+from finops_dagster.tables.count import count
 from finops_dagster.tables.database import DuckDB
-from finops_dagster.tables.files import count, read_files
+from finops_dagster.tables.files import read_files
 from finops_dagster.tables.ledger import Load
-from finops_dagster.tables.load import columns, prepare_casts, replacing_month
+from finops_dagster.tables.load import columns, replacing_month
 
 MONTH = BillingMonth(2024, 1)
 COST = "lineItem/UnblendedCost"
@@ -62,7 +64,7 @@ class Reader:
             path.write_bytes(body)
         try:
             files = read_files(paths, _VENDOR)
-            counted, _ = count(self.connection, files, _VENDOR, round_money=round_money)
+            counted, _ = count(paths, _VENDOR, (), DuckDB(), round_money=round_money)
             load = Load("acme", MONTH, "v1", "bill", counted, len(paths), 1, "run", "cur1")
             with replacing_month(
                 self.connection, load, _MANIFEST, files, _VENDOR, round_money=round_money

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finops_dagster.tables.numbers import NUMBER_MACROS
+from finops_dagster.tables.casts import prepare_casts
 
 NUMBER = re.compile(r"[\t-\r ]*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?[\t-\r ]*", re.ASCII)
 LAST_DECIMAL = Decimal("1e-18")
@@ -33,7 +33,7 @@ nearly_halves = st.builds(
 @pytest.fixture(scope="module")
 def connection() -> Iterator[duckdb.DuckDBPyConnection]:
     with closing(duckdb.connect()) as connection:
-        connection.execute(NUMBER_MACROS)
+        prepare_casts(connection)
         yield connection
 
 

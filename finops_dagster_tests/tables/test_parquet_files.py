@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from finops_dagster.billing.columns import SqlType
-from finops_dagster.tables.load import prepare_casts
+from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.parquet_files import parquet_files
 
 MOMENT = datetime(2024, 1, 31, 23, 30)

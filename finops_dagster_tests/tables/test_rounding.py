@@ -18,8 +18,8 @@ import pytest
 from finops_dagster.billing.columns import SqlType
 from finops_dagster.billing.money import RoundedColumn
 from finops_dagster.tables.bill_files import BillFiles
+from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.csv_files import csv_files
-from finops_dagster.tables.load import prepare_casts
 from finops_dagster.tables.parquet_files import parquet_files
 from finops_dagster.tables.rounding import NumberColumn, count_cells_to_round
 

@@ -25,9 +25,9 @@ from finops_dagster.lake.folder import ParquetLake
 from finops_dagster.lake.footer import read_footer
 from finops_dagster.lake.month import relation
 from finops_dagster.pipeline.warehouse_table import month_file
+from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.database import DuckDB
 from finops_dagster.tables.digest import DigestKind, MonthDigest, digest
-from finops_dagster.tables.load import prepare_casts
 from finops_dagster.warehouses import open_warehouse
 from finops_dagster.warehouses.base import MonthFile, Warehouse
 from finops_dagster_tests.cur import HEADERS, csv_bytes, deliver, items, line_item

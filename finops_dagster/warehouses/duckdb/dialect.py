@@ -12,9 +12,9 @@ import duckdb
 from finops_dagster.billing.columns import Sql, SqlType, quoted
 from finops_dagster.billing.errors import BillError, first_line, shown
 from finops_dagster.lake.month import relation
+from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.database import DuckDB
 from finops_dagster.tables.digest import DATE, DigestKind, MonthDigest, digest
-from finops_dagster.tables.load import prepare_casts
 from finops_dagster.tables.parquet_text import time_as_text
 from finops_dagster.warehouses.base import MonthFile
 from finops_dagster.warehouses.dialect import COUNT, Change, Dialect, texts

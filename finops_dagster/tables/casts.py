@@ -1,8 +1,14 @@
-"""What is a number, whichever kind of file it came in, and what is done with more than 18 decimals.
+"""What a valid cell is, as macros of DuckDB, whichever kind of file it came in: kept exactly, or an
+error.
 
-A sign, digits with at most one point, an exponent of at most three digits such as AWS writes
-(`4.0E-7`), or any exponent of zero; blanks around it do not count. No underscore, comma, currency.
+A number is a sign, digits with at most one point, an exponent of at most three digits such as AWS
+writes (`4.0E-7`), or any exponent of zero; blanks around it do not count. No underscore, comma,
+currency. `rounded_` takes more than 18 decimals, and rounds them half to even.
 """
+
+from __future__ import annotations
+
+import duckdb
 
 # DuckDB's own cast takes underscores too, rounds the 19th decimal in silence, halves away from
 # zero, and makes 0 of an exponent after many digits. So it only gets what is too short to have 19
@@ -11,7 +17,7 @@ A sign, digits with at most one point, an exponent of at most three digits such 
 # What refuses is a cast that must fail: error() is volatile, and TRY takes nothing volatile.
 # An integer of less than 2^53, divided by 1e18, is the double nearest to its decimal: a double that
 # this gives back has at most 18 decimals, and needs no text.
-NUMBER_MACROS = r"""
+_NUMBERS = r"""
 CREATE OR REPLACE TEMP MACRO is_unusual(cell) AS strlen(cell) > 19
     OR contains(cell, 'e') OR contains(cell, 'E') OR contains(cell, '_');
 CREATE OR REPLACE TEMP MACRO number_of(cell) AS list_transform(list_transform(
@@ -62,3 +68,46 @@ CREATE OR REPLACE TEMP MACRO rounded_by(cell) AS list_transform(list_transform(
     lambda n: n.sign * (
         CASE WHEN n.rest > 0.5 OR (n.rest = 0.5 AND n.is_odd) THEN 1 ELSE 0 END - n.rest))[1];
 """
+
+# DuckDB's cast to TIMESTAMP drops an offset such as +01:00; through TIMESTAMPTZ it is honoured. It
+# also takes "infinity", years of five digits or before Christ, and drops what is finer than a
+# microsecond.
+# JSON numbers would pass through a double. In quotes, after a character that no text of a map has,
+# they stay the text that the vendor wrote, also within values that are lists or objects.
+_TIMES_AND_MAPS = r"""
+CREATE OR REPLACE TEMP MACRO utc_timestamp(cell) AS CASE
+    WHEN cell[5] <> '-' OR cell < '0001' OR contains(cell, '(')
+        OR (contains(cell, '.') AND regexp_matches(cell, '\.\d{6}\d*[1-9]'))
+        THEN CAST('not exactly: ' || cell AS TIMESTAMP)
+    ELSE CAST(CAST(cell AS TIMESTAMPTZ) AS TIMESTAMP) END;
+CREATE OR REPLACE TEMP MACRO time_of_calendar(moment) AS CASE
+    WHEN CAST(moment AS TIMESTAMP) NOT BETWEEN '0001-01-01' AND '9999-12-31 23:59:59.999999'
+        THEN CAST('not exactly: ' || moment AS TIMESTAMP)
+    ELSE CAST(moment AS TIMESTAMP) END;
+CREATE OR REPLACE TEMP MACRO map_of_json(cell) AS
+    CAST(CAST(cell AS JSON) AS MAP(VARCHAR, VARCHAR));
+CREATE OR REPLACE TEMP MACRO numbers_marked(json) AS CASE
+    WHEN contains(json, '\u0001') THEN 'not exactly: ' || json
+    ELSE left(regexp_replace(
+        json, '((?:"(?:[^"\\]|\\.)*"|[^"\d-])*)(-?\d[\d.eE+-]*|$)', '\1"\\u0001\2"', 'g'), -8) END;
+CREATE OR REPLACE TEMP MACRO unmarked(value) AS CASE
+    WHEN value[1] = chr(1) THEN value[2:]
+    ELSE regexp_replace(value, '"\\u0001([^"]*)"', '\1', 'g') END;
+CREATE OR REPLACE TEMP MACRO text_map(cell) AS CASE
+    WHEN regexp_matches(cell, '[:,\[]\s*[-\d]') AND json_valid(cell)
+        THEN map_from_entries(list_transform(
+            map_entries(map_of_json(numbers_marked(cell))),
+            lambda entry: {'key': entry.key, 'value': unmarked(entry.value)}))
+    ELSE map_of_json(cell) END;
+CREATE OR REPLACE TEMP MACRO map_of_unique_keys(texts) AS CASE
+    WHEN list_unique(map_keys(texts)) <> cardinality(texts)
+        THEN map_from_entries(map_entries(texts))
+    ELSE texts END;
+"""
+
+
+def prepare_casts(connection: duckdb.DuckDBPyConnection) -> None:
+    """Give a connection the exact casts."""
+    connection.execute("SET TimeZone = 'UTC'")
+    connection.execute(_NUMBERS)
+    connection.execute(_TIMES_AND_MAPS)

@@ -1,0 +1,385 @@
+"""The first reader: rows and money of the vendor's files, counted by pyarrow.
+
+It shares neither parser nor casts with DuckDB, which loads the files: a fault of either is a
+difference of the two, and no month is kept that has one.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
+from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation, localcontext
+from pathlib import Path
+from typing import IO, Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+from isal import igzip, isal_zlib
+from rich.filesize import decimal
+
+from finops_dagster.billing.columns import SqlType
+from finops_dagster.billing.errors import FileInvalid, first_line, listed
+from finops_dagster.billing.manifest import Column
+from finops_dagster.billing.money import Totals, exact_sum
+from finops_dagster.progress import reporting
+from finops_dagster.sources.base import Format, is_money
+from finops_dagster.tables.bill_files import BillFiles
+from finops_dagster.tables.casts import prepare_casts
+from finops_dagster.tables.csv_files import BOM, CsvFiles, open_text
+from finops_dagster.tables.database import DuckDB
+from finops_dagster.tables.files import explained, read_files, types_given
+from finops_dagster.tables.parquet_text import plain_type
+
+_MONEY = pa.decimal128(38, 18)
+_WIDE = pa.decimal256(76, 18)
+_LIMIT = Decimal(10) ** 20  # DECIMAL(38,18) holds what is less
+_LAST_DECIMAL = Decimal("1e-18")
+_MOST_DIGITS = 1_000_000
+# The grammar of tables/casts.py.
+_NUMBER = re.compile(
+    r"[\t-\r ]*[+-]?(?:(?P<zero>0+\.?0*[eE][+-]?\d+)|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?)"
+    r"[\t-\r ]*",
+    re.ASCII,
+)
+_BLOCK, _LARGEST_ROW = 1 << 20, 32 << 20
+_HEADERS_SHOWN = 10
+
+
+class _NotExact(Exception):
+    """A cell is no number, or one that a column of money does not hold."""
+
+
+_UNREADABLE: Any = (
+    _NotExact,
+    pa.ArrowException,
+    OSError,
+    EOFError,
+    isal_zlib.error,
+)
+
+
+@dataclass
+class _Tally:
+    """What one file holds, or several. `unknown` are columns with a cell that cannot be counted:
+    whether they are refused, or text in the table, the load decides."""
+
+    rows: int = 0
+    sums: dict[str, Decimal] = field(default_factory=dict)
+    costs: dict[str, Decimal] = field(default_factory=dict)
+    rounded: int = 0
+    unknown: set[str] = field(default_factory=set)
+
+    def add(self, other: _Tally) -> None:
+        self.rows += other.rows
+        self.rounded += other.rounded
+        self.unknown |= other.unknown
+        for own, more in (self.sums, other.sums), (self.costs, other.costs):
+            for name, amount in more.items():
+                own[name] = exact_sum([own.get(name), amount])
+
+
+@dataclass(frozen=True)
+class _FileReader:
+    """Counts one file: the columns of money by the positions in which they stand, and the currency.
+    `names` are those that the headers ask for in the table."""
+
+    file: BillFiles
+    vendor: Format
+    money: dict[int, str]
+    cost: int
+    currency: int | None
+    rounds: bool
+
+    @property
+    def path(self) -> Path:
+        return self.file.paths[0]
+
+    def tally(self, told: dict[Path, int]) -> _Tally:
+        """Count the file; how many of its bytes are read is told meanwhile. Raises _NotExact for a
+        cell of the headline cost, and what pyarrow raises."""
+        if not isinstance(self.file, CsvFiles):
+            return self._of(_parquet_batches(self.path, self._headers(), told))
+        as_numbers, in_quotes = True, any("\n" in header for header in self.file.headers)
+        while True:
+            try:
+                return self._of(self._csv_batches(self.file, as_numbers, in_quotes, told))
+            except (pa.ArrowInvalid, _NotExact) as error:
+                # Text of a column that is not all plain numbers is looked at cell by cell; line
+                # ends within quotes, and rows that are longer than a block, take longer to read.
+                if as_numbers and (in_quotes or "decimal" in str(error).lower()):
+                    as_numbers = False
+                elif not in_quotes:
+                    in_quotes = True
+                elif _has_rows(self.file):
+                    raise
+                else:
+                    return _Tally()
+
+    def _headers(self) -> dict[int, str]:
+        positions = [*self.money, *([] if self.currency is None else [self.currency])]
+        return {position: self.file.headers[position] for position in positions}
+
+    def _csv_batches(
+        self, file: CsvFiles, as_numbers: bool, in_quotes: bool, told: dict[Path, int]
+    ) -> Iterator[dict[int, pa.Array]]:
+        names = [str(number) for number in range(len(file.headers))]
+        types = {str(n): _MONEY if as_numbers else pa.string() for n in self.money}
+        if self.currency is not None:
+            types[str(self.currency)] = pa.string()
+        block = _LARGEST_ROW if in_quotes else _BLOCK
+        with_comma: list[str] = []
+
+        def take(row: pyarrow.csv.InvalidRow) -> str:
+            # DuckDB too takes a comma at the end of a row for no column.
+            if row.actual_columns != row.expected_columns + 1 or not row.text.endswith(","):
+                return "error"
+            with_comma.append(row.text)
+            return "skip"
+
+        options = (
+            pyarrow.csv.ReadOptions(
+                use_threads=False, block_size=block, column_names=names, skip_rows_after_names=1
+            ),
+            pyarrow.csv.ParseOptions(newlines_in_values=in_quotes, invalid_row_handler=take),
+            pyarrow.csv.ConvertOptions(
+                include_columns=list(types),
+                column_types=types,
+                null_values=["", *file.null_words],
+                strings_can_be_null=True,
+            ),
+        )
+        with self.path.open("rb") as raw, closing(_plain_bytes(raw, file.gzipped)) as stream:
+            for batch in pyarrow.csv.open_csv(pa.PythonFile(stream, mode="r"), *options):
+                told[self.path] = raw.tell()
+                yield {int(name): batch.column(name) for name in types}
+        if with_comma:
+            rows = list(csv.reader(with_comma))
+            yield {int(name): pa.array([row[int(name)] for row in rows]) for name in types}
+
+    def _of(self, batches: Iterator[dict[int, pa.Array]]) -> _Tally:
+        tally = _Tally()
+        for batch in batches:
+            tally.add(self._of_batch(batch))
+        return tally
+
+    def _of_batch(self, batch: dict[int, pa.Array]) -> _Tally:
+        tally = _Tally(rows=len(batch[self.cost]))
+        for position, name in self.money.items():
+            try:
+                amounts, rounded = self._amounts(batch[position], position)
+                total = _sum(amounts)
+            except (_NotExact, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+                if position == self.cost:
+                    raise _NotExact from error
+                tally.unknown.add(name)
+                continue
+            tally.sums[name] = exact_sum([tally.sums.get(name), total])
+            if position == self.cost:
+                tally.rounded = rounded
+                tally.costs = self._by_currency(amounts, batch)
+        return tally
+
+    def _amounts(self, cells: pa.Array, position: int) -> tuple[pa.Array, int]:
+        """Return the cells as amounts, and how many of them were rounded to 18 decimals."""
+        kind = plain_type(cells.type)
+        if kind == _MONEY:
+            return cells, 0
+        if pa.types.is_null(kind) or pa.types.is_integer(kind):
+            return cells.cast(_MONEY), 0
+        if pa.types.is_decimal(kind) and kind.scale <= 18:
+            return cells.cast(_MONEY), 0
+        distinct = cells if pa.types.is_dictionary(cells.type) else cells.dictionary_encode()
+        values = distinct.dictionary
+        if isinstance(values, pa.ExtensionArray):
+            values = values.storage
+        is_binary = pa.types.is_floating(kind)
+        texts = values.cast(pa.string())
+        if not is_binary:
+            texts = self._nulls_out(texts, position)
+        amounts, is_rounded = _exact(texts, self.rounds or is_binary)
+        rounded = pc.sum(is_rounded.take(distinct.indices)).as_py() if is_rounded else 0
+        return amounts.take(distinct.indices), rounded or 0
+
+    def _by_currency(self, amounts: pa.Array, batch: dict[int, pa.Array]) -> dict[str, Decimal]:
+        if self.currency is None:
+            return {"": _sum(amounts)} if len(amounts) > amounts.null_count else {}
+        names = batch[self.currency]
+        if pa.types.is_dictionary(names.type):
+            names = names.cast(names.type.value_type)
+        names = pc.fill_null(self._nulls_out(names.cast(pa.string()), self.currency), "")
+        known = pc.is_valid(amounts)
+        names, amounts = names.filter(known), amounts.filter(known)
+        return {
+            name: _sum(amounts.filter(pc.equal(names, name))) for name in names.unique().to_pylist()
+        }
+
+    def _nulls_out(self, texts: pa.Array, position: int) -> pa.Array:
+        if position == 0 and isinstance(self.file, CsvFiles):
+            texts = pc.utf8_ltrim(texts, BOM)  # some writers put a second one before the first row
+        words = pa.array(["", *self.vendor.null_words], pa.string())
+        return pc.if_else(pc.is_in(texts, words), pa.scalar(None, pa.string()), texts)
+
+
+def count(
+    paths: Sequence[Path],
+    vendor: Format,
+    columns: Sequence[Column],
+    limits: DuckDB,
+    *,
+    round_money: bool = False,
+) -> tuple[Totals, int]:
+    """Count the line items, and sum each column of money, under the name that its header asks for,
+    and the headline cost by currency, straight from the files; `columns` are the manifest's.
+
+    Every later stage is held against these totals. The second number is that of headline costs that
+    were rounded to 18 decimals: doubles, and with `round_money` text too. Raises FileInvalid and
+    CellInvalid, in the words of DuckDB's look at the file.
+    """
+    files = read_files(paths, vendor)
+    readers = list(_readers(files, vendor, columns, round_money=round_money))
+    told: dict[Path, int] = {}
+    size = sum(path.stat().st_size for path in paths)
+    with reporting("counted", size, decimal, lambda: sum(list(told.values()))):
+        total = _of_all(readers, told, limits)
+    for name, amount in total.sums.items():
+        if not -_LIMIT < amount < _LIMIT:
+            raise FileInvalid(
+                f"{paths[0].parent}: the sum of {name} is more than {SqlType.MONEY} holds; no "
+                "bill is so high"
+            )
+    sums = {name: amount for name, amount in total.sums.items() if name not in total.unknown}
+    cost = total.sums.get(vendor.cost, Decimal(0))
+    return Totals(total.rows, cost, sums, total.costs), total.rounded
+
+
+def _of_all(readers: Sequence[_FileReader], told: dict[Path, int], limits: DuckDB) -> _Tally:
+    total = _Tally()
+    with ThreadPoolExecutor(limits.threads or os.cpu_count()) as pool:
+        for reader, tally in zip(
+            readers, pool.map(lambda one: _counted(one, told), readers), strict=True
+        ):
+            if isinstance(tally, Exception):
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise _refusal(reader, tally, limits) from tally
+            total.add(tally)
+    return total
+
+
+def _readers(
+    files: Sequence[BillFiles], vendor: Format, columns: Sequence[Column], *, round_money: bool
+) -> Iterator[_FileReader]:
+    given = types_given(files, vendor, columns)
+    for group in files:
+        names = {number: vendor.column(header) for number, header in enumerate(group.headers)}
+        cost = next((number for number, name in names.items() if name == vendor.cost), None)
+        if cost is None:
+            raise FileInvalid(
+                f"{group.paths[0]}: no column becomes {vendor.cost}, which the month's total is "
+                f"the sum of; it has {listed(group.headers, _HEADERS_SHOWN)}"
+            )
+        money = {
+            number: name
+            for number, name in names.items()
+            if given[group.headers[number]] is SqlType.MONEY and is_money(vendor, name)
+        }
+        money[cost] = vendor.cost
+        currency = next((n for n, name in names.items() if name == vendor.currency), None)
+        for path in group.paths:
+            yield _FileReader(group.alone(path), vendor, money, cost, currency, round_money)
+
+
+def _counted(reader: _FileReader, told: dict[Path, int]) -> _Tally | Exception:
+    try:
+        return reader.tally(told)
+    except _UNREADABLE as error:
+        reason: Exception = error
+        return reason
+
+
+def _refusal(reader: _FileReader, error: Exception, limits: DuckDB) -> Exception:
+    """Why a file cannot be counted, by DuckDB's look at it: which line, which cell."""
+    file, header = reader.file, reader.file.headers[reader.cost]
+    rounded = [header] if reader.rounds else []
+    with limits.scratch() as connection:
+        prepare_casts(connection)
+        try:
+            cell = file.cell(header, SqlType.MONEY, rounded=reader.rounds)
+            connection.execute(f"SELECT count(*), sum({cell}) FROM {file.scan()}").fetchall()
+        except duckdb.Error as found:
+            return explained(connection, found, [file], {header: SqlType.MONEY}, rounded)
+    return FileInvalid(f"{reader.path}: {first_line(error) or 'a cost is no exact number'}")
+
+
+def _plain_bytes(raw: IO[bytes], gzipped: bool) -> Any:
+    return igzip.IGzipFile(fileobj=raw, mode="rb") if gzipped else raw  # type: ignore[no-untyped-call]
+
+
+def _has_rows(file: CsvFiles) -> bool:
+    """Whether anything follows the header, whose line may have no end."""
+    with open_text(file.paths[0], file.gzipped) as text:
+        rows = csv.reader(text)
+        next(rows, None)
+        return next(rows, None) is not None
+
+
+def _parquet_batches(
+    path: Path, headers: dict[int, str], told: dict[Path, int]
+) -> Iterator[dict[int, pa.Array]]:
+    with pq.ParquetFile(path) as file:
+        for group in range(file.num_row_groups):  # all at once keep what has been read
+            for batch in file.iter_batches(row_groups=[group], columns=list(headers.values())):
+                yield {number: batch.column(name) for number, name in headers.items()}
+            told[path] = path.stat().st_size * (group + 1) // file.num_row_groups
+
+
+def _sum(amounts: pa.Array) -> Decimal:
+    """Add amounts exactly: a sum of 128 bits overflows in silence. Raises _NotExact for one that
+    has more than 38 digits, which pyarrow's CSV reader takes."""
+    ends = pc.min_max(amounts).as_py()
+    if ends["min"] is None:
+        return Decimal(0)
+    largest = max(ends["min"].copy_negate(), ends["max"])
+    if largest >= _LIMIT:
+        raise _NotExact
+    if largest * len(amounts) >= _LIMIT // 2:
+        amounts = amounts.cast(_WIDE)
+    total: Decimal = pc.sum(amounts).as_py()
+    return total
+
+
+def _exact(texts: pa.Array, rounds: bool) -> tuple[pa.Array, pa.Array | None]:
+    """Return texts as amounts, and which of them were rounded, if any. Raises _NotExact."""
+    try:
+        return texts.cast(_MONEY), None
+    except pa.ArrowInvalid:
+        pairs = [_amount(text, rounds) for text in texts.to_pylist()]
+    is_rounded = pa.array([rounded for _, rounded in pairs])
+    return pa.array([amount for amount, _ in pairs], _MONEY), is_rounded
+
+
+def _amount(text: str | None, rounds: bool) -> tuple[Decimal | None, bool]:
+    """Return the amount that a text says, and whether it was rounded, half to even."""
+    if text is None:
+        return None, False
+    match = _NUMBER.fullmatch(text)
+    if match is None:
+        raise _NotExact
+    if match["zero"]:
+        return Decimal(0), False
+    with localcontext(prec=_MOST_DIGITS):
+        try:
+            number = Decimal(text.strip("\t\n\v\f\r "))
+            amount = number.quantize(_LAST_DECIMAL, ROUND_HALF_EVEN)
+        except InvalidOperation as error:
+            raise _NotExact from error
+        if not -_LIMIT < amount < _LIMIT or (amount != number and not rounds):
+            raise _NotExact
+        return amount, amount != number
