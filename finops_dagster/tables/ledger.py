@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Any
 
 import duckdb
@@ -60,20 +59,17 @@ _LAYOUT = {
         "byte_count": "BIGINT",
     },
 }
-# What rows of an older layout have in a column that came later.
-_VALUE_BEFORE = {
-    ("manifests", "format"): "'cur1'",
-    ("manifests", "files"): "NULL",
-    ("manifests", "load_number"): "NULL",
-    ("manifests", "decimals_rounded"): "NULL",
-    ("manifests", "lake_sha256"): "NULL",
-    ("manifests", "money_sums"): "NULL",
-    ("manifests", "cost_by_currency"): "NULL",
-}
-
+# What came after the first layout, of which older rows have NULL, or the word that was meant.
+_LATER = {"format": "'cur1'"} | dict.fromkeys(
+    "files load_number decimals_rounded lake_sha256 money_sums cost_by_currency".split(), "NULL"
+)
 # As two lists; a mapping would be bound as a STRUCT, whose names do not differ in case alone.
-_AMOUNTS = "map(?::VARCHAR[], ?::DECIMAL(38,18)[])"
-_OF_LOAD = Sql("export = ? AND billing_month = ? AND manifest_id = ? AND state = 'loaded'")
+_AMOUNTS = "map(${0}_names::VARCHAR[], ${0}::DECIMAL(38,18)[])"
+_NEXT_NUMBER = (
+    "coalesce($load_number, (SELECT coalesce(max(load_number), 0) + 1 FROM finops_state.manifests "
+    "WHERE export = $export AND billing_month = $billing_month))"
+)
+_OF_VERSION = "export = $export AND billing_month = $billing_month AND manifest_id = $manifest_id"
 
 
 @dataclass(frozen=True)
@@ -133,7 +129,7 @@ def create(connection: duckdb.DuckDBPyConnection) -> None:
         for name in columns.keys() - there.get(table, columns).keys():
             connection.execute(
                 f"ALTER TABLE finops_state.{quoted(table)} ADD COLUMN {_definition(table, name)} "
-                f"DEFAULT {_VALUE_BEFORE[table, name]}"
+                f"DEFAULT {_LATER[name]}"
             )
     if "columns" in there:
         _take_over_columns(connection)
@@ -158,7 +154,7 @@ def _layout(connection: duckdb.DuckDBPyConnection) -> dict[str, dict[str, str]]:
 def _damage(table: str, there: Mapping[str, str]) -> str | None:
     """What is wrong with a table beyond being old."""
     for name, of_type in _LAYOUT[table].items():
-        if name not in there and (table, name) not in _VALUE_BEFORE:
+        if name not in there and not (table == "manifests" and name in _LATER):
             return f"it has no column {name}"
         if there.get(name, of_type) != of_type:
             return f"its column {name} is {there[name]} and not {of_type}"
@@ -199,7 +195,7 @@ def set_aside_damaged(connection: duckdb.DuckDBPyConnection) -> list[str]:
 
 def loaded(connection: duckdb.DuckDBPyConnection, export: str, month: BillingMonth) -> Load | None:
     """Return the version that the ledger says the table holds. Whether the table does hold it,
-    `table.held_version` measures."""
+    `held_version` of tables/load.py measures."""
     return next((one.load for one in _versions(connection, export, month, "loaded")), None)
 
 
@@ -228,34 +224,59 @@ def _versions(
     month: BillingMonth | None,
     state: str | None,
 ) -> list[Recorded]:
-    rows = connection.execute(
-        "SELECT billing_month, manifest_id, table_name, row_count, total_cost, money_sums, "
-        "cost_by_currency, file_count, byte_count, run_id, format, files, decimals_rounded, "
-        "loaded_at, state, load_number "
+    found = connection.execute(
         "FROM finops_state.manifests "
         "WHERE export = ? AND billing_month = coalesce(?, billing_month) "
         "AND state = coalesce(?, state) ORDER BY billing_month DESC, load_number DESC",
         [export, month and month.first_day, state],
-    ).fetchall()
-    return [
-        Recorded(
-            Load(
-                export,
-                BillingMonth.of(row[0]),
-                row[1],
-                row[2],
-                Totals(*row[3:7]),
-                row[7],
-                row[8],
-                row[9],
-                row[10],
-                Content.of_rows(row[11]),
-                rounded_columns(row[12]),
-            ),
-            *row[13:],
-        )
-        for row in rows
-    ]
+    )
+    names = [column[0] for column in found.description or ()]
+    return [_recorded(dict(zip(names, row, strict=True))) for row in found.fetchall()]
+
+
+def _recorded(row: dict[str, Any]) -> Recorded:
+    sums, costs = row["money_sums"], row["cost_by_currency"]
+    load = Load(
+        row["export"],
+        BillingMonth.of(row["billing_month"]),
+        row["manifest_id"],
+        row["table_name"],
+        Totals(row["row_count"], row["total_cost"], sums, costs),
+        row["file_count"],
+        row["byte_count"],
+        row["run_id"],
+        row["format"],
+        Content.of_rows(row["files"]),
+        rounded_columns(row["decimals_rounded"]),
+    )
+    return Recorded(load, row["loaded_at"], row["state"], row["load_number"])
+
+
+def _row(recorded: Recorded) -> dict[str, Any]:
+    """Return what `_recorded` reads; without a number it is the month's next."""
+    load = recorded.load
+    return {
+        **_key(load),
+        "table_name": load.table,
+        "row_count": load.totals.rows,
+        "total_cost": load.totals.cost,
+        "file_count": load.files,
+        "byte_count": load.bytes,
+        "run_id": load.run_id,
+        "format": load.format,
+        "files": load.content and load.content.rows(),
+        "decimals_rounded": load.rounded_rows(),
+        "money_sums": record_of_amounts(load.totals.sums),
+        "cost_by_currency": record_of_amounts(load.totals.costs),
+        "loaded_at": recorded.loaded_at,
+        "state": recorded.state,
+        "load_number": recorded.number,
+    }
+
+
+def _key(load: Load) -> dict[str, Any]:
+    month = load.month.first_day
+    return {"export": load.export, "billing_month": month, "manifest_id": load.manifest_id}
 
 
 def record(connection: duckdb.DuckDBPyConnection, load: Load, seconds: float) -> None:
@@ -264,17 +285,16 @@ def record(connection: duckdb.DuckDBPyConnection, load: Load, seconds: float) ->
     now = datetime.now(UTC).replace(tzinfo=None)
     restore(connection, [Recorded(load, now, "loaded")])
     connection.execute(
-        "INSERT INTO finops_state.runs VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        [
-            load.run_id,
-            load.export,
-            load.month.first_day,
-            load.manifest_id,
-            now,
-            seconds,
-            load.totals.rows,
-            load.bytes,
-        ],
+        "INSERT INTO finops_state.runs VALUES ($run_id, $export, $billing_month, $manifest_id, "
+        "$now, $seconds, $rows, $bytes)",
+        {
+            **_key(load),
+            "run_id": load.run_id,
+            "now": now,
+            "seconds": seconds,
+            "rows": load.totals.rows,
+            "bytes": load.bytes,
+        },
     )
 
 
@@ -282,61 +302,32 @@ def restore(connection: duckdb.DuckDBPyConnection, recorded: Iterable[Recorded])
     """Write versions as they once were recorded, in the place of what the ledger has of them. One
     that is loaded supersedes the one that was. One without a number is the month's next."""
     for one in recorded:
-        load, month = one.load, one.load.month.first_day
+        row = _row(one)
         if one.state == "loaded":
             connection.execute(
                 "UPDATE finops_state.manifests SET state = 'superseded' "
                 "WHERE export = ? AND billing_month = ? AND state = 'loaded'",
-                [load.export, month],
+                [row["export"], row["billing_month"]],
             )
         connection.execute(
-            "DELETE FROM finops_state.manifests "
-            "WHERE export = ? AND billing_month = ? AND manifest_id = ?",
-            [load.export, month, load.manifest_id],
+            f"DELETE FROM finops_state.manifests WHERE {_OF_VERSION}", _key(one.load)
         )
-        connection.execute(
-            "INSERT INTO finops_state.manifests BY NAME SELECT ? AS export, ? AS billing_month, "
-            "? AS manifest_id, ? AS table_name, ? AS row_count, ? AS total_cost, ? AS file_count, "
-            "? AS byte_count, ? AS loaded_at, ? AS run_id, ? AS state, ? AS format, ? AS files, "
-            "coalesce(?, (SELECT coalesce(max(load_number), 0) + 1 FROM finops_state.manifests "
-            "WHERE export = ? AND billing_month = ?)) AS load_number, ? AS decimals_rounded, "
-            f"{_AMOUNTS} AS money_sums, {_AMOUNTS} AS cost_by_currency",
-            [
-                load.export,
-                month,
-                load.manifest_id,
-                load.table,
-                load.totals.rows,
-                load.totals.cost,
-                load.files,
-                load.bytes,
-                one.loaded_at,
-                load.run_id,
-                one.state,
-                load.format,
-                load.content and load.content.rows(),
-                one.number,
-                load.export,
-                month,
-                load.rounded_rows(),
-                *_amounts(load.totals.sums),
-                *_amounts(load.totals.costs),
-            ],
-        )
-
-
-def _amounts(amounts: Mapping[str, Decimal] | None) -> list[list[str] | None]:
-    record = record_of_amounts(amounts)
-    return [None, None] if record is None else [list(record), list(record.values())]
+        expressions = {name: f"${name}" for name in row} | {"load_number": _NEXT_NUMBER}
+        for name in ("money_sums", "cost_by_currency"):
+            amounts: dict[str, str] | None = row[name]
+            names, texts = (None, None) if amounts is None else (list(amounts), [*amounts.values()])
+            row |= {f"{name}_names": names, name: texts}
+            expressions[name] = _AMOUNTS.format(name)
+        cells = ", ".join(f"{cell} AS {quoted(name)}" for name, cell in expressions.items())
+        connection.execute(f"INSERT INTO finops_state.manifests BY NAME SELECT {cells}", row)
 
 
 def record_content(connection: duckdb.DuckDBPyConnection, load: Load, content: Content) -> None:
     """Complete a version that is known to have this content: with the files where it was loaded
     before they were kept, or with the ETags that they have in another bucket."""
     connection.execute(
-        "UPDATE finops_state.manifests SET files = ? "
-        "WHERE export = ? AND billing_month = ? AND manifest_id = ?",
-        [content.rows(), load.export, load.month.first_day, load.manifest_id],
+        f"UPDATE finops_state.manifests SET files = $files WHERE {_OF_VERSION}",
+        {**_key(load), "files": content.rows()},
     )
 
 
@@ -344,7 +335,8 @@ def lake_sha256(connection: duckdb.DuckDBPyConnection, load: Load) -> str | None
     """Return the checksum of the Parquet file that was written from this load, where it is known:
     files that were written before checksums were kept have none, nor has a new load."""
     row = connection.execute(
-        f"SELECT lake_sha256 FROM finops_state.manifests WHERE {_OF_LOAD}", _of_load(load)
+        f"SELECT lake_sha256 FROM finops_state.manifests WHERE {_OF_VERSION} AND state = 'loaded'",
+        _key(load),
     ).fetchone()
     return row[0] if row else None
 
@@ -352,13 +344,10 @@ def lake_sha256(connection: duckdb.DuckDBPyConnection, load: Load) -> str | None
 def record_lake_sha256(connection: duckdb.DuckDBPyConnection, load: Load, checksum: str) -> None:
     """Keep the checksum of the Parquet file that is written from this load."""
     connection.execute(
-        f"UPDATE finops_state.manifests SET lake_sha256 = ? WHERE {_OF_LOAD}",
-        [checksum, *_of_load(load)],
+        "UPDATE finops_state.manifests SET lake_sha256 = $checksum "
+        f"WHERE {_OF_VERSION} AND state = 'loaded'",
+        {**_key(load), "checksum": checksum},
     )
-
-
-def _of_load(load: Load) -> list[object]:
-    return [load.export, load.month.first_day, load.manifest_id]
 
 
 def forget_superseded(
@@ -380,24 +369,16 @@ def forget_superseded(
     return [(BillingMonth.of(first_day), manifest_id) for first_day, manifest_id in gone]
 
 
-def other_export_in(connection: duckdb.DuckDBPyConnection, table: str, export: str) -> str | None:
-    """The name of another export that keeps months in the same table."""
-    row = connection.execute(
-        "SELECT export FROM finops_state.manifests "
-        "WHERE lower(table_name) = lower(?) AND export <> ? AND state = 'loaded' LIMIT 1",
-        [table, export],
+def other_load_in(connection: duckdb.DuckDBPyConnection, load: Load) -> tuple[str, str] | None:
+    """Return export and format of another export, or else another format, of which months lie in
+    the same table."""
+    row: tuple[str, str] | None = connection.execute(
+        "SELECT export, format FROM finops_state.manifests WHERE lower(table_name) = lower($table) "
+        "AND (export, format) <> ($export, $format) AND state = 'loaded' "
+        "ORDER BY export = $export LIMIT 1",
+        {"table": load.table, "export": load.export, "format": load.format},
     ).fetchone()
-    return None if row is None else str(row[0])
-
-
-def other_format_in(connection: duckdb.DuckDBPyConnection, table: str, form: str) -> str | None:
-    """The name of another format in which months of the same table came."""
-    row = connection.execute(
-        "SELECT format FROM finops_state.manifests "
-        "WHERE lower(table_name) = lower(?) AND format <> ? AND state = 'loaded' LIMIT 1",
-        [table, form],
-    ).fetchone()
-    return None if row is None else str(row[0])
+    return row
 
 
 def column_names(connection: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]:

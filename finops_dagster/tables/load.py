@@ -86,16 +86,15 @@ def replacing_month(
     headers were given outside of this database; with `round_money`, amounts of more than 18
     decimals are rounded as quantities are.
     """
-    other = ledger.other_export_in(connection, load.table, load.export)
-    if other is not None:
+    other = ledger.other_load_in(connection, load)
+    if other is not None and other[0] != load.export:
         raise BillError(
-            f"table {load.table} already holds months of the export {other!r}; "
+            f"table {load.table} already holds months of the export {other[0]!r}; "
             f"give {load.export!r} a table of its own"
         )
-    other = ledger.other_format_in(connection, load.table, load.format)
     if other is not None:
         raise BillError(
-            f"table {load.table} holds months of {load.export} in the format {other}, and "
+            f"table {load.table} holds months of {load.export} in the format {other[1]}, and "
             f"{load.month} comes in {load.format}, whose columns are others; give the export that "
             "is delivered now another name and table"
         )
