@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from finops_dagster.lake.footer import read_footer
+from finops_dagster.lake import read_record
 from finops_dagster_tests.cur import HEADERS, deliver, line_item
 from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import Project
@@ -68,7 +68,7 @@ def change_parquet(project: Project, column: str, change: Callable[[pa.Array], p
     at = rows.schema.get_field_index(column)
     changed = rows.set_column(at, rows.schema.field(at), change(rows[column]))
     pq.write_table(changed, path, compression="zstd")
-    assert read_footer(path)
+    assert read_record(path)
 
 
 def staged(project: Project, name: str = "acme-cur-00001.csv.gz") -> Path:

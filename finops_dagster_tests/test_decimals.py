@@ -9,7 +9,7 @@ import duckdb
 import pytest
 
 from finops_dagster.billing.money import RoundedColumn
-from finops_dagster.lake.footer import read_footer
+from finops_dagster.lake import read_record
 from finops_dagster.sources.aws.source import aws_formats
 from finops_dagster_tests.cur import HEADERS, deliver, items, line_item
 from finops_dagster_tests.project import ROOT, Project
@@ -100,7 +100,7 @@ def test_decimals_round_rounds_amounts_and_says_how_many_and_by_how_much(project
     )
     assert outcome.success
     assert outcome.checks()["billing_table.costs_not_rounded"] is False
-    footer = read_footer(project.parquet("2024-01"))
+    footer = read_record(project.parquet("2024-01"))
     assert footer is not None
     assert RoundedColumn(COST, 2, Decimal(0)) in (footer.rounded or ())
 

@@ -15,7 +15,7 @@ import duckdb
 import pytest
 
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.lake.footer import read_footer
+from finops_dagster.lake import read_record
 from finops_dagster.tables import ledger
 from finops_dagster_tests.cur import Put, csv_bytes, deliver, items, zipped
 from finops_dagster_tests.finops import Finops
@@ -93,7 +93,7 @@ def test_other_files_under_the_same_id_are_a_new_version(
     header, *_ = outcome.metadata("billing_table")["restatement"].splitlines()
     assert header.replace("`", "") == f"| | v1 | {version} | change |"
     assert states(project) == [("v1", "superseded"), (version, "loaded")]
-    footer = read_footer(project.parquet("2024-01"))
+    footer = read_record(project.parquet("2024-01"))
     assert footer is not None
     assert footer.manifest_id == version
     assert project.load("2024-01").outcomes() == UNCHANGED

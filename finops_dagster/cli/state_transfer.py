@@ -24,8 +24,7 @@ from finops_dagster.cli.state_document import (
     StateDocument,
     Version,
 )
-from finops_dagster.lake import recovery
-from finops_dagster.lake.footer import read_footer
+from finops_dagster.lake import read_record, restore
 from finops_dagster.pipeline.build import Resources, build_resources
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.runs import open_instance
@@ -167,7 +166,7 @@ class _MonthData:
             for one in missing:
                 if one.state == "loaded":
                     vendor = export.formats[one.load.format]
-                    recovery.restore(connection, one, vendor, self._path)
+                    restore(connection, one, vendor, self._path)
             held = held_version(connection, export.name, self._month, export.formats)
             self._table = held.manifest_id if held else None
             if any(one.load == held for one in recorded):
@@ -179,7 +178,7 @@ class _MonthData:
         if stage == "billing_table":
             return self._table
         if stage == "parquet":
-            record = read_footer(self._path)
+            record = read_record(self._path)
             return record.manifest_id if record else None
         if stage == "warehouse_table":
             return self._in_warehouse()
@@ -196,7 +195,7 @@ class _MonthData:
 
     def _in_warehouse(self) -> str | None:
         resources = self._resources
-        if resources.warehouse is None or read_footer(self._path) is None:
+        if resources.warehouse is None or read_record(self._path) is None:
             return None
         file = month_file(self._export, self._month, resources.lake, resources.database.duckdb)
         held = resources.warehouse.held_version(file)

@@ -18,7 +18,7 @@ from finops_dagster.billing.months import BillingMonth
 from finops_dagster.cli.history import Ending, History, Materialization, open_history
 from finops_dagster.cli.output import Columns, Row, named
 from finops_dagster.cli.selection import Selection
-from finops_dagster.lake.footer import Footer, month_path, read_footer
+from finops_dagster.lake import Lake, LakeRecord, read_record
 from finops_dagster.pipeline import STAGES
 from finops_dagster.settings import Settings
 from finops_dagster.sources.settings import ExportSettings
@@ -91,7 +91,7 @@ class MonthRecords:
     """What is recorded of a month beside its data: the version by stage, and the lake's record."""
 
     versions: dict[str, str | None]
-    lake: Footer | None
+    lake: LakeRecord | None
 
     @property
     def has_any(self) -> bool:
@@ -107,7 +107,7 @@ def month_records(
     stages = stages_of(settings)
     for export in selection.exports(settings):
         months = selection.months(export)
-        lake = {month: read_footer(_lake_file(settings, export, month)) for month in months}
+        lake = {month: read_record(_lake_file(settings, export, month)) for month in months}
         tables = table_versions(settings, export)
         warehouse = _in_warehouse(settings, export)
         for month in months:
@@ -128,7 +128,7 @@ def month_records(
 
 
 def _lake_file(settings: Settings, export: ExportSettings, month: BillingMonth) -> Path:
-    return month_path(settings.storage.parquet_dir, export.name, month)
+    return Lake(settings.storage.parquet_dir).path(export.name, month)
 
 
 def table_versions(settings: Settings, export: ExportSettings) -> dict[str, str]:
@@ -139,7 +139,7 @@ def table_versions(settings: Settings, export: ExportSettings) -> dict[str, str]
     except BillError as error:
         what = str(error).partition(";")[0]
         complain(f"{what}; what the lake has is shown for the table")
-    lake = {str(m): read_footer(_lake_file(settings, export, m)) for m in export.months()}
+    lake = {str(m): read_record(_lake_file(settings, export, m)) for m in export.months()}
     return {month: record.manifest_id for month, record in lake.items() if record}
 
 

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
+from finops_dagster import lake as proof
 from finops_dagster.billing.errors import BillError, LedgerDamaged
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.cli.differences import Coverage, Difference, Repair
@@ -13,8 +14,7 @@ from finops_dagster.cli.history import open_history
 from finops_dagster.cli.month_runs import run_months
 from finops_dagster.cli.selection import Selection
 from finops_dagster.cli.verify_deep import damage
-from finops_dagster.lake import recovery as proof
-from finops_dagster.lake.footer import Footer, read_footer
+from finops_dagster.lake import LakeRecord, read_record
 from finops_dagster.pipeline import STAGES
 from finops_dagster.pipeline.build import Resources, build_resources
 from finops_dagster.pipeline.export import Export
@@ -130,8 +130,8 @@ def _of_month(
         what = f"the table holds {version}, the event log has {logged['billing_table']}"
         yield Difference(export, month, what)
     path = resources.lake.path(export.name, month)
-    footer = read_footer(path)
-    if held is not None and footer != Footer(held.manifest_id, held.totals):
+    footer = read_record(path)
+    if held is not None and footer != LakeRecord(held.manifest_id, held.totals):
         has = footer and f"{footer.manifest_id} with {footer.totals}"
         what = f"{path} has {has or 'no whole month'}, the table {version} with {held.totals}"
         yield Difference(export, month, what)

@@ -11,9 +11,7 @@ from finops_dagster.billing.columns import Sql
 from finops_dagster.billing.errors import BillError, first_line, listed
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.cli.differences import Coverage, Difference, Repair
-from finops_dagster.lake.footer import Footer, read_footer
-from finops_dagster.lake.intact import is_as_written
-from finops_dagster.lake.month import relation, table_rows
+from finops_dagster.lake import LakeRecord, is_as_written, read_record, relation, table_rows
 from finops_dagster.pipeline.build import Resources
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.warehouse_table import month_file
@@ -61,8 +59,8 @@ def damage(
         yield Difference(export, month, what, Repair.FETCH)
     with resources.database.connect(export.name, month) as connection:
         load = held_version(connection, export.name, month, export.formats)
-    footer = read_footer(resources.lake.path(export.name, month))
-    if load is None or footer != Footer(load.manifest_id, load.totals):
+    footer = read_record(resources.lake.path(export.name, month))
+    if load is None or footer != LakeRecord(load.manifest_id, load.totals):
         coverage.passed_over["cells, as table and Parquet file are not of one version"] += 1
         return
     file = month_file(export, month, resources.lake, resources.database.duckdb)

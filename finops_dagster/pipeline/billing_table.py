@@ -10,9 +10,7 @@ import duckdb
 from finops_dagster.billing.errors import FileInvalid, StageMissing
 from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.lake.folder import ParquetLake
-from finops_dagster.lake.footer import column_names
-from finops_dagster.lake.recovery import load_of, restoring_month
+from finops_dagster.lake import Lake, column_names, load_of, restoring_month
 from finops_dagster.pipeline.checks import (
     COSTS_NOT_ROUNDED,
     NOT_FEWER_ROWS,
@@ -60,7 +58,7 @@ def billing_table_asset(export: Export) -> dg.AssetsDefinition:
         version: VersionRecord | None,
         staging: dg.ResourceParam[StagingFolder],
         database: dg.ResourceParam[BillingDatabase],
-        lake: ParquetLake,
+        lake: dg.ResourceParam[Lake],
         run_options: RunOptions,
     ) -> dg.MaterializeResult[Load]:
         """The month's line items with exact types, in one table for all months of the export."""
@@ -96,7 +94,7 @@ class Loading:
     version: VersionRecord
     staging: StagingFolder
     database: BillingDatabase
-    lake: ParquetLake
+    lake: Lake
     run_id: str
 
     @contextmanager

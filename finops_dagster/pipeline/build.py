@@ -8,7 +8,7 @@ from functools import partial
 
 import dagster as dg
 
-from finops_dagster.lake.folder import ParquetLake
+from finops_dagster.lake import Lake
 from finops_dagster.object_stores import ObjectStores
 from finops_dagster.pipeline.billing_table import billing_table_asset
 from finops_dagster.pipeline.export import Export
@@ -32,7 +32,7 @@ class Resources:
 
     staging: StagingFolder
     database: BillingDatabase
-    lake: ParquetLake
+    lake: Lake
     warehouse: Warehouse | None
 
 
@@ -45,7 +45,7 @@ def build_resources(settings: Settings) -> Resources:
             InflationLimits(settings.storage.max_inflation, settings.storage.max_inflated_bytes),
         ),
         BillingDatabase(duckdb.database_path, DuckDB.of(duckdb)),
-        ParquetLake(root=str(settings.storage.parquet_dir)),
+        Lake(settings.storage.parquet_dir),
         open_warehouse(settings.database) if settings.database.has_warehouse else None,
     )
 

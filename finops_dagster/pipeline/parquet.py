@@ -8,10 +8,7 @@ import dagster as dg
 
 from finops_dagster.billing.errors import StageMissing
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.lake.folder import ParquetLake
-from finops_dagster.lake.footer import Footer, read_footer
-from finops_dagster.lake.intact import is_intact
-from finops_dagster.lake.month import exporting_month
+from finops_dagster.lake import Lake, LakeRecord, exporting_month, is_intact, read_record
 from finops_dagster.pipeline.checks import RECONCILES, reconciles
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.metadata import version_metadata
@@ -42,14 +39,14 @@ def parquet_asset(export: Export) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext,
         load: Load | None,
         database: dg.ResourceParam[BillingDatabase],
-        lake: ParquetLake,
+        lake: dg.ResourceParam[Lake],
         run_options: RunOptions,
-    ) -> dg.MaterializeResult[Footer]:
+    ) -> dg.MaterializeResult[LakeRecord]:
         """The month as one zstd Parquet file, readable while the next one loads."""
         month, force = month_of(context), run_options.force
         with writing_month(export, month, load, database, lake, force=force) as written:
             return dg.MaterializeResult(
-                value=Footer(written.load.manifest_id, written.load.totals),
+                value=LakeRecord(written.load.manifest_id, written.load.totals),
                 data_version=dg.DataVersion(written.load.manifest_id),
                 metadata={
                     "outcome": written.outcome,
@@ -78,7 +75,7 @@ def writing_month(
     month: BillingMonth,
     expected: Load | None,
     database: BillingDatabase,
-    lake: ParquetLake,
+    lake: Lake,
     *,
     force: bool,
 ) -> Iterator[Written]:
@@ -98,8 +95,8 @@ def writing_month(
             )
         if expected is not None:
             hold_to_version(expected.manifest_id, load.manifest_id)
-        footer, vendor = read_footer(path), export.formats[load.format]
-        is_current = footer == Footer(load.manifest_id, load.totals)
+        footer, vendor = read_record(path), export.formats[load.format]
+        is_current = footer == LakeRecord(load.manifest_id, load.totals)
         if is_current and not force and is_intact(connection, load, path):
             yield Written(load, "unchanged", path.stat().st_size)
             return

@@ -11,8 +11,7 @@ import dagster as dg
 from dagster_duckdb import DuckDBResource
 
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.lake.folder import ParquetLake
-from finops_dagster.lake.footer import read_footer
+from finops_dagster.lake import Lake, read_record
 from finops_dagster.processes import going_on
 from finops_dagster.staging.folder import StagingFolder
 from finops_dagster.tables.database import BillingDatabase, DuckDB
@@ -74,7 +73,7 @@ class Records(dg.IOManager):
     The record of the billing table is the ledger, which the stage after it opens itself.
     """
 
-    def __init__(self, staging: StagingFolder, lake: ParquetLake) -> None:
+    def __init__(self, staging: StagingFolder, lake: Lake) -> None:
         self._staging, self._lake = staging, lake
         self._of_run: dict[tuple[dg.AssetKey, str], object] = {}
 
@@ -95,7 +94,7 @@ class Records(dg.IOManager):
             case "staged_files":
                 return staged.current()
             case "parquet":
-                return read_footer(self._lake.path(export, BillingMonth.parse(month)))
+                return read_record(self._lake.path(export, BillingMonth.parse(month)))
         return None
 
 

@@ -11,8 +11,7 @@ from finops_dagster.billing.disk import disk_problem
 from finops_dagster.billing.errors import FileInvalid, StageMissing
 from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.money import plain
-from finops_dagster.lake.folder import ParquetLake
-from finops_dagster.lake.footer import Footer, read_footer
+from finops_dagster.lake import Lake, LakeRecord, read_record
 from finops_dagster.object_stores import ObjectStores
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.metadata import warnings
@@ -49,7 +48,7 @@ def staged_files_asset(export: Export) -> dg.AssetsDefinition:
         stores: dg.ResourceParam[ObjectStores],
         staging: dg.ResourceParam[StagingFolder],
         database: dg.ResourceParam[BillingDatabase],
-        lake: ParquetLake,
+        lake: dg.ResourceParam[Lake],
         run_options: RunOptions,
     ) -> dg.MaterializeResult[VersionRecord]:
         """Local copies of the month's files, checked to their last byte and counted."""
@@ -60,7 +59,7 @@ def staged_files_asset(export: Export) -> dg.AssetsDefinition:
                 f"{export.name}/manifest"
             )
         staging_month = staging.month(export.name, month)
-        in_lake = read_footer(lake.path(export.name, month))
+        in_lake = read_record(lake.path(export.name, month))
         files = StagedFiles(export, manifest, staging_month, in_lake, database.duckdb)
         done = files.stage(export.source(stores), force=run_options.force)
         version, seconds = done.version, time.monotonic() - started
@@ -93,7 +92,7 @@ class StagedFiles:
         export: Export,
         manifest: Manifest,
         month: StagedMonth,
-        in_lake: Footer | None,
+        in_lake: LakeRecord | None,
         duckdb: DuckDB,
     ) -> None:
         self._export, self._manifest, self._month = export, manifest, month

@@ -5,8 +5,7 @@ import pyarrow.parquet as pq
 
 from finops_dagster.billing.errors import StageMissing
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.lake.folder import ParquetLake
-from finops_dagster.lake.footer import Footer, column_names, read_footer
+from finops_dagster.lake import Lake, LakeRecord, column_names, read_record
 from finops_dagster.pipeline.checks import RECONCILES, reconciles
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.metadata import version_metadata, warnings
@@ -32,8 +31,8 @@ def warehouse_table_asset(export: Export, backend: str) -> dg.AssetsDefinition:
     @shows_failures
     def warehouse_table(
         context: dg.AssetExecutionContext,
-        footer: Footer | None,
-        lake: ParquetLake,
+        footer: LakeRecord | None,
+        lake: dg.ResourceParam[Lake],
         database: dg.ResourceParam[BillingDatabase],
         warehouse: dg.ResourceParam[Warehouse],
         run_options: RunOptions,
@@ -66,11 +65,11 @@ def warehouse_table_asset(export: Export, backend: str) -> dg.AssetsDefinition:
     return warehouse_table
 
 
-def month_file(export: Export, month: BillingMonth, lake: ParquetLake, duckdb: DuckDB) -> MonthFile:
+def month_file(export: Export, month: BillingMonth, lake: Lake, duckdb: DuckDB) -> MonthFile:
     """The lake's file of the month and what it says of itself; `duckdb` is what warehouses read it
     with. Raises StageMissing."""
     path = lake.path(export.name, month)
-    footer = read_footer(path)
+    footer = read_record(path)
     if footer is None:
         raise StageMissing(f"{path} is not there or not whole; materialize {export.name}/parquet")
     schema = pq.read_schema(path)

@@ -18,8 +18,7 @@ import pyarrow.parquet as pq
 from finops_dagster.billing.errors import BillError, ReconciliationError, first_line
 from finops_dagster.billing.money import reconcile
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.lake.footer import Footer
-from finops_dagster.lake.month import write_with_text
+from finops_dagster.lake import LakeRecord, write_with_text
 from finops_dagster.tables.database import DuckDB
 from finops_dagster.tables.digest import MonthDigest, column_type
 
@@ -40,7 +39,7 @@ class MonthFile:
     table: str
     month: BillingMonth
     path: Path
-    footer: Footer
+    footer: LakeRecord
     schema: pa.Schema
     cost: str | None
     billing_period: str | None
@@ -152,7 +151,7 @@ class Warehouse:
         with self._session() as dialect:
             return newest_loads(dialect.loads(table))
 
-    def held_version(self, file: MonthFile) -> Footer | None:
+    def held_version(self, file: MonthFile) -> LakeRecord | None:
         """Return the version that the ledger says is loaded, with the totals that the table really
         has; None where it has no whole month, or other sums of money than that version's file."""
         with self._session() as dialect:
@@ -165,7 +164,7 @@ class Warehouse:
             measured = dialect.measure(file, file.table)
         if measured.foreign_rows:
             return None
-        footer = Footer(load.version, measured.totals)
+        footer = LakeRecord(load.version, measured.totals)
         if footer == file.footer:
             try:
                 reconcile(self.full_name(file.table), file.footer.totals, measured)

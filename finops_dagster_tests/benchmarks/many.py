@@ -15,8 +15,7 @@ from moto.s3.models import s3_backends
 
 from finops_dagster.billing.columns import literal
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.lake.footer import month_path
-from finops_dagster.lake.month import relation
+from finops_dagster.lake import Lake, relation
 from finops_dagster.pipeline.build import build_definitions
 from finops_dagster.settings import load_settings
 from finops_dagster_tests.benchmarks.chain import VERSION, Chain, source
@@ -131,10 +130,10 @@ def query(rows: int, runs: int) -> Iterator[Figure]:
 
 def _two_years(lake: Path, rows: int) -> None:
     """Make two years of months of the beginning of one."""
-    large = month_path(lake, "bench", BillingMonth(2024, 1))
+    large = Lake(lake).path("bench", BillingMonth(2024, 1))
     whole = large.rename(lake / "whole.parquet")
     for first_day in YEARS[:24]:
-        small = month_path(lake, "bench", BillingMonth(first_day.year, first_day.month))
+        small = Lake(lake).path("bench", BillingMonth(first_day.year, first_day.month))
         small.parent.mkdir(exist_ok=True)
         duckdb.execute(
             f"COPY (SELECT * REPLACE (DATE '{first_day}' AS billing_month) "

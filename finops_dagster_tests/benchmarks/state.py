@@ -22,8 +22,7 @@ from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.cli.selection import Selection
 from finops_dagster.cli.state_transfer import document_of
-from finops_dagster.lake.footer import month_path
-from finops_dagster.lake.month import exporting_month
+from finops_dagster.lake import Lake, exporting_month
 from finops_dagster.pipeline import STAGES
 from finops_dagster.pipeline.runs import open_instance
 from finops_dagster.settings import Settings, load_settings
@@ -87,7 +86,7 @@ def _history() -> Settings:
             for month in months:
                 load = _load(export.name, month)
                 ledger.record(connection, load, 1.0)
-                path = month_path(settings.storage.parquet_dir, export.name, month)
+                path = Lake(settings.storage.parquet_dir).path(export.name, month)
                 with exporting_month(connection, load, path, AwsCur1()):
                     pass
                 for stage in STAGES[:4]:

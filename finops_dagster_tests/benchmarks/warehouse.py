@@ -22,8 +22,7 @@ from rich.table import Table
 
 from finops_dagster.billing.columns import SqlType
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.lake.folder import ParquetLake
-from finops_dagster.lake.month import exporting_month
+from finops_dagster.lake import Lake, exporting_month
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.warehouse_table import month_file
 from finops_dagster.settings import load_settings
@@ -85,7 +84,7 @@ def main() -> None:
         return _load(options.load)
     console = Console()
     lake = FOLDER / f"lake-{options.rows}"
-    path = lake / ParquetLake(root=".").path("bench", MONTH)
+    path = lake / Lake(Path()).path("bench", MONTH)
     if not path.exists():
         console.print(f"making {options.rows:,} rows, once")
         apart(_write_month, path, options.rows)
@@ -144,7 +143,7 @@ def _loaded(lake: Path, settings: Path) -> Run:
 
 def _load(path: Path) -> None:
     settings = load_settings(path)
-    lake = ParquetLake(root=str(settings.storage.parquet_dir))
+    lake = Lake(settings.storage.parquet_dir)
     file = month_file(Export(settings.exports[0]), MONTH, lake, DuckDB())
     warehouse = open_warehouse(settings.database)
     assert isinstance(warehouse, Warehouse)

@@ -11,8 +11,7 @@ import pytest
 
 from finops_dagster.billing.columns import quoted
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.lake.footer import read_footer
-from finops_dagster.lake.month import exporting_month
+from finops_dagster.lake import exporting_month, read_record
 from finops_dagster.sources.aws.cur1 import AwsCur1
 from finops_dagster.tables import ledger
 from finops_dagster.tables.ledger import Load
@@ -81,7 +80,7 @@ def month_of(tmp_path: Path) -> MonthOf:
             load = Load("acme", billing_month, version, table, totals, 1, 1, "run", vendor.name)
             with exporting_month(connection, load, path, vendor):
                 pass
-        footer = read_footer(path)
+        footer = read_record(path)
         assert footer
         return MonthFile(
             "acme",

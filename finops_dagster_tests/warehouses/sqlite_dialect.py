@@ -11,7 +11,7 @@ from typing import Any
 
 from finops_dagster.billing.columns import Sql, SqlType, quoted
 from finops_dagster.billing.errors import BillError
-from finops_dagster.lake.month import relation
+from finops_dagster.lake import relation
 from finops_dagster.tables.digest import DATE
 from finops_dagster.warehouses.base import MonthFile, WarehouseUnavailable
 from finops_dagster.warehouses.dialect import COUNT, Change, Dialect

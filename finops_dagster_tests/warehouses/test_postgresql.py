@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from decimal import Decimal
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -19,7 +20,7 @@ import pytest
 
 from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.lake.folder import ParquetLake
+from finops_dagster.lake import Lake
 from finops_dagster.pipeline.warehouse_table import month_file
 from finops_dagster.tables.database import DuckDB
 from finops_dagster.tables.digest import DigestKind
@@ -298,7 +299,7 @@ def test_tags_and_cost_categories_may_be_keys_and_nothing_else(
     own = ("resourceTags/user:Team", "resourceTags/user:team", "costCategory/Unit")
     deliver(project.put, "2024-01", [items("2024-01", "1")], headers=(*HEADERS, *own))
     project.load("2024-01")
-    lake = ParquetLake(root="data/parquet")
+    lake = Lake(Path("data/parquet"))
     file = month_file(project.the_export(), BillingMonth(2024, 1), lake, DuckDB())
     families = ("resource_tags", "resourcetags", "cost_category", "costcategory")
     assert len(file.free_text) == 3

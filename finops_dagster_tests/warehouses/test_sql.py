@@ -14,7 +14,7 @@ import pytest
 from finops_dagster.billing.errors import BillError, ReconciliationError
 from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.lake.folder import ParquetLake
+from finops_dagster.lake import Lake
 from finops_dagster.pipeline.warehouse_table import month_file
 from finops_dagster.settings_table import SettingsError
 from finops_dagster.tables.database import DuckDB
@@ -45,7 +45,7 @@ def bring(project: Project, version: str, *costs: str) -> MonthFile:
     database, project.database = project.database, {}
     project.load("2024-01")
     project.database = database
-    lake = ParquetLake(root=str(project.settings().storage.parquet_dir))
+    lake = Lake(project.settings().storage.parquet_dir)
     return month_file(project.the_export(), BillingMonth.parse("2024-01"), lake, DuckDB())
 
 

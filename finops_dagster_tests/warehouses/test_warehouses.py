@@ -21,9 +21,7 @@ import pytest
 from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.demo.export import Layout, Version, write_version
-from finops_dagster.lake.folder import ParquetLake
-from finops_dagster.lake.footer import read_footer
-from finops_dagster.lake.month import relation
+from finops_dagster.lake import Lake, read_record, relation
 from finops_dagster.pipeline.warehouse_table import month_file
 from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.database import DuckDB
@@ -326,7 +324,7 @@ def test_each_column_has_the_digest_of_the_file(
 @pytest.mark.parametrize("layout", ["cur1", "cur2", "focus-1.2"])
 def test_every_column_of_a_whole_bill(project: Project, warehouse: Adapter, layout: str) -> None:
     project.export["format"] = None
-    lake = ParquetLake(root=str(project.settings().storage.parquet_dir))
+    lake = Lake(project.settings().storage.parquet_dir)
     for month, files in enumerate(("gzip", "parquet"), 1):
         bill = Version(date(2024, month, 1), "v1", rows=24)
         delivered = Layout(layout, files, overwrite=files == "parquet")
@@ -443,7 +441,7 @@ def test_failure_in_the_middle(project: Project, warehouse: Adapter) -> None:
     file = project.parquet("2024-01")
     whole = file.read_bytes()
     file.write_bytes(whole.replace(b"\x28\xb5\x2f\xfd", b"\0\0\0\0"))  # begins what zstd packs
-    assert read_footer(file)
+    assert read_record(file)
     error = project.materialize("2024-01", stages=["warehouse_table"]).error
     assert "\n" not in error
     assert not any(secret in error for secret in warehouse.environment.values())

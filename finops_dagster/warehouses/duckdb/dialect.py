@@ -11,7 +11,7 @@ import duckdb
 
 from finops_dagster.billing.columns import Sql, SqlType, quoted
 from finops_dagster.billing.errors import BillError, first_line, shown
-from finops_dagster.lake.month import relation
+from finops_dagster.lake import relation
 from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.database import DuckDB
 from finops_dagster.tables.digest import DATE, DigestKind, MonthDigest, digest

@@ -14,7 +14,7 @@ from sqlalchemy.dialects import mysql
 
 from finops_dagster.billing.columns import Sql, SqlType, quoted
 from finops_dagster.billing.errors import BillError
-from finops_dagster.lake.month import relation
+from finops_dagster.lake import relation
 from finops_dagster.locks import waiting_lock
 from finops_dagster.tables.digest import DATE, MAPS
 from finops_dagster.warehouses.base import MonthFile, WarehouseUnavailable, as_utc, ledger_of

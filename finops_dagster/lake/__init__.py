@@ -1,1 +1,0 @@
-"""The lake: one Parquet file a month, whose metadata is the record of it."""
