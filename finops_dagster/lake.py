@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -40,15 +39,7 @@ from finops_dagster.tables import ledger
 from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.digest import DigestKind, column_type, digest
 from finops_dagster.tables.ledger import Load, Recorded
-from finops_dagster.tables.load import (
-    Target,
-    columns,
-    measure,
-    transaction,
-    type_kept,
-    types_by_lower_name,
-    write_month,
-)
+from finops_dagster.tables.load import MonthLoad, columns, measure
 from finops_dagster.tables.parquet_files import parquet_files
 
 # Wide rows in DuckDB's default groups of 122,880 spill under a small memory_limit, at four times
@@ -304,26 +295,17 @@ def restoring_month(
     """Replace the month by the rows of the lake's file of this load, in one transaction, of which
     the block is the last part. Raises FileInvalid, and ReconciliationError where the file does not
     hold what it says."""
-    started = time.monotonic()
     prepare_casts(connection)
-    existing = types_by_lower_name(connection, load.table)
-    targets = []
-    described = connection.execute(f"DESCRIBE FROM {relation(path)}").fetchall()
-    for name, of_type in ((row[0], SqlType(row[1])) for row in described[len(OWN_COLUMNS) :]):
-        held = existing.get(name.lower())
-        kept = type_kept(connection, load.table, load.month, name, held, of_type)
-        targets.append(Target(name, name, kept, of_type))
+    month = MonthLoad(connection, load, vendor)
     try:
-        with transaction(connection):
-            files = parquet_files([path])
-            warnings = write_month(
-                connection, load.table, load.month, load.manifest_id, files, targets
-            )
-            measured = measure(connection, quoted(load.table), load.month, vendor, load.totals.sums)
-            reconcile(f"table {load.table}", load.totals, measured)
-            ledger.record_export(connection, load, vendor.vendor, column_names([path]))
-            ledger.record(connection, load, time.monotonic() - started)
-            yield load, warnings
+        described = connection.execute(f"DESCRIBE FROM {relation(path)}").fetchall()
+        targets = [
+            month.target(name, name, SqlType(of_type))
+            for name, of_type, *_ in described[len(OWN_COLUMNS) :]
+        ]
+        names = column_names([path])
+        with month.writing(parquet_files([path]), targets, names=names) as written:
+            yield written
     except duckdb.Error as error:
         raise FileInvalid(
             f"{path} cannot be read: {first_line(error)}; finops state reprocess {load.export} "

@@ -39,7 +39,7 @@ from finops_dagster.tables import ledger
 from finops_dagster.tables.database import BillingDatabase, watched
 from finops_dagster.tables.files import read_files
 from finops_dagster.tables.ledger import Load
-from finops_dagster.tables.load import held_version, replacing_month
+from finops_dagster.tables.load import MonthLoad, held_version
 from finops_dagster.tables.month_report import Restatement, report
 from finops_dagster.tables.version import is_content_of, of_vendor_id
 
@@ -103,7 +103,7 @@ class Loading:
 
         The block is given what the table then holds, and runs before the commit. On any error, also
         of the block, the month stays as it was. Raises StageMissing, FileInvalid where a staged
-        file is not what was fetched, ReconciliationError, and what `replacing_month` raises.
+        file is not what was fetched, ReconciliationError, and what `MonthLoad.replacing` raises.
         """
         export, month = self.export, self.month
         with self.database.connect(export.name, month) as connection:
@@ -195,12 +195,9 @@ class Loading:
         is_new = not ledger.column_names(connection, export.table)
         is_of_month = "{month}" in self.database.database
         names = column_names(self.lake.paths(export.name)) if is_new or is_of_month else {}
-        return replacing_month(
-            connection,
-            load,
-            manifest,
+        return MonthLoad(connection, load, vendor).replacing(
             read_files(files.paths, vendor),
-            vendor,
+            manifest.columns,
             names,
             round_money=export.rounds_money,
         )

@@ -8,13 +8,13 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Protocol
+from functools import cached_property
 
 import duckdb
 
 from finops_dagster.billing.columns import Sql, SqlType, column_names, quoted
 from finops_dagster.billing.errors import BillError, CellInvalid
-from finops_dagster.billing.manifest import Manifest
+from finops_dagster.billing.manifest import Column
 from finops_dagster.billing.money import Measured, Totals, exact_sum, reconcile
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.sources.base import Format, is_money
@@ -36,25 +36,6 @@ _AS_TEXT = {
 }
 
 
-class Measurable(Protocol):
-    """What names the columns that a month is measured by: a format, or a month's own file."""
-
-    @property
-    def cost(self) -> str | None:
-        """The column that the month's total is the sum of."""
-        ...
-
-    @property
-    def billing_period(self) -> str | None:
-        """The column that says to which billing month a row belongs."""
-        ...
-
-    @property
-    def currency(self) -> str | None:
-        """The column that names the currency of the cost."""
-        ...
-
-
 @dataclass(frozen=True)
 class Target:
     """A column of the table and the header it comes from; `type` is the table's, `given` the
@@ -66,299 +47,267 @@ class Target:
     given: SqlType
 
 
-@contextmanager
-def replacing_month(
-    connection: duckdb.DuckDBPyConnection,
-    load: Load,
-    manifest: Manifest,
-    files: Sequence[BillFiles],
-    vendor: Format,
-    names_elsewhere: Mapping[str, str] | None = None,
-    *,
-    round_money: bool = False,
-) -> Iterator[tuple[Load, list[str]]]:
-    """Replace the month in one transaction: its rows, new columns, names, and the ledger's row.
+@dataclass(frozen=True)
+class MonthLoad:
+    """One version of a month on its way into the export's table."""
 
-    The block runs before the commit and sees the new month; it is given the load as the ledger has
-    it, and the warnings of columns whose type is not what this version gives. What was written is
-    measured before, and reconciled with `load.totals`, which were counted in the files. On any
-    error, also of the block, the month stays as it was. `names_elsewhere` are column names that
-    headers were given outside of this database; with `round_money`, amounts of more than 18
-    decimals are rounded as quantities are.
-    """
-    other = ledger.other_load_in(connection, load)
-    if other is not None and other[0] != load.export:
-        raise BillError(
-            f"table {load.table} already holds months of the export {other[0]!r}; "
-            f"give {load.export!r} a table of its own"
-        )
-    if other is not None:
-        raise BillError(
-            f"table {load.table} holds months of {load.export} in the format {other[1]}, and "
-            f"{load.month} comes in {load.format}, whose columns are others; give the export that "
-            "is delivered now another name and table"
-        )
-    prepare_casts(connection)
-    started = time.monotonic()
-    targets: list[Target] = []
-    rounded: set[str] = set()
-    try:
-        targets = _targets(connection, load, manifest, files, vendor, names_elsewhere or {})
-        with ExitStack() as stack:
+    connection: duckdb.DuckDBPyConnection
+    load: Load
+    vendor: Format
 
-            def replaced() -> tuple[Load, list[str]]:
-                rows = _replacing_rows(connection, load, files, vendor, targets, rounded, started)
-                return stack.enter_context(rows)
+    @contextmanager
+    def replacing(
+        self,
+        files: Sequence[BillFiles],
+        columns: Sequence[Column],
+        names_elsewhere: Mapping[str, str] | None = None,
+        *,
+        round_money: bool = False,
+    ) -> Iterator[tuple[Load, list[str]]]:
+        """Replace the month in one transaction: its rows, new columns, names, and the ledger's row.
 
-            try:
-                done = replaced()
-            except duckdb.ConversionException:
-                # Whether that was a number of more decimals, only a second look at the files tells;
-                # months without any, which are nearly all, need none.
-                rounded = _may_be_rounded(targets, vendor, round_money=round_money)
-                done = replaced()
-            yield done
-    except duckdb.Error as error:
-        raise refused(connection, error, load.table, load.month, files, targets, rounded) from error
+        The block runs before the commit and sees the new month; it is given the load as the ledger
+        has it, and the warnings of columns whose type is not what this version gives. What was
+        written is measured before, and reconciled with the load's totals, which were counted in the
+        files. On any error, also of the block, the month stays as it was. `columns` are the
+        manifest's, `names_elsewhere` the column names that headers were given outside of this
+        database; with `round_money`, amounts of more than 18 decimals are rounded as quantities
+        are.
+        """
+        self._refuse_other_months()
+        prepare_casts(self.connection)
+        targets: list[Target] = []
+        rounded: set[str] = set()
+        try:
+            targets = self._targets(files, columns, names_elsewhere or {})
+            with ExitStack() as stack:
+                try:
+                    done = stack.enter_context(self.writing(files, targets))
+                except duckdb.ConversionException:
+                    # Whether that was a number of more decimals, only a second look at the files
+                    # tells; months without any, which are nearly all, need none.
+                    rounded = {
+                        target.header
+                        for target in targets
+                        if target.type.is_money and (round_money or not self._is_money(target))
+                    }
+                    done = stack.enter_context(self.writing(files, targets, rounded))
+                yield done
+        except duckdb.Error as error:
+            raise self._refusal(error, files, targets, rounded) from error
 
+    @contextmanager
+    def writing(
+        self,
+        files: Sequence[BillFiles],
+        targets: Sequence[Target],
+        rounded: Collection[str] = (),
+        names: Mapping[str, str] | None = None,
+    ) -> Iterator[tuple[Load, list[str]]]:
+        """Replace the rows in one transaction, of which the block is the last part. Numbers of the
+        `rounded` headers may have more than 18 decimals. With `names`, the names of the headers
+        that the columns once had, the files are the lake's own, which the load's totals describe by
+        the names in the table."""
+        started, load, connection = time.monotonic(), self.load, self.connection
+        money: Iterable[str] | None = load.totals.sums
+        if names is None:
+            numbers = self._numbers(targets, rounded)
+            load = replace(load, rounded=count_cells_to_round(connection, files, numbers))
+            money = [t.name for t in targets if t.type is SqlType.MONEY and self._is_money(t)]
+            names = {target.header: target.name for target in targets}
+        with transaction(connection):
+            warnings = self._widen(targets)
+            self._write_rows(files, targets, rounded)
+            measured = measure(connection, quoted(load.table), load.month, self.vendor, money)
+            reconcile(f"table {load.table}", *self._comparable(measured, targets))
+            load = replace(load, totals=measured.totals)
+            ledger.record_export(connection, load, self.vendor.vendor, names)
+            ledger.record(connection, load, time.monotonic() - started)
+            yield load, warnings
 
-@contextmanager
-def _replacing_rows(
-    connection: duckdb.DuckDBPyConnection,
-    load: Load,
-    files: Sequence[BillFiles],
-    vendor: Format,
-    targets: Sequence[Target],
-    rounded: Collection[str],
-    started: float,
-) -> Iterator[tuple[Load, list[str]]]:
-    """Replace the rows in one transaction, of which the block is the last part."""
-    money = [
-        target.name
-        for target in targets
-        if target.type is SqlType.MONEY and is_money(vendor, vendor.column(target.header))
-    ]
-    numbers = [
-        NumberColumn(
-            target.header,
-            target.name,
-            target.type,
-            is_money=is_money(vendor, vendor.column(target.header)),
-            is_rounded=target.header in rounded,
-        )
-        for target in targets
-        if target.type.is_money
-    ]
-    load = replace(load, rounded=count_cells_to_round(connection, files, numbers))
-    with transaction(connection):
-        warnings = write_month(
-            connection, load.table, load.month, load.manifest_id, files, targets, rounded
-        )
-        measured = measure(connection, quoted(load.table), load.month, vendor, money)
-        reconcile(f"table {load.table}", *_comparable(load.totals, measured, targets, vendor))
-        load = replace(load, totals=measured.totals)
-        names = {target.header: target.name for target in targets}
-        ledger.record_export(connection, load, vendor.vendor, names)
-        ledger.record(connection, load, time.monotonic() - started)
-        yield load, warnings
-
-
-def _comparable(
-    counted: Totals, measured: Measured, targets: Sequence[Target], vendor: Format
-) -> tuple[Totals, Measured]:
-    """Both sides with the sums of the columns that are money in this version and in the table, by
-    the names that their headers ask for: the table has some of them under names with a hash."""
-    if counted.sums is None or measured.totals.sums is None:
-        return counted, measured
-    amounts: dict[str, list[Decimal]] = defaultdict(list)
-    for name, header in {t.name: t.header for t in targets if t.given is t.type}.items():
-        if name in measured.totals.sums:
-            asked = name if name in counted.sums else vendor.column(header)
-            amounts[asked].append(measured.totals.sums[name])
-    of_text = {vendor.column(t.header) for t in targets if t.given is not t.type}
-    sums = {name: amount for name, amount in counted.sums.items() if name not in of_text}
-    in_table = {name: exact_sum(of_name) for name, of_name in amounts.items()}
-    totals = replace(measured.totals, sums=in_table)
-    return replace(counted, sums=sums), replace(measured, totals=totals)
-
-
-def _may_be_rounded(targets: Sequence[Target], vendor: Format, *, round_money: bool) -> set[str]:
-    """The headers of numbers that are no money, or of all numbers."""
-    return {
-        target.header
-        for target in targets
-        if target.type.is_money
-        and (round_money or not is_money(vendor, vendor.column(target.header)))
-    }
-
-
-def write_month(
-    connection: duckdb.DuckDBPyConnection,
-    table: str,
-    month: BillingMonth,
-    manifest_id: str,
-    files: Sequence[BillFiles],
-    targets: Sequence[Target],
-    rounded: Collection[str] = (),
-) -> list[str]:
-    """Within a transaction: make room for the columns, and replace the month's rows by those of the
-    files, where numbers of the `rounded` headers may have more than 18 decimals. Returns the
-    warnings of what the types came to."""
-    warnings = _widen(connection, table, month, targets)
-    connection.execute(f"DELETE FROM {quoted(table)} WHERE billing_month = ?", [month.first_day])
-    for group in files:
-        present = [target for target in targets if target.header in group]
-        names = ", ".join(quoted(target.name) for target in present)
-        cells = ", ".join(
-            group.cell(target.header, target.type, rounded=target.header in rounded)
-            for target in present
-        )
-        connection.execute(
-            f"INSERT INTO {quoted(table)} (billing_month, manifest_id, {names}) "
-            f"SELECT ?, ?, {cells} FROM {group.scan()}",
-            [month.first_day, manifest_id],
-        )
-    return warnings
-
-
-def refused(
-    connection: duckdb.DuckDBPyConnection,
-    error: duckdb.Error,
-    table: str,
-    month: BillingMonth,
-    files: Sequence[BillFiles],
-    targets: Sequence[Target],
-    rounded: Collection[str] = (),
-) -> Exception:
-    """Why DuckDB did not take the files, asked when the transaction is over: which cell, and since
-    when its column is of another type than this version's."""
-    types = {target.header: target.type for target in targets}
-    reason = explained(connection, error, files, types, rounded)
-    for target in targets:
-        if (
-            isinstance(reason, CellInvalid)
-            and reason.header == target.header
-            and target.given != target.type
-        ):
-            since = _first_month(connection, table, target.name)
-            return CellInvalid(
-                reason.header,
-                f"{reason}; column {target.name} is {target.type} since {since}, and {month} "
-                f"gives {target.given}",
-            )
-    return reason
-
-
-def _targets(
-    connection: duckdb.DuckDBPyConnection,
-    load: Load,
-    manifest: Manifest,
-    files: Sequence[BillFiles],
-    vendor: Format,
-    names_elsewhere: Mapping[str, str],
-) -> list[Target]:
-    """The column of the table for every header of the version, by name and by type."""
-    types = types_given(files, vendor, manifest.columns)
-    known = {**names_elsewhere, **ledger.column_names(connection, load.table)}
-    existing = types_by_lower_name(connection, load.table)
-    targets = []
-    for header, name in column_names(types, known, vendor).items():
-        if vendor.column(header) == vendor.cost != name:
+    def target(self, header: str, name: str, given: SqlType) -> Target:
+        """Return a column whose months may give it different types: text takes anything, amounts
+        stay amounts, and what is neither becomes text, for nothing of it is lost there."""
+        existing, load = self._existing.get(name.lower()), self.load
+        if existing is None:
+            return Target(header, name, given, given)
+        try:
+            held = SqlType(existing)
+        except ValueError:
             raise BillError(
-                f"{load.export} has the column {name} for what would be {vendor.cost} now: "
-                "column_names was changed; change it back, or give the export another name and "
-                "table"
+                f"column {name} of table {load.table} has become {existing}; a bill's column is "
+                f"{', '.join(SqlType)}: change it back, or give the export another name and table"
+            ) from None
+        if held in (given, SqlType.TEXT) or held.is_money:
+            return Target(header, name, held, given)
+        if given.is_money:
+            raise BillError(
+                f"column {name} of table {load.table} is {held} since {self._first_month(name)}, "
+                f"but {load.month} gives {given}, and amounts are never kept as text; give the "
+                "export another name and table"
             )
-        given = types[header]
-        kept = type_kept(
-            connection, load.table, load.month, name, existing.get(name.lower()), given
-        )
-        targets.append(Target(header, name, kept, given))
-    return targets
+        return Target(header, name, SqlType.TEXT, given)
 
-
-def type_kept(
-    connection: duckdb.DuckDBPyConnection,
-    table: str,
-    month: BillingMonth,
-    name: str,
-    existing: str | None,
-    given: SqlType,
-) -> SqlType:
-    """The type of a column whose months give it different ones: text takes anything, amounts stay
-    amounts, and what is neither becomes text, for nothing of it is lost there."""
-    if existing is None:
-        return given
-    try:
-        held = SqlType(existing)
-    except ValueError:
-        raise BillError(
-            f"column {name} of table {table} has become {existing}; a bill's column is "
-            f"{', '.join(SqlType)}: change it back, or give the export another name and table"
-        ) from None
-    if held in (given, SqlType.TEXT) or held.is_money:
-        return held
-    if given.is_money:
-        raise BillError(
-            f"column {name} of table {table} is {held} since "
-            f"{_first_month(connection, table, name)}, but {month} gives {given}, and "
-            "amounts are never kept as text; give the export another name and table"
-        )
-    return SqlType.TEXT
-
-
-def _widen(
-    connection: duckdb.DuckDBPyConnection,
-    table: str,
-    month: BillingMonth,
-    targets: Sequence[Target],
-) -> list[str]:
-    """Make the table, the columns that this version is the first to have, and text of those that
-    can no longer be what they were; the warnings of what the types came to."""
-    existing = types_by_lower_name(connection, table)
-    new = {t.name: t.type for t in targets if t.name.lower() not in existing}
-    definitions = [Sql(f"{quoted(name)} {SqlType(of_type)}") for name, of_type in new.items()]
-    if not existing:
-        defined = ", ".join(["billing_month DATE", "manifest_id VARCHAR", *definitions])
-        connection.execute(f"CREATE TABLE {quoted(table)} ({defined})")
-    elif len(new) > _ADDED_ONE_BY_ONE:
-        _rebuild(connection, table, new)
-    else:
-        for definition in definitions:
-            connection.execute(f"ALTER TABLE {quoted(table)} ADD COLUMN {definition}")
-    warnings = []
-    for target in {target.name: target for target in targets}.values():
-        held = existing.get(target.name.lower(), target.type)
-        if held != target.type:
-            as_text = _AS_TEXT[SqlType(held)].format(quoted(target.name))
-            connection.execute(
-                f"ALTER TABLE {quoted(table)} ALTER {quoted(target.name)} "
-                f"TYPE VARCHAR USING {as_text}"
+    def _refuse_other_months(self) -> None:
+        load = self.load
+        other = ledger.other_load_in(self.connection, load)
+        if other is not None and other[0] != load.export:
+            raise BillError(
+                f"table {load.table} already holds months of the export {other[0]!r}; "
+                f"give {load.export!r} a table of its own"
             )
-            warnings.append(
-                f"{target.name} was {held}, {month} gives {target.given}: it is text now"
+        if other is not None:
+            raise BillError(
+                f"table {load.table} holds months of {load.export} in the format {other[1]}, and "
+                f"{load.month} comes in {load.format}, whose columns are others; give the export "
+                "that is delivered now another name and table"
             )
-        elif target.given != target.type:
-            warnings.append(f"{target.name} stays {target.type}, {month} gives {target.given}")
-    return warnings
 
+    def _targets(
+        self,
+        files: Sequence[BillFiles],
+        columns: Sequence[Column],
+        names_elsewhere: Mapping[str, str],
+    ) -> list[Target]:
+        """The column of the table for every header of the version, by name and by type."""
+        vendor, load = self.vendor, self.load
+        types = types_given(files, vendor, columns)
+        known = {**names_elsewhere, **ledger.column_names(self.connection, load.table)}
+        names = column_names(types, known, vendor)
+        for header, name in names.items():
+            if vendor.column(header) == vendor.cost != name:
+                raise BillError(
+                    f"{load.export} has the column {name} for what would be {vendor.cost} now: "
+                    "column_names was changed; change it back, or give the export another name and "
+                    "table"
+                )
+        return [self.target(header, name, types[header]) for header, name in names.items()]
 
-def _rebuild(connection: duckdb.DuckDBPyConnection, table: str, new: Mapping[str, SqlType]) -> None:
-    """Give the table many columns by copying it."""
-    wider = f"{table}__wider"
-    nothing = ", ".join(f"NULL::{SqlType(of_type)} AS {quoted(n)}" for n, of_type in new.items())
-    connection.execute(f"CREATE TABLE {quoted(wider)} AS SELECT *, {nothing} FROM {quoted(table)}")
-    connection.execute(f"DROP TABLE {quoted(table)}")
-    connection.execute(f"ALTER TABLE {quoted(wider)} RENAME TO {quoted(table)}")
+    @cached_property
+    def _existing(self) -> dict[str, str]:
+        """The type of each column by its name in lower case, as DuckDB tells names apart."""
+        held = columns(self.connection, self.load.table)
+        return {name.lower(): of_type for name, of_type in held.items()}
 
+    def _is_money(self, target: Target) -> bool:
+        return is_money(self.vendor, self.vendor.column(target.header))
 
-def _first_month(connection: duckdb.DuckDBPyConnection, table: str, column: str) -> str:
-    """The first month in which the column has a value."""
-    row = connection.execute(
-        f"SELECT strftime(min(billing_month), '%Y-%m') FROM {quoted(table)} "
-        f"WHERE {quoted(column)} IS NOT NULL"
-    ).fetchone()
-    return "an earlier month" if row is None or row[0] is None else str(row[0])
+    def _numbers(self, targets: Sequence[Target], rounded: Collection[str]) -> list[NumberColumn]:
+        return [
+            NumberColumn(
+                target.header,
+                target.name,
+                target.type,
+                is_money=self._is_money(target),
+                is_rounded=target.header in rounded,
+            )
+            for target in targets
+            if target.type.is_money
+        ]
+
+    def _comparable(self, measured: Measured, targets: Sequence[Target]) -> tuple[Totals, Measured]:
+        """Both sides with the sums of the columns that are money in this version and in the table,
+        by the names that their headers ask for: the table has some under names with a hash."""
+        counted, in_table = self.load.totals, measured.totals
+        if counted.sums is None or in_table.sums is None:
+            return counted, measured
+        amounts: dict[str, list[Decimal]] = defaultdict(list)
+        for name, header in {t.name: t.header for t in targets if t.given is t.type}.items():
+            if name in in_table.sums:
+                asked = name if name in counted.sums else self.vendor.column(header)
+                amounts[asked].append(in_table.sums[name])
+        others = [target for target in targets if target.given is not target.type]
+        left_out = {name for t in others for name in (t.name, self.vendor.column(t.header))}
+        sums = {name: amount for name, amount in counted.sums.items() if name not in left_out}
+        in_table = replace(in_table, sums={name: exact_sum(all_) for name, all_ in amounts.items()})
+        return replace(counted, sums=sums), replace(measured, totals=in_table)
+
+    def _write_rows(
+        self, files: Sequence[BillFiles], targets: Sequence[Target], rounded: Collection[str]
+    ) -> None:
+        table, month = quoted(self.load.table), self.load.month.first_day
+        self.connection.execute(f"DELETE FROM {table} WHERE billing_month = ?", [month])
+        for group in files:
+            present = [target for target in targets if target.header in group]
+            names = ", ".join(quoted(target.name) for target in present)
+            cells = ", ".join(
+                group.cell(target.header, target.type, rounded=target.header in rounded)
+                for target in present
+            )
+            self.connection.execute(
+                f"INSERT INTO {table} (billing_month, manifest_id, {names}) "
+                f"SELECT ?, ?, {cells} FROM {group.scan()}",
+                [month, self.load.manifest_id],
+            )
+
+    def _widen(self, targets: Sequence[Target]) -> list[str]:
+        """Make the table, the columns that this version is the first to have, and text of those
+        that can no longer be what they were; the warnings of what the types came to."""
+        table, existing, month = quoted(self.load.table), self._existing, self.load.month
+        new = {t.name: t.type for t in targets if t.name.lower() not in existing}
+        definitions = [Sql(f"{quoted(name)} {SqlType(of_type)}") for name, of_type in new.items()]
+        if not existing:
+            defined = ", ".join(["billing_month DATE", "manifest_id VARCHAR", *definitions])
+            self.connection.execute(f"CREATE TABLE {table} ({defined})")
+        elif len(new) > _ADDED_ONE_BY_ONE:
+            self._rebuild(new)
+        else:
+            for definition in definitions:
+                self.connection.execute(f"ALTER TABLE {table} ADD COLUMN {definition}")
+        warnings = []
+        for target in {target.name: target for target in targets}.values():
+            held = existing.get(target.name.lower(), target.type)
+            if held != target.type:
+                as_text = _AS_TEXT[SqlType(held)].format(quoted(target.name))
+                self.connection.execute(
+                    f"ALTER TABLE {table} ALTER {quoted(target.name)} TYPE VARCHAR USING {as_text}"
+                )
+                warnings.append(
+                    f"{target.name} was {held}, {month} gives {target.given}: it is text now"
+                )
+            elif target.given != target.type:
+                warnings.append(f"{target.name} stays {target.type}, {month} gives {target.given}")
+        return warnings
+
+    def _rebuild(self, new: Mapping[str, SqlType]) -> None:
+        """Give the table many columns by copying it."""
+        table, wider = quoted(self.load.table), quoted(f"{self.load.table}__wider")
+        nothing = ", ".join(f"NULL::{SqlType(kind)} AS {quoted(n)}" for n, kind in new.items())
+        self.connection.execute(f"CREATE TABLE {wider} AS SELECT *, {nothing} FROM {table}")
+        self.connection.execute(f"DROP TABLE {table}")
+        self.connection.execute(f"ALTER TABLE {wider} RENAME TO {table}")
+
+    def _refusal(
+        self,
+        error: duckdb.Error,
+        files: Sequence[BillFiles],
+        targets: Sequence[Target],
+        rounded: Collection[str],
+    ) -> Exception:
+        """Why DuckDB did not take the files, asked when the transaction is over: which cell, and
+        since when its column is of another type than this version's."""
+        types = {target.header: target.type for target in targets}
+        reason = explained(self.connection, error, files, types, rounded)
+        for target in targets:
+            if (
+                isinstance(reason, CellInvalid)
+                and reason.header == target.header
+                and target.given != target.type
+            ):
+                return CellInvalid(
+                    reason.header,
+                    f"{reason}; column {target.name} is {target.type} since "
+                    f"{self._first_month(target.name)}, and {self.load.month} gives {target.given}",
+                )
+        return reason
+
+    def _first_month(self, column: str) -> str:
+        """The first month in which the column has a value."""
+        row = self.connection.execute(
+            f"SELECT strftime(min(billing_month), '%Y-%m') FROM {quoted(self.load.table)} "
+            f"WHERE {quoted(column)} IS NOT NULL"
+        ).fetchone()
+        return "an earlier month" if row is None or row[0] is None else str(row[0])
 
 
 def held_version(
@@ -382,7 +331,7 @@ def measure(
     connection: duckdb.DuckDBPyConnection,
     relation: Sql,
     month: BillingMonth,
-    by: Measurable,
+    by: Format,
     money: Iterable[str] | None,
 ) -> Measured:
     """Count the month in a relation that has the table's columns, a table or its Parquet file:
@@ -423,11 +372,6 @@ def columns(connection: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]
             [table],
         ).fetchall()
     )
-
-
-def types_by_lower_name(connection: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]:
-    """The type of each column by its name in lower case: DuckDB tells no names apart by case."""
-    return {name.lower(): of_type for name, of_type in columns(connection, table).items()}
 
 
 @contextmanager

@@ -7,14 +7,12 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from decimal import Decimal, localcontext
 from pathlib import Path
 
 import duckdb
 
 from finops_dagster.billing.errors import BillError
-from finops_dagster.billing.manifest import Manifest, ManifestFile
 from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.sources.aws.source import aws_formats
@@ -24,13 +22,11 @@ from finops_dagster.tables.count import count
 from finops_dagster.tables.database import DuckDB
 from finops_dagster.tables.files import read_files
 from finops_dagster.tables.ledger import Load
-from finops_dagster.tables.load import columns, replacing_month
+from finops_dagster.tables.load import MonthLoad, columns
 
 MONTH = BillingMonth(2024, 1)
 COST = "lineItem/UnblendedCost"
 _VENDOR = aws_formats("flat")["cur1"]
-_SOURCE = ManifestFile("key", "location", "etag", datetime(2024, 2, 1, tzinfo=UTC), 1)
-_MANIFEST = Manifest("cur1", str(MONTH), "v1", _SOURCE, (), ())
 
 
 def one_line(error: BaseException) -> str:
@@ -66,9 +62,8 @@ class Reader:
             files = read_files(paths, _VENDOR)
             counted, _ = count(paths, _VENDOR, (), DuckDB(), round_money=round_money)
             load = Load("acme", MONTH, "v1", "bill", counted, len(paths), 1, "run", "cur1")
-            with replacing_month(
-                self.connection, load, _MANIFEST, files, _VENDOR, round_money=round_money
-            ):
+            month = MonthLoad(self.connection, load, _VENDOR)
+            with month.replacing(files, (), round_money=round_money):
                 pass
         except BillError as error:
             return error
