@@ -124,7 +124,7 @@ class Loading:
         """Return the ledger's id of the version where it knows the content: the staging folder
         knows no older names where its record was lost."""
         version, content = self.version, self.version.content
-        recorded = ledger.versions_of_month(connection, self.export.name, self.month)
+        recorded = ledger.versions(connection, self.export.name, self.month)
         known = of_vendor_id([one.load for one in recorded], version.vendor_id)
         known.sort(key=lambda load: load.manifest_id != version.manifest_id)
         if content is None:

@@ -196,39 +196,28 @@ def set_aside_damaged(connection: duckdb.DuckDBPyConnection) -> list[str]:
 def loaded(connection: duckdb.DuckDBPyConnection, export: str, month: BillingMonth) -> Load | None:
     """Return the version that the ledger says the table holds. Whether the table does hold it,
     `held_version` of tables/load.py measures."""
-    return next((one.load for one in _versions(connection, export, month, "loaded")), None)
+    recorded = versions(connection, export, month)
+    return next((one.load for one in recorded if one.state == "loaded"), None)
 
 
 def superseded(
     connection: duckdb.DuckDBPyConnection, export: str, month: BillingMonth
 ) -> Load | None:
     """Return the version of the month that was replaced last, in the order of the loads."""
-    return next((one.load for one in _versions(connection, export, month, "superseded")), None)
+    recorded = versions(connection, export, month)
+    return next((one.load for one in recorded if one.state == "superseded"), None)
 
 
-def versions(connection: duckdb.DuckDBPyConnection, export: str) -> list[Recorded]:
-    """Return every version of every month of the export, the one that was loaded last first."""
-    return _versions(connection, export, None, None)
-
-
-def versions_of_month(
-    connection: duckdb.DuckDBPyConnection, export: str, month: BillingMonth
+def versions(
+    connection: duckdb.DuckDBPyConnection, export: str, month: BillingMonth | None = None
 ) -> list[Recorded]:
-    """Return every version of one month, the one that was loaded last first."""
-    return _versions(connection, export, month, None)
-
-
-def _versions(
-    connection: duckdb.DuckDBPyConnection,
-    export: str,
-    month: BillingMonth | None,
-    state: str | None,
-) -> list[Recorded]:
+    """Return every version of every month of the export, or of one, the one that was loaded last
+    first."""
     found = connection.execute(
         "FROM finops_state.manifests "
         "WHERE export = ? AND billing_month = coalesce(?, billing_month) "
-        "AND state = coalesce(?, state) ORDER BY billing_month DESC, load_number DESC",
-        [export, month and month.first_day, state],
+        "ORDER BY billing_month DESC, load_number DESC",
+        [export, month and month.first_day],
     )
     names = [column[0] for column in found.description or ()]
     return [_recorded(dict(zip(names, row, strict=True))) for row in found.fetchall()]

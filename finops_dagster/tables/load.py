@@ -323,8 +323,9 @@ def held_version(
     measured = measure(
         connection, quoted(load.table), month, formats[load.format], load.totals.sums
     )
-    has_all = not measured.foreign_rows and measured.totals.differing(load.totals) is None
-    return load if has_all else None
+    if measured.foreign_rows or measured.totals.differing(load.totals) is not None:
+        return None
+    return replace(load, totals=measured.totals)  # an older ledger has no cost by currency
 
 
 def measure(

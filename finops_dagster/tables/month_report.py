@@ -59,32 +59,30 @@ class Restatement:
 
 
 def report(connection: duckdb.DuckDBPyConnection, load: Load, vendor: Format) -> MonthReport:
-    """Look at the month that the table holds."""
+    """Look at the month that the table holds, whose totals were measured."""
     there = columns(connection, load.table)
-    answers = there.keys() if vendor.cost in there else set()
-
-    def costs(column: str) -> list[tuple[str, Decimal, int]]:
-        return _cost_by(connection, load, vendor, column) if column in answers else []
-
+    costs = (load.totals.costs or {}) if vendor.currency in there else {}
     return MonthReport(
         load,
         ledger.superseded(connection, load.export, load.month),
         ledger.loaded(connection, load.export, load.month.previous),
         there,
         vendor.cost,
-        [(service, cost) for service, cost, _ in costs(vendor.service)],
-        [(currency, cost) for currency, cost, times in costs(vendor.currency) if times > 0],
+        _cost_by_service(connection, load, vendor) if vendor.service in there else [],
+        sorted(
+            ((currency or "(none)", cost) for currency, cost in costs.items()),
+            key=lambda pair: (-pair[1], pair[0]),
+        ),
         _is_final(connection, load, vendor.is_final(there)),
     )
 
 
-def _cost_by(
-    connection: duckdb.DuckDBPyConnection, load: Load, vendor: Format, column: str
-) -> list[tuple[str, Decimal, int]]:
-    """Return each value of the column, the sum of its costs, and how many are not empty."""
-    cost = quoted(vendor.cost)
+def _cost_by_service(
+    connection: duckdb.DuckDBPyConnection, load: Load, vendor: Format
+) -> list[tuple[str, Decimal]]:
+    service, cost = quoted(vendor.service), quoted(vendor.cost)
     return connection.execute(
-        f"SELECT coalesce({quoted(column)}, '(none)'), coalesce(sum({cost}), 0), count({cost}) "
+        f"SELECT coalesce({service}, '(none)'), coalesce(sum({cost}), 0) "
         f"FROM {quoted(load.table)} WHERE billing_month = ? GROUP BY ALL ORDER BY 2 DESC, 1",
         [load.month.first_day],
     ).fetchall()
