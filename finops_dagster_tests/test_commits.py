@@ -19,7 +19,7 @@ from finops_dagster.billing.money import reconcile
 from finops_dagster_tests.cur import deliver, items
 from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import Project
-from finops_dagster_tests.warehouses.adapters import ADAPTERS, Adapter, started
+from finops_dagster_tests.warehouses.adapters import ADAPTERS, Adapter, install, started
 
 CODE = f"{Path(finops_dagster.__file__).parent}/"
 STAGES = ["manifest", "staged_files", "billing_table", "parquet", "warehouse_table"]
@@ -101,14 +101,7 @@ def break_functions(
     """Restate a month with a function broken, for each that the stage calls from where it
     reconciles on; the event log must name the version that is there."""
     with started(backend) as warehouse:
-        for name, value in warehouse.environment.items():
-            monkeypatch.setenv(name, value)
-        warehouse.reset()
-        project.database = {
-            "backend": warehouse.backend,
-            "duckdb": {},
-            warehouse.backend: dict(warehouse.settings),
-        }
+        install(warehouse, project, monkeypatch)
         versions = (f"v{number}" for number in itertools.count(1))
 
         def restate() -> str:

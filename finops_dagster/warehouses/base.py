@@ -211,7 +211,10 @@ class Warehouse:
                     measured = dialect.measure(file, file.table)
                     reconcile(where, file.footer.totals, measured, dialect.what_now)
                 dialect.record(file, job, "loaded")
-        return (*warnings, *dialect.tidy_up(file, incoming))
+        try:
+            return (*warnings, *dialect.tidy_up(file, incoming))
+        except Exception as error:  # the month has been committed
+            return (*warnings, f"what the load needed on its way stays: {first_line(error)}")
 
     @contextmanager
     def _session(self, *, write: bool = False) -> Iterator[Dialect]:

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from decimal import Decimal, localcontext
+from decimal import Decimal
 from functools import partial
 from typing import Any, ClassVar
 
 from finops_dagster.billing.columns import Sql, SqlType, name_within, quoted, type_over_months
 from finops_dagster.billing.errors import BillError
-from finops_dagster.billing.money import Measured, Totals
+from finops_dagster.billing.money import Measured, Totals, exact_sum
 from finops_dagster.tables.digest import DigestKind, MonthDigest
 from finops_dagster.warehouses.base import (
     MonthFile,
@@ -282,12 +282,14 @@ class Dialect(ABC):
         return True
 
     def widen(self, file: MonthFile, change: Change) -> None:
-        """Make the table, the columns that it lacks, and text of those that become it."""
-        if not self.columns(file.table):
+        """Make the table, the columns that it lacks by now, and text of those that become it."""
+        held = {name.lower() for name in self.columns(file.table)}
+        if not held:
             self.create_table(file.table, self.columns_of(file))
             return
-        if change.new:
-            self.add_columns(file.table, change.new)
+        new = {n: kind for n, kind in change.new.items() if self.name(n).lower() not in held}
+        if new:
+            self.add_columns(file.table, new)
         if change.becoming_text:
             self.make_text(file.table, change.becoming_text)
 
@@ -400,19 +402,22 @@ class Dialect(ABC):
         raise NotImplementedError
 
 
-def _measured(file: MonthFile, rows: Sequence[Sequence[Any]]) -> Measured:
-    """Return the sum over all currencies."""
+def _measured(file: MonthFile, groups: Sequence[Sequence[Any]]) -> Measured:
+    """Return the sum of what was measured by currency."""
     known, names = file.footer.totals, file.money
-    sums, costs = dict.fromkeys(names, Decimal(0)), dict[str, Decimal]()
-    count = foreign = 0
-    with localcontext(prec=100):
-        for currency, rows_of, foreign_of, *amounts in rows:
-            count, foreign = count + int(rows_of), foreign + int(foreign_of or 0)
-            for name, amount in zip(names, amounts, strict=True):
-                sums[name] += exact(amount)
-                if name == file.cost:
-                    costs[currency or ""] = costs.get(currency or "", Decimal(0)) + exact(amount)
-    known_sums = known.sums and {name: sums[name] for name in known.sums if name in sums}
-    known_costs = costs if file.currency and known.costs is not None else None
-    cost = sums.get(file.cost or "", Decimal(0))
-    return Measured(Totals(count, cost, known_sums, known_costs), foreign)
+    by_column = zip(*groups, strict=True) if groups else [()] * (3 + len(names))
+    currencies, rows, foreign_rows, *amounts = by_column
+    sums = {
+        name: exact_sum(map(exact, column)) for name, column in zip(names, amounts, strict=True)
+    }
+    costs = None
+    if file.currency and file.cost and known.costs is not None:
+        by_currency = zip(currencies, amounts[names.index(file.cost)], strict=True)
+        costs = {currency or "": exact(cost) for currency, cost in by_currency}
+    totals = Totals(
+        sum(map(int, rows)),
+        sums.get(file.cost or "", Decimal(0)),
+        None if known.sums is None else {n: sums[n] for n in known.sums if n in sums},
+        costs,
+    )
+    return Measured(totals, sum(int(number or 0) for number in foreign_rows))

@@ -8,6 +8,11 @@ from datetime import UTC, datetime
 from importlib import import_module
 from typing import Any, Protocol, cast
 
+import pytest
+
+from finops_dagster.warehouses import DIALECTS
+from finops_dagster_tests.project import Project
+
 # Each is a file of its name in this folder, with `started()`, and the id of its tests:
 # `test_restatement[bigquery]`. Two of them may be one backend, as two databases of one kind are.
 ADAPTERS = (
@@ -68,6 +73,20 @@ def started(name: str) -> AbstractContextManager[Adapter]:
     """Start the server of one of ADAPTERS; it ends with the block."""
     module = import_module(f"{__package__}.{name}")
     return cast("AbstractContextManager[Adapter]", module.started())
+
+
+def install(adapter: Adapter, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the project's chain end in the warehouse, emptied before."""
+    for name, value in adapter.environment.items():
+        monkeypatch.setenv(name, value)
+    dialect = adapter.environment.get("TESTS_DIALECT", DIALECTS[adapter.backend])
+    monkeypatch.setitem(DIALECTS, adapter.backend, dialect)
+    adapter.reset()
+    project.database = {
+        "backend": adapter.backend,
+        "duckdb": {},
+        adapter.backend: dict(adapter.settings),
+    }
 
 
 def in_order(rows: Iterable[Sequence[Any]]) -> list[Row]:

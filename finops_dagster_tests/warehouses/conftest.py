@@ -16,10 +16,9 @@ from finops_dagster.sources.aws.cur1 import AwsCur1
 from finops_dagster.tables import ledger
 from finops_dagster.tables.ledger import Load
 from finops_dagster.tables.load import measure
-from finops_dagster.warehouses import DIALECTS
 from finops_dagster.warehouses.base import MonthFile
 from finops_dagster_tests.project import Project
-from finops_dagster_tests.warehouses.adapters import ADAPTERS, Adapter, started
+from finops_dagster_tests.warehouses.adapters import ADAPTERS, Adapter, install, started
 
 MonthOf = Callable[..., MonthFile]
 _SLOW = ("snowflake", "sql_sqlite")
@@ -45,16 +44,7 @@ def running(request: pytest.FixtureRequest) -> Iterator[Adapter]:
 @pytest.fixture
 def warehouse(running: Adapter, project: Project, monkeypatch: pytest.MonkeyPatch) -> Adapter:
     """An empty warehouse, in which the project's chain ends."""
-    for name, value in running.environment.items():
-        monkeypatch.setenv(name, value)
-    dialect = running.environment.get("TESTS_DIALECT", DIALECTS[running.backend])
-    monkeypatch.setitem(DIALECTS, running.backend, dialect)
-    running.reset()
-    project.database = {
-        "backend": running.backend,
-        "duckdb": {},
-        running.backend: dict(running.settings),
-    }
+    install(running, project, monkeypatch)
     return running
 
 

@@ -101,17 +101,6 @@ def test_planner_knows_the_new_partition(project: Project, postgresql: PostgreSQ
     ) == [(-1,)]
 
 
-def test_rows_are_looked_at_once_more_to_measure_them_and_not_to_attach_them(
-    project: Project, postgresql: PostgreSQL
-) -> None:
-    deliver(project.put, "2024-01", [items("2024-01", "1", "2")])
-    project.load("2024-01")
-    scans = postgresql.query(
-        "SELECT seq_scan FROM pg_stat_user_tables WHERE relname = %s", f"{TABLE}_2024_01"
-    )
-    assert scans == [(1,)]
-
-
 def test_index_of_the_table_is_that_of_the_next_month(
     project: Project, postgresql: PostgreSQL, month_of: MonthOf
 ) -> None:
@@ -576,18 +565,3 @@ def test_rights_of_its_page_are_enough(
         assert held == [("v2",)]
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             analyst.execute(f"DELETE FROM finops.{TABLE}_loads")
-
-
-def test_a_version_after_one_from_a_wrong_clock_is_the_newest(
-    project: Project, postgresql: PostgreSQL
-) -> None:
-    deliver(project.put, "2024-01", [items("2024-01", "1")], version="v1")
-    project.load("2024-01")
-    postgresql.query(
-        f"UPDATE finops.{TABLE}_loads SET load_timestamp = load_timestamp + interval '1 year' "
-        "RETURNING 1"
-    )
-    deliver(project.put, "2024-01", [items("2024-01", "2")], version="v2")
-    project.load("2024-01")
-    assert [row[1] for row in postgresql.ledger(TABLE)] == ["v1", "v2"]
-    assert project.load("2024-01").outcomes()["warehouse_table"] == "unchanged"

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -18,7 +19,8 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from finops_dagster.billing.errors import BillError
+from finops_dagster.billing.errors import BillError, ReconciliationError
+from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.demo.export import Layout, Version, write_version
 from finops_dagster.lake import Lake, read_record, relation
@@ -476,6 +478,27 @@ def test_month_that_is_not_what_its_file_says(project: Project, warehouse: Adapt
     assert said in str(failed[4])
     assert project.load("2024-01").success
     assert project.load("2024-01").outcomes()["warehouse_table"] == "unchanged"
+
+
+def test_every_column_of_money_and_every_currency_is_measured(
+    project: Project, warehouse: Adapter, month_of: MonthOf
+) -> None:
+    one, three = Decimal(1), Decimal(3)
+    file = replace(month_of("v1", fee="3::DECIMAL(38,18)", unit="'EUR'"), currency="unit")
+
+    def counted(fee: Decimal = three, currency: str = "EUR") -> MonthFile:
+        totals = Totals(1, one, sums={COST: one, "fee": fee}, costs={currency: one})
+        return replace(file, footer=replace(file.footer, totals=totals))
+
+    loaded = resource(project)
+    loaded.replace_month(counted())
+    held = loaded.held_version(counted())
+    assert held is not None
+    assert (held.totals.sums, held.totals.costs) == ({COST: one, "fee": three}, {"EUR": one})
+    for other, said in ((counted(fee=one), "fee"), (counted(currency="USD"), "EUR")):
+        assert loaded.held_version(other) is None
+        with pytest.raises(ReconciliationError, match=said):
+            loaded.replace_month(other)
 
 
 def another_process(project: Project, month: str, end: str) -> subprocess.Popen[str]:

@@ -220,11 +220,8 @@ class BigQueryDialect(Dialect):
 
     def add_columns(self, table: str, columns: Mapping[str, str]) -> None:
         made = self._client.get_table(self.full_name(table))
-        there = {field.name.lower() for field in made.schema}
-        new = [field_of(name, kind) for name, kind in columns.items() if name.lower() not in there]
-        if new:
-            made.schema = [*made.schema, *new]
-            self._client.update_table(made, ["schema"])
+        made.schema = [*made.schema, *(field_of(name, kind) for name, kind in columns.items())]
+        self._client.update_table(made, ["schema"])
 
     def make_text(self, table: str, columns: Mapping[str, str]) -> None:
         self.query(rewriting(self._client.get_table(self.full_name(table)), columns))
