@@ -23,10 +23,10 @@ _OTHER_REGION = set(
     "301 AuthorizationHeaderMalformed IllegalLocationConstraintException PermanentRedirect "
     "TemporaryRedirect".split()
 )
-# The first whose pattern is found in `service code: words`, in small letters, fits.
+# The first whose pattern is found in `service status code: words`, in small letters, fits.
 _ADVICE = {
-    r" kms|\bkms:|:kms:|master key": "the file is encrypted with a KMS key: the reader needs "
-    "kms:Decrypt on it, in its own policy and in the key's",
+    r"^s3 \d+ kms|\bkms:|:kms:|master key": "the file is encrypted with a KMS key: the reader "
+    "needs kms:Decrypt on it, in its own policy and in the key's",
     "server side encryption": "a file that is encrypted with a key of the customer's own (SSE-C) "
     "cannot be read",
     " (expiredtoken|expiredtokenexception|tokenrefreshrequired|invalidtoken):": "the credentials "
@@ -42,11 +42,16 @@ _ADVICE = {
     " signaturedoesnotmatch:": "the secret key is not that of the access key: set both again",
     "^sts ": "the credentials need sts:AssumeRole on role_arn, and the role's trust policy must "
     "name them and agree with external_id",
+    " 403 .*requester": "the requester pays for this bucket: set requester_pays = true",
+    # S3 says why access is denied to requests of the same organization.
+    " 403 .*explicit deny": "no policy that allows it overrides a deny: have the deny changed",
+    " 403 .*because no": "have that policy allow it (docs/exports.md, What the reader may do)",
+    " 403 ": "it takes s3:GetObject on the object and s3:ListBucket on the bucket, and for a "
+    "bucket of another account its policy must allow them too; where the requester pays, set "
+    "requester_pays = true",
+    " 400:": "an answer without a reason: most often the credentials have expired, or the region "
+    "is not the bucket's",
 }
-_DENIED = (
-    "it takes s3:GetObject on the object and s3:ListBucket on the bucket, and for a bucket of "
-    "another account its policy must allow them too"
-)
 _UNSENT = {
     aws.NoCredentialsError: "no AWS credentials were found; set AWS_PROFILE or AWS_ACCESS_KEY_ID "
     "and AWS_SECRET_ACCESS_KEY, or give the export a profile or role_arn",
@@ -80,8 +85,12 @@ def s3_error(
     line = f"{where}: {service} refuses ({code}{words and f': {words}'})"
     if status >= 500 or status == 429 or code in _TRANSIENT:
         return StoreUnavailable(f"{line}; it may be busy: run the month again later")
-    text = f"{service} {code}: {words}".lower()
-    advice = _advice(error.response, code, text, requester_pays=requester_pays)
+    text = f"{service} {status} {code}: {words}".lower()
+    advice = next((advice for pattern, advice in _ADVICE.items() if re.search(pattern, text)), "")
+    if code in _OTHER_REGION:
+        advice = _other_region(error.response)
+    elif requester_pays and advice.endswith("requester_pays = true"):
+        advice = _ADVICE[" 403 "].partition("; where the requester")[0]
     return StoreError(f"{line}; {advice}" if advice else line)
 
 
@@ -96,41 +105,12 @@ def _words(error: aws.ClientError) -> str:
     return _SHORTENED.repr(_SIGNED.sub(r"\1***", message))[1:-1]
 
 
-def _advice(response: Any, code: str, text: str, *, requester_pays: bool) -> str:
-    if code in _OTHER_REGION:
-        region = _region(response)
-        if region:
-            return f'the bucket is in {region}: set region = "{region}"'
-        return "the bucket is in another region: set region to its own"
-    for pattern, advice in _ADVICE.items():
-        if re.search(pattern, text):
-            return advice
-    if response["ResponseMetadata"]["HTTPStatusCode"] == 403:
-        return _denied(text, requester_pays=requester_pays)
-    if code == "400":
-        return (
-            "an answer without a reason: most often the credentials have expired, or the region is "
-            "not the bucket's"
-        )
-    return ""
-
-
-def _denied(text: str, *, requester_pays: bool) -> str:
-    """Advice for access that is denied, which S3 explains to requests of the same organization."""
-    if "requester" in text and not requester_pays:
-        return "the requester pays for this bucket: set requester_pays = true"
-    if "explicit deny" in text:
-        return "no policy that allows it overrides a deny: have the deny changed"
-    if "because no" in text:
-        return "have that policy allow it (docs/exports.md, What the reader may do)"
-    payer = "" if requester_pays else "; where the requester pays, set requester_pays = true"
-    return f"{_DENIED}{payer}"
-
-
-def _region(response: Any) -> str:
-    """The bucket's region, which S3 says in a header, a field or its message."""
+def _other_region(response: Any) -> str:
+    """Advice for a bucket of another region, which S3 says in a header, a field or its message."""
     headers = response["ResponseMetadata"].get("HTTPHeaders", {})
     error = response["Error"]
     expected = re.search(r"expecting '([a-z0-9-]+)'", error.get("Message") or "")
-    region = headers.get("x-amz-bucket-region") or error.get("Region") or ""
-    return region or (expected[1] if expected else "")
+    region = headers.get("x-amz-bucket-region") or error.get("Region") or (expected or [""] * 2)[1]
+    if region:
+        return f'the bucket is in {region}: set region = "{region}"'
+    return "the bucket is in another region: set region to its own"
