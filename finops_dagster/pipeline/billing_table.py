@@ -27,6 +27,7 @@ from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.metadata import SAID_ONCE, Outcome, table_metadata
 from finops_dagster.pipeline.resources import RunOptions
 from finops_dagster.pipeline.stage import (
+    checks_metadata,
     hold_to_version,
     kept_metadata,
     month_of,
@@ -69,17 +70,18 @@ def billing_table_asset(export: Export) -> dg.AssetsDefinition:
         with loading.replacing_month(force=run_options.force) as outcome:
             now = outcome.month
             kept = kept_metadata(context, now.load.manifest_id, *SAID_ONCE)
+            results = [
+                reconciles(now.load.manifest_id, now.load.totals),
+                not_fewer_rows(now.load, now.version_before),
+                usual_cost(now.load, now.month_before),
+                one_currency(now.currencies, export.formats[now.load.format]),
+                costs_not_rounded(now.load, round_money=export.rounds_money),
+            ]
             return dg.MaterializeResult(
                 value=now.load,
                 data_version=dg.DataVersion(now.load.manifest_id),
-                metadata=table_metadata(outcome, kept),
-                check_results=[
-                    reconciles(now.load.manifest_id, now.load.totals),
-                    not_fewer_rows(now.load, now.version_before),
-                    usual_cost(now.load, now.month_before),
-                    one_currency(now.currencies, export.formats[now.load.format]),
-                    costs_not_rounded(now.load, round_money=export.rounds_money),
-                ],
+                metadata={**table_metadata(outcome, kept), **checks_metadata(results)},
+                check_results=results,
             )
 
     return billing_table
@@ -191,16 +193,19 @@ class Loading:
             content,
         )
         vendor = export.formats[manifest.format]
-        # A lost database, or one of a month, gives the names that the lake has already.
-        is_new = not ledger.column_names(connection, export.table)
-        is_of_month = "{month}" in self.database.database
-        names = column_names(self.lake.paths(export.name)) if is_new or is_of_month else {}
         return MonthLoad(connection, load, vendor).replacing(
             read_files(files.paths, vendor),
             manifest.columns,
-            names,
+            self._names_in_lake(connection),
             round_money=export.rounds_money,
         )
+
+    def _names_in_lake(self, connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
+        """The names of columns that a lost database, or one of a month, cannot know."""
+        is_of_month = "{month}" in self.database.database
+        if ledger.column_names(connection, self.export.table) and not is_of_month:
+            return {}
+        return column_names(self.lake.paths(self.export.name))
 
     def _lake_rows(
         self, connection: duckdb.DuckDBPyConnection, manifest_id: str

@@ -25,6 +25,8 @@ from finops_dagster.tables.database import BillingDatabase, DuckDB
 from finops_dagster.warehouses import open_warehouse
 from finops_dagster.warehouses.base import Warehouse
 
+Stage = Callable[[Export], dg.AssetsDefinition]
+
 
 @dataclass(frozen=True)
 class Resources:
@@ -61,12 +63,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         "run_lock": RunLock(),
         "records": records,
     }
-    stages: list[Callable[[Export], dg.AssetsDefinition]] = [
-        manifest_asset,
-        staged_files_asset,
-        billing_table_asset,
-        parquet_asset,
-    ]
+    stages: list[Stage] = [manifest_asset, staged_files_asset, billing_table_asset, parquet_asset]
     last_stage = "warehouse_table" if settings.database.has_warehouse else "parquet"
     if settings.database.has_warehouse:
         stages.append(partial(warehouse_table_asset, backend=settings.database.backend))

@@ -8,7 +8,13 @@ from finops_dagster.billing.months import BillingMonth
 from finops_dagster.object_stores import ObjectStores
 from finops_dagster.pipeline.checks import FRESH, manifest_is_fresh
 from finops_dagster.pipeline.export import Export
-from finops_dagster.pipeline.stage import kept_metadata, month_of, shows_failures, stage
+from finops_dagster.pipeline.stage import (
+    checks_metadata,
+    kept_metadata,
+    month_of,
+    shows_failures,
+    stage,
+)
 from finops_dagster.sources.base import Source
 from finops_dagster.staging.folder import StagingFolder
 
@@ -34,6 +40,7 @@ def manifest_asset(export: Export) -> dg.AssetsDefinition:
         is_unchanged = before is not None and (before.id, before.files) == (now.id, now.files)
         added, removed = now.columns_added_and_removed(before)
         kept = kept_metadata(context, now.id, "columns_added", "columns_removed")
+        results = [manifest_is_fresh(now, month, source.stale_after)]
         result = dg.MaterializeResult(
             value=now,
             data_version=dg.DataVersion(now.id),
@@ -49,8 +56,9 @@ def manifest_asset(export: Export) -> dg.AssetsDefinition:
                 **(kept if is_unchanged else {}),
                 "bytes": now.source.size,
                 "last_modified": dg.MetadataValue.timestamp(now.source.last_modified),
+                **checks_metadata(results),
             },
-            check_results=[manifest_is_fresh(now, month, source.stale_after)],
+            check_results=results,
         )
         staged.write_manifest(now)
         return result

@@ -14,6 +14,7 @@ from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.metadata import version_metadata
 from finops_dagster.pipeline.resources import RunOptions
 from finops_dagster.pipeline.stage import (
+    checks_metadata,
     hold_to_version,
     month_of,
     shows_failures,
@@ -44,7 +45,10 @@ def parquet_asset(export: Export) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult[LakeRecord]:
         """The month as one zstd Parquet file, readable while the next one loads."""
         month, force = month_of(context), run_options.force
-        with writing_month(export, month, load, database, lake, force=force) as written:
+        with writing_month(export, month, database, lake, force=force) as written:
+            if load is not None:
+                hold_to_version(load.manifest_id, written.load.manifest_id)
+            results = [reconciles(written.load.manifest_id, written.load.totals)]
             return dg.MaterializeResult(
                 value=LakeRecord(written.load.manifest_id, written.load.totals),
                 data_version=dg.DataVersion(written.load.manifest_id),
@@ -53,8 +57,9 @@ def parquet_asset(export: Export) -> dg.AssetsDefinition:
                     **version_metadata(written.load.manifest_id, written.load.totals),
                     "path": dg.MetadataValue.path(lake.path(export.name, month)),
                     "bytes": written.bytes,
+                    **checks_metadata(results),
                 },
-                check_results=[reconciles(written.load.manifest_id, written.load.totals)],
+                check_results=results,
             )
 
     return parquet
@@ -73,7 +78,6 @@ class Written:
 def writing_month(
     export: Export,
     month: BillingMonth,
-    expected: Load | None,
     database: BillingDatabase,
     lake: Lake,
     *,
@@ -82,8 +86,8 @@ def writing_month(
     """Make the lake's file hold what the table holds, unless it is the file that was written from
     it, to its last byte.
 
-    The block runs before the new file is put in place. Raises StageMissing where the table does not
-    hold what the ledger says, and ReconciliationError where that is not the `expected` load.
+    The block runs before the new file is put in place; on any error, also of the block, the old one
+    stays. Raises StageMissing where the table does not hold what the ledger says.
     """
     path = lake.path(export.name, month)
     with database.connect(export.name, month) as connection:
@@ -93,8 +97,6 @@ def writing_month(
                 f"table {export.table} holds no whole {month}; materialize "
                 f"{export.name}/billing_table"
             )
-        if expected is not None:
-            hold_to_version(expected.manifest_id, load.manifest_id)
         footer, vendor = read_record(path), export.formats[load.format]
         is_current = footer == LakeRecord(load.manifest_id, load.totals)
         if is_current and not force and is_intact(connection, load, path):

@@ -3,6 +3,7 @@
 import functools
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -79,28 +80,41 @@ def manifest_sensor(export: Export, last_stage: str) -> dg.SensorDefinition:
         newest = versions[max(versions)]
         if isinstance(newest, ManifestMissing) and len(set(map(type, versions.values()))) == 1:
             raise newest
-        requests, now = [], time.time()
-        in_progress = _months_in_progress(context.instance, export)
-        for month, version in sorted(versions.items(), reverse=True):
-            etag, before = _etag(version), cursor.get(str(month))
-            if etag is None:
-                if not isinstance(version, ManifestMissing):
-                    context.log.error(str(version))
-                continue
-            asked = before if before and before.version == etag else Asked(etag)
-            if asked.is_loaded or str(month) in in_progress:
-                continue
-            if _is_loaded(context.instance, export, month, version, last_stage):
-                asked = replace(asked, is_loaded=True)
-            elif asked.is_due(now) and not _was_stopped(context.instance, export, month, asked):
-                run_key = f"{month}/{etag}" + (f"/{asked.times}" if asked.times else "")
-                requests.append(dg.RunRequest(run_key, partition_key=str(month)))
-                asked = replace(asked, times=asked.times + 1, last=now)
-            cursor[str(month)] = asked
+        for version in versions.values():
+            if _etag(version) is None and not isinstance(version, ManifestMissing):
+                context.log.error(str(version))
+        requests = _requests(context.instance, export, last_stage, versions, cursor)
         kept = {month: asdict(asked) for month, asked in cursor.items()}
         return dg.SensorResult(requests, cursor=json.dumps(kept, sort_keys=True))
 
     return sensor
+
+
+def _requests(
+    instance: dg.DagsterInstance,
+    export: Export,
+    last_stage: str,
+    versions: Mapping[BillingMonth, Version],
+    cursor: dict[str, Asked],
+) -> list[dg.RunRequest]:
+    """The runs that are due, the newest month first; the cursor is brought up to date."""
+    requests, now = [], time.time()
+    in_progress = _months_in_progress(instance, export)
+    for month, version in sorted(versions.items(), reverse=True):
+        etag, before = _etag(version), cursor.get(str(month))
+        if etag is None or str(month) in in_progress:
+            continue
+        asked = before if before and before.version == etag else Asked(etag)
+        if asked.is_loaded:
+            continue
+        if _is_loaded(instance, export, month, version, last_stage):
+            asked = replace(asked, is_loaded=True)
+        elif asked.is_due(now) and not _was_stopped(instance, export, month, asked):
+            run_key = f"{month}/{etag}" + (f"/{asked.times}" if asked.times else "")
+            requests.append(dg.RunRequest(run_key, partition_key=str(month)))
+            asked = replace(asked, times=asked.times + 1, last=now)
+        cursor[str(month)] = asked
+    return requests
 
 
 def _months_in_progress(instance: dg.DagsterInstance, export: Export) -> set[str]:

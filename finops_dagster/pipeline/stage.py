@@ -102,16 +102,14 @@ def shows_failures(body: Callable[..., dg.MaterializeResult[Any]]) -> Callable[.
         except Exception as error:
             raise _unexpected(context, error) from error
         seconds = round(time.monotonic() - started, 3)
-        context.add_asset_metadata({"seconds": seconds, **_checks(result.check_results or ())})
+        context.add_asset_metadata({"seconds": seconds})
         yield result
 
     return run
 
 
-def _checks(results: Sequence[dg.AssetCheckResult]) -> dict[str, str]:
+def checks_metadata(results: Sequence[dg.AssetCheckResult]) -> dict[str, str]:
     """Return how the checks ended, which no public function of Dagster's can be asked."""
-    if not results:
-        return {}
     failed = ", ".join(str(result.check_name) for result in results if not result.passed)
     return {"checks": f"failed: {failed}" if failed else f"{len(results)} passed"}
 

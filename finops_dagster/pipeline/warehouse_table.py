@@ -11,6 +11,7 @@ from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.metadata import version_metadata, warnings
 from finops_dagster.pipeline.resources import RunOptions
 from finops_dagster.pipeline.stage import (
+    checks_metadata,
     hold_to_version,
     kept_metadata,
     month_of,
@@ -42,11 +43,12 @@ def warehouse_table_asset(export: Export, backend: str) -> dg.AssetsDefinition:
         version, totals = file.footer.manifest_id, file.footer.totals
         if footer is not None:
             hold_to_version(footer.manifest_id, version)
-        checks = [reconciles(version, totals)]
+        results = [reconciles(version, totals)]
         metadata = {
             **version_metadata(version, totals),
             "dagster/table_name": warehouse.full_name(file.table),
             **kept_metadata(context, version, "warnings"),
+            **checks_metadata(results),
         }
         done = None
         if run_options.force or warehouse.held_version(file) != file.footer:
@@ -57,9 +59,9 @@ def warehouse_table_asset(export: Export, backend: str) -> dg.AssetsDefinition:
                 "outcome": "loaded" if done else "unchanged",
                 **metadata,
                 "job_id": done.job if done else "none",
-                **(warnings(done.warnings) if done else {}),
+                **(warnings(done.warnings) if done and done.warnings else {}),
             },
-            check_results=checks,
+            check_results=results,
         )
 
     return warehouse_table
