@@ -55,11 +55,11 @@ class Lake:
     root: Path
 
     def path(self, export: str, month: BillingMonth) -> Path:
-        """Where the month's file lies, or will lie."""
+        """Return where the month's file lies, or will lie."""
         return self.root / export / f"billing_month={month}" / f"{export}-{month}.parquet"
 
     def paths(self, export: str) -> list[Path]:
-        """The files of all months that are there, the oldest month first."""
+        """Return the files of all months that are there, the oldest month first."""
         return sorted(Path(self.root, export).glob("billing_month=*/*.parquet"))
 
 
@@ -131,8 +131,8 @@ def _words(load: Load, names: dict[str, str]) -> dict[str, str]:
 
 
 def column_names(paths: Iterable[Path]) -> dict[str, str]:
-    """The column name that each header was given in any of these files; the first file's word
-    counts. So a lost database, or one a month, gives the names that the lake has already."""
+    """Return the column name that each header was given in any of these files; the first file's
+    word counts. So a lost database, or one a month, gives the names that the lake has already."""
     names: dict[str, str] = {}
     for path in paths:
         with suppress(OSError, pa.ArrowInvalid):
@@ -142,7 +142,7 @@ def column_names(paths: Iterable[Path]) -> dict[str, str]:
 
 
 def load_of(path: Path, export: str, month: BillingMonth, table: str) -> Recorded | None:
-    """What the month's file says of the load that it was written from."""
+    """Return the load that the month's file was written from, by its record."""
     record = read_record(path)
     if record is None:
         return None
@@ -152,18 +152,18 @@ def load_of(path: Path, export: str, month: BillingMonth, table: str) -> Recorde
 
 
 def relation(path: Path) -> Sql:
-    """The file as a table expression, its `billing_month` its own and not the folder's."""
+    """Return the file as a table expression, its `billing_month` its own and not the folder's."""
     return Sql(f"read_parquet({file_literal(path)}, hive_partitioning = false)")
 
 
 def table_rows(load: Load) -> Sql:
-    """The month's rows in the billing table, as what follows FROM."""
+    """Return the month's rows in the billing table, as what follows FROM."""
     first_day = Sql(f"DATE {literal(str(load.month.first_day))}")
     return Sql(f"{quoted(load.table)} WHERE billing_month = {first_day}")
 
 
 def sha256_of(path: Path) -> str:
-    """The checksum of a file's bytes."""
+    """Return the checksum of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -230,15 +230,15 @@ def _write(
 
 
 def is_as_written(connection: duckdb.DuckDBPyConnection, load: Load, path: Path) -> bool | None:
-    """Whether the file is, byte by byte, the one that was written from this load; None where the
-    ledger does not know its checksum."""
+    """Return whether the file is, byte by byte, the one that was written from this load; None where
+    the ledger does not know its checksum."""
     recorded = ledger.lake_sha256(connection, load)
     return None if recorded is None else sha256_of(path) == recorded
 
 
 def is_intact(connection: duckdb.DuckDBPyConnection, load: Load, path: Path) -> bool:
-    """Whether the file is as it was written. One that was written before checksums were kept is
-    compared with the table once, and then has a checksum too."""
+    """Return whether the file is as it was written. One that was written before checksums were kept
+    is compared with the table once, and then has a checksum too."""
     intact = is_as_written(connection, load, path)
     if intact is None:
         checksum = sha256_of(path)
@@ -264,7 +264,8 @@ def _holds_what_the_table_holds(
 
 
 def holds(connection: duckdb.DuckDBPyConnection, load: Load, vendor: Format) -> bool:
-    """Whether the table's rows of the month are all of this version, as many, and cost as much."""
+    """Return whether the table's rows of the month are all of this version, as many, and cost as
+    much."""
     if "manifest_id" not in columns(connection, load.table):
         return False
     versions = connection.execute(

@@ -24,7 +24,7 @@ class BillFiles(ABC):
 
     @cached_property
     def positions(self) -> dict[str, int]:
-        """Where each header stands."""
+        """The place of each header in the file."""
         return {header: position for position, header in enumerate(self.headers)}
 
     def __contains__(self, header: str) -> bool:
@@ -32,31 +32,31 @@ class BillFiles(ABC):
 
     @abstractmethod
     def scan(self) -> Sql:
-        """A table expression with the columns `c0`, `c1` and so on."""
+        """Return a table expression with the columns `c0`, `c1` and so on."""
 
     @abstractmethod
     def cell(self, header: str, sql_type: SqlType, *, rounded: bool = False) -> Sql:
-        """The SQL that reads a column as its type, exactly or with an error. Where `rounded`, more
-        than 18 decimals of a number are no error but rounded, half to even."""
+        """Return the SQL that reads a column as its type, exactly or with an error. Where
+        `rounded`, more than 18 decimals of a number are no error but rounded, half to even."""
 
     @abstractmethod
     def own_type(self, header: str) -> SqlType | None:
-        """The type that the file itself gives the column, where it gives any."""
+        """Return the type that the file itself gives the column, where it gives any."""
 
     @abstractmethod
     def finer(self, header: str, sql_type: SqlType) -> Sql:
-        """The SQL of the list of the numbers in a cell that have more than 18 decimals, as text;
-        NULL where there are none."""
+        """Return the SQL of the list of the numbers in a cell that have more than 18 decimals, as
+        text; NULL where there are none."""
 
     @abstractmethod
     def has_doubles(self, header: str) -> bool:
-        """Whether the column's numbers are binary, which are rounded in every column: their
+        """Return whether the column's numbers are binary, which are rounded in every column: their
         shortest decimals are long without anybody having meant them."""
 
     @abstractmethod
     def place(self, record: int) -> str:
-        """Where the data record of this number, counted from 1, stands in the only file."""
+        """Say where the data record of this number, counted from 1, stands in the only file."""
 
     def alone(self, path: Path) -> Self:
-        """One of the files."""
+        """Return one of the files."""
         return replace(self, paths=(path,))

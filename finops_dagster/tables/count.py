@@ -102,15 +102,15 @@ class _FileReader:
     def path(self) -> Path:
         return self.file.paths[0]
 
-    def tally(self, told: dict[Path, int]) -> _Tally:
-        """Count the file; how many of its bytes are read is told meanwhile. Raises _NotExact for a
+    def tally(self, bytes_read: dict[Path, int]) -> _Tally:
+        """Count the file; `bytes_read` says meanwhile how far it is. Raises _NotExact for a
         cell of the headline cost, and what pyarrow raises."""
         if not isinstance(self.file, CsvFiles):
-            return self._of(_parquet_batches(self.path, self._headers(), told))
+            return self._of(_parquet_batches(self.path, self._headers(), bytes_read))
         as_numbers, in_quotes = True, any("\n" in header for header in self.file.headers)
         while True:
             try:
-                return self._of(self._csv_batches(self.file, as_numbers, in_quotes, told))
+                return self._of(self._csv_batches(self.file, as_numbers, in_quotes, bytes_read))
             except (pa.ArrowInvalid, _NotExact) as error:
                 # Text of a column that is not all plain numbers is looked at cell by cell; line
                 # ends within quotes, and rows that are longer than a block, take longer to read.
@@ -128,7 +128,7 @@ class _FileReader:
         return {position: self.file.headers[position] for position in positions}
 
     def _csv_batches(
-        self, file: CsvFiles, as_numbers: bool, in_quotes: bool, told: dict[Path, int]
+        self, file: CsvFiles, as_numbers: bool, in_quotes: bool, bytes_read: dict[Path, int]
     ) -> Iterator[dict[int, pa.Array]]:
         names = [str(number) for number in range(len(file.headers))]
         types = {str(n): _MONEY if as_numbers else pa.string() for n in self.money}
@@ -158,7 +158,7 @@ class _FileReader:
         )
         with self.path.open("rb") as raw, closing(_plain_bytes(raw, file.gzipped)) as stream:
             for batch in pyarrow.csv.open_csv(pa.PythonFile(stream, mode="r"), *options):
-                told[self.path] = raw.tell()
+                bytes_read[self.path] = raw.tell()
                 yield {int(name): batch.column(name) for name in types}
         if with_comma:
             rows = list(csv.reader(with_comma))
@@ -245,10 +245,10 @@ def count(
     """
     files = read_files(paths, vendor)
     readers = list(_readers(files, vendor, columns, round_money=round_money))
-    told: dict[Path, int] = {}
+    bytes_read: dict[Path, int] = {}
     size = sum(path.stat().st_size for path in paths)
-    with reporting("counted", size, decimal, lambda: sum(list(told.values()))):
-        total = _of_all(readers, told, limits)
+    with reporting("counted", size, decimal, lambda: sum(list(bytes_read.values()))):
+        total = _of_all(readers, bytes_read, limits)
     for name, amount in total.sums.items():
         if not -_LIMIT < amount < _LIMIT:
             raise FileInvalid(
@@ -260,11 +260,11 @@ def count(
     return Totals(total.rows, cost, sums, total.costs), total.rounded
 
 
-def _of_all(readers: Sequence[_FileReader], told: dict[Path, int], limits: DuckDB) -> _Tally:
+def _of_all(readers: Sequence[_FileReader], bytes_read: dict[Path, int], limits: DuckDB) -> _Tally:
     total = _Tally()
     with ThreadPoolExecutor(limits.threads or os.cpu_count()) as pool:
         for reader, tally in zip(
-            readers, pool.map(lambda one: _counted(one, told), readers), strict=True
+            readers, pool.map(lambda one: _counted(one, bytes_read), readers), strict=True
         ):
             if isinstance(tally, Exception):
                 pool.shutdown(wait=False, cancel_futures=True)
@@ -296,9 +296,9 @@ def _readers(
             yield _FileReader(group.alone(path), vendor, money, cost, currency, round_money)
 
 
-def _counted(reader: _FileReader, told: dict[Path, int]) -> _Tally | Exception:
+def _counted(reader: _FileReader, bytes_read: dict[Path, int]) -> _Tally | Exception:
     try:
-        return reader.tally(told)
+        return reader.tally(bytes_read)
     except _UNREADABLE as error:
         reason: Exception = error
         return reason
@@ -331,13 +331,13 @@ def _has_rows(file: CsvFiles) -> bool:
 
 
 def _parquet_batches(
-    path: Path, headers: dict[int, str], told: dict[Path, int]
+    path: Path, headers: dict[int, str], bytes_read: dict[Path, int]
 ) -> Iterator[dict[int, pa.Array]]:
     with pq.ParquetFile(path) as file:
         for group in range(file.num_row_groups):  # all at once keep what has been read
             for batch in file.iter_batches(row_groups=[group], columns=list(headers.values())):
                 yield {number: batch.column(name) for number, name in headers.items()}
-            told[path] = path.stat().st_size * (group + 1) // file.num_row_groups
+            bytes_read[path] = path.stat().st_size * (group + 1) // file.num_row_groups
 
 
 def _sum(amounts: pa.Array) -> Decimal:

@@ -118,9 +118,9 @@ def csv_files(
 
 
 def read_header(path: Path, gzipped: bool) -> tuple[tuple[str, ...], str]:
-    """The names in the file's first record, none in a file of no bytes or of a BOM alone, and how
-    that line ends: DuckDB would take the first line end of the file for it, which may be one in
-    quotes, and then finds no rows. Raises FileInvalid."""
+    """Return the names in the file's first record, none in a file of no bytes or of a BOM alone,
+    and how that line ends: DuckDB would take the first line end of the file for it, which may be
+    one in quotes, and then finds no rows. Raises FileInvalid."""
     lines: list[str] = []
     try:
         with open_text(path, gzipped) as text:
@@ -152,20 +152,21 @@ def _lines(text: IO[str], read: list[str]) -> Iterator[str]:
 
 
 def is_gzipped(path: Path) -> bool:
-    """Whether the bytes, not the name, say gzip."""
+    """Return whether the bytes, not the name, say gzip."""
     with path.open("rb") as file:
         return file.read(2) == GZIP_MAGIC
 
 
 def open_text(path: Path, gzipped: bool) -> IO[str]:
-    """The file as text; bytes that are not UTF-8 come as surrogates, for DuckDB to complain of."""
+    """Open the file as text; bytes that are not UTF-8 come as surrogates, for DuckDB to complain
+    of."""
     if gzipped:
         return gzip.open(path, "rt", encoding="utf-8", errors="surrogateescape", newline="")
     return path.open(encoding="utf-8", errors="surrogateescape", newline="")
 
 
 def malformed_row(error: duckdb.Error) -> FileInvalid | None:
-    """What DuckDB says of a row that is no CSV, in one line; None where it speaks of another
+    """Return what DuckDB says of a row that is no CSV, in one line; None where it speaks of another
     thing."""
     text = str(error)
     file = re.search(r"^\s*file = (.*)$", text, re.MULTILINE)

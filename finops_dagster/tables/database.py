@@ -71,7 +71,7 @@ class DuckDB:
 
     @contextmanager
     def scratch(self, **config: Option) -> Iterator[DuckDBPyConnection]:
-        """A database in memory; `config` are options of DuckDB's own."""
+        """Open a database in memory; `config` are options of DuckDB's own."""
         # Another process's connection would use the same files under the default, `.tmp`.
         temp_dir = (self.temp_dir or Path()) / f".tmp-{uuid4().hex[:12]}"
         config = {"temp_directory": str(temp_dir), **config}
@@ -82,7 +82,7 @@ class DuckDB:
     def open(
         self, path: Path, *, read_only: bool = False, **config: Option
     ) -> Iterator[DuckDBPyConnection]:
-        """The file; one that is written is made where it is missing. Raises BillError.
+        """Open the file; one that is written is made where it is missing. Raises BillError.
 
         DuckDB lets one process write a file and keeps every other out, which wait for their turn.
         The lock is the operating system's: it is gone when its process is.
@@ -126,7 +126,7 @@ class BillingDatabase:
     duckdb: DuckDB = DuckDB()
 
     def path(self, export: str, month: BillingMonth) -> Path:
-        """Where the file lies that holds the month, or will lie."""
+        """Return where the file lies that holds the month, or will lie."""
         return Path(self.database.format(export=export, month=month))
 
     @contextmanager

@@ -108,13 +108,13 @@ class Recorded:
 
 
 def create(connection: duckdb.DuckDBPyConnection) -> None:
-    """Make the ledger's tables where they are missing, and bring forward those of an older layout.
-    Raises LedgerDamaged for what is neither."""
-    there = _layout(connection)
-    if _LAYOUT.items() <= there.items() and "columns" not in there:
+    """Create the ledger's tables where they are missing, and bring forward those of an older
+    layout. Raises LedgerDamaged for what is neither."""
+    existing = _layout(connection)
+    if _LAYOUT.items() <= existing.items() and "columns" not in existing:
         return
     for table, columns in _LAYOUT.items():
-        problem = _damage(table, there.get(table, columns))
+        problem = _damage(table, existing.get(table, columns))
         if problem is not None:
             raise LedgerDamaged(
                 f"finops_state.{table} is damaged: {problem}; finops state verify --mend makes it "
@@ -123,15 +123,15 @@ def create(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute("BEGIN TRANSACTION")
     connection.execute("CREATE SCHEMA IF NOT EXISTS finops_state")
     for table, columns in _LAYOUT.items():
-        if table not in there:
+        if table not in existing:
             defined = ", ".join(_definition(table, name) for name in columns)
             connection.execute(f"CREATE TABLE finops_state.{quoted(table)} ({defined})")
-        for name in columns.keys() - there.get(table, columns).keys():
+        for name in columns.keys() - existing.get(table, columns).keys():
             connection.execute(
                 f"ALTER TABLE finops_state.{quoted(table)} ADD COLUMN {_definition(table, name)} "
                 f"DEFAULT {_LATER[name]}"
             )
-    if "columns" in there:
+    if "columns" in existing:
         _take_over_columns(connection)
     _number_loads(connection)
     connection.execute("COMMIT")
@@ -151,13 +151,13 @@ def _layout(connection: duckdb.DuckDBPyConnection) -> dict[str, dict[str, str]]:
     return layout
 
 
-def _damage(table: str, there: Mapping[str, str]) -> str | None:
+def _damage(table: str, existing: Mapping[str, str]) -> str | None:
     """What is wrong with a table beyond being old."""
     for name, of_type in _LAYOUT[table].items():
-        if name not in there and not (table == "manifests" and name in _LATER):
+        if name not in existing and not (table == "manifests" and name in _LATER):
             return f"it has no column {name}"
-        if there.get(name, of_type) != of_type:
-            return f"its column {name} is {there[name]} and not {of_type}"
+        if existing.get(name, of_type) != of_type:
+            return f"its column {name} is {existing[name]} and not {of_type}"
     return None
 
 
@@ -371,7 +371,7 @@ def other_load_in(connection: duckdb.DuckDBPyConnection, load: Load) -> tuple[st
 
 
 def column_names(connection: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]:
-    """The column name that each header ever seen in this table was given."""
+    """Return the column name that each header ever seen in this table was given."""
     rows = connection.execute(
         "SELECT columns FROM finops_state.exports WHERE table_name = ?", [table]
     ).fetchall()

@@ -316,7 +316,8 @@ def held_version(
     month: BillingMonth,
     formats: Mapping[str, Format],
 ) -> Load | None:
-    """The version that the ledger says is loaded, if the table really holds its rows and cost."""
+    """Return the version that the ledger says is loaded, if the table really holds its rows and
+    cost."""
     load = ledger.loaded(connection, export, month)
     if load is None or not columns(connection, load.table):
         return None
@@ -365,7 +366,7 @@ def measure(
 
 
 def columns(connection: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]:
-    """Name and type of each column, in the table's order; empty where there is no table."""
+    """Return name and type of each column, in the table's order; empty where there is no table."""
     return dict(
         connection.execute(
             "SELECT column_name, data_type FROM duckdb_columns() "
@@ -377,7 +378,7 @@ def columns(connection: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]
 
 @contextmanager
 def transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    """All of the block, or nothing of it."""
+    """Commit all of the block, or nothing of it."""
     connection.execute("BEGIN TRANSACTION")
     try:
         yield

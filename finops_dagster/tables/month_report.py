@@ -60,20 +60,20 @@ class Restatement:
 
 def report(connection: duckdb.DuckDBPyConnection, load: Load, vendor: Format) -> MonthReport:
     """Look at the month that the table holds, whose totals were measured."""
-    there = columns(connection, load.table)
-    costs = (load.totals.costs or {}) if vendor.currency in there else {}
+    present = columns(connection, load.table)
+    costs = (load.totals.costs or {}) if vendor.currency in present else {}
     return MonthReport(
         load,
         ledger.superseded(connection, load.export, load.month),
         ledger.loaded(connection, load.export, load.month.previous),
-        there,
+        present,
         vendor.cost,
-        _cost_by_service(connection, load, vendor) if vendor.service in there else [],
+        _cost_by_service(connection, load, vendor) if vendor.service in present else [],
         sorted(
             ((currency or "(none)", cost) for currency, cost in costs.items()),
             key=lambda pair: (-pair[1], pair[0]),
         ),
-        _is_final(connection, load, vendor.is_final(there)),
+        _is_final(connection, load, vendor.is_final(present)),
     )
 
 
