@@ -46,7 +46,7 @@ def origins(options: Options) -> list[dict[str, Any]]:
 
     return [
         {"setting": name, "value": value, "from": origin(name)}
-        for name, value in leaves(settings.model_dump(mode="json"))
+        for name, value in leaves(settings.model_dump(mode="json", by_alias=True))
         if value is not None
     ]
 

@@ -505,7 +505,7 @@ def another_process(project: Project, month: str, end: str) -> subprocess.Popen[
     """A process that is about to load the month."""
     command = [sys.executable, "-m", "finops_dagster_tests.warehouses.another_process"]
     started = subprocess.Popen(
-        [*command, project.settings().model_dump_json(), month, end],
+        [*command, project.settings().model_dump_json(by_alias=True), month, end],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
