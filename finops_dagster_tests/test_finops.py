@@ -62,9 +62,16 @@ def test_each_command_goes_as_far_as_its_stage(project: Project, finops: Finops)
         project.parquet("2024-01"),
     ]
     there: list[list[bool]] = []
+    early = finops("aws", "export-parquet", code=1)
+    assert early == (
+        "acme  failed: no month of it is in billing_table; finops aws load-billing-local comes "
+        "first\n"
+    )
     for command in ("extract-manifests", "extract-billing", "load-billing-local", "export-parquet"):
         finops.here("aws", command, "--start-date", "2024-01", "--end-date", "2024-01")
         there.append([file.exists() for file in files])
+        if command == "extract-billing":
+            project.source.rename(project.folder / "gone")  # and no stage after asks the vendor
     assert there == [
         [True, False, False],
         [True, True, False],
@@ -98,8 +105,10 @@ def test_the_last_stage_is_a_warehouse_where_the_command_line_says_so(
     with BigQueryServer() as server:
         where = ["--database-config", "project_id=acme"]
         where += ["--database-config", f"api_endpoint={server.url}"]
-        said = finops("--backend", "bigquery", *where, "aws", "load-billing-remote")
+        said = finops("--backend", "bigquery", *where, "aws", "run-pipeline")
         assert "acme 2024-01  loaded  v1  1 rows  1.00" in said
+        said = finops("--backend", "bigquery", *where, "aws", "load-billing-remote")
+        assert "acme 2024-01  unchanged  v1  1 rows  1.00" in said
         reached = finops(*where, "config", "check", OPEN_FINOPS_DATABASE_BACKEND="bigquery")
         assert "BigQuery acme.finops" in reached
 

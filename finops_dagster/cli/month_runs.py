@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -16,13 +17,25 @@ from finops_dagster.cli.discovery import available_months
 from finops_dagster.cli.errors import one_line
 from finops_dagster.cli.output import Row, print_json
 from finops_dagster.cli.selection import Selection
-from finops_dagster.cli.status import last_stage, restatement_of, restatement_text
-from finops_dagster.pipeline import STAGES
+from finops_dagster.cli.status import (
+    Report,
+    month_records,
+    restatement_of,
+    restatement_text,
+    stages_of,
+)
 from finops_dagster.pipeline.build import build_definitions
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.runs import MonthRun, end_lost_runs, open_instance, run_month
 from finops_dagster.settings import Settings
 from finops_dagster.terminal import complain, console
+
+# What these stages load, and the command that brings it; the vendor is not asked.
+_FROM_THE_STAGE_BEFORE = {
+    "billing_table": ("staged_files", "extract-billing"),
+    "parquet": ("billing_table", "load-billing-local"),
+    "warehouse_table": ("parquet", "export-parquet"),
+}
 
 
 def run_months(
@@ -34,15 +47,18 @@ def run_months(
     as_json: bool = False,
 ) -> bool:
     """Run the months one after the other up to a stage, or the last, and print a line for each as
-    it ends; return whether all went well. An export that cannot be looked at delays no other."""
-    until = until or last_stage(settings)
+    it ends; return whether all went well. An export that cannot be looked at delays no other.
+
+    Stages that load what lies here already run alone, also where the vendor cannot be reached.
+    """
     if until == "warehouse_table" and not settings.database.has_warehouse:
         raise BillError(
             "backend is duckdb, which ends at Parquet; choose another with --backend, or set "
             "warehouse_path"
         )
+    is_alone = until in _FROM_THE_STAGE_BEFORE
+    stages = (str(until),) if is_alone else stages_of(settings, until)
     definitions = build_definitions(settings)
-    stages = STAGES[: STAGES.index(until) + 1]
     ended_well = True
     with open_instance() as instance, _Progress(is_hidden=as_json) as progress:
         end_lost_runs(instance)
@@ -52,11 +68,14 @@ def run_months(
             ended_well = False
             (complain if as_json else progress.say)(line)
 
-        months = [
-            (Export(export), month)
-            for export, _, versions in available_months(settings, selection, fail)
-            for month in versions
-        ]
+        if is_alone:
+            months = list(_held_months(settings, selection, str(until), fail))
+        else:
+            months = [
+                (Export(export), month)
+                for export, _, versions in available_months(settings, selection, fail)
+                for month in versions
+            ]
         progress.begin(len(months), len(stages))
         for export, month in months:
             progress.month(export, month)
@@ -81,6 +100,24 @@ def run_months(
                 progress.say(_line(_row(export, done)))
             progress.month_ended()
     return ended_well
+
+
+def _held_months(
+    settings: Settings, selection: Selection, stage: str, report: Report
+) -> Iterator[tuple[Export, BillingMonth]]:
+    """Yield the months that the stage before holds; an export of which it holds none is
+    reported."""
+    before, command = _FROM_THE_STAGE_BEFORE[stage]
+    months = list(month_records(settings, selection))
+    for export in selection.exports(settings):
+        held = [month for one, month, records in months if one == export and records.holds(before)]
+        if not held:
+            report(
+                f"{export.name}  failed: no month of it is in {before}; "
+                f"finops {export.vendor} {command} comes first"
+            )
+        for month in held:
+            yield Export(export), BillingMonth.parse(month)
 
 
 class _Progress(Progress):

@@ -42,9 +42,9 @@ def last_stage(settings: Settings) -> str:
     return "warehouse_table" if settings.database.has_warehouse else "parquet"
 
 
-def stages_of(settings: Settings) -> tuple[str, ...]:
-    """Return the stages of the chain."""
-    return STAGES[: STAGES.index(last_stage(settings)) + 1]
+def stages_of(settings: Settings, until: str | None = None) -> tuple[str, ...]:
+    """Return the stages of the chain, up to one or to the last."""
+    return STAGES[: STAGES.index(until or last_stage(settings)) + 1]
 
 
 def ledger_loads(settings: Settings, export: ExportSettings) -> list[LoadedMonth]:
@@ -92,11 +92,16 @@ class MonthRecords:
 
     versions: dict[str, str | None]
     lake: LakeRecord | None
+    is_staged: bool
 
     @property
     def has_any(self) -> bool:
         """Whether anything is known of the month."""
         return not set(self.versions.values()) <= {None, UNKNOWN}
+
+    def holds(self, stage: str) -> bool:
+        """Whether the stage has the month for the stage after it."""
+        return self.is_staged if stage == "staged_files" else self.versions[stage] is not None
 
 
 def month_records(
@@ -116,6 +121,7 @@ def month_records(
             table = tables.get(str(month))
             staging = staged_month(settings, export, month)
             manifest, staged = staging.manifest(), staging.records()
+            is_staged = bool(manifest and staged and staged[0].vendor_id == manifest.id)
             of_files = staged[0].manifest_id if staged else table
             versions = {
                 "manifest": manifest.id if manifest else of_files and of_files.partition("+")[0],
@@ -124,7 +130,11 @@ def month_records(
                 "parquet": parquet,
                 "warehouse_table": warehouse.get(str(month)) if warehouse is not None else UNKNOWN,
             }
-            yield export, str(month), MonthRecords({s: versions[s] for s in stages}, in_lake)
+            yield (
+                export,
+                str(month),
+                MonthRecords({s: versions[s] for s in stages}, in_lake, is_staged),
+            )
 
 
 def _lake_file(settings: Settings, export: ExportSettings, month: BillingMonth) -> Path:

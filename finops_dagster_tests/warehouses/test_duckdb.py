@@ -85,7 +85,7 @@ def test_the_command_knows_the_stage_where_a_warehouse_path_is_set(
 ) -> None:
     deliver(project.put, "2024-01", [items("2024-01", "1")], version="v1")
     where = ("--database-config", "warehouse_path=data/warehouse.duckdb")
-    assert "acme 2024-01  loaded  v1  1 rows  1.00" in finops(*where, "aws", "load-billing-remote")
+    assert "acme 2024-01  loaded  v1  1 rows  1.00" in finops(*where, "aws", "run-pipeline")
     (row,) = finops.json(*where, "aws", "show-state")
     assert row["warehouse_table"] == "v1"
     assert "DuckDB data/warehouse.duckdb" in finops(*where, "config", "check")

@@ -336,7 +336,7 @@ def test_the_command_takes_a_destination(project: Project, finops: Finops) -> No
     (project.folder / "data").mkdir(exist_ok=True)
     settings = [f"--database-config={key}={value}" for key, value in SQLITE.items()]
     where = ("--backend=sql", *settings)
-    assert "acme 2024-01  loaded  v1  1 rows  1.00" in finops(*where, "aws", "load-billing-remote")
+    assert "acme 2024-01  loaded  v1  1 rows  1.00" in finops(*where, "aws", "run-pipeline")
     assert "sqlalchemy finops" in finops(*where, "config", "check")
     assert finops.json(*where, "state", "verify") == []
     deep = finops.here(*where, "state", "verify", "acme", "2024-01", "--deep")
