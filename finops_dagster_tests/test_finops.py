@@ -283,6 +283,32 @@ def test_help_loads_no_engine() -> None:
     assert done.stdout.strip() == "[]", done.stderr
 
 
+def test_what_ledger_lake_and_vendor_know_is_told_without_dagster(
+    project: Project, finops: Finops
+) -> None:
+    deliver(project.put, "2024-01", [items("2024-01", "1")], version="v1")
+    project.load("2024-01")
+    for command in (
+        ["aws", "discover-manifests"],
+        ["aws", "run-pipeline", "--dry-run"],
+        ["state", "loaded"],
+        ["state", "list"],
+        ["query", "FROM aws_billing_data"],
+        ["config", "check"],
+    ):
+        code = (
+            "import sys; from finops_dagster.cli.app import app;"
+            f"app({command}, standalone_mode=False); print('dagster' in sys.modules)"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=finops.environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.stdout.endswith("False\n"), (command, done.stderr)
+
+
 def test_the_version_is_that_of_the_package(finops: Finops) -> None:
     project = (Path(__file__).parents[1] / "pyproject.toml").read_text()
     number = finops("--version").split()[1]

@@ -15,9 +15,10 @@ from finops_dagster.billing.errors import BillError
 from finops_dagster.cli.discovery import available_versions
 from finops_dagster.cli.options import Options
 from finops_dagster.object_stores import ObjectStores, StoreError, StoreUnavailable
-from finops_dagster.pipeline.export import Export
 from finops_dagster.settings import Settings, dagster_home, settings_file
 from finops_dagster.settings_table import leaves
+from finops_dagster.sources import VENDORS
+from finops_dagster.sources.settings import ExportSettings
 from finops_dagster.tables.database import DuckDB
 from finops_dagster.warehouses import open_warehouse
 from finops_dagster.warehouses.base import WarehouseUnavailable
@@ -56,7 +57,7 @@ def reach_all(settings: Settings) -> list[dict[str, Any]]:
     is well."""
     storage = settings.storage
     questions: dict[str, Callable[[], str]] = {
-        export.name: partial(_months, Export(export)) for export in settings.exports
+        export.name: partial(_months, export) for export in settings.exports
     } or {"exports": _no_exports}
     questions |= {
         "storage.staging_dir": partial(_writable, storage.staging_dir),
@@ -82,8 +83,9 @@ def _no_exports() -> str:
     )
 
 
-def _months(export: Export) -> str:
-    versions = available_versions(export.source(ObjectStores()), export.months()[::-1])
+def _months(export: ExportSettings) -> str:
+    source = VENDORS[export.vendor].source(export, ObjectStores())
+    versions = available_versions(source, export.months()[::-1])
     return f"{len(versions)} months, {min(versions)} to {max(versions)}"
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -23,15 +22,11 @@ AnyMonth = Annotated[str | None, typer.Argument(metavar="[YYYY-MM]", callback=ch
 Document = Annotated[Path, typer.Argument(help="A file that ends in .json, .yaml or .yml.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")]
 
+Shape = Annotated[
+    Literal["table", "json", "html"], typer.Option("--format", help="How it is printed.")
+]
+
 app = typer.Typer(cls=Group, no_args_is_help=True)
-
-
-class ReportFormat(StrEnum):
-    """How a report is printed."""
-
-    TABLE = "table"
-    JSON = "json"
-    HTML = "html"
 
 
 def _selection(export: str | None = None, month: str | None = None) -> Selection:
@@ -91,9 +86,7 @@ def list_months(
 @app.command()
 def report(
     context: typer.Context,
-    shape: Annotated[
-        ReportFormat, typer.Option("--format", help="How it is printed.")
-    ] = ReportFormat.TABLE,
+    shape: Shape = "table",
     json: Json = False,
 ) -> None:
     """Report progress, failures, times and restarts.
@@ -104,7 +97,7 @@ def report(
 
     settings, problems = Options.of(context).settings(), list[str]()
     sections = report_sections(settings, problems.append)
-    print_report(sections, settings.project.name, "json" if json else shape.value)
+    print_report(sections, settings.project.name, "json" if json else shape)
     exit_with(problems)
 
 
