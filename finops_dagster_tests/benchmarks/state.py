@@ -47,6 +47,7 @@ def main() -> None:
     table.add_column("")
     table.add_column("median", justify="right")
     for name, command in {
+        "finops state loaded, whole process": ["state", "loaded"],
         "finops state list, whole process": ["state", "list"],
         "finops aws show-state, whole process": ["aws", "show-state"],
         "finops state show of one month, whole process": ["state", "show", "export_0", "2024-01"],
