@@ -42,7 +42,7 @@ class OldProject:
     """The project of an archive, carried on by commands."""
 
     def __init__(self, folder: Path, made_on: str) -> None:
-        self.folder = folder
+        self.folder, self.made_on = folder, made_on
         with tarfile.open(OLD_DATA / f"{made_on}.tar.xz") as archive:
             archive.extractall(folder, filter="data")
 
@@ -103,10 +103,12 @@ def test_what_was_loaded_is_shown_and_agrees(old: OldProject) -> None:
 
 
 def test_an_unchanged_month_is_not_downloaded_again(old: OldProject) -> None:
+    if old.made_on == FIRST:  # its staged files have no checksums, so they are fetched once more
+        shutil.rmtree("data/staging")
     old.spoil_source()
     lake = [(path, path.stat().st_mtime_ns) for path in Path("data/parquet").rglob("*.parquet")]
     assert old.run("aws", "run-pipeline") == dict.fromkeys(MONTHS, "unchanged")
-    shutil.rmtree("data/staging")
+    shutil.rmtree("data/staging", ignore_errors=True)
     assert set(old.run("aws", "run-pipeline", "--end-date", "2024-01").values()) == {"unchanged"}
     assert [(path, path.stat().st_mtime_ns) for path, _ in lake] == lake
     assert old.finops("state", "verify").stdout == "all agree\n"
