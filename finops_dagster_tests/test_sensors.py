@@ -120,6 +120,18 @@ def test_a_month_that_is_queued_or_running_is_not_asked_for(
     assert months(project.tick(later(first.cursor, 10**7))) == ["2024-02"]
 
 
+def test_a_version_that_comes_back_is_asked_for_under_another_key(
+    project: Project, put: Put
+) -> None:
+    keys, cursor = [], None
+    for version in ("v1", "v2", "v1"):
+        deliver(put, "2024-01", [items("2024-01", "1")], version=version)
+        result = project.tick(cursor)
+        keys += [request.run_key for request in result.run_requests or []]
+        cursor = result.cursor
+    assert len(set(keys)) == 3
+
+
 def test_a_month_that_a_person_stopped_waits_for_the_next_version(
     project: Project, put: Put
 ) -> None:

@@ -31,7 +31,7 @@ _IN_PROGRESS = [
 
 
 @dataclass(frozen=True)
-class Asked:
+class Requested:
     """What the cursor keeps of a month: its version, which is the store's ETag of the manifest, how
     many runs were asked for it, when the last one was, and whether one has loaded it."""
 
@@ -41,7 +41,7 @@ class Asked:
     is_loaded: bool = False
 
     @classmethod
-    def of(cls, kept: Any) -> "Asked":
+    def of(cls, kept: Any) -> "Requested":
         """Return what a cursor has; earlier releases kept the version alone, once it was asked
         for."""
         return cls(kept, times=1) if isinstance(kept, str) else cls(**kept)
@@ -75,7 +75,7 @@ def manifest_sensor(export: Export, last_stage: str) -> dg.SensorDefinition:
     def sensor(
         context: dg.SensorEvaluationContext, stores: dg.ResourceParam[ObjectStores]
     ) -> dg.SensorResult:
-        cursor = {m: Asked.of(kept) for m, kept in json.loads(context.cursor or "{}").items()}
+        cursor = {m: Requested.of(kept) for m, kept in json.loads(context.cursor or "{}").items()}
         versions = source_in(stores).versions(export.months())
         newest = versions[max(versions)]
         if isinstance(newest, ManifestMissing) and len(set(map(type, versions.values()))) == 1:
@@ -84,7 +84,7 @@ def manifest_sensor(export: Export, last_stage: str) -> dg.SensorDefinition:
             if _etag(version) is None and not isinstance(version, ManifestMissing):
                 context.log.error(str(version))
         requests = _requests(context.instance, export, last_stage, versions, cursor)
-        kept = {month: asdict(asked) for month, asked in cursor.items()}
+        kept = {month: asdict(requested) for month, requested in cursor.items()}
         return dg.SensorResult(requests, cursor=json.dumps(kept, sort_keys=True))
 
     return sensor
@@ -95,7 +95,7 @@ def _requests(
     export: Export,
     last_stage: str,
     versions: Mapping[BillingMonth, Version],
-    cursor: dict[str, Asked],
+    cursor: dict[str, Requested],
 ) -> list[dg.RunRequest]:
     """The runs that are due, the newest month first; the cursor is brought up to date."""
     requests, now = [], time.time()
@@ -104,16 +104,16 @@ def _requests(
         etag, before = _etag(version), cursor.get(str(month))
         if etag is None or str(month) in in_progress:
             continue
-        asked = before if before and before.version == etag else Asked(etag)
-        if asked.is_loaded:
+        requested = before if before and before.version == etag else Requested(etag)
+        if requested.is_loaded:
             continue
         if _is_loaded(instance, export, month, version, last_stage):
-            asked = replace(asked, is_loaded=True)
-        elif asked.is_due(now) and not _was_stopped(instance, export, month, asked):
-            run_key = f"{month}/{etag}" + (f"/{asked.times}" if asked.times else "")
-            requests.append(dg.RunRequest(run_key, partition_key=str(month)))
-            asked = replace(asked, times=asked.times + 1, last=now)
-        cursor[str(month)] = asked
+            requested = replace(requested, is_loaded=True)
+        elif requested.is_due(now) and not _was_stopped(instance, export, month, requested):
+            # Dagster launches no key twice, and a version that comes back has the same ETag again.
+            requests.append(dg.RunRequest(f"{month}/{etag}/{now}", partition_key=str(month)))
+            requested = replace(requested, times=requested.times + 1, last=now)
+        cursor[str(month)] = requested
     return requests
 
 
@@ -129,10 +129,10 @@ def _months_in_progress(instance: dg.DagsterInstance, export: Export) -> set[str
 
 
 def _was_stopped(
-    instance: dg.DagsterInstance, export: Export, month: BillingMonth, asked: Asked
+    instance: dg.DagsterInstance, export: Export, month: BillingMonth, requested: Requested
 ) -> bool:
     """Whether a person stopped the last run that was asked for, which is not asked for again."""
-    if asked.times == 0:
+    if requested.times == 0:
         return False
     tags = {"finops/export": export.name, "dagster/partition": str(month)}
     last = instance.get_run_records(dg.RunsFilter(tags=tags), limit=1)
