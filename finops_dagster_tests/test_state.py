@@ -28,7 +28,7 @@ def waiting_run(project: Project, finops: Finops) -> Iterator[subprocess.Popen[s
             for look in Retrying(stop=stop_after_delay(60), wait=wait_fixed(0.2), reraise=True):
                 with look:
                     (row,) = finops.json("worker", "list")
-                    assert row["stage"] == "staged_files"
+                    assert row["stage"] == "billing_table"
             yield process
         finally:
             if process.poll() is None:
