@@ -47,8 +47,6 @@ audit: $(INSTALLED)  ## known holes in what is pinned
 
 bench: $(INSTALLED) $(DLT)  ## every measure against bare DuckDB, dlt and what it must reach
 	$(BIN)/python -m finops_dagster_tests.benchmarks
-	$(BIN)/python -m finops_dagster_tests.benchmarks.state
-	$(BIN)/python -m finops_dagster_tests.benchmarks.warehouse
 
 # Dagster 1.13.27 comes with libraries 0.29.27: each pins the core to the patch.
 CORE := $(subst ., ,$(VERSION))

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
 import json
 from pathlib import Path
 
-from finops_dagster.billing.columns import SqlType, column_names, literal, quoted
-from finops_dagster.sources.aws.cur1 import AwsCur1
-from finops_dagster_tests.benchmarks.chain import Chain
-from finops_dagster_tests.benchmarks.figures import ROOT, Run
+from finops_dagster.billing.columns import literal
+from finops_dagster_tests.benchmarks.chain import ROOT, Chain, Run
 
 DLT = ROOT / ".venv-dlt" / "bin" / "python"
+_TYPES = {
+    "BigDecimal": "DECIMAL(38,18)",
+    "OptionalBigDecimal": "DECIMAL(38,18)",
+    "DateTime": "TIMESTAMP",
+}
 _BARE = """
 import duckdb, sys
-connection = duckdb.connect("bare.duckdb", config={{"memory_limit": sys.argv[1]}})
+connection = duckdb.connect("bare.duckdb", config={"memory_limit": "2GB"})
 connection.execute("SET preserve_insertion_order = false")
-connection.execute({create!r})
+connection.execute(sys.argv[1])
 connection.execute("COPY month TO 'bare.parquet' (FORMAT parquet, COMPRESSION zstd)")
 """
 _DLT = """
@@ -42,11 +43,21 @@ print(time.monotonic() - started)
 """
 
 
-def bare_duckdb(chain: Chain, source: Path, memory_limit: str = "2GB") -> Run:
+def bare_duckdb(chain: Chain, source: Path) -> Run:
     """The least that DuckDB can do with the same types: a CREATE TABLE AS over read_csv, then a
     COPY to zstd Parquet. Nothing is verified, counted or reconciled."""
-    create = _create_table(sorted(source.rglob("*.csv.gz")))
-    return chain.python(_BARE.format(create=create), memory_limit)
+    files = sorted(source.rglob("*.csv.gz"))
+    (manifest,) = files[0].parent.glob("*-Manifest.json")
+    columns = ", ".join(
+        f"{literal(c['category'] + '/' + c['name'])}: '{_TYPES.get(c['type'], 'VARCHAR')}'"
+        for c in json.loads(manifest.read_text())["columns"]
+    )
+    paths = ", ".join(literal(str(file)) for file in files)
+    create = (
+        f"CREATE TABLE month AS FROM read_csv([{paths}], header = true, auto_detect = false, "
+        f"delim = ',', quote = '\"', escape = '\"', columns = {{{columns}}})"
+    )
+    return chain.python(_BARE, create)
 
 
 def dlt(chain: Chain, source: Path) -> Run:
@@ -58,22 +69,3 @@ def single_stream(chain: Chain, url: str, bucket: str) -> float:
     """The seconds in which one stream of one client writes all of the bucket to disk."""
     chain.python(_STREAM, url, bucket)
     return float((chain.work / "output.txt").read_text().split()[-1])
-
-
-def _create_table(files: list[Path]) -> str:
-    vendor = AwsCur1()
-    with gzip.open(files[0], "rt", encoding="utf-8", newline="") as text:
-        headers = next(csv.reader(text))
-    (manifest,) = files[0].parent.glob("*-Manifest.json")
-    declared = {
-        f"{column['category']}/{column['name']}": column["type"]
-        for column in json.loads(manifest.read_text())["columns"]
-    }
-    names = column_names(headers, {}, vendor)
-    types = {h: vendor.sql_type(h, declared[h]) or SqlType.TEXT for h in headers}
-    columns = ", ".join(f"{literal(names[h])}: {literal(types[h])}" for h in headers)
-    paths = ", ".join(literal(str(file)) for file in files)
-    return (
-        f"CREATE TABLE {quoted('month')} AS FROM read_csv([{paths}], header = true, "
-        f"auto_detect = false, delim = ',', quote = '\"', escape = '\"', columns = {{{columns}}})"
-    )

@@ -1,22 +1,28 @@
-"""A project in a folder of its own, over a bill that is made once, and run as a person runs it."""
+"""What a benchmark is made of: figures, processes that the operating system measures, and a project
+in a folder of its own over a bill that is made once."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import statistics
+import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
+from multiprocessing import get_context
 from pathlib import Path
 
-from finops_dagster.cli.history import open_history
-from finops_dagster.demo.export import Version, write_version
-from finops_dagster_tests.benchmarks.figures import FOLDER, ROOT, Run, apart, measured
+import dagster as dg
 
+from finops_dagster.demo.export import Version, write_version
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "data" / "bench"
 MONTH = "2024-01"
 VERSION = "20250203T000000Z"
-_KEYS = {"AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench"}
 _EXPORT = """
 [[exports]]
 name = "{name}"
@@ -36,22 +42,65 @@ memory_limit = "{memory_limit}"
 """
 
 
-def source(rows: int, columns: int = 154, parts: int = 4, months: Sequence[date] = ()) -> Path:
-    """The folder with the bill, January 2024 where no months are named; it is made once."""
-    months = months or [date(2024, 1, 1)]
-    folder = FOLDER / f"source-{rows}x{columns}-{parts}-{len(months)}"
+@dataclass(frozen=True)
+class Figure:
+    """What was measured, and what it must not exceed, in `unit`; `beside` is what else was seen."""
+
+    measure: str
+    value: float
+    unit: str = "s"
+    most: float | None = None
+    beside: str = ""
+
+    def shown(self, value: float) -> str:
+        """The value with its unit."""
+        return f"{value:,.0f} {self.unit}" if self.unit == "MB" else f"{value:,.2f} {self.unit}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished process: wall seconds and peak resident megabytes."""
+
+    seconds: float
+    megabytes: float
+
+
+def median_seconds(runs: Iterable[Run]) -> float:
+    """The median of the runs' wall seconds."""
+    return statistics.median(run.seconds for run in runs)
+
+
+def apart(work: Callable[..., object], *arguments: object) -> None:
+    """Do work in a process of its own: a child's peak is told as its parent's where that was
+    higher, so the benchmark itself stays small."""
+    process = get_context("spawn").Process(target=work, args=arguments)
+    process.start()
+    process.join()
+    if process.exitcode:
+        sys.exit(process.exitcode)
+
+
+def once(name: str, make: Callable[..., object], *arguments: object) -> Path:
+    """A folder below data/bench, which `make(folder, *arguments)` fills where it is missing."""
+    folder = FOLDER / name
     if not folder.exists():
-        making = folder.with_name(f"{folder.name}.part")
+        making = folder.with_name(f"{name}.part")
         shutil.rmtree(making, ignore_errors=True)
-        for month in months:
-            version = Version(month, VERSION, rows, parts)
-            apart(_write, making, version, columns)
+        apart(make, making, *arguments)
         making.rename(folder)
     return folder
 
 
-def _write(folder: Path, version: Version, columns: int) -> None:
-    write_version(folder, "", "bench-cur", version, columns=columns)
+def source(rows: int, columns: int = 154, parts: int = 4, months: Sequence[date] = ()) -> Path:
+    """The folder with the bill, January 2024 where no months are named."""
+    months = months or [date(2024, 1, 1)]
+    versions = [Version(month, VERSION, rows, parts) for month in months]
+    return once(f"source-{rows}x{columns}-{parts}-{len(months)}", _write, versions, columns)
+
+
+def _write(folder: Path, versions: list[Version], columns: int) -> None:
+    for version in versions:
+        write_version(folder, "", "bench-cur", version, columns=columns)
 
 
 @dataclass(frozen=True)
@@ -64,23 +113,27 @@ class Chain:
     def over(
         cls, source: str, *, memory_limit: str = "2GB", exports: int = 1, more: str = ""
     ) -> Chain:
-        """Make it, in the place of the one before; `more` are keys of its export."""
+        """Make it, in the place of the one before; `more` are keys of its export, and tables."""
         work = FOLDER / "work"
         shutil.rmtree(work, ignore_errors=True)
-        chain = cls(work)
-        chain.home.mkdir(parents=True)
-        shutil.copy(ROOT / "dagster.yaml", chain.home)
+        home = work / "dagster"
+        home.mkdir(parents=True)
+        shutil.copy(ROOT / "dagster.yaml", home)
         names = ["bench", *(f"bench_{number}" for number in range(1, exports))]
         tables = "".join(_EXPORT.format(name=name, source=source) + more for name in names)
         (work / "finops.toml").write_text(_SETTINGS.format(memory_limit=memory_limit) + tables)
-        os.environ |= {"DAGSTER_HOME": str(chain.home), **_KEYS}
-        return chain
+        os.environ |= {
+            "DAGSTER_HOME": str(home),
+            "AWS_ACCESS_KEY_ID": "bench",
+            "AWS_SECRET_ACCESS_KEY": "bench",
+        }
+        return cls(work)
 
     def materialize(self, module: str = "finops_dagster.definitions") -> Run:
         """`dagster asset materialize` of the month, the whole chain."""
         dagster = str(Path(sys.executable).parent / "dagster")
-        chosen = ["--select", "group:bench", "--partition", MONTH]
-        return self.run([dagster, "asset", "materialize", "-m", module, *chosen])
+        selection = ["--select", "group:bench", "--partition", MONTH]
+        return self.run([dagster, "asset", "materialize", "-m", module, *selection])
 
     def finops(self, *words: str) -> Run:
         """A `finops` command."""
@@ -91,20 +144,28 @@ class Chain:
         return self.run([sys.executable, "-c", code, *words])
 
     def run(self, command: Sequence[str]) -> Run:
-        """Any command in the project's folder and environment."""
-        return measured(command, self.work, FINOPS_CONFIG="finops.toml", PYTHONPATH=str(ROOT))
+        """Run a command to its end in the project's folder; a failure shows its output, which is
+        in `output.txt`. What others have left to be written to disk is written before."""
+        os.sync()
+        own = {"FINOPS_CONFIG": "finops.toml", "PYTHONPATH": str(ROOT)}
+        with (self.work / "output.txt").open("w+b") as output:
+            started = time.monotonic()
+            process = subprocess.Popen(
+                command, cwd=self.work, env={**os.environ, **own}, stdout=output, stderr=output
+            )
+            _, status, usage = os.wait4(process.pid, 0)
+            seconds = time.monotonic() - started
+            process.returncode = os.waitstatus_to_exitcode(status)
+            if process.returncode != 0:
+                output.seek(0)
+                sys.exit(output.read().decode()[-4000:])
+        return Run(seconds, usage.ru_maxrss / 1024)
 
-    def stage_seconds(self) -> dict[str, float]:
-        """What each stage said of its time when it last had the month."""
-        with open_history() as history:
-            stages = history.materializations("bench", [MONTH])
-        return {
-            stage: months[MONTH].metadata.get("seconds", 0)
-            for stage, months in stages.items()
-            if months
-        }
-
-    @property
-    def home(self) -> Path:
-        """The DAGSTER_HOME."""
-        return self.work / "dagster"
+    def stage_seconds(self, stage: str) -> float:
+        """What a stage said of its time when it last had the month."""
+        of_stage = dg.AssetRecordsFilter(dg.AssetKey(["bench", stage]), asset_partitions=[MONTH])
+        with dg.DagsterInstance.get() as instance:
+            (record,) = instance.fetch_materializations(of_stage, limit=1).records
+        materialization = record.asset_materialization
+        assert materialization is not None
+        return float(str(materialization.metadata["seconds"].value))

@@ -1,4 +1,5 @@
-"""Many months, many exports, many objects: what does not depend on the size of one month."""
+"""Many months, many exports, many objects: what does not depend on the size of one month; and how
+cost grows with each of them."""
 
 from __future__ import annotations
 
@@ -14,16 +15,22 @@ import duckdb
 from moto.s3.models import s3_backends
 
 from finops_dagster.billing.columns import literal
-from finops_dagster.billing.months import BillingMonth
-from finops_dagster.lake import Lake, relation
 from finops_dagster.pipeline.build import build_definitions
 from finops_dagster.settings import load_settings
-from finops_dagster_tests.benchmarks.chain import VERSION, Chain, source
-from finops_dagster_tests.benchmarks.figures import Figure, apart, median_seconds
+from finops_dagster_tests.benchmarks.chain import (
+    MONTH,
+    VERSION,
+    Chain,
+    Figure,
+    apart,
+    median_seconds,
+    source,
+)
 from finops_dagster_tests.servers.s3 import S3Server
 
 YEARS = [date(year, month, 1) for year in (2022, 2023, 2024) for month in range(1, 13)]
 _OLD_OBJECTS = 20_000
+_ROWS = 300_000
 _TOTALS = """
 SELECT billing_month, product_productname AS service, sum(lineitem_unblendedcost) AS cost
 FROM bench GROUP BY 1, 2
@@ -43,15 +50,12 @@ def backfill() -> Iterator[Figure]:
 def imports(runs: int) -> Iterator[Figure]:
     """What a process needs before it can do anything."""
     chain = Chain.over("file://nowhere", exports=10)
-    whole = [chain.python("import finops_dagster.definitions") for _ in range(runs)]
-    dagster = [chain.python("import dagster") for _ in range(runs)]
-    yield Figure(
-        "import finops_dagster.definitions, 10 exports",
-        median_seconds(whole),
-        "s",
-        1.5,
-        f"{median_seconds(dagster):.2f} s of it import dagster",
-    )
+    seconds = [
+        median_seconds(chain.python(f"import {module}") for _ in range(runs))
+        for module in ("finops_dagster.definitions", "dagster")
+    ]
+    beside = f"{seconds[1]:.2f} s of it import dagster"
+    yield Figure("import finops_dagster.definitions, 10 exports", seconds[0], "s", 1.5, beside)
 
 
 def sensor(runs: int) -> Iterator[Figure]:
@@ -85,12 +89,9 @@ def sensor(runs: int) -> Iterator[Figure]:
             cursor = result.cursor
         read = sum(path.endswith(".json") for _, path in server.requests)
         beside = f"{read} GET and {len(server.requests) - read} LIST requests"
+    old = f"{_OLD_OBJECTS:,} old objects beside the manifests"
     yield Figure(
-        f"a sensor's tick, {len(YEARS)} months, {_OLD_OBJECTS:,} old objects beside the manifests",
-        median(seconds[1:]),
-        "s",
-        1,
-        beside,
+        f"a sensor's tick, {len(YEARS)} months, {old}", median(seconds[1:]), "s", 1, beside
     )
 
 
@@ -103,13 +104,9 @@ def file_size() -> Iterator[Figure]:
     for _ in range(10):
         chain.finops("state", "reprocess", "bench", "2024-09")
     after = file.stat().st_size
-    yield Figure(
-        "DuckDB file of six months after one was loaded ten times, against before",
-        after / before,
-        "x",
-        1.4,
-        f"{before / 1e6:.0f} MB, then {after / 1e6:.0f} MB",
-    )
+    measure = "DuckDB file of six months after one was loaded ten times, against before"
+    beside = f"{before / 1e6:.0f} MB, then {after / 1e6:.0f} MB"
+    yield Figure(measure, after / before, "x", 1.4, beside)
 
 
 def query(rows: int, runs: int) -> Iterator[Figure]:
@@ -117,27 +114,47 @@ def query(rows: int, runs: int) -> Iterator[Figure]:
     chain = Chain.over(f"file://{source(rows)}")
     chain.materialize()
     apart(_two_years, chain.work / "parquet", rows // 10)
-    asked = [chain.finops("query", _TOTALS) for _ in range(runs)]
-    start = [chain.finops("--version") for _ in range(runs)]
-    yield Figure(
-        f"ten monthly totals by service over 24 months of {rows // 10:,} rows, beyond the start",
-        median_seconds(asked) - median_seconds(start),
-        "s",
-        0.5,
-        f"the start is {median_seconds(start):.2f} s",
-    )
+    answered = median_seconds(chain.finops("query", _TOTALS) for _ in range(runs))
+    start = median_seconds(chain.finops("--version") for _ in range(runs))
+    months = f"24 months of {rows // 10:,} rows"
+    measure = f"ten monthly totals by service over {months}, beyond the start"
+    yield Figure(measure, answered - start, "s", 0.5, f"the start is {start:.2f} s")
 
 
 def _two_years(lake: Path, rows: int) -> None:
     """Make two years of months of the beginning of one."""
-    large = Lake(lake).path("bench", BillingMonth(2024, 1))
+    (large,) = lake.rglob("*.parquet")
     whole = large.rename(lake / "whole.parquet")
     for first_day in YEARS[:24]:
-        small = Lake(lake).path("bench", BillingMonth(first_day.year, first_day.month))
+        small = Path(str(large).replace(MONTH, f"{first_day:%Y-%m}"))
         small.parent.mkdir(exist_ok=True)
         duckdb.execute(
             f"COPY (SELECT * REPLACE (DATE '{first_day}' AS billing_month) "
-            f"FROM {relation(whole)} LIMIT {rows}) "
+            f"FROM read_parquet({literal(str(whole))}, hive_partitioning = false) LIMIT {rows}) "
             f"TO {literal(str(small))} (FORMAT parquet, COMPRESSION zstd)"
         )
     whole.unlink()
+
+
+def growth() -> Iterator[Figure]:
+    """How cost grows: one run of each of three sizes, the whole chain from the shell."""
+    for rows in (_ROWS // 3, _ROWS, _ROWS * 3):
+        yield _first_load(f"{rows:,} rows of 154 columns in 4 parts", rows, 154, 4)
+    for columns in (70, 140, 200):
+        yield _first_load(f"{_ROWS:,} rows of {columns} columns in 4 parts", _ROWS, columns, 4)
+    for parts in (1, 4, 16):
+        yield _first_load(f"{_ROWS:,} rows of 154 columns in {parts} parts", _ROWS, 154, parts)
+    for months in (6, 12, 36):
+        chain = Chain.over(f"file://{source(5000, 150, 1, YEARS)}")
+        until = f"{YEARS[months - 1]:%Y-%m}"
+        run = chain.finops("aws", "run-pipeline", "--end-date", until)
+        yield Figure(f"{months} months of 5,000 rows", run.seconds)
+    for exports in (1, 10, 50):
+        chain = Chain.over("file://nowhere", exports=exports)
+        run = chain.python("import finops_dagster.definitions")
+        yield Figure(f"import of the definitions of {exports} exports", run.seconds)
+
+
+def _first_load(measure: str, rows: int, columns: int, parts: int) -> Figure:
+    run = Chain.over(f"file://{source(rows, columns, parts)}").materialize()
+    return Figure(measure, run.seconds, beside=f"peak {run.megabytes:,.0f} MB")

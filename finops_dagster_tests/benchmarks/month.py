@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import closing
 from itertools import count
@@ -9,8 +10,7 @@ from pathlib import Path
 from statistics import median
 
 from finops_dagster_tests.benchmarks.bare import DLT, bare_duckdb, dlt, single_stream
-from finops_dagster_tests.benchmarks.chain import Chain, source
-from finops_dagster_tests.benchmarks.figures import Figure, Run, median_seconds, most_megabytes
+from finops_dagster_tests.benchmarks.chain import Chain, Figure, Run, median_seconds, source
 from finops_dagster_tests.cur import upload
 from finops_dagster_tests.servers.s3 import S3Server
 
@@ -20,82 +20,60 @@ _BUCKETS = count()
 def month(rows: int, runs: int) -> Iterator[Figure]:
     """Both sides are whole processes, run in turn."""
     bill = source(rows)
-    bare: list[Run] = []
-    first: list[Run] = []
-    unchanged: list[Run] = []
-    empty: list[Run] = []
-    from_s3: list[Run] = []
-    streams, load_and_export, download = [], [], []
+    whole: dict[str, list[Run]] = defaultdict(list)
+    parts: dict[str, list[float]] = defaultdict(list)
     with closing(S3Server()) as server:
         bucket = _bucket(server, bill)
         for _ in range(runs):
             chain = Chain.over(f"file://{bill}")
-            bare.append(bare_duckdb(chain, bill))
-            first.append(chain.materialize())
-            seconds = chain.stage_seconds()
-            load_and_export.append(seconds["billing_table"] + seconds["parquet"])
-            copied = seconds["staged_files"]
-            unchanged.append(chain.materialize())
-            empty.append(chain.materialize("finops_dagster_tests.benchmarks.empty_chain"))
+            whole["bare"].append(bare_duckdb(chain, bill))
+            whole["first"].append(chain.materialize())
+            load = chain.stage_seconds("billing_table") + chain.stage_seconds("parquet")
+            parts["load"].append(load)
+            copied = chain.stage_seconds("staged_files")
+            whole["unchanged"].append(chain.materialize())
+            empty = chain.materialize("finops_dagster_tests.benchmarks.empty_chain")
+            whole["empty"].append(empty)
             chain = Chain.over(f"s3://{bucket}", more=f'endpoint_url = "{server.url}"\n')
-            streams.append(single_stream(chain, server.url, bucket))
-            from_s3.append(chain.materialize())
-            download.append(chain.stage_seconds()["staged_files"] - copied)
-    at_best = median_seconds(bare)
-    yield Figure("bare DuckDB, which verifies nothing", at_best, "s")
-    yield Figure(
-        "staged files to committed table and Parquet, against bare DuckDB",
-        median(load_and_export) / at_best,
-        "x",
-        1.10,
-    )
-    whole = median_seconds(first)
-    yield Figure(
-        "the whole chain from a folder, all checks included",
-        whole,
-        "s",
-        1.25 * at_best + 3,
-        f"{whole / at_best:.2f} x bare DuckDB; peak {most_megabytes(first):,.0f} MB",
-    )
-    yield Figure(
-        "what a download from S3 on loopback adds to it",
-        median(download),
-        "s",
-        median(streams),
-        "at most what a single stream needs for it; the whole chain with boto3's start "
-        f"{median_seconds(from_s3):.2f} s",
-    )
-    again = median_seconds(unchanged)
-    yield Figure("the month unchanged, whole chain", again, "s", 3)
-    yield Figure(
-        "of that ours",
-        again - median_seconds(empty),
-        "s",
-        0.5,
-        "against four empty assets with as many checks",
-    )
+            parts["stream"].append(single_stream(chain, server.url, bucket))
+            whole["s3"].append(chain.materialize())
+            parts["download"].append(chain.stage_seconds("staged_files") - copied)
+    seconds = {name: median_seconds(each) for name, each in whole.items()}
+    peak = max(run.megabytes for run in whole["first"])
+    yield from _figures(seconds, {name: median(each) for name, each in parts.items()}, peak)
     if DLT.exists():
-        yield _dlt(bill, at_best)
+        run = dlt(Chain.over(f"file://{bill}"), bill)
+        beside = f"{run.seconds / seconds['bare']:.1f} x bare DuckDB; costs are doubles; one run"
+        yield Figure("dlt with the same files into DuckDB", run.seconds, beside=beside)
+
+
+def _figures(
+    whole: dict[str, float], parts: dict[str, float], megabytes: float
+) -> Iterator[Figure]:
+    bare = whole["bare"]
+    yield Figure("bare DuckDB, which verifies nothing", bare)
+    against = "staged files to committed table and Parquet, against bare DuckDB"
+    yield Figure(against, parts["load"] / bare, "x", 1.10)
+    beside = f"{whole['first'] / bare:.2f} x bare DuckDB; peak {megabytes:,.0f} MB"
+    first = "the whole chain from a folder, all checks included"
+    yield Figure(first, whole["first"], "s", 1.25 * bare + 3, beside)
+    beside = (
+        "at most what a single stream needs for it; the whole chain with boto3's start "
+        f"{whole['s3']:.2f} s"
+    )
+    adds = "what a download from S3 on loopback adds to it"
+    yield Figure(adds, parts["download"], "s", parts["stream"], beside)
+    yield Figure("the month unchanged, whole chain", whole["unchanged"], "s", 3)
+    beside = "against four empty assets with as many checks"
+    yield Figure("of that ours", whole["unchanged"] - whole["empty"], "s", 0.5, beside)
 
 
 def memory(rows: list[int]) -> Iterator[Figure]:
     """The peak of the whole chain's process, however large the month is."""
     for each in rows:
         run = Chain.over(f"file://{source(each)}", memory_limit="1GB").materialize()
-        yield Figure(
-            f"peak memory at memory_limit 1GB, {each:,} rows",
-            run.megabytes,
-            "MB",
-            1600,
-            f"{run.seconds:.0f} s",
-        )
-
-
-def _dlt(bill: Path, at_best: float) -> Figure:
-    chain = Chain.over(f"file://{bill}")
-    run: Run = dlt(chain, bill)
-    beside = f"{run.seconds / at_best:.1f} x bare DuckDB; costs are doubles; one run"
-    return Figure("dlt with the same files into DuckDB", run.seconds, "s", None, beside)
+        measure = f"peak memory at memory_limit 1GB, {each:,} rows"
+        yield Figure(measure, run.megabytes, "MB", 1600, f"{run.seconds:.0f} s")
 
 
 def _bucket(server: S3Server, bill: Path) -> str:
