@@ -173,6 +173,10 @@ class Dialect(ABC):
         kinds = [kind for kind, name in self.types.items() if name == held and kind != COUNT]
         return given if given in kinds else kinds[0] if kinds else held
 
+    def type_in_table(self, table: str, name: str, held: str, given: str) -> str:
+        """Return what a column of the table is to a bill, where its type alone does not tell."""
+        return self.type_of(held, given)
+
     def change(self, file: MonthFile) -> Change:
         """Return what the month asks of its table. Raises BillError for a column that can be
         neither of two types."""
@@ -183,7 +187,7 @@ class Dialect(ABC):
             if own is None:
                 new[name] = kept[name] = given
                 continue
-            was = self.type_of(own, given)
+            was = self.type_in_table(file.table, name, own, given)
             kept[name] = kind = self.kept_type(was, given)
             is_now, gives = self.types.get(was, own), self.types[given]
             if not kind or (kind != was and was not in self.as_text):

@@ -160,10 +160,19 @@ class PostgreSQLDialect(Dialect):
         kept = {name: kind for name, kind in file.types.items() if name not in set(self._overflow)}
         return {**kept, OVERFLOW: SqlType.TEXT_MAP} if self._overflow else kept
 
-    def type_of(self, held: str, given: str) -> str:
-        """Whether a jsonb holds amounts its type does not say: where text comes, it may."""
-        is_map = held == "jsonb" and given == SqlType.TEXT
-        return SqlType.MONEY_MAP if is_map else super().type_of(held, given)
+    def type_in_table(self, table: str, name: str, held: str, given: str) -> str:
+        """A jsonb holds texts or amounts, which its type does not tell where text comes."""
+        if held == "jsonb" and given == SqlType.TEXT and self._holds_amounts(table, name):
+            return SqlType.MONEY_MAP
+        return self.type_of(held, given)
+
+    def _holds_amounts(self, table: str, name: str) -> bool:
+        return bool(
+            self.query(
+                f"SELECT 1 FROM {self.qualified(table)}, jsonb_each({self.quoted(name)}) "
+                "WHERE jsonb_typeof(value) = 'number' LIMIT 1"
+            )
+        )
 
     def cell(self, name: str, wanted: str, held: Mapping[str, str]) -> Sql:
         if self.name(name).lower() not in held and OVERFLOW in held:
