@@ -233,8 +233,6 @@ class Dialect(ABC):
         self.create_table(
             ledger_of(file.table), LEDGER, [n for n in LEDGER if n != "error_message"]
         )
-        if not self.defines_in_transaction:
-            self.widen(file, change)
 
     def begin(self, file: MonthFile) -> str:
         """Return the name of the job, which is in the ledger where a load is no transaction."""
@@ -286,16 +284,22 @@ class Dialect(ABC):
         return True
 
     def widen(self, file: MonthFile, change: Change) -> None:
-        """Make the table, the columns that it lacks by now, and text of those that become it."""
-        held = {name.lower() for name in self.columns(file.table)}
+        """Make the table, and what other months have not yet made of it: the columns that it lacks,
+        and text of those that become it."""
+        held = {name.lower(): kind for name, kind in self.columns(file.table).items()}
         if not held:
             self.create_table(file.table, self.columns_of(file))
             return
         new = {n: kind for n, kind in change.new.items() if self.name(n).lower() not in held}
         if new:
             self.add_columns(file.table, new)
-        if change.becoming_text:
-            self.make_text(file.table, change.becoming_text)
+        becoming_text = {
+            name: kind
+            for name, kind in change.becoming_text.items()
+            if self.type_of(held[self.name(name).lower()], kind) != SqlType.TEXT
+        }
+        if becoming_text:
+            self.make_text(file.table, becoming_text)
 
     def create_table(
         self, table: str, columns: Mapping[str, str], required: Sequence[str] = ()
