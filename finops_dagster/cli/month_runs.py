@@ -26,7 +26,13 @@ from finops_dagster.cli.status import (
 )
 from finops_dagster.pipeline.build import build_definitions
 from finops_dagster.pipeline.export import Export
-from finops_dagster.pipeline.runs import MonthRun, end_lost_runs, open_instance, run_month
+from finops_dagster.pipeline.runs import (
+    MonthOptions,
+    MonthRun,
+    end_lost_runs,
+    open_instance,
+    run_month,
+)
 from finops_dagster.settings import Settings
 from finops_dagster.terminal import complain, console
 
@@ -56,8 +62,7 @@ def run_months(
             "backend is duckdb, which ends at Parquet; choose another with --backend, or set "
             "warehouse_path"
         )
-    is_alone = until in _FROM_THE_STAGE_BEFORE
-    stages = (str(until),) if is_alone else stages_of(settings, until)
+    stages = (str(until),) if until in _FROM_THE_STAGE_BEFORE else stages_of(settings, until)
     definitions = build_definitions(settings)
     ended_well = True
     with open_instance() as instance, _Progress(is_hidden=as_json) as progress:
@@ -68,29 +73,19 @@ def run_months(
             ended_well = False
             (complain if as_json else progress.say)(line)
 
-        if is_alone:
-            months = list(_held_months(settings, selection, str(until), fail))
-        else:
-            months = [
-                (Export(export), month)
-                for export, _, versions in available_months(settings, selection, fail)
-                for month in versions
-            ]
+        months = _months(settings, selection, until, fail)
         progress.begin(len(months), len(stages))
+        options: MonthOptions = {
+            "stages": stages,
+            "force": force,
+            "on_stage": progress.stage,
+            "on_message": progress.message,
+            "on_warning": progress.warn,
+        }
         for export, month in months:
             progress.month(export, month)
             try:
-                done = run_month(
-                    definitions,
-                    instance,
-                    export,
-                    month,
-                    stages=stages,
-                    force=force,
-                    on_stage=progress.stage,
-                    on_message=progress.message,
-                    on_warning=progress.warn,
-                )
+                done = run_month(definitions, instance, export, month, **options)
             except Exception as error:
                 done = MonthRun(month, None, 0, {}, one_line(error))
             ended_well &= done.error is None
@@ -100,6 +95,19 @@ def run_months(
                 progress.say(_line(_row(export, done)))
             progress.month_ended()
     return ended_well
+
+
+def _months(
+    settings: Settings, selection: Selection, until: str | None, report: Report
+) -> list[tuple[Export, BillingMonth]]:
+    """The months that the stage before holds, or else those that the vendor has."""
+    if until in _FROM_THE_STAGE_BEFORE:
+        return list(_held_months(settings, selection, until, report))
+    return [
+        (Export(export), month)
+        for export, _, versions in available_months(settings, selection, report)
+        for month in versions
+    ]
 
 
 def _held_months(

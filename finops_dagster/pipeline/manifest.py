@@ -2,12 +2,12 @@
 
 import dagster as dg
 
-from finops_dagster.billing.errors import listed
 from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.object_stores import ObjectStores
 from finops_dagster.pipeline.checks import FRESH, manifest_is_fresh
 from finops_dagster.pipeline.export import Export
+from finops_dagster.pipeline.metadata import manifest_metadata
 from finops_dagster.pipeline.stage import (
     checks_metadata,
     kept_metadata,
@@ -17,8 +17,6 @@ from finops_dagster.pipeline.stage import (
 )
 from finops_dagster.sources.base import Source
 from finops_dagster.staging.folder import StagingFolder
-
-_HEADERS_SHOWN = 50
 
 
 def manifest_asset(export: Export) -> dg.AssetsDefinition:
@@ -38,7 +36,6 @@ def manifest_asset(export: Export) -> dg.AssetsDefinition:
         source = export.source(stores)
         now = newest_manifest(source, month)
         is_unchanged = before is not None and (before.id, before.files) == (now.id, now.files)
-        added, removed = now.columns_added_and_removed(before)
         kept = kept_metadata(context, now.id, "columns_added", "columns_removed")
         results = [manifest_is_fresh(now, month, source.stale_after)]
         result = dg.MaterializeResult(
@@ -46,16 +43,8 @@ def manifest_asset(export: Export) -> dg.AssetsDefinition:
             data_version=dg.DataVersion(now.id),
             metadata={
                 "outcome": "unchanged" if is_unchanged else "read",
-                "format": now.format,
-                "manifest_id": now.id,
-                "manifest": now.source.location,
-                "files": len(now.files),
-                "columns": len(now.columns),
-                "columns_added": listed(added, _HEADERS_SHOWN),
-                "columns_removed": listed(removed, _HEADERS_SHOWN),
+                **manifest_metadata(now, before),
                 **(kept if is_unchanged else {}),
-                "bytes": now.source.size,
-                "last_modified": dg.MetadataValue.timestamp(now.source.last_modified),
                 **checks_metadata(results),
             },
             check_results=results,

@@ -10,8 +10,10 @@ from typing import Any
 
 import dagster as dg
 
-from finops_dagster.billing.errors import escaped, for_people
+from finops_dagster.billing.errors import escaped, for_people, listed
+from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.money import Totals, plain
+from finops_dagster.staging.folder import VersionRecord
 from finops_dagster.tables.ledger import Load
 from finops_dagster.tables.month_report import MonthReport, Restatement
 
@@ -26,7 +28,7 @@ SAID_ONCE = (
     "restatement",
     "warnings",
 )
-_SERVICES_SHOWN, _MOVES_SHOWN = 20, 5
+_SERVICES_SHOWN, _MOVES_SHOWN, _HEADERS_SHOWN = 20, 5, 50
 _PLAIN_WORDS = re.compile(r"(?:[A-Za-z0-9 -]|(?<=[A-Za-z0-9])_(?=[A-Za-z0-9]))*")
 
 
@@ -48,6 +50,35 @@ def version_metadata(manifest_id: str, totals: Totals) -> dict[str, str | int | 
         "dagster/partition_row_count": totals.rows,
         "total_cost": float(totals.cost),
         "total_cost_exact": plain(totals.cost),
+    }
+
+
+def manifest_metadata(now: Manifest, before: Manifest | None) -> Metadata:
+    """Return what the manifest's page says."""
+    added, removed = now.columns_added_and_removed(before)
+    return {
+        "format": now.format,
+        "manifest_id": now.id,
+        "manifest": now.source.location,
+        "files": len(now.files),
+        "columns": len(now.columns),
+        "columns_added": listed(added, _HEADERS_SHOWN),
+        "columns_removed": listed(removed, _HEADERS_SHOWN),
+        "bytes": now.source.size,
+        "last_modified": dg.MetadataValue.timestamp(now.source.last_modified),
+    }
+
+
+def staged_metadata(version: VersionRecord) -> Metadata:
+    """Return what the staged files' page says of the version."""
+    return {
+        "manifest_id": version.manifest_id,
+        "files": version.files,
+        "bytes": version.bytes,
+        "rows": version.totals.rows,
+        "total_cost": float(version.totals.cost),
+        "total_cost_exact": plain(version.totals.cost),
+        "costs_rounded": version.rounded,
     }
 
 

@@ -10,11 +10,10 @@ import dagster as dg
 from finops_dagster.billing.disk import disk_problem
 from finops_dagster.billing.errors import FileInvalid, StageMissing
 from finops_dagster.billing.manifest import Manifest
-from finops_dagster.billing.money import plain
 from finops_dagster.lake import Lake, LakeRecord, read_record
 from finops_dagster.object_stores import ObjectStores
 from finops_dagster.pipeline.export import Export
-from finops_dagster.pipeline.metadata import warnings
+from finops_dagster.pipeline.metadata import staged_metadata, warnings
 from finops_dagster.pipeline.resources import RunOptions
 from finops_dagster.pipeline.stage import month_of, shows_failures, stage
 from finops_dagster.sources.base import Source
@@ -68,15 +67,9 @@ def staged_files_asset(export: Export) -> dg.AssetsDefinition:
             data_version=dg.DataVersion(version.manifest_id),
             metadata={
                 "outcome": done.outcome,
-                "manifest_id": version.manifest_id,
-                "files": version.files,
-                "bytes": version.bytes,
+                **staged_metadata(version),
                 "bytes_fetched": done.fetched,
                 "MB_per_second": round(done.fetched / 1e6 / seconds, 1),
-                "rows": version.totals.rows,
-                "total_cost": float(version.totals.cost),
-                "total_cost_exact": plain(version.totals.cost),
-                "costs_rounded": version.rounded,
                 **warnings(done.warnings),
             },
         )
