@@ -200,8 +200,7 @@ def another_password(finops: Finops, monkeypatch: pytest.MonkeyPatch) -> str:
     return "postgresql"
 
 
-def another_password_by_dlt(finops: Finops, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.delenv("FINOPS_DATABASE__SQL__CREDENTIALS__PASSWORD")
+def another_password_by_sql(finops: Finops, monkeypatch: pytest.MonkeyPatch) -> str:
     return "sql"
 
 
@@ -209,7 +208,7 @@ REFUSED = {
     broken_google_key: "no Google credentials were found",
     another_passphrase: "no private key can be read from key.pem",
     another_password: 'password authentication failed for user "stranger"',
-    another_password_by_dlt: 'password authentication failed for user "stranger"',
+    another_password_by_sql: 'password authentication failed for user "stranger"',
 }
 
 
