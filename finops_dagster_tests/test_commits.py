@@ -80,7 +80,7 @@ def version_there(project: Project, stage: str, warehouse: Adapter) -> str:
 def test_some_functions_of_the_table_fail_and_the_month_is_wholly_old_or_new(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    break_functions(project, monkeypatch, "billing_table", "duckdb", every=6)
+    break_functions(project, monkeypatch, "billing_table", "duckdb", every=12)
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,7 @@ def test_what_was_loaded_is_shown_and_agrees(old: OldProject) -> None:
     )
 
 
+@pytest.mark.thorough
 def test_an_unchanged_month_is_not_downloaded_again(old: OldProject) -> None:
     if old.made_on == FIRST:  # its staged files have no checksums, so they are fetched once more
         shutil.rmtree("data/staging")
