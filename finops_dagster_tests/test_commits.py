@@ -162,7 +162,7 @@ main()
 @pytest.mark.parametrize(
     ("stage", "backend"),
     [
-        ("billing_table", "duckdb"),
+        pytest.param("billing_table", "duckdb", marks=pytest.mark.thorough),
         pytest.param("warehouse_table", "postgresql", marks=pytest.mark.thorough),
         pytest.param("parquet", "duckdb", marks=pytest.mark.thorough),
         pytest.param("warehouse_table", "duckdb", marks=pytest.mark.thorough),
