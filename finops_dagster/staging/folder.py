@@ -171,7 +171,7 @@ class StagedVersion:
     """The files of one version of a month, and the log `staged.jsonl` of what arrived."""
 
     def __init__(self, folder: Path, manifest: Manifest, limits: InflationLimits) -> None:
-        self.folder = self._folder = folder
+        self._folder = folder
         self._log = folder / "staged.jsonl"
         self._manifest = manifest
         keys = [file.key for file in manifest.files]
