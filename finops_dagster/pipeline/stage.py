@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -96,8 +97,10 @@ def shows_failures(body: Callable[..., dg.MaterializeResult[Any]]) -> Callable[.
                 check_name=RECONCILES.name,
                 description=str(error),
             )
+            _drop_traces(error)
             raise _failure(error, str(error), check=RECONCILES.name) from None
         except (BillError, StoreError) as error:
+            _drop_traces(error)
             raise _failure(error, str(error)) from None
         except Exception as error:
             raise _unexpected(context, error) from error
@@ -142,6 +145,19 @@ def _failure(error: Exception, message: str, **metadata: str) -> dg.Failure:
     """A failure that no retry cures; `cause` is what `finops state report` counts it under."""
     metadata = {"cause": type(error).__name__, **metadata}
     return dg.Failure(escaped(message), metadata=metadata, allow_retries=False)
+
+
+def _drop_traces(error: BaseException) -> None:
+    """Delete what the frames of an error whose message says all still refer to.
+
+    Dagster keeps a step's failure, and the errors before it, until the process ends. DuckDB's
+    objects must not live so long: its binding reports them as leaks on standard error.
+    """
+    before: BaseException | None = error
+    while before is not None:
+        before.__traceback__ = before.__cause__ = None
+        before.__context__, before = None, before.__context__
+    gc.collect()
 
 
 def hold_to_version(expected: str, here: str) -> None:

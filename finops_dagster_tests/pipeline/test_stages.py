@@ -207,3 +207,14 @@ def test_names_of_columns_are_asked_of_the_lake_once(project: Project) -> None:
     project.database_file.unlink()
     assert header("team", "2024-02")[0] != team
     assert Path(project.parquet("2024-01")).exists()
+
+
+def test_a_cell_that_is_no_number_is_one_line_and_nothing_more(
+    project: Project, finops: Finops
+) -> None:
+    deliver(project.put, "2024-01", [items("2024-01", "1", "12.3.4")], version="v1")
+    process = finops.start("aws", "run-pipeline")
+    output, errors = process.communicate()
+    assert (process.returncode, errors) == (1, "")
+    assert output.count("\n") == 1
+    assert "line 3, column \"lineItem/UnblendedCost\": '12.3.4' cannot be kept exactly" in output
