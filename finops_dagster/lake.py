@@ -6,9 +6,8 @@ import hashlib
 import json
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import Decimal
 from pathlib import Path
 
 import duckdb
@@ -23,22 +22,14 @@ from finops_dagster.billing.columns import (
     literal,
     quoted,
 )
-from finops_dagster.billing.content import Content
 from finops_dagster.billing.errors import BillError, FileInvalid, first_line
-from finops_dagster.billing.money import (
-    RoundedColumn,
-    Totals,
-    amounts_of_record,
-    reconcile,
-    record_of_amounts,
-    rounded_columns,
-)
+from finops_dagster.billing.money import reconcile
 from finops_dagster.billing.months import BillingMonth
+from finops_dagster.billing.version import Load, LoadedVersion
 from finops_dagster.sources.base import Format
 from finops_dagster.tables import ledger
 from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.digest import DigestKind, column_type, digest
-from finops_dagster.tables.ledger import Load, Recorded
 from finops_dagster.tables.load import MonthLoad, columns, measure
 from finops_dagster.tables.parquet_files import parquet_files
 
@@ -63,30 +54,16 @@ class Lake:
         return sorted(Path(self.root, export).glob("billing_month=*/*.parquet"))
 
 
-@dataclass(frozen=True)
-class LakeRecord:
-    """What a month's file says of itself; equal where version, rows and cost are. What came later
-    than the first files is None of those that were written before it was kept."""
-
-    manifest_id: str
-    totals: Totals
-    format: str = field(default="cur1", compare=False)
-    """The format that the vendor's files were in."""
-    files: int = field(default=0, compare=False)
-    """How many files the vendor delivered."""
-    bytes: int = field(default=0, compare=False)
-    """The bytes of these files."""
-    run_id: str = field(default="", compare=False)
-    """The run that loaded them."""
-    content: Content | None = field(default=None, compare=False)
-    """These files."""
-    rounded: tuple[RoundedColumn, ...] | None = field(default=None, compare=False)
-    """The columns with rounded numbers."""
+# A row of the ledger as a file's metadata has it: texts, and JSON under names of its own.
+_TEXTS = {"manifest_id": "", "total_cost": "", "format": "cur1", "run_id": ""}
+_JSON = {"file_count": "files", "byte_count": "bytes", "files": "source_files"} | {
+    name: name for name in ("decimals_rounded", "money_sums", "cost_by_currency")
+}
 
 
-def read_record(path: Path) -> LakeRecord | None:
+def read_record(path: Path) -> LoadedVersion | None:
     """Read the record of a whole file that this project wrote, without reading a row and without an
-    engine; None for anything else."""
+    engine; None for anything else. What the first files did not have is None of them."""
     try:
         metadata = pq.read_metadata(path)
     except (OSError, pa.ArrowInvalid):
@@ -94,39 +71,20 @@ def read_record(path: Path) -> LakeRecord | None:
     words = {key.decode(): text.decode() for key, text in (metadata.metadata or {}).items()}
     if "manifest_id" not in words or "total_cost" not in words:
         return None
-    totals = Totals(
-        metadata.num_rows,
-        Decimal(words["total_cost"]),
-        amounts_of_record(json.loads(words.get("money_sums", "null"))),
-        amounts_of_record(json.loads(words.get("cost_by_currency", "null"))),
-    )
-    return LakeRecord(
-        words["manifest_id"],
-        totals,
-        words.get("format", "cur1"),
-        int(words.get("files", 0)),
-        int(words.get("bytes", 0)),
-        words.get("run_id", ""),
-        Content.of_rows(json.loads(words.get("source_files", "null"))),
-        rounded_columns(json.loads(words.get("decimals_rounded", "null"))),
-    )
+    words = {**_TEXTS, "files": "0", "bytes": "0", **words}
+    row = {name: json.loads(words.get(key, "null")) for name, key in _JSON.items()}
+    row |= {name: words[name] for name in _TEXTS}
+    return LoadedVersion.of_row({**row, "row_count": metadata.num_rows})
 
 
 def _words(load: Load, names: dict[str, str]) -> dict[str, str]:
     """What `read_record` and `column_names` read."""
+    row = load.row()
     return {
-        "manifest_id": load.manifest_id,
         "export": load.export,
-        "format": load.format,
-        "files": str(load.files),
-        "bytes": str(load.bytes),
-        "run_id": load.run_id,
-        "source_files": json.dumps(load.content and load.content.rows()),
-        "decimals_rounded": json.dumps(load.rounded_rows()),
-        "total_cost": str(load.totals.cost),
-        "money_sums": json.dumps(record_of_amounts(load.totals.sums)),
-        "cost_by_currency": json.dumps(record_of_amounts(load.totals.costs)),
         "columns": json.dumps(names),
+        **{name: row[name] for name in _TEXTS},
+        **{key: json.dumps(row[name]) for name, key in _JSON.items()},
     }
 
 
@@ -141,14 +99,13 @@ def column_names(paths: Iterable[Path]) -> dict[str, str]:
     return names
 
 
-def load_of(path: Path, export: str, month: BillingMonth, table: str) -> Recorded | None:
+def load_of(path: Path, export: str, month: BillingMonth, table: str) -> Load | None:
     """Return the load that the month's file was written from, by its record."""
     record = read_record(path)
     if record is None:
         return None
-    load = Load(export=export, month=month, table=table, **vars(record))
     written = datetime.fromtimestamp(path.stat().st_mtime, UTC).replace(tzinfo=None)
-    return Recorded(load, written, "loaded")
+    return Load(**vars(record), export=export, month=month, table=table, loaded_at=written)
 
 
 def relation(path: Path) -> Sql:
@@ -277,15 +234,13 @@ def holds(connection: duckdb.DuckDBPyConnection, load: Load, vendor: Format) -> 
     return holds_all and versions in ([], [(load.manifest_id,)])
 
 
-def restore(
-    connection: duckdb.DuckDBPyConnection, recorded: Recorded, vendor: Format, path: Path
-) -> bool:
+def restore(connection: duckdb.DuckDBPyConnection, load: Load, vendor: Format, path: Path) -> bool:
     """Write into the ledger what was once recorded of the month, with the names of its columns from
     its Parquet file, if the table proves it; whether it does."""
-    if not holds(connection, recorded.load, vendor):
+    if not holds(connection, load, vendor):
         return False
-    ledger.restore(connection, [recorded])
-    ledger.record_export(connection, recorded.load, vendor.vendor, column_names([path]))
+    ledger.restore(connection, [load])
+    ledger.record_export(connection, load, vendor.vendor, column_names([path]))
     return True
 
 

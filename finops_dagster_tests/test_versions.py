@@ -420,7 +420,7 @@ def test_the_order_of_versions_is_that_of_the_loads_and_not_of_the_clock(project
             "UPDATE finops_state.manifests SET loaded_at = TIMESTAMP '2100-01-01' "
             "WHERE manifest_id = 'v1'"
         )
-        found = [one.load.manifest_id for one in ledger.versions(connection, "acme")]
+        found = [one.manifest_id for one in ledger.loads(connection, "acme")]
     assert found == ["v2", "v1"]
     deliver(project.put, "2024-01", [part("1", "1")], version="v3")
     project.load("2024-01")

@@ -29,25 +29,6 @@ class Totals:
         rows, cost = row if row is not None else (0, None)
         return cls(rows, Decimal(0) if cost is None else cost)
 
-    @classmethod
-    def of_record(cls, record: Mapping[str, Any]) -> Totals:
-        """Return what `record` was made of; older ones have rows and cost alone."""
-        return cls(
-            int(record["rows"]),
-            Decimal(record["cost"]),
-            amounts_of_record(record.get("money_sums")),
-            amounts_of_record(record.get("cost_by_currency")),
-        )
-
-    def record(self) -> dict[str, Any]:
-        """Return the totals as JSON has them, the amounts as text: a number would be a double."""
-        return {
-            "rows": self.rows,
-            "cost": plain(self.cost),
-            "money_sums": record_of_amounts(self.sums),
-            "cost_by_currency": record_of_amounts(self.costs),
-        }
-
     def differing(self, other: Totals) -> tuple[str, str] | None:
         """Return what differs, as each side has it; None where all that both know is equal."""
         if (self.rows, self.cost) != (other.rows, other.cost):
@@ -66,16 +47,6 @@ class Totals:
 
     def __str__(self) -> str:
         return f"{self.rows:,} rows, {plain(self.cost)}"
-
-
-def amounts_of_record(record: Mapping[str, str] | None) -> dict[str, Decimal] | None:
-    """Return named amounts from their texts; None of what was recorded before they were kept."""
-    return None if record is None else {name: Decimal(text) for name, text in record.items()}
-
-
-def record_of_amounts(amounts: Mapping[str, Decimal] | None) -> dict[str, str] | None:
-    """Return named amounts as texts."""
-    return None if amounts is None else {name: plain(one) for name, one in amounts.items()}
 
 
 @dataclass(frozen=True)
@@ -97,11 +68,6 @@ class RoundedColumn:
         """Return it as the ledger and the lake's files keep it: no DECIMAL has so many decimals."""
         amount = None if self.amount is None else plain(self.amount)
         return {"name": self.name, "cells": self.cells, "amount": amount}
-
-
-def rounded_columns(rows: Iterable[dict[str, Any]] | None) -> tuple[RoundedColumn, ...] | None:
-    """Return the columns of kept rows; None of what was kept before they were counted."""
-    return None if rows is None else tuple(map(RoundedColumn.of_row, rows))
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
-from finops_dagster.billing.content import Content
+from finops_dagster.billing.content import Content, FileContent
 from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.money import RoundedColumn, Totals, plain
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.tables.ledger import Load, Recorded
+from finops_dagster.billing.version import Load
 
 Month = Annotated[str, StringConstraints(pattern=r"^\d{4}-(0[1-9]|1[0-2])$")]
 Stage = Literal["manifest", "staged_files", "billing_table", "parquet", "warehouse_table"]
@@ -23,15 +23,6 @@ Stage = Literal["manifest", "staged_files", "billing_table", "parquet", "warehou
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class File(_Part):
-    """A file as the vendor delivered it."""
-
-    name: str
-    size: int
-    sha256: str | None
-    etag: str
 
 
 class Version(_Part):
@@ -50,12 +41,11 @@ class Version(_Part):
     state: Literal["loaded", "superseded"]
     rounded: tuple[RoundedColumn, ...] | None = None
     load_number: int | None = None
-    content: list[File] | None = None
+    content: tuple[FileContent, ...] | None = None
 
     @classmethod
-    def of(cls, recorded: Recorded) -> Version:
+    def of(cls, load: Load) -> Version:
         """Return what the ledger has of a version."""
-        load = recorded.load
         return cls(
             month=str(load.month),
             version=load.manifest_id,
@@ -65,32 +55,32 @@ class Version(_Part):
             bytes=load.bytes,
             run=load.run_id,
             format=load.format,
-            loaded_at=recorded.loaded_at,
-            state=recorded.state,
+            loaded_at=load.loaded_at,
+            state=load.state,
             rounded=load.rounded,
-            load_number=recorded.number,
-            content=load.content and [File(**row) for row in load.content.rows()],
+            load_number=load.number,
+            content=load.content and load.content.files,
         )
 
-    def recorded(self, export: str, table: str, number: int) -> Recorded:
+    def load(self, export: str, table: str, number: int) -> Load:
         """Return the version as the ledger has it; `number` is that of its load where the document
         has none."""
-        load = Load(
-            export,
-            BillingMonth.parse(self.month),
+        return Load(
             self.version,
-            table,
             Totals(self.rows, self.cost),
+            self.format,
             self.files,
             self.bytes,
+            None if self.content is None else Content.of(self.content),
             self.run,
-            self.format,
-            rounded=self.rounded,
-            content=None
-            if self.content is None
-            else Content.of_rows(file.model_dump() for file in self.content),
+            self.rounded,
+            export=export,
+            month=BillingMonth.parse(self.month),
+            table=table,
+            state=self.state,
+            loaded_at=self.loaded_at,
+            number=self.load_number or number,
         )
-        return Recorded(load, self.loaded_at, self.state, self.load_number or number)
 
 
 class Materialization(_Part):

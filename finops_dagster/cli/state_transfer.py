@@ -76,7 +76,7 @@ def _versions(export: Export, database: BillingDatabase) -> Iterator[Version]:
     for path, month in months.items():
         if path.exists():
             with database.connect(export.name, month) as connection:
-                yield from map(Version.of, ledger.versions(connection, export.name))
+                yield from map(Version.of, ledger.loads(connection, export.name))
 
 
 def _months(export: Export, history: History) -> dict[Month, dict[Stage, Materialization]]:
@@ -156,21 +156,20 @@ class _MonthData:
         if not database.path(export.name, self._month).exists():
             return
         recorded = [
-            one.recorded(export.name, export.table, number)
+            one.load(export.name, export.table, number)
             for number, one in enumerate(reversed(versions), 1)
             if one.format in export.formats
         ]
         with database.connect(export.name, self._month) as connection:
-            known = {one.load for one in ledger.versions(connection, export.name)}
-            missing = [one for one in recorded if one.load not in known]
-            for one in missing:
-                if one.state == "loaded":
-                    vendor = export.formats[one.load.format]
-                    restore(connection, one, vendor, self._path)
+            known = set(ledger.loads(connection, export.name))
+            missing = [load for load in recorded if load not in known]
+            for load in missing:
+                if load.state == "loaded":
+                    restore(connection, load, export.formats[load.format], self._path)
             held = held_version(connection, export.name, self._month, export.formats)
             self._table = held.manifest_id if held else None
-            if any(one.load == held for one in recorded):
-                ledger.restore(connection, [one for one in missing if one.state != "loaded"])
+            if held in recorded:
+                ledger.restore(connection, [load for load in missing if load.state != "loaded"])
 
     def version(self, stage: str, wanted: str) -> str | None:
         """Return the version that the stage's output proves; of the manifest, the vendor's id of

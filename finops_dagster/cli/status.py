@@ -15,10 +15,11 @@ from finops_dagster.billing.content import is_version_of
 from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.billing.money import plain
 from finops_dagster.billing.months import BillingMonth
+from finops_dagster.billing.version import LoadedVersion
 from finops_dagster.cli.history import Ending, History, Materialization, open_history
 from finops_dagster.cli.output import Columns, Row, named
 from finops_dagster.cli.selection import Selection
-from finops_dagster.lake import Lake, LakeRecord, read_record
+from finops_dagster.lake import Lake, read_record
 from finops_dagster.pipeline import STAGES
 from finops_dagster.settings import Settings
 from finops_dagster.sources.settings import ExportSettings
@@ -91,7 +92,7 @@ class MonthRecords:
     """What is recorded of a month beside its data: the version by stage, and the lake's record."""
 
     versions: dict[str, str | None]
-    lake: LakeRecord | None
+    lake: LoadedVersion | None
     is_staged: bool
 
     @property

@@ -9,12 +9,13 @@ from contextlib import suppress
 from finops_dagster import lake as proof
 from finops_dagster.billing.errors import BillError, LedgerDamaged
 from finops_dagster.billing.months import BillingMonth
+from finops_dagster.billing.version import Load
 from finops_dagster.cli.differences import Coverage, Difference, Repair
 from finops_dagster.cli.history import open_history
 from finops_dagster.cli.month_runs import run_months
 from finops_dagster.cli.selection import Selection
 from finops_dagster.cli.verify_deep import damage
-from finops_dagster.lake import LakeRecord, read_record
+from finops_dagster.lake import read_record
 from finops_dagster.pipeline import STAGES
 from finops_dagster.pipeline.build import Resources, build_resources
 from finops_dagster.pipeline.export import Export
@@ -22,7 +23,6 @@ from finops_dagster.pipeline.warehouse_table import month_file
 from finops_dagster.settings import Settings
 from finops_dagster.tables import ledger
 from finops_dagster.tables.database import BillingDatabase
-from finops_dagster.tables.ledger import Load
 from finops_dagster.tables.load import held_version
 from finops_dagster.terminal import console
 from finops_dagster.warehouses.base import MonthFile, Warehouse
@@ -84,11 +84,11 @@ def _restored(export: Export, month: BillingMonth, resources: Resources) -> Load
     with resources.database.connect(export.name, month, mend=True) as connection:
         if held_version(connection, export.name, month, export.formats) is not None:
             return None
-        recorded = proof.load_of(path, export.name, month, export.table)
-        if recorded is None:
+        load = proof.load_of(path, export.name, month, export.table)
+        if load is None:
             return None
-        vendor = export.formats[recorded.load.format]
-        return recorded.load if proof.restore(connection, recorded, vendor, path) else None
+        vendor = export.formats[load.format]
+        return load if proof.restore(connection, load, vendor, path) else None
 
 
 def _months(
@@ -131,7 +131,7 @@ def _of_month(
         yield Difference(export, month, what)
     path = resources.lake.path(export.name, month)
     footer = read_record(path)
-    if held is not None and footer != LakeRecord(held.manifest_id, held.totals):
+    if held is not None and not held.is_same(footer):
         has = footer and f"{footer.manifest_id} with {footer.totals}"
         what = f"{path} has {has or 'no whole month'}, the table {version} with {held.totals}"
         yield Difference(export, month, what)
@@ -151,7 +151,7 @@ def _of_warehouse(
     if version is not None and version != logged["warehouse_table"]:
         what = f"{name} holds {version}, the event log has {logged['warehouse_table']}"
         yield Difference(export, file.month, what)
-    if logged["warehouse_table"] is not None and held != file.footer:
+    if logged["warehouse_table"] is not None and not file.footer.is_same(held):
         has = held and f"{held.manifest_id} with {held.totals}"
         what = f"{name} has {has or 'no whole month'}, {file.path} {file.footer.totals}"
         yield Difference(export, file.month, what, Repair.REPROCESS)

@@ -10,8 +10,9 @@ import duckdb
 from finops_dagster.billing.columns import Sql
 from finops_dagster.billing.errors import BillError, first_line, listed
 from finops_dagster.billing.months import BillingMonth
+from finops_dagster.billing.version import Load
 from finops_dagster.cli.differences import Coverage, Difference, Repair
-from finops_dagster.lake import LakeRecord, is_as_written, read_record, relation, table_rows
+from finops_dagster.lake import is_as_written, read_record, relation, table_rows
 from finops_dagster.pipeline.build import Resources
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.warehouse_table import month_file
@@ -19,7 +20,6 @@ from finops_dagster.staging.folder import StagedMonth
 from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.database import BillingDatabase
 from finops_dagster.tables.digest import DigestKind, MonthDigest, digest
-from finops_dagster.tables.ledger import Load
 from finops_dagster.tables.load import held_version
 from finops_dagster.warehouses.base import MonthFile, Warehouse
 
@@ -60,7 +60,7 @@ def damage(
     with resources.database.connect(export.name, month) as connection:
         load = held_version(connection, export.name, month, export.formats)
     footer = read_record(resources.lake.path(export.name, month))
-    if load is None or footer != LakeRecord(load.manifest_id, load.totals):
+    if load is None or not load.is_same(footer):
         coverage.passed_over["cells, as table and Parquet file are not of one version"] += 1
         return
     file = month_file(export, month, resources.lake, resources.database.duckdb)

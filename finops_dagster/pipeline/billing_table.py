@@ -10,6 +10,7 @@ import duckdb
 from finops_dagster.billing.errors import FileInvalid, StageMissing
 from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.months import BillingMonth
+from finops_dagster.billing.version import Load, of_vendor_id
 from finops_dagster.lake import Lake, column_names, load_of, restoring_month
 from finops_dagster.pipeline.checks import (
     COSTS_NOT_ROUNDED,
@@ -39,10 +40,8 @@ from finops_dagster.staging.folder import StagedVersion, StagingFolder, VersionR
 from finops_dagster.tables import ledger
 from finops_dagster.tables.database import BillingDatabase, watched
 from finops_dagster.tables.files import read_files
-from finops_dagster.tables.ledger import Load
 from finops_dagster.tables.load import MonthLoad, held_version
 from finops_dagster.tables.month_report import Restatement, report
-from finops_dagster.tables.version import is_content_of, of_vendor_id
 
 
 def billing_table_asset(export: Export) -> dg.AssetsDefinition:
@@ -126,13 +125,13 @@ class Loading:
         """Return the ledger's id of the version where it knows the content: the staging folder
         knows no older names where its record was lost."""
         version, content = self.version, self.version.content
-        recorded = ledger.versions(connection, self.export.name, self.month)
-        known = of_vendor_id([one.load for one in recorded], version.vendor_id)
+        recorded = ledger.loads(connection, self.export.name, self.month)
+        known = of_vendor_id(recorded, version.vendor_id)
         known.sort(key=lambda load: load.manifest_id != version.manifest_id)
         if content is None:
             return version.manifest_id
         for load in known:
-            if is_content_of(load, content, version.totals):
+            if load.has_content(content, version.totals):
                 return load.manifest_id
         is_taken = version.manifest_id in {load.manifest_id for load in known}
         return f"{version.vendor_id}+{content.digest}" if is_taken else version.manifest_id
@@ -174,23 +173,23 @@ class Loading:
         export, version, content = self.export, self.version, files.content()
         assert content is not None
         # Another run may have staged other files under the same id since.
-        if not is_content_of(version, content, version.totals):
+        if not version.has_content(content, version.totals):
             hold_to_version(manifest_id, f"{manifest.id}+{content.digest}")
         for problem in files.damage() or ():
             raise FileInvalid(
                 f"{problem}; finops state reprocess {export.name} {self.month} fetches it again"
             )
         load = Load(
-            export.name,
-            self.month,
             manifest_id,
-            export.table,
             version.totals,
+            manifest.format,
             len(content.files),
             content.bytes,
-            self.run_id,
-            manifest.format,
             content,
+            self.run_id,
+            export=export.name,
+            month=self.month,
+            table=export.table,
         )
         vendor = export.formats[manifest.format]
         return MonthLoad(connection, load, vendor).replacing(
@@ -211,10 +210,10 @@ class Loading:
         self, connection: duckdb.DuckDBPyConnection, manifest_id: str
     ) -> AbstractContextManager[tuple[Load, list[str]]]:
         path = self.lake.path(self.export.name, self.month)
-        recorded = load_of(path, self.export.name, self.month, self.export.table)
-        if recorded is None or recorded.load.manifest_id != manifest_id:
+        load = load_of(path, self.export.name, self.month, self.export.table)
+        if load is None or load.manifest_id != manifest_id:
             raise _not_staged(self.export, self.month)
-        load = replace(recorded.load, run_id=self.run_id)
+        load = replace(load, run_id=self.run_id)
         return restoring_month(connection, load, self.export.formats[load.format], path)
 
 

@@ -12,8 +12,8 @@ import dagster as dg
 from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.money import Totals, plain
 from finops_dagster.billing.months import BillingMonth
+from finops_dagster.billing.version import Load
 from finops_dagster.sources.base import Format
-from finops_dagster.tables.ledger import Load
 
 _UNUSUAL_CHANGE = 0.5
 

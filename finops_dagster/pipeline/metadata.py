@@ -13,8 +13,8 @@ import dagster as dg
 from finops_dagster.billing.errors import escaped, for_people, listed
 from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.money import Totals, plain
+from finops_dagster.billing.version import Load
 from finops_dagster.staging.folder import VersionRecord
-from finops_dagster.tables.ledger import Load
 from finops_dagster.tables.month_report import MonthReport, Restatement
 
 Metadata = dict[str, dg.MetadataValue[Any] | dg.TableSchema | str | int | float | bool]

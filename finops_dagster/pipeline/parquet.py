@@ -8,7 +8,8 @@ import dagster as dg
 
 from finops_dagster.billing.errors import StageMissing
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.lake import Lake, LakeRecord, exporting_month, is_intact, read_record
+from finops_dagster.billing.version import Load, LoadedVersion
+from finops_dagster.lake import Lake, exporting_month, is_intact, read_record
 from finops_dagster.pipeline.checks import RECONCILES, reconciles
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.metadata import version_metadata
@@ -22,7 +23,6 @@ from finops_dagster.pipeline.stage import (
 )
 from finops_dagster.progress import rows_shown
 from finops_dagster.tables.database import BillingDatabase, watched
-from finops_dagster.tables.ledger import Load
 from finops_dagster.tables.load import held_version
 
 _REPAIRED = "exported again, as the file was damaged"
@@ -42,7 +42,7 @@ def parquet_asset(export: Export) -> dg.AssetsDefinition:
         database: dg.ResourceParam[BillingDatabase],
         lake: dg.ResourceParam[Lake],
         run_options: RunOptions,
-    ) -> dg.MaterializeResult[LakeRecord]:
+    ) -> dg.MaterializeResult[LoadedVersion]:
         """The month as one zstd Parquet file, readable while the next one loads."""
         month, force = month_of(context), run_options.force
         with writing_month(export, month, database, lake, force=force) as written:
@@ -50,7 +50,7 @@ def parquet_asset(export: Export) -> dg.AssetsDefinition:
                 hold_to_version(load.manifest_id, written.load.manifest_id)
             results = [reconciles(written.load.manifest_id, written.load.totals)]
             return dg.MaterializeResult(
-                value=LakeRecord(written.load.manifest_id, written.load.totals),
+                value=written.load,
                 data_version=dg.DataVersion(written.load.manifest_id),
                 metadata={
                     "outcome": written.outcome,
@@ -98,7 +98,7 @@ def writing_month(
                 f"{export.name}/billing_table"
             )
         footer, vendor = read_record(path), export.formats[load.format]
-        is_current = footer == LakeRecord(load.manifest_id, load.totals)
+        is_current = load.is_same(footer)
         if is_current and not force and is_intact(connection, load, path):
             yield Written(load, "unchanged", path.stat().st_size)
             return

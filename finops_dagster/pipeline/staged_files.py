@@ -10,7 +10,8 @@ import dagster as dg
 from finops_dagster.billing.disk import disk_problem
 from finops_dagster.billing.errors import FileInvalid, StageMissing
 from finops_dagster.billing.manifest import Manifest
-from finops_dagster.lake import Lake, LakeRecord, read_record
+from finops_dagster.billing.version import LoadedVersion, of_vendor_id, version_id
+from finops_dagster.lake import Lake, read_record
 from finops_dagster.object_stores import ObjectStores
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.metadata import staged_metadata, warnings
@@ -20,7 +21,6 @@ from finops_dagster.sources.base import Source
 from finops_dagster.staging.folder import StagedMonth, StagingFolder, VersionRecord
 from finops_dagster.tables.count import count
 from finops_dagster.tables.database import BillingDatabase, DuckDB
-from finops_dagster.tables.version import is_content_of, is_unchanged, of_vendor_id, version_id
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class StagedFiles:
         export: Export,
         manifest: Manifest,
         month: StagedMonth,
-        in_lake: LakeRecord | None,
+        in_lake: LoadedVersion | None,
         duckdb: DuckDB,
     ) -> None:
         self._export, self._manifest, self._month = export, manifest, month
@@ -131,18 +131,18 @@ class StagedFiles:
         content = lake.content
         if content is None:  # it was written before contents were kept
             available = source.content(self._manifest)
-            content = available if is_unchanged(lake, available) else None
+            content = available if lake.is_unchanged(available) else None
         cost = self._export.formats[lake.format].cost
         rounded = sum(column.cells for column in lake.rounded or () if column.name == cost)
         in_lake = VersionRecord(
-            self._manifest.id,
             lake.manifest_id,
-            lake.format,
             lake.totals,
+            lake.format,
             lake.files,
             lake.bytes,
             content,
-            rounded,
+            vendor_id=self._manifest.id,
+            rounded=rounded,
         )
         return [*known, in_lake]
 
@@ -151,7 +151,7 @@ class StagedFiles:
         the month that was loaded from them."""
         on_disk = self._files.content()
         for version in known:
-            if on_disk is not None and is_content_of(version, on_disk, version.totals):
+            if on_disk is not None and version.has_content(on_disk, version.totals):
                 return replace(version, content=on_disk)
             lake = None if on_disk is not None or self._files.is_kept else self._in_lake
             if lake is not None and lake.manifest_id == version.manifest_id:
@@ -169,14 +169,14 @@ class StagedFiles:
         if content is None:
             raise FileInvalid(f"{paths[0].parent}: a file was changed meanwhile; run it again")
         return VersionRecord(
-            manifest.id,
             version_id(manifest.id, content, totals, known),
-            manifest.format,
             totals,
+            manifest.format,
             len(content.files),
             content.bytes,
             content,
-            rounded,
+            vendor_id=manifest.id,
+            rounded=rounded,
         )
 
     def _remove_older(self) -> list[str]:
@@ -193,4 +193,4 @@ def _is_copy(known: Sequence[VersionRecord], version: VersionRecord) -> bool:
     """Whether the store has the newest of the known versions under other ETags."""
     if not known or known[0].manifest_id != version.manifest_id or version.content is None:
         return False
-    return not is_unchanged(known[0], version.content)
+    return not known[0].is_unchanged(version.content)

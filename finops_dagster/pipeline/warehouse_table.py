@@ -5,7 +5,8 @@ import pyarrow.parquet as pq
 
 from finops_dagster.billing.errors import StageMissing
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.lake import Lake, LakeRecord, column_names, read_record
+from finops_dagster.billing.version import LoadedVersion
+from finops_dagster.lake import Lake, column_names, read_record
 from finops_dagster.pipeline.checks import RECONCILES, reconciles
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.metadata import version_metadata, warnings
@@ -32,7 +33,7 @@ def warehouse_table_asset(export: Export, backend: str) -> dg.AssetsDefinition:
     @shows_failures
     def warehouse_table(
         context: dg.AssetExecutionContext,
-        footer: LakeRecord | None,
+        footer: LoadedVersion | None,
         lake: dg.ResourceParam[Lake],
         database: dg.ResourceParam[BillingDatabase],
         warehouse: dg.ResourceParam[Warehouse],
@@ -51,7 +52,7 @@ def warehouse_table_asset(export: Export, backend: str) -> dg.AssetsDefinition:
             **checks_metadata(results),
         }
         done = None
-        if run_options.force or warehouse.held_version(file) != file.footer:
+        if run_options.force or not file.footer.is_same(warehouse.held_version(file)):
             done = warehouse.replace_month(file)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(version),

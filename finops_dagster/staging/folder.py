@@ -22,8 +22,8 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 from finops_dagster.billing.content import Content, FileContent, relative_names
 from finops_dagster.billing.errors import BillError, FileInvalid
 from finops_dagster.billing.manifest import Manifest, version_folder
-from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
+from finops_dagster.billing.version import Version
 from finops_dagster.locks import waiting_lock
 from finops_dagster.object_stores import ObjectInfo, ObjectStore, StoreUnavailable
 from finops_dagster.progress import log, reporting
@@ -53,20 +53,14 @@ class StagedFile:
     sha256: str | None = None
 
 
-@dataclass(frozen=True)
-class VersionRecord:
-    """What is known of a version that was staged whole: the vendor's id and its own, which has the
-    digest of its content after it where the vendor gave the id to other files before, what was
-    counted in its files, and how many costs were rounded to 18 decimals. `content` is None where
-    the files are gone that an older load was made of."""
+@dataclass(frozen=True, kw_only=True)
+class VersionRecord(Version):
+    """A version that was staged whole: `manifest_id` is the vendor's id, with the digest of its
+    content after it where the vendor gave that id to other files before; `rounded` is how many
+    costs were rounded to 18 decimals. `content` is None where the files are gone that an older load
+    was made of."""
 
     vendor_id: str
-    manifest_id: str
-    format: str
-    totals: Totals
-    files: int
-    bytes: int
-    content: Content | None
     rounded: int = 0
 
 
@@ -130,8 +124,9 @@ class StagedMonth:
             if manifest is not None and manifest.id != record.vendor_id:
                 raise BillError(overtaken(record.vendor_id, manifest.id))
             others = [one for one in records if one.manifest_id != record.manifest_id]
-            if records != (now := [record, *others]):
-                self._write(self._record_file, _RECORDS.dump_json(now, indent=1))
+            document = _RECORDS.dump_json([record, *others], indent=1)
+            if _RECORDS.dump_json(records, indent=1) != document:
+                self._write(self._record_file, document)
 
     def _write(self, path: Path, content: bytes) -> None:
         part = path.with_name(f"{path.name}.part")

@@ -17,12 +17,12 @@ from finops_dagster.billing.errors import BillError, CellInvalid
 from finops_dagster.billing.manifest import Column
 from finops_dagster.billing.money import Measured, Totals, exact_sum, reconcile
 from finops_dagster.billing.months import BillingMonth
+from finops_dagster.billing.version import Load
 from finops_dagster.sources.base import Format, is_money
 from finops_dagster.tables import ledger
 from finops_dagster.tables.bill_files import BillFiles
 from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.files import explained, types_given
-from finops_dagster.tables.ledger import Load
 from finops_dagster.tables.parquet_text import time_as_text
 from finops_dagster.tables.rounding import NumberColumn, count_cells_to_round
 

@@ -8,9 +8,9 @@ from decimal import Decimal
 import duckdb
 
 from finops_dagster.billing.columns import Sql, quoted
+from finops_dagster.billing.version import Load
 from finops_dagster.sources.base import Format
 from finops_dagster.tables import ledger
-from finops_dagster.tables.ledger import Load
 from finops_dagster.tables.load import columns
 
 

@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 from finops_dagster.billing.errors import BillError, ReconciliationError, first_line
 from finops_dagster.billing.money import reconcile
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.lake import LakeRecord, write_with_text
+from finops_dagster.billing.version import LoadedVersion, Version
+from finops_dagster.lake import write_with_text
 from finops_dagster.tables.database import DuckDB
 from finops_dagster.tables.digest import MonthDigest, column_type
 
@@ -39,7 +40,7 @@ class MonthFile:
     table: str
     month: BillingMonth
     path: Path
-    footer: LakeRecord
+    footer: LoadedVersion
     schema: pa.Schema
     cost: str | None
     billing_period: str | None
@@ -151,7 +152,7 @@ class Warehouse:
         with self._session() as dialect:
             return newest_loads(dialect.loads(table))
 
-    def held_version(self, file: MonthFile) -> LakeRecord | None:
+    def held_version(self, file: MonthFile) -> Version | None:
         """Return the version that the ledger says is loaded, with the totals that the table really
         has; None where it has no whole month, or other sums of money than that version's file."""
         with self._session() as dialect:
@@ -164,13 +165,13 @@ class Warehouse:
             measured = dialect.measure(file, file.table)
         if measured.foreign_rows:
             return None
-        footer = LakeRecord(load.version, measured.totals)
-        if footer == file.footer:
+        version = Version(load.version, measured.totals)
+        if version.is_same(file.footer):
             try:
                 reconcile(self.full_name(file.table), file.footer.totals, measured)
             except ReconciliationError:
                 return None
-        return footer
+        return version
 
     def digest(self, file: MonthFile) -> MonthDigest:
         """Read the month in the table, and return the digest of each of the file's columns, of

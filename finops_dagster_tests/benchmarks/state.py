@@ -9,12 +9,12 @@ import dagster as dg
 import duckdb
 
 from finops_dagster.billing.money import Totals
+from finops_dagster.billing.version import Load
 from finops_dagster.lake import Lake, exporting_month
 from finops_dagster.pipeline import STAGES
 from finops_dagster.settings import load_settings
 from finops_dagster.sources.aws.cur1 import AwsCur1
 from finops_dagster.tables import ledger
-from finops_dagster.tables.ledger import Load
 from finops_dagster_tests.benchmarks.chain import Chain, Figure, median_seconds, source
 from finops_dagster_tests.benchmarks.many import YEARS
 
@@ -58,7 +58,7 @@ def _make_history(chain: Chain) -> None:
                 "1.5::DECIMAL(38,18) AS lineitem_unblendedcost"
             )
             for month in months:
-                load = Load(name, month, "v1", table, totals, 1, 1000, "a-run", "cur1")
+                load = Load("v1", totals, export=name, month=month, table=table)
                 ledger.record(connection, load, 1.0)
                 path = Lake(chain.work / "parquet").path(name, month)
                 with exporting_month(connection, load, path, AwsCur1()):

@@ -8,9 +8,7 @@ import pytest
 
 from finops_dagster.billing.content import Content, FileContent, is_version_of, relative_names
 from finops_dagster.billing.money import Totals
-from finops_dagster.billing.months import BillingMonth
-from finops_dagster.tables.ledger import Load
-from finops_dagster.tables.version import is_unchanged, version_id
+from finops_dagster.billing.version import Version, version_id
 
 TOTALS = Totals(2, Decimal("3.5"))
 
@@ -19,9 +17,8 @@ def content(**checksums: str | None) -> Content:
     return Content.of(FileContent(name, 100, sha256) for name, sha256 in checksums.items())
 
 
-def load(version: str, of: Content | None, size: int = 200) -> Load:
-    month = BillingMonth(2024, 1)
-    return Load("acme", month, version, "bill", TOTALS, 2, size, "a-run", "cur1", of)
+def known_as(manifest_id: str, of: Content | None, size: int = 200) -> Version:
+    return Version(manifest_id, TOTALS, "cur1", 2, size, of)
 
 
 @pytest.mark.parametrize(
@@ -69,8 +66,8 @@ def test_a_version_is_the_vendors_id_with_or_without_a_digest(
 def test_the_first_content_has_the_vendors_id_and_every_other_its_digest() -> None:
     first, second = content(a="1", b="2"), content(a="1", b="3")
     assert version_id("v1", first, TOTALS, []) == "v1"
-    assert version_id("v1", second, TOTALS, [load("v1", first)]) == f"v1+{second.digest}"
-    known = [load(f"v1+{second.digest}", second), load("v1", first)]
+    assert version_id("v1", second, TOTALS, [known_as("v1", first)]) == f"v1+{second.digest}"
+    known = [known_as(f"v1+{second.digest}", second), known_as("v1", first)]
     assert version_id("v1", first, TOTALS, known) == "v1"
     assert version_id("v1", second, TOTALS, known) == f"v1+{second.digest}"
 
@@ -89,4 +86,4 @@ def test_an_older_load_is_compared_by_number_and_bytes_of_its_files(
     files: tuple[str, ...], loaded_bytes: int, is_same: bool
 ) -> None:
     available = Content.of(FileContent(name, 100) for name in files)
-    assert is_unchanged(load("v1", None, loaded_bytes), available) is is_same
+    assert known_as("v1", None, loaded_bytes).is_unchanged(available) is is_same

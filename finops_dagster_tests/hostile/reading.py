@@ -15,13 +15,13 @@ import duckdb
 from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
+from finops_dagster.billing.version import Load
 from finops_dagster.sources.aws.source import aws_formats
 from finops_dagster.tables import ledger
 from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.count import count
 from finops_dagster.tables.database import DuckDB
 from finops_dagster.tables.files import read_files
-from finops_dagster.tables.ledger import Load
 from finops_dagster.tables.load import MonthLoad, columns
 
 MONTH = BillingMonth(2024, 1)
@@ -61,7 +61,7 @@ class Reader:
         try:
             files = read_files(paths, _VENDOR)
             counted, _ = count(paths, _VENDOR, (), DuckDB(), round_money=round_money)
-            load = Load("acme", MONTH, "v1", "bill", counted, len(paths), 1, "run", "cur1")
+            load = Load("v1", counted, export="acme", month=MONTH, table="bill")
             month = MonthLoad(self.connection, load, _VENDOR)
             with month.replacing(files, (), round_money=round_money):
                 pass

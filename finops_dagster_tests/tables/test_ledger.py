@@ -12,8 +12,8 @@ import pytest
 from finops_dagster.billing.errors import LedgerDamaged
 from finops_dagster.billing.money import RoundedColumn, Totals
 from finops_dagster.billing.months import BillingMonth
+from finops_dagster.billing.version import Load
 from finops_dagster.tables import ledger
-from finops_dagster.tables.ledger import Load
 
 JANUARY = BillingMonth(2024, 1)
 # What the first release made.
@@ -41,7 +41,12 @@ def connection() -> duckdb.DuckDBPyConnection:
 
 def load(manifest_id: str, rows: int = 1) -> Load:
     totals = Totals(rows, Decimal("0.000000000000000001"))
-    return Load("acme", JANUARY, manifest_id, "bill", totals, 2, 300, "a-run", "cur2")
+    return Load(
+        *(manifest_id, totals, "cur2", 2, 300, None, "a-run"),
+        export="acme",
+        month=JANUARY,
+        table="bill",
+    )
 
 
 def test_a_ledger_of_the_first_layout_is_brought_forward_without_losing_a_row(
@@ -53,14 +58,14 @@ def test_a_ledger_of_the_first_layout_is_brought_forward_without_losing_a_row(
     assert held is not None
     assert (held.manifest_id, held.totals, held.format) == ("v2", Totals(3, Decimal("4.5")), "cur1")
     assert (held.rounded, held.totals.sums, held.totals.costs) == (None, None, None)
-    assert [one.load.manifest_id for one in ledger.versions(connection, "acme")] == ["v2", "v1"]
+    assert [one.manifest_id for one in ledger.loads(connection, "acme")] == ["v2", "v1"]
     assert ledger.column_names(connection, "bill") == {"user:Team": "team", "a/b": "a_b"}
     assert connection.sql("SELECT export, vendor, format FROM finops_state.exports").fetchall() == [
         ("acme", "aws", "cur1")
     ]
     ledger.create(connection)
     ledger.record(connection, load("v3"), 1.5)
-    assert [one.state for one in ledger.versions(connection, "acme")] == [
+    assert [one.state for one in ledger.loads(connection, "acme")] == [
         "loaded",
         "superseded",
         "superseded",
@@ -92,7 +97,7 @@ def test_a_table_that_is_damaged_is_said_and_can_be_set_aside(
         ledger.create(connection)
     (aside,) = ledger.set_aside_damaged(connection)
     ledger.create(connection)
-    assert ledger.versions(connection, "acme") == []
+    assert ledger.loads(connection, "acme") == []
     assert connection.sql(f"SELECT export FROM {aside}").fetchall() == [("acme",)]
 
 
@@ -103,7 +108,7 @@ def test_a_version_that_is_loaded_again_stands_once_and_each_load_is_kept(
     ledger.record(connection, load("v1"), 1.5)
     ledger.record(connection, load("v2", rows=5), 2.5)
     ledger.record(connection, load("v2", rows=5), 3.5)
-    versions = [(one.load.manifest_id, one.state) for one in ledger.versions(connection, "acme")]
+    versions = [(one.manifest_id, one.state) for one in ledger.loads(connection, "acme")]
     assert versions == [("v2", "loaded"), ("v1", "superseded")]
     runs = "SELECT run_id, manifest_id, seconds, row_count, byte_count FROM finops_state.runs"
     assert connection.sql(runs).fetchall() == [
@@ -149,5 +154,5 @@ def test_superseded_versions_are_forgotten_after_a_time_and_loaded_ones_never(
     assert ledger.forget_superseded(connection, "acme", datetime(2000, 1, 1)) == []
     gone = ledger.forget_superseded(connection, "acme", datetime(2100, 1, 1))
     assert gone == [(JANUARY, "v1")]
-    assert [one.load.manifest_id for one in ledger.versions(connection, "acme")] == ["v2"]
+    assert [one.manifest_id for one in ledger.loads(connection, "acme")] == ["v2"]
     assert connection.sql("SELECT manifest_id FROM finops_state.runs").fetchall() == [("v2",)]

@@ -11,10 +11,10 @@ import pytest
 
 from finops_dagster.billing.columns import quoted
 from finops_dagster.billing.months import BillingMonth
+from finops_dagster.billing.version import Load
 from finops_dagster.lake import exporting_month, read_record
 from finops_dagster.sources.aws.cur1 import AwsCur1
 from finops_dagster.tables import ledger
-from finops_dagster.tables.ledger import Load
 from finops_dagster.tables.load import measure
 from finops_dagster.warehouses.base import MonthFile
 from finops_dagster_tests.project import Project
@@ -67,7 +67,9 @@ def month_of(tmp_path: Path) -> MonthOf:
             ledger.create(connection)
             connection.execute(f"CREATE TABLE {table} AS SELECT {line}")
             totals = measure(connection, table, billing_month, vendor, [vendor.cost]).totals
-            load = Load("acme", billing_month, version, table, totals, 1, 1, "run", vendor.name)
+            load = Load(
+                version, totals, vendor.name, export="acme", month=billing_month, table=table
+            )
             with exporting_month(connection, load, path, vendor):
                 pass
         footer = read_record(path)
