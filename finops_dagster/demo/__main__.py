@@ -9,15 +9,15 @@ import shutil
 import sys
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal, localcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from duckdb import DuckDBPyConnection
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -46,22 +46,31 @@ _SETTINGS = Path(__file__).with_name("demo.toml")
 _COPY = Path("data/demo/finops.toml")  # for the commands that are called after the demo
 _SOURCE = Path("data/demo/source")
 _EXPORT_NAME = "demo-cur"
-_SERVICES_SHOWN = 12
+_CHARGES = """
+CREATE OR REPLACE VIEW charge AS
+SELECT strftime(billing_month, '%Y-%m') AS month, lineitem_productcode AS service,
+    lineitem_unblendedcost AS cost
+FROM read_parquet({files}, hive_partitioning = false)
+"""
+_TOTALS = "SELECT count(*), sum(cost) FROM charge WHERE month = ?"
+_COSTS = """
+WITH service AS (
+    SELECT service, row_number() OVER (ORDER BY sum(cost) DESC) AS rank, count(*) OVER () AS number
+    FROM charge GROUP BY service
+), shown AS (
+    SELECT month, cost, least(rank, 13) AS rank,
+        if(rank < 13, service, number - 12 || ' more') AS service
+    FROM charge JOIN service USING (service)
+)
+FROM (PIVOT shown ON month USING coalesce(sum(cost), 0) GROUP BY rank, service)
+ORDER BY rank
+"""
 
 
-@dataclass(frozen=True)
-class _Load:
+class _Load(NamedTuple):
     month: BillingMonth
-    version: str
     totals: Totals
-    seconds: float
     is_unchanged: bool
-
-    def __str__(self) -> str:
-        return (
-            f"{self.month}  {'unchanged' if self.is_unchanged else 'loaded   '}  {self.version}  "
-            f"{self.totals.rows:>7,} rows  {self.totals.cost:>10,.2f} USD  {self.seconds:4.1f} s"
-        )
 
 
 def main() -> int:
@@ -85,7 +94,7 @@ def main() -> int:
             return 1
         _print_restatements(console, loads)
         _print_costs(console, lake)
-        if not _print_proof(console, lake):
+        if not _print_proof(console, {load.month: load.totals for load in loads}):
             return 1
     if all(load.is_unchanged for load in loads):
         console.print("\nNothing changed since the last time: every stage looked, and did no work.")
@@ -101,9 +110,8 @@ def restate() -> str:
         raise BillError(f"{_SOURCE} has no month to restate; give the command finops demo first")
     now = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     rows = _LAST.rows + 19 * delivered
-    write_version(
-        _SOURCE, "", _EXPORT_NAME, replace(_LAST, assembly_id=now, rows=rows, restated=True)
-    )
+    version = replace(_LAST, assembly_id=now, rows=rows, restated=True)
+    write_version(_SOURCE, "", _EXPORT_NAME, version)
     return (
         f"AWS restated {BillingMonth.of(_LAST.month)}: version {now} with {rows:,} rows is in "
         f"{_SOURCE}.\nThe sensor demo_manifests of the UI loads it within five minutes, and at "
@@ -120,12 +128,7 @@ def _deliver_and_load(
     steps = [*((month, None) for month in sorted(complete)), *((v.month, v) for v in pending)]
     definitions, export = build_definitions(settings), Export(settings.exports[0])
     files = files_literal(settings.storage.parquet_dir / export.settings.name, "*/*.parquet")
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
+    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn())
     with open_instance() as instance, Progress(*columns, console=console) as progress:
         bar = progress.add_task("", total=len(steps) * len(STAGES[:-1]))  # there is no warehouse
         for first_day, version in steps:
@@ -140,14 +143,14 @@ def _deliver_and_load(
             run = run_month(definitions, instance, export, month, on_stage=advance)
             if run.error is not None:
                 raise BillError(f"{month} failed: {run.error}")
-            lake.execute(
-                "CREATE OR REPLACE VIEW charge AS SELECT strftime(billing_month, '%Y-%m') AS month,"
-                " lineitem_productcode AS service, lineitem_unblendedcost AS cost"
-                f" FROM read_parquet({files}, hive_partitioning = false)"
+            lake.execute(_CHARGES.format(files=files))
+            of_month = lake.execute(_TOTALS, [str(month)]).fetchone()
+            load = _Load(month, Totals.of(of_month), run.is_unchanged)
+            progress.console.print(
+                f"{month}  {'unchanged' if run.is_unchanged else 'loaded   '}  "
+                f"{_manifest(first_day)['assemblyId']}  {load.totals.rows:>7,} rows  "
+                f"{load.totals.cost:>10,.2f} USD  {run.seconds:4.1f} s"
             )
-            totals, loaded = _totals(lake, month), _manifest(first_day)["assemblyId"]
-            load = _Load(month, loaded, totals, run.seconds, run.is_unchanged)
-            progress.console.print(str(load))
             yield load
         progress.update(bar, description="done")
 
@@ -157,11 +160,6 @@ def _manifest(first_day: date) -> dict[str, Any]:
     pattern = f"{_EXPORT_NAME}/{first_day:%Y%m%d}-*/*-Manifest.json"
     found: list[dict[str, Any]] = [json.loads(each.read_text()) for each in _SOURCE.glob(pattern)]
     return found[0] if found else {}
-
-
-def _totals(lake: DuckDBPyConnection, month: BillingMonth) -> Totals:
-    sql = "SELECT count(*), sum(cost) FROM charge WHERE month = ?"
-    return Totals.of(lake.execute(sql, [str(month)]).fetchone())
 
 
 def _print_restatements(console: Console, loads: list[_Load]) -> None:
@@ -178,37 +176,27 @@ def _print_restatements(console: Console, loads: list[_Load]) -> None:
 
 def _print_costs(console: Console, lake: DuckDBPyConnection) -> None:
     """Cost by service and month."""
-    pivoted = lake.execute("PIVOT charge ON month USING coalesce(sum(cost), 0) GROUP BY service")
-    months = [column[0] for column in pivoted.description or []][1:]
-    rows = sorted(pivoted.fetchall(), key=lambda row: -sum(row[1:]))
-    costs = {str(service): by_month for service, *by_month in rows}
-    table = Table(title="\nUnblended cost by service, in USD", title_justify="left")
-    table.add_column("service")
-    for month in months:
+    costs = lake.execute(_COSTS)
+    table = Table("service", title="\nUnblended cost by service, in USD", title_justify="left")
+    for month, *_ in (costs.description or [])[2:]:
         table.add_column(month, justify="right")
-
-    def add(name: str, several: list[list[Decimal]], style: str | None = None) -> None:
-        by_month = (sum(costs) for costs in zip(*several, strict=True))
-        table.add_row(for_people(name), *(f"{cost:,.2f}" for cost in by_month), style=style)
-
-    for service in list(costs)[:_SERVICES_SHOWN]:
-        add(service, [costs[service]])
-    if more := list(costs.values())[_SERVICES_SHOWN:]:
-        add(f"{len(more)} more", more)
+    rows = costs.fetchall()
+    for _, service, *by_month in rows:
+        table.add_row(for_people(service), *(f"{cost:,.2f}" for cost in by_month))
     table.add_section()
-    add("total", list(costs.values()), "bold")
+    totals = map(sum, list(zip(*rows, strict=True))[2:])
+    table.add_row("total", *(f"{total:,.2f}" for total in totals), style="bold")
     console.print(table)
 
 
-def _print_proof(console: Console, lake: DuckDBPyConnection) -> bool:
+def _print_proof(console: Console, lake: dict[BillingMonth, Totals]) -> bool:
     """Hold what Parquet says against the source, added up cell by cell by other means."""
     console.print(
         "\nThe same months, added up from the source cell by cell with Python's decimals:"
     )
     is_equal = True
-    for first_day in sorted({version.month for version in _VERSIONS}):
-        month = BillingMonth.of(first_day)
-        source, loaded = _added_up(_manifest(first_day)["reportKeys"]), _totals(lake, month)
+    for month, loaded in sorted(lake.items()):
+        source = _added_up(_manifest(month.first_day)["reportKeys"])
         is_equal &= source == loaded
         sign = "=" if source == loaded else "differs from"
         console.print(f"  {month}  {source}  {sign}  {loaded}", soft_wrap=True)

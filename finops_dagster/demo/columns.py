@@ -1,9 +1,9 @@
 """The columns of each layout: a table of names, types, and SQL over the charges of a bill.
 
-`cur1.csv`, `cur2.csv` and `focus.csv` hold them, a line for all that share type and value. SQL that
+`cur1.csv` and `data_exports.csv` hold them, a line for all that share type and value. SQL that
 names `charge.` is of every charge, other SQL of every slot (see charges.sql); none is an empty
 column, and a product column without any is an attribute of the charge. A map's value is SQL or a
-family of CUR v1, whose filled columns it holds. In `cur2.csv` a line without a type takes columns,
+family of CUR v1, whose filled columns it holds. A Data Export's line without a type takes columns,
 or whole families, over from CUR v1 under Athena's names.
 https://docs.aws.amazon.com/cur/latest/userguide/table-dictionary-cur2.html
 https://focus.finops.org/focus-specification/v1-2/
@@ -13,29 +13,35 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from finops_dagster.billing.columns import Sql, literal
 
-# What DuckDB writes to Parquet for the types of manifests; what is not here is text.
-_PARQUET_TYPES = {
-    "BigDecimal": "DOUBLE",
-    "OptionalBigDecimal": "DOUBLE",
-    "DateTime": "TIMESTAMP_MS",
-    "double": "DOUBLE",
-    "timestamp": "TIMESTAMP_MS",
-    "map": "MAP(VARCHAR, VARCHAR)",
-    "double map": "MAP(VARCHAR, DOUBLE)",
+_TEXT = "CAST({} AS VARCHAR)"
+# What a manifest's type is in Parquet, and the text of it in CSV; the others are text in both.
+_TYPES = {
+    "BigDecimal": ("DOUBLE", _TEXT),
+    "OptionalBigDecimal": ("DOUBLE", _TEXT),
+    "double": ("DOUBLE", _TEXT),
+    "DateTime": ("TIMESTAMP_MS", "moment({})"),
+    "timestamp": ("TIMESTAMP_MS", "replace(moment({}), 'Z', '.000Z')"),
+    "map": ("MAP(VARCHAR, VARCHAR)", "CAST(to_json({}) AS VARCHAR)"),
+    "double map": (
+        "MAP(VARCHAR, DOUBLE)",
+        "CAST(to_json(CAST({} AS MAP(VARCHAR, DOUBLE))) AS VARCHAR)",
+    ),
 }
-# In the order in which AWS writes them. What grows with the bill is sorted by name, capitals first.
+_DATA_EXPORT_TYPES = {"DOUBLE": "double", "TIMESTAMP_MS": "timestamp", "VARCHAR": "string"}
+# In the order in which AWS writes them. From `product` on they grow with the bill, and each is
+# sorted by name, capitals first.
 _FAMILIES = (
     "identity bill lineItem"
     " product pricing reservation savingsPlan discount resourceTags costCategory"
 ).split()
-_SORTED = _FAMILIES[3:]
+_FIRST_SORTED = _FAMILIES.index("product")
 
 
 @dataclass(frozen=True)
@@ -44,51 +50,56 @@ class Column:
 
     name: str
     type: str
-    value: str
+    value: str = "NULL"
 
-    def is_of(self, family: str) -> bool:
-        """Whether it is a column of a family of CUR v1."""
-        return self.name.startswith(f"{family}/")
+    @property
+    def family(self) -> str:
+        """The family of a column of CUR v1."""
+        return self.name.partition("/")[0]
 
     @property
     def is_of_slot(self) -> bool:
         """Whether every charge of a slot has the same value."""
         return "charge." not in self.value
 
+    @property
+    def parquet_type(self) -> str:
+        """The type in Parquet, as DuckDB names it."""
+        return _TYPES.get(self.type, ("VARCHAR", ""))[0]
+
     def sql(self, *, parquet: bool) -> Sql:
         """Return the SQL of the value in its Parquet type, or of the text that CSV holds."""
-        parquet_type = _PARQUET_TYPES.get(self.type, "VARCHAR")
-        value = f"CAST({self.value or 'NULL'} AS {parquet_type})"
         if parquet:
-            return Sql(value)
-        if "map" in self.type:
-            return Sql(f"CAST(to_json({value}) AS VARCHAR)")
-        if self.type in ("DateTime", "timestamp"):
-            moment = f"moment({self.value})"
-            return Sql(moment if self.type == "DateTime" else f"replace({moment}, 'Z', '.000Z')")
-        return Sql(f"CAST({self.value or 'NULL'} AS VARCHAR)")
+            return Sql(f"CAST({self.value} AS {self.parquet_type})")
+        return Sql(_TYPES.get(self.type, ("", _TEXT))[1].format(self.value))
 
 
 def cur1_columns(width: int) -> list[Column]:
     """Return `width` columns of CUR v1 in AWS's order: the 67 of every export, then those that AWS
     adds for what is in a bill, then many that this bill leaves empty."""
-    everything = _cur1()
-    if not 67 <= width <= len(everything):
-        raise ValueError(f"columns must be 67 to {len(everything)}, not {width}")
-    columns: list[Column] = []
-    for family in _FAMILIES:
-        own = [column for column in everything[:width] if column.is_of(family)]
-        columns += sorted(own, key=_name) if family in _SORTED else own
-    return columns
+
+    def position(column: Column) -> tuple[int, str]:
+        family = _FAMILIES.index(column.family)
+        return family, column.name if family >= _FIRST_SORTED else ""
+
+    return sorted(_cur1()[:width], key=position)
 
 
-def in_athena(columns: Iterable[Column]) -> dict[str, Column]:
-    """Return columns of CUR v1 by the names that Athena gives them. Tag keys are free text: the
-    second one of a name is left out."""
-    named: dict[str, Column] = {}
-    for column in columns:
-        named.setdefault(athena_name(column.name), column)
-    return named
+@cache
+def data_export_columns(format_: str) -> list[Column]:
+    """Return the columns of cur2, focus-1.0 or focus-1.2, in the order of the alphabet."""
+    columns = []
+    for name, row in _table("data_exports"):
+        if format_ not in row["formats"].split():
+            continue
+        if row["type"]:
+            columns.append(Column(name, row["type"], row["value"] or "NULL"))
+            continue
+        for column in _cur1():
+            if name in (column.name, column.family):
+                type_ = _DATA_EXPORT_TYPES[column.parquet_type]
+                columns.append(Column(athena_name(column.name), type_, column.value))
+    return sorted(columns, key=lambda column: column.name)
 
 
 def athena_name(text: str) -> str:
@@ -102,44 +113,12 @@ def athena_name(text: str) -> str:
 
 
 @cache
-def cur2_columns() -> list[Column]:
-    """Return the columns of CUR 2.0, in the order of the alphabet."""
-    types = {"DOUBLE": "double", "TIMESTAMP_MS": "timestamp"}
-    columns = []
-    for name, row in _table("cur2"):
-        if row["type"]:
-            columns.append(Column(name, row["type"], row["value"]))
-            continue
-        for column in _cur1():
-            if column.name == name or column.is_of(name):
-                type_ = types.get(_PARQUET_TYPES.get(column.type, ""), "string")
-                columns.append(Column(athena_name(column.name), type_, column.value))
-    return sorted(columns, key=_name)
-
-
-@cache
-def focus_columns(format_: str) -> list[Column]:
-    """Return the columns of focus-1.0 or focus-1.2, in the order of the alphabet."""
-    return sorted(
-        (
-            Column(name, row["type"], row["value"])
-            for name, row in _table("focus")
-            if format_.removeprefix("focus-") in row["versions"].split()
-        ),
-        key=_name,
-    )
-
-
-@cache
 def _cur1() -> list[Column]:
-    return [
-        Column(f"{row['family']}/{name}", row["type"], row["value"] or _attribute(row, name))
-        for name, row in _table("cur1")
-    ]
-
-
-def _attribute(row: dict[str, str], name: str) -> str:
-    return f"attributes[{literal(name)}]" if row["family"] == "product" else ""
+    columns = []
+    for name, row in _table("cur1"):
+        attribute = f"attributes[{literal(name)}]" if row["family"] == "product" else "NULL"
+        columns.append(Column(f"{row['family']}/{name}", row["type"], row["value"] or attribute))
+    return columns
 
 
 def _table(name: str) -> Iterator[tuple[str, dict[str, str]]]:
@@ -155,14 +134,10 @@ def _table(name: str) -> Iterator[tuple[str, dict[str, str]]]:
 
 def _family_map(family: str) -> str:
     """Return the SQL of a map with what a charge has of a family, by the names of Athena."""
-    entries: dict[str, str] = {}
-    for column in _cur1():
-        if column.is_of(family):
-            key = athena_name(column.name.partition("/")[2])
-            entries.setdefault(key, column.value or "NULL::VARCHAR")
-    pairs = (f"{{'key': {literal(key)}, 'value': {entries[key]}}}" for key in sorted(entries))
+    values = {
+        athena_name(column.name.partition("/")[2]): column.value
+        for column in _cur1()
+        if column.family == family
+    }
+    pairs = (f"{{'key': {literal(key)}, 'value': {values[key]}}}" for key in sorted(values))
     return f"filled([{', '.join(pairs)}])"
-
-
-def _name(column: Column) -> str:
-    return column.name

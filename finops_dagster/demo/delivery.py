@@ -6,44 +6,114 @@ https://docs.aws.amazon.com/cur/latest/userguide/dataexports-export-delivery.htm
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
+from typing import Literal
 from uuid import UUID
 
-from finops_dagster.demo.columns import (
-    Column,
-    athena_name,
-    cur1_columns,
-    cur2_columns,
-    focus_columns,
-    in_athena,
-)
-from finops_dagster.demo.layout import Layout, Version
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.demo.columns import Column, athena_name, cur1_columns, data_export_columns
 
 _ACCOUNT = "210987654321"
 _BUCKET = "example-company-billing"
-_COMPRESSIONS = {"gzip": "GZIP", "zip": "ZIP", "csv": "NONE", "parquet": "Parquet"}
-# The folder of the files, then those of the manifest's copies: the one that is read comes last.
-_CUR1 = ("{home}/{days}/{assembly}", "{home}/{days}/{assembly}", "{home}/{days}")
-_CUR1_OVERWRITTEN = ("{home}/{days}", "{home}/{days}")
-_CUR1_FOR_ATHENA = ("{home}/{name}/year={year}/month={month}", "{home}/{days}")
-_DATA_EXPORT = (
-    "{home}/data/{partition}/{assembly}-{execution}",
-    "{home}/metadata/{partition}/{assembly}-{execution}",
-    "{home}/metadata/{partition}",
-)
-_DATA_EXPORT_OVERWRITTEN = ("{home}/data/{partition}", "{home}/metadata/{partition}")
+# Of each kind of files, the end of their names and what CUR v1 calls their compression.
+_FILES = {
+    "gzip": ("csv.gz", "GZIP"),
+    "zip": ("csv.zip", "ZIP"),
+    "csv": ("csv", "NONE"),
+    "parquet": ("snappy.parquet", "Parquet"),
+}
+# The folder of the files, then those of the manifest's copies: the one that is read comes last. The
+# second are of an export that overwrites the version before.
+_FOLDERS = {
+    ("cur1", False): ("{days}/{assembly}", "{days}/{assembly}", "{days}"),
+    ("cur1", True): ("{days}", "{days}"),
+    ("athena", True): ("{name}/year={year}/month={month}", "{days}"),
+    ("data export", False): (
+        "data/{partition}/{assembly}-{execution}",
+        "metadata/{partition}/{assembly}-{execution}",
+        "metadata/{partition}",
+    ),
+    ("data export", True): ("data/{partition}", "metadata/{partition}"),
+}
+
+
+@dataclass(frozen=True)
+class Version:
+    """One refresh of one billing month.
+
+    `month` is its first day, `assembly_id` the refresh's name such as "20240203T050312Z", `rows`
+    the exact number of data rows over all `parts` (headers not counted). Rows fewer than parts
+    are legal, and no rows at all: AWS then writes headers alone. Another `seed` is another bill.
+
+    `restated` is the month as AWS rewrites it after its end. Its last `late_rows` rows are
+    refunds and credits that came late, every row has its invoice id, and about one usage row in
+    400 has 5 % more usage (unless a machine cannot run longer than its hour). Its other rows are
+    the first rows of the version before: restate 10,000 rows as 10,015, and 21 are late and 6 of
+    the former rows are gone. As at AWS, line item ids are new in every version.
+    """
+
+    month: date
+    assembly_id: str
+    rows: int
+    parts: int = 2
+    restated: bool = False
+    seed: int = 7
+
+    @property
+    def late_rows(self) -> int:
+        """One row in 500, at the end: what AWS added after the month's end."""
+        return -(-self.rows // 500) if self.restated else 0
+
+    @property
+    def next_month(self) -> date:
+        """The first day after the billing period."""
+        return BillingMonth.of(self.month).next.first_day
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What AWS was asked for: format, kind of files, and whether a refresh overwrites the last.
+
+    Data Exports (CUR 2.0 and FOCUS) come in gzip and parquet alone, a CUR v1 in parquet, which is
+    for Athena, always overwrites. `csv` is a CUR v1 that somebody unpacked on its way; AWS itself
+    always compresses. `columns` is the width of a CUR v1, 67 to 205; other formats have theirs.
+
+    The rest is where Data Exports have been seen to differ; CUR v1 ignores it. `data_files` is how
+    the manifest names a file: its URI as plain text, an object with the key, or an object with URI
+    and size. `partition` is the spelling in the folder of a month. `plain_manifest_name` calls
+    manifests `Manifest.json` instead of `<export>-Manifest.json`.
+    """
+
+    format: Literal["cur1", "cur2", "focus-1.0", "focus-1.2"] = "cur1"
+    files: Literal["gzip", "zip", "csv", "parquet"] = "gzip"
+    overwrite: bool = False
+    data_files: Literal["uri", "key", "object"] = "uri"
+    partition: Literal["BILLING_PERIOD", "billing_period"] = "BILLING_PERIOD"
+    plain_manifest_name: bool = False
+    columns: int = 125
+
+    @property
+    def kind(self) -> Literal["cur1", "athena", "data export"]:
+        """Whether it is a CUR v1, one for Athena, or a Data Export."""
+        if self.format != "cur1":
+            return "data export"
+        return "athena" if self.files == "parquet" else "cur1"
+
+    @property
+    def suffix(self) -> str:
+        """What names of files end in."""
+        return _FILES[self.files][0]
 
 
 @dataclass(frozen=True)
 class Delivery:
     """One version of a month in a layout; keys are relative to the bucket's root.
 
-    `bucket` is the folder that stands for it, where files of older versions may lie. `width` is
-    the number of columns of a CUR v1.
+    `bucket` is the folder that stands for it, where files of older versions may lie.
     """
 
     bucket: Path
@@ -51,24 +121,20 @@ class Delivery:
     name: str
     version: Version
     layout: Layout
-    width: int
-    seed: int
 
     @cached_property
-    def columns(self) -> Sequence[Column]:
-        """The columns of every file, in order; for Athena, with the partitions."""
-        if self.layout.format == "cur2":
-            return cur2_columns()
-        if self.layout.is_data_export:
-            return focus_columns(self.layout.format)
-        if not self._is_for_athena:
-            return cur1_columns(self.width)
-        month = self.version.month
-        partitions = {"year": month.year, "month": month.month}
-        return [
-            *(Column(name, c.type, c.value) for name, c in self._athena_columns.items()),
-            *(Column(name, "String", f"'{value}'") for name, value in partitions.items()),
-        ]
+    def columns(self) -> dict[str, Column]:
+        """The columns of every file by their headers, in order; for Athena, with the partitions."""
+        layout, month = self.layout, self.version.month
+        if layout.kind == "data export":
+            return {column.name: column for column in data_export_columns(layout.format)}
+        columns = cur1_columns(layout.columns)
+        if layout.kind == "cur1":
+            return {column.name: column for column in columns}
+        return {athena_name(column.name): column for column in columns} | {
+            "year": Column("year", "String", f"'{month.year}'"),
+            "month": Column("month", "String", f"'{month.month}'"),
+        }
 
     @property
     def keys(self) -> list[str]:
@@ -81,52 +147,37 @@ class Delivery:
     @property
     def manifest_keys(self) -> list[str]:
         """The manifest's copies, the one that tells readers of the version last."""
-        plain = self.layout.is_data_export and self.layout.plain_manifest_name
+        plain = self.layout.kind == "data export" and self.layout.plain_manifest_name
         name = "Manifest.json" if plain else f"{self.name}-Manifest.json"
         return [f"{folder}/{name}" for folder in self._folders[1:]]
 
-    @property
-    def surplus_keys(self) -> list[str]:
-        """The files of an older refresh that had more of them, which a Data Export overwrites with
-        empty ones; CUR v1 leaves them as they are."""
-        if not self.layout.is_data_export:
-            return []
-        folder, own = self._folders[0], set(self.keys)
-        found = (self.bucket / folder).glob(f"*.{self.layout.suffix}")
-        keys = sorted(f"{folder}/{path.name}" for path in found)
-        return [key for key in keys if key not in own]
-
     def manifest(self) -> dict[str, object]:
         """Return the manifest's fields, when the files are there."""
-        if self.layout.is_data_export:
+        if self.layout.kind == "data export":
             return self._data_export_manifest()
-        version, is_for_athena = self.version, self._is_for_athena
+        return self._cur1_manifest(is_for_athena=self.layout.kind == "athena")
+
+    def _cur1_manifest(self, *, is_for_athena: bool) -> dict[str, object]:
+        written = athena_name if is_for_athena else str
         return {
-            "assemblyId": version.assembly_id,
+            "assemblyId": self.version.assembly_id,
             "account": _ACCOUNT,
-            "columns": self._cur1_manifest_columns(),
+            "columns": [
+                {"category": written(family), "name": written(name), "type": column.type}
+                for column in self.columns.values()
+                for family, is_of_a_family, name in [column.name.partition("/")]
+                if is_of_a_family
+            ],
             "charset": "UTF-8",
-            "compression": _COMPRESSIONS[self.layout.files],
+            "compression": _FILES[self.layout.files][1],
             "contentType": "Parquet" if is_for_athena else "text/csv",
             "reportId": sha256(self.name.encode()).hexdigest(),
             "reportName": self.name,
-            "billingPeriod": {
-                "start": f"{version.month:%Y%m%d}T000000.000Z",
-                "end": f"{version.next_month:%Y%m%d}T000000.000Z",
-            },
+            "billingPeriod": self._billing_period("%Y%m%dT000000.000Z"),
             "bucket": _BUCKET,
             "reportKeys": self.keys,
             "additionalArtifactKeys": [],
         }
-
-    def _cur1_manifest_columns(self) -> list[dict[str, str]]:
-        columns = self._athena_columns.values() if self._is_for_athena else self.columns
-        written = athena_name if self._is_for_athena else str
-        return [
-            {"category": written(family), "name": written(name), "type": column.type}
-            for column in columns
-            for family, name in [column.name.split("/", 1)]
-        ]
 
     def _data_export_manifest(self) -> dict[str, object]:
         # AWS documents what it tells, not how: this is what is seen.
@@ -137,57 +188,45 @@ class Delivery:
             "exportName": self.name,
             "columns": [
                 {"name": column.name, "type": column.type.removeprefix("double ")}
-                for column in self.columns
+                for column in self.columns.values()
             ],
-            "billingPeriod": {
-                "start": f"{self.version.month}T00:00:00.000Z",
-                "end": f"{self.version.next_month}T00:00:00.000Z",
-            },
+            "billingPeriod": self._billing_period("%Y-%m-%dT00:00:00.000Z"),
             "dataFiles": [self._data_file(key) for key in self.keys],
             "additionalOutputFiles": [],
         }
 
+    def _billing_period(self, written: str) -> dict[str, str]:
+        version = self.version
+        return {"start": f"{version.month:{written}}", "end": f"{version.next_month:{written}}"}
+
     def _data_file(self, key: str) -> str | dict[str, object]:
         uri = f"s3://{_BUCKET}/{key}"
-        size = (self.bucket / key).stat().st_size
         forms: dict[str, str | dict[str, object]] = {
             "uri": uri,
             "key": {"key": key},
-            "object": {"s3Uri": uri, "size": size},
+            "object": {"s3Uri": uri, "size": (self.bucket / key).stat().st_size},
         }
         return forms[self.layout.data_files]
 
     @property
-    def _is_for_athena(self) -> bool:
-        return (self.layout.format, self.layout.files) == ("cur1", "parquet")
-
-    @cached_property
-    def _athena_columns(self) -> dict[str, Column]:
-        return in_athena(cur1_columns(self.width))
-
-    @property
     def _execution_id(self) -> str:
-        return _uuid(f"{self.seed}/{self.version.assembly_id}")
+        return _uuid(f"{self.version.seed}/{self.version.assembly_id}")
 
     @cached_property
     def _folders(self) -> list[str]:
-        overwrite, month = self.layout.overwrite, self.version.month
-        folders = _CUR1_OVERWRITTEN if overwrite else _CUR1
-        if self._is_for_athena:
-            folders = _CUR1_FOR_ATHENA
-        elif self.layout.is_data_export:
-            folders = _DATA_EXPORT_OVERWRITTEN if overwrite else _DATA_EXPORT
+        layout, month = self.layout, self.version.month
         facts = {
-            "home": f"{self.prefix}/{self.name}".removeprefix("/"),
             "name": self.name,
             "assembly": self.version.assembly_id,
             "execution": self._execution_id,
             "days": f"{month:%Y%m%d}-{self.version.next_month:%Y%m%d}",
-            "partition": f"{self.layout.partition}={month:%Y-%m}",
+            "partition": f"{layout.partition}={month:%Y-%m}",
             "year": month.year,
             "month": month.month,  # of Athena, without a zero
         }
-        return [folder.format(**facts) for folder in folders]
+        home = f"{self.prefix}/{self.name}".removeprefix("/")
+        folders = _FOLDERS[layout.kind, layout.overwrite]
+        return [f"{home}/{folder.format(**facts)}" for folder in folders]
 
 
 def _uuid(text: str) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from finops_dagster.demo.export import Version, write_version
+from finops_dagster.demo.export import Layout, Version, write_version
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "data" / "bench"
@@ -100,7 +100,7 @@ def source(rows: int, columns: int = 154, parts: int = 4, months: Sequence[date]
 
 def _write(folder: Path, versions: list[Version], columns: int) -> None:
     for version in versions:
-        write_version(folder, "", "bench-cur", version, columns=columns)
+        write_version(folder, "", "bench-cur", version, layout=Layout(columns=columns))
 
 
 @dataclass(frozen=True)
