@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from functools import cached_property
+from itertools import zip_longest
 from typing import Any, NoReturn
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
-from rich.table import Table
+from rich.text import Text
 
 from finops_dagster.billing.errors import for_people
 from finops_dagster.billing.money import plain
@@ -23,10 +23,9 @@ from finops_dagster.terminal import complain, console, say
 Row = dict[str, Any]
 # What a table shows of a row: under each heading the value of a key, or what is made of the row.
 Columns = Mapping[str, str | Callable[[Row], Any]]
-_GAP = 2
+_GAP = "  "
 _NEVER_FOLDED, _LINES_OF_A_CELL, _WIDE_ENOUGH = 16, 3, 40
 _NEVER_BROKEN = 24  # of a word: a setting's name, a service, a version
-_NUMBERS = (int, float, Decimal)
 # Above it JavaScript, jq and others round whole numbers.
 _LARGEST_JSON_NUMBER = 2**53
 
@@ -37,7 +36,13 @@ class _Column:
 
     name: str
     cells: Sequence[str]
-    is_numeric: bool
+    is_numeric: bool = False
+
+    @classmethod
+    def of(cls, name: str, values: Sequence[Any], as_text: Callable[[Any], str]) -> _Column:
+        known = [value for value in values if value is not None]
+        is_numeric = bool(known) and all(map(is_number, known))
+        return cls(for_people(name), list(map(as_text, values)), is_numeric)
 
     @cached_property
     def natural(self) -> int:
@@ -49,21 +54,35 @@ class _Column:
         """Its width with each cell folded as far as one can read it."""
         return max(map(_narrowest, (*self.name.split(), *self.cells)), default=1)
 
+    def lines(self, cell: str, width: int) -> list[str]:
+        """Return the cell folded, each line as wide as the column."""
+        folded = [cell]
+        if cell_len(cell) > width:
+            lines = Text(cell).wrap(console(), width, overflow="fold")
+            folded = [line.plain.strip() for line in lines]
+        fill = [" " * (width - cell_len(line)) for line in folded]
+        if self.is_numeric:
+            return [blank + line for line, blank in zip(folded, fill, strict=True)]
+        return [line + blank for line, blank in zip(folded, fill, strict=True)]
+
 
 def show(rows: Sequence[Row], *, as_json: bool, empty: str, columns: Columns | None = None) -> None:
     """Print rows with the same keys, or `empty` where there are none: as a table where one fits the
     terminal, else one row below the other. A table has `columns`; JSON has all that is known."""
     if as_json:
         print_json(rows)
-        return
-    if not rows:
+    elif not rows:
         say(empty)
-        return
-    shown = []
-    for name, of in (columns or {name: name for name in rows[0]}).items():
-        values = [row[of] if isinstance(of, str) else of(row) for row in rows]
-        shown.append(_Column(heading(name), [text(one) for one in values], _is_numeric(values)))
-    (_print_table if _fit(shown) else _print_records)(shown)
+    else:
+        shown = [
+            _Column.of(
+                heading(name),
+                [row[of] if isinstance(of, str) else of(row) for row in rows],
+                text,
+            )
+            for name, of in (columns or {name: name for name in rows[0]}).items()
+        ]
+        (_print_table if _fit(shown) else _print_records)(shown)
 
 
 def named(keys: str) -> Columns:
@@ -82,28 +101,20 @@ def show_answer(names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> int:
     """Print what a query found, every cell as it is: of one row every column, of several the first
     and the last columns that fit the terminal. Return how many are not shown."""
     columns = [
-        _Column(for_people(name), [cell_text(value) for value in values], _is_numeric(values))
+        _Column.of(name, values, cell_text)
         for name, values in zip(names, zip(*rows, strict=True), strict=True)
     ]
-    if _fit(columns):
-        _print_table(columns)
+    if _fit(columns) or len(rows) == 1:
+        (_print_table if _fit(columns) else _print_records)(columns)
         return 0
-    if len(rows) == 1:
-        _print_records(columns)
-        return 0
+    left_out = _Column("…", ["…"] * len(rows))
     for count in range(len(columns) - 1, 0, -1):
-        shown = _first_and_last(columns, count)
+        first, last = (count + 1) // 2, len(columns) - count // 2
+        shown = [*columns[:first], left_out, *columns[last:]]
         if count == 1 or sum(min(one.natural, _WIDE_ENOUGH) for one in shown) <= _room(shown):
             break
     _print_table(shown)
     return len(columns) - count
-
-
-def _first_and_last(columns: Sequence[_Column], count: int) -> list[_Column]:
-    """Return `count` of the columns, and one that stands for those between them."""
-    first = (count + 1) // 2
-    left_out = _Column("…", ["…"] * len(columns[0].cells), is_numeric=False)
-    return [*columns[:first], left_out, *columns[len(columns) - (count - first) :]]
 
 
 def print_json(document: Any, *, indent: int | None = 2) -> None:
@@ -114,31 +125,26 @@ def print_json(document: Any, *, indent: int | None = 2) -> None:
 def exact(value: Any) -> Any:
     """Return what JSON has for a value, such that no reader rounds it: amounts, and whole numbers
     above 2^53, are text; times are ISO 8601 with their zone, which is UTC where they have none."""
-    if value is None or isinstance(value, str | bool):
-        return value
-    if isinstance(value, dict):
-        return {
-            key if isinstance(key, str) else cell_text(key): exact(v) for key, v in value.items()
-        }
-    if isinstance(value, list | tuple | set):
-        return [exact(one) for one in value]
-    if isinstance(value, int):
-        return value if abs(value) <= _LARGEST_JSON_NUMBER else str(value)
-    if isinstance(value, float) and math.isfinite(value):
-        return value
-    return _exact_text(value)
-
-
-def _exact_text(value: Any) -> str:
-    if isinstance(value, Decimal):
-        return plain(value)
-    if isinstance(value, datetime):
-        with_zone = value if value.tzinfo else value.replace(tzinfo=UTC)
-        return with_zone.isoformat().replace("+00:00", "Z")
-    if isinstance(value, date | time):
-        return value.isoformat()
-    if isinstance(value, bytes):  # as DuckDB writes it
-        return "".join(chr(b) if 32 <= b < 127 and b != 92 else f"\\x{b:02X}" for b in value)
+    match value:
+        case dict():
+            return {k if isinstance(k, str) else cell_text(k): exact(v) for k, v in value.items()}
+        case list() | tuple() | set():
+            return [exact(item) for item in value]
+        case None | str() | bool():
+            return value
+        case int() if abs(value) <= _LARGEST_JSON_NUMBER:
+            return value
+        case float() if math.isfinite(value):
+            return value
+        case Decimal():
+            return plain(value)
+        case datetime():
+            with_zone = value if value.tzinfo else value.replace(tzinfo=UTC)
+            return with_zone.isoformat().replace("+00:00", "Z")
+        case date() | time():
+            return value.isoformat()
+        case bytes():  # as DuckDB writes it
+            return "".join(chr(b) if 32 <= b < 127 and b != 92 else f"\\x{b:02X}" for b in value)
     return str(value)
 
 
@@ -146,8 +152,6 @@ def cell_text(value: Any) -> str:
     """Return a cell of an answer for a person: as it is, NULL apart from empty text."""
     if value is None:
         return "NULL"
-    if isinstance(value, str):
-        return for_people(value)
     json_value = exact(value)
     is_text = isinstance(json_value, str)
     return for_people(json_value if is_text else json.dumps(json_value, ensure_ascii=False))
@@ -155,17 +159,23 @@ def cell_text(value: Any) -> str:
 
 def text(value: Any) -> str:
     """Return a value for a person: numbers with commas, amounts rounded to two decimals."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, Decimal):
-        return f"{value:,.2f}"
-    if isinstance(value, datetime):
-        return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}"
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "yes" if value else "no"
+        case int():
+            return f"{value:,}"
+        case Decimal():
+            return f"{value:,.2f}"
+        case datetime():
+            return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}"
     return for_people(str(value))
+
+
+def is_number(value: Any) -> bool:
+    """Whether a column of such values is aligned to the right."""
+    return isinstance(value, int | float | Decimal) and not isinstance(value, bool)
 
 
 def heading(name: str) -> str:
@@ -178,27 +188,44 @@ def _print_records(columns: Sequence[_Column]) -> None:
     for row in range(len(columns[0].cells)):
         if row:
             say("")
-        grid = Table.grid(padding=(0, _GAP, 0, 0))
-        grid.add_column(overflow="fold", max_width=_WIDE_ENOUGH)
-        grid.add_column(overflow="fold")
-        for column in columns:
-            if column.cells[row]:
-                grid.add_row(column.name, column.cells[row])
-        console().print(grid)
+        filled = [column for column in columns if column.cells[row]]
+        names = _Column("", [column.name for column in filled])
+        values = _Column("", [column.cells[row] for column in filled])
+        width = min(names.natural, _WIDE_ENOUGH)
+        _print_rows([names, values], [width, _room([names, values]) - width])
 
 
 def _print_table(columns: Sequence[_Column]) -> None:
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, _GAP - 1, 0, 0))
-    for column, width in zip(columns, _widths(columns), strict=True):
-        table.add_column(
-            column.name,
-            justify="right" if column.is_numeric else "left",
-            overflow="fold",
-            width=width,
-        )
-    for row in zip(*(column.cells for column in columns), strict=True):
-        table.add_row(*row)
-    console().print(table)
+    widths = _widths(columns)
+    header = [_Column("", [column.name], column.is_numeric) for column in columns]
+    _print_rows(header, widths, style="bold")
+    console().print("─" * (sum(widths) + len(_GAP) * (len(widths) - 1)))
+    _print_rows(columns, widths)
+
+
+def _print_rows(
+    columns: Sequence[_Column], widths: Sequence[int], *, style: str | None = None
+) -> None:
+    """Print the cells, one row below the other. A table of rich's would take ten times as long."""
+    lines = "\n".join(_lines(columns, widths))
+    if style is None:
+        print(lines, flush=True)  # noqa: T201
+    else:
+        console().print(lines, style=style, soft_wrap=True)
+
+
+def _lines(columns: Sequence[_Column], widths: Sequence[int]) -> Iterator[str]:
+    for cells in zip(*(column.cells for column in columns), strict=True):
+        folded = [
+            column.lines(cell, width)
+            for column, cell, width in zip(columns, cells, widths, strict=True)
+        ]
+        for parts in zip_longest(*folded):
+            padded = (
+                " " * width if part is None else part
+                for part, width in zip(parts, widths, strict=True)
+            )
+            yield _GAP.join(padded).rstrip()
 
 
 def _fit(columns: Sequence[_Column]) -> bool:
@@ -208,14 +235,13 @@ def _fit(columns: Sequence[_Column]) -> bool:
 
 
 def _room(columns: Sequence[_Column]) -> int:
-    return console().width - _GAP * (len(columns) - 1)
+    return console().width - len(_GAP) * (len(columns) - 1)
 
 
 def _widths(columns: Sequence[_Column]) -> list[int]:
     """Return how wide each column is: the widest are narrowed until all fit."""
     widths = [column.natural for column in columns]
-    excess = sum(widths) - _room(columns)
-    for _ in range(excess):
+    for _ in range(sum(widths) - _room(columns)):
         foldable = [i for i, column in enumerate(columns) if widths[i] > column.narrowest]
         if not foldable:
             break
@@ -230,10 +256,3 @@ def _narrowest(value: str) -> int:
     words = [cell_len(word) for word in value.split()]
     longest = max((word for word in words if word <= _NEVER_BROKEN), default=0)
     return min(_WIDE_ENOUGH, max(_NEVER_FOLDED, longest, math.ceil(length / _LINES_OF_A_CELL)))
-
-
-def _is_numeric(values: Sequence[Any]) -> bool:
-    known = [value for value in values if value is not None]
-    return bool(known) and all(
-        isinstance(value, _NUMBERS) and not isinstance(value, bool) for value in known
-    )
