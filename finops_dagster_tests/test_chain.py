@@ -232,7 +232,7 @@ def test_a_count_is_not_believed_when_a_file_came_after_it(project: Project) -> 
     manifest = staged.manifest()
     assert manifest is not None
     source = project.the_export().source(ObjectStores())
-    source.fetch(manifest, staged.version(manifest), None, force=False)
+    source.fetch(manifest, source.delivery(manifest), staged.version(manifest), force=False)
     # and the process dies before it has counted
     assert project.materialize("2024-01").success
     assert project.totals("2024-01") == (1, 2)

@@ -193,3 +193,25 @@ def test_a_warehouse_is_carried_on_in_place(
             ("2024-01", "v2", 1, "loaded"),
         ]
         assert old.finops(*backend, "state", "verify").stdout == "all agree\n"
+
+
+def test_a_month_stays_whose_files_are_deleted_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first program's lake does not list a version's files; cleanup and the vendor delete
+    them."""
+    monkeypatch.chdir(tmp_path)
+    old = OldProject(tmp_path, FIRST)
+    shutil.rmtree("data/staging")
+    for path in [*Path("source").rglob("*.gz"), *Path("source").rglob("*.parquet")]:
+        path.unlink()
+    january = ("--end-date", "2024-01")
+    kept = dict.fromkeys([("acme", "2024-01"), ("beta", "2024-01")], "unchanged")
+    assert old.run("aws", "run-pipeline", *january) == kept
+    (staged,) = [
+        row
+        for row in old.json("state", "show", "acme", "2024-01")
+        if row["stage"] == "staged_files"
+    ]
+    assert staged["version"] == "v1"
+    assert old.run("aws", "run-pipeline", *january) == kept

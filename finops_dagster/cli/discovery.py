@@ -82,7 +82,7 @@ def discover(settings: Settings, selection: Selection, report: Report) -> list[R
     rows = []
     for export, source, month, manifest in _manifests(settings, selection, report):
         try:
-            size = source.content(manifest).bytes
+            size = sum(file.size for file in source.delivery(manifest).files)
         except Exception as error:
             report(f"{export.name} {month}  failed: {one_line(error)}")
             continue

@@ -4,21 +4,23 @@ which version of the month they are."""
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import dagster as dg
 
+from finops_dagster.billing.content import Content, FileContent, relative_names
 from finops_dagster.billing.disk import disk_problem
 from finops_dagster.billing.errors import FileInvalid, StageMissing
 from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.version import LoadedVersion, of_vendor_id, version_id
 from finops_dagster.lake import Lake, read_record
-from finops_dagster.object_stores import ObjectStores
+from finops_dagster.object_stores import ObjectInfo, ObjectMissing, ObjectStores
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.metadata import staged_metadata, warnings
 from finops_dagster.pipeline.resources import RunOptions
 from finops_dagster.pipeline.stage import month_of, shows_failures, stage
-from finops_dagster.sources.base import Source
-from finops_dagster.staging.folder import StagedMonth, StagingFolder, VersionRecord
+from finops_dagster.sources.base import Delivery, Source
+from finops_dagster.staging.folder import StagedMonth, StagedVersion, StagingFolder, VersionRecord
 from finops_dagster.tables.count import count
 from finops_dagster.tables.database import BillingDatabase, DuckDB
 
@@ -57,10 +59,11 @@ def staged_files_asset(export: Export) -> dg.AssetsDefinition:
                 f"no manifest of {export.name} {month} is staged; materialize "
                 f"{export.name}/manifest"
             )
-        staging_month = staging.month(export.name, month)
         in_lake = read_record(lake.path(export.name, month))
-        files = StagedFiles(export, manifest, staging_month, in_lake, database.duckdb)
-        done = files.stage(export.source(stores), force=run_options.force)
+        staged = StagedFiles(
+            export, manifest, staging.month(export.name, month), in_lake, database.duckdb
+        )
+        done = staged.stage(export.source(stores), force=run_options.force)
         version, seconds = done.version, time.monotonic() - started
         return dg.MaterializeResult(
             value=version,
@@ -77,72 +80,97 @@ def staged_files_asset(export: Export) -> dg.AssetsDefinition:
     return staged_files
 
 
+@dataclass(frozen=True)
 class StagedFiles:
-    """The files of a month's newest manifest in the staging folder."""
+    """The files of a month's newest manifest in the staging folder, and the lake's record of the
+    month."""
 
-    def __init__(
-        self,
-        export: Export,
-        manifest: Manifest,
-        month: StagedMonth,
-        in_lake: LoadedVersion | None,
-        duckdb: DuckDB,
-    ) -> None:
-        self._export, self._manifest, self._month = export, manifest, month
-        self._files = month.version(manifest)
-        self._in_lake, self._duckdb = in_lake, duckdb
+    export: Export
+    manifest: Manifest
+    month: StagedMonth
+    in_lake: LoadedVersion | None
+    duckdb: DuckDB
+
+    @cached_property
+    def _files(self) -> StagedVersion:
+        return self.month.version(self.manifest)
 
     def stage(self, source: Source, *, force: bool) -> Staged:
         """Bring the files here and count them, unless they are those of a known version, and record
         which version they are. Raises FileInvalid, and what the source raises."""
-        known = self._known_versions(source)
+        known = self._known_versions()
         held = self._held(known)
-        content = None if held is None else held.content
-        fetched = source.fetch(self._manifest, self._files, content, force=force)
-        outcome, messages = "unchanged", list(fetched.warnings)
-        if held is not None and fetched.is_known:
-            version = held
+        try:
+            delivery = source.delivery(self.manifest)
+        except ObjectMissing as missing:
+            staged = self._kept(held, missing, force=force)
         else:
-            version = self._counted(known)
-            if _is_copy(known, version):
-                messages.append(
-                    "the files have other ETags than before; their bytes are "
-                    f"{version.manifest_id}'s"
-                )
+            available = self._content(delivery.files)
+            if held is not None and not force and held.is_unchanged(available):
+                held = replace(held, content=held.content or available)
+                staged = Staged(held, "unchanged", 0, delivery.warnings)
             else:
-                outcome = "staged"
-        if version.manifest_id != self._manifest.id:
+                staged = self._fetched(source, delivery, known, force=force)
+        version, messages = staged.version, [*staged.warnings]
+        if version.manifest_id != self.manifest.id:
             messages.append(
-                f"other files were delivered under the id {self._manifest.id}; these are version "
+                f"other files were delivered under the id {self.manifest.id}; these are version "
                 f"{version.manifest_id}"
             )
-        self._month.write_record(version)
-        return Staged(version, outcome, fetched.bytes, [*messages, *self._remove_older()])
+        self.month.write_record(version)
+        return replace(staged, warnings=[*messages, *self._remove_older()])
 
-    def _known_versions(self, source: Source) -> list[VersionRecord]:
+    def _kept(self, held: VersionRecord | None, missing: ObjectMissing, *, force: bool) -> Staged:
+        """A version that is held stays where the vendor has deleted its files."""
+        if force or held is None or not self._is_listed(held):
+            raise FileInvalid(f"{missing}; the month was left as it was") from None
+        stays = f"{missing}; {self.manifest.id} stays as it was fetched before"
+        return Staged(held, "unchanged", 0, [stays])
+
+    def _fetched(
+        self, source: Source, delivery: Delivery, known: Sequence[VersionRecord], *, force: bool
+    ) -> Staged:
+        size = source.fetch(self.manifest, delivery, self._files, force=force)
+        version = self._counted(known)
+        if not _is_copy(known, version):
+            return Staged(version, "staged", size, delivery.warnings)
+        same = f"the files have other ETags than before; their bytes are {version.manifest_id}'s"
+        return Staged(version, "unchanged", size, [*delivery.warnings, same])
+
+    def _content(self, files: Sequence[ObjectInfo]) -> Content:
+        """The content of the manifest's files as far as it is known before they are read."""
+        pairs = zip(self._names, files, strict=True)
+        return Content.of(FileContent(name, file.size, etag=file.etag) for name, file in pairs)
+
+    @property
+    def _names(self) -> list[str]:
+        return relative_names([file.key for file in self.manifest.files])
+
+    def _is_listed(self, version: VersionRecord) -> bool:
+        """Whether the manifest lists the version's files, by their number where it is older than
+        their record."""
+        if version.content is None:
+            return version.files == len(self._names)
+        return version.content.names == sorted(self._names)
+
+    def _known_versions(self) -> list[VersionRecord]:
         """The versions under the manifest's id that were staged before, the newest first, and the
         lake's, which is known where the record was lost."""
-        known = of_vendor_id(self._month.records(), self._manifest.id)
-        lake = self._in_lake
-        if lake is None or not of_vendor_id([lake], self._manifest.id):
+        known, lake = of_vendor_id(self.month.records(), self.manifest.id), self.in_lake
+        if lake is None or not of_vendor_id([lake], self.manifest.id):
             return known
         if lake.manifest_id in {version.manifest_id for version in known}:
             return known
-        content = lake.content
-        if content is None:  # it was written before contents were kept
-            available = source.content(self._manifest)
-            content = available if lake.is_unchanged(available) else None
-        cost = self._export.formats[lake.format].cost
-        rounded = sum(column.cells for column in lake.rounded or () if column.name == cost)
+        cost = self.export.formats[lake.format].cost
         in_lake = VersionRecord(
             lake.manifest_id,
             lake.totals,
             lake.format,
             lake.files,
             lake.bytes,
-            content,
-            vendor_id=self._manifest.id,
-            rounded=rounded,
+            lake.content,
+            vendor_id=self.manifest.id,
+            rounded=sum(column.cells for column in lake.rounded or () if column.name == cost),
         )
         return [*known, in_lake]
 
@@ -153,18 +181,18 @@ class StagedFiles:
         for version in known:
             if on_disk is not None and version.has_content(on_disk, version.totals):
                 return replace(version, content=on_disk)
-            lake = None if on_disk is not None or self._files.is_kept else self._in_lake
+            lake = None if on_disk is not None or self._files.is_kept else self.in_lake
             if lake is not None and lake.manifest_id == version.manifest_id:
                 return version
         return None
 
     def _counted(self, known: Sequence[VersionRecord]) -> VersionRecord:
         """Count rows and money in all files, and name the version that they are."""
-        manifest, vendor = self._manifest, self._export.formats[self._manifest.format]
-        paths = self._files.paths
-        columns, round_money = manifest.columns, self._export.rounds_money
+        manifest, vendor = self.manifest, self.export.formats[self.manifest.format]
+        paths, columns = self._files.paths, manifest.columns
+        round_money = self.export.rounds_money
         with self._files.lock():
-            totals, rounded = count(paths, vendor, columns, self._duckdb, round_money=round_money)
+            totals, rounded = count(paths, vendor, columns, self.duckdb, round_money=round_money)
             content = self._files.content()
         if content is None:
             raise FileInvalid(f"{paths[0].parent}: a file was changed meanwhile; run it again")
@@ -183,7 +211,7 @@ class StagedFiles:
         """Delete the files of older versions once those of this one are all here."""
         try:
             if self._files.content() is not None:
-                self._month.remove_other_versions(self._manifest)
+                self.month.remove_other_versions(self.manifest)
         except OSError as error:
             return [f"older staged files stay: {disk_problem(error) or error}"]
         return []

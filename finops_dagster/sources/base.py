@@ -8,7 +8,6 @@ from datetime import timedelta
 from typing import Protocol
 
 from finops_dagster.billing.columns import Naming, Sql, SqlType
-from finops_dagster.billing.content import Content, FileContent, relative_names
 from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.months import BillingMonth
@@ -55,16 +54,6 @@ def is_money(vendor: Format, column: str) -> bool:
     return column in vendor.money or column.endswith(_MONEY_ENDINGS)
 
 
-def content_of(manifest: Manifest, files: Iterable[ObjectInfo]) -> Content:
-    """Return the content of a manifest's files, given in its order as the store has them, as far as
-    it is known before they are read: without checksums."""
-    names = relative_names([file.key for file in manifest.files])
-    return Content.of(
-        FileContent(name, file.size, etag=file.etag)
-        for name, file in zip(names, files, strict=True)
-    )
-
-
 class VersionFolder(Protocol):
     """Where the files of a version are downloaded to and verified."""
 
@@ -76,12 +65,11 @@ class VersionFolder(Protocol):
 
 
 @dataclass(frozen=True)
-class Fetched:
-    """What was done for a version: where it `is_known`, nothing, as the source has the content that
-    was known; else so many `bytes` were downloaded, and all files lie in the folder, verified."""
+class Delivery:
+    """The files of a version as the store has them, in the manifest's order, and what somebody
+    should know of them."""
 
-    is_known: bool
-    bytes: int = 0
+    files: Sequence[ObjectInfo]
     warnings: tuple[str, ...] = ()
 
 
@@ -103,14 +91,15 @@ class Source(Protocol):
         Raises the store's error where that is why none can be looked at."""
         ...
 
-    def content(self, manifest: Manifest) -> Content:
+    def delivery(self, manifest: Manifest) -> Delivery:
         """Return names, sizes and ETags of a version's files, which are not read. Raises
-        FileInvalid where one is missing."""
+        ObjectMissing where one is gone."""
         ...
 
     def fetch(
-        self, manifest: Manifest, folder: VersionFolder, known: Content | None, *, force: bool
-    ) -> Fetched:
-        """Bring the version's files here, verified, unless `known` is what the source has; with
-        `force` each is brought anew. Raises FileInvalid, and what the store raises."""
+        self, manifest: Manifest, delivery: Delivery, folder: VersionFolder, *, force: bool
+    ) -> int:
+        """Download the files, verified, into the folder, unless they lie there already; with
+        `force` each of them. Return the number of bytes. Raises FileInvalid where they are not the
+        manifest's, and what the store raises."""
         ...

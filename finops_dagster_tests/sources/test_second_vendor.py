@@ -13,14 +13,13 @@ from typing import Literal
 import pytest
 
 from finops_dagster.billing.columns import Sql, SqlType, flat_name
-from finops_dagster.billing.content import Content
 from finops_dagster.billing.errors import ManifestMissing
 from finops_dagster.billing.manifest import ListedFile, Manifest, ManifestFile
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.object_stores import ObjectInfo, ObjectStores
 from finops_dagster.object_stores.settings import StoreSettings
 from finops_dagster.sources import VENDORS, Vendor
-from finops_dagster.sources.base import Fetched, Format, Version, VersionFolder, content_of
+from finops_dagster.sources.base import Delivery, Format, Version, VersionFolder
 from finops_dagster.sources.settings import ExportSettings
 from finops_dagster_tests.project import Outcome, Project, months
 from finops_dagster_tests.servers.s3 import S3Server
@@ -103,18 +102,13 @@ class NorthwindSource:
         listed = tuple(ListedFile(file.key, file.size) for file in files)
         return Manifest("northwind", str(month), run, source, (), listed)
 
-    def content(self, manifest: Manifest) -> Content:
-        return content_of(manifest, [self._store.head(file.key) for file in manifest.files])
+    def delivery(self, manifest: Manifest) -> Delivery:
+        return Delivery([self._store.head(file.key) for file in manifest.files])
 
     def fetch(
-        self, manifest: Manifest, folder: VersionFolder, known: Content | None, *, force: bool
-    ) -> Fetched:
-        available = [self._store.head(file.key) for file in manifest.files]
-        has = content_of(manifest, available)
-        if known is not None and not force and known.etags == has.etags:
-            return Fetched(is_known=True)
-        size = folder.fetch(self._store, available, force=force)
-        return Fetched(is_known=False, bytes=size)
+        self, manifest: Manifest, delivery: Delivery, folder: VersionFolder, *, force: bool
+    ) -> int:
+        return folder.fetch(self._store, delivery.files, force=force)
 
 
 @pytest.fixture

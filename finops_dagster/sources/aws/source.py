@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
 
-from finops_dagster.billing.content import Content, relative_names
 from finops_dagster.billing.errors import FileInvalid, ManifestInvalid, ManifestMissing, listed
 from finops_dagster.billing.manifest import Manifest, ManifestFile
 from finops_dagster.billing.months import BillingMonth
@@ -25,7 +24,7 @@ from finops_dagster.sources.aws.cur2 import AwsCur2
 from finops_dagster.sources.aws.focus import AwsFocus
 from finops_dagster.sources.aws.format import AwsFormat
 from finops_dagster.sources.aws.settings import AwsExport
-from finops_dagster.sources.base import Fetched, Version, VersionFolder, content_of
+from finops_dagster.sources.base import Delivery, Version, VersionFolder
 
 _Folders = Callable[[str], set[str]]
 # The keys that a month's manifest may have, by the folder whose folders are the months.
@@ -82,38 +81,31 @@ class AwsSource:
             for month, one in zip(keys, found, strict=True)
         }
 
-    def content(self, manifest: Manifest) -> Content:
-        """Return names, sizes and ETags of the files, by a HEAD each, side by side. Raises
-        FileInvalid where one is missing."""
-        return content_of(manifest, self._files(manifest))
+    def delivery(self, manifest: Manifest) -> Delivery:
+        """Look at the files by a HEAD each, side by side; those of a copied bucket are one version
+        as far as their sizes or their number tell. Raises ObjectMissing."""
+        files = self._files(manifest)
+        if not (self._export.copied and manifest.is_overwritten):
+            return Delivery(files)
+        by = "sizes" if all(file.size is not None for file in manifest.files) else "number"
+        warning = (
+            "copied = true: that all files are of one version is known by their "
+            f"{by} alone, as their keys do not name it and their times are those of copying"
+        )
+        return Delivery(files, (warning,))
 
     def fetch(
-        self, manifest: Manifest, folder: VersionFolder, known: Content | None, *, force: bool
-    ) -> Fetched:
-        """Download the files that AWS has, unless they are `known` by name, size and ETag; what is
-        known stays where AWS has deleted them. Raises FileInvalid where they are not the
-        manifest's."""
-        warnings = self._warnings(manifest)
-        try:
-            available = self._files(manifest)
-        except FileInvalid as missing:
-            names = sorted(relative_names([file.key for file in manifest.files]))
-            if force or known is None or known.names != names:
-                raise FileInvalid(f"{missing}; the month was left as it was") from None
-            stays = f"{missing}; {manifest.id} stays as it was fetched before"
-            return Fetched(is_known=True, warnings=(stays, *warnings))
-        self._hold_to_manifest(manifest, available)
-        has = content_of(manifest, available)
-        if known is not None and not force and known.etags == has.etags:
-            return Fetched(is_known=True, warnings=warnings)
-        size = folder.fetch(self._store, available, force=force)
-        source = manifest.source
+        self, manifest: Manifest, delivery: Delivery, folder: VersionFolder, *, force: bool
+    ) -> int:
+        """Download the files and hold them to the manifest, which may be written over meanwhile."""
+        self._hold_to_manifest(manifest, delivery.files)
+        size, source = folder.fetch(self._store, delivery.files, force=force), manifest.source
         if manifest.is_overwritten and self._store.head(source.key).etag != source.etag:
             raise FileInvalid(
                 f"{source.location} changed while its files were fetched, and the newer version "
                 "lies over the older; run the month again"
             )
-        return Fetched(is_known=False, bytes=size, warnings=warnings)
+        return size
 
     def _hold_to_manifest(self, manifest: Manifest, available: Sequence[ObjectInfo]) -> None:
         """Notice, before they are fetched, files that are not those of the manifest."""
@@ -133,15 +125,6 @@ class AwsSource:
                     "copied = true)"
                 )
 
-    def _warnings(self, manifest: Manifest) -> tuple[str, ...]:
-        if not (self._export.copied and manifest.is_overwritten):
-            return ()
-        by = "sizes" if all(file.size is not None for file in manifest.files) else "number"
-        return (
-            "copied = true: that all files are of one version is known by their "
-            f"{by} alone, as their keys do not name it and their times are those of copying",
-        )
-
     def _files(self, manifest: Manifest) -> list[ObjectInfo]:
         """What the store has of each file. A copied bucket may have `billing_period=2026-01` where
         the manifest still lists `BILLING_PERIOD=2026-01`, or `month=01` for `month=1`."""
@@ -153,7 +136,7 @@ class AwsSource:
                 for spelled in self._other_spellings(keys):
                     with suppress(ObjectMissing):
                         return list(pool.map(self._store.head, spelled))
-                raise FileInvalid(f"{missing}, though the manifest lists it") from None
+                raise ObjectMissing(f"{missing}, though the manifest lists it") from None
 
     def _other_spellings(self, keys: Sequence[str]) -> Iterator[list[str]]:
         """The keys in the folders of the month that the store spells otherwise: one LIST for each
