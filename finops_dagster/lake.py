@@ -31,7 +31,7 @@ from finops_dagster.tables import ledger
 from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.digest import DigestKind, column_type, digest
 from finops_dagster.tables.load import MonthLoad, columns, measure
-from finops_dagster.tables.parquet_files import parquet_files
+from finops_dagster.tables.parquet_files import parquet_file
 
 # Wide rows in DuckDB's default groups of 122,880 spill under a small memory_limit, at four times
 # the time; groups of 40,960 do not, for a file that is 8 % larger.
@@ -158,7 +158,7 @@ def write_with_text(
 ) -> None:
     """Write a month's file once more to `path`, its `columns` as the text that DuckDB's table would
     hold; for a warehouse in which they are text. Raises BillError."""
-    (file,) = parquet_files([source])
+    file = parquet_file(source)
     selected = ", ".join(
         f"{file.cell(name, SqlType.TEXT)} AS {quoted(name)}"
         if name in columns
@@ -256,11 +256,10 @@ def restoring_month(
     try:
         described = connection.execute(f"DESCRIBE FROM {relation(path)}").fetchall()
         targets = [
-            month.target(name, name, SqlType(of_type))
+            month.target(name, name, SqlType(of_type), name)
             for name, of_type, *_ in described[len(OWN_COLUMNS) :]
         ]
-        names = column_names([path])
-        with month.writing(parquet_files([path]), targets, names=names) as written:
+        with month.writing([parquet_file(path)], targets, column_names([path])) as written:
             yield written
     except duckdb.Error as error:
         raise FileInvalid(

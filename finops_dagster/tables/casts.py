@@ -1,8 +1,8 @@
 """What a valid cell is, as macros of DuckDB, whichever kind of file it came in: kept exactly, or an
 error.
 
-A number is a sign, digits with at most one point, an exponent of at most three digits such as AWS
-writes (`4.0E-7`), or any exponent of zero; blanks around it do not count. No underscore, comma,
+A number is a sign, digits with at most one point, an exponent of at most three digits (`4.0E-7`),
+or any exponent of zero; blanks around it do not count. No underscore, comma,
 currency. `rounded_` takes more than 18 decimals, and rounds them half to even.
 """
 

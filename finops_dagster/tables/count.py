@@ -31,7 +31,7 @@ from finops_dagster.billing.manifest import Column
 from finops_dagster.billing.money import Totals, exact_sum
 from finops_dagster.progress import reporting
 from finops_dagster.sources.base import Format, is_money
-from finops_dagster.tables.bill_files import BillFiles
+from finops_dagster.tables.bill_files import BillFiles, Target
 from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.csv_files import BOM, CsvFiles, open_text
 from finops_dagster.tables.database import DuckDB
@@ -307,14 +307,15 @@ def _counted(reader: _FileReader, bytes_read: dict[Path, int]) -> _Tally | Excep
 def _refusal(reader: _FileReader, error: Exception, limits: DuckDB) -> Exception:
     """Why a file cannot be counted, by DuckDB's look at it: which line, which cell."""
     file, header = reader.file, reader.file.headers[reader.cost]
-    rounded = [header] if reader.rounds else []
+    name, money = reader.vendor.cost, SqlType.MONEY
+    cost = Target(header, name, money, money, name, is_money=True, is_rounded=reader.rounds)
     with limits.scratch() as connection:
         prepare_casts(connection)
         try:
             cell = file.cell(header, SqlType.MONEY, rounded=reader.rounds)
             connection.execute(f"SELECT count(*), sum({cell}) FROM {file.scan()}").fetchall()
         except duckdb.Error as found:
-            return explained(connection, found, [file], {header: SqlType.MONEY}, rounded)
+            return explained(connection, found, [file], [cost])
     return FileInvalid(f"{reader.path}: {first_line(error) or 'a cost is no exact number'}")
 
 

@@ -1,4 +1,4 @@
-"""The month's CSV files, plain or gzipped, as DuckDB sees them."""
+"""CSV files, plain or gzipped, as DuckDB sees them."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import csv
 import gzip
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 import duckdb
+import pyarrow as pa
 
-from finops_dagster.billing.columns import Sql, SqlType, file_literal, literal
+from finops_dagster.billing.columns import Sql, file_literal, literal
 from finops_dagster.billing.errors import FileInvalid, shown
 from finops_dagster.tables.bill_files import BillFiles
 
@@ -30,13 +31,10 @@ _ESCAPED = {"\n": r"\n", "\r\n": r"\r\n", "\r": r"\r"}
 @dataclass(frozen=True)
 class CsvFiles(BillFiles):
     """Files with one and the same header line, in one and the same compression, whose lines end in
-    `line_end`. `null_words` are what the vendor writes for no value, beside nothing at all;
-    `time_format` is how it writes times, where not as ISO 8601."""
+    `line_end`."""
 
-    line_end: str
-    gzipped: bool
-    null_words: tuple[str, ...]
-    time_format: str | None
+    line_end: str = "\n"
+    gzipped: bool = False
 
     def scan(self) -> Sql:
         """One VARCHAR column a header."""
@@ -52,44 +50,6 @@ class CsvFiles(BillFiles):
             f"new_line = {literal(_ESCAPED[self.line_end])})"
         )
 
-    def cell(self, header: str, sql_type: SqlType, *, rounded: bool = False) -> Sql:
-        """The text of the cell, read as its type."""
-        raw, how = self._raw(header), Sql("rounded" if rounded else "exact")
-        match sql_type:
-            case SqlType.MONEY:
-                return Sql(f"{how}_decimal({raw})")
-            case SqlType.TIME if self.time_format:
-                return Sql(f"strptime({raw}, {literal(self.time_format)})")
-            case SqlType.TIME:
-                return Sql(f"utc_timestamp({raw})")
-            case SqlType.TEXT:
-                return raw
-            case SqlType.TEXT_MAP:
-                return Sql(f"text_map({raw})")
-            case SqlType.MONEY_MAP:
-                return Sql(f"{how}_map(text_map({raw}))")
-
-    def _raw(self, header: str) -> Sql:
-        position = self.positions[header]
-        raw = Sql(f"c{position}")
-        # Some writers put a second BOM before the first row.
-        return Sql(f"nullif(ltrim({raw}, '{BOM}'), '')") if position == 0 else raw
-
-    def own_type(self, header: str) -> SqlType | None:
-        """Text says nothing of its type."""
-        return None
-
-    def finer(self, header: str, sql_type: SqlType) -> Sql:
-        """The cell itself, or the values of its map."""
-        raw = self._raw(header)
-        if sql_type is SqlType.MONEY_MAP:
-            return Sql(f"finer_in_map(TRY(text_map({raw})))")
-        return Sql(f"finer({raw})")
-
-    def has_doubles(self, header: str) -> bool:
-        """CSV is text."""
-        return False
-
     def place(self, record: int) -> str:
         """The line on which the record begins; quoted newlines make it more than its number."""
         with open_text(self.paths[0], self.gzipped) as text, suppress(csv.Error):
@@ -99,25 +59,26 @@ class CsvFiles(BillFiles):
                     return f"line {reader.line_num + 1}"
         return f"line {record + 1}"
 
-
-def csv_files(
-    paths: Sequence[Path], null_words: tuple[str, ...], time_format: str | None = None
-) -> list[CsvFiles]:
-    """Read the header of each file and put files with the same one together. Files of no bytes
-    inside their gzip are legal (vendors empty surplus ones) and are left out."""
-    groups: dict[tuple[tuple[str, ...], str, bool], list[Path]] = {}
-    for path in paths:
-        gzipped = is_gzipped(path)
-        header, line_end = read_header(path, gzipped)
-        if header:
-            groups.setdefault((header, line_end, gzipped), []).append(path)
-    return [
-        CsvFiles(header, tuple(group), line_end, gzipped, null_words, time_format)
-        for (header, line_end, gzipped), group in groups.items()
-    ]
+    def _raw(self, header: str) -> Sql:
+        raw = super()._raw(header)
+        # Some writers put a second BOM before the first row.
+        return Sql(f"nullif(ltrim({raw}, '{BOM}'), '')") if raw == "c0" else raw
 
 
-def read_header(path: Path, gzipped: bool) -> tuple[tuple[str, ...], str]:
+def csv_file(
+    path: Path, null_words: tuple[str, ...] = (), time_format: str | None = None
+) -> CsvFiles | None:
+    """Read the header of a file; None where it has no bytes inside its gzip, which is legal, as
+    vendors empty surplus ones. Raises FileInvalid."""
+    with path.open("rb") as file:
+        gzipped = file.read(2) == GZIP_MAGIC
+    header, line_end = _read_header(path, gzipped)
+    types = (pa.null(),) * len(header)
+    files = CsvFiles(header, types, (path,), null_words, time_format, line_end, gzipped)
+    return files if header else None
+
+
+def _read_header(path: Path, gzipped: bool) -> tuple[tuple[str, ...], str]:
     """Return the names in the file's first record, none in a file of no bytes or of a BOM alone,
     and how that line ends: DuckDB would take the first line end of the file for it, which may be
     one in quotes, and then finds no rows. Raises FileInvalid."""
@@ -149,12 +110,6 @@ def _lines(text: IO[str], read: list[str]) -> Iterator[str]:
             raise csv.Error(f"it is longer than {_LONGEST_ROW:,} characters")
         read.append(line.lstrip(BOM) if not read else line)
         yield read[-1]
-
-
-def is_gzipped(path: Path) -> bool:
-    """Return whether the bytes, not the name, say gzip."""
-    with path.open("rb") as file:
-        return file.read(2) == GZIP_MAGIC
 
 
 def open_text(path: Path, gzipped: bool) -> IO[str]:

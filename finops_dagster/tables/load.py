@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import cached_property
 
@@ -20,11 +20,11 @@ from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import Load
 from finops_dagster.sources.base import Format, is_money
 from finops_dagster.tables import ledger
-from finops_dagster.tables.bill_files import BillFiles
+from finops_dagster.tables.bill_files import BillFiles, Target
 from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.files import explained, types_given
 from finops_dagster.tables.parquet_text import time_as_text
-from finops_dagster.tables.rounding import NumberColumn, count_cells_to_round
+from finops_dagster.tables.rounding import count_cells_to_round
 
 # Each of more would copy the list of all columns, which DuckDB keeps until the transaction ends:
 # 4,000 at once take 5 GB, outside of its limit.
@@ -37,23 +37,13 @@ _AS_TEXT = {
 
 
 @dataclass(frozen=True)
-class Target:
-    """A column of the table and the header it comes from; `type` is the table's, `given` the
-    version's own."""
-
-    header: str
-    name: str
-    type: SqlType
-    given: SqlType
-
-
-@dataclass(frozen=True)
 class MonthLoad:
-    """One version of a month on its way into the export's table."""
+    """One version of one month on its way into the export's table."""
 
     connection: duckdb.DuckDBPyConnection
     load: Load
     vendor: Format
+    started: float = field(default_factory=time.monotonic)
 
     @contextmanager
     def replacing(
@@ -77,60 +67,56 @@ class MonthLoad:
         self._refuse_other_months()
         prepare_casts(self.connection)
         targets: list[Target] = []
-        rounded: set[str] = set()
         try:
             targets = self._targets(files, columns, names_elsewhere or {})
             with ExitStack() as stack:
                 try:
-                    done = stack.enter_context(self.writing(files, targets))
+                    written = stack.enter_context(self._writing_files(files, targets))
                 except duckdb.ConversionException:
                     # Whether that was a number of more decimals, only a second look at the files
                     # tells; months without any, which are nearly all, need none.
-                    rounded = {
-                        target.header
-                        for target in targets
-                        if target.type.is_money and (round_money or not self._is_money(target))
-                    }
-                    done = stack.enter_context(self.writing(files, targets, rounded))
-                yield done
+                    targets = [
+                        replace(t, is_rounded=t.type.is_money and (round_money or not t.is_money))
+                        for t in targets
+                    ]
+                    written = stack.enter_context(self._writing_files(files, targets))
+                yield written
         except duckdb.Error as error:
-            raise self._refusal(error, files, targets, rounded) from error
+            raise self._refusal(error, files, targets) from error
+
+    def _writing_files(
+        self, files: Sequence[BillFiles], targets: Sequence[Target]
+    ) -> AbstractContextManager[tuple[Load, list[str]]]:
+        rounded = count_cells_to_round(self.connection, files, targets)
+        names = {target.header: target.name for target in targets}
+        month = replace(self, load=replace(self.load, rounded=rounded))
+        return month.writing(files, targets, names)
 
     @contextmanager
     def writing(
-        self,
-        files: Sequence[BillFiles],
-        targets: Sequence[Target],
-        rounded: Collection[str] = (),
-        names: Mapping[str, str] | None = None,
+        self, files: Sequence[BillFiles], targets: Sequence[Target], names: Mapping[str, str]
     ) -> Iterator[tuple[Load, list[str]]]:
-        """Replace the rows in one transaction, of which the block is the last part. Numbers of the
-        `rounded` headers may have more than 18 decimals. With `names`, the names of the headers
-        that the columns once had, the files are the lake's own, which the load's totals describe by
-        the names in the table."""
-        started, load, connection = time.monotonic(), self.load, self.connection
-        money: Iterable[str] | None = load.totals.sums
-        if names is None:
-            numbers = self._numbers(targets, rounded)
-            load = replace(load, rounded=count_cells_to_round(connection, files, numbers))
-            money = [t.name for t in targets if t.type is SqlType.MONEY and self._is_money(t)]
-            names = {target.header: target.name for target in targets}
+        """Replace the rows in one transaction, of which the block is the last part; `names` are
+        those that the vendor's headers were given."""
+        load, connection, sums = self.load, self.connection, self.load.totals.sums
+        money = None
+        if sums is not None:
+            numbers = [target for target in targets if target.type is SqlType.MONEY]
+            money = [t.name for t in numbers if t.is_money or t.name in sums]
         with transaction(connection):
             warnings = self._widen(targets)
-            self._write_rows(files, targets, rounded)
+            self._write_rows(files, targets)
             measured = measure(connection, quoted(load.table), load.month, self.vendor, money)
             reconcile(f"table {load.table}", *self._comparable(measured, targets))
             load = replace(load, totals=measured.totals)
             ledger.record_export(connection, load, self.vendor.vendor, names)
-            ledger.record(connection, load, time.monotonic() - started)
+            ledger.record(connection, load, time.monotonic() - self.started)
             yield load, warnings
 
-    def target(self, header: str, name: str, given: SqlType) -> Target:
+    def target(self, header: str, name: str, given: SqlType, counted_as: str) -> Target:
         """Return a column whose months may give it different types: text takes anything, amounts
         stay amounts, and what is neither becomes text, for nothing of it is lost there."""
-        existing, load = self._existing.get(name.lower()), self.load
-        if existing is None:
-            return Target(header, name, given, given)
+        load, existing = self.load, self._existing.get(name.lower(), given)
         try:
             held = SqlType(existing)
         except ValueError:
@@ -138,15 +124,15 @@ class MonthLoad:
                 f"column {name} of table {load.table} has become {existing}; a bill's column is "
                 f"{', '.join(SqlType)}: change it back, or give the export another name and table"
             ) from None
-        if held in (given, SqlType.TEXT) or held.is_money:
-            return Target(header, name, held, given)
-        if given.is_money:
-            raise BillError(
-                f"column {name} of table {load.table} is {held} since {self._first_month(name)}, "
-                f"but {load.month} gives {given}, and amounts are never kept as text; give the "
-                "export another name and table"
-            )
-        return Target(header, name, SqlType.TEXT, given)
+        if not (held in (given, SqlType.TEXT) or held.is_money):
+            if given.is_money:
+                raise BillError(
+                    f"column {name} of table {load.table} is {held} since "
+                    f"{self._first_month(name)}, but {load.month} gives {given}, and amounts are "
+                    "never kept as text; give the export another name and table"
+                )
+            held = SqlType.TEXT
+        return Target(header, name, held, given, counted_as, is_money(self.vendor, counted_as))
 
     def _refuse_other_months(self) -> None:
         load = self.load
@@ -181,7 +167,10 @@ class MonthLoad:
                     "column_names was changed; change it back, or give the export another name and "
                     "table"
                 )
-        return [self.target(header, name, types[header]) for header, name in names.items()]
+        return [
+            self.target(header, name, types[header], vendor.column(header))
+            for header, name in names.items()
+        ]
 
     @cached_property
     def _existing(self) -> dict[str, str]:
@@ -189,51 +178,28 @@ class MonthLoad:
         held = columns(self.connection, self.load.table)
         return {name.lower(): of_type for name, of_type in held.items()}
 
-    def _is_money(self, target: Target) -> bool:
-        return is_money(self.vendor, self.vendor.column(target.header))
-
-    def _numbers(self, targets: Sequence[Target], rounded: Collection[str]) -> list[NumberColumn]:
-        return [
-            NumberColumn(
-                target.header,
-                target.name,
-                target.type,
-                is_money=self._is_money(target),
-                is_rounded=target.header in rounded,
-            )
-            for target in targets
-            if target.type.is_money
-        ]
-
     def _comparable(self, measured: Measured, targets: Sequence[Target]) -> tuple[Totals, Measured]:
         """Both sides with the sums of the columns that are money in this version and in the table,
-        by the names that their headers ask for: the table has some under names with a hash."""
+        by the names under which they were counted: the table has some under names with a hash."""
         counted, in_table = self.load.totals, measured.totals
         if counted.sums is None or in_table.sums is None:
             return counted, measured
         amounts: dict[str, list[Decimal]] = defaultdict(list)
-        for name, header in {t.name: t.header for t in targets if t.given is t.type}.items():
+        for name, target in {t.name: t for t in targets if t.given is t.type}.items():
             if name in in_table.sums:
-                asked = name if name in counted.sums else self.vendor.column(header)
-                amounts[asked].append(in_table.sums[name])
-        others = [target for target in targets if target.given is not target.type]
-        left_out = {name for t in others for name in (t.name, self.vendor.column(t.header))}
+                amounts[target.counted_as].append(in_table.sums[name])
+        left_out = {n for t in targets if t.given is not t.type for n in (t.name, t.counted_as)}
         sums = {name: amount for name, amount in counted.sums.items() if name not in left_out}
         in_table = replace(in_table, sums={name: exact_sum(all_) for name, all_ in amounts.items()})
         return replace(counted, sums=sums), replace(measured, totals=in_table)
 
-    def _write_rows(
-        self, files: Sequence[BillFiles], targets: Sequence[Target], rounded: Collection[str]
-    ) -> None:
+    def _write_rows(self, files: Sequence[BillFiles], targets: Sequence[Target]) -> None:
         table, month = quoted(self.load.table), self.load.month.first_day
         self.connection.execute(f"DELETE FROM {table} WHERE billing_month = ?", [month])
         for group in files:
             present = [target for target in targets if target.header in group]
             names = ", ".join(quoted(target.name) for target in present)
-            cells = ", ".join(
-                group.cell(target.header, target.type, rounded=target.header in rounded)
-                for target in present
-            )
+            cells = ", ".join(group.cell(t.header, t.type, rounded=t.is_rounded) for t in present)
             self.connection.execute(
                 f"INSERT INTO {table} (billing_month, manifest_id, {names}) "
                 f"SELECT ?, ?, {cells} FROM {group.scan()}",
@@ -278,27 +244,20 @@ class MonthLoad:
         self.connection.execute(f"ALTER TABLE {wider} RENAME TO {table}")
 
     def _refusal(
-        self,
-        error: duckdb.Error,
-        files: Sequence[BillFiles],
-        targets: Sequence[Target],
-        rounded: Collection[str],
+        self, error: duckdb.Error, files: Sequence[BillFiles], targets: Sequence[Target]
     ) -> Exception:
         """Why DuckDB did not take the files, asked when the transaction is over: which cell, and
         since when its column is of another type than this version's."""
-        types = {target.header: target.type for target in targets}
-        reason = explained(self.connection, error, files, types, rounded)
-        for target in targets:
-            if (
-                isinstance(reason, CellInvalid)
-                and reason.header == target.header
-                and target.given != target.type
-            ):
-                return CellInvalid(
-                    reason.header,
-                    f"{reason}; column {target.name} is {target.type} since "
-                    f"{self._first_month(target.name)}, and {self.load.month} gives {target.given}",
-                )
+        reason = explained(self.connection, error, files, targets)
+        if isinstance(reason, CellInvalid):
+            for target in targets:
+                if reason.header == target.header and target.given != target.type:
+                    return CellInvalid(
+                        reason.header,
+                        f"{reason}; column {target.name} is {target.type} since "
+                        f"{self._first_month(target.name)}, and {self.load.month} gives "
+                        f"{target.given}",
+                    )
         return reason
 
     def _first_month(self, column: str) -> str:

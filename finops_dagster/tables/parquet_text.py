@@ -21,23 +21,13 @@ def plain_type(own: pa.DataType) -> pa.DataType:
 
 def is_plain_text(own: pa.DataType) -> bool:
     """Return whether the values are text or bytes, which DuckDB reads as text."""
-    return any(
-        is_kind(own)
-        for is_kind in (
-            pa.types.is_string,
-            pa.types.is_large_string,
-            pa.types.is_string_view,
-            pa.types.is_binary,
-            pa.types.is_large_binary,
-            pa.types.is_binary_view,
-            pa.types.is_fixed_size_binary,
-        )
-    )
+    kinds = "string large_string string_view binary large_binary binary_view fixed_size_binary"
+    return any(getattr(pa.types, f"is_{kind}")(own) for kind in kinds.split())
 
 
 def text_of(own: pa.DataType, raw: Sql) -> Sql:
-    """Return the SQL of a value's text: a time in UTC as AWS writes it in CSV, a list, a struct or
-    a map as JSON, and anything else as DuckDB writes it."""
+    """Return the SQL of a value's text: a time by `time_as_text`, a list, a struct or a map in
+    JSON, and anything else as DuckDB writes it."""
     own = plain_type(own)
     if pa.types.is_nested(own):
         return _json_of_nested(own, raw, 0)

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from finops_dagster.billing.columns import SqlType
 from finops_dagster.billing.errors import BillError
 from finops_dagster.sources.aws.source import aws_formats
-from finops_dagster.tables.bill_files import BillFiles
+from finops_dagster.tables.bill_files import BillFiles, Target
 from finops_dagster.tables.files import explained, read_files
 from finops_dagster.tables.parquet_rewrite import ParquetInvalid, make_exact
 from finops_dagster_tests.hostile.reading import Reader
@@ -210,7 +210,8 @@ def _arrived(reader: Reader, sql_type: SqlType, files: list[BillFiles]) -> list[
         connection.execute(f"DROP TABLE IF EXISTS x; CREATE TABLE x (x {sql_type})")
         connection.execute(f"INSERT INTO x SELECT {group.cell('x', sql_type)} FROM {group.scan()}")
     except duckdb.Error as error:
-        reason = explained(connection, error, files, {"x": sql_type}, ())
+        target = Target("x", "x", sql_type, sql_type, "x", is_money=False)
+        reason = explained(connection, error, files, [target])
         assert isinstance(reason, BillError), reason
         return reason
     return [row[0] for row in connection.execute("FROM x").fetchall()]

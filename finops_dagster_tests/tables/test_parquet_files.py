@@ -14,8 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from finops_dagster.billing.columns import SqlType
+from finops_dagster.sources.aws.source import aws_formats
 from finops_dagster.tables.casts import prepare_casts
-from finops_dagster.tables.parquet_files import parquet_files
+from finops_dagster.tables.files import read_files
+from finops_dagster.tables.parquet_files import parquet_file
 
 MOMENT = datetime(2024, 1, 31, 23, 30)
 
@@ -24,7 +26,7 @@ def read(tmp_path: Path, values: list[Any], arrow: pa.DataType, sql_type: SqlTyp
     """What the values become as the type, through a file; the other columns are in its way."""
     table = pa.table({"other": pa.nulls(len(values)), "x": pa.array(values, arrow)})
     pq.write_table(table, tmp_path / "x.parquet")
-    (files,) = parquet_files([tmp_path / "x.parquet"])
+    files = parquet_file(tmp_path / "x.parquet")
     with closing(duckdb.connect()) as connection:
         prepare_casts(connection)
         sql = f"SELECT {files.cell('x', sql_type)} FROM {files.scan()}"
@@ -123,5 +125,5 @@ def test_text_is_what_anything_can_become(
 def test_files_of_different_types_are_read_apart(tmp_path: Path) -> None:
     for name, values in {"a": [0.5], "b": ["0.5"], "c": [0.25]}.items():
         pq.write_table(pa.table({"x": values}), tmp_path / name)
-    groups = parquet_files([tmp_path / name for name in "abc"])
+    groups = read_files([tmp_path / name for name in "abc"], aws_formats("flat")["focus"])
     assert [[path.name for path in group.paths] for group in groups] == [["a", "c"], ["b"]]

@@ -17,11 +17,11 @@ import pytest
 
 from finops_dagster.billing.columns import SqlType
 from finops_dagster.billing.money import RoundedColumn
-from finops_dagster.tables.bill_files import BillFiles
+from finops_dagster.tables.bill_files import BillFiles, Target
 from finops_dagster.tables.casts import prepare_casts
-from finops_dagster.tables.csv_files import csv_files
-from finops_dagster.tables.parquet_files import parquet_files
-from finops_dagster.tables.rounding import NumberColumn, count_cells_to_round
+from finops_dagster.tables.csv_files import csv_file
+from finops_dagster.tables.parquet_files import parquet_file
+from finops_dagster.tables.rounding import count_cells_to_round
 
 # Doubles with these shortest texts; four have more than 18 decimals.
 CELLS = ["12.34e-18", "-2.5e-18", "1.5e-18", "29.27", "4e-07", "1e-20"]
@@ -39,14 +39,18 @@ def connection() -> Iterator[duckdb.DuckDBPyConnection]:
 def csv_of(folder: Path, cells: list[str]) -> BillFiles:
     with (folder / "x.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["other", "x"], *(["", cell] for cell in cells)])
-    (files,) = csv_files([folder / "x.csv"], ("",))
+    files = csv_file(folder / "x.csv")
+    assert files
     return files
 
 
 def parquet_of(folder: Path, values: list[Any], of_type: pa.DataType) -> BillFiles:
     pq.write_table(pa.table({"x": pa.array(values, of_type)}), folder / "x.parquet")
-    (files,) = parquet_files([folder / "x.parquet"])
-    return files
+    return parquet_file(folder / "x.parquet")
+
+
+def target(name: str, sql_type: SqlType, *, is_money: bool, is_rounded: bool) -> Target:
+    return Target("x", name, sql_type, sql_type, name, is_money, is_rounded)
 
 
 def in_csv(folder: Path) -> BillFiles:
@@ -105,7 +109,7 @@ def test_the_same_numbers_are_rounded_and_counted_alike(
     kept = connection.execute(f"SELECT {cell} FROM {files.scan()}").fetchall()
     numbers = [value["a"] if isinstance(value, dict) else value for (value,) in kept]
     assert numbers == [Decimal(number) for number in ROUNDED]
-    column = NumberColumn("x", "amount", sql_type, is_money=True, is_rounded=True)
+    column = target("amount", sql_type, is_money=True, is_rounded=True)
     counted = count_cells_to_round(connection, [files], [column])
     assert counted == (RoundedColumn("amount", 4, CHANGED),)
 
@@ -118,7 +122,7 @@ def test_where_nothing_is_rounded_only_doubles_are(
     sql_type: SqlType,
 ) -> None:
     files = write(tmp_path)
-    column = NumberColumn("x", "amount", sql_type, is_money=True, is_rounded=False)
+    column = target("amount", sql_type, is_money=True, is_rounded=False)
     counted = count_cells_to_round(connection, [files], [column])
     read = f"SELECT {files.cell('x', sql_type)} FROM {files.scan()}"
     if write in DOUBLES:
@@ -134,7 +138,7 @@ def test_the_sum_is_exact_however_many_decimals_there_are(
     connection: duckdb.DuckDBPyConnection, tmp_path: Path
 ) -> None:
     files = csv_of(tmp_path, ["1." + "3" * 60, "-2." + "7" * 50, "0." + "1" * 40, "5", "", "none"])
-    column = NumberColumn("x", "amount", SqlType.MONEY, is_money=True, is_rounded=True)
+    column = target("amount", SqlType.MONEY, is_money=True, is_rounded=True)
     counted = count_cells_to_round(connection, [files], [column])
     with localcontext(prec=100):
         changed = Decimal("-" + "3" * 42 + "e-60") - Decimal("2" * 31 + "3e-50")
@@ -145,7 +149,7 @@ def test_the_sum_is_exact_however_many_decimals_there_are(
 def test_of_a_quantity_only_the_number_of_cells_is_counted(
     connection: duckdb.DuckDBPyConnection, tmp_path: Path
 ) -> None:
-    column = NumberColumn("x", "quantity", SqlType.MONEY, is_money=False, is_rounded=True)
+    column = target("quantity", SqlType.MONEY, is_money=False, is_rounded=True)
     counted = count_cells_to_round(connection, [in_csv(tmp_path)], [column])
     assert counted == (RoundedColumn("quantity", 4, None),)
 
@@ -154,6 +158,6 @@ def test_single_precision_is_counted_by_its_own_shortest_text(
     connection: duckdb.DuckDBPyConnection, tmp_path: Path
 ) -> None:
     files = parquet_of(tmp_path, [29.27, 0.1, 1e-7, 1.2345e-16], pa.float32())
-    column = NumberColumn("x", "amount", SqlType.MONEY, is_money=True, is_rounded=False)
+    column = target("amount", SqlType.MONEY, is_money=True, is_rounded=False)
     counted = count_cells_to_round(connection, [files], [column])
     assert counted == (RoundedColumn("amount", 1, Decimal("-0.45e-18")),)
