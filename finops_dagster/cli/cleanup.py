@@ -121,7 +121,7 @@ def _old_runs(history: History, settings: Settings, before: datetime) -> Iterato
         for by_month in history.materializations(export, of_export).values()
         for made in by_month.values()
     }
-    for (export, _), runs in history.runs_by_month().items():
+    for (export, _), runs in history.by_month.items():
         for stage in STAGES:
             needed |= {run.id for run in [r for r in runs if stage in r.stages[export]][:1]}
     for run in history.runs:

@@ -1,4 +1,4 @@
-"""Which versions the vendor has, and how far what is held is behind them."""
+"""Which versions the vendor has, and how far what is recorded is behind them."""
 
 from __future__ import annotations
 
@@ -9,16 +9,9 @@ from finops_dagster.billing.errors import BillError, ManifestMissing
 from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.cli.errors import one_line
+from finops_dagster.cli.months import Month, Records, Report, last_stage, newest_version
+from finops_dagster.cli.options import Selection
 from finops_dagster.cli.output import Row
-from finops_dagster.cli.selection import Selection
-from finops_dagster.cli.status import (
-    Report,
-    last_stage,
-    month_records,
-    newest_version,
-    staged_month,
-    table_versions,
-)
 from finops_dagster.object_stores import ObjectStores, StoreError, StoreUnavailable
 from finops_dagster.settings import Settings
 from finops_dagster.sources import VENDORS
@@ -65,87 +58,73 @@ def available_versions(
 
 def _manifests(
     settings: Settings, selection: Selection, report: Report
-) -> Iterator[tuple[ExportSettings, Source, BillingMonth, Manifest]]:
+) -> Iterator[tuple[Month, Source, Manifest]]:
     """Yield the newest manifest of each month; one that cannot be read is reported."""
+    records = Records(settings)
     for export, source, versions in available_months(settings, selection, report):
         for month, version in versions.items():
             if isinstance(version, Manifest):
-                yield export, source, month, version
+                yield Month(export, month, records), source, version
             else:
                 report(f"{export.name} {month}  failed: {one_line(version)}")
 
 
-def discover(settings: Settings, selection: Selection, report: Report) -> list[Row]:
-    """Return the newest version of each month that the vendor has, and whether the table holds
+def discover(settings: Settings, selection: Selection, report: Report) -> Iterator[Row]:
+    """Yield the newest version of each month that the vendor has, and whether the table holds
     it."""
-    loaded = {e.name: table_versions(settings, e) for e in selection.exports(settings)}
-    rows = []
-    for export, source, month, manifest in _manifests(settings, selection, report):
+    for month, source, manifest in _manifests(settings, selection, report):
+        export, name = month.key
         try:
             size = sum(file.size for file in source.delivery(manifest).files)
         except Exception as error:
-            report(f"{export.name} {month}  failed: {one_line(error)}")
+            report(f"{export} {name}  failed: {one_line(error)}")
             continue
-        rows.append(
-            {
-                "export": export.name,
-                "month": str(month),
-                "version": manifest.id,
-                "format": manifest.format,
-                "files": len(manifest.files),
-                "bytes": size,
-                "last_modified": manifest.source.last_modified,
-                "loaded": _loaded(loaded[export.name].get(str(month)), manifest.id),
-            }
-        )
-    return rows
+        loaded = month.table
+        older = loaded and not is_version_of(loaded, manifest.id)
+        yield {
+            "export": export,
+            "month": name,
+            "version": manifest.id,
+            "format": manifest.format,
+            "files": len(manifest.files),
+            "bytes": size,
+            "last_modified": manifest.source.last_modified,
+            "loaded": f"older: {loaded}" if older else "yes" if loaded else "no",
+        }
 
 
-def _loaded(version: str | None, newest: str) -> str:
-    if version is None:
-        return "no"
-    return "yes" if is_version_of(version, newest) else f"older: {version}"
-
-
-def plan(settings: Settings, selection: Selection, report: Report) -> list[Row]:
-    """Return what a run would do for each month, by the versions that are recorded, and by when the
+def plan(settings: Settings, selection: Selection, report: Report) -> Iterator[Row]:
+    """Yield what a run would do for each month, by the versions that are recorded, and by when the
     manifest was written that was read last: files are not looked at."""
-    recorded = {
-        (export.name, month): records.versions
-        for export, month, records in month_records(settings, selection)
-    }
-    rows: list[Row] = []
-    for export, _, month, manifest in _manifests(settings, selection, report):
-        versions = recorded[export.name, str(month)]
-        newest = newest_version({**versions, "manifest": manifest.id})
-        wanted = {**dict.fromkeys(versions, newest), "manifest": manifest.id}
-        would_run = ", ".join(stage for stage in versions if versions[stage] != wanted[stage])
-        read = staged_month(settings, export, month).manifest()
+    for month, _, manifest in _manifests(settings, selection, report):
+        export, name = month.key
+        newest = newest_version({**month.versions, "manifest": manifest.id})
+        would_run = ", ".join(
+            stage
+            for stage, version in month.versions.items()
+            if version != (manifest.id if stage == "manifest" else newest)
+        )
+        read = month.staging.manifest()
         if read and not would_run and _is_rewritten(manifest, read):
             would_run = "manifest, staged_files; and the rest if its files are others"
-        rows.append(
-            {
-                "export": export.name,
-                "month": str(month),
-                "version": newest,
-                "would_run": would_run or "nothing: unchanged",
-            }
-        )
-    return rows
+        yield {
+            "export": export,
+            "month": name,
+            "version": newest,
+            "would_run": would_run or "nothing: unchanged",
+        }
 
 
 def _is_rewritten(manifest: Manifest, read: Manifest) -> bool:
     """Whether the vendor has written the manifest again since it was read."""
-    was, now = read.source, manifest.source
-    return (was.last_modified, was.size) != (now.last_modified, now.size)
+    old, new = read.source, manifest.source
+    return (old.last_modified, old.size) != (new.last_modified, new.size)
 
 
 def stale(settings: Settings, rows: list[Row], report: Report) -> list[Row]:
     """Return the months that are older than the vendor's newest version."""
-    newest = {
-        (export.name, str(month)): manifest.id
-        for export, _, month, manifest in _manifests(settings, Selection(), report)
-    }
+    manifests = _manifests(settings, Selection(), report)
+    newest = {month.key: manifest.id for month, _, manifest in manifests}
     stage = last_stage(settings)
     return [
         row

@@ -42,6 +42,11 @@ class Run:
         """Whether it is queued, started, or being canceled."""
         return self.status not in ("success", *FAILED)
 
+    @property
+    def seconds(self) -> float:
+        """How long it took, or has taken until now."""
+        return ((self.ended or datetime.now(UTC)) - self.began).total_seconds()
+
 
 @dataclass(frozen=True)
 class Ending:
@@ -88,8 +93,9 @@ class History:
         """All runs of months, the newest first."""
         return list(map(_run, self._instance.get_run_records())) if self._instance else []
 
-    def runs_by_month(self) -> dict[tuple[str, str], list[Run]]:
-        """Return the runs by export and month, the newest first."""
+    @cached_property
+    def by_month(self) -> dict[tuple[str, str], list[Run]]:
+        """The runs by export and month, the newest first."""
         runs: dict[tuple[str, str], list[Run]] = defaultdict(list)
         for run in self.runs:
             for export in run.stages:
@@ -118,11 +124,11 @@ class History:
         """Return why a run failed or was canceled."""
         return self.endings[run.id].message if run.id in self.endings else None
 
-    def status(self, runs: Sequence[Run], export: str) -> tuple[str, str | None]:
+    def status(self, export: str, month: str) -> tuple[str, str | None]:
         """Return how the newest of a month's runs stands that has a stage to do which no later run
         did, and why it failed where it did."""
         done = set[str]()
-        for run in runs:
+        for run in self.by_month.get((export, month), []):
             stages = run.stages[export]
             if run.status == "success":
                 done |= set(stages)
@@ -138,10 +144,10 @@ class History:
         """Return the last materialization of each month, by stage and month: the newest of all
         months are asked for, and then of those that had none among them."""
         found: dict[str, dict[str, Materialization]] = {stage: {} for stage in stages}
-        for stage, of_stage in found.items():
-            while missing := set(months) - of_stage.keys():
+        for stage, by_month in found.items():
+            while missing := set(months) - by_month.keys():
                 newest = self._fetch(export, stage, 2 * len(missing), asset_partitions=[*missing])
-                of_stage.update(reversed(newest))
+                by_month.update(reversed(newest))
                 if not newest:
                     break
         return found
@@ -175,12 +181,14 @@ class History:
     def _did(self, run: Run, export: str, stage: str) -> bool:
         since = run.began.timestamp() - 1
         done = self._fetch(export, stage, after_timestamp=since, asset_partitions=[run.month])
-        return run.id in {one.run for _, one in done}
+        return run.id in {materialization.run for _, materialization in done}
 
     def undone(
-        self, stage: str, runs: Sequence[Run], export: str, last: Materialization | None
+        self, export: str, month: str, stage: str, last: Materialization | None
     ) -> Ending | None:
-        """Return why the newest of a month's runs that had a stage to do has not done it."""
+        """Return why the newest of a month's runs that had a stage to do has not done it, `last`
+        being what the stage did last."""
+        runs = self.by_month.get((export, month), [])
         run = next((run for run in runs if stage in run.stages[export]), None)
         if run is None or run.status == "success":
             return None
@@ -196,9 +204,10 @@ class History:
         """Return by stage the seconds of the newest times that it had work to do."""
         return {
             stage: [
-                one.metadata["seconds"]
-                for _, one in self._fetch(export, stage)
-                if "seconds" in one.metadata and one.metadata.get("outcome") != "unchanged"
+                materialization.metadata["seconds"]
+                for _, materialization in self._fetch(export, stage)
+                if "seconds" in materialization.metadata
+                and materialization.metadata.get("outcome") != "unchanged"
             ]
             for stage in STAGES
         }

@@ -15,15 +15,15 @@ from finops_dagster.billing.errors import BillError, for_people
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.cli.discovery import available_months
 from finops_dagster.cli.errors import one_line
-from finops_dagster.cli.output import Row, print_json
-from finops_dagster.cli.selection import Selection
-from finops_dagster.cli.status import (
+from finops_dagster.cli.months import (
+    Records,
     Report,
-    month_records,
     restatement_of,
     restatement_text,
     stages_of,
 )
+from finops_dagster.cli.options import Selection
+from finops_dagster.cli.output import Row, print_json
 from finops_dagster.pipeline.build import build_definitions
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.runs import (
@@ -116,16 +116,16 @@ def _held_months(
     """Yield the months that the stage before holds; an export of which it holds none is
     reported."""
     before, command = _FROM_THE_STAGE_BEFORE[stage]
-    months = list(month_records(settings, selection))
+    months = list(Records(settings).months(selection))
     for export in selection.exports(settings):
-        held = [month for one, month, records in months if one == export and records.holds(before)]
+        held = [month for month in months if month.export == export and month.holds(before)]
         if not held:
             report(
                 f"{export.name}  failed: no month of it is in {before}; "
                 f"finops {export.vendor} {command} comes first"
             )
         for month in held:
-            yield Export(export), BillingMonth.parse(month)
+            yield Export(export), month.month
 
 
 class _Progress(Progress):

@@ -11,9 +11,9 @@ from statistics import median
 from finops_dagster.billing.errors import for_people
 from finops_dagster.cli.discovery import available_months
 from finops_dagster.cli.history import FAILED, History, Run, open_history
+from finops_dagster.cli.months import Report, last_stage, month_rows, newest_version
+from finops_dagster.cli.options import Selection
 from finops_dagster.cli.output import Row, heading, print_json, show, text
-from finops_dagster.cli.selection import Selection
-from finops_dagster.cli.status import Report, last_stage, month_rows, newest_version
 from finops_dagster.settings import Settings
 from finops_dagster.terminal import console
 

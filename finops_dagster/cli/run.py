@@ -13,11 +13,11 @@ from finops_dagster.cli.options import (
     Group,
     Json,
     Options,
+    Selection,
     Start,
     exit_after,
 )
 from finops_dagster.cli.output import exit_with, show
-from finops_dagster.cli.selection import Selection
 from finops_dagster.terminal import complain
 
 _RUNS_SHOWN = 100
@@ -62,7 +62,7 @@ def discover_manifests(
     problems: list[str] = []
     months = _selection(context, export, start, end)
     rows = discover(Options.of(context).settings(), months, problems.append)
-    show(rows, as_json=json, empty="no months")
+    show(list(rows), as_json=json, empty="no months")
     exit_with(problems)
 
 
@@ -107,7 +107,7 @@ def run_pipeline(
         from finops_dagster.cli.discovery import plan
 
         problems: list[str] = []
-        show(plan(settings, months, problems.append), as_json=json, empty="no months")
+        show(list(plan(settings, months, problems.append)), as_json=json, empty="no months")
         exit_with(problems)
     from finops_dagster.cli.month_runs import run_months
 
@@ -132,7 +132,7 @@ def show_state(
     """
     settings, months = Options.of(context).settings(), _selection(context, export, start, end)
     if not runs:
-        from finops_dagster.cli.status import MONTH_COLUMNS, month_status
+        from finops_dagster.cli.months import MONTH_COLUMNS, month_status
 
         rows = month_status(settings, months)
         show(rows, as_json=json, empty="nothing is loaded yet", columns=MONTH_COLUMNS)

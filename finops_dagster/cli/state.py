@@ -10,9 +10,15 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from finops_dagster.cli.options import Group, Json, Options, check_month, exit_after
+from finops_dagster.cli.options import (
+    Group,
+    Json,
+    Options,
+    Selection,
+    check_month,
+    exit_after,
+)
 from finops_dagster.cli.output import exit_with, show
-from finops_dagster.cli.selection import Selection
 from finops_dagster.terminal import complain, say
 
 OneExport = Annotated[str, typer.Argument(help="The export's name in the settings.")]
@@ -41,13 +47,13 @@ def show_months(
 
     Example: finops state show acme 2026-01
     """
-    from finops_dagster.cli import status
+    from finops_dagster.cli import months
 
     settings, selection = Options.of(context).settings(), _selection(export, month)
     if month is None:
-        rows, columns = status.month_status(settings, selection), status.MONTH_COLUMNS
+        rows, columns = months.month_status(settings, selection), months.MONTH_COLUMNS
     else:
-        rows, columns = status.month_detail(settings, selection), status.STAGE_COLUMNS
+        rows, columns = months.month_detail(settings, selection), months.STAGE_COLUMNS
     show(rows, as_json=json, empty="nothing yet", columns=columns)
 
 
@@ -66,10 +72,10 @@ def list_months(
     Example: finops state list --failed
     """
     from finops_dagster.cli.history import FAILED
-    from finops_dagster.cli.status import MONTH_COLUMNS, month_status
+    from finops_dagster.cli.months import MONTH_COLUMNS, month_status
 
     settings, problems = Options.of(context).settings(), list[str]()
-    rows = month_status(settings, _selection())
+    rows = month_status(settings, Selection())
     columns = {**MONTH_COLUMNS, **({"reason": "reason"} if failed else {})}
     if active:
         rows = [row for row in rows if row["last_run"] not in ("success", *FAILED)]
@@ -109,7 +115,7 @@ def loaded(context: typer.Context, export: AnyExport = None, json: Json = False)
 
     Example: finops state loaded acme --backend bigquery
     """
-    from finops_dagster.cli.status import loaded_months
+    from finops_dagster.cli.months import loaded_months
 
     rows = loaded_months(Options.of(context).settings(), _selection(export))
     show(rows, as_json=json, empty="no month is loaded")
@@ -139,18 +145,13 @@ def reset_failed(context: typer.Context) -> None:
     """
     from finops_dagster.cli.history import FAILED
     from finops_dagster.cli.month_runs import run_months
-    from finops_dagster.cli.status import month_status
+    from finops_dagster.cli.months import month_status
 
     settings = Options.of(context).settings()
-    failed = [row for row in month_status(settings, _selection()) if row["last_run"] in FAILED]
+    failed = [row for row in month_status(settings, Selection()) if row["last_run"] in FAILED]
     typer.echo(f"failed months: {len(failed)}")
     months = [_selection(row["export"], row["month"]) for row in failed]
-
-    def run_all() -> bool:
-        ended_well = [run_months(settings, month, force=False) for month in months]
-        return all(ended_well)
-
-    exit_after(run_all)
+    exit_after(lambda: False not in [run_months(settings, one, force=False) for one in months])
 
 
 @app.command()

@@ -14,7 +14,7 @@ from finops_dagster.billing.content import is_version_of
 from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.cli.history import History, open_history
-from finops_dagster.cli.selection import Selection
+from finops_dagster.cli.options import Selection
 from finops_dagster.cli.state_document import (
     ExportState,
     Materialization,

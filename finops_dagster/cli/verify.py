@@ -13,7 +13,7 @@ from finops_dagster.billing.version import Load
 from finops_dagster.cli.differences import Coverage, Difference, Repair
 from finops_dagster.cli.history import open_history
 from finops_dagster.cli.month_runs import run_months
-from finops_dagster.cli.selection import Selection
+from finops_dagster.cli.options import Selection
 from finops_dagster.cli.verify_deep import damage
 from finops_dagster.lake import read_record
 from finops_dagster.pipeline import STAGES

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from finops_dagster.billing.errors import BillError
-from finops_dagster.cli.options import ExportName, Group, Json
+from finops_dagster.cli.options import ExportName, Group, Json, Selection
 from finops_dagster.cli.output import Columns, Row, named, show
-from finops_dagster.cli.selection import Selection
 from finops_dagster.terminal import say
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ def past_runs(settings: Settings, selection: Selection, most: int | None) -> lis
                 "month": run.month,
                 "run": run.id,
                 "start": run.began,
-                "seconds": round(((run.ended or datetime.now(UTC)) - run.began).total_seconds(), 1),
+                "seconds": round(run.seconds, 1),
                 "status": run.status,
                 "last_stage": history.last_stage(run, export),
                 "reason": history.reason(run),
@@ -104,7 +103,7 @@ def runs_in_progress(history: History, export: str | None = None) -> list[Row]:
                 "month": run.month,
                 "status": run.status,
                 "stage": next((history.last_stage(run, one) for one in run.stages), None),
-                "seconds": round((datetime.now(UTC) - run.began).total_seconds()),
+                "seconds": round(run.seconds),
                 "estimated_completion": usual and run.began + usual,
                 "process": read_note(dagster_home(), run.id).get("process"),
                 "lost": is_lost(dagster_home(), run.id),
