@@ -11,6 +11,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from finops_dagster_tests.cur import Put
 from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import Project
 from finops_dagster_tests.servers.s3 import S3Server
@@ -41,6 +42,12 @@ def pytest_collection_finish() -> None:
 def pytest_unconfigure() -> None:
     """At the end everything goes."""
     gc.unfreeze()
+
+
+def pytest_configure() -> None:
+    """Tests say what is in their environment; xdist would give them a terminal of 80 columns."""
+    for name in ("DAGSTER_HOME", "FINOPS_CONFIG", "COLUMNS"):
+        os.environ.pop(name, None)
 
 
 _bucket_numbers = itertools.count(1)
@@ -83,3 +90,10 @@ def bucket(s3: S3Server) -> str:
     name = f"acme-billing-{next(_bucket_numbers)}"
     s3.client().create_bucket(Bucket=name)
     return name
+
+
+@pytest.fixture
+def in_bucket(project: Project, s3: S3Server, bucket: str) -> Put:
+    """Puts into a bucket, which the project's export reads."""
+    project.read_bucket(s3, bucket)
+    return project.put

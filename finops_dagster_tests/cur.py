@@ -13,6 +13,7 @@ from pathlib import Path
 from finops_dagster.billing.months import BillingMonth
 
 Put = Callable[[str, bytes], None]
+Part = bytes | Sequence[dict[str, str]]
 
 HEADERS = (
     "identity/LineItemId",
@@ -87,7 +88,7 @@ def upload(folder: Path, put: Put) -> None:
 def deliver(
     put: Put,
     month: str,
-    parts: Sequence[bytes | Sequence[dict[str, str]]],
+    parts: Sequence[Part],
     *,
     version: str = "20240301T000000Z",
     report: str = "acme-cur",

@@ -16,8 +16,11 @@ from finops_dagster.pipeline.build import build_definitions
 from finops_dagster.pipeline.export import Export
 from finops_dagster.settings import Settings
 from finops_dagster.sources.base import Version
-from finops_dagster_tests.cur import Put, deliver, folder_put, items
+from finops_dagster_tests.cur import Part, Put, deliver, folder_put, items
+from finops_dagster_tests.servers.s3 import S3Server
 
+STAGES = ("manifest", "staged_files", "billing_table", "parquet")
+UNCHANGED = dict.fromkeys(STAGES, "unchanged")
 ROOT = Path(__file__).parents[1]
 SETTINGS = """
 [[exports]]
@@ -40,11 +43,11 @@ class Outcome:
 
     @property
     def error(self) -> str:
-        """The reason of the step that failed."""
+        """The reason of the step that failed, without the class that stands before it."""
         failures = [e for e in self._result.all_events if e.event_type_value == "STEP_FAILURE"]
         assert len(failures) == 1, failures
-        error = failures[0].step_failure_data.error
-        return error.message.removeprefix("dagster._core.definitions.events.Failure: ").strip()
+        _, _, message = failures[0].step_failure_data.error.message.partition(": ")
+        return message.strip()
 
     def metadata(self, stage: str) -> dict[str, Any]:
         """The metadata of a stage's materialization, as plain values."""
@@ -110,11 +113,27 @@ class Project:
         """The environment of a plain shell in the project's folder, with a settings file of this
         export whose first month is 2024-01."""
         (self.folder / "finops.toml").write_text(SETTINGS + more_settings)
-        # xdist gives its workers a terminal of 80 columns.
-        others = ("DAGSTER_HOME", "COLUMNS")
-        plain = {name: value for name, value in os.environ.items() if name not in others}
         environment = {"FINOPS_CONFIG": "finops.toml", "PYTHONPATH": str(ROOT)}
-        return {**plain, **environment, "DAGSTER_DISABLE_TELEMETRY": "yes"}
+        return {**os.environ, **environment, "DAGSTER_DISABLE_TELEMETRY": "yes"}
+
+    def add_export(self, **settings: Any) -> None:
+        """Let the project have a further export, like the first but for these settings."""
+        self.more_exports.append({**self.export, **settings})
+
+    def read_bucket(self, s3: S3Server, bucket: str) -> None:
+        """Let the export read a bucket, and `put` put there."""
+        client = s3.client()
+        self.export |= {"source": f"s3://{bucket}", "endpoint_url": s3.url}
+        self.put = lambda key, body: client.put_object(Bucket=bucket, Key=key, Body=body)
+
+    def deliver(
+        self, *parts: str | Part, month: str = "2024-01", version: str = "v1", **delivery: Any
+    ) -> list[str]:
+        """Deliver a version of a month and return the keys of its files: one file whose line items
+        cost so much, or a file a part."""
+        costs = [part for part in parts if isinstance(part, str)]
+        files = [items(month, *costs)] if costs else parts
+        return deliver(self.put, month, files, version=version, **delivery)
 
     def settings(self) -> Settings:
         """The settings that the attributes describe."""
@@ -159,7 +178,7 @@ class Project:
 
     def materialize(
         self,
-        month: str,
+        month: str = "2024-01",
         *,
         export: str = "acme",
         force: bool = False,
@@ -182,19 +201,19 @@ class Project:
             )
         )
 
-    def load(self, month: str, **options: Any) -> Outcome:
+    def load(self, month: str = "2024-01", **options: Any) -> Outcome:
         """Run the chain of one month, which must succeed."""
         outcome = self.materialize(month, **options)
         assert outcome.success, outcome.error
         return outcome
 
-    def refused(self, month: str, *parts: bytes | list[dict[str, str]], **delivery: Any) -> Outcome:
+    def refused(self, month: str, *parts: Part, **delivery: Any) -> Outcome:
         """Load a month of one line that costs 1, and then a version that must fail and leave the
         month as it was."""
         if not self.parquet(month).exists():
-            deliver(self.put, month, [items(month, "1")], version="v1")
+            self.deliver("1", month=month)
             self.load(month)
-        deliver(self.put, month, list(parts), version="v2", **delivery)
+        self.deliver(*parts, month=month, version="v2", **delivery)
         outcome = self.materialize(month)
         assert not outcome.success
         assert (self.totals(month), self.parquet_totals(month)) == ((1, 1), (1, 1))
@@ -212,7 +231,17 @@ class Project:
         with duckdb.connect(str(self.database_file), read_only=True) as connection:
             return connection.execute(sql, parameters).fetchall()
 
-    def column(self, name: str, month: str) -> list[Any]:
+    def change(self, *statements: str) -> None:
+        """Change the DuckDB file by hand."""
+        with duckdb.connect(str(self.database_file)) as connection:
+            for statement in statements:
+                connection.execute(statement)
+
+    def ledger(self, columns: str = "manifest_id, state") -> list[tuple[Any, ...]]:
+        """What the ledger has of every version, in the order of the loads."""
+        return self.query(f"SELECT {columns} FROM finops_state.manifests ORDER BY load_number")
+
+    def column(self, name: str, month: str = "2024-01") -> list[Any]:
         """The values of one column of one month in the table."""
         return [
             row[0]
@@ -222,7 +251,7 @@ class Project:
             )
         ]
 
-    def totals(self, month: str) -> tuple[int, Decimal | None]:
+    def totals(self, month: str = "2024-01") -> tuple[int, Decimal | None]:
         """Rows and cost of a month in the table."""
         (row,) = self.query(
             "SELECT count(*), sum(lineitem_unblendedcost) FROM aws_billing_data "
@@ -231,14 +260,16 @@ class Project:
         )
         return row
 
-    def parquet(self, month: str, export: str = "acme") -> Path:
+    def parquet(self, month: str = "2024-01", export: str = "acme") -> Path:
         """The month's file in the lake."""
         return self.folder / f"data/parquet/{export}/billing_month={month}/{export}-{month}.parquet"
 
-    def parquet_totals(self, month: str) -> tuple[int, Decimal | None]:
+    def in_lake(self, month: str = "2024-01") -> str:
+        """The month's file in the lake, as SQL."""
+        return f"read_parquet('{self.parquet(month)}', hive_partitioning = false)"
+
+    def parquet_totals(self, month: str = "2024-01") -> tuple[int, Decimal | None]:
         """Rows and cost of a month's Parquet file."""
-        (row,) = duckdb.sql(
-            f"SELECT count(*), sum(lineitem_unblendedcost) "
-            f"FROM read_parquet('{self.parquet(month)}', hive_partitioning = false)"
-        ).fetchall()
+        totals = f"SELECT count(*), sum(lineitem_unblendedcost) FROM {self.in_lake(month)}"
+        (row,) = duckdb.sql(totals).fetchall()
         return row

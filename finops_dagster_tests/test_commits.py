@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gc
 import itertools
-import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,13 +16,12 @@ import pytest
 import finops_dagster
 from finops_dagster.billing.money import reconcile
 from finops_dagster.pipeline.resources import Records
-from finops_dagster_tests.cur import deliver, items
 from finops_dagster_tests.finops import Finops
-from finops_dagster_tests.project import Project
+from finops_dagster_tests.project import STAGES, Project
 from finops_dagster_tests.warehouses.adapters import ADAPTERS, Adapter, install, started
 
 CODE = f"{Path(finops_dagster.__file__).parent}/"
-STAGES = ["manifest", "staged_files", "billing_table", "parquet", "warehouse_table"]
+ALL_STAGES = [*STAGES, "warehouse_table"]
 
 
 class Broken(Exception):
@@ -56,7 +53,7 @@ def calls_from_reconcile_on(watch: Callable[[CodeType], None]) -> Iterator[None]
         sys.setprofile(None)
 
 
-def version_told(project: Project, stage: str) -> str | None:
+def recorded_version(project: Project, stage: str) -> str | None:
     """The version of January that Dagster's event log has of a stage."""
     wanted = dg.AssetRecordsFilter(dg.AssetKey(["acme", stage]), asset_partitions=["2024-01"])
     (record,) = project.instance.fetch_materializations(wanted, limit=1).records
@@ -64,61 +61,51 @@ def version_told(project: Project, stage: str) -> str | None:
     return (record.asset_materialization.tags or {})["dagster/data_version"]
 
 
-def version_there(project: Project, stage: str, warehouse: Adapter) -> str:
+def version_in(project: Project, stage: str, warehouse: Adapter) -> str:
     """The version of January that the table, the lake or the warehouse has."""
-    if stage == "billing_table":
-        ((version,),) = project.query("SELECT DISTINCT manifest_id FROM aws_billing_data")
-    elif stage == "parquet":
-        ((version,),) = project.query(
-            f"SELECT DISTINCT manifest_id FROM read_parquet('{project.parquet('2024-01')}')"
-        )
-    else:
+    if stage == "warehouse_table":
         ((version,),) = warehouse.rows("aws_billing_data", ["manifest_id"], "2024-01")
+    else:
+        place = "aws_billing_data" if stage == "billing_table" else project.in_lake()
+        ((version,),) = project.query(f"SELECT DISTINCT manifest_id FROM {place}")
     return str(version)
 
 
-def test_some_functions_of_the_table_fail_and_the_month_is_wholly_old_or_new(
-    project: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    break_functions(project, monkeypatch, "billing_table", "duckdb", every=12)
-
-
 @pytest.mark.parametrize(
-    ("stage", "backend"),
+    ("stage", "backend", "every"),
     [
-        ("billing_table", "duckdb"),
-        ("parquet", "duckdb"),
-        *(("warehouse_table", backend) for backend in ADAPTERS),
+        ("billing_table", "duckdb", 12),
+        *(
+            pytest.param(stage, backend, 1, marks=pytest.mark.thorough)
+            for stage, backend in (
+                ("billing_table", "duckdb"),
+                ("parquet", "duckdb"),
+                *(("warehouse_table", backend) for backend in ADAPTERS),
+            )
+        ),
     ],
 )
-@pytest.mark.thorough
 def test_whatever_function_of_a_stage_fails_the_month_is_wholly_old_or_new(
-    project: Project, monkeypatch: pytest.MonkeyPatch, stage: str, backend: str
+    project: Project, monkeypatch: pytest.MonkeyPatch, stage: str, backend: str, every: int
 ) -> None:
-    break_functions(project, monkeypatch, stage, backend, every=1)
-
-
-def break_functions(
-    project: Project, monkeypatch: pytest.MonkeyPatch, stage: str, backend: str, *, every: int
-) -> None:
-    """Restate a month with a function broken, for each that the stage calls from where it
-    reconciles on; the event log must name the version that is there."""
+    """Restate a month with a function broken, for every so many that the stage calls from where it
+    reconciles on; the event log must name the version that is in its place."""
     with started(backend) as warehouse:
         install(warehouse, project, monkeypatch)
         versions = (f"v{number}" for number in itertools.count(1))
 
         def restate() -> str:
             version = next(versions)
-            deliver(project.put, "2024-01", [items("2024-01", version[1:])], version=version)
-            project.load("2024-01", stages=STAGES[: STAGES.index(stage)])
+            project.deliver(version[1:], version=version)
+            project.load(stages=ALL_STAGES[: ALL_STAGES.index(stage)])
             return version
 
         restate()
-        project.load("2024-01")
+        project.load()
         newest = restate()
         called: dict[CodeType, None] = {}
         with calls_from_reconcile_on(lambda code: called.update({code: None})):
-            project.load("2024-01", stages=[stage])
+            project.load(stages=[stage])
         assert called
         for broken in list(called)[::every]:
 
@@ -126,48 +113,29 @@ def break_functions(
                 if code is broken:
                     raise Broken
 
-            before = version_there(project, stage, warehouse)
+            before = version_in(project, stage, warehouse)
             newest = restate() if before == newest else newest
             with suppress(Broken), calls_from_reconcile_on(fail):
-                project.materialize("2024-01", stages=[stage])
+                project.materialize(stages=[stage])
             gc.collect()  # what failed within SQLite leaves a statement, and its lock, to it
-            there = version_there(project, stage, warehouse)
-            assert there in (before, newest)
+            after = version_in(project, stage, warehouse)
+            assert after in (before, newest)
             if stage == "warehouse_table" and not warehouse.reconciles_before_commit:
                 # It cannot be asked before it commits; then the next run makes up for it.
-                project.load("2024-01", stages=[stage])
-                there = version_there(project, stage, warehouse)
-            assert version_told(project, stage) == there, broken
-        project.load("2024-01")
-        assert version_there(project, stage, warehouse) == newest
+                project.load(stages=[stage])
+                after = version_in(project, stage, warehouse)
+            assert recorded_version(project, stage) == after, broken
+        project.load()
+        assert version_in(project, stage, warehouse) == newest
 
 
-# Calls finops in a process that ends itself when a stage has committed and is about to say so.
-KILLED_AT = """
-import os, signal, sys
-from dagster import DagsterInstance
-from finops_dagster.cli.app import main
-handle = DagsterInstance.handle_new_event
-def handle_or_die(self, event, **options):
-    made = event.asset_materialization
-    if made is not None and made.asset_key.path[-1] == {stage!r}:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return handle(self, event, **options)
-DagsterInstance.handle_new_event = handle_or_die
-sys.argv = ["finops", "aws", "run-pipeline"]
-main()
-"""
-
-
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("stage", "backend"),
     [
-        pytest.param("billing_table", "duckdb", marks=pytest.mark.thorough),
-        pytest.param("warehouse_table", "postgresql", marks=pytest.mark.thorough),
-        pytest.param("parquet", "duckdb", marks=pytest.mark.thorough),
-        pytest.param("warehouse_table", "duckdb", marks=pytest.mark.thorough),
-        pytest.param("warehouse_table", "bigquery", marks=pytest.mark.thorough),
-        pytest.param("warehouse_table", "snowflake", marks=pytest.mark.thorough),
+        ("billing_table", "duckdb"),
+        ("parquet", "duckdb"),
+        *(("warehouse_table", each) for each in ("duckdb", "postgresql", "bigquery", "snowflake")),
     ],
 )
 def test_a_kill_between_commit_and_event_is_seen_and_healed_by_the_next_run(
@@ -181,20 +149,31 @@ def test_a_kill_between_commit_and_event_is_seen_and_healed_by_the_next_run(
             monkeypatch.setenv(f"FINOPS_DATABASE__{backend}__{name}".upper(), str(value))
         warehouse.reset()
         finops = Finops(project)
-        deliver(project.put, "2024-01", [items("2024-01", "1")], version="v1")
-        assert finops.here("aws", "run-pipeline").exit_code == 0
-        deliver(project.put, "2024-01", [items("2024-01", "2")], version="v2")
-        killed = subprocess.run(
-            [sys.executable, "-c", KILLED_AT.format(stage=stage)],
-            cwd=project.folder,
-            env=finops.environment,
-            stdout=subprocess.DEVNULL,  # what Dagster leaves behind would keep a pipe open
-            stderr=subprocess.DEVNULL,
-        )
-        assert killed.returncode == -signal.SIGKILL
-        assert version_there(project, stage, warehouse) == "v2"
+        project.deliver("1", version="v1")
+        finops("aws", "run-pipeline")
+        project.deliver("2", version="v2")
+        finops.kill_at(stage)
+        assert version_in(project, stage, warehouse) == "v2"
         differences = [row["what_differs"] for row in finops.json("state", "verify")]
         assert any("v2" in one and "the event log" in one and "v1" in one for one in differences)
-        assert finops.here("aws", "run-pipeline").exit_code == 0
+        finops("aws", "run-pipeline")
         assert finops.json("state", "verify") == []
-        assert version_there(project, stage, warehouse) == "v2"
+        assert version_in(project, stage, warehouse) == "v2"
+
+
+@pytest.mark.thorough
+def test_a_run_that_was_killed_is_taken_up_where_it_stopped(
+    project: Project, finops: Finops
+) -> None:
+    project.deliver("1", "2")
+    for number, stage in enumerate(STAGES):
+        finops.kill_at(stage)
+        lost = [row["lost"] for row in finops.json("worker", "list")]
+        assert lost == [True], "the runs killed before were ended by this one"
+        rows = finops.json("state", "show", "acme", "2024-01")
+        assert [row["version"] for row in rows] == ["v1"] * number + [None] * (4 - number)
+        assert [row["outcome"] for row in rows][1:number] == ["unchanged"] * max(0, number - 1)
+    assert finops("aws", "run-pipeline").startswith("acme 2024-01  unchanged  v1  2 rows  3.00")
+    assert finops.json("worker", "list") == []
+    assert project.query("SELECT count(*) FROM finops_state.runs") == [(1,)]
+    assert finops("state", "verify").startswith("all agree\n")

@@ -1,45 +1,151 @@
-"""`finops dev`, which `make dev` starts: the UI's server, a backfill, and the sensor's daemon."""
+"""`finops dev`, which `make dev` starts: the UI's server, a backfill, and the sensors' daemon."""
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import signal
 import socket
+import subprocess
+import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import duckdb
 import pytest
+from tenacity import Retrying, stop_after_delay, wait_fixed
 
-from finops_dagster_tests.canaries import CANARIES, leaks
-from finops_dagster_tests.cur import deliver, items
-from finops_dagster_tests.dagster_dev import LOCATION, Ui, dagster_dev, looks
-from finops_dagster_tests.finops import Finops
-from finops_dagster_tests.listening import addresses
-from finops_dagster_tests.project import Project
+from finops_dagster_tests.exposure import SECRETS, leaks, listening_addresses
+from finops_dagster_tests.finops import FINOPS, Finops
+from finops_dagster_tests.project import ROOT, Project
 from finops_dagster_tests.servers.s3 import S3Server
+
+LOCATION = {
+    "repositoryName": "__repository__",
+    "repositoryLocationName": "finops_dagster.definitions",
+}
+
+
+class Ui:
+    """A running `finops dev`, asked as the browser asks it."""
+
+    def __init__(self, process: int, port: int) -> None:
+        self.url = f"http://127.0.0.1:{port}/graphql"
+        self.process = process
+
+    def ask(self, query: str, **variables: Any) -> Any:
+        """The first field of a GraphQL answer."""
+        body = json.dumps({"query": query, "variables": variables}).encode()
+        request = urllib.request.Request(self.url, body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request) as answer:
+            (field,) = json.load(answer)["data"].values()
+        return field
+
+    def runs(self, job: str = "acme_month") -> dict[str, str]:
+        """The status of the newest run of each month."""
+        answer = self.ask("{runsOrError {... on Runs {results {jobName status tags {key value}}}}}")
+        months = {}
+        for run in reversed(answer["results"]):
+            tags = {tag["key"]: tag["value"] for tag in run["tags"]}
+            if run["jobName"] == job:
+                months[tags["dagster/partition"]] = run["status"]
+        return months
+
+    def newest_tick(self, sensor: str) -> tuple[str, str]:
+        """Status and first cause of the sensor's newest tick."""
+        answer = self.ask(
+            "query ($sensor: SensorSelector!) {sensorOrError(sensorSelector: $sensor) "
+            "{... on Sensor {sensorState {ticks {status error {causes {message}}}}}}}",
+            sensor={**LOCATION, "sensorName": sensor},
+        )
+        tick = answer["sensorState"]["ticks"][0]
+        return tick["status"], tick["error"]["causes"][0]["message"] if tick["error"] else ""
+
+    def start_sensor(self, sensor: str) -> None:
+        """Turn the sensor on."""
+        started = self.ask(
+            "mutation ($sensor: SensorSelector!) {startSensor(sensorSelector: $sensor) "
+            "{__typename}}",
+            sensor={**LOCATION, "sensorName": sensor},
+        )
+        assert started["__typename"] == "Sensor"
+
+    def backfill(self, *months: str) -> None:
+        """Ask for the months, as the job's page does."""
+        partitions = {
+            "repositorySelector": LOCATION,
+            "partitionSetName": "acme_month_partition_set",
+        }
+        launched = self.ask(
+            "mutation ($backfill: LaunchBackfillParams!) {"
+            "launchPartitionBackfill(backfillParams: $backfill) {__typename}}",
+            backfill={"selector": partitions, "partitionNames": months},
+        )
+        assert launched["__typename"] == "LaunchBackfillSuccess"
+
+    def wait_for(self, runs: dict[str, str], job: str = "acme_month") -> None:
+        """Look until the runs of the job are so."""
+        for attempt in attempts():
+            with attempt:
+                assert self.runs(job) == runs
+
+
+def attempts() -> Retrying:
+    """Attempts for two minutes; the last one's failure is raised."""
+    return Retrying(stop=stop_after_delay(120), wait=wait_fixed(0.5), reraise=True)
+
+
+@contextmanager
+def finops_dev(project: Project, more_settings: str = "", **environment: str) -> Iterator[Ui]:
+    """`finops dev` in the project's folder, its DAGSTER_HOME in `home` there, and what it prints in
+    `dev.log`."""
+    home = project.folder / "home"
+    home.mkdir(exist_ok=True)
+    shutil.copy(ROOT / "dagster.yaml", home)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    settings = project.shell_environment(more_settings)
+    with (project.folder / "dev.log").open("wb") as log:
+        process = subprocess.Popen(
+            [*FINOPS, "dev", "--port", str(port)],
+            cwd=project.folder,
+            env={**settings, **environment, "DAGSTER_HOME": str(home)},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        ui = Ui(process.pid, port)
+        for attempt in attempts():
+            with attempt:
+                ui.runs()
+        yield ui
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 @pytest.fixture
 def ui(project: Project) -> Iterator[Ui]:
-    with dagster_dev(project.folder, {**project.shell_environment(), **CANARIES}) as ui:
+    with finops_dev(project, **SECRETS) as ui:
         yield ui
 
 
 @pytest.mark.thorough
 def test_a_backfill_and_the_sensor_load_months(project: Project, ui: Ui) -> None:
     for month in ("2024-01", "2024-02"):
-        deliver(project.put, month, [items(month, "1")], version="v1")
+        project.deliver("1", month=month)
     ui.backfill("2024-01", "2024-02", "2024-03")
     ui.wait_for({"2024-01": "SUCCESS", "2024-02": "SUCCESS", "2024-03": "FAILURE"})
-    assert [project.totals(month) for month in ("2024-01", "2024-02")] == [(1, 1), (1, 1)]
+    assert project.totals("2024-01") == project.totals("2024-02") == (1, 1)
 
-    deliver(project.put, "2024-03", [items("2024-03", "4")], version="v1")
-    started = ui.ask(
-        "mutation ($sensor: SensorSelector!) {startSensor(sensorSelector: $sensor) {__typename}}",
-        sensor={**LOCATION, "sensorName": "acme_manifests"},
-    )
-    assert started["startSensor"]["__typename"] == "Sensor"
+    project.deliver("4", month="2024-03")
+    ui.start_sensor("acme_manifests")
     ui.wait_for(dict.fromkeys(["2024-01", "2024-02", "2024-03"], "SUCCESS"))
     assert project.totals("2024-03") == (1, 4)
-    assert addresses(ui.process) == {"127.0.0.1"}
+    assert listening_addresses(ui.process) == {"127.0.0.1"}
     assert leaks([project.folder / "home", project.folder / "data"]) == []
 
 
@@ -49,15 +155,13 @@ def test_a_terminal_and_the_daemon_run_one_month_at_once_and_a_killed_terminal_b
 ) -> None:
     home = {"DAGSTER_HOME": str(project.folder / "home")}
     for month in ("2024-01", "2024-02"):
-        deliver(project.put, month, [items(month, "1")], version="v1")
+        project.deliver("1", month=month)
     with duckdb.connect(str(project.database_file)):
         killed, waiting = (
             finops.start("aws", "run-pipeline", "--start-date", month, "--end-date", month, **home)
             for month in ("2024-02", "2024-01")
         )
-        for look in looks():
-            with look:
-                assert ui.runs() == {"2024-01": "STARTED", "2024-02": "STARTED"}
+        ui.wait_for({"2024-01": "STARTED", "2024-02": "STARTED"})
         killed.kill()
         killed.wait()
         # Both places in the queue are taken, one of them by a run whose process is gone.
@@ -67,62 +171,58 @@ def test_a_terminal_and_the_daemon_run_one_month_at_once_and_a_killed_terminal_b
     assert printed.startswith("acme 2024-01  ")
     ui.wait_for({"2024-01": "SUCCESS", "2024-02": "FAILURE"})
     assert project.query("SELECT count(*) FROM finops_state.runs") == [(1,)]
-    assert project.totals("2024-01") == (1, 1)
-    assert finops("state", "verify", "acme", "2024-01", **home).startswith("all agree\n")
+    assert project.totals() == (1, 1)
+    verified = finops.process("state", "verify", "acme", "2024-01", **home)
+    assert verified.startswith("all agree\n")
 
 
-# The first line is acme's, whose block comes before.
-THREE_BROKEN_EXPORTS = """
-sensor = true
-
+def broken(name: str, source: str, endpoint_url: str) -> str:
+    """An export in the settings, whose sensor is on."""
+    return f"""
 [[exports]]
-name = "silent"
+name = "{name}"
 vendor = "aws"
-source = "s3://acme-billing"
-endpoint_url = "http://127.0.0.1:{silent}"
-export_name = "cur"
-start_month = "2024-01"
-sensor = true
-
-[[exports]]
-name = "nowhere"
-vendor = "aws"
-source = "s3://acme-billing-of-nobody"
-endpoint_url = "{s3}"
-export_name = "cur"
-start_month = "2024-01"
-sensor = true
-
-[[exports]]
-name = "garbled"
-vendor = "aws"
-source = "file://source"
-export_name = "garbled"
+source = "{source}"
+endpoint_url = "{endpoint_url}"
+export_name = "{name}"
 start_month = "2024-01"
 sensor = true
 """
 
 
 @pytest.mark.thorough
-def test_an_export_that_is_broken_fails_alone_and_delays_no_other(
-    project: Project, s3: S3Server
-) -> None:
-    deliver(project.put, "2024-01", [items("2024-01", "1")])
+def test_a_broken_export_fails_alone_and_delays_no_other(project: Project, s3: S3Server) -> None:
+    project.deliver("1")
     project.put("garbled/20240101-20240201/garbled-Manifest.json", b"{")
     with socket.create_server(("127.0.0.1", 0)) as takes_connections_and_never_answers:
         port = takes_connections_and_never_answers.getsockname()[1]
-        broken = THREE_BROKEN_EXPORTS.format(silent=port, s3=s3.url)
-        with dagster_dev(project.folder, project.shell_environment(broken)) as ui:
+        exports = (
+            broken("silent", "s3://acme-billing", f"http://127.0.0.1:{port}"),
+            broken("nowhere", "s3://acme-billing-of-nobody", s3.url),
+            broken("garbled", "file://source", s3.url),
+        )
+        with finops_dev(project, "".join(("sensor = true", *exports))) as ui:
             ui.wait_for({"2024-01": "FAILURE"}, job="garbled_month")
             ui.wait_for({"2024-01": "SUCCESS"})
-            for look in looks():
-                with look:
-                    status, error = ui.ticks("nowhere_manifests")[0]
+            for attempt in attempts():
+                with attempt:
+                    status, error = ui.newest_tick("nowhere_manifests")
                     assert status == "FAILURE"
-                    assert "s3://acme-billing-of-nobody/cur/: S3 refuses (NoSuchBucket: " in error
-            assert ui.ticks("garbled_manifests")[0][0] == "SUCCESS"
-            assert addresses(ui.process) == {"127.0.0.1"}
+                    assert (
+                        "s3://acme-billing-of-nobody/nowhere/: S3 refuses (NoSuchBucket: " in error
+                    )
+            assert ui.newest_tick("garbled_manifests")[0] == "SUCCESS"
+            assert listening_addresses(ui.process) == {"127.0.0.1"}
     log = (project.folder / "dev.log").read_text()
     assert "Serving dagster-webserver" in log
     assert "Warning" not in log
-    assert project.totals("2024-01") == (1, 1)
+    assert project.totals() == (1, 1)
+
+
+def test_a_taken_port_is_one_line_and_starts_nothing(project: Project, finops: Finops) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        refused = finops("dev", "--port", port, code=1)
+    assert refused.startswith(f"port {port} of 127.0.0.1 cannot be used (Address already in use);")
+    assert len(refused.splitlines()) == 1
+    assert not (project.folder / ".dagster").exists()

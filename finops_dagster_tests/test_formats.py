@@ -9,6 +9,7 @@ import os
 import shutil
 from datetime import date
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
@@ -44,7 +45,14 @@ LAYOUTS = {
     "focus-1.2-gzip": Layout("focus-1.2"),
     "focus-1.2-parquet-overwrite": Layout("focus-1.2", "parquet", overwrite=True),
 }
+OVERWRITTEN = {name: layout for name, layout in LAYOUTS.items() if layout.overwrite}
 every_layout = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
+every_overwritten = pytest.mark.parametrize("layout", OVERWRITTEN.values(), ids=OVERWRITTEN.keys())
+# The same bill in CSV and in Parquet.
+SAME = {
+    name: (Layout(name), Layout(name, "parquet", overwrite=name == "cur1"))
+    for name in ("cur1", "cur2", "focus-1.0", "focus-1.2")
+}
 
 
 @pytest.fixture(scope="module")
@@ -59,19 +67,22 @@ def january(tmp_path_factory: pytest.TempPathFactory) -> tuple[int, Decimal]:
     return len(costs), sum(costs, Decimal(0))
 
 
-def deliver(project: Project, version: Version, layout: Layout, prefix: str = "") -> None:
-    write_version(project.source, prefix, "acme-cur", version, layout=layout)
-
-
 def format_of(layout: Layout) -> str:
     return layout.format.partition("-")[0]
 
 
-def totals(project: Project, layout: Layout, month: str = "2024-01") -> tuple[int, Decimal]:
+def deliver(project: Project, layout: Layout, version: Version = JANUARY, prefix: str = "") -> Path:
+    """Deliver the bill to an export of its format, and return the path of its manifest."""
+    project.export["format"] = format_of(layout)
+    return write_version(project.source, prefix, "acme-cur", version, layout=layout)
+
+
+def totals(
+    project: Project, layout: Layout, month: str = "2024-01", table: str = "aws_billing_data"
+) -> tuple[int, Decimal]:
+    cost = COSTS[format_of(layout)]
     (row,) = project.query(
-        f"SELECT count(*), sum({COSTS[format_of(layout)]}) FROM aws_billing_data "
-        "WHERE billing_month = ?::DATE",
-        f"{month}-01",
+        f"SELECT count(*), sum({cost}) FROM {table} WHERE billing_month = '{month}-01'::DATE"
     )
     return row
 
@@ -80,78 +91,34 @@ def totals(project: Project, layout: Layout, month: str = "2024-01") -> tuple[in
 def test_the_month_is_the_same_whatever_the_layout(
     project: Project, layout: Layout, january: tuple[int, Decimal]
 ) -> None:
-    deliver(project, JANUARY, layout)
-    project.export["format"] = format_of(layout)
-    outcome = project.load("2024-01")
+    deliver(project, layout)
+    outcome = project.load()
     assert totals(project, layout) == january
     assert outcome.metadata("manifest")["format"] == format_of(layout)
     assert outcome.metadata("parquet")["total_cost_exact"] == str(january[1])
     assert outcome.metadata("staged_files")["costs_rounded"] == 0
     assert "warnings" not in outcome.metadata("billing_table")
-    assert set(project.load("2024-01").outcomes().values()) == {"unchanged"}
-
-
-@pytest.fixture
-def put(project: Project, s3: S3Server, bucket: str) -> Put:
-    """Puts into a bucket that the project's export reads."""
-    client = s3.client()
-    project.export |= {"source": f"s3://{bucket}", "endpoint_url": s3.url}
-    return lambda key, body: client.put_object(Bucket=bucket, Key=key, Body=body)
-
-
-@pytest.mark.thorough
-@every_layout
-def test_the_format_is_found_in_a_bucket_too(
-    project: Project, put: Put, layout: Layout, january: tuple[int, Decimal]
-) -> None:
-    prefix = "a/b (1).*"
-    deliver(project, JANUARY, layout, prefix)
-    upload(project.source, put)
-    project.export |= {"format": None, "source": f"{project.export['source']}/{prefix}"}
-    assert project.load("2024-01").metadata("manifest")["format"] == format_of(layout)
-    assert totals(project, layout) == january
-
-
-SAME = {
-    "cur1": (Layout(), Layout(files="parquet", overwrite=True)),
-    "cur2": (Layout("cur2"), Layout("cur2", "parquet")),
-    "focus-1.0": (Layout("focus-1.0"), Layout("focus-1.0", "parquet")),
-    "focus-1.2": (Layout("focus-1.2"), Layout("focus-1.2", "parquet")),
-}
+    assert set(project.load().outcomes().values()) == {"unchanged"}
 
 
 @pytest.mark.parametrize("column_names", ["flat", "athena"])
 @pytest.mark.parametrize("same", SAME)
-def test_a_month_is_the_same_in_csv_and_in_parquet_cell_by_cell(
+def test_csv_and_parquet_are_the_same_cell_by_cell(
     project: Project, same: str, column_names: str
 ) -> None:
+    columns = []
     for name, layout in zip(("csv", "parquet"), SAME[same], strict=True):
         write_version(project.source, "", name, JANUARY, layout=layout)
-        project.more_exports.append(
-            {
-                **project.export,
-                "name": name,
-                "table": name,
-                "export_name": name,
-                "format": format_of(layout),
-                "column_names": column_names,
-            }
-        )
-        assert project.load("2024-01", export=name).success
-    as_csv, as_parquet = (
-        dict(
-            project.query(
-                "SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = ?", table
-            )
-        )
-        for table in ("csv", "parquet")
-    )
+        export = {"export_name": name, "format": format_of(layout), "column_names": column_names}
+        project.add_export(name=name, table=name, **export)
+        project.load(export=name)
+        columns.append({row[:2] for row in project.query(f"DESCRIBE {name}")})
+    as_csv, as_parquet = columns
     # Parquet alone does not tell that `created_by` was `createdBy`.
     of_parquet = {"year", "month", "resourcetags_aws_created_by"} if same == "cur1" else set()
-    common = as_csv.items() & as_parquet.items()
-    assert as_parquet.keys() - dict(common).keys() <= of_parquet
-    assert as_csv.keys() - dict(common).keys() <= {"resourcetags_aws_createdby"}
-    cells = ", ".join(f'"{name}"' for name, _ in common if name != "manifest_id")
+    assert {name for name, _ in as_parquet - as_csv} <= of_parquet
+    assert {name for name, _ in as_csv - as_parquet} <= {"resourcetags_aws_createdby"}
+    cells = ", ".join(f'"{name}"' for name, _ in as_csv & as_parquet if name != "manifest_id")
     for one, other in (("csv", "parquet"), ("parquet", "csv")):
         differing = f"FROM {one} SELECT {cells} EXCEPT ALL FROM {other} SELECT {cells}"
         assert project.query(f"SELECT count(*) FROM ({differing})") == [(0,)]
@@ -159,36 +126,20 @@ def test_a_month_is_the_same_in_csv_and_in_parquet_cell_by_cell(
 
 @pytest.mark.parametrize("turned", [False, True], ids=["csv-then-parquet", "parquet-then-csv"])
 @pytest.mark.parametrize("same", ["cur1", "cur2", "focus-1.2"])
-def test_a_table_takes_one_month_in_csv_and_the_next_in_parquet(
+def test_a_table_takes_months_in_csv_and_in_parquet(
     project: Project, same: str, turned: bool
 ) -> None:
-    project.export["format"] = None
     layouts = SAME[same][::-1] if turned else SAME[same]
     columns: list[set[str]] = []
     for version, layout in zip((JANUARY, FEBRUARY), layouts, strict=True):
-        deliver(project, version, layout)
+        deliver(project, layout, version)
+        project.export["format"] = None
         outcome = project.load(f"{version.month:%Y-%m}")
         assert "warnings" not in outcome.metadata("billing_table")
-        rows = project.query("SELECT column_name FROM (DESCRIBE aws_billing_data)")
-        columns.append({name for (name,) in rows})
+        columns.append({row[0] for row in project.query("DESCRIBE aws_billing_data")})
     assert columns[0] ^ columns[1] <= {"year", "month"}
     assert totals(project, layouts[0], "2024-01")[0] == JANUARY.rows
     assert totals(project, layouts[1], "2024-02")[0] == FEBRUARY.rows
-
-
-@pytest.mark.parametrize("layout", SAME["cur2"], ids=["csv", "parquet"])
-def test_tags_are_asked_for_by_key_whichever_way_the_month_came(
-    project: Project, layout: Layout
-) -> None:
-    project.export["format"] = "cur2"
-    deliver(project, JANUARY, layout)
-    project.load("2024-01")
-    question = "SELECT count(DISTINCT resource_tags['user_team']), sum(discount['edp_discount'])"
-    ((teams, discount),) = project.query(f"{question} FROM aws_billing_data")
-    assert teams > 1
-    assert discount < 0
-    lake = f"read_parquet('{project.parquet('2024-01')}', hive_partitioning = false)"
-    assert project.query(f"{question} FROM {lake}") == [(teams, discount)]
 
 
 PUBLIC_QUERY = """
@@ -213,17 +164,17 @@ PUBLIC_QUERY = """
 def test_queries_written_for_athena_run_on_athena_names(project: Project, layout: Layout) -> None:
     """In the shape of AWS's public CUR query library; DATE_FORMAT is Athena's own."""
     project.export["column_names"] = "athena"
-    deliver(project, JANUARY, layout)
-    project.load("2024-01")
+    deliver(project, layout)
+    project.load()
     rows = project.query(PUBLIC_QUERY.replace("DATE_FORMAT", "strftime"))
     assert sum(row[4] for row in rows) > 0
 
 
 def test_a_table_keeps_the_style_of_its_names(project: Project) -> None:
-    deliver(project, JANUARY, Layout())
-    project.load("2024-01")
+    deliver(project, Layout())
+    project.load()
     project.export["column_names"] = "athena"
-    deliver(project, FEBRUARY, Layout())
+    deliver(project, Layout(), FEBRUARY)
     error = project.materialize("2024-02").error
     assert error.startswith(
         "acme has the column lineitem_unblendedcost for what would be line_item_unblended_cost now"
@@ -233,191 +184,151 @@ def test_a_table_keeps_the_style_of_its_names(project: Project) -> None:
 
 
 def test_layouts_of_two_formats_are_an_error_until_the_settings_choose(project: Project) -> None:
+    deliver(project, Layout())
+    deliver(project, Layout("cur2"))
     project.export["format"] = None
-    deliver(project, JANUARY, Layout())
-    deliver(project, JANUARY, Layout("cur2"))
-    error = project.materialize("2024-01").error
+    error = project.materialize().error
     assert error.startswith("two manifests fit acme 2024-01: ")
     assert "acme-cur/20240101-20240201/acme-cur-Manifest.json (cur1) and " in error
     assert error.endswith("set its format")
     project.export["format"] = "cur2"
-    project.load("2024-01")
+    project.load()
 
 
-@pytest.mark.parametrize(("chosen", "is_really"), [("cur2", "focus-1.0"), ("focus", "cur2")])
-def test_the_wrong_format_is_an_error_that_names_the_right_one(
-    project: Project, chosen: str, is_really: str
+@pytest.mark.parametrize(("chosen", "real"), [("cur2", "focus-1.0"), ("focus", "cur2")])
+def test_the_wrong_format_is_told_with_the_right_one(
+    project: Project, chosen: str, real: str
 ) -> None:
-    project.export["format"] = chosen
-    deliver(project, JANUARY, Layout(is_really))
-    right = is_really.partition("-")[0]
-    error = project.materialize("2024-01").error
+    deliver(project, Layout(real))
+    right, project.export["format"] = project.export["format"], chosen
+    error = project.materialize().error
     assert f'has the columns of another format; set format = "{right}" for acme' in error
 
 
-def test_a_data_export_of_another_table_is_an_error_that_shows_its_columns(
-    project: Project,
-) -> None:
-    project.export["format"] = None
-    manifest = write_version(project.source, "", "acme-cur", JANUARY, layout=Layout("cur2"))
-    columns = [{"name": "recommendation_id"}, {"name": "estimated_monthly_savings"}]
-    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"columns": columns}))
-    error = project.materialize("2024-01").error
-    assert "whether this is cur2 or focus cannot be told from its columns" in error
-    assert "recommendation_id, estimated_monthly_savings; set the format of acme" in error
+def rewrite(manifest: Path, **fields: object) -> None:
+    """Change fields of a manifest."""
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | fields))
 
 
 def test_a_query_without_the_cost_is_an_error_that_shows_what_there_is(project: Project) -> None:
-    project.export["format"] = "cur2"
-    manifest = write_version(project.source, "", "acme-cur", JANUARY, layout=Layout("cur2"))
-    (partition,) = (project.source / "acme-cur/data").iterdir()
-    for path in partition.rglob("*.gz"):
+    manifest = deliver(project, Layout("cur2"))
+    for path in (project.source / "acme-cur/data").rglob("*.gz"):
         path.write_bytes(gzip.compress(b"bill_bill_type,bill_invoice_id\nAnniversary,\n"))
-    document = json.loads(manifest.read_text())
-    manifest.write_text(json.dumps(document | {"columns": [{"name": "bill_bill_type"}]}))
-    error = project.materialize("2024-01").error
+    rewrite(manifest, columns=[{"name": "bill_bill_type"}])
+    error = project.materialize().error
     assert "no column becomes line_item_unblended_cost" in error
     assert "it has bill_bill_type, bill_invoice_id" in error
 
 
-OVERWRITTEN = {name: layout for name, layout in LAYOUTS.items() if layout.overwrite}
-overwritten = pytest.mark.parametrize("layout", OVERWRITTEN.values(), ids=OVERWRITTEN.keys())
-
-
-@overwritten
-def test_a_refresh_that_overwrites_with_fewer_files_leaves_nothing_of_the_old(
+@every_overwritten
+def test_a_refresh_that_overwrites_is_not_mixed_with_the_old(
     project: Project, layout: Layout
 ) -> None:
-    project.export["format"] = format_of(layout)
-    deliver(project, Version(JANUARY.month, "20240202T000000Z", rows=900, parts=4), layout)
-    project.load("2024-01")
-    deliver(project, Version(JANUARY.month, "20240203T000000Z", rows=500, parts=2), layout)
-    outcome = project.load("2024-01")
+    deliver(project, layout, Version(JANUARY.month, "20240202T000000Z", rows=900, parts=4))
+    project.load()
+    deliver(project, layout, Version(JANUARY.month, "20240203T000000Z", rows=500, parts=2))
+    outcome = project.load()
     assert totals(project, layout)[0] == 500
     assert outcome.metadata("billing_table")["rows_changed"] == -400
 
-
-@overwritten
-def test_a_refresh_that_has_begun_to_overwrite_is_not_mixed_with_the_one_before(
-    project: Project, layout: Layout
-) -> None:
-    project.export["format"] = format_of(layout)
-    deliver(project, JANUARY, layout)
-    project.load("2024-01")
-    newest = sorted(p for p in project.source.rglob("*-00001.*") if p.is_file())[-1]
+    newest = sorted(path for path in project.source.rglob("*-00001.*") if path.is_file())[-1]
     later = newest.stat().st_mtime + 7200
     os.utime(newest, (later, later))
-    error = project.materialize("2024-01", force=True).error
+    error = project.materialize(force=True).error
     assert f"{newest} is newer than its manifest by 2.0 hours" in error
     assert "run the month again when its manifest is there" in error
-    assert totals(project, layout)[0] == JANUARY.rows
+    assert totals(project, layout)[0] == 500
 
 
 def test_a_refresh_that_overwrites_during_the_download_is_noticed(
-    project: Project, put: Put, s3: S3Server
+    project: Project, in_bucket: Put, s3: S3Server
 ) -> None:
     layout = Layout("cur2", overwrite=True)
-    project.export["format"] = "cur2"
-    deliver(project, JANUARY, layout)
-    upload(project.source, put)
-    project.load("2024-01")
+    body = deliver(project, layout).read_bytes()
+    upload(project.source, in_bucket)
+    project.load()
     manifest = "acme-cur/metadata/BILLING_PERIOD=2024-01/acme-cur-Manifest.json"
-    body = (project.source / manifest).read_bytes()
 
     def refresh_when_the_manifest_was_read(environ, start_response):
         if environ["REQUEST_METHOD"] == "HEAD" and environ["PATH_INFO"].endswith(".csv.gz"):
             s3.fault = None
-            put(manifest, body.replace(b'"executionId": "', b'"executionId": "a'))
+            in_bucket(manifest, body.replace(b'"executionId": "', b'"executionId": "a'))
 
     s3.fault = refresh_when_the_manifest_was_read
-    error = project.materialize("2024-01", force=True).error
+    error = project.materialize(force=True).error
     assert f"{manifest} changed while its files were fetched" in error
     assert totals(project, layout)[0] == JANUARY.rows
-    project.load("2024-01")
+    project.load()
 
 
 def test_files_that_are_not_as_long_as_the_manifest_says_are_refused(project: Project) -> None:
-    layout = Layout("cur2", data_files="object")
-    project.export["format"] = "cur2"
-    manifest = write_version(project.source, "", "acme-cur", JANUARY, layout=layout)
+    manifest = deliver(project, Layout("cur2", data_files="object"))
     listed = json.loads(manifest.read_text())["dataFiles"][0]
     path = project.source / listed["s3Uri"].split("/", 3)[3]
     path.write_bytes(gzip.compress(b"line_item_unblended_cost\n1\n"))
-    error = project.materialize("2024-01").error
-    assert (
-        f"{path} has {path.stat().st_size} bytes, but the manifest says {listed['size']}" in error
-    )
+    size = path.stat().st_size
+    message = f"{path} has {size} bytes, but the manifest says {listed['size']}"
+    assert message in project.materialize().error
 
 
 def test_a_renamed_and_replicated_bucket_is_read_beside_its_manifests(
-    project: Project, put: Put, january: tuple[int, Decimal]
+    project: Project, in_bucket: Put, january: tuple[int, Decimal]
 ) -> None:
     for layout in (Layout("cur2"), Layout(files="parquet", overwrite=True)):
-        folder = project.folder / layout.format
+        name, folder = layout.format, project.folder / layout.format
         write_version(folder / "copied", "original/prefix", "acme-cur", JANUARY, layout=layout)
-        (folder / "copied/original/prefix").rename(folder / "copied" / layout.format)
-        upload(folder, put)
-    bucket = project.export["source"]
-    for name in ("cur1", "cur2"):
-        project.more_exports.append(
-            {
-                **project.export,
-                "name": name,
-                "table": name,
-                "format": name,
-                "source": f"{bucket}/copied/{name}",
-            }
-        )
-        project.load("2024-01", export=name)
-        assert project.query(f"SELECT count(*), sum({COSTS[name]}) FROM {name}") == [january]
+        (folder / "copied/original/prefix").rename(folder / "copied" / name)
+        upload(folder, in_bucket)
+        source = f"{project.export['source']}/copied/{name}"
+        project.add_export(name=name, table=name, format=name, source=source)
+        project.load(export=name)
+        assert totals(project, layout, table=name) == january
 
 
 @pytest.mark.parametrize("beside", [False, True])
 def test_a_copied_parquet_report_may_write_its_months_with_a_zero(
-    project: Project, put: Put, january: tuple[int, Decimal], beside: bool
+    project: Project, in_bucket: Put, january: tuple[int, Decimal], beside: bool
 ) -> None:
     layout = Layout(files="parquet", overwrite=True)
-    copy = project.folder / "copy"
-    manifest = write_version(copy, "", "acme-cur", JANUARY, layout=layout)
-    folder = copy / "acme-cur/acme-cur/year=2024"
+    manifest = deliver(project, layout)
+    folder = project.source / "acme-cur/acme-cur/year=2024"
     (folder / "month=1").rename(folder / "month=01")
     if beside:
         manifest.rename(folder / "month=01" / manifest.name)
-    upload(copy, put)
-    project.load("2024-01")
+    upload(project.source, in_bucket)
+    project.load()
     assert totals(project, layout) == january
     assert isinstance(project.versions()[BillingMonth(2024, 1)], Manifest)
 
 
 @pytest.mark.parametrize("named", [True, False])
 def test_a_copy_in_other_letters_is_the_same_version(project: Project, named: bool) -> None:
-    project.export["format"] = "cur2"
-    manifest = write_version(project.source, "", "acme-cur", JANUARY, layout=Layout("cur2"))
+    manifest = deliver(project, Layout("cur2"))
     if not named:
         listed = json.loads(manifest.read_text())["dataFiles"]
         manifest.write_text(json.dumps({"dataFiles": listed}))
-    project.load("2024-01")
+    project.load()
     for folder in ("data", "metadata"):
         home = project.source / "acme-cur" / folder
         shutil.copytree(home / "BILLING_PERIOD=2024-01", home / "billing_period=2024-01")
         shutil.rmtree(home / "BILLING_PERIOD=2024-01")
-    outcomes = project.load("2024-01").outcomes()
+    outcomes = project.load().outcomes()
     assert (outcomes["billing_table"], outcomes["parquet"]) == ("unchanged", "unchanged")
 
 
-def test_what_is_delivered_is_listed_in_other_letters_and_where_a_file_is_gone(
-    finops: Finops,
+def test_a_copy_in_other_letters_is_listed_with_what_is_gone(
+    project: Project, finops: Finops
 ) -> None:
-    project = finops.project
     settings = project.folder / "finops.toml"
     settings.write_text(settings.read_text().replace('"cur1"', '"cur2"'))
-    deliver(project, JANUARY, Layout("cur2"))
+    deliver(project, Layout("cur2"))
     data = project.source / "acme-cur/data"
     (data / "BILLING_PERIOD=2024-01").rename(data / "billing_period=2024-01")
     (row,) = finops.json("aws", "discover-manifests")
-    assert row["bytes"] == sum(file.stat().st_size for file in data.rglob("*.gz"))
-    for file in data.rglob("*.gz"):
+    files = list(data.rglob("*.gz"))
+    assert row["bytes"] == sum(file.stat().st_size for file in files)
+    for file in files:
         file.unlink()
-    said = finops("aws", "discover-manifests", code=1)
-    assert "acme 2024-01  failed: " in said
-    assert "there is no such file, though the manifest lists it" in said
+    listed = finops("aws", "discover-manifests", code=1)
+    assert "acme 2024-01  failed: " in listed
+    assert "there is no such file, though the manifest lists it" in listed

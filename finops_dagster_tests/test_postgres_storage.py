@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from collections.abc import Iterator
 
 import pytest
 
-from finops_dagster_tests.cur import deliver, items
 from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import Project
 from finops_dagster_tests.servers.postgresql import PostgreSQLServer
@@ -26,9 +24,9 @@ def stored(project: Project, finops: Finops) -> Iterator[Finops]:
         home = project.folder / ".dagster"
         home.mkdir()
         (home / "dagster.yaml").write_text(f"storage: {{postgres: {{postgres_url: '{url}'}}}}\n")
-        deliver(project.put, "2024-01", [items("2024-01", "1.5")], version="v1")
-        deliver(project.put, "2024-02", [items("2024-02", "much")], version="v1")
-        assert finops.here("aws", "run-pipeline").exit_code == 1
+        project.deliver("1.5")
+        project.deliver("much", month="2024-02")
+        finops("aws", "run-pipeline", code=1)
         yield finops
 
 
@@ -39,30 +37,27 @@ def test_what_is_known_of_months_and_runs_is_the_same(project: Project, stored: 
     assert "'much' cannot be kept exactly" in failed["reason"]
     *_, parquet = stored.json("state", "show", "acme", "2024-01")
     assert (parquet["version"], parquet["rows"], parquet["outcome"]) == ("v1", 1, "exported")
-    report = json.loads(stored.here("state", "report", "--json").stdout)
+    report = stored.json("state", "report")
     assert report["failures_by_cause"][0]["cause"] == "CellInvalid"
     assert {row["times"] for row in report["times"]} <= {1, 2}
     assert report["restarts"][0]["runs"] == 2
-    assert [run["status"] for run in stored.json("aws", "show-state", "--runs")] == [
-        "success",
-        "failure",
-    ]
-    assert stored.here("state", "verify").stdout == "all agree\n"
+    runs = stored.json("aws", "show-state", "--runs")
+    assert [run["status"] for run in runs] == ["success", "failure"]
+    assert stored("state", "verify").startswith("all agree\n")
     assert stored.json("worker", "list") == []
     assert not (project.folder / ".dagster/history/runs.db").exists()
 
 
 @pytest.mark.thorough
 def test_runs_are_seen_stopped_cleaned_up_and_moved(project: Project, stored: Finops) -> None:
-    deliver(project.put, "2024-02", [items("2024-02", "2")], version="v2")
+    project.deliver("2", month="2024-02", version="v2")
     with waiting_run(project, stored) as process:
         (run,) = stored.json("worker", "list")
         assert (run["process"], run["lost"]) == (process.pid, False)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
     assert "is marked failed" in stored("worker", "stop", run["run"][:8])
-    said = stored("aws", "run-pipeline")
-    assert "acme 2024-02  exported  v2" in said
+    assert "acme 2024-02  exported  v2" in stored("aws", "run-pipeline")
     assert stored("state", "export", "state.json").endswith("1 exports, 5 runs\n")
     gone = stored.json("state", "cleanup", "--older-than", "0h")
     assert [row["what"] for row in gone].count("run") == 3

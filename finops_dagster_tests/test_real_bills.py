@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from finops_dagster_tests.cur import csv_bytes, deliver, zipped
+from finops_dagster_tests.cur import csv_bytes, zipped
 from finops_dagster_tests.project import ROOT, Project
 
 DATA = ROOT.parent / "shared/data"
@@ -22,30 +22,23 @@ def rows_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(text))
 
 
-@pytest.mark.parametrize("suffix", ["gz", "zip"])
-def test_a_cur_v1_of_november_2023(project: Project, suffix: str) -> None:
-    path = DATA / "focus_converters/aws-cur-v1.csv"
+@pytest.mark.parametrize(("suffix", "pack"), [("gz", gzip.compress), ("zip", zipped)])
+def test_a_cur_v1_of_november_2023(project: Project, suffix: str, pack) -> None:
+    path, month = DATA / "focus_converters/aws-cur-v1.csv", "2023-11"
     rows = rows_of(path)
-    body = {"gz": gzip.compress, "zip": zipped}[suffix](path.read_bytes())
-    deliver(project.put, "2023-11", [body], headers=tuple(rows[0]), typed=False, suffix=suffix)
-    outcome = project.materialize("2023-11")
-    assert outcome.success, outcome.error
-    cost = sum(Decimal(row["lineItem/UnblendedCost"]) for row in rows)
-    assert project.totals("2023-11") == (len(rows), cost)
-    assert project.parquet_totals("2023-11") == (len(rows), cost)
-    zeros = sum(Decimal(row["lineItem/UnblendedCost"]) == 0 for row in rows)
-    counted = "SELECT count(*) FILTER (lineitem_unblendedcost = 0) FROM aws_billing_data"
-    assert project.query(counted) == [(zeros,)]
-    assert outcome.metadata("billing_table")["final"] is False
+    files = {"headers": tuple(rows[0]), "typed": False, "suffix": suffix}
+    project.deliver(pack(path.read_bytes()), month=month, **files)
+    assert project.load(month).metadata("billing_table")["final"] is False
+    costs = [Decimal(row["lineItem/UnblendedCost"]) for row in rows]
+    totals = (len(costs), sum(costs))
+    assert project.totals(month) == project.parquet_totals(month) == totals
+    assert project.column("lineitem_unblendedcost", month).count(0) == costs.count(Decimal(0))
 
 
 def test_a_focus_1_0_of_september_2024(project: Project) -> None:
     """AWS's rows of the specification's sample, which writes the word NULL for no value."""
-    rows = [
-        row
-        for row in rows_of(DATA / "focus_sample/focus_sample.csv")
-        if row["ProviderName"] == "AWS"
-    ]
+    sample = rows_of(DATA / "focus_sample/focus_sample.csv")
+    rows = [row for row in sample if row["ProviderName"] == "AWS"]
     project.export["format"] = None
     month = "BILLING_PERIOD=2024-09"
     file = f"acme-cur/data/{month}/20241003T000000Z-e1/acme-cur-00001.csv.gz"
@@ -57,18 +50,14 @@ def test_a_focus_1_0_of_september_2024(project: Project) -> None:
         "dataFiles": [{"s3Uri": f"s3://acme/{file}"}],
     }
     project.put(f"acme-cur/metadata/{month}/acme-cur-Manifest.json", json.dumps(manifest).encode())
-    outcome = project.materialize("2024-09")
-    assert outcome.success, outcome.error
-    question = (
+    project.load("2024-09")
+    loaded = project.query(
         "SELECT count(*), sum(billedcost), sum(effectivecost), count(resourceid), "
         "count(tags['application']) FROM aws_billing_data"
     )
-    assert project.query(question) == [
-        (
-            len(rows),
-            sum(Decimal(row["BilledCost"]) for row in rows),
-            sum(Decimal(row["EffectiveCost"]) for row in rows),
-            sum(row["ResourceId"] != "NULL" for row in rows),
-            sum('"application"' in row["Tags"] for row in rows),
-        )
-    ]
+    billed, effective = (
+        sum(Decimal(row[name]) for row in rows) for name in ("BilledCost", "EffectiveCost")
+    )
+    resources = sum(row["ResourceId"] != "NULL" for row in rows)
+    tags = sum('"application"' in row["Tags"] for row in rows)
+    assert loaded == [(len(rows), billed, effective, resources, tags)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from datetime import date
 from uuid import uuid4
 
@@ -10,68 +11,27 @@ import dagster as dg
 import pytest
 
 from finops_dagster.billing.errors import ManifestMissing
-from finops_dagster.billing.months import BillingMonth
 from finops_dagster.demo.export import Layout, Version, write_version
 from finops_dagster.object_stores import StoreError
-from finops_dagster_tests.cur import Put, deliver, items, upload
+from finops_dagster_tests.cur import Put, items, upload
 from finops_dagster_tests.project import Project, months
 from finops_dagster_tests.servers.s3 import S3Server
 
 
-@pytest.fixture
-def put(project: Project, s3: S3Server, bucket: str) -> Put:
-    """Puts into a bucket that the project's export reads."""
-    client = s3.client()
-    project.export |= {"source": f"s3://{bucket}", "endpoint_url": s3.url}
+@pytest.fixture(autouse=True)
+def bucket_of_2024(project: Project, in_bucket: Put) -> None:
+    """The project's export reads a bucket, from 2024-01 on."""
     project.export["start_month"] = "2024-01"
-    return lambda key, body: client.put_object(Bucket=bucket, Key=key, Body=body)
 
 
-def test_new_months_are_asked_for_once_the_newest_first(project: Project, put: Put) -> None:
-    for month in ("2024-01", "2024-03"):
-        deliver(put, month, [items(month, "1")])
-    first = project.tick()
-    assert months(first) == ["2024-03", "2024-01"]
-    assert json.loads(first.cursor or "").keys() == {"2024-01", "2024-03"}
-    assert months(project.tick(first.cursor)) == []
+def deliver(project: Project, *numbers: int, cost: str = "1") -> None:
+    """Deliver these months of 2024."""
+    for number in numbers:
+        project.deliver(cost, month=f"2024-{number:02}")
 
 
-def test_the_first_look_asks_only_for_what_is_not_loaded(project: Project, put: Put) -> None:
-    for month in ("2024-01", "2024-02", "2024-03", "2024-04", "2024-05"):
-        deliver(put, month, [items(month, "1")], version="v1")
-    for month in ("2024-01", "2024-02", "2024-03"):
-        project.load(month)
-    deliver(put, "2024-02", [items("2024-02", "2")], version="v2")
-    assert project.materialize("2024-03", stages=["manifest", "staged_files"]).success
-    deliver(put, "2024-04", [items("2024-04", "much")], version="v1")
-    assert not project.materialize("2024-04").success
-    first = project.tick()
-    assert months(first) == ["2024-05", "2024-04", "2024-03", "2024-02"]
-    assert months(project.tick(first.cursor)) == []
-
-
-def test_a_manifest_that_lists_other_files_under_the_same_id_is_asked_for(
-    project: Project, put: Put
-) -> None:
-    deliver(put, "2024-01", [items("2024-01", "1")], version="v1")
-    project.load("2024-01")
-    first = project.tick()
-    assert months(first) == []
-    deliver(put, "2024-01", [items("2024-01", "1"), items("2024-01", "2")], version="v1")
-    assert months(project.tick(first.cursor)) == ["2024-01"]
-    assert project.load("2024-01").metadata("parquet")["manifest_id"].startswith("v1+")
-    assert months(project.tick()) == []
-
-
-def test_a_restated_month_is_asked_for_alone(project: Project, put: Put) -> None:
-    for month in ("2024-01", "2024-02"):
-        deliver(put, month, [items(month, "1")])
-    first = project.tick()
-    deliver(put, "2024-01", [items("2024-01", "2")], version="v2")
-    second = project.tick(first.cursor)
-    assert months(second) == ["2024-01"]
-    (request,) = second.run_requests or []
-    assert request.run_key not in {r.run_key for r in first.run_requests or []}
+MANIFEST = "acme-cur/20240101-20240201/acme-cur-Manifest.json"
+LONG = 10**7
 
 
 def later(cursor: str | None, seconds: float) -> str:
@@ -82,71 +42,97 @@ def later(cursor: str | None, seconds: float) -> str:
     return json.dumps(kept)
 
 
-def run_of(project: Project, month: str, status: dg.DagsterRunStatus) -> None:
-    """Put a run of the month into Dagster's history."""
-    tags = {"finops/export": "acme", "dagster/partition": month}
+def add_run(project: Project, status: dg.DagsterRunStatus) -> None:
+    """Put a run of January into Dagster's history."""
+    tags = {"finops/export": "acme", "dagster/partition": "2024-01"}
     run = dg.DagsterRun(job_name="acme_month", run_id=str(uuid4()), status=status, tags=tags)
     project.instance.add_run(run)
 
 
-def test_a_month_whose_run_failed_is_asked_for_again_with_growing_pauses_and_an_end(
-    project: Project, put: Put
+def test_new_months_are_asked_for_once_and_a_restated_one_alone(
+    project: Project,
 ) -> None:
-    deliver(put, "2024-01", [items("2024-01", "much")])
+    deliver(project, 1, 3)
+    first = project.tick()
+    assert months(first) == ["2024-03", "2024-01"]
+    assert json.loads(first.cursor or "").keys() == {"2024-01", "2024-03"}
+    assert months(project.tick(first.cursor)) == []
+    project.deliver("2", version="v2")
+    second = project.tick(first.cursor)
+    assert months(second) == ["2024-01"]
+    keys, (request,) = {one.run_key for one in first.run_requests or []}, second.run_requests or []
+    assert request.run_key not in keys
+    project.deliver("1")  # the first version comes back
+    (again,) = project.tick(second.cursor).run_requests or []
+    assert again.run_key not in {*keys, request.run_key}
+
+
+def test_the_first_look_asks_only_for_what_is_not_loaded(project: Project) -> None:
+    deliver(project, 1, 2, 3, 4, 5)
+    for month in ("2024-01", "2024-02", "2024-03"):
+        project.load(month)
+    project.deliver("2", month="2024-02", version="v2")
+    project.load("2024-03", stages=["manifest", "staged_files"])
+    deliver(project, 4, cost="much")
+    assert not project.materialize("2024-04").success
+    first = project.tick()
+    assert months(first) == ["2024-05", "2024-04", "2024-03", "2024-02"]
+    assert months(project.tick(first.cursor)) == []
+
+
+def test_a_manifest_that_lists_other_files_under_the_same_id_is_asked_for(project: Project) -> None:
+    deliver(project, 1)
+    project.load()
+    first = project.tick()
+    assert months(first) == []
+    project.deliver(items("2024-01", "1"), items("2024-01", "2"))
+    assert months(project.tick(first.cursor)) == ["2024-01"]
+    assert project.load().metadata("parquet")["manifest_id"].startswith("v1+")
+    assert months(project.tick()) == []
+
+
+def test_a_month_whose_run_failed_is_asked_for_later_and_later(
+    project: Project,
+) -> None:
+    deliver(project, 1, cost="much")
     ticks = [project.tick()]
-    assert not project.materialize("2024-01").success
+    assert not project.materialize().success
     for seconds in (600, 1800, 7200, 21600, 86400):
         assert months(project.tick(later(ticks[-1].cursor, seconds - 60))) == []
         ticks.append(project.tick(later(ticks[-1].cursor, seconds)))
         assert months(ticks[-1]) == ["2024-01"]
-    assert len({request.run_key for one in ticks for request in one.run_requests or []}) == 6
-    assert months(project.tick(later(ticks[-1].cursor, 10**7))) == []
-    deliver(put, "2024-01", [items("2024-01", "1")], version="v2")
+    assert len({request.run_key for tick in ticks for request in tick.run_requests or []}) == 6
+    assert months(project.tick(later(ticks[-1].cursor, LONG))) == []
+    project.deliver("1", version="v2")
     newer = project.tick(ticks[-1].cursor)
     assert months(newer) == ["2024-01"]
-    project.load("2024-01")
-    assert months(project.tick(later(newer.cursor, 10**7))) == []
+    project.load()
+    assert months(project.tick(later(newer.cursor, LONG))) == []
 
 
 @pytest.mark.parametrize("status", [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTED])
-def test_a_month_that_is_queued_or_running_is_not_asked_for(
-    project: Project, put: Put, status: dg.DagsterRunStatus
+def test_a_month_in_progress_is_not_asked_for(
+    project: Project, status: dg.DagsterRunStatus
 ) -> None:
-    for month in ("2024-01", "2024-02"):
-        deliver(put, month, [items(month, "1")])
-    run_of(project, "2024-01", status)
+    deliver(project, 1, 2)
+    add_run(project, status)
     first = project.tick()
     assert months(first) == ["2024-02"]
-    assert months(project.tick(later(first.cursor, 10**7))) == ["2024-02"]
+    assert months(project.tick(later(first.cursor, LONG))) == ["2024-02"]
 
 
-def test_a_version_that_comes_back_is_asked_for_under_another_key(
-    project: Project, put: Put
-) -> None:
-    keys, cursor = [], None
-    for version in ("v1", "v2", "v1"):
-        deliver(put, "2024-01", [items("2024-01", "1")], version=version)
-        result = project.tick(cursor)
-        keys += [request.run_key for request in result.run_requests or []]
-        cursor = result.cursor
-    assert len(set(keys)) == 3
-
-
-def test_a_month_that_a_person_stopped_waits_for_the_next_version(
-    project: Project, put: Put
-) -> None:
-    deliver(put, "2024-01", [items("2024-01", "1")])
+def test_a_month_that_a_person_stopped_waits_for_the_next_version(project: Project) -> None:
+    deliver(project, 1)
     first = project.tick()
-    run_of(project, "2024-01", dg.DagsterRunStatus.CANCELED)
-    assert months(project.tick(later(first.cursor, 10**7))) == []
-    deliver(put, "2024-01", [items("2024-01", "2")], version="v2")
+    add_run(project, dg.DagsterRunStatus.CANCELED)
+    assert months(project.tick(later(first.cursor, LONG))) == []
+    project.deliver("2", version="v2")
     assert months(project.tick(first.cursor)) == ["2024-01"]
 
 
-def test_a_cursor_of_an_earlier_release_is_carried_on(project: Project, put: Put) -> None:
-    for month in ("2024-01", "2024-02"):
-        deliver(put, month, [items(month, "1")])
-    project.load("2024-01")
+def test_a_cursor_of_an_earlier_release_is_carried_on(project: Project) -> None:
+    deliver(project, 1, 2)
+    project.load()
     kept = json.loads(project.tick().cursor or "")
     versions = {month: kept.get(month, kept["2024-02"])["version"] for month in kept}
     again = project.tick(json.dumps(versions))
@@ -155,49 +141,38 @@ def test_a_cursor_of_an_earlier_release_is_carried_on(project: Project, put: Put
 
 
 @pytest.mark.thorough
-def test_a_look_costs_one_list_and_one_get_a_month_whatever_lies_beside_it(
-    project: Project, put: Put, s3: S3Server
-) -> None:
-    for month in ("2024-01", "2024-02"):
-        deliver(put, month, [items(month, "1")])
+def test_a_look_costs_one_list_and_one_get_a_month(project: Project, s3: S3Server) -> None:
+    deliver(project, 1, 2)
     for number in range(1100):
-        put(f"acme-cur/20240101-20240201/old{number}/acme-cur-Manifest.json", b"{}")
+        project.put(MANIFEST.replace("/acme-cur-M", f"/old{number}/acme-cur-M"), b"{}")
     first = project.tick()
     s3.requests.clear()
     project.tick(first.cursor)
-    methods = sorted((method, path.count("/")) for method, path in s3.requests)
-    assert methods == [("GET", 1), ("GET", 4), ("GET", 4)]
+    assert Counter((method, path.count("/")) for method, path in s3.requests) == {
+        ("GET", 1): 1,
+        ("GET", 4): 2,
+    }
 
 
-def test_a_manifest_that_cannot_be_read_is_asked_for_and_its_run_fails(
-    project: Project, put: Put
-) -> None:
-    for month in ("2024-01", "2024-02"):
-        deliver(put, month, [items(month, "1")])
-    put("acme-cur/20240101-20240201/acme-cur-Manifest.json", b"{not json")
+def test_a_manifest_that_cannot_be_read_is_asked_for_and_its_run_fails(project: Project) -> None:
+    deliver(project, 1, 2)
+    project.put(MANIFEST, b"{not json")
     first = project.tick()
     assert months(first) == ["2024-02", "2024-01"]
-    assert "is not JSON" in project.materialize("2024-01").error
-    assert project.materialize("2024-02").success
+    assert "is not JSON" in project.materialize().error
+    project.load("2024-02")
     assert months(project.tick(first.cursor)) == []
-    deliver(put, "2024-01", [items("2024-01", "1")])
+    deliver(project, 1)
     assert months(project.tick(first.cursor)) == ["2024-01"]
 
 
-def test_an_export_without_any_month_fails_the_tick_and_says_what_lies_there_instead(
-    project: Project, put: Put
-) -> None:
-    deliver(put, "2024-01", [items("2024-01", "1")], prefix="finance", report="other-cur")
+def test_what_is_wrong_with_the_export_fails_the_tick(project: Project, s3: S3Server) -> None:
+    project.deliver("1", prefix="finance", report="other-cur")
     project.export["source"] += "/finance"
     with pytest.raises(ManifestMissing, match="acme has no manifest of") as caught:
         project.tick()
-    assert str(caught.value).endswith(
-        "/finance has other-cur; look at source and export_name of acme"
-    )
-
-
-def test_a_store_that_says_no_fails_the_tick(project: Project, put: Put, s3: S3Server) -> None:
-    project.export["source"] = "s3://acme-billing-of-nobody"
+    lies_there = "/finance has other-cur; look at source and export_name of acme"
+    assert str(caught.value).endswith(lies_there)
 
     def forbidden(environ, start_response):
         start_response("403 Forbidden", [("Content-Length", "0")])
@@ -209,60 +184,53 @@ def test_a_store_that_says_no_fails_the_tick(project: Project, put: Put, s3: S3S
 
 
 def test_the_sensor_is_off_until_the_settings_turn_it_on(project: Project) -> None:
-    def status() -> dg.DefaultSensorStatus:
-        return project.definitions().get_sensor_def("acme_manifests").default_status
+    for is_on, status in {
+        False: dg.DefaultSensorStatus.STOPPED,
+        True: dg.DefaultSensorStatus.RUNNING,
+    }.items():
+        project.export["sensor"] = is_on
+        sensor = project.definitions().get_sensor_def("acme_manifests")
+        assert sensor.default_status is status
 
-    assert status() is dg.DefaultSensorStatus.STOPPED
-    project.export["sensor"] = True
-    assert status() is dg.DefaultSensorStatus.RUNNING
 
-
-def test_the_month_in_progress_is_a_partition(project: Project) -> None:
-    keys = project.the_export().partitions.get_partition_keys()
-    assert keys[0] == "2023-01"
-    assert keys[-1] == str(BillingMonth.current())
+def write(project: Project, layout: Layout, *versions: Version, prefix: str = "") -> None:
+    """Write these versions, and put all into the bucket."""
+    for version in versions:
+        write_version(project.source, prefix, "acme-cur", version, layout=layout)
+    upload(project.source, project.put)
 
 
 @pytest.mark.parametrize(
-    "layout",
+    ("layout", "lists"),
     [
-        Layout("cur2"),
-        Layout("cur2", "parquet", partition="billing_period"),
-        Layout("focus-1.0", overwrite=True),
-        Layout(files="parquet", overwrite=True),
+        (Layout("cur2"), 1),
+        (Layout("cur2", "parquet", partition="billing_period"), 1),
+        (Layout("focus-1.0", overwrite=True), 1),
+        (Layout(files="parquet", overwrite=True), 3),
     ],
     ids=["cur2", "cur2-small-letters", "focus-overwrite", "cur1-parquet"],
 )
-def test_every_layout_is_looked_at_by_one_list_and_one_get_a_month(
-    project: Project, put: Put, s3: S3Server, layout: Layout
+def test_every_layout_costs_a_get_a_month(
+    project: Project, s3: S3Server, layout: Layout, lists: int
 ) -> None:
     project.export["format"] = layout.format.partition("-")[0]
-    for month in (date(2024, 1, 1), date(2024, 2, 1), date(2024, 3, 1)):
-        version = Version(month, "20240403T051544Z", rows=40)
-        write_version(project.source, "a/b", "acme-cur", version, layout=layout)
-    upload(project.source, put)
+    versions = (Version(date(2024, month, 1), "20240403T051544Z", rows=40) for month in (1, 2, 3))
+    write(project, layout, *versions, prefix="a/b")
     project.export["source"] += "/a/b"
     first = project.tick()
     assert months(first) == ["2024-03", "2024-02", "2024-01"]
     s3.requests.clear()
     assert months(project.tick(first.cursor)) == []
     read = [path for _, path in s3.requests if path.endswith(".json")]
-    assert len(read) == 3
-    assert len(s3.requests) - len(read) == (
-        3 if layout.files == "parquet" and layout.format == "cur1" else 1
-    )
+    assert (len(read), len(s3.requests)) == (3, 3 + lists)
 
 
 @pytest.mark.parametrize("layout", [Layout(), Layout("focus-1.2")], ids=["cur1", "focus"])
-def test_a_late_refund_to_an_old_month_is_found(project: Project, put: Put, layout: Layout) -> None:
+def test_a_late_refund_to_an_old_month_is_found(project: Project, layout: Layout) -> None:
     project.export["format"] = None
-    for number in range(1, 13):
-        version = Version(date(2024, number, 1), "20250103T000000Z", rows=30)
-        write_version(project.source, "", "acme-cur", version, layout=layout)
-    upload(project.source, put)
+    every_month = (Version(date(2024, n, 1), "20250103T000000Z", rows=30) for n in range(1, 13))
+    write(project, layout, *every_month)
     first = project.tick()
     assert len(months(first)) == 12
-    refunded = Version(date(2024, 2, 1), "20250606T000000Z", rows=31, restated=True)
-    write_version(project.source, "", "acme-cur", refunded, layout=layout)
-    upload(project.source, put)
+    write(project, layout, Version(date(2024, 2, 1), "20250606T000000Z", rows=31, restated=True))
     assert months(project.tick(first.cursor)) == ["2024-02"]

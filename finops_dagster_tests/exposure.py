@@ -1,4 +1,4 @@
-"""A text that is nowhere else, in every place where a secret can be set; and where it came to."""
+"""What gets out of a project: planted secrets in files and in what is said, and open addresses."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from pathlib import Path
 from uuid import uuid4
 
 import duckdb
+import psutil
 
-CANARIES = {
-    name: f"canary{uuid4().hex}"
+# Texts that are nowhere else, for every variable that a secret can be set in.
+SECRETS = {
+    name: f"secret{uuid4().hex}"
     for name in (
         "AWS_ACCESS_KEY_ID",
         "AWS_SECRET_ACCESS_KEY",
@@ -25,15 +27,15 @@ CANARIES = {
 }
 
 
-def leaks(folders: Iterable[Path], *said: str) -> list[str]:
-    """Which of the secrets is in which file below the folders, or in what was said."""
+def leaks(folders: Iterable[Path], *outputs: str) -> list[str]:
+    """Which of the secrets is in which file below the folders, or in the outputs."""
     contents = [(str(path), content) for path in below(folders) for content in _contents(path)]
-    contents += [("what was said", text.encode()) for text in said]
+    contents += [("an output", text.encode()) for text in outputs]
     return [
         f"{name} in {where}"
         for where, content in contents
-        for name, canary in CANARIES.items()
-        if canary.encode() in content
+        for name, secret in SECRETS.items()
+        if secret.encode() in content
     ]
 
 
@@ -53,7 +55,14 @@ def _contents(path: Path) -> Iterator[bytes]:
                 yield zlib.decompress(snapshot)
     if path.suffix == ".duckdb":
         with duckdb.connect(str(path), read_only=True) as connection:
-            for (table,) in connection.execute(
-                "SELECT format('{}.{}', schema_name, table_name) FROM duckdb_tables()"
-            ).fetchall():
+            tables = "SELECT format('{}.{}', schema_name, table_name) FROM duckdb_tables()"
+            for (table,) in connection.execute(tables).fetchall():
                 yield str(connection.execute(f"FROM {table}").fetchall()).encode()
+
+
+def listening_addresses(process: int) -> set[str]:
+    """At which addresses a process, and all that it started, can be called."""
+    root = psutil.Process(process)
+    processes = (root, *root.children(recursive=True))
+    sockets = [socket for each in processes for socket in each.net_connections("inet")]
+    return {socket.laddr.ip for socket in sockets if socket.status == psutil.CONN_LISTEN}
