@@ -1,7 +1,5 @@
 """The real parts that tests run against, and a project in a folder of its own."""
 
-from __future__ import annotations
-
 import gc
 import itertools
 import os

@@ -1,7 +1,5 @@
 """Small CUR v1 exports for tests, delivered as AWS delivers them: files first, manifest last."""
 
-from __future__ import annotations
-
 import csv
 import gzip
 import io

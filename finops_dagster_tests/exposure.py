@@ -1,7 +1,5 @@
 """What gets out of a project: planted secrets in files and in what is said, and open addresses."""
 
-from __future__ import annotations
-
 import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator

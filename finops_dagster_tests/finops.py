@@ -1,7 +1,5 @@
 """The `finops` command, called in the folder of a project."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

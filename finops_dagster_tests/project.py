@@ -1,7 +1,5 @@
 """A project in a folder of its own, used as a person would: deliver, materialize, look."""
 
-from __future__ import annotations
-
 import os
 from decimal import Decimal
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A month is wholly old or wholly new, and state says which, whatever fails beside its commit."""
 
-from __future__ import annotations
-
 import gc
 import itertools
 import sys

@@ -1,7 +1,5 @@
 """Damage in every place that holds a month is found, and the command that is named repairs it."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What becomes of more than 18 decimals, from the vendor's files to the check that says so."""
 
-from __future__ import annotations
-
 from decimal import Decimal
 from typing import Any
 

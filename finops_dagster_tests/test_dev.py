@@ -1,7 +1,5 @@
 """`finops dev`, which `make dev` starts: the UI's server, a backfill, and the sensors' daemon."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """What the README and the pages of docs/ tell people to type, and to build on, is so."""
 
-from __future__ import annotations
-
 import re
 import tomllib
 from datetime import date

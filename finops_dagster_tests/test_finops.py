@@ -1,7 +1,5 @@
 """The `finops` command as a person calls it, its output looked at."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +12,6 @@ from pytest import MonkeyPatch
 from finops_dagster.cli.app import app
 from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import ROOT, SETTINGS, STAGES, Project
-from finops_dagster_tests.servers.bigquery import BigQueryServer
 
 
 def test_a_pipeline_is_planned_run_and_shown(project: Project, finops: Finops) -> None:
@@ -74,24 +71,6 @@ def test_each_command_goes_as_far_as_its_stage(project: Project, finops: Finops)
     written = project.parquet().stat().st_mtime_ns
     finops("aws", "export-parquet", "--overwrite")
     assert project.parquet().stat().st_mtime_ns > written
-
-
-@pytest.mark.thorough
-def test_the_command_line_adds_a_warehouse(
-    project: Project, finops: Finops, monkeypatch: MonkeyPatch
-) -> None:
-    project.deliver("1")
-    refused = finops("aws", "load-billing-remote", code=1)
-    assert refused.startswith("backend is duckdb, which ends at Parquet; choose another with")
-    with BigQueryServer() as server:
-        values = ("project_id=acme", f"api_endpoint={server.url}")
-        where = [part for value in values for part in ("--database-config", value)]
-        ran = finops("--backend", "bigquery", *where, "aws", "run-pipeline")
-        assert "acme 2024-01  loaded  v1  1 rows  1.00" in ran
-        ran = finops("--backend", "bigquery", *where, "aws", "load-billing-remote")
-        assert "acme 2024-01  unchanged  v1  1 rows  1.00" in ran
-        monkeypatch.setenv("OPEN_FINOPS_DATABASE_BACKEND", "bigquery")
-        assert "BigQuery acme.finops" in finops(*where, "config", "check")
 
 
 def test_the_lake_is_queried_by_table_and_only_read(project: Project, finops: Finops) -> None:
@@ -184,6 +163,7 @@ def test_what_cannot_be_written_is_a_line_of_the_check(
         ("config check --database-config threads", 2, "it is given as KEY=VALUE"),
         ("aws unload", 2, "No such command 'unload'"),
         ("aws show-state --export nope", 1, "the settings have acme\n"),
+        ("aws load-billing-remote", 1, "backend is duckdb, which ends at Parquet; choose another"),
         ("aws run-pipeline --end-date 2020-01", 1, "acme has no month from"),
         ("aws run-pipeline --export acme", 1, "acme has no manifest of"),
         ("--config nope.toml config", 1, "nope.toml: there is no such settings file"),

@@ -1,8 +1,6 @@
 """The first steps of somebody who installed the package: in an empty folder, without the project's
 own files."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -1,8 +1,6 @@
 """What the program before wrote is read and carried on: its history, ledger, lake, staging folder
 and warehouses, as they lie in old_data/ (made by old_data/make.py)."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import tarfile

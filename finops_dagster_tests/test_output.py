@@ -1,8 +1,6 @@
 """What came from outside is shown as it is, by every command, on a terminal of 80 columns and in a
 pipe, in the report's page and in the UI's Markdown; and JSON is exact."""
 
-from __future__ import annotations
-
 import json
 import os
 import pty

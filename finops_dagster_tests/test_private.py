@@ -1,8 +1,6 @@
 """What is not for everybody: no secret is in anything that is printed or written, and what is
 written is its owner's."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess
@@ -155,78 +153,59 @@ GOOGLE_KEY = {
 }
 
 
+REFUSED = {
+    "bigquery": ("GOOGLE_APPLICATION_CREDENTIALS", "key.json", "no Google credentials were found"),
+    "snowflake": ("SNOWFLAKE_PRIVATE_KEY_PATH", "key.pem", "no private key can be read from key."),
+    "postgresql": ("FINOPS_DATABASE__POSTGRESQL__USER", "stranger", WRONG_PASSWORD),
+    "sql": ("UNUSED", "", WRONG_PASSWORD),
+}
+
+
 @pytest.mark.thorough
-@pytest.mark.parametrize(
-    ("backend", "variable", "value", "reason"),
-    [
-        ("bigquery", "GOOGLE_APPLICATION_CREDENTIALS", "key.json", "no Google credentials were"),
-        ("snowflake", "SNOWFLAKE_PRIVATE_KEY_PATH", "key.pem", "no private key can be read from"),
-        ("postgresql", "FINOPS_DATABASE__POSTGRESQL__USER", "stranger", WRONG_PASSWORD),
-        ("sql", "UNUSED", "", WRONG_PASSWORD),
-    ],
-)
 def test_a_warehouse_that_lets_nobody_in_is_told_without_the_secret(
-    finops: Finops,
-    monkeypatch: MonkeyPatch,
-    backend: str,
-    variable: str,
-    value: str,
-    reason: str,
+    finops: Finops, monkeypatch: MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(variable, value)
     Path("key.json").write_text(json.dumps(GOOGLE_KEY))
     encrypted = ec.generate_private_key(ec.SECP256R1()).private_bytes(
         Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"another passphrase")
     )
     Path("key.pem").write_bytes(encrypted)
-    reached = output(finops, f"--backend {backend} config check --json")
-    ran = output(finops, f"--backend {backend} aws run-pipeline --end-date 2024-01")
-    assert reason in ran
-    assert_nothing_leaks(finops, reached, ran)
+    for backend, (variable, value, reason) in REFUSED.items():
+        monkeypatch.setenv(variable, value)
+        reached = output(finops, f"--backend {backend} config check --json")
+        ran = output(finops, f"--backend {backend} aws run-pipeline --end-date 2024-01")
+        assert reason in ran
+        assert_nothing_leaks(finops, reached, ran)
 
 
-PASSWORD = SECRETS["POSTGRESQL_PASSWORD"]
+# Where a secret is put, and what is said of it.
+IN_SETTINGS = {
+    "FINOPS_DATABASE__POSTGRESQL__PASSWORD": (
+        "database.postgresql.password: unknown key; docs/security.md says where secrets"
+    ),
+    "FINOPS_DATABASE__SQL__CREDENTIALS__PASSWORD": (
+        "give it in the environment, as DESTINATION__SQLALCHEMY__CREDENTIALS__PASSWORD"
+    ),
+    "finops.toml": (
+        "finops.toml: exports[0]: endpoint_url holds a secret; docs/security.md says where"
+    ),
+}
 
 
-@pytest.mark.parametrize(
-    ("variable", "value", "in_url", "reason"),
-    [
-        (
-            "FINOPS_DATABASE__POSTGRESQL__PASSWORD",
-            PASSWORD,
-            "",
-            "database.postgresql.password: unknown key; docs/security.md says where secrets",
-        ),
-        (
-            "FINOPS_DATABASE__SQL__CREDENTIALS__PASSWORD",
-            PASSWORD,
-            "",
-            "give it in the environment, as DESTINATION__SQLALCHEMY__CREDENTIALS__PASSWORD",
-        ),
-        (
-            "UNUSED",
-            "",
-            f"acme:{PASSWORD}@",
-            "finops.toml: exports[0]: endpoint_url holds a secret; docs/security.md says where",
-        ),
-    ],
-    ids=["key-of-a-backend", "key-of-sql", "url"],
-)
+@pytest.mark.parametrize("place", IN_SETTINGS)
 def test_a_secret_in_the_settings_is_refused_and_not_shown(
-    finops: Finops,
-    monkeypatch: MonkeyPatch,
-    variable: str,
-    value: str,
-    in_url: str,
-    reason: str,
+    finops: Finops, monkeypatch: MonkeyPatch, place: str
 ) -> None:
-    monkeypatch.setenv(variable, value)
-    file = finops.project.folder / "finops.toml"
-    file.write_text(file.read_text().replace("http://", f"http://{in_url}"))
+    secret = SECRETS["POSTGRESQL_PASSWORD"]
+    if place == "finops.toml":
+        file = finops.project.folder / place
+        file.write_text(file.read_text().replace("http://", f"http://acme:{secret}@"))
+    else:
+        monkeypatch.setenv(place, secret)
     commands = ("config --json", "config check --json", "aws run-pipeline")
     shown, reached, ran = (output(finops, command) for command in commands)
-    assert reason in reached
-    assert reason in ran
+    assert IN_SETTINGS[place] in reached
+    assert IN_SETTINGS[place] in ran
     assert_nothing_leaks(finops, shown, reached, ran)
 
 

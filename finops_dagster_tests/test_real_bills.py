@@ -1,7 +1,5 @@
 """Public, anonymised bills of real companies, behind manifests as AWS would write them."""
 
-from __future__ import annotations
-
 import csv
 import gzip
 import json

@@ -1,7 +1,5 @@
 """What a restatement changed, and whether a month is final, is said where people look for it."""
 
-from __future__ import annotations
-
 from datetime import date
 from decimal import Decimal
 

@@ -1,7 +1,5 @@
 """The sensor notices new and restated months, at one small request a month."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from datetime import date

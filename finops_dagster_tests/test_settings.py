@@ -1,7 +1,5 @@
 """Every mistake in the settings is one line that names file and key."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal

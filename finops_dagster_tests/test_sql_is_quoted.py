@@ -2,8 +2,6 @@
 annotated with `Sql`; this reads each f-string that is run or called `Sql`, and refuses the parts
 that are annotated as anything else. What hostile names do is tested where they come in."""
 
-from __future__ import annotations
-
 import ast
 import re
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """State that people can see and mend: months that failed, runs that died, and what disagrees."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess
@@ -16,6 +14,7 @@ from tenacity import Retrying, stop_after_delay, wait_fixed
 from finops_dagster_tests.cur import items
 from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import STAGES, Project
+from finops_dagster_tests.servers.postgresql import PostgreSQLServer
 
 
 @contextmanager
@@ -96,8 +95,10 @@ def test_failed_and_stale_months_are_listed_and_run_again(project: Project, fino
     assert again.startswith("acme 2024-01  exported  v1")
 
 
-@pytest.mark.thorough
-def test_what_disagrees_is_mended_by_the_command_named(project: Project, finops: Finops) -> None:
+@pytest.mark.parametrize("named", [False, pytest.param(True, marks=pytest.mark.thorough)])
+def test_what_disagrees_is_mended_by_one_word_or_by_the_commands_that_are_named(
+    project: Project, finops: Finops, named: bool
+) -> None:
     for month in ("2024-01", "2024-02", "2024-03"):
         project.deliver("1", "2", month=month)
     finops("aws", "run-pipeline")
@@ -114,13 +115,17 @@ def test_what_disagrees_is_mended_by_the_command_named(project: Project, finops:
     assert found.keys() == {"2024-01", "2024-02"}
     assert "2024-01.parquet has no whole month, the table v1" in found["2024-01"]["what_differs"]
     assert "the table does not hold its rows" in found["2024-02"]["what_differs"]
-    for row in found.values():
-        finops(*row["mend"].split()[1:])
+    if named:
+        mended = "".join(finops(*row["mend"].split()[1:]) for row in found.values())
+    else:
+        mended = finops("state", "verify", "--mend")
+    for month in found:
+        assert f"acme {month}  exported  v1  2 rows  3.00" in mended
     assert finops("state", "verify").startswith("all agree\n")
     assert project.totals("2024-02") == (2, 3)
 
     project.database_file.unlink()
-    row, *_ = finops.json("state", "verify", "acme", "2024-01")
+    (row,) = finops.json("state", "verify", "acme", "2024-01")
     assert row["what_differs"] == "the table holds None, the event log has v1"
     finops(*row["mend"].split()[1:])
     assert finops("state", "verify", "acme", "2024-01").startswith("all agree\n")
@@ -147,15 +152,19 @@ def test_a_stopped_run_is_gone_on_with(project: Project, finops: Finops, how: st
     assert finops("aws", "run-pipeline").count("exported  v1") == 2
 
 
-def test_a_run_in_progress_is_estimated_and_one_whose_process_died_is_lost_and_can_be_mended(
-    project: Project, finops: Finops
+@pytest.mark.parametrize("how", ["stop", pytest.param("cleanup", marks=pytest.mark.thorough)])
+def test_a_run_is_estimated_while_it_goes_on_and_mended_when_its_process_died(
+    project: Project, finops: Finops, how: str
 ) -> None:
     project.deliver("1")
     finops("aws", "run-pipeline")
     project.deliver("2", version="v2")
+    unfinished = project.parquet().with_name("acme-2024-01.parquet.part")
     with waiting_run(project, finops) as process:
         (row,) = finops.json("worker", "list")
         assert row["lost"] is False
+        unfinished.write_bytes(b"PAR1")
+        assert finops.json("state", "cleanup", "--stale") == []
         (run, _) = finops.json("aws", "show-state", "--runs")
         assert (run["status"], run["last_stage"]) == ("started", row["stage"])
         started, end = (run["start"], row["estimated_completion"])
@@ -164,43 +173,82 @@ def test_a_run_in_progress_is_estimated_and_one_whose_process_died_is_lost_and_c
         process.wait()
     (row,) = finops.json("worker", "list")
     assert row["lost"] is True
-    unfinished = project.parquet().with_name("acme-2024-01.parquet.part")
-    unfinished.write_bytes(b"PAR1")
     rows = finops.json("state", "cleanup", "--stale", "--dry-run")
     assert [(one["what"], one["which"]) for one in rows] == [
         ("lost run", row["run"]),
         ("unfinished file", str(unfinished.relative_to(project.folder))),
     ]
     assert unfinished.exists()
-    stopped = finops("worker", "stop", row["run"])
-    reason = f"process {process.pid} is gone"
-    assert stopped == f"run {row['run']} is marked failed: {reason}; run its month again\n"
-    assert finops("worker", "list") == "no run is in progress\n"
-    assert finops("worker", "stop", row["run"], code=1).startswith("0 runs in progress")
-    stages = {stage["stage"]: stage for stage in finops.json("state", "show", "acme", "2024-01")}
-    assert stages["billing_table"]["error"] == f"Ended by finops worker stop: {reason}."
-    (change,) = finops.json("state", "changes")
-    assert (change["command"], change["changes"]) == ("worker stop", [stopped.strip()])
-
-
-@pytest.mark.thorough
-def test_what_dead_runs_left_is_cleaned_up_and_no_more(project: Project, finops: Finops) -> None:
-    project.deliver("1")
-    unfinished = project.folder / "data/staging/acme/2024-01/acme-1.csv.gz.part"
-    with waiting_run(project, finops) as process:
-        unfinished.write_bytes(b"\x1f\x8b")
+    if how == "cleanup":
+        assert finops.json("state", "cleanup", "--stale") == rows
+        assert not unfinished.exists()
         assert finops.json("state", "cleanup", "--stale") == []
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-    rows = finops.json("state", "cleanup", "--stale")
-    assert [row["what"] for row in rows] == ["lost run", "unfinished file"]
-    assert not unfinished.exists()
-    assert finops.json("worker", "list") == []
-    assert [run["status"] for run in finops.json("aws", "show-state", "--runs")] == ["failure"]
-    assert finops.json("state", "cleanup", "--stale") == []
-    assert finops("aws", "run-pipeline").startswith("acme 2024-01  exported  v1")
+    else:
+        stopped = finops("worker", "stop", row["run"])
+        reason = f"process {process.pid} is gone"
+        assert stopped == f"run {row['run']} is marked failed: {reason}; run its month again\n"
+        assert finops("worker", "stop", row["run"], code=1).startswith("0 runs in progress")
+        _, _, table, _ = finops.json("state", "show", "acme", "2024-01")
+        assert table["error"] == f"Ended by finops worker stop: {reason}."
+        (change,) = finops.json("state", "changes")
+        assert (change["command"], change["changes"]) == ("worker stop", [stopped.strip()])
+    assert finops("worker", "list") == "no run is in progress\n"
+    (run, _) = finops.json("aws", "show-state", "--runs")
+    assert run["status"] == "failure"
+    assert finops("aws", "run-pipeline").startswith("acme 2024-01  exported  v2")
 
 
 def test_commands_that_begin_at_once_share_a_new_history(project: Project, finops: Finops) -> None:
     processes = [finops.start("worker", "list") for _ in range(4)]
     assert [process.communicate()[0] for process in processes] == ["no run is in progress\n"] * 4
+
+
+@pytest.fixture
+def stored(project: Project, finops: Finops) -> Iterator[Finops]:
+    """A month that was loaded, and one that failed, with their history in PostgreSQL."""
+    with PostgreSQLServer() as server:
+        with server.connect() as connection:
+            connection.execute("CREATE DATABASE dagster")
+        url = f"postgresql+psycopg2://postgres@/dagster?host={server.host}"
+        home = project.folder / ".dagster"
+        home.mkdir()
+        (home / "dagster.yaml").write_text(f"storage: {{postgres: {{postgres_url: '{url}'}}}}\n")
+        project.deliver("1.5")
+        project.deliver("much", month="2024-02")
+        finops("aws", "run-pipeline", code=1)
+        yield finops
+
+
+def test_postgresql_knows_the_same_of_months_and_runs(project: Project, stored: Finops) -> None:
+    failed, loaded = stored.json("state", "list")
+    assert (loaded["parquet"], loaded["cost"], loaded["last_run"]) == ("v1", "1.5", "success")
+    assert (failed["billing_table"], failed["last_run"]) == (None, "failure")
+    assert "'much' cannot be kept exactly" in failed["reason"]
+    *_, parquet = stored.json("state", "show", "acme", "2024-01")
+    assert (parquet["version"], parquet["rows"], parquet["outcome"]) == ("v1", 1, "exported")
+    report = stored.json("state", "report")
+    assert report["failures_by_cause"][0]["cause"] == "CellInvalid"
+    assert {row["times"] for row in report["times"]} <= {1, 2}
+    assert report["restarts"][0]["runs"] == 2
+    runs = stored.json("aws", "show-state", "--runs")
+    assert [run["status"] for run in runs] == ["success", "failure"]
+    assert stored("state", "verify").startswith("all agree\n")
+    assert stored.json("worker", "list") == []
+    assert not (project.folder / ".dagster/history/runs.db").exists()
+
+
+@pytest.mark.thorough
+def test_runs_in_postgresql_are_seen_stopped_and_moved(project: Project, stored: Finops) -> None:
+    project.deliver("2", month="2024-02", version="v2")
+    with waiting_run(project, stored) as process:
+        (run,) = stored.json("worker", "list")
+        assert (run["process"], run["lost"]) == (process.pid, False)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    assert "is marked failed" in stored("worker", "stop", run["run"][:8])
+    assert "acme 2024-02  exported  v2" in stored("aws", "run-pipeline")
+    assert stored("state", "export", "state.json").endswith("1 exports, 5 runs\n")
+    gone = stored.json("state", "cleanup", "--older-than", "0h")
+    assert [row["what"] for row in gone].count("run") == 3
+    assert stored("state", "import", "state.json") == "months taken over: 2\n"
+    assert stored("state", "verify").startswith("all agree\n")

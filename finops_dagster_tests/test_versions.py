@@ -1,7 +1,5 @@
 """A version is the vendor's id, the list of files, and their bytes; never a mix of two."""
 
-from __future__ import annotations
-
 import gzip
 import json
 import os
