@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from datetime import date
 from multiprocessing import get_context
 from pathlib import Path
+from statistics import median
 
 import dagster as dg
 
@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "data" / "bench"
 MONTH = "2024-01"
 VERSION = "20250203T000000Z"
+YEARS = [date(year, month, 1) for year in (2022, 2023, 2024) for month in range(1, 13)]
 _EXPORT = """
 [[exports]]
 name = "{name}"
@@ -52,22 +53,37 @@ class Figure:
     most: float | None = None
     beside: str = ""
 
-    def shown(self, value: float) -> str:
-        """The value with its unit."""
-        return f"{value:,.0f} {self.unit}" if self.unit == "MB" else f"{value:,.2f} {self.unit}"
+    def row(self) -> list[str]:
+        """The figure as a row of the table."""
+
+        def shown(value: float) -> str:
+            return f"{value:,.{0 if self.unit == 'MB' else 2}f} {self.unit}"
+
+        if self.most is None:
+            return [self.measure, shown(self.value), "", "", self.beside]
+        verdict = "reached" if self.value <= self.most else "missed"
+        return [self.measure, shown(self.value), shown(self.most), verdict, self.beside]
 
 
 @dataclass(frozen=True)
 class Run:
-    """One finished process: wall seconds and peak resident megabytes."""
+    """One finished process, or the median of several: wall and CPU seconds, and peak resident
+    megabytes."""
 
     seconds: float
+    cpu: float
     megabytes: float
 
+    @classmethod
+    def median(cls, runs: Iterable[Run]) -> Run:
+        """The median of each measure, of memory the peak."""
+        seconds, cpu, megabytes = zip(*((r.seconds, r.cpu, r.megabytes) for r in runs), strict=True)
+        return cls(median(seconds), median(cpu), max(megabytes))
 
-def median_seconds(runs: Iterable[Run]) -> float:
-    """The median of the runs' wall seconds."""
-    return statistics.median(run.seconds for run in runs)
+    def figure(self, measure: str, most: float | None = None, beside: str = "") -> Figure:
+        """The wall seconds, with CPU seconds and peak beside."""
+        used = f"{self.cpu:.2f} s of CPU, peak {self.megabytes:,.0f} MB"
+        return Figure(measure, self.seconds, "s", most, f"{used}; {beside}" if beside else used)
 
 
 def apart(work: Callable[..., object], *arguments: object) -> None:
@@ -103,6 +119,11 @@ def _write(folder: Path, versions: list[Version], columns: int) -> None:
         write_version(folder, "", "bench-cur", version, layout=Layout(columns=columns))
 
 
+def small_months() -> str:
+    """The source of three years of 5,000 rows each."""
+    return f"file://{source(5000, 150, 1, YEARS)}"
+
+
 @dataclass(frozen=True)
 class Chain:
     """An empty project over a source."""
@@ -111,7 +132,7 @@ class Chain:
 
     @classmethod
     def over(
-        cls, source: str, *, memory_limit: str = "2GB", exports: int = 1, more: str = ""
+        cls, source: Path | str, *, memory_limit: str = "2GB", exports: int = 1, more: str = ""
     ) -> Chain:
         """Make it, in the place of the one before; `more` are keys of its export, and tables."""
         work = FOLDER / "work"
@@ -119,11 +140,14 @@ class Chain:
         home = work / "dagster"
         home.mkdir(parents=True)
         shutil.copy(ROOT / "dagster.yaml", home)
+        source = f"file://{source}" if isinstance(source, Path) else source
         names = ["bench", *(f"bench_{number}" for number in range(1, exports))]
         tables = "".join(_EXPORT.format(name=name, source=source) + more for name in names)
         (work / "finops.toml").write_text(_SETTINGS.format(memory_limit=memory_limit) + tables)
         os.environ |= {
             "DAGSTER_HOME": str(home),
+            "FINOPS_CONFIG": "finops.toml",
+            "PYTHONPATH": str(ROOT),
             "AWS_ACCESS_KEY_ID": "bench",
             "AWS_SECRET_ACCESS_KEY": "bench",
         }
@@ -147,25 +171,21 @@ class Chain:
         """Run a command to its end in the project's folder; a failure shows its output, which is
         in `output.txt`. What others have left to be written to disk is written before."""
         os.sync()
-        own = {"FINOPS_CONFIG": "finops.toml", "PYTHONPATH": str(ROOT)}
-        with (self.work / "output.txt").open("w+b") as output:
+        with (self.work / "output.txt").open("w+") as output:
             started = time.monotonic()
-            process = subprocess.Popen(
-                command, cwd=self.work, env={**os.environ, **own}, stdout=output, stderr=output
-            )
+            process = subprocess.Popen(command, cwd=self.work, stdout=output, stderr=output)
             _, status, usage = os.wait4(process.pid, 0)
             seconds = time.monotonic() - started
             process.returncode = os.waitstatus_to_exitcode(status)
             if process.returncode != 0:
                 output.seek(0)
-                sys.exit(output.read().decode()[-4000:])
-        return Run(seconds, usage.ru_maxrss / 1024)
+                sys.exit(output.read()[-4000:])
+        return Run(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
     def stage_seconds(self, stage: str) -> float:
         """What a stage said of its time when it last had the month."""
         of_stage = dg.AssetRecordsFilter(dg.AssetKey(["bench", stage]), asset_partitions=[MONTH])
         with dg.DagsterInstance.get() as instance:
             (record,) = instance.fetch_materializations(of_stage, limit=1).records
-        materialization = record.asset_materialization
-        assert materialization is not None
-        return float(str(materialization.metadata["seconds"].value))
+        assert record.asset_materialization is not None
+        return float(str(record.asset_materialization.metadata["seconds"].value))

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import date
 from pathlib import Path
 from statistics import median
 from time import monotonic
@@ -15,22 +14,23 @@ import duckdb
 from moto.s3.models import s3_backends
 
 from finops_dagster.billing.columns import literal
+from finops_dagster.billing.months import BillingMonth
 from finops_dagster.pipeline.build import build_definitions
 from finops_dagster.settings import load_settings
 from finops_dagster_tests.benchmarks.chain import (
     MONTH,
     VERSION,
+    YEARS,
     Chain,
     Figure,
+    Run,
     apart,
-    median_seconds,
+    small_months,
     source,
 )
 from finops_dagster_tests.servers.s3 import S3Server
 
-YEARS = [date(year, month, 1) for year in (2022, 2023, 2024) for month in range(1, 13)]
 _OLD_OBJECTS = 20_000
-_ROWS = 300_000
 _TOTALS = """
 SELECT billing_month, product_productname AS service, sum(lineitem_unblendedcost) AS cost
 FROM bench GROUP BY 1, 2
@@ -39,33 +39,35 @@ ORDER BY 1, 3 DESC
 """
 
 
-def backfill() -> Iterator[Figure]:
+def backfill(_: int, __: int) -> Iterator[Figure]:
     """Three years of small months, by one command."""
-    chain = Chain.over(f"file://{source(5000, 150, 1, YEARS)}")
-    run = chain.finops("aws", "run-pipeline")
-    beside = f"{len(YEARS)} months of 5,000 rows in {run.seconds:.0f} s"
-    yield Figure("a small month of a backfill", run.seconds / len(YEARS), "s", 1.2, beside)
+    run = Chain.over(small_months()).finops("aws", "run-pipeline")
+    months = len(YEARS)
+    beside = (
+        f"{run.cpu / months:.2f} s of CPU; {months} months of 5,000 rows in {run.seconds:.0f} s"
+    )
+    yield Figure("a small month of a backfill", run.seconds / months, "s", 1.2, beside)
 
 
-def imports(runs: int) -> Iterator[Figure]:
+def imports(_: int, runs: int) -> Iterator[Figure]:
     """What a process needs before it can do anything."""
     chain = Chain.over("file://nowhere", exports=10)
-    seconds = [
-        median_seconds(chain.python(f"import {module}") for _ in range(runs))
+    ours, dagster = (
+        Run.median(chain.python(f"import {module}") for _ in range(runs))
         for module in ("finops_dagster.definitions", "dagster")
-    ]
-    beside = f"{seconds[1]:.2f} s of it import dagster"
-    yield Figure("import finops_dagster.definitions, 10 exports", seconds[0], "s", 1.5, beside)
+    )
+    beside = f"{dagster.seconds:.2f} s of it, {dagster.cpu:.2f} s of CPU, import dagster"
+    yield ours.figure("import finops_dagster.definitions, 10 exports", 1.5, beside)
 
 
-def sensor(runs: int) -> Iterator[Figure]:
+def sensor(_: int, runs: int) -> Iterator[Figure]:
     """A tick that finds nothing new."""
     with closing(S3Server()) as server:
         server.client().create_bucket(Bucket="bench")
         backend = s3_backends["123456789012"]["aws"]
-        for month in YEARS:
-            after = date(month.year + month.month // 12, month.month % 12 + 1, 1)
-            folder = f"bench-cur/{month:%Y%m%d}-{after:%Y%m%d}"
+        for first_day in YEARS:
+            until = BillingMonth.of(first_day).next.first_day
+            folder = f"bench-cur/{first_day:%Y%m%d}-{until:%Y%m%d}"
             backend.put_object("bench", f"{folder}/bench-cur-Manifest.json", b"{}")
             for number in range(_OLD_OBJECTS // len(YEARS)):
                 backend.put_object("bench", f"{folder}/{VERSION}/old-{number}.csv.gz", b"")
@@ -89,15 +91,13 @@ def sensor(runs: int) -> Iterator[Figure]:
             cursor = result.cursor
         read = sum(path.endswith(".json") for _, path in server.requests)
         beside = f"{read} GET and {len(server.requests) - read} LIST requests"
-    old = f"{_OLD_OBJECTS:,} old objects beside the manifests"
-    yield Figure(
-        f"a sensor's tick, {len(YEARS)} months, {old}", median(seconds[1:]), "s", 1, beside
-    )
+    measure = f"a sensor's tick, {len(YEARS)} months, {_OLD_OBJECTS:,} old objects beside"
+    yield Figure(measure, median(seconds[1:]), "s", 1, beside)
 
 
-def file_size() -> Iterator[Figure]:
+def file_size(_: int, __: int) -> Iterator[Figure]:
     """Six months in one DuckDB file, and one of them loaded again and again."""
-    chain = Chain.over(f"file://{source(60_000, 150, 1, YEARS[-6:])}")
+    chain = Chain.over(source(60_000, 150, 1, YEARS[-6:]))
     file = chain.work / "finops.duckdb"
     chain.finops("aws", "run-pipeline")
     before = file.stat().st_size
@@ -111,14 +111,14 @@ def file_size() -> Iterator[Figure]:
 
 def query(rows: int, runs: int) -> Iterator[Figure]:
     """A question over two years of Parquet, beyond the start of the process."""
-    chain = Chain.over(f"file://{source(rows)}")
+    chain = Chain.over(source(rows))
     chain.materialize()
     apart(_two_years, chain.work / "parquet", rows // 10)
-    answered = median_seconds(chain.finops("query", _TOTALS) for _ in range(runs))
-    start = median_seconds(chain.finops("--version") for _ in range(runs))
-    months = f"24 months of {rows // 10:,} rows"
-    measure = f"ten monthly totals by service over {months}, beyond the start"
-    yield Figure(measure, answered - start, "s", 0.5, f"the start is {start:.2f} s")
+    answered = Run.median(chain.finops("query", _TOTALS) for _ in range(runs))
+    start = Run.median(chain.finops("--version") for _ in range(runs))
+    measure = f"ten monthly totals by service over 24 months of {rows // 10:,} rows, beyond start"
+    beside = f"{answered.cpu - start.cpu:.2f} s of CPU; the start is {start.seconds:.2f} s"
+    yield Figure(measure, answered.seconds - start.seconds, "s", 0.5, beside)
 
 
 def _two_years(lake: Path, rows: int) -> None:
@@ -136,25 +136,20 @@ def _two_years(lake: Path, rows: int) -> None:
     whole.unlink()
 
 
-def growth() -> Iterator[Figure]:
+def growth(_: int, __: int) -> Iterator[Figure]:
     """How cost grows: one run of each of three sizes, the whole chain from the shell."""
-    for rows in (_ROWS // 3, _ROWS, _ROWS * 3):
-        yield _first_load(f"{rows:,} rows of 154 columns in 4 parts", rows, 154, 4)
-    for columns in (70, 140, 200):
-        yield _first_load(f"{_ROWS:,} rows of {columns} columns in 4 parts", _ROWS, columns, 4)
-    for parts in (1, 4, 16):
-        yield _first_load(f"{_ROWS:,} rows of 154 columns in {parts} parts", _ROWS, 154, parts)
+    for rows, columns, parts in [
+        *((rows, 154, 4) for rows in (100_000, 300_000, 900_000)),
+        *((300_000, columns, 4) for columns in (70, 140, 200)),
+        *((300_000, 154, parts) for parts in (1, 4, 16)),
+    ]:
+        run = Chain.over(source(rows, columns, parts)).materialize()
+        yield run.figure(f"{rows:,} rows of {columns} columns in {parts} parts")
     for months in (6, 12, 36):
-        chain = Chain.over(f"file://{source(5000, 150, 1, YEARS)}")
         until = f"{YEARS[months - 1]:%Y-%m}"
-        run = chain.finops("aws", "run-pipeline", "--end-date", until)
-        yield Figure(f"{months} months of 5,000 rows", run.seconds)
+        run = Chain.over(small_months()).finops("aws", "run-pipeline", "--end-date", until)
+        yield run.figure(f"{months} months of 5,000 rows")
     for exports in (1, 10, 50):
         chain = Chain.over("file://nowhere", exports=exports)
         run = chain.python("import finops_dagster.definitions")
-        yield Figure(f"import of the definitions of {exports} exports", run.seconds)
-
-
-def _first_load(measure: str, rows: int, columns: int, parts: int) -> Figure:
-    run = Chain.over(f"file://{source(rows, columns, parts)}").materialize()
-    return Figure(measure, run.seconds, beside=f"peak {run.megabytes:,.0f} MB")
+        yield run.figure(f"import of the definitions of {exports} exports")

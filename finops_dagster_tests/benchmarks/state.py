@@ -15,10 +15,13 @@ from finops_dagster.pipeline import STAGES
 from finops_dagster.settings import load_settings
 from finops_dagster.sources.aws.cur1 import AwsCur1
 from finops_dagster.tables import ledger
-from finops_dagster_tests.benchmarks.chain import Chain, Figure, median_seconds, source
-from finops_dagster_tests.benchmarks.many import YEARS
+from finops_dagster_tests.benchmarks.chain import YEARS, Chain, Figure, Run, small_months
 
 _EXPORTS, _MONTHS, _COLUMNS = 10, len(YEARS), 150
+_EVENT = {
+    "metadata": {"outcome": "loaded", "seconds": 1.5, "dagster/partition_row_count": 1},
+    "tags": {"dagster/data_version": "v1"},
+}
 _COMMANDS = {
     "state loaded": 1,
     "state list": 2,  # with columns of runs and failures
@@ -29,14 +32,13 @@ _COMMANDS = {
 }
 
 
-def state(runs: int) -> Iterator[Figure]:
+def state(_: int, runs: int) -> Iterator[Figure]:
     """Whole processes, in a project whose months were all loaded once."""
-    chain = Chain.over(f"file://{source(5000, 150, 1, YEARS)}", exports=_EXPORTS)
+    chain = Chain.over(small_months(), exports=_EXPORTS)
     _make_history(chain)
     for command, most in _COMMANDS.items():
-        each = [chain.finops(*command.split()) for _ in range(runs)]
-        measure = f"finops {command}, {_EXPORTS} exports of {_MONTHS} months"
-        yield Figure(measure, median_seconds(each), "s", most)
+        run = Run.median(chain.finops(*command.split()) for _ in range(runs))
+        yield run.figure(f"finops {command}, {_EXPORTS} exports of {_MONTHS} months", most)
 
 
 def _make_history(chain: Chain) -> None:
@@ -64,13 +66,5 @@ def _make_history(chain: Chain) -> None:
                 with exporting_month(connection, load, path, AwsCur1()):
                     pass
                 for stage in STAGES[:4]:
-                    instance.report_runless_asset_event(_event(name, stage, str(month)))
-
-
-def _event(export: str, stage: str, month: str) -> dg.AssetMaterialization:
-    return dg.AssetMaterialization(
-        [export, stage],
-        partition=month,
-        metadata={"outcome": "loaded", "seconds": 1.5, "dagster/partition_row_count": 1},
-        tags={"dagster/data_version": "v1"},
-    )
+                    event = dg.AssetMaterialization([name, stage], partition=str(month), **_EVENT)
+                    instance.report_runless_asset_event(event)

@@ -14,7 +14,7 @@ from statistics import median
 import duckdb
 
 from finops_dagster.billing.columns import literal, quoted
-from finops_dagster_tests.benchmarks.chain import MONTH, VERSION, Chain, Figure, once
+from finops_dagster_tests.benchmarks.chain import MONTH, VERSION, Chain, Figure, Run, once
 from finops_dagster_tests.servers.postgresql import PostgreSQLServer
 
 _ROWS_A_SECOND = 150_000
@@ -41,30 +41,29 @@ _COLUMNS = {
 def warehouse(rows: int, runs: int) -> Iterator[Figure]:
     """The seconds of the stage, with all that a load is: fill, measure, exchange; and the peak of
     the whole process."""
-    chain = Chain.over(f"file://{once(f'source-{rows}x30', _write_bill, rows)}")
+    chain = Chain.over(once(f"source-{rows}x30", _write_bill, rows))
     chain.materialize()
-    seconds: dict[str, list[float]] = {"first load": [], "restatement": []}
-    megabytes = dict.fromkeys(seconds, 0.0)
-    with PostgreSQLServer() as server:
+    stages: dict[str, list[float]] = {"first load": [], "restatement": []}
+    processes: dict[str, list[Run]] = {side: [] for side in stages}
+    with PostgreSQLServer() as server, server.connect() as connection:
         facts = {"host": server.host, "database": "postgres", "user": "postgres"}
         config = [f"--database-config={name}={value}" for name, value in facts.items()]
         command = ["--backend=postgresql", *config, "aws", "load-billing-remote", "--force"]
         for _ in range(runs):
-            with server.connect() as connection:
-                connection.execute("DROP SCHEMA IF EXISTS finops CASCADE")
-                for side in seconds:
-                    connection.execute("CHECKPOINT")  # as after the hours between two versions
-                    run = chain.finops(*command, "--start-date", MONTH, "--end-date", MONTH)
-                    seconds[side].append(chain.stage_seconds("warehouse_table"))
-                    megabytes[side] = max(megabytes[side], run.megabytes)
-    for side, each in seconds.items():
-        yield Figure(
-            f"{rows:,} rows x {len(_COLUMNS) + 2} columns into PostgreSQL, {side}",
-            median(each),
-            "s",
-            rows / _ROWS_A_SECOND,
-            f"{rows / median(each):,.0f} rows/s; peak {megabytes[side]:,.0f} MB",
+            connection.execute("DROP SCHEMA IF EXISTS finops CASCADE")
+            for side in stages:
+                connection.execute("CHECKPOINT")  # as after the hours between two versions
+                run = chain.finops(*command, "--start-date", MONTH, "--end-date", MONTH)
+                stages[side].append(chain.stage_seconds("warehouse_table"))
+                processes[side].append(run)
+    for side, each in stages.items():
+        run, seconds = Run.median(processes[side]), median(each)
+        measure = f"{rows:,} rows x {len(_COLUMNS) + 2} columns into PostgreSQL, {side}"
+        beside = (
+            f"{rows / seconds:,.0f} rows/s; the process {run.cpu:.2f} s of CPU, "
+            f"peak {run.megabytes:,.0f} MB"
         )
+        yield Figure(measure, seconds, "s", rows / _ROWS_A_SECOND, beside)
 
 
 def _write_bill(folder: Path, rows: int) -> None:
