@@ -9,7 +9,6 @@ import shutil
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 from tempfile import mkdtemp
@@ -19,15 +18,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from finops_dagster_tests.faults.chain import Fault
 from finops_dagster_tests.faults.database import clock, database
 from finops_dagster_tests.faults.disk import NotHere, disk
 from finops_dagster_tests.faults.interruptions import kills, manifests, together, vanishing
 from finops_dagster_tests.faults.s3 import s3
 
-Fault = Callable[[Path, Random], Iterator[str]]
-
-# Each injects for as long as it is asked, and yields what every fault was that held; here with its
-# share of the time.
+# With its share of the time.
 FAULTS: dict[str, tuple[Fault, int]] = {
     "kills": (kills, 4),
     "disk": (disk, 2),
@@ -56,16 +53,12 @@ def main(
     for name, (fault, share) in chosen.items():
         folder, end = Path(mkdtemp(prefix=f"faults-{name}-")), time.monotonic() + share * second
         injected: Counter[str] = Counter()
-        outcome = "nothing"
+        outcome, least = "nothing", kills if name == "kills" else 0
         try:
             for what in fault(folder, Random(f"{seed} {name}")):
                 injected[what] += 1
                 console.print(f"{name} {injected.total()}: {what}", highlight=False)
-                if (
-                    injected.total() >= kills
-                    if name == "kills" and kills
-                    else time.monotonic() > end
-                ):
+                if injected.total() >= least if least else time.monotonic() > end:
                     break
             shutil.rmtree(folder)
         except NotHere as error:

@@ -13,9 +13,7 @@ from pathlib import Path
 from random import Random
 
 from finops_dagster_tests.faults.chain import Chain
-from finops_dagster_tests.faults.must_hold import MustHold
 from finops_dagster_tests.project import ROOT
-from finops_dagster_tests.warehouses.duckdb import DuckDB
 
 _NAMESPACE = ("unshare", "--user", "--map-root-user", "--mount")
 _FULL = {
@@ -48,39 +46,34 @@ def disk(folder: Path, chance: Random) -> Iterator[str]:
             process.terminate()
 
 
-def _full(folder: Path, chance: Random) -> Iterator[str]:
-    rounds = [_full_again(folder / name, chance) for name in ("all", "data")]
+def _fill(folder: Path, chance: Random) -> Iterator[str]:
     (folder / "data/small").mkdir(parents=True)
     (folder / "home").mkdir()
+    disks = [_fill_again(folder / name, chance) for name in ("all", "data")]
     while True:
-        for one in rounds:
-            yield next(one)
+        yield from map(next, disks)
 
 
-def _full_again(folder: Path, chance: Random) -> Iterator[str]:
+def _fill_again(folder: Path, chance: Random) -> Iterator[str]:
     small = folder / "small"
     small.mkdir(parents=True, exist_ok=True)
     _mount("-t", "tmpfs", "-o", "size=1G", "none", small)
     if folder.name == "data":
         (small / "home").symlink_to(folder.parent / "home", target_is_directory=True)
-    warehouse = DuckDB(small / "data/warehouse.duckdb")
-    chain = Chain(small, chance, warehouse, source=folder / "source", months=("2024-01",))
-    must = MustHold(chain)
+    chain = Chain(small, chance, bucket=folder / "source", months=("2024-01",))
     chain.deliver(rows=2000)
     while True:
-        chain.run()
-        must.settled()
+        chain.run_and_settle()
         used = shutil.disk_usage(small).used
         chain.deliver(rows=chance.randint(2000, 20000))
         room = chance.randrange(4 * 2 ** chance.randrange(10, 21))
         _mount("-o", f"remount,size={used + room}", small)
-        code, said = chain.start().end()
-        must.whole()
+        code, output = chain.start().end()
+        chain.whole()
         _mount("-o", "remount,size=1G", small)
         if code:
-            where = next(name for name, words in _FULL.items() if re.search(words, said))
-            chain.run()
-            must.settled()
+            where = next(name for name, words in _FULL.items() if re.search(words, output))
+            chain.run_and_settle()
             yield f"{folder.name}: {where}"
 
 
@@ -89,5 +82,5 @@ def _mount(*words: str | Path) -> None:
 
 
 if __name__ == "__main__":
-    for what in _full(Path(sys.argv[1]), Random(int(sys.argv[2]))):
+    for what in _fill(Path(sys.argv[1]), Random(int(sys.argv[2]))):
         print(what, flush=True)  # noqa: T201

@@ -7,7 +7,8 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -15,151 +16,149 @@ from typing import Any
 from werkzeug.datastructures import Headers
 
 from finops_dagster.demo.export import Layout
-from finops_dagster_tests.cur import upload
 from finops_dagster_tests.faults.chain import Chain
-from finops_dagster_tests.faults.must_hold import MustHold
 from finops_dagster_tests.servers.s3 import S3Server
 
-Environ = dict[str, Any]
-Start = Callable[..., Any]
-Fault = Callable[["Bucket", Environ, Start], Iterable[bytes] | None]
 
+@dataclass(frozen=True)
+class Request:
+    """A request that a fault may answer in the server's stead."""
+
+    server: S3Server
+    chain: Chain
+    environ: dict[str, Any]
+    start: Callable[..., Any]
+
+    def is_of(self, *methods: str) -> bool:
+        """Whether it asks by one of these methods."""
+        return self.environ["REQUEST_METHOD"] in methods
+
+
+Answer = Iterable[bytes] | None
 # What a run says that cannot go on: it may have ended before the fault was met.
 _EITHER = "failed: "
-
-
-class Bucket:
-    """The bucket of a chain, and the faults on the way to it."""
-
-    def __init__(self, server: S3Server, folder: Path, chance: Random) -> None:
-        self.server, self.chance, self.name = server, chance, f"acme-billing-{folder.name}"
-        self.client = server.client()
-        self.client.create_bucket(Bucket=self.name)
-        settings = f'source = "s3://{self.name}"\nendpoint_url = "{server.url}"'
-        layout = Layout(overwrite=folder.name == "overwritten")
-        self.chain = Chain(folder, chance, None, layout, ("2024-01",), settings=settings)
-        self.chain.environment |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
-        self.must = MustHold(self.chain)
-
-    def deliver(self) -> None:
-        """A further version, put as AWS puts it."""
-        self.chain.deliver()
-        put = self.client.put_object
-        upload(self.chain.bucket, lambda key, body: put(Bucket=self.name, Key=key, Body=body))
-
-    def run(self, fault: Fault, times: int) -> tuple[int, str]:
-        """Run the chain while the fault is met, so many times, at requests of its own choice."""
-
-        def inject(environ: Environ, start: Start) -> Iterable[bytes] | None:
-            nonlocal times
-            if not times or self.chance.random() < 0.3:
-                return None
-            answer = fault(self, environ, start)
-            times -= answer is not None
-            return answer
-
-        self.server.fault = inject
-        try:
-            return self.chain.start().end()
-        finally:
-            self.server.fault = None
+_ALWAYS = 10**6
 
 
 def s3(folder: Path, chance: Random) -> Iterator[str]:
     """What a retry can help is retried, what it cannot is told with its reason; never is a month
     half or of two versions."""
     with closing(S3Server()) as server:
-        names = ("versioned", "overwritten")
-        buckets = [Bucket(server, folder / name, chance) for name in names]
+        chains = [_chain(server, folder, chance, overwrite=each) for each in (False, True)]
         while True:
-            for name, (fault, times, told) in _FAULTS.items():
-                for bucket in buckets:
-                    bucket.deliver()
-                    code, said = bucket.run(fault, times)
-                    assert bool(code) is bool(told) or told is _EITHER, f"{name}: {said}"
-                    assert code == 0 or (told or "") in said, said
-                    bucket.must.whole()
-                    bucket.chain.run()
-                    bucket.must.settled()
+            for name, (fault, times, reason) in _FAULTS.items():
+                for chain in chains:
+                    chain.deliver()
+                    with _injected(server, chain, fault, times):
+                        code, output = chain.start().end()
+                    assert bool(code) is bool(reason) or reason is _EITHER, f"{name}: {output}"
+                    assert code == 0 or (reason or "") in output, output
+                    chain.whole()
+                    chain.run_and_settle()
                     yield name
 
 
-def _answer(status: str, code: str) -> Fault:
-    def fault(_: Bucket, environ: Environ, start: Start) -> Iterable[bytes]:
+def _chain(server: S3Server, folder: Path, chance: Random, *, overwrite: bool) -> Chain:
+    client, bucket = server.client(), f"acme-{'overwritten' if overwrite else 'versioned'}"
+    client.create_bucket(Bucket=bucket)
+    return Chain(
+        folder / bucket,
+        chance,
+        layout=Layout(overwrite=overwrite),
+        months=("2024-01",),
+        location=f'source = "s3://{bucket}"\nendpoint_url = "{server.url}"\n',
+        put=lambda key, body: client.put_object(Bucket=bucket, Key=key, Body=body),
+        environment={"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"},
+    )
+
+
+@contextmanager
+def _injected(
+    server: S3Server, chain: Chain, fault: Callable[[Request], Answer], times: int
+) -> Iterator[None]:
+    """The fault is met so many times, at requests of its own choice."""
+
+    def inject(environ: dict[str, Any], start: Callable[..., Any]) -> Answer:
+        nonlocal times
+        if not times or chain.chance.random() < 0.3:
+            return None
+        answer = fault(Request(server, chain, environ, start))
+        times -= answer is not None
+        return answer
+
+    server.fault = inject
+    try:
+        yield
+    finally:
+        server.fault = None
+
+
+def _error(status: str, code: str) -> Callable[[Request], Answer]:
+    def answer(request: Request) -> Answer:
         body = f"<Error><Code>{code}</Code><Message>as told</Message></Error>".encode()
-        start(status, [("Content-Length", str(len(body))), ("Content-Type", "application/xml")])
-        return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
+        length = ("Content-Length", str(len(body)))
+        request.start(status, [length, ("Content-Type", "application/xml")])
+        return [] if request.is_of("HEAD") else [body]
 
-    return fault
+    return answer
 
 
-def _reset(_: Bucket, environ: Environ, start: Start) -> Iterable[bytes]:
+def _reset(request: Request) -> Answer:
     """Break the connection as a router does that has lost it."""
-    connection = environ["werkzeug.socket"]
+    connection = request.environ["werkzeug.socket"]
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     os.close(connection.detach())
     raise ConnectionResetError
 
 
-def _body(change: Callable[[bytes, Random], tuple[int, Iterable[bytes]]]) -> Fault:
-    """A GET of a file whose body is another: the length that is said, and what comes."""
+def _body(
+    change: Callable[[bytes, int], tuple[int, Iterable[bytes]]],
+) -> Callable[[Request], Answer]:
+    """A GET of a file whose body is another: the length that is said, and what comes, of the whole
+    and a place in it."""
 
-    def fault(bucket: Bucket, environ: Environ, start: Start) -> Iterable[bytes] | None:
-        if environ["REQUEST_METHOD"] != "GET" or not environ["PATH_INFO"].endswith(".gz"):
+    def answer(request: Request) -> Answer:
+        if not request.is_of("GET") or not request.environ["PATH_INFO"].endswith(".gz"):
             return None
         headers = Headers()
-        whole = bucket.server.serve(environ, lambda _, given, *rest: headers.extend(given))
-        length, body = change(b"".join(whole), bucket.chance)
+        whole = b"".join(
+            request.server.serve(request.environ, lambda _, given, *rest: headers.extend(given))
+        )
+        length, body = change(whole, request.chain.chance.randrange(len(whole)))
         headers["Content-Length"] = str(length)
         headers["Connection"] = "close"  # else the client waits for what is missing
-        start("200 OK", headers.to_wsgi_list())
+        request.start("200 OK", headers.to_wsgi_list())
         return body
 
-    return fault
+    return answer
 
 
-def _cut(body: bytes, chance: Random) -> tuple[int, Iterable[bytes]]:
-    return len(body), [body[: chance.randrange(len(body))]]
+def _drip(body: bytes) -> Iterator[bytes]:
+    size = len(body) // 20 + 1
+    for start in range(0, len(body), size):
+        time.sleep(0.05)
+        yield body[start : start + size]
 
 
-def _shorter(body: bytes, chance: Random) -> tuple[int, Iterable[bytes]]:
-    length = chance.randrange(len(body))
-    return length, [body[:length]]
-
-
-def _longer(body: bytes, chance: Random) -> tuple[int, Iterable[bytes]]:
-    return len(body) + 7, [body, b"further"]
-
-
-def _drip(body: bytes, chance: Random) -> tuple[int, Iterable[bytes]]:
-    def drops() -> Iterator[bytes]:
-        size = len(body) // 20 + 1
-        for start in range(0, len(body), size):
-            time.sleep(0.05)
-            yield body[start : start + size]
-
-    return len(body), drops()
-
-
-def _restated(bucket: Bucket, environ: Environ, start: Start) -> Iterable[bytes] | None:
+def _restate(request: Request) -> Answer:
     """The vendor writes a newer version before this request is answered."""
-    if environ["REQUEST_METHOD"] not in ("GET", "HEAD") or "list-type" in environ["QUERY_STRING"]:
+    if not request.is_of("GET", "HEAD") or "list-type" in request.environ["QUERY_STRING"]:
         return None
-    fault, bucket.server.fault = bucket.server.fault, None
-    bucket.deliver()
-    bucket.server.fault = fault
-    return bucket.server.serve(environ, start)
+    fault, request.server.fault = request.server.fault, None
+    request.chain.deliver()
+    request.server.fault = fault
+    return request.server.serve(request.environ, request.start)
 
 
-_FAULTS: dict[str, tuple[Fault, int, str | None]] = {
-    "503 SlowDown": (_answer("503 Slow Down", "SlowDown"), 3, None),
-    "500": (_answer("500 Internal Server Error", "InternalError"), 3, None),
+_FAULTS: dict[str, tuple[Callable[[Request], Answer], int, str | None]] = {
+    "503 SlowDown": (_error("503 Slow Down", "SlowDown"), 3, None),
+    "500": (_error("500 Internal Server Error", "InternalError"), 3, None),
     "reset": (_reset, 3, None),
-    "body cut": (_body(_cut), 3, None),
-    "too short": (_body(_shorter), 3, None),
-    "too long": (_body(_longer), 3, None),
-    "slow drip": (_body(_drip), 3, None),
-    "credentials expired": (_answer("400 Bad Request", "ExpiredToken"), 10**6, "expired"),
-    "clock skewed": (_answer("403 Forbidden", "RequestTimeTooSkewed"), 10**6, "clock"),
-    "replaced meanwhile": (_restated, 1, _EITHER),
+    "body cut": (_body(lambda body, at: (len(body), [body[:at]])), 3, None),
+    "too short": (_body(lambda body, at: (at, [body[:at]])), 3, None),
+    "too long": (_body(lambda body, _: (len(body) + 7, [body, b"further"])), 3, None),
+    "slow drip": (_body(lambda body, _: (len(body), _drip(body))), 3, None),
+    "credentials expired": (_error("400 Bad Request", "ExpiredToken"), _ALWAYS, "expired"),
+    "clock skewed": (_error("403 Forbidden", "RequestTimeTooSkewed"), _ALWAYS, "clock"),
+    "replaced meanwhile": (_restate, 1, _EITHER),
 }

@@ -1,0 +1,88 @@
+"""Which version a place has of a month, looked at by nobody's code but the libraries'."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow.parquet as pq
+
+from finops_dagster_tests.warehouses.adapters import Adapter
+from finops_dagster_tests.warehouses.duckdb import DuckDB
+
+_TABLE = "aws_billing_data"
+_COLUMNS = ["manifest_id", "lineitem_unblendedcost"]
+
+
+@dataclass(frozen=True)
+class Bill:
+    """A version of a month, as its files have it or a place does."""
+
+    version: str
+    rows: int
+    cost: Decimal
+
+
+def in_duckdb(database: Path, month: str) -> Bill | None:
+    """What the table has, which the ledger must say too."""
+    if not database.is_file() or _TABLE not in DuckDB(database).tables():
+        return None
+    bill = _bill(DuckDB(database).rows(_TABLE, _COLUMNS, month))
+    loaded = query(
+        database,
+        "SELECT manifest_id, row_count, total_cost FROM finops_state.manifests "
+        f"WHERE state = 'loaded' AND billing_month = '{month}-01'",
+    )
+    assert [Bill(*row) for row in loaded] == ([bill] if bill else []), f"{month}: {loaded}, {bill}"
+    return bill
+
+
+def in_parquet(path: Path) -> Bill | None:
+    """What a file of the lake has, which its footer must say too."""
+    if not path.is_file():
+        return None
+    rows = pq.read_table(path, columns=_COLUMNS, partitioning=None).to_pylist()
+    bill, footer = _bill([tuple(row.values()) for row in rows]), pq.read_metadata(path).metadata
+    said = footer[b"manifest_id"].decode(), Decimal(footer[b"total_cost"].decode())
+    assert bill, f"{path} has no rows"
+    assert said == (bill.version, bill.cost), f"{path}: the footer has {said}, not {bill}"
+    return bill
+
+
+def in_warehouse(warehouse: Adapter, month: str) -> Bill | None:
+    """What the warehouse has, which its ledger must say too."""
+    tables = warehouse.tables()
+    if not {_TABLE, f"{_TABLE}_loads"} <= tables or _COLUMNS[1] not in warehouse.columns(_TABLE):
+        return None
+    bill = _bill(warehouse.rows(_TABLE, _COLUMNS, month))
+    loaded = [row for row in warehouse.ledger(_TABLE) if row[0] == month and row[3] == "loaded"]
+    said = loaded[-1][1:3] if loaded else None
+    assert said == (bill and (bill.version, bill.rows)), f"{month}: it says {said}, not {bill}"
+    return bill
+
+
+def query(database: Path, sql: str) -> list[tuple[Any, ...]]:
+    """The rows that DuckDB answers."""
+    with duckdb.connect(str(database)) as connection:
+        return connection.execute(sql).fetchall()
+
+
+def copied(database: Path, folder: str) -> Path:
+    """A DuckDB file and its log, as a crash would leave them: to open the file is to mend it after
+    a crash, which is the chain's to do."""
+    for path in (database, database.with_name(f"{database.name}.wal")):
+        if path.is_file():
+            shutil.copy(path, folder)
+    return Path(folder) / database.name
+
+
+def _bill(rows: Sequence[tuple[Any, ...]]) -> Bill | None:
+    """Rows of version and cost as one bill, which they must be."""
+    versions = {version for version, _ in rows}
+    assert len(versions) <= 1, f"a mix of {versions}"
+    return Bill(versions.pop(), len(rows), sum((c for _, c in rows), Decimal(0))) if rows else None
