@@ -66,16 +66,13 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-# The server that stands for Snowflake; what it is built on is not what the project is built on.
+# The server that stands for Snowflake, and what the benchmark is held against, as its users install it:
+# what they are built on is not what the project is built on.
 $(FAKESNOW): finops_dagster_tests/servers/fakesnow-requirements.txt
-	$(PYTHON) -m venv .venv-fakesnow
-	.venv-fakesnow/bin/pip install --quiet --disable-pip-version-check --requirement $<
-	@touch $@
-
-# What the benchmark is held against, as its users install it.
 $(DLT): finops_dagster_tests/benchmarks/dlt-requirements.txt
-	$(PYTHON) -m venv .venv-dlt
-	.venv-dlt/bin/pip install --quiet --disable-pip-version-check --requirement $<
+$(FAKESNOW) $(DLT):
+	$(PYTHON) -m venv $(@D:/bin=)
+	$(@D)/pip install --quiet --disable-pip-version-check --requirement $^
 	@touch $@
 
 $(DAGSTER_HOME)/dagster.yaml: dagster.yaml

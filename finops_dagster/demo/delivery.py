@@ -31,7 +31,7 @@ _FILES = {
 _FOLDERS = {
     ("cur1", False): ("{days}/{assembly}", "{days}/{assembly}", "{days}"),
     ("cur1", True): ("{days}", "{days}"),
-    ("athena", True): ("{name}/year={year}/month={month}", "{days}"),
+    ("athena", True): ("{name}/year={month.year}/month={month.month}", "{days}"),
     ("data export", False): (
         "data/{partition}/{assembly}-{execution}",
         "metadata/{partition}/{assembly}-{execution}",
@@ -221,8 +221,7 @@ class Delivery:
             "execution": self._execution_id,
             "days": f"{month:%Y%m%d}-{self.version.next_month:%Y%m%d}",
             "partition": f"{layout.partition}={month:%Y-%m}",
-            "year": month.year,
-            "month": month.month,  # of Athena, without a zero
+            "month": month,
         }
         home = f"{self.prefix}/{self.name}".removeprefix("/")
         folders = _FOLDERS[layout.kind, layout.overwrite]
