@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -153,20 +153,11 @@ def exporting_month(
         raise
 
 
-def write_with_text(
-    connection: duckdb.DuckDBPyConnection, source: Path, columns: Collection[str], path: Path
-) -> None:
-    """Write a month's file once more to `path`, its `columns` as the text that DuckDB's table would
-    hold; for a warehouse in which they are text. Raises BillError."""
-    file = parquet_file(source)
-    selected = ", ".join(
-        f"{file.cell(name, SqlType.TEXT)} AS {quoted(name)}"
-        if name in columns
-        else f"c{int(position)} AS {quoted(name)}"
-        for position, name in enumerate(file.headers)
-    )
+def write_rows(connection: duckdb.DuckDBPyConnection, rows: Sql, path: Path, source: Path) -> None:
+    """Write the rows of a month's file, `source`, once more to `path`, in other types. Raises
+    BillError."""
     try:
-        _write(connection, Sql(f"SELECT {selected} FROM {file.scan()}"), path)
+        _write(connection, rows, path)
     except duckdb.Error as error:
         raise BillError(f"{source} cannot be read: {first_line(error)}") from error
 

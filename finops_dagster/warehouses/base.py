@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -15,16 +15,29 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from finops_dagster.billing.errors import BillError, ReconciliationError, first_line
+from finops_dagster.billing.columns import Sql, SqlType, quoted
+from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.billing.money import reconcile
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import LoadedVersion, Version
-from finops_dagster.lake import write_with_text
+from finops_dagster.lake import relation, write_rows
+from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.database import DuckDB
-from finops_dagster.tables.digest import MonthDigest, column_type
+from finops_dagster.tables.digest import MAPS, MonthDigest, column_type
+from finops_dagster.tables.parquet_text import time_as_text
 
 if TYPE_CHECKING:
     from finops_dagster.warehouses.dialect import Change, Dialect
+
+# What DuckDB makes of a file's cell where the table's column is of another type.
+AS_TEXT: Mapping[str, Sql] = {
+    SqlType.TIME: time_as_text(Sql("{0}")),
+    **dict.fromkeys(MAPS, Sql("CAST(to_json({0}) AS VARCHAR)")),
+}
+AMOUNTS_OF_TEXT: Mapping[str, Sql] = {
+    SqlType.MONEY: Sql("exact_decimal({0})"),
+    SqlType.MONEY_MAP: Sql("exact_map(text_map({0}))"),
+}
 
 
 class WarehouseUnavailable(Exception):
@@ -65,24 +78,39 @@ class MonthFile:
         )
         return [name for name in names if name in self.schema.names]
 
+    def rows(self, kept: Mapping[str, str]) -> Sql:
+        """Return the file's rows as SQL of DuckDB, each cell in the type that `kept` has for it."""
+
+        def cell(name: str, given: str) -> Sql:
+            kind = kept.get(name, given)
+            ways = AS_TEXT if kind == SqlType.TEXT else AMOUNTS_OF_TEXT
+            way = ways.get(given if kind == SqlType.TEXT else kind, Sql("CAST({0} AS VARCHAR)"))
+            return quoted(name) if kind == given else Sql(way.format(quoted(name)))
+
+        cells = ", ".join(
+            f"{cell(name, given)} AS {quoted(name)}" for name, given in self.types.items()
+        )
+        return Sql(f"SELECT {cells} FROM {relation(self.path)}")
+
     @contextmanager
-    def with_text(self, columns: Collection[str]) -> Iterator[MonthFile]:
-        """The month, its `columns` as text for as long as the block takes: those that the table
-        holds as text, where a load cannot make text of them. Raises BillError."""
-        if not columns:
+    def written_as(self, kept: Mapping[str, str]) -> Iterator[MonthFile]:
+        """The month in a file whose columns have the types of `kept`, for as long as the block
+        takes; the file itself where they have them already. Raises BillError."""
+        if all(kept.get(name, given) == given for name, given in self.types.items()):
             yield self
             return
         with TemporaryDirectory(prefix="finops-") as folder:
             path = Path(folder) / self.path.name
             with self.duckdb.scratch(threads=1) as connection:
-                write_with_text(connection, self.path, columns, path)
+                prepare_casts(connection)
+                write_rows(connection, self.rows(kept), path, self.path)
             yield replace(self, path=path, schema=pq.read_schema(path))
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A month that has arrived: the name of the job that brought it, and what somebody should know
-    of its columns."""
+    """A month that was loaded: the name of its job, and what a person should know of its
+    columns."""
 
     job: str
     warnings: tuple[str, ...] = ()
@@ -130,9 +158,9 @@ def ledger_of(table: str) -> str:
 class Warehouse:
     """A warehouse, whose dialect `open_dialect` gives anew for every session.
 
-    `{table}_loads` beside each table is its ledger: which version every load brought, and whether
-    that is loading, loaded or failed. Errors are BillError, ReconciliationError, and
-    WarehouseUnavailable where asking again may help.
+    `{table}_loads` beside each table is its ledger: the version of every load, and whether that is
+    loading, loaded or failed. Errors are BillError, ReconciliationError, and WarehouseUnavailable
+    where asking again may help.
     """
 
     def __init__(self, open_dialect: Callable[[], Dialect]) -> None:
@@ -156,21 +184,17 @@ class Warehouse:
         """Return the version that the ledger says is loaded, with the totals that the table really
         has; None where it has no whole month, or other sums of money than that version's file."""
         with self._session() as dialect:
-            loads = {one.month: one for one in newest_loads(dialect.loads(file.table))}
+            loads = {load.month: load for load in newest_loads(dialect.loads(file.table))}
             load = loads.get(str(file.month))
-            held = {name.lower() for name in dialect.columns(file.table)} if load else set()
             needed = [*file.money, *filter(None, [file.billing_period]), "billing_month"]
-            if load is None or not all(dialect.name(name).lower() in held for name in needed):
+            if load is None or not dialect.has(file.table, needed):
                 return None
             measured = dialect.measure(file, file.table)
         if measured.foreign_rows:
             return None
         version = Version(load.version, measured.totals)
-        if version.is_same(file.footer):
-            try:
-                reconcile(self.full_name(file.table), file.footer.totals, measured)
-            except ReconciliationError:
-                return None
+        if version.is_same(file.footer) and measured.totals.differing(file.footer.totals):
+            return None
         return version
 
     def digest(self, file: MonthFile) -> MonthDigest:
@@ -181,37 +205,35 @@ class Warehouse:
 
     def replace_month(self, file: MonthFile) -> Loaded:
         """Make the table hold exactly this month's file, in one step, and the ledger say so."""
-        dialect, job = self._open_dialect(), None
+        dialect, has_begun = self._open_dialect(), False
         dialect.job = f"finops_{file.export}_{file.month}_{uuid4().hex[:12]}"
         try:
             with dialect.session(write=True):
                 dialect.take_turn(file)
                 change = dialect.change(file)
                 dialect.prepare(file, change)
-                job = dialect.begin(file)
-                return Loaded(job, self._load(dialect, file, change, job))
+                dialect.begin(file)
+                has_begun = True
+                return Loaded(dialect.job, self._load(dialect, file, change))
         except Exception as error:
-            if job is not None and dialect.is_over(error):
+            if has_begun and dialect.is_over(error):
                 with suppress(Exception), self._session(write=True) as another:
-                    another.record(file, job, "failed", first_line(error))
+                    another.record(file, dialect.job, "failed", first_line(error))
             raise
 
-    def _load(self, dialect: Dialect, file: MonthFile, change: Change, job: str) -> tuple[str, ...]:
+    def _load(self, dialect: Dialect, file: MonthFile, change: Change) -> tuple[str, ...]:
         """Load the file beside the table, put it in the month's place, measure, and record it."""
-        where = self.full_name(file.table)
-        as_text = () if dialect.casts else change.brought_as_text
-        with file.with_text(as_text) as brought:
-            incoming = dialect.load_beside(brought, change)
-            if dialect.measures_beside:
-                reconcile(where, file.footer.totals, dialect.measure(file, incoming))
-            if not dialect.defines_in_transaction:
-                dialect.widen(file, change)
-            with dialect.transaction(file, job):
-                warnings = dialect.exchange(brought, incoming, change)
-                if not dialect.measures_beside:
-                    measured = dialect.measure(file, file.table)
-                    reconcile(where, file.footer.totals, measured, dialect.what_now)
-                dialect.record(file, job, "loaded")
+        where, totals = self.full_name(file.table), file.footer.totals
+        incoming = dialect.load_beside(file, change)
+        if dialect.measures_beside:
+            reconcile(where, totals, dialect.measure(file, incoming))
+        if not dialect.defines_in_transaction:
+            dialect.widen(file, change)
+        with dialect.transaction(file):
+            warnings = dialect.exchange(file, incoming, change)
+            if not dialect.measures_beside:
+                reconcile(where, totals, dialect.measure(file, file.table), dialect.what_now)
+            dialect.record(file, dialect.job, "loaded")
         try:
             return (*warnings, *dialect.tidy_up(file, incoming))
         except Exception as error:  # the month has been committed

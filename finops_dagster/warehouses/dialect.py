@@ -11,18 +11,31 @@ from decimal import Decimal
 from functools import partial
 from typing import Any, ClassVar
 
+from duckdb import DuckDBPyConnection
+
 from finops_dagster.billing.columns import Sql, SqlType, name_within, quoted, type_over_months
-from finops_dagster.billing.errors import BillError
+from finops_dagster.billing.errors import BillError, shown
 from finops_dagster.billing.money import Measured, Totals, exact_sum
-from finops_dagster.tables.digest import DigestKind, MonthDigest
+from finops_dagster.lake import relation
+from finops_dagster.tables.digest import (
+    BETWEEN_KEY_AND_VALUE,
+    MAPS,
+    ColumnDigest,
+    DigestKind,
+    MonthDigest,
+    compared,
+    digests_of_row,
+    groups_of,
+    value_type,
+)
 from finops_dagster.warehouses.base import (
+    AMOUNTS_OF_TEXT,
     MonthFile,
     WarehouseUnavailable,
     as_utc,
     exact,
     ledger_of,
 )
-from finops_dagster.warehouses.digests import digest_of
 
 COUNT = "BIGINT"
 LEDGER = {
@@ -35,6 +48,7 @@ LEDGER = {
     "job_id": SqlType.TEXT,
 }
 """The columns of every ledger; all but `error_message` always have a value."""
+_COLUMNS_A_DIGEST = 400
 
 
 def texts(by_type: Mapping[str, str]) -> Mapping[str, Sql]:
@@ -44,13 +58,12 @@ def texts(by_type: Mapping[str, str]) -> Mapping[str, Sql]:
 
 @dataclass(frozen=True)
 class Change:
-    """What a month asks of its table, by the names of the file's columns: those that are new, those
-    that become text and what they are until then, and what each is in the table afterwards."""
+    """What a month changes of its table, by the names of the file's columns: those that are new,
+    those that become text and what they are until then, and the type of each afterwards."""
 
     new: Mapping[str, str]
     becoming_text: Mapping[str, str]
     kept: Mapping[str, str]
-    brought_as_text: Sequence[str]
     warnings: tuple[str, ...]
 
 
@@ -61,21 +74,29 @@ class Dialect(ABC):
     types: ClassVar[Mapping[str, Sql]]
     """The warehouse's own names of SqlType, DATE and COUNT."""
     as_text: ClassVar[Mapping[str, Sql]] = texts({})
-    """How a cell of a type becomes the text that DuckDB would make of it."""
+    """How a cell of the table becomes the text that DuckDB would make of it."""
     read_as: ClassVar[Mapping[str, Sql]] = texts({})
     """How a text is read as another type, or as NULL."""
-    from_text: ClassVar[Mapping[str, Sql]] = texts({})
-    """How a text is loaded as another type, which is refused where it is none exactly."""
+    table_options: ClassVar[Sql] = Sql("")
+    """What follows the columns of a table of bills where it is made."""
+    add_column: ClassVar[Sql] = Sql("ADD COLUMN")
     longest_name: int = 255
-    digest_kind: ClassVar[DigestKind] = DigestKind.SUMS
-    columns_at_once: ClassVar[int] = 400
-    casts: ClassVar[bool] = False
-    """Whether `exchange` makes text of the file's cells; else they are text in the file."""
+    takes_amounts_of_text: ClassVar[bool] = False
+    """Whether a text is kept as an amount in a column of amounts, or refused where it is none."""
     defines_in_transaction: ClassVar[bool] = True
     """Whether columns are made and changed in the transaction that replaces the month."""
     measures_beside: ClassVar[bool] = False
     """Whether the month is measured where it was loaded, before it takes the month's place."""
     what_now: ClassVar[str] = "the month was left as it was"
+
+    digest_kind: ClassVar[DigestKind] = DigestKind.SUMS
+    digest_texts: ClassVar[Mapping[str, Sql]] = texts({})
+    """For MD5s: the text of a cell, as `text_of_cell` has it."""
+    digest_number: ClassVar[Sql] = Sql("{0}")
+    """For MD5s: the first HEX_DIGITS of a text's MD5 as a number."""
+    entries: ClassVar[Sql] = Sql("{0}")
+    """For MD5s: the entries of a map as rows, `entry.key` and `entry.value`."""
+
     job = "finops_dagster"
     """What the session is for: the name of a load's job, or else the program's."""
 
@@ -87,8 +108,14 @@ class Dialect(ABC):
         what cannot replace a month."""
         return partial(cls, settings)
 
+    def __init__(self, settings: Any) -> None:
+        self._settings = settings
+        self._seen: dict[str, dict[str, str]] = {}
+
+    @property
     @abstractmethod
-    def __init__(self, settings: Any) -> None: ...
+    def where(self) -> str:
+        """What answers, for messages: the product, and the place."""
 
     @abstractmethod
     def connected(self, *, write: bool) -> AbstractContextManager[None]:
@@ -102,9 +129,10 @@ class Dialect(ABC):
     def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         """Run a statement whose parameters are bound to `values`, and return its rows."""
 
-    @abstractmethod
     def reach(self) -> str:
         """Return what it is that answered."""
+        self.query("SELECT 1")
+        return self.where
 
     @contextmanager
     def session(self, *, write: bool) -> Iterator[None]:
@@ -130,6 +158,18 @@ class Dialect(ABC):
     def columns(self, table: str) -> dict[str, str]:
         """Return name and type of each column, in the table's order; empty without a table."""
 
+    def held(self, table: str) -> dict[str, str]:
+        """Return the types of the table's columns by their names in small letters, as they were
+        when the session first looked."""
+        if table not in self._seen:
+            columns = self.columns(table)
+            self._seen[table] = {name.lower(): kind for name, kind in columns.items()}
+        return self._seen[table]
+
+    def has(self, table: str, names: Sequence[str]) -> bool:
+        """Return whether the table has all these columns."""
+        return {self.name(name).lower() for name in names} <= self.held(table).keys()
+
     def name(self, name: str) -> str:
         """Return the name of a column or table as the warehouse can hold it."""
         return name_within(self.longest_name, name)
@@ -142,9 +182,24 @@ class Dialect(ABC):
         """Return the table's whole name as SQL."""
         return self.quoted(table)
 
+    def sql_type(self, kind: str) -> Sql:
+        """Return the warehouse's own name of a type."""
+        return self.types[kind]
+
+    def definitions(self, columns: Mapping[str, str]) -> list[Sql]:
+        """Return columns with their types as SQL."""
+        required = columns.keys() - {"error_message"} if columns is LEDGER else ()
+        return [
+            Sql(
+                f"{self.quoted(name)} {self.sql_type(kind)}"
+                f"{Sql(' NOT NULL') if name in required else Sql('')}"
+            )
+            for name, kind in columns.items()
+        ]
+
     def parameter(self, number: int) -> Sql:
         """Return what stands for the value of that number, from 1 on."""
-        return Sql("?" if number else "")
+        return Sql(f"${int(number)}")
 
     def day(self, day: date) -> Sql:
         """Return a day as a literal."""
@@ -178,9 +233,9 @@ class Dialect(ABC):
         return self.type_of(held, given)
 
     def change(self, file: MonthFile) -> Change:
-        """Return what the month asks of its table. Raises BillError for a column that can be
+        """Return what the month changes of its table. Raises BillError for a column that can be
         neither of two types."""
-        held = {name.lower(): kind for name, kind in self.columns(file.table).items()}
+        held = self.held(file.table)
         new, becoming_text, kept, warnings = {}, {}, {}, []
         for name, given in self.columns_of(file).items():
             own = held.get(self.name(name).lower())
@@ -189,31 +244,50 @@ class Dialect(ABC):
                 continue
             was = self.type_in_table(file.table, name, own, given)
             kept[name] = kind = self.kept_type(was, given)
-            is_now, gives = self.types.get(was, own), self.types[given]
+            type_before, type_given = self.types.get(was, own), self.types[given]
             if not kind or (kind != was and was not in self.as_text):
                 raise BillError(
-                    f"column {name} of {self.full_name(file.table)} is {is_now}, the month's is "
-                    f"{gives}; give the export another table or change it"
+                    f"column {name} of {self.full_name(file.table)} is {type_before}, the month's "
+                    f"is {type_given}; give the export another table or change it"
                 )
             if kind != was:
                 becoming_text[name] = was
-                warnings.append(f"{name} was {is_now}, {file.month} gives {gives}: it is text now")
+                warnings.append(
+                    f"{name} was {type_before}, {file.month} gives {type_given}: it is text now"
+                )
             elif kind != given:
-                warnings.append(f"{name} stays {is_now}, {file.month} gives {gives}")
-        brought = [n for n, kind in file.types.items() if kept.get(n) == SqlType.TEXT != kind]
-        return Change(new, becoming_text, kept, brought, tuple(warnings))
+                warnings.append(f"{name} stays {type_before}, {file.month} gives {type_given}")
+        return Change(new, becoming_text, kept, tuple(warnings))
 
     def kept_type(self, was: str, given: str) -> str:
         """Return the type of a column whose months give it two: text takes anything, amounts stay
         amounts, and a time or a map becomes text; nothing where it can be neither."""
-        if given == SqlType.TEXT and was in self.from_text:
+        if given == SqlType.TEXT and was in AMOUNTS_OF_TEXT and self.takes_amounts_of_text:
             return was
         return type_over_months(was, given) or ""
 
-    def cell(self, name: str, wanted: str, held: Mapping[str, str]) -> Sql:
-        """Return a column of a table, whose columns by small names are `held`, read as the type
-        that the file gives it. Raises BillError."""
-        own = held.get(self.name(name).lower())
+    def refuse_other_text(
+        self, connection: DuckDBPyConnection, file: MonthFile, change: Change
+    ) -> None:
+        """Raise BillError, which names the first text that is not exactly the amount that its
+        column holds."""
+        for name, kept in change.kept.items():
+            if file.types.get(name) != SqlType.TEXT or kept == SqlType.TEXT:
+                continue
+            cast = AMOUNTS_OF_TEXT[kept].format(quoted(name))
+            for (text,) in connection.execute(
+                f"SELECT {quoted(name)} FROM {relation(file.path)} "
+                f"WHERE {quoted(name)} IS NOT NULL AND TRY({cast}) IS NULL LIMIT 1"
+            ).fetchall():
+                raise BillError(
+                    f"column {name} of {self.full_name(file.table)} is {self.types[kept]}, and "
+                    f"{shown(text)} in {file.path} cannot be kept exactly as one; give the export "
+                    "another name and table"
+                )
+
+    def cell(self, table: str, name: str, wanted: str) -> Sql:
+        """Return a column of a table, read as the type that the file gives it. Raises BillError."""
+        own = self.held(table).get(self.name(name).lower())
         if own is None:
             raise BillError(f"it has no column {self.name(name)}")
         was = self.type_of(own, wanted)
@@ -230,24 +304,22 @@ class Dialect(ABC):
 
     def prepare(self, file: MonthFile, change: Change) -> None:
         """Make the ledger where it is missing."""
-        self.create_table(
-            ledger_of(file.table), LEDGER, [n for n in LEDGER if n != "error_message"]
-        )
+        self.create_table(ledger_of(file.table), LEDGER)
 
-    def begin(self, file: MonthFile) -> str:
-        """Return the name of the job, which is in the ledger where a load is no transaction."""
-        return self.job
+    def begin(self, file: MonthFile) -> None:  # noqa: B027 a load is one transaction
+        """Write into the ledger that the job has begun, where a load is no transaction."""
 
     @abstractmethod
     def load_beside(self, file: MonthFile, change: Change) -> Sql:
-        """Load the file where nobody looks for it, and return where."""
+        """Load the file where nobody looks for it, in the types that the table keeps; return
+        what follows FROM."""
 
-    def transaction(self, file: MonthFile, job: str) -> AbstractContextManager[None]:
+    def transaction(self, file: MonthFile) -> AbstractContextManager[None]:
         """Do all of the block, or nothing of it."""
-        return self._all_or_nothing()
+        return self._transaction()
 
     @contextmanager
-    def _all_or_nothing(self) -> Iterator[None]:
+    def _transaction(self) -> Iterator[None]:
         self.query("BEGIN TRANSACTION")
         try:
             yield
@@ -260,20 +332,10 @@ class Dialect(ABC):
         """Replace the month in the table by what is `incoming`; return the warnings."""
         if self.defines_in_transaction:
             self.widen(file, change)
-        names = ", ".join(map(self.quoted, file.schema.names))
-        cells = ", ".join(self.cast(name, kind, change) for name, kind in file.types.items())
-        table = self.qualified(file.table)
+        names, table = ", ".join(map(self.quoted, file.schema.names)), self.qualified(file.table)
         self.query(f"DELETE FROM {table} WHERE {self.of_month(file)}")
-        self.query(f"INSERT INTO {table} ({names}) SELECT {cells} FROM {incoming}")
+        self.query(f"INSERT INTO {table} ({names}) SELECT {names} FROM {incoming}")
         return change.warnings
-
-    def cast(self, name: str, given: str, change: Change) -> Sql:
-        """Return the file's column in the type that the table has."""
-        kept, cell = change.kept.get(name, given), self.quoted(name)
-        if kept == given or not self.casts:
-            return cell
-        ways = self.as_text if kept == SqlType.TEXT else self.from_text
-        return Sql(ways[given if kept == SqlType.TEXT else kept].format(cell))
 
     def tidy_up(self, file: MonthFile, incoming: Sql) -> tuple[str, ...]:
         """Do what the month does not depend on; return the warnings of what failed."""
@@ -286,36 +348,43 @@ class Dialect(ABC):
     def widen(self, file: MonthFile, change: Change) -> None:
         """Make the table, and what other months have not yet made of it: the columns that it lacks,
         and text of those that become it."""
-        held = {name.lower(): kind for name, kind in self.columns(file.table).items()}
+        self._seen.pop(file.table, None)
+        held = self.held(file.table)
         if not held:
             self.create_table(file.table, self.columns_of(file))
             return
-        new = {n: kind for n, kind in change.new.items() if self.name(n).lower() not in held}
-        if new:
-            self.add_columns(file.table, new)
-        becoming_text = {
-            name: kind
-            for name, kind in change.becoming_text.items()
-            if self.type_of(held[self.name(name).lower()], kind) != SqlType.TEXT
-        }
-        if becoming_text:
-            self.make_text(file.table, becoming_text)
-
-    def create_table(
-        self, table: str, columns: Mapping[str, str], required: Sequence[str] = ()
-    ) -> None:
-        """Make a table where it is missing."""
-        definitions = ", ".join(
-            f"{self.quoted(name)} {self.types[kind]}{' NOT NULL' if name in required else ''}"
-            for name, kind in columns.items()
+        self.alter(
+            file.table,
+            {n: kind for n, kind in change.new.items() if not self.has(file.table, [n])},
+            {
+                name: kind
+                for name, kind in change.becoming_text.items()
+                if self.type_of(held[self.name(name).lower()], kind) != SqlType.TEXT
+            },
         )
-        self.query(f"CREATE TABLE IF NOT EXISTS {self.qualified(table)} ({definitions})")
+
+    def alter(self, table: str, new: Mapping[str, str], becoming_text: Mapping[str, str]) -> None:
+        """Give a table columns that it does not have, and make text of others, whose types are
+        these until now."""
+        if new:
+            self.add_columns(table, new)
+        if becoming_text:
+            self.make_text(table, becoming_text)
+        self._seen.pop(table, None)
+
+    def create_table(self, table: str, columns: Mapping[str, str]) -> None:
+        """Make a table where it is missing."""
+        options = Sql("") if columns is LEDGER else self.table_options
+        self.query(
+            f"CREATE TABLE IF NOT EXISTS {self.qualified(table)} "
+            f"({', '.join(self.definitions(columns))}) {options}"
+        )
+        self._seen.pop(table, None)
 
     def add_columns(self, table: str, columns: Mapping[str, str]) -> None:
         """Give a table columns that it does not have."""
-        for name, kind in columns.items():
-            definition = Sql(f"{self.quoted(name)} {self.types[kind]}")
-            self.query(f"ALTER TABLE {self.qualified(table)} ADD COLUMN {definition}")
+        for definition in self.definitions(columns):
+            self.query(f"ALTER TABLE {self.qualified(table)} {self.add_column} {definition}")
 
     def make_text(self, table: str, columns: Mapping[str, str]) -> None:
         """Make text of columns, whose types are these until now."""
@@ -330,7 +399,7 @@ class Dialect(ABC):
 
     def loads(self, table: str) -> list[tuple[Any, ...]]:
         """Return month, version, rows and time of every load that the ledger has as loaded."""
-        if not self.columns(ledger_of(table)):
+        if not self.held(ledger_of(table)):
             return []
         return self.query(
             "SELECT billing_period, manifest_id, row_count, load_timestamp "
@@ -345,8 +414,7 @@ class Dialect(ABC):
         ((known, newest),) = self.query(
             f"SELECT MAX(CASE WHEN job_id = {at(1)} THEN state END), MAX(load_timestamp) "
             f"FROM {ledger} WHERE billing_period = {at(2)}",
-            job,
-            str(file.month),
+            *(job, str(file.month)),
         )
         if known == "failed" and state == "loaded":
             raise WarehouseUnavailable(
@@ -372,18 +440,17 @@ class Dialect(ABC):
     def measure(self, file: MonthFile, table: str) -> Measured:
         """Count the month in a table by one statement: its rows, those of another billing period,
         and the sum of every column of money, by currency where that is known."""
-        held = {name.lower(): kind for name, kind in self.columns(table).items()}
         by_currency = file.currency and file.footer.totals.costs is not None
-        group = self.cell(str(file.currency), SqlType.TEXT, held) if by_currency else Sql("NULL")
+        group = self.cell(table, str(file.currency), SqlType.TEXT) if by_currency else Sql("NULL")
         foreign = Sql("0")
         if file.billing_period:
-            period = self.cell(file.billing_period, SqlType.TIME, held)
+            period = self.cell(table, file.billing_period, SqlType.TIME)
             begin, end = (
                 self.moment(datetime.combine(month.first_day, time(), UTC))
                 for month in (file.month, file.month.next)
             )
             foreign = Sql(f"CASE WHEN {period} < {begin} OR {period} >= {end} THEN 1 ELSE 0 END")
-        sums = [self.sum(self.cell(name, SqlType.MONEY, held)) for name in file.money]
+        sums = [self.sum(self.cell(table, name, SqlType.MONEY)) for name in file.money]
         rows = self.query(
             f"SELECT {', '.join([group, Sql('COUNT(*)'), Sql(f'SUM({foreign})'), *sums])} "
             f"FROM {self.qualified(table)} WHERE {self.of_month(file)}"
@@ -392,40 +459,52 @@ class Dialect(ABC):
         return _measured(file, rows)
 
     def digest(self, file: MonthFile) -> MonthDigest:
-        """Return the digest of each of the file's columns in the table."""
-        return digest_of(self, file)
+        """Return the digest of each of the file's columns in the table: of MD5s the same as in
+        DuckDB. A map takes a query of its own, in which its entries are rows. Raises BillError."""
+        types = compared(file.types, self.digest_kind)
+        cells = {name: self.cell(file.table, name, of_type) for name, of_type in types.items()}
+        where = Sql(f"WHERE {self.of_month(file)}")
+        table, found = self.qualified(file.table), dict[str, ColumnDigest]()
+        plain = [name for name in types if types[name] not in MAPS]
+        for names in groups_of(plain, _COLUMNS_A_DIGEST):
+            counted = ", ".join(
+                f"COUNT({cells[n]}), {self.sum(self._number(cells[n], types[n]))}" for n in names
+            )
+            (row,) = self.query(f"SELECT {counted} FROM {table} {where}")
+            found |= digests_of_row(names, [exact(number) for number in row])
+        for name in (name for name in types if types[name] in MAPS):
+            ((values,),) = self.query(f"SELECT COUNT({cells[name]}) FROM {table} {where}")
+            value = self.digest_texts[value_type(types[name])].format("entry.value")
+            text = Sql(f"entry.key || CHR({BETWEEN_KEY_AND_VALUE}) || {value}")
+            entries = self.entries.format(cells[name])
+            ((total,),) = self.query(
+                f"SELECT {self.sum(Sql(self.digest_number.format(text)))} "
+                f"FROM {table}, {entries} {where}"
+            )
+            found |= digests_of_row([name], [values, exact(total)])
+        return MonthDigest(self.digest_kind, found)
 
-    # What the digests are made of, where they are MD5s.
-
-    def digest_number(self, text: Sql) -> Sql:
-        """Return the first HEX_DIGITS of the text's MD5 as a number."""
-        raise NotImplementedError
-
-    def digest_text(self, cell: Sql, of_type: str) -> Sql:
-        """Return what `text_of_cell` says."""
-        raise NotImplementedError
-
-    def entries(self, cell: Sql) -> Sql:
-        """Return what follows FROM, in which a map's entries are `entry.key` and `entry.value`."""
-        raise NotImplementedError
+    def _number(self, cell: Sql, of_type: str) -> Sql:
+        if self.digest_kind == DigestKind.SUMS:
+            return cell
+        return Sql(self.digest_number.format(self.digest_texts[of_type].format(cell)))
 
 
 def _measured(file: MonthFile, groups: Sequence[Sequence[Any]]) -> Measured:
     """Return the sum of what was measured by currency."""
-    known, names = file.footer.totals, file.money
-    by_column = zip(*groups, strict=True) if groups else [()] * (3 + len(names))
-    currencies, rows, foreign_rows, *amounts = by_column
+    known = file.footer.totals
     sums = {
-        name: exact_sum(map(exact, column)) for name, column in zip(names, amounts, strict=True)
+        name: exact_sum(exact(group[place]) for group in groups)
+        for place, name in enumerate(file.money, 3)
     }
     costs = None
     if file.currency and file.cost and known.costs is not None:
-        by_currency = zip(currencies, amounts[names.index(file.cost)], strict=True)
-        costs = {currency or "": exact(cost) for currency, cost in by_currency}
+        place = 3 + file.money.index(file.cost)
+        costs = {group[0] or "": exact(group[place]) for group in groups}
     totals = Totals(
-        sum(map(int, rows)),
+        sum(int(group[1]) for group in groups),
         sums.get(file.cost or "", Decimal(0)),
         None if known.sums is None else {n: sums[n] for n in known.sums if n in sums},
         costs,
     )
-    return Measured(totals, sum(int(number or 0) for number in foreign_rows))
+    return Measured(totals, sum(int(group[2] or 0) for group in groups))

@@ -11,7 +11,6 @@ from typing import Any
 
 from finops_dagster.billing.columns import Sql, SqlType, quoted
 from finops_dagster.billing.errors import BillError
-from finops_dagster.lake import relation
 from finops_dagster.tables.digest import DATE
 from finops_dagster.warehouses.base import MonthFile, WarehouseUnavailable
 from finops_dagster.warehouses.dialect import COUNT, Change, Dialect
@@ -44,12 +43,16 @@ class SQLite(Dialect):
     }
     read_as = {SqlType.MONEY: "exact_amount({0})"}  # noqa: RUF012
 
-    def __init__(self, settings: Settings) -> None:
-        self._path = str(settings.warehouse_path)
+    _settings: Settings
+
+    @property
+    def where(self) -> str:
+        return f"SQLite {self._settings.warehouse_path}"
 
     @contextmanager
     def connected(self, *, write: bool) -> Iterator[None]:
-        with closing(sqlite3.connect(self._path, timeout=60, isolation_level=None)) as connection:
+        path = str(self._settings.warehouse_path)
+        with closing(sqlite3.connect(path, timeout=60, isolation_level=None)) as connection:
             connection.create_aggregate("exact_sum", 1, _ExactSum)
             connection.create_function("exact_amount", 1, _amount)
             self._connection = connection
@@ -59,19 +62,19 @@ class SQLite(Dialect):
         if not isinstance(error, sqlite3.Error):
             return None
         kind = WarehouseUnavailable if "locked" in str(error) else BillError
-        return kind(f"{self._path}: {error}")
+        return kind(f"{self.where}: {error}")
 
     def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         return self._connection.execute(sql, values).fetchall()
-
-    def reach(self) -> str:
-        return f"SQLite {self._path}"
 
     def full_name(self, table: str) -> str:
         return f"main.{table}"
 
     def columns(self, table: str) -> dict[str, str]:
         return {row[1]: row[2] for row in self.query(f"PRAGMA table_info({quoted(table)})")}
+
+    def parameter(self, number: int) -> Sql:
+        return Sql(f"?{int(number)}")
 
     def day(self, day: date) -> Sql:
         return Sql(f"'{day}'")
@@ -84,19 +87,19 @@ class SQLite(Dialect):
 
     def load_beside(self, file: MonthFile, change: Change) -> Sql:
         """Insert the file into a table of this connection."""
-        names = [quoted(name) for name in file.schema.names]
-        kinds = zip(names, file.types.values(), strict=True)
-        cells = ", ".join(_CELLS.get(kind, "{0}").format(name) for name, kind in kinds)
+        kept = {name: change.kept[name] for name in file.types}
+        cells = ", ".join(_CELLS.get(kind, "{0}").format(quoted(n)) for n, kind in kept.items())
+        names = list(map(quoted, kept))
         self.query(f"CREATE TEMP TABLE incoming ({', '.join(names)})")
-        with file.duckdb.scratch() as duckdb, self._all_or_nothing():
-            rows = duckdb.execute(f"SELECT {cells} FROM {relation(file.path)}")
+        with file.duckdb.scratch() as duckdb, self.transaction(file):
+            rows = duckdb.execute(f"SELECT {cells} FROM ({file.rows(kept)})")
             insert = f"INSERT INTO incoming VALUES ({', '.join('?' * len(names))})"
             while batch := rows.fetchmany(10_000):
                 self._connection.executemany(insert, batch)
         return Sql("incoming")
 
     @contextmanager
-    def _all_or_nothing(self) -> Iterator[None]:
+    def transaction(self, file: MonthFile) -> Iterator[None]:
         self.query("BEGIN IMMEDIATE")  # who begins to read, and then writes, does not wait
         try:
             yield

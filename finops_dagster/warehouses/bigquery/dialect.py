@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, ClassVar, cast
 
@@ -14,7 +14,7 @@ from google.api_core.client_options import ClientOptions
 from google.auth.credentials import AnonymousCredentials
 from google.auth.exceptions import DefaultCredentialsError, TransportError
 from google.cloud import bigquery
-from google.cloud.bigquery import ParquetOptions, ScalarQueryParameter
+from google.cloud.bigquery import LoadJob, ParquetOptions, ScalarQueryParameter, SchemaField
 
 from finops_dagster.billing.columns import Sql, SqlType
 from finops_dagster.billing.errors import BillError, ReconciliationError, first_line
@@ -22,15 +22,8 @@ from finops_dagster.billing.money import Measured
 from finops_dagster.tables.digest import DATE, MAPS
 from finops_dagster.warehouses.base import MonthFile, WarehouseUnavailable, ledger_of
 from finops_dagster.warehouses.bigquery import Settings
-from finops_dagster.warehouses.bigquery.rewriting import (
-    AS_TEXT,
-    TYPES,
-    field_of,
-    in_backticks,
-    rewriting,
-    type_named,
-)
-from finops_dagster.warehouses.dialect import Change, Dialect, texts
+from finops_dagster.warehouses.bigquery.rewriting import in_backticks, rewriting, type_named
+from finops_dagster.warehouses.dialect import COUNT, LEDGER, Change, Dialect, texts
 
 # BigQuery counts the fields that hold values, so that a map is two.
 _MOST_COLUMNS = 10_000
@@ -48,8 +41,27 @@ _PASSING = (
 class BigQueryDialect(Dialect):
     """One dataset. With `api_endpoint` it is an emulator's, asked without credentials."""
 
-    types: ClassVar[Mapping[str, Sql]] = TYPES
-    as_text: ClassVar[Mapping[str, Sql]] = AS_TEXT
+    types: ClassVar[Mapping[str, Sql]] = texts(
+        {
+            SqlType.TEXT: "STRING",
+            SqlType.MONEY: "BIGNUMERIC",
+            SqlType.TIME: "TIMESTAMP",
+            SqlType.TEXT_MAP: "ARRAY<STRUCT<key STRING, value STRING>>",
+            SqlType.MONEY_MAP: "ARRAY<STRUCT<key STRING, value BIGNUMERIC>>",
+            DATE: "DATE",
+            COUNT: "INT64",
+        }
+    )
+    # An array without elements may be a map that was NULL, or a month that did not have the
+    # column, so its text is NULL.
+    as_text: ClassVar[Mapping[str, Sql]] = texts(
+        {
+            SqlType.TIME: "CONCAT(RTRIM(RTRIM(FORMAT_TIMESTAMP('%Y-%m-%dT%H:%M:%E6S', {0}), '0'), "
+            "'.'), 'Z')",
+            SqlType.TEXT_MAP: "(SELECT CONCAT('{{', STRING_AGG(CONCAT(TO_JSON_STRING(key), ':', "
+            "COALESCE(TO_JSON_STRING(value), 'null')), ',' ORDER BY key), '}}') FROM UNNEST({0}))",
+        }
+    )
     read_as: ClassVar[Mapping[str, Sql]] = texts(
         {
             SqlType.MONEY: "SAFE_CAST({0} AS BIGNUMERIC)",
@@ -59,12 +71,14 @@ class BigQueryDialect(Dialect):
     )
     longest_name = 300
     what_now = "run the month again to load it anew"
+    _settings: Settings
+    _client: bigquery.Client
+    _running: LoadJob | None = None
+    _month_is_in: str = ""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._client: bigquery.Client
-        self._running: bigquery.LoadJob | None = None
-        self._month_is_in: str = ""
+    @property
+    def where(self) -> str:
+        return f"BigQuery {self._settings.project_id}.{self._settings.dataset}"
 
     @contextmanager
     def connected(self, *, write: bool) -> Iterator[None]:
@@ -86,7 +100,7 @@ class BigQueryDialect(Dialect):
     def explanation(self, error: Exception) -> Exception | None:
         """What fails once the month is in the table leaves the ledger's row at `loading`, by which
         the next run finds the job, and takes its month for what it is."""
-        where = f"BigQuery {self._settings.project_id}.{self._settings.dataset}"
+        where = self.where
         if self._month_is_in:
             where = f"{self._month_is_in} has the month, but not its ledger"
         if isinstance(error, DefaultCredentialsError):
@@ -105,19 +119,13 @@ class BigQueryDialect(Dialect):
         return not isinstance(error, WarehouseUnavailable)
 
     def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
-        types = {int: "INT64", str: "STRING", type(None): "STRING"}
-        config = bigquery.QueryJobConfig(
-            query_parameters=[
-                ScalarQueryParameter(f"p{number}", types[type(value)], value)
-                for number, value in enumerate(values, 1)
-            ]
-        )
+        """Run a query; one that reads nothing takes the right to run queries."""
+        parameters = [
+            ScalarQueryParameter(f"p{number}", "INT64" if type(value) is int else "STRING", value)
+            for number, value in enumerate(values, 1)
+        ]
+        config = bigquery.QueryJobConfig(query_parameters=parameters)
         return [tuple(row.values()) for row in self._client.query(sql, job_config=config).result()]
-
-    def reach(self) -> str:
-        """Run a query that reads nothing, which takes the right to run queries."""
-        self.query("SELECT 1")
-        return f"BigQuery {self._settings.project_id}.{self._settings.dataset}"
 
     def full_name(self, table: str) -> str:
         """Return `project.dataset.table`."""
@@ -141,10 +149,9 @@ class BigQueryDialect(Dialect):
 
     def change(self, file: MonthFile) -> Change:
         """Refuse more columns than BigQuery takes before anything is done, too."""
-        change, held = super().change(file), self.columns(file.table)
-        maps = sum(kind in MAPS for kind in change.new.values())
-        maps += sum(kind.startswith("ARRAY") for kind in held.values())
-        columns = len(held) + len(change.new) + maps
+        change, held = super().change(file), self.held(file.table)
+        kinds = [*held.values(), *(self.types[kind] for kind in change.new.values())]
+        columns = len(kinds) + sum(kind.startswith("ARRAY") for kind in kinds)
         if columns > _MOST_COLUMNS:
             raise BillError(
                 f"{self.full_name(file.table)} would have {columns:,} columns with {file.month}, "
@@ -157,18 +164,30 @@ class BigQueryDialect(Dialect):
 
     def prepare(self, file: MonthFile, change: Change) -> None:
         """Make the dataset and both tables where they are missing, and change the columns."""
-        if not self.columns(file.table):
-            self._make(file, change)
-        super().prepare(file, change)
-        self.widen(file, change)
+        if self.held(file.table):
+            self.alter(file.table, change.new, change.becoming_text)
+        else:
+            try:
+                self._client.get_dataset(self._settings.dataset)
+            except google.NotFound:
+                dataset = bigquery.Dataset(f"{self._settings.project_id}.{self._settings.dataset}")
+                dataset.location = self._settings.location
+                self._client.create_dataset(dataset, exists_ok=True)
+            table = bigquery.Table(self.full_name(file.table), _fields(change.new))
+            table.time_partitioning = bigquery.TimePartitioning("MONTH", field="billing_month")
+            table.clustering_fields = list(file.cluster_by) or None
+            self._client.create_table(table, exists_ok=True)
+            self.widen(file, change)
+        ledger = bigquery.Table(self.full_name(ledger_of(file.table)), _fields(LEDGER, "REQUIRED"))
+        self._client.create_table(ledger, exists_ok=True)
 
-    def begin(self, file: MonthFile) -> str:
-        """Return the id of the load job, in the ledger as `loading`, which a run that died may have
-        started already.
+    def begin(self, file: MonthFile) -> None:
+        """Find the load job that a run that died may have started, or write a new one into the
+        ledger as `loading`.
 
-        The id is made of export, month, version, table, and the number of the attempt: first the
-        number of loads that the ledger saw end, then the next that is free; jobs that the ledger
-        does not know are those of a table that was deleted since.
+        A job's id is made of export, month, version, table, and the number of the attempt: first
+        the number of loads that the ledger saw end, then the next that is free; jobs that the
+        ledger does not know are those of a table that was deleted since.
         """
         states = dict(
             self.query(
@@ -181,76 +200,37 @@ class BigQueryDialect(Dialect):
         name = f"finops_{file.export}_{file.month}_{file.footer.manifest_id}_{table}"
         attempt = sum(state != "loading" for state in states.values())
         while True:
-            job_id = re.sub(r"[^A-Za-z0-9_-]", "-", f"{name}_{attempt}")
-            job = self._found(job_id)
-            if job is None and job_id not in states:
-                self.record(file, job_id, "loading")
-            if job is None:
-                self._job_id = job_id
-                return job_id
-            if states.get(job_id) == "loading":
-                if job.state != "DONE" or self._brought(file, job):
+            self.job = re.sub(r"[^A-Za-z0-9_-]", "-", f"{name}_{attempt}")
+            try:
+                job = self._job()
+            except google.NotFound:
+                if self.job not in states:
+                    self.record(file, self.job, "loading")
+                return
+            if states.get(self.job) == "loading":
+                if job.state != "DONE" or self._loaded(file, job):
                     self._running = job
-                    return job_id
-                self.record(file, job_id, "failed", "its run died, and it left no rows")
+                    return
+                self.record(file, self.job, "failed", "its run died, and it left no rows")
             attempt += 1
+
+    def _job(self) -> LoadJob:
+        return cast(LoadJob, self._client.get_job(self.job, location=self._settings.location))
+
+    def _loaded(self, file: MonthFile, job: LoadJob) -> bool:
+        whole = Measured(file.footer.totals, 0)
+        return job.error_result is None and self.measure(file, file.table) == whole
 
     def load_beside(self, file: MonthFile, change: Change) -> Sql:
         """Load the file into the month's partition, for BigQuery has no beside."""
-        job = self._running or self._started(file, self._job_id)
-        job.result()
+        if self._running is None:
+            with file.written_as(change.kept) as written:
+                self._running = self._started(written)
+        self._running.result()
         self._month_is_in = self.full_name(file.table)
         return self.qualified(file.table)
 
-    def transaction(self, file: MonthFile, job: str) -> AbstractContextManager[None]:
-        return nullcontext()
-
-    def exchange(self, file: MonthFile, incoming: Sql, change: Change) -> tuple[str, ...]:
-        return change.warnings
-
-    def create_table(
-        self, table: str, columns: Mapping[str, str], required: Sequence[str] = ()
-    ) -> None:
-        schema = [
-            field_of(name, kind, "REQUIRED" if name in required else "NULLABLE")
-            for name, kind in columns.items()
-        ]
-        made = bigquery.Table(self.full_name(table), schema)
-        self._client.create_table(made, exists_ok=True)
-
-    def add_columns(self, table: str, columns: Mapping[str, str]) -> None:
-        made = self._client.get_table(self.full_name(table))
-        made.schema = [*made.schema, *(field_of(name, kind) for name, kind in columns.items())]
-        self._client.update_table(made, ["schema"])
-
-    def make_text(self, table: str, columns: Mapping[str, str]) -> None:
-        self.query(rewriting(self._client.get_table(self.full_name(table)), columns))
-
-    def _make(self, file: MonthFile, change: Change) -> None:
-        try:
-            self._client.get_dataset(self._settings.dataset)
-        except google.NotFound:
-            dataset = bigquery.Dataset(f"{self._settings.project_id}.{self._settings.dataset}")
-            dataset.location = self._settings.location
-            self._client.create_dataset(dataset, exists_ok=True)
-        columns = [field_of(name, kind) for name, kind in change.new.items()]
-        table = bigquery.Table(self.full_name(file.table), columns)
-        table.time_partitioning = bigquery.TimePartitioning("MONTH", field="billing_month")
-        table.clustering_fields = list(file.cluster_by) or None
-        self._client.create_table(table, exists_ok=True)
-
-    def _found(self, job_id: str) -> bigquery.LoadJob | None:
-        try:
-            job = self._client.get_job(job_id, location=self._settings.location)
-        except google.NotFound:
-            return None
-        return cast(bigquery.LoadJob, job)
-
-    def _brought(self, file: MonthFile, job: bigquery.LoadJob) -> bool:
-        held = Measured(file.footer.totals, 0)
-        return job.error_result is None and self.measure(file, file.table) == held
-
-    def _started(self, file: MonthFile, job_id: str) -> bigquery.LoadJob:
+    def _started(self, file: MonthFile) -> LoadJob:
         options = ParquetOptions()  # type: ignore[no-untyped-call]
         # A map becomes the REPEATED RECORD of key and value itself: the REST reference says so.
         # Taken to be so, but not yet seen in BigQuery: the decimals in a map follow
@@ -273,9 +253,38 @@ class BigQueryDialect(Dialect):
         try:
             with file.path.open("rb") as parquet:
                 return self._client.load_table_from_file(
-                    parquet, partition, size=size, job_id=job_id, job_config=config
+                    parquet, partition, size=size, job_id=self.job, job_config=config
                 )
         except google.Conflict:
             # Another run of the same version was faster, or BigQuery's answer to us was lost.
-            job = self._client.get_job(job_id, location=self._settings.location)
-            return cast(bigquery.LoadJob, job)
+            return self._job()
+
+    def transaction(self, file: MonthFile) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def exchange(self, file: MonthFile, incoming: Sql, change: Change) -> tuple[str, ...]:
+        return change.warnings
+
+    def add_columns(self, table: str, columns: Mapping[str, str]) -> None:
+        existing = self._client.get_table(self.full_name(table))
+        existing.schema = [*existing.schema, *_fields(columns)]
+        self._client.update_table(existing, ["schema"])
+
+    def make_text(self, table: str, columns: Mapping[str, str]) -> None:
+        cells = {n: Sql(self.as_text[k].format(in_backticks(n))) for n, k in columns.items()}
+        self.query(rewriting(self._client.get_table(self.full_name(table)), cells))
+
+
+def _fields(columns: Mapping[str, str], mode: str = "NULLABLE") -> list[SchemaField]:
+    """Return the columns that a load makes of the file's; a map is an array of its keys and
+    values."""
+    fields = []
+    for name, kind in columns.items():
+        if kind in MAPS:
+            value = "BIGNUMERIC" if kind == SqlType.MONEY_MAP else "STRING"
+            inside = (SchemaField("key", "STRING", "REQUIRED"), SchemaField("value", value))
+            fields.append(SchemaField(name, "RECORD", "REPEATED", fields=inside))
+        else:
+            own_mode = "NULLABLE" if name == "error_message" else mode
+            fields.append(SchemaField(name, BigQueryDialect.types[kind], own_mode))
+    return fields

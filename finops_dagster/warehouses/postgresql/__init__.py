@@ -6,7 +6,13 @@ from typing import Literal
 
 from pydantic import Field
 
+from finops_dagster.billing.columns import Sql
 from finops_dagster.settings_table import SettingsTable
+
+TIME_AS_TEXT = Sql(
+    "rtrim(rtrim(to_char({0} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US'), '0'), '.') || 'Z'"
+)
+AMOUNT_OF_TEXT = Sql("CASE WHEN {0} ~ '^-?[0-9]+([.][0-9]+)?$' THEN {0}::numeric END")
 
 
 class Settings(SettingsTable):

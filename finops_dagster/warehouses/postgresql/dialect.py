@@ -10,19 +10,28 @@ from datetime import datetime
 from typing import Any, ClassVar
 
 import adbc_driver_postgresql.dbapi as adbc
+import duckdb
+import pyarrow as pa
 
 from finops_dagster.billing.columns import Sql, SqlType, literal, quoted
-from finops_dagster.billing.errors import BillError
-from finops_dagster.tables.digest import DATE, HEX_DIGITS, DigestKind
-from finops_dagster.warehouses.base import MonthFile
+from finops_dagster.billing.errors import BillError, first_line
+from finops_dagster.tables.casts import prepare_casts
+from finops_dagster.tables.digest import DATE, HEX_DIGITS, MAPS, DigestKind
+from finops_dagster.warehouses.base import MonthFile, WarehouseUnavailable
 from finops_dagster.warehouses.dialect import COUNT, Change, Dialect, texts
-from finops_dagster.warehouses.postgresql import Settings
-from finops_dagster.warehouses.postgresql.arrival import OVERFLOW, Arrival, overflow_of
+from finops_dagster.warehouses.postgresql import AMOUNT_OF_TEXT, TIME_AS_TEXT, Settings
 from finops_dagster.warehouses.postgresql.errors import ROW_TOO_WIDE, explanation
 
+_OVERFLOW = "resource_tags_overflow"
+# PostgreSQL takes 1,600 columns; a hundred are left for those that the vendor may yet add.
+_MOST_COLUMNS = 1_500
+_CELLS_A_BATCH = 1_000_000
+# What a socket holds: ADBC writes on while the server reads the last of it. From 200 kB on they
+# take turns, and a load takes a third longer.
+_BYTES_AT_ONCE = 128 * 1024
 # Who asks for a table stands behind a load that waits for it. So a load waits for a few seconds,
-# lets pass who has come, and waits again; in the server, for a transaction in which a statement of
-# the client failed is over.
+# lets pass who has come, and waits again; in the server, for to ADBC a transaction in which a
+# statement failed is over.
 _SECONDS_A_TRY = 5
 _LOCK = """
 DO $lock$
@@ -42,6 +51,12 @@ BEGIN
         MESSAGE = concat_ws(' ', {problem}, processes, 'of the server (see pg_stat_activity)');
 END
 $lock$"""
+_WAY_IN = texts(
+    {
+        SqlType.TIME: "CAST({0} AS TIMESTAMPTZ)",
+        **dict.fromkeys(MAPS, "to_json({0})"),
+    }
+)
 # jsonb's own text has spaces, which DuckDB's has not.
 _MAP_AS_TEXT = """
 CREATE OR REPLACE FUNCTION pg_temp.map_as_text(map jsonb) RETURNS text LANGUAGE sql STRICT AS $$
@@ -51,7 +66,8 @@ $$"""
 
 
 class PostgreSQLDialect(Dialect):
-    """One schema, in which each export has a table that is partitioned by LIST (billing_month)."""
+    """One schema, in which each export has a table that is partitioned by LIST (billing_month).
+    Tags that have no room there are keys of one JSONB column."""
 
     types: ClassVar[Mapping[str, Sql]] = texts(
         {  # as format_type() says them
@@ -66,43 +82,62 @@ class PostgreSQLDialect(Dialect):
     )
     as_text: ClassVar[Mapping[str, Sql]] = texts(
         {
-            SqlType.TIME: "rtrim(rtrim(to_char({0} AT TIME ZONE 'UTC', "
-            "'YYYY-MM-DD\"T\"HH24:MI:SS.US'), '0'), '.') || 'Z'",
+            SqlType.TIME: TIME_AS_TEXT,
             SqlType.TEXT_MAP: "pg_temp.map_as_text({0})",
-            SqlType.MONEY_MAP: "pg_temp.map_as_text({0})",
-            SqlType.MONEY: "{0}::text",
-        }
-    )
-    # Text that is no exact amount is an error, as it is in DuckDB, where a cast would round it; so
-    # is NaN, which PostgreSQL takes for an amount.
-    from_text: ClassVar[Mapping[str, Sql]] = texts(
-        {
-            SqlType.MONEY: "CASE WHEN scale(trim_scale({0}::numeric)) <= 18 THEN {0}::numeric "
-            "ELSE ('no amount of 18 decimals: ' || {0})::numeric END",
-            SqlType.MONEY_MAP: "{0}::jsonb",
         }
     )
     read_as: ClassVar[Mapping[str, Sql]] = texts(
         {
-            **from_text,
+            SqlType.MONEY: AMOUNT_OF_TEXT,
+            SqlType.MONEY_MAP: "{0}::jsonb",
             SqlType.TEXT_MAP: "{0}::jsonb",
             SqlType.TIME: "{0}::timestamptz",
         }
     )
     longest_name = 63  # PostgreSQL would cut off in silence what is longer
-    digest_kind = DigestKind.MD5
-    casts = True
+    takes_amounts_of_text = True
     measures_beside = True
+    digest_kind = DigestKind.MD5
+    digest_texts: ClassVar[Mapping[str, Sql]] = texts(
+        {
+            SqlType.TEXT: "{0}",
+            SqlType.MONEY: "{0}::numeric(38,18)::text",
+            SqlType.TIME: "(extract(epoch FROM {0}) * 1000000)::bigint::text",
+            DATE: "to_char({0}, 'YYYY-MM-DD')",
+        }
+    )
+    digest_number: ClassVar[Sql] = Sql(
+        f"('x' || substr(md5(convert_to({{0}}, 'UTF8')), 1, {HEX_DIGITS}))"
+        f"::bit({4 * HEX_DIGITS})::bigint"
+    )
+    entries: ClassVar[Sql] = Sql("jsonb_each_text({0}) AS entry(key, value)")
+    _settings: Settings
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+        super().__init__(settings)
         self._overflow: tuple[str, ...] | None = None
         self._cursor: adbc.Cursor
+
+    @property
+    def where(self) -> str:
+        return f"database {self._settings.database} at {self._settings.host}"
 
     @contextmanager
     def connected(self, *, write: bool) -> Iterator[None]:
         """Connect; what is not committed at the end of the block is undone."""
-        with adbc.connect(self._conninfo()) as self._connection:
+        words = {
+            "host": self._settings.host,
+            "port": str(self._settings.port),
+            "dbname": self._settings.database,
+            "user": self._settings.user,
+            "password": os.environ.get("POSTGRESQL_PASSWORD"),
+            "sslmode": self._settings.sslmode,
+            "connect_timeout": "10",
+            "application_name": "finops_dagster",
+        }
+        escaped = {key: re.sub(r"(['\\])", r"\\\1", word) for key, word in words.items() if word}
+        conninfo = " ".join(f"{key}='{word}'" for key, word in escaped.items())
+        with adbc.connect(conninfo) as self._connection:
             with self._connection.cursor() as self._cursor:
                 self.query(f"SET lock_timeout = '{self._settings.lock_wait_seconds}s'")
                 yield
@@ -110,8 +145,7 @@ class PostgreSQLDialect(Dialect):
                 self._connection.commit()
 
     def explanation(self, error: Exception) -> Exception | None:
-        where = f"database {self._settings.database} at {self._settings.host}"
-        return explanation(where, error) if isinstance(error, adbc.Error) else None
+        return explanation(self.where, error) if isinstance(error, adbc.Error) else None
 
     def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         self._cursor.execute(sql, values or None)
@@ -120,8 +154,7 @@ class PostgreSQLDialect(Dialect):
 
     def reach(self) -> str:
         ((version,),) = self.query("SELECT current_setting('server_version')")
-        place = f"database {self._settings.database} at {self._settings.host}"
-        return f"PostgreSQL {version}, {place}"
+        return f"PostgreSQL {version}, {self.where}"
 
     def full_name(self, table: str) -> str:
         """Return `schema.table`, quoted where PostgreSQL would take it for another."""
@@ -143,9 +176,6 @@ class PostgreSQLDialect(Dialect):
             )
         )
 
-    def parameter(self, number: int) -> Sql:
-        return Sql(f"${int(number)}")
-
     def moment(self, moment: datetime) -> Sql:
         return Sql(f"TIMESTAMPTZ '{moment:%Y-%m-%d %H:%M:%S.%f}+00'")
 
@@ -156,9 +186,23 @@ class PostgreSQLDialect(Dialect):
 
     def columns_of(self, file: MonthFile) -> dict[str, str]:
         if self._overflow is None:
-            self._overflow = overflow_of(self, file, all_tags=False)
+            self._overflow = self._tags_without_room(file)
         kept = {name: kind for name, kind in file.types.items() if name not in set(self._overflow)}
-        return {**kept, OVERFLOW: SqlType.TEXT_MAP} if self._overflow else kept
+        return {**kept, _OVERFLOW: SqlType.TEXT_MAP} if self._overflow else kept
+
+    def _tags_without_room(self, file: MonthFile, *, all_tags: bool = False) -> tuple[str, ...]:
+        """Return the columns of tags that are keys instead. A column stays one, and so does a key:
+        from the first tag on that has no room, every tag that is new has none. `all_tags` begins
+        that now."""
+        held = self.held(file.table)
+        names = [name for name in file.schema.names if not self.has(file.table, [name])]
+        tags = [name for name in names if name in set(file.free_text)]
+        beyond = len(held) + len(names) - _MOST_COLUMNS
+        if all_tags or _OVERFLOW in held:
+            beyond = len(tags)
+        elif beyond > 0:
+            beyond += 1  # the overflow is a column too
+        return tuple(tags[max(0, len(tags) - max(0, beyond)) :])
 
     def type_in_table(self, table: str, name: str, held: str, given: str) -> str:
         """A jsonb holds texts or amounts, which its type does not tell where text comes."""
@@ -174,10 +218,10 @@ class PostgreSQLDialect(Dialect):
             )
         )
 
-    def cell(self, name: str, wanted: str, held: Mapping[str, str]) -> Sql:
-        if self.name(name).lower() not in held and OVERFLOW in held:
-            return Sql(f"{quoted(OVERFLOW)} ->> {literal(name)}")
-        return super().cell(name, wanted, held)
+    def cell(self, table: str, name: str, wanted: str) -> Sql:
+        if _OVERFLOW in self.held(table) and not self.has(table, [name]):
+            return Sql(f"{quoted(_OVERFLOW)} ->> {literal(name)}")
+        return super().cell(table, name, wanted)
 
     # A load.
 
@@ -206,14 +250,14 @@ class PostgreSQLDialect(Dialect):
         attach it; it is given the indexes that the table has, before a reader has to wait."""
         incoming = self.name(f"{self._partition(file)}_new")
         try:
-            self._fill(incoming, file)
+            self._fill(incoming, file, change)
         except adbc.Error as error:
             self._connection.rollback()
-            all_tags = overflow_of(self, file, all_tags=True)
+            all_tags = self._tags_without_room(file, all_tags=True)
             if error.sqlstate != ROW_TOO_WIDE or all_tags == self._overflow:
                 raise
             self._overflow = all_tags
-            self._fill(incoming, file)
+            self._fill(incoming, file, self.change(file))
         definitions = self.query(
             "SELECT pg_get_indexdef(indexrelid) FROM pg_index WHERE indrelid = to_regclass($1)",
             self.qualified(file.table),
@@ -226,8 +270,49 @@ class PostgreSQLDialect(Dialect):
         self.query(f"ANALYZE {self.qualified(incoming)}")
         return Sql(incoming)
 
+    def _fill(self, incoming: str, file: MonthFile, change: Change) -> None:
+        self._take_turn(f"{self.qualified(file.table)} {file.month}")
+        own = {self.name(name): self.types[kind] for name, kind in change.kept.items()}
+        columns = {**self.columns(file.table), **own}
+        definitions = ", ".join(f"{quoted(name)} {kind}" for name, kind in columns.items())
+        self.query(
+            f"CREATE TABLE {self.qualified(incoming)} ({definitions}, "
+            f"CHECK (billing_month IS NOT NULL AND {self.of_month(file)}))"
+        )
+        schema = self._settings.schema_name
+        with file.duckdb.scratch(preserve_insertion_order=False) as connection:
+            prepare_casts(connection)
+            connection.execute("SET arrow_lossless_conversion = true")  # JSON is told as JSON
+            try:
+                self.refuse_other_text(connection, file, change)
+                month = connection.sql(self._rows(file, change))
+                for batch in month.to_arrow_reader(max(1, _CELLS_A_BATCH // len(change.kept))):
+                    at_once = max(1, batch.num_rows * _BYTES_AT_ONCE // batch.nbytes)
+                    rows = pa.Table.from_batches([batch]).to_reader(max_chunksize=at_once)
+                    self._cursor.adbc_ingest(incoming, rows, mode="append", db_schema_name=schema)
+            except (duckdb.Error, pa.ArrowException, OSError) as error:
+                raise BillError(f"{file.path} cannot be read: {first_line(error)}") from error
+
+    def _rows(self, file: MonthFile, change: Change) -> Sql:
+        """Return the month as SQL of DuckDB: maps as JSON, decimals to the digit."""
+        cells = {
+            name: Sql(_WAY_IN.get(kind, Sql("{0}")).format(quoted(name)))
+            for name, kind in change.kept.items()
+        }
+        if self._overflow:
+            pairs = ", ".join(
+                f"{{'key': {literal(name)}, 'value': {quoted(name)}}}" for name in self._overflow
+            )
+            cells[_OVERFLOW] = Sql(
+                f"CASE WHEN coalesce({', '.join(map(quoted, self._overflow))}) IS NOT NULL "
+                f"THEN to_json(map_from_entries(list_filter([{pairs}], "
+                "lambda pair: pair.value IS NOT NULL))) END"
+            )
+        selected = ", ".join(f"{cell} AS {self.quoted(name)}" for name, cell in cells.items())
+        return Sql(f"SELECT {selected} FROM ({file.rows(change.kept)})")
+
     @contextmanager
-    def transaction(self, file: MonthFile, job: str) -> Iterator[None]:
+    def transaction(self, file: MonthFile) -> Iterator[None]:
         """Commit at the end: the load began the transaction."""
         yield
         self._connection.commit()
@@ -235,7 +320,7 @@ class PostgreSQLDialect(Dialect):
     def exchange(self, file: MonthFile, incoming: Sql, change: Change) -> tuple[str, ...]:
         """Put the table in the place of the month's partition. A lock that is taken stays to the
         end of the transaction, so the table is touched last; and then again looked at, for other
-        months came meanwhile."""
+        months came meanwhile. Raises WarehouseUnavailable where they changed a type."""
         table, partition = self.qualified(file.table), self._partition(file)
         is_there = self.query(
             "SELECT 1 FROM pg_inherits "
@@ -246,30 +331,38 @@ class PostgreSQLDialect(Dialect):
         self._lock([file.table, partition] if is_there else [file.table], file)
         if is_there:
             self.query(f"DROP TABLE {self.qualified(partition)}")
+        self._seen.clear()
         change = self.change(file)
-        self._unite(file, incoming, change)
+        self.query(_MAP_AS_TEXT)
+        self.alter(file.table, change.new, change.becoming_text)
+        for name in change.new:
+            if self.name(name) != name:
+                column = Sql(f"{table}.{self.quoted(name)}")
+                self.query(f"COMMENT ON COLUMN {column} IS {literal(name)}")
+        given, missing = self.columns(incoming), []
+        for name, kind in self.columns(file.table).items():
+            if name not in given:
+                missing.append(Sql(f"ADD COLUMN {quoted(name)} {kind}"))
+            elif given[name] != kind:
+                raise WarehouseUnavailable(
+                    f"column {name} of {self.full_name(file.table)} became {kind} in another load"
+                )
+        if missing:
+            self.query(f"ALTER TABLE {self.qualified(incoming)} {', '.join(missing)}")
         self.query(f"ALTER TABLE {self.qualified(incoming)} RENAME TO {self.quoted(partition)}")
         self.query(
             f"ALTER TABLE {table} ATTACH PARTITION {self.qualified(partition)} "
             f"FOR VALUES IN ({literal(str(file.month.first_day))})"
         )
-        return (*self._arrival(file).warnings(), *change.warnings)
+        return (*self._overflow_warnings(), *change.warnings)
 
-    def _fill(self, incoming: str, file: MonthFile) -> None:
-        self._take_turn(f"{self.qualified(file.table)} {file.month}")
-        held = self.columns(file.table)
-        own = {self.name(name): self.types[kind] for name, kind in self.columns_of(file).items()}
-        definitions = ", ".join(f"{quoted(name)} {kind}" for name, kind in {**held, **own}.items())
-        self.query(
-            f"CREATE TABLE {self.qualified(incoming)} ({definitions}, "
-            f"CHECK (billing_month IS NOT NULL AND {self.of_month(file)}))"
-        )
-        for rows in self._arrival(file).streams(file):
-            schema = self._settings.schema_name
-            self._cursor.adbc_ingest(incoming, rows, mode="append", db_schema_name=schema)
-
-    def _arrival(self, file: MonthFile) -> Arrival:
-        return Arrival(file.schema, self._overflow or (), self.name)
+    def _overflow_warnings(self) -> list[str]:
+        tags = self._overflow or ()
+        shown = ", ".join([*tags[:3], *["..."][: len(tags) // 4]])
+        return [
+            f"{len(tags)} columns of tags have no room in a table of PostgreSQL and are keys of "
+            f"{_OVERFLOW}: {shown}"
+        ][: len(tags)]
 
     def _partition(self, file: MonthFile) -> str:
         return self.name(f"{file.table}_{file.month.first_day:%Y_%m}")
@@ -290,80 +383,11 @@ class PostgreSQLDialect(Dialect):
             )
         )
 
-    def _unite(self, file: MonthFile, incoming: str, change: Change) -> None:
-        """Give the table and the month the same columns, of the same types."""
-        self.add_columns(file.table, change.new)
-        for name in change.new:
-            if self.name(name) != name:
-                self.query(
-                    f"COMMENT ON COLUMN {self.qualified(file.table)}.{self.quoted(name)} "
-                    f"IS {literal(name)}"
-                )
-        held, given = self.columns(file.table), self.columns(incoming)
-        missing = (f"ADD COLUMN {quoted(n)} {kind}" for n, kind in held.items() if n not in given)
-        if additions := ", ".join(missing):
-            self.query(f"ALTER TABLE {self.qualified(incoming)} {additions}")
-        self.query(_MAP_AS_TEXT)
-        self.make_text(file.table, change.becoming_text)
-        for name, kept in change.kept.items():
-            if file.types.get(name, kept) != kept:
-                self._cast(file, incoming, name, kept)
-
-    def _cast(self, file: MonthFile, incoming: str, name: str, kept: str) -> None:
-        """Make of the month's column what the table has."""
-        given = file.types[name]
-        cell = self.cast(name, given, Change({}, {}, {name: kept}, [], ()))
-        try:
-            self.query(
-                f"ALTER TABLE {self.qualified(incoming)} ALTER {self.quoted(name)} "
-                f"TYPE {self.types[kept]} USING {cell}"
-            )
-        except adbc.Error as error:
-            says = (
-                f"column {name} of {self.full_name(file.table)} is {self.types[kept]}, "
-                f"{file.month} gives {self.types[given]}"
-            )
-            raise explanation(says, error) from error
-
     def add_columns(self, table: str, columns: Mapping[str, str]) -> None:
-        new = (f"ADD COLUMN {self.quoted(n)} {self.types[kind]}" for n, kind in columns.items())
-        if additions := ", ".join(new):
-            self.query(f"ALTER TABLE {self.qualified(table)} {additions}")
+        new = ", ".join(Sql(f"ADD COLUMN {new}") for new in self.definitions(columns))
+        self.query(f"ALTER TABLE {self.qualified(table)} {new}")
 
     def _take_turn(self, what: str) -> None:
         """Wait, however long, for other loads that do `what`, and keep them waiting to the end."""
         self.query("SET LOCAL lock_timeout = 0")
         self.query("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", f"finops {what}")
-
-    def _conninfo(self) -> str:
-        words = {
-            "host": self._settings.host,
-            "port": str(self._settings.port),
-            "dbname": self._settings.database,
-            "user": self._settings.user,
-            "password": os.environ.get("POSTGRESQL_PASSWORD"),
-            "sslmode": self._settings.sslmode,
-            "connect_timeout": "10",
-            "application_name": "finops_dagster",
-        }
-        escaped = {key: re.sub(r"(['\\])", r"\\\1", word) for key, word in words.items() if word}
-        return " ".join(f"{key}='{word}'" for key, word in escaped.items())
-
-    # Digests.
-
-    def digest_number(self, text: Sql) -> Sql:
-        digits = f"substr(md5(convert_to({text}, 'UTF8')), 1, {HEX_DIGITS})"
-        return Sql(f"('x' || {digits})::bit({4 * HEX_DIGITS})::bigint")
-
-    def digest_text(self, cell: Sql, of_type: str) -> Sql:
-        match of_type:
-            case SqlType.TEXT:
-                return cell
-            case SqlType.MONEY:
-                return Sql(f"{cell}::numeric(38,18)::text")
-            case SqlType.TIME:
-                return Sql(f"(extract(epoch FROM {cell}) * 1000000)::bigint::text")
-        return Sql(f"to_char({cell}, 'YYYY-MM-DD')")
-
-    def entries(self, cell: Sql) -> Sql:
-        return Sql(f"jsonb_each_text({cell}) AS entry(key, value)")

@@ -9,8 +9,11 @@ import adbc_driver_postgresql.dbapi as adbc
 from finops_dagster.billing.errors import BillError
 from finops_dagster.warehouses.base import WarehouseUnavailable
 
-_INSUFFICIENT_PRIVILEGE = "42501"
 ROW_TOO_WIDE = "54000"
+_ADVICE = {
+    "42501": "docs/warehouses.md lists what the user must be granted",
+    ROW_TOO_WIDE: "docs/warehouses.md says how much a row can hold",
+}
 _UNTRANSLATABLE = ("22021", "22P05")
 # The codes, and the classes of them, of what another try may find gone: broken connections,
 # transactions that met, no connection left, locks, and servers that stop or start.
@@ -25,27 +28,19 @@ _REFUSED = re.compile(
 def explanation(where: str, error: adbc.Error) -> Exception:
     """Return what the server says of `where` as BillError, or as WarehouseUnavailable."""
     details = {_text(name): _text(value) for name, value in error.details}
-    said = f"{where}: {details.get('PG_DIAG_MESSAGE_PRIMARY') or _of_the_way(error)}"
-    code = error.sqlstate or ""
+    # Without details it is the client's word: the line with the server's answer, if it gave one.
+    lines = str(error).splitlines()
+    line = next((line for line in lines if "FATAL" in line), lines[0])
+    line = line.partition("Failed to connect: ")[2] or line
+    message, code = f"{where}: {details.get('PG_DIAG_MESSAGE_PRIMARY') or line}", error.sqlstate
     if _REFUSED.search(str(error)):
-        return BillError(f"{said}; look at [database.postgresql] and POSTGRESQL_PASSWORD")
-    if code.startswith(_PASSING) or (not code and isinstance(error, adbc.OperationalError)):
-        return WarehouseUnavailable(said)
-    if code == _INSUFFICIENT_PRIVILEGE:
-        return BillError(f"{said}; docs/warehouses.md lists what the user must be granted")
-    if code == ROW_TOO_WIDE:
-        return BillError(f"{said}; docs/warehouses.md says how much a row can hold")
+        return BillError(f"{message}; look at [database.postgresql] and POSTGRESQL_PASSWORD")
+    if (code or "").startswith(_PASSING) or (not code and isinstance(error, adbc.OperationalError)):
+        return WarehouseUnavailable(message)
     if code in _UNTRANSLATABLE:
         column = details.get("PG_DIAG_CONTEXT", "").rpartition(", ")[2]
-        return BillError(f"{said}: {column} has a character that no text in PostgreSQL may have")
-    return BillError(said)
-
-
-def _of_the_way(error: adbc.Error) -> str:
-    """What is said by the library between: the line with the server's answer, if it gave one."""
-    lines = str(error).splitlines()
-    answer = next((line for line in lines if "FATAL" in line), lines[0])
-    return answer.partition("Failed to connect: ")[2] or answer
+        return BillError(f"{message}: {column} has a character that no text in PostgreSQL may have")
+    return BillError("; ".join(filter(None, [message, _ADVICE.get(code or "")])))
 
 
 def _text(said: str | bytes) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from textwrap import shorten
@@ -12,7 +12,7 @@ from snowflake.connector import SnowflakeConnection, errors
 
 from finops_dagster.billing.columns import Sql, SqlType, name_within, quoted
 from finops_dagster.billing.errors import BillError
-from finops_dagster.tables.digest import DATE, HEX_DIGITS, DigestKind
+from finops_dagster.tables.digest import DATE, HEX_DIGITS, MAPS, DigestKind
 from finops_dagster.warehouses.base import MonthFile, WarehouseUnavailable
 from finops_dagster.warehouses.dialect import COUNT, Change, Dialect, texts
 from finops_dagster.warehouses.snowflake import Settings
@@ -35,8 +35,7 @@ class SnowflakeDialect(Dialect):
             SqlType.MONEY: "NUMBER(38,18)",
             SqlType.TIME: "TIMESTAMP_NTZ",
             # Amounts in an OBJECT are fixed-point numbers of 38 digits as well.
-            SqlType.TEXT_MAP: "OBJECT",
-            SqlType.MONEY_MAP: "OBJECT",
+            **dict.fromkeys(MAPS, "OBJECT"),
             DATE: "DATE",
             COUNT: "NUMBER(38, 0)",
         }
@@ -47,25 +46,40 @@ class SnowflakeDialect(Dialect):
             SqlType.TIME: "REGEXP_REPLACE(TO_VARCHAR({0}::TIMESTAMP_NTZ, "
             "'YYYY-MM-DD\"T\"HH24:MI:SS.FF6'), '[.]?0+$', '') || 'Z'",
             DATE: "{0}::VARCHAR",
-            SqlType.TEXT_MAP: "TO_JSON({0})",
-            SqlType.MONEY_MAP: "TO_JSON({0})",
+            **dict.fromkeys(MAPS, "TO_JSON({0})"),
         }
     )
     read_as: ClassVar[Mapping[str, Sql]] = texts(
         {
             SqlType.MONEY: "TRY_CAST({0} AS NUMBER(38,18))",
             SqlType.TIME: "TRY_CAST({0} AS TIMESTAMP_NTZ)",
-            SqlType.TEXT_MAP: "TRY_PARSE_JSON({0})",
-            SqlType.MONEY_MAP: "TRY_PARSE_JSON({0})",
+            **dict.fromkeys(MAPS, "TRY_PARSE_JSON({0})"),
         }
     )
-    digest_kind = DigestKind.MD5
-    casts = True
+    table_options: ClassVar[Sql] = Sql('CLUSTER BY ("BILLING_MONTH")')
+    add_column: ClassVar[Sql] = Sql("ADD COLUMN IF NOT EXISTS")
     defines_in_transaction = False  # a statement that defines something ends a transaction
+    digest_kind = DigestKind.MD5
+    digest_texts: ClassVar[Mapping[str, Sql]] = texts(
+        {
+            SqlType.TEXT: "{0}::VARCHAR",
+            SqlType.MONEY: "{0}::NUMBER(38,18)::VARCHAR",
+            SqlType.TIME: "DATE_PART(EPOCH_MICROSECOND, {0})::VARCHAR",
+            DATE: "TO_VARCHAR({0}, 'YYYY-MM-DD')",
+        }
+    )
+    # X is a hexadecimal digit: docs.snowflake.com, *SQL format models*.
+    digest_number: ClassVar[Sql] = Sql(
+        f"TO_NUMBER(SUBSTR(MD5({{0}}), 1, {HEX_DIGITS}), '{'X' * HEX_DIGITS}')"
+    )
+    entries: ClassVar[Sql] = Sql("LATERAL FLATTEN(INPUT => {0}) AS entry")
+    _settings: Settings
+    _connection: SnowflakeConnection
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._connection: SnowflakeConnection
+    @property
+    def where(self) -> str:
+        settings = self._settings
+        return f"Snowflake {settings.account} {settings.database}.{settings.schema_name}"
 
     @contextmanager
     def connected(self, *, write: bool) -> Iterator[None]:
@@ -76,7 +90,7 @@ class SnowflakeDialect(Dialect):
         if not isinstance(error, errors.Error):
             return None
         kind = WarehouseUnavailable if may_pass(error) else BillError
-        return kind(f"{self._where}: {shorten(str(error), 500, placeholder=' ...')}")
+        return kind(f"{self.where}: {shorten(str(error), 500, placeholder=' ...')}")
 
     def is_over(self, error: Exception) -> bool:
         """Adding to the ledger waits for nobody's transaction; but the load may be going on."""
@@ -88,11 +102,6 @@ class SnowflakeDialect(Dialect):
             cursor.execute(sql, values or None, timeout=seconds)
             rows: list[tuple[Any, ...]] = cursor.fetchall()
             return rows
-
-    def reach(self) -> str:
-        """Log in, which takes the right to use the warehouse, the database and the schema."""
-        self.query("SELECT CURRENT_VERSION()")
-        return self._where
 
     def full_name(self, table: str) -> str:
         """Return `database.schema.TABLE`."""
@@ -111,22 +120,26 @@ class SnowflakeDialect(Dialect):
             raise
         return {name: _plain(kind) for name, kind, *_ in described}
 
+    def parameter(self, number: int) -> Sql:
+        return Sql("?")
+
     def moment(self, moment: datetime) -> Sql:
         return Sql(f"'{moment:%Y-%m-%d %H:%M:%S.%f}'::TIMESTAMP_NTZ")
 
-    def cell(self, name: str, wanted: str, held: Mapping[str, str]) -> Sql:
-        cell = super().cell(name, wanted, held)
+    def cell(self, table: str, name: str, wanted: str) -> Sql:
+        cell = super().cell(table, name, wanted)
         return Sql(f"{cell}::{self.types[wanted]}") if wanted == SqlType.MONEY else cell
 
     def load_beside(self, file: MonthFile, change: Change) -> Sql:
-        """Return the name of a temporary table that has the file's rows, in the file's types.
+        """Copy the file into a temporary table, in the file's types, and return its rows in those
+        of the table.
 
         The vectorized scanner is asked for because it alone reads a Parquet map as an object.
         """
         temporary = quoted(f"FINOPS_{self.job[-12:]}".upper())
-        columns = {name: self.types[kind] for name, kind in file.types.items()}
-        definitions = ", ".join(f"{self.quoted(name)} {kind}" for name, kind in columns.items())
-        self.query(f"CREATE TEMPORARY TABLE {temporary} ({definitions})")
+        self.query(
+            f"CREATE TEMPORARY TABLE {temporary} ({', '.join(self.definitions(file.types))})"
+        )
         stage = self._settings.stage
         if stage is None:
             self.query(f"CREATE TEMPORARY STAGE {temporary} ENCRYPTION = (TYPE = 'SNOWFLAKE_SSE')")
@@ -136,7 +149,7 @@ class SnowflakeDialect(Dialect):
         else:
             in_lake = "/".join(file.path.parts[-3:])
             source, files = Sql(stage), f"FILES = ({_in_quotes(in_lake)})"
-        cells = ", ".join(f"$1:{quoted(name)}::{kind}" for name, kind in columns.items())
+        cells = ", ".join(f"$1:{quoted(n)}::{self.types[kind]}" for n, kind in file.types.items())
         self.query(
             f"COPY INTO {temporary} FROM (SELECT {cells} FROM @{source}) {files} "
             "FILE_FORMAT = (TYPE = PARQUET USE_VECTORIZED_SCANNER = TRUE)"
@@ -149,64 +162,26 @@ class SnowflakeDialect(Dialect):
                     f"lake holds {file.footer.manifest_id}; copy the lake to the stage and run the "
                     "month again"
                 )
-        return temporary
+        texts = {name: kind for name, kind in file.types.items() if change.kept[name] != kind}
+        return self._with_texts(temporary, list(file.types), texts)
 
-    def create_table(self, table: str, columns: Mapping[str, str], required: Any = ()) -> None:
-        if required:
-            super().create_table(table, columns, required)
-            return
-        definitions = ", ".join(f"{self.quoted(n)} {self.types[k]}" for n, k in columns.items())
-        self.query(
-            f"CREATE TABLE IF NOT EXISTS {self.qualified(table)} ({definitions}) "
-            f"CLUSTER BY ({self.quoted('billing_month')})"
+    def _with_texts(self, table: Sql, columns: Sequence[str], texts: Mapping[str, str]) -> Sql:
+        """Return the rows of a table, some of whose columns become text."""
+        cells = ", ".join(
+            f"{self.as_text[texts[n]].format(self.quoted(n)) if n in texts else self.quoted(n)} "
+            f"AS {self.quoted(n)}"
+            for n in columns
         )
-
-    def add_columns(self, table: str, columns: Mapping[str, str]) -> None:
-        for name, kind in columns.items():
-            self.query(
-                f"ALTER TABLE {self.qualified(table)} "
-                f"ADD COLUMN IF NOT EXISTS {self.quoted(name)} {self.types[kind]}"
-            )
+        return Sql(f"(SELECT {cells} FROM {table})")
 
     def make_text(self, table: str, columns: Mapping[str, str]) -> None:
         """Make the table anew, in one step, as Snowflake makes text of no column in place."""
-        texts = {
-            self.name(name): Sql(self.as_text[kind].format(self.quoted(name)))
-            for name, kind in columns.items()
-        }
-        cells = ", ".join(
-            f"{texts.get(name, quoted(name))} AS {quoted(name)}" for name in self.columns(table)
-        )
+        texts = {self.name(name): kind for name, kind in columns.items()}
+        rows = self._with_texts(self.qualified(table), list(self.columns(table)), texts)
         self.query(
-            f"CREATE OR REPLACE TABLE {self.qualified(table)} "
-            f"CLUSTER BY ({self.quoted('billing_month')}) "
-            f"COPY GRANTS AS SELECT {cells} FROM {self.qualified(table)}"
+            f"CREATE OR REPLACE TABLE {self.qualified(table)} {self.table_options} COPY GRANTS "
+            f"AS {rows}"
         )
-
-    @property
-    def _where(self) -> str:
-        settings = self._settings
-        return f"Snowflake {settings.account} {settings.database}.{settings.schema_name}"
-
-    # Digests.
-
-    def digest_number(self, text: Sql) -> Sql:
-        """X is a hexadecimal digit: docs.snowflake.com, *SQL format models*."""
-        model = "X" * HEX_DIGITS
-        return Sql(f"TO_NUMBER(SUBSTR(MD5({text}), 1, {HEX_DIGITS}), '{model}')")
-
-    def digest_text(self, cell: Sql, of_type: str) -> Sql:
-        match of_type:
-            case SqlType.MONEY:
-                return Sql(f"{cell}::NUMBER(38,18)::VARCHAR")
-            case SqlType.TIME:
-                return Sql(f"DATE_PART(EPOCH_MICROSECOND, {cell})::VARCHAR")
-            case SqlType.TEXT:
-                return Sql(f"{cell}::VARCHAR")
-        return Sql(f"TO_VARCHAR({cell}, 'YYYY-MM-DD')")
-
-    def entries(self, cell: Sql) -> Sql:
-        return Sql(f"LATERAL FLATTEN(INPUT => {cell}) AS entry")
 
 
 def _plain(kind: str) -> str:

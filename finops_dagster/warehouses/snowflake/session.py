@@ -47,16 +47,8 @@ _NOT_PASSING = (errors.NonRetryableTlsError, errors.RevocationCheckError)
 def session(settings: Settings, tag: str) -> Iterator[SnowflakeConnection]:
     """A session whose queries have a tag; credentials are in the environment. Raises BillError
     where there are none."""
-    optional = {"role": settings.role, "host": settings.host}
     connection = snowflake.connector.connect(
-        account=settings.account,
-        user=settings.user,
-        warehouse=settings.warehouse,
-        database=settings.database,
-        schema=settings.schema_name,
-        port=settings.port,
-        protocol=settings.protocol,
-        **{key: value for key, value in optional.items() if value},
+        **settings.model_dump(by_alias=True, exclude={"stage"}, exclude_none=True),
         **_credentials(),
         validate_default_parameters=True,
         application="finops_dagster",
@@ -77,12 +69,10 @@ def session(settings: Settings, tag: str) -> Iterator[SnowflakeConnection]:
         yield connection
 
 
-def may_pass(error: Exception) -> bool:
+def may_pass(error: errors.Error) -> bool:
     """Whether asking again may help."""
-    if isinstance(error, _NOT_PASSING):
-        return False
-    number = error.errno if isinstance(error, errors.Error) else None
-    return isinstance(error, _PASSING) or number in _PASSING_NUMBERS
+    passes = isinstance(error, _PASSING) or error.errno in _PASSING_NUMBERS
+    return passes and not isinstance(error, _NOT_PASSING)
 
 
 def _credentials() -> dict[str, Any]:
@@ -90,22 +80,20 @@ def _credentials() -> dict[str, Any]:
         os.environ.get(f"SNOWFLAKE_{name}")
         for name in ("PRIVATE_KEY_PATH", "PRIVATE_KEY_PASSPHRASE", "PASSWORD")
     )
-    if key:
-        try:
-            private = load_pem_private_key(
-                Path(key).read_bytes(), passphrase.encode() if passphrase else None
-            )
-        except (OSError, TypeError, ValueError) as error:
-            raise BillError(
-                f"SNOWFLAKE_PRIVATE_KEY_PATH: no private key can be read from {key}; is it a PEM "
-                "file, and SNOWFLAKE_PRIVATE_KEY_PASSPHRASE its passphrase?"
-            ) from error
-        return {
-            "private_key": private.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
-        }
-    if password:
+    if not key and not password:
+        raise BillError(
+            "no Snowflake credentials were found; set SNOWFLAKE_PASSWORD, or for a key pair "
+            "SNOWFLAKE_PRIVATE_KEY_PATH"
+        )
+    if not key:
         return {"password": password}
-    raise BillError(
-        "no Snowflake credentials were found; set SNOWFLAKE_PASSWORD, or for a key pair "
-        "SNOWFLAKE_PRIVATE_KEY_PATH"
-    )
+    try:
+        private = load_pem_private_key(
+            Path(key).read_bytes(), passphrase.encode() if passphrase else None
+        )
+    except (OSError, TypeError, ValueError) as error:
+        raise BillError(
+            f"SNOWFLAKE_PRIVATE_KEY_PATH: no private key can be read from {key}; is it a PEM "
+            "file, and SNOWFLAKE_PRIVATE_KEY_PASSPHRASE its passphrase?"
+        ) from error
+    return {"private_key": private.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())}

@@ -13,23 +13,16 @@ import sqlalchemy as sa
 from finops_dagster.billing.columns import Sql, SqlType
 from finops_dagster.tables.digest import DATE
 from finops_dagster.warehouses.dialect import texts
+from finops_dagster.warehouses.postgresql import AMOUNT_OF_TEXT, TIME_AS_TEXT
 from finops_dagster.warehouses.sql.dialect import TYPES, SqlDialect
 
 
 class PostgresDialect(SqlDialect):
     """A PostgreSQL that makes text of a time in a transaction."""
 
-    as_text: ClassVar[Mapping[str, Sql]] = texts(
-        {
-            SqlType.TIME: "rtrim(rtrim(to_char({0} AT TIME ZONE 'UTC', "
-            "'YYYY-MM-DD\"T\"HH24:MI:SS.US'), '0'), '.') || 'Z'"
-        }
-    )
+    as_text: ClassVar[Mapping[str, Sql]] = {SqlType.TIME: TIME_AS_TEXT}
     read_as: ClassVar[Mapping[str, Sql]] = texts(
-        {
-            SqlType.MONEY: "CASE WHEN {0} ~ '^-?[0-9]+([.][0-9]+)?$' THEN {0}::numeric END",
-            SqlType.TIME: "{0}::timestamptz",
-        }
+        {SqlType.MONEY: AMOUNT_OF_TEXT, SqlType.TIME: "{0}::timestamptz"}
     )
 
 
@@ -75,8 +68,9 @@ class SqliteDialect(SqlDialect):
         **TYPES,
         **{kind: _Text(name) for kind, name in _NAMES.items()},
     }
-    cells: ClassVar[Mapping[SqlType, str]] = {
-        SqlType.MONEY: "rtrim(rtrim(CAST({0} AS VARCHAR), '0'), '.')",
+    way_in: ClassVar[Mapping[str, Sql]] = {
+        **SqlDialect.way_in,
+        SqlType.MONEY: Sql("rtrim(rtrim(CAST({0} AS VARCHAR), '0'), '.')"),
     }
 
     @contextmanager

@@ -4,33 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import date, datetime
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
+from duckdb import DuckDBPyRelation
 from sqlalchemy.dialects import mysql
 
 from finops_dagster.billing.columns import Sql, SqlType, quoted
 from finops_dagster.billing.errors import BillError
-from finops_dagster.lake import relation
 from finops_dagster.locks import waiting_lock
+from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.digest import DATE, MAPS
 from finops_dagster.warehouses.base import MonthFile, WarehouseUnavailable, as_utc, ledger_of
-from finops_dagster.warehouses.dialect import COUNT, Change, Dialect, texts
+from finops_dagster.warehouses.dialect import COUNT, LEDGER, Change, Dialect, texts
 from finops_dagster.warehouses.sql import Settings
 from finops_dagster.warehouses.sql.address import refuse_unusable, url_of
 
 _ROWS_AT_ONCE = 10_000
 _INDEXED = ("mariadb", "mssql", "mysql", "oracle", "postgresql", "sqlite")
 _STATISTICS = {
-    "mariadb": "ANALYZE TABLE {0}",
+    **dict.fromkeys(("mariadb", "mysql"), "ANALYZE TABLE {0}"),
+    **dict.fromkeys(("postgresql", "redshift", "sqlite"), "ANALYZE {0}"),
     "mssql": "UPDATE STATISTICS {0}",
-    "mysql": "ANALYZE TABLE {0}",
-    "postgresql": "ANALYZE {0}",
-    "redshift": "ANALYZE {0}",
-    "sqlite": "ANALYZE {0}",
 }
 # To SQLAlchemy a wrong password passes like a lost connection; what the drivers say tells them
 # apart.
@@ -43,15 +41,13 @@ _PASSING = re.compile(
     re.IGNORECASE,
 )
 _TEXT = sa.UnicodeText().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
+_TIME = sa.DateTime(timezone=True).with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
 TYPES: dict[str, sa.types.TypeEngine[Any]] = {
     SqlType.TEXT: _TEXT,
     SqlType.MONEY: sa.Numeric(38, 18),
-    SqlType.TIME: sa.DateTime(timezone=True).with_variant(
-        mysql.DATETIME(fsp=6), "mysql", "mariadb"
-    ),
+    SqlType.TIME: _TIME,
     # Databases' types for JSON make floats of numbers, or quote a text once more.
-    SqlType.TEXT_MAP: _TEXT,
-    SqlType.MONEY_MAP: _TEXT,
+    **dict.fromkeys(MAPS, _TEXT),
     DATE: sa.Date(),
     COUNT: sa.BigInteger(),
 }
@@ -68,10 +64,21 @@ class SqlDialect(Dialect):
         }
     )
     column_types: ClassVar[Mapping[str, sa.types.TypeEngine[Any]]] = TYPES
+    # What DuckDB makes of cells on their way: times with their zone, and maps as JSON whose amounts
+    # are text, for a JSON number becomes a float somewhere.
+    way_in: ClassVar[Mapping[str, Sql]] = texts(
+        {
+            SqlType.TIME: "CAST({0} AS TIMESTAMPTZ)",
+            SqlType.TEXT_MAP: "CAST(to_json({0}) AS VARCHAR)",
+            SqlType.MONEY_MAP: "CAST(to_json(CAST({0} AS MAP(VARCHAR, VARCHAR))) AS VARCHAR)",
+        }
+    )
+    add_column: ClassVar[Sql] = Sql("ADD")
+    _settings: Settings
+    _connection: sa.Connection
 
     @classmethod
     def of(cls, settings: Settings) -> Callable[[], Dialect]:
-
         from finops_dagster.warehouses.sql.databases import DATABASES
 
         refuse_unusable(settings)
@@ -85,31 +92,30 @@ class SqlDialect(Dialect):
         return opened
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._connection: sa.Connection
-        self._held = ExitStack()
+        super().__init__(settings)
+        self._locks = ExitStack()
         self._is_all_or_nothing = False
+
+    @property
+    def where(self) -> str:
+        return f"{self._settings.destination} {self._settings.dataset}"
 
     @contextmanager
     def connected(self, *, write: bool) -> Iterator[None]:
         kwargs = self._settings.engine_kwargs
         engine = sa.create_engine(url_of(self._settings), poolclass=sa.NullPool, **kwargs)
-        with self._held, engine.connect() as self._connection:
+        with self._locks, engine.connect() as self._connection:
             self.longest_name = engine.dialect.max_identifier_length
             yield
 
-    @property
-    def _where(self) -> str:
-        return f"{self._settings.destination} {self._settings.dataset}"
-
     def explanation(self, error: Exception) -> Exception | None:
         if isinstance(error, ModuleNotFoundError):
-            return BillError(f"{self._where}: its client {error.name} is not installed")
+            return BillError(f"{self.where}: its client {error.name} is not installed")
         if not isinstance(error, sa.exc.SQLAlchemyError):
             return None
-        said = " ".join(str(getattr(error, "orig", None) or error).split())
-        kind = WarehouseUnavailable if _PASSING.search(said) else BillError
-        return kind(f"{self._where}: {said}")
+        message = " ".join(str(getattr(error, "orig", None) or error).split())
+        kind = WarehouseUnavailable if _PASSING.search(message) else BillError
+        return kind(f"{self.where}: {message}")
 
     def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         """Run a statement, and commit it where it is of no transaction."""
@@ -120,9 +126,9 @@ class SqlDialect(Dialect):
         self._commit()
         return rows
 
-    def reach(self) -> str:
-        self.query("SELECT 1")
-        return self._where
+    def _commit(self) -> None:
+        if not self._is_all_or_nothing:
+            self._connection.commit()
 
     def full_name(self, table: str) -> str:
         """Return `dataset.table`."""
@@ -143,16 +149,22 @@ class SqlDialect(Dialect):
         return Sql(f"CAST('{day}' AS DATE)")
 
     def moment(self, moment: datetime) -> Sql:
-        kind = self._compiled(SqlType.TIME)
+        kind = self.sql_type(SqlType.TIME)
         zone = "+00:00" if "ZONE" in kind or "OFFSET" in kind else ""
         return Sql(f"CAST('{moment:%Y-%m-%d %H:%M:%S.%f}{zone}' AS {kind})")
 
+    def sql_type(self, kind: str) -> Sql:
+        return Sql(self.column_types[kind].compile(dialect=self._connection.dialect))
+
     def columns(self, table: str) -> dict[str, str]:
-        inspector, schema = sa.inspect(self._connection), self._schema
-        name = self.name(table)
-        there = inspector.get_columns(name, schema) if inspector.has_table(name, schema) else []
+        inspector, schema, name = sa.inspect(self._connection), self._schema, self.name(table)
+        found = inspector.get_columns(name, schema) if inspector.has_table(name, schema) else []
         self._commit()
-        return {column["name"]: _named(column["type"]) for column in there}
+        return {column["name"]: _type_named(column["type"]) for column in found}
+
+    @property
+    def _schema(self) -> str | None:
+        return self._settings.dataset
 
     # A load.
 
@@ -160,7 +172,7 @@ class SqlDialect(Dialect):
         """Wait for other loads of the month on this machine."""
         path = self._settings.working_dir / f"{file.table}-{file.month}.lock"
         what = f"loading {file.month} into {self.full_name(file.table)}"
-        self._held.enter_context(waiting_lock(path, what))
+        self._locks.enter_context(waiting_lock(path, what))
 
     def prepare(self, file: MonthFile, change: Change) -> None:
         """Make the schema and both tables where they are missing, and new columns: in many
@@ -169,17 +181,16 @@ class SqlDialect(Dialect):
         if schema and schema not in sa.inspect(self._connection).get_schema_names():
             self._connection.execute(sa.schema.CreateSchema(schema))
         super().prepare(file, change)
-        if not self.columns(file.table):
-            table = self._table(file.table, self.columns_of(file))
-            table.create(self._connection, checkfirst=True)
-            if self._connection.dialect.name in _INDEXED:
-                month = table.columns["billing_month"]
-                sa.Index(self.name(f"{file.table}_billing_month"), month).create(self._connection)
-        else:
-            self.add_columns(file.table, change.new)
-        self._commit()
+        if self.held(file.table):
+            self.alter(file.table, change.new, {})
+            return
+        table = self._created(file.table, self.columns_of(file))
+        if self._connection.dialect.name in _INDEXED:
+            month = table.columns["billing_month"]
+            sa.Index(self.name(f"{file.table}_billing_month"), month).create(self._connection)
+            self._commit()
 
-    def begin(self, file: MonthFile) -> str:
+    def begin(self, file: MonthFile) -> None:
         """Write into the ledger that the month is being loaded; end what died before its end.
         Raises BillError where the database keeps what was rolled back."""
         ledger = self.qualified(ledger_of(file.table))
@@ -189,34 +200,56 @@ class SqlDialect(Dialect):
         )
         for (job,) in died:
             self.record(file, job, "failed", "another load of the month began before it ended")
-            self._drop(job)
         with suppress(_Undone), self._all_or_nothing():
             self.record(file, self.job, "loading")
             raise _Undone
         if self.query(f"SELECT 1 FROM {ledger} WHERE job_id = :finops_1", self.job):
             problem = "it keeps what was rolled back: a month could not be replaced in one step"
             self.record(file, self.job, "failed", problem)
-            raise BillError(f"{self._where}: {problem}")
+            raise BillError(f"{self.where}: {problem}")
         self.record(file, self.job, "loading")
-        return self.job
 
     def load_beside(self, file: MonthFile, change: Change) -> Sql:
         """Insert the month into a table of its own, and hold that against the file."""
-        incoming = _incoming(self.job)
-        table = self._table(incoming, file.types)
-        table.create(self._connection)
-        self._commit()
-        for rows in self._batches(file):
-            self._connection.execute(sa.insert(table), rows)
-            self._commit()
-        self._hold_against(file, incoming)
+        incoming, kept = _incoming(self.job), {name: change.kept[name] for name in file.types}
+        table = self._created(incoming, kept)
+        cells = ", ".join(
+            self.way_in.get(kind, Sql("{0}")).format(quoted(name)) for name, kind in kept.items()
+        )
+        with file.duckdb.scratch(threads=1) as connection:
+            prepare_casts(connection)
+            cursor = connection.execute(f"SELECT {cells} FROM ({file.rows(kept)})")
+            while batch := cursor.fetchmany(_ROWS_AT_ONCE):
+                keyed = [dict(zip(table.columns.keys(), row, strict=True)) for row in batch]
+                self._connection.execute(sa.insert(table), keyed)
+                self._commit()
+            self._hold_against(connection.sql(file.rows(kept)), incoming, kept)
         return self.qualified(incoming)
 
-    def transaction(self, file: MonthFile, job: str) -> AbstractContextManager[None]:
-        return self._moving(file)
+    def _hold_against(self, rows: DuckDBPyRelation, incoming: str, kept: Mapping[str, str]) -> None:
+        """Hold every column against the file, for a way into some database rounds, shifts times, or
+        makes NULL of empty text: how many values it has, and the least and the greatest of each
+        amount and time. Raises BillError."""
+        ends = [SqlType.TIME] if SqlType.MONEY in self.way_in else [SqlType.TIME, SqlType.MONEY]
+        wanted = [
+            (name, function)
+            for name, kind in kept.items()
+            for function in ("COUNT", *(("MIN", "MAX") if kind in ends else ()))
+        ]
+        theirs = ", ".join(f"{function}({self.quoted(name)})" for name, function in wanted)
+        ours = ", ".join(f"{function}({quoted(name)})" for name, function in wanted)
+        (in_database,) = self.query(f"SELECT {theirs} FROM {self.qualified(incoming)}")
+        (in_file,) = rows.aggregate(ours).fetchall()
+        for (name, function), loaded, given in zip(wanted, in_database, in_file, strict=True):
+            is_time = isinstance(given, datetime) and loaded is not None
+            if (as_utc(loaded) != as_utc(given)) if is_time else loaded != given:
+                raise BillError(
+                    f"{function.lower()} of {name} is {loaded} in {self.where}, and {given} in the "
+                    "file: this database does not keep it as it is"
+                )
 
     @contextmanager
-    def _moving(self, file: MonthFile) -> Iterator[None]:
+    def transaction(self, file: MonthFile) -> Iterator[None]:
         """Lock the ledger's rows of the month first: a load on another machine waits for them, and
         SQLite begins its transaction with them."""
         with self._all_or_nothing():
@@ -227,14 +260,21 @@ class SqlDialect(Dialect):
             )
             yield
 
-    def widen(self, file: MonthFile, change: Change) -> None:
-        self.make_text(file.table, change.becoming_text)
+    @contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        self._is_all_or_nothing = True
+        try:
+            with self._connection.begin():
+                yield
+        finally:
+            self._is_all_or_nothing = False
 
     def tidy_up(self, file: MonthFile, incoming: Sql) -> tuple[str, ...]:
-        statistics = _STATISTICS.get(self._connection.dialect.name)
         problems = []
         for what, statement in {
-            "the planner's statistics are the old ones": statistics,
+            "the planner's statistics are the old ones": _STATISTICS.get(
+                self._connection.dialect.name
+            ),
             f"{incoming} stays, and can be dropped": f"DROP TABLE {incoming}",
         }.items():
             try:
@@ -246,47 +286,21 @@ class SqlDialect(Dialect):
         return tuple(problems)
 
     def record(self, file: MonthFile, job: str, state: str, problem: str | None = None) -> None:
+        """Write into the ledger how a load stands, and drop what a failed one leaves."""
         super().record(file, job, state, problem)
         if state == "failed":
             with suppress(sa.exc.SQLAlchemyError):
-                self._drop(job)
+                if self.columns(_incoming(job)):
+                    self.query(f"DROP TABLE {self.qualified(_incoming(job))}")
 
-    def create_table(
-        self, table: str, columns: Mapping[str, str], required: Sequence[str] = ()
-    ) -> None:
-        self._table(table, columns, required).create(self._connection, checkfirst=True)
-        self._commit()
+    def create_table(self, table: str, columns: Mapping[str, str]) -> None:
+        self._created(table, columns)
 
-    def add_columns(self, table: str, columns: Mapping[str, str]) -> None:
-        for name, kind in columns.items():
-            definition = f"{self.quoted(name)} {self._compiled(kind)}"
-            self.query(f"ALTER TABLE {self.qualified(table)} ADD {definition}")
-
-    @contextmanager
-    def _all_or_nothing(self) -> Iterator[None]:
-        self._is_all_or_nothing = True
-        try:
-            with self._connection.begin():
-                yield
-        finally:
-            self._is_all_or_nothing = False
-
-    def _commit(self) -> None:
-        if not self._is_all_or_nothing:
-            self._connection.commit()
-
-    @property
-    def _schema(self) -> str | None:
-        return self._settings.dataset
-
-    def _compiled(self, kind: str) -> Sql:
-        return Sql(self.column_types[kind].compile(dialect=self._connection.dialect))
-
-    def _table(
-        self, table: str, columns: Mapping[str, str], required: Sequence[str] = ()
-    ) -> sa.Table:
-        """Return the table as SQLAlchemy knows it, its columns under the keys c0, c1, ..."""
-        made = (
+    def _created(self, table: str, columns: Mapping[str, str]) -> sa.Table:
+        """Make a table where it is missing, and return it as SQLAlchemy knows it, its columns under
+        the keys c0, c1, ..., as theirs may have any character."""
+        required = columns.keys() - {"error_message"} if columns is LEDGER else ()
+        definitions = (
             sa.Column(
                 sa.sql.quoted_name(self.name(name), quote=True),
                 self.column_types[kind],
@@ -296,61 +310,11 @@ class SqlDialect(Dialect):
             for position, (name, kind) in enumerate(columns.items())
         )
         name = sa.sql.quoted_name(self.name(table), quote=True)
-        return sa.Table(name, sa.MetaData(), *made, schema=self._schema)
-
-    def _batches(self, file: MonthFile) -> Iterator[list[dict[str, Any]]]:
-        """Yield the rows as the database takes them: times with their zone, maps as JSON whose
-        amounts are text, for a JSON number becomes a float somewhere."""
-        cells = {
-            SqlType.TIME: "CAST({0} AS TIMESTAMPTZ)",
-            SqlType.TEXT_MAP: "CAST(to_json({0}) AS VARCHAR)",
-            SqlType.MONEY_MAP: "CAST(to_json(CAST({0} AS MAP(VARCHAR, VARCHAR))) AS VARCHAR)",
-            **self.cells,
-        }
-        selected = ", ".join(
-            cells.get(SqlType(kind) if kind != DATE else SqlType.TEXT, "{0}").format(quoted(name))
-            for name, kind in file.types.items()
-        )
-        keys = [
-            name if name == "billing_month" else f"c{position}"
-            for position, name in enumerate(file.types)
-        ]
-        with file.duckdb.scratch(threads=1) as connection:
-            connection.execute("SET TimeZone = 'UTC'")
-            rows = connection.execute(f"SELECT {selected} FROM {relation(file.path)}")
-            while batch := rows.fetchmany(_ROWS_AT_ONCE):
-                yield [dict(zip(keys, row, strict=True)) for row in batch]
-
-    cells: ClassVar[Mapping[SqlType, str]] = {}
-    """What DuckDB makes of other cells on their way."""
-
-    def _hold_against(self, file: MonthFile, incoming: str) -> None:
-        """Hold every column against the file, for a way into some database rounds, shifts times, or
-        makes NULL of empty text: how many values it has, and the least and the greatest of each
-        amount and time. Raises BillError."""
-        ends = [SqlType.TIME] if SqlType.MONEY in self.cells else [SqlType.TIME, SqlType.MONEY]
-        wanted = [
-            (name, function)
-            for name, kind in file.types.items()
-            for function in ("COUNT", *(("MIN", "MAX") if kind in ends else ()))
-        ]
-        theirs = ", ".join(f"{function}({self.quoted(name)})" for name, function in wanted)
-        ours = ", ".join(f"{function}({quoted(name)})" for name, function in wanted)
-        (brought,) = self.query(f"SELECT {theirs} FROM {self.qualified(incoming)}")
-        with file.duckdb.scratch(threads=1) as connection:
-            (given,) = connection.execute(f"SELECT {ours} FROM {relation(file.path)}").fetchall()
-        for (name, function), is_now, was in zip(wanted, brought, given, strict=True):
-            is_time = isinstance(was, datetime) and is_now is not None
-            if (as_utc(is_now) != as_utc(was)) if is_time else is_now != was:
-                raise BillError(
-                    f"{function.lower()} of {name} is {is_now} in {self._where}, and {was} in the "
-                    "file: this database does not keep it as it is"
-                )
-
-    def _drop(self, job: str) -> None:
-        incoming = _incoming(job)
-        if self.columns(incoming):
-            self.query(f"DROP TABLE {self.qualified(incoming)}")
+        created = sa.Table(name, sa.MetaData(), *definitions, schema=self._schema)
+        created.create(self._connection, checkfirst=True)
+        self._commit()
+        self._seen.pop(table, None)
+        return created
 
 
 class _Undone(Exception):
@@ -361,7 +325,7 @@ def _incoming(job: str) -> str:
     return f"finops_incoming_{hashlib.sha256(job.encode()).hexdigest()[:16]}"
 
 
-def _named(kind: sa.types.TypeEngine[Any]) -> str:
+def _type_named(kind: sa.types.TypeEngine[Any]) -> str:
     """Return what a type is to a bill, or else its name; a decimal must have room for 18 digits."""
     if isinstance(kind, sa.Float):
         return "DOUBLE"
