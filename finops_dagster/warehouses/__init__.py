@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Protocol
 
 from finops_dagster.settings_table import SettingsError, SettingsTable
@@ -30,17 +30,12 @@ DIALECTS = {
 
 
 class Chosen(Protocol):
-    """The settings of the one warehouse in which months end."""
+    """The settings of the one warehouse in which months end: its name in WAREHOUSES, its table."""
 
     @property
-    def backend(self) -> str:
-        """Its name in WAREHOUSES."""
-        ...
-
+    def backend(self) -> str: ...
     @property
-    def warehouse(self) -> SettingsTable:
-        """Its table."""
-        ...
+    def warehouse(self) -> SettingsTable: ...
 
 
 def open_warehouse(settings: Chosen) -> Warehouse:
@@ -49,9 +44,8 @@ def open_warehouse(settings: Chosen) -> Warehouse:
     from finops_dagster.warehouses.base import Warehouse
 
     backend = settings.backend
-    module, _, name = DIALECTS[backend].partition(":")
     try:
-        dialect = getattr(import_module(module), name)
+        dialect = resolve_name(DIALECTS[backend])
     except ModuleNotFoundError as error:
         raise SettingsError(
             f"backend is {backend}, whose client {error.name} is not installed: "

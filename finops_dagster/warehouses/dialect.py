@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from duckdb import DuckDBPyConnection
 
@@ -51,9 +51,25 @@ LEDGER = {
 _COLUMNS_A_DIGEST = 400
 
 
-def texts(by_type: Mapping[str, str]) -> Mapping[str, Sql]:
-    """Return what a dialect says of types as SQL: the program's own words, and nobody else's."""
-    return {kind: Sql(text) for kind, text in by_type.items()}
+class ColumnType(NamedTuple):
+    """A SqlType, DATE or COUNT in a warehouse: its name there, and SQL of a cell, `{0}`."""
+
+    name_there: Sql
+    as_text: Sql = Sql("")
+    """How a cell of the table becomes the text that DuckDB would make of it, if it can."""
+    read_as: Sql = Sql("")
+    """How a text is read as this type, or as NULL, if it can be."""
+    digest: Sql = Sql("{0}")
+    """The text of which an MD5 is taken, as `text_of_cell` has it."""
+    way_in: Sql = Sql("{0}")
+    """What DuckDB makes of a cell on its way in."""
+
+
+def typed(name_there: str, as_text: str = "", **more: str) -> ColumnType:
+    """Return a type in the program's own words, and nobody else's."""
+    return ColumnType(
+        Sql(name_there), Sql(as_text), **{what: Sql(text) for what, text in more.items()}
+    )
 
 
 @dataclass(frozen=True)
@@ -71,12 +87,7 @@ class Dialect(ABC):
     """A session with one warehouse. What is not overridden is what most databases do: a month is
     deleted and inserted in one transaction."""
 
-    types: ClassVar[Mapping[str, Sql]]
-    """The warehouse's own names of SqlType, DATE and COUNT."""
-    as_text: ClassVar[Mapping[str, Sql]] = texts({})
-    """How a cell of the table becomes the text that DuckDB would make of it."""
-    read_as: ClassVar[Mapping[str, Sql]] = texts({})
-    """How a text is read as another type, or as NULL."""
+    types: ClassVar[Mapping[str, ColumnType]]
     table_options: ClassVar[Sql] = Sql("")
     """What follows the columns of a table of bills where it is made."""
     add_column: ClassVar[Sql] = Sql("ADD COLUMN")
@@ -90,8 +101,6 @@ class Dialect(ABC):
     what_now: ClassVar[str] = "the month was left as it was"
 
     digest_kind: ClassVar[DigestKind] = DigestKind.SUMS
-    digest_texts: ClassVar[Mapping[str, Sql]] = texts({})
-    """For MD5s: the text of a cell, as `text_of_cell` has it."""
     digest_number: ClassVar[Sql] = Sql("{0}")
     """For MD5s: the first HEX_DIGITS of a text's MD5 as a number."""
     entries: ClassVar[Sql] = Sql("{0}")
@@ -184,7 +193,7 @@ class Dialect(ABC):
 
     def sql_type(self, kind: str) -> Sql:
         """Return the warehouse's own name of a type."""
-        return self.types[kind]
+        return self.types[kind].name_there
 
     def definitions(self, columns: Mapping[str, str]) -> list[Sql]:
         """Return columns with their types as SQL."""
@@ -223,33 +232,31 @@ class Dialect(ABC):
         """Return the columns that the file's become in the table, with their types."""
         return file.types
 
-    def type_of(self, held: str, given: str) -> str:
-        """Return what the warehouse's type is to a bill; `given` where it may be several."""
-        kinds = [kind for kind, name in self.types.items() if name == held and kind != COUNT]
+    def type_of(self, table: str, name: str, given: str) -> str:
+        """Return what a column of the table is to a bill; `given` where its type may be several."""
+        held = self.held(table)[self.name(name).lower()]
+        kinds = [k for k, own in self.types.items() if own.name_there == held and k != COUNT]
         return given if given in kinds else kinds[0] if kinds else held
 
-    def type_in_table(self, table: str, name: str, held: str, given: str) -> str:
-        """Return what a column of the table is to a bill, where its type alone does not tell."""
-        return self.type_of(held, given)
-
     def change(self, file: MonthFile) -> Change:
-        """Return what the month changes of its table. Raises BillError for a column that can be
-        neither of two types."""
-        held = self.held(file.table)
+        """Return what the month changes of its table: text takes anything, amounts stay amounts,
+        and a time or a map becomes text. Raises BillError for a column that can be neither."""
         new, becoming_text, kept, warnings = {}, {}, {}, []
         for name, given in self.columns_of(file).items():
-            own = held.get(self.name(name).lower())
-            if own is None:
+            if not self.has(file.table, [name]):
                 new[name] = kept[name] = given
                 continue
-            was = self.type_in_table(file.table, name, own, given)
-            kept[name] = kind = self.kept_type(was, given)
-            type_before, type_given = self.types.get(was, own), self.types[given]
-            if not kind or (kind != was and was not in self.as_text):
+            was = self.type_of(file.table, name, given)
+            type_before = self.types[was].name_there if was in self.types else was
+            type_given = self.types[given].name_there
+            is_amount = was in AMOUNTS_OF_TEXT and self.takes_amounts_of_text
+            kind = was if is_amount and given == SqlType.TEXT else type_over_months(was, given)
+            if kind is None or (kind != was and not self.types[was].as_text):
                 raise BillError(
                     f"column {name} of {self.full_name(file.table)} is {type_before}, the month's "
                     f"is {type_given}; give the export another table or change it"
                 )
+            kept[name] = kind
             if kind != was:
                 becoming_text[name] = was
                 warnings.append(
@@ -258,13 +265,6 @@ class Dialect(ABC):
             elif kind != given:
                 warnings.append(f"{name} stays {type_before}, {file.month} gives {type_given}")
         return Change(new, becoming_text, kept, tuple(warnings))
-
-    def kept_type(self, was: str, given: str) -> str:
-        """Return the type of a column whose months give it two: text takes anything, amounts stay
-        amounts, and a time or a map becomes text; nothing where it can be neither."""
-        if given == SqlType.TEXT and was in AMOUNTS_OF_TEXT and self.takes_amounts_of_text:
-            return was
-        return type_over_months(was, given) or ""
 
     def refuse_other_text(
         self, connection: DuckDBPyConnection, file: MonthFile, change: Change
@@ -280,22 +280,21 @@ class Dialect(ABC):
                 f"WHERE {quoted(name)} IS NOT NULL AND TRY({cast}) IS NULL LIMIT 1"
             ).fetchall():
                 raise BillError(
-                    f"column {name} of {self.full_name(file.table)} is {self.types[kept]}, and "
+                    f"column {name} of {self.full_name(file.table)} is {self.sql_type(kept)}, and "
                     f"{shown(text)} in {file.path} cannot be kept exactly as one; give the export "
                     "another name and table"
                 )
 
     def cell(self, table: str, name: str, wanted: str) -> Sql:
         """Return a column of a table, read as the type that the file gives it. Raises BillError."""
-        own = self.held(table).get(self.name(name).lower())
-        if own is None:
+        if not self.has(table, [name]):
             raise BillError(f"it has no column {self.name(name)}")
-        was = self.type_of(own, wanted)
+        was, read_as = self.type_of(table, name, wanted), self.types[wanted].read_as
         if was == wanted:
             return self.quoted(name)
-        if was != SqlType.TEXT or wanted not in self.read_as:
-            raise BillError(f"its column {name} is {own}, and not {self.types[wanted]}")
-        return Sql(self.read_as[wanted].format(self.quoted(name)))
+        if was != SqlType.TEXT or not read_as:
+            raise BillError(f"its column {name} is {was}, not {self.types[wanted].name_there}")
+        return Sql(read_as.format(self.quoted(name)))
 
     # A load, in the order of its steps.
 
@@ -314,12 +313,9 @@ class Dialect(ABC):
         """Load the file where nobody looks for it, in the types that the table keeps; return
         what follows FROM."""
 
-    def transaction(self, file: MonthFile) -> AbstractContextManager[None]:
-        """Do all of the block, or nothing of it."""
-        return self._transaction()
-
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def transaction(self, file: MonthFile) -> Iterator[None]:
+        """Do all of the block, or nothing of it."""
         self.query("BEGIN TRANSACTION")
         try:
             yield
@@ -348,19 +344,15 @@ class Dialect(ABC):
     def widen(self, file: MonthFile, change: Change) -> None:
         """Make the table, and what other months have not yet made of it: the columns that it lacks,
         and text of those that become it."""
-        self._seen.pop(file.table, None)
-        held = self.held(file.table)
-        if not held:
-            self.create_table(file.table, self.columns_of(file))
+        table, (new, becoming) = file.table, (change.new, change.becoming_text)
+        self._seen.pop(table, None)
+        if not self.held(table):
+            self.create_table(table, self.columns_of(file))
             return
         self.alter(
-            file.table,
-            {n: kind for n, kind in change.new.items() if not self.has(file.table, [n])},
-            {
-                name: kind
-                for name, kind in change.becoming_text.items()
-                if self.type_of(held[self.name(name).lower()], kind) != SqlType.TEXT
-            },
+            table,
+            {n: kind for n, kind in new.items() if not self.has(table, [n])},
+            {n: k for n, k in becoming.items() if self.type_of(table, n, k) != SqlType.TEXT},
         )
 
     def alter(self, table: str, new: Mapping[str, str], becoming_text: Mapping[str, str]) -> None:
@@ -389,10 +381,10 @@ class Dialect(ABC):
     def make_text(self, table: str, columns: Mapping[str, str]) -> None:
         """Make text of columns, whose types are these until now."""
         for name, kind in columns.items():
-            cell = self.as_text[kind].format(self.quoted(name))
+            cell = self.types[kind].as_text.format(self.quoted(name))
             self.query(
                 f"ALTER TABLE {self.qualified(table)} ALTER {self.quoted(name)} "
-                f"TYPE {self.types[SqlType.TEXT]} USING {cell}"
+                f"TYPE {self.sql_type(SqlType.TEXT)} USING {cell}"
             )
 
     # The ledger, and what the table holds.
@@ -467,14 +459,16 @@ class Dialect(ABC):
         table, found = self.qualified(file.table), dict[str, ColumnDigest]()
         plain = [name for name in types if types[name] not in MAPS]
         for names in groups_of(plain, _COLUMNS_A_DIGEST):
-            counted = ", ".join(
-                f"COUNT({cells[n]}), {self.sum(self._number(cells[n], types[n]))}" for n in names
-            )
+            numbers = {
+                n: Sql(self.digest_number.format(self.types[types[n]].digest.format(cells[n])))
+                for n in names
+            }
+            counted = ", ".join(f"COUNT({cells[n]}), {self.sum(numbers[n])}" for n in names)
             (row,) = self.query(f"SELECT {counted} FROM {table} {where}")
             found |= digests_of_row(names, [exact(number) for number in row])
         for name in (name for name in types if types[name] in MAPS):
             ((values,),) = self.query(f"SELECT COUNT({cells[name]}) FROM {table} {where}")
-            value = self.digest_texts[value_type(types[name])].format("entry.value")
+            value = self.types[value_type(types[name])].digest.format("entry.value")
             text = Sql(f"entry.key || CHR({BETWEEN_KEY_AND_VALUE}) || {value}")
             entries = self.entries.format(cells[name])
             ((total,),) = self.query(
@@ -483,11 +477,6 @@ class Dialect(ABC):
             )
             found |= digests_of_row([name], [values, exact(total)])
         return MonthDigest(self.digest_kind, found)
-
-    def _number(self, cell: Sql, of_type: str) -> Sql:
-        if self.digest_kind == DigestKind.SUMS:
-            return cell
-        return Sql(self.digest_number.format(self.digest_texts[of_type].format(cell)))
 
 
 def _measured(file: MonthFile, groups: Sequence[Sequence[Any]]) -> Measured:

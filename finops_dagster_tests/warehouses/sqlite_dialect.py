@@ -13,36 +13,33 @@ from finops_dagster.billing.columns import Sql, SqlType, quoted
 from finops_dagster.billing.errors import BillError
 from finops_dagster.tables.digest import DATE
 from finops_dagster.warehouses.base import MonthFile, WarehouseUnavailable
-from finops_dagster.warehouses.dialect import COUNT, Change, Dialect
+from finops_dagster.warehouses.dialect import COUNT, Change, Dialect, typed
 from finops_dagster.warehouses.duckdb import Settings
-
-_CELLS = {
-    SqlType.MONEY: "rtrim(rtrim(CAST({0} AS VARCHAR), '0'), '.')",
-    SqlType.TIME: "strftime({0}, '%Y-%m-%d %H:%M:%S.%f')",
-    DATE: "CAST({0} AS VARCHAR)",
-    SqlType.TEXT_MAP: "CAST(to_json({0}) AS VARCHAR)",
-    SqlType.MONEY_MAP: "CAST(to_json(CAST({0} AS MAP(VARCHAR, VARCHAR))) AS VARCHAR)",
-}
 
 
 class SQLite(Dialect):
     """One file, named by `warehouse_path`. Amounts, times and maps are text."""
 
     types = {  # noqa: RUF012
-        SqlType.TEXT: "TEXT",
-        SqlType.MONEY: "DECIMAL_TEXT",
-        SqlType.TIME: "TIME_TEXT",
-        SqlType.TEXT_MAP: "TEXT_MAP",
-        SqlType.MONEY_MAP: "DECIMAL_TEXT_MAP",
-        DATE: "DATE",
-        COUNT: "INTEGER",
+        SqlType.TEXT: typed("TEXT"),
+        SqlType.MONEY: typed(
+            "DECIMAL_TEXT",
+            read_as="exact_amount({0})",
+            way_in="rtrim(rtrim(CAST({0} AS VARCHAR), '0'), '.')",
+        ),
+        SqlType.TIME: typed(
+            "TIME_TEXT",
+            "rtrim(rtrim(replace({0}, ' ', 'T'), '0'), '.') || 'Z'",
+            way_in="strftime({0}, '%Y-%m-%d %H:%M:%S.%f')",
+        ),
+        SqlType.TEXT_MAP: typed("TEXT_MAP", "{0}", way_in="CAST(to_json({0}) AS VARCHAR)"),
+        SqlType.MONEY_MAP: typed(
+            "DECIMAL_TEXT_MAP",
+            way_in="CAST(to_json(CAST({0} AS MAP(VARCHAR, VARCHAR))) AS VARCHAR)",
+        ),
+        DATE: typed("DATE", way_in="CAST({0} AS VARCHAR)"),
+        COUNT: typed("INTEGER"),
     }
-    as_text = {  # noqa: RUF012
-        SqlType.TIME: "rtrim(rtrim(replace({0}, ' ', 'T'), '0'), '.') || 'Z'",
-        SqlType.TEXT_MAP: "{0}",
-    }
-    read_as = {SqlType.MONEY: "exact_amount({0})"}  # noqa: RUF012
-
     _settings: Settings
 
     @property
@@ -88,7 +85,7 @@ class SQLite(Dialect):
     def load_beside(self, file: MonthFile, change: Change) -> Sql:
         """Insert the file into a table of this connection."""
         kept = {name: change.kept[name] for name in file.types}
-        cells = ", ".join(_CELLS.get(kind, "{0}").format(quoted(n)) for n, kind in kept.items())
+        cells = ", ".join(self.types[kind].way_in.format(quoted(n)) for n, kind in kept.items())
         names = list(map(quoted, kept))
         self.query(f"CREATE TEMP TABLE incoming ({', '.join(names)})")
         with file.duckdb.scratch() as duckdb, self.transaction(file):
@@ -110,7 +107,7 @@ class SQLite(Dialect):
 
     def make_text(self, table: str, columns: Mapping[str, str]) -> None:
         for name, kind in columns.items():
-            column, cell = quoted(name), self.as_text[kind].format(quoted(name))
+            column, cell = quoted(name), self.types[kind].as_text.format(quoted(name))
             self.query(f"ALTER TABLE {quoted(table)} ADD COLUMN as_text TEXT")
             self.query(f"UPDATE {quoted(table)} SET as_text = {cell}")
             self.query(f"ALTER TABLE {quoted(table)} DROP COLUMN {column}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, ClassVar, cast
 
 import google.api_core.exceptions as google
@@ -23,7 +23,7 @@ from finops_dagster.tables.digest import DATE, MAPS
 from finops_dagster.warehouses.base import MonthFile, WarehouseUnavailable, ledger_of
 from finops_dagster.warehouses.bigquery import Settings
 from finops_dagster.warehouses.bigquery.rewriting import in_backticks, rewriting, type_named
-from finops_dagster.warehouses.dialect import COUNT, LEDGER, Change, Dialect, texts
+from finops_dagster.warehouses.dialect import COUNT, LEDGER, Change, ColumnType, Dialect, typed
 
 # BigQuery counts the fields that hold values, so that a map is two.
 _MOST_COLUMNS = 10_000
@@ -41,34 +41,25 @@ _PASSING = (
 class BigQueryDialect(Dialect):
     """One dataset. With `api_endpoint` it is an emulator's, asked without credentials."""
 
-    types: ClassVar[Mapping[str, Sql]] = texts(
-        {
-            SqlType.TEXT: "STRING",
-            SqlType.MONEY: "BIGNUMERIC",
-            SqlType.TIME: "TIMESTAMP",
-            SqlType.TEXT_MAP: "ARRAY<STRUCT<key STRING, value STRING>>",
-            SqlType.MONEY_MAP: "ARRAY<STRUCT<key STRING, value BIGNUMERIC>>",
-            DATE: "DATE",
-            COUNT: "INT64",
-        }
-    )
-    # An array without elements may be a map that was NULL, or a month that did not have the
-    # column, so its text is NULL.
-    as_text: ClassVar[Mapping[str, Sql]] = texts(
-        {
-            SqlType.TIME: "CONCAT(RTRIM(RTRIM(FORMAT_TIMESTAMP('%Y-%m-%dT%H:%M:%E6S', {0}), '0'), "
-            "'.'), 'Z')",
-            SqlType.TEXT_MAP: "(SELECT CONCAT('{{', STRING_AGG(CONCAT(TO_JSON_STRING(key), ':', "
+    types: ClassVar[Mapping[str, ColumnType]] = {
+        SqlType.TEXT: typed("STRING"),
+        SqlType.MONEY: typed("BIGNUMERIC", read_as="SAFE_CAST({0} AS BIGNUMERIC)"),
+        SqlType.TIME: typed(
+            "TIMESTAMP",
+            "CONCAT(RTRIM(RTRIM(FORMAT_TIMESTAMP('%Y-%m-%dT%H:%M:%E6S', {0}), '0'), '.'), 'Z')",
+            read_as="SAFE_CAST({0} AS TIMESTAMP)",
+        ),
+        # An array without elements may be a map that was NULL, or a month that did not have the
+        # column, so its text is NULL.
+        SqlType.TEXT_MAP: typed(
+            "ARRAY<STRUCT<key STRING, value STRING>>",
+            "(SELECT CONCAT('{{', STRING_AGG(CONCAT(TO_JSON_STRING(key), ':', "
             "COALESCE(TO_JSON_STRING(value), 'null')), ',' ORDER BY key), '}}') FROM UNNEST({0}))",
-        }
-    )
-    read_as: ClassVar[Mapping[str, Sql]] = texts(
-        {
-            SqlType.MONEY: "SAFE_CAST({0} AS BIGNUMERIC)",
-            SqlType.TIME: "SAFE_CAST({0} AS TIMESTAMP)",
-            DATE: "SAFE_CAST({0} AS DATE)",
-        }
-    )
+        ),
+        SqlType.MONEY_MAP: typed("ARRAY<STRUCT<key STRING, value BIGNUMERIC>>"),
+        DATE: typed("DATE", read_as="SAFE_CAST({0} AS DATE)"),
+        COUNT: typed("INT64"),
+    }
     longest_name = 300
     what_now = "run the month again to load it anew"
     _settings: Settings
@@ -150,7 +141,7 @@ class BigQueryDialect(Dialect):
     def change(self, file: MonthFile) -> Change:
         """Refuse more columns than BigQuery takes before anything is done, too."""
         change, held = super().change(file), self.held(file.table)
-        kinds = [*held.values(), *(self.types[kind] for kind in change.new.values())]
+        kinds = [*held.values(), *map(self.sql_type, change.new.values())]
         columns = len(kinds) + sum(kind.startswith("ARRAY") for kind in kinds)
         if columns > _MOST_COLUMNS:
             raise BillError(
@@ -259,8 +250,9 @@ class BigQueryDialect(Dialect):
             # Another run of the same version was faster, or BigQuery's answer to us was lost.
             return self._job()
 
-    def transaction(self, file: MonthFile) -> AbstractContextManager[None]:
-        return nullcontext()
+    @contextmanager
+    def transaction(self, file: MonthFile) -> Iterator[None]:
+        yield
 
     def exchange(self, file: MonthFile, incoming: Sql, change: Change) -> tuple[str, ...]:
         return change.warnings
@@ -271,7 +263,7 @@ class BigQueryDialect(Dialect):
         self._client.update_table(existing, ["schema"])
 
     def make_text(self, table: str, columns: Mapping[str, str]) -> None:
-        cells = {n: Sql(self.as_text[k].format(in_backticks(n))) for n, k in columns.items()}
+        cells = {n: Sql(self.types[k].as_text.format(in_backticks(n))) for n, k in columns.items()}
         self.query(rewriting(self._client.get_table(self.full_name(table)), cells))
 
 
@@ -286,5 +278,5 @@ def _fields(columns: Mapping[str, str], mode: str = "NULLABLE") -> list[SchemaFi
             fields.append(SchemaField(name, "RECORD", "REPEATED", fields=inside))
         else:
             own_mode = "NULLABLE" if name == "error_message" else mode
-            fields.append(SchemaField(name, BigQueryDialect.types[kind], own_mode))
+            fields.append(SchemaField(name, BigQueryDialect.types[kind].name_there, own_mode))
     return fields

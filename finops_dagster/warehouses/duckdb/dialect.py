@@ -13,9 +13,9 @@ from finops_dagster.billing.columns import Sql, SqlType, quoted
 from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.database import DuckDB
-from finops_dagster.tables.digest import DATE, DigestKind, MonthDigest, digest
+from finops_dagster.tables.digest import DATE, MAPS, DigestKind, MonthDigest, digest
 from finops_dagster.warehouses.base import AS_TEXT, MonthFile
-from finops_dagster.warehouses.dialect import COUNT, Change, Dialect, texts
+from finops_dagster.warehouses.dialect import COUNT, Change, ColumnType, Dialect, typed
 from finops_dagster.warehouses.duckdb import Settings
 
 # Each of more would copy the list of all columns, which DuckDB keeps until the transaction ends:
@@ -27,14 +27,13 @@ class DuckDBDialect(Dialect):
     """One file with the tables of all exports. A month, its new columns and its row in the ledger
     are one transaction."""
 
-    types: ClassVar[Mapping[str, Sql]] = texts({kind: kind for kind in (*SqlType, DATE, COUNT)})
-    as_text: ClassVar[Mapping[str, Sql]] = AS_TEXT
-    read_as: ClassVar[Mapping[str, Sql]] = texts(
-        {
-            SqlType.MONEY: "TRY(exact_decimal({0}))",
-            SqlType.TIME: "TRY(utc_timestamp({0}))",
-        }
-    )
+    types: ClassVar[Mapping[str, ColumnType]] = {
+        SqlType.TEXT: typed(SqlType.TEXT),
+        SqlType.MONEY: typed(SqlType.MONEY, read_as="TRY(exact_decimal({0}))"),
+        SqlType.TIME: typed(SqlType.TIME, AS_TEXT[SqlType.TIME], read_as="TRY(utc_timestamp({0}))"),
+        **{kind: typed(kind, AS_TEXT[kind]) for kind in MAPS},
+        **{kind: typed(kind) for kind in (DATE, COUNT)},
+    }
     digest_kind = DigestKind.HASH
     takes_amounts_of_text = True
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, ClassVar
@@ -18,7 +19,7 @@ from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.digest import DATE, HEX_DIGITS, MAPS, DigestKind
 from finops_dagster.warehouses.base import MonthFile, WarehouseUnavailable
-from finops_dagster.warehouses.dialect import COUNT, Change, Dialect, texts
+from finops_dagster.warehouses.dialect import COUNT, Change, ColumnType, Dialect, typed
 from finops_dagster.warehouses.postgresql import AMOUNT_OF_TEXT, TIME_AS_TEXT, Settings
 from finops_dagster.warehouses.postgresql.errors import ROW_TOO_WIDE, explanation
 
@@ -51,12 +52,6 @@ BEGIN
         MESSAGE = concat_ws(' ', {problem}, processes, 'of the server (see pg_stat_activity)');
 END
 $lock$"""
-_WAY_IN = texts(
-    {
-        SqlType.TIME: "CAST({0} AS TIMESTAMPTZ)",
-        **dict.fromkeys(MAPS, "to_json({0})"),
-    }
-)
 # jsonb's own text has spaces, which DuckDB's has not.
 _MAP_AS_TEXT = """
 CREATE OR REPLACE FUNCTION pg_temp.map_as_text(map jsonb) RETURNS text LANGUAGE sql STRICT AS $$
@@ -69,43 +64,29 @@ class PostgreSQLDialect(Dialect):
     """One schema, in which each export has a table that is partitioned by LIST (billing_month).
     Tags that have no room there are keys of one JSONB column."""
 
-    types: ClassVar[Mapping[str, Sql]] = texts(
-        {  # as format_type() says them
-            SqlType.TEXT: "text",
-            SqlType.MONEY: "numeric(38,18)",
-            SqlType.TIME: "timestamp with time zone",
-            SqlType.TEXT_MAP: "jsonb",
-            SqlType.MONEY_MAP: "jsonb",
-            DATE: "date",
-            COUNT: "bigint",
-        }
-    )
-    as_text: ClassVar[Mapping[str, Sql]] = texts(
-        {
-            SqlType.TIME: TIME_AS_TEXT,
-            SqlType.TEXT_MAP: "pg_temp.map_as_text({0})",
-        }
-    )
-    read_as: ClassVar[Mapping[str, Sql]] = texts(
-        {
-            SqlType.MONEY: AMOUNT_OF_TEXT,
-            SqlType.MONEY_MAP: "{0}::jsonb",
-            SqlType.TEXT_MAP: "{0}::jsonb",
-            SqlType.TIME: "{0}::timestamptz",
-        }
-    )
+    types: ClassVar[Mapping[str, ColumnType]] = {  # named as format_type() names them
+        SqlType.TEXT: typed("text"),
+        SqlType.MONEY: typed(
+            "numeric(38,18)", read_as=AMOUNT_OF_TEXT, digest="{0}::numeric(38,18)::text"
+        ),
+        SqlType.TIME: typed(
+            "timestamp with time zone",
+            TIME_AS_TEXT,
+            read_as="{0}::timestamptz",
+            digest="(extract(epoch FROM {0}) * 1000000)::bigint::text",
+            way_in="CAST({0} AS TIMESTAMPTZ)",
+        ),
+        **dict.fromkeys(
+            MAPS,
+            typed("jsonb", "pg_temp.map_as_text({0})", read_as="{0}::jsonb", way_in="to_json({0})"),
+        ),
+        DATE: typed("date", digest="to_char({0}, 'YYYY-MM-DD')"),
+        COUNT: typed("bigint"),
+    }
     longest_name = 63  # PostgreSQL would cut off in silence what is longer
     takes_amounts_of_text = True
     measures_beside = True
     digest_kind = DigestKind.MD5
-    digest_texts: ClassVar[Mapping[str, Sql]] = texts(
-        {
-            SqlType.TEXT: "{0}",
-            SqlType.MONEY: "{0}::numeric(38,18)::text",
-            SqlType.TIME: "(extract(epoch FROM {0}) * 1000000)::bigint::text",
-            DATE: "to_char({0}, 'YYYY-MM-DD')",
-        }
-    )
     digest_number: ClassVar[Sql] = Sql(
         f"('x' || substr(md5(convert_to({{0}}, 'UTF8')), 1, {HEX_DIGITS}))"
         f"::bit({4 * HEX_DIGITS})::bigint"
@@ -204,19 +185,16 @@ class PostgreSQLDialect(Dialect):
             beyond += 1  # the overflow is a column too
         return tuple(tags[max(0, len(tags) - max(0, beyond)) :])
 
-    def type_in_table(self, table: str, name: str, held: str, given: str) -> str:
+    def type_of(self, table: str, name: str, given: str) -> str:
         """A jsonb holds texts or amounts, which its type does not tell where text comes."""
-        if held == "jsonb" and given == SqlType.TEXT and self._holds_amounts(table, name):
-            return SqlType.MONEY_MAP
-        return self.type_of(held, given)
-
-    def _holds_amounts(self, table: str, name: str) -> bool:
-        return bool(
-            self.query(
+        kind = super().type_of(table, name, given)
+        if kind in MAPS and given == SqlType.TEXT:
+            amounts = self.query(
                 f"SELECT 1 FROM {self.qualified(table)}, jsonb_each({self.quoted(name)}) "
                 "WHERE jsonb_typeof(value) = 'number' LIMIT 1"
             )
-        )
+            return SqlType.MONEY_MAP if amounts else SqlType.TEXT_MAP
+        return kind
 
     def cell(self, table: str, name: str, wanted: str) -> Sql:
         if _OVERFLOW in self.held(table) and not self.has(table, [name]):
@@ -272,7 +250,7 @@ class PostgreSQLDialect(Dialect):
 
     def _fill(self, incoming: str, file: MonthFile, change: Change) -> None:
         self._take_turn(f"{self.qualified(file.table)} {file.month}")
-        own = {self.name(name): self.types[kind] for name, kind in change.kept.items()}
+        own = {self.name(name): self.sql_type(kind) for name, kind in change.kept.items()}
         columns = {**self.columns(file.table), **own}
         definitions = ", ".join(f"{quoted(name)} {kind}" for name, kind in columns.items())
         self.query(
@@ -286,17 +264,23 @@ class PostgreSQLDialect(Dialect):
             try:
                 self.refuse_other_text(connection, file, change)
                 month = connection.sql(self._rows(file, change))
-                for batch in month.to_arrow_reader(max(1, _CELLS_A_BATCH // len(change.kept))):
-                    at_once = max(1, batch.num_rows * _BYTES_AT_ONCE // batch.nbytes)
-                    rows = pa.Table.from_batches([batch]).to_reader(max_chunksize=at_once)
-                    self._cursor.adbc_ingest(incoming, rows, mode="append", db_schema_name=schema)
+                batches = month.to_arrow_reader(max(1, _CELLS_A_BATCH // len(change.kept)))
+                with ThreadPoolExecutor(1) as reader:  # reads on while the last batch is sent
+                    ahead = reader.submit(next, batches, None)
+                    while (batch := ahead.result()) is not None:
+                        ahead = reader.submit(next, batches, None)
+                        at_once = max(1, batch.num_rows * _BYTES_AT_ONCE // batch.nbytes)
+                        rows = pa.Table.from_batches([batch]).to_reader(max_chunksize=at_once)
+                        self._cursor.adbc_ingest(
+                            incoming, rows, mode="append", db_schema_name=schema
+                        )
             except (duckdb.Error, pa.ArrowException, OSError) as error:
                 raise BillError(f"{file.path} cannot be read: {first_line(error)}") from error
 
     def _rows(self, file: MonthFile, change: Change) -> Sql:
         """Return the month as SQL of DuckDB: maps as JSON, decimals to the digit."""
         cells = {
-            name: Sql(_WAY_IN.get(kind, Sql("{0}")).format(quoted(name)))
+            name: Sql(self.types[kind].way_in.format(quoted(name)))
             for name, kind in change.kept.items()
         }
         if self._overflow:

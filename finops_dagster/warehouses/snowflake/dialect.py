@@ -14,7 +14,7 @@ from finops_dagster.billing.columns import Sql, SqlType, name_within, quoted
 from finops_dagster.billing.errors import BillError
 from finops_dagster.tables.digest import DATE, HEX_DIGITS, MAPS, DigestKind
 from finops_dagster.warehouses.base import MonthFile, WarehouseUnavailable
-from finops_dagster.warehouses.dialect import COUNT, Change, Dialect, texts
+from finops_dagster.warehouses.dialect import COUNT, Change, ColumnType, Dialect, typed
 from finops_dagster.warehouses.snowflake import Settings
 from finops_dagster.warehouses.snowflake.session import may_pass, session
 
@@ -29,45 +29,30 @@ class SnowflakeDialect(Dialect):
     """One schema. Names are in capitals, so that a person writes them without quotes. What a load
     needs on its way lives no longer than its session."""
 
-    types: ClassVar[Mapping[str, Sql]] = texts(
-        {
-            SqlType.TEXT: "VARCHAR",
-            SqlType.MONEY: "NUMBER(38,18)",
-            SqlType.TIME: "TIMESTAMP_NTZ",
-            # Amounts in an OBJECT are fixed-point numbers of 38 digits as well.
-            **dict.fromkeys(MAPS, "OBJECT"),
-            DATE: "DATE",
-            COUNT: "NUMBER(38, 0)",
-        }
-    )
-    as_text: ClassVar[Mapping[str, Sql]] = texts(
-        {
-            SqlType.MONEY: "{0}::VARCHAR",
-            SqlType.TIME: "REGEXP_REPLACE(TO_VARCHAR({0}::TIMESTAMP_NTZ, "
+    types: ClassVar[Mapping[str, ColumnType]] = {
+        SqlType.TEXT: typed("VARCHAR", digest="{0}::VARCHAR"),
+        SqlType.MONEY: typed(
+            "NUMBER(38,18)",
+            "{0}::VARCHAR",
+            read_as="TRY_CAST({0} AS NUMBER(38,18))",
+            digest="{0}::NUMBER(38,18)::VARCHAR",
+        ),
+        SqlType.TIME: typed(
+            "TIMESTAMP_NTZ",
+            "REGEXP_REPLACE(TO_VARCHAR({0}::TIMESTAMP_NTZ, "
             "'YYYY-MM-DD\"T\"HH24:MI:SS.FF6'), '[.]?0+$', '') || 'Z'",
-            DATE: "{0}::VARCHAR",
-            **dict.fromkeys(MAPS, "TO_JSON({0})"),
-        }
-    )
-    read_as: ClassVar[Mapping[str, Sql]] = texts(
-        {
-            SqlType.MONEY: "TRY_CAST({0} AS NUMBER(38,18))",
-            SqlType.TIME: "TRY_CAST({0} AS TIMESTAMP_NTZ)",
-            **dict.fromkeys(MAPS, "TRY_PARSE_JSON({0})"),
-        }
-    )
+            read_as="TRY_CAST({0} AS TIMESTAMP_NTZ)",
+            digest="DATE_PART(EPOCH_MICROSECOND, {0})::VARCHAR",
+        ),
+        # Amounts in an OBJECT are fixed-point numbers of 38 digits as well.
+        **dict.fromkeys(MAPS, typed("OBJECT", "TO_JSON({0})", read_as="TRY_PARSE_JSON({0})")),
+        DATE: typed("DATE", "{0}::VARCHAR", digest="TO_VARCHAR({0}, 'YYYY-MM-DD')"),
+        COUNT: typed("NUMBER(38, 0)"),
+    }
     table_options: ClassVar[Sql] = Sql('CLUSTER BY ("BILLING_MONTH")')
     add_column: ClassVar[Sql] = Sql("ADD COLUMN IF NOT EXISTS")
     defines_in_transaction = False  # a statement that defines something ends a transaction
     digest_kind = DigestKind.MD5
-    digest_texts: ClassVar[Mapping[str, Sql]] = texts(
-        {
-            SqlType.TEXT: "{0}::VARCHAR",
-            SqlType.MONEY: "{0}::NUMBER(38,18)::VARCHAR",
-            SqlType.TIME: "DATE_PART(EPOCH_MICROSECOND, {0})::VARCHAR",
-            DATE: "TO_VARCHAR({0}, 'YYYY-MM-DD')",
-        }
-    )
     # X is a hexadecimal digit: docs.snowflake.com, *SQL format models*.
     digest_number: ClassVar[Sql] = Sql(
         f"TO_NUMBER(SUBSTR(MD5({{0}}), 1, {HEX_DIGITS}), '{'X' * HEX_DIGITS}')"
@@ -128,7 +113,7 @@ class SnowflakeDialect(Dialect):
 
     def cell(self, table: str, name: str, wanted: str) -> Sql:
         cell = super().cell(table, name, wanted)
-        return Sql(f"{cell}::{self.types[wanted]}") if wanted == SqlType.MONEY else cell
+        return Sql(f"{cell}::{self.sql_type(wanted)}") if wanted == SqlType.MONEY else cell
 
     def load_beside(self, file: MonthFile, change: Change) -> Sql:
         """Copy the file into a temporary table, in the file's types, and return its rows in those
@@ -149,7 +134,9 @@ class SnowflakeDialect(Dialect):
         else:
             in_lake = "/".join(file.path.parts[-3:])
             source, files = Sql(stage), f"FILES = ({_in_quotes(in_lake)})"
-        cells = ", ".join(f"$1:{quoted(n)}::{self.types[kind]}" for n, kind in file.types.items())
+        cells = ", ".join(
+            f"$1:{quoted(n)}::{self.sql_type(kind)}" for n, kind in file.types.items()
+        )
         self.query(
             f"COPY INTO {temporary} FROM (SELECT {cells} FROM @{source}) {files} "
             "FILE_FORMAT = (TYPE = PARQUET USE_VECTORIZED_SCANNER = TRUE)"
@@ -167,10 +154,9 @@ class SnowflakeDialect(Dialect):
 
     def _with_texts(self, table: Sql, columns: Sequence[str], texts: Mapping[str, str]) -> Sql:
         """Return the rows of a table, some of whose columns become text."""
+        ways = {name: self.types[kind].as_text for name, kind in texts.items()}
         cells = ", ".join(
-            f"{self.as_text[texts[n]].format(self.quoted(n)) if n in texts else self.quoted(n)} "
-            f"AS {self.quoted(n)}"
-            for n in columns
+            f"{ways.get(n, Sql('{0}')).format(self.quoted(n))} AS {self.quoted(n)}" for n in columns
         )
         return Sql(f"(SELECT {cells} FROM {table})")
 

@@ -12,18 +12,24 @@ import sqlalchemy as sa
 
 from finops_dagster.billing.columns import Sql, SqlType
 from finops_dagster.tables.digest import DATE
-from finops_dagster.warehouses.dialect import texts
+from finops_dagster.warehouses.dialect import ColumnType, typed
 from finops_dagster.warehouses.postgresql import AMOUNT_OF_TEXT, TIME_AS_TEXT
-from finops_dagster.warehouses.sql.dialect import TYPES, SqlDialect
+from finops_dagster.warehouses.sql.dialect import MAP_IN, MONEY_MAP_IN, TYPES, SqlDialect
 
 
 class PostgresDialect(SqlDialect):
     """A PostgreSQL that makes text of a time in a transaction."""
 
-    as_text: ClassVar[Mapping[str, Sql]] = {SqlType.TIME: TIME_AS_TEXT}
-    read_as: ClassVar[Mapping[str, Sql]] = texts(
-        {SqlType.MONEY: AMOUNT_OF_TEXT, SqlType.TIME: "{0}::timestamptz"}
-    )
+    types: ClassVar[Mapping[str, ColumnType]] = {
+        **SqlDialect.types,
+        SqlType.MONEY: typed(SqlType.MONEY, read_as=AMOUNT_OF_TEXT),
+        SqlType.TIME: typed(
+            SqlType.TIME,
+            TIME_AS_TEXT,
+            read_as="{0}::timestamptz",
+            way_in="CAST({0} AS TIMESTAMPTZ)",
+        ),
+    }
 
 
 class _Text(sa.types.UserDefinedType[str]):
@@ -56,21 +62,25 @@ _DECLARED = {
 class SqliteDialect(SqlDialect):
     """SQLite, which has no decimals: amounts are text there, and their sums are added here."""
 
-    types: ClassVar[Mapping[str, Sql]] = texts({kind: kind for kind in (*SqlType, DATE)})
-    as_text: ClassVar[Mapping[str, Sql]] = texts(
-        {
-            SqlType.TIME: "rtrim(rtrim(replace({0}, ' ', 'T'), '0'), '.') || 'Z'",
-            SqlType.TEXT_MAP: "{0}",
-        }
-    )
-    read_as: ClassVar[Mapping[str, Sql]] = texts({SqlType.MONEY: "exact_amount({0})"})
+    types: ClassVar[Mapping[str, ColumnType]] = {
+        **SqlDialect.types,
+        SqlType.MONEY: typed(
+            SqlType.MONEY,
+            read_as="exact_amount({0})",
+            way_in="rtrim(rtrim(CAST({0} AS VARCHAR), '0'), '.')",
+        ),
+        SqlType.TIME: typed(
+            SqlType.TIME,
+            "rtrim(rtrim(replace({0}, ' ', 'T'), '0'), '.') || 'Z'",
+            way_in="CAST({0} AS TIMESTAMPTZ)",
+        ),
+        SqlType.TEXT_MAP: typed(SqlType.TEXT_MAP, "{0}", way_in=MAP_IN),
+        SqlType.MONEY_MAP: typed(SqlType.MONEY_MAP, way_in=MONEY_MAP_IN),
+    }
+    ordered = (SqlType.TIME,)
     column_types: ClassVar[Mapping[str, sa.types.TypeEngine[Any]]] = {
         **TYPES,
         **{kind: _Text(name) for kind, name in _NAMES.items()},
-    }
-    way_in: ClassVar[Mapping[str, Sql]] = {
-        **SqlDialect.way_in,
-        SqlType.MONEY: Sql("rtrim(rtrim(CAST({0} AS VARCHAR), '0'), '.')"),
     }
 
     @contextmanager
@@ -102,24 +112,22 @@ class SqliteDialect(SqlDialect):
         found = self.query(f"PRAGMA table_info({self.quoted(table)})")
         return {row[1]: _DECLARED.get(row[2], row[2]) for row in found}
 
-    def type_of(self, held: str, given: str) -> str:
+    def type_of(self, table: str, name: str, given: str) -> str:
         """What dlt made of amounts and maps it declared as TEXT."""
-        may_be_given = held == SqlType.TEXT and given in _NAMES and self._is_made_by_dlt
-        return given if may_be_given else super().type_of(held, given)
+        kind = super().type_of(table, name, given)
+        may_be_given = kind == SqlType.TEXT and given in _NAMES
+        by_dlt = "SELECT 1 FROM sqlite_master WHERE name = '_dlt_version'"
+        return given if may_be_given and self.query(by_dlt) else kind
 
     def make_text(self, table: str, columns: Mapping[str, str]) -> None:
         altered = f"ALTER TABLE {self.qualified(table)}"
         for name, kind in columns.items():
             column, free = self.quoted(name), self.quoted(f"{name}_as_text")
-            cell = self.as_text[kind].format(column)
+            cell = self.types[kind].as_text.format(column)
             self.query(f"{altered} ADD COLUMN {free} TEXT")
             self.query(f"UPDATE {self.qualified(table)} SET {free} = {cell}")
             self.query(f"{altered} DROP COLUMN {column}")
             self.query(f"{altered} RENAME COLUMN {free} TO {column}")
-
-    @property
-    def _is_made_by_dlt(self) -> bool:
-        return bool(self.query("SELECT 1 FROM sqlite_master WHERE name = '_dlt_version'"))
 
 
 class _ExactSum:

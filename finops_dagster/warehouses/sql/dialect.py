@@ -19,7 +19,7 @@ from finops_dagster.locks import waiting_lock
 from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.digest import DATE, MAPS
 from finops_dagster.warehouses.base import MonthFile, WarehouseUnavailable, as_utc, ledger_of
-from finops_dagster.warehouses.dialect import COUNT, LEDGER, Change, Dialect, texts
+from finops_dagster.warehouses.dialect import COUNT, LEDGER, Change, ColumnType, Dialect, typed
 from finops_dagster.warehouses.sql import Settings
 from finops_dagster.warehouses.sql.address import refuse_unusable, url_of
 
@@ -51,28 +51,25 @@ TYPES: dict[str, sa.types.TypeEngine[Any]] = {
     DATE: sa.Date(),
     COUNT: sa.BigInteger(),
 }
+MAP_IN = "CAST(to_json({0}) AS VARCHAR)"
+MONEY_MAP_IN = "CAST(to_json(CAST({0} AS MAP(VARCHAR, VARCHAR))) AS VARCHAR)"
 
 
 class SqlDialect(Dialect):
     """One dataset of one database. The ledger says `loading` until a load ends, for the month lies
     in a table of its own meanwhile, which the next load drops where one was killed."""
 
-    types: ClassVar[Mapping[str, Sql]] = texts(
-        {
-            **{kind: kind for kind in (*SqlType, DATE, COUNT)},
-            **dict.fromkeys(MAPS, SqlType.TEXT),
-        }
-    )
-    column_types: ClassVar[Mapping[str, sa.types.TypeEngine[Any]]] = TYPES
     # What DuckDB makes of cells on their way: times with their zone, and maps as JSON whose amounts
     # are text, for a JSON number becomes a float somewhere.
-    way_in: ClassVar[Mapping[str, Sql]] = texts(
-        {
-            SqlType.TIME: "CAST({0} AS TIMESTAMPTZ)",
-            SqlType.TEXT_MAP: "CAST(to_json({0}) AS VARCHAR)",
-            SqlType.MONEY_MAP: "CAST(to_json(CAST({0} AS MAP(VARCHAR, VARCHAR))) AS VARCHAR)",
-        }
-    )
+    types: ClassVar[Mapping[str, ColumnType]] = {
+        **{kind: typed(kind) for kind in (SqlType.TEXT, SqlType.MONEY, DATE, COUNT)},
+        SqlType.TIME: typed(SqlType.TIME, way_in="CAST({0} AS TIMESTAMPTZ)"),
+        SqlType.TEXT_MAP: typed(SqlType.TEXT, way_in=MAP_IN),
+        SqlType.MONEY_MAP: typed(SqlType.TEXT, way_in=MONEY_MAP_IN),
+    }
+    column_types: ClassVar[Mapping[str, sa.types.TypeEngine[Any]]] = TYPES
+    ordered: ClassVar[tuple[str, ...]] = (SqlType.TIME, SqlType.MONEY)
+    """The types of which the database knows the least and the greatest value."""
     add_column: ClassVar[Sql] = Sql("ADD")
     _settings: Settings
     _connection: sa.Connection
@@ -214,7 +211,7 @@ class SqlDialect(Dialect):
         incoming, kept = _incoming(self.job), {name: change.kept[name] for name in file.types}
         table = self._created(incoming, kept)
         cells = ", ".join(
-            self.way_in.get(kind, Sql("{0}")).format(quoted(name)) for name, kind in kept.items()
+            self.types[kind].way_in.format(quoted(name)) for name, kind in kept.items()
         )
         with file.duckdb.scratch(threads=1) as connection:
             prepare_casts(connection)
@@ -230,11 +227,10 @@ class SqlDialect(Dialect):
         """Hold every column against the file, for a way into some database rounds, shifts times, or
         makes NULL of empty text: how many values it has, and the least and the greatest of each
         amount and time. Raises BillError."""
-        ends = [SqlType.TIME] if SqlType.MONEY in self.way_in else [SqlType.TIME, SqlType.MONEY]
         wanted = [
             (name, function)
             for name, kind in kept.items()
-            for function in ("COUNT", *(("MIN", "MAX") if kind in ends else ()))
+            for function in ("COUNT", *(("MIN", "MAX") if kind in self.ordered else ()))
         ]
         theirs = ", ".join(f"{function}({self.quoted(name)})" for name, function in wanted)
         ours = ", ".join(f"{function}({quoted(name)})" for name, function in wanted)
