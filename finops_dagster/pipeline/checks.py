@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -41,7 +42,9 @@ NOT_FEWER_ROWS = Check(
     "not_fewer_rows",
     "The month has rows, and no fewer than the version that it replaced.",
 )
-USUAL_COST = Check("usual_cost", "The month's cost is within half of what the month before cost.")
+USUAL_COST = Check(
+    "usual_cost", "In each currency the month's cost is within half of what the month before cost."
+)
 
 ONE_CURRENCY = Check(
     "one_currency",
@@ -101,16 +104,32 @@ def not_fewer_rows(now: Load, before: Load | None) -> dg.AssetCheckResult:
 
 
 def usual_cost(now: Load, month_before: Load | None) -> dg.AssetCheckResult:
-    """A closed month that fell by half, or any that grew by half, is worth a look."""
-    if month_before is None or month_before.totals.cost <= 0:
-        return _noticed(USUAL_COST, passed=True, description="There is no month to compare with.")
-    change = float(now.totals.cost / month_before.totals.cost) - 1
-    in_progress = now.month == BillingMonth.current()
+    """Notice a currency in which a closed month fell by half, or any month grew by half."""
+    changes = {} if month_before is None else _changes(now.totals, month_before.totals)
+    least = -math.inf if now.month == BillingMonth.current() else -_UNUSUAL_CHANGE
+    shown = ", ".join(
+        f"{change:+.1%}{currency and f' in {currency}'}" for currency, change in changes.items()
+    )
     return _noticed(
         USUAL_COST,
-        passed=change <= _UNUSUAL_CHANGE and (in_progress or change >= -_UNUSUAL_CHANGE),
-        description=f"{change:+.1%} against {month_before.month}.",
+        passed=all(least <= change <= _UNUSUAL_CHANGE for change in changes.values()),
+        description=f"{shown} against {month_before.month}."
+        if month_before is not None and changes
+        else "There is no month to compare with.",
     )
+
+
+def _changes(now: Totals, before: Totals) -> dict[str, float]:
+    """Return the change of each currency's cost, as a part of it; of the whole cost where one
+    record is older than costs by currency."""
+    costs, costs_before = now.costs, before.costs
+    if costs is None or costs_before is None:
+        costs, costs_before = {"": now.cost}, {"": before.cost}
+    return {
+        currency: float(costs.get(currency, 0) / cost) - 1
+        for currency, cost in sorted(costs_before.items())
+        if cost > 0
+    }
 
 
 def one_currency(costs: Sequence[tuple[str, Decimal]], vendor: Format) -> dg.AssetCheckResult:

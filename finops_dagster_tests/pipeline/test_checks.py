@@ -1,0 +1,40 @@
+"""What the checks say of a month beside the one before it."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from finops_dagster.billing.money import Totals
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.billing.version import Load
+from finops_dagster.pipeline.checks import usual_cost
+
+
+def load(month: int, costs: dict[str, str] | None) -> Load:
+    by_currency = costs and {currency: Decimal(cost) for currency, cost in costs.items()}
+    whole = sum(map(Decimal, (costs or {"": "100"}).values()), Decimal(0))
+    totals = Totals(1, whole, costs=by_currency)
+    return Load("v1", totals, export="acme", month=BillingMonth(2024, month), table="bills")
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "passes", "says"),
+    [
+        ({"USD": "100", "JPY": "9000"}, {"USD": "140", "JPY": "5000"}, True, "+40.0% in USD"),
+        ({"USD": "100", "JPY": "9000"}, {"USD": "160", "JPY": "9000"}, False, "+60.0% in USD"),
+        ({"USD": "100", "JPY": "9000"}, {"JPY": "9000"}, False, "-100.0% in USD"),
+        ({"USD": "100"}, {"USD": "100", "EUR": "900"}, True, "+0.0% in USD against 2024-01."),
+        ({"": "100"}, {"": "40"}, False, "-60.0% against 2024-01."),
+        (None, {"USD": "120"}, True, "+20.0% against 2024-01."),
+        ({"USD": "0"}, {"USD": "120"}, True, "no month to compare with"),
+    ],
+)
+def test_each_currency_is_compared_with_itself(
+    before: dict[str, str] | None, now: dict[str, str], passes: bool, says: str
+) -> None:
+    """JPY 9,000 would hide what became of 100 USD; an old record has no costs by currency."""
+    result = usual_cost(load(2, now), load(1, before))
+    assert result.passed is passes
+    assert says in str(result.description)
