@@ -27,67 +27,44 @@ LOCATION = {
 
 
 class Ui:
-    """A running `finops dev`, asked as the browser asks it."""
+    """A running `finops dev`, asked as the browser asks it; its runs are shown by `finops`."""
 
-    def __init__(self, process: int, port: int) -> None:
+    def __init__(self, finops: Finops, process: int, port: int) -> None:
+        self.finops, self.process = finops, process
         self.url = f"http://127.0.0.1:{port}/graphql"
-        self.process = process
 
-    def ask(self, query: str, **variables: Any) -> Any:
-        """The first field of a GraphQL answer."""
-        body = json.dumps({"query": query, "variables": variables}).encode()
+    def ask(self, query: str, **variables: Any) -> str:
+        """The type of a GraphQL answer."""
+        body = json.dumps({"query": f"{query} {{__typename}}}}", "variables": variables}).encode()
         request = urllib.request.Request(self.url, body, {"Content-Type": "application/json"})
         with urllib.request.urlopen(request) as answer:
             (field,) = json.load(answer)["data"].values()
-        return field
+        return str(field["__typename"])
 
-    def runs(self, job: str = "acme_month") -> dict[str, str]:
+    def runs(self, export: str) -> dict[str, str]:
         """The status of the newest run of each month."""
-        answer = self.ask("{runsOrError {... on Runs {results {jobName status tags {key value}}}}}")
-        months = {}
-        for run in reversed(answer["results"]):
-            tags = {tag["key"]: tag["value"] for tag in run["tags"]}
-            if run["jobName"] == job:
-                months[tags["dagster/partition"]] = run["status"]
-        return months
+        runs = self.finops.json("aws", "show-state", "--runs", "--export", export)
+        return {run["month"]: run["status"] for run in reversed(runs)}
 
-    def newest_tick(self, sensor: str) -> tuple[str, str]:
-        """Status and first cause of the sensor's newest tick."""
-        answer = self.ask(
-            "query ($sensor: SensorSelector!) {sensorOrError(sensorSelector: $sensor) "
-            "{... on Sensor {sensorState {ticks {status error {causes {message}}}}}}}",
-            sensor={**LOCATION, "sensorName": sensor},
-        )
-        tick = answer["sensorState"]["ticks"][0]
-        return tick["status"], tick["error"]["causes"][0]["message"] if tick["error"] else ""
+    def wait_for(self, runs: dict[str, str], export: str = "acme") -> None:
+        """Look until the runs of the export are so."""
+        for attempt in attempts():
+            with attempt:
+                assert self.runs(export) == runs
 
     def start_sensor(self, sensor: str) -> None:
         """Turn the sensor on."""
-        started = self.ask(
-            "mutation ($sensor: SensorSelector!) {startSensor(sensorSelector: $sensor) "
-            "{__typename}}",
-            sensor={**LOCATION, "sensorName": sensor},
-        )
-        assert started["__typename"] == "Sensor"
+        mutation = "mutation ($of: SensorSelector!) {startSensor(sensorSelector: $of)"
+        assert self.ask(mutation, of={**LOCATION, "sensorName": sensor}) == "Sensor"
 
     def backfill(self, *months: str) -> None:
         """Ask for the months, as the job's page does."""
-        partitions = {
-            "repositorySelector": LOCATION,
-            "partitionSetName": "acme_month_partition_set",
-        }
-        launched = self.ask(
-            "mutation ($backfill: LaunchBackfillParams!) {"
-            "launchPartitionBackfill(backfillParams: $backfill) {__typename}}",
-            backfill={"selector": partitions, "partitionNames": months},
+        mutation = (
+            "mutation ($of: LaunchBackfillParams!) {launchPartitionBackfill(backfillParams: $of)"
         )
-        assert launched["__typename"] == "LaunchBackfillSuccess"
-
-    def wait_for(self, runs: dict[str, str], job: str = "acme_month") -> None:
-        """Look until the runs of the job are so."""
-        for attempt in attempts():
-            with attempt:
-                assert self.runs(job) == runs
+        job = {"repositorySelector": LOCATION, "partitionSetName": "acme_month_partition_set"}
+        launched = self.ask(mutation, of={"selector": job, "partitionNames": months})
+        assert launched == "LaunchBackfillSuccess"
 
 
 def attempts() -> Retrying:
@@ -97,28 +74,27 @@ def attempts() -> Retrying:
 
 @contextmanager
 def finops_dev(project: Project, more_settings: str = "", **environment: str) -> Iterator[Ui]:
-    """`finops dev` in the project's folder, its DAGSTER_HOME in `home` there, and what it prints in
-    `dev.log`."""
-    home = project.folder / "home"
+    """`finops dev` in the project's folder, and what it prints in `dev.log`."""
+    home = project.folder / ".dagster"
     home.mkdir(exist_ok=True)
     shutil.copy(ROOT / "dagster.yaml", home)
+    finops = Finops(project, more_settings)
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    settings = project.shell_environment(more_settings)
     with (project.folder / "dev.log").open("wb") as log:
         process = subprocess.Popen(
             [*FINOPS, "dev", "--port", str(port)],
             cwd=project.folder,
-            env={**settings, **environment, "DAGSTER_HOME": str(home)},
+            env={**finops.environment, **environment, "DAGSTER_HOME": str(home)},
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
     try:
-        ui = Ui(process.pid, port)
+        ui = Ui(finops, process.pid, port)
         for attempt in attempts():
             with attempt:
-                ui.runs()
+                assert ui.ask("{runsOrError") == "Runs"
         yield ui
     finally:
         os.killpg(process.pid, signal.SIGKILL)
@@ -136,42 +112,40 @@ def test_a_backfill_and_the_sensor_load_months(project: Project, ui: Ui) -> None
     for month in ("2024-01", "2024-02"):
         project.deliver("1", month=month)
     ui.backfill("2024-01", "2024-02", "2024-03")
-    ui.wait_for({"2024-01": "SUCCESS", "2024-02": "SUCCESS", "2024-03": "FAILURE"})
+    ui.wait_for({"2024-01": "success", "2024-02": "success", "2024-03": "failure"})
     assert project.totals("2024-01") == project.totals("2024-02") == (1, 1)
 
     project.deliver("4", month="2024-03")
     ui.start_sensor("acme_manifests")
-    ui.wait_for(dict.fromkeys(["2024-01", "2024-02", "2024-03"], "SUCCESS"))
+    ui.wait_for(dict.fromkeys(["2024-01", "2024-02", "2024-03"], "success"))
     assert project.totals("2024-03") == (1, 4)
     assert listening_addresses(ui.process) == {"127.0.0.1"}
-    assert leaks([project.folder / "home", project.folder / "data"]) == []
+    assert leaks([project.folder / ".dagster", project.folder / "data"]) == []
 
 
 @pytest.mark.thorough
 def test_a_terminal_and_the_daemon_run_one_month_at_once_and_a_killed_terminal_blocks_nobody(
     project: Project, finops: Finops, ui: Ui
 ) -> None:
-    home = {"DAGSTER_HOME": str(project.folder / "home")}
     for month in ("2024-01", "2024-02"):
         project.deliver("1", month=month)
     with duckdb.connect(str(project.database_file)):
         killed, waiting = (
-            finops.start("aws", "run-pipeline", "--start-date", month, "--end-date", month, **home)
+            finops.start("aws", "run-pipeline", "--start-date", month, "--end-date", month)
             for month in ("2024-02", "2024-01")
         )
-        ui.wait_for({"2024-01": "STARTED", "2024-02": "STARTED"})
+        ui.wait_for({"2024-01": "started", "2024-02": "started"})
         killed.kill()
         killed.wait()
         # Both places in the queue are taken, one of them by a run whose process is gone.
         ui.backfill("2024-01")
-        ui.wait_for({"2024-01": "STARTED", "2024-02": "FAILURE"})
+        ui.wait_for({"2024-01": "started", "2024-02": "failure"})
     printed, _ = waiting.communicate()
     assert printed.startswith("acme 2024-01  ")
-    ui.wait_for({"2024-01": "SUCCESS", "2024-02": "FAILURE"})
+    ui.wait_for({"2024-01": "success", "2024-02": "failure"})
     assert project.query("SELECT count(*) FROM finops_state.runs") == [(1,)]
     assert project.totals() == (1, 1)
-    verified = finops.process("state", "verify", "acme", "2024-01", **home)
-    assert verified.startswith("all agree\n")
+    assert finops("state", "verify", "acme", "2024-01").startswith("all agree\n")
 
 
 def broken(name: str, source: str, endpoint_url: str) -> str:
@@ -200,18 +174,13 @@ def test_a_broken_export_fails_alone_and_delays_no_other(project: Project, s3: S
             broken("garbled", "file://source", s3.url),
         )
         with finops_dev(project, "".join(("sensor = true", *exports))) as ui:
-            ui.wait_for({"2024-01": "FAILURE"}, job="garbled_month")
-            ui.wait_for({"2024-01": "SUCCESS"})
+            ui.wait_for({"2024-01": "failure"}, "garbled")
+            ui.wait_for({"2024-01": "success"})
             for attempt in attempts():
                 with attempt:
-                    status, error = ui.newest_tick("nowhere_manifests")
-                    assert status == "FAILURE"
-                    assert (
-                        "s3://acme-billing-of-nobody/nowhere/: S3 refuses (NoSuchBucket: " in error
-                    )
-            assert ui.newest_tick("garbled_manifests")[0] == "SUCCESS"
+                    log = (project.folder / "dev.log").read_text()
+                    assert "nobody/nowhere/: S3 refuses (NoSuchBucket: " in log
             assert listening_addresses(ui.process) == {"127.0.0.1"}
-    log = (project.folder / "dev.log").read_text()
     assert "Serving dagster-webserver" in log
     assert "Warning" not in log
     assert project.totals() == (1, 1)

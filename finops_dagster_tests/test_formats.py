@@ -236,8 +236,12 @@ def test_a_refresh_that_overwrites_is_not_mixed_with_the_old(
     os.utime(newest, (later, later))
     error = project.materialize(force=True).error
     assert f"{newest} is newer than its manifest by 2.0 hours" in error
+    assert "the vendor is" in error and "set copied = true" in error
     assert "run the month again when its manifest is there" in error
     assert totals(project, layout)[0] == 500
+    deliver(project, layout, Version(JANUARY.month, "20240204T000000Z", rows=600))
+    project.load()
+    assert totals(project, layout)[0] == 600
 
 
 def test_a_refresh_that_overwrites_during_the_download_is_noticed(

@@ -232,25 +232,6 @@ def seconds_after_manifest(project: Project, key: str, seconds: float) -> None:
     os.utime(project.source / key, (when, when))
 
 
-@pytest.mark.parametrize("is_loaded", [False, True])
-def test_a_version_that_is_half_overwritten_is_refused(project: Project, is_loaded: bool) -> None:
-    first, second = overwrite(project, "v1", part("1"), part("20"))
-    if is_loaded:
-        project.load()
-    project.put(first, part("100", "11"))
-    seconds_after_manifest(project, first, 90)
-    seconds_after_manifest(project, second, -3600)
-    error = project.materialize().error
-    newer = f"{project.source / first} is newer than its manifest by 2 minutes: the vendor is"
-    assert newer in error
-    assert "set copied = true" in error
-    if is_loaded:
-        assert project.totals() == (2, 21)
-    overwrite(project, "v2", part("100", "11"))
-    project.load()
-    assert project.totals() == (2, 111)
-
-
 def test_what_is_written_with_its_manifest_is_no_overwriting(
     project: Project,
 ) -> None:
