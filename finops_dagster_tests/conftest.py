@@ -38,7 +38,6 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_unconfigure() -> None:
-    """At the end everything goes."""
     gc.unfreeze()
 
 
@@ -60,7 +59,6 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 @pytest.fixture
 def finops(project: Project) -> Finops:
-    """The `finops` command in the project's folder."""
     return Finops(project)
 
 
@@ -84,7 +82,6 @@ def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Serve
 
 @pytest.fixture
 def bucket(s3: S3Server) -> str:
-    """An empty bucket."""
     name = f"acme-billing-{next(_bucket_numbers)}"
     s3.client().create_bucket(Bucket=name)
     return name

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from finops_dagster.billing.months import BillingMonth
+from finops_dagster_tests.servers.s3 import S3Server
 
 Put = Callable[[str, bytes], None]
 Part = bytes | Sequence[dict[str, str]]
@@ -44,7 +45,6 @@ def line_item(month: str, **cells: str) -> dict[str, str]:
 
 
 def items(month: str, *costs: str) -> list[dict[str, str]]:
-    """A row a cost."""
     return [line_item(month, lineItem__UnblendedCost=cost) for cost in costs]
 
 
@@ -58,7 +58,6 @@ def csv_bytes(rows: Iterable[dict[str, str]], headers: Sequence[str] = HEADERS) 
 
 
 def zipped(body: bytes) -> bytes:
-    """A ZIP file with the body as its only member."""
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("report.csv", body)
@@ -66,14 +65,17 @@ def zipped(body: bytes) -> bytes:
 
 
 def folder_put(folder: Path) -> Put:
-    """Puts objects below a folder."""
-
     def put(key: str, body: bytes) -> None:
         path = folder / key.lstrip("/")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(body)
 
     return put
+
+
+def bucket_put(s3: S3Server, bucket: str) -> Put:
+    client = s3.client()
+    return lambda key, body: client.put_object(Bucket=bucket, Key=key, Body=body)
 
 
 def upload(folder: Path, put: Put) -> None:

@@ -38,7 +38,6 @@ def leaks(folders: Iterable[Path], *outputs: str) -> list[str]:
 
 
 def below(folders: Iterable[Path]) -> Iterator[Path]:
-    """The folders, and all that is in them."""
     for folder in folders:
         yield from (folder, *folder.rglob("*"))
 

@@ -44,13 +44,10 @@ class Done:
 
     @property
     def output(self) -> str:
-        """All that it printed."""
         return self.stdout + self.stderr
 
 
 class Finops:
-    """Calls the command in the project's folder."""
-
     def __init__(self, project: Project, more_settings: str = "") -> None:
         self.project = project
         self.environment = project.shell_environment(more_settings)
@@ -87,7 +84,6 @@ class Finops:
         return Done(code, stdout.getvalue(), stderr.getvalue(), error)
 
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-        """The command in a process of its own, which goes on."""
         return subprocess.Popen(
             [*FINOPS, *arguments],
             cwd=self.project.folder,
@@ -98,7 +94,6 @@ class Finops:
         )
 
     def process(self, *arguments: str, code: int = 0, **environment: str) -> str:
-        """What the command prints in a process of its own."""
         process = self.start(*arguments, **environment)
         printed, complained = process.communicate()
         assert process.returncode == code, printed + complained

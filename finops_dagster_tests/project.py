@@ -14,7 +14,7 @@ from finops_dagster.pipeline.build import build_definitions
 from finops_dagster.pipeline.export import Export
 from finops_dagster.settings import Settings
 from finops_dagster.sources.base import Version
-from finops_dagster_tests.cur import Part, Put, deliver, folder_put, items
+from finops_dagster_tests.cur import Part, Put, bucket_put, deliver, folder_put, items
 from finops_dagster_tests.servers.s3 import S3Server
 
 STAGES = ("manifest", "staged_files", "billing_table", "parquet")
@@ -55,14 +55,12 @@ class Outcome:
         raise AssertionError(f"{stage} was not materialized")
 
     def outcomes(self) -> dict[str, str]:
-        """What each stage did."""
         return {
             event.asset_key.path[-1]: event.materialization.metadata["outcome"].value
             for event in self._result.get_asset_materialization_events()
         }
 
     def retries(self) -> int:
-        """How often a stage was tried again."""
         return sum(e.event_type_value == "STEP_UP_FOR_RETRY" for e in self._result.all_events)
 
     def data_versions(self) -> set[str]:
@@ -73,7 +71,6 @@ class Outcome:
         }
 
     def checks(self) -> dict[str, bool]:
-        """Which checks passed, as `stage.check`."""
         return {
             f"{e.asset_key.path[-1]}.{e.check_name}": e.passed
             for e in self._result.get_asset_check_evaluations()
@@ -120,9 +117,8 @@ class Project:
 
     def read_bucket(self, s3: S3Server, bucket: str) -> None:
         """Let the export read a bucket, and `put` put there."""
-        client = s3.client()
         self.export |= {"source": f"s3://{bucket}", "endpoint_url": s3.url}
-        self.put = lambda key, body: client.put_object(Bucket=bucket, Key=key, Body=body)
+        self.put = bucket_put(s3, bucket)
 
     def deliver(
         self, *parts: str | Part, month: str = "2024-01", version: str = "v1", **delivery: Any
@@ -134,7 +130,6 @@ class Project:
         return deliver(self.put, month, files, version=version, **delivery)
 
     def settings(self) -> Settings:
-        """The settings that the attributes describe."""
         return Settings.model_validate(
             {
                 "storage": self.storage,
@@ -144,7 +139,6 @@ class Project:
         )
 
     def definitions(self) -> dg.Definitions:
-        """The code location of these settings."""
         settings = self.settings()
         if self._built is None or self._built[0] != settings:
             self._built = settings, build_definitions(settings)
@@ -164,7 +158,6 @@ class Project:
         return export.source(ObjectStores()).versions(export.months())
 
     def tick(self, cursor: str | None = None, sensor: str = "acme_manifests") -> dg.SensorResult:
-        """What a sensor answers."""
         definitions = self.definitions()
         stores = (definitions.resources or {})["stores"]
         context = dg.build_sensor_context(
@@ -182,7 +175,6 @@ class Project:
         force: bool = False,
         stages: list[str] | None = None,
     ) -> Outcome:
-        """Run the chain of one month, or some of its stages."""
         definitions = self.definitions()
         job = definitions.resolve_implicit_global_asset_job_def()
         keys = definitions.resolve_asset_graph().get_all_asset_keys()
@@ -225,12 +217,10 @@ class Project:
         return self.folder / "data/finops.duckdb"
 
     def query(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
-        """Ask the DuckDB file."""
         with duckdb.connect(str(self.database_file), read_only=True) as connection:
             return connection.execute(sql, parameters).fetchall()
 
     def change(self, *statements: str) -> None:
-        """Change the DuckDB file by hand."""
         with duckdb.connect(str(self.database_file)) as connection:
             for statement in statements:
                 connection.execute(statement)
@@ -250,7 +240,6 @@ class Project:
         ]
 
     def totals(self, month: str = "2024-01") -> tuple[int, Decimal | None]:
-        """Rows and cost of a month in the table."""
         (row,) = self.query(
             "SELECT count(*), sum(lineitem_unblendedcost) FROM aws_billing_data "
             "WHERE billing_month = ?::DATE",
@@ -259,15 +248,12 @@ class Project:
         return row
 
     def parquet(self, month: str = "2024-01", export: str = "acme") -> Path:
-        """The month's file in the lake."""
         return self.folder / f"data/parquet/{export}/billing_month={month}/{export}-{month}.parquet"
 
     def in_lake(self, month: str = "2024-01") -> str:
-        """The month's file in the lake, as SQL."""
         return f"read_parquet('{self.parquet(month)}', hive_partitioning = false)"
 
     def parquet_totals(self, month: str = "2024-01") -> tuple[int, Decimal | None]:
-        """Rows and cost of a month's Parquet file."""
         totals = f"SELECT count(*), sum(lineitem_unblendedcost) FROM {self.in_lake(month)}"
         (row,) = duckdb.sql(totals).fetchall()
         return row

@@ -246,9 +246,7 @@ def test_a_month_costs_each_file_once(project: Project, s3: S3Server, in_bucket:
     assert requests()["GET .gz"] == 3
 
 
-def test_a_month_reads_no_other_and_unchanged_nothing(
-    project: Project, bytes_read: Callable[[], Counter[Path]]
-) -> None:
+def test_a_month_reads_no_other(project: Project, bytes_read: Callable[[], Counter[Path]]) -> None:
     for month in ("2024-01", "2024-02"):
         project.deliver(*parts(month, 2, 4000), month=month)
     project.load("2024-01")

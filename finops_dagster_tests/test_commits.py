@@ -160,9 +160,7 @@ def test_a_kill_between_commit_and_event_is_seen_and_healed_by_the_next_run(
 
 
 @pytest.mark.thorough
-def test_a_run_that_was_killed_is_taken_up_where_it_stopped(
-    project: Project, finops: Finops
-) -> None:
+def test_a_killed_run_is_taken_up_where_it_stopped(project: Project, finops: Finops) -> None:
     project.deliver("1", "2")
     for number, stage in enumerate(STAGES):
         finops.kill_at(stage)

@@ -55,7 +55,6 @@ def cut(path: Path) -> None:
 
 
 def in_table(project: Project, change: str) -> None:
-    """Change one row of the table by hand."""
     project.change(f"UPDATE aws_billing_data SET {change} WHERE lineitem_unblendedcost = 0.7")
 
 
@@ -69,7 +68,6 @@ def in_parquet(project: Project, change: Callable[[pa.Array], pa.Array]) -> None
 
 
 def staged(project: Project, name: str = "*/acme-cur-00001.csv.gz") -> Path:
-    """A file that is staged for the month."""
     (path,) = (project.folder / "data/staging/acme" / MONTH).glob(name)
     return path
 
@@ -125,7 +123,6 @@ MORE_DAMAGES: list[Damage] = [
 
 
 def cells(project: Project) -> list[list[tuple[object, ...]]]:
-    """All cells of the table and of the Parquet file."""
     in_lake = duckdb.sql(f"FROM {project.in_lake()} ORDER BY ALL").fetchall()
     return [project.query("FROM aws_billing_data ORDER BY ALL"), in_lake]
 
@@ -133,9 +130,7 @@ def cells(project: Project) -> list[list[tuple[object, ...]]]:
 @pytest.mark.parametrize(
     "damages", [DAMAGES, pytest.param(MORE_DAMAGES, marks=pytest.mark.thorough)]
 )
-def test_damage_is_found_and_repaired_by_the_named_command(
-    loaded: Finops, damages: list[Damage]
-) -> None:
+def test_damage_is_found_and_repaired_as_it_says(loaded: Finops, damages: list[Damage]) -> None:
     before = cells(loaded.project)
     for damage, message, command in damages:
         damage(loaded.project)

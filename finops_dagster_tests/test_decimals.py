@@ -28,9 +28,7 @@ def recorded(project: Project) -> Any:
     return rounded
 
 
-def test_a_finer_quantity_is_rounded_and_counted_and_costs_stay_exact(
-    project: Project,
-) -> None:
+def test_a_finer_quantity_is_rounded_and_counted_and_costs_stay_exact(project: Project) -> None:
     deliver_finer(project, ("1", "1", "3.3333333333333335E-4"), ("2", "2", "25E-19"))
     outcome = project.load()
     assert project.column(USAGE) == [Decimal("2e-18"), Decimal("0.000333333333333333")]
@@ -39,9 +37,7 @@ def test_a_finer_quantity_is_rounded_and_counted_and_costs_stay_exact(
     assert outcome.checks()[CHECK] is True
 
 
-def test_where_nothing_is_rounded_or_was_counted_nothing_is_said(
-    project: Project,
-) -> None:
+def test_where_nothing_is_rounded_or_was_counted_nothing_is_said(project: Project) -> None:
     project.deliver("0.123456789012345678", "100E-20")
     for was_counted in (True, False):
         outcome = project.load()
@@ -64,9 +60,7 @@ def test_a_finer_amount_is_refused_and_the_message_names_the_setting(project: Pr
     assert project.totals() == (1, 5)
 
 
-def test_what_decimals_round_rounds_is_said_in_every_run(
-    project: Project,
-) -> None:
+def test_what_decimals_round_rounds_is_said_in_every_run(project: Project) -> None:
     project.export["decimals"] = "round"
     deliver_finer(project, ("25E-19", "1", "1E-19"), ("35E-19", "0.9999999999999999999", "1"))
     first, again = project.load(), project.load()

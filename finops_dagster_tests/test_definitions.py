@@ -11,19 +11,15 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from finops_dagster.billing.months import BillingMonth
-from finops_dagster.object_stores import ObjectStores, StoreError
-from finops_dagster.pipeline.export import Export
-from finops_dagster_tests.cur import deliver, items
+from finops_dagster.object_stores import StoreError
+from finops_dagster_tests.cur import bucket_put, deliver, items
 from finops_dagster_tests.project import ROOT, STAGES, Project, months
 from finops_dagster_tests.servers.s3 import S3Server
 
 DAGSTER = str(Path(sys.executable).parent / "dagster")
 
 
-def test_every_export_has_its_chain_checks_job_and_sensor(
-    project: Project,
-) -> None:
+def test_every_export_has_its_chain_checks_job_and_sensor(project: Project) -> None:
     project.add_export(name="be-ta", table="beta")
     definitions = project.definitions()
     graph = definitions.resolve_asset_graph()
@@ -76,7 +72,6 @@ def test_a_mistake_in_the_settings_is_one_line_and_no_stack_trace(tmp_path: Path
 
 
 def start(project: Project, month: str, *options: str) -> subprocess.Popen[str]:
-    """Begin to materialize a month."""
     command = [DAGSTER, "asset", "materialize", "-m", "finops_dagster.definitions"]
     return subprocess.Popen(
         [*command, "--select", "group:acme", "--partition", month, *options],
@@ -87,9 +82,7 @@ def start(project: Project, month: str, *options: str) -> subprocess.Popen[str]:
     )
 
 
-def test_a_shell_loads_a_month_and_may_log_in_json(
-    project: Project,
-) -> None:
+def test_a_shell_loads_a_month_and_may_log_in_json(project: Project) -> None:
     project.deliver("1", "2")
     (text,) = re.findall(r"--config-json '(.*)'", (ROOT / "docs/operations.md").read_text())
     process = start(project, "2024-01", "--config-json", text)
@@ -112,85 +105,59 @@ def test_what_fails_in_a_shell_has_another_exit_code_and_its_reason(project: Pro
         assert reason in output
 
 
-Exports = list[dict[str, Any]]
 REGIONS = ["us-east-1", "eu-west-1", "ap-southeast-2"]
 
 
-@pytest.fixture
-def fifty(project: Project, s3: S3Server) -> Exports:
-    """Fifty exports of the project, each with a bucket for it, which is not there yet."""
-    project.export, *project.more_exports = exports = [
-        {
-            **project.export,
-            "name": f"payer-{number:02}",
-            "table": f"payer_{number:02}",
-            "export_name": f"payer-{number:02}",
-            "source": f"s3://billing-of-{number:02}/cur",
-            "endpoint_url": s3.url,
-            "region": REGIONS[number % 3],
-            "start_month": f"2024-{number % 12 + 1:02}" if number else "2024-01",
-            "format": None if number % 2 else "cur1",
-        }
-        for number in range(50)
-    ]
-    return exports
+def payer(number: int, s3: S3Server) -> dict[str, Any]:
+    """The settings of one export of fifty, which lies in a bucket of its own."""
+    name = f"payer-{number:02}"
+    return {
+        "name": name,
+        "table": name.replace("-", "_"),
+        "export_name": name,
+        "source": f"s3://billing-of-{name}/cur",
+        "endpoint_url": s3.url,
+        "region": REGIONS[number % 3],
+        "start_month": f"2024-{number % 12 + 1:02}",
+        "format": None if number % 2 else "cur1",
+    }
 
 
-def deliver_to(s3: S3Server, number: int) -> None:
-    """Make the bucket of an export, and deliver January to it, which costs its number."""
-    client, bucket = s3.client(), f"billing-of-{number:02}"
-    client.create_bucket(Bucket=bucket)
-    deliver(
-        lambda key, body: client.put_object(Bucket=bucket, Key=key, Body=body),
-        "2024-01",
-        [items("2024-01", str(number))],
-        report=f"payer-{number:02}",
-        prefix="cur",
-    )
-
-
-def test_definitions_of_fifty_exports_ask_no_store(
-    project: Project, s3: S3Server, fifty: Exports
+def test_fifty_exports_have_their_own_settings_and_none_is_in_the_way_of_another(
+    project: Project, s3: S3Server
 ) -> None:
+    payers = [payer(number, s3) for number in range(50)]
+    project.export |= payers[0] | {"source": "s3://billing-of-nobody/cur"}
+    for each in payers[1:]:
+        project.add_export(**each)
     s3.requests.clear()
     definitions = project.definitions()
     assert len(definitions.resolve_asset_graph().get_all_asset_keys()) == 200
-    assert s3.requests == []
+    assert s3.requests == [], "no store is asked"
     sensors = {sensor.name for sensor in definitions.sensors or []}
     assert len(sensors - {"lost_runs"}) == 50
 
-
-@pytest.mark.thorough
-def test_each_export_has_its_own_region_first_month_and_table(
-    project: Project, s3: S3Server, fifty: Exports
-) -> None:
-    for number in range(50):
-        deliver_to(s3, number)
     signed: list[str] = []
     s3.fault = lambda environ, _: signed.append(environ["HTTP_AUTHORIZATION"])
-    stores = ObjectStores()
-    for given, settings in zip(fifty, project.settings().exports, strict=True):
-        export = Export(settings)
-        assert export.source(stores).versions([BillingMonth(2024, 1)])
+    for number in (12, 25, 38):
+        given, bucket = payers[number], f"billing-of-payer-{number}"
+        s3.client().create_bucket(Bucket=bucket)
+        rows, name = [items("2024-03", str(number))], given["name"]
+        deliver(bucket_put(s3, bucket), "2024-03", rows, report=name, prefix="cur")
+        assert months(project.tick(sensor=f"payer_{number}_manifests")) == ["2024-03"]
         assert f"/{given['region']}/s3/" in signed[-1]
-        assert export.partitions.get_first_partition_key() == given["start_month"]
-        assert export.table == given["table"]
-    for number in (0, 12, 36):
-        project.load(export=f"payer-{number:02}")
-        cost = f"SELECT lineitem_unblendedcost FROM payer_{number:02}"
+        project.load("2024-03", export=name)
+        cost = f"SELECT lineitem_unblendedcost FROM {given['table']}"
         assert project.query(cost) == [(number,)]
+        partitions = definitions.resolve_job_def(f"payer_{number}_month").partitions_def
+        assert partitions is not None
+        assert partitions.get_first_partition_key() == given["start_month"]
 
-
-def test_a_broken_export_fails_alone(project: Project, s3: S3Server, fifty: Exports) -> None:
-    for number in (12, 24):
-        deliver_to(s3, number)
-    fifty[0]["source"] = "s3://billing-of-nobody/cur"
-    key = "cur/payer-24/20240101-20240201/payer-24-Manifest.json"
-    s3.client().put_object(Bucket="billing-of-24", Key=key, Body=b"{")
     with pytest.raises(StoreError, match=r"s3://billing-of-nobody/cur/.*no such bucket"):
         project.tick(sensor="payer_00_manifests")
     assert "no such bucket" in project.materialize(export="payer-00").error
-    error = project.materialize(export="payer-24").error
-    assert error.startswith(f"s3://billing-of-24/{key} is not JSON")
-    assert months(project.tick(sensor="payer_12_manifests")) == ["2024-01"]
-    project.load(export="payer-12")
+    key = "cur/payer-25/20240301-20240401/payer-25-Manifest.json"
+    bucket_put(s3, "billing-of-payer-25")(key, b"{")
+    error = project.materialize("2024-03", export="payer-25").error
+    assert error.startswith(f"s3://billing-of-payer-25/{key} is not JSON")
+    project.load("2024-03", export="payer-38")

@@ -42,7 +42,6 @@ class Ui:
         return str(field["__typename"])
 
     def runs(self, export: str) -> dict[str, str]:
-        """The status of the newest run of each month."""
         runs = self.finops.json("aws", "show-state", "--runs", "--export", export)
         return {run["month"]: run["status"] for run in reversed(runs)}
 
@@ -53,7 +52,6 @@ class Ui:
                 assert self.runs(export) == runs
 
     def start_sensor(self, sensor: str) -> None:
-        """Turn the sensor on."""
         mutation = "mutation ($of: SensorSelector!) {startSensor(sensorSelector: $of)"
         assert self.ask(mutation, of={**LOCATION, "sensorName": sensor}) == "Sensor"
 
@@ -149,7 +147,6 @@ def test_a_terminal_and_the_daemon_run_one_month_at_once_and_a_killed_terminal_b
 
 
 def broken(name: str, source: str, endpoint_url: str) -> str:
-    """An export in the settings, whose sensor is on."""
     return f"""
 [[exports]]
 name = "{name}"

@@ -113,7 +113,7 @@ def problems(finops: Finops) -> dict[str, str]:
     return found
 
 
-def test_what_cannot_be_reached_is_a_line_of_the_check(project: Project, finops: Finops) -> None:
+def test_what_cannot_be_reached_is_a_line(project: Project, finops: Finops) -> None:
     project.deliver("1", report="other")
     assert "acme has no manifest of" in problems(finops)["acme"]
     project.deliver("1")
@@ -127,7 +127,7 @@ def test_what_cannot_be_reached_is_a_line_of_the_check(project: Project, finops:
     assert set(found.values()) == {""}
 
 
-def test_what_cannot_be_written_is_a_line_of_the_check(
+def test_what_cannot_be_written_is_a_line(
     project: Project, finops: Finops, monkeypatch: MonkeyPatch
 ) -> None:
     project.deliver("1")
@@ -189,9 +189,7 @@ def test_a_mistake_is_one_line(finops: Finops, command: str, code: int, message:
         "-c missing.toml config check --config other.toml",
     ],
 )
-def test_the_settings_file_is_named_anywhere(
-    project: Project, finops: Finops, command: str
-) -> None:
+def test_the_settings_file_is_an_option(project: Project, finops: Finops, command: str) -> None:
     (project.folder / "other.toml").write_text(SETTINGS.replace('"acme"', '"other"'))
     assert finops.json(*command.split())[0]["what"] == "other"
 
@@ -217,7 +215,7 @@ def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ..
 
 
 @pytest.mark.parametrize("command", list(commands(typer.main.get_command(app))), ids=" ".join)
-def test_help_is_short_and_has_an_example_and_the_options_of_every_command(
+def test_help_is_short_and_whole(
     finops: Finops, command: tuple[str, ...], monkeypatch: MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")

@@ -49,9 +49,7 @@ def test_a_wheel_brings_all_that_the_first_steps_need(tmp_path: Path) -> None:
         assert packaged not in SHOWN or text == (ROOT / SHOWN[packaged]).read_text()
 
 
-def test_the_first_settings_have_comments_and_replace_nothing(
-    project: Project, finops: Finops
-) -> None:
+def test_the_first_settings_replace_nothing(project: Project, finops: Finops) -> None:
     del finops.environment["FINOPS_CONFIG"]
     assert "finops init writes a first one" in finops("config", code=1)
     assert finops("init").startswith("config/finops.toml is written.")

@@ -87,9 +87,7 @@ def totals(
 
 
 @every_layout
-def test_the_month_is_the_same_whatever_the_layout(
-    project: Project, layout: Layout, january: Totals
-) -> None:
+def test_every_layout_is_the_same_month(project: Project, layout: Layout, january: Totals) -> None:
     deliver(project, layout)
     outcome = project.load()
     assert totals(project, layout) == january
@@ -103,7 +101,7 @@ def test_the_month_is_the_same_whatever_the_layout(
 @pytest.mark.parametrize(
     ("same", "column_names"), [("cur1", "athena"), *((name, "flat") for name in SAME)]
 )
-def test_csv_and_parquet_are_the_same_cell_by_cell(
+def test_csv_and_parquet_have_the_same_cells(
     project: Project, same: str, column_names: str
 ) -> None:
     columns = []
@@ -126,9 +124,7 @@ def test_csv_and_parquet_are_the_same_cell_by_cell(
 
 @pytest.mark.parametrize("turned", [False, True], ids=["csv-then-parquet", "parquet-then-csv"])
 @pytest.mark.parametrize("same", ["cur1", "cur2", "focus-1.2"])
-def test_a_table_takes_months_in_csv_and_in_parquet(
-    project: Project, same: str, turned: bool
-) -> None:
+def test_a_table_takes_csv_and_parquet(project: Project, same: str, turned: bool) -> None:
     layouts = SAME[same][::-1] if turned else SAME[same]
     columns: list[set[str]] = []
     for version, layout in zip((JANUARY, FEBRUARY), layouts, strict=True):
@@ -196,9 +192,7 @@ def test_layouts_of_two_formats_are_an_error_until_the_settings_choose(project: 
 
 
 @pytest.mark.parametrize(("chosen", "real"), [("cur2", "focus-1.0"), ("focus", "cur2")])
-def test_the_wrong_format_is_told_with_the_right_one(
-    project: Project, chosen: str, real: str
-) -> None:
+def test_the_right_format_is_told(project: Project, chosen: str, real: str) -> None:
     deliver(project, Layout(real))
     right, project.export["format"] = project.export["format"], chosen
     error = project.materialize().error
@@ -206,7 +200,6 @@ def test_the_wrong_format_is_told_with_the_right_one(
 
 
 def rewrite(manifest: Path, **fields: object) -> None:
-    """Change fields of a manifest."""
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | fields))
 
 
@@ -221,9 +214,7 @@ def test_a_query_without_the_cost_is_an_error_that_shows_what_there_is(project: 
 
 
 @every_overwritten
-def test_a_refresh_that_overwrites_is_not_mixed_with_the_old(
-    project: Project, layout: Layout
-) -> None:
+def test_a_refresh_that_overwrites_is_never_mixed(project: Project, layout: Layout) -> None:
     deliver(project, layout, Version(JANUARY.month, "20240202T000000Z", rows=900, parts=4))
     project.load()
     deliver(project, layout, Version(JANUARY.month, "20240203T000000Z", rows=500, parts=2))
@@ -244,7 +235,7 @@ def test_a_refresh_that_overwrites_is_not_mixed_with_the_old(
     assert totals(project, layout)[0] == 600
 
 
-def test_a_refresh_that_overwrites_during_the_download_is_noticed(
+def test_a_refresh_during_the_download_is_noticed(
     project: Project, in_bucket: Put, s3: S3Server
 ) -> None:
     layout = Layout("cur2", overwrite=True)
@@ -290,7 +281,7 @@ def test_a_renamed_and_replicated_bucket_is_read_beside_its_manifests(
 
 
 @pytest.mark.parametrize("beside", [False, True])
-def test_a_copied_parquet_report_may_write_its_months_with_a_zero(
+def test_a_copy_may_write_its_months_with_a_zero(
     project: Project, in_bucket: Put, january: Totals, beside: bool
 ) -> None:
     layout = Layout(files="parquet", overwrite=True)
@@ -320,9 +311,7 @@ def test_a_copy_in_other_letters_is_the_same_version(project: Project, named: bo
     assert (outcomes["billing_table"], outcomes["parquet"]) == ("unchanged", "unchanged")
 
 
-def test_a_copy_in_other_letters_is_listed_with_what_is_gone(
-    project: Project, finops: Finops
-) -> None:
+def test_a_copy_is_listed_with_what_is_gone(project: Project, finops: Finops) -> None:
     settings = project.folder / "finops.toml"
     settings.write_text(settings.read_text().replace('"cur1"', '"cur2"'))
     deliver(project, Layout("cur2"))

@@ -51,7 +51,6 @@ class OldProject(Finops):
         return {tuple(line[0].split()): line[1] for line in lines}
 
     def assert_all_agree(self, *arguments: str) -> None:
-        """Nothing differs anywhere."""
         assert self(*arguments, "state", "verify", "--deep").startswith("all agree\n")
 
     def spoil_source(self) -> None:
@@ -135,7 +134,6 @@ def test_a_restatement_replaces_what_was_loaded(old: OldProject) -> None:
 
 @contextmanager
 def warehouse_of(old: OldProject, name: str) -> Iterator[Adapter]:
-    """The warehouse of the archive, running."""
     folder = old.project.folder
     if name == "duckdb":
         yield DuckDB(folder / "warehouse.duckdb")

@@ -74,7 +74,6 @@ def finops(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finops]:
 
 @pytest.fixture(scope="module")
 def first_run(finops: Finops) -> Done:
-    """The months run in a pipe."""
     return finops.here("aws", "run-pipeline")
 
 
@@ -155,7 +154,6 @@ def test_every_command_fits_a_terminal_of_80_columns_and_its_json_has_plain_keys
 
 
 def pairs(document: Any) -> Iterator[tuple[str, Any]]:
-    """The keys and values of rows, and of a document's tables."""
     for part in document if isinstance(document, list) else document.values():
         yield from pairs(part) if isinstance(part, list) else part.items()
 

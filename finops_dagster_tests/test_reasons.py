@@ -85,7 +85,7 @@ def test_the_cause_of_a_retry_is_said_at_once(without_server: Finops) -> None:
     assert last["error"].startswith(f"in progress, trying again: {cause}")
 
 
-def test_the_last_failure_says_the_cause_everywhere(
+def test_the_cause_of_a_failure_is_everywhere(
     without_server: Finops, monkeypatch: MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stage, "_SECONDS_BETWEEN_RETRIES", 0)
@@ -166,9 +166,7 @@ def test_a_month_without_a_readable_manifest_has_nothing(project: Project, finop
     assert "same" not in finops("state", "list")
 
 
-def test_runs_that_dagster_began_count(
-    project: Project, finops: Finops, monkeypatch: MonkeyPatch
-) -> None:
+def test_runs_of_dagster_count(project: Project, finops: Finops, monkeypatch: MonkeyPatch) -> None:
     """As `dagster asset materialize` and the UI begin them, without the tag of the export's job."""
     monkeypatch.setenv("DAGSTER_HOME", str(project.folder / ".dagster"))
     project.deliver("1")

@@ -23,7 +23,6 @@ def bucket_of_2024(project: Project, in_bucket: Put) -> None:
 
 
 def deliver(project: Project, *numbers: int, cost: str = "1") -> None:
-    """Deliver these months of 2024."""
     for number in numbers:
         project.deliver(cost, month=f"2024-{number:02}")
 
@@ -41,15 +40,12 @@ def later(cursor: str | None, seconds: float) -> str:
 
 
 def add_run(project: Project, status: dg.DagsterRunStatus) -> None:
-    """Put a run of January into Dagster's history."""
     tags = {"finops/export": "acme", "dagster/partition": "2024-01"}
     run = dg.DagsterRun(job_name="acme_month", run_id=str(uuid4()), status=status, tags=tags)
     project.instance.add_run(run)
 
 
-def test_new_months_are_asked_for_once_and_a_restated_one_alone(
-    project: Project,
-) -> None:
+def test_new_months_are_asked_for_once_and_a_restated_one_alone(project: Project) -> None:
     deliver(project, 1, 3)
     first = project.tick()
     assert months(first) == ["2024-03", "2024-01"]
@@ -89,9 +85,7 @@ def test_a_manifest_that_lists_other_files_under_the_same_id_is_asked_for(projec
     assert months(project.tick()) == []
 
 
-def test_a_month_whose_run_failed_is_asked_for_later_and_later(
-    project: Project,
-) -> None:
+def test_a_month_whose_run_failed_is_asked_for_later_and_later(project: Project) -> None:
     deliver(project, 1, cost="much")
     ticks = [project.tick()]
     assert not project.materialize().success
@@ -109,9 +103,7 @@ def test_a_month_whose_run_failed_is_asked_for_later_and_later(
 
 
 @pytest.mark.parametrize("status", [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTED])
-def test_a_month_in_progress_is_not_asked_for(
-    project: Project, status: dg.DagsterRunStatus
-) -> None:
+def test_a_month_in_progress_is_left(project: Project, status: dg.DagsterRunStatus) -> None:
     deliver(project, 1, 2)
     add_run(project, status)
     first = project.tick()
@@ -192,7 +184,6 @@ def test_the_sensor_is_off_until_the_settings_turn_it_on(project: Project) -> No
 
 
 def write(project: Project, layout: Layout, *versions: Version, prefix: str = "") -> None:
-    """Write these versions, and put all into the bucket."""
     for version in versions:
         write_version(project.source, prefix, "acme-cur", version, layout=layout)
     upload(project.source, project.put)

@@ -55,21 +55,12 @@ def test_the_documented_shape_is_read_and_all_else_has_a_default(file: Path) -> 
         staging_dir = "staging"
         [database]
         backend = "bigquery"
-        [database.duckdb]
-        database_path = "data/{export}-{month}.duckdb"
-        [database.bigquery]
-        project_id = "acme"
-        api_endpoint = "http://127.0.0.1:9050"
-        [[exports]]
-        name = "acme-eu-1"
-        vendor = "aws"
-        source = "s3://bucket/some/prefix"
-        export_name = "acme-cur"
-        start_month = "2024-01"
-        endpoint_url = "http://127.0.0.1:5000"
-        role_arn = "arn:aws:iam::123456789012:role/finops"
+        duckdb.database_path = "data/{export}-{month}.duckdb"
+        bigquery = {project_id = "acme", api_endpoint = "http://127.0.0.1:9050"}
         """
-    settings = load(file, text)
+    export = EXPORT.replace('"acme"', '"acme-eu-1"').replace('format = "cur1"', "")
+    role = "endpoint_url = 'http://127.0.0.1:5000'\nrole_arn = 'arn:aws:iam::123456789012:role/x'"
+    settings = load(file, text + export + role)
     assert settings.database.warehouse == BigQuerySettings(
         project_id="acme", dataset="finops", location="US", api_endpoint="http://127.0.0.1:9050"
     )
@@ -231,9 +222,7 @@ def test_a_snowflake_account_is_its_identifier_or_its_address(account: str) -> N
     assert settings.account == "acme-finops"
 
 
-def test_the_environment_and_the_command_line_win_over_the_file(
-    file: Path, monkeypatch: MonkeyPatch
-) -> None:
+def test_the_environment_wins_over_the_file(file: Path, monkeypatch: MonkeyPatch) -> None:
     file.write_text(EXPORT + BIGQUERY + "project_id = 'file'\ndataset = 'file'\nlocation = 'file'")
     monkeypatch.setenv("FINOPS_DATABASE__DUCKDB__MEMORY_LIMIT", "1GB")
     monkeypatch.setenv("FINOPS_DATABASE__BIGQUERY__DATASET", "variable")
@@ -257,9 +246,7 @@ def test_the_environment_and_the_command_line_win_over_the_file(
         *("FINOPS_DATABSE__BACKEND", "FINOPS_EXPORTS", "DAGSTER_HOME"),
     ],
 )
-def test_a_mistake_in_the_environment_is_told_as_such(
-    file: Path, monkeypatch: MonkeyPatch, variable: str
-) -> None:
+def test_a_mistake_in_the_environment(file: Path, monkeypatch: MonkeyPatch, variable: str) -> None:
     monkeypatch.setenv(variable, "s3://oracle")
     assert refusal(file, EXPORT).startswith(f"environment variable {variable}: ")
 

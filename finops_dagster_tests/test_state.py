@@ -219,7 +219,7 @@ def stored(project: Project, finops: Finops) -> Iterator[Finops]:
         yield finops
 
 
-def test_postgresql_knows_the_same_of_months_and_runs(project: Project, stored: Finops) -> None:
+def test_postgresql_knows_the_same(project: Project, stored: Finops) -> None:
     failed, loaded = stored.json("state", "list")
     assert (loaded["parquet"], loaded["cost"], loaded["last_run"]) == ("v1", "1.5", "success")
     assert (failed["billing_table"], failed["last_run"]) == (None, "failure")
