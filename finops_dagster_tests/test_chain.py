@@ -22,6 +22,7 @@ from rich.filesize import decimal
 from tenacity import Retrying, stop_after_attempt
 
 from finops_dagster_tests.cur import HEADERS, Put, csv_bytes, items, line_item
+from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import STAGES, UNCHANGED, Project
 from finops_dagster_tests.servers.s3 import S3Server
 
@@ -159,12 +160,18 @@ def test_a_count_is_not_believed_when_a_file_came_after_it(project: Project) -> 
     assert project.totals() == (1, 2)
 
 
-def test_each_month_can_have_a_database_of_its_own(project: Project) -> None:
+def test_each_month_can_have_a_database_of_its_own(project: Project, finops: Finops) -> None:
     project.database = {"duckdb": {"database_path": "data/{export}-{month}.duckdb"}}
     for month in ("2024-01", "2024-02"):
         project.deliver("1", month=month)
         project.load(month)
         assert project.load(month).outcomes() == UNCHANGED
+    paths = ("--database-config", "database_path=data/{export}-{month}.duckdb")
+    loaded = finops.json("state", "loaded", *paths)
+    assert [(row["month"], row["version"]) for row in loaded] == [
+        ("2024-02", "v1"),
+        ("2024-01", "v1"),
+    ]
     databases = ["acme-2024-01.duckdb", "acme-2024-02.duckdb"]
     assert sorted(path.name for path in Path("data").iterdir()) == [
         *databases,

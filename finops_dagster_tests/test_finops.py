@@ -22,6 +22,7 @@ def test_a_pipeline_is_planned_run_and_shown(project: Project, finops: Finops) -
         ("2024-02", ", ".join(STAGES)),
         ("2024-01", ", ".join(STAGES)),
     ]
+    assert finops("state", "loaded") == "no month is loaded\n"
     assert not (project.folder / "data").exists()
 
     first = finops("aws", "run-pipeline", "--export", "acme").splitlines()
@@ -41,6 +42,11 @@ def test_a_pipeline_is_planned_run_and_shown(project: Project, finops: Finops) -
     assert "acme 2024-01  unchanged  v1" in again
     assert "acme 2024-02  exported  v2  1 rows  4.00" in again
     assert (project.totals("2024-01"), project.totals("2024-02")) == ((2, 3.5), (1, 4))
+    loaded = finops.json("state", "loaded", "acme")
+    assert [(row["month"], row["version"], row["rows"], row["table"]) for row in loaded] == [
+        ("2024-02", "v2", 1, "aws_billing_data"),
+        ("2024-01", "v1", 2, "aws_billing_data"),
+    ]
     state = finops.json("aws", "show-state")
     assert [(row["month"], row["parquet"], row["rows"], row["last_run"]) for row in state] == [
         ("2024-02", "v2", 1, "success"),

@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
@@ -24,41 +23,32 @@ from finops_dagster.traces import unforeseen
 from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import Project
 
+DATABASE, FILES = "data/finops.duckdb", "data/staging/acme/2024-01/v1"
+WAITS = {
+    "aws run-pipeline": f"{DATABASE} is open in process {os.getpid()} (",
+    "state verify": f"{DATABASE} is open in process {os.getpid()} (",
+    "state reprocess acme 2024-01": f"another run is staging the files in {FILES}; waiting",
+}
+
 
 @pytest.mark.parametrize(
-    ("lock", "command", "reason"),
+    "command",
     [
-        ("data/finops.duckdb", "aws run-pipeline", "data/finops.duckdb is open in process {pid} ("),
-        *(
-            pytest.param(*row, marks=pytest.mark.thorough)
-            for row in (
-                (
-                    "data/finops.duckdb",
-                    "state verify",
-                    "data/finops.duckdb is open in process {pid} (",
-                ),
-                (
-                    "data/staging/acme/2024-01/v1/.lock",
-                    "state reprocess acme 2024-01",
-                    "another run is staging the files in data/staging/acme/2024-01/v1; waiting",
-                ),
-            )
-        ),
+        command if "run" in command else pytest.param(command, marks=pytest.mark.thorough)
+        for command in WAITS
     ],
 )
-def test_what_is_waited_for_is_said_while_it_is(
-    project: Project, finops: Finops, lock: str, command: str, reason: str
-) -> None:
+def test_what_is_waited_for_is_said(project: Project, finops: Finops, command: str) -> None:
     project.deliver("1")
     finops("aws", "run-pipeline")
-    take: Callable[[str], FileLock] = duckdb.connect if lock.endswith("duckdb") else FileLock
-    with take(lock):
+    of_another = FileLock(f"{FILES}/.lock") if FILES in WAITS[command] else duckdb.connect(DATABASE)
+    with of_another:
         process = finops.start(*command.split())
         assert process.stderr is not None
         line = process.stderr.readline()
     printed, complained = process.communicate()
     assert process.returncode == 0, printed + complained
-    assert reason.format(pid=os.getpid()) in line
+    assert WAITS[command] in line
     assert line.endswith("; waiting for it\n")
     assert "waiting" not in complained
 

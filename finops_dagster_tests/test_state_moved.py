@@ -1,6 +1,7 @@
 """State that is reported, cleaned, made again, and moved to another machine."""
 
 import html
+import json
 import os
 import pwd
 import shutil
@@ -9,9 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import yaml
 
-from finops_dagster.billing.errors import BillError
-from finops_dagster.cli.state_document import read
 from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import SETTINGS, Project
 
@@ -103,8 +103,9 @@ def test_cleanup_deletes_nothing_that_a_month_needs(project: Project, loaded: Fi
 def test_state_moves_to_another_machine_with_its_data(project: Project, loaded: Finops) -> None:
     assert loaded("state", "export", "state.yaml") == "state.yaml: 1 exports, 5 runs\n"
     loaded("state", "export", "state.json")
-    as_json, as_yaml = (read(Path(f"state.{suffix}")) for suffix in ("json", "yaml"))
-    assert as_json.model_copy(update={"exported_at": as_yaml.exported_at}) == as_yaml
+    as_yaml = yaml.safe_load(Path("state.yaml").read_text())
+    as_json = json.loads(Path("state.json").read_text())
+    assert as_yaml | {"exported_at": ""} == as_json | {"exported_at": ""}
     shutil.rmtree(project.folder / ".dagster")
     shutil.rmtree(project.folder / "data/staging")
     project.change(
@@ -148,13 +149,12 @@ def test_state_moves_to_another_machine_with_its_data(project: Project, loaded: 
         (None, "state.json cannot be read: "),
     ],
 )
-def test_what_is_no_state_is_one_line(project: Project, text: str | None, message: str) -> None:
+def test_what_is_no_state_is_one_line(finops: Finops, text: str | None, message: str) -> None:
     if text is not None:
         Path("state.json").write_text(text)
-    with pytest.raises(BillError) as caught:
-        read(Path("state.json"))
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
+    refused = finops("state", "import", "state.json", code=1)
+    assert message in refused
+    assert len(refused.splitlines()) == 1
 
 
 @pytest.mark.thorough
@@ -181,10 +181,11 @@ def test_one_export_is_exported_alone(project: Project, loaded: Finops) -> None:
     (project.folder / "two.toml").write_text(SETTINGS + second)
     export = ("-c", "two.toml", "state", "export")
     assert loaded(*export, "one.json", "acme") == "one.json: 1 exports, 5 runs\n"
-    document = read(Path("one.json"))
-    assert ([one.name for one in document.exports], len(document.runs)) == (["acme"], 5)
+    document = json.loads(Path("one.json").read_text())
+    assert [export["name"] for export in document["exports"]] == ["acme"]
+    assert len(document["runs"]) == 5
     loaded(*export, "other.json", "other")
-    assert read(Path("other.json")).runs == []
+    assert json.loads(Path("other.json").read_text())["runs"] == []
     assert "the settings have acme, other" in loaded(*export, "none.json", "nope", code=1)
     assert not Path("none.json").exists()
 
@@ -218,26 +219,3 @@ def test_imports_cleanups_and_repairs_are_recorded_with_who_and_when(
         f"acme 2024-0{number}" for number in (1, 2, 3)
     ]
     assert "state verify --mend" in loaded("state", "changes")
-
-
-@pytest.mark.thorough
-@pytest.mark.parametrize("path", ["data/finops.duckdb", "data/months/{month}.duckdb"])
-def test_months_are_listed_by_the_ledger(project: Project, finops: Finops, path: str) -> None:
-    where = ["--database-config", f"database_path={path}"]
-    assert finops("state", "loaded", *where) == "no month is loaded\n"
-    for month in ("2024-01", "2024-02"):
-        project.deliver("1", "2", month=month)
-    finops("aws", "run-pipeline", *where)
-    project.deliver("4", version="v2")
-    finops("aws", "run-pipeline", *where)
-    rows = finops.json("state", "loaded", "acme", *where)
-    assert [(row["month"], row["version"], row["rows"], row["table"]) for row in rows] == [
-        ("2024-02", "v1", 2, "aws_billing_data"),
-        ("2024-01", "v2", 1, "aws_billing_data"),
-    ]
-    beyond = ["--database-config", "warehouse_path=data/warehouse.duckdb", *where]
-    assert finops.json("state", "loaded", *beyond) == []
-    finops.here("aws", "load-billing-remote", "--end-date", "2024-01", *beyond)
-    (row,) = finops.json("state", "loaded", *beyond)
-    assert (row["month"], row["version"]) == ("2024-01", "v2")
-    assert "warehouse" in row["table"]
