@@ -18,8 +18,9 @@ from statistics import median
 import dagster as dg
 
 from finops_dagster.demo.export import Layout, Version, write_version
+from finops_dagster_tests.finops import FINOPS
+from finops_dagster_tests.project import ROOT
 
-ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "data" / "bench"
 MONTH = "2024-01"
 VERSION = "20250203T000000Z"
@@ -161,7 +162,7 @@ class Chain:
 
     def finops(self, *words: str) -> Run:
         """A `finops` command."""
-        return self.run([sys.executable, "-m", "finops_dagster.cli", *words])
+        return self.run([*FINOPS, *words])
 
     def python(self, code: str, *words: str) -> Run:
         """A Python program."""

@@ -10,8 +10,9 @@ from pathlib import Path
 from statistics import median
 
 from finops_dagster.billing.columns import files_literal, literal
-from finops_dagster_tests.benchmarks.chain import ROOT, Chain, Figure, Run, source
+from finops_dagster_tests.benchmarks.chain import Chain, Figure, Run, source
 from finops_dagster_tests.cur import upload
+from finops_dagster_tests.project import ROOT
 from finops_dagster_tests.servers.s3 import S3Server
 
 _DLT = ROOT / ".venv-dlt" / "bin" / "python"

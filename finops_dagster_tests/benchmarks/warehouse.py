@@ -6,7 +6,6 @@ has some needs a quarter more time.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
@@ -15,10 +14,10 @@ import duckdb
 
 from finops_dagster.billing.columns import literal, quoted
 from finops_dagster_tests.benchmarks.chain import MONTH, VERSION, Chain, Figure, Run, once
+from finops_dagster_tests.cur import deliver, folder_put
 from finops_dagster_tests.servers.postgresql import PostgreSQLServer
 
 _ROWS_A_SECOND = 150_000
-_PERIOD = "bench-cur/20240101-20240201"
 _MOMENT = "strftime(TIMESTAMP '2024-01-01' + to_hours((line % 743 + {hours})::INT), '%xT%XZ')"
 # Of each thirty columns: ids, times, amounts, what the vendor says in words, and tags.
 _COLUMNS = {
@@ -67,29 +66,21 @@ def warehouse(rows: int, runs: int) -> Iterator[Figure]:
 
 
 def _write_bill(folder: Path, rows: int) -> None:
-    home = folder / _PERIOD
-    (home / VERSION).mkdir(parents=True)
-    key = f"{_PERIOD}/{VERSION}/bench-cur-00001.csv.gz"
+    folder.mkdir(parents=True)
+    file = folder / "bill.csv.gz"
     cells = ", ".join(f"{sql} AS {quoted(name)}" for name, sql in _COLUMNS.items())
     duckdb.execute(
-        f"COPY (SELECT {cells} FROM range({rows}) lines(line)) TO {literal(str(folder / key))} "
+        f"COPY (SELECT {cells} FROM range({rows}) lines(line)) TO {literal(str(file))} "
         "(FORMAT csv, HEADER, COMPRESSION gzip)"
     )
-    manifest = {
-        "assemblyId": VERSION,
-        "columns": [
-            {"category": category, "name": name, "type": _type(name)}
-            for category, name in (header.split("/") for header in _COLUMNS)
-        ],
-        "compression": "GZIP",
-        "contentType": "text/csv",
-        "billingPeriod": {"start": "20240101T000000.000Z", "end": "20240201T000000.000Z"},
-        "reportKeys": [key],
-    }
-    (home / "bench-cur-Manifest.json").write_text(json.dumps(manifest))
-
-
-def _type(name: str) -> str:
-    if name.endswith("Date"):
-        return "DateTime"
-    return "OptionalBigDecimal" if "cost" in name.lower() else "OptionalString"
+    amounts = {name: "OptionalBigDecimal" for name in _COLUMNS if name.startswith("pricing/cost")}
+    deliver(
+        folder_put(folder),
+        MONTH,
+        [file.read_bytes()],
+        version=VERSION,
+        report="bench-cur",
+        headers=list(_COLUMNS),
+        types={"lineItem/UsageEndDate": "DateTime", **amounts},
+    )
+    file.unlink()
