@@ -24,8 +24,8 @@ What it cannot do it says, mostly with 501. How it differs from BigQuery:
   not NULL, and a load makes it REQUIRED or NULLABLE as the server was told, because no
   documentation says what BigQuery does. A map that is NULL becomes an array without elements in the
   table; that a query gives it so is documented, that the table holds it so is not.
-- Load jobs replace a partition or a table that exists. Tables are partitioned by the month of a
-  DATE, or not at all.
+- Load jobs replace a partition that exists. Tables are partitioned by the month of a DATE, or not
+  at all.
 - Of DDL there is one statement, CREATE OR REPLACE TABLE of a table that exists, with a list of
   columns, AS a query of it; its partitioning and clustering must be those that the table has, where
   BigQuery is known to refuse others.
@@ -109,17 +109,6 @@ class BigQueryServer:
         client = bigquery.Client(project, AnonymousCredentials(), client_options=options)
         self._clients.append(client)
         return client
-
-    def fail_next(self, path_part: str, status: int, reason: str) -> None:
-        """Answer the next request whose path or query has `path_part` with an error."""
-
-        def fault(request: Request) -> BigQueryError | None:
-            if path_part not in request.full_path:
-                return None
-            self.fault = None
-            return BigQueryError(status, reason, f"{reason}, as the test asked for")
-
-        self.fault = fault
 
     def _application(
         self, environ: "WSGIEnvironment", start_response: "StartResponse"

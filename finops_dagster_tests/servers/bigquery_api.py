@@ -188,7 +188,6 @@ class BigQueryApi:
                 raise self.next_job_error
             if "query" in configuration:
                 job.result = run_query(self._catalog, project, configuration["query"], location)
-                job.statistics["query"] = job.result.affected()
             elif payload is not None:
                 rows = self._catalog.load(configuration["load"], payload)
                 job.statistics["load"] = {"outputRows": str(rows)}

@@ -29,21 +29,15 @@ _RESULT_TYPES = {duckdb_type: name for name, duckdb_type in DUCKDB_TYPES.items()
 
 @dataclass
 class QueryResult:
-    """What a statement gave: rows for a SELECT, else the number of rows that it changed."""
+    """What a statement gave: rows for a SELECT, else nothing."""
 
     fields: list[Field] = field(default_factory=list)
     rows: list[Resource] = field(default_factory=list)
-    affected_rows: int | None = None
-
-    def affected(self) -> Resource:
-        """The number of rows that DML changed, as the REST API shows it."""
-        changed = self.affected_rows
-        return {} if changed is None else {"numDmlAffectedRows": str(changed)}
 
     def page(self, max_results: str | int | None, start: str) -> Resource:
-        """The schema and some rows of a SELECT, or the number of rows that DML changed."""
-        if self.affected_rows is not None:
-            return self.affected()
+        """The schema and some rows of a SELECT."""
+        if not self.fields:
+            return {}
         end = len(self.rows) if max_results is None else int(start) + int(max_results)
         rows = self.rows[int(start) : end]
         page: Resource = {"schema": {"fields": self.fields}, "totalRows": str(len(self.rows))}
@@ -53,18 +47,18 @@ class QueryResult:
 
 def run_query(catalog: Catalog, project: str, config: Resource, location: str) -> QueryResult:
     """Run the statement of a `query` configuration, in the location of its tables."""
-    if config.get("dryRun") or config.get("destinationTable"):
-        raise not_supported("dry runs and destination tables of queries")
     statement = _parsed(config["query"])
     tables = []
-    for node in _table_nodes(statement):
+    for node in statement.find_all(exp.Table):
         table = catalog.table(node.catalog or project, node.db, node.name, location)
         tables.append(table)
         node.set("catalog", None)
         node.set("db", exp.to_identifier(table.dataset.duckdb_schema, quoted=True))
         node.set("this", exp.to_identifier(table.table_id, quoted=True))
     bound = statement.expression if isinstance(statement, exp.Create) else statement
-    _bind_types(bound)
+    for node in list(bound.find_all(exp.DataType)):
+        if node.this == exp.DataType.Type.BIGDECIMAL:
+            node.replace(_duckdb_type("BIGNUMERIC"))
     _bind_arrays(bound)
     parameters = _bind_parameters(bound, config.get("queryParameters") or [])
     try:
@@ -91,34 +85,10 @@ def _parsed(sql: str) -> exp.Expression:
     return statement
 
 
-def _table_nodes(statement: exp.Expression) -> list[exp.Table]:
-    ctes = {cte.alias.lower() for cte in statement.find_all(exp.CTE)}
-    nodes = [node for node in statement.find_all(exp.Table) if node.name.lower() not in ctes]
-    for node in nodes:
-        if not node.db:
-            unqualified = f'Table "{node.name}" must be qualified with a dataset'
-            raise invalid(f"{unqualified} (e.g. dataset.table).")
-    return nodes
-
-
-def _bind_types(statement: exp.Expression) -> None:
-    """Keep types as in BigQuery, where DuckDB has a NUMERIC of its own and makes dates moments."""
-    for node in list(statement.find_all(exp.DataType)):
-        if node.this == exp.DataType.Type.DECIMAL:
-            raise not_supported("NUMERIC")
-        if node.this == exp.DataType.Type.BIGDECIMAL:
-            node.replace(_duckdb_type("BIGNUMERIC"))
-    # The innermost come last, and have to be replaced before what is around them is copied.
-    for call in reversed(list(statement.find_all(exp.DateTrunc, exp.DateAdd, exp.DateSub))):
-        call.replace(exp.cast(call.copy(), "date"))
-
-
 def _bind_arrays(statement: exp.Expression) -> None:
     """Make UNNEST of an array in a table give the fields of its elements as columns."""
     for node in list(statement.find_all(exp.Unnest)):
         array = node.expressions[0]
-        if node.args.get("offset"):
-            raise not_supported("UNNEST with OFFSET")
         if isinstance(array, exp.Column | exp.Dot):
             depth = exp.PropertyEQ(
                 this=exp.to_identifier("max_depth"), expression=exp.Literal.number(2)
@@ -136,8 +106,6 @@ def _bind_parameters(statement: exp.Expression, parameters: list[Resource]) -> R
             raise invalid_query(f"Query parameter '{node.name}' not found")
         kind = given[node.name]["parameterType"]["type"]
         kind = LEGACY_TYPES.get(kind, kind)
-        if kind not in DUCKDB_TYPES:
-            raise not_supported(f"query parameters of type {kind}")
         value = given[node.name].get("parameterValue", {}).get("value")
         values[node.name] = None if value is None else str(value)
         node.replace(exp.Cast(this=node.copy(), to=_duckdb_type(kind)))
@@ -152,8 +120,8 @@ def _run(
     connection: duckdb.DuckDBPyConnection, statement: exp.Expression, values: Resource
 ) -> QueryResult:
     if not isinstance(statement, exp.Query):
-        ((changed,),) = connection.execute(statement.sql("duckdb"), values).fetchall()
-        return QueryResult(affected_rows=int(changed))
+        connection.execute(statement.sql("duckdb"), values)
+        return QueryResult()
     unnamed = [node for node in statement.selects if not node.output_name and not node.is_star]
     for number, node in enumerate(unnamed):
         node.replace(exp.alias_(node.copy(), f"f{number}_"))

@@ -103,12 +103,7 @@ class Table:
         }
 
     def in_partition(self, partition_id: str) -> str:
-        """The SQL condition that a row belongs to the partition `202401`, or to the table."""
-        if not partition_id:
-            return "true"
-        if "timePartitioning" not in self.properties:
-            detail = "Expected partitioning specification none, but a partition was given"
-            raise invalid(f"Incompatible table partitioning specification. {detail}")
+        """The SQL condition that a row belongs to the partition `202401`."""
         month = f"strftime({quoted(self.properties['timePartitioning']['field'])}, '%Y%m')"
         return f"{month} IS NOT DISTINCT FROM '{partition_id}'"
 
@@ -219,7 +214,7 @@ class Catalog:
         return int(rows)
 
     def load(self, config: Resource, payload: bytes) -> int:
-        """Replace a partition, or a table, by the rows of a Parquet file, as the `load`
+        """Replace a partition by the rows of a Parquet file, as the `load`
         configuration of a job says; return their number."""
         target, options = config["destinationTable"], config.get("schemaUpdateOptions") or []
         table_id, _, partition_id = target["tableId"].partition("$")
@@ -254,8 +249,6 @@ class Catalog:
     def _check_partition(
         self, table: Table, partition_id: str, given: list[Field], inside: str
     ) -> None:
-        if not partition_id:
-            return
         field = table.properties["timePartitioning"]["field"].lower()
         # A column that the file lacks is NULL, and NULL is in no month.
         inside = inside if field in fields_by_name(given) else "false"
@@ -340,18 +333,14 @@ def _check_supported(config: Resource, *, is_partition: bool) -> None:
     for name, value in expected.items():
         if config.get(name) != value:
             raise not_supported(f"a load job whose {name} is {config.get(name)}")
-    if config.get("schemaUpdateOptions") and not is_partition:
-        raise invalid(
-            "Schema update options should only be specified with WRITE_APPEND disposition, "
-            "or with WRITE_TRUNCATE disposition on a table partition."
-        )
+    if not is_partition:
+        raise not_supported("a load job into a whole table")
 
 
 def _fields_after_load(table: Table, given: list[Field], options: list[str]) -> list[Field]:
     relax = "ALLOW_FIELD_RELAXATION" in options
     merged = merged_fields(table.full_name, table.fields, given, relax)
-    added = _added(table.fields, given)
-    if added and "ALLOW_FIELD_ADDITION" not in options:
+    if added := _added(table.fields, given):
         raise _mismatch(table.full_name, f"Cannot add fields (field: {added[0]['name']})")
     for old in table.fields:
         if old["mode"] == "REQUIRED" and old["name"].lower() not in fields_by_name(given):

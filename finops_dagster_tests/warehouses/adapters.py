@@ -44,6 +44,17 @@ class Adapter(Protocol):
     keeps_null_maps: bool
     """Whether a map that is NULL is another thing than a map without keys."""
 
+    section: str
+    """Its section of docs/warehouses.md whose queries it can run, or nothing."""
+
+    def query(self, sql: str) -> list[Row]:
+        """Run a statement of the server's own SQL."""
+        ...
+
+    def make(self, table: str, columns: dict[str, str]) -> None:
+        """Make a table as a person would, with the server's own types."""
+        ...
+
     def reset(self) -> None:
         """Leave an empty database or schema, or none."""
         ...

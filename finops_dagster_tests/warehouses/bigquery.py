@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from google.cloud.bigquery import SchemaField, Table
+
 from finops_dagster_tests.servers.bigquery import BigQueryServer
 from finops_dagster_tests.warehouses.adapters import Row, in_order
 
@@ -17,6 +19,7 @@ class BigQuery:
     environment: dict[str, str] = {}  # noqa: RUF012
     reconciles_before_commit = False
     keeps_null_maps = False
+    section = "BigQuery"
 
     def __init__(self, server: BigQueryServer) -> None:
         self.settings = {"project_id": "acme", "api_endpoint": server.url}
@@ -36,22 +39,27 @@ class BigQuery:
 
     def rows(self, table: str, columns: Sequence[str], month: str) -> list[Row]:
         names = ", ".join(f"`{name}`" for name in columns)
-        found = self._query(
+        found = self.query(
             f"SELECT {names} FROM `acme.finops.{table}` WHERE billing_month = DATE '{month}-01'"
         )
         return in_order([_map_or_value(value) for value in row] for row in found)
 
     def ledger(self, table: str) -> list[Any]:
-        return self._query(
+        return self.query(
             "SELECT billing_period, manifest_id, row_count, state, error_message "
             f"FROM `acme.finops.{table}_loads` ORDER BY load_timestamp"
         )
 
     def take_out(self, table: str, month: str) -> None:
-        self._query(f"DELETE FROM `acme.finops.{table}` WHERE billing_month = DATE '{month}-01'")
+        self.query(f"DELETE FROM `acme.finops.{table}` WHERE billing_month = DATE '{month}-01'")
 
-    def _query(self, sql: str) -> list[Row]:
+    def query(self, sql: str) -> list[Row]:
         return [tuple(row.values()) for row in self._client.query_and_wait(sql)]
+
+    def make(self, table: str, columns: dict[str, str]) -> None:
+        self._client.create_dataset("finops", exists_ok=True)
+        fields = [SchemaField(name, kind) for name, kind in columns.items()]
+        self._client.create_table(Table(f"acme.finops.{table}", fields))
 
 
 @contextmanager

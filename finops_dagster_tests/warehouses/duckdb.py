@@ -21,6 +21,7 @@ class DuckDB:
     environment: dict[str, str] = {}  # noqa: RUF012
     reconciles_before_commit = True
     keeps_null_maps = True
+    section = "DuckDB"
 
     def __init__(self, path: Path) -> None:
         self.settings = {"warehouse_path": str(path)}
@@ -30,26 +31,29 @@ class DuckDB:
         self._path.unlink(missing_ok=True)
 
     def tables(self) -> set[str]:
-        return {name for (name,) in self._query("SELECT table_name FROM duckdb_tables()")}
+        return {name for (name,) in self.query("SELECT table_name FROM duckdb_tables()")}
 
     def columns(self, table: str) -> dict[str, str]:
-        return {name: kind for name, kind, *_ in self._query(f"DESCRIBE {quoted(table)}")}
+        return {name: kind for name, kind, *_ in self.query(f"DESCRIBE {quoted(table)}")}
 
     def rows(self, table: str, columns: Sequence[str], month: str) -> list[Row]:
         names = ", ".join(map(quoted, columns))
         where = f"WHERE billing_month = '{month}-01'"
-        return in_order(self._query(f"SELECT {names} FROM {quoted(table)} {where}"))
+        return in_order(self.query(f"SELECT {names} FROM {quoted(table)} {where}"))
 
     def ledger(self, table: str) -> list[Any]:
-        return self._query(
+        return self.query(
             "SELECT billing_period, manifest_id, row_count, state, error_message "
             f"FROM {quoted(f'{table}_loads')} ORDER BY load_timestamp"
         )
 
     def take_out(self, table: str, month: str) -> None:
-        self._query(f"DELETE FROM {quoted(table)} WHERE billing_month = '{month}-01'")
+        self.query(f"DELETE FROM {quoted(table)} WHERE billing_month = '{month}-01'")
 
-    def _query(self, sql: str) -> list[Row]:
+    def make(self, table: str, columns: dict[str, str]) -> None:
+        self.query(f"CREATE TABLE {quoted(table)} ({', '.join(map(' '.join, columns.items()))})")
+
+    def query(self, sql: str) -> list[Row]:
         with duckdb.connect(str(self._path)) as connection:
             return connection.execute(sql).fetchall()
 

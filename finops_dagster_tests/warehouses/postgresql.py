@@ -26,6 +26,7 @@ class PostgreSQL:
     environment: dict[str, str] = {"POSTGRESQL_PASSWORD": PASSWORD}  # noqa: RUF012
     reconciles_before_commit = True
     keeps_null_maps = True
+    section = "PostgreSQL"
 
     def __init__(self, server: PostgreSQLServer) -> None:
         self.settings = {
@@ -48,6 +49,14 @@ class PostgreSQL:
         """The rows of a statement, where it has some."""
         cursor = self.connection.execute(sql, parameters or None)
         return cursor.fetchall() if cursor.description else []
+
+    def make(self, table: str, columns: dict[str, str]) -> None:
+        self.query("CREATE SCHEMA finops AUTHORIZATION loader")
+        self.query(
+            f"CREATE TABLE finops.{table} ({', '.join(map(' '.join, columns.items()))}) "
+            "PARTITION BY LIST (billing_month)"
+        )
+        self.query(f"ALTER TABLE finops.{table} OWNER TO loader")
 
     def tables(self) -> set[str]:
         found = self.query(

@@ -33,6 +33,7 @@ class Snowflake:
     environment = {"SNOWFLAKE_PASSWORD": PASSWORD}  # noqa: RUF012
     reconciles_before_commit = True
     keeps_null_maps = True
+    section = "Snowflake"
 
     def __init__(self, server: SnowflakeServer) -> None:
         self.server = server
@@ -92,6 +93,9 @@ class Snowflake:
     def take_out(self, table: str, month: str) -> None:
         first_day = date.fromisoformat(f"{month}-01")
         self.query(f"DELETE FROM {_named(table)} WHERE billing_month = '{first_day}'::DATE")
+
+    def make(self, table: str, columns: dict[str, str]) -> None:
+        self.query(f"CREATE TABLE {table} ({', '.join(map(' '.join, columns.items()))})")
 
     def query(self, sql: str) -> list[Row]:
         with self._connection.cursor() as cursor:

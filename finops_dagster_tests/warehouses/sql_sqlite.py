@@ -22,6 +22,7 @@ class SQLite:
     backend = "sql"
     reconciles_before_commit = True
     keeps_null_maps = True
+    section = ""
 
     def __init__(self, folder: Path) -> None:
         self.environment: dict[str, str] = {}
@@ -38,23 +39,23 @@ class SQLite:
 
     def tables(self) -> set[str]:
         """Without those that SQLite keeps for itself."""
-        found = self._query("SELECT name FROM sqlite_master WHERE type = 'table'")
+        found = self.query("SELECT name FROM sqlite_master WHERE type = 'table'")
         return {name for (name,) in found if not name.startswith(("_dlt_", "sqlite_"))}
 
     def columns(self, table: str) -> dict[str, str]:
-        return {row[1]: row[2] for row in self._query(f"PRAGMA table_info({quoted(table)})")}
+        return {row[1]: row[2] for row in self.query(f"PRAGMA table_info({quoted(table)})")}
 
     def rows(self, table: str, columns: Sequence[str], month: str) -> list[Row]:
         # What dlt made of amounts it declared as TEXT.
         by_dlt = "_dlt_version" in {
-            name for (name,) in self._query("SELECT name FROM sqlite_master")
+            name for (name,) in self.query("SELECT name FROM sqlite_master")
         }
         kinds = {
             name: "DECIMAL_TEXT" if by_dlt and name.endswith("cost") else kind
             for name, kind in self.columns(table).items()
         }
         names = ", ".join(map(quoted, columns))
-        found = self._query(
+        found = self.query(
             f"SELECT {names} FROM {quoted(table)} WHERE billing_month = '{month}-01'"
         )
         return in_order(
@@ -63,15 +64,18 @@ class SQLite:
         )
 
     def ledger(self, table: str) -> list[Any]:
-        return self._query(
+        return self.query(
             "SELECT billing_period, manifest_id, row_count, state, error_message "
             f"FROM {quoted(f'{table}_loads')} ORDER BY load_timestamp"
         )
 
     def take_out(self, table: str, month: str) -> None:
-        self._query(f"DELETE FROM {quoted(table)} WHERE billing_month = '{month}-01'")
+        self.query(f"DELETE FROM {quoted(table)} WHERE billing_month = '{month}-01'")
 
-    def _query(self, sql: str) -> list[Any]:
+    def make(self, table: str, columns: dict[str, str]) -> None:
+        self.query(f"CREATE TABLE {quoted(table)} ({', '.join(map(' '.join, columns.items()))})")
+
+    def query(self, sql: str) -> list[Any]:
         with closing(sqlite3.connect(self.path)) as connection, connection:
             return connection.execute(sql).fetchall()
 

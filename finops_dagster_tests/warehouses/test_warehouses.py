@@ -34,6 +34,7 @@ from finops_dagster_tests.cur import HEADERS, csv_bytes, deliver, items, line_it
 from finops_dagster_tests.project import ROOT, Outcome, Project
 from finops_dagster_tests.warehouses.adapters import Adapter, Row, in_order
 from finops_dagster_tests.warehouses.conftest import MonthOf
+from finops_dagster_tests.warehouses.page import load_what_they_ask_for, queries
 
 TABLE = "aws_billing_data"
 COST = "lineitem_unblendedcost"
@@ -54,9 +55,7 @@ def bring_to_the_lake(project: Project, version: str, *costs: str) -> None:
 
 def resource(project: Project) -> Warehouse:
     """The warehouse as the chain opens it."""
-    opened = open_warehouse(project.settings().database)
-
-    return opened
+    return open_warehouse(project.settings().database)
 
 
 def holds(warehouse: Adapter, path: Path, month: str, table: str = TABLE) -> None:
@@ -176,15 +175,18 @@ def test_tags_that_differ_in_case_only(project: Project, warehouse: Adapter) -> 
     holds(warehouse, project.parquet("2024-01"), "2024-01")
 
 
-def test_long_names_that_differ_at_their_end(project: Project, warehouse: Adapter) -> None:
-    """A tag key has up to 128 characters, more than some databases give a column's name."""
-    tags = tuple(f"resourceTags/user:{'x' * 127}{end}" for end in "ab")
-    row = {**line_item("2024-01"), **dict(zip(tags, "ab", strict=True))}
+def test_long_names_that_differ_at_their_end(
+    project: Project, warehouse: Adapter, month_of: MonthOf
+) -> None:
+    """A tag key has up to 128 characters, and PostgreSQL gives a column's name 63 bytes."""
+    names = ("n" * 63, "n" * 64, *("n" * 150 + end for end in "ab"))
+    columns = {name: f"'{number}'" for number, name in enumerate(names)}
     for version in ("v1", "v2"):
-        deliver(project.put, "2024-01", [[row]], headers=(*HEADERS, *tags), version=version)
-        project.load("2024-01")
-    names = [name for name in warehouse.columns(TABLE) if name.startswith("resourcetags")]
-    assert sorted(warehouse.rows(TABLE, names, "2024-01")[0]) == ["a", "b"]
+        file = month_of(version, **columns)
+        resource(project).replace_month(file)
+        assert file.footer.is_same(resource(project).held_version(file))
+    held = [name for name in warehouse.columns(TABLE) if name.startswith("nnn")]
+    assert sorted(warehouse.rows(TABLE, held, "2024-01")[0]) == ["0", "1", "2", "3"]
 
 
 def test_money_to_the_last_digit(project: Project, warehouse: Adapter) -> None:
@@ -270,7 +272,7 @@ def test_maps(project: Project, warehouse: Adapter, month_of: MonthOf) -> None:
     }
     assert product == {}
     assert category == (None if warehouse.keeps_null_maps else {})
-    assert resource(project).held_version(file) == file.footer
+    assert file.footer.is_same(resource(project).held_version(file))
 
 
 DIGESTED = {
@@ -405,7 +407,7 @@ def test_column_whose_months_differ_in_type(
         as_given = {dict: json.loads, Decimal: Decimal}.get(type(value), str)
         assert as_given(text) == value
     for file in (january, february):
-        assert loaded.held_version(file) == file.footer
+        assert file.footer.is_same(loaded.held_version(file))
         found = loaded.digest(file)
         assert found.differing(in_the_lake(file, found.kind)) == []
 
@@ -431,6 +433,16 @@ def test_amounts_never_become_text(
     assert "\n" not in str(refused.value)
     assert warehouse.rows(TABLE, ("changing",), "2024-01") == was
     assert warehouse.columns(TABLE) == types
+
+
+def test_a_column_of_a_type_that_no_bill_has_is_refused(
+    project: Project, warehouse: Adapter, month_of: MonthOf
+) -> None:
+    text = "STRING" if warehouse.backend == "bigquery" else "TEXT"
+    warehouse.make(TABLE, {"billing_month": "DATE", "manifest_id": text, COST: "FLOAT"})
+    with pytest.raises(BillError, match=f"column {COST} of .* is (FLOAT|DOUBLE|double precision)"):
+        resource(project).replace_month(month_of("v1"))
+    assert warehouse.rows(TABLE, ("manifest_id",), "2024-01") == []
 
 
 def test_failure_in_the_middle(project: Project, warehouse: Adapter) -> None:
@@ -504,7 +516,7 @@ def test_every_column_of_money_and_every_currency_is_measured(
 def another_process(project: Project, month: str, end: str) -> subprocess.Popen[str]:
     """A process that is about to load the month."""
     command = [sys.executable, "-m", "finops_dagster_tests.warehouses.another_process"]
-    started = subprocess.Popen(
+    return subprocess.Popen(
         [*command, project.settings().model_dump_json(by_alias=True), month, end],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdin=subprocess.PIPE,
@@ -512,7 +524,6 @@ def another_process(project: Project, month: str, end: str) -> subprocess.Popen[
         stderr=subprocess.PIPE,
         text=True,
     )
-    return started
 
 
 def all_go_and_end_well(processes: list[subprocess.Popen[str]]) -> None:
@@ -566,3 +577,14 @@ def test_what_answers_is_named_without_a_secret(project: Project, warehouse: Ada
     assert answer
     assert "\n" not in answer
     assert not any(secret in answer for secret in warehouse.environment.values())
+
+
+def test_the_queries_of_its_page(project: Project, warehouse: Adapter) -> None:
+    if not warehouse.section:
+        pytest.skip("the page has queries of PostgreSQL for any SQL database")
+    load_what_they_ask_for(project)
+    services, teams, versions = map(warehouse.query, queries(warehouse.section))
+    same = pytest.approx if warehouse.backend == "snowflake" else Decimal  # fakesnow adds doubles
+    assert sum(cost for _, cost in services) == same(sum(cost for _, _, cost in teams))
+    assert len({team for _, team, _ in teams}) > 1
+    assert [row[:3] for row in versions] == [("2026-01", "v1", 200)]
