@@ -30,7 +30,7 @@ from finops_dagster.sources.base import Format
 from finops_dagster.tables import ledger
 from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.digest import DigestKind, column_type, digest
-from finops_dagster.tables.load import MonthLoad, columns, measure
+from finops_dagster.tables.load import MonthLoad, measure, measured_totals
 from finops_dagster.tables.parquet_files import parquet_file
 
 # Wide rows in DuckDB's default groups of 122,880 spill under a small memory_limit, at four times
@@ -146,7 +146,7 @@ def exporting_month(
         reconcile(str(path), load.totals, measured)
         yield part.stat().st_size
         # Before the rename: a file in place without its own checksum would pass for a damaged one.
-        ledger.record_lake_sha256(connection, load, sha256_of(part))
+        ledger.complete(connection, load, lake_sha256=sha256_of(part))
         part.replace(path)
     except BaseException:
         part.unlink(missing_ok=True)
@@ -177,28 +177,19 @@ def _write(
         connection.execute("RESET disabled_optimizers")
 
 
-def is_as_written(connection: duckdb.DuckDBPyConnection, load: Load, path: Path) -> bool | None:
+def is_as_written(load: Load, path: Path) -> bool | None:
     """Return whether the file is, byte by byte, the one that was written from this load; None where
     the ledger does not know its checksum."""
-    recorded = ledger.lake_sha256(connection, load)
-    return None if recorded is None else sha256_of(path) == recorded
+    return None if load.lake_sha256 is None else sha256_of(path) == load.lake_sha256
 
 
 def is_intact(connection: duckdb.DuckDBPyConnection, load: Load, path: Path) -> bool:
     """Return whether the file is as it was written. One that was written before checksums were kept
     is compared with the table once, and then has a checksum too."""
-    intact = is_as_written(connection, load, path)
-    if intact is None:
-        checksum = sha256_of(path)
-        intact = _holds_what_the_table_holds(connection, load, path)
-        if intact:
-            ledger.record_lake_sha256(connection, load, checksum)
-    return intact
-
-
-def _holds_what_the_table_holds(
-    connection: duckdb.DuckDBPyConnection, load: Load, path: Path
-) -> bool:
+    intact = is_as_written(load, path)
+    if intact is not None:
+        return intact
+    checksum = sha256_of(path)
     prepare_casts(connection)
     types = {field.name: column_type(field.type) for field in pq.read_schema(path)}
     try:
@@ -208,27 +199,20 @@ def _holds_what_the_table_holds(
         )
     except duckdb.Error:
         return False
-    return not in_file.differing(in_table)
-
-
-def holds(connection: duckdb.DuckDBPyConnection, load: Load, vendor: Format) -> bool:
-    """Return whether the table's rows of the month are all of this version, as many, and cost as
-    much."""
-    if "manifest_id" not in columns(connection, load.table):
+    if in_file.differing(in_table):
         return False
-    versions = connection.execute(
-        f"SELECT DISTINCT manifest_id FROM {quoted(load.table)} WHERE billing_month = ?",
-        [load.month.first_day],
-    ).fetchall()
-    measured = measure(connection, quoted(load.table), load.month, vendor, load.totals.sums)
-    holds_all = not measured.foreign_rows and measured.totals.differing(load.totals) is None
-    return holds_all and versions in ([], [(load.manifest_id,)])
+    ledger.complete(connection, load, lake_sha256=checksum)
+    return True
 
 
 def restore(connection: duckdb.DuckDBPyConnection, load: Load, vendor: Format, path: Path) -> bool:
     """Write into the ledger what was once recorded of the month, with the names of its columns from
-    its Parquet file, if the table proves it; whether it does."""
-    if not holds(connection, load, vendor):
+    its Parquet file, if the table proves it: all its rows are of this version, as many, and cost as
+    much. Return whether it does."""
+    if measured_totals(connection, load, vendor) is None:
+        return False
+    versions = connection.execute(f"SELECT DISTINCT manifest_id FROM {table_rows(load)}").fetchall()
+    if versions not in ([], [(load.manifest_id,)]):
         return False
     ledger.restore(connection, [load])
     ledger.record_export(connection, load, vendor.vendor, column_names([path]))

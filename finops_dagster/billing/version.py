@@ -106,8 +106,8 @@ class LoadedVersion(Version):
 @dataclass(frozen=True, kw_only=True)
 class Load(LoadedVersion):
     """A load of a month into the export's table, as the ledger has it: `state` is loaded or
-    superseded, `loaded_at` in UTC, and `number` counts the loads of the month. A load that is not
-    recorded yet has no time and no number."""
+    superseded, `loaded_at` in UTC, `number` counts the loads of the month, and `lake_sha256` is the
+    checksum of the Parquet file that was written from it, where that is known."""
 
     export: str
     month: BillingMonth
@@ -115,6 +115,7 @@ class Load(LoadedVersion):
     state: str = field(default="loaded", compare=False)
     loaded_at: datetime | None = field(default=None, compare=False)
     number: int | None = field(default=None, compare=False)
+    lake_sha256: str | None = field(default=None, compare=False)
 
 
 Known = TypeVar("Known", bound=Version)

@@ -162,5 +162,5 @@ def _table(
 ) -> tuple[Load | None, Load | None]:
     """What the ledger says that the table holds, and the same if it really does."""
     with database.connect(export.name, month) as connection:
-        said = ledger.loaded(connection, export.name, month)
+        said = ledger.newest(connection, export.name, month)
         return said, held_version(connection, export.name, month, export.formats)

@@ -122,7 +122,7 @@ def _in_table(
     path = database.path(export.name, file.month)
     with database.duckdb.open(path, read_only=True) as connection:
         prepare_casts(connection)
-        is_intact = is_as_written(connection, load, file.path)
+        is_intact = is_as_written(load, file.path)
         digests = _digests(connection, table_rows(load), file, kinds)
     return Copy(f"table {load.table}", digests), is_intact
 

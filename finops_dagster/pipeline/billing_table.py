@@ -141,7 +141,7 @@ class Loading:
         content = self.version.content
         is_better = load.content is None or (content and content.checksums)
         if content and content != load.content and is_better:
-            ledger.record_content(connection, load, content)
+            ledger.complete(connection, load, content=content)
 
     @contextmanager
     def _replacing_rows(

@@ -31,12 +31,11 @@ from finops_dagster.billing.manifest import Column
 from finops_dagster.billing.money import Totals, exact_sum
 from finops_dagster.progress import reporting
 from finops_dagster.sources.base import Format, is_money
-from finops_dagster.tables.bill_files import BillFiles, Target
+from finops_dagster.tables.bill_files import BillFiles, Target, plain_type
 from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.csv_files import BOM, CsvFiles, open_text
 from finops_dagster.tables.database import DuckDB
 from finops_dagster.tables.files import explained, read_files, types_given
-from finops_dagster.tables.parquet_text import plain_type
 
 _MONEY = pa.decimal128(38, 18)
 _WIDE = pa.decimal256(76, 18)
@@ -52,18 +51,15 @@ _NUMBER = re.compile(
 _BLOCK, _LARGEST_ROW = 1 << 20, 32 << 20
 _HEADERS_SHOWN = 10
 
+Batch = dict[int, pa.Array]
+"""Some rows of the columns that are counted, by their positions in the file."""
 
-class _NotExact(Exception):
+
+class NotExact(Exception):
     """A cell is no number, or one that a column of money does not hold."""
 
 
-_UNREADABLE: Any = (
-    _NotExact,
-    pa.ArrowException,
-    OSError,
-    EOFError,
-    isal_zlib.error,
-)
+_UNREADABLE: Any = (NotExact, pa.ArrowException, OSError, EOFError, isal_zlib.error)
 
 
 @dataclass
@@ -86,32 +82,29 @@ class _Tally:
                 own[name] = exact_sum([own.get(name), amount])
 
 
-@dataclass(frozen=True)
-class _FileReader:
+@dataclass
+class FileReader:
     """Counts one file: the columns of money by the positions in which they stand, and the currency.
-    `names` are those that the headers ask for in the table."""
+    `names` are those that the headers ask for in the table; `bytes_read` says how far it is."""
 
     file: BillFiles
     vendor: Format
-    money: dict[int, str]
+    names: dict[int, str]
     cost: int
     currency: int | None
     rounds: bool
+    bytes_read: int = 0
 
-    @property
-    def path(self) -> Path:
-        return self.file.paths[0]
-
-    def tally(self, bytes_read: dict[Path, int]) -> _Tally:
-        """Count the file; `bytes_read` says meanwhile how far it is. Raises _NotExact for a
-        cell of the headline cost, and what pyarrow raises."""
+    def tally(self) -> _Tally:
+        """Count the file. Raises NotExact for a cell of the headline cost, and what pyarrow
+        raises."""
         if not isinstance(self.file, CsvFiles):
-            return self._of(_parquet_batches(self.path, self._headers(), bytes_read))
+            return self._of(self.parquet_batches())
         as_numbers, in_quotes = True, any("\n" in header for header in self.file.headers)
         while True:
             try:
-                return self._of(self._csv_batches(self.file, as_numbers, in_quotes, bytes_read))
-            except (pa.ArrowInvalid, _NotExact) as error:
+                return self._of(self.csv_batches(self.file, as_numbers, in_quotes))
+            except (pa.ArrowInvalid, NotExact) as error:
                 # Text of a column that is not all plain numbers is looked at cell by cell; line
                 # ends within quotes, and rows that are longer than a block, take longer to read.
                 if as_numbers and (in_quotes or "decimal" in str(error).lower()):
@@ -123,19 +116,13 @@ class _FileReader:
                 else:
                     return _Tally()
 
-    def _headers(self) -> dict[int, str]:
-        positions = [*self.money, *([] if self.currency is None else [self.currency])]
-        return {position: self.file.headers[position] for position in positions}
+    @property
+    def _positions(self) -> list[int]:
+        return [*self.names, *([] if self.currency is None else [self.currency])]
 
-    def _csv_batches(
-        self, file: CsvFiles, as_numbers: bool, in_quotes: bool, bytes_read: dict[Path, int]
-    ) -> Iterator[dict[int, pa.Array]]:
-        names = [str(number) for number in range(len(file.headers))]
-        types = {str(n): _MONEY if as_numbers else pa.string() for n in self.money}
-        if self.currency is not None:
-            types[str(self.currency)] = pa.string()
-        block = _LARGEST_ROW if in_quotes else _BLOCK
-        with_comma: list[str] = []
+    def csv_batches(self, file: CsvFiles, as_numbers: bool, in_quotes: bool) -> Iterator[Batch]:
+        """Yield the rows of a CSV file, the amounts as such or as text."""
+        path, with_comma = file.paths[0], list[str]()
 
         def take(row: pyarrow.csv.InvalidRow) -> str:
             # DuckDB too takes a comma at the end of a row for no column.
@@ -144,9 +131,16 @@ class _FileReader:
             with_comma.append(row.text)
             return "skip"
 
+        types = {
+            str(n): _MONEY if as_numbers and n in self.names else pa.string()
+            for n in self._positions
+        }
         options = (
             pyarrow.csv.ReadOptions(
-                use_threads=False, block_size=block, column_names=names, skip_rows_after_names=1
+                use_threads=False,
+                block_size=_LARGEST_ROW if in_quotes else _BLOCK,
+                column_names=[str(number) for number in range(len(file.headers))],
+                skip_rows_after_names=1,
             ),
             pyarrow.csv.ParseOptions(newlines_in_values=in_quotes, invalid_row_handler=take),
             pyarrow.csv.ConvertOptions(
@@ -156,45 +150,51 @@ class _FileReader:
                 strings_can_be_null=True,
             ),
         )
-        with self.path.open("rb") as raw, closing(_plain_bytes(raw, file.gzipped)) as stream:
+        with path.open("rb") as raw, closing(_plain_bytes(raw, file.gzipped)) as stream:
             for batch in pyarrow.csv.open_csv(pa.PythonFile(stream, mode="r"), *options):
-                bytes_read[self.path] = raw.tell()
-                yield {int(name): batch.column(name) for name in types}
+                self.bytes_read = raw.tell()
+                yield {n: batch.column(str(n)) for n in self._positions}
         if with_comma:
             rows = list(csv.reader(with_comma))
-            yield {int(name): pa.array([row[int(name)] for row in rows]) for name in types}
+            yield {n: pa.array([row[n] for row in rows]) for n in self._positions}
 
-    def _of(self, batches: Iterator[dict[int, pa.Array]]) -> _Tally:
+    def parquet_batches(self) -> Iterator[Batch]:
+        """Yield the rows of a Parquet file, the columns of its own types."""
+        path, headers = self.file.paths[0], {n: self.file.headers[n] for n in self._positions}
+        with pq.ParquetFile(path) as file:
+            for group in range(file.num_row_groups):  # all at once keep what has been read
+                for batch in file.iter_batches(row_groups=[group], columns=list(headers.values())):
+                    yield {number: batch.column(name) for number, name in headers.items()}
+                self.bytes_read = path.stat().st_size * (group + 1) // file.num_row_groups
+
+    def _of(self, batches: Iterator[Batch]) -> _Tally:
         tally = _Tally()
         for batch in batches:
             tally.add(self._of_batch(batch))
         return tally
 
-    def _of_batch(self, batch: dict[int, pa.Array]) -> _Tally:
+    def _of_batch(self, batch: Batch) -> _Tally:
         tally = _Tally(rows=len(batch[self.cost]))
-        for position, name in self.money.items():
+        for position, name in self.names.items():
             try:
                 amounts, rounded = self._amounts(batch[position], position)
                 total = _sum(amounts)
-            except (_NotExact, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            except (NotExact, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
                 if position == self.cost:
-                    raise _NotExact from error
+                    raise NotExact from error
                 tally.unknown.add(name)
                 continue
             tally.sums[name] = exact_sum([tally.sums.get(name), total])
             if position == self.cost:
                 tally.rounded = rounded
-                tally.costs = self._by_currency(amounts, batch)
+                tally.costs = self.by_currency(amounts, batch)
         return tally
 
     def _amounts(self, cells: pa.Array, position: int) -> tuple[pa.Array, int]:
         """Return the cells as amounts, and how many of them were rounded to 18 decimals."""
         kind = plain_type(cells.type)
-        if kind == _MONEY:
-            return cells, 0
-        if pa.types.is_null(kind) or pa.types.is_integer(kind):
-            return cells.cast(_MONEY), 0
-        if pa.types.is_decimal(kind) and kind.scale <= 18:
+        is_exact = pa.types.is_decimal(kind) and kind.scale <= 18
+        if is_exact or pa.types.is_null(kind) or pa.types.is_integer(kind):
             return cells.cast(_MONEY), 0
         distinct = cells if pa.types.is_dictionary(cells.type) else cells.dictionary_encode()
         values = distinct.dictionary
@@ -204,11 +204,12 @@ class _FileReader:
         texts = values.cast(pa.string())
         if not is_binary:
             texts = self._nulls_out(texts, position)
-        amounts, is_rounded = _exact(texts, self.rounds or is_binary)
+        amounts, is_rounded = exact_amounts(texts, self.rounds or is_binary)
         rounded = pc.sum(is_rounded.take(distinct.indices)).as_py() if is_rounded else 0
         return amounts.take(distinct.indices), rounded or 0
 
-    def _by_currency(self, amounts: pa.Array, batch: dict[int, pa.Array]) -> dict[str, Decimal]:
+    def by_currency(self, amounts: pa.Array, batch: Batch) -> dict[str, Decimal]:
+        """Return the sum of the amounts by the currency that stands beside them."""
         if self.currency is None:
             return {"": _sum(amounts)} if len(amounts) > amounts.null_count else {}
         names = batch[self.currency]
@@ -243,12 +244,21 @@ def count(
     were rounded to 18 decimals: doubles, and with `round_money` text too. Raises FileInvalid and
     CellInvalid, in the words of DuckDB's look at the file.
     """
-    files = read_files(paths, vendor)
-    readers = list(_readers(files, vendor, columns, round_money=round_money))
-    bytes_read: dict[Path, int] = {}
+    readers = list(_readers(read_files(paths, vendor), vendor, columns, round_money=round_money))
     size = sum(path.stat().st_size for path in paths)
-    with reporting("counted", size, decimal, lambda: sum(list(bytes_read.values()))):
-        total = _of_all(readers, bytes_read, limits)
+
+    total = _Tally()
+    with (
+        reporting("counted", size, decimal, lambda: sum(one.bytes_read for one in readers)),
+        ThreadPoolExecutor(limits.threads or os.cpu_count()) as pool,
+    ):
+        tallies = [(reader, pool.submit(reader.tally)) for reader in readers]
+        for reader, tally in tallies:
+            try:
+                total.add(tally.result())
+            except _UNREADABLE as error:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise _refusal(reader, error, limits) from error
     for name, amount in total.sums.items():
         if not -_LIMIT < amount < _LIMIT:
             raise FileInvalid(
@@ -260,26 +270,14 @@ def count(
     return Totals(total.rows, cost, sums, total.costs), total.rounded
 
 
-def _of_all(readers: Sequence[_FileReader], bytes_read: dict[Path, int], limits: DuckDB) -> _Tally:
-    total = _Tally()
-    with ThreadPoolExecutor(limits.threads or os.cpu_count()) as pool:
-        for reader, tally in zip(
-            readers, pool.map(lambda one: _counted(one, bytes_read), readers), strict=True
-        ):
-            if isinstance(tally, Exception):
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise _refusal(reader, tally, limits) from tally
-            total.add(tally)
-    return total
-
-
 def _readers(
     files: Sequence[BillFiles], vendor: Format, columns: Sequence[Column], *, round_money: bool
-) -> Iterator[_FileReader]:
+) -> Iterator[FileReader]:
     given = types_given(files, vendor, columns)
     for group in files:
         names = {number: vendor.column(header) for number, header in enumerate(group.headers)}
-        cost = next((number for number, name in names.items() if name == vendor.cost), None)
+        positions = {name: number for number, name in reversed(names.items())}
+        cost = positions.get(vendor.cost)
         if cost is None:
             raise FileInvalid(
                 f"{group.paths[0]}: no column becomes {vendor.cost}, which the month's total is "
@@ -291,20 +289,12 @@ def _readers(
             if given[group.headers[number]] is SqlType.MONEY and is_money(vendor, name)
         }
         money[cost] = vendor.cost
-        currency = next((n for n, name in names.items() if name == vendor.currency), None)
+        currency = positions.get(vendor.currency)
         for path in group.paths:
-            yield _FileReader(group.alone(path), vendor, money, cost, currency, round_money)
+            yield FileReader(group.alone(path), vendor, money, cost, currency, round_money)
 
 
-def _counted(reader: _FileReader, bytes_read: dict[Path, int]) -> _Tally | Exception:
-    try:
-        return reader.tally(bytes_read)
-    except _UNREADABLE as error:
-        reason: Exception = error
-        return reason
-
-
-def _refusal(reader: _FileReader, error: Exception, limits: DuckDB) -> Exception:
+def _refusal(reader: FileReader, error: Exception, limits: DuckDB) -> Exception:
     """Why a file cannot be counted, by DuckDB's look at it: which line, which cell."""
     file, header = reader.file, reader.file.headers[reader.cost]
     name, money = reader.vendor.cost, SqlType.MONEY
@@ -312,11 +302,11 @@ def _refusal(reader: _FileReader, error: Exception, limits: DuckDB) -> Exception
     with limits.scratch() as connection:
         prepare_casts(connection)
         try:
-            cell = file.cell(header, SqlType.MONEY, rounded=reader.rounds)
+            cell = file.cell(header, money, rounded=reader.rounds)
             connection.execute(f"SELECT count(*), sum({cell}) FROM {file.scan()}").fetchall()
         except duckdb.Error as found:
             return explained(connection, found, [file], [cost])
-    return FileInvalid(f"{reader.path}: {first_line(error) or 'a cost is no exact number'}")
+    return FileInvalid(f"{file.paths[0]}: {first_line(error) or 'a cost is no exact number'}")
 
 
 def _plain_bytes(raw: IO[bytes], gzipped: bool) -> Any:
@@ -331,39 +321,29 @@ def _has_rows(file: CsvFiles) -> bool:
         return next(rows, None) is not None
 
 
-def _parquet_batches(
-    path: Path, headers: dict[int, str], bytes_read: dict[Path, int]
-) -> Iterator[dict[int, pa.Array]]:
-    with pq.ParquetFile(path) as file:
-        for group in range(file.num_row_groups):  # all at once keep what has been read
-            for batch in file.iter_batches(row_groups=[group], columns=list(headers.values())):
-                yield {number: batch.column(name) for number, name in headers.items()}
-            bytes_read[path] = path.stat().st_size * (group + 1) // file.num_row_groups
-
-
 def _sum(amounts: pa.Array) -> Decimal:
-    """Add amounts exactly: a sum of 128 bits overflows in silence. Raises _NotExact for one that
-    has more than 38 digits, which pyarrow's CSV reader takes."""
+    """Add amounts exactly: a sum of 128 bits overflows in silence. Raises NotExact for one that has
+    more than 38 digits, which pyarrow's CSV reader takes."""
     ends = pc.min_max(amounts).as_py()
     if ends["min"] is None:
         return Decimal(0)
     largest = max(ends["min"].copy_negate(), ends["max"])
     if largest >= _LIMIT:
-        raise _NotExact
+        raise NotExact
     if largest * len(amounts) >= _LIMIT // 2:
         amounts = amounts.cast(_WIDE)
     total: Decimal = pc.sum(amounts).as_py()
     return total
 
 
-def _exact(texts: pa.Array, rounds: bool) -> tuple[pa.Array, pa.Array | None]:
-    """Return texts as amounts, and which of them were rounded, if any. Raises _NotExact."""
+def exact_amounts(texts: pa.Array, rounds: bool) -> tuple[pa.Array, pa.Array | None]:
+    """Return texts as amounts, and which of them were rounded, if any. Raises NotExact."""
     try:
         return texts.cast(_MONEY), None
     except pa.ArrowInvalid:
         pairs = [_amount(text, rounds) for text in texts.to_pylist()]
-    is_rounded = pa.array([rounded for _, rounded in pairs])
-    return pa.array([amount for amount, _ in pairs], _MONEY), is_rounded
+    amounts, is_rounded = zip(*pairs, strict=True)
+    return pa.array(amounts, _MONEY), pa.array(is_rounded)
 
 
 def _amount(text: str | None, rounds: bool) -> tuple[Decimal | None, bool]:
@@ -372,7 +352,7 @@ def _amount(text: str | None, rounds: bool) -> tuple[Decimal | None, bool]:
         return None, False
     match = _NUMBER.fullmatch(text)
     if match is None:
-        raise _NotExact
+        raise NotExact
     if match["zero"]:
         return Decimal(0), False
     with localcontext(prec=_MOST_DIGITS):
@@ -380,7 +360,7 @@ def _amount(text: str | None, rounds: bool) -> tuple[Decimal | None, bool]:
             number = Decimal(text.strip("\t\n\v\f\r "))
             amount = number.quantize(_LAST_DECIMAL, ROUND_HALF_EVEN)
         except InvalidOperation as error:
-            raise _NotExact from error
+            raise NotExact from error
         if not -_LIMIT < amount < _LIMIT or (amount != number and not rounds):
-            raise _NotExact
+            raise NotExact
         return amount, amount != number

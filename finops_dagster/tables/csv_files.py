@@ -125,15 +125,16 @@ def malformed_row(error: duckdb.Error) -> FileInvalid | None:
     thing."""
     text = str(error)
     file = re.search(r"^\s*file = (.*)$", text, re.MULTILINE)
+    where = file[1] if file else "a file"
     if "invalid state" in text:
         return FileInvalid(
-            f"{file[1] if file else 'a file'}: a line does not end as the header does, or a quote "
-            "stands in the middle of a value; it is no CSV"
+            f"{where}: a line does not end as the header does, or a quote stands in the middle of "
+            "a value; it is no CSV"
         )
     line = re.search(r"CSV Error on Line: (\d+)", text)
     if line is None or "Error when converting" in text:
         return None
-    return FileInvalid(f"{file[1] if file else 'a file'}, line {line[1]}: {_reason(text)}")
+    return FileInvalid(f"{where}, line {line[1]}: {_reason(text)}")
 
 
 def _reason(text: str) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
+import random
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -13,13 +14,6 @@ from uuid import uuid4
 
 import duckdb
 from duckdb import DuckDBPyConnection
-from tenacity import (
-    RetryCallState,
-    Retrying,
-    retry_if_exception,
-    stop_after_delay,
-    wait_exponential_jitter,
-)
 
 from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.billing.months import BillingMonth
@@ -35,6 +29,7 @@ Option = str | bool | int | float | list[str]
 """What DuckDB's configuration takes."""
 
 _DAMAGED = ("Corrupt database file", "not a valid DuckDB database file")
+_LONGEST_PAUSE = 2
 _NEWER = "created with a newer version of DuckDB"
 _MADE_ANEW = (
     "move it away and run its months again: they are loaded anew from the files that they came from"
@@ -99,17 +94,21 @@ class DuckDB:
                 raise
 
     def _opened(self, path: Path, read_only: bool, config: dict[str, Option]) -> DuckDBPyConnection:
-        waiting = Retrying(
-            retry=retry_if_exception(_is_locked),
-            stop=stop_after_delay(self.lock_wait_seconds),
-            wait=wait_exponential_jitter(multiplier=0.05, max=2),
-            before_sleep=_saying_who_holds(path),
-            reraise=True,
-        )
-        try:
-            return waiting(duckdb.connect, str(path), read_only=read_only, config=config)
-        except duckdb.Error as error:
-            raise BillError(_explained(path, error)) from error
+        """Connect once the lock is free; while it is not, warn who has it, after two seconds and
+        every minute from then on."""
+        start, pause, next_warning = time.monotonic(), 0.05, SECONDS_BEFORE_WAITING_IS_SAID
+        while True:
+            try:
+                return duckdb.connect(str(path), read_only=read_only, config=config)
+            except duckdb.Error as error:
+                seconds = time.monotonic() - start
+                if not _is_locked(error) or seconds >= self.lock_wait_seconds:
+                    raise BillError(_explained(path, error)) from error
+                if seconds >= next_warning:
+                    log().warning(f"{path} is open in {_holder(str(error))}; waiting for it")
+                    next_warning += SECONDS_BETWEEN_WAITING_IS_SAID
+            time.sleep(pause * random.uniform(0.5, 1))
+            pause = min(2 * pause, _LONGEST_PAUSE)
 
     def _config(self, more: dict[str, Option]) -> dict[str, Option]:
         if self.temp_dir is not None:
@@ -162,21 +161,6 @@ def _is_locked(error: BaseException) -> bool:
 def _holder(text: str) -> str:
     match = re.search(r"held in (.+?) \(PID (\d+)\)", text)
     return f"process {match[2]} ({match[1]})" if match else "another process"
-
-
-def _saying_who_holds(path: Path) -> Callable[[RetryCallState], None]:
-    """Warn who holds the file after two seconds, and every minute from then on."""
-    moments = itertools.count(SECONDS_BEFORE_WAITING_IS_SAID, SECONDS_BETWEEN_WAITING_IS_SAID)
-    next_moment = next(moments)
-
-    def say(state: RetryCallState) -> None:
-        nonlocal next_moment
-        if (state.seconds_since_start or 0) >= next_moment and state.outcome is not None:
-            next_moment = next(moments)
-            holder = _holder(str(state.outcome.exception()))
-            log().warning(f"{path} is open in {holder}; waiting for it")
-
-    return say
 
 
 def _is_damaged(path: Path, message: str) -> bool:

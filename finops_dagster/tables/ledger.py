@@ -164,24 +164,19 @@ def loads(
             state=row["state"],
             loaded_at=row["loaded_at"],
             number=row["load_number"],
+            lake_sha256=row["lake_sha256"],
         )
         for (row,) in rows
     ]
 
 
-def loaded(connection: duckdb.DuckDBPyConnection, export: str, month: BillingMonth) -> Load | None:
-    """Return the version that the ledger says the table holds. Whether the table does hold it,
-    `held_version` of tables/load.py measures."""
-    found = loads(connection, export, month)
-    return next((load for load in found if load.state == "loaded"), None)
-
-
-def superseded(
-    connection: duckdb.DuckDBPyConnection, export: str, month: BillingMonth
+def newest(
+    connection: duckdb.DuckDBPyConnection, export: str, month: BillingMonth, state: str = "loaded"
 ) -> Load | None:
-    """Return the version of the month that was replaced last, in the order of the loads."""
+    """Return the version of the month that was loaded last, of those that the ledger says are
+    loaded or superseded. Whether the table holds it, `held_version` of tables/load.py measures."""
     found = loads(connection, export, month)
-    return next((load for load in found if load.state == "superseded"), None)
+    return next((load for load in found if load.state == state), None)
 
 
 def _key(load: Load) -> dict[str, Any]:
@@ -237,31 +232,20 @@ def restore(connection: duckdb.DuckDBPyConnection, loads: Iterable[Load]) -> Non
         _insert(connection, "manifests", row)
 
 
-def record_content(connection: duckdb.DuckDBPyConnection, load: Load, content: Content) -> None:
-    """Complete a version that is known to have this content: with the files where it was loaded
-    before they were kept, or with the ETags that they have in another bucket."""
+def complete(
+    connection: duckdb.DuckDBPyConnection,
+    load: Load,
+    *,
+    content: Content | None = None,
+    lake_sha256: str | None = None,
+) -> None:
+    """Add to a load what is known of it by now: its files, where it is older than their record or
+    they have other ETags in another bucket; or the checksum of the Parquet file that is written
+    from it."""
     connection.execute(
-        f"UPDATE finops_state.manifests SET files = $files WHERE {_OF_VERSION}",
-        {**_key(load), "files": content.rows()},
-    )
-
-
-def lake_sha256(connection: duckdb.DuckDBPyConnection, load: Load) -> str | None:
-    """Return the checksum of the Parquet file that was written from this load, where it is known:
-    files that were written before checksums were kept have none, nor has a new load."""
-    row = connection.execute(
-        f"SELECT lake_sha256 FROM finops_state.manifests WHERE {_OF_VERSION} AND state = 'loaded'",
-        _key(load),
-    ).fetchone()
-    return row[0] if row else None
-
-
-def record_lake_sha256(connection: duckdb.DuckDBPyConnection, load: Load, checksum: str) -> None:
-    """Keep the checksum of the Parquet file that is written from this load."""
-    connection.execute(
-        "UPDATE finops_state.manifests SET lake_sha256 = $checksum "
-        f"WHERE {_OF_VERSION} AND state = 'loaded'",
-        {**_key(load), "checksum": checksum},
+        "UPDATE finops_state.manifests SET files = coalesce($files, files), "
+        f"lake_sha256 = coalesce($lake_sha256, lake_sha256) WHERE {_OF_VERSION}",
+        {**_key(load), "files": content and content.rows(), "lake_sha256": lake_sha256},
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -20,10 +19,9 @@ from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import Load
 from finops_dagster.sources.base import Format, is_money
 from finops_dagster.tables import ledger
-from finops_dagster.tables.bill_files import BillFiles, Target
+from finops_dagster.tables.bill_files import BillFiles, Target, time_as_text
 from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.files import explained, types_given
-from finops_dagster.tables.parquet_text import time_as_text
 from finops_dagster.tables.rounding import count_cells_to_round
 
 # Each of more would copy the list of all columns, which DuckDB keeps until the transaction ends:
@@ -184,14 +182,14 @@ class MonthLoad:
         counted, in_table = self.load.totals, measured.totals
         if counted.sums is None or in_table.sums is None:
             return counted, measured
-        amounts: dict[str, list[Decimal]] = defaultdict(list)
-        for name, target in {t.name: t for t in targets if t.given is t.type}.items():
-            if name in in_table.sums:
-                amounts[target.counted_as].append(in_table.sums[name])
-        left_out = {n for t in targets if t.given is not t.type for n in (t.name, t.counted_as)}
-        sums = {name: amount for name, amount in counted.sums.items() if name not in left_out}
-        in_table = replace(in_table, sums={name: exact_sum(all_) for name, all_ in amounts.items()})
-        return replace(counted, sums=sums), replace(measured, totals=in_table)
+        left_out = {target.counted_as for target in targets if target.given is not target.type}
+        of_files = {name: sum_ for name, sum_ in counted.sums.items() if name not in left_out}
+        of_table: dict[str, Decimal] = {}
+        for name, counted_as in {t.name: t.counted_as for t in targets}.items():
+            if name in in_table.sums and counted_as not in left_out:
+                of_table[counted_as] = exact_sum([of_table.get(counted_as), in_table.sums[name]])
+        in_table = replace(in_table, sums=of_table)
+        return replace(counted, sums=of_files), replace(measured, totals=in_table)
 
     def _write_rows(self, files: Sequence[BillFiles], targets: Sequence[Target]) -> None:
         table, month = quoted(self.load.table), self.load.month.first_day
@@ -262,11 +260,11 @@ class MonthLoad:
 
     def _first_month(self, column: str) -> str:
         """The first month in which the column has a value."""
-        row = self.connection.execute(
+        ((month,),) = self.connection.execute(
             f"SELECT strftime(min(billing_month), '%Y-%m') FROM {quoted(self.load.table)} "
             f"WHERE {quoted(column)} IS NOT NULL"
-        ).fetchone()
-        return "an earlier month" if row is None or row[0] is None else str(row[0])
+        ).fetchall()
+        return month or "an earlier month"
 
 
 def held_version(
@@ -277,15 +275,21 @@ def held_version(
 ) -> Load | None:
     """Return the version that the ledger says is loaded, if the table really holds its rows and
     cost."""
-    load = ledger.loaded(connection, export, month)
-    if load is None or not columns(connection, load.table):
+    load = ledger.newest(connection, export, month)
+    totals = load and measured_totals(connection, load, formats[load.format])
+    return replace(load, totals=totals) if load and totals else None
+
+
+def measured_totals(
+    connection: duckdb.DuckDBPyConnection, load: Load, vendor: Format
+) -> Totals | None:
+    """Return what the table holds of the month, if that is what the load says; an older ledger has
+    no cost by currency."""
+    if "manifest_id" not in columns(connection, load.table):
         return None
-    measured = measure(
-        connection, quoted(load.table), month, formats[load.format], load.totals.sums
-    )
-    if measured.foreign_rows or measured.totals.differing(load.totals) is not None:
-        return None
-    return replace(load, totals=measured.totals)  # an older ledger has no cost by currency
+    measured = measure(connection, quoted(load.table), load.month, vendor, load.totals.sums)
+    differs = measured.foreign_rows or measured.totals.differing(load.totals)
+    return None if differs else measured.totals
 
 
 def measure(

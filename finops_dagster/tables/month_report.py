@@ -64,8 +64,8 @@ def report(connection: duckdb.DuckDBPyConnection, load: Load, vendor: Format) ->
     costs = (load.totals.costs or {}) if vendor.currency in present else {}
     return MonthReport(
         load,
-        ledger.superseded(connection, load.export, load.month),
-        ledger.loaded(connection, load.export, load.month.previous),
+        ledger.newest(connection, load.export, load.month, "superseded"),
+        ledger.newest(connection, load.export, load.month.previous),
         present,
         vendor.cost,
         _cost_by_service(connection, load, vendor) if vendor.service in present else [],

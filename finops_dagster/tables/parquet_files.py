@@ -11,9 +11,8 @@ import pyarrow.parquet as pq
 
 from finops_dagster.billing.columns import Sql, file_literal
 from finops_dagster.billing.errors import FileInvalid, first_line, shown
-from finops_dagster.tables.bill_files import BillFiles
+from finops_dagster.tables.bill_files import BillFiles, plain_type
 from finops_dagster.tables.parquet_rewrite import type_for_duckdb
-from finops_dagster.tables.parquet_text import plain_type
 
 PARQUET_MAGIC = b"PAR1"
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from finops_dagster.billing.columns import SqlType
 from finops_dagster.billing.errors import shown
-from finops_dagster.tables.parquet_text import plain_type
+from finops_dagster.tables.bill_files import plain_type
 
 _MOST_DIGITS = 38
 _ROWS_A_BATCH = 16_384
@@ -31,15 +31,15 @@ def type_for_duckdb(own: pa.DataType) -> pa.DataType:
     is_wide = pa.types.is_decimal(plain) and plain.precision > _MOST_DIGITS
     if is_wide or pa.types.is_float16(plain):
         return pa.string()
-    if pa.types.is_struct(plain):
-        inside = pa.struct([_field_for_duckdb(field) for field in plain])
-    elif pa.types.is_map(plain):
-        inside = pa.map_(type_for_duckdb(plain.key_type), type_for_duckdb(plain.item_type))
-    elif pa.types.is_nested(plain):
-        inside = pa.list_(_field_for_duckdb(plain.value_field))
-    else:
+    inside = [plain.field(number) for number in range(plain.num_fields)]
+    changed = [_field_for_duckdb(field) for field in inside]
+    if changed == inside:
         return own
-    return own if _all_stays(plain) else inside
+    if pa.types.is_struct(plain):
+        return pa.struct(changed)
+    if pa.types.is_map(plain):
+        return pa.map_(type_for_duckdb(plain.key_type), type_for_duckdb(plain.item_type))
+    return pa.list_(*changed)
 
 
 def make_exact(path: Path) -> bool:
@@ -61,13 +61,6 @@ def make_exact(path: Path) -> bool:
         finally:
             part.unlink(missing_ok=True)
     return True
-
-
-def _all_stays(own: pa.DataType) -> bool:
-    return all(
-        type_for_duckdb(own.field(number).type) == own.field(number).type
-        for number in range(own.num_fields)
-    )
 
 
 def _field_for_duckdb(field: pa.Field) -> pa.Field:
@@ -92,10 +85,11 @@ def _require_microseconds(path: Path, cut: pq.ParquetFile) -> None:
             for name, nanoseconds, microseconds in zip(
                 exact.schema.names, exact.columns, coarse.columns, strict=True
             ):
-                finer = _finer(nanoseconds, microseconds)
-                if len(finer):
+                # Both overflow alike in far years.
+                is_finer = _times_within(nanoseconds) != _times_within(microseconds) * 1000
+                if is_finer.any():
                     is_flat = pa.types.is_timestamp(nanoseconds.type)
-                    row = f"row {rows + int(finer[0]) + 1}, " if is_flat else ""
+                    row = f"row {rows + int(is_finer.argmax()) + 1}, " if is_flat else ""
                     raise ParquetInvalid(
                         f'{row}column "{shown(name)[1:-1]}": a time of INT96 is finer than a '
                         f"microsecond and cannot be kept exactly as {SqlType.TIME}"
@@ -103,21 +97,13 @@ def _require_microseconds(path: Path, cut: pq.ParquetFile) -> None:
             rows += exact.num_rows
 
 
-def _finer(nanoseconds: pa.Array, microseconds: pa.Array) -> np.ndarray:
-    """Return the places of the times that are not whole microseconds. The nanoseconds of far years
-    overflow, and the microseconds that are multiplied here overflow to the same number."""
-    exact, coarse = _times_within(nanoseconds), _times_within(microseconds)
-    places: np.ndarray = np.flatnonzero(exact != coarse * 1000)
-    return places
-
-
 def _times_within(column: pa.Array) -> np.ndarray:
     """Return the times as numbers, of a nested column those of all rows after one another."""
     if pa.types.is_timestamp(column.type):
         times: np.ndarray = column.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
         return times
-    if pa.types.is_struct(column.type):
-        return np.concatenate([_times_within(field) for field in column.flatten()])
     if pa.types.is_map(column.type):
-        return np.concatenate([_times_within(part) for part in (column.keys, column.items)])
-    return _times_within(column.flatten())
+        inside = [column.keys, column.items]
+    else:
+        inside = column.flatten() if pa.types.is_struct(column.type) else [column.flatten()]
+    return np.concatenate([_times_within(part) for part in inside])

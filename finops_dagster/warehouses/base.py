@@ -21,10 +21,10 @@ from finops_dagster.billing.money import reconcile
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import LoadedVersion, Version
 from finops_dagster.lake import relation, write_rows
+from finops_dagster.tables.bill_files import time_as_text
 from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.database import DuckDB
 from finops_dagster.tables.digest import MAPS, MonthDigest, column_type
-from finops_dagster.tables.parquet_text import time_as_text
 
 if TYPE_CHECKING:
     from finops_dagster.warehouses.dialect import Change, Dialect

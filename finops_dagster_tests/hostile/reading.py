@@ -53,8 +53,15 @@ class Reader:
             ledger.create(connection)
             yield cls(folder, connection)
 
-    def load(self, *bodies: bytes, round_money: bool = False) -> Totals | BillError:
-        """What the table then holds of the files, or why they were refused."""
+    def load(
+        self, *bodies: bytes, round_money: bool = False, keep: bool = False
+    ) -> Totals | BillError:
+        """What the table then holds of the files, or why they were refused; with `keep` the files
+        come after those that it holds already."""
+        if not keep:
+            self.connection.execute("DROP TABLE IF EXISTS bill")
+            for table in ("manifests", "exports", "runs"):
+                self.connection.execute(f"DELETE FROM finops_state.{table}")
         paths = [self.folder / f"{number}.csv" for number in range(len(bodies))]
         for path, body in zip(paths, bodies, strict=True):
             path.write_bytes(body)
@@ -79,12 +86,6 @@ class Reader:
     def columns(self) -> list[str]:
         """The names of the table's columns."""
         return list(columns(self.connection, "bill"))
-
-    def forget(self) -> None:
-        """Make room for another bill."""
-        self.connection.execute("DROP TABLE IF EXISTS bill")
-        for table in ("manifests", "exports", "runs"):
-            self.connection.execute(f"DELETE FROM finops_state.{table}")
 
 
 def read_by_python(body: bytes) -> Totals:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from decimal import Decimal
-from pathlib import Path
-
-import pytest
 
 from finops_dagster.billing.errors import CellInvalid
 from finops_dagster.billing.money import Totals
@@ -67,15 +63,8 @@ TIMES_REFUSED = [
 ]
 
 
-@pytest.fixture
-def reader(tmp_path: Path) -> Iterator[Reader]:
-    with Reader.below(tmp_path) as reader:
-        yield reader
-
-
 def test_amounts_are_kept_to_the_last_digit(reader: Reader) -> None:
     for number, (cell, amount) in enumerate(AMOUNTS_KEPT.items()):
-        reader.forget()
         assert reader.load(csv_bytes(items("2024-01", cell))) == Totals(1, amount), number
 
 
@@ -101,7 +90,6 @@ def test_where_amounts_are_rounded_it_is_half_to_even_and_nothing_else_is_taken(
     reader: Reader,
 ) -> None:
     for cell, amount in (AMOUNTS_KEPT | AMOUNTS_ROUNDED).items():
-        reader.forget()
         body = csv_bytes(items("2024-01", cell))
         assert reader.load(body, round_money=True) == Totals(1, amount), cell
     for cell in AMOUNTS_REFUSED:
@@ -112,7 +100,6 @@ def test_where_amounts_are_rounded_it_is_half_to_even_and_nothing_else_is_taken(
 
 def test_times_are_kept_to_the_microsecond(reader: Reader) -> None:
     for cell, time in TIMES_KEPT.items():
-        reader.forget()
         reader.load(csv_bytes([line_item("2024-01", lineItem__UsageStartDate=cell)]))
         held = reader.connection.execute("SELECT lineitem_usagestartdate::VARCHAR FROM bill")
         assert held.fetchall() == [(time,)]

@@ -1,15 +1,15 @@
-"""Whatever is done to the bytes of a bill: it is refused in one line, or its total is Python's."""
+"""Whatever is done to the bytes of a bill, or written for an amount: it is refused in one line, or
+its total is Python's."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from finops_dagster.billing.errors import BillError
+from finops_dagster.billing.errors import BillError, CellInvalid
 from finops_dagster_tests.cur import HEADERS, csv_bytes, items, line_item
 from finops_dagster_tests.hostile.reading import Reader, one_line, read_by_python
 
@@ -51,16 +51,9 @@ def spoiled(draw: st.DrawFn) -> bytes:
     return body
 
 
-@pytest.fixture(scope="module")
-def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
-    with Reader.below(tmp_path_factory.mktemp("fuzzed")) as reader:
-        yield reader
-
-
 def hold(reader: Reader, body: bytes) -> None:
     # DuckDB passes over blanks around a quoted value, which no standard speaks of.
     assume(b' "' not in body and b'" ' not in body)
-    reader.forget()
     outcome = reader.load(body)
     if isinstance(outcome, BillError):
         one_line(outcome)
@@ -70,10 +63,27 @@ def hold(reader: Reader, body: bytes) -> None:
 
 @pytest.mark.parametrize("bill", BILLS)
 def test_the_bills_that_are_spoiled_can_be_loaded(reader: Reader, bill: bytes) -> None:
-    reader.forget()
     assert reader.load(bill) == read_by_python(bill)
 
 
 @given(body=spoiled())
 def test_a_spoiled_bill_is_refused_or_loaded_exactly(reader: Reader, body: bytes) -> None:
     hold(reader, body)
+
+
+amounts = st.decimals(allow_nan=False, allow_infinity=False).map(str) | st.text(
+    "0123456789" * 3 + ".eE+-_ \t\n,", min_size=1, max_size=45
+)
+
+
+@given(cell=amounts)
+@example("0.1234567890123456789 ")
+@example("0.123_456_789_012_345_678_9")
+@example("15e-1_9")
+def test_an_amount_is_refused_or_kept_exactly(reader: Reader, cell: str) -> None:
+    body = csv_bytes(items("2024-01", cell))
+    outcome = reader.load(body)
+    if isinstance(outcome, CellInvalid):
+        assert 'line 2, column "lineItem/UnblendedCost"' in one_line(outcome)
+    else:
+        assert outcome == read_by_python(body)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,12 +37,6 @@ REFUSED = {
     "a header of 17 million": (FIRST + ",a" * 8_500_000, "longer than 16,777,216 characters"),
     "no cost": ("a\x1bb," + "c" * 9_000, "it has a\\x1bb, ccc"),
 }
-
-
-@pytest.fixture
-def reader(tmp_path: Path) -> Iterator[Reader]:
-    with Reader.below(tmp_path) as reader:
-        yield reader
 
 
 def tagged(*tags: str) -> bytes:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator
 from datetime import datetime, time, timedelta
 from decimal import Decimal, localcontext
 from pathlib import Path
@@ -193,12 +192,6 @@ def _time(own: pa.DataType, value: Any) -> datetime:
     if nanoseconds % 1000:
         raise Refused
     return _EPOCH + timedelta(microseconds=nanoseconds // 1000)
-
-
-@pytest.fixture(scope="module")
-def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
-    with Reader.below(tmp_path_factory.mktemp("tables")) as reader:
-        yield reader
 
 
 def _arrived(reader: Reader, sql_type: SqlType, files: list[BillFiles]) -> list[Any] | BillError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -39,12 +38,6 @@ LOADED = {
     "a NUL byte in a text": BILL.replace(b"AmazonEC2", b"Amazon\0EC2"),
     "quotes in the middle of a text": BILL.replace(b"AmazonEC2", b'Ama"zon"EC2'),
 }
-
-
-@pytest.fixture
-def reader(tmp_path: Path) -> Iterator[Reader]:
-    with Reader.below(tmp_path) as reader:
-        yield reader
 
 
 @pytest.mark.parametrize(("body", "said"), REFUSED.values(), ids=REFUSED.keys())

@@ -54,7 +54,7 @@ def test_a_ledger_of_the_first_layout_is_brought_forward_without_losing_a_row(
 ) -> None:
     connection.execute(FIRST_LAYOUT)
     ledger.create(connection)
-    held = ledger.loaded(connection, "acme", JANUARY)
+    held = ledger.newest(connection, "acme", JANUARY)
     assert held is not None
     assert (held.manifest_id, held.totals, held.format) == ("v2", Totals(3, Decimal("4.5")), "cur1")
     assert (held.rounded, held.totals.sums, held.totals.costs) == (None, None, None)
@@ -127,7 +127,7 @@ def test_what_was_rounded_is_kept_to_the_last_digit(
 ) -> None:
     ledger.create(connection)
     ledger.record(connection, replace(load("v1"), rounded=rounded), 1.5)
-    held = ledger.loaded(connection, "acme", JANUARY)
+    held = ledger.newest(connection, "acme", JANUARY)
     assert held is not None
     assert held.rounded == rounded
 
@@ -140,7 +140,7 @@ def test_sums_and_currencies_are_kept_to_the_last_digit(
     costs = {"USD": Decimal("1e-18"), "usd": Decimal(-1), "": Decimal(2)}
     for totals in (Totals(1, Decimal(1), sums, costs), Totals(0, Decimal(0), {}, {})):
         ledger.record(connection, replace(load("v1"), totals=totals), 1.5)
-        held = ledger.loaded(connection, "acme", JANUARY)
+        held = ledger.newest(connection, "acme", JANUARY)
         assert held is not None
         assert (held.totals.sums, held.totals.costs) == (totals.sums, totals.costs)
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finops_dagster.tables.casts import prepare_casts
-from finops_dagster.tables.count import _exact, _NotExact
+from finops_dagster.tables.count import NotExact, exact_amounts
 
 NUMBER = re.compile(r"[\t-\r ]*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?[\t-\r ]*", re.ASCII)
 LAST_DECIMAL = Decimal("1e-18")
@@ -85,8 +85,8 @@ def test_the_first_reader_comes_to_the_same_or_refuses(cell: str, rounds: bool) 
     exact, rounded, is_changed = by_python(cell)
     wanted = rounded if rounds else exact
     try:
-        amounts, is_rounded = _exact(pa.array([cell]), rounds)
-    except _NotExact:
+        amounts, is_rounded = exact_amounts(pa.array([cell]), rounds)
+    except NotExact:
         assert wanted is None
         return
     # pyarrow takes some numbers that are too large for another; DuckDB refuses their cells.

@@ -19,7 +19,47 @@ from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.files import read_files
 from finops_dagster.tables.parquet_files import parquet_file
 
-MOMENT = datetime(2024, 1, 31, 23, 30)
+AMOUNT, MOMENT = Decimal("29.27"), datetime(2024, 1, 31, 23, 30)
+TAGS, AMOUNTS = (pa.map_(pa.string(), of) for of in (pa.string(), pa.float64()))
+READ = {
+    SqlType.MONEY: [
+        (29.27, pa.float64(), AMOUNT),
+        (0.1, pa.float32(), Decimal("0.1")),
+        ("29.27", pa.string(), AMOUNT),
+        ("29.27", pa.large_string(), AMOUNT),
+        (b"29.27", pa.binary(), AMOUNT),
+        ("29.27", pa.dictionary(pa.int32(), pa.string()), AMOUNT),
+        (AMOUNT, pa.decimal128(9, 2), AMOUNT),
+        (AMOUNT, pa.decimal128(38, 20), AMOUNT),
+        (2**62, pa.int64(), 2**62),
+    ],
+    SqlType.TIME: [
+        (MOMENT, pa.timestamp("ms"), MOMENT),
+        (MOMENT, pa.timestamp("ns"), MOMENT),
+        (MOMENT.replace(tzinfo=UTC), pa.timestamp("us", "UTC"), MOMENT),
+        ("2024-01-31T23:30:00.000Z", pa.string(), MOMENT),
+        ("2024-02-01T00:30:00+01:00", pa.string(), MOMENT),
+        (date(2024, 1, 31), pa.date32(), datetime(2024, 1, 31)),
+    ],
+    SqlType.TEXT_MAP: [
+        ([("a", "1")], TAGS, {"a": "1"}),
+        ('{"a": "1"}', pa.string(), {"a": "1"}),
+        ({"a": "1"}, pa.struct([("a", pa.string())]), {"a": "1"}),
+        ([], TAGS, {}),
+    ],
+    SqlType.MONEY_MAP: [
+        ([("a", 0.1)], AMOUNTS, {"a": Decimal("0.1")}),
+        ('{"a": 0.1}', pa.string(), {"a": Decimal("0.1")}),
+        ([("a", "0.1")], TAGS, {"a": Decimal("0.1")}),
+    ],
+    SqlType.TEXT: [
+        ("text", pa.string(), "text"),
+        (0.25, pa.float64(), "0.25"),
+        (True, pa.bool_(), "true"),
+        ([("a", "1")], TAGS, '{"a":"1"}'),
+        ([1, 2], pa.list_(pa.int32()), "[1,2]"),
+    ],
+}
 
 
 def read(tmp_path: Path, values: list[Any], arrow: pa.DataType, sql_type: SqlType) -> list[Any]:
@@ -34,92 +74,19 @@ def read(tmp_path: Path, values: list[Any], arrow: pa.DataType, sql_type: SqlTyp
 
 
 @pytest.mark.parametrize(
-    ("values", "arrow"),
-    [
-        ([29.27, None], pa.float64()),
-        (["29.27", None], pa.string()),
-        (["29.27", None], pa.large_string()),
-        ([b"29.27", None], pa.binary()),
-        (["29.27", None], pa.dictionary(pa.int32(), pa.string())),
-        ([Decimal("29.27"), None], pa.decimal128(9, 2)),
-        ([Decimal("29.27"), None], pa.decimal128(38, 20)),
-    ],
+    ("sql_type", "value", "arrow", "expected"),
+    [(sql_type, *row) for sql_type, rows in READ.items() for row in rows],
     ids=str,
 )
-def test_amounts(tmp_path: Path, values: list[Any], arrow: pa.DataType) -> None:
-    assert read(tmp_path, values, arrow, SqlType.MONEY) == [Decimal("29.27"), None]
+def test_read(
+    tmp_path: Path, sql_type: SqlType, value: Any, arrow: pa.DataType, expected: Any
+) -> None:
+    assert read(tmp_path, [value, None], arrow, sql_type) == [expected, None]
 
 
 def test_a_decimal_with_more_decimals_than_the_table_is_refused(tmp_path: Path) -> None:
     with pytest.raises(duckdb.ConversionException):
         read(tmp_path, [Decimal("1E-20")], pa.decimal128(38, 20), SqlType.MONEY)
-
-
-def test_whole_numbers_and_single_precision(tmp_path: Path) -> None:
-    assert read(tmp_path, [2**62], pa.int64(), SqlType.MONEY) == [2**62]
-    assert read(tmp_path, [0.1], pa.float32(), SqlType.MONEY) == [Decimal("0.1")]
-
-
-@pytest.mark.parametrize(
-    ("values", "arrow"),
-    [
-        ([MOMENT], pa.timestamp("ms")),
-        ([MOMENT], pa.timestamp("ns")),
-        ([MOMENT.replace(tzinfo=UTC)], pa.timestamp("us", "UTC")),
-        (["2024-01-31T23:30:00.000Z"], pa.string()),
-        (["2024-02-01T00:30:00+01:00"], pa.string()),
-    ],
-    ids=str,
-)
-def test_times(tmp_path: Path, values: list[Any], arrow: pa.DataType) -> None:
-    assert read(tmp_path, values, arrow, SqlType.TIME) == [MOMENT]
-
-
-def test_days(tmp_path: Path) -> None:
-    days = read(tmp_path, [date(2024, 1, 31)], pa.date32(), SqlType.TIME)
-    assert days == [datetime(2024, 1, 31)]
-
-
-TAGS = pa.map_(pa.string(), pa.string())
-AMOUNTS = pa.map_(pa.string(), pa.float64())
-
-
-@pytest.mark.parametrize(
-    ("value", "arrow", "sql_type", "expected"),
-    [
-        ({"a": "1"}, TAGS, SqlType.TEXT_MAP, {"a": "1"}),
-        ('{"a": "1"}', pa.string(), SqlType.TEXT_MAP, {"a": "1"}),
-        ({"a": "1"}, pa.struct([("a", pa.string())]), SqlType.TEXT_MAP, {"a": "1"}),
-        ({"a": 0.1}, AMOUNTS, SqlType.MONEY_MAP, {"a": Decimal("0.1")}),
-        ('{"a": 0.1}', pa.string(), SqlType.MONEY_MAP, {"a": Decimal("0.1")}),
-        ({"a": "0.1"}, TAGS, SqlType.MONEY_MAP, {"a": Decimal("0.1")}),
-        ({}, TAGS, SqlType.TEXT_MAP, {}),
-        (None, AMOUNTS, SqlType.MONEY_MAP, None),
-    ],
-)
-def test_maps(
-    tmp_path: Path, value: Any, arrow: pa.DataType, sql_type: SqlType, expected: Any
-) -> None:
-    values = [
-        list(value.items()) if isinstance(value, dict) and arrow in (TAGS, AMOUNTS) else value
-    ]
-    assert read(tmp_path, values, arrow, sql_type) == [expected]
-
-
-@pytest.mark.parametrize(
-    ("value", "arrow", "expected"),
-    [
-        ("text", pa.string(), "text"),
-        (0.25, pa.float64(), "0.25"),
-        (True, pa.bool_(), "true"),
-        ([("a", "1")], TAGS, '{"a":"1"}'),
-        ([1, 2], pa.list_(pa.int32()), "[1,2]"),
-    ],
-)
-def test_text_is_what_anything_can_become(
-    tmp_path: Path, value: Any, arrow: pa.DataType, expected: str
-) -> None:
-    assert read(tmp_path, [value], arrow, SqlType.TEXT) == [expected]
 
 
 def test_files_of_different_types_are_read_apart(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ from finops_dagster.billing.errors import ReconciliationError
 from finops_dagster.billing.money import Totals
 from finops_dagster.tables import casts, ledger
 from finops_dagster.tables.bill_files import BillFiles
-from finops_dagster.tables.count import _FileReader
+from finops_dagster.tables.count import FileReader
 from finops_dagster.tables.csv_files import CsvFiles
 from finops_dagster_tests.cur import HEADERS, csv_bytes, line_item
 from finops_dagster_tests.hostile.reading import MONTH, Reader
@@ -21,12 +20,6 @@ from finops_dagster_tests.hostile.reading import MONTH, Reader
 COST, BLENDED, NET = (f"lineItem/{name}Cost" for name in ("Unblended", "Blended", "NetUnblended"))
 CURRENCY = "lineItem/CurrencyCode"
 Inject = Callable[[pytest.MonkeyPatch], None]
-
-
-@pytest.fixture
-def reader(tmp_path: Path) -> Iterator[Reader]:
-    with Reader.below(tmp_path) as reader:
-        yield reader
 
 
 def bill(*rows: dict[str, str]) -> bytes:
@@ -43,7 +36,7 @@ BILL = bill(
 
 def test_both_count_every_column_of_money_and_the_cost_by_currency(reader: Reader) -> None:
     assert reader.load(BILL) == Totals(3, Decimal(4))
-    held = ledger.loaded(reader.connection, "acme", MONTH)
+    held = ledger.newest(reader.connection, "acme", MONTH)
     assert held is not None
     assert held.totals.sums == {
         "lineitem_unblendedcost": Decimal(4),
@@ -75,24 +68,24 @@ def a_load_that_skips_a_row(patch: pytest.MonkeyPatch) -> None:
 
 
 def a_count_that_skips_a_row(patch: pytest.MonkeyPatch) -> None:
-    batches = _FileReader._csv_batches
+    batches = FileReader.csv_batches
 
     def without_first(*arguments: Any) -> Iterator[dict[int, Any]]:
         for batch in batches(*arguments):
             yield {number: column.slice(1) for number, column in batch.items()}
 
-    patch.setattr(_FileReader, "_csv_batches", without_first)
+    patch.setattr(FileReader, "csv_batches", without_first)
 
 
 def a_count_of_the_neighbour(patch: pytest.MonkeyPatch) -> None:
-    batches = _FileReader._csv_batches
+    batches = FileReader.csv_batches
     cost, blended = HEADERS.index(COST), len(HEADERS)
 
     def swapped(*arguments: Any) -> Iterator[dict[int, Any]]:
         for batch in batches(*arguments):
             yield batch | {blended: batch[cost]}
 
-    patch.setattr(_FileReader, "_csv_batches", swapped)
+    patch.setattr(FileReader, "csv_batches", swapped)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +112,7 @@ def test_a_fault_of_either_reader_fails_the_month(
     before = bill({COST: "7", CURRENCY: "USD"})
     assert reader.load(before) == Totals(1, Decimal(7))
     inject(monkeypatch)
-    refused = reader.load(BILL)
+    refused = reader.load(BILL, keep=True)
     assert isinstance(refused, ReconciliationError)
     assert f"table bill has {message}" in str(refused)
     monkeypatch.undo()
@@ -129,13 +122,13 @@ def test_a_fault_of_either_reader_fails_the_month(
 def test_currencies_that_are_exchanged_fail_the_month(
     reader: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    by_currency = _FileReader._by_currency
+    by_currency = FileReader.by_currency
 
     def exchanged(*arguments: Any) -> dict[str, Decimal]:
         costs = by_currency(*arguments)
         return {"USD": costs["EUR"], "EUR": costs["USD"]}
 
-    monkeypatch.setattr(_FileReader, "_by_currency", exchanged)
+    monkeypatch.setattr(FileReader, "by_currency", exchanged)
     refused = reader.load(BILL)
     assert "2.5 in the currency EUR, but the vendor's files have 1.5; " in str(refused)
 
@@ -146,7 +139,7 @@ def test_a_quantity_is_no_money_and_a_cell_of_it_that_is_finer_changes_no_sum(
     headers, fine = (*HEADERS, "lineItem/UsageAmount"), "0.1234567890123456789"
     row = line_item(str(MONTH)) | {COST: "1", "lineItem/UsageAmount": fine}
     assert reader.load(csv_bytes([row], headers)) == Totals(1, Decimal(1))
-    held = ledger.loaded(reader.connection, "acme", MONTH)
+    held = ledger.newest(reader.connection, "acme", MONTH)
     assert held is not None
     assert held.totals.sums == {"lineitem_unblendedcost": Decimal(1)}
 

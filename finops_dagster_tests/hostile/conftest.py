@@ -1,0 +1,16 @@
+"""What counts and loads a file, as the project does, in a DuckDB of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from finops_dagster_tests.hostile.reading import Reader
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
+    """One for all tests of a module."""
+    with Reader.below(tmp_path_factory.mktemp("bills")) as reader:
+        yield reader
