@@ -76,9 +76,5 @@ class Manifest:
         manifests list them."""
         if before is None or not self.columns or not before.columns:
             return [], []
-        now = [column.header for column in self.columns]
-        then = [column.header for column in before.columns]
-        return (
-            [header for header in now if header not in set(then)],
-            [header for header in then if header not in set(now)],
-        )
+        now, then = (dict.fromkeys(c.header for c in one.columns) for one in (self, before))
+        return [h for h in now if h not in then], [h for h in then if h not in now]

@@ -19,7 +19,7 @@ from finops_dagster.billing.errors import FileInvalid, first_line, shown
 from finops_dagster.object_stores import ObjectInfo, ObjectStore, StoreUnavailable
 from finops_dagster.staging.gzip_check import GzipCheck, GzipInvalid, InflationLimits
 from finops_dagster.tables.csv_files import GZIP_MAGIC
-from finops_dagster.tables.parquet_rewrite import ParquetInvalid, make_exact
+from finops_dagster.tables.parquet_files import ParquetInvalid, make_exact
 
 _CHUNK_BYTES = 1024 * 1024
 _GZIP = 31  # zlib's wbits for "a gzip member with header and CRC"

@@ -66,12 +66,9 @@ class MonthDigest:
 
     def differing(self, other: MonthDigest) -> list[str]:
         """Return the names of the columns that are not the same in both."""
-        nothing = ColumnDigest(0, 0)
-        return [
-            name
-            for name in {**self.columns, **other.columns}
-            if self.columns.get(name, nothing) != other.columns.get(name, nothing)
-        ]
+        names, nothing = {**self.columns, **other.columns}, ColumnDigest(0, 0)
+        ours, theirs = ([each.columns.get(n, nothing) for n in names] for each in (self, other))
+        return [n for n, one, another in zip(names, ours, theirs, strict=True) if one != another]
 
 
 def column_type(arrow: pa.DataType) -> str:
@@ -88,11 +85,9 @@ def column_type(arrow: pa.DataType) -> str:
 
 def compared(types: Mapping[str, str], kind: DigestKind) -> dict[str, str]:
     """Return the columns that are compared, with their types."""
-    return {
-        name: of_type
-        for name, of_type in types.items()
-        if kind != DigestKind.SUMS or of_type == SqlType.MONEY
-    }
+    if kind != DigestKind.SUMS:
+        return dict(types)
+    return {name: of_type for name, of_type in types.items() if of_type == SqlType.MONEY}
 
 
 def groups_of(columns: Collection[str], most: int) -> Iterator[Sequence[str]]:
@@ -103,20 +98,18 @@ def groups_of(columns: Collection[str], most: int) -> Iterator[Sequence[str]]:
 
 
 def digest(
-    connection: duckdb.DuckDBPyConnection,
-    rows: Sql,
-    types: Mapping[str, str],
-    kind: DigestKind,
+    connection: duckdb.DuckDBPyConnection, rows: Sql, types: Mapping[str, str], kind: DigestKind
 ) -> MonthDigest:
     """Return the digest of `rows`, what follows FROM, each column compared as one of `types`; a
     column without a type there is compared as what it is. Reads every cell. Raises duckdb.Error."""
     own = {name: held for name, held, *_ in connection.execute(f"DESCRIBE FROM {rows}").fetchall()}
     wanted = compared({name: types.get(name, held) for name, held in own.items()}, kind)
+    cells = {name: _cell(name, own[name], of_type) for name, of_type in wanted.items()}
     found: dict[str, ColumnDigest] = {}
     for names in groups_of(wanted, _COLUMNS_AT_ONCE):
-        asked = ", ".join(_count_and_total(n, own[n], wanted[n], kind) for n in names)
-        row = connection.execute(f"SELECT {asked} FROM {rows}").fetchone()
-        found |= digests_of_row(names, row or ())
+        pairs = ", ".join(f"count({cells[n]}), {_total(cells[n], wanted[n], kind)}" for n in names)
+        (row,) = connection.execute(f"SELECT {pairs} FROM {rows}").fetchall()
+        found |= digests_of_row(names, row)
     return MonthDigest(kind, found)
 
 
@@ -139,11 +132,6 @@ def _cell(name: str, held: str, wanted: str) -> Sql:
     if held == SqlType.TEXT and wanted in _PARSED:
         return Sql(_PARSED[SqlType(wanted)].format(cell))
     return Sql(f"TRY_CAST({cell} AS {SqlType(wanted)})")
-
-
-def _count_and_total(name: str, held: str, wanted: str, kind: DigestKind) -> Sql:
-    cell = _cell(name, held, wanted)
-    return Sql(f"count({cell}), {_total(cell, wanted, kind)}")
 
 
 def _total(cell: Sql, of_type: str, kind: DigestKind) -> Sql:

@@ -49,12 +49,9 @@ class Restatement:
 
     def moves(self) -> list[tuple[str, Decimal, Decimal]]:
         """The services whose cost moved, the largest move first: name, before, now."""
-        before, now = dict(self.before.services), dict(self.now.services)
-        moves = [
-            (service, before.get(service, Decimal(0)), now.get(service, Decimal(0)))
-            for service in before | now
-        ]
-        moved = [move for move in moves if move[1] != move[2]]
+        before, now, zero = dict(self.before.services), dict(self.now.services), Decimal(0)
+        costs = ((name, before.get(name, zero), now.get(name, zero)) for name in before | now)
+        moved = [(name, was, is_now) for name, was, is_now in costs if was != is_now]
         return sorted(moved, key=lambda move: (-abs(move[2] - move[1]), move[0]))
 
 
@@ -91,7 +88,7 @@ def _cost_by_service(
 def _is_final(connection: duckdb.DuckDBPyConnection, load: Load, final: Sql | None) -> bool | None:
     if final is None:
         return None
-    row = connection.execute(
+    ((is_final,),) = connection.execute(
         f"SELECT {final} FROM {quoted(load.table)} WHERE billing_month = ?", [load.month.first_day]
-    ).fetchone()
-    return row is not None and bool(row[0])
+    ).fetchall()
+    return bool(is_final)

@@ -25,7 +25,7 @@ from finops_dagster.billing.errors import BillError
 from finops_dagster.sources.aws.source import aws_formats
 from finops_dagster.tables.bill_files import BillFiles, Target
 from finops_dagster.tables.files import explained, read_files
-from finops_dagster.tables.parquet_rewrite import ParquetInvalid, make_exact
+from finops_dagster.tables.parquet_files import ParquetInvalid, make_exact
 from finops_dagster_tests.hostile.reading import Reader
 
 _VENDOR = aws_formats("flat")["focus"]
