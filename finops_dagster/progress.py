@@ -24,16 +24,16 @@ def log() -> logging.Logger:
 
 @contextmanager
 def reporting(
-    did: str, total: int, shown: Callable[[int], str], done: Callable[[], int]
+    verb: str, total: int, shown: Callable[[int], str], count: Callable[[], int]
 ) -> Iterator[None]:
-    """Log every few seconds how far the block is: `loaded 400,000 rows of 1,000,000 rows`. `done`
-    is asked from another thread, and a 0 is not logged."""
+    """Log every few seconds how far the block is: `loaded 400,000 rows of 1,000,000 rows`. `count`
+    is called from another thread, and a 0 is not logged."""
     logger, is_over = log(), Event()
 
     def watch() -> None:
         while not is_over.wait(_SECONDS_BETWEEN_REPORTS):
-            if (now := done()) > 0:
-                logger.info(f"{did} {shown(now)} of {shown(total)}")
+            if (done := count()) > 0:
+                logger.info(f"{verb} {shown(done)} of {shown(total)}")
 
     watcher = Thread(target=watch, daemon=True)
     watcher.start()

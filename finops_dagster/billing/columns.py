@@ -34,13 +34,13 @@ class SqlType(StrEnum):
         return self in (SqlType.MONEY, SqlType.MONEY_MAP)
 
 
-def type_over_months(held: str, given: str) -> str | None:
+def type_over_months(before: str, given: str) -> str | None:
     """The type of a column where one month gives it another, for a warehouse that makes no amounts
     of text: text takes anything, a time or a map becomes text, and None is for what would make text
     of amounts, or amounts of what are none."""
-    if held in (given, SqlType.TEXT):
-        return held
-    both_become_text = {held, given} <= {SqlType.TIME, SqlType.TEXT_MAP, SqlType.TEXT}
+    if before in (given, SqlType.TEXT):
+        return before
+    both_become_text = {before, given} <= {SqlType.TIME, SqlType.TEXT_MAP, SqlType.TEXT}
     return SqlType.TEXT if both_become_text else None
 
 
@@ -145,7 +145,7 @@ def _hashed(header: str, name: str, used: Collection[str]) -> str:
     just this."""
     digest = hashlib.sha256(header.encode()).hexdigest()
     names = (f"{name}_{digest[:digits]}" for digits in (8, 16, 32, 64))
-    return next(one for one in names if one not in used)
+    return next(name for name in names if name not in used)
 
 
 def quoted(name: str) -> Sql:

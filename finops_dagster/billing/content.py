@@ -53,22 +53,15 @@ class Content:
         """The names of the files."""
         return [file.name for file in self.files]
 
-    @property
-    def sizes(self) -> list[tuple[str, int]]:
-        """The name and size of each file."""
-        return [(file.name, file.size) for file in self.files]
+    def each(self, *fields: str) -> list[tuple[Any, ...]]:
+        """Return these fields of each file."""
+        return [tuple(getattr(file, name) for name in fields) for file in self.files]
 
     @property
-    def etags(self) -> list[tuple[str, int, str]]:
-        """The name and size of each file, and its ETag in the store that it was read from."""
-        return [(file.name, file.size, file.etag) for file in self.files]
-
-    @property
-    def checksums(self) -> list[tuple[str, int, str | None]] | None:
+    def checksums(self) -> list[tuple[Any, ...]] | None:
         """The name, size and checksum of each file; None where one is not known."""
-        if any(file.sha256 is None for file in self.files):
-            return None
-        return [(file.name, file.size, file.sha256) for file in self.files]
+        is_known = all(file.sha256 is not None for file in self.files)
+        return self.each("name", "size", "sha256") if is_known else None
 
     @property
     def digest(self) -> str:

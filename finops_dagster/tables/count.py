@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -77,9 +77,13 @@ class _Tally:
         self.rows += other.rows
         self.rounded += other.rounded
         self.unknown |= other.unknown
-        for own, more in (self.sums, other.sums), (self.costs, other.costs):
-            for name, amount in more.items():
-                own[name] = exact_sum([own.get(name), amount])
+        _add(self.sums, other.sums)
+        _add(self.costs, other.costs)
+
+
+def _add(amounts: dict[str, Decimal], more: Mapping[str, Decimal]) -> None:
+    for name, amount in more.items():
+        amounts[name] = exact_sum([amounts.get(name), amount])
 
 
 @dataclass
@@ -170,24 +174,19 @@ class FileReader:
     def _of(self, batches: Iterator[Batch]) -> _Tally:
         tally = _Tally()
         for batch in batches:
-            tally.add(self._of_batch(batch))
-        return tally
-
-    def _of_batch(self, batch: Batch) -> _Tally:
-        tally = _Tally(rows=len(batch[self.cost]))
-        for position, name in self.names.items():
-            try:
-                amounts, rounded = self._amounts(batch[position], position)
-                total = _sum(amounts)
-            except (NotExact, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            tally.rows += len(batch[self.cost])
+            for position, name in self.names.items():
+                try:
+                    amounts, rounded = self._amounts(batch[position], position)
+                    _add(tally.sums, {name: _sum(amounts)})
+                except (NotExact, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+                    if position == self.cost:
+                        raise NotExact from error
+                    tally.unknown.add(name)
+                    continue
                 if position == self.cost:
-                    raise NotExact from error
-                tally.unknown.add(name)
-                continue
-            tally.sums[name] = exact_sum([tally.sums.get(name), total])
-            if position == self.cost:
-                tally.rounded = rounded
-                tally.costs = self.by_currency(amounts, batch)
+                    tally.rounded += rounded
+                    _add(tally.costs, self.by_currency(amounts, batch))
         return tally
 
     def _amounts(self, cells: pa.Array, position: int) -> tuple[pa.Array, int]:
@@ -249,7 +248,7 @@ def count(
 
     total = _Tally()
     with (
-        reporting("counted", size, decimal, lambda: sum(one.bytes_read for one in readers)),
+        reporting("counted", size, decimal, lambda: sum(r.bytes_read for r in readers)),
         ThreadPoolExecutor(limits.threads or os.cpu_count()) as pool,
     ):
         tallies = [(reader, pool.submit(reader.tally)) for reader in readers]

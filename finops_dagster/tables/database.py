@@ -145,12 +145,12 @@ class BillingDatabase:
 
 @contextmanager
 def watched(
-    connection: DuckDBPyConnection, did: str, total: int, shown: Callable[[int], str]
+    connection: DuckDBPyConnection, verb: str, total: int, shown: Callable[[int], str]
 ) -> Iterator[None]:
     """Log every few seconds how far the connection's statement is."""
     connection.execute("SET enable_progress_bar = true")
     connection.execute("SET enable_progress_bar_print = false")
-    with reporting(did, total, shown, lambda: round(connection.query_progress() / 100 * total)):
+    with reporting(verb, total, shown, lambda: round(connection.query_progress() / 100 * total)):
         yield
 
 

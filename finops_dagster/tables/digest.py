@@ -67,8 +67,8 @@ class MonthDigest:
     def differing(self, other: MonthDigest) -> list[str]:
         """Return the names of the columns that are not the same in both."""
         names, nothing = {**self.columns, **other.columns}, ColumnDigest(0, 0)
-        ours, theirs = ([each.columns.get(n, nothing) for n in names] for each in (self, other))
-        return [n for n, one, another in zip(names, ours, theirs, strict=True) if one != another]
+        ours, theirs = self.columns, other.columns
+        return [name for name in names if ours.get(name, nothing) != theirs.get(name, nothing)]
 
 
 def column_type(arrow: pa.DataType) -> str:
@@ -102,8 +102,11 @@ def digest(
 ) -> MonthDigest:
     """Return the digest of `rows`, what follows FROM, each column compared as one of `types`; a
     column without a type there is compared as what it is. Reads every cell. Raises duckdb.Error."""
-    own = {name: held for name, held, *_ in connection.execute(f"DESCRIBE FROM {rows}").fetchall()}
-    wanted = compared({name: types.get(name, held) for name, held in own.items()}, kind)
+    own = {
+        name: of_type
+        for name, of_type, *_ in connection.execute(f"DESCRIBE FROM {rows}").fetchall()
+    }
+    wanted = compared({name: types.get(name, of_type) for name, of_type in own.items()}, kind)
     cells = {name: _cell(name, own[name], of_type) for name, of_type in wanted.items()}
     found: dict[str, ColumnDigest] = {}
     for names in groups_of(wanted, _COLUMNS_AT_ONCE):
@@ -123,13 +126,13 @@ def digests_of_row(names: Sequence[str], row: Sequence[Any]) -> dict[str, Column
     }
 
 
-def _cell(name: str, held: str, wanted: str) -> Sql:
+def _cell(name: str, own: str, wanted: str) -> Sql:
     cell = quoted(name)
-    if held == wanted:
+    if own == wanted:
         return cell
     if wanted == DATE:
         return Sql(f"TRY_CAST({cell} AS DATE)")
-    if held == SqlType.TEXT and wanted in _PARSED:
+    if own == SqlType.TEXT and wanted in _PARSED:
         return Sql(_PARSED[SqlType(wanted)].format(cell))
     return Sql(f"TRY_CAST({cell} AS {SqlType(wanted)})")
 

@@ -114,35 +114,35 @@ class MonthLoad:
     def target(self, header: str, name: str, given: SqlType, counted_as: str) -> Target:
         """Return a column whose months may give it different types: text takes anything, amounts
         stay amounts, and what is neither becomes text, for nothing of it is lost there."""
-        load, existing = self.load, self._existing.get(name.lower(), given)
+        load, in_table = self.load, self._existing.get(name.lower(), given)
         try:
-            held = SqlType(existing)
+            of_type = SqlType(in_table)
         except ValueError:
             raise BillError(
-                f"column {name} of table {load.table} has become {existing}; a bill's column is "
+                f"column {name} of table {load.table} has become {in_table}; a bill's column is "
                 f"{', '.join(SqlType)}: change it back, or give the export another name and table"
             ) from None
-        if not (held in (given, SqlType.TEXT) or held.is_money):
+        if of_type not in (given, SqlType.TEXT) and not of_type.is_money:
             if given.is_money:
                 raise BillError(
-                    f"column {name} of table {load.table} is {held} since "
+                    f"column {name} of table {load.table} is {of_type} since "
                     f"{self._first_month(name)}, but {load.month} gives {given}, and amounts are "
                     "never kept as text; give the export another name and table"
                 )
-            held = SqlType.TEXT
-        return Target(header, name, held, given, counted_as, is_money(self.vendor, counted_as))
+            of_type = SqlType.TEXT
+        return Target(header, name, of_type, given, counted_as, is_money(self.vendor, counted_as))
 
     def _refuse_other_months(self) -> None:
-        load = self.load
-        other = ledger.other_load_in(self.connection, load)
-        if other is not None and other[0] != load.export:
+        load, table = self.load, f"table {self.load.table}"
+        export, other_format = ledger.other_load_in(self.connection, load) or (None, None)
+        if export not in (None, load.export):
             raise BillError(
-                f"table {load.table} already holds months of the export {other[0]!r}; "
-                f"give {load.export!r} a table of its own"
+                f"{table} already holds months of the export {export!r}; give {load.export!r} a "
+                "table of its own"
             )
-        if other is not None:
+        if export is not None:
             raise BillError(
-                f"table {load.table} holds months of {load.export} in the format {other[1]}, and "
+                f"{table} holds months of {load.export} in the format {other_format}, and "
                 f"{load.month} comes in {load.format}, whose columns are others; give the export "
                 "that is delivered now another name and table"
             )
@@ -173,8 +173,8 @@ class MonthLoad:
     @cached_property
     def _existing(self) -> dict[str, str]:
         """The type of each column by its name in lower case, as DuckDB tells names apart."""
-        held = columns(self.connection, self.load.table)
-        return {name.lower(): of_type for name, of_type in held.items()}
+        types = columns(self.connection, self.load.table)
+        return {name.lower(): of_type for name, of_type in types.items()}
 
     def _comparable(self, measured: Measured, targets: Sequence[Target]) -> tuple[Totals, Measured]:
         """Both sides with the sums of the columns that are money in this version and in the table,
@@ -220,14 +220,14 @@ class MonthLoad:
                 self.connection.execute(f"ALTER TABLE {table} ADD COLUMN {definition}")
         warnings = []
         for target in {target.name: target for target in targets}.values():
-            held = existing.get(target.name.lower(), target.type)
-            if held != target.type:
-                as_text = _AS_TEXT[SqlType(held)].format(quoted(target.name))
+            before = existing.get(target.name.lower(), target.type)
+            if before != target.type:
+                as_text = _AS_TEXT[SqlType(before)].format(quoted(target.name))
                 self.connection.execute(
                     f"ALTER TABLE {table} ALTER {quoted(target.name)} TYPE VARCHAR USING {as_text}"
                 )
                 warnings.append(
-                    f"{target.name} was {held}, {month} gives {target.given}: it is text now"
+                    f"{target.name} was {before}, {month} gives {target.given}: it is text now"
                 )
             elif target.given != target.type:
                 warnings.append(f"{target.name} stays {target.type}, {month} gives {target.given}")

@@ -36,7 +36,10 @@ INSERT INTO finops_state.columns VALUES ('bill', 'user:Team', 'team'), ('bill', 
 
 @pytest.fixture
 def connection() -> duckdb.DuckDBPyConnection:
-    return duckdb.connect()
+    """A database with a ledger."""
+    connection = duckdb.connect()
+    ledger.create(connection)
+    return connection
 
 
 def load(manifest_id: str, rows: int = 1) -> Load:
@@ -49,9 +52,8 @@ def load(manifest_id: str, rows: int = 1) -> Load:
     )
 
 
-def test_a_ledger_of_the_first_layout_is_brought_forward_without_losing_a_row(
-    connection: duckdb.DuckDBPyConnection,
-) -> None:
+def test_a_ledger_of_the_first_layout_is_brought_forward_without_losing_a_row() -> None:
+    connection = duckdb.connect()
     connection.execute(FIRST_LAYOUT)
     ledger.create(connection)
     held = ledger.newest(connection, "acme", JANUARY)
@@ -74,7 +76,6 @@ def test_a_ledger_of_the_first_layout_is_brought_forward_without_losing_a_row(
 
 @pytest.mark.parametrize("table", ["manifests", "exports", "runs"])
 def test_a_table_that_is_missing_is_made(connection: duckdb.DuckDBPyConnection, table: str) -> None:
-    ledger.create(connection)
     connection.execute(f"DROP TABLE finops_state.{table}")
     ledger.create(connection)
     assert connection.sql(f"FROM finops_state.{table}").fetchall() == []
@@ -90,7 +91,6 @@ def test_a_table_that_is_missing_is_made(connection: duckdb.DuckDBPyConnection, 
 def test_a_table_that_is_damaged_is_said_and_can_be_set_aside(
     connection: duckdb.DuckDBPyConnection, damage: str, said: str
 ) -> None:
-    ledger.create(connection)
     ledger.record(connection, load("v1"), 1.5)
     connection.execute(f"ALTER TABLE finops_state.manifests {damage}")
     with pytest.raises(LedgerDamaged, match=said):
@@ -104,7 +104,6 @@ def test_a_table_that_is_damaged_is_said_and_can_be_set_aside(
 def test_a_version_that_is_loaded_again_stands_once_and_each_load_is_kept(
     connection: duckdb.DuckDBPyConnection,
 ) -> None:
-    ledger.create(connection)
     ledger.record(connection, load("v1"), 1.5)
     ledger.record(connection, load("v2", rows=5), 2.5)
     ledger.record(connection, load("v2", rows=5), 3.5)
@@ -119,36 +118,34 @@ def test_a_version_that_is_loaded_again_stands_once_and_each_load_is_kept(
 
 
 @pytest.mark.parametrize(
-    "rounded",
-    [None, (), (RoundedColumn("cost", 2, Decimal("-1e-60")), RoundedColumn("usage", 10**12))],
+    ("rounded", "sums", "costs"),
+    [
+        (None, None, None),
+        ((), {}, {}),
+        (
+            (RoundedColumn("cost", 2, Decimal("-1e-60")), RoundedColumn("usage", 10**12)),
+            {"cost": Decimal("99999999999999999999.000000000000000001"), "fee": Decimal(0)},
+            {"USD": Decimal("1e-18"), "usd": Decimal(-1), "": Decimal(2)},
+        ),
+    ],
 )
-def test_what_was_rounded_is_kept_to_the_last_digit(
-    connection: duckdb.DuckDBPyConnection, rounded: tuple[RoundedColumn, ...] | None
+def test_what_was_rounded_sums_and_currencies_are_kept_to_the_last_digit(
+    connection: duckdb.DuckDBPyConnection,
+    rounded: tuple[RoundedColumn, ...] | None,
+    sums: dict[str, Decimal] | None,
+    costs: dict[str, Decimal] | None,
 ) -> None:
-    ledger.create(connection)
-    ledger.record(connection, replace(load("v1"), rounded=rounded), 1.5)
+    totals = Totals(1, Decimal("1e-18"), sums, costs)
+    ledger.record(connection, replace(load("v1"), rounded=rounded, totals=totals), 1.5)
     held = ledger.newest(connection, "acme", JANUARY)
     assert held is not None
-    assert held.rounded == rounded
-
-
-def test_sums_and_currencies_are_kept_to_the_last_digit(
-    connection: duckdb.DuckDBPyConnection,
-) -> None:
-    ledger.create(connection)
-    sums = {"cost": Decimal("99999999999999999999.000000000000000001"), "fee": Decimal(0)}
-    costs = {"USD": Decimal("1e-18"), "usd": Decimal(-1), "": Decimal(2)}
-    for totals in (Totals(1, Decimal(1), sums, costs), Totals(0, Decimal(0), {}, {})):
-        ledger.record(connection, replace(load("v1"), totals=totals), 1.5)
-        held = ledger.newest(connection, "acme", JANUARY)
-        assert held is not None
-        assert (held.totals.sums, held.totals.costs) == (totals.sums, totals.costs)
+    assert held.totals == totals
+    assert (held.rounded, held.totals.sums, held.totals.costs) == (rounded, sums, costs)
 
 
 def test_superseded_versions_are_forgotten_after_a_time_and_loaded_ones_never(
     connection: duckdb.DuckDBPyConnection,
 ) -> None:
-    ledger.create(connection)
     ledger.record(connection, load("v1"), 1.5)
     ledger.record(connection, load("v2"), 1.5)
     assert ledger.forget_superseded(connection, "acme", datetime(2000, 1, 1)) == []

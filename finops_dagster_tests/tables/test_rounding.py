@@ -36,96 +36,78 @@ def connection() -> Iterator[duckdb.DuckDBPyConnection]:
         yield connection
 
 
-def csv_of(folder: Path, cells: list[str]) -> BillFiles:
+def written(folder: Path, values: list[Any], of_type: pa.DataType | None = None) -> BillFiles:
+    """The values as a column of Parquet, or of CSV where they have no type."""
+    if of_type is not None:
+        pq.write_table(pa.table({"x": pa.array(values, of_type)}), folder / "x.parquet")
+        return parquet_file(folder / "x.parquet")
     with (folder / "x.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([["other", "x"], *(["", cell] for cell in cells)])
+        csv.writer(file).writerows([["other", "x"], *(["", cell] for cell in values)])
     files = csv_file(folder / "x.csv")
     assert files
     return files
 
 
-def parquet_of(folder: Path, values: list[Any], of_type: pa.DataType) -> BillFiles:
-    pq.write_table(pa.table({"x": pa.array(values, of_type)}), folder / "x.parquet")
-    return parquet_file(folder / "x.parquet")
+def target(
+    sql_type: SqlType = SqlType.MONEY, *, is_money: bool = True, is_rounded: bool = True
+) -> Target:
+    return Target("x", "amount", sql_type, sql_type, "x", is_money, is_rounded)
 
 
-def target(name: str, sql_type: SqlType, *, is_money: bool, is_rounded: bool) -> Target:
-    return Target("x", name, sql_type, sql_type, name, is_money, is_rounded)
+def map_of(value: pa.DataType) -> pa.DataType:
+    return pa.map_(pa.string(), value)
 
 
-def in_csv(folder: Path) -> BillFiles:
-    return csv_of(folder, CELLS)
+DECIMAL = pa.decimal128(38, 20)
+IN_NUMBERS: dict[str, tuple[Callable[[str], Any], pa.DataType | None]] = {
+    "csv": (str, None),
+    "text": (str, pa.string()),
+    "decimals": (Decimal, DECIMAL),
+    "doubles": (float, pa.float64()),
+}
+IN_MAPS: dict[str, tuple[Callable[[str], Any], pa.DataType | None]] = {
+    "json of csv": (lambda cell: f'{{"a": {cell}, "b": 1}}', None),
+    "json": (lambda cell: json.dumps({"a": cell}), pa.string()),
+    "map of text": (lambda cell: [("a", cell)], map_of(pa.string())),
+    "map of decimals": (lambda cell: [("a", Decimal(cell))], map_of(DECIMAL)),
+    "map of doubles": (lambda cell: [("a", float(cell))], map_of(pa.float64())),
+}
+FORMS = [(SqlType.MONEY, *form) for form in IN_NUMBERS.values()]
+FORMS += [(SqlType.MONEY_MAP, *form) for form in IN_MAPS.values()]
+every_form = pytest.mark.parametrize(
+    ("sql_type", "spelt", "of_type"), FORMS, ids=[*IN_NUMBERS, *IN_MAPS]
+)
 
 
-def in_text(folder: Path) -> BillFiles:
-    return parquet_of(folder, CELLS, pa.string())
-
-
-def in_decimals(folder: Path) -> BillFiles:
-    return parquet_of(folder, [Decimal(cell) for cell in CELLS], pa.decimal128(38, 20))
-
-
-def in_doubles(folder: Path) -> BillFiles:
-    return parquet_of(folder, [float(cell) for cell in CELLS], pa.float64())
-
-
-def in_json_of_csv(folder: Path) -> BillFiles:
-    return csv_of(folder, [f'{{"a": {cell}, "b": 1}}' for cell in CELLS])
-
-
-def in_json(folder: Path) -> BillFiles:
-    return parquet_of(folder, [json.dumps({"a": cell}) for cell in CELLS], pa.string())
-
-
-def in_map_of_text(folder: Path) -> BillFiles:
-    return parquet_of(folder, [[("a", cell)] for cell in CELLS], pa.map_(pa.string(), pa.string()))
-
-
-def in_map_of_decimals(folder: Path) -> BillFiles:
-    of_type = pa.map_(pa.string(), pa.decimal128(38, 20))
-    return parquet_of(folder, [[("a", Decimal(cell))] for cell in CELLS], of_type)
-
-
-def in_map_of_doubles(folder: Path) -> BillFiles:
-    of_type = pa.map_(pa.string(), pa.float64())
-    return parquet_of(folder, [[("a", float(cell))] for cell in CELLS], of_type)
-
-
-NUMBERS = [in_csv, in_text, in_decimals, in_doubles]
-MAPS = [in_json_of_csv, in_json, in_map_of_text, in_map_of_decimals, in_map_of_doubles]
-DOUBLES = (in_doubles, in_map_of_doubles)
-FORMS = [(write, SqlType.MONEY) for write in NUMBERS] + [(m, SqlType.MONEY_MAP) for m in MAPS]
-
-
-@pytest.mark.parametrize(("write", "sql_type"), FORMS, ids=[write.__name__ for write, _ in FORMS])
+@every_form
 def test_the_same_numbers_are_rounded_and_counted_alike(
     connection: duckdb.DuckDBPyConnection,
     tmp_path: Path,
-    write: Callable[[Path], BillFiles],
     sql_type: SqlType,
+    spelt: Callable[[str], Any],
+    of_type: pa.DataType | None,
 ) -> None:
-    files = write(tmp_path)
+    files = written(tmp_path, [spelt(cell) for cell in CELLS], of_type)
     cell = files.cell("x", sql_type, rounded=True)
     kept = connection.execute(f"SELECT {cell} FROM {files.scan()}").fetchall()
     numbers = [value["a"] if isinstance(value, dict) else value for (value,) in kept]
     assert numbers == [Decimal(number) for number in ROUNDED]
-    column = target("amount", sql_type, is_money=True, is_rounded=True)
-    counted = count_cells_to_round(connection, [files], [column])
+    counted = count_cells_to_round(connection, [files], [target(sql_type)])
     assert counted == (RoundedColumn("amount", 4, CHANGED),)
 
 
-@pytest.mark.parametrize(("write", "sql_type"), FORMS, ids=[write.__name__ for write, _ in FORMS])
+@every_form
 def test_where_nothing_is_rounded_only_doubles_are(
     connection: duckdb.DuckDBPyConnection,
     tmp_path: Path,
-    write: Callable[[Path], BillFiles],
     sql_type: SqlType,
+    spelt: Callable[[str], Any],
+    of_type: pa.DataType | None,
 ) -> None:
-    files = write(tmp_path)
-    column = target("amount", sql_type, is_money=True, is_rounded=False)
-    counted = count_cells_to_round(connection, [files], [column])
+    files = written(tmp_path, [spelt(cell) for cell in CELLS], of_type)
+    counted = count_cells_to_round(connection, [files], [target(sql_type, is_rounded=False)])
     read = f"SELECT {files.cell('x', sql_type)} FROM {files.scan()}"
-    if write in DOUBLES:
+    if "double" in str(of_type):
         assert counted == (RoundedColumn("amount", 4, CHANGED),)
         assert len(connection.execute(read).fetchall()) == len(CELLS)
     else:
@@ -137,9 +119,8 @@ def test_where_nothing_is_rounded_only_doubles_are(
 def test_the_sum_is_exact_however_many_decimals_there_are(
     connection: duckdb.DuckDBPyConnection, tmp_path: Path
 ) -> None:
-    files = csv_of(tmp_path, ["1." + "3" * 60, "-2." + "7" * 50, "0." + "1" * 40, "5", "", "none"])
-    column = target("amount", SqlType.MONEY, is_money=True, is_rounded=True)
-    counted = count_cells_to_round(connection, [files], [column])
+    cells = ["1." + "3" * 60, "-2." + "7" * 50, "0." + "1" * 40, "5", "", "none"]
+    counted = count_cells_to_round(connection, [written(tmp_path, cells)], [target()])
     with localcontext(prec=100):
         changed = Decimal("-" + "3" * 42 + "e-60") - Decimal("2" * 31 + "3e-50")
         changed -= Decimal("1" * 22 + "e-40")
@@ -149,15 +130,14 @@ def test_the_sum_is_exact_however_many_decimals_there_are(
 def test_of_a_quantity_only_the_number_of_cells_is_counted(
     connection: duckdb.DuckDBPyConnection, tmp_path: Path
 ) -> None:
-    column = target("quantity", SqlType.MONEY, is_money=False, is_rounded=True)
-    counted = count_cells_to_round(connection, [in_csv(tmp_path)], [column])
-    assert counted == (RoundedColumn("quantity", 4, None),)
+    files = written(tmp_path, CELLS)
+    counted = count_cells_to_round(connection, [files], [target(is_money=False)])
+    assert counted == (RoundedColumn("amount", 4, None),)
 
 
 def test_single_precision_is_counted_by_its_own_shortest_text(
     connection: duckdb.DuckDBPyConnection, tmp_path: Path
 ) -> None:
-    files = parquet_of(tmp_path, [29.27, 0.1, 1e-7, 1.2345e-16], pa.float32())
-    column = target("amount", SqlType.MONEY, is_money=True, is_rounded=False)
-    counted = count_cells_to_round(connection, [files], [column])
+    files = written(tmp_path, [29.27, 0.1, 1e-7, 1.2345e-16], pa.float32())
+    counted = count_cells_to_round(connection, [files], [target(is_rounded=False)])
     assert counted == (RoundedColumn("amount", 1, Decimal("-0.45e-18")),)
