@@ -209,15 +209,12 @@ class MonthLoad:
         that can no longer be what they were; the warnings of what the types came to."""
         table, existing, month = quoted(self.load.table), self._existing, self.load.month
         new = {t.name: t.type for t in targets if t.name.lower() not in existing}
-        definitions = [Sql(f"{quoted(name)} {SqlType(of_type)}") for name, of_type in new.items()]
         if not existing:
-            defined = ", ".join(["billing_month DATE", "manifest_id VARCHAR", *definitions])
+            definitions = [f"{quoted(name)} {SqlType(of_type)}" for name, of_type in new.items()]
+            defined = Sql(", ".join(["billing_month DATE", "manifest_id VARCHAR", *definitions]))
             self.connection.execute(f"CREATE TABLE {table} ({defined})")
-        elif len(new) > _ADDED_ONE_BY_ONE:
-            self._rebuild(new)
         else:
-            for definition in definitions:
-                self.connection.execute(f"ALTER TABLE {table} ADD COLUMN {definition}")
+            add_columns(self.connection, self.load.table, new)
         warnings = []
         for target in {target.name: target for target in targets}.values():
             before = existing.get(target.name.lower(), target.type)
@@ -232,14 +229,6 @@ class MonthLoad:
             elif target.given != target.type:
                 warnings.append(f"{target.name} stays {target.type}, {month} gives {target.given}")
         return warnings
-
-    def _rebuild(self, new: Mapping[str, SqlType]) -> None:
-        """Give the table many columns by copying it."""
-        table, wider = quoted(self.load.table), quoted(f"{self.load.table}__wider")
-        nothing = ", ".join(f"NULL::{SqlType(kind)} AS {quoted(n)}" for n, kind in new.items())
-        self.connection.execute(f"CREATE TABLE {wider} AS SELECT *, {nothing} FROM {table}")
-        self.connection.execute(f"DROP TABLE {table}")
-        self.connection.execute(f"ALTER TABLE {wider} RENAME TO {table}")
 
     def _refusal(
         self, error: duckdb.Error, files: Sequence[BillFiles], targets: Sequence[Target]
@@ -337,6 +326,21 @@ def columns(connection: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]
             [table],
         ).fetchall()
     )
+
+
+def add_columns(
+    connection: duckdb.DuckDBPyConnection, table: str, new: Mapping[str, SqlType]
+) -> None:
+    """Give a table columns that it does not have; many by copying it."""
+    old, wider = quoted(table), quoted(f"{table}__wider")
+    if len(new) <= _ADDED_ONE_BY_ONE:
+        for name, of_type in new.items():
+            connection.execute(f"ALTER TABLE {old} ADD COLUMN {quoted(name)} {SqlType(of_type)}")
+        return
+    nothing = ", ".join(f"NULL::{SqlType(kind)} AS {quoted(name)}" for name, kind in new.items())
+    connection.execute(f"CREATE TABLE {wider} AS SELECT *, {nothing} FROM {old}")
+    connection.execute(f"DROP TABLE {old}")
+    connection.execute(f"ALTER TABLE {wider} RENAME TO {old}")
 
 
 @contextmanager
