@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -183,6 +184,14 @@ def time_as_text(raw: Sql) -> Sql:
     """Return the SQL of a TIMESTAMP's text: `2024-01-31T23:30:00.25Z`, with the decimals that it
     has. One with a time zone is in UTC, as `SET TimeZone = 'UTC'` says."""
     return Sql(f"replace(split_part(CAST({raw} AS VARCHAR), '+', 1), ' ', 'T') || 'Z'")
+
+
+# What a column's values become when the column becomes text: nothing of them is lost.
+AS_TEXT: Mapping[str, Sql] = {
+    SqlType.TIME: time_as_text(Sql("{0}")),
+    SqlType.TEXT_MAP: Sql("CAST(to_json({0}) AS VARCHAR)"),
+    SqlType.MONEY_MAP: Sql("CAST(to_json({0}) AS VARCHAR)"),
+}
 
 
 def _json_of(own: pa.DataType, raw: Sql, depth: int) -> Sql:

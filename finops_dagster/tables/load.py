@@ -19,7 +19,7 @@ from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import Load
 from finops_dagster.sources.base import Format, is_money
 from finops_dagster.tables import ledger
-from finops_dagster.tables.bill_files import BillFiles, Target, time_as_text
+from finops_dagster.tables.bill_files import AS_TEXT, BillFiles, Target
 from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.files import explained, types_given
 from finops_dagster.tables.rounding import count_cells_to_round
@@ -27,11 +27,6 @@ from finops_dagster.tables.rounding import count_cells_to_round
 # Each of more would copy the list of all columns, which DuckDB keeps until the transaction ends:
 # 4,000 at once take 5 GB, outside of its limit.
 _ADDED_ONE_BY_ONE = 500
-# What a column's values become when the column becomes text: nothing of them is lost.
-_AS_TEXT = {
-    SqlType.TIME: time_as_text(Sql("{0}")),
-    SqlType.TEXT_MAP: "CAST(to_json({0}) AS VARCHAR)",
-}
 
 
 @dataclass(frozen=True)
@@ -208,18 +203,19 @@ class MonthLoad:
         """Make the table, the columns that this version is the first to have, and text of those
         that can no longer be what they were; the warnings of what the types came to."""
         table, existing, month = quoted(self.load.table), self._existing, self.load.month
-        new = {t.name: t.type for t in targets if t.name.lower() not in existing}
+        new = {t.name: Sql(t.type) for t in targets if t.name.lower() not in existing}
         if not existing:
-            definitions = [f"{quoted(name)} {SqlType(of_type)}" for name, of_type in new.items()]
-            defined = Sql(", ".join(["billing_month DATE", "manifest_id VARCHAR", *definitions]))
-            self.connection.execute(f"CREATE TABLE {table} ({defined})")
+            defined = "".join(f", {quoted(name)} {of_type}" for name, of_type in new.items())
+            self.connection.execute(
+                f"CREATE TABLE {table} (billing_month DATE, manifest_id VARCHAR{defined})"
+            )
         else:
             add_columns(self.connection, self.load.table, new)
         warnings = []
         for target in {target.name: target for target in targets}.values():
             before = existing.get(target.name.lower(), target.type)
             if before != target.type:
-                as_text = _AS_TEXT[SqlType(before)].format(quoted(target.name))
+                as_text = AS_TEXT[SqlType(before)].format(quoted(target.name))
                 self.connection.execute(
                     f"ALTER TABLE {table} ALTER {quoted(target.name)} TYPE VARCHAR USING {as_text}"
                 )
@@ -328,16 +324,14 @@ def columns(connection: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]
     )
 
 
-def add_columns(
-    connection: duckdb.DuckDBPyConnection, table: str, new: Mapping[str, SqlType]
-) -> None:
-    """Give a table columns that it does not have; many by copying it."""
+def add_columns(connection: duckdb.DuckDBPyConnection, table: str, new: Mapping[str, Sql]) -> None:
+    """Give a table columns of these types that it does not have; many by copying it."""
     old, wider = quoted(table), quoted(f"{table}__wider")
     if len(new) <= _ADDED_ONE_BY_ONE:
         for name, of_type in new.items():
-            connection.execute(f"ALTER TABLE {old} ADD COLUMN {quoted(name)} {SqlType(of_type)}")
+            connection.execute(f"ALTER TABLE {old} ADD COLUMN {quoted(name)} {of_type}")
         return
-    nothing = ", ".join(f"NULL::{SqlType(kind)} AS {quoted(name)}" for name, kind in new.items())
+    nothing = ", ".join(f"NULL::{of_type} AS {quoted(name)}" for name, of_type in new.items())
     connection.execute(f"CREATE TABLE {wider} AS SELECT *, {nothing} FROM {old}")
     connection.execute(f"DROP TABLE {old}")
     connection.execute(f"ALTER TABLE {wider} RENAME TO {old}")

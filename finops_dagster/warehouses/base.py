@@ -21,19 +21,15 @@ from finops_dagster.billing.money import reconcile
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import LoadedVersion, Version
 from finops_dagster.lake import relation, write_rows
-from finops_dagster.tables.bill_files import time_as_text
+from finops_dagster.tables.bill_files import AS_TEXT
 from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.database import DuckDB
-from finops_dagster.tables.digest import MAPS, MonthDigest, column_type
+from finops_dagster.tables.digest import MonthDigest, column_type
 
 if TYPE_CHECKING:
     from finops_dagster.warehouses.dialect import Change, Dialect
 
-# What DuckDB makes of a file's cell where the table's column is of another type.
-AS_TEXT: Mapping[str, Sql] = {
-    SqlType.TIME: time_as_text(Sql("{0}")),
-    **dict.fromkeys(MAPS, Sql("CAST(to_json({0}) AS VARCHAR)")),
-}
+# What DuckDB makes of a file's text where the table's column is of another type.
 AMOUNTS_OF_TEXT: Mapping[str, Sql] = {
     SqlType.MONEY: Sql("exact_decimal({0})"),
     SqlType.MONEY_MAP: Sql("exact_map(text_map({0}))"),

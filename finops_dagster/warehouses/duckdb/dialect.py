@@ -9,18 +9,16 @@ from typing import Any, ClassVar
 
 import duckdb
 
-from finops_dagster.billing.columns import Sql, SqlType, quoted
+from finops_dagster.billing.columns import Sql, SqlType
 from finops_dagster.billing.errors import BillError, first_line
+from finops_dagster.tables.bill_files import AS_TEXT
 from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.database import DuckDB
 from finops_dagster.tables.digest import DATE, MAPS, DigestKind, MonthDigest, digest
-from finops_dagster.warehouses.base import AS_TEXT, MonthFile
+from finops_dagster.tables.load import add_columns, columns
+from finops_dagster.warehouses.base import MonthFile
 from finops_dagster.warehouses.dialect import COUNT, Change, ColumnType, Dialect, typed
 from finops_dagster.warehouses.duckdb import Settings
-
-# Each of more would copy the list of all columns, which DuckDB keeps until the transaction ends:
-# 4,000 at once take 5 GB, outside of its limit.
-_ADDED_ONE_BY_ONE = 500
 
 
 class DuckDBDialect(Dialect):
@@ -71,13 +69,7 @@ class DuckDBDialect(Dialect):
         return f"{self._path.stem}.{table}"
 
     def columns(self, table: str) -> dict[str, str]:
-        return dict(
-            self.query(
-                "SELECT column_name, data_type FROM duckdb_columns() WHERE schema_name = 'main' "
-                "AND lower(table_name) = lower(?) ORDER BY column_index",
-                table,
-            )
-        )
+        return columns(self._connection, table)
 
     def load_beside(self, file: MonthFile, change: Change) -> Sql:
         """Return the file itself, which DuckDB reads."""
@@ -85,16 +77,8 @@ class DuckDBDialect(Dialect):
         return Sql(f"({file.rows(change.kept)})")
 
     def add_columns(self, table: str, columns: Mapping[str, str]) -> None:
-        if len(columns) <= _ADDED_ONE_BY_ONE:
-            super().add_columns(table, columns)
-            return
-        wider = self.qualified(f"{table}__wider")
-        nothing = ", ".join(
-            f"NULL::{self.types[kind]} AS {quoted(name)}" for name, kind in columns.items()
-        )
-        self.query(f"CREATE TABLE {wider} AS SELECT *, {nothing} FROM {self.qualified(table)}")
-        self.query(f"DROP TABLE {self.qualified(table)}")
-        self.query(f"ALTER TABLE {wider} RENAME TO {self.qualified(table)}")
+        new = {name: self.types[kind].name_there for name, kind in columns.items()}
+        add_columns(self._connection, table, new)
 
     def digest(self, file: MonthFile) -> MonthDigest:
         """Return the digests by DuckDB's own hash."""
