@@ -33,21 +33,21 @@ class ZipInvalid(Exception):
     """The file is no ZIP of one file that can be read; says why."""
 
 
-@dataclass(frozen=True)
-class Arrived:
-    """A file that lies on disk: the CRC-32 of its bytes, their number, and how many bytes came of
-    compressed ones. `sha256` is the checksum of what the store sent, and not of what was written
+@dataclass(frozen=True, kw_only=True)
+class Download:
+    """A file that lies on disk: the number of its bytes and their CRC-32, and how many bytes are
+    compressed in it. `sha256` is the checksum of what the store sent, and not of what was written
     anew."""
 
-    crc32: int
     size: int
-    inflated: int
-    sha256: str
+    crc32: int
+    inflated: int = 0
+    sha256: str | None = None
 
 
 def write_checked(
     store: ObjectStore, version: ObjectInfo, path: Path, limits: InflationLimits
-) -> Arrived:
+) -> Download:
     """Write one version of one object as DuckDB can read it.
 
     Gzip is inflated to its checksum, a ZIP unpacked, and Parquet must end in its footer. What
@@ -56,22 +56,23 @@ def write_checked(
     """
     kind = Path(version.key).suffix
     try:
-        arrived, is_for_duckdb = _write(store.chunks(version), path, limits, is_gzip=kind == ".gz")
-        if arrived.size != version.size:
+        download, is_for_duckdb = _write(store.chunks(version), path, limits, is_gzip=kind == ".gz")
+        if download.size != version.size:
             raise StoreUnavailable(
-                f"{version.location}: {arrived.size} of {version.size} bytes arrived"
+                f"{version.location}: {download.size} of {version.size} bytes arrived"
             )
-        if kind == ".zip" and arrived.size:
-            unpacked = _rewritten(_unzipped(path, limits), path, limits)
-            arrived = replace(unpacked, sha256=arrived.sha256, inflated=unpacked.size)
+        sent = download.sha256
+        if kind == ".zip" and download.size:
+            download = _rewritten(_unzipped(path, limits), path, limits)
+            download = replace(download, inflated=download.size)
         elif not is_for_duckdb:
-            arrived = replace(_rewritten(_in_one_member(path), path, limits), sha256=arrived.sha256)
-        if kind == ".parquet" and arrived.size and make_exact(path):
-            arrived = replace(arrived, crc32=crc32_of_file(path), size=path.stat().st_size)
+            download = _rewritten(_in_one_member(path), path, limits)
+        if kind == ".parquet" and download.size and make_exact(path):
+            download = replace(download, crc32=crc32_of_file(path), size=path.stat().st_size)
+        return replace(download, sha256=sent)
     except (GzipInvalid, ZipInvalid, ParquetInvalid, pa.ArrowException) as error:
         reason = first_line(error).rstrip(".")
         raise FileInvalid(f"{version.location}: {reason}; the month was left as it was") from error
-    return arrived
 
 
 def crc32_of_file(path: Path) -> int:
@@ -98,7 +99,7 @@ def _unzipped(path: Path, limits: InflationLimits) -> Iterator[bytes]:
     size, inflated = path.stat().st_size, 0
     try:
         with zipfile.ZipFile(path) as archive:
-            files = [one for one in archive.infolist() if not _is_of_macos(one)]
+            files = [file for file in archive.infolist() if not _is_of_macos(file)]
             if len(files) != 1:
                 raise ZipInvalid(f"the ZIP holds {len(files)} files, and not one")
             is_read = files[0].compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -134,19 +135,19 @@ def _in_one_member(path: Path) -> Iterator[bytes]:
     yield compressor.flush()
 
 
-def _rewritten(chunks: Iterator[bytes], path: Path, limits: InflationLimits) -> Arrived:
+def _rewritten(chunks: Iterator[bytes], path: Path, limits: InflationLimits) -> Download:
     anew = path.with_name(f"{path.name}.new")
     try:
-        arrived, _ = _write(chunks, anew, limits)
+        download, _ = _write(chunks, anew, limits)
         anew.replace(path)
     finally:
         anew.unlink(missing_ok=True)
-    return arrived
+    return download
 
 
 def _write(
     chunks: Iterable[bytes], path: Path, limits: InflationLimits, *, is_gzip: bool = False
-) -> tuple[Arrived, bool]:
+) -> tuple[Download, bool]:
     """Write what comes to the file; what begins as gzip is held to be one. The second value is
     whether DuckDB reads such a gzip. Raises GzipInvalid."""
     crc32, size, sha256 = 0, 0, hashlib.sha256()
@@ -160,4 +161,5 @@ def _write(
             if is_gzip:
                 check.feed(chunk)
     check.close()
-    return Arrived(crc32, size, check.inflated, sha256.hexdigest()), check.is_for_duckdb
+    download = Download(size=size, crc32=crc32, inflated=check.inflated, sha256=sha256.hexdigest())
+    return download, check.is_for_duckdb

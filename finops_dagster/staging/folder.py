@@ -12,7 +12,6 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Any
 
 from filelock import FileLock, Timeout
 from pydantic import TypeAdapter, ValidationError
@@ -27,7 +26,7 @@ from finops_dagster.billing.version import Version
 from finops_dagster.locks import waiting_lock
 from finops_dagster.object_stores import ObjectInfo, ObjectStore, StoreUnavailable
 from finops_dagster.progress import log, reporting
-from finops_dagster.staging.download import Arrived, crc32_of_file, named, write_checked
+from finops_dagster.staging.download import Download, crc32_of_file, named, write_checked
 from finops_dagster.staging.gzip_check import InflationLimits
 
 _MANIFEST = TypeAdapter(Manifest)
@@ -36,21 +35,16 @@ _DOWNLOADS_AT_ONCE = 8
 _USABLE_NAME = re.compile(r"(?!\d+$|\.|staged\.jsonl$|.*\.part)[\w !'()*.@=+,~-]{1,200}", re.ASCII)
 
 
-@dataclass(frozen=True)
-class StagedFile:
-    """A file that arrived whole: what lies on disk, which is `size` bytes with this `crc32` that
-    hold `inflated` bytes in gzip; and what the store sent, which is `delivered` bytes with this
-    `sha256` and `etag`. Of a ZIP the two differ."""
+@dataclass(frozen=True, kw_only=True)
+class StagedFile(Download):
+    """A file of a version as it lies on disk; the store sent it as `delivered` bytes with this
+    `etag`. Of a ZIP these are others than on disk, and earlier releases kept no checksum."""
 
     key: str
     name: str
-    size: int
     etag: str
-    crc32: int
     mtime_ns: int
-    inflated: int = 0
     delivered: int | None = None
-    sha256: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,10 +86,9 @@ class StagedMonth:
 
     def manifest(self) -> Manifest | None:
         """Return the manifest that the first stage read last."""
-        try:
+        with suppress(FileNotFoundError, ValidationError):
             return _MANIFEST.validate_json(self._manifest_file.read_bytes())
-        except (FileNotFoundError, ValidationError):
-            return None
+        return None
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Keep the manifest for the stages after."""
@@ -105,10 +98,9 @@ class StagedMonth:
     def records(self) -> list[VersionRecord]:
         """Return the versions that were staged whole, the newest first; what earlier releases kept
         says nothing that the files and the lake do not."""
-        try:
+        with suppress(FileNotFoundError, ValidationError):
             return _RECORDS.validate_json(self._record_file.read_bytes())
-        except (FileNotFoundError, ValidationError):
-            return []
+        return []
 
     def current(self) -> VersionRecord | None:
         """Return the record of the newest manifest's files; None where they are not all staged."""
@@ -123,7 +115,7 @@ class StagedMonth:
             manifest, records = self.manifest(), self.records()
             if manifest is not None and manifest.id != record.vendor_id:
                 raise BillError(overtaken(record.vendor_id, manifest.id))
-            others = [one for one in records if one.manifest_id != record.manifest_id]
+            others = [other for other in records if other.manifest_id != record.manifest_id]
             document = _RECORDS.dump_json([record, *others], indent=1)
             if _RECORDS.dump_json(records, indent=1) != document:
                 self._write(self._record_file, document)
@@ -166,14 +158,11 @@ class StagedVersion:
     """The files of one version of a month, and the log `staged.jsonl` of what arrived."""
 
     def __init__(self, folder: Path, manifest: Manifest, limits: InflationLimits) -> None:
-        self._folder = folder
+        self._folder, self.manifest, self._limits = folder, manifest, limits
         self._log = folder / "staged.jsonl"
-        self._manifest = manifest
         keys = [file.key for file in manifest.files]
         self._names = dict(zip(_local_names(keys), relative_names(keys), strict=True))
-        self._limits = limits
-        self._inflated = 0
-        self._writing = Lock()
+        self._inflated, self._writing = 0, Lock()
 
     @property
     def paths(self) -> list[Path]:
@@ -193,10 +182,8 @@ class StagedVersion:
     def content(self) -> Content | None:
         """Return the content of the files, if all are here as they were fetched."""
         files = self._intact_files()
-        if files.keys() != self._names.keys():
+        if files.keys() != self._names.keys() or not all(file.sha256 for file in files.values()):
             return None
-        if not all(file.sha256 for file in files.values()):
-            return None  # staged before checksums were kept
         return Content.of(
             FileContent(self._names[name], file.delivered or 0, file.sha256, file.etag)
             for name, file in files.items()
@@ -213,13 +200,13 @@ class StagedVersion:
         with self.lock(), ThreadPoolExecutor(_DOWNLOADS_AT_ONCE) as pool:
             if force:
                 self._log.unlink(missing_ok=True)
-            intact = self._intact_files()
-            missing = {
-                name: file
-                for name, file in zip(self._names, available, strict=True)
-                if not _is_of(intact.get(name), file)
-            }
-            self._inflated = sum(intact[name].inflated for name in intact.keys() - missing.keys())
+            missing = dict(zip(self._names, available, strict=True))
+            self._inflated = 0
+            for name, file in self._intact_files().items():
+                is_same = (file.delivered, file.etag) == (missing[name].size, missing[name].etag)
+                if is_same and file.sha256 is not None:
+                    self._inflated += file.inflated
+                    del missing[name]
             size, here = sum(file.size for file in missing.values()), _bytes_below(self._folder)
             log().info(f"fetching {len(missing)} of {len(available)} files, {decimal(size)}")
             downloads = [
@@ -233,8 +220,7 @@ class StagedVersion:
                 raise
 
     def _download(self, store: ObjectStore, version: ObjectInfo, name: str) -> int:
-        path = self._folder / name
-        part = path.with_name(f"{path.name}.part")
+        path, part = self._folder / name, self._folder / f"{name}.part"
         again = Retrying(
             retry=retry_if_exception_type(StoreUnavailable),
             stop=stop_after_attempt(4),
@@ -242,30 +228,27 @@ class StagedVersion:
             reraise=True,
         )
         try:
-            arrived = again(write_checked, store, version, part, self._limits)
-            self._hold_to_limits(version, arrived)
+            download = again(write_checked, store, version, part, self._limits)
+            self._hold_to_limits(version, download)
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
-        lies = path.stat()
         file = StagedFile(
-            version.key,
-            path.name,
-            lies.st_size,
-            version.etag,
-            arrived.crc32,
-            lies.st_mtime_ns,
-            arrived.inflated,
-            version.size,
-            arrived.sha256,
+            **vars(download),
+            key=version.key,
+            name=name,
+            etag=version.etag,
+            mtime_ns=path.stat().st_mtime_ns,
+            delivered=version.size,
         )
-        self._append(asdict(file))
+        with self._writing, named(self._log), self._log.open("a", encoding="utf-8") as log:
+            log.write(f"\n{json.dumps(asdict(file))}")  # on a line of its own also after a crash
         return version.size
 
-    def _hold_to_limits(self, version: ObjectInfo, arrived: Arrived) -> None:
+    def _hold_to_limits(self, version: ObjectInfo, download: Download) -> None:
         """Notice files of which each is small enough and all together are not."""
         with self._writing:
-            self._inflated += arrived.inflated
+            self._inflated += download.inflated
             broken = self._limits.broken_by_month(self._inflated)
         if broken:
             raise FileInvalid(f"{version.location}: {broken}; the month was left as it was")
@@ -274,28 +257,15 @@ class StagedVersion:
         """Return what is wrong with the files that were fetched, each read to its last byte; None
         where they are not kept, or not all fetched yet."""
         fetched = {file.name: file for file in self._fetched()}
-        if not self._log.exists() or not self._names.keys() <= fetched.keys():
+        if not self.is_kept or not self._names.keys() <= fetched.keys():
             return None
-        problems = (self._problem(self._folder / name, fetched[name]) for name in self._names)
+        problems = (self._problem(fetched[name], is_read=True) for name in self._names)
         return list(filter(None, problems))
-
-    def _problem(self, path: Path, fetched: StagedFile) -> str | None:
-        if not path.is_file():
-            return f"{path} is gone"
-        size = path.stat().st_size
-        if size != fetched.size:
-            return f"{path} has {size:,} bytes, and had {fetched.size:,} when it was fetched"
-        is_intact = crc32_of_file(path) == fetched.crc32
-        return None if is_intact else f"{path} has other bytes than when it was fetched"
-
-    def _append(self, entry: dict[str, Any]) -> None:
-        with self._writing, named(self._log), self._log.open("a", encoding="utf-8") as log:
-            log.write("\n" + json.dumps(entry))  # first, lest a line cut by a crash swallow it
 
     def _fetched(self) -> Iterator[StagedFile]:
         """The log's files; a line that a killed process left half-written is none, nor is what
         earlier releases wrote of what they had counted."""
-        lines = self._log.read_text(encoding="utf-8").splitlines() if self._log.exists() else []
+        lines = self._log.read_text(encoding="utf-8").splitlines() if self.is_kept else []
         for line in lines:
             with suppress(ValueError):
                 entry = json.loads(line)
@@ -306,19 +276,23 @@ class StagedVersion:
         return {
             file.name: file
             for file in self._fetched()
-            if file.name in self._names and self._is_intact(file)
+            if file.name in self._names and self._problem(file, is_read=False) is None
         }
 
-    def _is_intact(self, file: StagedFile) -> bool:
-        """By size and time of change; where the time differs, by checksum."""
+    def _problem(self, file: StagedFile, *, is_read: bool) -> str | None:
+        """What is wrong with a file: by size and time of change, and by checksum where the time
+        differs, or the file `is_read` anyway."""
         path = self._folder / file.name
         try:
             status = path.stat()
         except FileNotFoundError:
-            return False
+            return f"{path} is gone"
         if status.st_size != file.size:
-            return False
-        return status.st_mtime_ns == file.mtime_ns or crc32_of_file(path) == file.crc32
+            return f"{path} has {status.st_size:,} bytes, and had {file.size:,} when it was fetched"
+        is_intact = not is_read and status.st_mtime_ns == file.mtime_ns
+        if is_intact or crc32_of_file(path) == file.crc32:
+            return None
+        return f"{path} has other bytes than when it was fetched"
 
 
 def overtaken(version: str, newer: str) -> str:
@@ -333,13 +307,6 @@ def folder_lock(folder: Path, timeout: float = -1) -> FileLock:
     """Return the lock of a folder, which is made where it is missing."""
     folder.mkdir(parents=True, exist_ok=True)
     return FileLock(folder / ".lock", timeout=timeout)
-
-
-def _is_of(file: StagedFile | None, available: ObjectInfo) -> bool:
-    """Whether this file is what the store has, and its checksum is known."""
-    if file is None or file.sha256 is None:
-        return False
-    return (file.delivered, file.etag) == (available.size, available.etag)
 
 
 def _bytes_below(folder: Path) -> int:
