@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
@@ -75,11 +75,6 @@ class Delivery:
 
 class Source(Protocol):
     """One export's charges. A vendor without manifests makes one of what it lists."""
-
-    @property
-    def formats(self) -> Mapping[str, Format]:
-        """The formats in which its months may come, by their names in manifests."""
-        ...
 
     @property
     def stale_after(self) -> timedelta:

@@ -68,7 +68,6 @@ FORMATS: Mapping[str, Format] = {"northwind": NorthwindFormat()}
 class NorthwindSource:
     """The newest complete run of a month is its version."""
 
-    formats = FORMATS
     stale_after = timedelta(days=7)
 
     def __init__(self, export: NorthwindExport, stores: ObjectStores) -> None:

@@ -7,14 +7,13 @@ public manifests: https://docs.aws.amazon.com/cur/latest/userguide/understanding
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import cache
+from typing import Any
 
 from finops_dagster.billing.columns import SqlType, case_distance, flat_name
-from finops_dagster.billing.manifest import Column, ListedFile, Manifest, ManifestFile
-from finops_dagster.billing.months import BillingMonth
-from finops_dagster.sources.aws.format import AwsFormat
-from finops_dagster.sources.aws.manifest_json import ManifestJson, typed_column
+from finops_dagster.billing.manifest import Column, ListedFile
+from finops_dagster.sources.aws.format import AwsFormat, ManifestJson, period_folder, typed_column
 
 _TYPES = {
     "BigDecimal": SqlType.MONEY,
@@ -72,7 +71,13 @@ class AwsCur1(AwsFormat):
     makes `lineitem_unblendedcost` of both, "athena" makes `line_item_unblended_cost` of both.
     """
 
-    name = "cur1"
+    name, title, lists, has_period = "cur1", "CUR v1", ("reportKeys",), True
+    # The documentation shows one beside the Parquet files too, whose month others write with a 0.
+    places = (
+        "{period}/{name}-Manifest.json",
+        "{name}/year={month.year}/month={month.month}/{name}-Manifest.json",
+        "{name}/year={month.year}/month={month.month:02}/{name}-Manifest.json",
+    )
 
     def __init__(self, column_names: str = "flat") -> None:
         self._athena = column_names == "athena"
@@ -85,34 +90,30 @@ class AwsCur1(AwsFormat):
         self.currency = self.column("lineItem/CurrencyCode")
         self.invoice = self.column("bill/InvoiceId")
 
-    def home(self, prefix: str, export_name: str) -> str:
-        return f"{prefix}/{export_name}" if prefix else export_name
+    def version(self, document: ManifestJson, keys: Sequence[str], body: bytes) -> str:  # noqa: ARG002
+        return document.version("assemblyId")
 
-    def manifest_keys(self, home: str, export_name: str, month: BillingMonth) -> tuple[str, ...]:
-        """The month's top-level manifest, which AWS overwrites last of all files of a refresh; the
-        documentation shows one beside the Parquet files too, whose month others write with a 0."""
-        manifest = f"{export_name}-Manifest.json"
-        return (
-            f"{home}/{_period_folder(month)}/{manifest}",
-            f"{home}/{export_name}/year={month.year}/month={month.month}/{manifest}",
-            f"{home}/{export_name}/year={month.year}/month={month.month:02}/{manifest}",
-        )
-
-    def parse_manifest(self, body: bytes, source: ManifestFile, month: BillingMonth) -> Manifest:
-        manifest = ManifestJson.read(body, source.location, "CUR v1")
-        manifest.require_month(month)
-        keys = [manifest.key_of(key) for key in manifest.objects("reportKeys")]
+    def columns(self, document: ManifestJson, keys: Sequence[str]) -> list[Column]:
+        columns = []
         is_parquet = any(key.endswith(".parquet") for key in keys)
-        return Manifest(
-            format=self.name,
-            month=str(month),
-            id=manifest.version("assemblyId"),
-            source=source,
-            columns=_columns(manifest, is_parquet),
-            files=manifest.each_once(
-                ListedFile(_resolved(manifest, key, source, month)) for key in keys
-            ),
+        for number, column in enumerate(document.columns()):
+            if not isinstance(column, dict) or not {"category", "name"} <= column.keys():
+                raise document.invalid(f": columns[{number}] has no category and name")
+            header = f"{column['category']}/{column['name']}"
+            columns.append(typed_column(athena_name(header) if is_parquet else header, column))
+        return columns
+
+    def file(self, document: ManifestJson, listed: Any) -> ListedFile:
+        """CSV lies beside the manifest, Parquet in `<report>/<report>/year=2025/month=9/`."""
+        month, period = document.month, period_folder(document.month)
+        folder, rest = document.split(
+            document.key_of(listed), f"{period}|year={month.year}/month=0?{month.month}"
         )
+        here = document.source.key.rpartition("/")[0]
+        if folder == period or not here.endswith(period):
+            return ListedFile(f"{here}/{rest}")
+        home = here.removesuffix(f"/{period}")
+        return ListedFile(f"{home}/{home.rpartition('/')[2]}/{folder}/{rest}")
 
     def column(self, header: str) -> str:
         """The column's name in the style of the settings."""
@@ -179,30 +180,3 @@ def _family_and_name(header: str) -> tuple[str, str]:
 
 _NUMBERS = frozenset(map(_flat_name, KNOWN_MONEY | KNOWN_QUANTITIES))
 _TIMES = frozenset(map(_flat_name, KNOWN_TIME))
-
-
-def _period_folder(month: BillingMonth) -> str:
-    return f"{month.first_day:%Y%m%d}-{month.next.first_day:%Y%m%d}"
-
-
-def _columns(manifest: ManifestJson, is_parquet: bool) -> tuple[Column, ...]:
-    """The columns under the names that they have in the files."""
-    columns = []
-    for number, column in enumerate(manifest.columns()):
-        if not isinstance(column, dict) or not {"category", "name"} <= column.keys():
-            raise manifest.invalid(f": columns[{number}] has no category and name")
-        header = f"{column['category']}/{column['name']}"
-        columns.append(typed_column(athena_name(header) if is_parquet else header, column))
-    return tuple(columns)
-
-
-def _resolved(manifest: ManifestJson, key: str, source: ManifestFile, month: BillingMonth) -> str:
-    """The key of a file in the store that holds the manifest: CSV lies beside it, Parquet in
-    `<report>/<report>/year=2025/month=9/`."""
-    period = _period_folder(month)
-    folder, rest = manifest.split(key, f"{period}|year={month.year}/month=0?{month.month}")
-    here = source.key.rpartition("/")[0]
-    if folder == period or not here.endswith(period):
-        return f"{here}/{rest}"
-    home = here.removesuffix(f"/{period}")
-    return f"{home}/{home.rpartition('/')[2]}/{folder}/{rest}"

@@ -1,4 +1,4 @@
-"""What AWS Data Exports deliver alike, whichever table they export: layout and manifest.
+"""AWS Data Exports, CUR 2.0 and FOCUS: one layout and manifest, whichever table they export.
 
 The layout is documented; of manifests there is no public specimen, so every form that public
 readers of them know is taken, and what fits none is shown as it was found.
@@ -14,10 +14,9 @@ from typing import Any, ClassVar
 
 from finops_dagster.billing.columns import SqlType, flat_name
 from finops_dagster.billing.errors import shown
-from finops_dagster.billing.manifest import Column, ListedFile, Manifest, ManifestFile
-from finops_dagster.billing.months import BillingMonth
-from finops_dagster.sources.aws.format import AwsFormat
-from finops_dagster.sources.aws.manifest_json import ManifestJson, typed_column
+from finops_dagster.billing.manifest import Column, ListedFile
+from finops_dagster.sources.aws.cur1 import KNOWN_MONEY, KNOWN_QUANTITIES, KNOWN_TIME, athena_name
+from finops_dagster.sources.aws.format import AwsFormat, ManifestJson, typed_column
 
 _TYPES = {
     **dict.fromkeys(("string", "varchar", "boolean"), SqlType.TEXT),
@@ -32,41 +31,47 @@ _VERSION_FOLDER = re.compile(r"\d{4}-?\d\d-?\d\dT")
 
 class DataExport(AwsFormat):
     """An export whose `<prefix>/<export>/metadata/BILLING_PERIOD=2024-01/<export>-Manifest.json`
-    every refresh rewrites last; the files lie below `<prefix>/<export>/data/`. `title` is its name
-    for messages, `types` what is known of its columns."""
+    every refresh rewrites last; the files lie below `<prefix>/<export>/data/`. `types` is what
+    is known of its columns."""
 
-    title: str
+    lists = ("dataFiles", "reportKeys")
+    folder = "metadata"
+    # AWS's page writes the month in capitals, its customers have it in small letters too; the same
+    # page names the manifest in two ways.
+    places = tuple(
+        f"{period}={{month}}/{manifest}"
+        for period in ("BILLING_PERIOD", "billing_period")
+        for manifest in ("{name}-Manifest.json", "Manifest.json")
+    )
     types: ClassVar[dict[str, SqlType]]
 
-    def home(self, prefix: str, export_name: str) -> str:
-        return f"{prefix}/{export_name}/metadata" if prefix else f"{export_name}/metadata"
+    def version(self, document: ManifestJson, keys: Sequence[str], body: bytes) -> str:
+        """Return the id that the manifest has, or else the folder that AWS makes for each version,
+        or else the MD5 of the manifest, which is the ETag that S3 gives it and stays when it is
+        copied."""
+        if any(document.fields.get(name) is not None for name in _IDS):
+            return document.version(*_IDS)
+        folders = {key.split("/")[-2] for key in keys}
+        if len(folders) == 1 and _VERSION_FOLDER.match(folder := folders.pop()):
+            return folder
+        return md5(body, usedforsecurity=False).hexdigest()
 
-    def manifest_keys(self, home: str, export_name: str, month: BillingMonth) -> tuple[str, ...]:
-        """AWS's page writes the month in capitals, its customers have it in small letters too; the
-        same page names the manifest in two ways."""
-        return tuple(
-            f"{home}/{period}={month}/{manifest}"
-            for period in ("BILLING_PERIOD", "billing_period")
-            for manifest in (f"{export_name}-Manifest.json", "Manifest.json")
-        )
+    def columns(self, document: ManifestJson, keys: Sequence[str]) -> list[Column]:  # noqa: ARG002
+        return [_column(document, column) for column in document.columns()]
 
-    def parse_manifest(self, body: bytes, source: ManifestFile, month: BillingMonth) -> Manifest:
-        manifest = ManifestJson.read(body, source.location, self.title)
-        if manifest.fields.get("billingPeriod"):
-            manifest.require_month(month)
-        files = manifest.each_once(
-            _file(manifest, one, source, month)
-            for one in manifest.objects("dataFiles", "reportKeys")
-        )
-        has_id = any(manifest.fields.get(name) is not None for name in _IDS)
-        return Manifest(
-            format=self.name,
-            month=str(month),
-            id=manifest.version(*_IDS) if has_id else _unnamed_version(files, body),
-            source=source,
-            columns=tuple(_column(manifest, one) for one in manifest.columns()),
-            files=files,
-        )
+    def file(self, document: ManifestJson, listed: Any) -> ListedFile:
+        """A file is listed as a text or as an object that says more. A name alone lies in the
+        month's folder of data, which is spelled as that of the manifest."""
+        size = None
+        if isinstance(listed, dict):
+            size = listed.get("size")
+            listed = next((listed[field] for field in _FILE_FIELDS if listed.get(field)), listed)
+        key = document.key_of(listed)
+        root, _, found_in, _ = document.source.key.rsplit("/", 3)
+        if "/" not in listed:
+            key = f"{found_in}/{key}"
+        folder, rest = document.split(key, f"(?i:billing_period)={document.month}")
+        return ListedFile(f"{root}/data/{folder}/{rest}", size if type(size) is int else None)
 
     def column(self, header: str) -> str:
         """AWS's own name in lower case."""
@@ -82,37 +87,74 @@ class DataExport(AwsFormat):
         return _TYPES.get(word.partition("(")[0])
 
 
-def _unnamed_version(files: Sequence[ListedFile], body: bytes) -> str:
-    """Return an id for a version that its manifest does not name: the folder that AWS makes for
-    each version, or else the MD5 of the manifest, which is the ETag that S3 gives it and stays when
-    it is copied."""
-    folders = {file.key.split("/")[-2] for file in files}
-    if len(folders) == 1 and _VERSION_FOLDER.match(folder := folders.pop()):
-        return folder
-    return md5(body, usedforsecurity=False).hexdigest()
-
-
-def _column(manifest: ManifestJson, column: Any) -> Column:
+def _column(document: ManifestJson, column: Any) -> Column:
     """A column, listed as a text or as an object that says more."""
     if isinstance(column, str):
         return Column(column)
     if not isinstance(column, dict) or not isinstance(column.get("name"), str):
-        raise manifest.invalid(f": {shown(column)} in columns has no name")
+        raise document.invalid(f": {shown(column)} in columns has no name")
     return typed_column(column["name"], column)
 
 
-def _file(
-    manifest: ManifestJson, listed: Any, source: ManifestFile, month: BillingMonth
-) -> ListedFile:
-    """A file, listed as a text or as an object that says more. A name alone lies in the month's
-    folder of data, which is spelled as that of the manifest."""
-    size = None
-    if isinstance(listed, dict):
-        size = listed.get("size")
-        listed = next((listed[field] for field in _FILE_FIELDS if listed.get(field)), listed)
-    key = manifest.key_of(listed)
-    root, _, found_in, _ = source.key.rsplit("/", 3)
-    if "/" not in listed:
-        key = f"{found_in}/{key}"
-    folder, rest = manifest.split(key, f"(?i:billing_period)={month}")
-    return ListedFile(f"{root}/data/{folder}/{rest}", size if type(size) is int else None)
+class AwsCur2(DataExport):
+    """CUR 2.0: the columns of CUR v1 under Athena's names, with maps for products, tags, cost
+    categories and discounts; the query of the export decides which of them there are.
+    https://docs.aws.amazon.com/cur/latest/userguide/table-dictionary-cur2.html
+    """
+
+    name, title = "cur2", "CUR 2.0"
+    cost = "line_item_unblended_cost"
+    money = frozenset({*map(athena_name, KNOWN_MONEY), "discount"})
+    billing_period = "bill_billing_period_start_date"
+    usage_start = "line_item_usage_start_date"
+    service = "line_item_product_code"
+    account = "line_item_usage_account_id"
+    currency = "line_item_currency_code"
+    invoice = "bill_invoice_id"
+    types: ClassVar[dict[str, SqlType]] = {
+        **dict.fromkeys(map(athena_name, KNOWN_MONEY | KNOWN_QUANTITIES), SqlType.MONEY),
+        **dict.fromkeys(map(athena_name, KNOWN_TIME), SqlType.TIME),
+        **dict.fromkeys(["resource_tags", "product", "cost_category", "tags"], SqlType.TEXT_MAP),
+        "discount": SqlType.MONEY_MAP,
+    }
+
+    def sql_type(self, header: str, declared: str | None) -> SqlType | None:
+        """Of a product all is text, whatever public table definitions make of it."""
+        is_of_product = self.column(header).startswith("product_")
+        return SqlType.TEXT if is_of_product else super().sql_type(header, declared)
+
+
+_FOCUS_COSTS = "billedcost contractedcost effectivecost listcost pricingcurrencyeffectivecost"
+_FOCUS_PRICES_AND_QUANTITIES = (
+    "contractedunitprice listunitprice pricingcurrencycontractedunitprice "
+    "pricingcurrencylistunitprice commitmentdiscountquantity consumedquantity pricingquantity"
+)
+_FOCUS_TIMES = "billingperiodstart billingperiodend chargeperiodstart chargeperiodend"
+
+
+class AwsFocus(DataExport):
+    """FOCUS 1.0 and 1.2 as AWS exports them, which differ in their columns alone: PascalCase, which
+    the table has in lower case.
+
+    `BilledCost` adds up to the invoice, `EffectiveCost` spreads prepaid cost over its use; the two
+    are never to be added.
+    https://docs.aws.amazon.com/cur/latest/userguide/table-dictionary-focus-1-0-aws.html
+    """
+
+    name, title = "focus", "FOCUS"
+    null_words = ("NULL",)  # so the specification's own sample data
+    cost = "billedcost"
+    money = frozenset({*_FOCUS_COSTS.split(), "x_discounts"})
+    billing_period = "billingperiodstart"
+    usage_start = "chargeperiodstart"
+    service = "servicename"
+    account = "subaccountid"
+    currency = "billingcurrency"
+    invoice = "invoiceid"
+    types: ClassVar[dict[str, SqlType]] = {
+        **dict.fromkeys(_FOCUS_COSTS.split(), SqlType.MONEY),
+        **dict.fromkeys(_FOCUS_PRICES_AND_QUANTITIES.split(), SqlType.MONEY),
+        **dict.fromkeys(_FOCUS_TIMES.split(), SqlType.TIME),
+        **dict.fromkeys(["tags", "x_costcategories", "skupricedetails"], SqlType.TEXT_MAP),
+        "x_discounts": SqlType.MONEY_MAP,
+    }

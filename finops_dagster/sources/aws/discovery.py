@@ -62,28 +62,19 @@ def _export(
 ) -> FoundExport | None:
     """The export with the months that have a manifest, in the format that its newest is in."""
     source, _, name = f"{searched.root}/{folder}".rpartition("/")
-    own = {
+    table = searched.settings.model_dump(exclude_defaults=True) | {
         "name": re.sub("[^A-Za-z0-9_-]+", "-", name).strip("-_")[:63] or "export",
         "vendor": "aws",
         "source": source,
         "export_name": name,
         "start_month": str(min(months)),
     }
-    table = searched.settings.model_dump(exclude_defaults=True) | own
-    in_format = {one: AwsExport.model_validate({**table, "format": one}) for one in formats}
-    versions = {one: AwsSource(in_format[one], searched).versions(months) for one in formats}
-    delivered = sorted(
-        month
-        for month, version in versions[formats[0]].items()
-        if not isinstance(version, ManifestMissing)
-    )
+    export = AwsExport.model_validate(table)
+    versions = AwsSource(export, searched, formats).versions(months)
+    delivered = sorted(m for m, one in versions.items() if not isinstance(one, ManifestMissing))
     if not delivered:
         return None
-    newest = {one: versions[one][delivered[-1]] for one in formats}
-    fitting = [one for one in formats if isinstance(newest[one], Manifest)]
-    problem = "" if fitting else str(newest[formats[0]])
-    if len(fitting) > 1:
-        problem = f"its columns do not tell whether it is {' or '.join(fitting)}: set its format"
-    told = {"format": fitting[0]} if len(fitting) == 1 else {}
-    start = {"start_month": str(delivered[0])}
-    return FoundExport(AwsExport.model_validate(table | told | start), delivered, problem)
+    newest, found = versions[delivered[-1]], {"start_month": str(delivered[0])}
+    if isinstance(newest, Manifest):
+        return FoundExport(export.model_copy(update={**found, "format": newest.format}), delivered)
+    return FoundExport(export.model_copy(update=found), delivered, str(newest))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
@@ -20,8 +20,7 @@ from finops_dagster.object_stores import (
     StoreUnavailable,
 )
 from finops_dagster.sources.aws.cur1 import AwsCur1
-from finops_dagster.sources.aws.cur2 import AwsCur2
-from finops_dagster.sources.aws.focus import AwsFocus
+from finops_dagster.sources.aws.data_exports import AwsCur2, AwsFocus
 from finops_dagster.sources.aws.format import AwsFormat
 from finops_dagster.sources.aws.settings import AwsExport
 from finops_dagster.sources.base import Delivery, Version, VersionFolder
@@ -42,7 +41,7 @@ _OF_A_MONTH = re.compile(r"(billing_period|year|month)=\d", re.I)
 def aws_formats(column_names: str = "flat") -> dict[str, AwsFormat]:
     """Return the formats in which AWS exports, by their names in the settings."""
     formats: tuple[AwsFormat, ...] = (AwsCur1(column_names), AwsCur2(), AwsFocus())
-    return {one.name: one for one in formats}
+    return {format_.name: format_ for format_ in formats}
 
 
 class AwsSource:
@@ -52,13 +51,17 @@ class AwsSource:
     # AWS rewrites the month in progress at least daily.
     stale_after = timedelta(days=2)
 
-    def __init__(self, export: AwsExport, stores: ObjectStores) -> None:
-        self.formats: Mapping[str, AwsFormat] = aws_formats(export.column_names)
+    def __init__(
+        self, export: AwsExport, stores: ObjectStores, formats: Iterable[str] = ()
+    ) -> None:
+        """`formats` are those that the export may be in, if its settings do not say; else all."""
+        self._formats = aws_formats(export.column_names)
         self._export = export
         self._store, prefix = stores.open(export)
         self._homes: dict[str, list[AwsFormat]] = {}
-        for one in [self.formats[export.format]] if export.format else self.formats.values():
-            self._homes.setdefault(one.home(prefix, export.export_name), []).append(one)
+        for name in [export.format] if export.format else [*formats] or self._formats:
+            home = self._formats[name].home(prefix, export.export_name)
+            self._homes.setdefault(home, []).append(self._formats[name])
         self._known: dict[str, tuple[str, list[Manifest] | ManifestInvalid]] = {}
 
     def versions(self, months: Iterable[BillingMonth]) -> dict[BillingMonth, Version]:
@@ -73,12 +76,12 @@ class AwsSource:
             keys = {month: _existing(of_month, folders) for month, of_month in keys.items()}
         with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as pool:
             found = list(pool.map(self._version, keys, keys.values()))
-        errors = [one for one in found if isinstance(one, StoreError | StoreUnavailable)]
-        if len(errors) == sum(one is not None for one in found) > 0:
+        errors = [v for v in found if isinstance(v, StoreError | StoreUnavailable)]
+        if len(errors) == sum(version is not None for version in found) > 0:
             raise errors[0]
         return {
-            month: ManifestMissing(self._why_missing(month, folders)) if one is None else one
-            for month, one in zip(keys, found, strict=True)
+            month: version or ManifestMissing(self._why_missing(month, folders))
+            for month, version in zip(keys, found, strict=True)
         }
 
     def delivery(self, manifest: Manifest) -> Delivery:
@@ -175,7 +178,10 @@ class AwsSource:
         found: list[list[Manifest]] = []
         try:
             for home, of_home in keys.items():
-                found += self._first(of_home, self._homes[home], month)
+                for key in of_home:
+                    with suppress(ObjectMissing):
+                        found.append(self._read(key, self._homes[home], month))
+                        break
             if len(found) > 1:
                 places = " and ".join(f"{m[0].source.location} ({m[0].format})" for m in found)
                 raise ManifestInvalid(
@@ -188,15 +194,6 @@ class AwsSource:
         except (StoreError, StoreUnavailable) as error:
             return error
 
-    def _first(
-        self, keys: Sequence[str], formats: Sequence[AwsFormat], month: BillingMonth
-    ) -> list[list[Manifest]]:
-        """The first of the keys that exists, as each of the formats reads it."""
-        for key in keys:
-            with suppress(ObjectMissing):
-                return [self._read(key, formats, month)]
-        return []
-
     def _read(self, key: str, formats: Sequence[AwsFormat], month: BillingMonth) -> list[Manifest]:
         manifests: list[Manifest] | ManifestInvalid
         etag, manifests = self._known.get(key, ("", []))
@@ -205,7 +202,7 @@ class AwsSource:
             body, info = changed
             try:
                 source = ManifestFile(**vars(info))
-                manifests = [one.parse_manifest(body, source, month) for one in formats]
+                manifests = [f.parse_manifest(body, source, month) for f in formats]
             except ManifestInvalid as error:
                 error.etag, manifests = info.etag, error
             self._known[key] = info.etag, manifests
@@ -216,10 +213,10 @@ class AwsSource:
     def _in_its_format(self, manifests: Sequence[Manifest]) -> Manifest:
         """Of one manifest as several formats read it, the one whose columns are the format's."""
 
-        def fits(one: AwsFormat, manifest: Manifest) -> bool:
-            return any(one.column(column.header) == one.cost for column in manifest.columns)
+        def fits(vendor: AwsFormat, manifest: Manifest) -> bool:
+            return any(vendor.column(column.header) == vendor.cost for column in manifest.columns)
 
-        fitting = [m for m in manifests if fits(self.formats[m.format], m)]
+        fitting = [m for m in manifests if fits(self._formats[m.format], m)]
         if len(fitting) == 1:
             return fitting[0]
         location, columns = manifests[0].source.location, manifests[0].columns
@@ -230,10 +227,9 @@ class AwsSource:
                 f"{location}: whether this is {names} cannot be told from its columns, which are: "
                 f"{shown or 'none'}; set the format of {self._export.name}"
             )
-        name = self._export.export_name
-        layout = self.formats[manifests[0].format].home("", name)
-        for other in self.formats.values():
-            if other.home("", name) == layout and fits(other, manifests[0]):
+        layout = self._formats[manifests[0].format].home("", "")
+        for other in self._formats.values():
+            if other.home("", "") == layout and fits(other, manifests[0]):
                 raise ManifestInvalid(
                     f'{location} has the columns of another format; set format = "{other.name}" '
                     f"for {self._export.name}"

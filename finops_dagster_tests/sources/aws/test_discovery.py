@@ -135,7 +135,10 @@ def test_what_the_manifest_does_not_tell_is_a_comment(project: Project, finops: 
     manifest = write_version(project.source, "", "acme", version, layout=Layout("cur2"))
     fields = json.loads(manifest.read_text())
     manifest.write_text(json.dumps({**fields, "columns": []}))
-    comment = "# its columns do not tell whether it is cur2 or focus: set its format\n"
+    comment = (
+        "Manifest.json: whether this is cur2 or focus cannot be told from its columns, which are: "
+        "none; set the format of acme\n"
+    )
     assert comment in finops.here("config", "discover", "source").stdout
     assert found(pasted(finops, "source"), f"file://{project.source}") == {
         "acme": (None, "2024-01")
