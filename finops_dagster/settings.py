@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     ConfigDict,
     PositiveInt,
     SerializeAsAny,
     ValidationError,
     create_model,
-    field_validator,
     model_validator,
 )
 from pydantic_settings import (
@@ -40,6 +41,12 @@ DEFAULT_CONFIGS = (Path("config/finops.toml"), Path("config.toml"))
 _OVERRIDES = None
 
 
+def _one_of(known: Mapping[str, object], name: str) -> str:
+    if name not in known:
+        raise ValueError(f"{shown(name)} is none of {', '.join(known)}")
+    return name
+
+
 class ProjectSettings(SettingsTable):
     """What the project is called: the title of its report."""
 
@@ -62,13 +69,8 @@ class DatabaseSettings(SettingsTable):
     """Where months end: at Parquet (`duckdb` without a `warehouse_path`), or in a warehouse beyond.
     The tables of the other warehouses are added by `_with_warehouses`."""
 
-    backend: str = "duckdb"
+    backend: Annotated[str, AfterValidator(partial(_one_of, WAREHOUSES))] = "duckdb"
     duckdb: DuckDBSettings = DuckDBSettings()
-
-    @field_validator("backend")
-    @classmethod
-    def _is_known(cls, backend: str) -> str:
-        return _one_of(WAREHOUSES, backend)
 
     @property
     def has_warehouse(self) -> bool:
@@ -103,12 +105,7 @@ def _with_warehouses(database: object) -> object:
 class _OfVendor(SettingsTable):
     model_config = ConfigDict(extra="ignore")
 
-    vendor: str
-
-    @field_validator("vendor")
-    @classmethod
-    def _is_known(cls, vendor: str) -> str:
-        return _one_of(VENDORS, vendor)
+    vendor: Annotated[str, AfterValidator(partial(_one_of, VENDORS))]
 
 
 def _by_vendor(export: object) -> ExportSettings:
@@ -117,12 +114,6 @@ def _by_vendor(export: object) -> ExportSettings:
     if isinstance(export, ExportSettings):
         return export
     return VENDORS[_OfVendor.model_validate(export).vendor].settings.model_validate(export)
-
-
-def _one_of(known: Mapping[str, object], name: str) -> str:
-    if name not in known:
-        raise ValueError(f"{shown(name)} is none of {', '.join(known)}")
-    return name
 
 
 class Settings(BaseSettings):

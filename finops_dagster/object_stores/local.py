@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from finops_dagster.object_stores import (
-    ObjectChanged,
-    ObjectInfo,
-    ObjectMissing,
-    StoreError,
-)
+from finops_dagster.object_stores import ObjectChanged, ObjectInfo, ObjectMissing, StoreError
 
 _CHUNK_BYTES = 1024 * 1024
 
@@ -23,7 +19,7 @@ class LocalStore:
         self._folder = Path(folder)
 
     def location(self, key: str) -> str:
-        return str(self._path(key))
+        return str(self._folder / key.lstrip("/"))
 
     def folders(self, folder: str) -> set[str]:
         return {entry.name for entry in self._entries(folder) if entry.is_dir()}
@@ -33,25 +29,18 @@ class LocalStore:
         return [self.head(str(path.relative_to(self._folder))) for path in sorted(paths)]
 
     def _entries(self, folder: str) -> list[Path]:
-        path = self._path(folder)
-        try:
-            return list(path.iterdir())
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        except OSError as error:
-            raise StoreError(f"{path}: {error.strerror}") from error
+        path = self.location(folder)
+        with suppress(ObjectMissing), _explained(path):
+            return list(Path(path).iterdir())
+        return []
 
     def head(self, key: str) -> ObjectInfo:
-        path = self._path(key)
-        try:
-            status = path.stat()
-        except (FileNotFoundError, NotADirectoryError):
-            raise ObjectMissing(f"{path}: there is no such file") from None
-        except OSError as error:
-            raise StoreError(f"{path}: {error.strerror}") from error
+        path = self.location(key)
+        with _explained(path):
+            status = Path(path).stat()
         etag = f"{status.st_size:x}-{status.st_mtime_ns:x}"
         written = datetime.fromtimestamp(status.st_mtime, UTC)
-        return ObjectInfo(key, str(path), status.st_size, etag, written)
+        return ObjectInfo(key, path, status.st_size, etag, written)
 
     def read(self, key: str, *, unless: str = "") -> tuple[bytes, ObjectInfo] | None:
         info = self.head(key)
@@ -59,16 +48,20 @@ class LocalStore:
 
     def chunks(self, version: ObjectInfo) -> Iterator[bytes]:
         """The file's bytes; its version is looked at once more when the last one was read."""
-        try:
-            with Path(version.location).open("rb") as file:
-                while chunk := file.read(_CHUNK_BYTES):
-                    yield chunk
-        except OSError as error:
-            raise StoreError(f"{version.location}: {error.strerror}") from error
+        with _explained(version.location), Path(version.location).open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                yield chunk
         if self.head(version.key).etag != version.etag:
             raise ObjectChanged(
                 f"{version.location} changed while it was read; run the month again"
             )
 
-    def _path(self, key: str) -> Path:
-        return self._folder / key.lstrip("/")
+
+@contextmanager
+def _explained(path: str) -> Iterator[None]:
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError):
+        raise ObjectMissing(f"{path}: there is no such file") from None
+    except OSError as error:
+        raise StoreError(f"{path}: {error.strerror}") from error

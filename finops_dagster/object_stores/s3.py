@@ -156,8 +156,7 @@ class _AssumedRole(CredentialProvider):
 
     def __init__(self, source: boto3.Session, role_arn: str, external_id: str | None) -> None:
         super().__init__()
-        self._source = source
-        self._role: dict[str, str] = {"RoleArn": role_arn, "RoleSessionName": "finops_dagster"}
+        self._source, self._role = source, {"RoleArn": role_arn}
         if external_id:
             self._role["ExternalId"] = external_id
 
@@ -165,10 +164,11 @@ class _AssumedRole(CredentialProvider):
         return DeferredRefreshableCredentials(self._assume, self.METHOD)
 
     def _assume(self) -> dict[str, str]:
-        given = self._source.client("sts").assume_role(**self._role)["Credentials"]  # type: ignore[arg-type]
+        sts: Any = self._source.client("sts")
+        role = sts.assume_role(**self._role, RoleSessionName="finops_dagster")["Credentials"]
         return {
-            "access_key": given["AccessKeyId"],
-            "secret_key": given["SecretAccessKey"],
-            "token": given["SessionToken"],
-            "expiry_time": given["Expiration"].isoformat(),
+            "access_key": role["AccessKeyId"],
+            "secret_key": role["SecretAccessKey"],
+            "token": role["SessionToken"],
+            "expiry_time": role["Expiration"].isoformat(),
         }

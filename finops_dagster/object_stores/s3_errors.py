@@ -8,12 +8,7 @@ from typing import Any
 
 import botocore.exceptions as aws
 
-from finops_dagster.object_stores import (
-    ObjectChanged,
-    ObjectMissing,
-    StoreError,
-    StoreUnavailable,
-)
+from finops_dagster.object_stores import ObjectChanged, ObjectMissing, StoreError, StoreUnavailable
 
 _TRANSIENT = set(
     "RequestLimitExceeded RequestTimeout SlowDown Throttling ThrottlingException "
