@@ -1,6 +1,6 @@
-"""The processes that runs are executed in, on this machine, and to whom their files are open.
+"""Locks and notes of the processes that run months on this machine, and who may read their files.
 
-Each holds a lock of the operating system's for its run, which ends when the process does. A process
+A process holds the operating system's lock for its run, which ends when the process does. A process
 number would not do: after a reboot, or in the next container, it is another's.
 """
 
@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 # What ends a run that a person stopped.
 INTERRUPTS = ("KeyboardInterrupt", "DagsterExecutionInterruptedError")
-_held_here: set[str] = set()
+_locked_here: set[str] = set()
 
 
 def keep_files_private() -> None:
@@ -31,44 +31,39 @@ def keep_files_private() -> None:
 
 
 @contextmanager
-def at_home(home: Path) -> Iterator[None]:
-    """Be the only one who makes or takes away files in DAGSTER_HOME."""
+def instance_lock(home: Path) -> Iterator[None]:
+    """Hold the lock of DAGSTER_HOME, under which its files are made and removed."""
     home.mkdir(parents=True, exist_ok=True)
     with FileLock(home / ".finops.lock"):
         yield
 
 
 @contextmanager
-def going_on(home: Path, run: str) -> Iterator[None]:
-    """Say that the run goes on, until its process ends, or the block does by itself."""
-    if run in _held_here:
+def run_lock(home: Path, run: str) -> Iterator[None]:
+    """Hold the run's lock until the block ends, if this process does not hold it already."""
+    if run in _locked_here:
         yield
         return
-    lock = FileLock(_lock_of(home, run))
-    with at_home(home):
-        _lock_of(home, "").mkdir(exist_ok=True)
+    lock = FileLock(_file(home, run))
+    with instance_lock(home):
+        _file(home, run).parent.mkdir(exist_ok=True)
         lock.acquire()
         write_note(home, run, process=os.getpid())
-    _held_here.add(run)
+    _locked_here.add(run)
     try:
         yield
-        with at_home(home):
-            forget(home, run)
+        with instance_lock(home):
+            remove_lock(home, run)
     finally:
-        _held_here.remove(run)
+        _locked_here.remove(run)
         lock.release()
 
 
-def is_here(home: Path, run: str) -> bool:
-    """Whether the run's process is, or was, one of this machine."""
-    return _lock_of(home, run).exists()
-
-
 def is_lost(home: Path, run: str) -> bool:
-    """Whether a process of this machine had the run and has it no more, without having forgotten
-    it: it was killed, or ended by an error. Dagster may know the run as ended all the same."""
-    lock = _lock_of(home, run)
-    if run in _held_here or not lock.exists():
+    """Whether a process of this machine had the run's lock, and has ended without removing it: it
+    was killed, or stopped by an error. Dagster may know the run as ended all the same."""
+    lock = _file(home, run)
+    if run in _locked_here or not lock.exists():
         return False
     try:
         with FileLock(lock, timeout=0):
@@ -79,35 +74,32 @@ def is_lost(home: Path, run: str) -> bool:
 
 def lost_runs(home: Path) -> list[str]:
     """Return the ids of the runs of which `is_lost` is true, ended or not."""
-    known = sorted(path.name for path in _lock_of(home, "").glob("*") if not path.suffix)
+    known = sorted(path.name for path in _file(home, "").glob("*") if not path.suffix)
     return [run for run in known if is_lost(home, run)]
 
 
-def forget(home: Path, run: str) -> None:
-    """The run has ended, in whatever way."""
-    _lock_of(home, run).unlink(missing_ok=True)
-    _note_of(home, run).unlink(missing_ok=True)
+def remove_lock(home: Path, run: str) -> None:
+    """Remove the lock file and the note of a run that has ended."""
+    for name in (run, f"{run}.json"):
+        _file(home, name).unlink(missing_ok=True)
 
 
 def write_note(home: Path, run: str, **values: Any) -> None:
     """Add to what the run's process tells the commands of this machine: its number as `process`,
     and as `retry` the stage that is tried again, and why."""
-    _note_of(home, run).write_text(json.dumps({**read_note(home, run), **values}))
+    note = json.dumps({**read_note(home, run), **values})
+    _file(home, f"{run}.json").write_text(note)
 
 
 def read_note(home: Path, run: str) -> dict[str, Any]:
     """Return what the run's process told; nothing of a run that has ended, or of another
     machine."""
     try:
-        note: dict[str, Any] = json.loads(_note_of(home, run).read_text())
+        note: dict[str, Any] = json.loads(_file(home, f"{run}.json").read_text())
     except (OSError, ValueError):
         return {}
     return note
 
 
-def _lock_of(home: Path, run: str) -> Path:
-    return home / "finops_runs" / run
-
-
-def _note_of(home: Path, run: str) -> Path:
-    return home / "finops_runs" / f"{run}.json"
+def _file(home: Path, name: str) -> Path:
+    return home / "finops_runs" / name

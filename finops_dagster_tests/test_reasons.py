@@ -15,7 +15,7 @@ from filelock import FileLock
 from pytest import MonkeyPatch
 
 from finops_dagster.billing.disk import disk_problem
-from finops_dagster.pipeline import billing_table, stage
+from finops_dagster.pipeline import checks, stage
 from finops_dagster.pipeline.postgres_history import check_driver
 from finops_dagster.pipeline.runs import open_instance
 from finops_dagster.settings_table import SettingsError
@@ -96,7 +96,7 @@ def test_the_cause_of_a_failure_is_everywhere(
 def test_an_unforeseen_error_is_one_line_its_trace_is_kept_and_the_next_month_is_run(
     project: Project, finops: Finops, monkeypatch: MonkeyPatch
 ) -> None:
-    not_fewer_rows, month_numbers = billing_table.not_fewer_rows, count(1)
+    not_fewer_rows, month_numbers = checks.not_fewer_rows, count(1)
 
     def surprise(*arguments: object) -> dg.AssetCheckResult:
         if next(month_numbers) == 2:
@@ -106,7 +106,7 @@ def test_an_unforeseen_error_is_one_line_its_trace_is_kept_and_the_next_month_is
     for month in ("2024-01", "2024-02", "2024-03"):
         project.deliver("1", month=month)
     with monkeypatch.context() as broken:
-        broken.setattr(billing_table, "not_fewer_rows", surprise)
+        broken.setattr(checks, "not_fewer_rows", surprise)
         third, second, first = finops("aws", "run-pipeline", code=1).splitlines()
     assert third.startswith("acme 2024-03  exported  v1")
     assert first.startswith("acme 2024-01  exported  v1")

@@ -7,32 +7,20 @@ from dataclasses import dataclass, replace
 import dagster as dg
 import duckdb
 
+from finops_dagster.billing.content import Content
 from finops_dagster.billing.errors import FileInvalid, StageMissing
-from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import Load, of_vendor_id
 from finops_dagster.lake import Lake, column_names, load_of, restoring_month
-from finops_dagster.pipeline.checks import (
-    COSTS_NOT_ROUNDED,
-    NOT_FEWER_ROWS,
-    ONE_CURRENCY,
-    RECONCILES,
-    USUAL_COST,
-    costs_not_rounded,
-    not_fewer_rows,
-    one_currency,
-    reconciles,
-    usual_cost,
-)
+from finops_dagster.pipeline import checks
 from finops_dagster.pipeline.export import Export
-from finops_dagster.pipeline.metadata import SAID_ONCE, Outcome, table_metadata
+from finops_dagster.pipeline.metadata import KEPT, LoadOutcome, table_metadata
 from finops_dagster.pipeline.resources import RunOptions
 from finops_dagster.pipeline.stage import (
-    checks_metadata,
     hold_to_version,
     kept_metadata,
+    materialized,
     month_of,
-    shows_failures,
     stage,
 )
 from finops_dagster.progress import rows_shown
@@ -41,18 +29,22 @@ from finops_dagster.tables import ledger
 from finops_dagster.tables.database import BillingDatabase, watched
 from finops_dagster.tables.files import read_files
 from finops_dagster.tables.load import MonthLoad, held_version
-from finops_dagster.tables.month_report import Restatement, report
+from finops_dagster.tables.month_report import MonthReport, Restatement, report
+
+_CHECKS = (
+    checks.RECONCILES,
+    checks.NOT_FEWER_ROWS,
+    checks.USUAL_COST,
+    checks.ONE_CURRENCY,
+    checks.COSTS_NOT_ROUNDED,
+)
 
 
 def billing_table_asset(export: Export) -> dg.AssetsDefinition:
     """Return the asset of a month in the export's table."""
-    checks = [RECONCILES, NOT_FEWER_ROWS, USUAL_COST, ONE_CURRENCY, COSTS_NOT_ROUNDED]
+    kinds = {"duckdb", "table"}
 
-    @dg.asset(
-        **stage(export, "billing_table", kinds={"duckdb", "table"}, checks=checks),
-        ins={"version": dg.AssetIn(export.key("staged_files"))},
-    )
-    @shows_failures
+    @stage(export, "billing_table", kinds=kinds, checks=_CHECKS, version="staged_files")
     def billing_table(
         context: dg.AssetExecutionContext,
         version: VersionRecord | None,
@@ -66,24 +58,23 @@ def billing_table_asset(export: Export) -> dg.AssetsDefinition:
         if version is None:
             raise _not_staged(export, month)
         loading = Loading(export, month, version, staging, database, lake, context.run.run_id)
-        with loading.replacing_month(force=run_options.force) as outcome:
-            now = outcome.month
-            kept = kept_metadata(context, now.load.manifest_id, *SAID_ONCE)
-            results = [
-                reconciles(now.load.manifest_id, now.load.totals),
-                not_fewer_rows(now.load, now.version_before),
-                usual_cost(now.load, now.month_before),
-                one_currency(now.currencies, export.formats[now.load.format]),
-                costs_not_rounded(now.load, round_money=export.rounds_money),
-            ]
-            return dg.MaterializeResult(
-                value=now.load,
-                data_version=dg.DataVersion(now.load.manifest_id),
-                metadata={**table_metadata(outcome, kept), **checks_metadata(results)},
-                check_results=results,
-            )
+        with loading.replacing_month(force=run_options.force) as loaded:
+            kept = kept_metadata(context, loaded.month.load.manifest_id, *KEPT)
+            results, metadata = _results(export, loaded.month), table_metadata(loaded, kept)
+            return materialized(loaded.month.load, loaded.outcome, metadata, results)
 
     return billing_table
+
+
+def _results(export: Export, month: MonthReport) -> list[dg.AssetCheckResult]:
+    load = month.load
+    return [
+        checks.reconciles(load),
+        checks.not_fewer_rows(load, month.version_before),
+        checks.usual_cost(load, month.month_before),
+        checks.one_currency(month.currencies, export.formats[load.format]),
+        checks.costs_not_rounded(load, round_money=export.rounds_money),
+    ]
 
 
 @dataclass(frozen=True)
@@ -99,7 +90,7 @@ class Loading:
     run_id: str
 
     @contextmanager
-    def replacing_month(self, *, force: bool) -> Iterator[Outcome]:
+    def replacing_month(self, *, force: bool) -> Iterator[LoadOutcome]:
         """Make the table hold this version of the month, unless it does.
 
         The block is given what the table then holds, and runs before the commit. On any error, also
@@ -110,23 +101,24 @@ class Loading:
         with self.database.connect(export.name, month) as connection:
             manifest_id = self._id_in_ledger(connection)
             held = held_version(connection, export.name, month, export.formats)
-            before = held and report(connection, held, export.formats[held.format])
-            if before and before.load.manifest_id == manifest_id and not force:
+            before = report(connection, held, export.formats[held.format]) if held else None
+            is_restated = held is not None and held.manifest_id != manifest_id
+            if before and not is_restated and not force:
                 self._complete(connection, before.load)
-                yield Outcome(before)
+                yield LoadOutcome(before)
                 return
-            with self._replacing_rows(connection, manifest_id) as (load, to_know):
-                now = report(connection, load, export.formats[load.format])
-                is_restated = before and before.load.manifest_id != manifest_id
-                restatement = Restatement(before, now) if before and is_restated else None
-                yield Outcome(now, "loaded", to_know, restatement)
+            with self._replacing_rows(connection, manifest_id) as (load, warnings):
+                after = report(connection, load, export.formats[load.format])
+                restatement = Restatement(before, after) if before and is_restated else None
+                yield LoadOutcome(after, "loaded", warnings, restatement)
 
     def _id_in_ledger(self, connection: duckdb.DuckDBPyConnection) -> str:
         """Return the ledger's id of the version where it knows the content: the staging folder
         knows no older names where its record was lost."""
         version, content = self.version, self.version.content
-        recorded = ledger.loads(connection, self.export.name, self.month)
-        known = of_vendor_id(recorded, version.vendor_id)
+        known = of_vendor_id(
+            ledger.loads(connection, self.export.name, self.month), version.vendor_id
+        )
         known.sort(key=lambda load: load.manifest_id != version.manifest_id)
         if content is None:
             return version.manifest_id
@@ -156,32 +148,36 @@ class Loading:
         hold_to_version(self.version.vendor_id, manifest.id)
         files = staged.version(manifest)
         with files.lock(), watched(connection, "loaded", self.version.totals.rows, rows_shown):
-            if files.content() is None:
+            if (content := files.content()) is None:
                 rows = self._lake_rows(connection, manifest_id)
             else:
-                rows = self._staged_rows(connection, manifest_id, manifest, files)
+                self._hold_to_staged(manifest_id, files, content)
+                rows = self._staged_rows(connection, manifest_id, files, content)
             with rows as loaded:
                 yield loaded
+
+    def _hold_to_staged(self, manifest_id: str, files: StagedVersion, content: Content) -> None:
+        """Raise where another run has staged other files under the same id since, and where a file
+        is damaged."""
+        if not self.version.has_content(content, self.version.totals):
+            hold_to_version(manifest_id, f"{self.version.vendor_id}+{content.digest}")
+        for problem in files.damage() or ():
+            raise FileInvalid(
+                f"{problem}; finops state reprocess {self.export.name} {self.month} fetches it "
+                "again"
+            )
 
     def _staged_rows(
         self,
         connection: duckdb.DuckDBPyConnection,
         manifest_id: str,
-        manifest: Manifest,
         files: StagedVersion,
+        content: Content,
     ) -> AbstractContextManager[tuple[Load, list[str]]]:
-        export, version, content = self.export, self.version, files.content()
-        assert content is not None
-        # Another run may have staged other files under the same id since.
-        if not version.has_content(content, version.totals):
-            hold_to_version(manifest_id, f"{manifest.id}+{content.digest}")
-        for problem in files.damage() or ():
-            raise FileInvalid(
-                f"{problem}; finops state reprocess {export.name} {self.month} fetches it again"
-            )
+        export, manifest = self.export, files.manifest
         load = Load(
             manifest_id,
-            version.totals,
+            self.version.totals,
             manifest.format,
             len(content.files),
             content.bytes,
@@ -192,19 +188,15 @@ class Loading:
             table=export.table,
         )
         vendor = export.formats[manifest.format]
+        # The names of columns that a lost database, or one of a month, cannot know.
+        is_of_month = "{month}" in self.database.database
+        has_names = bool(ledger.column_names(connection, export.table)) and not is_of_month
         return MonthLoad(connection, load, vendor).replacing(
             read_files(files.paths, vendor),
             manifest.columns,
-            self._names_in_lake(connection),
+            {} if has_names else column_names(self.lake.paths(export.name)),
             round_money=export.rounds_money,
         )
-
-    def _names_in_lake(self, connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
-        """The names of columns that a lost database, or one of a month, cannot know."""
-        is_of_month = "{month}" in self.database.database
-        if ledger.column_names(connection, self.export.table) and not is_of_month:
-            return {}
-        return column_names(self.lake.paths(self.export.name))
 
     def _lake_rows(
         self, connection: duckdb.DuckDBPyConnection, manifest_id: str

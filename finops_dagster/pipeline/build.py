@@ -55,9 +55,12 @@ def build_resources(settings: Settings) -> Resources:
 def build_definitions(settings: Settings) -> dg.Definitions:
     """Return the definitions of the settings. Touches no network and no credentials."""
     exports = [Export(export) for export in settings.exports]
+    duckdb, limits = settings.database.duckdb, set(DuckDB.__annotations__)
     resources = {
         **vars(build_resources(settings)),
-        "database": BillingDatabaseResource.of(settings.database.duckdb),
+        "database": BillingDatabaseResource(
+            database=duckdb.database_path, **duckdb.model_dump(mode="json", include=limits)
+        ),
         "stores": ObjectStores(),
         "run_options": RunOptions(),
         "run_lock": RunLock(),

@@ -1,4 +1,4 @@
-"""What is looked at in every month: what must hold, and what somebody should know."""
+"""What is checked in every month: what must hold, and what somebody should know."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import dagster as dg
 from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.money import Totals, plain
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.billing.version import Load
+from finops_dagster.billing.version import Load, Version
 from finops_dagster.sources.base import Format
 
 _UNUSUAL_CHANGE = 0.5
@@ -27,6 +27,15 @@ class Check:
     description: str
     blocking: bool = False
 
+    def ended(self, *, passed: bool, description: str) -> dg.AssetCheckResult:
+        """Return the result of a check that warns."""
+        return dg.AssetCheckResult(
+            passed=passed,
+            check_name=self.name,
+            severity=dg.AssetCheckSeverity.WARN,
+            description=description,
+        )
+
 
 RECONCILES = Check(
     "reconciles",
@@ -39,19 +48,16 @@ FRESH = Check(
     "manifest_is_fresh", "The manifest of the month in progress is as new as the vendor writes it."
 )
 NOT_FEWER_ROWS = Check(
-    "not_fewer_rows",
-    "The month has rows, and no fewer than the version that it replaced.",
+    "not_fewer_rows", "The month has rows, and no fewer than the version that it replaced."
 )
 USUAL_COST = Check(
     "usual_cost", "In each currency the month's cost is within half of what the month before cost."
 )
-
 ONE_CURRENCY = Check(
     "one_currency",
     "All costs of the month are in one currency, where the vendor bills in one; a total of several "
     "means nothing.",
 )
-
 COSTS_NOT_ROUNDED = Check(
     "costs_not_rounded",
     'No amount of money was rounded because the export has decimals = "round". How many doubles '
@@ -59,13 +65,14 @@ COSTS_NOT_ROUNDED = Check(
 )
 
 
-def reconciles(version: str, totals: Totals) -> dg.AssetCheckResult:
+def reconciles(version: Version) -> dg.AssetCheckResult:
     """Return the blocking check, passed: a stage that does not reconcile raises instead."""
+    totals = version.totals
     return dg.AssetCheckResult(
         passed=True,
         check_name=RECONCILES.name,
         metadata={
-            "manifest_id": version,
+            "manifest_id": version.manifest_id,
             "rows": totals.rows,
             "total_cost": plain(totals.cost),
         },
@@ -75,43 +82,34 @@ def reconciles(version: str, totals: Totals) -> dg.AssetCheckResult:
 def manifest_is_fresh(
     manifest: Manifest, month: BillingMonth, stale_after: timedelta
 ) -> dg.AssetCheckResult:
-    """Notice that the vendor has stopped to rewrite the month in progress."""
-    age = datetime.now(UTC) - manifest.source.last_modified
-    in_progress = month == BillingMonth.current()
-    return _noticed(
-        FRESH,
+    """Warn where the vendor has stopped to rewrite the month in progress."""
+    age, rule = datetime.now(UTC) - manifest.source.last_modified, "the month is over."
+    if in_progress := month == BillingMonth.current():
+        rule = f"one of the month in progress is not older than {stale_after.days}."
+    return FRESH.ended(
         passed=not in_progress or age <= stale_after,
-        description=f"The manifest is {age.days} days old"
-        + (
-            f"; one of the month in progress is not older than {stale_after.days}."
-            if in_progress
-            else "; the month is over."
-        ),
+        description=f"The manifest is {age.days} days old; {rule}",
     )
 
 
-def not_fewer_rows(now: Load, before: Load | None) -> dg.AssetCheckResult:
-    """Notice a month that a restatement has shrunk, or that is empty."""
-    rows = now.totals.rows
-    rows_before = 0 if before is None else before.totals.rows
-    return _noticed(
-        NOT_FEWER_ROWS,
-        passed=rows > 0 and rows >= rows_before,
-        description=f"{rows:,} rows in the first version."
-        if before is None
-        else f"{rows:,} rows after {rows_before:,} in version {before.manifest_id}.",
+def not_fewer_rows(load: Load, before: Load | None) -> dg.AssetCheckResult:
+    """Warn of a month that a restatement has shrunk, or that is empty."""
+    rows, description = load.totals.rows, f"{load.totals.rows:,} rows in the first version."
+    if before is not None:
+        description = f"{rows:,} rows after {before.totals.rows:,} in version {before.manifest_id}."
+    return NOT_FEWER_ROWS.ended(
+        passed=rows > 0 and (before is None or rows >= before.totals.rows), description=description
     )
 
 
-def usual_cost(now: Load, month_before: Load | None) -> dg.AssetCheckResult:
-    """Notice a currency in which a closed month fell by half, or any month grew by half."""
-    changes = {} if month_before is None else _changes(now.totals, month_before.totals)
-    least = -math.inf if now.month == BillingMonth.current() else -_UNUSUAL_CHANGE
+def usual_cost(load: Load, month_before: Load | None) -> dg.AssetCheckResult:
+    """Warn of a currency in which a closed month fell by half, or any month grew by half."""
+    changes = {} if month_before is None else _changes(load.totals, month_before.totals)
+    least = -math.inf if load.month == BillingMonth.current() else -_UNUSUAL_CHANGE
     shown = ", ".join(
         f"{change:+.1%}{currency and f' in {currency}'}" for currency, change in changes.items()
     )
-    return _noticed(
-        USUAL_COST,
+    return USUAL_COST.ended(
         passed=all(least <= change <= _UNUSUAL_CHANGE for change in changes.values()),
         description=f"{shown} against {month_before.month}."
         if month_before is not None and changes
@@ -119,12 +117,12 @@ def usual_cost(now: Load, month_before: Load | None) -> dg.AssetCheckResult:
     )
 
 
-def _changes(now: Totals, before: Totals) -> dict[str, float]:
+def _changes(totals: Totals, before: Totals) -> dict[str, float]:
     """Return the change of each currency's cost, as a part of it; of the whole cost where one
     record is older than costs by currency."""
-    costs, costs_before = now.costs, before.costs
+    costs, costs_before = totals.costs, before.costs
     if costs is None or costs_before is None:
-        costs, costs_before = {"": now.cost}, {"": before.cost}
+        costs, costs_before = {"": totals.cost}, {"": before.cost}
     return {
         currency: float(costs.get(currency, 0) / cost) - 1
         for currency, cost in sorted(costs_before.items())
@@ -133,9 +131,8 @@ def _changes(now: Totals, before: Totals) -> dict[str, float]:
 
 
 def one_currency(costs: Sequence[tuple[str, Decimal]], vendor: Format) -> dg.AssetCheckResult:
-    """Notice several currencies of a vendor that bills in one."""
-    return _noticed(
-        ONE_CURRENCY,
+    """Warn of several currencies of a vendor that bills in one."""
+    return ONE_CURRENCY.ended(
         passed=len(costs) <= 1 or not vendor.has_one_currency,
         description=", ".join(f"{cost:,.2f} {currency}" for currency, cost in costs)
         or "There are no costs.",
@@ -150,16 +147,7 @@ def costs_not_rounded(load: Load, *, round_money: bool) -> dg.AssetCheckResult:
         for column in load.rounded or ()
         if column.amount is not None
     ]
-    described = f"Rounded to 18 decimals: {', '.join(money)}." if money else "None was rounded."
+    description = f"Rounded to 18 decimals: {', '.join(money)}." if money else "None was rounded."
     if load.rounded is None:
-        described = "Nobody counted them when this version was loaded."
-    return _noticed(COSTS_NOT_ROUNDED, passed=not (money and round_money), description=described)
-
-
-def _noticed(check: Check, *, passed: bool, description: str) -> dg.AssetCheckResult:
-    return dg.AssetCheckResult(
-        passed=passed,
-        check_name=check.name,
-        severity=dg.AssetCheckSeverity.WARN,
-        description=description,
-    )
+        description = "Nobody counted them when this version was loaded."
+    return COSTS_NOT_ROUNDED.ended(passed=not (money and round_money), description=description)

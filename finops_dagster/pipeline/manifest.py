@@ -8,13 +8,7 @@ from finops_dagster.object_stores import ObjectStores
 from finops_dagster.pipeline.checks import FRESH, manifest_is_fresh
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.metadata import manifest_metadata
-from finops_dagster.pipeline.stage import (
-    checks_metadata,
-    kept_metadata,
-    month_of,
-    shows_failures,
-    stage,
-)
+from finops_dagster.pipeline.stage import kept_metadata, materialized, month_of, stage
 from finops_dagster.sources.base import Source
 from finops_dagster.staging.folder import StagingFolder
 
@@ -22,34 +16,23 @@ from finops_dagster.staging.folder import StagingFolder
 def manifest_asset(export: Export) -> dg.AssetsDefinition:
     """Return the asset of a month's manifest."""
 
-    @dg.asset(**stage(export, "manifest", kinds={export.settings.vendor, "json"}, checks=[FRESH]))
-    @shows_failures
+    @stage(export, "manifest", kinds={export.settings.vendor, "json"}, checks=[FRESH])
     def manifest(
         context: dg.AssetExecutionContext,
         staging: dg.ResourceParam[StagingFolder],
         stores: dg.ResourceParam[ObjectStores],
     ) -> dg.MaterializeResult[Manifest]:
         """The vendor's newest manifest of the month: which files, which columns, which version."""
-        month = month_of(context)
+        month, source = month_of(context), export.source(stores)
         staged = staging.month(export.name, month)
-        before = staged.manifest()
-        source = export.source(stores)
-        now = newest_manifest(source, month)
-        is_unchanged = before is not None and (before.id, before.files) == (now.id, now.files)
-        kept = kept_metadata(context, now.id, "columns_added", "columns_removed")
-        results = [manifest_is_fresh(now, month, source.stale_after)]
-        result = dg.MaterializeResult(
-            value=now,
-            data_version=dg.DataVersion(now.id),
-            metadata={
-                "outcome": "unchanged" if is_unchanged else "read",
-                **manifest_metadata(now, before),
-                **(kept if is_unchanged else {}),
-                **checks_metadata(results),
-            },
-            check_results=results,
-        )
-        staged.write_manifest(now)
+        before, newest = staged.manifest(), newest_manifest(source, month)
+        outcome, metadata = "read", manifest_metadata(newest, before)
+        if before is not None and (before.id, before.files) == (newest.id, newest.files):
+            outcome = "unchanged"
+            metadata |= kept_metadata(context, newest.id, "columns_added", "columns_removed")
+        is_fresh = manifest_is_fresh(newest, month, source.stale_after)
+        result = materialized(newest, outcome, metadata, [is_fresh])
+        staged.write_manifest(newest)
         return result
 
     return manifest

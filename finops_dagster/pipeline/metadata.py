@@ -12,15 +12,15 @@ import dagster as dg
 
 from finops_dagster.billing.errors import escaped, for_people, listed
 from finops_dagster.billing.manifest import Manifest
-from finops_dagster.billing.money import Totals, plain
-from finops_dagster.billing.version import Load
+from finops_dagster.billing.money import plain
+from finops_dagster.billing.version import Load, Version
 from finops_dagster.staging.folder import VersionRecord
 from finops_dagster.tables.month_report import MonthReport, Restatement
 
 Metadata = dict[str, dg.MetadataValue[Any] | dg.TableSchema | str | int | float | bool]
 
 # What is known only while the month is replaced, and stays on its page until the next version.
-SAID_ONCE = (
+KEPT = (
     "replaced_version",
     "rows_changed",
     "cost_changed",
@@ -33,39 +33,43 @@ _PLAIN_WORDS = re.compile(r"(?:[A-Za-z0-9 -]|(?<=[A-Za-z0-9])_(?=[A-Za-z0-9]))*"
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """The month as the table now holds it, and what was done for it. `warnings` are of columns
-    whose type is not what this version gives."""
+class LoadOutcome:
+    """The month as the table holds it, and what was done for it. `warnings` are of columns whose
+    type is not what this version gives."""
 
     month: MonthReport
-    did: str = "unchanged"
+    outcome: str = "unchanged"
     warnings: Sequence[str] = ()
     restatement: Restatement | None = None
 
 
-def version_metadata(manifest_id: str, totals: Totals) -> dict[str, str | int | float]:
+def version_metadata(version: Version) -> Metadata:
     """Return what every stage that holds the month says of it; the UI plots the numbers."""
     return {
-        "manifest_id": manifest_id,
-        "dagster/partition_row_count": totals.rows,
-        "total_cost": float(totals.cost),
-        "total_cost_exact": plain(totals.cost),
+        "manifest_id": version.manifest_id,
+        "dagster/partition_row_count": version.totals.rows,
+        **_cost(version),
     }
 
 
-def manifest_metadata(now: Manifest, before: Manifest | None) -> Metadata:
+def _cost(version: Version) -> Metadata:
+    cost = version.totals.cost
+    return {"total_cost": float(cost), "total_cost_exact": plain(cost)}
+
+
+def manifest_metadata(manifest: Manifest, before: Manifest | None) -> Metadata:
     """Return what the manifest's page says."""
-    added, removed = now.columns_added_and_removed(before)
+    added, removed = manifest.columns_added_and_removed(before)
     return {
-        "format": now.format,
-        "manifest_id": now.id,
-        "manifest": now.source.location,
-        "files": len(now.files),
-        "columns": len(now.columns),
+        "format": manifest.format,
+        "manifest_id": manifest.id,
+        "manifest": manifest.source.location,
+        "files": len(manifest.files),
+        "columns": len(manifest.columns),
         "columns_added": listed(added, _HEADERS_SHOWN),
         "columns_removed": listed(removed, _HEADERS_SHOWN),
-        "bytes": now.source.size,
-        "last_modified": dg.MetadataValue.timestamp(now.source.last_modified),
+        "bytes": manifest.source.size,
+        "last_modified": dg.MetadataValue.timestamp(manifest.source.last_modified),
     }
 
 
@@ -76,32 +80,29 @@ def staged_metadata(version: VersionRecord) -> Metadata:
         "files": version.files,
         "bytes": version.bytes,
         "rows": version.totals.rows,
-        "total_cost": float(version.totals.cost),
-        "total_cost_exact": plain(version.totals.cost),
+        **_cost(version),
         "costs_rounded": version.rounded,
     }
 
 
-def table_metadata(done: Outcome, kept: Mapping[str, dg.MetadataValue[Any]]) -> Metadata:
+def table_metadata(loaded: LoadOutcome, kept: Mapping[str, dg.MetadataValue[Any]]) -> Metadata:
     """Return what the billing table's page says. What changed comes first, as it is what people ask
     about first; `kept` is what was said of this version before."""
-    month, change = done.month, done.restatement
-    metadata: Metadata = {
-        "outcome": done.did,
-        **version_metadata(month.load.manifest_id, month.load.totals),
-    }
-    if month.is_final is not None:
-        metadata["final"] = month.is_final
+    month, change = loaded.month, loaded.restatement
+    changed: Metadata = {} if month.is_final is None else {"final": month.is_final}
     if change is not None:
-        metadata["replaced_version"] = change.before.load.manifest_id
-        metadata["rows_changed"] = change.rows
-        metadata["cost_changed"] = float(change.cost)
-        metadata["cost_changed_exact"] = plain(change.cost)
-        metadata["restatement"] = _restatement(change)
+        changed |= {
+            "replaced_version": change.before.load.manifest_id,
+            "rows_changed": change.rows,
+            "cost_changed": float(change.cost),
+            "cost_changed_exact": plain(change.cost),
+            "restatement": _restatement(change),
+        }
     return {
-        **metadata,
+        **version_metadata(month.load),
+        **changed,
         **kept,
-        **warnings(done.warnings),
+        **warnings(loaded.warnings),
         **_rounded(month.load),
         "currency": ", ".join(currency for currency, _ in month.currencies),
         "services": len(month.services),
@@ -137,17 +138,16 @@ def _table(header: str, rows: Iterable[Sequence[str]]) -> dg.MetadataValue[Any]:
 
 
 def _rounded(load: Load) -> Metadata:
-    if not load.rounded:
-        return {}
     rows = [
         (
             markdown(column.name),
             f"{column.cells:,}",
             "" if column.amount is None else plain(column.amount),
         )
-        for column in load.rounded
+        for column in load.rounded or ()
     ]
-    return {"decimals_rounded": _table("| column | rounded to 18 decimals | changed by |", rows)}
+    header = "| column | rounded to 18 decimals | changed by |"
+    return {"decimals_rounded": _table(header, rows)} if rows else {}
 
 
 def _costs_by_service(month: MonthReport) -> dg.MetadataValue[Any]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import dagster as dg
 
@@ -14,13 +13,7 @@ from finops_dagster.pipeline.checks import RECONCILES, reconciles
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.metadata import version_metadata
 from finops_dagster.pipeline.resources import RunOptions
-from finops_dagster.pipeline.stage import (
-    checks_metadata,
-    hold_to_version,
-    month_of,
-    shows_failures,
-    stage,
-)
+from finops_dagster.pipeline.stage import hold_to_version, materialized, month_of, stage
 from finops_dagster.progress import rows_shown
 from finops_dagster.tables.database import BillingDatabase, watched
 from finops_dagster.tables.load import held_version
@@ -31,11 +24,7 @@ _REPAIRED = "exported again, as the file was damaged"
 def parquet_asset(export: Export) -> dg.AssetsDefinition:
     """Return the asset of a month's Parquet file."""
 
-    @dg.asset(
-        **stage(export, "parquet", kinds={"parquet"}, checks=[RECONCILES]),
-        ins={"load": dg.AssetIn(export.key("billing_table"))},
-    )
-    @shows_failures
+    @stage(export, "parquet", kinds={"parquet"}, checks=[RECONCILES], load="billing_table")
     def parquet(
         context: dg.AssetExecutionContext,
         load: Load | None,
@@ -44,50 +33,31 @@ def parquet_asset(export: Export) -> dg.AssetsDefinition:
         run_options: RunOptions,
     ) -> dg.MaterializeResult[LoadedVersion]:
         """The month as one zstd Parquet file, readable while the next one loads."""
-        month, force = month_of(context), run_options.force
-        with writing_month(export, month, database, lake, force=force) as written:
+        month = month_of(context)
+        writing = writing_month(export, month, database, lake, force=run_options.force)
+        with writing as (written, outcome, size):
             if load is not None:
-                hold_to_version(load.manifest_id, written.load.manifest_id)
-            results = [reconciles(written.load.manifest_id, written.load.totals)]
-            return dg.MaterializeResult(
-                value=written.load,
-                data_version=dg.DataVersion(written.load.manifest_id),
-                metadata={
-                    "outcome": written.outcome,
-                    **version_metadata(written.load.manifest_id, written.load.totals),
-                    "path": dg.MetadataValue.path(lake.path(export.name, month)),
-                    "bytes": written.bytes,
-                    **checks_metadata(results),
-                },
-                check_results=results,
-            )
+                hold_to_version(load.manifest_id, written.manifest_id)
+            metadata = {
+                **version_metadata(written),
+                "path": dg.MetadataValue.path(lake.path(export.name, month)),
+                "bytes": size,
+            }
+            return materialized(written, outcome, metadata, [reconciles(written)])
 
     return parquet
 
 
-@dataclass(frozen=True)
-class Written:
-    """The load whose rows the file has, what was done for it, and the file's bytes."""
-
-    load: Load
-    outcome: str
-    bytes: int
-
-
 @contextmanager
 def writing_month(
-    export: Export,
-    month: BillingMonth,
-    database: BillingDatabase,
-    lake: Lake,
-    *,
-    force: bool,
-) -> Iterator[Written]:
+    export: Export, month: BillingMonth, database: BillingDatabase, lake: Lake, *, force: bool
+) -> Iterator[tuple[Load, str, int]]:
     """Make the lake's file hold what the table holds, unless it is the file that was written from
     it, to its last byte.
 
-    The block runs before the new file is put in place; on any error, also of the block, the old one
-    stays. Raises StageMissing where the table does not hold what the ledger says.
+    The block is given the load, what was done, and the file's size in bytes. It runs before the new
+    file is put in place; on any error, also of the block, the old one stays. Raises StageMissing
+    where the table does not hold what the ledger says.
     """
     path = lake.path(export.name, month)
     with database.connect(export.name, month) as connection:
@@ -100,11 +70,11 @@ def writing_month(
         footer, vendor = read_record(path), export.formats[load.format]
         is_current = load.is_same(footer)
         if is_current and not force and is_intact(connection, load, path):
-            yield Written(load, "unchanged", path.stat().st_size)
+            yield load, "unchanged", path.stat().st_size
             return
         is_damaged = path.exists() and not force and (footer is None or is_current)
         with (
             watched(connection, "exported", load.totals.rows, rows_shown),
             exporting_month(connection, load, path, vendor) as size,
         ):
-            yield Written(load, _REPAIRED if is_damaged else "exported", size)
+            yield load, _REPAIRED if is_damaged else "exported", size

@@ -12,10 +12,9 @@ from dagster_duckdb import DuckDBResource
 
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.lake import Lake, read_record
-from finops_dagster.processes import going_on
+from finops_dagster.processes import run_lock
 from finops_dagster.staging.folder import StagingFolder
 from finops_dagster.tables.database import BillingDatabase, DuckDB
-from finops_dagster.warehouses.duckdb import Settings
 
 
 class BillingDatabaseResource(DuckDBResource):
@@ -26,17 +25,6 @@ class BillingDatabaseResource(DuckDBResource):
     threads: int | None = None
     temp_dir: str | None = None
     lock_wait_seconds: int
-
-    @classmethod
-    def of(cls, settings: Settings) -> BillingDatabaseResource:
-        """Return the resource with the settings' values."""
-        return cls(
-            database=settings.database_path,
-            memory_limit=settings.memory_limit,
-            threads=settings.threads,
-            temp_dir=None if settings.temp_dir is None else str(settings.temp_dir),
-            lock_wait_seconds=settings.lock_wait_seconds,
-        )
 
     def create_resource(self, context: dg.InitResourceContext) -> Any:  # noqa: ARG002 Dagster's
         """Return what the stages take: DuckDBResource's own connections leak where a body raises,
@@ -62,7 +50,7 @@ class RunLock(dg.ConfigurableResource):  # type: ignore[type-arg]
         """Hold the lock from the run's first stage to its last, also where Dagster began it."""
         assert context.instance is not None
         assert context.run is not None
-        with going_on(Path(context.instance.root_directory), context.run.run_id):
+        with run_lock(Path(context.instance.root_directory), context.run.run_id):
             yield self
 
 
@@ -86,16 +74,12 @@ class Records(dg.IOManager):
         key, month = context.asset_key, context.asset_partition_key
         if (key, month) in self._of_run:
             return self._of_run[key, month]
-        export, stage = key.path
-        staged = self._staging.month(export, BillingMonth.parse(month))
-        match stage:
-            case "manifest":
-                return staged.manifest()
-            case "staged_files":
-                return staged.current()
-            case "parquet":
-                return read_record(self._lake.path(export, BillingMonth.parse(month)))
-        return None
+        (export, stage), billing_month = key.path, BillingMonth.parse(month)
+        if stage == "parquet":
+            return read_record(self._lake.path(export, billing_month))
+        staged = self._staging.month(export, billing_month)
+        kept = {"manifest": staged.manifest, "staged_files": staged.current}
+        return kept[stage]() if stage in kept else None
 
 
 @dg.io_manager(required_resource_keys={"staging", "lake", "run_lock"})

@@ -17,7 +17,7 @@ from dagster_shared.error import SerializableErrorInfo
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.postgres_history import check_driver
-from finops_dagster.processes import at_home, forget, going_on, lost_runs
+from finops_dagster.processes import instance_lock, lost_runs, remove_lock, run_lock
 from finops_dagster.settings import dagster_home
 
 Metadata = dict[str, Any]
@@ -47,7 +47,7 @@ def open_instance() -> dg.DagsterInstance:
     """The Dagster instance of `dagster_home`. Raises SettingsError."""
     home = Path(os.environ.setdefault("DAGSTER_HOME", str(dagster_home())))
     # Two processes that make Dagster's SQLite files at once leave them broken for good.
-    with at_home(home):
+    with instance_lock(home):
         instance = home / "dagster.yaml"
         if not instance.exists():
             own, part = Path("dagster.yaml"), home / "dagster.yaml.part"
@@ -61,13 +61,13 @@ def end_lost_runs(instance: dg.DagsterInstance) -> list[str]:
     """Mark as failed the lost runs that Dagster takes for going on, so that none of them keeps a
     place in the queue; return their ids, and not those of lost runs that have ended."""
     home, ended = Path(instance.root_directory), []
-    with at_home(home):
+    with instance_lock(home):
         for lost in lost_runs(home):
             run = instance.get_run_by_id(lost)
             if run is not None and not run.is_finished:
                 instance.report_run_failed(run, "The process of this run is gone.")
                 ended.append(lost)
-            forget(home, lost)
+            remove_lock(home, lost)
     return ended
 
 
@@ -98,7 +98,7 @@ def run_month(
     resources = {"run_options": {"config": {"force": options.get("force", False)}}}
     instance.add_event_listener(run_id, _listener(options))
     started = time.monotonic()
-    with going_on(Path(instance.root_directory), run_id):
+    with run_lock(Path(instance.root_directory), run_id):
         result = job.execute_in_process(
             partition_key=str(month),
             instance=instance,
@@ -124,50 +124,43 @@ def run_month(
 
 
 def _listener(options: MonthOptions) -> Callable[[dg.EventLogEntry], None]:
-    """Return what passes the run's events on to those who wish to know."""
-
-    def nobody(*_: object) -> None:
-        pass
+    """Return what passes the run's events on to the callbacks."""
 
     def listen(event: dg.EventLogEntry) -> None:
-        if event.asset_materialization is not None:
-            made = event.asset_materialization
-            options.get("on_stage", nobody)(made.asset_key.path[-1], _plain(made.metadata))
+        if (ended := event.asset_materialization) is not None:
+            if "on_stage" in options:
+                options["on_stage"](ended.asset_key.path[-1], _plain(ended.metadata))
         elif event.dagster_event is None:
             is_warning = int(event.level) == logging.WARNING
-            tell = (
-                options.get("on_warning", nobody)
-                if is_warning
-                else options.get("on_message", nobody)
-            )
-            tell(event.user_message)
+            tell = options.get("on_warning") if is_warning else options.get("on_message")
+            if tell is not None:
+                tell(event.user_message)
 
     return listen
 
 
 def _plain(metadata: Mapping[str, dg.MetadataValue[Any]]) -> Metadata:
-    return {name: one.value for name, one in metadata.items()}
+    return {name: value.value for name, value in metadata.items()}
 
 
 def _reason(result: dg.ExecuteInProcessResult) -> str | None:
-    for event in result.get_step_failure_events():
-        told = event.step_failure_data.user_failure_data
-        error = event.step_failure_data.error
-        source = event.step_failure_data.error_source
-        if source is not None and source.name == "INTERRUPT":
-            raise KeyboardInterrupt
-        if told is not None and told.description:
-            return told.description
-        return _in_one_line(error, result.run_id) if error else "the step failed"
     if result.success:
         return None
-    ended = [event for event in result.all_events if event.is_run_failure]
-    error = ended[-1].job_failure_data.error if ended else None
-    return _in_one_line(error, result.run_id) if error else "the run failed"
+    for event in result.get_step_failure_events():
+        failure = event.step_failure_data
+        if failure.error_source is not None and failure.error_source.name == "INTERRUPT":
+            raise KeyboardInterrupt
+        if failure.user_failure_data is not None and failure.user_failure_data.description:
+            return failure.user_failure_data.description
+        return _in_one_line(failure.error, result.run_id) or "the step failed"
+    ended = [event.job_failure_data.error for event in result.all_events if event.is_run_failure]
+    return _in_one_line(ended[-1] if ended else None, result.run_id) or "the run failed"
 
 
-def _in_one_line(error: SerializableErrorInfo, run_id: str) -> str:
+def _in_one_line(error: SerializableErrorInfo | None, run_id: str) -> str:
     """What Dagster caught outside of our stages, or of what they foresee."""
+    if error is None:
+        return ""
     while error.cause is not None:
         error = error.cause
     line = error.message.strip().partition("\n")[0]

@@ -1,9 +1,11 @@
 """One sensor an export: asks for every month that is not loaded as the vendor has it."""
 
+from __future__ import annotations
+
 import functools
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -22,11 +24,7 @@ from finops_dagster.sources.base import Version
 # the vendor or a person.
 _PAUSES = (600, 1800, 7200, 21600, 86400)
 _IN_PROGRESS = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
+    dg.DagsterRunStatus[name] for name in "QUEUED NOT_STARTED STARTING STARTED CANCELING".split()
 ]
 
 
@@ -41,16 +39,15 @@ class Requested:
     is_loaded: bool = False
 
     @classmethod
-    def of(cls, kept: Any) -> "Requested":
+    def of(cls, kept: Any) -> Requested:
         """Return what a cursor has; earlier releases kept the version alone, once it was asked
         for."""
         return cls(kept, times=1) if isinstance(kept, str) else cls(**kept)
 
     def is_due(self, now: float) -> bool:
         """Whether a run may be asked for."""
-        if self.times == 0:
-            return True
-        return self.times <= len(_PAUSES) and now - self.last >= _PAUSES[self.times - 1]
+        pauses = (0, *_PAUSES)
+        return self.times < len(pauses) and now - self.last >= pauses[self.times]
 
 
 def manifest_sensor(export: Export, last_stage: str) -> dg.SensorDefinition:
@@ -83,7 +80,8 @@ def manifest_sensor(export: Export, last_stage: str) -> dg.SensorDefinition:
         for version in versions.values():
             if _etag(version) is None and not isinstance(version, ManifestMissing):
                 context.log.error(str(version))
-        requests = _requests(context.instance, export, last_stage, versions, cursor)
+        history = _History(context.instance, export, last_stage)
+        requests = list(_requests(history, versions, cursor))
         kept = {month: asdict(requested) for month, requested in cursor.items()}
         return dg.SensorResult(requests, cursor=json.dumps(kept, sort_keys=True))
 
@@ -91,52 +89,26 @@ def manifest_sensor(export: Export, last_stage: str) -> dg.SensorDefinition:
 
 
 def _requests(
-    instance: dg.DagsterInstance,
-    export: Export,
-    last_stage: str,
-    versions: Mapping[BillingMonth, Version],
-    cursor: dict[str, Requested],
-) -> list[dg.RunRequest]:
-    """The runs that are due, the newest month first; the cursor is brought up to date."""
-    requests, now = [], time.time()
-    in_progress = _months_in_progress(instance, export)
+    history: _History, versions: Mapping[BillingMonth, Version], cursor: dict[str, Requested]
+) -> Iterator[dg.RunRequest]:
+    """Yield the runs that are due, the newest month first, and bring the cursor up to date."""
+    now, in_progress = time.time(), history.months_in_progress()
     for month, version in sorted(versions.items(), reverse=True):
-        etag, before = _etag(version), cursor.get(str(month))
-        if etag is None or str(month) in in_progress:
+        key, etag = str(month), _etag(version)
+        if etag is None or key in in_progress:
             continue
-        requested = before if before and before.version == etag else Requested(etag)
+        requested = cursor.get(key)
+        if requested is None or requested.version != etag:
+            requested = Requested(etag)
         if requested.is_loaded:
             continue
-        if _is_loaded(instance, export, month, version, last_stage):
+        if history.is_loaded(key, version):
             requested = replace(requested, is_loaded=True)
-        elif requested.is_due(now) and not _was_stopped(instance, export, month, requested):
-            # Dagster launches no key twice, and a version that comes back has the same ETag again.
-            requests.append(dg.RunRequest(f"{month}/{etag}/{now}", partition_key=str(month)))
+        elif requested.is_due(now) and not (requested.times and history.was_stopped(key)):
+            # Dagster launches no key twice, and a version that comes back has the ETag again.
+            yield dg.RunRequest(f"{key}/{etag}/{now}", partition_key=key)
             requested = replace(requested, times=requested.times + 1, last=now)
-        cursor[str(month)] = requested
-    return requests
-
-
-def _months_in_progress(instance: dg.DagsterInstance, export: Export) -> set[str]:
-    """The months of the export that a run is queued for, or is loading, whoever started it."""
-    runs = instance.get_run_records(dg.RunsFilter(statuses=_IN_PROGRESS))
-    return {
-        record.dagster_run.tags.get("dagster/partition", "")
-        for record in runs
-        if record.dagster_run.tags.get("finops/export") == export.name
-        or export.name in {key.path[0] for key in record.dagster_run.asset_selection or ()}
-    }
-
-
-def _was_stopped(
-    instance: dg.DagsterInstance, export: Export, month: BillingMonth, requested: Requested
-) -> bool:
-    """Whether a person stopped the last run that was asked for, which is not asked for again."""
-    if requested.times == 0:
-        return False
-    tags = {"finops/export": export.name, "dagster/partition": str(month)}
-    last = instance.get_run_records(dg.RunsFilter(tags=tags), limit=1)
-    return any(one.dagster_run.status == dg.DagsterRunStatus.CANCELED for one in last)
+        cursor[key] = requested
 
 
 def _etag(version: Version) -> str | None:
@@ -146,28 +118,44 @@ def _etag(version: Version) -> str | None:
     return version.etag if isinstance(version, ManifestInvalid) else None
 
 
-def _is_loaded(
-    instance: dg.DagsterInstance,
-    export: Export,
-    month: BillingMonth,
-    version: Version,
-    last_stage: str,
-) -> bool:
-    """Whether a run has read this very manifest, and come to the last stage after it."""
+@dataclass(frozen=True)
+class _History:
+    """What Dagster knows of the months of an export."""
 
-    def last(stage: str) -> dg.EventLogRecord | None:
-        of_month = dg.AssetRecordsFilter(export.key(stage), asset_partitions=[str(month)])
-        return next(iter(instance.fetch_materializations(of_month, limit=1).records), None)
+    instance: dg.DagsterInstance
+    export: Export
+    last_stage: str
 
-    read, done = last("manifest"), last(last_stage)
-    if read is None or done is None or read.storage_id > done.storage_id:
-        return False
-    if not isinstance(version, Manifest):
-        return False
-    assert read.asset_materialization is not None
-    metadata = read.asset_materialization.metadata
-    was = [metadata[name].value for name in ("last_modified", "bytes") if name in metadata]
-    return was == [version.source.last_modified.timestamp(), version.source.size]
+    def months_in_progress(self) -> set[str]:
+        """The months that a run is queued for, or is loading, whoever started it."""
+        name, months = self.export.name, set()
+        for record in self.instance.get_run_records(dg.RunsFilter(statuses=_IN_PROGRESS)):
+            run = record.dagster_run
+            exports = {key.path[0] for key in run.asset_selection or ()}
+            if name in exports or run.tags.get("finops/export") == name:
+                months.add(run.tags.get("dagster/partition", ""))
+        return months
+
+    def was_stopped(self, month: str) -> bool:
+        """Whether a person stopped the month's last run, which is not asked for again."""
+        tags = {"finops/export": self.export.name, "dagster/partition": month}
+        last = self.instance.get_run_records(dg.RunsFilter(tags=tags), limit=1)
+        return any(record.dagster_run.status == dg.DagsterRunStatus.CANCELED for record in last)
+
+    def is_loaded(self, month: str, version: Version) -> bool:
+        """Whether a run has read this very manifest, and come to the last stage after it."""
+        read, loaded = self._last("manifest", month), self._last(self.last_stage, month)
+        if not isinstance(version, Manifest) or read is None or loaded is None:
+            return False
+        assert read.asset_materialization is not None
+        metadata = read.asset_materialization.metadata
+        was = [metadata[name].value for name in ("last_modified", "bytes") if name in metadata]
+        is_same = was == [version.source.last_modified.timestamp(), version.source.size]
+        return is_same and read.storage_id <= loaded.storage_id
+
+    def _last(self, stage: str, month: str) -> dg.EventLogRecord | None:
+        of_month = dg.AssetRecordsFilter(self.export.key(stage), asset_partitions=[month])
+        return next(iter(self.instance.fetch_materializations(of_month, limit=1).records), None)
 
 
 def lost_runs_sensor() -> dg.SensorDefinition:

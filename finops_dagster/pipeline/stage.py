@@ -1,4 +1,4 @@
-"""What all stages have in common: key, partitions, checks, and how errors are told."""
+"""What all stages have in common: their declaration, their result, and how errors are shown."""
 
 from __future__ import annotations
 
@@ -7,79 +7,80 @@ import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypeVar
 from warnings import catch_warnings, simplefilter
 
 import dagster as dg
 import duckdb
 
 from finops_dagster.billing.disk import disk_problem
-from finops_dagster.billing.errors import (
-    BillError,
-    ReconciliationError,
-    escaped,
-    first_line,
-)
+from finops_dagster.billing.errors import BillError, ReconciliationError, escaped, first_line
+from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.months import BillingMonth
+from finops_dagster.billing.version import Version
 from finops_dagster.object_stores import StoreError, StoreUnavailable
 from finops_dagster.pipeline.checks import RECONCILES, Check
 from finops_dagster.pipeline.export import Export
+from finops_dagster.pipeline.metadata import Metadata
 from finops_dagster.processes import write_note
 from finops_dagster.staging.folder import overtaken
 from finops_dagster.traces import unforeseen
 from finops_dagster.warehouses.base import WarehouseUnavailable
 
+Record = TypeVar("Record", bound=Manifest | Version)
+Body = Callable[..., dg.MaterializeResult[Any]]
 Events = Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]
 _RETRIES = 3
 _SECONDS_BETWEEN_RETRIES = 10
 
 
-class AssetArguments(TypedDict):
-    """The arguments of `dg.asset` that every stage has."""
-
-    key: dg.AssetKey
-    partitions_def: dg.PartitionsDefinition[str]
-    group_name: str
-    kinds: set[str]
-    owners: Sequence[str]
-    tags: dict[str, str]
-    check_specs: Sequence[dg.AssetCheckSpec]
-    io_manager_key: str
-
-
 def stage(
-    export: Export, name: str, *, kinds: set[str], checks: Sequence[Check] = ()
-) -> AssetArguments:
-    """Return what all stages are declared with."""
+    export: Export, name: str, *, kinds: set[str], checks: Sequence[Check] = (), **before: str
+) -> Callable[[Body], dg.AssetsDefinition]:
+    """Decorate the body of a stage as an asset by month. `before` names parameters of the body, and
+    for each the stage whose record it is given."""
     key = export.key(name)
     with catch_warnings():
         # Checks by partition are a preview of Dagster's: they may change in a patch release, which
         # is one reason why its version is pinned.
         simplefilter("ignore", dg.PreviewWarning)
         check_specs = [
-            dg.AssetCheckSpec(
-                check.name,
-                asset=key,
-                description=check.description,
-                blocking=check.blocking,
-                partitions_def=export.partitions,
-            )
+            dg.AssetCheckSpec(**vars(check), asset=key, partitions_def=export.partitions)
             for check in checks
         ]
-    return {
-        "key": key,
-        "partitions_def": export.partitions,
-        "group_name": export.settings.group,
-        "kinds": kinds,
-        "owners": ["team:finops"],
-        "tags": {"finops/export": export.name},
-        "check_specs": check_specs,
-        "io_manager_key": "records",
-    }
+    asset = dg.asset(
+        key=key,
+        ins={parameter: dg.AssetIn(export.key(of)) for parameter, of in before.items()},
+        partitions_def=export.partitions,
+        group_name=export.settings.group,
+        kinds=kinds,
+        owners=["team:finops"],
+        tags={"finops/export": export.name},
+        check_specs=check_specs,
+        io_manager_key="records",
+    )
+    return lambda body: asset(_showing_failures(body))
 
 
-def shows_failures(body: Callable[..., dg.MaterializeResult[Any]]) -> Callable[..., Events]:
-    """Decorate a stage such that its errors are shown as a sentence each, and its seconds are kept.
+def materialized(
+    record: Record, outcome: str, metadata: Metadata, checks: Sequence[dg.AssetCheckResult] = ()
+) -> dg.MaterializeResult[Record]:
+    """Return a stage's result, with the record for the stage after it. No public function of
+    Dagster's can be asked how the checks of a month ended, so the metadata has that too."""
+    failed = ", ".join(str(check.check_name) for check in checks if not check.passed)
+    ended = {"checks": f"failed: {failed}" if failed else f"{len(checks)} passed"}
+    return dg.MaterializeResult(
+        value=record,
+        data_version=dg.DataVersion(
+            record.id if isinstance(record, Manifest) else record.manifest_id
+        ),
+        metadata={"outcome": outcome, **metadata, **(ended if checks else {})},
+        check_results=checks,
+    )
+
+
+def _showing_failures(body: Body) -> Callable[..., Events]:
+    """Let the body's errors be shown as a sentence each, and its seconds be kept.
 
     A failed reconciliation is also shown as a failed check. A BillError or a store's refusal is a
     failure that is not retried, a network fault is retried.
@@ -104,40 +105,33 @@ def shows_failures(body: Callable[..., dg.MaterializeResult[Any]]) -> Callable[.
             raise _failure(error, str(error)) from None
         except Exception as error:
             raise _unexpected(context, error) from error
-        seconds = round(time.monotonic() - started, 3)
-        context.add_asset_metadata({"seconds": seconds})
+        context.add_asset_metadata({"seconds": round(time.monotonic() - started, 3)})
         yield result
 
     return run
 
 
-def checks_metadata(results: Sequence[dg.AssetCheckResult]) -> dict[str, str]:
-    """Return how the checks ended, which no public function of Dagster's can be asked."""
-    failed = ", ".join(str(result.check_name) for result in results if not result.passed)
-    return {"checks": f"failed: {failed}" if failed else f"{len(results)} passed"}
-
-
 def _unexpected(context: dg.AssetExecutionContext, error: Exception) -> BaseException:
     """Return what Dagster is to make of an error that is not the bill's."""
+    home = Path(context.instance.root_directory)
     if isinstance(error, StoreUnavailable | WarehouseUnavailable):
         if context.retry_number == _RETRIES:
             return _failure(error, f"{error}; tried {_RETRIES + 1} times")
-        home, retry = Path(context.instance.root_directory), context.asset_key.path[-1]
-        write_note(home, context.run.run_id, retry=[retry, escaped(str(error))])
+        message = escaped(str(error))
+        write_note(home, context.run.run_id, retry=[context.asset_key.path[-1], message])
         context.log.warning(
-            f"{escaped(str(error))}; trying again in {_SECONDS_BETWEEN_RETRIES} s "
+            f"{message}; trying again in {_SECONDS_BETWEEN_RETRIES} s "
             f"({context.retry_number + 1} of {_RETRIES})"
         )
         return dg.RetryRequested(_RETRIES, _SECONDS_BETWEEN_RETRIES)
-    if isinstance(error, duckdb.OutOfMemoryException):
-        message = (
-            "the month takes more memory than DuckDB may have; set database.duckdb.memory_limit "
-            f"higher or database.duckdb.threads lower ({first_line(error)})"
-        )
-        return _failure(error, message)
     if isinstance(error, RuntimeError) and str(error) == "Query interrupted":
         return KeyboardInterrupt()  # what DuckDB makes of Ctrl-C
-    home = Path(context.instance.root_directory)
+    if isinstance(error, duckdb.OutOfMemoryException):
+        return _failure(
+            error,
+            "the month takes more memory than DuckDB may have; set database.duckdb.memory_limit "
+            f"higher or database.duckdb.threads lower ({first_line(error)})",
+        )
     return _failure(error, disk_problem(error) or unforeseen(error, home))
 
 
@@ -170,8 +164,8 @@ def hold_to_version(expected: str, here: str) -> None:
 def kept_metadata(
     context: dg.AssetExecutionContext, version: str, *names: str
 ) -> dict[str, dg.MetadataValue[Any]]:
-    """Return what the stage said last of this version under these names, so that a run which
-    changes nothing says it again and it stays on the month's page."""
+    """Return what the stage's page has of this version under these names, so that a run which
+    changes nothing keeps it on the page."""
     wanted = dg.AssetRecordsFilter(context.asset_key, asset_partitions=[context.partition_key])
     records = context.instance.fetch_materializations(wanted, limit=1).records
     event = records[0].asset_materialization if records else None
@@ -181,5 +175,5 @@ def kept_metadata(
 
 
 def month_of(context: dg.AssetExecutionContext) -> BillingMonth:
-    """The run's billing month."""
+    """Return the run's billing month."""
     return BillingMonth.parse(context.partition_key)

@@ -18,7 +18,7 @@ from finops_dagster.object_stores import ObjectInfo, ObjectMissing, ObjectStores
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.metadata import staged_metadata, warnings
 from finops_dagster.pipeline.resources import RunOptions
-from finops_dagster.pipeline.stage import month_of, shows_failures, stage
+from finops_dagster.pipeline.stage import materialized, month_of, stage
 from finops_dagster.sources.base import Delivery, Source
 from finops_dagster.staging.folder import StagedMonth, StagedVersion, StagingFolder, VersionRecord
 from finops_dagster.tables.count import count
@@ -38,11 +38,7 @@ class Staged:
 def staged_files_asset(export: Export) -> dg.AssetsDefinition:
     """Return the asset of a month's files."""
 
-    @dg.asset(
-        **stage(export, "staged_files", kinds={"file"}),
-        ins={"manifest": dg.AssetIn(export.key("manifest"))},
-    )
-    @shows_failures
+    @stage(export, "staged_files", kinds={"file"}, manifest="manifest")
     def staged_files(
         context: dg.AssetExecutionContext,
         manifest: Manifest | None,
@@ -64,18 +60,14 @@ def staged_files_asset(export: Export) -> dg.AssetsDefinition:
             export, manifest, staging.month(export.name, month), in_lake, database.duckdb
         )
         done = staged.stage(export.source(stores), force=run_options.force)
-        version, seconds = done.version, time.monotonic() - started
-        return dg.MaterializeResult(
-            value=version,
-            data_version=dg.DataVersion(version.manifest_id),
-            metadata={
-                "outcome": done.outcome,
-                **staged_metadata(version),
-                "bytes_fetched": done.fetched,
-                "MB_per_second": round(done.fetched / 1e6 / seconds, 1),
-                **warnings(done.warnings),
-            },
-        )
+        seconds = time.monotonic() - started
+        metadata = {
+            **staged_metadata(done.version),
+            "bytes_fetched": done.fetched,
+            "MB_per_second": round(done.fetched / 1e6 / seconds, 1),
+            **warnings(done.warnings),
+        }
+        return materialized(done.version, done.outcome, metadata)
 
     return staged_files
 
@@ -99,16 +91,16 @@ class StagedFiles:
         """Bring the files here and count them, unless they are those of a known version, and record
         which version they are. Raises FileInvalid, and what the source raises."""
         known = self._known_versions()
-        held = self._held(known)
+        verified = self._verified(known)
         try:
             delivery = source.delivery(self.manifest)
         except ObjectMissing as missing:
-            staged = self._kept(held, missing, force=force)
+            staged = self._kept(verified, missing, force=force)
         else:
             available = self._content(delivery.files)
-            if held is not None and not force and held.is_unchanged(available):
-                held = replace(held, content=held.content or available)
-                staged = Staged(held, "unchanged", 0, delivery.warnings)
+            if verified is not None and not force and verified.is_unchanged(available):
+                verified = replace(verified, content=verified.content or available)
+                staged = Staged(verified, "unchanged", 0, delivery.warnings)
             else:
                 staged = self._fetched(source, delivery, known, force=force)
         version, messages = staged.version, [*staged.warnings]
@@ -120,12 +112,14 @@ class StagedFiles:
         self.month.write_record(version)
         return replace(staged, warnings=[*messages, *self._remove_older()])
 
-    def _kept(self, held: VersionRecord | None, missing: ObjectMissing, *, force: bool) -> Staged:
-        """A version that is held stays where the vendor has deleted its files."""
-        if force or held is None or not self._is_listed(held):
+    def _kept(
+        self, verified: VersionRecord | None, missing: ObjectMissing, *, force: bool
+    ) -> Staged:
+        """A version that is verified stays where the vendor has deleted its files."""
+        if force or verified is None or not self._is_listed(verified):
             raise FileInvalid(f"{missing}; the month was left as it was") from None
         stays = f"{missing}; {self.manifest.id} stays as it was fetched before"
-        return Staged(held, "unchanged", 0, [stays])
+        return Staged(verified, "unchanged", 0, [stays])
 
     def _fetched(
         self, source: Source, delivery: Delivery, known: Sequence[VersionRecord], *, force: bool
@@ -174,7 +168,7 @@ class StagedFiles:
         )
         return [*known, in_lake]
 
-    def _held(self, known: Sequence[VersionRecord]) -> VersionRecord | None:
+    def _verified(self, known: Sequence[VersionRecord]) -> VersionRecord | None:
         """The known version whose files lie here whole, or were cleaned away while the lake holds
         the month that was loaded from them."""
         on_disk = self._files.content()

@@ -12,11 +12,10 @@ from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.metadata import version_metadata, warnings
 from finops_dagster.pipeline.resources import RunOptions
 from finops_dagster.pipeline.stage import (
-    checks_metadata,
     hold_to_version,
     kept_metadata,
+    materialized,
     month_of,
-    shows_failures,
     stage,
 )
 from finops_dagster.tables.database import BillingDatabase, DuckDB
@@ -26,11 +25,9 @@ from finops_dagster.warehouses.base import MonthFile, Warehouse
 def warehouse_table_asset(export: Export, backend: str) -> dg.AssetsDefinition:
     """Return the asset of a month in a warehouse of the kind `backend`."""
 
-    @dg.asset(
-        **stage(export, "warehouse_table", kinds={backend, "table"}, checks=[RECONCILES]),
-        ins={"footer": dg.AssetIn(export.key("parquet"))},
-    )
-    @shows_failures
+    kinds = {backend, "table"}
+
+    @stage(export, "warehouse_table", kinds=kinds, checks=[RECONCILES], footer="parquet")
     def warehouse_table(
         context: dg.AssetExecutionContext,
         footer: LoadedVersion | None,
@@ -38,32 +35,23 @@ def warehouse_table_asset(export: Export, backend: str) -> dg.AssetsDefinition:
         database: dg.ResourceParam[BillingDatabase],
         warehouse: dg.ResourceParam[Warehouse],
         run_options: RunOptions,
-    ) -> dg.MaterializeResult[None]:
+    ) -> dg.MaterializeResult[LoadedVersion]:
         """The month in the warehouse, replaced there in one step."""
         file = month_file(export, month_of(context), lake, database.duckdb)
-        version, totals = file.footer.manifest_id, file.footer.totals
+        version = file.footer
         if footer is not None:
-            hold_to_version(footer.manifest_id, version)
-        results = [reconciles(version, totals)]
+            hold_to_version(footer.manifest_id, version.manifest_id)
+        checks, outcome = [reconciles(version)], "unchanged"
         metadata = {
-            **version_metadata(version, totals),
+            **version_metadata(version),
             "dagster/table_name": warehouse.full_name(file.table),
-            **kept_metadata(context, version, "warnings"),
-            **checks_metadata(results),
+            **kept_metadata(context, version.manifest_id, "warnings"),
+            "job_id": "none",
         }
-        done = None
-        if run_options.force or not file.footer.is_same(warehouse.held_version(file)):
-            done = warehouse.replace_month(file)
-        return dg.MaterializeResult(
-            data_version=dg.DataVersion(version),
-            metadata={
-                "outcome": "loaded" if done else "unchanged",
-                **metadata,
-                "job_id": done.job if done else "none",
-                **(warnings(done.warnings) if done and done.warnings else {}),
-            },
-            check_results=results,
-        )
+        if run_options.force or not version.is_same(warehouse.held_version(file)):
+            loaded, outcome = warehouse.replace_month(file), "loaded"
+            metadata |= {"job_id": loaded.job, **warnings(loaded.warnings)}
+        return materialized(version, outcome, metadata, checks)
 
     return warehouse_table
 
