@@ -14,15 +14,6 @@ from finops_dagster_tests.servers.s3 import S3Server
 Put = Callable[[str, bytes], None]
 Part = bytes | Sequence[dict[str, str]]
 
-HEADERS = (
-    "identity/LineItemId",
-    "bill/PayerAccountId",
-    "bill/BillingPeriodStartDate",
-    "lineItem/UsageStartDate",
-    "lineItem/ProductCode",
-    "lineItem/LineItemDescription",
-    "lineItem/UnblendedCost",
-)
 _TYPES = {
     "bill/BillingPeriodStartDate": "DateTime",
     "lineItem/UsageStartDate": "DateTime",
@@ -42,6 +33,9 @@ def line_item(month: str, **cells: str) -> dict[str, str]:
         "lineItem/UnblendedCost": "1",
         **{name.replace("__", "/"): cell for name, cell in cells.items()},
     }
+
+
+HEADERS = tuple(line_item("2024-01"))
 
 
 def items(month: str, *costs: str) -> list[dict[str, str]]:
@@ -109,9 +103,9 @@ def deliver(
     bucket was replicated to another; `changes` replaces fields of the manifest.
     """
     billing_month = BillingMonth.parse(month)
-    period = f"{billing_month.first_day:%Y%m%d}-{billing_month.next.first_day:%Y%m%d}"
+    start, end = (f"{each.first_day:%Y%m%d}" for each in (billing_month, billing_month.next))
     lead = f"{prefix}/" if prefix else ""
-    folder = f"{lead}{report}/{period}"
+    folder = f"{lead}{report}/{start}-{end}"
     keys = []
     for number, part in enumerate(parts, 1):
         body = part if isinstance(part, bytes) else gzip.compress(csv_bytes(part, headers))
@@ -135,10 +129,7 @@ def deliver(
         "contentType": "text/csv",
         "reportId": "0" * 64,
         "reportName": report,
-        "billingPeriod": {
-            "start": f"{billing_month.first_day:%Y%m%d}T000000.000Z",
-            "end": f"{billing_month.next.first_day:%Y%m%d}T000000.000Z",
-        },
+        "billingPeriod": {"start": f"{start}T000000.000Z", "end": f"{end}T000000.000Z"},
         "bucket": bucket,
         "reportKeys": [kept + key.removeprefix(lead) for key in keys],
         "additionalArtifactKeys": [],

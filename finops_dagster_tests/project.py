@@ -38,6 +38,10 @@ class Outcome:
     def __init__(self, result: dg.ExecuteInProcessResult) -> None:
         self.success, self.run_id = result.success, result.run_id
         self._result = result
+        self._made = {
+            event.asset_key.path[-1]: event.materialization
+            for event in result.get_asset_materialization_events()
+        }
 
     @property
     def error(self) -> str:
@@ -49,26 +53,17 @@ class Outcome:
 
     def metadata(self, stage: str) -> dict[str, Any]:
         """The metadata of a stage's materialization, as plain values."""
-        for event in self._result.get_asset_materialization_events():
-            if event.asset_key.path[-1] == stage:
-                return {k: v.value for k, v in event.materialization.metadata.items()}
-        raise AssertionError(f"{stage} was not materialized")
+        return {name: cell.value for name, cell in self._made[stage].metadata.items()}
 
     def outcomes(self) -> dict[str, str]:
-        return {
-            event.asset_key.path[-1]: event.materialization.metadata["outcome"].value
-            for event in self._result.get_asset_materialization_events()
-        }
+        return {stage: str(self.metadata(stage)["outcome"]) for stage in self._made}
 
     def retries(self) -> int:
         return sum(e.event_type_value == "STEP_UP_FOR_RETRY" for e in self._result.all_events)
 
     def data_versions(self) -> set[str]:
         """The data versions that the stages recorded."""
-        return {
-            event.materialization.tags["dagster/data_version"]
-            for event in self._result.get_asset_materialization_events()
-        }
+        return {(made.tags or {})["dagster/data_version"] for made in self._made.values()}
 
     def checks(self) -> dict[str, bool]:
         return {
@@ -130,13 +125,8 @@ class Project:
         return deliver(self.put, month, files, version=version, **delivery)
 
     def settings(self) -> Settings:
-        return Settings.model_validate(
-            {
-                "storage": self.storage,
-                "database": self.database,
-                "exports": [self.export, *self.more_exports],
-            }
-        )
+        tables = {"storage": self.storage, "database": self.database}
+        return Settings.model_validate(tables | {"exports": [self.export, *self.more_exports]})
 
     def definitions(self) -> dg.Definitions:
         settings = self.settings()
@@ -176,20 +166,19 @@ class Project:
         stages: list[str] | None = None,
     ) -> Outcome:
         definitions = self.definitions()
-        job = definitions.resolve_implicit_global_asset_job_def()
         keys = definitions.resolve_asset_graph().get_all_asset_keys()
-        keys = [key for key in keys if key.path[0] == export]
-        if stages is not None:
-            keys = [key for key in keys if key.path[-1] in stages]
-        return Outcome(
-            job.execute_in_process(
-                partition_key=month,
-                asset_selection=keys,
-                instance=self.instance,
-                raise_on_error=False,
-                run_config={"resources": {"run_options": {"config": {"force": force}}}},
-            )
+        result = definitions.resolve_implicit_global_asset_job_def().execute_in_process(
+            partition_key=month,
+            asset_selection=[
+                key
+                for key in keys
+                if key.path[0] == export and (stages is None or key.path[-1] in stages)
+            ],
+            instance=self.instance,
+            raise_on_error=False,
+            run_config={"resources": {"run_options": {"config": {"force": force}}}},
         )
+        return Outcome(result)
 
     def load(self, month: str = "2024-01", **options: Any) -> Outcome:
         """Run the chain of one month, which must succeed."""
@@ -231,20 +220,13 @@ class Project:
 
     def column(self, name: str, month: str = "2024-01") -> list[Any]:
         """The values of one column of one month in the table."""
-        return [
-            row[0]
-            for row in self.query(
-                f'SELECT "{name}" FROM aws_billing_data WHERE billing_month = ?::DATE ORDER BY 1',
-                f"{month}-01",
-            )
-        ]
+        where = f"WHERE billing_month = '{month}-01'"
+        rows = self.query(f'SELECT "{name}" FROM aws_billing_data {where} ORDER BY 1')
+        return [cell for (cell,) in rows]
 
     def totals(self, month: str = "2024-01") -> tuple[int, Decimal | None]:
-        (row,) = self.query(
-            "SELECT count(*), sum(lineitem_unblendedcost) FROM aws_billing_data "
-            "WHERE billing_month = ?::DATE",
-            f"{month}-01",
-        )
+        totals = "SELECT count(*), sum(lineitem_unblendedcost) FROM aws_billing_data"
+        (row,) = self.query(f"{totals} WHERE billing_month = '{month}-01'")
         return row
 
     def parquet(self, month: str = "2024-01", export: str = "acme") -> Path:
