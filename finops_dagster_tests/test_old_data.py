@@ -68,11 +68,6 @@ class OldProject(Finops):
         self.project.deliver([row], version="v2", headers=(*HEADERS, LOWER, UPPER))
 
 
-@pytest.fixture
-def last(project: Project) -> OldProject:
-    return OldProject(project, LAST)
-
-
 @pytest.fixture(params=[pytest.param(FIRST, marks=pytest.mark.thorough), LAST])
 def old(request: pytest.FixtureRequest, project: Project) -> OldProject:
     return OldProject(project, request.param)
@@ -106,8 +101,9 @@ def test_an_unchanged_month_is_not_downloaded_again(old: OldProject) -> None:
     assert old("state", "verify").startswith("all agree\n")
 
 
-def test_staged_files_are_loaded_again_without_a_download(last: OldProject) -> None:
+def test_staged_files_are_loaded_again_without_a_download(project: Project) -> None:
     """Those of the first program have no checksums, and are downloaded again."""
+    last = OldProject(project, LAST)
     last.spoil_source()
     Path("data/finops.duckdb").unlink()
     ran = last.run("aws", "run-pipeline", "--end-date", "2024-01")

@@ -174,10 +174,8 @@ def test_what_is_wrong_with_the_export_fails_the_tick(project: Project, s3: S3Se
 
 
 def test_the_sensor_is_off_until_the_settings_turn_it_on(project: Project) -> None:
-    for is_on, status in {
-        False: dg.DefaultSensorStatus.STOPPED,
-        True: dg.DefaultSensorStatus.RUNNING,
-    }.items():
+    statuses = dg.DefaultSensorStatus
+    for is_on, status in {False: statuses.STOPPED, True: statuses.RUNNING}.items():
         project.export["sensor"] = is_on
         sensor = project.definitions().get_sensor_def("acme_manifests")
         assert sensor.default_status is status
