@@ -48,9 +48,9 @@ def in_parquet(path: Path) -> Bill | None:
         return None
     rows = pq.read_table(path, columns=_COLUMNS, partitioning=None).to_pylist()
     bill, footer = _bill([tuple(row.values()) for row in rows]), pq.read_metadata(path).metadata
-    said = footer[b"manifest_id"].decode(), Decimal(footer[b"total_cost"].decode())
+    recorded = footer[b"manifest_id"].decode(), Decimal(footer[b"total_cost"].decode())
     assert bill, f"{path} has no rows"
-    assert said == (bill.version, bill.cost), f"{path}: the footer has {said}, not {bill}"
+    assert recorded == (bill.version, bill.cost), f"{path}: the footer has {recorded}, not {bill}"
     return bill
 
 
@@ -61,8 +61,8 @@ def in_warehouse(warehouse: Adapter, month: str) -> Bill | None:
         return None
     bill = _bill(warehouse.rows(_TABLE, _COLUMNS, month))
     loaded = [row for row in warehouse.ledger(_TABLE) if row[0] == month and row[3] == "loaded"]
-    said = loaded[-1][1:3] if loaded else None
-    assert said == (bill and (bill.version, bill.rows)), f"{month}: it says {said}, not {bill}"
+    recorded = loaded[-1][1:3] if loaded else None
+    assert recorded == (bill and (bill.version, bill.rows)), f"{month}: {recorded}, not {bill}"
     return bill
 
 
