@@ -82,8 +82,9 @@ def _injected(
         nonlocal times
         if not times or chain.chance.random() < 0.3:
             return None
+        times -= 1  # before a fault that ends in an exception
         answer = fault(Request(server, chain, environ, start))
-        times -= answer is not None
+        times += answer is None
         return answer
 
     server.fault = inject
