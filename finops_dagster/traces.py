@@ -13,24 +13,16 @@ _BYTES_KEPT = 1_000_000
 
 def unforeseen(error: BaseException, home: Path) -> str:
     """Return an error's type and text in one line, and append its trace to `finops_errors.log` in
-    DAGSTER_HOME."""
-    said = ": ".join(filter(None, [type(error).__name__, first_line(error)]))
+    DAGSTER_HOME; a large one becomes `.1`, so that the disk does not fill up."""
+    message = ": ".join(filter(None, [type(error).__name__, first_line(error)]))
     path = home / "finops_errors.log"
+    trace = "".join(traceback.format_exception(error))
     try:
-        _append(path, f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n{_trace(error)}\n")
+        home.mkdir(parents=True, exist_ok=True)
+        if path.exists() and path.stat().st_size > _BYTES_KEPT:
+            path.replace(path.with_name(f"{path.name}.1"))
+        with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n{trace}\n")
     except OSError as problem:
-        return f"{said} (unforeseen; its trace cannot be kept in {path}: {problem.strerror})"
-    return f"{said} (unforeseen; the full trace is at the end of {path})"
-
-
-def _trace(error: BaseException) -> str:
-    return "".join(traceback.format_exception(error))
-
-
-def _append(path: Path, text: str) -> None:
-    """Add to the file, which becomes `.1` where it is large, so that the disk does not fill up."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists() and path.stat().st_size > _BYTES_KEPT:
-        path.replace(path.with_name(f"{path.name}.1"))
-    with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
-        file.write(text)
+        return f"{message} (unforeseen; its trace cannot be kept in {path}: {problem.strerror})"
+    return f"{message} (unforeseen; the full trace is at the end of {path})"

@@ -264,6 +264,21 @@ def test_what_is_not_needed_is_not_imported(project: Project, finops: Finops) ->
     subprocess.run([sys.executable, "-c", code], env=finops.environment, check=True)
 
 
+def test_every_vendor_has_its_commands(project: Project, finops: Finops) -> None:
+    code = (
+        "from finops_dagster.sources import VENDORS; VENDORS['northwind'] = VENDORS['aws'];"
+        "from finops_dagster.cli.app import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "northwind", "show-state"],
+        cwd=project.folder,
+        env=finops.environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stderr.startswith("the settings have no export of northwind: ")
+
+
 def test_the_version_is_that_of_the_package(finops: Finops) -> None:
     number = finops("--version").split()[1]
     assert f'version = "{number}"' in (ROOT / "pyproject.toml").read_text()

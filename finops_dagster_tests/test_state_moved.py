@@ -108,6 +108,8 @@ def test_state_moves_to_another_machine_with_its_data(project: Project, loaded: 
     assert as_yaml | {"exported_at": ""} == as_json | {"exported_at": ""}
     shutil.rmtree(project.folder / ".dagster")
     shutil.rmtree(project.folder / "data/staging")
+    recorded = "SELECT * EXCLUDE lake_sha256 FROM finops_state.manifests ORDER BY ALL"
+    before = project.query(recorded)
     project.change(
         "DELETE FROM finops_state.manifests WHERE manifest_id = 'v1'",
         "DROP TABLE finops_state.runs",
@@ -119,12 +121,8 @@ def test_state_moves_to_another_machine_with_its_data(project: Project, loaded: 
     assert loaded("state", "verify").startswith("all agree\n")
     held = [(row["month"], row["parquet"], row["last_run"]) for row in loaded.json("state", "list")]
     assert held == [("2024-02", "v2", "success"), ("2024-01", "v1", "success")]
-    columns = "billing_month::VARCHAR, manifest_id, state, decimals_rounded"
-    assert sorted(project.ledger(columns)) == [
-        ("2024-01-01", "v1", "loaded", []),
-        ("2024-02-01", "v1", "superseded", []),
-        ("2024-02-01", "v2", "loaded", []),
-    ]
+    assert len(before) == 3
+    assert project.query(recorded) == before, "also every sum of money"
     (stage, *_) = loaded.json("state", "show", "acme", "2024-02")
     assert stage["version"] == "v2"
     assert loaded("aws", "run-pipeline", "--end-date", "2024-02").count("unchanged") == 2

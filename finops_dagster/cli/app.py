@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gc
 import sys
+from collections.abc import Iterable
+from importlib.util import find_spec
 from io import TextIOWrapper
+from pkgutil import iter_modules
 from typing import Annotated
 
 import typer
@@ -15,6 +18,17 @@ from finops_dagster.cli.output import show
 from finops_dagster.processes import keep_files_private
 from finops_dagster.terminal import complain, say
 
+
+def vendors() -> Iterable[str]:
+    """Return the names in VENDORS; where nobody has imported it, and so added none, its folders, as
+    the import takes longer than the whole help."""
+    if (sources := sys.modules.get("finops_dagster.sources")) is not None:
+        return list(sources.VENDORS)
+    spec = find_spec("finops_dagster.sources")
+    folders = iter_modules(spec.submodule_search_locations if spec else None)
+    return [module.name for module in folders if module.ispkg]
+
+
 app = typer.Typer(
     cls=Group,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -23,7 +37,8 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-app.add_typer(run.app, name="aws", help="Load the months of AWS exports.")
+for _vendor in vendors():
+    app.add_typer(run.app, name=_vendor, help=f"Load the months of {_vendor.upper()} exports.")
 app.add_typer(state.app, name="state", help="Show, verify, repair and move what is loaded.")
 app.add_typer(worker.app, name="worker", help="List and stop runs in progress.")
 
@@ -71,7 +86,7 @@ def init(context: typer.Context) -> None:
 
     Example: finops init
     """
-    from finops_dagster.cli.init import write_first_settings
+    from finops_dagster.cli.settings import write_first_settings
 
     file = write_first_settings(Options.of(context).config)
     say(
@@ -173,20 +188,20 @@ def discover(
 
     Example: finops config discover s3://acme-billing/cur --region us-east-1
     """
-    from finops_dagster.cli.export_discovery import as_row, as_toml, discovered
     from finops_dagster.cli.output import print_json
+    from finops_dagster.cli.settings import as_row, as_toml, discovered
 
-    of_the_store = {
-        "region": region,
-        "endpoint_url": endpoint_url,
-        "profile": profile,
-        "role_arn": role_arn,
-        "external_id": external_id,
-        "requester_pays": requester_pays,
-    }
-    found = discovered(source, **of_the_store)
+    found = discovered(
+        source,
+        region=region,
+        endpoint_url=endpoint_url,
+        profile=profile,
+        role_arn=role_arn,
+        external_id=external_id,
+        requester_pays=requester_pays,
+    )
     if json:
-        print_json([as_row(one) for one in found])
+        print_json(list(map(as_row, found)))
     else:
         typer.echo("\n".join(map(as_toml, found)), nl=False)
 

@@ -10,37 +10,37 @@ from pathlib import Path
 from rich.filesize import decimal
 
 from finops_dagster.billing.manifest import version_folder
-from finops_dagster.billing.months import BillingMonth
 from finops_dagster.cli.history import History, open_history
+from finops_dagster.cli.months import Month, Records
+from finops_dagster.cli.options import Selection
 from finops_dagster.cli.output import Row
 from finops_dagster.pipeline import STAGES
-from finops_dagster.pipeline.build import Resources, build_resources
-from finops_dagster.pipeline.export import Export
 from finops_dagster.processes import lost_runs
 from finops_dagster.settings import Settings, dagster_home
 from finops_dagster.tables import ledger
-from finops_dagster.tables.load import held_version
 
 
 def clean(settings: Settings, *, older_than: timedelta, dry_run: bool) -> Iterator[Row]:
     """Delete, or only find, what is older: a row each when it is gone, with the bytes that it took
     on disk."""
     before = datetime.now(UTC) - older_than
-    resources = build_resources(settings)
-    for export in map(Export, settings.exports):
-        for folder in _unneeded_versions(export, resources, before):
+    records = Records(settings)
+    for export in settings.exports:
+        months = list(records.months(Selection(export=export.name)))
+        for folder in _unneeded_versions(months, before):
             row = _row("staged files", str(folder), _bytes(folder.iterdir()))
             if not dry_run:
                 shutil.rmtree(folder)
             yield row
-        for month, version in _superseded(export, resources, before, dry_run=dry_run):
-            yield _row("superseded version", f"{export.name} {month} {version}", 0)
+        for gone in _superseded(months, before, dry_run=dry_run):
+            yield _row("superseded version", gone, 0)
     with open_history() as history:
         for run in _old_runs(history, settings, before):
             files = list((dagster_home() / "history" / "runs").glob(f"{run}.db*"))
             row = _row("run", run, _bytes(files))
-            if not dry_run:
-                history.delete(run)
+            if not dry_run and history.instance is not None:
+                history.instance.delete_run(run)
+                history.instance.compute_log_manager.delete_logs(prefix=[run])
                 for file in files:  # which Dagster empties, and leaves
                     file.unlink(missing_ok=True)
             yield row
@@ -50,10 +50,15 @@ def clean_stale(settings: Settings, *, dry_run: bool) -> Iterator[Row]:
     """Clean up after runs whose process is gone, or only find them: mark them as failed, and delete
     the files that they did not finish. Exports with a run in progress are left alone."""
     with open_history() as history:
-        lost = lost_runs(dagster_home()) if dry_run else history.end_lost()
-        going_on = [run for run in history.runs if run.is_in_progress and run.id not in lost]
+        if dry_run or history.instance is None:
+            lost = lost_runs(dagster_home())
+        else:
+            from finops_dagster.pipeline.runs import end_lost_runs
+
+            lost = end_lost_runs(history.instance)
+        in_progress = [run for run in history.runs if run.is_in_progress and run.id not in lost]
     yield from (_row("lost run", run, 0) for run in lost)
-    busy = {export for run in going_on for export in run.stages}
+    busy = {export for run in in_progress for export in run.stages}
     for export in settings.exports:
         for root in (settings.storage.staging_dir, settings.storage.parquet_dir):
             unfinished = () if export.name in busy else (root / export.name).rglob("*.part*")
@@ -72,44 +77,33 @@ def _bytes(files: Iterable[Path]) -> int:
     return sum(file.stat().st_size for file in files)
 
 
-def _unneeded_versions(export: Export, resources: Resources, before: datetime) -> Iterator[Path]:
+def _unneeded_versions(months: Iterable[Month], before: datetime) -> Iterator[Path]:
     """Yield the folders of versions that the table holds, or that are not the month's newest."""
-    for month in reversed(export.months()):
-        staged = resources.staging.month(export.name, month)
-        manifest = staged.manifest()
-        for version, folder in staged.versions():
+    for month in months:
+        manifest, current = month.staging.manifest(), month.staging.current()
+        for version, folder in month.staging.versions():
             changed = max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
             if datetime.fromtimestamp(changed, UTC) >= before:
                 continue
-            current = staged.current()
-            is_newest = manifest is not None and version == version_folder(manifest.id)
-            if not is_newest or (
-                current and current.manifest_id == _in_table(export, month, resources)
-            ):
+            if manifest is None or version != version_folder(manifest.id):
                 yield folder
+            elif current is not None:
+                with month.connect() as connection:
+                    load = month.verified(connection)
+                if load is not None and load.manifest_id == current.manifest_id:
+                    yield folder
 
 
-def _in_table(export: Export, month: BillingMonth, resources: Resources) -> str | None:
-    with resources.database.connect(export.name, month) as connection:
-        load = held_version(connection, export.name, month, export.formats)
-    return load.manifest_id if load else None
-
-
-def _superseded(
-    export: Export, resources: Resources, before: datetime, *, dry_run: bool
-) -> list[tuple[BillingMonth, str]]:
+def _superseded(months: Iterable[Month], before: datetime, *, dry_run: bool) -> Iterator[str]:
     """Forget the versions that were replaced before, or only find them."""
-    months = {resources.database.path(export.name, month): month for month in export.months()}
-    gone = []
-    for path, month in months.items():
-        if path.exists():
-            with resources.database.connect(export.name, month) as connection:
-                connection.execute("BEGIN TRANSACTION")
-                gone += ledger.forget_superseded(
-                    connection, export.name, before.replace(tzinfo=None)
-                )
-                connection.execute("ROLLBACK" if dry_run else "COMMIT")
-    return gone
+    files = {month.database: month for month in months}
+    for month in (files[file] for file in files if file.exists()):
+        export = month.export.name
+        with month.connect() as connection:
+            connection.execute("BEGIN TRANSACTION")
+            gone = ledger.forget_superseded(connection, export, before.replace(tzinfo=None))
+            connection.execute("ROLLBACK" if dry_run else "COMMIT")
+        yield from (f"{export} {of_month} {version}" for of_month, version in gone)
 
 
 def _old_runs(history: History, settings: Settings, before: datetime) -> Iterator[str]:

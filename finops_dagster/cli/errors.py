@@ -22,9 +22,9 @@ def one_line(error: BaseException) -> str:
     from finops_dagster.settings import dagster_home
     from finops_dagster.traces import unforeseen
 
-    for translate in (_of_ours, _of_the_history):
+    for translated in (_ours, _of_the_history):
         for cause in _causes(error):
-            if line := translate(cause):
+            if line := translated(cause):
                 return line
     return unforeseen(error, dagster_home())
 
@@ -35,7 +35,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _of_ours(error: BaseException) -> str | None:
+def _ours(error: BaseException) -> str | None:
     from finops_dagster.settings import dagster_home
     from finops_dagster.settings_table import SettingsError
 

@@ -5,6 +5,8 @@ To import Dagster and open its storage takes a second: only what needs its word 
 
 from __future__ import annotations
 
+import gc
+import sys
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +22,10 @@ from finops_dagster.settings import dagster_home
 
 if TYPE_CHECKING:
     import dagster as dg
+
+    from finops_dagster.cli.options import Selection
+    from finops_dagster.cli.output import Row
+    from finops_dagster.settings import Settings
 
 FAILED = ("failure", "canceled")
 _RECORDS, _ENDINGS_AT_ONCE = 50, 500
@@ -79,19 +85,29 @@ def open_history() -> Iterator[History]:
     from finops_dagster.pipeline.runs import open_instance
 
     with open_instance() as instance:
+        if "duckdb" not in sys.modules:  # which would complain of what it has and is never freed
+            gc.freeze()  # what Dagster has imported, which the end of the process searches thrice
         yield History(instance)
+
+
+def month_status(settings: Settings, selection: Selection) -> list[Row]:
+    """Return what is known of the months, as `month_rows` has it."""
+    with open_history() as history:
+        from finops_dagster.cli.months import month_rows  # DuckDB comes after Dagster
+
+        return list(month_rows(settings, selection, history))
 
 
 class History:
     """Answers about the months' runs; what was read once is kept."""
 
     def __init__(self, instance: dg.DagsterInstance | None) -> None:
-        self._instance = instance
+        self.instance = instance
 
     @cached_property
     def runs(self) -> list[Run]:
         """All runs of months, the newest first."""
-        return list(map(_run, self._instance.get_run_records())) if self._instance else []
+        return list(map(_run, self.instance.get_run_records())) if self.instance else []
 
     @cached_property
     def by_month(self) -> dict[tuple[str, str], list[Run]]:
@@ -102,18 +118,22 @@ class History:
                 runs[export, run.month].append(run)
         return runs
 
+    def of_export(self, export: str) -> list[Run]:
+        """Return the runs of an export, the newest first."""
+        return [run for run in self.runs if export in run.stages]
+
     @cached_property
     def endings(self) -> dict[str, Ending]:
         """Why each run that failed or was canceled did, by its id."""
         endings: dict[str, Ending] = {}
-        if self._instance is None:
+        if self.instance is None:
             return endings
         import dagster as dg
 
         for of_type in (dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.RUN_CANCELED):
             cursor, has_more = None, True
             while has_more:
-                page = self._instance.fetch_run_status_changes(of_type, _ENDINGS_AT_ONCE, cursor)
+                page = self.instance.fetch_run_status_changes(of_type, _ENDINGS_AT_ONCE, cursor)
                 cursor, has_more = page.cursor, page.has_more
                 for record in page.records:
                     assert record.event_log_entry.dagster_event is not None
@@ -156,12 +176,12 @@ class History:
         self, export: str, stage: str, limit: int = _RECORDS, **filters: Any
     ) -> list[tuple[str, Materialization]]:
         """Return the newest materializations of a stage, each with its month."""
-        if self._instance is None:
+        if self.instance is None:
             return []
         import dagster as dg
 
         wanted = dg.AssetRecordsFilter(dg.AssetKey([export, stage]), **filters)
-        records = self._instance.fetch_materializations(wanted, limit).records
+        records = self.instance.fetch_materializations(wanted, limit).records
         return [(record.partition_key or "", _materialization(record)) for record in records]
 
     def last_stage(self, run: Run, export: str) -> str | None:
@@ -220,25 +240,6 @@ class History:
             return None
         medians = [median(took) for by_stage in seconds for took in by_stage.values() if took]
         return timedelta(seconds=sum(medians))
-
-    def mark_failed(self, run: str, why: str) -> None:
-        """Mark a run failed whose process is gone."""
-        assert self._instance is not None
-        lost = self._instance.get_run_by_id(run)
-        assert lost is not None
-        self._instance.report_run_failed(lost, why)
-
-    def end_lost(self) -> list[str]:
-        """Mark as failed the runs whose process is gone, and return them."""
-        from finops_dagster.pipeline.runs import end_lost_runs
-
-        return end_lost_runs(self._instance) if self._instance else []
-
-    def delete(self, run: str) -> None:
-        """Delete a run, its events, and the output that was captured of it."""
-        assert self._instance is not None
-        self._instance.delete_run(run)
-        self._instance.compute_log_manager.delete_logs(prefix=[run])
 
 
 def _run(record: dg.RunRecord) -> Run:

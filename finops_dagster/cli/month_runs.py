@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from finops_dagster.billing.errors import BillError, for_people
-from finops_dagster.billing.months import BillingMonth
 from finops_dagster.cli.discovery import available_months
 from finops_dagster.cli.errors import one_line
 from finops_dagster.cli.months import (
+    Month,
     Records,
     Report,
     restatement_of,
@@ -26,13 +27,7 @@ from finops_dagster.cli.options import Selection
 from finops_dagster.cli.output import Row, print_json
 from finops_dagster.pipeline.build import build_definitions
 from finops_dagster.pipeline.export import Export
-from finops_dagster.pipeline.runs import (
-    MonthOptions,
-    MonthRun,
-    end_lost_runs,
-    open_instance,
-    run_month,
-)
+from finops_dagster.pipeline.runs import MonthRun, end_lost_runs, open_instance, run_month
 from finops_dagster.settings import Settings
 from finops_dagster.terminal import complain, console
 
@@ -57,12 +52,7 @@ def run_months(
 
     Stages that load what lies here already run alone, also where the vendor cannot be reached.
     """
-    if until == "warehouse_table" and not settings.database.has_warehouse:
-        raise BillError(
-            "backend is duckdb, which ends at Parquet; choose another with --backend, or set "
-            "warehouse_path"
-        )
-    stages = (str(until),) if until in _FROM_THE_STAGE_BEFORE else stages_of(settings, until)
+    stages = _stages(settings, until)
     definitions = build_definitions(settings)
     ended_well = True
     with open_instance() as instance, _Progress(is_hidden=as_json) as progress:
@@ -73,59 +63,65 @@ def run_months(
             ended_well = False
             (complain if as_json else progress.say)(line)
 
-        months = _months(settings, selection, until, fail)
-        progress.begin(len(months), len(stages))
-        options: MonthOptions = {
-            "stages": stages,
-            "force": force,
-            "on_stage": progress.stage,
-            "on_message": progress.message,
-            "on_warning": progress.warn,
-        }
-        for export, month in months:
-            progress.month(export, month)
-            try:
-                done = run_month(definitions, instance, export, month, **options)
-            except Exception as error:
-                done = MonthRun(month, None, 0, {}, one_line(error))
+        months = list(_months(settings, selection, until, fail))
+        progress.of_months, progress.of_stages = len(months), len(stages)
+        run = partial(run_month, definitions, instance, stages=stages, force=force)
+        for month in months:
+            progress.begin(month)
+            done = _run(run, month, progress)
             ended_well &= done.error is None
+            row = _row(month, done)
             if as_json:
-                print_json(_row(export, done), indent=None)
+                print_json(row, indent=None)
             else:
-                progress.say(_line(_row(export, done)))
-            progress.month_ended()
+                progress.say(_line(row))
+            progress.end()
     return ended_well
+
+
+def _stages(settings: Settings, until: str | None) -> tuple[str, ...]:
+    if until == "warehouse_table" and not settings.database.has_warehouse:
+        raise BillError(
+            "backend is duckdb, which ends at Parquet; choose another with --backend, or set "
+            "warehouse_path"
+        )
+    return (until,) if until and until in _FROM_THE_STAGE_BEFORE else stages_of(settings, until)
+
+
+def _run(run: Callable[..., MonthRun], month: Month, progress: _Progress) -> MonthRun:
+    """Run a month; an error that is none of its run's ends it alone."""
+    try:
+        return run(
+            Export(month.export),
+            month.month,
+            on_stage=progress.stage,
+            on_message=progress.message,
+            on_warning=progress.warn,
+        )
+    except Exception as error:
+        return MonthRun(month.month, None, 0, {}, one_line(error))
 
 
 def _months(
     settings: Settings, selection: Selection, until: str | None, report: Report
-) -> list[tuple[Export, BillingMonth]]:
-    """The months that the stage before holds, or else those that the vendor has."""
-    if until in _FROM_THE_STAGE_BEFORE:
-        return list(_held_months(settings, selection, until, report))
-    return [
-        (Export(export), month)
-        for export, _, versions in available_months(settings, selection, report)
-        for month in versions
-    ]
-
-
-def _held_months(
-    settings: Settings, selection: Selection, stage: str, report: Report
-) -> Iterator[tuple[Export, BillingMonth]]:
-    """Yield the months that the stage before holds; an export of which it holds none is
-    reported."""
-    before, command = _FROM_THE_STAGE_BEFORE[stage]
-    months = list(Records(settings).months(selection))
+) -> Iterator[Month]:
+    """Yield the months that the stage before holds, or else those that the vendor has; an export of
+    which the stage before holds none is reported."""
+    records = Records(settings)
+    if until not in _FROM_THE_STAGE_BEFORE:
+        for export, _, versions in available_months(settings, selection, report):
+            yield from (Month(export, month, records) for month in versions)
+        return
+    before, command = _FROM_THE_STAGE_BEFORE[until]
+    months = [month for month in records.months(selection) if month.holds(before)]
     for export in selection.exports(settings):
-        held = [month for month in months if month.export == export and month.holds(before)]
-        if not held:
+        of_export = [month for month in months if month.export == export]
+        if not of_export:
             report(
                 f"{export.name}  failed: no month of it is in {before}; "
                 f"finops {export.vendor} {command} comes first"
             )
-        for month in held:
-            yield Export(export), month.month
+        yield from of_export
 
 
 class _Progress(Progress):
@@ -144,24 +140,20 @@ class _Progress(Progress):
             transient=True,
         )
         self._bar = self.add_task("looking for months", total=None, done="")
-        self._bytes = self._months = self._of_months = self._of_stages = 0
-        self._label = ""
-        self._began = time.monotonic()
+        self.of_months = self.of_stages = self._bytes = self._months = 0
+        self._label, self._began = "", time.monotonic()
 
-    def begin(self, months: int, stages: int) -> None:
-        """Say how much there is to do."""
-        self._of_months, self._of_stages = months, stages
-        self.update(self._bar, total=months * stages)
-
-    def month(self, export: Export, month: BillingMonth) -> None:
+    def begin(self, month: Month) -> None:
         """Say which month comes now."""
-        self._label = f"{export.name} {month}"
+        self._label = str(month)
+        self.update(self._bar, total=self.of_months * self.of_stages)
         self.message("")
 
     def message(self, text: str) -> None:
         """Show what the month's run logs."""
-        description = for_people(f"{self._label} {text}".strip())
-        self.update(self._bar, description=description, done=self._done())
+        rate = decimal(round(self._bytes / (time.monotonic() - self._began)))
+        done = f"{self._months} of {self.of_months} months, {decimal(self._bytes)}, {rate}/s"
+        self.update(self._bar, description=for_people(f"{self._label} {text}".strip()), done=done)
 
     def warn(self, text: str) -> None:
         """Print what a person should know while the month's run goes on, to standard error."""
@@ -173,21 +165,18 @@ class _Progress(Progress):
         self.update(self._bar, advance=1)
         self.message(stage)
 
-    def month_ended(self) -> None:
+    def end(self) -> None:
         """Count the month, whichever stage it came to."""
         self._months += 1
-        self.update(self._bar, completed=self._months * self._of_stages, done=self._done())
+        self.update(self._bar, completed=self._months * self.of_stages)
+        self.message("")
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""
         self.console.print(for_people(line), soft_wrap=True)
 
-    def _done(self) -> str:
-        rate = decimal(round(self._bytes / (time.monotonic() - self._began)))
-        return f"{self._months} of {self._of_months} months, {decimal(self._bytes)}, {rate}/s"
 
-
-def _row(export: Export, done: MonthRun) -> Row:
+def _row(month: Month, done: MonthRun) -> Row:
     """Return what came of a month; `outcome` is `unchanged`, `failed`, or what its last stage that
     had work to do did."""
     stages = list(done.stages.values())
@@ -196,8 +185,8 @@ def _row(export: Export, done: MonthRun) -> Row:
     totals = copies[-1] if copies and done.error is None else {}
     table = done.stages.get("billing_table", {})
     return {
-        "export": export.name,
-        "month": str(done.month),
+        "export": month.key[0],
+        "month": month.key[1],
         "outcome": "failed" if done.error is not None else (changes or ["unchanged"])[-1],
         "version": ([one["manifest_id"] for one in stages if "manifest_id" in one] or [None])[-1],
         "rows": totals.get("dagster/partition_row_count"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cache, cached_property
@@ -11,26 +12,31 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+from duckdb import DuckDBPyConnection
 
 from finops_dagster.billing.content import is_version_of
 from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.billing.money import plain
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.billing.version import LoadedVersion
+from finops_dagster.billing.version import Load, LoadedVersion
 from finops_dagster.cli.history import Ending, History, Materialization, open_history
 from finops_dagster.cli.options import Selection
 from finops_dagster.cli.output import Columns, Row, named
 from finops_dagster.lake import Lake, read_record
 from finops_dagster.pipeline import STAGES
 from finops_dagster.settings import Settings
+from finops_dagster.sources import VENDORS
+from finops_dagster.sources.base import Format
 from finops_dagster.sources.settings import ExportSettings
 from finops_dagster.staging.folder import StagedMonth, StagingFolder
 from finops_dagster.staging.gzip_check import InflationLimits
-from finops_dagster.tables.database import DuckDB
+from finops_dagster.tables.database import BillingDatabase, DuckDB
+from finops_dagster.tables.load import held_version
 from finops_dagster.terminal import complain
 from finops_dagster.warehouses import open_warehouse
 from finops_dagster.warehouses.base import (
     LoadedMonth,
+    MonthFile,
     Warehouse,
     WarehouseUnavailable,
     newest_loads,
@@ -62,16 +68,21 @@ class Records:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.stages = stages_of(settings)
-        storage = settings.storage
+        storage, duckdb = settings.storage, settings.database.duckdb
         self.lake = Lake(storage.parquet_dir)
         limits = InflationLimits(storage.max_inflation, storage.max_inflated_bytes)
         self.staging = StagingFolder(storage.staging_dir, limits)
-        self._connections = replace(DuckDB.of(settings.database.duckdb), lock_wait_seconds=0)
-        self._ledger = cache(self._read_ledger)
-        self._complain = cache(complain)
+        self.database = BillingDatabase(duckdb.database_path, DuckDB.of(duckdb))
         self._exports = {export.name: export for export in settings.exports}
+        self._ledger, self._complain = cache(self._read_ledger), cache(complain)
         self.tables = cache(self._tables)
         self.warehouse_versions = cache(self._warehouse_versions)
+
+    @cached_property
+    def warehouse(self) -> Warehouse | None:
+        """The warehouse, where months do not end at Parquet."""
+        database = self.settings.database
+        return open_warehouse(database) if database.has_warehouse else None
 
     def months(self, selection: Selection) -> Iterator[Month]:
         """Yield the months of the selection, by export, the newest first."""
@@ -79,11 +90,18 @@ class Records:
             for month in selection.months(export):
                 yield Month(export, month, self)
 
-    def ledger_loads(self, export: ExportSettings) -> list[LoadedMonth]:
-        """Return the months that the ledger says the DuckDB table holds, the newest first, without
-        waiting for who has the file open. Raises BillError where it cannot be read."""
-        path = self.settings.database.duckdb.database_path
-        files = {path.format(export=export.name, month=month) for month in export.months()}
+    def loads(self, export: ExportSettings) -> tuple[str, list[LoadedMonth]]:
+        """Return the name of the export's table, and the months that the warehouse's own ledger
+        says are loaded, the newest first; without a warehouse, that the DuckDB file says. Raises
+        BillError and WarehouseUnavailable."""
+        table = export.table_name
+        if self.warehouse is None:
+            return table, self._ledger_loads(export)
+        return self.warehouse.full_name(table), self.warehouse.loaded_months(table)
+
+    def _ledger_loads(self, export: ExportSettings) -> list[LoadedMonth]:
+        """Return what the ledger says, without waiting for who has the file open."""
+        files = {self.database.path(export.name, month) for month in export.months()}
         loads: list[Any] = []
         for ledger in map(self._ledger, files):
             if isinstance(ledger, BillError):
@@ -91,11 +109,12 @@ class Records:
             loads += [load for name, *load in ledger if name == export.name]
         return newest_loads(loads)
 
-    def _read_ledger(self, file: str) -> list[tuple[Any, ...]] | BillError:
-        if not Path(file).exists():
+    def _read_ledger(self, file: Path) -> list[tuple[Any, ...]] | BillError:
+        if not file.exists():
             return []
         try:
-            with self._connections.open(Path(file), read_only=True) as connection:
+            connections = replace(self.database.duckdb, lock_wait_seconds=0)
+            with connections.open(file, read_only=True) as connection:
                 return connection.execute(_LOADS).fetchall()
         except duckdb.CatalogException:
             return []  # it has no ledger yet
@@ -109,31 +128,19 @@ class Records:
         another process loads, what the lake has."""
         export = self._exports[name]
         try:
-            return {load.month: load.version for load in self.ledger_loads(export)}
+            return {load.month: load.version for load in self._ledger_loads(export)}
         except BillError as error:
             what = str(error).partition(";")[0]
             self._complain(f"{what}; what the lake has is shown for the table")
         lake = {str(month): Month(export, month, self).lake for month in export.months()}
         return {month: record.manifest_id for month, record in lake.items() if record}
 
-    @cached_property
-    def _warehouse(self) -> Warehouse:
-        return open_warehouse(self.settings.database)
-
-    def warehouse_loads(self, export: ExportSettings) -> tuple[str, list[LoadedMonth]]:
-        """Return the name of the export's table in the warehouse, and the months that its own
-        ledger says are loaded. Raises BillError and WarehouseUnavailable."""
-        table = export.table_name
-        return self._warehouse.full_name(table), self._warehouse.loaded_months(table)
-
     def _warehouse_versions(self, name: str) -> dict[str, str] | None:
         """Return by month the version in the warehouse; None where it does not answer."""
-        if not self.settings.database.has_warehouse:
-            return {}
         try:
-            return {
-                load.month: load.version for load in self.warehouse_loads(self._exports[name])[1]
-            }
+            if self.warehouse is None:
+                return {}
+            return {load.month: load.version for load in self.loads(self._exports[name])[1]}
         except (BillError, WarehouseUnavailable) as error:
             self._complain(f"{error}; what the warehouse holds is not known")
             return None
@@ -141,21 +148,20 @@ class Records:
 
 @dataclass(frozen=True)
 class Month:
-    """A month of an export; each record of it is read when it is asked for."""
+    """A month of an export in all places that hold it; each record of it is read when it is asked
+    for."""
 
     export: ExportSettings
     month: BillingMonth
     records: Records
 
+    def __str__(self) -> str:
+        return " ".join(self.key)
+
     @property
     def key(self) -> tuple[str, str]:
         """The export's name and the month."""
         return self.export.name, str(self.month)
-
-    @cached_property
-    def lake(self) -> LoadedVersion | None:
-        """What the Parquet file says of itself."""
-        return read_record(self.records.lake.path(self.export.name, self.month))
 
     @property
     def staging(self) -> StagedMonth:
@@ -163,8 +169,46 @@ class Month:
         return self.records.staging.month(self.export.name, self.month)
 
     @property
+    def path(self) -> Path:
+        """Its file in the lake, which need not exist."""
+        return self.records.lake.path(self.export.name, self.month)
+
+    @cached_property
+    def lake(self) -> LoadedVersion | None:
+        """What that file says of itself."""
+        return read_record(self.path)
+
+    @property
+    def file(self) -> MonthFile:
+        """That file, as a warehouse is given it. Raises StageMissing."""
+        from finops_dagster.pipeline.export import Export
+        from finops_dagster.pipeline.warehouse_table import month_file
+
+        return month_file(
+            Export(self.export), self.month, self.records.lake, self.records.database.duckdb
+        )
+
+    @property
+    def formats(self) -> Mapping[str, Format]:
+        """The formats in which it may have come."""
+        return VENDORS[self.export.vendor].formats(self.export)
+
+    @property
+    def database(self) -> Path:
+        """The DuckDB file that holds it."""
+        return self.records.database.path(self.export.name, self.month)
+
+    def connect(self, *, mend: bool = False) -> AbstractContextManager[DuckDBPyConnection]:
+        """Open that file, with the ledger. Raises BillError."""
+        return self.records.database.connect(self.export.name, self.month, mend=mend)
+
+    def verified(self, connection: DuckDBPyConnection) -> Load | None:
+        """Return the version that the ledger says is loaded, if the table really holds it."""
+        return held_version(connection, self.export.name, self.month, self.formats)
+
+    @property
     def table(self) -> str | None:
-        """The version in the DuckDB table."""
+        """The version that the ledger says is in the table; the table is not read."""
         return self.records.tables(self.export.name).get(str(self.month))
 
     @cached_property
@@ -195,23 +239,14 @@ def loaded_months(settings: Settings, selection: Selection) -> list[Row]:
     warehouse, that the DuckDB file says. Raises BillError and WarehouseUnavailable."""
     records, rows = Records(settings), list[Row]()
     for export in selection.exports(settings):
-        if settings.database.has_warehouse:
-            table, loads = records.warehouse_loads(export)
-        else:
-            table, loads = export.table_name, records.ledger_loads(export)
+        table, loads = records.loads(export)
         rows += [{"export": export.name, **vars(load), "table": table} for load in loads]
     return rows
 
 
-def month_status(settings: Settings, selection: Selection) -> list[Row]:
-    """Return a row a month of which anything is known: the version of each stage, the totals of the
-    Parquet file, and how the last run ended."""
-    with open_history() as history:
-        return list(month_rows(settings, selection, history))
-
-
 def month_rows(settings: Settings, selection: Selection, history: History) -> Iterator[Row]:
-    """Yield the rows of `month_status`."""
+    """Yield a row a month of which anything is known: the version of each stage, the totals of the
+    Parquet file, and how the last run ended."""
     for month in Records(settings).months(selection):
         export, name = month.key
         last_run, reason = history.status(export, name)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from functools import cached_property
-from itertools import zip_longest
 from typing import Any, NoReturn
 
 import typer
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
 from finops_dagster.billing.errors import for_people
@@ -54,16 +53,15 @@ class _Column:
         """Its width with each cell folded as far as one can read it."""
         return max(map(_narrowest, (*self.name.split(), *self.cells)), default=1)
 
-    def lines(self, cell: str, width: int) -> list[str]:
-        """Return the cell folded, each line as wide as the column."""
-        folded = [cell]
+    def folded(self, cell: str, width: int) -> list[str]:
+        """Return the lines of a cell, each as wide as the column."""
+        lines = [cell]
         if cell_len(cell) > width:
-            lines = Text(cell).wrap(console(), width, overflow="fold")
-            folded = [line.plain.strip() for line in lines]
-        fill = [" " * (width - cell_len(line)) for line in folded]
+            folded = Text(cell).wrap(console(), width, overflow="fold")
+            lines = [line.plain.strip() for line in folded]
         if self.is_numeric:
-            return [blank + line for line, blank in zip(folded, fill, strict=True)]
-        return [line + blank for line, blank in zip(folded, fill, strict=True)]
+            return [" " * (width - cell_len(line)) + line for line in lines]
+        return [set_cell_size(line, width) for line in lines]
 
 
 def show(rows: Sequence[Row], *, as_json: bool, empty: str, columns: Columns | None = None) -> None:
@@ -186,12 +184,12 @@ def heading(name: str) -> str:
 def _print_records(columns: Sequence[_Column]) -> None:
     """Print a line a value, and a blank line between two rows; what is empty is left out."""
     for row in range(len(columns[0].cells)):
-        if row:
-            say("")
         filled = [column for column in columns if column.cells[row]]
         names = _Column("", [column.name for column in filled])
         values = _Column("", [column.cells[row] for column in filled])
         width = min(names.natural, _WIDE_ENOUGH)
+        if row:
+            say("")
         _print_rows([names, values], [width, _room([names, values]) - width])
 
 
@@ -203,29 +201,22 @@ def _print_table(columns: Sequence[_Column]) -> None:
     _print_rows(columns, widths)
 
 
-def _print_rows(
-    columns: Sequence[_Column], widths: Sequence[int], *, style: str | None = None
-) -> None:
-    """Print the cells, one row below the other. A table of rich's would take ten times as long."""
-    lines = "\n".join(_lines(columns, widths))
-    if style is None:
-        print(lines, flush=True)  # noqa: T201
-    else:
-        console().print(lines, style=style, soft_wrap=True)
-
-
-def _lines(columns: Sequence[_Column], widths: Sequence[int]) -> Iterator[str]:
-    for cells in zip(*(column.cells for column in columns), strict=True):
-        folded = [
-            column.lines(cell, width)
-            for column, cell, width in zip(columns, cells, widths, strict=True)
-        ]
-        for parts in zip_longest(*folded):
-            padded = (
-                " " * width if part is None else part
-                for part, width in zip(parts, widths, strict=True)
+def _print_rows(columns: Sequence[_Column], widths: Sequence[int], style: str = "") -> None:
+    """Print one row below the other. A table of rich's would take ten times as long."""
+    lines = []
+    for row in zip(*(column.cells for column in columns), strict=True):
+        cells = [one.folded(*at) for one, *at in zip(columns, row, widths, strict=True)]
+        blank = [" " * width for width in widths]
+        for line in range(max(map(len, cells))):
+            parts = (
+                cell[line] if line < len(cell) else empty
+                for cell, empty in zip(cells, blank, strict=True)
             )
-            yield _GAP.join(padded).rstrip()
+            lines.append(_GAP.join(parts).rstrip())
+    if style:
+        console().print("\n".join(lines), style=style, soft_wrap=True)
+    else:
+        print("\n".join(lines), flush=True)  # noqa: T201
 
 
 def _fit(columns: Sequence[_Column]) -> bool:
@@ -243,9 +234,8 @@ def _widths(columns: Sequence[_Column]) -> list[int]:
     widths = [column.natural for column in columns]
     for _ in range(sum(widths) - _room(columns)):
         foldable = [i for i, column in enumerate(columns) if widths[i] > column.narrowest]
-        if not foldable:
-            break
-        widths[max(foldable, key=lambda one: widths[one])] -= 1
+        if foldable:
+            widths[max(foldable, key=widths.__getitem__)] -= 1
     return widths
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import chain, count
 from typing import Any
 
@@ -19,47 +19,39 @@ _ROWS_SHOWN = 200
 _OF_A_FILE = "; if the query is not at fault, a Parquet file is: finops state verify --deep"
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What a SELECT found. Two columns may have the same name."""
-
-    names: list[str]
-    rows: list[tuple[Any, ...]]
-
-    def unique_names(self) -> list[str]:
-        """Return a name of its own for each column, as DuckDB gives them to a table's: a, a_1."""
-        unique: list[str] = []
-        for name in self.names:
-            numbered = (f"{name}_{number}" for number in count(1))
-            taken = {*unique, *self.names} if name in unique else set[str]()
-            unique.append(next(one for one in chain([name], numbered) if one not in taken))
-        return unique
-
-
 def print_query(settings: Settings, sql: str, *, as_json: bool) -> None:
     """Run one SELECT and print what it finds: all for a program, the first rows for a person, whom
     standard error tells what is left out. Raises BillError."""
-    answer = run_query(settings, sql, None if as_json else _ROWS_SHOWN + 1)
+    names, rows = _run(settings, sql, None if as_json else _ROWS_SHOWN + 1)
     if as_json:
-        names = answer.unique_names()
-        for name, key in zip(answer.names, names, strict=True):
+        keys = _unique(names)
+        for name, key in zip(names, keys, strict=True):
             if name != key:
                 complain(f"another column is named {name} too; here it is {key}")
-        print_json([dict(zip(names, row, strict=True)) for row in answer.rows])
-    elif not answer.rows:
+        print_json([dict(zip(keys, row, strict=True)) for row in rows])
+    elif not rows:
         say("no rows")
     else:
-        left_out = show_answer(answer.names, answer.rows[:_ROWS_SHOWN])
-        if left_out:
-            of = f"{left_out} of {len(answer.names)} columns"
+        if left_out := show_answer(names, rows[:_ROWS_SHOWN]):
+            of = f"{left_out} of {len(names)} columns"
             complain(f"{of} are not shown; name some, or --json for all")
-        if len(answer.rows) > _ROWS_SHOWN:
+        if len(rows) > _ROWS_SHOWN:
             complain(f"the first {_ROWS_SHOWN} rows; say LIMIT, or --json for all")
 
 
-def run_query(settings: Settings, sql: str, most: int | None = None) -> Answer:
-    """Run one SELECT over the exports that have Parquet files, and return no more than `most` rows.
-    Raises BillError."""
+def _unique(names: Sequence[str]) -> list[str]:
+    """Return a name of its own for each column, as DuckDB gives them to a table's: a, a_1."""
+    unique: list[str] = []
+    for name in names:
+        numbered = (f"{name}_{number}" for number in count(1))
+        taken = {*unique, *names} if name in unique else set[str]()
+        unique.append(next(one for one in chain([name], numbered) if one not in taken))
+    return unique
+
+
+def _run(settings: Settings, sql: str, most: int | None) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """Run one SELECT over the exports that have Parquet files; return the names of the columns, of
+    which two may have the same, and no more than `most` rows."""
     with DuckDB.of(settings.database.duckdb).scratch() as connection:
         connection.execute("SET TimeZone = 'UTC'")
         tables: list[str] = []
@@ -70,7 +62,7 @@ def run_query(settings: Settings, sql: str, most: int | None = None) -> Answer:
                 raise BillError("a query is one SELECT; nothing else is run")
             answer = connection.execute(statements[0])
             names = [column[0] for column in answer.description or []]
-            return Answer(names, answer.fetchall() if most is None else answer.fetchmany(most))
+            return names, answer.fetchall() if most is None else answer.fetchmany(most)
         except duckdb.Error as error:
             message = first_line(error)
             if message.startswith("Catalog Error: Table"):

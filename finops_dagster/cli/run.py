@@ -132,9 +132,11 @@ def show_state(
     """
     settings, months = Options.of(context).settings(), _selection(context, export, start, end)
     if not runs:
-        from finops_dagster.cli.months import MONTH_COLUMNS, month_status
+        from finops_dagster.cli.history import month_status
 
         rows = month_status(settings, months)
+        from finops_dagster.cli.months import MONTH_COLUMNS
+
         show(rows, as_json=json, empty="nothing is loaded yet", columns=MONTH_COLUMNS)
         return
     from finops_dagster.cli.worker import RUN_COLUMNS, past_runs

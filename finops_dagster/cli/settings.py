@@ -1,7 +1,9 @@
-"""The settings in force, where each comes from, and whether what they name can be reached."""
+"""The settings file: its first version, exports to paste into it, what is in force and where each
+value comes from, and whether what it names can be reached."""
 
 from __future__ import annotations
 
+import json
 import os
 import tomllib
 from collections.abc import Callable
@@ -11,24 +13,101 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-from finops_dagster.billing.errors import BillError
+from pydantic import ValidationError
+
+from finops_dagster.billing.columns import flat_name
+from finops_dagster.billing.errors import BillError, for_people, listed
 from finops_dagster.cli.discovery import available_versions
 from finops_dagster.cli.options import Options
+from finops_dagster.cli.output import Row
 from finops_dagster.object_stores import ObjectStores, StoreError, StoreUnavailable
-from finops_dagster.settings import Settings, dagster_home, settings_file
-from finops_dagster.settings_table import leaves
+from finops_dagster.object_stores.settings import StoreSettings
+from finops_dagster.settings import DEFAULT_CONFIGS, Settings, dagster_home, settings_file
+from finops_dagster.settings_table import SettingsError, leaves, problems
 from finops_dagster.sources import VENDORS
+from finops_dagster.sources.discovery import FoundExport, SearchedStore
 from finops_dagster.sources.settings import ExportSettings
 from finops_dagster.tables.database import DuckDB
 from finops_dagster.warehouses import open_warehouse
 from finops_dagster.warehouses.base import WarehouseUnavailable
-from finops_dagster.warehouses.duckdb import Settings as DuckDBSettings
+
+_FOLDERS_SHOWN = 12
 
 
-def origins(options: Options) -> list[dict[str, Any]]:
-    """Each setting with its value, and the option, variable, file or default that gave it."""
-    settings = options.settings()
-    file = settings_file(options.config)
+def write_first_settings(file: Path | None) -> Path:
+    """Write the commented example to `file`, or to where `finops` looks first; return its path.
+    Raises BillError where settings are there already."""
+    for existing in filter(Path.exists, [file] if file else DEFAULT_CONFIGS):
+        raise BillError(f"{existing} is there already, and was left as it is")
+    written = file or DEFAULT_CONFIGS[0]
+    text = Path(__file__).with_name("first_settings.toml").read_text(encoding="utf-8")
+    try:
+        written.parent.mkdir(parents=True, exist_ok=True)
+        with written.open("x", encoding="utf-8") as new:
+            new.write(text)
+    except OSError as error:
+        raise BillError(f"{written} cannot be written: {error.strerror}") from error
+    return written
+
+
+def discovered(source: str, **of_the_store: Any) -> list[FoundExport]:
+    """Return the exports of every vendor that lie at an address or in a folder, each under a name
+    of its own. Raises BillError where there is none, SettingsError, and what the store raises."""
+    if "://" not in source or source.startswith("file://"):
+        source = f"file://{Path(source.removeprefix('file://')).resolve()}"
+    try:
+        searched = SearchedStore(StoreSettings(source=source, **of_the_store))
+        found = [export for vendor in VENDORS.values() for export in vendor.discover(searched)]
+    except ValidationError as error:
+        raise SettingsError(problems(source, error)) from error
+    if not found:
+        folders = sorted(searched.store.folders(searched.folder))
+        raise BillError(
+            f"{source} has no cost export of {' or '.join(VENDORS)}; its folders are: "
+            f"{listed(folders, _FOLDERS_SHOWN) or 'none'}; name the folder that holds the export's "
+            "own"
+        )
+    # No two in the settings may have one name: the second gets a number.
+    named: dict[str, FoundExport] = {}
+    for export in found:
+        name, number = export.settings.name, 1
+        while flat_name(name) in named:
+            number += 1
+            name = f"{export.settings.name[:60]}-{number}"
+        settings = export.settings.model_copy(update={"name": name})
+        named[flat_name(name)] = replace(export, settings=settings)
+    return list(named.values())
+
+
+def as_row(export: FoundExport) -> Row:
+    """Return for a program what `as_toml` has: the keys that are not their defaults."""
+    table = export.settings.model_dump(mode="json", exclude_defaults=True)
+    return {**table, "months": len(export.months), "problem": export.problem}
+
+
+def as_toml(export: FoundExport) -> str:
+    """Return the export as a block of a settings file."""
+    lines = [f"[[exports]]  # found: {export.months[0]} to {export.months[-1]}"]
+    if export.problem:
+        lines.append(f"# {for_people(export.problem)}")
+    table = export.settings.model_dump(mode="json", exclude_defaults=True)
+    lines += [f"{key} = {_toml(value)}" for key, value in table.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: str | bool) -> str:
+    if isinstance(value, bool):
+        return json.dumps(value)
+    plain = (
+        one if one.isprintable() and one not in '"\\' else f"\\U{ord(one):08x}" for one in value
+    )
+    return f'"{"".join(plain)}"'
+
+
+def origins(options: Options) -> list[Row]:
+    """Return each setting with its value, and the option, variable, file or default that gave
+    it."""
+    settings, file = options.settings(), settings_file(options.config)
     written = dict(leaves(tomllib.loads(file.read_text())))
     backend = settings.database.backend
     given = {f"database.{backend}.{pair.partition('=')[0]}" for pair in options.database_config}
@@ -52,7 +131,7 @@ def origins(options: Options) -> list[dict[str, Any]]:
     ]
 
 
-def reach_all(settings: Settings) -> list[dict[str, Any]]:
+def reach_all(settings: Settings) -> list[Row]:
     """Return what each export, each folder and each database answers; `problem` is empty where all
     is well."""
     storage = settings.storage
@@ -63,18 +142,17 @@ def reach_all(settings: Settings) -> list[dict[str, Any]]:
         "storage.staging_dir": partial(_writable, storage.staging_dir),
         "storage.parquet_dir": partial(_writable, storage.parquet_dir),
         "DAGSTER_HOME": partial(_writable, dagster_home()),
-        "duckdb": partial(_duckdb, settings.database.duckdb),
+        "duckdb": partial(_duckdb, settings),
     }
     if settings.database.has_warehouse:
         questions["warehouse"] = partial(_warehouse, settings)
-    return [{"what": what, **_answer(ask)} for what, ask in questions.items()]
-
-
-def _answer(ask: Callable[[], str]) -> dict[str, str]:
-    try:
-        return {"answer": ask(), "problem": ""}
-    except (BillError, StoreError, StoreUnavailable, WarehouseUnavailable) as error:
-        return {"answer": "", "problem": str(error)}
+    rows = []
+    for what, reach in questions.items():
+        try:
+            rows.append({"what": what, "answer": reach(), "problem": ""})
+        except (BillError, StoreError, StoreUnavailable, WarehouseUnavailable) as error:
+            rows.append({"what": what, "answer": "", "problem": str(error)})
+    return rows
 
 
 def _no_exports() -> str:
@@ -107,13 +185,14 @@ def _writable(folder: Path, file: Path | None = None) -> str:
     return str(folder) if folder == existing else f"{folder} is made when it is needed"
 
 
-def _duckdb(settings: DuckDBSettings) -> str:
+def _duckdb(settings: Settings) -> str:
     """Open the file for reading where there is one; one a month is made when it is needed."""
-    path = Path(settings.database_path)
+    path = Path(settings.database.duckdb.database_path)
     _writable(path.parent, path)
     if not path.exists():
         return f"{path} is made when the first month comes"
-    with replace(DuckDB.of(settings), lock_wait_seconds=0).open(path, read_only=True):
+    connections = replace(DuckDB.of(settings.database.duckdb), lock_wait_seconds=0)
+    with connections.open(path, read_only=True):
         return f"{path}, {path.stat().st_size / 1e6:,.1f} MB"
 
 

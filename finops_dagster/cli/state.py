@@ -27,7 +27,15 @@ AnyExport = Annotated[str | None, typer.Argument(help="One export; all without."
 AnyMonth = Annotated[str | None, typer.Argument(metavar="[YYYY-MM]", callback=check_month)]
 Document = Annotated[Path, typer.Argument(help="A file that ends in .json, .yaml or .yml.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")]
-
+Deep = Annotated[
+    bool, typer.Option("--deep", help="Read every staged file, Parquet page and column, too.")
+]
+Mend = Annotated[
+    bool,
+    typer.Option(
+        "--mend", help="Repair what differs: rebuild the ledger, then run the named commands."
+    ),
+]
 Shape = Annotated[
     Literal["table", "json", "html"], typer.Option("--format", help="How it is printed.")
 ]
@@ -47,14 +55,18 @@ def show_months(
 
     Example: finops state show acme 2026-01
     """
-    from finops_dagster.cli import months
-
     settings, selection = Options.of(context).settings(), _selection(export, month)
     if month is None:
-        rows, columns = months.month_status(settings, selection), months.MONTH_COLUMNS
+        from finops_dagster.cli.history import month_status
+
+        rows = month_status(settings, selection)
+        from finops_dagster.cli.months import MONTH_COLUMNS as COLUMNS
     else:
-        rows, columns = months.month_detail(settings, selection), months.STAGE_COLUMNS
-    show(rows, as_json=json, empty="nothing yet", columns=columns)
+        from finops_dagster.cli.months import STAGE_COLUMNS as COLUMNS
+        from finops_dagster.cli.months import month_detail
+
+        rows = month_detail(settings, selection)
+    show(rows, as_json=json, empty="nothing yet", columns=COLUMNS)
 
 
 @app.command("list")
@@ -71,11 +83,12 @@ def list_months(
 
     Example: finops state list --failed
     """
-    from finops_dagster.cli.history import FAILED
-    from finops_dagster.cli.months import MONTH_COLUMNS, month_status
+    from finops_dagster.cli.history import FAILED, month_status
 
     settings, problems = Options.of(context).settings(), list[str]()
     rows = month_status(settings, Selection())
+    from finops_dagster.cli.months import MONTH_COLUMNS
+
     columns = {**MONTH_COLUMNS, **({"reason": "reason"} if failed else {})}
     if active:
         rows = [row for row in rows if row["last_run"] not in ("success", *FAILED)]
@@ -143,9 +156,8 @@ def reset_failed(context: typer.Context) -> None:
 
     Example: finops state reset-failed
     """
-    from finops_dagster.cli.history import FAILED
+    from finops_dagster.cli.history import FAILED, month_status
     from finops_dagster.cli.month_runs import run_months
-    from finops_dagster.cli.months import month_status
 
     settings = Options.of(context).settings()
     failed = [row for row in month_status(settings, Selection()) if row["last_run"] in FAILED]
@@ -159,16 +171,8 @@ def verify(
     context: typer.Context,
     export: AnyExport = None,
     month: AnyMonth = None,
-    deep: Annotated[
-        bool,
-        typer.Option("--deep", help="Read every staged file, Parquet page and column, too."),
-    ] = False,
-    mend: Annotated[
-        bool,
-        typer.Option(
-            "--mend", help="Repair what differs: rebuild the ledger, then run the named commands."
-        ),
-    ] = False,
+    deep: Deep = False,
+    mend: Mend = False,
     json: Json = False,
 ) -> None:
     """Compare event log, ledger, tables, files and warehouse.
@@ -192,7 +196,8 @@ def verify(
 
             exit_after(lambda: verification.mend(settings, selection, tell, deep=deep))
     found, coverage = verification.verify(settings, selection, deep=deep)
-    show([one.row() for one in found], as_json=json, empty="all agree")
+    rows = [verification.as_row(*one) for one in found]
+    show(rows, as_json=json, empty="all agree")
     for line in coverage.lines():
         complain(line)
     raise typer.Exit(bool(found))
@@ -245,8 +250,7 @@ def export_state(context: typer.Context, file: Document, export: AnyExport = Non
 
     Example: finops state export acme.json acme
     """
-    from finops_dagster.cli.state_document import write
-    from finops_dagster.cli.state_transfer import document_of
+    from finops_dagster.cli.transfer import document_of, write
 
     document = document_of(Options.of(context).settings(), _selection(export))
     write(document, file)
@@ -262,8 +266,7 @@ def import_state(context: typer.Context, file: Document) -> None:
     Example: finops state import state.json
     """
     from finops_dagster.cli.changes import recorded
-    from finops_dagster.cli.state_document import read
-    from finops_dagster.cli.state_transfer import take_over
+    from finops_dagster.cli.transfer import read, take_over
 
     settings, document = Options.of(context).settings(), read(file)
     with recorded("state import") as months:

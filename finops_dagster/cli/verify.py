@@ -1,54 +1,127 @@
-"""Whether event log, ledger, table, Parquet file and warehouse agree on a month."""
+"""`finops state verify`: whether event log, ledger, table, Parquet file and warehouse agree on a
+month; with --deep, whether every staged file, Parquet page and cell is as it was; what repairs it.
+"""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import Enum
+from itertools import groupby
 
-from finops_dagster import lake as proof
-from finops_dagster.billing.errors import BillError, LedgerDamaged
-from finops_dagster.billing.months import BillingMonth
-from finops_dagster.billing.version import Load
-from finops_dagster.cli.differences import Coverage, Difference, Repair
+import duckdb
+
+from finops_dagster.billing.columns import Sql
+from finops_dagster.billing.errors import BillError, LedgerDamaged, first_line, listed
+from finops_dagster.billing.version import Load, Version
 from finops_dagster.cli.history import open_history
 from finops_dagster.cli.month_runs import run_months
+from finops_dagster.cli.months import Month, Records
 from finops_dagster.cli.options import Selection
-from finops_dagster.cli.verify_deep import damage
-from finops_dagster.lake import read_record
+from finops_dagster.cli.output import Row
+from finops_dagster.lake import is_as_written, load_of, read_record, relation, restore, table_rows
 from finops_dagster.pipeline import STAGES
-from finops_dagster.pipeline.build import Resources, build_resources
-from finops_dagster.pipeline.export import Export
-from finops_dagster.pipeline.warehouse_table import month_file
 from finops_dagster.settings import Settings
 from finops_dagster.tables import ledger
-from finops_dagster.tables.database import BillingDatabase
-from finops_dagster.tables.load import held_version
+from finops_dagster.tables.casts import prepare_casts
+from finops_dagster.tables.digest import DigestKind, MonthDigest, digest
 from finops_dagster.terminal import console
 from finops_dagster.warehouses.base import MonthFile, Warehouse
+
+_LOOKED_AT = "event log, ledger, footers of Parquet files, rows and cost of DuckDB tables"
+_LOOKED_AT_DEEP = (
+    "event log, ledger, every byte of staged files and Parquet files, every column of Parquet "
+    "files and DuckDB tables"
+)
+_COLUMNS_SHOWN = 5
+
+
+class Repair(Enum):
+    """The command that makes a month whole again, from the least to the most that is done."""
+
+    RUN = "finops {vendor} run-pipeline {only}"
+    """What differs from the stage before it is made again."""
+    FETCH = "finops {vendor} extract-billing {only} --force"
+    REPROCESS = "finops state reprocess {export} {month}"
+    LEDGER = "finops state verify --mend"
+    """Make the ledger again from the data, and see then."""
+
+    @classmethod
+    def of(cls, several: Collection[Repair]) -> Repair:
+        """Return the one that does for several differences of a month."""
+        if {cls.RUN, cls.FETCH} <= set(several):
+            return cls.REPROCESS
+        return max(several, key=list(cls).index)
+
+
+Found = Iterator[tuple[str, Repair]]
+"""What differs, and what repairs it."""
+Logged = dict[str, str | None]
+"""The version that Dagster has of each stage."""
+
+
+@dataclass
+class Coverage:
+    """The months that were looked at, `deep` or not, and what was passed over."""
+
+    is_deep: bool = False
+    warehouse: str | None = None
+    """The warehouse's backend, where there is one."""
+    months: int = 0
+    without_data: Counter[str] = field(default_factory=Counter)
+    """By export, how many months nothing is recorded of."""
+    passed_over: Counter[str] = field(default_factory=Counter)
+    """By what was not looked at, in how many months."""
+
+    def lines(self) -> Iterator[str]:
+        """Yield what a person should know of it, a line each."""
+        looked_at = _LOOKED_AT_DEEP if self.is_deep else _LOOKED_AT
+        if self.warehouse is not None:
+            looked_at += f", and of {self.warehouse}"
+        yield f"looked at {_counted(self.months)}: {looked_at}"
+        if not self.is_deep:
+            yield "not looked at: cells, pages of Parquet files, staged files; --deep reads all"
+        for what, months in self.passed_over.items():
+            yield f"not looked at in {_counted(months)}: {what}"
+        if exports := [f"{_counted(n)} of {export}" for export, n in (+self.without_data).items()]:
+            yield f"without data: {', '.join(exports)}"
+
+
+def _counted(months: int) -> str:
+    return f"{months:,} month{'' if months == 1 else 's'}"
 
 
 def verify(
     settings: Settings, selection: Selection, *, deep: bool
-) -> tuple[list[Difference], Coverage]:
-    """Return what differs, and what was looked at to find it. `deep` reads everything."""
-    resources = build_resources(settings)
+) -> tuple[list[tuple[Month, str, Repair]], Coverage]:
+    """Return what differs in which month, and what was looked at to find it. `deep` reads
+    everything."""
     has_warehouse = settings.database.has_warehouse
     coverage = Coverage(deep, settings.database.backend if has_warehouse else None)
-    found: list[Difference] = []
+    found: list[tuple[Month, str, Repair]] = []
     with console(stderr=True).status("") as status:
-        for export, month, logged in _months(settings, selection, resources, coverage):
-            status.update(f"reading {export.name} {month}")
+        for month, logged in _months(settings, selection, coverage):
+            status.update(f"reading {month}")
             try:
-                found += _of_month(export, month, logged, resources)
+                found.extend((month, *one) for one in _differences(month, logged))
                 if deep:
-                    in_warehouse = logged["warehouse_table"] is not None
-                    found += damage(export, month, resources, coverage, in_warehouse=in_warehouse)
+                    found.extend((month, *one) for one in _damage(month, logged, coverage))
             except LedgerDamaged as error:
-                found.append(Difference(export, month, str(error), Repair.LEDGER))
+                found.append((month, str(error), Repair.LEDGER))
             except BillError as error:  # a database that is damaged hides no other month
-                found.append(Difference(export, month, str(error)))
+                found.append((month, str(error), Repair.RUN))
     return found, coverage
+
+
+def as_row(month: Month, what: str, repair: Repair) -> Row:
+    """Return a difference as a person reads it."""
+    export, name = month.key
+    only = f"--export {export} --start-date {name} --end-date {name}"
+    vendor = month.export.vendor
+    command = repair.value.format(vendor=vendor, export=export, month=name, only=only)
+    return {"export": export, "month": name, "what_differs": what, "mend": command}
 
 
 def mend(
@@ -56,111 +129,194 @@ def mend(
 ) -> bool:
     """Make the ledger again where the data proves itself, then repair the months that still differ;
     return whether all went well."""
-    resources = build_resources(settings)
-    for export, month, _ in _months(settings, selection, resources):
-        restored = None
+    for month, _ in _months(settings, selection, Coverage()):
         with suppress(BillError):  # a database that cannot be opened is said by what follows
-            restored = _restored(export, month, resources)
-        if restored is not None:
-            say(f"{export.name} {month}  the ledger has {restored.manifest_id} again")
+            if restored := _restored(month):
+                say(f"{month}  the ledger has {restored.manifest_id} again")
     repairs: dict[tuple[str, str], list[Repair]] = defaultdict(list)
-    for one in verify(settings, selection, deep=deep)[0]:
-        repairs[one.export.name, str(one.month)].append(one.repair)
-    ended_well = [
-        _repair(settings, Selection(None, export, month, month), Repair.of(several))
-        for (export, month), several in repairs.items()
-    ]
-    return all(ended_well)
+    for month, _, repair in verify(settings, selection, deep=deep)[0]:
+        repairs[month.key].append(repair)
+    ended_well = True
+    for (export, name), several in repairs.items():
+        repair, only = Repair.of(several), Selection(None, export, name, name)
+        until = "staged_files" if repair == Repair.FETCH else None
+        force = repair in (Repair.FETCH, Repair.REPROCESS)
+        ended_well &= run_months(settings, only, until, force=force)
+    return ended_well
 
 
-def _repair(settings: Settings, month: Selection, repair: Repair) -> bool:
-    until = "staged_files" if repair == Repair.FETCH else None
-    return run_months(settings, month, until, force=repair in (Repair.FETCH, Repair.REPROCESS))
-
-
-def _restored(export: Export, month: BillingMonth, resources: Resources) -> Load | None:
-    """What the ledger says of the month only since now, by the word of the Parquet file."""
-    path = resources.lake.path(export.name, month)
-    with resources.database.connect(export.name, month, mend=True) as connection:
-        if held_version(connection, export.name, month, export.formats) is not None:
+def _restored(month: Month) -> Load | None:
+    """Write into the ledger what the Parquet file proves and the ledger does not have."""
+    with month.connect(mend=True) as connection:
+        if month.verified(connection) is not None:
             return None
-        load = proof.load_of(path, export.name, month, export.table)
+        load = load_of(month.path, month.export.name, month.month, month.export.table_name)
         if load is None:
             return None
-        vendor = export.formats[load.format]
-        return load if proof.restore(connection, load, vendor, path) else None
+        vendor = month.formats[load.format]
+        return load if restore(connection, load, vendor, month.path) else None
 
 
 def _months(
-    settings: Settings,
-    selection: Selection,
-    resources: Resources,
-    coverage: Coverage | None = None,
-) -> Iterator[tuple[Export, BillingMonth, dict[str, str | None]]]:
+    settings: Settings, selection: Selection, coverage: Coverage
+) -> Iterator[tuple[Month, Logged]]:
     """Yield the months of which anything is recorded, with the version that Dagster has of each
     stage."""
     with open_history() as history:
-        for export in map(Export, selection.exports(settings)):
-            months = selection.months(export.settings)
-            materialized = history.materializations(export.name, set(map(str, months)))
-            for month in months:
-                made = {stage: materialized[stage].get(str(month)) for stage in STAGES}
-                has_data = any(made.values()) or resources.lake.path(export.name, month).exists()
-                if coverage is not None:
-                    coverage.months += has_data
-                    coverage.without_data[export.name] += not has_data
-                if has_data:
+        for export, months in groupby(Records(settings).months(selection), lambda one: one.key[0]):
+            of_export = list(months)
+            last = history.materializations(export, {str(one.month) for one in of_export})
+            for month in of_export:
+                made = {stage: last[stage].get(str(month.month)) for stage in STAGES}
+                if any(made.values()) or month.path.exists():
+                    coverage.months += 1
                     yield (
-                        export,
                         month,
                         {stage: one.version if one else None for stage, one in made.items()},
                     )
+                else:
+                    coverage.without_data[export] += 1
 
 
-def _of_month(
-    export: Export, month: BillingMonth, logged: dict[str, str | None], resources: Resources
-) -> Iterator[Difference]:
-    said, held = _table(export, month, resources.database)
-    if said is not None and held is None:
-        what = f"the ledger has {said.manifest_id}, but the table does not hold its rows"
-        yield Difference(export, month, what, Repair.REPROCESS)
+def _differences(month: Month, logged: Logged) -> Found:
+    """Compare what is recorded of the month, and rows and cost of table and warehouse."""
+    with month.connect() as connection:
+        recorded = ledger.newest(connection, month.export.name, month.month)
+        held = month.verified(connection)
+    if recorded is not None and held is None:
+        what = f"the ledger has {recorded.manifest_id}, but the table does not hold its rows"
+        yield what, Repair.REPROCESS
         return
     version = held and held.manifest_id
     if version != logged["billing_table"]:
         what = f"the table holds {version}, the event log has {logged['billing_table']}"
-        yield Difference(export, month, what)
-    path = resources.lake.path(export.name, month)
-    footer = read_record(path)
+        yield what, Repair.RUN
+    footer = read_record(month.path)
     if held is not None and not held.is_same(footer):
-        has = footer and f"{footer.manifest_id} with {footer.totals}"
-        what = f"{path} has {has or 'no whole month'}, the table {version} with {held.totals}"
-        yield Difference(export, month, what)
-    if footer is not None and footer.manifest_id != logged["parquet"]:
-        what = f"{path} has {footer.manifest_id}, the event log {logged['parquet']}"
-        yield Difference(export, month, what)
-    if footer is not None and resources.warehouse is not None:
-        file = month_file(export, month, resources.lake, resources.database.duckdb)
-        yield from _of_warehouse(export, file, logged, resources.warehouse)
+        what = f"{month.path} has {_of(footer)}, the table {version} with {held.totals}"
+        yield what, Repair.RUN
+    if footer is not None:
+        if footer.manifest_id != logged["parquet"]:
+            what = f"{month.path} has {footer.manifest_id}, the event log {logged['parquet']}"
+            yield what, Repair.RUN
+        if month.records.warehouse is not None:
+            yield from _of_warehouse(month.file, logged["warehouse_table"], month.records.warehouse)
 
 
-def _of_warehouse(
-    export: Export, file: MonthFile, logged: dict[str, str | None], warehouse: Warehouse
-) -> Iterator[Difference]:
+def _of_warehouse(file: MonthFile, logged: str | None, warehouse: Warehouse) -> Found:
     held, name = warehouse.held_version(file), warehouse.full_name(file.table)
-    version = held and held.manifest_id
-    if version is not None and version != logged["warehouse_table"]:
-        what = f"{name} holds {version}, the event log has {logged['warehouse_table']}"
-        yield Difference(export, file.month, what)
-    if logged["warehouse_table"] is not None and not file.footer.is_same(held):
-        has = held and f"{held.manifest_id} with {held.totals}"
-        what = f"{name} has {has or 'no whole month'}, {file.path} {file.footer.totals}"
-        yield Difference(export, file.month, what, Repair.REPROCESS)
+    if held is not None and held.manifest_id != logged:
+        yield f"{name} holds {held.manifest_id}, the event log has {logged}", Repair.RUN
+    if logged is not None and not file.footer.is_same(held):
+        what = f"{name} has {_of(held)}, {file.path} {file.footer.totals}"
+        yield what, Repair.REPROCESS
 
 
-def _table(
-    export: Export, month: BillingMonth, database: BillingDatabase
-) -> tuple[Load | None, Load | None]:
-    """What the ledger says that the table holds, and the same if it really does."""
-    with database.connect(export.name, month) as connection:
-        said = ledger.newest(connection, export.name, month)
-        return said, held_version(connection, export.name, month, export.formats)
+def _of(version: Version | None) -> str:
+    return f"{version.manifest_id} with {version.totals}" if version else "no whole month"
+
+
+def _damage(month: Month, logged: Logged, coverage: Coverage) -> Found:
+    """Read all that is kept of the month, and yield what is damaged. The warehouse is read where it
+    should hold the month, and cells are compared where table and Parquet file are one version."""
+    staged = month.staging.damage()
+    if staged is None:
+        coverage.passed_over["staged files, which are not kept, or not all fetched yet"] += 1
+    for what in staged or ():
+        yield what, Repair.FETCH
+    with month.connect() as connection:
+        load = month.verified(connection)
+    if load is None or not load.is_same(read_record(month.path)):
+        coverage.passed_over["cells, as table and Parquet file are not of one version"] += 1
+        return
+    file, warehouse = month.file, _Copy("no warehouse")
+    if month.records.warehouse is not None and logged["warehouse_table"] is not None:
+        warehouse = _in_warehouse(file, month.records.warehouse, coverage)
+    # Table and Parquet file are compared with each other, and with the warehouse.
+    kinds = [one.kind for one in warehouse.digests]
+    if kinds != [DigestKind.MD5]:
+        kinds = list(dict.fromkeys([DigestKind.HASH, *kinds]))
+    lake = _in_lake(file, kinds)
+    with file.duckdb.open(month.database, read_only=True) as connection:
+        is_intact = is_as_written(load, file.path)
+        table = _Copy(f"table {load.table}", _digests(connection, table_rows(load), file, kinds))
+    yield from _differing(table, lake, warehouse, is_intact=is_intact)
+
+
+def _in_warehouse(file: MonthFile, warehouse: Warehouse, coverage: Coverage) -> _Copy:
+    name = warehouse.full_name(file.table)
+    try:
+        found = warehouse.digest(file)
+    except BillError as error:
+        return _Copy(name, problem=str(error))
+    if found.kind == DigestKind.SUMS:
+        what = f"columns of {coverage.warehouse} but those of money, of which the sums are compared"
+        coverage.passed_over[what] += 1
+    return _Copy(name, [found])
+
+
+def _in_lake(file: MonthFile, kinds: Collection[DigestKind]) -> _Copy:
+    try:
+        with file.duckdb.scratch() as connection:
+            digests = _digests(connection, relation(file.path), file, kinds)
+            return _Copy(str(file.path), digests)
+    except duckdb.Error as error:
+        return _Copy(str(file.path), problem=first_line(error))
+
+
+def _digests(
+    connection: duckdb.DuckDBPyConnection,
+    rows: Sql,
+    file: MonthFile,
+    kinds: Collection[DigestKind],
+) -> list[MonthDigest]:
+    prepare_casts(connection)
+    return [digest(connection, rows, file.types, kind) for kind in kinds]
+
+
+@dataclass(frozen=True)
+class _Copy:
+    """A month as one of three places holds it: digests of one kind or more, or the reason why it
+    cannot be read."""
+
+    name: str
+    digests: list[MonthDigest] = field(default_factory=list)
+    problem: str | None = None
+
+    def differing(self, other: _Copy) -> list[str]:
+        """Return the columns that are not the same in both, by the first kind that both have;
+        nothing where one of them cannot be read."""
+        for ours in self.digests:
+            for theirs in other.digests:
+                if ours.kind == theirs.kind:
+                    return ours.differing(theirs)
+        return []
+
+
+def _differing(table: _Copy, lake: _Copy, warehouse: _Copy, *, is_intact: bool | None) -> Found:
+    """What is wrong, and what repairs it. A Parquet file is written again from the table where it
+    alone is wrong; all else is done again from the vendor's files. `is_intact` is whether the file
+    is the one that was written from the table, as far as the ledger knows."""
+    columns = table.differing(lake)
+    against_table, against_lake = warehouse.differing(table), warehouse.differing(lake)
+    is_lake_wrong = lake.problem or is_intact is False or (against_lake and not against_table)
+    repair = Repair.RUN if is_lake_wrong and not against_table else Repair.REPROCESS
+    if lake.problem:
+        yield f"{lake.name} cannot be read: {lake.problem}", repair
+    elif columns:
+        which = "; the file is as it was written" if is_intact else ""
+        if is_intact is False:
+            which = "; the file is not as it was written"
+        elif bool(against_table) != bool(against_lake):
+            which = f"; {warehouse.name} agrees with the {'file' if against_table else 'table'}"
+        yield f"{lake.name} and {table.name} differ in {_shown(columns)}{which}", repair
+    elif is_intact is False:
+        yield f"{lake.name} is not as it was written, though its cells are", repair
+    if warehouse.problem:
+        yield f"{warehouse.name} cannot be compared: {warehouse.problem}", Repair.REPROCESS
+    elif against_table and (against_lake or lake.problem):
+        yield f"{warehouse.name} and {table.name} differ in {_shown(against_table)}", repair
+
+
+def _shown(columns: list[str]) -> str:
+    return listed(columns, _COLUMNS_SHOWN)

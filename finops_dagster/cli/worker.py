@@ -126,7 +126,10 @@ def stop_run(history: History, run: str) -> str:
     why = "no process of this machine has it"
     if row["lost"]:
         why = f"process {process} is gone" if process else "its process is gone"
-    history.mark_failed(row["run"], f"Ended by finops worker stop: {why}.")
+    assert history.instance is not None
+    lost = history.instance.get_run_by_id(row["run"])
+    assert lost is not None
+    history.instance.report_run_failed(lost, f"Ended by finops worker stop: {why}.")
     return f"run {row['run']} is marked failed: {why}; run its month again"
 
 
