@@ -31,7 +31,12 @@ def recorded(command: str) -> Iterator[list[str]]:
     finally:
         if changes:
             who = {"user": _user(), "host": socket.gethostname()}
-            _append({"at": at, **who, "command": command, "changes": changes})
+            line = json.dumps({"at": at, **who, "command": command, "changes": changes})
+            file = dagster_home() / FILE
+            file.parent.mkdir(parents=True, exist_ok=True)
+            # In one write, so that commands that end at once leave whole lines.
+            with file.open("ab", buffering=0) as opened:
+                opened.write(f"{line}\n".encode())
 
 
 def recorded_changes() -> list[Row]:
@@ -43,24 +48,6 @@ def recorded_changes() -> list[Row]:
     return [{**change, "at": datetime.fromisoformat(change["at"])} for change in changes]
 
 
-def _first_changes(row: Row) -> str:
-    changes: list[str] = row["changes"]
-    more = len(changes) - 3
-    return "; ".join(changes[:3]) + (f"; and {more} more" if more > 0 else "")
-
-
-COLUMNS: Columns = {**named("at user host command"), "changes": _first_changes}
-
-
-def _append(change: Row) -> None:
-    """Append in one write, so that commands that end at once leave whole lines."""
-    file = dagster_home() / FILE
-    file.parent.mkdir(parents=True, exist_ok=True)
-    line = json.dumps(change, ensure_ascii=True) + "\n"
-    with file.open("ab", buffering=0) as opened:
-        opened.write(line.encode())
-
-
 def _user() -> str:
     """Return the name of the process's user, which no environment variable can change, or the
     number where the machine has no name for it, as in a container."""
@@ -68,3 +55,12 @@ def _user() -> str:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
         return str(os.getuid())
+
+
+def _first_changes(row: Row) -> str:
+    changes: list[str] = row["changes"]
+    more = len(changes) - 3
+    return "; ".join(changes[:3]) + (f"; and {more} more" if more > 0 else "")
+
+
+COLUMNS: Columns = {**named("at user host command"), "changes": _first_changes}

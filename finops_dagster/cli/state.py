@@ -178,7 +178,7 @@ def verify(
     """Compare event log, ledger, tables, files and warehouse.
 
     What differs is a line with the command that repairs it, and exit code 1. What was not looked at
-    is said on standard error.
+    is on standard error.
 
     Example: finops state verify acme 2026-01 --deep
     """
@@ -190,11 +190,11 @@ def verify(
 
         with recorded("state verify --mend") as changes:
 
-            def tell(line: str) -> None:
+            def report_line(line: str) -> None:
                 changes.append(line)
                 say(line)
 
-            exit_after(lambda: verification.mend(settings, selection, tell, deep=deep))
+            exit_after(lambda: verification.mend(settings, selection, report_line, deep=deep))
     found, coverage = verification.verify(settings, selection, deep=deep)
     rows = [verification.as_row(*one) for one in found]
     show(rows, as_json=json, empty="all agree")

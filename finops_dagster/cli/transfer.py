@@ -266,10 +266,10 @@ def _restored(month: Month, versions: list[Version]) -> str | None:
         for load in missing:
             if load.state == "loaded":
                 restore(connection, load, month.formats[load.format], month.path)
-        held = month.verified(connection)
-        if held in recorded:
+        loaded = month.verified(connection)
+        if loaded in recorded:
             ledger.restore(connection, [load for load in missing if load.state != "loaded"])
-        return held.manifest_id if held else None
+        return loaded.manifest_id if loaded else None
 
 
 def _proved(month: Month, stage: str, wanted: str | None, table: str | None) -> str | None:
@@ -282,8 +282,8 @@ def _proved(month: Month, stage: str, wanted: str | None, table: str | None) -> 
     if stage == "warehouse_table":
         if month.records.warehouse is None or month.lake is None:
             return None
-        held = month.records.warehouse.held_version(month.file)
-        return held.manifest_id if held else None
+        loaded = month.records.warehouse.held_version(month.file)
+        return loaded.manifest_id if loaded else None
     manifest = month.staging.manifest()
     if manifest is None or (table and is_version_of(table, manifest.id)):
         is_of_table = stage == "manifest" and table and wanted and is_version_of(table, wanted)

@@ -182,18 +182,18 @@ def _differences(month: Month, logged: Logged) -> Found:
     """Compare what is recorded of the month, and rows and cost of table and warehouse."""
     with month.connect() as connection:
         recorded = ledger.newest(connection, month.export.name, month.month)
-        held = month.verified(connection)
-    if recorded is not None and held is None:
+        loaded = month.verified(connection)
+    if recorded is not None and loaded is None:
         what = f"the ledger has {recorded.manifest_id}, but the table does not hold its rows"
         yield what, Repair.REPROCESS
         return
-    version = held and held.manifest_id
+    version = loaded and loaded.manifest_id
     if version != logged["billing_table"]:
         what = f"the table holds {version}, the event log has {logged['billing_table']}"
         yield what, Repair.RUN
     footer = read_record(month.path)
-    if held is not None and not held.is_same(footer):
-        what = f"{month.path} has {_of(footer)}, the table {version} with {held.totals}"
+    if loaded is not None and not loaded.is_same(footer):
+        what = f"{month.path} has {_of(footer)}, the table {version} with {loaded.totals}"
         yield what, Repair.RUN
     if footer is not None:
         if footer.manifest_id != logged["parquet"]:
@@ -204,11 +204,11 @@ def _differences(month: Month, logged: Logged) -> Found:
 
 
 def _of_warehouse(file: MonthFile, logged: str | None, warehouse: Warehouse) -> Found:
-    held, name = warehouse.held_version(file), warehouse.full_name(file.table)
-    if held is not None and held.manifest_id != logged:
-        yield f"{name} holds {held.manifest_id}, the event log has {logged}", Repair.RUN
-    if logged is not None and not file.footer.is_same(held):
-        what = f"{name} has {_of(held)}, {file.path} {file.footer.totals}"
+    loaded, name = warehouse.held_version(file), warehouse.full_name(file.table)
+    if loaded is not None and loaded.manifest_id != logged:
+        yield f"{name} holds {loaded.manifest_id}, the event log has {logged}", Repair.RUN
+    if logged is not None and not file.footer.is_same(loaded):
+        what = f"{name} has {_of(loaded)}, {file.path} {file.footer.totals}"
         yield what, Repair.REPROCESS
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -25,8 +24,8 @@ app = typer.Typer(cls=Group, no_args_is_help=True)
 def list_runs(export: ExportName = None, json: Json = False) -> None:
     """List the runs in progress.
 
-    A run whose process is gone is lost. When a run should be done is told by the median times of
-    the stages of earlier runs.
+    A run whose process is gone is lost. The median times of the stages of earlier runs tell when
+    a run should be done.
 
     Example: finops worker list --export acme
     """
@@ -133,27 +132,15 @@ def stop_run(history: History, run: str) -> str:
     return f"run {row['run']} is marked failed: {why}; run its month again"
 
 
-def _short_id(row: Row) -> str:
-    return str(row["run"][:8])
-
-
-def _done_by(row: Row) -> str | None:
-    end: datetime | None = row["estimated_completion"]
-    return f"{end:%H:%M}Z" if end else None
-
-
-def _process(row: Row) -> str | None:
-    return "lost" if row["lost"] else row["process"] and str(row["process"])
-
-
+_SHORT_ID: Columns = {"run": lambda row: row["run"][:8]}
 RUN_COLUMNS: Columns = {
     **named("export month"),
-    "run": _short_id,
+    **_SHORT_ID,
     **named("start seconds status last_stage reason"),
 }
 IN_PROGRESS_COLUMNS: Columns = {
-    "run": _short_id,
+    **_SHORT_ID,
     **named("export month status stage seconds"),
-    "done_by": _done_by,
-    "process": _process,
+    "done_by": lambda row: (end := row["estimated_completion"]) and f"{end:%H:%M}Z",
+    "process": lambda row: "lost" if row["lost"] else row["process"] and str(row["process"]),
 }
