@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from importlib import import_module
-from typing import Any, Protocol, cast
+from typing import Any, ClassVar, cast
 
 import pytest
 
+from finops_dagster.billing.columns import quoted
 from finops_dagster.warehouses import DIALECTS
 from finops_dagster_tests.project import Project
 
@@ -27,7 +29,7 @@ ADAPTERS = (
 Row = tuple[Any, ...]
 
 
-class Adapter(Protocol):
+class Adapter(ABC):
     """A running warehouse of one kind, looked at by its own client and not by the project's code.
 
     Tables are named as in the settings, columns as in the lake's files.
@@ -37,47 +39,70 @@ class Adapter(Protocol):
     """The name in WAREHOUSES."""
     settings: dict[str, Any]
     """Its `[database.<backend>]` table."""
-    environment: dict[str, str]
+    environment: ClassVar[dict[str, str]] = {}
     """Passwords and the like; and TESTS_DIALECT, where its dialect is the tests' own."""
-    reconciles_before_commit: bool
+    reconciles_before_commit = True
     """Whether a month that does not reconcile is never seen, not even until the next load."""
-    keeps_null_maps: bool
+    keeps_null_maps = True
     """Whether a map that is NULL is another thing than a map without keys."""
-
     section: str
     """Its section of docs/warehouses.md whose queries it can run, or nothing."""
 
+    @abstractmethod
     def query(self, sql: str) -> list[Row]:
         """Run a statement of the server's own SQL."""
-        ...
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Leave an empty database or schema, or none."""
+
+    @abstractmethod
+    def tables(self) -> set[str]:
+        """The tables that are there; the partitions of one are no tables."""
+
+    @abstractmethod
+    def columns(self, table: str) -> dict[str, str]:
+        """Name and type of each column, the type as the server names it."""
 
     def make(self, table: str, columns: dict[str, str]) -> None:
         """Make a table as a person would, with the server's own types."""
-        ...
+        definitions = ", ".join(map(" ".join, columns.items()))
+        self.query(f"CREATE TABLE {self.named(table)} ({definitions})")
 
-    def reset(self) -> None:
-        """Leave an empty database or schema, or none."""
-        ...
+    def named(self, name: str) -> str:
+        """A table's name in SQL."""
+        return quoted(name)
 
-    def tables(self) -> set[str]:
-        """The tables that are there; the partitions of one are no tables."""
-        ...
-
-    def columns(self, table: str) -> dict[str, str]:
-        """Name and type of each column, the type as the server names it."""
-        ...
+    def of_month(self, month: str) -> str:
+        """The condition that a row is of '2024-01'."""
+        return f"billing_month = DATE '{month}-01'"
 
     def rows(self, table: str, columns: Sequence[str], month: str) -> list[Row]:
-        """The rows of one month ('2024-01'), `in_order`: money as Decimal, maps as dict."""
-        ...
+        """The rows of one month, `in_order`: money as Decimal, maps as dict."""
+        types = self.columns(table)
+        cells = ", ".join(self.cell(name, types[name]) for name in columns)
+        found = self.query(f"SELECT {cells} FROM {self.named(table)} WHERE {self.of_month(month)}")
+        kinds = [types[name] for name in columns]
+        return in_order([list(map(self.value, row, kinds)) for row in found])
 
-    def ledger(self, table: str) -> list[tuple[str, str, int, str, str | None]]:
+    def cell(self, column: str, _kind: str) -> str:
+        """A column in SQL."""
+        return quoted(column)
+
+    def value(self, value: Any, _kind: str) -> Any:
+        """What the client gives for a cell of the type, as what it is."""
+        return value
+
+    def ledger(self, table: str) -> list[tuple[Any, ...]]:
         """billing_period, manifest_id, row_count, state, error_message; the oldest first."""
-        ...
+        return self.query(
+            "SELECT billing_period, manifest_id, row_count, state, error_message "
+            f"FROM {self.named(f'{table}_loads')} ORDER BY load_timestamp"
+        )
 
     def take_out(self, table: str, month: str) -> None:
         """Delete the month's rows as a person would, who tells the ledger nothing."""
-        ...
+        self.query(f"DELETE FROM {self.named(table)} WHERE {self.of_month(month)}")
 
 
 def started(name: str) -> AbstractContextManager[Adapter]:

@@ -7,25 +7,22 @@ from contextlib import contextmanager
 from decimal import Decimal
 from functools import partial
 from json import loads
-from typing import Any
 
-import psycopg
-from psycopg.sql import SQL, Composed, Identifier, Literal
+from psycopg.sql import SQL, Literal
 from psycopg.types.json import set_json_loads
 
+from finops_dagster.billing.columns import quoted
 from finops_dagster_tests.servers.postgresql import PostgreSQLServer
-from finops_dagster_tests.warehouses.adapters import Row, in_order
+from finops_dagster_tests.warehouses.adapters import Adapter, Row, in_order
 
 PASSWORD = "it's \\ geheim"
 
 
-class PostgreSQL:
+class PostgreSQL(Adapter):
     """A database whose owner loads into its schema `finops`, looked at by the administrator."""
 
     backend = "postgresql"
-    environment: dict[str, str] = {"POSTGRESQL_PASSWORD": PASSWORD}  # noqa: RUF012
-    reconciles_before_commit = True
-    keeps_null_maps = True
+    environment = {"POSTGRESQL_PASSWORD": PASSWORD}  # noqa: RUF012
     section = "PostgreSQL"
 
     def __init__(self, server: PostgreSQLServer) -> None:
@@ -66,39 +63,26 @@ class PostgreSQL:
         return {name for (name,) in found}
 
     def columns(self, table: str) -> dict[str, str]:
-        return {whole: kind for _, whole, kind in self._columns(table)}
+        return {whole: kind for whole, (_, kind) in self._columns(table).items()}
 
     def rows(self, table: str, columns: Sequence[str], month: str) -> list[Row]:
-        names = {whole: name for name, whole, _ in self._columns(table)}
-        query = SQL("SELECT {} FROM {} WHERE billing_month = {}").format(
-            SQL(", ").join(Identifier(names[column]) for column in columns),
-            Identifier("finops", table),
-            Literal(f"{month}-01"),
-        )
-        return in_order(self._execute(query).fetchall())
+        names = self._columns(table)
+        cells = ", ".join(quoted(names[column][0]) for column in columns)
+        found = f"SELECT {cells} FROM {self.named(table)} WHERE {self.of_month(month)}"
+        return in_order(self.query(found))
 
-    def ledger(self, table: str) -> list[Any]:
-        query = SQL(
-            "SELECT billing_period, manifest_id, row_count, state, error_message "
-            "FROM {} ORDER BY load_timestamp"
-        )
-        return self._execute(query.format(Identifier("finops", f"{table}_loads"))).fetchall()
+    def named(self, name: str) -> str:
+        return f"finops.{quoted(name)}"
 
-    def take_out(self, table: str, month: str) -> None:
-        query = SQL("DELETE FROM {} WHERE billing_month = {}")
-        self._execute(query.format(Identifier("finops", table), Literal(f"{month}-01")))
-
-    def _columns(self, table: str) -> list[Row]:
-        """Name, whole name where that is a cut one, and type."""
-        return self.query(
-            "SELECT attname, coalesce(col_description(attrelid, attnum), attname), "
+    def _columns(self, table: str) -> dict[str, tuple[str, str]]:
+        """The column's name and type by its whole name, which may be longer."""
+        found = self.query(
+            "SELECT coalesce(col_description(attrelid, attnum), attname), attname, "
             "format_type(atttypid, atttypmod) FROM pg_attribute "
             "WHERE attrelid = to_regclass(%s) AND attnum > 0 ORDER BY attnum",
-            f'finops."{table}"',
+            self.named(table),
         )
-
-    def _execute(self, query: Composed) -> psycopg.Cursor[Row]:
-        return self.connection.execute(query)
+        return {whole: (name, kind) for whole, name, kind in found}
 
 
 @contextmanager

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import date, datetime
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -20,19 +20,17 @@ from finops_dagster_tests.servers.snowflake import (
     SnowflakeServer,
     snowflake_server,
 )
-from finops_dagster_tests.warehouses.adapters import Row, in_order
+from finops_dagster_tests.warehouses.adapters import Adapter, Row
 
 # Every name is in capitals there; these tables of the suite are not in small letters here.
 _AS_IN_SETTINGS = {"ORDER": "Order", "ORDER_LOADS": "Order_loads"}
 
 
-class Snowflake:
+class Snowflake(Adapter):
     """One schema, `finops.billing`."""
 
     backend = "snowflake"
     environment = {"SNOWFLAKE_PASSWORD": PASSWORD}  # noqa: RUF012
-    reconciles_before_commit = True
-    keeps_null_maps = True
     section = "Snowflake"
 
     def __init__(self, server: SnowflakeServer) -> None:
@@ -69,33 +67,22 @@ class Snowflake:
         return {_AS_IN_SETTINGS.get(name, name.lower()) for name in names}
 
     def columns(self, table: str) -> dict[str, str]:
-        return {row[0].lower(): row[1] for row in self.query(f"DESCRIBE TABLE {_named(table)}")}
+        described = self.query(f"DESCRIBE TABLE {self.named(table)}")
+        return {row[0].lower(): row[1] for row in described}
 
-    def rows(self, table: str, columns: Sequence[str], month: str) -> list[Row]:
-        types = self.columns(table)
-        cells = ", ".join(
-            # fakesnow gives a NULL time as 1970
-            f"{_named(name)}::VARCHAR" if types[name].startswith("TIMESTAMP") else _named(name)
-            for name in columns
-        )
-        found = self.query(
-            f"SELECT {cells} FROM {_named(table)} WHERE billing_month = '{month}-01'::DATE"
-        )
-        kinds = [types[name] for name in columns]
-        return in_order(map(_value, row, kinds) for row in found)
+    def named(self, name: str) -> str:
+        return f'"{name.upper()}"'
 
-    def ledger(self, table: str) -> list[Any]:
-        return self.query(
-            "SELECT billing_period, manifest_id, row_count, state, error_message "
-            f"FROM {_named(table + '_loads')} ORDER BY load_timestamp"
-        )
+    def cell(self, column: str, kind: str) -> str:
+        """fakesnow gives a NULL time as 1970."""
+        return self.named(column) + ("::VARCHAR" if kind.startswith("TIMESTAMP") else "")
 
-    def take_out(self, table: str, month: str) -> None:
-        first_day = date.fromisoformat(f"{month}-01")
-        self.query(f"DELETE FROM {_named(table)} WHERE billing_month = '{first_day}'::DATE")
-
-    def make(self, table: str, columns: dict[str, str]) -> None:
-        self.query(f"CREATE TABLE {table} ({', '.join(map(' '.join, columns.items()))})")
+    def value(self, value: Any, kind: str) -> Any:
+        if value is not None and kind in ("OBJECT", "VARIANT"):
+            return json.loads(value, parse_float=Decimal)
+        if value is not None and kind.startswith("TIMESTAMP"):
+            return datetime.fromisoformat(value)
+        return value
 
     def query(self, sql: str) -> list[Row]:
         with self._connection.cursor() as cursor:
@@ -108,15 +95,3 @@ def started() -> Iterator[Snowflake]:
     """A server of its own."""
     with snowflake_server() as server:
         yield Snowflake(server)
-
-
-def _named(name: str) -> str:
-    return f'"{name.upper()}"'
-
-
-def _value(value: Any, kind: str) -> Any:
-    if value is not None and kind in ("OBJECT", "VARIANT"):
-        return json.loads(value, parse_float=Decimal)
-    if value is not None and kind.startswith("TIMESTAMP"):
-        return datetime.fromisoformat(value)
-    return value

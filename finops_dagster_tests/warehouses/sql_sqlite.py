@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import date, datetime
 from decimal import Decimal
@@ -12,20 +12,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from finops_dagster.billing.columns import quoted
-from finops_dagster_tests.warehouses.adapters import Row, in_order
+from finops_dagster_tests.warehouses.adapters import Adapter, Row
 
 
-class SQLite:
+class SQLite(Adapter):
     """The dataset `finops` beside `acme.db`, which is a file of its own."""
 
     backend = "sql"
-    reconciles_before_commit = True
-    keeps_null_maps = True
     section = ""
 
     def __init__(self, folder: Path) -> None:
-        self.environment: dict[str, str] = {}
         self.settings = {
             "destination": "sqlalchemy",
             "credentials": f"sqlite:///{folder / 'acme.db'}",
@@ -43,39 +39,32 @@ class SQLite:
         return {name for (name,) in found if not name.startswith(("_dlt_", "sqlite_"))}
 
     def columns(self, table: str) -> dict[str, str]:
-        return {row[1]: row[2] for row in self.query(f"PRAGMA table_info({quoted(table)})")}
-
-    def rows(self, table: str, columns: Sequence[str], month: str) -> list[Row]:
-        # What dlt made of amounts it declared as TEXT.
-        by_dlt = "_dlt_version" in {
-            name for (name,) in self.query("SELECT name FROM sqlite_master")
-        }
-        kinds = {
+        """Name and type; what dlt made of amounts it declared as TEXT."""
+        by_dlt = self.query("SELECT 1 FROM sqlite_master WHERE name = '_dlt_version'")
+        return {
             name: "DECIMAL_TEXT" if by_dlt and name.endswith("cost") else kind
-            for name, kind in self.columns(table).items()
+            for _, name, kind, *_ in self.query(f"PRAGMA table_info({self.named(table)})")
         }
-        names = ", ".join(map(quoted, columns))
-        found = self.query(
-            f"SELECT {names} FROM {quoted(table)} WHERE billing_month = '{month}-01'"
-        )
-        return in_order(
-            [_value(kinds[name], cell) for name, cell in zip(columns, row, strict=True)]
-            for row in found
-        )
 
-    def ledger(self, table: str) -> list[Any]:
-        return self.query(
-            "SELECT billing_period, manifest_id, row_count, state, error_message "
-            f"FROM {quoted(f'{table}_loads')} ORDER BY load_timestamp"
-        )
+    def of_month(self, month: str) -> str:
+        return f"billing_month = '{month}-01'"
 
-    def take_out(self, table: str, month: str) -> None:
-        self.query(f"DELETE FROM {quoted(table)} WHERE billing_month = '{month}-01'")
+    def value(self, value: Any, kind: str) -> Any:
+        """What SQLite keeps as text, as what it is."""
+        if value is None:
+            return None
+        if kind.endswith("_MAP"):
+            of = Decimal if kind.startswith("DECIMAL") else str
+            return {key: one and of(one) for key, one in json.loads(value).items()}
+        read = {
+            "DECIMAL_TEXT": Decimal,
+            "DATE": date.fromisoformat,
+            "DATETIME": datetime.fromisoformat,
+            "TIME_TEXT": datetime.fromisoformat,
+        }
+        return read.get(kind, str)(value)
 
-    def make(self, table: str, columns: dict[str, str]) -> None:
-        self.query(f"CREATE TABLE {quoted(table)} ({', '.join(map(' '.join, columns.items()))})")
-
-    def query(self, sql: str) -> list[Any]:
+    def query(self, sql: str) -> list[Row]:
         with closing(sqlite3.connect(self.path)) as connection, connection:
             return connection.execute(sql).fetchall()
 
@@ -85,19 +74,3 @@ def started() -> Iterator[SQLite]:
     """A folder of its own."""
     with TemporaryDirectory() as folder:
         yield SQLite(Path(folder))
-
-
-def _value(kind: str, cell: Any) -> Any:
-    """What SQLite keeps as text, as what it is."""
-    if cell is None:
-        return None
-    if kind.endswith("_MAP"):
-        value = Decimal if kind.startswith("DECIMAL") else str
-        return {key: one and value(one) for key, one in json.loads(cell).items()}
-    read = {
-        "DECIMAL_TEXT": Decimal,
-        "DATE": date.fromisoformat,
-        "DATETIME": datetime.fromisoformat,
-        "TIME_TEXT": datetime.fromisoformat,
-    }
-    return read.get(kind, str)(cell)

@@ -16,11 +16,11 @@ class TestsOwnSQLite(SQLite):
 
     __test__ = False
     backend = "duckdb"
+    environment = {"TESTS_DIALECT": f"{sqlite_dialect.__name__}:SQLite"}  # noqa: RUF012
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.settings = {"warehouse_path": str(self.path)}
-        self.environment = {"TESTS_DIALECT": f"{sqlite_dialect.__name__}:SQLite"}
 
 
 @contextmanager
