@@ -144,8 +144,10 @@ class _History:
 
     def is_loaded(self, month: str, version: Version) -> bool:
         """Whether a run has read this very manifest, and come to the last stage after it."""
+        if not isinstance(version, Manifest):
+            return False
         read, loaded = self._last("manifest", month), self._last(self.last_stage, month)
-        if not isinstance(version, Manifest) or read is None or loaded is None:
+        if read is None or loaded is None:
             return False
         assert read.asset_materialization is not None
         metadata = read.asset_materialization.metadata

@@ -227,9 +227,9 @@ class AwsSource:
                 f"{location}: whether this is {names} cannot be told from its columns, which are: "
                 f"{shown or 'none'}; set the format of {self._export.name}"
             )
-        layout = self._formats[manifests[0].format].home("", "")
+        folder = self._formats[manifests[0].format].folder
         for other in self._formats.values():
-            if other.home("", "") == layout and fits(other, manifests[0]):
+            if other.folder == folder and fits(other, manifests[0]):
                 raise ManifestInvalid(
                     f'{location} has the columns of another format; set format = "{other.name}" '
                     f"for {self._export.name}"
