@@ -24,31 +24,25 @@ from finops_dagster.object_stores import (
 )
 from finops_dagster.object_stores.s3_errors import s3_error
 from finops_dagster.pipeline import stage
-from finops_dagster_tests.cur import Put, deliver, items
+from finops_dagster_tests.cur import Put, folder_put
 from finops_dagster_tests.project import Project
 from finops_dagster_tests.servers.s3 import S3Server
 
 
 @pytest.fixture
-def put(project: Project, s3: S3Server, bucket: str) -> Put:
-    client = s3.client()
-    project.export |= {"source": f"s3://{bucket}", "endpoint_url": s3.url}
-    return lambda key, body: client.put_object(Bucket=bucket, Key=key, Body=body)
-
-
-@pytest.fixture
-def store(project: Project, put: Put) -> ObjectStore:
+def store(project: Project, in_bucket: Put) -> ObjectStore:
     return project.the_store()[0]
 
 
-def answer_once(s3: S3Server, method: str, status: str, body: bytes, headers=()) -> None:
-    """Let the next request of the method be answered so."""
+def answer_once(s3: S3Server, method: str, body: bytes, status="200 OK", length=0, path="") -> None:
+    """Let the next request of the method be answered so, with a body of another length if given."""
 
     def fault(environ, start_response):
-        if environ["REQUEST_METHOD"] != method:
+        if environ["REQUEST_METHOD"] != method or not environ["PATH_INFO"].endswith(path):
             return None
         s3.fault = None
-        start_response(status, [("Content-Length", str(len(body))), *headers])
+        headers = [("ETag", '"x"'), ("Last-Modified", "Mon, 01 Jan 2024 00:00:00 GMT")]
+        start_response(status, [("Content-Length", str(length or len(body))), *headers])
         return [body]
 
     s3.fault = fault
@@ -57,65 +51,50 @@ def answer_once(s3: S3Server, method: str, status: str, body: bytes, headers=())
 SLOW_DOWN = b"<Error><Code>SlowDown</Code><Message>Reduce your request rate.</Message></Error>"
 
 
-def test_a_busy_store_is_asked_again(project: Project, put: Put, s3: S3Server) -> None:
-    deliver(put, "2024-01", [items("2024-01", "1")])
-    answer_once(s3, "GET", "503 Slow Down", SLOW_DOWN)
-    assert project.materialize("2024-01").success
+def test_a_busy_store_is_asked_again(project: Project, in_bucket: Put, s3: S3Server) -> None:
+    project.deliver("1")
+    answer_once(s3, "GET", SLOW_DOWN, "503 Slow Down")
+    assert project.materialize().success
 
 
-def test_a_body_cut_on_the_way_is_fetched_again(project: Project, put: Put, s3: S3Server) -> None:
-    (key,) = deliver(put, "2024-01", [items("2024-01", *map(str, range(100)))])
-
+def test_a_body_cut_on_the_way_is_fetched_again(
+    project: Project, in_bucket: Put, s3: S3Server
+) -> None:
+    (key,) = project.deliver(*map(str, range(100)))
     body = s3.client().get_object(Bucket=project.export["source"][5:], Key=key)["Body"].read()
-
-    def cut(environ, start_response):
-        if environ["REQUEST_METHOD"] != "GET" or not environ["PATH_INFO"].endswith(key):
-            return None
-        s3.fault = None
-        headers = {"Content-Length": str(len(body)), "ETag": '"x"'}
-        headers["Last-Modified"] = "Mon, 01 Jan 2024 00:00:00 GMT"
-        start_response("200 OK", list(headers.items()))
-        return [body[:-20]]
-
     s3.requests.clear()
-    s3.fault = cut
-    outcome = project.materialize("2024-01")
+    answer_once(s3, "GET", body[:-20], length=len(body), path=key)
+    outcome = project.materialize()
     assert outcome.success, outcome.error
     assert sum(method == "GET" and path.endswith(key) for method, path in s3.requests) == 2
-    assert project.totals("2024-01") == (100, sum(range(100)))
+    assert project.totals() == (100, sum(range(100)))
 
 
 def test_a_network_fault_is_retried_by_the_run(
-    project: Project, put: Put, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+    project: Project, in_bucket: Put, s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stage, "_SECONDS_BETWEEN_RETRIES", 0)
-    deliver(put, "2024-01", [items("2024-01", "1")])
-    cut = [("ETag", '"x"'), ("Last-Modified", "Mon, 01 Jan 2024 00:00:00 GMT")]
-
-    def fault(environ, start_response):
-        s3.fault = None
-        start_response("200 OK", [("Content-Length", "1000"), *cut])
-        return [b"{"]
-
-    s3.fault = fault
-    outcome = project.materialize("2024-01")
+    project.deliver("1")
+    answer_once(s3, "GET", b"{", length=1000)
+    outcome = project.materialize()
     assert outcome.success, outcome.error
     assert outcome.retries() == 1
 
 
-def test_what_no_retry_cures_is_not_retried(project: Project, put: Put) -> None:
-    outcome = project.materialize("2024-01")
+def test_what_no_retry_cures_is_not_retried(project: Project, in_bucket: Put) -> None:
+    outcome = project.materialize()
     assert "no manifest of 2024-01" in outcome.error
     assert outcome.retries() == 0
 
 
 @pytest.mark.parametrize("kind", ["s3", "file"])
-def test_a_folder_is_listed_without_what_lies_deeper(project: Project, put: Put, kind: str) -> None:
+def test_a_folder_is_listed_without_what_lies_deeper(
+    project: Project, in_bucket: Put, kind: str
+) -> None:
+    for key in ("a/2", "a/1", "a/b/3", "ab/4"):
+        (in_bucket if kind == "s3" else folder_put(project.source))(key, key.encode())
     if kind == "file":
         project.export["source"] = f"file://{project.source}"
-        put = project.put
-    for key in ("a/2", "a/1", "a/b/3", "ab/4"):
-        put(key, key.encode())
     store, _ = project.the_store()
     assert store.folders("a") == {"b"}
     assert store.folders("") >= {"a", "ab"}
@@ -123,26 +102,30 @@ def test_a_folder_is_listed_without_what_lies_deeper(project: Project, put: Put,
     assert (store.files("nowhere"), store.folders("nowhere")) == ([], set())
 
 
-def test_an_object_that_has_not_changed_is_not_read_again(store: ObjectStore, put: Put) -> None:
-    put("key", b"one")
+def test_an_object_that_has_not_changed_is_not_read_again(
+    store: ObjectStore, in_bucket: Put
+) -> None:
+    in_bucket("key", b"one")
     (body, info) = store.read("key") or (b"", None)
     assert body == b"one"
     assert store.read("key", unless=info.etag) is None
-    put("key", b"two")
+    in_bucket("key", b"two")
     assert (store.read("key", unless=info.etag) or [b""])[0] == b"two"
 
 
-def test_an_object_is_read_in_the_version_that_was_looked_at(store: ObjectStore, put: Put) -> None:
-    put("key", b"one")
+def test_an_object_is_read_in_the_version_that_was_looked_at(
+    store: ObjectStore, in_bucket: Put
+) -> None:
+    in_bucket("key", b"one")
     version = store.head("key")
-    put("key", b"two")
+    in_bucket("key", b"two")
     with pytest.raises(ObjectChanged, match=r"key changed while it was read"):
         list(store.chunks(version))
 
 
-def test_a_bucket_that_is_not_there_is_named(project: Project, put: Put) -> None:
+def test_a_bucket_that_is_not_there_is_named(project: Project, in_bucket: Put) -> None:
     project.export["source"] = "s3://acme-billing-of-nobody/cur"
-    error = project.materialize("2024-01").error
+    error = project.materialize().error
     assert error.startswith("s3://acme-billing-of-nobody/cur/acme-cur/20240101-20240201/")
     assert error.endswith("there is no such bucket: look at the source")
 
@@ -310,7 +293,7 @@ def test_a_role_that_may_not_be_assumed_is_no_matter_of_the_bucket(
         b"<ErrorResponse><Error><Code>AccessDenied</Code><Message>User: x is not authorized to "
         b"perform: sts:AssumeRole</Message></Error></ErrorResponse>"
     )
-    answer_once(s3, "POST", "403 Forbidden", body)
+    answer_once(s3, "POST", body, "403 Forbidden")
     project.export |= {
         "source": f"s3://{bucket}",
         "endpoint_url": s3.url,
@@ -332,9 +315,9 @@ def test_a_role_that_may_not_be_assumed_is_no_matter_of_the_bucket(
 
 @pytest.mark.parametrize("pays", [True, False])
 def test_whoever_pays_says_so_in_every_request(
-    project: Project, put: Put, s3: S3Server, pays: bool
+    project: Project, in_bucket: Put, s3: S3Server, pays: bool
 ) -> None:
-    put("key", b"body")
+    in_bucket("key", b"body")
     project.export["requester_pays"] = pays
     store, _ = project.the_store()
     sent: list[tuple[str, str | None]] = []
@@ -412,13 +395,13 @@ def test_the_arn_of_anything_else_is_refused(project: Project, bucket: str) -> N
 
 
 def test_missing_credentials_are_told_in_one_line(
-    project: Project, put: Put, monkeypatch: pytest.MonkeyPatch
+    project: Project, in_bucket: Put, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("HOME", str(project.folder))
-    error = project.materialize("2024-01").error
+    error = project.materialize().error
     assert "no AWS credentials were found" in error
 
 
@@ -433,7 +416,7 @@ def test_an_unreachable_store_may_be_asked_again(
 
 
 def test_a_role_is_assumed_and_its_credentials_are_renewed(
-    project: Project, put: Put, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+    project: Project, in_bucket: Put, s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_STS", s3.url)
     project.export |= {
@@ -441,7 +424,7 @@ def test_a_role_is_assumed_and_its_credentials_are_renewed(
         "external_id": "acme-finops",
         "region": "us-east-1",
     }
-    put("key", b"body")
+    in_bucket("key", b"body")
     assumed, signed = [], []
 
     def grant(environ, start_response):

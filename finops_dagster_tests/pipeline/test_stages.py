@@ -20,9 +20,9 @@ from finops_dagster.object_stores import ObjectStores
 from finops_dagster.pipeline.build import build_resources
 from finops_dagster.pipeline.manifest import newest_manifest
 from finops_dagster.pipeline.staged_files import Staged, StagedFiles
-from finops_dagster_tests.cur import csv_bytes, deliver, items
+from finops_dagster_tests.cur import Put, csv_bytes, items
 from finops_dagster_tests.finops import Finops
-from finops_dagster_tests.project import Outcome, Project
+from finops_dagster_tests.project import UNCHANGED, Outcome, Project
 from finops_dagster_tests.servers.s3 import S3Server
 
 HOLD = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('held', flush=True); input()"
@@ -38,28 +38,22 @@ def test_all_that_comes_after_the_download_needs_no_vendor(project: Project) -> 
         "backend": "duckdb",
         "duckdb": {"warehouse_path": str(project.folder / "warehouse.duckdb")},
     }
-    deliver(project.put, "2024-01", [items("2024-01", "1", "2")], version="v1")
-    project.load("2024-01", stages=["manifest", "staged_files"])
+    project.deliver("1", "2")
+    project.load(stages=["manifest", "staged_files"])
     shutil.rmtree(project.source)
     for stage in ("billing_table", "parquet", "warehouse_table"):
         for force in (False, True):
-            outcome = project.load("2024-01", stages=[stage], force=force)
+            outcome = project.load(stages=[stage], force=force)
             assert versions(outcome) == {stage: "v1"}
             assert all(outcome.checks().values())
-    assert project.totals("2024-01") == project.parquet_totals("2024-01") == (2, 3)
+    assert project.totals() == project.parquet_totals() == (2, 3)
 
 
 def test_two_months_download_while_a_third_holds_the_database(
-    project: Project, s3: S3Server, bucket: str
+    project: Project, s3: S3Server, in_bucket: Put
 ) -> None:
-    client = s3.client()
-    project.export |= {"source": f"s3://{bucket}", "endpoint_url": s3.url}
     for month in ("2024-01", "2024-02"):
-        deliver(
-            lambda key, body: client.put_object(Bucket=bucket, Key=key, Body=body),
-            month,
-            [items(month, "1")],
-        )
+        project.deliver("1", month=month)
     export, resources = project.the_export(), build_resources(project.settings())
     both_download = Barrier(2)
 
@@ -95,16 +89,16 @@ def test_months_come_back_when_database_and_staged_files_are_gone(
 ) -> None:
     months = ["2024-01", "2024-02"]
     for month in months:
-        deliver(project.put, month, [items(month, "0.1", "0.000000000000000002")])
+        project.deliver("0.1", "0.000000000000000002", month=month)
         project.load(month)
-    before = [project.query(f"FROM read_parquet('{project.parquet(month)}')") for month in months]
+    before = [project.query(f"FROM {project.in_lake(month)}") for month in months]
     project.database_file.unlink()
     for folder in (project.folder / "data/staging/acme").glob("*/*/"):
         shutil.rmtree(folder)  # as cleanup does
     if is_in_lake:
         shutil.rmtree(project.source / "acme-cur", ignore_errors=False)
         for month in months:  # the manifests alone
-            deliver(project.put, month, [], changes={"reportKeys": keys_of(project, month)})
+            project.deliver(month=month, changes={"reportKeys": keys_of(project, month)})
     else:
         shutil.rmtree(project.folder / "data/parquet")
     for month in months:
@@ -112,31 +106,30 @@ def test_months_come_back_when_database_and_staged_files_are_gone(
         fetched = outcome.metadata("staged_files")["bytes_fetched"]
         assert (fetched == 0) is is_in_lake
         assert outcome.outcomes()["billing_table"] == "loaded"
-        assert set(versions(outcome).values()) == {"20240301T000000Z"}
-        assert set(project.load(month).outcomes().values()) == {"unchanged"}
-    after = [project.query(f"FROM read_parquet('{project.parquet(month)}')") for month in months]
-    assert after == before
+        assert set(versions(outcome).values()) == {"v1"}
+        assert project.load(month).outcomes() == UNCHANGED
+    assert [project.query(f"FROM {project.in_lake(month)}") for month in months] == before
 
 
 def keys_of(project: Project, month: str) -> list[str]:
     """The key of the month's file, which is gone."""
     period = f"{month.replace('-', '')}01-{BillingMonth.parse(month).next.first_day:%Y%m%d}"
-    return [f"acme-cur/{period}/20240301T000000Z/acme-cur-00001.csv.gz"]
+    return [f"acme-cur/{period}/v1/acme-cur-00001.csv.gz"]
 
 
 def test_a_lost_record_gives_no_name_twice(project: Project) -> None:
     def load(cost: str) -> dict[str, str]:
         part = gzip.compress(csv_bytes(items("2024-01", cost)), mtime=0)
-        deliver(project.put, "2024-01", [part], version="v1")
+        project.deliver(part)
         shutil.rmtree(project.folder / "data/staging", ignore_errors=True)
         shutil.rmtree(project.folder / "data/parquet", ignore_errors=True)
-        return versions(project.load("2024-01"))
+        return versions(project.load())
 
     assert load("1")["billing_table"] == "v1"
     other = load("5")
     assert other["billing_table"] == other["parquet"]
     assert other["billing_table"].startswith("v1+")
-    assert project.totals("2024-01") == (1, 5)
+    assert project.totals() == (1, 5)
     assert load("1")["billing_table"] == "v1"
     assert load("5")["billing_table"] == other["billing_table"]
 
@@ -146,35 +139,35 @@ def test_older_files_go_once_the_newer_are_all_here_and_cleanup_leaves_the_recor
 ) -> None:
     project = finops.project
     folder = project.folder / "data/staging/acme/2024-01"
-    deliver(project.put, "2024-01", [items("2024-01", "1")], version="v1")
-    project.load("2024-01")
-    deliver(project.put, "2024-01", [items("2024-01", "2"), b"\x1f\x8bcut"], version="v2")
-    assert not project.materialize("2024-01").success
+    project.deliver("1")
+    project.load()
+    project.deliver(items("2024-01", "2"), b"\x1f\x8bcut", version="v2")
+    assert not project.materialize().success
     assert (folder / "v1").is_dir()
-    deliver(project.put, "2024-01", [items("2024-01", "2")], version="v2")
-    project.load("2024-01", stages=["manifest", "staged_files"])
+    project.deliver("2", version="v2")
+    project.load(stages=["manifest", "staged_files"])
     assert [path.name for path in folder.glob("*/")] == ["v2"]
-    project.load("2024-01")
+    project.load()
     finops.json("state", "cleanup", "--older-than", "0d")
     assert sorted(path.name for path in folder.iterdir() if path.name != ".lock") == [
         "manifest.json",
         "version.json",
     ]
-    assert set(project.load("2024-01").outcomes().values()) == {"unchanged"}
+    assert project.load().outcomes() == UNCHANGED
 
 
 @pytest.mark.parametrize("stage", ["manifest", "staged_files", "billing_table"])
 def test_a_run_that_another_overtook_with_a_newer_version_says_so(
     project: Project, stage: str
 ) -> None:
-    deliver(project.put, "2024-01", [items("2024-01", "1")], version="v1")
+    project.deliver("1")
     definitions, run_id = project.definitions(), "11111111-1111-1111-1111-111111111111"
 
     def overtake(event: dg.EventLogEntry) -> None:
         made = event.asset_materialization
         if made is not None and made.asset_key.path[-1] == stage:
-            deliver(project.put, "2024-01", [items("2024-01", "2", "3")], version="v2")
-            project.load("2024-01")
+            project.deliver("2", "3", version="v2")
+            project.load()
 
     project.instance.add_event_listener(run_id, overtake)
     outcome = Outcome(
@@ -189,14 +182,14 @@ def test_a_run_that_another_overtook_with_a_newer_version_says_so(
     after = {"staged_files": "billing_table", "billing_table": "parquet"}.get(stage)
     failed = [name for name, passed in outcome.checks().items() if not passed]
     assert failed == ([] if after is None else [f"{after}.reconciles"])
-    assert project.totals("2024-01") == project.parquet_totals("2024-01") == (2, 5)
-    assert set(project.load("2024-01").outcomes().values()) == {"unchanged"}
+    assert project.totals() == project.parquet_totals() == (2, 5)
+    assert project.load().outcomes() == UNCHANGED
 
 
 def test_names_of_columns_are_asked_of_the_lake_once(project: Project) -> None:
     def header(name: str, month: str) -> list[str]:
         headers = (*items(month, "1")[0], f"resourceTags/user:{name}")
-        deliver(project.put, month, [items(month, "1")], headers=headers)
+        project.deliver("1", month=month, headers=headers)
         project.load(month)
         connection: duckdb.DuckDBPyConnection
         with duckdb.connect(str(project.database_file)) as connection:
@@ -206,13 +199,13 @@ def test_names_of_columns_are_asked_of_the_lake_once(project: Project) -> None:
     (team,) = header("Team", "2024-01")
     project.database_file.unlink()
     assert header("team", "2024-02")[0] != team
-    assert Path(project.parquet("2024-01")).exists()
+    assert Path(project.parquet()).exists()
 
 
 def test_a_cell_that_is_no_number_is_one_line_and_nothing_more(
     project: Project, finops: Finops
 ) -> None:
-    deliver(project.put, "2024-01", [items("2024-01", "1", "12.3.4")], version="v1")
+    project.deliver("1", "12.3.4")
     process = finops.start("aws", "run-pipeline")
     output, errors = process.communicate()
     assert (process.returncode, errors) == (1, "")

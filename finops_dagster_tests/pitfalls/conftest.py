@@ -24,8 +24,5 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def project(project: Project, store: str, request: pytest.FixtureRequest) -> Project:
     """A project whose export lies in the store, and whose `put` puts there."""
     if store == "s3":
-        s3, bucket = request.getfixturevalue("s3"), request.getfixturevalue("bucket")
-        client = s3.client()
-        project.export |= {"source": f"s3://{bucket}", "endpoint_url": s3.url}
-        project.put = lambda key, body: client.put_object(Bucket=bucket, Key=key, Body=body)
+        project.read_bucket(request.getfixturevalue("s3"), request.getfixturevalue("bucket"))
     return project

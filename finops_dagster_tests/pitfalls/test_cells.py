@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import pytest
 
-from finops_dagster_tests.cur import HEADERS, csv_bytes, deliver, items, line_item
+from finops_dagster_tests.cur import HEADERS, csv_bytes, items, line_item
 from finops_dagster_tests.project import Project
 
 COST = "lineitem_unblendedcost"
@@ -22,11 +22,11 @@ COST = "lineitem_unblendedcost"
     ids=["sub-cent", "exponents"],
 )
 def test_01_02_amounts_are_kept_to_the_last_digit(project: Project, costs: tuple[str, ...]) -> None:
-    deliver(project.put, "2024-01", [items("2024-01", *costs)])
-    project.load("2024-01")
-    assert project.column(COST, "2024-01") == sorted(Decimal(cost) for cost in costs)
-    assert project.parquet_totals("2024-01") == (4, sum(Decimal(cost) for cost in costs))
-    assert project.column("bill_payeraccountid", "2024-01") == 4 * ["001234567890"], "pitfall 13"
+    project.deliver(*costs)
+    project.load()
+    assert project.column(COST) == sorted(Decimal(cost) for cost in costs)
+    assert project.parquet_totals() == (4, sum(Decimal(cost) for cost in costs))
+    assert project.column("bill_payeraccountid") == 4 * ["001234567890"], "pitfall 13"
 
 
 BODY = csv_bytes(items("2024-01", "1"))
@@ -50,8 +50,8 @@ def test_02_12_what_cannot_be_kept_exactly_is_an_error_that_names_file_and_line(
     project: Project, part: bytes | list[dict[str, str]], reason: str
 ) -> None:
     body = gzip.compress(part) if isinstance(part, bytes) else part
-    deliver(project.put, "2024-01", [items("2024-01", "1"), body])
-    assert f"acme-cur-00002.csv.gz, {reason}" in project.materialize("2024-01").error
+    project.deliver(items("2024-01", "1"), body)
+    assert f"acme-cur-00002.csv.gz, {reason}" in project.materialize().error
 
 
 @pytest.mark.parametrize(
@@ -61,10 +61,10 @@ def test_12_commas_quotes_newlines_and_unicode_arrive_as_they_are(
     project: Project, text: str
 ) -> None:
     row = line_item("2024-01", lineItem__LineItemDescription=text)
-    deliver(project.put, "2024-01", [[row, *items("2024-01", "2")]])
-    project.load("2024-01")
-    assert text in project.column("lineitem_lineitemdescription", "2024-01")
-    assert project.totals("2024-01") == (2, 3)
+    project.deliver([row, *items("2024-01", "2")])
+    project.load()
+    assert text in project.column("lineitem_lineitemdescription")
+    assert project.totals() == (2, 3)
 
 
 @pytest.mark.parametrize(
@@ -81,10 +81,10 @@ def test_12_commas_quotes_newlines_and_unicode_arrive_as_they_are(
 )
 def test_12_crlf_and_byte_order_marks_are_no_data(project: Project, change) -> None:
     body = change(csv_bytes(items("2024-01", "1", "2")))
-    deliver(project.put, "2024-01", [gzip.compress(body)])
-    project.load("2024-01")
-    assert project.column("identity_lineitemid", "2024-01") == ["abc", "abc"]
-    assert project.totals("2024-01") == (2, 3)
+    project.deliver(gzip.compress(body))
+    project.load()
+    assert project.column("identity_lineitemid") == ["abc", "abc"]
+    assert project.totals() == (2, 3)
 
 
 def test_27_currencies_are_told_apart_and_more_than_one_is_worth_a_look(project: Project) -> None:
@@ -93,12 +93,11 @@ def test_27_currencies_are_told_apart_and_more_than_one_is_worth_a_look(project:
         line_item("2024-01", lineItem__CurrencyCode=currency, lineItem__UnblendedCost=cost)
         for currency, cost in [("CNY", "7"), ("USD", "1"), ("CNY", "0.5")]
     ]
-    deliver(project.put, "2024-01", [rows[::2]], headers=headers, version="v1")
-    outcome = project.materialize("2024-01")
+    project.deliver(rows[::2], headers=headers)
+    outcome = project.load()
     assert outcome.metadata("billing_table")["currency"] == "CNY"
     assert outcome.checks()["billing_table.one_currency"] is True
-    deliver(project.put, "2024-01", [rows], headers=headers, version="v2")
-    outcome = project.materialize("2024-01")
+    project.deliver(rows, headers=headers, version="v2")
+    outcome = project.load()
     assert outcome.metadata("billing_table")["currency"] == "CNY, USD"
     assert outcome.checks()["billing_table.one_currency"] is False
-    assert outcome.success

@@ -9,7 +9,7 @@ from decimal import Decimal
 
 import pytest
 
-from finops_dagster_tests.cur import csv_bytes, deliver, items
+from finops_dagster_tests.cur import csv_bytes
 from finops_dagster_tests.project import Project
 
 MAPS = ("bill_billing_period_start_date", "line_item_unblended_cost", "resource_tags", "discount")
@@ -46,7 +46,7 @@ def test_20_maps_are_json_text_in_csv(project: Project) -> None:
     tags = '{"user_team": "Größe, \\"A\\"", "aws_created_by": ""}'
     exact = '{"edp": -0.1234567890123456789e1, "b": 123456789012345678.123456789012345678}'
     deliver_maps(project, (tags, exact), ("{}", "{}"), ("", ""))
-    project.load("2024-01")
+    project.load()
     rows = project.query("SELECT resource_tags, discount FROM aws_billing_data ORDER BY 1")
     amounts = {
         "edp": Decimal("-1.234567890123456789"),
@@ -65,7 +65,7 @@ def test_20_numbers_in_a_map_of_texts_keep_the_digits_that_were_written(project:
         '"e\\\\": 1.0E-7, "f": "", "g": 100000000000000000000.10, "h": null, "i": true}'
     )
     deliver_maps(project, (tags, "{}"))
-    project.load("2024-01")
+    project.load()
     assert project.query("SELECT resource_tags FROM aws_billing_data") == [
         (
             {
@@ -85,10 +85,10 @@ def test_20_numbers_in_a_map_of_texts_keep_the_digits_that_were_written(project:
 def test_another_format_under_the_same_name_is_refused_before_anything_is_loaded(
     project: Project,
 ) -> None:
-    deliver(project.put, "2024-02", [items("2024-02", "5")])
+    project.deliver("5", month="2024-02")
     project.load("2024-02")
     deliver_maps(project, ("{}", "{}"))
-    error = project.materialize("2024-01").error
+    error = project.materialize().error
     assert "holds months of acme in the format cur1, and 2024-01 comes in cur2" in error
     assert project.totals("2024-02") == (1, 5)
     assert "line_item_unblended_cost" not in {
@@ -110,7 +110,7 @@ def test_20_a_map_that_is_none_is_an_error_that_names_the_cell(
     project: Project, cells: tuple[str, str], column: str
 ) -> None:
     deliver_maps(project, ("{}", "{}"), cells)
-    error = project.materialize("2024-01").error
+    error = project.materialize().error
     assert f'line 3, column "{column}": ' in error
     assert "cannot be kept exactly as MAP(VARCHAR, " in error
 
@@ -122,7 +122,7 @@ def test_21_the_month_of_a_data_export_is_found_in_either_case(
 ) -> None:
     deliver_maps(project, ("{}", "{}"), period=period, name=name)
     project.put(f"acme-cur/metadata/{period}=2024-01/acme-cur-Metadata.json", b"{}")
-    project.load("2024-01")
+    project.load()
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_21_a_copy_in_other_letters_than_its_manifest_is_read(
     project: Project, period: str, found_in: str, lies_in: str
 ) -> None:
     deliver_maps(project, ("{}", "{}"), period=period, found_in=found_in, lies_in=lies_in)
-    project.load("2024-01")
+    project.load()
     assert project.query("SELECT count(*) FROM aws_billing_data") == [(1,)]
 
 
@@ -151,7 +151,7 @@ def test_21_an_account_is_never_taken_for_another(project: Project) -> None:
         "account=1/acme-cur/metadata/BILLING_PERIOD=2024-01/Manifest.json",
         json.dumps({"dataFiles": [file]}).encode(),
     )
-    error = project.materialize("2024-01").error
+    error = project.materialize().error
     assert f"account=1/{file}: there is no such" in error
     assert "though the manifest lists it" in error
 
@@ -161,19 +161,19 @@ def test_the_files_say_the_columns_where_the_manifest_has_none(
     project: Project, only: Collection[str]
 ) -> None:
     deliver_maps(project, ('{"a": "b"}', ""), only=only)
-    assert project.load("2024-01").metadata("manifest")["columns"] == 0
+    assert project.load().metadata("manifest")["columns"] == 0
     assert project.query(
         "SELECT resource_tags, line_item_unblended_cost FROM aws_billing_data"
     ) == [({"a": "b"}, 1)]
     del project.export["format"]
-    error = project.materialize("2024-01").error
+    error = project.materialize().error
     assert "whether this is cur2 or focus cannot be told from its columns, which are: none" in error
     assert "set the format of acme" in error
 
 
 def test_a_manifest_that_stops_listing_columns_removes_none(project: Project) -> None:
     deliver_maps(project, ("{}", "{}"))
-    project.load("2024-01")
+    project.load()
     deliver_maps(project, ("{}", "{}"), only=("executionId", "dataFiles"))
-    metadata = project.load("2024-01").metadata("manifest")
+    metadata = project.load().metadata("manifest")
     assert (metadata["columns_added"], metadata["columns_removed"]) == ("", "")

@@ -7,34 +7,29 @@ from decimal import Decimal
 
 import pytest
 
-from finops_dagster_tests.cur import csv_bytes, deliver, items, line_item, zipped
-from finops_dagster_tests.project import Project
+from finops_dagster_tests.cur import csv_bytes, items, line_item, zipped
+from finops_dagster_tests.project import UNCHANGED, Project
 from finops_dagster_tests.servers.s3 import S3Server
 
 
 def test_03_restatement_with_fewer_rows_and_parts_leaves_nothing_of_the_old(
     project: Project,
 ) -> None:
-    deliver(
-        project.put, "2024-01", [items("2024-01", "1", "2"), items("2024-01", "4")], version="v1"
-    )
-    project.load("2024-01")
-    deliver(project.put, "2024-01", [items("2024-01", "8")], version="v2")
-    outcome = project.materialize("2024-01")
-    assert project.totals("2024-01") == (1, 8)
-    assert project.parquet_totals("2024-01") == (1, 8)
-    assert project.column("manifest_id", "2024-01") == ["v2"]
+    project.deliver(items("2024-01", "1", "2"), items("2024-01", "4"))
+    project.load()
+    project.deliver("8", version="v2")
+    outcome = project.load()
+    assert project.totals() == project.parquet_totals() == (1, 8)
+    assert project.column("manifest_id") == ["v2"]
     assert outcome.checks()["billing_table.not_fewer_rows"] is False
-    assert outcome.success
-    states = project.query("SELECT manifest_id, state FROM finops_state.manifests ORDER BY 1")
-    assert states == [("v1", "superseded"), ("v2", "loaded")]
+    assert project.ledger() == [("v1", "superseded"), ("v2", "loaded")]
     assert [path.name for path in project.folder.glob("data/staging/acme/2024-01/*/")] == ["v2"]
 
 
 def test_04_a_file_replaced_during_its_download_is_noticed(project: Project, s3: S3Server) -> None:
-    deliver(project.put, "2024-01", [items("2024-01", "1")], version="v1")
-    project.load("2024-01")
-    (key,) = deliver(project.put, "2024-01", [items("2024-01", "2")], version="v2")
+    project.deliver("1")
+    project.load()
+    (key,) = project.deliver("2", version="v2")
 
     def replace_before_get(environ, start_response):
         if environ["REQUEST_METHOD"] == "GET" and environ["PATH_INFO"].endswith(key):
@@ -42,14 +37,14 @@ def test_04_a_file_replaced_during_its_download_is_noticed(project: Project, s3:
             project.put(key, gzip.compress(csv_bytes(items("2024-01", "3"))))
 
     s3.fault = replace_before_get
-    assert "changed while it was read" in project.materialize("2024-01").error
-    assert project.totals("2024-01") == (1, 1)
-    assert project.materialize("2024-01").success
-    assert project.totals("2024-01") == (1, 3)
+    assert "changed while it was read" in project.materialize().error
+    assert project.totals() == (1, 1)
+    assert project.materialize().success
+    assert project.totals() == (1, 3)
 
 
 def test_05_a_missing_part_keeps_the_old_month(project: Project) -> None:
-    (key,) = deliver(project.put, "2024-01", [items("2024-01", "1")], version="v2")
+    (key,) = project.deliver("1", version="v2")
     missing = key.replace("-00001", "-00002")
     outcome = project.refused(
         "2024-01", items("2024-01", "2"), changes={"reportKeys": [key, missing]}
@@ -91,17 +86,13 @@ def test_05_18_a_damaged_archive_keeps_the_old_month(
     ids=["header-only", "zero-bytes", "both", "no-files"],
 )
 def test_11_an_empty_month_replaces_the_old_one_and_says_so(project: Project, parts) -> None:
-    deliver(project.put, "2024-01", [items("2024-01", "1")], version="v1")
-    project.load("2024-01")
-    deliver(project.put, "2024-01", parts, version="v2")
-    outcome = project.materialize("2024-01")
-    assert outcome.success, outcome.error
-    assert project.totals("2024-01") == (0, None)
-    assert project.parquet_totals("2024-01") == (0, None)
+    project.deliver("1")
+    project.load()
+    project.deliver(*parts, version="v2")
+    outcome = project.load()
+    assert project.totals() == project.parquet_totals() == (0, None)
     assert outcome.checks()["billing_table.not_fewer_rows"] is False
-    assert project.materialize("2024-01").outcomes() == dict.fromkeys(
-        outcome.outcomes(), "unchanged"
-    )
+    assert project.load().outcomes() == UNCHANGED
 
 
 def test_29_a_load_that_fails_in_its_middle_leaves_the_old_month_readable(project: Project) -> None:
@@ -109,34 +100,24 @@ def test_29_a_load_that_fails_in_its_middle_leaves_the_old_month_readable(projec
     bad = line_item("2024-01", lineItem__UsageStartDate="yesterday")
     error = project.refused("2024-01", good, [*good[:5], bad]).error
     assert "acme-cur-00002.csv.gz, line 7, column \"lineItem/UsageStartDate\": 'yesterday'" in error
-    assert project.query("SELECT manifest_id, state FROM finops_state.manifests") == [
-        ("v1", "loaded")
-    ]
+    assert project.ledger() == [("v1", "loaded")]
 
 
 def test_30_a_rerun_of_the_same_version_does_nothing(project: Project, s3: S3Server) -> None:
-    deliver(project.put, "2024-01", [items("2024-01", "1")])
-    project.load("2024-01")
-    written = project.parquet("2024-01").stat().st_mtime_ns
+    project.deliver("1")
+    project.load()
+    written = project.parquet().stat().st_mtime_ns
     s3.requests.clear()
-    outcome = project.materialize("2024-01")
-    assert outcome.outcomes() == {
-        "manifest": "unchanged",
-        "staged_files": "unchanged",
-        "billing_table": "unchanged",
-        "parquet": "unchanged",
-    }
+    assert project.load().outcomes() == UNCHANGED
     assert [method for method, _ in s3.requests] == ["GET", "HEAD"]
-    assert project.parquet("2024-01").stat().st_mtime_ns == written
-    assert project.query("SELECT count(*) FROM finops_state.manifests") == [(1,)]
+    assert project.parquet().stat().st_mtime_ns == written
+    assert project.ledger() == [("v1", "loaded")]
 
 
 def test_18_a_zip_is_read_like_any_other_file(project: Project) -> None:
-    deliver(
-        project.put, "2024-01", [zipped(csv_bytes(items("2024-01", "0.0000008")))], suffix="zip"
-    )
-    project.load("2024-01")
-    assert project.totals("2024-01") == (1, Decimal("0.0000008"))
+    project.deliver(zipped(csv_bytes(items("2024-01", "0.0000008"))), suffix="zip")
+    project.load()
+    assert project.totals() == (1, Decimal("0.0000008"))
 
 
 @pytest.mark.parametrize(
@@ -147,6 +128,6 @@ def test_18_a_zip_is_read_like_any_other_file(project: Project) -> None:
 def test_11_a_part_that_holds_nothing_counts_nothing(
     project: Project, empty: bytes | list[dict[str, str]]
 ) -> None:
-    deliver(project.put, "2024-01", [items("2024-01", "1"), empty])
-    project.load("2024-01")
-    assert project.totals("2024-01") == (1, 1)
+    project.deliver(items("2024-01", "1"), empty)
+    project.load()
+    assert project.totals() == (1, 1)

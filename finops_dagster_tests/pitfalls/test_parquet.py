@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from finops_dagster_tests.cur import HEADERS, deliver, items, line_item
+from finops_dagster_tests.cur import HEADERS, line_item
 from finops_dagster_tests.project import Project
 
 COST = "lineitem_unblendedcost"
@@ -38,15 +38,15 @@ def deliver_parquet(project: Project, *files: bytes, version: str = "v1") -> Non
         {"category": "line_item", "name": "unblended_cost", "type": "BigDecimal"},
     ]
     changes = {"compression": "Parquet", "columns": columns, "reportKeys": keys}
-    deliver(project.put, "2024-01", [], version=version, changes=changes)
+    project.deliver(version=version, changes=changes)
 
 
 def test_19_doubles_count_as_the_decimals_they_were_made_of(project: Project) -> None:
     costs = ["29.27", "0.1", "8e-7", "-1234567.8912345", "0.30000000000000004"]
     rows = (f"(TIMESTAMP '2024-01-01', {cost}::DOUBLE)" for cost in costs)
     deliver_parquet(project, parquet(project, *rows))
-    project.load("2024-01")
-    assert project.column(COST, "2024-01") == sorted(Decimal(cost) for cost in costs)
+    project.load()
+    assert project.column(COST) == sorted(Decimal(cost) for cost in costs)
 
 
 def test_19_doubles_with_more_decimals_than_the_table_are_rounded_and_counted(
@@ -56,8 +56,8 @@ def test_19_doubles_with_more_decimals_than_the_table_are_rounded_and_counted(
         f"(TIMESTAMP '2024-01-01', {cost}::DOUBLE)" for cost in ("1.2345678901234567e-7", "0.5")
     )
     deliver_parquet(project, parquet(project, *rows))
-    outcome = project.materialize("2024-01")
-    assert project.column(COST, "2024-01") == [Decimal("1.23456789012E-7"), Decimal("0.5")]
+    outcome = project.materialize()
+    assert project.column(COST) == [Decimal("1.23456789012E-7"), Decimal("0.5")]
     assert outcome.metadata("staged_files")["costs_rounded"] == 1
     assert outcome.checks()["billing_table.costs_not_rounded"] is True
     assert "cost | 1 |" in outcome.metadata("billing_table")["decimals_rounded"]
@@ -70,32 +70,32 @@ def test_19_doubles_with_more_decimals_than_the_table_are_rounded_and_counted(
 def test_19_a_cell_that_is_no_amount_is_an_error_that_names_file_row_and_column(
     project: Project, kind: str, cost: str
 ) -> None:
-    deliver(project.put, "2024-01", [items("2024-01", "1")], version="v0")
-    project.load("2024-01")
+    project.deliver("1", version="v0")
+    project.load()
     rows = (f"(TIMESTAMP '2024-01-01', {amount}::{kind})" for amount in ("1", cost))
     deliver_parquet(project, parquet(project, *rows))
-    error = project.materialize("2024-01").error
+    error = project.materialize().error
     assert 'acme-cur-1.snappy.parquet, row 2, column "line_item_unblended_cost": ' in error
     assert "cannot be kept exactly as DECIMAL(38,18)" in error
-    assert project.totals("2024-01") == (1, 1)
+    assert project.totals() == (1, 1)
 
 
 @pytest.mark.parametrize("cut", [1, 100], ids=["in-the-footer", "before-it"])
 def test_19_a_damaged_parquet_file_keeps_the_old_month(project: Project, cut: int) -> None:
-    deliver(project.put, "2024-01", [items("2024-01", "1")], version="v0")
-    project.load("2024-01")
+    project.deliver("1", version="v0")
+    project.load()
     deliver_parquet(project, parquet(project, "(TIMESTAMP '2024-01-01', 1.0)")[:-cut])
-    error = project.materialize("2024-01").error
+    error = project.materialize().error
     assert KEY.format(version="v1", number=1) in error
     assert "the month was left as it was" in error
-    assert project.totals("2024-01") == (1, 1)
+    assert project.totals() == (1, 1)
 
 
 def test_19_an_empty_parquet_file_is_no_data(project: Project) -> None:
     row = "(TIMESTAMP '2024-01-01', 1.0)"
     deliver_parquet(project, b"", parquet(project, row))
-    project.load("2024-01")
-    assert project.totals("2024-01") == (1, 1)
+    project.load()
+    assert project.totals() == (1, 1)
 
 
 def columns_of(project: Project, *columns: tuple[str, pa.Array]) -> bytes:
@@ -112,14 +112,14 @@ def test_a_tag_of_csv_and_of_parquet_in_another_letter_case_is_one_column(
 ) -> None:
     tag = "resourceTags/user:Team"
     row = line_item("2024-02", resourceTags__user__Team="") | {tag: "a"}
-    deliver(project.put, "2024-02", [[row]], headers=[*HEADERS, tag])
+    project.deliver([row], month="2024-02", headers=[*HEADERS, tag])
     project.load("2024-02")
     tags = [
         ("resource_tags_user_Team", pa.array(["b", None])),
         ("resource_tags_user_team", pa.array([None, "c"])),
     ]
     deliver_parquet(project, columns_of(project, *tags))
-    project.load("2024-01")
+    project.load()
     texts = project.query("SELECT COLUMNS('resourcetags_user_team.*') FROM aws_billing_data")
     assert sorted(texts, key=str) == [("a", None), ("b", None), (None, "c")]
 
@@ -132,7 +132,7 @@ def test_a_column_that_comes_twice_is_refused_by_name(project: Project) -> None:
         ([("s", pa.StructArray.from_arrays([pa.array([1, 2])] * 2, ["a", "a"]))], "s.a"),
     ):
         deliver_parquet(project, columns_of(project, *columns))
-        error = project.materialize("2024-01").error
+        error = project.materialize().error
         assert f"acme-cur-1.snappy.parquet: the schema has the column '{name}' twice" in error
 
 
@@ -140,7 +140,7 @@ def test_a_map_with_a_key_twice_is_refused_by_name(project: Project) -> None:
     texts = pa.map_(pa.string(), pa.string())
     tags = pa.array([[("team", "a"), ("team", "b")], [("team", "c")]], texts)
     deliver_parquet(project, columns_of(project, ("resource_tags", tags)))
-    error = project.materialize("2024-01").error
+    error = project.materialize().error
     assert "acme-cur-1.snappy.parquet" in error
     assert 'column "resource_tags"' in error
 
@@ -151,8 +151,8 @@ def test_an_amount_of_more_digits_than_duckdb_reads_is_exact(project: Project) -
     costs = pa.array([cost, Decimal(0)], pa.decimal256(44, 18))
     pq.write_table(pa.table({"line_item_unblended_cost": costs}), path)
     deliver_parquet(project, path.read_bytes())
-    project.load("2024-01")
-    assert project.column(COST, "2024-01") == [0, cost]
+    project.load()
+    assert project.column(COST) == [0, cost]
 
 
 def test_costs_of_32_bits_are_not_rounded(project: Project) -> None:
@@ -160,8 +160,8 @@ def test_costs_of_32_bits_are_not_rounded(project: Project) -> None:
     costs = pa.array([29.27, 0.1, 1e-7], pa.float32())
     pq.write_table(pa.table({"line_item_unblended_cost": costs}), path)
     deliver_parquet(project, path.read_bytes())
-    outcome = project.materialize("2024-01")
-    assert project.column(COST, "2024-01") == [Decimal("1e-7"), Decimal("0.1"), Decimal("29.27")]
+    outcome = project.materialize()
+    assert project.column(COST) == [Decimal("1e-7"), Decimal("0.1"), Decimal("29.27")]
     assert outcome.metadata("staged_files")["costs_rounded"] == 0
 
 
@@ -172,7 +172,7 @@ def test_empty_text_is_no_value(project: Project) -> None:
         ("line_item_tax_type", pa.array(["", "VAT"])),
     ]
     deliver_parquet(project, columns_of(project, *columns))
-    project.load("2024-01")
+    project.load()
     empty = project.query(
         "SELECT bill_billingperiodstartdate, lineitem_normalizationfactor, lineitem_taxtype "
         "FROM aws_billing_data WHERE lineitem_unblendedcost = 1"
@@ -183,6 +183,6 @@ def test_empty_text_is_no_value(project: Project) -> None:
 def test_bytes_that_are_no_text_are_refused_by_name(project: Project) -> None:
     columns = [("line_item_tax_type", pa.array([b"VAT", b"\xff\xfe"], pa.binary()))]
     deliver_parquet(project, columns_of(project, *columns))
-    error = project.materialize("2024-01").error
+    error = project.materialize().error
     assert 'acme-cur-1.snappy.parquet, column "line_item_tax_type": ' in error
     assert "is not UTF-8" in error

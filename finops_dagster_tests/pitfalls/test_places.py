@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from finops_dagster_tests.cur import deliver, items, line_item
+from finops_dagster_tests.cur import items, line_item
 from finops_dagster_tests.project import Project
 from finops_dagster_tests.servers.s3 import S3Server
 
@@ -16,54 +16,48 @@ def test_14_prefixes_and_report_names_are_taken_literally(
 ) -> None:
     project.export["source"] += f"/{prefix}"
     project.export["export_name"] = report
-    deliver(project.put, "2024-01", [items("2024-01", "1")], prefix=prefix, report=report)
-    project.load("2024-01")
-    assert project.totals("2024-01") == (1, 1)
+    project.deliver("1", prefix=prefix, report=report)
+    project.load()
+    assert project.totals() == (1, 1)
 
 
 def test_15_keys_of_a_replicated_bucket_are_resolved_beside_the_manifest(project: Project) -> None:
-    deliver(
-        project.put,
-        "2024-01",
-        [items("2024-01", "1")],
-        bucket="the-original",
-        manifest_prefix="original/prefix/",
-    )
-    project.load("2024-01")
-    assert project.totals("2024-01") == (1, 1)
+    project.deliver("1", bucket="the-original", manifest_prefix="original/prefix/")
+    project.load()
+    assert project.totals() == (1, 1)
 
 
 def test_16_two_exports_of_one_month_leave_each_other_alone(project: Project) -> None:
-    project.more_exports = [{**project.export, "name": "beta", "export_name": "b", "table": "beta"}]
-    deliver(project.put, "2024-01", [items("2024-01", "1")])
-    deliver(project.put, "2024-01", [items("2024-01", "2")], report="b")
-    assert project.materialize("2024-01").success
-    assert project.materialize("2024-01", export="beta").success
-    assert project.totals("2024-01") == (1, 1)
+    project.add_export(name="beta", export_name="b", table="beta")
+    project.deliver("1")
+    project.deliver("2", report="b")
+    assert project.materialize().success
+    assert project.materialize(export="beta").success
+    assert project.totals() == (1, 1)
     assert project.query("SELECT lineitem_unblendedcost FROM beta") == [(2,)]
 
 
 def test_16_a_table_that_holds_another_export_is_refused(project: Project) -> None:
-    deliver(project.put, "2024-01", [items("2024-01", "1")])
-    project.load("2024-01")
+    project.deliver("1")
+    project.load()
     project.export |= {"name": "other"}
-    error = project.materialize("2024-01", export="other").error
+    error = project.materialize(export="other").error
     assert "table aws_billing_data already holds months of the export 'acme'" in error
-    assert project.totals("2024-01") == (1, 1)
+    assert project.totals() == (1, 1)
 
 
 def test_17_other_manifests_in_the_folder_are_never_taken(project: Project) -> None:
-    deliver(project.put, "2024-01", [items("2024-01", "1")], version="v1")
+    project.deliver("1")
     folder = "acme-cur/20240101-20240201"
     project.put(f"{folder}/acme-cur-RedshiftManifest.json", b'{"entries": []}')
     project.put(f"{folder}/v0/acme-cur-Manifest.json", b"{}")
     project.put(f"{folder}/zz-Manifest.json", b"{}")
-    project.load("2024-01")
-    assert project.totals("2024-01") == (1, 1)
+    project.load()
+    assert project.totals() == (1, 1)
 
 
 def test_25_december_ends_in_january(project: Project) -> None:
-    keys = deliver(project.put, "2023-12", [items("2023-12", "1")])
+    keys = project.deliver("1", month="2023-12")
     assert "/20231201-20240101/" in keys[0]
     project.load("2023-12")
     assert project.totals("2023-12") == (1, 1)
@@ -73,9 +67,9 @@ def test_26_rows_used_outside_the_month_belong_to_the_month_they_are_billed_in(
     project: Project,
 ) -> None:
     refund = line_item("2024-01", lineItem__UsageStartDate="2023-11-30T23:00:00Z")
-    deliver(project.put, "2024-01", [[refund]])
-    project.load("2024-01")
-    assert project.totals("2024-01") == (1, 1)
+    project.deliver([refund])
+    project.load()
+    assert project.totals() == (1, 1)
 
 
 def test_26_rows_billed_in_another_month_fail_the_check_and_keep_the_old_month(
@@ -96,11 +90,11 @@ def test_28_thousands_of_old_versions_beside_the_manifest_are_never_listed(
     folder = "cur/acme-cur/20240101-20240201"
     for number in range(1100):
         project.put(f"{folder}/old{number:04}/acme-cur-1.csv.gz", b"x")
-    (key,) = deliver(project.put, "2024-01", [items("2024-01", "1")], prefix="cur")
+    (key,) = project.deliver("1", prefix="cur")
     bucket = project.export["source"].removeprefix("s3://")
     project.export["source"] += "/cur"
     s3.requests.clear()
-    project.load("2024-01")
+    project.load()
     assert s3.requests == [
         ("GET", f"/{bucket}/{folder}/acme-cur-Manifest.json"),
         ("HEAD", f"/{bucket}/{key}"),

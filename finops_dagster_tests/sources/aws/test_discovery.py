@@ -18,7 +18,7 @@ from finops_dagster.object_stores import ObjectStores
 from finops_dagster.settings import Settings, load_settings
 from finops_dagster.sources.aws.settings import AwsExport
 from finops_dagster.sources.aws.source import AwsSource
-from finops_dagster_tests.cur import HEADERS, deliver, items, upload
+from finops_dagster_tests.cur import HEADERS, upload
 from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import Project
 from finops_dagster_tests.servers.s3 import S3Server
@@ -152,7 +152,7 @@ def test_what_the_manifest_does_not_tell_is_a_comment(project: Project, finops: 
 def test_a_name_of_any_characters_can_be_pasted(
     project: Project, finops: Finops, name: str
 ) -> None:
-    deliver(project.put, "2024-01", [items("2024-01", "1")], report=name, headers=HEADERS)
+    project.deliver("1", report=name, headers=HEADERS)
     settings = pasted(finops, "source")
     assert found(settings, f"file://{project.source}") == {name: ("cur1", "2024-01")}
     assert has_first_month(settings)
