@@ -29,21 +29,22 @@ def check_month(value: str | None) -> str | None:
         raise typer.BadParameter(str(error)) from None
 
 
-_month = partial(typer.Option, metavar="YYYY-MM", callback=check_month)
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Force = Annotated[bool, typer.Option("--force", "--overwrite", help="Do unchanged months again.")]
 ExportName = Annotated[str | None, typer.Option("--export", help="Only this export. Default: all.")]
-Start = Annotated[str | None, _month("--start-date", help="First month.")]
-End = Annotated[str | None, _month("--end-date", help="Last month.")]
 
 
 @dataclass(frozen=True)
 class Options:
-    """The options of every command: which settings are in force, and what is set over them."""
+    """The options that are kept for a command: which settings are in force, what is set over them,
+    and of the commands of a vendor which months of which export."""
 
     config: Path | None = None
     backend: str | None = None
     database_config: tuple[str, ...] = ()
+    export: str | None = None
+    start_date: str | None = None
+    end_date: str | None = None
 
     @classmethod
     def of(cls, context: typer.Context) -> Options:
@@ -56,6 +57,15 @@ class Options:
 
         pairs = (text.partition("=") for text in self.database_config)
         return load_settings(self.config, self.backend, {key: value for key, _, value in pairs})
+
+    @classmethod
+    def months(cls, context: typer.Context) -> tuple[Settings, Selection]:
+        """Return the settings in force, and the months of the vendor under whose name the command
+        was called. Raises SettingsError."""
+        assert context.parent is not None
+        given = cls.of(context)
+        vendor = str(context.parent.info_name)
+        return given.settings(), Selection(vendor, given.export, given.start_date, given.end_date)
 
 
 @dataclass(frozen=True)
@@ -97,48 +107,64 @@ def _keep(context: typer.Context, parameter: typer.CallbackParam, value: Any) ->
         if any(not text.partition("=")[0] or "=" not in text for text in value or ()):
             raise typer.BadParameter("it is given as KEY=VALUE, such as dataset=finops")
         value = (*options.database_config, *(value or ()))
+    if parameter.name in ("start_date", "end_date"):
+        value = check_month(value)
     if value is not None:
         context.obj = replace(options, **{str(parameter.name): value})
 
 
-_own = partial(
-    typer.Option, callback=_keep, expose_value=False, rich_help_panel="Settings", show_default=False
-)
-_ConfigFile = Annotated[
-    Path | None,
-    _own(
-        *("--config", "-c"),
-        metavar="FILE",
-        help="Settings file. Default: $FINOPS_CONFIG, config/finops.toml, config.toml.",
-    ),
-]
-_Backend = Annotated[str | None, _own("--backend", metavar="NAME", help="Where months end.")]
-_Values = Annotated[
-    list[str] | None,
-    _own("--database-config", metavar="KEY=VALUE", help="A value of the backend; repeatable."),
-]
-_carrier = typer.Typer(add_completion=False)
+_kept = partial(typer.Option, callback=_keep, expose_value=False, show_default=False)
+_setting = partial(_kept, rich_help_panel="Settings")
+_CONFIG_HELP = "Settings file. Default: $FINOPS_CONFIG, config/finops.toml, config.toml."
+_carriers = typer.Typer(add_completion=False)
 
 
-@_carrier.command()
-def _carry(
-    config: _ConfigFile = None, backend: _Backend = None, database_config: _Values = None
+@_carriers.command("settings")
+def _settings(
+    config: Annotated[
+        Path | None, _setting("--config", "-c", metavar="FILE", help=_CONFIG_HELP)
+    ] = None,
+    backend: Annotated[str | None, _setting(metavar="NAME", help="Where months end.")] = None,
+    database_config: Annotated[
+        list[str] | None, _setting(metavar="KEY=VALUE", help="A value of the backend; repeatable.")
+    ] = None,
 ) -> None:
-    """Define the options once; `Group` gives them to all of its commands."""
+    """Define the options of every command once, for `Group`."""
+
+
+@_carriers.command("months")
+def _months(
+    export: Annotated[str | None, _kept(help="Only this export. Default: all.")] = None,
+    start_date: Annotated[str | None, _kept(metavar="YYYY-MM", help="First month.")] = None,
+    end_date: Annotated[str | None, _kept(metavar="YYYY-MM", help="Last month.")] = None,
+) -> None:
+    """Define the options of a vendor's commands once, for `VendorGroup`."""
 
 
 class Group(typer.core.TyperGroup):
-    """A group of commands that takes the options of `Options` before and after a command's name."""
+    """A group of commands that takes the settings of `Options` before and after a command's name,
+    and gives each command the options that the group's are to have."""
+
+    of_commands: tuple[str, ...] = ("settings",)
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
-        own = typer.main.get_command(_carrier).params
-        leaves = (one for one in self.commands.values() if not isinstance(one, Group))
-        for command in (self, *leaves):
-            command.params = [*command.params, *own]
+        carriers = typer.main.get_group(_carriers).commands
+        self.params = [*self.params, *carriers["settings"].params]
+        for command in self.commands.values():
+            if not isinstance(command, Group):
+                for name in self.of_commands:
+                    command.params = [*command.params, *carriers[name].params]
+        for command in (self, *self.commands.values()):
             if command.help:  # typer keeps the line ends of the source
                 paragraphs = cleandoc(command.help).split("\n\n")
                 command.help = "\n\n".join(" ".join(one.split()) for one in paragraphs)
+
+
+class VendorGroup(Group):
+    """The group of a vendor's commands, which are all over months."""
+
+    of_commands = ("months", "settings")
 
 
 def exit_after(run: Callable[[], bool]) -> NoReturn:

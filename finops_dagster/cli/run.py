@@ -6,17 +6,7 @@ from typing import Annotated
 
 import typer
 
-from finops_dagster.cli.options import (
-    End,
-    ExportName,
-    Force,
-    Group,
-    Json,
-    Options,
-    Selection,
-    Start,
-    exit_after,
-)
+from finops_dagster.cli.options import Force, Json, Options, VendorGroup, exit_after
 from finops_dagster.cli.output import exit_with, show
 from finops_dagster.terminal import complain
 
@@ -32,25 +22,11 @@ _COMMANDS = [
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")]
 Runs = Annotated[bool, typer.Option("--runs", help="List the runs of these months instead.")]
 
-app = typer.Typer(cls=Group, no_args_is_help=True)
-
-
-def _selection(
-    context: typer.Context, export: str | None, start: str | None, end: str | None
-) -> Selection:
-    """Return the months to work on; the vendor is the name under which this app was called."""
-    assert context.parent is not None
-    return Selection(str(context.parent.info_name), export, start, end)
+app = typer.Typer(cls=VendorGroup, no_args_is_help=True)
 
 
 @app.command()
-def discover_manifests(
-    context: typer.Context,
-    export: ExportName = None,
-    start: Start = None,
-    end: End = None,
-    json: Json = False,
-) -> None:
+def discover_manifests(context: typer.Context, json: Json = False) -> None:
     """List the newest version of each month.
 
     Beside it stands whether the table holds it.
@@ -60,24 +36,17 @@ def discover_manifests(
     from finops_dagster.cli.discovery import discover
 
     problems: list[str] = []
-    months = _selection(context, export, start, end)
-    rows = discover(Options.of(context).settings(), months, problems.append)
-    show(list(rows), as_json=json, empty="no months")
+    rows = list(discover(*Options.months(context), problems.append))
+    show(rows, as_json=json, empty="no months")
     exit_with(problems)
 
 
 def _add_command(name: str, until: str, does: str) -> None:
     @app.command(name, help=f"{does}\n\nExample: finops aws {name} --start-date 2026-01")
-    def run_until(
-        context: typer.Context,
-        export: ExportName = None,
-        start: Start = None,
-        end: End = None,
-        force: Force = False,
-    ) -> None:
+    def run_until(context: typer.Context, force: Force = False) -> None:
         from finops_dagster.cli.month_runs import run_months
 
-        settings, months = Options.of(context).settings(), _selection(context, export, start, end)
+        settings, months = Options.months(context)
         exit_after(lambda: run_months(settings, months, until, force=force))
 
 
@@ -87,13 +56,7 @@ for _command in _COMMANDS:
 
 @app.command()
 def run_pipeline(
-    context: typer.Context,
-    export: ExportName = None,
-    start: Start = None,
-    end: End = None,
-    force: Force = False,
-    dry_run: DryRun = False,
-    json: Json = False,
+    context: typer.Context, force: Force = False, dry_run: DryRun = False, json: Json = False
 ) -> None:
     """Run every stage of each month, the newest first.
 
@@ -102,7 +65,7 @@ def run_pipeline(
 
     Example: finops aws run-pipeline --export acme --start-date 2026-01 --dry-run
     """
-    settings, months = Options.of(context).settings(), _selection(context, export, start, end)
+    settings, months = Options.months(context)
     if dry_run:
         from finops_dagster.cli.discovery import plan
 
@@ -115,14 +78,7 @@ def run_pipeline(
 
 
 @app.command()
-def show_state(
-    context: typer.Context,
-    export: ExportName = None,
-    start: Start = None,
-    end: End = None,
-    runs: Runs = False,
-    json: Json = False,
-) -> None:
+def show_state(context: typer.Context, runs: Runs = False, json: Json = False) -> None:
     """Show which version each stage of each month holds.
 
     With --runs, every run of these months: when it began, how long it took, how far it came, and
@@ -130,7 +86,7 @@ def show_state(
 
     Example: finops aws show-state --runs --export acme --start-date 2026-01
     """
-    settings, months = Options.of(context).settings(), _selection(context, export, start, end)
+    settings, months = Options.months(context)
     if not runs:
         from finops_dagster.cli.history import month_status
 
