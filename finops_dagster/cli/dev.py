@@ -10,7 +10,7 @@ from typing import NoReturn
 from finops_dagster.billing.errors import BillError
 from finops_dagster.cli.options import Options
 from finops_dagster.pipeline.runs import open_instance
-from finops_dagster.settings import Settings, settings_file
+from finops_dagster.settings import settings_file
 
 _HOST = "127.0.0.1"
 # Dagster recommends another command, which serves projects that are laid out in its own way.
@@ -20,16 +20,7 @@ _SUPERSEDED = "ignore:Function `dev_command` is superseded"
 def serve(options: Options, port: int) -> NoReturn:
     """Become `dagster dev` with these settings. Raises SettingsError, and BillError where the port
     is taken; nothing has been started then."""
-    settings = options.settings()
-    _refuse_taken(port)
-    open_instance().dispose()
-    os.environ.update(_environment(options, settings))
-    command = [sys.executable, "-W", _SUPERSEDED, "-m", "dagster", "dev"]
-    command += ["-m", "finops_dagster.definitions", "--host", _HOST, "--port", str(port)]
-    os.execv(sys.executable, command)
-
-
-def _refuse_taken(port: int) -> None:
+    backend = options.settings().database.backend
     try:
         socket.create_server((_HOST, port)).close()
     except OSError as error:
@@ -37,15 +28,13 @@ def _refuse_taken(port: int) -> None:
             f"port {port} of {_HOST} cannot be used ({os.strerror(error.errno or 0)}); stop what "
             "uses it, or choose another: finops dev --port 3001, make dev PORT=3001"
         ) from error
-
-
-def _environment(options: Options, settings: Settings) -> dict[str, str]:
-    """Return the settings as the processes of Dagster read them."""
-    backend = settings.database.backend
-    given = {"FINOPS_CONFIG": str(settings_file(options.config))}
+    open_instance().dispose()
+    # The settings as the processes of Dagster read them.
+    os.environ["FINOPS_CONFIG"] = str(settings_file(options.config))
     if options.backend:
-        given["OPEN_FINOPS_DATABASE_BACKEND"] = backend
-    for pair in options.database_config:
-        key, _, value = pair.partition("=")
-        given[f"FINOPS_DATABASE__{backend}__{key}".upper()] = value
-    return given
+        os.environ["OPEN_FINOPS_DATABASE_BACKEND"] = backend
+    for key, _, value in (pair.partition("=") for pair in options.database_config):
+        os.environ[f"FINOPS_DATABASE__{backend}__{key}".upper()] = value
+    command = [sys.executable, "-W", _SUPERSEDED, "-m", "dagster", "dev"]
+    command += ["-m", "finops_dagster.definitions", "--host", _HOST, "--port", str(port)]
+    os.execv(sys.executable, command)
