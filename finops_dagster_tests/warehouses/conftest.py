@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
@@ -10,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from finops_dagster.billing.columns import quoted
+from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import Load
 from finops_dagster.lake import exporting_month, read_record
@@ -32,6 +35,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             is_slow = item.callspec.params.get("running") in _SLOW
             if is_slow and item.originalname not in _ALWAYS:
                 item.add_marker("thorough")
+
+
+@contextmanager
+def refused(says: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Assert that the block is refused, with a BillError where no other kind is named, in one line
+    and without a password."""
+    with pytest.raises(kinds or BillError, match=says) as error:
+        yield
+    secrets = [value for name, value in os.environ.items() if "PASSWORD" in name]
+    assert not any(secret in str(error.value) for secret in ("\n", "\0", *secrets))
 
 
 @pytest.fixture(scope="session", params=ADAPTERS)

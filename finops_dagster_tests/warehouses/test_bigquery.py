@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -15,8 +16,7 @@ from google.cloud import bigquery
 from google.cloud.bigquery import PolicyTagList, SchemaField
 from werkzeug import Request
 
-from finops_dagster.billing.columns import SqlType
-from finops_dagster.billing.errors import BillError
+from finops_dagster.billing.columns import Sql
 from finops_dagster.warehouses.base import Warehouse
 from finops_dagster.warehouses.bigquery import Settings
 from finops_dagster.warehouses.bigquery.dialect import BigQueryDialect
@@ -25,7 +25,7 @@ from finops_dagster_tests.cur import deliver, items
 from finops_dagster_tests.project import Project
 from finops_dagster_tests.servers.bigquery import BigQueryServer
 from finops_dagster_tests.servers.bigquery_errors import BigQueryError
-from finops_dagster_tests.warehouses.conftest import MonthOf
+from finops_dagster_tests.warehouses.conftest import MonthOf, refused
 
 TABLE = "acme.finops.aws_billing_data"
 
@@ -262,13 +262,13 @@ def test_a_map_without_keys_becomes_no_text(server: BigQueryServer, month_of: Mo
 def test_policy_tags_are_not_lost_to_a_table_made_anew(month_of: MonthOf) -> None:
     tagged = SchemaField("region", "STRING", policy_tags=PolicyTagList(["projects/acme/pii"]))
     when = SchemaField("started", "TIMESTAMP")
-    with pytest.raises(BillError) as refused:
-        rewriting(bigquery.Table(TABLE, [tagged, when]), {"started": SqlType.TIME})
-    assert str(refused.value) == (
+    says = (
         f"column started of {TABLE} has to become text, for which the table is made anew, and "
         "region would lose its policy tags; take them off, run the month again, and put them on "
         "again"
     )
+    with refused(re.escape(says)):
+        rewriting(bigquery.Table(TABLE, [tagged, when]), {"started": Sql("started")})
 
 
 def test_more_columns_than_bigquery_takes_are_refused_before_anything_is_sent(
@@ -281,12 +281,12 @@ def test_more_columns_than_bigquery_takes_are_refused_before_anything_is_sent(
     warehouse.replace_month(file)
     schema = pa.schema([*file.schema, *tags, pa.field("one_more", pa.string())])
     server.requests.clear()
-    with pytest.raises(BillError) as refused:
-        warehouse.replace_month(dataclasses.replace(file, schema=schema))
-    assert str(refused.value) == (
+    says = (
         f"{TABLE} would have 10,001 columns with 2024-01, and BigQuery takes 10,000, of which a "
         "map is two; give the export another name and table, or activate fewer tags at the vendor"
     )
+    with refused(re.escape(says)):
+        warehouse.replace_month(dataclasses.replace(file, schema=schema))
     assert {method for method, _ in server.requests} == {"GET"}
 
 
@@ -295,12 +295,12 @@ def test_a_map_of_text_does_not_become_one_of_amounts(
 ) -> None:
     warehouse = warehouse_of(server)
     warehouse.replace_month(month_of("v1", resource_tags=TAGS))
-    with pytest.raises(BillError) as refused:
-        warehouse.replace_month(month_of("v2", resource_tags=DISCOUNTS))
-    assert str(refused.value) == (
+    says = (
         f"column resource_tags of {TABLE} is ARRAY<STRUCT<key STRING, value STRING>>, the month's "
         "is ARRAY<STRUCT<key STRING, value BIGNUMERIC>>; give the export another table or change it"
     )
+    with refused(re.escape(says)):
+        warehouse.replace_month(month_of("v2", resource_tags=DISCOUNTS))
     assert loads(server) == 1
 
 
@@ -315,6 +315,6 @@ def test_a_table_with_the_other_shape_of_a_map_is_refused(
     tags = SchemaField("resource_tags", "RECORD", fields=entries)
     client.create_table(bigquery.Table(TABLE, [tags]))
     shape = "STRUCT<key_value ARRAY<STRUCT<key STRING, value STRING>>>"
-    with pytest.raises(BillError, match=f"column resource_tags of {TABLE} is {shape}, the month's"):
+    with refused(f"column resource_tags of {TABLE} is {shape}, the month's"):
         warehouse_of(server).replace_month(month_of("v1", resource_tags=TAGS))
     assert loads(server) == 0

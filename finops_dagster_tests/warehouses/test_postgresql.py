@@ -30,7 +30,7 @@ from finops_dagster_tests.cur import HEADERS, deliver, items, line_item
 from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import ROOT, Project
 from finops_dagster_tests.servers.postgresql import PostgreSQLServer
-from finops_dagster_tests.warehouses.conftest import MonthOf
+from finops_dagster_tests.warehouses.conftest import MonthOf, refused
 from finops_dagster_tests.warehouses.postgresql import PASSWORD, PostgreSQL
 from finops_dagster_tests.warehouses.test_warehouses import (
     all_go_and_end_well,
@@ -69,9 +69,7 @@ def postgresql(
 def opened(project: Project, **settings: object) -> Warehouse:
     """The warehouse as the chain opens it, with other settings where they are given."""
     project.database["postgresql"] |= settings
-    warehouse = open_warehouse(project.settings().database)
-
-    return warehouse
+    return open_warehouse(project.settings().database)
 
 
 def months(postgresql: PostgreSQL) -> list[Any]:
@@ -156,11 +154,9 @@ def test_reader_who_stays_is_named_and_keeps_the_old_month(
     warehouse.replace_month(first)
     with server.connect("acme", autocommit=False) as reader:
         reader.execute(f"SELECT 1 FROM finops.{TABLE}")
-        with pytest.raises(WarehouseUnavailable) as refused:
+        says = rf"finops\.{TABLE} was in use for 1 s, .*process {reader.info.backend_pid} "
+        with refused(says, WarehouseUnavailable):
             warehouse.replace_month(second)
-        assert f"finops.{TABLE} was in use for 1 s" in str(refused.value)
-        assert f"process {reader.info.backend_pid} " in str(refused.value)
-        assert "\n" not in str(refused.value)
         assert reader.execute(f"SELECT manifest_id FROM finops.{TABLE}").fetchall() == [("v1",)]
     assert postgresql.ledger(TABLE)[-1][1:4] == ("v2", 1, "failed")
     warehouse.replace_month(second)
@@ -384,28 +380,25 @@ def test_a_copy_that_was_changed_by_hand_is_found_by_the_other_two(
 def test_row_that_is_too_wide_without_tags_is_refused(
     project: Project, postgresql: PostgreSQL, month_of: MonthOf
 ) -> None:
-    with pytest.raises(BillError, match=r"row is too big: .* docs/warehouses\.md") as refused:
+    with refused(r"row is too big: .* docs/warehouses\.md"):
         opened(project).replace_month(month_of("v1", **tags(*range(1_000))))
-    assert "\n" not in str(refused.value)
     assert postgresql.ledger(TABLE)[-1][3] == "failed"
 
 
 @pytest.mark.parametrize(
-    ("cell", "column"),
+    "cell",
     [
-        ("'a' || chr(0)", "note"),
-        ("MAP {'k': 'a' || chr(0)}::MAP(VARCHAR, VARCHAR)", "note"),
-        ("MAP {'k' || chr(0): 'a'}::MAP(VARCHAR, VARCHAR)", "note"),
+        "'a' || chr(0)",
+        "MAP {'k': 'a' || chr(0)}::MAP(VARCHAR, VARCHAR)",
+        "MAP {'k' || chr(0): 'a'}::MAP(VARCHAR, VARCHAR)",
     ],
     ids=["text", "value of a map", "key of a map"],
 )
 def test_character_that_no_text_may_have_is_refused(
-    project: Project, postgresql: PostgreSQL, month_of: MonthOf, cell: str, column: str
+    project: Project, postgresql: PostgreSQL, month_of: MonthOf, cell: str
 ) -> None:
-    with pytest.raises(BillError, match=f"column {column} has a character") as refused:
-        opened(project).replace_month(month_of("v1", **{column: cell}))
-    assert "\n" not in str(refused.value)
-    assert "\0" not in str(refused.value)
+    with refused("column note has a character"):
+        opened(project).replace_month(month_of("v1", note=cell))
 
 
 def test_every_amount_is_written_as_it_is(
@@ -436,7 +429,7 @@ def test_map_of_amounts_is_never_text(
     ).warnings
     assert warning == "discount stays jsonb, 2024-02 gives text"
     assert postgresql.rows(TABLE, ("discount",), "2024-02") == [({"edp": Decimal("2.5")},)]
-    with pytest.raises(BillError, match=r"column discount of .* is jsonb"):
+    with refused(r"column discount of .* is jsonb"):
         warehouse.replace_month(month_of("v2", discount="'none'"))
 
 
@@ -448,7 +441,7 @@ def test_text_is_an_amount_only_where_it_is_one_exactly(
     warehouse.replace_month(month_of("v1", fee="1.5::DECIMAL(38,18)"))
     warehouse.replace_month(month_of("v1", "2024-02", fee="'0.000000000000000001000'"))
     assert postgresql.rows(TABLE, ("fee",), "2024-02") == [(Decimal("1e-18"),)]
-    with pytest.raises(BillError, match=f"column fee of .* '{cell}' in .* cannot be kept exactly"):
+    with refused(f"column fee of .* '{cell}' in .* cannot be kept exactly"):
         warehouse.replace_month(month_of("v2", fee=f"'{cell}'"))
 
 
@@ -466,11 +459,9 @@ def test_text_is_an_amount_only_where_it_is_one_exactly(
 def test_server_that_cannot_be_used_is_told_in_one_line(
     project: Project, postgresql: PostgreSQL, settings: dict[str, str], said: str
 ) -> None:
-    with pytest.raises((BillError, WarehouseUnavailable)) as refused:
-        opened(project, **settings, port=1 if "sslmode" in settings else 5432).reach()
-    assert said in str(refused.value)
-    assert "\n" not in str(refused.value)
-    assert PASSWORD not in str(refused.value)
+    port = 1 if "sslmode" in settings else 5432
+    with refused(said, BillError, WarehouseUnavailable):
+        opened(project, **settings, port=port).reach()
 
 
 @pytest.mark.parametrize("password", [None, "wrong"])
@@ -502,10 +493,8 @@ def test_missing_right_is_told_in_one_line(
     postgresql.query("CREATE USER stranger PASSWORD 'x'")
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("POSTGRESQL_PASSWORD", "x")
-        with pytest.raises(BillError, match="permission denied for database acme") as refused:
+        with refused("permission denied for database acme; docs/warehouses.md lists what the user"):
             opened(project, user="stranger").replace_month(month_of("v1"))
-    assert "docs/warehouses.md lists what the user must be granted" in str(refused.value)
-    assert "\n" not in str(refused.value)
 
 
 def test_table_that_is_no_partitioned_one_is_left_alone(
@@ -514,7 +503,7 @@ def test_table_that_is_no_partitioned_one_is_left_alone(
     opened(project).replace_month(month_of("v1"))
     postgresql.query(f"DROP TABLE finops.{TABLE}")
     postgresql.query(f"CREATE TABLE finops.{TABLE} (billing_month date)")
-    with pytest.raises(BillError, match="is not partitioned"):
+    with refused("is not partitioned"):
         opened(project).replace_month(month_of("v2"))
     assert postgresql.columns(TABLE) == {"billing_month": "date"}
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from finops_dagster.billing.errors import BillError, ReconciliationError
+from finops_dagster.billing.errors import ReconciliationError
 from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.lake import Lake
@@ -26,7 +26,7 @@ from finops_dagster_tests.cur import deliver, items
 from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import Project
 from finops_dagster_tests.servers.postgresql import PostgreSQLServer
-from finops_dagster_tests.warehouses.conftest import MonthOf
+from finops_dagster_tests.warehouses.conftest import MonthOf, refused
 from finops_dagster_tests.warehouses.page import load_what_they_ask_for, queries
 
 SQLITE = {"destination": "sqlalchemy", "credentials": "sqlite:///data/acme.db"}
@@ -74,11 +74,8 @@ def in_sqlite(sql: str) -> list[Any]:
 def test_settings_that_cannot_be_used_are_told_in_one_line(
     project: Project, settings: dict[str, Any], told: str
 ) -> None:
-    with pytest.raises(SettingsError) as refused:
+    with refused(rf"^\[database\.sql\]: .*{told}", SettingsError):
         opened(project, **settings)
-    assert str(refused.value).startswith("[database.sql]: ")
-    assert told in str(refused.value)
-    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -103,10 +100,8 @@ def test_settings_that_cannot_be_used_are_told_in_one_line(
 def test_a_database_that_cannot_be_reached_is_told_in_one_line(
     project: Project, settings: dict[str, Any], told: str
 ) -> None:
-    with pytest.raises(BillError) as refused:
+    with refused(told):
         opened(project, **settings).reach()
-    assert told in str(refused.value)
-    assert "\n" not in str(refused.value)
 
 
 def test_the_address_is_of_the_settings_and_the_environment(
@@ -130,7 +125,7 @@ def test_a_locked_database_may_be_asked_again(project: Project, month_of: MonthO
     with closing(sqlite3.connect("data/acme__finops.db", isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         soon = {"connect_args": {"timeout": 0}}
-        with pytest.raises(WarehouseUnavailable, match="database is locked"):
+        with refused("database is locked", WarehouseUnavailable):
             opened(project, **SQLITE, engine_kwargs=soon).replace_month(file)
     assert file.footer.is_same(warehouse.held_version(file))
 
@@ -140,7 +135,7 @@ def test_a_database_that_keeps_what_was_rolled_back_is_refused(
 ) -> None:
     """Whatever its dialect, `AUTOCOMMIT` makes a database one that has no transactions."""
     without = {"engine_kwargs": {"isolation_level": "AUTOCOMMIT"}}
-    with pytest.raises(BillError, match="it keeps what was rolled back"):
+    with refused("it keeps what was rolled back"):
         opened(project, **SQLITE, **without).replace_month(month_of("v1"))
     ((state, reason),) = in_sqlite("SELECT state, error_message FROM aws_billing_data_loads")
     assert state == "failed"
@@ -228,7 +223,7 @@ def test_a_load_that_another_machine_took_over_may_be_asked_again(
         "CREATE TRIGGER another_machine BEFORE DELETE ON aws_billing_data BEGIN "
         "UPDATE aws_billing_data_loads SET state = 'failed' WHERE state = 'loading'; END"
     )
-    with pytest.raises(WarehouseUnavailable, match="another run is loading 2024-01"):
+    with refused("another run is loading 2024-01", WarehouseUnavailable):
         warehouse.replace_month(file)
     states = in_sqlite("SELECT state FROM aws_billing_data_loads ORDER BY load_timestamp")
     assert states == [("loaded",), ("failed",)]
@@ -282,7 +277,7 @@ def test_a_real_server_with_decimals_and_zones(
     february = month_of("v1", "2024-02", **{**columns, "started": "'soon'"})
     (warning,) = warehouse.replace_month(february).warnings
     assert warning == "started was TIMESTAMP, 2024-02 gives VARCHAR: it is text now"
-    with pytest.raises(BillError, match=r"column fee of .* is DECIMAL"):
+    with refused(r"column fee of .* is DECIMAL"):
         warehouse.replace_month(month_of("v1", "2024-03", fee="'much'"))
     with server.connect("acme") as reader:
         found = reader.execute(

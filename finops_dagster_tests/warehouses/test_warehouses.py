@@ -19,7 +19,7 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from finops_dagster.billing.errors import BillError, ReconciliationError
+from finops_dagster.billing.errors import ReconciliationError
 from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.demo.export import Layout, Version, write_version
@@ -33,7 +33,7 @@ from finops_dagster.warehouses.base import MonthFile, Warehouse
 from finops_dagster_tests.cur import HEADERS, csv_bytes, deliver, items, line_item
 from finops_dagster_tests.project import ROOT, Outcome, Project
 from finops_dagster_tests.warehouses.adapters import Adapter, Row, in_order
-from finops_dagster_tests.warehouses.conftest import MonthOf
+from finops_dagster_tests.warehouses.conftest import MonthOf, refused
 from finops_dagster_tests.warehouses.page import load_what_they_ask_for, queries
 
 TABLE = "aws_billing_data"
@@ -428,9 +428,8 @@ def test_amounts_never_become_text(
     loaded.replace_month(month_of("v1", changing=before))
     was = warehouse.rows(TABLE, ("changing",), "2024-01")
     types = warehouse.columns(TABLE)
-    with pytest.raises(BillError, match="changing") as refused:
+    with refused("changing"):
         loaded.replace_month(month_of("v2", changing=after))
-    assert "\n" not in str(refused.value)
     assert warehouse.rows(TABLE, ("changing",), "2024-01") == was
     assert warehouse.columns(TABLE) == types
 
@@ -440,7 +439,7 @@ def test_a_column_of_a_type_that_no_bill_has_is_refused(
 ) -> None:
     text = "STRING" if warehouse.backend == "bigquery" else "TEXT"
     warehouse.make(TABLE, {"billing_month": "DATE", "manifest_id": text, COST: "FLOAT"})
-    with pytest.raises(BillError, match=f"column {COST} of .* is (FLOAT|DOUBLE|double precision)"):
+    with refused(f"column {COST} of .* is (FLOAT|DOUBLE|double precision)"):
         resource(project).replace_month(month_of("v1"))
     assert warehouse.rows(TABLE, ("manifest_id",), "2024-01") == []
 

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import datetime
+from pathlib import Path
 from textwrap import shorten
 from typing import Any, ClassVar
 
+import snowflake.connector
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from snowflake.connector import SnowflakeConnection, errors
 
 from finops_dagster.billing.columns import Sql, SqlType, name_within, quoted
@@ -16,9 +25,29 @@ from finops_dagster.tables.digest import DATE, HEX_DIGITS, MAPS, DigestKind
 from finops_dagster.warehouses.base import MonthFile, WarehouseUnavailable
 from finops_dagster.warehouses.dialect import COUNT, Change, ColumnType, Dialect, typed
 from finops_dagster.warehouses.snowflake import Settings
-from finops_dagster.warehouses.snowflake.session import may_pass, session
 
 _NO_SUCH_OBJECT = 2003
+# The connector tries to log in for as long as it is let.
+_LOGIN_SECONDS = 30
+_ANSWER_SECONDS = 10 * 60
+# Snowflake ends the transaction of a client that is gone when another has waited 5 minutes for it.
+_LOCK_SECONDS = 30 * 60
+
+# A statement that was cancelled from outside, and one that came when 20 waited for the lock.
+_PASSING_NUMBERS = {604, 625}
+_PASSING = (
+    errors.OperationalError,
+    errors.InternalServerError,
+    errors.ServiceUnavailableError,
+    errors.GatewayTimeoutError,
+    errors.RequestTimeoutError,
+    errors.BadGatewayError,
+    errors.TooManyRequests,
+    errors.OtherHTTPRetryableError,
+    errors.RequestExceedMaxRetryError,
+    errors.TokenExpiredError,
+)
+_NOT_PASSING = (errors.NonRetryableTlsError, errors.RevocationCheckError)
 # What the connector is told of the network is also how long a statement may run, so those that
 # move a month are given a time of their own.
 _LOAD_SECONDS = 4 * 60 * 60
@@ -68,13 +97,34 @@ class SnowflakeDialect(Dialect):
 
     @contextmanager
     def connected(self, *, write: bool) -> Iterator[None]:
-        with session(self._settings, self.job) as self._connection:
+        """Connect with the credentials of the environment. Raises BillError without them."""
+        self._connection = snowflake.connector.connect(
+            **self._settings.model_dump(by_alias=True, exclude={"stage"}, exclude_none=True),
+            **_credentials(),
+            validate_default_parameters=True,
+            application="finops_dagster",
+            paramstyle="qmark",
+            login_timeout=_LOGIN_SECONDS,
+            network_timeout=_ANSWER_SECONDS,
+            # Asks the clouds' metadata services which of them this machine is in.
+            platform_detection_timeout_seconds=0.0,
+            session_parameters={
+                "CLIENT_TELEMETRY_ENABLED": False,
+                "LOCK_TIMEOUT": _LOCK_SECONDS,
+                "QUERY_TAG": self.job,
+                "TIMEZONE": "UTC",
+            },
+        )
+        self._connection.telemetry_enabled = False
+        with closing(self._connection):
             yield
 
     def explanation(self, error: Exception) -> Exception | None:
         if not isinstance(error, errors.Error):
             return None
-        kind = WarehouseUnavailable if may_pass(error) else BillError
+        passes = isinstance(error, _PASSING) or error.errno in _PASSING_NUMBERS
+        passes = passes and not isinstance(error, _NOT_PASSING)
+        kind = WarehouseUnavailable if passes else BillError
         return kind(f"{self.where}: {shorten(str(error), 500, placeholder=' ...')}")
 
     def is_over(self, error: Exception) -> bool:
@@ -180,3 +230,27 @@ def _plain(kind: str) -> str:
 def _in_quotes(text: str) -> Sql:
     """Return a text as a literal of Snowflake's, in which a backslash escapes."""
     return Sql("'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'")
+
+
+def _credentials() -> dict[str, Any]:
+    key, passphrase, password = (
+        os.environ.get(f"SNOWFLAKE_{name}")
+        for name in ("PRIVATE_KEY_PATH", "PRIVATE_KEY_PASSPHRASE", "PASSWORD")
+    )
+    if not key and not password:
+        raise BillError(
+            "no Snowflake credentials were found; set SNOWFLAKE_PASSWORD, or for a key pair "
+            "SNOWFLAKE_PRIVATE_KEY_PATH"
+        )
+    if not key:
+        return {"password": password}
+    try:
+        private = load_pem_private_key(
+            Path(key).read_bytes(), passphrase.encode() if passphrase else None
+        )
+    except (OSError, TypeError, ValueError) as error:
+        raise BillError(
+            f"SNOWFLAKE_PRIVATE_KEY_PATH: no private key can be read from {key}; is it a PEM "
+            "file, and SNOWFLAKE_PRIVATE_KEY_PASSPHRASE its passphrase?"
+        ) from error
+    return {"private_key": private.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())}
