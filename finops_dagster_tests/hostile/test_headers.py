@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from finops_dagster.billing.money import Totals
-from finops_dagster_tests.cur import HEADERS, csv_bytes, deliver, items, line_item
+from finops_dagster_tests.cur import HEADERS, csv_bytes, line_item
 from finops_dagster_tests.hostile.reading import Reader, one_line
 from finops_dagster_tests.project import Project
 
@@ -90,11 +90,11 @@ def test_2000_tags_are_loaded(reader: Reader) -> None:
 
 
 def test_months_before_keep_what_they_hold_when_600_tags_are_new(project: Project) -> None:
-    deliver(project.put, "2024-01", [items("2024-01", "7")])
-    project.load("2024-01")
+    project.deliver("7")
+    project.load()
     headers = (*HEADERS, *(f"resourceTags/{number}" for number in range(600)))
     tagged = line_item("2024-02", resourceTags__599="x")
-    deliver(project.put, "2024-02", [[tagged]], headers=headers)
+    project.deliver([tagged], month="2024-02", headers=headers)
     project.load("2024-02")
     assert project.totals("2024-01") == (1, 7)
     assert project.column("lineitem_productcode", "2024-01") == ["AmazonEC2"]
@@ -110,10 +110,10 @@ def test_20000_columns_are_refused_where_memory_is_short_and_the_old_month_stays
     project: Project,
 ) -> None:
     project.database = {"duckdb": {"memory_limit": "600MB", "threads": 1}}
-    deliver(project.put, "2024-01", [items("2024-01", "7")], version="v1")
-    project.load("2024-01")
+    project.deliver("7")
+    project.load()
     headers = (*HEADERS, *(f"resourceTags/{number}" for number in range(20_000)))
-    deliver(project.put, "2024-01", [items("2024-01", "1")], version="v2", headers=headers)
+    project.deliver("1", version="v2", headers=headers)
     error = one_line(Exception(project.materialize("2024-01").error))
     assert "set database.duckdb.memory_limit higher" in error
     assert project.totals("2024-01") == (1, 7)
