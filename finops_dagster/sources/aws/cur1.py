@@ -71,7 +71,8 @@ class AwsCur1(AwsFormat):
     makes `lineitem_unblendedcost` of both, "athena" makes `line_item_unblended_cost` of both.
     """
 
-    name, title, lists, has_period = "cur1", "CUR v1", ("reportKeys",), True
+    name, title = "cur1", "CUR v1"
+    ids, lists, has_period = ("assemblyId",), ("reportKeys",), True
     # The documentation shows one beside the Parquet files too, whose month others write with a 0.
     places = (
         "{period}/{name}-Manifest.json",
@@ -89,9 +90,6 @@ class AwsCur1(AwsFormat):
         self.account = self.column("lineItem/UsageAccountId")
         self.currency = self.column("lineItem/CurrencyCode")
         self.invoice = self.column("bill/InvoiceId")
-
-    def version(self, document: ManifestJson, keys: Sequence[str], body: bytes) -> str:  # noqa: ARG002
-        return document.version("assemblyId")
 
     def columns(self, document: ManifestJson, keys: Sequence[str]) -> list[Column]:
         columns = []

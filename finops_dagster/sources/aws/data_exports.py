@@ -25,7 +25,6 @@ _TYPES = {
 }
 # What public readers look for in a file that is listed as an object, the whole address first.
 _FILE_FIELDS = "s3Uri uri url key s3Key fileKey filePath path relativePath".split()
-_IDS = ("executionId", "assemblyId")
 _VERSION_FOLDER = re.compile(r"\d{4}-?\d\d-?\d\dT")
 
 
@@ -34,7 +33,7 @@ class DataExport(AwsFormat):
     every refresh rewrites last; the files lie below `<prefix>/<export>/data/`. `types` is what
     is known of its columns."""
 
-    lists = ("dataFiles", "reportKeys")
+    ids, lists = ("executionId", "assemblyId"), ("dataFiles", "reportKeys")
     folder = "metadata"
     # AWS's page writes the month in capitals, its customers have it in small letters too; the same
     # page names the manifest in two ways.
@@ -49,8 +48,8 @@ class DataExport(AwsFormat):
         """Return the id that the manifest has, or else the folder that AWS makes for each version,
         or else the MD5 of the manifest, which is the ETag that S3 gives it and stays when it is
         copied."""
-        if any(document.fields.get(name) is not None for name in _IDS):
-            return document.version(*_IDS)
+        if any(document.fields.get(name) is not None for name in self.ids):
+            return super().version(document, keys, body)
         folders = {key.split("/")[-2] for key in keys}
         if len(folders) == 1 and _VERSION_FOLDER.match(folder := folders.pop()):
             return folder

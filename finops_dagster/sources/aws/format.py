@@ -30,6 +30,7 @@ class AwsFormat(Format, Protocol):
     title: str  # its name for messages
     folder: str = ""  # the folder of the export that has those of the months
     places: Sequence[str]  # of a month's manifest below that
+    ids: Sequence[str]  # the fields of a manifest that may name its version
     lists: Sequence[str]  # the fields of a manifest that may list its files
     has_period: bool = False  # whether each manifest says its month
     null_words: tuple[str, ...] = ()
@@ -66,9 +67,9 @@ class AwsFormat(Format, Protocol):
             tuple(files.values()),
         )
 
-    @abstractmethod
     def version(self, document: ManifestJson, keys: Sequence[str], body: bytes) -> str:
-        """Return the id of the version."""
+        """Return the id of the version, whose manifest may list the files of these keys."""
+        return document.version(*self.ids)
 
     @abstractmethod
     def columns(self, document: ManifestJson, keys: Sequence[str]) -> list[Column]:
