@@ -82,8 +82,8 @@ class Run:
         return cls(median(seconds), median(cpu), max(megabytes))
 
     def figure(self, measure: str, most: float | None = None, beside: str = "") -> Figure:
-        """The wall seconds, with CPU seconds and peak beside."""
-        used = f"{self.cpu:.2f} s of CPU, peak {self.megabytes:,.0f} MB"
+        """The wall seconds, with CPU seconds beside."""
+        used = f"{self.cpu:.2f} s of CPU"
         return Figure(measure, self.seconds, "s", most, f"{used}; {beside}" if beside else used)
 
 

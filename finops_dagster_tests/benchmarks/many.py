@@ -137,7 +137,8 @@ def growth(_: int, __: int) -> Iterator[Figure]:
         *((300_000, 154, parts) for parts in (1, 4, 16)),
     ]:
         run = Chain.over(source(rows, columns, parts)).materialize()
-        yield run.figure(f"{rows:,} rows of {columns} columns in {parts} parts")
+        beside = f"peak {run.megabytes:,.0f} MB"
+        yield run.figure(f"{rows:,} rows of {columns} columns in {parts} parts", beside=beside)
     for months in (6, 12, 36):
         until = f"{YEARS[months - 1]:%Y-%m}"
         run = Chain.over(small_months()).finops("aws", "run-pipeline", "--end-date", until)

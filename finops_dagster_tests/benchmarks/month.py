@@ -106,7 +106,8 @@ def _figures(whole: dict[str, Run], parts: dict[str, float]) -> Iterator[Figure]
     yield first.figure(
         "the whole chain from a folder, all checks included",
         1.25 * bare.seconds + 3,
-        f"{first.seconds / bare.seconds:.2f} x bare DuckDB, {first.cpu / bare.cpu:.2f} x its CPU",
+        f"{first.seconds / bare.seconds:.2f} x bare DuckDB, {first.cpu / bare.cpu:.2f} x its CPU; "
+        f"peak {first.megabytes:,.0f} MB",
     )
     adds = "what a download from S3 on loopback adds to it, against a single stream"
     beside = f"the whole chain with boto3's start {whole['s3'].seconds:.2f} s"
