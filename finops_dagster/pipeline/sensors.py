@@ -82,8 +82,15 @@ def manifest_sensor(export: Export, last_stage: str) -> dg.SensorDefinition:
                 context.log.error(str(version))
         history = _History(context.instance, export, last_stage)
         requests = list(_requests(history, versions, cursor))
+        available = [str(month) for month, version in versions.items() if _etag(version)]
+        loaded = sum(cursor[month].is_loaded for month in available if month in cursor)
+        reason = f"no run is due: {loaded} of the vendor's {len(available)} months are loaded"
         kept = {month: asdict(requested) for month, requested in cursor.items()}
-        return dg.SensorResult(requests, cursor=json.dumps(kept, sort_keys=True))
+        return dg.SensorResult(
+            requests,
+            skip_reason=None if requests else reason,
+            cursor=json.dumps(kept, sort_keys=True),
+        )
 
     return sensor
 
