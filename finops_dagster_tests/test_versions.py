@@ -277,22 +277,6 @@ def test_every_command_knows_the_contents_of_an_id(project: Project, finops: Fin
     finops("state", "verify")
 
 
-@pytest.mark.thorough
-def test_files_and_order_of_loads_move_to_another_machine(project: Project, finops: Finops) -> None:
-    for cost in ("1", "5", "1"):
-        project.deliver(part(cost))
-        finops("aws", "run-pipeline")
-    before = project.ledger("manifest_id, state, load_number, files")
-    assert before[-1][:3] == ("v1", "loaded", 3)
-    finops("state", "export", "state.json")
-    shutil.rmtree(project.folder / ".dagster")
-    shutil.rmtree(project.folder / "data/staging")
-    project.change("DELETE FROM finops_state.manifests")
-    finops("state", "import", "state.json")
-    assert project.ledger("manifest_id, state, load_number, files") == before
-    assert "unchanged" in finops("aws", "run-pipeline")
-
-
 def test_a_document_of_an_earlier_release_is_imported(project: Project, finops: Finops) -> None:
     for version, cost in {"v1": "1", "v2": "5"}.items():
         project.deliver(part(cost), version=version)
