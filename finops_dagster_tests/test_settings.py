@@ -72,7 +72,13 @@ def test_the_documented_shape_is_read_and_all_else_has_a_default(file: Path) -> 
     assert load(file, "").database.duckdb.database_path == "data/finops.duckdb"
 
 
-DUCKDB, BIGQUERY, SQL = ("[database.duckdb]\n", "[database.bigquery]\n", "[database.sql]\n")
+DUCKDB, BIGQUERY = "[database.duckdb]\n", "[database.bigquery]\n"
+SQL = "[database.sql]\ndestination = 'mssql'\n"
+BELONG = "docs/security.md says where secrets belong"
+GIVE_IT = " holds a secret; give it in the environment, as DESTINATION__MSSQL__CREDENTIALS"
+WAREHOUSE = f"{DUCKDB}warehouse_path = "
+IS_NO = "database.duckdb: warehouse_path is database_path"
+IS_ONE = "database.duckdb: warehouse_path is one file for all exports and months"
 SNOWFLAKE = "[database.snowflake]\naccount = 'a'\nuser = 'u'\nwarehouse = 'w'\ndatabase = 'd'\n"
 OTHER = EXPORT.replace('"acme"', '"b"')
 A_B = OTHER.replace('"b"', '"a-b"') + OTHER.replace('"b"', '"a_b"')
@@ -105,36 +111,16 @@ A_B = OTHER.replace('"b"', '"a-b"') + OTHER.replace('"b"', '"a_b"')
         ("[database]\nbigquery = 'x'", "database.bigquery: must be a table"),
         ("[database]\nbackend = 'bigquery'", "database.bigquery.project_id: missing value"),
         (BIGQUERY + "project_id = 'x'\nplace = 'US'", "database.bigquery.place: unknown key"),
-        (SQL + "destination = 'x'\nworking_dir = 's3://x'", "database.sql.working_dir: is a URL"),
+        (SQL + "working_dir = 's3://x'", "database.sql.working_dir: is a URL"),
         (DUCKDB + "memory_limit = 2", "database.duckdb.memory_limit: "),
         (DUCKDB + "memory_limit = 'lots'", "database.duckdb.memory_limit: "),
         (DUCKDB + "database_path = '{day}'", "database.duckdb.database_path: holds {day}"),
-        (
-            DUCKDB + "warehouse_path = 'data/../data/finops.duckdb'",
-            "database.duckdb: warehouse_path is database_path; give the warehouse another file",
-        ),
-        (
-            DUCKDB + "database_path = '{export}.duckdb'\nwarehouse_path = 'a.duckdb'",
-            "database.duckdb: warehouse_path is database_path",
-        ),
-        (
-            DUCKDB + "warehouse_path = '{month}.duckdb'",
-            "database.duckdb: warehouse_path is one file for all exports and months",
-        ),
-        (
-            SNOWFLAKE + "password = 'hunter2'",
-            "database.snowflake.password: unknown key; docs/security.md says where secrets belong",
-        ),
-        (
-            SQL + "destination = 'mssql'\ncredentials = {password = 'hunter2'}",
-            "database.sql: credentials.password holds a secret; give it in the environment, as "
-            "DESTINATION__MSSQL__CREDENTIALS__PASSWORD",
-        ),
-        (
-            SQL + "destination = 'x'\ncredentials = 'mysql://finops:hunter2@db/acme'",
-            "database.sql: credentials holds a secret; give it in the environment, as "
-            "DESTINATION__X__CREDENTIALS",
-        ),
+        (WAREHOUSE + "'data/../data/finops.duckdb'", IS_NO + "; give the warehouse another file"),
+        (WAREHOUSE + "'a.duckdb'\ndatabase_path = '{export}.duckdb'", IS_NO),
+        (WAREHOUSE + "'{month}.duckdb'", IS_ONE),
+        (SNOWFLAKE + "password = 'hunter2'", "database.snowflake.password: unknown key; " + BELONG),
+        (SQL + "credentials.password = 'hunter2'", "database.sql: credentials.password" + GIVE_IT),
+        (SQL + "credentials = 'mysql://finops:hunter2@db'", "database.sql: credentials" + GIVE_IT),
     ],
 )
 def test_a_mistake_is_one_line_that_names_file_and_key(file: Path, text: str, message: str) -> None:
