@@ -1,4 +1,5 @@
-"""One bill in every layout in which AWS delivers it, through the whole chain: the same bill."""
+"""One bill in every layout in which AWS delivers it, through the whole chain: the same bill; and
+public, anonymised bills of real companies, behind manifests as AWS would write them."""
 
 import csv
 import gzip
@@ -14,9 +15,9 @@ import pytest
 from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.demo.export import Layout, Version, write_version
-from finops_dagster_tests.cur import Put, upload
+from finops_dagster_tests.cur import Put, csv_bytes, upload, zipped
 from finops_dagster_tests.finops import Finops
-from finops_dagster_tests.project import Project
+from finops_dagster_tests.project import ROOT, Project
 from finops_dagster_tests.servers.s3 import S3Server
 
 Totals = tuple[int, Decimal]
@@ -325,3 +326,55 @@ def test_a_copy_is_listed_with_what_is_gone(project: Project, finops: Finops) ->
     listed = finops("aws", "discover-manifests", code=1)
     assert "acme 2024-01  failed: " in listed
     assert "there is no such file, though the manifest lists it" in listed
+
+
+DATA = ROOT.parent / "shared/data"
+public = pytest.mark.skipif(not DATA.is_dir(), reason="the public bills are not beside it")
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as text:
+        return list(csv.DictReader(text))
+
+
+@public
+@pytest.mark.parametrize(("suffix", "pack"), [("gz", gzip.compress), ("zip", zipped)])
+def test_a_cur_v1_of_november_2023(project: Project, suffix: str, pack) -> None:
+    path, month = DATA / "focus_converters/aws-cur-v1.csv", "2023-11"
+    rows = rows_of(path)
+    files = {"headers": tuple(rows[0]), "typed": False, "suffix": suffix}
+    project.deliver(pack(path.read_bytes()), month=month, **files)
+    assert project.load(month).metadata("billing_table")["final"] is False
+    costs = [Decimal(row["lineItem/UnblendedCost"]) for row in rows]
+    totals = (len(costs), sum(costs))
+    assert project.totals(month) == project.parquet_totals(month) == totals
+    assert project.column("lineitem_unblendedcost", month).count(0) == costs.count(Decimal(0))
+
+
+@public
+def test_a_focus_1_0_of_september_2024(project: Project) -> None:
+    """AWS's rows of the specification's sample, which writes the word NULL for no value."""
+    sample = rows_of(DATA / "focus_sample/focus_sample.csv")
+    rows = [row for row in sample if row["ProviderName"] == "AWS"]
+    project.export["format"] = None
+    month = "BILLING_PERIOD=2024-09"
+    file = f"acme-cur/data/{month}/20241003T000000Z-e1/acme-cur-00001.csv.gz"
+    project.put(file, gzip.compress(csv_bytes(rows, tuple(rows[0]))))
+    manifest = {
+        "executionId": "e1",
+        "columns": [{"name": name} for name in rows[0]],
+        "billingPeriod": "2024-09",
+        "dataFiles": [{"s3Uri": f"s3://acme/{file}"}],
+    }
+    project.put(f"acme-cur/metadata/{month}/acme-cur-Manifest.json", json.dumps(manifest).encode())
+    project.load("2024-09")
+    loaded = project.query(
+        "SELECT count(*), sum(billedcost), sum(effectivecost), count(resourceid), "
+        "count(tags['application']) FROM aws_billing_data"
+    )
+    billed, effective = (
+        sum(Decimal(row[name]) for row in rows) for name in ("BilledCost", "EffectiveCost")
+    )
+    resources = sum(row["ResourceId"] != "NULL" for row in rows)
+    tags = sum('"application"' in row["Tags"] for row in rows)
+    assert loaded == [(len(rows), billed, effective, resources, tags)]
