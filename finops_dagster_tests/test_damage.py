@@ -174,14 +174,6 @@ def test_a_staged_file_that_is_damaged_is_never_loaded(loaded: Finops) -> None:
 WRITTEN_AGAIN = f"acme {MONTH}  exported again, as the file was damaged  "
 
 
-def test_a_run_writes_a_damaged_parquet_file_again(loaded: Finops) -> None:
-    before = cells(loaded.project)
-    overwrite(loaded.project.parquet())
-    assert loaded("aws", "run-pipeline").startswith(WRITTEN_AGAIN)
-    assert cells(loaded.project) == before
-    assert loaded("aws", "run-pipeline").startswith(f"acme {MONTH}  unchanged  ")
-
-
 @pytest.mark.thorough
 def test_a_parquet_file_without_a_checksum_is_compared_once(loaded: Finops) -> None:
     """As those are that were written before checksums were kept."""

@@ -123,9 +123,7 @@ def payer(number: int, s3: S3Server) -> dict[str, Any]:
     }
 
 
-def test_fifty_exports_have_their_own_settings_and_none_is_in_the_way_of_another(
-    project: Project, s3: S3Server
-) -> None:
+def test_fifty_exports_leave_each_other_alone(project: Project, s3: S3Server) -> None:
     payers = [payer(number, s3) for number in range(50)]
     project.export |= payers[0] | {"source": "s3://billing-of-nobody/cur"}
     for each in payers[1:]:

@@ -122,9 +122,7 @@ def test_a_backfill_and_the_sensor_load_months(project: Project, ui: Ui) -> None
 
 
 @pytest.mark.thorough
-def test_a_terminal_and_the_daemon_run_one_month_at_once_and_a_killed_terminal_blocks_nobody(
-    project: Project, finops: Finops, ui: Ui
-) -> None:
+def test_a_killed_terminal_blocks_nobody(project: Project, finops: Finops, ui: Ui) -> None:
     for month in ("2024-01", "2024-02"):
         project.deliver("1", month=month)
     with duckdb.connect(str(project.database_file)):

@@ -119,7 +119,7 @@ def problems(finops: Finops) -> dict[str, str]:
     return found
 
 
-def test_what_cannot_be_reached_is_a_line(project: Project, finops: Finops) -> None:
+def test_what_cannot_be_reached(project: Project, finops: Finops) -> None:
     project.deliver("1", report="other")
     assert "acme has no manifest of" in problems(finops)["acme"]
     project.deliver("1")
@@ -133,9 +133,7 @@ def test_what_cannot_be_reached_is_a_line(project: Project, finops: Finops) -> N
     assert set(found.values()) == {""}
 
 
-def test_what_cannot_be_written_is_a_line(
-    project: Project, finops: Finops, monkeypatch: MonkeyPatch
-) -> None:
+def test_what_cannot_be_written(project: Project, finops: Finops, monkeypatch: MonkeyPatch) -> None:
     project.deliver("1")
     (project.folder / "a-file").write_bytes(b"")
     (project.folder / "a.folder").mkdir()
@@ -221,9 +219,7 @@ def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ..
 
 
 @pytest.mark.parametrize("command", list(commands(typer.main.get_command(app))), ids=" ".join)
-def test_help_is_short_and_whole(
-    finops: Finops, command: tuple[str, ...], monkeypatch: MonkeyPatch
-) -> None:
+def test_help_is_short(finops: Finops, command: tuple[str, ...], monkeypatch: MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     text = finops(*command, "-h")
     assert finops(*command, "--help") == text

@@ -102,9 +102,7 @@ def test_every_layout_is_the_same_month(project: Project, layout: Layout, januar
 @pytest.mark.parametrize(
     ("same", "column_names"), [("cur1", "athena"), *((name, "flat") for name in SAME)]
 )
-def test_csv_and_parquet_have_the_same_cells(
-    project: Project, same: str, column_names: str
-) -> None:
+def test_csv_and_parquet_have_equal_cells(project: Project, same: str, column_names: str) -> None:
     columns = []
     for name, layout in zip(("csv", "parquet"), SAME[same], strict=True):
         write_version(project.source, "", name, JANUARY, layout=layout)
@@ -236,9 +234,7 @@ def test_a_refresh_that_overwrites_is_never_mixed(project: Project, layout: Layo
     assert totals(project, layout)[0] == 600
 
 
-def test_a_refresh_during_the_download_is_noticed(
-    project: Project, in_bucket: Put, s3: S3Server
-) -> None:
+def test_a_refresh_meanwhile_is_noticed(project: Project, in_bucket: Put, s3: S3Server) -> None:
     layout = Layout("cur2", overwrite=True)
     body = deliver(project, layout).read_bytes()
     upload(project.source, in_bucket)
@@ -267,9 +263,7 @@ def test_files_that_are_not_as_long_as_the_manifest_says_are_refused(project: Pr
     assert message in project.materialize().error
 
 
-def test_a_renamed_and_replicated_bucket_is_read_beside_its_manifests(
-    project: Project, in_bucket: Put, january: Totals
-) -> None:
+def test_a_replicated_bucket_is_read(project: Project, in_bucket: Put, january: Totals) -> None:
     for layout in (Layout("cur2"), Layout(files="parquet", overwrite=True)):
         name, folder = layout.format, project.folder / layout.format
         write_version(folder / "copied", "original/prefix", "acme-cur", JANUARY, layout=layout)

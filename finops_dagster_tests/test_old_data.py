@@ -147,9 +147,7 @@ def warehouse_of(old: OldProject, name: str) -> Iterator[Adapter]:
     "name",
     ["duckdb", *(pytest.param(each, marks=pytest.mark.thorough) for each in ("sql", "postgresql"))],
 )
-def test_a_warehouse_is_carried_on_in_place(
-    old: OldProject, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_warehouse_goes_on(old: OldProject, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with warehouse_of(old, name) as adapter:
         for variable, value in adapter.environment.items():
             monkeypatch.setenv(variable, value)

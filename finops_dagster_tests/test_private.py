@@ -191,9 +191,7 @@ IN_SETTINGS = {
 
 
 @pytest.mark.parametrize("place", IN_SETTINGS)
-def test_a_secret_in_the_settings_is_not_shown(
-    finops: Finops, monkeypatch: MonkeyPatch, place: str
-) -> None:
+def test_secrets_in_the_settings(finops: Finops, monkeypatch: MonkeyPatch, place: str) -> None:
     secret = SECRETS["POSTGRESQL_PASSWORD"]
     if place == "finops.toml":
         file = finops.project.folder / place

@@ -75,9 +75,7 @@ def test_the_cause_of_a_retry_is_said_at_once(without_server: Finops) -> None:
     assert last["error"].startswith(f"in progress, trying again: {cause}")
 
 
-def test_the_cause_of_a_failure_is_everywhere(
-    without_server: Finops, monkeypatch: MonkeyPatch
-) -> None:
+def test_the_cause_of_a_failure_is_told(without_server: Finops, monkeypatch: MonkeyPatch) -> None:
     monkeypatch.setattr(stage, "_SECONDS_BETWEEN_RETRIES", 0)
     printed = without_server.here("aws", "run-pipeline")
     (line,) = printed.stdout.splitlines()
@@ -93,9 +91,7 @@ def test_the_cause_of_a_failure_is_everywhere(
     assert failed["cause"] == "WarehouseUnavailable"
 
 
-def test_an_unforeseen_error_is_one_line_its_trace_is_kept_and_the_next_month_is_run(
-    project: Project, finops: Finops, monkeypatch: MonkeyPatch
-) -> None:
+def test_an_unforeseen_error(project: Project, finops: Finops, monkeypatch: MonkeyPatch) -> None:
     not_fewer_rows, month_numbers = checks.not_fewer_rows, count(1)
 
     def surprise(*arguments: object) -> dg.AssetCheckResult:
@@ -124,7 +120,7 @@ def test_an_unforeseen_error_is_one_line_its_trace_is_kept_and_the_next_month_is
     assert "in surprise" in str(record.event_log_entry)
 
 
-def test_an_unforeseen_error_of_a_command_is_one_line_too(finops: Finops) -> None:
+def test_an_unforeseen_error_of_a_command(finops: Finops) -> None:
     broken = "from finops_dagster.cli import app; app.app = lambda: {}['x']; app.main()"
     ended = subprocess.run(
         [sys.executable, "-c", broken], env=finops.environment, capture_output=True, text=True
@@ -175,9 +171,7 @@ def test_runs_of_dagster_count(project: Project, finops: Finops, monkeypatch: Mo
 
 
 @pytest.mark.parametrize("place", ["data", "data/staging", "data/parquet", ".dagster", None])
-def test_a_file_where_a_folder_should_be_is_named_and_the_other_way_round(
-    project: Project, finops: Finops, place: str | None
-) -> None:
+def test_a_file_in_a_folders_place(project: Project, finops: Finops, place: str | None) -> None:
     project.deliver("1")
     if place is None:
         project.parquet().mkdir(parents=True)

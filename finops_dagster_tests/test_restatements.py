@@ -81,9 +81,7 @@ def test_warnings_and_new_columns_stay_on_the_page_of_their_version(project: Pro
     ],
     ids=["all", "some", "none", "all-that-cost", "nothing-costs", "no-rows"],
 )
-def test_a_month_is_final_when_all_that_costs_is_on_an_invoice(
-    project: Project, invoices: list[tuple[str, str]], final: bool
-) -> None:
+def test_a_month_is_final(project: Project, invoices: list[tuple[str, str]], final: bool) -> None:
     rows = [
         line_item("2024-01", lineItem__UnblendedCost=cost, bill__InvoiceId=invoice)
         for cost, invoice in invoices

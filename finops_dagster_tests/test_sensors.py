@@ -201,9 +201,7 @@ def write(project: Project, layout: Layout, *versions: Version, prefix: str = ""
     ],
     ids=["cur1", "cur2", "cur2-small-letters", "focus-overwrite", "cur1-parquet"],
 )
-def test_every_layout_costs_a_get_a_month(
-    project: Project, s3: S3Server, layout: Layout, lists: int
-) -> None:
+def test_a_look_at_every_layout(project: Project, s3: S3Server, layout: Layout, lists: int) -> None:
     project.export["format"] = layout.format.partition("-")[0]
     versions = (Version(date(2024, month, 1), "20240403T051544Z", rows=40) for month in (1, 2, 3))
     write(project, layout, *versions, prefix="a/b")

@@ -96,9 +96,7 @@ def test_failed_and_stale_months_are_listed_and_run_again(project: Project, fino
 
 
 @pytest.mark.parametrize("named", [False, pytest.param(True, marks=pytest.mark.thorough)])
-def test_what_disagrees_is_mended_by_one_word_or_by_the_commands_that_are_named(
-    project: Project, finops: Finops, named: bool
-) -> None:
+def test_what_disagrees_is_mended(project: Project, finops: Finops, named: bool) -> None:
     for month in ("2024-01", "2024-02", "2024-03"):
         project.deliver("1", "2", month=month)
     finops("aws", "run-pipeline")
@@ -153,9 +151,7 @@ def test_a_stopped_run_is_gone_on_with(project: Project, finops: Finops, how: st
 
 
 @pytest.mark.parametrize("how", ["stop", pytest.param("cleanup", marks=pytest.mark.thorough)])
-def test_a_run_is_estimated_while_it_goes_on_and_mended_when_its_process_died(
-    project: Project, finops: Finops, how: str
-) -> None:
+def test_a_run_is_estimated_and_its_death_seen(project: Project, finops: Finops, how: str) -> None:
     project.deliver("1")
     finops("aws", "run-pipeline")
     project.deliver("2", version="v2")

@@ -195,7 +195,7 @@ def test_one_export_is_exported_alone(project: Project, loaded: Finops) -> None:
 
 
 @pytest.mark.thorough
-def test_imports_cleanups_and_repairs_are_recorded_with_who_and_when(
+def test_changes_are_kept(
     project: Project, loaded: Finops, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert loaded("state", "changes") == "nothing was changed by hand\n"

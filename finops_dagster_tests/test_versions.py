@@ -107,7 +107,7 @@ def test_a_copy_with_other_times_is_the_same_version(project: Project) -> None:
     assert project.parquet().stat().st_mtime_ns == written
 
 
-def test_a_copied_bucket_with_multipart_etags_and_another_prefix_is_the_same_version(
+def test_a_copied_bucket_is_known(
     project: Project, in_bucket: Put, s3: S3Server, bucket: str
 ) -> None:
     client = s3.client()
@@ -234,9 +234,7 @@ def test_what_is_written_with_its_manifest_is_no_overwriting(project: Project) -
     assert "warnings" not in project.load().metadata("staged_files")
 
 
-def test_a_bucket_that_is_overwritten_is_refused_by_the_times_of_the_store(
-    project: Project, in_bucket: Put, s3: S3Server
-) -> None:
+def test_an_overwritten_bucket_is_refused(project: Project, in_bucket: Put, s3: S3Server) -> None:
     first, _ = overwrite(project, "v1", part("1"), part("20"))
     later = format_datetime(datetime.now(UTC) + timedelta(hours=2), usegmt=True)
 
