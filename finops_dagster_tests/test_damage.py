@@ -54,17 +54,23 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
 
 
-def in_table(project: Project, change: str) -> None:
-    project.change(f"UPDATE aws_billing_data SET {change} WHERE lineitem_unblendedcost = 0.7")
+def in_table(change: str) -> Callable[[Project], None]:
+    """Change one row of the table by hand."""
+    update = f"UPDATE aws_billing_data SET {change} WHERE lineitem_unblendedcost = 0.7"
+    return lambda project: project.change(update)
 
 
-def in_parquet(project: Project, change: Callable[[pa.Array], pa.Array]) -> None:
+def in_parquet(change: Callable[[pa.Array], pa.Array]) -> Callable[[Project], None]:
     """Write the month's file anew by hand, with other services and the footer that it had."""
-    rows = pq.read_table(project.parquet())
-    at = rows.schema.get_field_index("lineitem_productcode")
-    changed = rows.set_column(at, rows.schema.field(at), change(rows[at]))
-    pq.write_table(changed, project.parquet(), compression="zstd")
-    assert read_record(project.parquet())
+
+    def rewrite(project: Project) -> None:
+        rows = pq.read_table(project.parquet())
+        at = rows.schema.get_field_index("lineitem_productcode")
+        changed = rows.set_column(at, rows.schema.field(at), change(rows[at]))
+        pq.write_table(changed, project.parquet(), compression="zstd")
+        assert read_record(project.parquet())
+
+    return rewrite
 
 
 def staged(project: Project, name: str = "*/acme-cur-00001.csv.gz") -> Path:
@@ -78,45 +84,26 @@ RUN = f"finops aws run-pipeline {ONLY}"
 FETCH = f"finops aws extract-billing {ONLY} --force"
 # What is done, what only --deep then says, and the command that it names.
 Damage = tuple[Callable[[Project], None], str, str]
-A_SERVICE: Damage = (
-    lambda project: in_table(project, "lineitem_productcode = 'AmazonEC3'"),
-    "differ in lineitem_productcode; the file is as it was written",
-    REPROCESS,
-)
-PAGES: Damage = (lambda project: overwrite(project.parquet()), f"{MONTH}.parquet", RUN)
-STAGED_BYTES: Damage = (
-    lambda project: overwrite(staged(project), 20),
-    "has other bytes than when it was fetched",
-    FETCH,
-)
-A_CELL_IN_PARQUET: Damage = (
-    lambda project: in_parquet(project, lambda of: pc.replace_substring(of, "EC2", "EC3")),
-    "differ in lineitem_productcode; the file is not as it was written",
-    RUN,
-)
+SERVICE, QUANTITY_OF = "differ in lineitem_productcode; ", "differ in lineitem_usageamount; "
+AS_WRITTEN = "the file is as it was written"
+A_SERVICE: Damage = in_table("lineitem_productcode = 'EC3'"), SERVICE + AS_WRITTEN, REPROCESS
+PAGES: Damage = lambda project: overwrite(project.parquet()), f"{MONTH}.parquet", RUN
+OTHER_BYTES = "has other bytes than when it was fetched"
+STAGED_BYTES: Damage = lambda project: overwrite(staged(project), 20), OTHER_BYTES, FETCH
+EC3 = in_parquet(lambda names: pc.replace_substring(names, "EC2", "EC3"))
+A_CELL_IN_PARQUET: Damage = EC3, SERVICE + "the file is not as it was written", RUN
+ROUNDED = in_table("lineitem_usageamount = 0.700000000000000001")
 DAMAGES: list[Damage] = [
     A_SERVICE,
-    (
-        lambda project: in_table(project, "lineitem_usageamount = 0.700000000000000001"),
-        "differ in lineitem_usageamount; the file is as it was written",
-        REPROCESS,
-    ),
+    (ROUNDED, QUANTITY_OF + AS_WRITTEN, REPROCESS),
     PAGES,
     STAGED_BYTES,
     (lambda project: staged(project).unlink(), "00001.csv.gz is gone", FETCH),
 ]
 MORE_DAMAGES: list[Damage] = [
-    (
-        lambda project: in_table(project, "bill_payeraccountid = NULL"),
-        "differ in bill_payeraccountid",
-        REPROCESS,
-    ),
+    (in_table("bill_payeraccountid = NULL"), "differ in bill_payeraccountid", REPROCESS),
     A_CELL_IN_PARQUET,
-    (
-        lambda project: in_parquet(project, lambda same: same),
-        "is not as it was written, though its cells are",
-        RUN,
-    ),
+    (in_parquet(lambda same: same), "is not as it was written, though its cells are", RUN),
     (lambda project: cut(staged(project)), "bytes, and had", FETCH),
     (lambda project: cut(staged(project, "manifest.json")), "manifest.json is damaged", FETCH),
 ]
@@ -155,7 +142,7 @@ def test_all_damage_is_repaired_at_once(loaded: Finops) -> None:
 
 
 def test_any_column_of_money_is_held_against_the_ledger(loaded: Finops) -> None:
-    in_table(loaded.project, "lineitem_blendedcost = 0.700000000000000001")
+    in_table("lineitem_blendedcost = 0.700000000000000001")(loaded.project)
     (row,) = loaded.json("state", "verify")
     assert "but the table does not hold its rows" in row["what_differs"]
     assert row["mend"] == REPROCESS

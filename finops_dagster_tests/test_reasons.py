@@ -186,26 +186,21 @@ def test_a_file_in_a_folders_place(project: Project, finops: Finops, place: str 
     assert not re.search(r"Error|Errno|Exception", message)
 
 
-@pytest.mark.parametrize(
-    ("number", "reason"),
-    [
-        (errno.ENOSPC, "its disk is full"),
-        (errno.EDQUOT, "quota is used up"),
-        (errno.EROFS, "its disk is read-only"),
-        (errno.EACCES, "this user has no permission"),
-    ],
-)
-def test_what_the_disk_refuses_is_a_sentence(number: int, reason: str) -> None:
-    for error in (
-        OSError(number, os.strerror(number), "data/a.gz"),
-        duckdb.IOException(f'Cannot open file "data/a.gz": {os.strerror(number)}'),
-    ):
-        sentence = str(disk_problem(error))
-        assert sentence.startswith("data/a.gz cannot be ")
-        assert reason in sentence
+DISKS = {
+    errno.ENOSPC: "its disk is full",
+    errno.EDQUOT: "quota is used up",
+    errno.EROFS: "its disk is read-only",
+    errno.EACCES: "this user has no permission",
+}
 
 
-def test_a_full_disk_is_said_without_a_path_and_nothing_of_what_is_not_of_the_disk() -> None:
+def test_what_the_disk_refuses_is_a_sentence_and_nothing_else_is() -> None:
+    for number, reason in DISKS.items():
+        of_python = OSError(number, os.strerror(number), "data/a.gz")
+        of_duckdb = duckdb.IOException(f'Cannot open file "data/a.gz": {os.strerror(number)}')
+        for sentence in map(str, map(disk_problem, (of_python, of_duckdb))):
+            assert sentence.startswith("data/a.gz cannot be ")
+            assert reason in sentence
     with pytest.raises(OSError) as full, open("/dev/full", "w") as file:  # noqa: PTH123
         file.write("x" * 100_000)
     assert str(disk_problem(full.value)).startswith("a file cannot be written: its disk is full")
