@@ -39,12 +39,6 @@ def test_every_export_has_its_chain_checks_job_and_sensor(project: Project) -> N
         assert check.partitions_def is not None
 
 
-def test_bigquery_adds_a_warehouse_table(project: Project) -> None:
-    project.database = {"backend": "bigquery", "bigquery": {"project_id": "acme"}}
-    keys = project.definitions().resolve_asset_graph().get_all_asset_keys()
-    assert {key.path[-1] for key in keys} == {*STAGES, "warehouse_table"}
-
-
 def load(config: str) -> subprocess.CompletedProcess[str]:
     """Load the code location with nothing else in the environment; it must import no client."""
     clients = "google.cloud dagster_gcp pandas azure snowflake adbc_driver_manager dlt boto3"

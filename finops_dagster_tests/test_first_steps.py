@@ -16,7 +16,6 @@ import duckdb
 import pytest
 
 from finops_dagster.demo.export import Layout, Version, write_version
-from finops_dagster.pipeline.export import Export
 from finops_dagster.settings import Settings, load_settings
 from finops_dagster.sources.aws.source import aws_formats
 from finops_dagster_tests.cur import HEADERS, line_item
@@ -68,11 +67,6 @@ def test_the_first_settings_replace_nothing(project: Project, finops: Finops) ->
     assert "config/finops.toml is there already" in finops("init", code=1)
     assert written.read_text() == "mine"
     assert finops("init", "-c", "other.toml").startswith("other.toml is written.")
-
-
-def test_the_demo_has_the_three_months_that_it_delivers() -> None:
-    (export,) = load_settings(ROOT / "config/demo.toml").exports
-    assert Export(export).partitions.get_partition_keys() == ["2024-01", "2024-02", "2024-03"]
 
 
 def lines_without_seconds(text: str) -> set[str]:

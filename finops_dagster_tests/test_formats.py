@@ -222,8 +222,10 @@ def test_a_refresh_that_overwrites_is_never_mixed(project: Project, layout: Layo
     assert outcome.metadata("billing_table")["rows_changed"] == -400
 
     newest = sorted(path for path in project.source.rglob("*-00001.*") if path.is_file())[-1]
-    later = newest.stat().st_mtime + 7200
-    os.utime(newest, (later, later))
+    written = newest.stat().st_mtime
+    os.utime(newest, (written + 59, written + 59))  # with its manifest
+    project.load(force=True)
+    os.utime(newest, (written + 7200, written + 7200))
     error = project.materialize(force=True).error
     assert f"{newest} is newer than its manifest by 2.0 hours" in error
     assert "the vendor is" in error and "set copied = true" in error
