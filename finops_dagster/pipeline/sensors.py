@@ -82,14 +82,10 @@ def manifest_sensor(export: Export, last_stage: str) -> dg.SensorDefinition:
                 context.log.error(str(version))
         history = _History(context.instance, export, last_stage)
         requests = list(_requests(history, versions, cursor))
-        available = [str(month) for month, version in versions.items() if _etag(version)]
-        loaded = sum(cursor[month].is_loaded for month in available if month in cursor)
-        reason = f"no run is due: {loaded} of the vendor's {len(available)} months are loaded"
         kept = {month: asdict(requested) for month, requested in cursor.items()}
+        reason = None if requests else _skip_reason(versions, cursor)
         return dg.SensorResult(
-            requests,
-            skip_reason=None if requests else reason,
-            cursor=json.dumps(kept, sort_keys=True),
+            requests, skip_reason=reason, cursor=json.dumps(kept, sort_keys=True)
         )
 
     return sensor
@@ -116,6 +112,12 @@ def _requests(
             yield dg.RunRequest(f"{key}/{etag}/{now}", partition_key=key)
             requested = replace(requested, times=requested.times + 1, last=now)
         cursor[key] = requested
+
+
+def _skip_reason(versions: Mapping[BillingMonth, Version], cursor: Mapping[str, Requested]) -> str:
+    available = [str(month) for month, version in versions.items() if _etag(version)]
+    loaded = sum(cursor[month].is_loaded for month in available if month in cursor)
+    return f"no run is due: {loaded} of the vendor's {len(available)} months are loaded"
 
 
 def _etag(version: Version) -> str | None:
