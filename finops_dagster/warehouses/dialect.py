@@ -149,8 +149,6 @@ class Dialect(ABC):
         try:
             with self.connected(write=write):
                 yield
-        except (BillError, WarehouseUnavailable):
-            raise
         except Exception as error:
             explained = self.explanation(error)
             if explained is None:
