@@ -49,7 +49,7 @@ def _ours(error: BaseException) -> str | None:
     # These take a second to import.
     from finops_dagster.billing.disk import disk_problem
     from finops_dagster.object_stores import StoreError, StoreUnavailable
-    from finops_dagster.warehouses.base import WarehouseUnavailable
+    from finops_dagster.warehouses.month_file import WarehouseUnavailable
 
     if isinstance(error, StoreError | StoreUnavailable | WarehouseUnavailable):
         return str(error)

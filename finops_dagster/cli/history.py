@@ -23,9 +23,6 @@ from finops_dagster.settings import dagster_home
 if TYPE_CHECKING:
     import dagster as dg
 
-    from finops_dagster.cli.options import Selection
-    from finops_dagster.cli.output import Row
-    from finops_dagster.settings import Settings
 
 FAILED = ("failure", "canceled")
 _RECORDS, _ENDINGS_AT_ONCE = 50, 500
@@ -90,14 +87,6 @@ def open_history() -> Iterator[History]:
         if "duckdb" not in sys.modules:
             gc.freeze()
         yield History(instance)
-
-
-def month_status(settings: Settings, selection: Selection) -> list[Row]:
-    """Return what is known of the months, as `month_rows` has it."""
-    with open_history() as history:
-        from finops_dagster.cli.months import month_rows  # DuckDB comes after Dagster
-
-        return list(month_rows(settings, selection, history))
 
 
 class History:

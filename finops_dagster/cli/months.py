@@ -34,13 +34,8 @@ from finops_dagster.tables.database import BillingDatabase, DuckDB
 from finops_dagster.tables.load import held_version
 from finops_dagster.terminal import complain
 from finops_dagster.warehouses import open_warehouse
-from finops_dagster.warehouses.base import (
-    LoadedMonth,
-    MonthFile,
-    Warehouse,
-    WarehouseUnavailable,
-    newest_loads,
-)
+from finops_dagster.warehouses.base import LoadedMonth, Warehouse, newest_loads
+from finops_dagster.warehouses.month_file import MonthFile, WarehouseUnavailable
 
 Report = Callable[[str], None]
 Versions = Mapping[str, Any]  # the version by stage; also a row that has it

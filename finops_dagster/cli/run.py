@@ -88,7 +88,7 @@ def show_state(context: typer.Context, runs: Runs = False, json: Json = False) -
     """
     settings, months = Options.months(context)
     if not runs:
-        from finops_dagster.cli.history import month_status
+        from finops_dagster.cli.status import month_status
 
         rows = month_status(settings, months)
         from finops_dagster.cli.months import MONTH_COLUMNS

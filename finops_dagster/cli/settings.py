@@ -29,7 +29,7 @@ from finops_dagster.sources.discovery import FoundExport, SearchedStore
 from finops_dagster.sources.settings import ExportSettings
 from finops_dagster.tables.database import DuckDB
 from finops_dagster.warehouses import open_warehouse
-from finops_dagster.warehouses.base import WarehouseUnavailable
+from finops_dagster.warehouses.month_file import WarehouseUnavailable
 
 _FOLDERS_SHOWN = 12
 

@@ -57,7 +57,7 @@ def show_months(
     """
     settings, selection = Options.of(context).settings(), _selection(export, month)
     if month is None:
-        from finops_dagster.cli.history import month_status
+        from finops_dagster.cli.status import month_status
 
         rows = month_status(settings, selection)
         from finops_dagster.cli.months import MONTH_COLUMNS as COLUMNS
@@ -83,7 +83,8 @@ def list_months(
 
     Example: finops state list --failed
     """
-    from finops_dagster.cli.history import FAILED, month_status
+    from finops_dagster.cli.history import FAILED
+    from finops_dagster.cli.status import month_status
 
     settings, problems = Options.of(context).settings(), list[str]()
     rows = month_status(settings, Selection())
@@ -156,8 +157,9 @@ def reset_failed(context: typer.Context) -> None:
 
     Example: finops state reset-failed
     """
-    from finops_dagster.cli.history import FAILED, month_status
+    from finops_dagster.cli.history import FAILED
     from finops_dagster.cli.month_runs import run_months
+    from finops_dagster.cli.status import month_status
 
     settings = Options.of(context).settings()
     failed = [row for row in month_status(settings, Selection()) if row["last_run"] in FAILED]

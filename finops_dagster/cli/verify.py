@@ -28,7 +28,8 @@ from finops_dagster.tables import ledger
 from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.digest import DigestKind, MonthDigest, digest
 from finops_dagster.terminal import console
-from finops_dagster.warehouses.base import MonthFile, Warehouse
+from finops_dagster.warehouses.base import Warehouse
+from finops_dagster.warehouses.month_file import MonthFile
 
 _LOOKED_AT = "event log, ledger, footers of Parquet files, rows and cost of DuckDB tables"
 _LOOKED_AT_DEEP = (

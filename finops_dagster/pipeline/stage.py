@@ -25,7 +25,7 @@ from finops_dagster.pipeline.metadata import Metadata
 from finops_dagster.processes import write_note
 from finops_dagster.staging.folder import overtaken
 from finops_dagster.traces import unforeseen
-from finops_dagster.warehouses.base import WarehouseUnavailable
+from finops_dagster.warehouses.month_file import WarehouseUnavailable
 
 Record = TypeVar("Record", bound=Manifest | Version)
 Body = Callable[..., dg.MaterializeResult[Any]]

@@ -19,7 +19,8 @@ from finops_dagster.pipeline.stage import (
     stage,
 )
 from finops_dagster.tables.database import BillingDatabase, DuckDB
-from finops_dagster.warehouses.base import MonthFile, Warehouse
+from finops_dagster.warehouses.base import Warehouse
+from finops_dagster.warehouses.month_file import MonthFile
 
 
 def warehouse_table_asset(export: Export, backend: str) -> dg.AssetsDefinition:

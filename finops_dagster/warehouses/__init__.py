@@ -20,13 +20,13 @@ WAREHOUSES: dict[str, type[SettingsTable]] = {
 }
 """The table of each warehouse in the settings file."""
 DIALECTS = {
-    "duckdb": f"{__name__}.duckdb.dialect:DuckDBDialect",
-    "bigquery": f"{__name__}.bigquery.dialect:BigQueryDialect",
-    "postgresql": f"{__name__}.postgresql.dialect:PostgreSQLDialect",
-    "snowflake": f"{__name__}.snowflake.dialect:SnowflakeDialect",
-    "sql": f"{__name__}.sql.dialect:SqlDialect",
+    "duckdb": f"{__name__}.duckdb.dialect:DuckDBDialect.of",
+    "bigquery": f"{__name__}.bigquery.dialect:BigQueryDialect.of",
+    "postgresql": f"{__name__}.postgresql.dialect:PostgreSQLDialect.of",
+    "snowflake": f"{__name__}.snowflake.dialect:SnowflakeDialect.of",
+    "sql": f"{__name__}.sql.databases:dialect_of",
 }
-"""Module and class of each warehouse's dialect; the module alone imports the client."""
+"""What makes each warehouse's dialect of its settings; the module alone imports the client."""
 
 
 class Chosen(Protocol):
@@ -45,10 +45,10 @@ def open_warehouse(settings: Chosen) -> Warehouse:
 
     backend = settings.backend
     try:
-        dialect = resolve_name(DIALECTS[backend])
+        dialect_of = resolve_name(DIALECTS[backend])
     except ModuleNotFoundError as error:
         raise SettingsError(
             f"backend is {backend}, whose client {error.name} is not installed: "
             f'pip install "finops-dagster[{backend}]"'
         ) from error
-    return Warehouse(dialect.of(settings.warehouse))
+    return Warehouse(dialect_of(settings.warehouse))

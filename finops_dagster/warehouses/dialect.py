@@ -28,7 +28,7 @@ from finops_dagster.tables.digest import (
     groups_of,
     value_type,
 )
-from finops_dagster.warehouses.base import (
+from finops_dagster.warehouses.month_file import (
     AMOUNTS_OF_TEXT,
     MonthFile,
     WarehouseUnavailable,

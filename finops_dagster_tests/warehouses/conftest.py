@@ -19,7 +19,7 @@ from finops_dagster.lake import exporting_month, read_record
 from finops_dagster.sources.aws.cur1 import AwsCur1
 from finops_dagster.tables import ledger
 from finops_dagster.tables.load import measure
-from finops_dagster.warehouses.base import MonthFile
+from finops_dagster.warehouses.month_file import MonthFile
 from finops_dagster_tests.project import Project
 from finops_dagster_tests.warehouses.adapters import ADAPTERS, Adapter, install, started
 

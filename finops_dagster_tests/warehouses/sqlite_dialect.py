@@ -12,9 +12,9 @@ from typing import Any
 from finops_dagster.billing.columns import Sql, SqlType, quoted
 from finops_dagster.billing.errors import BillError
 from finops_dagster.tables.digest import DATE
-from finops_dagster.warehouses.base import MonthFile, WarehouseUnavailable
 from finops_dagster.warehouses.dialect import COUNT, Change, Dialect, typed
 from finops_dagster.warehouses.duckdb import Settings
+from finops_dagster.warehouses.month_file import MonthFile, WarehouseUnavailable
 
 
 class SQLite(Dialect):

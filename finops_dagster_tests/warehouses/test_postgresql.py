@@ -25,7 +25,8 @@ from finops_dagster.pipeline.warehouse_table import month_file
 from finops_dagster.tables.database import DuckDB
 from finops_dagster.tables.digest import DigestKind
 from finops_dagster.warehouses import open_warehouse
-from finops_dagster.warehouses.base import Warehouse, WarehouseUnavailable
+from finops_dagster.warehouses.base import Warehouse
+from finops_dagster.warehouses.month_file import WarehouseUnavailable
 from finops_dagster_tests.cur import HEADERS, deliver, items, line_item
 from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import ROOT, Project

@@ -21,11 +21,8 @@ from pydantic import ValidationError
 
 from finops_dagster.settings import Settings
 from finops_dagster.warehouses import open_warehouse
-from finops_dagster.warehouses.base import (
-    MonthFile,
-    Warehouse,
-    WarehouseUnavailable,
-)
+from finops_dagster.warehouses.base import Warehouse
+from finops_dagster.warehouses.month_file import MonthFile, WarehouseUnavailable
 from finops_dagster_tests.servers.snowflake import PASSWORD
 from finops_dagster_tests.warehouses.adapters import started
 from finops_dagster_tests.warehouses.conftest import MonthOf, refused

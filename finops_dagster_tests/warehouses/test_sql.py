@@ -19,7 +19,8 @@ from finops_dagster.pipeline.warehouse_table import month_file
 from finops_dagster.settings_table import SettingsError
 from finops_dagster.tables.database import DuckDB
 from finops_dagster.warehouses import open_warehouse
-from finops_dagster.warehouses.base import MonthFile, Warehouse, WarehouseUnavailable
+from finops_dagster.warehouses.base import Warehouse
+from finops_dagster.warehouses.month_file import MonthFile, WarehouseUnavailable
 from finops_dagster.warehouses.sql import Settings
 from finops_dagster.warehouses.sql.address import url_of
 from finops_dagster_tests.cur import deliver, items

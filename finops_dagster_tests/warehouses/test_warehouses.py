@@ -29,7 +29,8 @@ from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.database import DuckDB
 from finops_dagster.tables.digest import DigestKind, MonthDigest, digest
 from finops_dagster.warehouses import open_warehouse
-from finops_dagster.warehouses.base import MonthFile, Warehouse
+from finops_dagster.warehouses.base import Warehouse
+from finops_dagster.warehouses.month_file import MonthFile
 from finops_dagster_tests.cur import HEADERS, csv_bytes, deliver, items, line_item
 from finops_dagster_tests.project import ROOT, Outcome, Project
 from finops_dagster_tests.warehouses.adapters import Adapter, Row, in_order

@@ -20,10 +20,10 @@ from finops_dagster.billing.columns import Sql, SqlType
 from finops_dagster.billing.errors import BillError, ReconciliationError, first_line
 from finops_dagster.billing.money import Measured
 from finops_dagster.tables.digest import DATE, MAPS
-from finops_dagster.warehouses.base import MonthFile, WarehouseUnavailable, ledger_of
 from finops_dagster.warehouses.bigquery import Settings
 from finops_dagster.warehouses.bigquery.rewriting import in_backticks, rewriting, type_named
 from finops_dagster.warehouses.dialect import COUNT, LEDGER, Change, ColumnType, Dialect, typed
+from finops_dagster.warehouses.month_file import MonthFile, WarehouseUnavailable, ledger_of
 
 # BigQuery counts the fields that hold values, so that a map is two.
 _MOST_COLUMNS = 10_000

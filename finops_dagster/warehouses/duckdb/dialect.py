@@ -16,9 +16,9 @@ from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.database import DuckDB
 from finops_dagster.tables.digest import DATE, MAPS, DigestKind, MonthDigest, digest
 from finops_dagster.tables.load import add_columns, columns
-from finops_dagster.warehouses.base import MonthFile
 from finops_dagster.warehouses.dialect import COUNT, Change, ColumnType, Dialect, typed
 from finops_dagster.warehouses.duckdb import Settings
+from finops_dagster.warehouses.month_file import MonthFile
 
 
 class DuckDBDialect(Dialect):

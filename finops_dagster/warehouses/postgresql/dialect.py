@@ -18,8 +18,8 @@ from finops_dagster.billing.columns import Sql, SqlType, literal, quoted
 from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.digest import DATE, HEX_DIGITS, MAPS, DigestKind
-from finops_dagster.warehouses.base import MonthFile, WarehouseUnavailable
 from finops_dagster.warehouses.dialect import COUNT, Change, ColumnType, Dialect, typed
+from finops_dagster.warehouses.month_file import MonthFile, WarehouseUnavailable
 from finops_dagster.warehouses.postgresql import AMOUNT_OF_TEXT, TIME_AS_TEXT, Settings
 from finops_dagster.warehouses.postgresql.errors import ROW_TOO_WIDE, explanation
 

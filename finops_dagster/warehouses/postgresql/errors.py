@@ -7,7 +7,7 @@ import re
 import adbc_driver_postgresql.dbapi as adbc
 
 from finops_dagster.billing.errors import BillError
-from finops_dagster.warehouses.base import WarehouseUnavailable
+from finops_dagster.warehouses.month_file import WarehouseUnavailable
 
 ROW_TOO_WIDE = "54000"
 _ADVICE = {

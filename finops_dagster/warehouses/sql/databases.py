@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import date, datetime
 from decimal import Decimal, InvalidOperation, localcontext
 from typing import Any, ClassVar
@@ -12,8 +12,10 @@ import sqlalchemy as sa
 
 from finops_dagster.billing.columns import Sql, SqlType
 from finops_dagster.tables.digest import DATE
-from finops_dagster.warehouses.dialect import ColumnType, typed
+from finops_dagster.warehouses.dialect import ColumnType, Dialect, typed
 from finops_dagster.warehouses.postgresql import AMOUNT_OF_TEXT, TIME_AS_TEXT
+from finops_dagster.warehouses.sql import Settings
+from finops_dagster.warehouses.sql.address import refuse_unusable, url_of
 from finops_dagster.warehouses.sql.dialect import MAP_IN, MONEY_MAP_IN, TYPES, SqlDialect
 
 
@@ -157,3 +159,17 @@ DATABASES: Mapping[str, type[SqlDialect]] = {
     "sqlite": SqliteDialect,
 }
 """By SQLAlchemy's name of the kind of database."""
+
+
+def dialect_of(settings: Settings) -> Callable[[], Dialect]:
+    """Return what gives the dialect of the database for a session. Raises SettingsError where it
+    cannot replace a month."""
+    refuse_unusable(settings)
+
+    def opened() -> Dialect:
+        with suppress(sa.exc.ArgumentError):  # of a URL, which connecting explains
+            backend = url_of(settings).get_backend_name()
+            return DATABASES.get(backend, SqlDialect)(settings)
+        return SqlDialect(settings)
+
+    return opened

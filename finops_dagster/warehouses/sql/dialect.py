@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import date, datetime
 from typing import Any, ClassVar
@@ -18,10 +18,10 @@ from finops_dagster.billing.errors import BillError
 from finops_dagster.locks import waiting_lock
 from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.digest import DATE, MAPS
-from finops_dagster.warehouses.base import MonthFile, WarehouseUnavailable, as_utc, ledger_of
 from finops_dagster.warehouses.dialect import COUNT, LEDGER, Change, ColumnType, Dialect, typed
+from finops_dagster.warehouses.month_file import MonthFile, WarehouseUnavailable, as_utc, ledger_of
 from finops_dagster.warehouses.sql import Settings
-from finops_dagster.warehouses.sql.address import refuse_unusable, url_of
+from finops_dagster.warehouses.sql.address import url_of
 
 _ROWS_AT_ONCE = 10_000
 _INDEXED = ("mariadb", "mssql", "mysql", "oracle", "postgresql", "sqlite")
@@ -73,20 +73,6 @@ class SqlDialect(Dialect):
     add_column: ClassVar[Sql] = Sql("ADD")
     _settings: Settings
     _connection: sa.Connection
-
-    @classmethod
-    def of(cls, settings: Settings) -> Callable[[], Dialect]:
-        from finops_dagster.warehouses.sql.databases import DATABASES
-
-        refuse_unusable(settings)
-
-        def opened() -> Dialect:
-            with suppress(sa.exc.ArgumentError):
-                backend = url_of(settings).get_backend_name()
-                return DATABASES.get(backend, cls)(settings)
-            return cls(settings)
-
-        return opened
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
