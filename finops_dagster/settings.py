@@ -33,7 +33,7 @@ from finops_dagster.settings_table import URL, LocalPath, SettingsError, Setting
 from finops_dagster.sources import VENDORS
 from finops_dagster.sources.settings import ExportSettings
 from finops_dagster.warehouses import WAREHOUSES
-from finops_dagster.warehouses.duckdb import Settings as DuckDBSettings
+from finops_dagster.warehouses.duckdb.settings import DuckDBSettings
 
 DEFAULT_CONFIGS = (Path("config/finops.toml"), Path("config.toml"))
 # The key under which values from the command line come to the chosen backend's table; no TOML file

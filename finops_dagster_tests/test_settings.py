@@ -15,8 +15,8 @@ from finops_dagster.sources import VENDORS
 from finops_dagster.sources.aws.settings import AwsExport
 from finops_dagster.sources.settings import ExportSettings
 from finops_dagster.warehouses import open_warehouse
-from finops_dagster.warehouses.bigquery import Settings as BigQuerySettings
-from finops_dagster.warehouses.snowflake import Settings as SnowflakeSettings
+from finops_dagster.warehouses.bigquery.settings import BigQuerySettings
+from finops_dagster.warehouses.snowflake.settings import SnowflakeSettings
 from finops_dagster_tests.project import ROOT
 
 EXAMPLES = sorted(ROOT.glob("config/*.toml"))

@@ -13,7 +13,7 @@ from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from finops_dagster.billing.errors import BillError, for_people
-from finops_dagster.cli.discovery import available_months
+from finops_dagster.cli.available import available_months
 from finops_dagster.cli.errors import one_line
 from finops_dagster.cli.months import (
     Month,

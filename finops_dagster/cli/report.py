@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from statistics import median
 
 from finops_dagster.billing.errors import for_people
-from finops_dagster.cli.discovery import available_months
+from finops_dagster.cli.available import available_months
 from finops_dagster.cli.history import FAILED, History, open_history
 from finops_dagster.cli.months import Report, last_stage, month_rows, newest_version
 from finops_dagster.cli.options import Selection

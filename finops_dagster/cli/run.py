@@ -33,7 +33,7 @@ def discover_manifests(context: typer.Context, json: Json = False) -> None:
 
     Example: finops aws discover-manifests --export acme --start-date 2026-01
     """
-    from finops_dagster.cli.discovery import discover
+    from finops_dagster.cli.available import discover
 
     problems: list[str] = []
     rows = list(discover(*Options.months(context), problems.append))
@@ -67,7 +67,7 @@ def run_pipeline(
     """
     settings, months = Options.months(context)
     if dry_run:
-        from finops_dagster.cli.discovery import plan
+        from finops_dagster.cli.available import plan
 
         problems: list[str] = []
         show(list(plan(settings, months, problems.append)), as_json=json, empty="no months")

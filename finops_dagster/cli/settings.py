@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from finops_dagster.billing.columns import flat_name
 from finops_dagster.billing.errors import BillError, for_people, listed
-from finops_dagster.cli.discovery import available_versions
+from finops_dagster.cli.available import available_versions
 from finops_dagster.cli.options import Options
 from finops_dagster.cli.output import Row
 from finops_dagster.object_stores import ObjectStores, StoreError, StoreUnavailable
@@ -25,7 +25,7 @@ from finops_dagster.object_stores.settings import StoreSettings
 from finops_dagster.settings import DEFAULT_CONFIGS, Settings, dagster_home, settings_file
 from finops_dagster.settings_table import SettingsError, leaves, problems
 from finops_dagster.sources import VENDORS
-from finops_dagster.sources.discovery import FoundExport, SearchedStore
+from finops_dagster.sources.find_exports import FoundExport, SearchedStore
 from finops_dagster.sources.settings import ExportSettings
 from finops_dagster.tables.database import DuckDB
 from finops_dagster.warehouses import open_warehouse

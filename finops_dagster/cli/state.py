@@ -96,7 +96,7 @@ def list_months(
     if failed:
         rows = [row for row in rows if row["last_run"] in FAILED]
     if stale:
-        from finops_dagster.cli.discovery import stale as stale_among
+        from finops_dagster.cli.available import stale as stale_among
 
         rows = stale_among(settings, rows, problems.append)
     show(rows, as_json=json, empty="no such months", columns=columns)

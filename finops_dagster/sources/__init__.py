@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from finops_dagster.object_stores import ObjectStores
-from finops_dagster.sources.aws.discovery import discover
+from finops_dagster.sources.aws.find_exports import discover
 from finops_dagster.sources.aws.settings import AwsExport
 from finops_dagster.sources.aws.source import AwsSource, aws_formats
 from finops_dagster.sources.base import Format, Source
-from finops_dagster.sources.discovery import FoundExport, SearchedStore
+from finops_dagster.sources.find_exports import FoundExport, SearchedStore
 from finops_dagster.sources.settings import ExportSettings
 
 

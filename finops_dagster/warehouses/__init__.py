@@ -6,17 +6,21 @@ from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Protocol
 
 from finops_dagster.settings_table import SettingsError, SettingsTable
-from finops_dagster.warehouses import bigquery, duckdb, postgresql, snowflake, sql
+from finops_dagster.warehouses.bigquery.settings import BigQuerySettings
+from finops_dagster.warehouses.duckdb.settings import DuckDBSettings
+from finops_dagster.warehouses.postgresql.settings import PostgreSQLSettings
+from finops_dagster.warehouses.snowflake.settings import SnowflakeSettings
+from finops_dagster.warehouses.sql.settings import SqlSettings
 
 if TYPE_CHECKING:
     from finops_dagster.warehouses.base import Warehouse
 
 WAREHOUSES: dict[str, type[SettingsTable]] = {
-    "duckdb": duckdb.Settings,
-    "bigquery": bigquery.Settings,
-    "postgresql": postgresql.Settings,
-    "snowflake": snowflake.Settings,
-    "sql": sql.Settings,
+    "duckdb": DuckDBSettings,
+    "bigquery": BigQuerySettings,
+    "postgresql": PostgreSQLSettings,
+    "snowflake": SnowflakeSettings,
+    "sql": SqlSettings,
 }
 """The table of each warehouse in the settings file."""
 DIALECTS = {

@@ -13,7 +13,7 @@ from finops_dagster.billing.columns import Sql, SqlType, quoted
 from finops_dagster.billing.errors import BillError
 from finops_dagster.tables.digest import DATE
 from finops_dagster.warehouses.dialect import COUNT, Change, Dialect, typed
-from finops_dagster.warehouses.duckdb import Settings
+from finops_dagster.warehouses.duckdb.settings import DuckDBSettings
 from finops_dagster.warehouses.month_file import MonthFile, WarehouseUnavailable
 
 
@@ -40,7 +40,7 @@ class SQLite(Dialect):
         DATE: typed("DATE", way_in="CAST({0} AS VARCHAR)"),
         COUNT: typed("INTEGER"),
     }
-    _settings: Settings
+    _settings: DuckDBSettings
 
     @property
     def where(self) -> str:

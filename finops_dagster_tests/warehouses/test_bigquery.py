@@ -18,9 +18,9 @@ from werkzeug import Request
 
 from finops_dagster.billing.columns import Sql
 from finops_dagster.warehouses.base import Warehouse
-from finops_dagster.warehouses.bigquery import Settings
+from finops_dagster.warehouses.bigquery.columns_to_text import rewriting
 from finops_dagster.warehouses.bigquery.dialect import BigQueryDialect
-from finops_dagster.warehouses.bigquery.rewriting import rewriting
+from finops_dagster.warehouses.bigquery.settings import BigQuerySettings
 from finops_dagster_tests.cur import deliver, items
 from finops_dagster_tests.project import Project
 from finops_dagster_tests.servers.bigquery import BigQueryServer
@@ -153,7 +153,7 @@ def test_missing_credentials_are_told_in_one_line(
 
 
 def warehouse_of(server: BigQueryServer) -> Warehouse:
-    settings = Settings(project_id="acme", api_endpoint=server.url)
+    settings = BigQuerySettings(project_id="acme", api_endpoint=server.url)
     return Warehouse(partial(BigQueryDialect, settings))
 
 

@@ -21,8 +21,8 @@ from finops_dagster.tables.database import DuckDB
 from finops_dagster.warehouses import open_warehouse
 from finops_dagster.warehouses.base import Warehouse
 from finops_dagster.warehouses.month_file import MonthFile, WarehouseUnavailable
-from finops_dagster.warehouses.sql import Settings
 from finops_dagster.warehouses.sql.address import url_of
+from finops_dagster.warehouses.sql.settings import SqlSettings
 from finops_dagster_tests.cur import deliver, items
 from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import Project
@@ -109,7 +109,7 @@ def test_the_address_is_of_the_settings_and_the_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     credentials = {"host": "db", "database": "acme", "username": "finops", "driver": "ODBC 18"}
-    settings = Settings(destination="mssql", credentials=credentials)
+    settings = SqlSettings(destination="mssql", credentials=credentials)
     monkeypatch.setenv("DESTINATION__MSSQL__CREDENTIALS__PASSWORD", "hunter2")
     monkeypatch.setenv("DESTINATION__MSSQL__CREDENTIALS__PORT", "1434")
     url = url_of(settings).render_as_string(hide_password=False)

@@ -20,8 +20,8 @@ from finops_dagster.billing.columns import Sql, SqlType
 from finops_dagster.billing.errors import BillError, ReconciliationError, first_line
 from finops_dagster.billing.money import Measured
 from finops_dagster.tables.digest import DATE, MAPS
-from finops_dagster.warehouses.bigquery import Settings
-from finops_dagster.warehouses.bigquery.rewriting import in_backticks, rewriting, type_named
+from finops_dagster.warehouses.bigquery.columns_to_text import in_backticks, rewriting, type_named
+from finops_dagster.warehouses.bigquery.settings import BigQuerySettings
 from finops_dagster.warehouses.dialect import COUNT, LEDGER, Change, ColumnType, Dialect, typed
 from finops_dagster.warehouses.month_file import MonthFile, WarehouseUnavailable, ledger_of
 
@@ -62,7 +62,7 @@ class BigQueryDialect(Dialect):
     }
     longest_name = 300
     what_now = "run the month again to load it anew"
-    _settings: Settings
+    _settings: BigQuerySettings
     _client: bigquery.Client
     _running: LoadJob | None = None
     _month_is_in: str = ""

@@ -17,7 +17,7 @@ from finops_dagster.tables.database import DuckDB
 from finops_dagster.tables.digest import DATE, MAPS, DigestKind, MonthDigest, digest
 from finops_dagster.tables.load import add_columns, columns
 from finops_dagster.warehouses.dialect import COUNT, Change, ColumnType, Dialect, typed
-from finops_dagster.warehouses.duckdb import Settings
+from finops_dagster.warehouses.duckdb.settings import DuckDBSettings
 from finops_dagster.warehouses.month_file import MonthFile
 
 
@@ -35,7 +35,7 @@ class DuckDBDialect(Dialect):
     digest_kind = DigestKind.HASH
     takes_amounts_of_text = True
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: DuckDBSettings) -> None:
         super().__init__(settings)
         self._path = Path(settings.warehouse_path or "")
         self._connection: duckdb.DuckDBPyConnection

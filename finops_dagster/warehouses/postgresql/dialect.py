@@ -20,8 +20,9 @@ from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.digest import DATE, HEX_DIGITS, MAPS, DigestKind
 from finops_dagster.warehouses.dialect import COUNT, Change, ColumnType, Dialect, typed
 from finops_dagster.warehouses.month_file import MonthFile, WarehouseUnavailable
-from finops_dagster.warehouses.postgresql import AMOUNT_OF_TEXT, TIME_AS_TEXT, Settings
 from finops_dagster.warehouses.postgresql.errors import ROW_TOO_WIDE, explanation
+from finops_dagster.warehouses.postgresql.expressions import AMOUNT_OF_TEXT, TIME_AS_TEXT
+from finops_dagster.warehouses.postgresql.settings import PostgreSQLSettings
 
 _OVERFLOW = "resource_tags_overflow"
 # PostgreSQL takes 1,600 columns; a hundred are left for those that the vendor may yet add.
@@ -92,9 +93,9 @@ class PostgreSQLDialect(Dialect):
         f"::bit({4 * HEX_DIGITS})::bigint"
     )
     entries: ClassVar[Sql] = Sql("jsonb_each_text({0}) AS entry(key, value)")
-    _settings: Settings
+    _settings: PostgreSQLSettings
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: PostgreSQLSettings) -> None:
         super().__init__(settings)
         self._overflow: tuple[str, ...] | None = None
         self._cursor: adbc.Cursor

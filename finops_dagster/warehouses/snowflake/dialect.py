@@ -24,7 +24,7 @@ from finops_dagster.billing.errors import BillError
 from finops_dagster.tables.digest import DATE, HEX_DIGITS, MAPS, DigestKind
 from finops_dagster.warehouses.dialect import COUNT, Change, ColumnType, Dialect, typed
 from finops_dagster.warehouses.month_file import MonthFile, WarehouseUnavailable
-from finops_dagster.warehouses.snowflake import Settings
+from finops_dagster.warehouses.snowflake.settings import SnowflakeSettings
 
 _NO_SUCH_OBJECT = 2003
 # The connector tries to log in for as long as it is let.
@@ -87,7 +87,7 @@ class SnowflakeDialect(Dialect):
         f"TO_NUMBER(SUBSTR(MD5({{0}}), 1, {HEX_DIGITS}), '{'X' * HEX_DIGITS}')"
     )
     entries: ClassVar[Sql] = Sql("LATERAL FLATTEN(INPUT => {0}) AS entry")
-    _settings: Settings
+    _settings: SnowflakeSettings
     _connection: SnowflakeConnection
 
     @property

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from finops_dagster.billing.errors import BillError
 from finops_dagster.settings_table import SettingsError
-from finops_dagster.warehouses.sql import Settings
+from finops_dagster.warehouses.sql.settings import SqlSettings
 
 _DRIVERS = {
     "fabric": "mssql+pyodbc",
@@ -36,7 +36,7 @@ _REFUSED = {
 }
 
 
-def refuse_unusable(settings: Settings) -> None:
+def refuse_unusable(settings: SqlSettings) -> None:
     """Raise SettingsError for a destination that cannot replace a month, or has no such setting."""
     name = settings.destination
     if name in _REFUSED:
@@ -52,7 +52,7 @@ def refuse_unusable(settings: Settings) -> None:
         )
 
 
-def url_of(settings: Settings) -> sa.URL:
+def url_of(settings: SqlSettings) -> sa.URL:
     """Return the address of the database; what the environment says of it wins over the settings.
     Raises BillError where there is none, sqlalchemy.exc.ArgumentError for one that is no URL.
 

@@ -13,10 +13,10 @@ import sqlalchemy as sa
 from finops_dagster.billing.columns import Sql, SqlType
 from finops_dagster.tables.digest import DATE
 from finops_dagster.warehouses.dialect import ColumnType, Dialect, typed
-from finops_dagster.warehouses.postgresql import AMOUNT_OF_TEXT, TIME_AS_TEXT
-from finops_dagster.warehouses.sql import Settings
+from finops_dagster.warehouses.postgresql.expressions import AMOUNT_OF_TEXT, TIME_AS_TEXT
 from finops_dagster.warehouses.sql.address import refuse_unusable, url_of
 from finops_dagster.warehouses.sql.dialect import MAP_IN, MONEY_MAP_IN, TYPES, SqlDialect
+from finops_dagster.warehouses.sql.settings import SqlSettings
 
 
 class PostgresDialect(SqlDialect):
@@ -161,7 +161,7 @@ DATABASES: Mapping[str, type[SqlDialect]] = {
 """By SQLAlchemy's name of the kind of database."""
 
 
-def dialect_of(settings: Settings) -> Callable[[], Dialect]:
+def dialect_of(settings: SqlSettings) -> Callable[[], Dialect]:
     """Return what gives the dialect of the database for a session. Raises SettingsError where it
     cannot replace a month."""
     refuse_unusable(settings)

@@ -20,8 +20,8 @@ from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.digest import DATE, MAPS
 from finops_dagster.warehouses.dialect import COUNT, LEDGER, Change, ColumnType, Dialect, typed
 from finops_dagster.warehouses.month_file import MonthFile, WarehouseUnavailable, as_utc, ledger_of
-from finops_dagster.warehouses.sql import Settings
 from finops_dagster.warehouses.sql.address import url_of
+from finops_dagster.warehouses.sql.settings import SqlSettings
 
 _ROWS_AT_ONCE = 10_000
 _INDEXED = ("mariadb", "mssql", "mysql", "oracle", "postgresql", "sqlite")
@@ -71,10 +71,10 @@ class SqlDialect(Dialect):
     ordered: ClassVar[tuple[str, ...]] = (SqlType.TIME, SqlType.MONEY)
     """The types of which the database knows the least and the greatest value."""
     add_column: ClassVar[Sql] = Sql("ADD")
-    _settings: Settings
+    _settings: SqlSettings
     _connection: sa.Connection
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: SqlSettings) -> None:
         super().__init__(settings)
         self._locks = ExitStack()
         self._is_all_or_nothing = False

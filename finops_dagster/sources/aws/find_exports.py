@@ -10,7 +10,7 @@ from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.sources.aws.settings import AwsExport
 from finops_dagster.sources.aws.source import AwsSource
-from finops_dagster.sources.discovery import FoundExport, SearchedStore
+from finops_dagster.sources.find_exports import FoundExport, SearchedStore
 
 # An S3 path prefix has rarely more parts, but a bucket may have any number of other folders.
 _LEVELS = 5

@@ -1,0 +1,25 @@
+"""PostgreSQL: a schema of a database."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from finops_dagster.settings_table import SettingsTable
+
+
+class PostgreSQLSettings(SettingsTable):
+    """A schema of a database. The password comes from POSTGRESQL_PASSWORD, or as libpq finds it.
+
+    `host` may be the folder of a Unix socket; `lock_wait_seconds` is how long a load waits for
+    those who read the table.
+    """
+
+    host: str = "localhost"
+    port: int = Field(default=5432, ge=1, le=65535)
+    database: str
+    schema_name: str = Field(default="finops", alias="schema", min_length=1)
+    user: str
+    sslmode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] = "prefer"
+    lock_wait_seconds: int = Field(default=60, ge=1)

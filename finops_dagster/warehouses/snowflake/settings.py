@@ -1,0 +1,39 @@
+"""Snowflake: a schema of a database."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints, field_validator
+
+from finops_dagster.settings_table import SettingsTable
+
+_ADDRESS = re.compile(r"^https?://|\.snowflakecomputing\.(com|cn)(/.*)?$", re.IGNORECASE)
+
+
+class SnowflakeSettings(SettingsTable):
+    """A schema. The account may be its identifier or its whole address, as in the browser.
+    SNOWFLAKE_PASSWORD is in the environment, or SNOWFLAKE_PRIVATE_KEY_PATH and, where
+    the key has one, SNOWFLAKE_PRIVATE_KEY_PASSPHRASE.
+
+    With a `stage`, an external one whose root is a copy of the Parquet lake, files are read from
+    there and none is uploaded.
+    """
+
+    account: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+    user: str
+    warehouse: str
+    database: str
+    schema_name: str = Field(default="PUBLIC", alias="schema")
+    role: str | None = None
+    stage: Annotated[str, StringConstraints(pattern=r'^[\w$."]+(/[\w$.=-]+)*$')] | None = None
+    host: str | None = None
+    port: int = 443
+    protocol: Literal["https", "http"] = "https"
+
+    @field_validator("account", mode="after")
+    @classmethod
+    def _is_an_identifier(cls, account: str) -> str:
+        """The connector adds the suffix itself, also to an account that has one."""
+        return _ADDRESS.sub("", account)

@@ -1,0 +1,28 @@
+"""Any SQL database that SQLAlchemy connects to and that has transactions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict, Field
+
+from finops_dagster.settings_table import LocalPath, SettingsTable
+
+
+class SqlSettings(SettingsTable):
+    """A kind of database, by dlt's name of it, and a dataset in it: a schema, or what it has for
+    one. `credentials` are a URL or its parts; secrets come from the environment, as
+    DESTINATION__<DESTINATION>__CREDENTIALS__PASSWORD."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    destination: str
+    dataset: str = "finops"
+    working_dir: LocalPath = Path("data/dlt")
+    credentials: str | dict[str, Any] = Field(default_factory=dict)
+    engine_kwargs: dict[str, Any] = Field(default_factory=dict)
+
+    def _secret_belongs(self, name: str) -> str:
+        variable = f"DESTINATION__{self.destination}__{name.replace('.', '__')}".upper()
+        return f"give it in the environment, as {variable}"
