@@ -42,17 +42,21 @@ def warehouse_table_asset(export: Export, backend: str) -> dg.AssetsDefinition:
         version = file.footer
         if footer is not None:
             hold_to_version(footer.manifest_id, version.manifest_id)
-        checks, outcome = [reconciles(version)], "unchanged"
+        is_loaded = not run_options.force and version.is_same(warehouse.held_version(file))
         metadata = {
             **version_metadata(version),
             "dagster/table_name": warehouse.full_name(file.table),
             **kept_metadata(context, version.manifest_id, "warnings"),
             "job_id": "none",
         }
-        if run_options.force or not version.is_same(warehouse.held_version(file)):
-            loaded, outcome = warehouse.replace_month(file), "loaded"
-            metadata |= {"job_id": loaded.job, **warnings(loaded.warnings)}
-        return materialized(version, outcome, metadata, checks)
+        outcome = "unchanged" if is_loaded else "loaded"
+        result = materialized(version, outcome, metadata, [reconciles(version)])
+        if not is_loaded:
+            # What could fail has been done: the event log must follow the commit.
+            loaded = warehouse.replace_month(file)
+            messages = warnings(loaded.warnings) if loaded.warnings else {}
+            context.add_asset_metadata({"job_id": loaded.job, **messages})
+        return result
 
     return warehouse_table
 
