@@ -21,7 +21,6 @@ from finops_dagster.pipeline.resources import RunOptions
 from finops_dagster.pipeline.stage import materialized, month_of, stage
 from finops_dagster.sources.base import Delivery, Source
 from finops_dagster.staging.folder import StagedMonth, StagedVersion, StagingFolder, VersionRecord
-from finops_dagster.tables.count import count
 from finops_dagster.tables.database import BillingDatabase, DuckDB
 
 
@@ -182,6 +181,9 @@ class StagedFiles:
 
     def _counted(self, known: Sequence[VersionRecord]) -> VersionRecord:
         """Count rows and money in all files, and name the version that they are."""
+        # What parses CSV is not imported for a month that is unchanged.
+        from finops_dagster.tables.count import count
+
         manifest, vendor = self.manifest, self.export.formats[self.manifest.format]
         paths, columns = self._files.paths, manifest.columns
         round_money = self.export.rounds_money
