@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 from collections.abc import Iterable
 from importlib.util import find_spec
@@ -15,7 +14,7 @@ import typer
 from finops_dagster.cli import run, state, worker
 from finops_dagster.cli.options import Group, Json, Options
 from finops_dagster.cli.output import show
-from finops_dagster.processes import keep_files_private
+from finops_dagster.processes import collect_garbage_seldom, keep_files_private
 from finops_dagster.terminal import complain, say
 
 
@@ -46,7 +45,7 @@ app.add_typer(worker.app, name="worker", help="List and stop runs in progress.")
 def main() -> None:
     """Run the command; what is wrong is one line and exit code 1."""
     keep_files_private()
-    gc.set_threshold(100_000)  # imports leave no garbage, and to look for it takes a sixth of them
+    collect_garbage_seldom()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a terminal may know less than Unicode
             stream.reconfigure(errors="backslashreplace")
