@@ -36,15 +36,15 @@ _CHECKS = (
     checks.NOT_FEWER_ROWS,
     checks.USUAL_COST,
     checks.ONE_CURRENCY,
-    checks.COSTS_NOT_ROUNDED,
 )
 
 
 def billing_table_asset(export: Export) -> dg.AssetsDefinition:
     """Return the asset of a month in the export's table."""
     kinds = {"duckdb", "table"}
+    of_month = [*_CHECKS, *([checks.COSTS_NOT_ROUNDED] if export.rounds_money else [])]
 
-    @stage(export, "billing_table", kinds=kinds, checks=_CHECKS, version="staged_files")
+    @stage(export, "billing_table", kinds=kinds, checks=of_month, version="staged_files")
     def billing_table(
         context: dg.AssetExecutionContext,
         version: VersionRecord | None,
@@ -73,7 +73,7 @@ def _results(export: Export, month: MonthReport) -> list[dg.AssetCheckResult]:
         checks.not_fewer_rows(load, month.version_before),
         checks.usual_cost(load, month.month_before),
         checks.one_currency(month.currencies, export.formats[load.format]),
-        checks.costs_not_rounded(load, round_money=export.rounds_money),
+        *([checks.costs_not_rounded(load)] if export.rounds_money else []),
     ]
 
 

@@ -60,8 +60,7 @@ ONE_CURRENCY = Check(
 )
 COSTS_NOT_ROUNDED = Check(
     "costs_not_rounded",
-    'No amount of money was rounded because the export has decimals = "round". How many doubles '
-    "of Parquet were, which are the vendor's own rounding, is said and is no warning.",
+    'No amount of money was rounded, which decimals = "round" lets the export do.',
 )
 
 
@@ -139,9 +138,8 @@ def one_currency(costs: Sequence[tuple[str, Decimal]], vendor: Format) -> dg.Ass
     )
 
 
-def costs_not_rounded(load: Load, *, round_money: bool) -> dg.AssetCheckResult:
-    """Say how many amounts were rounded and by how much in all; a warning with `round_money`, as
-    without it only doubles are, in nearly every month that a vendor delivers in them."""
+def costs_not_rounded(load: Load) -> dg.AssetCheckResult:
+    """Warn of amounts that were rounded, with how many and by how much in all."""
     money = [
         f"{column.cells:,} of {column.name} by {plain(column.amount)} in all"
         for column in load.rounded or ()
@@ -150,4 +148,4 @@ def costs_not_rounded(load: Load, *, round_money: bool) -> dg.AssetCheckResult:
     description = f"Rounded to 18 decimals: {', '.join(money)}." if money else "None was rounded."
     if load.rounded is None:
         description = "Nobody counted them when this version was loaded."
-    return COSTS_NOT_ROUNDED.ended(passed=not (money and round_money), description=description)
+    return COSTS_NOT_ROUNDED.ended(passed=not money, description=description)

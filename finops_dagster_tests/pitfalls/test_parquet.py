@@ -59,7 +59,7 @@ def test_19_doubles_with_more_decimals_than_the_table_are_rounded_and_counted(
     outcome = project.materialize()
     assert project.column(COST) == [Decimal("1.23456789012E-7"), Decimal("0.5")]
     assert outcome.metadata("staged_files")["costs_rounded"] == 1
-    assert outcome.checks()["billing_table.costs_not_rounded"] is True
+    assert all(outcome.checks().values())
     assert "cost | 1 |" in outcome.metadata("billing_table")["decimals_rounded"]
 
 
