@@ -88,7 +88,7 @@ def _words(load: Load, names: dict[str, str]) -> dict[str, str]:
     }
 
 
-def column_names(paths: Iterable[Path]) -> dict[str, str]:
+def names_by_header(paths: Iterable[Path]) -> dict[str, str]:
     """Return the column name that each header was given in any of these files; the first file's
     word counts. So a lost database, or one a month, gives the names that the lake has already."""
     names: dict[str, str] = {}
@@ -137,7 +137,7 @@ def exporting_month(
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
-    words = _words(load, ledger.column_names(connection, load.table))
+    words = _words(load, ledger.names_by_header(connection, load.table))
     metadata = ", ".join(f"{name}: {literal(text)}" for name, text in words.items())
     try:
         options = Sql(f", KV_METADATA {{{metadata}}}")
@@ -199,7 +199,7 @@ def is_intact(connection: duckdb.DuckDBPyConnection, load: Load, path: Path) -> 
         )
     except duckdb.Error:
         return False
-    if in_file.differing(in_table):
+    if in_file.differing_columns(in_table):
         return False
     ledger.complete(connection, load, lake_sha256=checksum)
     return True
@@ -215,7 +215,7 @@ def restore(connection: duckdb.DuckDBPyConnection, load: Load, vendor: Format, p
     if versions not in ([], [(load.manifest_id,)]):
         return False
     ledger.restore(connection, [load])
-    ledger.record_export(connection, load, vendor.vendor, column_names([path]))
+    ledger.record_export(connection, load, vendor.vendor, names_by_header([path]))
     return True
 
 
@@ -234,7 +234,7 @@ def restoring_month(
             month.target(name, name, SqlType(of_type), name)
             for name, of_type, *_ in described[len(OWN_COLUMNS) :]
         ]
-        with month.writing([parquet_file(path)], targets, column_names([path])) as written:
+        with month.writing([parquet_file(path)], targets, names_by_header([path])) as written:
             yield written
     except duckdb.Error as error:
         raise FileInvalid(

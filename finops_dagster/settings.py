@@ -28,7 +28,7 @@ from pydantic_settings import (
 from pydantic_settings import SettingsError as SourceUnreadable
 
 from finops_dagster.billing.columns import flat_name
-from finops_dagster.billing.errors import first_line, shown
+from finops_dagster.billing.errors import excerpt, first_line
 from finops_dagster.settings_table import URL, LocalPath, SettingsError, SettingsTable, problems
 from finops_dagster.sources import VENDORS
 from finops_dagster.sources.settings import ExportSettings
@@ -43,7 +43,7 @@ _OVERRIDES = None
 
 def _one_of(known: Mapping[str, object], name: str) -> str:
     if name not in known:
-        raise ValueError(f"{shown(name)} is none of {', '.join(known)}")
+        raise ValueError(f"{excerpt(name)} is none of {', '.join(known)}")
     return name
 
 

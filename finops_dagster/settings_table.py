@@ -18,7 +18,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from finops_dagster.billing.errors import CONTROL_CHARACTER, listed, shown
+from finops_dagster.billing.errors import CONTROL_CHARACTER, excerpt, excerpts
 
 URL = re.compile(r"\s*([a-z][a-z0-9+.-]+:(/|$)|(ducklake|md|motherduck):)", re.I)
 _PROBLEMS_SHOWN = 8
@@ -92,7 +92,7 @@ class SettingsTable(BaseModel):
     @classmethod
     def _is_one_line(cls, value: object) -> object:
         if isinstance(value, str) and CONTROL_CHARACTER.search(value):
-            raise ValueError(f"{shown(value)} holds a line end or another control character")
+            raise ValueError(f"{excerpt(value)} holds a line end or another control character")
         return value
 
 
@@ -106,7 +106,7 @@ def problems(where: str, error: ValidationError) -> str:
 def _line(where: str, problem: ErrorDetails) -> str:
     path = problem["loc"]
     key = "".join(
-        f"[{part}]" if isinstance(part, int) else f".{listed([part], 1)}" for part in path
+        f"[{part}]" if isinstance(part, int) else f".{excerpts([part], 1)}" for part in path
     ).removeprefix(".")
     variable = "FINOPS_" + "__".join(str(part).upper() for part in path)
     if variable in os.environ:

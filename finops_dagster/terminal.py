@@ -10,7 +10,7 @@ import sys
 
 from rich.console import Console
 
-from finops_dagster.billing.errors import for_people
+from finops_dagster.billing.errors import shortened
 
 _LOG_WIDTH = 200
 
@@ -31,9 +31,9 @@ def console(*, stderr: bool = False) -> Console:
 
 def say(line: str) -> None:
     """Print a line to standard output."""
-    print(for_people(line), flush=True)  # noqa: T201
+    print(shortened(line), flush=True)  # noqa: T201
 
 
 def complain(line: str) -> None:
     """Print a line to standard error."""
-    print(for_people(line), file=sys.stderr, flush=True)  # noqa: T201
+    print(shortened(line), file=sys.stderr, flush=True)  # noqa: T201

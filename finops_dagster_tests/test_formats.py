@@ -117,8 +117,8 @@ def test_csv_and_parquet_have_equal_cells(project: Project, same: str, column_na
     assert {name for name, _ in as_csv - as_parquet} <= {"resourcetags_aws_createdby"}
     cells = ", ".join(f'"{name}"' for name, _ in as_csv & as_parquet if name != "manifest_id")
     for one, other in (("csv", "parquet"), ("parquet", "csv")):
-        differing = f"FROM {one} SELECT {cells} EXCEPT ALL FROM {other} SELECT {cells}"
-        assert project.query(f"SELECT count(*) FROM ({differing})") == [(0,)]
+        difference = f"FROM {one} SELECT {cells} EXCEPT ALL FROM {other} SELECT {cells}"
+        assert project.query(f"SELECT count(*) FROM ({difference})") == [(0,)]
 
 
 @pytest.mark.parametrize("turned", [False, True], ids=["csv-then-parquet", "parquet-then-csv"])

@@ -34,7 +34,7 @@ class SqlType(StrEnum):
         return self in (SqlType.MONEY, SqlType.MONEY_MAP)
 
 
-def type_over_months(before: str, given: str) -> str | None:
+def merged_type(before: str, given: str) -> str | None:
     """The type of a column where one month gives it another, for a warehouse that makes no amounts
     of text: text takes anything, a time or a map becomes text, and None is for what would make text
     of amounts, or amounts of what are none."""
@@ -66,7 +66,7 @@ def flat_name(header: str) -> str:
     return re.sub(r"[^a-z0-9]", "_", header.lower())
 
 
-def column_names(
+def name_columns(
     headers: Iterable[str], known: Mapping[str, str], naming: Naming
 ) -> dict[str, str]:
     """Give each header its column name; a name once given (`known`) is never changed.

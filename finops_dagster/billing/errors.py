@@ -64,7 +64,7 @@ def escaped(text: str) -> str:
     )
 
 
-def for_people(text: str) -> str:
+def shortened(text: str) -> str:
     """Return the text escaped, and cut in its middle where it is longer than anybody reads."""
     if len(text) <= _MOST_SHOWN:
         return escaped(text)
@@ -73,15 +73,15 @@ def for_people(text: str) -> str:
     return escaped(text[:half]) + left_out + escaped(text[-half:])
 
 
-def shown(value: object) -> str:
+def excerpt(value: object) -> str:
     """What a stranger wrote, fit for one line: in quotes, escaped, and cut in its middle."""
     return _SHORTENED.repr(value)
 
 
-def listed(names: Sequence[str], most: int) -> str:
+def excerpts(names: Sequence[str], most: int) -> str:
     """The first of what a stranger named, in one line."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(shown(name)[1:-1] for name in names[:most]) + more
+    return ", ".join(excerpt(name)[1:-1] for name in names[:most]) + more
 
 
 def first_line(error: BaseException) -> str:

@@ -29,7 +29,7 @@ class Totals:
         rows, cost = row if row is not None else (0, None)
         return cls(rows, Decimal(0) if cost is None else cost)
 
-    def differing(self, other: Totals) -> tuple[str, str] | None:
+    def difference(self, other: Totals) -> tuple[str, str] | None:
         """Return what differs, as each side has it; None where all that both know is equal."""
         if (self.rows, self.cost) != (other.rows, other.cost):
             return str(self), str(other)
@@ -42,11 +42,11 @@ class Totals:
                     amount, others = ours.get(name, Decimal(0)), theirs.get(name, Decimal(0))
                     if amount != others:
                         shown = f"in the {what} {name or '(none)'}"
-                        return f"{plain(amount)} {shown}", plain(others)
+                        return f"{decimal_text(amount)} {shown}", decimal_text(others)
         return None
 
     def __str__(self) -> str:
-        return f"{self.rows:,} rows, {plain(self.cost)}"
+        return f"{self.rows:,} rows, {decimal_text(self.cost)}"
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class RoundedColumn:
 
     def row(self) -> dict[str, Any]:
         """Return it as the ledger and the lake's files keep it: no DECIMAL has so many decimals."""
-        amount = None if self.amount is None else plain(self.amount)
+        amount = None if self.amount is None else decimal_text(self.amount)
         return {"name": self.name, "cells": self.cells, "amount": amount}
 
 
@@ -75,7 +75,7 @@ class Measured:
     """What a stage really holds: its totals, and the rows that say they are of another month."""
 
     totals: Totals
-    foreign_rows: int
+    rows_outside_month: int
 
 
 # As many as a sum of more rows than any month has can have.
@@ -86,23 +86,23 @@ def reconcile(
     where: str,
     counted: Totals,
     measured: Measured,
-    what_now: str = "the month was left as it was",
+    advice: str = "the month was left as it was",
 ) -> None:
     """Hold what `where` contains against what was counted in the files, to the last digit: rows,
     headline cost, and where both sides know them every money column and the cost by currency.
 
     Raises ReconciliationError, which names both sides.
     """
-    differing = measured.totals.differing(counted)
-    if differing is not None:
-        has, files_have = differing
+    difference = measured.totals.difference(counted)
+    if difference is not None:
+        has, files_have = difference
         raise ReconciliationError(
-            f"{where} has {has}, but the vendor's files have {files_have}; {what_now}"
+            f"{where} has {has}, but the vendor's files have {files_have}; {advice}"
         )
-    if measured.foreign_rows:
+    if measured.rows_outside_month:
         raise ReconciliationError(
-            f"{measured.foreign_rows:,} rows of {where} say that they belong to another billing "
-            f"month; {what_now}",
+            f"{measured.rows_outside_month:,} rows of {where} say that they belong to another "
+            f"billing month; {advice}",
         )
 
 
@@ -112,7 +112,7 @@ def exact_sum(amounts: Iterable[Decimal | None]) -> Decimal:
         return sum((amount for amount in amounts if amount is not None), Decimal(0))
 
 
-def plain(amount: Decimal) -> str:
+def decimal_text(amount: Decimal) -> str:
     """The amount without exponent and without trailing zeros: `20.5`, `0.0000004`, `0`."""
     text = f"{amount:f}"
     return text.rstrip("0").rstrip(".") if "." in text else text

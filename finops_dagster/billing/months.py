@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
-from finops_dagster.billing.errors import shown
+from finops_dagster.billing.errors import excerpt
 
 _KEY = re.compile(r"([1-9][0-9]{3})-(0[1-9]|1[0-2])")
 
@@ -23,7 +23,7 @@ class BillingMonth:
         """Read `YYYY-MM`; anything else is a ValueError."""
         match = _KEY.fullmatch(key)
         if match is None:
-            raise ValueError(f"{shown(key)} is not a month of the form YYYY-MM")
+            raise ValueError(f"{excerpt(key)} is not a month of the form YYYY-MM")
         return cls(int(match[1]), int(match[2]))
 
     @classmethod

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any, Self, TypeVar
 
 from finops_dagster.billing.content import Content, is_version_of
-from finops_dagster.billing.money import RoundedColumn, Totals, plain
+from finops_dagster.billing.money import RoundedColumn, Totals, decimal_text
 from finops_dagster.billing.months import BillingMonth
 
 # What a ZIP has around its deflated stream beyond what gzip has: two headers with the file's name,
@@ -120,10 +120,10 @@ class Load(LoadedVersion):
     lake_sha256: str | None = field(default=None, compare=False)
 
 
-Known = TypeVar("Known", bound=Version)
+AnyVersion = TypeVar("AnyVersion", bound=Version)
 
 
-def of_vendor_id(versions: Iterable[Known], vendor_id: str) -> list[Known]:
+def with_vendor_id(versions: Iterable[AnyVersion], vendor_id: str) -> list[AnyVersion]:
     """Return the versions that the vendor calls so."""
     return [version for version in versions if is_version_of(version.manifest_id, vendor_id)]
 
@@ -143,4 +143,4 @@ def _amounts(texts: Mapping[str, Any] | None) -> dict[str, Decimal] | None:
 
 
 def _texts(amounts: Mapping[str, Decimal] | None) -> dict[str, str] | None:
-    return None if amounts is None else {name: plain(amounts[name]) for name in amounts}
+    return None if amounts is None else {name: decimal_text(amounts[name]) for name in amounts}

@@ -12,7 +12,7 @@ from typing import Any
 from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from finops_dagster.billing.errors import BillError, for_people
+from finops_dagster.billing.errors import BillError, shortened
 from finops_dagster.cli.available import available_months
 from finops_dagster.cli.errors import one_line
 from finops_dagster.cli.months import (
@@ -153,7 +153,7 @@ class _Progress(Progress):
         """Show what the month's run logs."""
         rate = decimal(round(self._bytes / (time.monotonic() - self._began)))
         done = f"{self._months} of {self.of_months} months, {decimal(self._bytes)}, {rate}/s"
-        self.update(self._bar, description=for_people(f"{self._label} {text}".strip()), done=done)
+        self.update(self._bar, description=shortened(f"{self._label} {text}".strip()), done=done)
 
     def warn(self, text: str) -> None:
         """Print what a person should know while the month's run goes on, to standard error."""
@@ -173,7 +173,7 @@ class _Progress(Progress):
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""
-        self.console.print(for_people(line), soft_wrap=True)
+        self.console.print(shortened(line), soft_wrap=True)
 
 
 def _row(month: Month, done: MonthRun) -> Row:

@@ -16,7 +16,7 @@ from duckdb import DuckDBPyConnection
 
 from finops_dagster.billing.content import is_version_of
 from finops_dagster.billing.errors import BillError, first_line
-from finops_dagster.billing.money import plain
+from finops_dagster.billing.money import decimal_text
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import Load, LoadedVersion
 from finops_dagster.cli.history import Ending, History, Materialization, open_history
@@ -296,7 +296,7 @@ def restatement_of(metadata: Mapping[str, Any]) -> Row:
     Months that earlier releases loaded have a rounded cost and no replaced version.
     """
     cost = metadata.get("cost_changed")
-    rounded = None if cost is None else plain(Decimal(str(cost)))
+    rounded = None if cost is None else decimal_text(Decimal(str(cost)))
     return {
         "replaced_version": metadata.get("replaced_version"),
         "rows_changed": metadata.get("rows_changed"),

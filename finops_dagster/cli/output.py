@@ -15,8 +15,8 @@ import typer
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
-from finops_dagster.billing.errors import for_people
-from finops_dagster.billing.money import plain
+from finops_dagster.billing.errors import shortened
+from finops_dagster.billing.money import decimal_text
 from finops_dagster.terminal import complain, console, say
 
 Row = dict[str, Any]
@@ -41,7 +41,7 @@ class _Column:
     def of(cls, name: str, values: Sequence[Any], as_text: Callable[[Any], str]) -> _Column:
         known = [value for value in values if value is not None]
         is_numeric = bool(known) and all(map(is_number, known))
-        return cls(for_people(name), list(map(as_text, values)), is_numeric)
+        return cls(shortened(name), list(map(as_text, values)), is_numeric)
 
     @cached_property
     def natural(self) -> int:
@@ -135,7 +135,7 @@ def exact(value: Any) -> Any:
         case float() if math.isfinite(value):
             return value
         case Decimal():
-            return plain(value)
+            return decimal_text(value)
         case datetime():
             with_zone = value if value.tzinfo else value.replace(tzinfo=UTC)
             return with_zone.isoformat().replace("+00:00", "Z")
@@ -152,7 +152,7 @@ def cell_text(value: Any) -> str:
         return "NULL"
     json_value = exact(value)
     is_text = isinstance(json_value, str)
-    return for_people(json_value if is_text else json.dumps(json_value, ensure_ascii=False))
+    return shortened(json_value if is_text else json.dumps(json_value, ensure_ascii=False))
 
 
 def text(value: Any) -> str:
@@ -168,7 +168,7 @@ def text(value: Any) -> str:
             return f"{value:,.2f}"
         case datetime():
             return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}"
-    return for_people(str(value))
+    return shortened(str(value))
 
 
 def is_number(value: Any) -> bool:
@@ -178,7 +178,7 @@ def is_number(value: Any) -> bool:
 
 def heading(name: str) -> str:
     """Return the name of a key for a person."""
-    return for_people(name.replace("_", " "))
+    return shortened(name.replace("_", " "))
 
 
 def _print_records(columns: Sequence[_Column]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from statistics import median
 
-from finops_dagster.billing.errors import for_people
+from finops_dagster.billing.errors import shortened
 from finops_dagster.cli.available import available_months
 from finops_dagster.cli.history import FAILED, History, open_history
 from finops_dagster.cli.months import Report, last_stage, month_rows, newest_version
@@ -160,7 +160,7 @@ def print_report(sections: Sections, title: str, shape: str) -> None:
         # Whatever the encoding of standard output is, the page is the same.
         print(page.encode("ascii", "xmlcharrefreplace").decode("ascii"))  # noqa: T201
     else:
-        console().print(for_people(title), style="bold")
+        console().print(shortened(title), style="bold")
         for section, rows in sections.items():
             console().print(f"\n{heading(section).capitalize()}", style="bold")
             show(rows, as_json=False, empty="none")

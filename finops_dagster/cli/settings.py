@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from finops_dagster.billing.columns import flat_name
-from finops_dagster.billing.errors import BillError, for_people, listed
+from finops_dagster.billing.errors import BillError, excerpts, shortened
 from finops_dagster.cli.available import available_versions
 from finops_dagster.cli.options import Options
 from finops_dagster.cli.output import Row
@@ -64,8 +64,8 @@ def discovered(source: str, **of_the_store: Any) -> list[FoundExport]:
         folders = sorted(searched.store.folders(searched.folder))
         raise BillError(
             f"{source} has no cost export of {' or '.join(VENDORS)}; its folders are: "
-            f"{listed(folders, _FOLDERS_SHOWN) or 'none'}; name the folder that holds the export's "
-            "own"
+            f"{excerpts(folders, _FOLDERS_SHOWN) or 'none'}; name the folder that holds the "
+            "export's own"
         )
     # No two in the settings may have one name: the second gets a number.
     named: dict[str, FoundExport] = {}
@@ -89,7 +89,7 @@ def as_toml(export: FoundExport) -> str:
     """Return the export as a block of a settings file."""
     lines = [f"[[exports]]  # found: {export.months[0]} to {export.months[-1]}"]
     if export.problem:
-        lines.append(f"# {for_people(export.problem)}")
+        lines.append(f"# {shortened(export.problem)}")
     table = export.settings.model_dump(mode="json", exclude_defaults=True)
     lines += [f"{key} = {_toml(value)}" for key, value in table.items()]
     return "\n".join(lines) + "\n"

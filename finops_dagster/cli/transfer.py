@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from finops_dagster.billing.content import FileContent, is_version_of
 from finops_dagster.billing.errors import BillError
-from finops_dagster.billing.money import RoundedColumn, plain
+from finops_dagster.billing.money import RoundedColumn, decimal_text
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import Load
 from finops_dagster.cli.history import History, Materialization, open_history
@@ -76,7 +76,7 @@ class Version(_Part):
     @classmethod
     def of(cls, load: Load) -> Version:
         """Return what the ledger has of a version."""
-        row = load.row() | {"total_cost": plain(load.totals.cost)}
+        row = load.row() | {"total_cost": decimal_text(load.totals.cost)}
         known = {name: row[column] for name, column in _COLUMNS.items()}
         known |= {"month": str(load.month), "loaded_at": load.loaded_at, "state": load.state}
         return cls.model_validate({**known, "load_number": load.number})
@@ -195,8 +195,10 @@ def _materializations(history: History, export: ExportSettings) -> Any:
     last = history.materializations(export.name, set(map(str, export.months())))
     for stage, by_month in last.items():
         for month, made in by_month.items():
-            plain = {k: v for k, v in made.metadata.items() if isinstance(v, str | int | float)}
-            months[month][stage] = replace(made, metadata=plain)
+            decimal_text = {
+                k: v for k, v in made.metadata.items() if isinstance(v, str | int | float)
+            }
+            months[month][stage] = replace(made, metadata=decimal_text)
     return dict(sorted(months.items()))
 
 

@@ -14,7 +14,7 @@ from itertools import groupby
 import duckdb
 
 from finops_dagster.billing.columns import Sql
-from finops_dagster.billing.errors import BillError, LedgerDamaged, first_line, listed
+from finops_dagster.billing.errors import BillError, LedgerDamaged, excerpts, first_line
 from finops_dagster.billing.version import Load, Version
 from finops_dagster.cli.history import open_history
 from finops_dagster.cli.month_runs import run_months
@@ -182,7 +182,7 @@ def _months(
 def _differences(month: Month, logged: Logged) -> Found:
     """Compare what is recorded of the month, and rows and cost of table and warehouse."""
     with month.connect() as connection:
-        recorded = ledger.newest(connection, month.export.name, month.month)
+        recorded = ledger.newest_load(connection, month.export.name, month.month)
         loaded = month.verified(connection)
     if recorded is not None and loaded is None:
         what = f"the ledger has {recorded.manifest_id}, but the table does not hold its rows"
@@ -284,13 +284,13 @@ class _Copy:
     digests: list[MonthDigest] = field(default_factory=list)
     problem: str | None = None
 
-    def differing(self, other: _Copy) -> list[str]:
+    def differing_columns(self, other: _Copy) -> list[str]:
         """Return the columns that are not the same in both, by the first kind that both have;
         nothing where one of them cannot be read."""
         for ours in self.digests:
             for theirs in other.digests:
                 if ours.kind == theirs.kind:
-                    return ours.differing(theirs)
+                    return ours.differing_columns(theirs)
         return []
 
 
@@ -298,8 +298,8 @@ def _differing(table: _Copy, lake: _Copy, warehouse: _Copy, *, is_intact: bool |
     """What is wrong, and what repairs it. A Parquet file is written again from the table where it
     alone is wrong; all else is done again from the vendor's files. `is_intact` is whether the file
     is the one that was written from the table, as far as the ledger knows."""
-    columns = table.differing(lake)
-    against_table, against_lake = warehouse.differing(table), warehouse.differing(lake)
+    columns = table.differing_columns(lake)
+    against_table, against_lake = warehouse.differing_columns(table), warehouse.differing_columns(lake)
     is_lake_wrong = lake.problem or is_intact is False or (against_lake and not against_table)
     repair = Repair.RUN if is_lake_wrong and not against_table else Repair.REPROCESS
     if lake.problem:
@@ -320,4 +320,4 @@ def _differing(table: _Copy, lake: _Copy, warehouse: _Copy, *, is_intact: bool |
 
 
 def _shown(columns: list[str]) -> str:
-    return listed(columns, _COLUMNS_SHOWN)
+    return excerpts(columns, _COLUMNS_SHOWN)

@@ -22,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from finops_dagster.billing.columns import files_literal
-from finops_dagster.billing.errors import BillError, for_people
+from finops_dagster.billing.errors import BillError, shortened
 from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.demo.export import Version, write_version
@@ -90,7 +90,7 @@ def main() -> int:
         try:
             loads = list(_deliver_and_load(console, settings, lake))
         except BillError as error:
-            console.print(for_people(str(error)), style="red", soft_wrap=True)
+            console.print(shortened(str(error)), style="red", soft_wrap=True)
             return 1
         _print_restatements(console, loads)
         _print_costs(console, lake)
@@ -182,7 +182,7 @@ def _print_costs(console: Console, lake: DuckDBPyConnection) -> None:
         table.add_column(month, justify="right")
     rows = costs.fetchall()
     for _, service, *by_month in rows:
-        table.add_row(for_people(service), *(f"{cost:,.2f}" for cost in by_month))
+        table.add_row(shortened(service), *(f"{cost:,.2f}" for cost in by_month))
     table.add_section()
     totals = map(sum, list(zip(*rows, strict=True))[2:])
     table.add_row("total", *(f"{total:,.2f}" for total in totals), style="bold")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import StringConstraints, field_validator
 
-from finops_dagster.billing.errors import shown
+from finops_dagster.billing.errors import excerpt
 from finops_dagster.settings_table import SettingsTable
 
 # The ARN of an S3 access point, which boto3 takes for a bucket; its name ends at the next slash.
@@ -32,6 +32,6 @@ class StoreSettings(SettingsTable):
         bucket = source.removeprefix("s3://")
         if bucket.startswith("arn:") and not ACCESS_POINT.match(bucket):
             raise ValueError(
-                f"{shown(source)} is no ARN of an access point; a bucket is s3://bucket/prefix"
+                f"{excerpt(source)} is no ARN of an access point; a bucket is s3://bucket/prefix"
             )
         return source

@@ -10,8 +10,8 @@ import duckdb
 from finops_dagster.billing.content import Content
 from finops_dagster.billing.errors import FileInvalid, StageMissing
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.billing.version import Load, of_vendor_id
-from finops_dagster.lake import Lake, column_names, load_of, restoring_month
+from finops_dagster.billing.version import Load, with_vendor_id
+from finops_dagster.lake import Lake, load_of, names_by_header, restoring_month
 from finops_dagster.pipeline import checks
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.metadata import KEPT, LoadOutcome, table_metadata
@@ -116,7 +116,7 @@ class Loading:
         """Return the ledger's id of the version where it knows the content: the staging folder
         knows no older names where its record was lost."""
         version, content = self.version, self.version.content
-        known = of_vendor_id(
+        known = with_vendor_id(
             ledger.loads(connection, self.export.name, self.month), version.vendor_id
         )
         known.sort(key=lambda load: load.manifest_id != version.manifest_id)
@@ -190,11 +190,11 @@ class Loading:
         vendor = export.formats[manifest.format]
         # The names of columns that a lost database, or one of a month, cannot know.
         is_of_month = "{month}" in self.database.database
-        has_names = bool(ledger.column_names(connection, export.table)) and not is_of_month
+        has_names = bool(ledger.names_by_header(connection, export.table)) and not is_of_month
         return MonthLoad(connection, load, vendor).replacing(
             read_files(files.paths, vendor),
             manifest.columns,
-            {} if has_names else column_names(self.lake.paths(export.name)),
+            {} if has_names else names_by_header(self.lake.paths(export.name)),
             round_money=export.rounds_money,
         )
 

@@ -11,7 +11,7 @@ from decimal import Decimal
 import dagster as dg
 
 from finops_dagster.billing.manifest import Manifest
-from finops_dagster.billing.money import Totals, plain
+from finops_dagster.billing.money import Totals, decimal_text
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import Load, Version
 from finops_dagster.sources.base import Format
@@ -73,7 +73,7 @@ def reconciles(version: Version) -> dg.AssetCheckResult:
         metadata={
             "manifest_id": version.manifest_id,
             "rows": totals.rows,
-            "total_cost": plain(totals.cost),
+            "total_cost": decimal_text(totals.cost),
         },
     )
 
@@ -141,7 +141,7 @@ def one_currency(costs: Sequence[tuple[str, Decimal]], vendor: Format) -> dg.Ass
 def costs_not_rounded(load: Load) -> dg.AssetCheckResult:
     """Warn of amounts that were rounded, with how many and by how much in all."""
     money = [
-        f"{column.cells:,} of {column.name} by {plain(column.amount)} in all"
+        f"{column.cells:,} of {column.name} by {decimal_text(column.amount)} in all"
         for column in load.rounded or ()
         if column.amount is not None
     ]

@@ -10,9 +10,9 @@ from typing import Any
 
 import dagster as dg
 
-from finops_dagster.billing.errors import escaped, for_people, listed
+from finops_dagster.billing.errors import escaped, excerpts, shortened
 from finops_dagster.billing.manifest import Manifest
-from finops_dagster.billing.money import plain
+from finops_dagster.billing.money import decimal_text
 from finops_dagster.billing.version import Load, Version
 from finops_dagster.staging.folder import VersionRecord
 from finops_dagster.tables.month_report import MonthReport, Restatement
@@ -54,7 +54,7 @@ def version_metadata(version: Version) -> Metadata:
 
 def _cost(version: Version) -> Metadata:
     cost = version.totals.cost
-    return {"total_cost": float(cost), "total_cost_exact": plain(cost)}
+    return {"total_cost": float(cost), "total_cost_exact": decimal_text(cost)}
 
 
 def manifest_metadata(manifest: Manifest, before: Manifest | None) -> Metadata:
@@ -66,8 +66,8 @@ def manifest_metadata(manifest: Manifest, before: Manifest | None) -> Metadata:
         "manifest": manifest.source.location,
         "files": len(manifest.files),
         "columns": len(manifest.columns),
-        "columns_added": listed(added, _HEADERS_SHOWN),
-        "columns_removed": listed(removed, _HEADERS_SHOWN),
+        "columns_added": excerpts(added, _HEADERS_SHOWN),
+        "columns_removed": excerpts(removed, _HEADERS_SHOWN),
         "bytes": manifest.source.size,
         "last_modified": dg.MetadataValue.timestamp(manifest.source.last_modified),
     }
@@ -95,7 +95,7 @@ def table_metadata(loaded: LoadOutcome, kept: Mapping[str, dg.MetadataValue[Any]
             "replaced_version": change.before.load.manifest_id,
             "rows_changed": change.rows,
             "cost_changed": float(change.cost),
-            "cost_changed_exact": plain(change.cost),
+            "cost_changed_exact": decimal_text(change.cost),
             "restatement": _restatement(change),
         }
     return {
@@ -123,7 +123,7 @@ def warnings(messages: Sequence[str]) -> dict[str, dg.MetadataValue[Any]]:
 def markdown(text: str) -> str:
     """Return text from outside such that Markdown shows it as it is, also in a cell of a table:
     what is more than plain words becomes code, in which nothing but a backtick has a meaning."""
-    code = for_people(text).replace("|", r"\x7c")
+    code = shortened(text).replace("|", r"\x7c")
     if _PLAIN_WORDS.fullmatch(text):
         return code
     fence = "`" * (1 + max(map(len, re.findall("`+", code)), default=0))
@@ -142,7 +142,7 @@ def _rounded(load: Load) -> Metadata:
         (
             markdown(column.name),
             f"{column.cells:,}",
-            "" if column.amount is None else plain(column.amount),
+            "" if column.amount is None else decimal_text(column.amount),
         )
         for column in load.rounded or ()
     ]

@@ -12,7 +12,7 @@ from finops_dagster.billing.content import Content, FileContent, relative_names
 from finops_dagster.billing.disk import disk_problem
 from finops_dagster.billing.errors import FileInvalid, StageMissing
 from finops_dagster.billing.manifest import Manifest
-from finops_dagster.billing.version import LoadedVersion, of_vendor_id, version_id
+from finops_dagster.billing.version import LoadedVersion, version_id, with_vendor_id
 from finops_dagster.lake import Lake, read_record
 from finops_dagster.object_stores import ObjectInfo, ObjectMissing, ObjectStores
 from finops_dagster.pipeline.export import Export
@@ -149,8 +149,8 @@ class StagedFiles:
     def _known_versions(self) -> list[VersionRecord]:
         """The versions under the manifest's id that were staged before, the newest first, and the
         lake's, which is known where the record was lost."""
-        known, lake = of_vendor_id(self.month.records(), self.manifest.id), self.in_lake
-        if lake is None or not of_vendor_id([lake], self.manifest.id):
+        known, lake = with_vendor_id(self.month.records(), self.manifest.id), self.in_lake
+        if lake is None or not with_vendor_id([lake], self.manifest.id):
             return known
         if lake.manifest_id in {version.manifest_id for version in known}:
             return known

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 from finops_dagster.billing.errors import StageMissing
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import LoadedVersion
-from finops_dagster.lake import Lake, column_names, read_record
+from finops_dagster.lake import Lake, names_by_header, read_record
 from finops_dagster.pipeline.checks import RECONCILES, reconciles
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.metadata import version_metadata, warnings
@@ -87,7 +87,7 @@ def month_file(export: Export, month: BillingMonth, lake: Lake, duckdb: DuckDB) 
         cluster_by=tuple(filter(None, [present(vendor.usage_start), present(vendor.service)])),
         free_text=tuple(
             name
-            for header, name in column_names([path]).items()
+            for header, name in names_by_header([path]).items()
             if vendor.is_free_text(header) and name in schema.names
         ),
         currency=present(vendor.currency),

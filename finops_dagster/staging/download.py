@@ -15,7 +15,7 @@ import pyarrow as pa
 from isal import isal_zlib
 from isal.isal_zlib import crc32 as crc32_of
 
-from finops_dagster.billing.errors import FileInvalid, first_line, shown
+from finops_dagster.billing.errors import FileInvalid, excerpt, first_line
 from finops_dagster.object_stores import ObjectInfo, ObjectStore, StoreUnavailable
 from finops_dagster.staging.gzip_check import GzipCheck, GzipInvalid, InflationLimits
 from finops_dagster.tables.csv_files import GZIP_MAGIC
@@ -105,8 +105,8 @@ def _unzipped(path: Path, limits: InflationLimits) -> Iterator[bytes]:
             is_read = files[0].compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
             if files[0].flag_bits & _ENCRYPTED or not is_read:
                 raise ZipInvalid(
-                    f"{shown(files[0].filename)} in the ZIP is encrypted, or compressed in another "
-                    "way than by deflate"
+                    f"{excerpt(files[0].filename)} in the ZIP is encrypted, or compressed in "
+                    "another way than by deflate"
                 )
             if files[0].header_offset < 0:
                 raise ZipInvalid("the ZIP is damaged (its file would begin before it)")

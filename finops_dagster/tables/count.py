@@ -26,7 +26,7 @@ from isal import igzip, isal_zlib
 from rich.filesize import decimal
 
 from finops_dagster.billing.columns import SqlType
-from finops_dagster.billing.errors import FileInvalid, first_line, listed
+from finops_dagster.billing.errors import FileInvalid, excerpts, first_line
 from finops_dagster.billing.manifest import Column
 from finops_dagster.billing.money import Totals, exact_sum
 from finops_dagster.progress import reporting
@@ -280,7 +280,7 @@ def _readers(
         if cost is None:
             raise FileInvalid(
                 f"{group.paths[0]}: no column becomes {vendor.cost}, which the month's total is "
-                f"the sum of; it has {listed(group.headers, _HEADERS_SHOWN)}"
+                f"the sum of; it has {excerpts(group.headers, _HEADERS_SHOWN)}"
             )
         money = {
             number: name

@@ -16,7 +16,7 @@ import duckdb
 import pyarrow as pa
 
 from finops_dagster.billing.columns import Sql, file_literal, literal
-from finops_dagster.billing.errors import FileInvalid, shown
+from finops_dagster.billing.errors import FileInvalid, excerpt
 from finops_dagster.tables.bill_files import BillFiles
 
 GZIP_MAGIC = b"\x1f\x8b"
@@ -95,7 +95,7 @@ def _read_header(path: Path, gzipped: bool) -> tuple[tuple[str, ...], str]:
         raise FileInvalid(f"{path}: the first line is empty, where the header should be")
     twice = [name for name, count in Counter(header).items() if count > 1]
     if twice:
-        raise FileInvalid(f"{path}: the header has the column {shown(twice[0])} twice")
+        raise FileInvalid(f"{path}: the header has the column {excerpt(twice[0])} twice")
     last = lines[-1] if lines else ""
     return header, last[len(last.rstrip("\r\n")) :] or "\n"
 

@@ -64,7 +64,7 @@ class MonthDigest:
     kind: DigestKind
     columns: Mapping[str, ColumnDigest]
 
-    def differing(self, other: MonthDigest) -> list[str]:
+    def differing_columns(self, other: MonthDigest) -> list[str]:
         """Return the names of the columns that are not the same in both."""
         names, nothing = {**self.columns, **other.columns}, ColumnDigest(0, 0)
         ours, theirs = self.columns, other.columns

@@ -11,7 +11,7 @@ from pathlib import Path
 import duckdb
 
 from finops_dagster.billing.columns import SqlType, literal
-from finops_dagster.billing.errors import CellInvalid, FileInvalid, first_line, listed, shown
+from finops_dagster.billing.errors import CellInvalid, FileInvalid, excerpt, excerpts, first_line
 from finops_dagster.billing.manifest import Column
 from finops_dagster.sources.base import Format
 from finops_dagster.tables.bill_files import BillFiles, Target
@@ -103,8 +103,8 @@ def _not_utf8(
             value = re.search(r'value "(.*)" is not valid', str(error))
             return CellInvalid(
                 header,
-                f'{file.paths[0]}, column "{listed([header], 1)}": '
-                f"{shown(value[1]) if value else 'a value'} is not UTF-8",
+                f'{file.paths[0]}, column "{excerpts([header], 1)}": '
+                f"{excerpt(value[1]) if value else 'a value'} is not UTF-8",
             )
     return None
 
@@ -137,6 +137,6 @@ def _first_bad_cell(
         advice = '; set decimals = "round" for the export to round such amounts to 18 decimals'
     return CellInvalid(
         header,
-        f'{file.paths[0]}, {file.place(record)}, column "{listed([header], 1)}": '
-        f"{shown(bad['text'])} cannot be kept exactly as {typed[header].type}{advice}",
+        f'{file.paths[0]}, {file.place(record)}, column "{excerpts([header], 1)}": '
+        f"{excerpt(bad['text'])} cannot be kept exactly as {typed[header].type}{advice}",
     )

@@ -176,7 +176,7 @@ def loads(
     ]
 
 
-def newest(
+def newest_load(
     connection: duckdb.DuckDBPyConnection, export: str, month: BillingMonth, state: str = "loaded"
 ) -> Load | None:
     """Return the version of the month that was loaded last, of those that the ledger says are
@@ -271,7 +271,7 @@ def forget_superseded(
     return [(BillingMonth.of(first_day), manifest_id) for first_day, manifest_id in gone]
 
 
-def other_load_in(connection: duckdb.DuckDBPyConnection, load: Load) -> tuple[str, str] | None:
+def conflicting_load(connection: duckdb.DuckDBPyConnection, load: Load) -> tuple[str, str] | None:
     """Return export and format of another export, or else another format, of which months lie in
     the same table."""
     row: tuple[str, str] | None = connection.execute(
@@ -283,7 +283,7 @@ def other_load_in(connection: duckdb.DuckDBPyConnection, load: Load) -> tuple[st
     return row
 
 
-def column_names(connection: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]:
+def names_by_header(connection: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]:
     """Return the column name that each header ever seen in this table was given."""
     rows = connection.execute(
         "SELECT columns FROM finops_state.exports WHERE table_name = ?", [table]
@@ -300,7 +300,7 @@ def record_export(
         "vendor": vendor,
         "format": load.format,
         "table_name": load.table,
-        "columns": {**names, **column_names(connection, load.table)},
+        "columns": {**names, **names_by_header(connection, load.table)},
     }
     connection.execute("DELETE FROM finops_state.exports WHERE table_name = ?", [load.table])
     _insert(connection, "exports", row)

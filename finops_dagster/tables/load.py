@@ -11,7 +11,7 @@ from functools import cached_property
 
 import duckdb
 
-from finops_dagster.billing.columns import Sql, SqlType, column_names, quoted
+from finops_dagster.billing.columns import Sql, SqlType, name_columns, quoted
 from finops_dagster.billing.errors import BillError, CellInvalid
 from finops_dagster.billing.manifest import Column
 from finops_dagster.billing.money import Measured, Totals, exact_sum, reconcile
@@ -129,7 +129,7 @@ class MonthLoad:
 
     def _refuse_other_months(self) -> None:
         load, table = self.load, f"table {self.load.table}"
-        export, other_format = ledger.other_load_in(self.connection, load) or (None, None)
+        export, other_format = ledger.conflicting_load(self.connection, load) or (None, None)
         if export not in (None, load.export):
             raise BillError(
                 f"{table} already holds months of the export {export!r}; give {load.export!r} a "
@@ -151,8 +151,8 @@ class MonthLoad:
         """The column of the table for every header of the version, by name and by type."""
         vendor, load = self.vendor, self.load
         types = types_given(files, vendor, columns)
-        known = {**names_elsewhere, **ledger.column_names(self.connection, load.table)}
-        names = column_names(types, known, vendor)
+        known = {**names_elsewhere, **ledger.names_by_header(self.connection, load.table)}
+        names = name_columns(types, known, vendor)
         for header, name in names.items():
             if vendor.column(header) == vendor.cost != name:
                 raise BillError(
@@ -260,7 +260,7 @@ def held_version(
 ) -> Load | None:
     """Return the version that the ledger says is loaded, if the table really holds its rows and
     cost."""
-    load = ledger.newest(connection, export, month)
+    load = ledger.newest_load(connection, export, month)
     totals = load and measured_totals(connection, load, formats[load.format])
     return replace(load, totals=totals) if load and totals else None
 
@@ -273,7 +273,7 @@ def measured_totals(
     if "manifest_id" not in columns(connection, load.table):
         return None
     measured = measure(connection, quoted(load.table), load.month, vendor, load.totals.sums)
-    differs = measured.foreign_rows or measured.totals.differing(load.totals)
+    differs = measured.rows_outside_month or measured.totals.difference(load.totals)
     return None if differs else measured.totals
 
 
@@ -302,7 +302,7 @@ def measure(
         [month.first_day],
     ).fetchall()
     by_column = zip(*groups, strict=True) if groups else [()] * (4 + len(names))
-    currencies, rows, foreign_rows, *amounts = by_column
+    currencies, rows, rows_outside_month, *amounts = by_column
     costs, *of_columns = amounts
     totals = Totals(
         sum(rows),
@@ -310,7 +310,7 @@ def measure(
         None if money is None else dict(zip(names, map(exact_sum, of_columns), strict=True)),
         {name: cost for name, cost in zip(currencies, costs, strict=True) if cost is not None},
     )
-    return Measured(totals, sum(foreign_rows))
+    return Measured(totals, sum(rows_outside_month))
 
 
 def columns(connection: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]:

@@ -61,8 +61,8 @@ def report(connection: duckdb.DuckDBPyConnection, load: Load, vendor: Format) ->
     costs = (load.totals.costs or {}) if vendor.currency in present else {}
     return MonthReport(
         load,
-        ledger.newest(connection, load.export, load.month, "superseded"),
-        ledger.newest(connection, load.export, load.month.previous),
+        ledger.newest_load(connection, load.export, load.month, "superseded"),
+        ledger.newest_load(connection, load.export, load.month.previous),
         present,
         vendor.cost,
         _cost_by_service(connection, load, vendor) if vendor.service in present else [],

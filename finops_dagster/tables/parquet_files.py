@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from finops_dagster.billing.columns import Sql, SqlType, file_literal
-from finops_dagster.billing.errors import FileInvalid, first_line, shown
+from finops_dagster.billing.errors import FileInvalid, excerpt, first_line
 from finops_dagster.tables.bill_files import BillFiles, plain_type
 
 PARQUET_MAGIC = b"PAR1"
@@ -49,11 +49,11 @@ def parquet_file(path: Path, null_words: tuple[str, ...] = ()) -> ParquetFiles:
         raise FileInvalid(f"{path}: no whole Parquet file: {first_line(error)}") from error
     twice = _name_twice(schema)
     if twice:
-        raise FileInvalid(f"{path}: the schema has the column {shown(twice)} twice")
+        raise FileInvalid(f"{path}: the schema has the column {excerpt(twice)} twice")
     for field in schema:
         if _type_for_duckdb(field.type) != field.type:
             raise FileInvalid(
-                f"{path}: the column {shown(field.name)} is {field.type}, which is not read "
+                f"{path}: the column {excerpt(field.name)} is {field.type}, which is not read "
                 "exactly as it is; download the month's files again"
             )
     return ParquetFiles(tuple(schema.names), tuple(schema.types), (path,), null_words)
@@ -144,7 +144,7 @@ def _require_microseconds(path: Path, cut: pq.ParquetFile) -> None:
                     is_flat = pa.types.is_timestamp(nanoseconds.type)
                     row = f"row {rows + int(is_finer.argmax()) + 1}, " if is_flat else ""
                     raise ParquetInvalid(
-                        f'{row}column "{shown(name)[1:-1]}": a time of INT96 is finer than a '
+                        f'{row}column "{excerpt(name)[1:-1]}": a time of INT96 is finer than a '
                         f"microsecond and cannot be kept exactly as {SqlType.TIME}"
                     )
             rows += exact.num_rows

@@ -82,10 +82,10 @@ class Warehouse:
             if load is None or not dialect.has(file.table, needed):
                 return None
             measured = dialect.measure(file, file.table)
-        if measured.foreign_rows:
+        if measured.rows_outside_month:
             return None
         version = Version(load.version, measured.totals)
-        if version.is_same(file.footer) and measured.totals.differing(file.footer.totals):
+        if version.is_same(file.footer) and measured.totals.difference(file.footer.totals):
             return None
         return version
 
@@ -124,7 +124,7 @@ class Warehouse:
         with dialect.transaction(file):
             warnings = dialect.exchange(file, incoming, change)
             if not dialect.measures_beside:
-                reconcile(where, totals, dialect.measure(file, file.table), dialect.what_now)
+                reconcile(where, totals, dialect.measure(file, file.table), dialect.advice)
             dialect.record(file, dialect.job, "loaded")
         try:
             return (*warnings, *dialect.tidy_up(file, incoming))

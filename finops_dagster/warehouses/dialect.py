@@ -13,8 +13,8 @@ from typing import Any, ClassVar, NamedTuple
 
 from duckdb import DuckDBPyConnection
 
-from finops_dagster.billing.columns import Sql, SqlType, name_within, quoted, type_over_months
-from finops_dagster.billing.errors import BillError, shown
+from finops_dagster.billing.columns import Sql, SqlType, merged_type, name_within, quoted
+from finops_dagster.billing.errors import BillError, excerpt
 from finops_dagster.billing.money import Measured, Totals, exact_sum
 from finops_dagster.lake import relation
 from finops_dagster.tables.digest import (
@@ -98,7 +98,7 @@ class Dialect(ABC):
     """Whether columns are made and changed in the transaction that replaces the month."""
     measures_beside: ClassVar[bool] = False
     """Whether the month is measured where it was loaded, before it takes the month's place."""
-    what_now: ClassVar[str] = "the month was left as it was"
+    advice: ClassVar[str] = "the month was left as it was"
 
     digest_kind: ClassVar[DigestKind] = DigestKind.SUMS
     digest_number: ClassVar[Sql] = Sql("{0}")
@@ -248,7 +248,7 @@ class Dialect(ABC):
             type_before = self.types[was].name_there if was in self.types else was
             type_given = self.types[given].name_there
             is_amount = was in AMOUNTS_OF_TEXT and self.takes_amounts_of_text
-            kind = was if is_amount and given == SqlType.TEXT else type_over_months(was, given)
+            kind = was if is_amount and given == SqlType.TEXT else merged_type(was, given)
             if kind is None or (kind != was and not self.types[was].as_text):
                 raise BillError(
                     f"column {name} of {self.full_name(file.table)} is {type_before}, the month's "
@@ -279,8 +279,8 @@ class Dialect(ABC):
             ).fetchall():
                 raise BillError(
                     f"column {name} of {self.full_name(file.table)} is {self.sql_type(kept)}, and "
-                    f"{shown(text)} in {file.path} cannot be kept exactly as one; give the export "
-                    "another name and table"
+                    f"{excerpt(text)} in {file.path} cannot be kept exactly as one; give the "
+                    "export another name and table"
                 )
 
     def cell(self, table: str, name: str, wanted: str) -> Sql:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from finops_dagster.billing.columns import column_names, flat_name, name_within
+from finops_dagster.billing.columns import flat_name, name_columns, name_within
 from finops_dagster.sources.aws.cur1 import AwsCur1
 
 CUR1 = AwsCur1()
 
 
 def names(*headers: str, **known: str) -> dict[str, str]:
-    return column_names(headers, known, CUR1)
+    return name_columns(headers, known, CUR1)
 
 
 def test_names_are_flat() -> None:
@@ -33,17 +33,17 @@ def test_the_order_of_headers_decides_nothing() -> None:
 
 def test_a_name_once_given_is_kept() -> None:
     first = names("resourceTags/user:Team")
-    both = column_names(["resourceTags/user:team", "resourceTags/user:Team"], first, CUR1)
+    both = name_columns(["resourceTags/user:team", "resourceTags/user:Team"], first, CUR1)
     assert both["resourceTags/user:Team"] == "resourcetags_user_team"
     assert both["resourceTags/user:team"].startswith("resourcetags_user_team_")
-    alone = column_names(["resourceTags/user:team"], first | both, CUR1)
+    alone = name_columns(["resourceTags/user:team"], first | both, CUR1)
     assert alone["resourceTags/user:team"] == both["resourceTags/user:team"]
 
 
 def test_the_vendors_own_spellings_share_a_column_but_not_in_one_file() -> None:
     real, other = "savingsPlan/SavingsPlanARN", "savingsPlan/SavingsPlanArn"
     known = names(real)
-    assert column_names([other], known, CUR1) == {other: known[real]}
+    assert name_columns([other], known, CUR1) == {other: known[real]}
     assert len(set(names(real, other).values())) == 2
 
 
@@ -51,19 +51,19 @@ def test_spellings_that_shared_a_column_part_where_one_file_has_both() -> None:
     real, other = "savingsPlan/SavingsPlanARN", "savingsPlan/SavingsPlanArn"
     plain = "savingsplan_savingsplanarn"
     known = {real: plain, other: plain}
-    both = column_names([other, real], known, CUR1)
-    assert both == column_names([real, other], known, CUR1)
+    both = name_columns([other, real], known, CUR1)
+    assert both == name_columns([real, other], known, CUR1)
     assert both[other] == plain  # it needs less rewriting than the other
     assert both[real].startswith(f"{plain}_")
-    assert column_names([other], known, CUR1) == {other: plain}
+    assert name_columns([other], known, CUR1) == {other: plain}
 
 
 def test_a_tag_keeps_its_name_though_another_was_given_it_elsewhere() -> None:
     low, up = "resourceTags/user:team", "resourceTags/user:Team"
     plain = "resourcetags_user_team"
     known = {low: plain, up: plain}
-    assert column_names([low], known, CUR1) == {low: plain}
-    assert len(set(column_names([low, up], known, CUR1).values())) == 2
+    assert name_columns([low], known, CUR1) == {low: plain}
+    assert len(set(name_columns([low, up], known, CUR1).values())) == 2
 
 
 @pytest.mark.parametrize("family", ["resource_tags_user", "cost_category", "iam_principal"])
@@ -74,12 +74,12 @@ def test_keys_that_differ_in_case_alone_are_two_columns(family: str) -> None:
     assert both[low] == AwsCur1().column(low)
     assert both[up].startswith(f"{both[low]}_")
     assert all(name == name.lower() for name in both.values())
-    assert column_names([up], both, CUR1) == {up: both[up]}
+    assert name_columns([up], both, CUR1) == {up: both[up]}
 
 
 def test_a_name_that_was_given_in_capitals_is_taken_in_small_letters() -> None:
     known = {"resource_tags_user_Team": "resourcetags_user_Team"}
-    both = column_names([*known, "resource_tags_user_team"], known, CUR1)
+    both = name_columns([*known, "resource_tags_user_team"], known, CUR1)
     assert both["resource_tags_user_Team"] == "resourcetags_user_Team"
     assert both["resource_tags_user_team"].startswith("resourcetags_user_team_")
 
@@ -87,13 +87,13 @@ def test_a_name_that_was_given_in_capitals_is_taken_in_small_letters() -> None:
 def test_a_tag_of_csv_is_found_in_parquet_by_its_letter_case() -> None:
     up, low = "resourceTags/user:Team", "resourceTags/user:team"
     alone = names(up)
-    later = column_names(["resource_tags_user_Team", "resource_tags_user_team"], alone, CUR1)
+    later = name_columns(["resource_tags_user_Team", "resource_tags_user_team"], alone, CUR1)
     assert later["resource_tags_user_Team"] == alone[up]
     assert later["resource_tags_user_team"] != alone[up]
     both = names(up, low)
     for tag, of_csv in (("Team", up), ("team", low)):
         header = f"resource_tags_user_{tag}"
-        assert column_names([header], both, CUR1) == {header: both[of_csv]}
+        assert name_columns([header], both, CUR1) == {header: both[of_csv]}
 
 
 def test_the_tables_own_columns_are_never_taken() -> None:

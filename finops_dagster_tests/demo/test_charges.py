@@ -153,8 +153,8 @@ def test_a_restated_month_keeps_its_other_rows_but_for_a_few_amounts(
     changed = []
     for old, row in kept:
         assert old["identity/LineItemId"] != row["identity/LineItemId"]
-        differing = {header for header in old if old[header] != row[header]}
-        if differing > {"identity/LineItemId", "bill/InvoiceId"}:
+        difference = {header for header in old if old[header] != row[header]}
+        if difference > {"identity/LineItemId", "bill/InvoiceId"}:
             changed.append(row)
             assert 1 < Decimal(row[AMOUNT]) / Decimal(old[AMOUNT]) <= Decimal("1.051")
     assert 0 < len(changed) < 30

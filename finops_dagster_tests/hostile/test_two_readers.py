@@ -36,7 +36,7 @@ BILL = bill(
 
 def test_both_count_every_column_of_money_and_the_cost_by_currency(reader: Reader) -> None:
     assert reader.load(BILL) == Totals(3, Decimal(4))
-    held = ledger.newest(reader.connection, "acme", MONTH)
+    held = ledger.newest_load(reader.connection, "acme", MONTH)
     assert held is not None
     assert held.totals.sums == {
         "lineitem_unblendedcost": Decimal(4),
@@ -139,7 +139,7 @@ def test_a_quantity_is_no_money_and_a_cell_of_it_that_is_finer_changes_no_sum(
     headers, fine = (*HEADERS, "lineItem/UsageAmount"), "0.1234567890123456789"
     row = line_item(str(MONTH)) | {COST: "1", "lineItem/UsageAmount": fine}
     assert reader.load(csv_bytes([row], headers)) == Totals(1, Decimal(1))
-    held = ledger.newest(reader.connection, "acme", MONTH)
+    held = ledger.newest_load(reader.connection, "acme", MONTH)
     assert held is not None
     assert held.totals.sums == {"lineitem_unblendedcost": Decimal(1)}
 

@@ -56,12 +56,12 @@ def test_a_ledger_of_the_first_layout_is_brought_forward_without_losing_a_row() 
     connection = duckdb.connect()
     connection.execute(FIRST_LAYOUT)
     ledger.create(connection)
-    held = ledger.newest(connection, "acme", JANUARY)
+    held = ledger.newest_load(connection, "acme", JANUARY)
     assert held is not None
     assert (held.manifest_id, held.totals, held.format) == ("v2", Totals(3, Decimal("4.5")), "cur1")
     assert (held.rounded, held.totals.sums, held.totals.costs) == (None, None, None)
     assert [one.manifest_id for one in ledger.loads(connection, "acme")] == ["v2", "v1"]
-    assert ledger.column_names(connection, "bill") == {"user:Team": "team", "a/b": "a_b"}
+    assert ledger.names_by_header(connection, "bill") == {"user:Team": "team", "a/b": "a_b"}
     assert connection.sql("SELECT export, vendor, format FROM finops_state.exports").fetchall() == [
         ("acme", "aws", "cur1")
     ]
@@ -137,7 +137,7 @@ def test_what_was_rounded_sums_and_currencies_are_kept_to_the_last_digit(
 ) -> None:
     totals = Totals(1, Decimal("1e-18"), sums, costs)
     ledger.record(connection, replace(load("v1"), rounded=rounded, totals=totals), 1.5)
-    held = ledger.newest(connection, "acme", JANUARY)
+    held = ledger.newest_load(connection, "acme", JANUARY)
     assert held is not None
     assert held.totals == totals
     assert (held.rounded, held.totals.sums, held.totals.costs) == (rounded, sums, costs)

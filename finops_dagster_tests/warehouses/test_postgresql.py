@@ -303,7 +303,7 @@ def test_tags_beyond_the_room_of_a_table_are_keys(
     assert postgresql.rows(TABLE, row[2:], "2024-01") != [(None,)]
 
     for file in (january, february):
-        assert warehouse.digest(file).differing(in_the_lake(file, DigestKind.MD5)) == []
+        assert warehouse.digest(file).difference(in_the_lake(file, DigestKind.MD5)) == []
 
     assert not warehouse.replace_month(with_tags(month_of, "v1", "2024-03", tags(3))).warnings
     assert postgresql.rows(TABLE, row[1:], "2024-03") == [("value 3", None)]

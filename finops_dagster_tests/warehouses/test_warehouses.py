@@ -319,11 +319,11 @@ def test_each_column_has_the_digest_of_the_file(
     for month in (file, month_of("v1", "2024-02", text="'another month'")):
         resource(project).replace_month(month)
     found = resource(project).digest(file)
-    assert found.differing(in_the_lake(file, found.kind)) == []
+    assert found.difference(in_the_lake(file, found.kind)) == []
     another = month_of("v1-changed", **(columns | CHANGED))
-    differing = found.differing(in_the_lake(another, found.kind))
+    difference = found.difference(in_the_lake(another, found.kind))
     sums_alone = found.kind == DigestKind.SUMS
-    assert set(differing) == ({"small"} if sums_alone else {*CHANGED, "manifest_id"})
+    assert set(difference) == ({"small"} if sums_alone else {*CHANGED, "manifest_id"})
 
 
 @pytest.mark.parametrize("layout", ["cur1", "cur2", "focus-1.2"])
@@ -338,7 +338,7 @@ def test_every_column_of_a_whole_bill(project: Project, warehouse: Adapter, layo
         assert outcome.checks()["warehouse_table.reconciles"]
         file = month_file(project.the_export(), BillingMonth(2024, month), lake, DuckDB())
         found = resource(project).digest(file)
-        assert found.differing(in_the_lake(file, found.kind)) == []
+        assert found.difference(in_the_lake(file, found.kind)) == []
         holds(warehouse, project.parquet(f"2024-0{month}"), f"2024-0{month}")
     assert project.load("2024-01").outcomes()["warehouse_table"] == "unchanged"
 
@@ -410,7 +410,7 @@ def test_column_whose_months_differ_in_type(
     for file in (january, february):
         assert file.footer.is_same(loaded.held_version(file))
         found = loaded.digest(file)
-        assert found.differing(in_the_lake(file, found.kind)) == []
+        assert found.difference(in_the_lake(file, found.kind)) == []
 
 
 @pytest.mark.parametrize(

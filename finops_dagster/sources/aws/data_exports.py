@@ -13,7 +13,7 @@ from hashlib import md5
 from typing import Any, ClassVar
 
 from finops_dagster.billing.columns import SqlType, flat_name
-from finops_dagster.billing.errors import shown
+from finops_dagster.billing.errors import excerpt
 from finops_dagster.billing.manifest import Column, ListedFile
 from finops_dagster.sources.aws.cur1 import KNOWN_MONEY, KNOWN_QUANTITIES, KNOWN_TIME, athena_name
 from finops_dagster.sources.aws.format import AwsFormat, ManifestJson, typed_column
@@ -91,7 +91,7 @@ def _column(document: ManifestJson, column: Any) -> Column:
     if isinstance(column, str):
         return Column(column)
     if not isinstance(column, dict) or not isinstance(column.get("name"), str):
-        raise document.invalid(f": {shown(column)} in columns has no name")
+        raise document.invalid(f": {excerpt(column)} in columns has no name")
     return typed_column(column["name"], column)
 
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 from pydantic_core import from_json
 
 from finops_dagster.billing.columns import Sql, quoted
-from finops_dagster.billing.errors import CONTROL_CHARACTER, ManifestInvalid, listed, shown
+from finops_dagster.billing.errors import CONTROL_CHARACTER, ManifestInvalid, excerpt, excerpts
 from finops_dagster.billing.manifest import Column, ListedFile, Manifest, ManifestFile
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.sources.base import Format
@@ -56,7 +56,7 @@ class AwsFormat(Format, Protocol):
         for entry in document.first(list, f"list of {' or '.join(self.lists)}", self.lists):
             file = self.file(document, entry)
             if file.key in files:  # no file may be paid twice
-                raise document.invalid(f" lists {shown(file.key)} twice")
+                raise document.invalid(f" lists {excerpt(file.key)} twice")
             files[file.key] = file
         return Manifest(
             self.name,
@@ -77,7 +77,7 @@ class AwsFormat(Format, Protocol):
         has none, as the files have their headers."""
 
     @abstractmethod
-    def file(self, document: ManifestJson, listed: Any) -> ListedFile:
+    def file(self, document: ManifestJson, excerpts: Any) -> ListedFile:
         """Return a file as the manifest lists it."""
 
     def is_free_text(self, header: str) -> bool:
@@ -131,7 +131,7 @@ class ManifestJson:
         for value in map(self.fields.get, names):
             if isinstance(value, kind) and value != "":
                 return value
-        fields = listed(list(self.fields), _FIELDS_SHOWN) or "nothing"
+        fields = excerpts(list(self.fields), _FIELDS_SHOWN) or "nothing"
         raise self.invalid(f" has no {what}; is it the manifest of {self.title}? It has {fields}")
 
     def version(self, *names: str) -> str:
@@ -139,7 +139,7 @@ class ManifestJson:
         that a person can read in a list."""
         version = self.first(str, " or ".join(names), names)
         if len(version) > _ID_LENGTH or not version.isprintable() or version.isspace():
-            raise self.invalid(f": {shown(version)} is no usable name of a version")
+            raise self.invalid(f": {excerpt(version)} is no usable name of a version")
         return version
 
     def columns(self) -> list[Any]:
@@ -150,10 +150,10 @@ class ManifestJson:
     def key_of(self, key: Any) -> str:
         """Return a file's key without `s3://bucket/`."""
         if not isinstance(key, str) or not key:
-            raise self.invalid(f" lists {shown(key)}, which is no key of a file")
+            raise self.invalid(f" lists {excerpt(key)}, which is no key of a file")
         # No vendor writes control characters, and S3 itself cannot list them.
         if CONTROL_CHARACTER.search(key) or {".", ".."} & set(key.split("/")):
-            raise self.invalid(f" lists {shown(key)}, which leads elsewhere")
+            raise self.invalid(f" lists {excerpt(key)}, which leads elsewhere")
         return re.sub(r"^s3[an]?://[^/]+/", "", key)
 
     def split(self, key: str, folder: str) -> tuple[str, str]:
@@ -162,7 +162,7 @@ class ManifestJson:
         *_, last = [None, *re.finditer(f"(?:^|/)({folder})/", key)]
         if last is None or "" in key[last.end() :].split("/"):
             raise self.invalid(
-                f" lists {shown(key)}, which is no file below the month's folder ({folder})"
+                f" lists {excerpt(key)}, which is no file below the month's folder ({folder})"
             )
         return last[1], key[last.end() :]
 
@@ -174,7 +174,7 @@ class ManifestJson:
         digits = re.sub(r"\D", "", str(start))
         if not re.fullmatch(f"{self.month.first_day:%Y%m}(01.*)?", digits):
             raise self.invalid(
-                f": billingPeriod is {shown(start)}, expected the first day of {self.month}"
+                f": billingPeriod is {excerpt(start)}, expected the first day of {self.month}"
             )
 
     def invalid(self, problem: str) -> ManifestInvalid:

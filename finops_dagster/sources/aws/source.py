@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
 
-from finops_dagster.billing.errors import FileInvalid, ManifestInvalid, ManifestMissing, listed
+from finops_dagster.billing.errors import FileInvalid, ManifestInvalid, ManifestMissing, excerpts
 from finops_dagster.billing.manifest import Manifest, ManifestFile
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.object_stores import (
@@ -220,7 +220,7 @@ class AwsSource:
         if len(fitting) == 1:
             return fitting[0]
         location, columns = manifests[0].source.location, manifests[0].columns
-        shown = listed([column.header for column in columns], _NAMES_SHOWN)
+        shown = excerpts([column.header for column in columns], _NAMES_SHOWN)
         if len(manifests) > 1:
             names = " or ".join(manifest.format for manifest in manifests)
             raise ManifestInvalid(
@@ -252,7 +252,7 @@ class AwsSource:
         return (
             f"{self._export.name} has no manifest of {month}: there is no "
             f"{location(keys[home][0])}; {location(folder)} has "
-            f"{listed(sorted(folders(folder)), _NAMES_SHOWN) or 'nothing'}; {advice}"
+            f"{excerpts(sorted(folders(folder)), _NAMES_SHOWN) or 'nothing'}; {advice}"
         )
 
 

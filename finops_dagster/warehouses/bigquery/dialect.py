@@ -61,7 +61,7 @@ class BigQueryDialect(Dialect):
         COUNT: typed("INT64"),
     }
     longest_name = 300
-    what_now = "run the month again to load it anew"
+    advice = "run the month again to load it anew"
     _settings: BigQuerySettings
     _client: bigquery.Client
     _running: LoadJob | None = None
