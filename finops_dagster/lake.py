@@ -30,7 +30,7 @@ from finops_dagster.sources.base import Format
 from finops_dagster.tables import ledger
 from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.digest import DigestKind, column_type, digest
-from finops_dagster.tables.load import MonthLoad, measure, measured_totals
+from finops_dagster.tables.load import MonthLoader, measure, measured_totals
 from finops_dagster.tables.parquet_files import parquet_file
 
 # Wide rows in DuckDB's default groups of 122,880 spill under a small memory_limit, at four times
@@ -227,7 +227,7 @@ def restoring_month(
     the block is the last part. Raises FileInvalid, and ReconciliationError where the file does not
     hold what it says."""
     prepare_casts(connection)
-    month = MonthLoad(connection, load, vendor)
+    month = MonthLoader(connection, load, vendor)
     try:
         described = connection.execute(f"DESCRIBE FROM {relation(path)}").fetchall()
         targets = [

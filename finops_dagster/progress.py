@@ -28,10 +28,10 @@ def reporting(
 ) -> Iterator[None]:
     """Log every few seconds how far the block is: `loaded 400,000 rows of 1,000,000 rows`. `count`
     is called from another thread, and a 0 is not logged."""
-    logger, is_over = log(), Event()
+    logger, has_lost_connection = log(), Event()
 
     def watch() -> None:
-        while not is_over.wait(_SECONDS_BETWEEN_REPORTS):
+        while not has_lost_connection.wait(_SECONDS_BETWEEN_REPORTS):
             if (done := count()) > 0:
                 logger.info(f"{verb} {shown(done)} of {shown(total)}")
 
@@ -40,7 +40,7 @@ def reporting(
     try:
         yield
     finally:
-        is_over.set()
+        has_lost_connection.set()
         watcher.join()
 
 

@@ -29,11 +29,11 @@ def console(*, stderr: bool = False) -> Console:
     )
 
 
-def say(line: str) -> None:
+def print_line(line: str) -> None:
     """Print a line to standard output."""
     print(shortened(line), flush=True)  # noqa: T201
 
 
-def complain(line: str) -> None:
+def print_error(line: str) -> None:
     """Print a line to standard error."""
     print(shortened(line), file=sys.stderr, flush=True)  # noqa: T201

@@ -13,7 +13,7 @@ from finops_dagster.object_stores import ObjectStore, ObjectStores
 from finops_dagster.pipeline.build import build_definitions
 from finops_dagster.pipeline.export import Export
 from finops_dagster.settings import Settings
-from finops_dagster.sources.base import Version
+from finops_dagster.sources.base import AvailableVersion
 from finops_dagster_tests.cur import Part, Put, bucket_put, deliver, folder_put, items
 from finops_dagster_tests.servers.s3 import S3Server
 
@@ -142,7 +142,7 @@ class Project:
         """The first export's store, and the prefix in it."""
         return ObjectStores().open(self.settings().exports[0])
 
-    def versions(self) -> dict[BillingMonth, Version]:
+    def versions(self) -> dict[BillingMonth, AvailableVersion]:
         """What the first export's source has of each of its months."""
         export = self.the_export()
         return export.source(ObjectStores()).versions(export.months())

@@ -51,11 +51,11 @@ class Naming(Protocol):
         """The name that the header asks for, in any month and in any kind of file."""
         ...
 
-    def is_free_text(self, header: str) -> bool:
+    def is_user_defined(self, header: str) -> bool:
         """Whether the vendor's customer chose the name, so that letter case tells two apart."""
         ...
 
-    def other_spelling(self, header: str, known: Collection[str]) -> str | None:
+    def alias_of(self, header: str, known: Collection[str]) -> str | None:
         """The one of `known` headers under which other kinds of files hold the same column."""
         ...
 
@@ -88,7 +88,11 @@ def name_columns(
     used = {*taken, *by_name}
     names: dict[str, str] = {}
     for name, group in by_name.items():
-        if len(group) == 1 and not naming.is_free_text(group[0]) and name not in _GIVEN_TO_NOBODY:
+        if (
+            len(group) == 1
+            and not naming.is_user_defined(group[0])
+            and name not in _GIVEN_TO_NOBODY
+        ):
             names[group[0]] = known.get(group[0], name)
             continue
         given = {header: known.get(header, name) for header in group}
@@ -118,7 +122,7 @@ def _known_by_other_spelling(
     absent = known.keys() - set(headers)
     found: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for header in headers:
-        other = None if header in known else naming.other_spelling(header, absent)
+        other = None if header in known else naming.alias_of(header, absent)
         if other is not None:
             found[known[other]].append((case_distance(header, other), header))
     return {min(group)[1]: name for name, group in found.items()}

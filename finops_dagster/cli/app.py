@@ -15,7 +15,7 @@ from finops_dagster.cli import run, state, worker
 from finops_dagster.cli.options import Group, Json, Options
 from finops_dagster.cli.output import show
 from finops_dagster.processes import collect_garbage_seldom, keep_files_private
-from finops_dagster.terminal import complain, say
+from finops_dagster.terminal import print_error, print_line
 
 
 def vendors() -> Iterable[str]:
@@ -54,7 +54,7 @@ def main() -> None:
     except Exception as error:
         from finops_dagster.cli.errors import one_line
 
-        complain(one_line(error))
+        print_error(one_line(error))
         raise SystemExit(1) from None
 
 
@@ -88,7 +88,7 @@ def init(context: typer.Context) -> None:
     from finops_dagster.cli.settings import write_first_settings
 
     file = write_first_settings(Options.of(context).config)
-    say(
+    print_line(
         f"{file} is written. Name your bucket in it, or paste what finops config discover finds, "
         "then: finops config check"
     )
@@ -114,7 +114,7 @@ def demo(
     if not restate:
         raise typer.Exit(bill.main())
     for line in bill.restate().splitlines():
-        say(line)
+        print_line(line)
 
 
 @app.command()
@@ -213,8 +213,8 @@ def check(context: typer.Context, json: Json = False) -> None:
 
     Example: finops config check
     """
-    from finops_dagster.cli.settings import reach_all
+    from finops_dagster.cli.settings import check_connections
 
-    reached = reach_all(Options.of(context).settings())
+    reached = check_connections(Options.of(context).settings())
     show(reached, as_json=json, empty="no exports are set")
     raise typer.Exit(any(row["problem"] for row in reached))

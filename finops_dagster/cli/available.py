@@ -9,19 +9,19 @@ from finops_dagster.billing.errors import BillError, ManifestMissing
 from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.cli.errors import one_line
-from finops_dagster.cli.months import Month, Records, Report, last_stage, newest_version
+from finops_dagster.cli.months import Month, MonthRecords, Report, last_stage, newest_version
 from finops_dagster.cli.options import Selection
 from finops_dagster.cli.output import Row
 from finops_dagster.object_stores import ObjectStores, StoreError, StoreUnavailable
 from finops_dagster.settings import Settings
 from finops_dagster.sources import VENDORS
-from finops_dagster.sources.base import Source, Version
+from finops_dagster.sources.base import AvailableVersion, Source
 from finops_dagster.sources.settings import ExportSettings
 
 
 def available_months(
     settings: Settings, selection: Selection, report: Report
-) -> Iterator[tuple[ExportSettings, Source, dict[BillingMonth, Version]]]:
+) -> Iterator[tuple[ExportSettings, Source, dict[BillingMonth, AvailableVersion]]]:
     """Yield by export the months in the range of which the vendor has a version. An export that
     cannot be looked at, or that has none, is reported and hides no other."""
     stores = ObjectStores()
@@ -43,7 +43,7 @@ def available_months(
 
 def available_versions(
     source: Source, months: Sequence[BillingMonth]
-) -> dict[BillingMonth, Version]:
+) -> dict[BillingMonth, AvailableVersion]:
     """Return the months that have a version, be it one that cannot be read. Raises StoreError where
     one cannot be looked at, and ManifestMissing where there is none at all."""
     versions = source.versions(months)
@@ -60,7 +60,7 @@ def _manifests(
     settings: Settings, selection: Selection, report: Report
 ) -> Iterator[tuple[Month, Source, Manifest]]:
     """Yield the newest manifest of each month; one that cannot be read is reported."""
-    records = Records(settings)
+    records = MonthRecords(settings)
     for export, source, versions in available_months(settings, selection, report):
         for month, version in versions.items():
             if isinstance(version, Manifest):

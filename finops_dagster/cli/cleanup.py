@@ -11,7 +11,7 @@ from rich.filesize import decimal
 
 from finops_dagster.billing.manifest import version_folder
 from finops_dagster.cli.history import History, open_history
-from finops_dagster.cli.months import Month, Records
+from finops_dagster.cli.months import Month, MonthRecords
 from finops_dagster.cli.options import Selection
 from finops_dagster.cli.output import Row
 from finops_dagster.pipeline import STAGES
@@ -24,7 +24,7 @@ def clean(settings: Settings, *, older_than: timedelta, dry_run: bool) -> Iterat
     """Delete, or only find, what is older: a row each when it is gone, with the bytes that it took
     on disk."""
     before = datetime.now(UTC) - older_than
-    records = Records(settings)
+    records = MonthRecords(settings)
     for export in settings.exports:
         months = list(records.months(Selection(export=export.name)))
         for folder in _unneeded_versions(months, before):

@@ -17,7 +17,7 @@ from finops_dagster.cli.available import available_months
 from finops_dagster.cli.errors import one_line
 from finops_dagster.cli.months import (
     Month,
-    Records,
+    MonthRecords,
     Report,
     restatement_of,
     restatement_text,
@@ -29,7 +29,7 @@ from finops_dagster.pipeline.build import build_definitions
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.runs import MonthRun, end_lost_runs, open_instance, run_month
 from finops_dagster.settings import Settings
-from finops_dagster.terminal import complain, console
+from finops_dagster.terminal import console, print_error
 
 # What these stages load, and the command that brings it; the vendor is not asked.
 _FROM_THE_STAGE_BEFORE = {
@@ -61,7 +61,7 @@ def run_months(
         def fail(line: str) -> None:
             nonlocal ended_well
             ended_well = False
-            (complain if as_json else progress.say)(line)
+            (print_error if as_json else progress.say)(line)
 
         months = list(_months(settings, selection, until, fail))
         progress.of_months, progress.of_stages = len(months), len(stages)
@@ -107,7 +107,7 @@ def _months(
 ) -> Iterator[Month]:
     """Yield the months that the stage before holds, or else those that the vendor has; an export of
     which the stage before holds none is reported."""
-    records = Records(settings)
+    records = MonthRecords(settings)
     if until not in _FROM_THE_STAGE_BEFORE:
         for export, _, versions in available_months(settings, selection, report):
             yield from (Month(export, month, records) for month in versions)
@@ -157,7 +157,7 @@ class _Progress(Progress):
 
     def warn(self, text: str) -> None:
         """Print what a person should know while the month's run goes on, to standard error."""
-        complain(f"{self._label}  {text}")
+        print_error(f"{self._label}  {text}")
 
     def stage(self, stage: str, metadata: dict[str, Any]) -> None:
         """Count a stage, and the bytes that it has read."""

@@ -31,10 +31,10 @@ from finops_dagster.sources.settings import ExportSettings
 from finops_dagster.staging.folder import StagedMonth, StagingFolder
 from finops_dagster.staging.gzip_check import InflationLimits
 from finops_dagster.tables.database import BillingDatabase, DuckDB
-from finops_dagster.tables.load import held_version
-from finops_dagster.terminal import complain
+from finops_dagster.tables.load import verified_load
+from finops_dagster.terminal import print_error
 from finops_dagster.warehouses import open_warehouse
-from finops_dagster.warehouses.base import LoadedMonth, Warehouse, newest_loads
+from finops_dagster.warehouses.base import Warehouse, WarehouseMonth, newest_loads
 from finops_dagster.warehouses.month_file import MonthFile, WarehouseUnavailable
 
 Report = Callable[[str], None]
@@ -56,7 +56,7 @@ def stages_of(settings: Settings, until: str | None = None) -> tuple[str, ...]:
     return STAGES[: STAGES.index(until or last_stage(settings)) + 1]
 
 
-class Records:
+class MonthRecords:
     """What is recorded beside the data; each file of a ledger, and the warehouse's ledger of each
     export, is read once. What cannot be read is a line on standard error, once."""
 
@@ -69,7 +69,7 @@ class Records:
         self.staging = StagingFolder(storage.staging_dir, limits)
         self.database = BillingDatabase(duckdb.database_path, DuckDB.of(duckdb))
         self._exports = {export.name: export for export in settings.exports}
-        self._ledger, self._complain = cache(self._read_ledger), cache(complain)
+        self._ledger, self._complain = cache(self._read_ledger), cache(print_error)
         self.tables = cache(self._tables)
         self.warehouse_versions = cache(self._warehouse_versions)
 
@@ -85,7 +85,7 @@ class Records:
             for month in selection.months(export):
                 yield Month(export, month, self)
 
-    def loads(self, export: ExportSettings) -> tuple[str, list[LoadedMonth]]:
+    def loads(self, export: ExportSettings) -> tuple[str, list[WarehouseMonth]]:
         """Return the name of the export's table, and the months that the warehouse's own ledger
         says are loaded, the newest first; without a warehouse, that the DuckDB file says. Raises
         BillError and WarehouseUnavailable."""
@@ -94,7 +94,7 @@ class Records:
             return table, self._ledger_loads(export)
         return self.warehouse.full_name(table), self.warehouse.loaded_months(table)
 
-    def _ledger_loads(self, export: ExportSettings) -> list[LoadedMonth]:
+    def _ledger_loads(self, export: ExportSettings) -> list[WarehouseMonth]:
         """Return what the ledger says, without waiting for who has the file open."""
         files = {self.database.path(export.name, month) for month in export.months()}
         loads: list[Any] = []
@@ -148,7 +148,7 @@ class Month:
 
     export: ExportSettings
     month: BillingMonth
-    records: Records
+    records: MonthRecords
 
     def __str__(self) -> str:
         return " ".join(self.key)
@@ -199,7 +199,7 @@ class Month:
 
     def verified(self, connection: DuckDBPyConnection) -> Load | None:
         """Return the version that the ledger says is loaded, if the table really holds it."""
-        return held_version(connection, self.export.name, self.month, self.formats)
+        return verified_load(connection, self.export.name, self.month, self.formats)
 
     @property
     def table(self) -> str | None:
@@ -232,7 +232,7 @@ class Month:
 def loaded_months(settings: Settings, selection: Selection) -> list[Row]:
     """Return a row for each month that the warehouse says is loaded, the newest first; without a
     warehouse, that the DuckDB file says. Raises BillError and WarehouseUnavailable."""
-    records, rows = Records(settings), list[Row]()
+    records, rows = MonthRecords(settings), list[Row]()
     for export in selection.exports(settings):
         table, loads = records.loads(export)
         rows += [{"export": export.name, **vars(load), "table": table} for load in loads]
@@ -242,7 +242,7 @@ def loaded_months(settings: Settings, selection: Selection) -> list[Row]:
 def month_rows(settings: Settings, selection: Selection, history: History) -> Iterator[Row]:
     """Yield a row a month of which anything is known: the version of each stage, the totals of the
     Parquet file, and how the last run ended."""
-    for month in Records(settings).months(selection):
+    for month in MonthRecords(settings).months(selection):
         export, name = month.key
         last_run, reason = history.status(export, name)
         if last_run != "success" or not set(month.versions.values()) <= {None, UNKNOWN}:

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from finops_dagster.billing.errors import shortened
 from finops_dagster.billing.money import decimal_text
-from finops_dagster.terminal import complain, console, say
+from finops_dagster.terminal import console, print_error, print_line
 
 Row = dict[str, Any]
 # What a table shows of a row: under each heading the value of a key, or what is made of the row.
@@ -70,7 +70,7 @@ def show(rows: Sequence[Row], *, as_json: bool, empty: str, columns: Columns | N
     if as_json:
         print_json(rows)
     elif not rows:
-        say(empty)
+        print_line(empty)
     else:
         shown = [
             _Column.of(
@@ -91,7 +91,7 @@ def named(keys: str) -> Columns:
 def exit_with(problems: Sequence[str]) -> NoReturn:
     """Print the problems, and exit with 1 where there are any."""
     for problem in problems:
-        complain(problem)
+        print_error(problem)
     raise typer.Exit(bool(problems))
 
 
@@ -189,7 +189,7 @@ def _print_records(columns: Sequence[_Column]) -> None:
         values = _Column("", [column.cells[row] for column in filled])
         width = min(names.natural, _WIDE_ENOUGH)
         if row:
-            say("")
+            print_line("")
         _print_rows([names, values], [width, _room([names, values]) - width])
 
 

@@ -13,7 +13,7 @@ from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.cli.output import print_json, show_answer
 from finops_dagster.settings import Settings
 from finops_dagster.tables.database import DuckDB
-from finops_dagster.terminal import complain, say
+from finops_dagster.terminal import print_error, print_line
 
 _ROWS_SHOWN = 200
 _OF_A_FILE = "; if the query is not at fault, a Parquet file is: finops state verify --deep"
@@ -27,16 +27,16 @@ def print_query(settings: Settings, sql: str, *, as_json: bool) -> None:
         keys = _unique(names)
         for name, key in zip(names, keys, strict=True):
             if name != key:
-                complain(f"another column is named {name} too; here it is {key}")
+                print_error(f"another column is named {name} too; here it is {key}")
         print_json([dict(zip(keys, row, strict=True)) for row in rows])
     elif not rows:
-        say("no rows")
+        print_line("no rows")
     else:
         if left_out := show_answer(names, rows[:_ROWS_SHOWN]):
             of = f"{left_out} of {len(names)} columns"
-            complain(f"{of} are not shown; name some, or --json for all")
+            print_error(f"{of} are not shown; name some, or --json for all")
         if len(rows) > _ROWS_SHOWN:
-            complain(f"the first {_ROWS_SHOWN} rows; say LIMIT, or --json for all")
+            print_error(f"the first {_ROWS_SHOWN} rows; say LIMIT, or --json for all")
 
 
 def _unique(names: Sequence[str]) -> list[str]:

@@ -8,7 +8,7 @@ import typer
 
 from finops_dagster.cli.options import Force, Json, Options, VendorGroup, exit_after
 from finops_dagster.cli.output import exit_with, show
-from finops_dagster.terminal import complain
+from finops_dagster.terminal import print_error
 
 _RUNS_SHOWN = 100
 # Each runs the chain up to a stage.
@@ -101,4 +101,4 @@ def show_state(context: typer.Context, runs: Runs = False, json: Json = False) -
     shown = rows if json else rows[:_RUNS_SHOWN]
     show(shown, as_json=json, empty="no run yet", columns=RUN_COLUMNS)
     if len(rows) > len(shown):
-        complain(f"the newest {_RUNS_SHOWN} runs; --json shows all")
+        print_error(f"the newest {_RUNS_SHOWN} runs; --json shows all")

@@ -131,7 +131,7 @@ def origins(options: Options) -> list[Row]:
     ]
 
 
-def reach_all(settings: Settings) -> list[Row]:
+def check_connections(settings: Settings) -> list[Row]:
     """Return what each export, each folder and each database answers; `problem` is empty where all
     is well."""
     storage = settings.storage
@@ -147,9 +147,9 @@ def reach_all(settings: Settings) -> list[Row]:
     if settings.database.has_warehouse:
         questions["warehouse"] = partial(_warehouse, settings)
     rows = []
-    for what, reach in questions.items():
+    for what, check_connection in questions.items():
         try:
-            rows.append({"what": what, "answer": reach(), "problem": ""})
+            rows.append({"what": what, "answer": check_connection(), "problem": ""})
         except (BillError, StoreError, StoreUnavailable, WarehouseUnavailable) as error:
             rows.append({"what": what, "answer": "", "problem": str(error)})
     return rows
@@ -200,4 +200,4 @@ def _warehouse(settings: Settings) -> str:
     path = settings.database.duckdb.warehouse_path
     if settings.database.backend == "duckdb" and path:
         _writable(Path(path).parent, Path(path))
-    return open_warehouse(settings.database).reach()
+    return open_warehouse(settings.database).check_connection()

@@ -19,7 +19,7 @@ from finops_dagster.cli.options import (
     exit_after,
 )
 from finops_dagster.cli.output import exit_with, show
-from finops_dagster.terminal import complain, say
+from finops_dagster.terminal import print_error, print_line
 
 OneExport = Annotated[str, typer.Argument(help="The export's name in the settings.")]
 Month = Annotated[str, typer.Argument(metavar="YYYY-MM", callback=check_month)]
@@ -194,14 +194,14 @@ def verify(
 
             def report_line(line: str) -> None:
                 changes.append(line)
-                say(line)
+                print_line(line)
 
             exit_after(lambda: verification.mend(settings, selection, report_line, deep=deep))
     found, coverage = verification.verify(settings, selection, deep=deep)
     rows = [verification.as_row(*one) for one in found]
     show(rows, as_json=json, empty="all agree")
     for line in coverage.lines():
-        complain(line)
+        print_error(line)
     raise typer.Exit(bool(found))
 
 
@@ -256,7 +256,7 @@ def export_state(context: typer.Context, file: Document, export: AnyExport = Non
 
     document = document_of(Options.of(context).settings(), _selection(export))
     write(document, file)
-    say(f"{file}: {len(document.exports)} exports, {len(document.runs)} runs")
+    print_line(f"{file}: {len(document.exports)} exports, {len(document.runs)} runs")
 
 
 @app.command("import")
@@ -273,7 +273,7 @@ def import_state(context: typer.Context, file: Document) -> None:
     settings, document = Options.of(context).settings(), read(file)
     with recorded("state import") as months:
         refused = take_over(settings, document, months.append)
-    say(f"months taken over: {len(months)}")
+    print_line(f"months taken over: {len(months)}")
     exit_with(refused)
 
 

@@ -23,7 +23,7 @@ from finops_dagster.billing.money import RoundedColumn, decimal_text
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import Load
 from finops_dagster.cli.history import History, Materialization, open_history
-from finops_dagster.cli.months import Month, Records
+from finops_dagster.cli.months import Month, MonthRecords
 from finops_dagster.cli.options import Selection
 from finops_dagster.lake import restore
 from finops_dagster.pipeline.runs import open_instance
@@ -53,7 +53,7 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Version(_Part):
+class VersionDocument(_Part):
     """A version of a month as the ledger has it. Documents of earlier releases have no files, no
     number of the load, and of money the headline cost alone."""
 
@@ -74,7 +74,7 @@ class Version(_Part):
     content: tuple[FileContent, ...] | None = None
 
     @classmethod
-    def of(cls, load: Load) -> Version:
+    def of(cls, load: Load) -> VersionDocument:
         """Return what the ledger has of a version."""
         row = load.row() | {"total_cost": decimal_text(load.totals.cost)}
         known = {name: row[column] for name, column in _COLUMNS.items()}
@@ -102,7 +102,7 @@ class ExportState(_Part):
     name: str
     vendor: str
     table: str
-    versions: list[Version]
+    versions: list[VersionDocument]
     months: dict[MonthName, dict[Stage, Materialization]]
 
 
@@ -150,7 +150,7 @@ def _is_yaml(file: Path) -> bool:
 def document_of(settings: Settings, selection: Selection) -> StateDocument:
     """Return the ledger of every export, or of one; what every stage recorded last of every month;
     and all runs of these exports. Raises BillError where there is no such export."""
-    records, exports = Records(settings), selection.exports(settings)
+    records, exports = MonthRecords(settings), selection.exports(settings)
     with open_history() as history:
         return StateDocument(
             finops_dagster=version("finops-dagster"),
@@ -181,12 +181,12 @@ def document_of(settings: Settings, selection: Selection) -> StateDocument:
         )
 
 
-def _versions(records: Records, export: str) -> Iterator[Version]:
+def _versions(records: MonthRecords, export: str) -> Iterator[VersionDocument]:
     """Yield what the ledgers of all the export's files have."""
     files = {month.database: month for month in records.months(Selection(export=export))}
     for file in filter(Path.exists, reversed(files)):
         with files[file].connect() as connection:
-            yield from map(Version.of, ledger.loads(connection, export))
+            yield from map(VersionDocument.of, ledger.loads(connection, export))
 
 
 def _materializations(history: History, export: ExportSettings) -> Any:
@@ -208,7 +208,7 @@ def take_over(
     """Report to the event log, and restore in the ledger, what the document has of months whose
     data is here and proves it. `on_month` is called with each; a line for each stage that does not
     fit is returned."""
-    records, refused = Records(settings), list[str]()
+    records, refused = MonthRecords(settings), list[str]()
     with open_instance() as instance:
         for state in document.exports:
             try:
@@ -252,7 +252,7 @@ def _report(
     )
 
 
-def _restored(month: Month, versions: list[Version]) -> str | None:
+def _restored(month: Month, versions: list[VersionDocument]) -> str | None:
     """Give the ledger what it does not have, if the table proves it; return the version that the
     table holds."""
     if not month.database.exists():
@@ -284,7 +284,7 @@ def _proved(month: Month, stage: str, wanted: str | None, table: str | None) -> 
     if stage == "warehouse_table":
         if month.records.warehouse is None or month.lake is None:
             return None
-        loaded = month.records.warehouse.held_version(month.file)
+        loaded = month.records.warehouse.verified_version(month.file)
         return loaded.manifest_id if loaded else None
     manifest = month.staging.manifest()
     if manifest is None or (table and is_version_of(table, manifest.id)):

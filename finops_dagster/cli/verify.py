@@ -18,7 +18,7 @@ from finops_dagster.billing.errors import BillError, LedgerDamaged, excerpts, fi
 from finops_dagster.billing.version import Load, Version
 from finops_dagster.cli.history import open_history
 from finops_dagster.cli.month_runs import run_months
-from finops_dagster.cli.months import Month, Records
+from finops_dagster.cli.months import Month, MonthRecords
 from finops_dagster.cli.options import Selection
 from finops_dagster.cli.output import Row
 from finops_dagster.lake import is_as_written, load_of, read_record, relation, restore, table_rows
@@ -164,7 +164,9 @@ def _months(
     """Yield the months of which anything is recorded, with the version that Dagster has of each
     stage."""
     with open_history() as history:
-        for export, months in groupby(Records(settings).months(selection), lambda one: one.key[0]):
+        for export, months in groupby(
+            MonthRecords(settings).months(selection), lambda month: month.key[0]
+        ):
             of_export = list(months)
             last = history.materializations(export, {str(one.month) for one in of_export})
             for month in of_export:
@@ -205,7 +207,7 @@ def _differences(month: Month, logged: Logged) -> Found:
 
 
 def _of_warehouse(file: MonthFile, logged: str | None, warehouse: Warehouse) -> Found:
-    loaded, name = warehouse.held_version(file), warehouse.full_name(file.table)
+    loaded, name = warehouse.verified_version(file), warehouse.full_name(file.table)
     if loaded is not None and loaded.manifest_id != logged:
         yield f"{name} holds {loaded.manifest_id}, the event log has {logged}", Repair.RUN
     if logged is not None and not file.footer.is_same(loaded):
@@ -299,7 +301,10 @@ def _differing(table: _Copy, lake: _Copy, warehouse: _Copy, *, is_intact: bool |
     alone is wrong; all else is done again from the vendor's files. `is_intact` is whether the file
     is the one that was written from the table, as far as the ledger knows."""
     columns = table.differing_columns(lake)
-    against_table, against_lake = warehouse.differing_columns(table), warehouse.differing_columns(lake)
+    against_table, against_lake = (
+        warehouse.differing_columns(table),
+        warehouse.differing_columns(lake),
+    )
     is_lake_wrong = lake.problem or is_intact is False or (against_lake and not against_table)
     repair = Repair.RUN if is_lake_wrong and not against_table else Repair.REPROCESS
     if lake.problem:

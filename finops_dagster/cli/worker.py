@@ -11,7 +11,7 @@ import typer
 from finops_dagster.billing.errors import BillError
 from finops_dagster.cli.options import ExportName, Group, Json, Selection
 from finops_dagster.cli.output import Columns, Row, named, show
-from finops_dagster.terminal import say
+from finops_dagster.terminal import print_line
 
 if TYPE_CHECKING:
     from finops_dagster.cli.history import History
@@ -49,7 +49,7 @@ def stop(run: Annotated[str, typer.Argument(help="The run's id, or how it begins
 
     with recorded("worker stop") as changes, open_history() as history:
         changes.append(stop_run(history, run))
-        say(changes[0])
+        print_line(changes[0])
 
 
 def past_runs(settings: Settings, selection: Selection, most: int | None) -> list[Row]:

@@ -25,7 +25,7 @@ from finops_dagster.billing.columns import files_literal
 from finops_dagster.billing.errors import BillError, shortened
 from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.demo.export import Version, write_version
+from finops_dagster.demo.export import BillVersion, write_version
 from finops_dagster.pipeline import STAGES
 from finops_dagster.pipeline.build import build_definitions
 from finops_dagster.pipeline.export import Export
@@ -36,10 +36,10 @@ from finops_dagster.tables.database import DuckDB
 from finops_dagster.terminal import console as plain_console
 
 _VERSIONS = [
-    Version(date(2024, 1, 1), "20240203T050312Z", rows=48_211),
-    Version(date(2024, 2, 1), "20240302T044907Z", rows=50_334),
-    Version(date(2024, 3, 1), "20240403T051544Z", rows=52_067),
-    Version(date(2024, 2, 1), "20240408T050158Z", rows=50_371, restated=True),
+    BillVersion(date(2024, 1, 1), "20240203T050312Z", rows=48_211),
+    BillVersion(date(2024, 2, 1), "20240302T044907Z", rows=50_334),
+    BillVersion(date(2024, 3, 1), "20240403T051544Z", rows=52_067),
+    BillVersion(date(2024, 2, 1), "20240408T050158Z", rows=50_371, restated=True),
 ]
 _LAST = _VERSIONS[2]
 _SETTINGS = Path(__file__).with_name("demo.toml")

@@ -42,7 +42,7 @@ _FOLDERS = {
 
 
 @dataclass(frozen=True)
-class Version:
+class BillVersion:
     """One refresh of one billing month.
 
     `month` is its first day, `assembly_id` the refresh's name such as "20240203T050312Z", `rows`
@@ -119,7 +119,7 @@ class Delivery:
     bucket: Path
     prefix: str
     name: str
-    version: Version
+    version: BillVersion
     layout: Layout
 
     @cached_property

@@ -23,10 +23,10 @@ from pathlib import Path
 from duckdb import DuckDBPyConnection
 
 from finops_dagster.billing.columns import Sql, literal, quoted
-from finops_dagster.demo.delivery import Delivery, Layout, Version
+from finops_dagster.demo.delivery import BillVersion, Delivery, Layout
 from finops_dagster.tables.database import DuckDB
 
-__all__ = ["Layout", "Version", "write_version"]
+__all__ = ["BillVersion", "Layout", "write_version"]
 
 _FOLDER = Path(__file__).parent
 _CUR1 = Layout()
@@ -39,7 +39,7 @@ _COPY_OPTIONS = {
 
 
 def write_version(
-    folder: Path, prefix: str, report_name: str, version: Version, *, layout: Layout = _CUR1
+    folder: Path, prefix: str, report_name: str, version: BillVersion, *, layout: Layout = _CUR1
 ) -> Path:
     """Write one version of a month's export under `folder`, which stands for the bucket's root.
 
@@ -64,7 +64,7 @@ def write_version(
     return folder / delivery.manifest_keys[-1]
 
 
-def _create_charges(connection: DuckDBPyConnection, version: Version) -> None:
+def _create_charges(connection: DuckDBPyConnection, version: BillVersion) -> None:
     """Create the macro `charges` and the table `slot` of a version, as charges.sql has them."""
     facts = {
         "month": version.month,

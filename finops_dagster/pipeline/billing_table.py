@@ -14,13 +14,13 @@ from finops_dagster.billing.version import Load, with_vendor_id
 from finops_dagster.lake import Lake, load_of, names_by_header, restoring_month
 from finops_dagster.pipeline import checks
 from finops_dagster.pipeline.export import Export
-from finops_dagster.pipeline.metadata import KEPT, LoadOutcome, table_metadata
+from finops_dagster.pipeline.metadata import KEPT, MonthOutcome, table_metadata
 from finops_dagster.pipeline.resources import RunOptions
 from finops_dagster.pipeline.stage import (
-    hold_to_version,
-    kept_metadata,
     materialized,
+    metadata_of_version,
     month_of,
+    require_version,
     stage,
 )
 from finops_dagster.progress import rows_shown
@@ -28,8 +28,8 @@ from finops_dagster.staging.folder import StagedVersion, StagingFolder, VersionR
 from finops_dagster.tables import ledger
 from finops_dagster.tables.database import BillingDatabase, watched
 from finops_dagster.tables.files import read_files
-from finops_dagster.tables.load import MonthLoad, held_version
-from finops_dagster.tables.month_report import MonthReport, Restatement, report
+from finops_dagster.tables.load import MonthLoader, verified_load
+from finops_dagster.tables.month_report import MonthReport, Restatement, month_report
 
 _CHECKS = (
     checks.RECONCILES,
@@ -57,9 +57,9 @@ def billing_table_asset(export: Export) -> dg.AssetsDefinition:
         month = month_of(context)
         if version is None:
             raise _not_staged(export, month)
-        loading = Loading(export, month, version, staging, database, lake, context.run.run_id)
+        loading = MonthLoading(export, month, version, staging, database, lake, context.run.run_id)
         with loading.replacing_month(force=run_options.force) as loaded:
-            kept = kept_metadata(context, loaded.month.load.manifest_id, *KEPT)
+            kept = metadata_of_version(context, loaded.month.load.manifest_id, *KEPT)
             results, metadata = _results(export, loaded.month), table_metadata(loaded, kept)
             return materialized(loaded.month.load, loaded.outcome, metadata, results)
 
@@ -70,15 +70,15 @@ def _results(export: Export, month: MonthReport) -> list[dg.AssetCheckResult]:
     load = month.load
     return [
         checks.reconciles(load),
-        checks.not_fewer_rows(load, month.version_before),
-        checks.usual_cost(load, month.month_before),
+        checks.not_fewer_rows(load, month.previous_version),
+        checks.usual_cost(load, month.previous_month),
         checks.one_currency(month.currencies, export.formats[load.format]),
         *([checks.costs_not_rounded(load)] if export.rounds_money else []),
     ]
 
 
 @dataclass(frozen=True)
-class Loading:
+class MonthLoading:
     """A staged version of a month on its way into the table."""
 
     export: Export
@@ -90,27 +90,27 @@ class Loading:
     run_id: str
 
     @contextmanager
-    def replacing_month(self, *, force: bool) -> Iterator[LoadOutcome]:
+    def replacing_month(self, *, force: bool) -> Iterator[MonthOutcome]:
         """Make the table hold this version of the month, unless it does.
 
         The block is given what the table then holds, and runs before the commit. On any error, also
         of the block, the month stays as it was. Raises StageMissing, FileInvalid where a staged
-        file is not what was fetched, ReconciliationError, and what `MonthLoad.replacing` raises.
+        file is not what was fetched, ReconciliationError, and what `MonthLoader.replacing` raises.
         """
         export, month = self.export, self.month
         with self.database.connect(export.name, month) as connection:
             manifest_id = self._id_in_ledger(connection)
-            held = held_version(connection, export.name, month, export.formats)
-            before = report(connection, held, export.formats[held.format]) if held else None
+            held = verified_load(connection, export.name, month, export.formats)
+            before = month_report(connection, held, export.formats[held.format]) if held else None
             is_restated = held is not None and held.manifest_id != manifest_id
             if before and not is_restated and not force:
                 self._complete(connection, before.load)
-                yield LoadOutcome(before)
+                yield MonthOutcome(before)
                 return
             with self._replacing_rows(connection, manifest_id) as (load, warnings):
-                after = report(connection, load, export.formats[load.format])
+                after = month_report(connection, load, export.formats[load.format])
                 restatement = Restatement(before, after) if before and is_restated else None
-                yield LoadOutcome(after, "loaded", warnings, restatement)
+                yield MonthOutcome(after, "loaded", warnings, restatement)
 
     def _id_in_ledger(self, connection: duckdb.DuckDBPyConnection) -> str:
         """Return the ledger's id of the version where it knows the content: the staging folder
@@ -145,7 +145,7 @@ class Loading:
         manifest = staged.manifest()
         if manifest is None:
             raise _not_staged(self.export, self.month)
-        hold_to_version(self.version.vendor_id, manifest.id)
+        require_version(self.version.vendor_id, manifest.id)
         files = staged.version(manifest)
         with files.lock(), watched(connection, "loaded", self.version.totals.rows, rows_shown):
             if (content := files.content()) is None:
@@ -160,7 +160,7 @@ class Loading:
         """Raise where another run has staged other files under the same id since, and where a file
         is damaged."""
         if not self.version.has_content(content, self.version.totals):
-            hold_to_version(manifest_id, f"{self.version.vendor_id}+{content.digest}")
+            require_version(manifest_id, f"{self.version.vendor_id}+{content.digest}")
         for problem in files.damage() or ():
             raise FileInvalid(
                 f"{problem}; finops state reprocess {self.export.name} {self.month} fetches it "
@@ -191,7 +191,7 @@ class Loading:
         # The names of columns that a lost database, or one of a month, cannot know.
         is_of_month = "{month}" in self.database.database
         has_names = bool(ledger.names_by_header(connection, export.table)) and not is_of_month
-        return MonthLoad(connection, load, vendor).replacing(
+        return MonthLoader(connection, load, vendor).replacing(
             read_files(files.paths, vendor),
             manifest.columns,
             {} if has_names else names_by_header(self.lake.paths(export.name)),

@@ -101,17 +101,17 @@ def not_fewer_rows(load: Load, before: Load | None) -> dg.AssetCheckResult:
     )
 
 
-def usual_cost(load: Load, month_before: Load | None) -> dg.AssetCheckResult:
+def usual_cost(load: Load, previous_month: Load | None) -> dg.AssetCheckResult:
     """Warn of a currency in which a closed month fell by half, or any month grew by half."""
-    changes = {} if month_before is None else _changes(load.totals, month_before.totals)
+    changes = {} if previous_month is None else _changes(load.totals, previous_month.totals)
     least = -math.inf if load.month == BillingMonth.current() else -_UNUSUAL_CHANGE
     shown = ", ".join(
         f"{change:+.1%}{currency and f' in {currency}'}" for currency, change in changes.items()
     )
     return USUAL_COST.ended(
         passed=all(least <= change <= _UNUSUAL_CHANGE for change in changes.values()),
-        description=f"{shown} against {month_before.month}."
-        if month_before is not None and changes
+        description=f"{shown} against {previous_month.month}."
+        if previous_month is not None and changes
         else "There is no month to compare with.",
     )
 

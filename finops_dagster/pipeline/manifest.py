@@ -8,7 +8,7 @@ from finops_dagster.object_stores import ObjectStores
 from finops_dagster.pipeline.checks import FRESH, manifest_is_fresh
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.metadata import manifest_metadata
-from finops_dagster.pipeline.stage import kept_metadata, materialized, month_of, stage
+from finops_dagster.pipeline.stage import materialized, metadata_of_version, month_of, stage
 from finops_dagster.sources.base import Source
 from finops_dagster.staging.folder import StagingFolder
 
@@ -29,7 +29,7 @@ def manifest_asset(export: Export) -> dg.AssetsDefinition:
         outcome, metadata = "read", manifest_metadata(newest, before)
         if before is not None and (before.id, before.files) == (newest.id, newest.files):
             outcome = "unchanged"
-            metadata |= kept_metadata(context, newest.id, "columns_added", "columns_removed")
+            metadata |= metadata_of_version(context, newest.id, "columns_added", "columns_removed")
         is_fresh = manifest_is_fresh(newest, month, source.stale_after)
         result = materialized(newest, outcome, metadata, [is_fresh])
         staged.write_manifest(newest)

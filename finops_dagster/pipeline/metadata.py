@@ -33,7 +33,7 @@ _PLAIN_WORDS = re.compile(r"(?:[A-Za-z0-9 -]|(?<=[A-Za-z0-9])_(?=[A-Za-z0-9]))*"
 
 
 @dataclass(frozen=True)
-class LoadOutcome:
+class MonthOutcome:
     """The month as the table holds it, and what was done for it. `warnings` are of columns whose
     type is not what this version gives."""
 
@@ -85,7 +85,7 @@ def staged_metadata(version: VersionRecord) -> Metadata:
     }
 
 
-def table_metadata(loaded: LoadOutcome, kept: Mapping[str, dg.MetadataValue[Any]]) -> Metadata:
+def table_metadata(loaded: MonthOutcome, kept: Mapping[str, dg.MetadataValue[Any]]) -> Metadata:
     """Return what the billing table's page says. What changed comes first, as it is what people ask
     about first; `kept` is what was said of this version before."""
     month, change = loaded.month, loaded.restatement

@@ -13,10 +13,10 @@ from finops_dagster.pipeline.checks import RECONCILES, reconciles
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.metadata import version_metadata
 from finops_dagster.pipeline.resources import RunOptions
-from finops_dagster.pipeline.stage import hold_to_version, materialized, month_of, stage
+from finops_dagster.pipeline.stage import materialized, month_of, require_version, stage
 from finops_dagster.progress import rows_shown
 from finops_dagster.tables.database import BillingDatabase, watched
-from finops_dagster.tables.load import held_version
+from finops_dagster.tables.load import verified_load
 
 _REPAIRED = "exported again, as the file was damaged"
 
@@ -37,7 +37,7 @@ def parquet_asset(export: Export) -> dg.AssetsDefinition:
         writing = writing_month(export, month, database, lake, force=run_options.force)
         with writing as (written, outcome, size):
             if load is not None:
-                hold_to_version(load.manifest_id, written.manifest_id)
+                require_version(load.manifest_id, written.manifest_id)
             metadata = {
                 **version_metadata(written),
                 "path": dg.MetadataValue.path(lake.path(export.name, month)),
@@ -61,7 +61,7 @@ def writing_month(
     """
     path = lake.path(export.name, month)
     with database.connect(export.name, month) as connection:
-        load = held_version(connection, export.name, month, export.formats)
+        load = verified_load(connection, export.name, month, export.formats)
         if load is None:
             raise StageMissing(
                 f"table {export.table} holds no whole {month}; materialize "

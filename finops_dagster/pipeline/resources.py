@@ -54,7 +54,7 @@ class RunLock(dg.ConfigurableResource):  # type: ignore[type-arg]
             yield self
 
 
-class Records(dg.IOManager):
+class RecordsIOManager(dg.IOManager):
     """Hand what a stage knows of the version to the next one: within a run from memory, and to a
     stage that is run alone the record beside the data of the stage before.
 
@@ -83,6 +83,6 @@ class Records(dg.IOManager):
 
 
 @dg.io_manager(required_resource_keys={"staging", "lake", "run_lock"})
-def records(context: dg.InitResourceContext) -> Records:
+def records(context: dg.InitResourceContext) -> RecordsIOManager:
     """Return what hands the records of one run from stage to stage."""
-    return Records(context.resources.staging, context.resources.lake)
+    return RecordsIOManager(context.resources.staging, context.resources.lake)

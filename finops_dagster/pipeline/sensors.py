@@ -17,7 +17,7 @@ from finops_dagster.billing.months import BillingMonth
 from finops_dagster.object_stores import ObjectStores
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.runs import end_lost_runs
-from finops_dagster.sources.base import Version
+from finops_dagster.sources.base import AvailableVersion
 
 # A month whose run failed is asked for again after 10 minutes, then later and later: what a run
 # could not reach comes back within the hour or within a day, and what is wrong with a bill needs
@@ -92,7 +92,9 @@ def manifest_sensor(export: Export, last_stage: str) -> dg.SensorDefinition:
 
 
 def _requests(
-    history: _History, versions: Mapping[BillingMonth, Version], cursor: dict[str, Requested]
+    history: _History,
+    versions: Mapping[BillingMonth, AvailableVersion],
+    cursor: dict[str, Requested],
 ) -> Iterator[dg.RunRequest]:
     """Yield the runs that are due, the newest month first, and bring the cursor up to date."""
     now, in_progress = time.time(), history.months_in_progress()
@@ -114,13 +116,15 @@ def _requests(
         cursor[key] = requested
 
 
-def _skip_reason(versions: Mapping[BillingMonth, Version], cursor: Mapping[str, Requested]) -> str:
+def _skip_reason(
+    versions: Mapping[BillingMonth, AvailableVersion], cursor: Mapping[str, Requested]
+) -> str:
     available = [str(month) for month, version in versions.items() if _etag(version)]
     loaded = sum(cursor[month].is_loaded for month in available if month in cursor)
     return f"no run is due: {loaded} of the vendor's {len(available)} months are loaded"
 
 
-def _etag(version: Version) -> str | None:
+def _etag(version: AvailableVersion) -> str | None:
     """What tells whether a version was written anew; None where there is none."""
     if isinstance(version, Manifest):
         return version.source.etag
@@ -151,7 +155,7 @@ class _History:
         last = self.instance.get_run_records(dg.RunsFilter(tags=tags), limit=1)
         return any(record.dagster_run.status == dg.DagsterRunStatus.CANCELED for record in last)
 
-    def is_loaded(self, month: str, version: Version) -> bool:
+    def is_loaded(self, month: str, version: AvailableVersion) -> bool:
         """Whether a run has read this very manifest, and come to the last stage after it."""
         if not isinstance(version, Manifest):
             return False

@@ -23,7 +23,7 @@ from finops_dagster.pipeline.checks import RECONCILES, Check
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.metadata import Metadata
 from finops_dagster.processes import write_note
-from finops_dagster.staging.folder import overtaken
+from finops_dagster.staging.folder import newer_version_message
 from finops_dagster.traces import unforeseen
 from finops_dagster.warehouses.month_file import WarehouseUnavailable
 
@@ -154,14 +154,14 @@ def _drop_traces(error: BaseException) -> None:
     gc.collect()
 
 
-def hold_to_version(expected: str, here: str) -> None:
+def require_version(expected: str, here: str) -> None:
     """Raise ReconciliationError where the stage before holds another version than it handed over:
     to go on would load the older one over the newer."""
     if expected != here:
-        raise ReconciliationError(overtaken(expected, here))
+        raise ReconciliationError(newer_version_message(expected, here))
 
 
-def kept_metadata(
+def metadata_of_version(
     context: dg.AssetExecutionContext, version: str, *names: str
 ) -> dict[str, dg.MetadataValue[Any]]:
     """Return what the stage's page has of this version under these names, so that a run which

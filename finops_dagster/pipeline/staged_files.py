@@ -25,7 +25,7 @@ from finops_dagster.tables.database import BillingDatabase, DuckDB
 
 
 @dataclass(frozen=True)
-class Staged:
+class StagingResult:
     """The version that the manifest's files are, and what was done to know it."""
 
     version: VersionRecord
@@ -55,7 +55,7 @@ def staged_files_asset(export: Export) -> dg.AssetsDefinition:
                 f"{export.name}/manifest"
             )
         in_lake = read_record(lake.path(export.name, month))
-        staged = StagedFiles(
+        staged = MonthStaging(
             export, manifest, staging.month(export.name, month), in_lake, database.duckdb
         )
         done = staged.stage(export.source(stores), force=run_options.force)
@@ -72,7 +72,7 @@ def staged_files_asset(export: Export) -> dg.AssetsDefinition:
 
 
 @dataclass(frozen=True)
-class StagedFiles:
+class MonthStaging:
     """The files of a month's newest manifest in the staging folder, and the lake's record of the
     month."""
 
@@ -86,7 +86,7 @@ class StagedFiles:
     def _files(self) -> StagedVersion:
         return self.month.version(self.manifest)
 
-    def stage(self, source: Source, *, force: bool) -> Staged:
+    def stage(self, source: Source, *, force: bool) -> StagingResult:
         """Bring the files here and count them, unless they are those of a known version, and record
         which version they are. Raises FileInvalid, and what the source raises."""
         known = self._known_versions()
@@ -99,7 +99,7 @@ class StagedFiles:
             available = self._content(delivery.files)
             if verified is not None and not force and verified.is_unchanged(available):
                 verified = replace(verified, content=verified.content or available)
-                staged = Staged(verified, "unchanged", 0, delivery.warnings)
+                staged = StagingResult(verified, "unchanged", 0, delivery.warnings)
             else:
                 staged = self._fetched(source, delivery, known, force=force)
         version, messages = staged.version, [*staged.warnings]
@@ -113,22 +113,22 @@ class StagedFiles:
 
     def _kept(
         self, verified: VersionRecord | None, missing: ObjectMissing, *, force: bool
-    ) -> Staged:
+    ) -> StagingResult:
         """A version that is verified stays where the vendor has deleted its files."""
         if force or verified is None or not self._is_listed(verified):
             raise FileInvalid(f"{missing}; the month was left as it was") from None
         stays = f"{missing}; {self.manifest.id} stays as it was fetched before"
-        return Staged(verified, "unchanged", 0, [stays])
+        return StagingResult(verified, "unchanged", 0, [stays])
 
     def _fetched(
         self, source: Source, delivery: Delivery, known: Sequence[VersionRecord], *, force: bool
-    ) -> Staged:
+    ) -> StagingResult:
         size = source.fetch(self.manifest, delivery, self._files, force=force)
         version = self._counted(known)
         if not _is_copy(known, version):
-            return Staged(version, "staged", size, delivery.warnings)
+            return StagingResult(version, "staged", size, delivery.warnings)
         same = f"the files have other ETags than before; their bytes are {version.manifest_id}'s"
-        return Staged(version, "unchanged", size, [*delivery.warnings, same])
+        return StagingResult(version, "unchanged", size, [*delivery.warnings, same])
 
     def _content(self, files: Sequence[ObjectInfo]) -> Content:
         """The content of the manifest's files as far as it is known before they are read."""

@@ -12,10 +12,10 @@ from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.metadata import version_metadata, warnings
 from finops_dagster.pipeline.resources import RunOptions
 from finops_dagster.pipeline.stage import (
-    hold_to_version,
-    kept_metadata,
     materialized,
+    metadata_of_version,
     month_of,
+    require_version,
     stage,
 )
 from finops_dagster.tables.database import BillingDatabase, DuckDB
@@ -41,12 +41,12 @@ def warehouse_table_asset(export: Export, backend: str) -> dg.AssetsDefinition:
         file = month_file(export, month_of(context), lake, database.duckdb)
         version = file.footer
         if footer is not None:
-            hold_to_version(footer.manifest_id, version.manifest_id)
-        is_loaded = not run_options.force and version.is_same(warehouse.held_version(file))
+            require_version(footer.manifest_id, version.manifest_id)
+        is_loaded = not run_options.force and version.is_same(warehouse.verified_version(file))
         metadata = {
             **version_metadata(version),
             "dagster/table_name": warehouse.full_name(file.table),
-            **kept_metadata(context, version.manifest_id, "warnings"),
+            **metadata_of_version(context, version.manifest_id, "warnings"),
             "job_id": "none",
         }
         outcome = "unchanged" if is_loaded else "loaded"
@@ -88,7 +88,7 @@ def month_file(export: Export, month: BillingMonth, lake: Lake, duckdb: DuckDB) 
         free_text=tuple(
             name
             for header, name in names_by_header([path]).items()
-            if vendor.is_free_text(header) and name in schema.names
+            if vendor.is_user_defined(header) and name in schema.names
         ),
         currency=present(vendor.currency),
         duckdb=duckdb,

@@ -16,7 +16,7 @@ from finops_dagster.object_stores import ObjectInfo, ObjectStore, StoreError, St
 # What a column of money is called that a vendor adds after its format was written here.
 _MONEY_ENDINGS = ("cost", "fee", "discount")
 
-Version = Manifest | BillError | StoreError | StoreUnavailable
+AvailableVersion = Manifest | BillError | StoreError | StoreUnavailable
 """The newest version of a month, or why there is none to be had."""
 
 
@@ -81,7 +81,7 @@ class Source(Protocol):
         """How old the newest version of the month in progress is when delivery has stopped."""
         ...
 
-    def versions(self, months: Iterable[BillingMonth]) -> dict[BillingMonth, Version]:
+    def versions(self, months: Iterable[BillingMonth]) -> dict[BillingMonth, AvailableVersion]:
         """Return the newest version of every month, or why it has none: many at once, cheaply.
         Raises the store's error where that is why none can be looked at."""
         ...

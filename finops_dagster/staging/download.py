@@ -45,7 +45,7 @@ class Download:
     sha256: str | None = None
 
 
-def write_checked(
+def download_verified(
     store: ObjectStore, version: ObjectInfo, path: Path, limits: InflationLimits
 ) -> Download:
     """Write one version of one object as DuckDB can read it.
@@ -85,7 +85,7 @@ def crc32_of_file(path: Path) -> int:
 
 
 @contextmanager
-def named(path: Path) -> Iterator[None]:
+def adding_path(path: Path) -> Iterator[None]:
     """Give an OSError of the block the file's name, which it lacks where writing fails."""
     try:
         yield
@@ -152,7 +152,7 @@ def _write(
     whether DuckDB reads such a gzip. Raises GzipInvalid."""
     crc32, size, sha256 = 0, 0, hashlib.sha256()
     check = GzipCheck(limits)
-    with named(path), path.open("wb") as file:
+    with adding_path(path), path.open("wb") as file:
         for chunk in chunks:
             file.write(chunk)
             is_gzip = is_gzip or (size == 0 and chunk.startswith(GZIP_MAGIC))

@@ -26,7 +26,7 @@ from finops_dagster.billing.version import Version
 from finops_dagster.locks import waiting_lock
 from finops_dagster.object_stores import ObjectInfo, ObjectStore, StoreUnavailable
 from finops_dagster.progress import log, reporting
-from finops_dagster.staging.download import Download, crc32_of_file, named, write_checked
+from finops_dagster.staging.download import Download, adding_path, crc32_of_file, download_verified
 from finops_dagster.staging.gzip_check import InflationLimits
 
 _MANIFEST = TypeAdapter(Manifest)
@@ -114,7 +114,7 @@ class StagedMonth:
         with folder_lock(self._folder):
             manifest, records = self.manifest(), self.records()
             if manifest is not None and manifest.id != record.vendor_id:
-                raise BillError(overtaken(record.vendor_id, manifest.id))
+                raise BillError(newer_version_message(record.vendor_id, manifest.id))
             others = [other for other in records if other.manifest_id != record.manifest_id]
             document = _RECORDS.dump_json([record, *others], indent=1)
             if _RECORDS.dump_json(records, indent=1) != document:
@@ -122,7 +122,7 @@ class StagedMonth:
 
     def _write(self, path: Path, content: bytes) -> None:
         part = path.with_name(f"{path.name}.part")
-        with named(part):
+        with adding_path(part):
             part.write_bytes(content)
             part.replace(path)
 
@@ -228,7 +228,7 @@ class StagedVersion:
             reraise=True,
         )
         try:
-            download = again(write_checked, store, version, part, self._limits)
+            download = again(download_verified, store, version, part, self._limits)
             self._hold_to_limits(version, download)
             part.replace(path)
         finally:
@@ -241,7 +241,7 @@ class StagedVersion:
             mtime_ns=path.stat().st_mtime_ns,
             delivered=version.size,
         )
-        with self._writing, named(self._log), self._log.open("a", encoding="utf-8") as log:
+        with self._writing, adding_path(self._log), self._log.open("a", encoding="utf-8") as log:
             log.write(f"\n{json.dumps(asdict(file))}")  # on a line of its own also after a crash
         return version.size
 
@@ -295,7 +295,7 @@ class StagedVersion:
         return f"{path} has other bytes than when it was fetched"
 
 
-def overtaken(version: str, newer: str) -> str:
+def newer_version_message(version: str, newer: str) -> str:
     """Say that a run may not go on with its version."""
     return (
         f"{version} was the month's newest version when this run began, and {newer} is by now: "

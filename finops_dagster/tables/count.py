@@ -35,7 +35,7 @@ from finops_dagster.tables.bill_files import BillFiles, Target, plain_type
 from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.csv_files import BOM, CsvFiles, open_text
 from finops_dagster.tables.database import DuckDB
-from finops_dagster.tables.files import explained, read_files, types_given
+from finops_dagster.tables.files import read_files, translated_error, types_given
 
 _MONEY = pa.decimal128(38, 18)
 _WIDE = pa.decimal256(76, 18)
@@ -304,7 +304,7 @@ def _refusal(reader: FileReader, error: Exception, limits: DuckDB) -> Exception:
             cell = file.cell(header, money, rounded=reader.rounds)
             connection.execute(f"SELECT count(*), sum({cell}) FROM {file.scan()}").fetchall()
         except duckdb.Error as found:
-            return explained(connection, found, [file], [cost])
+            return translated_error(connection, found, [file], [cost])
     return FileInvalid(f"{file.paths[0]}: {first_line(error) or 'a cost is no exact number'}")
 
 

@@ -59,7 +59,7 @@ def types_given(
     }
 
 
-def explained(
+def translated_error(
     connection: duckdb.DuckDBPyConnection,
     error: duckdb.Error,
     files: Sequence[BillFiles],

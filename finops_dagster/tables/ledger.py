@@ -180,7 +180,7 @@ def newest_load(
     connection: duckdb.DuckDBPyConnection, export: str, month: BillingMonth, state: str = "loaded"
 ) -> Load | None:
     """Return the version of the month that was loaded last, of those that the ledger says are
-    loaded or superseded. Whether the table holds it, `held_version` of tables/load.py measures."""
+    loaded or superseded. Whether the table holds it, `verified_load` of tables/load.py measures."""
     found = loads(connection, export, month)
     return next((load for load in found if load.state == state), None)
 

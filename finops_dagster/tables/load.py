@@ -21,7 +21,7 @@ from finops_dagster.sources.base import Format, is_money
 from finops_dagster.tables import ledger
 from finops_dagster.tables.bill_files import AS_TEXT, BillFiles, Target
 from finops_dagster.tables.casts import prepare_casts
-from finops_dagster.tables.files import explained, types_given
+from finops_dagster.tables.files import translated_error, types_given
 from finops_dagster.tables.rounding import count_cells_to_round
 
 # Each of more would copy the list of all columns, which DuckDB keeps until the transaction ends:
@@ -30,7 +30,7 @@ _ADDED_ONE_BY_ONE = 500
 
 
 @dataclass(frozen=True)
-class MonthLoad:
+class MonthLoader:
     """One version of one month on its way into the export's table."""
 
     connection: duckdb.DuckDBPyConnection
@@ -42,7 +42,7 @@ class MonthLoad:
     def replacing(
         self,
         files: Sequence[BillFiles],
-        columns: Sequence[Column],
+        table_columns: Sequence[Column],
         names_elsewhere: Mapping[str, str] | None = None,
         *,
         round_money: bool = False,
@@ -61,7 +61,7 @@ class MonthLoad:
         prepare_casts(self.connection)
         targets: list[Target] = []
         try:
-            targets = self._targets(files, columns, names_elsewhere or {})
+            targets = self._targets(files, table_columns, names_elsewhere or {})
             with ExitStack() as stack:
                 try:
                     written = stack.enter_context(self._writing_files(files, targets))
@@ -145,12 +145,12 @@ class MonthLoad:
     def _targets(
         self,
         files: Sequence[BillFiles],
-        columns: Sequence[Column],
+        table_columns: Sequence[Column],
         names_elsewhere: Mapping[str, str],
     ) -> list[Target]:
         """The column of the table for every header of the version, by name and by type."""
         vendor, load = self.vendor, self.load
-        types = types_given(files, vendor, columns)
+        types = types_given(files, vendor, table_columns)
         known = {**names_elsewhere, **ledger.names_by_header(self.connection, load.table)}
         names = name_columns(types, known, vendor)
         for header, name in names.items():
@@ -168,7 +168,7 @@ class MonthLoad:
     @cached_property
     def _existing(self) -> dict[str, str]:
         """The type of each column by its name in lower case, as DuckDB tells names apart."""
-        types = columns(self.connection, self.load.table)
+        types = table_columns(self.connection, self.load.table)
         return {name.lower(): of_type for name, of_type in types.items()}
 
     def _comparable(self, measured: Measured, targets: Sequence[Target]) -> tuple[Totals, Measured]:
@@ -231,7 +231,7 @@ class MonthLoad:
     ) -> Exception:
         """Why DuckDB did not take the files, asked when the transaction is over: which cell, and
         since when its column is of another type than this version's."""
-        reason = explained(self.connection, error, files, targets)
+        reason = translated_error(self.connection, error, files, targets)
         if isinstance(reason, CellInvalid):
             for target in targets:
                 if reason.header == target.header and target.given != target.type:
@@ -252,7 +252,7 @@ class MonthLoad:
         return month or "an earlier month"
 
 
-def held_version(
+def verified_load(
     connection: duckdb.DuckDBPyConnection,
     export: str,
     month: BillingMonth,
@@ -270,7 +270,7 @@ def measured_totals(
 ) -> Totals | None:
     """Return what the table holds of the month, if that is what the load says; an older ledger has
     no cost by currency."""
-    if "manifest_id" not in columns(connection, load.table):
+    if "manifest_id" not in table_columns(connection, load.table):
         return None
     measured = measure(connection, quoted(load.table), load.month, vendor, load.totals.sums)
     differs = measured.rows_outside_month or measured.totals.difference(load.totals)
@@ -313,7 +313,7 @@ def measure(
     return Measured(totals, sum(rows_outside_month))
 
 
-def columns(connection: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]:
+def table_columns(connection: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]:
     """Return name and type of each column, in the table's order; empty where there is no table."""
     return dict(
         connection.execute(

@@ -11,7 +11,7 @@ from finops_dagster.billing.columns import Sql, quoted
 from finops_dagster.billing.version import Load
 from finops_dagster.sources.base import Format
 from finops_dagster.tables import ledger
-from finops_dagster.tables.load import columns
+from finops_dagster.tables.load import table_columns
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class MonthReport:
     left out. `is_final` is None where the export does not say."""
 
     load: Load
-    version_before: Load | None
-    month_before: Load | None
+    previous_version: Load | None
+    previous_month: Load | None
     columns: dict[str, str]
     cost: str
     services: list[tuple[str, Decimal]]
@@ -55,9 +55,9 @@ class Restatement:
         return sorted(moved, key=lambda move: (-abs(move[2] - move[1]), move[0]))
 
 
-def report(connection: duckdb.DuckDBPyConnection, load: Load, vendor: Format) -> MonthReport:
+def month_report(connection: duckdb.DuckDBPyConnection, load: Load, vendor: Format) -> MonthReport:
     """Look at the month that the table holds, whose totals were measured."""
-    present = columns(connection, load.table)
+    present = table_columns(connection, load.table)
     costs = (load.totals.costs or {}) if vendor.currency in present else {}
     return MonthReport(
         load,

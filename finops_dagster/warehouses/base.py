@@ -18,7 +18,7 @@ from finops_dagster.warehouses.month_file import MonthFile, as_utc
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadResult:
     """A month that was loaded: the name of its job, and what a person should know of its
     columns."""
 
@@ -27,7 +27,7 @@ class Loaded:
 
 
 @dataclass(frozen=True)
-class LoadedMonth:
+class WarehouseMonth:
     """A month that a warehouse's own ledger says is loaded: its version, its rows, and when."""
 
     month: str
@@ -36,12 +36,12 @@ class LoadedMonth:
     loaded_at: datetime
 
 
-def newest_loads(loads: Iterable[Sequence[Any]]) -> list[LoadedMonth]:
+def newest_loads(loads: Iterable[Sequence[Any]]) -> list[WarehouseMonth]:
     """Return of each month the newest of its loads, the newest month first; a load is the month,
     the version, the rows, and the time as the database gives it."""
-    newest: dict[str, LoadedMonth] = {}
+    newest: dict[str, WarehouseMonth] = {}
     for month, version, rows, at in loads:
-        load = LoadedMonth(month, version, int(rows), as_utc(at))
+        load = WarehouseMonth(month, version, int(rows), as_utc(at))
         if month not in newest or newest[month].loaded_at <= load.loaded_at:
             newest[month] = load
     return [newest[month] for month in sorted(newest, reverse=True)]
@@ -58,21 +58,21 @@ class Warehouse:
     def __init__(self, open_dialect: Callable[[], Dialect]) -> None:
         self._open_dialect = open_dialect
 
-    def reach(self) -> str:
+    def check_connection(self) -> str:
         """Connect, and return what it is that answered."""
         with self._session() as dialect:
-            return dialect.reach()
+            return dialect.check_connection()
 
     def full_name(self, table: str) -> str:
         """Return the table's name as a person would query it."""
         return self._open_dialect().full_name(table)
 
-    def loaded_months(self, table: str) -> list[LoadedMonth]:
+    def loaded_months(self, table: str) -> list[WarehouseMonth]:
         """Return the months that the table's ledger says are loaded, the newest first."""
         with self._session() as dialect:
             return newest_loads(dialect.loads(table))
 
-    def held_version(self, file: MonthFile) -> Version | None:
+    def verified_version(self, file: MonthFile) -> Version | None:
         """Return the version that the ledger says is loaded, with the totals that the table really
         has; None where it has no whole month, or other sums of money than that version's file."""
         with self._session() as dialect:
@@ -95,20 +95,20 @@ class Warehouse:
         with self._session() as dialect:
             return dialect.digest(file)
 
-    def replace_month(self, file: MonthFile) -> Loaded:
+    def replace_month(self, file: MonthFile) -> LoadResult:
         """Make the table hold exactly this month's file, in one step, and the ledger say so."""
         dialect, has_begun = self._open_dialect(), False
         dialect.job = f"finops_{file.export}_{file.month}_{uuid4().hex[:12]}"
         try:
             with dialect.session(write=True):
-                dialect.take_turn(file)
+                dialect.lock_table(file)
                 change = dialect.change(file)
                 dialect.prepare(file, change)
                 dialect.begin(file)
                 has_begun = True
-                return Loaded(dialect.job, self._load(dialect, file, change))
+                return LoadResult(dialect.job, self._load(dialect, file, change))
         except Exception as error:
-            if has_begun and dialect.is_over(error):
+            if has_begun and dialect.has_lost_connection(error):
                 with suppress(Exception), self._session(write=True) as another:
                     another.record(file, dialect.job, "failed", first_line(error))
             raise

@@ -138,7 +138,7 @@ class Dialect(ABC):
     def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         """Run a statement whose parameters are bound to `values`, and return its rows."""
 
-    def reach(self) -> str:
+    def check_connection(self) -> str:
         """Return what it is that answered."""
         self.query("SELECT 1")
         return self.where
@@ -296,7 +296,7 @@ class Dialect(ABC):
 
     # A load, in the order of its steps.
 
-    def take_turn(self, file: MonthFile) -> None:  # noqa: B027 most servers let loads wait
+    def lock_table(self, file: MonthFile) -> None:  # noqa: B027 most servers let loads wait
         """Wait until no other load of the month is in the way."""
 
     def prepare(self, file: MonthFile, change: Change) -> None:
@@ -335,7 +335,7 @@ class Dialect(ABC):
         """Do what the month does not depend on; return the warnings of what failed."""
         return ()
 
-    def is_over(self, error: Exception) -> bool:
+    def has_lost_connection(self, error: Exception) -> bool:
         """Whether a load that failed so has ended, and the ledger may say that it failed."""
         return True
 

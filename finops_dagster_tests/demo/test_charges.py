@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from finops_dagster.demo.export import Version, write_version
+from finops_dagster.demo.export import BillVersion, write_version
 from finops_dagster_tests.demo.delivered import all_rows
 
 Row = dict[str, str]
@@ -20,7 +20,7 @@ AMOUNT = "lineItem/UsageAmount"
 KIND = "lineItem/LineItemType"
 
 
-def write(folder: Path, version: Version) -> list[Row]:
+def write(folder: Path, version: BillVersion) -> list[Row]:
     return all_rows(folder, write_version(folder, "cur", "daily", version))
 
 
@@ -32,13 +32,13 @@ def pairs(rows: list[Row], kind: str) -> Iterator[tuple[Row, Row]]:
 @pytest.fixture(scope="module")
 def first(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
     folder = tmp_path_factory.mktemp("first")
-    return write(folder, Version(JANUARY, "20240201T050312Z", rows=3000))
+    return write(folder, BillVersion(JANUARY, "20240201T050312Z", rows=3000))
 
 
 @pytest.fixture(scope="module")
 def later(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
     folder = tmp_path_factory.mktemp("later")
-    return write(folder, Version(JANUARY, "20240209T050312Z", rows=3002, restated=True))
+    return write(folder, BillVersion(JANUARY, "20240209T050312Z", rows=3002, restated=True))
 
 
 def test_costs_are_many_and_small_and_add_up_to_a_companys_bill(first: list[Row]) -> None:
@@ -54,7 +54,7 @@ def test_costs_are_many_and_small_and_add_up_to_a_companys_bill(first: list[Row]
 
 def test_the_bill_grows_over_the_years(tmp_path: Path) -> None:
     earlier, later = (
-        sum(Decimal(row[COST]) for row in write(tmp_path, Version(date(year, 6, 1), "a", 1000)))
+        sum(Decimal(row[COST]) for row in write(tmp_path, BillVersion(date(year, 6, 1), "a", 1000)))
         for year in (2022, 2026)
     )
     assert later > earlier * Decimal("1.2")
@@ -131,7 +131,7 @@ def test_discounts_are_six_percent_of_the_row_before(first: list[Row]) -> None:
 
 def test_covered_usage_is_never_the_last_row(tmp_path: Path, first: list[Row]) -> None:
     cut = next(n for n, row in enumerate(first) if row[KIND] == "SavingsPlanNegation")
-    rows = write(tmp_path, Version(JANUARY, "a", cut, 1))
+    rows = write(tmp_path, BillVersion(JANUARY, "a", cut, 1))
     assert (len(rows), rows[-1][KIND]) == (cut, "Usage")
 
 

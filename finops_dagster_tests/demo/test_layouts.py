@@ -20,14 +20,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from finops_dagster.demo.columns import athena_name
-from finops_dagster.demo.export import Layout, Version, write_version
+from finops_dagster.demo.export import BillVersion, Layout, write_version
 from finops_dagster_tests.demo.delivered import all_rows, cost_column, costs, csv_text, keys_of
 
 Delivered = Callable[[Layout], tuple[Path, Path]]
 Rows = Callable[[Layout], list[dict[str, Any]]]
 
 SEPTEMBER = date(2025, 9, 1)
-RESTATED = Version(SEPTEMBER, "20251003T050312Z", rows=1100, restated=True)
+RESTATED = BillVersion(SEPTEMBER, "20251003T050312Z", rows=1100, restated=True)
 EXECUTION = "20251003T050312Z-640dc82c-1a12-4162-9c6a-b0a0d0b0c518"
 CUR1, ATHENA = Layout(), Layout(files="parquet", overwrite=True)
 CUR2, FOCUS = Layout("cur2"), Layout("focus-1.2")
@@ -58,7 +58,7 @@ def layout_id(layout: Layout) -> str:
 every_layout = pytest.mark.parametrize("layout", FOLDERS, ids=layout_id)
 
 
-def write(folder: Path, layout: Layout, version: Version) -> Path:
+def write(folder: Path, layout: Layout, version: BillVersion) -> Path:
     return write_version(folder, "a/b/", "bill", version, layout=replace(layout, columns=205))
 
 
@@ -165,7 +165,7 @@ def test_parquet_has_the_types_that_aws_gives(delivered: Delivered) -> None:
 def test_every_part_of_cur_v1_has_the_header_the_manifest_lists(
     tmp_path: Path, columns: int
 ) -> None:
-    version = Version(SEPTEMBER, "a", 40, parts=3)
+    version = BillVersion(SEPTEMBER, "a", 40, parts=3)
     top = write_version(tmp_path, "", "o'(1)*.cur", version, layout=Layout(columns=columns))
     assert top == tmp_path / f"o'(1)*.cur/{A}/o'(1)*.cur-Manifest.json"
     listed = [f"{c['category']}/{c['name']}" for c in json.loads(top.read_text())["columns"]]
@@ -212,7 +212,7 @@ def test_data_files_come_in_the_forms_that_are_seen(tmp_path: Path) -> None:
     forms = {}
     for form in ("uri", "key", "object"):
         layout = Layout("focus-1.0", overwrite=True, data_files=form)
-        top = write(tmp_path, layout, Version(SEPTEMBER, "a", 2, parts=1))
+        top = write(tmp_path, layout, BillVersion(SEPTEMBER, "a", 2, parts=1))
         forms[form] = json.loads(top.read_text())["dataFiles"][0]
     key = f"a/b/bill/data/{M}/bill-00001.csv.gz"
     uri = f"s3://example-company-billing/{key}"
@@ -226,7 +226,7 @@ def test_files_without_rows_keep_their_columns(
 ) -> None:
     folder, top = delivered(layout)
     full = folder / keys_of(top)[0]
-    keys = keys_of(write(tmp_path, layout, Version(SEPTEMBER, "a", 1, 3, restated=True)))
+    keys = keys_of(write(tmp_path, layout, BillVersion(SEPTEMBER, "a", 1, 3, restated=True)))
     for empty in [tmp_path / key for key in keys[:-1]]:
         if layout.files == "parquet":
             assert pq.read_metadata(empty).num_rows == 0
@@ -252,10 +252,10 @@ def test_what_a_smaller_refresh_no_longer_needs_is_emptied_but_by_cur_v1(
     tmp_path: Path, files: Any
 ) -> None:
     for layout in (Layout("cur2", files, overwrite=True), Layout(files=files, overwrite=True)):
-        before = keys_of(write(tmp_path, layout, Version(SEPTEMBER, "a", 30)))
+        before = keys_of(write(tmp_path, layout, BillVersion(SEPTEMBER, "a", 30)))
         surplus = tmp_path / before[1]
         old = surplus.read_bytes()
-        top = write(tmp_path, layout, Version(SEPTEMBER, "b", 20, parts=1))
+        top = write(tmp_path, layout, BillVersion(SEPTEMBER, "b", 20, parts=1))
         assert keys_of(top) == before[:1]
         assert len(all_rows(tmp_path, top)) == 20
         if layout.format == "cur1":
@@ -273,10 +273,10 @@ def test_a_version_stands_beside_the_one_before_and_its_files_may_be_fewer_or_mo
 ) -> None:
     old = write(tmp_path, layout, RESTATED)
     kept = keys_of(old)
-    other = write(tmp_path, layout, Version(SEPTEMBER, "new", 20, parts=1))
+    other = write(tmp_path, layout, BillVersion(SEPTEMBER, "new", 20, parts=1))
     assert not set(keys_of(other)) & set(kept)
     assert all((tmp_path / key).is_file() for key in kept)
-    parts = Version(SEPTEMBER, RESTATED.assembly_id, RESTATED.rows, 3, restated=True)
+    parts = BillVersion(SEPTEMBER, RESTATED.assembly_id, RESTATED.rows, 3, restated=True)
     top = write(tmp_path, layout, parts)
     assert len(keys_of(top)) == 3
     assert all_rows(tmp_path, top) == rows(layout)
@@ -297,7 +297,7 @@ def test_the_text_is_that_of_every_other_machine_and_of_no_other_seed(
 ) -> None:
     digests = []
     for seed in (7, 8):
-        version = Version(date(2024, 1, 1), "20240201T050312Z", rows=1000, parts=1, seed=seed)
+        version = BillVersion(date(2024, 1, 1), "20240201T050312Z", rows=1000, parts=1, seed=seed)
         top = write(tmp_path, Layout(name), version)
         digests.append(sha256(csv_text(tmp_path / keys_of(top)[0]).encode()).hexdigest())
     assert digests[0] == PINNED[name] != digests[1]

@@ -22,7 +22,7 @@ from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.count import count
 from finops_dagster.tables.database import DuckDB
 from finops_dagster.tables.files import read_files
-from finops_dagster.tables.load import MonthLoad, columns
+from finops_dagster.tables.load import MonthLoader, table_columns
 
 MONTH = BillingMonth(2024, 1)
 COST = "lineItem/UnblendedCost"
@@ -69,7 +69,7 @@ class Reader:
             files = read_files(paths, _VENDOR)
             counted, _ = count(paths, _VENDOR, (), DuckDB(), round_money=round_money)
             load = Load("v1", counted, export="acme", month=MONTH, table="bill")
-            month = MonthLoad(self.connection, load, _VENDOR)
+            month = MonthLoader(self.connection, load, _VENDOR)
             with month.replacing(files, (), round_money=round_money):
                 pass
         except BillError as error:
@@ -85,7 +85,7 @@ class Reader:
 
     def columns(self) -> list[str]:
         """The names of the table's columns."""
-        return list(columns(self.connection, "bill"))
+        return list(table_columns(self.connection, "bill"))
 
 
 def read_by_python(body: bytes) -> Totals:

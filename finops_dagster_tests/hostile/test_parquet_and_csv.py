@@ -24,7 +24,7 @@ from finops_dagster.billing.columns import SqlType
 from finops_dagster.billing.errors import BillError
 from finops_dagster.sources.aws.source import aws_formats
 from finops_dagster.tables.bill_files import BillFiles, Target
-from finops_dagster.tables.files import explained, read_files
+from finops_dagster.tables.files import read_files, translated_error
 from finops_dagster.tables.parquet_files import ParquetInvalid, make_exact
 from finops_dagster_tests.hostile.reading import Reader
 
@@ -204,7 +204,7 @@ def _arrived(reader: Reader, sql_type: SqlType, files: list[BillFiles]) -> list[
         connection.execute(f"INSERT INTO x SELECT {group.cell('x', sql_type)} FROM {group.scan()}")
     except duckdb.Error as error:
         target = Target("x", "x", sql_type, sql_type, "x", is_money=False)
-        reason = explained(connection, error, files, [target])
+        reason = translated_error(connection, error, files, [target])
         assert isinstance(reason, BillError), reason
         return reason
     return [row[0] for row in connection.execute("FROM x").fetchall()]

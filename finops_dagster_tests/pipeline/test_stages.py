@@ -19,7 +19,7 @@ from finops_dagster.billing.months import BillingMonth
 from finops_dagster.object_stores import ObjectStores
 from finops_dagster.pipeline.build import build_resources
 from finops_dagster.pipeline.manifest import newest_manifest
-from finops_dagster.pipeline.staged_files import Staged, StagedFiles
+from finops_dagster.pipeline.staged_files import MonthStaging, StagingResult
 from finops_dagster_tests.cur import Put, csv_bytes, items
 from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import UNCHANGED, Outcome, Project
@@ -61,12 +61,12 @@ def test_two_months_download_while_a_third_holds_the_database(
         if environ["REQUEST_METHOD"] == "GET" and environ["PATH_INFO"].endswith(".csv.gz"):
             both_download.wait(timeout=60)
 
-    def stage(text: str) -> Staged:
+    def stage(text: str) -> StagingResult:
         month = BillingMonth.parse(text)
         source = export.source(ObjectStores())
         manifest, staged = newest_manifest(source, month), resources.staging.month("acme", month)
         staged.write_manifest(manifest)
-        files = StagedFiles(export, manifest, staged, None, resources.database.duckdb)
+        files = MonthStaging(export, manifest, staged, None, resources.database.duckdb)
         return files.stage(source, force=False)
 
     s3.fault = wait_for_the_other

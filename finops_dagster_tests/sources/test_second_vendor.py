@@ -19,7 +19,7 @@ from finops_dagster.billing.months import BillingMonth
 from finops_dagster.object_stores import ObjectInfo, ObjectStores
 from finops_dagster.object_stores.settings import StoreSettings
 from finops_dagster.sources import VENDORS, Vendor
-from finops_dagster.sources.base import Delivery, Format, Version, VersionFolder
+from finops_dagster.sources.base import AvailableVersion, Delivery, Format, VersionFolder
 from finops_dagster.sources.settings import ExportSettings
 from finops_dagster_tests.project import Outcome, Project, months
 from finops_dagster_tests.servers.s3 import S3Server
@@ -45,10 +45,10 @@ class NorthwindFormat:
     def column(self, header: str) -> str:
         return flat_name(header).replace("_", "")
 
-    def is_free_text(self, header: str) -> bool:
+    def is_user_defined(self, header: str) -> bool:
         return False
 
-    def other_spelling(self, header: str, known: Collection[str]) -> str | None:
+    def alias_of(self, header: str, known: Collection[str]) -> str | None:
         return None
 
     def sql_type(self, header: str, declared: str | None) -> SqlType | None:
@@ -74,7 +74,7 @@ class NorthwindSource:
         self._name = export.name
         self._store, self._prefix = stores.open(export)
 
-    def versions(self, months: Iterable[BillingMonth]) -> dict[BillingMonth, Version]:
+    def versions(self, months: Iterable[BillingMonth]) -> dict[BillingMonth, AvailableVersion]:
         existing = self._store.folders(self._prefix)
         return {
             month: self._newest(month)
@@ -83,7 +83,7 @@ class NorthwindSource:
             for month in months
         }
 
-    def _newest(self, month: BillingMonth) -> Version:
+    def _newest(self, month: BillingMonth) -> AvailableVersion:
         folder = f"{self._prefix}/{month}".lstrip("/")
         for run in sorted(self._store.folders(folder), reverse=True):
             files = {

@@ -11,7 +11,7 @@ import pytest
 
 from finops_dagster.billing.errors import FileInvalid
 from finops_dagster.object_stores.local import LocalStore
-from finops_dagster.staging.download import crc32_of_file, write_checked
+from finops_dagster.staging.download import crc32_of_file, download_verified
 from finops_dagster.staging.gzip_check import InflationLimits
 
 TEXT = b"some,cells\n" * 50_000
@@ -41,7 +41,7 @@ def unpacked(folder: Path, body: bytes) -> bytes:
     (folder / "x.zip").write_bytes(body)
     store, path = LocalStore(str(folder)), folder / "x.part"
     limits = InflationLimits(ratio=2_000, total=10**12)
-    arrived = write_checked(store, store.head("x.zip"), path, limits)
+    arrived = download_verified(store, store.head("x.zip"), path, limits)
     content = path.read_bytes()
     assert (arrived.size, arrived.crc32) == (len(content), crc32_of_file(path))
     return content

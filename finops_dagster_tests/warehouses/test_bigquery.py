@@ -168,9 +168,9 @@ def test_maps_arrive_as_arrays_of_keys_and_values(month_of: MonthOf, key_mode: s
         warehouse = warehouse_of(server)
         for version in ("v1", "v2"):
             file = month_of(version, resource_tags=TAGS, discount=DISCOUNTS)
-            assert not file.footer.is_same(warehouse.held_version(file))
+            assert not file.footer.is_same(warehouse.verified_version(file))
             warehouse.replace_month(file)
-            assert file.footer.is_same(warehouse.held_version(file))
+            assert file.footer.is_same(warehouse.verified_version(file))
         key = SchemaField("key", "STRING", key_mode)
         expected = [
             SchemaField(name, "RECORD", "REPEATED", fields=[key, SchemaField("value", value)])
@@ -247,7 +247,7 @@ def test_a_table_that_is_made_anew_for_text_is_what_it_was(
     assert query(server, f"SELECT discount FROM `{TABLE}` LIMIT 1") == [
         ([{"key": "edp", "value": Decimal("0.000000000000000001")}],)
     ]
-    assert january.footer.is_same(warehouse.held_version(january))
+    assert january.footer.is_same(warehouse.verified_version(january))
 
 
 def test_a_map_without_keys_becomes_no_text(server: BigQueryServer, month_of: MonthOf) -> None:

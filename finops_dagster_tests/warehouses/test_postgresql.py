@@ -303,7 +303,7 @@ def test_tags_beyond_the_room_of_a_table_are_keys(
     assert postgresql.rows(TABLE, row[2:], "2024-01") != [(None,)]
 
     for file in (january, february):
-        assert warehouse.digest(file).difference(in_the_lake(file, DigestKind.MD5)) == []
+        assert warehouse.digest(file).differing_columns(in_the_lake(file, DigestKind.MD5)) == []
 
     assert not warehouse.replace_month(with_tags(month_of, "v1", "2024-03", tags(3))).warnings
     assert postgresql.rows(TABLE, row[1:], "2024-03") == [("value 3", None)]
@@ -322,7 +322,7 @@ def test_row_that_is_too_wide_keeps_its_new_tags_as_keys(
     assert column == "value 1"
     assert keys == {name: value.strip("'") for name, value in tags(*range(2, 1_000)).items()}
     assert [row[3] for row in postgresql.ledger(TABLE)] == ["loaded", "loaded"]
-    assert wide.footer.is_same(warehouse.held_version(wide))
+    assert wide.footer.is_same(warehouse.verified_version(wide))
 
 
 SERVICE = "lineitem_productcode"
@@ -462,7 +462,7 @@ def test_server_that_cannot_be_used_is_told_in_one_line(
 ) -> None:
     port = 1 if "sslmode" in settings else 5432
     with refused(said, BillError, WarehouseUnavailable):
-        opened(project, **settings, port=port).reach()
+        opened(project, **settings, port=port).check_connection()
 
 
 @pytest.mark.parametrize("password", [None, "wrong"])

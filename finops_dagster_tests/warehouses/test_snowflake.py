@@ -61,13 +61,13 @@ def warehouse(snowflake: Snowflake, **settings: Any) -> Warehouse:
 def test_wrong_password(account: Snowflake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SNOWFLAKE_PASSWORD", "guessed-password")
     with refused("Incorrect username or password"):
-        warehouse(account).reach()
+        warehouse(account).check_connection()
 
 
 def test_no_password(account: Snowflake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SNOWFLAKE_PASSWORD")
     with refused("set SNOWFLAKE_PASSWORD, or for a key pair"):
-        warehouse(account).reach()
+        warehouse(account).check_connection()
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_no_password(account: Snowflake, monkeypatch: pytest.MonkeyPatch) -> Non
 )
 def test_what_is_not_there(account: Snowflake, key: str, name: str, said: str) -> None:
     with refused(said):
-        warehouse(account, **{key: name}).reach()
+        warehouse(account, **{key: name}).check_connection()
 
 
 def test_nobody_answers(account: Snowflake) -> None:
@@ -88,7 +88,7 @@ def test_nobody_answers(account: Snowflake) -> None:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
     with refused("Could not connect", WarehouseUnavailable):
-        warehouse(account, port=port).reach()
+        warehouse(account, port=port).check_connection()
 
 
 @pytest.fixture(scope="module")
@@ -117,13 +117,13 @@ def key_file(
 
 
 def test_key_pair(account: Snowflake, key_file: Path) -> None:
-    assert warehouse(account).reach() == "Snowflake acme-finops finops.billing"
+    assert warehouse(account).check_connection() == "Snowflake acme-finops finops.billing"
 
 
 def test_key_of_somebody_else(account: Snowflake, key_file: Path) -> None:
     account.server.public_key = ""
     with refused("Incorrect username or password"):
-        warehouse(account).reach()
+        warehouse(account).check_connection()
 
 
 @pytest.mark.parametrize("wrong", ["", "close-sesame"])
@@ -132,13 +132,13 @@ def test_wrong_passphrase(
 ) -> None:
     monkeypatch.setenv("SNOWFLAKE_PRIVATE_KEY_PASSPHRASE", wrong)
     with refused(r"no private key can be read from .*loader\.p8"):
-        warehouse(account).reach()
+        warehouse(account).check_connection()
 
 
 def test_key_that_is_not_there(account: Snowflake, key_file: Path) -> None:
     key_file.unlink()
     with refused(r"no private key can be read from .*loader\.p8"):
-        warehouse(account).reach()
+        warehouse(account).check_connection()
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ def test_external_stage(
     in_lake(file, copy_of_the_lake)
     loaded = warehouse(account, stage="finops.billing.lake")
     loaded.replace_month(file)
-    assert file.footer.is_same(loaded.held_version(file))
+    assert file.footer.is_same(loaded.verified_version(file))
     assert not [sent for sent in account.server.statements if sent.startswith("PUT")]
 
 

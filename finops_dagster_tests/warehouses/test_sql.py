@@ -102,7 +102,7 @@ def test_a_database_that_cannot_be_reached_is_told_in_one_line(
     project: Project, settings: dict[str, Any], told: str
 ) -> None:
     with refused(told):
-        opened(project, **settings).reach()
+        opened(project, **settings).check_connection()
 
 
 def test_the_address_is_of_the_settings_and_the_environment(
@@ -128,7 +128,7 @@ def test_a_locked_database_may_be_asked_again(project: Project, month_of: MonthO
         soon = {"connect_args": {"timeout": 0}}
         with refused("database is locked", WarehouseUnavailable):
             opened(project, **SQLITE, engine_kwargs=soon).replace_month(file)
-    assert file.footer.is_same(warehouse.held_version(file))
+    assert file.footer.is_same(warehouse.verified_version(file))
 
 
 def test_a_database_that_keeps_what_was_rolled_back_is_refused(
@@ -152,7 +152,7 @@ def test_amounts_that_sqlite_would_make_floats_are_text(project: Project) -> Non
     assert in_sqlite(
         "SELECT lineitem_unblendedcost, typeof(lineitem_unblendedcost) FROM aws_billing_data"
     ) == [(cost, "text") for cost in costs]
-    held = warehouse.held_version(file)
+    held = warehouse.verified_version(file)
     assert held is not None
     assert held.totals.cost == Decimal("99999999999999999998.500000000000000001")
 
@@ -180,7 +180,7 @@ def test_what_dlt_made_is_carried_on(project: Project, month_of: MonthOf) -> Non
     tags = "MAP {'a': 'b'}::MAP(VARCHAR, VARCHAR)"
     first = month_of("v1", tags=tags, started=A_TIME)
     warehouse = opened(project, **SQLITE)
-    assert first.footer.is_same(warehouse.held_version(first))
+    assert first.footer.is_same(warehouse.verified_version(first))
     assert warehouse.replace_month(month_of("v2", tags=tags, started=A_TIME)).warnings == ()
     found = "SELECT manifest_id, lineitem_unblendedcost, tags, started FROM aws_billing_data"
     assert in_sqlite(found) == [("v2", "1", '{"a":"b"}', "2024-01-03 04:05:06.000000")]
@@ -228,7 +228,7 @@ def test_a_load_that_another_machine_took_over_may_be_asked_again(
         warehouse.replace_month(file)
     states = in_sqlite("SELECT state FROM aws_billing_data_loads ORDER BY load_timestamp")
     assert states == [("loaded",), ("failed",)]
-    assert file.footer.is_same(warehouse.held_version(file))
+    assert file.footer.is_same(warehouse.verified_version(file))
 
 
 def test_a_month_is_found_by_an_index(project: Project, month_of: MonthOf) -> None:
@@ -249,7 +249,7 @@ def test_a_version_after_one_from_a_wrong_clock_is_the_newest(
     )
     second = month_of("v2")
     warehouse.replace_month(second)
-    assert second.footer.is_same(warehouse.held_version(second))
+    assert second.footer.is_same(warehouse.verified_version(second))
 
 
 @pytest.fixture(scope="module")
@@ -274,7 +274,7 @@ def test_a_real_server_with_decimals_and_zones(
     january = month_of("v1", **columns)
     for file in (january, month_of("v2", **columns), january):
         assert warehouse.replace_month(file).warnings == ()
-        assert file.footer.is_same(warehouse.held_version(file))
+        assert file.footer.is_same(warehouse.verified_version(file))
     february = month_of("v1", "2024-02", **{**columns, "started": "'soon'"})
     (warning,) = warehouse.replace_month(february).warnings
     assert warning == "started was TIMESTAMP, 2024-02 gives VARCHAR: it is text now"

@@ -185,7 +185,7 @@ def test_long_names_that_differ_at_their_end(
     for version in ("v1", "v2"):
         file = month_of(version, **columns)
         resource(project).replace_month(file)
-        assert file.footer.is_same(resource(project).held_version(file))
+        assert file.footer.is_same(resource(project).verified_version(file))
     held = [name for name in warehouse.columns(TABLE) if name.startswith("nnn")]
     assert sorted(warehouse.rows(TABLE, held, "2024-01")[0]) == ["0", "1", "2", "3"]
 
@@ -273,7 +273,7 @@ def test_maps(project: Project, warehouse: Adapter, month_of: MonthOf) -> None:
     }
     assert product == {}
     assert category == (None if warehouse.keeps_null_maps else {})
-    assert file.footer.is_same(resource(project).held_version(file))
+    assert file.footer.is_same(resource(project).verified_version(file))
 
 
 DIGESTED = {
@@ -319,9 +319,9 @@ def test_each_column_has_the_digest_of_the_file(
     for month in (file, month_of("v1", "2024-02", text="'another month'")):
         resource(project).replace_month(month)
     found = resource(project).digest(file)
-    assert found.difference(in_the_lake(file, found.kind)) == []
+    assert found.differing_columns(in_the_lake(file, found.kind)) == []
     another = month_of("v1-changed", **(columns | CHANGED))
-    difference = found.difference(in_the_lake(another, found.kind))
+    difference = found.differing_columns(in_the_lake(another, found.kind))
     sums_alone = found.kind == DigestKind.SUMS
     assert set(difference) == ({"small"} if sums_alone else {*CHANGED, "manifest_id"})
 
@@ -338,7 +338,7 @@ def test_every_column_of_a_whole_bill(project: Project, warehouse: Adapter, layo
         assert outcome.checks()["warehouse_table.reconciles"]
         file = month_file(project.the_export(), BillingMonth(2024, month), lake, DuckDB())
         found = resource(project).digest(file)
-        assert found.difference(in_the_lake(file, found.kind)) == []
+        assert found.differing_columns(in_the_lake(file, found.kind)) == []
         holds(warehouse, project.parquet(f"2024-0{month}"), f"2024-0{month}")
     assert project.load("2024-01").outcomes()["warehouse_table"] == "unchanged"
 
@@ -408,9 +408,9 @@ def test_column_whose_months_differ_in_type(
         as_given = {dict: json.loads, Decimal: Decimal}.get(type(value), str)
         assert as_given(text) == value
     for file in (january, february):
-        assert file.footer.is_same(loaded.held_version(file))
+        assert file.footer.is_same(loaded.verified_version(file))
         found = loaded.digest(file)
-        assert found.difference(in_the_lake(file, found.kind)) == []
+        assert found.differing_columns(in_the_lake(file, found.kind)) == []
 
 
 @pytest.mark.parametrize(
@@ -504,11 +504,11 @@ def test_every_column_of_money_and_every_currency_is_measured(
 
     loaded = resource(project)
     loaded.replace_month(counted())
-    held = loaded.held_version(counted())
+    held = loaded.verified_version(counted())
     assert held is not None
     assert (held.totals.sums, held.totals.costs) == ({COST: one, "fee": three}, {"EUR": one})
     for other, said in ((counted(fee=one), "fee"), (counted(currency="USD"), "EUR")):
-        assert loaded.held_version(other) is None
+        assert loaded.verified_version(other) is None
         with pytest.raises(ReconciliationError, match=said):
             loaded.replace_month(other)
 
@@ -573,7 +573,7 @@ def test_two_loads_at_once(project: Project, warehouse: Adapter, there: bool) ->
 
 
 def test_what_answers_is_named_without_a_secret(project: Project, warehouse: Adapter) -> None:
-    answer = resource(project).reach()
+    answer = resource(project).check_connection()
     assert answer
     assert "\n" not in answer
     assert not any(secret in answer for secret in warehouse.environment.values())

@@ -120,7 +120,7 @@ class AwsCur1(AwsFormat):
     def sql_type(self, header: str, declared: str | None) -> SqlType | None:
         """Tags are text, costs and quantities numbers and dates times whatever the manifest says;
         it decides the rest."""
-        if self.is_free_text(header):
+        if self.is_user_defined(header):
             return SqlType.TEXT
         name = _flat_name(header)
         if name in _NUMBERS:
@@ -129,11 +129,11 @@ class AwsCur1(AwsFormat):
             return SqlType.TIME
         return _TYPES.get((declared or "").removeprefix("Optional"))
 
-    def is_free_text(self, header: str) -> bool:
+    def is_user_defined(self, header: str) -> bool:
         """Tag keys and cost category names are the customer's own."""
         return _family_and_name(header)[0] in _FREE_TEXT
 
-    def other_spelling(self, header: str, known: Collection[str]) -> str | None:
+    def alias_of(self, header: str, known: Collection[str]) -> str | None:
         """A column of a CSV file under its name in a Parquet file, or the other way round: of two
         that differ in case, the nearer."""
         others = (

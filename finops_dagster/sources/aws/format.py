@@ -80,11 +80,11 @@ class AwsFormat(Format, Protocol):
     def file(self, document: ManifestJson, excerpts: Any) -> ListedFile:
         """Return a file as the manifest lists it."""
 
-    def is_free_text(self, header: str) -> bool:
+    def is_user_defined(self, header: str) -> bool:
         """AWS chooses the names; tags are keys of a map."""
         return False
 
-    def other_spelling(self, header: str, known: Collection[str]) -> str | None:
+    def alias_of(self, header: str, known: Collection[str]) -> str | None:
         """CSV and Parquet have the same names."""
         return None
 

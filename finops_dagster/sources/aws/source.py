@@ -23,7 +23,7 @@ from finops_dagster.sources.aws.cur1 import AwsCur1
 from finops_dagster.sources.aws.data_exports import AwsCur2, AwsFocus
 from finops_dagster.sources.aws.format import AwsFormat
 from finops_dagster.sources.aws.settings import AwsExport
-from finops_dagster.sources.base import Delivery, Version, VersionFolder
+from finops_dagster.sources.base import AvailableVersion, Delivery, VersionFolder
 
 _Folders = Callable[[str], set[str]]
 # The keys that a month's manifest may have, by the folder whose folders are the months.
@@ -64,7 +64,7 @@ class AwsSource:
             self._homes.setdefault(home, []).append(self._formats[name])
         self._known: dict[str, tuple[str, list[Manifest] | ManifestInvalid]] = {}
 
-    def versions(self, months: Iterable[BillingMonth]) -> dict[BillingMonth, Version]:
+    def versions(self, months: Iterable[BillingMonth]) -> dict[BillingMonth, AvailableVersion]:
         """Return the newest manifest of every month, by one GET each, side by side.
 
         Of several months, a LIST of their folders tells which are not asked for; of one, the
@@ -173,7 +173,7 @@ class AwsSource:
             for home, formats in self._homes.items()
         }
 
-    def _version(self, month: BillingMonth, keys: _Keys) -> Version | None:
+    def _version(self, month: BillingMonth, keys: _Keys) -> AvailableVersion | None:
         """The manifest at one of the keys, in the format that fits; None where there is none."""
         found: list[list[Manifest]] = []
         try:

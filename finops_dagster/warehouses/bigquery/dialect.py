@@ -104,7 +104,7 @@ class BigQueryDialect(Dialect):
         is_googles = isinstance(error, google.GoogleAPIError)
         return BillError(f"{where}: {first_line(error)}") if is_googles else None
 
-    def is_over(self, error: Exception) -> bool:
+    def has_lost_connection(self, error: Exception) -> bool:
         if self._month_is_in:
             return isinstance(error, ReconciliationError)
         return not isinstance(error, WarehouseUnavailable)

@@ -15,7 +15,7 @@ from finops_dagster.tables.bill_files import AS_TEXT
 from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.database import DuckDB
 from finops_dagster.tables.digest import DATE, MAPS, DigestKind, MonthDigest, digest
-from finops_dagster.tables.load import add_columns, columns
+from finops_dagster.tables.load import add_columns, table_columns
 from finops_dagster.warehouses.dialect import COUNT, Change, ColumnType, Dialect, typed
 from finops_dagster.warehouses.duckdb.settings import DuckDBSettings
 from finops_dagster.warehouses.month_file import MonthFile
@@ -68,16 +68,16 @@ class DuckDBDialect(Dialect):
         """Return `file.table`, as it is after the file was opened or attached."""
         return f"{self._path.stem}.{table}"
 
-    def columns(self, table: str) -> dict[str, str]:
-        return columns(self._connection, table)
+    def table_columns(self, table: str) -> dict[str, str]:
+        return table_columns(self._connection, table)
 
     def load_beside(self, file: MonthFile, change: Change) -> Sql:
         """Return the file itself, which DuckDB reads."""
         self.refuse_other_text(self._connection, file, change)
         return Sql(f"({file.rows(change.kept)})")
 
-    def add_columns(self, table: str, columns: Mapping[str, str]) -> None:
-        new = {name: self.types[kind].name_there for name, kind in columns.items()}
+    def add_columns(self, table: str, table_columns: Mapping[str, str]) -> None:
+        new = {name: self.types[kind].name_there for name, kind in table_columns.items()}
         add_columns(self._connection, table, new)
 
     def digest(self, file: MonthFile) -> MonthDigest:

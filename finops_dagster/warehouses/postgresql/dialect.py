@@ -134,7 +134,7 @@ class PostgreSQLDialect(Dialect):
         rows: list[tuple[Any, ...]] = self._cursor.fetchall() if self._cursor.description else []
         return rows
 
-    def reach(self) -> str:
+    def check_connection(self) -> str:
         ((version,),) = self.query("SELECT current_setting('server_version')")
         return f"PostgreSQL {version}, {self.where}"
 

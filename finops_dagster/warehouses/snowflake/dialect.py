@@ -127,7 +127,7 @@ class SnowflakeDialect(Dialect):
         kind = WarehouseUnavailable if passes else BillError
         return kind(f"{self.where}: {shorten(str(error), 500, placeholder=' ...')}")
 
-    def is_over(self, error: Exception) -> bool:
+    def has_lost_connection(self, error: Exception) -> bool:
         """Adding to the ledger waits for nobody's transaction; but the load may be going on."""
         return not isinstance(error, WarehouseUnavailable)
 

@@ -151,7 +151,7 @@ class SqlDialect(Dialect):
 
     # A load.
 
-    def take_turn(self, file: MonthFile) -> None:
+    def lock_table(self, file: MonthFile) -> None:
         """Wait for other loads of the month on this machine."""
         path = self._settings.working_dir / f"{file.table}-{file.month}.lock"
         what = f"loading {file.month} into {self.full_name(file.table)}"
