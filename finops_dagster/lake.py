@@ -127,7 +127,7 @@ def sha256_of(path: Path) -> str:
 
 @contextmanager
 def exporting_month(
-    connection: duckdb.DuckDBPyConnection, load: Load, path: Path, vendor: Format
+    connection: duckdb.DuckDBPyConnection, load: Load, path: Path, bill_format: Format
 ) -> Iterator[int]:
     """Write the month's rows beside `path`, reconcile them with the ledger, and put them in place.
 
@@ -142,7 +142,7 @@ def exporting_month(
     try:
         options = Sql(f", KV_METADATA {{{metadata}}}")
         _write(connection, Sql(f"FROM {table_rows(load)}"), part, options)
-        measured = measure(connection, relation(part), load.month, vendor, load.totals.sums)
+        measured = measure(connection, relation(part), load.month, bill_format, load.totals.sums)
         reconcile(str(path), load.totals, measured)
         yield part.stat().st_size
         # Before the rename: a file in place without its own checksum would pass for a damaged one.
@@ -205,29 +205,31 @@ def is_intact(connection: duckdb.DuckDBPyConnection, load: Load, path: Path) -> 
     return True
 
 
-def restore(connection: duckdb.DuckDBPyConnection, load: Load, vendor: Format, path: Path) -> bool:
+def restore(
+    connection: duckdb.DuckDBPyConnection, load: Load, bill_format: Format, path: Path
+) -> bool:
     """Write into the ledger what was once recorded of the month, with the names of its columns from
     its Parquet file, if the table proves it: all its rows are of this version, as many, and cost as
     much. Return whether it does."""
-    if measured_totals(connection, load, vendor) is None:
+    if measured_totals(connection, load, bill_format) is None:
         return False
     versions = connection.execute(f"SELECT DISTINCT manifest_id FROM {table_rows(load)}").fetchall()
     if versions not in ([], [(load.manifest_id,)]):
         return False
     ledger.restore(connection, [load])
-    ledger.record_export(connection, load, vendor.vendor, names_by_header([path]))
+    ledger.record_export(connection, load, bill_format.vendor, names_by_header([path]))
     return True
 
 
 @contextmanager
 def restoring_month(
-    connection: duckdb.DuckDBPyConnection, load: Load, vendor: Format, path: Path
+    connection: duckdb.DuckDBPyConnection, load: Load, bill_format: Format, path: Path
 ) -> Iterator[tuple[Load, list[str]]]:
     """Replace the month by the rows of the lake's file of this load, in one transaction, of which
     the block is the last part. Raises FileInvalid, and ReconciliationError where the file does not
     hold what it says."""
     prepare_casts(connection)
-    month = MonthLoader(connection, load, vendor)
+    month = MonthLoader(connection, load, bill_format)
     try:
         described = connection.execute(f"DESCRIBE FROM {relation(path)}").fetchall()
         targets = [

@@ -154,8 +154,8 @@ def _restored(month: Month) -> Load | None:
         load = load_of(month.path, month.export.name, month.month, month.export.table_name)
         if load is None:
             return None
-        vendor = month.formats[load.format]
-        return load if restore(connection, load, vendor, month.path) else None
+        bill_format = month.formats[load.format]
+        return load if restore(connection, load, bill_format, month.path) else None
 
 
 def _months(

@@ -187,12 +187,12 @@ class MonthLoading:
             month=self.month,
             table=export.table,
         )
-        vendor = export.formats[manifest.format]
+        bill_format = export.formats[manifest.format]
         # The names of columns that a lost database, or one of a month, cannot know.
         is_of_month = "{month}" in self.database.database
         has_names = bool(ledger.names_by_header(connection, export.table)) and not is_of_month
-        return MonthLoader(connection, load, vendor).replacing(
-            read_files(files.paths, vendor),
+        return MonthLoader(connection, load, bill_format).replacing(
+            read_files(files.paths, bill_format),
             manifest.columns,
             {} if has_names else names_by_header(self.lake.paths(export.name)),
             round_money=export.rounds_money,

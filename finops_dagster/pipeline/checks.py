@@ -129,10 +129,10 @@ def _changes(totals: Totals, before: Totals) -> dict[str, float]:
     }
 
 
-def one_currency(costs: Sequence[tuple[str, Decimal]], vendor: Format) -> dg.AssetCheckResult:
+def one_currency(costs: Sequence[tuple[str, Decimal]], bill_format: Format) -> dg.AssetCheckResult:
     """Warn of several currencies of a vendor that bills in one."""
     return ONE_CURRENCY.ended(
-        passed=len(costs) <= 1 or not vendor.has_one_currency,
+        passed=len(costs) <= 1 or not bill_format.has_one_currency,
         description=", ".join(f"{cost:,.2f} {currency}" for currency, cost in costs)
         or "There are no costs.",
     )

@@ -67,7 +67,7 @@ def writing_month(
                 f"table {export.table} holds no whole {month}; materialize "
                 f"{export.name}/billing_table"
             )
-        footer, vendor = read_record(path), export.formats[load.format]
+        footer, bill_format = read_record(path), export.formats[load.format]
         is_current = load.is_same(footer)
         if is_current and not force and is_intact(connection, load, path):
             yield load, "unchanged", path.stat().st_size
@@ -75,6 +75,6 @@ def writing_month(
         is_damaged = path.exists() and not force and (footer is None or is_current)
         with (
             watched(connection, "exported", load.totals.rows, rows_shown),
-            exporting_month(connection, load, path, vendor) as size,
+            exporting_month(connection, load, path, bill_format) as size,
         ):
             yield load, _REPAIRED if is_damaged else "exported", size

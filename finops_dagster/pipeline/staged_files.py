@@ -184,11 +184,13 @@ class MonthStaging:
         # What parses CSV is not imported for a month that is unchanged.
         from finops_dagster.tables.count import count
 
-        manifest, vendor = self.manifest, self.export.formats[self.manifest.format]
+        manifest, bill_format = self.manifest, self.export.formats[self.manifest.format]
         paths, columns = self._files.paths, manifest.columns
         round_money = self.export.rounds_money
         with self._files.lock():
-            totals, rounded = count(paths, vendor, columns, self.duckdb, round_money=round_money)
+            totals, rounded = count(
+                paths, bill_format, columns, self.duckdb, round_money=round_money
+            )
             content = self._files.content()
         if content is None:
             raise FileInvalid(f"{paths[0].parent}: a file was changed meanwhile; run it again")

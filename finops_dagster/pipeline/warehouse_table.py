@@ -70,7 +70,7 @@ def month_file(export: Export, month: BillingMonth, lake: Lake, duckdb: DuckDB) 
         raise StageMissing(f"{path} is not there or not whole; materialize {export.name}/parquet")
     schema = pq.read_schema(path)
 
-    vendor = export.formats[footer.format]
+    bill_format = export.formats[footer.format]
 
     def present(name: str) -> str | None:
         return name if name in schema.names else None
@@ -82,14 +82,16 @@ def month_file(export: Export, month: BillingMonth, lake: Lake, duckdb: DuckDB) 
         path,
         footer,
         schema,
-        cost=present(vendor.cost),
-        billing_period=present(vendor.billing_period),
-        cluster_by=tuple(filter(None, [present(vendor.usage_start), present(vendor.service)])),
+        cost=present(bill_format.cost),
+        billing_period=present(bill_format.billing_period),
+        cluster_by=tuple(
+            filter(None, [present(bill_format.usage_start), present(bill_format.service)])
+        ),
         free_text=tuple(
             name
             for header, name in names_by_header([path]).items()
-            if vendor.is_user_defined(header) and name in schema.names
+            if bill_format.is_user_defined(header) and name in schema.names
         ),
-        currency=present(vendor.currency),
+        currency=present(bill_format.currency),
         duckdb=duckdb,
     )

@@ -48,10 +48,10 @@ class Format(Naming, Protocol):
         ...
 
 
-def is_money(vendor: Format, column: str) -> bool:
+def is_money(bill_format: Format, column: str) -> bool:
     """Whether a column of numbers holds amounts of money, which are exact. Other numbers are
     quantities, factors, ratios and rates, whose 19th decimal no bill depends on."""
-    return column in vendor.money or column.endswith(_MONEY_ENDINGS)
+    return column in bill_format.money or column.endswith(_MONEY_ENDINGS)
 
 
 class VersionFolder(Protocol):

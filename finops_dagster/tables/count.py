@@ -92,7 +92,7 @@ class FileReader:
     `names` are those that the headers ask for in the table; `bytes_read` says how far it is."""
 
     file: BillFiles
-    vendor: Format
+    bill_format: Format
     names: dict[int, str]
     cost: int
     currency: int | None
@@ -224,13 +224,13 @@ class FileReader:
     def _nulls_out(self, texts: pa.Array, position: int) -> pa.Array:
         if position == 0 and isinstance(self.file, CsvFiles):
             texts = pc.utf8_ltrim(texts, BOM)  # some writers put a second one before the first row
-        words = pa.array(["", *self.vendor.null_words], pa.string())
+        words = pa.array(["", *self.bill_format.null_words], pa.string())
         return pc.if_else(pc.is_in(texts, words), pa.scalar(None, pa.string()), texts)
 
 
 def count(
     paths: Sequence[Path],
-    vendor: Format,
+    bill_format: Format,
     columns: Sequence[Column],
     limits: DuckDB,
     *,
@@ -243,7 +243,9 @@ def count(
     were rounded to 18 decimals: doubles, and with `round_money` text too. Raises FileInvalid and
     CellInvalid, in the words of DuckDB's look at the file.
     """
-    readers = list(_readers(read_files(paths, vendor), vendor, columns, round_money=round_money))
+    readers = list(
+        _readers(read_files(paths, bill_format), bill_format, columns, round_money=round_money)
+    )
     size = sum(path.stat().st_size for path in paths)
 
     total = _Tally()
@@ -265,38 +267,38 @@ def count(
                 "bill is so high"
             )
     sums = {name: amount for name, amount in total.sums.items() if name not in total.unknown}
-    cost = total.sums.get(vendor.cost, Decimal(0))
+    cost = total.sums.get(bill_format.cost, Decimal(0))
     return Totals(total.rows, cost, sums, total.costs), total.rounded
 
 
 def _readers(
-    files: Sequence[BillFiles], vendor: Format, columns: Sequence[Column], *, round_money: bool
+    files: Sequence[BillFiles], bill_format: Format, columns: Sequence[Column], *, round_money: bool
 ) -> Iterator[FileReader]:
-    given = types_given(files, vendor, columns)
+    given = types_given(files, bill_format, columns)
     for group in files:
-        names = {number: vendor.column(header) for number, header in enumerate(group.headers)}
+        names = {number: bill_format.column(header) for number, header in enumerate(group.headers)}
         positions = {name: number for number, name in reversed(names.items())}
-        cost = positions.get(vendor.cost)
+        cost = positions.get(bill_format.cost)
         if cost is None:
             raise FileInvalid(
-                f"{group.paths[0]}: no column becomes {vendor.cost}, which the month's total is "
-                f"the sum of; it has {excerpts(group.headers, _HEADERS_SHOWN)}"
+                f"{group.paths[0]}: no column becomes {bill_format.cost}, whose sum is the month's "
+                f"total; it has {excerpts(group.headers, _HEADERS_SHOWN)}"
             )
         money = {
             number: name
             for number, name in names.items()
-            if given[group.headers[number]] is SqlType.MONEY and is_money(vendor, name)
+            if given[group.headers[number]] is SqlType.MONEY and is_money(bill_format, name)
         }
-        money[cost] = vendor.cost
-        currency = positions.get(vendor.currency)
+        money[cost] = bill_format.cost
+        currency = positions.get(bill_format.currency)
         for path in group.paths:
-            yield FileReader(group.alone(path), vendor, money, cost, currency, round_money)
+            yield FileReader(group.alone(path), bill_format, money, cost, currency, round_money)
 
 
 def _refusal(reader: FileReader, error: Exception, limits: DuckDB) -> Exception:
     """Why a file cannot be counted, by DuckDB's look at it: which line, which cell."""
     file, header = reader.file, reader.file.headers[reader.cost]
-    name, money = reader.vendor.cost, SqlType.MONEY
+    name, money = reader.bill_format.cost, SqlType.MONEY
     cost = Target(header, name, money, money, name, is_money=True, is_rounded=reader.rounds)
     with limits.scratch() as connection:
         prepare_casts(connection)

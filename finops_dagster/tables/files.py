@@ -19,7 +19,7 @@ from finops_dagster.tables.csv_files import csv_file, malformed_row
 from finops_dagster.tables.parquet_files import PARQUET_MAGIC, parquet_file
 
 
-def read_files(paths: Sequence[Path], vendor: Format) -> list[BillFiles]:
+def read_files(paths: Sequence[Path], bill_format: Format) -> list[BillFiles]:
     """Look into each file, at its first bytes and not at its name, and group what is alike.
 
     Files of no bytes are legal (vendors empty surplus ones) and are left out. Raises FileInvalid.
@@ -30,27 +30,27 @@ def read_files(paths: Sequence[Path], vendor: Format) -> list[BillFiles]:
             first_bytes = bytes_of_file.read(4)
         file: BillFiles | None = None
         if first_bytes == PARQUET_MAGIC:
-            file = parquet_file(path, ("", *vendor.null_words))
+            file = parquet_file(path, ("", *bill_format.null_words))
         elif first_bytes:
-            file = csv_file(path, vendor.null_words, vendor.time_format)
+            file = csv_file(path, bill_format.null_words, bill_format.time_format)
         if file is not None:
             alike[replace(file, paths=())].append(path)
     return [replace(file, paths=tuple(group)) for file, group in alike.items()]
 
 
 def types_given(
-    files: Sequence[BillFiles], vendor: Format, columns: Sequence[Column]
+    files: Sequence[BillFiles], bill_format: Format, columns: Sequence[Column]
 ) -> dict[str, SqlType]:
     """Return the type of each header of the version: what is known of the column, or else the word
     of the manifest, whose `columns` may be more than those of the files, or else of the file."""
-    declared = {vendor.column(column.header): column.type for column in columns}
+    declared = {bill_format.column(column.header): column.type for column in columns}
     headers = dict.fromkeys(header for group in files for header in group.headers)
-    in_files = {vendor.column(header) for header in headers}
+    in_files = {bill_format.column(header) for header in headers}
     headers |= dict.fromkeys(
-        column.header for column in columns if vendor.column(column.header) not in in_files
+        column.header for column in columns if bill_format.column(column.header) not in in_files
     )
     return {
-        header: vendor.sql_type(header, declared.get(vendor.column(header)))
+        header: bill_format.sql_type(header, declared.get(bill_format.column(header)))
         or next(
             filter(None, (group.own_type(header) for group in files if header in group)),
             SqlType.TEXT,

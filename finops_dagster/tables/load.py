@@ -35,14 +35,14 @@ class MonthLoader:
 
     connection: duckdb.DuckDBPyConnection
     load: Load
-    vendor: Format
+    bill_format: Format
     started: float = field(default_factory=time.monotonic)
 
     @contextmanager
     def replacing(
         self,
         files: Sequence[BillFiles],
-        table_columns: Sequence[Column],
+        columns: Sequence[Column],
         names_elsewhere: Mapping[str, str] | None = None,
         *,
         round_money: bool = False,
@@ -61,7 +61,7 @@ class MonthLoader:
         prepare_casts(self.connection)
         targets: list[Target] = []
         try:
-            targets = self._targets(files, table_columns, names_elsewhere or {})
+            targets = self._targets(files, columns, names_elsewhere or {})
             with ExitStack() as stack:
                 try:
                     written = stack.enter_context(self._writing_files(files, targets))
@@ -99,10 +99,10 @@ class MonthLoader:
         with transaction(connection):
             warnings = self._widen(targets)
             self._write_rows(files, targets)
-            measured = measure(connection, quoted(load.table), load.month, self.vendor, money)
+            measured = measure(connection, quoted(load.table), load.month, self.bill_format, money)
             reconcile(f"table {load.table}", *self._comparable(measured, targets))
             load = replace(load, totals=measured.totals)
-            ledger.record_export(connection, load, self.vendor.vendor, names)
+            ledger.record_export(connection, load, self.bill_format.vendor, names)
             ledger.record(connection, load, time.monotonic() - self.started)
             yield load, warnings
 
@@ -125,7 +125,9 @@ class MonthLoader:
                     "never kept as text; give the export another name and table"
                 )
             of_type = SqlType.TEXT
-        return Target(header, name, of_type, given, counted_as, is_money(self.vendor, counted_as))
+        return Target(
+            header, name, of_type, given, counted_as, is_money(self.bill_format, counted_as)
+        )
 
     def _refuse_other_months(self) -> None:
         load, table = self.load, f"table {self.load.table}"
@@ -145,23 +147,23 @@ class MonthLoader:
     def _targets(
         self,
         files: Sequence[BillFiles],
-        table_columns: Sequence[Column],
+        columns: Sequence[Column],
         names_elsewhere: Mapping[str, str],
     ) -> list[Target]:
         """The column of the table for every header of the version, by name and by type."""
-        vendor, load = self.vendor, self.load
-        types = types_given(files, vendor, table_columns)
+        bill_format, load = self.bill_format, self.load
+        types = types_given(files, bill_format, columns)
         known = {**names_elsewhere, **ledger.names_by_header(self.connection, load.table)}
-        names = name_columns(types, known, vendor)
+        names = name_columns(types, known, bill_format)
         for header, name in names.items():
-            if vendor.column(header) == vendor.cost != name:
+            if bill_format.column(header) == bill_format.cost != name:
                 raise BillError(
-                    f"{load.export} has the column {name} for what would be {vendor.cost} now: "
-                    "column_names was changed; change it back, or give the export another name and "
-                    "table"
+                    f"{load.export} has the column {name} for what would be {bill_format.cost} "
+                    "now: column_names was changed; change it back, or give the export another "
+                    "name and table"
                 )
         return [
-            self.target(header, name, types[header], vendor.column(header))
+            self.target(header, name, types[header], bill_format.column(header))
             for header, name in names.items()
         ]
 
@@ -266,13 +268,13 @@ def verified_load(
 
 
 def measured_totals(
-    connection: duckdb.DuckDBPyConnection, load: Load, vendor: Format
+    connection: duckdb.DuckDBPyConnection, load: Load, bill_format: Format
 ) -> Totals | None:
     """Return what the table holds of the month, if that is what the load says; an older ledger has
     no cost by currency."""
     if "manifest_id" not in table_columns(connection, load.table):
         return None
-    measured = measure(connection, quoted(load.table), load.month, vendor, load.totals.sums)
+    measured = measure(connection, quoted(load.table), load.month, bill_format, load.totals.sums)
     differs = measured.rows_outside_month or measured.totals.difference(load.totals)
     return None if differs else measured.totals
 

@@ -55,29 +55,31 @@ class Restatement:
         return sorted(moved, key=lambda move: (-abs(move[2] - move[1]), move[0]))
 
 
-def month_report(connection: duckdb.DuckDBPyConnection, load: Load, vendor: Format) -> MonthReport:
+def month_report(
+    connection: duckdb.DuckDBPyConnection, load: Load, bill_format: Format
+) -> MonthReport:
     """Look at the month that the table holds, whose totals were measured."""
     present = table_columns(connection, load.table)
-    costs = (load.totals.costs or {}) if vendor.currency in present else {}
+    costs = (load.totals.costs or {}) if bill_format.currency in present else {}
     return MonthReport(
         load,
         ledger.newest_load(connection, load.export, load.month, "superseded"),
         ledger.newest_load(connection, load.export, load.month.previous),
         present,
-        vendor.cost,
-        _cost_by_service(connection, load, vendor) if vendor.service in present else [],
+        bill_format.cost,
+        _cost_by_service(connection, load, bill_format) if bill_format.service in present else [],
         sorted(
             ((currency or "(none)", cost) for currency, cost in costs.items()),
             key=lambda pair: (-pair[1], pair[0]),
         ),
-        _is_final(connection, load, vendor.is_final(present)),
+        _is_final(connection, load, bill_format.is_final(present)),
     )
 
 
 def _cost_by_service(
-    connection: duckdb.DuckDBPyConnection, load: Load, vendor: Format
+    connection: duckdb.DuckDBPyConnection, load: Load, bill_format: Format
 ) -> list[tuple[str, Decimal]]:
-    service, cost = quoted(vendor.service), quoted(vendor.cost)
+    service, cost = quoted(bill_format.service), quoted(bill_format.cost)
     return connection.execute(
         f"SELECT coalesce({service}, '(none)'), coalesce(sum({cost}), 0) "
         f"FROM {quoted(load.table)} WHERE billing_month = ? GROUP BY ALL ORDER BY 2 DESC, 1",
