@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from finops_dagster.billing.columns import (
-    OWN_COLUMNS,
+    ADDED_COLUMNS,
     Sql,
     SqlType,
     file_literal,
@@ -234,7 +234,7 @@ def restoring_month(
         described = connection.execute(f"DESCRIBE FROM {relation(path)}").fetchall()
         targets = [
             month.target(name, name, SqlType(of_type), name)
-            for name, of_type, *_ in described[len(OWN_COLUMNS) :]
+            for name, of_type, *_ in described[len(ADDED_COLUMNS) :]
         ]
         with month.writing([parquet_file(path)], targets, names_by_header([path])) as written:
             yield written

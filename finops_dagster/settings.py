@@ -29,7 +29,13 @@ from pydantic_settings import SettingsError as SourceUnreadable
 
 from finops_dagster.billing.columns import flat_name
 from finops_dagster.billing.errors import excerpt, first_line
-from finops_dagster.settings_table import URL, LocalPath, SettingsError, SettingsTable, problems
+from finops_dagster.settings_table import (
+    URL,
+    LocalPath,
+    SettingsError,
+    SettingsTable,
+    problems_line,
+)
 from finops_dagster.sources import VENDORS
 from finops_dagster.sources.settings import ExportSettings
 from finops_dagster.warehouses import WAREHOUSES
@@ -207,7 +213,7 @@ def load_settings(
     try:
         return FromFile(**given)
     except ValidationError as error:
-        raise SettingsError(problems(str(file), error)) from error
+        raise SettingsError(problems_line(str(file), error)) from error
     except SourceUnreadable as error:
         sections = tuple(f"FINOPS_{section.upper()}" for section in Settings.model_fields)
         variables = [name for name in os.environ if name.upper().startswith(sections)]

@@ -48,14 +48,14 @@ def holds_secret(name: str, value: object) -> bool:
     return bool(_SECRET_KEY.search(name) or _SECRET_VALUE.search(str(value)))
 
 
-def leaves(table: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+def flat_settings(table: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     """Every value under its dotted name: `duckdb.memory_limit`, `exports[0].name`."""
     if isinstance(table, dict):
         for key, inner in table.items():
-            yield from leaves(inner, f"{name}.{key}" if name else key)
+            yield from flat_settings(inner, f"{name}.{key}" if name else key)
     elif isinstance(table, list | tuple):
         for number, inner in enumerate(table):
-            yield from leaves(inner, f"{name}[{number}]")
+            yield from flat_settings(inner, f"{name}[{number}]")
     else:
         yield name, table
 
@@ -79,12 +79,12 @@ class SettingsTable(BaseModel):
 
     @model_validator(mode="after")
     def _keeps_its_secrets(self) -> Self:
-        for name, value in leaves(self.model_dump()):
+        for name, value in flat_settings(self.model_dump()):
             if holds_secret(name, value):
-                raise ValueError(f"{name} holds a secret; {self._secret_belongs(name)}")
+                raise ValueError(f"{name} holds a secret; {self._secret_advice(name)}")
         return self
 
-    def _secret_belongs(self, _name: str) -> str:
+    def _secret_advice(self, _name: str) -> str:
         """Where the secret belongs that was given under this name."""
         return _WHERE_SECRETS_BELONG
 
@@ -96,7 +96,7 @@ class SettingsTable(BaseModel):
         return value
 
 
-def problems(where: str, error: ValidationError) -> str:
+def problems_line(where: str, error: ValidationError) -> str:
     """Return all that is wrong in one line: the file or the variable, the key, and what."""
     lines = [_line(where, problem) for problem in error.errors()]
     more = f"; and {len(lines) - _PROBLEMS_SHOWN} more" if len(lines) > _PROBLEMS_SHOWN else ""

@@ -11,8 +11,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import NewType, Protocol
 
-OWN_COLUMNS = ("billing_month", "manifest_id")
-_GIVEN_TO_NOBODY = (*OWN_COLUMNS, "")
+ADDED_COLUMNS = ("billing_month", "manifest_id")
+_GIVEN_TO_NOBODY = (*ADDED_COLUMNS, "")
 
 Sql = NewType("Sql", str)
 """A text that may be put into a statement: nothing in it was given from outside unquoted, which

@@ -71,7 +71,7 @@ class RoundedColumn:
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredTotals:
     """What a stage really holds: its totals, and the rows that say they are of another month."""
 
     totals: Totals
@@ -85,7 +85,7 @@ _DIGITS = 76
 def reconcile(
     where: str,
     counted: Totals,
-    measured: Measured,
+    measured: MeasuredTotals,
     advice: str = "the month was left as it was",
 ) -> None:
     """Hold what `where` contains against what was counted in the files, to the last digit: rows,

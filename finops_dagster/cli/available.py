@@ -75,7 +75,7 @@ def discover(settings: Settings, selection: Selection, report: Report) -> Iterat
     for month, source, manifest in _manifests(settings, selection, report):
         export, name = month.key
         try:
-            size = sum(file.size for file in source.delivery(manifest).files)
+            size = sum(file.size for file in source.available_files(manifest).files)
         except Exception as error:
             report(f"{export} {name}  failed: {one_line(error)}")
             continue

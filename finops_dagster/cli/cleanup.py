@@ -80,8 +80,8 @@ def _bytes(files: Iterable[Path]) -> int:
 def _unneeded_versions(months: Iterable[Month], before: datetime) -> Iterator[Path]:
     """Yield the folders of versions that the table holds, or that are not the month's newest."""
     for month in months:
-        manifest, current = month.staging.manifest(), month.staging.current()
-        for version, folder in month.staging.versions():
+        manifest, current = month.staging.manifest(), month.staging.current_record()
+        for version, folder in month.staging.version_folders():
             changed = max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
             if datetime.fromtimestamp(changed, UTC) >= before:
                 continue

@@ -225,7 +225,7 @@ class Month:
     def holds(self, stage: str) -> bool:
         """Whether the stage has the month for the stage after it."""
         if stage == "staged_files":
-            return self.staging.current() is not None
+            return self.staging.current_record() is not None
         return self.versions[stage] is not None
 
 

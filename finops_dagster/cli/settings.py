@@ -23,7 +23,7 @@ from finops_dagster.cli.output import Row
 from finops_dagster.object_stores import ObjectStores, StoreError, StoreUnavailable
 from finops_dagster.object_stores.settings import StoreSettings
 from finops_dagster.settings import DEFAULT_CONFIGS, Settings, dagster_home, settings_file
-from finops_dagster.settings_table import SettingsError, leaves, problems
+from finops_dagster.settings_table import SettingsError, flat_settings, problems_line
 from finops_dagster.sources import VENDORS
 from finops_dagster.sources.find_exports import FoundExport, SearchedStore
 from finops_dagster.sources.settings import ExportSettings
@@ -59,7 +59,7 @@ def discovered(source: str, **of_the_store: Any) -> list[FoundExport]:
         searched = SearchedStore(StoreSettings(source=source, **of_the_store))
         found = [export for vendor in VENDORS.values() for export in vendor.discover(searched)]
     except ValidationError as error:
-        raise SettingsError(problems(source, error)) from error
+        raise SettingsError(problems_line(source, error)) from error
     if not found:
         folders = sorted(searched.store.folders(searched.folder))
         raise BillError(
@@ -108,7 +108,7 @@ def origins(options: Options) -> list[Row]:
     """Return each setting with its value, and the option, variable, file or default that gave
     it."""
     settings, file = options.settings(), settings_file(options.config)
-    written = dict(leaves(tomllib.loads(file.read_text())))
+    written = dict(flat_settings(tomllib.loads(file.read_text())))
     backend = settings.database.backend
     given = {f"database.{backend}.{pair.partition('=')[0]}" for pair in options.database_config}
     if options.backend:
@@ -126,7 +126,7 @@ def origins(options: Options) -> list[Row]:
 
     return [
         {"setting": name, "value": value, "from": origin(name)}
-        for name, value in leaves(settings.model_dump(mode="json", by_alias=True))
+        for name, value in flat_settings(settings.model_dump(mode="json", by_alias=True))
         if value is not None
     ]
 

@@ -292,6 +292,6 @@ def _proved(month: Month, stage: str, wanted: str | None, table: str | None) -> 
         return wanted if is_of_table else table
     if stage == "manifest":
         return manifest.id
-    current = month.staging.current()
+    current = month.staging.current_record()
     is_whole = month.staging.version(manifest).content() is not None
     return current.manifest_id if current and is_whole else None

@@ -57,9 +57,9 @@ class ObjectStore(Protocol):
         """The object's current version, by one small request. Raises ObjectMissing."""
         ...
 
-    def read(self, key: str, *, unless: str = "") -> tuple[bytes, ObjectInfo] | None:
+    def read(self, key: str, *, known_etag: str = "") -> tuple[bytes, ObjectInfo] | None:
         """Return a small object whole, and its version, by one request; None where it still has the
-        ETag `unless`. Raises ObjectMissing."""
+        ETag `known_etag`. Raises ObjectMissing."""
         ...
 
     def chunks(self, version: ObjectInfo) -> Iterator[bytes]:

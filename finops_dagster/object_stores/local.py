@@ -42,9 +42,9 @@ class LocalStore:
         written = datetime.fromtimestamp(status.st_mtime, UTC)
         return ObjectInfo(key, path, status.st_size, etag, written)
 
-    def read(self, key: str, *, unless: str = "") -> tuple[bytes, ObjectInfo] | None:
+    def read(self, key: str, *, known_etag: str = "") -> tuple[bytes, ObjectInfo] | None:
         info = self.head(key)
-        return None if info.etag == unless else (b"".join(self.chunks(info)), info)
+        return None if info.etag == known_etag else (b"".join(self.chunks(info)), info)
 
     def chunks(self, version: ObjectInfo) -> Iterator[bytes]:
         """The file's bytes; its version is looked at once more when the last one was read."""

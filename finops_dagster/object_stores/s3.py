@@ -98,9 +98,9 @@ class S3Store:
             if has_reason(error):
                 raise
 
-    def read(self, key: str, *, unless: str = "") -> tuple[bytes, ObjectInfo] | None:
+    def read(self, key: str, *, known_etag: str = "") -> tuple[bytes, ObjectInfo] | None:
         """Read an object whole by one GET request (If-None-Match). Raises ObjectMissing."""
-        condition: dict[str, Any] = {"IfNoneMatch": f'"{unless}"'} if unless else {}
+        condition: dict[str, Any] = {"IfNoneMatch": f'"{known_etag}"'} if known_etag else {}
         with self._explained(key):
             try:
                 response = self._client.get_object(**self._of_bucket, Key=key, **condition)

@@ -78,7 +78,7 @@ class RecordsIOManager(dg.IOManager):
         if stage == "parquet":
             return read_record(self._lake.path(export, billing_month))
         staged = self._staging.month(export, billing_month)
-        kept = {"manifest": staged.manifest, "staged_files": staged.current}
+        kept = {"manifest": staged.manifest, "staged_files": staged.current_record}
         return kept[stage]() if stage in kept else None
 
 

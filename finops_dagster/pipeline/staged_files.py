@@ -19,7 +19,7 @@ from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.metadata import staged_metadata, warnings
 from finops_dagster.pipeline.resources import RunOptions
 from finops_dagster.pipeline.stage import materialized, month_of, stage
-from finops_dagster.sources.base import Delivery, Source
+from finops_dagster.sources.base import AvailableFiles, Source
 from finops_dagster.staging.folder import StagedMonth, StagedVersion, StagingFolder, VersionRecord
 from finops_dagster.tables.database import BillingDatabase, DuckDB
 
@@ -92,7 +92,7 @@ class MonthStaging:
         known = self._known_versions()
         verified = self._verified(known)
         try:
-            delivery = source.delivery(self.manifest)
+            delivery = source.available_files(self.manifest)
         except ObjectMissing as missing:
             staged = self._kept(verified, missing, force=force)
         else:
@@ -121,7 +121,12 @@ class MonthStaging:
         return StagingResult(verified, "unchanged", 0, [stays])
 
     def _fetched(
-        self, source: Source, delivery: Delivery, known: Sequence[VersionRecord], *, force: bool
+        self,
+        source: Source,
+        delivery: AvailableFiles,
+        known: Sequence[VersionRecord],
+        *,
+        force: bool,
     ) -> StagingResult:
         size = source.fetch(self.manifest, delivery, self._files, force=force)
         version = self._counted(known)
@@ -174,7 +179,7 @@ class MonthStaging:
         for version in known:
             if on_disk is not None and version.has_content(on_disk, version.totals):
                 return replace(version, content=on_disk)
-            lake = None if on_disk is not None or self._files.is_kept else self.in_lake
+            lake = None if on_disk is not None or self._files.has_files else self.in_lake
             if lake is not None and lake.manifest_id == version.manifest_id:
                 return version
         return None

@@ -65,7 +65,7 @@ class VersionFolder(Protocol):
 
 
 @dataclass(frozen=True)
-class Delivery:
+class AvailableFiles:
     """The files of a version as the store has them, in the manifest's order, and what somebody
     should know of them."""
 
@@ -86,13 +86,13 @@ class Source(Protocol):
         Raises the store's error where that is why none can be looked at."""
         ...
 
-    def delivery(self, manifest: Manifest) -> Delivery:
+    def available_files(self, manifest: Manifest) -> AvailableFiles:
         """Return names, sizes and ETags of a version's files, which are not read. Raises
         ObjectMissing where one is gone."""
         ...
 
     def fetch(
-        self, manifest: Manifest, delivery: Delivery, folder: VersionFolder, *, force: bool
+        self, manifest: Manifest, available: AvailableFiles, folder: VersionFolder, *, force: bool
     ) -> int:
         """Download the files, verified, into the folder, unless they lie there already; with
         `force` each of them. Return the number of bytes. Raises FileInvalid where they are not the

@@ -102,7 +102,7 @@ class StagedMonth:
             return _RECORDS.validate_json(self._record_file.read_bytes())
         return []
 
-    def current(self) -> VersionRecord | None:
+    def current_record(self) -> VersionRecord | None:
         """Return the record of the newest manifest's files; None where they are not all staged."""
         manifest, records = self.manifest(), self.records()
         is_of_it = manifest and records and records[0].vendor_id == manifest.id
@@ -130,7 +130,7 @@ class StagedMonth:
         """Return the files of one version."""
         return StagedVersion(self._folder / version_folder(manifest.id), manifest, self._limits)
 
-    def versions(self) -> list[tuple[str, Path]]:
+    def version_folders(self) -> list[tuple[str, Path]]:
         """Return the name of every version's folder (`version_folder`), with its path."""
         if not self._folder.is_dir():
             return []
@@ -139,7 +139,7 @@ class StagedMonth:
     def remove_other_versions(self, manifest: Manifest) -> None:
         """Delete the files of the month's other versions, unless a run stages or loads them."""
         with folder_lock(self._folder):
-            for version, folder in self.versions():
+            for version, folder in self.version_folders():
                 if version != version_folder(manifest.id):
                     with suppress(Timeout), folder_lock(folder, timeout=0):
                         shutil.rmtree(folder)
@@ -170,7 +170,7 @@ class StagedVersion:
         return [self._folder / name for name in self._names]
 
     @property
-    def is_kept(self) -> bool:
+    def has_files(self) -> bool:
         """Whether any of the files was fetched, and not cleaned away since."""
         return self._log.exists()
 
@@ -257,7 +257,7 @@ class StagedVersion:
         """Return what is wrong with the files that were fetched, each read to its last byte; None
         where they are not kept, or not all fetched yet."""
         fetched = {file.name: file for file in self._fetched()}
-        if not self.is_kept or not self._names.keys() <= fetched.keys():
+        if not self.has_files or not self._names.keys() <= fetched.keys():
             return None
         problems = (self._problem(fetched[name], is_read=True) for name in self._names)
         return list(filter(None, problems))
@@ -265,7 +265,7 @@ class StagedVersion:
     def _fetched(self) -> Iterator[StagedFile]:
         """The log's files; a line that a killed process left half-written is none, nor is what
         earlier releases wrote of what they had counted."""
-        lines = self._log.read_text(encoding="utf-8").splitlines() if self.is_kept else []
+        lines = self._log.read_text(encoding="utf-8").splitlines() if self.has_files else []
         for line in lines:
             with suppress(ValueError):
                 entry = json.loads(line)

@@ -14,7 +14,7 @@ import duckdb
 from finops_dagster.billing.columns import Sql, SqlType, name_columns, quoted
 from finops_dagster.billing.errors import BillError, CellInvalid
 from finops_dagster.billing.manifest import Column
-from finops_dagster.billing.money import Measured, Totals, exact_sum, reconcile
+from finops_dagster.billing.money import MeasuredTotals, Totals, exact_sum, reconcile
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import Load
 from finops_dagster.sources.base import Format, is_money
@@ -173,7 +173,9 @@ class MonthLoader:
         types = table_columns(self.connection, self.load.table)
         return {name.lower(): of_type for name, of_type in types.items()}
 
-    def _comparable(self, measured: Measured, targets: Sequence[Target]) -> tuple[Totals, Measured]:
+    def _comparable(
+        self, measured: MeasuredTotals, targets: Sequence[Target]
+    ) -> tuple[Totals, MeasuredTotals]:
         """Both sides with the sums of the columns that are money in this version and in the table,
         by the names under which they were counted: the table has some under names with a hash."""
         counted, in_table = self.load.totals, measured.totals
@@ -285,7 +287,7 @@ def measure(
     month: BillingMonth,
     by: Format,
     money: Iterable[str] | None,
-) -> Measured:
+) -> MeasuredTotals:
     """Count the month in a relation that has the table's columns, a table or its Parquet file:
     rows, headline cost in all and by currency, and the sum of each column of `money`."""
     present = {row[0] for row in connection.execute(f"DESCRIBE FROM {relation}").fetchall()}
@@ -312,7 +314,7 @@ def measure(
         None if money is None else dict(zip(names, map(exact_sum, of_columns), strict=True)),
         {name: cost for name, cost in zip(currencies, costs, strict=True) if cost is not None},
     )
-    return Measured(totals, sum(rows_outside_month))
+    return MeasuredTotals(totals, sum(rows_outside_month))
 
 
 def table_columns(connection: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]:

@@ -15,7 +15,7 @@ from duckdb import DuckDBPyConnection
 
 from finops_dagster.billing.columns import Sql, SqlType, merged_type, name_within, quoted
 from finops_dagster.billing.errors import BillError, excerpt
-from finops_dagster.billing.money import Measured, Totals, exact_sum
+from finops_dagster.billing.money import MeasuredTotals, Totals, exact_sum
 from finops_dagster.lake import relation
 from finops_dagster.tables.digest import (
     BETWEEN_KEY_AND_VALUE,
@@ -427,7 +427,7 @@ class Dialect(ABC):
                 *(file.footer.manifest_id, job),
             )
 
-    def measure(self, file: MonthFile, table: str) -> Measured:
+    def measure(self, file: MonthFile, table: str) -> MeasuredTotals:
         """Count the month in a table by one statement: its rows, those of another billing period,
         and the sum of every column of money, by currency where that is known."""
         by_currency = file.currency and file.footer.totals.costs is not None
@@ -477,7 +477,7 @@ class Dialect(ABC):
         return MonthDigest(self.digest_kind, found)
 
 
-def _measured(file: MonthFile, groups: Sequence[Sequence[Any]]) -> Measured:
+def _measured(file: MonthFile, groups: Sequence[Sequence[Any]]) -> MeasuredTotals:
     """Return the sum of what was measured by currency."""
     known = file.footer.totals
     sums = {
@@ -494,4 +494,4 @@ def _measured(file: MonthFile, groups: Sequence[Sequence[Any]]) -> Measured:
         None if known.sums is None else {n: sums[n] for n in known.sums if n in sums},
         costs,
     )
-    return Measured(totals, sum(int(group[2] or 0) for group in groups))
+    return MeasuredTotals(totals, sum(int(group[2] or 0) for group in groups))

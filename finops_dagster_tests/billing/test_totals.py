@@ -8,7 +8,7 @@ from decimal import Decimal
 import pytest
 
 from finops_dagster.billing.errors import ReconciliationError
-from finops_dagster.billing.money import Measured, Totals, exact_sum, reconcile
+from finops_dagster.billing.money import MeasuredTotals, Totals, exact_sum, reconcile
 
 BILL = Totals(2, Decimal(3), {"cost": Decimal(3), "fee": Decimal("0.1")}, {"USD": Decimal(3)})
 
@@ -42,14 +42,14 @@ def amounts(**texts: str) -> Mapping[str, Decimal]:
 )
 def test_what_differs_is_named_with_both_amounts(measured: Totals, message: str) -> None:
     with pytest.raises(ReconciliationError) as error:
-        reconcile("t", BILL, Measured(measured, 0))
+        reconcile("t", BILL, MeasuredTotals(measured, 0))
     assert str(error.value).startswith(message)
 
 
 @pytest.mark.parametrize("measured", [BILL, Totals(2, Decimal(3))])
 def test_what_one_side_does_not_know_is_not_compared(measured: Totals) -> None:
-    reconcile("t", BILL, Measured(measured, 0))
-    reconcile("t", measured, Measured(BILL, 0))
+    reconcile("t", BILL, MeasuredTotals(measured, 0))
+    reconcile("t", measured, MeasuredTotals(BILL, 0))
 
 
 def test_sums_keep_every_digit() -> None:

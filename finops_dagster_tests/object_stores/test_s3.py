@@ -108,9 +108,9 @@ def test_an_object_that_has_not_changed_is_not_read_again(
     in_bucket("key", b"one")
     (body, info) = store.read("key") or (b"", None)
     assert body == b"one"
-    assert store.read("key", unless=info.etag) is None
+    assert store.read("key", known_etag=info.etag) is None
     in_bucket("key", b"two")
-    assert (store.read("key", unless=info.etag) or [b""])[0] == b"two"
+    assert (store.read("key", known_etag=info.etag) or [b""])[0] == b"two"
 
 
 def test_an_object_is_read_in_the_version_that_was_looked_at(

@@ -19,7 +19,7 @@ from finops_dagster.billing.months import BillingMonth
 from finops_dagster.object_stores import ObjectInfo, ObjectStores
 from finops_dagster.object_stores.settings import StoreSettings
 from finops_dagster.sources import VENDORS, Vendor
-from finops_dagster.sources.base import AvailableVersion, Delivery, Format, VersionFolder
+from finops_dagster.sources.base import AvailableFiles, AvailableVersion, Format, VersionFolder
 from finops_dagster.sources.settings import ExportSettings
 from finops_dagster_tests.project import Outcome, Project, months
 from finops_dagster_tests.servers.s3 import S3Server
@@ -101,13 +101,13 @@ class NorthwindSource:
         listed = tuple(ListedFile(file.key, file.size) for file in files)
         return Manifest("northwind", str(month), run, source, (), listed)
 
-    def delivery(self, manifest: Manifest) -> Delivery:
-        return Delivery([self._store.head(file.key) for file in manifest.files])
+    def available_files(self, manifest: Manifest) -> AvailableFiles:
+        return AvailableFiles([self._store.head(file.key) for file in manifest.files])
 
     def fetch(
-        self, manifest: Manifest, delivery: Delivery, folder: VersionFolder, *, force: bool
+        self, manifest: Manifest, available: AvailableFiles, folder: VersionFolder, *, force: bool
     ) -> int:
-        return folder.fetch(self._store, delivery.files, force=force)
+        return folder.fetch(self._store, available.files, force=force)
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ class AwsFormat(Format, Protocol):
     time_format: str | None = None
     has_one_currency: bool = True
 
-    def home(self, prefix: str, export_name: str) -> str:
+    def months_folder(self, prefix: str, export_name: str) -> str:
         """Return the folder whose folders are the months, without a slash at its end."""
         return "/".join(filter(None, [prefix, export_name, self.folder]))
 

@@ -23,7 +23,7 @@ from finops_dagster.sources.aws.cur1 import AwsCur1
 from finops_dagster.sources.aws.data_exports import AwsCur2, AwsFocus
 from finops_dagster.sources.aws.format import AwsFormat
 from finops_dagster.sources.aws.settings import AwsExport
-from finops_dagster.sources.base import AvailableVersion, Delivery, VersionFolder
+from finops_dagster.sources.base import AvailableFiles, AvailableVersion, VersionFolder
 
 _Folders = Callable[[str], set[str]]
 # The keys that a month's manifest may have, by the folder whose folders are the months.
@@ -60,7 +60,7 @@ class AwsSource:
         self._store, prefix = stores.open(export)
         self._homes: dict[str, list[AwsFormat]] = {}
         for name in [export.format] if export.format else [*formats] or self._formats:
-            home = self._formats[name].home(prefix, export.export_name)
+            home = self._formats[name].months_folder(prefix, export.export_name)
             self._homes.setdefault(home, []).append(self._formats[name])
         self._known: dict[str, tuple[str, list[Manifest] | ManifestInvalid]] = {}
 
@@ -84,25 +84,25 @@ class AwsSource:
             for month, version in zip(keys, found, strict=True)
         }
 
-    def delivery(self, manifest: Manifest) -> Delivery:
+    def available_files(self, manifest: Manifest) -> AvailableFiles:
         """Look at the files by a HEAD each, side by side; those of a copied bucket are one version
         as far as their sizes or their number tell. Raises ObjectMissing."""
         files = self._files(manifest)
         if not (self._export.copied and manifest.is_overwritten):
-            return Delivery(files)
+            return AvailableFiles(files)
         by = "sizes" if all(file.size is not None for file in manifest.files) else "number"
         warning = (
             "copied = true: that all files are of one version is known by their "
             f"{by} alone, as their keys do not name it and their times are those of copying"
         )
-        return Delivery(files, (warning,))
+        return AvailableFiles(files, (warning,))
 
     def fetch(
-        self, manifest: Manifest, delivery: Delivery, folder: VersionFolder, *, force: bool
+        self, manifest: Manifest, available: AvailableFiles, folder: VersionFolder, *, force: bool
     ) -> int:
         """Download the files and hold them to the manifest, which may be written over meanwhile."""
-        self._hold_to_manifest(manifest, delivery.files)
-        size, source = folder.fetch(self._store, delivery.files, force=force), manifest.source
+        self._hold_to_manifest(manifest, available.files)
+        size, source = folder.fetch(self._store, available.files, force=force), manifest.source
         if manifest.is_overwritten and self._store.head(source.key).etag != source.etag:
             raise FileInvalid(
                 f"{source.location} changed while its files were fetched, and the newer version "
@@ -197,7 +197,7 @@ class AwsSource:
     def _read(self, key: str, formats: Sequence[AwsFormat], month: BillingMonth) -> list[Manifest]:
         manifests: list[Manifest] | ManifestInvalid
         etag, manifests = self._known.get(key, ("", []))
-        changed = self._store.read(key, unless=etag)
+        changed = self._store.read(key, known_etag=etag)
         if changed is not None:
             body, info = changed
             try:

@@ -18,7 +18,7 @@ from google.cloud.bigquery import LoadJob, ParquetOptions, ScalarQueryParameter,
 
 from finops_dagster.billing.columns import Sql, SqlType
 from finops_dagster.billing.errors import BillError, ReconciliationError, first_line
-from finops_dagster.billing.money import Measured
+from finops_dagster.billing.money import MeasuredTotals
 from finops_dagster.tables.digest import DATE, MAPS
 from finops_dagster.warehouses.bigquery.columns_to_text import in_backticks, rewriting, type_named
 from finops_dagster.warehouses.bigquery.settings import BigQuerySettings
@@ -209,7 +209,7 @@ class BigQueryDialect(Dialect):
         return cast(LoadJob, self._client.get_job(self.job, location=self._settings.location))
 
     def _loaded(self, file: MonthFile, job: LoadJob) -> bool:
-        whole = Measured(file.footer.totals, 0)
+        whole = MeasuredTotals(file.footer.totals, 0)
         return job.error_result is None and self.measure(file, file.table) == whole
 
     def load_beside(self, file: MonthFile, change: Change) -> Sql:

@@ -23,6 +23,6 @@ class SqlSettings(SettingsTable):
     credentials: str | dict[str, Any] = Field(default_factory=dict)
     engine_kwargs: dict[str, Any] = Field(default_factory=dict)
 
-    def _secret_belongs(self, name: str) -> str:
+    def _secret_advice(self, name: str) -> str:
         variable = f"DESTINATION__{self.destination}__{name.replace('.', '__')}".upper()
         return f"give it in the environment, as {variable}"

@@ -256,14 +256,14 @@ def test_what_is_no_json_object_is_refused(body: bytes) -> None:
 @pytest.mark.parametrize("month", ["2024-01", "2023-12", "2024-10"])
 def test_the_manifest_lies_in_the_folder_of_its_month(month: str) -> None:
     one = BillingMonth.parse(month)
-    assert FORMATS["cur1"].home("", "acme") == "acme"
+    assert FORMATS["cur1"].months_folder("", "acme") == "acme"
     assert FORMATS["cur1"].manifest_keys("acme", "acme", one) == (
         f"acme/{one.first_day:%Y%m%d}-{one.next.first_day:%Y%m%d}/acme-Manifest.json",
         f"acme/acme/year={one.year}/month={one.month}/acme-Manifest.json",
         f"acme/acme/year={one.year}/month={one.month:02}/acme-Manifest.json",
     )
-    home = FORMATS["cur2"].home("a", "acme")
-    assert FORMATS["cur2"].home("", "acme") == "acme/metadata"
+    home = FORMATS["cur2"].months_folder("a", "acme")
+    assert FORMATS["cur2"].months_folder("", "acme") == "acme/metadata"
     assert FORMATS["cur2"].manifest_keys(home, "acme", one) == (
         f"a/acme/metadata/BILLING_PERIOD={month}/acme-Manifest.json",
         f"a/acme/metadata/BILLING_PERIOD={month}/Manifest.json",
