@@ -15,7 +15,7 @@ import dagster as dg
 import duckdb
 import pytest
 
-from finops_dagster.demo.export import Layout, Version, write_version
+from finops_dagster.demo.export import BillVersion, Layout, write_version
 from finops_dagster.settings import Settings, load_settings
 from finops_dagster.sources.aws.source import aws_formats
 from finops_dagster_tests.cur import HEADERS, line_item
@@ -161,7 +161,7 @@ def test_the_way_from_cur_v1_to_cur_2_0_loses_nothing(project: Project) -> None:
         export = {"format": name, "export_name": name, "column_names": style}
         project.add_export(name=f"acme-{name}", table=f"aws_{name}", **export)
         for month in (1, 2, 3):
-            version = Version(date(2026, month, 1), f"20260{month}28T000000Z", rows=500)
+            version = BillVersion(date(2026, month, 1), f"20260{month}28T000000Z", rows=500)
             write_version(project.source, "", name, version, layout=Layout(name))
             project.load(f"2026-0{month}", export=f"acme-{name}")
     compared = duckdb.execute(compare).fetchall()

@@ -14,15 +14,15 @@ import pytest
 
 from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.demo.export import Layout, Version, write_version
+from finops_dagster.demo.export import BillVersion, Layout, write_version
 from finops_dagster_tests.cur import Put, csv_bytes, upload, zipped
 from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import ROOT, Project
 from finops_dagster_tests.servers.s3 import S3Server
 
 Totals = tuple[int, Decimal]
-JANUARY = Version(date(2024, 1, 1), "20240203T050312Z", rows=1200)
-FEBRUARY = Version(date(2024, 2, 1), "20240302T044907Z", rows=1100)
+JANUARY = BillVersion(date(2024, 1, 1), "20240203T050312Z", rows=1200)
+FEBRUARY = BillVersion(date(2024, 2, 1), "20240302T044907Z", rows=1100)
 COSTS = {
     "cur1": "lineitem_unblendedcost",
     "cur2": "line_item_unblended_cost",
@@ -71,7 +71,9 @@ def format_of(layout: Layout) -> str:
     return layout.format.partition("-")[0]
 
 
-def deliver(project: Project, layout: Layout, version: Version = JANUARY, prefix: str = "") -> Path:
+def deliver(
+    project: Project, layout: Layout, version: BillVersion = JANUARY, prefix: str = ""
+) -> Path:
     """Deliver the bill to an export of its format, and return the path of its manifest."""
     project.export["format"] = format_of(layout)
     return write_version(project.source, prefix, "acme-cur", version, layout=layout)
@@ -214,9 +216,9 @@ def test_a_query_without_the_cost_is_an_error_that_shows_what_there_is(project: 
 
 @every_overwritten
 def test_a_refresh_that_overwrites_is_never_mixed(project: Project, layout: Layout) -> None:
-    deliver(project, layout, Version(JANUARY.month, "20240202T000000Z", rows=900, parts=4))
+    deliver(project, layout, BillVersion(JANUARY.month, "20240202T000000Z", rows=900, parts=4))
     project.load()
-    deliver(project, layout, Version(JANUARY.month, "20240203T000000Z", rows=500, parts=2))
+    deliver(project, layout, BillVersion(JANUARY.month, "20240203T000000Z", rows=500, parts=2))
     outcome = project.load()
     assert totals(project, layout)[0] == 500
     assert outcome.metadata("billing_table")["rows_changed"] == -400
@@ -231,7 +233,7 @@ def test_a_refresh_that_overwrites_is_never_mixed(project: Project, layout: Layo
     assert "the vendor is" in error and "set copied = true" in error
     assert "run the month again when its manifest is there" in error
     assert totals(project, layout)[0] == 500
-    deliver(project, layout, Version(JANUARY.month, "20240204T000000Z", rows=600))
+    deliver(project, layout, BillVersion(JANUARY.month, "20240204T000000Z", rows=600))
     project.load()
     assert totals(project, layout)[0] == 600
 

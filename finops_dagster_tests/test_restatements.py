@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import pytest
 
-from finops_dagster.demo.export import Layout, Version, write_version
+from finops_dagster.demo.export import BillVersion, Layout, write_version
 from finops_dagster_tests.cur import HEADERS as PLAIN
 from finops_dagster_tests.cur import line_item
 from finops_dagster_tests.finops import Finops
@@ -100,8 +100,8 @@ def test_a_months_end_is_seen_in_every_format(project: Project, layout: Layout) 
     project.export["format"] = None
     month = date(2024, 1, 1)
     for version in (
-        Version(month, "20240202T000000Z", rows=1000),
-        Version(month, "20240207T000000Z", rows=1005, restated=True),
+        BillVersion(month, "20240202T000000Z", rows=1000),
+        BillVersion(month, "20240207T000000Z", rows=1005, restated=True),
     ):
         write_version(project.source, "", "acme-cur", version, layout=layout)
         metadata = project.load().metadata("billing_table")

@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 
 from finops_dagster.billing.errors import ManifestMissing
-from finops_dagster.demo.export import Layout, Version, write_version
+from finops_dagster.demo.export import BillVersion, Layout, write_version
 from finops_dagster.object_stores import StoreError
 from finops_dagster_tests.cur import Put, items, upload
 from finops_dagster_tests.project import Project, months
@@ -184,7 +184,7 @@ def test_the_sensor_is_off_until_the_settings_turn_it_on(project: Project) -> No
         assert sensor.default_status is status
 
 
-def write(project: Project, layout: Layout, *versions: Version, prefix: str = "") -> None:
+def write(project: Project, layout: Layout, *versions: BillVersion, prefix: str = "") -> None:
     for version in versions:
         write_version(project.source, prefix, "acme-cur", version, layout=layout)
     upload(project.source, project.put)
@@ -203,7 +203,9 @@ def write(project: Project, layout: Layout, *versions: Version, prefix: str = ""
 )
 def test_a_look_at_every_layout(project: Project, s3: S3Server, layout: Layout, lists: int) -> None:
     project.export["format"] = layout.format.partition("-")[0]
-    versions = (Version(date(2024, month, 1), "20240403T051544Z", rows=40) for month in (1, 2, 3))
+    versions = (
+        BillVersion(date(2024, month, 1), "20240403T051544Z", rows=40) for month in (1, 2, 3)
+    )
     write(project, layout, *versions, prefix="a/b")
     project.export["source"] += "/a/b"
     first = project.tick()
@@ -212,6 +214,6 @@ def test_a_look_at_every_layout(project: Project, s3: S3Server, layout: Layout, 
     assert months(project.tick(first.cursor)) == []
     read = [path for _, path in s3.requests if path.endswith(".json")]
     assert (len(read), len(s3.requests)) == (3, 3 + lists)
-    refunded = Version(date(2024, 1, 1), "20250606T000000Z", rows=41, restated=True)
+    refunded = BillVersion(date(2024, 1, 1), "20250606T000000Z", rows=41, restated=True)
     write(project, layout, refunded, prefix="a/b")
     assert months(project.tick(first.cursor)) == ["2024-01"], "a late refund to an old month"

@@ -17,7 +17,7 @@ from statistics import median
 
 import dagster as dg
 
-from finops_dagster.demo.export import Layout, Version, write_version
+from finops_dagster.demo.export import BillVersion, Layout, write_version
 from finops_dagster_tests.finops import FINOPS
 from finops_dagster_tests.project import ROOT
 
@@ -111,11 +111,11 @@ def once(name: str, make: Callable[..., object], *arguments: object) -> Path:
 def source(rows: int, columns: int = 154, parts: int = 4, months: Sequence[date] = ()) -> Path:
     """The folder with the bill, January 2024 where no months are named."""
     months = months or [date(2024, 1, 1)]
-    versions = [Version(month, VERSION, rows, parts) for month in months]
+    versions = [BillVersion(month, VERSION, rows, parts) for month in months]
     return once(f"source-{rows}x{columns}-{parts}-{len(months)}", _write, versions, columns)
 
 
-def _write(folder: Path, versions: list[Version], columns: int) -> None:
+def _write(folder: Path, versions: list[BillVersion], columns: int) -> None:
     for version in versions:
         write_version(folder, "", "bench-cur", version, layout=Layout(columns=columns))
 

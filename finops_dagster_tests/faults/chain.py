@@ -18,7 +18,7 @@ from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory, TemporaryFile
 
-from finops_dagster.demo.export import Layout, Version, write_version
+from finops_dagster.demo.export import BillVersion, Layout, write_version
 from finops_dagster_tests.cur import Put, upload
 from finops_dagster_tests.demo.delivered import all_rows, costs, keys_of
 from finops_dagster_tests.faults.places import (
@@ -96,7 +96,7 @@ class Chain:
         """A further version of months, restated where there was one; of all where none is named."""
         for month in months or self.months:
             versions = self.delivered.setdefault(month, {})
-            version = Version(
+            version = BillVersion(
                 date.fromisoformat(f"{month}-01"),
                 f"v{len(versions) + 1:04}",
                 rows=self.chance.randint(1, 2000) if rows is None else rows,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import date
 
-from finops_dagster.demo.export import Layout, Version, write_version
+from finops_dagster.demo.export import BillVersion, Layout, write_version
 from finops_dagster_tests.project import ROOT, Project
 
 
@@ -20,7 +20,7 @@ def queries(section: str) -> list[str]:
 
 def load_what_they_ask_for(project: Project) -> None:
     """January 2026 in `aws_billing_data`, which is a CUR v1, and in `aws_cur2`."""
-    bill = Version(date(2026, 1, 1), "v1", rows=200)
+    bill = BillVersion(date(2026, 1, 1), "v1", rows=200)
     for name, table, layout in (
         ("acme", "aws_billing_data", Layout()),
         ("cur2", "aws_cur2", Layout("cur2", "parquet")),

@@ -22,7 +22,7 @@ import pytest
 from finops_dagster.billing.errors import ReconciliationError
 from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.demo.export import Layout, Version, write_version
+from finops_dagster.demo.export import BillVersion, Layout, write_version
 from finops_dagster.lake import Lake, read_record, relation
 from finops_dagster.pipeline.warehouse_table import month_file
 from finops_dagster.tables.casts import prepare_casts
@@ -331,7 +331,7 @@ def test_every_column_of_a_whole_bill(project: Project, warehouse: Adapter, layo
     project.export["format"] = None
     lake = Lake(project.settings().storage.parquet_dir)
     for month, files in enumerate(("gzip", "parquet"), 1):
-        bill = Version(date(2024, month, 1), "v1", rows=24)
+        bill = BillVersion(date(2024, month, 1), "v1", rows=24)
         delivered = Layout(layout, files, overwrite=files == "parquet")
         write_version(project.source, "", "acme-cur", bill, layout=delivered)
         outcome = project.load(f"2024-0{month}")

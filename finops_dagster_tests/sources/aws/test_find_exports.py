@@ -13,7 +13,7 @@ import pytest
 
 from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.demo.export import Layout, Version, write_version
+from finops_dagster.demo.export import BillVersion, Layout, write_version
 from finops_dagster.object_stores import ObjectStores
 from finops_dagster.settings import Settings, load_settings
 from finops_dagster.sources.aws.settings import AwsExport
@@ -64,7 +64,7 @@ def write_all(folder: Path) -> None:
     for key, layout in LAYOUTS.items():
         prefix, _, name = key.rpartition("/")
         for month in (2, 3):
-            version = Version(date(2024, month, 1), "20240403T051544Z", rows=30)
+            version = BillVersion(date(2024, month, 1), "20240403T051544Z", rows=30)
             write_version(folder, prefix, name, version, layout=layout)
     (folder / "a/logs/2024/01").mkdir(parents=True)
     (folder / "a/logs/2024/01/x.log").write_text("no bill")
@@ -117,7 +117,7 @@ def test_every_layout_in_a_bucket_is_found_and_no_folder_is_listed_twice(
 def test_exports_of_one_name_get_names_apart_and_the_format_of_each(
     project: Project, finops: Finops
 ) -> None:
-    version = Version(date(2024, 1, 1), "20240203T051544Z", rows=30)
+    version = BillVersion(date(2024, 1, 1), "20240203T051544Z", rows=30)
     for layout in (Layout(), Layout("focus-1.2")):
         write_version(project.source, "x", "acme", version, layout=layout)
     write_version(project.source, "y", "acme", version, layout=Layout("cur2"))
@@ -131,7 +131,7 @@ def test_exports_of_one_name_get_names_apart_and_the_format_of_each(
 
 
 def test_what_the_manifest_does_not_tell_is_a_comment(project: Project, finops: Finops) -> None:
-    version = Version(date(2024, 1, 1), "20240203T051544Z", rows=30)
+    version = BillVersion(date(2024, 1, 1), "20240203T051544Z", rows=30)
     manifest = write_version(project.source, "", "acme", version, layout=Layout("cur2"))
     fields = json.loads(manifest.read_text())
     manifest.write_text(json.dumps({**fields, "columns": []}))
