@@ -25,7 +25,7 @@ from pydantic_settings import (
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
-from pydantic_settings import SettingsError as SourceUnreadable
+from pydantic_settings import SettingsError as EnvironmentUnreadable
 
 from finops_dagster.billing.columns import flat_name
 from finops_dagster.billing.errors import excerpt, first_line
@@ -47,7 +47,7 @@ DEFAULT_CONFIGS = (Path("config/finops.toml"), Path("config.toml"))
 _OVERRIDES = None
 
 
-def _one_of(known: Mapping[str, object], name: str) -> str:
+def _known_name(known: Mapping[str, object], name: str) -> str:
     if name not in known:
         raise ValueError(f"{excerpt(name)} is none of {', '.join(known)}")
     return name
@@ -75,7 +75,7 @@ class DatabaseSettings(SettingsTable):
     """Where months end: at Parquet (`duckdb` without a `warehouse_path`), or in a warehouse beyond.
     The tables of the other warehouses are added by `_with_warehouses`."""
 
-    backend: Annotated[str, AfterValidator(partial(_one_of, WAREHOUSES))] = "duckdb"
+    backend: Annotated[str, AfterValidator(partial(_known_name, WAREHOUSES))] = "duckdb"
     duckdb: DuckDBSettings = DuckDBSettings()
 
     @property
@@ -108,18 +108,18 @@ def _with_warehouses(database: object) -> object:
     return create_model("Database", __base__=DatabaseSettings, **others).model_validate(tables)
 
 
-class _OfVendor(SettingsTable):
+class _VendorKey(SettingsTable):
     model_config = ConfigDict(extra="ignore")
 
-    vendor: Annotated[str, AfterValidator(partial(_one_of, VENDORS))]
+    vendor: Annotated[str, AfterValidator(partial(_known_name, VENDORS))]
 
 
-def _by_vendor(export: object) -> ExportSettings:
+def _vendor_export(export: object) -> ExportSettings:
     """Return an export as its vendor declares it. A discriminated union would put the vendor's name
     into the key of every error."""
     if isinstance(export, ExportSettings):
         return export
-    return VENDORS[_OfVendor.model_validate(export).vendor].settings.model_validate(export)
+    return VENDORS[_VendorKey.model_validate(export).vendor].settings.model_validate(export)
 
 
 class Settings(BaseSettings):
@@ -139,18 +139,20 @@ class Settings(BaseSettings):
     database: Annotated[SerializeAsAny[DatabaseSettings], BeforeValidator(_with_warehouses)] = (
         DatabaseSettings()
     )
-    exports: tuple[Annotated[SerializeAsAny[ExportSettings], BeforeValidator(_by_vendor)], ...] = ()
+    exports: tuple[
+        Annotated[SerializeAsAny[ExportSettings], BeforeValidator(_vendor_export)], ...
+    ] = ()
 
     @model_validator(mode="after")
-    def _nothing_is_shared(self) -> Settings:
+    def _check_unique(self) -> Settings:
         for what, names in {
             "name": [flat_name(export.name) for export in self.exports],
             "table": [export.table_name.lower() for export in self.exports],
         }.items():
-            twice = [name for name, count in Counter(names).items() if count > 1]
-            if twice:
+            duplicates = [name for name, count in Counter(names).items() if count > 1]
+            if duplicates:
                 raise ValueError(
-                    f"two exports have the {what} {twice[0]!r}; each needs one of its own"
+                    f"two exports have the {what} {duplicates[0]!r}; each needs one of its own"
                 )
         return self
 
@@ -214,7 +216,7 @@ def load_settings(
         return FromFile(**given)
     except ValidationError as error:
         raise SettingsError(problems_line(str(file), error)) from error
-    except SourceUnreadable as error:
+    except EnvironmentUnreadable as error:
         sections = tuple(f"FINOPS_{section.upper()}" for section in Settings.model_fields)
         variables = [name for name in os.environ if name.upper().startswith(sections)]
         raise SettingsError(

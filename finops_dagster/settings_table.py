@@ -24,14 +24,14 @@ URL = re.compile(r"\s*([a-z][a-z0-9+.-]+:(/|$)|(ducklake|md|motherduck):)", re.I
 _PROBLEMS_SHOWN = 8
 _SECRET_KEY = re.compile(r"passw|passphrase|secret|token|(private|api|access|account)_?key$", re.I)
 _SECRET_VALUE = re.compile(r"://[^/@]*:[^/@]+@|(passw\w*|pwd|secret|token|key)(=|%3d)", re.I)
-_WHERE_SECRETS_BELONG = "docs/security.md says where secrets belong"
+_SECRETS_ADVICE = "docs/security.md says where secrets belong"
 _MESSAGES = {
     "extra_forbidden": "unknown key",
     "missing": "missing value",
     "model_type": "must be a table",
 }
 # Keys that other tools and earlier specifications have, and what to write instead.
-_INSTEAD = {
+_REPLACEMENTS = {
     "aws": 'write each export as [[exports]] with vendor = "aws"; finops init writes an example',
     "state_db": "leave it out: state is kept with the data, and runs in DAGSTER_HOME",
     "state_manager": "leave it out: runs and their state are Dagster's, in DAGSTER_HOME",
@@ -60,15 +60,15 @@ def flat_settings(table: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         yield name, table
 
 
-def _on_this_machine(path: object) -> object:
+def _checked_path(path: object) -> object:
     """Refuse a URL, of which a folder of that name would be made; it may hold a secret."""
     if isinstance(path, str) and URL.match(path):
         raise ValueError("is a URL; it must be a path on this machine")
     return path
 
 
-LocalPath = Annotated[Path, BeforeValidator(_on_this_machine)]
-LocalFile = Annotated[str, BeforeValidator(_on_this_machine)]
+LocalPath = Annotated[Path, BeforeValidator(_checked_path)]
+LocalFile = Annotated[str, BeforeValidator(_checked_path)]
 
 
 class SettingsTable(BaseModel):
@@ -78,7 +78,7 @@ class SettingsTable(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     @model_validator(mode="after")
-    def _keeps_its_secrets(self) -> Self:
+    def _refuse_secrets(self) -> Self:
         for name, value in flat_settings(self.model_dump()):
             if holds_secret(name, value):
                 raise ValueError(f"{name} holds a secret; {self._secret_advice(name)}")
@@ -86,33 +86,33 @@ class SettingsTable(BaseModel):
 
     def _secret_advice(self, _name: str) -> str:
         """Where the secret belongs that was given under this name."""
-        return _WHERE_SECRETS_BELONG
+        return _SECRETS_ADVICE
 
     @field_validator("*", mode="before")
     @classmethod
-    def _is_one_line(cls, value: object) -> object:
+    def _refuse_control_characters(cls, value: object) -> object:
         if isinstance(value, str) and CONTROL_CHARACTER.search(value):
             raise ValueError(f"{excerpt(value)} holds a line end or another control character")
         return value
 
 
-def problems_line(where: str, error: ValidationError) -> str:
+def problems_line(location: str, error: ValidationError) -> str:
     """Return all that is wrong in one line: the file or the variable, the key, and what."""
-    lines = [_line(where, problem) for problem in error.errors()]
+    lines = [_problem_line(location, problem) for problem in error.errors()]
     more = f"; and {len(lines) - _PROBLEMS_SHOWN} more" if len(lines) > _PROBLEMS_SHOWN else ""
     return "; ".join(lines[:_PROBLEMS_SHOWN]) + more
 
 
-def _line(where: str, problem: ErrorDetails) -> str:
+def _problem_line(location: str, problem: ErrorDetails) -> str:
     path = problem["loc"]
     key = "".join(
         f"[{part}]" if isinstance(part, int) else f".{excerpts([part], 1)}" for part in path
     ).removeprefix(".")
     variable = "FINOPS_" + "__".join(str(part).upper() for part in path)
     if variable in os.environ:
-        where = f"environment variable {variable}"
+        location = f"environment variable {variable}"
     message = _MESSAGES.get(problem["type"], problem["msg"].removeprefix("Value error, "))
     if problem["type"] == "extra_forbidden":
-        advice = _INSTEAD.get(str(path[-1]), _WHERE_SECRETS_BELONG if holds_secret(key, "") else "")
+        advice = _REPLACEMENTS.get(str(path[-1]), _SECRETS_ADVICE if holds_secret(key, "") else "")
         message += f"; {advice}" if advice else ""
-    return ": ".join(filter(None, (where, key, message)))
+    return ": ".join(filter(None, (location, key, message)))

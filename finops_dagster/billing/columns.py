@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NewType, Protocol
 
 ADDED_COLUMNS = ("billing_month", "manifest_id")
-_GIVEN_TO_NOBODY = (*ADDED_COLUMNS, "")
+_RESERVED_NAMES = (*ADDED_COLUMNS, "")
 
 Sql = NewType("Sql", str)
 """A text that may be put into a statement: nothing in it was given from outside unquoted, which
@@ -80,29 +80,25 @@ def name_columns(
     are to DuckDB and to most warehouses.
     """
     headers = list(headers)
-    known = {**known, **_known_by_other_spelling(headers, known, naming)}
+    known = {**known, **_names_by_alias(headers, known, naming)}
     by_name: dict[str, list[str]] = defaultdict(list)
     for header in headers:
         by_name[naming.column(header)].append(header)
-    taken = {*map(str.lower, known.values()), *_GIVEN_TO_NOBODY}
-    used = {*taken, *by_name}
+    taken_names = {*map(str.lower, known.values()), *_RESERVED_NAMES}
+    used = {*taken_names, *by_name}
     names: dict[str, str] = {}
     for name, group in by_name.items():
-        if (
-            len(group) == 1
-            and not naming.is_user_defined(group[0])
-            and name not in _GIVEN_TO_NOBODY
-        ):
+        if len(group) == 1 and not naming.is_user_defined(group[0]) and name not in _RESERVED_NAMES:
             names[group[0]] = known.get(group[0], name)
             continue
         given = {header: known.get(header, name) for header in group}
         unnamed = [header for header in group if header not in known]
-        holders = [header for header in group if header in known and known[header].lower() == name]
-        candidates = holders or ([] if name in taken else unnamed)
+        owners = [header for header in group if header in known and known[header].lower() == name]
+        candidates = owners or ([] if name in taken_names else unnamed)
         owner = min(candidates, key=_distance_from_flat, default=None)
         for header in group:
             if given[header].lower() == name and header != owner:
-                given[header] = _hashed(header, name, used)
+                given[header] = _hashed_name(header, name, used)
             names[header] = given[header]
             used.add(given[header].lower())
     return names
@@ -114,7 +110,7 @@ def case_distance(one: str, other: str) -> int:
     return sum(a != b for a, b in zip(letters, others, strict=False))
 
 
-def _known_by_other_spelling(
+def _names_by_alias(
     headers: Collection[str], known: Mapping[str, str], naming: Naming
 ) -> dict[str, str]:
     """The names of columns that the table knows under the headers of another kind of file; where
@@ -133,18 +129,18 @@ def _distance_from_flat(header: str) -> tuple[int, str]:
     return changed, header
 
 
-def name_within(most_bytes: int, name: str) -> str:
+def name_within(max_bytes: int, name: str) -> str:
     """The name where a warehouse can hold it, else its beginning and a hash of the whole, which is
     long enough that no two names become one."""
-    written = name.encode()
-    if len(written) <= most_bytes:
+    encoded = name.encode()
+    if len(encoded) <= max_bytes:
         return name
-    digest = hashlib.sha256(written).hexdigest()[:16]
-    beginning = written[: most_bytes - len(digest) - 1].decode(errors="ignore")
+    digest = hashlib.sha256(encoded).hexdigest()[:16]
+    beginning = encoded[: max_bytes - len(digest) - 1].decode(errors="ignore")
     return f"{beginning}_{digest}"
 
 
-def _hashed(header: str, name: str, used: Collection[str]) -> str:
+def _hashed_name(header: str, name: str, used: Collection[str]) -> str:
     """The name with a hash of the header, short where nobody has chosen a header that asks for
     just this."""
     digest = hashlib.sha256(header.encode()).hexdigest()

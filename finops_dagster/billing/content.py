@@ -53,7 +53,7 @@ class Content:
         """The names of the files."""
         return [file.name for file in self.files]
 
-    def each(self, *fields: str) -> list[tuple[Any, ...]]:
+    def file_fields(self, *fields: str) -> list[tuple[Any, ...]]:
         """Return these fields of each file."""
         return [tuple(getattr(file, name) for name in fields) for file in self.files]
 
@@ -61,7 +61,7 @@ class Content:
     def checksums(self) -> list[tuple[Any, ...]] | None:
         """The name, size and checksum of each file; None where one is not known."""
         is_known = all(file.sha256 is not None for file in self.files)
-        return self.each("name", "size", "sha256") if is_known else None
+        return self.file_fields("name", "size", "sha256") if is_known else None
 
     @property
     def digest(self) -> str:

@@ -11,7 +11,7 @@ import duckdb
 
 from finops_dagster.billing.errors import first_line
 
-_SENTENCES = {
+_MESSAGES = {
     errno.ENOSPC: "{path} cannot be written: its disk is full; make room and try again",
     errno.EDQUOT: "{path} cannot be written: this user's quota is used up; make room and try again",
     errno.EROFS: "{path} cannot be written: its disk is read-only; let it be written, or set "
@@ -35,18 +35,18 @@ def disk_problem(error: BaseException) -> str | None:
     """Say in one sentence what the operating system, or DuckDB in its words, has against a file;
     None where the error is of something else."""
     path: object
-    number: int | None
+    code: int | None
     if isinstance(error, OSError):
-        number, path = error.errno, error.filename2 or error.filename
+        code, path = error.errno, error.filename2 or error.filename
     elif not isinstance(error, duckdb.IOException):
         return None
     else:
         text = first_line(error)
-        number = next((n for n in _SENTENCES if os.strerror(n) in text), None)
+        code = next((n for n in _MESSAGES if os.strerror(n) in text), None)
         path = next(iter(re.findall(r'"([^"]+)"', text)), None)
-    if number not in _SENTENCES:
+    if code not in _MESSAGES:
         return None
-    if number in (errno.EEXIST, errno.ENOTDIR) and isinstance(path, str | os.PathLike):
-        number = errno.EISDIR if Path(path).is_dir() else number
+    if code in (errno.EEXIST, errno.ENOTDIR) and isinstance(path, str | os.PathLike):
+        code = errno.EISDIR if Path(path).is_dir() else code
         path = next((one for one in Path(path).parents if one.is_file()), path)
-    return _SENTENCES[number].format(path=path or "a file")
+    return _MESSAGES[code].format(path=path or "a file")

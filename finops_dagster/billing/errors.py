@@ -46,11 +46,11 @@ class ReconciliationError(BillError):
 
 
 CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
-_SHORTENED = Repr()
-_SHORTENED.maxstring = _SHORTENED.maxother = 160
+_SHORT_REPR = Repr()
+_SHORT_REPR.maxstring = _SHORT_REPR.maxother = 160
 
 
-_MOST_SHOWN = 1000
+_MAX_CHARACTERS = 1000
 
 
 def escaped(text: str) -> str:
@@ -66,22 +66,22 @@ def escaped(text: str) -> str:
 
 def shortened(text: str) -> str:
     """Return the text escaped, and cut in its middle where it is longer than anybody reads."""
-    if len(text) <= _MOST_SHOWN:
+    if len(text) <= _MAX_CHARACTERS:
         return escaped(text)
-    half = _MOST_SHOWN // 2
-    left_out = f"… {len(text) - 2 * half:,} characters are not shown …"
-    return escaped(text[:half]) + left_out + escaped(text[-half:])
+    half = _MAX_CHARACTERS // 2
+    marker = f"… {len(text) - 2 * half:,} characters are not shown …"
+    return escaped(text[:half]) + marker + escaped(text[-half:])
 
 
 def excerpt(value: object) -> str:
     """What a stranger wrote, fit for one line: in quotes, escaped, and cut in its middle."""
-    return _SHORTENED.repr(value)
+    return _SHORT_REPR.repr(value)
 
 
-def excerpts(names: Sequence[str], most: int) -> str:
+def excerpts(names: Sequence[str], limit: int) -> str:
     """The first of what a stranger named, in one line."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(excerpt(name)[1:-1] for name in names[:most]) + more
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(excerpt(name)[1:-1] for name in names[:limit]) + more
 
 
 def first_line(error: BaseException) -> str:

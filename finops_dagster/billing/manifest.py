@@ -18,8 +18,8 @@ def version_folder(version: str) -> str:
     a folder."""
     if _PLAIN_FOLDER.fullmatch(version):
         return version
-    kept = re.sub(r"[^A-Za-z0-9]+", "-", version)[:80].strip("-")
-    return f"{kept or 'version'}~{sha256(version.encode()).hexdigest()[:12]}"
+    readable = re.sub(r"[^A-Za-z0-9]+", "-", version)[:80].strip("-")
+    return f"{readable or 'version'}~{sha256(version.encode()).hexdigest()[:12]}"
 
 
 @dataclass(frozen=True)
@@ -71,10 +71,14 @@ class Manifest:
         name the version."""
         return any(self.id not in file.key for file in self.files)
 
-    def columns_added_and_removed(self, before: Manifest | None) -> tuple[list[str], list[str]]:
+    def columns_added_and_removed(self, previous: Manifest | None) -> tuple[list[str], list[str]]:
         """The headers that this version has more and less than the one before, as far as both
         manifests list them."""
-        if before is None or not self.columns or not before.columns:
+        if previous is None or not self.columns or not previous.columns:
             return [], []
-        now, then = (dict.fromkeys(c.header for c in one.columns) for one in (self, before))
-        return [h for h in now if h not in then], [h for h in then if h not in now]
+        headers, previous_headers = (
+            dict.fromkeys(c.header for c in one.columns) for one in (self, previous)
+        )
+        return [h for h in headers if h not in previous_headers], [
+            h for h in previous_headers if h not in headers
+        ]

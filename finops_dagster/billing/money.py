@@ -33,16 +33,19 @@ class Totals:
         """Return what differs, as each side has it; None where all that both know is equal."""
         if (self.rows, self.cost) != (other.rows, other.cost):
             return str(self), str(other)
-        for what, ours, theirs in (
+        for what, amounts, other_amounts in (
             ("column", self.sums, other.sums),
             ("currency", self.costs, other.costs),
         ):
-            if ours is not None and theirs is not None:
-                for name in sorted({**ours, **theirs}):
-                    amount, others = ours.get(name, Decimal(0)), theirs.get(name, Decimal(0))
-                    if amount != others:
+            if amounts is not None and other_amounts is not None:
+                for name in sorted({**amounts, **other_amounts}):
+                    amount, other_amount = (
+                        amounts.get(name, Decimal(0)),
+                        other_amounts.get(name, Decimal(0)),
+                    )
+                    if amount != other_amount:
                         shown = f"in the {what} {name or '(none)'}"
-                        return f"{decimal_text(amount)} {shown}", decimal_text(others)
+                        return f"{decimal_text(amount)} {shown}", decimal_text(other_amount)
         return None
 
     def __str__(self) -> str:
@@ -79,16 +82,16 @@ class MeasuredTotals:
 
 
 # As many as a sum of more rows than any month has can have.
-_DIGITS = 76
+_SUM_DIGITS = 76
 
 
 def reconcile(
-    where: str,
+    location: str,
     counted: Totals,
     measured: MeasuredTotals,
     advice: str = "the month was left as it was",
 ) -> None:
-    """Hold what `where` contains against what was counted in the files, to the last digit: rows,
+    """Hold what `location` contains against what was counted in the files, to the last digit: rows,
     headline cost, and where both sides know them every money column and the cost by currency.
 
     Raises ReconciliationError, which names both sides.
@@ -97,18 +100,18 @@ def reconcile(
     if difference is not None:
         has, files_have = difference
         raise ReconciliationError(
-            f"{where} has {has}, but the vendor's files have {files_have}; {advice}"
+            f"{location} has {has}, but the vendor's files have {files_have}; {advice}"
         )
     if measured.rows_outside_month:
         raise ReconciliationError(
-            f"{measured.rows_outside_month:,} rows of {where} say that they belong to another "
+            f"{measured.rows_outside_month:,} rows of {location} say that they belong to another "
             f"billing month; {advice}",
         )
 
 
 def exact_sum(amounts: Iterable[Decimal | None]) -> Decimal:
     """Add amounts to the last digit; Python's own context would keep 28. None adds nothing."""
-    with localcontext(prec=_DIGITS):
+    with localcontext(prec=_SUM_DIGITS):
         return sum((amount for amount in amounts if amount is not None), Decimal(0))
 
 

@@ -40,20 +40,22 @@ class Version:
         """Return whether the store has this version, without reading it: by every file's name, size
         and ETag; by number and bytes of the files where the version is older than their record."""
         if self.content is None:
-            return self._agrees_with(available)
+            return self._has_same_size(available)
         fields = ("name", "size", "etag")  # another store says other ETags of the same bytes
-        return self.content.each(*fields) == available.each(*fields)
+        return self.content.file_fields(*fields) == available.file_fields(*fields)
 
     def has_content(self, content: Content, totals: Totals) -> bool:
         """Return whether this is the version of files that were read and counted."""
         if self.content is None:
-            return self._agrees_with(content) and self.totals == totals
+            return self._has_same_size(content) and self.totals == totals
         if self.content.checksums is None or content.checksums is None:
-            is_alike = self.content.each("name", "size") == content.each("name", "size")
+            is_alike = self.content.file_fields("name", "size") == content.file_fields(
+                "name", "size"
+            )
             return is_alike and self.totals == totals
         return self.content.checksums == content.checksums
 
-    def _agrees_with(self, content: Content) -> bool:
+    def _has_same_size(self, content: Content) -> bool:
         """By number and bytes of the files; those of a ZIP were once those of the gzip that it
         became."""
         zipped = sum(name.endswith(".zip") for name in content.names)
@@ -128,14 +130,18 @@ def with_vendor_id(versions: Iterable[AnyVersion], vendor_id: str) -> list[AnyVe
     return [version for version in versions if is_version_of(version.manifest_id, vendor_id)]
 
 
-def version_id(vendor_id: str, content: Content, totals: Totals, known: Sequence[Version]) -> str:
+def version_id(
+    vendor_id: str, content: Content, totals: Totals, known_versions: Sequence[Version]
+) -> str:
     """Return the id of the version with this content, which was read and counted.
 
     It is the vendor's own id for the first content that was known under it, and has the digest of
-    the content after it for every other. `known` are the versions under the vendor's id.
+    the content after it for every other. `known_versions` are the versions under the vendor's id.
     """
-    ids = (version.manifest_id for version in known if version.has_content(content, totals))
-    return next(ids, f"{vendor_id}+{content.digest}" if known else vendor_id)
+    ids = (
+        version.manifest_id for version in known_versions if version.has_content(content, totals)
+    )
+    return next(ids, f"{vendor_id}+{content.digest}" if known_versions else vendor_id)
 
 
 def _amounts(texts: Mapping[str, Any] | None) -> dict[str, Decimal] | None:

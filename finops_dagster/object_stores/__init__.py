@@ -77,11 +77,11 @@ class ObjectStores:
         """Return the store that the settings name, and the prefix in it without slashes at its
         end."""
         if settings not in self._opened:
-            self._opened[settings] = _open(settings)
+            self._opened[settings] = _open_store(settings)
         return self._opened[settings]
 
 
-def _open(settings: StoreSettings) -> tuple[ObjectStore, str]:
+def _open_store(settings: StoreSettings) -> tuple[ObjectStore, str]:
     scheme, _, rest = settings.source.partition("://")
     if scheme == "file":
         from finops_dagster.object_stores.local import LocalStore
@@ -89,6 +89,6 @@ def _open(settings: StoreSettings) -> tuple[ObjectStore, str]:
         return LocalStore(rest), ""
     from finops_dagster.object_stores.s3 import S3Store
 
-    point = ACCESS_POINT.match(rest)
-    bucket = point[0] if point else rest.partition("/")[0]
+    access_point = ACCESS_POINT.match(rest)
+    bucket = access_point[0] if access_point else rest.partition("/")[0]
     return S3Store(bucket, settings), rest.removeprefix(bucket).removeprefix("/").rstrip("/")

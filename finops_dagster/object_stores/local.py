@@ -30,13 +30,13 @@ class LocalStore:
 
     def _entries(self, folder: str) -> list[Path]:
         path = self.location(folder)
-        with suppress(ObjectMissing), _explained(path):
+        with suppress(ObjectMissing), _translated_errors(path):
             return list(Path(path).iterdir())
         return []
 
     def head(self, key: str) -> ObjectInfo:
         path = self.location(key)
-        with _explained(path):
+        with _translated_errors(path):
             status = Path(path).stat()
         etag = f"{status.st_size:x}-{status.st_mtime_ns:x}"
         written = datetime.fromtimestamp(status.st_mtime, UTC)
@@ -46,19 +46,17 @@ class LocalStore:
         info = self.head(key)
         return None if info.etag == known_etag else (b"".join(self.chunks(info)), info)
 
-    def chunks(self, version: ObjectInfo) -> Iterator[bytes]:
+    def chunks(self, info: ObjectInfo) -> Iterator[bytes]:
         """The file's bytes; its version is looked at once more when the last one was read."""
-        with _explained(version.location), Path(version.location).open("rb") as file:
+        with _translated_errors(info.location), Path(info.location).open("rb") as file:
             while chunk := file.read(_CHUNK_BYTES):
                 yield chunk
-        if self.head(version.key).etag != version.etag:
-            raise ObjectChanged(
-                f"{version.location} changed while it was read; run the month again"
-            )
+        if self.head(info.key).etag != info.etag:
+            raise ObjectChanged(f"{info.location} changed while it was read; run the month again")
 
 
 @contextmanager
-def _explained(path: str) -> Iterator[None]:
+def _translated_errors(path: str) -> Iterator[None]:
     try:
         yield
     except (FileNotFoundError, NotADirectoryError):

@@ -44,10 +44,10 @@ class S3Store:
         self._bucket = bucket
         self._requester_pays = settings.requester_pays
         # What every request has, beside the key.
-        self._of_bucket: dict[str, Any] = {"Bucket": bucket}
+        self._bucket_args: dict[str, Any] = {"Bucket": bucket}
         if settings.requester_pays:
-            self._of_bucket["RequestPayer"] = "requester"
-        with self._explained(""):
+            self._bucket_args["RequestPayer"] = "requester"
+        with self._translated_errors(""):
             self._client = _client(settings, bucket)
 
     def location(self, key: str) -> str:
@@ -74,17 +74,17 @@ class S3Store:
         ]
 
     def _pages(self, prefix: str) -> Iterator[Any]:
-        with self._explained(prefix):
+        with self._translated_errors(prefix):
             yield from self._client.get_paginator("list_objects_v2").paginate(
-                **self._of_bucket, Prefix=prefix, Delimiter="/"
+                **self._bucket_args, Prefix=prefix, Delimiter="/"
             )
 
     def head(self, key: str) -> ObjectInfo:
         """Send a HEAD request; where it is refused, which HEAD gives no reason for, a GET of a byte
         for the reason. Raises ObjectMissing."""
-        with self._explained(key):
+        with self._translated_errors(key):
             try:
-                return self._info(key, self._client.head_object(**self._of_bucket, Key=key))
+                return self._info(key, self._client.head_object(**self._bucket_args, Key=key))
             except ClientError as error:
                 if error.response["Error"]["Code"] in ("301", "400", "403"):
                     self._raise_reason(key)
@@ -93,7 +93,7 @@ class S3Store:
     def _raise_reason(self, key: str) -> None:
         """Raise what S3 says when the object is asked for with GET, if that says more than HEAD."""
         try:
-            self._client.get_object(**self._of_bucket, Key=key, Range="bytes=0-0")["Body"].close()
+            self._client.get_object(**self._bucket_args, Key=key, Range="bytes=0-0")["Body"].close()
         except ClientError as error:
             if has_reason(error):
                 raise
@@ -101,25 +101,23 @@ class S3Store:
     def read(self, key: str, *, known_etag: str = "") -> tuple[bytes, ObjectInfo] | None:
         """Read an object whole by one GET request (If-None-Match). Raises ObjectMissing."""
         condition: dict[str, Any] = {"IfNoneMatch": f'"{known_etag}"'} if known_etag else {}
-        with self._explained(key):
+        with self._translated_errors(key):
             try:
-                response = self._client.get_object(**self._of_bucket, Key=key, **condition)
+                response = self._client.get_object(**self._bucket_args, Key=key, **condition)
             except ClientError as error:
                 if error.response["Error"]["Code"] == "304":
                     return None
                 raise
             return response["Body"].read(), self._info(key, response)
 
-    def chunks(self, version: ObjectInfo) -> Iterator[bytes]:
+    def chunks(self, info: ObjectInfo) -> Iterator[bytes]:
         """Read this very version by one GET request (If-Match). Raises ObjectChanged."""
-        with self._explained(version.key):
-            response = self._client.get_object(
-                **self._of_bucket, Key=version.key, IfMatch=version.etag
-            )
-            if response["ContentLength"] != version.size:
+        with self._translated_errors(info.key):
+            response = self._client.get_object(**self._bucket_args, Key=info.key, IfMatch=info.etag)
+            if response["ContentLength"] != info.size:
                 raise StoreUnavailable(
-                    f"{version.location}: {response['ContentLength']} bytes were offered of an "
-                    f"object that has {version.size}"
+                    f"{info.location}: {response['ContentLength']} bytes were offered of an "
+                    f"object that has {info.size}"
                 )
             yield from response["Body"].iter_chunks(_CHUNK_BYTES)
 
@@ -128,7 +126,7 @@ class S3Store:
         return ObjectInfo(key, self.location(key), size, etag, response["LastModified"])
 
     @contextmanager
-    def _explained(self, key: str) -> Iterator[None]:
+    def _translated_errors(self, key: str) -> Iterator[None]:
         try:
             yield
         except (ClientError, BotoCoreError) as error:
@@ -142,10 +140,10 @@ def _client(settings: StoreSettings, bucket: str) -> S3Client:
         region = region or bucket.split(":")[3] or None  # an access point is called in its own
     session = boto3.Session(profile_name=settings.profile, region_name=region)
     if settings.role_arn:
-        assumed = botocore.session.get_session()
+        assumed_session = botocore.session.get_session()
         role = _AssumedRole(session, settings.role_arn, settings.external_id)
-        assumed.register_component("credential_provider", CredentialResolver([role]))
-        session = boto3.Session(botocore_session=assumed, region_name=session.region_name)
+        assumed_session.register_component("credential_provider", CredentialResolver([role]))
+        session = boto3.Session(botocore_session=assumed_session, region_name=session.region_name)
     return session.client("s3", endpoint_url=settings.endpoint_url, config=_CONFIG)
 
 

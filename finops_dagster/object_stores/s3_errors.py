@@ -10,11 +10,11 @@ import botocore.exceptions as aws
 
 from finops_dagster.object_stores import ObjectChanged, ObjectMissing, StoreError, StoreUnavailable
 
-_TRANSIENT = set(
+_TRANSIENT_CODES = set(
     "RequestLimitExceeded RequestTimeout SlowDown Throttling ThrottlingException "
     "TooManyRequestsException".split()
 )
-_OTHER_REGION = set(
+_REGION_CODES = set(
     "301 AuthorizationHeaderMalformed IllegalLocationConstraintException PermanentRedirect "
     "TemporaryRedirect".split()
 )
@@ -47,43 +47,45 @@ _ADVICE = {
     " 400:": "an answer without a reason: most often the credentials have expired, or the region "
     "is not the bucket's",
 }
-_UNSENT = {
+_CLIENT_ADVICE = {
     aws.NoCredentialsError: "no AWS credentials were found; set AWS_PROFILE or AWS_ACCESS_KEY_ID "
     "and AWS_SECRET_ACCESS_KEY, or give the export a profile or role_arn",
     aws.NoRegionError: "no AWS region is known; set the export's region, or AWS_DEFAULT_REGION",
     aws.MissingDependencyException: "a multi-region access point takes another package: "
     "pip install 'botocore[crt]'",
 }
-_UNSENT[aws.PartialCredentialsError] = _UNSENT[aws.NoCredentialsError]
-_SIGNED = re.compile(r"(?i)((?:signature|security-token|credential)\s*[=:]\s*)[^\s,&]+")
-_SHORTENED = Repr()
-_SHORTENED.maxstring = 600
+_CLIENT_ADVICE[aws.PartialCredentialsError] = _CLIENT_ADVICE[aws.NoCredentialsError]
+_SIGNATURE = re.compile(r"(?i)((?:signature|security-token|credential)\s*[=:]\s*)[^\s,&]+")
+_SHORT_REPR = Repr()
+_SHORT_REPR.maxstring = 600
 
 
 def s3_error(
-    error: aws.ClientError | aws.BotoCoreError, where: str, *, requester_pays: bool
+    error: aws.ClientError | aws.BotoCoreError, location: str, *, requester_pays: bool
 ) -> Exception:
     """Return what to raise for an answer of S3 or STS, or for none: whether it may help to ask
     again, or the object is missing or another, and in one line why."""
     if not isinstance(error, aws.ClientError):
         if isinstance(error, aws.ConnectionError | aws.HTTPClientError | aws.IncompleteReadError):
-            return StoreUnavailable(f"{where}: {error}")
-        return StoreError(f"{where}: {_UNSENT.get(type(error)) or ' '.join(str(error).split())}")
+            return StoreUnavailable(f"{location}: {error}")
+        return StoreError(
+            f"{location}: {_CLIENT_ADVICE.get(type(error)) or ' '.join(str(error).split())}"
+        )
     status = error.response["ResponseMetadata"]["HTTPStatusCode"]
     code = error.response["Error"].get("Code") or str(status)
     if status == 404 and code in ("404", "NoSuchKey", "NotFound"):
-        return ObjectMissing(f"{where}: there is no such object")
+        return ObjectMissing(f"{location}: there is no such object")
     if status == 412:
-        return ObjectChanged(f"{where} changed while it was read; run the month again")
-    words = _words(error)
+        return ObjectChanged(f"{location} changed while it was read; run the month again")
+    message = _aws_message(error)
     service = "STS" if error.operation_name.startswith("AssumeRole") else "S3"
-    line = f"{where}: {service} refuses ({code}{words and f': {words}'})"
-    if status >= 500 or status == 429 or code in _TRANSIENT:
+    line = f"{location}: {service} refuses ({code}{message and f': {message}'})"
+    if status >= 500 or status == 429 or code in _TRANSIENT_CODES:
         return StoreUnavailable(f"{line}; it may be busy: run the month again later")
-    text = f"{service} {status} {code}: {words}".lower()
+    text = f"{service} {status} {code}: {message}".lower()
     advice = next((advice for pattern, advice in _ADVICE.items() if re.search(pattern, text)), "")
-    if code in _OTHER_REGION:
-        advice = _other_region(error.response)
+    if code in _REGION_CODES:
+        advice = _region_advice(error.response)
     elif requester_pays and advice.endswith("requester_pays = true"):
         advice = _ADVICE[" 403 "].partition("; where the requester")[0]
     return StoreError(f"{line}; {advice}" if advice else line)
@@ -94,13 +96,13 @@ def has_reason(error: aws.ClientError) -> bool:
     return not (error.response["Error"].get("Code") or "0").isdigit()
 
 
-def _words(error: aws.ClientError) -> str:
+def _aws_message(error: aws.ClientError) -> str:
     """S3's message as one short line, without what other stores repeat of the signature."""
     message = " ".join(str(error.response["Error"].get("Message") or "").split()).rstrip(".")
-    return _SHORTENED.repr(_SIGNED.sub(r"\1***", message))[1:-1]
+    return _SHORT_REPR.repr(_SIGNATURE.sub(r"\1***", message))[1:-1]
 
 
-def _other_region(response: Any) -> str:
+def _region_advice(response: Any) -> str:
     """Advice for a bucket of another region, which S3 says in a header, a field or its message."""
     headers = response["ResponseMetadata"].get("HTTPHeaders", {})
     error = response["Error"]

@@ -28,7 +28,7 @@ class StoreSettings(SettingsTable):
 
     @field_validator("source")
     @classmethod
-    def _names_a_bucket(cls, source: str) -> str:
+    def _check_bucket(cls, source: str) -> str:
         bucket = source.removeprefix("s3://")
         if bucket.startswith("arn:") and not ACCESS_POINT.match(bucket):
             raise ValueError(

@@ -22,7 +22,7 @@ class FoundExport:
     problem: str = ""
 
 
-class _ListedOnce:
+class _CachedListings:
     """A store that does not list a folder twice."""
 
     def __init__(self, store: ObjectStore) -> None:
@@ -44,7 +44,7 @@ class SearchedStore(ObjectStores):
         else:
             store, self.folder = super().open(settings)
             self.root = settings.source.rstrip("/").removesuffix(self.folder).rstrip("/")
-        self.store: ObjectStore = _ListedOnce(store)
+        self.store: ObjectStore = _CachedListings(store)
 
     def open(self, settings: StoreSettings) -> tuple[ObjectStore, str]:
         """Return this one store, and where in it the source of the settings is."""

@@ -29,11 +29,11 @@ class ExportSettings(SettingsTable):
 
     @field_validator("start_month", "end_month")
     @classmethod
-    def _is_a_month(cls, key: str | None) -> str | None:
+    def _check_month(cls, key: str | None) -> str | None:
         return key and str(BillingMonth.parse(key))
 
     @model_validator(mode="after")
-    def _ends_after_its_start(self) -> Self:
+    def _check_order(self) -> Self:
         if self.end_month is not None and self.end_month < self.start_month:
             raise ValueError(f"end_month {self.end_month} is before start_month {self.start_month}")
         return self

@@ -26,7 +26,14 @@ _GZIP = 31  # zlib's wbits for "a gzip member with header and CRC"
 _ENCRYPTED = 1
 # What zipfile makes of damaged bytes: of the frame, of the deflated stream, of names and extra
 # fields, of a version that nobody has.
-_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, LookupError, ValueError, NotImplementedError)
+_ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    LookupError,
+    ValueError,
+    NotImplementedError,
+)
 
 
 class ZipInvalid(Exception):
@@ -56,17 +63,19 @@ def download_verified(
     """
     kind = Path(version.key).suffix
     try:
-        download, is_for_duckdb = _write(store.chunks(version), path, limits, is_gzip=kind == ".gz")
+        download, is_readable_by_duckdb = _write(
+            store.chunks(version), path, limits, is_gzip=kind == ".gz"
+        )
         if download.size != version.size:
             raise StoreUnavailable(
                 f"{version.location}: {download.size} of {version.size} bytes arrived"
             )
         sent = download.sha256
         if kind == ".zip" and download.size:
-            download = _rewritten(_unzipped(path, limits), path, limits)
+            download = _rewrite(_unzipped_chunks(path, limits), path, limits)
             download = replace(download, inflated=download.size)
-        elif not is_for_duckdb:
-            download = _rewritten(_in_one_member(path), path, limits)
+        elif not is_readable_by_duckdb:
+            download = _rewrite(_single_member(path), path, limits)
         if kind == ".parquet" and download.size and make_exact(path):
             download = replace(download, crc32=crc32_of_file(path), size=path.stat().st_size)
         return replace(download, sha256=sent)
@@ -85,7 +94,7 @@ def crc32_of_file(path: Path) -> int:
 
 
 @contextmanager
-def adding_path(path: Path) -> Iterator[None]:
+def path_in_errors(path: Path) -> Iterator[None]:
     """Give an OSError of the block the file's name, which it lacks where writing fails."""
     try:
         yield
@@ -94,12 +103,12 @@ def adding_path(path: Path) -> Iterator[None]:
         raise
 
 
-def _unzipped(path: Path, limits: InflationLimits) -> Iterator[bytes]:
+def _unzipped_chunks(path: Path, limits: InflationLimits) -> Iterator[bytes]:
     """The bytes of the only file in a ZIP, but for what macOS adds. Raises ZipInvalid."""
     size, inflated = path.stat().st_size, 0
     try:
         with zipfile.ZipFile(path) as archive:
-            files = [file for file in archive.infolist() if not _is_of_macos(file)]
+            files = [file for file in archive.infolist() if not _is_macos_extra(file)]
             if len(files) != 1:
                 raise ZipInvalid(f"the ZIP holds {len(files)} files, and not one")
             is_read = files[0].compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -113,20 +122,20 @@ def _unzipped(path: Path, limits: InflationLimits) -> Iterator[bytes]:
             with archive.open(files[0]) as file:
                 while chunk := file.read(_CHUNK_BYTES):
                     inflated += len(chunk)
-                    if broken := limits.broken_by_file(inflated, size):
-                        raise ZipInvalid(broken)
+                    if problem := limits.file_problem(inflated, size):
+                        raise ZipInvalid(problem)
                     yield chunk
-    except _DAMAGED as error:
+    except _ZIP_ERRORS as error:
         raise ZipInvalid(f"the ZIP is damaged ({error})") from error
 
 
-def _is_of_macos(file: zipfile.ZipInfo) -> bool:
+def _is_macos_extra(file: zipfile.ZipInfo) -> bool:
     """Whether this is a folder, or what macOS adds to a ZIP."""
     name = file.filename
     return file.is_dir() or name.startswith("__MACOSX/") or name.endswith(".DS_Store")
 
 
-def _in_one_member(path: Path) -> Iterator[bytes]:
+def _single_member(path: Path) -> Iterator[bytes]:
     """A gzip file's content in one whose only header says nothing."""
     compressor = isal_zlib.compressobj(wbits=_GZIP)
     with gzip.open(path) as file:
@@ -135,13 +144,13 @@ def _in_one_member(path: Path) -> Iterator[bytes]:
     yield compressor.flush()
 
 
-def _rewritten(chunks: Iterator[bytes], path: Path, limits: InflationLimits) -> Download:
-    anew = path.with_name(f"{path.name}.new")
+def _rewrite(chunks: Iterator[bytes], path: Path, limits: InflationLimits) -> Download:
+    temporary = path.with_name(f"{path.name}.new")
     try:
-        download, _ = _write(chunks, anew, limits)
-        anew.replace(path)
+        download, _ = _write(chunks, temporary, limits)
+        temporary.replace(path)
     finally:
-        anew.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
     return download
 
 
@@ -152,7 +161,7 @@ def _write(
     whether DuckDB reads such a gzip. Raises GzipInvalid."""
     crc32, size, sha256 = 0, 0, hashlib.sha256()
     check = GzipCheck(limits)
-    with adding_path(path), path.open("wb") as file:
+    with path_in_errors(path), path.open("wb") as file:
         for chunk in chunks:
             file.write(chunk)
             is_gzip = is_gzip or (size == 0 and chunk.startswith(GZIP_MAGIC))
@@ -162,4 +171,4 @@ def _write(
                 check.feed(chunk)
     check.close()
     download = Download(size=size, crc32=crc32, inflated=check.inflated, sha256=sha256.hexdigest())
-    return download, check.is_for_duckdb
+    return download, check.is_readable_by_duckdb

@@ -26,11 +26,16 @@ from finops_dagster.billing.version import Version
 from finops_dagster.locks import waiting_lock
 from finops_dagster.object_stores import ObjectInfo, ObjectStore, StoreUnavailable
 from finops_dagster.progress import log, reporting
-from finops_dagster.staging.download import Download, adding_path, crc32_of_file, download_verified
+from finops_dagster.staging.download import (
+    Download,
+    crc32_of_file,
+    download_verified,
+    path_in_errors,
+)
 from finops_dagster.staging.gzip_check import InflationLimits
 
 _MANIFEST = TypeAdapter(Manifest)
-_DOWNLOADS_AT_ONCE = 8
+_MAX_DOWNLOADS = 8
 # Not `.lock`, `staged.jsonl`, a file that is still coming, or another's number in the manifest.
 _USABLE_NAME = re.compile(r"(?!\d+$|\.|staged\.jsonl$|.*\.part)[\w !'()*.@=+,~-]{1,200}", re.ASCII)
 
@@ -105,8 +110,8 @@ class StagedMonth:
     def current_record(self) -> VersionRecord | None:
         """Return the record of the newest manifest's files; None where they are not all staged."""
         manifest, records = self.manifest(), self.records()
-        is_of_it = manifest and records and records[0].vendor_id == manifest.id
-        return records[0] if is_of_it else None
+        is_current = manifest and records and records[0].vendor_id == manifest.id
+        return records[0] if is_current else None
 
     def write_record(self, record: VersionRecord) -> None:
         """Record that this version is staged, and is the newest. Raises BillError where another
@@ -122,7 +127,7 @@ class StagedMonth:
 
     def _write(self, path: Path, content: bytes) -> None:
         part = path.with_name(f"{path.name}.part")
-        with adding_path(part):
+        with path_in_errors(part):
             part.write_bytes(content)
             part.replace(path)
 
@@ -162,7 +167,7 @@ class StagedVersion:
         self._log = folder / "staged.jsonl"
         keys = [file.key for file in manifest.files]
         self._names = dict(zip(_local_names(keys), relative_names(keys), strict=True))
-        self._inflated, self._writing = 0, Lock()
+        self._inflated, self._write_lock = 0, Lock()
 
     @property
     def paths(self) -> list[Path]:
@@ -197,7 +202,7 @@ class StagedVersion:
         `available` are the manifest's files, in its order. Raises FileInvalid where a file is no
         whole gzip, and what the store raises.
         """
-        with self.lock(), ThreadPoolExecutor(_DOWNLOADS_AT_ONCE) as pool:
+        with self.lock(), ThreadPoolExecutor(_MAX_DOWNLOADS) as pool:
             if force:
                 self._log.unlink(missing_ok=True)
             missing = dict(zip(self._names, available, strict=True))
@@ -229,7 +234,7 @@ class StagedVersion:
         )
         try:
             download = again(download_verified, store, version, part, self._limits)
-            self._hold_to_limits(version, download)
+            self._check_month_size(version, download)
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
@@ -241,28 +246,32 @@ class StagedVersion:
             mtime_ns=path.stat().st_mtime_ns,
             delivered=version.size,
         )
-        with self._writing, adding_path(self._log), self._log.open("a", encoding="utf-8") as log:
+        with (
+            self._write_lock,
+            path_in_errors(self._log),
+            self._log.open("a", encoding="utf-8") as log,
+        ):
             log.write(f"\n{json.dumps(asdict(file))}")  # on a line of its own also after a crash
         return version.size
 
-    def _hold_to_limits(self, version: ObjectInfo, download: Download) -> None:
+    def _check_month_size(self, version: ObjectInfo, download: Download) -> None:
         """Notice files of which each is small enough and all together are not."""
-        with self._writing:
+        with self._write_lock:
             self._inflated += download.inflated
-            broken = self._limits.broken_by_month(self._inflated)
-        if broken:
-            raise FileInvalid(f"{version.location}: {broken}; the month was left as it was")
+            problem = self._limits.month_problem(self._inflated)
+        if problem:
+            raise FileInvalid(f"{version.location}: {problem}; the month was left as it was")
 
     def damage(self) -> list[str] | None:
         """Return what is wrong with the files that were fetched, each read to its last byte; None
         where they are not kept, or not all fetched yet."""
-        fetched = {file.name: file for file in self._fetched()}
+        fetched = {file.name: file for file in self._logged_files()}
         if not self.has_files or not self._names.keys() <= fetched.keys():
             return None
-        problems = (self._problem(fetched[name], is_read=True) for name in self._names)
+        problems = (self._problem(fetched[name], read_all=True) for name in self._names)
         return list(filter(None, problems))
 
-    def _fetched(self) -> Iterator[StagedFile]:
+    def _logged_files(self) -> Iterator[StagedFile]:
         """The log's files; a line that a killed process left half-written is none, nor is what
         earlier releases wrote of what they had counted."""
         lines = self._log.read_text(encoding="utf-8").splitlines() if self.has_files else []
@@ -275,13 +284,13 @@ class StagedVersion:
     def _intact_files(self) -> dict[str, StagedFile]:
         return {
             file.name: file
-            for file in self._fetched()
-            if file.name in self._names and self._problem(file, is_read=False) is None
+            for file in self._logged_files()
+            if file.name in self._names and self._problem(file, read_all=False) is None
         }
 
-    def _problem(self, file: StagedFile, *, is_read: bool) -> str | None:
+    def _problem(self, file: StagedFile, *, read_all: bool) -> str | None:
         """What is wrong with a file: by size and time of change, and by checksum where the time
-        differs, or the file `is_read` anyway."""
+        differs, or the file `read_all` anyway."""
         path = self._folder / file.name
         try:
             status = path.stat()
@@ -289,7 +298,7 @@ class StagedVersion:
             return f"{path} is gone"
         if status.st_size != file.size:
             return f"{path} has {status.st_size:,} bytes, and had {file.size:,} when it was fetched"
-        is_intact = not is_read and status.st_mtime_ns == file.mtime_ns
+        is_intact = not read_all and status.st_mtime_ns == file.mtime_ns
         if is_intact or crc32_of_file(path) == file.crc32:
             return None
         return f"{path} has other bytes than when it was fetched"

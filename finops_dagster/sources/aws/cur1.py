@@ -15,7 +15,7 @@ from finops_dagster.billing.columns import SqlType, case_distance, flat_name
 from finops_dagster.billing.manifest import Column, ListedFile
 from finops_dagster.sources.aws.format import AwsFormat, ManifestJson, period_folder, typed_column
 
-_TYPES = {
+_DECLARED_TYPES = {
     "BigDecimal": SqlType.MONEY,
     "DateTime": SqlType.TIME,
     "String": SqlType.TEXT,
@@ -59,7 +59,7 @@ _FAMILIES = (
     "bill cost_category discount iam_principal identity line_item pricing product reservation "
     "resource_tags savings_plan split_line_item"
 ).split()
-_FREE_TEXT = ("resourcetags", "costcategory", "iamprincipal")
+_USER_DEFINED_FAMILIES = ("resourcetags", "costcategory", "iamprincipal")
 
 
 class AwsCur1(AwsFormat):
@@ -72,9 +72,9 @@ class AwsCur1(AwsFormat):
     """
 
     name, title = "cur1", "CUR v1"
-    ids, lists, has_period = ("assemblyId",), ("reportKeys",), True
+    id_fields, file_list_fields, has_billing_period = ("assemblyId",), ("reportKeys",), True
     # The documentation shows one beside the Parquet files too, whose month others write with a 0.
-    places = (
+    manifest_paths = (
         "{period}/{name}-Manifest.json",
         "{name}/year={month.year}/month={month.month}/{name}-Manifest.json",
         "{name}/year={month.year}/month={month.month:02}/{name}-Manifest.json",
@@ -127,11 +127,11 @@ class AwsCur1(AwsFormat):
             return SqlType.MONEY
         if name in _TIMES:
             return SqlType.TIME
-        return _TYPES.get((declared or "").removeprefix("Optional"))
+        return _DECLARED_TYPES.get((declared or "").removeprefix("Optional"))
 
     def is_user_defined(self, header: str) -> bool:
         """Tag keys and cost category names are the customer's own."""
-        return _family_and_name(header)[0] in _FREE_TEXT
+        return _family_and_name(header)[0] in _USER_DEFINED_FAMILIES
 
     def alias_of(self, header: str, known: Collection[str]) -> str | None:
         """A column of a CSV file under its name in a Parquet file, or the other way round: of two
@@ -162,7 +162,9 @@ def _flat_name(header: str) -> str:
     family, name = _family_and_name(header)
     if not family:
         return flat_name(header)
-    return f"{family}_{flat_name(name if family in _FREE_TEXT else name.replace('_', ''))}"
+    return (
+        f"{family}_{flat_name(name if family in _USER_DEFINED_FAMILIES else name.replace('_', ''))}"
+    )
 
 
 def _family_and_name(header: str) -> tuple[str, str]:

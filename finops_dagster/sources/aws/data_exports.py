@@ -18,37 +18,40 @@ from finops_dagster.billing.manifest import Column, ListedFile
 from finops_dagster.sources.aws.cur1 import KNOWN_MONEY, KNOWN_QUANTITIES, KNOWN_TIME, athena_name
 from finops_dagster.sources.aws.format import AwsFormat, ManifestJson, typed_column
 
-_TYPES = {
+_DECLARED_TYPES = {
     **dict.fromkeys(("string", "varchar", "boolean"), SqlType.TEXT),
     **dict.fromkeys(("double", "float", "decimal", "bigint", "int"), SqlType.MONEY),
     **dict.fromkeys(("timestamp", "date"), SqlType.TIME),
 }
 # What public readers look for in a file that is listed as an object, the whole address first.
-_FILE_FIELDS = "s3Uri uri url key s3Key fileKey filePath path relativePath".split()
+_KEY_FIELDS = "s3Uri uri url key s3Key fileKey filePath path relativePath".split()
 _VERSION_FOLDER = re.compile(r"\d{4}-?\d\d-?\d\dT")
 
 
 class DataExport(AwsFormat):
-    """An export whose `<prefix>/<export>/metadata/BILLING_PERIOD=2024-01/<export>-Manifest.json`
-    every refresh rewrites last; the files lie below `<prefix>/<export>/data/`. `types` is what
-    is known of its columns."""
+    """An export of AWS Data Exports.
 
-    ids, lists = ("executionId", "assemblyId"), ("dataFiles", "reportKeys")
+    Every refresh rewrites `<prefix>/<export>/metadata/BILLING_PERIOD=2024-01/<name>-Manifest.json`
+    last; the files lie below `<prefix>/<export>/data/`. `known_types` are those of the columns that
+    AWS documents.
+    """
+
+    id_fields, file_list_fields = ("executionId", "assemblyId"), ("dataFiles", "reportKeys")
     folder = "metadata"
     # AWS's page writes the month in capitals, its customers have it in small letters too; the same
     # page names the manifest in two ways.
-    places = tuple(
+    manifest_paths = tuple(
         f"{period}={{month}}/{manifest}"
         for period in ("BILLING_PERIOD", "billing_period")
         for manifest in ("{name}-Manifest.json", "Manifest.json")
     )
-    types: ClassVar[dict[str, SqlType]]
+    known_types: ClassVar[dict[str, SqlType]]
 
     def version(self, document: ManifestJson, keys: Sequence[str], body: bytes) -> str:
         """Return the id that the manifest has, or else the folder that AWS makes for each version,
         or else the MD5 of the manifest, which is the ETag that S3 gives it and stays when it is
         copied."""
-        if any(document.fields.get(name) is not None for name in self.ids):
+        if any(document.fields.get(name) is not None for name in self.id_fields):
             return super().version(document, keys, body)
         folders = {key.split("/")[-2] for key in keys}
         if len(folders) == 1 and _VERSION_FOLDER.match(folder := folders.pop()):
@@ -64,11 +67,11 @@ class DataExport(AwsFormat):
         size = None
         if isinstance(listed, dict):
             size = listed.get("size")
-            listed = next((listed[field] for field in _FILE_FIELDS if listed.get(field)), listed)
+            listed = next((listed[field] for field in _KEY_FIELDS if listed.get(field)), listed)
         key = document.key_of(listed)
-        root, _, found_in, _ = document.source.key.rsplit("/", 3)
+        root, _, month_folder, _ = document.source.key.rsplit("/", 3)
         if "/" not in listed:
-            key = f"{found_in}/{key}"
+            key = f"{month_folder}/{key}"
         folder, rest = document.split(key, f"(?i:billing_period)={document.month}")
         return ListedFile(f"{root}/data/{folder}/{rest}", size if type(size) is int else None)
 
@@ -78,12 +81,12 @@ class DataExport(AwsFormat):
 
     def sql_type(self, header: str, declared: str | None) -> SqlType | None:
         """What is known of the column, or else what the manifest says."""
-        word = (declared or "").lower()
-        if self.column(header) in self.types:
-            return self.types[self.column(header)]
-        if word.startswith("map"):
-            return SqlType.MONEY_MAP if "double" in word else SqlType.TEXT_MAP
-        return _TYPES.get(word.partition("(")[0])
+        declared_type = (declared or "").lower()
+        if self.column(header) in self.known_types:
+            return self.known_types[self.column(header)]
+        if declared_type.startswith("map"):
+            return SqlType.MONEY_MAP if "double" in declared_type else SqlType.TEXT_MAP
+        return _DECLARED_TYPES.get(declared_type.partition("(")[0])
 
 
 def _column(document: ManifestJson, column: Any) -> Column:
@@ -110,7 +113,7 @@ class AwsCur2(DataExport):
     account = "line_item_usage_account_id"
     currency = "line_item_currency_code"
     invoice = "bill_invoice_id"
-    types: ClassVar[dict[str, SqlType]] = {
+    known_types: ClassVar[dict[str, SqlType]] = {
         **dict.fromkeys(map(athena_name, KNOWN_MONEY | KNOWN_QUANTITIES), SqlType.MONEY),
         **dict.fromkeys(map(athena_name, KNOWN_TIME), SqlType.TIME),
         **dict.fromkeys(["resource_tags", "product", "cost_category", "tags"], SqlType.TEXT_MAP),
@@ -150,7 +153,7 @@ class AwsFocus(DataExport):
     account = "subaccountid"
     currency = "billingcurrency"
     invoice = "invoiceid"
-    types: ClassVar[dict[str, SqlType]] = {
+    known_types: ClassVar[dict[str, SqlType]] = {
         **dict.fromkeys(_FOCUS_COSTS.split(), SqlType.MONEY),
         **dict.fromkeys(_FOCUS_PRICES_AND_QUANTITIES.split(), SqlType.MONEY),
         **dict.fromkeys(_FOCUS_TIMES.split(), SqlType.TIME),

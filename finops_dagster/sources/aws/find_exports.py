@@ -13,51 +13,53 @@ from finops_dagster.sources.aws.source import AwsSource
 from finops_dagster.sources.find_exports import FoundExport, SearchedStore
 
 # An S3 path prefix has rarely more parts, but a bucket may have any number of other folders.
-_LEVELS = 5
-_MOST_FOLDERS = 500
+_MAX_LEVELS = 5
+_MAX_FOLDERS = 500
 _YEAR, _MONTH = "([1-9][0-9]{3})", "(0[1-9]|1[0-2])"
-_OF_CUR1 = re.compile(f"{_YEAR}{_MONTH}01-[0-9]{{8}}")
-_OF_ATHENA = re.compile(f"year={_YEAR}/month=(0?[1-9]|1[0-2])")
-_OF_DATA_EXPORTS = re.compile(f"billing_period={_YEAR}-{_MONTH}", re.I)
+_CUR1_MONTH = re.compile(f"{_YEAR}{_MONTH}01-[0-9]{{8}}")
+_ATHENA_MONTH = re.compile(f"year={_YEAR}/month=(0?[1-9]|1[0-2])")
+_DATA_EXPORTS_MONTH = re.compile(f"billing_period={_YEAR}-{_MONTH}", re.I)
 
 
 def discover(searched: SearchedStore) -> Iterator[FoundExport]:
     """Find the folders that are laid out as an export, those nearest to the searched one first;
     what is in them is not searched. Raises the store's error."""
-    level, looked_at = [searched.folder], 0
-    for _ in range(_LEVELS):
-        below: list[str] = []
-        for folder in level[: _MOST_FOLDERS - looked_at]:
-            found = [*_exports(searched, folder)]
+    level, searched_folders = [searched.folder], 0
+    for _ in range(_MAX_LEVELS):
+        next_level: list[str] = []
+        for folder in level[: _MAX_FOLDERS - searched_folders]:
+            found = [*_exports_in(searched, folder)]
             yield from found
-            looked_at += 1
+            searched_folders += 1
             if not found:
                 names = sorted(searched.store.folders(folder))
-                below += [f"{folder}/{name}".lstrip("/") for name in names if "=" not in name]
-        level = below
+                next_level += [f"{folder}/{name}".lstrip("/") for name in names if "=" not in name]
+        level = next_level
 
 
-def _exports(searched: SearchedStore, folder: str) -> Iterator[FoundExport]:
+def _exports_in(searched: SearchedStore, folder: str) -> Iterator[FoundExport]:
     """The export whose months are in this folder; two where a name was given twice."""
     folders, name = searched.store.folders, folder.rpartition("/")[2]
     names = folders(folder)
-    of_cur1 = _months(_OF_CUR1, names)
+    cur1_months = _matching_months(_CUR1_MONTH, names)
     if name and name in names:  # where Athena reads it
         years = [year for year in folders(f"{folder}/{name}") if year.startswith("year=")]
-        of_years = {year: folders(f"{folder}/{name}/{year}") for year in years}
-        of_cur1 |= _months(_OF_ATHENA, (f"{year}/{m}" for year in years for m in of_years[year]))
-    in_metadata = folders(f"{folder}/metadata") if "metadata" in names else set()
-    of_data_exports = _months(_OF_DATA_EXPORTS, in_metadata)
-    for formats, months in ((["cur1"], of_cur1), (["cur2", "focus"], of_data_exports)):
-        if months and (export := _export(searched, folder, formats, months)):
+        months_by_year = {year: folders(f"{folder}/{name}/{year}") for year in years}
+        cur1_months |= _matching_months(
+            _ATHENA_MONTH, (f"{year}/{m}" for year in years for m in months_by_year[year])
+        )
+    metadata_folders = folders(f"{folder}/metadata") if "metadata" in names else set()
+    data_export_months = _matching_months(_DATA_EXPORTS_MONTH, metadata_folders)
+    for formats, months in ((["cur1"], cur1_months), (["cur2", "focus"], data_export_months)):
+        if months and (export := _found_export(searched, folder, formats, months)):
             yield export
 
 
-def _months(pattern: re.Pattern[str], names: Iterable[str]) -> set[BillingMonth]:
+def _matching_months(pattern: re.Pattern[str], names: Iterable[str]) -> set[BillingMonth]:
     return {BillingMonth(int(m[1]), int(m[2])) for m in map(pattern.fullmatch, names) if m}
 
 
-def _export(
+def _found_export(
     searched: SearchedStore, folder: str, formats: Sequence[str], months: set[BillingMonth]
 ) -> FoundExport | None:
     """The export with the months that have a manifest, in the format that its newest is in."""
@@ -71,10 +73,14 @@ def _export(
     }
     export = AwsExport.model_validate(table)
     versions = AwsSource(export, searched, formats).versions(months)
-    delivered = sorted(m for m, one in versions.items() if not isinstance(one, ManifestMissing))
-    if not delivered:
+    available_months = sorted(
+        m for m, one in versions.items() if not isinstance(one, ManifestMissing)
+    )
+    if not available_months:
         return None
-    newest, found = versions[delivered[-1]], {"start_month": str(delivered[0])}
+    newest, found = versions[available_months[-1]], {"start_month": str(available_months[0])}
     if isinstance(newest, Manifest):
-        return FoundExport(export.model_copy(update={**found, "format": newest.format}), delivered)
-    return FoundExport(export.model_copy(update=found), delivered, str(newest))
+        return FoundExport(
+            export.model_copy(update={**found, "format": newest.format}), available_months
+        )
+    return FoundExport(export.model_copy(update=found), available_months, str(newest))

@@ -18,8 +18,8 @@ from finops_dagster.billing.manifest import Column, ListedFile, Manifest, Manife
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.sources.base import Format
 
-_ID_LENGTH = 256
-_FIELDS_SHOWN = 12
+_MAX_ID_LENGTH = 256
+_MAX_FIELDS_SHOWN = 12
 _T = TypeVar("_T", str, list[Any])
 
 
@@ -29,10 +29,10 @@ class AwsFormat(Format, Protocol):
     vendor: str = "aws"
     title: str  # its name for messages
     folder: str = ""  # the folder of the export that has those of the months
-    places: Sequence[str]  # of a month's manifest below that
-    ids: Sequence[str]  # the fields of a manifest that may name its version
-    lists: Sequence[str]  # the fields of a manifest that may list its files
-    has_period: bool = False  # whether each manifest says its month
+    manifest_paths: Sequence[str]  # of a month's manifest below that
+    id_fields: Sequence[str]  # the fields of a manifest that may name its version
+    file_list_fields: Sequence[str]  # the fields of a manifest that may list its files
+    has_billing_period: bool = False  # whether each manifest says its month
     null_words: tuple[str, ...] = ()
     time_format: str | None = None
     has_one_currency: bool = True
@@ -44,16 +44,18 @@ class AwsFormat(Format, Protocol):
     def manifest_keys(self, home: str, export_name: str, month: BillingMonth) -> tuple[str, ...]:
         """Return where the month's current manifest may lie, the likeliest place first."""
         names = {"name": export_name, "month": month, "period": period_folder(month)}
-        return tuple(f"{home}/{place.format_map(names)}" for place in self.places)
+        return tuple(f"{home}/{path.format_map(names)}" for path in self.manifest_paths)
 
     def parse_manifest(self, body: bytes, source: ManifestFile, month: BillingMonth) -> Manifest:
         """Read a manifest; its files are resolved beside it, wherever the bucket was copied to.
         Raises ManifestInvalid, which names where it lies."""
         document = ManifestJson.read(body, source, month, self.title)
-        if self.has_period or document.fields.get("billingPeriod"):
+        if self.has_billing_period or document.fields.get("billingPeriod"):
             document.require_month()
         files: dict[str, ListedFile] = {}
-        for entry in document.first(list, f"list of {' or '.join(self.lists)}", self.lists):
+        for entry in document.first(
+            list, f"list of {' or '.join(self.file_list_fields)}", self.file_list_fields
+        ):
             file = self.file(document, entry)
             if file.key in files:  # no file may be paid twice
                 raise document.invalid(f" lists {excerpt(file.key)} twice")
@@ -69,7 +71,7 @@ class AwsFormat(Format, Protocol):
 
     def version(self, document: ManifestJson, keys: Sequence[str], body: bytes) -> str:
         """Return the id of the version, whose manifest may list the files of these keys."""
-        return document.version(*self.ids)
+        return document.version(*self.id_fields)
 
     @abstractmethod
     def columns(self, document: ManifestJson, keys: Sequence[str]) -> list[Column]:
@@ -131,14 +133,14 @@ class ManifestJson:
         for value in map(self.fields.get, names):
             if isinstance(value, kind) and value != "":
                 return value
-        fields = excerpts(list(self.fields), _FIELDS_SHOWN) or "nothing"
+        fields = excerpts(list(self.fields), _MAX_FIELDS_SHOWN) or "nothing"
         raise self.invalid(f" has no {what}; is it the manifest of {self.title}? It has {fields}")
 
     def version(self, *names: str) -> str:
         """Return the version's id, which AWS writes as a UUID or a timestamp, if it is something
         that a person can read in a list."""
         version = self.first(str, " or ".join(names), names)
-        if len(version) > _ID_LENGTH or not version.isprintable() or version.isspace():
+        if len(version) > _MAX_ID_LENGTH or not version.isprintable() or version.isspace():
             raise self.invalid(f": {excerpt(version)} is no usable name of a version")
         return version
 
@@ -189,5 +191,5 @@ def period_folder(month: BillingMonth) -> str:
 
 def typed_column(header: str, column: dict[str, Any]) -> Column:
     """Return a column with the vendor's word for its type, where there is any."""
-    word = column.get("type")
-    return Column(header, word if isinstance(word, str) else None)
+    declared_type = column.get("type")
+    return Column(header, declared_type if isinstance(declared_type, str) else None)

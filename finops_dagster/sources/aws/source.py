@@ -29,13 +29,13 @@ _Folders = Callable[[str], set[str]]
 # The keys that a month's manifest may have, by the folder whose folders are the months.
 _Keys = dict[str, Sequence[str]]
 
-_REQUESTS_AT_ONCE = 16
-_NAMES_SHOWN = 12
+_MAX_REQUESTS = 16
+_MAX_NAMES_SHOWN = 12
 # AWS writes the manifest last, and the next version some hours later. Stores tell times by the
 # second, and not every writer waits for one file before it begins the next.
 _OVERWRITTEN_AFTER = timedelta(minutes=1)
 # Folders of an account or a region are never taken for one another.
-_OF_A_MONTH = re.compile(r"(billing_period|year|month)=\d", re.I)
+_MONTH_FOLDER = re.compile(r"(billing_period|year|month)=\d", re.I)
 
 
 def aws_formats(column_names: str = "flat") -> dict[str, AwsFormat]:
@@ -58,10 +58,10 @@ class AwsSource:
         self._formats = aws_formats(export.column_names)
         self._export = export
         self._store, prefix = stores.open(export)
-        self._homes: dict[str, list[AwsFormat]] = {}
+        self._formats_by_folder: dict[str, list[AwsFormat]] = {}
         for name in [export.format] if export.format else [*formats] or self._formats:
             home = self._formats[name].months_folder(prefix, export.export_name)
-            self._homes.setdefault(home, []).append(self._formats[name])
+            self._formats_by_folder.setdefault(home, []).append(self._formats[name])
         self._known: dict[str, tuple[str, list[Manifest] | ManifestInvalid]] = {}
 
     def versions(self, months: Iterable[BillingMonth]) -> dict[BillingMonth, AvailableVersion]:
@@ -73,14 +73,14 @@ class AwsSource:
         folders = functools.cache(self._store.folders)
         keys = {month: self._keys(month) for month in months}
         if len(keys) > 1:
-            keys = {month: _existing(of_month, folders) for month, of_month in keys.items()}
-        with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as pool:
-            found = list(pool.map(self._version, keys, keys.values()))
+            keys = {month: _existing_keys(of_month, folders) for month, of_month in keys.items()}
+        with ThreadPoolExecutor(_MAX_REQUESTS) as pool:
+            found = list(pool.map(self._newest_version, keys, keys.values()))
         errors = [v for v in found if isinstance(v, StoreError | StoreUnavailable)]
         if len(errors) == sum(version is not None for version in found) > 0:
             raise errors[0]
         return {
-            month: version or ManifestMissing(self._why_missing(month, folders))
+            month: version or ManifestMissing(self._missing_manifest_message(month, folders))
             for month, version in zip(keys, found, strict=True)
         }
 
@@ -101,7 +101,7 @@ class AwsSource:
         self, manifest: Manifest, available: AvailableFiles, folder: VersionFolder, *, force: bool
     ) -> int:
         """Download the files and hold them to the manifest, which may be written over meanwhile."""
-        self._hold_to_manifest(manifest, available.files)
+        self._check_against_manifest(manifest, available.files)
         size, source = folder.fetch(self._store, available.files, force=force), manifest.source
         if manifest.is_overwritten and self._store.head(source.key).etag != source.etag:
             raise FileInvalid(
@@ -110,7 +110,7 @@ class AwsSource:
             )
         return size
 
-    def _hold_to_manifest(self, manifest: Manifest, available: Sequence[ObjectInfo]) -> None:
+    def _check_against_manifest(self, manifest: Manifest, available: Sequence[ObjectInfo]) -> None:
         """Notice, before they are fetched, files that are not those of the manifest."""
         times_tell = manifest.is_overwritten and not self._export.copied
         for listed_file, file in zip(manifest.files, available, strict=True):
@@ -122,9 +122,9 @@ class AwsSource:
             newer_by = file.last_modified - manifest.source.last_modified
             if times_tell and newer_by > _OVERWRITTEN_AFTER:
                 raise FileInvalid(
-                    f"{file.location} is newer than its manifest by {_hours(newer_by)}: the "
-                    "vendor is writing the next version over this one; run the month again when "
-                    "its manifest is there (where this is a copy of the vendor's bucket, set "
+                    f"{file.location} is newer than its manifest by {_duration_text(newer_by)}: "
+                    "the vendor is writing the next version over this one; run the month again "
+                    "when its manifest is there (where this is a copy of the vendor's bucket, set "
                     "copied = true)"
                 )
 
@@ -132,31 +132,31 @@ class AwsSource:
         """What the store has of each file. A copied bucket may have `billing_period=2026-01` where
         the manifest still lists `BILLING_PERIOD=2026-01`, or `month=01` for `month=1`."""
         keys = [file.key for file in manifest.files]
-        with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as pool:
+        with ThreadPoolExecutor(_MAX_REQUESTS) as pool:
             try:
                 return list(pool.map(self._store.head, keys))
             except ObjectMissing as missing:
-                for spelled in self._other_spellings(keys):
+                for spelled in self._respelled_keys(keys):
                     with suppress(ObjectMissing):
                         return list(pool.map(self._store.head, spelled))
                 raise ObjectMissing(f"{missing}, though the manifest lists it") from None
 
-    def _other_spellings(self, keys: Sequence[str]) -> Iterator[list[str]]:
+    def _respelled_keys(self, keys: Sequence[str]) -> Iterator[list[str]]:
         """The keys in the folders of the month that the store spells otherwise: one LIST for each
         part that may be."""
         found = [""]
         parts = keys[0].split("/")[:-1]
-        last = max((n for n, part in enumerate(parts, 1) if _OF_A_MONTH.match(part)), default=0)
+        last = max((n for n, part in enumerate(parts, 1) if _MONTH_FOLDER.match(part)), default=0)
         for part in parts[:last]:
             found = [
                 f"{folder}{name}/"
                 for folder in found
                 for name in (
                     sorted(self._store.folders(folder.rstrip("/")))
-                    if _OF_A_MONTH.match(part)
+                    if _MONTH_FOLDER.match(part)
                     else [part]
                 )
-                if _plain(name) == _plain(part)
+                if _normalized(name) == _normalized(part)
             ]
         listed_in = "/".join(parts[:last]) + "/"
         for folder in found:
@@ -170,24 +170,24 @@ class AwsSource:
         name = self._export.export_name
         return {
             home: formats[0].manifest_keys(home, name, month)
-            for home, formats in self._homes.items()
+            for home, formats in self._formats_by_folder.items()
         }
 
-    def _version(self, month: BillingMonth, keys: _Keys) -> AvailableVersion | None:
+    def _newest_version(self, month: BillingMonth, keys: _Keys) -> AvailableVersion | None:
         """The manifest at one of the keys, in the format that fits; None where there is none."""
         found: list[list[Manifest]] = []
         try:
             for home, of_home in keys.items():
                 for key in of_home:
                     with suppress(ObjectMissing):
-                        found.append(self._read(key, self._homes[home], month))
+                        found.append(self._read(key, self._formats_by_folder[home], month))
                         break
             if len(found) > 1:
                 places = " and ".join(f"{m[0].source.location} ({m[0].format})" for m in found)
                 raise ManifestInvalid(
                     f"two manifests fit {self._export.name} {month}: {places}; set its format"
                 )
-            return self._in_its_format(found[0]) if found else None
+            return self._matching_manifest(found[0]) if found else None
         except ManifestInvalid as error:
             error.etag = error.etag or "+".join(one[0].source.etag for one in found)
             return error
@@ -210,17 +210,17 @@ class AwsSource:
             raise manifests.with_traceback(None)
         return manifests
 
-    def _in_its_format(self, manifests: Sequence[Manifest]) -> Manifest:
+    def _matching_manifest(self, manifests: Sequence[Manifest]) -> Manifest:
         """Of one manifest as several formats read it, the one whose columns are the format's."""
 
-        def fits(vendor: AwsFormat, manifest: Manifest) -> bool:
+        def has_cost_column(vendor: AwsFormat, manifest: Manifest) -> bool:
             return any(vendor.column(column.header) == vendor.cost for column in manifest.columns)
 
-        fitting = [m for m in manifests if fits(self._formats[m.format], m)]
+        fitting = [m for m in manifests if has_cost_column(self._formats[m.format], m)]
         if len(fitting) == 1:
             return fitting[0]
         location, columns = manifests[0].source.location, manifests[0].columns
-        shown = excerpts([column.header for column in columns], _NAMES_SHOWN)
+        shown = excerpts([column.header for column in columns], _MAX_NAMES_SHOWN)
         if len(manifests) > 1:
             names = " or ".join(manifest.format for manifest in manifests)
             raise ManifestInvalid(
@@ -229,14 +229,14 @@ class AwsSource:
             )
         folder = self._formats[manifests[0].format].folder
         for other in self._formats.values():
-            if other.folder == folder and fits(other, manifests[0]):
+            if other.folder == folder and has_cost_column(other, manifests[0]):
                 raise ManifestInvalid(
                     f'{location} has the columns of another format; set format = "{other.name}" '
                     f"for {self._export.name}"
                 )
         return manifests[0]
 
-    def _why_missing(self, month: BillingMonth, folders: _Folders) -> str:
+    def _missing_manifest_message(self, month: BillingMonth, folders: _Folders) -> str:
         """Where the manifest was looked for, and what lies there instead."""
         keys = self._keys(month)
         home = next((home for home in reversed(keys) if folders(home)), next(iter(keys)))
@@ -252,20 +252,20 @@ class AwsSource:
         return (
             f"{self._export.name} has no manifest of {month}: there is no "
             f"{location(keys[home][0])}; {location(folder)} has "
-            f"{excerpts(sorted(folders(folder)), _NAMES_SHOWN) or 'nothing'}; {advice}"
+            f"{excerpts(sorted(folders(folder)), _MAX_NAMES_SHOWN) or 'nothing'}; {advice}"
         )
 
 
-def _hours(time: timedelta) -> str:
+def _duration_text(time: timedelta) -> str:
     hours = time / timedelta(hours=1)
     return f"{hours:.1f} hours" if hours >= 1 else f"{round(hours * 60)} minutes"
 
 
-def _plain(folder: str) -> str:
-    return re.sub(r"=0+(?=\d)", "=", folder.lower()) if _OF_A_MONTH.match(folder) else folder
+def _normalized(folder: str) -> str:
+    return re.sub(r"=0+(?=\d)", "=", folder.lower()) if _MONTH_FOLDER.match(folder) else folder
 
 
-def _existing(keys: _Keys, folders: _Folders) -> _Keys:
+def _existing_keys(keys: _Keys, folders: _Folders) -> _Keys:
     """The keys whose folder exists."""
 
     def exists(folder: str, home: str) -> bool:
