@@ -68,7 +68,7 @@ class DuckDBDialect(Dialect):
         """Return `file.table`, as it is after the file was opened or attached."""
         return f"{self._path.stem}.{table}"
 
-    def table_columns(self, table: str) -> dict[str, str]:
+    def columns(self, table: str) -> dict[str, str]:
         return table_columns(self._connection, table)
 
     def load_beside(self, file: MonthFile, change: Change) -> Sql:
@@ -76,8 +76,8 @@ class DuckDBDialect(Dialect):
         self.refuse_other_text(self._connection, file, change)
         return Sql(f"({file.rows(change.kept)})")
 
-    def add_columns(self, table: str, table_columns: Mapping[str, str]) -> None:
-        new = {name: self.types[kind].name_there for name, kind in table_columns.items()}
+    def add_columns(self, table: str, columns: Mapping[str, str]) -> None:
+        new = {name: self.types[kind].name_there for name, kind in columns.items()}
         add_columns(self._connection, table, new)
 
     def digest(self, file: MonthFile) -> MonthDigest:
