@@ -28,17 +28,26 @@ def vendors() -> Iterable[str]:
     return [module.name for module in folders if module.ispkg]
 
 
+_EPILOG = """\b
+Examples:
+  finops demo                 Load an invented bill, to try it out
+  finops init                 Write config/finops.toml, for your own bill
+  finops config check         Check the settings and every connection
+  finops aws run-pipeline     Load every month
+  finops state list           Show what is loaded"""
+
 app = typer.Typer(
     cls=Group,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Load cloud bills month by month, exact to the last digit.",
-    epilog="Begin with: finops demo, finops init. Then: finops aws run-pipeline",
+    epilog=_EPILOG,
     no_args_is_help=True,
+    rich_markup_mode=None,  # rich would take the [[exports]] of a help text for markup
     pretty_exceptions_enable=False,
 )
 for _vendor in vendors():
-    app.add_typer(run.app, name=_vendor, help=f"Load the months of {_vendor.upper()} exports.")
-app.add_typer(state.app, name="state", help="Show, verify, repair and move what is loaded.")
+    app.add_typer(run.app, name=_vendor, help=f"Load months of {_vendor.upper()} exports.")
+app.add_typer(state.app, name="state", help="Show, verify, repair and move loaded months.")
 app.add_typer(worker.app, name="worker", help="List and stop runs in progress.")
 
 
@@ -81,9 +90,10 @@ def finops(_version: _Version = False) -> None:
 def init(context: typer.Context) -> None:
     """Write a first settings file.
 
-    It is config/finops.toml, or the FILE of --config; one that is there is left as it is.
+    The file is config/finops.toml, or that of --config. An existing file is never changed.
 
-    Example: finops init
+    Example:
+      finops init
     """
     from finops_dagster.cli.settings import write_first_settings
 
@@ -98,14 +108,17 @@ def init(context: typer.Context) -> None:
 def demo(
     context: typer.Context,
     restate: Annotated[
-        bool, typer.Option("--restate", help="Only deliver the last month again, changed.")
+        bool,
+        typer.Option("--restate", help="Restate the last month of the demo, and load nothing."),
     ] = False,
 ) -> None:
-    """Load three months of an invented company's bill.
+    """Load three months of an invented bill.
 
-    The demo has settings of its own, and writes into data/demo alone.
+    The demo has its own settings and writes only to data/demo.
 
-    Example: finops demo
+    Examples:
+      finops demo
+      finops demo --restate
     """
     if Options.of(context) != Options():
         raise typer.BadParameter("the demo has settings of its own, and takes no others")
@@ -121,12 +134,15 @@ def demo(
 def dev(
     context: typer.Context,
     port: Annotated[
-        int, typer.Option(metavar="PORT", min=1, max=65535, help="Where the UI listens.")
+        int, typer.Option(metavar="PORT", min=1, max=65535, help="Port of the UI.")
     ] = 3000,
 ) -> None:
-    """Start the Dagster UI and its sensors for this machine alone.
+    """Start the Dagster UI and its sensors on this machine.
 
-    Example: finops dev --port 3001
+    The UI listens on 127.0.0.1 only.
+
+    Example:
+      finops dev --port 3001
     """
     from finops_dagster.cli.dev import serve
 
@@ -137,15 +153,19 @@ def dev(
 def query(
     context: typer.Context,
     sql: Annotated[
-        str, typer.Argument(help="One SELECT; each export is a view by its table name.")
+        str,
+        typer.Argument(
+            metavar="SQL", help="One SELECT. Each export is a view with its table's name."
+        ),
     ],
     json: Json = False,
 ) -> None:
     """Query the Parquet files of all exports.
 
-    No load waits for it, and it waits for none.
+    A query can run while months are loaded. The first 200 rows are shown.
 
-    Example: finops query "SELECT billing_month, count(*) FROM aws_billing_data GROUP BY ALL"
+    Example:
+      finops query "SELECT billing_month, count(*) FROM acme GROUP BY 1"
     """
     from finops_dagster.cli.query import print_query
 
@@ -158,11 +178,10 @@ app.add_typer(config_app, name="config")
 
 @config_app.callback()
 def config(context: typer.Context, json: Json = False) -> None:
-    """Show the settings in force, and check them.
+    """Show the settings and where each comes from.
 
-    Each stands with where it comes from.
-
-    Example: finops config --backend bigquery
+    Example:
+      finops config --backend bigquery
     """
     if context.invoked_subcommand is None:
         from finops_dagster.cli.settings import origins
@@ -172,20 +191,34 @@ def config(context: typer.Context, json: Json = False) -> None:
 
 @config_app.command()
 def discover(
-    source: Annotated[str, typer.Argument(help="s3://bucket/prefix, or a folder.")],
-    region: Annotated[str | None, typer.Option(help="Where the bucket is.")] = None,
-    endpoint_url: Annotated[str | None, typer.Option(help="Of a store that is not AWS's.")] = None,
-    profile: Annotated[str | None, typer.Option(help="A profile of ~/.aws/config.")] = None,
-    role_arn: Annotated[str | None, typer.Option(help="A role to take on.")] = None,
-    external_id: Annotated[str | None, typer.Option(help="What the role asks for.")] = None,
-    requester_pays: Annotated[bool, typer.Option("--requester-pays", help="You pay.")] = False,
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="s3://bucket/prefix, or a folder.")
+    ],
+    region: Annotated[
+        str | None, typer.Option(metavar="NAME", help="AWS region of the bucket.")
+    ] = None,
+    endpoint_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="Address of an S3 server other than AWS.")
+    ] = None,
+    profile: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Profile in ~/.aws/config.")
+    ] = None,
+    role_arn: Annotated[str | None, typer.Option(metavar="ARN", help="IAM role to assume.")] = None,
+    external_id: Annotated[
+        str | None, typer.Option(metavar="ID", help="External id that the role requires.")
+    ] = None,
+    requester_pays: Annotated[
+        bool, typer.Option("--requester-pays", help="Pay for the requests yourself.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Find exports in a bucket or a folder.
 
-    Each is printed as an [[exports]] block for the settings file, which need not be there yet.
+    Prints an [[exports]] block for each, to paste into the settings file. No settings file is
+    needed.
 
-    Example: finops config discover s3://acme-billing/cur --region us-east-1
+    Example:
+      finops config discover s3://acme-billing/cur --region us-east-1
     """
     from finops_dagster.cli.output import print_json
     from finops_dagster.cli.settings import as_row, as_toml, discovered
@@ -207,11 +240,12 @@ def discover(
 
 @config_app.command()
 def check(context: typer.Context, json: Json = False) -> None:
-    """Reach every export, folder and database.
+    """Check that every export, folder and database can be used.
 
-    Each is a line; the exit code is 1 where one fails.
+    The exit code is 1 if one of them fails.
 
-    Example: finops config check
+    Example:
+      finops config check
     """
     from finops_dagster.cli.settings import check_connections
 

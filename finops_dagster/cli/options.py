@@ -30,8 +30,10 @@ def check_month(value: str | None) -> str | None:
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-Force = Annotated[bool, typer.Option("--force", "--overwrite", help="Do unchanged months again.")]
-ExportName = Annotated[str | None, typer.Option("--export", help="Only this export. Default: all.")]
+Force = Annotated[bool, typer.Option("--force", "--overwrite", help="Redo unchanged months.")]
+ExportName = Annotated[
+    str | None, typer.Option("--export", metavar="NAME", help="Only this export. Default: all.")
+]
 
 
 @dataclass(frozen=True)
@@ -114,19 +116,20 @@ def _keep(context: typer.Context, parameter: typer.CallbackParam, value: Any) ->
 
 
 _kept = partial(typer.Option, callback=_keep, expose_value=False, show_default=False)
-_setting = partial(_kept, rich_help_panel="Settings")
 _CONFIG_HELP = "Settings file. Default: $FINOPS_CONFIG, config/finops.toml, config.toml."
+_BACKEND_HELP = "Where months are loaded to, such as bigquery. Default: as in the settings."
+_VALUE_HELP = "Setting of the backend, such as dataset=finops. Repeatable."
 _carriers = typer.Typer(add_completion=False)
 
 
 @_carriers.command("settings")
 def _settings(
     config: Annotated[
-        Path | None, _setting("--config", "-c", metavar="FILE", help=_CONFIG_HELP)
+        Path | None, _kept("--config", "-c", metavar="FILE", help=_CONFIG_HELP)
     ] = None,
-    backend: Annotated[str | None, _setting(metavar="NAME", help="Where months end.")] = None,
+    backend: Annotated[str | None, _kept(metavar="NAME", help=_BACKEND_HELP)] = None,
     database_config: Annotated[
-        list[str] | None, _setting(metavar="KEY=VALUE", help="A value of the backend; repeatable.")
+        list[str] | None, _kept(metavar="KEY=VALUE", help=_VALUE_HELP)
     ] = None,
 ) -> None:
     """Define the options of every command once, for `Group`."""
@@ -134,9 +137,15 @@ def _settings(
 
 @_carriers.command("months")
 def _months(
-    export: Annotated[str | None, _kept(help="Only this export. Default: all.")] = None,
-    start_date: Annotated[str | None, _kept(metavar="YYYY-MM", help="First month.")] = None,
-    end_date: Annotated[str | None, _kept(metavar="YYYY-MM", help="Last month.")] = None,
+    export: Annotated[
+        str | None, _kept(metavar="NAME", help="Only this export. Default: all.")
+    ] = None,
+    start_date: Annotated[
+        str | None, _kept(metavar="YYYY-MM", help="First month. Default: the first of the export.")
+    ] = None,
+    end_date: Annotated[
+        str | None, _kept(metavar="YYYY-MM", help="Last month. Default: the newest.")
+    ] = None,
 ) -> None:
     """Define the options of a vendor's commands once, for `VendorGroup`."""
 
@@ -155,10 +164,19 @@ class Group(typer.core.TyperGroup):
             if not isinstance(command, Group):
                 for name in self.of_commands:
                     command.params = [*command.params, *carriers[name].params]
-        for command in (self, *self.commands.values()):
-            if command.help:  # typer keeps the line ends of the source
-                paragraphs = cleandoc(command.help).split("\n\n")
-                command.help = "\n\n".join(" ".join(one.split()) for one in paragraphs)
+                if command.help:
+                    command.help = _help_text(command.help)
+        if self.help:
+            self.help = _help_text(self.help)
+
+
+def _help_text(docstring: str) -> str:
+    """Join the lines of each paragraph, as typer would keep them; examples stay as they are."""
+    paragraphs = cleandoc(docstring).split("\n\n")
+    return "\n\n".join(
+        f"\b\n{paragraph}" if paragraph.startswith("Example") else " ".join(paragraph.split())
+        for paragraph in paragraphs
+    )
 
 
 class VendorGroup(Group):

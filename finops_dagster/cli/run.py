@@ -13,25 +13,28 @@ from finops_dagster.terminal import print_error
 _RUNS_SHOWN = 100
 # Each runs the chain up to a stage.
 _COMMANDS = [
-    ("extract-manifests", "manifest", "Read the newest manifest of each month."),
+    ("extract-manifests", "manifest", "Find and read the newest manifest of each month."),
     ("extract-billing", "staged_files", "Download and verify the files of each month."),
-    ("load-billing-local", "billing_table", "Load each month into DuckDB."),
-    ("export-parquet", "parquet", "Write the Parquet file of each month."),
-    ("load-billing-remote", "warehouse_table", "Load each month into the warehouse."),
+    ("load-billing-local", "billing_table", "Load each month that is staged into DuckDB."),
+    ("export-parquet", "parquet", "Write the Parquet file of each month in DuckDB."),
+    ("load-billing-remote", "warehouse_table", "Load each Parquet file into the warehouse."),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")]
-Runs = Annotated[bool, typer.Option("--runs", help="List the runs of these months instead.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would run, and run nothing.")]
+Runs = Annotated[
+    bool, typer.Option("--runs", help="Show every run instead: when, how long, result.")
+]
 
 app = typer.Typer(cls=VendorGroup, no_args_is_help=True)
 
 
 @app.command()
 def discover_manifests(context: typer.Context, json: Json = False) -> None:
-    """List the newest version of each month.
+    """List the vendor's newest version of each month.
 
-    Beside it stands whether the table holds it.
+    The column "loaded" says whether DuckDB has it.
 
-    Example: finops aws discover-manifests --export acme --start-date 2026-01
+    Example:
+      finops aws discover-manifests --export acme --start-date 2026-01
     """
     from finops_dagster.cli.available import discover
 
@@ -42,7 +45,7 @@ def discover_manifests(context: typer.Context, json: Json = False) -> None:
 
 
 def _add_command(name: str, until: str, does: str) -> None:
-    @app.command(name, help=f"{does}\n\nExample: finops aws {name} --start-date 2026-01")
+    @app.command(name, help=f"{does}\n\nExample:\n  finops aws {name} --start-date 2026-01")
     def run_until(context: typer.Context, force: Force = False) -> None:
         from finops_dagster.cli.month_runs import run_months
 
@@ -58,12 +61,14 @@ for _command in _COMMANDS:
 def run_pipeline(
     context: typer.Context, force: Force = False, dry_run: DryRun = False, json: Json = False
 ) -> None:
-    """Run every stage of each month, the newest first.
+    """Run every stage of each month, newest month first.
 
-    A month that is unchanged is verified, and not loaded again. With --json a line of JSON is
-    printed as each month ends.
+    Unchanged months are verified and not loaded again. --json prints one line of JSON as each
+    month ends.
 
-    Example: finops aws run-pipeline --export acme --start-date 2026-01 --dry-run
+    Examples:
+      finops aws run-pipeline
+      finops aws run-pipeline --export acme --start-date 2026-01 --dry-run
     """
     settings, months = Options.months(context)
     if dry_run:
@@ -79,12 +84,11 @@ def run_pipeline(
 
 @app.command()
 def show_state(context: typer.Context, runs: Runs = False, json: Json = False) -> None:
-    """Show which version each stage of each month holds.
+    """Show the version that each stage of each month has.
 
-    With --runs, every run of these months: when it began, how long it took, how far it came, and
-    why it failed.
-
-    Example: finops aws show-state --runs --export acme --start-date 2026-01
+    Examples:
+      finops aws show-state
+      finops aws show-state --runs --export acme --start-date 2026-01
     """
     settings, months = Options.months(context)
     if not runs:

@@ -21,23 +21,32 @@ from finops_dagster.cli.options import (
 from finops_dagster.cli.output import exit_with, show
 from finops_dagster.terminal import print_error, print_line
 
-OneExport = Annotated[str, typer.Argument(help="The export's name in the settings.")]
-Month = Annotated[str, typer.Argument(metavar="YYYY-MM", callback=check_month)]
-AnyExport = Annotated[str | None, typer.Argument(help="One export; all without.")]
-AnyMonth = Annotated[str | None, typer.Argument(metavar="[YYYY-MM]", callback=check_month)]
-Document = Annotated[Path, typer.Argument(help="A file that ends in .json, .yaml or .yml.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")]
-Deep = Annotated[
-    bool, typer.Option("--deep", help="Read every staged file, Parquet page and column, too.")
+_MONTH_HELP = "Billing month, as YYYY-MM."
+ExportArgument = Annotated[
+    str, typer.Argument(metavar="EXPORT", help="Name of the export in the settings.")
 ]
+MonthArgument = Annotated[
+    str, typer.Argument(metavar="MONTH", callback=check_month, help=_MONTH_HELP)
+]
+OptionalExport = Annotated[
+    str | None, typer.Argument(metavar="EXPORT", help="Name of the export. Default: all.")
+]
+OptionalMonth = Annotated[
+    str | None,
+    typer.Argument(metavar="MONTH", callback=check_month, help=f"{_MONTH_HELP} Default: all."),
+]
+Document = Annotated[
+    Path, typer.Argument(metavar="FILE", help="File that ends in .json, .yaml or .yml.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="List what would be deleted.")]
+Deep = Annotated[bool, typer.Option("--deep", help="Also read every file, page and column.")]
 Mend = Annotated[
     bool,
-    typer.Option(
-        "--mend", help="Repair what differs: rebuild the ledger, then run the named commands."
-    ),
+    typer.Option("--mend", help="Repair the ledger, then run the commands that the output names."),
 ]
 Shape = Annotated[
-    Literal["table", "json", "html"], typer.Option("--format", help="How it is printed.")
+    Literal["table", "json", "html"],
+    typer.Option("--format", metavar="FORMAT", help="table, json or html."),
 ]
 
 app = typer.Typer(cls=Group, no_args_is_help=True)
@@ -49,11 +58,13 @@ def _selection(export: str | None = None, month: str | None = None) -> Selection
 
 @app.command("show")
 def show_months(
-    context: typer.Context, export: OneExport, month: AnyMonth = None, json: Json = False
+    context: typer.Context, export: ExportArgument, month: OptionalMonth = None, json: Json = False
 ) -> None:
-    """Show a month by stage, or all months of an export.
+    """Show the months of an export, or the stages of one month.
 
-    Example: finops state show acme 2026-01
+    Examples:
+      finops state show acme
+      finops state show acme 2026-01
     """
     settings, selection = Options.of(context).settings(), _selection(export, month)
     if month is None:
@@ -72,16 +83,22 @@ def show_months(
 @app.command("list")
 def list_months(
     context: typer.Context,
-    active: Annotated[bool, typer.Option("--active", help="Only months that run now.")] = False,
-    failed: Annotated[bool, typer.Option("--failed", help="Only months that failed.")] = False,
+    active: Annotated[
+        bool, typer.Option("--active", help="Only months with a run in progress.")
+    ] = False,
+    failed: Annotated[
+        bool, typer.Option("--failed", help="Only months whose last run failed.")
+    ] = False,
     stale: Annotated[
-        bool, typer.Option("--stale", help="Only months of which the vendor has a newer version.")
+        bool, typer.Option("--stale", help="Only months with a newer version at the vendor.")
     ] = False,
     json: Json = False,
 ) -> None:
     """List the months of all exports.
 
-    Example: finops state list --failed
+    Examples:
+      finops state list
+      finops state list --failed
     """
     from finops_dagster.cli.history import FAILED
     from finops_dagster.cli.status import month_status
@@ -109,9 +126,10 @@ def report(
     shape: Shape = "table",
     json: Json = False,
 ) -> None:
-    """Report progress, failures, times and restarts.
+    """Report progress, failures, durations and restarts.
 
-    Example: finops state report --format html > report.html
+    Example:
+      finops state report --format html > report.html
     """
     from finops_dagster.cli.report import print_report, report_sections
 
@@ -122,12 +140,13 @@ def report(
 
 
 @app.command()
-def loaded(context: typer.Context, export: AnyExport = None, json: Json = False) -> None:
-    """List the months that the warehouse holds.
+def loaded(context: typer.Context, export: OptionalExport = None, json: Json = False) -> None:
+    """List the months in the warehouse.
 
-    Its own ledger is asked, not Dagster; where months end at Parquet, that of the DuckDB file.
+    Reads the ledger in the warehouse, or in DuckDB if there is no warehouse.
 
-    Example: finops state loaded acme --backend bigquery
+    Example:
+      finops state loaded acme --backend bigquery
     """
     from finops_dagster.cli.months import loaded_months
 
@@ -136,12 +155,11 @@ def loaded(context: typer.Context, export: AnyExport = None, json: Json = False)
 
 
 @app.command()
-def reprocess(context: typer.Context, export: OneExport, month: Month) -> None:
-    """Run every stage of a month again.
+def reprocess(context: typer.Context, export: ExportArgument, month: MonthArgument) -> None:
+    """Run every stage of a month again, changed or not.
 
-    It is loaded again also where nothing changed.
-
-    Example: finops state reprocess acme 2026-01
+    Example:
+      finops state reprocess acme 2026-01
     """
     from finops_dagster.cli.month_runs import run_months
 
@@ -153,9 +171,10 @@ def reprocess(context: typer.Context, export: OneExport, month: Month) -> None:
 def reset_failed(context: typer.Context) -> None:
     """Run every month again whose last run failed.
 
-    What happened stays in the history.
+    The failed runs stay in the history.
 
-    Example: finops state reset-failed
+    Example:
+      finops state reset-failed
     """
     from finops_dagster.cli.history import FAILED
     from finops_dagster.cli.month_runs import run_months
@@ -171,18 +190,21 @@ def reset_failed(context: typer.Context) -> None:
 @app.command()
 def verify(
     context: typer.Context,
-    export: AnyExport = None,
-    month: AnyMonth = None,
+    export: OptionalExport = None,
+    month: OptionalMonth = None,
     deep: Deep = False,
     mend: Mend = False,
     json: Json = False,
 ) -> None:
-    """Compare event log, ledger, tables, files and warehouse.
+    """Check that all copies of a month agree.
 
-    What differs is a line with the command that repairs it, and exit code 1. What was not looked at
-    is on standard error.
+    Compares event log, ledger, DuckDB table, Parquet file and warehouse. Lists every difference
+    with the command that repairs it; the exit code is then 1. Standard error says what was checked
+    and what was not.
 
-    Example: finops state verify acme 2026-01 --deep
+    Examples:
+      finops state verify
+      finops state verify acme 2026-01 --deep
     """
     from finops_dagster.cli import verify as verification
 
@@ -217,21 +239,24 @@ def age(text: str) -> timedelta:
 def cleanup(
     context: typer.Context,
     older_than: Annotated[
-        timedelta, typer.Option(metavar="AGE", parser=age, help="Such as 12h, 30d or 4w.")
+        timedelta,
+        typer.Option(metavar="AGE", parser=age, help="Age, such as 12h, 30d or 4w."),
     ] = "30d",  # type: ignore[assignment]  # the parser reads the default too
     stale: Annotated[
-        bool, typer.Option("--stale", help="Only what dead runs left, of any age.")
+        bool, typer.Option("--stale", help="Only what dead processes left, of any age.")
     ] = False,
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
-    """Delete what no month needs any more.
+    """Delete old staged files, runs and ledger entries.
 
-    That is: staged files that are loaded, runs and their logs that are no month's last, and
-    superseded versions in the ledger. With --stale, runs whose process is gone are marked failed,
-    and the files that they did not finish are deleted.
+    Deletes staged files that are loaded, runs that are not the latest of any stage, with their
+    logs, and superseded versions in the ledger. With --stale, marks runs whose process is gone as
+    failed, and deletes their unfinished files.
 
-    Example: finops state cleanup --older-than 90d --dry-run
+    Examples:
+      finops state cleanup --older-than 90d --dry-run
+      finops state cleanup --stale
     """
     from finops_dagster.cli.changes import recorded
     from finops_dagster.cli.cleanup import clean, clean_stale
@@ -247,10 +272,12 @@ def cleanup(
 
 
 @app.command("export")
-def export_state(context: typer.Context, file: Document, export: AnyExport = None) -> None:
-    """Write all that is known of the months into a file.
+def export_state(context: typer.Context, file: Document, export: OptionalExport = None) -> None:
+    """Write the state of all months to a file.
 
-    Example: finops state export acme.json acme
+    Examples:
+      finops state export state.json
+      finops state export acme.json acme
     """
     from finops_dagster.cli.transfer import document_of, write
 
@@ -261,11 +288,12 @@ def export_state(context: typer.Context, file: Document, export: AnyExport = Non
 
 @app.command("import")
 def import_state(context: typer.Context, file: Document) -> None:
-    """Take over what a file says of months whose data is here.
+    """Import the state of months whose data is on this machine.
 
-    What the data does not prove is refused, a line each.
+    State that the data does not confirm is refused, with one line for each stage.
 
-    Example: finops state import state.json
+    Example:
+      finops state import state.json
     """
     from finops_dagster.cli.changes import recorded
     from finops_dagster.cli.transfer import read, take_over
@@ -279,11 +307,12 @@ def import_state(context: typer.Context, file: Document) -> None:
 
 @app.command()
 def changes(json: Json = False) -> None:
-    """List imports, cleanups, repairs and stops.
+    """List imports, cleanups, repairs and stopped runs.
 
-    Each with the time, the person, the machine, and what was changed.
+    Shows when, by which user, on which machine, and what changed.
 
-    Example: finops state changes
+    Example:
+      finops state changes
     """
     from finops_dagster.cli.changes import COLUMNS, recorded_changes
 

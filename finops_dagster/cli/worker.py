@@ -24,10 +24,11 @@ app = typer.Typer(cls=Group, no_args_is_help=True)
 def list_runs(export: ExportName = None, json: Json = False) -> None:
     """List the runs in progress.
 
-    A run whose process is gone is lost. The median times of the stages of earlier runs tell when
-    a run should be done.
+    A run is "lost" if its process is gone. "done by" is estimated from the median duration of
+    each stage in earlier runs.
 
-    Example: finops worker list --export acme
+    Example:
+      finops worker list --export acme
     """
     from finops_dagster.cli.history import open_history
 
@@ -37,12 +38,17 @@ def list_runs(export: ExportName = None, json: Json = False) -> None:
 
 
 @app.command()
-def stop(run: Annotated[str, typer.Argument(help="The run's id, or how it begins.")]) -> None:
-    """Stop a run.
+def stop(
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="Id of the run, or its first characters.")
+    ],
+) -> None:
+    """Stop a run in progress.
 
-    One whose process is gone is marked failed, with the reason.
+    A run whose process is gone is marked as failed.
 
-    Example: finops worker stop 6efd03df
+    Example:
+      finops worker stop 6efd03df
     """
     from finops_dagster.cli.changes import recorded
     from finops_dagster.cli.history import open_history
