@@ -1,4 +1,4 @@
-"""Which column of the table a column of a file becomes: its name, stable for ever, and its type."""
+"""Names and types of the billing table's columns, and quoting for SQL."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ from enum import StrEnum
 from pathlib import Path
 from typing import NewType, Protocol
 
+# The two columns that every billing table has before the vendor's.
 ADDED_COLUMNS = ("billing_month", "manifest_id")
 _RESERVED_NAMES = (*ADDED_COLUMNS, "")
 
 Sql = NewType("Sql", str)
-"""A text that may be put into a statement: nothing in it was given from outside unquoted, which
-finops_dagster_tests/test_sql_is_quoted.py holds."""
+"""SQL that may be executed: every name and value in it is quoted or is our own.
+
+mypy and `test_sql_is_quoted.py` refuse statements that are made of anything else.
+"""
 
 
 class SqlType(StrEnum):
-    """The types that a column of a bill can have, whichever kind of file it came in."""
+    """The types of the billing table's columns, whatever kind of file they come from."""
 
     MONEY = "DECIMAL(38,18)"
     TIME = "TIMESTAMP"
@@ -30,54 +33,58 @@ class SqlType(StrEnum):
 
     @property
     def is_money(self) -> bool:
-        """Whether it holds amounts, which never become text."""
+        """Whether cells hold amounts, which never become text."""
         return self in (SqlType.MONEY, SqlType.MONEY_MAP)
 
 
-def merged_type(before: str, given: str) -> str | None:
-    """The type of a column where one month gives it another, for a warehouse that makes no amounts
-    of text: text takes anything, a time or a map becomes text, and None is for what would make text
-    of amounts, or amounts of what are none."""
-    if before in (given, SqlType.TEXT):
-        return before
-    both_become_text = {before, given} <= {SqlType.TIME, SqlType.TEXT_MAP, SqlType.TEXT}
+def merged_type(table_type: str, month_type: str) -> str | None:
+    """Return the type of a warehouse's column for a month that brings another type.
+
+    Text takes anything, and a time or a map becomes text. None where amounts would have to become
+    text, or text amounts.
+    """
+    if table_type in (month_type, SqlType.TEXT):
+        return table_type
+    both_become_text = {table_type, month_type} <= {SqlType.TIME, SqlType.TEXT_MAP, SqlType.TEXT}
     return SqlType.TEXT if both_become_text else None
 
 
 class Naming(Protocol):
-    """How a format's headers become names of columns."""
+    """How the headers of a format become column names."""
 
     def column(self, header: str) -> str:
-        """The name that the header asks for, in any month and in any kind of file."""
+        """Return the preferred column name of a header, the same in CSV and in Parquet."""
         ...
 
     def is_user_defined(self, header: str) -> bool:
-        """Whether the vendor's customer chose the name, so that letter case tells two apart."""
+        """Return whether a customer chose the header, so that letter case distinguishes two."""
         ...
 
-    def alias_of(self, header: str, known: Collection[str]) -> str | None:
-        """The one of `known` headers under which other kinds of files hold the same column."""
+    def alias_of(self, header: str, known_headers: Collection[str]) -> str | None:
+        """Return the known header of the same column in another kind of file."""
         ...
 
 
 def flat_name(header: str) -> str:
-    """Lower case, every character but a-z and 0-9 an underscore: `lineItem/UnblendedCost` becomes
-    `lineitem_unblendedcost`, a name that every warehouse takes unquoted."""
+    """Return the header in lower case, with `_` for every character but a-z and 0-9.
+
+    `lineItem/UnblendedCost` becomes `lineitem_unblendedcost`, which no warehouse has to quote.
+    """
     return re.sub(r"[^a-z0-9]", "_", header.lower())
 
 
 def name_columns(
     headers: Iterable[str], known: Mapping[str, str], naming: Naming
 ) -> dict[str, str]:
-    """Give each header its column name; a name once given (`known`) is never changed.
+    """Assign a column name to each header; a `known` header keeps its name for ever.
 
-    Most headers get the name that they ask for. Tag keys are free text, and two of them can ask for
-    one name (`user:team`, `user:Team`, `user_team`): the plain name stays with the header that has
-    it already, or else goes to the one that needs the least rewriting, and every other gets a
-    short hash of its own exact spelling, which does not depend on the order of anything. Headers
-    that the vendor chose differ in case only by accident (`SavingsPlanARN`, `SavingsPlanArn`) and
-    share a column, unless one file has both. Names that differ in case alone are one name, as they
-    are to DuckDB and to most warehouses.
+    Most headers get their preferred name. Customers choose tag keys freely, and several can prefer
+    one name (`user:team`, `user:Team`, `user_team`): the header that has the name already keeps it,
+    or else the header that needs the fewest changes gets it. Every other header gets a suffix, a
+    short hash of its exact spelling, which depends on no order. Headers that the vendor chose
+    differ in case only by accident (`SavingsPlanARN`, `SavingsPlanArn`): they share a column,
+    unless one file has both. Names that differ in case alone are one name, as in DuckDB and in most
+    warehouses.
     """
     headers = list(headers)
     known = {**known, **_names_by_alias(headers, known, naming)}
@@ -91,37 +98,39 @@ def name_columns(
         if len(group) == 1 and not naming.is_user_defined(group[0]) and name not in _RESERVED_NAMES:
             names[group[0]] = known.get(group[0], name)
             continue
-        given = {header: known.get(header, name) for header in group}
+        group_names = {header: known.get(header, name) for header in group}
         unnamed = [header for header in group if header not in known]
         owners = [header for header in group if header in known and known[header].lower() == name]
         candidates = owners or ([] if name in taken_names else unnamed)
         owner = min(candidates, key=_distance_from_flat, default=None)
         for header in group:
-            if given[header].lower() == name and header != owner:
-                given[header] = _hashed_name(header, name, used)
-            names[header] = given[header]
-            used.add(given[header].lower())
+            if group_names[header].lower() == name and header != owner:
+                group_names[header] = _hashed_name(header, name, used)
+            names[header] = group_names[header]
+            used.add(group_names[header].lower())
     return names
 
 
-def case_distance(one: str, other: str) -> int:
-    """Return in how many letters and digits two spellings of one name differ."""
-    letters, others = (re.sub(r"[^A-Za-z0-9]", "", header) for header in (one, other))
-    return sum(a != b for a, b in zip(letters, others, strict=False))
+def case_distance(left: str, right: str) -> int:
+    """Return the number of letters and digits in which two spellings of one name differ."""
+    left_letters, right_letters = (re.sub(r"[^A-Za-z0-9]", "", text) for text in (left, right))
+    return sum(a != b for a, b in zip(left_letters, right_letters, strict=False))
 
 
 def _names_by_alias(
     headers: Collection[str], known: Mapping[str, str], naming: Naming
 ) -> dict[str, str]:
-    """The names of columns that the table knows under the headers of another kind of file; where
-    several new headers would take one name, the nearest in letter case does."""
+    """Return names of columns that the table has under another kind of file's headers.
+
+    Where several new headers are aliases of one column, the nearest in letter case gets its name.
+    """
     absent = known.keys() - set(headers)
-    found: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    aliases: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for header in headers:
-        other = None if header in known else naming.alias_of(header, absent)
-        if other is not None:
-            found[known[other]].append((case_distance(header, other), header))
-    return {min(group)[1]: name for name, group in found.items()}
+        alias = None if header in known else naming.alias_of(header, absent)
+        if alias is not None:
+            aliases[known[alias]].append((case_distance(header, alias), header))
+    return {min(group)[1]: name for name, group in aliases.items()}
 
 
 def _distance_from_flat(header: str) -> tuple[int, str]:
@@ -130,8 +139,10 @@ def _distance_from_flat(header: str) -> tuple[int, str]:
 
 
 def name_within(max_bytes: int, name: str) -> str:
-    """The name where a warehouse can hold it, else its beginning and a hash of the whole, which is
-    long enough that no two names become one."""
+    """Return the name, shortened to a number of bytes: its beginning and a hash of all of it.
+
+    The hash has 64 bits, so that no two names become one.
+    """
     encoded = name.encode()
     if len(encoded) <= max_bytes:
         return name
@@ -141,28 +152,28 @@ def name_within(max_bytes: int, name: str) -> str:
 
 
 def _hashed_name(header: str, name: str, used: Collection[str]) -> str:
-    """The name with a hash of the header, short where nobody has chosen a header that asks for
-    just this."""
+    """Return the name with the shortest unused prefix of the header's hash."""
     digest = hashlib.sha256(header.encode()).hexdigest()
     names = (f"{name}_{digest[:digits]}" for digits in (8, 16, 32, 64))
     return next(name for name in names if name not in used)
 
 
 def quoted(name: str) -> Sql:
-    """A name as an SQL identifier."""
+    """Return a name as an SQL identifier."""
     return Sql('"' + name.replace('"', '""') + '"')
 
 
 def literal(text: str) -> Sql:
-    """A text as an SQL literal, for the few places that take no bound parameter."""
+    """Return a text as an SQL literal, for statements that take no bound parameter."""
     return Sql("'" + text.replace("'", "''") + "'")
 
 
 def file_literal(path: Path) -> Sql:
-    """The path of one file as an SQL literal; without more, `*`, `?` and `[` would be patterns."""
+    """Return the path of one file as an SQL literal."""
+    # DuckDB takes `*`, `?` and `[` in a path for patterns.
     return literal(glob.escape(str(path)))
 
 
 def files_literal(folder: Path, pattern: str) -> Sql:
-    """The files below a folder whose paths in it fit the pattern, as an SQL literal."""
+    """Return the files of a folder that match a glob pattern, as an SQL literal."""
     return literal(f"{glob.escape(str(folder))}/{pattern}")

@@ -1,4 +1,4 @@
-"""The content of a version: its list of files, their sizes, and the checksums of their bytes."""
+"""The content of a version: names, sizes, checksums and ETags of its files."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ _CONTENT_SUFFIX = re.compile(r"(\+[0-9a-f]{8})?")
 
 @dataclass(frozen=True)
 class FileContent:
-    """One file as the vendor delivered it. `name` is its path below the folder that all files of
-    the version share, so that a copied bucket has the same names. `sha256` is None where nobody has
-    read the bytes. `etag` is what the store said of them, which another store says differently."""
+    """One file as the vendor delivered it.
+
+    `name` is its path below the folder that all files of the version share, so that names in a
+    copied bucket are equal. `sha256` is None while the bytes have not been read. `etag` is the
+    store's; another store has another ETag for the same bytes.
+    """
 
     name: str
     size: int
@@ -25,47 +28,47 @@ class FileContent:
 
 @dataclass(frozen=True)
 class Content:
-    """The files of one version, in the order of their names."""
+    """The files of one version, sorted by name."""
 
     files: tuple[FileContent, ...]
 
     @classmethod
     def of(cls, files: Iterable[FileContent]) -> Content:
-        """Return the content of these files, in whatever order they come."""
+        """Return the content of files in any order."""
         return cls(tuple(sorted(files, key=lambda file: file.name)))
 
     @classmethod
     def of_rows(cls, rows: Iterable[dict[str, Any]] | None) -> Content | None:
-        """Return what `rows` gave; None for what was kept before contents were."""
+        """Return the content that `rows` wrote; None for a load without a list of files."""
         return None if rows is None else cls.of(FileContent(**row) for row in rows)
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return a row a file, as the ledger and the lake's files keep them."""
+        """Return one row for each file, as the ledger and the footers store them."""
         return [asdict(file) for file in self.files]
 
     @property
     def bytes(self) -> int:
-        """The size of all files together."""
+        """The size of all files in bytes."""
         return sum(file.size for file in self.files)
 
     @property
     def names(self) -> list[str]:
-        """The names of the files."""
+        """The sorted names of the files."""
         return [file.name for file in self.files]
 
     def file_fields(self, *fields: str) -> list[tuple[Any, ...]]:
-        """Return these fields of each file."""
+        """Return a tuple of the named fields for each file."""
         return [tuple(getattr(file, name) for name in fields) for file in self.files]
 
     @property
     def checksums(self) -> list[tuple[Any, ...]] | None:
-        """The name, size and checksum of each file; None where one is not known."""
+        """The name, size and SHA-256 of each file; None where a SHA-256 is unknown."""
         is_known = all(file.sha256 is not None for file in self.files)
         return self.file_fields("name", "size", "sha256") if is_known else None
 
     @property
     def digest(self) -> str:
-        """Eight hex digits that stand for names, sizes and checksums."""
+        """The first eight hex digits of a hash of names, sizes and checksums."""
         return hashlib.sha256(repr(self.checksums).encode()).hexdigest()[:8]
 
 
@@ -80,7 +83,7 @@ def relative_names(keys: Sequence[str]) -> list[str]:
     return ["/".join(path[shared:]) for path in paths]
 
 
-def is_version_of(version: str, manifest_id: str) -> bool:
-    """Whether a version has this id of the vendor's: `v1` and `v1+1a2b3c4d` have `v1`."""
-    suffix = version.removeprefix(manifest_id)
-    return version.startswith(manifest_id) and bool(_CONTENT_SUFFIX.fullmatch(suffix))
+def is_version_of(version_id: str, vendor_id: str) -> bool:
+    """Return whether a version has this vendor's id: `v1` and `v1+1a2b3c4d` have `v1`."""
+    suffix = version_id.removeprefix(vendor_id)
+    return version_id.startswith(vendor_id) and bool(_CONTENT_SUFFIX.fullmatch(suffix))

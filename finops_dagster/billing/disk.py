@@ -1,4 +1,4 @@
-"""What the operating system has against a file, as a sentence that says what to do."""
+"""Messages for errors of the operating system: full disks, missing permissions."""
 
 from __future__ import annotations
 
@@ -32,8 +32,7 @@ _MESSAGES = {
 
 
 def disk_problem(error: BaseException) -> str | None:
-    """Say in one sentence what the operating system, or DuckDB in its words, has against a file;
-    None where the error is of something else."""
+    """Return the message for an error about a file on disk; None for any other error."""
     path: object
     code: int | None
     if isinstance(error, OSError):
@@ -41,6 +40,7 @@ def disk_problem(error: BaseException) -> str | None:
     elif not isinstance(error, duckdb.IOException):
         return None
     else:
+        # DuckDB has no error codes: its message quotes the path and strerror's words.
         text = first_line(error)
         code = next((n for n in _MESSAGES if os.strerror(n) in text), None)
         path = next(iter(re.findall(r'"([^"]+)"', text)), None)
@@ -48,5 +48,6 @@ def disk_problem(error: BaseException) -> str | None:
         return None
     if code in (errno.EEXIST, errno.ENOTDIR) and isinstance(path, str | os.PathLike):
         code = errno.EISDIR if Path(path).is_dir() else code
-        path = next((one for one in Path(path).parents if one.is_file()), path)
+        # The error names the file that was to be opened; the parent that is a file is in the way.
+        path = next((parent for parent in Path(path).parents if parent.is_file()), path)
     return _MESSAGES[code].format(path=path or "a file")

@@ -1,4 +1,4 @@
-"""What can be wrong with a bill, each said in one line: what, where, and what to do."""
+"""Errors about a bill, each with a message of one line, and quoting for messages."""
 
 import re
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from reprlib import Repr
 
 
 class BillError(Exception):
-    """Something about a bill that no retry cures; the month stays as it was."""
+    """A permanent error about a bill; the loaded version is kept."""
 
 
 class ManifestMissing(BillError):
@@ -14,18 +14,17 @@ class ManifestMissing(BillError):
 
 
 class ManifestInvalid(BillError):
-    """The manifest is there, but does not say what a manifest must say. `etag` tells whether it was
-    written anew since."""
+    """A manifest that cannot be read; `etag` is that of the object that was read."""
 
     etag = ""
 
 
 class FileInvalid(BillError):
-    """A file of the month is missing, cut short, changed meanwhile, or not what it should be."""
+    """A file of the month is missing, cut short, damaged, or changed while it was read."""
 
 
 class CellInvalid(BillError):
-    """A cell cannot be kept exactly as the type of its column, whose `header` the file has."""
+    """A cell that cannot be stored exactly in its column; `header` is the file's."""
 
     def __init__(self, header: str, message: str) -> None:
         super().__init__(message)
@@ -33,29 +32,32 @@ class CellInvalid(BillError):
 
 
 class StageMissing(BillError):
-    """An earlier stage has not made what this one reads."""
+    """The output of an earlier stage is missing."""
 
 
 class LedgerDamaged(BillError):
-    """A table of the ledger is not what this or any earlier layout made."""
+    """A table of the ledger has a layout that no release made."""
 
 
 class ReconciliationError(BillError):
-    """What a stage wrote differs from what was counted in the vendor's files, or the stage before
-    holds another version by now; nothing was kept."""
+    """The measured totals differ from the counted ones, or the previous stage has a newer version.
+
+    The stage has kept nothing of what it wrote.
+    """
 
 
 CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
 _SHORT_REPR = Repr()
 _SHORT_REPR.maxstring = _SHORT_REPR.maxother = 160
-
-
 _MAX_CHARACTERS = 1000
 
 
 def escaped(text: str) -> str:
-    """Return the text with everything in it escaped, as Python would, that a terminal or a browser
-    acts on instead of showing it: control characters, line ends, marks that turn its direction."""
+    """Return the text with every unprintable character escaped, as in a Python string.
+
+    A terminal or a browser acts on control characters, line ends and direction marks instead of
+    showing them.
+    """
     if text.isprintable():
         return text
     return "".join(
@@ -65,7 +67,7 @@ def escaped(text: str) -> str:
 
 
 def shortened(text: str) -> str:
-    """Return the text escaped, and cut in its middle where it is longer than anybody reads."""
+    """Return the text escaped, and cut in its middle where it has over 1,000 characters."""
     if len(text) <= _MAX_CHARACTERS:
         return escaped(text)
     half = _MAX_CHARACTERS // 2
@@ -74,16 +76,16 @@ def shortened(text: str) -> str:
 
 
 def excerpt(value: object) -> str:
-    """What a stranger wrote, fit for one line: in quotes, escaped, and cut in its middle."""
+    """Return untrusted text quoted, escaped and shortened for a message."""
     return _SHORT_REPR.repr(value)
 
 
 def excerpts(names: Sequence[str], limit: int) -> str:
-    """The first of what a stranger named, in one line."""
+    """Return the first untrusted names for a message, and the number of the others."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(excerpt(name)[1:-1] for name in names[:limit]) + more
 
 
 def first_line(error: BaseException) -> str:
-    """What a library says of its error, without the advice and the context that follow."""
+    """Return the first line of an error's message, without the advice that follows in some."""
     return str(error).strip().partition("\n")[0]

@@ -1,4 +1,4 @@
-"""The vendor's own word on one version of one billing month: which files, which columns."""
+"""The manifest: the vendor's list of the files and columns of one version."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from hashlib import sha256
 
 from pydantic.dataclasses import dataclass
 
-# `manifest.json` and `version.json` lie beside the versions' folders.
+# Ids that every file system takes as a folder's name. `manifest.json` and `version.json` are files
+# beside the folders.
 _PLAIN_FOLDER = re.compile(r"(?!(?:manifest|version)\.json)[A-Za-z0-9][A-Za-z0-9._+-]{0,199}")
 
 
 def version_folder(version: str) -> str:
-    """Return the name of the folder of a version's staged files: the vendor's id where every file
-    system takes it as it is, or else what can be kept of it and a digest, so that no two ids share
-    a folder."""
+    """Return the folder's name for the staged files of a vendor's id.
+
+    It is the id itself, or its plain characters and a digest, so that no two ids share a folder.
+    """
     if _PLAIN_FOLDER.fullmatch(version):
         return version
     readable = re.sub(r"[^A-Za-z0-9]+", "-", version)[:80].strip("-")
@@ -24,7 +26,7 @@ def version_folder(version: str) -> str:
 
 @dataclass(frozen=True)
 class Column:
-    """A column as the vendor names it in the file's header; `type` is the vendor's word, if any."""
+    """A column of the vendor's files; `type` is as the manifest declares it, if it does."""
 
     header: str
     type: str | None = None
@@ -32,8 +34,7 @@ class Column:
 
 @dataclass(frozen=True)
 class ManifestFile:
-    """The object that a manifest was read from, in the version that the store had; `location` is
-    whole, for messages."""
+    """The object that a manifest was read from; `location` is its full address, for messages."""
 
     key: str
     location: str
@@ -44,8 +45,7 @@ class ManifestFile:
 
 @dataclass(frozen=True)
 class ListedFile:
-    """A file as the manifest lists it: its `key` in the store that the manifest was read from, and
-    its size in bytes where the vendor gives it."""
+    """A file in a manifest's list: its key in the store, and its size in bytes if declared."""
 
     key: str
     size: int | None = None
@@ -53,9 +53,10 @@ class ListedFile:
 
 @dataclass(frozen=True)
 class Manifest:
-    """One version of one month. Its list of `files` is the only correct one; folders hold more.
+    """The vendor's list of the files and columns of one version.
 
-    `id` is the vendor's name of the version, `format` the name of the format that read it.
+    `id` is the vendor's id, `format` the name of the format that read the manifest. Only `files`
+    says what belongs to the version: vendors leave other files in the same folders.
     """
 
     format: str
@@ -67,17 +68,21 @@ class Manifest:
 
     @property
     def is_overwritten(self) -> bool:
-        """Whether the next version may be written over the files of this one: their keys do not
-        name the version."""
+        """Whether the vendor writes the next version over these files.
+
+        It does where keys do not contain the version's id.
+        """
         return any(self.id not in file.key for file in self.files)
 
     def columns_added_and_removed(self, previous: Manifest | None) -> tuple[list[str], list[str]]:
-        """The headers that this version has more and less than the one before, as far as both
-        manifests list them."""
+        """Return the headers that are new and those that are gone since the previous version.
+
+        Both lists are empty where a manifest lists no columns.
+        """
         if previous is None or not self.columns or not previous.columns:
             return [], []
         headers, previous_headers = (
-            dict.fromkeys(c.header for c in one.columns) for one in (self, previous)
+            dict.fromkeys(c.header for c in manifest.columns) for manifest in (self, previous)
         )
         return [h for h in headers if h not in previous_headers], [
             h for h in previous_headers if h not in headers

@@ -1,4 +1,4 @@
-"""Exact money: how much a month is, and what of it was rounded."""
+"""Exact totals of a month, their reconciliation, and rounded columns."""
 
 from __future__ import annotations
 
@@ -12,25 +12,23 @@ from finops_dagster.billing.errors import ReconciliationError
 
 @dataclass(frozen=True)
 class Totals:
-    """How much one month is, to the last digit: `rows` line items and their headline `cost`, over
-    all currencies."""
+    """The exact totals of one month: its rows and its headline cost over all currencies."""
 
     rows: int
     cost: Decimal
     sums: Mapping[str, Decimal] | None = field(default=None, compare=False)
-    """The sum of each money column by its name in the table; None of what was recorded before they
-    were kept."""
+    """The sum of each money column; None in records of releases that did not store it."""
     costs: Mapping[str, Decimal] | None = field(default=None, compare=False)
-    """The headline cost by currency; None of what was recorded before it was kept."""
+    """The headline cost by currency; None in records of releases that did not store it."""
 
     @classmethod
     def of(cls, row: tuple[Any, ...] | None) -> Totals:
-        """From a result row `count(*), sum(cost)`; the sum of no rows is 0."""
+        """Return the totals of a result row `count(*), sum(cost)`; a sum of NULL is 0."""
         rows, cost = row if row is not None else (0, None)
         return cls(rows, Decimal(0) if cost is None else cost)
 
     def difference(self, other: Totals) -> tuple[str, str] | None:
-        """Return what differs, as each side has it; None where all that both know is equal."""
+        """Return the first difference as a text for each side; None where totals agree."""
         if (self.rows, self.cost) != (other.rows, other.cost):
             return str(self), str(other)
         for what, amounts, other_amounts in (
@@ -54,8 +52,10 @@ class Totals:
 
 @dataclass(frozen=True)
 class RoundedColumn:
-    """How many cells of a column had more than 18 decimals and were rounded, half to even; in a
-    money column also by how much in all, to the last digit: what is kept minus what was written."""
+    """The number of a column's cells that were rounded to 18 decimals, half to even.
+
+    `amount` is by how much a money column changed in all: the stored sum minus the file's, exact.
+    """
 
     name: str
     cells: int
@@ -63,25 +63,25 @@ class RoundedColumn:
 
     @classmethod
     def of_row(cls, row: dict[str, Any]) -> RoundedColumn:
-        """Return what `row` was made of."""
+        """Return the column that `row` wrote."""
         amount = row["amount"]
         return cls(row["name"], row["cells"], None if amount is None else Decimal(amount))
 
     def row(self) -> dict[str, Any]:
-        """Return it as the ledger and the lake's files keep it: no DECIMAL has so many decimals."""
+        """Return a row for the ledger and the footer; no DECIMAL takes so many decimals."""
         amount = None if self.amount is None else decimal_text(self.amount)
         return {"name": self.name, "cells": self.cells, "amount": amount}
 
 
 @dataclass(frozen=True)
 class MeasuredTotals:
-    """What a stage really holds: its totals, and the rows that say they are of another month."""
+    """The totals of what a stage wrote, and the number of rows that belong to another month."""
 
     totals: Totals
     rows_outside_month: int
 
 
-# As many as a sum of more rows than any month has can have.
+# Enough for the sum of more rows than any month has.
 _SUM_DIGITS = 76
 
 
@@ -91,16 +91,16 @@ def reconcile(
     measured: MeasuredTotals,
     advice: str = "the month was left as it was",
 ) -> None:
-    """Hold what `location` contains against what was counted in the files, to the last digit: rows,
-    headline cost, and where both sides know them every money column and the cost by currency.
+    """Compare the totals measured at `location` with those counted in the vendor's files.
 
-    Raises ReconciliationError, which names both sides.
+    Compares rows, headline cost, and where both are known every money column and the cost by
+    currency, to the last digit. Raises ReconciliationError, which names both sides.
     """
     difference = measured.totals.difference(counted)
     if difference is not None:
-        has, files_have = difference
+        measured_text, counted_text = difference
         raise ReconciliationError(
-            f"{location} has {has}, but the vendor's files have {files_have}; {advice}"
+            f"{location} has {measured_text}, but the vendor's files have {counted_text}; {advice}"
         )
     if measured.rows_outside_month:
         raise ReconciliationError(
@@ -110,12 +110,12 @@ def reconcile(
 
 
 def exact_sum(amounts: Iterable[Decimal | None]) -> Decimal:
-    """Add amounts to the last digit; Python's own context would keep 28. None adds nothing."""
+    """Return the exact sum of amounts; None adds nothing. Python's default keeps 28 digits."""
     with localcontext(prec=_SUM_DIGITS):
         return sum((amount for amount in amounts if amount is not None), Decimal(0))
 
 
 def decimal_text(amount: Decimal) -> str:
-    """The amount without exponent and without trailing zeros: `20.5`, `0.0000004`, `0`."""
+    """Return the amount without exponent and trailing zeros: `20.5`, `0.0000004`, `0`."""
     text = f"{amount:f}"
     return text.rstrip("0").rstrip(".") if "." in text else text

@@ -1,4 +1,4 @@
-"""The billing month: the one partition of everything."""
+"""The billing month, by which everything is partitioned."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _KEY = re.compile(r"([1-9][0-9]{3})-(0[1-9]|1[0-2])")
 
 @dataclass(frozen=True, order=True)
 class BillingMonth:
-    """A calendar month of a bill in UTC; as text, and as partition key, `2024-01`."""
+    """A billing period: a calendar month in UTC; `2024-01` as text and as partition key."""
 
     year: int
     month: int
 
     @classmethod
     def parse(cls, key: str) -> BillingMonth:
-        """Read `YYYY-MM`; anything else is a ValueError."""
+        """Parse `YYYY-MM`. Raises ValueError."""
         match = _KEY.fullmatch(key)
         if match is None:
             raise ValueError(f"{excerpt(key)} is not a month of the form YYYY-MM")
@@ -28,12 +28,12 @@ class BillingMonth:
 
     @classmethod
     def of(cls, day: date) -> BillingMonth:
-        """The month that `day` lies in."""
+        """Return the month of a day."""
         return cls(day.year, day.month)
 
     @classmethod
     def current(cls) -> BillingMonth:
-        """The month in progress, which vendors rewrite."""
+        """Return the month in progress, which vendors still restate."""
         return cls.of(datetime.now(UTC).date())
 
     @property
@@ -43,12 +43,12 @@ class BillingMonth:
 
     @property
     def next(self) -> BillingMonth:
-        """The month after, over the year's end too."""
+        """The month after this one."""
         return BillingMonth(self.year + self.month // 12, self.month % 12 + 1)
 
     @property
     def previous(self) -> BillingMonth:
-        """The month before, over the year's start too."""
+        """The month before this one."""
         return BillingMonth(self.year - (self.month == 1), (self.month - 2) % 12 + 1)
 
     def __str__(self) -> str:

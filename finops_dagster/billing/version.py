@@ -1,4 +1,4 @@
-"""The versions of a month: which one the vendor's files are, and what is recorded of each."""
+"""Versions of a month: their records, and the id of the version with a given content."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ from finops_dagster.billing.content import Content, is_version_of
 from finops_dagster.billing.money import RoundedColumn, Totals, decimal_text
 from finops_dagster.billing.months import BillingMonth
 
-# What a ZIP has around its deflated stream beyond what gzip has: two headers with the file's name,
-# a descriptor, the directory's end.
+# The bytes that a ZIP has more than a gzip file of the same deflated stream: two headers with the
+# file's name, a descriptor, and the end of its directory.
 _ZIP_FRAME_BYTES = 1024
 
 
 @dataclass(frozen=True)
 class Version:
-    """A version of a month, as the staging folder, the lake, or the ledger recorded it: its id and
-    totals, and format, number and bytes of the vendor's files. `content` is None where these were
-    not recorded one by one yet."""
+    """The record of a version in the staging folder, in the lake or in the ledger.
+
+    `files` and `bytes` are the number and size of the vendor's files. `content` is None in records
+    of releases that did not list each file.
+    """
 
     manifest_id: str
     totals: Totals
@@ -37,15 +39,18 @@ class Version:
         )
 
     def is_unchanged(self, available: Content) -> bool:
-        """Return whether the store has this version, without reading it: by every file's name, size
-        and ETag; by number and bytes of the files where the version is older than their record."""
+        """Return whether the store still has this version, by names, sizes and ETags.
+
+        A record without content is compared by the number and the bytes of its files.
+        """
         if self.content is None:
             return self._has_same_size(available)
-        fields = ("name", "size", "etag")  # another store says other ETags of the same bytes
+        # ETags that differ prove nothing: another store has other ETags for the same bytes.
+        fields = ("name", "size", "etag")
         return self.content.file_fields(*fields) == available.file_fields(*fields)
 
     def has_content(self, content: Content, totals: Totals) -> bool:
-        """Return whether this is the version of files that were read and counted."""
+        """Return whether this version has the content of files that were read and counted."""
         if self.content is None:
             return self._has_same_size(content) and self.totals == totals
         if self.content.checksums is None or content.checksums is None:
@@ -56,25 +61,27 @@ class Version:
         return self.content.checksums == content.checksums
 
     def _has_same_size(self, content: Content) -> bool:
-        """By number and bytes of the files; those of a ZIP were once those of the gzip that it
-        became."""
-        zipped = sum(name.endswith(".zip") for name in content.names)
-        more = content.bytes - self.bytes
-        return self.files == len(content.files) and 0 <= more <= zipped * _ZIP_FRAME_BYTES
+        """Return whether the number and the bytes of the files agree."""
+        # Earlier releases recorded the size of the gzip file that a ZIP was converted to.
+        zip_files = sum(name.endswith(".zip") for name in content.names)
+        excess = content.bytes - self.bytes
+        return self.files == len(content.files) and 0 <= excess <= zip_files * _ZIP_FRAME_BYTES
 
 
 @dataclass(frozen=True)
 class LoadedVersion(Version):
-    """A version that a run loaded, and the columns whose numbers were rounded; None where they were
-    not counted yet."""
+    """A version that a run loaded.
+
+    `rounded` has the columns with rounded numbers; None in records of releases that did not count
+    them.
+    """
 
     run_id: str = ""
     rounded: tuple[RoundedColumn, ...] | None = field(default=None, compare=False)
 
     @classmethod
-    def of_row(cls, row: Mapping[str, Any], **more: Any) -> Self:
-        """Return the version of a row of the ledger, or of what the lake keeps of it; `more` are
-        the fields of a subclass."""
+    def of_row(cls, row: Mapping[str, Any], **subclass_fields: Any) -> Self:
+        """Return the version that a row of the ledger or of a footer records."""
         rounded = row["decimals_rounded"]
         sums, costs = (_amounts(row[name]) for name in ("money_sums", "cost_by_currency"))
         return cls(
@@ -86,11 +93,11 @@ class LoadedVersion(Version):
             Content.of_rows(row["files"]),
             row["run_id"],
             None if rounded is None else tuple(map(RoundedColumn.of_row, rounded)),
-            **more,
+            **subclass_fields,
         )
 
     def row(self) -> dict[str, Any]:
-        """Return what `of_row` reads, as JSON has it: amounts as text, which loses no digit."""
+        """Return the row that `of_row` reads, fit for JSON; amounts are text, which is exact."""
         totals = self.totals
         return {
             "manifest_id": self.manifest_id,
@@ -109,9 +116,11 @@ class LoadedVersion(Version):
 
 @dataclass(frozen=True, kw_only=True)
 class Load(LoadedVersion):
-    """A load of a month into the export's table, as the ledger has it: `state` is loaded or
-    superseded, `loaded_at` in UTC, `number` counts the loads of the month, and `lake_sha256` is the
-    checksum of the Parquet file that was written from it, where that is known."""
+    """A load of a month into the billing table, as the ledger records it.
+
+    `state` is `loaded` or `superseded`, `loaded_at` is in UTC, `number` counts the month's loads,
+    and `lake_sha256` is the checksum of the Parquet file that was written from the load.
+    """
 
     export: str
     month: BillingMonth
@@ -126,17 +135,17 @@ AnyVersion = TypeVar("AnyVersion", bound=Version)
 
 
 def with_vendor_id(versions: Iterable[AnyVersion], vendor_id: str) -> list[AnyVersion]:
-    """Return the versions that the vendor calls so."""
+    """Return the versions that have this vendor's id."""
     return [version for version in versions if is_version_of(version.manifest_id, vendor_id)]
 
 
 def version_id(
     vendor_id: str, content: Content, totals: Totals, known_versions: Sequence[Version]
 ) -> str:
-    """Return the id of the version with this content, which was read and counted.
+    """Return the version id of a content that was read and counted.
 
-    It is the vendor's own id for the first content that was known under it, and has the digest of
-    the content after it for every other. `known_versions` are the versions under the vendor's id.
+    The first content under a vendor's id has that id alone; any other has the digest of its
+    content after it. `known_versions` are the versions with this vendor's id.
     """
     ids = (
         version.manifest_id for version in known_versions if version.has_content(content, totals)

@@ -48,7 +48,7 @@ class NorthwindFormat:
     def is_user_defined(self, header: str) -> bool:
         return False
 
-    def alias_of(self, header: str, known: Collection[str]) -> str | None:
+    def alias_of(self, header: str, known_headers: Collection[str]) -> str | None:
         return None
 
     def sql_type(self, header: str, declared: str | None) -> SqlType | None:

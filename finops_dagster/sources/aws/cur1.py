@@ -133,12 +133,12 @@ class AwsCur1(AwsFormat):
         """Tag keys and cost category names are the customer's own."""
         return _family_and_name(header)[0] in _USER_DEFINED_FAMILIES
 
-    def alias_of(self, header: str, known: Collection[str]) -> str | None:
+    def alias_of(self, header: str, known_headers: Collection[str]) -> str | None:
         """A column of a CSV file under its name in a Parquet file, or the other way round: of two
         that differ in case, the nearer."""
         others = (
             other
-            for other in known
+            for other in known_headers
             if ("/" in other) != ("/" in header) and athena_name(other) == athena_name(header)
         )
         return min(others, key=lambda other: (case_distance(header, other), other), default=None)

@@ -86,7 +86,7 @@ class AwsFormat(Format, Protocol):
         """AWS chooses the names; tags are keys of a map."""
         return False
 
-    def alias_of(self, header: str, known: Collection[str]) -> str | None:
+    def alias_of(self, header: str, known_headers: Collection[str]) -> str | None:
         """CSV and Parquet have the same names."""
         return None
 
