@@ -1,4 +1,4 @@
-"""Where vendors deliver: one file a kind of store, chosen by the scheme of the export's source."""
+"""Object stores: one file for each kind, chosen by the scheme of the export's source."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from finops_dagster.object_stores.settings import ACCESS_POINT, StoreSettings
 
 
 class StoreError(Exception):
-    """The store said no, in one line; asking again would not help."""
+    """A permanent error of a store, in one line."""
 
 
 class ObjectMissing(StoreError):
-    """There is no such object."""
+    """The object does not exist."""
 
 
 class ObjectChanged(StoreError):
-    """The object is no longer the one that was asked for."""
+    """The object was replaced after its ETag was read."""
 
 
 class StoreUnavailable(Exception):
-    """The store or the way to it failed; asking again may help."""
+    """A transient error of a store or of the network."""
 
 
 @dataclass(frozen=True)
 class ObjectInfo:
-    """One version of one object; `size` in bytes, `location` whole, for messages."""
+    """An object as the store has it now; `location` is its full address, for messages."""
 
     key: str
     location: str
@@ -38,44 +38,44 @@ class ObjectInfo:
 
 
 class ObjectStore(Protocol):
-    """What the chain asks of a store. Every method raises StoreError or StoreUnavailable."""
+    """A store to list and read. Every method raises StoreError or StoreUnavailable."""
 
     def location(self, key: str) -> str:
-        """The whole address of a key, for messages."""
+        """Return the full address of a key, for messages."""
         ...
 
     def folders(self, folder: str) -> set[str]:
-        """The names of the folders directly below a folder, without slashes; none where there is
-        no such folder."""
+        """Return the names of the folders directly in a folder, none where it does not exist."""
         ...
 
     def files(self, folder: str) -> list[ObjectInfo]:
-        """Return the objects directly below a folder, in the order of their keys."""
+        """Return the objects directly in a folder, sorted by key."""
         ...
 
     def head(self, key: str) -> ObjectInfo:
-        """The object's current version, by one small request. Raises ObjectMissing."""
+        """Look at an object by one small request. Raises ObjectMissing."""
         ...
 
     def read(self, key: str, *, known_etag: str = "") -> tuple[bytes, ObjectInfo] | None:
-        """Return a small object whole, and its version, by one request; None where it still has the
-        ETag `known_etag`. Raises ObjectMissing."""
+        """Read a small object by one request; None if it still has the known ETag.
+
+        Raises ObjectMissing.
+        """
         ...
 
-    def chunks(self, version: ObjectInfo) -> Iterator[bytes]:
-        """The bytes of this very version. Raises ObjectChanged where it is no longer there."""
+    def chunks(self, info: ObjectInfo) -> Iterator[bytes]:
+        """Read the object with the ETag of `info`. Raises ObjectChanged where it was replaced."""
         ...
 
 
 class ObjectStores:
-    """The stores of all exports: one client of each in a process, made when it is first needed."""
+    """The stores of all exports: one client for each in a process, created at first use."""
 
     def __init__(self) -> None:
         self._opened: dict[StoreSettings, tuple[ObjectStore, str]] = {}
 
     def open(self, settings: StoreSettings) -> tuple[ObjectStore, str]:
-        """Return the store that the settings name, and the prefix in it without slashes at its
-        end."""
+        """Return the store of an export and the prefix in it, without a slash at its end."""
         if settings not in self._opened:
             self._opened[settings] = _open_store(settings)
         return self._opened[settings]

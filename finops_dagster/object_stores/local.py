@@ -1,4 +1,4 @@
-"""A folder laid out like a bucket: a synced copy, a mounted share, the demo."""
+"""A folder with the layout of a bucket: a synced copy, a mounted share, the demo."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _CHUNK_BYTES = 1024 * 1024
 
 
 class LocalStore:
-    """Objects are files below `folder`; size and time of change stand for an ETag."""
+    """A store of the files below `folder`; an ETag is made of size and time of change."""
 
     def __init__(self, folder: str) -> None:
         self._folder = Path(folder)
@@ -47,7 +47,7 @@ class LocalStore:
         return None if info.etag == known_etag else (b"".join(self.chunks(info)), info)
 
     def chunks(self, info: ObjectInfo) -> Iterator[bytes]:
-        """The file's bytes; its version is looked at once more when the last one was read."""
+        # A file can change while it is read: the ETag is compared again after the last byte.
         with _translated_errors(info.location), Path(info.location).open("rb") as file:
             while chunk := file.read(_CHUNK_BYTES):
                 yield chunk

@@ -1,4 +1,4 @@
-"""Amazon S3, and whatever speaks its protocol."""
+"""Amazon S3, and stores that speak its protocol."""
 
 from __future__ import annotations
 
@@ -25,25 +25,23 @@ if TYPE_CHECKING:
 
 _CHUNK_BYTES = 1024 * 1024
 
-# botocore itself asks again after 5xx, SlowDown and broken connections, with growing pauses.
+# botocore itself retries after 5xx, SlowDown and broken connections, with growing pauses.
 _CONFIG = Config(
     retries={"mode": "standard", "total_max_attempts": 6},
     max_pool_connections=32,
     connect_timeout=10,
     read_timeout=60,
-    # Not every store that speaks S3 answers with checksums; size, ETag and gzip are held anyway.
+    # Not every store that speaks S3 sends checksums; size, ETag and gzip are verified anyway.
     response_checksum_validation="when_required",
 )
 
 
 class S3Store:
-    """One bucket or access point, with the credentials that boto3 finds or the role that the
-    settings name."""
+    """One bucket or access point, with boto3's credentials or those of the settings' role."""
 
     def __init__(self, bucket: str, settings: StoreSettings) -> None:
         self._bucket = bucket
         self._requester_pays = settings.requester_pays
-        # What every request has, beside the key.
         self._bucket_args: dict[str, Any] = {"Bucket": bucket}
         if settings.requester_pays:
             self._bucket_args["RequestPayer"] = "requester"
@@ -55,22 +53,23 @@ class S3Store:
         return f"s3://{self._bucket}/{key}"
 
     def folders(self, folder: str) -> set[str]:
-        """List folders by one request for every thousand; what they hold is not listed."""
+        """List the folders in a folder, by one request for every thousand."""
         prefix = f"{folder}/" if folder else ""
         return {
-            found["Prefix"].removeprefix(prefix).rstrip("/")
+            entry["Prefix"].removeprefix(prefix).rstrip("/")
             for page in self._pages(prefix)
-            for found in page.get("CommonPrefixes", [])
+            for entry in page.get("CommonPrefixes", [])
         }
 
     def files(self, folder: str) -> list[ObjectInfo]:
-        """List objects by one request for every thousand of them and of folders."""
+        """List the objects in a folder, by one request for every thousand objects and folders."""
         prefix = f"{folder}/" if folder else ""
         return [
-            self._info(found["Key"], {**found, "ContentLength": found["Size"]})
+            self._info(entry["Key"], {**entry, "ContentLength": entry["Size"]})
             for page in self._pages(prefix)
-            for found in page.get("Contents", [])
-            if found["Key"] != prefix
+            for entry in page.get("Contents", [])
+            # S3's console creates an empty object whose key is the folder's.
+            if entry["Key"] != prefix
         ]
 
     def _pages(self, prefix: str) -> Iterator[Any]:
@@ -80,18 +79,18 @@ class S3Store:
             )
 
     def head(self, key: str) -> ObjectInfo:
-        """Send a HEAD request; where it is refused, which HEAD gives no reason for, a GET of a byte
-        for the reason. Raises ObjectMissing."""
+        """Send a HEAD request. Raises ObjectMissing."""
         with self._translated_errors(key):
             try:
                 return self._info(key, self._client.head_object(**self._bucket_args, Key=key))
             except ClientError as error:
+                # An answer to HEAD has no body, and so no reason; an answer to GET has one.
                 if error.response["Error"]["Code"] in ("301", "400", "403"):
                     self._raise_reason(key)
                 raise
 
     def _raise_reason(self, key: str) -> None:
-        """Raise what S3 says when the object is asked for with GET, if that says more than HEAD."""
+        """Send a GET for one byte, and raise its error if that has a reason."""
         try:
             self._client.get_object(**self._bucket_args, Key=key, Range="bytes=0-0")["Body"].close()
         except ClientError as error:
@@ -99,7 +98,7 @@ class S3Store:
                 raise
 
     def read(self, key: str, *, known_etag: str = "") -> tuple[bytes, ObjectInfo] | None:
-        """Read an object whole by one GET request (If-None-Match). Raises ObjectMissing."""
+        """Send one GET request, with If-None-Match. Raises ObjectMissing."""
         condition: dict[str, Any] = {"IfNoneMatch": f'"{known_etag}"'} if known_etag else {}
         with self._translated_errors(key):
             try:
@@ -111,7 +110,7 @@ class S3Store:
             return response["Body"].read(), self._info(key, response)
 
     def chunks(self, info: ObjectInfo) -> Iterator[bytes]:
-        """Read this very version by one GET request (If-Match). Raises ObjectChanged."""
+        """Send one GET request, with If-Match. Raises ObjectChanged."""
         with self._translated_errors(info.key):
             response = self._client.get_object(**self._bucket_args, Key=info.key, IfMatch=info.etag)
             if response["ContentLength"] != info.size:
@@ -137,7 +136,8 @@ class S3Store:
 def _client(settings: StoreSettings, bucket: str) -> S3Client:
     region = settings.region
     if bucket.startswith("arn:"):
-        region = region or bucket.split(":")[3] or None  # an access point is called in its own
+        # An access point answers in its own region alone, which its ARN names.
+        region = region or bucket.split(":")[3] or None
     session = boto3.Session(profile_name=settings.profile, region_name=region)
     if settings.role_arn:
         assumed_session = botocore.session.get_session()
@@ -148,13 +148,13 @@ def _client(settings: StoreSettings, bucket: str) -> S3Client:
 
 
 class _AssumedRole(CredentialProvider):
-    """The credentials of another role, which renew themselves during a long month."""
+    """Credentials of the settings' role, renewed while a long download runs."""
 
     METHOD = "assume-role"
 
-    def __init__(self, source: boto3.Session, role_arn: str, external_id: str | None) -> None:
+    def __init__(self, session: boto3.Session, role_arn: str, external_id: str | None) -> None:
         super().__init__()
-        self._source, self._role = source, {"RoleArn": role_arn}
+        self._session, self._role = session, {"RoleArn": role_arn}
         if external_id:
             self._role["ExternalId"] = external_id
 
@@ -162,7 +162,7 @@ class _AssumedRole(CredentialProvider):
         return DeferredRefreshableCredentials(self._assume, self.METHOD)
 
     def _assume(self) -> dict[str, str]:
-        sts: Any = self._source.client("sts")
+        sts: Any = self._session.client("sts")
         role = sts.assume_role(**self._role, RoleSessionName="finops_dagster")["Credentials"]
         return {
             "access_key": role["AccessKeyId"],

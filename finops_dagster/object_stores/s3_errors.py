@@ -1,4 +1,4 @@
-"""What S3 says when it refuses, in one line: its own code and words, then advice that fits them."""
+"""Messages for errors of S3 and STS: AWS's code and message, then what to do."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ _REGION_CODES = set(
     "301 AuthorizationHeaderMalformed IllegalLocationConstraintException PermanentRedirect "
     "TemporaryRedirect".split()
 )
-# The first whose pattern is found in `service status code: words`, in small letters, fits.
+# Advice by pattern, the first match of which counts, in `service status code: message` in lower
+# case. AWS has one code, AccessDenied, for many reasons, and other stores have other messages.
 _ADVICE = {
     r"^s3 \d+ kms|\bkms:|:kms:|master key": "the file is encrypted with a KMS key: the reader "
     "needs kms:Decrypt on it, in its own policy and in the key's",
@@ -38,7 +39,7 @@ _ADVICE = {
     "^sts ": "the credentials need sts:AssumeRole on role_arn, and the role's trust policy must "
     "name them and agree with external_id",
     " 403 .*requester": "the requester pays for this bucket: set requester_pays = true",
-    # S3 says why access is denied to requests of the same organization.
+    # S3 gives the reason for a denial only to requests of the same organization.
     " 403 .*explicit deny": "no policy that allows it overrides a deny: have the deny changed",
     " 403 .*because no": "have that policy allow it (docs/exports.md, What the reader may do)",
     " 403 ": "it takes s3:GetObject on the object and s3:ListBucket on the bucket, and for a "
@@ -63,8 +64,7 @@ _SHORT_REPR.maxstring = 600
 def s3_error(
     error: aws.ClientError | aws.BotoCoreError, location: str, *, requester_pays: bool
 ) -> Exception:
-    """Return what to raise for an answer of S3 or STS, or for none: whether it may help to ask
-    again, or the object is missing or another, and in one line why."""
+    """Return the store error for an error of boto3: transient, missing, changed or permanent."""
     if not isinstance(error, aws.ClientError):
         if isinstance(error, aws.ConnectionError | aws.HTTPClientError | aws.IncompleteReadError):
             return StoreUnavailable(f"{location}: {error}")
@@ -92,18 +92,20 @@ def s3_error(
 
 
 def has_reason(error: aws.ClientError) -> bool:
-    """Whether the answer has a code of S3's own; an answer to HEAD has a number at most."""
+    """Return whether an error has a code of S3; an error of HEAD has the HTTP status alone."""
     return not (error.response["Error"].get("Code") or "0").isdigit()
 
 
 def _aws_message(error: aws.ClientError) -> str:
-    """S3's message as one short line, without what other stores repeat of the signature."""
+    """Return AWS's message in one short line, without the secrets that some stores repeat in it."""
+    # Some stores quote the signature and the session token of the request.
     message = " ".join(str(error.response["Error"].get("Message") or "").split()).rstrip(".")
     return _SHORT_REPR.repr(_SIGNATURE.sub(r"\1***", message))[1:-1]
 
 
 def _region_advice(response: Any) -> str:
-    """Advice for a bucket of another region, which S3 says in a header, a field or its message."""
+    """Return the advice for a bucket in another region."""
+    # S3 names the region in a header, in a field, or only in its message.
     headers = response["ResponseMetadata"].get("HTTPHeaders", {})
     error = response["Error"]
     expected = re.search(r"expecting '([a-z0-9-]+)'", error.get("Message") or "")

@@ -1,4 +1,4 @@
-"""The settings of a store: where it is, and how to reach it."""
+"""The settings of an object store: its address and credentials."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from pydantic import StringConstraints, field_validator
 from finops_dagster.billing.errors import excerpt
 from finops_dagster.settings_table import SettingsTable
 
-# The ARN of an S3 access point, which boto3 takes for a bucket; its name ends at the next slash.
+# The ARN of an S3 access point, which boto3 takes as a bucket; its name ends at the next slash.
 ACCESS_POINT = re.compile(r"arn:[^/]*:(?:outpost[:/][^/:]+[:/])?accesspoint[:/][^/:]+(?=/|$)")
 
 
 class StoreSettings(SettingsTable):
-    """`source` is a bucket or access point with a prefix, or a folder; the others are for S3. The
-    settings of an export in files derive from it."""
+    """The settings of a store: a bucket or access point with a prefix, or a folder.
+
+    All keys but `source` are for S3. The settings of exports that are delivered as files derive
+    from this class.
+    """
 
     source: Annotated[str, StringConstraints(pattern=r"^(s3|file)://.+")]
     region: str | None = None
