@@ -29,7 +29,7 @@ from finops_dagster.billing.version import Load, LoadedVersion
 from finops_dagster.sources.base import Format
 from finops_dagster.tables import ledger
 from finops_dagster.tables.casts import prepare_casts
-from finops_dagster.tables.digest import DigestKind, column_type, digest
+from finops_dagster.tables.digest import DigestKind, column_type, month_digest
 from finops_dagster.tables.load import MonthLoader, measure, measured_totals
 from finops_dagster.tables.parquet_files import parquet_file
 
@@ -61,7 +61,7 @@ _JSON = {"file_count": "files", "byte_count": "bytes", "files": "source_files"} 
 }
 
 
-def read_record(path: Path) -> LoadedVersion | None:
+def read_footer(path: Path) -> LoadedVersion | None:
     """Read the record of a whole file that this project wrote, without reading a row and without an
     engine; None for anything else. What the first files did not have is None of them."""
     try:
@@ -78,7 +78,7 @@ def read_record(path: Path) -> LoadedVersion | None:
 
 
 def _words(load: Load, names: dict[str, str]) -> dict[str, str]:
-    """What `read_record` and `column_names` read."""
+    """What `read_footer` and `column_names` read."""
     row = load.row()
     return {
         "export": load.export,
@@ -99,16 +99,16 @@ def names_by_header(paths: Iterable[Path]) -> dict[str, str]:
     return names
 
 
-def load_of(path: Path, export: str, month: BillingMonth, table: str) -> Load | None:
+def load_from_footer(path: Path, export: str, month: BillingMonth, table: str) -> Load | None:
     """Return the load that the month's file was written from, by its record."""
-    record = read_record(path)
+    record = read_footer(path)
     if record is None:
         return None
     written = datetime.fromtimestamp(path.stat().st_mtime, UTC).replace(tzinfo=None)
     return Load(**vars(record), export=export, month=month, table=table, loaded_at=written)
 
 
-def relation(path: Path) -> Sql:
+def parquet_relation(path: Path) -> Sql:
     """Return the file as a table expression, its `billing_month` its own and not the folder's."""
     return Sql(f"read_parquet({file_literal(path)}, hive_partitioning = false)")
 
@@ -119,7 +119,7 @@ def table_rows(load: Load) -> Sql:
     return Sql(f"{quoted(load.table)} WHERE billing_month = {first_day}")
 
 
-def sha256_of(path: Path) -> str:
+def file_sha256(path: Path) -> str:
     """Return the checksum of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -142,11 +142,13 @@ def exporting_month(
     try:
         options = Sql(f", KV_METADATA {{{metadata}}}")
         _write(connection, Sql(f"FROM {table_rows(load)}"), part, options)
-        measured = measure(connection, relation(part), load.month, bill_format, load.totals.sums)
+        measured = measure(
+            connection, parquet_relation(part), load.month, bill_format, load.totals.sums
+        )
         reconcile(str(path), load.totals, measured)
         yield part.stat().st_size
         # Before the rename: a file in place without its own checksum would pass for a damaged one.
-        ledger.complete(connection, load, lake_sha256=sha256_of(part))
+        ledger.complete_load(connection, load, lake_sha256=file_sha256(part))
         part.replace(path)
     except BaseException:
         part.unlink(missing_ok=True)
@@ -177,35 +179,35 @@ def _write(
         connection.execute("RESET disabled_optimizers")
 
 
-def is_as_written(load: Load, path: Path) -> bool | None:
+def matches_checksum(load: Load, path: Path) -> bool | None:
     """Return whether the file is, byte by byte, the one that was written from this load; None where
     the ledger does not know its checksum."""
-    return None if load.lake_sha256 is None else sha256_of(path) == load.lake_sha256
+    return None if load.lake_sha256 is None else file_sha256(path) == load.lake_sha256
 
 
 def is_intact(connection: duckdb.DuckDBPyConnection, load: Load, path: Path) -> bool:
     """Return whether the file is as it was written. One that was written before checksums were kept
     is compared with the table once, and then has a checksum too."""
-    intact = is_as_written(load, path)
+    intact = matches_checksum(load, path)
     if intact is not None:
         return intact
-    checksum = sha256_of(path)
+    checksum = file_sha256(path)
     prepare_casts(connection)
     types = {field.name: column_type(field.type) for field in pq.read_schema(path)}
     try:
         in_file, in_table = (
-            digest(connection, rows, types, DigestKind.HASH)
-            for rows in (relation(path), table_rows(load))
+            month_digest(connection, rows, types, DigestKind.HASH)
+            for rows in (parquet_relation(path), table_rows(load))
         )
     except duckdb.Error:
         return False
     if in_file.differing_columns(in_table):
         return False
-    ledger.complete(connection, load, lake_sha256=checksum)
+    ledger.complete_load(connection, load, lake_sha256=checksum)
     return True
 
 
-def restore(
+def restore_load(
     connection: duckdb.DuckDBPyConnection, load: Load, bill_format: Format, path: Path
 ) -> bool:
     """Write into the ledger what was once recorded of the month, with the names of its columns from
@@ -216,7 +218,7 @@ def restore(
     versions = connection.execute(f"SELECT DISTINCT manifest_id FROM {table_rows(load)}").fetchall()
     if versions not in ([], [(load.manifest_id,)]):
         return False
-    ledger.restore(connection, [load])
+    ledger.restore_loads(connection, [load])
     ledger.record_export(connection, load, bill_format.vendor, names_by_header([path]))
     return True
 
@@ -231,7 +233,7 @@ def restoring_month(
     prepare_casts(connection)
     month = MonthLoader(connection, load, bill_format)
     try:
-        described = connection.execute(f"DESCRIBE FROM {relation(path)}").fetchall()
+        described = connection.execute(f"DESCRIBE FROM {parquet_relation(path)}").fetchall()
         targets = [
             month.target(name, name, SqlType(of_type), name)
             for name, of_type, *_ in described[len(ADDED_COLUMNS) :]

@@ -10,9 +10,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from finops_dagster.progress import (
-    SECONDS_BEFORE_WAITING_IS_SAID,
-    SECONDS_BETWEEN_WAITING_IS_SAID,
-    log,
+    SECONDS_BEFORE_WAIT_WARNING,
+    SECONDS_BETWEEN_WAIT_WARNINGS,
+    run_logger,
 )
 
 
@@ -22,13 +22,13 @@ def waiting_lock(path: Path, what: str) -> Iterator[None]:
     a warning says so after two seconds, and every minute from then on."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
-    waits = itertools.repeat(SECONDS_BETWEEN_WAITING_IS_SAID)
-    for seconds in itertools.chain([SECONDS_BEFORE_WAITING_IS_SAID], waits):
+    waits = itertools.repeat(SECONDS_BETWEEN_WAIT_WARNINGS)
+    for seconds in itertools.chain([SECONDS_BEFORE_WAIT_WARNING], waits):
         try:
             lock.acquire(timeout=seconds)
             break
         except Timeout:
-            log().warning(f"another run is {what}; waiting for it")
+            run_logger().warning(f"another run is {what}; waiting for it")
     try:
         yield
     finally:

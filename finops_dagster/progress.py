@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Event, Thread
 
-SECONDS_BEFORE_WAITING_IS_SAID = 2
-SECONDS_BETWEEN_WAITING_IS_SAID = 60
+SECONDS_BEFORE_WAIT_WARNING = 2
+SECONDS_BETWEEN_WAIT_WARNINGS = 60
 _SECONDS_BETWEEN_REPORTS = 5
 
 
-def log() -> logging.Logger:
+def run_logger() -> logging.Logger:
     """Return the log of Dagster's run where Dagster is at work, else the package's own, of which
     Python writes warnings to standard error. Nothing is imported for it."""
     dagster = sys.modules.get("dagster")
@@ -23,12 +23,12 @@ def log() -> logging.Logger:
 
 
 @contextmanager
-def reporting(
+def logging_progress(
     verb: str, total: int, shown: Callable[[int], str], count: Callable[[], int]
 ) -> Iterator[None]:
     """Log every few seconds how far the block is: `loaded 400,000 rows of 1,000,000 rows`. `count`
     is called from another thread, and a 0 is not logged."""
-    logger, has_lost_connection = log(), Event()
+    logger, has_lost_connection = run_logger(), Event()
 
     def watch() -> None:
         while not has_lost_connection.wait(_SECONDS_BETWEEN_REPORTS):
@@ -44,6 +44,6 @@ def reporting(
         watcher.join()
 
 
-def rows_shown(rows: int) -> str:
+def format_rows(rows: int) -> str:
     """`1,000,000 rows`."""
     return f"{rows:,} rows"

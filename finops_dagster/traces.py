@@ -11,7 +11,7 @@ from finops_dagster.billing.errors import first_line
 _BYTES_KEPT = 1_000_000
 
 
-def unforeseen(error: BaseException, home: Path) -> str:
+def record_unexpected_error(error: BaseException, home: Path) -> str:
     """Return an error's type and text in one line, and append its trace to `finops_errors.log` in
     DAGSTER_HOME; a large one becomes `.1`, so that the disk does not fill up."""
     message = ": ".join(filter(None, [type(error).__name__, first_line(error)]))

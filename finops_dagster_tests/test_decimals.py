@@ -4,7 +4,7 @@ from decimal import Decimal
 from typing import Any
 
 from finops_dagster.billing.money import RoundedColumn
-from finops_dagster.lake import read_record
+from finops_dagster.lake import read_footer
 from finops_dagster_tests.cur import HEADERS, line_item
 from finops_dagster_tests.project import Project
 
@@ -73,7 +73,7 @@ def test_what_decimals_round_rounds_is_said_in_every_run(project: Project) -> No
         (COST, 2, "0"),
         (USAGE, 1, None),
     ]
-    footer = read_record(project.parquet())
+    footer = read_footer(project.parquet())
     assert footer is not None
     assert RoundedColumn(COST, 2, Decimal(0)) in (footer.rounded or ())
     assert again.outcomes()["billing_table"] == "unchanged"

@@ -19,7 +19,7 @@ from finops_dagster.pipeline import checks, stage
 from finops_dagster.pipeline.postgres_history import check_driver
 from finops_dagster.pipeline.runs import open_instance
 from finops_dagster.settings_table import SettingsError
-from finops_dagster.traces import unforeseen
+from finops_dagster.traces import record_unexpected_error
 from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import Project
 
@@ -135,12 +135,12 @@ def test_the_log_of_traces_does_not_grow_forever_and_is_not_needed(tmp_path: Pat
     log = tmp_path / "finops_errors.log"
     log.write_text("x" * 1_000_001)
     line = f"ValueError: rare (unforeseen; the full trace is at the end of {log})"
-    assert unforeseen(ValueError("rare"), tmp_path) == line
+    assert record_unexpected_error(ValueError("rare"), tmp_path) == line
     assert "ValueError: rare" in log.read_text()
     assert {path.name for path in tmp_path.iterdir()} == {log.name, f"{log.name}.1"}
     log.unlink()
     log.mkdir()
-    line = unforeseen(ValueError("rare"), tmp_path)
+    line = record_unexpected_error(ValueError("rare"), tmp_path)
     assert line.startswith("ValueError: rare (unforeseen; its trace cannot be kept in ")
 
 

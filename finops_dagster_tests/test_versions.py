@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from finops_dagster.lake import read_record
+from finops_dagster.lake import read_footer
 from finops_dagster_tests.cur import Put, csv_bytes, items, zipped
 from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import UNCHANGED, Project
@@ -74,7 +74,7 @@ def test_other_files_under_the_same_id_are_a_new_version(
     header, *_ = outcome.metadata("billing_table")["restatement"].splitlines()
     assert header.replace("`", "") == f"| | v1 | {version} | change |"
     assert project.ledger() == [("v1", "superseded"), (version, "loaded")]
-    footer = read_record(project.parquet())
+    footer = read_footer(project.parquet())
     assert footer is not None
     assert footer.manifest_id == version
     assert project.load().outcomes() == UNCHANGED

@@ -101,7 +101,7 @@ def _superseded(months: Iterable[Month], before: datetime, *, dry_run: bool) -> 
         export = month.export.name
         with month.connect() as connection:
             connection.execute("BEGIN TRANSACTION")
-            gone = ledger.forget_superseded(connection, export, before.replace(tzinfo=None))
+            gone = ledger.delete_superseded_loads(connection, export, before.replace(tzinfo=None))
             connection.execute("ROLLBACK" if dry_run else "COMMIT")
         yield from (f"{export} {of_month} {version}" for of_month, version in gone)
 

@@ -20,13 +20,13 @@ def one_line(error: BaseException) -> str:
     """Return what is wrong and what to do; of an error that nobody foresaw, its type, its text, and
     where its trace is."""
     from finops_dagster.settings import dagster_home
-    from finops_dagster.traces import unforeseen
+    from finops_dagster.traces import record_unexpected_error
 
     for translated in (_ours, _of_the_history):
         for cause in _causes(error):
             if line := translated(cause):
                 return line
-    return unforeseen(error, dagster_home())
+    return record_unexpected_error(error, dagster_home())
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

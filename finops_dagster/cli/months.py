@@ -22,7 +22,7 @@ from finops_dagster.billing.version import Load, LoadedVersion
 from finops_dagster.cli.history import Ending, History, Materialization, open_history
 from finops_dagster.cli.options import Selection
 from finops_dagster.cli.output import Columns, Row, named
-from finops_dagster.lake import Lake, read_record
+from finops_dagster.lake import Lake, read_footer
 from finops_dagster.pipeline import STAGES
 from finops_dagster.settings import Settings
 from finops_dagster.sources import VENDORS
@@ -171,7 +171,7 @@ class Month:
     @cached_property
     def lake(self) -> LoadedVersion | None:
         """What that file says of itself."""
-        return read_record(self.path)
+        return read_footer(self.path)
 
     @property
     def file(self) -> MonthFile:

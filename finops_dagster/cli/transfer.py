@@ -25,7 +25,7 @@ from finops_dagster.billing.version import Load
 from finops_dagster.cli.history import History, Materialization, open_history
 from finops_dagster.cli.months import Month, MonthRecords
 from finops_dagster.cli.options import Selection
-from finops_dagster.lake import restore
+from finops_dagster.lake import restore_load
 from finops_dagster.pipeline.runs import open_instance
 from finops_dagster.settings import Settings
 from finops_dagster.sources.settings import ExportSettings
@@ -267,10 +267,10 @@ def _restored(month: Month, versions: list[VersionDocument]) -> str | None:
         missing = [load for load in recorded if load not in known]
         for load in missing:
             if load.state == "loaded":
-                restore(connection, load, month.formats[load.format], month.path)
+                restore_load(connection, load, month.formats[load.format], month.path)
         loaded = month.verified(connection)
         if loaded in recorded:
-            ledger.restore(connection, [load for load in missing if load.state != "loaded"])
+            ledger.restore_loads(connection, [load for load in missing if load.state != "loaded"])
         return loaded.manifest_id if loaded else None
 
 

@@ -21,12 +21,19 @@ from finops_dagster.cli.month_runs import run_months
 from finops_dagster.cli.months import Month, MonthRecords
 from finops_dagster.cli.options import Selection
 from finops_dagster.cli.output import Row
-from finops_dagster.lake import is_as_written, load_of, read_record, relation, restore, table_rows
+from finops_dagster.lake import (
+    load_from_footer,
+    matches_checksum,
+    parquet_relation,
+    read_footer,
+    restore_load,
+    table_rows,
+)
 from finops_dagster.pipeline import STAGES
 from finops_dagster.settings import Settings
 from finops_dagster.tables import ledger
 from finops_dagster.tables.casts import prepare_casts
-from finops_dagster.tables.digest import DigestKind, MonthDigest, digest
+from finops_dagster.tables.digest import DigestKind, MonthDigest, month_digest
 from finops_dagster.terminal import console
 from finops_dagster.warehouses.base import Warehouse
 from finops_dagster.warehouses.month_file import MonthFile
@@ -151,11 +158,11 @@ def _restored(month: Month) -> Load | None:
     with month.connect(mend=True) as connection:
         if month.verified(connection) is not None:
             return None
-        load = load_of(month.path, month.export.name, month.month, month.export.table_name)
+        load = load_from_footer(month.path, month.export.name, month.month, month.export.table_name)
         if load is None:
             return None
         bill_format = month.formats[load.format]
-        return load if restore(connection, load, bill_format, month.path) else None
+        return load if restore_load(connection, load, bill_format, month.path) else None
 
 
 def _months(
@@ -194,7 +201,7 @@ def _differences(month: Month, logged: Logged) -> Found:
     if version != logged["billing_table"]:
         what = f"the table holds {version}, the event log has {logged['billing_table']}"
         yield what, Repair.RUN
-    footer = read_record(month.path)
+    footer = read_footer(month.path)
     if loaded is not None and not loaded.is_same(footer):
         what = f"{month.path} has {_of(footer)}, the table {version} with {loaded.totals}"
         yield what, Repair.RUN
@@ -229,7 +236,7 @@ def _damage(month: Month, logged: Logged, coverage: Coverage) -> Found:
         yield what, Repair.FETCH
     with month.connect() as connection:
         load = month.verified(connection)
-    if load is None or not load.is_same(read_record(month.path)):
+    if load is None or not load.is_same(read_footer(month.path)):
         coverage.passed_over["cells, as table and Parquet file are not of one version"] += 1
         return
     file, warehouse = month.file, _Copy("no warehouse")
@@ -241,7 +248,7 @@ def _damage(month: Month, logged: Logged, coverage: Coverage) -> Found:
         kinds = list(dict.fromkeys([DigestKind.HASH, *kinds]))
     lake = _in_lake(file, kinds)
     with file.duckdb.open(month.database, read_only=True) as connection:
-        is_intact = is_as_written(load, file.path)
+        is_intact = matches_checksum(load, file.path)
         table = _Copy(f"table {load.table}", _digests(connection, table_rows(load), file, kinds))
     yield from _differing(table, lake, warehouse, is_intact=is_intact)
 
@@ -261,7 +268,7 @@ def _in_warehouse(file: MonthFile, warehouse: Warehouse, coverage: Coverage) -> 
 def _in_lake(file: MonthFile, kinds: Collection[DigestKind]) -> _Copy:
     try:
         with file.duckdb.scratch() as connection:
-            digests = _digests(connection, relation(file.path), file, kinds)
+            digests = _digests(connection, parquet_relation(file.path), file, kinds)
             return _Copy(str(file.path), digests)
     except duckdb.Error as error:
         return _Copy(str(file.path), problem=first_line(error))
@@ -274,7 +281,7 @@ def _digests(
     kinds: Collection[DigestKind],
 ) -> list[MonthDigest]:
     prepare_casts(connection)
-    return [digest(connection, rows, file.types, kind) for kind in kinds]
+    return [month_digest(connection, rows, file.types, kind) for kind in kinds]
 
 
 @dataclass(frozen=True)

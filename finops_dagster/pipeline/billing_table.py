@@ -11,7 +11,7 @@ from finops_dagster.billing.content import Content
 from finops_dagster.billing.errors import FileInvalid, StageMissing
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import Load, with_vendor_id
-from finops_dagster.lake import Lake, load_of, names_by_header, restoring_month
+from finops_dagster.lake import Lake, load_from_footer, names_by_header, restoring_month
 from finops_dagster.pipeline import checks
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.metadata import KEPT, MonthOutcome, table_metadata
@@ -23,10 +23,10 @@ from finops_dagster.pipeline.stage import (
     require_version,
     stage,
 )
-from finops_dagster.progress import rows_shown
+from finops_dagster.progress import format_rows
 from finops_dagster.staging.folder import StagedVersion, StagingFolder, VersionRecord
 from finops_dagster.tables import ledger
-from finops_dagster.tables.database import BillingDatabase, watched
+from finops_dagster.tables.database import BillingDatabase, logging_query_progress
 from finops_dagster.tables.files import read_files
 from finops_dagster.tables.load import MonthLoader, verified_load
 from finops_dagster.tables.month_report import MonthReport, Restatement, month_report
@@ -133,7 +133,7 @@ class MonthLoading:
         content = self.version.content
         is_better = load.content is None or (content and content.checksums)
         if content and content != load.content and is_better:
-            ledger.complete(connection, load, content=content)
+            ledger.complete_load(connection, load, content=content)
 
     @contextmanager
     def _replacing_rows(
@@ -147,7 +147,10 @@ class MonthLoading:
             raise _not_staged(self.export, self.month)
         require_version(self.version.vendor_id, manifest.id)
         files = staged.version(manifest)
-        with files.lock(), watched(connection, "loaded", self.version.totals.rows, rows_shown):
+        with (
+            files.lock(),
+            logging_query_progress(connection, "loaded", self.version.totals.rows, format_rows),
+        ):
             if (content := files.content()) is None:
                 rows = self._lake_rows(connection, manifest_id)
             else:
@@ -202,7 +205,7 @@ class MonthLoading:
         self, connection: duckdb.DuckDBPyConnection, manifest_id: str
     ) -> AbstractContextManager[tuple[Load, list[str]]]:
         path = self.lake.path(self.export.name, self.month)
-        load = load_of(path, self.export.name, self.month, self.export.table)
+        load = load_from_footer(path, self.export.name, self.month, self.export.table)
         if load is None or load.manifest_id != manifest_id:
             raise _not_staged(self.export, self.month)
         load = replace(load, run_id=self.run_id)

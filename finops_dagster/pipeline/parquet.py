@@ -8,14 +8,14 @@ import dagster as dg
 from finops_dagster.billing.errors import StageMissing
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import Load, LoadedVersion
-from finops_dagster.lake import Lake, exporting_month, is_intact, read_record
+from finops_dagster.lake import Lake, exporting_month, is_intact, read_footer
 from finops_dagster.pipeline.checks import RECONCILES, reconciles
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.metadata import version_metadata
 from finops_dagster.pipeline.resources import RunOptions
 from finops_dagster.pipeline.stage import materialized, month_of, require_version, stage
-from finops_dagster.progress import rows_shown
-from finops_dagster.tables.database import BillingDatabase, watched
+from finops_dagster.progress import format_rows
+from finops_dagster.tables.database import BillingDatabase, logging_query_progress
 from finops_dagster.tables.load import verified_load
 
 _REPAIRED = "exported again, as the file was damaged"
@@ -67,14 +67,14 @@ def writing_month(
                 f"table {export.table} holds no whole {month}; materialize "
                 f"{export.name}/billing_table"
             )
-        footer, bill_format = read_record(path), export.formats[load.format]
+        footer, bill_format = read_footer(path), export.formats[load.format]
         is_current = load.is_same(footer)
         if is_current and not force and is_intact(connection, load, path):
             yield load, "unchanged", path.stat().st_size
             return
         is_damaged = path.exists() and not force and (footer is None or is_current)
         with (
-            watched(connection, "exported", load.totals.rows, rows_shown),
+            logging_query_progress(connection, "exported", load.totals.rows, format_rows),
             exporting_month(connection, load, path, bill_format) as size,
         ):
             yield load, _REPAIRED if is_damaged else "exported", size

@@ -11,7 +11,7 @@ import dagster as dg
 from dagster_duckdb import DuckDBResource
 
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.lake import Lake, read_record
+from finops_dagster.lake import Lake, read_footer
 from finops_dagster.processes import run_lock
 from finops_dagster.staging.folder import StagingFolder
 from finops_dagster.tables.database import BillingDatabase, DuckDB
@@ -76,7 +76,7 @@ class RecordsIOManager(dg.IOManager):
             return self._of_run[key, month]
         (export, stage), billing_month = key.path, BillingMonth.parse(month)
         if stage == "parquet":
-            return read_record(self._lake.path(export, billing_month))
+            return read_footer(self._lake.path(export, billing_month))
         staged = self._staging.month(export, billing_month)
         kept = {"manifest": staged.manifest, "staged_files": staged.current_record}
         return kept[stage]() if stage in kept else None

@@ -24,7 +24,7 @@ from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.metadata import Metadata
 from finops_dagster.processes import write_note
 from finops_dagster.staging.folder import newer_version_message
-from finops_dagster.traces import unforeseen
+from finops_dagster.traces import record_unexpected_error
 from finops_dagster.warehouses.month_file import WarehouseUnavailable
 
 Record = TypeVar("Record", bound=Manifest | Version)
@@ -132,7 +132,7 @@ def _unexpected(context: dg.AssetExecutionContext, error: Exception) -> BaseExce
             "the month takes more memory than DuckDB may have; set database.duckdb.memory_limit "
             f"higher or database.duckdb.threads lower ({first_line(error)})",
         )
-    return _failure(error, disk_problem(error) or unforeseen(error, home))
+    return _failure(error, disk_problem(error) or record_unexpected_error(error, home))
 
 
 def _failure(error: Exception, message: str, **metadata: str) -> dg.Failure:

@@ -13,7 +13,7 @@ from finops_dagster.billing.disk import disk_problem
 from finops_dagster.billing.errors import FileInvalid, StageMissing
 from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.version import LoadedVersion, version_id, with_vendor_id
-from finops_dagster.lake import Lake, read_record
+from finops_dagster.lake import Lake, read_footer
 from finops_dagster.object_stores import ObjectInfo, ObjectMissing, ObjectStores
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.metadata import staged_metadata, warnings
@@ -54,7 +54,7 @@ def staged_files_asset(export: Export) -> dg.AssetsDefinition:
                 f"no manifest of {export.name} {month} is staged; materialize "
                 f"{export.name}/manifest"
             )
-        in_lake = read_record(lake.path(export.name, month))
+        in_lake = read_footer(lake.path(export.name, month))
         staged = MonthStaging(
             export, manifest, staging.month(export.name, month), in_lake, database.duckdb
         )

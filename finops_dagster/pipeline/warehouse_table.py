@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 from finops_dagster.billing.errors import StageMissing
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import LoadedVersion
-from finops_dagster.lake import Lake, names_by_header, read_record
+from finops_dagster.lake import Lake, names_by_header, read_footer
 from finops_dagster.pipeline.checks import RECONCILES, reconciles
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.metadata import version_metadata, warnings
@@ -65,7 +65,7 @@ def month_file(export: Export, month: BillingMonth, lake: Lake, duckdb: DuckDB) 
     """The lake's file of the month and what it says of itself; `duckdb` is what warehouses read it
     with. Raises StageMissing."""
     path = lake.path(export.name, month)
-    footer = read_record(path)
+    footer = read_footer(path)
     if footer is None:
         raise StageMissing(f"{path} is not there or not whole; materialize {export.name}/parquet")
     schema = pq.read_schema(path)

@@ -25,7 +25,7 @@ from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import Version
 from finops_dagster.locks import waiting_lock
 from finops_dagster.object_stores import ObjectInfo, ObjectStore, StoreUnavailable
-from finops_dagster.progress import log, reporting
+from finops_dagster.progress import logging_progress, run_logger
 from finops_dagster.staging.download import (
     Download,
     crc32_of_file,
@@ -213,12 +213,14 @@ class StagedVersion:
                     self._inflated += file.inflated
                     del missing[name]
             size, here = sum(file.size for file in missing.values()), _bytes_below(self._folder)
-            log().info(f"fetching {len(missing)} of {len(available)} files, {decimal(size)}")
+            run_logger().info(f"fetching {len(missing)} of {len(available)} files, {decimal(size)}")
             downloads = [
                 pool.submit(self._download, store, file, name) for name, file in missing.items()
             ]
             try:
-                with reporting("fetched", size, decimal, lambda: _bytes_below(self._folder) - here):
+                with logging_progress(
+                    "fetched", size, decimal, lambda: _bytes_below(self._folder) - here
+                ):
                     return sum(download.result() for download in as_completed(downloads))
             except BaseException:
                 pool.shutdown(cancel_futures=True)

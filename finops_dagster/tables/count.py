@@ -29,7 +29,7 @@ from finops_dagster.billing.columns import SqlType
 from finops_dagster.billing.errors import FileInvalid, excerpts, first_line
 from finops_dagster.billing.manifest import Column
 from finops_dagster.billing.money import Totals, exact_sum
-from finops_dagster.progress import reporting
+from finops_dagster.progress import logging_progress
 from finops_dagster.sources.base import Format, is_money
 from finops_dagster.tables.bill_files import BillFiles, Target, plain_type
 from finops_dagster.tables.casts import prepare_casts
@@ -250,7 +250,7 @@ def count(
 
     total = _Tally()
     with (
-        reporting("counted", size, decimal, lambda: sum(r.bytes_read for r in readers)),
+        logging_progress("counted", size, decimal, lambda: sum(r.bytes_read for r in readers)),
         ThreadPoolExecutor(limits.threads or os.cpu_count()) as pool,
     ):
         tallies = [(reader, pool.submit(reader.tally)) for reader in readers]

@@ -18,10 +18,10 @@ from duckdb import DuckDBPyConnection
 from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.progress import (
-    SECONDS_BEFORE_WAITING_IS_SAID,
-    SECONDS_BETWEEN_WAITING_IS_SAID,
-    log,
-    reporting,
+    SECONDS_BEFORE_WAIT_WARNING,
+    SECONDS_BETWEEN_WAIT_WARNINGS,
+    logging_progress,
+    run_logger,
 )
 from finops_dagster.tables import ledger
 
@@ -96,7 +96,7 @@ class DuckDB:
     def _opened(self, path: Path, read_only: bool, config: dict[str, Option]) -> DuckDBPyConnection:
         """Connect once the lock is free; while it is not, warn who has it, after two seconds and
         every minute from then on."""
-        start, pause, next_warning = time.monotonic(), 0.05, SECONDS_BEFORE_WAITING_IS_SAID
+        start, pause, next_warning = time.monotonic(), 0.05, SECONDS_BEFORE_WAIT_WARNING
         while True:
             try:
                 return duckdb.connect(str(path), read_only=read_only, config=config)
@@ -105,8 +105,8 @@ class DuckDB:
                 if not _is_locked(error) or seconds >= self.lock_wait_seconds:
                     raise BillError(_explained(path, error)) from error
                 if seconds >= next_warning:
-                    log().warning(f"{path} is open in {_holder(str(error))}; waiting for it")
-                    next_warning += SECONDS_BETWEEN_WAITING_IS_SAID
+                    run_logger().warning(f"{path} is open in {_holder(str(error))}; waiting for it")
+                    next_warning += SECONDS_BETWEEN_WAIT_WARNINGS
             time.sleep(pause * random.uniform(0.5, 1))
             pause = min(2 * pause, _LONGEST_PAUSE)
 
@@ -138,19 +138,21 @@ class BillingDatabase:
         # Months are not sorted: to keep the order of their files would take memory.
         with self.duckdb.open(path, preserve_insertion_order=False) as connection:
             if mend:
-                ledger.set_aside_damaged(connection)
-            ledger.create(connection)
+                ledger.rename_damaged_tables(connection)
+            ledger.create_tables(connection)
             yield connection
 
 
 @contextmanager
-def watched(
+def logging_query_progress(
     connection: DuckDBPyConnection, verb: str, total: int, shown: Callable[[int], str]
 ) -> Iterator[None]:
     """Log every few seconds how far the connection's statement is."""
     connection.execute("SET enable_progress_bar = true")
     connection.execute("SET enable_progress_bar_print = false")
-    with reporting(verb, total, shown, lambda: round(connection.query_progress() / 100 * total)):
+    with logging_progress(
+        verb, total, shown, lambda: round(connection.query_progress() / 100 * total)
+    ):
         yield
 
 

@@ -1,7 +1,7 @@
 """Digests of a month's columns, by which two copies of it are compared cell by cell.
 
 The digest of a column is how many cells have a value, and the sum of a hash of each: the order of
-rows does not matter, and copies are compared without moving a row. `text_of_cell` says what
+rows does not matter, and copies are compared without moving a row. `md5_text` says what
 another engine than DuckDB must do to come to the same MD5.
 """
 
@@ -83,21 +83,21 @@ def column_type(arrow: pa.DataType) -> str:
     return DATE if pa.types.is_date(arrow) else SqlType.TEXT
 
 
-def compared(types: Mapping[str, str], kind: DigestKind) -> dict[str, str]:
+def compared_columns(types: Mapping[str, str], kind: DigestKind) -> dict[str, str]:
     """Return the columns that are compared, with their types."""
     if kind != DigestKind.SUMS:
         return dict(types)
     return {name: of_type for name, of_type in types.items() if of_type == SqlType.MONEY}
 
 
-def groups_of(columns: Collection[str], most: int) -> Iterator[Sequence[str]]:
+def column_groups(columns: Collection[str], most: int) -> Iterator[Sequence[str]]:
     """Yield the columns in groups that one statement can take."""
     names = list(columns)
     for start in range(0, len(names), most):
         yield names[start : start + most]
 
 
-def digest(
+def month_digest(
     connection: duckdb.DuckDBPyConnection, rows: Sql, types: Mapping[str, str], kind: DigestKind
 ) -> MonthDigest:
     """Return the digest of `rows`, what follows FROM, each column compared as one of `types`; a
@@ -106,17 +106,19 @@ def digest(
         name: of_type
         for name, of_type, *_ in connection.execute(f"DESCRIBE FROM {rows}").fetchall()
     }
-    wanted = compared({name: types.get(name, of_type) for name, of_type in own.items()}, kind)
+    wanted = compared_columns(
+        {name: types.get(name, of_type) for name, of_type in own.items()}, kind
+    )
     cells = {name: _cell(name, own[name], of_type) for name, of_type in wanted.items()}
     found: dict[str, ColumnDigest] = {}
-    for names in groups_of(wanted, _COLUMNS_AT_ONCE):
+    for names in column_groups(wanted, _COLUMNS_AT_ONCE):
         pairs = ", ".join(f"count({cells[n]}), {_total(cells[n], wanted[n], kind)}" for n in names)
         (row,) = connection.execute(f"SELECT {pairs} FROM {rows}").fetchall()
-        found |= digests_of_row(names, row)
+        found |= digests_from_row(names, row)
     return MonthDigest(kind, found)
 
 
-def digests_of_row(names: Sequence[str], row: Sequence[Any]) -> dict[str, ColumnDigest]:
+def digests_from_row(names: Sequence[str], row: Sequence[Any]) -> dict[str, ColumnDigest]:
     """Return the digests of columns from a row that has two numbers of each: how many cells have a
     value, and the sum, which is NULL where there is nothing to add."""
     pairs = zip(row[::2], row[1::2], strict=True)
@@ -145,15 +147,15 @@ def _total(cell: Sql, of_type: str, kind: DigestKind) -> Sql:
             # NULL has a hash too; to leave it out would take twenty times as long.
             return Sql(f"sum(hash({cell}))")
         case DigestKind.MD5 if of_type in MAPS:
-            value = text_of_cell(Sql("entry.value"), value_type(of_type))
+            value = md5_text(Sql("entry.value"), map_value_type(of_type))
             entry = _number(Sql(f"entry.key || chr({BETWEEN_KEY_AND_VALUE}) || {value}"))
             entries = Sql(f"list_transform(map_entries({cell}), lambda entry: {entry})")
             return Sql(f"sum(list_sum({entries}))")
         case DigestKind.MD5:
-            return Sql(f"sum({_number(text_of_cell(cell, of_type))})")
+            return Sql(f"sum({_number(md5_text(cell, of_type))})")
 
 
-def text_of_cell(cell: Sql, of_type: str) -> Sql:
+def md5_text(cell: Sql, of_type: str) -> Sql:
     """Return the SQL of the text of which the MD5 is taken: an amount with 18 decimals, a day as
     2024-01-31, a time as the number of its microseconds since 1970, a text as it is, in UTF-8. Of a
     map it is a text for each entry that has a value: key, `BETWEEN_KEY_AND_VALUE`, value."""
@@ -162,7 +164,7 @@ def text_of_cell(cell: Sql, of_type: str) -> Sql:
     return cell if of_type == SqlType.TEXT else Sql(f"CAST({cell} AS VARCHAR)")
 
 
-def value_type(of_map: str) -> SqlType:
+def map_value_type(of_map: str) -> SqlType:
     """Return the type of a map's values."""
     return SqlType.MONEY if of_map == SqlType.MONEY_MAP else SqlType.TEXT
 

@@ -68,7 +68,7 @@ _OF_MONTH = "export = $export AND billing_month = $billing_month"
 _OF_VERSION = f"{_OF_MONTH} AND manifest_id = $manifest_id"
 
 
-def create(connection: duckdb.DuckDBPyConnection) -> None:
+def create_tables(connection: duckdb.DuckDBPyConnection) -> None:
     """Create the ledger's tables where they are missing, and bring forward those of an older
     layout. Raises LedgerDamaged for what is neither."""
     existing = _layout(connection)
@@ -139,8 +139,8 @@ def _damage(table: str, existing: Mapping[str, str]) -> str | None:
     return None
 
 
-def set_aside_damaged(connection: duckdb.DuckDBPyConnection) -> list[str]:
-    """Rename the tables that are damaged, so that `create` makes them anew; their new names."""
+def rename_damaged_tables(connection: duckdb.DuckDBPyConnection) -> list[str]:
+    """Rename damaged tables, so that `create_tables` makes new ones; return their new names."""
     aside = []
     for table, columns in _layout(connection).items():
         if _damage(table, columns) is not None:
@@ -201,16 +201,16 @@ def _insert(connection: duckdb.DuckDBPyConnection, table: str, row: Mapping[str,
     )
 
 
-def record(connection: duckdb.DuckDBPyConnection, load: Load, seconds: float) -> None:
+def record_load(connection: duckdb.DuckDBPyConnection, load: Load, seconds: float) -> None:
     """Say that the table now holds this version, that the one before is superseded, and which run
     brought it in how many seconds."""
     now = datetime.now(UTC).replace(tzinfo=None)
-    restore(connection, [replace(load, state="loaded", loaded_at=now, number=None)])
+    restore_loads(connection, [replace(load, state="loaded", loaded_at=now, number=None)])
     row = {**load.row(), **_key(load), "committed_at": now, "seconds": seconds}
     _insert(connection, "runs", {name: row[name] for name in _LAYOUT["runs"]})
 
 
-def restore(connection: duckdb.DuckDBPyConnection, loads: Iterable[Load]) -> None:
+def restore_loads(connection: duckdb.DuckDBPyConnection, loads: Iterable[Load]) -> None:
     """Write versions as they once were recorded, in the place of what the ledger has of them. One
     that is loaded supersedes the one that was. One without a number is the month's next."""
     for load in loads:
@@ -238,7 +238,7 @@ def restore(connection: duckdb.DuckDBPyConnection, loads: Iterable[Load]) -> Non
         _insert(connection, "manifests", row)
 
 
-def complete(
+def complete_load(
     connection: duckdb.DuckDBPyConnection,
     load: Load,
     *,
@@ -255,7 +255,7 @@ def complete(
     )
 
 
-def forget_superseded(
+def delete_superseded_loads(
     connection: duckdb.DuckDBPyConnection, export: str, before: datetime
 ) -> list[tuple[BillingMonth, str]]:
     """Delete the versions that were superseded and loaded before a time in UTC, with their loads;

@@ -103,7 +103,7 @@ class MonthLoader:
             reconcile(f"table {load.table}", *self._comparable(measured, targets))
             load = replace(load, totals=measured.totals)
             ledger.record_export(connection, load, self.bill_format.vendor, names)
-            ledger.record(connection, load, time.monotonic() - self.started)
+            ledger.record_load(connection, load, time.monotonic() - self.started)
             yield load, warnings
 
     def target(self, header: str, name: str, given: SqlType, counted_as: str) -> Target:

@@ -16,17 +16,17 @@ from duckdb import DuckDBPyConnection
 from finops_dagster.billing.columns import Sql, SqlType, merged_type, name_within, quoted
 from finops_dagster.billing.errors import BillError, excerpt
 from finops_dagster.billing.money import MeasuredTotals, Totals, exact_sum
-from finops_dagster.lake import relation
+from finops_dagster.lake import parquet_relation
 from finops_dagster.tables.digest import (
     BETWEEN_KEY_AND_VALUE,
     MAPS,
     ColumnDigest,
     DigestKind,
     MonthDigest,
-    compared,
-    digests_of_row,
-    groups_of,
-    value_type,
+    column_groups,
+    compared_columns,
+    digests_from_row,
+    map_value_type,
 )
 from finops_dagster.warehouses.month_file import (
     AMOUNTS_OF_TEXT,
@@ -60,7 +60,7 @@ class ColumnType(NamedTuple):
     read_as: Sql = Sql("")
     """How a text is read as this type, or as NULL, if it can be."""
     digest: Sql = Sql("{0}")
-    """The text of which an MD5 is taken, as `text_of_cell` has it."""
+    """The text of which an MD5 is taken, as `md5_text` has it."""
     way_in: Sql = Sql("{0}")
     """What DuckDB makes of a cell on its way in."""
 
@@ -274,7 +274,7 @@ class Dialect(ABC):
                 continue
             cast = AMOUNTS_OF_TEXT[kept].format(quoted(name))
             for (text,) in connection.execute(
-                f"SELECT {quoted(name)} FROM {relation(file.path)} "
+                f"SELECT {quoted(name)} FROM {parquet_relation(file.path)} "
                 f"WHERE {quoted(name)} IS NOT NULL AND TRY({cast}) IS NULL LIMIT 1"
             ).fetchall():
                 raise BillError(
@@ -451,29 +451,29 @@ class Dialect(ABC):
     def digest(self, file: MonthFile) -> MonthDigest:
         """Return the digest of each of the file's columns in the table: of MD5s the same as in
         DuckDB. A map takes a query of its own, in which its entries are rows. Raises BillError."""
-        types = compared(file.types, self.digest_kind)
+        types = compared_columns(file.types, self.digest_kind)
         cells = {name: self.cell(file.table, name, of_type) for name, of_type in types.items()}
         where = Sql(f"WHERE {self.of_month(file)}")
         table, found = self.qualified(file.table), dict[str, ColumnDigest]()
         plain = [name for name in types if types[name] not in MAPS]
-        for names in groups_of(plain, _COLUMNS_A_DIGEST):
+        for names in column_groups(plain, _COLUMNS_A_DIGEST):
             numbers = {
                 n: Sql(self.digest_number.format(self.types[types[n]].digest.format(cells[n])))
                 for n in names
             }
             counted = ", ".join(f"COUNT({cells[n]}), {self.sum(numbers[n])}" for n in names)
             (row,) = self.query(f"SELECT {counted} FROM {table} {where}")
-            found |= digests_of_row(names, [exact(number) for number in row])
+            found |= digests_from_row(names, [exact(number) for number in row])
         for name in (name for name in types if types[name] in MAPS):
             ((values,),) = self.query(f"SELECT COUNT({cells[name]}) FROM {table} {where}")
-            value = self.types[value_type(types[name])].digest.format("entry.value")
+            value = self.types[map_value_type(types[name])].digest.format("entry.value")
             text = Sql(f"entry.key || CHR({BETWEEN_KEY_AND_VALUE}) || {value}")
             entries = self.entries.format(cells[name])
             ((total,),) = self.query(
                 f"SELECT {self.sum(Sql(self.digest_number.format(text)))} "
                 f"FROM {table}, {entries} {where}"
             )
-            found |= digests_of_row([name], [values, exact(total)])
+            found |= digests_from_row([name], [values, exact(total)])
         return MonthDigest(self.digest_kind, found)
 
 

@@ -18,7 +18,7 @@ from finops_dagster.billing.columns import Sql, SqlType, quoted
 from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import LoadedVersion
-from finops_dagster.lake import relation, write_rows
+from finops_dagster.lake import parquet_relation, write_rows
 from finops_dagster.tables.bill_files import AS_TEXT
 from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.database import DuckDB
@@ -81,7 +81,7 @@ class MonthFile:
         cells = ", ".join(
             f"{cell(name, given)} AS {quoted(name)}" for name, given in self.types.items()
         )
-        return Sql(f"SELECT {cells} FROM {relation(self.path)}")
+        return Sql(f"SELECT {cells} FROM {parquet_relation(self.path)}")
 
     @contextmanager
     def written_as(self, kept: Mapping[str, str]) -> Iterator[MonthFile]:

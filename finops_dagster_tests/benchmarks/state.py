@@ -51,7 +51,7 @@ def _make_history(chain: Chain) -> None:
         dg.DagsterInstance.get() as instance,
         duckdb.connect(str(chain.work / "finops.duckdb")) as connection,
     ):
-        ledger.create(connection)
+        ledger.create_tables(connection)
         for name, table in ((each.name, each.table_name) for each in settings.exports):
             connection.execute(
                 f"CREATE TABLE {table} AS SELECT unnest(generate_series(DATE "
@@ -61,7 +61,7 @@ def _make_history(chain: Chain) -> None:
             )
             for month in months:
                 load = Load("v1", totals, export=name, month=month, table=table)
-                ledger.record(connection, load, 1.0)
+                ledger.record_load(connection, load, 1.0)
                 path = Lake(chain.work / "parquet").path(name, month)
                 with exporting_month(connection, load, path, AwsCur1()):
                     pass

@@ -50,7 +50,7 @@ class Reader:
         """A reader that keeps its file in the folder."""
         with DuckDB(memory_limit).scratch(preserve_insertion_order=False) as connection:
             prepare_casts(connection)
-            ledger.create(connection)
+            ledger.create_tables(connection)
             yield cls(folder, connection)
 
     def load(

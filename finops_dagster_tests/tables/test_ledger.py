@@ -38,7 +38,7 @@ INSERT INTO finops_state.columns VALUES ('bill', 'user:Team', 'team'), ('bill', 
 def connection() -> duckdb.DuckDBPyConnection:
     """A database with a ledger."""
     connection = duckdb.connect()
-    ledger.create(connection)
+    ledger.create_tables(connection)
     return connection
 
 
@@ -55,7 +55,7 @@ def load(manifest_id: str, rows: int = 1) -> Load:
 def test_a_ledger_of_the_first_layout_is_brought_forward_without_losing_a_row() -> None:
     connection = duckdb.connect()
     connection.execute(FIRST_LAYOUT)
-    ledger.create(connection)
+    ledger.create_tables(connection)
     held = ledger.newest_load(connection, "acme", JANUARY)
     assert held is not None
     assert (held.manifest_id, held.totals, held.format) == ("v2", Totals(3, Decimal("4.5")), "cur1")
@@ -65,8 +65,8 @@ def test_a_ledger_of_the_first_layout_is_brought_forward_without_losing_a_row() 
     assert connection.sql("SELECT export, vendor, format FROM finops_state.exports").fetchall() == [
         ("acme", "aws", "cur1")
     ]
-    ledger.create(connection)
-    ledger.record(connection, load("v3"), 1.5)
+    ledger.create_tables(connection)
+    ledger.record_load(connection, load("v3"), 1.5)
     assert [one.state for one in ledger.loads(connection, "acme")] == [
         "loaded",
         "superseded",
@@ -77,7 +77,7 @@ def test_a_ledger_of_the_first_layout_is_brought_forward_without_losing_a_row() 
 @pytest.mark.parametrize("table", ["manifests", "exports", "runs"])
 def test_a_table_that_is_missing_is_made(connection: duckdb.DuckDBPyConnection, table: str) -> None:
     connection.execute(f"DROP TABLE finops_state.{table}")
-    ledger.create(connection)
+    ledger.create_tables(connection)
     assert connection.sql(f"FROM finops_state.{table}").fetchall() == []
 
 
@@ -91,12 +91,12 @@ def test_a_table_that_is_missing_is_made(connection: duckdb.DuckDBPyConnection, 
 def test_a_table_that_is_damaged_is_said_and_can_be_set_aside(
     connection: duckdb.DuckDBPyConnection, damage: str, said: str
 ) -> None:
-    ledger.record(connection, load("v1"), 1.5)
+    ledger.record_load(connection, load("v1"), 1.5)
     connection.execute(f"ALTER TABLE finops_state.manifests {damage}")
     with pytest.raises(LedgerDamaged, match=said):
-        ledger.create(connection)
-    (aside,) = ledger.set_aside_damaged(connection)
-    ledger.create(connection)
+        ledger.create_tables(connection)
+    (aside,) = ledger.rename_damaged_tables(connection)
+    ledger.create_tables(connection)
     assert ledger.loads(connection, "acme") == []
     assert connection.sql(f"SELECT export FROM {aside}").fetchall() == [("acme",)]
 
@@ -104,9 +104,9 @@ def test_a_table_that_is_damaged_is_said_and_can_be_set_aside(
 def test_a_version_that_is_loaded_again_stands_once_and_each_load_is_kept(
     connection: duckdb.DuckDBPyConnection,
 ) -> None:
-    ledger.record(connection, load("v1"), 1.5)
-    ledger.record(connection, load("v2", rows=5), 2.5)
-    ledger.record(connection, load("v2", rows=5), 3.5)
+    ledger.record_load(connection, load("v1"), 1.5)
+    ledger.record_load(connection, load("v2", rows=5), 2.5)
+    ledger.record_load(connection, load("v2", rows=5), 3.5)
     versions = [(one.manifest_id, one.state) for one in ledger.loads(connection, "acme")]
     assert versions == [("v2", "loaded"), ("v1", "superseded")]
     runs = "SELECT run_id, manifest_id, seconds, row_count, byte_count FROM finops_state.runs"
@@ -136,7 +136,7 @@ def test_what_was_rounded_sums_and_currencies_are_kept_to_the_last_digit(
     costs: dict[str, Decimal] | None,
 ) -> None:
     totals = Totals(1, Decimal("1e-18"), sums, costs)
-    ledger.record(connection, replace(load("v1"), rounded=rounded, totals=totals), 1.5)
+    ledger.record_load(connection, replace(load("v1"), rounded=rounded, totals=totals), 1.5)
     held = ledger.newest_load(connection, "acme", JANUARY)
     assert held is not None
     assert held.totals == totals
@@ -146,10 +146,10 @@ def test_what_was_rounded_sums_and_currencies_are_kept_to_the_last_digit(
 def test_superseded_versions_are_forgotten_after_a_time_and_loaded_ones_never(
     connection: duckdb.DuckDBPyConnection,
 ) -> None:
-    ledger.record(connection, load("v1"), 1.5)
-    ledger.record(connection, load("v2"), 1.5)
-    assert ledger.forget_superseded(connection, "acme", datetime(2000, 1, 1)) == []
-    gone = ledger.forget_superseded(connection, "acme", datetime(2100, 1, 1))
+    ledger.record_load(connection, load("v1"), 1.5)
+    ledger.record_load(connection, load("v2"), 1.5)
+    assert ledger.delete_superseded_loads(connection, "acme", datetime(2000, 1, 1)) == []
+    gone = ledger.delete_superseded_loads(connection, "acme", datetime(2100, 1, 1))
     assert gone == [(JANUARY, "v1")]
     assert [one.manifest_id for one in ledger.loads(connection, "acme")] == ["v2"]
     assert connection.sql("SELECT manifest_id FROM finops_state.runs").fetchall() == [("v2",)]

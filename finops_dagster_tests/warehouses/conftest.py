@@ -15,7 +15,7 @@ from finops_dagster.billing.columns import quoted
 from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import Load
-from finops_dagster.lake import exporting_month, read_record
+from finops_dagster.lake import exporting_month, read_footer
 from finops_dagster.sources.aws.cur1 import AwsCur1
 from finops_dagster.tables import ledger
 from finops_dagster.tables.load import measure
@@ -77,7 +77,7 @@ def month_of(tmp_path: Path) -> MonthOf:
         line = ", ".join(f"{value} AS {quoted(name)}" for name, value in values.items())
         table = "aws_billing_data"
         with duckdb.connect() as connection:
-            ledger.create(connection)
+            ledger.create_tables(connection)
             connection.execute(f"CREATE TABLE {table} AS SELECT {line}")
             totals = measure(connection, table, billing_month, vendor, [vendor.cost]).totals
             load = Load(
@@ -85,7 +85,7 @@ def month_of(tmp_path: Path) -> MonthOf:
             )
             with exporting_month(connection, load, path, vendor):
                 pass
-        footer = read_record(path)
+        footer = read_footer(path)
         assert footer
         return MonthFile(
             "acme",

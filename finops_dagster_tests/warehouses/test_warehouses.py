@@ -23,11 +23,11 @@ from finops_dagster.billing.errors import ReconciliationError
 from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.demo.export import BillVersion, Layout, write_version
-from finops_dagster.lake import Lake, read_record, relation
+from finops_dagster.lake import Lake, parquet_relation, read_footer
 from finops_dagster.pipeline.warehouse_table import month_file
 from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.database import DuckDB
-from finops_dagster.tables.digest import DigestKind, MonthDigest, digest
+from finops_dagster.tables.digest import DigestKind, MonthDigest, month_digest
 from finops_dagster.warehouses import open_warehouse
 from finops_dagster.warehouses.base import Warehouse
 from finops_dagster.warehouses.month_file import MonthFile
@@ -306,7 +306,7 @@ def in_the_lake(file: MonthFile, kind: DigestKind) -> MonthDigest:
     """The digest of the file itself, by DuckDB."""
     with duckdb.connect() as connection:
         prepare_casts(connection)
-        return digest(connection, relation(file.path), file.types, kind)
+        return month_digest(connection, parquet_relation(file.path), file.types, kind)
 
 
 def test_each_column_has_the_digest_of_the_file(
@@ -455,7 +455,7 @@ def test_failure_in_the_middle(project: Project, warehouse: Adapter) -> None:
     file = project.parquet("2024-01")
     whole = file.read_bytes()
     file.write_bytes(whole.replace(b"\x28\xb5\x2f\xfd", b"\0\0\0\0"))  # begins what zstd packs
-    assert read_record(file)
+    assert read_footer(file)
     error = project.materialize("2024-01", stages=["warehouse_table"]).error
     assert "\n" not in error
     assert not any(secret in error for secret in warehouse.environment.values())

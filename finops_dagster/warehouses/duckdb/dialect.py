@@ -14,7 +14,7 @@ from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.tables.bill_files import AS_TEXT
 from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.database import DuckDB
-from finops_dagster.tables.digest import DATE, MAPS, DigestKind, MonthDigest, digest
+from finops_dagster.tables.digest import DATE, MAPS, DigestKind, MonthDigest, month_digest
 from finops_dagster.tables.load import add_columns, table_columns
 from finops_dagster.warehouses.dialect import COUNT, Change, ColumnType, Dialect, typed
 from finops_dagster.warehouses.duckdb.settings import DuckDBSettings
@@ -83,4 +83,4 @@ class DuckDBDialect(Dialect):
     def digest(self, file: MonthFile) -> MonthDigest:
         """Return the digests by DuckDB's own hash."""
         rows = Sql(f"{self.qualified(file.table)} WHERE {self.of_month(file)}")
-        return digest(self._connection, rows, file.types, self.digest_kind)
+        return month_digest(self._connection, rows, file.types, self.digest_kind)
