@@ -30,7 +30,7 @@ from finops_dagster.sources.base import Format
 from finops_dagster.tables import ledger
 from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.digest import DigestKind, column_type, month_digest
-from finops_dagster.tables.load import MonthLoader, measure, measured_totals
+from finops_dagster.tables.load import MonthLoader, measure_month, verified_totals
 from finops_dagster.tables.parquet_files import parquet_file
 
 # Wide rows in DuckDB's default groups of 122,880 spill under a small memory_limit, at four times
@@ -142,7 +142,7 @@ def exporting_month(
     try:
         options = Sql(f", KV_METADATA {{{metadata}}}")
         _write(connection, Sql(f"FROM {table_rows(load)}"), part, options)
-        measured = measure(
+        measured = measure_month(
             connection, parquet_relation(part), load.month, bill_format, load.totals.sums
         )
         reconcile(str(path), load.totals, measured)
@@ -213,7 +213,7 @@ def restore_load(
     """Write into the ledger what was once recorded of the month, with the names of its columns from
     its Parquet file, if the table proves it: all its rows are of this version, as many, and cost as
     much. Return whether it does."""
-    if measured_totals(connection, load, bill_format) is None:
+    if verified_totals(connection, load, bill_format) is None:
         return False
     versions = connection.execute(f"SELECT DISTINCT manifest_id FROM {table_rows(load)}").fetchall()
     if versions not in ([], [(load.manifest_id,)]):
@@ -234,11 +234,11 @@ def restoring_month(
     month = MonthLoader(connection, load, bill_format)
     try:
         described = connection.execute(f"DESCRIBE FROM {parquet_relation(path)}").fetchall()
-        targets = [
-            month.target(name, name, SqlType(of_type), name)
+        mappings = [
+            month.column_mapping(name, name, SqlType(of_type), name)
             for name, of_type, *_ in described[len(ADDED_COLUMNS) :]
         ]
-        with month.writing([parquet_file(path)], targets, names_by_header([path])) as written:
+        with month.writing_rows([parquet_file(path)], mappings, names_by_header([path])) as written:
             yield written
     except duckdb.Error as error:
         raise FileInvalid(

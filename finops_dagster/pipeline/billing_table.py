@@ -95,7 +95,8 @@ class MonthLoading:
 
         The block is given what the table then holds, and runs before the commit. On any error, also
         of the block, the month stays as it was. Raises StageMissing, FileInvalid where a staged
-        file is not what was fetched, ReconciliationError, and what `MonthLoader.replacing` raises.
+        file is not what was fetched, ReconciliationError, and what `MonthLoader.replacing_month`
+        raises.
         """
         export, month = self.export, self.month
         with self.database.connect(export.name, month) as connection:
@@ -194,7 +195,7 @@ class MonthLoading:
         # The names of columns that a lost database, or one of a month, cannot know.
         is_of_month = "{month}" in self.database.database
         has_names = bool(ledger.names_by_header(connection, export.table)) and not is_of_month
-        return MonthLoader(connection, load, bill_format).replacing(
+        return MonthLoader(connection, load, bill_format).replacing_month(
             read_files(files.paths, bill_format),
             manifest.columns,
             {} if has_names else names_by_header(self.lake.paths(export.name)),

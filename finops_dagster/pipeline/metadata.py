@@ -92,7 +92,7 @@ def table_metadata(loaded: MonthOutcome, kept: Mapping[str, dg.MetadataValue[Any
     changed: Metadata = {} if month.is_final is None else {"final": month.is_final}
     if change is not None:
         changed |= {
-            "replaced_version": change.before.load.manifest_id,
+            "replaced_version": change.previous.load.manifest_id,
             "rows_changed": change.rows,
             "cost_changed": float(change.cost),
             "cost_changed_exact": decimal_text(change.cost),
@@ -159,7 +159,7 @@ def _costs_by_service(month: MonthReport) -> dg.MetadataValue[Any]:
 
 
 def _restatement(change: Restatement) -> dg.MetadataValue[Any]:
-    before, now, moves = change.before.load, change.now.load, change.moves()
+    before, now, moves = change.previous.load, change.current.load, change.cost_changes()
     rest = moves[_MOVES_SHOWN:]
     costs = [("cost", before.totals.cost, now.totals.cost)]
     costs += [(markdown(name), was, is_now) for name, was, is_now in moves[:_MOVES_SHOWN]]

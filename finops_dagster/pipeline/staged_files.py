@@ -187,13 +187,13 @@ class MonthStaging:
     def _counted(self, known: Sequence[VersionRecord]) -> VersionRecord:
         """Count rows and money in all files, and name the version that they are."""
         # What parses CSV is not imported for a month that is unchanged.
-        from finops_dagster.tables.count import count
+        from finops_dagster.tables.count import count_month
 
         manifest, bill_format = self.manifest, self.export.formats[self.manifest.format]
         paths, columns = self._files.paths, manifest.columns
         round_money = self.export.rounds_money
         with self._files.lock():
-            totals, rounded = count(
+            totals, rounded = count_month(
                 paths, bill_format, columns, self.duckdb, round_money=round_money
             )
             content = self._files.content()

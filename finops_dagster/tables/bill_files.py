@@ -17,15 +17,15 @@ from finops_dagster.billing.columns import Sql, SqlType, literal
 
 
 @dataclass(frozen=True)
-class Target:
+class ColumnMapping:
     """A column of the table and the header it comes from; `type` is the table's, `given` the
     version's own, `counted_as` the name under which its money was counted. Where it `is_rounded`,
     numbers of more than 18 decimals are; doubles are in every column."""
 
     header: str
     name: str
-    type: SqlType
-    given: SqlType
+    table_type: SqlType
+    version_type: SqlType
     counted_as: str
     is_money: bool
     is_rounded: bool = False
@@ -56,7 +56,7 @@ class BillFiles(ABC):
     def __contains__(self, header: str) -> bool:
         return header in self.positions
 
-    def alone(self, path: Path) -> Self:
+    def for_file(self, path: Path) -> Self:
         """Return one of the files."""
         return replace(self, paths=(path,))
 
@@ -65,10 +65,10 @@ class BillFiles(ABC):
         """Return a table expression with the columns `c0`, `c1` and so on."""
 
     @abstractmethod
-    def place(self, record: int) -> str:
+    def row_location(self, record: int) -> str:
         """Say where the data record of this number, counted from 1, stands in the only file."""
 
-    def cell(self, header: str, sql_type: SqlType, *, rounded: bool = False) -> Sql:
+    def column_sql(self, header: str, sql_type: SqlType, *, rounded: bool = False) -> Sql:
         """Return the SQL that reads a column as its type, exactly or with an error; what the file's
         own type does not give, as its text would be read from CSV. Where `rounded`, more than 18
         decimals of a number are no error but rounded, half to even. A float counts as the shortest
@@ -97,7 +97,7 @@ class BillFiles(ABC):
             case SqlType.MONEY_MAP:
                 return Sql(f"{how}_map({texts})")
 
-    def own_type(self, header: str) -> SqlType | None:
+    def file_type(self, header: str) -> SqlType | None:
         """Return the type that the file itself gives the column, where it gives any."""
         own = self._type(header)
         if kinds.is_floating(own) or kinds.is_decimal(own) or kinds.is_integer(own):
@@ -109,7 +109,7 @@ class BillFiles(ABC):
             return SqlType.MONEY_MAP if is_money else SqlType.TEXT_MAP
         return None if kinds.is_null(own) else SqlType.TEXT
 
-    def finer(self, header: str, sql_type: SqlType) -> Sql:
+    def numbers_to_round(self, header: str, sql_type: SqlType) -> Sql:
         """Return the SQL of the list of the numbers in a cell that have more than 18 decimals, as
         text; NULL where there are none."""
         raw, own, text = self._raw(header), self._type(header), self._text(header)

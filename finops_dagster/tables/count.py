@@ -31,11 +31,11 @@ from finops_dagster.billing.manifest import Column
 from finops_dagster.billing.money import Totals, exact_sum
 from finops_dagster.progress import logging_progress
 from finops_dagster.sources.base import Format, is_money
-from finops_dagster.tables.bill_files import BillFiles, Target, plain_type
+from finops_dagster.tables.bill_files import BillFiles, ColumnMapping, plain_type
 from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.csv_files import BOM, CsvFiles, open_text
 from finops_dagster.tables.database import DuckDB
-from finops_dagster.tables.files import read_files, translated_error, types_given
+from finops_dagster.tables.files import header_types, read_files, translated_error
 
 _MONEY = pa.decimal128(38, 18)
 _WIDE = pa.decimal256(76, 18)
@@ -186,7 +186,7 @@ class FileReader:
                     continue
                 if position == self.cost:
                     tally.rounded += rounded
-                    _add(tally.costs, self.by_currency(amounts, batch))
+                    _add(tally.costs, self.sums_by_currency(amounts, batch))
         return tally
 
     def _amounts(self, cells: pa.Array, position: int) -> tuple[pa.Array, int]:
@@ -207,7 +207,7 @@ class FileReader:
         rounded = pc.sum(is_rounded.take(distinct.indices)).as_py() if is_rounded else 0
         return amounts.take(distinct.indices), rounded or 0
 
-    def by_currency(self, amounts: pa.Array, batch: Batch) -> dict[str, Decimal]:
+    def sums_by_currency(self, amounts: pa.Array, batch: Batch) -> dict[str, Decimal]:
         """Return the sum of the amounts by the currency that stands beside them."""
         if self.currency is None:
             return {"": _sum(amounts)} if len(amounts) > amounts.null_count else {}
@@ -228,7 +228,7 @@ class FileReader:
         return pc.if_else(pc.is_in(texts, words), pa.scalar(None, pa.string()), texts)
 
 
-def count(
+def count_month(
     paths: Sequence[Path],
     bill_format: Format,
     columns: Sequence[Column],
@@ -274,7 +274,7 @@ def count(
 def _readers(
     files: Sequence[BillFiles], bill_format: Format, columns: Sequence[Column], *, round_money: bool
 ) -> Iterator[FileReader]:
-    given = types_given(files, bill_format, columns)
+    given = header_types(files, bill_format, columns)
     for group in files:
         names = {number: bill_format.column(header) for number, header in enumerate(group.headers)}
         positions = {name: number for number, name in reversed(names.items())}
@@ -292,18 +292,18 @@ def _readers(
         money[cost] = bill_format.cost
         currency = positions.get(bill_format.currency)
         for path in group.paths:
-            yield FileReader(group.alone(path), bill_format, money, cost, currency, round_money)
+            yield FileReader(group.for_file(path), bill_format, money, cost, currency, round_money)
 
 
 def _refusal(reader: FileReader, error: Exception, limits: DuckDB) -> Exception:
     """Why a file cannot be counted, by DuckDB's look at it: which line, which cell."""
     file, header = reader.file, reader.file.headers[reader.cost]
     name, money = reader.bill_format.cost, SqlType.MONEY
-    cost = Target(header, name, money, money, name, is_money=True, is_rounded=reader.rounds)
+    cost = ColumnMapping(header, name, money, money, name, is_money=True, is_rounded=reader.rounds)
     with limits.scratch() as connection:
         prepare_casts(connection)
         try:
-            cell = file.cell(header, money, rounded=reader.rounds)
+            cell = file.column_sql(header, money, rounded=reader.rounds)
             connection.execute(f"SELECT count(*), sum({cell}) FROM {file.scan()}").fetchall()
         except duckdb.Error as found:
             return translated_error(connection, found, [file], [cost])

@@ -50,7 +50,7 @@ class CsvFiles(BillFiles):
             f"new_line = {literal(_ESCAPED[self.line_end])})"
         )
 
-    def place(self, record: int) -> str:
+    def row_location(self, record: int) -> str:
         """The line on which the record begins; quoted newlines make it more than its number."""
         with open_text(self.paths[0], self.gzipped) as text, suppress(csv.Error):
             reader = csv.reader(text)
@@ -120,7 +120,7 @@ def open_text(path: Path, gzipped: bool) -> IO[str]:
     return path.open(encoding="utf-8", errors="surrogateescape", newline="")
 
 
-def malformed_row(error: duckdb.Error) -> FileInvalid | None:
+def malformed_row_error(error: duckdb.Error) -> FileInvalid | None:
     """Return what DuckDB says of a row that is no CSV, in one line; None where it speaks of another
     thing."""
     text = str(error)

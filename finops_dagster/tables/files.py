@@ -14,8 +14,8 @@ from finops_dagster.billing.columns import SqlType, literal
 from finops_dagster.billing.errors import CellInvalid, FileInvalid, excerpt, excerpts, first_line
 from finops_dagster.billing.manifest import Column
 from finops_dagster.sources.base import Format
-from finops_dagster.tables.bill_files import BillFiles, Target
-from finops_dagster.tables.csv_files import csv_file, malformed_row
+from finops_dagster.tables.bill_files import BillFiles, ColumnMapping
+from finops_dagster.tables.csv_files import csv_file, malformed_row_error
 from finops_dagster.tables.parquet_files import PARQUET_MAGIC, parquet_file
 
 
@@ -38,7 +38,7 @@ def read_files(paths: Sequence[Path], bill_format: Format) -> list[BillFiles]:
     return [replace(file, paths=tuple(group)) for file, group in alike.items()]
 
 
-def types_given(
+def header_types(
     files: Sequence[BillFiles], bill_format: Format, columns: Sequence[Column]
 ) -> dict[str, SqlType]:
     """Return the type of each header of the version: what is known of the column, or else the word
@@ -52,7 +52,7 @@ def types_given(
     return {
         header: bill_format.sql_type(header, declared.get(bill_format.column(header)))
         or next(
-            filter(None, (group.own_type(header) for group in files if header in group)),
+            filter(None, (group.file_type(header) for group in files if header in group)),
             SqlType.TEXT,
         )
         for header in headers
@@ -63,13 +63,13 @@ def translated_error(
     connection: duckdb.DuckDBPyConnection,
     error: duckdb.Error,
     files: Sequence[BillFiles],
-    targets: Sequence[Target],
+    mappings: Sequence[ColumnMapping],
 ) -> Exception:
     """Turn what DuckDB says of a scan into one line with file, line, column and value."""
-    malformed = malformed_row(error)
+    malformed = malformed_row_error(error)
     if malformed is not None:
         return malformed
-    each_file = [group.alone(path) for group in files for path in group.paths]
+    each_file = [group.for_file(path) for group in files for path in group.paths]
     if isinstance(error, duckdb.IOException):
         reasons = (_unreadable(connection, file) for file in each_file)
         return FileInvalid(next(filter(None, reasons), first_line(error)))
@@ -77,7 +77,7 @@ def translated_error(
         return error
     connection.execute("SET preserve_insertion_order = true")
     look = _not_utf8 if "Invalid string encoding" in str(error) else _first_bad_cell
-    cells = (look(connection, file, targets) for file in each_file)
+    cells = (look(connection, file, mappings) for file in each_file)
     return next(filter(None, cells), error)
 
 
@@ -92,12 +92,12 @@ def _unreadable(connection: duckdb.DuckDBPyConnection, file: BillFiles) -> str |
 
 
 def _not_utf8(
-    connection: duckdb.DuckDBPyConnection, file: BillFiles, targets: Sequence[Target]
+    connection: duckdb.DuckDBPyConnection, file: BillFiles, mappings: Sequence[ColumnMapping]
 ) -> CellInvalid | None:
     """The first column of a Parquet file with bytes that are no text."""
-    for header in [target.header for target in targets if target.header in file]:
+    for header in [mapping.header for mapping in mappings if mapping.header in file]:
         try:
-            cell = file.cell(header, SqlType.TEXT)
+            cell = file.column_sql(header, SqlType.TEXT)
             connection.execute(f"SELECT max(strlen({cell})) FROM {file.scan()}")
         except duckdb.InvalidInputException as error:
             value = re.search(r'value "(.*)" is not valid', str(error))
@@ -110,15 +110,15 @@ def _not_utf8(
 
 
 def _first_bad_cell(
-    connection: duckdb.DuckDBPyConnection, file: BillFiles, targets: Sequence[Target]
+    connection: duckdb.DuckDBPyConnection, file: BillFiles, mappings: Sequence[ColumnMapping]
 ) -> CellInvalid | None:
     """Look through one file for the first cell that is not of its column's type."""
-    typed = {t.header: t for t in targets if t.header in file and t.type is not SqlType.TEXT}
+    typed = {t.header: t for t in mappings if t.header in file and t.table_type is not SqlType.TEXT}
     cases = []
-    for header, target in typed.items():
-        text = file.cell(header, SqlType.TEXT)
-        cell = file.cell(header, target.type, rounded=target.is_rounded)
-        rounded = file.cell(header, target.type, rounded=True)
+    for header, mapping in typed.items():
+        text = file.column_sql(header, SqlType.TEXT)
+        cell = file.column_sql(header, mapping.table_type, rounded=mapping.is_rounded)
+        rounded = file.column_sql(header, mapping.table_type, rounded=True)
         cases.append(
             f"WHEN {text} IS NOT NULL AND TRY({cell}) IS NULL THEN {{'header': {literal(header)}, "
             f"'text': {text}, 'can_be_rounded': TRY({rounded}) IS NOT NULL}}"
@@ -137,6 +137,6 @@ def _first_bad_cell(
         advice = '; set decimals = "round" for the export to round such amounts to 18 decimals'
     return CellInvalid(
         header,
-        f'{file.paths[0]}, {file.place(record)}, column "{excerpts([header], 1)}": '
-        f"{excerpt(bad['text'])} cannot be kept exactly as {typed[header].type}{advice}",
+        f'{file.paths[0]}, {file.row_location(record)}, column "{excerpts([header], 1)}": '
+        f"{excerpt(bad['text'])} cannot be kept exactly as {typed[header].table_type}{advice}",
     )

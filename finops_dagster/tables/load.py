@@ -19,9 +19,9 @@ from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import Load
 from finops_dagster.sources.base import Format, is_money
 from finops_dagster.tables import ledger
-from finops_dagster.tables.bill_files import AS_TEXT, BillFiles, Target
+from finops_dagster.tables.bill_files import AS_TEXT, BillFiles, ColumnMapping
 from finops_dagster.tables.casts import prepare_casts
-from finops_dagster.tables.files import translated_error, types_given
+from finops_dagster.tables.files import header_types, translated_error
 from finops_dagster.tables.rounding import count_cells_to_round
 
 # Each of more would copy the list of all columns, which DuckDB keeps until the transaction ends:
@@ -39,7 +39,7 @@ class MonthLoader:
     started: float = field(default_factory=time.monotonic)
 
     @contextmanager
-    def replacing(
+    def replacing_month(
         self,
         files: Sequence[BillFiles],
         columns: Sequence[Column],
@@ -59,54 +59,63 @@ class MonthLoader:
         """
         self._refuse_other_months()
         prepare_casts(self.connection)
-        targets: list[Target] = []
+        mappings: list[ColumnMapping] = []
         try:
-            targets = self._targets(files, columns, names_elsewhere or {})
+            mappings = self._mappings(files, columns, names_elsewhere or {})
             with ExitStack() as stack:
                 try:
-                    written = stack.enter_context(self._writing_files(files, targets))
+                    written = stack.enter_context(self._writing_files(files, mappings))
                 except duckdb.ConversionException:
                     # Whether that was a number of more decimals, only a second look at the files
                     # tells; months without any, which are nearly all, need none.
-                    targets = [
-                        replace(t, is_rounded=t.type.is_money and (round_money or not t.is_money))
-                        for t in targets
+                    mappings = [
+                        replace(
+                            t, is_rounded=t.table_type.is_money and (round_money or not t.is_money)
+                        )
+                        for t in mappings
                     ]
-                    written = stack.enter_context(self._writing_files(files, targets))
+                    written = stack.enter_context(self._writing_files(files, mappings))
                 yield written
         except duckdb.Error as error:
-            raise self._refusal(error, files, targets) from error
+            raise self._refusal(error, files, mappings) from error
 
     def _writing_files(
-        self, files: Sequence[BillFiles], targets: Sequence[Target]
+        self, files: Sequence[BillFiles], mappings: Sequence[ColumnMapping]
     ) -> AbstractContextManager[tuple[Load, list[str]]]:
-        rounded = count_cells_to_round(self.connection, files, targets)
-        names = {target.header: target.name for target in targets}
+        rounded = count_cells_to_round(self.connection, files, mappings)
+        names = {mapping.header: mapping.name for mapping in mappings}
         month = replace(self, load=replace(self.load, rounded=rounded))
-        return month.writing(files, targets, names)
+        return month.writing_rows(files, mappings, names)
 
     @contextmanager
-    def writing(
-        self, files: Sequence[BillFiles], targets: Sequence[Target], names: Mapping[str, str]
+    def writing_rows(
+        self,
+        files: Sequence[BillFiles],
+        mappings: Sequence[ColumnMapping],
+        names: Mapping[str, str],
     ) -> Iterator[tuple[Load, list[str]]]:
         """Replace the rows in one transaction, of which the block is the last part; `names` are
         those that the vendor's headers were given."""
         load, connection, sums = self.load, self.connection, self.load.totals.sums
         money = None
         if sums is not None:
-            numbers = [target for target in targets if target.type is SqlType.MONEY]
+            numbers = [mapping for mapping in mappings if mapping.table_type is SqlType.MONEY]
             money = [t.name for t in numbers if t.is_money or t.name in sums]
         with transaction(connection):
-            warnings = self._widen(targets)
-            self._write_rows(files, targets)
-            measured = measure(connection, quoted(load.table), load.month, self.bill_format, money)
-            reconcile(f"table {load.table}", *self._comparable(measured, targets))
+            warnings = self._widen(mappings)
+            self._write_rows(files, mappings)
+            measured = measure_month(
+                connection, quoted(load.table), load.month, self.bill_format, money
+            )
+            reconcile(f"table {load.table}", *self._comparable(measured, mappings))
             load = replace(load, totals=measured.totals)
             ledger.record_export(connection, load, self.bill_format.vendor, names)
             ledger.record_load(connection, load, time.monotonic() - self.started)
             yield load, warnings
 
-    def target(self, header: str, name: str, given: SqlType, counted_as: str) -> Target:
+    def column_mapping(
+        self, header: str, name: str, given: SqlType, counted_as: str
+    ) -> ColumnMapping:
         """Return a column whose months may give it different types: text takes anything, amounts
         stay amounts, and what is neither becomes text, for nothing of it is lost there."""
         load, in_table = self.load, self._existing.get(name.lower(), given)
@@ -125,7 +134,7 @@ class MonthLoader:
                     "never kept as text; give the export another name and table"
                 )
             of_type = SqlType.TEXT
-        return Target(
+        return ColumnMapping(
             header, name, of_type, given, counted_as, is_money(self.bill_format, counted_as)
         )
 
@@ -144,15 +153,15 @@ class MonthLoader:
                 "that is delivered now another name and table"
             )
 
-    def _targets(
+    def _mappings(
         self,
         files: Sequence[BillFiles],
         columns: Sequence[Column],
         names_elsewhere: Mapping[str, str],
-    ) -> list[Target]:
+    ) -> list[ColumnMapping]:
         """The column of the table for every header of the version, by name and by type."""
         bill_format, load = self.bill_format, self.load
-        types = types_given(files, bill_format, columns)
+        types = header_types(files, bill_format, columns)
         known = {**names_elsewhere, **ledger.names_by_header(self.connection, load.table)}
         names = name_columns(types, known, bill_format)
         for header, name in names.items():
@@ -163,7 +172,7 @@ class MonthLoader:
                     "name and table"
                 )
         return [
-            self.target(header, name, types[header], bill_format.column(header))
+            self.column_mapping(header, name, types[header], bill_format.column(header))
             for header, name in names.items()
         ]
 
@@ -174,40 +183,46 @@ class MonthLoader:
         return {name.lower(): of_type for name, of_type in types.items()}
 
     def _comparable(
-        self, measured: MeasuredTotals, targets: Sequence[Target]
+        self, measured: MeasuredTotals, mappings: Sequence[ColumnMapping]
     ) -> tuple[Totals, MeasuredTotals]:
         """Both sides with the sums of the columns that are money in this version and in the table,
         by the names under which they were counted: the table has some under names with a hash."""
         counted, in_table = self.load.totals, measured.totals
         if counted.sums is None or in_table.sums is None:
             return counted, measured
-        left_out = {target.counted_as for target in targets if target.given is not target.type}
+        left_out = {
+            mapping.counted_as
+            for mapping in mappings
+            if mapping.version_type is not mapping.table_type
+        }
         of_files = {name: sum_ for name, sum_ in counted.sums.items() if name not in left_out}
         of_table: dict[str, Decimal] = {}
-        for name, counted_as in {t.name: t.counted_as for t in targets}.items():
+        for name, counted_as in {t.name: t.counted_as for t in mappings}.items():
             if name in in_table.sums and counted_as not in left_out:
                 of_table[counted_as] = exact_sum([of_table.get(counted_as), in_table.sums[name]])
         in_table = replace(in_table, sums=of_table)
         return replace(counted, sums=of_files), replace(measured, totals=in_table)
 
-    def _write_rows(self, files: Sequence[BillFiles], targets: Sequence[Target]) -> None:
+    def _write_rows(self, files: Sequence[BillFiles], mappings: Sequence[ColumnMapping]) -> None:
         table, month = quoted(self.load.table), self.load.month.first_day
         self.connection.execute(f"DELETE FROM {table} WHERE billing_month = ?", [month])
         for group in files:
-            present = [target for target in targets if target.header in group]
-            names = ", ".join(quoted(target.name) for target in present)
-            cells = ", ".join(group.cell(t.header, t.type, rounded=t.is_rounded) for t in present)
+            present = [mapping for mapping in mappings if mapping.header in group]
+            names = ", ".join(quoted(mapping.name) for mapping in present)
+            cells = ", ".join(
+                group.column_sql(t.header, t.table_type, rounded=t.is_rounded) for t in present
+            )
             self.connection.execute(
                 f"INSERT INTO {table} (billing_month, manifest_id, {names}) "
                 f"SELECT ?, ?, {cells} FROM {group.scan()}",
                 [month, self.load.manifest_id],
             )
 
-    def _widen(self, targets: Sequence[Target]) -> list[str]:
+    def _widen(self, mappings: Sequence[ColumnMapping]) -> list[str]:
         """Make the table, the columns that this version is the first to have, and text of those
         that can no longer be what they were; the warnings of what the types came to."""
         table, existing, month = quoted(self.load.table), self._existing, self.load.month
-        new = {t.name: Sql(t.type) for t in targets if t.name.lower() not in existing}
+        new = {t.name: Sql(t.table_type) for t in mappings if t.name.lower() not in existing}
         if not existing:
             defined = "".join(f", {quoted(name)} {of_type}" for name, of_type in new.items())
             self.connection.execute(
@@ -216,34 +231,38 @@ class MonthLoader:
         else:
             add_columns(self.connection, self.load.table, new)
         warnings = []
-        for target in {target.name: target for target in targets}.values():
-            before = existing.get(target.name.lower(), target.type)
-            if before != target.type:
-                as_text = AS_TEXT[SqlType(before)].format(quoted(target.name))
+        for mapping in {mapping.name: mapping for mapping in mappings}.values():
+            before = existing.get(mapping.name.lower(), mapping.table_type)
+            if before != mapping.table_type:
+                as_text = AS_TEXT[SqlType(before)].format(quoted(mapping.name))
                 self.connection.execute(
-                    f"ALTER TABLE {table} ALTER {quoted(target.name)} TYPE VARCHAR USING {as_text}"
+                    f"ALTER TABLE {table} ALTER {quoted(mapping.name)} TYPE VARCHAR USING {as_text}"
                 )
                 warnings.append(
-                    f"{target.name} was {before}, {month} gives {target.given}: it is text now"
+                    f"{mapping.name} was {before}, {month} gives {mapping.version_type}: "
+                    "it is text now"
                 )
-            elif target.given != target.type:
-                warnings.append(f"{target.name} stays {target.type}, {month} gives {target.given}")
+            elif mapping.version_type != mapping.table_type:
+                warnings.append(
+                    f"{mapping.name} stays {mapping.table_type}, "
+                    f"{month} gives {mapping.version_type}"
+                )
         return warnings
 
     def _refusal(
-        self, error: duckdb.Error, files: Sequence[BillFiles], targets: Sequence[Target]
+        self, error: duckdb.Error, files: Sequence[BillFiles], mappings: Sequence[ColumnMapping]
     ) -> Exception:
         """Why DuckDB did not take the files, asked when the transaction is over: which cell, and
         since when its column is of another type than this version's."""
-        reason = translated_error(self.connection, error, files, targets)
+        reason = translated_error(self.connection, error, files, mappings)
         if isinstance(reason, CellInvalid):
-            for target in targets:
-                if reason.header == target.header and target.given != target.type:
+            for mapping in mappings:
+                if reason.header == mapping.header and mapping.version_type != mapping.table_type:
                     return CellInvalid(
                         reason.header,
-                        f"{reason}; column {target.name} is {target.type} since "
-                        f"{self._first_month(target.name)}, and {self.load.month} gives "
-                        f"{target.given}",
+                        f"{reason}; column {mapping.name} is {mapping.table_type} since "
+                        f"{self._first_month(mapping.name)}, and {self.load.month} gives "
+                        f"{mapping.version_type}",
                     )
         return reason
 
@@ -265,23 +284,25 @@ def verified_load(
     """Return the version that the ledger says is loaded, if the table really holds its rows and
     cost."""
     load = ledger.newest_load(connection, export, month)
-    totals = load and measured_totals(connection, load, formats[load.format])
+    totals = load and verified_totals(connection, load, formats[load.format])
     return replace(load, totals=totals) if load and totals else None
 
 
-def measured_totals(
+def verified_totals(
     connection: duckdb.DuckDBPyConnection, load: Load, bill_format: Format
 ) -> Totals | None:
     """Return what the table holds of the month, if that is what the load says; an older ledger has
     no cost by currency."""
     if "manifest_id" not in table_columns(connection, load.table):
         return None
-    measured = measure(connection, quoted(load.table), load.month, bill_format, load.totals.sums)
+    measured = measure_month(
+        connection, quoted(load.table), load.month, bill_format, load.totals.sums
+    )
     differs = measured.rows_outside_month or measured.totals.difference(load.totals)
     return None if differs else measured.totals
 
 
-def measure(
+def measure_month(
     connection: duckdb.DuckDBPyConnection,
     relation: Sql,
     month: BillingMonth,

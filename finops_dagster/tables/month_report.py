@@ -34,22 +34,22 @@ class MonthReport:
 class Restatement:
     """A version of a month against the version that it replaced."""
 
-    before: MonthReport
-    now: MonthReport
+    previous: MonthReport
+    current: MonthReport
 
     @property
     def rows(self) -> int:
         """How many rows the month has gained."""
-        return self.now.load.totals.rows - self.before.load.totals.rows
+        return self.current.load.totals.rows - self.previous.load.totals.rows
 
     @property
     def cost(self) -> Decimal:
         """How much cost the month has gained."""
-        return self.now.load.totals.cost - self.before.load.totals.cost
+        return self.current.load.totals.cost - self.previous.load.totals.cost
 
-    def moves(self) -> list[tuple[str, Decimal, Decimal]]:
+    def cost_changes(self) -> list[tuple[str, Decimal, Decimal]]:
         """The services whose cost moved, the largest move first: name, before, now."""
-        before, now, zero = dict(self.before.services), dict(self.now.services), Decimal(0)
+        before, now, zero = dict(self.previous.services), dict(self.current.services), Decimal(0)
         costs = ((name, before.get(name, zero), now.get(name, zero)) for name in before | now)
         moved = [(name, was, is_now) for name, was, is_now in costs if was != is_now]
         return sorted(moved, key=lambda move: (-abs(move[2] - move[1]), move[0]))

@@ -36,7 +36,7 @@ class ParquetFiles(BillFiles):
             f"AS files({columns})"
         )
 
-    def place(self, record: int) -> str:
+    def row_location(self, record: int) -> str:
         """Parquet has no lines."""
         return f"row {record}"
 

@@ -9,7 +9,7 @@ import duckdb
 
 from finops_dagster.billing.columns import Sql
 from finops_dagster.billing.money import RoundedColumn
-from finops_dagster.tables.bill_files import BillFiles, Target
+from finops_dagster.tables.bill_files import BillFiles, ColumnMapping
 
 _LAST_DECIMAL = Decimal("1e-18")
 # No number in a cell is so long, nor is a sum of them: nothing of the sums is rounded.
@@ -17,32 +17,36 @@ _DIGITS = 1_000_000
 
 
 def count_cells_to_round(
-    connection: duckdb.DuckDBPyConnection, files: Sequence[BillFiles], targets: Sequence[Target]
+    connection: duckdb.DuckDBPyConnection,
+    files: Sequence[BillFiles],
+    mappings: Sequence[ColumnMapping],
 ) -> tuple[RoundedColumn, ...]:
     """Count in each column of numbers those of more than 18 decimals that are rounded, and of money
     sum what that changes; columns without such numbers are left out."""
     rounded: dict[str, RoundedColumn] = {}
     for group in files:
         present = [
-            (target, f"n{number}")
-            for number, target in enumerate(targets)
-            if target.type.is_money
-            and target.header in group
-            and (target.is_rounded or group.has_doubles(target.header))
+            (mapping, f"n{number}")
+            for number, mapping in enumerate(mappings)
+            if mapping.table_type.is_money
+            and mapping.header in group
+            and (mapping.is_rounded or group.has_doubles(mapping.header))
         ]
         if not present:
             continue
-        cells = ", ".join(f"{group.finer(t.header, t.type)} AS {n}" for t, n in present)
+        cells = ", ".join(
+            f"{group.numbers_to_round(t.header, t.table_type)} AS {n}" for t, n in present
+        )
         sums = ", ".join(_sums(Sql(n), t.is_money) for t, n in present)
         row = connection.execute(
             f"SELECT {sums} FROM (SELECT {cells} FROM {group.scan()})"
         ).fetchall()[0]
-        for number, (target, _) in enumerate(present):
+        for number, (mapping, _) in enumerate(present):
             count, changed, longest = row[3 * number : 3 * number + 3]
             if count:
-                before = rounded.get(target.name, RoundedColumn(target.name, 0))
-                amount = _add(before.amount, changed, longest) if target.is_money else None
-                rounded[target.name] = RoundedColumn(target.name, before.cells + count, amount)
+                before = rounded.get(mapping.name, RoundedColumn(mapping.name, 0))
+                amount = _add(before.amount, changed, longest) if mapping.is_money else None
+                rounded[mapping.name] = RoundedColumn(mapping.name, before.cells + count, amount)
     return tuple(rounded.values())
 
 

@@ -19,7 +19,7 @@ from finops_dagster.billing.version import Load
 from finops_dagster.sources.aws.source import aws_formats
 from finops_dagster.tables import ledger
 from finops_dagster.tables.casts import prepare_casts
-from finops_dagster.tables.count import count
+from finops_dagster.tables.count import count_month
 from finops_dagster.tables.database import DuckDB
 from finops_dagster.tables.files import read_files
 from finops_dagster.tables.load import MonthLoader, table_columns
@@ -67,10 +67,10 @@ class Reader:
             path.write_bytes(body)
         try:
             files = read_files(paths, _VENDOR)
-            counted, _ = count(paths, _VENDOR, (), DuckDB(), round_money=round_money)
+            counted, _ = count_month(paths, _VENDOR, (), DuckDB(), round_money=round_money)
             load = Load("v1", counted, export="acme", month=MONTH, table="bill")
             month = MonthLoader(self.connection, load, _VENDOR)
-            with month.replacing(files, (), round_money=round_money):
+            with month.replacing_month(files, (), round_money=round_money):
                 pass
         except BillError as error:
             return error

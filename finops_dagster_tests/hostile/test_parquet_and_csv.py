@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from finops_dagster.billing.columns import SqlType
 from finops_dagster.billing.errors import BillError
 from finops_dagster.sources.aws.source import aws_formats
-from finops_dagster.tables.bill_files import BillFiles, Target
+from finops_dagster.tables.bill_files import BillFiles, ColumnMapping
 from finops_dagster.tables.files import read_files, translated_error
 from finops_dagster.tables.parquet_files import ParquetInvalid, make_exact
 from finops_dagster_tests.hostile.reading import Reader
@@ -201,9 +201,11 @@ def _arrived(reader: Reader, sql_type: SqlType, files: list[BillFiles]) -> list[
     try:
         connection.execute("SET preserve_insertion_order = true")
         connection.execute(f"DROP TABLE IF EXISTS x; CREATE TABLE x (x {sql_type})")
-        connection.execute(f"INSERT INTO x SELECT {group.cell('x', sql_type)} FROM {group.scan()}")
+        connection.execute(
+            f"INSERT INTO x SELECT {group.column_sql('x', sql_type)} FROM {group.scan()}"
+        )
     except duckdb.Error as error:
-        target = Target("x", "x", sql_type, sql_type, "x", is_money=False)
+        target = ColumnMapping("x", "x", sql_type, sql_type, "x", is_money=False)
         reason = translated_error(connection, error, files, [target])
         assert isinstance(reason, BillError), reason
         return reason

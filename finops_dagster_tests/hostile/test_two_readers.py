@@ -122,13 +122,13 @@ def test_a_fault_of_either_reader_fails_the_month(
 def test_currencies_that_are_exchanged_fail_the_month(
     reader: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    by_currency = FileReader.by_currency
+    sums_by_currency = FileReader.sums_by_currency
 
     def exchanged(*arguments: Any) -> dict[str, Decimal]:
-        costs = by_currency(*arguments)
+        costs = sums_by_currency(*arguments)
         return {"USD": costs["EUR"], "EUR": costs["USD"]}
 
-    monkeypatch.setattr(FileReader, "by_currency", exchanged)
+    monkeypatch.setattr(FileReader, "sums_by_currency", exchanged)
     refused = reader.load(BILL)
     assert "2.5 in the currency EUR, but the vendor's files have 1.5; " in str(refused)
 

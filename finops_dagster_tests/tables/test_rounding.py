@@ -17,7 +17,7 @@ import pytest
 
 from finops_dagster.billing.columns import SqlType
 from finops_dagster.billing.money import RoundedColumn
-from finops_dagster.tables.bill_files import BillFiles, Target
+from finops_dagster.tables.bill_files import BillFiles, ColumnMapping
 from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.csv_files import csv_file
 from finops_dagster.tables.parquet_files import parquet_file
@@ -50,8 +50,8 @@ def written(folder: Path, values: list[Any], of_type: pa.DataType | None = None)
 
 def target(
     sql_type: SqlType = SqlType.MONEY, *, is_money: bool = True, is_rounded: bool = True
-) -> Target:
-    return Target("x", "amount", sql_type, sql_type, "x", is_money, is_rounded)
+) -> ColumnMapping:
+    return ColumnMapping("x", "amount", sql_type, sql_type, "x", is_money, is_rounded)
 
 
 def map_of(value: pa.DataType) -> pa.DataType:
@@ -88,7 +88,7 @@ def test_the_same_numbers_are_rounded_and_counted_alike(
     of_type: pa.DataType | None,
 ) -> None:
     files = written(tmp_path, [spelt(cell) for cell in CELLS], of_type)
-    cell = files.cell("x", sql_type, rounded=True)
+    cell = files.column_sql("x", sql_type, rounded=True)
     kept = connection.execute(f"SELECT {cell} FROM {files.scan()}").fetchall()
     numbers = [value["a"] if isinstance(value, dict) else value for (value,) in kept]
     assert numbers == [Decimal(number) for number in ROUNDED]
@@ -106,7 +106,7 @@ def test_where_nothing_is_rounded_only_doubles_are(
 ) -> None:
     files = written(tmp_path, [spelt(cell) for cell in CELLS], of_type)
     counted = count_cells_to_round(connection, [files], [target(sql_type, is_rounded=False)])
-    read = f"SELECT {files.cell('x', sql_type)} FROM {files.scan()}"
+    read = f"SELECT {files.column_sql('x', sql_type)} FROM {files.scan()}"
     if "double" in str(of_type):
         assert counted == (RoundedColumn("amount", 4, CHANGED),)
         assert len(connection.execute(read).fetchall()) == len(CELLS)

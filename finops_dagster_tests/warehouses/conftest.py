@@ -18,7 +18,7 @@ from finops_dagster.billing.version import Load
 from finops_dagster.lake import exporting_month, read_footer
 from finops_dagster.sources.aws.cur1 import AwsCur1
 from finops_dagster.tables import ledger
-from finops_dagster.tables.load import measure
+from finops_dagster.tables.load import measure_month
 from finops_dagster.warehouses.month_file import MonthFile
 from finops_dagster_tests.project import Project
 from finops_dagster_tests.warehouses.adapters import ADAPTERS, Adapter, install, started
@@ -79,7 +79,7 @@ def month_of(tmp_path: Path) -> MonthOf:
         with duckdb.connect() as connection:
             ledger.create_tables(connection)
             connection.execute(f"CREATE TABLE {table} AS SELECT {line}")
-            totals = measure(connection, table, billing_month, vendor, [vendor.cost]).totals
+            totals = measure_month(connection, table, billing_month, vendor, [vendor.cost]).totals
             load = Load(
                 version, totals, vendor.name, export="acme", month=billing_month, table=table
             )
