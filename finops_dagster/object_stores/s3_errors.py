@@ -23,36 +23,36 @@ _REGION_CODES = set(
 _ADVICE = {
     r"^s3 \d+ kms|\bkms:|:kms:|master key": "the file is encrypted with a KMS key: the reader "
     "needs kms:Decrypt on it, in its own policy and in the key's",
-    "server side encryption": "a file that is encrypted with a key of the customer's own (SSE-C) "
-    "cannot be read",
+    "server side encryption": "the file is encrypted with a key that S3 does not have (SSE-C), and "
+    "cannot be read: deliver it with another encryption",
     " (expiredtoken|expiredtokenexception|tokenrefreshrequired|invalidtoken):": "the credentials "
     "have expired: renew them",
-    " allaccessdisabled:": "AWS itself has closed the bucket: ask its owner, or AWS support",
-    " (invalidaccesskeyid|invalidclienttokenid):": "the access key is deleted, or of another "
-    "partition or store: set others",
+    " allaccessdisabled:": "AWS has disabled the bucket: ask its owner, or AWS support",
+    " (invalidaccesskeyid|invalidclienttokenid):": "the access key was deleted, or belongs to "
+    "another AWS partition or store: set another one",
     " invalidobjectstate:": "a lifecycle rule has archived the file: restore it, and exempt the "
     "export from the rule",
-    " nosuchaccesspoint:": "there is no such access point: look at the source",
-    " nosuchbucket:": "there is no such bucket: look at the source",
+    " nosuchaccesspoint:": "the access point does not exist: check the source",
+    " nosuchbucket:": "the bucket does not exist: check the source",
     " requesttimetooskewed:": "this machine's clock is wrong: set it",
-    " signaturedoesnotmatch:": "the secret key is not that of the access key: set both again",
+    " signaturedoesnotmatch:": "the secret key does not belong to the access key: set both again",
     "^sts ": "the credentials need sts:AssumeRole on role_arn, and the role's trust policy must "
     "name them and agree with external_id",
     " 403 .*requester": "the requester pays for this bucket: set requester_pays = true",
     # S3 gives the reason for a denial only to requests of the same organization.
-    " 403 .*explicit deny": "no policy that allows it overrides a deny: have the deny changed",
-    " 403 .*because no": "have that policy allow it (docs/exports.md, What the reader may do)",
-    " 403 ": "it takes s3:GetObject on the object and s3:ListBucket on the bucket, and for a "
-    "bucket of another account its policy must allow them too; where the requester pays, set "
+    " 403 .*explicit deny": "a deny overrides every policy that allows: have the deny changed",
+    " 403 .*because no": "change that policy to allow it (docs/exports.md, What the reader may do)",
+    " 403 ": "the credentials need s3:GetObject on the object and s3:ListBucket on the bucket, and "
+    "the policy of a bucket in another account must allow both too; where the requester pays, set "
     "requester_pays = true",
-    " 400:": "an answer without a reason: most often the credentials have expired, or the region "
-    "is not the bucket's",
+    " 400:": "S3 gives no reason: most often the credentials have expired, or the region is not "
+    "the bucket's",
 }
 _CLIENT_ADVICE = {
     aws.NoCredentialsError: "no AWS credentials were found; set AWS_PROFILE or AWS_ACCESS_KEY_ID "
     "and AWS_SECRET_ACCESS_KEY, or give the export a profile or role_arn",
-    aws.NoRegionError: "no AWS region is known; set the export's region, or AWS_DEFAULT_REGION",
-    aws.MissingDependencyException: "a multi-region access point takes another package: "
+    aws.NoRegionError: "no AWS region is set; set the export's region, or AWS_DEFAULT_REGION",
+    aws.MissingDependencyException: "a multi-region access point needs another package: "
     "pip install 'botocore[crt]'",
 }
 _CLIENT_ADVICE[aws.PartialCredentialsError] = _CLIENT_ADVICE[aws.NoCredentialsError]
@@ -81,7 +81,7 @@ def s3_error(
     service = "STS" if error.operation_name.startswith("AssumeRole") else "S3"
     line = f"{location}: {service} refuses ({code}{message and f': {message}'})"
     if status >= 500 or status == 429 or code in _TRANSIENT_CODES:
-        return StoreUnavailable(f"{line}; it may be busy: run the month again later")
+        return StoreUnavailable(f"{line}; {service} may be busy: run the month again later")
     text = f"{service} {status} {code}: {message}".lower()
     advice = next((advice for pattern, advice in _ADVICE.items() if re.search(pattern, text)), "")
     if code in _REGION_CODES:
@@ -112,4 +112,4 @@ def _region_advice(response: Any) -> str:
     region = headers.get("x-amz-bucket-region") or error.get("Region") or (expected or [""] * 2)[1]
     if region:
         return f'the bucket is in {region}: set region = "{region}"'
-    return "the bucket is in another region: set region to its own"
+    return "the bucket is in another region: set the export's region to that"

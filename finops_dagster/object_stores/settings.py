@@ -35,6 +35,6 @@ class StoreSettings(SettingsTable):
         bucket = source.removeprefix("s3://")
         if bucket.startswith("arn:") and not ACCESS_POINT.match(bucket):
             raise ValueError(
-                f"{excerpt(source)} is no ARN of an access point; a bucket is s3://bucket/prefix"
+                f"{excerpt(source)} is not the ARN of an access point; write a bucket as s3://bucket/prefix"
             )
         return source

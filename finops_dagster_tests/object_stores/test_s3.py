@@ -127,7 +127,7 @@ def test_a_bucket_that_is_not_there_is_named(project: Project, in_bucket: Put) -
     project.export["source"] = "s3://acme-billing-of-nobody/cur"
     error = project.materialize().error
     assert error.startswith("s3://acme-billing-of-nobody/cur/acme-cur/20240101-20240201/")
-    assert error.endswith("there is no such bucket: look at the source")
+    assert error.endswith("the bucket does not exist: check the source")
 
 
 def refuse(s3: S3Server, status: str, code: str, message: str, more: str = "") -> None:
@@ -152,46 +152,47 @@ WHO = "User: arn:aws:sts::123456789012:assumed-role/etl/x is not authorized to p
 REFUSALS = (
     f"""
 403 AccessDenied: Access Denied
-it takes s3:GetObject on the object and s3:ListBucket on the bucket, and for a bucket of another \
-account its policy must allow them too; where the requester pays, set requester_pays = true
+the credentials need s3:GetObject on the object and s3:ListBucket on the bucket, and the policy \
+of a bucket in another account must allow both too; where the requester pays, set \
+requester_pays = true
 403 AccessDenied: {WHO} s3:GetObject on resource: x because no identity-based policy allows it
-have that policy allow it
+change that policy to allow it
 403 AccessDenied: {WHO} s3:GetObject with an explicit deny in a service control policy
-no policy that allows it overrides a deny
+a deny overrides every policy that allows
 403 AccessDenied: {WHO} s3:GetObject because no VPC endpoint policy allows the action
-have that policy allow it
+change that policy to allow it
 403 AccessDenied: {WHO} kms:Decrypt on resource: arn:aws:kms:eu-west-1:123456789012:key/1 because
 the reader needs kms:Decrypt on it, in its own policy and in the key's
 403 AccessDenied: {WHO} s3:GetObject on arn:aws:s3:::kms-logs/x with an explicit deny
-no policy that allows it overrides a deny
+a deny overrides every policy that allows
 403 AccessDenied: The ciphertext refers to a customer master key that you may not access.
 the reader needs kms:Decrypt on it
 400 KMS.DisabledException: arn:aws:kms:x is disabled.
 the file is encrypted with a KMS key
 400 InvalidRequest: The object was stored using a form of Server Side Encryption.
-a key of the customer's own (SSE-C)
+a key that S3 does not have (SSE-C), and cannot be read
 403 InvalidObjectState: The operation is not valid for the object's storage class
 a lifecycle rule has archived the file: restore it
 403 AccessDenied: Bucket is a requester pays bucket
 the requester pays for this bucket: set requester_pays = true
 403 AllAccessDisabled: All access to this object has been disabled
-AWS itself has closed the bucket
+AWS has disabled the bucket
 403 InvalidAccessKeyId: The AWS Access Key Id you provided does not exist in our records.
-the access key is deleted, or of another partition or store
+the access key was deleted, or belongs to another AWS partition or store
 403 SignatureDoesNotMatch: The request signature we calculated does not match yours.
-the secret key is not that of the access key
+the secret key does not belong to the access key
 400 ExpiredToken: The provided token has expired.
 the credentials have expired: renew them
 403 RequestTimeTooSkewed: The difference is too large.
 this machine's clock is wrong: set it
 404 NoSuchAccessPoint: The specified accesspoint does not exist
-there is no such access point: look at the source
+the access point does not exist: check the source
 404 NoSuchBucket: The specified bucket does not exist
-there is no such bucket: look at the source
+the bucket does not exist: check the source
 400 AuthorizationHeaderMalformed: the region 'us-east-1' is wrong; expecting 'eu-west-3'
 the bucket is in eu-west-3: set region = "eu-west-3"
 400 IllegalLocationConstraintException: eu-west-3 is incompatible.
-the bucket is in another region: set region to its own
+the bucket is in another region: set the export's region to that
 """.replace("\\\n", "")
     .strip()
     .split("\n")
@@ -218,8 +219,8 @@ def test_a_refusal_has_the_words_of_s3_and_advice_that_fits(
     ("status", "advice"),
     [
         ("400", "most often the credentials have expired, or the region is not"),
-        ("403", "it takes s3:GetObject on the object and s3:ListBucket on the bucket"),
-        ("301", "the bucket is in another region: set region to its own"),
+        ("403", "the credentials need s3:GetObject on the object and s3:ListBucket on the bucket"),
+        ("301", "the bucket is in another region: set the export's region to that"),
     ],
 )
 def test_a_refusal_without_a_word_is_no_riddle(
@@ -253,7 +254,7 @@ def answered(status: int, code: str, operation: str, message: str = "") -> Excep
     ("code", "advice"),
     [
         ("ExpiredToken", "the credentials have expired: renew them"),
-        ("InvalidClientTokenId", "the access key is deleted"),
+        ("InvalidClientTokenId", "the access key was deleted"),
         ("AccessDenied", "the credentials need sts:AssumeRole on role_arn"),
     ],
 )
@@ -269,7 +270,7 @@ def test_what_passes_may_be_asked_again(status: int, code: str) -> None:
     error = answered(status, code, "GetObject", "Rate exceeded.")
     assert isinstance(error, StoreUnavailable)
     assert str(error) == (
-        f"s3://b/key: S3 refuses ({code or status}: Rate exceeded); it may be busy: run the month "
+        f"s3://b/key: S3 refuses ({code or status}: Rate exceeded); S3 may be busy: run the month "
         "again later"
     )
 
@@ -300,7 +301,7 @@ def test_a_role_that_may_not_be_assumed_is_no_matter_of_the_bucket(
         "role_arn": "arn:aws:iam::123456789012:role/reader",
     }
     store, _ = project.the_store()
-    with pytest.raises(StoreError, match=r"no AWS region is known; set the export's region"):
+    with pytest.raises(StoreError, match=r"no AWS region is set; set the export's region"):
         store.head("key")
     project.export["region"] = "us-east-1"
     store, _ = project.the_store()
@@ -390,7 +391,9 @@ def test_a_multi_region_access_point_says_what_it_takes(project: Project, s3: S3
 @pytest.mark.parametrize("bucket", ["arn:aws:s3:::acme", "arn:aws:s3:::acme/cur", "arn:x"])
 def test_the_arn_of_anything_else_is_refused(project: Project, bucket: str) -> None:
     project.export["source"] = f"s3://{bucket}"
-    with pytest.raises(ValueError, match="is no ARN of an access point; a bucket is s3://bucket/"):
+    with pytest.raises(
+        ValueError, match="is not the ARN of an access point; write a bucket as s3://"
+    ):
         project.settings()
 
 
