@@ -174,7 +174,9 @@ def test_a_table_keeps_the_style_of_its_names(project: Project) -> None:
     deliver(project, Layout(), FEBRUARY)
     error = project.materialize("2024-02").error
     assert error.startswith(
-        "acme has the column lineitem_unblendedcost for what would be line_item_unblended_cost now"
+        "column_names of acme was changed after months were loaded: the cost is in column "
+        "lineitem_unblendedcost of table aws_billing_data, and the setting now asks for "
+        "line_item_unblended_cost; "
     )
     project.export |= {"name": "again", "table": "again"}
     project.load("2024-02", export="again")

@@ -1,4 +1,4 @@
-"""The export's table in DuckDB, in which a month is replaced whole or not at all."""
+"""Load a month into the billing table, in one DuckDB transaction."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.files import header_types, translated_error
 from finops_dagster.tables.rounding import count_cells_to_round
 
-# Each of more would copy the list of all columns, which DuckDB keeps until the transaction ends:
-# 4,000 at once take 5 GB, outside of its limit.
-_ADDED_ONE_BY_ONE = 500
+# DuckDB copies the list of all columns for each column that is added, and keeps the copies until
+# the transaction ends: 4,000 new columns would take 5 GB, which memory_limit does not count.
+_MOST_ADDED_ONE_BY_ONE = 500
 
 
 @dataclass(frozen=True)
 class MonthLoader:
-    """One version of one month on its way into the export's table."""
+    """Loads one version of one month into the billing table."""
 
     connection: duckdb.DuckDBPyConnection
     load: Load
@@ -47,17 +47,18 @@ class MonthLoader:
         *,
         round_money: bool = False,
     ) -> Iterator[tuple[Load, list[str]]]:
-        """Replace the month in one transaction: its rows, new columns, names, and the ledger's row.
+        """Replace the month in one transaction: rows, new columns, column names, ledger.
 
-        The block runs before the commit and sees the new month; it is given the load as the ledger
-        has it, and the warnings of columns whose type is not what this version gives. What was
-        written is measured before, and reconciled with the load's totals, which were counted in the
-        files. On any error, also of the block, the month stays as it was. `columns` are the
-        manifest's, `names_elsewhere` the column names that headers were given outside of this
-        database; with `round_money`, amounts of more than 18 decimals are rounded as quantities
-        are.
+        The block runs before the commit and sees the new month. It gets the load as the ledger
+        records it, and a warning for each column whose type differs from this version's. The rows
+        are measured and reconciled with the load's totals before the block runs. On any error,
+        also in the block, the month stays as it was.
+
+        `columns` are the manifest's. `names_elsewhere` are the column names by header that this
+        database may not know, as those in the lake. With `round_money`, amounts of more than 18
+        decimals are rounded, as quantities always are. Raises BillError.
         """
-        self._refuse_other_months()
+        self._require_own_table()
         prepare_casts(self.connection)
         mappings: list[ColumnMapping] = []
         try:
@@ -66,18 +67,18 @@ class MonthLoader:
                 try:
                     written = stack.enter_context(self._writing_files(files, mappings))
                 except duckdb.ConversionException:
-                    # Whether that was a number of more decimals, only a second look at the files
-                    # tells; months without any, which are nearly all, need none.
+                    # A number may have more than 18 decimals. To find those takes a second scan of
+                    # the files, which nearly every month can do without.
                     mappings = [
                         replace(
-                            t, is_rounded=t.table_type.is_money and (round_money or not t.is_money)
+                            m, is_rounded=m.table_type.is_money and (round_money or not m.is_money)
                         )
-                        for t in mappings
+                        for m in mappings
                     ]
                     written = stack.enter_context(self._writing_files(files, mappings))
                 yield written
         except duckdb.Error as error:
-            raise self._refusal(error, files, mappings) from error
+            raise self._translated_error(error, files, mappings) from error
 
     def _writing_files(
         self, files: Sequence[BillFiles], mappings: Sequence[ColumnMapping]
@@ -94,51 +95,56 @@ class MonthLoader:
         mappings: Sequence[ColumnMapping],
         names: Mapping[str, str],
     ) -> Iterator[tuple[Load, list[str]]]:
-        """Replace the rows in one transaction, of which the block is the last part; `names` are
-        those that the vendor's headers were given."""
+        """Replace the month's rows in one transaction, and run the block before the commit.
+
+        `names` are the column names by the vendor's headers, for the ledger.
+        """
         load, connection, sums = self.load, self.connection, self.load.totals.sums
         money = None
         if sums is not None:
             numbers = [mapping for mapping in mappings if mapping.table_type is SqlType.MONEY]
-            money = [t.name for t in numbers if t.is_money or t.name in sums]
+            money = [number.name for number in numbers if number.is_money or number.name in sums]
         with transaction(connection):
-            warnings = self._widen(mappings)
+            warnings = self._change_columns(mappings)
             self._write_rows(files, mappings)
             measured = measure_month(
                 connection, quoted(load.table), load.month, self.bill_format, money
             )
-            reconcile(f"table {load.table}", *self._comparable(measured, mappings))
+            reconcile(f"table {load.table}", *self._comparable_totals(measured, mappings))
             load = replace(load, totals=measured.totals)
             ledger.record_export(connection, load, self.bill_format.vendor, names)
             ledger.record_load(connection, load, time.monotonic() - self.started)
             yield load, warnings
 
     def column_mapping(
-        self, header: str, name: str, given: SqlType, counted_as: str
+        self, header: str, name: str, version_type: SqlType, counted_as: str
     ) -> ColumnMapping:
-        """Return a column whose months may give it different types: text takes anything, amounts
-        stay amounts, and what is neither becomes text, for nothing of it is lost there."""
-        load, in_table = self.load, self._existing.get(name.lower(), given)
+        """Return how a header's cells go into a column, whose type may differ from this version's.
+
+        A text column takes every type but amounts, and amounts never become text. Where the types
+        differ otherwise, the column becomes text, which loses nothing. Raises BillError.
+        """
+        load, stored_type = self.load, self._stored_types.get(name.lower(), version_type)
         try:
-            of_type = SqlType(in_table)
+            table_type = SqlType(stored_type)
         except ValueError:
             raise BillError(
-                f"column {name} of table {load.table} has become {in_table}; a bill's column is "
-                f"{', '.join(SqlType)}: change it back, or give the export another name and table"
+                f"column {name} of table {load.table} has the type {stored_type}, which no column "
+                f"of a bill has ({', '.join(SqlType)}); change it back, or give the export another "
+                "name and table"
             ) from None
-        if of_type not in (given, SqlType.TEXT) and not of_type.is_money:
-            if given.is_money:
+        if table_type not in (version_type, SqlType.TEXT) and not table_type.is_money:
+            if version_type.is_money:
                 raise BillError(
-                    f"column {name} of table {load.table} is {of_type} since "
-                    f"{self._first_month(name)}, but {load.month} gives {given}, and amounts are "
-                    "never kept as text; give the export another name and table"
+                    f"column {name} of table {load.table} is {table_type} since "
+                    f"{self._first_month(name)}, but {load.month} has {version_type}, and amounts "
+                    "are never stored as text; give the export another name and table"
                 )
-            of_type = SqlType.TEXT
-        return ColumnMapping(
-            header, name, of_type, given, counted_as, is_money(self.bill_format, counted_as)
-        )
+            table_type = SqlType.TEXT
+        has_money = is_money(self.bill_format, counted_as)
+        return ColumnMapping(header, name, table_type, version_type, counted_as, has_money)
 
-    def _refuse_other_months(self) -> None:
+    def _require_own_table(self) -> None:
         load, table = self.load, f"table {self.load.table}"
         export, other_format = ledger.conflicting_load(self.connection, load) or (None, None)
         if export not in (None, load.export):
@@ -149,8 +155,8 @@ class MonthLoader:
         if export is not None:
             raise BillError(
                 f"{table} holds months of {load.export} in the format {other_format}, and "
-                f"{load.month} comes in {load.format}, whose columns are others; give the export "
-                "that is delivered now another name and table"
+                f"{load.month} is in the format {load.format}, which has other columns; load the "
+                "new export under another name and table"
             )
 
     def _mappings(
@@ -159,7 +165,7 @@ class MonthLoader:
         columns: Sequence[Column],
         names_elsewhere: Mapping[str, str],
     ) -> list[ColumnMapping]:
-        """The column of the table for every header of the version, by name and by type."""
+        """Return a mapping for every header of the version. Raises BillError."""
         bill_format, load = self.bill_format, self.load
         types = header_types(files, bill_format, columns)
         known = {**names_elsewhere, **ledger.names_by_header(self.connection, load.table)}
@@ -167,9 +173,9 @@ class MonthLoader:
         for header, name in names.items():
             if bill_format.column(header) == bill_format.cost != name:
                 raise BillError(
-                    f"{load.export} has the column {name} for what would be {bill_format.cost} "
-                    "now: column_names was changed; change it back, or give the export another "
-                    "name and table"
+                    f"column_names of {load.export} was changed after months were loaded: the cost "
+                    f"is in column {name} of table {load.table}, and the setting now asks for "
+                    f"{bill_format.cost}; change it back, or give the export another name and table"
                 )
         return [
             self.column_mapping(header, name, types[header], bill_format.column(header))
@@ -177,31 +183,31 @@ class MonthLoader:
         ]
 
     @cached_property
-    def _existing(self) -> dict[str, str]:
-        """The type of each column by its name in lower case, as DuckDB tells names apart."""
+    def _stored_types(self) -> dict[str, str]:
+        # DuckDB holds names that differ in case alone for one.
         types = table_columns(self.connection, self.load.table)
-        return {name.lower(): of_type for name, of_type in types.items()}
+        return {name.lower(): sql_type for name, sql_type in types.items()}
 
-    def _comparable(
+    def _comparable_totals(
         self, measured: MeasuredTotals, mappings: Sequence[ColumnMapping]
     ) -> tuple[Totals, MeasuredTotals]:
-        """Both sides with the sums of the columns that are money in this version and in the table,
-        by the names under which they were counted: the table has some under names with a hash."""
-        counted, in_table = self.load.totals, measured.totals
-        if counted.sums is None or in_table.sums is None:
+        """Return both totals with the sums of the same columns, by the names of the count.
+
+        Columns of which the table keeps another type than this version's are left out. The count
+        knows no names with a hash, which the table gives where two headers ask for one name.
+        """
+        counted, stored = self.load.totals, measured.totals
+        if counted.sums is None or stored.sums is None:
             return counted, measured
-        left_out = {
-            mapping.counted_as
-            for mapping in mappings
-            if mapping.version_type is not mapping.table_type
-        }
-        of_files = {name: sum_ for name, sum_ in counted.sums.items() if name not in left_out}
-        of_table: dict[str, Decimal] = {}
-        for name, counted_as in {t.name: t.counted_as for t in mappings}.items():
-            if name in in_table.sums and counted_as not in left_out:
-                of_table[counted_as] = exact_sum([of_table.get(counted_as), in_table.sums[name]])
-        in_table = replace(in_table, sums=of_table)
-        return replace(counted, sums=of_files), replace(measured, totals=in_table)
+        left_out = {m.counted_as for m in mappings if m.version_type is not m.table_type}
+        counted_sums = {name: sum_ for name, sum_ in counted.sums.items() if name not in left_out}
+        stored_sums: dict[str, Decimal] = {}
+        for name, counted_as in {m.name: m.counted_as for m in mappings}.items():
+            if name in stored.sums and counted_as not in left_out:
+                amounts = [stored_sums.get(counted_as), stored.sums[name]]
+                stored_sums[counted_as] = exact_sum(amounts)
+        stored = replace(stored, sums=stored_sums)
+        return replace(counted, sums=counted_sums), replace(measured, totals=stored)
 
     def _write_rows(self, files: Sequence[BillFiles], mappings: Sequence[ColumnMapping]) -> None:
         table, month = quoted(self.load.table), self.load.month.first_day
@@ -210,7 +216,7 @@ class MonthLoader:
             present = [mapping for mapping in mappings if mapping.header in group]
             names = ", ".join(quoted(mapping.name) for mapping in present)
             cells = ", ".join(
-                group.column_sql(t.header, t.table_type, rounded=t.is_rounded) for t in present
+                group.column_sql(m.header, m.table_type, rounded=m.is_rounded) for m in present
             )
             self.connection.execute(
                 f"INSERT INTO {table} (billing_month, manifest_id, {names}) "
@@ -218,13 +224,12 @@ class MonthLoader:
                 [month, self.load.manifest_id],
             )
 
-    def _widen(self, mappings: Sequence[ColumnMapping]) -> list[str]:
-        """Make the table, the columns that this version is the first to have, and text of those
-        that can no longer be what they were; the warnings of what the types came to."""
-        table, existing, month = quoted(self.load.table), self._existing, self.load.month
-        new = {t.name: Sql(t.table_type) for t in mappings if t.name.lower() not in existing}
-        if not existing:
-            defined = "".join(f", {quoted(name)} {of_type}" for name, of_type in new.items())
+    def _change_columns(self, mappings: Sequence[ColumnMapping]) -> list[str]:
+        """Create the table or its new columns, cast columns to text, and return the warnings."""
+        table, stored_types, month = quoted(self.load.table), self._stored_types, self.load.month
+        new = {m.name: Sql(m.table_type) for m in mappings if m.name.lower() not in stored_types}
+        if not stored_types:
+            defined = "".join(f", {quoted(name)} {sql_type}" for name, sql_type in new.items())
             self.connection.execute(
                 f"CREATE TABLE {table} (billing_month DATE, manifest_id VARCHAR{defined})"
             )
@@ -232,28 +237,25 @@ class MonthLoader:
             add_columns(self.connection, self.load.table, new)
         warnings = []
         for mapping in {mapping.name: mapping for mapping in mappings}.values():
-            before = existing.get(mapping.name.lower(), mapping.table_type)
-            if before != mapping.table_type:
-                as_text = AS_TEXT[SqlType(before)].format(quoted(mapping.name))
+            name, version_type = mapping.name, mapping.version_type
+            stored_type = stored_types.get(name.lower(), mapping.table_type)
+            if stored_type != mapping.table_type:
+                as_text = AS_TEXT[SqlType(stored_type)].format(quoted(name))
                 self.connection.execute(
-                    f"ALTER TABLE {table} ALTER {quoted(mapping.name)} TYPE VARCHAR USING {as_text}"
+                    f"ALTER TABLE {table} ALTER {quoted(name)} TYPE VARCHAR USING {as_text}"
                 )
                 warnings.append(
-                    f"{mapping.name} was {before}, {month} gives {mapping.version_type}: "
-                    "it is text now"
+                    f"{name} changed from {stored_type} to text, because {month} has {version_type}"
                 )
-            elif mapping.version_type != mapping.table_type:
-                warnings.append(
-                    f"{mapping.name} stays {mapping.table_type}, "
-                    f"{month} gives {mapping.version_type}"
-                )
+            elif version_type != stored_type:
+                warnings.append(f"{name} stays {stored_type}, although {month} has {version_type}")
         return warnings
 
-    def _refusal(
+    def _translated_error(
         self, error: duckdb.Error, files: Sequence[BillFiles], mappings: Sequence[ColumnMapping]
     ) -> Exception:
-        """Why DuckDB did not take the files, asked when the transaction is over: which cell, and
-        since when its column is of another type than this version's."""
+        """Return an error that names the cell, and since when its column has another type."""
+        # Called when the transaction is over, as it scans the files and reads the table.
         reason = translated_error(self.connection, error, files, mappings)
         if isinstance(reason, CellInvalid):
             for mapping in mappings:
@@ -261,13 +263,13 @@ class MonthLoader:
                     return CellInvalid(
                         reason.header,
                         f"{reason}; column {mapping.name} is {mapping.table_type} since "
-                        f"{self._first_month(mapping.name)}, and {self.load.month} gives "
+                        f"{self._first_month(mapping.name)}, and {self.load.month} has "
                         f"{mapping.version_type}",
                     )
         return reason
 
     def _first_month(self, column: str) -> str:
-        """The first month in which the column has a value."""
+        """Return the first month in which the column has a value."""
         ((month,),) = self.connection.execute(
             f"SELECT strftime(min(billing_month), '%Y-%m') FROM {quoted(self.load.table)} "
             f"WHERE {quoted(column)} IS NOT NULL"
@@ -281,8 +283,7 @@ def verified_load(
     month: BillingMonth,
     formats: Mapping[str, Format],
 ) -> Load | None:
-    """Return the version that the ledger says is loaded, if the table really holds its rows and
-    cost."""
+    """Return the load that the ledger records as loaded, if the table holds its rows and cost."""
     load = ledger.newest_load(connection, export, month)
     totals = load and verified_totals(connection, load, formats[load.format])
     return replace(load, totals=totals) if load and totals else None
@@ -291,8 +292,7 @@ def verified_load(
 def verified_totals(
     connection: duckdb.DuckDBPyConnection, load: Load, bill_format: Format
 ) -> Totals | None:
-    """Return what the table holds of the month, if that is what the load says; an older ledger has
-    no cost by currency."""
+    """Return the totals measured in the table, or None where they differ from the load's."""
     if "manifest_id" not in table_columns(connection, load.table):
         return None
     measured = measure_month(
@@ -306,40 +306,42 @@ def measure_month(
     connection: duckdb.DuckDBPyConnection,
     relation: Sql,
     month: BillingMonth,
-    by: Format,
+    bill_format: Format,
     money: Iterable[str] | None,
 ) -> MeasuredTotals:
-    """Count the month in a relation that has the table's columns, a table or its Parquet file:
-    rows, headline cost in all and by currency, and the sum of each column of `money`."""
+    """Return the totals of a month in a relation with the billing table's columns.
+
+    `money` are the columns whose sums are measured; None leaves the sums unknown.
+    """
     present = {row[0] for row in connection.execute(f"DESCRIBE FROM {relation}").fetchall()}
 
-    def column(name: str | None, absent: str) -> Sql:
+    def column_or(name: str | None, absent: str) -> Sql:
         return quoted(name) if name in present and name is not None else Sql(absent)
 
     names = [name for name in money or () if name in present]
     sums = "".join(f", sum({quoted(name)})" for name in names)
-    period = column(by.billing_period, "NULL::DATE")
+    period = column_or(bill_format.billing_period, "NULL::DATE")
     groups = connection.execute(
-        f"SELECT coalesce({column(by.currency, 'NULL')}, ''), count(*), "
+        f"SELECT coalesce({column_or(bill_format.currency, 'NULL')}, ''), count(*), "
         f"count(*) FILTER (date_trunc('month', {period}) <> billing_month), "
-        f"sum({column(by.cost, 'NULL::DECIMAL(38,18)')}){sums} "
+        f"sum({column_or(bill_format.cost, 'NULL::DECIMAL(38,18)')}){sums} "
         f"FROM {relation} WHERE billing_month = ? GROUP BY 1",
         [month.first_day],
     ).fetchall()
-    by_column = zip(*groups, strict=True) if groups else [()] * (4 + len(names))
-    currencies, rows, rows_outside_month, *amounts = by_column
-    costs, *of_columns = amounts
+    result_columns = zip(*groups, strict=True) if groups else [()] * (4 + len(names))
+    currencies, rows, rows_outside_month, *amounts = result_columns
+    costs, *money_columns = amounts
     totals = Totals(
         sum(rows),
         exact_sum(costs),
-        None if money is None else dict(zip(names, map(exact_sum, of_columns), strict=True)),
+        None if money is None else dict(zip(names, map(exact_sum, money_columns), strict=True)),
         {name: cost for name, cost in zip(currencies, costs, strict=True) if cost is not None},
     )
     return MeasuredTotals(totals, sum(rows_outside_month))
 
 
 def table_columns(connection: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]:
-    """Return name and type of each column, in the table's order; empty where there is no table."""
+    """Return the types by column name, in the table's order; empty where there is no table."""
     return dict(
         connection.execute(
             "SELECT column_name, data_type FROM duckdb_columns() "
@@ -350,21 +352,21 @@ def table_columns(connection: duckdb.DuckDBPyConnection, table: str) -> dict[str
 
 
 def add_columns(connection: duckdb.DuckDBPyConnection, table: str, new: Mapping[str, Sql]) -> None:
-    """Give a table columns of these types that it does not have; many by copying it."""
+    """Add columns, given by name and type, to a table."""
     old, wider = quoted(table), quoted(f"{table}__wider")
-    if len(new) <= _ADDED_ONE_BY_ONE:
-        for name, of_type in new.items():
-            connection.execute(f"ALTER TABLE {old} ADD COLUMN {quoted(name)} {of_type}")
+    if len(new) <= _MOST_ADDED_ONE_BY_ONE:
+        for name, sql_type in new.items():
+            connection.execute(f"ALTER TABLE {old} ADD COLUMN {quoted(name)} {sql_type}")
         return
-    nothing = ", ".join(f"NULL::{of_type} AS {quoted(name)}" for name, of_type in new.items())
-    connection.execute(f"CREATE TABLE {wider} AS SELECT *, {nothing} FROM {old}")
+    nulls = ", ".join(f"NULL::{sql_type} AS {quoted(name)}" for name, sql_type in new.items())
+    connection.execute(f"CREATE TABLE {wider} AS SELECT *, {nulls} FROM {old}")
     connection.execute(f"DROP TABLE {old}")
     connection.execute(f"ALTER TABLE {wider} RENAME TO {old}")
 
 
 @contextmanager
 def transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    """Commit all of the block, or nothing of it."""
+    """Commit what the block does, or roll it back where it raises."""
     connection.execute("BEGIN TRANSACTION")
     try:
         yield

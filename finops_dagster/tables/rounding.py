@@ -1,4 +1,4 @@
-"""How many cells of a month have more than 18 decimals, and by how much rounding changes them."""
+"""The numbers of a month that rounding to 18 decimals changes: how many, and by how much."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from finops_dagster.billing.money import RoundedColumn
 from finops_dagster.tables.bill_files import BillFiles, ColumnMapping
 
 _LAST_DECIMAL = Decimal("1e-18")
-# No number in a cell is so long, nor is a sum of them: nothing of the sums is rounded.
+# More digits than any number of a cell or their sum has, so that Python rounds nothing.
 _DIGITS = 1_000_000
 
 
@@ -21,8 +21,10 @@ def count_cells_to_round(
     files: Sequence[BillFiles],
     mappings: Sequence[ColumnMapping],
 ) -> tuple[RoundedColumn, ...]:
-    """Count in each column of numbers those of more than 18 decimals that are rounded, and of money
-    sum what that changes; columns without such numbers are left out."""
+    """Return each column with numbers of more than 18 decimals that are rounded.
+
+    A money column has the sum of what rounding changes, exactly.
+    """
     rounded: dict[str, RoundedColumn] = {}
     for group in files:
         present = [
@@ -35,37 +37,40 @@ def count_cells_to_round(
         if not present:
             continue
         cells = ", ".join(
-            f"{group.numbers_to_round(t.header, t.table_type)} AS {n}" for t, n in present
+            f"{group.numbers_to_round(m.header, m.table_type)} AS {n}" for m, n in present
         )
-        sums = ", ".join(_sums(Sql(n), t.is_money) for t, n in present)
+        sums = ", ".join(_sums(Sql(n), m.is_money) for m, n in present)
         row = connection.execute(
             f"SELECT {sums} FROM (SELECT {cells} FROM {group.scan()})"
         ).fetchall()[0]
         for number, (mapping, _) in enumerate(present):
-            count, changed, longest = row[3 * number : 3 * number + 3]
+            count, change, longest = row[3 * number : 3 * number + 3]
             if count:
-                before = rounded.get(mapping.name, RoundedColumn(mapping.name, 0))
-                amount = _add(before.amount, changed, longest) if mapping.is_money else None
-                rounded[mapping.name] = RoundedColumn(mapping.name, before.cells + count, amount)
+                column = rounded.get(mapping.name, RoundedColumn(mapping.name, 0))
+                amount = _add(column.amount, change, longest) if mapping.is_money else None
+                rounded[mapping.name] = RoundedColumn(mapping.name, column.cells + count, amount)
     return tuple(rounded.values())
 
 
 def _sums(cells: Sql, is_money: bool) -> Sql:
-    """How many numbers there are in the lists of a column; in units of the last decimal, what
-    rounding changes of those with at most 46 decimals; and the longer ones as they are."""
+    """Return the SQL of three values of a column whose cells are lists of numbers.
+
+    The count of the numbers; the sum of what rounding changes of those with at most 46 decimals,
+    in units of 1e-18; and the list of the longer ones, which `rounding_change` cannot take.
+    """
     if not is_money:
         return Sql(f"sum(len({cells})), NULL, NULL")
-    longest = Sql(f"list_filter({cells}, lambda cell: rounded_by(cell) IS NULL)")
+    longest = Sql(f"list_filter({cells}, lambda cell: rounding_change(cell) IS NULL)")
     return Sql(
         f"sum(len({cells})), "
-        f"sum(list_sum(list_transform({cells}, lambda cell: rounded_by(cell)))), "
+        f"sum(list_sum(list_transform({cells}, lambda cell: rounding_change(cell)))), "
         f"flatten(list({longest}) FILTER (len({longest}) > 0))"
     )
 
 
-def _add(before: Decimal | None, changed: Decimal | None, longest: list[str] | None) -> Decimal:
+def _add(total: Decimal | None, change: Decimal | None, longest: list[str] | None) -> Decimal:
     with localcontext(prec=_DIGITS):
-        total = (before or Decimal(0)) + (changed or Decimal(0)) * _LAST_DECIMAL
+        total = (total or Decimal(0)) + (change or Decimal(0)) * _LAST_DECIMAL
         for cell in longest or ():
             total += Decimal(cell).quantize(_LAST_DECIMAL) - Decimal(cell)
         return total

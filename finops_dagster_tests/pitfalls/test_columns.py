@@ -143,7 +143,7 @@ def test_10_a_column_of_text_takes_numbers_as_they_are_written(project: Project)
     outcome = load_weights(project, ("String", "heavy"), ("BigDecimal", "0.10"))
     assert project.column("pricing_weight", "2024-02") == ["0.10"]
     assert outcome.metadata("billing_table")["warnings"] == (
-        "- pricing_weight stays VARCHAR, 2024-02 gives DECIMAL(38,18)"
+        "- pricing_weight stays VARCHAR, although 2024-02 has DECIMAL(38,18)"
     )
 
 
@@ -159,7 +159,7 @@ def test_10_text_in_a_column_of_numbers_is_an_error_that_names_cell_and_both_mon
     error = load_weights(project, ("BigDecimal", "1.5"), ("String", "heavy")).error
     assert "line 2, column \"pricing/weight\": 'heavy' cannot be kept exactly" in error
     assert error.endswith(
-        "column pricing_weight is DECIMAL(38,18) since 2024-01, and 2024-02 gives VARCHAR"
+        "column pricing_weight is DECIMAL(38,18) since 2024-01, and 2024-02 has VARCHAR"
     )
     assert project.totals("2024-02") == (0, None)
     assert project.totals() == (1, 1)
@@ -170,7 +170,7 @@ def test_10_times_become_text_where_a_month_has_text(project: Project) -> None:
     assert project.column("pricing_weight") == ["2024-01-03T04:00:00Z"]
     assert project.column("pricing_weight", "2024-02") == ["soon"]
     assert outcome.metadata("billing_table")["warnings"] == (
-        "- pricing_weight was TIMESTAMP, 2024-02 gives VARCHAR: it is text now"
+        "- pricing_weight changed from TIMESTAMP to text, because 2024-02 has VARCHAR"
     )
 
 
@@ -195,6 +195,6 @@ def test_10_amounts_are_never_kept_as_text(project: Project) -> None:
     error = load_weights(project, ("DateTime", "2024-01-03T04:00:00Z"), ("BigDecimal", "1")).error
     assert error == (
         "column pricing_weight of table aws_billing_data is TIMESTAMP since 2024-01, but 2024-02 "
-        "gives DECIMAL(38,18), and amounts are never kept as text; give the export another name "
+        "has DECIMAL(38,18), and amounts are never stored as text; give the export another name "
         "and table"
     )

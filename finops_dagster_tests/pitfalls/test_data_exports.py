@@ -89,7 +89,7 @@ def test_another_format_under_the_same_name_is_refused_before_anything_is_loaded
     project.load("2024-02")
     deliver_maps(project, ("{}", "{}"))
     error = project.materialize().error
-    assert "holds months of acme in the format cur1, and 2024-01 comes in cur2" in error
+    assert "holds months of acme in the format cur1, and 2024-01 is in the format cur2" in error
     assert project.totals("2024-02") == (1, 5)
     assert "line_item_unblended_cost" not in {
         name for (name,) in project.query("SELECT column_name FROM duckdb_columns()")

@@ -45,8 +45,8 @@ def read(
     table = pa.table({"cell": pa.array(cells, pa.string())})
     connection.register("cells", table)
     return connection.execute(
-        "SELECT cell, TRY(exact_decimal(cell)), TRY(rounded_decimal(cell)), finer(cell) = [cell] "
-        "FROM cells"
+        "SELECT cell, TRY(exact_decimal(cell)), TRY(rounded_decimal(cell)), "
+        "number_to_round(cell) = [cell] FROM cells"
     ).fetchall()
 
 
@@ -100,7 +100,7 @@ def test_a_double_is_rounded_where_its_shortest_decimal_is_too_long(
     connection: duckdb.DuckDBPyConnection, amount: float
 ) -> None:
     found = connection.execute(
-        "SELECT rounded_decimal(CAST(x AS VARCHAR)), finer_double(x) IS NOT NULL "
+        "SELECT rounded_decimal(CAST(x AS VARCHAR)), double_to_round(x) IS NOT NULL "
         "FROM (SELECT ?::DOUBLE AS x)",
         [amount],
     ).fetchall()
@@ -112,7 +112,7 @@ def test_what_rounding_changes_is_known_to_the_last_digit(
 ) -> None:
     cells = ["5E-19", "15E-19", "-15E-19", "1." + "3" * 46, "-0." + "7" * 30, "25.5E-19"]
     for cell in cells:
-        (changed,) = connection.execute("SELECT rounded_by(?)", [cell]).fetchone() or ()
+        (changed,) = connection.execute("SELECT rounding_change(?)", [cell]).fetchone() or ()
         with localcontext(prec=100):
             rounded = Decimal(cell).quantize(LAST_DECIMAL, ROUND_HALF_EVEN)
             assert changed * LAST_DECIMAL == rounded - Decimal(cell), cell
