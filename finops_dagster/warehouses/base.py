@@ -13,8 +13,11 @@ from finops_dagster.billing.errors import first_line
 from finops_dagster.billing.money import reconcile
 from finops_dagster.billing.version import Version
 from finops_dagster.tables.digest import MonthDigest
-from finops_dagster.warehouses.dialect import Change, Dialect
+from finops_dagster.warehouses.dialect import Dialect
+from finops_dagster.warehouses.loads_table import loads
+from finops_dagster.warehouses.measure import measure
 from finops_dagster.warehouses.month_file import MonthFile, as_utc
+from finops_dagster.warehouses.schema_change import Change
 
 
 @dataclass(frozen=True)
@@ -70,18 +73,18 @@ class Warehouse:
     def loaded_months(self, table: str) -> list[WarehouseMonth]:
         """Return the months that the table's ledger says are loaded, the newest first."""
         with self._session() as dialect:
-            return newest_loads(dialect.loads(table))
+            return newest_loads(loads(dialect, table))
 
     def verified_version(self, file: MonthFile) -> Version | None:
         """Return the version that the ledger says is loaded, with the totals that the table really
         has; None where it has no whole month, or other sums of money than that version's file."""
         with self._session() as dialect:
-            loads = {load.month: load for load in newest_loads(dialect.loads(file.table))}
-            load = loads.get(str(file.month))
+            newest = {load.month: load for load in newest_loads(loads(dialect, file.table))}
+            load = newest.get(str(file.month))
             needed = [*file.money, *filter(None, [file.billing_period]), "billing_month"]
             if load is None or not dialect.has(file.table, needed):
                 return None
-            measured = dialect.measure(file, file.table)
+            measured = measure(dialect, file, file.table)
         if measured.rows_outside_month:
             return None
         version = Version(load.version, measured.totals)
@@ -118,13 +121,13 @@ class Warehouse:
         where, totals = self.full_name(file.table), file.footer.totals
         incoming = dialect.load_beside(file, change)
         if dialect.measures_beside:
-            reconcile(where, totals, dialect.measure(file, incoming))
+            reconcile(where, totals, measure(dialect, file, incoming))
         if not dialect.defines_in_transaction:
             dialect.widen(file, change)
         with dialect.transaction(file):
             warnings = dialect.exchange(file, incoming, change)
             if not dialect.measures_beside:
-                reconcile(where, totals, dialect.measure(file, file.table), dialect.advice)
+                reconcile(where, totals, measure(dialect, file, file.table), dialect.advice)
             dialect.record(file, dialect.job, "loaded")
         try:
             return (*warnings, *dialect.tidy_up(file, incoming))

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from decimal import Decimal
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,7 +14,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from finops_dagster.billing.columns import Sql, SqlType, quoted
-from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import LoadedVersion
 from finops_dagster.lake import parquet_relation, write_rows
@@ -102,15 +100,3 @@ def as_utc(at: Any) -> datetime:
     """Return a time as a database gives it, a text too; one without a zone is in UTC."""
     time = datetime.fromisoformat(str(at))
     return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
-
-
-def exact(amount: object) -> Decimal:
-    """Return an amount as the database gives it, 0 where there is none. Raises BillError."""
-    if isinstance(amount, float):
-        raise BillError("it adds amounts as floats, and amounts are exact")
-    return Decimal(str(amount)) if amount is not None else Decimal(0)
-
-
-def ledger_of(table: str) -> str:
-    """Return the name of the table's ledger."""
-    return f"{table}_loads"

@@ -12,9 +12,11 @@ from typing import Any
 from finops_dagster.billing.columns import Sql, SqlType, quoted
 from finops_dagster.billing.errors import BillError
 from finops_dagster.tables.digest import DATE
-from finops_dagster.warehouses.dialect import COUNT, Change, Dialect, typed
+from finops_dagster.warehouses.column_types import COUNT, typed
+from finops_dagster.warehouses.dialect import Dialect
 from finops_dagster.warehouses.duckdb.settings import DuckDBSettings
 from finops_dagster.warehouses.month_file import MonthFile, WarehouseUnavailable
+from finops_dagster.warehouses.schema_change import Change
 
 
 class SQLite(Dialect):

@@ -22,8 +22,12 @@ from finops_dagster.billing.money import MeasuredTotals
 from finops_dagster.tables.digest import DATE, MAPS
 from finops_dagster.warehouses.bigquery.columns_to_text import in_backticks, rewriting, type_named
 from finops_dagster.warehouses.bigquery.settings import BigQuerySettings
-from finops_dagster.warehouses.dialect import COUNT, LEDGER, Change, ColumnType, Dialect, typed
-from finops_dagster.warehouses.month_file import MonthFile, WarehouseUnavailable, ledger_of
+from finops_dagster.warehouses.column_types import COUNT, ColumnType, typed
+from finops_dagster.warehouses.dialect import Dialect
+from finops_dagster.warehouses.loads_table import LEDGER, ledger_of
+from finops_dagster.warehouses.measure import measure
+from finops_dagster.warehouses.month_file import MonthFile, WarehouseUnavailable
+from finops_dagster.warehouses.schema_change import Change
 
 # BigQuery counts the fields that hold values, so that a map is two.
 _MOST_COLUMNS = 10_000
@@ -210,7 +214,7 @@ class BigQueryDialect(Dialect):
 
     def _loaded(self, file: MonthFile, job: LoadJob) -> bool:
         whole = MeasuredTotals(file.footer.totals, 0)
-        return job.error_result is None and self.measure(file, file.table) == whole
+        return job.error_result is None and measure(self, file, file.table) == whole
 
     def load_beside(self, file: MonthFile, change: Change) -> Sql:
         """Load the file into the month's partition, for BigQuery has no beside."""

@@ -16,9 +16,11 @@ from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.database import DuckDB
 from finops_dagster.tables.digest import DATE, MAPS, DigestKind, MonthDigest, month_digest
 from finops_dagster.tables.load import add_columns, table_columns
-from finops_dagster.warehouses.dialect import COUNT, Change, ColumnType, Dialect, typed
+from finops_dagster.warehouses.column_types import COUNT, ColumnType, typed
+from finops_dagster.warehouses.dialect import Dialect
 from finops_dagster.warehouses.duckdb.settings import DuckDBSettings
 from finops_dagster.warehouses.month_file import MonthFile
+from finops_dagster.warehouses.schema_change import Change, refuse_other_text
 
 
 class DuckDBDialect(Dialect):
@@ -73,7 +75,7 @@ class DuckDBDialect(Dialect):
 
     def load_beside(self, file: MonthFile, change: Change) -> Sql:
         """Return the file itself, which DuckDB reads."""
-        self.refuse_other_text(self._connection, file, change)
+        refuse_other_text(self, self._connection, file, change)
         return Sql(f"({file.rows(change.kept)})")
 
     def add_columns(self, table: str, columns: Mapping[str, str]) -> None:

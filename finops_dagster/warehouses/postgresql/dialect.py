@@ -18,11 +18,13 @@ from finops_dagster.billing.columns import Sql, SqlType, literal, quoted
 from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.digest import DATE, HEX_DIGITS, MAPS, DigestKind
-from finops_dagster.warehouses.dialect import COUNT, Change, ColumnType, Dialect, typed
+from finops_dagster.warehouses.column_types import COUNT, ColumnType, typed
+from finops_dagster.warehouses.dialect import Dialect
 from finops_dagster.warehouses.month_file import MonthFile, WarehouseUnavailable
 from finops_dagster.warehouses.postgresql.errors import ROW_TOO_WIDE, explanation
 from finops_dagster.warehouses.postgresql.expressions import AMOUNT_OF_TEXT, TIME_AS_TEXT
 from finops_dagster.warehouses.postgresql.settings import PostgreSQLSettings
+from finops_dagster.warehouses.schema_change import Change, refuse_other_text
 
 _OVERFLOW = "resource_tags_overflow"
 # PostgreSQL takes 1,600 columns; a hundred are left for those that the vendor may yet add.
@@ -263,7 +265,7 @@ class PostgreSQLDialect(Dialect):
             prepare_casts(connection)
             connection.execute("SET arrow_lossless_conversion = true")  # JSON is told as JSON
             try:
-                self.refuse_other_text(connection, file, change)
+                refuse_other_text(self, connection, file, change)
                 month = connection.sql(self._rows(file, change))
                 batches = month.to_arrow_reader(max(1, _CELLS_A_BATCH // len(change.kept)))
                 with ThreadPoolExecutor(1) as reader:  # reads on while the last batch is sent

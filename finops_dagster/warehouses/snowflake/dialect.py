@@ -22,8 +22,10 @@ from snowflake.connector import SnowflakeConnection, errors
 from finops_dagster.billing.columns import Sql, SqlType, name_within, quoted
 from finops_dagster.billing.errors import BillError
 from finops_dagster.tables.digest import DATE, HEX_DIGITS, MAPS, DigestKind
-from finops_dagster.warehouses.dialect import COUNT, Change, ColumnType, Dialect, typed
+from finops_dagster.warehouses.column_types import COUNT, ColumnType, typed
+from finops_dagster.warehouses.dialect import Dialect
 from finops_dagster.warehouses.month_file import MonthFile, WarehouseUnavailable
+from finops_dagster.warehouses.schema_change import Change
 from finops_dagster.warehouses.snowflake.settings import SnowflakeSettings
 
 _NO_SUCH_OBJECT = 2003

@@ -12,7 +12,8 @@ import sqlalchemy as sa
 
 from finops_dagster.billing.columns import Sql, SqlType
 from finops_dagster.tables.digest import DATE
-from finops_dagster.warehouses.dialect import ColumnType, Dialect, typed
+from finops_dagster.warehouses.column_types import ColumnType, typed
+from finops_dagster.warehouses.dialect import Dialect
 from finops_dagster.warehouses.postgresql.expressions import AMOUNT_OF_TEXT, TIME_AS_TEXT
 from finops_dagster.warehouses.sql.address import refuse_unusable, url_of
 from finops_dagster.warehouses.sql.dialect import MAP_IN, MONEY_MAP_IN, TYPES, SqlDialect

@@ -18,8 +18,11 @@ from finops_dagster.billing.errors import BillError
 from finops_dagster.locks import waiting_lock
 from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.digest import DATE, MAPS
-from finops_dagster.warehouses.dialect import COUNT, LEDGER, Change, ColumnType, Dialect, typed
-from finops_dagster.warehouses.month_file import MonthFile, WarehouseUnavailable, as_utc, ledger_of
+from finops_dagster.warehouses.column_types import COUNT, ColumnType, typed
+from finops_dagster.warehouses.dialect import Dialect
+from finops_dagster.warehouses.loads_table import LEDGER, ledger_of
+from finops_dagster.warehouses.month_file import MonthFile, WarehouseUnavailable, as_utc
+from finops_dagster.warehouses.schema_change import Change
 from finops_dagster.warehouses.sql.address import url_of
 from finops_dagster.warehouses.sql.settings import SqlSettings
 
