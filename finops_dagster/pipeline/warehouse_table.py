@@ -55,7 +55,7 @@ def warehouse_table_asset(export: Export, backend: str) -> dg.AssetsDefinition:
             # What could fail has been done: the event log must follow the commit.
             loaded = warehouse.replace_month(file)
             messages = warnings(loaded.warnings) if loaded.warnings else {}
-            context.add_asset_metadata({"job_id": loaded.job, **messages})
+            context.add_asset_metadata({"job_id": loaded.job_id, **messages})
         return result
 
     return warehouse_table
@@ -82,16 +82,16 @@ def month_file(export: Export, month: BillingMonth, lake: Lake, duckdb: DuckDB) 
         path,
         footer,
         schema,
-        cost=present(bill_format.cost),
-        billing_period=present(bill_format.billing_period),
+        cost_column=present(bill_format.cost),
+        period_column=present(bill_format.billing_period),
         cluster_by=tuple(
             filter(None, [present(bill_format.usage_start), present(bill_format.service)])
         ),
-        free_text=tuple(
+        user_defined_columns=tuple(
             name
             for header, name in names_by_header([path]).items()
             if bill_format.is_user_defined(header) and name in schema.names
         ),
-        currency=present(bill_format.currency),
+        currency_column=present(bill_format.currency),
         duckdb=duckdb,
     )

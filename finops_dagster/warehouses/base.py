@@ -25,7 +25,7 @@ class LoadResult:
     """A month that was loaded: the name of its job, and what a person should know of its
     columns."""
 
-    job: str
+    job_id: str
     warnings: tuple[str, ...] = ()
 
 
@@ -81,7 +81,7 @@ class Warehouse:
         with self._session() as dialect:
             newest = {load.month: load for load in newest_loads(loads(dialect, file.table))}
             load = newest.get(str(file.month))
-            needed = [*file.money, *filter(None, [file.billing_period]), "billing_month"]
+            needed = [*file.money_columns, *filter(None, [file.period_column]), "billing_month"]
             if load is None or not dialect.has(file.table, needed):
                 return None
             measured = measure(dialect, file, file.table)

@@ -29,17 +29,19 @@ _COLUMNS_A_DIGEST = 400
 def measure(session: Session, file: MonthFile, table: str) -> MeasuredTotals:
     """Count the month in a table by one statement: its rows, those of another billing period,
     and the sum of every column of money, by currency where that is known."""
-    by_currency = file.currency and file.footer.totals.costs is not None
-    group = session.cell(table, str(file.currency), SqlType.TEXT) if by_currency else Sql("NULL")
+    by_currency = file.currency_column and file.footer.totals.costs is not None
+    group = (
+        session.cell(table, str(file.currency_column), SqlType.TEXT) if by_currency else Sql("NULL")
+    )
     foreign = Sql("0")
-    if file.billing_period:
-        period = session.cell(table, file.billing_period, SqlType.TIME)
+    if file.period_column:
+        period = session.cell(table, file.period_column, SqlType.TIME)
         begin, end = (
             session.moment(datetime.combine(month.first_day, time(), UTC))
             for month in (file.month, file.month.next)
         )
         foreign = Sql(f"CASE WHEN {period} < {begin} OR {period} >= {end} THEN 1 ELSE 0 END")
-    sums = [session.sum(session.cell(table, name, SqlType.MONEY)) for name in file.money]
+    sums = [session.sum(session.cell(table, name, SqlType.MONEY)) for name in file.money_columns]
     rows = session.query(
         f"SELECT {', '.join([group, Sql('COUNT(*)'), Sql(f'SUM({foreign})'), *sums])} "
         f"FROM {session.qualified(table)} WHERE {session.of_month(file)}"
@@ -89,15 +91,15 @@ def _measured(file: MonthFile, groups: Sequence[Sequence[Any]]) -> MeasuredTotal
     known = file.footer.totals
     sums = {
         name: exact_sum(exact(group[place]) for group in groups)
-        for place, name in enumerate(file.money, 3)
+        for place, name in enumerate(file.money_columns, 3)
     }
     costs = None
-    if file.currency and file.cost and known.costs is not None:
-        place = 3 + file.money.index(file.cost)
+    if file.currency_column and file.cost_column and known.costs is not None:
+        place = 3 + file.money_columns.index(file.cost_column)
         costs = {group[0] or "": exact(group[place]) for group in groups}
     totals = Totals(
         sum(int(group[1]) for group in groups),
-        sums.get(file.cost or "", Decimal(0)),
+        sums.get(file.cost_column or "", Decimal(0)),
         None if known.sums is None else {n: sums[n] for n in known.sums if n in sums},
         costs,
     )

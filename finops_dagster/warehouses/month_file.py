@@ -44,12 +44,12 @@ class MonthFile:
     path: Path
     footer: LoadedVersion
     schema: pa.Schema
-    cost: str | None
-    billing_period: str | None
+    cost_column: str | None
+    period_column: str | None
     cluster_by: tuple[str, ...]
-    free_text: tuple[str, ...] = ()
+    user_defined_columns: tuple[str, ...] = ()
     """The columns whose names the vendor's customer chose, as those of tags."""
-    currency: str | None = None
+    currency_column: str | None = None
     duckdb: DuckDB = field(default_factory=DuckDB)
     """What to read the file with."""
 
@@ -59,15 +59,15 @@ class MonthFile:
         return {field.name: column_type(field.type) for field in self.schema}
 
     @property
-    def money(self) -> list[str]:
+    def money_columns(self) -> list[str]:
         """The columns whose sums are compared: all columns of money whose sums are known, or else
         the headline cost alone."""
         names = dict.fromkeys(
-            [*([self.cost] if self.cost else []), *(self.footer.totals.sums or {})]
+            [*([self.cost_column] if self.cost_column else []), *(self.footer.totals.sums or {})]
         )
         return [name for name in names if name in self.schema.names]
 
-    def rows(self, kept: Mapping[str, str]) -> Sql:
+    def select(self, kept: Mapping[str, str]) -> Sql:
         """Return the file's rows as SQL of DuckDB, each cell in the type that `kept` has for it."""
 
         def cell(name: str, given: str) -> Sql:
@@ -82,7 +82,7 @@ class MonthFile:
         return Sql(f"SELECT {cells} FROM {parquet_relation(self.path)}")
 
     @contextmanager
-    def written_as(self, kept: Mapping[str, str]) -> Iterator[MonthFile]:
+    def converted(self, kept: Mapping[str, str]) -> Iterator[MonthFile]:
         """The month in a file whose columns have the types of `kept`, for as long as the block
         takes; the file itself where they have them already. Raises BillError."""
         if all(kept.get(name, given) == given for name, given in self.types.items()):
@@ -92,7 +92,7 @@ class MonthFile:
             path = Path(folder) / self.path.name
             with self.duckdb.scratch(threads=1) as connection:
                 prepare_casts(connection)
-                write_rows(connection, self.rows(kept), path, self.path)
+                write_rows(connection, self.select(kept), path, self.path)
             yield replace(self, path=path, schema=pq.read_schema(path))
 
 

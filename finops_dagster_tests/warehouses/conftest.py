@@ -94,8 +94,8 @@ def month_of(tmp_path: Path) -> MonthOf:
             path,
             footer,
             pq.read_schema(path),
-            cost=vendor.cost,
-            billing_period=None,
+            cost_column=vendor.cost,
+            period_column=None,
             cluster_by=(),
         )
 

@@ -91,7 +91,7 @@ class SQLite(Dialect):
         names = list(map(quoted, kept))
         self.query(f"CREATE TEMP TABLE incoming ({', '.join(names)})")
         with file.duckdb.scratch() as duckdb, self.transaction(file):
-            rows = duckdb.execute(f"SELECT {cells} FROM ({file.rows(kept)})")
+            rows = duckdb.execute(f"SELECT {cells} FROM ({file.select(kept)})")
             insert = f"INSERT INTO incoming VALUES ({', '.join('?' * len(names))})"
             while batch := rows.fetchmany(10_000):
                 self._connection.executemany(insert, batch)

@@ -47,7 +47,7 @@ def cells(path: Path) -> dict[str, object]:
 
 def test_its_columns_are_text_and_all_else_is_as_it_was(month_of: MonthOf, temporary: Path) -> None:
     file = month_of("v1", **COLUMNS)
-    with file.written_as(dict.fromkeys(TEXTS, SqlType.TEXT)) as written:
+    with file.converted(dict.fromkeys(TEXTS, SqlType.TEXT)) as written:
         assert cells(written.path) == cells(file.path) | TEXTS
         assert written.schema.names == file.schema.names
         assert all(field.nullable for field in pq.read_schema(written.path))
@@ -59,7 +59,7 @@ def test_its_columns_are_text_and_all_else_is_as_it_was(month_of: MonthOf, tempo
 
 def test_it_is_the_file_itself_where_nothing_is_text(month_of: MonthOf, temporary: Path) -> None:
     file = month_of("v1", **COLUMNS)
-    with file.written_as(file.types) as written:
+    with file.converted(file.types) as written:
         assert written is file
 
 
@@ -68,6 +68,6 @@ def test_nothing_is_left_of_one_that_cannot_be_read(month_of: MonthOf, temporary
     whole = file.path.read_bytes()
     file.path.write_bytes(whole.replace(b"\x28\xb5\x2f\xfd", b"\0\0\0\0"))  # begins what zstd packs
     told = rf"^{file.path} cannot be read: [^\n]+$"
-    with pytest.raises(BillError, match=told), file.written_as({"started": SqlType.TEXT}):
+    with pytest.raises(BillError, match=told), file.converted({"started": SqlType.TEXT}):
         pass
     assert not list(temporary.iterdir())

@@ -256,7 +256,9 @@ def tags(*numbers: int) -> dict[str, str]:
 
 
 def with_tags(month_of: MonthOf, version: str, month: str, columns: dict[str, str]) -> Any:
-    return replace(month_of(version, month, **columns), free_text=tuple(tags(*range(2_000))))
+    return replace(
+        month_of(version, month, **columns), user_defined_columns=tuple(tags(*range(2_000)))
+    )
 
 
 @pytest.mark.parametrize("column_names", ["flat", "athena"])
@@ -270,8 +272,10 @@ def test_tags_and_cost_categories_may_be_keys_and_nothing_else(
     lake = Lake(Path("data/parquet"))
     file = month_file(project.the_export(), BillingMonth(2024, 1), lake, DuckDB())
     families = ("resource_tags", "resourcetags", "cost_category", "costcategory")
-    assert len(file.free_text) == 3
-    assert set(file.free_text) == {n for n in file.schema.names if n.startswith(families)}
+    assert len(file.user_defined_columns) == 3
+    assert set(file.user_defined_columns) == {
+        n for n in file.schema.names if n.startswith(families)
+    }
 
 
 def test_tags_beyond_the_room_of_a_table_are_keys(

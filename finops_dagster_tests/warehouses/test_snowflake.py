@@ -222,7 +222,7 @@ def test_the_table_is_clustered_by_month(account: Snowflake, month_of: MonthOf) 
 
 
 def test_what_a_session_is_told(account: Snowflake, month_of: MonthOf) -> None:
-    job = warehouse(account).replace_month(month_of("v1")).job
+    job = warehouse(account).replace_month(month_of("v1")).job_id
     told = account.server.logins[-1]["SESSION_PARAMETERS"]
     assert job.startswith("finops_acme_2024-01_")
     assert told["QUERY_TAG"] == job

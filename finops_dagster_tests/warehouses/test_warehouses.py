@@ -496,7 +496,7 @@ def test_every_column_of_money_and_every_currency_is_measured(
     project: Project, warehouse: Adapter, month_of: MonthOf
 ) -> None:
     one, three = Decimal(1), Decimal(3)
-    file = replace(month_of("v1", fee="3::DECIMAL(38,18)", unit="'EUR'"), currency="unit")
+    file = replace(month_of("v1", fee="3::DECIMAL(38,18)", unit="'EUR'"), currency_column="unit")
 
     def counted(fee: Decimal = three, currency: str = "EUR") -> MonthFile:
         totals = Totals(1, one, sums={COST: one, "fee": fee}, costs={currency: one})

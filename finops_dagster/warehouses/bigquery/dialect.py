@@ -219,7 +219,7 @@ class BigQueryDialect(Dialect):
     def load_beside(self, file: MonthFile, change: Change) -> Sql:
         """Load the file into the month's partition, for BigQuery has no beside."""
         if self._running is None:
-            with file.written_as(change.kept) as written:
+            with file.converted(change.kept) as written:
                 self._running = self._started(written)
         self._running.result()
         self._month_is_in = self.full_name(file.table)

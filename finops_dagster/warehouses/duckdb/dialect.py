@@ -76,7 +76,7 @@ class DuckDBDialect(Dialect):
     def load_beside(self, file: MonthFile, change: Change) -> Sql:
         """Return the file itself, which DuckDB reads."""
         refuse_other_text(self, self._connection, file, change)
-        return Sql(f"({file.rows(change.kept)})")
+        return Sql(f"({file.select(change.kept)})")
 
     def add_columns(self, table: str, columns: Mapping[str, str]) -> None:
         new = {name: self.types[kind].name_there for name, kind in columns.items()}

@@ -180,7 +180,7 @@ class PostgreSQLDialect(Dialect):
         that now."""
         held = self.held(file.table)
         names = [name for name in file.schema.names if not self.has(file.table, [name])]
-        tags = [name for name in names if name in set(file.free_text)]
+        tags = [name for name in names if name in set(file.user_defined_columns)]
         beyond = len(held) + len(names) - _MOST_COLUMNS
         if all_tags or _OVERFLOW in held:
             beyond = len(tags)
@@ -296,7 +296,7 @@ class PostgreSQLDialect(Dialect):
                 "lambda pair: pair.value IS NOT NULL))) END"
             )
         selected = ", ".join(f"{cell} AS {self.quoted(name)}" for name, cell in cells.items())
-        return Sql(f"SELECT {selected} FROM ({file.rows(change.kept)})")
+        return Sql(f"SELECT {selected} FROM ({file.select(change.kept)})")
 
     @contextmanager
     def transaction(self, file: MonthFile) -> Iterator[None]:

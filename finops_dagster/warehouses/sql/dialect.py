@@ -204,12 +204,12 @@ class SqlDialect(Dialect):
         )
         with file.duckdb.scratch(threads=1) as connection:
             prepare_casts(connection)
-            cursor = connection.execute(f"SELECT {cells} FROM ({file.rows(kept)})")
+            cursor = connection.execute(f"SELECT {cells} FROM ({file.select(kept)})")
             while batch := cursor.fetchmany(_ROWS_AT_ONCE):
                 keyed = [dict(zip(table.columns.keys(), row, strict=True)) for row in batch]
                 self._connection.execute(sa.insert(table), keyed)
                 self._commit()
-            self._hold_against(connection.sql(file.rows(kept)), incoming, kept)
+            self._hold_against(connection.sql(file.select(kept)), incoming, kept)
         return self.qualified(incoming)
 
     def _hold_against(self, rows: DuckDBPyRelation, incoming: str, kept: Mapping[str, str]) -> None:
