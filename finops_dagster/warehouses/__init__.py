@@ -24,16 +24,16 @@ WAREHOUSES: dict[str, type[SettingsTable]] = {
 }
 """The table of each warehouse in the settings file."""
 DIALECTS = {
-    "duckdb": f"{__name__}.duckdb.dialect:DuckDBDialect.of",
-    "bigquery": f"{__name__}.bigquery.dialect:BigQueryDialect.of",
-    "postgresql": f"{__name__}.postgresql.dialect:PostgreSQLDialect.of",
-    "snowflake": f"{__name__}.snowflake.dialect:SnowflakeDialect.of",
-    "sql": f"{__name__}.sql.databases:dialect_of",
+    "duckdb": f"{__name__}.duckdb.dialect:DuckDBDialect.factory",
+    "bigquery": f"{__name__}.bigquery.dialect:BigQueryDialect.factory",
+    "postgresql": f"{__name__}.postgresql.dialect:PostgreSQLDialect.factory",
+    "snowflake": f"{__name__}.snowflake.dialect:SnowflakeDialect.factory",
+    "sql": f"{__name__}.sql.databases:dialect_factory",
 }
 """What makes each warehouse's dialect of its settings; the module alone imports the client."""
 
 
-class Chosen(Protocol):
+class BackendSettings(Protocol):
     """The settings of the one warehouse in which months end: its name in WAREHOUSES, its table."""
 
     @property
@@ -42,17 +42,17 @@ class Chosen(Protocol):
     def warehouse(self) -> SettingsTable: ...
 
 
-def open_warehouse(settings: Chosen) -> Warehouse:
+def open_warehouse(settings: BackendSettings) -> Warehouse:
     """Return the warehouse that the settings choose. Makes no connection yet. Raises SettingsError
     where its client is not installed, or cannot do what the settings ask for."""
     from finops_dagster.warehouses.base import Warehouse
 
     backend = settings.backend
     try:
-        dialect_of = resolve_name(DIALECTS[backend])
+        dialect_factory = resolve_name(DIALECTS[backend])
     except ModuleNotFoundError as error:
         raise SettingsError(
             f"backend is {backend}, whose client {error.name} is not installed: "
             f'pip install "finops-dagster[{backend}]"'
         ) from error
-    return Warehouse(dialect_of(settings.warehouse))
+    return Warehouse(dialect_factory(settings.warehouse))

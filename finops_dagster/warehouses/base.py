@@ -14,10 +14,10 @@ from finops_dagster.billing.money import reconcile
 from finops_dagster.billing.version import Version
 from finops_dagster.tables.digest import MonthDigest
 from finops_dagster.warehouses.dialect import Dialect
-from finops_dagster.warehouses.loads_table import loads
+from finops_dagster.warehouses.loads_table import recorded_loads
 from finops_dagster.warehouses.measure import measure
 from finops_dagster.warehouses.month_file import MonthFile, as_utc
-from finops_dagster.warehouses.schema_change import Change
+from finops_dagster.warehouses.schema_change import SchemaChange
 
 
 @dataclass(frozen=True)
@@ -73,16 +73,18 @@ class Warehouse:
     def loaded_months(self, table: str) -> list[WarehouseMonth]:
         """Return the months that the table's ledger says are loaded, the newest first."""
         with self._session() as dialect:
-            return newest_loads(loads(dialect, table))
+            return newest_loads(recorded_loads(dialect, table))
 
     def verified_version(self, file: MonthFile) -> Version | None:
         """Return the version that the ledger says is loaded, with the totals that the table really
         has; None where it has no whole month, or other sums of money than that version's file."""
         with self._session() as dialect:
-            newest = {load.month: load for load in newest_loads(loads(dialect, file.table))}
+            newest = {
+                load.month: load for load in newest_loads(recorded_loads(dialect, file.table))
+            }
             load = newest.get(str(file.month))
             needed = [*file.money_columns, *filter(None, [file.period_column]), "billing_month"]
-            if load is None or not dialect.has(file.table, needed):
+            if load is None or not dialect.has_columns(file.table, needed):
                 return None
             measured = measure(dialect, file, file.table)
         if measured.rows_outside_month:
@@ -101,36 +103,36 @@ class Warehouse:
     def replace_month(self, file: MonthFile) -> LoadResult:
         """Make the table hold exactly this month's file, in one step, and the ledger say so."""
         dialect, has_begun = self._open_dialect(), False
-        dialect.job = f"finops_{file.export}_{file.month}_{uuid4().hex[:12]}"
+        dialect.job_id = f"finops_{file.export}_{file.month}_{uuid4().hex[:12]}"
         try:
             with dialect.session(write=True):
-                dialect.lock_table(file)
-                change = dialect.change(file)
-                dialect.prepare(file, change)
-                dialect.begin(file)
+                dialect.lock_month(file)
+                change = dialect.schema_change(file)
+                dialect.prepare_tables(file, change)
+                dialect.begin_load(file)
                 has_begun = True
-                return LoadResult(dialect.job, self._load(dialect, file, change))
+                return LoadResult(dialect.job_id, self._load(dialect, file, change))
         except Exception as error:
-            if has_begun and dialect.has_lost_connection(error):
+            if has_begun and dialect.has_ended(error):
                 with suppress(Exception), self._session(write=True) as another:
-                    another.record(file, dialect.job, "failed", first_line(error))
+                    another.record_load(file, dialect.job_id, "failed", first_line(error))
             raise
 
-    def _load(self, dialect: Dialect, file: MonthFile, change: Change) -> tuple[str, ...]:
+    def _load(self, dialect: Dialect, file: MonthFile, change: SchemaChange) -> tuple[str, ...]:
         """Load the file beside the table, put it in the month's place, measure, and record it."""
         where, totals = self.full_name(file.table), file.footer.totals
-        incoming = dialect.load_beside(file, change)
-        if dialect.measures_beside:
+        incoming = dialect.load_incoming(file, change)
+        if dialect.measures_incoming:
             reconcile(where, totals, measure(dialect, file, incoming))
-        if not dialect.defines_in_transaction:
-            dialect.widen(file, change)
+        if not dialect.transactional_ddl:
+            dialect.apply_schema_change(file, change)
         with dialect.transaction(file):
-            warnings = dialect.exchange(file, incoming, change)
-            if not dialect.measures_beside:
+            warnings = dialect.exchange_month(file, incoming, change)
+            if not dialect.measures_incoming:
                 reconcile(where, totals, measure(dialect, file, file.table), dialect.advice)
-            dialect.record(file, dialect.job, "loaded")
+            dialect.record_load(file, dialect.job_id, "loaded")
         try:
-            return (*warnings, *dialect.tidy_up(file, incoming))
+            return (*warnings, *dialect.clean_up(file, incoming))
         except Exception as error:  # the month has been committed
             return (*warnings, f"what the load needed on its way stays: {first_line(error)}")
 

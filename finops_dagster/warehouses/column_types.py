@@ -12,19 +12,19 @@ COUNT = "BIGINT"
 class ColumnType(NamedTuple):
     """A SqlType, DATE or COUNT in a warehouse: its name there, and SQL of a cell, `{0}`."""
 
-    name_there: Sql
-    as_text: Sql = Sql("")
+    native: Sql
+    to_text: Sql = Sql("")
     """How a cell of the table becomes the text that DuckDB would make of it, if it can."""
-    read_as: Sql = Sql("")
+    from_text: Sql = Sql("")
     """How a text is read as this type, or as NULL, if it can be."""
-    digest: Sql = Sql("{0}")
+    digest_text: Sql = Sql("{0}")
     """The text of which an MD5 is taken, as `md5_text` has it."""
-    way_in: Sql = Sql("{0}")
+    duckdb_cast: Sql = Sql("{0}")
     """What DuckDB makes of a cell on its way in."""
 
-
-def typed(name_there: str, as_text: str = "", **more: str) -> ColumnType:
-    """Return a type in the program's own words, and nobody else's."""
-    return ColumnType(
-        Sql(name_there), Sql(as_text), **{what: Sql(text) for what, text in more.items()}
-    )
+    @classmethod
+    def of(cls, native: str, to_text: str = "", **expressions: str) -> ColumnType:
+        """Return a type in the program's own words, and nobody else's."""
+        return cls(
+            Sql(native), Sql(to_text), **{field: Sql(text) for field, text in expressions.items()}
+        )

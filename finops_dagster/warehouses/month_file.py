@@ -23,7 +23,7 @@ from finops_dagster.tables.database import DuckDB
 from finops_dagster.tables.digest import column_type
 
 # What DuckDB makes of a file's text where the table's column is of another type.
-AMOUNTS_OF_TEXT: Mapping[str, Sql] = {
+TEXT_TO_AMOUNT: Mapping[str, Sql] = {
     SqlType.MONEY: Sql("exact_decimal({0})"),
     SqlType.MONEY_MAP: Sql("exact_map(text_map({0}))"),
 }
@@ -72,7 +72,7 @@ class MonthFile:
 
         def cell(name: str, given: str) -> Sql:
             kind = kept.get(name, given)
-            ways = AS_TEXT if kind == SqlType.TEXT else AMOUNTS_OF_TEXT
+            ways = AS_TEXT if kind == SqlType.TEXT else TEXT_TO_AMOUNT
             way = ways.get(given if kind == SqlType.TEXT else kind, Sql("CAST({0} AS VARCHAR)"))
             return quoted(name) if kind == given else Sql(way.format(quoted(name)))
 

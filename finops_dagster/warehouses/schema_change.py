@@ -10,65 +10,69 @@ from duckdb import DuckDBPyConnection
 from finops_dagster.billing.columns import SqlType, merged_type, quoted
 from finops_dagster.billing.errors import BillError, excerpt
 from finops_dagster.lake import parquet_relation
-from finops_dagster.warehouses.month_file import AMOUNTS_OF_TEXT, MonthFile
+from finops_dagster.warehouses.month_file import TEXT_TO_AMOUNT, MonthFile
 from finops_dagster.warehouses.session import Session
 
 
 @dataclass(frozen=True)
-class Change:
+class SchemaChange:
     """What a month changes of its table, by the names of the file's columns: those that are new,
     those that become text and what they are until then, and the type of each afterwards."""
 
-    new: Mapping[str, str]
-    becoming_text: Mapping[str, str]
-    kept: Mapping[str, str]
+    new_columns: Mapping[str, str]
+    cast_to_text: Mapping[str, str]
+    target_types: Mapping[str, str]
     warnings: tuple[str, ...]
 
 
-def change_of(session: Session, file: MonthFile) -> Change:
+def schema_change(session: Session, file: MonthFile) -> SchemaChange:
     """Return what the month changes of its table: text takes anything, amounts stay amounts,
     and a time or a map becomes text. Raises BillError for a column that can be neither."""
-    new, becoming_text, kept, warnings = {}, {}, {}, []
-    for name, given in session.columns_of(file).items():
-        if not session.has(file.table, [name]):
-            new[name] = kept[name] = given
+    new_columns, cast_to_text, target_types, warnings = {}, {}, {}, []
+    for name, file_type in session.target_columns(file).items():
+        if not session.has_columns(file.table, [name]):
+            new_columns[name] = target_types[name] = file_type
             continue
-        was = session.type_of(file.table, name, given)
-        type_before = session.types[was].name_there if was in session.types else was
-        type_given = session.types[given].name_there
-        is_amount = was in AMOUNTS_OF_TEXT and session.takes_amounts_of_text
-        kind = was if is_amount and given == SqlType.TEXT else merged_type(was, given)
-        if kind is None or (kind != was and not session.types[was].as_text):
+        stored = session.stored_type(file.table, name, file_type)
+        native_stored = session.types[stored].native if stored in session.types else stored
+        native_file = session.types[file_type].native
+        target = _target_type(session, stored, file_type)
+        if target is None or (target != stored and not session.types[stored].to_text):
             raise BillError(
-                f"column {name} of {session.full_name(file.table)} is {type_before}, the month's "
-                f"is {type_given}; give the export another table or change it"
+                f"column {name} of {session.full_name(file.table)} is {native_stored}, the month's "
+                f"is {native_file}; give the export another table or change it"
             )
-        kept[name] = kind
-        if kind != was:
-            becoming_text[name] = was
+        target_types[name] = target
+        if target != stored:
+            cast_to_text[name] = stored
             warnings.append(
-                f"{name} was {type_before}, {file.month} gives {type_given}: it is text now"
+                f"{name} was {native_stored}, {file.month} gives {native_file}: it is text now"
             )
-        elif kind != given:
-            warnings.append(f"{name} stays {type_before}, {file.month} gives {type_given}")
-    return Change(new, becoming_text, kept, tuple(warnings))
+        elif target != file_type:
+            warnings.append(f"{name} stays {native_stored}, {file.month} gives {native_file}")
+    return SchemaChange(new_columns, cast_to_text, target_types, tuple(warnings))
 
 
-def refuse_other_text(
-    session: Session, connection: DuckDBPyConnection, file: MonthFile, change: Change
+def _target_type(session: Session, stored: str, file_type: str) -> str | None:
+    is_amount = stored in TEXT_TO_AMOUNT and session.accepts_text_as_amount
+    return stored if is_amount and file_type == SqlType.TEXT else merged_type(stored, file_type)
+
+
+def refuse_inexact_text(
+    session: Session, connection: DuckDBPyConnection, file: MonthFile, change: SchemaChange
 ) -> None:
     """Raise BillError, which names the first text that is not exactly the amount that its
     column holds."""
-    for name, kept in change.kept.items():
-        if file.types.get(name) != SqlType.TEXT or kept == SqlType.TEXT:
+    for name, target in change.target_types.items():
+        if file.types.get(name) != SqlType.TEXT or target == SqlType.TEXT:
             continue
-        cast = AMOUNTS_OF_TEXT[kept].format(quoted(name))
+        cast = TEXT_TO_AMOUNT[target].format(quoted(name))
         for (text,) in connection.execute(
             f"SELECT {quoted(name)} FROM {parquet_relation(file.path)} "
             f"WHERE {quoted(name)} IS NOT NULL AND TRY({cast}) IS NULL LIMIT 1"
         ).fetchall():
             raise BillError(
-                f"column {name} of {session.full_name(file.table)} is {session.sql_type(kept)}, "
-                f"and {excerpt(text)} in {file.path} cannot be kept exactly as one; give the "
-                "export another name and table"
+                f"column {name} of {session.full_name(file.table)} is "
+                f"{session.native_type(target)}, and {excerpt(text)} in {file.path} cannot be "
+                "kept exactly as one; give the export another name and table"
             )

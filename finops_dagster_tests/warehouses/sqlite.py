@@ -16,7 +16,7 @@ class TestsOwnSQLite(SQLite):
 
     __test__ = False
     backend = "duckdb"
-    environment = {"TESTS_DIALECT": f"{sqlite_dialect.__name__}:SQLite.of"}  # noqa: RUF012
+    environment = {"TESTS_DIALECT": f"{sqlite_dialect.__name__}:SQLite.factory"}  # noqa: RUF012
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)

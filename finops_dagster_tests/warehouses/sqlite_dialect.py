@@ -12,44 +12,46 @@ from typing import Any
 from finops_dagster.billing.columns import Sql, SqlType, quoted
 from finops_dagster.billing.errors import BillError
 from finops_dagster.tables.digest import DATE
-from finops_dagster.warehouses.column_types import COUNT, typed
+from finops_dagster.warehouses.column_types import COUNT, ColumnType
 from finops_dagster.warehouses.dialect import Dialect
 from finops_dagster.warehouses.duckdb.settings import DuckDBSettings
 from finops_dagster.warehouses.month_file import MonthFile, WarehouseUnavailable
-from finops_dagster.warehouses.schema_change import Change
+from finops_dagster.warehouses.schema_change import SchemaChange
 
 
 class SQLite(Dialect):
     """One file, named by `warehouse_path`. Amounts, times and maps are text."""
 
     types = {  # noqa: RUF012
-        SqlType.TEXT: typed("TEXT"),
-        SqlType.MONEY: typed(
+        SqlType.TEXT: ColumnType.of("TEXT"),
+        SqlType.MONEY: ColumnType.of(
             "DECIMAL_TEXT",
-            read_as="exact_amount({0})",
-            way_in="rtrim(rtrim(CAST({0} AS VARCHAR), '0'), '.')",
+            from_text="exact_amount({0})",
+            duckdb_cast="rtrim(rtrim(CAST({0} AS VARCHAR), '0'), '.')",
         ),
-        SqlType.TIME: typed(
+        SqlType.TIME: ColumnType.of(
             "TIME_TEXT",
             "rtrim(rtrim(replace({0}, ' ', 'T'), '0'), '.') || 'Z'",
-            way_in="strftime({0}, '%Y-%m-%d %H:%M:%S.%f')",
+            duckdb_cast="strftime({0}, '%Y-%m-%d %H:%M:%S.%f')",
         ),
-        SqlType.TEXT_MAP: typed("TEXT_MAP", "{0}", way_in="CAST(to_json({0}) AS VARCHAR)"),
-        SqlType.MONEY_MAP: typed(
+        SqlType.TEXT_MAP: ColumnType.of(
+            "TEXT_MAP", "{0}", duckdb_cast="CAST(to_json({0}) AS VARCHAR)"
+        ),
+        SqlType.MONEY_MAP: ColumnType.of(
             "DECIMAL_TEXT_MAP",
-            way_in="CAST(to_json(CAST({0} AS MAP(VARCHAR, VARCHAR))) AS VARCHAR)",
+            duckdb_cast="CAST(to_json(CAST({0} AS MAP(VARCHAR, VARCHAR))) AS VARCHAR)",
         ),
-        DATE: typed("DATE", way_in="CAST({0} AS VARCHAR)"),
-        COUNT: typed("INTEGER"),
+        DATE: ColumnType.of("DATE", duckdb_cast="CAST({0} AS VARCHAR)"),
+        COUNT: ColumnType.of("INTEGER"),
     }
     _settings: DuckDBSettings
 
     @property
-    def where(self) -> str:
+    def location(self) -> str:
         return f"SQLite {self._settings.warehouse_path}"
 
     @contextmanager
-    def connected(self, *, write: bool) -> Iterator[None]:
+    def connect(self, *, write: bool) -> Iterator[None]:
         path = str(self._settings.warehouse_path)
         with closing(sqlite3.connect(path, timeout=60, isolation_level=None)) as connection:
             connection.create_aggregate("exact_sum", 1, _ExactSum)
@@ -57,11 +59,11 @@ class SQLite(Dialect):
             self._connection = connection
             yield
 
-    def explanation(self, error: Exception) -> Exception | None:
+    def translate_error(self, error: Exception) -> Exception | None:
         if not isinstance(error, sqlite3.Error):
             return None
         kind = WarehouseUnavailable if "locked" in str(error) else BillError
-        return kind(f"{self.where}: {error}")
+        return kind(f"{self.location}: {error}")
 
     def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         return self._connection.execute(sql, values).fetchall()
@@ -72,22 +74,24 @@ class SQLite(Dialect):
     def columns(self, table: str) -> dict[str, str]:
         return {row[1]: row[2] for row in self.query(f"PRAGMA table_info({quoted(table)})")}
 
-    def parameter(self, number: int) -> Sql:
+    def placeholder(self, number: int) -> Sql:
         return Sql(f"?{int(number)}")
 
-    def day(self, day: date) -> Sql:
+    def date_literal(self, day: date) -> Sql:
         return Sql(f"'{day}'")
 
-    def moment(self, moment: datetime) -> Sql:
-        return Sql(f"'{moment:%Y-%m-%d %H:%M:%S.%f}'")
+    def timestamp_literal(self, timestamp: datetime) -> Sql:
+        return Sql(f"'{timestamp:%Y-%m-%d %H:%M:%S.%f}'")
 
-    def sum(self, cell: Sql) -> Sql:
+    def sum_expression(self, cell: Sql) -> Sql:
         return Sql(f"exact_sum({cell})")
 
-    def load_beside(self, file: MonthFile, change: Change) -> Sql:
+    def load_incoming(self, file: MonthFile, change: SchemaChange) -> Sql:
         """Insert the file into a table of this connection."""
-        kept = {name: change.kept[name] for name in file.types}
-        cells = ", ".join(self.types[kind].way_in.format(quoted(n)) for n, kind in kept.items())
+        kept = {name: change.target_types[name] for name in file.types}
+        cells = ", ".join(
+            self.types[kind].duckdb_cast.format(quoted(n)) for n, kind in kept.items()
+        )
         names = list(map(quoted, kept))
         self.query(f"CREATE TEMP TABLE incoming ({', '.join(names)})")
         with file.duckdb.scratch() as duckdb, self.transaction(file):
@@ -107,9 +111,9 @@ class SQLite(Dialect):
             raise
         self.query("COMMIT")
 
-    def make_text(self, table: str, columns: Mapping[str, str]) -> None:
+    def cast_columns_to_text(self, table: str, columns: Mapping[str, str]) -> None:
         for name, kind in columns.items():
-            column, cell = quoted(name), self.types[kind].as_text.format(quoted(name))
+            column, cell = quoted(name), self.types[kind].to_text.format(quoted(name))
             self.query(f"ALTER TABLE {quoted(table)} ADD COLUMN as_text TEXT")
             self.query(f"UPDATE {quoted(table)} SET as_text = {cell}")
             self.query(f"ALTER TABLE {quoted(table)} DROP COLUMN {column}")

@@ -18,8 +18,8 @@ from werkzeug import Request
 
 from finops_dagster.billing.columns import Sql
 from finops_dagster.warehouses.base import Warehouse
-from finops_dagster.warehouses.bigquery.columns_to_text import rewriting
 from finops_dagster.warehouses.bigquery.dialect import BigQueryDialect
+from finops_dagster.warehouses.bigquery.rebuild_table import rebuild_statement
 from finops_dagster.warehouses.bigquery.settings import BigQuerySettings
 from finops_dagster_tests.cur import deliver, items
 from finops_dagster_tests.project import Project
@@ -268,7 +268,7 @@ def test_policy_tags_are_not_lost_to_a_table_made_anew(month_of: MonthOf) -> Non
         "again"
     )
     with refused(re.escape(says)):
-        rewriting(bigquery.Table(TABLE, [tagged, when]), {"started": Sql("started")})
+        rebuild_statement(bigquery.Table(TABLE, [tagged, when]), {"started": Sql("started")})
 
 
 def test_more_columns_than_bigquery_takes_are_refused_before_anything_is_sent(

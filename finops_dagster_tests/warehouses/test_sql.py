@@ -21,7 +21,7 @@ from finops_dagster.tables.database import DuckDB
 from finops_dagster.warehouses import open_warehouse
 from finops_dagster.warehouses.base import Warehouse
 from finops_dagster.warehouses.month_file import MonthFile, WarehouseUnavailable
-from finops_dagster.warehouses.sql.address import url_of
+from finops_dagster.warehouses.sql.address import database_url
 from finops_dagster.warehouses.sql.settings import SqlSettings
 from finops_dagster_tests.cur import deliver, items
 from finops_dagster_tests.finops import Finops
@@ -112,10 +112,10 @@ def test_the_address_is_of_the_settings_and_the_environment(
     settings = SqlSettings(destination="mssql", credentials=credentials)
     monkeypatch.setenv("DESTINATION__MSSQL__CREDENTIALS__PASSWORD", "hunter2")
     monkeypatch.setenv("DESTINATION__MSSQL__CREDENTIALS__PORT", "1434")
-    url = url_of(settings).render_as_string(hide_password=False)
+    url = database_url(settings).render_as_string(hide_password=False)
     assert url == "mssql+pyodbc://finops:hunter2@db:1434/acme?driver=ODBC+18"
     monkeypatch.setenv("DESTINATION__MSSQL__CREDENTIALS", "mssql+pymssql://db2/other")
-    url = url_of(settings).render_as_string(hide_password=False)
+    url = database_url(settings).render_as_string(hide_password=False)
     assert url == "mssql+pymssql://db2:1434/other"
 
 

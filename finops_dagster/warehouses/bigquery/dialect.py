@@ -20,19 +20,23 @@ from finops_dagster.billing.columns import Sql, SqlType
 from finops_dagster.billing.errors import BillError, ReconciliationError, first_line
 from finops_dagster.billing.money import MeasuredTotals
 from finops_dagster.tables.digest import DATE, MAPS
-from finops_dagster.warehouses.bigquery.columns_to_text import in_backticks, rewriting, type_named
+from finops_dagster.warehouses.bigquery.rebuild_table import (
+    in_backticks,
+    rebuild_statement,
+    type_sql,
+)
 from finops_dagster.warehouses.bigquery.settings import BigQuerySettings
-from finops_dagster.warehouses.column_types import COUNT, ColumnType, typed
+from finops_dagster.warehouses.column_types import COUNT, ColumnType
 from finops_dagster.warehouses.dialect import Dialect
-from finops_dagster.warehouses.loads_table import LEDGER, ledger_of
+from finops_dagster.warehouses.loads_table import LEDGER_COLUMNS, ledger_name
 from finops_dagster.warehouses.measure import measure
 from finops_dagster.warehouses.month_file import MonthFile, WarehouseUnavailable
-from finops_dagster.warehouses.schema_change import Change
+from finops_dagster.warehouses.schema_change import SchemaChange
 
 # BigQuery counts the fields that hold values, so that a map is two.
-_MOST_COLUMNS = 10_000
+_MAX_COLUMNS = 10_000
 # Faults of the way to BigQuery: what was asked may have been done, and may be asked again.
-_PASSING = (
+_TRANSIENT = (
     google.ServerError,
     google.TooManyRequests,
     google.RetryError,
@@ -46,37 +50,37 @@ class BigQueryDialect(Dialect):
     """One dataset. With `api_endpoint` it is an emulator's, asked without credentials."""
 
     types: ClassVar[Mapping[str, ColumnType]] = {
-        SqlType.TEXT: typed("STRING"),
-        SqlType.MONEY: typed("BIGNUMERIC", read_as="SAFE_CAST({0} AS BIGNUMERIC)"),
-        SqlType.TIME: typed(
+        SqlType.TEXT: ColumnType.of("STRING"),
+        SqlType.MONEY: ColumnType.of("BIGNUMERIC", from_text="SAFE_CAST({0} AS BIGNUMERIC)"),
+        SqlType.TIME: ColumnType.of(
             "TIMESTAMP",
             "CONCAT(RTRIM(RTRIM(FORMAT_TIMESTAMP('%Y-%m-%dT%H:%M:%E6S', {0}), '0'), '.'), 'Z')",
-            read_as="SAFE_CAST({0} AS TIMESTAMP)",
+            from_text="SAFE_CAST({0} AS TIMESTAMP)",
         ),
         # An array without elements may be a map that was NULL, or a month that did not have the
         # column, so its text is NULL.
-        SqlType.TEXT_MAP: typed(
+        SqlType.TEXT_MAP: ColumnType.of(
             "ARRAY<STRUCT<key STRING, value STRING>>",
             "(SELECT CONCAT('{{', STRING_AGG(CONCAT(TO_JSON_STRING(key), ':', "
             "COALESCE(TO_JSON_STRING(value), 'null')), ',' ORDER BY key), '}}') FROM UNNEST({0}))",
         ),
-        SqlType.MONEY_MAP: typed("ARRAY<STRUCT<key STRING, value BIGNUMERIC>>"),
-        DATE: typed("DATE", read_as="SAFE_CAST({0} AS DATE)"),
-        COUNT: typed("INT64"),
+        SqlType.MONEY_MAP: ColumnType.of("ARRAY<STRUCT<key STRING, value BIGNUMERIC>>"),
+        DATE: ColumnType.of("DATE", from_text="SAFE_CAST({0} AS DATE)"),
+        COUNT: ColumnType.of("INT64"),
     }
-    longest_name = 300
+    max_name_length = 300
     advice = "run the month again to load it anew"
     _settings: BigQuerySettings
     _client: bigquery.Client
-    _running: LoadJob | None = None
-    _month_is_in: str = ""
+    _load_job: LoadJob | None = None
+    _loaded_table: str = ""
 
     @property
-    def where(self) -> str:
+    def location(self) -> str:
         return f"BigQuery {self._settings.project_id}.{self._settings.dataset}"
 
     @contextmanager
-    def connected(self, *, write: bool) -> Iterator[None]:
+    def connect(self, *, write: bool) -> Iterator[None]:
         project, location = self._settings.project_id, self._settings.location
         if self._settings.api_endpoint:
             opened: AbstractContextManager[bigquery.Client] = bigquery.Client(
@@ -92,24 +96,24 @@ class BigQueryDialect(Dialect):
         with opened as self._client:
             yield
 
-    def explanation(self, error: Exception) -> Exception | None:
+    def translate_error(self, error: Exception) -> Exception | None:
         """What fails once the month is in the table leaves the ledger's row at `loading`, by which
         the next run finds the job, and takes its month for what it is."""
-        where = self.where
-        if self._month_is_in:
-            where = f"{self._month_is_in} has the month, but not its ledger"
+        where = self.location
+        if self._loaded_table:
+            where = f"{self._loaded_table} has the month, but not its ledger"
         if isinstance(error, DefaultCredentialsError):
             return BillError(
                 f"{where}: no Google credentials were found; set GOOGLE_APPLICATION_CREDENTIALS, "
                 "or run gcloud auth application-default login"
             )
-        if isinstance(error, _PASSING):
+        if isinstance(error, _TRANSIENT):
             return WarehouseUnavailable(f"{where}: {error}")
-        is_googles = isinstance(error, google.GoogleAPIError)
-        return BillError(f"{where}: {first_line(error)}") if is_googles else None
+        is_google_error = isinstance(error, google.GoogleAPIError)
+        return BillError(f"{where}: {first_line(error)}") if is_google_error else None
 
-    def has_lost_connection(self, error: Exception) -> bool:
-        if self._month_is_in:
+    def has_ended(self, error: Exception) -> bool:
+        if self._loaded_table:
             return isinstance(error, ReconciliationError)
         return not isinstance(error, WarehouseUnavailable)
 
@@ -127,12 +131,12 @@ class BigQueryDialect(Dialect):
         return f"{self._settings.project_id}.{self._settings.dataset}.{table}"
 
     def quoted(self, name: str) -> Sql:
-        return in_backticks(self.name(name))
+        return in_backticks(self.stored_name(name))
 
     def qualified(self, table: str) -> Sql:
         return in_backticks(self.full_name(table))
 
-    def parameter(self, number: int) -> Sql:
+    def placeholder(self, number: int) -> Sql:
         return Sql(f"@p{int(number)}")
 
     def columns(self, table: str) -> dict[str, str]:
@@ -140,27 +144,27 @@ class BigQueryDialect(Dialect):
             schema = self._client.get_table(self.full_name(table)).schema
         except google.NotFound:
             return {}
-        return {field.name: type_named(field) for field in schema}
+        return {field.name: type_sql(field) for field in schema}
 
-    def change(self, file: MonthFile) -> Change:
+    def schema_change(self, file: MonthFile) -> SchemaChange:
         """Refuse more columns than BigQuery takes before anything is done, too."""
-        change, held = super().change(file), self.held(file.table)
-        kinds = [*held.values(), *map(self.sql_type, change.new.values())]
+        change, held = super().schema_change(file), self.native_types(file.table)
+        kinds = [*held.values(), *map(self.native_type, change.new_columns.values())]
         columns = len(kinds) + sum(kind.startswith("ARRAY") for kind in kinds)
-        if columns > _MOST_COLUMNS:
+        if columns > _MAX_COLUMNS:
             raise BillError(
                 f"{self.full_name(file.table)} would have {columns:,} columns with {file.month}, "
-                f"and BigQuery takes {_MOST_COLUMNS:,}, of which a map is two; give the export "
+                f"and BigQuery takes {_MAX_COLUMNS:,}, of which a map is two; give the export "
                 "another name and table, or activate fewer tags at the vendor"
             )
         return change
 
     # A load.
 
-    def prepare(self, file: MonthFile, change: Change) -> None:
+    def prepare_tables(self, file: MonthFile, change: SchemaChange) -> None:
         """Make the dataset and both tables where they are missing, and change the columns."""
-        if self.held(file.table):
-            self.alter(file.table, change.new, change.becoming_text)
+        if self.native_types(file.table):
+            self.alter_table(file.table, change.new_columns, change.cast_to_text)
         else:
             try:
                 self._client.get_dataset(self._settings.dataset)
@@ -168,15 +172,17 @@ class BigQueryDialect(Dialect):
                 dataset = bigquery.Dataset(f"{self._settings.project_id}.{self._settings.dataset}")
                 dataset.location = self._settings.location
                 self._client.create_dataset(dataset, exists_ok=True)
-            table = bigquery.Table(self.full_name(file.table), _fields(change.new))
+            table = bigquery.Table(self.full_name(file.table), _fields(change.new_columns))
             table.time_partitioning = bigquery.TimePartitioning("MONTH", field="billing_month")
             table.clustering_fields = list(file.cluster_by) or None
             self._client.create_table(table, exists_ok=True)
-            self.widen(file, change)
-        ledger = bigquery.Table(self.full_name(ledger_of(file.table)), _fields(LEDGER, "REQUIRED"))
+            self.apply_schema_change(file, change)
+        ledger = bigquery.Table(
+            self.full_name(ledger_name(file.table)), _fields(LEDGER_COLUMNS, "REQUIRED")
+        )
         self._client.create_table(ledger, exists_ok=True)
 
-    def begin(self, file: MonthFile) -> None:
+    def begin_load(self, file: MonthFile) -> None:
         """Find the load job that a run that died may have started, or write a new one into the
         ledger as `loading`.
 
@@ -186,7 +192,7 @@ class BigQueryDialect(Dialect):
         """
         states = dict(
             self.query(
-                f"SELECT job_id, state FROM {self.qualified(ledger_of(file.table))} "
+                f"SELECT job_id, state FROM {self.qualified(ledger_name(file.table))} "
                 "WHERE billing_period = @p1 AND manifest_id = @p2",
                 *(str(file.month), file.footer.manifest_id),
             )
@@ -195,37 +201,37 @@ class BigQueryDialect(Dialect):
         name = f"finops_{file.export}_{file.month}_{file.footer.manifest_id}_{table}"
         attempt = sum(state != "loading" for state in states.values())
         while True:
-            self.job = re.sub(r"[^A-Za-z0-9_-]", "-", f"{name}_{attempt}")
+            self.job_id = re.sub(r"[^A-Za-z0-9_-]", "-", f"{name}_{attempt}")
             try:
-                job = self._job()
+                job = self._get_job()
             except google.NotFound:
-                if self.job not in states:
-                    self.record(file, self.job, "loading")
+                if self.job_id not in states:
+                    self.record_load(file, self.job_id, "loading")
                 return
-            if states.get(self.job) == "loading":
-                if job.state != "DONE" or self._loaded(file, job):
-                    self._running = job
+            if states.get(self.job_id) == "loading":
+                if job.state != "DONE" or self._has_loaded(file, job):
+                    self._load_job = job
                     return
-                self.record(file, self.job, "failed", "its run died, and it left no rows")
+                self.record_load(file, self.job_id, "failed", "its run died, and it left no rows")
             attempt += 1
 
-    def _job(self) -> LoadJob:
-        return cast(LoadJob, self._client.get_job(self.job, location=self._settings.location))
+    def _get_job(self) -> LoadJob:
+        return cast(LoadJob, self._client.get_job(self.job_id, location=self._settings.location))
 
-    def _loaded(self, file: MonthFile, job: LoadJob) -> bool:
+    def _has_loaded(self, file: MonthFile, job: LoadJob) -> bool:
         whole = MeasuredTotals(file.footer.totals, 0)
         return job.error_result is None and measure(self, file, file.table) == whole
 
-    def load_beside(self, file: MonthFile, change: Change) -> Sql:
+    def load_incoming(self, file: MonthFile, change: SchemaChange) -> Sql:
         """Load the file into the month's partition, for BigQuery has no beside."""
-        if self._running is None:
-            with file.converted(change.kept) as written:
-                self._running = self._started(written)
-        self._running.result()
-        self._month_is_in = self.full_name(file.table)
+        if self._load_job is None:
+            with file.converted(change.target_types) as written:
+                self._load_job = self._start_load_job(written)
+        self._load_job.result()
+        self._loaded_table = self.full_name(file.table)
         return self.qualified(file.table)
 
-    def _started(self, file: MonthFile) -> LoadJob:
+    def _start_load_job(self, file: MonthFile) -> LoadJob:
         options = ParquetOptions()  # type: ignore[no-untyped-call]
         # A map becomes the REPEATED RECORD of key and value itself: the REST reference says so.
         # Taken to be so, but not yet seen in BigQuery: the decimals in a map follow
@@ -248,17 +254,19 @@ class BigQueryDialect(Dialect):
         try:
             with file.path.open("rb") as parquet:
                 return self._client.load_table_from_file(
-                    parquet, partition, size=size, job_id=self.job, job_config=config
+                    parquet, partition, size=size, job_id=self.job_id, job_config=config
                 )
         except google.Conflict:
             # Another run of the same version was faster, or BigQuery's answer to us was lost.
-            return self._job()
+            return self._get_job()
 
     @contextmanager
     def transaction(self, file: MonthFile) -> Iterator[None]:
         yield
 
-    def exchange(self, file: MonthFile, incoming: Sql, change: Change) -> tuple[str, ...]:
+    def exchange_month(
+        self, file: MonthFile, incoming: Sql, change: SchemaChange
+    ) -> tuple[str, ...]:
         return change.warnings
 
     def add_columns(self, table: str, columns: Mapping[str, str]) -> None:
@@ -266,9 +274,9 @@ class BigQueryDialect(Dialect):
         existing.schema = [*existing.schema, *_fields(columns)]
         self._client.update_table(existing, ["schema"])
 
-    def make_text(self, table: str, columns: Mapping[str, str]) -> None:
-        cells = {n: Sql(self.types[k].as_text.format(in_backticks(n))) for n, k in columns.items()}
-        self.query(rewriting(self._client.get_table(self.full_name(table)), cells))
+    def cast_columns_to_text(self, table: str, columns: Mapping[str, str]) -> None:
+        cells = {n: Sql(self.types[k].to_text.format(in_backticks(n))) for n, k in columns.items()}
+        self.query(rebuild_statement(self._client.get_table(self.full_name(table)), cells))
 
 
 def _fields(columns: Mapping[str, str], mode: str = "NULLABLE") -> list[SchemaField]:
@@ -282,5 +290,5 @@ def _fields(columns: Mapping[str, str], mode: str = "NULLABLE") -> list[SchemaFi
             fields.append(SchemaField(name, "RECORD", "REPEATED", fields=inside))
         else:
             own_mode = "NULLABLE" if name == "error_message" else mode
-            fields.append(SchemaField(name, BigQueryDialect.types[kind].name_there, own_mode))
+            fields.append(SchemaField(name, BigQueryDialect.types[kind].native, own_mode))
     return fields

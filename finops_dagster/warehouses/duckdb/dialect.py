@@ -16,11 +16,11 @@ from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.database import DuckDB
 from finops_dagster.tables.digest import DATE, MAPS, DigestKind, MonthDigest, month_digest
 from finops_dagster.tables.load import add_columns, table_columns
-from finops_dagster.warehouses.column_types import COUNT, ColumnType, typed
+from finops_dagster.warehouses.column_types import COUNT, ColumnType
 from finops_dagster.warehouses.dialect import Dialect
 from finops_dagster.warehouses.duckdb.settings import DuckDBSettings
 from finops_dagster.warehouses.month_file import MonthFile
-from finops_dagster.warehouses.schema_change import Change, refuse_other_text
+from finops_dagster.warehouses.schema_change import SchemaChange, refuse_inexact_text
 
 
 class DuckDBDialect(Dialect):
@@ -28,14 +28,16 @@ class DuckDBDialect(Dialect):
     are one transaction."""
 
     types: ClassVar[Mapping[str, ColumnType]] = {
-        SqlType.TEXT: typed(SqlType.TEXT),
-        SqlType.MONEY: typed(SqlType.MONEY, read_as="TRY(exact_decimal({0}))"),
-        SqlType.TIME: typed(SqlType.TIME, AS_TEXT[SqlType.TIME], read_as="TRY(utc_timestamp({0}))"),
-        **{kind: typed(kind, AS_TEXT[kind]) for kind in MAPS},
-        **{kind: typed(kind) for kind in (DATE, COUNT)},
+        SqlType.TEXT: ColumnType.of(SqlType.TEXT),
+        SqlType.MONEY: ColumnType.of(SqlType.MONEY, from_text="TRY(exact_decimal({0}))"),
+        SqlType.TIME: ColumnType.of(
+            SqlType.TIME, AS_TEXT[SqlType.TIME], from_text="TRY(utc_timestamp({0}))"
+        ),
+        **{kind: ColumnType.of(kind, AS_TEXT[kind]) for kind in MAPS},
+        **{kind: ColumnType.of(kind) for kind in (DATE, COUNT)},
     }
     digest_kind = DigestKind.HASH
-    takes_amounts_of_text = True
+    accepts_text_as_amount = True
 
     def __init__(self, settings: DuckDBSettings) -> None:
         super().__init__(settings)
@@ -43,12 +45,12 @@ class DuckDBDialect(Dialect):
         self._connection: duckdb.DuckDBPyConnection
 
     @property
-    def where(self) -> str:
+    def location(self) -> str:
         made = "" if self._path.is_file() else ", which is made when the first month comes"
         return f"DuckDB {self._path}{made}"
 
     @contextmanager
-    def connected(self, *, write: bool) -> Iterator[None]:
+    def connect(self, *, write: bool) -> Iterator[None]:
         """Open the file; one that is only read is not made, and holds nothing."""
         opening = DuckDB.of(self._settings)
         with (
@@ -59,7 +61,7 @@ class DuckDBDialect(Dialect):
             prepare_casts(self._connection)
             yield
 
-    def explanation(self, error: Exception) -> Exception | None:
+    def translate_error(self, error: Exception) -> Exception | None:
         is_ours = isinstance(error, duckdb.Error)
         return BillError(f"{self._path}: {first_line(error)}") if is_ours else None
 
@@ -73,16 +75,16 @@ class DuckDBDialect(Dialect):
     def columns(self, table: str) -> dict[str, str]:
         return table_columns(self._connection, table)
 
-    def load_beside(self, file: MonthFile, change: Change) -> Sql:
+    def load_incoming(self, file: MonthFile, change: SchemaChange) -> Sql:
         """Return the file itself, which DuckDB reads."""
-        refuse_other_text(self, self._connection, file, change)
-        return Sql(f"({file.select(change.kept)})")
+        refuse_inexact_text(self, self._connection, file, change)
+        return Sql(f"({file.select(change.target_types)})")
 
     def add_columns(self, table: str, columns: Mapping[str, str]) -> None:
-        new = {name: self.types[kind].name_there for name, kind in columns.items()}
+        new = {name: self.types[kind].native for name, kind in columns.items()}
         add_columns(self._connection, table, new)
 
     def digest(self, file: MonthFile) -> MonthDigest:
         """Return the digests by DuckDB's own hash."""
-        rows = Sql(f"{self.qualified(file.table)} WHERE {self.of_month(file)}")
+        rows = Sql(f"{self.qualified(file.table)} WHERE {self.month_condition(file)}")
         return month_digest(self._connection, rows, file.types, self.digest_kind)

@@ -17,15 +17,15 @@ _ADVICE = {
 _UNTRANSLATABLE = ("22021", "22P05")
 # The codes, and the classes of them, of what another try may find gone: broken connections,
 # transactions that met, no connection left, locks, and servers that stop or start.
-_PASSING = ("08", "40001", "40P01", "53300", "55P03", "57P")
+_TRANSIENT_CODES = ("08", "40001", "40P01", "53300", "55P03", "57P")
 # A server that lets nobody in says so without a code.
-_REFUSED = re.compile(
+_LOGIN_REFUSED = re.compile(
     r"(?s)Failed to connect: .*?(no password supplied|certificate|SSL|FATAL:  (?!.*(starting up"
     r"|shutting down|recovery|not yet accepting|too many|connection slots)))"
 )
 
 
-def explanation(where: str, error: adbc.Error) -> Exception:
+def translate_error(where: str, error: adbc.Error) -> Exception:
     """Return what the server says of `where` as BillError, or as WarehouseUnavailable."""
     details = {_text(name): _text(value) for name, value in error.details}
     # Without details it is the client's word: the line with the server's answer, if it gave one.
@@ -33,9 +33,11 @@ def explanation(where: str, error: adbc.Error) -> Exception:
     line = next((line for line in lines if "FATAL" in line), lines[0])
     line = line.partition("Failed to connect: ")[2] or line
     message, code = f"{where}: {details.get('PG_DIAG_MESSAGE_PRIMARY') or line}", error.sqlstate
-    if _REFUSED.search(str(error)):
+    if _LOGIN_REFUSED.search(str(error)):
         return BillError(f"{message}; look at [database.postgresql] and POSTGRESQL_PASSWORD")
-    if (code or "").startswith(_PASSING) or (not code and isinstance(error, adbc.OperationalError)):
+    if (code or "").startswith(_TRANSIENT_CODES) or (
+        not code and isinstance(error, adbc.OperationalError)
+    ):
         return WarehouseUnavailable(message)
     if code in _UNTRANSLATABLE:
         column = details.get("PG_DIAG_CONTEXT", "").rpartition(", ")[2]

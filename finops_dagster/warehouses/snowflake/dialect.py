@@ -22,22 +22,22 @@ from snowflake.connector import SnowflakeConnection, errors
 from finops_dagster.billing.columns import Sql, SqlType, name_within, quoted
 from finops_dagster.billing.errors import BillError
 from finops_dagster.tables.digest import DATE, HEX_DIGITS, MAPS, DigestKind
-from finops_dagster.warehouses.column_types import COUNT, ColumnType, typed
+from finops_dagster.warehouses.column_types import COUNT, ColumnType
 from finops_dagster.warehouses.dialect import Dialect
 from finops_dagster.warehouses.month_file import MonthFile, WarehouseUnavailable
-from finops_dagster.warehouses.schema_change import Change
+from finops_dagster.warehouses.schema_change import SchemaChange
 from finops_dagster.warehouses.snowflake.settings import SnowflakeSettings
 
 _NO_SUCH_OBJECT = 2003
 # The connector tries to log in for as long as it is let.
-_LOGIN_SECONDS = 30
-_ANSWER_SECONDS = 10 * 60
+_LOGIN_TIMEOUT_SECONDS = 30
+_NETWORK_TIMEOUT_SECONDS = 10 * 60
 # Snowflake ends the transaction of a client that is gone when another has waited 5 minutes for it.
-_LOCK_SECONDS = 30 * 60
+_LOCK_TIMEOUT_SECONDS = 30 * 60
 
 # A statement that was cancelled from outside, and one that came when 20 waited for the lock.
-_PASSING_NUMBERS = {604, 625}
-_PASSING = (
+_TRANSIENT_CODES = {604, 625}
+_TRANSIENT = (
     errors.OperationalError,
     errors.InternalServerError,
     errors.ServiceUnavailableError,
@@ -49,11 +49,11 @@ _PASSING = (
     errors.RequestExceedMaxRetryError,
     errors.TokenExpiredError,
 )
-_NOT_PASSING = (errors.NonRetryableTlsError, errors.RevocationCheckError)
+_PERMANENT = (errors.NonRetryableTlsError, errors.RevocationCheckError)
 # What the connector is told of the network is also how long a statement may run, so those that
 # move a month are given a time of their own.
-_LOAD_SECONDS = 4 * 60 * 60
-_MOVE_A_MONTH = ("PUT", "COPY", "DELETE", "INSERT", "CREATE OR REPLACE TABLE")
+_BULK_TIMEOUT_SECONDS = 4 * 60 * 60
+_BULK_STATEMENTS = ("PUT", "COPY", "DELETE", "INSERT", "CREATE OR REPLACE TABLE")
 
 
 class SnowflakeDialect(Dialect):
@@ -61,44 +61,46 @@ class SnowflakeDialect(Dialect):
     needs on its way lives no longer than its session."""
 
     types: ClassVar[Mapping[str, ColumnType]] = {
-        SqlType.TEXT: typed("VARCHAR", digest="{0}::VARCHAR"),
-        SqlType.MONEY: typed(
+        SqlType.TEXT: ColumnType.of("VARCHAR", digest_text="{0}::VARCHAR"),
+        SqlType.MONEY: ColumnType.of(
             "NUMBER(38,18)",
             "{0}::VARCHAR",
-            read_as="TRY_CAST({0} AS NUMBER(38,18))",
-            digest="{0}::NUMBER(38,18)::VARCHAR",
+            from_text="TRY_CAST({0} AS NUMBER(38,18))",
+            digest_text="{0}::NUMBER(38,18)::VARCHAR",
         ),
-        SqlType.TIME: typed(
+        SqlType.TIME: ColumnType.of(
             "TIMESTAMP_NTZ",
             "REGEXP_REPLACE(TO_VARCHAR({0}::TIMESTAMP_NTZ, "
             "'YYYY-MM-DD\"T\"HH24:MI:SS.FF6'), '[.]?0+$', '') || 'Z'",
-            read_as="TRY_CAST({0} AS TIMESTAMP_NTZ)",
-            digest="DATE_PART(EPOCH_MICROSECOND, {0})::VARCHAR",
+            from_text="TRY_CAST({0} AS TIMESTAMP_NTZ)",
+            digest_text="DATE_PART(EPOCH_MICROSECOND, {0})::VARCHAR",
         ),
         # Amounts in an OBJECT are fixed-point numbers of 38 digits as well.
-        **dict.fromkeys(MAPS, typed("OBJECT", "TO_JSON({0})", read_as="TRY_PARSE_JSON({0})")),
-        DATE: typed("DATE", "{0}::VARCHAR", digest="TO_VARCHAR({0}, 'YYYY-MM-DD')"),
-        COUNT: typed("NUMBER(38, 0)"),
+        **dict.fromkeys(
+            MAPS, ColumnType.of("OBJECT", "TO_JSON({0})", from_text="TRY_PARSE_JSON({0})")
+        ),
+        DATE: ColumnType.of("DATE", "{0}::VARCHAR", digest_text="TO_VARCHAR({0}, 'YYYY-MM-DD')"),
+        COUNT: ColumnType.of("NUMBER(38, 0)"),
     }
     table_options: ClassVar[Sql] = Sql('CLUSTER BY ("BILLING_MONTH")')
-    add_column: ClassVar[Sql] = Sql("ADD COLUMN IF NOT EXISTS")
-    defines_in_transaction = False  # a statement that defines something ends a transaction
+    add_column_clause: ClassVar[Sql] = Sql("ADD COLUMN IF NOT EXISTS")
+    transactional_ddl = False  # a statement that defines something ends a transaction
     digest_kind = DigestKind.MD5
     # X is a hexadecimal digit: docs.snowflake.com, *SQL format models*.
-    digest_number: ClassVar[Sql] = Sql(
+    md5_number: ClassVar[Sql] = Sql(
         f"TO_NUMBER(SUBSTR(MD5({{0}}), 1, {HEX_DIGITS}), '{'X' * HEX_DIGITS}')"
     )
-    entries: ClassVar[Sql] = Sql("LATERAL FLATTEN(INPUT => {0}) AS entry")
+    map_entries: ClassVar[Sql] = Sql("LATERAL FLATTEN(INPUT => {0}) AS entry")
     _settings: SnowflakeSettings
     _connection: SnowflakeConnection
 
     @property
-    def where(self) -> str:
+    def location(self) -> str:
         settings = self._settings
         return f"Snowflake {settings.account} {settings.database}.{settings.schema_name}"
 
     @contextmanager
-    def connected(self, *, write: bool) -> Iterator[None]:
+    def connect(self, *, write: bool) -> Iterator[None]:
         """Connect with the credentials of the environment. Raises BillError without them."""
         self._connection = snowflake.connector.connect(
             **self._settings.model_dump(by_alias=True, exclude={"stage"}, exclude_none=True),
@@ -106,14 +108,14 @@ class SnowflakeDialect(Dialect):
             validate_default_parameters=True,
             application="finops_dagster",
             paramstyle="qmark",
-            login_timeout=_LOGIN_SECONDS,
-            network_timeout=_ANSWER_SECONDS,
+            login_timeout=_LOGIN_TIMEOUT_SECONDS,
+            network_timeout=_NETWORK_TIMEOUT_SECONDS,
             # Asks the clouds' metadata services which of them this machine is in.
             platform_detection_timeout_seconds=0.0,
             session_parameters={
                 "CLIENT_TELEMETRY_ENABLED": False,
-                "LOCK_TIMEOUT": _LOCK_SECONDS,
-                "QUERY_TAG": self.job,
+                "LOCK_TIMEOUT": _LOCK_TIMEOUT_SECONDS,
+                "QUERY_TAG": self.job_id,
                 "TIMEZONE": "UTC",
             },
         )
@@ -121,20 +123,20 @@ class SnowflakeDialect(Dialect):
         with closing(self._connection):
             yield
 
-    def explanation(self, error: Exception) -> Exception | None:
+    def translate_error(self, error: Exception) -> Exception | None:
         if not isinstance(error, errors.Error):
             return None
-        passes = isinstance(error, _PASSING) or error.errno in _PASSING_NUMBERS
-        passes = passes and not isinstance(error, _NOT_PASSING)
+        passes = isinstance(error, _TRANSIENT) or error.errno in _TRANSIENT_CODES
+        passes = passes and not isinstance(error, _PERMANENT)
         kind = WarehouseUnavailable if passes else BillError
-        return kind(f"{self.where}: {shorten(str(error), 500, placeholder=' ...')}")
+        return kind(f"{self.location}: {shorten(str(error), 500, placeholder=' ...')}")
 
-    def has_lost_connection(self, error: Exception) -> bool:
+    def has_ended(self, error: Exception) -> bool:
         """Adding to the ledger waits for nobody's transaction; but the load may be going on."""
         return not isinstance(error, WarehouseUnavailable)
 
     def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
-        seconds = _LOAD_SECONDS if sql.startswith(_MOVE_A_MONTH) else None
+        seconds = _BULK_TIMEOUT_SECONDS if sql.startswith(_BULK_STATEMENTS) else None
         with self._connection.cursor() as cursor:
             cursor.execute(sql, values or None, timeout=seconds)
             rows: list[tuple[Any, ...]] = cursor.fetchall()
@@ -142,10 +144,10 @@ class SnowflakeDialect(Dialect):
 
     def full_name(self, table: str) -> str:
         """Return `database.schema.TABLE`."""
-        return f"{self._settings.database}.{self._settings.schema_name}.{self.name(table)}"
+        return f"{self._settings.database}.{self._settings.schema_name}.{self.stored_name(table)}"
 
-    def name(self, name: str) -> str:
-        return name_within(self.longest_name, name).upper()
+    def stored_name(self, name: str) -> str:
+        return name_within(self.max_name_length, name).upper()
 
     def columns(self, table: str) -> dict[str, str]:
         """Return name and type of each column. Wakes no warehouse."""
@@ -155,39 +157,39 @@ class SnowflakeDialect(Dialect):
             if error.errno == _NO_SUCH_OBJECT:
                 return {}
             raise
-        return {name: _plain(kind) for name, kind, *_ in described}
+        return {name: _type_without_length(kind) for name, kind, *_ in described}
 
-    def parameter(self, number: int) -> Sql:
+    def placeholder(self, number: int) -> Sql:
         return Sql("?")
 
-    def moment(self, moment: datetime) -> Sql:
-        return Sql(f"'{moment:%Y-%m-%d %H:%M:%S.%f}'::TIMESTAMP_NTZ")
+    def timestamp_literal(self, timestamp: datetime) -> Sql:
+        return Sql(f"'{timestamp:%Y-%m-%d %H:%M:%S.%f}'::TIMESTAMP_NTZ")
 
-    def cell(self, table: str, name: str, wanted: str) -> Sql:
-        cell = super().cell(table, name, wanted)
-        return Sql(f"{cell}::{self.sql_type(wanted)}") if wanted == SqlType.MONEY else cell
+    def column_expression(self, table: str, name: str, wanted: str) -> Sql:
+        cell = super().column_expression(table, name, wanted)
+        return Sql(f"{cell}::{self.native_type(wanted)}") if wanted == SqlType.MONEY else cell
 
-    def load_beside(self, file: MonthFile, change: Change) -> Sql:
+    def load_incoming(self, file: MonthFile, change: SchemaChange) -> Sql:
         """Copy the file into a temporary table, in the file's types, and return its rows in those
         of the table.
 
         The vectorized scanner is asked for because it alone reads a Parquet map as an object.
         """
-        temporary = quoted(f"FINOPS_{self.job[-12:]}".upper())
+        temporary = quoted(f"FINOPS_{self.job_id[-12:]}".upper())
         self.query(
-            f"CREATE TEMPORARY TABLE {temporary} ({', '.join(self.definitions(file.types))})"
+            f"CREATE TEMPORARY TABLE {temporary} ({', '.join(self.column_definitions(file.types))})"
         )
         stage = self._settings.stage
         if stage is None:
             self.query(f"CREATE TEMPORARY STAGE {temporary} ENCRYPTION = (TYPE = 'SNOWFLAKE_SSE')")
-            where = _in_quotes(f"file://{file.path.resolve()}")
+            where = _string_literal(f"file://{file.path.resolve()}")
             self.query(f"PUT {where} @{temporary} AUTO_COMPRESS = FALSE")
             source, files = temporary, ""
         else:
             in_lake = "/".join(file.path.parts[-3:])
-            source, files = Sql(stage), f"FILES = ({_in_quotes(in_lake)})"
+            source, files = Sql(stage), f"FILES = ({_string_literal(in_lake)})"
         cells = ", ".join(
-            f"$1:{quoted(n)}::{self.sql_type(kind)}" for n, kind in file.types.items()
+            f"$1:{quoted(n)}::{self.native_type(kind)}" for n, kind in file.types.items()
         )
         self.query(
             f"COPY INTO {temporary} FROM (SELECT {cells} FROM @{source}) {files} "
@@ -201,35 +203,39 @@ class SnowflakeDialect(Dialect):
                     f"lake holds {file.footer.manifest_id}; copy the lake to the stage and run the "
                     "month again"
                 )
-        texts = {name: kind for name, kind in file.types.items() if change.kept[name] != kind}
-        return self._with_texts(temporary, list(file.types), texts)
+        texts = {
+            name: kind for name, kind in file.types.items() if change.target_types[name] != kind
+        }
+        return self._select_with_text(temporary, list(file.types), texts)
 
-    def _with_texts(self, table: Sql, columns: Sequence[str], texts: Mapping[str, str]) -> Sql:
+    def _select_with_text(
+        self, table: Sql, columns: Sequence[str], texts: Mapping[str, str]
+    ) -> Sql:
         """Return the rows of a table, some of whose columns become text."""
-        ways = {name: self.types[kind].as_text for name, kind in texts.items()}
+        ways = {name: self.types[kind].to_text for name, kind in texts.items()}
         cells = ", ".join(
             f"{ways.get(n, Sql('{0}')).format(self.quoted(n))} AS {self.quoted(n)}" for n in columns
         )
         return Sql(f"(SELECT {cells} FROM {table})")
 
-    def make_text(self, table: str, columns: Mapping[str, str]) -> None:
+    def cast_columns_to_text(self, table: str, columns: Mapping[str, str]) -> None:
         """Make the table anew, in one step, as Snowflake makes text of no column in place."""
-        texts = {self.name(name): kind for name, kind in columns.items()}
-        rows = self._with_texts(self.qualified(table), list(self.columns(table)), texts)
+        texts = {self.stored_name(name): kind for name, kind in columns.items()}
+        rows = self._select_with_text(self.qualified(table), list(self.columns(table)), texts)
         self.query(
             f"CREATE OR REPLACE TABLE {self.qualified(table)} {self.table_options} COPY GRANTS "
             f"AS {rows}"
         )
 
 
-def _plain(kind: str) -> str:
+def _type_without_length(kind: str) -> str:
     """Return what a type of a bill is called: `VARCHAR(16777216)` is text, and a VARIANT takes maps
     as an OBJECT does."""
     plain = kind if kind.startswith("NUMBER") else kind.partition("(")[0]
     return "OBJECT" if plain == "VARIANT" else plain
 
 
-def _in_quotes(text: str) -> Sql:
+def _string_literal(text: str) -> Sql:
     """Return a text as a literal of Snowflake's, in which a backslash escapes."""
     return Sql("'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'")
 

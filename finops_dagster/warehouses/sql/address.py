@@ -22,7 +22,7 @@ _DRIVERS = {
 }
 _NO_TRANSACTIONS = "has no transactions, so a month could not be replaced in one step"
 _OWN_BACKEND = 'has a backend of its own: set backend = "{}"'
-_REFUSED = {
+_REFUSAL_REASONS = {
     **dict.fromkeys(
         "athena clickhouse databricks dremio dummy filesystem hive iceberg lance lancedb qdrant "
         "weaviate".split(),
@@ -36,11 +36,11 @@ _REFUSED = {
 }
 
 
-def refuse_unusable(settings: SqlSettings) -> None:
+def check_destination(settings: SqlSettings) -> None:
     """Raise SettingsError for a destination that cannot replace a month, or has no such setting."""
     name = settings.destination
-    if name in _REFUSED:
-        raise SettingsError(f"[database.sql]: destination {name} {_REFUSED[name]}")
+    if name in _REFUSAL_REASONS:
+        raise SettingsError(f"[database.sql]: destination {name} {_REFUSAL_REASONS[name]}")
     if name not in _DRIVERS:
         raise SettingsError(
             f"[database.sql]: there is no destination {name!r}; it is {', '.join(_DRIVERS)}, of "
@@ -52,7 +52,7 @@ def refuse_unusable(settings: SqlSettings) -> None:
         )
 
 
-def url_of(settings: SqlSettings) -> sa.URL:
+def database_url(settings: SqlSettings) -> sa.URL:
     """Return the address of the database; what the environment says of it wins over the settings.
     Raises BillError where there is none, sqlalchemy.exc.ArgumentError for one that is no URL.
 

@@ -12,11 +12,16 @@ import sqlalchemy as sa
 
 from finops_dagster.billing.columns import Sql, SqlType
 from finops_dagster.tables.digest import DATE
-from finops_dagster.warehouses.column_types import ColumnType, typed
+from finops_dagster.warehouses.column_types import ColumnType
 from finops_dagster.warehouses.dialect import Dialect
 from finops_dagster.warehouses.postgresql.expressions import AMOUNT_OF_TEXT, TIME_AS_TEXT
-from finops_dagster.warehouses.sql.address import refuse_unusable, url_of
-from finops_dagster.warehouses.sql.dialect import MAP_IN, MONEY_MAP_IN, TYPES, SqlDialect
+from finops_dagster.warehouses.sql.address import check_destination, database_url
+from finops_dagster.warehouses.sql.dialect import (
+    MAP_TO_JSON,
+    MONEY_MAP_TO_JSON,
+    SQLALCHEMY_TYPES,
+    SqlDialect,
+)
 from finops_dagster.warehouses.sql.settings import SqlSettings
 
 
@@ -25,17 +30,17 @@ class PostgresDialect(SqlDialect):
 
     types: ClassVar[Mapping[str, ColumnType]] = {
         **SqlDialect.types,
-        SqlType.MONEY: typed(SqlType.MONEY, read_as=AMOUNT_OF_TEXT),
-        SqlType.TIME: typed(
+        SqlType.MONEY: ColumnType.of(SqlType.MONEY, from_text=AMOUNT_OF_TEXT),
+        SqlType.TIME: ColumnType.of(
             SqlType.TIME,
             TIME_AS_TEXT,
-            read_as="{0}::timestamptz",
-            way_in="CAST({0} AS TIMESTAMPTZ)",
+            from_text="{0}::timestamptz",
+            duckdb_cast="CAST({0} AS TIMESTAMPTZ)",
         ),
     }
 
 
-class _Text(sa.types.UserDefinedType[str]):
+class _TextType(sa.types.UserDefinedType[str]):
     """A text whose name says what it holds; SQLite takes every name that has TEXT in it."""
 
     cache_ok = True
@@ -47,13 +52,13 @@ class _Text(sa.types.UserDefinedType[str]):
         return self.name
 
 
-_NAMES = {
+_DECLARED_NAMES = {
     SqlType.MONEY: "DECIMAL_TEXT",
     SqlType.TEXT_MAP: "TEXT_MAP",
     SqlType.MONEY_MAP: "DECIMAL_TEXT_MAP",
 }
-_DECLARED = {
-    **{name: kind for kind, name in _NAMES.items()},
+_DATA_TYPES = {
+    **{name: kind for kind, name in _DECLARED_NAMES.items()},
     "DATETIME": SqlType.TIME,
     "TIMESTAMP": SqlType.TIME,
     DATE: DATE,
@@ -67,31 +72,31 @@ class SqliteDialect(SqlDialect):
 
     types: ClassVar[Mapping[str, ColumnType]] = {
         **SqlDialect.types,
-        SqlType.MONEY: typed(
+        SqlType.MONEY: ColumnType.of(
             SqlType.MONEY,
-            read_as="exact_amount({0})",
-            way_in="rtrim(rtrim(CAST({0} AS VARCHAR), '0'), '.')",
+            from_text="exact_amount({0})",
+            duckdb_cast="rtrim(rtrim(CAST({0} AS VARCHAR), '0'), '.')",
         ),
-        SqlType.TIME: typed(
+        SqlType.TIME: ColumnType.of(
             SqlType.TIME,
             "rtrim(rtrim(replace({0}, ' ', 'T'), '0'), '.') || 'Z'",
-            way_in="CAST({0} AS TIMESTAMPTZ)",
+            duckdb_cast="CAST({0} AS TIMESTAMPTZ)",
         ),
-        SqlType.TEXT_MAP: typed(SqlType.TEXT_MAP, "{0}", way_in=MAP_IN),
-        SqlType.MONEY_MAP: typed(SqlType.MONEY_MAP, way_in=MONEY_MAP_IN),
+        SqlType.TEXT_MAP: ColumnType.of(SqlType.TEXT_MAP, "{0}", duckdb_cast=MAP_TO_JSON),
+        SqlType.MONEY_MAP: ColumnType.of(SqlType.MONEY_MAP, duckdb_cast=MONEY_MAP_TO_JSON),
     }
-    ordered = (SqlType.TIME,)
-    column_types: ClassVar[Mapping[str, sa.types.TypeEngine[Any]]] = {
-        **TYPES,
-        **{kind: _Text(name) for kind, name in _NAMES.items()},
+    ordered_types = (SqlType.TIME,)
+    sqlalchemy_types: ClassVar[Mapping[str, sa.types.TypeEngine[Any]]] = {
+        **SQLALCHEMY_TYPES,
+        **{kind: _TextType(name) for kind, name in _DECLARED_NAMES.items()},
     }
 
     @contextmanager
-    def connected(self, *, write: bool) -> Iterator[None]:
-        with super().connected(write=write):
+    def connect(self, *, write: bool) -> Iterator[None]:
+        with super().connect(write=write):
             driver: Any = self._connection.connection.driver_connection
             driver.create_aggregate("exact_sum", 1, _ExactSum)
-            driver.create_function("exact_amount", 1, _amount, deterministic=True)
+            driver.create_function("exact_amount", 1, _exact_amount, deterministic=True)
             yield
 
     @property
@@ -101,32 +106,32 @@ class SqliteDialect(SqlDialect):
     def qualified(self, table: str) -> Sql:
         return self.quoted(table)
 
-    def day(self, day: date) -> Sql:
+    def date_literal(self, day: date) -> Sql:
         return Sql(f"'{day}'")
 
-    def moment(self, moment: datetime) -> Sql:
-        return Sql(f"'{moment:%Y-%m-%d %H:%M:%S.%f}'")
+    def timestamp_literal(self, timestamp: datetime) -> Sql:
+        return Sql(f"'{timestamp:%Y-%m-%d %H:%M:%S.%f}'")
 
-    def sum(self, cell: Sql) -> Sql:
+    def sum_expression(self, cell: Sql) -> Sql:
         return Sql(f"exact_sum({cell})")
 
     def columns(self, table: str) -> dict[str, str]:
         """Return what the types were declared to be."""
         found = self.query(f"PRAGMA table_info({self.quoted(table)})")
-        return {row[1]: _DECLARED.get(row[2], row[2]) for row in found}
+        return {row[1]: _DATA_TYPES.get(row[2], row[2]) for row in found}
 
-    def type_of(self, table: str, name: str, given: str) -> str:
+    def stored_type(self, table: str, name: str, given: str) -> str:
         """What dlt made of amounts and maps it declared as TEXT."""
-        kind = super().type_of(table, name, given)
-        may_be_given = kind == SqlType.TEXT and given in _NAMES
+        kind = super().stored_type(table, name, given)
+        may_be_given = kind == SqlType.TEXT and given in _DECLARED_NAMES
         by_dlt = "SELECT 1 FROM sqlite_master WHERE name = '_dlt_version'"
         return given if may_be_given and self.query(by_dlt) else kind
 
-    def make_text(self, table: str, columns: Mapping[str, str]) -> None:
+    def cast_columns_to_text(self, table: str, columns: Mapping[str, str]) -> None:
         altered = f"ALTER TABLE {self.qualified(table)}"
         for name, kind in columns.items():
             column, free = self.quoted(name), self.quoted(f"{name}_as_text")
-            cell = self.types[kind].as_text.format(column)
+            cell = self.types[kind].to_text.format(column)
             self.query(f"{altered} ADD COLUMN {free} TEXT")
             self.query(f"UPDATE {self.qualified(table)} SET {free} = {cell}")
             self.query(f"{altered} DROP COLUMN {column}")
@@ -148,7 +153,7 @@ class _ExactSum:
         return None if self._sum is None else f"{self._sum:f}"
 
 
-def _amount(text: str | None) -> str | None:
+def _exact_amount(text: str | None) -> str | None:
     try:
         return None if text is None or not Decimal(text).is_finite() else text
     except InvalidOperation:
@@ -162,14 +167,14 @@ DATABASES: Mapping[str, type[SqlDialect]] = {
 """By SQLAlchemy's name of the kind of database."""
 
 
-def dialect_of(settings: SqlSettings) -> Callable[[], Dialect]:
+def dialect_factory(settings: SqlSettings) -> Callable[[], Dialect]:
     """Return what gives the dialect of the database for a session. Raises SettingsError where it
     cannot replace a month."""
-    refuse_unusable(settings)
+    check_destination(settings)
 
     def opened() -> Dialect:
         with suppress(sa.exc.ArgumentError):  # of a URL, which connecting explains
-            backend = url_of(settings).get_backend_name()
+            backend = database_url(settings).get_backend_name()
             return DATABASES.get(backend, SqlDialect)(settings)
         return SqlDialect(settings)
 

@@ -18,24 +18,24 @@ from finops_dagster.billing.errors import BillError
 from finops_dagster.locks import waiting_lock
 from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.digest import DATE, MAPS
-from finops_dagster.warehouses.column_types import COUNT, ColumnType, typed
+from finops_dagster.warehouses.column_types import COUNT, ColumnType
 from finops_dagster.warehouses.dialect import Dialect
-from finops_dagster.warehouses.loads_table import LEDGER, ledger_of
+from finops_dagster.warehouses.loads_table import LEDGER_COLUMNS, ledger_name
 from finops_dagster.warehouses.month_file import MonthFile, WarehouseUnavailable, as_utc
-from finops_dagster.warehouses.schema_change import Change
-from finops_dagster.warehouses.sql.address import url_of
+from finops_dagster.warehouses.schema_change import SchemaChange
+from finops_dagster.warehouses.sql.address import database_url
 from finops_dagster.warehouses.sql.settings import SqlSettings
 
 _ROWS_AT_ONCE = 10_000
-_INDEXED = ("mariadb", "mssql", "mysql", "oracle", "postgresql", "sqlite")
-_STATISTICS = {
+_INDEXED_DATABASES = ("mariadb", "mssql", "mysql", "oracle", "postgresql", "sqlite")
+_STATISTICS_STATEMENTS = {
     **dict.fromkeys(("mariadb", "mysql"), "ANALYZE TABLE {0}"),
     **dict.fromkeys(("postgresql", "redshift", "sqlite"), "ANALYZE {0}"),
     "mssql": "UPDATE STATISTICS {0}",
 }
 # To SQLAlchemy a wrong password passes like a lost connection; what the drivers say tells them
 # apart.
-_PASSING = re.compile(
+_TRANSIENT_MESSAGES = re.compile(
     r"connection (was |is )?(refused|reset|closed|aborted|lost|already closed)"
     r"|closed the connection|lost connection|gone away|broken pipe|unreachable|timed? ?out"
     r"|shutting down|starting up"
@@ -45,7 +45,7 @@ _PASSING = re.compile(
 )
 _TEXT = sa.UnicodeText().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
 _TIME = sa.DateTime(timezone=True).with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
-TYPES: dict[str, sa.types.TypeEngine[Any]] = {
+SQLALCHEMY_TYPES: dict[str, sa.types.TypeEngine[Any]] = {
     SqlType.TEXT: _TEXT,
     SqlType.MONEY: sa.Numeric(38, 18),
     SqlType.TIME: _TIME,
@@ -54,8 +54,8 @@ TYPES: dict[str, sa.types.TypeEngine[Any]] = {
     DATE: sa.Date(),
     COUNT: sa.BigInteger(),
 }
-MAP_IN = "CAST(to_json({0}) AS VARCHAR)"
-MONEY_MAP_IN = "CAST(to_json(CAST({0} AS MAP(VARCHAR, VARCHAR))) AS VARCHAR)"
+MAP_TO_JSON = "CAST(to_json({0}) AS VARCHAR)"
+MONEY_MAP_TO_JSON = "CAST(to_json(CAST({0} AS MAP(VARCHAR, VARCHAR))) AS VARCHAR)"
 
 
 class SqlDialect(Dialect):
@@ -65,43 +65,43 @@ class SqlDialect(Dialect):
     # What DuckDB makes of cells on their way: times with their zone, and maps as JSON whose amounts
     # are text, for a JSON number becomes a float somewhere.
     types: ClassVar[Mapping[str, ColumnType]] = {
-        **{kind: typed(kind) for kind in (SqlType.TEXT, SqlType.MONEY, DATE, COUNT)},
-        SqlType.TIME: typed(SqlType.TIME, way_in="CAST({0} AS TIMESTAMPTZ)"),
-        SqlType.TEXT_MAP: typed(SqlType.TEXT, way_in=MAP_IN),
-        SqlType.MONEY_MAP: typed(SqlType.TEXT, way_in=MONEY_MAP_IN),
+        **{kind: ColumnType.of(kind) for kind in (SqlType.TEXT, SqlType.MONEY, DATE, COUNT)},
+        SqlType.TIME: ColumnType.of(SqlType.TIME, duckdb_cast="CAST({0} AS TIMESTAMPTZ)"),
+        SqlType.TEXT_MAP: ColumnType.of(SqlType.TEXT, duckdb_cast=MAP_TO_JSON),
+        SqlType.MONEY_MAP: ColumnType.of(SqlType.TEXT, duckdb_cast=MONEY_MAP_TO_JSON),
     }
-    column_types: ClassVar[Mapping[str, sa.types.TypeEngine[Any]]] = TYPES
-    ordered: ClassVar[tuple[str, ...]] = (SqlType.TIME, SqlType.MONEY)
+    sqlalchemy_types: ClassVar[Mapping[str, sa.types.TypeEngine[Any]]] = SQLALCHEMY_TYPES
+    ordered_types: ClassVar[tuple[str, ...]] = (SqlType.TIME, SqlType.MONEY)
     """The types of which the database knows the least and the greatest value."""
-    add_column: ClassVar[Sql] = Sql("ADD")
+    add_column_clause: ClassVar[Sql] = Sql("ADD")
     _settings: SqlSettings
     _connection: sa.Connection
 
     def __init__(self, settings: SqlSettings) -> None:
         super().__init__(settings)
         self._locks = ExitStack()
-        self._is_all_or_nothing = False
+        self._in_transaction = False
 
     @property
-    def where(self) -> str:
+    def location(self) -> str:
         return f"{self._settings.destination} {self._settings.dataset}"
 
     @contextmanager
-    def connected(self, *, write: bool) -> Iterator[None]:
+    def connect(self, *, write: bool) -> Iterator[None]:
         kwargs = self._settings.engine_kwargs
-        engine = sa.create_engine(url_of(self._settings), poolclass=sa.NullPool, **kwargs)
+        engine = sa.create_engine(database_url(self._settings), poolclass=sa.NullPool, **kwargs)
         with self._locks, engine.connect() as self._connection:
-            self.longest_name = engine.dialect.max_identifier_length
+            self.max_name_length = engine.dialect.max_identifier_length
             yield
 
-    def explanation(self, error: Exception) -> Exception | None:
+    def translate_error(self, error: Exception) -> Exception | None:
         if isinstance(error, ModuleNotFoundError):
-            return BillError(f"{self.where}: its client {error.name} is not installed")
+            return BillError(f"{self.location}: its client {error.name} is not installed")
         if not isinstance(error, sa.exc.SQLAlchemyError):
             return None
         message = " ".join(str(getattr(error, "orig", None) or error).split())
-        kind = WarehouseUnavailable if _PASSING.search(message) else BillError
-        return kind(f"{self.where}: {message}")
+        kind = WarehouseUnavailable if _TRANSIENT_MESSAGES.search(message) else BillError
+        return kind(f"{self.location}: {message}")
 
     def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         """Run a statement, and commit it where it is of no transaction."""
@@ -109,11 +109,11 @@ class SqlDialect(Dialect):
         text = sa.text(re.sub(r"(?<!:):(?!finops_\d)", r"\:", sql))
         result = self._connection.execute(text, bound)
         rows = [tuple(row) for row in result] if result.returns_rows else []
-        self._commit()
+        self._autocommit()
         return rows
 
-    def _commit(self) -> None:
-        if not self._is_all_or_nothing:
+    def _autocommit(self) -> None:
+        if not self._in_transaction:
             self._connection.commit()
 
     def full_name(self, table: str) -> str:
@@ -123,30 +123,34 @@ class SqlDialect(Dialect):
     def quoted(self, name: str) -> Sql:
         preparer = self._connection.dialect.identifier_preparer
         end = preparer.final_quote
-        return Sql(f"{preparer.initial_quote}{self.name(name).replace(end, end * 2)}{end}")
+        return Sql(f"{preparer.initial_quote}{self.stored_name(name).replace(end, end * 2)}{end}")
 
     def qualified(self, table: str) -> Sql:
         return Sql(f"{self.quoted(self._settings.dataset)}.{self.quoted(table)}")
 
-    def parameter(self, number: int) -> Sql:
+    def placeholder(self, number: int) -> Sql:
         return Sql(f":finops_{int(number)}")
 
-    def day(self, day: date) -> Sql:
+    def date_literal(self, day: date) -> Sql:
         return Sql(f"CAST('{day}' AS DATE)")
 
-    def moment(self, moment: datetime) -> Sql:
-        kind = self.sql_type(SqlType.TIME)
+    def timestamp_literal(self, timestamp: datetime) -> Sql:
+        kind = self.native_type(SqlType.TIME)
         zone = "+00:00" if "ZONE" in kind or "OFFSET" in kind else ""
-        return Sql(f"CAST('{moment:%Y-%m-%d %H:%M:%S.%f}{zone}' AS {kind})")
+        return Sql(f"CAST('{timestamp:%Y-%m-%d %H:%M:%S.%f}{zone}' AS {kind})")
 
-    def sql_type(self, kind: str) -> Sql:
-        return Sql(self.column_types[kind].compile(dialect=self._connection.dialect))
+    def native_type(self, kind: str) -> Sql:
+        return Sql(self.sqlalchemy_types[kind].compile(dialect=self._connection.dialect))
 
     def columns(self, table: str) -> dict[str, str]:
-        inspector, schema, name = sa.inspect(self._connection), self._schema, self.name(table)
+        inspector, schema, name = (
+            sa.inspect(self._connection),
+            self._schema,
+            self.stored_name(table),
+        )
         found = inspector.get_columns(name, schema) if inspector.has_table(name, schema) else []
-        self._commit()
-        return {column["name"]: _type_named(column["type"]) for column in found}
+        self._autocommit()
+        return {column["name"]: _data_type(column["type"]) for column in found}
 
     @property
     def _schema(self) -> str | None:
@@ -154,53 +158,58 @@ class SqlDialect(Dialect):
 
     # A load.
 
-    def lock_table(self, file: MonthFile) -> None:
+    def lock_month(self, file: MonthFile) -> None:
         """Wait for other loads of the month on this machine."""
         path = self._settings.working_dir / f"{file.table}-{file.month}.lock"
         what = f"loading {file.month} into {self.full_name(file.table)}"
         self._locks.enter_context(waiting_lock(path, what))
 
-    def prepare(self, file: MonthFile, change: Change) -> None:
+    def prepare_tables(self, file: MonthFile, change: SchemaChange) -> None:
         """Make the schema and both tables where they are missing, and new columns: in many
         databases a statement that defines something ends a transaction."""
         schema = self._schema
         if schema and schema not in sa.inspect(self._connection).get_schema_names():
             self._connection.execute(sa.schema.CreateSchema(schema))
-        super().prepare(file, change)
-        if self.held(file.table):
-            self.alter(file.table, change.new, {})
+        super().prepare_tables(file, change)
+        if self.native_types(file.table):
+            self.alter_table(file.table, change.new_columns, {})
             return
-        table = self._created(file.table, self.columns_of(file))
-        if self._connection.dialect.name in _INDEXED:
+        table = self._create_table(file.table, self.target_columns(file))
+        if self._connection.dialect.name in _INDEXED_DATABASES:
             month = table.columns["billing_month"]
-            sa.Index(self.name(f"{file.table}_billing_month"), month).create(self._connection)
-            self._commit()
+            sa.Index(self.stored_name(f"{file.table}_billing_month"), month).create(
+                self._connection
+            )
+            self._autocommit()
 
-    def begin(self, file: MonthFile) -> None:
+    def begin_load(self, file: MonthFile) -> None:
         """Write into the ledger that the month is being loaded; end what died before its end.
         Raises BillError where the database keeps what was rolled back."""
-        ledger = self.qualified(ledger_of(file.table))
+        ledger = self.qualified(ledger_name(file.table))
         died = self.query(
             f"SELECT job_id FROM {ledger} WHERE billing_period = :finops_1 AND state = 'loading'",
             str(file.month),
         )
         for (job,) in died:
-            self.record(file, job, "failed", "another load of the month began before it ended")
-        with suppress(_Undone), self._all_or_nothing():
-            self.record(file, self.job, "loading")
-            raise _Undone
-        if self.query(f"SELECT 1 FROM {ledger} WHERE job_id = :finops_1", self.job):
+            self.record_load(file, job, "failed", "another load of the month began before it ended")
+        with suppress(_RollBack), self._atomic():
+            self.record_load(file, self.job_id, "loading")
+            raise _RollBack
+        if self.query(f"SELECT 1 FROM {ledger} WHERE job_id = :finops_1", self.job_id):
             problem = "it keeps what was rolled back: a month could not be replaced in one step"
-            self.record(file, self.job, "failed", problem)
-            raise BillError(f"{self.where}: {problem}")
-        self.record(file, self.job, "loading")
+            self.record_load(file, self.job_id, "failed", problem)
+            raise BillError(f"{self.location}: {problem}")
+        self.record_load(file, self.job_id, "loading")
 
-    def load_beside(self, file: MonthFile, change: Change) -> Sql:
+    def load_incoming(self, file: MonthFile, change: SchemaChange) -> Sql:
         """Insert the month into a table of its own, and hold that against the file."""
-        incoming, kept = _incoming(self.job), {name: change.kept[name] for name in file.types}
-        table = self._created(incoming, kept)
+        incoming, kept = (
+            _incoming_table(self.job_id),
+            {name: change.target_types[name] for name in file.types},
+        )
+        table = self._create_table(incoming, kept)
         cells = ", ".join(
-            self.types[kind].way_in.format(quoted(name)) for name, kind in kept.items()
+            self.types[kind].duckdb_cast.format(quoted(name)) for name, kind in kept.items()
         )
         with file.duckdb.scratch(threads=1) as connection:
             prepare_casts(connection)
@@ -208,18 +217,20 @@ class SqlDialect(Dialect):
             while batch := cursor.fetchmany(_ROWS_AT_ONCE):
                 keyed = [dict(zip(table.columns.keys(), row, strict=True)) for row in batch]
                 self._connection.execute(sa.insert(table), keyed)
-                self._commit()
-            self._hold_against(connection.sql(file.select(kept)), incoming, kept)
+                self._autocommit()
+            self._compare_with_file(connection.sql(file.select(kept)), incoming, kept)
         return self.qualified(incoming)
 
-    def _hold_against(self, rows: DuckDBPyRelation, incoming: str, kept: Mapping[str, str]) -> None:
+    def _compare_with_file(
+        self, rows: DuckDBPyRelation, incoming: str, kept: Mapping[str, str]
+    ) -> None:
         """Hold every column against the file, for a way into some database rounds, shifts times, or
         makes NULL of empty text: how many values it has, and the least and the greatest of each
         amount and time. Raises BillError."""
         wanted = [
             (name, function)
             for name, kind in kept.items()
-            for function in ("COUNT", *(("MIN", "MAX") if kind in self.ordered else ()))
+            for function in ("COUNT", *(("MIN", "MAX") if kind in self.ordered_types else ()))
         ]
         theirs = ", ".join(f"{function}({self.quoted(name)})" for name, function in wanted)
         ours = ", ".join(f"{function}({quoted(name)})" for name, function in wanted)
@@ -229,35 +240,35 @@ class SqlDialect(Dialect):
             is_time = isinstance(given, datetime) and loaded is not None
             if (as_utc(loaded) != as_utc(given)) if is_time else loaded != given:
                 raise BillError(
-                    f"{function.lower()} of {name} is {loaded} in {self.where}, and {given} in the "
-                    "file: this database does not keep it as it is"
+                    f"{function.lower()} of {name} is {loaded} in {self.location}, and {given} in "
+                    "the file: this database does not keep it as it is"
                 )
 
     @contextmanager
     def transaction(self, file: MonthFile) -> Iterator[None]:
         """Lock the ledger's rows of the month first: a load on another machine waits for them, and
         SQLite begins its transaction with them."""
-        with self._all_or_nothing():
+        with self._atomic():
             self.query(
-                f"UPDATE {self.qualified(ledger_of(file.table))} SET error_message = NULL "
+                f"UPDATE {self.qualified(ledger_name(file.table))} SET error_message = NULL "
                 "WHERE billing_period = :finops_1 AND state = 'loading'",
                 str(file.month),
             )
             yield
 
     @contextmanager
-    def _all_or_nothing(self) -> Iterator[None]:
-        self._is_all_or_nothing = True
+    def _atomic(self) -> Iterator[None]:
+        self._in_transaction = True
         try:
             with self._connection.begin():
                 yield
         finally:
-            self._is_all_or_nothing = False
+            self._in_transaction = False
 
-    def tidy_up(self, file: MonthFile, incoming: Sql) -> tuple[str, ...]:
+    def clean_up(self, file: MonthFile, incoming: Sql) -> tuple[str, ...]:
         problems = []
         for what, statement in {
-            "the planner's statistics are the old ones": _STATISTICS.get(
+            "the planner's statistics are the old ones": _STATISTICS_STATEMENTS.get(
                 self._connection.dialect.name
             ),
             f"{incoming} stays, and can be dropped": f"DROP TABLE {incoming}",
@@ -267,50 +278,52 @@ class SqlDialect(Dialect):
                     self.query(statement.format(self.qualified(file.table)))
             except sa.exc.SQLAlchemyError as error:
                 self._connection.rollback()
-                problems.append(f"{what}: {self.explanation(error)}")
+                problems.append(f"{what}: {self.translate_error(error)}")
         return tuple(problems)
 
-    def record(self, file: MonthFile, job: str, state: str, problem: str | None = None) -> None:
+    def record_load(
+        self, file: MonthFile, job_id: str, state: str, error_message: str | None = None
+    ) -> None:
         """Write into the ledger how a load stands, and drop what a failed one leaves."""
-        super().record(file, job, state, problem)
+        super().record_load(file, job_id, state, error_message)
         if state == "failed":
             with suppress(sa.exc.SQLAlchemyError):
-                if self.columns(_incoming(job)):
-                    self.query(f"DROP TABLE {self.qualified(_incoming(job))}")
+                if self.columns(_incoming_table(job_id)):
+                    self.query(f"DROP TABLE {self.qualified(_incoming_table(job_id))}")
 
     def create_table(self, table: str, columns: Mapping[str, str]) -> None:
-        self._created(table, columns)
+        self._create_table(table, columns)
 
-    def _created(self, table: str, columns: Mapping[str, str]) -> sa.Table:
+    def _create_table(self, table: str, columns: Mapping[str, str]) -> sa.Table:
         """Make a table where it is missing, and return it as SQLAlchemy knows it, its columns under
         the keys c0, c1, ..., as theirs may have any character."""
-        required = columns.keys() - {"error_message"} if columns is LEDGER else ()
+        required = columns.keys() - {"error_message"} if columns is LEDGER_COLUMNS else ()
         definitions = (
             sa.Column(
-                sa.sql.quoted_name(self.name(name), quote=True),
-                self.column_types[kind],
+                sa.sql.quoted_name(self.stored_name(name), quote=True),
+                self.sqlalchemy_types[kind],
                 key=name if name == "billing_month" else f"c{position}",
                 nullable=name not in required,
             )
             for position, (name, kind) in enumerate(columns.items())
         )
-        name = sa.sql.quoted_name(self.name(table), quote=True)
+        name = sa.sql.quoted_name(self.stored_name(table), quote=True)
         created = sa.Table(name, sa.MetaData(), *definitions, schema=self._schema)
         created.create(self._connection, checkfirst=True)
-        self._commit()
-        self._seen.pop(table, None)
+        self._autocommit()
+        self._native_types.pop(table, None)
         return created
 
 
-class _Undone(Exception):
+class _RollBack(Exception):
     """Ends a transaction that was begun to see whether it can be undone."""
 
 
-def _incoming(job: str) -> str:
-    return f"finops_incoming_{hashlib.sha256(job.encode()).hexdigest()[:16]}"
+def _incoming_table(job_id: str) -> str:
+    return f"finops_incoming_{hashlib.sha256(job_id.encode()).hexdigest()[:16]}"
 
 
-def _type_named(kind: sa.types.TypeEngine[Any]) -> str:
+def _data_type(kind: sa.types.TypeEngine[Any]) -> str:
     """Return what a type is to a bill, or else its name; a decimal must have room for 18 digits."""
     if isinstance(kind, sa.Float):
         return "DOUBLE"

@@ -18,12 +18,12 @@ def in_backticks(name: str) -> Sql:
     return Sql("`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`")
 
 
-def type_named(field: SchemaField) -> str:
+def type_sql(field: SchemaField) -> str:
     """Return the type as SQL writes it: `ARRAY<STRUCT<key STRING, value STRING>>`."""
-    return _type(field, [f"{each.name} {type_named(each)}" for each in field.fields])
+    return _type(field, [f"{each.name} {type_sql(each)}" for each in field.fields])
 
 
-def rewriting(table: Table, texts: Mapping[str, Sql]) -> Sql:
+def rebuild_statement(table: Table, texts: Mapping[str, Sql]) -> Sql:
     """Return the statement that makes the table anew, in one step, with `texts` in the place of
     columns.
 
