@@ -1,4 +1,4 @@
-"""Where months end: a folder a warehouse, whose client is imported only when it is opened."""
+"""The warehouses: one folder each, whose client is imported only when it is opened."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WAREHOUSES: dict[str, type[SettingsTable]] = {
     "snowflake": SnowflakeSettings,
     "sql": SqlSettings,
 }
-"""The table of each warehouse in the settings file."""
+"""The settings of each warehouse, the table `[database.NAME]`."""
 DIALECTS = {
     "duckdb": f"{__name__}.duckdb.dialect:DuckDBDialect.factory",
     "bigquery": f"{__name__}.bigquery.dialect:BigQueryDialect.factory",
@@ -30,11 +30,14 @@ DIALECTS = {
     "snowflake": f"{__name__}.snowflake.dialect:SnowflakeDialect.factory",
     "sql": f"{__name__}.sql.databases:dialect_factory",
 }
-"""What makes each warehouse's dialect of its settings; the module alone imports the client."""
+"""The function that turns each warehouse's settings into a dialect factory.
+
+They are paths, because only these modules import the warehouses' clients.
+"""
 
 
 class BackendSettings(Protocol):
-    """The settings of the one warehouse in which months end: its name in WAREHOUSES, its table."""
+    """The name of the selected warehouse in WAREHOUSES, and its settings."""
 
     @property
     def backend(self) -> str: ...
@@ -43,16 +46,19 @@ class BackendSettings(Protocol):
 
 
 def open_warehouse(settings: BackendSettings) -> Warehouse:
-    """Return the warehouse that the settings choose. Makes no connection yet. Raises SettingsError
-    where its client is not installed, or cannot do what the settings ask for."""
+    """Return the warehouse that the settings select, without connecting to it.
+
+    Raises SettingsError where its client is not installed, or where the database that the
+    settings name cannot replace a month.
+    """
     from finops_dagster.warehouses.base import Warehouse
 
     backend = settings.backend
     try:
-        dialect_factory = resolve_name(DIALECTS[backend])
+        factory_of = resolve_name(DIALECTS[backend])
     except ModuleNotFoundError as error:
         raise SettingsError(
-            f"backend is {backend}, whose client {error.name} is not installed: "
+            f"the client of backend {backend} is not installed ({error.name} is missing): "
             f'pip install "finops-dagster[{backend}]"'
         ) from error
-    return Warehouse(dialect_factory(settings.warehouse))
+    return Warehouse(factory_of(settings.warehouse))

@@ -1,4 +1,4 @@
-"""The one way in which a month gets into a warehouse, whatever its dialect."""
+"""The warehouse: how a month is loaded, verified and listed, in every dialect alike."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ from finops_dagster.warehouses.schema_change import SchemaChange
 
 @dataclass(frozen=True)
 class LoadResult:
-    """A month that was loaded: the name of its job, and what a person should know of its
-    columns."""
+    """The id of a load's job, and the warnings about its columns."""
 
     job_id: str
     warnings: tuple[str, ...] = ()
@@ -31,7 +30,7 @@ class LoadResult:
 
 @dataclass(frozen=True)
 class WarehouseMonth:
-    """A month that a warehouse's own ledger says is loaded: its version, its rows, and when."""
+    """A month that is loaded according to the warehouse's ledger."""
 
     month: str
     version: str
@@ -40,51 +39,60 @@ class WarehouseMonth:
 
 
 def newest_loads(loads: Iterable[Sequence[Any]]) -> list[WarehouseMonth]:
-    """Return of each month the newest of its loads, the newest month first; a load is the month,
-    the version, the rows, and the time as the database gives it."""
+    """Return the newest load of each month, the newest month first.
+
+    A load is month, version, rows and time, as the database gives them.
+    """
     newest: dict[str, WarehouseMonth] = {}
-    for month, version, rows, at in loads:
-        load = WarehouseMonth(month, version, int(rows), as_utc(at))
+    for month, version, rows, loaded_at in loads:
+        load = WarehouseMonth(month, version, int(rows), as_utc(loaded_at))
         if month not in newest or newest[month].loaded_at <= load.loaded_at:
             newest[month] = load
     return [newest[month] for month in sorted(newest, reverse=True)]
 
 
 class Warehouse:
-    """A warehouse, whose dialect `open_dialect` gives anew for every session.
+    """A warehouse; each of its sessions has a new dialect from `open_dialect`.
 
-    `{table}_loads` beside each table is its ledger: the version of every load, and whether that is
-    loading, loaded or failed. Errors are BillError, ReconciliationError, and WarehouseUnavailable
-    where asking again may help.
+    The ledger of a table is `{table}_loads`, with the version of every load and its state:
+    `loading`, `loaded` or `failed`. Methods raise BillError, ReconciliationError, and
+    WarehouseUnavailable where a retry may help.
     """
 
     def __init__(self, open_dialect: Callable[[], Dialect]) -> None:
         self._open_dialect = open_dialect
 
     def check_connection(self) -> str:
-        """Connect, and return what it is that answered."""
+        """Connect, and return the location of the server that answered."""
         with self._session() as dialect:
             return dialect.check_connection()
 
     def full_name(self, table: str) -> str:
-        """Return the table's name as a person would query it."""
+        """Return the name under which people query the table."""
         return self._open_dialect().full_name(table)
 
     def loaded_months(self, table: str) -> list[WarehouseMonth]:
-        """Return the months that the table's ledger says are loaded, the newest first."""
+        """Return the months that are loaded according to the ledger, the newest first."""
         with self._session() as dialect:
             return newest_loads(recorded_loads(dialect, table))
 
     def verified_version(self, file: MonthFile) -> Version | None:
-        """Return the version that the ledger says is loaded, with the totals that the table really
-        has; None where it has no whole month, or other sums of money than that version's file."""
+        """Return the loaded version with the totals that were measured in the table.
+
+        The result is None where the ledger has no load of the month, or where the table's rows or
+        money columns are not those of the load, as after somebody deleted rows.
+        """
         with self._session() as dialect:
             newest = {
                 load.month: load for load in newest_loads(recorded_loads(dialect, file.table))
             }
             load = newest.get(str(file.month))
-            needed = [*file.money_columns, *filter(None, [file.period_column]), "billing_month"]
-            if load is None or not dialect.has_columns(file.table, needed):
+            measured_columns = [
+                *file.money_columns,
+                *filter(None, [file.period_column]),
+                "billing_month",
+            ]
+            if load is None or not dialect.has_columns(file.table, measured_columns):
                 return None
             measured = measure(dialect, file, file.table)
         if measured.rows_outside_month:
@@ -95,13 +103,18 @@ class Warehouse:
         return version
 
     def digest(self, file: MonthFile) -> MonthDigest:
-        """Read the month in the table, and return the digest of each of the file's columns, of
-        the best kind that this warehouse can."""
+        """Return the digest of each of the file's columns in the table, by reading every cell.
+
+        The digest is of the most exact kind that the warehouse can compute.
+        """
         with self._session() as dialect:
             return dialect.digest(file)
 
     def replace_month(self, file: MonthFile) -> LoadResult:
-        """Make the table hold exactly this month's file, in one step, and the ledger say so."""
+        """Replace the month in the table by the file, in one step, and record the load.
+
+        A load that fails is recorded as failed where it has certainly ended.
+        """
         dialect, has_begun = self._open_dialect(), False
         dialect.job_id = f"finops_{file.export}_{file.month}_{uuid4().hex[:12]}"
         try:
@@ -119,22 +132,26 @@ class Warehouse:
             raise
 
     def _load(self, dialect: Dialect, file: MonthFile, change: SchemaChange) -> tuple[str, ...]:
-        """Load the file beside the table, put it in the month's place, measure, and record it."""
-        where, totals = self.full_name(file.table), file.footer.totals
+        """Load the file, reconcile it, exchange it for the month and record that.
+
+        The warnings are returned; nothing after the commit may fail the load.
+        """
+        name, totals = self.full_name(file.table), file.footer.totals
         incoming = dialect.load_incoming(file, change)
         if dialect.measures_incoming:
-            reconcile(where, totals, measure(dialect, file, incoming))
+            reconcile(name, totals, measure(dialect, file, incoming))
         if not dialect.transactional_ddl:
             dialect.apply_schema_change(file, change)
         with dialect.transaction(file):
             warnings = dialect.exchange_month(file, incoming, change)
             if not dialect.measures_incoming:
-                reconcile(where, totals, measure(dialect, file, file.table), dialect.advice)
+                reconcile(name, totals, measure(dialect, file, file.table), dialect.advice)
             dialect.record_load(file, dialect.job_id, "loaded")
         try:
             return (*warnings, *dialect.clean_up(file, incoming))
         except Exception as error:  # the month has been committed
-            return (*warnings, f"what the load needed on its way stays: {first_line(error)}")
+            warning = f"the load is complete, but its temporary data stays: {first_line(error)}"
+            return (*warnings, warning)
 
     @contextmanager
     def _session(self, *, write: bool = False) -> Iterator[Dialect]:

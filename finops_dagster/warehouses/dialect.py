@@ -1,4 +1,4 @@
-"""What is one warehouse's own: how a file gets in, and how a month is exchanged."""
+"""The steps of a month's load, which each warehouse implements or inherits."""
 
 from __future__ import annotations
 
@@ -18,49 +18,58 @@ from finops_dagster.warehouses.session import Session
 
 
 class Dialect(Session):
-    """The load of a month into one warehouse. What is not overridden is what most databases do: a
-    month is deleted and inserted in one transaction."""
+    """What is particular to one warehouse: its SQL, and the steps of a load.
+
+    By default a month is deleted and inserted in one transaction.
+    """
 
     table_options: ClassVar[Sql] = Sql("")
-    """What follows the columns of a table of bills where it is made."""
+    """What follows the columns in CREATE TABLE, except for the ledger."""
     add_column_clause: ClassVar[Sql] = Sql("ADD COLUMN")
 
     transactional_ddl: ClassVar[bool] = True
-    """Whether columns are made and changed in the transaction that replaces the month."""
+    """Whether columns are added and changed in the transaction that replaces the month."""
     measures_incoming: ClassVar[bool] = False
-    """Whether the month is measured where it was loaded, before it takes the month's place."""
+    """Whether the incoming rows are measured before the exchange, or the table after it."""
     advice: ClassVar[str] = "the month was left as it was"
+    """How the message ends where the measured totals are not those of the file."""
 
     @classmethod
     def factory(cls, settings: Any) -> Callable[[], Dialect]:
-        """Return what gives a dialect for a session. Raises SettingsError where the settings name
-        what cannot replace a month."""
+        """Return a function that makes a dialect for each session.
+
+        Raises SettingsError where the settings name a database that cannot replace a month.
+        """
         return partial(cls, settings)
 
-    # A load, in the order of its steps.
+    # The steps of a load, in their order
 
     def lock_month(self, file: MonthFile) -> None:
-        """Wait until no other load of the month is in the way."""
+        """Wait for other loads of the month, and hold their lock until the session ends."""
+        # By default nothing: most servers let loads wait for each other by themselves.
 
     def schema_change(self, file: MonthFile) -> SchemaChange:
-        """Return what the month changes of its table. Raises BillError."""
+        """Return what the month changes of its table's columns.
+
+        Raises BillError where a column can have neither its own type nor text.
+        """
         return schema_change(self, file)
 
     def prepare_tables(self, file: MonthFile, change: SchemaChange) -> None:
-        """Make the ledger where it is missing."""
+        """Create the ledger where it is missing."""
         self.create_table(ledger_name(file.table), LEDGER_COLUMNS)
 
     def begin_load(self, file: MonthFile) -> None:
-        """Write into the ledger that the job has begun, where a load is no transaction."""
+        """Record the load as `loading`, where it is more than one transaction."""
+        # By default nothing: a load is one transaction.
 
     @abstractmethod
     def load_incoming(self, file: MonthFile, change: SchemaChange) -> Sql:
-        """Load the file where nobody looks for it, in the types that the table keeps; return
-        what follows FROM."""
+        """Load the file out of readers' sight, in the target types; return it as a FROM item."""
 
     @contextmanager
     def transaction(self, file: MonthFile) -> Iterator[None]:
-        """Do all of the block, or nothing of it."""
+        """Commit at the end of the block, or roll back where it fails."""
         self.query("BEGIN TRANSACTION")
         try:
             yield
@@ -72,7 +81,7 @@ class Dialect(Session):
     def exchange_month(
         self, file: MonthFile, incoming: Sql, change: SchemaChange
     ) -> tuple[str, ...]:
-        """Replace the month in the table by what is `incoming`; return the warnings."""
+        """Replace the month's rows in the table by the incoming ones; return the warnings."""
         if self.transactional_ddl:
             self.apply_schema_change(file, change)
         names, table = ", ".join(map(self.quoted, file.schema.names)), self.qualified(file.table)
@@ -81,40 +90,49 @@ class Dialect(Session):
         return change.warnings
 
     def clean_up(self, file: MonthFile, incoming: Sql) -> tuple[str, ...]:
-        """Do what the month does not depend on; return the warnings of what failed."""
+        """Drop what the load needed, after the commit; return a warning for each failure."""
         return ()
 
     def has_ended(self, error: Exception) -> bool:
-        """Whether a load that failed so has ended, and the ledger may say that it failed."""
+        """Return whether the load ended with this error, so that it can be recorded as failed."""
         return True
 
+    # Changes of tables
+
     def apply_schema_change(self, file: MonthFile, change: SchemaChange) -> None:
-        """Make the table, and what other months have not yet made of it: the columns that it lacks,
-        and text of those that become it."""
-        table, (new, becoming) = file.table, (change.new_columns, change.cast_to_text)
+        """Create the table, or change its columns as the month needs them.
+
+        Columns that the load of another month has changed since then are left as they are.
+        """
+        table = file.table
         self._native_types.pop(table, None)
         if not self.native_types(table):
             self.create_table(table, self.target_columns(file))
             return
-        self.alter_table(
-            table,
-            {n: kind for n, kind in new.items() if not self.has_columns(table, [n])},
-            {n: k for n, k in becoming.items() if self.stored_type(table, n, k) != SqlType.TEXT},
-        )
+        new_columns = {
+            name: data_type
+            for name, data_type in change.new_columns.items()
+            if not self.has_columns(table, [name])
+        }
+        cast_to_text = {
+            name: data_type
+            for name, data_type in change.cast_to_text.items()
+            if self.stored_type(table, name, data_type) != SqlType.TEXT
+        }
+        self.alter_table(table, new_columns, cast_to_text)
 
     def alter_table(
-        self, table: str, new: Mapping[str, str], becoming_text: Mapping[str, str]
+        self, table: str, new_columns: Mapping[str, str], cast_to_text: Mapping[str, str]
     ) -> None:
-        """Give a table columns that it does not have, and make text of others, whose types are
-        these until now."""
-        if new:
-            self.add_columns(table, new)
-        if becoming_text:
-            self.cast_columns_to_text(table, becoming_text)
+        """Add columns of these data types, and cast to text columns that have these data types."""
+        if new_columns:
+            self.add_columns(table, new_columns)
+        if cast_to_text:
+            self.cast_columns_to_text(table, cast_to_text)
         self._native_types.pop(table, None)
 
     def create_table(self, table: str, columns: Mapping[str, str]) -> None:
-        """Make a table where it is missing."""
+        """Create a table where it is missing."""
         options = Sql("") if columns is LEDGER_COLUMNS else self.table_options
         self.query(
             f"CREATE TABLE IF NOT EXISTS {self.qualified(table)} "
@@ -123,38 +141,41 @@ class Dialect(Session):
         self._native_types.pop(table, None)
 
     def add_columns(self, table: str, columns: Mapping[str, str]) -> None:
-        """Give a table columns that it does not have."""
+        """Add columns of these data types to a table that has none of them."""
         for definition in self.column_definitions(columns):
             self.query(f"ALTER TABLE {self.qualified(table)} {self.add_column_clause} {definition}")
 
     def cast_columns_to_text(self, table: str, columns: Mapping[str, str]) -> None:
-        """Make text of columns, whose types are these until now."""
-        for name, kind in columns.items():
-            cell = self.types[kind].to_text.format(self.quoted(name))
+        """Cast to text the columns of a table that have these data types."""
+        for name, data_type in columns.items():
+            cell = self.types[data_type].to_text.format(self.quoted(name))
             self.query(
                 f"ALTER TABLE {self.qualified(table)} ALTER {self.quoted(name)} "
                 f"TYPE {self.native_type(SqlType.TEXT)} USING {cell}"
             )
 
     def column_definitions(self, columns: Mapping[str, str]) -> list[Sql]:
-        """Return columns with their types as SQL."""
+        """Return the columns with their types, as CREATE TABLE takes them."""
         required = columns.keys() - {"error_message"} if columns is LEDGER_COLUMNS else ()
         return [
             Sql(
-                f"{self.quoted(name)} {self.native_type(kind)}"
+                f"{self.quoted(name)} {self.native_type(data_type)}"
                 f"{Sql(' NOT NULL') if name in required else Sql('')}"
             )
-            for name, kind in columns.items()
+            for name, data_type in columns.items()
         ]
 
-    # The ledger, and what the table holds.
+    # The ledger and the digest
 
     def record_load(
         self, file: MonthFile, job_id: str, state: str, error_message: str | None = None
     ) -> None:
-        """Write into the ledger how a load stands."""
+        """Record the state of a load in the ledger, as `loads_table.record_load` does."""
         loads_table.record_load(self, file, job_id, state, error_message)
 
     def digest(self, file: MonthFile) -> MonthDigest:
-        """Return the digest of each of the file's columns in the table. Raises BillError."""
+        """Return the digest of each of the file's columns in the table.
+
+        Raises BillError where the table lacks a column.
+        """
         return measure.warehouse_digest(self, file)

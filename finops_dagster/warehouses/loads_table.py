@@ -1,4 +1,4 @@
-"""The ledger of a warehouse: the table of loads beside each table of bills."""
+"""The ledger of a warehouse: `{table}_loads`, with one row for each load."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LEDGER_COLUMNS = {
     "manifest_id": SqlType.TEXT,
     "job_id": SqlType.TEXT,
 }
-"""The columns of every ledger; all but `error_message` always have a value."""
+"""The columns of every ledger; all but `error_message` are NOT NULL."""
 
 
 def ledger_name(table: str) -> str:
@@ -28,7 +28,7 @@ def ledger_name(table: str) -> str:
 
 
 def recorded_loads(session: Session, table: str) -> list[tuple[Any, ...]]:
-    """Return month, version, rows and time of every load that the ledger has as loaded."""
+    """Return month, version, rows and time of every load in the state `loaded`."""
     if not session.native_types(ledger_name(table)):
         return []
     return session.query(
@@ -40,32 +40,36 @@ def recorded_loads(session: Session, table: str) -> list[tuple[Any, ...]]:
 def record_load(
     session: Session, file: MonthFile, job_id: str, state: str, error_message: str | None = None
 ) -> None:
-    """Write into the ledger how a load stands: now, or just after the month's newest, which a
-    clock that was wrong may have put into the future. One that ended stays as it is: the answer
-    to its commit may have been lost. Raises WarehouseUnavailable where another run ended it."""
+    """Insert or update the ledger's row of a load.
+
+    A row that has ended is not changed. Raises WarehouseUnavailable where another run has ended
+    this load.
+    """
     ledger, at = session.qualified(ledger_name(file.table)), session.placeholder
-    ((known, newest),) = session.query(
+    ((recorded_state, newest),) = session.query(
         f"SELECT MAX(CASE WHEN job_id = {at(1)} THEN state END), MAX(load_timestamp) "
         f"FROM {ledger} WHERE billing_period = {at(2)}",
         *(job_id, str(file.month)),
     )
-    if known == "failed" and state == "loaded":
+    if recorded_state == "failed" and state == "loaded":
         raise WarehouseUnavailable(
             f"{session.full_name(file.table)}: another run is loading {file.month}"
         )
-    now = datetime.now(UTC)
+    timestamp = datetime.now(UTC)
     if newest is not None:
-        now = max(now, as_utc(newest) + timedelta(microseconds=1))
-    if known == "loading":
+        # The newest load is the month's version, also after a clock that was ahead.
+        timestamp = max(timestamp, as_utc(newest) + timedelta(microseconds=1))
+    if recorded_state == "loading":
         session.query(
             f"UPDATE {ledger} SET state = {at(1)}, error_message = {at(2)}, "
-            f"load_timestamp = {session.timestamp_literal(now)} WHERE job_id = {at(3)}",
+            f"load_timestamp = {session.timestamp_literal(timestamp)} WHERE job_id = {at(3)}",
             *(state, error_message, job_id),
         )
-    elif known is None:
+    elif recorded_state is None:
         session.query(
             f"INSERT INTO {ledger} ({', '.join(LEDGER_COLUMNS)}) VALUES ({at(1)}, "
-            f"{session.timestamp_literal(now)}, {at(2)}, {at(3)}, {at(4)}, {at(5)}, {at(6)})",
+            f"{session.timestamp_literal(timestamp)}, {at(2)}, {at(3)}, {at(4)}, {at(5)}, {at(6)})",
             *(str(file.month), file.footer.totals.rows, state, error_message),
             *(file.footer.manifest_id, job_id),
         )
+    # Any other state stays: the row of a load whose commit succeeded and whose answer was lost.

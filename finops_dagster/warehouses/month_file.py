@@ -1,4 +1,4 @@
-"""A month of the lake, as a warehouse loads it, and what databases answer."""
+"""The Parquet file of a month, from which a warehouse loads it."""
 
 from __future__ import annotations
 
@@ -22,21 +22,23 @@ from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.database import DuckDB
 from finops_dagster.tables.digest import column_type
 
-# What DuckDB makes of a file's text where the table's column is of another type.
 TEXT_TO_AMOUNT: Mapping[str, Sql] = {
     SqlType.MONEY: Sql("exact_decimal({0})"),
     SqlType.MONEY_MAP: Sql("exact_map(text_map({0}))"),
 }
+"""DuckDB's expression for a text of the file whose target column has amounts."""
 
 
 class WarehouseUnavailable(Exception):
-    """The warehouse or the way to it failed; asking again may help."""
+    """A transient error of the warehouse or of the network: a retry may help."""
 
 
 @dataclass(frozen=True)
 class MonthFile:
-    """One month of one export, ready to be loaded: the file, what its footer says, its columns, and
-    the names of those that a warehouse must know, where the bill has them."""
+    """The Parquet file of one month of one export, its footer, and its columns.
+
+    The names of special columns are None or empty where the bill has no such column.
+    """
 
     export: str
     table: str
@@ -48,55 +50,64 @@ class MonthFile:
     period_column: str | None
     cluster_by: tuple[str, ...]
     user_defined_columns: tuple[str, ...] = ()
-    """The columns whose names the vendor's customer chose, as those of tags."""
+    """Tags and cost categories, of which a warehouse with few columns may make map keys."""
     currency_column: str | None = None
     duckdb: DuckDB = field(default_factory=DuckDB)
-    """What to read the file with."""
+    """The limits and folders of the DuckDB that reads the file."""
 
     @property
     def types(self) -> dict[str, str]:
-        """The type of each column: one of SqlType, or DATE."""
+        """The data type of each column: one of SqlType, or DATE."""
         return {field.name: column_type(field.type) for field in self.schema}
 
     @property
     def money_columns(self) -> list[str]:
-        """The columns whose sums are compared: all columns of money whose sums are known, or else
-        the headline cost alone."""
+        """The money columns that are measured: those whose sums the footer has, and the cost."""
         names = dict.fromkeys(
             [*([self.cost_column] if self.cost_column else []), *(self.footer.totals.sums or {})]
         )
         return [name for name in names if name in self.schema.names]
 
-    def select(self, kept: Mapping[str, str]) -> Sql:
-        """Return the file's rows as SQL of DuckDB, each cell in the type that `kept` has for it."""
+    def select(self, target_types: Mapping[str, str]) -> Sql:
+        """Return a SELECT of DuckDB over the file, with each cell in its target type.
 
-        def cell(name: str, given: str) -> Sql:
-            kind = kept.get(name, given)
-            ways = AS_TEXT if kind == SqlType.TEXT else TEXT_TO_AMOUNT
-            way = ways.get(given if kind == SqlType.TEXT else kind, Sql("CAST({0} AS VARCHAR)"))
-            return quoted(name) if kind == given else Sql(way.format(quoted(name)))
+        A column without a target type keeps its own.
+        """
+
+        def cell(name: str, file_type: str) -> Sql:
+            target = target_types.get(name, file_type)
+            if target == file_type:
+                return quoted(name)
+            to_varchar = Sql("CAST({0} AS VARCHAR)")
+            if target == SqlType.TEXT:
+                expression = AS_TEXT.get(file_type, to_varchar)
+            else:
+                expression = TEXT_TO_AMOUNT.get(target, to_varchar)
+            return Sql(expression.format(quoted(name)))
 
         cells = ", ".join(
-            f"{cell(name, given)} AS {quoted(name)}" for name, given in self.types.items()
+            f"{cell(name, file_type)} AS {quoted(name)}" for name, file_type in self.types.items()
         )
         return Sql(f"SELECT {cells} FROM {parquet_relation(self.path)}")
 
     @contextmanager
-    def converted(self, kept: Mapping[str, str]) -> Iterator[MonthFile]:
-        """The month in a file whose columns have the types of `kept`, for as long as the block
-        takes; the file itself where they have them already. Raises BillError."""
-        if all(kept.get(name, given) == given for name, given in self.types.items()):
+    def converted(self, target_types: Mapping[str, str]) -> Iterator[MonthFile]:
+        """Provide the month as a file whose columns have their target types, for the block.
+
+        This is the file itself where no type differs. Raises BillError where it cannot be read.
+        """
+        if all(target_types.get(name, kind) == kind for name, kind in self.types.items()):
             yield self
             return
         with TemporaryDirectory(prefix="finops-") as folder:
             path = Path(folder) / self.path.name
             with self.duckdb.scratch(threads=1) as connection:
                 prepare_casts(connection)
-                write_rows(connection, self.select(kept), path, self.path)
+                write_rows(connection, self.select(target_types), path, self.path)
             yield replace(self, path=path, schema=pq.read_schema(path))
 
 
-def as_utc(at: Any) -> datetime:
-    """Return a time as a database gives it, a text too; one without a zone is in UTC."""
-    time = datetime.fromisoformat(str(at))
-    return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+def as_utc(value: Any) -> datetime:
+    """Return a database's time or its text as a time in UTC, which it is without a zone."""
+    timestamp = datetime.fromisoformat(str(value))
+    return timestamp.astimezone(UTC) if timestamp.tzinfo else timestamp.replace(tzinfo=UTC)

@@ -1,4 +1,4 @@
-"""What a month changes of the columns of its table."""
+"""Schema changes: columns that a month adds to its table or makes text."""
 
 from __future__ import annotations
 
@@ -16,40 +16,43 @@ from finops_dagster.warehouses.session import Session
 
 @dataclass(frozen=True)
 class SchemaChange:
-    """What a month changes of its table, by the names of the file's columns: those that are new,
-    those that become text and what they are until then, and the type of each afterwards."""
+    """What a month changes of its table's columns, by the names of the target columns."""
 
     new_columns: Mapping[str, str]
+    """The data type of each column that the table lacks."""
     cast_to_text: Mapping[str, str]
+    """The present data type of each column that becomes text."""
     target_types: Mapping[str, str]
+    """The data type of every column after the load."""
     warnings: tuple[str, ...]
 
 
 def schema_change(session: Session, file: MonthFile) -> SchemaChange:
-    """Return what the month changes of its table: text takes anything, amounts stay amounts,
-    and a time or a map becomes text. Raises BillError for a column that can be neither."""
+    """Return what the month changes of its table's columns.
+
+    Where the types differ, text stays text, amounts stay amounts, and a time or a map becomes
+    text. Raises BillError for every other difference.
+    """
     new_columns, cast_to_text, target_types, warnings = {}, {}, {}, []
     for name, file_type in session.target_columns(file).items():
         if not session.has_columns(file.table, [name]):
             new_columns[name] = target_types[name] = file_type
             continue
         stored = session.stored_type(file.table, name, file_type)
-        native_stored = session.types[stored].native if stored in session.types else stored
-        native_file = session.types[file_type].native
+        old = session.types[stored].native if stored in session.types else stored
+        new = session.types[file_type].native
         target = _target_type(session, stored, file_type)
         if target is None or (target != stored and not session.types[stored].to_text):
             raise BillError(
-                f"column {name} of {session.full_name(file.table)} is {native_stored}, the month's "
-                f"is {native_file}; give the export another table or change it"
+                f"column {name} of {session.full_name(file.table)} is {old}, but {file.month} has "
+                f"{new}; change the column, or give the export another table"
             )
         target_types[name] = target
         if target != stored:
             cast_to_text[name] = stored
-            warnings.append(
-                f"{name} was {native_stored}, {file.month} gives {native_file}: it is text now"
-            )
+            warnings.append(f"{name} changed from {old} to text, because {file.month} has {new}")
         elif target != file_type:
-            warnings.append(f"{name} stays {native_stored}, {file.month} gives {native_file}")
+            warnings.append(f"{name} stays {old}, although {file.month} has {new}")
     return SchemaChange(new_columns, cast_to_text, target_types, tuple(warnings))
 
 
@@ -61,8 +64,7 @@ def _target_type(session: Session, stored: str, file_type: str) -> str | None:
 def refuse_inexact_text(
     session: Session, connection: DuckDBPyConnection, file: MonthFile, change: SchemaChange
 ) -> None:
-    """Raise BillError, which names the first text that is not exactly the amount that its
-    column holds."""
+    """Raise BillError for the first text that cannot be an exact amount of its target column."""
     for name, target in change.target_types.items():
         if file.types.get(name) != SqlType.TEXT or target == SqlType.TEXT:
             continue
@@ -72,7 +74,7 @@ def refuse_inexact_text(
             f"WHERE {quoted(name)} IS NOT NULL AND TRY({cast}) IS NULL LIMIT 1"
         ).fetchall():
             raise BillError(
-                f"column {name} of {session.full_name(file.table)} is "
-                f"{session.native_type(target)}, and {excerpt(text)} in {file.path} cannot be "
-                "kept exactly as one; give the export another name and table"
+                f"column {name} of {session.full_name(file.table)}: {excerpt(text)} in {file.path} "
+                f"cannot be kept exactly as {session.native_type(target)}; give the export another "
+                "name and table"
             )

@@ -1,4 +1,4 @@
-"""A session with one warehouse: its connection, its types, and how it names and writes things."""
+"""A session with one warehouse: its connection, its column types and its SQL expressions."""
 
 from __future__ import annotations
 
@@ -16,24 +16,27 @@ from finops_dagster.warehouses.month_file import MonthFile
 
 
 class Session(ABC):
-    """A session with one warehouse, and its SQL. What is not overridden is what most databases
-    have."""
+    """A session with one warehouse; the defaults suit most SQL databases.
+
+    A data type is one of SqlType, DATE or COUNT; a native type is the warehouse's name of it.
+    """
 
     types: ClassVar[Mapping[str, ColumnType]]
+    """The column type of each data type."""
     max_name_length: int = 255
     accepts_text_as_amount: ClassVar[bool] = False
-    """Whether a text is kept as an amount in a column of amounts, or refused where it is none."""
+    """Whether a text column may be loaded into a column of amounts, cell by cell."""
 
     digest_kind: ClassVar[DigestKind] = DigestKind.SUMS
     md5_number: ClassVar[Sql] = Sql("{0}")
-    """For MD5s: the first HEX_DIGITS of a text's MD5 as a number."""
+    """For DigestKind.MD5: the first HEX_DIGITS of the MD5 of a text, as a number."""
     map_entries: ClassVar[Sql] = Sql("{0}")
-    """For MD5s: the entries of a map as rows, `entry.key` and `entry.value`."""
+    """For DigestKind.MD5: the entries of a map as rows, `entry.key` and `entry.value`."""
 
     job_id = "finops_dagster"
-    """What the session is for: the name of a load's job, or else the program's."""
+    """The id of the load's job; outside a load, the program's name."""
 
-    # How it is reached, and what it answers.
+    # Connection
 
     def __init__(self, settings: Any) -> None:
         self._settings = settings
@@ -42,7 +45,7 @@ class Session(ABC):
     @property
     @abstractmethod
     def location(self) -> str:
-        """What answers, for messages: the product, and the place."""
+        """The product and the address of the warehouse, for messages."""
 
     @abstractmethod
     def connect(self, *, write: bool) -> AbstractContextManager[None]:
@@ -50,45 +53,51 @@ class Session(ABC):
 
     @abstractmethod
     def translate_error(self, error: Exception) -> Exception | None:
-        """Return what an error of the client's means in one line; None for anybody else's."""
+        """Return the client's error as a one-line error of ours, None for any other error.
+
+        The result is WarehouseUnavailable where a retry may help, else BillError.
+        """
 
     @abstractmethod
     def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
-        """Run a statement whose parameters are bound to `values`, and return its rows."""
+        """Run a statement whose placeholders are bound to `values`, and return its rows."""
 
     def check_connection(self) -> str:
-        """Return what it is that answered."""
+        """Run a query, and return the location of the server that answered it."""
         self.query("SELECT 1")
         return self.location
 
     @contextmanager
     def session(self, *, write: bool) -> Iterator[None]:
-        """Connect; say what goes wrong in one line."""
+        """Connect until the block ends, and translate the client's errors."""
         try:
             with self.connect(write=write):
                 yield
         except Exception as error:
-            explained = self.translate_error(error)
-            if explained is None:
+            translated = self.translate_error(error)
+            if translated is None:
                 raise
-            raise explained from error
+            raise translated from error
 
-    # How it names things.
+    # Names and SQL expressions
 
     @abstractmethod
     def full_name(self, table: str) -> str:
-        """Return the table's name as a person would query it."""
+        """Return the name under which people query the table."""
 
     @abstractmethod
     def columns(self, table: str) -> dict[str, str]:
-        """Return name and type of each column, in the table's order; empty without a table."""
+        """Return the native type of each column, in the table's order; empty without a table."""
 
     def native_types(self, table: str) -> dict[str, str]:
-        """Return the types of the table's columns by their names in small letters, as they were
-        when the session first looked."""
+        """Return the native type of each column by its lower-case name.
+
+        The answer is cached, since it is needed for each column of the file; the methods that
+        change columns drop it from the cache.
+        """
         if table not in self._native_types:
             columns = self.columns(table)
-            self._native_types[table] = {name.lower(): kind for name, kind in columns.items()}
+            self._native_types[table] = {name.lower(): native for name, native in columns.items()}
         return self._native_types[table]
 
     def has_columns(self, table: str, names: Sequence[str]) -> bool:
@@ -96,27 +105,27 @@ class Session(ABC):
         return {self.stored_name(name).lower() for name in names} <= self.native_types(table).keys()
 
     def stored_name(self, name: str) -> str:
-        """Return the name of a column or table as the warehouse can hold it."""
+        """Return the name of a column or table, shortened to what the warehouse can store."""
         return name_within(self.max_name_length, name)
 
     def quoted(self, name: str) -> Sql:
-        """Return the name as an identifier."""
+        """Return the stored name as an identifier."""
         return quoted(self.stored_name(name))
 
     def qualified(self, table: str) -> Sql:
-        """Return the table's whole name as SQL."""
+        """Return the table's name with its schema, as SQL."""
         return self.quoted(table)
 
-    def native_type(self, kind: str) -> Sql:
-        """Return the warehouse's own name of a type."""
-        return self.types[kind].native
+    def native_type(self, data_type: str) -> Sql:
+        """Return the warehouse's name of a data type."""
+        return self.types[data_type].native
 
     def placeholder(self, number: int) -> Sql:
-        """Return what stands for the value of that number, from 1 on."""
+        """Return the placeholder of a statement's value, numbered from 1."""
         return Sql(f"${int(number)}")
 
     def date_literal(self, day: date) -> Sql:
-        """Return a day as a literal."""
+        """Return a date as a literal."""
         return Sql(f"DATE '{day}'")
 
     def timestamp_literal(self, timestamp: datetime) -> Sql:
@@ -124,32 +133,45 @@ class Session(ABC):
         return Sql(f"TIMESTAMP '{timestamp:%Y-%m-%d %H:%M:%S.%f}'")
 
     def month_condition(self, file: MonthFile) -> Sql:
-        """Return the condition that a row is of the month."""
+        """Return the condition that selects the month's rows."""
         return Sql(f"{self.quoted('billing_month')} = {self.date_literal(file.month.first_day)}")
 
     def sum_expression(self, cell: Sql) -> Sql:
-        """Return the exact sum of a cell, as SQL."""
+        """Return the exact sum of an expression."""
         return Sql(f"SUM({cell})")
 
-    # Types, and what they become over months.
+    # The columns of a month
 
     def target_columns(self, file: MonthFile) -> dict[str, str]:
-        """Return the columns that the file's become in the table, with their types."""
+        """Return the data type of each column that the month needs in the table."""
         return file.types
 
-    def stored_type(self, table: str, name: str, given: str) -> str:
-        """Return what a column of the table is to a bill; `given` where its type may be several."""
-        held = self.native_types(table)[self.stored_name(name).lower()]
-        kinds = [k for k, own in self.types.items() if own.native == held and k != COUNT]
-        return given if given in kinds else kinds[0] if kinds else held
+    def stored_type(self, table: str, name: str, file_type: str) -> str:
+        """Return the data type of a stored column, its native type where no data type has that.
 
-    def column_expression(self, table: str, name: str, wanted: str) -> Sql:
-        """Return a column of a table, read as the type that the file gives it. Raises BillError."""
+        Where several data types share the native type, `file_type` decides.
+        """
+        native = self.native_types(table)[self.stored_name(name).lower()]
+        # A count is a type of the ledger: no column of a bill has it.
+        matching = [
+            data_type
+            for data_type, column_type in self.types.items()
+            if column_type.native == native and data_type != COUNT
+        ]
+        return file_type if file_type in matching else matching[0] if matching else native
+
+    def column_expression(self, table: str, name: str, data_type: str) -> Sql:
+        """Return a stored column as a value of the file's data type.
+
+        Raises BillError where the table lacks the column or has another type that is not text.
+        """
         if not self.has_columns(table, [name]):
-            raise BillError(f"it has no column {self.stored_name(name)}")
-        was, from_text = self.stored_type(table, name, wanted), self.types[wanted].from_text
-        if was == wanted:
+            raise BillError(f"the table has no column {self.stored_name(name)}")
+        stored_type = self.stored_type(table, name, data_type)
+        from_text = self.types[data_type].from_text
+        if stored_type == data_type:
             return self.quoted(name)
-        if was != SqlType.TEXT or not from_text:
-            raise BillError(f"its column {name} is {was}, not {self.types[wanted].native}")
+        if stored_type != SqlType.TEXT or not from_text:
+            expected = self.types[data_type].native
+            raise BillError(f"column {name} of the table is {stored_type}, not {expected}")
         return Sql(from_text.format(self.quoted(name)))

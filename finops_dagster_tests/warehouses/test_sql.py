@@ -277,7 +277,7 @@ def test_a_real_server_with_decimals_and_zones(
         assert file.footer.is_same(warehouse.verified_version(file))
     february = month_of("v1", "2024-02", **{**columns, "started": "'soon'"})
     (warning,) = warehouse.replace_month(february).warnings
-    assert warning == "started was TIMESTAMP, 2024-02 gives VARCHAR: it is text now"
+    assert warning == "started changed from TIMESTAMP to text, because 2024-02 has VARCHAR"
     with refused(r"column fee of .* is DECIMAL"):
         warehouse.replace_month(month_of("v1", "2024-03", fee="'much'"))
     with server.connect("acme") as reader:
