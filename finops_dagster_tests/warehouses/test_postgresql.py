@@ -155,7 +155,7 @@ def test_reader_who_stays_is_named_and_keeps_the_old_month(
     warehouse.replace_month(first)
     with server.connect("acme", autocommit=False) as reader:
         reader.execute(f"SELECT 1 FROM finops.{TABLE}")
-        says = rf"finops\.{TABLE} was in use for 1 s, .*process {reader.info.backend_pid} "
+        says = rf"finops\.{TABLE} was in use for 1 s, .*process {reader.info.backend_pid};"
         with refused(says, WarehouseUnavailable):
             warehouse.replace_month(second)
         assert reader.execute(f"SELECT manifest_id FROM finops.{TABLE}").fetchall() == [("v1",)]
@@ -286,7 +286,7 @@ def test_tags_beyond_the_room_of_a_table_are_keys(
     columns = empty | {"product_sku": "'a'"} | tags(3, 1_599) | {"resourcetags_user_1598": "''"}
     january = with_tags(month_of, "v1", "2024-01", columns)
     (warning,) = warehouse.replace_month(january).warnings
-    assert "105 columns of tags" in warning
+    assert "105 tags are keys of resource_tags_overflow" in warning
     assert "resourcetags_user_1495, resourcetags_user_1496, resourcetags_user_1497, ..." in warning
     held = postgresql.columns(TABLE)
     assert len(held) == 1_500
@@ -299,7 +299,7 @@ def test_tags_beyond_the_room_of_a_table_are_keys(
     few = tags(3, 1_599, 1_700) | {"product_new": "'b'"}
     february = with_tags(month_of, "v1", "2024-02", few)
     (warning,) = warehouse.replace_month(february).warnings
-    assert "2 columns of tags" in warning
+    assert "2 tags are keys" in warning
     assert postgresql.columns(TABLE).keys() - held.keys() == {"product_new"}
     values = {"resourcetags_user_1599": "value 1599", "resourcetags_user_1700": "value 1700"}
     row = ("product_new", "resourcetags_user_0003", "resource_tags_overflow")
@@ -320,7 +320,7 @@ def test_row_that_is_too_wide_keeps_its_new_tags_as_keys(
     warehouse.replace_month(with_tags(month_of, "v1", "2024-01", tags(0, 1)))
     wide = with_tags(month_of, "v1", "2024-02", tags(*range(1_000)))
     (warning,) = warehouse.replace_month(wide).warnings
-    assert "998 columns of tags" in warning
+    assert "998 tags are keys" in warning
     row = ("resourcetags_user_0001", "resource_tags_overflow")
     ((column, keys),) = postgresql.rows(TABLE, row, "2024-02")
     assert column == "value 1"
@@ -498,7 +498,7 @@ def test_missing_right_is_told_in_one_line(
     postgresql.query("CREATE USER stranger PASSWORD 'x'")
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("POSTGRESQL_PASSWORD", "x")
-        with refused("permission denied for database acme; docs/warehouses.md lists what the user"):
+        with refused("permission denied for database acme; docs/warehouses.md lists the rights"):
             opened(project, user="stranger").replace_month(month_of("v1"))
 
 

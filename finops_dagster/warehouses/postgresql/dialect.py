@@ -1,4 +1,4 @@
-"""PostgreSQL: a month is a partition, filled out of sight and exchanged, all in one transaction."""
+"""PostgreSQL: the month is loaded into a new table, which then becomes its partition."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from finops_dagster.warehouses.postgresql.settings import PostgreSQLSettings
 from finops_dagster.warehouses.schema_change import SchemaChange, refuse_inexact_text
 
 _OVERFLOW_COLUMN = "resource_tags_overflow"
-# PostgreSQL takes 1,600 columns; a hundred are left for those that the vendor may yet add.
+# A table of PostgreSQL has at most 1,600 columns; a hundred are left for new ones of the vendor.
 _MAX_COLUMNS = 1_500
 _CELLS_A_BATCH = 1_000_000
-# What a socket holds: ADBC writes on while the server reads the last of it. From 200 kB on they
-# take turns, and a load takes a third longer.
+# What a socket's buffer holds: ADBC writes the next batch while the server reads this one. From
+# 200 kB on they wait for each other, and a load takes a third longer.
 _BYTES_A_WRITE = 128 * 1024
-# Who asks for a table stands behind a load that waits for it. So a load waits for a few seconds,
-# lets pass who has come, and waits again; in the server, for to ADBC a transaction in which a
-# statement failed is over.
+# Readers queue up behind a load that waits for the table. So a load waits for a few seconds, lets
+# them pass, and waits again. The loop runs in the server, because a statement that fails ends the
+# transaction for ADBC.
 _LOCK_TRY_SECONDS = 5
 _LOCK = """
 DO $lock$
@@ -52,10 +52,10 @@ BEGIN
         END;
     END LOOP;
     RAISE lock_not_available USING
-        MESSAGE = concat_ws(' ', {problem}, processes, 'of the server (see pg_stat_activity)');
+        MESSAGE = concat({problem}, processes, '; pg_stat_activity shows its query');
 END
 $lock$"""
-# jsonb's own text has spaces, which DuckDB's has not.
+# DuckDB's JSON has no spaces after commas and colons, unlike the text of a jsonb.
 _CREATE_MAP_AS_TEXT = """
 CREATE OR REPLACE FUNCTION pg_temp.map_as_text(map jsonb) RETURNS text LANGUAGE sql STRICT AS $$
     SELECT '{' || coalesce(string_agg(to_json(key)::text || ':' || value::text, ','), '') || '}'
@@ -64,10 +64,12 @@ $$"""
 
 
 class PostgreSQLDialect(Dialect):
-    """One schema, in which each export has a table that is partitioned by LIST (billing_month).
-    Tags that have no room there are keys of one JSONB column."""
+    """One schema, with a table for each export that is partitioned by LIST (billing_month).
 
-    types: ClassVar[Mapping[str, ColumnType]] = {  # named as format_type() names them
+    Tags beyond the columns of a table are keys of one jsonb column.
+    """
+
+    types: ClassVar[Mapping[str, ColumnType]] = {  # as format_type() names them
         SqlType.TEXT: ColumnType.of("text"),
         SqlType.MONEY: ColumnType.of(
             "numeric(38,18)", from_text=AMOUNT_OF_TEXT, digest_text="{0}::numeric(38,18)::text"
@@ -91,7 +93,7 @@ class PostgreSQLDialect(Dialect):
         DATE: ColumnType.of("date", digest_text="to_char({0}, 'YYYY-MM-DD')"),
         COUNT: ColumnType.of("bigint"),
     }
-    max_name_length = 63  # PostgreSQL would cut off in silence what is longer
+    max_name_length = 63  # PostgreSQL cuts longer names without an error
     accepts_text_as_amount = True
     measures_incoming = True
     digest_kind = DigestKind.MD5
@@ -113,8 +115,8 @@ class PostgreSQLDialect(Dialect):
 
     @contextmanager
     def connect(self, *, write: bool) -> Iterator[None]:
-        """Connect; what is not committed at the end of the block is undone."""
-        words = {
+        """Connect until the block ends; what is not committed by then is rolled back."""
+        parameters = {
             "host": self._settings.host,
             "port": str(self._settings.port),
             "dbname": self._settings.database,
@@ -124,8 +126,10 @@ class PostgreSQLDialect(Dialect):
             "connect_timeout": "10",
             "application_name": "finops_dagster",
         }
-        escaped = {key: re.sub(r"(['\\])", r"\\\1", word) for key, word in words.items() if word}
-        conninfo = " ".join(f"{key}='{word}'" for key, word in escaped.items())
+        escaped = {
+            key: re.sub(r"(['\\])", r"\\\1", value) for key, value in parameters.items() if value
+        }
+        conninfo = " ".join(f"{key}='{value}'" for key, value in escaped.items())
         with adbc.connect(conninfo) as self._connection:
             with self._connection.cursor() as self._cursor:
                 self.query(f"SET lock_timeout = '{self._settings.lock_wait_seconds}s'")
@@ -169,63 +173,73 @@ class PostgreSQLDialect(Dialect):
         return Sql(f"TIMESTAMPTZ '{timestamp:%Y-%m-%d %H:%M:%S.%f}+00'")
 
     def sum_expression(self, cell: Sql) -> Sql:
-        return Sql(f"SUM({cell})::text")  # ADBC gives no number of so many digits
+        return Sql(f"SUM({cell})::text")  # ADBC cannot return a numeric of so many digits
 
-    # A month's columns, of which some have no room.
+    # Columns, and tags in the overflow column
 
     def target_columns(self, file: MonthFile) -> dict[str, str]:
         if self._overflow_tags is None:
             self._overflow_tags = self._tags_for_overflow(file)
-        kept = {
-            name: kind for name, kind in file.types.items() if name not in set(self._overflow_tags)
-        }
-        return {**kept, _OVERFLOW_COLUMN: SqlType.TEXT_MAP} if self._overflow_tags else kept
+        overflow = set(self._overflow_tags)
+        columns = {name: kind for name, kind in file.types.items() if name not in overflow}
+        return {**columns, _OVERFLOW_COLUMN: SqlType.TEXT_MAP} if overflow else columns
 
     def _tags_for_overflow(self, file: MonthFile, *, all_tags: bool = False) -> tuple[str, ...]:
-        """Return the columns of tags that are keys instead. A column stays one, and so does a key:
-        from the first tag on that has no room, every tag that is new has none. `all_tags` begins
-        that now."""
-        held = self.native_types(file.table)
-        names = [name for name in file.schema.names if not self.has_columns(file.table, [name])]
-        tags = [name for name in names if name in set(file.user_defined_columns)]
-        beyond = len(held) + len(names) - _MAX_COLUMNS
-        if all_tags or _OVERFLOW_COLUMN in held:
-            beyond = len(tags)
-        elif beyond > 0:
-            beyond += 1  # the overflow is a column too
-        return tuple(tags[max(0, len(tags) - max(0, beyond)) :])
+        """Return the file's tags that become keys of the overflow column.
 
-    def stored_type(self, table: str, name: str, given: str) -> str:
-        """A jsonb holds texts or amounts, which its type does not tell where text comes."""
-        kind = super().stored_type(table, name, given)
-        if kind in MAPS and given == SqlType.TEXT:
+        A tag that is a column stays one, and one that is a key stays a key. Once a table has the
+        overflow column, every new tag goes there; `all_tags` does that for this month already.
+        """
+        existing = self.native_types(file.table)
+        new_columns = [
+            name for name in file.schema.names if not self.has_columns(file.table, [name])
+        ]
+        new_tags = [name for name in new_columns if name in set(file.user_defined_columns)]
+        excess = len(existing) + len(new_columns) - _MAX_COLUMNS
+        if all_tags or _OVERFLOW_COLUMN in existing:
+            excess = len(new_tags)
+        elif excess > 0:
+            excess += 1  # the overflow is a column too
+        return tuple(new_tags[max(0, len(new_tags) - max(0, excess)) :])
+
+    def stored_type(self, table: str, name: str, file_type: str) -> str:
+        stored_type = super().stored_type(table, name, file_type)
+        # jsonb is the type of a map of texts and of a map of amounts. Where the file has text for
+        # it, only the stored values tell which it is.
+        if stored_type in MAPS and file_type == SqlType.TEXT:
             amounts = self.query(
                 f"SELECT 1 FROM {self.qualified(table)}, jsonb_each({self.quoted(name)}) "
                 "WHERE jsonb_typeof(value) = 'number' LIMIT 1"
             )
             return SqlType.MONEY_MAP if amounts else SqlType.TEXT_MAP
-        return kind
+        return stored_type
 
-    def column_expression(self, table: str, name: str, wanted: str) -> Sql:
+    def column_expression(self, table: str, name: str, data_type: str) -> Sql:
         if _OVERFLOW_COLUMN in self.native_types(table) and not self.has_columns(table, [name]):
             return Sql(f"{quoted(_OVERFLOW_COLUMN)} ->> {literal(name)}")
-        return super().column_expression(table, name, wanted)
+        return super().column_expression(table, name, data_type)
 
-    # A load.
+    # The steps of a load
 
     def prepare_tables(self, file: MonthFile, change: SchemaChange) -> None:
-        """Make the schema and both tables where they are missing; columns come with months."""
+        """Create the schema and both tables where they are missing.
+
+        The table begins with two columns; the exchange of each month adds its own.
+        """
         schema, table = self._settings.schema_name, self.qualified(file.table)
-        self._advisory_lock(schema)
+        self._wait_for_turn(schema)
         if not self.query("SELECT 1 FROM pg_namespace WHERE nspname = $1", schema):
             self.query(f"CREATE SCHEMA {quoted(schema)}")
-        kind = self.query("SELECT relkind::text FROM pg_class WHERE oid = to_regclass($1)", table)
-        if kind not in ([], [("p",)]):
+        existing = self.query(
+            "SELECT relkind::text FROM pg_class WHERE oid = to_regclass($1)", table
+        )
+        if existing not in ([], [("p",)]):  # p: a partitioned table
             raise BillError(
-                f"{self.full_name(file.table)} is not partitioned; give the export another table"
+                f"table {self.full_name(file.table)} is not partitioned by month; give the export "
+                "another table"
             )
         super().prepare_tables(file, change)
-        if not kind:
+        if not existing:
             self.query(
                 f"CREATE TABLE {table} "
                 "(billing_month date, manifest_id text) PARTITION BY LIST (billing_month)"
@@ -233,9 +247,10 @@ class PostgreSQLDialect(Dialect):
         self._connection.commit()
 
     def load_incoming(self, file: MonthFile, change: SchemaChange) -> Sql:
-        """Make a table of the month, of which a row may be too wide unless tags are keys. What its
-        CHECK says is what the partition will be bound to, so that no row is looked at again to
-        attach it; it is given the indexes that the table has, before a reader has to wait."""
+        """Create, fill, index and analyze a table of the month, which becomes its partition.
+
+        The month is filled again with all new tags in the overflow where a row is too wide.
+        """
         incoming = self.stored_name(f"{self._partition_name(file)}_new")
         try:
             self._fill_incoming(incoming, file, change)
@@ -250,6 +265,7 @@ class PostgreSQLDialect(Dialect):
             "SELECT pg_get_indexdef(indexrelid) FROM pg_index WHERE indrelid = to_regclass($1)",
             self.qualified(file.table),
         )
+        # ATTACH PARTITION would build missing indexes while readers wait.
         for (definition,) in definitions:
             unique = "UNIQUE" if definition.startswith("CREATE UNIQUE ") else ""
             on_table = r"^CREATE( UNIQUE)? INDEX .+? ON ONLY .+? USING "
@@ -259,13 +275,14 @@ class PostgreSQLDialect(Dialect):
         return Sql(incoming)
 
     def _fill_incoming(self, incoming: str, file: MonthFile, change: SchemaChange) -> None:
-        self._advisory_lock(f"{self.qualified(file.table)} {file.month}")
-        own = {
-            self.stored_name(name): self.native_type(kind)
-            for name, kind in change.target_types.items()
+        self._wait_for_turn(f"{self.qualified(file.table)} {file.month}")
+        month_columns = {
+            self.stored_name(name): self.native_type(data_type)
+            for name, data_type in change.target_types.items()
         }
-        columns = {**self.columns(file.table), **own}
-        definitions = ", ".join(f"{quoted(name)} {kind}" for name, kind in columns.items())
+        columns = {**self.columns(file.table), **month_columns}
+        definitions = ", ".join(f"{quoted(name)} {native}" for name, native in columns.items())
+        # With the partition's condition as a CHECK, ATTACH PARTITION does not scan the rows.
         self.query(
             f"CREATE TABLE {self.qualified(incoming)} ({definitions}, "
             f"CHECK (billing_month IS NOT NULL AND {self.month_condition(file)}))"
@@ -273,17 +290,18 @@ class PostgreSQLDialect(Dialect):
         schema = self._settings.schema_name
         with file.duckdb.scratch(preserve_insertion_order=False) as connection:
             prepare_casts(connection)
-            connection.execute("SET arrow_lossless_conversion = true")  # JSON is told as JSON
+            # Without this, DuckDB gives JSON to Arrow as plain text.
+            connection.execute("SET arrow_lossless_conversion = true")
             try:
                 refuse_inexact_text(self, connection, file, change)
                 month = connection.sql(self._select(file, change))
                 batches = month.to_arrow_reader(max(1, _CELLS_A_BATCH // len(change.target_types)))
-                with ThreadPoolExecutor(1) as reader:  # reads on while the last batch is sent
-                    ahead = reader.submit(next, batches, None)
-                    while (batch := ahead.result()) is not None:
-                        ahead = reader.submit(next, batches, None)
-                        at_once = max(1, batch.num_rows * _BYTES_A_WRITE // batch.nbytes)
-                        rows = pa.Table.from_batches([batch]).to_reader(max_chunksize=at_once)
+                with ThreadPoolExecutor(1) as reader:  # reads the next batch while this one is sent
+                    next_batch = reader.submit(next, batches, None)
+                    while (batch := next_batch.result()) is not None:
+                        next_batch = reader.submit(next, batches, None)
+                        rows_a_write = max(1, batch.num_rows * _BYTES_A_WRITE // batch.nbytes)
+                        rows = pa.Table.from_batches([batch]).to_reader(max_chunksize=rows_a_write)
                         self._cursor.adbc_ingest(
                             incoming, rows, mode="append", db_schema_name=schema
                         )
@@ -291,10 +309,10 @@ class PostgreSQLDialect(Dialect):
                 raise BillError(f"{file.path} cannot be read: {first_line(error)}") from error
 
     def _select(self, file: MonthFile, change: SchemaChange) -> Sql:
-        """Return the month as SQL of DuckDB: maps as JSON, decimals to the digit."""
+        """Return DuckDB's SELECT of the month as PostgreSQL takes it, with maps as JSON."""
         cells = {
-            name: Sql(self.types[kind].duckdb_cast.format(quoted(name)))
-            for name, kind in change.target_types.items()
+            name: Sql(self.types[data_type].duckdb_cast.format(quoted(name)))
+            for name, data_type in change.target_types.items()
         }
         if self._overflow_tags:
             pairs = ", ".join(
@@ -311,26 +329,29 @@ class PostgreSQLDialect(Dialect):
 
     @contextmanager
     def transaction(self, file: MonthFile) -> Iterator[None]:
-        """Commit at the end: the load began the transaction."""
+        """Commit at the end of the block the transaction that the load has begun."""
         yield
         self._connection.commit()
 
     def exchange_month(
         self, file: MonthFile, incoming: Sql, change: SchemaChange
     ) -> tuple[str, ...]:
-        """Put the table in the place of the month's partition. A lock that is taken stays to the
-        end of the transaction, so the table is touched last; and then again looked at, for other
-        months came meanwhile. Raises WarehouseUnavailable where they changed a type."""
+        """Replace the month's partition by the incoming table.
+
+        Raises WarehouseUnavailable where the load of another month has changed a column's type.
+        """
         table, partition = self.qualified(file.table), self._partition_name(file)
-        is_there = self.query(
+        has_partition = self.query(
             "SELECT 1 FROM pg_inherits "
             "WHERE inhparent = to_regclass($1) AND inhrelid = to_regclass($2)",
             table,
             self.qualified(partition),
         )
-        self._lock_tables([file.table, partition] if is_there else [file.table], file)
-        if is_there:
+        # The lock lasts until the commit, so it is taken as late as possible.
+        self._lock_tables([file.table, partition] if has_partition else [file.table], file)
+        if has_partition:
             self.query(f"DROP TABLE {self.qualified(partition)}")
+        # Loads of other months may have changed columns while this one was filled.
         self._native_types.clear()
         change = self.schema_change(file)
         self.query(_CREATE_MAP_AS_TEXT)
@@ -339,13 +360,14 @@ class PostgreSQLDialect(Dialect):
             if self.stored_name(name) != name:
                 column = Sql(f"{table}.{self.quoted(name)}")
                 self.query(f"COMMENT ON COLUMN {column} IS {literal(name)}")
-        given, missing = self.columns(incoming), []
-        for name, kind in self.columns(file.table).items():
-            if name not in given:
-                missing.append(Sql(f"ADD COLUMN {quoted(name)} {kind}"))
-            elif given[name] != kind:
+        incoming_columns, missing = self.columns(incoming), []
+        for name, native in self.columns(file.table).items():
+            if name not in incoming_columns:
+                missing.append(Sql(f"ADD COLUMN {quoted(name)} {native}"))
+            elif incoming_columns[name] != native:
                 raise WarehouseUnavailable(
-                    f"column {name} of {self.full_name(file.table)} became {kind} in another load"
+                    f"another load has changed column {name} of {self.full_name(file.table)} to "
+                    f"{native}"
                 )
         if missing:
             self.query(f"ALTER TABLE {self.qualified(incoming)} {', '.join(missing)}")
@@ -360,19 +382,22 @@ class PostgreSQLDialect(Dialect):
         tags = self._overflow_tags or ()
         shown = ", ".join([*tags[:3], *["..."][: len(tags) // 4]])
         return [
-            f"{len(tags)} columns of tags have no room in a table of PostgreSQL and are keys of "
-            f"{_OVERFLOW_COLUMN}: {shown}"
+            f"{len(tags)} tags are keys of {_OVERFLOW_COLUMN}, because the table has no room for "
+            f"more columns: {shown}"
         ][: len(tags)]
 
     def _partition_name(self, file: MonthFile) -> str:
         return self.stored_name(f"{file.table}_{file.month.first_day:%Y_%m}")
 
     def _lock_tables(self, tables: list[str], file: MonthFile) -> None:
-        """Wait until nobody reads the tables, and let nobody in until the transaction ends."""
+        """Lock the tables against readers until the transaction ends.
+
+        Raises lock_not_available after `lock_wait_seconds`, with the processes that use a table.
+        """
         names = [self.qualified(table) for table in tables]
         wait = self._settings.lock_wait_seconds
         seconds = min(_LOCK_TRY_SECONDS, wait)
-        problem = f"{self.full_name(file.table)} was in use for {wait} s, now by process"
+        problem = f"{self.full_name(file.table)} was in use for {wait} s, last by server process "
         self.query(f"SET LOCAL lock_timeout = '{seconds}s'")
         self.query(
             _LOCK.format(
@@ -387,7 +412,7 @@ class PostgreSQLDialect(Dialect):
         new = ", ".join(Sql(f"ADD COLUMN {new}") for new in self.column_definitions(columns))
         self.query(f"ALTER TABLE {self.qualified(table)} {new}")
 
-    def _advisory_lock(self, what: str) -> None:
-        """Wait, however long, for other loads that do `what`, and keep them waiting to the end."""
+    def _wait_for_turn(self, key: str) -> None:
+        """Hold the advisory lock of this key until the transaction ends, without a timeout."""
         self.query("SET LOCAL lock_timeout = 0")
-        self.query("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", f"finops {what}")
+        self.query("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", f"finops {key}")

@@ -1,4 +1,4 @@
-"""SQL of cells that every dialect of PostgreSQL has alike."""
+"""SQL expressions that both dialects of PostgreSQL share."""
 
 from __future__ import annotations
 

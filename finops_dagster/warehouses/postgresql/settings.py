@@ -1,4 +1,4 @@
-"""PostgreSQL: a schema of a database."""
+"""The settings of the PostgreSQL warehouse."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from finops_dagster.settings_table import SettingsTable
 
 
 class PostgreSQLSettings(SettingsTable):
-    """A schema of a database. The password comes from POSTGRESQL_PASSWORD, or as libpq finds it.
+    """A schema of a database.
 
-    `host` may be the folder of a Unix socket; `lock_wait_seconds` is how long a load waits for
-    those who read the table.
+    The password comes from POSTGRESQL_PASSWORD, or from where libpq finds it. `host` may be the
+    folder of a Unix socket. A load waits at most `lock_wait_seconds` for readers of the table.
     """
 
     host: str = "localhost"
