@@ -114,7 +114,7 @@ A_B = OTHER.replace('"b"', '"a-b"') + OTHER.replace('"b"', '"a_b"')
         (SQL + "working_dir = 's3://x'", "database.sql.working_dir: is a URL"),
         (DUCKDB + "memory_limit = 2", "database.duckdb.memory_limit: "),
         (DUCKDB + "memory_limit = 'lots'", "database.duckdb.memory_limit: "),
-        (DUCKDB + "database_path = '{day}'", "database.duckdb.database_path: holds {day}"),
+        (DUCKDB + "database_path = '{day}'", "database.duckdb.database_path: has {day}"),
         (WAREHOUSE + "'data/../data/finops.duckdb'", IS_NO + "; give the warehouse another file"),
         (WAREHOUSE + "'a.duckdb'\ndatabase_path = '{export}.duckdb'", IS_NO),
         (WAREHOUSE + "'{month}.duckdb'", IS_ONE),

@@ -131,7 +131,7 @@ def test_what_fails_after_the_load_is_said_and_made_up_for_by_the_next_run(
         outcome = project.materialize("2024-01")
     finally:
         server.fault = None
-    assert f"{TABLE} has the month, but not its ledger: " in outcome.error
+    assert f"{TABLE}: the month is loaded, but its ledger does not say so yet: " in outcome.error
     assert "no query today" in outcome.error
     assert totals(server)[0][2:] == (2, "v2")
     assert [(row[1], row[3]) for row in ledger(server)] == [("v1", "loaded"), ("v2", "loading")]
@@ -264,9 +264,8 @@ def test_policy_tags_are_not_lost_to_a_table_made_anew(month_of: MonthOf) -> Non
     tagged = SchemaField("region", "STRING", policy_tags=PolicyTagList(["projects/acme/pii"]))
     when = SchemaField("started", "TIMESTAMP")
     says = (
-        f"column started of {TABLE} has to become text, for which the table is made anew, and "
-        "region would lose its policy tags; take them off, run the month again, and put them on "
-        "again"
+        f"column started of {TABLE} must become text; that rebuilds the table, and column region "
+        "would lose its policy tags; remove them, run the month again, and add them again"
     )
     with refused(re.escape(says)):
         rebuild_statement(bigquery.Table(TABLE, [tagged, when]), {"started": Sql("started")})
@@ -283,8 +282,8 @@ def test_more_columns_than_bigquery_takes_are_refused_before_anything_is_sent(
     schema = pa.schema([*file.schema, *tags, pa.field("one_more", pa.string())])
     server.requests.clear()
     says = (
-        f"{TABLE} would have 10,001 columns with 2024-01, and BigQuery takes 10,000, of which a "
-        "map is two; give the export another name and table, or activate fewer tags at the vendor"
+        f"{TABLE} would have 10,001 columns with 2024-01; BigQuery allows 10,000, and counts a map "
+        "as two; give the export another name and table, or activate fewer tags at the vendor"
     )
     with refused(re.escape(says)):
         warehouse.replace_month(dataclasses.replace(file, schema=schema))

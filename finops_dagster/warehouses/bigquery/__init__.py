@@ -1,1 +1,1 @@
-"""Google BigQuery."""
+"""The BigQuery warehouse."""

@@ -1,4 +1,4 @@
-"""Google BigQuery: one Parquet load job replaces one month's partition, free and in one step."""
+"""BigQuery: one load job of a Parquet file replaces the month's partition, free and atomically."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ from finops_dagster.warehouses.measure import measure
 from finops_dagster.warehouses.month_file import MonthFile, WarehouseUnavailable
 from finops_dagster.warehouses.schema_change import SchemaChange
 
-# BigQuery counts the fields that hold values, so that a map is two.
+# BigQuery's limit counts the fields that have values, so that a map is two.
 _MAX_COLUMNS = 10_000
-# Faults of the way to BigQuery: what was asked may have been done, and may be asked again.
+# After these errors BigQuery may or may not have done what was asked; a retry is safe.
 _TRANSIENT = (
     google.ServerError,
     google.TooManyRequests,
@@ -47,7 +47,7 @@ _TRANSIENT = (
 
 
 class BigQueryDialect(Dialect):
-    """One dataset. With `api_endpoint` it is an emulator's, asked without credentials."""
+    """One dataset; with `api_endpoint` that of an emulator, without credentials."""
 
     types: ClassVar[Mapping[str, ColumnType]] = {
         SqlType.TEXT: ColumnType.of("STRING"),
@@ -57,8 +57,8 @@ class BigQueryDialect(Dialect):
             "CONCAT(RTRIM(RTRIM(FORMAT_TIMESTAMP('%Y-%m-%dT%H:%M:%E6S', {0}), '0'), '.'), 'Z')",
             from_text="SAFE_CAST({0} AS TIMESTAMP)",
         ),
-        # An array without elements may be a map that was NULL, or a month that did not have the
-        # column, so its text is NULL.
+        # BigQuery stores a NULL map as an empty array, and so does a month without the column.
+        # So the text of an empty array is NULL.
         SqlType.TEXT_MAP: ColumnType.of(
             "ARRAY<STRUCT<key STRING, value STRING>>",
             "(SELECT CONCAT('{{', STRING_AGG(CONCAT(TO_JSON_STRING(key), ':', "
@@ -69,7 +69,7 @@ class BigQueryDialect(Dialect):
         COUNT: ColumnType.of("INT64"),
     }
     max_name_length = 300
-    advice = "run the month again to load it anew"
+    advice = "run the month again"  # the load job has replaced the month already
     _settings: BigQuerySettings
     _client: bigquery.Client
     _load_job: LoadJob | None = None
@@ -97,11 +97,11 @@ class BigQueryDialect(Dialect):
             yield
 
     def translate_error(self, error: Exception) -> Exception | None:
-        """What fails once the month is in the table leaves the ledger's row at `loading`, by which
-        the next run finds the job, and takes its month for what it is."""
+        # Once the month is in the table, the ledger's row stays `loading`, by which the next run
+        # finds the load job.
         where = self.location
         if self._loaded_table:
-            where = f"{self._loaded_table} has the month, but not its ledger"
+            where = f"{self._loaded_table}: the month is loaded, but its ledger does not say so yet"
         if isinstance(error, DefaultCredentialsError):
             return BillError(
                 f"{where}: no Google credentials were found; set GOOGLE_APPLICATION_CREDENTIALS, "
@@ -118,7 +118,7 @@ class BigQueryDialect(Dialect):
         return not isinstance(error, WarehouseUnavailable)
 
     def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
-        """Run a query; one that reads nothing takes the right to run queries."""
+        """Run a query job and return its rows."""
         parameters = [
             ScalarQueryParameter(f"p{number}", "INT64" if type(value) is int else "STRING", value)
             for number, value in enumerate(values, 1)
@@ -147,22 +147,26 @@ class BigQueryDialect(Dialect):
         return {field.name: type_sql(field) for field in schema}
 
     def schema_change(self, file: MonthFile) -> SchemaChange:
-        """Refuse more columns than BigQuery takes before anything is done, too."""
-        change, held = super().schema_change(file), self.native_types(file.table)
-        kinds = [*held.values(), *map(self.native_type, change.new_columns.values())]
-        columns = len(kinds) + sum(kind.startswith("ARRAY") for kind in kinds)
+        """Return what the month changes of its table's columns.
+
+        Raises BillError before anything is loaded also where the table would have more columns
+        than BigQuery allows.
+        """
+        change, existing = super().schema_change(file), self.native_types(file.table)
+        native_types = [*existing.values(), *map(self.native_type, change.new_columns.values())]
+        columns = len(native_types) + sum(kind.startswith("ARRAY") for kind in native_types)
         if columns > _MAX_COLUMNS:
             raise BillError(
-                f"{self.full_name(file.table)} would have {columns:,} columns with {file.month}, "
-                f"and BigQuery takes {_MAX_COLUMNS:,}, of which a map is two; give the export "
+                f"{self.full_name(file.table)} would have {columns:,} columns with {file.month}; "
+                f"BigQuery allows {_MAX_COLUMNS:,}, and counts a map as two; give the export "
                 "another name and table, or activate fewer tags at the vendor"
             )
         return change
 
-    # A load.
+    # The steps of a load
 
     def prepare_tables(self, file: MonthFile, change: SchemaChange) -> None:
-        """Make the dataset and both tables where they are missing, and change the columns."""
+        """Create the dataset and both tables where they are missing, and change the columns."""
         if self.native_types(file.table):
             self.alter_table(file.table, change.new_columns, change.cast_to_text)
         else:
@@ -183,12 +187,12 @@ class BigQueryDialect(Dialect):
         self._client.create_table(ledger, exists_ok=True)
 
     def begin_load(self, file: MonthFile) -> None:
-        """Find the load job that a run that died may have started, or write a new one into the
-        ledger as `loading`.
+        """Find the load job that a killed run has started, or record a new one as `loading`.
 
-        A job's id is made of export, month, version, table, and the number of the attempt: first
-        the number of loads that the ledger saw end, then the next that is free; jobs that the
-        ledger does not know are those of a table that was deleted since.
+        A job's id is made of export, month, version, table and the number of the attempt, so that
+        every run of a version finds its jobs. The first number is that of the loads that ended
+        according to the ledger. Jobs that the ledger lacks are those of a deleted table; their
+        numbers are skipped.
         """
         states = dict(
             self.query(
@@ -212,31 +216,33 @@ class BigQueryDialect(Dialect):
                 if job.state != "DONE" or self._has_loaded(file, job):
                     self._load_job = job
                     return
-                self.record_load(file, self.job_id, "failed", "its run died, and it left no rows")
+                self.record_load(
+                    file, self.job_id, "failed", "the run died before any row was loaded"
+                )
             attempt += 1
 
     def _get_job(self) -> LoadJob:
         return cast(LoadJob, self._client.get_job(self.job_id, location=self._settings.location))
 
     def _has_loaded(self, file: MonthFile, job: LoadJob) -> bool:
-        whole = MeasuredTotals(file.footer.totals, 0)
-        return job.error_result is None and measure(self, file, file.table) == whole
+        expected = MeasuredTotals(file.footer.totals, 0)
+        return job.error_result is None and measure(self, file, file.table) == expected
 
     def load_incoming(self, file: MonthFile, change: SchemaChange) -> Sql:
-        """Load the file into the month's partition, for BigQuery has no beside."""
+        """Load the file into the month's partition itself, which a load job replaces atomically."""
         if self._load_job is None:
-            with file.converted(change.target_types) as written:
-                self._load_job = self._start_load_job(written)
+            with file.converted(change.target_types) as converted:
+                self._load_job = self._start_load_job(converted)
         self._load_job.result()
         self._loaded_table = self.full_name(file.table)
         return self.qualified(file.table)
 
     def _start_load_job(self, file: MonthFile) -> LoadJob:
         options = ParquetOptions()  # type: ignore[no-untyped-call]
-        # A map becomes the REPEATED RECORD of key and value itself: the REST reference says so.
-        # Taken to be so, but not yet seen in BigQuery: the decimals in a map follow
-        # `decimal_target_types`; a map that is NULL reads as an array without elements; and such a
-        # column, with its REQUIRED keys, may be added to a table, because it is not REQUIRED.
+        # The REST reference says that a map then becomes a REPEATED RECORD of key and value.
+        # Assumed, but not yet seen in BigQuery: the decimals in a map follow
+        # `decimal_target_types`; a NULL map is read as an empty array; and such a column, with its
+        # REQUIRED keys, may be added to a table, because it is not REQUIRED itself.
         options.map_target_type = "ARRAY_OF_STRUCT"
         config = bigquery.LoadJobConfig(
             source_format=bigquery.SourceFormat.PARQUET,
@@ -244,8 +250,8 @@ class BigQueryDialect(Dialect):
             create_disposition=bigquery.CreateDisposition.CREATE_NEVER,
             decimal_target_types=[bigquery.DecimalTargetType.BIGNUMERIC],
             parquet_options=options,
-            # A map's keys are REQUIRED in the file and in the table. Should BigQuery take them for
-            # NULLABLE, of which its documentation says nothing, the load makes the table's so too.
+            # A map's keys are REQUIRED in the file and in the table. BigQuery's documentation does
+            # not say how it reads them; where it reads NULLABLE, the load relaxes the table's keys.
             schema_update_options=[bigquery.SchemaUpdateOption.ALLOW_FIELD_RELAXATION],
             labels={"application": "finops_dagster"},
         )
@@ -257,12 +263,12 @@ class BigQueryDialect(Dialect):
                     parquet, partition, size=size, job_id=self.job_id, job_config=config
                 )
         except google.Conflict:
-            # Another run of the same version was faster, or BigQuery's answer to us was lost.
+            # The job exists: another run of this version was faster, or BigQuery's answer was lost.
             return self._get_job()
 
     @contextmanager
     def transaction(self, file: MonthFile) -> Iterator[None]:
-        yield
+        yield  # the load job was the transaction
 
     def exchange_month(
         self, file: MonthFile, incoming: Sql, change: SchemaChange
@@ -270,9 +276,9 @@ class BigQueryDialect(Dialect):
         return change.warnings
 
     def add_columns(self, table: str, columns: Mapping[str, str]) -> None:
-        existing = self._client.get_table(self.full_name(table))
-        existing.schema = [*existing.schema, *_fields(columns)]
-        self._client.update_table(existing, ["schema"])
+        table_object = self._client.get_table(self.full_name(table))
+        table_object.schema = [*table_object.schema, *_fields(columns)]
+        self._client.update_table(table_object, ["schema"])
 
     def cast_columns_to_text(self, table: str, columns: Mapping[str, str]) -> None:
         cells = {n: Sql(self.types[k].to_text.format(in_backticks(n))) for n, k in columns.items()}
@@ -280,15 +286,15 @@ class BigQueryDialect(Dialect):
 
 
 def _fields(columns: Mapping[str, str], mode: str = "NULLABLE") -> list[SchemaField]:
-    """Return the columns that a load makes of the file's; a map is an array of its keys and
-    values."""
+    """Return the fields of columns as a load job creates them, a map as its array of entries."""
     fields = []
-    for name, kind in columns.items():
-        if kind in MAPS:
-            value = "BIGNUMERIC" if kind == SqlType.MONEY_MAP else "STRING"
-            inside = (SchemaField("key", "STRING", "REQUIRED"), SchemaField("value", value))
-            fields.append(SchemaField(name, "RECORD", "REPEATED", fields=inside))
+    for name, data_type in columns.items():
+        if data_type in MAPS:
+            value = "BIGNUMERIC" if data_type == SqlType.MONEY_MAP else "STRING"
+            entry = (SchemaField("key", "STRING", "REQUIRED"), SchemaField("value", value))
+            fields.append(SchemaField(name, "RECORD", "REPEATED", fields=entry))
         else:
-            own_mode = "NULLABLE" if name == "error_message" else mode
-            fields.append(SchemaField(name, BigQueryDialect.types[kind].native, own_mode))
+            field_mode = "NULLABLE" if name == "error_message" else mode
+            native = BigQueryDialect.types[data_type].native
+            fields.append(SchemaField(name, native, field_mode))
     return fields

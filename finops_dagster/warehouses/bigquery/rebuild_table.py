@@ -1,4 +1,4 @@
-"""A table of BigQuery that is made anew, so that some of its columns are text."""
+"""The statement that rebuilds a table of BigQuery with some columns as text."""
 
 from __future__ import annotations
 
@@ -13,30 +13,28 @@ from finops_dagster.billing.errors import BillError
 
 
 def in_backticks(name: str) -> Sql:
-    """Return a name as an identifier of GoogleSQL, in which one may have dots and a backslash
-    escapes."""
+    """Return a name, which may have dots, as an identifier of GoogleSQL."""
     return Sql("`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`")
 
 
 def type_sql(field: SchemaField) -> str:
-    """Return the type as SQL writes it: `ARRAY<STRUCT<key STRING, value STRING>>`."""
-    return _type(field, [f"{each.name} {type_sql(each)}" for each in field.fields])
+    """Return a field's type in SQL, such as `ARRAY<STRUCT<key STRING, value STRING>>`."""
+    return _type(field, [f"{nested.name} {type_sql(nested)}" for nested in field.fields])
 
 
 def rebuild_statement(table: Table, texts: Mapping[str, Sql]) -> Sql:
-    """Return the statement that makes the table anew, in one step, with `texts` in the place of
-    columns.
+    """Return the statement that replaces the table, with the expressions of `texts` as columns.
 
-    BigQuery makes text of a time or a map in no other way. What would be lost is written down:
-    modes, descriptions, labels, key, and when something expires. Raises BillError for policy tags,
-    which no statement can write.
+    BigQuery cannot change a time or a map to text in place. The statement keeps modes,
+    descriptions, labels, encryption key and expirations. Raises BillError for policy tags, which
+    no statement can write.
     """
     for field in table.schema:
         if field.policy_tags and field.policy_tags.names:
             raise BillError(
-                f"column {next(iter(texts))} of {table.reference} has to become text, for which "
-                f"the table is made anew, and {field.name} would lose its policy tags; take them "
-                "off, run the month again, and put them on again"
+                f"column {next(iter(texts))} of {table.reference} must become text; that rebuilds "
+                f"the table, and column {field.name} would lose its policy tags; remove them, run "
+                "the month again, and add them again"
             )
     columns = ", ".join(
         _definition(SchemaField(f.name, "STRING", description=f.description))
@@ -56,16 +54,15 @@ def rebuild_statement(table: Table, texts: Mapping[str, Sql]) -> Sql:
 
 
 def _definition(field: SchemaField) -> str:
-    """Return the column as a table is made with it, where its fields have modes and descriptions
-    too."""
+    """Return a column's definition with the modes and descriptions of its nested fields."""
     required = " NOT NULL" if field.mode == "REQUIRED" else ""
     options = f" OPTIONS(description={_literal(field.description)})" if field.description else ""
     kind = _type(field, map(_definition, field.fields))
     return f"{in_backticks(field.name)} {kind}{required}{options}"
 
 
-def _type(field: SchemaField, inside: Iterable[str]) -> str:
-    fields = ", ".join(inside)
+def _type(field: SchemaField, nested_fields: Iterable[str]) -> str:
+    fields = ", ".join(nested_fields)
     kind = f"STRUCT<{fields}>" if fields else str(field.field_type)
     return f"ARRAY<{kind}>" if field.mode == "REPEATED" else kind
 
@@ -87,5 +84,5 @@ def _options(table: Table) -> Iterable[str]:
 
 
 def _literal(text: str) -> str:
-    """JSON's escapes are GoogleSQL's, too."""
+    # GoogleSQL knows the escapes of JSON.
     return json.dumps(text, ensure_ascii=False)

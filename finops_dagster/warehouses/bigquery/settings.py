@@ -1,4 +1,4 @@
-"""Google BigQuery: a dataset of a project."""
+"""The settings of the BigQuery warehouse."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from finops_dagster.settings_table import SettingsTable
 
 
 class BigQuerySettings(SettingsTable):
-    """A dataset; credentials come from the environment, as Google's clients find them."""
+    """A dataset of a project; Google's client finds the credentials in the environment."""
 
     project_id: str
     dataset: str = "finops"

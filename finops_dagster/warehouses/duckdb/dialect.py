@@ -1,4 +1,4 @@
-"""A DuckDB file: open for the moment that a month's replacement takes."""
+"""A DuckDB file, which is open only while a month is read or replaced."""
 
 from __future__ import annotations
 
@@ -24,8 +24,10 @@ from finops_dagster.warehouses.schema_change import SchemaChange, refuse_inexact
 
 
 class DuckDBDialect(Dialect):
-    """One file with the tables of all exports. A month, its new columns and its row in the ledger
-    are one transaction."""
+    """One file with the tables of all exports.
+
+    A month, its new columns and its row in the ledger are one transaction.
+    """
 
     types: ClassVar[Mapping[str, ColumnType]] = {
         SqlType.TEXT: ColumnType.of(SqlType.TEXT),
@@ -46,45 +48,45 @@ class DuckDBDialect(Dialect):
 
     @property
     def location(self) -> str:
-        made = "" if self._path.is_file() else ", which is made when the first month comes"
-        return f"DuckDB {self._path}{made}"
+        missing = "" if self._path.is_file() else ", which the first load creates"
+        return f"DuckDB {self._path}{missing}"
 
     @contextmanager
     def connect(self, *, write: bool) -> Iterator[None]:
-        """Open the file; one that is only read is not made, and holds nothing."""
-        opening = DuckDB.of(self._settings)
+        """Open the file until the block ends; reading a missing file creates none."""
+        database = DuckDB.of(self._settings)
         with (
-            opening.open(self._path, read_only=not write, preserve_insertion_order=False)
+            database.open(self._path, read_only=not write, preserve_insertion_order=False)
             if write or self._path.is_file()
-            else opening.scratch()
+            else database.scratch()
         ) as self._connection:
             prepare_casts(self._connection)
             yield
 
     def translate_error(self, error: Exception) -> Exception | None:
-        is_ours = isinstance(error, duckdb.Error)
-        return BillError(f"{self._path}: {first_line(error)}") if is_ours else None
+        is_duckdb_error = isinstance(error, duckdb.Error)
+        return BillError(f"{self._path}: {first_line(error)}") if is_duckdb_error else None
 
     def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         return self._connection.execute(sql, values or None).fetchall()
 
     def full_name(self, table: str) -> str:
-        """Return `file.table`, as it is after the file was opened or attached."""
+        """Return `file.table`, the name once the file is opened or attached."""
         return f"{self._path.stem}.{table}"
 
     def columns(self, table: str) -> dict[str, str]:
         return table_columns(self._connection, table)
 
     def load_incoming(self, file: MonthFile, change: SchemaChange) -> Sql:
-        """Return the file itself, which DuckDB reads."""
+        """Return a SELECT of the file, which DuckDB itself reads."""
         refuse_inexact_text(self, self._connection, file, change)
         return Sql(f"({file.select(change.target_types)})")
 
     def add_columns(self, table: str, columns: Mapping[str, str]) -> None:
-        new = {name: self.types[kind].native for name, kind in columns.items()}
+        new = {name: self.types[data_type].native for name, data_type in columns.items()}
         add_columns(self._connection, table, new)
 
     def digest(self, file: MonthFile) -> MonthDigest:
-        """Return the digests by DuckDB's own hash."""
+        """Return the digests by DuckDB's own hash, which is faster than MD5."""
         rows = Sql(f"{self.qualified(file.table)} WHERE {self.month_condition(file)}")
         return month_digest(self._connection, rows, file.types, self.digest_kind)

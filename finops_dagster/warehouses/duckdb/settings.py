@@ -1,4 +1,4 @@
-"""A DuckDB file of one's own, for readers; its table has the keys of the chain's own file too."""
+"""The settings of DuckDB: the project's own file, and the warehouse file for readers."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from finops_dagster.settings_table import LocalFile, LocalPath, SettingsTable
 
 
 class DuckDBSettings(SettingsTable):
-    """The DuckDB file; with `{month}` in its path each month has one of its own. `warehouse_path`
-    is another, in which the months end where the backend is `duckdb`: without it at Parquet.
-    `temp_dir` takes what `memory_limit` has no room for; without it, a folder beside the file."""
+    """The project's own DuckDB file, and the warehouse file of the backend `duckdb`.
+
+    With `{export}` or `{month}` in `database_path` each export or month has its own file. Without
+    `warehouse_path`, months end at Parquet. What exceeds `memory_limit` goes to `temp_dir`, by
+    default a folder beside the file.
+    """
 
     database_path: LocalFile = "data/finops.duckdb"
     warehouse_path: LocalFile | None = None
@@ -30,7 +33,9 @@ class DuckDBSettings(SettingsTable):
     def _only_known_placeholders(cls, path: str) -> str:
         unknown = set(re.findall(r"{[^}]*}?", path)) - {"{export}", "{month}"}
         if unknown:
-            raise ValueError(f"holds {', '.join(unknown)}; it may hold {{export}} and {{month}}")
+            raise ValueError(
+                f"has {', '.join(unknown)}; only {{export}} and {{month}} are replaced"
+            )
         return path
 
     @model_validator(mode="after")
@@ -38,9 +43,11 @@ class DuckDBSettings(SettingsTable):
         if self.warehouse_path is None:
             return self
         if re.search(r"[{}]", self.warehouse_path):
-            raise ValueError("warehouse_path is one file for all exports and months, without {}")
+            raise ValueError(
+                "warehouse_path is one file for all exports and months; remove the braces"
+            )
         path = re.escape(str(Path(self.database_path).resolve()))
-        any_of_them = re.sub(r"\\{(export|month)\\}", "[^/]+", path)
-        if re.fullmatch(any_of_them, str(Path(self.warehouse_path).resolve())):
+        database_paths = re.sub(r"\\{(export|month)\\}", "[^/]+", path)
+        if re.fullmatch(database_paths, str(Path(self.warehouse_path).resolve())):
             raise ValueError("warehouse_path is database_path; give the warehouse another file")
         return self

@@ -1,1 +1,1 @@
-"""Snowflake."""
+"""The Snowflake warehouse."""

@@ -1,4 +1,4 @@
-"""Snowflake: the file is copied beside the table, and takes the month's place in a transaction."""
+"""Snowflake: the file is copied into a temporary table, and inserted in one transaction."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from finops_dagster.warehouses.schema_change import SchemaChange
 from finops_dagster.warehouses.snowflake.settings import SnowflakeSettings
 
 _NO_SUCH_OBJECT = 2003
-# The connector tries to log in for as long as it is let.
+# Without a limit the connector retries a login for ever.
 _LOGIN_TIMEOUT_SECONDS = 30
 _NETWORK_TIMEOUT_SECONDS = 10 * 60
-# Snowflake ends the transaction of a client that is gone when another has waited 5 minutes for it.
+# Snowflake aborts the transaction of a dead client once another one has waited 5 minutes for it.
 _LOCK_TIMEOUT_SECONDS = 30 * 60
 
-# A statement that was cancelled from outside, and one that came when 20 waited for the lock.
+# 604: the statement was cancelled by somebody. 625: 20 statements already wait for the lock.
 _TRANSIENT_CODES = {604, 625}
 _TRANSIENT = (
     errors.OperationalError,
@@ -50,15 +50,17 @@ _TRANSIENT = (
     errors.TokenExpiredError,
 )
 _PERMANENT = (errors.NonRetryableTlsError, errors.RevocationCheckError)
-# What the connector is told of the network is also how long a statement may run, so those that
-# move a month are given a time of their own.
+# The connector's network timeout also limits how long a statement may run, so that statements
+# that move a month need a timeout of their own.
 _BULK_TIMEOUT_SECONDS = 4 * 60 * 60
 _BULK_STATEMENTS = ("PUT", "COPY", "DELETE", "INSERT", "CREATE OR REPLACE TABLE")
 
 
 class SnowflakeDialect(Dialect):
-    """One schema. Names are in capitals, so that a person writes them without quotes. What a load
-    needs on its way lives no longer than its session."""
+    """One schema, whose names are in capitals, so that queries need no quotes.
+
+    The temporary table and stage of a load end with its session, also when it is killed.
+    """
 
     types: ClassVar[Mapping[str, ColumnType]] = {
         SqlType.TEXT: ColumnType.of("VARCHAR", digest_text="{0}::VARCHAR"),
@@ -75,7 +77,7 @@ class SnowflakeDialect(Dialect):
             from_text="TRY_CAST({0} AS TIMESTAMP_NTZ)",
             digest_text="DATE_PART(EPOCH_MICROSECOND, {0})::VARCHAR",
         ),
-        # Amounts in an OBJECT are fixed-point numbers of 38 digits as well.
+        # Amounts in an OBJECT are fixed-point numbers of up to 38 digits, and so exact.
         **dict.fromkeys(
             MAPS, ColumnType.of("OBJECT", "TO_JSON({0})", from_text="TRY_PARSE_JSON({0})")
         ),
@@ -84,7 +86,7 @@ class SnowflakeDialect(Dialect):
     }
     table_options: ClassVar[Sql] = Sql('CLUSTER BY ("BILLING_MONTH")')
     add_column_clause: ClassVar[Sql] = Sql("ADD COLUMN IF NOT EXISTS")
-    transactional_ddl = False  # a statement that defines something ends a transaction
+    transactional_ddl = False  # DDL commits the open transaction
     digest_kind = DigestKind.MD5
     # X is a hexadecimal digit: docs.snowflake.com, *SQL format models*.
     md5_number: ClassVar[Sql] = Sql(
@@ -101,7 +103,10 @@ class SnowflakeDialect(Dialect):
 
     @contextmanager
     def connect(self, *, write: bool) -> Iterator[None]:
-        """Connect with the credentials of the environment. Raises BillError without them."""
+        """Connect with the credentials of the environment, until the block ends.
+
+        Raises BillError where there are none.
+        """
         self._connection = snowflake.connector.connect(
             **self._settings.model_dump(by_alias=True, exclude={"stage"}, exclude_none=True),
             **_credentials(),
@@ -110,7 +115,7 @@ class SnowflakeDialect(Dialect):
             paramstyle="qmark",
             login_timeout=_LOGIN_TIMEOUT_SECONDS,
             network_timeout=_NETWORK_TIMEOUT_SECONDS,
-            # Asks the clouds' metadata services which of them this machine is in.
+            # Else the connector asks the clouds' metadata services which cloud this machine is in.
             platform_detection_timeout_seconds=0.0,
             session_parameters={
                 "CLIENT_TELEMETRY_ENABLED": False,
@@ -126,13 +131,14 @@ class SnowflakeDialect(Dialect):
     def translate_error(self, error: Exception) -> Exception | None:
         if not isinstance(error, errors.Error):
             return None
-        passes = isinstance(error, _TRANSIENT) or error.errno in _TRANSIENT_CODES
-        passes = passes and not isinstance(error, _PERMANENT)
-        kind = WarehouseUnavailable if passes else BillError
-        return kind(f"{self.location}: {shorten(str(error), 500, placeholder=' ...')}")
+        is_transient = isinstance(error, _TRANSIENT) or error.errno in _TRANSIENT_CODES
+        is_transient = is_transient and not isinstance(error, _PERMANENT)
+        error_class = WarehouseUnavailable if is_transient else BillError
+        return error_class(f"{self.location}: {shorten(str(error), 500, placeholder=' ...')}")
 
     def has_ended(self, error: Exception) -> bool:
-        """Adding to the ledger waits for nobody's transaction; but the load may be going on."""
+        # After a lost connection the load may still run. Else nothing keeps the ledger's row from
+        # being written: an INSERT waits for no other transaction.
         return not isinstance(error, WarehouseUnavailable)
 
     def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
@@ -150,14 +156,14 @@ class SnowflakeDialect(Dialect):
         return name_within(self.max_name_length, name).upper()
 
     def columns(self, table: str) -> dict[str, str]:
-        """Return name and type of each column. Wakes no warehouse."""
         try:
+            # DESCRIBE needs no running warehouse, and so costs nothing.
             described = self.query(f"DESCRIBE TABLE {self.qualified(table)}")
         except errors.ProgrammingError as error:
             if error.errno == _NO_SUCH_OBJECT:
                 return {}
             raise
-        return {name: _type_without_length(kind) for name, kind, *_ in described}
+        return {name: _native_type(declared) for name, declared, *_ in described}
 
     def placeholder(self, number: int) -> Sql:
         return Sql("?")
@@ -165,15 +171,14 @@ class SnowflakeDialect(Dialect):
     def timestamp_literal(self, timestamp: datetime) -> Sql:
         return Sql(f"'{timestamp:%Y-%m-%d %H:%M:%S.%f}'::TIMESTAMP_NTZ")
 
-    def column_expression(self, table: str, name: str, wanted: str) -> Sql:
-        cell = super().column_expression(table, name, wanted)
-        return Sql(f"{cell}::{self.native_type(wanted)}") if wanted == SqlType.MONEY else cell
+    def column_expression(self, table: str, name: str, data_type: str) -> Sql:
+        cell = super().column_expression(table, name, data_type)
+        return Sql(f"{cell}::{self.native_type(data_type)}") if data_type == SqlType.MONEY else cell
 
     def load_incoming(self, file: MonthFile, change: SchemaChange) -> Sql:
-        """Copy the file into a temporary table, in the file's types, and return its rows in those
-        of the table.
+        """Copy the file into a temporary table; return its rows in the target types.
 
-        The vectorized scanner is asked for because it alone reads a Parquet map as an object.
+        Raises BillError where the stage has another version of the file than the lake.
         """
         temporary = quoted(f"FINOPS_{self.job_id[-12:]}".upper())
         self.query(
@@ -182,15 +187,16 @@ class SnowflakeDialect(Dialect):
         stage = self._settings.stage
         if stage is None:
             self.query(f"CREATE TEMPORARY STAGE {temporary} ENCRYPTION = (TYPE = 'SNOWFLAKE_SSE')")
-            where = _string_literal(f"file://{file.path.resolve()}")
-            self.query(f"PUT {where} @{temporary} AUTO_COMPRESS = FALSE")
+            url = _string_literal(f"file://{file.path.resolve()}")
+            self.query(f"PUT {url} @{temporary} AUTO_COMPRESS = FALSE")
             source, files = temporary, ""
         else:
-            in_lake = "/".join(file.path.parts[-3:])
-            source, files = Sql(stage), f"FILES = ({_string_literal(in_lake)})"
+            path_in_lake = "/".join(file.path.parts[-3:])
+            source, files = Sql(stage), f"FILES = ({_string_literal(path_in_lake)})"
         cells = ", ".join(
             f"$1:{quoted(n)}::{self.native_type(kind)}" for n, kind in file.types.items()
         )
+        # Only the vectorized scanner reads a Parquet map as an OBJECT.
         self.query(
             f"COPY INTO {temporary} FROM (SELECT {cells} FROM @{source}) {files} "
             "FILE_FORMAT = (TYPE = PARQUET USE_VECTORIZED_SCANNER = TRUE)"
@@ -199,8 +205,8 @@ class SnowflakeDialect(Dialect):
             ((staged,),) = self.query(f"SELECT MAX(manifest_id) FROM {temporary}")
             if staged not in (None, file.footer.manifest_id):
                 raise BillError(
-                    f"stage {stage} holds version {staged} of {file.export} {file.month}, the "
-                    f"lake holds {file.footer.manifest_id}; copy the lake to the stage and run the "
+                    f"stage {stage} has version {staged} of {file.export} {file.month}, but the "
+                    f"lake has {file.footer.manifest_id}; copy the lake to the stage and run the "
                     "month again"
                 )
         texts = {
@@ -211,15 +217,16 @@ class SnowflakeDialect(Dialect):
     def _select_with_text(
         self, table: Sql, columns: Sequence[str], texts: Mapping[str, str]
     ) -> Sql:
-        """Return the rows of a table, some of whose columns become text."""
-        ways = {name: self.types[kind].to_text for name, kind in texts.items()}
+        """Return the rows of a table as a FROM item, with some columns cast to text."""
+        casts = {name: self.types[kind].to_text for name, kind in texts.items()}
         cells = ", ".join(
-            f"{ways.get(n, Sql('{0}')).format(self.quoted(n))} AS {self.quoted(n)}" for n in columns
+            f"{casts.get(n, Sql('{0}')).format(self.quoted(n))} AS {self.quoted(n)}"
+            for n in columns
         )
         return Sql(f"(SELECT {cells} FROM {table})")
 
     def cast_columns_to_text(self, table: str, columns: Mapping[str, str]) -> None:
-        """Make the table anew, in one step, as Snowflake makes text of no column in place."""
+        # Snowflake cannot change a column to text in place, so the table is replaced in one step.
         texts = {self.stored_name(name): kind for name, kind in columns.items()}
         rows = self._select_with_text(self.qualified(table), list(self.columns(table)), texts)
         self.query(
@@ -228,15 +235,14 @@ class SnowflakeDialect(Dialect):
         )
 
 
-def _type_without_length(kind: str) -> str:
-    """Return what a type of a bill is called: `VARCHAR(16777216)` is text, and a VARIANT takes maps
-    as an OBJECT does."""
-    plain = kind if kind.startswith("NUMBER") else kind.partition("(")[0]
-    return "OBJECT" if plain == "VARIANT" else plain
+def _native_type(declared: str) -> str:
+    """Return a declared type such as `VARCHAR(16777216)` as `types` names it."""
+    native = declared if declared.startswith("NUMBER") else declared.partition("(")[0]
+    return "OBJECT" if native == "VARIANT" else native  # a VARIANT takes maps as well
 
 
 def _string_literal(text: str) -> Sql:
-    """Return a text as a literal of Snowflake's, in which a backslash escapes."""
+    """Return a text as a literal of Snowflake, in which a backslash escapes."""
     return Sql("'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'")
 
 
@@ -247,8 +253,8 @@ def _credentials() -> dict[str, Any]:
     )
     if not key and not password:
         raise BillError(
-            "no Snowflake credentials were found; set SNOWFLAKE_PASSWORD, or for a key pair "
-            "SNOWFLAKE_PRIVATE_KEY_PATH"
+            "the environment has no Snowflake credentials; set SNOWFLAKE_PASSWORD, or for a key "
+            "pair SNOWFLAKE_PRIVATE_KEY_PATH"
         )
     if not key:
         return {"password": password}
@@ -258,7 +264,7 @@ def _credentials() -> dict[str, Any]:
         )
     except (OSError, TypeError, ValueError) as error:
         raise BillError(
-            f"SNOWFLAKE_PRIVATE_KEY_PATH: no private key can be read from {key}; is it a PEM "
-            "file, and SNOWFLAKE_PRIVATE_KEY_PASSPHRASE its passphrase?"
+            f"SNOWFLAKE_PRIVATE_KEY_PATH: no private key can be read from {key}; check that it is "
+            "a PEM file, and that SNOWFLAKE_PRIVATE_KEY_PASSPHRASE is its passphrase"
         ) from error
     return {"private_key": private.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())}

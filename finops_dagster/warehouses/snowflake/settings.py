@@ -1,4 +1,4 @@
-"""Snowflake: a schema of a database."""
+"""The settings of the Snowflake warehouse."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _ADDRESS = re.compile(r"^https?://|\.snowflakecomputing\.(com|cn)(/.*)?$", re.IG
 
 
 class SnowflakeSettings(SettingsTable):
-    """A schema. The account may be its identifier or its whole address, as in the browser.
-    SNOWFLAKE_PASSWORD is in the environment, or SNOWFLAKE_PRIVATE_KEY_PATH and, where
-    the key has one, SNOWFLAKE_PRIVATE_KEY_PASSPHRASE.
+    """A schema of a database.
 
-    With a `stage`, an external one whose root is a copy of the Parquet lake, files are read from
-    there and none is uploaded.
+    `account` is the account's identifier, or its address as the browser shows it. The environment
+    has SNOWFLAKE_PASSWORD, or SNOWFLAKE_PRIVATE_KEY_PATH and, where the key has a passphrase,
+    SNOWFLAKE_PRIVATE_KEY_PASSPHRASE. `stage` is an external stage whose root is a copy of the
+    Parquet lake: files are then read from there, and none is uploaded.
     """
 
     account: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
@@ -35,5 +35,5 @@ class SnowflakeSettings(SettingsTable):
     @field_validator("account", mode="after")
     @classmethod
     def _is_an_identifier(cls, account: str) -> str:
-        """The connector adds the suffix itself, also to an account that has one."""
+        # The connector adds the address to the identifier, even where it is there already.
         return _ADDRESS.sub("", account)
