@@ -60,14 +60,14 @@ def in_sqlite(sql: str) -> list[Any]:
     [
         (
             {"destination": "athena"},
-            "destination athena has no transactions, so a month could not be replaced in one step; "
-            "take one that has",
+            "destination athena has no transactions, so that no month can be replaced in one step; "
+            "choose one that has",
         ),
         ({"destination": "clickhouse"}, "clickhouse has no transactions"),
         ({"destination": "databricks"}, "databricks has no transactions"),
         ({"destination": "duckdb"}, 'has a backend of its own: set backend = "duckdb"'),
         ({"destination": "snowflake"}, 'has a backend of its own: set backend = "snowflake"'),
-        ({"destination": "motherduck"}, "no database that SQLAlchemy connects to"),
+        ({"destination": "motherduck"}, "is not supported by SQLAlchemy"),
         ({"destination": "excel"}, "there is no destination 'excel'"),
         ({**SQLITE, "databaze": "x"}, "destination sqlalchemy has no setting databaze"),
     ],
@@ -82,7 +82,7 @@ def test_settings_that_cannot_be_used_are_told_in_one_line(
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"destination": "postgres"}, "does not say where the database is"),
+        ({"destination": "postgres"}, "has no address of the database"),
         (
             {"destination": "sqlalchemy", "credentials": "firebird://db/acme"},
             "sqlalchemy finops: Can't load plugin: sqlalchemy.dialects:firebird",
@@ -136,11 +136,11 @@ def test_a_database_that_keeps_what_was_rolled_back_is_refused(
 ) -> None:
     """Whatever its dialect, `AUTOCOMMIT` makes a database one that has no transactions."""
     without = {"engine_kwargs": {"isolation_level": "AUTOCOMMIT"}}
-    with refused("it keeps what was rolled back"):
+    with refused("does not roll back"):
         opened(project, **SQLITE, **without).replace_month(month_of("v1"))
     ((state, reason),) = in_sqlite("SELECT state, error_message FROM aws_billing_data_loads")
     assert state == "failed"
-    assert "keeps what was rolled back" in reason
+    assert "does not roll back" in reason
     assert in_sqlite("SELECT * FROM aws_billing_data") == []
 
 

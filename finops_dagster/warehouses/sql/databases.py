@@ -1,4 +1,4 @@
-"""What of two databases SQLAlchemy does not know: making text of a column, and SQLite's amounts."""
+"""The dialects of PostgreSQL and SQLite by SQLAlchemy, which can cast a column to text."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from finops_dagster.warehouses.sql.settings import SqlSettings
 
 
 class PostgresDialect(SqlDialect):
-    """A PostgreSQL that makes text of a time in a transaction."""
+    """PostgreSQL, which casts a time to text in the transaction that replaces the month."""
 
     types: ClassVar[Mapping[str, ColumnType]] = {
         **SqlDialect.types,
@@ -41,7 +41,7 @@ class PostgresDialect(SqlDialect):
 
 
 class _TextType(sa.types.UserDefinedType[str]):
-    """A text whose name says what it holds; SQLite takes every name that has TEXT in it."""
+    """A text column with a type name of our own; SQLite takes every name that contains TEXT."""
 
     cache_ok = True
 
@@ -68,7 +68,7 @@ _DATA_TYPES = {
 
 
 class SqliteDialect(SqlDialect):
-    """SQLite, which has no decimals: amounts are text there, and their sums are added here."""
+    """SQLite: it has no decimals, so amounts are text, and Python functions add them exactly."""
 
     types: ClassVar[Mapping[str, ColumnType]] = {
         **SqlDialect.types,
@@ -101,7 +101,7 @@ class SqliteDialect(SqlDialect):
 
     @property
     def _schema(self) -> None:
-        return None  # the dataset is the file
+        return None  # the file itself is the dataset
 
     def qualified(self, table: str) -> Sql:
         return self.quoted(table)
@@ -116,30 +116,31 @@ class SqliteDialect(SqlDialect):
         return Sql(f"exact_sum({cell})")
 
     def columns(self, table: str) -> dict[str, str]:
-        """Return what the types were declared to be."""
-        found = self.query(f"PRAGMA table_info({self.quoted(table)})")
-        return {row[1]: _DATA_TYPES.get(row[2], row[2]) for row in found}
+        # SQLAlchemy does not know the names of _DECLARED_NAMES.
+        rows = self.query(f"PRAGMA table_info({self.quoted(table)})")
+        return {name: _DATA_TYPES.get(declared, declared) for _, name, declared, *_ in rows}
 
-    def stored_type(self, table: str, name: str, given: str) -> str:
-        """What dlt made of amounts and maps it declared as TEXT."""
-        kind = super().stored_type(table, name, given)
-        may_be_given = kind == SqlType.TEXT and given in _DECLARED_NAMES
-        by_dlt = "SELECT 1 FROM sqlite_master WHERE name = '_dlt_version'"
-        return given if may_be_given and self.query(by_dlt) else kind
+    def stored_type(self, table: str, name: str, file_type: str) -> str:
+        stored_type = super().stored_type(table, name, file_type)
+        # dlt, which loaded the tables of earlier releases, declared amounts and maps as TEXT.
+        is_ambiguous = stored_type == SqlType.TEXT and file_type in _DECLARED_NAMES
+        dlt_table = "SELECT 1 FROM sqlite_master WHERE name = '_dlt_version'"
+        return file_type if is_ambiguous and self.query(dlt_table) else stored_type
 
     def cast_columns_to_text(self, table: str, columns: Mapping[str, str]) -> None:
-        altered = f"ALTER TABLE {self.qualified(table)}"
-        for name, kind in columns.items():
-            column, free = self.quoted(name), self.quoted(f"{name}_as_text")
-            cell = self.types[kind].to_text.format(column)
-            self.query(f"{altered} ADD COLUMN {free} TEXT")
-            self.query(f"UPDATE {self.qualified(table)} SET {free} = {cell}")
-            self.query(f"{altered} DROP COLUMN {column}")
-            self.query(f"{altered} RENAME COLUMN {free} TO {column}")
+        # SQLite cannot change the type of a column.
+        alter_table = f"ALTER TABLE {self.qualified(table)}"
+        for name, data_type in columns.items():
+            column, text_column = self.quoted(name), self.quoted(f"{name}_as_text")
+            cell = self.types[data_type].to_text.format(column)
+            self.query(f"{alter_table} ADD COLUMN {text_column} TEXT")
+            self.query(f"UPDATE {self.qualified(table)} SET {text_column} = {cell}")
+            self.query(f"{alter_table} DROP COLUMN {column}")
+            self.query(f"{alter_table} RENAME COLUMN {text_column} TO {column}")
 
 
 class _ExactSum:
-    """The sum of amounts that are text."""
+    """SQLite's aggregate function `exact_sum`, which adds amounts that are text."""
 
     def __init__(self) -> None:
         self._sum: Decimal | None = None
@@ -164,18 +165,21 @@ DATABASES: Mapping[str, type[SqlDialect]] = {
     "postgresql": PostgresDialect,
     "sqlite": SqliteDialect,
 }
-"""By SQLAlchemy's name of the kind of database."""
+"""The dialects by SQLAlchemy's name of the database."""
 
 
 def dialect_factory(settings: SqlSettings) -> Callable[[], Dialect]:
-    """Return what gives the dialect of the database for a session. Raises SettingsError where it
-    cannot replace a month."""
+    """Return a function that makes the database's dialect for each session.
+
+    Raises SettingsError where the database cannot replace a month.
+    """
     check_destination(settings)
 
-    def opened() -> Dialect:
-        with suppress(sa.exc.ArgumentError):  # of a URL, which connecting explains
+    def new_dialect() -> Dialect:
+        # An invalid URL is reported when the session connects.
+        with suppress(sa.exc.ArgumentError):
             backend = database_url(settings).get_backend_name()
             return DATABASES.get(backend, SqlDialect)(settings)
         return SqlDialect(settings)
 
-    return opened
+    return new_dialect

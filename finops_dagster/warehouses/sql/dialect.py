@@ -1,4 +1,4 @@
-"""Any SQL database: a month is inserted beside by SQLAlchemy, and moved in one transaction."""
+"""Any SQL database: SQLAlchemy inserts the month into a table of its own, then into the table."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ _STATISTICS_STATEMENTS = {
     **dict.fromkeys(("postgresql", "redshift", "sqlite"), "ANALYZE {0}"),
     "mssql": "UPDATE STATISTICS {0}",
 }
-# To SQLAlchemy a wrong password passes like a lost connection; what the drivers say tells them
-# apart.
+# SQLAlchemy raises the same error for a wrong password as for a lost connection; only the drivers'
+# messages tell them apart.
 _TRANSIENT_MESSAGES = re.compile(
     r"connection (was |is )?(refused|reset|closed|aborted|lost|already closed)"
     r"|closed the connection|lost connection|gone away|broken pipe|unreachable|timed? ?out"
@@ -49,7 +49,7 @@ SQLALCHEMY_TYPES: dict[str, sa.types.TypeEngine[Any]] = {
     SqlType.TEXT: _TEXT,
     SqlType.MONEY: sa.Numeric(38, 18),
     SqlType.TIME: _TIME,
-    # Databases' types for JSON make floats of numbers, or quote a text once more.
+    # JSON types of databases turn numbers into floats, or quote a text once more.
     **dict.fromkeys(MAPS, _TEXT),
     DATE: sa.Date(),
     COUNT: sa.BigInteger(),
@@ -59,11 +59,14 @@ MONEY_MAP_TO_JSON = "CAST(to_json(CAST({0} AS MAP(VARCHAR, VARCHAR))) AS VARCHAR
 
 
 class SqlDialect(Dialect):
-    """One dataset of one database. The ledger says `loading` until a load ends, for the month lies
-    in a table of its own meanwhile, which the next load drops where one was killed."""
+    """One dataset of one database.
 
-    # What DuckDB makes of cells on their way: times with their zone, and maps as JSON whose amounts
-    # are text, for a JSON number becomes a float somewhere.
+    The month is first inserted into a table of its own, and the load is `loading` in the ledger.
+    The next load drops that table where this one is killed.
+    """
+
+    # Times are sent with their zone, and maps as JSON whose amounts are text, because some
+    # databases read a JSON number as a float.
     types: ClassVar[Mapping[str, ColumnType]] = {
         **{kind: ColumnType.of(kind) for kind in (SqlType.TEXT, SqlType.MONEY, DATE, COUNT)},
         SqlType.TIME: ColumnType.of(SqlType.TIME, duckdb_cast="CAST({0} AS TIMESTAMPTZ)"),
@@ -72,7 +75,7 @@ class SqlDialect(Dialect):
     }
     sqlalchemy_types: ClassVar[Mapping[str, sa.types.TypeEngine[Any]]] = SQLALCHEMY_TYPES
     ordered_types: ClassVar[tuple[str, ...]] = (SqlType.TIME, SqlType.MONEY)
-    """The types of which the database knows the least and the greatest value."""
+    """The data types whose least and greatest values are compared with the file."""
     add_column_clause: ClassVar[Sql] = Sql("ADD")
     _settings: SqlSettings
     _connection: sa.Connection
@@ -100,11 +103,12 @@ class SqlDialect(Dialect):
         if not isinstance(error, sa.exc.SQLAlchemyError):
             return None
         message = " ".join(str(getattr(error, "orig", None) or error).split())
-        kind = WarehouseUnavailable if _TRANSIENT_MESSAGES.search(message) else BillError
-        return kind(f"{self.location}: {message}")
+        is_transient = _TRANSIENT_MESSAGES.search(message)
+        error_class = WarehouseUnavailable if is_transient else BillError
+        return error_class(f"{self.location}: {message}")
 
     def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
-        """Run a statement, and commit it where it is of no transaction."""
+        """Run a statement, and commit it outside a transaction."""
         bound = {f"finops_{number}": value for number, value in enumerate(values, 1)}
         text = sa.text(re.sub(r"(?<!:):(?!finops_\d)", r"\:", sql))
         result = self._connection.execute(text, bound)
@@ -135,12 +139,12 @@ class SqlDialect(Dialect):
         return Sql(f"CAST('{day}' AS DATE)")
 
     def timestamp_literal(self, timestamp: datetime) -> Sql:
-        kind = self.native_type(SqlType.TIME)
-        zone = "+00:00" if "ZONE" in kind or "OFFSET" in kind else ""
-        return Sql(f"CAST('{timestamp:%Y-%m-%d %H:%M:%S.%f}{zone}' AS {kind})")
+        native = self.native_type(SqlType.TIME)
+        zone = "+00:00" if "ZONE" in native or "OFFSET" in native else ""
+        return Sql(f"CAST('{timestamp:%Y-%m-%d %H:%M:%S.%f}{zone}' AS {native})")
 
-    def native_type(self, kind: str) -> Sql:
-        return Sql(self.sqlalchemy_types[kind].compile(dialect=self._connection.dialect))
+    def native_type(self, data_type: str) -> Sql:
+        return Sql(self.sqlalchemy_types[data_type].compile(dialect=self._connection.dialect))
 
     def columns(self, table: str) -> dict[str, str]:
         inspector, schema, name = (
@@ -148,25 +152,25 @@ class SqlDialect(Dialect):
             self._schema,
             self.stored_name(table),
         )
-        found = inspector.get_columns(name, schema) if inspector.has_table(name, schema) else []
+        columns = inspector.get_columns(name, schema) if inspector.has_table(name, schema) else []
         self._autocommit()
-        return {column["name"]: _data_type(column["type"]) for column in found}
+        return {column["name"]: _data_type(column["type"]) for column in columns}
 
     @property
     def _schema(self) -> str | None:
         return self._settings.dataset
 
-    # A load.
+    # The steps of a load
 
     def lock_month(self, file: MonthFile) -> None:
-        """Wait for other loads of the month on this machine."""
+        """Wait for other loads of the month on this machine; two machines meet at the ledger."""
         path = self._settings.working_dir / f"{file.table}-{file.month}.lock"
-        what = f"loading {file.month} into {self.full_name(file.table)}"
-        self._locks.enter_context(waiting_lock(path, what))
+        purpose = f"loading {file.month} into {self.full_name(file.table)}"
+        self._locks.enter_context(waiting_lock(path, purpose))
 
     def prepare_tables(self, file: MonthFile, change: SchemaChange) -> None:
-        """Make the schema and both tables where they are missing, and new columns: in many
-        databases a statement that defines something ends a transaction."""
+        """Create the schema and both tables where they are missing, and add new columns."""
+        # Not in the transaction that replaces the month: in many databases DDL commits it.
         schema = self._schema
         if schema and schema not in sa.inspect(self._connection).get_schema_names():
             self._connection.execute(sa.schema.CreateSchema(schema))
@@ -183,71 +187,86 @@ class SqlDialect(Dialect):
             self._autocommit()
 
     def begin_load(self, file: MonthFile) -> None:
-        """Write into the ledger that the month is being loaded; end what died before its end.
-        Raises BillError where the database keeps what was rolled back."""
+        """Record the load as `loading`, and loads of the month that were killed as `failed`.
+
+        Raises BillError where the database does not roll back, as MyISAM or AUTOCOMMIT.
+        """
         ledger = self.qualified(ledger_name(file.table))
-        died = self.query(
+        killed = self.query(
             f"SELECT job_id FROM {ledger} WHERE billing_period = :finops_1 AND state = 'loading'",
             str(file.month),
         )
-        for (job,) in died:
-            self.record_load(file, job, "failed", "another load of the month began before it ended")
+        for (job_id,) in killed:
+            self.record_load(
+                file, job_id, "failed", "another load of the month began before this one ended"
+            )
         with suppress(_RollBack), self._atomic():
             self.record_load(file, self.job_id, "loading")
             raise _RollBack
         if self.query(f"SELECT 1 FROM {ledger} WHERE job_id = :finops_1", self.job_id):
-            problem = "it keeps what was rolled back: a month could not be replaced in one step"
+            problem = (
+                "the database does not roll back, so that no month can be replaced in one step"
+            )
             self.record_load(file, self.job_id, "failed", problem)
             raise BillError(f"{self.location}: {problem}")
         self.record_load(file, self.job_id, "loading")
 
     def load_incoming(self, file: MonthFile, change: SchemaChange) -> Sql:
-        """Insert the month into a table of its own, and hold that against the file."""
-        incoming, kept = (
+        """Insert the month into a table of its own, and compare that with the file."""
+        incoming, target_types = (
             _incoming_table(self.job_id),
             {name: change.target_types[name] for name in file.types},
         )
-        table = self._create_table(incoming, kept)
+        table = self._create_table(incoming, target_types)
         cells = ", ".join(
-            self.types[kind].duckdb_cast.format(quoted(name)) for name, kind in kept.items()
+            self.types[data_type].duckdb_cast.format(quoted(name))
+            for name, data_type in target_types.items()
         )
         with file.duckdb.scratch(threads=1) as connection:
             prepare_casts(connection)
-            cursor = connection.execute(f"SELECT {cells} FROM ({file.select(kept)})")
+            cursor = connection.execute(f"SELECT {cells} FROM ({file.select(target_types)})")
             while batch := cursor.fetchmany(_ROWS_AT_ONCE):
                 keyed = [dict(zip(table.columns.keys(), row, strict=True)) for row in batch]
                 self._connection.execute(sa.insert(table), keyed)
                 self._autocommit()
-            self._compare_with_file(connection.sql(file.select(kept)), incoming, kept)
+            self._compare_with_file(
+                connection.sql(file.select(target_types)), incoming, target_types
+            )
         return self.qualified(incoming)
 
     def _compare_with_file(
-        self, rows: DuckDBPyRelation, incoming: str, kept: Mapping[str, str]
+        self, rows: DuckDBPyRelation, incoming: str, target_types: Mapping[str, str]
     ) -> None:
-        """Hold every column against the file, for a way into some database rounds, shifts times, or
-        makes NULL of empty text: how many values it has, and the least and the greatest of each
-        amount and time. Raises BillError."""
-        wanted = [
+        """Compare the incoming table with the file, column by column.
+
+        Raises BillError where a column has another number of values, or where an amount or a time
+        has another least or greatest value.
+        """
+        # Some drivers and databases round amounts, shift times, or store empty text as NULL.
+        aggregates = [
             (name, function)
-            for name, kind in kept.items()
-            for function in ("COUNT", *(("MIN", "MAX") if kind in self.ordered_types else ()))
+            for name, data_type in target_types.items()
+            for function in ("COUNT", *(("MIN", "MAX") if data_type in self.ordered_types else ()))
         ]
-        theirs = ", ".join(f"{function}({self.quoted(name)})" for name, function in wanted)
-        ours = ", ".join(f"{function}({quoted(name)})" for name, function in wanted)
-        (in_database,) = self.query(f"SELECT {theirs} FROM {self.qualified(incoming)}")
-        (in_file,) = rows.aggregate(ours).fetchall()
-        for (name, function), loaded, given in zip(wanted, in_database, in_file, strict=True):
-            is_time = isinstance(given, datetime) and loaded is not None
-            if (as_utc(loaded) != as_utc(given)) if is_time else loaded != given:
+        in_database = ", ".join(f"{function}({self.quoted(name)})" for name, function in aggregates)
+        in_file = ", ".join(f"{function}({quoted(name)})" for name, function in aggregates)
+        (loaded_row,) = self.query(f"SELECT {in_database} FROM {self.qualified(incoming)}")
+        (file_row,) = rows.aggregate(in_file).fetchall()
+        for (name, function), loaded, expected in zip(
+            aggregates, loaded_row, file_row, strict=True
+        ):
+            is_time = isinstance(expected, datetime) and loaded is not None
+            if (as_utc(loaded) != as_utc(expected)) if is_time else loaded != expected:
                 raise BillError(
-                    f"{function.lower()} of {name} is {loaded} in {self.location}, and {given} in "
-                    "the file: this database does not keep it as it is"
+                    f"column {name}: the {function.lower()} is {loaded} in {self.location}, but "
+                    f"{expected} in the file; this database does not store the values exactly"
                 )
 
     @contextmanager
     def transaction(self, file: MonthFile) -> Iterator[None]:
-        """Lock the ledger's rows of the month first: a load on another machine waits for them, and
-        SQLite begins its transaction with them."""
+        """Commit at the end of the block, or roll back where it fails."""
+        # The UPDATE locks the ledger's rows of the month: a load on another machine waits for
+        # them. SQLite, which locks at the first write, begins with it too.
         with self._atomic():
             self.query(
                 f"UPDATE {self.qualified(ledger_name(file.table))} SET error_message = NULL "
@@ -266,25 +285,25 @@ class SqlDialect(Dialect):
             self._in_transaction = False
 
     def clean_up(self, file: MonthFile, incoming: Sql) -> tuple[str, ...]:
-        problems = []
-        for what, statement in {
-            "the planner's statistics are the old ones": _STATISTICS_STATEMENTS.get(
+        warnings = []
+        for consequence, statement in {
+            "the planner's statistics are out of date": _STATISTICS_STATEMENTS.get(
                 self._connection.dialect.name
             ),
-            f"{incoming} stays, and can be dropped": f"DROP TABLE {incoming}",
+            f"table {incoming} is left over and can be dropped": f"DROP TABLE {incoming}",
         }.items():
             try:
                 if statement:
                     self.query(statement.format(self.qualified(file.table)))
             except sa.exc.SQLAlchemyError as error:
                 self._connection.rollback()
-                problems.append(f"{what}: {self.translate_error(error)}")
-        return tuple(problems)
+                warnings.append(f"{consequence}: {self.translate_error(error)}")
+        return tuple(warnings)
 
     def record_load(
         self, file: MonthFile, job_id: str, state: str, error_message: str | None = None
     ) -> None:
-        """Write into the ledger how a load stands, and drop what a failed one leaves."""
+        """Record the state of a load in the ledger, and drop the table of a failed one."""
         super().record_load(file, job_id, state, error_message)
         if state == "failed":
             with suppress(sa.exc.SQLAlchemyError):
@@ -295,20 +314,22 @@ class SqlDialect(Dialect):
         self._create_table(table, columns)
 
     def _create_table(self, table: str, columns: Mapping[str, str]) -> sa.Table:
-        """Make a table where it is missing, and return it as SQLAlchemy knows it, its columns under
-        the keys c0, c1, ..., as theirs may have any character."""
+        """Create a table where it is missing, and return it as an object of SQLAlchemy.
+
+        Its columns have the keys c0, c1, ..., because their names may have any character.
+        """
         required = columns.keys() - {"error_message"} if columns is LEDGER_COLUMNS else ()
         definitions = (
             sa.Column(
                 sa.sql.quoted_name(self.stored_name(name), quote=True),
-                self.sqlalchemy_types[kind],
+                self.sqlalchemy_types[data_type],
                 key=name if name == "billing_month" else f"c{position}",
                 nullable=name not in required,
             )
-            for position, (name, kind) in enumerate(columns.items())
+            for position, (name, data_type) in enumerate(columns.items())
         )
-        name = sa.sql.quoted_name(self.stored_name(table), quote=True)
-        created = sa.Table(name, sa.MetaData(), *definitions, schema=self._schema)
+        table_name = sa.sql.quoted_name(self.stored_name(table), quote=True)
+        created = sa.Table(table_name, sa.MetaData(), *definitions, schema=self._schema)
         created.create(self._connection, checkfirst=True)
         self._autocommit()
         self._native_types.pop(table, None)
@@ -316,26 +337,30 @@ class SqlDialect(Dialect):
 
 
 class _RollBack(Exception):
-    """Ends a transaction that was begun to see whether it can be undone."""
+    """Ends the transaction that tests whether the database can roll back."""
 
 
 def _incoming_table(job_id: str) -> str:
     return f"finops_incoming_{hashlib.sha256(job_id.encode()).hexdigest()[:16]}"
 
 
-def _data_type(kind: sa.types.TypeEngine[Any]) -> str:
-    """Return what a type is to a bill, or else its name; a decimal must have room for 18 digits."""
-    if isinstance(kind, sa.Float):
+def _data_type(sqlalchemy_type: sa.types.TypeEngine[Any]) -> str:
+    """Return the data type of a column's type, or else the type's name."""
+    if isinstance(sqlalchemy_type, sa.Float):
         return "DOUBLE"
-    if isinstance(kind, sa.Numeric):
-        is_exact = kind.scale is None or kind.scale >= 18
-        return SqlType.MONEY if is_exact else f"DECIMAL({kind.precision},{kind.scale})"
-    for of, name in (
+    if isinstance(sqlalchemy_type, sa.Numeric):
+        is_exact = sqlalchemy_type.scale is None or sqlalchemy_type.scale >= 18
+        return (
+            SqlType.MONEY
+            if is_exact
+            else f"DECIMAL({sqlalchemy_type.precision},{sqlalchemy_type.scale})"
+        )
+    for sqlalchemy_class, data_type in (
         (sa.DateTime, SqlType.TIME),
         (sa.Date, DATE),
         (sa.String, SqlType.TEXT),
         (sa.Integer, COUNT),
     ):
-        if isinstance(kind, of):
-            return name
-    return str(kind)
+        if isinstance(sqlalchemy_type, sqlalchemy_class):
+            return data_type
+    return str(sqlalchemy_type)

@@ -1,4 +1,4 @@
-"""Any SQL database that SQLAlchemy connects to and that has transactions."""
+"""The settings of the warehouse `sql`: any SQL database by SQLAlchemy."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from finops_dagster.settings_table import LocalPath, SettingsTable
 
 
 class SqlSettings(SettingsTable):
-    """A kind of database, by dlt's name of it, and a dataset in it: a schema, or what it has for
-    one. `credentials` are a URL or its parts; secrets come from the environment, as
-    DESTINATION__<DESTINATION>__CREDENTIALS__PASSWORD."""
+    """A database and a dataset in it: a schema, or what the database has instead.
+
+    `destination` is dlt's name of the database, which earlier releases used. `credentials` are a
+    URL or its parts; secrets come from the environment, as
+    DESTINATION__<DESTINATION>__CREDENTIALS__PASSWORD.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
