@@ -16,7 +16,7 @@ from finops_dagster.billing.money import reconcile
 from finops_dagster.pipeline.resources import RecordsIOManager
 from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import STAGES, Project
-from finops_dagster_tests.warehouses.adapters import ADAPTERS, Adapter, install, started
+from finops_dagster_tests.warehouses.adapters import ADAPTERS, Adapter, install, running_adapter
 
 CODE = f"{Path(finops_dagster.__file__).parent}/"
 ALL_STAGES = [*STAGES, "warehouse_table"]
@@ -92,7 +92,7 @@ def test_whatever_function_of_a_stage_fails_the_month_is_wholly_old_or_new(
 ) -> None:
     """Restate a month with a function broken, for every so many that the stage calls from where it
     reconciles on; the event log must name the version that is in its place."""
-    with started(backend) as warehouse:
+    with running_adapter(backend) as warehouse:
         install(warehouse, project, monkeypatch)
         versions = (f"v{number}" for number in itertools.count(1))
 
@@ -143,7 +143,7 @@ def test_whatever_function_of_a_stage_fails_the_month_is_wholly_old_or_new(
 def test_a_kill_between_commit_and_event_is_seen_and_healed_by_the_next_run(
     project: Project, monkeypatch: pytest.MonkeyPatch, stage: str, backend: str
 ) -> None:
-    with started(backend) as warehouse:
+    with running_adapter(backend) as warehouse:
         monkeypatch.setenv("OPEN_FINOPS_DATABASE_BACKEND", backend)
         for name, value in warehouse.environment.items():
             monkeypatch.setenv(name, value)

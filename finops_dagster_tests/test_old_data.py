@@ -15,7 +15,7 @@ import pytest
 from finops_dagster_tests.cur import HEADERS, line_item
 from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import Project
-from finops_dagster_tests.warehouses.adapters import Adapter, started
+from finops_dagster_tests.warehouses.adapters import Adapter, running_adapter
 from finops_dagster_tests.warehouses.duckdb import DuckDB
 from finops_dagster_tests.warehouses.postgresql import PASSWORD
 from finops_dagster_tests.warehouses.sql_sqlite import SQLite
@@ -136,7 +136,7 @@ def warehouse_of(old: OldProject, name: str) -> Iterator[Adapter]:
     elif name == "sql":
         yield SQLite(folder)
     else:
-        with started("postgresql") as adapter:
+        with running_adapter("postgresql") as adapter:
             loader = {"host": adapter.settings["host"], "user": "loader", "password": PASSWORD}
             with psycopg.connect(dbname="acme", **loader) as connection:
                 connection.execute((folder / "postgresql.sql").read_text())

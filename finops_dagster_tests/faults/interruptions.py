@@ -9,7 +9,7 @@ from random import Random
 
 from finops_dagster.demo.export import Layout
 from finops_dagster_tests.faults.chain import Chain
-from finops_dagster_tests.warehouses.adapters import started
+from finops_dagster_tests.warehouses.adapters import running_adapter
 
 _PLACES = {
     "data/staging": "",
@@ -23,7 +23,7 @@ def kills(folder: Path, chance: Random) -> Iterator[str]:
     """kill -9 at any moment, while months are restated. Half end in a DuckDB warehouse, half in
     PostgreSQL. Now and then the run that is to mend what the last one left is killed too; then one
     must do so without hands."""
-    with started("postgresql") as postgresql:
+    with running_adapter("postgresql") as postgresql:
         chains = [
             Chain(folder / "duckdb", chance, layout=Layout(overwrite=True)),
             Chain(folder / "postgresql", chance, postgresql),

@@ -15,8 +15,8 @@ from finops_dagster.billing.columns import quoted
 from finops_dagster.warehouses import DIALECTS
 from finops_dagster_tests.project import Project
 
-# Each is a file of its name in this folder, with `started()`, and the id of its tests:
-# `test_restatement[bigquery]`. Two of them may be one backend, as two databases of one kind are.
+# Each is a file of its name in this folder, with `running_adapter()`, and the id of its tests:
+# `test_first_load[bigquery]`. Two of them may be one backend, as two databases of one kind are.
 ADAPTERS = (
     "bigquery",
     "duckdb",
@@ -45,7 +45,7 @@ class Adapter(ABC):
     """Whether a month that does not reconcile is never seen, not even until the next load."""
     keeps_null_maps = True
     """Whether a map that is NULL is another thing than a map without keys."""
-    section: str
+    docs_section: str
     """Its section of docs/warehouses.md whose queries it can run, or nothing."""
 
     @abstractmethod
@@ -64,12 +64,12 @@ class Adapter(ABC):
     def columns(self, table: str) -> dict[str, str]:
         """Name and type of each column, the type as the server names it."""
 
-    def make(self, table: str, columns: dict[str, str]) -> None:
+    def create_table(self, table: str, columns: dict[str, str]) -> None:
         """Make a table as a person would, with the server's own types."""
         definitions = ", ".join(map(" ".join, columns.items()))
-        self.query(f"CREATE TABLE {self.named(table)} ({definitions})")
+        self.query(f"CREATE TABLE {self.quoted_name(table)} ({definitions})")
 
-    def named(self, name: str) -> str:
+    def quoted_name(self, name: str) -> str:
         """A table's name in SQL."""
         return quoted(name)
 
@@ -78,12 +78,14 @@ class Adapter(ABC):
         return f"billing_month = DATE '{month}-01'"
 
     def rows(self, table: str, columns: Sequence[str], month: str) -> list[Row]:
-        """The rows of one month, `in_order`: money as Decimal, maps as dict."""
+        """The rows of one month, `sorted_rows`: money as Decimal, maps as dict."""
         types = self.columns(table)
         cells = ", ".join(self.cell(name, types[name]) for name in columns)
-        found = self.query(f"SELECT {cells} FROM {self.named(table)} WHERE {self.of_month(month)}")
+        found = self.query(
+            f"SELECT {cells} FROM {self.quoted_name(table)} WHERE {self.of_month(month)}"
+        )
         kinds = [types[name] for name in columns]
-        return in_order([list(map(self.value, row, kinds)) for row in found])
+        return sorted_rows([list(map(self.value, row, kinds)) for row in found])
 
     def cell(self, column: str, _kind: str) -> str:
         """A column in SQL."""
@@ -97,18 +99,18 @@ class Adapter(ABC):
         """billing_period, manifest_id, row_count, state, error_message; the oldest first."""
         return self.query(
             "SELECT billing_period, manifest_id, row_count, state, error_message "
-            f"FROM {self.named(f'{table}_loads')} ORDER BY load_timestamp"
+            f"FROM {self.quoted_name(f'{table}_loads')} ORDER BY load_timestamp"
         )
 
-    def take_out(self, table: str, month: str) -> None:
+    def delete_rows(self, table: str, month: str) -> None:
         """Delete the month's rows as a person would, who tells the ledger nothing."""
-        self.query(f"DELETE FROM {self.named(table)} WHERE {self.of_month(month)}")
+        self.query(f"DELETE FROM {self.quoted_name(table)} WHERE {self.of_month(month)}")
 
 
-def started(name: str) -> AbstractContextManager[Adapter]:
+def running_adapter(name: str) -> AbstractContextManager[Adapter]:
     """Start the server of one of ADAPTERS; it ends with the block."""
     module = import_module(f"{__package__}.{name}")
-    return cast("AbstractContextManager[Adapter]", module.started())
+    return cast("AbstractContextManager[Adapter]", module.running_adapter())
 
 
 def install(adapter: Adapter, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +127,7 @@ def install(adapter: Adapter, project: Project, monkeypatch: pytest.MonkeyPatch)
     }
 
 
-def in_order(rows: Iterable[Sequence[Any]]) -> list[Row]:
+def sorted_rows(rows: Iterable[Sequence[Any]]) -> list[Row]:
     """The rows as the suite compares them: times naive in UTC, NULL before any value."""
     return sorted((tuple(map(_naive, row)) for row in rows), key=_sorts_as)
 

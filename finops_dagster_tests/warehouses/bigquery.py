@@ -18,7 +18,7 @@ class BigQuery(Adapter):
     backend = "bigquery"
     reconciles_before_commit = False
     keeps_null_maps = False
-    section = "BigQuery"
+    docs_section = "BigQuery"
 
     def __init__(self, server: BigQueryServer) -> None:
         self.settings = {"project_id": "acme", "api_endpoint": server.url}
@@ -39,12 +39,12 @@ class BigQuery(Adapter):
         schema = self._client.get_table(f"acme.finops.{table}").schema
         return {field.name: field.field_type for field in schema}
 
-    def make(self, table: str, columns: dict[str, str]) -> None:
+    def create_table(self, table: str, columns: dict[str, str]) -> None:
         self._client.create_dataset("finops", exists_ok=True)
         fields = [SchemaField(name, kind) for name, kind in columns.items()]
         self._client.create_table(Table(f"acme.finops.{table}", fields))
 
-    def named(self, name: str) -> str:
+    def quoted_name(self, name: str) -> str:
         return f"`acme.finops.{name}`"
 
     def cell(self, column: str, _kind: str) -> str:
@@ -57,7 +57,7 @@ class BigQuery(Adapter):
 
 
 @contextmanager
-def started() -> Iterator[BigQuery]:
+def running_adapter() -> Iterator[BigQuery]:
     """A server of its own."""
     with BigQueryServer() as server:
         yield BigQuery(server)

@@ -21,7 +21,7 @@ from finops_dagster.tables import ledger
 from finops_dagster.tables.load import measure_month
 from finops_dagster.warehouses.month_file import MonthFile
 from finops_dagster_tests.project import Project
-from finops_dagster_tests.warehouses.adapters import ADAPTERS, Adapter, install, started
+from finops_dagster_tests.warehouses.adapters import ADAPTERS, Adapter, install, running_adapter
 
 MonthOf = Callable[..., MonthFile]
 _SLOW = ("snowflake", "sql_sqlite")
@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave to `make thorough` what takes minutes: most of the suite where the server is slow."""
     for item in items:
         if isinstance(item, pytest.Function) and hasattr(item, "callspec"):
-            is_slow = item.callspec.params.get("running") in _SLOW
+            is_slow = item.callspec.params.get("adapter") in _SLOW
             if is_slow and item.originalname not in _ALWAYS:
                 item.add_marker("thorough")
 
@@ -48,17 +48,17 @@ def refused(says: str, *kinds: type[Exception]) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", params=ADAPTERS)
-def running(request: pytest.FixtureRequest) -> Iterator[Adapter]:
+def adapter(request: pytest.FixtureRequest) -> Iterator[Adapter]:
     """Each warehouse in turn; its server runs from its first test to its last."""
-    with started(request.param) as adapter:
+    with running_adapter(request.param) as adapter:
         yield adapter
 
 
 @pytest.fixture
-def warehouse(running: Adapter, project: Project, monkeypatch: pytest.MonkeyPatch) -> Adapter:
+def warehouse(adapter: Adapter, project: Project, monkeypatch: pytest.MonkeyPatch) -> Adapter:
     """An empty warehouse, in which the project's chain ends."""
-    install(running, project, monkeypatch)
-    return running
+    install(adapter, project, monkeypatch)
+    return adapter
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ class DuckDB(Adapter):
     """The tables of one file."""
 
     backend = "duckdb"
-    section = "DuckDB"
+    docs_section = "DuckDB"
 
     def __init__(self, path: Path) -> None:
         self.settings = {"warehouse_path": str(path)}
@@ -33,11 +33,11 @@ class DuckDB(Adapter):
         return {name for (name,) in self.query("SELECT table_name FROM duckdb_tables()")}
 
     def columns(self, table: str) -> dict[str, str]:
-        return {name: kind for name, kind, *_ in self.query(f"DESCRIBE {self.named(table)}")}
+        return {name: kind for name, kind, *_ in self.query(f"DESCRIBE {self.quoted_name(table)}")}
 
 
 @contextmanager
-def started() -> Iterator[DuckDB]:
+def running_adapter() -> Iterator[DuckDB]:
     """A file of its own."""
     with TemporaryDirectory() as folder:
         yield DuckDB(Path(folder) / "warehouse.duckdb")

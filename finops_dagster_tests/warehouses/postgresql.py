@@ -13,7 +13,7 @@ from psycopg.types.json import set_json_loads
 
 from finops_dagster.billing.columns import quoted
 from finops_dagster_tests.servers.postgresql import PostgreSQLServer
-from finops_dagster_tests.warehouses.adapters import Adapter, Row, in_order
+from finops_dagster_tests.warehouses.adapters import Adapter, Row, sorted_rows
 
 PASSWORD = "it's \\ geheim"
 
@@ -23,7 +23,7 @@ class PostgreSQL(Adapter):
 
     backend = "postgresql"
     environment = {"POSTGRESQL_PASSWORD": PASSWORD}  # noqa: RUF012
-    section = "PostgreSQL"
+    docs_section = "PostgreSQL"
 
     def __init__(self, server: PostgreSQLServer) -> None:
         self.settings = {
@@ -47,7 +47,7 @@ class PostgreSQL(Adapter):
         cursor = self.connection.execute(sql, parameters or None)
         return cursor.fetchall() if cursor.description else []
 
-    def make(self, table: str, columns: dict[str, str]) -> None:
+    def create_table(self, table: str, columns: dict[str, str]) -> None:
         self.query("CREATE SCHEMA finops AUTHORIZATION loader")
         self.query(
             f"CREATE TABLE finops.{table} ({', '.join(map(' '.join, columns.items()))}) "
@@ -68,10 +68,10 @@ class PostgreSQL(Adapter):
     def rows(self, table: str, columns: Sequence[str], month: str) -> list[Row]:
         names = self._columns(table)
         cells = ", ".join(quoted(names[column][0]) for column in columns)
-        found = f"SELECT {cells} FROM {self.named(table)} WHERE {self.of_month(month)}"
-        return in_order(self.query(found))
+        found = f"SELECT {cells} FROM {self.quoted_name(table)} WHERE {self.of_month(month)}"
+        return sorted_rows(self.query(found))
 
-    def named(self, name: str) -> str:
+    def quoted_name(self, name: str) -> str:
         return f"finops.{quoted(name)}"
 
     def _columns(self, table: str) -> dict[str, tuple[str, str]]:
@@ -80,13 +80,13 @@ class PostgreSQL(Adapter):
             "SELECT coalesce(col_description(attrelid, attnum), attname), attname, "
             "format_type(atttypid, atttypmod) FROM pg_attribute "
             "WHERE attrelid = to_regclass(%s) AND attnum > 0 ORDER BY attnum",
-            self.named(table),
+            self.quoted_name(table),
         )
         return {whole: (name, kind) for whole, name, kind in found}
 
 
 @contextmanager
-def started() -> Iterator[PostgreSQL]:
+def running_adapter() -> Iterator[PostgreSQL]:
     """A server of its own."""
     with PostgreSQLServer() as server:
         adapter = PostgreSQL(server)

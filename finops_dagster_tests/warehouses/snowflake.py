@@ -31,7 +31,7 @@ class Snowflake(Adapter):
 
     backend = "snowflake"
     environment = {"SNOWFLAKE_PASSWORD": PASSWORD}  # noqa: RUF012
-    section = "Snowflake"
+    docs_section = "Snowflake"
 
     def __init__(self, server: SnowflakeServer) -> None:
         self.server = server
@@ -67,15 +67,15 @@ class Snowflake(Adapter):
         return {_AS_IN_SETTINGS.get(name, name.lower()) for name in names}
 
     def columns(self, table: str) -> dict[str, str]:
-        described = self.query(f"DESCRIBE TABLE {self.named(table)}")
+        described = self.query(f"DESCRIBE TABLE {self.quoted_name(table)}")
         return {row[0].lower(): row[1] for row in described}
 
-    def named(self, name: str) -> str:
+    def quoted_name(self, name: str) -> str:
         return f'"{name.upper()}"'
 
     def cell(self, column: str, kind: str) -> str:
         """fakesnow gives a NULL time as 1970."""
-        return self.named(column) + ("::VARCHAR" if kind.startswith("TIMESTAMP") else "")
+        return self.quoted_name(column) + ("::VARCHAR" if kind.startswith("TIMESTAMP") else "")
 
     def value(self, value: Any, kind: str) -> Any:
         if value is not None and kind in ("OBJECT", "VARIANT"):
@@ -91,7 +91,7 @@ class Snowflake(Adapter):
 
 
 @contextmanager
-def started() -> Iterator[Snowflake]:
+def running_adapter() -> Iterator[Snowflake]:
     """A server of its own."""
     with snowflake_server() as server:
         yield Snowflake(server)

@@ -19,7 +19,7 @@ class SQLite(Adapter):
     """The dataset `finops` beside `acme.db`, which is a file of its own."""
 
     backend = "sql"
-    section = ""
+    docs_section = ""
 
     def __init__(self, folder: Path) -> None:
         self.settings = {
@@ -43,7 +43,7 @@ class SQLite(Adapter):
         by_dlt = self.query("SELECT 1 FROM sqlite_master WHERE name = '_dlt_version'")
         return {
             name: "DECIMAL_TEXT" if by_dlt and name.endswith("cost") else kind
-            for _, name, kind, *_ in self.query(f"PRAGMA table_info({self.named(table)})")
+            for _, name, kind, *_ in self.query(f"PRAGMA table_info({self.quoted_name(table)})")
         }
 
     def of_month(self, month: str) -> str:
@@ -70,7 +70,7 @@ class SQLite(Adapter):
 
 
 @contextmanager
-def started() -> Iterator[SQLite]:
+def running_adapter() -> Iterator[SQLite]:
     """A folder of its own."""
     with TemporaryDirectory() as folder:
         yield SQLite(Path(folder))

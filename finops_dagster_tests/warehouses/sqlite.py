@@ -24,7 +24,7 @@ class TestsOwnSQLite(SQLite):
 
 
 @contextmanager
-def started() -> Iterator[TestsOwnSQLite]:
+def running_adapter() -> Iterator[TestsOwnSQLite]:
     """A folder of its own."""
     with TemporaryDirectory() as folder:
         yield TestsOwnSQLite(Path(folder))

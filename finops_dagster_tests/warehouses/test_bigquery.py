@@ -55,7 +55,7 @@ def query(server: BigQueryServer, sql: str) -> list[tuple[Any, ...]]:
     return [tuple(row.values()) for row in server.client("acme").query_and_wait(sql)]
 
 
-def totals(server: BigQueryServer) -> list[tuple[Any, ...]]:
+def month_totals(server: BigQueryServer) -> list[tuple[Any, ...]]:
     return query(
         server,
         "SELECT FORMAT_DATE('%Y-%m', billing_month), COUNT(*), SUM(lineitem_unblendedcost), "
@@ -71,12 +71,12 @@ def ledger(server: BigQueryServer) -> list[tuple[Any, ...]]:
     )
 
 
-def loads(server: BigQueryServer) -> int:
+def upload_count(server: BigQueryServer) -> int:
     """How many load jobs were uploaded."""
     return sum("/upload/" in path for method, path in server.requests if method == "POST")
 
 
-def test_the_table_is_partitioned_by_month_and_the_job_is_named_after_it(
+def test_table_is_partitioned_by_month_and_the_job_id_names_the_month(
     project: Project, server: BigQueryServer
 ) -> None:
     deliver(project.put, "2024-01", [items("2024-01", "1")])
@@ -95,7 +95,7 @@ def test_the_table_is_partitioned_by_month_and_the_job_is_named_after_it(
     assert job.startswith("finops_acme_2024-01_20240301T000000Z_")
 
 
-def test_a_run_that_takes_over_finds_the_finished_job(
+def test_run_after_a_killed_one_finds_the_finished_job(
     project: Project, server: BigQueryServer
 ) -> None:
     """The run before died after BigQuery had taken the job and before it wrote the ledger."""
@@ -105,14 +105,14 @@ def test_a_run_that_takes_over_finds_the_finished_job(
     server.requests.clear()
     outcome = project.materialize("2024-01")
     assert outcome.success, outcome.error
-    assert loads(server) == 0
+    assert upload_count(server) == 0
     ((_, _, _, state, job),) = ledger(server)
     assert (state, job) == ("loaded", outcome.metadata("warehouse_table")["job_id"])
-    assert totals(server)[0][1:3] == (1, 1)
+    assert month_totals(server)[0][1:3] == (1, 1)
 
 
 @pytest.mark.parametrize("query_number", [1, 2], ids=["counting", "ledger"])
-def test_what_fails_after_the_load_is_said_and_made_up_for_by_the_next_run(
+def test_failure_after_the_load_is_reported_and_repaired_by_the_next_run(
     project: Project, server: BigQueryServer, query_number: int
 ) -> None:
     deliver(project.put, "2024-01", [items("2024-01", "1")], version="v1")
@@ -133,15 +133,15 @@ def test_what_fails_after_the_load_is_said_and_made_up_for_by_the_next_run(
         server.fault = None
     assert f"{TABLE}: the month is loaded, but its ledger does not say so yet: " in outcome.error
     assert "no query today" in outcome.error
-    assert totals(server)[0][2:] == (2, "v2")
+    assert month_totals(server)[0][2:] == (2, "v2")
     assert [(row[1], row[3]) for row in ledger(server)] == [("v1", "loaded"), ("v2", "loading")]
     server.requests.clear()
     project.load("2024-01")
-    assert loads(server) == 0
+    assert upload_count(server) == 0
     assert [(row[1], row[3]) for row in ledger(server)] == [("v1", "loaded"), ("v2", "loaded")]
 
 
-def test_missing_credentials_are_told_in_one_line(
+def test_missing_credentials_are_reported_in_one_line(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "")
@@ -152,7 +152,7 @@ def test_missing_credentials_are_told_in_one_line(
     assert "no Google credentials were found" in project.materialize("2024-01").error
 
 
-def warehouse_of(server: BigQueryServer) -> Warehouse:
+def bigquery_warehouse(server: BigQueryServer) -> Warehouse:
     settings = BigQuerySettings(project_id="acme", api_endpoint=server.url)
     return Warehouse(partial(BigQueryDialect, settings))
 
@@ -162,10 +162,10 @@ DISCOUNTS = "MAP {'edp': 0.000000000000000001}::MAP(VARCHAR, DECIMAL(38,18))"
 
 
 @pytest.mark.parametrize("key_mode", ["REQUIRED", "NULLABLE"])
-def test_maps_arrive_as_arrays_of_keys_and_values(month_of: MonthOf, key_mode: str) -> None:
+def test_maps_become_arrays_of_keys_and_values(month_of: MonthOf, key_mode: str) -> None:
     """Whether BigQuery takes a map's keys for REQUIRED or for NULLABLE is not documented."""
     with BigQueryServer(map_key_mode=key_mode) as server:
-        warehouse = warehouse_of(server)
+        warehouse = bigquery_warehouse(server)
         for version in ("v1", "v2"):
             file = month_of(version, resource_tags=TAGS, discount=DISCOUNTS)
             assert not file.footer.is_same(warehouse.verified_version(file))
@@ -187,22 +187,20 @@ def test_maps_arrive_as_arrays_of_keys_and_values(month_of: MonthOf, key_mode: s
         assert query(server, f"SELECT ({team}) AS team FROM `{TABLE}`") == [("bob",)]
 
 
-def test_a_file_of_many_megabytes_is_sent_in_parts(
-    server: BigQueryServer, month_of: MonthOf
-) -> None:
+def test_large_file_is_uploaded_in_parts(server: BigQueryServer, month_of: MonthOf) -> None:
     """Google's client does so from 5 MB on."""
     noise = "(SELECT string_agg(md5(CAST(number AS VARCHAR)), '') FROM range(400_000) r(number))"
     file = month_of("v1", noise=noise)
     assert file.path.stat().st_size > 5 * 2**20
-    warehouse_of(server).replace_month(file)
-    assert loads(server) == 1
+    bigquery_warehouse(server).replace_month(file)
+    assert upload_count(server) == 1
     assert query(server, f"SELECT LENGTH(noise) FROM `{TABLE}`") == [(32 * 400_000,)]
 
 
-def test_a_map_column_is_added_to_a_table_that_has_none(
+def test_map_column_is_added_to_an_existing_table(
     server: BigQueryServer, month_of: MonthOf
 ) -> None:
-    warehouse = warehouse_of(server)
+    warehouse = bigquery_warehouse(server)
     warehouse.replace_month(month_of("v1", region="'eu'"))
     warehouse.replace_month(month_of("v2", resource_tags=TAGS))
     names = [field.name for field in server.client("acme").get_table(TABLE).schema]
@@ -211,10 +209,8 @@ def test_a_map_column_is_added_to_a_table_that_has_none(
     assert query(server, f"SELECT region, resource_tags FROM `{TABLE}`") == [("eu", [])]
 
 
-def test_a_table_that_is_made_anew_for_text_is_what_it_was(
-    server: BigQueryServer, month_of: MonthOf
-) -> None:
-    warehouse, client = warehouse_of(server), server.client("acme")
+def test_rebuilt_table_keeps_its_properties(server: BigQueryServer, month_of: MonthOf) -> None:
+    warehouse, client = bigquery_warehouse(server), server.client("acme")
     others = {"resource_tags": TAGS, "discount": DISCOUNTS, "region": "'eu'"}
     started = "TIMESTAMP '2024-01-03 04:05:06'"
     january = dataclasses.replace(
@@ -251,16 +247,16 @@ def test_a_table_that_is_made_anew_for_text_is_what_it_was(
     assert january.footer.is_same(warehouse.verified_version(january))
 
 
-def test_a_map_without_keys_becomes_no_text(server: BigQueryServer, month_of: MonthOf) -> None:
+def test_map_without_keys_becomes_null_text(server: BigQueryServer, month_of: MonthOf) -> None:
     """It may have been NULL, or a month that did not have the column."""
-    warehouse = warehouse_of(server)
+    warehouse = bigquery_warehouse(server)
     warehouse.replace_month(month_of("v1", resource_tags="MAP {}::MAP(VARCHAR, VARCHAR)"))
     warehouse.replace_month(month_of("v1", "2024-02", resource_tags="'none'"))
     found = query(server, f"SELECT resource_tags FROM `{TABLE}` ORDER BY billing_month")
     assert found == [(None,), ("none",)]
 
 
-def test_policy_tags_are_not_lost_to_a_table_made_anew(month_of: MonthOf) -> None:
+def test_table_with_policy_tags_is_not_rebuilt(month_of: MonthOf) -> None:
     tagged = SchemaField("region", "STRING", policy_tags=PolicyTagList(["projects/acme/pii"]))
     when = SchemaField("started", "TIMESTAMP")
     says = (
@@ -271,11 +267,11 @@ def test_policy_tags_are_not_lost_to_a_table_made_anew(month_of: MonthOf) -> Non
         rebuild_statement(bigquery.Table(TABLE, [tagged, when]), {"started": Sql("started")})
 
 
-def test_more_columns_than_bigquery_takes_are_refused_before_anything_is_sent(
+def test_too_many_columns_are_refused_before_the_upload(
     server: BigQueryServer, month_of: MonthOf
 ) -> None:
     """What is counted are the fields that hold values: a map is two."""
-    warehouse = warehouse_of(server)
+    warehouse = bigquery_warehouse(server)
     file = month_of("v1", resource_tags=TAGS)
     tags = [pa.field(f"resourcetags_user_{number}", pa.string()) for number in range(9_995)]
     warehouse.replace_month(file)
@@ -290,10 +286,10 @@ def test_more_columns_than_bigquery_takes_are_refused_before_anything_is_sent(
     assert {method for method, _ in server.requests} == {"GET"}
 
 
-def test_a_map_of_text_does_not_become_one_of_amounts(
+def test_map_of_text_does_not_become_a_map_of_amounts(
     server: BigQueryServer, month_of: MonthOf
 ) -> None:
-    warehouse = warehouse_of(server)
+    warehouse = bigquery_warehouse(server)
     warehouse.replace_month(month_of("v1", resource_tags=TAGS))
     says = (
         f"column resource_tags of {TABLE} is ARRAY<STRUCT<key STRING, value STRING>>, but 2024-01 "
@@ -302,10 +298,10 @@ def test_a_map_of_text_does_not_become_one_of_amounts(
     )
     with refused(re.escape(says)):
         warehouse.replace_month(month_of("v2", resource_tags=DISCOUNTS))
-    assert loads(server) == 1
+    assert upload_count(server) == 1
 
 
-def test_a_table_with_the_other_shape_of_a_map_is_refused(
+def test_table_with_another_shape_of_map_is_refused(
     server: BigQueryServer, month_of: MonthOf
 ) -> None:
     """A load without mapTargetType would have made it so."""
@@ -317,5 +313,5 @@ def test_a_table_with_the_other_shape_of_a_map_is_refused(
     client.create_table(bigquery.Table(TABLE, [tags]))
     shape = "STRUCT<key_value ARRAY<STRUCT<key STRING, value STRING>>>"
     with refused(f"column resource_tags of {TABLE} is {shape}, but 2024-01 has"):
-        warehouse_of(server).replace_month(month_of("v1", resource_tags=TAGS))
-    assert loads(server) == 0
+        bigquery_warehouse(server).replace_month(month_of("v1", resource_tags=TAGS))
+    assert upload_count(server) == 0

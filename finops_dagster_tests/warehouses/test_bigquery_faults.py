@@ -17,33 +17,33 @@ from finops_dagster_tests.warehouses.bigquery import BigQuery
 TABLE = "aws_billing_data"
 
 
-def anything(request: Request) -> bool:
+def any_request(request: Request) -> bool:
     return True
 
 
-def the_upload(request: Request) -> bool:
+def is_upload(request: Request) -> bool:
     return "/upload/" in request.path
 
 
-def writing_the_ledger(request: Request) -> bool:
+def writes_ledger(request: Request) -> bool:
     sql = str((request.get_json(silent=True) or {}).get("configuration", {}).get("query", {}))
     return f"{TABLE}_loads" in sql and ("INSERT" in sql or "UPDATE" in sql)
 
 
 FAULTS: list[tuple[Callable[[Request], bool], Fault]] = [
-    (anything, BigQueryError(503, "backendError", "Service unavailable")),
-    (the_upload, BigQueryError(403, "quotaExceeded", "Quota exceeded: imports per table")),
-    (the_upload, JobFails(BigQueryError(400, "invalid", "Error while reading data"))),
-    (the_upload, Lost()),
-    (writing_the_ledger, BigQueryError(403, "accessDenied", "Access Denied: the ledger")),
-    (writing_the_ledger, Lost()),
+    (any_request, BigQueryError(503, "backendError", "Service unavailable")),
+    (is_upload, BigQueryError(403, "quotaExceeded", "Quota exceeded: imports per table")),
+    (is_upload, JobFails(BigQueryError(400, "invalid", "Error while reading data"))),
+    (is_upload, Lost()),
+    (writes_ledger, BigQueryError(403, "accessDenied", "Access Denied: the ledger")),
+    (writes_ledger, Lost()),
 ]
 
 
-@pytest.mark.parametrize("passed", [0, pytest.param(1, marks=pytest.mark.thorough)])
-@pytest.mark.parametrize(("meets", "fault"), FAULTS)
-def test_each_version_is_loaded_by_one_job(
-    project: Project, meets: Callable[[Request], bool], fault: Fault, passed: int
+@pytest.mark.parametrize("matches_before", [0, pytest.param(1, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize(("matches", "fault"), FAULTS)
+def test_each_version_is_loaded_by_exactly_one_job(
+    project: Project, matches: Callable[[Request], bool], fault: Fault, matches_before: int
 ) -> None:
     with BigQueryServer() as server:
         warehouse = BigQuery(server)
@@ -51,17 +51,17 @@ def test_each_version_is_loaded_by_one_job(
         deliver(project.put, "2024-01", [items("2024-01", "1")], version="v1")
         project.load("2024-01")
         deliver(project.put, "2024-01", [items("2024-01", "2")], version="v2")
-        met: list[str] = []
+        matched: list[str] = []
 
         def inject(request: Request) -> Fault | None:
-            met.extend([request.path] if meets(request) else [])
-            return fault if meets(request) and len(met) == passed + 1 else None
+            matched.extend([request.path] if matches(request) else [])
+            return fault if matches(request) and len(matched) == matches_before + 1 else None
 
         server.fault = inject
         project.materialize("2024-01")
         server.fault = None
-        (before,) = warehouse.rows(TABLE, ("manifest_id",), "2024-01")
-        assert before in [("v1",), ("v2",)]
+        (version,) = warehouse.rows(TABLE, ("manifest_id",), "2024-01")
+        assert version in [("v1",), ("v2",)]
         project.load("2024-01")
         assert warehouse.rows(TABLE, ("manifest_id",), "2024-01") == [("v2",)]
         states = [row[1:4:2] for row in warehouse.ledger(TABLE)]

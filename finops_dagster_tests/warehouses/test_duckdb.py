@@ -45,9 +45,7 @@ def reader(path: Path) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
-def test_a_reader_is_in_the_way_of_a_load_alone(
-    project: Project, reader: subprocess.Popen[str]
-) -> None:
+def test_reader_blocks_loads_only(project: Project, reader: subprocess.Popen[str]) -> None:
     assert project.load("2024-01").outcomes()["warehouse_table"] == "unchanged"
     error = project.materialize("2024-01", force=True).error
     assert f"warehouse.duckdb is still open in process {reader.pid} " in error
@@ -56,7 +54,7 @@ def test_a_reader_is_in_the_way_of_a_load_alone(
     assert project.load("2024-01", force=True).outcomes()["warehouse_table"] == "loaded"
 
 
-def test_the_file_holds_the_exports_tables_and_nothing_else(path: Path) -> None:
+def test_file_has_only_the_tables_of_exports(path: Path) -> None:
     with duckdb.connect(str(path), read_only=True) as connection:
         tables = connection.execute("SELECT schema_name, table_name FROM duckdb_tables()")
         assert set(tables.fetchall()) == {

@@ -45,7 +45,7 @@ def cells(path: Path) -> dict[str, object]:
     return dict(zip(found.columns, row, strict=True))
 
 
-def test_its_columns_are_text_and_all_else_is_as_it_was(month_of: MonthOf, temporary: Path) -> None:
+def test_only_columns_with_a_target_type_change(month_of: MonthOf, temporary: Path) -> None:
     file = month_of("v1", **COLUMNS)
     with file.converted(dict.fromkeys(TEXTS, SqlType.TEXT)) as written:
         assert cells(written.path) == cells(file.path) | TEXTS
@@ -57,17 +57,17 @@ def test_its_columns_are_text_and_all_else_is_as_it_was(month_of: MonthOf, tempo
     assert not list(temporary.iterdir())
 
 
-def test_it_is_the_file_itself_where_nothing_is_text(month_of: MonthOf, temporary: Path) -> None:
+def test_file_without_differing_types_is_used_itself(month_of: MonthOf, temporary: Path) -> None:
     file = month_of("v1", **COLUMNS)
     with file.converted(file.types) as written:
         assert written is file
 
 
-def test_nothing_is_left_of_one_that_cannot_be_read(month_of: MonthOf, temporary: Path) -> None:
+def test_unreadable_file_leaves_no_temporary_file(month_of: MonthOf, temporary: Path) -> None:
     file = month_of("v1", **COLUMNS)
     whole = file.path.read_bytes()
     file.path.write_bytes(whole.replace(b"\x28\xb5\x2f\xfd", b"\0\0\0\0"))  # begins what zstd packs
-    told = rf"^{file.path} cannot be read: [^\n]+$"
-    with pytest.raises(BillError, match=told), file.converted({"started": SqlType.TEXT}):
+    message = rf"^{file.path} cannot be read: [^\n]+$"
+    with pytest.raises(BillError, match=message), file.converted({"started": SqlType.TEXT}):
         pass
     assert not list(temporary.iterdir())

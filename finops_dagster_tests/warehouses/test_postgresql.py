@@ -34,9 +34,9 @@ from finops_dagster_tests.servers.postgresql import PostgreSQLServer
 from finops_dagster_tests.warehouses.conftest import MonthOf, refused
 from finops_dagster_tests.warehouses.postgresql import PASSWORD, PostgreSQL
 from finops_dagster_tests.warehouses.test_warehouses import (
-    all_go_and_end_well,
-    another_process,
-    in_the_lake,
+    lake_digest,
+    run_to_success,
+    start_load,
 )
 
 TABLE = "aws_billing_data"
@@ -50,7 +50,7 @@ def server() -> Iterator[PostgreSQLServer]:
 
 
 @pytest.fixture(scope="module")
-def running(server: PostgreSQLServer) -> Iterator[PostgreSQL]:
+def adapter(server: PostgreSQLServer) -> Iterator[PostgreSQL]:
     adapter = PostgreSQL(server)
     with adapter.connection:
         yield adapter
@@ -58,22 +58,22 @@ def running(server: PostgreSQLServer) -> Iterator[PostgreSQL]:
 
 @pytest.fixture
 def postgresql(
-    running: PostgreSQL, project: Project, monkeypatch: pytest.MonkeyPatch
+    adapter: PostgreSQL, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> PostgreSQL:
     """A database without the schema, in which the project's chain ends."""
     monkeypatch.setenv("POSTGRESQL_PASSWORD", PASSWORD)
-    running.reset()
-    project.database = {"backend": "postgresql", "postgresql": dict(running.settings)}
-    return running
+    adapter.reset()
+    project.database = {"backend": "postgresql", "postgresql": dict(adapter.settings)}
+    return adapter
 
 
-def opened(project: Project, **settings: object) -> Warehouse:
+def project_warehouse(project: Project, **settings: object) -> Warehouse:
     """The warehouse as the chain opens it, with other settings where they are given."""
     project.database["postgresql"] |= settings
     return open_warehouse(project.settings().database)
 
 
-def months(postgresql: PostgreSQL) -> list[Any]:
+def month_totals(postgresql: PostgreSQL) -> list[Any]:
     return postgresql.query(
         f"SELECT to_char(billing_month, 'YYYY-MM'), count(*), sum({COST}) FROM finops.{TABLE} "
         "GROUP BY 1 ORDER BY 1"
@@ -90,7 +90,7 @@ def test_only_the_partition_of_the_month_is_read(project: Project, postgresql: P
     assert f"{TABLE}_2024_01" not in plan
 
 
-def test_planner_knows_the_new_partition(project: Project, postgresql: PostgreSQL) -> None:
+def test_new_partition_is_analyzed(project: Project, postgresql: PostgreSQL) -> None:
     deliver(project.put, "2024-01", [items("2024-01", "1", "2")])
     project.load("2024-01")
     assert postgresql.query(
@@ -99,10 +99,10 @@ def test_planner_knows_the_new_partition(project: Project, postgresql: PostgreSQ
     ) == [(-1,)]
 
 
-def test_index_of_the_table_is_that_of_the_next_month(
+def test_new_partition_has_the_indexes_of_the_table(
     project: Project, postgresql: PostgreSQL, month_of: MonthOf
 ) -> None:
-    warehouse = opened(project)
+    warehouse = project_warehouse(project)
     warehouse.replace_month(month_of("v1", account="'1'"))
     postgresql.query(f"CREATE INDEX accounts ON finops.{TABLE} (account) WHERE account <> ''")
     postgresql.query(f"CREATE UNIQUE INDEX once ON finops.{TABLE} (billing_month, manifest_id)")
@@ -135,7 +135,7 @@ def in_background(act: Callable[[], object]) -> tuple[Thread, list[object]]:
     return thread, outcome
 
 
-def waiting(postgresql: PostgreSQL, for_what: str) -> int:
+def waiting_process(postgresql: PostgreSQL, for_what: str) -> int:
     """The process of the server that waits for a lock of the kind, as soon as one does."""
     while True:
         found = postgresql.query(
@@ -147,10 +147,10 @@ def waiting(postgresql: PostgreSQL, for_what: str) -> int:
             return int(found[0][0])
 
 
-def test_reader_who_stays_is_named_and_keeps_the_old_month(
+def test_reader_that_blocks_a_load_is_named_in_the_error(
     project: Project, server: PostgreSQLServer, postgresql: PostgreSQL, month_of: MonthOf
 ) -> None:
-    warehouse = opened(project, lock_wait_seconds=1)
+    warehouse = project_warehouse(project, lock_wait_seconds=1)
     first, second = month_of("v1"), month_of("v2", **{COST: "CAST(2 AS DECIMAL(38,18))"})
     warehouse.replace_month(first)
     with server.connect("acme", autocommit=False) as reader:
@@ -161,19 +161,19 @@ def test_reader_who_stays_is_named_and_keeps_the_old_month(
         assert reader.execute(f"SELECT manifest_id FROM finops.{TABLE}").fetchall() == [("v1",)]
     assert postgresql.ledger(TABLE)[-1][1:4] == ("v2", 1, "failed")
     warehouse.replace_month(second)
-    assert months(postgresql) == [("2024-01", 1, 2)]
+    assert month_totals(postgresql) == [("2024-01", 1, 2)]
 
 
-def test_load_that_waits_for_a_reader_lets_others_read(
+def test_load_that_waits_for_a_reader_does_not_block_other_readers(
     project: Project, server: PostgreSQLServer, postgresql: PostgreSQL, month_of: MonthOf
 ) -> None:
-    warehouse = opened(project, lock_wait_seconds=60)
+    warehouse = project_warehouse(project, lock_wait_seconds=60)
     warehouse.replace_month(month_of("v1"))
     with server.connect("acme", autocommit=False) as reader:
         reader.execute(f"SELECT 1 FROM finops.{TABLE}")
         thread, outcome = in_background(lambda: warehouse.replace_month(month_of("v2")))
-        waiting(postgresql, "relation")
-        assert months(postgresql) == [("2024-01", 1, 1)]
+        waiting_process(postgresql, "relation")
+        assert month_totals(postgresql) == [("2024-01", 1, 1)]
         assert thread.is_alive()
     thread.join()
     assert not isinstance(outcome[0], Exception)
@@ -183,7 +183,7 @@ def test_load_that_waits_for_a_reader_lets_others_read(
 def test_reader_sees_the_old_month_or_the_new_one(
     project: Project, server: PostgreSQLServer, postgresql: PostgreSQL, month_of: MonthOf
 ) -> None:
-    warehouse = opened(project)
+    warehouse = project_warehouse(project)
     files = [month_of("v1"), month_of("v2", more="'x'")]
     warehouse.replace_month(files[0])
 
@@ -200,15 +200,15 @@ def test_reader_sees_the_old_month_or_the_new_one(
     assert seen <= {(("v1",),), (("v2",),)}
 
 
-def test_connection_that_breaks_is_worth_another_try(
+def test_broken_connection_is_transient(
     project: Project, server: PostgreSQLServer, postgresql: PostgreSQL, month_of: MonthOf
 ) -> None:
-    warehouse = opened(project)
+    warehouse = project_warehouse(project)
     warehouse.replace_month(month_of("v1"))
     with server.connect("acme", autocommit=False) as reader:
         reader.execute(f"SELECT 1 FROM finops.{TABLE}")
         thread, outcome = in_background(lambda: warehouse.replace_month(month_of("v2")))
-        postgresql.query("SELECT pg_terminate_backend(%s)", waiting(postgresql, "relation"))
+        postgresql.query("SELECT pg_terminate_backend(%s)", waiting_process(postgresql, "relation"))
         thread.join()
     (error,) = outcome
     assert isinstance(error, WarehouseUnavailable)
@@ -221,7 +221,7 @@ def test_connection_that_breaks_is_worth_another_try(
     assert postgresql.tables() == {TABLE, f"{TABLE}_loads"}
 
 
-def test_months_that_come_at_once_bring_their_columns(
+def test_months_loaded_at_once_both_add_their_columns(
     project: Project, postgresql: PostgreSQL
 ) -> None:
     both = ("2024-01", "2024-02")
@@ -232,16 +232,16 @@ def test_months_that_come_at_once_bring_their_columns(
         project.load(month, stages=["manifest", "staged_files", "billing_table", "parquet"])
     processes: list[subprocess.Popen[str]] = []
     for month in both:
-        processes.append(another_process(project, month, "alive"))
+        processes.append(start_load(project, month, "alive"))
         assert processes[-1].stdout
         assert processes[-1].stdout.readline() == "ready\n"
-    all_go_and_end_well(processes)
+    run_to_success(processes)
     tags = ("resourcetags_user_a", "resourcetags_user_b")
     assert postgresql.rows(TABLE, tags, "2024-01") == [("x", None)]
     assert postgresql.rows(TABLE, tags, "2024-02") == [(None, "x")]
 
 
-def test_long_name_of_a_table(project: Project, postgresql: PostgreSQL) -> None:
+def test_table_with_a_long_name_is_replaced(project: Project, postgresql: PostgreSQL) -> None:
     project.export["table"] = "t" * 60
     for version in ("v1", "v2"):
         deliver(project.put, "2024-01", [items("2024-01", "1")], version=version)
@@ -255,16 +255,14 @@ def tags(*numbers: int) -> dict[str, str]:
     return {f"resourcetags_user_{number:04}": f"'value {number}'" for number in numbers}
 
 
-def with_tags(month_of: MonthOf, version: str, month: str, columns: dict[str, str]) -> Any:
+def month_with_tags(month_of: MonthOf, version: str, month: str, columns: dict[str, str]) -> Any:
     return replace(
         month_of(version, month, **columns), user_defined_columns=tuple(tags(*range(2_000)))
     )
 
 
 @pytest.mark.parametrize("column_names", ["flat", "athena"])
-def test_tags_and_cost_categories_may_be_keys_and_nothing_else(
-    project: Project, column_names: str
-) -> None:
+def test_only_tags_and_cost_categories_may_become_keys(project: Project, column_names: str) -> None:
     project.export["column_names"] = column_names
     own = ("resourceTags/user:Team", "resourceTags/user:team", "costCategory/Unit")
     deliver(project.put, "2024-01", [items("2024-01", "1")], headers=(*HEADERS, *own))
@@ -278,13 +276,13 @@ def test_tags_and_cost_categories_may_be_keys_and_nothing_else(
     }
 
 
-def test_tags_beyond_the_room_of_a_table_are_keys(
+def test_tags_beyond_the_column_limit_become_keys(
     project: Project, postgresql: PostgreSQL, month_of: MonthOf
 ) -> None:
-    warehouse = opened(project)
+    warehouse = project_warehouse(project)
     empty = dict.fromkeys(tags(*range(1_600)), "NULL::VARCHAR")
     columns = empty | {"product_sku": "'a'"} | tags(3, 1_599) | {"resourcetags_user_1598": "''"}
-    january = with_tags(month_of, "v1", "2024-01", columns)
+    january = month_with_tags(month_of, "v1", "2024-01", columns)
     (warning,) = warehouse.replace_month(january).warnings
     assert "105 tags are keys of resource_tags_overflow" in warning
     assert "resourcetags_user_1495, resourcetags_user_1496, resourcetags_user_1497, ..." in warning
@@ -297,7 +295,7 @@ def test_tags_beyond_the_room_of_a_table_are_keys(
     assert postgresql.rows(TABLE, row, "2024-01") == [("a", "value 3", values)]
 
     few = tags(3, 1_599, 1_700) | {"product_new": "'b'"}
-    february = with_tags(month_of, "v1", "2024-02", few)
+    february = month_with_tags(month_of, "v1", "2024-02", few)
     (warning,) = warehouse.replace_month(february).warnings
     assert "2 tags are keys" in warning
     assert postgresql.columns(TABLE).keys() - held.keys() == {"product_new"}
@@ -307,18 +305,18 @@ def test_tags_beyond_the_room_of_a_table_are_keys(
     assert postgresql.rows(TABLE, row[2:], "2024-01") != [(None,)]
 
     for file in (january, february):
-        assert warehouse.digest(file).differing_columns(in_the_lake(file, DigestKind.MD5)) == []
+        assert warehouse.digest(file).differing_columns(lake_digest(file, DigestKind.MD5)) == []
 
-    assert not warehouse.replace_month(with_tags(month_of, "v1", "2024-03", tags(3))).warnings
+    assert not warehouse.replace_month(month_with_tags(month_of, "v1", "2024-03", tags(3))).warnings
     assert postgresql.rows(TABLE, row[1:], "2024-03") == [("value 3", None)]
 
 
-def test_row_that_is_too_wide_keeps_its_new_tags_as_keys(
+def test_new_tags_of_a_too_wide_row_become_keys(
     project: Project, postgresql: PostgreSQL, month_of: MonthOf
 ) -> None:
-    warehouse = opened(project)
-    warehouse.replace_month(with_tags(month_of, "v1", "2024-01", tags(0, 1)))
-    wide = with_tags(month_of, "v1", "2024-02", tags(*range(1_000)))
+    warehouse = project_warehouse(project)
+    warehouse.replace_month(month_with_tags(month_of, "v1", "2024-01", tags(0, 1)))
+    wide = month_with_tags(month_of, "v1", "2024-02", tags(*range(1_000)))
     (warning,) = warehouse.replace_month(wide).warnings
     assert "998 tags are keys" in warning
     row = ("resourcetags_user_0001", "resource_tags_overflow")
@@ -332,16 +330,16 @@ def test_row_that_is_too_wide_keeps_its_new_tags_as_keys(
 SERVICE = "lineitem_productcode"
 
 
-def in_postgresql(postgresql: PostgreSQL, project: Project) -> None:
+def change_in_postgresql(postgresql: PostgreSQL, project: Project) -> None:
     postgresql.query(f"UPDATE finops.{TABLE} SET {SERVICE} = 'AmazonEC3' WHERE {COST} = 1")
 
 
-def in_duckdb(postgresql: PostgreSQL, project: Project) -> None:
+def change_in_duckdb(postgresql: PostgreSQL, project: Project) -> None:
     with duckdb.connect(str(project.database_file)) as connection:
         connection.execute(f"UPDATE {TABLE} SET {SERVICE} = 'AmazonEC3' WHERE {COST} = 1")
 
 
-def in_parquet(postgresql: PostgreSQL, project: Project) -> None:
+def change_in_parquet(postgresql: PostgreSQL, project: Project) -> None:
     rows = pq.read_table(project.parquet("2024-01"))
     names = pa.array(["AmazonEC3"] * len(rows))
     changed = rows.set_column(rows.schema.get_field_index(SERVICE), SERVICE, names)
@@ -349,7 +347,7 @@ def in_parquet(postgresql: PostgreSQL, project: Project) -> None:
 
 
 @pytest.mark.thorough
-def test_a_copy_that_was_changed_by_hand_is_found_by_the_other_two(
+def test_deep_verification_finds_the_copy_that_was_changed_by_hand(
     project: Project, postgresql: PostgreSQL, finops: Finops
 ) -> None:
     deliver(project.put, "2024-01", [items("2024-01", "1", "2")], version="v1")
@@ -359,14 +357,14 @@ def test_a_copy_that_was_changed_by_hand_is_found_by_the_other_two(
     lake, table = str(project.parquet("2024-01").relative_to(project.folder)), f"table {TABLE}"
     reprocess = "finops state reprocess acme 2024-01"
     for change, says, command in (
-        (in_postgresql, f"finops.{TABLE} and {table} differ in {SERVICE}", reprocess),
+        (change_in_postgresql, f"finops.{TABLE} and {table} differ in {SERVICE}", reprocess),
         (
-            in_duckdb,
+            change_in_duckdb,
             f"{lake} and {table} differ in {SERVICE}; finops.{TABLE} agrees with the file",
             reprocess,
         ),
         (
-            in_parquet,
+            change_in_parquet,
             f"{lake} and {table} differ in {SERVICE}; the file is not as it was written",
             "finops aws run-pipeline --export acme --start-date 2024-01 --end-date 2024-01",
         ),
@@ -386,7 +384,7 @@ def test_row_that_is_too_wide_without_tags_is_refused(
     project: Project, postgresql: PostgreSQL, month_of: MonthOf
 ) -> None:
     with refused(r"row is too big: .* docs/warehouses\.md"):
-        opened(project).replace_month(month_of("v1", **tags(*range(1_000))))
+        project_warehouse(project).replace_month(month_of("v1", **tags(*range(1_000))))
     assert postgresql.ledger(TABLE)[-1][3] == "failed"
 
 
@@ -399,14 +397,14 @@ def test_row_that_is_too_wide_without_tags_is_refused(
     ],
     ids=["text", "value of a map", "key of a map"],
 )
-def test_character_that_no_text_may_have_is_refused(
+def test_null_character_in_text_is_refused(
     project: Project, postgresql: PostgreSQL, month_of: MonthOf, cell: str
 ) -> None:
     with refused("column note has a character"):
-        opened(project).replace_month(month_of("v1", note=cell))
+        project_warehouse(project).replace_month(month_of("v1", note=cell))
 
 
-def test_every_amount_is_written_as_it_is(
+def test_every_amount_is_loaded_exactly(
     project: Project, postgresql: PostgreSQL, month_of: MonthOf
 ) -> None:
     """The client has written some amounts wrong in the past, and said nothing."""
@@ -418,7 +416,7 @@ def test_every_amount_is_written_as_it_is(
     }
     amounts = [Decimal(d).scaleb(-18) for d in sorted(digits) if abs(d) < 10**38]
     listed = ", ".join(f"{amount:f}::DECIMAL(38,18)" for amount in amounts)
-    opened(project).replace_month(month_of("v1", amount=f"unnest([{listed}])"))
+    project_warehouse(project).replace_month(month_of("v1", amount=f"unnest([{listed}])"))
     held = postgresql.rows(TABLE, ("amount",), "2024-01")
     assert held == [(amount,) for amount in amounts]
 
@@ -426,7 +424,7 @@ def test_every_amount_is_written_as_it_is(
 def test_map_of_amounts_is_never_text(
     project: Project, postgresql: PostgreSQL, month_of: MonthOf
 ) -> None:
-    warehouse = opened(project)
+    warehouse = project_warehouse(project)
     amounts = "MAP {'edp': 0.000000000000000001}::MAP(VARCHAR, DECIMAL(38,18))"
     warehouse.replace_month(month_of("v1", discount=amounts))
     (warning,) = warehouse.replace_month(
@@ -439,10 +437,10 @@ def test_map_of_amounts_is_never_text(
 
 
 @pytest.mark.parametrize("cell", ["0.0000000000000000001", "NaN", "Infinity"])
-def test_text_is_an_amount_only_where_it_is_one_exactly(
+def test_text_is_loaded_as_an_amount_only_if_exact(
     project: Project, postgresql: PostgreSQL, month_of: MonthOf, cell: str
 ) -> None:
-    warehouse = opened(project)
+    warehouse = project_warehouse(project)
     warehouse.replace_month(month_of("v1", fee="1.5::DECIMAL(38,18)"))
     warehouse.replace_month(month_of("v1", "2024-02", fee="'0.000000000000000001000'"))
     assert postgresql.rows(TABLE, ("fee",), "2024-02") == [(Decimal("1e-18"),)]
@@ -461,16 +459,16 @@ def test_text_is_an_amount_only_where_it_is_one_exactly(
     ],
     ids=["user", "database", "no server", "host", "folder"],
 )
-def test_server_that_cannot_be_used_is_told_in_one_line(
+def test_connection_error_is_one_line(
     project: Project, postgresql: PostgreSQL, settings: dict[str, str], said: str
 ) -> None:
     port = 1 if "sslmode" in settings else 5432
     with refused(said, BillError, WarehouseUnavailable):
-        opened(project, **settings, port=port).check_connection()
+        project_warehouse(project, **settings, port=port).check_connection()
 
 
 @pytest.mark.parametrize("password", [None, "wrong"])
-def test_password_is_the_environments_and_told_to_nobody(
+def test_password_comes_from_the_environment_and_is_never_shown(
     project: Project,
     postgresql: PostgreSQL,
     monkeypatch: pytest.MonkeyPatch,
@@ -491,7 +489,7 @@ def test_password_is_the_environments_and_told_to_nobody(
         project.load("2024-01")
 
 
-def test_missing_right_is_told_in_one_line(
+def test_missing_right_is_reported_in_one_line(
     project: Project, server: PostgreSQLServer, postgresql: PostgreSQL, month_of: MonthOf
 ) -> None:
     postgresql.query("DROP USER IF EXISTS stranger")
@@ -499,21 +497,21 @@ def test_missing_right_is_told_in_one_line(
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("POSTGRESQL_PASSWORD", "x")
         with refused("permission denied for database acme; docs/warehouses.md lists the rights"):
-            opened(project, user="stranger").replace_month(month_of("v1"))
+            project_warehouse(project, user="stranger").replace_month(month_of("v1"))
 
 
-def test_table_that_is_no_partitioned_one_is_left_alone(
+def test_table_that_is_not_partitioned_is_refused(
     project: Project, postgresql: PostgreSQL, month_of: MonthOf
 ) -> None:
-    opened(project).replace_month(month_of("v1"))
+    project_warehouse(project).replace_month(month_of("v1"))
     postgresql.query(f"DROP TABLE finops.{TABLE}")
     postgresql.query(f"CREATE TABLE finops.{TABLE} (billing_month date)")
     with refused("is not partitioned"):
-        opened(project).replace_month(month_of("v2"))
+        project_warehouse(project).replace_month(month_of("v2"))
     assert postgresql.columns(TABLE) == {"billing_month": "date"}
 
 
-def test_rights_of_its_page_are_enough(
+def test_rights_of_the_docs_are_enough(
     project: Project, server: PostgreSQLServer, postgresql: PostgreSQL
 ) -> None:
     page = (ROOT / "docs/warehouses.md").read_text()

@@ -24,7 +24,7 @@ from finops_dagster.warehouses import open_warehouse
 from finops_dagster.warehouses.base import Warehouse
 from finops_dagster.warehouses.month_file import MonthFile, WarehouseUnavailable
 from finops_dagster_tests.servers.snowflake import PASSWORD
-from finops_dagster_tests.warehouses.adapters import started
+from finops_dagster_tests.warehouses.adapters import running_adapter
 from finops_dagster_tests.warehouses.conftest import MonthOf, refused
 from finops_dagster_tests.warehouses.snowflake import Snowflake
 
@@ -36,7 +36,7 @@ COST = "lineitem_unblendedcost"
 
 @pytest.fixture(scope="module")
 def running_snowflake() -> Iterator[Snowflake]:
-    with started("snowflake") as adapter:
+    with running_adapter("snowflake") as adapter:
         assert isinstance(adapter, Snowflake)
         yield adapter
 
@@ -50,7 +50,7 @@ def account(running_snowflake: Snowflake, monkeypatch: pytest.MonkeyPatch) -> Sn
     return running_snowflake
 
 
-def warehouse(snowflake: Snowflake, **settings: Any) -> Warehouse:
+def snowflake_warehouse(snowflake: Snowflake, **settings: Any) -> Warehouse:
     """The schema, some settings of which are others."""
     table = {**snowflake.settings, **settings}
     database = {"backend": "snowflake", "snowflake": table}
@@ -61,13 +61,13 @@ def warehouse(snowflake: Snowflake, **settings: Any) -> Warehouse:
 def test_wrong_password(account: Snowflake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SNOWFLAKE_PASSWORD", "guessed-password")
     with refused("Incorrect username or password"):
-        warehouse(account).check_connection()
+        snowflake_warehouse(account).check_connection()
 
 
 def test_no_password(account: Snowflake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SNOWFLAKE_PASSWORD")
     with refused("set SNOWFLAKE_PASSWORD, or for a key "):
-        warehouse(account).check_connection()
+        snowflake_warehouse(account).check_connection()
 
 
 @pytest.mark.parametrize(
@@ -78,17 +78,17 @@ def test_no_password(account: Snowflake, monkeypatch: pytest.MonkeyPatch) -> Non
         ("database", "finance", "The requested database does not exist or not authorized"),
     ],
 )
-def test_what_is_not_there(account: Snowflake, key: str, name: str, said: str) -> None:
+def test_missing_object_is_named(account: Snowflake, key: str, name: str, said: str) -> None:
     with refused(said):
-        warehouse(account, **{key: name}).check_connection()
+        snowflake_warehouse(account, **{key: name}).check_connection()
 
 
-def test_nobody_answers(account: Snowflake) -> None:
+def test_unreachable_server_is_transient(account: Snowflake) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
     with refused("Could not connect", WarehouseUnavailable):
-        warehouse(account, port=port).check_connection()
+        snowflake_warehouse(account, port=port).check_connection()
 
 
 @pytest.fixture(scope="module")
@@ -117,13 +117,13 @@ def key_file(
 
 
 def test_key_pair(account: Snowflake, key_file: Path) -> None:
-    assert warehouse(account).check_connection() == "Snowflake acme-finops finops.billing"
+    assert snowflake_warehouse(account).check_connection() == "Snowflake acme-finops finops.billing"
 
 
-def test_key_of_somebody_else(account: Snowflake, key_file: Path) -> None:
+def test_key_of_another_user_is_refused(account: Snowflake, key_file: Path) -> None:
     account.server.public_key = ""
     with refused("Incorrect username or password"):
-        warehouse(account).check_connection()
+        snowflake_warehouse(account).check_connection()
 
 
 @pytest.mark.parametrize("wrong", ["", "close-sesame"])
@@ -132,13 +132,13 @@ def test_wrong_passphrase(
 ) -> None:
     monkeypatch.setenv("SNOWFLAKE_PRIVATE_KEY_PASSPHRASE", wrong)
     with refused(r"no private key can be read from .*loader\.p8"):
-        warehouse(account).check_connection()
+        snowflake_warehouse(account).check_connection()
 
 
-def test_key_that_is_not_there(account: Snowflake, key_file: Path) -> None:
+def test_missing_key_file(account: Snowflake, key_file: Path) -> None:
     key_file.unlink()
     with refused(r"no private key can be read from .*loader\.p8"):
-        warehouse(account).check_connection()
+        snowflake_warehouse(account).check_connection()
 
 
 @pytest.mark.parametrize(
@@ -148,11 +148,11 @@ def test_missing_right(account: Snowflake, month_of: MonthOf, part: str) -> None
     says = "SQL access control error:\nInsufficient privileges to operate on schema 'BILLING'."
     account.server.fail_next(part, 3001, "42501", says)
     with refused("Insufficient privileges to operate on schema"):
-        warehouse(account).replace_month(month_of("v1"))
+        snowflake_warehouse(account).replace_month(month_of("v1"))
 
 
-def test_lock_that_too_many_wait_for(account: Snowflake, month_of: MonthOf) -> None:
-    loaded = warehouse(account)
+def test_lock_with_too_many_waiters_is_transient(account: Snowflake, month_of: MonthOf) -> None:
+    loaded = snowflake_warehouse(account)
     loaded.replace_month(month_of("v1"))
     says = "Statement has locked table 'T' and this lock has not yet been released."
     account.server.fail_next("DELETE", 625, "57014", says)
@@ -164,14 +164,14 @@ def test_lock_that_too_many_wait_for(account: Snowflake, month_of: MonthOf) -> N
     assert account.rows(TABLE, ("manifest_id",), "2024-01") == [("v2",)]
 
 
-def test_service_that_is_unavailable_for_a_moment(account: Snowflake, month_of: MonthOf) -> None:
+def test_unavailable_service_is_retried(account: Snowflake, month_of: MonthOf) -> None:
     account.server.unavailable_next("COPY INTO")
-    warehouse(account).replace_month(month_of("v1"))
+    snowflake_warehouse(account).replace_month(month_of("v1"))
     assert account.rows(TABLE, ("manifest_id",), "2024-01") == [("v1",)]
 
 
-def test_failure_of_the_commit(account: Snowflake, month_of: MonthOf) -> None:
-    loaded = warehouse(account)
+def test_failed_commit_keeps_the_loaded_version(account: Snowflake, month_of: MonthOf) -> None:
+    loaded = snowflake_warehouse(account)
     loaded.replace_month(month_of("v1"))
     account.server.fail_next("COMMIT", 90232, "25000", "Transaction was rolled back.")
     with refused("Transaction was rolled back"):
@@ -180,9 +180,9 @@ def test_failure_of_the_commit(account: Snowflake, month_of: MonthOf) -> None:
     assert [row[1:4:2] for row in account.ledger(TABLE)] == [("v1", "loaded"), ("v2", "failed")]
 
 
-def test_nothing_is_defined_inside_the_transaction(account: Snowflake, month_of: MonthOf) -> None:
+def test_transaction_has_no_ddl(account: Snowflake, month_of: MonthOf) -> None:
     """Snowflake would commit before it."""
-    loaded = warehouse(account)
+    loaded = snowflake_warehouse(account)
     loaded.replace_month(month_of("v1", changing="TIMESTAMP '2024-01-03 04:05:06'"))
     account.server.statements.clear()
     loaded.replace_month(month_of("v2", changing="'soon'", region="'eu'"))
@@ -196,8 +196,8 @@ def test_nothing_is_defined_inside_the_transaction(account: Snowflake, month_of:
     assert len(sent) == commit + 1
 
 
-def test_names_are_written_without_quotes(account: Snowflake, month_of: MonthOf) -> None:
-    loaded = warehouse(account)
+def test_queries_need_no_quotes(account: Snowflake, month_of: MonthOf) -> None:
+    loaded = snowflake_warehouse(account)
     loaded.replace_month(month_of("v1", discount="MAP {'edp': 0.1::DECIMAL(38,18)}"))
     name = loaded.full_name(TABLE)
     assert name == "finops.billing.AWS_BILLING_DATA"
@@ -205,9 +205,11 @@ def test_names_are_written_without_quotes(account: Snowflake, month_of: MonthOf)
     assert found == [(Decimal(1), Decimal("0.1"))]
 
 
-def test_the_table_is_clustered_by_month(account: Snowflake, month_of: MonthOf) -> None:
-    warehouse(account).replace_month(month_of("v1", changing="TIMESTAMP '2024-01-03 04:05:06'"))
-    warehouse(account).replace_month(month_of("v2", changing="'soon'"))
+def test_table_is_clustered_by_month(account: Snowflake, month_of: MonthOf) -> None:
+    snowflake_warehouse(account).replace_month(
+        month_of("v1", changing="TIMESTAMP '2024-01-03 04:05:06'")
+    )
+    snowflake_warehouse(account).replace_month(month_of("v2", changing="'soon'"))
     table = '"AWS_BILLING_DATA"'
     made = [
         statement
@@ -221,8 +223,8 @@ def test_the_table_is_clustered_by_month(account: Snowflake, month_of: MonthOf) 
     assert all('CLUSTER BY ("BILLING_MONTH")' in statement for statement in made)
 
 
-def test_what_a_session_is_told(account: Snowflake, month_of: MonthOf) -> None:
-    job = warehouse(account).replace_month(month_of("v1")).job_id
+def test_session_parameters(account: Snowflake, month_of: MonthOf) -> None:
+    job = snowflake_warehouse(account).replace_month(month_of("v1")).job_id
     told = account.server.logins[-1]["SESSION_PARAMETERS"]
     assert job.startswith("finops_acme_2024-01_")
     assert told["QUERY_TAG"] == job
@@ -233,7 +235,7 @@ def test_what_a_session_is_told(account: Snowflake, month_of: MonthOf) -> None:
 
 
 @pytest.fixture
-def copy_of_the_lake(account: Snowflake, tmp_path: Path) -> Path:
+def stage_folder(account: Snowflake, tmp_path: Path) -> Path:
     """What the external stage LAKE shows, as a bucket would be."""
     folder = tmp_path / "bucket"
     folder.mkdir()
@@ -241,7 +243,7 @@ def copy_of_the_lake(account: Snowflake, tmp_path: Path) -> Path:
     return folder
 
 
-def in_lake(file: MonthFile, lake: Path, folder: str = "2024-01") -> MonthFile:
+def copied_to_lake(file: MonthFile, lake: Path, folder: str = "2024-01") -> MonthFile:
     """The file in a lake, whose folders are `billing_month=2024-01`; DuckDB, of which fakesnow is
     made, would take the folder's word for the column."""
     path = lake / file.export / folder / f"{file.export}-{file.month}.parquet"
@@ -251,47 +253,47 @@ def in_lake(file: MonthFile, lake: Path, folder: str = "2024-01") -> MonthFile:
 
 
 def test_external_stage(
-    account: Snowflake, month_of: MonthOf, copy_of_the_lake: Path, tmp_path: Path
+    account: Snowflake, month_of: MonthOf, stage_folder: Path, tmp_path: Path
 ) -> None:
-    file = in_lake(month_of("v1"), tmp_path / "lake")
-    in_lake(file, copy_of_the_lake)
-    loaded = warehouse(account, stage="finops.billing.lake")
+    file = copied_to_lake(month_of("v1"), tmp_path / "lake")
+    copied_to_lake(file, stage_folder)
+    loaded = snowflake_warehouse(account, stage="finops.billing.lake")
     loaded.replace_month(file)
     assert file.footer.is_same(loaded.verified_version(file))
     assert not [sent for sent in account.server.statements if sent.startswith("PUT")]
 
 
-def test_path_in_the_stage_is_that_in_the_lake(
+def test_file_has_the_same_path_in_the_stage_as_in_the_lake(
     account: Snowflake, month_of: MonthOf, tmp_path: Path
 ) -> None:
-    file = in_lake(month_of("v1"), tmp_path, "billing_month=2024-01")
+    file = copied_to_lake(month_of("v1"), tmp_path, "billing_month=2024-01")
     account.server.fail_next("COPY INTO", 91016, "22000", "Remote file was not found.")
     with refused("Remote file was not found"):
-        warehouse(account, stage="lake/parquet").replace_month(file)
+        snowflake_warehouse(account, stage="lake/parquet").replace_month(file)
     (copied,) = [sent for sent in account.server.statements if sent.startswith("COPY")]
     assert "FROM @lake/parquet)" in copied
     assert "FILES = ('acme/billing_month=2024-01/acme-2024-01.parquet')" in copied
 
 
 def test_external_stage_with_another_version(
-    account: Snowflake, month_of: MonthOf, copy_of_the_lake: Path, tmp_path: Path
+    account: Snowflake, month_of: MonthOf, stage_folder: Path, tmp_path: Path
 ) -> None:
-    file = in_lake(month_of("v2"), tmp_path / "lake")
-    in_lake(month_of("v1"), copy_of_the_lake)
+    file = copied_to_lake(month_of("v2"), tmp_path / "lake")
+    copied_to_lake(month_of("v1"), stage_folder)
     with refused("stage lake has version v1 of acme 2024-01, but the lake has v2;"):
-        warehouse(account, stage="lake").replace_month(file)
+        snowflake_warehouse(account, stage="lake").replace_month(file)
 
 
 def test_external_stage_without_the_file(
-    account: Snowflake, month_of: MonthOf, copy_of_the_lake: Path, tmp_path: Path
+    account: Snowflake, month_of: MonthOf, stage_folder: Path, tmp_path: Path
 ) -> None:
-    file = in_lake(month_of("v1"), tmp_path / "lake")
+    file = copied_to_lake(month_of("v1"), tmp_path / "lake")
     with refused(r"acme-2024-01\.parquet"):
-        warehouse(account, stage="lake").replace_month(file)
+        snowflake_warehouse(account, stage="lake").replace_month(file)
     assert account.ledger(TABLE)[-1][3] == "failed"
 
 
 @pytest.mark.parametrize("stage", ["lake) FORCE = TRUE", "lake; DROP TABLE x", "@lake", "a/../b'"])
-def test_stage_that_is_no_name(account: Snowflake, stage: str) -> None:
+def test_stage_must_be_a_name(account: Snowflake, stage: str) -> None:
     with pytest.raises(ValidationError, match=r"stage\n  String should match pattern"):
-        warehouse(account, stage=stage)
+        snowflake_warehouse(account, stage=stage)

@@ -28,19 +28,19 @@ from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import Project
 from finops_dagster_tests.servers.postgresql import PostgreSQLServer
 from finops_dagster_tests.warehouses.conftest import MonthOf, refused
-from finops_dagster_tests.warehouses.page import load_what_they_ask_for, queries
+from finops_dagster_tests.warehouses.docs_queries import docs_queries, load_exports_of_queries
 
 SQLITE = {"destination": "sqlalchemy", "credentials": "sqlite:///data/acme.db"}
 A_TIME = "TIMESTAMP '2024-01-03 04:05:06'"
 
 
-def opened(project: Project, **settings: Any) -> Warehouse:
+def project_warehouse(project: Project, **settings: Any) -> Warehouse:
     project.database = {"backend": "sql", "sql": settings}
     (project.folder / "data").mkdir(exist_ok=True)
     return open_warehouse(project.settings().database)
 
 
-def bring(project: Project, version: str, *costs: str) -> MonthFile:
+def lake_file(project: Project, version: str, *costs: str) -> MonthFile:
     """Deliver a version of January and run its chain up to the Parquet file."""
     deliver(project.put, "2024-01", [items("2024-01", *costs)], version=version)
     database, project.database = project.database, {}
@@ -50,7 +50,7 @@ def bring(project: Project, version: str, *costs: str) -> MonthFile:
     return month_file(project.the_export(), BillingMonth.parse("2024-01"), lake, DuckDB())
 
 
-def in_sqlite(sql: str) -> list[Any]:
+def query_sqlite(sql: str) -> list[Any]:
     with closing(sqlite3.connect("data/acme__finops.db")) as connection, connection:
         return connection.execute(sql).fetchall()
 
@@ -72,11 +72,11 @@ def in_sqlite(sql: str) -> list[Any]:
         ({**SQLITE, "databaze": "x"}, "destination sqlalchemy has no setting databaze"),
     ],
 )
-def test_settings_that_cannot_be_used_are_told_in_one_line(
+def test_unusable_settings_are_reported_in_one_line(
     project: Project, settings: dict[str, Any], told: str
 ) -> None:
     with refused(rf"^\[database\.sql\]: .*{told}", SettingsError):
-        opened(project, **settings)
+        project_warehouse(project, **settings)
 
 
 @pytest.mark.parametrize(
@@ -98,14 +98,14 @@ def test_settings_that_cannot_be_used_are_told_in_one_line(
         ),
     ],
 )
-def test_a_database_that_cannot_be_reached_is_told_in_one_line(
+def test_connection_error_is_one_line(
     project: Project, settings: dict[str, Any], told: str
 ) -> None:
     with refused(told):
-        opened(project, **settings).check_connection()
+        project_warehouse(project, **settings).check_connection()
 
 
-def test_the_address_is_of_the_settings_and_the_environment(
+def test_environment_overrides_the_address_of_the_settings(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     credentials = {"host": "db", "database": "acme", "username": "finops", "driver": "ODBC 18"}
@@ -119,37 +119,35 @@ def test_the_address_is_of_the_settings_and_the_environment(
     assert url == "mssql+pymssql://db2:1434/other"
 
 
-def test_a_locked_database_may_be_asked_again(project: Project, month_of: MonthOf) -> None:
+def test_locked_database_is_transient(project: Project, month_of: MonthOf) -> None:
     file = month_of("v1")
-    warehouse = opened(project, **SQLITE)
+    warehouse = project_warehouse(project, **SQLITE)
     warehouse.replace_month(file)
     with closing(sqlite3.connect("data/acme__finops.db", isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         soon = {"connect_args": {"timeout": 0}}
         with refused("database is locked", WarehouseUnavailable):
-            opened(project, **SQLITE, engine_kwargs=soon).replace_month(file)
+            project_warehouse(project, **SQLITE, engine_kwargs=soon).replace_month(file)
     assert file.footer.is_same(warehouse.verified_version(file))
 
 
-def test_a_database_that_keeps_what_was_rolled_back_is_refused(
-    project: Project, month_of: MonthOf
-) -> None:
+def test_database_that_does_not_roll_back_is_refused(project: Project, month_of: MonthOf) -> None:
     """Whatever its dialect, `AUTOCOMMIT` makes a database one that has no transactions."""
     without = {"engine_kwargs": {"isolation_level": "AUTOCOMMIT"}}
     with refused("does not roll back"):
-        opened(project, **SQLITE, **without).replace_month(month_of("v1"))
-    ((state, reason),) = in_sqlite("SELECT state, error_message FROM aws_billing_data_loads")
+        project_warehouse(project, **SQLITE, **without).replace_month(month_of("v1"))
+    ((state, reason),) = query_sqlite("SELECT state, error_message FROM aws_billing_data_loads")
     assert state == "failed"
     assert "does not roll back" in reason
-    assert in_sqlite("SELECT * FROM aws_billing_data") == []
+    assert query_sqlite("SELECT * FROM aws_billing_data") == []
 
 
-def test_amounts_that_sqlite_would_make_floats_are_text(project: Project) -> None:
+def test_sqlite_stores_amounts_as_text(project: Project) -> None:
     costs = ("0.000000000000000001", "99999999999999999998.5")
-    file = bring(project, "v1", *costs)
-    warehouse = opened(project, **SQLITE)
+    file = lake_file(project, "v1", *costs)
+    warehouse = project_warehouse(project, **SQLITE)
     warehouse.replace_month(file)
-    assert in_sqlite(
+    assert query_sqlite(
         "SELECT lineitem_unblendedcost, typeof(lineitem_unblendedcost) FROM aws_billing_data"
     ) == [(cost, "text") for cost in costs]
     held = warehouse.verified_version(file)
@@ -157,94 +155,92 @@ def test_amounts_that_sqlite_would_make_floats_are_text(project: Project) -> Non
     assert held.totals.cost == Decimal("99999999999999999998.500000000000000001")
 
 
-def test_what_dlt_made_is_carried_on(project: Project, month_of: MonthOf) -> None:
+def test_tables_of_dlt_are_used_further(project: Project, month_of: MonthOf) -> None:
     """An earlier release loaded by dlt, which declared amounts and maps as TEXT."""
-    opened(project, **SQLITE)
-    in_sqlite("CREATE TABLE _dlt_version (version BIGINT)")
-    in_sqlite(
+    project_warehouse(project, **SQLITE)
+    query_sqlite("CREATE TABLE _dlt_version (version BIGINT)")
+    query_sqlite(
         "CREATE TABLE aws_billing_data (billing_month DATE, manifest_id TEXT, "
         "lineitem_unblendedcost TEXT, tags TEXT, started TIMESTAMP)"
     )
-    in_sqlite(
+    query_sqlite(
         "CREATE TABLE aws_billing_data_loads (billing_period TEXT, load_timestamp TIMESTAMP, "
         "row_count BIGINT, state TEXT, error_message TEXT, manifest_id TEXT, job_id TEXT)"
     )
-    in_sqlite(
+    query_sqlite(
         "INSERT INTO aws_billing_data VALUES ('2024-01-01', 'v1', '1', '{\"a\":\"b\"}', "
         "'2024-01-03 04:05:06.000000')"
     )
-    in_sqlite(
+    query_sqlite(
         "INSERT INTO aws_billing_data_loads VALUES "
         "('2024-01', '2026-01-01 00:00:00.000000', 1, 'loaded', NULL, 'v1', 'job')"
     )
     tags = "MAP {'a': 'b'}::MAP(VARCHAR, VARCHAR)"
     first = month_of("v1", tags=tags, started=A_TIME)
-    warehouse = opened(project, **SQLITE)
+    warehouse = project_warehouse(project, **SQLITE)
     assert first.footer.is_same(warehouse.verified_version(first))
     assert warehouse.replace_month(month_of("v2", tags=tags, started=A_TIME)).warnings == ()
     found = "SELECT manifest_id, lineitem_unblendedcost, tags, started FROM aws_billing_data"
-    assert in_sqlite(found) == [("v2", "1", '{"a":"b"}', "2024-01-03 04:05:06.000000")]
+    assert query_sqlite(found) == [("v2", "1", '{"a":"b"}', "2024-01-03 04:05:06.000000")]
 
 
 def test_a_column_becomes_text_with_its_month_or_not_at_all(
     project: Project, month_of: MonthOf
 ) -> None:
-    warehouse = opened(project, **SQLITE)
+    warehouse = project_warehouse(project, **SQLITE)
     warehouse.replace_month(month_of("v1", started=A_TIME))
-    before = in_sqlite("SELECT started FROM aws_billing_data")
+    before = query_sqlite("SELECT started FROM aws_billing_data")
     february = month_of("v1", "2024-02", started="'soon'")
     footer = dataclasses.replace(february.footer, totals=Totals(1, Decimal(2)))
     with pytest.raises(ReconciliationError):
         warehouse.replace_month(dataclasses.replace(february, footer=footer))
-    assert in_sqlite("SELECT started FROM aws_billing_data") == before
+    assert query_sqlite("SELECT started FROM aws_billing_data") == before
     warehouse.replace_month(february)
-    texts = in_sqlite("SELECT started FROM aws_billing_data ORDER BY billing_month")
+    texts = query_sqlite("SELECT started FROM aws_billing_data ORDER BY billing_month")
     assert texts == [("2024-01-03T04:05:06Z",), ("soon",)]
 
 
-def test_nothing_is_left_but_the_lock(project: Project, month_of: MonthOf) -> None:
-    opened(project, **SQLITE).replace_month(month_of("v1"))
+def test_only_the_lock_file_is_left(project: Project, month_of: MonthOf) -> None:
+    project_warehouse(project, **SQLITE).replace_month(month_of("v1"))
     left = [path.name for path in (project.folder / "data/dlt").iterdir()]
     assert left == ["aws_billing_data-2024-01.lock"]
-    tables = in_sqlite("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")
+    tables = query_sqlite("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")
     assert [name for (name,) in tables if not name.startswith("sqlite_")] == [
         "aws_billing_data",
         "aws_billing_data_loads",
     ]
 
 
-def test_a_load_that_another_machine_took_over_may_be_asked_again(
-    project: Project, month_of: MonthOf
-) -> None:
+def test_load_that_another_machine_ended_is_transient(project: Project, month_of: MonthOf) -> None:
     """Between machines no lock holds: the other begins, and ends this one, while it loads."""
     file = month_of("v1")
-    warehouse = opened(project, **SQLITE)
+    warehouse = project_warehouse(project, **SQLITE)
     warehouse.replace_month(file)
-    in_sqlite(
+    query_sqlite(
         "CREATE TRIGGER another_machine BEFORE DELETE ON aws_billing_data BEGIN "
         "UPDATE aws_billing_data_loads SET state = 'failed' WHERE state = 'loading'; END"
     )
     with refused("another run is loading 2024-01", WarehouseUnavailable):
         warehouse.replace_month(file)
-    states = in_sqlite("SELECT state FROM aws_billing_data_loads ORDER BY load_timestamp")
+    states = query_sqlite("SELECT state FROM aws_billing_data_loads ORDER BY load_timestamp")
     assert states == [("loaded",), ("failed",)]
     assert file.footer.is_same(warehouse.verified_version(file))
 
 
-def test_a_month_is_found_by_an_index(project: Project, month_of: MonthOf) -> None:
-    opened(project, **SQLITE).replace_month(month_of("v1"))
-    ((_, index, *_),) = in_sqlite("PRAGMA index_list(aws_billing_data)")
-    ((*_, column),) = in_sqlite(f"PRAGMA index_info({index})")
+def test_table_has_an_index_of_months(project: Project, month_of: MonthOf) -> None:
+    project_warehouse(project, **SQLITE).replace_month(month_of("v1"))
+    ((_, index, *_),) = query_sqlite("PRAGMA index_list(aws_billing_data)")
+    ((*_, column),) = query_sqlite(f"PRAGMA index_info({index})")
     assert column == "billing_month"
-    assert ("aws_billing_data", index) in in_sqlite("SELECT tbl, idx FROM sqlite_stat1")
+    assert ("aws_billing_data", index) in query_sqlite("SELECT tbl, idx FROM sqlite_stat1")
 
 
-def test_a_version_after_one_from_a_wrong_clock_is_the_newest(
+def test_load_after_one_from_a_wrong_clock_is_the_newest(
     project: Project, month_of: MonthOf
 ) -> None:
-    warehouse = opened(project, **SQLITE)
+    warehouse = project_warehouse(project, **SQLITE)
     warehouse.replace_month(month_of("v1"))
-    in_sqlite(
+    query_sqlite(
         "UPDATE aws_billing_data_loads SET load_timestamp = datetime(load_timestamp, '+1 year')"
     )
     second = month_of("v2")
@@ -259,11 +255,11 @@ def server() -> Iterator[PostgreSQLServer]:
         yield server
 
 
-def test_a_real_server_with_decimals_and_zones(
+def test_postgresql_server_keeps_decimals_and_zones(
     project: Project, server: PostgreSQLServer, month_of: MonthOf
 ) -> None:
     credentials = f"postgresql://postgres@/acme?host={server.host}"
-    warehouse = opened(project, destination="postgres", credentials=credentials)
+    warehouse = project_warehouse(project, destination="postgres", credentials=credentials)
     tags = "MAP {'a:b': 'c', 'd': NULL}::MAP(VARCHAR, VARCHAR)"
     columns = {
         "started": A_TIME,
@@ -300,17 +296,17 @@ def test_a_real_server_with_decimals_and_zones(
     ]
 
 
-def test_the_queries_of_its_page(project: Project, server: PostgreSQLServer) -> None:
+def test_queries_of_the_docs_run(project: Project, server: PostgreSQLServer) -> None:
     credentials = f"postgresql://postgres@/acme?host={server.host}"
     project.database = {
         "backend": "sql",
         "sql": {"destination": "postgres", "credentials": credentials, "dataset": "page"},
     }
-    load_what_they_ask_for(project)
+    load_exports_of_queries(project)
     with server.connect("acme", options="-c search_path=page") as connection:
         services, teams, versions = (
             connection.execute(query.replace("finops.", "page.")).fetchall()
-            for query in queries("Any SQL database")
+            for query in docs_queries("Any SQL database")
         )
     assert sum(cost for _, cost in services) == sum(cost for _, _, cost in teams)
     assert len({team for _, team, _ in teams}) > 1
@@ -328,7 +324,7 @@ def test_the_queries_of_its_page(project: Project, server: PostgreSQLServer) -> 
         ),
     ],
 )
-def test_the_command_ends_in_the_warehouse(
+def test_command_loads_into_the_warehouse(
     project: Project, finops: Finops, settings: tuple[str, ...], answers: str
 ) -> None:
     deliver(project.put, "2024-01", [items("2024-01", "1")], version="v1")

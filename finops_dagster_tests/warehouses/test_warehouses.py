@@ -33,40 +33,40 @@ from finops_dagster.warehouses.base import Warehouse
 from finops_dagster.warehouses.month_file import MonthFile
 from finops_dagster_tests.cur import HEADERS, csv_bytes, deliver, items, line_item
 from finops_dagster_tests.project import ROOT, Outcome, Project
-from finops_dagster_tests.warehouses.adapters import Adapter, Row, in_order
+from finops_dagster_tests.warehouses.adapters import Adapter, Row, sorted_rows
 from finops_dagster_tests.warehouses.conftest import MonthOf, refused
-from finops_dagster_tests.warehouses.page import load_what_they_ask_for, queries
+from finops_dagster_tests.warehouses.docs_queries import docs_queries, load_exports_of_queries
 
 TABLE = "aws_billing_data"
 COST = "lineitem_unblendedcost"
 VERSION_AND_COST = ("manifest_id", COST)
 
 
-def bring(project: Project, version: str, *costs: str, month: str = "2024-01") -> Outcome:
+def load_version(project: Project, version: str, *costs: str, month: str = "2024-01") -> Outcome:
     """Deliver a version of a month and run its chain."""
     deliver(project.put, month, [items(month, *costs)], version=version)
     return project.load(month)
 
 
-def bring_to_the_lake(project: Project, version: str, *costs: str) -> None:
+def load_into_lake(project: Project, version: str, *costs: str) -> None:
     """Deliver a version of January and run its chain up to the Parquet file."""
     deliver(project.put, "2024-01", [items("2024-01", *costs)], version=version)
     project.load("2024-01", stages=["manifest", "staged_files", "billing_table", "parquet"])
 
 
-def resource(project: Project) -> Warehouse:
+def project_warehouse(project: Project) -> Warehouse:
     """The warehouse as the chain opens it."""
     return open_warehouse(project.settings().database)
 
 
-def holds(warehouse: Adapter, path: Path, month: str, table: str = TABLE) -> None:
+def assert_same_rows(warehouse: Adapter, path: Path, month: str, table: str = TABLE) -> None:
     """Assert that the month in the warehouse is the Parquet file, cell by cell."""
-    names, rows = in_parquet(path, warehouse.keeps_null_maps)
+    names, rows = parquet_rows(path, warehouse.keeps_null_maps)
     assert set(names) <= set(warehouse.columns(table))
     assert warehouse.rows(table, names, month) == rows
 
 
-def in_parquet(path: Path, keeps_null_maps: bool = True) -> tuple[list[str], list[Row]]:
+def parquet_rows(path: Path, keeps_null_maps: bool = True) -> tuple[list[str], list[Row]]:
     """The columns of a file of the lake, and its rows."""
     found = duckdb.sql(f"FROM read_parquet('{path}', hive_partitioning = false)")
     absent = [{} if "MAP" in str(kind) and not keeps_null_maps else None for kind in found.types]
@@ -74,19 +74,19 @@ def in_parquet(path: Path, keeps_null_maps: bool = True) -> tuple[list[str], lis
         [other if cell is None else cell for cell, other in zip(row, absent, strict=True)]
         for row in found.fetchall()
     ]
-    return found.columns, in_order(rows)
+    return found.columns, sorted_rows(rows)
 
 
 def test_first_load(project: Project, warehouse: Adapter) -> None:
-    outcome = bring(project, "v1", "0.25", "2")
+    outcome = load_version(project, "v1", "0.25", "2")
     assert outcome.outcomes()["warehouse_table"] == "loaded"
     assert outcome.checks()["warehouse_table.reconciles"]
     assert warehouse.rows(TABLE, ("billing_month", *VERSION_AND_COST), "2024-01") == [
         (date(2024, 1, 1), "v1", Decimal("0.25")),
         (date(2024, 1, 1), "v1", Decimal(2)),
     ]
-    holds(warehouse, project.parquet("2024-01"), "2024-01")
-    assert set(warehouse.columns(TABLE)) == set(in_parquet(project.parquet("2024-01"))[0])
+    assert_same_rows(warehouse, project.parquet("2024-01"), "2024-01")
+    assert set(warehouse.columns(TABLE)) == set(parquet_rows(project.parquet("2024-01"))[0])
     assert warehouse.ledger(TABLE) == [("2024-01", "v1", 2, "loaded", None)]
     assert warehouse.tables() == {TABLE, f"{TABLE}_loads"}
     metadata = outcome.metadata("warehouse_table")
@@ -94,8 +94,8 @@ def test_first_load(project: Project, warehouse: Adapter) -> None:
     assert TABLE in metadata["dagster/table_name"].lower()
 
 
-def test_unchanged(project: Project, warehouse: Adapter) -> None:
-    bring(project, "v1", "1")
+def test_unchanged_month_is_not_loaded_again(project: Project, warehouse: Adapter) -> None:
+    load_version(project, "v1", "1")
     assert project.load("2024-01").outcomes()["warehouse_table"] == "unchanged"
     assert len(warehouse.ledger(TABLE)) == 1
     assert project.load("2024-01", force=True).outcomes()["warehouse_table"] == "loaded"
@@ -104,10 +104,12 @@ def test_unchanged(project: Project, warehouse: Adapter) -> None:
 
 
 @pytest.mark.parametrize("costs", [("8",), ("8", "9", "10")], ids=["fewer rows", "more rows"])
-def test_restatement(project: Project, warehouse: Adapter, costs: tuple[str, ...]) -> None:
+def test_restatement_replaces_its_month_alone(
+    project: Project, warehouse: Adapter, costs: tuple[str, ...]
+) -> None:
     for month in ("2024-01", "2024-02"):
-        bring(project, "v1", "1", "2", month=month)
-    bring(project, "v2", *costs)
+        load_version(project, "v1", "1", "2", month=month)
+    load_version(project, "v2", *costs)
     january = [("v2", Decimal(cost)) for cost in costs]
     assert warehouse.rows(TABLE, VERSION_AND_COST, "2024-01") == january
     february = [("v1", Decimal(1)), ("v1", Decimal(2))]
@@ -119,19 +121,19 @@ def test_restatement(project: Project, warehouse: Adapter, costs: tuple[str, ...
     ]
 
 
-def test_month_that_has_become_empty(project: Project, warehouse: Adapter) -> None:
-    bring(project, "v1", "1")
-    bring(project, "v2")
+def test_month_that_became_empty(project: Project, warehouse: Adapter) -> None:
+    load_version(project, "v1", "1")
+    load_version(project, "v2")
     assert warehouse.rows(TABLE, VERSION_AND_COST, "2024-01") == []
     assert project.load("2024-01").outcomes()["warehouse_table"] == "unchanged"
 
 
-def test_the_months_that_are_loaded_are_listed(project: Project, warehouse: Adapter) -> None:
-    assert resource(project).loaded_months(TABLE) == []
+def test_loaded_months_are_listed(project: Project, warehouse: Adapter) -> None:
+    assert project_warehouse(project).loaded_months(TABLE) == []
     for month in ("2024-01", "2024-02"):
-        bring(project, "v1", "1", "2", month=month)
-    bring(project, "v2", "3", month="2024-01")
-    loaded = resource(project).loaded_months(TABLE)
+        load_version(project, "v1", "1", "2", month=month)
+    load_version(project, "v2", "3", month="2024-01")
+    loaded = project_warehouse(project).loaded_months(TABLE)
     assert [(one.month, one.version, one.rows) for one in loaded] == [
         ("2024-02", "v1", 2),
         ("2024-01", "v2", 1),
@@ -139,21 +141,23 @@ def test_the_months_that_are_loaded_are_listed(project: Project, warehouse: Adap
     assert all(abs(datetime.now(UTC) - one.loaded_at) < timedelta(minutes=10) for one in loaded)
 
 
-def test_rows_taken_out_behind_the_ledger(project: Project, warehouse: Adapter) -> None:
-    bring(project, "v1", "1", "2")
-    warehouse.take_out(TABLE, "2024-01")
+def test_rows_that_were_deleted_by_hand_are_loaded_again(
+    project: Project, warehouse: Adapter
+) -> None:
+    load_version(project, "v1", "1", "2")
+    warehouse.delete_rows(TABLE, "2024-01")
     assert project.load("2024-01").outcomes()["warehouse_table"] == "loaded"
     assert len(warehouse.rows(TABLE, VERSION_AND_COST, "2024-01")) == 2
 
 
-def test_deleted_tables(project: Project, warehouse: Adapter) -> None:
-    bring(project, "v1", "1")
+def test_deleted_tables_are_created_again(project: Project, warehouse: Adapter) -> None:
+    load_version(project, "v1", "1")
     warehouse.reset()
     assert project.load("2024-01").outcomes()["warehouse_table"] == "loaded"
     assert warehouse.rows(TABLE, VERSION_AND_COST, "2024-01") == [("v1", Decimal(1))]
 
 
-def test_new_column_and_vanished_column(project: Project, warehouse: Adapter) -> None:
+def test_columns_that_a_month_lacks_are_null(project: Project, warehouse: Adapter) -> None:
     # With a DuckDB file each, a month's file in the lake has no columns but its own.
     project.database["duckdb"]["database_path"] = "data/{month}.duckdb"
     for month, column in {"2024-01": "old", "2024-02": "new"}.items():
@@ -166,17 +170,19 @@ def test_new_column_and_vanished_column(project: Project, warehouse: Adapter) ->
     assert project.load("2024-01").outcomes()["warehouse_table"] == "unchanged"
 
 
-def test_tags_that_differ_in_case_only(project: Project, warehouse: Adapter) -> None:
+def test_tags_that_differ_only_in_case_are_different_columns(
+    project: Project, warehouse: Adapter
+) -> None:
     tags = ("resourceTags/user:team", "resourceTags/user:Team", "resourceTags/user_team")
     row = {**line_item("2024-01"), **dict(zip(tags, "abc", strict=True))}
     deliver(project.put, "2024-01", [[row]], headers=(*HEADERS, *tags))
     project.load("2024-01")
     names = [name for name in warehouse.columns(TABLE) if name.startswith("resourcetags")]
     assert sorted(warehouse.rows(TABLE, names, "2024-01")[0]) == ["a", "b", "c"]
-    holds(warehouse, project.parquet("2024-01"), "2024-01")
+    assert_same_rows(warehouse, project.parquet("2024-01"), "2024-01")
 
 
-def test_long_names_that_differ_at_their_end(
+def test_long_names_that_differ_at_their_end_stay_different(
     project: Project, warehouse: Adapter, month_of: MonthOf
 ) -> None:
     """A tag key has up to 128 characters, and PostgreSQL gives a column's name 63 bytes."""
@@ -184,19 +190,19 @@ def test_long_names_that_differ_at_their_end(
     columns = {name: f"'{number}'" for number, name in enumerate(names)}
     for version in ("v1", "v2"):
         file = month_of(version, **columns)
-        resource(project).replace_month(file)
-        assert file.footer.is_same(resource(project).verified_version(file))
+        project_warehouse(project).replace_month(file)
+        assert file.footer.is_same(project_warehouse(project).verified_version(file))
     held = [name for name in warehouse.columns(TABLE) if name.startswith("nnn")]
     assert sorted(warehouse.rows(TABLE, held, "2024-01")[0]) == ["0", "1", "2", "3"]
 
 
-def test_money_to_the_last_digit(project: Project, warehouse: Adapter) -> None:
+def test_amounts_are_exact_to_the_last_digit(project: Project, warehouse: Adapter) -> None:
     costs = [
         "-0.000000000000000001",
         "0.1",
         "99999999999999999999.899999999999999999",
     ]
-    outcome = bring(project, "v1", *costs)
+    outcome = load_version(project, "v1", *costs)
     held = warehouse.rows(TABLE, (COST,), "2024-01")
     assert held == [(Decimal(cost),) for cost in costs]
     assert {type(cost) for (cost,) in held} == {Decimal}
@@ -205,9 +211,11 @@ def test_money_to_the_last_digit(project: Project, warehouse: Adapter) -> None:
     assert project.load("2024-01").outcomes()["warehouse_table"] == "unchanged"
 
 
-def test_null_and_empty_text(project: Project, warehouse: Adapter, month_of: MonthOf) -> None:
+def test_null_and_empty_text_stay_different(
+    project: Project, warehouse: Adapter, month_of: MonthOf
+) -> None:
     file = month_of("v1", empty="''", nothing="NULL::VARCHAR", word="'NULL'", space="' '")
-    resource(project).replace_month(file)
+    project_warehouse(project).replace_month(file)
     columns = ("empty", "nothing", "word", "space")
     assert warehouse.rows(TABLE, columns, "2024-01") == [("", None, "NULL", " ")]
 
@@ -239,7 +247,7 @@ def test_times_are_in_utc(project: Project, warehouse: Adapter) -> None:
 AWKWARD = 'O\'Brien "said" \\N \\\\ a,b;c\td\r\ne `f` $$ %s {x} :y ? -- äß 漢字 🦆 \u200b.'
 
 
-def test_unicode_and_quotes_in_every_text_column(project: Project, warehouse: Adapter) -> None:
+def test_unicode_and_quotes_are_kept_in_text_columns(project: Project, warehouse: Adapter) -> None:
     texts = ["identity/LineItemId", "bill/PayerAccountId", "lineItem/ProductCode"]
     texts += ["lineItem/LineItemDescription", 'resourceTags/user:it\'s "ä" 漢']
     rows = [{**line_item("2024-01"), **dict.fromkeys(texts, AWKWARD)}]
@@ -259,12 +267,12 @@ DISCOUNTS = (
 )
 
 
-def test_maps(project: Project, warehouse: Adapter, month_of: MonthOf) -> None:
+def test_maps_keep_keys_and_values(project: Project, warehouse: Adapter, month_of: MonthOf) -> None:
     no_keys, null = "MAP {}::MAP(VARCHAR, VARCHAR)", "NULL::MAP(VARCHAR, VARCHAR)"
     columns = ("resource_tags", "discount", "product", "cost_category")
     values = (TAGS, DISCOUNTS, no_keys, null)
     file = month_of("v1", **dict(zip(columns, values, strict=True)))
-    resource(project).replace_month(file)
+    project_warehouse(project).replace_month(file)
     ((tags, discount, product, category),) = warehouse.rows(TABLE, columns, "2024-01")
     assert tags == {"user:team": 'it\'s "bob"', "user:note": None, "": ""}
     assert discount == {
@@ -273,7 +281,7 @@ def test_maps(project: Project, warehouse: Adapter, month_of: MonthOf) -> None:
     }
     assert product == {}
     assert category == (None if warehouse.keeps_null_maps else {})
-    assert file.footer.is_same(resource(project).verified_version(file))
+    assert file.footer.is_same(project_warehouse(project).verified_version(file))
 
 
 DIGESTED = {
@@ -302,7 +310,7 @@ CHANGED = {
 }
 
 
-def in_the_lake(file: MonthFile, kind: DigestKind) -> MonthDigest:
+def lake_digest(file: MonthFile, kind: DigestKind) -> MonthDigest:
     """The digest of the file itself, by DuckDB."""
     with duckdb.connect() as connection:
         prepare_casts(connection)
@@ -317,17 +325,19 @@ def test_each_column_has_the_digest_of_the_file(
         columns |= {"odd_tags": TAGS, "exact_discounts": DISCOUNTS}
     file = month_of("v1", **columns)
     for month in (file, month_of("v1", "2024-02", text="'another month'")):
-        resource(project).replace_month(month)
-    found = resource(project).digest(file)
-    assert found.differing_columns(in_the_lake(file, found.kind)) == []
+        project_warehouse(project).replace_month(month)
+    found = project_warehouse(project).digest(file)
+    assert found.differing_columns(lake_digest(file, found.kind)) == []
     another = month_of("v1-changed", **(columns | CHANGED))
-    difference = found.differing_columns(in_the_lake(another, found.kind))
+    difference = found.differing_columns(lake_digest(another, found.kind))
     sums_alone = found.kind == DigestKind.SUMS
     assert set(difference) == ({"small"} if sums_alone else {*CHANGED, "manifest_id"})
 
 
 @pytest.mark.parametrize("layout", ["cur1", "cur2", "focus-1.2"])
-def test_every_column_of_a_whole_bill(project: Project, warehouse: Adapter, layout: str) -> None:
+def test_every_column_of_a_whole_bill_is_loaded_exactly(
+    project: Project, warehouse: Adapter, layout: str
+) -> None:
     project.export["format"] = None
     lake = Lake(project.settings().storage.parquet_dir)
     for month, files in enumerate(("gzip", "parquet"), 1):
@@ -337,21 +347,21 @@ def test_every_column_of_a_whole_bill(project: Project, warehouse: Adapter, layo
         outcome = project.load(f"2024-0{month}")
         assert outcome.checks()["warehouse_table.reconciles"]
         file = month_file(project.the_export(), BillingMonth(2024, month), lake, DuckDB())
-        found = resource(project).digest(file)
-        assert found.differing_columns(in_the_lake(file, found.kind)) == []
-        holds(warehouse, project.parquet(f"2024-0{month}"), f"2024-0{month}")
+        found = project_warehouse(project).digest(file)
+        assert found.differing_columns(lake_digest(file, found.kind)) == []
+        assert_same_rows(warehouse, project.parquet(f"2024-0{month}"), f"2024-0{month}")
     assert project.load("2024-01").outcomes()["warehouse_table"] == "unchanged"
 
 
-def test_bill_of_two_columns(project: Project, warehouse: Adapter) -> None:
+def test_bill_without_optional_columns_is_loaded(project: Project, warehouse: Adapter) -> None:
     """Without the columns that say when, of what service and of which month a row is."""
     headers = ("identity/LineItemId", "lineItem/UnblendedCost")
     deliver(project.put, "2024-01", [items("2024-01", "1")], headers=headers)
     project.load("2024-01")
-    holds(warehouse, project.parquet("2024-01"), "2024-01")
+    assert_same_rows(warehouse, project.parquet("2024-01"), "2024-01")
 
 
-def test_two_exports_in_one_database(project: Project, warehouse: Adapter) -> None:
+def test_two_exports_share_a_database(project: Project, warehouse: Adapter) -> None:
     """The other's table has a name that is a word of SQL, with a capital letter."""
     other = {**project.export, "name": "be-ta", "table": "Order", "export_name": "beta"}
     project.more_exports.append(other)
@@ -389,7 +399,7 @@ TYPE_CHANGES = {
 
 
 @pytest.mark.parametrize(("before", "after", "kept"), TYPE_CHANGES.values(), ids=TYPE_CHANGES)
-def test_column_whose_months_differ_in_type(
+def test_column_of_another_type_becomes_or_stays_text(
     project: Project,
     warehouse: Adapter,
     month_of: MonthOf,
@@ -397,7 +407,7 @@ def test_column_whose_months_differ_in_type(
     after: str,
     kept: tuple[object, object],
 ) -> None:
-    loaded = resource(project)
+    loaded = project_warehouse(project)
     january, february = month_of("v1", changing=before), month_of("v1", "2024-02", changing=after)
     loaded.replace_month(january)
     (warning,) = loaded.replace_month(february).warnings
@@ -410,7 +420,7 @@ def test_column_whose_months_differ_in_type(
     for file in (january, february):
         assert file.footer.is_same(loaded.verified_version(file))
         found = loaded.digest(file)
-        assert found.differing_columns(in_the_lake(file, found.kind)) == []
+        assert found.differing_columns(lake_digest(file, found.kind)) == []
 
 
 @pytest.mark.parametrize(
@@ -425,7 +435,7 @@ def test_column_whose_months_differ_in_type(
 def test_amounts_never_become_text(
     project: Project, warehouse: Adapter, month_of: MonthOf, before: str, after: str
 ) -> None:
-    loaded = resource(project)
+    loaded = project_warehouse(project)
     loaded.replace_month(month_of("v1", changing=before))
     was = warehouse.rows(TABLE, ("changing",), "2024-01")
     types = warehouse.columns(TABLE)
@@ -435,19 +445,19 @@ def test_amounts_never_become_text(
     assert warehouse.columns(TABLE) == types
 
 
-def test_a_column_of_a_type_that_no_bill_has_is_refused(
+def test_stored_column_of_an_unusable_type_is_refused(
     project: Project, warehouse: Adapter, month_of: MonthOf
 ) -> None:
     text = "STRING" if warehouse.backend == "bigquery" else "TEXT"
-    warehouse.make(TABLE, {"billing_month": "DATE", "manifest_id": text, COST: "FLOAT"})
+    warehouse.create_table(TABLE, {"billing_month": "DATE", "manifest_id": text, COST: "FLOAT"})
     with refused(f"column {COST} of .* is (FLOAT|DOUBLE|double precision)"):
-        resource(project).replace_month(month_of("v1"))
+        project_warehouse(project).replace_month(month_of("v1"))
     assert warehouse.rows(TABLE, ("manifest_id",), "2024-01") == []
 
 
-def test_failure_in_the_middle(project: Project, warehouse: Adapter) -> None:
+def test_failed_load_keeps_the_loaded_version(project: Project, warehouse: Adapter) -> None:
     """The file's footer is whole, and its rows cannot be read."""
-    bring(project, "v1", "1")
+    load_version(project, "v1", "1")
     deliver(project.put, "2024-01", [items("2024-01", "2", "3")], version="v2")
     assert project.materialize(
         "2024-01", stages=["manifest", "staged_files", "billing_table", "parquet"]
@@ -472,9 +482,9 @@ def test_failure_in_the_middle(project: Project, warehouse: Adapter) -> None:
     assert warehouse.tables() == {TABLE, f"{TABLE}_loads"}
 
 
-def test_month_that_is_not_what_its_file_says(project: Project, warehouse: Adapter) -> None:
-    bring(project, "v1", "1")
-    bring(project, "v2", "2", "3", month="2024-02")
+def test_month_that_does_not_reconcile_fails(project: Project, warehouse: Adapter) -> None:
+    load_version(project, "v1", "1")
+    load_version(project, "v2", "2", "3", month="2024-02")
     file = project.parquet("2024-01")
     rows = pq.read_table(project.parquet("2024-01"))
     says = {**rows.schema.metadata, b"total_cost": b"1.000000000000000001"}
@@ -502,7 +512,7 @@ def test_every_column_of_money_and_every_currency_is_measured(
         totals = Totals(1, one, sums={COST: one, "fee": fee}, costs={currency: one})
         return replace(file, footer=replace(file.footer, totals=totals))
 
-    loaded = resource(project)
+    loaded = project_warehouse(project)
     loaded.replace_month(counted())
     held = loaded.verified_version(counted())
     assert held is not None
@@ -513,9 +523,9 @@ def test_every_column_of_money_and_every_currency_is_measured(
             loaded.replace_month(other)
 
 
-def another_process(project: Project, month: str, end: str) -> subprocess.Popen[str]:
+def start_load(project: Project, month: str, end: str) -> subprocess.Popen[str]:
     """A process that is about to load the month."""
-    command = [sys.executable, "-m", "finops_dagster_tests.warehouses.another_process"]
+    command = [sys.executable, "-m", "finops_dagster_tests.warehouses.load_process"]
     return subprocess.Popen(
         [*command, project.settings().model_dump_json(by_alias=True), month, end],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -526,7 +536,7 @@ def another_process(project: Project, month: str, end: str) -> subprocess.Popen[
     )
 
 
-def all_go_and_end_well(processes: list[subprocess.Popen[str]]) -> None:
+def run_to_success(processes: list[subprocess.Popen[str]]) -> None:
     """Let processes that are ready load their months at once."""
     for process in processes:
         assert process.stdin
@@ -538,9 +548,9 @@ def all_go_and_end_well(processes: list[subprocess.Popen[str]]) -> None:
 
 
 def test_killed_load_is_finished_by_the_next(project: Project, warehouse: Adapter) -> None:
-    bring(project, "v1", "1", "2")
-    bring_to_the_lake(project, "v2", "8")
-    process = another_process(project, "2024-01", "killed")
+    load_version(project, "v1", "1", "2")
+    load_into_lake(project, "v2", "8")
+    process = start_load(project, "2024-01", "killed")
     _, complained = process.communicate("go\n")
     assert process.returncode == -signal.SIGKILL, complained
     seen = warehouse.rows(TABLE, VERSION_AND_COST, "2024-01")
@@ -556,34 +566,36 @@ def test_killed_load_is_finished_by_the_next(project: Project, warehouse: Adapte
 
 @pytest.mark.parametrize("there", [False, True], ids=["into no table", "into a table"])
 @pytest.mark.thorough
-def test_two_loads_at_once(project: Project, warehouse: Adapter, there: bool) -> None:
-    bring(project, "v1", "1")
-    bring(project, "v2", "2", "3")
+def test_two_loads_at_once_leave_one_month(
+    project: Project, warehouse: Adapter, there: bool
+) -> None:
+    load_version(project, "v1", "1")
+    load_version(project, "v2", "2", "3")
     if not there:
         warehouse.reset()
-    processes = [another_process(project, "2024-01", "alive") for _ in range(2)]
+    processes = [start_load(project, "2024-01", "alive") for _ in range(2)]
     for process in processes:
         assert process.stdout
         assert process.stdout.readline() == "ready\n"
-    all_go_and_end_well(processes)
+    run_to_success(processes)
     rows = [("v2", Decimal(2)), ("v2", Decimal(3))]
     assert warehouse.rows(TABLE, VERSION_AND_COST, "2024-01") == rows
     assert warehouse.ledger(TABLE)[-1] == ("2024-01", "v2", 2, "loaded", None)
     assert project.load("2024-01").outcomes()["warehouse_table"] == "unchanged"
 
 
-def test_what_answers_is_named_without_a_secret(project: Project, warehouse: Adapter) -> None:
-    answer = resource(project).check_connection()
+def test_location_has_no_secret(project: Project, warehouse: Adapter) -> None:
+    answer = project_warehouse(project).check_connection()
     assert answer
     assert "\n" not in answer
     assert not any(secret in answer for secret in warehouse.environment.values())
 
 
-def test_the_queries_of_its_page(project: Project, warehouse: Adapter) -> None:
-    if not warehouse.section:
+def test_queries_of_the_docs_run(project: Project, warehouse: Adapter) -> None:
+    if not warehouse.docs_section:
         pytest.skip("the page has queries of PostgreSQL for any SQL database")
-    load_what_they_ask_for(project)
-    services, teams, versions = map(warehouse.query, queries(warehouse.section))
+    load_exports_of_queries(project)
+    services, teams, versions = map(warehouse.query, docs_queries(warehouse.docs_section))
     same = pytest.approx if warehouse.backend == "snowflake" else Decimal  # fakesnow adds doubles
     assert sum(cost for _, cost in services) == same(sum(cost for _, _, cost in teams))
     assert len({team for _, team, _ in teams}) > 1

@@ -9,7 +9,7 @@ from finops_dagster.demo.export import BillVersion, Layout, write_version
 from finops_dagster_tests.project import ROOT, Project
 
 
-def queries(section: str) -> list[str]:
+def docs_queries(section: str) -> list[str]:
     """The three of a warehouse's section, as they stand there."""
     page = (ROOT / "docs/warehouses.md").read_text()
     (text,) = re.findall(rf"^## {section}\n(.*?)(?=^## |\Z)", page, re.DOTALL | re.MULTILINE)
@@ -18,7 +18,7 @@ def queries(section: str) -> list[str]:
     return found
 
 
-def load_what_they_ask_for(project: Project) -> None:
+def load_exports_of_queries(project: Project) -> None:
     """January 2026 in `aws_billing_data`, which is a CUR v1, and in `aws_cur2`."""
     bill = BillVersion(date(2026, 1, 1), "v1", rows=200)
     for name, table, layout in (

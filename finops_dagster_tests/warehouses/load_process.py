@@ -1,6 +1,6 @@
 """Replaces one month in the warehouse in a process of its own, which can be killed in the middle.
 
-python -m finops_dagster_tests.warehouses.another_process <settings as JSON> <month> killed|alive
+python -m finops_dagster_tests.warehouses.load_process <settings as JSON> <month> killed|alive
 """
 
 from __future__ import annotations
