@@ -9,9 +9,14 @@ from finops_dagster.billing.errors import BillError, ManifestMissing
 from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.cli.errors import one_line
-from finops_dagster.cli.months import Month, MonthRecords, Report, last_stage, newest_version
 from finops_dagster.cli.options import Selection
-from finops_dagster.cli.output import Row
+from finops_dagster.cli.output import OnProblem, Row
+from finops_dagster.cli.stored_months import (
+    StoredMonth,
+    StoredMonths,
+    last_stage,
+    newest_version,
+)
 from finops_dagster.object_stores import ObjectStores, StoreError, StoreUnavailable
 from finops_dagster.settings import Settings
 from finops_dagster.sources import VENDORS
@@ -20,7 +25,7 @@ from finops_dagster.sources.settings import ExportSettings
 
 
 def available_months(
-    settings: Settings, selection: Selection, report: Report
+    settings: Settings, selection: Selection, on_problem: OnProblem
 ) -> Iterator[tuple[ExportSettings, Source, dict[BillingMonth, AvailableVersion]]]:
     """Yield by export the months in the range of which the vendor has a version. An export that
     cannot be looked at, or that has none, is reported and hides no other."""
@@ -36,7 +41,7 @@ def available_months(
             source = VENDORS[export.vendor].source(export, stores)
             available = available_versions(source, months)
         except Exception as error:
-            report(f"{export.name}  failed: {one_line(error)}")
+            on_problem(f"{export.name}  failed: {one_line(error)}")
         else:
             yield export, source, available
 
@@ -57,29 +62,29 @@ def available_versions(
 
 
 def _manifests(
-    settings: Settings, selection: Selection, report: Report
-) -> Iterator[tuple[Month, Source, Manifest]]:
+    settings: Settings, selection: Selection, on_problem: OnProblem
+) -> Iterator[tuple[StoredMonth, Source, Manifest]]:
     """Yield the newest manifest of each month; one that cannot be read is reported."""
-    records = MonthRecords(settings)
-    for export, source, versions in available_months(settings, selection, report):
+    stored = StoredMonths(settings)
+    for export, source, versions in available_months(settings, selection, on_problem):
         for month, version in versions.items():
             if isinstance(version, Manifest):
-                yield Month(export, month, records), source, version
+                yield StoredMonth(export, month, stored), source, version
             else:
-                report(f"{export.name} {month}  failed: {one_line(version)}")
+                on_problem(f"{export.name} {month}  failed: {one_line(version)}")
 
 
-def discover(settings: Settings, selection: Selection, report: Report) -> Iterator[Row]:
+def discover(settings: Settings, selection: Selection, on_problem: OnProblem) -> Iterator[Row]:
     """Yield the newest version of each month that the vendor has, and whether the table holds
     it."""
-    for month, source, manifest in _manifests(settings, selection, report):
+    for month, source, manifest in _manifests(settings, selection, on_problem):
         export, name = month.key
         try:
             size = sum(file.size for file in source.available_files(manifest).files)
         except Exception as error:
-            report(f"{export} {name}  failed: {one_line(error)}")
+            on_problem(f"{export} {name}  failed: {one_line(error)}")
             continue
-        loaded = month.table
+        loaded = month.table_version
         older = loaded and not is_version_of(loaded, manifest.id)
         yield {
             "export": export,
@@ -93,10 +98,10 @@ def discover(settings: Settings, selection: Selection, report: Report) -> Iterat
         }
 
 
-def plan(settings: Settings, selection: Selection, report: Report) -> Iterator[Row]:
+def plan(settings: Settings, selection: Selection, on_problem: OnProblem) -> Iterator[Row]:
     """Yield what a run would do for each month, by the versions that are recorded, and by when the
     manifest was written that was read last: files are not looked at."""
-    for month, _, manifest in _manifests(settings, selection, report):
+    for month, _, manifest in _manifests(settings, selection, on_problem):
         export, name = month.key
         newest = newest_version({**month.versions, "manifest": manifest.id})
         would_run = ", ".join(
@@ -121,9 +126,9 @@ def _is_rewritten(manifest: Manifest, read: Manifest) -> bool:
     return (old.last_modified, old.size) != (new.last_modified, new.size)
 
 
-def stale(settings: Settings, rows: list[Row], report: Report) -> list[Row]:
+def stale(settings: Settings, rows: list[Row], on_problem: OnProblem) -> list[Row]:
     """Return the months that are older than the vendor's newest version."""
-    manifests = _manifests(settings, Selection(), report)
+    manifests = _manifests(settings, Selection(), on_problem)
     newest = {month.key: manifest.id for month, _, manifest in manifests}
     stage = last_stage(settings)
     return [

@@ -11,9 +11,9 @@ from rich.filesize import decimal
 
 from finops_dagster.billing.manifest import version_folder
 from finops_dagster.cli.history import History, open_history
-from finops_dagster.cli.months import Month, MonthRecords
 from finops_dagster.cli.options import Selection
 from finops_dagster.cli.output import Row
+from finops_dagster.cli.stored_months import StoredMonth, StoredMonths
 from finops_dagster.pipeline import STAGES
 from finops_dagster.processes import lost_runs
 from finops_dagster.settings import Settings, dagster_home
@@ -24,9 +24,9 @@ def clean(settings: Settings, *, older_than: timedelta, dry_run: bool) -> Iterat
     """Delete, or only find, what is older: a row each when it is gone, with the bytes that it took
     on disk."""
     before = datetime.now(UTC) - older_than
-    records = MonthRecords(settings)
+    stored = StoredMonths(settings)
     for export in settings.exports:
-        months = list(records.months(Selection(export=export.name)))
+        months = list(stored.months(Selection(export=export.name)))
         for folder in _unneeded_versions(months, before):
             row = _row("staged files", str(folder), _bytes(folder.iterdir()))
             if not dry_run:
@@ -41,7 +41,7 @@ def clean(settings: Settings, *, older_than: timedelta, dry_run: bool) -> Iterat
             if not dry_run and history.instance is not None:
                 history.instance.delete_run(run)
                 history.instance.compute_log_manager.delete_logs(prefix=[run])
-                for file in files:  # which Dagster empties, and leaves
+                for file in files:  # which Dagster empties, and flat_settings
                     file.unlink(missing_ok=True)
             yield row
 
@@ -77,7 +77,7 @@ def _bytes(files: Iterable[Path]) -> int:
     return sum(file.stat().st_size for file in files)
 
 
-def _unneeded_versions(months: Iterable[Month], before: datetime) -> Iterator[Path]:
+def _unneeded_versions(months: Iterable[StoredMonth], before: datetime) -> Iterator[Path]:
     """Yield the folders of versions that the table holds, or that are not the month's newest."""
     for month in months:
         manifest, current = month.staging.manifest(), month.staging.current_record()
@@ -89,14 +89,14 @@ def _unneeded_versions(months: Iterable[Month], before: datetime) -> Iterator[Pa
                 yield folder
             elif current is not None:
                 with month.connect() as connection:
-                    load = month.verified(connection)
+                    load = month.verified_load(connection)
                 if load is not None and load.manifest_id == current.manifest_id:
                     yield folder
 
 
-def _superseded(months: Iterable[Month], before: datetime, *, dry_run: bool) -> Iterator[str]:
+def _superseded(months: Iterable[StoredMonth], before: datetime, *, dry_run: bool) -> Iterator[str]:
     """Forget the versions that were replaced before, or only find them."""
-    files = {month.database: month for month in months}
+    files = {month.database_path: month for month in months}
     for month in (files[file] for file in files if file.exists()):
         export = month.export.name
         with month.connect() as connection:

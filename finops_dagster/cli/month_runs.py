@@ -15,16 +15,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from finops_dagster.billing.errors import BillError, shortened
 from finops_dagster.cli.available import available_months
 from finops_dagster.cli.errors import one_line
-from finops_dagster.cli.months import (
-    Month,
-    MonthRecords,
-    Report,
-    restatement_of,
-    restatement_text,
-    stages_of,
-)
+from finops_dagster.cli.month_rows import restatement_fields, restatement_text
 from finops_dagster.cli.options import Selection
-from finops_dagster.cli.output import Row, print_json
+from finops_dagster.cli.output import OnProblem, Row, print_json
+from finops_dagster.cli.stored_months import StoredMonth, StoredMonths, stages_until
 from finops_dagster.pipeline.build import build_definitions
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.runs import MonthRun, end_lost_runs, open_instance, run_month
@@ -85,10 +79,10 @@ def _stages(settings: Settings, until: str | None) -> tuple[str, ...]:
             "backend is duckdb, which ends at Parquet; choose another with --backend, or set "
             "warehouse_path"
         )
-    return (until,) if until and until in _FROM_THE_STAGE_BEFORE else stages_of(settings, until)
+    return (until,) if until and until in _FROM_THE_STAGE_BEFORE else stages_until(settings, until)
 
 
-def _run(run: Callable[..., MonthRun], month: Month, progress: _Progress) -> MonthRun:
+def _run(run: Callable[..., MonthRun], month: StoredMonth, progress: _Progress) -> MonthRun:
     """Run a month; an error that is none of its run's ends it alone."""
     try:
         return run(
@@ -103,21 +97,21 @@ def _run(run: Callable[..., MonthRun], month: Month, progress: _Progress) -> Mon
 
 
 def _months(
-    settings: Settings, selection: Selection, until: str | None, report: Report
-) -> Iterator[Month]:
+    settings: Settings, selection: Selection, until: str | None, on_problem: OnProblem
+) -> Iterator[StoredMonth]:
     """Yield the months that the stage before holds, or else those that the vendor has; an export of
     which the stage before holds none is reported."""
-    records = MonthRecords(settings)
+    stored = StoredMonths(settings)
     if until not in _FROM_THE_STAGE_BEFORE:
-        for export, _, versions in available_months(settings, selection, report):
-            yield from (Month(export, month, records) for month in versions)
+        for export, _, versions in available_months(settings, selection, on_problem):
+            yield from (StoredMonth(export, month, stored) for month in versions)
         return
     before, command = _FROM_THE_STAGE_BEFORE[until]
-    months = [month for month in records.months(selection) if month.holds(before)]
+    months = [month for month in stored.months(selection) if month.has_stage(before)]
     for export in selection.exports(settings):
         of_export = [month for month in months if month.export == export]
         if not of_export:
-            report(
+            on_problem(
                 f"{export.name}  failed: no month of it is in {before}; "
                 f"finops {export.vendor} {command} comes first"
             )
@@ -143,7 +137,7 @@ class _Progress(Progress):
         self.of_months = self.of_stages = self._bytes = self._months = 0
         self._label, self._began = "", time.monotonic()
 
-    def begin(self, month: Month) -> None:
+    def begin(self, month: StoredMonth) -> None:
         """Say which month comes now."""
         self._label = str(month)
         self.update(self._bar, total=self.of_months * self.of_stages)
@@ -176,7 +170,7 @@ class _Progress(Progress):
         self.console.print(shortened(line), soft_wrap=True)
 
 
-def _row(month: Month, done: MonthRun) -> Row:
+def _row(month: StoredMonth, done: MonthRun) -> Row:
     """Return what came of a month; `outcome` is `unchanged`, `failed`, or what its last stage that
     had work to do did."""
     stages = list(done.stages.values())
@@ -191,7 +185,7 @@ def _row(month: Month, done: MonthRun) -> Row:
         "version": ([one["manifest_id"] for one in stages if "manifest_id" in one] or [None])[-1],
         "rows": totals.get("dagster/partition_row_count"),
         "cost": totals.get("total_cost_exact"),
-        **restatement_of(table if table.get("outcome") == "loaded" else {}),
+        **restatement_fields(table if table.get("outcome") == "loaded" else {}),
         "failed_checks": list(done.failed_checks),
         "seconds": round(done.seconds, 1),
         "run": done.run_id,

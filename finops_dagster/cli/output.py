@@ -20,6 +20,7 @@ from finops_dagster.billing.money import decimal_text
 from finops_dagster.terminal import console, print_error, print_line
 
 Row = dict[str, Any]
+OnProblem = Callable[[str], None]
 # What a table shows of a row: under each heading the value of a key, or what is made of the row.
 Columns = Mapping[str, str | Callable[[Row], Any]]
 _GAP = "  "

@@ -11,9 +11,18 @@ from statistics import median
 from finops_dagster.billing.errors import shortened
 from finops_dagster.cli.available import available_months
 from finops_dagster.cli.history import FAILED, History, open_history
-from finops_dagster.cli.months import Report, last_stage, month_rows, newest_version
+from finops_dagster.cli.month_rows import month_rows
 from finops_dagster.cli.options import Selection
-from finops_dagster.cli.output import Row, heading, is_number, print_json, show, text
+from finops_dagster.cli.output import (
+    OnProblem,
+    Row,
+    heading,
+    is_number,
+    print_json,
+    show,
+    text,
+)
+from finops_dagster.cli.stored_months import last_stage, newest_version
 from finops_dagster.settings import Settings
 from finops_dagster.terminal import console
 
@@ -40,27 +49,27 @@ _PAGE = """<!doctype html>
 Sections = dict[str, list[Row]]
 
 
-def report_sections(settings: Settings, report: Report) -> Sections:
+def report_sections(settings: Settings, on_problem: OnProblem) -> Sections:
     """Return the tables of the report by title; seconds are wall time. An export of which the
     vendor cannot be asked is reported, and what is known of it is counted."""
     exports = [export.name for export in settings.exports]
     with open_history() as history:
         return {
-            "progress": _progress(settings, history, report) if exports else [],
+            "progress": _progress(settings, history, on_problem) if exports else [],
             "failures_by_cause": _failures(history, exports),
             "times": list(_times(history, exports)),
             "restarts": [_restarts(history, export) for export in exports],
         }
 
 
-def _progress(settings: Settings, history: History, report: Report) -> list[Row]:
+def _progress(settings: Settings, history: History, on_problem: OnProblem) -> list[Row]:
     """Return a row an export: how many of the months that the vendor has delivered, or that are
     loaded, are at which status."""
     rows: dict[str, list[Row]] = {export.name: [] for export in settings.exports}
     for row in month_rows(settings, Selection(), history):
         rows[row["export"]].append(row)
     months = {export: {row["month"] for row in of_export} for export, of_export in rows.items()}
-    for export, _, versions in available_months(settings, Selection(), report):
+    for export, _, versions in available_months(settings, Selection(), on_problem):
         months[export.name] |= set(map(str, versions))
     progress = []
     for name, of_export in rows.items():

@@ -95,7 +95,7 @@ def show_state(context: typer.Context, runs: Runs = False, json: Json = False) -
         from finops_dagster.cli.status import month_status
 
         rows = month_status(settings, months)
-        from finops_dagster.cli.months import MONTH_COLUMNS
+        from finops_dagster.cli.month_rows import MONTH_COLUMNS
 
         show(rows, as_json=json, empty="nothing is loaded yet", columns=MONTH_COLUMNS)
         return

@@ -71,12 +71,12 @@ def show_months(
         from finops_dagster.cli.status import month_status
 
         rows = month_status(settings, selection)
-        from finops_dagster.cli.months import MONTH_COLUMNS as COLUMNS
+        from finops_dagster.cli.month_rows import MONTH_COLUMNS as COLUMNS
     else:
-        from finops_dagster.cli.months import STAGE_COLUMNS as COLUMNS
-        from finops_dagster.cli.months import month_detail
+        from finops_dagster.cli.month_rows import STAGE_COLUMNS as COLUMNS
+        from finops_dagster.cli.month_rows import stage_rows
 
-        rows = month_detail(settings, selection)
+        rows = stage_rows(settings, selection)
     show(rows, as_json=json, empty="nothing yet", columns=COLUMNS)
 
 
@@ -105,7 +105,7 @@ def list_months(
 
     settings, problems = Options.of(context).settings(), list[str]()
     rows = month_status(settings, Selection())
-    from finops_dagster.cli.months import MONTH_COLUMNS
+    from finops_dagster.cli.month_rows import MONTH_COLUMNS
 
     columns = {**MONTH_COLUMNS, **({"reason": "reason"} if failed else {})}
     if active:
@@ -148,7 +148,7 @@ def loaded(context: typer.Context, export: OptionalExport = None, json: Json = F
     Example:
       finops state loaded acme --backend bigquery
     """
-    from finops_dagster.cli.months import loaded_months
+    from finops_dagster.cli.month_rows import loaded_months
 
     rows = loaded_months(Options.of(context).settings(), _selection(export))
     show(rows, as_json=json, empty="no month is loaded")

@@ -12,6 +12,6 @@ def month_status(settings: Settings, selection: Selection) -> list[Row]:
     """Return a row a month, as `month_rows` has it."""
     with open_history() as history:
         # `open_history` imports Dagster, and says why DuckDB must be imported after it.
-        from finops_dagster.cli.months import month_rows
+        from finops_dagster.cli.month_rows import month_rows
 
         return list(month_rows(settings, selection, history))

@@ -23,8 +23,8 @@ from finops_dagster.billing.money import RoundedColumn, decimal_text
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import Load
 from finops_dagster.cli.history import History, Materialization, open_history
-from finops_dagster.cli.months import Month, MonthRecords
 from finops_dagster.cli.options import Selection
+from finops_dagster.cli.stored_months import StoredMonth, StoredMonths
 from finops_dagster.lake import restore_load
 from finops_dagster.pipeline.runs import open_instance
 from finops_dagster.settings import Settings
@@ -150,7 +150,7 @@ def _is_yaml(file: Path) -> bool:
 def document_of(settings: Settings, selection: Selection) -> StateDocument:
     """Return the ledger of every export, or of one; what every stage recorded last of every month;
     and all runs of these exports. Raises BillError where there is no such export."""
-    records, exports = MonthRecords(settings), selection.exports(settings)
+    stored, exports = StoredMonths(settings), selection.exports(settings)
     with open_history() as history:
         return StateDocument(
             finops_dagster=version("finops-dagster"),
@@ -160,7 +160,7 @@ def document_of(settings: Settings, selection: Selection) -> StateDocument:
                     name=export.name,
                     vendor=export.vendor,
                     table=export.table_name,
-                    versions=list(_versions(records, export.name)),
+                    versions=list(_versions(stored, export.name)),
                     months=_materializations(history, export),
                 )
                 for export in exports
@@ -181,9 +181,9 @@ def document_of(settings: Settings, selection: Selection) -> StateDocument:
         )
 
 
-def _versions(records: MonthRecords, export: str) -> Iterator[VersionDocument]:
+def _versions(stored: StoredMonths, export: str) -> Iterator[VersionDocument]:
     """Yield what the ledgers of all the export's files have."""
-    files = {month.database: month for month in records.months(Selection(export=export))}
+    files = {month.database_path: month for month in stored.months(Selection(export=export))}
     for file in filter(Path.exists, reversed(files)):
         with files[file].connect() as connection:
             yield from map(VersionDocument.of, ledger.loads(connection, export))
@@ -208,7 +208,7 @@ def take_over(
     """Report to the event log, and restore in the ledger, what the document has of months whose
     data is here and proves it. `on_month` is called with each; a line for each stage that does not
     fit is returned."""
-    records, refused = MonthRecords(settings), list[str]()
+    stored, refused = StoredMonths(settings), list[str]()
     with open_instance() as instance:
         for state in document.exports:
             try:
@@ -218,7 +218,7 @@ def take_over(
                 continue
             known = History(instance).materializations(state.name, state.months)
             for name, stages in state.months.items():
-                month = Month(export, BillingMonth.parse(name), records)
+                month = StoredMonth(export, BillingMonth.parse(name), stored)
                 table = _restored(month, [one for one in state.versions if one.month == name])
                 fitting = []
                 for stage, made in stages.items():
@@ -252,10 +252,10 @@ def _report(
     )
 
 
-def _restored(month: Month, versions: list[VersionDocument]) -> str | None:
+def _restored(month: StoredMonth, versions: list[VersionDocument]) -> str | None:
     """Give the ledger what it does not have, if the table proves it; return the version that the
     table holds."""
-    if not month.database.exists():
+    if not month.database_path.exists():
         return None
     recorded = [
         one.load(month.export, number)
@@ -267,24 +267,24 @@ def _restored(month: Month, versions: list[VersionDocument]) -> str | None:
         missing = [load for load in recorded if load not in known]
         for load in missing:
             if load.state == "loaded":
-                restore_load(connection, load, month.formats[load.format], month.path)
-        loaded = month.verified(connection)
+                restore_load(connection, load, month.formats[load.format], month.parquet_path)
+        loaded = month.verified_load(connection)
         if loaded in recorded:
             ledger.restore_loads(connection, [load for load in missing if load.state != "loaded"])
         return loaded.manifest_id if loaded else None
 
 
-def _proved(month: Month, stage: str, wanted: str | None, table: str | None) -> str | None:
+def _proved(month: StoredMonth, stage: str, wanted: str | None, table: str | None) -> str | None:
     """Return the version that the stage's output proves; of the manifest, the vendor's id of it.
     What was read and fetched has done its work once the table holds it."""
     if stage == "billing_table":
         return table
     if stage == "parquet":
-        return month.lake.manifest_id if month.lake else None
+        return month.lake_record.manifest_id if month.lake_record else None
     if stage == "warehouse_table":
-        if month.records.warehouse is None or month.lake is None:
+        if month.stores.warehouse is None or month.lake_record is None:
             return None
-        loaded = month.records.warehouse.verified_version(month.file)
+        loaded = month.stores.warehouse.verified_version(month.month_file)
         return loaded.manifest_id if loaded else None
     manifest = month.staging.manifest()
     if manifest is None or (table and is_version_of(table, manifest.id)):

@@ -18,9 +18,9 @@ from finops_dagster.billing.errors import BillError, LedgerDamaged, excerpts, fi
 from finops_dagster.billing.version import Load, Version
 from finops_dagster.cli.history import open_history
 from finops_dagster.cli.month_runs import run_months
-from finops_dagster.cli.months import Month, MonthRecords
 from finops_dagster.cli.options import Selection
 from finops_dagster.cli.output import Row
+from finops_dagster.cli.stored_months import StoredMonth, StoredMonths
 from finops_dagster.lake import (
     load_from_footer,
     matches_checksum,
@@ -103,12 +103,12 @@ def _counted(months: int) -> str:
 
 def verify(
     settings: Settings, selection: Selection, *, deep: bool
-) -> tuple[list[tuple[Month, str, Repair]], Coverage]:
+) -> tuple[list[tuple[StoredMonth, str, Repair]], Coverage]:
     """Return what differs in which month, and what was looked at to find it. `deep` reads
     everything."""
     has_warehouse = settings.database.has_warehouse
     coverage = Coverage(deep, settings.database.backend if has_warehouse else None)
-    found: list[tuple[Month, str, Repair]] = []
+    found: list[tuple[StoredMonth, str, Repair]] = []
     with console(stderr=True).status("") as status:
         for month, logged in _months(settings, selection, coverage):
             status.update(f"reading {month}")
@@ -123,7 +123,7 @@ def verify(
     return found, coverage
 
 
-def as_row(month: Month, what: str, repair: Repair) -> Row:
+def as_row(month: StoredMonth, what: str, repair: Repair) -> Row:
     """Return a difference as a person reads it."""
     export, name = month.key
     only = f"--export {export} --start-date {name} --end-date {name}"
@@ -153,32 +153,34 @@ def mend(
     return ended_well
 
 
-def _restored(month: Month) -> Load | None:
+def _restored(month: StoredMonth) -> Load | None:
     """Write into the ledger what the Parquet file proves and the ledger does not have."""
     with month.connect(mend=True) as connection:
-        if month.verified(connection) is not None:
+        if month.verified_load(connection) is not None:
             return None
-        load = load_from_footer(month.path, month.export.name, month.month, month.export.table_name)
+        load = load_from_footer(
+            month.parquet_path, month.export.name, month.month, month.export.table_name
+        )
         if load is None:
             return None
         bill_format = month.formats[load.format]
-        return load if restore_load(connection, load, bill_format, month.path) else None
+        return load if restore_load(connection, load, bill_format, month.parquet_path) else None
 
 
 def _months(
     settings: Settings, selection: Selection, coverage: Coverage
-) -> Iterator[tuple[Month, Logged]]:
+) -> Iterator[tuple[StoredMonth, Logged]]:
     """Yield the months of which anything is recorded, with the version that Dagster has of each
     stage."""
     with open_history() as history:
         for export, months in groupby(
-            MonthRecords(settings).months(selection), lambda month: month.key[0]
+            StoredMonths(settings).months(selection), lambda month: month.key[0]
         ):
             of_export = list(months)
             last = history.materializations(export, {str(one.month) for one in of_export})
             for month in of_export:
                 made = {stage: last[stage].get(str(month.month)) for stage in STAGES}
-                if any(made.values()) or month.path.exists():
+                if any(made.values()) or month.parquet_path.exists():
                     coverage.months += 1
                     yield (
                         month,
@@ -188,11 +190,11 @@ def _months(
                     coverage.without_data[export] += 1
 
 
-def _differences(month: Month, logged: Logged) -> Found:
+def _differences(month: StoredMonth, logged: Logged) -> Found:
     """Compare what is recorded of the month, and rows and cost of table and warehouse."""
     with month.connect() as connection:
         recorded = ledger.newest_load(connection, month.export.name, month.month)
-        loaded = month.verified(connection)
+        loaded = month.verified_load(connection)
     if recorded is not None and loaded is None:
         what = f"the ledger has {recorded.manifest_id}, but the table does not hold its rows"
         yield what, Repair.REPROCESS
@@ -201,16 +203,20 @@ def _differences(month: Month, logged: Logged) -> Found:
     if version != logged["billing_table"]:
         what = f"the table holds {version}, the event log has {logged['billing_table']}"
         yield what, Repair.RUN
-    footer = read_footer(month.path)
+    footer = read_footer(month.parquet_path)
     if loaded is not None and not loaded.is_same(footer):
-        what = f"{month.path} has {_of(footer)}, the table {version} with {loaded.totals}"
+        what = f"{month.parquet_path} has {_of(footer)}, the table {version} with {loaded.totals}"
         yield what, Repair.RUN
     if footer is not None:
         if footer.manifest_id != logged["parquet"]:
-            what = f"{month.path} has {footer.manifest_id}, the event log {logged['parquet']}"
+            what = (
+                f"{month.parquet_path} has {footer.manifest_id}, the event log {logged['parquet']}"
+            )
             yield what, Repair.RUN
-        if month.records.warehouse is not None:
-            yield from _of_warehouse(month.file, logged["warehouse_table"], month.records.warehouse)
+        if month.stores.warehouse is not None:
+            yield from _of_warehouse(
+                month.month_file, logged["warehouse_table"], month.stores.warehouse
+            )
 
 
 def _of_warehouse(file: MonthFile, logged: str | None, warehouse: Warehouse) -> Found:
@@ -226,7 +232,7 @@ def _of(version: Version | None) -> str:
     return f"{version.manifest_id} with {version.totals}" if version else "no whole month"
 
 
-def _damage(month: Month, logged: Logged, coverage: Coverage) -> Found:
+def _damage(month: StoredMonth, logged: Logged, coverage: Coverage) -> Found:
     """Read all that is kept of the month, and yield what is damaged. The warehouse is read where it
     should hold the month, and cells are compared where table and Parquet file are one version."""
     staged = month.staging.damage()
@@ -235,19 +241,19 @@ def _damage(month: Month, logged: Logged, coverage: Coverage) -> Found:
     for what in staged or ():
         yield what, Repair.FETCH
     with month.connect() as connection:
-        load = month.verified(connection)
-    if load is None or not load.is_same(read_footer(month.path)):
+        load = month.verified_load(connection)
+    if load is None or not load.is_same(read_footer(month.parquet_path)):
         coverage.passed_over["cells, as table and Parquet file are not of one version"] += 1
         return
-    file, warehouse = month.file, _Copy("no warehouse")
-    if month.records.warehouse is not None and logged["warehouse_table"] is not None:
-        warehouse = _in_warehouse(file, month.records.warehouse, coverage)
+    file, warehouse = month.month_file, _Copy("no warehouse")
+    if month.stores.warehouse is not None and logged["warehouse_table"] is not None:
+        warehouse = _in_warehouse(file, month.stores.warehouse, coverage)
     # Table and Parquet file are compared with each other, and with the warehouse.
     kinds = [one.kind for one in warehouse.digests]
     if kinds != [DigestKind.MD5]:
         kinds = list(dict.fromkeys([DigestKind.HASH, *kinds]))
     lake = _in_lake(file, kinds)
-    with file.duckdb.open(month.database, read_only=True) as connection:
+    with file.duckdb.open(month.database_path, read_only=True) as connection:
         is_intact = matches_checksum(load, file.path)
         table = _Copy(f"table {load.table}", _digests(connection, table_rows(load), file, kinds))
     yield from _differing(table, lake, warehouse, is_intact=is_intact)

@@ -1,0 +1,134 @@
+"""The rows about months that `finops aws show-state` and `finops state` print."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from typing import Any
+
+from finops_dagster.billing.money import decimal_text
+from finops_dagster.cli.history import Ending, History, Materialization, open_history
+from finops_dagster.cli.options import Selection
+from finops_dagster.cli.output import Columns, Row, named
+from finops_dagster.cli.stored_months import (
+    UNKNOWN,
+    StageVersions,
+    StoredMonths,
+    newest_version,
+    stages_until,
+)
+from finops_dagster.pipeline import STAGES
+from finops_dagster.settings import Settings
+
+
+def loaded_months(settings: Settings, selection: Selection) -> list[Row]:
+    """Return a row for each month that the warehouse's ledger records as loaded, newest first.
+
+    Without a warehouse the ledger in DuckDB is read. Raises BillError and WarehouseUnavailable.
+    """
+    stored, rows = StoredMonths(settings), list[Row]()
+    for export in selection.exports(settings):
+        table, loads = stored.loads(export)
+        rows += [{"export": export.name, **vars(load), "table": table} for load in loads]
+    return rows
+
+
+def month_rows(settings: Settings, selection: Selection, history: History) -> Iterator[Row]:
+    """Yield a row for each month that is stored or was run.
+
+    A row has the version of each stage, the totals of the Parquet file, and the last run's status.
+    """
+    for month in StoredMonths(settings).months(selection):
+        export, name = month.key
+        last_run, reason = history.status(export, name)
+        if last_run != "success" or not set(month.versions.values()) <= {None, UNKNOWN}:
+            yield {
+                "export": export,
+                "month": name,
+                **month.versions,
+                "rows": month.lake_record and month.lake_record.totals.rows,
+                "cost": month.lake_record and month.lake_record.totals.cost,
+                "last_run": last_run,
+                "reason": reason,
+            }
+
+
+def stage_rows(settings: Settings, selection: Selection) -> list[Row]:
+    """Return a row for each stage of one month: its last result, and the error since then."""
+    export, month = selection.exports(settings)[0].name, str(selection.start)
+    with open_history() as history:
+        by_stage = history.materializations(export, [month], stages_until(settings))
+        return [
+            _stage_row(stage, last, history.undone(export, month, stage, last))
+            for stage, last in ((stage, by_stage[stage].get(month)) for stage in by_stage)
+        ]
+
+
+def _stage_row(stage: str, last: Materialization | None, failure: Ending | None) -> Row:
+    metadata, error, failed_check = last.metadata if last else {}, None, None
+    if failure and failure.stage in (None, stage):
+        error, failed_check = failure.message, failure.check
+    elif failure:
+        error = f"not reached: {failure.stage} failed"
+    return {
+        "stage": stage,
+        "version": last and last.version,
+        "outcome": metadata.get("outcome"),
+        "rows": metadata.get("dagster/partition_row_count", metadata.get("rows")),
+        "cost": metadata.get("total_cost_exact"),
+        **restatement_fields(metadata),
+        "when": last and last.at,
+        "run": last and last.run,
+        "checks": f"failed: {failed_check}" if failed_check else metadata.get("checks"),
+        "error": error,
+    }
+
+
+def restatement_fields(metadata: Mapping[str, Any]) -> Row:
+    """Return what a restatement changed, from the metadata of `billing_table`.
+
+    All fields are None if the load replaced no version. Loads of earlier releases recorded a
+    rounded cost and no replaced version.
+    """
+    cost = metadata.get("cost_changed")
+    rounded = None if cost is None else decimal_text(Decimal(str(cost)))
+    return {
+        "replaced_version": metadata.get("replaced_version"),
+        "rows_changed": metadata.get("rows_changed"),
+        "cost_changed": metadata.get("cost_changed_exact", rounded),
+    }
+
+
+def restatement_text(row: Row) -> str | None:
+    """Return the restatement fields of a row as text, or None if it has none."""
+    if row["rows_changed"] is None:
+        return None
+    rows, cost = row["rows_changed"], Decimal(row["cost_changed"])
+    replaced = row["replaced_version"] or "the version before"
+    return f"{rows:+,} rows, {cost:+,.2f} against {replaced}"
+
+
+def stages_behind(versions: StageVersions) -> str | None:
+    """Return the stages that do not have the newest version, with the version they have."""
+    newest = newest_version(versions)
+    if newest is None:
+        return None
+    behind: dict[str, list[str]] = defaultdict(list)
+    for stage in STAGES[1:]:
+        if stage in versions and versions[stage] != newest:
+            behind[versions[stage] or "nothing"].append(stage)
+    return "; ".join(f"{', '.join(stages)}: {version}" for version, stages in behind.items())
+
+
+MONTH_COLUMNS: Columns = {
+    **named("export month"),
+    "version": newest_version,
+    "behind": stages_behind,
+    **named("rows cost last_run"),
+}
+STAGE_COLUMNS: Columns = {
+    **named("stage version outcome rows cost"),
+    "restatement": restatement_text,
+    **named("when run checks error"),
+}

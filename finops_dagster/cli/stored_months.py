@@ -1,0 +1,245 @@
+"""The versions of each month in the staging folder, DuckDB, the lake and the warehouse."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import duckdb
+from duckdb import DuckDBPyConnection
+
+from finops_dagster.billing.content import is_version_of
+from finops_dagster.billing.errors import BillError, first_line
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.billing.version import Load, LoadedVersion
+from finops_dagster.cli.options import Selection
+from finops_dagster.lake import Lake, read_footer
+from finops_dagster.pipeline import STAGES
+from finops_dagster.settings import Settings
+from finops_dagster.sources import VENDORS
+from finops_dagster.sources.base import Format
+from finops_dagster.sources.settings import ExportSettings
+from finops_dagster.staging.folder import StagedMonth, StagingFolder
+from finops_dagster.staging.gzip_check import InflationLimits
+from finops_dagster.tables.database import BillingDatabase, DuckDB
+from finops_dagster.tables.load import verified_load
+from finops_dagster.terminal import print_error
+from finops_dagster.warehouses import open_warehouse
+from finops_dagster.warehouses.base import Warehouse, WarehouseMonth, newest_loads
+from finops_dagster.warehouses.month_file import MonthFile, WarehouseUnavailable
+
+StageVersions = Mapping[str, Any]
+"""The version of each stage, by the stage's name. A row of `finops aws show-state` is one too."""
+UNKNOWN = "unknown"
+_LOADS = """
+SELECT export, strftime(billing_month, '%Y-%m'), manifest_id, row_count, loaded_at
+FROM finops_state.manifests WHERE state = 'loaded'
+"""
+
+
+def last_stage(settings: Settings) -> str:
+    """Return the stage at which the pipeline ends."""
+    return "warehouse_table" if settings.database.has_warehouse else "parquet"
+
+
+def stages_until(settings: Settings, stage: str | None = None) -> tuple[str, ...]:
+    """Return the stages of the pipeline up to `stage`, or to the last."""
+    return STAGES[: STAGES.index(stage or last_stage(settings)) + 1]
+
+
+def newest_version(versions: StageVersions) -> str | None:
+    """Return the newest version that is known of a month.
+
+    It is the version of the staged files if they were fetched for the manifest that was read last,
+    otherwise the manifest's own id.
+    """
+    manifest: str | None = versions["manifest"]
+    staged: str | None = versions.get("staged_files")
+    return staged if manifest and staged and is_version_of(staged, manifest) else manifest
+
+
+class StoredMonths:
+    """The months of all exports, with one connection to each place that stores them.
+
+    Each ledger is read once. A ledger that cannot be read is one line on standard error.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.stages = stages_until(settings)
+        storage, duckdb = settings.storage, settings.database.duckdb
+        self.lake = Lake(storage.parquet_dir)
+        limits = InflationLimits(storage.max_inflation, storage.max_inflated_bytes)
+        self.staging = StagingFolder(storage.staging_dir, limits)
+        self.database = BillingDatabase(duckdb.database_path, DuckDB.of(duckdb))
+        self._exports = {export.name: export for export in settings.exports}
+        self._ledger_rows = cache(self._read_ledger)
+        # A report reads the same ledger several times: the same line is printed once.
+        self._print_error = cache(print_error)
+        self.table_versions = cache(self._table_versions)
+        self.warehouse_versions = cache(self._warehouse_versions)
+
+    @cached_property
+    def warehouse(self) -> Warehouse | None:
+        """The warehouse; None if the pipeline ends at Parquet."""
+        database = self.settings.database
+        return open_warehouse(database) if database.has_warehouse else None
+
+    def months(self, selection: Selection) -> Iterator[StoredMonth]:
+        """Yield the months of the selection by export, newest first."""
+        for export in selection.exports(self.settings):
+            for month in selection.months(export):
+                yield StoredMonth(export, month, self)
+
+    def loads(self, export: ExportSettings) -> tuple[str, list[WarehouseMonth]]:
+        """Return the name of the export's table and its loaded months, newest first.
+
+        The ledger of the warehouse is read, or that of DuckDB if there is no warehouse. Raises
+        BillError and WarehouseUnavailable.
+        """
+        table = export.table_name
+        if self.warehouse is None:
+            return table, self._duckdb_loads(export)
+        return self.warehouse.full_name(table), self.warehouse.loaded_months(table)
+
+    def _duckdb_loads(self, export: ExportSettings) -> list[WarehouseMonth]:
+        files = {self.database.path(export.name, month) for month in export.months()}
+        loads: list[Any] = []
+        for rows in map(self._ledger_rows, files):
+            if isinstance(rows, BillError):
+                raise rows
+            loads += [load for name, *load in rows if name == export.name]
+        return newest_loads(loads)
+
+    def _read_ledger(self, file: Path) -> list[tuple[Any, ...]] | BillError:
+        if not file.exists():
+            return []
+        try:
+            # A load holds the file for minutes; a command must answer at once.
+            connections = replace(self.database.duckdb, lock_wait_seconds=0)
+            with connections.open(file, read_only=True) as connection:
+                return connection.execute(_LOADS).fetchall()
+        except duckdb.CatalogException:
+            return []  # The file has no ledger yet.
+        except duckdb.BinderException as error:
+            return BillError(f"the ledger of {file} is damaged: {first_line(error)}")
+        except BillError as error:
+            return error
+
+    def _table_versions(self, export_name: str) -> dict[str, str]:
+        """Return the version in the billing table by month.
+
+        While another process loads, the ledger cannot be read; the Parquet files answer instead.
+        """
+        export = self._exports[export_name]
+        try:
+            return {load.month: load.version for load in self._duckdb_loads(export)}
+        except BillError as error:
+            problem = str(error).partition(";")[0]
+            self._print_error(f"{problem}; what the lake has is shown for the table")
+        months = [StoredMonth(export, month, self) for month in export.months()]
+        records = {str(stored.month): stored.lake_record for stored in months}
+        return {month: record.manifest_id for month, record in records.items() if record}
+
+    def _warehouse_versions(self, export_name: str) -> dict[str, str] | None:
+        """Return the version in the warehouse by month; None if the warehouse does not answer."""
+        try:
+            if self.warehouse is None:
+                return {}
+            return {load.month: load.version for load in self.loads(self._exports[export_name])[1]}
+        except (BillError, WarehouseUnavailable) as error:
+            self._print_error(f"{error}; what the warehouse holds is not known")
+            return None
+
+
+@dataclass(frozen=True)
+class StoredMonth:
+    """A month of an export in every place that stores it; each place is read when needed."""
+
+    export: ExportSettings
+    month: BillingMonth
+    stores: StoredMonths
+
+    def __str__(self) -> str:
+        return " ".join(self.key)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """The name of the export and the month."""
+        return self.export.name, str(self.month)
+
+    @property
+    def staging(self) -> StagedMonth:
+        """The month's staging folder, which need not exist."""
+        return self.stores.staging.month(self.export.name, self.month)
+
+    @property
+    def parquet_path(self) -> Path:
+        """The month's Parquet file, which need not exist."""
+        return self.stores.lake.path(self.export.name, self.month)
+
+    @cached_property
+    def lake_record(self) -> LoadedVersion | None:
+        """The load that the footer of the Parquet file records."""
+        return read_footer(self.parquet_path)
+
+    @property
+    def month_file(self) -> MonthFile:
+        """The Parquet file as a warehouse loads it. Raises StageMissing."""
+        from finops_dagster.pipeline.export import Export
+        from finops_dagster.pipeline.warehouse_table import month_file
+
+        return month_file(
+            Export(self.export), self.month, self.stores.lake, self.stores.database.duckdb
+        )
+
+    @property
+    def formats(self) -> Mapping[str, Format]:
+        """The formats in which the vendor may have delivered the month."""
+        return VENDORS[self.export.vendor].formats(self.export)
+
+    @property
+    def database_path(self) -> Path:
+        """The DuckDB file of the month, which need not exist."""
+        return self.stores.database.path(self.export.name, self.month)
+
+    def connect(self, *, mend: bool = False) -> AbstractContextManager[DuckDBPyConnection]:
+        """Open the DuckDB file with its ledger. Raises BillError."""
+        return self.stores.database.connect(self.export.name, self.month, mend=mend)
+
+    def verified_load(self, connection: DuckDBPyConnection) -> Load | None:
+        """Return the newest load of the ledger if the table has its rows and its cost."""
+        return verified_load(connection, self.export.name, self.month, self.formats)
+
+    @property
+    def table_version(self) -> str | None:
+        """The version that the ledger records for the billing table, which is not read."""
+        return self.stores.table_versions(self.export.name).get(str(self.month))
+
+    @cached_property
+    def versions(self) -> dict[str, str | None]:
+        """The version of each stage.
+
+        Once the staged files are cleaned up, the version of the billing table stands for them.
+        """
+        manifest, staged = self.staging.manifest(), self.staging.records()
+        files = staged[0].manifest_id if staged else self.table_version
+        warehouse = self.stores.warehouse_versions(self.export.name)
+        versions = {
+            "manifest": manifest.id if manifest else files and files.partition("+")[0],
+            "staged_files": files,
+            "billing_table": self.table_version,
+            "parquet": self.lake_record.manifest_id if self.lake_record else None,
+            "warehouse_table": UNKNOWN if warehouse is None else warehouse.get(str(self.month)),
+        }
+        return {stage: versions[stage] for stage in self.stores.stages}
+
+    def has_stage(self, stage: str) -> bool:
+        """Return whether the next stage can run from what this stage stored."""
+        if stage == "staged_files":
+            return self.staging.current_record() is not None
+        return self.versions[stage] is not None
