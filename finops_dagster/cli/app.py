@@ -92,8 +92,7 @@ def init(context: typer.Context) -> None:
 
     The file is config/finops.toml, or that of --config. An existing file is never changed.
 
-    Example:
-      finops init
+    $ finops init
     """
     from finops_dagster.cli.settings import write_first_settings
 
@@ -116,9 +115,8 @@ def demo(
 
     The demo has its own settings and writes only to data/demo.
 
-    Examples:
-      finops demo
-      finops demo --restate
+    $ finops demo
+    $ finops demo --restate
     """
     if Options.of(context) != Options():
         raise typer.BadParameter("the demo has settings of its own, and takes no others")
@@ -141,8 +139,7 @@ def dev(
 
     The UI listens on 127.0.0.1 only.
 
-    Example:
-      finops dev --port 3001
+    $ finops dev --port 3001
     """
     from finops_dagster.cli.dev import serve
 
@@ -164,8 +161,7 @@ def query(
 
     A query can run while months are loaded. The first 200 rows are shown.
 
-    Example:
-      finops query "SELECT billing_month, count(*) FROM acme GROUP BY 1"
+    $ finops query "SELECT billing_month, count(*) FROM acme GROUP BY 1"
     """
     from finops_dagster.cli.query import print_query
 
@@ -180,8 +176,7 @@ app.add_typer(config_app, name="config")
 def config(context: typer.Context, json: Json = False) -> None:
     """Show the settings and where each comes from.
 
-    Example:
-      finops config --backend bigquery
+    $ finops config --backend bigquery
     """
     if context.invoked_subcommand is None:
         from finops_dagster.cli.settings import origins
@@ -217,8 +212,7 @@ def discover(
     Prints an [[exports]] block for each, to paste into the settings file. No settings file is
     needed.
 
-    Example:
-      finops config discover s3://acme-billing/cur --region us-east-1
+    $ finops config discover s3://acme-billing/cur --region us-east-1
     """
     from finops_dagster.cli.output import print_json
     from finops_dagster.cli.settings import as_row, as_toml, discovered
@@ -244,8 +238,7 @@ def check(context: typer.Context, json: Json = False) -> None:
 
     The exit code is 1 if one of them fails.
 
-    Example:
-      finops config check
+    $ finops config check
     """
     from finops_dagster.cli.settings import check_connections
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from finops_dagster.cli.output import Columns, Row, named
+from finops_dagster.cli.output import Headings, Row, key_headings
 from finops_dagster.settings import dagster_home
 
 FILE = "finops_changes.jsonl"
@@ -63,4 +63,4 @@ def _first_changes(row: Row) -> str:
     return "; ".join(changes[:3]) + (f"; and {more} more" if more > 0 else "")
 
 
-COLUMNS: Columns = {**named("at user host command"), "changes": _first_changes}
+HEADINGS: Headings = {**key_headings("at user host command"), "changes": _first_changes}

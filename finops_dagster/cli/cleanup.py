@@ -115,10 +115,10 @@ def _old_runs(history: History, settings: Settings, before: datetime) -> Iterato
         for by_month in history.materializations(export, of_export).values()
         for made in by_month.values()
     }
-    for (export, _), runs in history.by_month.items():
+    for (export, _), runs in history.month_runs.items():
         for stage in STAGES:
             needed |= {run.id for run in [r for r in runs if stage in r.stages[export]][:1]}
     for run in history.runs:
         is_ours = run.stages.keys() & months.keys()
-        if is_ours and run.ended and run.began < before and run.id not in needed:
+        if is_ours and run.ended and run.started < before and run.id not in needed:
             yield run.id

@@ -1,6 +1,7 @@
-"""What Dagster knows of runs, failures and materializations, by its public API.
+"""Runs, failures and materializations in Dagster's event log, read by its public API.
 
-To import Dagster and open its storage takes a second: only what needs its word asks for it.
+Importing Dagster and opening its storage takes a second, so only commands that need the event log
+open it.
 """
 
 from __future__ import annotations
@@ -25,36 +26,35 @@ if TYPE_CHECKING:
 
 
 FAILED = ("failure", "canceled")
-_RECORDS, _ENDINGS_AT_ONCE = 50, 500
+_RECORDS, _FAILURES_PER_PAGE = 50, 500
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run of a month; `began` is when it was asked for, where it has not begun. `stages` are
-    those that it set out to do, by export."""
+    """A run of one month. `stages` are the selected stages by export."""
 
     id: str
     status: str
     month: str
-    began: datetime
+    started: datetime
+    """When the run started; when it was requested, if it has not started."""
     ended: datetime | None
     stages: dict[str, tuple[str, ...]]
 
     @property
     def is_in_progress(self) -> bool:
-        """Whether it is queued, started, or being canceled."""
+        """Whether the run is queued, started, or being canceled."""
         return self.status not in ("success", *FAILED)
 
     @property
     def seconds(self) -> float:
-        """How long it took, or has taken until now."""
-        return ((self.ended or datetime.now(UTC)) - self.began).total_seconds()
+        """The seconds from the start to the end, or until now."""
+        return ((self.ended or datetime.now(UTC)) - self.started).total_seconds()
 
 
 @dataclass(frozen=True)
-class Ending:
-    """Why a run failed or was canceled: the stage and the check, where one failed, and the cause's
-    name."""
+class RunFailure:
+    """Why a run failed or was canceled: the stage, the error's name, and the failed check."""
 
     stage: str | None
     cause: str
@@ -64,7 +64,7 @@ class Ending:
 
 @dataclass(frozen=True)
 class Materialization:
-    """What a stage recorded of a month: its version, when, in which run, and its metadata."""
+    """The record of a stage in the event log: the version, the time, the run, and the metadata."""
 
     version: str | None
     at: datetime
@@ -74,7 +74,7 @@ class Materialization:
 
 @contextmanager
 def open_history() -> Iterator[History]:
-    """Open the history in DAGSTER_HOME; where nothing ever ran, without importing Dagster."""
+    """Open the history in DAGSTER_HOME; if nothing ever ran, Dagster is not imported."""
     home = dagster_home()
     if not (home / "dagster.yaml").exists() and not (home / "history").exists():
         yield History(None)
@@ -82,69 +82,75 @@ def open_history() -> Iterator[History]:
     from finops_dagster.pipeline.runs import open_instance
 
     with open_instance() as instance:
-        # Python would search all that Dagster imported for garbage, thrice as the process ends,
-        # which takes half a second. DuckDB complains of its own that is left: it is imported after.
+        # When the process ends, Python searches all that Dagster imported for garbage three times,
+        # which takes half a second; frozen objects are not searched. DuckDB complains about its
+        # own objects that are left then, so it must be imported after this.
         if "duckdb" not in sys.modules:
             gc.freeze()
         yield History(instance)
 
 
 class History:
-    """Answers about the months' runs; what was read once is kept."""
+    """The runs and materializations in a Dagster instance. What was read once is kept."""
 
     def __init__(self, instance: dg.DagsterInstance | None) -> None:
         self.instance = instance
 
     @cached_property
     def runs(self) -> list[Run]:
-        """All runs of months, the newest first."""
+        """All runs, newest first."""
         return list(map(_run, self.instance.get_run_records())) if self.instance else []
 
     @cached_property
-    def by_month(self) -> dict[tuple[str, str], list[Run]]:
-        """The runs by export and month, the newest first."""
+    def month_runs(self) -> dict[tuple[str, str], list[Run]]:
+        """The runs by export and month, newest first."""
         runs: dict[tuple[str, str], list[Run]] = defaultdict(list)
         for run in self.runs:
             for export in run.stages:
                 runs[export, run.month].append(run)
         return runs
 
-    def of_export(self, export: str) -> list[Run]:
-        """Return the runs of an export, the newest first."""
+    def export_runs(self, export: str) -> list[Run]:
+        """Return the runs of an export, newest first."""
         return [run for run in self.runs if export in run.stages]
 
     @cached_property
-    def endings(self) -> dict[str, Ending]:
-        """Why each run that failed or was canceled did, by its id."""
-        endings: dict[str, Ending] = {}
+    def failures(self) -> dict[str, RunFailure]:
+        """Why runs failed or were canceled, by the run's id."""
+        failures: dict[str, RunFailure] = {}
         if self.instance is None:
-            return endings
+            return failures
         import dagster as dg
 
-        for of_type in (dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.RUN_CANCELED):
+        for event_type in (dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.RUN_CANCELED):
             cursor, has_more = None, True
             while has_more:
-                page = self.instance.fetch_run_status_changes(of_type, _ENDINGS_AT_ONCE, cursor)
+                page = self.instance.fetch_run_status_changes(
+                    event_type, _FAILURES_PER_PAGE, cursor
+                )
                 cursor, has_more = page.cursor, page.has_more
                 for record in page.records:
-                    assert record.event_log_entry.dagster_event is not None
-                    endings.setdefault(record.run_id, _ending(record.event_log_entry.dagster_event))
-        return endings
+                    event = record.event_log_entry.dagster_event
+                    assert event is not None
+                    failures.setdefault(record.run_id, _failure(event))
+        return failures
 
     def reason(self, run: Run) -> str | None:
-        """Return why a run failed or was canceled."""
-        return self.endings[run.id].message if run.id in self.endings else None
+        """Return why the run failed or was canceled."""
+        return self.failures[run.id].message if run.id in self.failures else None
 
     def status(self, export: str, month: str) -> tuple[str, str | None]:
-        """Return how the newest of a month's runs stands that has a stage to do which no later run
-        did, and why it failed where it did."""
+        """Return the status of a month's last run, and why it failed.
+
+        A failed run counts until later runs have done every stage that it did not do.
+        """
         done = set[str]()
-        for run in self.by_month.get((export, month), []):
+        for run in self.month_runs.get((export, month), []):
             stages = run.stages[export]
             if run.status == "success":
                 done |= set(stages)
                 continue
-            failed = self.endings[run.id].stage if run.id in self.endings else None
+            failed = self.failures[run.id].stage if run.id in self.failures else None
             if set(stages[stages.index(failed) :] if failed in stages else stages) - done:
                 return run.status, self.reason(run)
         return "success", None
@@ -152,16 +158,17 @@ class History:
     def materializations(
         self, export: str, months: Collection[str], stages: Sequence[str] = STAGES
     ) -> dict[str, dict[str, Materialization]]:
-        """Return the last materialization of each month, by stage and month: the newest of all
-        months are asked for, and then of those that had none among them."""
-        found: dict[str, dict[str, Materialization]] = {stage: {} for stage in stages}
-        for stage, by_month in found.items():
+        """Return the last materialization of each stage and month, by stage and month."""
+        latest: dict[str, dict[str, Materialization]] = {stage: {} for stage in stages}
+        for stage, by_month in latest.items():
+            # One query for the newest of all months is faster than one query a month. Months that
+            # were materialized long ago are not among them and are asked for again.
             while missing := set(months) - by_month.keys():
                 newest = self._fetch(export, stage, 2 * len(missing), asset_partitions=[*missing])
                 by_month.update(reversed(newest))
                 if not newest:
                     break
-        return found
+        return latest
 
     def _fetch(
         self, export: str, stage: str, limit: int = _RECORDS, **filters: Any
@@ -171,48 +178,50 @@ class History:
             return []
         import dagster as dg
 
-        wanted = dg.AssetRecordsFilter(dg.AssetKey([export, stage]), **filters)
-        records = self.instance.fetch_materializations(wanted, limit).records
+        records_filter = dg.AssetRecordsFilter(dg.AssetKey([export, stage]), **filters)
+        records = self.instance.fetch_materializations(records_filter, limit).records
         return [(record.partition_key or "", _materialization(record)) for record in records]
 
     def last_stage(self, run: Run, export: str) -> str | None:
-        """Return the stage that a run is at, or came to before it ended."""
-        ending, stages = self.endings.get(run.id), run.stages[export]
-        if ending is not None and ending.stage is not None:
-            return ending.stage
+        """Return the stage that a run is at, or that it reached before it ended."""
+        failure, stages = self.failures.get(run.id), run.stages[export]
+        if failure is not None and failure.stage is not None:
+            return failure.stage
         if not stages or run.status in ("queued", "not_started", "starting"):
             return None
         if run.status != "success":
-            return next((s for s in stages if not self._did(run, export, s)), stages[-1])
+            return next((s for s in stages if not self._has_done(run, export, s)), stages[-1])
         if stages != STAGES:
             return stages[-1]
-        # A run of the whole job may be of a chain that ends at Parquet.
-        return next((s for s in reversed(stages) if self._did(run, export, s)), None)
+        # A run of the job selects all stages, also where the pipeline ends at Parquet.
+        return next((s for s in reversed(stages) if self._has_done(run, export, s)), None)
 
-    def _did(self, run: Run, export: str, stage: str) -> bool:
-        since = run.began.timestamp() - 1
-        done = self._fetch(export, stage, after_timestamp=since, asset_partitions=[run.month])
-        return run.id in {materialization.run for _, materialization in done}
+    def _has_done(self, run: Run, export: str, stage: str) -> bool:
+        since = run.started.timestamp() - 1
+        events = self._fetch(export, stage, after_timestamp=since, asset_partitions=[run.month])
+        return run.id in {materialization.run for _, materialization in events}
 
-    def undone(
+    def stage_failure(
         self, export: str, month: str, stage: str, last: Materialization | None
-    ) -> Ending | None:
-        """Return why the newest of a month's runs that had a stage to do has not done it, `last`
-        being what the stage did last."""
-        runs = self.by_month.get((export, month), [])
+    ) -> RunFailure | None:
+        """Return why the newest run of a stage did not materialize it.
+
+        `last` is the stage's last materialization. None means that the stage is up to date.
+        """
+        runs = self.month_runs.get((export, month), [])
         run = next((run for run in runs if stage in run.stages[export]), None)
         if run is None or run.status == "success":
             return None
         if last and (last.run == run.id or last.at > (run.ended or datetime.now(UTC))):
             return None
-        if run.id in self.endings:
-            return self.endings[run.id]
+        if run.id in self.failures:
+            return self.failures[run.id]
         retried, reason = read_note(dagster_home(), run.id).get("retry", ("", ""))
-        trying = f", trying again: {reason}" if retried == stage else ""
-        return Ending(None, "", f"in progress{trying}")
+        retry = f", trying again: {reason}" if retried == stage else ""
+        return RunFailure(None, "", f"in progress{retry}")
 
     def stage_seconds(self, export: str) -> dict[str, list[float]]:
-        """Return by stage the seconds of the newest times that it had work to do."""
+        """Return the durations of the newest materializations by stage, without unchanged ones."""
         return {
             stage: [
                 materialization.metadata["seconds"]
@@ -223,27 +232,35 @@ class History:
             for stage in STAGES
         }
 
-    def usual_time(self, exports: Collection[str]) -> timedelta | None:
-        """Return how long a month of the exports takes, by the median of each stage; None where no
-        month was ever written to Parquet."""
-        seconds = [self.stage_seconds(export) for export in exports]
-        if not any(by_stage["parquet"] for by_stage in seconds):
+    def usual_duration(self, exports: Collection[str]) -> timedelta | None:
+        """Return the sum of the stages' median durations.
+
+        None if no month was ever written to Parquet, so that the sum would miss a stage.
+        """
+        stage_seconds = [self.stage_seconds(export) for export in exports]
+        if not any(by_stage["parquet"] for by_stage in stage_seconds):
             return None
-        medians = [median(took) for by_stage in seconds for took in by_stage.values() if took]
+        medians = [
+            median(seconds)
+            for by_stage in stage_seconds
+            for seconds in by_stage.values()
+            if seconds
+        ]
         return timedelta(seconds=sum(medians))
 
 
 def _run(record: dg.RunRecord) -> Run:
     run = record.dagster_run
     paths = [tuple(key.path) for key in run.asset_selection or ()]
-    # The job of an export has it as a tag; a run of assets, as the UI begins it, has none.
+    # A run of an export's job has the export as a tag. A run of assets, which the UI starts, has
+    # none.
     tag = run.tags.get("finops/export")
-    began = record.start_time or record.create_timestamp.replace(tzinfo=UTC).timestamp()
+    started = record.start_time or record.create_timestamp.replace(tzinfo=UTC).timestamp()
     return Run(
         run.run_id,
         run.status.value.lower(),
         run.tags.get("dagster/partition", ""),
-        datetime.fromtimestamp(began, UTC),
+        datetime.fromtimestamp(started, UTC),
         None if record.end_time is None else datetime.fromtimestamp(record.end_time, UTC),
         {
             export: tuple(stage for stage in STAGES if not paths or (export, stage) in paths)
@@ -252,32 +269,33 @@ def _run(record: dg.RunRecord) -> Run:
     )
 
 
-def _ending(event: dg.DagsterEvent) -> Ending:
-    """Read why a run ended from the event of its end, which has that of the first failed step."""
+def _failure(event: dg.DagsterEvent) -> RunFailure:
+    # The event of a run's end has the event of the first failed step.
     step = getattr(event.event_specific_data, "first_step_failure_event", None)
     if step is None:
-        return Ending(None, "the process was lost", event.message or "")
+        return RunFailure(None, "the process was lost", event.message or "")
     stage = str(step.step_key).rpartition("__")[2]
     failure, error = step.step_failure_data.user_failure_data, step.step_failure_data.error
     if failure is not None and failure.description:
         metadata = {name: str(value.value) for name, value in failure.metadata.items()}
         cause = metadata.get("cause") or (error.cls_name if error else "")
-        return Ending(stage, str(cause), failure.description, metadata.get("check"))
+        return RunFailure(stage, str(cause), failure.description, metadata.get("check"))
     if error is None:
-        return Ending(stage, "", event.message or "")
+        return RunFailure(stage, "", event.message or "")
     if error.cls_name in INTERRUPTS:
-        return Ending(stage, error.cls_name, "stopped by a person")
+        return RunFailure(stage, error.cls_name, "stopped by a person")
+    # Dagster wraps an asset's error in its own; the innermost says what happened.
     while error.cause is not None:
         error = error.cause
-    return Ending(stage, str(error.cls_name), error.message.strip().partition("\n")[0])
+    return RunFailure(stage, str(error.cls_name), error.message.strip().partition("\n")[0])
 
 
 def _materialization(record: dg.EventLogRecord) -> Materialization:
-    made = record.asset_materialization
-    assert made is not None
+    event = record.asset_materialization
+    assert event is not None
     return Materialization(
-        (made.tags or {}).get("dagster/data_version"),
+        (event.tags or {}).get("dagster/data_version"),
         datetime.fromtimestamp(record.timestamp, UTC),
         record.run_id,
-        {name: value.value for name, value in made.metadata.items()},
+        {name: value.value for name, value in event.metadata.items()},
     )

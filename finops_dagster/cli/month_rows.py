@@ -8,9 +8,9 @@ from decimal import Decimal
 from typing import Any
 
 from finops_dagster.billing.money import decimal_text
-from finops_dagster.cli.history import Ending, History, Materialization, open_history
+from finops_dagster.cli.history import History, Materialization, RunFailure, open_history
 from finops_dagster.cli.options import Selection
-from finops_dagster.cli.output import Columns, Row, named
+from finops_dagster.cli.output import Headings, Row, key_headings
 from finops_dagster.cli.stored_months import (
     UNKNOWN,
     StageVersions,
@@ -60,12 +60,12 @@ def stage_rows(settings: Settings, selection: Selection) -> list[Row]:
     with open_history() as history:
         by_stage = history.materializations(export, [month], stages_until(settings))
         return [
-            _stage_row(stage, last, history.undone(export, month, stage, last))
+            _stage_row(stage, last, history.stage_failure(export, month, stage, last))
             for stage, last in ((stage, by_stage[stage].get(month)) for stage in by_stage)
         ]
 
 
-def _stage_row(stage: str, last: Materialization | None, failure: Ending | None) -> Row:
+def _stage_row(stage: str, last: Materialization | None, failure: RunFailure | None) -> Row:
     metadata, error, failed_check = last.metadata if last else {}, None, None
     if failure and failure.stage in (None, stage):
         error, failed_check = failure.message, failure.check
@@ -121,14 +121,14 @@ def stages_behind(versions: StageVersions) -> str | None:
     return "; ".join(f"{', '.join(stages)}: {version}" for version, stages in behind.items())
 
 
-MONTH_COLUMNS: Columns = {
-    **named("export month"),
+MONTH_HEADINGS: Headings = {
+    **key_headings("export month"),
     "version": newest_version,
     "behind": stages_behind,
-    **named("rows cost last_run"),
+    **key_headings("rows cost last_run"),
 }
-STAGE_COLUMNS: Columns = {
-    **named("stage version outcome rows cost"),
+STAGE_HEADINGS: Headings = {
+    **key_headings("stage version outcome rows cost"),
     "restatement": restatement_text,
-    **named("when run checks error"),
+    **key_headings("when run checks error"),
 }

@@ -1,4 +1,4 @@
-"""Months run from the terminal, with what comes of each, and how long the rest will take."""
+"""Run months from the terminal, with a line for each month and a progress bar."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ from finops_dagster.pipeline.runs import MonthRun, end_lost_runs, open_instance,
 from finops_dagster.settings import Settings
 from finops_dagster.terminal import console, print_error
 
-# What these stages load, and the command that brings it; the vendor is not asked.
-_FROM_THE_STAGE_BEFORE = {
+# These stages run alone, from what the stage before them stored; the vendor is not asked. Each has
+# the stage before it and the command that runs that stage.
+_STAGE_BEFORE = {
     "billing_table": ("staged_files", "extract-billing"),
     "parquet": ("billing_table", "load-billing-local"),
     "warehouse_table": ("parquet", "export-parquet"),
@@ -41,36 +42,36 @@ def run_months(
     force: bool,
     as_json: bool = False,
 ) -> bool:
-    """Run the months one after the other up to a stage, or the last, and print a line for each as
-    it ends; return whether all went well. An export that cannot be looked at delays no other.
+    """Run the months one after the other, and print a line as each ends.
 
-    Stages that load what lies here already run alone, also where the vendor cannot be reached.
+    `until` is the last stage to run; without it every stage runs. Stages that read only what an
+    earlier stage stored run alone, so they need no vendor. Returns whether every month succeeded.
     """
     stages = _stages(settings, until)
     definitions = build_definitions(settings)
-    ended_well = True
+    succeeded = True
     with open_instance() as instance, _Progress(is_hidden=as_json) as progress:
         end_lost_runs(instance)
 
-        def fail(line: str) -> None:
-            nonlocal ended_well
-            ended_well = False
-            (print_error if as_json else progress.say)(line)
+        def on_problem(line: str) -> None:
+            nonlocal succeeded
+            succeeded = False
+            (print_error if as_json else progress.print_line)(line)
 
-        months = list(_months(settings, selection, until, fail))
-        progress.of_months, progress.of_stages = len(months), len(stages)
+        months = list(_months(settings, selection, until, on_problem))
+        progress.month_count, progress.stage_count = len(months), len(stages)
         run = partial(run_month, definitions, instance, stages=stages, force=force)
         for month in months:
-            progress.begin(month)
-            done = _run(run, month, progress)
-            ended_well &= done.error is None
-            row = _row(month, done)
+            progress.start_month(month)
+            result = _run(run, month, progress)
+            succeeded &= result.error is None
+            row = _row(month, result)
             if as_json:
                 print_json(row, indent=None)
             else:
-                progress.say(_line(row))
-            progress.end()
-    return ended_well
+                progress.print_line(_line(row))
+            progress.end_month()
+    return succeeded
 
 
 def _stages(settings: Settings, until: str | None) -> tuple[str, ...]:
@@ -79,18 +80,18 @@ def _stages(settings: Settings, until: str | None) -> tuple[str, ...]:
             "backend is duckdb, which ends at Parquet; choose another with --backend, or set "
             "warehouse_path"
         )
-    return (until,) if until and until in _FROM_THE_STAGE_BEFORE else stages_until(settings, until)
+    return (until,) if until and until in _STAGE_BEFORE else stages_until(settings, until)
 
 
 def _run(run: Callable[..., MonthRun], month: StoredMonth, progress: _Progress) -> MonthRun:
-    """Run a month; an error that is none of its run's ends it alone."""
+    """Run a month; an error outside of its run fails this month and not the others."""
     try:
         return run(
             Export(month.export),
             month.month,
-            on_stage=progress.stage,
-            on_message=progress.message,
-            on_warning=progress.warn,
+            on_stage=progress.end_stage,
+            on_message=progress.show_message,
+            on_warning=progress.print_warning,
         )
     except Exception as error:
         return MonthRun(month.month, None, 0, {}, one_line(error))
@@ -99,97 +100,106 @@ def _run(run: Callable[..., MonthRun], month: StoredMonth, progress: _Progress) 
 def _months(
     settings: Settings, selection: Selection, until: str | None, on_problem: OnProblem
 ) -> Iterator[StoredMonth]:
-    """Yield the months that the stage before holds, or else those that the vendor has; an export of
-    which the stage before holds none is reported."""
+    """Yield the months to run: those that the stage before has, or those that the vendor has.
+
+    `on_problem` is called for an export that has none.
+    """
     stored = StoredMonths(settings)
-    if until not in _FROM_THE_STAGE_BEFORE:
+    if until not in _STAGE_BEFORE:
         for export, _, versions in available_months(settings, selection, on_problem):
             yield from (StoredMonth(export, month, stored) for month in versions)
         return
-    before, command = _FROM_THE_STAGE_BEFORE[until]
-    months = [month for month in stored.months(selection) if month.has_stage(before)]
+    stage_before, command = _STAGE_BEFORE[until]
+    months = [month for month in stored.months(selection) if month.has_stage(stage_before)]
     for export in selection.exports(settings):
-        of_export = [month for month in months if month.export == export]
-        if not of_export:
+        export_months = [month for month in months if month.export == export]
+        if not export_months:
             on_problem(
-                f"{export.name}  failed: no month of it is in {before}; "
+                f"{export.name}  failed: no month of it is in {stage_before}; "
                 f"finops {export.vendor} {command} comes first"
             )
-        yield from of_export
+        yield from export_months
 
 
 class _Progress(Progress):
-    """On a terminal a bar with the months and bytes that are done, their rate, and the time left;
-    in a log, nothing but the lines that are printed above it."""
+    """A progress bar with the months and bytes that are done, their rate, and the time left.
+
+    The bar is shown on a terminal only. Lines are printed above it.
+    """
 
     def __init__(self, *, is_hidden: bool) -> None:
         super().__init__(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
-            TextColumn("{task.fields[done]}", markup=False),
+            TextColumn("{task.fields[summary]}", markup=False),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=console(),
             disable=is_hidden or not sys.stdout.isatty(),
             transient=True,
         )
-        self._bar = self.add_task("looking for months", total=None, done="")
-        self.of_months = self.of_stages = self._bytes = self._months = 0
-        self._label, self._began = "", time.monotonic()
+        self._bar = self.add_task("looking for months", total=None, summary="")
+        self.month_count = self.stage_count = self._bytes = self._months = 0
+        self._label, self._started = "", time.monotonic()
 
-    def begin(self, month: StoredMonth) -> None:
-        """Say which month comes now."""
+    def start_month(self, month: StoredMonth) -> None:
+        """Show the name of the month."""
         self._label = str(month)
-        self.update(self._bar, total=self.of_months * self.of_stages)
-        self.message("")
+        self.update(self._bar, total=self.month_count * self.stage_count)
+        self.show_message("")
 
-    def message(self, text: str) -> None:
-        """Show what the month's run logs."""
-        rate = decimal(round(self._bytes / (time.monotonic() - self._began)))
-        done = f"{self._months} of {self.of_months} months, {decimal(self._bytes)}, {rate}/s"
-        self.update(self._bar, description=shortened(f"{self._label} {text}".strip()), done=done)
+    def show_message(self, text: str) -> None:
+        """Show a message of the run beside the month's name."""
+        rate = decimal(round(self._bytes / (time.monotonic() - self._started)))
+        summary = f"{self._months} of {self.month_count} months, {decimal(self._bytes)}, {rate}/s"
+        description = shortened(f"{self._label} {text}".strip())
+        self.update(self._bar, description=description, summary=summary)
 
-    def warn(self, text: str) -> None:
-        """Print what a person should know while the month's run goes on, to standard error."""
+    def print_warning(self, text: str) -> None:
+        """Print a warning of the run to standard error."""
         print_error(f"{self._label}  {text}")
 
-    def stage(self, stage: str, metadata: dict[str, Any]) -> None:
-        """Count a stage, and the bytes that it has read."""
+    def end_stage(self, stage: str, metadata: dict[str, Any]) -> None:
+        """Advance the bar by a stage, and add the bytes that were staged."""
         self._bytes += metadata.get("bytes", 0) if stage == "staged_files" else 0
         self.update(self._bar, advance=1)
-        self.message(stage)
+        self.show_message(stage)
 
-    def end(self) -> None:
-        """Count the month, whichever stage it came to."""
+    def end_month(self) -> None:
+        """Advance the bar to the end of the month, also if not all of its stages ran."""
         self._months += 1
-        self.update(self._bar, completed=self._months * self.of_stages)
-        self.message("")
+        self.update(self._bar, completed=self._months * self.stage_count)
+        self.show_message("")
 
-    def say(self, line: str) -> None:
+    def print_line(self, line: str) -> None:
         """Print a line above the bar."""
         self.console.print(shortened(line), soft_wrap=True)
 
 
-def _row(month: StoredMonth, done: MonthRun) -> Row:
-    """Return what came of a month; `outcome` is `unchanged`, `failed`, or what its last stage that
-    had work to do did."""
-    stages = list(done.stages.values())
-    copies = [stage for stage in stages if "dagster/partition_row_count" in stage]
-    changes = [one["outcome"] for one in copies or stages[-1:] if one["outcome"] != "unchanged"]
-    totals = copies[-1] if copies and done.error is None else {}
-    table = done.stages.get("billing_table", {})
+def _row(month: StoredMonth, result: MonthRun) -> Row:
+    """Return the result of a month as a row.
+
+    `outcome` is `failed`, `unchanged`, or the outcome of the last stage that had work to do.
+    """
+    stages = list(result.stages.values())
+    loads = [metadata for metadata in stages if "dagster/partition_row_count" in metadata]
+    outcomes = [metadata["outcome"] for metadata in loads or stages[-1:]]
+    changes = [outcome for outcome in outcomes if outcome != "unchanged"]
+    versions = [metadata["manifest_id"] for metadata in stages if "manifest_id" in metadata]
+    totals = loads[-1] if loads and result.error is None else {}
+    table = result.stages.get("billing_table", {})
     return {
         "export": month.key[0],
         "month": month.key[1],
-        "outcome": "failed" if done.error is not None else (changes or ["unchanged"])[-1],
-        "version": ([one["manifest_id"] for one in stages if "manifest_id" in one] or [None])[-1],
+        "outcome": "failed" if result.error is not None else (changes or ["unchanged"])[-1],
+        "version": versions[-1] if versions else None,
         "rows": totals.get("dagster/partition_row_count"),
         "cost": totals.get("total_cost_exact"),
         **restatement_fields(table if table.get("outcome") == "loaded" else {}),
-        "failed_checks": list(done.failed_checks),
-        "seconds": round(done.seconds, 1),
-        "run": done.run_id,
-        "reason": done.error,
+        "failed_checks": list(result.failed_checks),
+        "seconds": round(result.seconds, 1),
+        "run": result.run_id,
+        "reason": result.error,
     }
 
 

@@ -171,12 +171,19 @@ class Group(typer.core.TyperGroup):
 
 
 def _help_text(docstring: str) -> str:
-    """Join the lines of each paragraph, as typer would keep them; examples stay as they are."""
+    """Return a docstring as help: lines that begin with `$ ` are examples, others are joined."""
     paragraphs = cleandoc(docstring).split("\n\n")
     return "\n\n".join(
-        f"\b\n{paragraph}" if paragraph.startswith("Example") else " ".join(paragraph.split())
+        _examples(paragraph) if paragraph.startswith("$ ") else " ".join(paragraph.split())
         for paragraph in paragraphs
     )
+
+
+def _examples(paragraph: str) -> str:
+    commands = [line.removeprefix("$ ") for line in paragraph.splitlines()]
+    heading = "Example:" if len(commands) == 1 else "Examples:"
+    # typer joins the lines of a paragraph unless it begins with \b.
+    return "\n  ".join([f"\b\n{heading}", *commands])
 
 
 class VendorGroup(Group):

@@ -1,4 +1,4 @@
-"""Tables for people, JSON for programs."""
+"""Output of the commands: tables for a terminal, JSON for programs."""
 
 from __future__ import annotations
 
@@ -20,42 +20,46 @@ from finops_dagster.billing.money import decimal_text
 from finops_dagster.terminal import console, print_error, print_line
 
 Row = dict[str, Any]
+"""One row of output: a row of a table, an object in JSON."""
+Headings = Mapping[str, str | Callable[[Row], Any]]
+"""The headings of a table, each with the row's key or the function that returns the cell."""
 OnProblem = Callable[[str], None]
-# What a table shows of a row: under each heading the value of a key, or what is made of the row.
-Columns = Mapping[str, str | Callable[[Row], Any]]
+"""A function that takes a line about an export or a month that failed."""
 _GAP = "  "
+# A cell of up to 16 characters is never folded, a longer one over at most 3 lines, unless it is
+# longer than 3 times 40. A word of up to 24 (a setting, a service, a version) is never broken.
 _NEVER_FOLDED, _LINES_OF_A_CELL, _WIDE_ENOUGH = 16, 3, 40
-_NEVER_BROKEN = 24  # of a word: a setting's name, a service, a version
-# Above it JavaScript, jq and others round whole numbers.
+_NEVER_BROKEN = 24
+# Larger whole numbers are rounded by JavaScript, jq and others, which read them as doubles.
 _LARGEST_JSON_NUMBER = 2**53
 
 
 @dataclass(frozen=True)
 class _Column:
-    """A column with its cells as text that is safe to print."""
+    """A column of a table, whose cells are text that is safe to print."""
 
-    name: str
+    heading: str
     cells: Sequence[str]
     is_numeric: bool = False
 
     @classmethod
-    def of(cls, name: str, values: Sequence[Any], as_text: Callable[[Any], str]) -> _Column:
+    def of(cls, heading: str, values: Sequence[Any], as_text: Callable[[Any], str]) -> _Column:
         known = [value for value in values if value is not None]
         is_numeric = bool(known) and all(map(is_number, known))
-        return cls(shortened(name), list(map(as_text, values)), is_numeric)
+        return cls(shortened(heading), list(map(as_text, values)), is_numeric)
 
     @cached_property
-    def natural(self) -> int:
-        """Its width with no cell folded."""
-        return max(map(cell_len, (self.name, *self.cells)))
+    def full_width(self) -> int:
+        """The width at which no cell is folded."""
+        return max(map(cell_len, (self.heading, *self.cells)))
 
     @cached_property
-    def narrowest(self) -> int:
-        """Its width with each cell folded as far as one can read it."""
-        return max(map(_narrowest, (*self.name.split(), *self.cells)), default=1)
+    def minimum_width(self) -> int:
+        """The width at which every cell is folded as far as it stays readable."""
+        return max(map(_minimum_width, (*self.heading.split(), *self.cells)), default=1)
 
     def folded(self, cell: str, width: int) -> list[str]:
-        """Return the lines of a cell, each as wide as the column."""
+        """Return the lines of a cell, each padded to `width`."""
         lines = [cell]
         if cell_len(cell) > width:
             folded = Text(cell).wrap(console(), width, overflow="fold")
@@ -65,40 +69,48 @@ class _Column:
         return [set_cell_size(line, width) for line in lines]
 
 
-def show(rows: Sequence[Row], *, as_json: bool, empty: str, columns: Columns | None = None) -> None:
-    """Print rows with the same keys, or `empty` where there are none: as a table where one fits the
-    terminal, else one row below the other. A table has `columns`; JSON has all that is known."""
+def show(
+    rows: Sequence[Row], *, as_json: bool, empty: str, headings: Headings | None = None
+) -> None:
+    """Print rows that have the same keys, or the line `empty` if there are none.
+
+    A table has the columns of `headings`, or all keys; if it is wider than the terminal, each row
+    is printed as a list of its values. JSON has all keys.
+    """
     if as_json:
         print_json(rows)
     elif not rows:
         print_line(empty)
     else:
-        shown = [
+        columns = [
             _Column.of(
-                heading(name),
-                [row[of] if isinstance(of, str) else of(row) for row in rows],
-                text,
+                heading_text(name),
+                [row[cell] if isinstance(cell, str) else cell(row) for row in rows],
+                value_text,
             )
-            for name, of in (columns or {name: name for name in rows[0]}).items()
+            for name, cell in (headings or {name: name for name in rows[0]}).items()
         ]
-        (_print_table if _fit(shown) else _print_records)(shown)
+        (_print_table if _fit(columns) else _print_records)(columns)
 
 
-def named(keys: str) -> Columns:
-    """Return columns that are headed like their keys."""
+def key_headings(keys: str) -> Headings:
+    """Return headings that are the keys themselves, which are separated by spaces."""
     return {key: key for key in keys.split()}
 
 
 def exit_with(problems: Sequence[str]) -> NoReturn:
-    """Print the problems, and exit with 1 where there are any."""
+    """Print the problems to standard error, and exit with 1 if there are any, else with 0."""
     for problem in problems:
         print_error(problem)
     raise typer.Exit(bool(problems))
 
 
-def show_answer(names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> int:
-    """Print what a query found, every cell as it is: of one row every column, of several the first
-    and the last columns that fit the terminal. Return how many are not shown."""
+def show_query_result(names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> int:
+    """Print the rows of a query, and return the number of columns that are not shown.
+
+    One row is printed with all its columns. Several rows are printed with the first and the last
+    columns that fit the terminal.
+    """
     columns = [
         _Column.of(name, values, cell_text)
         for name, values in zip(names, zip(*rows, strict=True), strict=True)
@@ -106,29 +118,36 @@ def show_answer(names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> int:
     if _fit(columns) or len(rows) == 1:
         (_print_table if _fit(columns) else _print_records)(columns)
         return 0
-    left_out = _Column("…", ["…"] * len(rows))
+    ellipsis = _Column("…", ["…"] * len(rows))
     for count in range(len(columns) - 1, 0, -1):
         first, last = (count + 1) // 2, len(columns) - count // 2
-        shown = [*columns[:first], left_out, *columns[last:]]
-        if count == 1 or sum(min(one.natural, _WIDE_ENOUGH) for one in shown) <= _room(shown):
+        shown = [*columns[:first], ellipsis, *columns[last:]]
+        width = sum(min(column.full_width, _WIDE_ENOUGH) for column in shown)
+        if count == 1 or width <= _available_width(shown):
             break
     _print_table(shown)
     return len(columns) - count
 
 
 def print_json(document: Any, *, indent: int | None = 2) -> None:
-    """Print for a program, in ASCII, every value exact, as `exact` says."""
-    print(json.dumps(exact(document), indent=indent), flush=True)  # noqa: T201
+    """Print JSON in ASCII with exact values, see `json_value`."""
+    print(json.dumps(json_value(document), indent=indent), flush=True)  # noqa: T201
 
 
-def exact(value: Any) -> Any:
-    """Return what JSON has for a value, such that no reader rounds it: amounts, and whole numbers
-    above 2^53, are text; times are ISO 8601 with their zone, which is UTC where they have none."""
+def json_value(value: Any) -> Any:
+    """Return a value as JSON types that no reader rounds.
+
+    Amounts and whole numbers above 2^53 become text. Times become ISO 8601 with their zone; a time
+    without one is in UTC.
+    """
     match value:
         case dict():
-            return {k if isinstance(k, str) else cell_text(k): exact(v) for k, v in value.items()}
+            return {
+                key if isinstance(key, str) else cell_text(key): json_value(item)
+                for key, item in value.items()
+            }
         case list() | tuple() | set():
-            return [exact(item) for item in value]
+            return [json_value(item) for item in value]
         case None | str() | bool():
             return value
         case int() if abs(value) <= _LARGEST_JSON_NUMBER:
@@ -142,22 +161,25 @@ def exact(value: Any) -> Any:
             return with_zone.isoformat().replace("+00:00", "Z")
         case date() | time():
             return value.isoformat()
-        case bytes():  # as DuckDB writes it
-            return "".join(chr(b) if 32 <= b < 127 and b != 92 else f"\\x{b:02X}" for b in value)
+        case bytes():  # In DuckDB's notation of a BLOB.
+            return "".join(
+                chr(byte) if 32 <= byte < 127 and byte != ord("\\") else f"\\x{byte:02X}"
+                for byte in value
+            )
     return str(value)
 
 
 def cell_text(value: Any) -> str:
-    """Return a cell of an answer for a person: as it is, NULL apart from empty text."""
+    """Return a cell of a query's result as text; NULL is told apart from empty text."""
     if value is None:
         return "NULL"
-    json_value = exact(value)
-    is_text = isinstance(json_value, str)
-    return shortened(json_value if is_text else json.dumps(json_value, ensure_ascii=False))
+    plain = json_value(value)
+    is_text = isinstance(plain, str)
+    return shortened(plain if is_text else json.dumps(plain, ensure_ascii=False))
 
 
-def text(value: Any) -> str:
-    """Return a value for a person: numbers with commas, amounts rounded to two decimals."""
+def value_text(value: Any) -> str:
+    """Return a value of a row as text: numbers with commas, amounts rounded to two decimals."""
     match value:
         case None:
             return ""
@@ -173,45 +195,48 @@ def text(value: Any) -> str:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a column of such values is aligned to the right."""
+    """Return whether a column of such values is aligned to the right."""
     return isinstance(value, int | float | Decimal) and not isinstance(value, bool)
 
 
-def heading(name: str) -> str:
-    """Return the name of a key for a person."""
+def heading_text(name: str) -> str:
+    """Return a heading as it is printed: `cost_changed` as "cost changed"."""
     return shortened(name.replace("_", " "))
 
 
 def _print_records(columns: Sequence[_Column]) -> None:
-    """Print a line a value, and a blank line between two rows; what is empty is left out."""
+    """Print one value on each line, and a blank line between two rows; skip empty values."""
     for row in range(len(columns[0].cells)):
         filled = [column for column in columns if column.cells[row]]
-        names = _Column("", [column.name for column in filled])
+        names = _Column("", [column.heading for column in filled])
         values = _Column("", [column.cells[row] for column in filled])
-        width = min(names.natural, _WIDE_ENOUGH)
+        width = min(names.full_width, _WIDE_ENOUGH)
         if row:
             print_line("")
-        _print_rows([names, values], [width, _room([names, values]) - width])
+        _print_rows([names, values], [width, _available_width([names, values]) - width])
 
 
 def _print_table(columns: Sequence[_Column]) -> None:
     widths = _widths(columns)
-    header = [_Column("", [column.name], column.is_numeric) for column in columns]
+    header = [_Column("", [column.heading], column.is_numeric) for column in columns]
     _print_rows(header, widths, style="bold")
     console().print("─" * (sum(widths) + len(_GAP) * (len(widths) - 1)))
     _print_rows(columns, widths)
 
 
 def _print_rows(columns: Sequence[_Column], widths: Sequence[int], style: str = "") -> None:
-    """Print one row below the other. A table of rich's would take ten times as long."""
+    # rich's own Table takes ten times as long.
     lines = []
     for row in zip(*(column.cells for column in columns), strict=True):
-        cells = [one.folded(*at) for one, *at in zip(columns, row, widths, strict=True)]
-        blank = [" " * width for width in widths]
+        cells = [
+            column.folded(cell, width)
+            for column, cell, width in zip(columns, row, widths, strict=True)
+        ]
+        blanks = [" " * width for width in widths]
         for line in range(max(map(len, cells))):
             parts = (
-                cell[line] if line < len(cell) else empty
-                for cell, empty in zip(cells, blank, strict=True)
+                cell[line] if line < len(cell) else blank
+                for cell, blank in zip(cells, blanks, strict=True)
             )
             lines.append(_GAP.join(parts).rstrip())
     if style:
@@ -221,29 +246,27 @@ def _print_rows(columns: Sequence[_Column], widths: Sequence[int], style: str = 
 
 
 def _fit(columns: Sequence[_Column]) -> bool:
-    """Whether a table of them fits the terminal with no cell folded over more lines than one can
-    read."""
-    return sum(column.narrowest for column in columns) <= _room(columns)
+    return sum(column.minimum_width for column in columns) <= _available_width(columns)
 
 
-def _room(columns: Sequence[_Column]) -> int:
+def _available_width(columns: Sequence[_Column]) -> int:
     return console().width - len(_GAP) * (len(columns) - 1)
 
 
 def _widths(columns: Sequence[_Column]) -> list[int]:
-    """Return how wide each column is: the widest are narrowed until all fit."""
-    widths = [column.natural for column in columns]
-    for _ in range(sum(widths) - _room(columns)):
-        foldable = [i for i, column in enumerate(columns) if widths[i] > column.narrowest]
+    """Return the width of each column: the widest are narrowed until all fit the terminal."""
+    widths = [column.full_width for column in columns]
+    for _ in range(sum(widths) - _available_width(columns)):
+        foldable = [i for i, column in enumerate(columns) if widths[i] > column.minimum_width]
         if foldable:
             widths[max(foldable, key=widths.__getitem__)] -= 1
     return widths
 
 
-def _narrowest(value: str) -> int:
-    length = cell_len(value)
+def _minimum_width(text: str) -> int:
+    length = cell_len(text)
     if length <= _NEVER_FOLDED:
         return length
-    words = [cell_len(word) for word in value.split()]
+    words = [cell_len(word) for word in text.split()]
     longest = max((word for word in words if word <= _NEVER_BROKEN), default=0)
     return min(_WIDE_ENOUGH, max(_NEVER_FOLDED, longest, math.ceil(length / _LINES_OF_A_CELL)))

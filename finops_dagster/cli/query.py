@@ -10,7 +10,7 @@ import duckdb
 
 from finops_dagster.billing.columns import files_literal, quoted
 from finops_dagster.billing.errors import BillError, first_line
-from finops_dagster.cli.output import print_json, show_answer
+from finops_dagster.cli.output import print_json, show_query_result
 from finops_dagster.settings import Settings
 from finops_dagster.tables.database import DuckDB
 from finops_dagster.terminal import print_error, print_line
@@ -32,7 +32,7 @@ def print_query(settings: Settings, sql: str, *, as_json: bool) -> None:
     elif not rows:
         print_line("no rows")
     else:
-        if left_out := show_answer(names, rows[:_ROWS_SHOWN]):
+        if left_out := show_query_result(names, rows[:_ROWS_SHOWN]):
             of = f"{left_out} of {len(names)} columns"
             print_error(f"{of} are not shown; name some, or --json for all")
         if len(rows) > _ROWS_SHOWN:

@@ -1,4 +1,4 @@
-"""How far all exports are: their progress, what failed and why, how long stages take, restarts."""
+"""`finops state report`: progress, failures by cause, durations and restarts of all exports."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from finops_dagster.cli.options import Selection
 from finops_dagster.cli.output import (
     OnProblem,
     Row,
-    heading,
+    heading_text,
     is_number,
     print_json,
     show,
-    text,
+    value_text,
 )
 from finops_dagster.cli.stored_months import last_stage, newest_version
 from finops_dagster.settings import Settings
@@ -42,57 +42,62 @@ _PAGE = """<!doctype html>
 </head>
 <body>
 <h1>{title}</h1>
-<p>{when}</p>
+<p>{created}</p>
 {sections}
 </body>
 </html>"""
 Sections = dict[str, list[Row]]
+"""The tables of the report, by title."""
 
 
 def report_sections(settings: Settings, on_problem: OnProblem) -> Sections:
-    """Return the tables of the report by title; seconds are wall time. An export of which the
-    vendor cannot be asked is reported, and what is known of it is counted."""
+    """Return the tables of the report; durations are in seconds of wall time.
+
+    If the versions of an export cannot be listed, `on_problem` is called and only its stored months
+    are counted.
+    """
     exports = [export.name for export in settings.exports]
     with open_history() as history:
         return {
             "progress": _progress(settings, history, on_problem) if exports else [],
             "failures_by_cause": _failures(history, exports),
-            "times": list(_times(history, exports)),
+            "times": list(_durations(history, exports)),
             "restarts": [_restarts(history, export) for export in exports],
         }
 
 
 def _progress(settings: Settings, history: History, on_problem: OnProblem) -> list[Row]:
-    """Return a row an export: how many of the months that the vendor has delivered, or that are
-    loaded, are at which status."""
+    """Return a row for each export that counts its months by status.
+
+    A month counts if the vendor has delivered it or if it is stored.
+    """
     rows: dict[str, list[Row]] = {export.name: [] for export in settings.exports}
     for row in month_rows(settings, Selection(), history):
         rows[row["export"]].append(row)
-    months = {export: {row["month"] for row in of_export} for export, of_export in rows.items()}
+    months = {export: {row["month"] for row in stored} for export, stored in rows.items()}
     for export, _, versions in available_months(settings, Selection(), on_problem):
         months[export.name] |= set(map(str, versions))
     progress = []
-    for name, of_export in rows.items():
-        count = Counter(_status(row, last_stage(settings)) for row in of_export)
-        total, complete = len(months[name]), count["complete"]
+    for name, stored in rows.items():
+        statuses = Counter(_status(row, last_stage(settings)) for row in stored)
+        total, complete = len(months[name]), statuses["complete"]
         progress.append(
             {
                 "export": name,
                 "months": total,
                 "complete": complete,
-                "pending": total - complete - count["running"] - count["failed"],
-                "running": count["running"],
-                "failed": count["failed"],
+                "pending": total - complete - statuses["running"] - statuses["failed"],
+                "running": statuses["running"],
+                "failed": statuses["failed"],
                 "rate": f"{complete / total:.0%}" if total else None,
-                "rows": sum(row["rows"] or 0 for row in of_export),
+                "rows": sum(row["rows"] or 0 for row in stored),
             }
         )
     return progress
 
 
 def _status(row: Row, last_stage: str) -> str:
-    """Return what a month is: complete where its last stage holds the version that was read last,
-    and pending where it holds another, or none."""
+    """Return the status of a month: complete if its last stage has the newest version."""
     if row["last_run"] != "success":
         return "failed" if row["last_run"] in FAILED else "running"
     has_newest = row[last_stage] is not None and row[last_stage] == newest_version(row)
@@ -100,13 +105,13 @@ def _status(row: Row, last_stage: str) -> str:
 
 
 def _failures(history: History, exports: Iterable[str]) -> list[Row]:
-    """Return every failed run since the history begins, by its cause, the commonest first."""
+    """Return a row for each cause of failed runs, the most frequent first."""
     causes: dict[tuple[str, str, str], list[tuple[str, str]]] = defaultdict(list)
     for export in exports:
-        for run in history.of_export(export):
-            if run.status == "failure" and (ending := history.endings.get(run.id)):
-                message = ending.message if ending.stage else ""
-                causes[export, ending.stage or "", ending.cause].append((run.month, message))
+        for run in history.export_runs(export):
+            if run.status == "failure" and (failure := history.failures.get(run.id)):
+                message = failure.message if failure.stage else ""
+                causes[export, failure.stage or "", failure.cause].append((run.month, message))
     return [
         {
             "export": export,
@@ -120,8 +125,8 @@ def _failures(history: History, exports: Iterable[str]) -> list[Row]:
     ]
 
 
-def _times(history: History, exports: Iterable[str]) -> Iterable[Row]:
-    """Yield how long the stages took that had work to do, of the newest that did."""
+def _durations(history: History, exports: Iterable[str]) -> Iterable[Row]:
+    """Yield the durations of each stage, of its newest loads that were not unchanged."""
     for export in exports:
         for stage, seconds in history.stage_seconds(export).items():
             if seconds:
@@ -135,50 +140,50 @@ def _times(history: History, exports: Iterable[str]) -> Iterable[Row]:
 
 
 def _restarts(history: History, export: str) -> Row:
-    """Return how many runs the months took, and how many of them began again after a failure."""
-    runs = history.of_export(export)
-    ended = Counter(run.status for run in runs)
-    after_failure, failed = 0, set[str]()
+    """Return the number of runs, and how many of them repeat a month that failed before."""
+    runs = history.export_runs(export)
+    statuses = Counter(run.status for run in runs)
+    restarts, failed_months = 0, set[str]()
     for run in reversed(runs):
-        after_failure += run.month in failed
+        restarts += run.month in failed_months
         if run.status == "success":
-            failed.discard(run.month)
+            failed_months.discard(run.month)
         elif not run.is_in_progress:
-            failed.add(run.month)
+            failed_months.add(run.month)
     return {
         "export": export,
         "runs": len(runs),
-        "succeeded": ended["success"],
-        "failed": ended["failure"],
-        "canceled": ended["canceled"],
-        "begun_again_after_a_failure": after_failure,
+        "succeeded": statuses["success"],
+        "failed": statuses["failure"],
+        "canceled": statuses["canceled"],
+        "begun_again_after_a_failure": restarts,
     }
 
 
-def print_report(sections: Sections, title: str, shape: str) -> None:
-    """Print the report as a `table`, as `json`, or as `html`: one page without other files."""
-    if shape == "json":
+def print_report(sections: Sections, title: str, output_format: str) -> None:
+    """Print the report as `table`, `json` or `html`, which is one page without other files."""
+    if output_format == "json":
         print_json(sections)
-    elif shape == "html":
+    elif output_format == "html":
         tables = (
-            f"<h2>{_escape(heading(section).capitalize())}</h2>\n{_html_table(rows)}"
+            f"<h2>{_escape(heading_text(section).capitalize())}</h2>\n{_html_table(rows)}"
             for section, rows in sections.items()
         )
-        when = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
-        page = _PAGE.format(title=_escape(title), when=when, sections="\n".join(tables))
-        # Whatever the encoding of standard output is, the page is the same.
+        created = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+        page = _PAGE.format(title=_escape(title), created=created, sections="\n".join(tables))
+        # The page says UTF-8, but a terminal or a pipe may use another encoding.
         print(page.encode("ascii", "xmlcharrefreplace").decode("ascii"))  # noqa: T201
     else:
         console().print(shortened(title), style="bold")
         for section, rows in sections.items():
-            console().print(f"\n{heading(section).capitalize()}", style="bold")
+            console().print(f"\n{heading_text(section).capitalize()}", style="bold")
             show(rows, as_json=False, empty="none")
 
 
 def _html_table(rows: Sequence[Row]) -> str:
     if not rows:
         return "<p>None.</p>"
-    header = "".join(f"<th>{_escape(heading(name))}</th>" for name in rows[0])
+    header = "".join(f"<th>{_escape(heading_text(name))}</th>" for name in rows[0])
     lines = [f"<tr>{header}</tr>"]
     for row in rows:
         cells = (
@@ -190,4 +195,4 @@ def _html_table(rows: Sequence[Row]) -> str:
 
 
 def _escape(value: object) -> str:
-    return html.escape(text(value))
+    return html.escape(value_text(value))

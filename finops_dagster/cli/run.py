@@ -33,8 +33,7 @@ def discover_manifests(context: typer.Context, json: Json = False) -> None:
 
     The column "loaded" says whether DuckDB has it.
 
-    Example:
-      finops aws discover-manifests --export acme --start-date 2026-01
+    $ finops aws discover-manifests --export acme --start-date 2026-01
     """
     from finops_dagster.cli.available import discover
 
@@ -45,7 +44,7 @@ def discover_manifests(context: typer.Context, json: Json = False) -> None:
 
 
 def _add_command(name: str, until: str, does: str) -> None:
-    @app.command(name, help=f"{does}\n\nExample:\n  finops aws {name} --start-date 2026-01")
+    @app.command(name, help=f"{does}\n\n$ finops aws {name} --start-date 2026-01")
     def run_until(context: typer.Context, force: Force = False) -> None:
         from finops_dagster.cli.month_runs import run_months
 
@@ -66,9 +65,8 @@ def run_pipeline(
     Unchanged months are verified and not loaded again. --json prints one line of JSON as each
     month ends.
 
-    Examples:
-      finops aws run-pipeline
-      finops aws run-pipeline --export acme --start-date 2026-01 --dry-run
+    $ finops aws run-pipeline
+    $ finops aws run-pipeline --export acme --start-date 2026-01 --dry-run
     """
     settings, months = Options.months(context)
     if dry_run:
@@ -86,23 +84,22 @@ def run_pipeline(
 def show_state(context: typer.Context, runs: Runs = False, json: Json = False) -> None:
     """Show the version that each stage of each month has.
 
-    Examples:
-      finops aws show-state
-      finops aws show-state --runs --export acme --start-date 2026-01
+    $ finops aws show-state
+    $ finops aws show-state --runs --export acme --start-date 2026-01
     """
     settings, months = Options.months(context)
     if not runs:
         from finops_dagster.cli.status import month_status
 
         rows = month_status(settings, months)
-        from finops_dagster.cli.month_rows import MONTH_COLUMNS
+        from finops_dagster.cli.month_rows import MONTH_HEADINGS
 
-        show(rows, as_json=json, empty="nothing is loaded yet", columns=MONTH_COLUMNS)
+        show(rows, as_json=json, empty="nothing is loaded yet", headings=MONTH_HEADINGS)
         return
-    from finops_dagster.cli.worker import RUN_COLUMNS, past_runs
+    from finops_dagster.cli.worker import RUN_HEADINGS, past_runs
 
     rows = past_runs(settings, months, None if json else _RUNS_SHOWN + 1)
     shown = rows if json else rows[:_RUNS_SHOWN]
-    show(shown, as_json=json, empty="no run yet", columns=RUN_COLUMNS)
+    show(shown, as_json=json, empty="no run yet", headings=RUN_HEADINGS)
     if len(rows) > len(shown):
         print_error(f"the newest {_RUNS_SHOWN} runs; --json shows all")

@@ -62,22 +62,21 @@ def show_months(
 ) -> None:
     """Show the months of an export, or the stages of one month.
 
-    Examples:
-      finops state show acme
-      finops state show acme 2026-01
+    $ finops state show acme
+    $ finops state show acme 2026-01
     """
     settings, selection = Options.of(context).settings(), _selection(export, month)
     if month is None:
         from finops_dagster.cli.status import month_status
 
         rows = month_status(settings, selection)
-        from finops_dagster.cli.month_rows import MONTH_COLUMNS as COLUMNS
+        from finops_dagster.cli.month_rows import MONTH_HEADINGS as HEADINGS
     else:
-        from finops_dagster.cli.month_rows import STAGE_COLUMNS as COLUMNS
+        from finops_dagster.cli.month_rows import STAGE_HEADINGS as HEADINGS
         from finops_dagster.cli.month_rows import stage_rows
 
         rows = stage_rows(settings, selection)
-    show(rows, as_json=json, empty="nothing yet", columns=COLUMNS)
+    show(rows, as_json=json, empty="nothing yet", headings=HEADINGS)
 
 
 @app.command("list")
@@ -96,18 +95,17 @@ def list_months(
 ) -> None:
     """List the months of all exports.
 
-    Examples:
-      finops state list
-      finops state list --failed
+    $ finops state list
+    $ finops state list --failed
     """
     from finops_dagster.cli.history import FAILED
     from finops_dagster.cli.status import month_status
 
     settings, problems = Options.of(context).settings(), list[str]()
     rows = month_status(settings, Selection())
-    from finops_dagster.cli.month_rows import MONTH_COLUMNS
+    from finops_dagster.cli.month_rows import MONTH_HEADINGS
 
-    columns = {**MONTH_COLUMNS, **({"reason": "reason"} if failed else {})}
+    columns = {**MONTH_HEADINGS, **({"reason": "reason"} if failed else {})}
     if active:
         rows = [row for row in rows if row["last_run"] not in ("success", *FAILED)]
     if failed:
@@ -116,7 +114,7 @@ def list_months(
         from finops_dagster.cli.available import stale as stale_among
 
         rows = stale_among(settings, rows, problems.append)
-    show(rows, as_json=json, empty="no such months", columns=columns)
+    show(rows, as_json=json, empty="no such months", headings=columns)
     exit_with(problems)
 
 
@@ -128,8 +126,7 @@ def report(
 ) -> None:
     """Report progress, failures, durations and restarts.
 
-    Example:
-      finops state report --format html > report.html
+    $ finops state report --format html > report.html
     """
     from finops_dagster.cli.report import print_report, report_sections
 
@@ -145,8 +142,7 @@ def loaded(context: typer.Context, export: OptionalExport = None, json: Json = F
 
     Reads the ledger in the warehouse, or in DuckDB if there is no warehouse.
 
-    Example:
-      finops state loaded acme --backend bigquery
+    $ finops state loaded acme --backend bigquery
     """
     from finops_dagster.cli.month_rows import loaded_months
 
@@ -158,8 +154,7 @@ def loaded(context: typer.Context, export: OptionalExport = None, json: Json = F
 def reprocess(context: typer.Context, export: ExportArgument, month: MonthArgument) -> None:
     """Run every stage of a month again, changed or not.
 
-    Example:
-      finops state reprocess acme 2026-01
+    $ finops state reprocess acme 2026-01
     """
     from finops_dagster.cli.month_runs import run_months
 
@@ -173,8 +168,7 @@ def reset_failed(context: typer.Context) -> None:
 
     The failed runs stay in the history.
 
-    Example:
-      finops state reset-failed
+    $ finops state reset-failed
     """
     from finops_dagster.cli.history import FAILED
     from finops_dagster.cli.month_runs import run_months
@@ -202,9 +196,8 @@ def verify(
     with the command that repairs it; the exit code is then 1. Standard error says what was checked
     and what was not.
 
-    Examples:
-      finops state verify
-      finops state verify acme 2026-01 --deep
+    $ finops state verify
+    $ finops state verify acme 2026-01 --deep
     """
     from finops_dagster.cli import verify as verification
 
@@ -218,13 +211,15 @@ def verify(
                 changes.append(line)
                 print_line(line)
 
-            exit_after(lambda: verification.mend(settings, selection, report_line, deep=deep))
-    found, coverage = verification.verify(settings, selection, deep=deep)
-    rows = [verification.as_row(*one) for one in found]
+            exit_after(
+                lambda: verification.repair_months(settings, selection, report_line, deep=deep)
+            )
+    differences, coverage = verification.verify(settings, selection, deep=deep)
+    rows = [verification.as_row(*difference) for difference in differences]
     show(rows, as_json=json, empty="all agree")
     for line in coverage.lines():
         print_error(line)
-    raise typer.Exit(bool(found))
+    raise typer.Exit(bool(differences))
 
 
 def age(text: str) -> timedelta:
@@ -254,9 +249,8 @@ def cleanup(
     logs, and superseded versions in the ledger. With --stale, marks runs whose process is gone as
     failed, and deletes their unfinished files.
 
-    Examples:
-      finops state cleanup --older-than 90d --dry-run
-      finops state cleanup --stale
+    $ finops state cleanup --older-than 90d --dry-run
+    $ finops state cleanup --stale
     """
     from finops_dagster.cli.changes import recorded
     from finops_dagster.cli.cleanup import clean, clean_stale
@@ -275,9 +269,8 @@ def cleanup(
 def export_state(context: typer.Context, file: Document, export: OptionalExport = None) -> None:
     """Write the state of all months to a file.
 
-    Examples:
-      finops state export state.json
-      finops state export acme.json acme
+    $ finops state export state.json
+    $ finops state export acme.json acme
     """
     from finops_dagster.cli.transfer import document_of, write
 
@@ -292,8 +285,7 @@ def import_state(context: typer.Context, file: Document) -> None:
 
     State that the data does not confirm is refused, with one line for each stage.
 
-    Example:
-      finops state import state.json
+    $ finops state import state.json
     """
     from finops_dagster.cli.changes import recorded
     from finops_dagster.cli.transfer import read, take_over
@@ -311,10 +303,9 @@ def changes(json: Json = False) -> None:
 
     Shows when, by which user, on which machine, and what changed.
 
-    Example:
-      finops state changes
+    $ finops state changes
     """
-    from finops_dagster.cli.changes import COLUMNS, recorded_changes
+    from finops_dagster.cli.changes import HEADINGS, recorded_changes
 
     empty = "nothing was changed by hand"
-    show(recorded_changes(), as_json=json, empty=empty, columns=COLUMNS)
+    show(recorded_changes(), as_json=json, empty=empty, headings=HEADINGS)

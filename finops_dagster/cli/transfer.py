@@ -171,7 +171,7 @@ def document_of(settings: Settings, selection: Selection) -> StateDocument:
                     "export": export.name,
                     "month": run.month or None,
                     "status": run.status,
-                    "began": run.began,
+                    "began": run.started,
                     "ended": run.ended,
                 }
                 for run in history.runs

@@ -1,5 +1,7 @@
-"""`finops state verify`: whether event log, ledger, table, Parquet file and warehouse agree on a
-month; with --deep, whether every staged file, Parquet page and cell is as it was; what repairs it.
+"""`finops state verify`: compare all copies of a month, and name the command that repairs them.
+
+The event log, the ledger, the billing table, the Parquet file and the warehouse are compared by
+version, rows and cost. With --deep every staged file, Parquet page and cell is read too.
 """
 
 from __future__ import annotations
@@ -38,8 +40,8 @@ from finops_dagster.terminal import console
 from finops_dagster.warehouses.base import Warehouse
 from finops_dagster.warehouses.month_file import MonthFile
 
-_LOOKED_AT = "event log, ledger, footers of Parquet files, rows and cost of DuckDB tables"
-_LOOKED_AT_DEEP = (
+_CHECKED = "event log, ledger, footers of Parquet files, rows and cost of DuckDB tables"
+_CHECKED_DEEP = (
     "event log, ledger, every byte of staged files and Parquet files, every column of Parquet "
     "files and DuckDB tables"
 )
@@ -47,231 +49,252 @@ _COLUMNS_SHOWN = 5
 
 
 class Repair(Enum):
-    """The command that makes a month whole again, from the least to the most that is done."""
+    """The command that repairs a month, from the one that does the least to the most."""
 
     RUN = "finops {vendor} run-pipeline {only}"
-    """What differs from the stage before it is made again."""
+    """Runs only the stages that differ from the stage before them."""
     FETCH = "finops {vendor} extract-billing {only} --force"
     REPROCESS = "finops state reprocess {export} {month}"
     LEDGER = "finops state verify --mend"
-    """Make the ledger again from the data, and see then."""
+    """Rebuilds the ledger from the data; verifying again then shows what else differs."""
 
     @classmethod
-    def of(cls, several: Collection[Repair]) -> Repair:
-        """Return the one that does for several differences of a month."""
-        if {cls.RUN, cls.FETCH} <= set(several):
+    def of(cls, repairs: Collection[Repair]) -> Repair:
+        """Return the one command that repairs all differences of a month."""
+        if {cls.RUN, cls.FETCH} <= set(repairs):
             return cls.REPROCESS
-        return max(several, key=list(cls).index)
+        return max(repairs, key=list(cls).index)
 
 
-Found = Iterator[tuple[str, Repair]]
-"""What differs, and what repairs it."""
-Logged = dict[str, str | None]
-"""The version that Dagster has of each stage."""
+Differences = Iterator[tuple[str, Repair]]
+"""What differs, with the command that repairs it."""
+LoggedVersions = dict[str, str | None]
+"""The version of each stage in Dagster's event log."""
 
 
 @dataclass
 class Coverage:
-    """The months that were looked at, `deep` or not, and what was passed over."""
+    """What a verification checked and what it skipped."""
 
     is_deep: bool = False
     warehouse: str | None = None
-    """The warehouse's backend, where there is one."""
+    """The name of the backend, if it is a warehouse."""
     months: int = 0
     without_data: Counter[str] = field(default_factory=Counter)
-    """By export, how many months nothing is recorded of."""
-    passed_over: Counter[str] = field(default_factory=Counter)
-    """By what was not looked at, in how many months."""
+    """The number of months without any record, by export."""
+    skipped: Counter[str] = field(default_factory=Counter)
+    """The number of months by what was not checked in them."""
 
     def lines(self) -> Iterator[str]:
-        """Yield what a person should know of it, a line each."""
-        looked_at = _LOOKED_AT_DEEP if self.is_deep else _LOOKED_AT
+        """Yield the coverage as lines of text."""
+        checked = _CHECKED_DEEP if self.is_deep else _CHECKED
         if self.warehouse is not None:
-            looked_at += f", and of {self.warehouse}"
-        yield f"looked at {_counted(self.months)}: {looked_at}"
+            checked += f", and of {self.warehouse}"
+        yield f"looked at {_count_text(self.months)}: {checked}"
         if not self.is_deep:
             yield "not looked at: cells, pages of Parquet files, staged files; --deep reads all"
-        for what, months in self.passed_over.items():
-            yield f"not looked at in {_counted(months)}: {what}"
-        if exports := [f"{_counted(n)} of {export}" for export, n in (+self.without_data).items()]:
+        for skipped, months in self.skipped.items():
+            yield f"not looked at in {_count_text(months)}: {skipped}"
+        without_data = (+self.without_data).items()
+        if exports := [f"{_count_text(months)} of {export}" for export, months in without_data]:
             yield f"without data: {', '.join(exports)}"
 
 
-def _counted(months: int) -> str:
+def _count_text(months: int) -> str:
     return f"{months:,} month{'' if months == 1 else 's'}"
 
 
 def verify(
     settings: Settings, selection: Selection, *, deep: bool
 ) -> tuple[list[tuple[StoredMonth, str, Repair]], Coverage]:
-    """Return what differs in which month, and what was looked at to find it. `deep` reads
-    everything."""
+    """Return the differences of each month with their repair, and what was checked."""
     has_warehouse = settings.database.has_warehouse
     coverage = Coverage(deep, settings.database.backend if has_warehouse else None)
-    found: list[tuple[StoredMonth, str, Repair]] = []
+    differences: list[tuple[StoredMonth, str, Repair]] = []
     with console(stderr=True).status("") as status:
-        for month, logged in _months(settings, selection, coverage):
+        for month, logged in _recorded_months(settings, selection, coverage):
             status.update(f"reading {month}")
             try:
-                found.extend((month, *one) for one in _differences(month, logged))
+                differences.extend((month, *found) for found in _differences(month, logged))
                 if deep:
-                    found.extend((month, *one) for one in _damage(month, logged, coverage))
+                    differences.extend(
+                        (month, *found) for found in _damage(month, logged, coverage)
+                    )
             except LedgerDamaged as error:
-                found.append((month, str(error), Repair.LEDGER))
-            except BillError as error:  # a database that is damaged hides no other month
-                found.append((month, str(error), Repair.RUN))
-    return found, coverage
+                differences.append((month, str(error), Repair.LEDGER))
+            except BillError as error:  # A damaged database must not hide the other months.
+                differences.append((month, str(error), Repair.RUN))
+    return differences, coverage
 
 
-def as_row(month: StoredMonth, what: str, repair: Repair) -> Row:
-    """Return a difference as a person reads it."""
+def as_row(month: StoredMonth, difference: str, repair: Repair) -> Row:
+    """Return a difference as a row to print, with the repair as a command to type."""
     export, name = month.key
     only = f"--export {export} --start-date {name} --end-date {name}"
     vendor = month.export.vendor
     command = repair.value.format(vendor=vendor, export=export, month=name, only=only)
-    return {"export": export, "month": name, "what_differs": what, "mend": command}
+    return {"export": export, "month": name, "what_differs": difference, "mend": command}
 
 
-def mend(
-    settings: Settings, selection: Selection, say: Callable[[str], None], *, deep: bool
+def repair_months(
+    settings: Settings, selection: Selection, on_restored: Callable[[str], None], *, deep: bool
 ) -> bool:
-    """Make the ledger again where the data proves itself, then repair the months that still differ;
-    return whether all went well."""
-    for month, _ in _months(settings, selection, Coverage()):
-        with suppress(BillError):  # a database that cannot be opened is said by what follows
-            if restored := _restored(month):
-                say(f"{month}  the ledger has {restored.manifest_id} again")
+    """Restore the ledger from the data, then run the repair of each month that still differs.
+
+    `on_restored` is called with a line for each month whose ledger entry was restored. Returns
+    whether every run succeeded.
+    """
+    for month, _ in _recorded_months(settings, selection, Coverage()):
+        with suppress(BillError):  # `verify` reports a database that cannot be opened.
+            if load := _restore_ledger(month):
+                on_restored(f"{month}  the ledger has {load.manifest_id} again")
     repairs: dict[tuple[str, str], list[Repair]] = defaultdict(list)
     for month, _, repair in verify(settings, selection, deep=deep)[0]:
         repairs[month.key].append(repair)
-    ended_well = True
-    for (export, name), several in repairs.items():
-        repair, only = Repair.of(several), Selection(None, export, name, name)
+    succeeded = True
+    for (export, name), month_repairs in repairs.items():
+        repair, only = Repair.of(month_repairs), Selection(None, export, name, name)
         until = "staged_files" if repair == Repair.FETCH else None
         force = repair in (Repair.FETCH, Repair.REPROCESS)
-        ended_well &= run_months(settings, only, until, force=force)
-    return ended_well
+        succeeded &= run_months(settings, only, until, force=force)
+    return succeeded
 
 
-def _restored(month: StoredMonth) -> Load | None:
-    """Write into the ledger what the Parquet file proves and the ledger does not have."""
+def _restore_ledger(month: StoredMonth) -> Load | None:
+    """Restore the ledger entry from the Parquet file's footer if the table confirms it.
+
+    Returns the restored load, or None if nothing was restored.
+    """
     with month.connect(mend=True) as connection:
         if month.verified_load(connection) is not None:
             return None
-        load = load_from_footer(
-            month.parquet_path, month.export.name, month.month, month.export.table_name
-        )
+        export = month.export
+        load = load_from_footer(month.parquet_path, export.name, month.month, export.table_name)
         if load is None:
             return None
         bill_format = month.formats[load.format]
         return load if restore_load(connection, load, bill_format, month.parquet_path) else None
 
 
-def _months(
+def _recorded_months(
     settings: Settings, selection: Selection, coverage: Coverage
-) -> Iterator[tuple[StoredMonth, Logged]]:
-    """Yield the months of which anything is recorded, with the version that Dagster has of each
-    stage."""
+) -> Iterator[tuple[StoredMonth, LoggedVersions]]:
+    """Yield the months with a Parquet file or an event, with the versions in the event log."""
     with open_history() as history:
-        for export, months in groupby(
-            StoredMonths(settings).months(selection), lambda month: month.key[0]
-        ):
-            of_export = list(months)
-            last = history.materializations(export, {str(one.month) for one in of_export})
-            for month in of_export:
-                made = {stage: last[stage].get(str(month.month)) for stage in STAGES}
-                if any(made.values()) or month.parquet_path.exists():
+        all_months = StoredMonths(settings).months(selection)
+        for export, months in groupby(all_months, lambda month: month.key[0]):
+            export_months = list(months)
+            names = {str(month.month) for month in export_months}
+            by_stage = history.materializations(export, names)
+            for month in export_months:
+                events = {stage: by_stage[stage].get(str(month.month)) for stage in STAGES}
+                if any(events.values()) or month.parquet_path.exists():
                     coverage.months += 1
-                    yield (
-                        month,
-                        {stage: one.version if one else None for stage, one in made.items()},
-                    )
+                    logged = {
+                        stage: event.version if event else None for stage, event in events.items()
+                    }
+                    yield month, logged
                 else:
                     coverage.without_data[export] += 1
 
 
-def _differences(month: StoredMonth, logged: Logged) -> Found:
-    """Compare what is recorded of the month, and rows and cost of table and warehouse."""
+def _differences(month: StoredMonth, logged: LoggedVersions) -> Differences:
+    """Compare versions, rows and cost in the event log, ledger, table, lake and warehouse."""
     with month.connect() as connection:
         recorded = ledger.newest_load(connection, month.export.name, month.month)
-        loaded = month.verified_load(connection)
-    if recorded is not None and loaded is None:
-        what = f"the ledger has {recorded.manifest_id}, but the table does not hold its rows"
-        yield what, Repair.REPROCESS
+        load = month.verified_load(connection)
+    if recorded is not None and load is None:
+        yield (
+            f"the ledger has {recorded.manifest_id}, but the table does not hold its rows",
+            Repair.REPROCESS,
+        )
         return
-    version = loaded and loaded.manifest_id
+    version = load and load.manifest_id
     if version != logged["billing_table"]:
-        what = f"the table holds {version}, the event log has {logged['billing_table']}"
-        yield what, Repair.RUN
-    footer = read_footer(month.parquet_path)
-    if loaded is not None and not loaded.is_same(footer):
-        what = f"{month.parquet_path} has {_of(footer)}, the table {version} with {loaded.totals}"
-        yield what, Repair.RUN
+        yield (
+            f"the table holds {version}, the event log has {logged['billing_table']}",
+            Repair.RUN,
+        )
+    path, footer = month.parquet_path, read_footer(month.parquet_path)
+    if load is not None and not load.is_same(footer):
+        yield (
+            f"{path} has {_version_text(footer)}, the table {version} with {load.totals}",
+            Repair.RUN,
+        )
     if footer is not None:
         if footer.manifest_id != logged["parquet"]:
-            what = (
-                f"{month.parquet_path} has {footer.manifest_id}, the event log {logged['parquet']}"
+            yield (
+                f"{path} has {footer.manifest_id}, the event log {logged['parquet']}",
+                Repair.RUN,
             )
-            yield what, Repair.RUN
-        if month.stores.warehouse is not None:
-            yield from _of_warehouse(
-                month.month_file, logged["warehouse_table"], month.stores.warehouse
+        if (warehouse := month.stores.warehouse) is not None:
+            yield from _warehouse_differences(
+                month.month_file, logged["warehouse_table"], warehouse
             )
 
 
-def _of_warehouse(file: MonthFile, logged: str | None, warehouse: Warehouse) -> Found:
-    loaded, name = warehouse.verified_version(file), warehouse.full_name(file.table)
-    if loaded is not None and loaded.manifest_id != logged:
-        yield f"{name} holds {loaded.manifest_id}, the event log has {logged}", Repair.RUN
-    if logged is not None and not file.footer.is_same(loaded):
-        what = f"{name} has {_of(loaded)}, {file.path} {file.footer.totals}"
-        yield what, Repair.REPROCESS
+def _warehouse_differences(
+    file: MonthFile, logged_version: str | None, warehouse: Warehouse
+) -> Differences:
+    version, table = warehouse.verified_version(file), warehouse.full_name(file.table)
+    if version is not None and version.manifest_id != logged_version:
+        yield f"{table} holds {version.manifest_id}, the event log has {logged_version}", Repair.RUN
+    if logged_version is not None and not file.footer.is_same(version):
+        yield (
+            f"{table} has {_version_text(version)}, {file.path} {file.footer.totals}",
+            Repair.REPROCESS,
+        )
 
 
-def _of(version: Version | None) -> str:
+def _version_text(version: Version | None) -> str:
     return f"{version.manifest_id} with {version.totals}" if version else "no whole month"
 
 
-def _damage(month: StoredMonth, logged: Logged, coverage: Coverage) -> Found:
-    """Read all that is kept of the month, and yield what is damaged. The warehouse is read where it
-    should hold the month, and cells are compared where table and Parquet file are one version."""
-    staged = month.staging.damage()
-    if staged is None:
-        coverage.passed_over["staged files, which are not kept, or not all fetched yet"] += 1
-    for what in staged or ():
-        yield what, Repair.FETCH
+def _damage(month: StoredMonth, logged: LoggedVersions, coverage: Coverage) -> Differences:
+    """Read every staged file and compare every column of table, Parquet file and warehouse.
+
+    The columns are compared only if table and Parquet file have the same version.
+    """
+    staged_damage = month.staging.damage()
+    if staged_damage is None:
+        coverage.skipped["staged files, which are not kept, or not all fetched yet"] += 1
+    for problem in staged_damage or ():
+        yield problem, Repair.FETCH
     with month.connect() as connection:
         load = month.verified_load(connection)
     if load is None or not load.is_same(read_footer(month.parquet_path)):
-        coverage.passed_over["cells, as table and Parquet file are not of one version"] += 1
+        coverage.skipped["cells, as table and Parquet file are not of one version"] += 1
         return
-    file, warehouse = month.month_file, _Copy("no warehouse")
+    file, warehouse_copy = month.month_file, _Copy("no warehouse")
     if month.stores.warehouse is not None and logged["warehouse_table"] is not None:
-        warehouse = _in_warehouse(file, month.stores.warehouse, coverage)
-    # Table and Parquet file are compared with each other, and with the warehouse.
-    kinds = [one.kind for one in warehouse.digests]
+        warehouse_copy = _warehouse_copy(file, month.stores.warehouse, coverage)
+    # DuckDB's own hash is fastest; a warehouse can compute MD5 or sums only. The table and the
+    # Parquet file need the kinds of both comparisons.
+    kinds = [month_digest.kind for month_digest in warehouse_copy.digests]
     if kinds != [DigestKind.MD5]:
         kinds = list(dict.fromkeys([DigestKind.HASH, *kinds]))
-    lake = _in_lake(file, kinds)
+    lake_copy = _lake_copy(file, kinds)
     with file.duckdb.open(month.database_path, read_only=True) as connection:
-        is_intact = matches_checksum(load, file.path)
-        table = _Copy(f"table {load.table}", _digests(connection, table_rows(load), file, kinds))
-    yield from _differing(table, lake, warehouse, is_intact=is_intact)
+        is_unchanged = matches_checksum(load, file.path)
+        digests = _digests(connection, table_rows(load), file, kinds)
+    table_copy = _Copy(f"table {load.table}", digests)
+    yield from _copy_differences(table_copy, lake_copy, warehouse_copy, is_unchanged=is_unchanged)
 
 
-def _in_warehouse(file: MonthFile, warehouse: Warehouse, coverage: Coverage) -> _Copy:
-    name = warehouse.full_name(file.table)
+def _warehouse_copy(file: MonthFile, warehouse: Warehouse, coverage: Coverage) -> _Copy:
+    table = warehouse.full_name(file.table)
     try:
-        found = warehouse.digest(file)
+        month_digest = warehouse.digest(file)
     except BillError as error:
-        return _Copy(name, problem=str(error))
-    if found.kind == DigestKind.SUMS:
-        what = f"columns of {coverage.warehouse} but those of money, of which the sums are compared"
-        coverage.passed_over[what] += 1
-    return _Copy(name, [found])
+        return _Copy(table, problem=str(error))
+    if month_digest.kind == DigestKind.SUMS:
+        coverage.skipped[
+            f"columns of {coverage.warehouse} but those of money, of which the sums are compared"
+        ] += 1
+    return _Copy(table, [month_digest])
 
 
-def _in_lake(file: MonthFile, kinds: Collection[DigestKind]) -> _Copy:
+def _lake_copy(file: MonthFile, kinds: Collection[DigestKind]) -> _Copy:
     try:
         with file.duckdb.scratch() as connection:
             digests = _digests(connection, parquet_relation(file.path), file, kinds)
@@ -292,50 +315,54 @@ def _digests(
 
 @dataclass(frozen=True)
 class _Copy:
-    """A month as one of three places holds it: digests of one kind or more, or the reason why it
-    cannot be read."""
+    """A copy of a month: its digests, at least one of each kind, or why it cannot be read."""
 
     name: str
     digests: list[MonthDigest] = field(default_factory=list)
     problem: str | None = None
 
     def differing_columns(self, other: _Copy) -> list[str]:
-        """Return the columns that are not the same in both, by the first kind that both have;
-        nothing where one of them cannot be read."""
-        for ours in self.digests:
-            for theirs in other.digests:
-                if ours.kind == theirs.kind:
-                    return ours.differing_columns(theirs)
+        """Return the columns that differ, by the first kind of digest that both copies have.
+
+        The list is empty if one of the copies cannot be read.
+        """
+        for own_digest in self.digests:
+            for other_digest in other.digests:
+                if own_digest.kind == other_digest.kind:
+                    return own_digest.differing_columns(other_digest)
         return []
 
 
-def _differing(table: _Copy, lake: _Copy, warehouse: _Copy, *, is_intact: bool | None) -> Found:
-    """What is wrong, and what repairs it. A Parquet file is written again from the table where it
-    alone is wrong; all else is done again from the vendor's files. `is_intact` is whether the file
-    is the one that was written from the table, as far as the ledger knows."""
+def _copy_differences(
+    table: _Copy, lake: _Copy, warehouse: _Copy, *, is_unchanged: bool | None
+) -> Differences:
+    """Yield how the copies differ, with the repair.
+
+    If only the Parquet file is wrong, it is written again from the table; otherwise the month is
+    reprocessed from the vendor's files. `is_unchanged` says whether the Parquet file still has the
+    checksum that the ledger recorded; None if the ledger has no checksum.
+    """
     columns = table.differing_columns(lake)
-    against_table, against_lake = (
-        warehouse.differing_columns(table),
-        warehouse.differing_columns(lake),
-    )
-    is_lake_wrong = lake.problem or is_intact is False or (against_lake and not against_table)
-    repair = Repair.RUN if is_lake_wrong and not against_table else Repair.REPROCESS
+    table_columns = warehouse.differing_columns(table)
+    lake_columns = warehouse.differing_columns(lake)
+    is_lake_wrong = lake.problem or is_unchanged is False or (lake_columns and not table_columns)
+    repair = Repair.RUN if is_lake_wrong and not table_columns else Repair.REPROCESS
     if lake.problem:
         yield f"{lake.name} cannot be read: {lake.problem}", repair
     elif columns:
-        which = "; the file is as it was written" if is_intact else ""
-        if is_intact is False:
-            which = "; the file is not as it was written"
-        elif bool(against_table) != bool(against_lake):
-            which = f"; {warehouse.name} agrees with the {'file' if against_table else 'table'}"
-        yield f"{lake.name} and {table.name} differ in {_shown(columns)}{which}", repair
-    elif is_intact is False:
+        evidence = "; the file is as it was written" if is_unchanged else ""
+        if is_unchanged is False:
+            evidence = "; the file is not as it was written"
+        elif bool(table_columns) != bool(lake_columns):
+            evidence = f"; {warehouse.name} agrees with the {'file' if table_columns else 'table'}"
+        yield f"{lake.name} and {table.name} differ in {_names_text(columns)}{evidence}", repair
+    elif is_unchanged is False:
         yield f"{lake.name} is not as it was written, though its cells are", repair
     if warehouse.problem:
         yield f"{warehouse.name} cannot be compared: {warehouse.problem}", Repair.REPROCESS
-    elif against_table and (against_lake or lake.problem):
-        yield f"{warehouse.name} and {table.name} differ in {_shown(against_table)}", repair
+    elif table_columns and (lake_columns or lake.problem):
+        yield f"{warehouse.name} and {table.name} differ in {_names_text(table_columns)}", repair
 
 
-def _shown(columns: list[str]) -> str:
+def _names_text(columns: list[str]) -> str:
     return excerpts(columns, _COLUMNS_SHOWN)

@@ -10,7 +10,7 @@ import typer
 
 from finops_dagster.billing.errors import BillError
 from finops_dagster.cli.options import ExportName, Group, Json, Selection
-from finops_dagster.cli.output import Columns, Row, named, show
+from finops_dagster.cli.output import Headings, Row, key_headings, show
 from finops_dagster.terminal import print_line
 
 if TYPE_CHECKING:
@@ -27,14 +27,13 @@ def list_runs(export: ExportName = None, json: Json = False) -> None:
     A run is "lost" if its process is gone. "done by" is estimated from the median duration of
     each stage in earlier runs.
 
-    Example:
-      finops worker list --export acme
+    $ finops worker list --export acme
     """
     from finops_dagster.cli.history import open_history
 
     with open_history() as history:
         rows = runs_in_progress(history, export)
-    show(rows, as_json=json, empty="no run is in progress", columns=IN_PROGRESS_COLUMNS)
+    show(rows, as_json=json, empty="no run is in progress", headings=IN_PROGRESS_HEADINGS)
 
 
 @app.command()
@@ -47,8 +46,7 @@ def stop(
 
     A run whose process is gone is marked as failed.
 
-    Example:
-      finops worker stop 6efd03df
+    $ finops worker stop 6efd03df
     """
     from finops_dagster.cli.changes import recorded
     from finops_dagster.cli.history import open_history
@@ -79,7 +77,7 @@ def past_runs(settings: Settings, selection: Selection, most: int | None) -> lis
                 "export": export,
                 "month": run.month,
                 "run": run.id,
-                "start": run.began,
+                "start": run.started,
                 "seconds": round(run.seconds, 1),
                 "status": run.status,
                 "last_stage": history.last_stage(run, export),
@@ -100,7 +98,7 @@ def runs_in_progress(history: History, export: str | None = None) -> list[Row]:
     for run in history.runs:
         if not run.is_in_progress or export not in (None, *run.stages):
             continue
-        usual = history.usual_time(run.stages) if run.status == "started" else None
+        usual = history.usual_duration(run.stages) if run.status == "started" else None
         rows.append(
             {
                 "run": run.id,
@@ -109,7 +107,7 @@ def runs_in_progress(history: History, export: str | None = None) -> list[Row]:
                 "status": run.status,
                 "stage": next((history.last_stage(run, one) for one in run.stages), None),
                 "seconds": round(run.seconds),
-                "estimated_completion": usual and run.began + usual,
+                "estimated_completion": usual and run.started + usual,
                 "process": read_note(dagster_home(), run.id).get("process"),
                 "lost": is_lost(dagster_home(), run.id),
             }
@@ -138,15 +136,15 @@ def stop_run(history: History, run: str) -> str:
     return f"run {row['run']} is marked failed: {why}; run its month again"
 
 
-_SHORT_ID: Columns = {"run": lambda row: row["run"][:8]}
-RUN_COLUMNS: Columns = {
-    **named("export month"),
+_SHORT_ID: Headings = {"run": lambda row: row["run"][:8]}
+RUN_HEADINGS: Headings = {
+    **key_headings("export month"),
     **_SHORT_ID,
-    **named("start seconds status last_stage reason"),
+    **key_headings("start seconds status last_stage reason"),
 }
-IN_PROGRESS_COLUMNS: Columns = {
+IN_PROGRESS_HEADINGS: Headings = {
     **_SHORT_ID,
-    **named("export month status stage seconds"),
+    **key_headings("export month status stage seconds"),
     "done_by": lambda row: (end := row["estimated_completion"]) and f"{end:%H:%M}Z",
     "process": lambda row: "lost" if row["lost"] else row["process"] and str(row["process"]),
 }
