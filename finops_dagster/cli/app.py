@@ -1,4 +1,4 @@
-"""`finops`: the command and what it does without a vendor."""
+"""`finops`: the command, with the subcommands that need no vendor."""
 
 from __future__ import annotations
 
@@ -19,8 +19,11 @@ from finops_dagster.terminal import print_error, print_line
 
 
 def vendors() -> Iterable[str]:
-    """Return the names in VENDORS; where nobody has imported it, and so added none, its folders, as
-    the import takes longer than the whole help."""
+    """Return the names of the vendors.
+
+    VENDORS is read only if it was imported already. Otherwise the folders of its package are
+    listed, as importing it takes longer than printing the whole help.
+    """
     if (sources := sys.modules.get("finops_dagster.sources")) is not None:
         return list(sources.VENDORS)
     spec = find_spec("finops_dagster.sources")
@@ -52,11 +55,11 @@ app.add_typer(worker.app, name="worker", help="List and stop runs in progress.")
 
 
 def main() -> None:
-    """Run the command; what is wrong is one line and exit code 1."""
+    """Run the command; an error is printed as one line, and the exit code is 1."""
     keep_files_private()
     collect_garbage_seldom()
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # a terminal may know less than Unicode
+        if isinstance(stream, TextIOWrapper):  # A terminal may not be able to print Unicode.
             stream.reconfigure(errors="backslashreplace")
     try:
         app()
@@ -67,8 +70,8 @@ def main() -> None:
         raise SystemExit(1) from None
 
 
-def _print_version(is_wanted: bool) -> None:
-    if is_wanted:
+def _print_version(is_requested: bool) -> None:
+    if is_requested:
         from importlib.metadata import version
 
         typer.echo(f"finops-dagster {version('finops-dagster')}")
@@ -120,11 +123,11 @@ def demo(
     """
     if Options.of(context) != Options():
         raise typer.BadParameter("the demo has settings of its own, and takes no others")
-    from finops_dagster.demo import __main__ as bill
+    from finops_dagster.demo import __main__ as demo_bill
 
     if not restate:
-        raise typer.Exit(bill.main())
-    for line in bill.restate().splitlines():
+        raise typer.Exit(demo_bill.main())
+    for line in demo_bill.restate().splitlines():
         print_line(line)
 
 
@@ -215,9 +218,9 @@ def discover(
     $ finops config discover s3://acme-billing/cur --region us-east-1
     """
     from finops_dagster.cli.output import print_json
-    from finops_dagster.cli.settings import as_row, as_toml, discovered
+    from finops_dagster.cli.settings import as_row, as_toml, find_exports
 
-    found = discovered(
+    exports = find_exports(
         source,
         region=region,
         endpoint_url=endpoint_url,
@@ -227,9 +230,9 @@ def discover(
         requester_pays=requester_pays,
     )
     if json:
-        print_json(list(map(as_row, found)))
+        print_json(list(map(as_row, exports)))
     else:
-        typer.echo("\n".join(map(as_toml, found)), nl=False)
+        typer.echo("\n".join(map(as_toml, exports)), nl=False)
 
 
 @config_app.command()
@@ -242,6 +245,6 @@ def check(context: typer.Context, json: Json = False) -> None:
     """
     from finops_dagster.cli.settings import check_connections
 
-    reached = check_connections(Options.of(context).settings())
-    show(reached, as_json=json, empty="no exports are set")
-    raise typer.Exit(any(row["problem"] for row in reached))
+    rows = check_connections(Options.of(context).settings())
+    show(rows, as_json=json, empty="no exports are set")
+    raise typer.Exit(any(row["problem"] for row in rows))

@@ -1,4 +1,4 @@
-"""Which versions the vendor has, and how far what is recorded is behind them."""
+"""The versions that the vendor has, compared with the versions that are stored."""
 
 from __future__ import annotations
 
@@ -27,8 +27,11 @@ from finops_dagster.sources.settings import ExportSettings
 def available_months(
     settings: Settings, selection: Selection, on_problem: OnProblem
 ) -> Iterator[tuple[ExportSettings, Source, dict[BillingMonth, AvailableVersion]]]:
-    """Yield by export the months in the range of which the vendor has a version. An export that
-    cannot be looked at, or that has none, is reported and hides no other."""
+    """Yield each export with its source and the versions that the vendor has, by month.
+
+    `on_problem` is called for an export whose versions cannot be listed, or that has none; the
+    other exports follow.
+    """
     stores = ObjectStores()
     for export in selection.exports(settings):
         try:
@@ -49,13 +52,23 @@ def available_months(
 def available_versions(
     source: Source, months: Sequence[BillingMonth]
 ) -> dict[BillingMonth, AvailableVersion]:
-    """Return the months that have a version, be it one that cannot be read. Raises StoreError where
-    one cannot be looked at, and ManifestMissing where there is none at all."""
+    """Return the version of each month that has one, readable or not.
+
+    Raises StoreError if the store fails for any month, and ManifestMissing if no month has one.
+    """
     versions = source.versions(months)
-    problems = [str(v) for v in versions.values() if isinstance(v, StoreError | StoreUnavailable)]
+    problems = [
+        str(version)
+        for version in versions.values()
+        if isinstance(version, StoreError | StoreUnavailable)
+    ]
     if problems:
         raise StoreError("; ".join(problems))
-    available = {m: v for m, v in versions.items() if not isinstance(v, ManifestMissing)}
+    available = {
+        month: version
+        for month, version in versions.items()
+        if not isinstance(version, ManifestMissing)
+    }
     if not available:
         raise ManifestMissing(str(versions[months[0]]))
     return available
@@ -64,7 +77,7 @@ def available_versions(
 def _manifests(
     settings: Settings, selection: Selection, on_problem: OnProblem
 ) -> Iterator[tuple[StoredMonth, Source, Manifest]]:
-    """Yield the newest manifest of each month; one that cannot be read is reported."""
+    """Yield the newest manifest of each month; `on_problem` gets those that cannot be read."""
     stored = StoredMonths(settings)
     for export, source, versions in available_months(settings, selection, on_problem):
         for month, version in versions.items():
@@ -75,8 +88,7 @@ def _manifests(
 
 
 def discover(settings: Settings, selection: Selection, on_problem: OnProblem) -> Iterator[Row]:
-    """Yield the newest version of each month that the vendor has, and whether the table holds
-    it."""
+    """Yield a row for each month: the vendor's newest version, and whether it is loaded."""
     for month, source, manifest in _manifests(settings, selection, on_problem):
         export, name = month.key
         try:
@@ -85,7 +97,7 @@ def discover(settings: Settings, selection: Selection, on_problem: OnProblem) ->
             on_problem(f"{export} {name}  failed: {one_line(error)}")
             continue
         loaded = month.table_version
-        older = loaded and not is_version_of(loaded, manifest.id)
+        is_older = loaded and not is_version_of(loaded, manifest.id)
         yield {
             "export": export,
             "month": name,
@@ -94,13 +106,15 @@ def discover(settings: Settings, selection: Selection, on_problem: OnProblem) ->
             "files": len(manifest.files),
             "bytes": size,
             "last_modified": manifest.source.last_modified,
-            "loaded": f"older: {loaded}" if older else "yes" if loaded else "no",
+            "loaded": f"older: {loaded}" if is_older else "yes" if loaded else "no",
         }
 
 
 def plan(settings: Settings, selection: Selection, on_problem: OnProblem) -> Iterator[Row]:
-    """Yield what a run would do for each month, by the versions that are recorded, and by when the
-    manifest was written that was read last: files are not looked at."""
+    """Yield a row for each month: the stages that a run would do.
+
+    Versions and the manifest's time and size decide. The vendor's files are not compared.
+    """
     for month, _, manifest in _manifests(settings, selection, on_problem):
         export, name = month.key
         newest = newest_version({**month.versions, "manifest": manifest.id})
@@ -109,8 +123,8 @@ def plan(settings: Settings, selection: Selection, on_problem: OnProblem) -> Ite
             for stage, version in month.versions.items()
             if version != (manifest.id if stage == "manifest" else newest)
         )
-        read = month.staging.manifest()
-        if read and not would_run and _is_rewritten(manifest, read):
+        stored_manifest = month.staging.manifest()
+        if stored_manifest and not would_run and _is_rewritten(manifest, stored_manifest):
             would_run = "manifest, staged_files; and the rest if its files are others"
         yield {
             "export": export,
@@ -120,14 +134,14 @@ def plan(settings: Settings, selection: Selection, on_problem: OnProblem) -> Ite
         }
 
 
-def _is_rewritten(manifest: Manifest, read: Manifest) -> bool:
-    """Whether the vendor has written the manifest again since it was read."""
-    old, new = read.source, manifest.source
+def _is_rewritten(manifest: Manifest, stored: Manifest) -> bool:
+    # A vendor may write other files under the same version id, and the manifest with them.
+    old, new = stored.source, manifest.source
     return (old.last_modified, old.size) != (new.last_modified, new.size)
 
 
-def stale(settings: Settings, rows: list[Row], on_problem: OnProblem) -> list[Row]:
-    """Return the months that are older than the vendor's newest version."""
+def stale_rows(settings: Settings, rows: list[Row], on_problem: OnProblem) -> list[Row]:
+    """Return the rows whose last stage does not have the vendor's newest version."""
     manifests = _manifests(settings, Selection(), on_problem)
     newest = {month.key: manifest.id for month, _, manifest in manifests}
     stage = last_stage(settings)

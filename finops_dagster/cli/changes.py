@@ -1,7 +1,7 @@
-"""Who changed state with a command of their own, when, and what: one line of JSON for each.
+"""A log of the commands that change state: imports, cleanups, repairs and stopped runs.
 
-Runs are in Dagster's event log. Imports, cleanups, repairs and stops are not, or without a person's
-name; they are appended to a file in DAGSTER_HOME that no command changes or deletes.
+Dagster's event log has the runs, but not these commands, or not their user. They are appended to a
+file of JSON lines in DAGSTER_HOME, which no command changes or deletes.
 """
 
 from __future__ import annotations
@@ -17,31 +17,34 @@ from datetime import UTC, datetime
 from finops_dagster.cli.output import Headings, Row, key_headings
 from finops_dagster.settings import dagster_home
 
-FILE = "finops_changes.jsonl"
+_FILE = "finops_changes.jsonl"
+_CHANGES_SHOWN = 3
 
 
 @contextmanager
-def recorded(command: str) -> Iterator[list[str]]:
-    """Record the command with what is put into the list, also where it ends in an error; nothing
-    where nothing was changed."""
+def log_changes(command: str) -> Iterator[list[str]]:
+    """Log the command with the changes that the block appends to the yielded list.
+
+    The changes are logged also if the block raises. Without changes nothing is logged.
+    """
     changes: list[str] = []
     at = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
     try:
         yield changes
     finally:
         if changes:
-            who = {"user": _user(), "host": socket.gethostname()}
-            line = json.dumps({"at": at, **who, "command": command, "changes": changes})
-            file = dagster_home() / FILE
+            user = {"user": _user(), "host": socket.gethostname()}
+            line = json.dumps({"at": at, **user, "command": command, "changes": changes})
+            file = dagster_home() / _FILE
             file.parent.mkdir(parents=True, exist_ok=True)
-            # In one write, so that commands that end at once leave whole lines.
-            with file.open("ab", buffering=0) as opened:
-                opened.write(f"{line}\n".encode())
+            # One unbuffered write keeps lines whole when several commands end at once.
+            with file.open("ab", buffering=0) as log:
+                log.write(f"{line}\n".encode())
 
 
-def recorded_changes() -> list[Row]:
-    """Return what was recorded, the newest first."""
-    file = dagster_home() / FILE
+def logged_changes() -> list[Row]:
+    """Return the logged commands, newest first."""
+    file = dagster_home() / _FILE
     if not file.is_file():
         return []
     changes = [json.loads(line) for line in reversed(file.read_text("utf-8").splitlines())]
@@ -49,18 +52,18 @@ def recorded_changes() -> list[Row]:
 
 
 def _user() -> str:
-    """Return the name of the process's user, which no environment variable can change, or the
-    number where the machine has no name for it, as in a container."""
+    """Return the name of the process's user; its number if it has no name, as in a container."""
+    # Not getpass.getuser: it believes the variables LOGNAME and USER.
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
         return str(os.getuid())
 
 
-def _first_changes(row: Row) -> str:
+def _changes_text(row: Row) -> str:
     changes: list[str] = row["changes"]
-    more = len(changes) - 3
-    return "; ".join(changes[:3]) + (f"; and {more} more" if more > 0 else "")
+    more = len(changes) - _CHANGES_SHOWN
+    return "; ".join(changes[:_CHANGES_SHOWN]) + (f"; and {more} more" if more > 0 else "")
 
 
-HEADINGS: Headings = {**key_headings("at user host command"), "changes": _first_changes}
+CHANGE_HEADINGS: Headings = {**key_headings("at user host command"), "changes": _changes_text}

@@ -1,4 +1,4 @@
-"""`finops state cleanup`: delete what no month needs any more, and nothing that one stands on."""
+"""`finops state cleanup`: delete old staged files, runs and ledger entries that no month needs."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ from finops_dagster.tables import ledger
 
 
 def clean(settings: Settings, *, older_than: timedelta, dry_run: bool) -> Iterator[Row]:
-    """Delete, or only find, what is older: a row each when it is gone, with the bytes that it took
-    on disk."""
+    """Delete what is older, and yield a row with its size for each; a dry run deletes nothing."""
     before = datetime.now(UTC) - older_than
     stored = StoredMonths(settings)
     for export in settings.exports:
@@ -32,8 +31,8 @@ def clean(settings: Settings, *, older_than: timedelta, dry_run: bool) -> Iterat
             if not dry_run:
                 shutil.rmtree(folder)
             yield row
-        for gone in _superseded(months, before, dry_run=dry_run):
-            yield _row("superseded version", gone, 0)
+        for superseded in _forget_superseded(months, before, dry_run=dry_run):
+            yield _row("superseded version", superseded, 0)
     with open_history() as history:
         for run in _old_runs(history, settings, before):
             files = list((dagster_home() / "history" / "runs").glob(f"{run}.db*"))
@@ -41,14 +40,16 @@ def clean(settings: Settings, *, older_than: timedelta, dry_run: bool) -> Iterat
             if not dry_run and history.instance is not None:
                 history.instance.delete_run(run)
                 history.instance.compute_log_manager.delete_logs(prefix=[run])
-                for file in files:  # which Dagster empties, and flat_settings
+                for file in files:  # Dagster empties the files and leaves them.
                     file.unlink(missing_ok=True)
             yield row
 
 
 def clean_stale(settings: Settings, *, dry_run: bool) -> Iterator[Row]:
-    """Clean up after runs whose process is gone, or only find them: mark them as failed, and delete
-    the files that they did not finish. Exports with a run in progress are left alone."""
+    """Mark runs whose process is gone as failed, and delete their unfinished files.
+
+    Yields a row for each; a dry run changes nothing. Exports with a run in progress are skipped.
+    """
     with open_history() as history:
         if dry_run or history.instance is None:
             lost = lost_runs(dagster_home())
@@ -61,6 +62,7 @@ def clean_stale(settings: Settings, *, dry_run: bool) -> Iterator[Row]:
     busy = {export for run in in_progress for export in run.stages}
     for export in settings.exports:
         for root in (settings.storage.staging_dir, settings.storage.parquet_dir):
+            # A running load writes such files too, so they may not be deleted beside it.
             unfinished = () if export.name in busy else (root / export.name).rglob("*.part*")
             for file in sorted(unfinished):
                 row = _row("unfinished file", str(file), _bytes([file]))
@@ -69,8 +71,8 @@ def clean_stale(settings: Settings, *, dry_run: bool) -> Iterator[Row]:
                 yield row
 
 
-def _row(what: str, name: str, size: int) -> Row:
-    return {"what": what, "which": name, "size": decimal(size)}
+def _row(kind: str, name: str, size: int) -> Row:
+    return {"what": kind, "which": name, "size": decimal(size)}
 
 
 def _bytes(files: Iterable[Path]) -> int:
@@ -78,7 +80,7 @@ def _bytes(files: Iterable[Path]) -> int:
 
 
 def _unneeded_versions(months: Iterable[StoredMonth], before: datetime) -> Iterator[Path]:
-    """Yield the folders of versions that the table holds, or that are not the month's newest."""
+    """Yield the staged versions that are loaded, or that are not the month's newest."""
     for month in months:
         manifest, current = month.staging.manifest(), month.staging.current_record()
         for version, folder in month.staging.version_folders():
@@ -94,31 +96,37 @@ def _unneeded_versions(months: Iterable[StoredMonth], before: datetime) -> Itera
                     yield folder
 
 
-def _superseded(months: Iterable[StoredMonth], before: datetime, *, dry_run: bool) -> Iterator[str]:
-    """Forget the versions that were replaced before, or only find them."""
-    files = {month.database_path: month for month in months}
-    for month in (files[file] for file in files if file.exists()):
+def _forget_superseded(
+    months: Iterable[StoredMonth], before: datetime, *, dry_run: bool
+) -> Iterator[str]:
+    """Delete the ledger entries of versions that were superseded before, and yield their names."""
+    # Several months may share one DuckDB file; each file is opened once.
+    by_file = {month.database_path: month for month in months}
+    for month in (by_file[file] for file in by_file if file.exists()):
         export = month.export.name
         with month.connect() as connection:
             connection.execute("BEGIN TRANSACTION")
-            gone = ledger.delete_superseded_loads(connection, export, before.replace(tzinfo=None))
+            deleted = ledger.delete_superseded_loads(
+                connection, export, before.replace(tzinfo=None)
+            )
             connection.execute("ROLLBACK" if dry_run else "COMMIT")
-        yield from (f"{export} {of_month} {version}" for of_month, version in gone)
+        yield from (f"{export} {month_name} {version}" for month_name, version in deleted)
 
 
 def _old_runs(history: History, settings: Settings, before: datetime) -> Iterator[str]:
-    """Yield the runs that ended before, and are no month's last word on any stage."""
+    """Yield the runs that ended before, unless one is the latest of a stage of some month."""
     months = {export.name: set(map(str, export.months())) for export in settings.exports}
     needed = {
-        made.run
-        for export, of_export in months.items()
-        for by_month in history.materializations(export, of_export).values()
-        for made in by_month.values()
+        materialization.run
+        for export, export_months in months.items()
+        for by_month in history.materializations(export, export_months).values()
+        for materialization in by_month.values()
     }
     for (export, _), runs in history.month_runs.items():
         for stage in STAGES:
-            needed |= {run.id for run in [r for r in runs if stage in r.stages[export]][:1]}
+            latest = next((run.id for run in runs if stage in run.stages[export]), None)
+            needed |= {latest} if latest else set()
     for run in history.runs:
-        is_ours = run.stages.keys() & months.keys()
-        if is_ours and run.ended and run.started < before and run.id not in needed:
+        is_of_exports = run.stages.keys() & months.keys()
+        if is_of_exports and run.ended and run.started < before and run.id not in needed:
             yield run.id

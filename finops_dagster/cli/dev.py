@@ -1,4 +1,4 @@
-"""`finops dev`: the Dagster UI, its daemon and the sensors, for this machine alone."""
+"""`finops dev`: the Dagster UI and its daemon with the sensors, on this machine only."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from finops_dagster.pipeline.runs import open_instance
 from finops_dagster.settings import settings_file
 
 _HOST = "127.0.0.1"
-# Dagster recommends another command, which serves projects that are laid out in its own way.
+# Dagster recommends `dg dev`, which needs a project in its own layout.
 _SUPERSEDED = "ignore:Function `dev_command` is superseded"
 
 
 def serve(options: Options, port: int) -> NoReturn:
-    """Become `dagster dev` with these settings. Raises SettingsError, and BillError where the port
-    is taken; nothing has been started then."""
+    """Replace this process by `dagster dev` with these settings.
+
+    Raises SettingsError, and BillError if the port is in use; nothing is started then.
+    """
     backend = options.settings().database.backend
     try:
         socket.create_server((_HOST, port)).close()
@@ -29,7 +31,7 @@ def serve(options: Options, port: int) -> NoReturn:
             "uses it, or choose another: finops dev --port 3001, make dev PORT=3001"
         ) from error
     open_instance().dispose()
-    # The settings as the processes of Dagster read them.
+    # Dagster starts processes of its own, which read the settings from the environment.
     os.environ["FINOPS_CONFIG"] = str(settings_file(options.config))
     if options.backend:
         os.environ["OPEN_FINOPS_DATABASE_BACKEND"] = backend

@@ -1,4 +1,4 @@
-"""Any error as the one line that a person needs."""
+"""Errors as one line of text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from finops_dagster.billing.errors import BillError, first_line
 
-_OF_THE_DISK = (
+_DISK_ERRORS = (
     sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_IOERR,
     sqlite3.SQLITE_READONLY,
@@ -17,14 +17,17 @@ _OF_THE_DISK = (
 
 
 def one_line(error: BaseException) -> str:
-    """Return what is wrong and what to do; of an error that nobody foresaw, its type, its text, and
-    where its trace is."""
+    """Return what is wrong and what to do, as one line.
+
+    For an unexpected error that is its type, its text, and the file that has its trace.
+    """
     from finops_dagster.settings import dagster_home
     from finops_dagster.traces import record_unexpected_error
 
-    for translated in (_ours, _of_the_history):
+    # Dagster wraps the errors of the pipeline, and SQLAlchemy those of SQLite.
+    for message in (_known_error, _history_error):
         for cause in _causes(error):
-            if line := translated(cause):
+            if line := message(cause):
                 return line
     return record_unexpected_error(error, dagster_home())
 
@@ -35,18 +38,18 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _ours(error: BaseException) -> str | None:
+def _known_error(error: BaseException) -> str | None:
     from finops_dagster.settings import dagster_home
     from finops_dagster.settings_table import SettingsError
 
     if isinstance(error, BillError | SettingsError):
         return str(error)
-    if isinstance(error, sqlite3.Error) and error.sqlite_errorcode & 0xFF in _OF_THE_DISK:
+    if isinstance(error, sqlite3.Error) and error.sqlite_errorcode & 0xFF in _DISK_ERRORS:
         return (
             f"Dagster's history in {dagster_home()} cannot be written: {error}; make room on its "
             "disk, or let it be written, and give the same command again"
         )
-    # These take a second to import.
+    # These imports take a second, so they come after the cheap ones.
     from finops_dagster.billing.disk import disk_problem
     from finops_dagster.object_stores import StoreError, StoreUnavailable
     from finops_dagster.warehouses.month_file import WarehouseUnavailable
@@ -56,8 +59,8 @@ def _ours(error: BaseException) -> str | None:
     return disk_problem(error)
 
 
-def _of_the_history(error: BaseException) -> str | None:
-    """Return what SQLAlchemy says, through which Dagster reaches the database of its history."""
+def _history_error(error: BaseException) -> str | None:
+    """Return the message for an error of SQLAlchemy, which Dagster uses for its history."""
     from finops_dagster.settings import dagster_home
 
     sqlalchemy = sys.modules.get("sqlalchemy.exc")

@@ -144,14 +144,14 @@ class History:
 
         A failed run counts until later runs have done every stage that it did not do.
         """
-        done = set[str]()
+        done_stages = set[str]()
         for run in self.month_runs.get((export, month), []):
             stages = run.stages[export]
             if run.status == "success":
-                done |= set(stages)
+                done_stages |= set(stages)
                 continue
             failed = self.failures[run.id].stage if run.id in self.failures else None
-            if set(stages[stages.index(failed) :] if failed in stages else stages) - done:
+            if set(stages[stages.index(failed) :] if failed in stages else stages) - done_stages:
                 return run.status, self.reason(run)
         return "success", None
 

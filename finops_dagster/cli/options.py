@@ -1,4 +1,4 @@
-"""The options that commands share: which settings, which months, and how rows are printed."""
+"""Options that several commands share, and the groups that add them to each command."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def check_month(value: str | None) -> str | None:
-    """Refuse what is no month, as a mistake of usage."""
+    """Return the month as YYYY-MM. Raises BadParameter."""
     try:
         return None if value is None else str(BillingMonth.parse(value))
     except ValueError as error:
@@ -38,8 +38,7 @@ ExportName = Annotated[
 
 @dataclass(frozen=True)
 class Options:
-    """The options that are kept for a command: which settings are in force, what is set over them,
-    and of the commands of a vendor which months of which export."""
+    """The values of the shared options, which may stand before or after the command's name."""
 
     config: Path | None = None
     backend: str | None = None
@@ -50,29 +49,31 @@ class Options:
 
     @classmethod
     def of(cls, context: typer.Context) -> Options:
-        """Return the options that were given before and after the command's name."""
+        """Return the options of a command."""
         return context.find_object(cls) or cls()
 
     def settings(self) -> Settings:
-        """Read the settings in force. Raises SettingsError."""
+        """Load the settings that the options name. Raises SettingsError."""
         from finops_dagster.settings import load_settings
 
         pairs = (text.partition("=") for text in self.database_config)
         return load_settings(self.config, self.backend, {key: value for key, _, value in pairs})
 
     @classmethod
-    def months(cls, context: typer.Context) -> tuple[Settings, Selection]:
-        """Return the settings in force, and the months of the vendor under whose name the command
-        was called. Raises SettingsError."""
+    def settings_and_months(cls, context: typer.Context) -> tuple[Settings, Selection]:
+        """Return the settings and the selected months of the vendor that the group is named after.
+
+        Raises SettingsError.
+        """
         assert context.parent is not None
-        given = cls.of(context)
-        vendor = str(context.parent.info_name)
-        return given.settings(), Selection(vendor, given.export, given.start_date, given.end_date)
+        options, vendor = cls.of(context), str(context.parent.info_name)
+        selection = Selection(vendor, options.export, options.start_date, options.end_date)
+        return options.settings(), selection
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The months from `start` to `end`, of one export or of all, of one vendor or of all."""
+    """A choice of months: from `start` to `end`, of one export or all, of one vendor or all."""
 
     vendor: str | None = None
     export: str | None = None
@@ -80,11 +81,11 @@ class Selection:
     end: str | None = None
 
     def exports(self, settings: Settings) -> list[ExportSettings]:
-        """Return the exports. Raises BillError where there are none."""
-        of_vendor = [export for export in settings.exports if self.vendor in (None, export.vendor)]
-        chosen = [export for export in of_vendor if self.export in (None, export.name)]
+        """Return the selected exports. Raises BillError if there are none."""
+        candidates = [export for export in settings.exports if self.vendor in (None, export.vendor)]
+        chosen = [export for export in candidates if self.export in (None, export.name)]
         if not chosen and self.export:
-            names = ", ".join(export.name for export in of_vendor) or "none"
+            names = ", ".join(export.name for export in candidates) or "none"
             raise BillError(f"there is no export {self.export!r}; the settings have {names}")
         if not chosen:
             raise BillError(
@@ -94,7 +95,8 @@ class Selection:
         return chosen
 
     def months(self, export: ExportSettings) -> list[BillingMonth]:
-        """Return the export's months in the range, the newest first, which people wait for."""
+        """Return the selected months of an export, newest first."""
+        # The newest month is the one that people wait for.
         return [
             month
             for month in reversed(export.months())
@@ -102,8 +104,11 @@ class Selection:
         ]
 
 
-def _keep(context: typer.Context, parameter: typer.CallbackParam, value: Any) -> None:
-    """Keep what is given; what is given later wins, and values of the backend add up."""
+def _store(context: typer.Context, parameter: typer.CallbackParam, value: Any) -> None:
+    """Store the value of a shared option in `Options`.
+
+    A later value replaces an earlier one; values of --database-config are added.
+    """
     options = Options.of(context)
     if parameter.name == "database_config":
         if any(not text.partition("=")[0] or "=" not in text for text in value or ()):
@@ -115,55 +120,56 @@ def _keep(context: typer.Context, parameter: typer.CallbackParam, value: Any) ->
         context.obj = replace(options, **{str(parameter.name): value})
 
 
-_kept = partial(typer.Option, callback=_keep, expose_value=False, show_default=False)
+_shared_option = partial(typer.Option, callback=_store, expose_value=False, show_default=False)
 _CONFIG_HELP = "Settings file. Default: $FINOPS_CONFIG, config/finops.toml, config.toml."
 _BACKEND_HELP = "Where months are loaded to, such as bigquery. Default: as in the settings."
 _VALUE_HELP = "Setting of the backend, such as dataset=finops. Repeatable."
-_carriers = typer.Typer(add_completion=False)
+_shared = typer.Typer(add_completion=False)
 
 
-@_carriers.command("settings")
+@_shared.command("settings")
 def _settings(
     config: Annotated[
-        Path | None, _kept("--config", "-c", metavar="FILE", help=_CONFIG_HELP)
+        Path | None, _shared_option("--config", "-c", metavar="FILE", help=_CONFIG_HELP)
     ] = None,
-    backend: Annotated[str | None, _kept(metavar="NAME", help=_BACKEND_HELP)] = None,
+    backend: Annotated[str | None, _shared_option(metavar="NAME", help=_BACKEND_HELP)] = None,
     database_config: Annotated[
-        list[str] | None, _kept(metavar="KEY=VALUE", help=_VALUE_HELP)
+        list[str] | None, _shared_option(metavar="KEY=VALUE", help=_VALUE_HELP)
     ] = None,
 ) -> None:
     """Define the options of every command once, for `Group`."""
 
 
-@_carriers.command("months")
+@_shared.command("months")
 def _months(
     export: Annotated[
-        str | None, _kept(metavar="NAME", help="Only this export. Default: all.")
+        str | None, _shared_option(metavar="NAME", help="Only this export. Default: all.")
     ] = None,
     start_date: Annotated[
-        str | None, _kept(metavar="YYYY-MM", help="First month. Default: the first of the export.")
+        str | None,
+        _shared_option(metavar="YYYY-MM", help="First month. Default: the first of the export."),
     ] = None,
     end_date: Annotated[
-        str | None, _kept(metavar="YYYY-MM", help="Last month. Default: the newest.")
+        str | None, _shared_option(metavar="YYYY-MM", help="Last month. Default: the newest.")
     ] = None,
 ) -> None:
     """Define the options of a vendor's commands once, for `VendorGroup`."""
 
 
 class Group(typer.core.TyperGroup):
-    """A group of commands that takes the settings of `Options` before and after a command's name,
-    and gives each command the options that the group's are to have."""
+    """A group of commands that takes the shared options before and after a command's name."""
 
-    of_commands: tuple[str, ...] = ("settings",)
+    shared_options: tuple[str, ...] = ("settings",)
+    """The commands of `_shared` whose options each command of the group gets."""
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
-        carriers = typer.main.get_group(_carriers).commands
-        self.params = [*self.params, *carriers["settings"].params]
+        shared = typer.main.get_group(_shared).commands
+        self.params = [*self.params, *shared["settings"].params]
         for command in self.commands.values():
             if not isinstance(command, Group):
-                for name in self.of_commands:
-                    command.params = [*command.params, *carriers[name].params]
+                for name in self.shared_options:
+                    command.params = [*command.params, *shared[name].params]
                 if command.help:
                     command.help = _help_text(command.help)
         if self.help:
@@ -187,16 +193,16 @@ def _examples(paragraph: str) -> str:
 
 
 class VendorGroup(Group):
-    """The group of a vendor's commands, which are all over months."""
+    """The group of a vendor's commands, which all select months."""
 
-    of_commands = ("months", "settings")
+    shared_options = ("months", "settings")
 
 
 def exit_after(run: Callable[[], bool]) -> NoReturn:
-    """Run months and exit with 0 where all went well; Ctrl-C says how to go on."""
+    """Run months, and exit with 0 if all succeeded, else with 1."""
     try:
-        ended_well = run()
+        succeeded = run()
     except KeyboardInterrupt:
         typer.echo("stopped; the same command goes on where it stopped", err=True)
-        ended_well = False
-    raise typer.Exit(not ended_well)
+        succeeded = False
+    raise typer.Exit(not succeeded)

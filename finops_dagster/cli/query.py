@@ -1,4 +1,4 @@
-"""`finops query`: questions to the Parquet lake, in a database in memory that can only read."""
+"""`finops query`: run one SELECT over the Parquet files, in a DuckDB in memory."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ from finops_dagster.tables.database import DuckDB
 from finops_dagster.terminal import print_error, print_line
 
 _ROWS_SHOWN = 200
-_OF_A_FILE = "; if the query is not at fault, a Parquet file is: finops state verify --deep"
+_FILE_HINT = "; if the query is not at fault, a Parquet file is: finops state verify --deep"
 
 
 def print_query(settings: Settings, sql: str, *, as_json: bool) -> None:
-    """Run one SELECT and print what it finds: all for a program, the first rows for a person, whom
-    standard error tells what is left out. Raises BillError."""
+    """Run one SELECT and print its rows: all as JSON, the first ones as a table.
+
+    Standard error says what the table leaves out. Raises BillError.
+    """
     names, rows = _run(settings, sql, None if as_json else _ROWS_SHOWN + 1)
     if as_json:
         keys = _unique(names)
@@ -33,50 +35,54 @@ def print_query(settings: Settings, sql: str, *, as_json: bool) -> None:
         print_line("no rows")
     else:
         if left_out := show_query_result(names, rows[:_ROWS_SHOWN]):
-            of = f"{left_out} of {len(names)} columns"
-            print_error(f"{of} are not shown; name some, or --json for all")
+            columns = f"{left_out} of {len(names)} columns"
+            print_error(f"{columns} are not shown; name some, or --json for all")
         if len(rows) > _ROWS_SHOWN:
             print_error(f"the first {_ROWS_SHOWN} rows; say LIMIT, or --json for all")
 
 
 def _unique(names: Sequence[str]) -> list[str]:
-    """Return a name of its own for each column, as DuckDB gives them to a table's: a, a_1."""
+    """Return distinct names for the columns, numbered as DuckDB does in a table: a, a_1."""
     unique: list[str] = []
     for name in names:
         numbered = (f"{name}_{number}" for number in count(1))
         taken = {*unique, *names} if name in unique else set[str]()
-        unique.append(next(one for one in chain([name], numbered) if one not in taken))
+        unique.append(next(key for key in chain([name], numbered) if key not in taken))
     return unique
 
 
-def _run(settings: Settings, sql: str, most: int | None) -> tuple[list[str], list[tuple[Any, ...]]]:
-    """Run one SELECT over the exports that have Parquet files; return the names of the columns, of
-    which two may have the same, and no more than `most` rows."""
+def _run(
+    settings: Settings, sql: str, limit: int | None
+) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """Run one SELECT, and return the names of its columns, which may repeat, and its rows.
+
+    `limit` is the largest number of rows to return; None returns all.
+    """
     with DuckDB.of(settings.database.duckdb).scratch() as connection:
         connection.execute("SET TimeZone = 'UTC'")
         tables: list[str] = []
         try:
             tables = _create_views(connection, settings)
             statements = connection.extract_statements(sql)
-            if [one.type for one in statements] != [duckdb.StatementType.SELECT]:
+            if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:
                 raise BillError("a query is one SELECT; nothing else is run")
-            answer = connection.execute(statements[0])
-            names = [column[0] for column in answer.description or []]
-            return names, answer.fetchall() if most is None else answer.fetchmany(most)
+            result = connection.execute(statements[0])
+            names = [column[0] for column in result.description or []]
+            return names, result.fetchall() if limit is None else result.fetchmany(limit)
         except duckdb.Error as error:
             message = first_line(error)
             if message.startswith("Catalog Error: Table"):
                 message += f" There is: {', '.join(tables) or 'none, as no month is loaded'}"
-            # Thrift's errors have no class of their own, and do not name the file.
+            # For a damaged Parquet file Thrift raises an error without a class or the file's name.
             elif type(error) is duckdb.Error or isinstance(
                 error, duckdb.InvalidInputException | duckdb.IOException
             ):
-                message += _OF_A_FILE
+                message += _FILE_HINT
             raise BillError(message) from error
 
 
 def _create_views(connection: duckdb.DuckDBPyConnection, settings: Settings) -> list[str]:
-    """Create a view of each export that has Parquet files, and return their names."""
+    """Create a view for each export that has Parquet files, and return the views' names."""
     tables = []
     for export in settings.exports:
         folder = settings.storage.parquet_dir / export.name

@@ -1,4 +1,4 @@
-"""The commands over months, the same for every vendor: `finops aws ...` is this under a name."""
+"""`finops aws` and the same commands for every other vendor."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from finops_dagster.cli.output import exit_with, show
 from finops_dagster.terminal import print_error
 
 _RUNS_SHOWN = 100
-# Each runs the chain up to a stage.
+# Each command runs the pipeline up to a stage: its name, the stage, its help.
 _COMMANDS = [
     ("extract-manifests", "manifest", "Find and read the newest manifest of each month."),
     ("extract-billing", "staged_files", "Download and verify the files of each month."),
@@ -38,17 +38,17 @@ def discover_manifests(context: typer.Context, json: Json = False) -> None:
     from finops_dagster.cli.available import discover
 
     problems: list[str] = []
-    rows = list(discover(*Options.months(context), problems.append))
+    rows = list(discover(*Options.settings_and_months(context), problems.append))
     show(rows, as_json=json, empty="no months")
     exit_with(problems)
 
 
-def _add_command(name: str, until: str, does: str) -> None:
-    @app.command(name, help=f"{does}\n\n$ finops aws {name} --start-date 2026-01")
+def _add_command(name: str, until: str, summary: str) -> None:
+    @app.command(name, help=f"{summary}\n\n$ finops aws {name} --start-date 2026-01")
     def run_until(context: typer.Context, force: Force = False) -> None:
         from finops_dagster.cli.month_runs import run_months
 
-        settings, months = Options.months(context)
+        settings, months = Options.settings_and_months(context)
         exit_after(lambda: run_months(settings, months, until, force=force))
 
 
@@ -68,7 +68,7 @@ def run_pipeline(
     $ finops aws run-pipeline
     $ finops aws run-pipeline --export acme --start-date 2026-01 --dry-run
     """
-    settings, months = Options.months(context)
+    settings, months = Options.settings_and_months(context)
     if dry_run:
         from finops_dagster.cli.available import plan
 
@@ -87,7 +87,7 @@ def show_state(context: typer.Context, runs: Runs = False, json: Json = False) -
     $ finops aws show-state
     $ finops aws show-state --runs --export acme --start-date 2026-01
     """
-    settings, months = Options.months(context)
+    settings, months = Options.settings_and_months(context)
     if not runs:
         from finops_dagster.cli.status import month_status
 

@@ -1,5 +1,4 @@
-"""The settings file: its first version, exports to paste into it, what is in force and where each
-value comes from, and whether what it names can be reached."""
+"""`finops init` and `finops config`: write, show and check the settings, and find exports."""
 
 from __future__ import annotations
 
@@ -35,8 +34,10 @@ _FOLDERS_SHOWN = 12
 
 
 def write_first_settings(file: Path | None) -> Path:
-    """Write the commented example to `file`, or to where `finops` looks first; return its path.
-    Raises BillError where settings are there already."""
+    """Write the commented example to `file`, by default config/finops.toml; return its path.
+
+    Raises BillError if there is a settings file already.
+    """
     for existing in filter(Path.exists, [file] if file else DEFAULT_CONFIGS):
         raise BillError(f"{existing} is there already, and was left as it is")
     written = file or DEFAULT_CONFIGS[0]
@@ -50,26 +51,28 @@ def write_first_settings(file: Path | None) -> Path:
     return written
 
 
-def discovered(source: str, **of_the_store: Any) -> list[FoundExport]:
-    """Return the exports of every vendor that lie at an address or in a folder, each under a name
-    of its own. Raises BillError where there is none, SettingsError, and what the store raises."""
+def find_exports(source: str, **store_settings: Any) -> list[FoundExport]:
+    """Return the exports of every vendor below a URL or a folder, with distinct names.
+
+    Raises BillError if there is none, SettingsError, StoreError and StoreUnavailable.
+    """
     if "://" not in source or source.startswith("file://"):
         source = f"file://{Path(source.removeprefix('file://')).resolve()}"
     try:
-        searched = SearchedStore(StoreSettings(source=source, **of_the_store))
-        found = [export for vendor in VENDORS.values() for export in vendor.discover(searched)]
+        searched = SearchedStore(StoreSettings(source=source, **store_settings))
+        exports = [export for vendor in VENDORS.values() for export in vendor.discover(searched)]
     except ValidationError as error:
         raise SettingsError(problems_line(source, error)) from error
-    if not found:
+    if not exports:
         folders = sorted(searched.store.folders(searched.folder))
         raise BillError(
             f"{source} has no cost export of {' or '.join(VENDORS)}; its folders are: "
             f"{excerpts(folders, _FOLDERS_SHOWN) or 'none'}; name the folder that holds the "
             "export's own"
         )
-    # No two in the settings may have one name: the second gets a number.
+    # Two exports of the settings may not have the same name: the second gets a number.
     named: dict[str, FoundExport] = {}
-    for export in found:
+    for export in exports:
         name, number = export.settings.name, 1
         while flat_name(name) in named:
             number += 1
@@ -80,13 +83,13 @@ def discovered(source: str, **of_the_store: Any) -> list[FoundExport]:
 
 
 def as_row(export: FoundExport) -> Row:
-    """Return for a program what `as_toml` has: the keys that are not their defaults."""
+    """Return the export as a row of JSON, with the keys that differ from their defaults."""
     table = export.settings.model_dump(mode="json", exclude_defaults=True)
     return {**table, "months": len(export.months), "problem": export.problem}
 
 
 def as_toml(export: FoundExport) -> str:
-    """Return the export as a block of a settings file."""
+    """Return the export as an [[exports]] block of a settings file."""
     lines = [f"[[exports]]  # found: {export.months[0]} to {export.months[-1]}"]
     if export.problem:
         lines.append(f"# {shortened(export.problem)}")
@@ -98,31 +101,35 @@ def as_toml(export: FoundExport) -> str:
 def _toml(value: str | bool) -> str:
     if isinstance(value, bool):
         return json.dumps(value)
-    plain = (
-        one if one.isprintable() and one not in '"\\' else f"\\U{ord(one):08x}" for one in value
+    escaped = (
+        character
+        if character.isprintable() and character not in '"\\'
+        else f"\\U{ord(character):08x}"
+        for character in value
     )
-    return f'"{"".join(plain)}"'
+    return f'"{"".join(escaped)}"'
 
 
 def origins(options: Options) -> list[Row]:
-    """Return each setting with its value, and the option, variable, file or default that gave
-    it."""
+    """Return a row for each setting: its value, and the option, variable or file it comes from."""
     settings, file = options.settings(), settings_file(options.config)
-    written = dict(flat_settings(tomllib.loads(file.read_text())))
+    file_values = dict(flat_settings(tomllib.loads(file.read_text())))
     backend = settings.database.backend
-    given = {f"database.{backend}.{pair.partition('=')[0]}" for pair in options.database_config}
+    option_names = {
+        f"database.{backend}.{pair.partition('=')[0]}" for pair in options.database_config
+    }
     if options.backend:
-        given.add("database.backend")
+        option_names.add("database.backend")
 
     def origin(name: str) -> str:
         variable = "FINOPS_" + name.replace(".", "__").upper()
-        if name in given:
+        if name in option_names:
             return "command line"
         if name == "database.backend" and os.environ.get("OPEN_FINOPS_DATABASE_BACKEND"):
             return "OPEN_FINOPS_DATABASE_BACKEND"
         if variable in os.environ:
             return variable
-        return str(file) if name in written else "default"
+        return str(file) if name in file_values else "default"
 
     return [
         {"setting": name, "value": value, "from": origin(name)}
@@ -132,26 +139,25 @@ def origins(options: Options) -> list[Row]:
 
 
 def check_connections(settings: Settings) -> list[Row]:
-    """Return what each export, each folder and each database answers; `problem` is empty where all
-    is well."""
+    """Return a row for each export, folder and database: its answer, or the problem."""
     storage = settings.storage
-    questions: dict[str, Callable[[], str]] = {
-        export.name: partial(_months, export) for export in settings.exports
+    checks: dict[str, Callable[[], str]] = {
+        export.name: partial(_check_export, export) for export in settings.exports
     } or {"exports": _no_exports}
-    questions |= {
-        "storage.staging_dir": partial(_writable, storage.staging_dir),
-        "storage.parquet_dir": partial(_writable, storage.parquet_dir),
-        "DAGSTER_HOME": partial(_writable, dagster_home()),
-        "duckdb": partial(_duckdb, settings),
+    checks |= {
+        "storage.staging_dir": partial(_check_writable, storage.staging_dir),
+        "storage.parquet_dir": partial(_check_writable, storage.parquet_dir),
+        "DAGSTER_HOME": partial(_check_writable, dagster_home()),
+        "duckdb": partial(_check_duckdb, settings),
     }
     if settings.database.has_warehouse:
-        questions["warehouse"] = partial(_warehouse, settings)
+        checks["warehouse"] = partial(_check_warehouse, settings)
     rows = []
-    for what, check_connection in questions.items():
+    for name, check in checks.items():
         try:
-            rows.append({"what": what, "answer": check_connection(), "problem": ""})
+            rows.append({"what": name, "answer": check(), "problem": ""})
         except (BillError, StoreError, StoreUnavailable, WarehouseUnavailable) as error:
-            rows.append({"what": what, "answer": "", "problem": str(error)})
+            rows.append({"what": name, "answer": "", "problem": str(error)})
     return rows
 
 
@@ -161,15 +167,17 @@ def _no_exports() -> str:
     )
 
 
-def _months(export: ExportSettings) -> str:
+def _check_export(export: ExportSettings) -> str:
     source = VENDORS[export.vendor].source(export, ObjectStores())
     versions = available_versions(source, export.months()[::-1])
     return f"{len(versions)} months, {min(versions)} to {max(versions)}"
 
 
-def _writable(folder: Path, file: Path | None = None) -> str:
-    """Write a file in the folder, or in the nearest one above where it is still to be made, and
-    open `file` for writing where it exists, without changing it."""
+def _check_writable(folder: Path, file: Path | None = None) -> str:
+    """Check that a file can be created in the folder, and that `file` can be written.
+
+    A folder that does not exist is checked by its nearest existing parent. Nothing is changed.
+    """
     existing = folder
     try:
         while not existing.exists() and existing != existing.parent:
@@ -180,15 +188,15 @@ def _writable(folder: Path, file: Path | None = None) -> str:
             file.open("r+b").close()
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        where = file if file is not None and file.exists() else folder
-        raise BillError(f"{where} cannot be written: {reason}") from error
+        path = file if file is not None and file.exists() else folder
+        raise BillError(f"{path} cannot be written: {reason}") from error
     return str(folder) if folder == existing else f"{folder} is made when it is needed"
 
 
-def _duckdb(settings: Settings) -> str:
-    """Open the file for reading where there is one; one a month is made when it is needed."""
+def _check_duckdb(settings: Settings) -> str:
+    """Open the DuckDB file if it exists. A file for each export or month is not checked."""
     path = Path(settings.database.duckdb.database_path)
-    _writable(path.parent, path)
+    _check_writable(path.parent, path)
     if not path.exists():
         return f"{path} is made when the first month comes"
     connections = replace(DuckDB.of(settings.database.duckdb), lock_wait_seconds=0)
@@ -196,8 +204,8 @@ def _duckdb(settings: Settings) -> str:
         return f"{path}, {path.stat().st_size / 1e6:,.1f} MB"
 
 
-def _warehouse(settings: Settings) -> str:
+def _check_warehouse(settings: Settings) -> str:
     path = settings.database.duckdb.warehouse_path
     if settings.database.backend == "duckdb" and path:
-        _writable(Path(path).parent, Path(path))
+        _check_writable(Path(path).parent, Path(path))
     return open_warehouse(settings.database).check_connection()

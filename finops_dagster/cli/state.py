@@ -1,4 +1,4 @@
-"""`finops state`: what every month is at, whether it is so, and how to mend, clean and move it."""
+"""`finops state`: show, verify, repair, clean up and move the state of the months."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ Mend = Annotated[
     bool,
     typer.Option("--mend", help="Repair the ledger, then run the commands that the output names."),
 ]
-Shape = Annotated[
+ReportFormat = Annotated[
     Literal["table", "json", "html"],
     typer.Option("--format", metavar="FORMAT", help="table, json or html."),
 ]
@@ -105,23 +105,23 @@ def list_months(
     rows = month_status(settings, Selection())
     from finops_dagster.cli.month_rows import MONTH_HEADINGS
 
-    columns = {**MONTH_HEADINGS, **({"reason": "reason"} if failed else {})}
+    headings = {**MONTH_HEADINGS, **({"reason": "reason"} if failed else {})}
     if active:
         rows = [row for row in rows if row["last_run"] not in ("success", *FAILED)]
     if failed:
         rows = [row for row in rows if row["last_run"] in FAILED]
     if stale:
-        from finops_dagster.cli.available import stale as stale_among
+        from finops_dagster.cli.available import stale_rows
 
-        rows = stale_among(settings, rows, problems.append)
-    show(rows, as_json=json, empty="no such months", headings=columns)
+        rows = stale_rows(settings, rows, problems.append)
+    show(rows, as_json=json, empty="no such months", headings=headings)
     exit_with(problems)
 
 
 @app.command()
 def report(
     context: typer.Context,
-    shape: Shape = "table",
+    output_format: ReportFormat = "table",
     json: Json = False,
 ) -> None:
     """Report progress, failures, durations and restarts.
@@ -132,7 +132,7 @@ def report(
 
     settings, problems = Options.of(context).settings(), list[str]()
     sections = report_sections(settings, problems.append)
-    print_report(sections, settings.project.name, "json" if json else shape)
+    print_report(sections, settings.project.name, "json" if json else output_format)
     exit_with(problems)
 
 
@@ -178,7 +178,13 @@ def reset_failed(context: typer.Context) -> None:
     failed = [row for row in month_status(settings, Selection()) if row["last_run"] in FAILED]
     typer.echo(f"failed months: {len(failed)}")
     months = [_selection(row["export"], row["month"]) for row in failed]
-    exit_after(lambda: False not in [run_months(settings, one, force=False) for one in months])
+
+    def run_failed() -> bool:
+        # Every month is run, also after one that fails again.
+        results = [run_months(settings, month, force=False) for month in months]
+        return all(results)
+
+    exit_after(run_failed)
 
 
 @app.command()
@@ -203,16 +209,16 @@ def verify(
 
     settings, selection = Options.of(context).settings(), _selection(export, month)
     if mend:
-        from finops_dagster.cli.changes import recorded
+        from finops_dagster.cli.changes import log_changes
 
-        with recorded("state verify --mend") as changes:
+        with log_changes("state verify --mend") as changes:
 
-            def report_line(line: str) -> None:
+            def on_restored(line: str) -> None:
                 changes.append(line)
                 print_line(line)
 
             exit_after(
-                lambda: verification.repair_months(settings, selection, report_line, deep=deep)
+                lambda: verification.repair_months(settings, selection, on_restored, deep=deep)
             )
     differences, coverage = verification.verify(settings, selection, deep=deep)
     rows = [verification.as_row(*difference) for difference in differences]
@@ -222,8 +228,8 @@ def verify(
     raise typer.Exit(bool(differences))
 
 
-def age(text: str) -> timedelta:
-    """Read `30d`, `12h` or `4w`; anything else is a mistake of usage."""
+def _age(text: str) -> timedelta:
+    """Return the duration of `30d`, `12h` or `4w`. Raises BadParameter."""
     match = re.fullmatch(r"(\d+)([hdw])", text)
     if match is None:
         raise typer.BadParameter(f"{text!r} is no age such as 30d, 12h or 4w")
@@ -235,8 +241,8 @@ def cleanup(
     context: typer.Context,
     older_than: Annotated[
         timedelta,
-        typer.Option(metavar="AGE", parser=age, help="Age, such as 12h, 30d or 4w."),
-    ] = "30d",  # type: ignore[assignment]  # the parser reads the default too
+        typer.Option(metavar="AGE", parser=_age, help="Age, such as 12h, 30d or 4w."),
+    ] = "30d",  # type: ignore[assignment]  # typer parses the default too
     stale: Annotated[
         bool, typer.Option("--stale", help="Only what dead processes left, of any age.")
     ] = False,
@@ -252,13 +258,13 @@ def cleanup(
     $ finops state cleanup --older-than 90d --dry-run
     $ finops state cleanup --stale
     """
-    from finops_dagster.cli.changes import recorded
+    from finops_dagster.cli.changes import log_changes
     from finops_dagster.cli.cleanup import clean, clean_stale
 
     settings, rows = Options.of(context).settings(), list[dict[str, Any]]()
-    with recorded("state cleanup") as changes:
-        cleaned = clean_stale if stale else partial(clean, older_than=older_than)
-        for row in cleaned(settings, dry_run=dry_run):
+    with log_changes("state cleanup") as changes:
+        clean_rows = clean_stale if stale else partial(clean, older_than=older_than)
+        for row in clean_rows(settings, dry_run=dry_run):
             rows.append(row)
             if not dry_run:
                 changes.append(f"{row['what']} {row['which']}")
@@ -272,10 +278,10 @@ def export_state(context: typer.Context, file: Document, export: OptionalExport 
     $ finops state export state.json
     $ finops state export acme.json acme
     """
-    from finops_dagster.cli.transfer import document_of, write
+    from finops_dagster.cli.transfer import state_document, write_document
 
-    document = document_of(Options.of(context).settings(), _selection(export))
-    write(document, file)
+    document = state_document(Options.of(context).settings(), _selection(export))
+    write_document(document, file)
     print_line(f"{file}: {len(document.exports)} exports, {len(document.runs)} runs")
 
 
@@ -287,12 +293,12 @@ def import_state(context: typer.Context, file: Document) -> None:
 
     $ finops state import state.json
     """
-    from finops_dagster.cli.changes import recorded
-    from finops_dagster.cli.transfer import read, take_over
+    from finops_dagster.cli.changes import log_changes
+    from finops_dagster.cli.transfer import import_document, read_document
 
-    settings, document = Options.of(context).settings(), read(file)
-    with recorded("state import") as months:
-        refused = take_over(settings, document, months.append)
+    settings, document = Options.of(context).settings(), read_document(file)
+    with log_changes("state import") as months:
+        refused = import_document(settings, document, months.append)
     print_line(f"months taken over: {len(months)}")
     exit_with(refused)
 
@@ -305,7 +311,7 @@ def changes(json: Json = False) -> None:
 
     $ finops state changes
     """
-    from finops_dagster.cli.changes import HEADINGS, recorded_changes
+    from finops_dagster.cli.changes import CHANGE_HEADINGS, logged_changes
 
     empty = "nothing was changed by hand"
-    show(recorded_changes(), as_json=json, empty=empty, headings=HEADINGS)
+    show(logged_changes(), as_json=json, empty=empty, headings=CHANGE_HEADINGS)

@@ -1,4 +1,4 @@
-"""What all months are at, for the commands that list them."""
+"""The status of all months, for the commands that list them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from finops_dagster.settings import Settings
 
 
 def month_status(settings: Settings, selection: Selection) -> list[Row]:
-    """Return a row a month, as `month_rows` has it."""
+    """Return the rows of `month_rows`."""
     with open_history() as history:
-        # `open_history` imports Dagster, and says why DuckDB must be imported after it.
+        # This module imports DuckDB, which must follow `open_history`; the reason stands there.
         from finops_dagster.cli.month_rows import month_rows
 
         return list(month_rows(settings, selection, history))

@@ -1,5 +1,7 @@
-"""`finops state export` and `import`: what is known of months as a document, JSON or YAML, carried
-to another machine as far as the data that is there proves it."""
+"""`finops state export` and `import`: move the state of months to another machine.
+
+The document is JSON or YAML. The import takes only what the data on this machine confirms.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +35,8 @@ from finops_dagster.tables import ledger
 
 MonthName = Annotated[str, StringConstraints(pattern=r"^\d{4}-(0[1-9]|1[0-2])$")]
 Stage = Literal["manifest", "staged_files", "billing_table", "parquet", "warehouse_table"]
-# What the document calls the columns of the ledger.
-_COLUMNS = {
+# The fields of the document with the ledger's columns.
+_LEDGER_COLUMNS = {
     "version": "manifest_id",
     "rows": "row_count",
     "cost": "total_cost",
@@ -49,13 +51,15 @@ _COLUMNS = {
 }
 
 
-class _Part(BaseModel):
+class _Document(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class VersionDocument(_Part):
-    """A version of a month as the ledger has it. Documents of earlier releases have no files, no
-    number of the load, and of money the headline cost alone."""
+class VersionDocument(_Document):
+    """A load of a month in the ledger.
+
+    Documents of earlier releases have no files, no load number, and only the headline cost.
+    """
 
     month: MonthName
     version: str
@@ -75,18 +79,17 @@ class VersionDocument(_Part):
 
     @classmethod
     def of(cls, load: Load) -> VersionDocument:
-        """Return what the ledger has of a version."""
+        """Return a load as a part of the document."""
         row = load.row() | {"total_cost": decimal_text(load.totals.cost)}
-        known = {name: row[column] for name, column in _COLUMNS.items()}
-        known |= {"month": str(load.month), "loaded_at": load.loaded_at, "state": load.state}
-        return cls.model_validate({**known, "load_number": load.number})
+        fields = {name: row[column] for name, column in _LEDGER_COLUMNS.items()}
+        fields |= {"month": str(load.month), "loaded_at": load.loaded_at, "state": load.state}
+        return cls.model_validate({**fields, "load_number": load.number})
 
     def load(self, export: ExportSettings, number: int) -> Load:
-        """Return the version as the ledger has it; `number` is that of its load where the document
-        has none."""
-        known = self.model_dump(mode="json")
+        """Return the load; `number` is its load number if the document has none."""
+        fields = self.model_dump(mode="json")
         return Load.of_row(
-            {column: known[name] for name, column in _COLUMNS.items()},
+            {column: fields[name] for name, column in _LEDGER_COLUMNS.items()},
             export=export.name,
             month=BillingMonth.parse(self.month),
             table=export.table_name,
@@ -96,8 +99,8 @@ class VersionDocument(_Part):
         )
 
 
-class ExportState(_Part):
-    """What is known of an export: its ledger, and its materializations by month and stage."""
+class ExportState(_Document):
+    """The state of an export: its ledger, and its materializations by month and stage."""
 
     name: str
     vendor: str
@@ -106,8 +109,8 @@ class ExportState(_Part):
     months: dict[MonthName, dict[Stage, Materialization]]
 
 
-class StateDocument(_Part):
-    """All that is known of all months at one time. Runs are for reading, and are not imported."""
+class StateDocument(_Document):
+    """The state of all exports. Runs are information for the reader and are not imported."""
 
     layout: Literal[1] = 1
     finops_dagster: str
@@ -116,8 +119,8 @@ class StateDocument(_Part):
     runs: list[dict[str, Any]]
 
 
-def write(document: StateDocument, file: Path) -> None:
-    """Write JSON, or YAML where the file is named so. Raises BillError."""
+def write_document(document: StateDocument, file: Path) -> None:
+    """Write the document as JSON or YAML, by the file's suffix. Raises BillError."""
     if _is_yaml(file):
         text = yaml.safe_dump(document.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     else:
@@ -125,17 +128,18 @@ def write(document: StateDocument, file: Path) -> None:
     file.write_text(text, encoding="utf-8")
 
 
-def read(file: Path) -> StateDocument:
-    """Read what `write` wrote. Raises BillError."""
+def read_document(file: Path) -> StateDocument:
+    """Read a document that `write_document` wrote. Raises BillError."""
     try:
         text = file.read_text(encoding="utf-8")
         document = yaml.safe_load(text) if _is_yaml(file) else json.loads(text)
+        # YAML has dates where JSON has text.
         return StateDocument.model_validate_json(json.dumps(document, default=str), strict=False)
     except ValidationError as error:
         problem = error.errors()[0]
-        where = ".".join(map(str, problem["loc"]))
+        location = ".".join(map(str, problem["loc"]))
         raise BillError(
-            f"{file} is not what finops state export writes: {where}: {problem['msg']}"
+            f"{file} is not what finops state export writes: {location}: {problem['msg']}"
         ) from error
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise BillError(f"{file} cannot be read: {' '.join(str(error).split())}") from error
@@ -147,9 +151,11 @@ def _is_yaml(file: Path) -> bool:
     return file.suffix != ".json"
 
 
-def document_of(settings: Settings, selection: Selection) -> StateDocument:
-    """Return the ledger of every export, or of one; what every stage recorded last of every month;
-    and all runs of these exports. Raises BillError where there is no such export."""
+def state_document(settings: Settings, selection: Selection) -> StateDocument:
+    """Return the ledgers, the last materializations and the runs of the selected exports.
+
+    Raises BillError if the settings do not have the export.
+    """
     stored, exports = StoredMonths(settings), selection.exports(settings)
     with open_history() as history:
         return StateDocument(
@@ -182,7 +188,7 @@ def document_of(settings: Settings, selection: Selection) -> StateDocument:
 
 
 def _versions(stored: StoredMonths, export: str) -> Iterator[VersionDocument]:
-    """Yield what the ledgers of all the export's files have."""
+    """Yield the loads in the ledgers of all DuckDB files of the export."""
     files = {month.database_path: month for month in stored.months(Selection(export=export))}
     for file in filter(Path.exists, reversed(files)):
         with files[file].connect() as connection:
@@ -190,24 +196,27 @@ def _versions(stored: StoredMonths, export: str) -> Iterator[VersionDocument]:
 
 
 def _materializations(history: History, export: ExportSettings) -> Any:
-    """Return by month and stage what was materialized last, with its metadata of plain values."""
+    """Return the last materializations by month and stage, with plain values as metadata."""
     months: dict[str, dict[str, Materialization]] = defaultdict(dict)
     last = history.materializations(export.name, set(map(str, export.months())))
     for stage, by_month in last.items():
-        for month, made in by_month.items():
-            decimal_text = {
-                k: v for k, v in made.metadata.items() if isinstance(v, str | int | float)
+        for month, materialization in by_month.items():
+            plain_metadata = {
+                name: value
+                for name, value in materialization.metadata.items()
+                if isinstance(value, str | int | float)
             }
-            months[month][stage] = replace(made, metadata=decimal_text)
+            months[month][stage] = replace(materialization, metadata=plain_metadata)
     return dict(sorted(months.items()))
 
 
-def take_over(
+def import_document(
     settings: Settings, document: StateDocument, on_month: Callable[[str], None]
 ) -> list[str]:
-    """Report to the event log, and restore in the ledger, what the document has of months whose
-    data is here and proves it. `on_month` is called with each; a line for each stage that does not
-    fit is returned."""
+    """Restore the ledger and report materializations for months that the data here confirms.
+
+    `on_month` is called with a line for each month. Returns a line for each stage that is refused.
+    """
     stored, refused = StoredMonths(settings), list[str]()
     with open_instance() as instance:
         for state in document.exports:
@@ -216,80 +225,109 @@ def take_over(
             except BillError as error:
                 refused.append(f"{state.name}  refused: {error}")
                 continue
-            known = History(instance).materializations(state.name, state.months)
+            reported = History(instance).materializations(state.name, state.months)
             for name, stages in state.months.items():
                 month = StoredMonth(export, BillingMonth.parse(name), stored)
-                table = _restored(month, [one for one in state.versions if one.month == name])
-                fitting = []
-                for stage, made in stages.items():
-                    proved = _proved(month, stage, made.version, table)
-                    if proved is None or proved != made.version:
-                        refused.append(
-                            f"{month}  refused: {stage} was {made.version}, but "
-                            f"{proved or 'nothing whole'} is here"
-                        )
-                        continue
-                    fitting.append(stage)
-                    reported = known[stage].get(name)
-                    if reported is None or reported.version != made.version:
-                        _report(instance, dg.AssetKey([export.name, stage]), name, made)
-                if fitting:
-                    on_month(f"{month}: {', '.join(fitting)}")
+                confirmed, problems = _confirmed_stages(month, state.versions, stages)
+                refused += problems
+                for stage in confirmed:
+                    last = reported[stage].get(name)
+                    if last is None or last.version != stages[stage].version:
+                        key = dg.AssetKey([export.name, stage])
+                        _report(instance, key, name, stages[stage])
+                if confirmed:
+                    on_month(f"{month}: {', '.join(confirmed)}")
     return refused
 
 
+def _confirmed_stages(
+    month: StoredMonth,
+    versions: list[VersionDocument],
+    stages: dict[Stage, Materialization],
+) -> tuple[list[Stage], list[str]]:
+    """Restore the month's ledger, and return the stages whose version the data confirms.
+
+    The second list has a line for each of the others.
+    """
+    month_versions = [version for version in versions if version.month == str(month.month)]
+    table_version = _restore_ledger(month, month_versions)
+    confirmed, problems = list[Stage](), list[str]()
+    for stage, materialization in stages.items():
+        version = _confirmed_version(month, stage, materialization.version, table_version)
+        if version is None or version != materialization.version:
+            problems.append(
+                f"{month}  refused: {stage} was {materialization.version}, but "
+                f"{version or 'nothing whole'} is here"
+            )
+        else:
+            confirmed.append(stage)
+    return confirmed, problems
+
+
 def _report(
-    instance: dg.DagsterInstance, key: dg.AssetKey, month: str, made: Materialization
+    instance: dg.DagsterInstance, key: dg.AssetKey, month: str, imported: Materialization
 ) -> None:
     instance.report_runless_asset_event(
         dg.AssetMaterialization(
             asset_key=key,
             partition=month,
-            description=f"Imported; run {made.run} made it at {made.at}.",
-            metadata=made.metadata,
-            tags={"dagster/data_version": str(made.version)},
+            description=f"Imported; run {imported.run} made it at {imported.at}.",
+            metadata=imported.metadata,
+            tags={"dagster/data_version": str(imported.version)},
         )
     )
 
 
-def _restored(month: StoredMonth, versions: list[VersionDocument]) -> str | None:
-    """Give the ledger what it does not have, if the table proves it; return the version that the
-    table holds."""
+def _restore_ledger(month: StoredMonth, versions: list[VersionDocument]) -> str | None:
+    """Restore the loads that the ledger lacks if the table confirms them.
+
+    Returns the version in the table.
+    """
     if not month.database_path.exists():
         return None
-    recorded = [
-        one.load(month.export, number)
-        for number, one in enumerate(reversed(versions), 1)
-        if one.format in month.formats
+    documented = [
+        version.load(month.export, number)
+        for number, version in enumerate(reversed(versions), 1)
+        if version.format in month.formats
     ]
     with month.connect() as connection:
-        known = set(ledger.loads(connection, month.export.name))
-        missing = [load for load in recorded if load not in known]
+        recorded = set(ledger.loads(connection, month.export.name))
+        missing = [load for load in documented if load not in recorded]
         for load in missing:
             if load.state == "loaded":
                 restore_load(connection, load, month.formats[load.format], month.parquet_path)
-        loaded = month.verified_load(connection)
-        if loaded in recorded:
+        current = month.verified_load(connection)
+        # Superseded loads have no rows; they are trusted if the loaded one is confirmed.
+        if current in documented:
             ledger.restore_loads(connection, [load for load in missing if load.state != "loaded"])
-        return loaded.manifest_id if loaded else None
+        return current.manifest_id if current else None
 
 
-def _proved(month: StoredMonth, stage: str, wanted: str | None, table: str | None) -> str | None:
-    """Return the version that the stage's output proves; of the manifest, the vendor's id of it.
-    What was read and fetched has done its work once the table holds it."""
+def _confirmed_version(
+    month: StoredMonth, stage: str, documented: str | None, table_version: str | None
+) -> str | None:
+    """Return the version that the stage's data confirms; for the manifest, the vendor's id.
+
+    The manifest and the staged files need not exist any more once the table has their version.
+    """
     if stage == "billing_table":
-        return table
+        return table_version
     if stage == "parquet":
         return month.lake_record.manifest_id if month.lake_record else None
     if stage == "warehouse_table":
         if month.stores.warehouse is None or month.lake_record is None:
             return None
-        loaded = month.stores.warehouse.verified_version(month.month_file)
-        return loaded.manifest_id if loaded else None
+        version = month.stores.warehouse.verified_version(month.month_file)
+        return version.manifest_id if version else None
     manifest = month.staging.manifest()
-    if manifest is None or (table and is_version_of(table, manifest.id)):
-        is_of_table = stage == "manifest" and table and wanted and is_version_of(table, wanted)
-        return wanted if is_of_table else table
+    if manifest is None or (table_version and is_version_of(table_version, manifest.id)):
+        is_table_version = (
+            stage == "manifest"
+            and table_version
+            and documented
+            and is_version_of(table_version, documented)
+        )
+        return documented if is_table_version else table_version
     if stage == "manifest":
         return manifest.id
     current = month.staging.current_record()

@@ -115,10 +115,12 @@ def verify(
         for month, logged in _recorded_months(settings, selection, coverage):
             status.update(f"reading {month}")
             try:
-                differences.extend((month, *found) for found in _differences(month, logged))
+                differences.extend(
+                    (month, *difference) for difference in _differences(month, logged)
+                )
                 if deep:
                     differences.extend(
-                        (month, *found) for found in _damage(month, logged, coverage)
+                        (month, *damage) for damage in _damage(month, logged, coverage)
                     )
             except LedgerDamaged as error:
                 differences.append((month, str(error), Repair.LEDGER))
@@ -270,7 +272,7 @@ def _damage(month: StoredMonth, logged: LoggedVersions, coverage: Coverage) -> D
         warehouse_copy = _warehouse_copy(file, month.stores.warehouse, coverage)
     # DuckDB's own hash is fastest; a warehouse can compute MD5 or sums only. The table and the
     # Parquet file need the kinds of both comparisons.
-    kinds = [month_digest.kind for month_digest in warehouse_copy.digests]
+    kinds = [copy_digest.kind for copy_digest in warehouse_copy.digests]
     if kinds != [DigestKind.MD5]:
         kinds = list(dict.fromkeys([DigestKind.HASH, *kinds]))
     lake_copy = _lake_copy(file, kinds)
@@ -284,14 +286,14 @@ def _damage(month: StoredMonth, logged: LoggedVersions, coverage: Coverage) -> D
 def _warehouse_copy(file: MonthFile, warehouse: Warehouse, coverage: Coverage) -> _Copy:
     table = warehouse.full_name(file.table)
     try:
-        month_digest = warehouse.digest(file)
+        warehouse_digest = warehouse.digest(file)
     except BillError as error:
         return _Copy(table, problem=str(error))
-    if month_digest.kind == DigestKind.SUMS:
+    if warehouse_digest.kind == DigestKind.SUMS:
         coverage.skipped[
             f"columns of {coverage.warehouse} but those of money, of which the sums are compared"
         ] += 1
-    return _Copy(table, [month_digest])
+    return _Copy(table, [warehouse_digest])
 
 
 def _lake_copy(file: MonthFile, kinds: Collection[DigestKind]) -> _Copy:

@@ -1,4 +1,4 @@
-"""`finops worker`: the runs in progress, and how one is ended; and the runs of before."""
+"""`finops worker`: list and stop runs. The module also lists the runs of `show-state --runs`."""
 
 from __future__ import annotations
 
@@ -48,17 +48,20 @@ def stop(
 
     $ finops worker stop 6efd03df
     """
-    from finops_dagster.cli.changes import recorded
+    from finops_dagster.cli.changes import log_changes
     from finops_dagster.cli.history import open_history
 
-    with recorded("worker stop") as changes, open_history() as history:
+    with log_changes("worker stop") as changes, open_history() as history:
         changes.append(stop_run(history, run))
         print_line(changes[0])
 
 
-def past_runs(settings: Settings, selection: Selection, most: int | None) -> list[Row]:
-    """Return the runs of the months, the newest run first: a row for each export of a run. Times
-    are in UTC; of a run that has not ended, `seconds` are those until now."""
+def past_runs(settings: Settings, selection: Selection, limit: int | None) -> list[Row]:
+    """Return a row for each run and export of the selected months, newest first.
+
+    Times are in UTC. The seconds of a run in progress are those until now. `limit` is the largest
+    number of rows; None returns all.
+    """
     from finops_dagster.cli.history import open_history
 
     months = {
@@ -83,14 +86,16 @@ def past_runs(settings: Settings, selection: Selection, most: int | None) -> lis
                 "last_stage": history.last_stage(run, export),
                 "reason": history.reason(run),
             }
-            for export, run in chosen[:most]
+            for export, run in chosen[:limit]
         ]
 
 
 def runs_in_progress(history: History, export: str | None = None) -> list[Row]:
-    """Return every run that has not ended, or those of one export: its month, the stage that it is
-    at, its age in seconds, when it should end by the median times of its stages, and its process on
-    this machine, which is `lost` when it is gone."""
+    """Return a row for each run that has not ended, of one export or of all.
+
+    `estimated_completion` is computed from the median durations of the stages. `process` is the
+    number of the run's process if it runs on this machine; `lost` is true if that process is gone.
+    """
     from finops_dagster.processes import is_lost, read_note
     from finops_dagster.settings import dagster_home
 
@@ -98,16 +103,17 @@ def runs_in_progress(history: History, export: str | None = None) -> list[Row]:
     for run in history.runs:
         if not run.is_in_progress or export not in (None, *run.stages):
             continue
-        usual = history.usual_duration(run.stages) if run.status == "started" else None
+        duration = history.usual_duration(run.stages) if run.status == "started" else None
+        stages = (history.last_stage(run, run_export) for run_export in run.stages)
         rows.append(
             {
                 "run": run.id,
                 "export": ", ".join(run.stages) or None,
                 "month": run.month,
                 "status": run.status,
-                "stage": next((history.last_stage(run, one) for one in run.stages), None),
+                "stage": next(stages, None),
                 "seconds": round(run.seconds),
-                "estimated_completion": usual and run.started + usual,
+                "estimated_completion": duration and run.started + duration,
                 "process": read_note(dagster_home(), run.id).get("process"),
                 "lost": is_lost(dagster_home(), run.id),
             }
@@ -116,24 +122,26 @@ def runs_in_progress(history: History, export: str | None = None) -> list[Row]:
 
 
 def stop_run(history: History, run: str) -> str:
-    """Ask the run's process to stop, or mark the run failed where it is gone; return what was done.
-    `run` may be the beginning of an id. Raises BillError."""
-    found = [row for row in runs_in_progress(history) if row["run"].startswith(run)]
-    if len(found) != 1:
-        raise BillError(f"{len(found)} runs in progress have an id that begins with {run!r}")
-    (row,) = found
+    """Interrupt the run's process, or mark the run as failed if its process is gone.
+
+    `run` is the id or its first characters. Returns what was done. Raises BillError.
+    """
+    matches = [row for row in runs_in_progress(history) if row["run"].startswith(run)]
+    if len(matches) != 1:
+        raise BillError(f"{len(matches)} runs in progress have an id that begins with {run!r}")
+    (row,) = matches
     process = row["process"]
     if process is not None and not row["lost"]:
         os.kill(int(process), signal.SIGINT)
         return f"process {process} of run {row['run']} is asked to stop"
-    why = "no process of this machine has it"
+    reason = "no process of this machine has it"
     if row["lost"]:
-        why = f"process {process} is gone" if process else "its process is gone"
+        reason = f"process {process} is gone" if process else "its process is gone"
     assert history.instance is not None
-    lost = history.instance.get_run_by_id(row["run"])
-    assert lost is not None
-    history.instance.report_run_failed(lost, f"Ended by finops worker stop: {why}.")
-    return f"run {row['run']} is marked failed: {why}; run its month again"
+    dagster_run = history.instance.get_run_by_id(row["run"])
+    assert dagster_run is not None
+    history.instance.report_run_failed(dagster_run, f"Ended by finops worker stop: {reason}.")
+    return f"run {row['run']} is marked failed: {reason}; run its month again"
 
 
 _SHORT_ID: Headings = {"run": lambda row: row["run"][:8]}
@@ -145,6 +153,6 @@ RUN_HEADINGS: Headings = {
 IN_PROGRESS_HEADINGS: Headings = {
     **_SHORT_ID,
     **key_headings("export month status stage seconds"),
-    "done_by": lambda row: (end := row["estimated_completion"]) and f"{end:%H:%M}Z",
+    "done_by": lambda row: row["estimated_completion"] and f"{row['estimated_completion']:%H:%M}Z",
     "process": lambda row: "lost" if row["lost"] else row["process"] and str(row["process"]),
 }
