@@ -85,13 +85,13 @@ FETCH = f"finops aws extract-billing {ONLY} --force"
 # What is done, what only --deep then says, and the command that it names.
 Damage = tuple[Callable[[Project], None], str, str]
 SERVICE, QUANTITY_OF = "differ in lineitem_productcode; ", "differ in lineitem_usageamount; "
-AS_WRITTEN = "the file is as it was written"
+AS_WRITTEN = "the file is unchanged"
 A_SERVICE: Damage = in_table("lineitem_productcode = 'EC3'"), SERVICE + AS_WRITTEN, REPROCESS
 PAGES: Damage = lambda project: overwrite(project.parquet()), f"{MONTH}.parquet", RUN
 OTHER_BYTES = "has other bytes than when it was fetched"
 STAGED_BYTES: Damage = lambda project: overwrite(staged(project), 20), OTHER_BYTES, FETCH
 EC3 = in_parquet(lambda names: pc.replace_substring(names, "EC2", "EC3"))
-A_CELL_IN_PARQUET: Damage = EC3, SERVICE + "the file is not as it was written", RUN
+A_CELL_IN_PARQUET: Damage = EC3, SERVICE + "the file was changed", RUN
 ROUNDED = in_table("lineitem_usageamount = 0.700000000000000001")
 DAMAGES: list[Damage] = [
     A_SERVICE,
@@ -103,7 +103,7 @@ DAMAGES: list[Damage] = [
 MORE_DAMAGES: list[Damage] = [
     (in_table("bill_payeraccountid = NULL"), "differ in bill_payeraccountid", REPROCESS),
     A_CELL_IN_PARQUET,
-    (in_parquet(lambda same: same), "is not as it was written, though its cells are", RUN),
+    (in_parquet(lambda same: same), "was changed, though its cells are the same", RUN),
     (lambda project: cut(staged(project)), "bytes, and had", FETCH),
     (lambda project: cut(staged(project, "manifest.json")), "manifest.json is damaged", FETCH),
 ]
@@ -144,7 +144,7 @@ def test_all_damage_is_repaired_at_once(loaded: Finops) -> None:
 def test_any_column_of_money_is_held_against_the_ledger(loaded: Finops) -> None:
     in_table("lineitem_blendedcost = 0.700000000000000001")(loaded.project)
     (row,) = loaded.json("state", "verify")
-    assert "but the table does not hold its rows" in row["what_differs"]
+    assert "but the table does not have its rows" in row["what_differs"]
     assert row["mend"] == REPROCESS
 
 
@@ -196,8 +196,8 @@ def test_what_was_not_looked_at_is_said(loaded: Finops) -> None:
     plain = loaded.here("state", "verify", "acme")
     assert plain.stdout == "all agree\n"
     looked_at, not_looked_at, without_data = plain.stderr.splitlines()
-    assert looked_at.startswith("looked at 1 month: event log, ledger, footers of Parquet files")
-    assert not_looked_at.endswith("cells, pages of Parquet files, staged files; --deep reads all")
+    assert looked_at.startswith("checked 1 month: event log, ledger, footers of Parquet files")
+    assert not_looked_at.endswith("cells, pages of Parquet files, staged files; --deep checks them")
     assert without_data.endswith(" months of acme")
     assert without_data.startswith("without data: ")
     deep = loaded.here(*DEEP, "acme", MONTH)
@@ -210,5 +210,7 @@ def test_what_was_not_looked_at_is_said(loaded: Finops) -> None:
     loaded("state", "cleanup", "--older-than", "0h")
     deep = loaded.here(*DEEP, "acme", MONTH)
     assert deep.stdout == "all agree\n", "staged files that are not kept are no damage"
-    not_kept = "not looked at in 1 month: staged files, which are not kept, or not all fetched yet"
+    not_kept = (
+        "not checked in 1 month: staged files, which were deleted or are not all downloaded yet"
+    )
     assert not_kept in deep.stderr

@@ -62,8 +62,8 @@ def test_each_command_goes_as_far_as_its_stage(project: Project, finops: Finops)
     staged = project.folder / "data/staging/acme/2024-01"
     files = [staged / "manifest.json", staged / "v1/acme-cur-00001.csv.gz", project.parquet()]
     assert finops("aws", "export-parquet", code=1) == (
-        "acme  failed: no month of it is in billing_table; finops aws load-billing-local comes "
-        "first\n"
+        "acme  failed: billing_table has no month of this export; run finops aws "
+        "load-billing-local first\n"
     )
     for command, expected in {
         "extract-manifests": [True, False, False],
@@ -90,18 +90,18 @@ def test_the_lake_is_queried_by_table_and_only_read(project: Project, finops: Fi
         {"billing_month": f"{month}-01", "cost": "0.0000004"} for month in ("2024-01", "2024-02")
     ]
     many = finops("query", "SELECT a.* FROM aws_billing_data a, range(200)").splitlines()
-    assert many[-1] == "the first 200 rows; say LIMIT, or --json for all"
+    assert many[-1] == "only the first 200 rows are shown; use --json for all"
     assert sum("0.0000004" in line for line in many) == 200
     target = project.folder / "stolen.csv"
     for other in (f"COPY (SELECT 1) TO '{target}'", "SELECT 1; SELECT 2", "DROP VIEW acme", ""):
-        assert finops("query", other, code=1) == "a query is one SELECT; nothing else is run\n"
+        assert finops("query", other, code=1) == "a query must be one SELECT; nothing was run\n"
     assert not target.exists()
     missing = finops("query", "FROM nothing_here", code=1)
-    assert missing.endswith("nothing_here does not exist! There is: aws_billing_data\n")
+    assert missing.endswith("nothing_here does not exist! The tables are: aws_billing_data\n")
 
     project.parquet().write_bytes(project.parquet().read_bytes()[:-8])
     damaged = finops("query", "SELECT count(*) FROM aws_billing_data", code=1)
-    assert damaged.endswith("a Parquet file is: finops state verify --deep\n")
+    assert damaged.endswith("a Parquet file is damaged: run finops state verify --deep\n")
     assert len(damaged.splitlines()) == 1
 
 
@@ -130,7 +130,7 @@ def test_what_cannot_be_reached(project: Project, finops: Finops) -> None:
     (project.folder / "finops.toml").write_text("")
     found = problems(finops)
     assert found.pop("exports") == (
-        "no export is set: add an [[exports]] table, as finops config discover prints it"
+        "the settings have no export: add an [[exports]] table; finops config discover prints it"
     )
     assert set(found.values()) == {""}
 
@@ -165,17 +165,17 @@ def test_what_cannot_be_written(project: Project, finops: Finops, monkeypatch: M
     ("command", "code", "message"),
     [
         ("aws show-state --start-date 2024-13", 2, "'2024-13' is not a month"),
-        ("--database-config threads config", 2, "it is given as KEY=VALUE"),
-        ("config check --database-config threads", 2, "it is given as KEY=VALUE"),
+        ("--database-config threads config", 2, "must be KEY=VALUE"),
+        ("config check --database-config threads", 2, "must be KEY=VALUE"),
         ("aws unload", 2, "No such command 'unload'"),
         ("aws show-state --export nope", 1, "the settings have acme\n"),
-        ("aws load-billing-remote", 1, "backend is duckdb, which ends at Parquet; choose another"),
-        ("aws run-pipeline --end-date 2020-01", 1, "acme has no month from"),
+        ("aws load-billing-remote", 1, "the backend duckdb has no warehouse; choose another"),
+        ("aws run-pipeline --end-date 2020-01", 1, "acme has no month between --start-date"),
         ("aws run-pipeline --export acme", 1, "acme has no manifest of"),
         ("--config nope.toml config", 1, "nope.toml: there is no such settings file"),
         ("--backend oracle config", 1, "database.backend: 'oracle' is none of"),
-        ("state export state.txt", 1, "ends in .json, .yaml"),
-        ("state cleanup --older-than soon", 2, "'soon' is no age such as 30d"),
+        ("state export state.txt", 1, "must end in .json, .yaml"),
+        ("state cleanup --older-than soon", 2, "'soon' is not an age; write it as 12h"),
     ],
 )
 def test_a_mistake_is_one_line(finops: Finops, command: str, code: int, message: str) -> None:

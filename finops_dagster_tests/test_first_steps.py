@@ -64,7 +64,7 @@ def test_the_first_settings_replace_nothing(project: Project, finops: Finops) ->
     assert export.name == "acme"
     assert written.read_text().count("#") > 15
     written.write_text("mine")
-    assert "config/finops.toml is there already" in finops("init", code=1)
+    assert "config/finops.toml exists already" in finops("init", code=1)
     assert written.read_text() == "mine"
     assert finops("init", "-c", "other.toml").startswith("other.toml is written.")
 
@@ -79,7 +79,7 @@ def test_the_demo_runs_and_a_month_of_it_can_be_restated(project: Project, finop
     early = finops.process("demo", "--restate", code=1, **others)
     assert "give the command finops demo first" in early
     refused = finops.process("demo", "--backend", "sql", code=2, **others)
-    assert "has settings of its own" in refused
+    assert "has its own settings" in refused
     (session,) = re.findall(r"\$ make demo\n(.*?)\n\$", README, re.DOTALL)
     printed = lines_without_seconds(finops.process("demo", **others))
     assert lines_without_seconds(session) - {"..."} <= printed

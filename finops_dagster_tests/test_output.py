@@ -227,7 +227,7 @@ def test_a_query_loses_no_column(finops: Finops, monkeypatch: MonkeyPatch) -> No
     assert finops("query", "SELECT 1 a, 2 a").split()[:5] == ["a", "a", "────", "1", "2"]
     answer = finops.here("query", "--json", "SELECT 1 a, 2 a, 3 a_1")
     assert json.loads(answer.stdout) == [{"a": 1, "a_2": 2, "a_1": 3}]
-    assert answer.stderr == "another column is named a too; here it is a_2\n"
+    assert answer.stderr == "several columns are called a; one of them is a_2 here\n"
 
     monkeypatch.setenv("COLUMNS", "80")
     columns = ", ".join(f"{number} AS column{number}" for number in range(198))
@@ -238,7 +238,10 @@ def test_a_query_loses_no_column(finops: Finops, monkeypatch: MonkeyPatch) -> No
     assert shown[-1] == "column197"
     assert len(rows) == 2
     left_out = 198 - len(shown) + 1
-    assert done.stderr == f"{left_out} of 198 columns are not shown; name some, or --json for all\n"
+    assert (
+        done.stderr
+        == f"{left_out} of 198 columns are not shown; select fewer, or use --json for all\n"
+    )
     one = finops("query", f"SELECT {columns}").splitlines()
     assert len(one) == 198 and one[9].split() == ["column9", "9"]
 

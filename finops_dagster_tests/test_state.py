@@ -111,8 +111,8 @@ def test_what_disagrees_is_mended(project: Project, finops: Finops, named: bool)
     finops("state", "verify", code=1)
     found = {row["month"]: row for row in finops.json("state", "verify", "acme")}
     assert found.keys() == {"2024-01", "2024-02"}
-    assert "2024-01.parquet has no whole month, the table v1" in found["2024-01"]["what_differs"]
-    assert "the table does not hold its rows" in found["2024-02"]["what_differs"]
+    assert "2024-01.parquet has no complete month, the table v1" in found["2024-01"]["what_differs"]
+    assert "the table does not have its rows" in found["2024-02"]["what_differs"]
     if named:
         mended = "".join(finops(*row["mend"].split()[1:]) for row in found.values())
     else:
@@ -124,7 +124,7 @@ def test_what_disagrees_is_mended(project: Project, finops: Finops, named: bool)
 
     project.database_file.unlink()
     (row,) = finops.json("state", "verify", "acme", "2024-01")
-    assert row["what_differs"] == "the table holds None, the event log has v1"
+    assert row["what_differs"] == "the table has no version, the event log v1"
     finops(*row["mend"].split()[1:])
     assert finops("state", "verify", "acme", "2024-01").startswith("all agree\n")
 
@@ -141,10 +141,10 @@ def test_a_stopped_run_is_gone_on_with(project: Project, finops: Finops, how: st
         if how == "ctrl-c":
             process.send_signal(signal.SIGINT)
         else:
-            assert "is asked to stop" in finops("worker", "stop", row["run"][:8])
+            assert "was asked to stop" in finops("worker", "stop", row["run"][:8])
         printed, complained = process.communicate()
     assert process.returncode == 1
-    assert complained.splitlines()[-1] == "stopped; the same command goes on where it stopped"
+    assert complained.splitlines()[-1] == "stopped; run the same command again to continue"
     assert "2024-01" not in printed
     assert finops("worker", "list") == "no run is in progress\n"
     assert finops("aws", "run-pipeline").count("exported  v1") == 2
@@ -182,7 +182,7 @@ def test_a_run_is_estimated_and_its_death_seen(project: Project, finops: Finops,
     else:
         stopped = finops("worker", "stop", row["run"])
         reason = f"process {process.pid} is gone"
-        assert stopped == f"run {row['run']} is marked failed: {reason}; run its month again\n"
+        assert stopped == f"run {row['run']} is marked as failed: {reason}; run its month again\n"
         assert finops("worker", "stop", row["run"], code=1).startswith("0 runs in progress")
         _, _, table, _ = finops.json("state", "show", "acme", "2024-01")
         assert table["error"] == f"Ended by finops worker stop: {reason}."
@@ -241,10 +241,10 @@ def test_runs_in_postgresql_are_seen_stopped_and_moved(project: Project, stored:
         assert (run["process"], run["lost"]) == (process.pid, False)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-    assert "is marked failed" in stored("worker", "stop", run["run"][:8])
+    assert "is marked as failed" in stored("worker", "stop", run["run"][:8])
     assert "acme 2024-02  exported  v2" in stored("aws", "run-pipeline")
     assert stored("state", "export", "state.json").endswith("1 exports, 5 runs\n")
     gone = stored.json("state", "cleanup", "--older-than", "0h")
     assert [row["what"] for row in gone].count("run") == 3
-    assert stored("state", "import", "state.json") == "months taken over: 2\n"
+    assert stored("state", "import", "state.json") == "months imported: 2\n"
     assert stored("state", "verify").startswith("all agree\n")

@@ -74,7 +74,7 @@ def test_a_report_has_progress_failures_and_restarts(project: Project, loaded: F
 @pytest.mark.thorough
 def test_cleanup_deletes_nothing_that_a_month_needs(project: Project, loaded: Finops) -> None:
     staged = project.folder / "data/staging/acme"
-    assert loaded("state", "cleanup") == "there is nothing to delete\n"
+    assert loaded("state", "cleanup") == "nothing to delete\n"
     project.change("UPDATE finops_state.manifests SET loaded_at = '2020-01-01'")
     for path in staged.rglob("*"):
         os.utime(path, (time.time() - YEAR, time.time() - YEAR))
@@ -86,7 +86,7 @@ def test_cleanup_deletes_nothing_that_a_month_needs(project: Project, loaded: Fi
     ]
     assert loaded.json("state", "cleanup", "--dry-run") == would
     assert loaded.json("state", "cleanup") == would
-    assert loaded("state", "cleanup") == "there is nothing to delete\n"
+    assert loaded("state", "cleanup") == "nothing to delete\n"
     assert sorted(path.name for path in staged.glob("*/v?")) == ["v1"], "the month that failed"
     assert sorted(project.ledger("manifest_id")) == [("v1",), ("v2",)]
 
@@ -115,8 +115,8 @@ def test_state_moves_to_another_machine_with_its_data(project: Project, loaded: 
         "DROP TABLE finops_state.runs",
     )
     assert loaded("state", "import", "state.yaml", code=1).splitlines() == [
-        "months taken over: 2",
-        "acme 2024-03  refused: manifest was v1, but nothing whole is here",
+        "months imported: 2",
+        "acme 2024-03  refused: manifest has v1 in the file, but no complete month on this machine",
     ]
     assert loaded("state", "verify").startswith("all agree\n")
     held = [(row["month"], row["parquet"], row["last_run"]) for row in loaded.json("state", "list")]
@@ -132,14 +132,17 @@ def test_state_moves_to_another_machine_with_its_data(project: Project, loaded: 
     Path("older.json").write_text(json.dumps(as_json))
     project.change("DELETE FROM finops_state.manifests WHERE manifest_id = 'v1'")
     again = loaded("state", "import", "older.json", code=1)
-    assert again.startswith("months taken over: 2")
+    assert again.startswith("months imported: 2")
     assert len(project.query(recorded)) == 3
 
     shutil.rmtree(project.folder / ".dagster")
     shutil.rmtree(project.folder / "data")
     refused = loaded("state", "import", "state.json", code=1)
-    assert refused.startswith("months taken over: 0\n"), "an empty machine takes over nothing"
-    assert "acme 2024-01  refused: parquet was v1, but nothing whole is here" in refused
+    assert refused.startswith("months imported: 0\n"), "an empty machine takes over nothing"
+    assert (
+        "acme 2024-01  refused: parquet has v1 in the file, but no complete month on this machine"
+        in refused
+    )
     assert loaded("state", "verify").startswith("all agree\n")
     assert loaded.json("state", "list") == []
 
@@ -147,8 +150,8 @@ def test_state_moves_to_another_machine_with_its_data(project: Project, loaded: 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{}", "state.json is not what finops state export writes: finops_dagster: Field required"),
-        ("[]", "state.json is not what finops state export writes: "),
+        ("{}", "state.json was not written by finops state export: finops_dagster: Field required"),
+        ("[]", "state.json was not written by finops state export: "),
         ("{", "state.json cannot be read: "),
         (None, "state.json cannot be read: "),
     ],
@@ -171,8 +174,8 @@ def test_a_damaged_ledger_is_made_again_from_the_data(project: Project, loaded: 
     found = loaded.json("state", "verify")
     assert {row["mend"] for row in found} == {"finops state verify --mend"}
     assert loaded("state", "verify", "--mend").splitlines() == [
-        "acme 2024-02  the ledger has v2 again",
-        "acme 2024-01  the ledger has v1 again",
+        "acme 2024-02  restored in the ledger: v2",
+        "acme 2024-01  restored in the ledger: v1",
     ]
     assert loaded("state", "verify").startswith("all agree\n")
     by_month = {str(row[:2]): row for row in before if "loaded" in row}
@@ -198,7 +201,7 @@ def test_one_export_is_exported_alone(project: Project, loaded: Finops) -> None:
 def test_changes_are_kept(
     project: Project, loaded: Finops, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert loaded("state", "changes") == "nothing was changed by hand\n"
+    assert loaded("state", "changes") == "no changes yet\n"
     before = datetime.now(UTC).replace(microsecond=0)
     loaded("state", "export", "state.json")
     shutil.rmtree(project.folder / ".dagster")
@@ -218,7 +221,7 @@ def test_changes_are_kept(
     assert times == sorted(times, reverse=True)
     assert times[-1] >= before
     assert "staged files data/staging/acme/2024-02/v2" in cleaned["changes"]
-    assert mended["changes"] == ["acme 2024-01  the ledger has v1 again"]
+    assert mended["changes"] == ["acme 2024-01  restored in the ledger: v1"]
     assert [line.partition(":")[0] for line in imported["changes"]] == [
         f"acme 2024-0{number}" for number in (1, 2, 3)
     ]

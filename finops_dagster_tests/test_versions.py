@@ -244,7 +244,7 @@ def test_every_command_knows_the_contents_of_an_id(project: Project, finops: Fin
     finops("aws", "run-pipeline")
     project.deliver(part("5"))
     (planned,) = finops.json("aws", "run-pipeline", "--dry-run")
-    would_run = "manifest, staged_files; and the rest if its files are others"
+    would_run = "manifest, staged_files; the other stages if the files changed"
     assert would_run in planned.values()
     version = OTHER.search(finops("aws", "run-pipeline"))
     assert version is not None

@@ -101,8 +101,8 @@ def init(context: typer.Context) -> None:
 
     file = write_first_settings(Options.of(context).config)
     print_line(
-        f"{file} is written. Name your bucket in it, or paste what finops config discover finds, "
-        "then: finops config check"
+        f"{file} is written. Enter your bucket, or paste the output of finops config discover. "
+        "Then run: finops config check"
     )
 
 
@@ -122,7 +122,9 @@ def demo(
     $ finops demo --restate
     """
     if Options.of(context) != Options():
-        raise typer.BadParameter("the demo has settings of its own, and takes no others")
+        raise typer.BadParameter(
+            "the demo has its own settings; leave out --config, --backend and --database-config"
+        )
     from finops_dagster.demo import __main__ as demo_bill
 
     if not restate:

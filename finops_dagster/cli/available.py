@@ -38,8 +38,8 @@ def available_months(
             months = selection.months(export)
             if not months:
                 raise BillError(
-                    f"{export.name} has no month from {selection.start} to {selection.end}; its "
-                    f"first is {export.start_month}"
+                    f"{export.name} has no month between --start-date and --end-date; its first "
+                    f"month is {export.start_month}"
                 )
             source = VENDORS[export.vendor].source(export, stores)
             available = available_versions(source, months)
@@ -125,7 +125,7 @@ def plan(settings: Settings, selection: Selection, on_problem: OnProblem) -> Ite
         )
         stored_manifest = month.staging.manifest()
         if stored_manifest and not would_run and _is_rewritten(manifest, stored_manifest):
-            would_run = "manifest, staged_files; and the rest if its files are others"
+            would_run = "manifest, staged_files; the other stages if the files changed"
         yield {
             "export": export,
             "month": name,

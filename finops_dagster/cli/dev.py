@@ -27,8 +27,8 @@ def serve(options: Options, port: int) -> NoReturn:
         socket.create_server((_HOST, port)).close()
     except OSError as error:
         raise BillError(
-            f"port {port} of {_HOST} cannot be used ({os.strerror(error.errno or 0)}); stop what "
-            "uses it, or choose another: finops dev --port 3001, make dev PORT=3001"
+            f"port {port} of {_HOST} cannot be used ({os.strerror(error.errno or 0)}); stop the "
+            "program that uses it, or choose another: finops dev --port 3001, make dev PORT=3001"
         ) from error
     open_instance().dispose()
     # Dagster starts processes of its own, which read the settings from the environment.

@@ -46,8 +46,8 @@ def _known_error(error: BaseException) -> str | None:
         return str(error)
     if isinstance(error, sqlite3.Error) and error.sqlite_errorcode & 0xFF in _DISK_ERRORS:
         return (
-            f"Dagster's history in {dagster_home()} cannot be written: {error}; make room on its "
-            "disk, or let it be written, and give the same command again"
+            f"Dagster's history in {dagster_home()} cannot be written: {error}; free space on its "
+            "disk, or allow writing to it, and run the same command again"
         )
     # These imports take a second, so they come after the cheap ones.
     from finops_dagster.billing.disk import disk_problem
@@ -67,6 +67,6 @@ def _history_error(error: BaseException) -> str | None:
     if sqlalchemy is None or not isinstance(error, sqlalchemy.SQLAlchemyError):
         return None
     return (
-        f"Dagster's history cannot be read or written: {first_line(error)}; look at storage in "
+        f"Dagster's history cannot be read or written: {first_line(error)}; check storage in "
         f"{dagster_home() / 'dagster.yaml'}"
     )

@@ -283,7 +283,7 @@ def _failure(event: dg.DagsterEvent) -> RunFailure:
     if error is None:
         return RunFailure(stage, "", event.message or "")
     if error.cls_name in INTERRUPTS:
-        return RunFailure(stage, error.cls_name, "stopped by a person")
+        return RunFailure(stage, error.cls_name, "stopped by the user")
     # Dagster wraps an asset's error in its own; the innermost says what happened.
     while error.cause is not None:
         error = error.cause

@@ -77,8 +77,8 @@ def run_months(
 def _stages(settings: Settings, until: str | None) -> tuple[str, ...]:
     if until == "warehouse_table" and not settings.database.has_warehouse:
         raise BillError(
-            "backend is duckdb, which ends at Parquet; choose another with --backend, or set "
-            "warehouse_path"
+            "the backend duckdb has no warehouse; choose another with --backend, or set "
+            "database.duckdb.warehouse_path"
         )
     return (until,) if until and until in _STAGE_BEFORE else stages_until(settings, until)
 
@@ -115,8 +115,8 @@ def _months(
         export_months = [month for month in months if month.export == export]
         if not export_months:
             on_problem(
-                f"{export.name}  failed: no month of it is in {stage_before}; "
-                f"finops {export.vendor} {command} comes first"
+                f"{export.name}  failed: {stage_before} has no month of this export; run "
+                f"finops {export.vendor} {command} first"
             )
         yield from export_months
 

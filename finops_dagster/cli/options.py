@@ -86,7 +86,7 @@ class Selection:
         chosen = [export for export in candidates if self.export in (None, export.name)]
         if not chosen and self.export:
             names = ", ".join(export.name for export in candidates) or "none"
-            raise BillError(f"there is no export {self.export!r}; the settings have {names}")
+            raise BillError(f"no export is called {self.export!r}; the settings have {names}")
         if not chosen:
             raise BillError(
                 f"the settings have no export of {self.vendor or 'any vendor'}: add an [[exports]] "
@@ -112,7 +112,7 @@ def _store(context: typer.Context, parameter: typer.CallbackParam, value: Any) -
     options = Options.of(context)
     if parameter.name == "database_config":
         if any(not text.partition("=")[0] or "=" not in text for text in value or ()):
-            raise typer.BadParameter("it is given as KEY=VALUE, such as dataset=finops")
+            raise typer.BadParameter("must be KEY=VALUE, such as dataset=finops")
         value = (*options.database_config, *(value or ()))
     if parameter.name in ("start_date", "end_date"):
         value = check_month(value)
@@ -203,6 +203,6 @@ def exit_after(run: Callable[[], bool]) -> NoReturn:
     try:
         succeeded = run()
     except KeyboardInterrupt:
-        typer.echo("stopped; the same command goes on where it stopped", err=True)
+        typer.echo("stopped; run the same command again to continue", err=True)
         succeeded = False
     raise typer.Exit(not succeeded)

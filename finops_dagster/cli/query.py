@@ -16,7 +16,7 @@ from finops_dagster.tables.database import DuckDB
 from finops_dagster.terminal import print_error, print_line
 
 _ROWS_SHOWN = 200
-_FILE_HINT = "; if the query is not at fault, a Parquet file is: finops state verify --deep"
+_FILE_HINT = "; if the query is correct, a Parquet file is damaged: run finops state verify --deep"
 
 
 def print_query(settings: Settings, sql: str, *, as_json: bool) -> None:
@@ -29,16 +29,16 @@ def print_query(settings: Settings, sql: str, *, as_json: bool) -> None:
         keys = _unique(names)
         for name, key in zip(names, keys, strict=True):
             if name != key:
-                print_error(f"another column is named {name} too; here it is {key}")
+                print_error(f"several columns are called {name}; one of them is {key} here")
         print_json([dict(zip(keys, row, strict=True)) for row in rows])
     elif not rows:
         print_line("no rows")
     else:
         if left_out := show_query_result(names, rows[:_ROWS_SHOWN]):
             columns = f"{left_out} of {len(names)} columns"
-            print_error(f"{columns} are not shown; name some, or --json for all")
+            print_error(f"{columns} are not shown; select fewer, or use --json for all")
         if len(rows) > _ROWS_SHOWN:
-            print_error(f"the first {_ROWS_SHOWN} rows; say LIMIT, or --json for all")
+            print_error(f"only the first {_ROWS_SHOWN} rows are shown; use --json for all")
 
 
 def _unique(names: Sequence[str]) -> list[str]:
@@ -65,14 +65,14 @@ def _run(
             tables = _create_views(connection, settings)
             statements = connection.extract_statements(sql)
             if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:
-                raise BillError("a query is one SELECT; nothing else is run")
+                raise BillError("a query must be one SELECT; nothing was run")
             result = connection.execute(statements[0])
             names = [column[0] for column in result.description or []]
             return names, result.fetchall() if limit is None else result.fetchmany(limit)
         except duckdb.Error as error:
             message = first_line(error)
             if message.startswith("Catalog Error: Table"):
-                message += f" There is: {', '.join(tables) or 'none, as no month is loaded'}"
+                message += f" The tables are: {', '.join(tables) or 'none, as no month is loaded'}"
             # For a damaged Parquet file Thrift raises an error without a class or the file's name.
             elif type(error) is duckdb.Error or isinstance(
                 error, duckdb.InvalidInputException | duckdb.IOException

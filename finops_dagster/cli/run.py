@@ -39,7 +39,7 @@ def discover_manifests(context: typer.Context, json: Json = False) -> None:
 
     problems: list[str] = []
     rows = list(discover(*Options.settings_and_months(context), problems.append))
-    show(rows, as_json=json, empty="no months")
+    show(rows, as_json=json, empty="no months found")
     exit_with(problems)
 
 
@@ -73,7 +73,7 @@ def run_pipeline(
         from finops_dagster.cli.available import plan
 
         problems: list[str] = []
-        show(list(plan(settings, months, problems.append)), as_json=json, empty="no months")
+        show(list(plan(settings, months, problems.append)), as_json=json, empty="no months found")
         exit_with(problems)
     from finops_dagster.cli.month_runs import run_months
 
@@ -100,6 +100,6 @@ def show_state(context: typer.Context, runs: Runs = False, json: Json = False) -
 
     rows = past_runs(settings, months, None if json else _RUNS_SHOWN + 1)
     shown = rows if json else rows[:_RUNS_SHOWN]
-    show(shown, as_json=json, empty="no run yet", headings=RUN_HEADINGS)
+    show(shown, as_json=json, empty="no runs yet", headings=RUN_HEADINGS)
     if len(rows) > len(shown):
-        print_error(f"the newest {_RUNS_SHOWN} runs; --json shows all")
+        print_error(f"only the newest {_RUNS_SHOWN} runs are shown; use --json for all")

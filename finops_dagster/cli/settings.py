@@ -39,7 +39,7 @@ def write_first_settings(file: Path | None) -> Path:
     Raises BillError if there is a settings file already.
     """
     for existing in filter(Path.exists, [file] if file else DEFAULT_CONFIGS):
-        raise BillError(f"{existing} is there already, and was left as it is")
+        raise BillError(f"{existing} exists already and was not changed")
     written = file or DEFAULT_CONFIGS[0]
     text = Path(__file__).with_name("first_settings.toml").read_text(encoding="utf-8")
     try:
@@ -67,8 +67,8 @@ def find_exports(source: str, **store_settings: Any) -> list[FoundExport]:
         folders = sorted(searched.store.folders(searched.folder))
         raise BillError(
             f"{source} has no cost export of {' or '.join(VENDORS)}; its folders are: "
-            f"{excerpts(folders, _FOLDERS_SHOWN) or 'none'}; name the folder that holds the "
-            "export's own"
+            f"{excerpts(folders, _FOLDERS_SHOWN) or 'none'}; name the folder that contains the "
+            "folder of the export"
         )
     # Two exports of the settings may not have the same name: the second gets a number.
     named: dict[str, FoundExport] = {}
@@ -163,7 +163,7 @@ def check_connections(settings: Settings) -> list[Row]:
 
 def _no_exports() -> str:
     raise BillError(
-        "no export is set: add an [[exports]] table, as finops config discover prints it"
+        "the settings have no export: add an [[exports]] table; finops config discover prints it"
     )
 
 
@@ -190,7 +190,7 @@ def _check_writable(folder: Path, file: Path | None = None) -> str:
         reason = (error.strerror or str(error)).lower()
         path = file if file is not None and file.exists() else folder
         raise BillError(f"{path} cannot be written: {reason}") from error
-    return str(folder) if folder == existing else f"{folder} is made when it is needed"
+    return str(folder) if folder == existing else f"{folder}, created when needed"
 
 
 def _check_duckdb(settings: Settings) -> str:
@@ -198,7 +198,7 @@ def _check_duckdb(settings: Settings) -> str:
     path = Path(settings.database.duckdb.database_path)
     _check_writable(path.parent, path)
     if not path.exists():
-        return f"{path} is made when the first month comes"
+        return f"{path}, created by the first load"
     connections = replace(DuckDB.of(settings.database.duckdb), lock_wait_seconds=0)
     with connections.open(path, read_only=True):
         return f"{path}, {path.stat().st_size / 1e6:,.1f} MB"

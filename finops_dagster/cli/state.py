@@ -76,7 +76,7 @@ def show_months(
         from finops_dagster.cli.month_rows import stage_rows
 
         rows = stage_rows(settings, selection)
-    show(rows, as_json=json, empty="nothing yet", headings=HEADINGS)
+    show(rows, as_json=json, empty="nothing is loaded yet", headings=HEADINGS)
 
 
 @app.command("list")
@@ -114,7 +114,7 @@ def list_months(
         from finops_dagster.cli.available import stale_rows
 
         rows = stale_rows(settings, rows, problems.append)
-    show(rows, as_json=json, empty="no such months", headings=headings)
+    show(rows, as_json=json, empty="no months found", headings=headings)
     exit_with(problems)
 
 
@@ -232,7 +232,7 @@ def _age(text: str) -> timedelta:
     """Return the duration of `30d`, `12h` or `4w`. Raises BadParameter."""
     match = re.fullmatch(r"(\d+)([hdw])", text)
     if match is None:
-        raise typer.BadParameter(f"{text!r} is no age such as 30d, 12h or 4w")
+        raise typer.BadParameter(f"{text!r} is not an age; write it as 12h, 30d or 4w")
     return timedelta(**{{"h": "hours", "d": "days", "w": "weeks"}[match[2]]: int(match[1])})
 
 
@@ -268,7 +268,7 @@ def cleanup(
             rows.append(row)
             if not dry_run:
                 changes.append(f"{row['what']} {row['which']}")
-    show(rows, as_json=json, empty="there is nothing to delete")
+    show(rows, as_json=json, empty="nothing to delete")
 
 
 @app.command("export")
@@ -299,7 +299,7 @@ def import_state(context: typer.Context, file: Document) -> None:
     settings, document = Options.of(context).settings(), read_document(file)
     with log_changes("state import") as months:
         refused = import_document(settings, document, months.append)
-    print_line(f"months taken over: {len(months)}")
+    print_line(f"months imported: {len(months)}")
     exit_with(refused)
 
 
@@ -313,5 +313,5 @@ def changes(json: Json = False) -> None:
     """
     from finops_dagster.cli.changes import CHANGE_HEADINGS, logged_changes
 
-    empty = "nothing was changed by hand"
+    empty = "no changes yet"
     show(logged_changes(), as_json=json, empty=empty, headings=CHANGE_HEADINGS)

@@ -140,7 +140,7 @@ class StoredMonths:
             return {load.month: load.version for load in self._duckdb_loads(export)}
         except BillError as error:
             problem = str(error).partition(";")[0]
-            self._print_error(f"{problem}; what the lake has is shown for the table")
+            self._print_error(f"{problem}; the version in the Parquet file is shown for the table")
         months = [StoredMonth(export, month, self) for month in export.months()]
         records = {str(stored.month): stored.lake_record for stored in months}
         return {month: record.manifest_id for month, record in records.items() if record}
@@ -152,7 +152,7 @@ class StoredMonths:
                 return {}
             return {load.month: load.version for load in self.loads(self._exports[export_name])[1]}
         except (BillError, WarehouseUnavailable) as error:
-            self._print_error(f"{error}; what the warehouse holds is not known")
+            self._print_error(f"{error}; the version in the warehouse is unknown")
             return None
 
 

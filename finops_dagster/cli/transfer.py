@@ -139,7 +139,7 @@ def read_document(file: Path) -> StateDocument:
         problem = error.errors()[0]
         location = ".".join(map(str, problem["loc"]))
         raise BillError(
-            f"{file} is not what finops state export writes: {location}: {problem['msg']}"
+            f"{file} was not written by finops state export: {location}: {problem['msg']}"
         ) from error
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise BillError(f"{file} cannot be read: {' '.join(str(error).split())}") from error
@@ -147,7 +147,7 @@ def read_document(file: Path) -> StateDocument:
 
 def _is_yaml(file: Path) -> bool:
     if file.suffix not in (".json", ".yaml", ".yml"):
-        raise BillError(f"{file}: name a file that ends in .json, .yaml or .yml")
+        raise BillError(f"{file}: the name must end in .json, .yaml or .yml")
     return file.suffix != ".json"
 
 
@@ -256,8 +256,8 @@ def _confirmed_stages(
         version = _confirmed_version(month, stage, materialization.version, table_version)
         if version is None or version != materialization.version:
             problems.append(
-                f"{month}  refused: {stage} was {materialization.version}, but "
-                f"{version or 'nothing whole'} is here"
+                f"{month}  refused: {stage} has {materialization.version} in the file, but "
+                f"{version or 'no complete month'} on this machine"
             )
         else:
             confirmed.append(stage)
@@ -271,7 +271,7 @@ def _report(
         dg.AssetMaterialization(
             asset_key=key,
             partition=month,
-            description=f"Imported; run {imported.run} made it at {imported.at}.",
+            description=f"Imported; recorded by run {imported.run} at {imported.at}.",
             metadata=imported.metadata,
             tags={"dagster/data_version": str(imported.version)},
         )

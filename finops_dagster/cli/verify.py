@@ -90,11 +90,11 @@ class Coverage:
         checked = _CHECKED_DEEP if self.is_deep else _CHECKED
         if self.warehouse is not None:
             checked += f", and of {self.warehouse}"
-        yield f"looked at {_count_text(self.months)}: {checked}"
+        yield f"checked {_count_text(self.months)}: {checked}"
         if not self.is_deep:
-            yield "not looked at: cells, pages of Parquet files, staged files; --deep reads all"
+            yield "not checked: cells, pages of Parquet files, staged files; --deep checks them"
         for skipped, months in self.skipped.items():
-            yield f"not looked at in {_count_text(months)}: {skipped}"
+            yield f"not checked in {_count_text(months)}: {skipped}"
         without_data = (+self.without_data).items()
         if exports := [f"{_count_text(months)} of {export}" for export, months in without_data]:
             yield f"without data: {', '.join(exports)}"
@@ -149,7 +149,7 @@ def repair_months(
     for month, _ in _recorded_months(settings, selection, Coverage()):
         with suppress(BillError):  # `verify` reports a database that cannot be opened.
             if load := _restore_ledger(month):
-                on_restored(f"{month}  the ledger has {load.manifest_id} again")
+                on_restored(f"{month}  restored in the ledger: {load.manifest_id}")
     repairs: dict[tuple[str, str], list[Repair]] = defaultdict(list)
     for month, _, repair in verify(settings, selection, deep=deep)[0]:
         repairs[month.key].append(repair)
@@ -207,14 +207,15 @@ def _differences(month: StoredMonth, logged: LoggedVersions) -> Differences:
         load = month.verified_load(connection)
     if recorded is not None and load is None:
         yield (
-            f"the ledger has {recorded.manifest_id}, but the table does not hold its rows",
+            f"the ledger has {recorded.manifest_id}, but the table does not have its rows",
             Repair.REPROCESS,
         )
         return
     version = load and load.manifest_id
     if version != logged["billing_table"]:
         yield (
-            f"the table holds {version}, the event log has {logged['billing_table']}",
+            f"the table has {version or 'no version'}, the event log "
+            f"{logged['billing_table'] or 'no version'}",
             Repair.RUN,
         )
     path, footer = month.parquet_path, read_footer(month.parquet_path)
@@ -225,10 +226,8 @@ def _differences(month: StoredMonth, logged: LoggedVersions) -> Differences:
         )
     if footer is not None:
         if footer.manifest_id != logged["parquet"]:
-            yield (
-                f"{path} has {footer.manifest_id}, the event log {logged['parquet']}",
-                Repair.RUN,
-            )
+            logged_version = logged["parquet"] or "no version"
+            yield f"{path} has {footer.manifest_id}, the event log {logged_version}", Repair.RUN
         if (warehouse := month.stores.warehouse) is not None:
             yield from _warehouse_differences(
                 month.month_file, logged["warehouse_table"], warehouse
@@ -240,7 +239,10 @@ def _warehouse_differences(
 ) -> Differences:
     version, table = warehouse.verified_version(file), warehouse.full_name(file.table)
     if version is not None and version.manifest_id != logged_version:
-        yield f"{table} holds {version.manifest_id}, the event log has {logged_version}", Repair.RUN
+        yield (
+            f"{table} has {version.manifest_id}, the event log {logged_version or 'no version'}",
+            Repair.RUN,
+        )
     if logged_version is not None and not file.footer.is_same(version):
         yield (
             f"{table} has {_version_text(version)}, {file.path} {file.footer.totals}",
@@ -249,7 +251,7 @@ def _warehouse_differences(
 
 
 def _version_text(version: Version | None) -> str:
-    return f"{version.manifest_id} with {version.totals}" if version else "no whole month"
+    return f"{version.manifest_id} with {version.totals}" if version else "no complete month"
 
 
 def _damage(month: StoredMonth, logged: LoggedVersions, coverage: Coverage) -> Differences:
@@ -259,13 +261,13 @@ def _damage(month: StoredMonth, logged: LoggedVersions, coverage: Coverage) -> D
     """
     staged_damage = month.staging.damage()
     if staged_damage is None:
-        coverage.skipped["staged files, which are not kept, or not all fetched yet"] += 1
+        coverage.skipped["staged files, which were deleted or are not all downloaded yet"] += 1
     for problem in staged_damage or ():
         yield problem, Repair.FETCH
     with month.connect() as connection:
         load = month.verified_load(connection)
     if load is None or not load.is_same(read_footer(month.parquet_path)):
-        coverage.skipped["cells, as table and Parquet file are not of one version"] += 1
+        coverage.skipped["cells, as table and Parquet file have different versions"] += 1
         return
     file, warehouse_copy = month.month_file, _Copy("no warehouse")
     if month.stores.warehouse is not None and logged["warehouse_table"] is not None:
@@ -291,7 +293,7 @@ def _warehouse_copy(file: MonthFile, warehouse: Warehouse, coverage: Coverage) -
         return _Copy(table, problem=str(error))
     if warehouse_digest.kind == DigestKind.SUMS:
         coverage.skipped[
-            f"columns of {coverage.warehouse} but those of money, of which the sums are compared"
+            f"columns of {coverage.warehouse} other than money, whose sums are compared"
         ] += 1
     return _Copy(table, [warehouse_digest])
 
@@ -352,14 +354,14 @@ def _copy_differences(
     if lake.problem:
         yield f"{lake.name} cannot be read: {lake.problem}", repair
     elif columns:
-        evidence = "; the file is as it was written" if is_unchanged else ""
+        evidence = "; the file is unchanged" if is_unchanged else ""
         if is_unchanged is False:
-            evidence = "; the file is not as it was written"
+            evidence = "; the file was changed"
         elif bool(table_columns) != bool(lake_columns):
             evidence = f"; {warehouse.name} agrees with the {'file' if table_columns else 'table'}"
         yield f"{lake.name} and {table.name} differ in {_names_text(columns)}{evidence}", repair
     elif is_unchanged is False:
-        yield f"{lake.name} is not as it was written, though its cells are", repair
+        yield f"{lake.name} was changed, though its cells are the same", repair
     if warehouse.problem:
         yield f"{warehouse.name} cannot be compared: {warehouse.problem}", Repair.REPROCESS
     elif table_columns and (lake_columns or lake.problem):

@@ -133,15 +133,15 @@ def stop_run(history: History, run: str) -> str:
     process = row["process"]
     if process is not None and not row["lost"]:
         os.kill(int(process), signal.SIGINT)
-        return f"process {process} of run {row['run']} is asked to stop"
-    reason = "no process of this machine has it"
+        return f"run {row['run']}: process {process} was asked to stop"
+    reason = "no process of this machine runs it"
     if row["lost"]:
         reason = f"process {process} is gone" if process else "its process is gone"
     assert history.instance is not None
     dagster_run = history.instance.get_run_by_id(row["run"])
     assert dagster_run is not None
     history.instance.report_run_failed(dagster_run, f"Ended by finops worker stop: {reason}.")
-    return f"run {row['run']} is marked failed: {reason}; run its month again"
+    return f"run {row['run']} is marked as failed: {reason}; run its month again"
 
 
 _SHORT_ID: Headings = {"run": lambda row: row["run"][:8]}

@@ -365,7 +365,7 @@ def test_deep_verification_finds_the_copy_that_was_changed_by_hand(
         ),
         (
             change_in_parquet,
-            f"{lake} and {table} differ in {SERVICE}; the file is not as it was written",
+            f"{lake} and {table} differ in {SERVICE}; the file was changed",
             "finops aws run-pipeline --export acme --start-date 2024-01 --end-date 2024-01",
         ),
     ):

@@ -336,4 +336,4 @@ def test_command_loads_into_the_warehouse(
     if answers == "sqlalchemy finops":
         deep = finops.here(*settings, "state", "verify", "acme", "2024-01", "--deep")
         assert deep.stdout == "all agree\n"
-        assert "columns of sql but those of money, of which the sums are compared" in deep.stderr
+        assert "columns of sql other than money, whose sums are compared" in deep.stderr
