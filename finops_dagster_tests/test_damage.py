@@ -124,7 +124,7 @@ def test_damage_is_found_and_repaired_as_it_says(loaded: Finops, damages: list[D
         assert loaded.json("state", "verify") == [], "what only --deep finds"
         (row,) = loaded.json(*DEEP)
         assert message in row["what_differs"]
-        assert row["mend"] == command
+        assert row["repair"] == command
         loaded(*command.split()[1:])
         assert loaded.json(*DEEP) == []
         assert cells(loaded.project) == before
@@ -136,7 +136,7 @@ def test_all_damage_is_repaired_at_once(loaded: Finops) -> None:
     for damage, _, _ in (PAGES, A_SERVICE, STAGED_BYTES):
         damage(loaded.project)
     assert len(loaded.json(*DEEP)) == 2
-    loaded(*DEEP, "--mend")
+    loaded(*DEEP, "--repair")
     assert loaded.json(*DEEP) == []
     assert cells(loaded.project) == before
 
@@ -145,7 +145,7 @@ def test_any_column_of_money_is_held_against_the_ledger(loaded: Finops) -> None:
     in_table("lineitem_blendedcost = 0.700000000000000001")(loaded.project)
     (row,) = loaded.json("state", "verify")
     assert "but the table does not have its rows" in row["what_differs"]
-    assert row["mend"] == REPROCESS
+    assert row["repair"] == REPROCESS
 
 
 def test_a_staged_file_that_is_damaged_is_never_loaded(loaded: Finops) -> None:

@@ -114,9 +114,10 @@ def test_what_disagrees_is_mended(project: Project, finops: Finops, named: bool)
     assert "2024-01.parquet has no complete month, the table v1" in found["2024-01"]["what_differs"]
     assert "the table does not have its rows" in found["2024-02"]["what_differs"]
     if named:
-        mended = "".join(finops(*row["mend"].split()[1:]) for row in found.values())
+        mended = "".join(finops(*row["repair"].split()[1:]) for row in found.values())
     else:
-        mended = finops("state", "verify", "--mend")
+        mended = finops("state", "verify", "--repair")
+        assert finops("state", "verify", "--mend") == "--mend is now called --repair\n"
     for month in found:
         assert f"acme {month}  exported  v1  2 rows  3.00" in mended
     assert finops("state", "verify").startswith("all agree\n")
@@ -125,7 +126,7 @@ def test_what_disagrees_is_mended(project: Project, finops: Finops, named: bool)
     project.database_file.unlink()
     (row,) = finops.json("state", "verify", "acme", "2024-01")
     assert row["what_differs"] == "the table has no version, the event log v1"
-    finops(*row["mend"].split()[1:])
+    finops(*row["repair"].split()[1:])
     assert finops("state", "verify", "acme", "2024-01").startswith("all agree\n")
 
 

@@ -172,8 +172,8 @@ def test_a_damaged_ledger_is_made_again_from_the_data(project: Project, loaded: 
     failed = loaded("aws", "run-pipeline", "--end-date", "2024-01", code=1)
     assert "finops_state.manifests is damaged: it has no column total_cost" in failed
     found = loaded.json("state", "verify")
-    assert {row["mend"] for row in found} == {"finops state verify --mend"}
-    assert loaded("state", "verify", "--mend").splitlines() == [
+    assert {row["repair"] for row in found} == {"finops state verify --repair"}
+    assert loaded("state", "verify", "--repair").splitlines() == [
         "acme 2024-02  restored in the ledger: v2",
         "acme 2024-01  restored in the ledger: v1",
     ]
@@ -208,13 +208,13 @@ def test_changes_are_kept(
     project.change("DELETE FROM finops_state.manifests WHERE manifest_id = 'v1'")
     loaded.here("state", "import", "state.json")
     project.change("DELETE FROM finops_state.manifests WHERE billing_month = '2024-01-01'")
-    loaded("state", "verify", "--mend")
+    loaded("state", "verify", "--repair")
     loaded("state", "cleanup", "--older-than", "0h", "--dry-run")
     monkeypatch.setenv("LOGNAME", "somebody-else")
     monkeypatch.setenv("USER", "nobody")
     loaded("state", "cleanup", "--older-than", "0h")
     cleaned, mended, imported = changes = loaded.json("state", "changes")
-    commands = ["state cleanup", "state verify --mend", "state import"]
+    commands = ["state cleanup", "state verify --repair", "state import"]
     assert [change["command"] for change in changes] == commands
     assert {change["user"] for change in changes} == {pwd.getpwuid(os.getuid()).pw_name}
     times = [datetime.fromisoformat(change["at"]) for change in changes]
@@ -225,4 +225,4 @@ def test_changes_are_kept(
     assert [line.partition(":")[0] for line in imported["changes"]] == [
         f"acme 2024-0{number}" for number in (1, 2, 3)
     ]
-    assert "state verify --mend" in loaded("state", "changes")
+    assert "state verify --repair" in loaded("state", "changes")

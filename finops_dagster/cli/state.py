@@ -40,10 +40,13 @@ Document = Annotated[
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="List what would be deleted.")]
 Deep = Annotated[bool, typer.Option("--deep", help="Also read every file, page and column.")]
-Mend = Annotated[
+RepairOption = Annotated[
     bool,
-    typer.Option("--mend", help="Repair the ledger, then run the commands that the output names."),
+    typer.Option(
+        "--repair", help="Restore the ledger, then run the commands that the output names."
+    ),
 ]
+FormerRepairOption = Annotated[bool, typer.Option("--mend", hidden=True)]
 ReportFormat = Annotated[
     Literal["table", "json", "html"],
     typer.Option("--format", metavar="FORMAT", help="table, json or html."),
@@ -193,8 +196,9 @@ def verify(
     export: OptionalExport = None,
     month: OptionalMonth = None,
     deep: Deep = False,
-    mend: Mend = False,
+    repair: RepairOption = False,
     json: Json = False,
+    mend: FormerRepairOption = False,
 ) -> None:
     """Check that all copies of a month agree.
 
@@ -204,14 +208,17 @@ def verify(
 
     $ finops state verify
     $ finops state verify acme 2026-01 --deep
+    $ finops state verify --repair
     """
     from finops_dagster.cli import verify as verification
 
     settings, selection = Options.of(context).settings(), _selection(export, month)
     if mend:
+        print_error("--mend is now called --repair")
+    if repair or mend:
         from finops_dagster.cli.changes import log_changes
 
-        with log_changes("state verify --mend") as changes:
+        with log_changes("state verify --repair") as changes:
 
             def on_restored(line: str) -> None:
                 changes.append(line)
@@ -222,7 +229,7 @@ def verify(
             )
     differences, coverage = verification.verify(settings, selection, deep=deep)
     rows = [verification.as_row(*difference) for difference in differences]
-    show(rows, as_json=json, empty="all agree")
+    show(rows, as_json=json, empty="all agree", headings=verification.DIFFERENCE_HEADINGS)
     for line in coverage.lines():
         print_error(line)
     raise typer.Exit(bool(differences))

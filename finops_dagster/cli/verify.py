@@ -21,7 +21,7 @@ from finops_dagster.billing.version import Load, Version
 from finops_dagster.cli.history import open_history
 from finops_dagster.cli.month_runs import run_months
 from finops_dagster.cli.options import Selection
-from finops_dagster.cli.output import Row
+from finops_dagster.cli.output import Headings, Row, key_headings
 from finops_dagster.cli.stored_months import StoredMonth, StoredMonths
 from finops_dagster.lake import (
     load_from_footer,
@@ -46,6 +46,7 @@ _CHECKED_DEEP = (
     "files and DuckDB tables"
 )
 _COLUMNS_SHOWN = 5
+DIFFERENCE_HEADINGS: Headings = key_headings("export month what_differs repair")
 
 
 class Repair(Enum):
@@ -55,7 +56,7 @@ class Repair(Enum):
     """Runs only the stages that differ from the stage before them."""
     FETCH = "finops {vendor} extract-billing {only} --force"
     REPROCESS = "finops state reprocess {export} {month}"
-    LEDGER = "finops state verify --mend"
+    LEDGER = "finops state verify --repair"
     """Rebuilds the ledger from the data; verifying again then shows what else differs."""
 
     @classmethod
@@ -130,12 +131,21 @@ def verify(
 
 
 def as_row(month: StoredMonth, difference: str, repair: Repair) -> Row:
-    """Return a difference as a row to print, with the repair as a command to type."""
+    """Return a difference as a row to print, with the repair as a command to type.
+
+    The command is also under `mend`, which was the name of `repair` in earlier releases.
+    """
     export, name = month.key
     only = f"--export {export} --start-date {name} --end-date {name}"
     vendor = month.export.vendor
     command = repair.value.format(vendor=vendor, export=export, month=name, only=only)
-    return {"export": export, "month": name, "what_differs": difference, "mend": command}
+    return {
+        "export": export,
+        "month": name,
+        "what_differs": difference,
+        "repair": command,
+        "mend": command,
+    }
 
 
 def repair_months(

@@ -78,8 +78,8 @@ def create_tables(connection: duckdb.DuckDBPyConnection) -> None:
         problem = _damage(table, existing.get(table, columns))
         if problem is not None:
             raise LedgerDamaged(
-                f"finops_state.{table} is damaged: {problem}; finops state verify --mend makes it "
-                "again from the data"
+                f"finops_state.{table} is damaged: {problem}; run finops state verify --repair to "
+                "rebuild it from the data"
             )
     has_names_apart = bool(_columns(connection, "columns"))
     connection.execute("BEGIN TRANSACTION")

@@ -372,7 +372,7 @@ def test_deep_verification_finds_the_copy_that_was_changed_by_hand(
         change(postgresql, project)
         assert finops.json(*where, "state", "verify") == []
         (row,) = finops.json(*where, "state", "verify", "--deep")
-        assert (row["what_differs"], row["mend"]) == (says, command)
+        assert (row["what_differs"], row["repair"]) == (says, command)
         done = finops.here(*where, *command.split()[1:])
         assert done.exit_code == 0, done.output
         deep = finops.here(*where, "state", "verify", "acme", "2024-01", "--deep")
