@@ -189,27 +189,30 @@ def config(context: typer.Context, json: Json = False) -> None:
         show(origins(Options.of(context)), as_json=json, empty="no settings")
 
 
+Source = Annotated[str, typer.Argument(metavar="SOURCE", help="s3://bucket/prefix, or a folder.")]
+Region = Annotated[str | None, typer.Option(metavar="NAME", help="AWS region of the bucket.")]
+Endpoint = Annotated[
+    str | None, typer.Option(metavar="URL", help="Address of an S3 server other than AWS.")
+]
+Profile = Annotated[str | None, typer.Option(metavar="NAME", help="Profile in ~/.aws/config.")]
+Role = Annotated[str | None, typer.Option(metavar="ARN", help="IAM role to assume.")]
+ExternalId = Annotated[
+    str | None, typer.Option(metavar="ID", help="External id that the role requires.")
+]
+RequesterPays = Annotated[
+    bool, typer.Option("--requester-pays", help="Pay for the requests yourself.")
+]
+
+
 @config_app.command()
 def discover(
-    source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="s3://bucket/prefix, or a folder.")
-    ],
-    region: Annotated[
-        str | None, typer.Option(metavar="NAME", help="AWS region of the bucket.")
-    ] = None,
-    endpoint_url: Annotated[
-        str | None, typer.Option(metavar="URL", help="Address of an S3 server other than AWS.")
-    ] = None,
-    profile: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Profile in ~/.aws/config.")
-    ] = None,
-    role_arn: Annotated[str | None, typer.Option(metavar="ARN", help="IAM role to assume.")] = None,
-    external_id: Annotated[
-        str | None, typer.Option(metavar="ID", help="External id that the role requires.")
-    ] = None,
-    requester_pays: Annotated[
-        bool, typer.Option("--requester-pays", help="Pay for the requests yourself.")
-    ] = False,
+    source: Source,
+    region: Region = None,
+    endpoint_url: Endpoint = None,
+    profile: Profile = None,
+    role_arn: Role = None,
+    external_id: ExternalId = None,
+    requester_pays: RequesterPays = False,
     json: Json = False,
 ) -> None:
     """Find exports in a bucket or a folder.
