@@ -1,1 +1,1 @@
-"""The `finops` command: for people at a terminal and for CI. What it does, the Dagster UI shows."""
+"""The `finops` command. Its runs appear in the Dagster UI too."""

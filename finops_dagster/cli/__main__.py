@@ -1,4 +1,4 @@
-"""`python -m finops_dagster.cli` is `finops`."""
+"""Run `finops` as `python -m finops_dagster.cli`."""
 
 from finops_dagster.cli.app import main
 

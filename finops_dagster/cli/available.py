@@ -87,7 +87,9 @@ def _manifests(
                 on_problem(f"{export.name} {month}  failed: {one_line(version)}")
 
 
-def discover(settings: Settings, selection: Selection, on_problem: OnProblem) -> Iterator[Row]:
+def discovery_rows(
+    settings: Settings, selection: Selection, on_problem: OnProblem
+) -> Iterator[Row]:
     """Yield a row for each month: the vendor's newest version, and whether it is loaded."""
     for month, source, manifest in _manifests(settings, selection, on_problem):
         export, name = month.key
@@ -110,7 +112,7 @@ def discover(settings: Settings, selection: Selection, on_problem: OnProblem) ->
         }
 
 
-def plan(settings: Settings, selection: Selection, on_problem: OnProblem) -> Iterator[Row]:
+def plan_rows(settings: Settings, selection: Selection, on_problem: OnProblem) -> Iterator[Row]:
     """Yield a row for each month: the stages that a run would do.
 
     Versions and the manifest's time and size decide. The vendor's files are not compared.

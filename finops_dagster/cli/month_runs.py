@@ -58,7 +58,7 @@ def run_months(
             succeeded = False
             (print_error if as_json else progress.print_line)(line)
 
-        months = list(_months(settings, selection, until, on_problem))
+        months = list(_months_to_run(settings, selection, until, on_problem))
         progress.month_count, progress.stage_count = len(months), len(stages)
         run = partial(run_month, definitions, instance, stages=stages, force=force)
         for month in months:
@@ -97,7 +97,7 @@ def _run(run: Callable[..., MonthRun], month: StoredMonth, progress: _Progress) 
         return MonthRun(month.month, None, 0, {}, one_line(error))
 
 
-def _months(
+def _months_to_run(
     settings: Settings, selection: Selection, until: str | None, on_problem: OnProblem
 ) -> Iterator[StoredMonth]:
     """Yield the months to run: those that the stage before has, or those that the vendor has.

@@ -35,10 +35,10 @@ def discover_manifests(context: typer.Context, json: Json = False) -> None:
 
     $ finops aws discover-manifests --export acme --start-date 2026-01
     """
-    from finops_dagster.cli.available import discover
+    from finops_dagster.cli.available import discovery_rows
 
     problems: list[str] = []
-    rows = list(discover(*Options.settings_and_months(context), problems.append))
+    rows = list(discovery_rows(*Options.settings_and_months(context), problems.append))
     show(rows, as_json=json, empty="no months found")
     exit_with(problems)
 
@@ -70,10 +70,14 @@ def run_pipeline(
     """
     settings, months = Options.settings_and_months(context)
     if dry_run:
-        from finops_dagster.cli.available import plan
+        from finops_dagster.cli.available import plan_rows
 
         problems: list[str] = []
-        show(list(plan(settings, months, problems.append)), as_json=json, empty="no months found")
+        show(
+            list(plan_rows(settings, months, problems.append)),
+            as_json=json,
+            empty="no months found",
+        )
         exit_with(problems)
     from finops_dagster.cli.month_runs import run_months
 
