@@ -1,4 +1,4 @@
-"""`finops dev`, which `make dev` starts: the UI's server, a backfill, and the sensors' daemon."""
+"""`finops dev`: the Dagster UI, a backfill, and the daemon with the sensors."""
 
 import json
 import os
@@ -27,18 +27,18 @@ LOCATION = {
 
 
 class Ui:
-    """A running `finops dev`, asked as the browser asks it; its runs are shown by `finops`."""
+    """A running `finops dev`, called by GraphQL as the browser does."""
 
     def __init__(self, finops: Finops, process: int, port: int) -> None:
         self.finops, self.process = finops, process
         self.url = f"http://127.0.0.1:{port}/graphql"
 
-    def ask(self, query: str, **variables: Any) -> str:
-        """The type of a GraphQL answer."""
+    def graphql_type(self, query: str, **variables: Any) -> str:
+        """Send a GraphQL query and return the type of its result."""
         body = json.dumps({"query": f"{query} {{__typename}}}}", "variables": variables}).encode()
         request = urllib.request.Request(self.url, body, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request) as answer:
-            (field,) = json.load(answer)["data"].values()
+        with urllib.request.urlopen(request) as response:
+            (field,) = json.load(response)["data"].values()
         return str(field["__typename"])
 
     def runs(self, export: str) -> dict[str, str]:
@@ -46,33 +46,34 @@ class Ui:
         return {run["month"]: run["status"] for run in reversed(runs)}
 
     def wait_for(self, runs: dict[str, str], export: str = "acme") -> None:
-        """Look until the runs of the export are so."""
+        """Wait until the export has these runs, as status by month."""
         for attempt in attempts():
             with attempt:
                 assert self.runs(export) == runs
 
     def start_sensor(self, sensor: str) -> None:
-        mutation = "mutation ($of: SensorSelector!) {startSensor(sensorSelector: $of)"
-        assert self.ask(mutation, of={**LOCATION, "sensorName": sensor}) == "Sensor"
+        mutation = "mutation ($sensor: SensorSelector!) {startSensor(sensorSelector: $sensor)"
+        assert self.graphql_type(mutation, sensor={**LOCATION, "sensorName": sensor}) == "Sensor"
 
     def backfill(self, *months: str) -> None:
-        """Ask for the months, as the job's page does."""
+        """Launch a backfill of the months, as the job's page does."""
         mutation = (
-            "mutation ($of: LaunchBackfillParams!) {launchPartitionBackfill(backfillParams: $of)"
+            "mutation ($params: LaunchBackfillParams!) "
+            "{launchPartitionBackfill(backfillParams: $params)"
         )
         job = {"repositorySelector": LOCATION, "partitionSetName": "acme_month_partition_set"}
-        launched = self.ask(mutation, of={"selector": job, "partitionNames": months})
-        assert launched == "LaunchBackfillSuccess"
+        params = {"selector": job, "partitionNames": months}
+        assert self.graphql_type(mutation, params=params) == "LaunchBackfillSuccess"
 
 
 def attempts() -> Retrying:
-    """Attempts for two minutes; the last one's failure is raised."""
+    """Return attempts for two minutes; the last failure is raised."""
     return Retrying(stop=stop_after_delay(120), wait=wait_fixed(0.5), reraise=True)
 
 
 @contextmanager
 def finops_dev(project: Project, more_settings: str = "", **environment: str) -> Iterator[Ui]:
-    """`finops dev` in the project's folder, and what it prints in `dev.log`."""
+    """Run `finops dev` in the project's folder, with its output in `dev.log`."""
     home = project.folder / ".dagster"
     home.mkdir(exist_ok=True)
     shutil.copy(ROOT / "dagster.yaml", home)
@@ -92,7 +93,7 @@ def finops_dev(project: Project, more_settings: str = "", **environment: str) ->
         ui = Ui(finops, process.pid, port)
         for attempt in attempts():
             with attempt:
-                assert ui.ask("{runsOrError") == "Runs"
+                assert ui.graphql_type("{runsOrError") == "Runs"
         yield ui
     finally:
         os.killpg(process.pid, signal.SIGKILL)
@@ -122,7 +123,7 @@ def test_a_backfill_and_the_sensor_load_months(project: Project, ui: Ui) -> None
 
 
 @pytest.mark.thorough
-def test_a_killed_terminal_blocks_nobody(project: Project, finops: Finops, ui: Ui) -> None:
+def test_a_killed_run_does_not_block_the_queue(project: Project, finops: Finops, ui: Ui) -> None:
     for month in ("2024-01", "2024-02"):
         project.deliver("1", month=month)
     with duckdb.connect(str(project.database_file)):
@@ -133,18 +134,18 @@ def test_a_killed_terminal_blocks_nobody(project: Project, finops: Finops, ui: U
         ui.wait_for({"2024-01": "started", "2024-02": "started"})
         killed.kill()
         killed.wait()
-        # Both places in the queue are taken, one of them by a run whose process is gone.
+        # The queue runs two at once. One of the two places is taken by the killed run.
         ui.backfill("2024-01")
         ui.wait_for({"2024-01": "started", "2024-02": "failure"})
-    printed, _ = waiting.communicate()
-    assert printed.startswith("acme 2024-01  ")
+    stdout, _ = waiting.communicate()
+    assert stdout.startswith("acme 2024-01  ")
     ui.wait_for({"2024-01": "success", "2024-02": "failure"})
     assert project.query("SELECT count(*) FROM finops_state.runs") == [(1,)]
     assert project.totals() == (1, 1)
     assert finops("state", "verify", "acme", "2024-01").startswith("all agree\n")
 
 
-def broken(name: str, source: str, endpoint_url: str) -> str:
+def broken_export(name: str, source: str, endpoint_url: str) -> str:
     return f"""
 [[exports]]
 name = "{name}"
@@ -161,12 +162,12 @@ sensor = true
 def test_a_broken_export_fails_alone_and_delays_no_other(project: Project, s3: S3Server) -> None:
     project.deliver("1")
     project.put("garbled/20240101-20240201/garbled-Manifest.json", b"{")
-    with socket.create_server(("127.0.0.1", 0)) as takes_connections_and_never_answers:
-        port = takes_connections_and_never_answers.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as silent_server:
+        port = silent_server.getsockname()[1]
         exports = (
-            broken("silent", "s3://acme-billing", f"http://127.0.0.1:{port}"),
-            broken("nowhere", "s3://acme-billing-of-nobody", s3.url),
-            broken("garbled", "file://source", s3.url),
+            broken_export("silent", "s3://acme-billing", f"http://127.0.0.1:{port}"),
+            broken_export("nowhere", "s3://acme-billing-of-nobody", s3.url),
+            broken_export("garbled", "file://source", s3.url),
         )
         with finops_dev(project, "".join(("sensor = true", *exports))) as ui:
             ui.wait_for({"2024-01": "failure"}, "garbled")
@@ -181,9 +182,9 @@ def test_a_broken_export_fails_alone_and_delays_no_other(project: Project, s3: S
     assert project.totals() == (1, 1)
 
 
-def test_a_taken_port_is_one_line_and_starts_nothing(project: Project, finops: Finops) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = str(taken.getsockname()[1])
+def test_a_port_in_use_is_one_line_and_starts_nothing(project: Project, finops: Finops) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
         refused = finops("dev", "--port", port, code=1)
     assert refused.startswith(f"port {port} of 127.0.0.1 cannot be used (Address already in use);")
     assert len(refused.splitlines()) == 1

@@ -1,4 +1,4 @@
-"""The `finops` command as a person calls it, its output looked at."""
+"""The commands of `finops`: what they print, their options, and their help."""
 
 import re
 import shlex
@@ -19,30 +19,30 @@ from finops_dagster_tests.project import ROOT, SETTINGS, STAGES, Project
 def test_a_pipeline_is_planned_run_and_shown(project: Project, finops: Finops) -> None:
     for month in ("2024-01", "2024-02"):
         project.deliver("1.5", "2", month=month)
-    planned = finops.json("aws", "run-pipeline", "--dry-run")
-    assert [(row["month"], row["would_run"]) for row in planned] == [
+    plan = finops.json("aws", "run-pipeline", "--dry-run")
+    assert [(row["month"], row["would_run"]) for row in plan] == [
         ("2024-02", ", ".join(STAGES)),
         ("2024-01", ", ".join(STAGES)),
     ]
     assert finops("state", "loaded") == "no month is loaded\n"
     assert not (project.folder / "data").exists()
 
-    first = finops("aws", "run-pipeline", "--export", "acme").splitlines()
-    assert [line.rpartition("  ")[0] for line in first] == [
+    lines = finops("aws", "run-pipeline", "--export", "acme").splitlines()
+    assert [line.rpartition("  ")[0] for line in lines] == [
         "acme 2024-02  exported  v1  2 rows  3.50",
         "acme 2024-01  exported  v1  2 rows  3.50",
     ]
     assert project.totals("2024-01") == project.totals("2024-02") == (2, 3.5)
 
     project.deliver("4", month="2024-02", version="v2")
-    found = finops.json("aws", "discover-manifests")
-    assert [(row["month"], row["version"], row["loaded"]) for row in found] == [
+    manifests = finops.json("aws", "discover-manifests")
+    assert [(row["month"], row["version"], row["loaded"]) for row in manifests] == [
         ("2024-02", "v2", "older: v1"),
         ("2024-01", "v1", "yes"),
     ]
-    again = finops("aws", "run-pipeline")
-    assert "acme 2024-01  unchanged  v1" in again
-    assert "acme 2024-02  exported  v2  1 rows  4.00" in again
+    printed = finops("aws", "run-pipeline")
+    assert "acme 2024-01  unchanged  v1" in printed
+    assert "acme 2024-02  exported  v2  1 rows  4.00" in printed
     assert (project.totals("2024-01"), project.totals("2024-02")) == ((2, 3.5), (1, 4))
     loaded = finops.json("state", "loaded", "acme")
     assert [(row["month"], row["version"], row["rows"], row["table"]) for row in loaded] == [
@@ -57,7 +57,7 @@ def test_a_pipeline_is_planned_run_and_shown(project: Project, finops: Finops) -
 
 
 @pytest.mark.thorough
-def test_each_command_goes_as_far_as_its_stage(project: Project, finops: Finops) -> None:
+def test_each_command_runs_up_to_its_stage(project: Project, finops: Finops) -> None:
     project.deliver("1")
     staged = project.folder / "data/staging/acme/2024-01"
     files = [staged / "manifest.json", staged / "v1/acme-cur-00001.csv.gz", project.parquet()]
@@ -74,14 +74,14 @@ def test_each_command_goes_as_far_as_its_stage(project: Project, finops: Finops)
         finops("aws", command, "--start-date", "2024-01", "--end-date", "2024-01")
         assert [file.exists() for file in files] == expected
         if command == "extract-billing":
-            project.source.rename(project.folder / "gone")  # and no stage after asks the vendor
+            project.source.rename(project.folder / "gone")  # no later stage needs the vendor
     assert project.totals() == (1, 1)
-    written = project.parquet().stat().st_mtime_ns
+    modified = project.parquet().stat().st_mtime_ns
     finops("aws", "export-parquet", "--overwrite")
-    assert project.parquet().stat().st_mtime_ns > written
+    assert project.parquet().stat().st_mtime_ns > modified
 
 
-def test_the_lake_is_queried_by_table_and_only_read(project: Project, finops: Finops) -> None:
+def test_query_reads_the_lake_by_table_and_cannot_write(project: Project, finops: Finops) -> None:
     for month in ("2024-01", "2024-02"):
         project.deliver("0.0000004", month=month)
         project.load(month)
@@ -89,12 +89,12 @@ def test_the_lake_is_queried_by_table_and_only_read(project: Project, finops: Fi
     assert finops.json("query", sql) == [
         {"billing_month": f"{month}-01", "cost": "0.0000004"} for month in ("2024-01", "2024-02")
     ]
-    many = finops("query", "SELECT a.* FROM aws_billing_data a, range(200)").splitlines()
-    assert many[-1] == "only the first 200 rows are shown; use --json for all"
-    assert sum("0.0000004" in line for line in many) == 200
+    lines = finops("query", "SELECT a.* FROM aws_billing_data a, range(200)").splitlines()
+    assert lines[-1] == "only the first 200 rows are shown; use --json for all"
+    assert sum("0.0000004" in line for line in lines) == 200
     target = project.folder / "stolen.csv"
-    for other in (f"COPY (SELECT 1) TO '{target}'", "SELECT 1; SELECT 2", "DROP VIEW acme", ""):
-        assert finops("query", other, code=1) == "a query must be one SELECT; nothing was run\n"
+    for statement in (f"COPY (SELECT 1) TO '{target}'", "SELECT 1; SELECT 2", "DROP VIEW acme", ""):
+        assert finops("query", statement, code=1) == "a query must be one SELECT; nothing was run\n"
     assert not target.exists()
     missing = finops("query", "FROM nothing_here", code=1)
     assert missing.endswith("nothing_here does not exist! The tables are: aws_billing_data\n")
@@ -115,37 +115,39 @@ def test_settings_are_shown_with_their_origin(finops: Finops, monkeypatch: Monke
 
 
 def problems(finops: Finops) -> dict[str, str]:
-    """What `finops config check` says of each thing that it reaches."""
-    found = {row["what"]: row["problem"] for row in finops.json("config", "check")}
-    assert finops.here("config", "check").exit_code == any(found.values())
-    return found
+    """Return the problem of each export, folder and database in `finops config check`."""
+    by_name = {row["what"]: row["problem"] for row in finops.json("config", "check")}
+    assert finops.here("config", "check").exit_code == any(by_name.values())
+    return by_name
 
 
-def test_what_cannot_be_reached(project: Project, finops: Finops) -> None:
+def test_config_check_reports_what_cannot_be_reached(project: Project, finops: Finops) -> None:
     project.deliver("1", report="other")
     assert "acme has no manifest of" in problems(finops)["acme"]
     project.deliver("1")
     assert set(problems(finops).values()) == {""}
     assert "1 months, 2024-01 to 2024-01" in finops("config", "check")
     (project.folder / "finops.toml").write_text("")
-    found = problems(finops)
-    assert found.pop("exports") == (
+    without_exports = problems(finops)
+    assert without_exports.pop("exports") == (
         "the settings have no export: add an [[exports]] table; finops config discover prints it"
     )
-    assert set(found.values()) == {""}
+    assert set(without_exports.values()) == {""}
 
 
-def test_what_cannot_be_written(project: Project, finops: Finops, monkeypatch: MonkeyPatch) -> None:
+def test_config_check_reports_what_cannot_be_written(
+    project: Project, finops: Finops, monkeypatch: MonkeyPatch
+) -> None:
     project.deliver("1")
     (project.folder / "a-file").write_bytes(b"")
     (project.folder / "a.folder").mkdir()
-    for key, place in {
+    for key, path in {
         "STORAGE__STAGING_DIR": "a-file",
         "STORAGE__PARQUET_DIR": "a-file/lake",
         "DATABASE__DUCKDB__DATABASE_PATH": "a.folder",
         "DATABASE__DUCKDB__WAREHOUSE_PATH": "a-file/months/w.duckdb",
     }.items():
-        monkeypatch.setenv(f"FINOPS_{key}", place)
+        monkeypatch.setenv(f"FINOPS_{key}", path)
     assert problems(finops) == {
         "acme": "",
         "DAGSTER_HOME": "",
@@ -179,10 +181,10 @@ def test_what_cannot_be_written(project: Project, finops: Finops, monkeypatch: M
     ],
 )
 def test_a_mistake_is_one_line(finops: Finops, command: str, code: int, message: str) -> None:
-    done = finops.here(*command.split())
-    assert done.exit_code == code
-    assert message in done.output
-    assert code == 2 or len(done.output.splitlines()) == 1
+    result = finops.here(*command.split())
+    assert result.exit_code == code
+    assert message in result.output
+    assert code == 2 or len(result.output.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -195,17 +197,21 @@ def test_a_mistake_is_one_line(finops: Finops, command: str, code: int, message:
         "-c missing.toml config check --config other.toml",
     ],
 )
-def test_the_settings_file_is_an_option(project: Project, finops: Finops, command: str) -> None:
+def test_the_settings_file_is_an_option_before_or_after_the_command(
+    project: Project, finops: Finops, command: str
+) -> None:
     (project.folder / "other.toml").write_text(SETTINGS.replace('"acme"', '"other"'))
     assert finops.json(*command.split())[0]["what"] == "other"
 
 
-def test_the_backend_and_its_values_are_named_before_or_after_the_command(finops: Finops) -> None:
+def test_the_backend_and_its_settings_are_options_before_or_after_the_command(
+    finops: Finops,
+) -> None:
     before = ["--backend", "sql", "--database-config", "project_id=acme"]
     after = ["--backend", "bigquery", "--database-config", "dataset=a"]
     rows = {row["setting"]: row["value"] for row in finops.json(*before, "config", *after)}
-    chosen = {name: value for name, value in rows.items() if "bigquery" in f"{name}{value}"}
-    assert chosen == {
+    bigquery = {name: value for name, value in rows.items() if "bigquery" in f"{name}{value}"}
+    assert bigquery == {
         "database.backend": "bigquery",
         "database.bigquery.dataset": "a",
         "database.bigquery.project_id": "acme",
@@ -214,14 +220,16 @@ def test_the_backend_and_its_values_are_named_before_or_after_the_command(finops
 
 
 def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """Every command, and every group of them, as a person types it."""
+    """Yield the words of every group and command."""
     yield path
-    for name, inner in getattr(command, "commands", {}).items():
-        yield from commands(inner, (*path, name))
+    for name, subcommand in getattr(command, "commands", {}).items():
+        yield from commands(subcommand, (*path, name))
 
 
 @pytest.mark.parametrize("command", list(commands(typer.main.get_command(app))), ids=" ".join)
-def test_help_is_short(finops: Finops, command: tuple[str, ...], monkeypatch: MonkeyPatch) -> None:
+def test_help_is_short_and_has_examples(
+    finops: Finops, command: tuple[str, ...], monkeypatch: MonkeyPatch
+) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     text = finops(*command, "-h")
     assert finops(*command, "--help") == text
@@ -241,7 +249,9 @@ WITHOUT_DAGSTER = [
 ]
 
 
-def test_what_is_not_needed_is_not_imported(project: Project, finops: Finops) -> None:
+def test_commands_that_need_no_history_do_not_import_dagster(
+    project: Project, finops: Finops
+) -> None:
     project.deliver("1")
     project.load()
     engines = ("dagster", "duckdb", "pyarrow", "pydantic")
@@ -264,16 +274,16 @@ def test_every_vendor_has_its_commands(project: Project, finops: Finops) -> None
         "from finops_dagster.sources import VENDORS; VENDORS['northwind'] = VENDORS['aws'];"
         "from finops_dagster.cli.app import main; main()"
     )
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", code, "northwind", "show-state"],
         cwd=project.folder,
         env=finops.environment,
         capture_output=True,
         text=True,
     )
-    assert done.stderr.startswith("the settings have no export of northwind: ")
+    assert result.stderr.startswith("the settings have no export of northwind: ")
 
 
-def test_the_version_is_that_of_the_package(finops: Finops) -> None:
+def test_the_printed_version_is_that_of_the_package(finops: Finops) -> None:
     number = finops("--version").split()[1]
     assert f'version = "{number}"' in (ROOT / "pyproject.toml").read_text()

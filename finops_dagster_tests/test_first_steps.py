@@ -1,5 +1,4 @@
-"""The first steps of somebody who installed the package, in an empty folder, without the project's
-own files; and what the README and the pages of docs/ tell people to type, and to build on."""
+"""The first steps after installing the package, and the code that README and docs show."""
 
 import os
 import re
@@ -24,15 +23,15 @@ from finops_dagster_tests.project import ROOT, SETTINGS, STAGES, Project
 
 PACKAGE = ROOT / "finops_dagster"
 DEMO = "data/demo/finops.toml"
-# What the package brings is what the project shows.
-SHOWN = {
+# Files of the package, with the copies in the project that people read.
+COPIES = {
     "cli/first_settings.toml": "config/finops.toml",
     "demo/demo.toml": "config/demo.toml",
     "dagster.yaml": "dagster.yaml",
 }
 
 
-def test_a_wheel_brings_all_that_the_first_steps_need(tmp_path: Path) -> None:
+def test_the_wheel_has_all_files_of_the_first_steps(tmp_path: Path) -> None:
     pytest.importorskip("setuptools")
     source, site, empty = (tmp_path / name for name in ("source", "site", "empty"))
     shutil.copytree(PACKAGE, source / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -45,27 +44,27 @@ def test_a_wheel_brings_all_that_the_first_steps_need(tmp_path: Path) -> None:
     assert not (site / "finops_dagster_tests").exists()
     empty.mkdir()
     environment = {**os.environ, "PYTHONPATH": str(site)}
-    done = subprocess.run(
+    result = subprocess.run(
         [*FINOPS, "init"], cwd=empty, env=environment, capture_output=True, text=True, check=True
     )
-    assert "config/finops.toml is written" in done.stdout
-    for packaged in (*SHOWN, "demo/kinds.csv", "demo/charges.sql"):
+    assert "config/finops.toml is written" in result.stdout
+    for packaged in (*COPIES, "demo/kinds.csv", "demo/charges.sql"):
         text = (site / PACKAGE.name / packaged).read_text()
         assert text == (PACKAGE / packaged).read_text()
-        assert packaged not in SHOWN or text == (ROOT / SHOWN[packaged]).read_text()
+        assert packaged not in COPIES or text == (ROOT / COPIES[packaged]).read_text()
 
 
-def test_the_first_settings_replace_nothing(project: Project, finops: Finops) -> None:
+def test_init_writes_settings_and_replaces_none(project: Project, finops: Finops) -> None:
     del finops.environment["FINOPS_CONFIG"]
     assert "finops init writes a first one" in finops("config", code=1)
     assert finops("init").startswith("config/finops.toml is written.")
-    written = project.folder / "config/finops.toml"
-    (export,) = load_settings(written).exports
+    file = project.folder / "config/finops.toml"
+    (export,) = load_settings(file).exports
     assert export.name == "acme"
-    assert written.read_text().count("#") > 15
-    written.write_text("mine")
+    assert file.read_text().count("#") > 15
+    file.write_text("mine")
     assert "config/finops.toml exists already" in finops("init", code=1)
-    assert written.read_text() == "mine"
+    assert file.read_text() == "mine"
     assert finops("init", "-c", "other.toml").startswith("other.toml is written.")
 
 
@@ -74,31 +73,31 @@ def lines_without_seconds(text: str) -> set[str]:
 
 
 @pytest.mark.thorough
-def test_the_demo_runs_and_a_month_of_it_can_be_restated(project: Project, finops: Finops) -> None:
-    others = {"OPEN_FINOPS_DATABASE_BACKEND": "bigquery", "FINOPS_STORAGE__PARQUET_DIR": "lake"}
-    early = finops.process("demo", "--restate", code=1, **others)
-    assert "give the command finops demo first" in early
-    refused = finops.process("demo", "--backend", "sql", code=2, **others)
+def test_the_demo_loads_three_months_and_restates_one(project: Project, finops: Finops) -> None:
+    variables = {"OPEN_FINOPS_DATABASE_BACKEND": "bigquery", "FINOPS_STORAGE__PARQUET_DIR": "lake"}
+    too_early = finops.process("demo", "--restate", code=1, **variables)
+    assert "give the command finops demo first" in too_early
+    refused = finops.process("demo", "--backend", "sql", code=2, **variables)
     assert "has its own settings" in refused
     (session,) = re.findall(r"\$ make demo\n(.*?)\n\$", README, re.DOTALL)
-    printed = lines_without_seconds(finops.process("demo", **others))
+    printed = lines_without_seconds(finops.process("demo", **variables))
     assert lines_without_seconds(session) - {"..."} <= printed
-    outside = {path.name for path in project.folder.iterdir()}
-    assert outside == {"finops.toml", "data", ".dagster"}, "the person's own settings are not used"
+    written = {path.name for path in project.folder.iterdir()}
+    assert written == {"finops.toml", "data", ".dagster"}, "the demo uses its own settings"
     assert [path.name for path in (project.folder / "data").iterdir()] == ["demo"]
     stale = ("-c", DEMO, "state", "list", "--stale")
     assert finops.json(*stale) == []
     assert "AWS restated 2024-03" in finops.process("demo", "--restate")
     assert [row["month"] for row in finops.json(*stale)] == ["2024-03"]
-    ran = finops("-c", DEMO, "aws", "run-pipeline").splitlines()
-    assert ran[0].startswith("demo 2024-03  exported")
+    lines = finops("-c", DEMO, "aws", "run-pipeline").splitlines()
+    assert lines[0].startswith("demo 2024-03  exported")
     assert finops.json(*stale) == []
 
 
-def test_make_dev_is_finops_dev() -> None:
+def test_make_dev_runs_finops_dev() -> None:
     make = ["make", "--dry-run", "dev", "CONFIG=mine.toml", "PORT=3001"]
-    planned = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "finops --config mine.toml dev --port 3001\n" in planned.stdout
+    result = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "finops --config mine.toml dev --port 3001\n" in result.stdout
 
 
 def test_one_command_pins_the_whole_dagster_family(tmp_path: Path) -> None:
@@ -128,7 +127,7 @@ def blocks(language: str, text: str = README) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
-def test_the_queries_of_the_readme_run_and_find_something(project: Project) -> None:
+def test_the_queries_of_the_readme_return_rows(project: Project) -> None:
     headers = (*HEADERS, "lineItem/UsageAccountId", "lineItem/LineItemType")
     for month in ("2024-01", "2024-02"):
         row = line_item(month, lineItem__UsageAccountId="0123", lineItem__LineItemType="Usage")
@@ -138,7 +137,7 @@ def test_the_queries_of_the_readme_run_and_find_something(project: Project) -> N
         assert duckdb.execute(sql).fetchall(), sql
 
 
-def test_the_settings_commands_and_files_of_the_readme_are_there() -> None:
+def test_the_settings_targets_and_files_of_the_readme_exist() -> None:
     (text,) = blocks("toml")
     assert Settings.model_validate(tomllib.loads(text)).exports[0].name == "acme"
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
@@ -149,13 +148,13 @@ def test_the_settings_commands_and_files_of_the_readme_are_there() -> None:
 
 
 @pytest.mark.parametrize("text", blocks("toml", EXPORTS))
-def test_an_export_is_the_first_in_the_file_that_is_named_beside_it(text: str) -> None:
+def test_each_export_of_the_docs_is_the_first_in_the_file_it_names(text: str) -> None:
     ((name,), (shown,)) = re.findall(r"config/\S+.toml", text), tomllib.loads(text)["exports"]
     assert tomllib.loads((ROOT / name).read_text())["exports"][0] == shown
 
 
 @pytest.mark.thorough
-def test_the_way_from_cur_v1_to_cur_2_0_loses_nothing(project: Project) -> None:
+def test_the_queries_for_moving_from_cur_v1_to_cur_2_0_lose_nothing(project: Project) -> None:
     compare, view = blocks("sql", EXPORTS)
     for name, style in {"cur1": "athena", "cur2": "flat"}.items():
         export = {"format": name, "export_name": name, "column_names": style}
@@ -192,7 +191,7 @@ def test_the_money_columns_of_every_format_are_listed() -> None:
     assert formats["focus"].money == {name.lower() for name in listed if "/" not in name}
 
 
-def test_metadata_and_checks_are_those_of_the_reference(project: Project) -> None:
+def test_the_reference_lists_every_metadata_key_and_check(project: Project) -> None:
     project.database = {"duckdb": {"warehouse_path": "data/warehouse.duckdb"}}
     for version, cost in (("v1", "1"), ("v2", "2")):
         project.deliver(cost, version=version)
@@ -206,7 +205,7 @@ def test_metadata_and_checks_are_those_of_the_reference(project: Project) -> Non
         }
 
 
-def test_the_lines_of_python_of_the_reference_run(project: Project) -> None:
+def test_the_python_code_of_the_reference_runs(project: Project) -> None:
     Path("config").mkdir()
     Path("config/finops.toml").write_text(SETTINGS)
     (code,) = blocks("python", REFERENCE)

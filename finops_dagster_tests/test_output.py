@@ -1,5 +1,8 @@
-"""What came from outside is shown as it is, by every command, on a terminal of 80 columns and in a
-pipe, in the report's page and in the UI's Markdown; and JSON is exact."""
+"""Output of untrusted text: no command interprets it, and JSON is exact.
+
+Untrusted text comes from bills, file names, stores and databases. It is escaped on a terminal, in a
+pipe, in the report's HTML and in the UI's Markdown.
+"""
 
 import json
 import os
@@ -39,8 +42,8 @@ HOSTILE = {
 }
 VERSION = "[/b]:key:-1"
 TYPED = "[/b]:key:\x1b[31m"
-# rich's own colours and movements of the cursor; a bill's have no business here.
-OURS = re.compile(r"\x1b\[[0-9;]*m|\x1b\[\??[0-9;]*[hlAKGJ]")
+# The escape sequences that rich writes: colours and cursor movements. A bill may not add others.
+RICH_ESCAPES = re.compile(r"\x1b\[[0-9;]*m|\x1b\[\??[0-9;]*[hlAKGJ]")
 COMMANDS = [
     *("aws discover-manifests", "aws run-pipeline --dry-run", "aws show-state"),
     *("aws show-state --runs", "state list", "state show acme", "state show acme 2024-01"),
@@ -55,7 +58,7 @@ SERVICES = (
 
 @pytest.fixture(scope="module")
 def finops(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finops]:
-    """Ten months that fail with a hostile cost, and the last to be run with hostile services."""
+    """Return a project with ten months that fail at a hostile cost, and one of hostile services."""
     with MonkeyPatch.context() as patch:
         project = Project(tmp_path_factory.mktemp("hostile"))
         patch.chdir(project.folder)
@@ -78,45 +81,45 @@ def first_run(finops: Finops) -> Done:
 
 
 def on_terminal(finops: Finops, *arguments: str) -> tuple[int, str]:
-    """The exit code and the output of a command on a terminal of 80 columns."""
-    ours, its = pty.openpty()
-    ioctl(its, TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    """Return the exit code and the output of a command on a terminal of 80 columns."""
+    terminal, command_end = pty.openpty()
+    ioctl(command_end, TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     environment = {**finops.environment, "TERM": "xterm"}
     with subprocess.Popen(
-        [*FINOPS, *arguments], env=environment, stdout=its, stderr=its
+        [*FINOPS, *arguments], env=environment, stdout=command_end, stderr=command_end
     ) as process:
-        os.close(its)
+        os.close(command_end)
         printed = b""
         try:
-            while some := os.read(ours, 65536):
-                printed += some
-        except OSError:  # what Linux says when the other end is closed
+            while chunk := os.read(terminal, 65536):
+                printed += chunk
+        except OSError:  # Linux raises when the command's end is closed.
             pass
-    os.close(ours)
+    os.close(terminal)
     return process.returncode, printed.decode().replace("\r\n", "\n")
 
 
 def assert_is_safe(printed: str) -> None:
-    """Nothing in it is for a terminal to act on, but what is ours."""
+    """Assert that a terminal would interpret nothing but rich's own escape sequences."""
     assert "Traceback" not in printed
-    plain = OURS.sub("", printed)
-    assert all(one.isprintable() or one in "\n\r" for one in plain), ascii(plain)
+    plain = RICH_ESCAPES.sub("", printed)
+    assert all(char.isprintable() or char in "\n\r" for char in plain), ascii(plain)
 
 
 def assert_shows(printed: str, *texts: str) -> None:
-    """The texts are in it, escaped, wherever lines are folded."""
+    """Assert that the output has the texts, escaped, wherever lines are folded."""
     assert_is_safe(printed)
-    flat = re.sub(r"\s", "", OURS.sub("", printed))
+    flat = re.sub(r"\s", "", RICH_ESCAPES.sub("", printed))
     for text in texts:
-        wanted = re.sub(r"\s", "", escaped(text))
-        if len(wanted) > 1000:
-            assert wanted[:50] in flat
-            assert wanted not in flat
-        else:  # a cell in a message is a literal, in which a backslash is two
-            assert wanted in flat or wanted.replace("\\", "\\\\") in flat, ascii(printed)
+        expected = re.sub(r"\s", "", escaped(text))
+        if len(expected) > 1000:
+            assert expected[:50] in flat
+            assert expected not in flat
+        else:  # A cell in a message is a literal, in which a backslash is doubled.
+            assert expected in flat or expected.replace("\\", "\\\\") in flat, ascii(printed)
 
 
-def test_bad_months_are_shown_as_they_are_and_the_next_is_run(first_run: Done) -> None:
+def test_failed_months_show_the_escaped_cell_and_the_next_month_runs(first_run: Done) -> None:
     assert (first_run.exit_code, first_run.stderr) == (1, "")
     *failed, last = first_run.stdout.splitlines()
     assert f"acme 2024-01  exported  {VERSION}  10 rows  10.00" in last
@@ -126,7 +129,7 @@ def test_bad_months_are_shown_as_they_are_and_the_next_is_run(first_run: Done) -
 
 
 @pytest.mark.usefixtures("first_run")
-def test_a_query_shows_cells_as_they_are_and_json_has_them_whole(finops: Finops) -> None:
+def test_query_escapes_cells_and_its_json_has_them_whole(finops: Finops) -> None:
     shown = finops("query", SERVICES)
     assert_shows(shown, *HOSTILE.values())
     assert [row["service"] for row in finops.json("query", SERVICES)] == list(HOSTILE.values())
@@ -137,14 +140,14 @@ def test_a_query_shows_cells_as_they_are_and_json_has_them_whole(finops: Finops)
 @pytest.mark.parametrize(
     "command", [*(command.split() for command in COMMANDS), *(["query", sql] for sql in QUERIES)]
 )
-def test_every_command_fits_a_terminal_of_80_columns_and_its_json_has_plain_keys_and_zones(
+def test_every_command_fits_80_columns_and_its_json_has_plain_keys_and_zones(
     finops: Finops, command: list[str], monkeypatch: MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    done = finops.here(*command)
-    assert done.exit_code == (command == ["state", "verify"] and "differs" in done.output)
-    assert_is_safe(done.output)
-    assert max(map(cell_len, done.stdout.splitlines())) <= 80, done.stdout
+    result = finops.here(*command)
+    assert result.exit_code == (command == ["state", "verify"] and "differs" in result.output)
+    assert_is_safe(result.output)
+    assert max(map(cell_len, result.stdout.splitlines())) <= 80, result.stdout
     if command[0] == "query":
         return
     for key, value in pairs(finops.json(*command)):
@@ -159,7 +162,7 @@ def pairs(document: Any) -> Iterator[tuple[str, Any]]:
 
 
 class Browser(HTMLParser):
-    """What a browser shows of a page, and which tags it finds."""
+    """The text and the tags that a browser finds in a page."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -173,7 +176,9 @@ class Browser(HTMLParser):
 
 
 @pytest.mark.usefixtures("first_run")
-def test_reasons_are_in_state_and_in_the_report_and_its_page_is_no_markup(finops: Finops) -> None:
+def test_state_and_report_show_escaped_reasons_and_html_has_no_foreign_tags(
+    finops: Finops,
+) -> None:
     browser = Browser()
     browser.feed(finops("state", "report", "--format", "html"))
     assert "script" not in browser.tags
@@ -184,14 +189,14 @@ def test_reasons_are_in_state_and_in_the_report_and_its_page_is_no_markup(finops
 
 
 @pytest.mark.usefixtures("first_run")
-def test_a_terminal_gets_the_same_as_a_pipe(finops: Finops) -> None:
+def test_a_terminal_shows_the_same_text_as_a_pipe(finops: Finops) -> None:
     code, printed = on_terminal(finops, "aws", "run-pipeline", "--end-date", "2024-02")
     assert code == 1
     assert_shows(printed, HOSTILE["closing"])
     assert f"acme 2024-01  unchanged  {VERSION}" in printed
     code, printed = on_terminal(finops, "query", "SELECT '[/b]' AS a, ':key:' AS b, chr(27) AS c")
     assert code == 0
-    assert OURS.sub("", printed).split()[-3:] == ["[/b]", ":key:", r"\x1b"]
+    assert RICH_ESCAPES.sub("", printed).split()[-3:] == ["[/b]", ":key:", r"\x1b"]
 
 
 @pytest.mark.parametrize(
@@ -205,14 +210,14 @@ def test_a_terminal_gets_the_same_as_a_pipe(finops: Finops) -> None:
         (["aws", "show-state", "--start-date", TYPED], 2),
         ([TYPED], 2),
     ],
-    ids=lambda one: str(one)[:24],
+    ids=lambda value: str(value)[:24],
 )
-def test_what_was_typed_is_shown_as_it_is(finops: Finops, command: list[str], code: int) -> None:
+def test_messages_escape_what_was_typed(finops: Finops, command: list[str], code: int) -> None:
     assert_shows(finops(*command, code=code), "[/b]:key:")
 
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
-def test_markdown_shows_names_as_they_are(text: str) -> None:
+def test_markdown_shows_names_without_interpreting_them(text: str) -> None:
     cell = markdown(text)
     assert "|" not in cell and "\n" not in cell and len(cell) < 1100
     if not text.isalnum():
@@ -223,27 +228,29 @@ def test_markdown_shows_names_as_they_are(text: str) -> None:
     assert markdown(plain) == plain
 
 
-def test_a_query_loses_no_column(finops: Finops, monkeypatch: MonkeyPatch) -> None:
+def test_query_names_every_column_and_counts_those_it_hides(
+    finops: Finops, monkeypatch: MonkeyPatch
+) -> None:
     assert finops("query", "SELECT 1 a, 2 a").split()[:5] == ["a", "a", "────", "1", "2"]
-    answer = finops.here("query", "--json", "SELECT 1 a, 2 a, 3 a_1")
-    assert json.loads(answer.stdout) == [{"a": 1, "a_2": 2, "a_1": 3}]
-    assert answer.stderr == "several columns are called a; one of them is a_2 here\n"
+    result = finops.here("query", "--json", "SELECT 1 a, 2 a, 3 a_1")
+    assert json.loads(result.stdout) == [{"a": 1, "a_2": 2, "a_1": 3}]
+    assert result.stderr == "several columns are called a; one of them is a_2 here\n"
 
     monkeypatch.setenv("COLUMNS", "80")
     columns = ", ".join(f"{number} AS column{number}" for number in range(198))
-    done = finops.here("query", f"SELECT {columns} FROM range(2)")
-    header, _, *rows = done.stdout.splitlines()
+    result = finops.here("query", f"SELECT {columns} FROM range(2)")
+    header, _, *rows = result.stdout.splitlines()
     shown = header.split()
     assert shown[:5] == ["column0", "column1", "column2", "column3", "…"]
     assert shown[-1] == "column197"
     assert len(rows) == 2
     left_out = 198 - len(shown) + 1
     assert (
-        done.stderr
+        result.stderr
         == f"{left_out} of 198 columns are not shown; select fewer, or use --json for all\n"
     )
-    one = finops("query", f"SELECT {columns}").splitlines()
-    assert len(one) == 198 and one[9].split() == ["column9", "9"]
+    one_row = finops("query", f"SELECT {columns}").splitlines()
+    assert len(one_row) == 198 and one_row[9].split() == ["column9", "9"]
 
 
 def test_json_rounds_nothing_and_times_have_their_zone(finops: Finops) -> None:
@@ -272,10 +279,10 @@ def test_json_rounds_nothing_and_times_have_their_zone(finops: Finops) -> None:
 
 
 @pytest.mark.usefixtures("first_run")
-def test_a_pipeline_prints_a_line_of_json_a_month(finops: Finops) -> None:
-    done = finops.here("aws", "run-pipeline", "--end-date", "2024-02", "--json")
-    assert done.exit_code == 1
-    failed, loaded = map(json.loads, done.stdout.splitlines())
+def test_run_pipeline_prints_a_line_of_json_for_each_month(finops: Finops) -> None:
+    result = finops.here("aws", "run-pipeline", "--end-date", "2024-02", "--json")
+    assert result.exit_code == 1
+    failed, loaded = map(json.loads, result.stdout.splitlines())
     assert (failed["month"], failed["outcome"]) == ("2024-02", "failed")
     assert re.search("'\\[/b] x' (is|cannot)", failed["reason"])
     assert loaded.pop("seconds") > 0
@@ -292,7 +299,7 @@ def test_a_pipeline_prints_a_line_of_json_a_month(finops: Finops) -> None:
     }
 
 
-def test_only_one_module_makes_consoles() -> None:
+def test_only_terminal_creates_consoles() -> None:
     package = Path(finops_dagster.__file__).parent
-    makers = [path for path in package.rglob("*.py") if "Console(" in path.read_text()]
-    assert makers == [package / "terminal.py"]
+    modules = [path for path in package.rglob("*.py") if "Console(" in path.read_text()]
+    assert modules == [package / "terminal.py"]

@@ -1,4 +1,4 @@
-"""Every mistake in the settings is one line that names file and key."""
+"""The settings file: its keys and defaults, and one line for every mistake."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -49,7 +49,7 @@ def refusal(file: Path, text: str) -> str:
     return str(caught.value)
 
 
-def test_the_documented_shape_is_read_and_all_else_has_a_default(file: Path) -> None:
+def test_the_documented_keys_are_read_and_others_have_defaults(file: Path) -> None:
     text = """
         [storage]
         staging_dir = "staging"
@@ -134,7 +134,9 @@ def test_a_mistake_is_one_line_that_names_file_and_key(file: Path, text: str, me
         *("database.duckdb.database_path", "database.duckdb.warehouse_path"),
     ],
 )
-def test_a_url_is_no_path_here(file: Path, monkeypatch: MonkeyPatch, key: str) -> None:
+def test_a_url_is_refused_where_a_local_path_is_needed(
+    file: Path, monkeypatch: MonkeyPatch, key: str
+) -> None:
     table, _, name = key.rpartition(".")
     message = f"{key}: is a URL; it must be a path on this machine"
     variable = f"FINOPS_{key.replace('.', '__').upper()}"
@@ -151,25 +153,27 @@ def test_a_path_with_a_colon_is_a_path(file: Path, path: str) -> None:
     assert settings.storage.parquet_dir == Path(path)
 
 
-def test_the_settings_file_is_named_or_looked_for(tmp_path: Path, monkeypatch: MonkeyPatch) -> None:
+def test_the_settings_file_is_found_by_option_variable_or_default(
+    tmp_path: Path, monkeypatch: MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SettingsError) as caught:
         load_settings()
-    for way_out in ("config/finops.toml", "config.toml", "FINOPS_CONFIG", "--config", "init"):
-        assert way_out in str(caught.value)
+    for hint in ("config/finops.toml", "config.toml", "FINOPS_CONFIG", "--config", "init"):
+        assert hint in str(caught.value)
     with pytest.raises(SettingsError, match=r"x\.toml: there is no such .*; --config names it"):
         load_settings(Path("x.toml"))
-    for place in ("config.toml", "config/finops.toml", "mine.toml"):
-        if place == "mine.toml":
-            monkeypatch.setenv("FINOPS_CONFIG", place)
+    for path in ("config.toml", "config/finops.toml", "mine.toml"):
+        if path == "mine.toml":
+            monkeypatch.setenv("FINOPS_CONFIG", path)
             with pytest.raises(SettingsError, match=r"there is no such .*; FINOPS_CONFIG names"):
                 load_settings()
-        Path(place).parent.mkdir(exist_ok=True)
-        Path(place).write_text(f"[project]\nname = '{place}'")
-        assert load_settings().project.name == place
+        Path(path).parent.mkdir(exist_ok=True)
+        Path(path).write_text(f"[project]\nname = '{path}'")
+        assert load_settings().project.name == path
 
 
-def test_a_vendor_has_keys_of_its_own(file: Path, monkeypatch: MonkeyPatch) -> None:
+def test_a_vendor_has_its_own_keys(file: Path, monkeypatch: MonkeyPatch) -> None:
     class OtherExport(ExportSettings):
         vendor: Literal["other"]
         folder: LocalPath
@@ -186,7 +190,7 @@ def test_a_vendor_has_keys_of_its_own(file: Path, monkeypatch: MonkeyPatch) -> N
     )
 
 
-def test_an_export_ends_with_its_last_month(file: Path) -> None:
+def test_an_export_ends_with_its_end_month(file: Path) -> None:
     text = EXPORT + "end_month = '2024-03'" + OTHER + "end_month = '9999-12'"
     closed, endless = load(file, text).exports
     months = ["2024-01", "2024-02", "2024-03"]
@@ -208,7 +212,9 @@ def test_a_snowflake_account_is_its_identifier_or_its_address(account: str) -> N
     assert settings.account == "acme-finops"
 
 
-def test_the_environment_wins_over_the_file(file: Path, monkeypatch: MonkeyPatch) -> None:
+def test_environment_variables_replace_values_of_the_file(
+    file: Path, monkeypatch: MonkeyPatch
+) -> None:
     file.write_text(EXPORT + BIGQUERY + "project_id = 'file'\ndataset = 'file'\nlocation = 'file'")
     monkeypatch.setenv("FINOPS_DATABASE__DUCKDB__MEMORY_LIMIT", "1GB")
     monkeypatch.setenv("FINOPS_DATABASE__BIGQUERY__DATASET", "variable")
@@ -232,7 +238,9 @@ def test_the_environment_wins_over_the_file(file: Path, monkeypatch: MonkeyPatch
         *("FINOPS_DATABSE__BACKEND", "FINOPS_EXPORTS", "DAGSTER_HOME"),
     ],
 )
-def test_a_mistake_in_the_environment(file: Path, monkeypatch: MonkeyPatch, variable: str) -> None:
+def test_a_mistake_in_the_environment_names_the_variable(
+    file: Path, monkeypatch: MonkeyPatch, variable: str
+) -> None:
     monkeypatch.setenv(variable, "s3://oracle")
     assert refusal(file, EXPORT).startswith(f"environment variable {variable}: ")
 

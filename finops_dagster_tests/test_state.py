@@ -1,4 +1,4 @@
-"""State that people can see and mend: months that failed, runs that died, and what disagrees."""
+"""`finops state` and `finops worker`: failed and stale months, verification, lost runs."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ from finops_dagster_tests.servers.postgresql import PostgreSQLServer
 
 @contextmanager
 def waiting_run(project: Project, finops: Finops) -> Iterator[subprocess.Popen[str]]:
-    """A run of January that has begun, and waits for the database that this process holds."""
+    """Start a run that waits for the DuckDB file, which this process keeps locked."""
     with duckdb.connect(str(project.database_file)):
         process = finops.start("aws", "run-pipeline")
         try:
@@ -33,7 +33,7 @@ def waiting_run(project: Project, finops: Finops) -> Iterator[subprocess.Popen[s
             process.wait()
 
 
-def test_a_month_is_shown_stage_by_stage_and_run_by_run(project: Project, finops: Finops) -> None:
+def test_a_month_is_shown_by_stage_and_by_run(project: Project, finops: Finops) -> None:
     for month in ("2024-01", "2024-02"):
         project.deliver("1.5", month=month)
     finops("aws", "run-pipeline")
@@ -69,13 +69,13 @@ def test_a_month_is_shown_stage_by_stage_and_run_by_run(project: Project, finops
     assert starts == sorted(starts, reverse=True)
     assert starts[0].tzinfo is not None
     assert all(0 < run["seconds"] < 600 for run in runs)
-    every = finops.json("aws", "show-state", "--runs", "--export", "acme")
-    assert [run["month"] for run in every] == ["2024-01", "2024-01", "2024-01", "2024-02"]
+    all_runs = finops.json("aws", "show-state", "--runs", "--export", "acme")
+    assert [run["month"] for run in all_runs] == ["2024-01", "2024-01", "2024-01", "2024-02"]
 
 
 def test_failed_and_stale_months_are_listed_and_run_again(project: Project, finops: Finops) -> None:
-    def listed(choice: str) -> list[str]:
-        return [row["month"] for row in finops.json("state", "list", choice)]
+    def listed(option: str) -> list[str]:
+        return [row["month"] for row in finops.json("state", "list", option)]
 
     for month, cost in {"2024-01": "1", "2024-02": "much", "2024-03": "1"}.items():
         project.deliver(cost, month=month)
@@ -86,17 +86,19 @@ def test_failed_and_stale_months_are_listed_and_run_again(project: Project, fino
     for month in ("2024-02", "2024-03"):
         project.deliver("7", month=month, version="v2")
     assert listed("--stale") == ["2024-03", "2024-02"]
-    first, second = finops("state", "reset-failed").splitlines()
-    assert first == "failed months: 1"
-    assert second.startswith("acme 2024-02  exported  v2  1 rows  7.00")
+    count, line = finops("state", "reset-failed").splitlines()
+    assert count == "failed months: 1"
+    assert line.startswith("acme 2024-02  exported  v2  1 rows  7.00")
     assert finops("state", "reset-failed") == "failed months: 0\n"
     assert listed("--failed") == []
-    again = finops("state", "reprocess", "acme", "2024-01")
-    assert again.startswith("acme 2024-01  exported  v1")
+    line = finops("state", "reprocess", "acme", "2024-01")
+    assert line.startswith("acme 2024-01  exported  v1")
 
 
-@pytest.mark.parametrize("named", [False, pytest.param(True, marks=pytest.mark.thorough)])
-def test_what_disagrees_is_mended(project: Project, finops: Finops, named: bool) -> None:
+@pytest.mark.parametrize("by_command", [False, pytest.param(True, marks=pytest.mark.thorough)])
+def test_differences_are_found_and_repaired(
+    project: Project, finops: Finops, by_command: bool
+) -> None:
     for month in ("2024-01", "2024-02", "2024-03"):
         project.deliver("1", "2", month=month)
     finops("aws", "run-pipeline")
@@ -107,19 +109,23 @@ def test_what_disagrees_is_mended(project: Project, finops: Finops, named: bool)
         "DELETE FROM aws_billing_data "
         "WHERE billing_month = DATE '2024-02-01' AND lineitem_unblendedcost = 2"
     )
-    project.load("2024-03", force=True)  # in another instance's history, so the same version
+    # A load in the history of another instance leaves the same version, which is no difference.
+    project.load("2024-03", force=True)
     finops("state", "verify", code=1)
-    found = {row["month"]: row for row in finops.json("state", "verify", "acme")}
-    assert found.keys() == {"2024-01", "2024-02"}
-    assert "2024-01.parquet has no complete month, the table v1" in found["2024-01"]["what_differs"]
-    assert "the table does not have its rows" in found["2024-02"]["what_differs"]
-    if named:
-        mended = "".join(finops(*row["repair"].split()[1:]) for row in found.values())
+    differences = {row["month"]: row for row in finops.json("state", "verify", "acme")}
+    assert differences.keys() == {"2024-01", "2024-02"}
+    assert (
+        "2024-01.parquet has no complete month, the table v1"
+        in differences["2024-01"]["what_differs"]
+    )
+    assert "the table does not have its rows" in differences["2024-02"]["what_differs"]
+    if by_command:
+        printed = "".join(finops(*row["repair"].split()[1:]) for row in differences.values())
     else:
-        mended = finops("state", "verify", "--repair")
+        printed = finops("state", "verify", "--repair")
         assert finops("state", "verify", "--mend") == "--mend is now called --repair\n"
-    for month in found:
-        assert f"acme {month}  exported  v1  2 rows  3.00" in mended
+    for month in differences:
+        assert f"acme {month}  exported  v1  2 rows  3.00" in printed
     assert finops("state", "verify").startswith("all agree\n")
     assert project.totals("2024-02") == (2, 3)
 
@@ -130,8 +136,10 @@ def test_what_disagrees_is_mended(project: Project, finops: Finops, named: bool)
     assert finops("state", "verify", "acme", "2024-01").startswith("all agree\n")
 
 
-@pytest.mark.parametrize("how", ["ctrl-c", pytest.param("worker-stop", marks=pytest.mark.thorough)])
-def test_a_stopped_run_is_gone_on_with(project: Project, finops: Finops, how: str) -> None:
+@pytest.mark.parametrize("way", ["ctrl-c", pytest.param("worker-stop", marks=pytest.mark.thorough)])
+def test_a_stopped_run_continues_with_the_same_command(
+    project: Project, finops: Finops, way: str
+) -> None:
     for month in ("2024-01", "2024-02"):
         project.deliver("1", month=month)
     with waiting_run(project, finops) as process:
@@ -139,20 +147,22 @@ def test_a_stopped_run_is_gone_on_with(project: Project, finops: Finops, how: st
         assert (row["export"], row["month"], row["lost"]) == ("acme", "2024-02", False)
         assert row["estimated_completion"] is None, "nothing was ever timed"
         assert finops.json("worker", "list", "--export", "other") == []
-        if how == "ctrl-c":
+        if way == "ctrl-c":
             process.send_signal(signal.SIGINT)
         else:
             assert "was asked to stop" in finops("worker", "stop", row["run"][:8])
-        printed, complained = process.communicate()
+        stdout, stderr = process.communicate()
     assert process.returncode == 1
-    assert complained.splitlines()[-1] == "stopped; run the same command again to continue"
-    assert "2024-01" not in printed
+    assert stderr.splitlines()[-1] == "stopped; run the same command again to continue"
+    assert "2024-01" not in stdout
     assert finops("worker", "list") == "no run is in progress\n"
     assert finops("aws", "run-pipeline").count("exported  v1") == 2
 
 
-@pytest.mark.parametrize("how", ["stop", pytest.param("cleanup", marks=pytest.mark.thorough)])
-def test_a_run_is_estimated_and_its_death_seen(project: Project, finops: Finops, how: str) -> None:
+@pytest.mark.parametrize("way", ["stop", pytest.param("cleanup", marks=pytest.mark.thorough)])
+def test_a_lost_run_is_seen_and_marked_as_failed(
+    project: Project, finops: Finops, way: str
+) -> None:
     project.deliver("1")
     finops("aws", "run-pipeline")
     project.deliver("2", version="v2")
@@ -171,12 +181,12 @@ def test_a_run_is_estimated_and_its_death_seen(project: Project, finops: Finops,
     (row,) = finops.json("worker", "list")
     assert row["lost"] is True
     rows = finops.json("state", "cleanup", "--stale", "--dry-run")
-    assert [(one["what"], one["which"]) for one in rows] == [
+    assert [(row["what"], row["which"]) for row in rows] == [
         ("lost run", row["run"]),
         ("unfinished file", str(unfinished.relative_to(project.folder))),
     ]
     assert unfinished.exists()
-    if how == "cleanup":
+    if way == "cleanup":
         assert finops.json("state", "cleanup", "--stale") == rows
         assert not unfinished.exists()
         assert finops.json("state", "cleanup", "--stale") == []
@@ -195,14 +205,14 @@ def test_a_run_is_estimated_and_its_death_seen(project: Project, finops: Finops,
     assert finops("aws", "run-pipeline").startswith("acme 2024-01  exported  v2")
 
 
-def test_commands_that_begin_at_once_share_a_new_history(project: Project, finops: Finops) -> None:
+def test_commands_that_start_together_share_a_new_history(project: Project, finops: Finops) -> None:
     processes = [finops.start("worker", "list") for _ in range(4)]
     assert [process.communicate()[0] for process in processes] == ["no run is in progress\n"] * 4
 
 
 @pytest.fixture
-def stored(project: Project, finops: Finops) -> Iterator[Finops]:
-    """A month that was loaded, and one that failed, with their history in PostgreSQL."""
+def with_postgresql(project: Project, finops: Finops) -> Iterator[Finops]:
+    """Yield a project with a loaded and a failed month, whose history is in PostgreSQL."""
     with PostgreSQLServer() as server:
         with server.connect() as connection:
             connection.execute("CREATE DATABASE dagster")
@@ -216,36 +226,38 @@ def stored(project: Project, finops: Finops) -> Iterator[Finops]:
         yield finops
 
 
-def test_postgresql_knows_the_same(project: Project, stored: Finops) -> None:
-    failed, loaded = stored.json("state", "list")
+def test_history_in_postgresql_answers_the_same(project: Project, with_postgresql: Finops) -> None:
+    failed, loaded = with_postgresql.json("state", "list")
     assert (loaded["parquet"], loaded["cost"], loaded["last_run"]) == ("v1", "1.5", "success")
     assert (failed["billing_table"], failed["last_run"]) == (None, "failure")
     assert "'much' cannot be kept exactly" in failed["reason"]
-    *_, parquet = stored.json("state", "show", "acme", "2024-01")
+    *_, parquet = with_postgresql.json("state", "show", "acme", "2024-01")
     assert (parquet["version"], parquet["rows"], parquet["outcome"]) == ("v1", 1, "exported")
-    report = stored.json("state", "report")
+    report = with_postgresql.json("state", "report")
     assert report["failures_by_cause"][0]["cause"] == "CellInvalid"
     assert {row["times"] for row in report["times"]} <= {1, 2}
     assert report["restarts"][0]["runs"] == 2
-    runs = stored.json("aws", "show-state", "--runs")
+    runs = with_postgresql.json("aws", "show-state", "--runs")
     assert [run["status"] for run in runs] == ["success", "failure"]
-    assert stored("state", "verify").startswith("all agree\n")
-    assert stored.json("worker", "list") == []
+    assert with_postgresql("state", "verify").startswith("all agree\n")
+    assert with_postgresql.json("worker", "list") == []
     assert not (project.folder / ".dagster/history/runs.db").exists()
 
 
 @pytest.mark.thorough
-def test_runs_in_postgresql_are_seen_stopped_and_moved(project: Project, stored: Finops) -> None:
+def test_runs_in_postgresql_are_listed_stopped_and_exported(
+    project: Project, with_postgresql: Finops
+) -> None:
     project.deliver("2", month="2024-02", version="v2")
-    with waiting_run(project, stored) as process:
-        (run,) = stored.json("worker", "list")
+    with waiting_run(project, with_postgresql) as process:
+        (run,) = with_postgresql.json("worker", "list")
         assert (run["process"], run["lost"]) == (process.pid, False)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-    assert "is marked as failed" in stored("worker", "stop", run["run"][:8])
-    assert "acme 2024-02  exported  v2" in stored("aws", "run-pipeline")
-    assert stored("state", "export", "state.json").endswith("1 exports, 5 runs\n")
-    gone = stored.json("state", "cleanup", "--older-than", "0h")
-    assert [row["what"] for row in gone].count("run") == 3
-    assert stored("state", "import", "state.json") == "months imported: 2\n"
-    assert stored("state", "verify").startswith("all agree\n")
+    assert "is marked as failed" in with_postgresql("worker", "stop", run["run"][:8])
+    assert "acme 2024-02  exported  v2" in with_postgresql("aws", "run-pipeline")
+    assert with_postgresql("state", "export", "state.json").endswith("1 exports, 5 runs\n")
+    deleted = with_postgresql.json("state", "cleanup", "--older-than", "0h")
+    assert [row["what"] for row in deleted].count("run") == 3
+    assert with_postgresql("state", "import", "state.json") == "months imported: 2\n"
+    assert with_postgresql("state", "verify").startswith("all agree\n")

@@ -1,4 +1,4 @@
-"""State that is reported, cleaned, made again, and moved to another machine."""
+"""`finops state report`, `cleanup`, `export`, `import`, `changes`, and a ledger that is rebuilt."""
 
 import html
 import json
@@ -20,7 +20,7 @@ YEAR = 365 * 24 * 3600
 
 @pytest.fixture
 def loaded(project: Project, finops: Finops) -> Finops:
-    """Three months of which the second was restated, and the third failed."""
+    """Return a project with three months: the second was restated, and the third failed."""
     for month in ("2024-01", "2024-02"):
         project.deliver("1", "2", month=month)
     finops("aws", "run-pipeline")
@@ -78,21 +78,21 @@ def test_cleanup_deletes_nothing_that_a_month_needs(project: Project, loaded: Fi
     project.change("UPDATE finops_state.manifests SET loaded_at = '2020-01-01'")
     for path in staged.rglob("*"):
         os.utime(path, (time.time() - YEAR, time.time() - YEAR))
-    would = loaded.json("state", "cleanup", "--dry-run")
-    assert [(row["what"], row["which"]) for row in would] == [
+    planned = loaded.json("state", "cleanup", "--dry-run")
+    assert [(row["what"], row["which"]) for row in planned] == [
         ("staged files", "data/staging/acme/2024-02/v2"),
         ("staged files", "data/staging/acme/2024-01/v1"),
         ("superseded version", "acme 2024-02 v1"),
     ]
-    assert loaded.json("state", "cleanup", "--dry-run") == would
-    assert loaded.json("state", "cleanup") == would
+    assert loaded.json("state", "cleanup", "--dry-run") == planned
+    assert loaded.json("state", "cleanup") == planned
     assert loaded("state", "cleanup") == "nothing to delete\n"
     assert sorted(path.name for path in staged.glob("*/v?")) == ["v1"], "the month that failed"
     assert sorted(project.ledger("manifest_id")) == [("v1",), ("v2",)]
 
     runs = {row["which"] for row in loaded.json("state", "cleanup", "--older-than", "0h")}
     history = project.folder / ".dagster/history/runs"
-    assert len(runs) == 2, "the first runs of both months, as later ones said their last"
+    assert len(runs) == 2, "the first runs of both months, as later runs are the latest"
     assert not any((history / f"{run}.db").exists() for run in runs)
     assert loaded.json("state", "list", "--failed") != []
     assert loaded("state", "verify").startswith("all agree\n")
@@ -119,26 +119,29 @@ def test_state_moves_to_another_machine_with_its_data(project: Project, loaded: 
         "acme 2024-03  refused: manifest has v1 in the file, but no complete month on this machine",
     ]
     assert loaded("state", "verify").startswith("all agree\n")
-    held = [(row["month"], row["parquet"], row["last_run"]) for row in loaded.json("state", "list")]
-    assert held == [("2024-02", "v2", "success"), ("2024-01", "v1", "success")]
+    months = [
+        (row["month"], row["parquet"], row["last_run"]) for row in loaded.json("state", "list")
+    ]
+    assert months == [("2024-02", "v2", "success"), ("2024-01", "v1", "success")]
     assert len(before) == 3
-    assert project.query(recorded) == before, "also every sum of money"
+    assert project.query(recorded) == before, "every sum of money is restored too"
     (stage, *_) = loaded.json("state", "show", "acme", "2024-02")
     assert stage["version"] == "v2"
     assert loaded("aws", "run-pipeline", "--end-date", "2024-02").count("unchanged") == 2
 
-    for of_an_earlier_release in as_json["exports"][0]["versions"]:
-        del of_an_earlier_release["sums"], of_an_earlier_release["costs"]
+    # A document of an earlier release has no sums and no cost by currency.
+    for version in as_json["exports"][0]["versions"]:
+        del version["sums"], version["costs"]
     Path("older.json").write_text(json.dumps(as_json))
     project.change("DELETE FROM finops_state.manifests WHERE manifest_id = 'v1'")
-    again = loaded("state", "import", "older.json", code=1)
-    assert again.startswith("months imported: 2")
+    printed = loaded("state", "import", "older.json", code=1)
+    assert printed.startswith("months imported: 2")
     assert len(project.query(recorded)) == 3
 
     shutil.rmtree(project.folder / ".dagster")
     shutil.rmtree(project.folder / "data")
     refused = loaded("state", "import", "state.json", code=1)
-    assert refused.startswith("months imported: 0\n"), "an empty machine takes over nothing"
+    assert refused.startswith("months imported: 0\n"), "a machine without data imports nothing"
     assert (
         "acme 2024-01  refused: parquet has v1 in the file, but no complete month on this machine"
         in refused
@@ -156,7 +159,9 @@ def test_state_moves_to_another_machine_with_its_data(project: Project, loaded: 
         (None, "state.json cannot be read: "),
     ],
 )
-def test_what_is_no_state_is_one_line(finops: Finops, text: str | None, message: str) -> None:
+def test_a_file_that_is_no_state_is_one_line(
+    finops: Finops, text: str | None, message: str
+) -> None:
     if text is not None:
         Path("state.json").write_text(text)
     refused = finops("state", "import", "state.json", code=1)
@@ -165,21 +170,21 @@ def test_what_is_no_state_is_one_line(finops: Finops, text: str | None, message:
 
 
 @pytest.mark.thorough
-def test_a_damaged_ledger_is_made_again_from_the_data(project: Project, loaded: Finops) -> None:
+def test_a_damaged_ledger_is_rebuilt_from_the_data(project: Project, loaded: Finops) -> None:
     columns = "* EXCLUDE (loaded_at, load_number, lake_sha256)"
     before = project.ledger(columns)
     project.change("ALTER TABLE finops_state.manifests DROP COLUMN total_cost")
     failed = loaded("aws", "run-pipeline", "--end-date", "2024-01", code=1)
     assert "finops_state.manifests is damaged: it has no column total_cost" in failed
-    found = loaded.json("state", "verify")
-    assert {row["repair"] for row in found} == {"finops state verify --repair"}
+    differences = loaded.json("state", "verify")
+    assert {row["repair"] for row in differences} == {"finops state verify --repair"}
     assert loaded("state", "verify", "--repair").splitlines() == [
         "acme 2024-02  restored in the ledger: v2",
         "acme 2024-01  restored in the ledger: v1",
     ]
     assert loaded("state", "verify").startswith("all agree\n")
-    by_month = {str(row[:2]): row for row in before if "loaded" in row}
-    assert {str(row[:2]): row for row in project.ledger(columns)} == by_month
+    loads = {str(row[:2]): row for row in before if "loaded" in row}
+    assert {str(row[:2]): row for row in project.ledger(columns)} == loads
 
 
 @pytest.mark.thorough
@@ -198,7 +203,7 @@ def test_one_export_is_exported_alone(project: Project, loaded: Finops) -> None:
 
 
 @pytest.mark.thorough
-def test_changes_are_kept(
+def test_changes_are_logged(
     project: Project, loaded: Finops, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert loaded("state", "changes") == "no changes yet\n"
@@ -213,7 +218,7 @@ def test_changes_are_kept(
     monkeypatch.setenv("LOGNAME", "somebody-else")
     monkeypatch.setenv("USER", "nobody")
     loaded("state", "cleanup", "--older-than", "0h")
-    cleaned, mended, imported = changes = loaded.json("state", "changes")
+    cleaned, repaired, imported = changes = loaded.json("state", "changes")
     commands = ["state cleanup", "state verify --repair", "state import"]
     assert [change["command"] for change in changes] == commands
     assert {change["user"] for change in changes} == {pwd.getpwuid(os.getuid()).pw_name}
@@ -221,7 +226,7 @@ def test_changes_are_kept(
     assert times == sorted(times, reverse=True)
     assert times[-1] >= before
     assert "staged files data/staging/acme/2024-02/v2" in cleaned["changes"]
-    assert mended["changes"] == ["acme 2024-01  restored in the ledger: v1"]
+    assert repaired["changes"] == ["acme 2024-01  restored in the ledger: v1"]
     assert [line.partition(":")[0] for line in imported["changes"]] == [
         f"acme 2024-0{number}" for number in (1, 2, 3)
     ]
