@@ -6,7 +6,7 @@ import re
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -20,6 +20,9 @@ from finops_dagster.cli.options import (
 )
 from finops_dagster.cli.output import exit_with, show
 from finops_dagster.terminal import print_error, print_line
+
+if TYPE_CHECKING:
+    from finops_dagster.settings import Settings
 
 _MONTH_HELP = "Billing month, as YYYY-MM."
 ExportArgument = Annotated[
@@ -106,6 +109,7 @@ def list_months(
 
     settings, problems = Options.of(context).settings(), list[str]()
     rows = month_status(settings, Selection())
+    # After `month_status`, which imports Dagster: month_rows imports DuckDB.
     from finops_dagster.cli.month_rows import MONTH_HEADINGS
 
     headings = {**MONTH_HEADINGS, **({"reason": "reason"} if failed else {})}
@@ -216,23 +220,26 @@ def verify(
     if mend:
         print_error("--mend is now called --repair")
     if repair or mend:
-        from finops_dagster.cli.changes import log_changes
-
-        with log_changes("state verify --repair") as changes:
-
-            def on_restored(line: str) -> None:
-                changes.append(line)
-                print_line(line)
-
-            exit_after(
-                lambda: verification.repair_months(settings, selection, on_restored, deep=deep)
-            )
+        _repair(settings, selection, deep=deep)
     differences, coverage = verification.verify(settings, selection, deep=deep)
     rows = [verification.as_row(*difference) for difference in differences]
     show(rows, as_json=json, empty="all agree", headings=verification.DIFFERENCE_HEADINGS)
     for line in coverage.lines():
         print_error(line)
     raise typer.Exit(bool(differences))
+
+
+def _repair(settings: Settings, selection: Selection, *, deep: bool) -> NoReturn:
+    from finops_dagster.cli.changes import log_changes
+    from finops_dagster.cli.verify import repair_months
+
+    with log_changes("state verify --repair") as changes:
+
+        def on_restored(line: str) -> None:
+            changes.append(line)
+            print_line(line)
+
+        exit_after(lambda: repair_months(settings, selection, on_restored, deep=deep))
 
 
 def _age(text: str) -> timedelta:
