@@ -29,7 +29,7 @@ from finops_dagster.demo.export import BillVersion, write_version
 from finops_dagster.pipeline import STAGES
 from finops_dagster.pipeline.build import build_definitions
 from finops_dagster.pipeline.export import Export
-from finops_dagster.pipeline.runs import Metadata, open_instance, run_month
+from finops_dagster.pipeline.runs import MetadataValues, open_instance, run_month
 from finops_dagster.processes import keep_files_private
 from finops_dagster.settings import Settings
 from finops_dagster.tables.database import DuckDB
@@ -137,7 +137,7 @@ def _deliver_and_load(
                 progress.update(bar, description=f"{month}  AWS delivers {version.assembly_id}")
                 write_version(_SOURCE, "", _EXPORT_NAME, version)
 
-            def advance(stage: str, _: Metadata, month: BillingMonth = month) -> None:
+            def advance(stage: str, _: MetadataValues, month: BillingMonth = month) -> None:
                 progress.update(bar, advance=1, description=f"{month}  {stage}")
 
             run = run_month(definitions, instance, export, month, on_stage=advance)

@@ -1,6 +1,6 @@
-"""Stage 3: the month in the export's DuckDB table, replaced whole or not at all."""
+"""Stage 3: the month in the export's DuckDB table, replaced in one transaction."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 
@@ -14,14 +14,14 @@ from finops_dagster.billing.version import Load, with_vendor_id
 from finops_dagster.lake import Lake, load_from_footer, names_by_header, restoring_month
 from finops_dagster.pipeline import checks
 from finops_dagster.pipeline.export import Export
-from finops_dagster.pipeline.metadata import KEPT, MonthOutcome, table_metadata
+from finops_dagster.pipeline.metadata import LOAD_KEYS, LoadedMonth, table_metadata
 from finops_dagster.pipeline.resources import RunOptions
 from finops_dagster.pipeline.stage import (
-    materialized,
-    metadata_of_version,
-    month_of,
+    billing_month,
+    previous_metadata,
     require_version,
     stage,
+    stage_result,
 )
 from finops_dagster.progress import format_rows
 from finops_dagster.staging.folder import StagedVersion, StagingFolder, VersionRecord
@@ -31,20 +31,12 @@ from finops_dagster.tables.files import read_files
 from finops_dagster.tables.load import MonthLoader, verified_load
 from finops_dagster.tables.month_report import MonthReport, Restatement, month_report
 
-_CHECKS = (
-    checks.RECONCILES,
-    checks.NOT_FEWER_ROWS,
-    checks.USUAL_COST,
-    checks.ONE_CURRENCY,
-)
-
 
 def billing_table_asset(export: Export) -> dg.AssetsDefinition:
     """Return the asset of a month in the export's table."""
-    kinds = {"duckdb", "table"}
-    of_month = [*_CHECKS, *([checks.COSTS_NOT_ROUNDED] if export.rounds_money else [])]
+    kinds, month_checks = {"duckdb", "table"}, _month_checks(export)
 
-    @stage(export, "billing_table", kinds=kinds, checks=of_month, version="staged_files")
+    @stage(export, "billing_table", kinds=kinds, checks=[*month_checks], version="staged_files")
     def billing_table(
         context: dg.AssetExecutionContext,
         version: VersionRecord | None,
@@ -53,33 +45,42 @@ def billing_table_asset(export: Export) -> dg.AssetsDefinition:
         lake: dg.ResourceParam[Lake],
         run_options: RunOptions,
     ) -> dg.MaterializeResult[Load]:
-        """The month's line items with exact types, in one table for all months of the export."""
-        month = month_of(context)
+        """Load the month's line items into the export's table, with exact types."""
+        month = billing_month(context)
         if version is None:
             raise _not_staged(export, month)
         loading = MonthLoading(export, month, version, staging, database, lake, context.run.run_id)
         with loading.replacing_month(force=run_options.force) as loaded:
-            kept = metadata_of_version(context, loaded.month.load.manifest_id, *KEPT)
-            results, metadata = _results(export, loaded.month), table_metadata(loaded, kept)
-            return materialized(loaded.month.load, loaded.outcome, metadata, results)
+            previous = previous_metadata(context, loaded.report.load.manifest_id, *LOAD_KEYS)
+            metadata = table_metadata(loaded, previous)
+            results = [evaluate(loaded.report) for evaluate in month_checks.values()]
+            return stage_result(loaded.report.load, loaded.outcome, metadata, results)
 
     return billing_table
 
 
-def _results(export: Export, month: MonthReport) -> list[dg.AssetCheckResult]:
-    load = month.load
-    return [
-        checks.reconciles(load),
-        checks.not_fewer_rows(load, month.previous_version),
-        checks.usual_cost(load, month.previous_month),
-        checks.one_currency(month.currencies, export.formats[load.format]),
-        *([checks.costs_not_rounded(load)] if export.rounds_money else []),
-    ]
+def _month_checks(
+    export: Export,
+) -> dict[checks.Check, Callable[[MonthReport], dg.AssetCheckResult]]:
+    """Return the checks of a month, each with the function that evaluates it."""
+    evaluations: dict[checks.Check, Callable[[MonthReport], dg.AssetCheckResult]] = {
+        checks.RECONCILES: lambda report: checks.reconciles(report.load),
+        checks.NOT_FEWER_ROWS: lambda report: checks.not_fewer_rows(
+            report.load, report.previous_version
+        ),
+        checks.USUAL_COST: lambda report: checks.usual_cost(report.load, report.previous_month),
+        checks.ONE_CURRENCY: lambda report: checks.one_currency(
+            report.currencies, export.formats[report.load.format]
+        ),
+    }
+    if export.rounds_money:
+        evaluations[checks.COSTS_NOT_ROUNDED] = lambda report: checks.costs_not_rounded(report.load)
+    return evaluations
 
 
 @dataclass(frozen=True)
 class MonthLoading:
-    """A staged version of a month on its way into the table."""
+    """The load of a staged version into the billing table."""
 
     export: Export
     month: BillingMonth
@@ -90,58 +91,61 @@ class MonthLoading:
     run_id: str
 
     @contextmanager
-    def replacing_month(self, *, force: bool) -> Iterator[MonthOutcome]:
-        """Make the table hold this version of the month, unless it does.
+    def replacing_month(self, *, force: bool) -> Iterator[LoadedMonth]:
+        """Replace the month in the table by this version, unless the table has it already.
 
-        The block is given what the table then holds, and runs before the commit. On any error, also
-        of the block, the month stays as it was. Raises StageMissing, FileInvalid where a staged
-        file is not what was fetched, ReconciliationError, and what `MonthLoader.replacing_month`
-        raises.
+        The block receives the month as the table then has it, and runs before the commit. After any
+        error, also in the block, the table has the previous version. Raises StageMissing,
+        FileInvalid for a damaged staged file, ReconciliationError, and what
+        `MonthLoader.replacing_month` raises.
         """
         export, month = self.export, self.month
         with self.database.connect(export.name, month) as connection:
             manifest_id = self._id_in_ledger(connection)
-            held = verified_load(connection, export.name, month, export.formats)
-            before = month_report(connection, held, export.formats[held.format]) if held else None
-            is_restated = held is not None and held.manifest_id != manifest_id
-            if before and not is_restated and not force:
-                self._complete(connection, before.load)
-                yield MonthOutcome(before)
+            existing = verified_load(connection, export.name, month, export.formats)
+            previous = None
+            if existing is not None:
+                previous = month_report(connection, existing, export.formats[existing.format])
+            is_restated = existing is not None and existing.manifest_id != manifest_id
+            if previous and not is_restated and not force:
+                self._complete_ledger(connection, previous.load)
+                yield LoadedMonth(previous)
                 return
             with self._replacing_rows(connection, manifest_id) as (load, warnings):
-                after = month_report(connection, load, export.formats[load.format])
-                restatement = Restatement(before, after) if before and is_restated else None
-                yield MonthOutcome(after, "loaded", warnings, restatement)
+                report = month_report(connection, load, export.formats[load.format])
+                restatement = Restatement(previous, report) if previous and is_restated else None
+                yield LoadedMonth(report, "loaded", warnings, restatement)
 
     def _id_in_ledger(self, connection: duckdb.DuckDBPyConnection) -> str:
-        """Return the ledger's id of the version where it knows the content: the staging folder
-        knows no older names where its record was lost."""
+        """Return the version id, which is the ledger's where it has a load of the same content.
+
+        If the record of the staging folder was lost, the ledger alone has the older version ids.
+        """
         version, content = self.version, self.version.content
-        known = with_vendor_id(
+        loads = with_vendor_id(
             ledger.loads(connection, self.export.name, self.month), version.vendor_id
         )
-        known.sort(key=lambda load: load.manifest_id != version.manifest_id)
+        loads.sort(key=lambda load: load.manifest_id != version.manifest_id)
         if content is None:
             return version.manifest_id
-        for load in known:
+        for load in loads:
             if load.has_content(content, version.totals):
                 return load.manifest_id
-        is_taken = version.manifest_id in {load.manifest_id for load in known}
+        is_taken = version.manifest_id in {load.manifest_id for load in loads}
         return f"{version.vendor_id}+{content.digest}" if is_taken else version.manifest_id
 
-    def _complete(self, connection: duckdb.DuckDBPyConnection, load: Load) -> None:
-        """Give the ledger the files of a load where it has none, or their ETags of today."""
+    def _complete_ledger(self, connection: duckdb.DuckDBPyConnection, load: Load) -> None:
+        """Add the files to a load that earlier releases recorded without, or update their ETags."""
         content = self.version.content
-        is_better = load.content is None or (content and content.checksums)
-        if content and content != load.content and is_better:
+        has_more = load.content is None or (content and content.checksums)
+        if content and content != load.content and has_more:
             ledger.complete_load(connection, load, content=content)
 
     @contextmanager
     def _replacing_rows(
         self, connection: duckdb.DuckDBPyConnection, manifest_id: str
     ) -> Iterator[tuple[Load, list[str]]]:
-        """Load the staged files, or the lake's file of this very version where they were cleaned
-        away and the table was lost."""
+        """Load the staged files; if they were cleaned away, the lake's file of this version."""
         staged = self.staging.month(self.export.name, self.month)
         manifest = staged.manifest()
         if manifest is None:
@@ -153,16 +157,15 @@ class MonthLoading:
             logging_query_progress(connection, "loaded", self.version.totals.rows, format_rows),
         ):
             if (content := files.content()) is None:
-                rows = self._lake_rows(connection, manifest_id)
+                replacing = self._replacing_by_lake(connection, manifest_id)
             else:
-                self._hold_to_staged(manifest_id, files, content)
-                rows = self._staged_rows(connection, manifest_id, files, content)
-            with rows as loaded:
-                yield loaded
+                self._verify_files(manifest_id, files, content)
+                replacing = self._replacing_by_files(connection, manifest_id, files, content)
+            with replacing as load_and_warnings:
+                yield load_and_warnings
 
-    def _hold_to_staged(self, manifest_id: str, files: StagedVersion, content: Content) -> None:
-        """Raise where another run has staged other files under the same id since, and where a file
-        is damaged."""
+    def _verify_files(self, manifest_id: str, files: StagedVersion, content: Content) -> None:
+        """Raise if another run has replaced the staged files, or one of them is damaged."""
         if not self.version.has_content(content, self.version.totals):
             require_version(manifest_id, f"{self.version.vendor_id}+{content.digest}")
         for problem in files.damage() or ():
@@ -171,7 +174,7 @@ class MonthLoading:
                 "again"
             )
 
-    def _staged_rows(
+    def _replacing_by_files(
         self,
         connection: duckdb.DuckDBPyConnection,
         manifest_id: str,
@@ -192,9 +195,10 @@ class MonthLoading:
             table=export.table,
         )
         bill_format = export.formats[manifest.format]
-        # The names of columns that a lost database, or one of a month, cannot know.
-        is_of_month = "{month}" in self.database.database
-        has_names = bool(ledger.names_by_header(connection, export.table)) and not is_of_month
+        # A lost database, or one that has a single month, does not know the column names that the
+        # other months were given: then the lake's files give them.
+        is_of_one_month = "{month}" in self.database.database
+        has_names = bool(ledger.names_by_header(connection, export.table)) and not is_of_one_month
         return MonthLoader(connection, load, bill_format).replacing_month(
             read_files(files.paths, bill_format),
             manifest.columns,
@@ -202,7 +206,7 @@ class MonthLoading:
             round_money=export.rounds_money,
         )
 
-    def _lake_rows(
+    def _replacing_by_lake(
         self, connection: duckdb.DuckDBPyConnection, manifest_id: str
     ) -> AbstractContextManager[tuple[Load, list[str]]]:
         path = self.lake.path(self.export.name, self.month)

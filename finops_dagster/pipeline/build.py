@@ -1,4 +1,4 @@
-"""Where all meet: settings become exports, and exports become assets, checks, jobs and sensors."""
+"""Build the Dagster definitions from the settings: assets, checks, jobs, sensors, resources."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from finops_dagster.tables.database import BillingDatabase, DuckDB
 from finops_dagster.warehouses import open_warehouse
 from finops_dagster.warehouses.base import Warehouse
 
-Stage = Callable[[Export], dg.AssetsDefinition]
+AssetFactory = Callable[[Export], dg.AssetsDefinition]
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What holds the months; without a `warehouse` they end at Parquet."""
+    """The places that hold the months; without a `warehouse` the lake is the last."""
 
     staging: StagingFolder
     database: BillingDatabase
@@ -39,7 +39,7 @@ class Resources:
 
 
 def build_resources(settings: Settings) -> Resources:
-    """What the settings name, for the chain and for who looks at what it left."""
+    """Return the resources that the settings name, for the stages and for scripts."""
     duckdb = settings.database.duckdb
     return Resources(
         StagingFolder(
@@ -53,29 +53,34 @@ def build_resources(settings: Settings) -> Resources:
 
 
 def build_definitions(settings: Settings) -> dg.Definitions:
-    """Return the definitions of the settings. Touches no network and no credentials."""
+    """Return the definitions of the settings, without network access and credentials."""
     exports = [Export(export) for export in settings.exports]
-    duckdb, limits = settings.database.duckdb, set(DuckDB.__annotations__)
+    duckdb, limit_names = settings.database.duckdb, set(DuckDB.__annotations__)
     resources = {
         **vars(build_resources(settings)),
         "database": BillingDatabaseResource(
-            database=duckdb.database_path, **duckdb.model_dump(mode="json", include=limits)
+            database=duckdb.database_path, **duckdb.model_dump(mode="json", include=limit_names)
         ),
         "stores": ObjectStores(),
         "run_options": RunOptions(),
         "run_lock": RunLock(),
         "records": records,
     }
-    stages: list[Stage] = [manifest_asset, staged_files_asset, billing_table_asset, parquet_asset]
+    factories: list[AssetFactory] = [
+        manifest_asset,
+        staged_files_asset,
+        billing_table_asset,
+        parquet_asset,
+    ]
     last_stage = "warehouse_table" if settings.database.has_warehouse else "parquet"
     if settings.database.has_warehouse:
-        stages.append(partial(warehouse_table_asset, backend=settings.database.backend))
+        factories.append(partial(warehouse_table_asset, backend=settings.database.backend))
     else:
         del resources["warehouse"]
     return dg.Definitions(
-        assets=[stage(export) for export in exports for stage in stages],
+        assets=[factory(export) for export in exports for factory in factories],
         jobs=[
-            # A backfill is one run a month, so a bad month fails alone.
+            # A backfill starts one run for each month, so that a bad month fails alone.
             dg.define_asset_job(
                 f"{export.settings.group}_month",
                 selection=dg.AssetSelection.groups(export.settings.group),
@@ -86,8 +91,8 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         ],
         sensors=[*(manifest_sensor(export, last_stage) for export in exports), lost_runs_sensor()],
         resources=resources,
-        # A run writes the second where its configuration names it: docs/operations.md.
+        # A run writes JSON lines if its config names that logger: docs/operations.md.
         loggers={"console": dg.colored_console_logger, "json": dg.json_console_logger},
-        # The chain is a line: a process for each step would cost seconds and gain nothing.
+        # The stages run one after the other: a process for each would cost seconds for nothing.
         executor=dg.in_process_executor,
     )

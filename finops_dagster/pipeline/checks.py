@@ -1,4 +1,4 @@
-"""What is checked in every month: what must hold, and what somebody should know."""
+"""Asset checks of a month: `reconciles` blocks, every other one warns."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _UNUSUAL_CHANGE = 0.5
 
 @dataclass(frozen=True)
 class Check:
-    """A fact that a stage looks at; where a blocking one fails, the stage keeps the old month."""
+    """A check of a stage; if a blocking one fails, the stage keeps the previous version."""
 
     name: str
     description: str
     blocking: bool = False
 
-    def ended(self, *, passed: bool, description: str) -> dg.AssetCheckResult:
-        """Return the result of a check that warns."""
+    def result(self, *, passed: bool, description: str) -> dg.AssetCheckResult:
+        """Return the check's result, with the severity of a warning."""
         return dg.AssetCheckResult(
             passed=passed,
             check_name=self.name,
@@ -65,7 +65,7 @@ COSTS_NOT_ROUNDED = Check(
 
 
 def reconciles(version: Version) -> dg.AssetCheckResult:
-    """Return the blocking check, passed: a stage that does not reconcile raises instead."""
+    """Return the passed result; a stage that does not reconcile raises instead."""
     totals = version.totals
     return dg.AssetCheckResult(
         passed=True,
@@ -81,34 +81,38 @@ def reconciles(version: Version) -> dg.AssetCheckResult:
 def manifest_is_fresh(
     manifest: Manifest, month: BillingMonth, stale_after: timedelta
 ) -> dg.AssetCheckResult:
-    """Warn where the vendor has stopped to rewrite the month in progress."""
+    """Warn if the vendor no longer updates the month in progress."""
     age, rule = datetime.now(UTC) - manifest.source.last_modified, "the month is over."
     if in_progress := month == BillingMonth.current():
         rule = f"one of the month in progress is not older than {stale_after.days}."
-    return FRESH.ended(
+    return FRESH.result(
         passed=not in_progress or age <= stale_after,
         description=f"The manifest is {age.days} days old; {rule}",
     )
 
 
-def not_fewer_rows(load: Load, before: Load | None) -> dg.AssetCheckResult:
-    """Warn of a month that a restatement has shrunk, or that is empty."""
+def not_fewer_rows(load: Load, previous_version: Load | None) -> dg.AssetCheckResult:
+    """Warn if a restatement has fewer rows than the previous version, or the month has none."""
     rows, description = load.totals.rows, f"{load.totals.rows:,} rows in the first version."
-    if before is not None:
-        description = f"{rows:,} rows after {before.totals.rows:,} in version {before.manifest_id}."
-    return NOT_FEWER_ROWS.ended(
-        passed=rows > 0 and (before is None or rows >= before.totals.rows), description=description
-    )
+    passed = rows > 0
+    if previous_version is not None:
+        previous_rows = previous_version.totals.rows
+        passed = passed and rows >= previous_rows
+        description = (
+            f"{rows:,} rows after {previous_rows:,} in version {previous_version.manifest_id}."
+        )
+    return NOT_FEWER_ROWS.result(passed=passed, description=description)
 
 
 def usual_cost(load: Load, previous_month: Load | None) -> dg.AssetCheckResult:
-    """Warn of a currency in which a closed month fell by half, or any month grew by half."""
+    """Warn if the cost in a currency grew by half, or in a month that is over fell by half."""
     changes = {} if previous_month is None else _changes(load.totals, previous_month.totals)
+    # The month in progress grows day by day: a low cost is no news.
     least = -math.inf if load.month == BillingMonth.current() else -_UNUSUAL_CHANGE
     shown = ", ".join(
         f"{change:+.1%}{currency and f' in {currency}'}" for currency, change in changes.items()
     )
-    return USUAL_COST.ended(
+    return USUAL_COST.result(
         passed=all(least <= change <= _UNUSUAL_CHANGE for change in changes.values()),
         description=f"{shown} against {previous_month.month}."
         if previous_month is not None and changes
@@ -116,22 +120,24 @@ def usual_cost(load: Load, previous_month: Load | None) -> dg.AssetCheckResult:
     )
 
 
-def _changes(totals: Totals, before: Totals) -> dict[str, float]:
-    """Return the change of each currency's cost, as a part of it; of the whole cost where one
-    record is older than costs by currency."""
-    costs, costs_before = totals.costs, before.costs
-    if costs is None or costs_before is None:
-        costs, costs_before = {"": totals.cost}, {"": before.cost}
+def _changes(totals: Totals, previous: Totals) -> dict[str, float]:
+    """Return the relative change of the cost in each currency, 0.5 for half as much again.
+
+    If either record is older than costs by currency, the whole cost counts, under the key "".
+    """
+    costs, previous_costs = totals.costs, previous.costs
+    if costs is None or previous_costs is None:
+        costs, previous_costs = {"": totals.cost}, {"": previous.cost}
     return {
-        currency: float(costs.get(currency, 0) / cost) - 1
-        for currency, cost in sorted(costs_before.items())
-        if cost > 0
+        currency: float(costs.get(currency, 0) / previous_cost) - 1
+        for currency, previous_cost in sorted(previous_costs.items())
+        if previous_cost > 0
     }
 
 
 def one_currency(costs: Sequence[tuple[str, Decimal]], bill_format: Format) -> dg.AssetCheckResult:
-    """Warn of several currencies of a vendor that bills in one."""
-    return ONE_CURRENCY.ended(
+    """Warn if a vendor that bills in one currency has costs in several."""
+    return ONE_CURRENCY.result(
         passed=len(costs) <= 1 or not bill_format.has_one_currency,
         description=", ".join(f"{cost:,.2f} {currency}" for currency, cost in costs)
         or "There are no costs.",
@@ -139,13 +145,15 @@ def one_currency(costs: Sequence[tuple[str, Decimal]], bill_format: Format) -> d
 
 
 def costs_not_rounded(load: Load) -> dg.AssetCheckResult:
-    """Warn of amounts that were rounded, with how many and by how much in all."""
-    money = [
+    """Warn if amounts of money were rounded; name their number and the difference."""
+    amounts = [
         f"{column.cells:,} of {column.name} by {decimal_text(column.amount)} in all"
         for column in load.rounded or ()
         if column.amount is not None
     ]
-    description = f"Rounded to 18 decimals: {', '.join(money)}." if money else "None was rounded."
+    description = (
+        f"Rounded to 18 decimals: {', '.join(amounts)}." if amounts else "None was rounded."
+    )
     if load.rounded is None:
         description = "Nobody counted them when this version was loaded."
-    return COSTS_NOT_ROUNDED.ended(passed=not money, description=description)
+    return COSTS_NOT_ROUNDED.result(passed=not amounts, description=description)

@@ -1,4 +1,4 @@
-"""One export as the chain sees it."""
+"""One export as the stages see it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from finops_dagster.sources.settings import ExportSettings
 
 @dataclass(frozen=True)
 class Export:
-    """An export's settings, the formats that it may be in, its source and its months."""
+    """An export's settings, with its possible formats, its source and its months."""
 
     settings: ExportSettings
 
@@ -33,34 +33,35 @@ class Export:
 
     @property
     def rounds_money(self) -> bool:
-        """Whether amounts of more than 18 decimals are rounded and counted, or else refused."""
+        """Whether amounts with more than 18 decimals are rounded; otherwise they are an error."""
         return self.settings.decimals == "round"
 
     @functools.cached_property
     def formats(self) -> Mapping[str, Format]:
-        """The vendor's formats by name; which of them a month is in, its manifest says."""
+        """The vendor's formats by name; the manifest says which one a month has."""
         return VENDORS[self.settings.vendor].formats(self.settings)
 
     def source(self, stores: ObjectStores) -> Source:
-        """Return where the export's months come from."""
+        """Return the source that finds and downloads the export's versions."""
         return VENDORS[self.settings.vendor].source(self.settings, stores)
 
     @functools.cached_property
     def partitions(self) -> dg.MonthlyPartitionsDefinition:
-        """Billing months from the export's first to its last, or to the one in progress."""
+        """The billing months from the first to the last, or to the month in progress."""
         last = self.settings.end_month
-        endless = last is None or last == "9999-12"  # after which Dagster knows no month
+        # Dagster cannot represent the month after 9999-12.
+        is_open = last is None or last == "9999-12"
         return dg.MonthlyPartitionsDefinition(
             start_date=self.settings.start_month,
-            end_date=None if endless else str(BillingMonth.parse(str(last)).next),
+            end_date=None if is_open else str(BillingMonth.parse(str(last)).next),
             fmt="%Y-%m",
             end_offset=1,
         )
 
     def months(self) -> list[BillingMonth]:
-        """The partitions as months, the oldest first."""
+        """Return the partitions as months, the oldest first."""
         return self.settings.months()
 
     def key(self, stage: str) -> dg.AssetKey:
-        """The asset key of a stage."""
+        """Return the asset key of a stage."""
         return dg.AssetKey([self.name, stage])

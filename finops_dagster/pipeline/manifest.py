@@ -1,4 +1,4 @@
-"""Stage 1: the vendor's newest manifest of the month, the only correct list of its files."""
+"""Stage 1: the vendor's newest manifest of the month, the only list of its files."""
 
 import dagster as dg
 
@@ -8,7 +8,7 @@ from finops_dagster.object_stores import ObjectStores
 from finops_dagster.pipeline.checks import FRESH, manifest_is_fresh
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.metadata import manifest_metadata
-from finops_dagster.pipeline.stage import materialized, metadata_of_version, month_of, stage
+from finops_dagster.pipeline.stage import billing_month, previous_metadata, stage, stage_result
 from finops_dagster.sources.base import Source
 from finops_dagster.staging.folder import StagingFolder
 
@@ -22,16 +22,16 @@ def manifest_asset(export: Export) -> dg.AssetsDefinition:
         staging: dg.ResourceParam[StagingFolder],
         stores: dg.ResourceParam[ObjectStores],
     ) -> dg.MaterializeResult[Manifest]:
-        """The vendor's newest manifest of the month: which files, which columns, which version."""
-        month, source = month_of(context), export.source(stores)
+        """Read the vendor's newest manifest of the month: its version, files and columns."""
+        month, source = billing_month(context), export.source(stores)
         staged = staging.month(export.name, month)
-        before, newest = staged.manifest(), newest_manifest(source, month)
-        outcome, metadata = "read", manifest_metadata(newest, before)
-        if before is not None and (before.id, before.files) == (newest.id, newest.files):
+        previous, newest = staged.manifest(), newest_manifest(source, month)
+        outcome, metadata = "read", manifest_metadata(newest, previous)
+        if previous is not None and (previous.id, previous.files) == (newest.id, newest.files):
             outcome = "unchanged"
-            metadata |= metadata_of_version(context, newest.id, "columns_added", "columns_removed")
+            metadata |= previous_metadata(context, newest.id, "columns_added", "columns_removed")
         is_fresh = manifest_is_fresh(newest, month, source.stale_after)
-        result = materialized(newest, outcome, metadata, [is_fresh])
+        result = stage_result(newest, outcome, metadata, [is_fresh])
         staged.write_manifest(newest)
         return result
 
@@ -39,7 +39,7 @@ def manifest_asset(export: Export) -> dg.AssetsDefinition:
 
 
 def newest_manifest(source: Source, month: BillingMonth) -> Manifest:
-    """Return the month's newest manifest. Raises what says why there is none."""
+    """Return the month's newest manifest, or raise the error that says why there is none."""
     version = source.versions([month])[month]
     if isinstance(version, Exception):
         raise version

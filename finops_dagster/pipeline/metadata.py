@@ -1,4 +1,4 @@
-"""What a stage's page in Dagster says of a month: plain numbers, and tables for people."""
+"""Metadata of the stages in Dagster's UI: numbers that it plots, and tables in Markdown."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from finops_dagster.tables.month_report import MonthReport, Restatement
 
 Metadata = dict[str, dg.MetadataValue[Any] | dg.TableSchema | str | int | float | bool]
 
-# What is known only while the month is replaced, and stays on its page until the next version.
-KEPT = (
+# Known only while the month is replaced; later runs repeat them until the next version is loaded.
+LOAD_KEYS = (
     "replaced_version",
     "rows_changed",
     "cost_changed",
@@ -28,23 +28,25 @@ KEPT = (
     "restatement",
     "warnings",
 )
-_SERVICES_SHOWN, _MOVES_SHOWN, _HEADERS_SHOWN = 20, 5, 50
+_MAX_SERVICES, _MAX_MOVES, _MAX_HEADERS = 20, 5, 50
 _PLAIN_WORDS = re.compile(r"(?:[A-Za-z0-9 -]|(?<=[A-Za-z0-9])_(?=[A-Za-z0-9]))*")
 
 
 @dataclass(frozen=True)
-class MonthOutcome:
-    """The month as the table holds it, and what was done for it. `warnings` are of columns whose
-    type is not what this version gives."""
+class LoadedMonth:
+    """The month as the table has it, and the outcome of the stage.
 
-    month: MonthReport
+    `warnings` name the columns whose type in the table is not the type that this version has.
+    """
+
+    report: MonthReport
     outcome: str = "unchanged"
     warnings: Sequence[str] = ()
     restatement: Restatement | None = None
 
 
 def version_metadata(version: Version) -> Metadata:
-    """Return what every stage that holds the month says of it; the UI plots the numbers."""
+    """Return the metadata that every stage with the month's rows has."""
     return {
         "manifest_id": version.manifest_id,
         "dagster/partition_row_count": version.totals.rows,
@@ -57,24 +59,24 @@ def _cost(version: Version) -> Metadata:
     return {"total_cost": float(cost), "total_cost_exact": decimal_text(cost)}
 
 
-def manifest_metadata(manifest: Manifest, before: Manifest | None) -> Metadata:
-    """Return what the manifest's page says."""
-    added, removed = manifest.columns_added_and_removed(before)
+def manifest_metadata(manifest: Manifest, previous: Manifest | None) -> Metadata:
+    """Return the metadata of a manifest."""
+    added, removed = manifest.columns_added_and_removed(previous)
     return {
         "format": manifest.format,
         "manifest_id": manifest.id,
         "manifest": manifest.source.location,
         "files": len(manifest.files),
         "columns": len(manifest.columns),
-        "columns_added": excerpts(added, _HEADERS_SHOWN),
-        "columns_removed": excerpts(removed, _HEADERS_SHOWN),
+        "columns_added": excerpts(added, _MAX_HEADERS),
+        "columns_removed": excerpts(removed, _MAX_HEADERS),
         "bytes": manifest.source.size,
         "last_modified": dg.MetadataValue.timestamp(manifest.source.last_modified),
     }
 
 
 def staged_metadata(version: VersionRecord) -> Metadata:
-    """Return what the staged files' page says of the version."""
+    """Return the metadata of a version's staged files."""
     return {
         "manifest_id": version.manifest_id,
         "files": version.files,
@@ -85,44 +87,46 @@ def staged_metadata(version: VersionRecord) -> Metadata:
     }
 
 
-def table_metadata(loaded: MonthOutcome, kept: Mapping[str, dg.MetadataValue[Any]]) -> Metadata:
-    """Return what the billing table's page says. What changed comes first, as it is what people ask
-    about first; `kept` is what was said of this version before."""
-    month, change = loaded.month, loaded.restatement
-    changed: Metadata = {} if month.is_final is None else {"final": month.is_final}
-    if change is not None:
-        changed |= {
-            "replaced_version": change.previous.load.manifest_id,
-            "rows_changed": change.rows,
-            "cost_changed": float(change.cost),
-            "cost_changed_exact": decimal_text(change.cost),
-            "restatement": _restatement(change),
+def table_metadata(loaded: LoadedMonth, previous: Mapping[str, dg.MetadataValue[Any]]) -> Metadata:
+    """Return the metadata of the billing table; `previous` is repeated from an earlier run."""
+    report, restatement = loaded.report, loaded.restatement
+    # The UI keeps this order: what changed comes first, as people look for it first.
+    changes: Metadata = {} if report.is_final is None else {"final": report.is_final}
+    if restatement is not None:
+        changes |= {
+            "replaced_version": restatement.previous.load.manifest_id,
+            "rows_changed": restatement.rows,
+            "cost_changed": float(restatement.cost),
+            "cost_changed_exact": decimal_text(restatement.cost),
+            "restatement": _restatement_table(restatement),
         }
     return {
-        **version_metadata(month.load),
-        **changed,
-        **kept,
+        **version_metadata(report.load),
+        **changes,
+        **previous,
         **warnings(loaded.warnings),
-        **_rounded(month.load),
-        "currency": ", ".join(currency for currency, _ in month.currencies),
-        "services": len(month.services),
-        "cost_by_service": _costs_by_service(month),
-        "dagster/table_name": month.load.table,
+        **_rounded_columns(report.load),
+        "currency": ", ".join(currency for currency, _ in report.currencies),
+        "services": len(report.services),
+        "cost_by_service": _service_table(report),
+        "dagster/table_name": report.load.table,
         "dagster/column_schema": dg.TableSchema(
-            [dg.TableColumn(name, sql_type) for name, sql_type in month.columns.items()]
+            [dg.TableColumn(name, sql_type) for name, sql_type in report.columns.items()]
         ),
     }
 
 
 def warnings(messages: Sequence[str]) -> dict[str, dg.MetadataValue[Any]]:
-    """Return the warnings as a list, where there are any."""
+    """Return the warnings as metadata of one line each; nothing if there are none."""
     lines = "\n".join(f"- {escaped(message)}" for message in messages)
     return {"warnings": dg.MetadataValue.text(lines)} if messages else {}
 
 
 def markdown(text: str) -> str:
-    """Return text from outside such that Markdown shows it as it is, also in a cell of a table:
-    what is more than plain words becomes code, in which nothing but a backtick has a meaning."""
+    """Return text from outside so that Markdown shows it unchanged, also in a cell of a table.
+
+    Anything but plain words becomes code, in which only a backtick has a meaning.
+    """
     code = shortened(text).replace("|", r"\x7c")
     if _PLAIN_WORDS.fullmatch(text):
         return code
@@ -132,12 +136,14 @@ def markdown(text: str) -> str:
 
 
 def _table(header: str, rows: Iterable[Sequence[str]]) -> dg.MetadataValue[Any]:
-    """Return a table whose columns after the first are numbers."""
+    """Return a Markdown table; its columns after the first are numbers, aligned right."""
     rule = f"|---|{'---:|' * (header.count('|') - 2)}"
-    return dg.MetadataValue.md("\n".join([header, rule, *(f"| {' | '.join(r)} |" for r in rows)]))
+    return dg.MetadataValue.md(
+        "\n".join([header, rule, *(f"| {' | '.join(row)} |" for row in rows)])
+    )
 
 
-def _rounded(load: Load) -> Metadata:
+def _rounded_columns(load: Load) -> Metadata:
     rows = [
         (
             markdown(column.name),
@@ -150,26 +156,37 @@ def _rounded(load: Load) -> Metadata:
     return {"decimals_rounded": _table(header, rows)} if rows else {}
 
 
-def _costs_by_service(month: MonthReport) -> dg.MetadataValue[Any]:
-    rows = [(markdown(name), f"{cost:,.2f}") for name, cost in month.services[:_SERVICES_SHOWN]]
-    rest = month.services[_SERVICES_SHOWN:]
+def _service_table(report: MonthReport) -> dg.MetadataValue[Any]:
+    rows = [(markdown(name), f"{cost:,.2f}") for name, cost in report.services[:_MAX_SERVICES]]
+    rest = report.services[_MAX_SERVICES:]
     if rest:
         rows.append((f"{len(rest)} more", f"{sum(cost for _, cost in rest):,.2f}"))
-    return _table(f"| service | {month.cost} |", rows)
+    return _table(f"| service | {report.cost} |", rows)
 
 
-def _restatement(change: Restatement) -> dg.MetadataValue[Any]:
-    before, now, moves = change.previous.load, change.current.load, change.cost_changes()
-    rest = moves[_MOVES_SHOWN:]
-    costs = [("cost", before.totals.cost, now.totals.cost)]
-    costs += [(markdown(name), was, is_now) for name, was, is_now in moves[:_MOVES_SHOWN]]
+def _restatement_table(restatement: Restatement) -> dg.MetadataValue[Any]:
+    """Return rows and cost of both versions, and the services with the largest moves."""
+    old, new, moves = (
+        restatement.previous.load,
+        restatement.current.load,
+        restatement.cost_changes(),
+    )
+    costs = [("cost", old.totals.cost, new.totals.cost)]
+    costs += [
+        (markdown(name), old_cost, new_cost) for name, old_cost, new_cost in moves[:_MAX_MOVES]
+    ]
+    rest = moves[_MAX_MOVES:]
     if rest:
-        was = sum((move[1] for move in rest), Decimal(0))
-        costs.append((f"{len(rest)} more", was, sum((move[2] for move in rest), Decimal(0))))
+        old_cost = sum((move[1] for move in rest), Decimal(0))
+        new_cost = sum((move[2] for move in rest), Decimal(0))
+        costs.append((f"{len(rest)} more", old_cost, new_cost))
     return _table(
-        f"| | {markdown(before.manifest_id)} | {markdown(now.manifest_id)} | change |",
+        f"| | {markdown(old.manifest_id)} | {markdown(new.manifest_id)} | change |",
         [
-            ("rows", f"{before.totals.rows:,}", f"{now.totals.rows:,}", f"{change.rows:+,}"),
-            *((name, f"{a:,.2f}", f"{b:,.2f}", f"{b - a:+,.2f}") for name, a, b in costs),
+            ("rows", f"{old.totals.rows:,}", f"{new.totals.rows:,}", f"{restatement.rows:+,}"),
+            *(
+                (name, f"{old_cost:,.2f}", f"{new_cost:,.2f}", f"{new_cost - old_cost:+,.2f}")
+                for name, old_cost, new_cost in costs
+            ),
         ],
     )

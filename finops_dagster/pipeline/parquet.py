@@ -1,4 +1,4 @@
-"""Stage 4: the month as one Parquet file of the lake, written beside and renamed."""
+"""Stage 4: the month's Parquet file in the lake, written beside the old one and renamed."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,12 +13,12 @@ from finops_dagster.pipeline.checks import RECONCILES, reconciles
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.metadata import version_metadata
 from finops_dagster.pipeline.resources import RunOptions
-from finops_dagster.pipeline.stage import materialized, month_of, require_version, stage
+from finops_dagster.pipeline.stage import billing_month, require_version, stage, stage_result
 from finops_dagster.progress import format_rows
 from finops_dagster.tables.database import BillingDatabase, logging_query_progress
 from finops_dagster.tables.load import verified_load
 
-_REPAIRED = "exported again, as the file was damaged"
+_REPAIRED = "exported again, as the file was damaged"  # an outcome
 
 
 def parquet_asset(export: Export) -> dg.AssetsDefinition:
@@ -32,18 +32,18 @@ def parquet_asset(export: Export) -> dg.AssetsDefinition:
         lake: dg.ResourceParam[Lake],
         run_options: RunOptions,
     ) -> dg.MaterializeResult[LoadedVersion]:
-        """The month as one zstd Parquet file, readable while the next one loads."""
-        month = month_of(context)
+        """Export the month to a Parquet file, which stays readable while the next one loads."""
+        month = billing_month(context)
         writing = writing_month(export, month, database, lake, force=run_options.force)
-        with writing as (written, outcome, size):
+        with writing as (version, outcome, size):
             if load is not None:
-                require_version(load.manifest_id, written.manifest_id)
+                require_version(load.manifest_id, version.manifest_id)
             metadata = {
-                **version_metadata(written),
+                **version_metadata(version),
                 "path": dg.MetadataValue.path(lake.path(export.name, month)),
                 "bytes": size,
             }
-            return materialized(written, outcome, metadata, [reconciles(written)])
+            return stage_result(version, outcome, metadata, [reconciles(version)])
 
     return parquet
 
@@ -52,12 +52,12 @@ def parquet_asset(export: Export) -> dg.AssetsDefinition:
 def writing_month(
     export: Export, month: BillingMonth, database: BillingDatabase, lake: Lake, *, force: bool
 ) -> Iterator[tuple[Load, str, int]]:
-    """Make the lake's file hold what the table holds, unless it is the file that was written from
-    it, to its last byte.
+    """Write the month's rows from the table to the lake, unless the file there is up to date.
 
-    The block is given the load, what was done, and the file's size in bytes. It runs before the new
-    file is put in place; on any error, also of the block, the old one stays. Raises StageMissing
-    where the table does not hold what the ledger says.
+    A file is up to date if it is of the table's load and has the checksum that it was written with.
+    The block receives the load, the outcome, and the file's size in bytes. It runs before the new
+    file replaces the old one; after any error, also in the block, the old one stays. Raises
+    StageMissing if the table does not have the rows that the ledger records.
     """
     path = lake.path(export.name, month)
     with database.connect(export.name, month) as connection:

@@ -1,4 +1,4 @@
-"""Dagster's history in PostgreSQL: with which driver SQLAlchemy reaches it."""
+"""The driver of Dagster's event log in PostgreSQL."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ _DRIVER = "postgresql+psycopg2"
 
 
 def check_driver(instance: Path) -> None:
-    """Refuse a `dagster.yaml` that leaves the driver to SQLAlchemy: since 2.1 it takes psycopg 3,
-    and dagster-postgres of Dagster 1.13 writes events as only psycopg2 does. Raises
-    SettingsError."""
+    """Raise SettingsError if a `dagster.yaml` leaves the driver to SQLAlchemy 2.1 or newer.
+
+    It would choose psycopg 3, but dagster-postgres of Dagster 1.13 writes events in a way that only
+    psycopg2 understands.
+    """
     sqlalchemy = version("sqlalchemy")
     if tuple(map(int, sqlalchemy.split(".")[:2])) < (2, 1):
         return
@@ -30,7 +32,7 @@ def check_driver(instance: Path) -> None:
 
 
 def _remedies(config: Any) -> Iterator[str]:
-    """Yield what to write in whichever of Dagster's storages names no driver."""
+    """Yield what to change, for each of Dagster's storages that names no driver."""
     if not isinstance(config, dict):
         return
     database, url = config.get("postgres_db"), config.get("postgres_url")

@@ -1,4 +1,4 @@
-"""What Dagster gives to the stages: each resource makes one plain object of the project."""
+"""The Dagster resources of the stages; each of them creates one plain object."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ from finops_dagster.tables.database import BillingDatabase, DuckDB
 
 
 class BillingDatabaseResource(DuckDBResource):
-    """The DuckDB file of the billing tables, within the limits of every connection; a stage takes
-    it as `dg.ResourceParam[BillingDatabase]`."""
+    """The DuckDB file of the billing tables, and the limits of its connections.
+
+    A stage receives it as `dg.ResourceParam[BillingDatabase]`.
+    """
 
     memory_limit: str
     threads: int | None = None
@@ -27,27 +29,27 @@ class BillingDatabaseResource(DuckDBResource):
     lock_wait_seconds: int
 
     def create_resource(self, context: dg.InitResourceContext) -> Any:  # noqa: ARG002 Dagster's
-        """Return what the stages take: DuckDBResource's own connections leak where a body raises,
-        and wait for no other process."""
+        """Return the database that the stages connect to."""
+        # DuckDBResource's own connections stay open if a body raises, and fail where another
+        # process has the file.
         temp_dir = None if self.temp_dir is None else Path(self.temp_dir)
         limits = DuckDB(self.memory_limit, self.threads, temp_dir, self.lock_wait_seconds)
         return BillingDatabase(self.database, limits)
 
 
 class RunOptions(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """What a person may ask of one run, in its config:
-    `resources: {run_options: {config: {force: true}}}`."""
+    """Options of one run: `resources: {run_options: {config: {force: true}}}` in its config."""
 
     force: bool = False
-    """Do every stage again, also where it holds the month already."""
+    """Run every stage again, also where it has the version already."""
 
 
 class RunLock(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """The lock that tells other processes of this machine that a run's process is alive."""
+    """The lock that shows other processes of this machine that a run's process is alive."""
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[RunLock]:
-        """Hold the lock from the run's first stage to its last, also where Dagster began it."""
+        """Hold the run's lock from the first stage to the last, also if Dagster started the run."""
         assert context.instance is not None
         assert context.run is not None
         with run_lock(Path(context.instance.root_directory), context.run.run_id):
@@ -55,34 +57,35 @@ class RunLock(dg.ConfigurableResource):  # type: ignore[type-arg]
 
 
 class RecordsIOManager(dg.IOManager):
-    """Hand what a stage knows of the version to the next one: within a run from memory, and to a
-    stage that is run alone the record beside the data of the stage before.
+    """Hand the record of the version from stage to stage.
 
-    The record of the billing table is the ledger, which the stage after it opens itself.
+    Within a run it comes from memory; a stage that is run alone gets the one that is stored with
+    the previous stage's data. The record of the billing table is the ledger, which the `parquet`
+    stage reads itself.
     """
 
     def __init__(self, staging: StagingFolder, lake: Lake) -> None:
         self._staging, self._lake = staging, lake
-        self._of_run: dict[tuple[dg.AssetKey, str], object] = {}
+        self._records: dict[tuple[dg.AssetKey, str], object] = {}
 
     def handle_output(self, context: dg.OutputContext, obj: object) -> None:
         """Keep the record until the run ends."""
-        self._of_run[context.asset_key, context.asset_partition_key] = obj
+        self._records[context.asset_key, context.asset_partition_key] = obj
 
     def load_input(self, context: dg.InputContext) -> object:
-        """Return the record of the stage before; None where it has none."""
+        """Return the record of the previous stage; None if it has none."""
         key, month = context.asset_key, context.asset_partition_key
-        if (key, month) in self._of_run:
-            return self._of_run[key, month]
+        if (key, month) in self._records:
+            return self._records[key, month]
         (export, stage), billing_month = key.path, BillingMonth.parse(month)
         if stage == "parquet":
             return read_footer(self._lake.path(export, billing_month))
         staged = self._staging.month(export, billing_month)
-        kept = {"manifest": staged.manifest, "staged_files": staged.current_record}
-        return kept[stage]() if stage in kept else None
+        readers = {"manifest": staged.manifest, "staged_files": staged.current_record}
+        return readers[stage]() if stage in readers else None
 
 
 @dg.io_manager(required_resource_keys={"staging", "lake", "run_lock"})
 def records(context: dg.InitResourceContext) -> RecordsIOManager:
-    """Return what hands the records of one run from stage to stage."""
+    """Return the IO manager of a run."""
     return RecordsIOManager(context.resources.staging, context.resources.lake)

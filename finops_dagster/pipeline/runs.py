@@ -1,4 +1,4 @@
-"""Months run through Dagster in this process: by `make demo`, and by the `finops` command."""
+"""Runs of months in this process, for the `finops` command and the demo."""
 
 from __future__ import annotations
 
@@ -20,64 +20,71 @@ from finops_dagster.pipeline.postgres_history import check_driver
 from finops_dagster.processes import instance_lock, lost_runs, remove_lock, run_lock
 from finops_dagster.settings import dagster_home
 
-Metadata = dict[str, Any]
+MetadataValues = dict[str, Any]
 _INSTANCE = Path(__file__).parent.parent / "dagster.yaml"
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 @dataclass(frozen=True)
 class MonthRun:
-    """What came of a run: the metadata of each stage that ended well, and why the next did not."""
+    """The result of a run: the metadata of each stage that succeeded, and why the next failed."""
 
     month: BillingMonth
     run_id: str | None
     seconds: float
-    stages: dict[str, Metadata]
+    stages: dict[str, MetadataValues]
     error: str | None
     failed_checks: tuple[str, ...] = ()
 
     @property
     def is_unchanged(self) -> bool:
-        """Whether every stage held the month already."""
+        """Whether every stage had the version already."""
         outcomes = {metadata["outcome"] for metadata in self.stages.values()}
         return self.error is None and outcomes == {"unchanged"}
 
 
 def open_instance() -> dg.DagsterInstance:
-    """The Dagster instance of `dagster_home`. Raises SettingsError."""
+    """Return the Dagster instance of `dagster_home`. Raises SettingsError."""
     home = Path(os.environ.setdefault("DAGSTER_HOME", str(dagster_home())))
-    # Two processes that make Dagster's SQLite files at once leave them broken for good.
+    # Two processes that create Dagster's SQLite files at the same time damage them for good.
     with instance_lock(home):
         instance = home / "dagster.yaml"
         if not instance.exists():
-            own, part = Path("dagster.yaml"), home / "dagster.yaml.part"
-            part.write_text((own if own.is_file() else _INSTANCE).read_text())
+            local, part = Path("dagster.yaml"), home / "dagster.yaml.part"
+            part.write_text((local if local.is_file() else _INSTANCE).read_text())
             part.replace(instance)
         check_driver(instance)
         return dg.DagsterInstance.get()
 
 
 def end_lost_runs(instance: dg.DagsterInstance) -> list[str]:
-    """Mark as failed the lost runs that Dagster takes for going on, so that none of them keeps a
-    place in the queue; return their ids, and not those of lost runs that have ended."""
-    home, ended = Path(instance.root_directory), []
+    """Mark the lost runs as failed that Dagster believes to be in progress; return their ids.
+
+    A lost run would otherwise occupy a place in Dagster's queue. Lost runs that have ended in
+    Dagster only lose their lock files.
+    """
+    home, run_ids = Path(instance.root_directory), []
     with instance_lock(home):
-        for lost in lost_runs(home):
-            run = instance.get_run_by_id(lost)
+        for run_id in lost_runs(home):
+            run = instance.get_run_by_id(run_id)
             if run is not None and not run.is_finished:
                 instance.report_run_failed(run, "The process of this run is gone.")
-                ended.append(lost)
-            remove_lock(home, lost)
-    return ended
+                run_ids.append(run_id)
+            remove_lock(home, run_id)
+    return run_ids
 
 
 class MonthOptions(TypedDict, total=False):
-    """The stages to run, whether they are done again where they hold the month, and callbacks: for
-    each stage that has ended with its metadata, for progress, and for waiting and retries."""
+    """Options of `run_month`.
+
+    `stages` are the stages to run; None runs all. `force` runs them again where they have the
+    version already. `on_stage` receives each stage that succeeds, with its metadata; `on_message`
+    receives progress, `on_warning` what the run waits for and what it retries.
+    """
 
     stages: Sequence[str] | None
     force: bool
-    on_stage: Callable[[str, Metadata], None]
+    on_stage: Callable[[str, MetadataValues], None]
     on_message: Callable[[str], None]
     on_warning: Callable[[str], None]
 
@@ -89,9 +96,9 @@ def run_month(
     month: BillingMonth,
     **options: Unpack[MonthOptions],
 ) -> MonthRun:
-    """Run the chain of one month in this process.
+    """Run the stages of one month in this process.
 
-    Raises KeyboardInterrupt where a person stopped it, which Dagster itself only writes down.
+    Raises KeyboardInterrupt if Ctrl-C stopped it; Dagster itself would only record that.
     """
     job = definitions.resolve_job_def(f"{export.settings.group}_month")
     run_id, stages = str(uuid4()), options.get("stages")
@@ -112,11 +119,11 @@ def run_month(
         run_id,
         time.monotonic() - started,
         {
-            event.asset_key.path[-1]: _plain(event.materialization.metadata)
+            event.asset_key.path[-1]: _values(event.materialization.metadata)
             for event in result.get_asset_materialization_events()
             if event.asset_key is not None
         },
-        _reason(result),
+        _failure_reason(result),
         tuple(
             check.check_name for check in result.get_asset_check_evaluations() if not check.passed
         ),
@@ -124,26 +131,28 @@ def run_month(
 
 
 def _listener(options: MonthOptions) -> Callable[[dg.EventLogEntry], None]:
-    """Return what passes the run's events on to the callbacks."""
+    """Return an event listener that calls the callbacks of `options`."""
 
     def listen(event: dg.EventLogEntry) -> None:
-        if (ended := event.asset_materialization) is not None:
+        if (materialization := event.asset_materialization) is not None:
             if "on_stage" in options:
-                options["on_stage"](ended.asset_key.path[-1], _plain(ended.metadata))
+                stage = materialization.asset_key.path[-1]
+                options["on_stage"](stage, _values(materialization.metadata))
         elif event.dagster_event is None:
+            # What has no Dagster event is a line that the stages logged themselves.
             is_warning = int(event.level) == logging.WARNING
-            tell = options.get("on_warning") if is_warning else options.get("on_message")
-            if tell is not None:
-                tell(event.user_message)
+            callback = options.get("on_warning") if is_warning else options.get("on_message")
+            if callback is not None:
+                callback(event.user_message)
 
     return listen
 
 
-def _plain(metadata: Mapping[str, dg.MetadataValue[Any]]) -> Metadata:
+def _values(metadata: Mapping[str, dg.MetadataValue[Any]]) -> MetadataValues:
     return {name: value.value for name, value in metadata.items()}
 
 
-def _reason(result: dg.ExecuteInProcessResult) -> str | None:
+def _failure_reason(result: dg.ExecuteInProcessResult) -> str | None:
     if result.success:
         return None
     for event in result.get_step_failure_events():
@@ -152,13 +161,13 @@ def _reason(result: dg.ExecuteInProcessResult) -> str | None:
             raise KeyboardInterrupt
         if failure.user_failure_data is not None and failure.user_failure_data.description:
             return failure.user_failure_data.description
-        return _in_one_line(failure.error, result.run_id) or "the step failed"
-    ended = [event.job_failure_data.error for event in result.all_events if event.is_run_failure]
-    return _in_one_line(ended[-1] if ended else None, result.run_id) or "the run failed"
+        return _one_line(failure.error, result.run_id) or "the step failed"
+    errors = [event.job_failure_data.error for event in result.all_events if event.is_run_failure]
+    return _one_line(errors[-1] if errors else None, result.run_id) or "the run failed"
 
 
-def _in_one_line(error: SerializableErrorInfo | None, run_id: str) -> str:
-    """What Dagster caught outside of our stages, or of what they foresee."""
+def _one_line(error: SerializableErrorInfo | None, run_id: str) -> str:
+    """Return one line for an error that Dagster caught outside of the stages."""
     if error is None:
         return ""
     while error.cause is not None:

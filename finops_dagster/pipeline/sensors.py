@@ -1,4 +1,4 @@
-"""One sensor an export: asks for every month that is not loaded as the vendor has it."""
+"""Sensors: one for each export requests new and restated months, one ends lost runs."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.runs import end_lost_runs
 from finops_dagster.sources.base import AvailableVersion
 
-# A month whose run failed is asked for again after 10 minutes, then later and later: what a run
-# could not reach comes back within the hour or within a day, and what is wrong with a bill needs
-# the vendor or a person.
+# Seconds until a month whose run failed is requested again: a network or a server recovers within
+# an hour or a day, but a defect of the bill needs a new delivery, or somebody who looks at it.
 _PAUSES = (600, 1800, 7200, 21600, 86400)
 _IN_PROGRESS = [
     dg.DagsterRunStatus[name] for name in "QUEUED NOT_STARTED STARTING STARTED CANCELING".split()
@@ -29,9 +28,13 @@ _IN_PROGRESS = [
 
 
 @dataclass(frozen=True)
-class Requested:
-    """What the cursor keeps of a month: its version, which is the store's ETag of the manifest, how
-    many runs were asked for it, when the last one was, and whether one has loaded it."""
+class RequestedMonth:
+    """A month in the sensor's cursor.
+
+    `version` is the manifest's ETag, `times` counts the runs that were requested for it, `last` is
+    the time of the last request in seconds since 1970, and `is_loaded` says whether a run loaded
+    it. The cursor is stored as JSON: the fields keep their names.
+    """
 
     version: str
     times: int = 0
@@ -39,26 +42,27 @@ class Requested:
     is_loaded: bool = False
 
     @classmethod
-    def of(cls, kept: Any) -> Requested:
-        """Return what a cursor has; earlier releases kept the version alone, once it was asked
-        for."""
-        return cls(kept, times=1) if isinstance(kept, str) else cls(**kept)
+    def of(cls, entry: Any) -> RequestedMonth:
+        """Return a month of a cursor."""
+        # Earlier releases stored the version alone, once they had requested it.
+        return cls(entry, times=1) if isinstance(entry, str) else cls(**entry)
 
     def is_due(self, now: float) -> bool:
-        """Whether a run may be asked for."""
+        """Return whether a run may be requested."""
         pauses = (0, *_PAUSES)
         return self.times < len(pauses) and now - self.last >= pauses[self.times]
 
 
 def manifest_sensor(export: Export, last_stage: str) -> dg.SensorDefinition:
-    """Ask for a run of every month whose newest version is not loaded, the newest month first:
-    once a version, and again with growing pauses while its runs fail.
+    """Return the sensor that requests a run of every month whose newest version is not loaded.
 
-    A month that is queued or running is not asked for. A manifest that cannot be read is a failed
-    run, where a person looks. The tick fails where the store says no, and where it has no month of
-    the export at all.
+    It requests the newest month first, each version once, and again with growing pauses while its
+    runs fail. It skips months that are queued or running. A month whose manifest is invalid is
+    requested too: its failed run is seen, a line in the sensor's log is not. The tick fails if the
+    store refuses access, or has no month of the export at all.
     """
-    source_in = functools.cache(export.source)  # which keeps what it has read between ticks
+    # A source remembers the manifests that it read: an unchanged one costs one conditional GET.
+    source_in = functools.cache(export.source)
 
     @dg.sensor(
         name=f"{export.settings.group}_manifests",
@@ -72,7 +76,8 @@ def manifest_sensor(export: Export, last_stage: str) -> dg.SensorDefinition:
     def sensor(
         context: dg.SensorEvaluationContext, stores: dg.ResourceParam[ObjectStores]
     ) -> dg.SensorResult:
-        cursor = {m: Requested.of(kept) for m, kept in json.loads(context.cursor or "{}").items()}
+        stored = json.loads(context.cursor or "{}")
+        cursor = {month: RequestedMonth.of(entry) for month, entry in stored.items()}
         versions = source_in(stores).versions(export.months())
         newest = versions[max(versions)]
         if isinstance(newest, ManifestMissing) and len(set(map(type, versions.values()))) == 1:
@@ -82,10 +87,10 @@ def manifest_sensor(export: Export, last_stage: str) -> dg.SensorDefinition:
                 context.log.error(str(version))
         history = _History(context.instance, export, last_stage)
         requests = list(_requests(history, versions, cursor))
-        kept = {month: asdict(requested) for month, requested in cursor.items()}
+        document = {month: asdict(requested) for month, requested in cursor.items()}
         reason = None if requests else _skip_reason(versions, cursor)
         return dg.SensorResult(
-            requests, skip_reason=reason, cursor=json.dumps(kept, sort_keys=True)
+            requests, skip_reason=reason, cursor=json.dumps(document, sort_keys=True)
         )
 
     return sensor
@@ -94,9 +99,9 @@ def manifest_sensor(export: Export, last_stage: str) -> dg.SensorDefinition:
 def _requests(
     history: _History,
     versions: Mapping[BillingMonth, AvailableVersion],
-    cursor: dict[str, Requested],
+    cursor: dict[str, RequestedMonth],
 ) -> Iterator[dg.RunRequest]:
-    """Yield the runs that are due, the newest month first, and bring the cursor up to date."""
+    """Yield the runs that are due, the newest month first, and update the cursor."""
     now, in_progress = time.time(), history.months_in_progress()
     for month, version in sorted(versions.items(), reverse=True):
         key, etag = str(month), _etag(version)
@@ -104,20 +109,21 @@ def _requests(
             continue
         requested = cursor.get(key)
         if requested is None or requested.version != etag:
-            requested = Requested(etag)
+            requested = RequestedMonth(etag)
         if requested.is_loaded:
             continue
         if history.is_loaded(key, version):
             requested = replace(requested, is_loaded=True)
         elif requested.is_due(now) and not (requested.times and history.was_stopped(key)):
-            # Dagster launches no key twice, and a version that comes back has the ETag again.
+            # Dagster never launches a run key twice, but a version may be due again: after a
+            # failure, or because the vendor went back to it. So the key has the time too.
             yield dg.RunRequest(f"{key}/{etag}/{now}", partition_key=key)
             requested = replace(requested, times=requested.times + 1, last=now)
         cursor[key] = requested
 
 
 def _skip_reason(
-    versions: Mapping[BillingMonth, AvailableVersion], cursor: Mapping[str, Requested]
+    versions: Mapping[BillingMonth, AvailableVersion], cursor: Mapping[str, RequestedMonth]
 ) -> str:
     available = [str(month) for month, version in versions.items() if _etag(version)]
     loaded = sum(cursor[month].is_loaded for month in available if month in cursor)
@@ -125,7 +131,7 @@ def _skip_reason(
 
 
 def _etag(version: AvailableVersion) -> str | None:
-    """What tells whether a version was written anew; None where there is none."""
+    """Return the ETag of a version's manifest; None if the month has no manifest."""
     if isinstance(version, Manifest):
         return version.source.etag
     return version.etag if isinstance(version, ManifestInvalid) else None
@@ -133,14 +139,14 @@ def _etag(version: AvailableVersion) -> str | None:
 
 @dataclass(frozen=True)
 class _History:
-    """What Dagster knows of the months of an export."""
+    """The runs and materializations of an export in Dagster's event log."""
 
     instance: dg.DagsterInstance
     export: Export
     last_stage: str
 
     def months_in_progress(self) -> set[str]:
-        """The months that a run is queued for, or is loading, whoever started it."""
+        """Return the months of the runs that are queued or running, whoever started them."""
         name, months = self.export.name, set()
         for record in self.instance.get_run_records(dg.RunsFilter(statuses=_IN_PROGRESS)):
             run = record.dagster_run
@@ -150,32 +156,35 @@ class _History:
         return months
 
     def was_stopped(self, month: str) -> bool:
-        """Whether a person stopped the month's last run, which is not asked for again."""
+        """Return whether the month's last run was canceled, by hand or by Ctrl-C."""
         tags = {"finops/export": self.export.name, "dagster/partition": month}
-        last = self.instance.get_run_records(dg.RunsFilter(tags=tags), limit=1)
-        return any(record.dagster_run.status == dg.DagsterRunStatus.CANCELED for record in last)
+        records = self.instance.get_run_records(dg.RunsFilter(tags=tags), limit=1)
+        return any(record.dagster_run.status == dg.DagsterRunStatus.CANCELED for record in records)
 
     def is_loaded(self, month: str, version: AvailableVersion) -> bool:
-        """Whether a run has read this very manifest, and come to the last stage after it."""
+        """Return whether a run has read this manifest, and then completed the last stage."""
         if not isinstance(version, Manifest):
             return False
-        read, loaded = self._last("manifest", month), self._last(self.last_stage, month)
-        if read is None or loaded is None:
+        first = self._last_materialization("manifest", month)
+        last = self._last_materialization(self.last_stage, month)
+        if first is None or last is None:
             return False
-        assert read.asset_materialization is not None
-        metadata = read.asset_materialization.metadata
-        was = [metadata[name].value for name in ("last_modified", "bytes") if name in metadata]
-        is_same = was == [version.source.last_modified.timestamp(), version.source.size]
-        return is_same and read.storage_id <= loaded.storage_id
+        assert first.asset_materialization is not None
+        metadata = first.asset_materialization.metadata
+        recorded = [metadata[key].value for key in ("last_modified", "bytes") if key in metadata]
+        is_same = recorded == [version.source.last_modified.timestamp(), version.source.size]
+        return is_same and first.storage_id <= last.storage_id
 
-    def _last(self, stage: str, month: str) -> dg.EventLogRecord | None:
+    def _last_materialization(self, stage: str, month: str) -> dg.EventLogRecord | None:
         of_month = dg.AssetRecordsFilter(self.export.key(stage), asset_partitions=[month])
         return next(iter(self.instance.fetch_materializations(of_month, limit=1).records), None)
 
 
 def lost_runs_sensor() -> dg.SensorDefinition:
-    """Ends what `finops` began in a process that was killed: Dagster would wait for it for hours,
-    and give its place in the queue to nobody."""
+    """Return the sensor that ends the runs of `finops` whose process was killed.
+
+    Otherwise such a run would occupy a place in Dagster's queue for hours.
+    """
 
     @dg.sensor(
         name="lost_runs",
@@ -184,7 +193,7 @@ def lost_runs_sensor() -> dg.SensorDefinition:
         description="Ends the runs of terminals on this machine whose process is gone.",
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-        lost = end_lost_runs(context.instance)
-        return dg.SkipReason(f"ended {', '.join(lost)}" if lost else "no run is lost")
+        run_ids = end_lost_runs(context.instance)
+        return dg.SkipReason(f"ended {', '.join(run_ids)}" if run_ids else "no run is lost")
 
     return sensor

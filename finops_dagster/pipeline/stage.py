@@ -1,4 +1,4 @@
-"""What all stages have in common: their declaration, their result, and how errors are shown."""
+"""The asset decorator of the five stages, their results, and their failure messages."""
 
 from __future__ import annotations
 
@@ -35,14 +35,16 @@ _SECONDS_BETWEEN_RETRIES = 10
 
 
 def stage(
-    export: Export, name: str, *, kinds: set[str], checks: Sequence[Check] = (), **before: str
+    export: Export, name: str, *, kinds: set[str], checks: Sequence[Check] = (), **upstream: str
 ) -> Callable[[Body], dg.AssetsDefinition]:
-    """Decorate the body of a stage as an asset by month. `before` names parameters of the body, and
-    for each the stage whose record it is given."""
+    """Decorate the body of a stage as an asset that is partitioned by month.
+
+    `upstream` maps parameters of the body to the stages whose records they receive.
+    """
     key = export.key(name)
     with catch_warnings():
-        # Checks by partition are a preview of Dagster's: they may change in a patch release, which
-        # is one reason why its version is pinned.
+        # Partitioned checks are a preview feature of Dagster: they may change in a patch release,
+        # which is one reason why its version is pinned.
         simplefilter("ignore", dg.PreviewWarning)
         check_specs = [
             dg.AssetCheckSpec(**vars(check), asset=key, partitions_def=export.partitions)
@@ -50,7 +52,7 @@ def stage(
         ]
     asset = dg.asset(
         key=key,
-        ins={parameter: dg.AssetIn(export.key(of)) for parameter, of in before.items()},
+        ins={name: dg.AssetIn(export.key(stage)) for name, stage in upstream.items()},
         partitions_def=export.partitions,
         group_name=export.settings.group,
         kinds=kinds,
@@ -59,31 +61,32 @@ def stage(
         check_specs=check_specs,
         io_manager_key="records",
     )
-    return lambda body: asset(_showing_failures(body))
+    return lambda body: asset(_explain_failures(body))
 
 
-def materialized(
+def stage_result(
     record: Record, outcome: str, metadata: Metadata, checks: Sequence[dg.AssetCheckResult] = ()
 ) -> dg.MaterializeResult[Record]:
-    """Return a stage's result, with the record for the stage after it. No public function of
-    Dagster's can be asked how the checks of a month ended, so the metadata has that too."""
+    """Return a stage's result, with the record for the next stage."""
     failed = ", ".join(str(check.check_name) for check in checks if not check.passed)
-    ended = {"checks": f"failed: {failed}" if failed else f"{len(checks)} passed"}
+    # Dagster has no public function that returns the check results of a partition, so the metadata
+    # carries them too.
+    summary = {"checks": f"failed: {failed}" if failed else f"{len(checks)} passed"}
     return dg.MaterializeResult(
         value=record,
         data_version=dg.DataVersion(
             record.id if isinstance(record, Manifest) else record.manifest_id
         ),
-        metadata={"outcome": outcome, **metadata, **(ended if checks else {})},
+        metadata={"outcome": outcome, **metadata, **(summary if checks else {})},
         check_results=checks,
     )
 
 
-def _showing_failures(body: Body) -> Callable[..., Events]:
-    """Let the body's errors be shown as a sentence each, and its seconds be kept.
+def _explain_failures(body: Body) -> Callable[..., Events]:
+    """Wrap a body so that its errors become messages of one line, and its seconds metadata.
 
-    A failed reconciliation is also shown as a failed check. A BillError or a store's refusal is a
-    failure that is not retried, a network fault is retried.
+    A failed reconciliation also becomes a failed check. Permanent errors are not retried,
+    transient ones are.
     """
 
     @functools.wraps(body)
@@ -112,7 +115,7 @@ def _showing_failures(body: Body) -> Callable[..., Events]:
 
 
 def _unexpected(context: dg.AssetExecutionContext, error: Exception) -> BaseException:
-    """Return what Dagster is to make of an error that is not the bill's."""
+    """Return the exception to raise for an error that is not about the bill."""
     home = Path(context.instance.root_directory)
     if isinstance(error, StoreUnavailable | WarehouseUnavailable):
         if context.retry_number == _RETRIES:
@@ -125,7 +128,7 @@ def _unexpected(context: dg.AssetExecutionContext, error: Exception) -> BaseExce
         )
         return dg.RetryRequested(_RETRIES, _SECONDS_BETWEEN_RETRIES)
     if isinstance(error, RuntimeError) and str(error) == "Query interrupted":
-        return KeyboardInterrupt()  # what DuckDB makes of Ctrl-C
+        return KeyboardInterrupt()  # DuckDB raises a RuntimeError on Ctrl-C
     if isinstance(error, duckdb.OutOfMemoryException):
         return _failure(
             error,
@@ -136,44 +139,48 @@ def _unexpected(context: dg.AssetExecutionContext, error: Exception) -> BaseExce
 
 
 def _failure(error: Exception, message: str, **metadata: str) -> dg.Failure:
-    """A failure that no retry cures; `cause` is what `finops state report` counts it under."""
+    """Return a failure without retries; `finops state report` groups failures by `cause`."""
     metadata = {"cause": type(error).__name__, **metadata}
     return dg.Failure(escaped(message), metadata=metadata, allow_retries=False)
 
 
 def _drop_traces(error: BaseException) -> None:
-    """Delete what the frames of an error whose message says all still refer to.
+    """Delete the tracebacks of an error and of its causes, and what their frames refer to.
 
-    Dagster keeps a step's failure, and the errors before it, until the process ends. DuckDB's
-    objects must not live so long: its binding reports them as leaks on standard error.
+    Dagster keeps a step's failure and its causes until the process ends. DuckDB's objects must not
+    live so long: its binding reports them as leaks on standard error.
     """
-    before: BaseException | None = error
-    while before is not None:
-        before.__traceback__ = before.__cause__ = None
-        before.__context__, before = None, before.__context__
+    current: BaseException | None = error
+    while current is not None:
+        current.__traceback__ = current.__cause__ = None
+        current.__context__, current = None, current.__context__
     gc.collect()
 
 
-def require_version(expected: str, here: str) -> None:
-    """Raise ReconciliationError where the stage before holds another version than it handed over:
-    to go on would load the older one over the newer."""
-    if expected != here:
-        raise ReconciliationError(newer_version_message(expected, here))
+def require_version(expected: str, current: str) -> None:
+    """Raise ReconciliationError if the previous stage has another version than it handed over.
+
+    Another run has then loaded a newer version, which this run must not replace by its older one.
+    """
+    if expected != current:
+        raise ReconciliationError(newer_version_message(expected, current))
 
 
-def metadata_of_version(
-    context: dg.AssetExecutionContext, version: str, *names: str
+def previous_metadata(
+    context: dg.AssetExecutionContext, manifest_id: str, *keys: str
 ) -> dict[str, dg.MetadataValue[Any]]:
-    """Return what the stage's page has of this version under these names, so that a run which
-    changes nothing keeps it on the page."""
-    wanted = dg.AssetRecordsFilter(context.asset_key, asset_partitions=[context.partition_key])
-    records = context.instance.fetch_materializations(wanted, limit=1).records
+    """Return metadata of the stage's last materialization, if it was of the same version.
+
+    A run that changes nothing repeats it, as Dagster's UI shows the last materialization alone.
+    """
+    of_month = dg.AssetRecordsFilter(context.asset_key, asset_partitions=[context.partition_key])
+    records = context.instance.fetch_materializations(of_month, limit=1).records
     event = records[0].asset_materialization if records else None
-    if event is None or (event.tags or {}).get("dagster/data_version") != version:
+    if event is None or (event.tags or {}).get("dagster/data_version") != manifest_id:
         return {}
-    return {name: event.metadata[name] for name in names if name in event.metadata}
+    return {key: event.metadata[key] for key in keys if key in event.metadata}
 
 
-def month_of(context: dg.AssetExecutionContext) -> BillingMonth:
-    """Return the run's billing month."""
+def billing_month(context: dg.AssetExecutionContext) -> BillingMonth:
+    """Return the billing month of the run's partition."""
     return BillingMonth.parse(context.partition_key)

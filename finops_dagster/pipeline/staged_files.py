@@ -1,5 +1,4 @@
-"""Stage 2: verified local copies of the files that the manifest lists, counted from their text, and
-which version of the month they are."""
+"""Stage 2: verified local copies of the manifest's files, their totals, and their version id."""
 
 import time
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from finops_dagster.object_stores import ObjectInfo, ObjectMissing, ObjectStores
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.metadata import staged_metadata, warnings
 from finops_dagster.pipeline.resources import RunOptions
-from finops_dagster.pipeline.stage import materialized, month_of, stage
+from finops_dagster.pipeline.stage import billing_month, stage, stage_result
 from finops_dagster.sources.base import AvailableFiles, Source
 from finops_dagster.staging.folder import StagedMonth, StagedVersion, StagingFolder, VersionRecord
 from finops_dagster.tables.database import BillingDatabase, DuckDB
@@ -26,11 +25,11 @@ from finops_dagster.tables.database import BillingDatabase, DuckDB
 
 @dataclass(frozen=True)
 class StagingResult:
-    """The version that the manifest's files are, and what was done to know it."""
+    """The version of the manifest's files, and what the stage did; `bytes_fetched` this time."""
 
     version: VersionRecord
     outcome: str
-    fetched: int
+    bytes_fetched: int
     warnings: Sequence[str]
 
 
@@ -47,96 +46,99 @@ def staged_files_asset(export: Export) -> dg.AssetsDefinition:
         lake: dg.ResourceParam[Lake],
         run_options: RunOptions,
     ) -> dg.MaterializeResult[VersionRecord]:
-        """Local copies of the month's files, checked to their last byte and counted."""
-        month, started = month_of(context), time.monotonic()
+        """Download the month's files, verify every byte, and count their rows and costs."""
+        month, started = billing_month(context), time.monotonic()
         if manifest is None:
             raise StageMissing(
                 f"no manifest of {export.name} {month} is staged; materialize "
                 f"{export.name}/manifest"
             )
+        staged_month = staging.month(export.name, month)
         in_lake = read_footer(lake.path(export.name, month))
-        staged = MonthStaging(
-            export, manifest, staging.month(export.name, month), in_lake, database.duckdb
-        )
-        done = staged.stage(export.source(stores), force=run_options.force)
+        month_staging = MonthStaging(export, manifest, staged_month, in_lake, database.duckdb)
+        result = month_staging.stage(export.source(stores), force=run_options.force)
         seconds = time.monotonic() - started
         metadata = {
-            **staged_metadata(done.version),
-            "bytes_fetched": done.fetched,
-            "MB_per_second": round(done.fetched / 1e6 / seconds, 1),
-            **warnings(done.warnings),
+            **staged_metadata(result.version),
+            "bytes_fetched": result.bytes_fetched,
+            "MB_per_second": round(result.bytes_fetched / 1e6 / seconds, 1),
+            **warnings(result.warnings),
         }
-        return materialized(done.version, done.outcome, metadata)
+        return stage_result(result.version, result.outcome, metadata)
 
     return staged_files
 
 
 @dataclass(frozen=True)
 class MonthStaging:
-    """The files of a month's newest manifest in the staging folder, and the lake's record of the
-    month."""
+    """The staging of a month's newest manifest.
+
+    `in_lake` is the record of the month's Parquet file, `duckdb` has the limits for counting.
+    """
 
     export: Export
     manifest: Manifest
-    month: StagedMonth
+    staged_month: StagedMonth
     in_lake: LoadedVersion | None
     duckdb: DuckDB
 
     @cached_property
     def _files(self) -> StagedVersion:
-        return self.month.version(self.manifest)
+        return self.staged_month.version(self.manifest)
 
     def stage(self, source: Source, *, force: bool) -> StagingResult:
-        """Bring the files here and count them, unless they are those of a known version, and record
-        which version they are. Raises FileInvalid, and what the source raises."""
+        """Download and count the files unless they are unchanged, and record their version.
+
+        Raises FileInvalid, and what the source raises.
+        """
         known = self._known_versions()
-        verified = self._verified(known)
+        verified = self._verified_version(known)
         try:
-            delivery = source.available_files(self.manifest)
+            available = source.available_files(self.manifest)
         except ObjectMissing as missing:
-            staged = self._kept(verified, missing, force=force)
+            result = self._without_files(verified, missing, force=force)
         else:
-            available = self._content(delivery.files)
-            if verified is not None and not force and verified.is_unchanged(available):
-                verified = replace(verified, content=verified.content or available)
-                staged = StagingResult(verified, "unchanged", 0, delivery.warnings)
+            content = self._available_content(available.files)
+            if verified is not None and not force and verified.is_unchanged(content):
+                verified = replace(verified, content=verified.content or content)
+                result = StagingResult(verified, "unchanged", 0, available.warnings)
             else:
-                staged = self._fetched(source, delivery, known, force=force)
-        version, messages = staged.version, [*staged.warnings]
+                result = self._fetch(source, available, known, force=force)
+        version, messages = result.version, [*result.warnings]
         if version.manifest_id != self.manifest.id:
             messages.append(
                 f"other files were delivered under the id {self.manifest.id}; these are version "
                 f"{version.manifest_id}"
             )
-        self.month.write_record(version)
-        return replace(staged, warnings=[*messages, *self._remove_older()])
+        self.staged_month.write_record(version)
+        return replace(result, warnings=[*messages, *self._remove_older()])
 
-    def _kept(
+    def _without_files(
         self, verified: VersionRecord | None, missing: ObjectMissing, *, force: bool
     ) -> StagingResult:
-        """A version that is verified stays where the vendor has deleted its files."""
+        """Return the verified version if the vendor has deleted its files. Raises FileInvalid."""
         if force or verified is None or not self._is_listed(verified):
             raise FileInvalid(f"{missing}; the month was left as it was") from None
-        stays = f"{missing}; {self.manifest.id} stays as it was fetched before"
-        return StagingResult(verified, "unchanged", 0, [stays])
+        warning = f"{missing}; {self.manifest.id} stays as it was fetched before"
+        return StagingResult(verified, "unchanged", 0, [warning])
 
-    def _fetched(
+    def _fetch(
         self,
         source: Source,
-        delivery: AvailableFiles,
+        available: AvailableFiles,
         known: Sequence[VersionRecord],
         *,
         force: bool,
     ) -> StagingResult:
-        size = source.fetch(self.manifest, delivery, self._files, force=force)
-        version = self._counted(known)
+        size = source.fetch(self.manifest, available, self._files, force=force)
+        version = self._count(known)
         if not _is_copy(known, version):
-            return StagingResult(version, "staged", size, delivery.warnings)
-        same = f"the files have other ETags than before; their bytes are {version.manifest_id}'s"
-        return StagingResult(version, "unchanged", size, [*delivery.warnings, same])
+            return StagingResult(version, "staged", size, available.warnings)
+        warning = f"the files have other ETags than before; their bytes are {version.manifest_id}'s"
+        return StagingResult(version, "unchanged", size, [*available.warnings, warning])
 
-    def _content(self, files: Sequence[ObjectInfo]) -> Content:
-        """The content of the manifest's files as far as it is known before they are read."""
+    def _available_content(self, files: Sequence[ObjectInfo]) -> Content:
+        """Return names, sizes and ETags of the vendor's files, which are not read."""
         pairs = zip(self._names, files, strict=True)
         return Content.of(FileContent(name, file.size, etag=file.etag) for name, file in pairs)
 
@@ -145,16 +147,18 @@ class MonthStaging:
         return relative_names([file.key for file in self.manifest.files])
 
     def _is_listed(self, version: VersionRecord) -> bool:
-        """Whether the manifest lists the version's files, by their number where it is older than
-        their record."""
+        """Return whether the manifest lists the files of the version."""
+        # Earlier releases recorded the number of files alone.
         if version.content is None:
             return version.files == len(self._names)
         return version.content.names == sorted(self._names)
 
     def _known_versions(self) -> list[VersionRecord]:
-        """The versions under the manifest's id that were staged before, the newest first, and the
-        lake's, which is known where the record was lost."""
-        known, lake = with_vendor_id(self.month.records(), self.manifest.id), self.in_lake
+        """Return the versions with the manifest's id that were staged before, the newest first.
+
+        If their record was lost, the lake still has the version that was loaded last.
+        """
+        known, lake = with_vendor_id(self.staged_month.records(), self.manifest.id), self.in_lake
         if lake is None or not with_vendor_id([lake], self.manifest.id):
             return known
         if lake.manifest_id in {version.manifest_id for version in known}:
@@ -172,9 +176,11 @@ class MonthStaging:
         )
         return [*known, in_lake]
 
-    def _verified(self, known: Sequence[VersionRecord]) -> VersionRecord | None:
-        """The known version whose files lie here whole, or were cleaned away while the lake holds
-        the month that was loaded from them."""
+    def _verified_version(self, known: Sequence[VersionRecord]) -> VersionRecord | None:
+        """Return the known version whose files are staged whole; None if there is none.
+
+        Files that were cleaned away count as staged if the lake has the version.
+        """
         on_disk = self._files.content()
         for version in known:
             if on_disk is not None and version.has_content(on_disk, version.totals):
@@ -184,9 +190,9 @@ class MonthStaging:
                 return version
         return None
 
-    def _counted(self, known: Sequence[VersionRecord]) -> VersionRecord:
-        """Count rows and money in all files, and name the version that they are."""
-        # What parses CSV is not imported for a month that is unchanged.
+    def _count(self, known: Sequence[VersionRecord]) -> VersionRecord:
+        """Count rows and money in the files, and return them as a version."""
+        # An unchanged month does not pay for the import of the CSV parser.
         from finops_dagster.tables.count import count_month
 
         manifest, bill_format = self.manifest, self.export.formats[self.manifest.format]
@@ -211,17 +217,17 @@ class MonthStaging:
         )
 
     def _remove_older(self) -> list[str]:
-        """Delete the files of older versions once those of this one are all here."""
+        """Delete the files of older versions if this one is whole; return warnings."""
         try:
             if self._files.content() is not None:
-                self.month.remove_other_versions(self.manifest)
+                self.staged_month.remove_other_versions(self.manifest)
         except OSError as error:
             return [f"older staged files stay: {disk_problem(error) or error}"]
         return []
 
 
 def _is_copy(known: Sequence[VersionRecord], version: VersionRecord) -> bool:
-    """Whether the store has the newest of the known versions under other ETags."""
+    """Return whether the version is the newest known one, with other ETags in the store."""
     if not known or known[0].manifest_id != version.manifest_id or version.content is None:
         return False
     return not known[0].is_unchanged(version.content)

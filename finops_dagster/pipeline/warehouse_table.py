@@ -1,4 +1,4 @@
-"""Stage 5: the month in the organization's warehouse, loaded from the lake's file."""
+"""Stage 5: the month in the warehouse, loaded from the lake's file."""
 
 import dagster as dg
 import pyarrow.parquet as pq
@@ -12,11 +12,11 @@ from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.metadata import version_metadata, warnings
 from finops_dagster.pipeline.resources import RunOptions
 from finops_dagster.pipeline.stage import (
-    materialized,
-    metadata_of_version,
-    month_of,
+    billing_month,
+    previous_metadata,
     require_version,
     stage,
+    stage_result,
 )
 from finops_dagster.tables.database import BillingDatabase, DuckDB
 from finops_dagster.warehouses.base import Warehouse
@@ -25,7 +25,6 @@ from finops_dagster.warehouses.month_file import MonthFile
 
 def warehouse_table_asset(export: Export, backend: str) -> dg.AssetsDefinition:
     """Return the asset of a month in a warehouse of the kind `backend`."""
-
     kinds = {backend, "table"}
 
     @stage(export, "warehouse_table", kinds=kinds, checks=[RECONCILES], footer="parquet")
@@ -37,8 +36,8 @@ def warehouse_table_asset(export: Export, backend: str) -> dg.AssetsDefinition:
         warehouse: dg.ResourceParam[Warehouse],
         run_options: RunOptions,
     ) -> dg.MaterializeResult[LoadedVersion]:
-        """The month in the warehouse, replaced there in one step."""
-        file = month_file(export, month_of(context), lake, database.duckdb)
+        """Load the month's Parquet file into the warehouse, in one step."""
+        file = month_file(export, billing_month(context), lake, database.duckdb)
         version = file.footer
         if footer is not None:
             require_version(footer.manifest_id, version.manifest_id)
@@ -46,33 +45,34 @@ def warehouse_table_asset(export: Export, backend: str) -> dg.AssetsDefinition:
         metadata = {
             **version_metadata(version),
             "dagster/table_name": warehouse.full_name(file.table),
-            **metadata_of_version(context, version.manifest_id, "warnings"),
+            **previous_metadata(context, version.manifest_id, "warnings"),
             "job_id": "none",
         }
         outcome = "unchanged" if is_loaded else "loaded"
-        result = materialized(version, outcome, metadata, [reconciles(version)])
+        result = stage_result(version, outcome, metadata, [reconciles(version)])
         if not is_loaded:
-            # What could fail has been done: the event log must follow the commit.
-            loaded = warehouse.replace_month(file)
-            messages = warnings(loaded.warnings) if loaded.warnings else {}
-            context.add_asset_metadata({"job_id": loaded.job_id, **messages})
+            # Last, after all that can fail: if the commit had no event, the log would be wrong.
+            load = warehouse.replace_month(file)
+            messages = warnings(load.warnings) if load.warnings else {}
+            context.add_asset_metadata({"job_id": load.job_id, **messages})
         return result
 
     return warehouse_table
 
 
 def month_file(export: Export, month: BillingMonth, lake: Lake, duckdb: DuckDB) -> MonthFile:
-    """The lake's file of the month and what it says of itself; `duckdb` is what warehouses read it
-    with. Raises StageMissing."""
+    """Return the lake's file of the month, with what a warehouse needs to load it.
+
+    `duckdb` has the limits of the DuckDB that warehouses read the file with. Raises StageMissing.
+    """
     path = lake.path(export.name, month)
     footer = read_footer(path)
     if footer is None:
         raise StageMissing(f"{path} is not there or not whole; materialize {export.name}/parquet")
     schema = pq.read_schema(path)
-
     bill_format = export.formats[footer.format]
 
-    def present(name: str) -> str | None:
+    def if_present(name: str) -> str | None:
         return name if name in schema.names else None
 
     return MonthFile(
@@ -82,16 +82,16 @@ def month_file(export: Export, month: BillingMonth, lake: Lake, duckdb: DuckDB) 
         path,
         footer,
         schema,
-        cost_column=present(bill_format.cost),
-        period_column=present(bill_format.billing_period),
+        cost_column=if_present(bill_format.cost),
+        period_column=if_present(bill_format.billing_period),
         cluster_by=tuple(
-            filter(None, [present(bill_format.usage_start), present(bill_format.service)])
+            filter(None, [if_present(bill_format.usage_start), if_present(bill_format.service)])
         ),
         user_defined_columns=tuple(
             name
             for header, name in names_by_header([path]).items()
             if bill_format.is_user_defined(header) and name in schema.names
         ),
-        currency_column=present(bill_format.currency),
+        currency_column=if_present(bill_format.currency),
         duckdb=duckdb,
     )
