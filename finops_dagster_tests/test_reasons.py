@@ -81,7 +81,7 @@ def test_the_cause_of_a_failure_is_told(without_server: Finops, monkeypatch: Mon
     (line,) = printed.stdout.splitlines()
     cause = f"database bills at {without_server.project.folder}: "
     assert line.startswith(f"acme 2024-01  failed: {cause}")
-    assert line.endswith("; tried 4 times")
+    assert line.endswith("; tried 4 times, run the month again later")
     assert [one[-8:] for one in printed.stderr.splitlines()] == ["(1 of 3)", "(2 of 3)", "(3 of 3)"]
     (month,) = without_server.json("state", "list")
     *_, last = without_server.json("state", "show", "acme", "2024-01")

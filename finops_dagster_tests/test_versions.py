@@ -69,7 +69,7 @@ def test_other_files_under_the_same_id_are_a_new_version(
     assert project.totals() == project.parquet_totals() == totals
     for stage in ("staged_files", "billing_table", "parquet"):
         assert outcome.metadata(stage)["manifest_id"] == version
-    warning = f"other files were delivered under the id v1; these are version {version}"
+    warning = f"the vendor delivered other files with the id v1 before; these are version {version}"
     assert warning in outcome.metadata("staged_files")["warnings"]
     header, *_ = outcome.metadata("billing_table")["restatement"].splitlines()
     assert header.replace("`", "") == f"| | v1 | {version} | change |"
@@ -101,7 +101,7 @@ def test_a_copy_with_other_times_is_the_same_version(project: Project) -> None:
     assert first.outcomes() == again.outcomes() == UNCHANGED
     metadata = first.metadata("staged_files")
     assert metadata["bytes_fetched"] > 0
-    warning = "the files have other ETags than before; their bytes are v1's"
+    warning = "other ETags than before, but the same bytes: they are version v1"
     assert warning in metadata["warnings"]
     assert again.metadata("staged_files")["bytes_fetched"] == 0
     assert loads(project) == [("v1", 2)]
@@ -194,12 +194,13 @@ def test_files_that_are_gone_do_not_fail_a_month_that_is_loaded(project: Project
     (project.source / key).unlink()
     outcome = project.load()
     assert outcome.outcomes() == UNCHANGED
-    warning = "though the manifest lists it; v1 stays as it was fetched before"
+    warning = "though the manifest lists it; version v1 was fetched before and stays"
     assert warning in outcome.metadata("staged_files")["warnings"]
     project.deliver(part("5"), part("6"))
     (project.source / key).unlink()
     error = project.materialize().error
-    assert "though the manifest lists it; the month was left as it was" in error
+    assert "though the manifest lists it; wait for the vendor's next manifest, or" in error
+    assert error.endswith("finops state reprocess acme 2024-01; the lake keeps version v1")
 
 
 def test_a_run_that_was_killed_goes_on_and_never_mixes_two_contents(project: Project) -> None:

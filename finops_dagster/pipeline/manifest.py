@@ -4,6 +4,7 @@ import dagster as dg
 
 from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.months import BillingMonth
+from finops_dagster.lake import Lake
 from finops_dagster.object_stores import ObjectStores
 from finops_dagster.pipeline.checks import FRESH, manifest_is_fresh
 from finops_dagster.pipeline.export import Export
@@ -21,6 +22,7 @@ def manifest_asset(export: Export) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext,
         staging: dg.ResourceParam[StagingFolder],
         stores: dg.ResourceParam[ObjectStores],
+        lake: dg.ResourceParam[Lake],  # noqa: ARG001 for the message of a failure
     ) -> dg.MaterializeResult[Manifest]:
         """Read the vendor's newest manifest of the month: its version, files and columns."""
         month, source = billing_month(context), export.source(stores)

@@ -18,6 +18,7 @@ from finops_dagster.billing.errors import BillError, ReconciliationError, escape
 from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import Version
+from finops_dagster.lake import Lake, read_footer
 from finops_dagster.object_stores import StoreError, StoreUnavailable
 from finops_dagster.pipeline.checks import RECONCILES, Check
 from finops_dagster.pipeline.export import Export
@@ -86,40 +87,55 @@ def _explain_failures(body: Body) -> Callable[..., Events]:
     """Wrap a body so that its errors become messages of one line, and its seconds metadata.
 
     A failed reconciliation also becomes a failed check. Permanent errors are not retried,
-    transient ones are.
+    transient ones are. The body has a parameter `lake`.
     """
 
     @functools.wraps(body)
-    def run(context: dg.AssetExecutionContext, **inputs: object) -> Events:
+    def run(context: dg.AssetExecutionContext, lake: Lake, **inputs: object) -> Events:
         started = time.monotonic()
         try:
-            result = body(context, **inputs)
+            result = body(context, lake=lake, **inputs)
         except ReconciliationError as error:
+            message = f"{error}{_version_kept(context, lake)}"
             yield dg.AssetCheckResult(
                 passed=False,
                 asset_key=context.asset_key,
                 check_name=RECONCILES.name,
-                description=str(error),
+                description=message,
             )
             _drop_traces(error)
-            raise _failure(error, str(error), check=RECONCILES.name) from None
+            raise _failure(error, message, check=RECONCILES.name) from None
         except (BillError, StoreError) as error:
             _drop_traces(error)
-            raise _failure(error, str(error)) from None
+            raise _failure(error, f"{error}{_version_kept(context, lake)}") from None
         except Exception as error:
-            raise _unexpected(context, error) from error
+            raise _unexpected(context, error, _version_kept(context, lake)) from error
         context.add_asset_metadata({"seconds": round(time.monotonic() - started, 3)})
         yield result
 
     return run
 
 
-def _unexpected(context: dg.AssetExecutionContext, error: Exception) -> BaseException:
+def _version_kept(context: dg.AssetExecutionContext, lake: Lake) -> str:
+    """Return the end of a failure's message: which version of the month the lake has."""
+    export, stage = context.asset_key.path
+    footer = read_footer(lake.path(export, billing_month(context)))
+    # When the warehouse's stage runs, the lake has the new version already, and BigQuery is only
+    # measured after its commit: which version the warehouse has is not known here.
+    if footer is None or stage == "warehouse_table":
+        return ""
+    return f"; the lake keeps version {footer.manifest_id}"
+
+
+def _unexpected(
+    context: dg.AssetExecutionContext, error: Exception, version_kept: str
+) -> BaseException:
     """Return the exception to raise for an error that is not about the bill."""
     home = Path(context.instance.root_directory)
     if isinstance(error, StoreUnavailable | WarehouseUnavailable):
         if context.retry_number == _RETRIES:
-            return _failure(error, f"{error}; tried {_RETRIES + 1} times")
+            message = f"{error}; tried {_RETRIES + 1} times, run the month again later"
+            return _failure(error, f"{message}{version_kept}")
         message = escaped(str(error))
         write_note(home, context.run.run_id, retry=[context.asset_key.path[-1], message])
         context.log.warning(
@@ -132,10 +148,11 @@ def _unexpected(context: dg.AssetExecutionContext, error: Exception) -> BaseExce
     if isinstance(error, duckdb.OutOfMemoryException):
         return _failure(
             error,
-            "the month takes more memory than DuckDB may have; set database.duckdb.memory_limit "
-            f"higher or database.duckdb.threads lower ({first_line(error)})",
+            "DuckDB needs more memory for this month than database.duckdb.memory_limit; raise it, "
+            f"or lower database.duckdb.threads ({first_line(error)}){version_kept}",
         )
-    return _failure(error, disk_problem(error) or record_unexpected_error(error, home))
+    message = disk_problem(error) or record_unexpected_error(error, home)
+    return _failure(error, f"{message}{version_kept}")
 
 
 def _failure(error: Exception, message: str, **metadata: str) -> dg.Failure:

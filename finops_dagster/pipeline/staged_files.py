@@ -107,8 +107,8 @@ class MonthStaging:
         version, messages = result.version, [*result.warnings]
         if version.manifest_id != self.manifest.id:
             messages.append(
-                f"other files were delivered under the id {self.manifest.id}; these are version "
-                f"{version.manifest_id}"
+                f"the vendor delivered other files with the id {self.manifest.id} before; these "
+                f"are version {version.manifest_id}"
             )
         self.staged_month.write_record(version)
         return replace(result, warnings=[*messages, *self._remove_older()])
@@ -118,8 +118,11 @@ class MonthStaging:
     ) -> StagingResult:
         """Return the verified version if the vendor has deleted its files. Raises FileInvalid."""
         if force or verified is None or not self._is_listed(verified):
-            raise FileInvalid(f"{missing}; the month was left as it was") from None
-        warning = f"{missing}; {self.manifest.id} stays as it was fetched before"
+            raise FileInvalid(
+                f"{missing}; wait for the vendor's next manifest, or restore the file and run "
+                f"finops state reprocess {self.export.name} {self.manifest.month}"
+            ) from None
+        warning = f"{missing}; version {verified.manifest_id} was fetched before and stays"
         return StagingResult(verified, "unchanged", 0, [warning])
 
     def _fetch(
@@ -134,7 +137,10 @@ class MonthStaging:
         version = self._count(known)
         if not _is_copy(known, version):
             return StagingResult(version, "staged", size, available.warnings)
-        warning = f"the files have other ETags than before; their bytes are {version.manifest_id}'s"
+        warning = (
+            "the files have other ETags than before, but the same bytes: they are version "
+            f"{version.manifest_id}"
+        )
         return StagingResult(version, "unchanged", size, [*available.warnings, warning])
 
     def _available_content(self, files: Sequence[ObjectInfo]) -> Content:
@@ -204,7 +210,9 @@ class MonthStaging:
             )
             content = self._files.content()
         if content is None:
-            raise FileInvalid(f"{paths[0].parent}: a file was changed meanwhile; run it again")
+            raise FileInvalid(
+                f"{paths[0].parent}: a file changed while it was counted; run the month again"
+            )
         return VersionRecord(
             version_id(manifest.id, content, totals, known),
             totals,
@@ -222,7 +230,7 @@ class MonthStaging:
             if self._files.content() is not None:
                 self.staged_month.remove_other_versions(self.manifest)
         except OSError as error:
-            return [f"older staged files stay: {disk_problem(error) or error}"]
+            return [f"staged files of older versions are left: {disk_problem(error) or error}"]
         return []
 
 

@@ -81,7 +81,7 @@ def download_verified(
         return replace(download, sha256=sent)
     except (GzipInvalid, ZipInvalid, ParquetInvalid, pa.ArrowException) as error:
         reason = first_line(error).rstrip(".")
-        raise FileInvalid(f"{version.location}: {reason}; the month was left as it was") from error
+        raise FileInvalid(f"{version.location}: {reason}") from error
 
 
 def crc32_of_file(path: Path) -> int:

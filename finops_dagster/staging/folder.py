@@ -262,7 +262,7 @@ class StagedVersion:
             self._inflated += download.inflated
             problem = self._limits.month_problem(self._inflated)
         if problem:
-            raise FileInvalid(f"{version.location}: {problem}; the month was left as it was")
+            raise FileInvalid(f"{version.location}: {problem}")
 
     def damage(self) -> list[str] | None:
         """Return what is wrong with the files that were fetched, each read to its last byte; None

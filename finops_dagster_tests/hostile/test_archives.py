@@ -31,7 +31,7 @@ BOMBS = {
 def refused(project: Project, *parts: bytes, **delivery: str) -> str:
     """What is said of a version that is not loaded, and leaves the month as it was."""
     error = one_line(Exception(project.refused(MONTH, *parts, **delivery).error))
-    assert error.endswith("; the month was left as it was")
+    assert error.endswith("; the lake keeps version v1")
     return error
 
 

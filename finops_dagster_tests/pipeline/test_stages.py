@@ -177,7 +177,7 @@ def test_a_run_that_another_overtook_with_a_newer_version_says_so(
     )
     assert outcome.error == (
         "v1 was the month's newest version when this run began, and v2 is by now: another run has "
-        "brought a newer version; run the month again"
+        "brought a newer version; run the month again; the lake keeps version v2"
     )
     after = {"staged_files": "billing_table", "billing_table": "parquet"}.get(stage)
     failed = [name for name, passed in outcome.checks().items() if not passed]

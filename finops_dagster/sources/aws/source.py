@@ -117,7 +117,7 @@ class AwsSource:
             if listed_file.size not in (None, file.size):
                 raise FileInvalid(
                     f"{file.location} has {file.size} bytes, but the manifest says "
-                    f"{listed_file.size}; the month was left as it was"
+                    f"{listed_file.size}"
                 )
             newer_by = file.last_modified - manifest.source.last_modified
             if times_tell and newer_by > _OVERWRITTEN_AFTER:
