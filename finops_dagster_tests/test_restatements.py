@@ -40,7 +40,7 @@ def test_the_metadata_says_rows_cost_and_the_five_largest_moves(project: Project
         "| Tax | 9.00 | 0.00 | -9.00 |",
         "| SNS | 3.00 | 7.00 | +4.00 |",
         "| SQS | 4.00 | 2.00 | -2.00 |",
-        "| 3 more | 23.00 | 23.50 | +0.50 |",
+        "| 3 other services | 23.00 | 23.50 | +0.50 |",
     ]
     for force in (False, True, False):
         again = project.load(force=force).metadata("billing_table")

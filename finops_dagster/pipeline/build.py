@@ -84,7 +84,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
             dg.define_asset_job(
                 f"{export.settings.group}_month",
                 selection=dg.AssetSelection.groups(export.settings.group),
-                description=f"Load a billing month of {export.name}, from manifest to warehouse.",
+                description=f"Loads a month of {export.name}, from manifest to {last_stage}.",
                 tags={"finops/export": export.name},
             )
             for export in exports

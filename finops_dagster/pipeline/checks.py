@@ -39,28 +39,29 @@ class Check:
 
 RECONCILES = Check(
     "reconciles",
-    "The stage holds the version that the stage before it holds, all its rows belong to this "
-    "billing month, and rows and costs equal, to the last digit, what was counted in the vendor's "
-    "files.",
+    "The stage has the same version as the previous stage. All rows belong to this billing month. "
+    "Rows and costs equal, to the last digit, the totals that were counted in the vendor's files.",
     blocking=True,
 )
 FRESH = Check(
-    "manifest_is_fresh", "The manifest of the month in progress is as new as the vendor writes it."
+    "manifest_is_fresh", "The vendor still delivers the month in progress: its manifest is recent."
 )
 NOT_FEWER_ROWS = Check(
     "not_fewer_rows", "The month has rows, and no fewer than the version that it replaced."
 )
 USUAL_COST = Check(
-    "usual_cost", "In each currency the month's cost is within half of what the month before cost."
+    "usual_cost",
+    "In each currency, the cost is at most 50 % higher than in the previous month and, once the "
+    "month is over, at most 50 % lower.",
 )
 ONE_CURRENCY = Check(
     "one_currency",
-    "All costs of the month are in one currency, where the vendor bills in one; a total of several "
-    "means nothing.",
+    "All costs of the month are in one currency, if the vendor bills in one. Amounts in several "
+    "currencies have no meaningful total.",
 )
 COSTS_NOT_ROUNDED = Check(
     "costs_not_rounded",
-    'No amount of money was rounded, which decimals = "round" lets the export do.',
+    'No amount of money was rounded to 18 decimals, which decimals = "round" permits.',
 )
 
 
@@ -82,13 +83,15 @@ def manifest_is_fresh(
     manifest: Manifest, month: BillingMonth, stale_after: timedelta
 ) -> dg.AssetCheckResult:
     """Warn if the vendor no longer updates the month in progress."""
-    age, rule = datetime.now(UTC) - manifest.source.last_modified, "the month is over."
-    if in_progress := month == BillingMonth.current():
-        rule = f"one of the month in progress is not older than {stale_after.days}."
-    return FRESH.result(
-        passed=not in_progress or age <= stale_after,
-        description=f"The manifest is {age.days} days old; {rule}",
-    )
+    age = datetime.now(UTC) - manifest.source.last_modified
+    description = f"The manifest is {age.days} days old. The month is over."
+    passed = True
+    if month == BillingMonth.current():
+        passed = age <= stale_after
+        description = f"The manifest is {age.days} days old; up to {stale_after.days} are normal."
+        if not passed:
+            description += " Check that the vendor still delivers the export."
+    return FRESH.result(passed=passed, description=description)
 
 
 def not_fewer_rows(load: Load, previous_version: Load | None) -> dg.AssetCheckResult:
@@ -99,7 +102,7 @@ def not_fewer_rows(load: Load, previous_version: Load | None) -> dg.AssetCheckRe
         previous_rows = previous_version.totals.rows
         passed = passed and rows >= previous_rows
         description = (
-            f"{rows:,} rows after {previous_rows:,} in version {previous_version.manifest_id}."
+            f"{rows:,} rows; version {previous_version.manifest_id} had {previous_rows:,}."
         )
     return NOT_FEWER_ROWS.result(passed=passed, description=description)
 
@@ -114,9 +117,9 @@ def usual_cost(load: Load, previous_month: Load | None) -> dg.AssetCheckResult:
     )
     return USUAL_COST.result(
         passed=all(least <= change <= _UNUSUAL_CHANGE for change in changes.values()),
-        description=f"{shown} against {previous_month.month}."
+        description=f"{shown} compared with {previous_month.month}."
         if previous_month is not None and changes
-        else "There is no month to compare with.",
+        else "There is no previous month to compare with.",
     )
 
 
@@ -152,8 +155,8 @@ def costs_not_rounded(load: Load) -> dg.AssetCheckResult:
         if column.amount is not None
     ]
     description = (
-        f"Rounded to 18 decimals: {', '.join(amounts)}." if amounts else "None was rounded."
+        f"Rounded to 18 decimals: {', '.join(amounts)}." if amounts else "No amount was rounded."
     )
     if load.rounded is None:
-        description = "Nobody counted them when this version was loaded."
+        description = "Rounded amounts were not counted when this version was loaded."
     return COSTS_NOT_ROUNDED.result(passed=not amounts, description=description)

@@ -28,7 +28,7 @@ LOAD_KEYS = (
     "restatement",
     "warnings",
 )
-_MAX_SERVICES, _MAX_MOVES, _MAX_HEADERS = 20, 5, 50
+_MAX_SERVICES, _MAX_CHANGES, _MAX_HEADERS = 20, 5, 50
 _PLAIN_WORDS = re.compile(r"(?:[A-Za-z0-9 -]|(?<=[A-Za-z0-9])_(?=[A-Za-z0-9]))*")
 
 
@@ -152,7 +152,7 @@ def _rounded_columns(load: Load) -> Metadata:
         )
         for column in load.rounded or ()
     ]
-    header = "| column | rounded to 18 decimals | changed by |"
+    header = "| column | cells rounded to 18 decimals | difference in all |"
     return {"decimals_rounded": _table(header, rows)} if rows else {}
 
 
@@ -160,26 +160,21 @@ def _service_table(report: MonthReport) -> dg.MetadataValue[Any]:
     rows = [(markdown(name), f"{cost:,.2f}") for name, cost in report.services[:_MAX_SERVICES]]
     rest = report.services[_MAX_SERVICES:]
     if rest:
-        rows.append((f"{len(rest)} more", f"{sum(cost for _, cost in rest):,.2f}"))
+        rows.append((f"{len(rest)} other services", f"{sum(cost for _, cost in rest):,.2f}"))
     return _table(f"| service | {report.cost} |", rows)
 
 
 def _restatement_table(restatement: Restatement) -> dg.MetadataValue[Any]:
-    """Return rows and cost of both versions, and the services with the largest moves."""
-    old, new, moves = (
-        restatement.previous.load,
-        restatement.current.load,
-        restatement.cost_changes(),
-    )
+    """Return rows and cost of both versions, and the services whose cost changed most."""
+    old, new = restatement.previous.load, restatement.current.load
+    changes = restatement.cost_changes()
+    shown, rest = changes[:_MAX_CHANGES], changes[_MAX_CHANGES:]
     costs = [("cost", old.totals.cost, new.totals.cost)]
-    costs += [
-        (markdown(name), old_cost, new_cost) for name, old_cost, new_cost in moves[:_MAX_MOVES]
-    ]
-    rest = moves[_MAX_MOVES:]
+    costs += [(markdown(name), old_cost, new_cost) for name, old_cost, new_cost in shown]
     if rest:
-        old_cost = sum((move[1] for move in rest), Decimal(0))
-        new_cost = sum((move[2] for move in rest), Decimal(0))
-        costs.append((f"{len(rest)} more", old_cost, new_cost))
+        old_cost = sum((change[1] for change in rest), Decimal(0))
+        new_cost = sum((change[2] for change in rest), Decimal(0))
+        costs.append((f"{len(rest)} other services", old_cost, new_cost))
     return _table(
         f"| | {markdown(old.manifest_id)} | {markdown(new.manifest_id)} | change |",
         [

@@ -64,7 +64,7 @@ def writing_month(
         load = verified_load(connection, export.name, month, export.formats)
         if load is None:
             raise StageMissing(
-                f"table {export.table} holds no whole {month}; materialize "
+                f"table {export.table} does not have {month} as it was loaded; materialize "
                 f"{export.name}/billing_table"
             )
         footer, bill_format = read_footer(path), export.formats[load.format]

@@ -26,8 +26,8 @@ def check_driver(instance: Path) -> None:
         return
     for remedy in _remedies(yaml.safe_load(instance.read_text())):
         raise SettingsError(
-            f"{instance}: SQLAlchemy {sqlalchemy} would take a driver for PostgreSQL that "
-            f"Dagster cannot write its history with; {remedy}"
+            f"{instance}: SQLAlchemy {sqlalchemy} chooses a driver for PostgreSQL with which "
+            f"Dagster cannot write its event log; {remedy}"
         )
 
 

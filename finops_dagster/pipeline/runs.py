@@ -68,7 +68,9 @@ def end_lost_runs(instance: dg.DagsterInstance) -> list[str]:
         for run_id in lost_runs(home):
             run = instance.get_run_by_id(run_id)
             if run is not None and not run.is_finished:
-                instance.report_run_failed(run, "The process of this run is gone.")
+                instance.report_run_failed(
+                    run, "The process of this run is gone; run the month again."
+                )
                 run_ids.append(run_id)
             remove_lock(home, run_id)
     return run_ids
@@ -161,9 +163,15 @@ def _failure_reason(result: dg.ExecuteInProcessResult) -> str | None:
             raise KeyboardInterrupt
         if failure.user_failure_data is not None and failure.user_failure_data.description:
             return failure.user_failure_data.description
-        return _one_line(failure.error, result.run_id) or "the step failed"
+        return (
+            _one_line(failure.error, result.run_id)
+            or f"a stage failed; run {result.run_id} in the UI has its log"
+        )
     errors = [event.job_failure_data.error for event in result.all_events if event.is_run_failure]
-    return _one_line(errors[-1] if errors else None, result.run_id) or "the run failed"
+    return (
+        _one_line(errors[-1] if errors else None, result.run_id)
+        or f"the run failed; run {result.run_id} in the UI has its log"
+    )
 
 
 def _one_line(error: SerializableErrorInfo | None, run_id: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import dagster as dg
 
-from finops_dagster.billing.errors import ManifestInvalid, ManifestMissing
+from finops_dagster.billing.errors import ManifestInvalid, ManifestMissing, excerpts
 from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.object_stores import ObjectStores
@@ -71,7 +71,7 @@ def manifest_sensor(export: Export, last_stage: str) -> dg.SensorDefinition:
         default_status=dg.DefaultSensorStatus.RUNNING
         if export.settings.sensor
         else dg.DefaultSensorStatus.STOPPED,
-        description=f"Looks for new and restated months of {export.name}.",
+        description=f"Requests a run for each new or restated month of {export.name}.",
     )
     def sensor(
         context: dg.SensorEvaluationContext, stores: dg.ResourceParam[ObjectStores]
@@ -126,8 +126,10 @@ def _skip_reason(
     versions: Mapping[BillingMonth, AvailableVersion], cursor: Mapping[str, RequestedMonth]
 ) -> str:
     available = [str(month) for month, version in versions.items() if _etag(version)]
-    loaded = sum(cursor[month].is_loaded for month in available if month in cursor)
-    return f"no run is due: {loaded} of the vendor's {len(available)} months are loaded"
+    missing = [month for month in available if month not in cursor or not cursor[month].is_loaded]
+    loaded = len(available) - len(missing)
+    reason = f"no run is due: {loaded} of the vendor's {len(available)} months are loaded"
+    return f"{reason}; see the last runs of {excerpts(missing, 12)}" if missing else reason
 
 
 def _etag(version: AvailableVersion) -> str | None:
@@ -190,10 +192,12 @@ def lost_runs_sensor() -> dg.SensorDefinition:
         name="lost_runs",
         minimum_interval_seconds=30,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Ends the runs of terminals on this machine whose process is gone.",
+        description="Marks runs of finops on this machine as failed if their process is gone.",
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         run_ids = end_lost_runs(context.instance)
-        return dg.SkipReason(f"ended {', '.join(run_ids)}" if run_ids else "no run is lost")
+        return dg.SkipReason(
+            f"marked as failed: {', '.join(run_ids)}" if run_ids else "no run is lost"
+        )
 
     return sensor

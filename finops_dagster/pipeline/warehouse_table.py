@@ -68,7 +68,7 @@ def month_file(export: Export, month: BillingMonth, lake: Lake, duckdb: DuckDB) 
     path = lake.path(export.name, month)
     footer = read_footer(path)
     if footer is None:
-        raise StageMissing(f"{path} is not there or not whole; materialize {export.name}/parquet")
+        raise StageMissing(f"{path} is missing or damaged; materialize {export.name}/parquet")
     schema = pq.read_schema(path)
     bill_format = export.formats[footer.format]
 

@@ -25,10 +25,10 @@ def load(month: int, costs: dict[str, str] | None) -> Load:
         ({"USD": "100", "JPY": "9000"}, {"USD": "140", "JPY": "5000"}, True, "+40.0% in USD"),
         ({"USD": "100", "JPY": "9000"}, {"USD": "160", "JPY": "9000"}, False, "+60.0% in USD"),
         ({"USD": "100", "JPY": "9000"}, {"JPY": "9000"}, False, "-100.0% in USD"),
-        ({"USD": "100"}, {"USD": "100", "EUR": "900"}, True, "+0.0% in USD against 2024-01."),
-        ({"": "100"}, {"": "40"}, False, "-60.0% against 2024-01."),
-        (None, {"USD": "120"}, True, "+20.0% against 2024-01."),
-        ({"USD": "0"}, {"USD": "120"}, True, "no month to compare with"),
+        ({"USD": "100"}, {"USD": "100", "EUR": "900"}, True, "+0.0% in USD compared with 2024-01."),
+        ({"": "100"}, {"": "40"}, False, "-60.0% compared with 2024-01."),
+        (None, {"USD": "120"}, True, "+20.0% compared with 2024-01."),
+        ({"USD": "0"}, {"USD": "120"}, True, "no previous month to compare with"),
     ],
 )
 def test_each_currency_is_compared_with_itself(
