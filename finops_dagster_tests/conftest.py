@@ -88,7 +88,7 @@ def bucket(s3: S3Server) -> str:
 
 
 @pytest.fixture
-def in_bucket(project: Project, s3: S3Server, bucket: str) -> Put:
+def put_in_bucket(project: Project, s3: S3Server, bucket: str) -> Put:
     """Puts into a bucket, which the project's export reads."""
-    project.read_bucket(s3, bucket)
+    project.use_bucket(s3, bucket)
     return project.put

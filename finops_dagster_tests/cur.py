@@ -38,7 +38,7 @@ def line_item(month: str, **cells: str) -> dict[str, str]:
 HEADERS = tuple(line_item("2024-01"))
 
 
-def items(month: str, *costs: str) -> list[dict[str, str]]:
+def line_items(month: str, *costs: str) -> list[dict[str, str]]:
     return [line_item(month, lineItem__UnblendedCost=cost) for cost in costs]
 
 
@@ -51,7 +51,7 @@ def csv_bytes(rows: Iterable[dict[str, str]], headers: Sequence[str] = HEADERS) 
     return text.getvalue().encode()
 
 
-def zipped(body: bytes) -> bytes:
+def zip_bytes(body: bytes) -> bytes:
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("report.csv", body)

@@ -34,7 +34,7 @@ main()
 
 
 @dataclass(frozen=True)
-class Done:
+class CommandResult:
     """How a command ended; `exception` is what its one line on standard error was made of."""
 
     exit_code: int
@@ -54,16 +54,16 @@ class Finops:
 
     def __call__(self, *arguments: str, code: int = 0) -> str:
         """What the command prints; `code` is the exit code that it must have."""
-        done = self.here(*arguments)
+        done = self.run(*arguments)
         assert done.exit_code == code, done.output
         assert "Traceback" not in done.stderr
         return done.output
 
     def json(self, *arguments: str) -> Any:
         """The rows, or the document, that the command prints for a program."""
-        return json.loads(self.here(*arguments, "--json").stdout)
+        return json.loads(self.run(*arguments, "--json").stdout)
 
-    def here(self, *arguments: str) -> Done:
+    def run(self, *arguments: str) -> CommandResult:
         """The command in this process, as starting one takes two seconds."""
         home = {"DAGSTER_HOME": f"{self.project.folder}/.dagster"}
         stdout, stderr, umask = StringIO(), StringIO(), os.umask(0)
@@ -81,7 +81,7 @@ class Finops:
             code, error = int(end.code or 0), end.__context__
         finally:
             os.umask(umask)
-        return Done(code, stdout.getvalue(), stderr.getvalue(), error)
+        return CommandResult(code, stdout.getvalue(), stderr.getvalue(), error)
 
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -93,14 +93,14 @@ class Finops:
             text=True,
         )
 
-    def process(self, *arguments: str, code: int = 0, **environment: str) -> str:
+    def run_process(self, *arguments: str, code: int = 0, **environment: str) -> str:
         process = self.start(*arguments, **environment)
         printed, complained = process.communicate()
         assert process.returncode == code, printed + complained
         assert "Traceback" not in complained
         return printed + complained
 
-    def kill_at(self, stage: str) -> None:
+    def run_until_killed_at(self, stage: str) -> None:
         """Run the pipeline until the stage has done its work, and kill it there."""
         killed = subprocess.run(
             [sys.executable, "-c", KILLED_AT.format(stage=stage)],

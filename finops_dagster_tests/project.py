@@ -14,7 +14,7 @@ from finops_dagster.pipeline.build import build_definitions
 from finops_dagster.pipeline.export import Export
 from finops_dagster.settings import Settings
 from finops_dagster.sources.base import AvailableVersion
-from finops_dagster_tests.cur import Part, Put, bucket_put, deliver, folder_put, items
+from finops_dagster_tests.cur import Part, Put, bucket_put, deliver, folder_put, line_items
 from finops_dagster_tests.servers.s3 import S3Server
 
 STAGES = ("manifest", "staged_files", "billing_table", "parquet")
@@ -32,7 +32,7 @@ table = "aws_billing_data"
 """
 
 
-class Outcome:
+class MonthRun:
     """What came of one run of one month."""
 
     def __init__(self, result: dg.ExecuteInProcessResult) -> None:
@@ -72,7 +72,7 @@ class Outcome:
         }
 
 
-def months(result: dg.SensorResult) -> list[str | None]:
+def requested_months(result: dg.SensorResult) -> list[str | None]:
     """The months that a sensor asks for."""
     return [request.partition_key for request in result.run_requests or []]
 
@@ -110,7 +110,7 @@ class Project:
         """Let the project have a further export, like the first but for these settings."""
         self.more_exports.append({**self.export, **settings})
 
-    def read_bucket(self, s3: S3Server, bucket: str) -> None:
+    def use_bucket(self, s3: S3Server, bucket: str) -> None:
         """Let the export read a bucket, and `put` put there."""
         self.export |= {"source": f"s3://{bucket}", "endpoint_url": s3.url}
         self.put = bucket_put(s3, bucket)
@@ -121,7 +121,7 @@ class Project:
         """Deliver a version of a month and return the keys of its files: one file whose line items
         cost so much, or a file a part."""
         costs = [part for part in parts if isinstance(part, str)]
-        files = [items(month, *costs)] if costs else parts
+        files = [line_items(month, *costs)] if costs else parts
         return deliver(self.put, month, files, version=version, **delivery)
 
     def settings(self) -> Settings:
@@ -134,17 +134,17 @@ class Project:
             self._built = settings, build_definitions(settings)
         return self._built[1]
 
-    def the_export(self) -> Export:
+    def first_export(self) -> Export:
         """The first export, as the chain sees it."""
         return Export(self.settings().exports[0])
 
-    def the_store(self) -> tuple[ObjectStore, str]:
+    def first_store(self) -> tuple[ObjectStore, str]:
         """The first export's store, and the prefix in it."""
         return ObjectStores().open(self.settings().exports[0])
 
-    def versions(self) -> dict[BillingMonth, AvailableVersion]:
+    def available_versions(self) -> dict[BillingMonth, AvailableVersion]:
         """What the first export's source has of each of its months."""
-        export = self.the_export()
+        export = self.first_export()
         return export.source(ObjectStores()).versions(export.months())
 
     def tick(self, cursor: str | None = None, sensor: str = "acme_manifests") -> dg.SensorResult:
@@ -164,7 +164,7 @@ class Project:
         export: str = "acme",
         force: bool = False,
         stages: list[str] | None = None,
-    ) -> Outcome:
+    ) -> MonthRun:
         definitions = self.definitions()
         keys = definitions.resolve_asset_graph().get_all_asset_keys()
         result = definitions.resolve_implicit_global_asset_job_def().execute_in_process(
@@ -178,18 +178,18 @@ class Project:
             raise_on_error=False,
             run_config={"resources": {"run_options": {"config": {"force": force}}}},
         )
-        return Outcome(result)
+        return MonthRun(result)
 
-    def load(self, month: str = "2024-01", **options: Any) -> Outcome:
+    def load(self, month: str = "2024-01", **options: Any) -> MonthRun:
         """Run the chain of one month, which must succeed."""
         outcome = self.materialize(month, **options)
         assert outcome.success, outcome.error
         return outcome
 
-    def refused(self, month: str, *parts: Part, **delivery: Any) -> Outcome:
+    def load_refused_version(self, month: str, *parts: Part, **delivery: Any) -> MonthRun:
         """Load a month of one line that costs 1, and then a version that must fail and leave the
         month as it was."""
-        if not self.parquet(month).exists():
+        if not self.parquet_path(month).exists():
             self.deliver("1", month=month)
             self.load(month)
         self.deliver(*parts, month=month, version="v2", **delivery)
@@ -209,7 +209,7 @@ class Project:
         with duckdb.connect(str(self.database_file), read_only=True) as connection:
             return connection.execute(sql, parameters).fetchall()
 
-    def change(self, *statements: str) -> None:
+    def execute(self, *statements: str) -> None:
         with duckdb.connect(str(self.database_file)) as connection:
             for statement in statements:
                 connection.execute(statement)
@@ -229,13 +229,13 @@ class Project:
         (row,) = self.query(f"{totals} WHERE billing_month = '{month}-01'")
         return row
 
-    def parquet(self, month: str = "2024-01", export: str = "acme") -> Path:
+    def parquet_path(self, month: str = "2024-01", export: str = "acme") -> Path:
         return self.folder / f"data/parquet/{export}/billing_month={month}/{export}-{month}.parquet"
 
-    def in_lake(self, month: str = "2024-01") -> str:
-        return f"read_parquet('{self.parquet(month)}', hive_partitioning = false)"
+    def parquet_scan(self, month: str = "2024-01") -> str:
+        return f"read_parquet('{self.parquet_path(month)}', hive_partitioning = false)"
 
     def parquet_totals(self, month: str = "2024-01") -> tuple[int, Decimal | None]:
-        totals = f"SELECT count(*), sum(lineitem_unblendedcost) FROM {self.in_lake(month)}"
+        totals = f"SELECT count(*), sum(lineitem_unblendedcost) FROM {self.parquet_scan(month)}"
         (row,) = duckdb.sql(totals).fetchall()
         return row

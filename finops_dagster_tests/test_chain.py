@@ -21,7 +21,7 @@ import pytest
 from rich.filesize import decimal
 from tenacity import Retrying, stop_after_attempt
 
-from finops_dagster_tests.cur import HEADERS, Put, csv_bytes, items, line_item
+from finops_dagster_tests.cur import HEADERS, Put, csv_bytes, line_item, line_items
 from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import STAGES, UNCHANGED, Project
 from finops_dagster_tests.servers.s3 import S3Server
@@ -36,7 +36,7 @@ def loaded(project: Project) -> Project:
 
 
 def test_every_place_has_the_same_totals_and_version(project: Project) -> None:
-    keys = project.deliver(items("2024-01", "0.1", "0.02"), items("2024-01", "3"))
+    keys = project.deliver(line_items("2024-01", "0.1", "0.02"), line_items("2024-01", "3"))
     outcome = project.load()
     assert outcome.data_versions() == {"v1"}
     for stage in STAGES[1:]:
@@ -60,11 +60,13 @@ def test_every_place_has_the_same_totals_and_version(project: Project) -> None:
         for key, body in zip(keys, bodies, strict=True)
     ]
 
-    footer = pq.read_metadata(project.parquet())
+    footer = pq.read_metadata(project.parquet_path())
     assert footer.row_group(0).column(0).compression == "ZSTD"
     assert footer.metadata[b"manifest_id"] == b"v1"
     assert Decimal(footer.metadata[b"total_cost"].decode()) == total
-    assert [path.name for path in project.parquet().parent.iterdir()] == ["acme-2024-01.parquet"]
+    assert [path.name for path in project.parquet_path().parent.iterdir()] == [
+        "acme-2024-01.parquet"
+    ]
 
 
 def test_column_types_are_the_same_in_table_and_parquet(project: Project) -> None:
@@ -87,7 +89,7 @@ def test_column_types_are_the_same_in_table_and_parquet(project: Project) -> Non
         "costcategory_team": "VARCHAR",
     }
     in_table = project.query("DESCRIBE aws_billing_data")
-    in_lake = duckdb.sql(f"DESCRIBE FROM {project.in_lake()}").fetchall()
+    in_lake = duckdb.sql(f"DESCRIBE FROM {project.parquet_scan()}").fetchall()
     for described in (in_table, in_lake):
         assert [row[:2] for row in described] == list(expected.items())
     assert project.column("resourcetags_user_cost_center") == ["0042"]
@@ -107,10 +109,10 @@ LOADED, DAMAGED = {"billing_table": "loaded"}, "exported again, as the file was 
 @pytest.mark.parametrize(
     ("damage", "repaired"),
     [
-        (lambda project: project.change(COST_2), LOADED),
+        (lambda project: project.execute(COST_2), LOADED),
         (lambda project: project.database_file.unlink(), LOADED),
-        (lambda project: project.parquet().unlink(), {"parquet": "exported"}),
-        (lambda project: project.parquet().write_bytes(b"PAR1"), {"parquet": DAMAGED}),
+        (lambda project: project.parquet_path().unlink(), {"parquet": "exported"}),
+        (lambda project: project.parquet_path().write_bytes(b"PAR1"), {"parquet": DAMAGED}),
     ],
     ids=["rows-deleted", "database-lost", "parquet-lost", "parquet-damaged"],
 )
@@ -125,14 +127,14 @@ def test_what_is_lost_is_made_again_and_nothing_else(
 def test_a_staged_file_that_was_changed_is_fetched_again(loaded: Project) -> None:
     loaded.database_file.unlink()
     (staged,) = loaded.folder.glob("data/staging/acme/2024-01/v1/*.csv.gz")
-    other, size = gzip.compress(csv_bytes(items("2024-01", "9"))), staged.stat().st_size
+    other, size = gzip.compress(csv_bytes(line_items("2024-01", "9"))), staged.stat().st_size
     staged.write_bytes(other.ljust(size, b"\0")[:size])
     assert loaded.load().metadata("staged_files")["bytes_fetched"] > 0
     assert loaded.totals() == (2, 3)
 
 
 def test_a_log_line_that_was_cut_by_a_crash_is_passed_over(project: Project) -> None:
-    project.deliver(items("2024-01", "1"), items("2024-01", "2"))
+    project.deliver(line_items("2024-01", "1"), line_items("2024-01", "2"))
     first = project.load(stages=["manifest", "staged_files"]).metadata("staged_files")
     (log,) = project.folder.glob("data/staging/acme/2024-01/v1/staged.jsonl")
     log.write_text(log.read_text()[:-5])
@@ -225,7 +227,7 @@ def parts(month: str, number: int, rows: int) -> list[bytes]:
     ]
 
 
-def test_a_month_costs_each_file_once(project: Project, s3: S3Server, in_bucket: Put) -> None:
+def test_a_month_costs_each_file_once(project: Project, s3: S3Server, put_in_bucket: Put) -> None:
     def requests() -> Counter[str]:
         counted = Counter(f"{method} {Path(path).suffix}" for method, path in s3.requests)
         s3.requests.clear()

@@ -68,7 +68,7 @@ def version_in(project: Project, stage: str, warehouse: Adapter) -> str:
     if stage == "warehouse_table":
         ((version,),) = warehouse.rows("aws_billing_data", ["manifest_id"], "2024-01")
     else:
-        place = "aws_billing_data" if stage == "billing_table" else project.in_lake()
+        place = "aws_billing_data" if stage == "billing_table" else project.parquet_scan()
         ((version,),) = project.query(f"SELECT DISTINCT manifest_id FROM {place}")
     return str(version)
 
@@ -154,7 +154,7 @@ def test_a_kill_between_commit_and_event_is_seen_and_healed_by_the_next_run(
         project.deliver("1", version="v1")
         finops("aws", "run-pipeline")
         project.deliver("2", version="v2")
-        finops.kill_at(stage)
+        finops.run_until_killed_at(stage)
         assert version_in(project, stage, warehouse) == "v2"
         assert [row["lost"] for row in finops.json("worker", "list")] == [True]
         differences = [row["what_differs"] for row in finops.json("state", "verify")]

@@ -57,18 +57,18 @@ def cut(path: Path) -> None:
 def in_table(change: str) -> Callable[[Project], None]:
     """Change one row of the table by hand."""
     update = f"UPDATE aws_billing_data SET {change} WHERE lineitem_unblendedcost = 0.7"
-    return lambda project: project.change(update)
+    return lambda project: project.execute(update)
 
 
 def in_parquet(change: Callable[[pa.Array], pa.Array]) -> Callable[[Project], None]:
     """Write the month's file anew by hand, with other services and the footer that it had."""
 
     def rewrite(project: Project) -> None:
-        rows = pq.read_table(project.parquet())
+        rows = pq.read_table(project.parquet_path())
         at = rows.schema.get_field_index("lineitem_productcode")
         changed = rows.set_column(at, rows.schema.field(at), change(rows[at]))
-        pq.write_table(changed, project.parquet(), compression="zstd")
-        assert read_footer(project.parquet())
+        pq.write_table(changed, project.parquet_path(), compression="zstd")
+        assert read_footer(project.parquet_path())
 
     return rewrite
 
@@ -87,7 +87,7 @@ Damage = tuple[Callable[[Project], None], str, str]
 SERVICE, QUANTITY_OF = "differ in lineitem_productcode; ", "differ in lineitem_usageamount; "
 AS_WRITTEN = "the file is unchanged"
 A_SERVICE: Damage = in_table("lineitem_productcode = 'EC3'"), SERVICE + AS_WRITTEN, REPROCESS
-PAGES: Damage = lambda project: overwrite(project.parquet()), f"{MONTH}.parquet", RUN
+PAGES: Damage = lambda project: overwrite(project.parquet_path()), f"{MONTH}.parquet", RUN
 OTHER_BYTES = "has other bytes than when it was fetched"
 STAGED_BYTES: Damage = lambda project: overwrite(staged(project), 20), OTHER_BYTES, FETCH
 EC3 = in_parquet(lambda names: pc.replace_substring(names, "EC2", "EC3"))
@@ -110,7 +110,7 @@ MORE_DAMAGES: list[Damage] = [
 
 
 def cells(project: Project) -> list[list[tuple[object, ...]]]:
-    in_lake = duckdb.sql(f"FROM {project.in_lake()} ORDER BY ALL").fetchall()
+    in_lake = duckdb.sql(f"FROM {project.parquet_scan()} ORDER BY ALL").fetchall()
     return [project.query("FROM aws_billing_data ORDER BY ALL"), in_lake]
 
 
@@ -165,14 +165,14 @@ WRITTEN_AGAIN = f"acme {MONTH}  exported again, as the file was damaged  "
 def test_a_parquet_file_without_a_checksum_is_compared_once(loaded: Finops) -> None:
     """As those are that were written before checksums were kept."""
     project, forget = loaded.project, "UPDATE finops_state.manifests SET lake_sha256 = NULL"
-    project.change(forget)
-    written = project.parquet().stat().st_mtime_ns
+    project.execute(forget)
+    written = project.parquet_path().stat().st_mtime_ns
     assert loaded("aws", "run-pipeline").startswith(f"acme {MONTH}  unchanged  ")
-    assert project.parquet().stat().st_mtime_ns == written
+    assert project.parquet_path().stat().st_mtime_ns == written
     ((checksum,),) = project.ledger("lake_sha256")
     assert checksum
     for damage, _, _ in (PAGES, A_CELL_IN_PARQUET):
-        project.change(forget)
+        project.execute(forget)
         damage(project)
         assert loaded("aws", "run-pipeline").startswith(WRITTEN_AGAIN)
         assert loaded.json(*DEEP) == []
@@ -186,29 +186,29 @@ def test_a_damaged_database_is_said_and_hides_no_other_month(project: Project) -
     finops("aws", "run-pipeline")
     path = project.folder / f"data/acme-{MONTH}.duckdb"
     overwrite(path, path.stat().st_size - 2 * 12_288)
-    project.parquet("2024-02").unlink()
+    project.parquet_path("2024-02").unlink()
     later, damaged = finops.json(*DEEP)
     assert "is damaged, and was left as it is" in damaged["what_differs"]
     assert (later["month"], damaged["month"]) == ("2024-02", MONTH)
 
 
 def test_what_was_not_looked_at_is_said(loaded: Finops) -> None:
-    plain = loaded.here("state", "verify", "acme")
+    plain = loaded.run("state", "verify", "acme")
     assert plain.stdout == "all agree\n"
     looked_at, not_looked_at, without_data = plain.stderr.splitlines()
     assert looked_at.startswith("checked 1 month: event log, ledger, footers of Parquet files")
     assert not_looked_at.endswith("cells, pages of Parquet files, staged files; --deep checks them")
     assert without_data.endswith(" months of acme")
     assert without_data.startswith("without data: ")
-    deep = loaded.here(*DEEP, "acme", MONTH)
+    deep = loaded.run(*DEEP, "acme", MONTH)
     assert deep.stdout == "all agree\n"
     (looked_at,) = deep.stderr.splitlines()
     assert "every byte of staged files and Parquet files, every column" in looked_at
-    as_json = loaded.here(*DEEP, "acme", MONTH, "--json")
+    as_json = loaded.run(*DEEP, "acme", MONTH, "--json")
     assert (as_json.stdout, as_json.stderr) == ("[]\n", deep.stderr)
 
     loaded("state", "cleanup", "--older-than", "0h")
-    deep = loaded.here(*DEEP, "acme", MONTH)
+    deep = loaded.run(*DEEP, "acme", MONTH)
     assert deep.stdout == "all agree\n", "staged files that are not kept are no damage"
     not_kept = (
         "not checked in 1 month: staged files, which were deleted or are not all downloaded yet"

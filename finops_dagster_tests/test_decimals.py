@@ -47,7 +47,7 @@ def test_where_nothing_is_rounded_or_was_counted_nothing_is_said(project: Projec
         assert outcome.checks()[CHECK] is True
         assert was_counted or outcome.outcomes()["billing_table"] == "unchanged"
         # as before roundings were counted
-        project.change("ALTER TABLE finops_state.manifests DROP COLUMN decimals_rounded")
+        project.execute("ALTER TABLE finops_state.manifests DROP COLUMN decimals_rounded")
 
 
 def test_a_finer_amount_is_refused_and_the_message_names_the_setting(project: Project) -> None:
@@ -73,7 +73,7 @@ def test_what_decimals_round_rounds_is_said_in_every_run(project: Project) -> No
         (COST, 2, "0"),
         (USAGE, 1, None),
     ]
-    footer = read_footer(project.parquet())
+    footer = read_footer(project.parquet_path())
     assert footer is not None
     assert RoundedColumn(COST, 2, Decimal(0)) in (footer.rounded or ())
     assert again.outcomes()["billing_table"] == "unchanged"

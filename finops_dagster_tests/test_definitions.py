@@ -12,8 +12,8 @@ import dagster as dg
 import pytest
 
 from finops_dagster.object_stores import StoreError
-from finops_dagster_tests.cur import bucket_put, deliver, items
-from finops_dagster_tests.project import ROOT, STAGES, Project, months
+from finops_dagster_tests.cur import bucket_put, deliver, line_items
+from finops_dagster_tests.project import ROOT, STAGES, Project, requested_months
 from finops_dagster_tests.servers.s3 import S3Server
 
 DAGSTER = str(Path(sys.executable).parent / "dagster")
@@ -134,9 +134,9 @@ def test_fifty_exports_leave_each_other_alone(project: Project, s3: S3Server) ->
     for number in (12, 25, 38):
         given, bucket = payers[number], f"billing-of-payer-{number}"
         s3.client().create_bucket(Bucket=bucket)
-        rows, name = [items("2024-03", str(number))], given["name"]
+        rows, name = [line_items("2024-03", str(number))], given["name"]
         deliver(bucket_put(s3, bucket), "2024-03", rows, report=name, prefix="cur")
-        assert months(project.tick(sensor=f"payer_{number}_manifests")) == ["2024-03"]
+        assert requested_months(project.tick(sensor=f"payer_{number}_manifests")) == ["2024-03"]
         assert f"/{given['region']}/s3/" in signed[-1]
         project.load("2024-03", export=name)
         cost = f"SELECT lineitem_unblendedcost FROM {given['table']}"

@@ -60,7 +60,7 @@ def test_a_pipeline_is_planned_run_and_shown(project: Project, finops: Finops) -
 def test_each_command_runs_up_to_its_stage(project: Project, finops: Finops) -> None:
     project.deliver("1")
     staged = project.folder / "data/staging/acme/2024-01"
-    files = [staged / "manifest.json", staged / "v1/acme-cur-00001.csv.gz", project.parquet()]
+    files = [staged / "manifest.json", staged / "v1/acme-cur-00001.csv.gz", project.parquet_path()]
     assert finops("aws", "export-parquet", code=1) == (
         "acme  failed: billing_table has no month of this export; run finops aws "
         "load-billing-local first\n"
@@ -76,9 +76,9 @@ def test_each_command_runs_up_to_its_stage(project: Project, finops: Finops) -> 
         if command == "extract-billing":
             project.source.rename(project.folder / "gone")  # no later stage needs the vendor
     assert project.totals() == (1, 1)
-    modified = project.parquet().stat().st_mtime_ns
+    modified = project.parquet_path().stat().st_mtime_ns
     finops("aws", "export-parquet", "--overwrite")
-    assert project.parquet().stat().st_mtime_ns > modified
+    assert project.parquet_path().stat().st_mtime_ns > modified
 
 
 def test_query_reads_the_lake_by_table_and_cannot_write(project: Project, finops: Finops) -> None:
@@ -99,7 +99,7 @@ def test_query_reads_the_lake_by_table_and_cannot_write(project: Project, finops
     missing = finops("query", "FROM nothing_here", code=1)
     assert missing.endswith("nothing_here does not exist! The tables are: aws_billing_data\n")
 
-    project.parquet().write_bytes(project.parquet().read_bytes()[:-8])
+    project.parquet_path().write_bytes(project.parquet_path().read_bytes()[:-8])
     damaged = finops("query", "SELECT count(*) FROM aws_billing_data", code=1)
     assert damaged.endswith("a Parquet file is damaged: run finops state verify --deep\n")
     assert len(damaged.splitlines()) == 1
@@ -117,7 +117,7 @@ def test_settings_are_shown_with_their_origin(finops: Finops, monkeypatch: Monke
 def problems(finops: Finops) -> dict[str, str]:
     """Return the problem of each export, folder and database in `finops config check`."""
     by_name = {row["what"]: row["problem"] for row in finops.json("config", "check")}
-    assert finops.here("config", "check").exit_code == any(by_name.values())
+    assert finops.run("config", "check").exit_code == any(by_name.values())
     return by_name
 
 
@@ -181,7 +181,7 @@ def test_config_check_reports_what_cannot_be_written(
     ],
 )
 def test_a_mistake_is_one_line(finops: Finops, command: str, code: int, message: str) -> None:
-    result = finops.here(*command.split())
+    result = finops.run(*command.split())
     assert result.exit_code == code
     assert message in result.output
     assert code == 2 or len(result.output.splitlines()) == 1

@@ -75,19 +75,19 @@ def lines_without_seconds(text: str) -> set[str]:
 @pytest.mark.thorough
 def test_the_demo_loads_three_months_and_restates_one(project: Project, finops: Finops) -> None:
     variables = {"OPEN_FINOPS_DATABASE_BACKEND": "bigquery", "FINOPS_STORAGE__PARQUET_DIR": "lake"}
-    too_early = finops.process("demo", "--restate", code=1, **variables)
+    too_early = finops.run_process("demo", "--restate", code=1, **variables)
     assert "give the command finops demo first" in too_early
-    refused = finops.process("demo", "--backend", "sql", code=2, **variables)
+    refused = finops.run_process("demo", "--backend", "sql", code=2, **variables)
     assert "has its own settings" in refused
     (session,) = re.findall(r"\$ make demo\n(.*?)\n\$", README, re.DOTALL)
-    printed = lines_without_seconds(finops.process("demo", **variables))
+    printed = lines_without_seconds(finops.run_process("demo", **variables))
     assert lines_without_seconds(session) - {"..."} <= printed
     written = {path.name for path in project.folder.iterdir()}
     assert written == {"finops.toml", "data", ".dagster"}, "the demo uses its own settings"
     assert [path.name for path in (project.folder / "data").iterdir()] == ["demo"]
     stale = ("-c", DEMO, "state", "list", "--stale")
     assert finops.json(*stale) == []
-    assert "AWS restated 2024-03" in finops.process("demo", "--restate")
+    assert "AWS restated 2024-03" in finops.run_process("demo", "--restate")
     assert [row["month"] for row in finops.json(*stale)] == ["2024-03"]
     lines = finops("-c", DEMO, "aws", "run-pipeline").splitlines()
     assert lines[0].startswith("demo 2024-03  exported")

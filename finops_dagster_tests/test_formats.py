@@ -15,7 +15,7 @@ import pytest
 from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.demo.export import BillVersion, Layout, write_version
-from finops_dagster_tests.cur import Put, csv_bytes, upload, zipped
+from finops_dagster_tests.cur import Put, csv_bytes, upload, zip_bytes
 from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import ROOT, Project
 from finops_dagster_tests.servers.s3 import S3Server
@@ -240,17 +240,17 @@ def test_a_refresh_that_overwrites_is_never_mixed(project: Project, layout: Layo
     assert totals(project, layout)[0] == 600
 
 
-def test_a_refresh_meanwhile_is_noticed(project: Project, in_bucket: Put, s3: S3Server) -> None:
+def test_a_refresh_meanwhile_is_noticed(project: Project, put_in_bucket: Put, s3: S3Server) -> None:
     layout = Layout("cur2", overwrite=True)
     body = deliver(project, layout).read_bytes()
-    upload(project.source, in_bucket)
+    upload(project.source, put_in_bucket)
     project.load()
     manifest = "acme-cur/metadata/BILLING_PERIOD=2024-01/acme-cur-Manifest.json"
 
     def refresh_when_the_manifest_was_read(environ, start_response):
         if environ["REQUEST_METHOD"] == "HEAD" and environ["PATH_INFO"].endswith(".csv.gz"):
             s3.fault = None
-            in_bucket(manifest, body.replace(b'"executionId": "', b'"executionId": "a'))
+            put_in_bucket(manifest, body.replace(b'"executionId": "', b'"executionId": "a'))
 
     s3.fault = refresh_when_the_manifest_was_read
     error = project.materialize(force=True).error
@@ -269,12 +269,12 @@ def test_files_that_are_not_as_long_as_the_manifest_says_are_refused(project: Pr
     assert message in project.materialize().error
 
 
-def test_a_replicated_bucket_is_read(project: Project, in_bucket: Put, january: Totals) -> None:
+def test_a_replicated_bucket_is_read(project: Project, put_in_bucket: Put, january: Totals) -> None:
     for layout in (Layout("cur2"), Layout(files="parquet", overwrite=True)):
         name, folder = layout.format, project.folder / layout.format
         write_version(folder / "copied", "original/prefix", "acme-cur", JANUARY, layout=layout)
         (folder / "copied/original/prefix").rename(folder / "copied" / name)
-        upload(folder, in_bucket)
+        upload(folder, put_in_bucket)
         source = f"{project.export['source']}/copied/{name}"
         project.add_export(name=name, table=name, format=name, source=source)
         project.load(export=name)
@@ -283,7 +283,7 @@ def test_a_replicated_bucket_is_read(project: Project, in_bucket: Put, january: 
 
 @pytest.mark.parametrize("beside", [False, True])
 def test_a_copy_may_write_its_months_with_a_zero(
-    project: Project, in_bucket: Put, january: Totals, beside: bool
+    project: Project, put_in_bucket: Put, january: Totals, beside: bool
 ) -> None:
     layout = Layout(files="parquet", overwrite=True)
     manifest = deliver(project, layout)
@@ -291,10 +291,10 @@ def test_a_copy_may_write_its_months_with_a_zero(
     (folder / "month=1").rename(folder / "month=01")
     if beside:
         manifest.rename(folder / "month=01" / manifest.name)
-    upload(project.source, in_bucket)
+    upload(project.source, put_in_bucket)
     project.load()
     assert totals(project, layout) == january
-    assert isinstance(project.versions()[BillingMonth(2024, 1)], Manifest)
+    assert isinstance(project.available_versions()[BillingMonth(2024, 1)], Manifest)
 
 
 @pytest.mark.parametrize("named", [True, False])
@@ -338,7 +338,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 
 @public
-@pytest.mark.parametrize(("suffix", "pack"), [("gz", gzip.compress), ("zip", zipped)])
+@pytest.mark.parametrize(("suffix", "pack"), [("gz", gzip.compress), ("zip", zip_bytes)])
 def test_a_cur_v1_of_november_2023(project: Project, suffix: str, pack) -> None:
     path, month = DATA / "focus_converters/aws-cur-v1.csv", "2023-11"
     rows = rows_of(path)

@@ -43,9 +43,9 @@ class OldProject(Finops):
         with tarfile.open(OLD_DATA / f"{made_on}.tar.xz") as archive:
             archive.extractall(project.folder, filter="data")
 
-    def run(self, *arguments: str) -> dict[tuple[str, ...], str]:
+    def outcomes(self, *arguments: str) -> dict[tuple[str, ...], str]:
         """What a command that runs months did with each of them."""
-        done = self.here(*arguments)
+        done = self.run(*arguments)
         assert done.exit_code == 0, done.output
         lines = [line.split("  ") for line in done.stdout.splitlines()]
         return {tuple(line[0].split()): line[1] for line in lines}
@@ -94,9 +94,11 @@ def test_an_unchanged_month_is_not_downloaded_again(old: OldProject) -> None:
         shutil.rmtree("data/staging")
     old.spoil_source()
     lake = [(path, path.stat().st_mtime_ns) for path in Path("data/parquet").rglob("*.parquet")]
-    assert old.run("aws", "run-pipeline") == dict.fromkeys(MONTHS, "unchanged")
+    assert old.outcomes("aws", "run-pipeline") == dict.fromkeys(MONTHS, "unchanged")
     shutil.rmtree("data/staging", ignore_errors=True)
-    assert set(old.run("aws", "run-pipeline", "--end-date", "2024-01").values()) == {"unchanged"}
+    assert set(old.outcomes("aws", "run-pipeline", "--end-date", "2024-01").values()) == {
+        "unchanged"
+    }
     assert [(path, path.stat().st_mtime_ns) for path, _ in lake] == lake
     assert old("state", "verify").startswith("all agree\n")
 
@@ -106,7 +108,7 @@ def test_staged_files_are_loaded_again_without_a_download(project: Project) -> N
     last = OldProject(project, LAST)
     last.spoil_source()
     Path("data/finops.duckdb").unlink()
-    ran = last.run("aws", "run-pipeline", "--end-date", "2024-01")
+    ran = last.outcomes("aws", "run-pipeline", "--end-date", "2024-01")
     assert ran.keys() == {("acme", "2024-01"), ("beta", "2024-01")}
     assert last("state", "verify", "acme", "2024-01", "--deep").startswith("all agree\n")
 
@@ -116,7 +118,7 @@ JANUARY = ("aws", "run-pipeline", "--export", "acme", "--end-date", "2024-01")
 
 def test_a_restatement_replaces_what_was_loaded(old: OldProject) -> None:
     old.deliver_next_version()
-    assert old.run(*JANUARY) == {("acme", "2024-01"): "exported"}
+    assert old.outcomes(*JANUARY) == {("acme", "2024-01"): "exported"}
     query = f"SELECT billing_month, {COST} AS cost, {', '.join(TAGS)} FROM {TABLE} ORDER BY 1, 2"
     rows = [tuple(row.values()) for row in old.json("query", query)]
     assert [(month[:7], Decimal(cost), *tags) for month, cost, *tags in rows] == [
@@ -160,10 +162,10 @@ def test_a_warehouse_goes_on(old: OldProject, name: str, monkeypatch: pytest.Mon
 
         others = ("2024-02", "2024-03")
         before = [rows(month) for month in others]
-        loaded = old.run(*backend, "aws", "load-billing-remote")
+        loaded = old.outcomes(*backend, "aws", "load-billing-remote")
         assert loaded == dict.fromkeys(MONTHS, "unchanged")
         old.deliver_next_version()
-        assert old.run(*backend, *JANUARY) == {("acme", "2024-01"): "loaded"}
+        assert old.outcomes(*backend, *JANUARY) == {("acme", "2024-01"): "loaded"}
         assert rows("2024-01") == [(Decimal(4), "red", "blue")]
         assert [rows(month) for month in others] == before
         assert [row[:4] for row in adapter.ledger(TABLE)[-2:]] == [
@@ -182,7 +184,7 @@ def test_a_month_stays_whose_files_are_deleted_everywhere(project: Project) -> N
         path.unlink()
     run = ("aws", "run-pipeline", "--end-date", "2024-01")
     kept = dict.fromkeys([("acme", "2024-01"), ("beta", "2024-01")], "unchanged")
-    assert old.run(*run) == kept
+    assert old.outcomes(*run) == kept
     _, staged, *_ = old.json("state", "show", "acme", "2024-01")
     assert (staged["stage"], staged["version"]) == ("staged_files", "v1")
-    assert old.run(*run) == kept
+    assert old.outcomes(*run) == kept

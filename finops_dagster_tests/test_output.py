@@ -25,7 +25,7 @@ import finops_dagster
 from finops_dagster.billing.errors import escaped
 from finops_dagster.pipeline.metadata import markdown
 from finops_dagster_tests.cur import line_item
-from finops_dagster_tests.finops import FINOPS, Done, Finops
+from finops_dagster_tests.finops import FINOPS, CommandResult, Finops
 from finops_dagster_tests.project import Project
 
 HOSTILE = {
@@ -76,8 +76,8 @@ def finops(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finops]:
 
 
 @pytest.fixture(scope="module")
-def first_run(finops: Finops) -> Done:
-    return finops.here("aws", "run-pipeline")
+def first_run(finops: Finops) -> CommandResult:
+    return finops.run("aws", "run-pipeline")
 
 
 def on_terminal(finops: Finops, *arguments: str) -> tuple[int, str]:
@@ -119,7 +119,9 @@ def assert_shows(printed: str, *texts: str) -> None:
             assert expected in flat or expected.replace("\\", "\\\\") in flat, ascii(printed)
 
 
-def test_failed_months_show_the_escaped_cell_and_the_next_month_runs(first_run: Done) -> None:
+def test_failed_months_show_the_escaped_cell_and_the_next_month_runs(
+    first_run: CommandResult,
+) -> None:
     assert (first_run.exit_code, first_run.stderr) == (1, "")
     *failed, last = first_run.stdout.splitlines()
     assert f"acme 2024-01  exported  {VERSION}  10 rows  10.00" in last
@@ -144,7 +146,7 @@ def test_every_command_fits_80_columns_and_its_json_has_plain_keys_and_zones(
     finops: Finops, command: list[str], monkeypatch: MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    result = finops.here(*command)
+    result = finops.run(*command)
     assert result.exit_code == (command == ["state", "verify"] and "differs" in result.output)
     assert_is_safe(result.output)
     assert max(map(cell_len, result.stdout.splitlines())) <= 80, result.stdout
@@ -232,13 +234,13 @@ def test_query_names_every_column_and_counts_those_it_hides(
     finops: Finops, monkeypatch: MonkeyPatch
 ) -> None:
     assert finops("query", "SELECT 1 a, 2 a").split()[:5] == ["a", "a", "────", "1", "2"]
-    result = finops.here("query", "--json", "SELECT 1 a, 2 a, 3 a_1")
+    result = finops.run("query", "--json", "SELECT 1 a, 2 a, 3 a_1")
     assert json.loads(result.stdout) == [{"a": 1, "a_2": 2, "a_1": 3}]
     assert result.stderr == "several columns are called a; one of them is a_2 here\n"
 
     monkeypatch.setenv("COLUMNS", "80")
     columns = ", ".join(f"{number} AS column{number}" for number in range(198))
-    result = finops.here("query", f"SELECT {columns} FROM range(2)")
+    result = finops.run("query", f"SELECT {columns} FROM range(2)")
     header, _, *rows = result.stdout.splitlines()
     shown = header.split()
     assert shown[:5] == ["column0", "column1", "column2", "column3", "…"]
@@ -280,7 +282,7 @@ def test_json_rounds_nothing_and_times_have_their_zone(finops: Finops) -> None:
 
 @pytest.mark.usefixtures("first_run")
 def test_run_pipeline_prints_a_line_of_json_for_each_month(finops: Finops) -> None:
-    result = finops.here("aws", "run-pipeline", "--end-date", "2024-02", "--json")
+    result = finops.run("aws", "run-pipeline", "--end-date", "2024-02", "--json")
     assert result.exit_code == 1
     failed, loaded = map(json.loads, result.stdout.splitlines())
     assert (failed["month"], failed["outcome"]) == ("2024-02", "failed")

@@ -65,7 +65,7 @@ def server() -> Iterator[PostgreSQLServer]:
 def finops(
     project: Project,
     s3: S3Server,
-    in_bucket: Put,
+    put_in_bucket: Put,
     server: PostgreSQLServer,
     monkeypatch: MonkeyPatch,
 ) -> Finops:
@@ -90,7 +90,7 @@ def assert_nothing_leaks(finops: Finops, *outputs: str) -> None:
 def output(finops: Finops, command: str) -> str:
     """What a command prints, with all that its error came from; a table would break a secret in
     two."""
-    done = finops.here(*command.split())
+    done = finops.run(*command.split())
     return done.output + "".join(traceback.format_exception(done.exception))
 
 

@@ -77,7 +77,7 @@ def test_the_cause_of_a_retry_is_said_at_once(without_server: Finops) -> None:
 
 def test_the_cause_of_a_failure_is_told(without_server: Finops, monkeypatch: MonkeyPatch) -> None:
     monkeypatch.setattr(stage, "_SECONDS_BETWEEN_RETRIES", 0)
-    printed = without_server.here("aws", "run-pipeline")
+    printed = without_server.run("aws", "run-pipeline")
     (line,) = printed.stdout.splitlines()
     cause = f"database bills at {without_server.project.folder}: "
     assert line.startswith(f"acme 2024-01  failed: {cause}")
@@ -174,8 +174,8 @@ def test_runs_of_dagster_count(project: Project, finops: Finops, monkeypatch: Mo
 def test_a_file_in_a_folders_place(project: Project, finops: Finops, place: str | None) -> None:
     project.deliver("1")
     if place is None:
-        project.parquet().mkdir(parents=True)
-        wanted = f"{project.parquet().name} is a folder where a file should be; move it"
+        project.parquet_path().mkdir(parents=True)
+        wanted = f"{project.parquet_path().name} is a folder where a file should be; move it"
     else:
         path = project.folder / place
         path.parent.mkdir(exist_ok=True)

@@ -11,13 +11,13 @@ import pytest
 from finops_dagster.billing.errors import ManifestMissing
 from finops_dagster.demo.export import BillVersion, Layout, write_version
 from finops_dagster.object_stores import StoreError
-from finops_dagster_tests.cur import Put, items, upload
-from finops_dagster_tests.project import Project, months
+from finops_dagster_tests.cur import Put, line_items, upload
+from finops_dagster_tests.project import Project, requested_months
 from finops_dagster_tests.servers.s3 import S3Server
 
 
 @pytest.fixture(autouse=True)
-def bucket_of_2024(project: Project, in_bucket: Put) -> None:
+def bucket_of_2024(project: Project, put_in_bucket: Put) -> None:
     """The project's export reads a bucket, from 2024-01 on."""
     project.export["start_month"] = "2024-01"
 
@@ -48,12 +48,12 @@ def add_run(project: Project, status: dg.DagsterRunStatus) -> None:
 def test_new_months_are_asked_for_once_and_a_restated_one_alone(project: Project) -> None:
     deliver(project, 1, 3)
     first = project.tick()
-    assert months(first) == ["2024-03", "2024-01"]
+    assert requested_months(first) == ["2024-03", "2024-01"]
     assert json.loads(first.cursor or "").keys() == {"2024-01", "2024-03"}
-    assert months(project.tick(first.cursor)) == []
+    assert requested_months(project.tick(first.cursor)) == []
     project.deliver("2", version="v2")
     second = project.tick(first.cursor)
-    assert months(second) == ["2024-01"]
+    assert requested_months(second) == ["2024-01"]
     keys, (request,) = {one.run_key for one in first.run_requests or []}, second.run_requests or []
     assert request.run_key not in keys
     project.deliver("1")  # the first version comes back
@@ -70,22 +70,22 @@ def test_the_first_look_asks_only_for_what_is_not_loaded(project: Project) -> No
     deliver(project, 4, cost="much")
     assert not project.materialize("2024-04").success
     first = project.tick()
-    assert months(first) == ["2024-05", "2024-04", "2024-03", "2024-02"]
-    assert months(project.tick(first.cursor)) == []
+    assert requested_months(first) == ["2024-05", "2024-04", "2024-03", "2024-02"]
+    assert requested_months(project.tick(first.cursor)) == []
 
 
 def test_a_manifest_that_lists_other_files_under_the_same_id_is_asked_for(project: Project) -> None:
     deliver(project, 1)
     project.load()
     first = project.tick()
-    assert months(first) == []
+    assert requested_months(first) == []
     assert first.skip_reason == dg.SkipReason(
         "no run is due: 1 of the vendor's 1 months are loaded"
     )
-    project.deliver(items("2024-01", "1"), items("2024-01", "2"))
-    assert months(project.tick(first.cursor)) == ["2024-01"]
+    project.deliver(line_items("2024-01", "1"), line_items("2024-01", "2"))
+    assert requested_months(project.tick(first.cursor)) == ["2024-01"]
     assert project.load().metadata("parquet")["manifest_id"].startswith("v1+")
-    assert months(project.tick()) == []
+    assert requested_months(project.tick()) == []
 
 
 def test_a_month_whose_run_failed_is_asked_for_later_and_later(project: Project) -> None:
@@ -93,16 +93,16 @@ def test_a_month_whose_run_failed_is_asked_for_later_and_later(project: Project)
     ticks = [project.tick()]
     assert not project.materialize().success
     for seconds in (600, 1800, 7200, 21600, 86400):
-        assert months(project.tick(later(ticks[-1].cursor, seconds - 60))) == []
+        assert requested_months(project.tick(later(ticks[-1].cursor, seconds - 60))) == []
         ticks.append(project.tick(later(ticks[-1].cursor, seconds)))
-        assert months(ticks[-1]) == ["2024-01"]
+        assert requested_months(ticks[-1]) == ["2024-01"]
     assert len({request.run_key for tick in ticks for request in tick.run_requests or []}) == 6
-    assert months(project.tick(later(ticks[-1].cursor, LONG))) == []
+    assert requested_months(project.tick(later(ticks[-1].cursor, LONG))) == []
     project.deliver("1", version="v2")
     newer = project.tick(ticks[-1].cursor)
-    assert months(newer) == ["2024-01"]
+    assert requested_months(newer) == ["2024-01"]
     project.load()
-    assert months(project.tick(later(newer.cursor, LONG))) == []
+    assert requested_months(project.tick(later(newer.cursor, LONG))) == []
 
 
 @pytest.mark.parametrize("status", [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTED])
@@ -110,17 +110,17 @@ def test_a_month_in_progress_is_left(project: Project, status: dg.DagsterRunStat
     deliver(project, 1, 2)
     add_run(project, status)
     first = project.tick()
-    assert months(first) == ["2024-02"]
-    assert months(project.tick(later(first.cursor, LONG))) == ["2024-02"]
+    assert requested_months(first) == ["2024-02"]
+    assert requested_months(project.tick(later(first.cursor, LONG))) == ["2024-02"]
 
 
 def test_a_month_that_a_person_stopped_waits_for_the_next_version(project: Project) -> None:
     deliver(project, 1)
     first = project.tick()
     add_run(project, dg.DagsterRunStatus.CANCELED)
-    assert months(project.tick(later(first.cursor, LONG))) == []
+    assert requested_months(project.tick(later(first.cursor, LONG))) == []
     project.deliver("2", version="v2")
-    assert months(project.tick(first.cursor)) == ["2024-01"]
+    assert requested_months(project.tick(first.cursor)) == ["2024-01"]
 
 
 def test_a_cursor_of_an_earlier_release_is_carried_on(project: Project) -> None:
@@ -129,8 +129,10 @@ def test_a_cursor_of_an_earlier_release_is_carried_on(project: Project) -> None:
     kept = json.loads(project.tick().cursor or "")
     versions = {month: kept.get(month, kept["2024-02"])["version"] for month in kept}
     again = project.tick(json.dumps(versions))
-    assert months(again) == ["2024-02"], "its run was asked for once, and has not loaded it"
-    assert months(project.tick(again.cursor)) == []
+    assert requested_months(again) == ["2024-02"], (
+        "its run was asked for once, and has not loaded it"
+    )
+    assert requested_months(project.tick(again.cursor)) == []
 
 
 @pytest.mark.thorough
@@ -151,12 +153,12 @@ def test_a_manifest_that_cannot_be_read_is_asked_for_and_its_run_fails(project: 
     deliver(project, 1, 2)
     project.put(MANIFEST, b"{not json")
     first = project.tick()
-    assert months(first) == ["2024-02", "2024-01"]
+    assert requested_months(first) == ["2024-02", "2024-01"]
     assert "is not JSON" in project.materialize().error
     project.load("2024-02")
-    assert months(project.tick(first.cursor)) == []
+    assert requested_months(project.tick(first.cursor)) == []
     deliver(project, 1)
-    assert months(project.tick(first.cursor)) == ["2024-01"]
+    assert requested_months(project.tick(first.cursor)) == ["2024-01"]
 
 
 def test_what_is_wrong_with_the_export_fails_the_tick(project: Project, s3: S3Server) -> None:
@@ -209,11 +211,13 @@ def test_a_look_at_every_layout(project: Project, s3: S3Server, layout: Layout, 
     write(project, layout, *versions, prefix="a/b")
     project.export["source"] += "/a/b"
     first = project.tick()
-    assert months(first) == ["2024-03", "2024-02", "2024-01"]
+    assert requested_months(first) == ["2024-03", "2024-02", "2024-01"]
     s3.requests.clear()
-    assert months(project.tick(first.cursor)) == []
+    assert requested_months(project.tick(first.cursor)) == []
     read = [path for _, path in s3.requests if path.endswith(".json")]
     assert (len(read), len(s3.requests)) == (3, 3 + lists)
     refunded = BillVersion(date(2024, 1, 1), "20250606T000000Z", rows=41, restated=True)
     write(project, layout, refunded, prefix="a/b")
-    assert months(project.tick(first.cursor)) == ["2024-01"], "a late refund to an old month"
+    assert requested_months(project.tick(first.cursor)) == ["2024-01"], (
+        "a late refund to an old month"
+    )

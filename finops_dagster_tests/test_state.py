@@ -11,7 +11,7 @@ import duckdb
 import pytest
 from tenacity import Retrying, stop_after_delay, wait_fixed
 
-from finops_dagster_tests.cur import items
+from finops_dagster_tests.cur import line_items
 from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import STAGES, Project
 from finops_dagster_tests.servers.postgresql import PostgreSQLServer
@@ -46,7 +46,7 @@ def test_a_month_is_shown_by_stage_and_by_run(project: Project, finops: Finops) 
 
     project.deliver("much", version="v2")
     finops("aws", "run-pipeline", "--end-date", "2024-01", code=1)
-    project.deliver(items("2024-02", "2"), version="v3")
+    project.deliver(line_items("2024-02", "2"), version="v3")
     finops("aws", "run-pipeline", "--end-date", "2024-01", code=1)
     stages = {row["stage"]: row for row in finops.json("state", "show", "acme", "2024-01")}
     table = stages["billing_table"]
@@ -104,8 +104,8 @@ def test_differences_are_found_and_repaired(
     finops("aws", "run-pipeline")
     assert finops("state", "verify").startswith("all agree\n")
 
-    project.parquet("2024-01").unlink()
-    project.change(
+    project.parquet_path("2024-01").unlink()
+    project.execute(
         "DELETE FROM aws_billing_data "
         "WHERE billing_month = DATE '2024-02-01' AND lineitem_unblendedcost = 2"
     )
@@ -166,7 +166,7 @@ def test_a_lost_run_is_seen_and_marked_as_failed(
     project.deliver("1")
     finops("aws", "run-pipeline")
     project.deliver("2", version="v2")
-    unfinished = project.parquet().with_name("acme-2024-01.parquet.part")
+    unfinished = project.parquet_path().with_name("acme-2024-01.parquet.part")
     with waiting_run(project, finops) as process:
         (row,) = finops.json("worker", "list")
         assert row["lost"] is False

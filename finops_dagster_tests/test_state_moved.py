@@ -75,7 +75,7 @@ def test_a_report_has_progress_failures_and_restarts(project: Project, loaded: F
 def test_cleanup_deletes_nothing_that_a_month_needs(project: Project, loaded: Finops) -> None:
     staged = project.folder / "data/staging/acme"
     assert loaded("state", "cleanup") == "nothing to delete\n"
-    project.change("UPDATE finops_state.manifests SET loaded_at = '2020-01-01'")
+    project.execute("UPDATE finops_state.manifests SET loaded_at = '2020-01-01'")
     for path in staged.rglob("*"):
         os.utime(path, (time.time() - YEAR, time.time() - YEAR))
     planned = loaded.json("state", "cleanup", "--dry-run")
@@ -110,7 +110,7 @@ def test_state_moves_to_another_machine_with_its_data(project: Project, loaded: 
     shutil.rmtree(project.folder / "data/staging")
     recorded = "SELECT * EXCLUDE lake_sha256 FROM finops_state.manifests ORDER BY ALL"
     before = project.query(recorded)
-    project.change(
+    project.execute(
         "DELETE FROM finops_state.manifests WHERE manifest_id = 'v1'",
         "DROP TABLE finops_state.runs",
     )
@@ -133,7 +133,7 @@ def test_state_moves_to_another_machine_with_its_data(project: Project, loaded: 
     for version in as_json["exports"][0]["versions"]:
         del version["sums"], version["costs"]
     Path("older.json").write_text(json.dumps(as_json))
-    project.change("DELETE FROM finops_state.manifests WHERE manifest_id = 'v1'")
+    project.execute("DELETE FROM finops_state.manifests WHERE manifest_id = 'v1'")
     printed = loaded("state", "import", "older.json", code=1)
     assert printed.startswith("months imported: 2")
     assert len(project.query(recorded)) == 3
@@ -173,7 +173,7 @@ def test_a_file_that_is_no_state_is_one_line(
 def test_a_damaged_ledger_is_rebuilt_from_the_data(project: Project, loaded: Finops) -> None:
     columns = "* EXCLUDE (loaded_at, load_number, lake_sha256)"
     before = project.ledger(columns)
-    project.change("ALTER TABLE finops_state.manifests DROP COLUMN total_cost")
+    project.execute("ALTER TABLE finops_state.manifests DROP COLUMN total_cost")
     failed = loaded("aws", "run-pipeline", "--end-date", "2024-01", code=1)
     assert "finops_state.manifests is damaged: it has no column total_cost" in failed
     differences = loaded.json("state", "verify")
@@ -210,9 +210,9 @@ def test_changes_are_logged(
     before = datetime.now(UTC).replace(microsecond=0)
     loaded("state", "export", "state.json")
     shutil.rmtree(project.folder / ".dagster")
-    project.change("DELETE FROM finops_state.manifests WHERE manifest_id = 'v1'")
-    loaded.here("state", "import", "state.json")
-    project.change("DELETE FROM finops_state.manifests WHERE billing_month = '2024-01-01'")
+    project.execute("DELETE FROM finops_state.manifests WHERE manifest_id = 'v1'")
+    loaded.run("state", "import", "state.json")
+    project.execute("DELETE FROM finops_state.manifests WHERE billing_month = '2024-01-01'")
     loaded("state", "verify", "--repair")
     loaded("state", "cleanup", "--older-than", "0h", "--dry-run")
     monkeypatch.setenv("LOGNAME", "somebody-else")

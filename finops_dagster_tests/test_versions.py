@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from finops_dagster.lake import read_footer
-from finops_dagster_tests.cur import Put, csv_bytes, items, zipped
+from finops_dagster_tests.cur import Put, csv_bytes, line_items, zip_bytes
 from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import UNCHANGED, Project
 from finops_dagster_tests.servers.s3 import S3Server
@@ -26,13 +26,13 @@ OTHER = re.compile(r"v1\+[0-9a-f]{8}")
 def anywhere(request: pytest.FixtureRequest, project: Project) -> Project:
     """A project whose export reads a folder, or a bucket."""
     if request.param == "s3":
-        request.getfixturevalue("in_bucket")
+        request.getfixturevalue("put_in_bucket")
     return project
 
 
 def part(*costs: str) -> bytes:
     """A file whose size depends on nothing but the length of its text."""
-    return gzip.compress(csv_bytes(items("2024-01", *costs)), 0, mtime=0)
+    return gzip.compress(csv_bytes(line_items("2024-01", *costs)), 0, mtime=0)
 
 
 def load(project: Project, *parts: bytes) -> str:
@@ -74,7 +74,7 @@ def test_other_files_under_the_same_id_are_a_new_version(
     header, *_ = outcome.metadata("billing_table")["restatement"].splitlines()
     assert header.replace("`", "") == f"| | v1 | {version} | change |"
     assert project.ledger() == [("v1", "superseded"), (version, "loaded")]
-    footer = read_footer(project.parquet())
+    footer = read_footer(project.parquet_path())
     assert footer is not None
     assert footer.manifest_id == version
     assert project.load().outcomes() == UNCHANGED
@@ -94,7 +94,7 @@ def test_going_back_to_the_first_files_is_the_first_version_again(anywhere: Proj
 def test_a_copy_with_other_times_is_the_same_version(project: Project) -> None:
     keys = project.deliver(part("1"), part("2"))
     project.load()
-    written = project.parquet().stat().st_mtime_ns
+    written = project.parquet_path().stat().st_mtime_ns
     for key, when in zip(keys, (0, time.time() + 7200), strict=True):
         os.utime(project.source / key, (when, when))
     first, again = project.load(), project.load()
@@ -105,11 +105,11 @@ def test_a_copy_with_other_times_is_the_same_version(project: Project) -> None:
     assert warning in metadata["warnings"]
     assert again.metadata("staged_files")["bytes_fetched"] == 0
     assert loads(project) == [("v1", 2)]
-    assert project.parquet().stat().st_mtime_ns == written
+    assert project.parquet_path().stat().st_mtime_ns == written
 
 
 def test_a_copied_bucket_is_known(
-    project: Project, in_bucket: Put, s3: S3Server, bucket: str
+    project: Project, put_in_bucket: Put, s3: S3Server, bucket: str
 ) -> None:
     client = s3.client()
 
@@ -141,18 +141,18 @@ def as_before_files_were_kept(project: Project) -> None:
     """Make the ledger that earlier releases made, and no staged files."""
     shutil.rmtree(project.folder / "data/staging")
     columns = ("files", "load_number")
-    project.change(*(f"ALTER TABLE finops_state.manifests DROP COLUMN {one}" for one in columns))
+    project.execute(*(f"ALTER TABLE finops_state.manifests DROP COLUMN {one}" for one in columns))
 
 
 @pytest.mark.parametrize("suffix", ["gz", "zip"])
 def test_a_month_from_before_files_were_kept_is_completed(project: Project, suffix: str) -> None:
-    rows = csv_bytes(items("2024-01", "1", "2"))
-    body = zipped(rows) if suffix == "zip" else gzip.compress(rows)
+    rows = csv_bytes(line_items("2024-01", "1", "2"))
+    body = zip_bytes(rows) if suffix == "zip" else gzip.compress(rows)
     of_gzip = len(gzip.compress(rows))  # which earlier releases made of a ZIP, and kept the size of
     (key,) = project.deliver(body, suffix=suffix)
     project.load()
     as_before_files_were_kept(project)
-    project.change(f"UPDATE finops_state.manifests SET byte_count = {of_gzip}")
+    project.execute(f"UPDATE finops_state.manifests SET byte_count = {of_gzip}")
     outcome = project.load()
     assert outcome.outcomes() == {**UNCHANGED, "manifest": "read"}
     assert outcome.metadata("staged_files")["bytes_fetched"] == 0
@@ -220,7 +220,9 @@ def overwrite(project: Project, version: str, *parts: bytes) -> list[str]:
     return project.deliver(*parts, version="current", changes={"assemblyId": version})
 
 
-def test_an_overwritten_bucket_is_refused(project: Project, in_bucket: Put, s3: S3Server) -> None:
+def test_an_overwritten_bucket_is_refused(
+    project: Project, put_in_bucket: Put, s3: S3Server
+) -> None:
     first, _ = overwrite(project, "v1", part("1"), part("20"))
     later = format_datetime(datetime.now(UTC) + timedelta(hours=2), usegmt=True)
 
@@ -270,7 +272,7 @@ def test_a_document_of_an_earlier_release_is_imported(project: Project, finops: 
     for version in document["exports"][0]["versions"]:
         del version["load_number"], version["content"]
     Path("state.json").write_text(json.dumps(document))
-    project.change("DELETE FROM finops_state.manifests")
+    project.execute("DELETE FROM finops_state.manifests")
     finops("state", "import", "state.json")
     assert project.ledger() == [("v1", "superseded"), ("v2", "loaded")]
 
@@ -280,7 +282,7 @@ def test_the_order_of_versions_is_that_of_the_loads_and_not_of_the_clock(project
         project.deliver(part("1"), version=version)
         project.load()
     late = "UPDATE finops_state.manifests SET loaded_at = TIMESTAMP '2100-01-01' WHERE manifest_id"
-    project.change(f"{late} = 'v1'")
+    project.execute(f"{late} = 'v1'")
     project.deliver(part("1", "1"), version="v3")
     for _ in range(2):  # when it is loaded, and when it is unchanged
         metadata = project.load().metadata("billing_table")

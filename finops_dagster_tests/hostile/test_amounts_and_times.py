@@ -6,7 +6,7 @@ from decimal import Decimal
 
 from finops_dagster.billing.errors import CellInvalid
 from finops_dagster.billing.money import Totals
-from finops_dagster_tests.cur import csv_bytes, items, line_item
+from finops_dagster_tests.cur import csv_bytes, line_item, line_items
 from finops_dagster_tests.hostile.reading import Reader, one_line
 
 AMOUNTS_KEPT = {
@@ -65,12 +65,12 @@ TIMES_REFUSED = [
 
 def test_amounts_are_kept_to_the_last_digit(reader: Reader) -> None:
     for number, (cell, amount) in enumerate(AMOUNTS_KEPT.items()):
-        assert reader.load(csv_bytes(items("2024-01", cell))) == Totals(1, amount), number
+        assert reader.load(csv_bytes(line_items("2024-01", cell))) == Totals(1, amount), number
 
 
 def test_what_is_no_amount_or_a_finer_one_is_refused(reader: Reader) -> None:
     for cell in AMOUNTS_REFUSED:
-        said = reader.refused(csv_bytes(items("2024-01", "1", cell)))
+        said = reader.refused(csv_bytes(line_items("2024-01", "1", cell)))
         assert 'line 3, column "lineItem/UnblendedCost": ' in said
         assert said.endswith(" cannot be kept exactly as DECIMAL(38,18)")
 
@@ -79,7 +79,7 @@ def test_an_amount_of_more_decimals_is_refused_and_the_message_says_how_to_round
     reader: Reader,
 ) -> None:
     for cell in AMOUNTS_ROUNDED:
-        said = reader.refused(csv_bytes(items("2024-01", "1", cell)))
+        said = reader.refused(csv_bytes(line_items("2024-01", "1", cell)))
         assert said.endswith(
             'cannot be kept exactly as DECIMAL(38,18); set decimals = "round" for the export to '
             "round such amounts to 18 decimals"
@@ -90,10 +90,10 @@ def test_where_amounts_are_rounded_it_is_half_to_even_and_nothing_else_is_taken(
     reader: Reader,
 ) -> None:
     for cell, amount in (AMOUNTS_KEPT | AMOUNTS_ROUNDED).items():
-        body = csv_bytes(items("2024-01", cell))
+        body = csv_bytes(line_items("2024-01", cell))
         assert reader.load(body, round_money=True) == Totals(1, amount), cell
     for cell in AMOUNTS_REFUSED:
-        refused = reader.load(csv_bytes(items("2024-01", "1", cell)), round_money=True)
+        refused = reader.load(csv_bytes(line_items("2024-01", "1", cell)), round_money=True)
         assert isinstance(refused, CellInvalid), cell
         assert one_line(refused).endswith(" cannot be kept exactly as DECIMAL(38,18)")
 
@@ -113,5 +113,5 @@ def test_what_is_no_time_or_a_finer_one_is_refused(reader: Reader) -> None:
 
 
 def test_a_month_that_costs_more_than_money_can_is_refused(reader: Reader) -> None:
-    said = reader.refused(csv_bytes(items("2024-01", *["9" * 20] * 3)))
+    said = reader.refused(csv_bytes(line_items("2024-01", *["9" * 20] * 3)))
     assert "the sum of lineitem_unblendedcost is more than DECIMAL(38,18) holds" in said

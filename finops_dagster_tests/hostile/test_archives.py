@@ -12,25 +12,25 @@ from pathlib import Path
 
 import pytest
 
-from finops_dagster_tests.cur import csv_bytes, items, zipped
+from finops_dagster_tests.cur import csv_bytes, line_items, zip_bytes
 from finops_dagster_tests.hostile.reading import one_line
 from finops_dagster_tests.project import Project
 
 MONTH = "2024-01"
-BILL = csv_bytes(items(MONTH, "1", "2"))
+BILL = csv_bytes(line_items(MONTH, "1", "2"))
 ZEROS = b"\0" * 10_000_000
 MEMBERS = gzip.compress(BILL) + gzip.compress(ZEROS) * 10
 BOMBS = {
     "gz": (gzip.compress(BILL + ZEROS * 10), "it inflates to more than 300 times its size"),
     "many-members.gz": (MEMBERS, "it inflates to more than 300 times its size"),
     "called-csv": (MEMBERS, "it inflates to more than 300 times its size"),
-    "zip": (zipped(BILL + ZEROS * 10), "it inflates to more than 300 times its size"),
+    "zip": (zip_bytes(BILL + ZEROS * 10), "it inflates to more than 300 times its size"),
 }
 
 
 def refused(project: Project, *parts: bytes, **delivery: str) -> str:
     """What is said of a version that is not loaded, and leaves the month as it was."""
-    error = one_line(Exception(project.refused(MONTH, *parts, **delivery).error))
+    error = one_line(Exception(project.load_refused_version(MONTH, *parts, **delivery).error))
     assert error.endswith("; the lake keeps version v1")
     return error
 
@@ -51,7 +51,7 @@ def test_a_bomb_is_refused_and_the_old_month_stays(project: Project, suffix: str
 
 
 def test_the_ratio_can_be_set(project: Project) -> None:
-    row = csv_bytes(items(MONTH, "0")).partition(b"\n")[2]
+    row = csv_bytes(line_items(MONTH, "0")).partition(b"\n")[2]
     bill = gzip.compress(BILL + row * 1_000_000, 9)
     project.storage = {"max_inflation": 50}
     assert "more than 50 times its size" in refused(project, bill)

@@ -10,12 +10,12 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from finops_dagster.billing.errors import BillError, CellInvalid
-from finops_dagster_tests.cur import HEADERS, csv_bytes, items, line_item
+from finops_dagster_tests.cur import HEADERS, csv_bytes, line_item, line_items
 from finops_dagster_tests.hostile.reading import Reader, one_line, read_by_python
 
 _BILL = csv_bytes(
     [
-        *items("2024-01", "1", "-0.000000000000000001", "2.50E-3", "1234567890.123456789"),
+        *line_items("2024-01", "1", "-0.000000000000000001", "2.50E-3", "1234567890.123456789"),
         line_item("2024-01", lineItem__LineItemDescription='two\r\nlines,"quoted"'),
     ]
 )
@@ -23,7 +23,7 @@ BILLS = [
     _BILL,
     _BILL.replace(b"\n", b"\r\n"),
     b"\xef\xbb\xbf" + _BILL,
-    csv_bytes(items("2024-01", "1", "2"), ("resourceTags/a,\nb", *HEADERS)),
+    csv_bytes(line_items("2024-01", "1", "2"), ("resourceTags/a,\nb", *HEADERS)),
     b'"' + b'","'.join(name.encode() for name in HEADERS) + b'"\n' + _BILL.partition(b"\n")[2],
 ]
 PIECES = [
@@ -81,7 +81,7 @@ amounts = st.decimals(allow_nan=False, allow_infinity=False).map(str) | st.text(
 @example("0.123_456_789_012_345_678_9")
 @example("15e-1_9")
 def test_an_amount_is_refused_or_kept_exactly(reader: Reader, cell: str) -> None:
-    body = csv_bytes(items("2024-01", cell))
+    body = csv_bytes(line_items("2024-01", cell))
     outcome = reader.load(body)
     if isinstance(outcome, CellInvalid):
         assert 'line 2, column "lineItem/UnblendedCost"' in one_line(outcome)

@@ -16,7 +16,7 @@ from finops_dagster.billing.months import BillingMonth
 from finops_dagster.sources.aws.cur1 import AwsCur1
 from finops_dagster.staging.folder import StagedMonth
 from finops_dagster.staging.gzip_check import InflationLimits
-from finops_dagster_tests.cur import csv_bytes, items
+from finops_dagster_tests.cur import csv_bytes, line_items
 from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.hostile.reading import one_line
 from finops_dagster_tests.project import Project
@@ -84,7 +84,7 @@ def test_a_version_keeps_its_name_and_is_staged_below_its_month(
 def test_each_key_has_a_file_of_its_own(project: Project) -> None:
     keys = [f"{HERE}/20240301T000000Z/{name}" for name in NAMES]
     for number, key in enumerate(keys):
-        project.put(key, gzip.compress(csv_bytes(items("2024-01", str(2**number)))))
+        project.put(key, gzip.compress(csv_bytes(line_items("2024-01", str(2**number)))))
     project.deliver(changes={"reportKeys": keys})
     project.load()
     assert project.totals() == (len(NAMES), 2 ** len(NAMES) - 1)
@@ -109,7 +109,7 @@ def test_months_before_the_start_and_in_the_future_are_left_alone(project: Proje
     for folder in ("20240001-20240101", "20241301-20250101", "99991201-100000101", "x\ny"):
         project.put(f"acme-cur/{folder}/acme-cur-Manifest.json", b"no manifest")
     project.export["start_month"] = "2024-01"
-    versions = project.versions()
+    versions = project.available_versions()
     assert min(versions) == BillingMonth(2024, 1)
     assert max(versions) == BillingMonth.current()
     found = [month for month, one in versions.items() if not isinstance(one, ManifestMissing)]
@@ -119,11 +119,11 @@ def test_months_before_the_start_and_in_the_future_are_left_alone(project: Proje
 def test_finops_loads_what_is_a_month_and_says_so_of_what_is_not(finops: Finops) -> None:
     for month in ("2023-12", "2024-01", "2099-01"):
         finops.project.deliver("1", month=month)
-    finops.here("aws", "run-pipeline")
+    finops.run("aws", "run-pipeline")
     (month,) = finops.json("aws", "show-state")
     assert month["month"] == "2024-01"
     arabic = "\u0661\u0662\u0663\u0664-\u0660\u0661"
     for month in ("2024-13", "2024-00", "2024", arabic, "2024-01\n", "../2024-01"):
-        refused = finops.here("aws", "run-pipeline", "--start-date", month)
+        refused = finops.run("aws", "run-pipeline", "--start-date", month)
         assert refused.exit_code == 2
         assert "YYYY-MM" in refused.output

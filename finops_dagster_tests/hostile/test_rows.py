@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from finops_dagster.billing.money import Totals
-from finops_dagster_tests.cur import csv_bytes, items, line_item
+from finops_dagster_tests.cur import csv_bytes, line_item, line_items
 from finops_dagster_tests.hostile.reading import Reader, read_by_python
 
-BILL = csv_bytes(items("2024-01", "1", "2"))
+BILL = csv_bytes(line_items("2024-01", "1", "2"))
 FIRST_LINE, SECOND_LINE = BILL.splitlines(keepends=True)[:2]
 REFUSED = {
     "a short row": (BILL + b"abc,1\n", "line 4: the row has 2 columns where the header has 7"),
@@ -53,14 +53,14 @@ def test_loaded(reader: Reader, body: bytes) -> None:
 def test_a_cell_of_10_megabytes_is_kept(reader: Reader) -> None:
     text = "two\nlines, " * 1_000_000
     row = line_item("2024-01", lineItem__LineItemDescription=text)
-    assert reader.load(csv_bytes([row, *items("2024-01", "2")])) == Totals(2, 3)
+    assert reader.load(csv_bytes([row, *line_items("2024-01", "2")])) == Totals(2, 3)
     held = reader.connection.execute("SELECT max(lineitem_lineitemdescription) FROM bill")
     assert held.fetchone() == (text,)
 
 
 def test_a_row_of_more_than_16_megabytes_is_refused(reader: Reader) -> None:
     row = line_item("2024-01", lineItem__LineItemDescription="x" * 17_000_000)
-    said = reader.refused(csv_bytes([*items("2024-01", "1"), row]))
+    said = reader.refused(csv_bytes([*line_items("2024-01", "1"), row]))
     assert "line 3: the row is longer than 16,777,216 bytes" in said
 
 
@@ -71,5 +71,5 @@ def test_that_rows_may_be_long_takes_no_memory_where_they_are_short(tmp_path: Pa
 
 
 def test_an_amount_of_a_megabyte_is_refused_and_not_shown(reader: Reader) -> None:
-    said = reader.refused(csv_bytes(items("2024-01", "1" * 1_000_000)))
+    said = reader.refused(csv_bytes(line_items("2024-01", "1" * 1_000_000)))
     assert "1...1" in said

@@ -30,8 +30,8 @@ from finops_dagster_tests.servers.s3 import S3Server
 
 
 @pytest.fixture
-def store(project: Project, in_bucket: Put) -> ObjectStore:
-    return project.the_store()[0]
+def store(project: Project, put_in_bucket: Put) -> ObjectStore:
+    return project.first_store()[0]
 
 
 def answer_once(s3: S3Server, method: str, body: bytes, status="200 OK", length=0, path="") -> None:
@@ -51,14 +51,14 @@ def answer_once(s3: S3Server, method: str, body: bytes, status="200 OK", length=
 SLOW_DOWN = b"<Error><Code>SlowDown</Code><Message>Reduce your request rate.</Message></Error>"
 
 
-def test_a_busy_store_is_asked_again(project: Project, in_bucket: Put, s3: S3Server) -> None:
+def test_a_busy_store_is_asked_again(project: Project, put_in_bucket: Put, s3: S3Server) -> None:
     project.deliver("1")
     answer_once(s3, "GET", SLOW_DOWN, "503 Slow Down")
     assert project.materialize().success
 
 
 def test_a_body_cut_on_the_way_is_fetched_again(
-    project: Project, in_bucket: Put, s3: S3Server
+    project: Project, put_in_bucket: Put, s3: S3Server
 ) -> None:
     (key,) = project.deliver(*map(str, range(100)))
     body = s3.client().get_object(Bucket=project.export["source"][5:], Key=key)["Body"].read()
@@ -71,7 +71,7 @@ def test_a_body_cut_on_the_way_is_fetched_again(
 
 
 def test_a_network_fault_is_retried_by_the_run(
-    project: Project, in_bucket: Put, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+    project: Project, put_in_bucket: Put, s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stage, "_SECONDS_BETWEEN_RETRIES", 0)
     project.deliver("1")
@@ -81,7 +81,7 @@ def test_a_network_fault_is_retried_by_the_run(
     assert outcome.retries() == 1
 
 
-def test_what_no_retry_cures_is_not_retried(project: Project, in_bucket: Put) -> None:
+def test_what_no_retry_cures_is_not_retried(project: Project, put_in_bucket: Put) -> None:
     outcome = project.materialize()
     assert "no manifest of 2024-01" in outcome.error
     assert outcome.retries() == 0
@@ -89,13 +89,13 @@ def test_what_no_retry_cures_is_not_retried(project: Project, in_bucket: Put) ->
 
 @pytest.mark.parametrize("kind", ["s3", "file"])
 def test_a_folder_is_listed_without_what_lies_deeper(
-    project: Project, in_bucket: Put, kind: str
+    project: Project, put_in_bucket: Put, kind: str
 ) -> None:
     for key in ("a/2", "a/1", "a/b/3", "ab/4"):
-        (in_bucket if kind == "s3" else folder_put(project.source))(key, key.encode())
+        (put_in_bucket if kind == "s3" else folder_put(project.source))(key, key.encode())
     if kind == "file":
         project.export["source"] = f"file://{project.source}"
-    store, _ = project.the_store()
+    store, _ = project.first_store()
     assert store.folders("a") == {"b"}
     assert store.folders("") >= {"a", "ab"}
     assert store.files("a") == [store.head("a/1"), store.head("a/2")]
@@ -103,27 +103,27 @@ def test_a_folder_is_listed_without_what_lies_deeper(
 
 
 def test_an_object_that_has_not_changed_is_not_read_again(
-    store: ObjectStore, in_bucket: Put
+    store: ObjectStore, put_in_bucket: Put
 ) -> None:
-    in_bucket("key", b"one")
+    put_in_bucket("key", b"one")
     (body, info) = store.read("key") or (b"", None)
     assert body == b"one"
     assert store.read("key", known_etag=info.etag) is None
-    in_bucket("key", b"two")
+    put_in_bucket("key", b"two")
     assert (store.read("key", known_etag=info.etag) or [b""])[0] == b"two"
 
 
 def test_an_object_is_read_in_the_version_that_was_looked_at(
-    store: ObjectStore, in_bucket: Put
+    store: ObjectStore, put_in_bucket: Put
 ) -> None:
-    in_bucket("key", b"one")
+    put_in_bucket("key", b"one")
     version = store.head("key")
-    in_bucket("key", b"two")
+    put_in_bucket("key", b"two")
     with pytest.raises(ObjectChanged, match=r"key changed while it was read"):
         list(store.chunks(version))
 
 
-def test_a_bucket_that_is_not_there_is_named(project: Project, in_bucket: Put) -> None:
+def test_a_bucket_that_is_not_there_is_named(project: Project, put_in_bucket: Put) -> None:
     project.export["source"] = "s3://acme-billing-of-nobody/cur"
     error = project.materialize().error
     assert error.startswith("s3://acme-billing-of-nobody/cur/acme-cur/20240101-20240201/")
@@ -300,11 +300,11 @@ def test_a_role_that_may_not_be_assumed_is_no_matter_of_the_bucket(
         "endpoint_url": s3.url,
         "role_arn": "arn:aws:iam::123456789012:role/reader",
     }
-    store, _ = project.the_store()
+    store, _ = project.first_store()
     with pytest.raises(StoreError, match=r"no AWS region is set; set the export's region"):
         store.head("key")
     project.export["region"] = "us-east-1"
-    store, _ = project.the_store()
+    store, _ = project.first_store()
     with pytest.raises(StoreError) as caught:
         store.head("key")
     assert "STS refuses (AccessDenied: User: x is not authorized to perform: " in str(caught.value)
@@ -316,11 +316,11 @@ def test_a_role_that_may_not_be_assumed_is_no_matter_of_the_bucket(
 
 @pytest.mark.parametrize("pays", [True, False])
 def test_whoever_pays_says_so_in_every_request(
-    project: Project, in_bucket: Put, s3: S3Server, pays: bool
+    project: Project, put_in_bucket: Put, s3: S3Server, pays: bool
 ) -> None:
-    in_bucket("key", b"body")
+    put_in_bucket("key", b"body")
     project.export["requester_pays"] = pays
-    store, _ = project.the_store()
+    store, _ = project.first_store()
     sent: list[tuple[str, str | None]] = []
 
     def look(environ, start_response):
@@ -370,7 +370,7 @@ def test_an_access_point_is_called_by_its_own_name_in_its_own_region(
         return AWSResponse(request.url, 404, {}, HTTPResponse(io.BytesIO()))
 
     monkeypatch.setattr(URLLib3Session, "send", answer)
-    store, found = project.the_store()
+    store, found = project.first_store()
     assert f"/{found}".rstrip("/") == prefix
     with pytest.raises(ObjectMissing) as caught:
         store.head("a/key")
@@ -382,7 +382,7 @@ def test_a_multi_region_access_point_says_what_it_takes(project: Project, s3: S3
     if find_spec("awscrt"):
         pytest.skip("botocore[crt] is installed")
     project.export["source"] = "s3://arn:aws:s3::123456789012:accesspoint/x1y2z3.mrap/cur"
-    store, prefix = project.the_store()
+    store, prefix = project.first_store()
     assert prefix == "cur"
     with pytest.raises(StoreError, match=r"another package: pip install 'botocore\[crt\]'"):
         store.head("key")
@@ -398,7 +398,7 @@ def test_the_arn_of_anything_else_is_refused(project: Project, bucket: str) -> N
 
 
 def test_missing_credentials_are_told_in_one_line(
-    project: Project, in_bucket: Put, monkeypatch: pytest.MonkeyPatch
+    project: Project, put_in_bucket: Put, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
@@ -413,13 +413,13 @@ def test_an_unreachable_store_may_be_asked_again(
 ) -> None:
     project.export |= {"source": "s3://bucket", "endpoint_url": "http://127.0.0.1:1"}
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    store, _ = project.the_store()
+    store, _ = project.first_store()
     with pytest.raises(StoreUnavailable, match="s3://bucket/key: "):
         store.head("key")
 
 
 def test_a_role_is_assumed_and_its_credentials_are_renewed(
-    project: Project, in_bucket: Put, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+    project: Project, put_in_bucket: Put, s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_STS", s3.url)
     project.export |= {
@@ -427,7 +427,7 @@ def test_a_role_is_assumed_and_its_credentials_are_renewed(
         "external_id": "acme-finops",
         "region": "us-east-1",
     }
-    in_bucket("key", b"body")
+    put_in_bucket("key", b"body")
     assumed, signed = [], []
 
     def grant(environ, start_response):
@@ -443,7 +443,7 @@ def test_a_role_is_assumed_and_its_credentials_are_renewed(
         return [answer]
 
     s3.fault = grant
-    store, _ = project.the_store()
+    store, _ = project.first_store()
     for _ in range(3):
         assert store.head("key").size == 4
     assert signed == ["ROLE1", "ROLE2", "ROLE2"]

@@ -20,15 +20,15 @@ from finops_dagster.object_stores import ObjectStores
 from finops_dagster.pipeline.build import build_resources
 from finops_dagster.pipeline.manifest import newest_manifest
 from finops_dagster.pipeline.staged_files import MonthStaging, StagingResult
-from finops_dagster_tests.cur import Put, csv_bytes, items
+from finops_dagster_tests.cur import Put, csv_bytes, line_items
 from finops_dagster_tests.finops import Finops
-from finops_dagster_tests.project import UNCHANGED, Outcome, Project
+from finops_dagster_tests.project import UNCHANGED, MonthRun, Project
 from finops_dagster_tests.servers.s3 import S3Server
 
 HOLD = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('held', flush=True); input()"
 
 
-def versions(outcome: Outcome) -> dict[str, str]:
+def versions(outcome: MonthRun) -> dict[str, str]:
     """The version that each stage holds."""
     return {stage: outcome.metadata(stage)["manifest_id"] for stage in outcome.outcomes()}
 
@@ -50,11 +50,11 @@ def test_all_that_comes_after_the_download_needs_no_vendor(project: Project) -> 
 
 
 def test_two_months_download_while_a_third_holds_the_database(
-    project: Project, s3: S3Server, in_bucket: Put
+    project: Project, s3: S3Server, put_in_bucket: Put
 ) -> None:
     for month in ("2024-01", "2024-02"):
         project.deliver("1", month=month)
-    export, resources = project.the_export(), build_resources(project.settings())
+    export, resources = project.first_export(), build_resources(project.settings())
     both_download = Barrier(2)
 
     def wait_for_the_other(environ: dict[str, Any], _: object) -> None:
@@ -91,7 +91,7 @@ def test_months_come_back_when_database_and_staged_files_are_gone(
     for month in months:
         project.deliver("0.1", "0.000000000000000002", month=month)
         project.load(month)
-    before = [project.query(f"FROM {project.in_lake(month)}") for month in months]
+    before = [project.query(f"FROM {project.parquet_scan(month)}") for month in months]
     project.database_file.unlink()
     for folder in (project.folder / "data/staging/acme").glob("*/*/"):
         shutil.rmtree(folder)  # as cleanup does
@@ -108,7 +108,7 @@ def test_months_come_back_when_database_and_staged_files_are_gone(
         assert outcome.outcomes()["billing_table"] == "loaded"
         assert set(versions(outcome).values()) == {"v1"}
         assert project.load(month).outcomes() == UNCHANGED
-    assert [project.query(f"FROM {project.in_lake(month)}") for month in months] == before
+    assert [project.query(f"FROM {project.parquet_scan(month)}") for month in months] == before
 
 
 def keys_of(project: Project, month: str) -> list[str]:
@@ -119,7 +119,7 @@ def keys_of(project: Project, month: str) -> list[str]:
 
 def test_a_lost_record_gives_no_name_twice(project: Project) -> None:
     def load(cost: str) -> dict[str, str]:
-        part = gzip.compress(csv_bytes(items("2024-01", cost)), mtime=0)
+        part = gzip.compress(csv_bytes(line_items("2024-01", cost)), mtime=0)
         project.deliver(part)
         shutil.rmtree(project.folder / "data/staging", ignore_errors=True)
         shutil.rmtree(project.folder / "data/parquet", ignore_errors=True)
@@ -141,7 +141,7 @@ def test_older_files_go_once_the_newer_are_all_here_and_cleanup_leaves_the_recor
     folder = project.folder / "data/staging/acme/2024-01"
     project.deliver("1")
     project.load()
-    project.deliver(items("2024-01", "2"), b"\x1f\x8bcut", version="v2")
+    project.deliver(line_items("2024-01", "2"), b"\x1f\x8bcut", version="v2")
     assert not project.materialize().success
     assert (folder / "v1").is_dir()
     project.deliver("2", version="v2")
@@ -170,7 +170,7 @@ def test_a_run_that_another_overtook_with_a_newer_version_says_so(
             project.load()
 
     project.instance.add_event_listener(run_id, overtake)
-    outcome = Outcome(
+    outcome = MonthRun(
         definitions.resolve_job_def("acme_month").execute_in_process(
             partition_key="2024-01", instance=project.instance, run_id=run_id, raise_on_error=False
         )
@@ -188,7 +188,7 @@ def test_a_run_that_another_overtook_with_a_newer_version_says_so(
 
 def test_names_of_columns_are_asked_of_the_lake_once(project: Project) -> None:
     def header(name: str, month: str) -> list[str]:
-        headers = (*items(month, "1")[0], f"resourceTags/user:{name}")
+        headers = (*line_items(month, "1")[0], f"resourceTags/user:{name}")
         project.deliver("1", month=month, headers=headers)
         project.load(month)
         connection: duckdb.DuckDBPyConnection
@@ -199,7 +199,7 @@ def test_names_of_columns_are_asked_of_the_lake_once(project: Project) -> None:
     (team,) = header("Team", "2024-01")
     project.database_file.unlink()
     assert header("team", "2024-02")[0] != team
-    assert Path(project.parquet()).exists()
+    assert Path(project.parquet_path()).exists()
 
 
 def test_a_cell_that_is_no_number_is_one_line_and_nothing_more(

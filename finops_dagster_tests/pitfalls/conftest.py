@@ -24,5 +24,5 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def project(project: Project, store: str, request: pytest.FixtureRequest) -> Project:
     """A project whose export lies in the store, and whose `put` puts there."""
     if store == "s3":
-        project.read_bucket(request.getfixturevalue("s3"), request.getfixturevalue("bucket"))
+        project.use_bucket(request.getfixturevalue("s3"), request.getfixturevalue("bucket"))
     return project

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import pytest
 
-from finops_dagster_tests.cur import HEADERS, csv_bytes, items, line_item
+from finops_dagster_tests.cur import HEADERS, csv_bytes, line_item, line_items
 from finops_dagster_tests.project import Project
 
 COST = "lineitem_unblendedcost"
@@ -29,14 +29,17 @@ def test_01_02_amounts_are_kept_to_the_last_digit(project: Project, costs: tuple
     assert project.column("bill_payeraccountid") == 4 * ["001234567890"], "pitfall 13"
 
 
-BODY = csv_bytes(items("2024-01", "1"))
+BODY = csv_bytes(line_items("2024-01", "1"))
 
 
 @pytest.mark.parametrize(
     ("part", "reason"),
     [
         *(
-            (items("2024-01", "1", cost), f"line 3, column \"lineItem/UnblendedCost\": '{cost}'")
+            (
+                line_items("2024-01", "1", cost),
+                f"line 3, column \"lineItem/UnblendedCost\": '{cost}'",
+            )
             for cost in ("0.1234567890123456789", "1.5E-18", "1E-19")
         ),
         (BODY.replace(b"AmazonEC2", b"Gr\xf6\xdfe"), "line 2: the bytes are not UTF-8"),
@@ -50,7 +53,7 @@ def test_02_12_what_cannot_be_kept_exactly_is_an_error_that_names_file_and_line(
     project: Project, part: bytes | list[dict[str, str]], reason: str
 ) -> None:
     body = gzip.compress(part) if isinstance(part, bytes) else part
-    project.deliver(items("2024-01", "1"), body)
+    project.deliver(line_items("2024-01", "1"), body)
     assert f"acme-cur-00002.csv.gz, {reason}" in project.materialize().error
 
 
@@ -61,7 +64,7 @@ def test_12_commas_quotes_newlines_and_unicode_arrive_as_they_are(
     project: Project, text: str
 ) -> None:
     row = line_item("2024-01", lineItem__LineItemDescription=text)
-    project.deliver([row, *items("2024-01", "2")])
+    project.deliver([row, *line_items("2024-01", "2")])
     project.load()
     assert text in project.column("lineitem_lineitemdescription")
     assert project.totals() == (2, 3)
@@ -80,7 +83,7 @@ def test_12_commas_quotes_newlines_and_unicode_arrive_as_they_are(
     ids=["crlf", "no-last-newline", "empty-last-line", "bom", "double-bom", "bom-before-first-row"],
 )
 def test_12_crlf_and_byte_order_marks_are_no_data(project: Project, change) -> None:
-    body = change(csv_bytes(items("2024-01", "1", "2")))
+    body = change(csv_bytes(line_items("2024-01", "1", "2")))
     project.deliver(gzip.compress(body))
     project.load()
     assert project.column("identity_lineitemid") == ["abc", "abc"]

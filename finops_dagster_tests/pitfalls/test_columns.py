@@ -8,7 +8,7 @@ import duckdb
 import pytest
 
 from finops_dagster_tests.cur import HEADERS, line_item
-from finops_dagster_tests.project import Outcome, Project
+from finops_dagster_tests.project import MonthRun, Project
 
 COST = "lineitem_unblendedcost"
 
@@ -126,7 +126,7 @@ def test_09_a_definition_that_gained_resources_and_split_cost_allocation(
     assert project.column("lineitem_resourceid", "2024-02") == ["i-1", None]
 
 
-def load_weights(project: Project, first: tuple[str, str], then: tuple[str, str]) -> Outcome:
+def load_weights(project: Project, first: tuple[str, str], then: tuple[str, str]) -> MonthRun:
     """Load two months whose column pricing/weight has this type and this cell."""
     for month, (vendor_type, cell) in {"2024-01": first, "2024-02": then}.items():
         project.deliver(

@@ -1,4 +1,4 @@
-"""Files that are missing, damaged, empty, zipped, or changed while they are read."""
+"""Files that are missing, damaged, empty, zip_bytes, or changed while they are read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import pytest
 
-from finops_dagster_tests.cur import csv_bytes, items, line_item, zipped
+from finops_dagster_tests.cur import csv_bytes, line_item, line_items, zip_bytes
 from finops_dagster_tests.project import UNCHANGED, Project
 from finops_dagster_tests.servers.s3 import S3Server
 
@@ -15,7 +15,7 @@ from finops_dagster_tests.servers.s3 import S3Server
 def test_03_restatement_with_fewer_rows_and_parts_leaves_nothing_of_the_old(
     project: Project,
 ) -> None:
-    project.deliver(items("2024-01", "1", "2"), items("2024-01", "4"))
+    project.deliver(line_items("2024-01", "1", "2"), line_items("2024-01", "4"))
     project.load()
     project.deliver("8", version="v2")
     outcome = project.load()
@@ -34,7 +34,7 @@ def test_04_a_file_replaced_during_its_download_is_noticed(project: Project, s3:
     def replace_before_get(environ, start_response):
         if environ["REQUEST_METHOD"] == "GET" and environ["PATH_INFO"].endswith(key):
             s3.fault = None
-            project.put(key, gzip.compress(csv_bytes(items("2024-01", "3"))))
+            project.put(key, gzip.compress(csv_bytes(line_items("2024-01", "3"))))
 
     s3.fault = replace_before_get
     assert "changed while it was read" in project.materialize().error
@@ -46,15 +46,15 @@ def test_04_a_file_replaced_during_its_download_is_noticed(project: Project, s3:
 def test_05_a_missing_part_keeps_the_old_month(project: Project) -> None:
     (key,) = project.deliver("1", version="v2")
     missing = key.replace("-00001", "-00002")
-    outcome = project.refused(
-        "2024-01", items("2024-01", "2"), changes={"reportKeys": [key, missing]}
+    outcome = project.load_refused_version(
+        "2024-01", line_items("2024-01", "2"), changes={"reportKeys": [key, missing]}
     )
     assert missing in outcome.error
     assert "though the manifest lists it" in outcome.error
 
 
-LONG = csv_bytes(items("2024-01", *map(str, range(200))))
-GZIP, ZIP = gzip.compress(LONG), zipped(LONG)
+LONG = csv_bytes(line_items("2024-01", *map(str, range(200))))
+GZIP, ZIP = gzip.compress(LONG), zip_bytes(LONG)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ GZIP, ZIP = gzip.compress(LONG), zipped(LONG)
 def test_05_18_a_damaged_archive_keeps_the_old_month(
     project: Project, body: bytes, suffix: str, reason: str
 ) -> None:
-    error = project.refused("2024-01", body, suffix=suffix).error
+    error = project.load_refused_version("2024-01", body, suffix=suffix).error
     assert reason in error
     assert f"acme-cur-00001.csv.{suffix}" in error
 
@@ -98,7 +98,7 @@ def test_11_an_empty_month_replaces_the_old_one_and_says_so(project: Project, pa
 def test_29_a_load_that_fails_in_its_middle_leaves_the_old_month_readable(project: Project) -> None:
     good = [line_item("2024-01", lineItem__UsageStartDate="2024-01-01T00:00:00Z")] * 300_000
     bad = line_item("2024-01", lineItem__UsageStartDate="yesterday")
-    error = project.refused("2024-01", good, [*good[:5], bad]).error
+    error = project.load_refused_version("2024-01", good, [*good[:5], bad]).error
     assert "acme-cur-00002.csv.gz, line 7, column \"lineItem/UsageStartDate\": 'yesterday'" in error
     assert project.ledger() == [("v1", "loaded")]
 
@@ -106,16 +106,16 @@ def test_29_a_load_that_fails_in_its_middle_leaves_the_old_month_readable(projec
 def test_30_a_rerun_of_the_same_version_does_nothing(project: Project, s3: S3Server) -> None:
     project.deliver("1")
     project.load()
-    written = project.parquet().stat().st_mtime_ns
+    written = project.parquet_path().stat().st_mtime_ns
     s3.requests.clear()
     assert project.load().outcomes() == UNCHANGED
     assert [method for method, _ in s3.requests] == ["GET", "HEAD"]
-    assert project.parquet().stat().st_mtime_ns == written
+    assert project.parquet_path().stat().st_mtime_ns == written
     assert project.ledger() == [("v1", "loaded")]
 
 
 def test_18_a_zip_is_read_like_any_other_file(project: Project) -> None:
-    project.deliver(zipped(csv_bytes(items("2024-01", "0.0000008"))), suffix="zip")
+    project.deliver(zip_bytes(csv_bytes(line_items("2024-01", "0.0000008"))), suffix="zip")
     project.load()
     assert project.totals() == (1, Decimal("0.0000008"))
 
@@ -128,6 +128,6 @@ def test_18_a_zip_is_read_like_any_other_file(project: Project) -> None:
 def test_11_a_part_that_holds_nothing_counts_nothing(
     project: Project, empty: bytes | list[dict[str, str]]
 ) -> None:
-    project.deliver(items("2024-01", "1"), empty)
+    project.deliver(line_items("2024-01", "1"), empty)
     project.load()
     assert project.totals() == (1, 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from finops_dagster_tests.cur import items, line_item
+from finops_dagster_tests.cur import line_item, line_items
 from finops_dagster_tests.project import Project
 from finops_dagster_tests.servers.s3 import S3Server
 
@@ -75,7 +75,7 @@ def test_26_rows_used_outside_the_month_belong_to_the_month_they_are_billed_in(
 def test_26_rows_billed_in_another_month_fail_the_check_and_keep_the_old_month(
     project: Project,
 ) -> None:
-    outcome = project.refused("2024-01", items("2024-02", "2"))
+    outcome = project.load_refused_version("2024-01", line_items("2024-02", "2"))
     assert outcome.checks() == {
         "manifest.manifest_is_fresh": True,
         "billing_table.reconciles": False,

@@ -21,7 +21,7 @@ from finops_dagster.object_stores.settings import StoreSettings
 from finops_dagster.sources import VENDORS, Vendor
 from finops_dagster.sources.base import AvailableFiles, AvailableVersion, Format, VersionFolder
 from finops_dagster.sources.settings import ExportSettings
-from finops_dagster_tests.project import Outcome, Project, months
+from finops_dagster_tests.project import MonthRun, Project, requested_months
 from finops_dagster_tests.servers.s3 import S3Server
 
 
@@ -150,7 +150,7 @@ def run(
         project.put(f"{folder}/_DONE", b"")
 
 
-def load(project: Project) -> Outcome:
+def load(project: Project) -> MonthRun:
     return project.load("2024-01", export="nw")
 
 
@@ -183,13 +183,13 @@ def test_a_month_is_the_newest_complete_run_with_its_cost_by_currency(project: P
 def test_a_restated_month_is_asked_for_and_replaced(project: Project) -> None:
     run(project, "2024-02-01T03", ("USD", "1"))
     first = project.tick(sensor="nw_manifests")
-    assert months(first) == ["2024-01"]
+    assert requested_months(first) == ["2024-01"]
     load(project)
-    assert months(project.tick(first.cursor, "nw_manifests")) == []
+    assert requested_months(project.tick(first.cursor, "nw_manifests")) == []
     run(project, "2024-02-02T03", ("USD", "2"), ("EUR", "3"), done=False)
-    assert months(project.tick(first.cursor, "nw_manifests")) == []
+    assert requested_months(project.tick(first.cursor, "nw_manifests")) == []
     project.put("bills/2024-01/2024-02-02T03/_DONE", b"")
-    assert months(project.tick(first.cursor, "nw_manifests")) == ["2024-01"]
+    assert requested_months(project.tick(first.cursor, "nw_manifests")) == ["2024-01"]
     metadata = load(project).metadata("billing_table")
     assert metadata["replaced_version"] == "2024-02-01T03"
     assert metadata["rows_changed"] == 1

@@ -21,7 +21,7 @@ from finops_dagster.warehouses.base import Warehouse
 from finops_dagster.warehouses.bigquery.dialect import BigQueryDialect
 from finops_dagster.warehouses.bigquery.rebuild_table import rebuild_statement
 from finops_dagster.warehouses.bigquery.settings import BigQuerySettings
-from finops_dagster_tests.cur import deliver, items
+from finops_dagster_tests.cur import deliver, line_items
 from finops_dagster_tests.project import Project
 from finops_dagster_tests.servers.bigquery import BigQueryServer
 from finops_dagster_tests.servers.bigquery_errors import BigQueryError
@@ -79,7 +79,7 @@ def upload_count(server: BigQueryServer) -> int:
 def test_table_is_partitioned_by_month_and_the_job_id_names_the_month(
     project: Project, server: BigQueryServer
 ) -> None:
-    deliver(project.put, "2024-01", [items("2024-01", "1")])
+    deliver(project.put, "2024-01", [line_items("2024-01", "1")])
     outcome = project.load("2024-01")
     table = server.client("acme").get_table(TABLE)
     assert table.time_partitioning.type_ == "MONTH"
@@ -99,7 +99,7 @@ def test_run_after_a_killed_one_finds_the_finished_job(
     project: Project, server: BigQueryServer
 ) -> None:
     """The run before died after BigQuery had taken the job and before it wrote the ledger."""
-    deliver(project.put, "2024-01", [items("2024-01", "1")])
+    deliver(project.put, "2024-01", [line_items("2024-01", "1")])
     project.materialize("2024-01")
     query(server, f"UPDATE `{TABLE}_loads` SET state = 'loading' WHERE TRUE")
     server.requests.clear()
@@ -115,9 +115,9 @@ def test_run_after_a_killed_one_finds_the_finished_job(
 def test_failure_after_the_load_is_reported_and_repaired_by_the_next_run(
     project: Project, server: BigQueryServer, query_number: int
 ) -> None:
-    deliver(project.put, "2024-01", [items("2024-01", "1")], version="v1")
+    deliver(project.put, "2024-01", [line_items("2024-01", "1")], version="v1")
     project.load("2024-01")
-    deliver(project.put, "2024-01", [items("2024-01", "2")], version="v2")
+    deliver(project.put, "2024-01", [line_items("2024-01", "2")], version="v2")
     posts: list[str] = []
 
     def deny(request: Request) -> BigQueryError | None:
@@ -148,7 +148,7 @@ def test_missing_credentials_are_reported_in_one_line(
     monkeypatch.setenv("NO_GCE_CHECK", "true")
     monkeypatch.setenv("HOME", str(project.folder))
     project.database = {"backend": "bigquery", "bigquery": {"project_id": "acme"}}
-    deliver(project.put, "2024-01", [items("2024-01", "1")])
+    deliver(project.put, "2024-01", [line_items("2024-01", "1")])
     assert "no Google credentials were found" in project.materialize("2024-01").error
 
 

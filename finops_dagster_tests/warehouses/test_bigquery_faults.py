@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from werkzeug import Request
 
-from finops_dagster_tests.cur import deliver, items
+from finops_dagster_tests.cur import deliver, line_items
 from finops_dagster_tests.project import Project
 from finops_dagster_tests.servers.bigquery import BigQueryServer, Fault, JobFails, Lost
 from finops_dagster_tests.servers.bigquery_errors import BigQueryError
@@ -48,9 +48,9 @@ def test_each_version_is_loaded_by_exactly_one_job(
     with BigQueryServer() as server:
         warehouse = BigQuery(server)
         project.database = {"backend": "bigquery", "bigquery": warehouse.settings}
-        deliver(project.put, "2024-01", [items("2024-01", "1")], version="v1")
+        deliver(project.put, "2024-01", [line_items("2024-01", "1")], version="v1")
         project.load("2024-01")
-        deliver(project.put, "2024-01", [items("2024-01", "2")], version="v2")
+        deliver(project.put, "2024-01", [line_items("2024-01", "2")], version="v2")
         matched: list[str] = []
 
         def inject(request: Request) -> Fault | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from finops_dagster_tests.cur import deliver, items
+from finops_dagster_tests.cur import deliver, line_items
 from finops_dagster_tests.project import Project
 
 READ = (
@@ -25,7 +25,7 @@ def path(project: Project) -> Path:
     """A warehouse with one month, written by a chain that waits for nobody."""
     file = project.folder / "data/warehouse.duckdb"
     project.database["duckdb"] = {"warehouse_path": str(file), "lock_wait_seconds": 0}
-    deliver(project.put, "2024-01", [items("2024-01", "1")], version="v1")
+    deliver(project.put, "2024-01", [line_items("2024-01", "1")], version="v1")
     project.load("2024-01")
     return file
 

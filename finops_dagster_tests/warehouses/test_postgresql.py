@@ -27,7 +27,7 @@ from finops_dagster.tables.digest import DigestKind
 from finops_dagster.warehouses import open_warehouse
 from finops_dagster.warehouses.base import Warehouse
 from finops_dagster.warehouses.month_file import WarehouseUnavailable
-from finops_dagster_tests.cur import HEADERS, deliver, items, line_item
+from finops_dagster_tests.cur import HEADERS, deliver, line_item, line_items
 from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import ROOT, Project
 from finops_dagster_tests.servers.postgresql import PostgreSQLServer
@@ -82,7 +82,7 @@ def month_totals(postgresql: PostgreSQL) -> list[Any]:
 
 def test_only_the_partition_of_the_month_is_read(project: Project, postgresql: PostgreSQL) -> None:
     for month in ("2024-01", "2024-02"):
-        deliver(project.put, month, [items(month, "1")])
+        deliver(project.put, month, [line_items(month, "1")])
         project.load(month)
     where = "billing_month >= DATE '2024-02-01' AND billing_month < DATE '2024-03-01'"
     plan = str(postgresql.query(f"EXPLAIN SELECT {COST} FROM finops.{TABLE} WHERE {where}"))
@@ -91,7 +91,7 @@ def test_only_the_partition_of_the_month_is_read(project: Project, postgresql: P
 
 
 def test_new_partition_is_analyzed(project: Project, postgresql: PostgreSQL) -> None:
-    deliver(project.put, "2024-01", [items("2024-01", "1", "2")])
+    deliver(project.put, "2024-01", [line_items("2024-01", "1", "2")])
     project.load("2024-01")
     assert postgresql.query(
         "SELECT n_distinct FROM pg_stats WHERE (schemaname, tablename, attname) = (%s, %s, %s)",
@@ -244,7 +244,7 @@ def test_months_loaded_at_once_both_add_their_columns(
 def test_table_with_a_long_name_is_replaced(project: Project, postgresql: PostgreSQL) -> None:
     project.export["table"] = "t" * 60
     for version in ("v1", "v2"):
-        deliver(project.put, "2024-01", [items("2024-01", "1")], version=version)
+        deliver(project.put, "2024-01", [line_items("2024-01", "1")], version=version)
         project.load("2024-01")
     assert postgresql.rows("t" * 60, ("manifest_id",), "2024-01") == [("v2",)]
     assert project.load("2024-01").outcomes()["warehouse_table"] == "unchanged"
@@ -265,10 +265,10 @@ def month_with_tags(month_of: MonthOf, version: str, month: str, columns: dict[s
 def test_only_tags_and_cost_categories_may_become_keys(project: Project, column_names: str) -> None:
     project.export["column_names"] = column_names
     own = ("resourceTags/user:Team", "resourceTags/user:team", "costCategory/Unit")
-    deliver(project.put, "2024-01", [items("2024-01", "1")], headers=(*HEADERS, *own))
+    deliver(project.put, "2024-01", [line_items("2024-01", "1")], headers=(*HEADERS, *own))
     project.load("2024-01")
     lake = Lake(Path("data/parquet"))
-    file = month_file(project.the_export(), BillingMonth(2024, 1), lake, DuckDB())
+    file = month_file(project.first_export(), BillingMonth(2024, 1), lake, DuckDB())
     families = ("resource_tags", "resourcetags", "cost_category", "costcategory")
     assert len(file.user_defined_columns) == 3
     assert set(file.user_defined_columns) == {
@@ -340,21 +340,21 @@ def change_in_duckdb(postgresql: PostgreSQL, project: Project) -> None:
 
 
 def change_in_parquet(postgresql: PostgreSQL, project: Project) -> None:
-    rows = pq.read_table(project.parquet("2024-01"))
+    rows = pq.read_table(project.parquet_path("2024-01"))
     names = pa.array(["AmazonEC3"] * len(rows))
     changed = rows.set_column(rows.schema.get_field_index(SERVICE), SERVICE, names)
-    pq.write_table(changed, project.parquet("2024-01"))
+    pq.write_table(changed, project.parquet_path("2024-01"))
 
 
 @pytest.mark.thorough
 def test_deep_verification_finds_the_copy_that_was_changed_by_hand(
     project: Project, postgresql: PostgreSQL, finops: Finops
 ) -> None:
-    deliver(project.put, "2024-01", [items("2024-01", "1", "2")], version="v1")
+    deliver(project.put, "2024-01", [line_items("2024-01", "1", "2")], version="v1")
     settings = [f"--database-config={key}={value}" for key, value in postgresql.settings.items()]
     where = ("--backend=postgresql", *settings)
-    finops.here(*where, "aws", "run-pipeline")
-    lake, table = str(project.parquet("2024-01").relative_to(project.folder)), f"table {TABLE}"
+    finops.run(*where, "aws", "run-pipeline")
+    lake, table = str(project.parquet_path("2024-01").relative_to(project.folder)), f"table {TABLE}"
     reprocess = "finops state reprocess acme 2024-01"
     for change, says, command in (
         (change_in_postgresql, f"finops.{TABLE} and {table} differ in {SERVICE}", reprocess),
@@ -373,9 +373,9 @@ def test_deep_verification_finds_the_copy_that_was_changed_by_hand(
         assert finops.json(*where, "state", "verify") == []
         (row,) = finops.json(*where, "state", "verify", "--deep")
         assert (row["what_differs"], row["repair"]) == (says, command)
-        done = finops.here(*where, *command.split()[1:])
+        done = finops.run(*where, *command.split()[1:])
         assert done.exit_code == 0, done.output
-        deep = finops.here(*where, "state", "verify", "acme", "2024-01", "--deep")
+        deep = finops.run(*where, "state", "verify", "acme", "2024-01", "--deep")
         assert deep.stdout == "all agree\n"
         assert deep.stderr.endswith("Parquet files and DuckDB tables, and of postgresql\n")
 
@@ -474,7 +474,7 @@ def test_password_comes_from_the_environment_and_is_never_shown(
     monkeypatch: pytest.MonkeyPatch,
     password: str | None,
 ) -> None:
-    deliver(project.put, "2024-01", [items("2024-01", "1")])
+    deliver(project.put, "2024-01", [line_items("2024-01", "1")])
     if password:
         monkeypatch.setenv("POSTGRESQL_PASSWORD", password)
     else:
@@ -524,7 +524,7 @@ def test_rights_of_the_docs_are_enough(
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("POSTGRESQL_PASSWORD", "x")
         for version in ("v1", "v2"):
-            deliver(project.put, "2024-01", [items("2024-01", "1")], version=version)
+            deliver(project.put, "2024-01", [line_items("2024-01", "1")], version=version)
             project.load("2024-01")
     with server.connect("rights", user="analyst", password="x") as analyst:
         held = analyst.execute(f"SELECT manifest_id FROM finops.{TABLE}").fetchall()

@@ -23,7 +23,7 @@ from finops_dagster.warehouses.base import Warehouse
 from finops_dagster.warehouses.month_file import MonthFile, WarehouseUnavailable
 from finops_dagster.warehouses.sql.address import database_url
 from finops_dagster.warehouses.sql.settings import SqlSettings
-from finops_dagster_tests.cur import deliver, items
+from finops_dagster_tests.cur import deliver, line_items
 from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import Project
 from finops_dagster_tests.servers.postgresql import PostgreSQLServer
@@ -42,12 +42,12 @@ def project_warehouse(project: Project, **settings: Any) -> Warehouse:
 
 def lake_file(project: Project, version: str, *costs: str) -> MonthFile:
     """Deliver a version of January and run its chain up to the Parquet file."""
-    deliver(project.put, "2024-01", [items("2024-01", *costs)], version=version)
+    deliver(project.put, "2024-01", [line_items("2024-01", *costs)], version=version)
     database, project.database = project.database, {}
     project.load("2024-01")
     project.database = database
     lake = Lake(project.settings().storage.parquet_dir)
-    return month_file(project.the_export(), BillingMonth.parse("2024-01"), lake, DuckDB())
+    return month_file(project.first_export(), BillingMonth.parse("2024-01"), lake, DuckDB())
 
 
 def query_sqlite(sql: str) -> list[Any]:
@@ -327,13 +327,13 @@ def test_queries_of_the_docs_run(project: Project, server: PostgreSQLServer) -> 
 def test_command_loads_into_the_warehouse(
     project: Project, finops: Finops, settings: tuple[str, ...], answers: str
 ) -> None:
-    deliver(project.put, "2024-01", [items("2024-01", "1")], version="v1")
+    deliver(project.put, "2024-01", [line_items("2024-01", "1")], version="v1")
     (project.folder / "data").mkdir(exist_ok=True)
     assert "acme 2024-01  loaded  v1  1 rows  1.00" in finops(*settings, "aws", "run-pipeline")
     assert finops.json(*settings, "aws", "show-state")[0]["warehouse_table"] == "v1"
     assert answers in finops(*settings, "config", "check")
     assert finops.json(*settings, "state", "verify") == []
     if answers == "sqlalchemy finops":
-        deep = finops.here(*settings, "state", "verify", "acme", "2024-01", "--deep")
+        deep = finops.run(*settings, "state", "verify", "acme", "2024-01", "--deep")
         assert deep.stdout == "all agree\n"
         assert "columns of sql other than money, whose sums are compared" in deep.stderr

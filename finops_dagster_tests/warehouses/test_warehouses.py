@@ -31,8 +31,8 @@ from finops_dagster.tables.digest import DigestKind, MonthDigest, month_digest
 from finops_dagster.warehouses import open_warehouse
 from finops_dagster.warehouses.base import Warehouse
 from finops_dagster.warehouses.month_file import MonthFile
-from finops_dagster_tests.cur import HEADERS, csv_bytes, deliver, items, line_item
-from finops_dagster_tests.project import ROOT, Outcome, Project
+from finops_dagster_tests.cur import HEADERS, csv_bytes, deliver, line_item, line_items
+from finops_dagster_tests.project import ROOT, MonthRun, Project
 from finops_dagster_tests.warehouses.adapters import Adapter, Row, sorted_rows
 from finops_dagster_tests.warehouses.conftest import MonthOf, refused
 from finops_dagster_tests.warehouses.docs_queries import docs_queries, load_exports_of_queries
@@ -42,15 +42,15 @@ COST = "lineitem_unblendedcost"
 VERSION_AND_COST = ("manifest_id", COST)
 
 
-def load_version(project: Project, version: str, *costs: str, month: str = "2024-01") -> Outcome:
+def load_version(project: Project, version: str, *costs: str, month: str = "2024-01") -> MonthRun:
     """Deliver a version of a month and run its chain."""
-    deliver(project.put, month, [items(month, *costs)], version=version)
+    deliver(project.put, month, [line_items(month, *costs)], version=version)
     return project.load(month)
 
 
 def load_into_lake(project: Project, version: str, *costs: str) -> None:
     """Deliver a version of January and run its chain up to the Parquet file."""
-    deliver(project.put, "2024-01", [items("2024-01", *costs)], version=version)
+    deliver(project.put, "2024-01", [line_items("2024-01", *costs)], version=version)
     project.load("2024-01", stages=["manifest", "staged_files", "billing_table", "parquet"])
 
 
@@ -85,8 +85,8 @@ def test_first_load(project: Project, warehouse: Adapter) -> None:
         (date(2024, 1, 1), "v1", Decimal("0.25")),
         (date(2024, 1, 1), "v1", Decimal(2)),
     ]
-    assert_same_rows(warehouse, project.parquet("2024-01"), "2024-01")
-    assert set(warehouse.columns(TABLE)) == set(parquet_rows(project.parquet("2024-01"))[0])
+    assert_same_rows(warehouse, project.parquet_path("2024-01"), "2024-01")
+    assert set(warehouse.columns(TABLE)) == set(parquet_rows(project.parquet_path("2024-01"))[0])
     assert warehouse.ledger(TABLE) == [("2024-01", "v1", 2, "loaded", None)]
     assert warehouse.tables() == {TABLE, f"{TABLE}_loads"}
     metadata = outcome.metadata("warehouse_table")
@@ -179,7 +179,7 @@ def test_tags_that_differ_only_in_case_are_different_columns(
     project.load("2024-01")
     names = [name for name in warehouse.columns(TABLE) if name.startswith("resourcetags")]
     assert sorted(warehouse.rows(TABLE, names, "2024-01")[0]) == ["a", "b", "c"]
-    assert_same_rows(warehouse, project.parquet("2024-01"), "2024-01")
+    assert_same_rows(warehouse, project.parquet_path("2024-01"), "2024-01")
 
 
 def test_long_names_that_differ_at_their_end_stay_different(
@@ -346,27 +346,27 @@ def test_every_column_of_a_whole_bill_is_loaded_exactly(
         write_version(project.source, "", "acme-cur", bill, layout=delivered)
         outcome = project.load(f"2024-0{month}")
         assert outcome.checks()["warehouse_table.reconciles"]
-        file = month_file(project.the_export(), BillingMonth(2024, month), lake, DuckDB())
+        file = month_file(project.first_export(), BillingMonth(2024, month), lake, DuckDB())
         found = project_warehouse(project).digest(file)
         assert found.differing_columns(lake_digest(file, found.kind)) == []
-        assert_same_rows(warehouse, project.parquet(f"2024-0{month}"), f"2024-0{month}")
+        assert_same_rows(warehouse, project.parquet_path(f"2024-0{month}"), f"2024-0{month}")
     assert project.load("2024-01").outcomes()["warehouse_table"] == "unchanged"
 
 
 def test_bill_without_optional_columns_is_loaded(project: Project, warehouse: Adapter) -> None:
     """Without the columns that say when, of what service and of which month a row is."""
     headers = ("identity/LineItemId", "lineItem/UnblendedCost")
-    deliver(project.put, "2024-01", [items("2024-01", "1")], headers=headers)
+    deliver(project.put, "2024-01", [line_items("2024-01", "1")], headers=headers)
     project.load("2024-01")
-    assert_same_rows(warehouse, project.parquet("2024-01"), "2024-01")
+    assert_same_rows(warehouse, project.parquet_path("2024-01"), "2024-01")
 
 
 def test_two_exports_share_a_database(project: Project, warehouse: Adapter) -> None:
     """The other's table has a name that is a word of SQL, with a capital letter."""
     other = {**project.export, "name": "be-ta", "table": "Order", "export_name": "beta"}
     project.more_exports.append(other)
-    deliver(project.put, "2024-01", [items("2024-01", "1")], version="v1")
-    deliver(project.put, "2024-01", [items("2024-01", "2", "3")], version="w1", report="beta")
+    deliver(project.put, "2024-01", [line_items("2024-01", "1")], version="v1")
+    deliver(project.put, "2024-01", [line_items("2024-01", "2", "3")], version="w1", report="beta")
     for export in ("acme", "be-ta"):
         project.load("2024-01", export=export)
     assert warehouse.tables() == {TABLE, f"{TABLE}_loads", "Order", "Order_loads"}
@@ -458,11 +458,11 @@ def test_stored_column_of_an_unusable_type_is_refused(
 def test_failed_load_keeps_the_loaded_version(project: Project, warehouse: Adapter) -> None:
     """The file's footer is whole, and its rows cannot be read."""
     load_version(project, "v1", "1")
-    deliver(project.put, "2024-01", [items("2024-01", "2", "3")], version="v2")
+    deliver(project.put, "2024-01", [line_items("2024-01", "2", "3")], version="v2")
     assert project.materialize(
         "2024-01", stages=["manifest", "staged_files", "billing_table", "parquet"]
     ).success
-    file = project.parquet("2024-01")
+    file = project.parquet_path("2024-01")
     whole = file.read_bytes()
     file.write_bytes(whole.replace(b"\x28\xb5\x2f\xfd", b"\0\0\0\0"))  # begins what zstd packs
     assert read_footer(file)
@@ -485,8 +485,8 @@ def test_failed_load_keeps_the_loaded_version(project: Project, warehouse: Adapt
 def test_month_that_does_not_reconcile_fails(project: Project, warehouse: Adapter) -> None:
     load_version(project, "v1", "1")
     load_version(project, "v2", "2", "3", month="2024-02")
-    file = project.parquet("2024-01")
-    rows = pq.read_table(project.parquet("2024-01"))
+    file = project.parquet_path("2024-01")
+    rows = pq.read_table(project.parquet_path("2024-01"))
     says = {**rows.schema.metadata, b"total_cost": b"1.000000000000000001"}
     pq.write_table(rows.replace_schema_metadata(says), file)
     outcome = project.materialize("2024-01", stages=["warehouse_table"])

@@ -34,7 +34,7 @@ LAYOUTS = {
 
 def pasted(finops: Finops, *arguments: str) -> Settings:
     """Return the settings of a file that holds what the command prints, and nothing else."""
-    done = finops.here("config", "discover", *arguments)
+    done = finops.run("config", "discover", *arguments)
     assert done.exit_code == 0, done.exception
     file = finops.project.folder / "pasted.toml"
     file.write_text(done.stdout)
@@ -82,7 +82,7 @@ def test_every_layout_in_a_folder_is_found_without_a_settings_file(
     settings = pasted(finops, "source")
     assert found(settings, f"file://{project.source}") == ALL
     assert has_first_month(settings)
-    rows = json.loads(finops.here("config", "discover", "source", "--json").stdout)
+    rows = json.loads(finops.run("config", "discover", "source", "--json").stdout)
     assert {(row["format"], row["months"], row["problem"]) for row in rows} == {
         (name, 2, "") for name in ("cur1", "cur2", "focus")
     }
@@ -139,12 +139,12 @@ def test_what_the_manifest_does_not_tell_is_a_comment(project: Project, finops: 
         "Manifest.json: whether this is cur2 or focus cannot be told from its columns, which are: "
         "none; set the format of acme\n"
     )
-    assert comment in finops.here("config", "discover", "source").stdout
+    assert comment in finops.run("config", "discover", "source").stdout
     assert found(pasted(finops, "source"), f"file://{project.source}") == {
         "acme": (None, "2024-01")
     }
     manifest.write_text("{")
-    assert "Manifest.json is not JSON: " in finops.here("config", "discover", "source").stdout
+    assert "Manifest.json is not JSON: " in finops.run("config", "discover", "source").stdout
     assert pasted(finops, "source").exports[0].name == "acme"
 
 
