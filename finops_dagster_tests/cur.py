@@ -85,12 +85,12 @@ def deliver(
     parts: Sequence[Part],
     *,
     version: str = "20240301T000000Z",
-    report: str = "acme-cur",
+    export_name: str = "acme-cur",
     prefix: str = "",
     headers: Sequence[str] = HEADERS,
     columns: Sequence[str] | None = None,
     types: dict[str, str] | None = None,
-    typed: bool = True,
+    with_types: bool = True,
     bucket: str = "acme-billing",
     manifest_prefix: str | None = None,
     changes: dict[str, object] | None = None,
@@ -105,11 +105,11 @@ def deliver(
     billing_month = BillingMonth.parse(month)
     start, end = (f"{each.first_day:%Y%m%d}" for each in (billing_month, billing_month.next))
     lead = f"{prefix}/" if prefix else ""
-    folder = f"{lead}{report}/{start}-{end}"
+    folder = f"{lead}{export_name}/{start}-{end}"
     keys = []
     for number, part in enumerate(parts, 1):
         body = part if isinstance(part, bytes) else gzip.compress(csv_bytes(part, headers))
-        keys.append(f"{folder}/{version}/{report}-{number:05}.csv.{suffix}")
+        keys.append(f"{folder}/{version}/{export_name}-{number:05}.csv.{suffix}")
         put(keys[-1], body)
     kept = lead if manifest_prefix is None else manifest_prefix
     all_types = {**_TYPES, **(types or {})}
@@ -120,7 +120,7 @@ def deliver(
             {
                 "category": header.partition("/")[0],
                 "name": header.partition("/")[2],
-                **({"type": all_types.get(header, "String")} if typed else {}),
+                **({"type": all_types.get(header, "String")} if with_types else {}),
             }
             for header in (headers if columns is None else columns)
         ],
@@ -128,7 +128,7 @@ def deliver(
         "compression": "GZIP",
         "contentType": "text/csv",
         "reportId": "0" * 64,
-        "reportName": report,
+        "reportName": export_name,
         "billingPeriod": {"start": f"{start}T000000.000Z", "end": f"{end}T000000.000Z"},
         "bucket": bucket,
         "reportKeys": [kept + key.removeprefix(lead) for key in keys],
@@ -136,6 +136,6 @@ def deliver(
         **(changes or {}),
     }
     body = json.dumps(manifest).encode()
-    put(f"{folder}/{version}/{report}-Manifest.json", body)
-    put(f"{folder}/{report}-Manifest.json", body)
+    put(f"{folder}/{version}/{export_name}-Manifest.json", body)
+    put(f"{folder}/{export_name}-Manifest.json", body)
     return keys

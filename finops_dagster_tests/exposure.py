@@ -27,7 +27,9 @@ SECRETS = {
 
 def leaks(folders: Iterable[Path], *outputs: str) -> list[str]:
     """Which of the secrets is in which file below the folders, or in the outputs."""
-    contents = [(str(path), content) for path in below(folders) for content in _contents(path)]
+    contents = [
+        (str(path), content) for path in paths_below(folders) for content in _contents(path)
+    ]
     contents += [("an output", text.encode()) for text in outputs]
     return [
         f"{name} in {where}"
@@ -37,7 +39,7 @@ def leaks(folders: Iterable[Path], *outputs: str) -> list[str]:
     ]
 
 
-def below(folders: Iterable[Path]) -> Iterator[Path]:
+def paths_below(folders: Iterable[Path]) -> Iterator[Path]:
     for folder in folders:
         yield from (folder, *folder.rglob("*"))
 

@@ -135,7 +135,7 @@ def test_fifty_exports_leave_each_other_alone(project: Project, s3: S3Server) ->
         given, bucket = payers[number], f"billing-of-payer-{number}"
         s3.client().create_bucket(Bucket=bucket)
         rows, name = [line_items("2024-03", str(number))], given["name"]
-        deliver(bucket_put(s3, bucket), "2024-03", rows, report=name, prefix="cur")
+        deliver(bucket_put(s3, bucket), "2024-03", rows, export_name=name, prefix="cur")
         assert requested_months(project.tick(sensor=f"payer_{number}_manifests")) == ["2024-03"]
         assert f"/{given['region']}/s3/" in signed[-1]
         project.load("2024-03", export=name)

@@ -122,7 +122,7 @@ def problems(finops: Finops) -> dict[str, str]:
 
 
 def test_config_check_reports_what_cannot_be_reached(project: Project, finops: Finops) -> None:
-    project.deliver("1", report="other")
+    project.deliver("1", export_name="other")
     assert "acme has no manifest of" in problems(finops)["acme"]
     project.deliver("1")
     assert set(problems(finops).values()) == {""}

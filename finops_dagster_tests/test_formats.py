@@ -342,7 +342,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 def test_a_cur_v1_of_november_2023(project: Project, suffix: str, pack) -> None:
     path, month = DATA / "focus_converters/aws-cur-v1.csv", "2023-11"
     rows = rows_of(path)
-    files = {"headers": tuple(rows[0]), "typed": False, "suffix": suffix}
+    files = {"headers": tuple(rows[0]), "with_types": False, "suffix": suffix}
     project.deliver(pack(path.read_bytes()), month=month, **files)
     assert project.load(month).metadata("billing_table")["final"] is False
     costs = [Decimal(row["lineItem/UnblendedCost"]) for row in rows]

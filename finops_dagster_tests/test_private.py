@@ -24,7 +24,7 @@ from pytest import MonkeyPatch
 from finops_dagster.pipeline.build import build_definitions
 from finops_dagster.settings import load_settings
 from finops_dagster_tests.cur import Put
-from finops_dagster_tests.exposure import SECRETS, below, leaks, listening_addresses
+from finops_dagster_tests.exposure import SECRETS, leaks, listening_addresses, paths_below
 from finops_dagster_tests.finops import FINOPS, Finops
 from finops_dagster_tests.project import Project
 from finops_dagster_tests.servers.bigquery import BigQueryServer
@@ -117,7 +117,7 @@ def test_what_is_written_is_its_owners_and_has_no_secret_nor_has_what_is_printed
         )
         assert done.returncode == 0, done.stdout
         outputs.append(done.stdout)
-    written = below(folder / name for name in ("data", ".dagster", "told"))
+    written = paths_below(folder / name for name in ("data", ".dagster", "told"))
     assert [str(path) for path in written if path.stat().st_mode & 0o077 != 0] == []
 
     outputs += [

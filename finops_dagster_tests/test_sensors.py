@@ -162,7 +162,7 @@ def test_a_manifest_that_cannot_be_read_is_asked_for_and_its_run_fails(project: 
 
 
 def test_what_is_wrong_with_the_export_fails_the_tick(project: Project, s3: S3Server) -> None:
-    project.deliver("1", prefix="finance", report="other-cur")
+    project.deliver("1", prefix="finance", export_name="other-cur")
     project.export["source"] += "/finance"
     with pytest.raises(ManifestMissing, match="acme has no manifest of") as caught:
         project.tick()

@@ -79,7 +79,7 @@ def _write_bill(folder: Path, rows: int) -> None:
         MONTH,
         [file.read_bytes()],
         version=VERSION,
-        report="bench-cur",
+        export_name="bench-cur",
         headers=list(_COLUMNS),
         types={"lineItem/UsageEndDate": "DateTime", **amounts},
     )

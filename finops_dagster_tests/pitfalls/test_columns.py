@@ -18,7 +18,7 @@ def with_tags(*tags: str) -> tuple[str, ...]:
 
 
 def test_06_a_manifest_without_types_still_gives_exact_money(project: Project) -> None:
-    project.deliver("0.0000008", typed=False)
+    project.deliver("0.0000008", with_types=False)
     project.load()
     types = dict(
         project.query(
@@ -117,7 +117,7 @@ def test_09_a_definition_that_gained_resources_and_split_cost_allocation(
             splitLineItem__ParentResourceId="i-1",
         ),
     ]
-    project.deliver(rows, month="2024-02", headers=(*HEADERS, *split), typed=False)
+    project.deliver(rows, month="2024-02", headers=(*HEADERS, *split), with_types=False)
     project.load()
     project.load("2024-02")
     assert project.totals("2024-02") == (2, 3)

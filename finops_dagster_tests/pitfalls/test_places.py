@@ -10,13 +10,13 @@ from finops_dagster_tests.servers.s3 import S3Server
 
 
 @pytest.mark.parametrize("prefix", ["", "cur", "a/b c/d", "/cur"])
-@pytest.mark.parametrize("report", ["acme-cur", "x.*+(1)'!"])
-def test_14_prefixes_and_report_names_are_taken_literally(
-    project: Project, prefix: str, report: str
+@pytest.mark.parametrize("export_name", ["acme-cur", "x.*+(1)'!"])
+def test_14_prefixes_and_export_names_are_taken_literally(
+    project: Project, prefix: str, export_name: str
 ) -> None:
     project.export["source"] += f"/{prefix}"
-    project.export["export_name"] = report
-    project.deliver("1", prefix=prefix, report=report)
+    project.export["export_name"] = export_name
+    project.deliver("1", prefix=prefix, export_name=export_name)
     project.load()
     assert project.totals() == (1, 1)
 
@@ -30,7 +30,7 @@ def test_15_keys_of_a_replicated_bucket_are_resolved_beside_the_manifest(project
 def test_16_two_exports_of_one_month_leave_each_other_alone(project: Project) -> None:
     project.add_export(name="beta", export_name="b", table="beta")
     project.deliver("1")
-    project.deliver("2", report="b")
+    project.deliver("2", export_name="b")
     assert project.materialize().success
     assert project.materialize(export="beta").success
     assert project.totals() == (1, 1)

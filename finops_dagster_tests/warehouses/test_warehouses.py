@@ -366,7 +366,9 @@ def test_two_exports_share_a_database(project: Project, warehouse: Adapter) -> N
     other = {**project.export, "name": "be-ta", "table": "Order", "export_name": "beta"}
     project.more_exports.append(other)
     deliver(project.put, "2024-01", [line_items("2024-01", "1")], version="v1")
-    deliver(project.put, "2024-01", [line_items("2024-01", "2", "3")], version="w1", report="beta")
+    deliver(
+        project.put, "2024-01", [line_items("2024-01", "2", "3")], version="w1", export_name="beta"
+    )
     for export in ("acme", "be-ta"):
         project.load("2024-01", export=export)
     assert warehouse.tables() == {TABLE, f"{TABLE}_loads", "Order", "Order_loads"}

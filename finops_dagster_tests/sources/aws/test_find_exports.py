@@ -152,7 +152,7 @@ def test_what_the_manifest_does_not_tell_is_a_comment(project: Project, finops: 
 def test_a_name_of_any_characters_can_be_pasted(
     project: Project, finops: Finops, name: str
 ) -> None:
-    project.deliver("1", report=name, headers=HEADERS)
+    project.deliver("1", export_name=name, headers=HEADERS)
     settings = pasted(finops, "source")
     assert found(settings, f"file://{project.source}") == {name: ("cur1", "2024-01")}
     assert has_first_month(settings)
