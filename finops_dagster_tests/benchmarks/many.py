@@ -1,5 +1,4 @@
-"""Many months, many exports, many objects: what does not depend on the size of one month; and how
-cost grows with each of them."""
+"""Benchmarks of many months, exports and objects, and of how the time grows with each."""
 
 from __future__ import annotations
 
@@ -15,14 +14,14 @@ from moto.s3.models import s3_backends
 
 from finops_dagster.billing.columns import literal
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster_tests.benchmarks.chain import (
+from finops_dagster_tests.benchmarks.project import (
     MONTH,
     VERSION,
     YEARS,
-    Chain,
+    BenchmarkProject,
     Figure,
     Run,
-    apart,
+    run_in_process,
     small_months,
     source,
 )
@@ -39,28 +38,26 @@ ORDER BY 1, 3 DESC
 
 
 def backfill(_: int, __: int) -> Iterator[Figure]:
-    """Three years of small months, by one command."""
-    run = Chain.over(small_months()).finops("aws", "run-pipeline")
+    """Measure the load of three years of small months by one command."""
+    run = BenchmarkProject.create(small_months()).finops("aws", "run-pipeline")
     months = len(YEARS)
-    beside = (
-        f"{run.cpu / months:.2f} s of CPU; {months} months of 5,000 rows in {run.seconds:.0f} s"
-    )
-    yield Figure("a small month of a backfill", run.seconds / months, "s", 1.2, beside)
+    notes = f"{run.cpu / months:.2f} s of CPU; {months} months of 5,000 rows in {run.seconds:.0f} s"
+    yield Figure("a small month of a backfill", run.seconds / months, "s", 1.2, notes)
 
 
 def imports(_: int, runs: int) -> Iterator[Figure]:
-    """What a process needs before it can do anything."""
-    chain = Chain.over("file://nowhere", exports=10)
+    """Measure the import of the definitions, which every process of Dagster needs first."""
+    project = BenchmarkProject.create("file://nowhere", exports=10)
     ours, dagster = (
-        Run.median(chain.python(f"import {module}") for _ in range(runs))
+        Run.median(project.python(f"import {module}") for _ in range(runs))
         for module in ("finops_dagster.definitions", "dagster")
     )
-    beside = f"{dagster.seconds:.2f} s of it, {dagster.cpu:.2f} s of CPU, import dagster"
-    yield ours.figure("import finops_dagster.definitions, 10 exports", 1.5, beside)
+    notes = f"{dagster.seconds:.2f} s of it, {dagster.cpu:.2f} s of CPU, import dagster"
+    yield ours.figure("import finops_dagster.definitions, 10 exports", 1.5, notes)
 
 
 def sensor(_: int, runs: int) -> Iterator[Figure]:
-    """A tick that finds nothing new."""
+    """Measure a sensor's tick that finds nothing new."""
     with closing(S3Server()) as server:
         server.client().create_bucket(Bucket="bench")
         backend = s3_backends["123456789012"]["aws"]
@@ -70,7 +67,7 @@ def sensor(_: int, runs: int) -> Iterator[Figure]:
             backend.put_object("bench", f"{folder}/bench-cur-Manifest.json", b"{}")
             for number in range(_OLD_OBJECTS // len(YEARS)):
                 backend.put_object("bench", f"{folder}/{VERSION}/old-{number}.csv.gz", b"")
-        project = Project(Chain.over("s3://bench").work)
+        project = Project(BenchmarkProject.create("s3://bench").work)
         project.export |= {"source": "s3://bench", "endpoint_url": server.url}
         project.export |= {"export_name": "bench-cur", "start_month": "2022-01"}
         project.instance = dg.DagsterInstance.get()
@@ -83,39 +80,39 @@ def sensor(_: int, runs: int) -> Iterator[Figure]:
             cpu.append(process_time() - used)
         read = sum(path.endswith(".json") for _, path in server.requests)
         requests = f"{read} GET and {len(server.requests) - read} LIST requests"
-        beside = f"{median(cpu):.2f} s of CPU with the store's; {requests}"
+        notes = f"{median(cpu):.2f} s of CPU with the store's; {requests}"
     measure = f"a sensor's tick, {len(YEARS)} months, {_OLD_OBJECTS:,} old objects beside"
-    yield Figure(measure, median(seconds), "s", 1, beside)
+    yield Figure(measure, median(seconds), "s", 1, notes)
 
 
 def file_size(_: int, __: int) -> Iterator[Figure]:
-    """Six months in one DuckDB file, and one of them loaded again and again."""
-    chain = Chain.over(source(60_000, 150, 1, YEARS[-6:]))
-    file = chain.work / "finops.duckdb"
-    chain.finops("aws", "run-pipeline")
-    before = file.stat().st_size
+    """Measure how a DuckDB file of six months grows when one of them is loaded ten times."""
+    project = BenchmarkProject.create(source(60_000, 150, 1, YEARS[-6:]))
+    file = project.work / "finops.duckdb"
+    project.finops("aws", "run-pipeline")
+    size_before = file.stat().st_size
     for _ in range(10):
-        chain.finops("state", "reprocess", "bench", "2024-09")
-    after = file.stat().st_size
+        project.finops("state", "reprocess", "bench", "2024-09")
+    size_after = file.stat().st_size
     measure = "DuckDB file of six months after one was loaded ten times, against before"
-    beside = f"{before / 1e6:.0f} MB, then {after / 1e6:.0f} MB"
-    yield Figure(measure, after / before, "x", 1.4, beside)
+    notes = f"{size_before / 1e6:.0f} MB, then {size_after / 1e6:.0f} MB"
+    yield Figure(measure, size_after / size_before, "x", 1.4, notes)
 
 
 def query(rows: int, runs: int) -> Iterator[Figure]:
-    """A question over two years of Parquet, beyond the start of the process."""
-    chain = Chain.over(source(rows))
-    chain.materialize()
-    apart(_two_years, chain.work / "parquet", rows // 10)
-    answered = Run.median(chain.finops("query", _TOTALS) for _ in range(runs))
-    start = Run.median(chain.finops("--version") for _ in range(runs))
+    """Measure a query over two years of Parquet, without the start of its process."""
+    project = BenchmarkProject.create(source(rows))
+    project.materialize()
+    run_in_process(_two_years, project.work / "parquet", rows // 10)
+    answered = Run.median(project.finops("query", _TOTALS) for _ in range(runs))
+    start = Run.median(project.finops("--version") for _ in range(runs))
     measure = f"ten monthly totals by service over 24 months of {rows // 10:,} rows, beyond start"
-    beside = f"{answered.cpu - start.cpu:.2f} s of CPU; the start is {start.seconds:.2f} s"
-    yield Figure(measure, answered.seconds - start.seconds, "s", 0.5, beside)
+    notes = f"{answered.cpu - start.cpu:.2f} s of CPU; the start is {start.seconds:.2f} s"
+    yield Figure(measure, answered.seconds - start.seconds, "s", 0.5, notes)
 
 
 def _two_years(lake: Path, rows: int) -> None:
-    """Make two years of months of the beginning of one."""
+    """Replace the lake's one month by 24, each the first rows of it."""
     (large,) = lake.rglob("*.parquet")
     whole = large.rename(lake / "whole.parquet")
     for first_day in YEARS[:24]:
@@ -130,20 +127,22 @@ def _two_years(lake: Path, rows: int) -> None:
 
 
 def growth(_: int, __: int) -> Iterator[Figure]:
-    """How cost grows: one run of each of three sizes, the whole chain from the shell."""
+    """Measure one run of all stages for each of several sizes."""
     for rows, columns, parts in [
         *((rows, 154, 4) for rows in (100_000, 300_000, 900_000)),
         *((300_000, columns, 4) for columns in (70, 140, 200)),
         *((300_000, 154, parts) for parts in (1, 4, 16)),
     ]:
-        run = Chain.over(source(rows, columns, parts)).materialize()
-        beside = f"peak {run.megabytes:,.0f} MB"
-        yield run.figure(f"{rows:,} rows of {columns} columns in {parts} parts", beside=beside)
+        run = BenchmarkProject.create(source(rows, columns, parts)).materialize()
+        notes = f"peak {run.megabytes:,.0f} MB"
+        yield run.figure(f"{rows:,} rows of {columns} columns in {parts} parts", notes=notes)
     for months in (6, 12, 36):
         until = f"{YEARS[months - 1]:%Y-%m}"
-        run = Chain.over(small_months()).finops("aws", "run-pipeline", "--end-date", until)
+        run = BenchmarkProject.create(small_months()).finops(
+            "aws", "run-pipeline", "--end-date", until
+        )
         yield run.figure(f"{months} months of 5,000 rows")
     for exports in (1, 10, 50):
-        chain = Chain.over("file://nowhere", exports=exports)
-        run = chain.python("import finops_dagster.definitions")
+        project = BenchmarkProject.create("file://nowhere", exports=exports)
+        run = project.python("import finops_dagster.definitions")
         yield run.figure(f"import of the definitions of {exports} exports")

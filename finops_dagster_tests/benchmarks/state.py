@@ -1,4 +1,4 @@
-"""What state costs: commands that read it, with the history of 10 exports of 36 months."""
+"""Benchmarks of the commands that read state, with the history of 10 exports of 36 months."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ from finops_dagster.pipeline import STAGES
 from finops_dagster.settings import load_settings
 from finops_dagster.sources.aws.cur1 import AwsCur1
 from finops_dagster.tables import ledger
-from finops_dagster_tests.benchmarks.chain import YEARS, Chain, Figure, Run, small_months
+from finops_dagster_tests.benchmarks.project import (
+    YEARS,
+    BenchmarkProject,
+    Figure,
+    Run,
+    small_months,
+)
 
 _EXPORTS, _MONTHS, _COLUMNS = 10, len(YEARS), 150
 _EVENT = {
@@ -33,26 +39,26 @@ _COMMANDS = {
 
 
 def state(_: int, runs: int) -> Iterator[Figure]:
-    """Whole processes, in a project whose months were all loaded once."""
-    chain = Chain.over(small_months(), exports=_EXPORTS)
-    _make_history(chain)
-    for command, most in _COMMANDS.items():
-        run = Run.median(chain.finops(*command.split()) for _ in range(runs))
-        yield run.figure(f"finops {command}, {_EXPORTS} exports of {_MONTHS} months", most)
+    """Measure each command as a process, in a project whose months were all loaded once."""
+    project = BenchmarkProject.create(small_months(), exports=_EXPORTS)
+    _make_history(project)
+    for command, limit in _COMMANDS.items():
+        run = Run.median(project.finops(*command.split()) for _ in range(runs))
+        yield run.figure(f"finops {command}, {_EXPORTS} exports of {_MONTHS} months", limit)
 
 
-def _make_history(chain: Chain) -> None:
-    """Write events, ledger, and small Parquet files of many columns."""
-    settings = load_settings(chain.work / "finops.toml")
+def _make_history(project: BenchmarkProject) -> None:
+    """Write Dagster's events, the ledger, and small Parquet files of many columns."""
+    settings = load_settings(project.work / "finops.toml")
     months = settings.exports[0].months()[:_MONTHS]
     names = ", ".join(f"{number} AS column_{number}" for number in range(_COLUMNS))
     totals = Totals(1, Decimal("1.5"))
     with (
         dg.DagsterInstance.get() as instance,
-        duckdb.connect(str(chain.work / "finops.duckdb")) as connection,
+        duckdb.connect(str(project.work / "finops.duckdb")) as connection,
     ):
         ledger.create_tables(connection)
-        for name, table in ((each.name, each.table_name) for each in settings.exports):
+        for name, table in ((export.name, export.table_name) for export in settings.exports):
             connection.execute(
                 f"CREATE TABLE {table} AS SELECT unnest(generate_series(DATE "
                 f"'{months[0].first_day}', DATE '{months[-1].first_day}', INTERVAL 1 MONTH))::DATE "
@@ -62,7 +68,7 @@ def _make_history(chain: Chain) -> None:
             for month in months:
                 load = Load("v1", totals, export=name, month=month, table=table)
                 ledger.record_load(connection, load, 1.0)
-                path = Lake(chain.work / "parquet").path(name, month)
+                path = Lake(project.work / "parquet").path(name, month)
                 with exporting_month(connection, load, path, AwsCur1()):
                     pass
                 for stage in STAGES[:4]:

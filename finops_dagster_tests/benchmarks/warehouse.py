@@ -1,7 +1,7 @@
-"""One month of 30 columns from the lake into PostgreSQL, and into it once more.
+"""Benchmarks of the load of a month of 30 columns into PostgreSQL, and of its restatement.
 
-The server, on the same machine, has no replicas and so writes no WAL of what a load fills; one that
-has some needs a quarter more time.
+The server runs on the same machine and has no replicas, so it writes no WAL for the rows of a load;
+a server with replicas takes a quarter longer.
 """
 
 from __future__ import annotations
@@ -13,13 +13,20 @@ from statistics import median
 import duckdb
 
 from finops_dagster.billing.columns import literal, quoted
-from finops_dagster_tests.benchmarks.chain import MONTH, VERSION, Chain, Figure, Run, once
+from finops_dagster_tests.benchmarks.project import (
+    MONTH,
+    VERSION,
+    BenchmarkProject,
+    Figure,
+    Run,
+    made_once,
+)
 from finops_dagster_tests.cur import deliver, folder_put
 from finops_dagster_tests.servers.postgresql import PostgreSQLServer
 
 _ROWS_A_SECOND = 150_000
 _MOMENT = "strftime(TIMESTAMP '2024-01-01' + to_hours((line % 743 + {hours})::INT), '%xT%XZ')"
-# Of each thirty columns: ids, times, amounts, what the vendor says in words, and tags.
+# Thirty columns, as real bills have them: ids, times, amounts, the vendor's texts, and tags.
 _COLUMNS = {
     "identity/LineItemId": "md5(line::TEXT)",
     "bill/BillingPeriodStartDate": "'2024-01-01T00:00:00Z'",
@@ -38,31 +45,30 @@ _COLUMNS = {
 
 
 def warehouse(rows: int, runs: int) -> Iterator[Figure]:
-    """The seconds of the stage, with all that a load is: fill, measure, exchange; and the peak of
-    the whole process."""
-    chain = Chain.over(once(f"source-{rows}x30", _write_bill, rows))
-    chain.materialize()
+    """Measure the seconds of the stage (fill, measure, exchange) and the process's peak memory."""
+    project = BenchmarkProject.create(made_once(f"source-{rows}x30", _write_bill, rows))
+    project.materialize()
     stages: dict[str, list[float]] = {"first load": [], "restatement": []}
-    processes: dict[str, list[Run]] = {side: [] for side in stages}
+    processes: dict[str, list[Run]] = {load: [] for load in stages}
     with PostgreSQLServer() as server, server.connect() as connection:
-        facts = {"host": server.host, "database": "postgres", "user": "postgres"}
-        config = [f"--database-config={name}={value}" for name, value in facts.items()]
+        settings = {"host": server.host, "database": "postgres", "user": "postgres"}
+        config = [f"--database-config={name}={value}" for name, value in settings.items()]
         command = ["--backend=postgresql", *config, "aws", "load-billing-remote", "--force"]
         for _ in range(runs):
             connection.execute("DROP SCHEMA IF EXISTS finops CASCADE")
-            for side in stages:
+            for load in stages:
                 connection.execute("CHECKPOINT")  # as after the hours between two versions
-                run = chain.finops(*command, "--start-date", MONTH, "--end-date", MONTH)
-                stages[side].append(chain.stage_seconds("warehouse_table"))
-                processes[side].append(run)
-    for side, each in stages.items():
-        run, seconds = Run.median(processes[side]), median(each)
-        measure = f"{rows:,} rows x {len(_COLUMNS) + 2} columns into PostgreSQL, {side}"
-        beside = (
+                run = project.finops(*command, "--start-date", MONTH, "--end-date", MONTH)
+                stages[load].append(project.stage_seconds("warehouse_table"))
+                processes[load].append(run)
+    for load, stage_seconds in stages.items():
+        run, seconds = Run.median(processes[load]), median(stage_seconds)
+        measure = f"{rows:,} rows x {len(_COLUMNS) + 2} columns into PostgreSQL, {load}"
+        notes = (
             f"{rows / seconds:,.0f} rows/s; the process {run.cpu:.2f} s of CPU, "
             f"peak {run.megabytes:,.0f} MB"
         )
-        yield Figure(measure, seconds, "s", rows / _ROWS_A_SECOND, beside)
+        yield Figure(measure, seconds, "s", rows / _ROWS_A_SECOND, notes)
 
 
 def _write_bill(folder: Path, rows: int) -> None:

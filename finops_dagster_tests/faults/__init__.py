@@ -1,1 +1,1 @@
-"""Faults injected for real, at random moments: one module a kind, and what must hold after each."""
+"""Real faults, injected at random moments, and what must hold after each of them."""

@@ -1,4 +1,4 @@
-"""`make faults`: every fault, many times, in a time that is given, and a table of what was lost.
+"""`make faults`: inject every fault many times, and show what was lost.
 
 python -m finops_dagster_tests.faults --minutes 10 --seed 7 --kills 200 --only disk,s3
 """
@@ -18,13 +18,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from finops_dagster_tests.faults.chain import Fault
 from finops_dagster_tests.faults.database import clock, database
-from finops_dagster_tests.faults.disk import NotHere, disk
+from finops_dagster_tests.faults.disk import FaultUnavailable, disk
 from finops_dagster_tests.faults.interruptions import kills, manifests, together, vanishing
+from finops_dagster_tests.faults.project import Fault
 from finops_dagster_tests.faults.s3 import s3
 
-# With its share of the time.
+# Each fault with its share of the time.
 FAULTS: dict[str, tuple[Fault, int]] = {
     "kills": (kills, 4),
     "disk": (disk, 2),
@@ -38,36 +38,41 @@ FAULTS: dict[str, tuple[Fault, int]] = {
 
 
 def main(
-    minutes: Annotated[float, typer.Option(help="For all of them together.")] = 10,
-    seed: Annotated[int | None, typer.Option(help="As printed, to have the same again.")] = None,
-    kills: Annotated[int, typer.Option(help="So many, however long that takes.")] = 0,
-    only: Annotated[str, typer.Option(help="Some of: " + ", ".join(FAULTS))] = "",
+    minutes: Annotated[float, typer.Option(help="Time for all faults together.")] = 10,
+    seed: Annotated[int | None, typer.Option(help="Seed of an earlier run, to repeat it.")] = None,
+    kills: Annotated[int, typer.Option(help="Number of kills, whatever time they take.")] = 0,
+    only: Annotated[
+        str,
+        typer.Option(
+            help="Faults to inject, separated by commas; default all of: " + ", ".join(FAULTS)
+        ),
+    ] = "",
 ) -> None:
-    """Inject the faults, one kind after the other; exit code 1 where anything was lost."""
+    """Inject the faults, one kind after the other; exit with 1 where anything was lost."""
     seed = Random().randrange(10**6) if seed is None else seed
-    chosen = {name: FAULTS[name] for name in (only.split(",") if only else FAULTS)}
-    second = minutes * 60 / sum(share for _, share in chosen.values())
+    selected = {name: FAULTS[name] for name in (only.split(",") if only else FAULTS)}
+    second = minutes * 60 / sum(share for _, share in selected.values())
     console = Console()
     table = Table("fault", "injected", "lost", title=f"seed {seed}")
     lost = False
-    for name, (fault, share) in chosen.items():
+    for name, (fault, share) in selected.items():
         folder, end = Path(mkdtemp(prefix=f"faults-{name}-")), time.monotonic() + share * second
         injected: Counter[str] = Counter()
-        outcome, least = "nothing", kills if name == "kills" else 0
+        lost_text, least = "nothing", kills if name == "kills" else 0
         try:
-            for what in fault(folder, Random(f"{seed} {name}")):
-                injected[what] += 1
-                console.print(f"{name} {injected.total()}: {what}", highlight=False)
+            for case in fault(folder, Random(f"{seed} {name}")):
+                injected[case] += 1
+                console.print(f"{name} {injected.total()}: {case}", highlight=False)
                 if injected.total() >= least if least else time.monotonic() > end:
                     break
             shutil.rmtree(folder)
-        except NotHere as error:
-            outcome = f"not tried: {error}"
+        except FaultUnavailable as error:
+            lost_text = f"not tried: {error}"
         except Exception as error:
-            lost, outcome = True, f"{type(error).__name__}: {error}"[:2000] + f"\nsee {folder}"
+            lost, lost_text = True, f"{type(error).__name__}: {error}"[:2000] + f"\nsee {folder}"
             console.print(traceback.format_exc(), markup=False, highlight=False)
-        counts = "\n".join(f"{times} x {what}" for what, times in sorted(injected.items()))
-        table.add_row(name, counts, outcome, end_section=True)
+        counts = "\n".join(f"{times} x {case}" for case, times in sorted(injected.items()))
+        table.add_row(name, counts, lost_text, end_section=True)
     console.print(table)
     raise typer.Exit(lost)
 

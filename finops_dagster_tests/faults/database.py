@@ -1,4 +1,4 @@
-"""A DuckDB file that is damaged, from a newer DuckDB, or open elsewhere; and a wrong clock."""
+"""Faults of the DuckDB file (damaged, newer, open elsewhere) and of the clock."""
 
 from __future__ import annotations
 
@@ -11,89 +11,94 @@ from random import Random
 
 import duckdb
 
-from finops_dagster_tests.faults.chain import Chain
-from finops_dagster_tests.faults.places import query
+from finops_dagster_tests.faults.project import FaultProject
+from finops_dagster_tests.faults.stored_bills import query
 
 
-def database(folder: Path, chance: Random) -> Iterator[str]:
-    """The file is waited for, or what is wrong with it is said and how it is made anew; it is never
-    written over. Moved away, it is made anew without hands."""
-    chain = Chain(folder, chance, months=("2024-01", "2024-02"))
-    chain.deliver()
-    chain.run()
+def database(folder: Path, random: Random) -> Iterator[str]:
+    """Damage the DuckDB file, or hold it open.
+
+    A run waits for the file, or its error says what is wrong and what to do. It never writes over a
+    damaged file. Once the file is moved away, the next run makes a new one.
+    """
+    project = FaultProject(folder, random, months=("2024-01", "2024-02"))
+    project.deliver()
+    project.run()
     while True:
         for name, damage in _DAMAGES.items():
-            chain.deliver("2024-01")
-            content = chain.database.read_bytes()
-            damaged = damage(content, chance.randrange(len(content)))
-            chain.database.write_bytes(damaged)
-            code, output = chain.start().end()
+            project.deliver("2024-01")
+            content = project.database.read_bytes()
+            damaged = damage(content, random.randrange(len(content)))
+            project.database.write_bytes(damaged)
+            code, output = project.start().end()
             if code:
                 assert "data/finops.duckdb" in output, output
                 assert "move it away and run its months again" in output, output
-                assert chain.database.stat().st_size >= len(damaged)
-                chain.database.rename(chain.folder / "moved-away.duckdb")
-                chain.forget("DuckDB")
-                chain.run()
-            chain.settled()
-            yield f"{name}, {'told, and made anew' if code else 'met by nobody'}"
-        chain.deliver("2024-02")
-        yield _open_elsewhere(chain, waits=chance.random() < 0.5)
+                assert project.database.stat().st_size >= len(damaged)
+                project.database.rename(project.folder / "moved-away.duckdb")
+                project.expect_lost("DuckDB")
+                project.run()
+            project.assert_newest()
+            yield f"{name}, {'reported, and made again' if code else 'not read'}"
+        project.deliver("2024-02")
+        yield _open_elsewhere(project, waits=random.random() < 0.5)
 
 
-def clock(folder: Path, chance: Random) -> Iterator[str]:
-    """A version that was loaded under a wrong clock is known as what it is under a right one."""
-    chain = Chain(folder, chance, months=("2024-01",))
+def clock(folder: Path, random: Random) -> Iterator[str]:
+    """Load a version under a wrong clock; under a right one it counts as loaded."""
+    project = FaultProject(folder, random, months=("2024-01",))
     while True:
-        days = chance.choice((-1, 1)) * chance.randint(1, 400)
-        chain.deliver()
-        chain.run()
+        days = random.choice((-1, 1)) * random.randint(1, 400)
+        project.deliver()
+        project.run()
         query(
-            chain.database,
+            project.database,
             f"UPDATE finops_state.manifests SET loaded_at = loaded_at + to_days({days}) "
             "WHERE state = 'loaded'",
         )
-        assert "  unchanged  " in chain.run(), "a version that is held was loaded again"
-        chain.deliver()
-        chain.run_and_settle()
-        assert "  unchanged  " in chain.run(), "a version that is held was loaded again"
+        assert "  unchanged  " in project.run(), "a version that is held was loaded again"
+        project.deliver()
+        project.recover()
+        assert "  unchanged  " in project.run(), "a version that is held was loaded again"
         yield f"clock {'ahead' if days > 0 else 'behind'}"
 
 
-def _open_elsewhere(chain: Chain, *, waits: bool) -> str:
-    """This process has the file open."""
-    with closing(duckdb.connect(str(chain.database))) as holder:
+def _open_elsewhere(project: FaultProject, *, waits: bool) -> str:
+    """Run the pipeline while this process has the file open."""
+    with closing(duckdb.connect(str(project.database))) as holder:
         if waits:
-            command = chain.start()
-            assert not command.ended_within(chain.chance.uniform(2, 6))
+            command = project.start()
+            assert not command.ends_within(project.random.uniform(2, 6))
             holder.close()
             assert command.end()[0] == 0
         else:
-            output = chain.run(code=1, FINOPS_DATABASE__DUCKDB__LOCK_WAIT_SECONDS="0")
+            output = project.run(code=1, FINOPS_DATABASE__DUCKDB__LOCK_WAIT_SECONDS="0")
             assert f"is still open in process {os.getpid()} " in output, output
-    chain.run_and_settle()
+    project.recover()
     return "open elsewhere, " + ("waited for" if waits else "its process named")
 
 
-def _with_block_of_zeros(content: bytes, place: int) -> bytes:
-    start = place // 4096 * 4096
+def _with_block_of_zeros(content: bytes, position: int) -> bytes:
+    start = position // 4096 * 4096
     return content[:start] + bytes(4096) + content[start + 4096 :]
 
 
-def _newer(content: bytes, place: int) -> bytes:
-    """A later version of the storage, under the header's own checksum."""
-    header = content[8:12] + struct.pack("<Q", 1000 + place % 1000) + content[20:4096]
+def _newer(content: bytes, position: int) -> bytes:
+    """Return the file with a later storage version, under a valid checksum of the header."""
+    header = content[8:12] + struct.pack("<Q", 1000 + position % 1000) + content[20:4096]
     checksum = 5381
     for (word,) in struct.iter_unpack("<Q", header):
         checksum ^= word * 0xBF58476D1CE4E5B9 % 2**64
     return struct.pack("<Q", checksum) + header + content[4096:]
 
 
-_DAMAGES: dict[str, Callable[[bytes, int], bytes]] = {  # of the content and a place in it
-    "a bit flipped": lambda content, place: (
-        content[:place] + bytes([content[place] ^ 1 << place % 8]) + content[place + 1 :]
+_DAMAGES: dict[str, Callable[[bytes, int], bytes]] = {  # of the content, at a position in it
+    "a bit flipped": lambda content, position: (
+        content[:position]
+        + bytes([content[position] ^ 1 << position % 8])
+        + content[position + 1 :]
     ),
-    "cut short": lambda content, place: content[:place],
+    "cut short": lambda content, position: content[:position],
     "a block zeroed": _with_block_of_zeros,
     "from a newer DuckDB": _newer,
 }

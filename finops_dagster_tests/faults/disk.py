@@ -1,5 +1,7 @@
-"""A disk that is full: of all that the chain writes, or with Dagster's history on another one. It
-takes a file system of its own: Linux gives one to anybody where `unshare` is allowed."""
+"""A full disk, with Dagster's history on it or on another one.
+
+The disk is a file system of its own, which Linux lets any user mount where `unshare` is allowed.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
-from finops_dagster_tests.faults.chain import Chain
+from finops_dagster_tests.faults.project import FaultProject
 from finops_dagster_tests.project import ROOT
 
 _NAMESPACE = ("unshare", "--user", "--map-root-user", "--mount")
@@ -20,25 +22,35 @@ _FULL = {
     "loading": r"failed: .*duckdb.*its disk is full",
     "staging": r"failed: .*data/staging.*its disk is full",
     "exporting": r"failed: .*data/parquet.*its disk is full",
-    "telling Dagster": "Dagster's history in .* cannot be written",
+    "recording the run": "Dagster's history in .* cannot be written",
 }
 
 
-class NotHere(Exception):
-    """This machine cannot inject the fault; says why."""
+class FaultUnavailable(Exception):
+    """Raised where this machine cannot inject the fault; says why."""
 
 
-def disk(folder: Path, chance: Random) -> Iterator[str]:
-    """Each month stays what it was, one line says that the disk is full, and the next run makes up
-    for it when there is room. Runs this module as a program in the namespace."""
+def disk(folder: Path, random: Random) -> Iterator[str]:
+    """Fill the disk during a run, in a file system that this module mounts as a program.
+
+    Each month stays what it was, one line says that the disk is full, and the next run loads the
+    month when there is room again.
+    """
     try:
         subprocess.run([*_NAMESPACE, "true"], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        raise NotHere("unshare is not allowed here") from error
-    words = [*_NAMESPACE, sys.executable, "-m", __name__, str(folder), str(chance.getrandbits(32))]
+        raise FaultUnavailable("unshare is not allowed here") from error
+    command = [
+        *_NAMESPACE,
+        sys.executable,
+        "-m",
+        __name__,
+        str(folder),
+        str(random.getrandbits(32)),
+    ]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(words, env=environment, text=True, **pipes) as process:
+    with subprocess.Popen(command, env=environment, text=True, **pipes) as process:
         try:
             yield from map(str.strip, process.stdout)
             raise AssertionError(process.stderr.read())
@@ -46,41 +58,41 @@ def disk(folder: Path, chance: Random) -> Iterator[str]:
             process.terminate()
 
 
-def _fill(folder: Path, chance: Random) -> Iterator[str]:
+def _fill(folder: Path, random: Random) -> Iterator[str]:
     (folder / "data/small").mkdir(parents=True)
     (folder / "home").mkdir()
-    disks = [_fill_again(folder / name, chance) for name in ("all", "data")]
+    disks = [_fill_again(folder / name, random) for name in ("all", "data")]
     while True:
         yield from map(next, disks)
 
 
-def _fill_again(folder: Path, chance: Random) -> Iterator[str]:
+def _fill_again(folder: Path, random: Random) -> Iterator[str]:
     small = folder / "small"
     small.mkdir(parents=True, exist_ok=True)
     _mount("-t", "tmpfs", "-o", "size=1G", "none", small)
     if folder.name == "data":
         (small / "home").symlink_to(folder.parent / "home", target_is_directory=True)
-    chain = Chain(small, chance, bucket=folder / "source", months=("2024-01",))
-    chain.deliver(rows=2000)
+    project = FaultProject(small, random, bucket=folder / "source", months=("2024-01",))
+    project.deliver(rows=2000)
     while True:
-        chain.run_and_settle()
+        project.recover()
         used = shutil.disk_usage(small).used
-        chain.deliver(rows=chance.randint(2000, 20000))
-        room = chance.randrange(4 * 2 ** chance.randrange(10, 21))
+        project.deliver(rows=random.randint(2000, 20000))
+        room = random.randrange(4 * 2 ** random.randrange(10, 21))
         _mount("-o", f"remount,size={used + room}", small)
-        code, output = chain.start().end()
-        chain.whole()
+        code, output = project.start().end()
+        project.assert_whole()
         _mount("-o", "remount,size=1G", small)
         if code:
-            where = next(name for name, words in _FULL.items() if re.search(words, output))
-            chain.run_and_settle()
-            yield f"{folder.name}: {where}"
+            step = next(name for name, pattern in _FULL.items() if re.search(pattern, output))
+            project.recover()
+            yield f"{folder.name}: {step}"
 
 
-def _mount(*words: str | Path) -> None:
-    subprocess.run(["mount", *words], check=True)
+def _mount(*arguments: str | Path) -> None:
+    subprocess.run(["mount", *arguments], check=True)
 
 
 if __name__ == "__main__":
-    for what in _fill(Path(sys.argv[1]), Random(int(sys.argv[2]))):
-        print(what, flush=True)  # noqa: T201
+    for case in _fill(Path(sys.argv[1]), Random(int(sys.argv[2]))):
+        print(case, flush=True)  # noqa: T201

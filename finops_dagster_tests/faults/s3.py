@@ -1,4 +1,4 @@
-"""S3 that is busy, breaks off, lies about lengths, drips, refuses, or changes meanwhile."""
+"""Faults of S3: busy, broken off, wrong lengths, slow, refused, or changed meanwhile."""
 
 from __future__ import annotations
 
@@ -16,54 +16,58 @@ from typing import Any
 from werkzeug.datastructures import Headers
 
 from finops_dagster.demo.export import Layout
-from finops_dagster_tests.faults.chain import Chain
+from finops_dagster_tests.faults.project import FaultProject
 from finops_dagster_tests.servers.s3 import S3Server
 
 
 @dataclass(frozen=True)
 class Request:
-    """A request that a fault may answer in the server's stead."""
+    """A request that a fault may answer in place of the server."""
 
     server: S3Server
-    chain: Chain
+    project: FaultProject
     environ: dict[str, Any]
     start: Callable[..., Any]
 
-    def is_of(self, *methods: str) -> bool:
-        """Whether it asks by one of these methods."""
+    def has_method(self, *methods: str) -> bool:
         return self.environ["REQUEST_METHOD"] in methods
 
 
 Answer = Iterable[bytes] | None
-# What a run says that cannot go on: it may have ended before the fault was met.
+# The error of a run that fails; a run that ended before the fault has none.
 _EITHER = "failed: "
 _ALWAYS = 10**6
 
 
-def s3(folder: Path, chance: Random) -> Iterator[str]:
-    """What a retry can help is retried, what it cannot is told with its reason; never is a month
-    half or of two versions."""
+def s3(folder: Path, random: Random) -> Iterator[str]:
+    """Inject each fault of S3 into a run.
+
+    A transient error is tried again, a permanent one fails with its reason. No month is ever partly
+    loaded or of two versions.
+    """
     with closing(S3Server()) as server:
-        chains = [_chain(server, folder, chance, overwrite=each) for each in (False, True)]
+        projects = [
+            _project(server, folder, random, overwrite=overwrite) for overwrite in (False, True)
+        ]
         while True:
             for name, (fault, times, reason) in _FAULTS.items():
-                for chain in chains:
-                    chain.deliver()
-                    with _injected(server, chain, fault, times):
-                        code, output = chain.start().end()
+                for project in projects:
+                    project.deliver()
+                    with _injected(server, project, fault, times):
+                        code, output = project.start().end()
                     assert bool(code) is bool(reason) or reason is _EITHER, f"{name}: {output}"
                     assert code == 0 or (reason or "") in output, output
-                    chain.whole()
-                    chain.run_and_settle()
+                    project.assert_whole()
+                    project.recover()
                     yield name
 
 
-def _chain(server: S3Server, folder: Path, chance: Random, *, overwrite: bool) -> Chain:
+def _project(server: S3Server, folder: Path, random: Random, *, overwrite: bool) -> FaultProject:
     client, bucket = server.client(), f"acme-{'overwritten' if overwrite else 'versioned'}"
     client.create_bucket(Bucket=bucket)
-    return Chain(
+    return FaultProject(
         folder / bucket,
-        chance,
+        random,
         layout=Layout(overwrite=overwrite),
         months=("2024-01",),
         location=f'source = "s3://{bucket}"\nendpoint_url = "{server.url}"\n',
@@ -74,16 +78,16 @@ def _chain(server: S3Server, folder: Path, chance: Random, *, overwrite: bool) -
 
 @contextmanager
 def _injected(
-    server: S3Server, chain: Chain, fault: Callable[[Request], Answer], times: int
+    server: S3Server, project: FaultProject, fault: Callable[[Request], Answer], times: int
 ) -> Iterator[None]:
-    """The fault is met so many times, at requests of its own choice."""
+    """Inject the fault this many times, at random requests that it applies to."""
 
     def inject(environ: dict[str, Any], start: Callable[..., Any]) -> Answer:
         nonlocal times
-        if not times or chain.chance.random() < 0.3:
+        if not times or project.random.random() < 0.3:
             return None
         times -= 1  # before a fault that ends in an exception
-        answer = fault(Request(server, chain, environ, start))
+        answer = fault(Request(server, project, environ, start))
         times += answer is None
         return answer
 
@@ -96,16 +100,16 @@ def _injected(
 
 def _error(status: str, code: str) -> Callable[[Request], Answer]:
     def answer(request: Request) -> Answer:
-        body = f"<Error><Code>{code}</Code><Message>as told</Message></Error>".encode()
+        body = f"<Error><Code>{code}</Code><Message>injected</Message></Error>".encode()
         length = ("Content-Length", str(len(body)))
         request.start(status, [length, ("Content-Type", "application/xml")])
-        return [] if request.is_of("HEAD") else [body]
+        return [] if request.has_method("HEAD") else [body]
 
     return answer
 
 
 def _reset(request: Request) -> Answer:
-    """Break the connection as a router does that has lost it."""
+    """Reset the connection, as a router does that has lost it."""
     connection = request.environ["werkzeug.socket"]
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     os.close(connection.detach())
@@ -115,21 +119,23 @@ def _reset(request: Request) -> Answer:
 def _body(
     change: Callable[[bytes, int], tuple[int, Iterable[bytes]]],
 ) -> Callable[[Request], Answer]:
-    """A GET of a file whose body is another: the length that is said, and what comes, of the whole
-    and a place in it."""
+    """Return a fault that answers a GET of a file with another body.
+
+    `change` takes the body and a position in it, and returns the Content-Length and the bytes sent.
+    """
 
     def answer(request: Request) -> Answer:
-        if not request.is_of("GET") or not request.environ["PATH_INFO"].endswith(".gz"):
+        if not request.has_method("GET") or not request.environ["PATH_INFO"].endswith(".gz"):
             return None
         headers = Headers()
-        whole = b"".join(
-            request.server.serve(request.environ, lambda _, given, *rest: headers.extend(given))
+        body = b"".join(
+            request.server.serve(request.environ, lambda _, items, *rest: headers.extend(items))
         )
-        length, body = change(whole, request.chain.chance.randrange(len(whole)))
+        length, sent = change(body, request.project.random.randrange(len(body)))
         headers["Content-Length"] = str(length)
         headers["Connection"] = "close"  # else the client waits for what is missing
         request.start("200 OK", headers.to_wsgi_list())
-        return body
+        return sent
 
     return answer
 
@@ -142,11 +148,11 @@ def _drip(body: bytes) -> Iterator[bytes]:
 
 
 def _restate(request: Request) -> Answer:
-    """The vendor writes a newer version before this request is answered."""
-    if not request.is_of("GET", "HEAD") or "list-type" in request.environ["QUERY_STRING"]:
+    """Deliver a newer version before this request is answered."""
+    if not request.has_method("GET", "HEAD") or "list-type" in request.environ["QUERY_STRING"]:
         return None
     fault, request.server.fault = request.server.fault, None
-    request.chain.deliver()
+    request.project.deliver()
     request.server.fault = fault
     return request.server.serve(request.environ, request.start)
 

@@ -1,4 +1,4 @@
-"""Every fault of `make faults`, once, and always at the same moments."""
+"""Every fault of `make faults`, injected once, at the same moments in every run."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from random import Random
 import pytest
 
 from finops_dagster_tests.faults.__main__ import FAULTS
-from finops_dagster_tests.faults.disk import NotHere
+from finops_dagster_tests.faults.disk import FaultUnavailable
 
-# The others take minutes together.
+# The other faults take minutes together.
 QUICK = ("kills",)
 
 
@@ -20,10 +20,10 @@ def marks(name: str) -> list[pytest.MarkDecorator]:
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=marks(name)) for name in FAULTS])
-def test_nothing_is_lost(name: str, tmp_path: Path) -> None:
+def test_a_fault_loses_nothing(name: str, tmp_path: Path) -> None:
     fault, _ = FAULTS[name]
     with closing(fault(tmp_path, Random(name))) as injected:
         try:
             assert next(injected)
-        except NotHere as error:
+        except FaultUnavailable as error:
             pytest.skip(str(error))

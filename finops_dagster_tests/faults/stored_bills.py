@@ -1,4 +1,4 @@
-"""Which version a place has of a month, looked at by nobody's code but the libraries'."""
+"""The version of a month in each output, read by libraries alone and none of the project's code."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _COLUMNS = ["manifest_id", "lineitem_unblendedcost"]
 
 @dataclass(frozen=True)
 class Bill:
-    """A version of a month, as its files have it or a place does."""
+    """Rows and cost of a version of a month, as delivered or as an output has it."""
 
     version: str
     rows: int
     cost: Decimal
 
 
-def in_duckdb(database: Path, month: str) -> Bill | None:
-    """What the table has, which the ledger must say too."""
+def duckdb_bill(database: Path, month: str) -> Bill | None:
+    """Return the month in the table; assert that the ledger agrees."""
     if not database.is_file() or _TABLE not in DuckDB(database).tables():
         return None
     bill = _bill(DuckDB(database).rows(_TABLE, _COLUMNS, month))
@@ -42,8 +42,8 @@ def in_duckdb(database: Path, month: str) -> Bill | None:
     return bill
 
 
-def in_parquet(path: Path) -> Bill | None:
-    """What a file of the lake has, which its footer must say too."""
+def parquet_bill(path: Path) -> Bill | None:
+    """Return the month in a file of the lake; assert that its footer agrees."""
     if not path.is_file():
         return None
     rows = pq.read_table(path, columns=_COLUMNS, partitioning=None).to_pylist()
@@ -54,8 +54,8 @@ def in_parquet(path: Path) -> Bill | None:
     return bill
 
 
-def in_warehouse(warehouse: Adapter, month: str) -> Bill | None:
-    """What the warehouse has, which its ledger must say too."""
+def warehouse_bill(warehouse: Adapter, month: str) -> Bill | None:
+    """Return the month in the warehouse; assert that its ledger agrees."""
     tables = warehouse.tables()
     if not {_TABLE, f"{_TABLE}_loads"} <= tables or _COLUMNS[1] not in warehouse.columns(_TABLE):
         return None
@@ -67,14 +67,17 @@ def in_warehouse(warehouse: Adapter, month: str) -> Bill | None:
 
 
 def query(database: Path, sql: str) -> list[tuple[Any, ...]]:
-    """The rows that DuckDB answers."""
+    """Return the rows of a query of a DuckDB file."""
     with duckdb.connect(str(database)) as connection:
         return connection.execute(sql).fetchall()
 
 
-def copied(database: Path, folder: str) -> Path:
-    """A DuckDB file and its log, as a crash would leave them: to open the file is to mend it after
-    a crash, which is the chain's to do."""
+def copy_of_database(database: Path, folder: str) -> Path:
+    """Copy a DuckDB file and its log, and return the copy.
+
+    DuckDB replays the log of a crashed process as soon as the file is opened. The original must
+    stay as the crash left it, for the run under test to replay.
+    """
     for path in (database, database.with_name(f"{database.name}.wal")):
         if path.is_file():
             shutil.copy(path, folder)
@@ -82,7 +85,7 @@ def copied(database: Path, folder: str) -> Path:
 
 
 def _bill(rows: Sequence[tuple[Any, ...]]) -> Bill | None:
-    """Rows of version and cost as one bill, which they must be."""
+    """Return rows of version and cost as one bill; assert that they are of one version."""
     versions = {version for version, _ in rows}
     assert len(versions) <= 1, f"a mix of {versions}"
     return Bill(versions.pop(), len(rows), sum((c for _, c in rows), Decimal(0))) if rows else None

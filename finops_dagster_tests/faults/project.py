@@ -1,4 +1,4 @@
-"""An export's chain in a folder, run as real processes, and what must hold of it after a fault."""
+"""A project whose stages run as real processes, and what must hold after a fault."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from tempfile import TemporaryDirectory, TemporaryFile
 from finops_dagster.demo.export import BillVersion, Layout, write_version
 from finops_dagster_tests.cur import Put, upload
 from finops_dagster_tests.demo.delivered import all_rows, costs, keys_of
-from finops_dagster_tests.faults.places import (
+from finops_dagster_tests.faults.stored_bills import (
     Bill,
-    copied,
-    in_duckdb,
-    in_parquet,
-    in_warehouse,
+    copy_of_database,
+    duckdb_bill,
+    parquet_bill,
     query,
+    warehouse_bill,
 )
 from finops_dagster_tests.finops import FINOPS
 from finops_dagster_tests.project import ROOT, SETTINGS
@@ -35,33 +35,35 @@ from finops_dagster_tests.warehouses.adapters import Adapter
 from finops_dagster_tests.warehouses.duckdb import DuckDB
 
 Fault = Callable[[Path, Random], Iterator[str]]
-"""Injects a fault into chains in a folder, again and again, and yields each that lost nothing."""
+"""Injects a fault into projects below a folder, again and again; yields a name for each of them."""
 
-# A run that Dagster's own command had only written down when it was killed keeps nobody's place.
+# Dagster's own command records a run before it starts it; killed there, it blocks no other run.
 _ENDED = {"SUCCESS", "FAILURE", "CANCELED", "NOT_STARTED"}
 
 
 @dataclass
-class Chain:
-    """The folder with the settings, the source, and all that the chain makes; `delivered` has each
-    version of each month, counted by Python's csv and Decimal, the newest last."""
+class FaultProject:
+    """A folder with settings, a source, and all that the stages write.
+
+    `delivered` has the versions of each month, newest last, counted by Python's csv and Decimal.
+    """
 
     folder: Path
-    chance: Random
+    random: Random
     warehouse: Adapter | None = None
-    """A DuckDB file in the folder where none is given."""
+    """The warehouse; by default a DuckDB file in the folder."""
     layout: Layout = field(default_factory=Layout)
     months: Sequence[str] = ("2024-01", "2024-02", "2024-03")
     bucket: Path | None = None
-    """Where versions are delivered, if not in the folder."""
+    """The folder of the source, if it is outside."""
     put: Put | None = None
-    """Puts what is delivered into the store that `location` names."""
+    """Uploads delivered files to the store that `location` names."""
     location: str = ""
-    """The keys of the export that say where it lies, if not in `bucket`."""
+    """The settings of the export's source, if it is not `bucket`."""
     environment: dict[str, str] = field(default_factory=dict)
     delivered: dict[str, dict[str, Bill]] = field(default_factory=dict)
     seconds: float = 6
-    """What the last run of the whole pipeline took."""
+    """The seconds of the last run of the whole pipeline."""
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -89,18 +91,18 @@ class Chain:
 
     @property
     def database(self) -> Path:
-        """The chain's own DuckDB file."""
+        """The DuckDB file of the billing table."""
         return self.folder / "data/finops.duckdb"
 
     def deliver(self, *months: str, rows: int | None = None) -> None:
-        """A further version of months, restated where there was one; of all where none is named."""
+        """Deliver a further version of these months, or of all."""
         for month in months or self.months:
             versions = self.delivered.setdefault(month, {})
             version = BillVersion(
                 date.fromisoformat(f"{month}-01"),
                 f"v{len(versions) + 1:04}",
-                rows=self.chance.randint(1, 2000) if rows is None else rows,
-                parts=self.chance.randint(1, 3),
+                rows=self.random.randint(1, 2000) if rows is None else rows,
+                parts=self.random.randint(1, 3),
                 restated=bool(versions),
             )
             manifest = write_version(self._bucket, "", "acme-cur", version, layout=self.layout)
@@ -113,108 +115,112 @@ class Chain:
             upload(self._bucket, self.put)
 
     def deliver_some(self) -> None:
-        """A further version of some of the months."""
-        self.deliver(*self.chance.sample(self.months, self.chance.randint(1, len(self.months))))
+        """Deliver a further version of some of the months."""
+        self.deliver(*self.random.sample(self.months, self.random.randint(1, len(self.months))))
 
-    def start(self, *words: str, **environment: str) -> Command:
-        """A command that goes on; the whole pipeline where none is given."""
-        words = words or (*FINOPS, "aws", "run-pipeline")
-        return Command(words, self.folder, {**self.environment, **environment})
+    def start(self, *command: str, **environment: str) -> Command:
+        """Start a command, by default the whole pipeline."""
+        command = command or (*FINOPS, "aws", "run-pipeline")
+        return Command(command, self.folder, {**self.environment, **environment})
 
-    def start_and_wait(self, *words: str) -> tuple[Command, bool]:
-        """A command at a random moment of its run, and whether it had ended before."""
-        command = self.start(*words)
-        return command, command.ended_within(self.chance.uniform(0, self.seconds))
+    def start_and_interrupt(self, *command: str) -> tuple[Command, bool]:
+        """Return a command at a random moment of its run, and whether it has ended already."""
+        process = self.start(*command)
+        return process, process.ends_within(self.random.uniform(0, self.seconds))
 
     def run(self, code: int = 0, **environment: str) -> str:
-        """The whole pipeline to its end, which must be this one; returns its output."""
+        """Run the whole pipeline, which must end with this exit code, and return its output."""
         began = time.monotonic()
-        ended, output = self.start(**environment).end()
-        assert ended == code, f"exit code {ended}: {output}"
+        exit_code, output = self.start(**environment).end()
+        assert exit_code == code, f"exit code {exit_code}: {output}"
         self.seconds = time.monotonic() - began
         return output
 
-    def run_and_settle(self) -> None:
-        """The run that makes up for a fault, after which nothing is left of it."""
+    def recover(self) -> None:
+        """Run the pipeline after a fault, and assert that it repairs everything."""
         self.run()
-        self.settled()
+        self.assert_newest()
 
-    def of_month(self, month: str, *, dagster: bool = False) -> list[str]:
-        """The command that loads a month, by the project's command or by Dagster's own."""
+    def month_command(self, month: str, *, dagster: bool = False) -> list[str]:
+        """Return the command that loads a month: `finops`, or Dagster's own."""
         if not dagster:
             return [*FINOPS, "aws", "run-pipeline", "--start-date", month, "--end-date", month]
         program = str(Path(sys.executable).parent / "dagster")
-        of_month = ["--select", "group:acme", "--partition", month]
-        return [program, "asset", "materialize", "-m", "finops_dagster.definitions", *of_month]
+        selection = ["--select", "group:acme", "--partition", month]
+        return [program, "asset", "materialize", "-m", "finops_dagster.definitions", *selection]
 
-    def whole(self) -> dict[tuple[str, str], Bill | None]:
-        """Return what each place has of each month, which must wholly be one version that was
-        delivered, as Python counts it, and none that is older than the one seen there before."""
-        places = self._places()
-        for (place, month), bill in places.items():
-            before, where = self._seen.get((place, month), ""), f"{month} in {place}"
+    def assert_whole(self) -> dict[tuple[str, str], Bill | None]:
+        """Assert that each output has one delivered version of each month, never an older one.
+
+        Returns the bill in each output, by output and month.
+        """
+        bills = self._stored_bills()
+        for (output, month), bill in bills.items():
+            seen, title = self._seen.get((output, month), ""), f"{month} in {output}"
             if bill is None:
-                assert not before, f"{where} had {before} and has nothing"
+                assert not seen, f"{title} had {seen} and has nothing"
                 continue
-            assert bill == self.delivered[month].get(bill.version), f"{where}: {bill}"
-            assert bill.version >= before, f"{where} went from {before} to {bill.version}"
-            self._seen[place, month] = bill.version
-        return places
+            assert bill == self.delivered[month].get(bill.version), f"{title}: {bill}"
+            assert bill.version >= seen, f"{title} went from {seen} to {bill.version}"
+            self._seen[output, month] = bill.version
+        return bills
 
-    def settled(self) -> None:
-        """Each month is everywhere the newest that was delivered, and nothing lies about."""
-        for (place, month), bill in self.whole().items():
+    def assert_newest(self) -> None:
+        """Assert that each output has the newest version, and that nothing else is left."""
+        for (output, month), bill in self.assert_whole().items():
             *_, newest = self.delivered[month].values()
-            assert bill == newest, f"{month} in {place}: {bill}, but {newest} was delivered"
+            assert bill == newest, f"{month} in {output}: {bill}, but {newest} was delivered"
         parquet = {path for path in (self.folder / "data/parquet").rglob("*") if path.is_file()}
         assert parquet == {self._parquet(month) for month in self.delivered}
         staged = (self.folder / "data/staging").rglob("*.csv*")  # in <month>/<version>
         newest_files = self._newest_files
-        left = [p for p in staged if "/".join(p.parts[-2:]) not in newest_files[p.parts[-3]]]
-        assert not left, f"left in the staging folder: {left}"
+        surplus = [p for p in staged if "/".join(p.parts[-2:]) not in newest_files[p.parts[-3]]]
+        assert not surplus, f"left in the staging folder: {surplus}"
         with closing(sqlite3.connect(self.folder / "home/history/runs.db")) as history:
             runs = history.execute("SELECT run_id, status FROM runs").fetchall()
-        unended = [run for run in runs if run[1] not in _ENDED]
-        assert not unended, f"runs that never ended: {unended}"
+        unfinished = [run for run in runs if run[1] not in _ENDED]
+        assert not unfinished, f"runs that never ended: {unfinished}"
 
-    def loaded_once(self) -> None:
-        """No version of any month was loaded twice into the table."""
+    def assert_loaded_once(self) -> None:
+        """Assert that no version of a month was loaded twice into the table."""
         with TemporaryDirectory() as folder:
             twice = query(
-                copied(self.database, folder),
+                copy_of_database(self.database, folder),
                 "SELECT billing_month, manifest_id FROM finops_state.runs "
                 "GROUP BY ALL HAVING count(*) > 1",
             )
         assert not twice, f"loaded twice: {twice}"
 
-    def forget(self, place: str) -> None:
-        """Somebody took away what a place held."""
-        self._seen = {key: version for key, version in self._seen.items() if key[0] != place}
+    def expect_lost(self, output: str) -> None:
+        """Expect that an output, whose data was deleted, has nothing."""
+        self._seen = {key: version for key, version in self._seen.items() if key[0] != output}
 
-    def _places(self) -> dict[tuple[str, str], Bill | None]:
-        places = {}
+    def _stored_bills(self) -> dict[tuple[str, str], Bill | None]:
+        bills = {}
         with TemporaryDirectory() as folder:
-            database, warehouse = copied(self.database, folder), self._warehouse
+            database, warehouse = copy_of_database(self.database, folder), self._warehouse
             if isinstance(warehouse, DuckDB):
-                warehouse = DuckDB(copied(Path(warehouse.settings["warehouse_path"]), folder))
+                warehouse = DuckDB(
+                    copy_of_database(Path(warehouse.settings["warehouse_path"]), folder)
+                )
             for month in self.delivered:
-                places["DuckDB", month] = in_duckdb(database, month)
-                places["Parquet", month] = in_parquet(self._parquet(month))
-                places["the warehouse", month] = in_warehouse(warehouse, month)
-        return places
+                bills["DuckDB", month] = duckdb_bill(database, month)
+                bills["Parquet", month] = parquet_bill(self._parquet(month))
+                bills["the warehouse", month] = warehouse_bill(warehouse, month)
+        return bills
 
     def _parquet(self, month: str) -> Path:
         return self.folder / f"data/parquet/acme/billing_month={month}/acme-{month}.parquet"
 
 
 class Command(subprocess.Popen[bytes]):
-    """A process in a session of its own, with all that it starts. Its output goes to a file: what
-    Dagster leaves behind would hold a pipe open."""
+    """A process in a session of its own, together with the processes that it starts."""
 
-    def __init__(self, words: Sequence[str], folder: Path, environment: dict[str, str]) -> None:
+    def __init__(self, command: Sequence[str], folder: Path, environment: dict[str, str]) -> None:
+        # The output goes to a file: processes that Dagster leaves behind would hold a pipe open.
         self._output = TemporaryFile("w+")  # noqa: SIM115
         super().__init__(
-            words,
+            command,
             cwd=folder,
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -223,20 +229,20 @@ class Command(subprocess.Popen[bytes]):
             start_new_session=True,
         )
 
-    def ended_within(self, seconds: float) -> bool:
-        """Whether it ended by itself in this time."""
+    def ends_within(self, seconds: float) -> bool:
+        """Return whether the process ends by itself within this time."""
         with suppress(subprocess.TimeoutExpired):
             self.wait(seconds)
         return self.returncode is not None
 
     def kill(self) -> None:
-        """kill -9 of all processes."""
+        """Kill all processes of the session with -9."""
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         self.wait()
 
     def end(self) -> tuple[int, str]:
-        """Its exit code and the end of its output, which has no traceback."""
+        """Wait for the end; return the exit code and the end of the output, without traceback."""
         try:
             code = self.wait(300)
         finally:

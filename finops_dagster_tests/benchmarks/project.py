@@ -1,5 +1,4 @@
-"""What a benchmark is made of: figures, processes that the operating system measures, and a project
-in a folder of its own over a bill that is made once."""
+"""Figures, measured processes, and a project over a bill that is made once."""
 
 from __future__ import annotations
 
@@ -46,30 +45,32 @@ memory_limit = "{memory_limit}"
 
 @dataclass(frozen=True)
 class Figure:
-    """What was measured, and what it must not exceed, in `unit`; `beside` is what else was seen."""
+    """A measured value and the limit that it must not exceed, both in `unit`."""
 
     measure: str
     value: float
     unit: str = "s"
-    most: float | None = None
-    beside: str = ""
+    limit: float | None = None
+    notes: str = ""
 
     def row(self) -> list[str]:
-        """The figure as a row of the table."""
+        """Return the cells of the figure's row in the table."""
 
-        def shown(value: float) -> str:
+        def formatted(value: float) -> str:
             return f"{value:,.{0 if self.unit == 'MB' else 2}f} {self.unit}"
 
-        if self.most is None:
-            return [self.measure, shown(self.value), "", "", self.beside]
-        verdict = "reached" if self.value <= self.most else "missed"
-        return [self.measure, shown(self.value), shown(self.most), verdict, self.beside]
+        if self.limit is None:
+            return [self.measure, formatted(self.value), "", "", self.notes]
+        verdict = "reached" if self.value <= self.limit else "missed"
+        return [self.measure, formatted(self.value), formatted(self.limit), verdict, self.notes]
 
 
 @dataclass(frozen=True)
 class Run:
-    """One finished process, or the median of several: wall and CPU seconds, and peak resident
-    megabytes."""
+    """One finished process, or the median of several.
+
+    `seconds` are those of the clock, `megabytes` the peak of resident memory.
+    """
 
     seconds: float
     cpu: float
@@ -77,19 +78,20 @@ class Run:
 
     @classmethod
     def median(cls, runs: Iterable[Run]) -> Run:
-        """The median of each measure, of memory the peak."""
+        """Return the medians of the seconds and the highest peak of memory."""
         seconds, cpu, megabytes = zip(*((r.seconds, r.cpu, r.megabytes) for r in runs), strict=True)
         return cls(median(seconds), median(cpu), max(megabytes))
 
-    def figure(self, measure: str, most: float | None = None, beside: str = "") -> Figure:
-        """The wall seconds, with CPU seconds beside."""
+    def figure(self, measure: str, limit: float | None = None, notes: str = "") -> Figure:
+        """Return the seconds of the clock as a figure, with the CPU seconds in its notes."""
         used = f"{self.cpu:.2f} s of CPU"
-        return Figure(measure, self.seconds, "s", most, f"{used}; {beside}" if beside else used)
+        return Figure(measure, self.seconds, "s", limit, f"{used}; {notes}" if notes else used)
 
 
-def apart(work: Callable[..., object], *arguments: object) -> None:
-    """Do work in a process of its own: a child's peak is told as its parent's where that was
-    higher, so the benchmark itself stays small."""
+def run_in_process(work: Callable[..., object], *arguments: object) -> None:
+    """Run a function in a process of its own; exit where it fails."""
+    # Linux reports a child's peak memory as at least its parent's when it was started, so the
+    # benchmark's own process must stay small.
     process = get_context("spawn").Process(target=work, args=arguments)
     process.start()
     process.join()
@@ -97,22 +99,22 @@ def apart(work: Callable[..., object], *arguments: object) -> None:
         sys.exit(process.exitcode)
 
 
-def once(name: str, make: Callable[..., object], *arguments: object) -> Path:
-    """A folder below data/bench, which `make(folder, *arguments)` fills where it is missing."""
+def made_once(name: str, make: Callable[..., object], *arguments: object) -> Path:
+    """Return a folder below data/bench; `make(folder, *arguments)` fills it where it is missing."""
     folder = FOLDER / name
     if not folder.exists():
-        making = folder.with_name(f"{name}.part")
-        shutil.rmtree(making, ignore_errors=True)
-        apart(make, making, *arguments)
-        making.rename(folder)
+        unfinished = folder.with_name(f"{name}.part")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        run_in_process(make, unfinished, *arguments)
+        unfinished.rename(folder)
     return folder
 
 
 def source(rows: int, columns: int = 154, parts: int = 4, months: Sequence[date] = ()) -> Path:
-    """The folder with the bill, January 2024 where no months are named."""
+    """Return the folder with a bill of these months, or of January 2024."""
     months = months or [date(2024, 1, 1)]
     versions = [BillVersion(month, VERSION, rows, parts) for month in months]
-    return once(f"source-{rows}x{columns}-{parts}-{len(months)}", _write, versions, columns)
+    return made_once(f"source-{rows}x{columns}-{parts}-{len(months)}", _write, versions, columns)
 
 
 def _write(folder: Path, versions: list[BillVersion], columns: int) -> None:
@@ -121,21 +123,21 @@ def _write(folder: Path, versions: list[BillVersion], columns: int) -> None:
 
 
 def small_months() -> str:
-    """The source of three years of 5,000 rows each."""
+    """Return the address of a bill of 36 months of 5,000 rows each."""
     return f"file://{source(5000, 150, 1, YEARS)}"
 
 
 @dataclass(frozen=True)
-class Chain:
-    """An empty project over a source."""
+class BenchmarkProject:
+    """A project in the folder `work`, which nothing was loaded into yet."""
 
     work: Path
 
     @classmethod
-    def over(
+    def create(
         cls, source: Path | str, *, memory_limit: str = "2GB", exports: int = 1, more: str = ""
-    ) -> Chain:
-        """Make it, in the place of the one before; `more` are keys of its export, and tables."""
+    ) -> BenchmarkProject:
+        """Create the project in place of the previous one; `more` are keys of each export."""
         work = FOLDER / "work"
         shutil.rmtree(work, ignore_errors=True)
         home = work / "dagster"
@@ -155,23 +157,25 @@ class Chain:
         return cls(work)
 
     def materialize(self, module: str = "finops_dagster.definitions") -> Run:
-        """`dagster asset materialize` of the month, the whole chain."""
+        """Materialize all stages of the month by `dagster asset materialize`."""
         dagster = str(Path(sys.executable).parent / "dagster")
         selection = ["--select", "group:bench", "--partition", MONTH]
         return self.run([dagster, "asset", "materialize", "-m", module, *selection])
 
-    def finops(self, *words: str) -> Run:
-        """A `finops` command."""
-        return self.run([*FINOPS, *words])
+    def finops(self, *arguments: str) -> Run:
+        """Run a `finops` command."""
+        return self.run([*FINOPS, *arguments])
 
-    def python(self, code: str, *words: str) -> Run:
-        """A Python program."""
-        return self.run([sys.executable, "-c", code, *words])
+    def python(self, code: str, *arguments: str) -> Run:
+        """Run a Python program."""
+        return self.run([sys.executable, "-c", code, *arguments])
 
     def run(self, command: Sequence[str]) -> Run:
-        """Run a command to its end in the project's folder; a failure shows its output, which is
-        in `output.txt`. What others have left to be written to disk is written before."""
-        os.sync()
+        """Run a command in the project's folder and measure it; exit where it fails.
+
+        The output is in `output.txt`, and its end is printed where the command fails.
+        """
+        os.sync()  # what earlier processes left to be written to disk must not slow this one down
         with (self.work / "output.txt").open("w+") as output:
             started = time.monotonic()
             process = subprocess.Popen(command, cwd=self.work, stdout=output, stderr=output)
@@ -184,7 +188,7 @@ class Chain:
         return Run(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
     def stage_seconds(self, stage: str) -> float:
-        """What a stage said of its time when it last had the month."""
+        """Return the seconds in the metadata of the stage's last materialization of the month."""
         of_stage = dg.AssetRecordsFilter(dg.AssetKey(["bench", stage]), asset_partitions=[MONTH])
         with dg.DagsterInstance.get() as instance:
             (record,) = instance.fetch_materializations(of_stage, limit=1).records
