@@ -1,4 +1,4 @@
-"""The real parts that tests run against, and a project in a folder of its own."""
+"""Fixtures of all tests: a project, the `finops` command, and a real S3 server."""
 
 import gc
 import itertools
@@ -14,7 +14,7 @@ from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import Project
 from finops_dagster_tests.servers.s3 import S3Server
 
-# The same few examples in every run; `--hypothesis-profile=faults` looks for new ones.
+# The same examples in every run; `--hypothesis-profile=faults` looks for new ones.
 hypothesis.settings.register_profile(
     "few", max_examples=100, derandomize=True, deadline=None, database=None
 )
@@ -26,12 +26,12 @@ hypothesis.settings.load_profile("few")
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores: some tests wait for a server."""
+    """Return one worker more than there are cores, as some tests wait for a server."""
     return (os.cpu_count() or 1) + 1
 
 
 def pytest_collection_finish() -> None:
-    """What is imported stays: the collector, a fifth of all time without this, need not look."""
+    """Keep the garbage collector from what was imported: it takes a fifth of all time otherwise."""
     gc.set_threshold(20_000, 20, 20)
     gc.collect()
     gc.freeze()
@@ -42,7 +42,7 @@ def pytest_unconfigure() -> None:
 
 
 def pytest_configure() -> None:
-    """Tests say what is in their environment; xdist would give them a terminal of 80 columns."""
+    """Remove variables that change the results; xdist would set a terminal of 80 columns."""
     for name in ("DAGSTER_HOME", "FINOPS_CONFIG", "COLUMNS"):
         os.environ.pop(name, None)
 
@@ -52,7 +52,7 @@ _bucket_numbers = itertools.count(1)
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """An empty project whose export `acme` reads a local folder."""
+    """Return an empty project whose export `acme` reads a local folder."""
     monkeypatch.chdir(tmp_path)
     return Project(tmp_path)
 
@@ -64,7 +64,7 @@ def finops(project: Project) -> Finops:
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[S3Server]:
-    """One S3 server for all tests; each takes buckets of its own."""
+    """Start the S3 server of all tests; each test creates its own buckets."""
     server = S3Server()
     yield server
     server.close()
@@ -72,7 +72,7 @@ def s3_server() -> Iterator[S3Server]:
 
 @pytest.fixture
 def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
-    """The S3 server with an empty log, no fault, and credentials in the environment."""
+    """Return the S3 server with an empty log, no fault, and credentials in the environment."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     s3_server.requests.clear()
@@ -89,6 +89,6 @@ def bucket(s3: S3Server) -> str:
 
 @pytest.fixture
 def put_in_bucket(project: Project, s3: S3Server, bucket: str) -> Put:
-    """Puts into a bucket, which the project's export reads."""
+    """Return a function that writes to a bucket, which the project's export reads."""
     project.use_bucket(s3, bucket)
     return project.put

@@ -1,4 +1,4 @@
-"""Small CUR v1 exports for tests, delivered as AWS delivers them: files first, manifest last."""
+"""Small CUR v1 exports for tests, delivered as AWS does: files first, the manifest last."""
 
 import csv
 import gzip
@@ -22,7 +22,7 @@ _TYPES = {
 
 
 def line_item(month: str, **cells: str) -> dict[str, str]:
-    """A row with the cells that every bill has; others by name, with `__` for `/`."""
+    """Return a row with the cells that every bill has, and others by name, `__` for `/`."""
     return {
         "identity/LineItemId": "abc",
         "bill/PayerAccountId": "001234567890",
@@ -43,7 +43,7 @@ def line_items(month: str, *costs: str) -> list[dict[str, str]]:
 
 
 def csv_bytes(rows: Iterable[dict[str, str]], headers: Sequence[str] = HEADERS) -> bytes:
-    """A CSV file as AWS writes it: quotes where needed, lines that end in LF."""
+    """Return a CSV file as AWS writes it: quotes where needed, lines that end in LF."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(headers)
@@ -73,7 +73,7 @@ def bucket_put(s3: S3Server, bucket: str) -> Put:
 
 
 def upload(folder: Path, put: Put) -> None:
-    """Put everything that lies in a folder into the bucket, manifests last as AWS does."""
+    """Upload all files of a folder, the manifests last, as AWS does."""
     files = [path for path in folder.rglob("*") if path.is_file()]
     for path in sorted(files, key=lambda path: (path.suffix == ".json", path)):
         put(str(path.relative_to(folder)), path.read_bytes())
@@ -96,22 +96,23 @@ def deliver(
     changes: dict[str, object] | None = None,
     suffix: str = "gz",
 ) -> list[str]:
-    """Deliver one version of a month and return the keys of its files.
+    """Deliver one version of a month, and return the keys of its files.
 
-    A part is rows, or the very bytes of the file. `columns` are the manifest's where they
-    differ from the files'; `manifest_prefix` is the prefix that the manifest's keys keep when a
-    bucket was replicated to another; `changes` replaces fields of the manifest.
+    A part is rows, or the bytes of a file. `columns` are those that the manifest lists, where they
+    are not the headers. `manifest_prefix` is the prefix of the manifest's keys, where it is not
+    that of the files: a bucket that is replicated keeps the keys of the original. `changes`
+    replaces fields of the manifest.
     """
     billing_month = BillingMonth.parse(month)
-    start, end = (f"{each.first_day:%Y%m%d}" for each in (billing_month, billing_month.next))
-    lead = f"{prefix}/" if prefix else ""
-    folder = f"{lead}{export_name}/{start}-{end}"
+    start, end = (f"{m.first_day:%Y%m%d}" for m in (billing_month, billing_month.next))
+    file_prefix = f"{prefix}/" if prefix else ""
+    folder = f"{file_prefix}{export_name}/{start}-{end}"
     keys = []
     for number, part in enumerate(parts, 1):
         body = part if isinstance(part, bytes) else gzip.compress(csv_bytes(part, headers))
         keys.append(f"{folder}/{version}/{export_name}-{number:05}.csv.{suffix}")
         put(keys[-1], body)
-    kept = lead if manifest_prefix is None else manifest_prefix
+    listed_prefix = file_prefix if manifest_prefix is None else manifest_prefix
     all_types = {**_TYPES, **(types or {})}
     manifest: dict[str, object] = {
         "assemblyId": version,
@@ -131,7 +132,7 @@ def deliver(
         "reportName": export_name,
         "billingPeriod": {"start": f"{start}T000000.000Z", "end": f"{end}T000000.000Z"},
         "bucket": bucket,
-        "reportKeys": [kept + key.removeprefix(lead) for key in keys],
+        "reportKeys": [listed_prefix + key.removeprefix(file_prefix) for key in keys],
         "additionalArtifactKeys": [],
         **(changes or {}),
     }

@@ -1,4 +1,4 @@
-"""What gets out of a project: planted secrets in files and in what is said, and open addresses."""
+"""Planted secrets that leak into files or output, and addresses that a process listens at."""
 
 import sqlite3
 import zlib
@@ -10,7 +10,7 @@ from uuid import uuid4
 import duckdb
 import psutil
 
-# Texts that are nowhere else, for every variable that a secret can be set in.
+# A unique text for every variable that can hold a secret.
 SECRETS = {
     name: f"secret{uuid4().hex}"
     for name in (
@@ -26,14 +26,14 @@ SECRETS = {
 
 
 def leaks(folders: Iterable[Path], *outputs: str) -> list[str]:
-    """Which of the secrets is in which file below the folders, or in the outputs."""
+    """Return which secrets are in which files below the folders, or in the outputs."""
     contents = [
         (str(path), content) for path in paths_below(folders) for content in _contents(path)
     ]
     contents += [("an output", text.encode()) for text in outputs]
     return [
-        f"{name} in {where}"
-        for where, content in contents
+        f"{name} in {location}"
+        for location, content in contents
         for name, secret in SECRETS.items()
         if secret.encode() in content
     ]
@@ -45,7 +45,7 @@ def paths_below(folders: Iterable[Path]) -> Iterator[Path]:
 
 
 def _contents(path: Path) -> Iterator[bytes]:
-    """The file's bytes, and what a database has compressed in them."""
+    """Yield the file's bytes, and the texts that a database keeps compressed in them."""
     if path.is_file():
         yield path.read_bytes()
     if path.name == "runs.db":
@@ -59,9 +59,9 @@ def _contents(path: Path) -> Iterator[bytes]:
                 yield str(connection.execute(f"FROM {table}").fetchall()).encode()
 
 
-def listening_addresses(process: int) -> set[str]:
-    """At which addresses a process, and all that it started, can be called."""
-    root = psutil.Process(process)
+def listening_addresses(pid: int) -> set[str]:
+    """Return the addresses at which a process and its children listen."""
+    root = psutil.Process(pid)
     processes = (root, *root.children(recursive=True))
-    sockets = [socket for each in processes for socket in each.net_connections("inet")]
+    sockets = [s for process in processes for s in process.net_connections("inet")]
     return {socket.laddr.ip for socket in sockets if socket.status == psutil.CONN_LISTEN}

@@ -1,4 +1,4 @@
-"""The `finops` command, called in the folder of a project."""
+"""The `finops` command in the folder of a project, for tests."""
 
 import json
 import os
@@ -15,16 +15,16 @@ from finops_dagster.cli.app import main
 from finops_dagster_tests.project import Project
 
 FINOPS = [sys.executable, "-m", "finops_dagster.cli"]
-# Runs the pipeline in a process that ends itself when a stage has done its work and Dagster is to
-# record it.
+# Runs the pipeline in a process that kills itself when the stage has done its work, just before
+# Dagster records the materialization.
 KILLED_AT = """
 import os, signal, sys
 from dagster import DagsterInstance
 from finops_dagster.cli.app import main
 record = DagsterInstance.handle_new_event
 def record_or_die(self, event, **options):
-    made = event.asset_materialization
-    if made is not None and made.asset_key.path[-1] == {stage!r}:
+    materialization = event.asset_materialization
+    if materialization is not None and materialization.asset_key.path[-1] == {stage!r}:
         os.kill(os.getpid(), signal.SIGKILL)
     return record(self, event, **options)
 DagsterInstance.handle_new_event = record_or_die
@@ -35,7 +35,7 @@ main()
 
 @dataclass(frozen=True)
 class CommandResult:
-    """How a command ended; `exception` is what its one line on standard error was made of."""
+    """The end of a command; `exception` is the error behind its line on standard error."""
 
     exit_code: int
     stdout: str
@@ -48,23 +48,25 @@ class CommandResult:
 
 
 class Finops:
+    """Calls commands with the settings of a project, in its folder."""
+
     def __init__(self, project: Project, more_settings: str = "") -> None:
         self.project = project
         self.environment = project.shell_environment(more_settings)
 
     def __call__(self, *arguments: str, code: int = 0) -> str:
-        """What the command prints; `code` is the exit code that it must have."""
-        done = self.run(*arguments)
-        assert done.exit_code == code, done.output
-        assert "Traceback" not in done.stderr
-        return done.output
+        """Run a command, assert its exit code, and return what it prints."""
+        result = self.run(*arguments)
+        assert result.exit_code == code, result.output
+        assert "Traceback" not in result.stderr
+        return result.output
 
     def json(self, *arguments: str) -> Any:
-        """The rows, or the document, that the command prints for a program."""
+        """Run a command with --json, and return the rows or the document that it prints."""
         return json.loads(self.run(*arguments, "--json").stdout)
 
     def run(self, *arguments: str) -> CommandResult:
-        """The command in this process, as starting one takes two seconds."""
+        """Run a command in this process: starting another one takes two seconds."""
         home = {"DAGSTER_HOME": f"{self.project.folder}/.dagster"}
         stdout, stderr, umask = StringIO(), StringIO(), os.umask(0)
         os.umask(umask)
@@ -94,19 +96,20 @@ class Finops:
         )
 
     def run_process(self, *arguments: str, code: int = 0, **environment: str) -> str:
+        """Run a command in a process of its own, assert its exit code, and return its output."""
         process = self.start(*arguments, **environment)
-        printed, complained = process.communicate()
-        assert process.returncode == code, printed + complained
-        assert "Traceback" not in complained
-        return printed + complained
+        stdout, stderr = process.communicate()
+        assert process.returncode == code, stdout + stderr
+        assert "Traceback" not in stderr
+        return stdout + stderr
 
     def run_until_killed_at(self, stage: str) -> None:
-        """Run the pipeline until the stage has done its work, and kill it there."""
-        killed = subprocess.run(
+        """Run the pipeline until the stage has done its work, and kill its process there."""
+        process = subprocess.run(
             [sys.executable, "-c", KILLED_AT.format(stage=stage)],
             cwd=self.project.folder,
             env=self.environment,
             stdout=subprocess.DEVNULL,  # what Dagster leaves behind would keep a pipe open
             stderr=subprocess.DEVNULL,
         )
-        assert killed.returncode == -signal.SIGKILL
+        assert process.returncode == -signal.SIGKILL

@@ -1,4 +1,4 @@
-"""A project in a folder of its own, used as a person would: deliver, materialize, look."""
+"""A project in a folder of its own, for tests: deliver a version, run the stages, query."""
 
 import os
 from decimal import Decimal
@@ -33,7 +33,7 @@ table = "aws_billing_data"
 
 
 class MonthRun:
-    """What came of one run of one month."""
+    """A finished run of the stages of one month."""
 
     def __init__(self, result: dg.ExecuteInProcessResult) -> None:
         self.success, self.run_id = result.success, result.run_id
@@ -45,14 +45,14 @@ class MonthRun:
 
     @property
     def error(self) -> str:
-        """The reason of the step that failed, without the class that stands before it."""
+        """The message of the one step that failed, without the name of the error's class."""
         failures = [e for e in self._result.all_events if e.event_type_value == "STEP_FAILURE"]
         assert len(failures) == 1, failures
         _, _, message = failures[0].step_failure_data.error.message.partition(": ")
         return message.strip()
 
     def metadata(self, stage: str) -> dict[str, Any]:
-        """The metadata of a stage's materialization, as plain values."""
+        """Return the metadata of a stage's materialization, as plain values."""
         return {name: cell.value for name, cell in self._made[stage].metadata.items()}
 
     def outcomes(self) -> dict[str, str]:
@@ -62,7 +62,7 @@ class MonthRun:
         return sum(e.event_type_value == "STEP_UP_FOR_RETRY" for e in self._result.all_events)
 
     def data_versions(self) -> set[str]:
-        """The data versions that the stages recorded."""
+        """Return the data versions that the stages recorded."""
         return {(made.tags or {})["dagster/data_version"] for made in self._made.values()}
 
     def checks(self) -> dict[str, bool]:
@@ -73,12 +73,12 @@ class MonthRun:
 
 
 def requested_months(result: dg.SensorResult) -> list[str | None]:
-    """The months that a sensor asks for."""
+    """Return the months whose runs a sensor requests."""
     return [request.partition_key for request in result.run_requests or []]
 
 
 class Project:
-    """Settings, definitions and an in-memory Dagster instance over a folder."""
+    """A folder with a source and data, its settings, and an in-memory Dagster instance."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -100,26 +100,30 @@ class Project:
         self._built: tuple[Settings, dg.Definitions] | None = None
 
     def shell_environment(self, more_settings: str = "") -> dict[str, str]:
-        """The environment of a plain shell in the project's folder, with a settings file of this
-        export whose first month is 2024-01."""
+        """Write a settings file of the first export, and return the environment of a shell for it.
+
+        The export starts in 2024-01 and lies in the folder `source`, whatever `export` says.
+        """
         (self.folder / "finops.toml").write_text(SETTINGS + more_settings)
         environment = {"FINOPS_CONFIG": "finops.toml", "PYTHONPATH": str(ROOT)}
         return {**os.environ, **environment, "DAGSTER_DISABLE_TELEMETRY": "yes"}
 
     def add_export(self, **settings: Any) -> None:
-        """Let the project have a further export, like the first but for these settings."""
+        """Add an export that differs from the first one in these settings."""
         self.more_exports.append({**self.export, **settings})
 
     def use_bucket(self, s3: S3Server, bucket: str) -> None:
-        """Let the export read a bucket, and `put` put there."""
+        """Make a bucket the source of the first export, which `put` and `deliver` write to."""
         self.export |= {"source": f"s3://{bucket}", "endpoint_url": s3.url}
         self.put = bucket_put(s3, bucket)
 
     def deliver(
         self, *parts: str | Part, month: str = "2024-01", version: str = "v1", **delivery: Any
     ) -> list[str]:
-        """Deliver a version of a month and return the keys of its files: one file whose line items
-        cost so much, or a file a part."""
+        """Deliver a version of a month, and return the keys of its files.
+
+        Parts that are texts are the costs of the line items of one file; any other part is a file.
+        """
         costs = [part for part in parts if isinstance(part, str)]
         files = [line_items(month, *costs)] if costs else parts
         return deliver(self.put, month, files, version=version, **delivery)
@@ -135,15 +139,15 @@ class Project:
         return self._built[1]
 
     def first_export(self) -> Export:
-        """The first export, as the chain sees it."""
+        """Return the first export, as the stages use it."""
         return Export(self.settings().exports[0])
 
     def first_store(self) -> tuple[ObjectStore, str]:
-        """The first export's store, and the prefix in it."""
+        """Return the first export's store, and its prefix there."""
         return ObjectStores().open(self.settings().exports[0])
 
     def available_versions(self) -> dict[BillingMonth, AvailableVersion]:
-        """What the first export's source has of each of its months."""
+        """Return the version of each month that the first export's source has."""
         export = self.first_export()
         return export.source(ObjectStores()).versions(export.months())
 
@@ -181,14 +185,16 @@ class Project:
         return MonthRun(result)
 
     def load(self, month: str = "2024-01", **options: Any) -> MonthRun:
-        """Run the chain of one month, which must succeed."""
+        """Run the stages of one month, and assert that they succeed."""
         outcome = self.materialize(month, **options)
         assert outcome.success, outcome.error
         return outcome
 
     def load_refused_version(self, month: str, *parts: Part, **delivery: Any) -> MonthRun:
-        """Load a month of one line that costs 1, and then a version that must fail and leave the
-        month as it was."""
+        """Assert that a version of these parts is refused, and return its run.
+
+        A month of one line item that costs 1 is loaded first, and must stay as it is.
+        """
         if not self.parquet_path(month).exists():
             self.deliver("1", month=month)
             self.load(month)
@@ -201,7 +207,7 @@ class Project:
 
     @property
     def database_file(self) -> Path:
-        """The DuckDB file, in a folder that is there."""
+        """The path of the DuckDB file, in a folder that exists."""
         (self.folder / "data").mkdir(exist_ok=True)
         return self.folder / "data/finops.duckdb"
 
@@ -215,11 +221,11 @@ class Project:
                 connection.execute(statement)
 
     def ledger(self, columns: str = "manifest_id, state") -> list[tuple[Any, ...]]:
-        """What the ledger has of every version, in the order of the loads."""
+        """Return columns of the ledger's versions, in the order of their loads."""
         return self.query(f"SELECT {columns} FROM finops_state.manifests ORDER BY load_number")
 
     def column(self, name: str, month: str = "2024-01") -> list[Any]:
-        """The values of one column of one month in the table."""
+        """Return the values of a column in one month of the table, sorted."""
         where = f"WHERE billing_month = '{month}-01'"
         rows = self.query(f'SELECT "{name}" FROM aws_billing_data {where} ORDER BY 1')
         return [cell for (cell,) in rows]

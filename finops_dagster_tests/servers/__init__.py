@@ -1,1 +1,1 @@
-"""Servers that the tests start themselves, in place of a vendor's."""
+"""Servers that the tests start themselves, in place of those of vendors."""

@@ -8,7 +8,7 @@ queries. DuckDB holds the rows in memory and sqlglot translates the SQL.
     with BigQueryServer() as server:
         server.client().create_dataset("billing")
 
-What it cannot do it says, mostly with 501. How it differs from BigQuery:
+It answers what it cannot do with an error, mostly 501. How it differs from BigQuery:
 
 - Every job runs at once and is DONE when it is answered. A load that fails always does so in its
   job; BigQuery finds some mistakes in a schema before it makes the job, and answers with a 400.
@@ -21,7 +21,7 @@ What it cannot do it says, mostly with 501. How it differs from BigQuery:
   BigQuery has been seen to do so, but perhaps not always. Only a load job with
   ALLOW_FIELD_RELAXATION makes a REQUIRED field NULLABLE.
 - Parquet maps become arrays of structs, as `mapTargetType` has it. Parquet demands that a key is
-  not NULL, and a load makes it REQUIRED or NULLABLE as the server was told, because no
+  not NULL, and a load makes it REQUIRED or NULLABLE, as `map_key_mode` says, because no
   documentation says what BigQuery does. A map that is NULL becomes an array without elements in the
   table; that a query gives it so is documented, that the table holds it so is not.
 - Load jobs replace a partition that exists. Tables are partitioned by the month of a DATE, or not
@@ -54,12 +54,12 @@ if TYPE_CHECKING:
 
 
 class Lost:
-    """A fault: the request is done, and its answer does not arrive."""
+    """A fault: the request is executed, and its answer does not arrive."""
 
 
 @dataclass(frozen=True)
 class JobFails:
-    """A fault: the job that is asked for is accepted, and ends with this error."""
+    """A fault: the requested job is accepted, and ends with this error."""
 
     error: BigQueryError
 
@@ -68,10 +68,10 @@ Fault = BigQueryError | Lost | JobFails
 
 
 class BigQueryServer:
-    """A BigQuery on a free port of 127.0.0.1, from `with` until the end of the block.
+    """A BigQuery server on a free port of 127.0.0.1, started and stopped by `with`.
 
     `map_key_mode` is the mode that a load gives the keys of a map: see above. `fault`, when set, is
-    asked of every request: an error is answered in its stead, its answer is lost, or its job fails.
+    called with every request: it can answer with an error, lose the answer, or let the job fail.
     """
 
     def __init__(self, map_key_mode: str = "REQUIRED") -> None:
@@ -100,11 +100,11 @@ class BigQueryServer:
 
     @property
     def url(self) -> str:
-        """The `api_endpoint` that a client needs."""
+        """The `api_endpoint` for a client."""
         return f"http://127.0.0.1:{self._http.server_port}"
 
     def client(self, project: str = "test") -> bigquery.Client:
-        """A real client of this server, closed when the server is."""
+        """Return a real client of this server, which is closed with the server."""
         options = ClientOptions(api_endpoint=self.url)
         client = bigquery.Client(project, AnonymousCredentials(), client_options=options)
         self._clients.append(client)
@@ -139,7 +139,7 @@ class BigQueryServer:
 
 
 class _QuietHandler(WSGIRequestHandler):
-    """Keeps the access log out of the output of the tests."""
+    """A handler without access log."""
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         pass

@@ -1,5 +1,7 @@
-"""The REST API of the BigQuery test server: which request does what, and the jobs, of which each
-runs at once and is DONE when it is answered."""
+"""The REST API of the BigQuery test server: its routes and its jobs.
+
+Every job runs at once, and is DONE when its request is answered.
+"""
 
 import json
 import threading
@@ -44,7 +46,7 @@ _ROUTES = Map(
 
 @dataclass
 class Job:
-    """A finished job, with the rows it selected or the error that ended it."""
+    """A finished job, with the rows that it selected or the error that ended it."""
 
     reference: Resource
     configuration: Resource
@@ -53,7 +55,7 @@ class Job:
     error: BigQueryError | None = None
 
     def resource(self) -> Resource:
-        """The job as the REST API shows it."""
+        """Return the job as the REST API shows it."""
         status: Resource = {"state": "DONE"}
         if self.error:
             status |= {"errorResult": self.error.error_proto, "errors": [self.error.error_proto]}
@@ -65,7 +67,7 @@ class Job:
         }
 
     def query_response(self, max_results: str | int | None, start: str = "0") -> Resource:
-        """The answer of jobs.query and jobs.getQueryResults: a page of rows, or the error."""
+        """Return a page of rows, as jobs.query and jobs.getQueryResults answer it."""
         if self.error:
             raise self.error
         if self.result is None:
@@ -75,18 +77,18 @@ class Job:
 
 
 class BigQueryApi:
-    """Answers requests one at a time, so that each sees the whole of what came before."""
+    """Answers requests one at a time, so that each sees the result of the one before it."""
 
     def __init__(self, map_key_mode: str) -> None:
         self._lock = threading.Lock()
         self._catalog = Catalog(map_key_mode)
         self._jobs: dict[tuple[str, str, str], Job] = {}
         self.next_job_error: BigQueryError | None = None
-        # Resumable uploads: the job that each is for, and the bytes that have come so far.
+        # Resumable uploads: the job of each, and the bytes received so far.
         self._uploads: list[tuple[Resource, bytearray]] = []
 
     def answer(self, request: Request) -> Response:
-        """Do what the request asks; raises BigQueryError when it cannot."""
+        """Execute a request and return its answer. Raises BigQueryError."""
         try:
             endpoint, arguments = _ROUTES.bind_to_environ(request.environ).match()
         except HTTPException as error:
@@ -96,14 +98,13 @@ class BigQueryApi:
         return body if isinstance(body, Response) else json_response(body)
 
     def close(self) -> None:
-        """Give up the rows."""
         self._catalog.connection.close()
 
     def _insert_dataset(self, request: Request, project: str) -> Resource:
         return self._catalog.insert_dataset(project, request.get_json()).resource()
 
     def _list_datasets(self, request: Request, project: str) -> Resource:
-        return {"datasets": [each.resource() for each in self._catalog.datasets(project)]}
+        return {"datasets": [dataset.resource() for dataset in self._catalog.datasets(project)]}
 
     def _get_dataset(self, request: Request, project: str, dataset_id: str) -> Resource:
         return self._catalog.dataset(project, dataset_id).resource()
@@ -163,22 +164,24 @@ class BigQueryApi:
         return {**table.resource(), "numRows": str(self._catalog.count_rows(table))}
 
     def _job(self, request: Request, project: str, job_id: str) -> Job:
-        """The job, or BigQuery's 404 when it is not in the location that the request names."""
+        """Return a job, or raise BigQuery's 404 where the request names another location."""
         location = request.args.get("location", "US")
         if (project, location, job_id) not in self._jobs:
             raise not_found(f"Job {project}:{location}.{job_id}")
         return self._jobs[project, location, job_id]
 
     def _run_job(self, project: str, resource: Resource, payload: bytes | None = None) -> Job:
-        """Run a job. One that fails is kept all the same, with the error in its status; so is the
-        next one where `next_job_error` is set, which does nothing else."""
-        configuration, given = resource["configuration"], resource.get("jobReference") or {}
-        job_id = given.get("jobId") or f"job_{uuid.uuid4().hex}"
-        location = given.get("location") or "US"
+        """Run a job, and keep it, with its error where it fails.
+
+        Where `next_job_error` is set, the job fails with it and does nothing.
+        """
+        configuration, requested = resource["configuration"], resource.get("jobReference") or {}
+        job_id = requested.get("jobId") or f"job_{uuid.uuid4().hex}"
+        location = requested.get("location") or "US"
         if (project, location, job_id) in self._jobs:
             raise already_exists(f"Job {project}:{location}.{job_id}")
         if "load" in configuration:
-            # A load into a dataset that does not exist is refused, and no job comes of it.
+            # BigQuery refuses a load into a missing dataset at once, and creates no job.
             target = configuration["load"]["destinationTable"]
             self._catalog.dataset(target["projectId"], target["datasetId"], location)
         reference = {"projectId": project, "jobId": job_id, "location": location}
@@ -200,12 +203,12 @@ class BigQueryApi:
 
 
 def json_response(body: Resource, status: int = 200) -> Response:
-    """A resource as an HTTP answer."""
+    """Return a resource as an HTTP answer."""
     return Response(json.dumps(body), status, mimetype="application/json")
 
 
 def _multipart(request: Request) -> tuple[Resource, bytes]:
-    """The two parts of a `multipart/related` body: the job and the file."""
+    """Return the two parts of a `multipart/related` body: the job and the file."""
     boundary = b"--" + request.mimetype_params["boundary"].encode()
     _, job, file, _ = request.get_data().split(boundary)
     headers_end = b"\r\n\r\n"

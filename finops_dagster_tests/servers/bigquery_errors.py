@@ -1,10 +1,10 @@
-"""The errors of the BigQuery test server, in BigQuery's words and JSON shape."""
+"""The errors of the BigQuery test server, with BigQuery's messages and JSON."""
 
 from typing import Any
 
 
 class BigQueryError(Exception):
-    """An error answered over HTTP, or kept as the `errorResult` of a job."""
+    """An error that is answered over HTTP, or kept as the `errorResult` of a job."""
 
     def __init__(self, status: int, reason: str, message: str) -> None:
         super().__init__(message)
@@ -12,32 +12,33 @@ class BigQueryError(Exception):
         self.error_proto = {"reason": reason, "message": message}
 
     def http_body(self) -> dict[str, Any]:
-        """The body of an HTTP error answer."""
+        """Return the body of an HTTP error answer."""
         errors = [{**self.error_proto, "domain": "global"}]
         message = self.error_proto["message"]
         return {"error": {"code": self.status, "message": message, "errors": errors}}
 
 
 def invalid(message: str) -> BigQueryError:
-    """A request or a file that BigQuery refuses."""
+    """Return the error of a request or a file that BigQuery refuses."""
     return BigQueryError(400, "invalid", message)
 
 
 def invalid_query(message: str) -> BigQueryError:
-    """A SQL statement that BigQuery refuses."""
+    """Return the error of a SQL statement that BigQuery refuses."""
     return BigQueryError(400, "invalidQuery", message)
 
 
-def not_found(what: str) -> BigQueryError:
-    """A dataset, table or job that does not exist."""
-    return BigQueryError(404, "notFound", f"Not found: {what}")
+def not_found(name: str) -> BigQueryError:
+    """Return the error of a dataset, table or job that does not exist."""
+    return BigQueryError(404, "notFound", f"Not found: {name}")
 
 
-def already_exists(what: str) -> BigQueryError:
-    """A dataset, table or job whose name is taken."""
-    return BigQueryError(409, "duplicate", f"Already Exists: {what}")
+def already_exists(name: str) -> BigQueryError:
+    """Return the error of a dataset, table or job whose name is taken."""
+    return BigQueryError(409, "duplicate", f"Already Exists: {name}")
 
 
-def not_supported(what: str) -> BigQueryError:
-    """Something BigQuery can do and this server cannot."""
-    return BigQueryError(501, "notImplemented", f"The BigQuery test server does not support {what}")
+def not_supported(feature: str) -> BigQueryError:
+    """Return the error of a feature that BigQuery has and this server lacks."""
+    message = f"The BigQuery test server does not support {feature}"
+    return BigQueryError(501, "notImplemented", message)

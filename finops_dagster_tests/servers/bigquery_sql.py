@@ -1,4 +1,4 @@
-"""Queries of the BigQuery test server: GoogleSQL in, DuckDB's rows out as BigQuery's JSON."""
+"""Queries of the BigQuery test server: GoogleSQL, run by DuckDB, answered as BigQuery's JSON."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -29,13 +29,13 @@ _RESULT_TYPES = {duckdb_type: name for name, duckdb_type in DUCKDB_TYPES.items()
 
 @dataclass
 class QueryResult:
-    """What a statement gave: rows for a SELECT, else nothing."""
+    """The result of a statement: the rows of a SELECT, or nothing."""
 
     fields: list[Field] = field(default_factory=list)
     rows: list[Resource] = field(default_factory=list)
 
     def page(self, max_results: str | int | None, start: str) -> Resource:
-        """The schema and some rows of a SELECT."""
+        """Return the schema and a page of the rows."""
         if not self.fields:
             return {}
         end = len(self.rows) if max_results is None else int(start) + int(max_results)
@@ -86,7 +86,7 @@ def _parsed(sql: str) -> exp.Expression:
 
 
 def _bind_arrays(statement: exp.Expression) -> None:
-    """Make UNNEST of an array in a table give the fields of its elements as columns."""
+    """Let UNNEST of an array in a table return the fields of its elements as columns."""
     for node in list(statement.find_all(exp.Unnest)):
         array = node.expressions[0]
         if isinstance(array, exp.Column | exp.Dot):
@@ -98,15 +98,15 @@ def _bind_arrays(statement: exp.Expression) -> None:
 
 
 def _bind_parameters(statement: exp.Expression, parameters: list[Resource]) -> Resource:
-    """Cast every named parameter to its type; return the texts to bind."""
-    given = {each.get("name"): each for each in parameters}
+    """Cast every named parameter to its type, and return the texts to bind."""
+    by_name = {parameter.get("name"): parameter for parameter in parameters}
     values: Resource = {}
     for node in list(statement.find_all(exp.Parameter)):
-        if node.name not in given:
+        if node.name not in by_name:
             raise invalid_query(f"Query parameter '{node.name}' not found")
-        kind = given[node.name]["parameterType"]["type"]
+        kind = by_name[node.name]["parameterType"]["type"]
         kind = LEGACY_TYPES.get(kind, kind)
-        value = given[node.name].get("parameterValue", {}).get("value")
+        value = by_name[node.name].get("parameterValue", {}).get("value")
         values[node.name] = None if value is None else str(value)
         node.replace(exp.Cast(this=node.copy(), to=_duckdb_type(kind)))
     return values
@@ -135,7 +135,7 @@ def _run(
 
 
 def _result_field(name: str, duckdb_type: Any) -> Field:
-    """A column of the result, whose nested ones are REPEATED RECORDs or RECORDs."""
+    """Return the field of a result column; lists of structs are REPEATED RECORDs."""
     if duckdb_type.id == "list" and duckdb_type.child.id == "struct":
         return {**_result_field(name, duckdb_type.child), "mode": "REPEATED"}
     field = {"name": name, "mode": "NULLABLE"}
@@ -149,10 +149,10 @@ def _result_field(name: str, duckdb_type: Any) -> Field:
 
 
 def _cell(value: Any, field: Field) -> Resource:
-    """A value in the JSON of BigQuery's rows, where an array that is NULL has no elements."""
+    """Return a value as BigQuery's JSON, in which an array that is NULL has no elements."""
     if field["mode"] == "REPEATED":
         element = {**field, "mode": "NULLABLE"}
-        return {"v": [_cell(each, element) for each in value or []]}
+        return {"v": [_cell(entry, element) for entry in value or []]}
     if field["type"] == "RECORD" and value is not None:
         return {"v": {"f": [_cell(value[inner["name"]], inner) for inner in field["fields"]]}}
     return {"v": _json_value(value, field["type"])}
@@ -172,42 +172,45 @@ def _json_value(value: Any, type_name: str) -> str | None:
 
 
 def _is_remaking(statement: exp.Create) -> bool:
-    """Whether it is CREATE OR REPLACE TABLE with a list of columns, AS a query."""
-    of = statement.args
-    return bool(of["replace"] and isinstance(of["this"], exp.Schema) and of["expression"])
+    """Return whether a statement is CREATE OR REPLACE TABLE with columns, AS a query."""
+    parts = statement.args
+    is_schema = isinstance(parts["this"], exp.Schema)
+    return bool(parts["replace"] and is_schema and parts["expression"])
 
 
 def _remake_table(catalog: Catalog, table: Table, statement: exp.Create, values: Resource) -> None:
-    """Put a table of the statement's columns, with the rows of its query, in the place of `table`;
-    all of it, or nothing. Its partitioning and clustering must be those that the table has."""
+    """Replace a table by one with the statement's columns and the rows of its query, or not at all.
+
+    BigQuery refuses another partitioning or clustering than the table has.
+    """
     properties = statement.args["properties"].expressions
     partitioning = table.properties.get("timePartitioning", {})
     existing = [partitioning.get("type"), partitioning.get("field")]
     existing += table.properties.get("clustering", {}).get("fields", [])
-    wanted: list[str] = []
-    for each in properties:
-        if isinstance(each, exp.PartitionedByProperty):
-            wanted += [each.this.text("unit"), each.this.this.name]
-        elif isinstance(each, exp.ClusterProperty):
-            wanted += [column.name for column in each.expressions]
-    if wanted != existing:
+    requested: list[str] = []
+    for item in properties:
+        if isinstance(item, exp.PartitionedByProperty):
+            requested += [item.this.text("unit"), item.this.this.name]
+        elif isinstance(item, exp.ClusterProperty):
+            requested += [column.name for column in item.expressions]
+    if requested != existing:
         raise invalid(
             "Cannot replace a table with a different partitioning spec. Instead, DROP the table, "
-            f"and then recreate it. New partitioning spec is {wanted} and existing spec is "
+            f"and then recreate it. New partitioning spec is {requested} and existing spec is "
             f"{existing}"
         )
     fields = schema_fields({"fields": [_field(column) for column in statement.this.expressions]})
-    kept = {name: table.properties.get(name) for name in ("timePartitioning", "clustering")}
-    options = dict(_option(each) for each in properties if type(each) is exp.Property)
-    made = Table(table.dataset, table.table_id, fields, kept | options)
-    made.version = table.version + 1
+    layout = {name: table.properties.get(name) for name in ("timePartitioning", "clustering")}
+    options = dict(_option(item) for item in properties if type(item) is exp.Property)
+    new_table = Table(table.dataset, table.table_id, fields, layout | options)
+    new_table.version = table.version + 1
     with catalog.transaction():
         rows = statement.expression.sql("duckdb")
         catalog.connection.execute(f"CREATE TEMP TABLE remade AS {rows}", values)
-        catalog.create_empty(made)
-        catalog.connection.execute(f"INSERT INTO {made.sql_name} FROM remade")
+        catalog.create_empty(new_table)
+        catalog.connection.execute(f"INSERT INTO {new_table.sql_name} FROM remade")
         catalog.connection.execute("DROP TABLE remade")
-    table.dataset.tables[table.table_id] = made
+    table.dataset.tables[table.table_id] = new_table
 
 
 def _field(column: exp.ColumnDef) -> Field:
@@ -220,7 +223,11 @@ def _field(column: exp.ColumnDef) -> Field:
     if kind.this == exp.DataType.Type.ARRAY:
         kind, field["mode"] = kind.expressions[0], "REPEATED"
     if kind.this == exp.DataType.Type.STRUCT:
-        return {**field, "type": "RECORD", "fields": [_field(each) for each in kind.expressions]}
+        return {
+            **field,
+            "type": "RECORD",
+            "fields": [_field(column) for column in kind.expressions],
+        }
     return {**field, "type": kind.sql("bigquery")}
 
 

@@ -1,5 +1,7 @@
-"""The datasets and tables of the BigQuery test server, kept in an in-memory DuckDB: their schemas,
-and what a load job does to them."""
+"""The datasets, tables and load jobs of the BigQuery test server.
+
+The rows are in an in-memory DuckDB.
+"""
 
 import io
 import re
@@ -22,7 +24,7 @@ from finops_dagster_tests.servers.bigquery_errors import (
 Resource = dict[str, Any]
 Field = dict[str, Any]
 
-# BigQuery answers with the legacy name of a type, whichever of its names it was given.
+# BigQuery answers with the legacy name of a type, whichever of its names a request has.
 LEGACY_TYPES = {"INT64": "INTEGER", "FLOAT64": "FLOAT", "BOOL": "BOOLEAN", "STRUCT": "RECORD"}
 DUCKDB_TYPES = {
     "STRING": "VARCHAR",
@@ -33,7 +35,7 @@ DUCKDB_TYPES = {
     "DATE": "DATE",
     "TIMESTAMP": "TIMESTAMP WITH TIME ZONE",
 }
-# A TIMESTAMP is a TIMESTAMP, be it adjusted to UTC or not: see the docstring of the server.
+# TIMESTAMP, adjusted to UTC or not: see the docstring of the server.
 _PARQUET_TYPES = {
     "string": "STRING",
     "date32[day]": "DATE",
@@ -42,12 +44,12 @@ _PARQUET_TYPES = {
 }
 _RESERVED = "_PARTITION|_TABLE_|_FILE_|_ROW_TIMESTAMP|__ROOT__|_COLIDENTIFIER"
 _FIELD_NAME = re.compile(rf"(?!{_RESERVED})[A-Z_][A-Z0-9_]{{0,299}}", re.ASCII | re.IGNORECASE)
-_TOLD = ("description", "labels", "expirationTime")
+_DESCRIPTIVE = ("description", "labels", "expirationTime")
 _READING = "Error while reading data, error message:"
 
 
 class Dataset:
-    """A dataset and its tables by their ids, its rows in one schema of DuckDB."""
+    """A dataset and its tables by id; its rows are in one schema of DuckDB."""
 
     def __init__(self, project: str, resource: Resource) -> None:
         self.project = project
@@ -58,13 +60,13 @@ class Dataset:
         self.tables: dict[str, Table] = {}
 
     def resource(self) -> Resource:
-        """The dataset as the REST API shows it."""
+        """Return the dataset as the REST API shows it."""
         reference = {"projectId": self.project, "datasetId": self.dataset_id}
         return {"id": self.full_name, "location": self.location, "datasetReference": reference}
 
 
 class Table:
-    """The metadata of a table, its rows in the DuckDB table `sql_name`."""
+    """The metadata of a table; its rows are in the DuckDB table `sql_name`."""
 
     def __init__(
         self, dataset: Dataset, table_id: str, fields: list[Field], properties: Resource
@@ -72,8 +74,8 @@ class Table:
         self.dataset, self.table_id, self.fields = dataset, table_id, fields
         self.full_name = f"{dataset.full_name}.{table_id}"
         self.sql_name = f"{quoted(dataset.duckdb_schema)}.{quoted(table_id)}"
-        kept = ("timePartitioning", "clustering", *_TOLD)
-        self.properties = {name: properties[name] for name in kept if properties.get(name)}
+        names = ("timePartitioning", "clustering", *_DESCRIPTIVE)
+        self.properties = {name: properties[name] for name in names if properties.get(name)}
         self.version = 1
         types = {name: field["type"] for name, field in fields_by_name(fields).items()}
         months = self.properties.get("timePartitioning")
@@ -86,11 +88,11 @@ class Table:
 
     @property
     def etag(self) -> str:
-        """Changes with the metadata and with every load."""
+        """A text that changes with the metadata and with every load."""
         return f"{self.table_id}-{self.version}"
 
     def resource(self) -> Resource:
-        """The table as the REST API shows it, without what its rows tell."""
+        """Return the table as the REST API shows it, without the number of rows."""
         reference = {"projectId": self.dataset.project, "datasetId": self.dataset.dataset_id}
         return {
             "type": "TABLE",
@@ -103,13 +105,13 @@ class Table:
         }
 
     def in_partition(self, partition_id: str) -> str:
-        """The SQL condition that a row belongs to the partition `202401`."""
+        """Return the SQL condition that a row is in a partition, such as `202401`."""
         month = f"strftime({quoted(self.properties['timePartitioning']['field'])}, '%Y%m')"
         return f"{month} IS NOT DISTINCT FROM '{partition_id}'"
 
 
 class Catalog:
-    """Every dataset of the server, and the DuckDB connection that holds their rows."""
+    """All datasets of the server, and the DuckDB connection with their rows."""
 
     def __init__(self, map_key_mode: str) -> None:
         self._map_key_mode = map_key_mode
@@ -119,7 +121,7 @@ class Catalog:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Commit what the block did, or undo all of it when it raises."""
+        """Commit what the block does, or roll it back where the block raises."""
         self.connection.begin()
         try:
             yield
@@ -137,7 +139,7 @@ class Catalog:
         return dataset
 
     def dataset(self, project: str, dataset_id: str, location: str | None = None) -> Dataset:
-        """The dataset, or BigQuery's 404, also when it lives in another location."""
+        """Return a dataset. Raises BigQuery's 404, also where it is in another location."""
         dataset = self._datasets.get((project, dataset_id))
         if dataset is None:
             raise not_found(f"Dataset {project}:{dataset_id}")
@@ -146,7 +148,7 @@ class Catalog:
         return dataset
 
     def datasets(self, project: str) -> list[Dataset]:
-        """All datasets of a project."""
+        """Return all datasets of a project."""
         return [dataset for dataset in self._datasets.values() if dataset.project == project]
 
     def insert_table(self, dataset: Dataset, resource: Resource) -> Table:
@@ -161,7 +163,7 @@ class Catalog:
     def table(
         self, project: str, dataset_id: str, table_id: str, location: str | None = None
     ) -> Table:
-        """The table, or BigQuery's 404."""
+        """Return a table. Raises BigQuery's 404."""
         dataset = self.dataset(project, dataset_id, location)
         if table_id not in dataset.tables:
             raise not_found(f"Table {dataset.full_name}.{table_id}")
@@ -173,10 +175,10 @@ class Catalog:
         del table.dataset.tables[table.table_id]
 
     def patch_table(self, table: Table, patch: Resource, if_match: str | None) -> None:
-        """Change what is told of it; a new schema may only add NULLABLE columns."""
+        """Change the description, labels, expiration or schema; only new columns are allowed."""
         if if_match not in (None, table.etag):
             raise BigQueryError(412, "conditionNotMet", "Precondition Failed")
-        if not patch.keys() <= {"schema", *_TOLD}:
+        if not patch.keys() <= {"schema", *_DESCRIPTIVE}:
             raise not_supported(f"changing {sorted(patch)} of a table")
         if "schema" in patch:
             fields = schema_fields(patch["schema"])
@@ -190,16 +192,18 @@ class Catalog:
         table.version += 1
 
     def create_empty(self, table: Table) -> None:
-        """Create the DuckDB table, in place of one of that name."""
+        """Create the DuckDB table, or replace it by an empty one."""
         columns = ", ".join(map(_duckdb_column, table.fields))
         self.connection.execute(f"CREATE OR REPLACE TABLE {table.sql_name} ({columns})")
 
     def _alter(self, table: Table, merged: list[Field]) -> None:
-        """Give the DuckDB table the columns that its fields lack, in which the rows that are there
-        hold NULL or no element, and let those hold NULL that are no longer REQUIRED."""
-        for before, after in zip(table.fields, merged, strict=False):
-            if before["mode"] != after["mode"]:
-                relax = f"ALTER {quoted(before['name'])} DROP NOT NULL"
+        """Add the new columns to the DuckDB table, and drop NOT NULL where a column is relaxed.
+
+        Existing rows have NULL, or an array without elements, in the new columns.
+        """
+        for old, new in zip(table.fields, merged, strict=False):
+            if old["mode"] != new["mode"]:
+                relax = f"ALTER {quoted(old['name'])} DROP NOT NULL"
                 self.connection.execute(f"ALTER TABLE {table.sql_name} {relax}")
         for column in _added(table.fields, merged):
             if column["mode"] == "REQUIRED":
@@ -209,13 +213,15 @@ class Catalog:
             self.connection.execute(f"ALTER TABLE {table.sql_name} {add}")
 
     def count_rows(self, table: Table) -> int:
-        """The number of rows of a table."""
+        """Return the number of rows of a table."""
         ((rows,),) = self.connection.sql(f"SELECT count(*) FROM {table.sql_name}").fetchall()
         return int(rows)
 
     def load(self, config: Resource, payload: bytes) -> int:
-        """Replace a partition by the rows of a Parquet file, as the `load`
-        configuration of a job says; return their number."""
+        """Replace a partition by the rows of a Parquet file, and return their number.
+
+        `config` is the `load` configuration of a job.
+        """
         target, options = config["destinationTable"], config.get("schemaUpdateOptions") or []
         table_id, _, partition_id = target["tableId"].partition("$")
         _check_supported(config, is_partition=bool(partition_id))
@@ -224,17 +230,19 @@ class Catalog:
             rows = pq.read_table(io.BytesIO(payload))
         except (OSError, pa.ArrowInvalid) as error:
             raise invalid(f"{_READING} {error}") from error
-        given = schema_fields({"fields": [self._file_field(column) for column in rows.schema]})
-        fields = _fields_after_load(table, given, options)
+        file_fields = schema_fields(
+            {"fields": [self._file_field(column) for column in rows.schema]}
+        )
+        fields = _fields_after_load(table, file_fields, options)
         inside = table.in_partition(partition_id)
         self.connection.register("parquet_file", rows)
         try:
-            self._check_partition(table, partition_id, given, inside)
+            self._check_partition(table, partition_id, file_fields, inside)
             with self.transaction():
                 self._alter(table, fields)
                 self.connection.execute(f"DELETE FROM {table.sql_name} WHERE {inside}")
-                names = ", ".join(quoted(field["name"]) for field in given)
-                values = ", ".join(map(_value, given))
+                names = ", ".join(quoted(field["name"]) for field in file_fields)
+                values = ", ".join(map(_value, file_fields))
                 self.connection.execute(
                     f"INSERT INTO {table.sql_name} ({names}) SELECT {values} FROM parquet_file"
                 )
@@ -247,19 +255,21 @@ class Catalog:
         return int(rows.num_rows)
 
     def _check_partition(
-        self, table: Table, partition_id: str, given: list[Field], inside: str
+        self, table: Table, partition_id: str, file_fields: list[Field], inside: str
     ) -> None:
         field = table.properties["timePartitioning"]["field"].lower()
         # A column that the file lacks is NULL, and NULL is in no month.
-        inside = inside if field in fields_by_name(given) else "false"
+        inside = inside if field in fields_by_name(file_fields) else "false"
         outside = f"SELECT 1 FROM parquet_file WHERE NOT ({inside}) LIMIT 1"
         if self.connection.sql(outside).fetchall():
             elsewhere = f"rather than destination partition {partition_id}"
             raise invalid(f"Some rows belong to different partitions {elsewhere}")
 
     def _file_field(self, column: pa.Field) -> Field:
-        """The field that a load makes of a Parquet column; a map becomes an array of its keys and
-        values."""
+        """Return the field that a load makes of a Parquet column.
+
+        A map becomes an array of its keys and values.
+        """
         mode = "NULLABLE" if column.nullable else "REQUIRED"
         if pa.types.is_map(column.type):
             key, value = self._file_field(column.type.key_field), column.type.item_field
@@ -269,7 +279,7 @@ class Catalog:
 
 
 def schema_fields(schema: Resource | None) -> list[Field]:
-    """The checked fields of a schema resource, their types and modes written out."""
+    """Return the checked fields of a schema, with their types and modes in full."""
     fields = [_normal_field(column) for column in (schema or {}).get("fields") or []]
     names = [column["name"].lower() for column in fields]
     for name in names:
@@ -279,28 +289,31 @@ def schema_fields(schema: Resource | None) -> list[Field]:
 
 
 def fields_by_name(fields: list[Field]) -> dict[str, Field]:
-    """The fields by their names in lower case: BigQuery ignores the case of a column."""
+    """Return fields by their lower-case names, as BigQuery ignores the case of a column."""
     return {column["name"].lower(): column for column in fields}
 
 
 def merged_fields(
     table_name: str, old: list[Field], new: list[Field], relax: bool = False, inside: str = ""
 ) -> list[Field]:
-    """The fields of a table that takes a new schema, the added ones last; refuses a field whose
-    type or mode changed, but for a REQUIRED one that became NULLABLE where it may `relax`."""
-    after, merged = fields_by_name(new), []
-    for before in old:
-        column = after.get(before["name"].lower(), before)
-        relaxed = relax and (before["mode"], column["mode"]) == ("REQUIRED", "NULLABLE")
-        for what in ("type",) if relaxed else ("type", "mode"):
-            if before[what] != column[what]:
-                change = f"has changed {what} from {before[what]} to {column[what]}"
-                raise _mismatch(table_name, f"Field {inside}{before['name']} {change}")
-        told = {what: column[what] for what in ("mode", "description") if what in column}
-        merged.append(before | told)
-        if "fields" in before:
-            path = f"{inside}{before['name']}."
-            nested = merged_fields(table_name, before["fields"], column["fields"], relax, path)
+    """Return the fields of a table after a new schema, the added ones last.
+
+    Raises BigQueryError where the type or mode of a field changes; with `relax`, a REQUIRED field
+    may become NULLABLE.
+    """
+    new_by_name, merged = fields_by_name(new), []
+    for field in old:
+        column = new_by_name.get(field["name"].lower(), field)
+        relaxed = relax and (field["mode"], column["mode"]) == ("REQUIRED", "NULLABLE")
+        for key in ("type",) if relaxed else ("type", "mode"):
+            if field[key] != column[key]:
+                change = f"has changed {key} from {field[key]} to {column[key]}"
+                raise _mismatch(table_name, f"Field {inside}{field['name']} {change}")
+        changes = {key: column[key] for key in ("mode", "description") if key in column}
+        merged.append(field | changes)
+        if "fields" in field:
+            path = f"{inside}{field['name']}."
+            nested = merged_fields(table_name, field["fields"], column["fields"], relax, path)
             merged[-1]["fields"] = nested
     added = _added(old, new)
     if inside and (added or len(new) < len(old)):
@@ -309,7 +322,7 @@ def merged_fields(
 
 
 def duckdb_type(column: Field) -> str:
-    """The type that holds a field: STRUCT(...)[] for a REPEATED RECORD."""
+    """Return the DuckDB type of a field, STRUCT(...)[] for a REPEATED RECORD."""
     if column["type"] != "RECORD":
         return DUCKDB_TYPES[column["type"]]
     inside = (f"{quoted(field['name'])} {duckdb_type(field)}" for field in column["fields"])
@@ -317,7 +330,7 @@ def duckdb_type(column: Field) -> str:
 
 
 def quoted(identifier: str) -> str:
-    """The identifier as DuckDB's SQL writes it."""
+    """Return an identifier in quotes, as DuckDB's SQL writes it."""
     return '"' + identifier.replace('"', '""') + '"'
 
 
@@ -337,13 +350,13 @@ def _check_supported(config: Resource, *, is_partition: bool) -> None:
         raise not_supported("a load job into a whole table")
 
 
-def _fields_after_load(table: Table, given: list[Field], options: list[str]) -> list[Field]:
+def _fields_after_load(table: Table, file_fields: list[Field], options: list[str]) -> list[Field]:
     relax = "ALLOW_FIELD_RELAXATION" in options
-    merged = merged_fields(table.full_name, table.fields, given, relax)
-    if added := _added(table.fields, given):
+    merged = merged_fields(table.full_name, table.fields, file_fields, relax)
+    if added := _added(table.fields, file_fields):
         raise _mismatch(table.full_name, f"Cannot add fields (field: {added[0]['name']})")
     for old in table.fields:
-        if old["mode"] == "REQUIRED" and old["name"].lower() not in fields_by_name(given):
+        if old["mode"] == "REQUIRED" and old["name"].lower() not in fields_by_name(file_fields):
             raise _mismatch(table.full_name, f"Field {old['name']} is missing in new schema")
     return merged
 
@@ -358,8 +371,11 @@ def _file_type(column: pa.Field) -> str:
 
 
 def _value(field: Field) -> str:
-    """The SQL of a value of the file as the table holds it: a map as its keys and values, and a
-    map that is NULL as one without any, because a REPEATED field is never NULL."""
+    """Return the SQL of a file's value as the table has it.
+
+    A map becomes its keys and values; a map that is NULL becomes an empty array, because a REPEATED
+    field is never NULL.
+    """
     name = quoted(field["name"])
     if field["mode"] != "REPEATED":
         return name
@@ -367,8 +383,8 @@ def _value(field: Field) -> str:
 
 
 def _added(old: list[Field], new: list[Field]) -> list[Field]:
-    known = fields_by_name(old)
-    return [column for column in new if column["name"].lower() not in known]
+    old_by_name = fields_by_name(old)
+    return [column for column in new if column["name"].lower() not in old_by_name]
 
 
 def _mismatch(table_name: str, detail: str) -> BigQueryError:
@@ -381,7 +397,7 @@ def _duckdb_column(column: Field) -> str:
 
 
 def _normal_field(column: Field) -> Field:
-    name, given = column["name"], column["type"].upper()
+    name, type_name = column["name"], column["type"].upper()
     if not _FIELD_NAME.fullmatch(name):
         raise invalid(
             f'Invalid field name "{name}". Fields must contain only letters, numbers, and '
@@ -389,11 +405,11 @@ def _normal_field(column: Field) -> Field:
             f"not start with one of {_RESERVED}."
         )
     mode = (column.get("mode") or "NULLABLE").upper()
-    normal = {**column, "type": LEGACY_TYPES.get(given, given), "mode": mode}
+    normal = {**column, "type": LEGACY_TYPES.get(type_name, type_name), "mode": mode}
     if normal["type"] == "RECORD":
         if not column.get("fields"):
             raise invalid(f"Field {name} is type RECORD but has no schema")
         normal["fields"] = schema_fields(column)
     elif normal["type"] not in DUCKDB_TYPES or mode == "REPEATED":
-        raise not_supported(f"field {name} of type {given} and mode {mode}")
+        raise not_supported(f"field {name} of type {type_name} and mode {mode}")
     return normal

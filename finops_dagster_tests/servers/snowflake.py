@@ -1,21 +1,21 @@
-"""A Snowflake for tests: fakesnow, and before it what Snowflake does and fakesnow does not.
+"""A Snowflake server for tests: fakesnow, behind a server that adds what fakesnow lacks.
 
-fakesnow lets everybody in, and two transactions that touch one table fail in it; in Snowflake the
+fakesnow lets every user in, and fails two transactions that touch one table, where in Snowflake the
 second waits. So this server
 
 - knows one account, user, warehouse and database, a password, and a public key;
-- lets one transaction be open at a time, and others wait for it to begin;
-- ends the session of a client that is gone, and its transaction, at once; Snowflake takes 5 minutes
-  where another waits;
-- reads a hexadecimal number, which TO_NUMBER of fakesnow cannot;
+- lets one transaction be open at a time; others wait before they begin;
+- ends the session of a disconnected client, and its transaction, at once; Snowflake takes 5 minutes
+  where another transaction waits;
+- reads hexadecimal numbers, which TO_NUMBER of fakesnow cannot;
 - answers what fakesnow cannot do as an error of the statement, where fakesnow breaks down;
-- keeps the statements that it was sent, and fails those that a test has chosen.
+- records the statements that it receives, and fails those that a test selects.
 
-Where fakesnow differs from Snowflake, as far as the project is concerned: VARIANT is what it calls
-an OBJECT; SUM of a column adds doubles, of a cast to NUMBER it does not; a NULL time reads as 1970;
+Where fakesnow differs from Snowflake, as far as the project is concerned: it calls an OBJECT
+VARIANT; SUM of a column adds doubles, of a cast to NUMBER it does not; a NULL time reads as 1970;
 FLATTEN gives the whole map for the key '', and makes doubles of amounts; CLUSTER BY, COPY GRANTS,
-QUERY_TAG, LOCK_TIMEOUT and the options of a Parquet file format are read and not heeded; there are
-no roles and no rights; a temporary stage outlives its session.
+QUERY_TAG, LOCK_TIMEOUT and the options of a Parquet file format are read and ignored; there are no
+roles and no rights; a temporary stage outlives its session.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ Answer = tuple[int, bytes]
 
 @dataclass
 class SnowflakeServer:
-    """`statements` and `logins` are those that were sent; `public_key`, in PEM, is the user's."""
+    """A running server; `statements` and `logins` are those received, `public_key` is PEM."""
 
     fakesnow_port: int
     statements: list[str] = field(default_factory=list)
@@ -76,26 +76,26 @@ class SnowflakeServer:
         Thread(target=self._http.serve_forever, daemon=True).start()
 
     def close(self) -> None:
-        """End the server in front of fakesnow."""
+        """Stop the server in front of fakesnow."""
         self._http.shutdown()
         self._http.server_close()
 
     def fail_next(self, part: str, number: int, sqlstate: str, message: str) -> None:
-        """Answer the next statement that has this part with an error of Snowflake's."""
+        """Answer the next statement that contains `part` with an error of Snowflake."""
         self._faults.append((part, _refused(number, sqlstate, message)))
 
     def unavailable_next(self, part: str) -> None:
-        """Answer the next statement that has this part with HTTP 503."""
+        """Answer the next statement that contains `part` with HTTP 503."""
         self._faults.append((part, (503, b"{}")))
 
     def forget(self) -> None:
-        """As if nobody had asked anything."""
+        """Forget all statements, logins and faults."""
         self._faults.clear()
         self.statements.clear()
         self.logins.clear()
 
     def answer(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Answer:
-        """What Snowflake would say to one request."""
+        """Answer one request as Snowflake does."""
         if path.startswith("/session/v1/login-request"):
             self.logins.append(_json(headers, body)["data"])
             refusal = self._refusal(path, self.logins[-1])
@@ -107,25 +107,25 @@ class SnowflakeServer:
             return 200, b'{"success": true}'
         return self._forwarded(method, path, headers, body)
 
-    def came(self, token: str) -> None:
-        """A connection carries this session."""
+    def connected(self, token: str) -> None:
+        """Note that a connection uses this session."""
         self._connections[token] += 1
 
-    def gone(self, token: str) -> None:
-        """A connection that carried this session is closed; it ends with its last one."""
+    def disconnected(self, token: str) -> None:
+        """Note that a connection of this session is closed; end the session with its last one."""
         self._connections[token] -= 1
         if not self._connections[token]:
             self._end(token)
 
     def _let_in(self, answer: bytes) -> Answer:
-        """A client without the second token, which fakesnow does not give, never logs out."""
+        """Add the master token, without which a client never logs out; fakesnow sends none."""
         login = json.loads(answer)
         login["data"]["masterToken"] = "master"
         self._open.add(login["data"]["token"])
         return 200, json.dumps(login).encode()
 
     def _end(self, token: str) -> None:
-        """End a session, and its transaction, if it has not ended."""
+        """End a session and its transaction, if it is open."""
         if token not in self._open:
             return
         self._open.remove(token)
@@ -168,19 +168,19 @@ class SnowflakeServer:
         if login["ACCOUNT_NAME"] != ACCOUNT:
             return 404, b""
         if login.get("AUTHENTICATOR") == "SNOWFLAKE_JWT":
-            known = self._signed(login["TOKEN"])
+            is_known = self._signed(login["TOKEN"])
         else:
-            known = (login["LOGIN_NAME"], login["PASSWORD"]) == (USER, PASSWORD)
-        if not known:
+            is_known = (login["LOGIN_NAME"], login["PASSWORD"]) == (USER, PASSWORD)
+        if not is_known:
             return _refused(390100, "08001", "Incorrect username or password was specified.")
-        asked = parse_qs(urlsplit(path).query)
-        for name, parameter, there in (
+        requested = parse_qs(urlsplit(path).query)
+        for name, parameter, existing in (
             ("database", "databaseName", DATABASE),
             ("warehouse", "warehouse", WAREHOUSE),
         ):
-            if asked[parameter] != [there]:
-                says = f"The requested {name} does not exist or not authorized."
-                return _refused(390201, "08004", says)
+            if requested[parameter] != [existing]:
+                message = f"The requested {name} does not exist or not authorized."
+                return _refused(390201, "08004", message)
         return None
 
     def _signed(self, token: str) -> bool:
@@ -213,11 +213,11 @@ class _Handler(BaseHTTPRequestHandler):
     def finish(self) -> None:
         super().finish()
         for token in self.tokens:
-            self.snowflake.gone(token)
+            self.snowflake.disconnected(token)
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        # The address of an upload is made of the host that the client has asked.
+        # fakesnow builds the address of an upload from the client's Host.
         headers = {
             name: self.headers[name]
             for name in ("Host", "Authorization", "Content-Type", "Content-Encoding")
@@ -226,7 +226,7 @@ class _Handler(BaseHTTPRequestHandler):
         token = _token(headers)
         if token and token not in self.tokens:
             self.tokens.add(token)
-            self.snowflake.came(token)
+            self.snowflake.connected(token)
         status, answer = self.snowflake.answer(self.command, self.path, headers, body)
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
@@ -241,14 +241,14 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _token(headers: dict[str, str]) -> str:
-    found = _TOKEN.search(headers.get("Authorization", ""))
-    return found[1] if found else ""
+    match = _TOKEN.search(headers.get("Authorization", ""))
+    return match[1] if match else ""
 
 
 def _json(headers: dict[str, str], body: bytes) -> dict[str, Any]:
-    packed = headers.get("Content-Encoding") == "gzip"
-    found: dict[str, Any] = json.loads(gzip.decompress(body) if packed else body)
-    return found
+    is_gzip = headers.get("Content-Encoding") == "gzip"
+    document: dict[str, Any] = json.loads(gzip.decompress(body) if is_gzip else body)
+    return document
 
 
 def _refused(number: int, sqlstate: str, message: str) -> Answer:
@@ -261,11 +261,13 @@ def _refused(number: int, sqlstate: str, message: str) -> Answer:
 
 @contextmanager
 def snowflake_server() -> Iterator[SnowflakeServer]:
-    """A server that ends with the block. FINOPS_FAKESNOW may name another fakesnow than the one
-    that `make test` installs."""
+    """Run a server until the end of the block.
+
+    FINOPS_FAKESNOW may name another fakesnow than the one that `make test` installs.
+    """
     executable = Path(os.environ.get("FINOPS_FAKESNOW", _EXECUTABLE))
     if not executable.is_file():
-        pytest.fail(f"{executable} is not there; make test installs it", pytrace=False)
+        pytest.fail(f"{executable} is missing; make test installs it", pytrace=False)
     with tempfile.TemporaryDirectory() as folder:
         fakesnow = subprocess.Popen(
             [executable, "--server"],

@@ -1,5 +1,8 @@
-"""The BigQuery test server refuses what BigQuery is known to refuse, in BigQuery's words, so that
-the warehouse suite means something. What a load and a query do, the suite itself shows."""
+"""The BigQuery test server refuses what BigQuery is known to refuse, with the same messages.
+
+Without that, the suite of the warehouses would prove little. What loads and queries do is tested
+by that suite.
+"""
 
 import io
 from collections.abc import Iterator
@@ -49,7 +52,7 @@ ROWS = BOTH_MONTHS[:1]
 
 @pytest.fixture
 def client() -> Iterator[bigquery.Client]:
-    """A client of a server whose table of bills has one row for January."""
+    """Return a client of a server whose table has one row of January."""
     with BigQueryServer() as server:
         client = server.client()
         client.create_dataset("billing")
@@ -65,7 +68,7 @@ def load(client: bigquery.Client, rows: pa.Table, job_id: str | None = None, **c
     pq.write_table(rows, file)
     maps = bigquery.format_options.ParquetOptions()
     maps.map_target_type = "ARRAY_OF_STRUCT"
-    usual = {
+    defaults = {
         "source_format": "PARQUET",
         "write_disposition": "WRITE_TRUNCATE",
         "create_disposition": "CREATE_NEVER",
@@ -79,16 +82,16 @@ def load(client: bigquery.Client, rows: pa.Table, job_id: str | None = None, **c
         size=file.tell(),
         num_retries=0,
         job_id=job_id,
-        job_config=bigquery.LoadJobConfig(**(usual | config)),
+        job_config=bigquery.LoadJobConfig(**(defaults | config)),
     ).result(retry=None)
 
 
-def refused(error: type[GoogleAPICallError], says: str) -> Any:
-    return pytest.raises(error, match=says)
+def refused(error: type[GoogleAPICallError], message: str) -> Any:
+    return pytest.raises(error, match=message)
 
 
 @pytest.mark.parametrize(
-    ("rows", "says"),
+    ("rows", "message"),
     [
         (ROWS.drop_columns(["billing_month"]), "rows belong to different partitions"),
         (ROWS.drop_columns(["account"]), "Field account is missing in new schema"),
@@ -98,22 +101,22 @@ def refused(error: type[GoogleAPICallError], says: str) -> Any:
         (BOTH_MONTHS, "rows belong to different partitions"),
     ],
 )
-def test_a_load_that_is_refused_leaves_the_month_as_it_was(
-    client: bigquery.Client, rows: pa.Table, says: str
+def test_a_refused_load_leaves_the_month_as_it_was(
+    client: bigquery.Client, rows: pa.Table, message: str
 ) -> None:
-    with refused(BadRequest, says):
+    with refused(BadRequest, message):
         load(client, rows)
-    found = client.query_and_wait(f"SELECT account FROM `{CUR}`", retry=None, job_retry=None)
-    assert [row.values() for row in found] == [("new",)]
+    result = client.query_and_wait(f"SELECT account FROM `{CUR}`", retry=None, job_retry=None)
+    assert [row.values() for row in result] == [("new",)]
     assert client.get_table(CUR).schema == SCHEMA
 
 
-def test_a_load_that_the_product_never_asks_for_is_not_supported(client: bigquery.Client) -> None:
+def test_a_load_that_the_project_never_requests_is_not_supported(client: bigquery.Client) -> None:
     with refused(MethodNotImplemented, "whose writeDisposition is WRITE_APPEND"):
         load(client, ROWS, write_disposition="WRITE_APPEND")
 
 
-def test_a_job_id_works_once(client: bigquery.Client) -> None:
+def test_a_job_id_can_be_used_once(client: bigquery.Client) -> None:
     with refused(Conflict, r"Already Exists: Job test:US\.first"):
         load(client, ROWS, job_id="first")
     with refused(NotFound, "Not found: Job"):
@@ -121,7 +124,7 @@ def test_a_job_id_works_once(client: bigquery.Client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("schema", "says"),
+    ("schema", "message"),
     [
         (SCHEMA[:3], "Field tags is missing in new schema"),
         ([*SCHEMA, SchemaField("tag", "STRING", "REQUIRED")], "Cannot add required fields"),
@@ -132,10 +135,12 @@ def test_a_job_id_works_once(client: bigquery.Client) -> None:
         ),
     ],
 )
-def test_a_schema_is_refused(client: bigquery.Client, schema: list[SchemaField], says: str) -> None:
+def test_a_schema_that_bigquery_refuses_is_refused(
+    client: bigquery.Client, schema: list[SchemaField], message: str
+) -> None:
     table = client.get_table(CUR)
     table.schema = schema
-    with refused(BadRequest, says):
+    with refused(BadRequest, message):
         client.update_table(table, ["schema"], retry=None)
     table.schema = [*SCHEMA, SchemaField("more", "STRING")]
     client.update_table(table, ["schema"], retry=None)
@@ -144,7 +149,7 @@ def test_a_schema_is_refused(client: bigquery.Client, schema: list[SchemaField],
 
 
 @pytest.mark.parametrize(
-    ("sql", "error", "says"),
+    ("sql", "error", "message"),
     [
         ("SELECT nothing FROM billing.cur", BadRequest, "nothing"),
         ("SELECT FROM WHERE", BadRequest, "Syntax error"),
@@ -160,7 +165,7 @@ def test_a_schema_is_refused(client: bigquery.Client, schema: list[SchemaField],
     ],
 )
 def test_a_bad_query_fails_in_its_job(
-    client: bigquery.Client, sql: str, error: type[GoogleAPICallError], says: str
+    client: bigquery.Client, sql: str, error: type[GoogleAPICallError], message: str
 ) -> None:
-    with refused(error, says):
+    with refused(error, message):
         client.query(sql, retry=None, job_retry=None).result(job_retry=None)
