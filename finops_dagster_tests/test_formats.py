@@ -90,7 +90,9 @@ def totals(
 
 
 @every_layout
-def test_every_layout_is_the_same_month(project: Project, layout: Layout, january: Totals) -> None:
+def test_every_layout_loads_the_same_month(
+    project: Project, layout: Layout, january: Totals
+) -> None:
     deliver(project, layout)
     outcome = project.load()
     assert totals(project, layout) == january
@@ -125,7 +127,9 @@ def test_csv_and_parquet_have_equal_cells(project: Project, same: str, column_na
 
 @pytest.mark.parametrize("turned", [False, True], ids=["csv-then-parquet", "parquet-then-csv"])
 @pytest.mark.parametrize("same", ["cur1", "cur2", "focus-1.2"])
-def test_a_table_takes_csv_and_parquet(project: Project, same: str, turned: bool) -> None:
+def test_a_table_takes_months_of_csv_and_of_parquet(
+    project: Project, same: str, turned: bool
+) -> None:
     layouts = SAME[same][::-1] if turned else SAME[same]
     columns: list[set[str]] = []
     for version, layout in zip((JANUARY, FEBRUARY), layouts, strict=True):
@@ -167,7 +171,7 @@ def test_queries_written_for_athena_run_on_athena_names(project: Project, layout
     assert sum(row[4] for row in rows) > 0
 
 
-def test_a_table_keeps_the_style_of_its_names(project: Project) -> None:
+def test_a_table_keeps_the_style_of_its_column_names(project: Project) -> None:
     deliver(project, Layout())
     project.load()
     project.export["column_names"] = "athena"
@@ -182,7 +186,7 @@ def test_a_table_keeps_the_style_of_its_names(project: Project) -> None:
     project.load("2024-02", export="again")
 
 
-def test_layouts_of_two_formats_are_an_error_until_the_settings_choose(project: Project) -> None:
+def test_manifests_of_two_formats_fail_until_the_settings_choose_one(project: Project) -> None:
     deliver(project, Layout())
     deliver(project, Layout("cur2"))
     project.export["format"] = None
@@ -195,7 +199,9 @@ def test_layouts_of_two_formats_are_an_error_until_the_settings_choose(project: 
 
 
 @pytest.mark.parametrize(("chosen", "real"), [("cur2", "focus-1.0"), ("focus", "cur2")])
-def test_the_right_format_is_told(project: Project, chosen: str, real: str) -> None:
+def test_the_error_of_a_wrong_format_names_the_right_one(
+    project: Project, chosen: str, real: str
+) -> None:
     deliver(project, Layout(real))
     right, project.export["format"] = project.export["format"], chosen
     error = project.materialize().error
@@ -206,7 +212,7 @@ def rewrite(manifest: Path, **fields: object) -> None:
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | fields))
 
 
-def test_a_query_without_the_cost_is_an_error_that_shows_what_there_is(project: Project) -> None:
+def test_an_export_without_a_cost_column_fails_and_lists_its_columns(project: Project) -> None:
     manifest = deliver(project, Layout("cur2"))
     for path in (project.source / "acme-cur/data").rglob("*.gz"):
         path.write_bytes(gzip.compress(b"bill_bill_type,bill_invoice_id\nAnniversary,\n"))
@@ -217,7 +223,9 @@ def test_a_query_without_the_cost_is_an_error_that_shows_what_there_is(project: 
 
 
 @every_overwritten
-def test_a_refresh_that_overwrites_is_never_mixed(project: Project, layout: Layout) -> None:
+def test_versions_that_overwrite_each_other_are_never_mixed(
+    project: Project, layout: Layout
+) -> None:
     deliver(project, layout, BillVersion(JANUARY.month, "20240202T000000Z", rows=900, parts=4))
     project.load()
     deliver(project, layout, BillVersion(JANUARY.month, "20240203T000000Z", rows=500, parts=2))
@@ -240,7 +248,9 @@ def test_a_refresh_that_overwrites_is_never_mixed(project: Project, layout: Layo
     assert totals(project, layout)[0] == 600
 
 
-def test_a_refresh_meanwhile_is_noticed(project: Project, put_in_bucket: Put, s3: S3Server) -> None:
+def test_a_manifest_that_changes_during_the_download_fails_the_month(
+    project: Project, put_in_bucket: Put, s3: S3Server
+) -> None:
     layout = Layout("cur2", overwrite=True)
     body = deliver(project, layout).read_bytes()
     upload(project.source, put_in_bucket)
@@ -259,7 +269,7 @@ def test_a_refresh_meanwhile_is_noticed(project: Project, put_in_bucket: Put, s3
     project.load()
 
 
-def test_files_that_are_not_as_long_as_the_manifest_says_are_refused(project: Project) -> None:
+def test_a_file_of_another_size_than_the_manifest_lists_is_refused(project: Project) -> None:
     manifest = deliver(project, Layout("cur2", data_files="object"))
     listed = json.loads(manifest.read_text())["dataFiles"][0]
     path = project.source / listed["s3Uri"].split("/", 3)[3]
@@ -282,7 +292,7 @@ def test_a_replicated_bucket_is_read(project: Project, put_in_bucket: Put, janua
 
 
 @pytest.mark.parametrize("beside", [False, True])
-def test_a_copy_may_write_its_months_with_a_zero(
+def test_a_copy_with_a_zero_in_its_months_folder_is_read(
     project: Project, put_in_bucket: Put, january: Totals, beside: bool
 ) -> None:
     layout = Layout(files="parquet", overwrite=True)
@@ -298,7 +308,9 @@ def test_a_copy_may_write_its_months_with_a_zero(
 
 
 @pytest.mark.parametrize("named", [True, False])
-def test_a_copy_in_other_letters_is_the_same_version(project: Project, named: bool) -> None:
+def test_a_copy_whose_folders_differ_in_case_is_the_same_version(
+    project: Project, named: bool
+) -> None:
     manifest = deliver(project, Layout("cur2"))
     if not named:
         listed = json.loads(manifest.read_text())["dataFiles"]
@@ -312,7 +324,9 @@ def test_a_copy_in_other_letters_is_the_same_version(project: Project, named: bo
     assert (outcomes["billing_table"], outcomes["parquet"]) == ("unchanged", "unchanged")
 
 
-def test_a_copy_is_listed_with_what_is_gone(project: Project, finops: Finops) -> None:
+def test_discover_manifests_lists_a_copy_and_reports_missing_files(
+    project: Project, finops: Finops
+) -> None:
     settings = project.folder / "finops.toml"
     settings.write_text(settings.read_text().replace('"cur1"', '"cur2"'))
     deliver(project, Layout("cur2"))
@@ -339,7 +353,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 @public
 @pytest.mark.parametrize(("suffix", "pack"), [("gz", gzip.compress), ("zip", zip_bytes)])
-def test_a_cur_v1_of_november_2023(project: Project, suffix: str, pack) -> None:
+def test_a_public_cur_v1_of_november_2023_is_loaded(project: Project, suffix: str, pack) -> None:
     path, month = DATA / "focus_converters/aws-cur-v1.csv", "2023-11"
     rows = rows_of(path)
     files = {"headers": tuple(rows[0]), "with_types": False, "suffix": suffix}
@@ -352,7 +366,7 @@ def test_a_cur_v1_of_november_2023(project: Project, suffix: str, pack) -> None:
 
 
 @public
-def test_a_focus_1_0_of_september_2024(project: Project) -> None:
+def test_a_public_focus_1_0_of_september_2024_is_loaded(project: Project) -> None:
     """AWS's rows of the specification's sample, which writes the word NULL for no value."""
     sample = rows_of(DATA / "focus_sample/focus_sample.csv")
     rows = [row for row in sample if row["ProviderName"] == "AWS"]

@@ -73,7 +73,7 @@ def old(request: pytest.FixtureRequest, project: Project) -> OldProject:
     return OldProject(project, request.param)
 
 
-def test_what_was_loaded_is_shown_and_agrees(old: OldProject) -> None:
+def test_loaded_months_are_shown_and_verified(old: OldProject) -> None:
     shown = {
         (row["export"], row["month"]): (row["parquet"], row["rows"], Decimal(row["cost"]))
         for row in old.json("state", "list")
@@ -116,7 +116,7 @@ def test_staged_files_are_loaded_again_without_a_download(project: Project) -> N
 JANUARY = ("aws", "run-pipeline", "--export", "acme", "--end-date", "2024-01")
 
 
-def test_a_restatement_replaces_what_was_loaded(old: OldProject) -> None:
+def test_a_restatement_replaces_the_loaded_month(old: OldProject) -> None:
     old.deliver_next_version()
     assert old.outcomes(*JANUARY) == {("acme", "2024-01"): "exported"}
     query = f"SELECT billing_month, {COST} AS cost, {', '.join(TAGS)} FROM {TABLE} ORDER BY 1, 2"
@@ -149,7 +149,9 @@ def warehouse_of(old: OldProject, name: str) -> Iterator[Adapter]:
     "name",
     ["duckdb", *(pytest.param(each, marks=pytest.mark.thorough) for each in ("sql", "postgresql"))],
 )
-def test_a_warehouse_goes_on(old: OldProject, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_tables_of_a_warehouse_are_carried_on(
+    old: OldProject, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with warehouse_of(old, name) as adapter:
         for variable, value in adapter.environment.items():
             monkeypatch.setenv(variable, value)
@@ -175,7 +177,7 @@ def test_a_warehouse_goes_on(old: OldProject, name: str, monkeypatch: pytest.Mon
         assert old(*backend, "state", "verify").startswith("all agree\n")
 
 
-def test_a_month_stays_whose_files_are_deleted_everywhere(project: Project) -> None:
+def test_a_month_is_kept_when_its_files_are_deleted_everywhere(project: Project) -> None:
     """The first program's lake does not list a version's files; cleanup and the vendor delete
     them."""
     old = OldProject(project, FIRST)

@@ -94,7 +94,7 @@ def output(finops: Finops, command: str) -> str:
     return done.output + "".join(traceback.format_exception(done.exception))
 
 
-def test_what_is_written_is_its_owners_and_has_no_secret_nor_has_what_is_printed(
+def test_files_are_private_and_neither_files_nor_output_have_a_secret(
     finops: Finops, server: PostgreSQLServer, monkeypatch: MonkeyPatch
 ) -> None:
     folder = finops.project.folder
@@ -162,7 +162,9 @@ REFUSED = {
 
 
 @pytest.mark.thorough
-def test_a_refusing_warehouse_is_told_safely(finops: Finops, monkeypatch: MonkeyPatch) -> None:
+def test_the_error_of_a_refusing_warehouse_has_no_secret(
+    finops: Finops, monkeypatch: MonkeyPatch
+) -> None:
     Path("key.json").write_text(json.dumps(GOOGLE_KEY))
     encrypted = ec.generate_private_key(ec.SECP256R1()).private_bytes(
         Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"another passphrase")
@@ -191,7 +193,9 @@ IN_SETTINGS = {
 
 
 @pytest.mark.parametrize("place", IN_SETTINGS)
-def test_secrets_in_the_settings(finops: Finops, monkeypatch: MonkeyPatch, place: str) -> None:
+def test_a_secret_in_the_settings_is_refused_and_not_printed(
+    finops: Finops, monkeypatch: MonkeyPatch, place: str
+) -> None:
     secret = SECRETS["POSTGRESQL_PASSWORD"]
     if place == "finops.toml":
         file = finops.project.folder / place
@@ -205,7 +209,7 @@ def test_secrets_in_the_settings(finops: Finops, monkeypatch: MonkeyPatch, place
     assert_nothing_leaks(finops, shown, reached, ran)
 
 
-def test_a_token_that_the_store_repeats_is_not_told(finops: Finops, s3: S3Server) -> None:
+def test_a_token_in_the_stores_answer_is_not_printed(finops: Finops, s3: S3Server) -> None:
     def expired(environ: dict[str, Any], start_response: Any) -> list[bytes]:
         start_response("400 Bad Request", [("Content-Type", "application/xml")])
         token = environ["HTTP_X_AMZ_SECURITY_TOKEN"]
@@ -219,7 +223,7 @@ def test_a_token_that_the_store_repeats_is_not_told(finops: Finops, s3: S3Server
     assert_nothing_leaks(finops, ran)
 
 
-def test_servers_are_for_this_machine_alone(s3: S3Server, server: PostgreSQLServer) -> None:
+def test_servers_listen_on_this_machine_alone(s3: S3Server, server: PostgreSQLServer) -> None:
     with server.connect() as connection:
         assert connection.execute("SHOW listen_addresses").fetchall() == [("",)]
     with BigQueryServer(), snowflake_server():

@@ -69,7 +69,7 @@ def unsafe(text: str, known: Names) -> Iterator[str]:
                             yield ast.unparse(node.args[0])
 
 
-def test_what_is_run_is_made_of_constants_and_of_what_was_quoted() -> None:
+def test_every_statement_is_made_of_constants_and_quoted_parts() -> None:
     paths = Path(finops_dagster.__file__).parent.rglob("*.py")
     modules = [path.read_text() for path in paths if path.parent.name != "demo"]
     kinds = [pair for module in modules for pair in annotated(ast.parse(module))]
@@ -81,6 +81,6 @@ def test_what_is_run_is_made_of_constants_and_of_what_was_quoted() -> None:
     ("part", "found"),
     [("table", 1), ("table + table", 1), ("quoted(table)", 0), ("whole", 0), ("most", 0)],
 )
-def test_what_nobody_quoted_is_found(part: str, found: int) -> None:
+def test_an_unquoted_part_is_found(part: str, found: int) -> None:
     module = f"def of(run, table: str, most: int, whole: Sql): run.execute(f'FROM {{{part}}}')"
     assert len(list(unsafe(module, {}))) == found

@@ -14,16 +14,16 @@ def names(*headers: str, **known: str) -> dict[str, str]:
     return name_columns(headers, known, CUR1)
 
 
-def test_names_are_flat() -> None:
+def test_a_header_becomes_a_flat_lower_case_name() -> None:
     assert flat_name("identity/LineItemId") == "identity_lineitemid"
     assert flat_name("resourceTags/user:Cost Center/ö") == "resourcetags_user_cost_center__"
 
 
-def test_one_header_of_a_name_has_it_plain() -> None:
+def test_a_header_without_rivals_has_the_plain_name() -> None:
     assert names("resourceTags/user:Name") == {"resourceTags/user:Name": "resourcetags_user_name"}
 
 
-def test_the_order_of_headers_decides_nothing() -> None:
+def test_names_do_not_depend_on_the_order_of_headers() -> None:
     tags = ["resourceTags/user:Team", "resourceTags/user:team", "resourceTags/user_team"]
     forward, backward = names(*tags), names(*reversed(tags))
     assert forward == backward
@@ -31,7 +31,7 @@ def test_the_order_of_headers_decides_nothing() -> None:
     assert len({name.lower() for name in forward.values()}) == 3
 
 
-def test_a_name_once_given_is_kept() -> None:
+def test_a_header_keeps_the_name_that_it_was_given() -> None:
     first = names("resourceTags/user:Team")
     both = name_columns(["resourceTags/user:team", "resourceTags/user:Team"], first, CUR1)
     assert both["resourceTags/user:Team"] == "resourcetags_user_team"
@@ -40,14 +40,14 @@ def test_a_name_once_given_is_kept() -> None:
     assert alone["resourceTags/user:team"] == both["resourceTags/user:team"]
 
 
-def test_the_vendors_own_spellings_share_a_column_but_not_in_one_file() -> None:
+def test_two_spellings_of_a_vendors_header_share_a_column_unless_one_file_has_both() -> None:
     real, other = "savingsPlan/SavingsPlanARN", "savingsPlan/SavingsPlanArn"
     known = names(real)
     assert name_columns([other], known, CUR1) == {other: known[real]}
     assert len(set(names(real, other).values())) == 2
 
 
-def test_spellings_that_shared_a_column_part_where_one_file_has_both() -> None:
+def test_spellings_that_shared_a_column_get_two_where_one_file_has_both() -> None:
     real, other = "savingsPlan/SavingsPlanARN", "savingsPlan/SavingsPlanArn"
     plain = "savingsplan_savingsplanarn"
     known = {real: plain, other: plain}
@@ -58,7 +58,7 @@ def test_spellings_that_shared_a_column_part_where_one_file_has_both() -> None:
     assert name_columns([other], known, CUR1) == {other: plain}
 
 
-def test_a_tag_keeps_its_name_though_another_was_given_it_elsewhere() -> None:
+def test_a_tag_keeps_its_name_where_another_tag_has_the_same_one() -> None:
     low, up = "resourceTags/user:team", "resourceTags/user:Team"
     plain = "resourcetags_user_team"
     known = {low: plain, up: plain}
@@ -67,7 +67,7 @@ def test_a_tag_keeps_its_name_though_another_was_given_it_elsewhere() -> None:
 
 
 @pytest.mark.parametrize("family", ["resource_tags_user", "cost_category", "iam_principal"])
-def test_keys_that_differ_in_case_alone_are_two_columns(family: str) -> None:
+def test_keys_that_differ_only_in_case_are_two_columns(family: str) -> None:
     up, low = f"{family}_Team", f"{family}_team"
     both = names(up, low)
     assert both == names(low, up)
@@ -77,14 +77,14 @@ def test_keys_that_differ_in_case_alone_are_two_columns(family: str) -> None:
     assert name_columns([up], both, CUR1) == {up: both[up]}
 
 
-def test_a_name_that_was_given_in_capitals_is_taken_in_small_letters() -> None:
+def test_a_recorded_name_with_capitals_is_taken_in_any_case() -> None:
     known = {"resource_tags_user_Team": "resourcetags_user_Team"}
     both = name_columns([*known, "resource_tags_user_team"], known, CUR1)
     assert both["resource_tags_user_Team"] == "resourcetags_user_Team"
     assert both["resource_tags_user_team"].startswith("resourcetags_user_team_")
 
 
-def test_a_tag_of_csv_is_found_in_parquet_by_its_letter_case() -> None:
+def test_a_tag_in_parquet_has_the_column_of_the_csv_tag_in_the_same_case() -> None:
     up, low = "resourceTags/user:Team", "resourceTags/user:team"
     alone = names(up)
     later = name_columns(["resource_tags_user_Team", "resource_tags_user_team"], alone, CUR1)
@@ -96,11 +96,11 @@ def test_a_tag_of_csv_is_found_in_parquet_by_its_letter_case() -> None:
         assert name_columns([header], both, CUR1) == {header: both[of_csv]}
 
 
-def test_the_tables_own_columns_are_never_taken() -> None:
+def test_no_header_takes_the_name_of_a_column_of_the_table_itself() -> None:
     assert names("billing/month")["billing/month"] != "billing_month"
 
 
-def test_a_name_that_is_too_long_is_cut_and_stays_its_own() -> None:
+def test_long_names_are_cut_and_stay_unique() -> None:
     assert name_within(63, "n" * 63) == "n" * 63
     cut = {name_within(63, "n" * length) for length in range(64, 1_000)}
     assert len(cut) == 1_000 - 64
@@ -108,7 +108,7 @@ def test_a_name_that_is_too_long_is_cut_and_stays_its_own() -> None:
     assert name_within(63, "n" * 64) == name_within(63, "n" * 64) != name_within(30, "n" * 64)
 
 
-def test_a_name_is_cut_by_bytes_between_characters() -> None:
+def test_names_are_cut_by_bytes_between_characters() -> None:
     name = name_within(30, "漢" * 20)
     assert len(name.encode()) <= 30
     assert name.startswith("漢漢漢漢_")

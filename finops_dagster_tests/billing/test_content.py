@@ -34,13 +34,13 @@ def known_as(manifest_id: str, of: Content | None, size: int = 200) -> Version:
         ([], []),
     ],
 )
-def test_names_are_those_below_the_folder_that_all_files_share(
+def test_file_names_are_relative_to_the_folder_that_all_files_share(
     keys: list[str], names: list[str]
 ) -> None:
     assert relative_names(keys) == names
 
 
-def test_the_order_of_a_manifest_is_not_its_content() -> None:
+def test_content_does_not_depend_on_the_order_of_files() -> None:
     assert content(a="1", b="2").digest == content(b="2", a="1").digest
     assert content(a="1", b="2").digest != content(a="2", b="1").digest
 
@@ -57,13 +57,13 @@ def test_the_order_of_a_manifest_is_not_its_content() -> None:
         ("2026-02-03T04:05:06.789Z-x+00000000", "2026-02-03T04:05:06.789Z-x", True),
     ],
 )
-def test_a_version_is_the_vendors_id_with_or_without_a_digest(
+def test_a_version_id_is_the_vendors_id_with_or_without_a_digest(
     version: str, manifest_id: str, is_of: bool
 ) -> None:
     assert is_version_of(version, manifest_id) is is_of
 
 
-def test_the_first_content_has_the_vendors_id_and_every_other_its_digest() -> None:
+def test_the_first_content_has_the_vendors_id_and_others_add_a_digest() -> None:
     first, second = content(a="1", b="2"), content(a="1", b="3")
     assert version_id("v1", first, TOTALS, []) == "v1"
     assert version_id("v1", second, TOTALS, [known_as("v1", first)]) == f"v1+{second.digest}"
@@ -82,7 +82,7 @@ def test_the_first_content_has_the_vendors_id_and_every_other_its_digest() -> No
         (("a.zip", "b.gz"), 201, False),
     ],
 )
-def test_an_older_load_is_compared_by_number_and_bytes_of_its_files(
+def test_a_load_without_a_list_of_files_is_compared_by_their_number_and_bytes(
     files: tuple[str, ...], loaded_bytes: int, is_same: bool
 ) -> None:
     available = Content.of(FileContent(name, 100) for name in files)

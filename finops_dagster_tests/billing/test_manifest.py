@@ -12,7 +12,7 @@ from finops_dagster.billing.manifest import version_folder
 IDS = st.text(min_size=1, max_size=256) | st.text("ab./:~+-", min_size=1, max_size=5)
 
 
-def test_a_plain_id_is_its_folder() -> None:
+def test_a_plain_id_is_the_name_of_its_folder() -> None:
     for version in ("20240203T000000Z", "2d3b-11", "a" * 200, "v1+0a1b2c3d"):
         assert version_folder(version) == version
 

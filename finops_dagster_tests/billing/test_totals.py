@@ -40,14 +40,14 @@ def amounts(**texts: str) -> Mapping[str, Decimal]:
         ),
     ],
 )
-def test_what_differs_is_named_with_both_amounts(measured: Totals, message: str) -> None:
+def test_a_difference_is_named_with_both_amounts(measured: Totals, message: str) -> None:
     with pytest.raises(ReconciliationError) as error:
         reconcile("t", BILL, MeasuredTotals(measured, 0))
     assert str(error.value).startswith(message)
 
 
 @pytest.mark.parametrize("measured", [BILL, Totals(2, Decimal(3))])
-def test_what_one_side_does_not_know_is_not_compared(measured: Totals) -> None:
+def test_totals_that_one_side_lacks_are_not_compared(measured: Totals) -> None:
     reconcile("t", BILL, MeasuredTotals(measured, 0))
     reconcile("t", measured, MeasuredTotals(BILL, 0))
 

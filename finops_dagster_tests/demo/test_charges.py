@@ -41,7 +41,7 @@ def later(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
     return write(folder, BillVersion(JANUARY, "20240209T050312Z", rows=3002, restated=True))
 
 
-def test_costs_are_many_and_small_and_add_up_to_a_companys_bill(first: list[Row]) -> None:
+def test_costs_are_mostly_small_and_add_up_to_the_bill_of_a_company(first: list[Row]) -> None:
     costs = [Decimal(row[COST]) for row in first]
     assert 1200 < sum(costs) < 3600
     assert sum(0 < abs(cost) < Decimal("0.01") for cost in costs) > 0.25 * len(costs)
@@ -60,7 +60,7 @@ def test_the_bill_grows_over_the_years(tmp_path: Path) -> None:
     assert later > earlier * Decimal("1.2")
 
 
-def test_every_kind_of_row_is_there_and_text_needs_care(first: list[Row]) -> None:
+def test_every_kind_of_line_item_and_of_difficult_text_occurs(first: list[Row]) -> None:
     assert {row[KIND] for row in first} == {
         "Usage", "DiscountedUsage", "SavingsPlanCoveredUsage", "SavingsPlanNegation",
         "SavingsPlanRecurringFee", "RIFee", "EdpDiscount", "Credit", "Refund", "Tax", "Fee",
@@ -81,7 +81,7 @@ def test_the_billing_period_is_the_month_even_where_usage_is_older(first: list[R
     assert all(row["lineItem/UsageEndDate"] <= "2024-02-01T00:00:00Z" for row in first)
 
 
-def test_line_item_ids_are_unique_inside_one_interval_only(first: list[Row]) -> None:
+def test_line_item_ids_are_unique_only_within_a_time_interval(first: list[Row]) -> None:
     ids = [row["identity/LineItemId"] for row in first]
     assert all(len(text) == 52 and text.isalnum() and text == text.lower() for text in ids)
     assert len(set(ids)) < len(ids)
@@ -89,7 +89,7 @@ def test_line_item_ids_are_unique_inside_one_interval_only(first: list[Row]) -> 
     assert len(set(zip(ids, intervals, strict=True))) == len(ids)
 
 
-def test_negations_take_back_covered_usage_row_by_row_and_plan_by_plan(first: list[Row]) -> None:
+def test_negations_cancel_the_covered_usage_of_each_savings_plan(first: list[Row]) -> None:
     balance: dict[str, Decimal] = defaultdict(Decimal)
     for covered, negation in pairs(first, "SavingsPlanNegation"):
         assert covered[KIND] == "SavingsPlanCoveredUsage"
@@ -102,7 +102,7 @@ def test_negations_take_back_covered_usage_row_by_row_and_plan_by_plan(first: li
     assert list(balance.values()) == [Decimal(0)] * 2
 
 
-def test_fees_pay_for_what_committed_usage_costs(first: list[Row]) -> None:
+def test_fees_pay_for_the_committed_usage(first: list[Row]) -> None:
     plans: dict[str, Decimal] = defaultdict(Decimal)
     reservations: dict[str, Decimal] = defaultdict(Decimal)
     for row in first:
@@ -135,7 +135,7 @@ def test_covered_usage_is_never_the_last_row(tmp_path: Path, first: list[Row]) -
     assert (len(rows), rows[-1][KIND]) == (cut, "Usage")
 
 
-def test_a_restated_month_ends_in_late_refunds_and_has_invoice_ids(
+def test_a_restated_month_ends_with_late_refunds_and_has_invoice_ids(
     first: list[Row], later: list[Row]
 ) -> None:
     assert {row[KIND] for row in later[-7:]} == {"Refund", "Credit"}
@@ -145,7 +145,7 @@ def test_a_restated_month_ends_in_late_refunds_and_has_invoice_ids(
     assert len(invoices) == 2 and all(invoice for _, invoice in invoices)
 
 
-def test_a_restated_month_keeps_its_other_rows_but_for_a_few_amounts(
+def test_a_restated_month_changes_only_a_few_other_amounts(
     first: list[Row], later: list[Row]
 ) -> None:
     kept = list(zip(first, later[:-7], strict=False))

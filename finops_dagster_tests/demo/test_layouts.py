@@ -80,7 +80,7 @@ def rows(delivered: Delivered) -> Rows:
 
 
 @every_layout
-def test_every_file_lies_where_aws_puts_it_and_the_top_manifest_is_last(
+def test_files_are_where_aws_puts_them_and_the_top_manifest_is_written_last(
     delivered: Delivered, layout: Layout
 ) -> None:
     folder, top = delivered(layout)
@@ -129,7 +129,7 @@ def as_typed(text: str, cell: object) -> object:
     return (float(text) if isinstance(cell, float) else text) if text else None
 
 
-def test_parquet_has_the_types_that_aws_gives(delivered: Delivered) -> None:
+def test_parquet_has_the_types_of_aws(delivered: Delivered) -> None:
     text, double, time = pa.string(), pa.float64(), pa.timestamp("ms")
     text_map, double_map = pa.map_(text, text), pa.map_(text, double)
     expected = {
@@ -162,7 +162,7 @@ def test_parquet_has_the_types_that_aws_gives(delivered: Delivered) -> None:
 
 
 @pytest.mark.parametrize("columns", [67, 125, 205])
-def test_every_part_of_cur_v1_has_the_header_the_manifest_lists(
+def test_every_file_of_cur_v1_has_the_header_that_the_manifest_lists(
     tmp_path: Path, columns: int
 ) -> None:
     version = BillVersion(SEPTEMBER, "a", 40, parts=3)
@@ -174,7 +174,7 @@ def test_every_part_of_cur_v1_has_the_header_the_manifest_lists(
         assert csv_text(tmp_path / key).splitlines()[0].replace('"', "").split(",") == listed
 
 
-def test_the_manifest_of_cur_v1(delivered: Delivered) -> None:
+def test_the_manifest_of_cur_v1_has_the_fields_of_aws(delivered: Delivered) -> None:
     packed = {"gzip": "GZIP", "zip": "ZIP", "csv": "NONE", "parquet": "Parquet"}
     for layout in [layout for layout in FOLDERS if layout.format == "cur1"]:
         folder, top = delivered(layout)
@@ -190,7 +190,9 @@ def test_the_manifest_of_cur_v1(delivered: Delivered) -> None:
 
 
 @pytest.mark.parametrize("layout", [CUR2, OLD_FOCUS, FOCUS, FOCUS_PARQUET], ids=layout_id)
-def test_the_manifest_of_a_data_export(delivered: Delivered, rows: Rows, layout: Layout) -> None:
+def test_the_manifest_of_a_data_export_has_the_fields_of_aws(
+    delivered: Delivered, rows: Rows, layout: Layout
+) -> None:
     manifest = json.loads(delivered(layout)[1].read_text())
     execution = UUID(manifest["executionId"])
     assert (str(execution), execution.version) == (EXECUTION.partition("-")[2], 4)
@@ -208,7 +210,7 @@ def test_the_manifest_of_a_data_export(delivered: Delivered, rows: Rows, layout:
         assert {row[column] for row in rows(layout)} == {end}
 
 
-def test_data_files_come_in_the_forms_that_are_seen(tmp_path: Path) -> None:
+def test_data_files_are_listed_in_each_form_that_is_seen(tmp_path: Path) -> None:
     forms = {}
     for form in ("uri", "key", "object"):
         layout = Layout("focus-1.0", overwrite=True, data_files=form)
@@ -235,7 +237,7 @@ def test_files_without_rows_keep_their_columns(
             assert csv_text(empty) == csv_text(full).partition("\n")[0] + "\n"
 
 
-def test_a_zip_holds_the_csv_of_its_own_name_and_no_time(
+def test_a_zip_has_a_csv_of_its_own_name_and_the_same_bytes_each_time(
     tmp_path: Path, delivered: Delivered
 ) -> None:
     packed, top = delivered(Layout(files="zip"))
@@ -248,7 +250,7 @@ def test_a_zip_holds_the_csv_of_its_own_name_and_no_time(
 
 
 @pytest.mark.parametrize("files", ["gzip", "parquet"])
-def test_what_a_smaller_refresh_no_longer_needs_is_emptied_but_by_cur_v1(
+def test_a_smaller_refresh_empties_surplus_files_but_not_in_cur_v1(
     tmp_path: Path, files: Any
 ) -> None:
     for layout in (Layout("cur2", files, overwrite=True), Layout(files=files, overwrite=True)):
@@ -268,7 +270,7 @@ def test_what_a_smaller_refresh_no_longer_needs_is_emptied_but_by_cur_v1(
 
 
 @pytest.mark.parametrize("layout", [CUR1, CUR2_PARQUET], ids=layout_id)
-def test_a_version_stands_beside_the_one_before_and_its_files_may_be_fewer_or_more(
+def test_versions_are_side_by_side_with_any_number_of_files(
     tmp_path: Path, rows: Rows, layout: Layout
 ) -> None:
     old = write(tmp_path, layout, RESTATED)
@@ -292,7 +294,7 @@ PINNED = {
 
 
 @pytest.mark.parametrize("name", PINNED)
-def test_the_text_is_that_of_every_other_machine_and_of_no_other_seed(
+def test_a_seed_writes_the_same_text_on_every_machine_and_another_seed_another(
     tmp_path: Path, name: Any
 ) -> None:
     digests = []
@@ -303,7 +305,7 @@ def test_the_text_is_that_of_every_other_machine_and_of_no_other_seed(
     assert digests[0] == PINNED[name] != digests[1]
 
 
-def test_maps_hold_what_cur_v1_has_columns_for(rows: Rows) -> None:
+def test_maps_have_the_cells_of_the_columns_of_cur_v1(rows: Rows) -> None:
     maps = {"product": "product/", "resource_tags": "resourceTags/", "cost_category": "costC"}
     seen = set()
     for old, new in zip(rows(CUR1), rows(CUR2_PARQUET), strict=True):
@@ -321,7 +323,7 @@ def test_maps_hold_what_cur_v1_has_columns_for(rows: Rows) -> None:
         assert "{}" in cells and len(cells) > 1 and "" not in cells
 
 
-def test_focus_names_accounts_services_charges_and_amortizes(rows: Rows) -> None:
+def test_focus_has_the_accounts_services_and_amortized_costs_of_cur_v1(rows: Rows) -> None:
     categories = {"Usage": "Usage", "DiscountedUsage": "Usage", "SavingsPlanCoveredUsage": "Usage",
                   "SavingsPlanRecurringFee": "Purchase", "RIFee": "Purchase", "Fee": "Purchase",
                   "SavingsPlanNegation": "Adjustment", "EdpDiscount": "Adjustment",
@@ -347,7 +349,7 @@ def test_focus_names_accounts_services_charges_and_amortizes(rows: Rows) -> None
     assert seen == set(categories)
 
 
-def test_athenas_names() -> None:
+def test_headers_become_the_names_of_athena() -> None:
     names = {
         "lineItem/UnblendedCost": "line_item_unblended_cost",
         "reservation/ReservationARN": "reservation_reservation_a_r_n",

@@ -63,19 +63,19 @@ TIMES_REFUSED = [
 ]
 
 
-def test_amounts_are_kept_to_the_last_digit(reader: Reader) -> None:
+def test_amounts_keep_every_digit(reader: Reader) -> None:
     for number, (cell, amount) in enumerate(AMOUNTS_KEPT.items()):
         assert reader.load(csv_bytes(line_items("2024-01", cell))) == Totals(1, amount), number
 
 
-def test_what_is_no_amount_or_a_finer_one_is_refused(reader: Reader) -> None:
+def test_a_cell_that_is_not_an_amount_is_refused(reader: Reader) -> None:
     for cell in AMOUNTS_REFUSED:
         said = reader.refused(csv_bytes(line_items("2024-01", "1", cell)))
         assert 'line 3, column "lineItem/UnblendedCost": ' in said
         assert said.endswith(" cannot be kept exactly as DECIMAL(38,18)")
 
 
-def test_an_amount_of_more_decimals_is_refused_and_the_message_says_how_to_round(
+def test_an_amount_with_more_than_18_decimals_is_refused_and_the_error_says_how_to_round(
     reader: Reader,
 ) -> None:
     for cell in AMOUNTS_ROUNDED:
@@ -86,7 +86,7 @@ def test_an_amount_of_more_decimals_is_refused_and_the_message_says_how_to_round
         )
 
 
-def test_where_amounts_are_rounded_it_is_half_to_even_and_nothing_else_is_taken(
+def test_rounding_is_half_to_even_and_accepts_no_other_cells(
     reader: Reader,
 ) -> None:
     for cell, amount in (AMOUNTS_KEPT | AMOUNTS_ROUNDED).items():
@@ -105,13 +105,15 @@ def test_times_are_kept_to_the_microsecond(reader: Reader) -> None:
         assert held.fetchall() == [(time,)]
 
 
-def test_what_is_no_time_or_a_finer_one_is_refused(reader: Reader) -> None:
+def test_a_cell_that_is_not_a_time_or_is_finer_than_a_microsecond_is_refused(
+    reader: Reader,
+) -> None:
     for cell in TIMES_REFUSED:
         row = line_item("2024-01", lineItem__UsageStartDate=cell)
         said = reader.refused(csv_bytes([row]))
         assert f'line 2, column "lineItem/UsageStartDate": {cell!r} cannot be kept' in said
 
 
-def test_a_month_that_costs_more_than_money_can_is_refused(reader: Reader) -> None:
+def test_a_total_that_decimal_38_18_cannot_hold_is_refused(reader: Reader) -> None:
     said = reader.refused(csv_bytes(line_items("2024-01", *["9" * 20] * 3)))
     assert "the sum of lineitem_unblendedcost is more than DECIMAL(38,18) holds" in said

@@ -42,7 +42,9 @@ def load(project: Project, *parts: bytes, **delivery: str) -> tuple[int, Decimal
 
 
 @pytest.mark.parametrize("suffix", BOMBS)
-def test_a_bomb_is_refused_and_the_old_month_stays(project: Project, suffix: str) -> None:
+def test_an_archive_that_inflates_too_far_is_refused_and_the_month_is_kept(
+    project: Project, suffix: str
+) -> None:
     bomb, said = BOMBS[suffix]
     suffix = suffix.removeprefix("called-")
     error = refused(project, bomb, suffix=suffix)
@@ -50,7 +52,7 @@ def test_a_bomb_is_refused_and_the_old_month_stays(project: Project, suffix: str
     assert "set storage.max_inflation higher" in error
 
 
-def test_the_ratio_can_be_set(project: Project) -> None:
+def test_the_inflation_limit_can_be_set(project: Project) -> None:
     row = csv_bytes(line_items(MONTH, "0")).partition(b"\n")[2]
     bill = gzip.compress(BILL + row * 1_000_000, 9)
     project.storage = {"max_inflation": 50}
@@ -60,7 +62,7 @@ def test_the_ratio_can_be_set(project: Project) -> None:
     assert project.totals() == (1_000_002, 3)
 
 
-def test_many_small_files_are_held_to_the_total_also_when_they_are_resumed(
+def test_small_files_count_against_the_total_limit_also_in_the_next_run(
     project: Project,
 ) -> None:
     parts = [gzip.compress(BILL)] * 5
@@ -73,15 +75,13 @@ def test_many_small_files_are_held_to_the_total_also_when_they_are_resumed(
     assert project.totals() == (10, 15)
 
 
-def test_one_large_file_is_held_to_the_total(project: Project) -> None:
+def test_one_large_file_counts_against_the_total_limit(project: Project) -> None:
     project.storage = {"max_inflated_bytes": len(BILL) - 1}
     assert "set storage.max_inflated_bytes higher" in refused(project, gzip.compress(BILL))
 
 
 @pytest.mark.parametrize("cut", [0, 1, 20])
-def test_gzip_that_is_called_something_else_is_held_to_its_checksum(
-    project: Project, cut: int
-) -> None:
+def test_gzip_under_another_name_is_verified_by_its_checksum(project: Project, cut: int) -> None:
     body = gzip.compress(BILL)
     if cut:
         damaged = refused(project, body[:-cut], suffix="csv")
@@ -110,7 +110,7 @@ def member(body: bytes, flags: int, fields: bytes) -> bytes:
     ],
     ids=["padded", "flag-of-text", "checksum", "comment", "all", "in-the-second-member"],
 )
-def test_any_gzip_is_loaded_though_duckdb_does_not_read_it(project: Project, body: bytes) -> None:
+def test_gzip_that_duckdb_cannot_read_is_loaded(project: Project, body: bytes) -> None:
     assert gzip.decompress(body) == BILL
     assert load(project, body) == (2, 3)
 
@@ -124,7 +124,7 @@ def test_a_zip_of_20000_files_is_refused(project: Project, tmp_path: Path) -> No
     assert "the ZIP holds 20000 files" in said
 
 
-def test_a_zip_that_stores_its_file_is_loaded_and_held_to_its_checksum(project: Project) -> None:
+def test_an_uncompressed_zip_is_loaded_and_verified_by_its_checksum(project: Project) -> None:
     archive = BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as file:
         file.writestr("__MACOSX/._report.csv", b"x")

@@ -37,7 +37,7 @@ _EDGE = re.compile(rb'[,"\r\n]')
 
 
 @st.composite
-def spoiled(draw: st.DrawFn) -> bytes:
+def fuzzed_bills(draw: st.DrawFn) -> bytes:
     """A bill in which some places, most of them in its rows and at the ends of cells, are cut,
     repeated, or written over."""
     body = draw(st.sampled_from(BILLS))
@@ -51,7 +51,7 @@ def spoiled(draw: st.DrawFn) -> bytes:
     return body
 
 
-def hold(reader: Reader, body: bytes) -> None:
+def assert_refused_or_exact(reader: Reader, body: bytes) -> None:
     # DuckDB passes over blanks around a quoted value, which no standard speaks of.
     assume(b' "' not in body and b'" ' not in body)
     outcome = reader.load(body)
@@ -62,13 +62,13 @@ def hold(reader: Reader, body: bytes) -> None:
 
 
 @pytest.mark.parametrize("bill", BILLS)
-def test_the_bills_that_are_spoiled_can_be_loaded(reader: Reader, bill: bytes) -> None:
+def test_the_bills_before_fuzzing_can_be_loaded(reader: Reader, bill: bytes) -> None:
     assert reader.load(bill) == read_by_python(bill)
 
 
-@given(body=spoiled())
-def test_a_spoiled_bill_is_refused_or_loaded_exactly(reader: Reader, body: bytes) -> None:
-    hold(reader, body)
+@given(body=fuzzed_bills())
+def test_a_fuzzed_bill_is_refused_or_loaded_exactly(reader: Reader, body: bytes) -> None:
+    assert_refused_or_exact(reader, body)
 
 
 amounts = st.decimals(allow_nan=False, allow_infinity=False).map(str) | st.text(

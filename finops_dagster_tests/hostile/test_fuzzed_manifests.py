@@ -73,7 +73,7 @@ def with_value(document: Any, path: tuple[Any, ...], value: Any) -> Any:
 
 
 @st.composite
-def spoiled(draw: st.DrawFn, name: str) -> Any:
+def fuzzed_manifests(draw: st.DrawFn, name: str) -> Any:
     """A manifest in which some values are others."""
     document: Any = MANIFESTS[name]
     for _ in range(draw(st.integers(1, 3))):
@@ -82,7 +82,7 @@ def spoiled(draw: st.DrawFn, name: str) -> Any:
     return document
 
 
-def hold(vendor: AwsFormat, body: bytes) -> None:
+def assert_read_or_refused(vendor: AwsFormat, body: bytes) -> None:
     folder = PLACES[vendor.name]
     key = f"{folder}/acme-Manifest.json"
     source = ManifestFile(
@@ -100,7 +100,7 @@ def hold(vendor: AwsFormat, body: bytes) -> None:
         vendor.column(column.header), vendor.sql_type(column.header, column.type)
 
 
-def test_the_manifests_that_are_spoiled_can_be_read() -> None:
+def test_the_manifests_before_fuzzing_can_be_read() -> None:
     for vendor in aws_formats("flat").values():
         body = json.dumps(MANIFESTS[vendor.name]).encode()
         source = ManifestFile(
@@ -110,15 +110,15 @@ def test_the_manifests_that_are_spoiled_can_be_read() -> None:
 
 
 @given(vendor=FORMATS, data=st.data())
-def test_a_spoiled_manifest_is_read_or_refused(vendor: AwsFormat, data: st.DataObject) -> None:
-    hold(vendor, json.dumps(data.draw(spoiled(vendor.name))).encode())
+def test_a_fuzzed_manifest_is_read_or_refused(vendor: AwsFormat, data: st.DataObject) -> None:
+    assert_read_or_refused(vendor, json.dumps(data.draw(fuzzed_manifests(vendor.name))).encode())
 
 
 @given(vendor=FORMATS, document=anything)
 def test_any_json_is_read_or_refused(vendor: AwsFormat, document: Any) -> None:
-    hold(vendor, json.dumps(document).encode())
+    assert_read_or_refused(vendor, json.dumps(document).encode())
 
 
 @given(vendor=FORMATS, body=st.binary(max_size=200))
 def test_any_bytes_are_read_or_refused(vendor: AwsFormat, body: bytes) -> None:
-    hold(vendor, body)
+    assert_read_or_refused(vendor, body)

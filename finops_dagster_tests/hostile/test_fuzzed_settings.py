@@ -39,7 +39,7 @@ PIECES = [
 
 
 @st.composite
-def spoiled(draw: st.DrawFn) -> bytes:
+def fuzzed_settings(draw: st.DrawFn) -> bytes:
     """A settings file in which some words are others, or none."""
     words = WORDS.copy()
     for _ in range(draw(st.integers(1, 3))):
@@ -49,8 +49,8 @@ def spoiled(draw: st.DrawFn) -> bytes:
 
 
 @example(body=SETTINGS.replace("2024-01", "x" * 5000).encode())
-@given(body=spoiled() | st.binary(max_size=100))
-def test_spoiled_settings_and_any_bytes_are_read_or_refused(
+@given(body=fuzzed_settings() | st.binary(max_size=100))
+def test_fuzzed_settings_and_any_bytes_are_read_or_refused(
     tmp_path_factory: pytest.TempPathFactory, body: bytes
 ) -> None:
     file = tmp_path_factory.getbasetemp() / "finops.toml"

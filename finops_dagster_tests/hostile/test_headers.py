@@ -47,12 +47,12 @@ def tagged(*tags: str) -> bytes:
 
 
 @pytest.mark.parametrize(("tag", "name"), TAGS.items(), ids=range(len(TAGS)))
-def test_any_tag_is_a_column(reader: Reader, tag: str, name: str) -> None:
+def test_any_tag_becomes_a_column(reader: Reader, tag: str, name: str) -> None:
     assert reader.load(tagged(tag)) == Totals(2, 2)
     assert reader.columns()[2] == name
 
 
-def test_all_of_them_at_once_keep_their_values(reader: Reader) -> None:
+def test_all_these_tags_in_one_bill_keep_their_values(reader: Reader) -> None:
     assert reader.load(tagged(*TAGS)) == Totals(2, 2)
     names = reader.columns()
     assert len(set(names)) == len(names) == 2 + len(TAGS) + len(HEADERS)
@@ -60,7 +60,7 @@ def test_all_of_them_at_once_keep_their_values(reader: Reader) -> None:
     assert row[2 : 2 + len(TAGS)] == tuple(map(str, range(len(TAGS))))
 
 
-def test_a_tag_that_asks_for_the_hash_of_another_does_not_get_it(reader: Reader) -> None:
+def test_a_tag_cannot_take_the_hashed_name_of_another(reader: Reader) -> None:
     assert reader.load(tagged("user:team", "user:Team", "user:team_9515dbf8")) == Totals(2, 2)
     assert reader.columns()[2:5] == [
         "resourcetags_user_team",
@@ -69,19 +69,19 @@ def test_a_tag_that_asks_for_the_hash_of_another_does_not_get_it(reader: Reader)
     ]
 
 
-def test_a_column_without_a_name_has_a_hash_for_one(reader: Reader) -> None:
+def test_a_column_without_a_header_is_named_by_a_hash(reader: Reader) -> None:
     assert reader.load(f"{FIRST},\n".encode() + ROW + b",x\n") == Totals(1, 1)
     assert reader.columns()[-1] == "_e3b0c442"
 
 
 @pytest.mark.parametrize("header", [FIRST.replace(",", '","').join('""'), FIRST])
-def test_a_byte_order_mark_is_no_part_of_the_first_name(reader: Reader, header: str) -> None:
+def test_a_byte_order_mark_is_not_part_of_the_first_name(reader: Reader, header: str) -> None:
     assert reader.load(f"\ufeff{header}\n".encode() + ROW) == Totals(1, 1)
     assert "identity_lineitemid" in reader.columns()
 
 
 @pytest.mark.parametrize(("header", "said"), REFUSED.values(), ids=REFUSED.keys())
-def test_refused(reader: Reader, header: str, said: str) -> None:
+def test_a_header_that_cannot_be_read_is_refused(reader: Reader, header: str, said: str) -> None:
     assert said in reader.refused(header.encode() + b"\n" + ROW + b"\n")
 
 
@@ -89,7 +89,7 @@ def test_2000_tags_are_loaded(reader: Reader) -> None:
     assert reader.load(tagged(*map(str, range(2_000)))) == Totals(2, 2)
 
 
-def test_months_before_keep_what_they_hold_when_600_tags_are_new(project: Project) -> None:
+def test_loaded_months_keep_their_values_when_a_month_adds_600_tags(project: Project) -> None:
     project.deliver("7")
     project.load()
     headers = (*HEADERS, *(f"resourceTags/{number}" for number in range(600)))
@@ -106,7 +106,7 @@ def test_months_before_keep_what_they_hold_when_600_tags_are_new(project: Projec
 
 
 @pytest.mark.thorough
-def test_20000_columns_are_refused_where_memory_is_short_and_the_old_month_stays(
+def test_20000_columns_are_refused_where_memory_is_short_and_the_month_is_kept(
     project: Project,
 ) -> None:
     project.database = {"duckdb": {"memory_limit": "600MB", "threads": 1}}
@@ -120,6 +120,6 @@ def test_20000_columns_are_refused_where_memory_is_short_and_the_old_month_stays
 
 
 @pytest.mark.thorough
-def test_20000_columns_are_loaded_where_there_is_memory(tmp_path: Path) -> None:
+def test_20000_columns_are_loaded_with_enough_memory(tmp_path: Path) -> None:
     with Reader.below(tmp_path, memory_limit="6GB") as reader:
         assert reader.load(tagged(*map(str, range(20_000)))) == Totals(2, 2)

@@ -42,7 +42,7 @@ SOURCE = ManifestFile(f"{HERE}/acme.json", "x", "etag", datetime(2024, 2, 1, tzi
 
 
 @pytest.mark.parametrize(("changes", "said"), REFUSED.values(), ids=REFUSED.keys())
-def test_refused_and_the_old_month_stays(
+def test_an_unusable_manifest_is_refused_and_the_month_is_kept(
     project: Project, changes: dict[str, Any], said: str
 ) -> None:
     project.deliver("7", version="before")
@@ -64,7 +64,7 @@ def test_refused_and_the_old_month_stays(
         ),
     ],
 )
-def test_a_version_keeps_its_name_and_is_staged_below_its_month(
+def test_a_version_with_any_id_keeps_it_and_is_staged_below_its_month(
     finops: Finops, version: str
 ) -> None:
     project = finops.project
@@ -81,7 +81,7 @@ def test_a_version_keeps_its_name_and_is_staged_below_its_month(
     assert sum(row["what"] == "staged files" for row in found) == 1
 
 
-def test_each_key_has_a_file_of_its_own(project: Project) -> None:
+def test_keys_with_any_name_are_staged_as_files_of_their_own(project: Project) -> None:
     keys = [f"{HERE}/20240301T000000Z/{name}" for name in NAMES]
     for number, key in enumerate(keys):
         project.put(key, gzip.compress(csv_bytes(line_items("2024-01", str(2**number)))))
@@ -103,7 +103,7 @@ def test_a_manifest_of_100000_files_is_read(tmp_path: Path) -> None:
     assert len(kept.files) == len(set(month.version(kept).paths)) == 100_000
 
 
-def test_months_before_the_start_and_in_the_future_are_left_alone(project: Project) -> None:
+def test_months_before_the_start_and_in_the_future_are_ignored(project: Project) -> None:
     for month in ("2023-12", "2024-01", "2099-01"):
         project.deliver("1", month=month)
     for folder in ("20240001-20240101", "20241301-20250101", "99991201-100000101", "x\ny"):
@@ -116,7 +116,7 @@ def test_months_before_the_start_and_in_the_future_are_left_alone(project: Proje
     assert found == [BillingMonth(2024, 1)]
 
 
-def test_finops_loads_what_is_a_month_and_says_so_of_what_is_not(finops: Finops) -> None:
+def test_finops_loads_months_and_refuses_arguments_that_are_not_months(finops: Finops) -> None:
     for month in ("2023-12", "2024-01", "2099-01"):
         finops.project.deliver("1", month=month)
     finops.run("aws", "run-pipeline")

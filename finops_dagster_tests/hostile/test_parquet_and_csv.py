@@ -273,7 +273,7 @@ def _written(path: Path, own: pa.DataType, values: list[Any], writer: dict[str, 
 
 
 @given(column=_columns(), writer=_WRITERS)
-def test_parquet_of_any_type_arrives_exactly_or_is_refused_by_name(
+def test_parquet_of_any_type_is_loaded_exactly_or_refused_by_name(
     reader: Reader, column: tuple[pa.DataType, list[Any]], writer: dict[str, Any]
 ) -> None:
     own, values = column
@@ -310,7 +310,7 @@ def test_parquet_of_any_type_arrives_exactly_or_is_refused_by_name(
 
 
 @given(column=_columns())
-def test_csv_and_parquet_arrive_alike(
+def test_csv_and_parquet_are_loaded_alike(
     reader: Reader, column: tuple[pa.DataType, list[Any]]
 ) -> None:
     """Floats aside, which have no text of their own."""

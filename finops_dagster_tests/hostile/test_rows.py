@@ -41,12 +41,12 @@ LOADED = {
 
 
 @pytest.mark.parametrize(("body", "said"), REFUSED.values(), ids=REFUSED.keys())
-def test_refused(reader: Reader, body: bytes, said: str) -> None:
+def test_a_file_that_is_not_valid_csv_is_refused(reader: Reader, body: bytes, said: str) -> None:
     assert said in reader.refused(BILL, body)
 
 
 @pytest.mark.parametrize("body", LOADED.values(), ids=LOADED.keys())
-def test_loaded(reader: Reader, body: bytes) -> None:
+def test_unusual_csv_is_loaded_exactly(reader: Reader, body: bytes) -> None:
     assert reader.load(body) == read_by_python(body) == Totals(2, 3)
 
 
@@ -64,12 +64,12 @@ def test_a_row_of_more_than_16_megabytes_is_refused(reader: Reader) -> None:
     assert "line 3: the row is longer than 16,777,216 bytes" in said
 
 
-def test_that_rows_may_be_long_takes_no_memory_where_they_are_short(tmp_path: Path) -> None:
+def test_short_rows_take_little_memory_though_long_ones_are_allowed(tmp_path: Path) -> None:
     parts = [gzip.compress(BILL)] * 4
     with Reader.below(tmp_path, memory_limit="200MB") as reader:
         assert reader.load(*parts) == Totals(8, 12)
 
 
-def test_an_amount_of_a_megabyte_is_refused_and_not_shown(reader: Reader) -> None:
+def test_an_amount_of_a_megabyte_is_refused_and_shortened_in_the_error(reader: Reader) -> None:
     said = reader.refused(csv_bytes(line_items("2024-01", "1" * 1_000_000)))
     assert "1...1" in said

@@ -34,7 +34,7 @@ BILL = bill(
 )
 
 
-def test_both_count_every_column_of_money_and_the_cost_by_currency(reader: Reader) -> None:
+def test_both_readers_sum_every_money_column_and_currency(reader: Reader) -> None:
     assert reader.load(BILL) == Totals(3, Decimal(4))
     held = ledger.newest_load(reader.connection, "acme", MONTH)
     assert held is not None
@@ -119,9 +119,7 @@ def test_a_fault_of_either_reader_fails_the_month(
     assert reader.connection.sql("SELECT lineitem_unblendedcost FROM bill").fetchall() == [(7,)]
 
 
-def test_currencies_that_are_exchanged_fail_the_month(
-    reader: Reader, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_swapped_currencies_fail_the_month(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
     sums_by_currency = FileReader.sums_by_currency
 
     def exchanged(*arguments: Any) -> dict[str, Decimal]:
@@ -133,7 +131,7 @@ def test_currencies_that_are_exchanged_fail_the_month(
     assert "2.5 in the currency EUR, but the vendor's files have 1.5; " in str(refused)
 
 
-def test_a_quantity_is_no_money_and_a_cell_of_it_that_is_finer_changes_no_sum(
+def test_a_rounded_quantity_changes_no_sum_of_money(
     reader: Reader,
 ) -> None:
     headers, fine = (*HEADERS, "lineItem/UsageAmount"), "0.1234567890123456789"
@@ -145,9 +143,7 @@ def test_a_quantity_is_no_money_and_a_cell_of_it_that_is_finer_changes_no_sum(
 
 
 @pytest.mark.parametrize("length", [1, 700_000, 1_100_000])
-def test_line_ends_in_quotes_and_long_rows_are_read_over_the_ends_of_blocks(
-    reader: Reader, length: int
-) -> None:
+def test_quoted_line_ends_and_long_rows_are_read_across_blocks(reader: Reader, length: int) -> None:
     text = ("a\n" * length)[:length]
     rows = [{COST: "1", "lineItem/LineItemDescription": text} for _ in range(5)]
     assert reader.load(bill(*rows)) == Totals(5, Decimal(5))

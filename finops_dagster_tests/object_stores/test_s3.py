@@ -51,13 +51,13 @@ def answer_once(s3: S3Server, method: str, body: bytes, status="200 OK", length=
 SLOW_DOWN = b"<Error><Code>SlowDown</Code><Message>Reduce your request rate.</Message></Error>"
 
 
-def test_a_busy_store_is_asked_again(project: Project, put_in_bucket: Put, s3: S3Server) -> None:
+def test_a_busy_store_is_tried_again(project: Project, put_in_bucket: Put, s3: S3Server) -> None:
     project.deliver("1")
     answer_once(s3, "GET", SLOW_DOWN, "503 Slow Down")
     assert project.materialize().success
 
 
-def test_a_body_cut_on_the_way_is_fetched_again(
+def test_a_body_that_is_cut_short_is_fetched_again(
     project: Project, put_in_bucket: Put, s3: S3Server
 ) -> None:
     (key,) = project.deliver(*map(str, range(100)))
@@ -70,7 +70,7 @@ def test_a_body_cut_on_the_way_is_fetched_again(
     assert project.totals() == (100, sum(range(100)))
 
 
-def test_a_network_fault_is_retried_by_the_run(
+def test_the_run_tries_again_after_a_network_error(
     project: Project, put_in_bucket: Put, s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stage, "_SECONDS_BETWEEN_RETRIES", 0)
@@ -81,14 +81,14 @@ def test_a_network_fault_is_retried_by_the_run(
     assert outcome.retries() == 1
 
 
-def test_what_no_retry_cures_is_not_retried(project: Project, put_in_bucket: Put) -> None:
+def test_a_permanent_error_is_not_tried_again(project: Project, put_in_bucket: Put) -> None:
     outcome = project.materialize()
     assert "no manifest of 2024-01" in outcome.error
     assert outcome.retries() == 0
 
 
 @pytest.mark.parametrize("kind", ["s3", "file"])
-def test_a_folder_is_listed_without_what_lies_deeper(
+def test_a_folder_is_listed_without_the_files_of_its_subfolders(
     project: Project, put_in_bucket: Put, kind: str
 ) -> None:
     for key in ("a/2", "a/1", "a/b/3", "ab/4"):
@@ -102,9 +102,7 @@ def test_a_folder_is_listed_without_what_lies_deeper(
     assert (store.files("nowhere"), store.folders("nowhere")) == ([], set())
 
 
-def test_an_object_that_has_not_changed_is_not_read_again(
-    store: ObjectStore, put_in_bucket: Put
-) -> None:
+def test_an_unchanged_object_is_not_read_again(store: ObjectStore, put_in_bucket: Put) -> None:
     put_in_bucket("key", b"one")
     (body, info) = store.read("key") or (b"", None)
     assert body == b"one"
@@ -113,7 +111,7 @@ def test_an_object_that_has_not_changed_is_not_read_again(
     assert (store.read("key", known_etag=info.etag) or [b""])[0] == b"two"
 
 
-def test_an_object_is_read_in_the_version_that_was_looked_at(
+def test_an_object_that_changed_since_its_head_request_is_not_read(
     store: ObjectStore, put_in_bucket: Put
 ) -> None:
     put_in_bucket("key", b"one")
@@ -123,7 +121,7 @@ def test_an_object_is_read_in_the_version_that_was_looked_at(
         list(store.chunks(version))
 
 
-def test_a_bucket_that_is_not_there_is_named(project: Project, put_in_bucket: Put) -> None:
+def test_a_missing_bucket_is_named(project: Project, put_in_bucket: Put) -> None:
     project.export["source"] = "s3://acme-billing-of-nobody/cur"
     error = project.materialize().error
     assert error.startswith("s3://acme-billing-of-nobody/cur/acme-cur/20240101-20240201/")
@@ -200,7 +198,7 @@ the bucket is in another region: set the export's region to that
 
 
 @pytest.mark.parametrize(("refusal", "advice"), [*zip(REFUSALS[::2], REFUSALS[1::2], strict=True)])
-def test_a_refusal_has_the_words_of_s3_and_advice_that_fits(
+def test_a_refusal_has_the_message_of_s3_and_advice(
     store: ObjectStore, s3: S3Server, refusal: str, advice: str
 ) -> None:
     status, _, said = refusal.partition(" ")
@@ -223,7 +221,7 @@ def test_a_refusal_has_the_words_of_s3_and_advice_that_fits(
         ("301", "the bucket is in another region: set the export's region to that"),
     ],
 )
-def test_a_refusal_without_a_word_is_no_riddle(
+def test_a_refusal_without_a_message_still_has_advice(
     store: ObjectStore, s3: S3Server, status: str, advice: str
 ) -> None:
     refuse(s3, status, "", "")
@@ -258,7 +256,9 @@ def answered(status: int, code: str, operation: str, message: str = "") -> Excep
         ("AccessDenied", "the credentials need sts:AssumeRole on role_arn"),
     ],
 )
-def test_sts_says_what_is_wrong_with_the_credentials_or_the_role(code: str, advice: str) -> None:
+def test_a_refusal_by_sts_says_what_is_wrong_with_the_credentials_or_the_role(
+    code: str, advice: str
+) -> None:
     error = answered(403, code, "AssumeRole")
     assert str(error).startswith(f"s3://b/key: STS refuses ({code}); {advice}")
 
@@ -266,7 +266,7 @@ def test_sts_says_what_is_wrong_with_the_credentials_or_the_role(code: str, advi
 @pytest.mark.parametrize(
     ("status", "code"), [(400, "Throttling"), (400, "RequestTimeout"), (503, "SlowDown"), (500, "")]
 )
-def test_what_passes_may_be_asked_again(status: int, code: str) -> None:
+def test_a_throttled_request_is_a_transient_error(status: int, code: str) -> None:
     error = answered(status, code, "GetObject", "Rate exceeded.")
     assert isinstance(error, StoreUnavailable)
     assert str(error) == (
@@ -275,7 +275,7 @@ def test_what_passes_may_be_asked_again(status: int, code: str) -> None:
     )
 
 
-def test_a_long_message_is_cut_and_no_signature_is_in_it(store: ObjectStore, s3: S3Server) -> None:
+def test_a_long_message_is_shortened_and_has_no_signature(store: ObjectStore, s3: S3Server) -> None:
     secret = "Signature=abc123, X-Amz-Security-Token: tok456"
     refuse(s3, "403", "AccessDenied", f"{secret}\n{'x' * 5000}\u202e[1m")
     with pytest.raises(StoreError) as caught:
@@ -286,7 +286,7 @@ def test_a_long_message_is_cut_and_no_signature_is_in_it(store: ObjectStore, s3:
     assert not any(word in said for word in ("abc123", "tok456", "\n", "\u202e"))
 
 
-def test_a_role_that_may_not_be_assumed_is_no_matter_of_the_bucket(
+def test_a_refused_role_is_reported_as_an_error_of_sts_and_not_of_the_bucket(
     project: Project, bucket: str, s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_STS", s3.url)
@@ -315,7 +315,7 @@ def test_a_role_that_may_not_be_assumed_is_no_matter_of_the_bucket(
 
 
 @pytest.mark.parametrize("pays", [True, False])
-def test_whoever_pays_says_so_in_every_request(
+def test_requester_pays_is_sent_with_every_request(
     project: Project, put_in_bucket: Put, s3: S3Server, pays: bool
 ) -> None:
     put_in_bucket("key", b"body")
@@ -354,7 +354,7 @@ ACCESS_POINTS = {
 
 @pytest.mark.parametrize(("bucket", "host"), ACCESS_POINTS.items())
 @pytest.mark.parametrize("prefix", ["", "/a/b", "/accesspoint/x"])
-def test_an_access_point_is_called_by_its_own_name_in_its_own_region(
+def test_an_access_point_is_called_at_its_own_host(
     project: Project,
     s3: S3Server,
     monkeypatch: pytest.MonkeyPatch,
@@ -378,7 +378,9 @@ def test_an_access_point_is_called_by_its_own_name_in_its_own_region(
     assert [url.replace(".amazonaws.com", "") for url in called] == [f"https://{host}/a/key"]
 
 
-def test_a_multi_region_access_point_says_what_it_takes(project: Project, s3: S3Server) -> None:
+def test_a_multi_region_access_point_names_the_package_that_it_needs(
+    project: Project, s3: S3Server
+) -> None:
     if find_spec("awscrt"):
         pytest.skip("botocore[crt] is installed")
     project.export["source"] = "s3://arn:aws:s3::123456789012:accesspoint/x1y2z3.mrap/cur"
@@ -389,7 +391,7 @@ def test_a_multi_region_access_point_says_what_it_takes(project: Project, s3: S3
 
 
 @pytest.mark.parametrize("bucket", ["arn:aws:s3:::acme", "arn:aws:s3:::acme/cur", "arn:x"])
-def test_the_arn_of_anything_else_is_refused(project: Project, bucket: str) -> None:
+def test_an_arn_that_is_not_of_an_access_point_is_refused(project: Project, bucket: str) -> None:
     project.export["source"] = f"s3://{bucket}"
     with pytest.raises(
         ValueError, match="is not the ARN of an access point; write a bucket as s3://"
@@ -397,7 +399,7 @@ def test_the_arn_of_anything_else_is_refused(project: Project, bucket: str) -> N
         project.settings()
 
 
-def test_missing_credentials_are_told_in_one_line(
+def test_missing_credentials_are_reported_in_one_line(
     project: Project, put_in_bucket: Put, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
@@ -408,7 +410,7 @@ def test_missing_credentials_are_told_in_one_line(
     assert "no AWS credentials were found" in error
 
 
-def test_an_unreachable_store_may_be_asked_again(
+def test_an_unreachable_store_is_a_transient_error(
     project: Project, s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project.export |= {"source": "s3://bucket", "endpoint_url": "http://127.0.0.1:1"}

@@ -21,12 +21,12 @@ COST = "lineitem_unblendedcost"
     ],
     ids=["sub-cent", "exponents"],
 )
-def test_01_02_amounts_are_kept_to_the_last_digit(project: Project, costs: tuple[str, ...]) -> None:
+def test_amounts_keep_every_digit(project: Project, costs: tuple[str, ...]) -> None:
     project.deliver(*costs)
     project.load()
     assert project.column(COST) == sorted(Decimal(cost) for cost in costs)
     assert project.parquet_totals() == (4, sum(Decimal(cost) for cost in costs))
-    assert project.column("bill_payeraccountid") == 4 * ["001234567890"], "pitfall 13"
+    assert project.column("bill_payeraccountid") == 4 * ["001234567890"], "leading zeros are lost"
 
 
 BODY = csv_bytes(line_items("2024-01", "1"))
@@ -49,7 +49,7 @@ BODY = csv_bytes(line_items("2024-01", "1"))
     ],
     ids="decimals exponent tiny latin-1 short long open-quote".split(),
 )
-def test_02_12_what_cannot_be_kept_exactly_is_an_error_that_names_file_and_line(
+def test_a_cell_that_cannot_be_kept_exactly_fails_with_file_and_line(
     project: Project, part: bytes | list[dict[str, str]], reason: str
 ) -> None:
     body = gzip.compress(part) if isinstance(part, bytes) else part
@@ -60,9 +60,7 @@ def test_02_12_what_cannot_be_kept_exactly_is_an_error_that_names_file_and_line(
 @pytest.mark.parametrize(
     "text", ["a, b", 'say "hi"', "two\nlines", "two\r\nlines", "Größe 東京 🎉", "NULL", "'; --"]
 )
-def test_12_commas_quotes_newlines_and_unicode_arrive_as_they_are(
-    project: Project, text: str
-) -> None:
+def test_commas_quotes_line_ends_and_unicode_are_kept(project: Project, text: str) -> None:
     row = line_item("2024-01", lineItem__LineItemDescription=text)
     project.deliver([row, *line_items("2024-01", "2")])
     project.load()
@@ -82,7 +80,7 @@ def test_12_commas_quotes_newlines_and_unicode_arrive_as_they_are(
     ],
     ids=["crlf", "no-last-newline", "empty-last-line", "bom", "double-bom", "bom-before-first-row"],
 )
-def test_12_crlf_and_byte_order_marks_are_no_data(project: Project, change) -> None:
+def test_crlf_and_byte_order_marks_are_not_data(project: Project, change) -> None:
     body = change(csv_bytes(line_items("2024-01", "1", "2")))
     project.deliver(gzip.compress(body))
     project.load()
@@ -90,7 +88,9 @@ def test_12_crlf_and_byte_order_marks_are_no_data(project: Project, change) -> N
     assert project.totals() == (2, 3)
 
 
-def test_27_currencies_are_told_apart_and_more_than_one_is_worth_a_look(project: Project) -> None:
+def test_a_month_in_two_currencies_names_both_and_fails_the_check_one_currency(
+    project: Project,
+) -> None:
     headers = (*HEADERS, "lineItem/CurrencyCode")
     rows = [
         line_item("2024-01", lineItem__CurrencyCode=currency, lineItem__UnblendedCost=cost)

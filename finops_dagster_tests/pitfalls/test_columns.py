@@ -17,7 +17,7 @@ def with_tags(*tags: str) -> tuple[str, ...]:
     return (*HEADERS, *(f"resourceTags/{tag}" for tag in tags))
 
 
-def test_06_a_manifest_without_types_still_gives_exact_money(project: Project) -> None:
+def test_costs_are_exact_where_the_manifest_has_no_types(project: Project) -> None:
     project.deliver("0.0000008", with_types=False)
     project.load()
     types = dict(
@@ -31,7 +31,7 @@ def test_06_a_manifest_without_types_still_gives_exact_money(project: Project) -
     assert types["bill_payeraccountid"] == "VARCHAR"
 
 
-def test_07_the_files_header_counts_where_the_manifest_lists_other_columns(
+def test_columns_come_from_the_files_header_where_the_manifest_lists_others(
     project: Project,
 ) -> None:
     headers = (*HEADERS, "product/region")
@@ -44,7 +44,7 @@ def test_07_the_files_header_counts_where_the_manifest_lists_other_columns(
 
 
 @pytest.mark.parametrize("months", [("2024-01", "2024-02"), ("2024-02", "2024-01")])
-def test_08_tags_that_differ_in_case_keep_their_columns_in_every_month(
+def test_tags_that_differ_in_case_keep_their_columns_in_every_month(
     project: Project, months: tuple[str, str]
 ) -> None:
     orders = {"2024-01": ("user:team", "user:Team"), "2024-02": ("user:Team", "user:team")}
@@ -59,7 +59,7 @@ def test_08_tags_that_differ_in_case_keep_their_columns_in_every_month(
         assert project.column("resourcetags_user_team_9515dbf8", month) == ["Up"]
 
 
-def test_08_a_tag_keeps_its_plain_name_when_another_spelling_appears(project: Project) -> None:
+def test_a_tag_keeps_its_plain_name_when_another_spelling_appears(project: Project) -> None:
     for month, tags in {"2024-01": ["user:Team"], "2024-02": ["user:team", "user:Team"]}.items():
         row = line_item(
             month, **{"resourceTags__user:team": "low", "resourceTags__user:Team": "Up"}
@@ -73,7 +73,9 @@ def test_08_a_tag_keeps_its_plain_name_when_another_spelling_appears(project: Pr
 @pytest.mark.parametrize(
     "database_path", ["data/finops.duckdb", "data/{month}.duckdb"], ids=["lost", "one-a-month"]
 )
-def test_08_names_outlive_the_database_that_gave_them(project: Project, database_path: str) -> None:
+def test_column_names_survive_the_loss_of_the_database(
+    project: Project, database_path: str
+) -> None:
     project.database = {"duckdb": {"database_path": database_path}}
     for month, tags in {"2024-02": ["user:team", "user:Team"], "2024-01": ["user:Team"]}.items():
         row = line_item(month, **{"resourceTags__user:Team": "Up"})
@@ -86,7 +88,7 @@ def test_08_names_outlive_the_database_that_gave_them(project: Project, database
     assert values == [("Up",), ("Up",)]
 
 
-def test_09_a_new_column_and_a_removed_one_meet_in_one_table(project: Project) -> None:
+def test_months_with_new_and_with_removed_columns_share_one_table(project: Project) -> None:
     project.deliver([line_item("2024-01", product__old="a")], headers=(*HEADERS, "product/old"))
     project.deliver(
         [line_item("2024-02", product__new="b")], month="2024-02", headers=("product/new", *HEADERS)
@@ -103,7 +105,7 @@ def test_09_a_new_column_and_a_removed_one_meet_in_one_table(project: Project) -
     assert outcome.metadata("manifest")["columns_added"] == ""
 
 
-def test_09_a_definition_that_gained_resources_and_split_cost_allocation(
+def test_a_report_that_gains_resource_ids_and_split_costs_is_loaded(
     project: Project,
 ) -> None:
     split = ("lineItem/ResourceId", "splitLineItem/SplitCost", "splitLineItem/ParentResourceId")
@@ -139,7 +141,7 @@ def load_weights(project: Project, first: tuple[str, str], then: tuple[str, str]
     return project.materialize("2024-02")
 
 
-def test_10_a_column_of_text_takes_numbers_as_they_are_written(project: Project) -> None:
+def test_a_text_column_keeps_numbers_as_they_are_written(project: Project) -> None:
     outcome = load_weights(project, ("String", "heavy"), ("BigDecimal", "0.10"))
     assert project.column("pricing_weight", "2024-02") == ["0.10"]
     assert outcome.metadata("billing_table")["warnings"] == (
@@ -147,13 +149,13 @@ def test_10_a_column_of_text_takes_numbers_as_they_are_written(project: Project)
     )
 
 
-def test_10_numbers_that_are_called_text_stay_numbers(project: Project) -> None:
+def test_a_number_column_stays_numeric_where_the_manifest_calls_it_text(project: Project) -> None:
     outcome = load_weights(project, ("BigDecimal", "1.5"), ("String", "0.10"))
     assert project.column("pricing_weight", "2024-02") == [Decimal("0.1")]
     assert "pricing_weight stays DECIMAL" in outcome.metadata("billing_table")["warnings"]
 
 
-def test_10_text_in_a_column_of_numbers_is_an_error_that_names_cell_and_both_months(
+def test_text_in_a_number_column_fails_and_names_the_cell_and_both_months(
     project: Project,
 ) -> None:
     error = load_weights(project, ("BigDecimal", "1.5"), ("String", "heavy")).error
@@ -165,7 +167,7 @@ def test_10_text_in_a_column_of_numbers_is_an_error_that_names_cell_and_both_mon
     assert project.totals() == (1, 1)
 
 
-def test_10_times_become_text_where_a_month_has_text(project: Project) -> None:
+def test_a_time_column_becomes_text_where_a_month_has_text(project: Project) -> None:
     outcome = load_weights(project, ("DateTime", "2024-01-03T04:00:00Z"), ("String", "soon"))
     assert project.column("pricing_weight") == ["2024-01-03T04:00:00Z"]
     assert project.column("pricing_weight", "2024-02") == ["soon"]
@@ -174,7 +176,7 @@ def test_10_times_become_text_where_a_month_has_text(project: Project) -> None:
     )
 
 
-def test_10_times_that_would_become_text_stay_times_where_the_month_does_not_load(
+def test_a_time_column_keeps_its_type_where_the_month_with_text_fails(
     project: Project,
 ) -> None:
     load_weights(project, ("DateTime", "2024-01-03T04:00:00Z"), ("DateTime", ""))
@@ -191,7 +193,7 @@ def test_10_times_that_would_become_text_stay_times_where_the_month_does_not_loa
     assert kept == "TIMESTAMP"
 
 
-def test_10_amounts_are_never_kept_as_text(project: Project) -> None:
+def test_amounts_in_a_time_column_fail_rather_than_become_text(project: Project) -> None:
     error = load_weights(project, ("DateTime", "2024-01-03T04:00:00Z"), ("BigDecimal", "1")).error
     assert error == (
         "column pricing_weight of table aws_billing_data is TIMESTAMP since 2024-01, but 2024-02 "

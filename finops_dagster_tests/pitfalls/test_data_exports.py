@@ -42,7 +42,7 @@ def deliver_maps(
     project.put(f"acme-cur/metadata/{found_in or period}=2024-01/{name}.json", body)
 
 
-def test_20_maps_are_json_text_in_csv(project: Project) -> None:
+def test_maps_in_csv_are_json_text(project: Project) -> None:
     tags = '{"user_team": "Größe, \\"A\\"", "aws_created_by": ""}'
     exact = '{"edp": -0.1234567890123456789e1, "b": 123456789012345678.123456789012345678}'
     deliver_maps(project, (tags, exact), ("{}", "{}"), ("", ""))
@@ -59,7 +59,7 @@ def test_20_maps_are_json_text_in_csv(project: Project) -> None:
     ]
 
 
-def test_20_numbers_in_a_map_of_texts_keep_the_digits_that_were_written(project: Project) -> None:
+def test_numbers_in_a_map_of_texts_keep_their_digits(project: Project) -> None:
     tags = (
         '{"a 1": 0.1000, "b": "x\\": 7.0", "c": {"d": [1.0, -2.50E+3, "0.10"]}, '
         '"e\\\\": 1.0E-7, "f": "", "g": 100000000000000000000.10, "h": null, "i": true}'
@@ -82,7 +82,7 @@ def test_20_numbers_in_a_map_of_texts_keep_the_digits_that_were_written(project:
     ]
 
 
-def test_another_format_under_the_same_name_is_refused_before_anything_is_loaded(
+def test_another_format_in_the_same_table_is_refused_before_the_load(
     project: Project,
 ) -> None:
     project.deliver("5", month="2024-02")
@@ -106,7 +106,7 @@ def test_another_format_under_the_same_name_is_refused_before_anything_is_loaded
         (("", '{"edp": 0.1234567890123456789}'), "discount"),
     ],
 )
-def test_20_a_map_that_is_none_is_an_error_that_names_the_cell(
+def test_an_invalid_map_fails_with_line_and_column(
     project: Project, cells: tuple[str, str], column: str
 ) -> None:
     deliver_maps(project, ("{}", "{}"), cells)
@@ -117,7 +117,7 @@ def test_20_a_map_that_is_none_is_an_error_that_names_the_cell(
 
 @pytest.mark.parametrize("period", ["BILLING_PERIOD", "billing_period"])
 @pytest.mark.parametrize("name", ["acme-cur-Manifest", "Manifest"])
-def test_21_the_month_of_a_data_export_is_found_in_either_case(
+def test_the_months_folder_is_found_in_either_case(
     project: Project, period: str, name: str
 ) -> None:
     deliver_maps(project, ("{}", "{}"), period=period, name=name)
@@ -135,7 +135,7 @@ def test_21_the_month_of_a_data_export_is_found_in_either_case(
         ("BILLING_PERIOD", "billing_period", "Billing_Period"),
     ],
 )
-def test_21_a_copy_in_other_letters_than_its_manifest_is_read(
+def test_a_copy_whose_folders_differ_in_case_from_its_manifest_is_read(
     project: Project, period: str, found_in: str, lies_in: str
 ) -> None:
     deliver_maps(project, ("{}", "{}"), period=period, found_in=found_in, lies_in=lies_in)
@@ -143,7 +143,7 @@ def test_21_a_copy_in_other_letters_than_its_manifest_is_read(
     assert project.query("SELECT count(*) FROM aws_billing_data") == [(1,)]
 
 
-def test_21_an_account_is_never_taken_for_another(project: Project) -> None:
+def test_files_of_another_account_are_never_read(project: Project) -> None:
     project.export |= {"format": "cur2", "source": f"{project.export['source']}/account=1"}
     file = "acme-cur/data/BILLING_PERIOD=2024-01/acme-cur-00001.csv.gz"
     project.put(f"account=01/{file}", b"of another account")
@@ -157,7 +157,7 @@ def test_21_an_account_is_never_taken_for_another(project: Project) -> None:
 
 
 @pytest.mark.parametrize("only", [("dataFiles",), ("executionId", "dataFiles")])
-def test_the_files_say_the_columns_where_the_manifest_has_none(
+def test_columns_come_from_the_files_where_the_manifest_lists_none(
     project: Project, only: Collection[str]
 ) -> None:
     deliver_maps(project, ('{"a": "b"}', ""), only=only)

@@ -12,7 +12,7 @@ from finops_dagster_tests.project import UNCHANGED, Project
 from finops_dagster_tests.servers.s3 import S3Server
 
 
-def test_03_restatement_with_fewer_rows_and_parts_leaves_nothing_of_the_old(
+def test_a_restatement_with_fewer_rows_and_files_leaves_no_old_rows(
     project: Project,
 ) -> None:
     project.deliver(line_items("2024-01", "1", "2"), line_items("2024-01", "4"))
@@ -26,7 +26,9 @@ def test_03_restatement_with_fewer_rows_and_parts_leaves_nothing_of_the_old(
     assert [path.name for path in project.folder.glob("data/staging/acme/2024-01/*/")] == ["v2"]
 
 
-def test_04_a_file_replaced_during_its_download_is_noticed(project: Project, s3: S3Server) -> None:
+def test_a_file_replaced_during_its_download_fails_the_month(
+    project: Project, s3: S3Server
+) -> None:
     project.deliver("1")
     project.load()
     (key,) = project.deliver("2", version="v2")
@@ -43,7 +45,7 @@ def test_04_a_file_replaced_during_its_download_is_noticed(project: Project, s3:
     assert project.totals() == (1, 3)
 
 
-def test_05_a_missing_part_keeps_the_old_month(project: Project) -> None:
+def test_a_missing_file_keeps_the_loaded_month(project: Project) -> None:
     (key,) = project.deliver("1", version="v2")
     missing = key.replace("-00001", "-00002")
     outcome = project.load_refused_version(
@@ -72,7 +74,7 @@ GZIP, ZIP = gzip.compress(LONG), zip_bytes(LONG)
     ],
     ids="half no-trailer flipped wrong-crc trailing no-gzip cut-zip flipped-zip no-zip".split(),
 )
-def test_05_18_a_damaged_archive_keeps_the_old_month(
+def test_a_damaged_archive_keeps_the_loaded_month(
     project: Project, body: bytes, suffix: str, reason: str
 ) -> None:
     error = project.load_refused_version("2024-01", body, suffix=suffix).error
@@ -85,7 +87,9 @@ def test_05_18_a_damaged_archive_keeps_the_old_month(
     [[[]], [b""], [[], b""], []],
     ids=["header-only", "zero-bytes", "both", "no-files"],
 )
-def test_11_an_empty_month_replaces_the_old_one_and_says_so(project: Project, parts) -> None:
+def test_an_empty_version_replaces_the_month_and_fails_the_check_not_fewer_rows(
+    project: Project, parts
+) -> None:
     project.deliver("1")
     project.load()
     project.deliver(*parts, version="v2")
@@ -95,7 +99,7 @@ def test_11_an_empty_month_replaces_the_old_one_and_says_so(project: Project, pa
     assert project.load().outcomes() == UNCHANGED
 
 
-def test_29_a_load_that_fails_in_its_middle_leaves_the_old_month_readable(project: Project) -> None:
+def test_a_load_that_fails_midway_keeps_the_loaded_month(project: Project) -> None:
     good = [line_item("2024-01", lineItem__UsageStartDate="2024-01-01T00:00:00Z")] * 300_000
     bad = line_item("2024-01", lineItem__UsageStartDate="yesterday")
     error = project.load_refused_version("2024-01", good, [*good[:5], bad]).error
@@ -103,7 +107,7 @@ def test_29_a_load_that_fails_in_its_middle_leaves_the_old_month_readable(projec
     assert project.ledger() == [("v1", "loaded")]
 
 
-def test_30_a_rerun_of_the_same_version_does_nothing(project: Project, s3: S3Server) -> None:
+def test_running_the_same_version_again_does_nothing(project: Project, s3: S3Server) -> None:
     project.deliver("1")
     project.load()
     written = project.parquet_path().stat().st_mtime_ns
@@ -114,7 +118,7 @@ def test_30_a_rerun_of_the_same_version_does_nothing(project: Project, s3: S3Ser
     assert project.ledger() == [("v1", "loaded")]
 
 
-def test_18_a_zip_is_read_like_any_other_file(project: Project) -> None:
+def test_a_zip_is_read_like_any_other_file(project: Project) -> None:
     project.deliver(zip_bytes(csv_bytes(line_items("2024-01", "0.0000008"))), suffix="zip")
     project.load()
     assert project.totals() == (1, Decimal("0.0000008"))
@@ -125,9 +129,7 @@ def test_18_a_zip_is_read_like_any_other_file(project: Project) -> None:
     [b"", [], gzip.compress(b""), gzip.compress(b"\xef\xbb\xbf")],
     ids=["zero-bytes", "header-only", "nothing", "bom-alone"],
 )
-def test_11_a_part_that_holds_nothing_counts_nothing(
-    project: Project, empty: bytes | list[dict[str, str]]
-) -> None:
+def test_an_empty_file_adds_no_rows(project: Project, empty: bytes | list[dict[str, str]]) -> None:
     project.deliver(line_items("2024-01", "1"), empty)
     project.load()
     assert project.totals() == (1, 1)

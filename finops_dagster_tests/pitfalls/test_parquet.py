@@ -41,7 +41,7 @@ def deliver_parquet(project: Project, *files: bytes, version: str = "v1") -> Non
     project.deliver(version=version, changes=changes)
 
 
-def test_19_doubles_count_as_the_decimals_they_were_made_of(project: Project) -> None:
+def test_doubles_are_read_as_their_shortest_decimal_text(project: Project) -> None:
     costs = ["29.27", "0.1", "8e-7", "-1234567.8912345", "0.30000000000000004"]
     rows = (f"(TIMESTAMP '2024-01-01', {cost}::DOUBLE)" for cost in costs)
     deliver_parquet(project, parquet(project, *rows))
@@ -49,7 +49,7 @@ def test_19_doubles_count_as_the_decimals_they_were_made_of(project: Project) ->
     assert project.column(COST) == sorted(Decimal(cost) for cost in costs)
 
 
-def test_19_doubles_with_more_decimals_than_the_table_are_rounded_and_counted(
+def test_doubles_with_more_than_18_decimals_are_rounded_and_counted(
     project: Project,
 ) -> None:
     rows = (
@@ -67,7 +67,7 @@ def test_19_doubles_with_more_decimals_than_the_table_are_rounded_and_counted(
     ("kind", "cost"),
     [("DOUBLE", "'NaN'"), ("DOUBLE", "'Infinity'"), ("DOUBLE", "1e30"), ("VARCHAR", "'a lot'")],
 )
-def test_19_a_cell_that_is_no_amount_is_an_error_that_names_file_row_and_column(
+def test_a_cell_that_is_not_an_amount_fails_with_file_row_and_column(
     project: Project, kind: str, cost: str
 ) -> None:
     project.deliver("1", version="v0")
@@ -81,7 +81,7 @@ def test_19_a_cell_that_is_no_amount_is_an_error_that_names_file_row_and_column(
 
 
 @pytest.mark.parametrize("cut", [1, 100], ids=["in-the-footer", "before-it"])
-def test_19_a_damaged_parquet_file_keeps_the_old_month(project: Project, cut: int) -> None:
+def test_a_damaged_parquet_file_keeps_the_loaded_month(project: Project, cut: int) -> None:
     project.deliver("1", version="v0")
     project.load()
     deliver_parquet(project, parquet(project, "(TIMESTAMP '2024-01-01', 1.0)")[:-cut])
@@ -91,7 +91,7 @@ def test_19_a_damaged_parquet_file_keeps_the_old_month(project: Project, cut: in
     assert project.totals() == (1, 1)
 
 
-def test_19_an_empty_parquet_file_is_no_data(project: Project) -> None:
+def test_an_empty_parquet_file_has_no_rows(project: Project) -> None:
     row = "(TIMESTAMP '2024-01-01', 1.0)"
     deliver_parquet(project, b"", parquet(project, row))
     project.load()
@@ -107,7 +107,7 @@ def columns_of(project: Project, *columns: tuple[str, pa.Array]) -> bytes:
     return path.read_bytes()
 
 
-def test_a_tag_of_csv_and_of_parquet_in_another_letter_case_is_one_column(
+def test_a_tag_in_csv_and_in_parquet_is_one_column(
     project: Project,
 ) -> None:
     tag = "resourceTags/user:Team"
@@ -124,7 +124,7 @@ def test_a_tag_of_csv_and_of_parquet_in_another_letter_case_is_one_column(
     assert sorted(texts, key=str) == [("a", None), ("b", None), (None, "c")]
 
 
-def test_a_column_that_comes_twice_is_refused_by_name(project: Project) -> None:
+def test_a_duplicate_column_is_refused_by_name(project: Project) -> None:
     tag = "resource_tags_user_team"
     for columns, name in (
         ([(tag, pa.array(["x", None])), (tag, pa.array([None, "y"]))], tag),
@@ -136,7 +136,7 @@ def test_a_column_that_comes_twice_is_refused_by_name(project: Project) -> None:
         assert f"acme-cur-1.snappy.parquet: the schema has the column '{name}' twice" in error
 
 
-def test_a_map_with_a_key_twice_is_refused_by_name(project: Project) -> None:
+def test_a_map_with_a_duplicate_key_is_refused_by_name(project: Project) -> None:
     texts = pa.map_(pa.string(), pa.string())
     tags = pa.array([[("team", "a"), ("team", "b")], [("team", "c")]], texts)
     deliver_parquet(project, columns_of(project, ("resource_tags", tags)))
@@ -145,7 +145,7 @@ def test_a_map_with_a_key_twice_is_refused_by_name(project: Project) -> None:
     assert 'column "resource_tags"' in error
 
 
-def test_an_amount_of_more_digits_than_duckdb_reads_is_exact(project: Project) -> None:
+def test_an_amount_with_more_digits_than_duckdb_reads_is_exact(project: Project) -> None:
     cost = Decimal("12345678901.123456789012345678")
     path = project.folder / "made.parquet"
     costs = pa.array([cost, Decimal(0)], pa.decimal256(44, 18))
@@ -155,7 +155,7 @@ def test_an_amount_of_more_digits_than_duckdb_reads_is_exact(project: Project) -
     assert project.column(COST) == [0, cost]
 
 
-def test_costs_of_32_bits_are_not_rounded(project: Project) -> None:
+def test_single_precision_costs_are_not_rounded(project: Project) -> None:
     path = project.folder / "made.parquet"
     costs = pa.array([29.27, 0.1, 1e-7], pa.float32())
     pq.write_table(pa.table({"line_item_unblended_cost": costs}), path)
@@ -165,7 +165,7 @@ def test_costs_of_32_bits_are_not_rounded(project: Project) -> None:
     assert outcome.metadata("staged_files")["costs_rounded"] == 0
 
 
-def test_empty_text_is_no_value(project: Project) -> None:
+def test_empty_text_is_null(project: Project) -> None:
     columns = [
         ("bill_billing_period_start_date", pa.array(["", "2024-01-01T00:00:00Z"])),
         ("line_item_normalization_factor", pa.array(["", "0.5"])),
@@ -180,7 +180,7 @@ def test_empty_text_is_no_value(project: Project) -> None:
     assert empty == [(None, None, None)]
 
 
-def test_bytes_that_are_no_text_are_refused_by_name(project: Project) -> None:
+def test_bytes_that_are_not_utf_8_are_refused_by_name(project: Project) -> None:
     columns = [("line_item_tax_type", pa.array([b"VAT", b"\xff\xfe"], pa.binary()))]
     deliver_parquet(project, columns_of(project, *columns))
     error = project.materialize().error

@@ -180,7 +180,7 @@ def test_a_month_is_the_newest_complete_run_with_its_cost_by_currency(project: P
     assert set(load(project).outcomes().values()) == {"unchanged"}
 
 
-def test_a_restated_month_is_asked_for_and_replaced(project: Project) -> None:
+def test_a_restated_month_is_requested_and_replaced(project: Project) -> None:
     run(project, "2024-02-01T03", ("USD", "1"))
     first = project.tick(sensor="nw_manifests")
     assert requested_months(first) == ["2024-01"]
@@ -196,7 +196,7 @@ def test_a_restated_month_is_asked_for_and_replaced(project: Project) -> None:
     assert costs(project) == {"USD": 2, "EUR": 3}
 
 
-def test_a_date_that_is_none_is_refused_with_its_place(project: Project) -> None:
+def test_an_invalid_date_is_refused_with_line_and_column(project: Project) -> None:
     run(project, "2024-02-01T03", ("USD", "1"))
     load(project)
     body = ",".join(HEADERS) + "\n01/01/2024,31/01/2024,Disk,0042,USD,n/a,1,n/a\n"

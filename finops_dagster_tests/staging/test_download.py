@@ -77,7 +77,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("body", "reason"), REFUSED.values(), ids=REFUSED)
-def test_another_zip_is_refused(tmp_path: Path, body: bytes, reason: str) -> None:
+def test_a_zip_that_cannot_be_read_is_refused(tmp_path: Path, body: bytes, reason: str) -> None:
     with pytest.raises(FileInvalid, match=reason):
         unpacked(tmp_path, body)
     assert not list(tmp_path.glob("*.new"))

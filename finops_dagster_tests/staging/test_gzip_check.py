@@ -21,7 +21,7 @@ def feed(body: bytes, step: int) -> None:
 
 @pytest.mark.parametrize("step", [1, 7, 1_000_000])
 @pytest.mark.parametrize("body", [BODY, BODY + BODY, BODY + b"\0" * 20, b""])
-def test_whole_files_pass(body: bytes, step: int) -> None:
+def test_complete_gzip_passes(body: bytes, step: int) -> None:
     feed(body, step)
 
 
@@ -31,19 +31,19 @@ def test_whole_files_pass(body: bytes, step: int) -> None:
     [BODY[:-1], BODY[:20], BODY + BODY[:30], b"\x1f", b"x" * 50],
     ids=["one-byte-less", "begun", "a-second-one-begun", "one-byte", "no-gzip"],
 )
-def test_others_do_not(body: bytes, step: int) -> None:
+def test_incomplete_gzip_and_other_data_are_refused(body: bytes, step: int) -> None:
     with pytest.raises(GzipInvalid):
         feed(body, step)
 
 
-def test_a_flipped_bit_anywhere_is_noticed() -> None:
+def test_a_flipped_bit_anywhere_is_refused() -> None:
     last_of_data = len(BODY) - 9  # its unused bits pad the stream and mean nothing
     for position in (*range(10, last_of_data), *range(last_of_data + 1, len(BODY))):
         with pytest.raises(GzipInvalid):
             feed(BODY[:position] + bytes([BODY[position] ^ 4]) + BODY[position + 1 :], 1_000_000)
 
 
-def test_a_bomb_is_inflated_in_small_steps() -> None:
+def test_inflating_a_bomb_takes_little_memory() -> None:
     import tracemalloc
 
     bomb = gzip.compress(b"\0" * 300_000_000)

@@ -34,7 +34,9 @@ def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
-def test_who_holds_the_file_is_named(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+def test_the_process_that_has_the_file_open_is_named(
+    tmp_path: Path, holder: subprocess.Popen[str]
+) -> None:
     with (
         pytest.raises(BillError, match=f"is still open in process {holder.pid} "),
         database(tmp_path / "finops.duckdb").connect("acme", MONTH),
@@ -42,7 +44,7 @@ def test_who_holds_the_file_is_named(tmp_path: Path, holder: subprocess.Popen[st
         pass
 
 
-def test_the_file_is_free_when_its_holder_dies(
+def test_the_file_can_be_opened_once_that_process_is_killed(
     tmp_path: Path, holder: subprocess.Popen[str]
 ) -> None:
     holder.kill()
@@ -51,7 +53,7 @@ def test_the_file_is_free_when_its_holder_dies(
         assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
-def test_the_file_is_closed_when_the_body_raises(tmp_path: Path) -> None:
+def test_the_file_is_closed_when_the_block_raises(tmp_path: Path) -> None:
     path = tmp_path / "finops.duckdb"
     with pytest.raises(ZeroDivisionError), database(path).connect("acme", MONTH):
         raise ZeroDivisionError
@@ -59,7 +61,7 @@ def test_the_file_is_closed_when_the_body_raises(tmp_path: Path) -> None:
     assert subprocess.run(command, input="\n", text=True, check=True, capture_output=True).stdout
 
 
-def test_a_file_that_is_no_database_is_named_and_left_alone(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_database_is_named_and_kept(tmp_path: Path) -> None:
     path = tmp_path / "finops.duckdb"
     path.write_bytes(b"something else" * 1000)
     with (

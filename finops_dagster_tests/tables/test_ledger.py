@@ -52,7 +52,7 @@ def load(manifest_id: str, rows: int = 1) -> Load:
     )
 
 
-def test_a_ledger_of_the_first_layout_is_brought_forward_without_losing_a_row() -> None:
+def test_a_ledger_of_the_first_release_is_upgraded_with_all_its_rows() -> None:
     connection = duckdb.connect()
     connection.execute(FIRST_LAYOUT)
     ledger.create_tables(connection)
@@ -75,7 +75,7 @@ def test_a_ledger_of_the_first_layout_is_brought_forward_without_losing_a_row() 
 
 
 @pytest.mark.parametrize("table", ["manifests", "exports", "runs"])
-def test_a_table_that_is_missing_is_made(connection: duckdb.DuckDBPyConnection, table: str) -> None:
+def test_a_missing_table_is_created(connection: duckdb.DuckDBPyConnection, table: str) -> None:
     connection.execute(f"DROP TABLE finops_state.{table}")
     ledger.create_tables(connection)
     assert connection.sql(f"FROM finops_state.{table}").fetchall() == []
@@ -88,7 +88,7 @@ def test_a_table_that_is_missing_is_made(connection: duckdb.DuckDBPyConnection, 
         ("ALTER row_count TYPE VARCHAR", "column row_count is VARCHAR and not BIGINT"),
     ],
 )
-def test_a_table_that_is_damaged_is_said_and_can_be_set_aside(
+def test_a_damaged_table_is_reported_and_can_be_set_aside(
     connection: duckdb.DuckDBPyConnection, damage: str, said: str
 ) -> None:
     ledger.record_load(connection, load("v1"), 1.5)
@@ -101,7 +101,7 @@ def test_a_table_that_is_damaged_is_said_and_can_be_set_aside(
     assert connection.sql(f"SELECT export FROM {aside}").fetchall() == [("acme",)]
 
 
-def test_a_version_that_is_loaded_again_stands_once_and_each_load_is_kept(
+def test_a_version_loaded_twice_has_one_row_and_two_runs(
     connection: duckdb.DuckDBPyConnection,
 ) -> None:
     ledger.record_load(connection, load("v1"), 1.5)
@@ -129,7 +129,7 @@ def test_a_version_that_is_loaded_again_stands_once_and_each_load_is_kept(
         ),
     ],
 )
-def test_what_was_rounded_sums_and_currencies_are_kept_to_the_last_digit(
+def test_roundings_sums_and_currencies_keep_every_digit(
     connection: duckdb.DuckDBPyConnection,
     rounded: tuple[RoundedColumn, ...] | None,
     sums: dict[str, Decimal] | None,
@@ -143,7 +143,7 @@ def test_what_was_rounded_sums_and_currencies_are_kept_to_the_last_digit(
     assert (held.rounded, held.totals.sums, held.totals.costs) == (rounded, sums, costs)
 
 
-def test_superseded_versions_are_forgotten_after_a_time_and_loaded_ones_never(
+def test_only_superseded_versions_are_forgotten(
     connection: duckdb.DuckDBPyConnection,
 ) -> None:
     ledger.record_load(connection, load("v1"), 1.5)

@@ -62,7 +62,7 @@ def by_python(cell: str) -> tuple[Decimal | None, Decimal | None, bool]:
     return exact, rounded if fits else None, rounded != number
 
 
-def test_no_short_text_is_read_otherwise_than_the_grammar_says(
+def test_every_short_text_is_read_as_python_reads_it(
     connection: duckdb.DuckDBPyConnection,
 ) -> None:
     cells = [""]
@@ -81,7 +81,7 @@ def test_numbers_are_exact_or_rounded_half_to_even(
 
 
 @given(cell=numbers | nearly_halves | st.text("19.-eE_ ,\t", max_size=8), rounds=st.booleans())
-def test_the_first_reader_comes_to_the_same_or_refuses(cell: str, rounds: bool) -> None:
+def test_pyarrow_reads_the_same_amount_or_refuses_it(cell: str, rounds: bool) -> None:
     exact, rounded, is_changed = by_python(cell)
     wanted = rounded if rounds else exact
     try:
@@ -96,7 +96,7 @@ def test_the_first_reader_comes_to_the_same_or_refuses(cell: str, rounds: bool) 
 
 
 @given(amount=st.floats(-1e3, 1e3) | st.floats(-1e-2, 1e-2) | st.floats(-1e-12, 1e-12))
-def test_a_double_is_rounded_where_its_shortest_decimal_is_too_long(
+def test_a_double_is_rounded_where_its_shortest_text_has_more_than_18_decimals(
     connection: duckdb.DuckDBPyConnection, amount: float
 ) -> None:
     found = connection.execute(
@@ -107,7 +107,7 @@ def test_a_double_is_rounded_where_its_shortest_decimal_is_too_long(
     assert found == [by_python(repr(amount))[1:]]
 
 
-def test_what_rounding_changes_is_known_to_the_last_digit(
+def test_the_change_by_rounding_is_exact(
     connection: duckdb.DuckDBPyConnection,
 ) -> None:
     cells = ["5E-19", "15E-19", "-15E-19", "1." + "3" * 46, "-0." + "7" * 30, "25.5E-19"]

@@ -78,18 +78,18 @@ def read(tmp_path: Path, values: list[Any], arrow: pa.DataType, sql_type: SqlTyp
     [(sql_type, *row) for sql_type, rows in READ.items() for row in rows],
     ids=str,
 )
-def test_read(
+def test_a_value_of_any_type_is_read_exactly(
     tmp_path: Path, sql_type: SqlType, value: Any, arrow: pa.DataType, expected: Any
 ) -> None:
     assert read(tmp_path, [value, None], arrow, sql_type) == [expected, None]
 
 
-def test_a_decimal_with_more_decimals_than_the_table_is_refused(tmp_path: Path) -> None:
+def test_a_decimal_with_more_than_18_decimals_is_refused(tmp_path: Path) -> None:
     with pytest.raises(duckdb.ConversionException):
         read(tmp_path, [Decimal("1E-20")], pa.decimal128(38, 20), SqlType.MONEY)
 
 
-def test_files_of_different_types_are_read_apart(tmp_path: Path) -> None:
+def test_files_whose_types_differ_are_read_separately(tmp_path: Path) -> None:
     for name, values in {"a": [0.5], "b": ["0.5"], "c": [0.25]}.items():
         pq.write_table(pa.table({"x": values}), tmp_path / name)
     groups = read_files([tmp_path / name for name in "abc"], aws_formats("flat")["focus"])

@@ -80,7 +80,7 @@ every_form = pytest.mark.parametrize(
 
 
 @every_form
-def test_the_same_numbers_are_rounded_and_counted_alike(
+def test_numbers_are_rounded_and_counted_alike_in_every_form(
     connection: duckdb.DuckDBPyConnection,
     tmp_path: Path,
     sql_type: SqlType,
@@ -97,7 +97,7 @@ def test_the_same_numbers_are_rounded_and_counted_alike(
 
 
 @every_form
-def test_where_nothing_is_rounded_only_doubles_are(
+def test_only_doubles_are_rounded_where_rounding_is_not_set(
     connection: duckdb.DuckDBPyConnection,
     tmp_path: Path,
     sql_type: SqlType,
@@ -116,7 +116,7 @@ def test_where_nothing_is_rounded_only_doubles_are(
             connection.execute(read).fetchall()
 
 
-def test_the_sum_is_exact_however_many_decimals_there_are(
+def test_the_counted_change_is_exact_for_any_number_of_decimals(
     connection: duckdb.DuckDBPyConnection, tmp_path: Path
 ) -> None:
     cells = ["1." + "3" * 60, "-2." + "7" * 50, "0." + "1" * 40, "5", "", "none"]
@@ -127,7 +127,7 @@ def test_the_sum_is_exact_however_many_decimals_there_are(
     assert counted == (RoundedColumn("amount", 3, changed),)
 
 
-def test_of_a_quantity_only_the_number_of_cells_is_counted(
+def test_for_a_quantity_only_the_rounded_cells_are_counted(
     connection: duckdb.DuckDBPyConnection, tmp_path: Path
 ) -> None:
     files = written(tmp_path, CELLS)
@@ -135,7 +135,7 @@ def test_of_a_quantity_only_the_number_of_cells_is_counted(
     assert counted == (RoundedColumn("amount", 4, None),)
 
 
-def test_single_precision_is_counted_by_its_own_shortest_text(
+def test_single_precision_is_rounded_by_its_own_shortest_text(
     connection: duckdb.DuckDBPyConnection, tmp_path: Path
 ) -> None:
     files = written(tmp_path, [29.27, 0.1, 1e-7, 1.2345e-16], pa.float32())

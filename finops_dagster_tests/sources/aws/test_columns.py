@@ -25,7 +25,7 @@ FORMATS = aws_formats()
         ("costCategory/Charge type", "costcategory_charge_type", "cost_category_charge_type"),
     ],
 )
-def test_a_column_has_one_name_whether_it_comes_in_csv_or_in_parquet(
+def test_a_column_has_the_same_name_in_csv_and_parquet(
     header: str, flat: str, athena: str | None
 ) -> None:
     athena = athena or "resource_tags_user_cost_center"
@@ -34,7 +34,7 @@ def test_a_column_has_one_name_whether_it_comes_in_csv_or_in_parquet(
         assert aws_formats("athena")["cur1"].column(spelled) == athena
 
 
-def test_focus_columns_are_known_in_any_case() -> None:
+def test_a_focus_column_is_named_in_lower_case() -> None:
     assert FORMATS["focus"].column("x_CostCategories") == "x_costcategories"
 
 
@@ -69,7 +69,7 @@ def test_focus_columns_are_known_in_any_case() -> None:
         ("focus", "SubAccountId", None, None),
     ],
 )
-def test_types_come_from_what_is_known_then_from_the_manifest(
+def test_types_come_from_the_format_first_then_from_the_manifest(
     name: str, header: str, declared: str | None, expected: SqlType | None
 ) -> None:
     assert FORMATS[name].sql_type(header, declared) is expected

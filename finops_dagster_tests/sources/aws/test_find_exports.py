@@ -114,7 +114,7 @@ def test_every_layout_in_a_bucket_is_found_and_no_folder_is_listed_twice(
     }
 
 
-def test_exports_of_one_name_get_names_apart_and_the_format_of_each(
+def test_exports_of_one_name_get_different_names_and_their_own_formats(
     project: Project, finops: Finops
 ) -> None:
     version = BillVersion(date(2024, 1, 1), "20240203T051544Z", rows=30)
@@ -130,7 +130,9 @@ def test_exports_of_one_name_get_names_apart_and_the_format_of_each(
     assert has_first_month(settings)
 
 
-def test_what_the_manifest_does_not_tell_is_a_comment(project: Project, finops: Finops) -> None:
+def test_a_format_that_cannot_be_told_is_explained_in_a_comment(
+    project: Project, finops: Finops
+) -> None:
     version = BillVersion(date(2024, 1, 1), "20240203T051544Z", rows=30)
     manifest = write_version(project.source, "", "acme", version, layout=Layout("cur2"))
     fields = json.loads(manifest.read_text())
@@ -167,7 +169,7 @@ def test_a_name_of_any_characters_can_be_pasted(
         ("s3://arn:x", "s3://arn:x: source: 's3://arn:x' is not the ARN of an access point"),
     ],
 )
-def test_where_nothing_is_found_is_one_line(
+def test_a_source_without_exports_is_reported_in_one_line(
     project: Project, finops: Finops, source: str, said: str
 ) -> None:
     for name in ("other", "y=1"):

@@ -83,13 +83,13 @@ def test_a_manifest_is_read() -> None:
 
 
 @pytest.mark.parametrize("prefix", ["", "/", "a/b/", "20240101-20240201/acme/"])
-def test_files_lie_beside_the_manifest_whatever_prefix_they_had(prefix: str) -> None:
+def test_files_are_beside_the_manifest_whatever_prefix_it_lists(prefix: str) -> None:
     (file,) = cur1(reportKeys=[f"{prefix}{HERE}/x/acme-1.csv.gz"]).files
     assert file.key == f"cur/{HERE}/x/acme-1.csv.gz"
 
 
 @pytest.mark.parametrize("month", ["1", "01"])
-def test_parquet_lies_in_the_reports_second_folder(month: str) -> None:
+def test_parquet_is_in_the_second_folder_of_the_report(month: str) -> None:
     rest = f"acme/year=2024/month={month}/acme-00001.snappy.parquet"
     columns = [{"category": "line_item", "name": "unblended_cost", "type": "BigDecimal"}]
     read = cur1(reportKeys=[f"old/prefix/acme/{rest}"], columns=columns)
@@ -98,7 +98,7 @@ def test_parquet_lies_in_the_reports_second_folder(month: str) -> None:
     assert read.is_overwritten
 
 
-def test_a_parquet_manifest_may_have_the_csv_files_names() -> None:
+def test_a_parquet_manifest_may_list_the_headers_of_csv() -> None:
     read = cur1(reportKeys=["acme/acme/year=2024/month=1/acme-1.snappy.parquet"])
     assert [column.header for column in read.columns] == [
         "identity_line_item_id",
@@ -118,13 +118,13 @@ def test_a_parquet_manifest_may_have_the_csv_files_names() -> None:
         {"s3Uri": None, "key": "00001.csv.gz", "url": f"https://b.s3.amazonaws.com/{FILE}"},
     ],
 )
-def test_files_are_listed_in_every_form_that_readers_know(listed: Any) -> None:
+def test_every_known_form_of_listed_files_is_read(listed: Any) -> None:
     (file,) = cur2(dataFiles=[listed]).files
     assert file == ListedFile(STAGED, 77 if "size" in listed else None)
     assert cur2(dataFiles=None, reportKeys=[FILE]).files == (ListedFile(STAGED),)
 
 
-def test_a_name_alone_lies_in_the_months_folder_of_data() -> None:
+def test_a_bare_file_name_is_in_the_months_data_folder() -> None:
     (file,) = cur2(dataFiles=["acme-00001.csv.gz"]).files
     assert file.key == f"a/{DATA}/acme-00001.csv.gz"
     small = KEYS["cur2"].replace("BILLING_PERIOD", "billing_period")
@@ -132,14 +132,14 @@ def test_a_name_alone_lies_in_the_months_folder_of_data() -> None:
     assert file.key == "a/acme/data/billing_period=2024-01/x.parquet"
 
 
-def test_the_folder_keeps_its_letters_and_may_lie_at_the_buckets_root() -> None:
+def test_the_months_folder_keeps_its_case_and_may_be_at_the_buckets_root() -> None:
     small = FILE.replace("BILLING_PERIOD", "billing_period")
     assert cur2(dataFiles=[small]).files == (ListedFile(f"a/{small}"),)
     (file,) = parse("cur2", MANIFESTS["cur2"], KEYS["cur2"].removeprefix("a/")).files
     assert file.key == FILE
 
 
-def test_columns_may_be_names_alone_or_missing() -> None:
+def test_columns_may_be_bare_names_or_missing() -> None:
     for columns in (["a", "b"], [{"name": "a"}, {"name": "b", "type": 3}]):
         assert cur2(columns=columns).columns == (Column("a"), Column("b"))
     assert cur1(columns=None).columns == ()
@@ -148,14 +148,14 @@ def test_columns_may_be_names_alone_or_missing() -> None:
 
 
 @pytest.mark.parametrize("start", ["20240101T000000.000Z", "2024-01-01T00:00:00Z", "2024-01-01"])
-def test_the_period_may_be_spelled_in_several_ways(start: str) -> None:
+def test_the_billing_period_is_read_in_every_known_spelling(start: str) -> None:
     for read in (cur1, cur2):
         assert read(billingPeriod={"start": start}).month == "2024-01"
     for period in ("2024-01", None, {}):
         assert cur2(billingPeriod=period).month == "2024-01"
 
 
-def test_a_version_without_an_execution_is_named_by_its_assembly_or_its_folder() -> None:
+def test_a_version_without_execution_id_is_named_by_assembly_id_or_folder() -> None:
     assert cur2(executionId=None, assemblyId="20240121T050312Z").id == "20240121T050312Z"
     for folder in ("20240121T050312Z-2d3b", "2024-01-21T05:03:12.789Z-2d3b"):
         read = parse("cur2", {"dataFiles": [f"{DATA}/{folder}/{n}.csv.gz" for n in (1, 2)]})
@@ -172,7 +172,7 @@ def test_a_version_without_an_execution_is_named_by_its_assembly_or_its_folder()
         [],
     ],
 )
-def test_a_version_with_no_name_at_all_is_named_by_what_its_manifest_says(files: list[str]) -> None:
+def test_a_version_without_any_id_is_named_by_the_digest_of_its_manifest(files: list[str]) -> None:
     read = parse("cur2", {"dataFiles": files})
     body = json.dumps({"dataFiles": files}).encode()
     assert read.id == hashlib.md5(body).hexdigest()  # so the ETag that S3 gives it
@@ -180,7 +180,7 @@ def test_a_version_with_no_name_at_all_is_named_by_what_its_manifest_says(files:
     assert parse("cur2", {"dataFiles": files, "more": 1}).id != read.id
 
 
-def test_files_whose_keys_name_no_version_are_overwritten_by_the_next() -> None:
+def test_files_whose_keys_name_no_version_are_overwritten_by_the_next_one() -> None:
     assert cur2(dataFiles=[f"{DATA}/x.csv.gz"]).is_overwritten
 
 
@@ -238,7 +238,7 @@ WRONG_CUR2: list[tuple[dict[str, Any], str]] = [
     ("name", "changes", "said"),
     [*(("cur1", *one) for one in WRONG_CUR1), *(("cur2", *one) for one in WRONG_CUR2)],
 )
-def test_a_wrong_manifest_is_one_line_that_names_it(
+def test_an_invalid_manifest_fails_with_one_line_that_names_it(
     name: str, changes: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(ManifestInvalid) as caught:
@@ -248,13 +248,13 @@ def test_a_wrong_manifest_is_one_line_that_names_it(
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe", b"[]", b"null", b'"x"'])
-def test_what_is_no_json_object_is_refused(body: bytes) -> None:
+def test_a_file_that_is_not_a_json_object_is_refused(body: bytes) -> None:
     with pytest.raises(ManifestInvalid, match="is not"):
         parse("cur1", body)
 
 
 @pytest.mark.parametrize("month", ["2024-01", "2023-12", "2024-10"])
-def test_the_manifest_lies_in_the_folder_of_its_month(month: str) -> None:
+def test_the_manifest_is_in_the_folder_of_its_month(month: str) -> None:
     one = BillingMonth.parse(month)
     assert FORMATS["cur1"].months_folder("", "acme") == "acme"
     assert FORMATS["cur1"].manifest_keys("acme", "acme", one) == (

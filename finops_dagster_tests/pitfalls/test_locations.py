@@ -11,7 +11,7 @@ from finops_dagster_tests.servers.s3 import S3Server
 
 @pytest.mark.parametrize("prefix", ["", "cur", "a/b c/d", "/cur"])
 @pytest.mark.parametrize("export_name", ["acme-cur", "x.*+(1)'!"])
-def test_14_prefixes_and_export_names_are_taken_literally(
+def test_prefixes_and_export_names_are_taken_literally(
     project: Project, prefix: str, export_name: str
 ) -> None:
     project.export["source"] += f"/{prefix}"
@@ -21,13 +21,13 @@ def test_14_prefixes_and_export_names_are_taken_literally(
     assert project.totals() == (1, 1)
 
 
-def test_15_keys_of_a_replicated_bucket_are_resolved_beside_the_manifest(project: Project) -> None:
+def test_files_of_a_replicated_bucket_are_read_beside_the_manifest(project: Project) -> None:
     project.deliver("1", bucket="the-original", manifest_prefix="original/prefix/")
     project.load()
     assert project.totals() == (1, 1)
 
 
-def test_16_two_exports_of_one_month_leave_each_other_alone(project: Project) -> None:
+def test_two_exports_of_one_month_do_not_touch_each_other(project: Project) -> None:
     project.add_export(name="beta", export_name="b", table="beta")
     project.deliver("1")
     project.deliver("2", export_name="b")
@@ -37,7 +37,7 @@ def test_16_two_exports_of_one_month_leave_each_other_alone(project: Project) ->
     assert project.query("SELECT lineitem_unblendedcost FROM beta") == [(2,)]
 
 
-def test_16_a_table_that_holds_another_export_is_refused(project: Project) -> None:
+def test_a_table_with_months_of_another_export_is_refused(project: Project) -> None:
     project.deliver("1")
     project.load()
     project.export |= {"name": "other"}
@@ -46,7 +46,7 @@ def test_16_a_table_that_holds_another_export_is_refused(project: Project) -> No
     assert project.totals() == (1, 1)
 
 
-def test_17_other_manifests_in_the_folder_are_never_taken(project: Project) -> None:
+def test_other_manifests_in_the_months_folder_are_ignored(project: Project) -> None:
     project.deliver("1")
     folder = "acme-cur/20240101-20240201"
     project.put(f"{folder}/acme-cur-RedshiftManifest.json", b'{"entries": []}')
@@ -56,14 +56,14 @@ def test_17_other_manifests_in_the_folder_are_never_taken(project: Project) -> N
     assert project.totals() == (1, 1)
 
 
-def test_25_december_ends_in_january(project: Project) -> None:
+def test_the_folder_of_december_ends_in_january(project: Project) -> None:
     keys = project.deliver("1", month="2023-12")
     assert "/20231201-20240101/" in keys[0]
     project.load("2023-12")
     assert project.totals("2023-12") == (1, 1)
 
 
-def test_26_rows_used_outside_the_month_belong_to_the_month_they_are_billed_in(
+def test_rows_used_outside_the_month_belong_to_the_month_of_their_bill(
     project: Project,
 ) -> None:
     refund = line_item("2024-01", lineItem__UsageStartDate="2023-11-30T23:00:00Z")
@@ -72,7 +72,7 @@ def test_26_rows_used_outside_the_month_belong_to_the_month_they_are_billed_in(
     assert project.totals() == (1, 1)
 
 
-def test_26_rows_billed_in_another_month_fail_the_check_and_keep_the_old_month(
+def test_rows_billed_in_another_month_fail_the_load_and_keep_the_month(
     project: Project,
 ) -> None:
     outcome = project.load_refused_version("2024-01", line_items("2024-02", "2"))
@@ -84,9 +84,7 @@ def test_26_rows_billed_in_another_month_fail_the_check_and_keep_the_old_month(
 
 
 @pytest.mark.thorough
-def test_28_thousands_of_old_versions_beside_the_manifest_are_never_listed(
-    project: Project, s3: S3Server
-) -> None:
+def test_old_versions_beside_the_manifest_are_never_listed(project: Project, s3: S3Server) -> None:
     folder = "cur/acme-cur/20240101-20240201"
     for number in range(1100):
         project.put(f"{folder}/old{number:04}/acme-cur-1.csv.gz", b"x")
