@@ -94,21 +94,23 @@ def test_every_layout_loads_the_same_month(
     project: Project, layout: Layout, january: Totals
 ) -> None:
     deliver(project, layout)
-    outcome = project.load()
+    run = project.load()
     assert totals(project, layout) == january
-    assert outcome.metadata("manifest")["format"] == format_of(layout)
-    assert outcome.metadata("parquet")["total_cost_exact"] == str(january[1])
-    assert outcome.metadata("staged_files")["costs_rounded"] == 0
-    assert "warnings" not in outcome.metadata("billing_table")
+    assert run.metadata("manifest")["format"] == format_of(layout)
+    assert run.metadata("parquet")["total_cost_exact"] == str(january[1])
+    assert run.metadata("staged_files")["costs_rounded"] == 0
+    assert "warnings" not in run.metadata("billing_table")
     assert set(project.load().outcomes().values()) == {"unchanged"}
 
 
 @pytest.mark.parametrize(
-    ("same", "column_names"), [("cur1", "athena"), *((name, "flat") for name in SAME)]
+    ("format_name", "column_names"), [("cur1", "athena"), *((name, "flat") for name in SAME)]
 )
-def test_csv_and_parquet_have_equal_cells(project: Project, same: str, column_names: str) -> None:
+def test_csv_and_parquet_have_equal_cells(
+    project: Project, format_name: str, column_names: str
+) -> None:
     columns = []
-    for name, layout in zip(("csv", "parquet"), SAME[same], strict=True):
+    for name, layout in zip(("csv", "parquet"), SAME[format_name], strict=True):
         write_version(project.source, "", name, JANUARY, layout=layout)
         export = {"export_name": name, "format": format_of(layout), "column_names": column_names}
         project.add_export(name=name, table=name, **export)
@@ -116,27 +118,31 @@ def test_csv_and_parquet_have_equal_cells(project: Project, same: str, column_na
         columns.append({row[:2] for row in project.query(f"DESCRIBE {name}")})
     as_csv, as_parquet = columns
     # Parquet alone does not tell that `created_by` was `createdBy`.
-    of_parquet = {"year", "month", "resourcetags_aws_created_by"} if same == "cur1" else set()
+    of_parquet = (
+        {"year", "month", "resourcetags_aws_created_by"} if format_name == "cur1" else set()
+    )
     assert {name for name, _ in as_parquet - as_csv} <= of_parquet
     assert {name for name, _ in as_csv - as_parquet} <= {"resourcetags_aws_createdby"}
     cells = ", ".join(f'"{name}"' for name, _ in as_csv & as_parquet if name != "manifest_id")
-    for one, other in (("csv", "parquet"), ("parquet", "csv")):
-        difference = f"FROM {one} SELECT {cells} EXCEPT ALL FROM {other} SELECT {cells}"
+    for left, right in (("csv", "parquet"), ("parquet", "csv")):
+        difference = f"FROM {left} SELECT {cells} EXCEPT ALL FROM {right} SELECT {cells}"
         assert project.query(f"SELECT count(*) FROM ({difference})") == [(0,)]
 
 
-@pytest.mark.parametrize("turned", [False, True], ids=["csv-then-parquet", "parquet-then-csv"])
-@pytest.mark.parametrize("same", ["cur1", "cur2", "focus-1.2"])
+@pytest.mark.parametrize(
+    "reversed_order", [False, True], ids=["csv-then-parquet", "parquet-then-csv"]
+)
+@pytest.mark.parametrize("format_name", ["cur1", "cur2", "focus-1.2"])
 def test_a_table_takes_months_of_csv_and_of_parquet(
-    project: Project, same: str, turned: bool
+    project: Project, format_name: str, reversed_order: bool
 ) -> None:
-    layouts = SAME[same][::-1] if turned else SAME[same]
+    layouts = SAME[format_name][::-1] if reversed_order else SAME[format_name]
     columns: list[set[str]] = []
     for version, layout in zip((JANUARY, FEBRUARY), layouts, strict=True):
         deliver(project, layout, version)
         project.export["format"] = None
-        outcome = project.load(f"{version.month:%Y-%m}")
-        assert "warnings" not in outcome.metadata("billing_table")
+        run = project.load(f"{version.month:%Y-%m}")
+        assert "warnings" not in run.metadata("billing_table")
         columns.append({row[0] for row in project.query("DESCRIBE aws_billing_data")})
     assert columns[0] ^ columns[1] <= {"year", "month"}
     assert totals(project, layouts[0], "2024-01")[0] == JANUARY.rows
@@ -198,11 +204,11 @@ def test_manifests_of_two_formats_fail_until_the_settings_choose_one(project: Pr
     project.load()
 
 
-@pytest.mark.parametrize(("chosen", "real"), [("cur2", "focus-1.0"), ("focus", "cur2")])
+@pytest.mark.parametrize(("chosen", "actual"), [("cur2", "focus-1.0"), ("focus", "cur2")])
 def test_the_error_of_a_wrong_format_names_the_right_one(
-    project: Project, chosen: str, real: str
+    project: Project, chosen: str, actual: str
 ) -> None:
-    deliver(project, Layout(real))
+    deliver(project, Layout(actual))
     right, project.export["format"] = project.export["format"], chosen
     error = project.materialize().error
     assert f'has the columns of another format; set format = "{right}" for acme' in error
@@ -229,9 +235,9 @@ def test_versions_that_overwrite_each_other_are_never_mixed(
     deliver(project, layout, BillVersion(JANUARY.month, "20240202T000000Z", rows=900, parts=4))
     project.load()
     deliver(project, layout, BillVersion(JANUARY.month, "20240203T000000Z", rows=500, parts=2))
-    outcome = project.load()
+    run = project.load()
     assert totals(project, layout)[0] == 500
-    assert outcome.metadata("billing_table")["rows_changed"] == -400
+    assert run.metadata("billing_table")["rows_changed"] == -400
 
     newest = sorted(path for path in project.source.rglob("*-00001.*") if path.is_file())[-1]
     written = newest.stat().st_mtime

@@ -45,9 +45,9 @@ class OldProject(Finops):
 
     def outcomes(self, *arguments: str) -> dict[tuple[str, ...], str]:
         """What a command that runs months did with each of them."""
-        done = self.run(*arguments)
-        assert done.exit_code == 0, done.output
-        lines = [line.split("  ") for line in done.stdout.splitlines()]
+        result = self.run(*arguments)
+        assert result.exit_code == 0, result.output
+        lines = [line.split("  ") for line in result.stdout.splitlines()]
         return {tuple(line[0].split()): line[1] for line in lines}
 
     def assert_all_agree(self, *arguments: str) -> None:
@@ -74,11 +74,11 @@ def old(request: pytest.FixtureRequest, project: Project) -> OldProject:
 
 
 def test_loaded_months_are_shown_and_verified(old: OldProject) -> None:
-    shown = {
+    listed = {
         (row["export"], row["month"]): (row["parquet"], row["rows"], Decimal(row["cost"]))
         for row in old.json("state", "list")
     }
-    assert shown == MONTHS
+    assert listed == MONTHS
     assert {row["status"] for row in old.json("aws", "show-state", "--runs")} == {"success"}
     stages = old.json("state", "show", "acme", "2024-02")
     assert {row["version"] for row in stages} == {"v2"}
@@ -105,12 +105,12 @@ def test_an_unchanged_month_is_not_downloaded_again(old: OldProject) -> None:
 
 def test_staged_files_are_loaded_again_without_a_download(project: Project) -> None:
     """Those of the first program have no checksums, and are downloaded again."""
-    last = OldProject(project, LAST)
-    last.spoil_source()
+    old = OldProject(project, LAST)
+    old.spoil_source()
     Path("data/finops.duckdb").unlink()
-    ran = last.outcomes("aws", "run-pipeline", "--end-date", "2024-01")
-    assert ran.keys() == {("acme", "2024-01"), ("beta", "2024-01")}
-    assert last("state", "verify", "acme", "2024-01", "--deep").startswith("all agree\n")
+    outcomes = old.outcomes("aws", "run-pipeline", "--end-date", "2024-01")
+    assert outcomes.keys() == {("acme", "2024-01"), ("beta", "2024-01")}
+    assert old("state", "verify", "acme", "2024-01", "--deep").startswith("all agree\n")
 
 
 JANUARY = ("aws", "run-pipeline", "--export", "acme", "--end-date", "2024-01")
@@ -147,7 +147,7 @@ def warehouse_of(old: OldProject, name: str) -> Iterator[Adapter]:
 
 @pytest.mark.parametrize(
     "name",
-    ["duckdb", *(pytest.param(each, marks=pytest.mark.thorough) for each in ("sql", "postgresql"))],
+    ["duckdb", *(pytest.param(name, marks=pytest.mark.thorough) for name in ("sql", "postgresql"))],
 )
 def test_the_tables_of_a_warehouse_are_carried_on(
     old: OldProject, name: str, monkeypatch: pytest.MonkeyPatch
@@ -155,21 +155,23 @@ def test_the_tables_of_a_warehouse_are_carried_on(
     with warehouse_of(old, name) as adapter:
         for variable, value in adapter.environment.items():
             monkeypatch.setenv(variable, value)
-        given = adapter.settings.items()
-        values = [part for key, value in given for part in ("--database-config", f"{key}={value}")]
+        settings = adapter.settings.items()
+        values = [
+            part for key, value in settings for part in ("--database-config", f"{key}={value}")
+        ]
         backend = ("--backend", adapter.backend, *values)
 
         def rows(month: str) -> list[tuple[object, ...]]:
             return adapter.rows(TABLE, (COST, *TAGS), month)
 
-        others = ("2024-02", "2024-03")
-        before = [rows(month) for month in others]
+        other_months = ("2024-02", "2024-03")
+        rows_before = [rows(month) for month in other_months]
         loaded = old.outcomes(*backend, "aws", "load-billing-remote")
         assert loaded == dict.fromkeys(MONTHS, "unchanged")
         old.deliver_next_version()
         assert old.outcomes(*backend, *JANUARY) == {("acme", "2024-01"): "loaded"}
         assert rows("2024-01") == [(Decimal(4), "red", "blue")]
-        assert [rows(month) for month in others] == before
+        assert [rows(month) for month in other_months] == rows_before
         assert [row[:4] for row in adapter.ledger(TABLE)[-2:]] == [
             ("2024-02", "v2", 2, "loaded"),
             ("2024-01", "v2", 1, "loaded"),
@@ -185,8 +187,8 @@ def test_a_month_is_kept_when_its_files_are_deleted_everywhere(project: Project)
     for path in [*Path("source").rglob("*.gz"), *Path("source").rglob("*.parquet")]:
         path.unlink()
     run = ("aws", "run-pipeline", "--end-date", "2024-01")
-    kept = dict.fromkeys([("acme", "2024-01"), ("beta", "2024-01")], "unchanged")
-    assert old.outcomes(*run) == kept
+    expected = dict.fromkeys([("acme", "2024-01"), ("beta", "2024-01")], "unchanged")
+    assert old.outcomes(*run) == expected
     _, staged, *_ = old.json("state", "show", "acme", "2024-01")
     assert (staged["stage"], staged["version"]) == ("staged_files", "v1")
-    assert old.outcomes(*run) == kept
+    assert old.outcomes(*run) == expected

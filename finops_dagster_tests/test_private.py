@@ -90,8 +90,8 @@ def assert_nothing_leaks(finops: Finops, *outputs: str) -> None:
 def output(finops: Finops, command: str) -> str:
     """What a command prints, with all that its error came from; a table would break a secret in
     two."""
-    done = finops.run(*command.split())
-    return done.output + "".join(traceback.format_exception(done.exception))
+    result = finops.run(*command.split())
+    return result.output + "".join(traceback.format_exception(result.exception))
 
 
 def test_files_are_private_and_neither_files_nor_output_have_a_secret(
@@ -106,7 +106,7 @@ def test_files_are_private_and_neither_files_nor_output_have_a_secret(
         [*materialize, "--select", "group:acme", "--partition", "2024-02"],
         [*FINOPS, "state", "export", "told/state.json"],
     ):
-        done = subprocess.run(
+        result = subprocess.run(
             command,
             cwd=folder,
             env={**finops.environment, "DAGSTER_HOME": str(folder / ".dagster")},
@@ -115,8 +115,8 @@ def test_files_are_private_and_neither_files_nor_output_have_a_secret(
             stderr=subprocess.STDOUT,
             text=True,
         )
-        assert done.returncode == 0, done.stdout
-        outputs.append(done.stdout)
+        assert result.returncode == 0, result.stdout
+        outputs.append(result.stdout)
     written = paths_below(folder / name for name in ("data", ".dagster", "told"))
     assert [str(path) for path in written if path.stat().st_mode & 0o077 != 0] == []
 
@@ -172,10 +172,10 @@ def test_the_error_of_a_refusing_warehouse_has_no_secret(
     Path("key.pem").write_bytes(encrypted)
     for backend, (variable, value, reason) in REFUSED.items():
         monkeypatch.setenv(variable, value)
-        reached = output(finops, f"--backend {backend} config check --json")
-        ran = output(finops, f"--backend {backend} aws run-pipeline --end-date 2024-01")
-        assert reason in ran
-        assert_nothing_leaks(finops, reached, ran)
+        check_output = output(finops, f"--backend {backend} config check --json")
+        run_output = output(finops, f"--backend {backend} aws run-pipeline --end-date 2024-01")
+        assert reason in run_output
+        assert_nothing_leaks(finops, check_output, run_output)
 
 
 # Where a secret is put, and what is said of it.
@@ -203,10 +203,10 @@ def test_a_secret_in_the_settings_is_refused_and_not_printed(
     else:
         monkeypatch.setenv(place, secret)
     commands = ("config --json", "config check --json", "aws run-pipeline")
-    shown, reached, ran = (output(finops, command) for command in commands)
-    assert IN_SETTINGS[place] in reached
-    assert IN_SETTINGS[place] in ran
-    assert_nothing_leaks(finops, shown, reached, ran)
+    config_output, check_output, run_output = (output(finops, command) for command in commands)
+    assert IN_SETTINGS[place] in check_output
+    assert IN_SETTINGS[place] in run_output
+    assert_nothing_leaks(finops, config_output, check_output, run_output)
 
 
 def test_a_token_in_the_stores_answer_is_not_printed(finops: Finops, s3: S3Server) -> None:
@@ -218,9 +218,9 @@ def test_a_token_in_the_stores_answer_is_not_printed(finops: Finops, s3: S3Serve
         return [f"<Error>{error}<Token-0>{token}</Token-0></Error>".encode()]
 
     s3.fault = expired
-    ran = output(finops, "aws run-pipeline --end-date 2024-01")
-    assert "the credentials have expired: renew them" in ran
-    assert_nothing_leaks(finops, ran)
+    run_output = output(finops, "aws run-pipeline --end-date 2024-01")
+    assert "the credentials have expired: renew them" in run_output
+    assert_nothing_leaks(finops, run_output)
 
 
 def test_servers_listen_on_this_machine_alone(s3: S3Server, server: PostgreSQLServer) -> None:

@@ -26,17 +26,17 @@ def is_text(part: ast.AST, names: Names) -> bool:
             return is_text(kind, {**names, name: "Sql"})
         case ast.ListComp(of) | ast.GeneratorExp(of) | ast.DictComp(_, of) | ast.Subscript(of):
             return is_text(of, names)
-        case ast.IfExp(_, one, other):
-            return is_text(one, names) or is_text(other, names)
+        case ast.IfExp(_, left, right):
+            return is_text(left, names) or is_text(right, names)
         case ast.Call(ast.Attribute(of, "format" | "join"), parts) | ast.Call(
             ast.Attribute(of, "get"), [_, *parts]
         ):
-            return any(is_text(each, names) for each in (of, *parts))
+            return any(is_text(child, names) for child in (of, *parts))
         case ast.Call(ast.Name("map"), [function, *_]):
             return is_text(ast.Call(function, [], []), names)
         case ast.Call(ast.Name(name) | ast.Attribute(_, name)) if name in QUOTES | names.keys():
             return name not in QUOTES and is_text(ast.Name(name), names)
-    return any(is_text(each, names) for each in ast.iter_child_nodes(part))
+    return any(is_text(child, names) for child in ast.iter_child_nodes(part))
 
 
 def annotated(scope: ast.AST) -> Iterator[tuple[str, str]]:
@@ -74,13 +74,13 @@ def test_every_statement_is_made_of_constants_and_quoted_parts() -> None:
     modules = [path.read_text() for path in paths if path.parent.name != "demo"]
     kinds = [pair for module in modules for pair in annotated(ast.parse(module))]
     known: Names = dict(sorted(kinds, key=lambda pair: "Sql" in pair[1]))
-    assert [found for module in modules for found in unsafe(module, known)] == []
+    assert [statement for module in modules for statement in unsafe(module, known)] == []
 
 
 @pytest.mark.parametrize(
-    ("part", "found"),
+    ("part", "count"),
     [("table", 1), ("table + table", 1), ("quoted(table)", 0), ("whole", 0), ("most", 0)],
 )
-def test_an_unquoted_part_is_found(part: str, found: int) -> None:
+def test_an_unquoted_part_is_found(part: str, count: int) -> None:
     module = f"def of(run, table: str, most: int, whole: Sql): run.execute(f'FROM {{{part}}}')"
-    assert len(list(unsafe(module, {}))) == found
+    assert len(list(unsafe(module, {}))) == count

@@ -41,21 +41,21 @@ def test_a_header_keeps_the_name_that_it_was_given() -> None:
 
 
 def test_two_spellings_of_a_vendors_header_share_a_column_unless_one_file_has_both() -> None:
-    real, other = "savingsPlan/SavingsPlanARN", "savingsPlan/SavingsPlanArn"
-    known = names(real)
-    assert name_columns([other], known, CUR1) == {other: known[real]}
-    assert len(set(names(real, other).values())) == 2
+    official, variant = "savingsPlan/SavingsPlanARN", "savingsPlan/SavingsPlanArn"
+    known = names(official)
+    assert name_columns([variant], known, CUR1) == {variant: known[official]}
+    assert len(set(names(official, variant).values())) == 2
 
 
 def test_spellings_that_shared_a_column_get_two_where_one_file_has_both() -> None:
-    real, other = "savingsPlan/SavingsPlanARN", "savingsPlan/SavingsPlanArn"
+    official, variant = "savingsPlan/SavingsPlanARN", "savingsPlan/SavingsPlanArn"
     plain = "savingsplan_savingsplanarn"
-    known = {real: plain, other: plain}
-    both = name_columns([other, real], known, CUR1)
-    assert both == name_columns([real, other], known, CUR1)
-    assert both[other] == plain  # it needs less rewriting than the other
-    assert both[real].startswith(f"{plain}_")
-    assert name_columns([other], known, CUR1) == {other: plain}
+    known = {official: plain, variant: plain}
+    both = name_columns([variant, official], known, CUR1)
+    assert both == name_columns([official, variant], known, CUR1)
+    assert both[variant] == plain  # it needs less rewriting than the other
+    assert both[official].startswith(f"{plain}_")
+    assert name_columns([variant], known, CUR1) == {variant: plain}
 
 
 def test_a_tag_keeps_its_name_where_another_tag_has_the_same_one() -> None:

@@ -18,6 +18,6 @@ def test_a_plain_id_is_the_name_of_its_folder() -> None:
 
 
 @given(IDS, IDS)
-def test_every_id_has_a_folder_of_its_own(one: str, other: str) -> None:
-    assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+~-]{0,199}", version_folder(one))
-    assert (version_folder(one) == version_folder(other)) == (one == other)
+def test_every_id_has_a_folder_of_its_own(first: str, second: str) -> None:
+    assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+~-]{0,199}", version_folder(first))
+    assert (version_folder(first) == version_folder(second)) == (first == second)

@@ -121,9 +121,9 @@ def test_fees_pay_for_the_committed_usage(first: list[Row]) -> None:
 
 
 def test_discounts_are_six_percent_of_the_row_before(first: list[Row]) -> None:
-    found = list(pairs(first, "EdpDiscount"))
-    assert found
-    for usage, discount in found:
+    discounts = list(pairs(first, "EdpDiscount"))
+    assert discounts
+    for usage, discount in discounts:
         assert usage["discount/EdpDiscount"] == discount[COST]
         exact = Decimal(usage[COST]) * Decimal("-0.06")
         assert abs(exact - Decimal(discount[COST])) < Decimal("1E-9")
@@ -148,14 +148,14 @@ def test_a_restated_month_ends_with_late_refunds_and_has_invoice_ids(
 def test_a_restated_month_changes_only_a_few_other_amounts(
     first: list[Row], later: list[Row]
 ) -> None:
-    kept = list(zip(first, later[:-7], strict=False))
-    assert len(kept) == 2995
+    unchanged_pairs = list(zip(first, later[:-7], strict=False))
+    assert len(unchanged_pairs) == 2995
     changed = []
-    for old, row in kept:
-        assert old["identity/LineItemId"] != row["identity/LineItemId"]
-        difference = {header for header in old if old[header] != row[header]}
+    for old_row, row in unchanged_pairs:
+        assert old_row["identity/LineItemId"] != row["identity/LineItemId"]
+        difference = {header for header in old_row if old_row[header] != row[header]}
         if difference > {"identity/LineItemId", "bill/InvoiceId"}:
             changed.append(row)
-            assert 1 < Decimal(row[AMOUNT]) / Decimal(old[AMOUNT]) <= Decimal("1.051")
+            assert 1 < Decimal(row[AMOUNT]) / Decimal(old_row[AMOUNT]) <= Decimal("1.051")
     assert 0 < len(changed) < 30
     assert {row[KIND] for row in changed} <= {"Usage", "EdpDiscount"}

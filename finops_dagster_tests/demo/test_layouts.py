@@ -84,10 +84,10 @@ def test_files_are_where_aws_puts_them_and_the_top_manifest_is_written_last(
     delivered: Delivered, layout: Layout
 ) -> None:
     folder, top = delivered(layout)
-    home, (files, *manifests) = folder / "a/b/bill", FOLDERS[layout]
+    export_folder, (files, *manifests) = folder / "a/b/bill", FOLDERS[layout]
     name = "Manifest.json" if layout.plain_manifest_name else "bill-Manifest.json"
-    data = [home / files / f"bill-0000{number}.{layout.suffix}" for number in (1, 2)]
-    copies = [home / each / name for each in manifests]
+    data = [export_folder / files / f"bill-0000{number}.{layout.suffix}" for number in (1, 2)]
+    copies = [export_folder / folder_name / name for folder_name in manifests]
     assert {path for path in folder.rglob("*") if path.is_file()} == {*data, *copies}
     assert [folder / key for key in keys_of(top)] == data
     assert top == copies[-1]
@@ -254,11 +254,11 @@ def test_a_smaller_refresh_empties_surplus_files_but_not_in_cur_v1(
     tmp_path: Path, files: Any
 ) -> None:
     for layout in (Layout("cur2", files, overwrite=True), Layout(files=files, overwrite=True)):
-        before = keys_of(write(tmp_path, layout, BillVersion(SEPTEMBER, "a", 30)))
-        surplus = tmp_path / before[1]
+        old_keys = keys_of(write(tmp_path, layout, BillVersion(SEPTEMBER, "a", 30)))
+        surplus = tmp_path / old_keys[1]
         old = surplus.read_bytes()
         top = write(tmp_path, layout, BillVersion(SEPTEMBER, "b", 20, parts=1))
-        assert keys_of(top) == before[:1]
+        assert keys_of(top) == old_keys[:1]
         assert len(all_rows(tmp_path, top)) == 20
         if layout.format == "cur1":
             assert surplus.read_bytes() == old
@@ -266,7 +266,7 @@ def test_a_smaller_refresh_empties_surplus_files_but_not_in_cur_v1(
             assert gzip.decompress(surplus.read_bytes()) == b""
         else:
             assert pq.read_metadata(surplus).num_rows == 0
-            assert pq.read_schema(surplus) == pq.read_schema(tmp_path / before[0])
+            assert pq.read_schema(surplus) == pq.read_schema(tmp_path / old_keys[0])
 
 
 @pytest.mark.parametrize("layout", [CUR1, CUR2_PARQUET], ids=layout_id)
@@ -274,10 +274,10 @@ def test_versions_are_side_by_side_with_any_number_of_files(
     tmp_path: Path, rows: Rows, layout: Layout
 ) -> None:
     old = write(tmp_path, layout, RESTATED)
-    kept = keys_of(old)
-    other = write(tmp_path, layout, BillVersion(SEPTEMBER, "new", 20, parts=1))
-    assert not set(keys_of(other)) & set(kept)
-    assert all((tmp_path / key).is_file() for key in kept)
+    old_keys = keys_of(old)
+    new = write(tmp_path, layout, BillVersion(SEPTEMBER, "new", 20, parts=1))
+    assert not set(keys_of(new)) & set(old_keys)
+    assert all((tmp_path / key).is_file() for key in old_keys)
     parts = BillVersion(SEPTEMBER, RESTATED.assembly_id, RESTATED.rows, 3, restated=True)
     top = write(tmp_path, layout, parts)
     assert len(keys_of(top)) == 3

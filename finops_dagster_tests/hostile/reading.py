@@ -26,15 +26,15 @@ from finops_dagster.tables.load import MonthLoader, table_columns
 
 MONTH = BillingMonth(2024, 1)
 COST = "lineItem/UnblendedCost"
-_VENDOR = aws_formats("flat")["cur1"]
+_FORMAT = aws_formats("flat")["cur1"]
 
 
 def one_line(error: BaseException) -> str:
     """What is said of it, which must be one line, and no more than a person reads."""
-    said = str(error)
-    assert said.isprintable(), said
-    assert len(said) < 2000, said
-    return said
+    message = str(error)
+    assert message.isprintable(), message
+    assert len(message) < 2000, message
+    return message
 
 
 @dataclass(frozen=True)
@@ -66,16 +66,16 @@ class Reader:
         for path, body in zip(paths, bodies, strict=True):
             path.write_bytes(body)
         try:
-            files = read_files(paths, _VENDOR)
-            counted, _ = count_month(paths, _VENDOR, (), DuckDB(), round_money=round_money)
+            files = read_files(paths, _FORMAT)
+            counted, _ = count_month(paths, _FORMAT, (), DuckDB(), round_money=round_money)
             load = Load("v1", counted, export="acme", month=MONTH, table="bill")
-            month = MonthLoader(self.connection, load, _VENDOR)
+            month = MonthLoader(self.connection, load, _FORMAT)
             with month.replacing_month(files, (), round_money=round_money):
                 pass
         except BillError as error:
             return error
-        held = self.connection.execute("SELECT count(*), sum(lineitem_unblendedcost) FROM bill")
-        return Totals.of(held.fetchone())
+        stored = self.connection.execute("SELECT count(*), sum(lineitem_unblendedcost) FROM bill")
+        return Totals.of(stored.fetchone())
 
     def refused(self, *bodies: bytes) -> str:
         """Why the files are not loaded, in one line."""

@@ -70,17 +70,17 @@ def test_amounts_keep_every_digit(reader: Reader) -> None:
 
 def test_a_cell_that_is_not_an_amount_is_refused(reader: Reader) -> None:
     for cell in AMOUNTS_REFUSED:
-        said = reader.refused(csv_bytes(line_items("2024-01", "1", cell)))
-        assert 'line 3, column "lineItem/UnblendedCost": ' in said
-        assert said.endswith(" cannot be kept exactly as DECIMAL(38,18)")
+        error = reader.refused(csv_bytes(line_items("2024-01", "1", cell)))
+        assert 'line 3, column "lineItem/UnblendedCost": ' in error
+        assert error.endswith(" cannot be kept exactly as DECIMAL(38,18)")
 
 
 def test_an_amount_with_more_than_18_decimals_is_refused_and_the_error_says_how_to_round(
     reader: Reader,
 ) -> None:
     for cell in AMOUNTS_ROUNDED:
-        said = reader.refused(csv_bytes(line_items("2024-01", "1", cell)))
-        assert said.endswith(
+        error = reader.refused(csv_bytes(line_items("2024-01", "1", cell)))
+        assert error.endswith(
             'cannot be kept exactly as DECIMAL(38,18); set decimals = "round" for the export to '
             "round such amounts to 18 decimals"
         )
@@ -93,16 +93,16 @@ def test_rounding_is_half_to_even_and_accepts_no_other_cells(
         body = csv_bytes(line_items("2024-01", cell))
         assert reader.load(body, round_money=True) == Totals(1, amount), cell
     for cell in AMOUNTS_REFUSED:
-        refused = reader.load(csv_bytes(line_items("2024-01", "1", cell)), round_money=True)
-        assert isinstance(refused, CellInvalid), cell
-        assert one_line(refused).endswith(" cannot be kept exactly as DECIMAL(38,18)")
+        refusal = reader.load(csv_bytes(line_items("2024-01", "1", cell)), round_money=True)
+        assert isinstance(refusal, CellInvalid), cell
+        assert one_line(refusal).endswith(" cannot be kept exactly as DECIMAL(38,18)")
 
 
 def test_times_are_kept_to_the_microsecond(reader: Reader) -> None:
     for cell, time in TIMES_KEPT.items():
         reader.load(csv_bytes([line_item("2024-01", lineItem__UsageStartDate=cell)]))
-        held = reader.connection.execute("SELECT lineitem_usagestartdate::VARCHAR FROM bill")
-        assert held.fetchall() == [(time,)]
+        stored = reader.connection.execute("SELECT lineitem_usagestartdate::VARCHAR FROM bill")
+        assert stored.fetchall() == [(time,)]
 
 
 def test_a_cell_that_is_not_a_time_or_is_finer_than_a_microsecond_is_refused(
@@ -110,10 +110,10 @@ def test_a_cell_that_is_not_a_time_or_is_finer_than_a_microsecond_is_refused(
 ) -> None:
     for cell in TIMES_REFUSED:
         row = line_item("2024-01", lineItem__UsageStartDate=cell)
-        said = reader.refused(csv_bytes([row]))
-        assert f'line 2, column "lineItem/UsageStartDate": {cell!r} cannot be kept' in said
+        error = reader.refused(csv_bytes([row]))
+        assert f'line 2, column "lineItem/UsageStartDate": {cell!r} cannot be kept' in error
 
 
 def test_a_total_that_decimal_38_18_cannot_hold_is_refused(reader: Reader) -> None:
-    said = reader.refused(csv_bytes(line_items("2024-01", *["9" * 20] * 3)))
-    assert "the sum of lineitem_unblendedcost is more than DECIMAL(38,18) holds" in said
+    error = reader.refused(csv_bytes(line_items("2024-01", *["9" * 20] * 3)))
+    assert "the sum of lineitem_unblendedcost is more than DECIMAL(38,18) holds" in error

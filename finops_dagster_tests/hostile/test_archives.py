@@ -45,10 +45,10 @@ def load(project: Project, *parts: bytes, **delivery: str) -> tuple[int, Decimal
 def test_an_archive_that_inflates_too_far_is_refused_and_the_month_is_kept(
     project: Project, suffix: str
 ) -> None:
-    bomb, said = BOMBS[suffix]
+    bomb, message = BOMBS[suffix]
     suffix = suffix.removeprefix("called-")
     error = refused(project, bomb, suffix=suffix)
-    assert f"acme-cur-00001.csv.{suffix}: {said}" in error
+    assert f"acme-cur-00001.csv.{suffix}: {message}" in error
     assert "set storage.max_inflation higher" in error
 
 
@@ -67,9 +67,11 @@ def test_small_files_count_against_the_total_limit_also_in_the_next_run(
 ) -> None:
     parts = [gzip.compress(BILL)] * 5
     project.storage = {"max_inflated_bytes": 4 * len(BILL)}
-    said = f"inflate to more than {4 * len(BILL):,} bytes; if this really is a bill, set storage."
+    message = (
+        f"inflate to more than {4 * len(BILL):,} bytes; if this really is a bill, set storage."
+    )
     for _ in range(2):
-        assert said in refused(project, *parts)
+        assert message in refused(project, *parts)
     project.storage = {"max_inflated_bytes": 5 * len(BILL)}
     project.load()
     assert project.totals() == (10, 15)
@@ -120,8 +122,8 @@ def test_a_zip_of_20000_files_is_refused(project: Project, tmp_path: Path) -> No
     with zipfile.ZipFile(archive, "w") as file:
         for number in range(20_000):
             file.writestr(str(number), b"")
-    said = refused(project, archive.getvalue(), suffix="zip")
-    assert "the ZIP holds 20000 files" in said
+    error = refused(project, archive.getvalue(), suffix="zip")
+    assert "the ZIP holds 20000 files" in error
 
 
 def test_an_uncompressed_zip_is_loaded_and_verified_by_its_checksum(project: Project) -> None:

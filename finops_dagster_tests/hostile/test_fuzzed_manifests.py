@@ -55,12 +55,15 @@ anything = st.recursive(
 )
 
 
-def places_in(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+def paths_in(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """The way to each value within a document, the document itself first."""
     if isinstance(value, list):
         value = dict(enumerate(value))
-    below = value.items() if isinstance(value, dict) else ()
-    return [path, *(place for key, one in below for place in places_in(one, (*path, key)))]
+    children = value.items() if isinstance(value, dict) else ()
+    return [
+        path,
+        *(inner_path for key, inner in children for inner_path in paths_in(inner, (*path, key))),
+    ]
 
 
 def with_value(document: Any, path: tuple[Any, ...], value: Any) -> Any:
@@ -77,19 +80,19 @@ def fuzzed_manifests(draw: st.DrawFn, name: str) -> Any:
     """A manifest in which some values are others."""
     document: Any = MANIFESTS[name]
     for _ in range(draw(st.integers(1, 3))):
-        place = draw(st.sampled_from(places_in(document)))
-        document = with_value(document, place, draw(anything))
+        path = draw(st.sampled_from(paths_in(document)))
+        document = with_value(document, path, draw(anything))
     return document
 
 
-def assert_read_or_refused(vendor: AwsFormat, body: bytes) -> None:
-    folder = PLACES[vendor.name]
+def assert_read_or_refused(bill_format: AwsFormat, body: bytes) -> None:
+    folder = PLACES[bill_format.name]
     key = f"{folder}/acme-Manifest.json"
     source = ManifestFile(
         key, f"s3://bucket/{key}", "etag", datetime(2024, 2, 1, tzinfo=UTC), len(body)
     )
     try:
-        manifest = vendor.parse_manifest(body, source, MONTH)
+        manifest = bill_format.parse_manifest(body, source, MONTH)
     except ManifestInvalid as error:
         assert one_line(error).startswith(source.location)
         return
@@ -97,28 +100,30 @@ def assert_read_or_refused(vendor: AwsFormat, body: bytes) -> None:
     assert all(file.key.startswith("cur/acme/") for file in manifest.files)
     assert not any(part in ("", ".", "..") for f in manifest.files for part in f.key.split("/"))
     for column in manifest.columns:
-        vendor.column(column.header), vendor.sql_type(column.header, column.type)
+        bill_format.column(column.header), bill_format.sql_type(column.header, column.type)
 
 
 def test_the_manifests_before_fuzzing_can_be_read() -> None:
-    for vendor in aws_formats("flat").values():
-        body = json.dumps(MANIFESTS[vendor.name]).encode()
+    for bill_format in aws_formats("flat").values():
+        body = json.dumps(MANIFESTS[bill_format.name]).encode()
         source = ManifestFile(
-            f"{PLACES[vendor.name]}/x", "x", "e", datetime(2024, 2, 1, tzinfo=UTC), 1
+            f"{PLACES[bill_format.name]}/x", "x", "e", datetime(2024, 2, 1, tzinfo=UTC), 1
         )
-        assert len(vendor.parse_manifest(body, source, MONTH).files) == 1
+        assert len(bill_format.parse_manifest(body, source, MONTH).files) == 1
 
 
-@given(vendor=FORMATS, data=st.data())
-def test_a_fuzzed_manifest_is_read_or_refused(vendor: AwsFormat, data: st.DataObject) -> None:
-    assert_read_or_refused(vendor, json.dumps(data.draw(fuzzed_manifests(vendor.name))).encode())
+@given(bill_format=FORMATS, data=st.data())
+def test_a_fuzzed_manifest_is_read_or_refused(bill_format: AwsFormat, data: st.DataObject) -> None:
+    assert_read_or_refused(
+        bill_format, json.dumps(data.draw(fuzzed_manifests(bill_format.name))).encode()
+    )
 
 
-@given(vendor=FORMATS, document=anything)
-def test_any_json_is_read_or_refused(vendor: AwsFormat, document: Any) -> None:
-    assert_read_or_refused(vendor, json.dumps(document).encode())
+@given(bill_format=FORMATS, document=anything)
+def test_any_json_is_read_or_refused(bill_format: AwsFormat, document: Any) -> None:
+    assert_read_or_refused(bill_format, json.dumps(document).encode())
 
 
-@given(vendor=FORMATS, body=st.binary(max_size=200))
-def test_any_bytes_are_read_or_refused(vendor: AwsFormat, body: bytes) -> None:
-    assert_read_or_refused(vendor, body)
+@given(bill_format=FORMATS, body=st.binary(max_size=200))
+def test_any_bytes_are_read_or_refused(bill_format: AwsFormat, body: bytes) -> None:
+    assert_read_or_refused(bill_format, body)

@@ -41,15 +41,15 @@ MANIFEST = {
 SOURCE = ManifestFile(f"{HERE}/acme.json", "x", "etag", datetime(2024, 2, 1, tzinfo=UTC), 1)
 
 
-@pytest.mark.parametrize(("changes", "said"), REFUSED.values(), ids=REFUSED.keys())
+@pytest.mark.parametrize(("changes", "message"), REFUSED.values(), ids=REFUSED.keys())
 def test_an_unusable_manifest_is_refused_and_the_month_is_kept(
-    project: Project, changes: dict[str, Any], said: str
+    project: Project, changes: dict[str, Any], message: str
 ) -> None:
     project.deliver("7", version="before")
     project.load("2024-01", stages=["manifest", "staged_files", "billing_table"])
     project.deliver(version="after", changes=changes)
     outcome = project.materialize("2024-01", stages=["manifest", "staged_files", "billing_table"])
-    assert said in one_line(Exception(outcome.error))
+    assert message in one_line(Exception(outcome.error))
     assert project.totals() == (1, 7)
 
 
@@ -77,8 +77,8 @@ def test_a_version_with_any_id_keeps_it_and_is_staged_below_its_month(
     month = project.folder / "data/staging/acme/2024-01"
     assert [path.parent.parent for path in project.folder.rglob("staged.jsonl")] == [month]
     assert project.load().outcomes()["billing_table"] == "unchanged"
-    found = finops.json("state", "cleanup", "--older-than", "0d", "--dry-run")
-    assert sum(row["what"] == "staged files" for row in found) == 1
+    rows = finops.json("state", "cleanup", "--older-than", "0d", "--dry-run")
+    assert sum(row["what"] == "staged files" for row in rows) == 1
 
 
 def test_keys_with_any_name_are_staged_as_files_of_their_own(project: Project) -> None:
@@ -98,9 +98,9 @@ def test_a_manifest_of_100000_files_is_read(tmp_path: Path) -> None:
     manifest = AwsCur1().parse_manifest(body, SOURCE, BillingMonth(2024, 1))
     month = StagedMonth(tmp_path, InflationLimits(ratio=300, total=10**12))
     month.write_manifest(manifest)
-    kept = month.manifest()
-    assert kept == manifest
-    assert len(kept.files) == len(set(month.version(kept).paths)) == 100_000
+    staged = month.manifest()
+    assert staged == manifest
+    assert len(staged.files) == len(set(month.version(staged).paths)) == 100_000
 
 
 def test_months_before_the_start_and_in_the_future_are_ignored(project: Project) -> None:
@@ -112,8 +112,10 @@ def test_months_before_the_start_and_in_the_future_are_ignored(project: Project)
     versions = project.available_versions()
     assert min(versions) == BillingMonth(2024, 1)
     assert max(versions) == BillingMonth.current()
-    found = [month for month, one in versions.items() if not isinstance(one, ManifestMissing)]
-    assert found == [BillingMonth(2024, 1)]
+    available = [
+        month for month, version in versions.items() if not isinstance(version, ManifestMissing)
+    ]
+    assert available == [BillingMonth(2024, 1)]
 
 
 def test_finops_loads_months_and_refuses_arguments_that_are_not_months(finops: Finops) -> None:

@@ -72,7 +72,7 @@ _SCALARS: dict[pa.DataType, st.SearchStrategy[Any]] = {
     pa.float16(): st.floats(width=16).map(np.float16),
     pa.float32(): st.floats(width=32) | st.just(float(np.float32(29.27))),
     pa.float64(): _DOUBLES,
-    pa.uuid(): st.uuids().map(lambda each: each.bytes),
+    pa.uuid(): st.uuids().map(lambda item: item.bytes),
     pa.json_(): st.sampled_from(['{"a": 0.1000}', "[1.0E-7]", '{"a": {"b": [0.10, "x"]}}']),
     pa.date32(): st.dates(),
     pa.time32("ms"): st.integers(0, 86_399_999),
@@ -102,18 +102,18 @@ _SCALARS: dict[pa.DataType, st.SearchStrategy[Any]] = {
 @st.composite
 def _columns(draw: st.DrawFn) -> tuple[pa.DataType, list[Any]]:
     """A type and some of its values."""
-    own, values = draw(st.sampled_from(list(_SCALARS.items())))
-    has_kind = pa.types.is_dictionary(own) or isinstance(own, pa.BaseExtensionType)
+    arrow_type, values = draw(st.sampled_from(list(_SCALARS.items())))
+    has_kind = pa.types.is_dictionary(arrow_type) or isinstance(arrow_type, pa.BaseExtensionType)
     match 6 if has_kind else draw(st.integers(0, 6)):
         case 0:
-            own, values = pa.list_(own), st.lists(st.none() | values, max_size=3)
+            arrow_type, values = pa.list_(arrow_type), st.lists(st.none() | values, max_size=3)
         case 1:
-            own = pa.struct([("a", own), ("A", pa.string())])
+            arrow_type = pa.struct([("a", arrow_type), ("A", pa.string())])
             values = st.fixed_dictionaries({"a": st.none() | values, "A": st.none() | _WORDS})
         case 2:
             pairs = st.tuples(st.sampled_from(["k", "K", "a b", '"']), st.none() | values)
-            own, values = pa.map_(pa.string(), own), st.lists(pairs, max_size=3)
-    return own, draw(st.lists(st.none() | values, min_size=1, max_size=4))
+            arrow_type, values = pa.map_(pa.string(), arrow_type), st.lists(pairs, max_size=3)
+    return arrow_type, draw(st.lists(st.none() | values, min_size=1, max_size=4))
 
 
 _WRITERS = st.fixed_dictionaries(
@@ -132,26 +132,26 @@ class Refused(Exception):
     """The value cannot be kept exactly."""
 
 
-def _text(own: pa.DataType, value: Any) -> str:
+def _text(arrow_type: pa.DataType, value: Any) -> str:
     """The text of a value that is not NULL, as it stands in CSV."""
-    if pa.types.is_timestamp(own):
-        nanoseconds = value * _UNITS[own.unit]
+    if pa.types.is_timestamp(arrow_type):
+        nanoseconds = value * _UNITS[arrow_type.unit]
         moment = _EPOCH + timedelta(microseconds=nanoseconds // 1000)
         text = moment.isoformat(timespec="seconds")
         part = f"{nanoseconds % 10**9:09}".rstrip("0")
         return f"{text}.{part}Z".replace(".Z", "Z")
-    if pa.types.is_time(own):
-        nanoseconds = value * _UNITS[own.unit]
+    if pa.types.is_time(arrow_type):
+        nanoseconds = value * _UNITS[arrow_type.unit]
         text = f"{time(*_hms(nanoseconds // 10**9)).isoformat()}.{nanoseconds % 10**9:09}"
         return text.rstrip("0").removesuffix(".")
-    if isinstance(own, pa.UuidType):
+    if isinstance(arrow_type, pa.UuidType):
         return str(UUID(bytes=value))
-    if pa.types.is_boolean(own):
+    if pa.types.is_boolean(arrow_type):
         return str(value).lower()
-    if pa.types.is_date(own):
+    if pa.types.is_date(arrow_type):
         return str(value.isoformat())
-    if pa.types.is_floating(own):
-        return str(np.float32(value) if pa.types.is_float32(own) else float(value))
+    if pa.types.is_floating(arrow_type):
+        return str(np.float32(value) if pa.types.is_float32(arrow_type) else float(value))
     if isinstance(value, bytes):
         try:
             return value.decode()
@@ -164,9 +164,9 @@ def _hms(seconds: int) -> tuple[int, int, int]:
     return seconds // 3600, seconds // 60 % 60, seconds % 60
 
 
-def _money(own: pa.DataType, value: Any) -> Decimal | None:
+def _money(arrow_type: pa.DataType, value: Any) -> Decimal | None:
     """The amount, of floats rounded. Raises Refused."""
-    text = _text(own, value)
+    text = _text(arrow_type, value)
     if text in ("", "NULL"):
         return None
     if not set(text.strip(" \t\n\v\f\r")) <= set("0123456789+-.eE"):
@@ -174,27 +174,27 @@ def _money(own: pa.DataType, value: Any) -> Decimal | None:
     try:
         with localcontext(prec=400):
             number = Decimal(text)
-            kept = number.quantize(Decimal("1E-18"))
-            fits = abs(kept) < 10**20
+            rounded = number.quantize(Decimal("1E-18"))
+            fits = abs(rounded) < 10**20
     except (ArithmeticError, ValueError) as error:
         raise Refused from error
-    rounds = pa.types.is_float32(own) or pa.types.is_float64(own)
-    if not fits or (kept != number and not rounds):
+    rounds = pa.types.is_float32(arrow_type) or pa.types.is_float64(arrow_type)
+    if not fits or (rounded != number and not rounds):
         raise Refused
-    return kept
+    return rounded
 
 
-def _time(own: pa.DataType, value: Any) -> datetime:
+def _time(arrow_type: pa.DataType, value: Any) -> datetime:
     """The time, where the column has times. Raises Refused."""
-    if pa.types.is_date(own):
+    if pa.types.is_date(arrow_type):
         return datetime(value.year, value.month, value.day)
-    nanoseconds = value * _UNITS[own.unit]
+    nanoseconds = value * _UNITS[arrow_type.unit]
     if nanoseconds % 1000:
         raise Refused
     return _EPOCH + timedelta(microseconds=nanoseconds // 1000)
 
 
-def _arrived(reader: Reader, sql_type: SqlType, files: list[BillFiles]) -> list[Any] | BillError:
+def _loaded(reader: Reader, sql_type: SqlType, files: list[BillFiles]) -> list[Any] | BillError:
     """What a table of DuckDB holds of column x, or why it was refused."""
     (group,) = files
     connection = reader.connection
@@ -212,22 +212,26 @@ def _arrived(reader: Reader, sql_type: SqlType, files: list[BillFiles]) -> list[
     return [row[0] for row in connection.execute("FROM x").fetchall()]
 
 
-def _expected(sql_type: SqlType, own: pa.DataType, value: Any) -> Any:
+def _expected(sql_type: SqlType, arrow_type: pa.DataType, value: Any) -> Any:
     """What Python makes of one value. Raises Refused."""
     if value is None:
         return None
     if sql_type is SqlType.MONEY:
-        return _money(own, value)
+        return _money(arrow_type, value)
     if sql_type is SqlType.TIME:
-        return _time(own, value)
-    text = _text(own, value)
-    if _is_number(own):
+        return _time(arrow_type, value)
+    text = _text(arrow_type, value)
+    if _is_number(arrow_type):
         return Decimal(text)
     return None if text in ("", "NULL") else text
 
 
-def _is_number(own: pa.DataType) -> bool:
-    return bool(pa.types.is_floating(own) or pa.types.is_decimal(own) or pa.types.is_integer(own))
+def _is_number(arrow_type: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_floating(arrow_type)
+        or pa.types.is_decimal(arrow_type)
+        or pa.types.is_integer(arrow_type)
+    )
 
 
 def _alike(read: Any, expected: Any) -> bool:
@@ -240,20 +244,20 @@ def _alike(read: Any, expected: Any) -> bool:
     return bool(read == expected)
 
 
-def _as_json(own: pa.DataType, value: Any) -> Any:
+def _as_json(arrow_type: pa.DataType, value: Any) -> Any:
     """What a JSON reader that keeps decimals makes of the text of a nested value."""
     if value is None:
         return None
-    if pa.types.is_list(own):
-        return [_as_json(own.value_type, each) for each in value]
-    if pa.types.is_struct(own):
-        return [(field.name, _as_json(field.type, value[field.name])) for field in own]
-    if pa.types.is_map(own):
-        return [(key, _as_json(own.item_type, each)) for key, each in value]
-    if pa.types.is_boolean(own):
+    if pa.types.is_list(arrow_type):
+        return [_as_json(arrow_type.value_type, item) for item in value]
+    if pa.types.is_struct(arrow_type):
+        return [(field.name, _as_json(field.type, value[field.name])) for field in arrow_type]
+    if pa.types.is_map(arrow_type):
+        return [(key, _as_json(arrow_type.item_type, item)) for key, item in value]
+    if pa.types.is_boolean(arrow_type):
         return value
-    text = _text(own, value)
-    return Decimal(text) if _is_number(own) else text
+    text = _text(arrow_type, value)
+    return Decimal(text) if _is_number(arrow_type) else text
 
 
 def _json(text: str | None) -> Any:
@@ -263,8 +267,8 @@ def _json(text: str | None) -> Any:
     return json.loads(text, parse_float=Decimal, parse_int=Decimal, object_pairs_hook=list)
 
 
-def _written(path: Path, own: pa.DataType, values: list[Any], writer: dict[str, Any]) -> None:
-    array = pa.array(values, own)
+def _write(path: Path, arrow_type: pa.DataType, values: list[Any], writer: dict[str, Any]) -> None:
+    array = pa.array(values, arrow_type)
     table = pa.table({"other": pa.nulls(len(values)), "x": array})
     try:
         pq.write_table(table, path, **writer)
@@ -276,9 +280,9 @@ def _written(path: Path, own: pa.DataType, values: list[Any], writer: dict[str, 
 def test_parquet_of_any_type_is_loaded_exactly_or_refused_by_name(
     reader: Reader, column: tuple[pa.DataType, list[Any]], writer: dict[str, Any]
 ) -> None:
-    own, values = column
+    arrow_type, values = column
     path = reader.folder / "x.parquet"
-    _written(path, own, values, writer)
+    _write(path, arrow_type, values, writer)
     try:
         make_exact(path)
     except ParquetInvalid as error:
@@ -286,23 +290,26 @@ def test_parquet_of_any_type_is_loaded_exactly_or_refused_by_name(
         assert "INT96" in str(error)
         return
     files = read_files([path], _VENDOR)
-    is_time = pa.types.is_timestamp(own) or pa.types.is_date(own)
-    is_flat = not pa.types.is_nested(own)
+    is_time = pa.types.is_timestamp(arrow_type) or pa.types.is_date(arrow_type)
+    is_flat = not pa.types.is_nested(arrow_type)
     types = [SqlType.TEXT, *[SqlType.MONEY] * is_flat, *[SqlType.TIME] * is_time]
     for sql_type in types:
-        outcome = _arrived(reader, sql_type, files)
+        outcome = _loaded(reader, sql_type, files)
         try:
             if is_flat:
-                expected = [_expected(sql_type, own, value) for value in values]
+                expected = [_expected(sql_type, arrow_type, value) for value in values]
             else:
-                expected = [_as_json(own, value) for value in values]
+                expected = [_as_json(arrow_type, value) for value in values]
         except Refused:
             assert isinstance(outcome, BillError), (sql_type, outcome)
         if isinstance(outcome, BillError):
             assert str(path) in str(outcome)
             assert 'column "x"' in str(outcome)
             with pytest.raises(Refused):
-                [_as_json(own, v) if not is_flat else _expected(sql_type, own, v) for v in values]
+                [
+                    _as_json(arrow_type, v) if not is_flat else _expected(sql_type, arrow_type, v)
+                    for v in values
+                ]
         elif is_flat:
             assert _alike(outcome, expected)
         else:
@@ -314,20 +321,20 @@ def test_csv_and_parquet_are_loaded_alike(
     reader: Reader, column: tuple[pa.DataType, list[Any]]
 ) -> None:
     """Floats aside, which have no text of their own."""
-    own, values = column
-    if pa.types.is_nested(own) or pa.types.is_floating(own):
+    arrow_type, values = column
+    if pa.types.is_nested(arrow_type) or pa.types.is_floating(arrow_type):
         return
     try:
-        texts = [None if value is None else _text(own, value) for value in values]
+        texts = [None if value is None else _text(arrow_type, value) for value in values]
     except Refused:
         return
     body = io.StringIO()
     writer = csv.writer(body, lineterminator="\n")
     writer.writerows([("other", "x"), *((".", text) for text in texts)])
-    of_csv, of_parquet = reader.folder / "x.csv", reader.folder / "y.parquet"
-    of_csv.write_bytes(body.getvalue().encode())
-    _written(of_parquet, own, values, {"version": "2.6"})
-    make_exact(of_parquet)
+    csv_path, parquet_path = reader.folder / "x.csv", reader.folder / "y.parquet"
+    csv_path.write_bytes(body.getvalue().encode())
+    _write(parquet_path, arrow_type, values, {"version": "2.6"})
+    make_exact(parquet_path)
     for sql_type in (
         SqlType.TEXT,
         SqlType.MONEY,
@@ -335,13 +342,16 @@ def test_csv_and_parquet_are_loaded_alike(
         SqlType.TEXT_MAP,
         SqlType.MONEY_MAP,
     ):
-        one = _arrived(reader, sql_type, read_files([of_csv], _VENDOR))
-        other = _arrived(reader, sql_type, read_files([of_parquet], _VENDOR))
-        if isinstance(one, BillError) or isinstance(other, BillError):
-            assert isinstance(one, BillError) and isinstance(other, BillError), (one, other)
-            assert 'column "x"' in str(one)
-            assert 'column "x"' in str(other)
-        elif sql_type is SqlType.TEXT and _is_number(own):
-            assert _alike(other, [each and Decimal(each) for each in one])
+        csv_values = _loaded(reader, sql_type, read_files([csv_path], _VENDOR))
+        parquet_values = _loaded(reader, sql_type, read_files([parquet_path], _VENDOR))
+        if isinstance(csv_values, BillError) or isinstance(parquet_values, BillError):
+            assert isinstance(csv_values, BillError) and isinstance(parquet_values, BillError), (
+                csv_values,
+                parquet_values,
+            )
+            assert 'column "x"' in str(csv_values)
+            assert 'column "x"' in str(parquet_values)
+        elif sql_type is SqlType.TEXT and _is_number(arrow_type):
+            assert _alike(parquet_values, [item and Decimal(item) for item in csv_values])
         else:
-            assert one == other
+            assert csv_values == parquet_values

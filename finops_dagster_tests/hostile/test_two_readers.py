@@ -36,14 +36,14 @@ BILL = bill(
 
 def test_both_readers_sum_every_money_column_and_currency(reader: Reader) -> None:
     assert reader.load(BILL) == Totals(3, Decimal(4))
-    held = ledger.newest_load(reader.connection, "acme", MONTH)
-    assert held is not None
-    assert held.totals.sums == {
+    newest = ledger.newest_load(reader.connection, "acme", MONTH)
+    assert newest is not None
+    assert newest.totals.sums == {
         "lineitem_unblendedcost": Decimal(4),
         "lineitem_blendedcost": Decimal("1e-18"),
         "lineitem_netunblendedcost": Decimal("1.0000004"),
     }
-    assert held.totals.costs == {"USD": Decimal("1.5"), "EUR": Decimal("2.5")}
+    assert newest.totals.costs == {"USD": Decimal("1.5"), "EUR": Decimal("2.5")}
 
 
 def a_cast_that_rounds(patch: pytest.MonkeyPatch) -> None:
@@ -109,8 +109,8 @@ def a_count_of_the_neighbour(patch: pytest.MonkeyPatch) -> None:
 def test_a_fault_of_either_reader_fails_the_month(
     reader: Reader, monkeypatch: pytest.MonkeyPatch, inject: Inject, message: str
 ) -> None:
-    before = bill({COST: "7", CURRENCY: "USD"})
-    assert reader.load(before) == Totals(1, Decimal(7))
+    loaded_bill = bill({COST: "7", CURRENCY: "USD"})
+    assert reader.load(loaded_bill) == Totals(1, Decimal(7))
     inject(monkeypatch)
     refused = reader.load(BILL, keep=True)
     assert isinstance(refused, ReconciliationError)
@@ -137,9 +137,9 @@ def test_a_rounded_quantity_changes_no_sum_of_money(
     headers, fine = (*HEADERS, "lineItem/UsageAmount"), "0.1234567890123456789"
     row = line_item(str(MONTH)) | {COST: "1", "lineItem/UsageAmount": fine}
     assert reader.load(csv_bytes([row], headers)) == Totals(1, Decimal(1))
-    held = ledger.newest_load(reader.connection, "acme", MONTH)
-    assert held is not None
-    assert held.totals.sums == {"lineitem_unblendedcost": Decimal(1)}
+    newest = ledger.newest_load(reader.connection, "acme", MONTH)
+    assert newest is not None
+    assert newest.totals.sums == {"lineitem_unblendedcost": Decimal(1)}
 
 
 @pytest.mark.parametrize("length", [1, 700_000, 1_100_000])

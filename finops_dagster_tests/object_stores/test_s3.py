@@ -201,14 +201,14 @@ the bucket is in another region: set the export's region to that
 def test_a_refusal_has_the_message_of_s3_and_advice(
     store: ObjectStore, s3: S3Server, refusal: str, advice: str
 ) -> None:
-    status, _, said = refusal.partition(" ")
-    code, _, message = said.partition(": ")
+    status, _, reason = refusal.partition(" ")
+    code, _, message = reason.partition(": ")
     refuse(s3, status, code, message)
     looks = [store.read, store.folders, store.files]
     for look in looks if status == "404" else [*looks, store.head]:
         with pytest.raises(StoreError) as caught:
             look("key")
-        assert f": S3 refuses ({said.rstrip('.')}); " in str(caught.value)
+        assert f": S3 refuses ({reason.rstrip('.')}); " in str(caught.value)
         assert advice in str(caught.value)
         assert "\n" not in str(caught.value)
 
@@ -280,10 +280,10 @@ def test_a_long_message_is_shortened_and_has_no_signature(store: ObjectStore, s3
     refuse(s3, "403", "AccessDenied", f"{secret}\n{'x' * 5000}\u202e[1m")
     with pytest.raises(StoreError) as caught:
         store.read("key")
-    said = str(caught.value)
-    assert len(said) < 1000
-    assert "Signature=***" in said
-    assert not any(word in said for word in ("abc123", "tok456", "\n", "\u202e"))
+    message = str(caught.value)
+    assert len(message) < 1000
+    assert "Signature=***" in message
+    assert not any(word in message for word in ("abc123", "tok456", "\n", "\u202e"))
 
 
 def test_a_refused_role_is_reported_as_an_error_of_sts_and_not_of_the_bucket(
@@ -370,8 +370,8 @@ def test_an_access_point_is_called_at_its_own_host(
         return AWSResponse(request.url, 404, {}, HTTPResponse(io.BytesIO()))
 
     monkeypatch.setattr(URLLib3Session, "send", answer)
-    store, found = project.first_store()
-    assert f"/{found}".rstrip("/") == prefix
+    store, store_prefix = project.first_store()
+    assert f"/{store_prefix}".rstrip("/") == prefix
     with pytest.raises(ObjectMissing) as caught:
         store.head("a/key")
     assert str(caught.value).startswith(f"s3://{bucket}/a/key: ")

@@ -97,10 +97,10 @@ def test_a_month_in_two_currencies_names_both_and_fails_the_check_one_currency(
         for currency, cost in [("CNY", "7"), ("USD", "1"), ("CNY", "0.5")]
     ]
     project.deliver(rows[::2], headers=headers)
-    outcome = project.load()
-    assert outcome.metadata("billing_table")["currency"] == "CNY"
-    assert outcome.checks()["billing_table.one_currency"] is True
+    run = project.load()
+    assert run.metadata("billing_table")["currency"] == "CNY"
+    assert run.checks()["billing_table.one_currency"] is True
     project.deliver(rows, headers=headers, version="v2")
-    outcome = project.load()
-    assert outcome.metadata("billing_table")["currency"] == "CNY, USD"
-    assert outcome.checks()["billing_table.one_currency"] is False
+    run = project.load()
+    assert run.metadata("billing_table")["currency"] == "CNY, USD"
+    assert run.checks()["billing_table.one_currency"] is False

@@ -100,9 +100,9 @@ def test_months_with_new_and_with_removed_columns_share_one_table(project: Proje
     assert project.column("product_new") == [None]
     assert project.column("product_new", "2024-02") == ["b"]
     project.deliver("1", version="v2")
-    outcome = project.materialize()
-    assert outcome.metadata("manifest")["columns_removed"] == "product/old"
-    assert outcome.metadata("manifest")["columns_added"] == ""
+    run = project.materialize()
+    assert run.metadata("manifest")["columns_removed"] == "product/old"
+    assert run.metadata("manifest")["columns_added"] == ""
 
 
 def test_a_report_that_gains_resource_ids_and_split_costs_is_loaded(
@@ -128,9 +128,9 @@ def test_a_report_that_gains_resource_ids_and_split_costs_is_loaded(
     assert project.column("lineitem_resourceid", "2024-02") == ["i-1", None]
 
 
-def load_weights(project: Project, first: tuple[str, str], then: tuple[str, str]) -> MonthRun:
+def load_weights(project: Project, first: tuple[str, str], second: tuple[str, str]) -> MonthRun:
     """Load two months whose column pricing/weight has this type and this cell."""
-    for month, (vendor_type, cell) in {"2024-01": first, "2024-02": then}.items():
+    for month, (vendor_type, cell) in {"2024-01": first, "2024-02": second}.items():
         project.deliver(
             [line_item(month, pricing__weight=cell)],
             month=month,
@@ -142,17 +142,17 @@ def load_weights(project: Project, first: tuple[str, str], then: tuple[str, str]
 
 
 def test_a_text_column_keeps_numbers_as_they_are_written(project: Project) -> None:
-    outcome = load_weights(project, ("String", "heavy"), ("BigDecimal", "0.10"))
+    run = load_weights(project, ("String", "heavy"), ("BigDecimal", "0.10"))
     assert project.column("pricing_weight", "2024-02") == ["0.10"]
-    assert outcome.metadata("billing_table")["warnings"] == (
+    assert run.metadata("billing_table")["warnings"] == (
         "- pricing_weight stays VARCHAR, although 2024-02 has DECIMAL(38,18)"
     )
 
 
 def test_a_number_column_stays_numeric_where_the_manifest_calls_it_text(project: Project) -> None:
-    outcome = load_weights(project, ("BigDecimal", "1.5"), ("String", "0.10"))
+    run = load_weights(project, ("BigDecimal", "1.5"), ("String", "0.10"))
     assert project.column("pricing_weight", "2024-02") == [Decimal("0.1")]
-    assert "pricing_weight stays DECIMAL" in outcome.metadata("billing_table")["warnings"]
+    assert "pricing_weight stays DECIMAL" in run.metadata("billing_table")["warnings"]
 
 
 def test_text_in_a_number_column_fails_and_names_the_cell_and_both_months(
@@ -168,10 +168,10 @@ def test_text_in_a_number_column_fails_and_names_the_cell_and_both_months(
 
 
 def test_a_time_column_becomes_text_where_a_month_has_text(project: Project) -> None:
-    outcome = load_weights(project, ("DateTime", "2024-01-03T04:00:00Z"), ("String", "soon"))
+    run = load_weights(project, ("DateTime", "2024-01-03T04:00:00Z"), ("String", "soon"))
     assert project.column("pricing_weight") == ["2024-01-03T04:00:00Z"]
     assert project.column("pricing_weight", "2024-02") == ["soon"]
-    assert outcome.metadata("billing_table")["warnings"] == (
+    assert run.metadata("billing_table")["warnings"] == (
         "- pricing_weight changed from TIMESTAMP to text, because 2024-02 has VARCHAR"
     )
 
@@ -187,10 +187,10 @@ def test_a_time_column_keeps_its_type_where_the_month_with_text_fails(
         version="v2",
     )
     assert "belong to another billing month" in project.materialize("2024-02").error
-    ((kept,),) = project.query(
+    ((data_type,),) = project.query(
         "SELECT data_type FROM duckdb_columns() WHERE column_name = 'pricing_weight'"
     )
-    assert kept == "TIMESTAMP"
+    assert data_type == "TIMESTAMP"
 
 
 def test_amounts_in_a_time_column_fail_rather_than_become_text(project: Project) -> None:

@@ -18,10 +18,10 @@ def test_a_restatement_with_fewer_rows_and_files_leaves_no_old_rows(
     project.deliver(line_items("2024-01", "1", "2"), line_items("2024-01", "4"))
     project.load()
     project.deliver("8", version="v2")
-    outcome = project.load()
+    run = project.load()
     assert project.totals() == project.parquet_totals() == (1, 8)
     assert project.column("manifest_id") == ["v2"]
-    assert outcome.checks()["billing_table.not_fewer_rows"] is False
+    assert run.checks()["billing_table.not_fewer_rows"] is False
     assert project.ledger() == [("v1", "superseded"), ("v2", "loaded")]
     assert [path.name for path in project.folder.glob("data/staging/acme/2024-01/*/")] == ["v2"]
 
@@ -48,11 +48,11 @@ def test_a_file_replaced_during_its_download_fails_the_month(
 def test_a_missing_file_keeps_the_loaded_month(project: Project) -> None:
     (key,) = project.deliver("1", version="v2")
     missing = key.replace("-00001", "-00002")
-    outcome = project.load_refused_version(
+    run = project.load_refused_version(
         "2024-01", line_items("2024-01", "2"), changes={"reportKeys": [key, missing]}
     )
-    assert missing in outcome.error
-    assert "though the manifest lists it" in outcome.error
+    assert missing in run.error
+    assert "though the manifest lists it" in run.error
 
 
 LONG = csv_bytes(line_items("2024-01", *map(str, range(200))))
@@ -93,16 +93,16 @@ def test_an_empty_version_replaces_the_month_and_fails_the_check_not_fewer_rows(
     project.deliver("1")
     project.load()
     project.deliver(*parts, version="v2")
-    outcome = project.load()
+    run = project.load()
     assert project.totals() == project.parquet_totals() == (0, None)
-    assert outcome.checks()["billing_table.not_fewer_rows"] is False
+    assert run.checks()["billing_table.not_fewer_rows"] is False
     assert project.load().outcomes() == UNCHANGED
 
 
 def test_a_load_that_fails_midway_keeps_the_loaded_month(project: Project) -> None:
-    good = [line_item("2024-01", lineItem__UsageStartDate="2024-01-01T00:00:00Z")] * 300_000
-    bad = line_item("2024-01", lineItem__UsageStartDate="yesterday")
-    error = project.load_refused_version("2024-01", good, [*good[:5], bad]).error
+    good_rows = [line_item("2024-01", lineItem__UsageStartDate="2024-01-01T00:00:00Z")] * 300_000
+    bad_row = line_item("2024-01", lineItem__UsageStartDate="yesterday")
+    error = project.load_refused_version("2024-01", good_rows, [*good_rows[:5], bad_row]).error
     assert "acme-cur-00002.csv.gz, line 7, column \"lineItem/UsageStartDate\": 'yesterday'" in error
     assert project.ledger() == [("v1", "loaded")]
 

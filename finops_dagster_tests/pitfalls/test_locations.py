@@ -75,12 +75,12 @@ def test_rows_used_outside_the_month_belong_to_the_month_of_their_bill(
 def test_rows_billed_in_another_month_fail_the_load_and_keep_the_month(
     project: Project,
 ) -> None:
-    outcome = project.load_refused_version("2024-01", line_items("2024-02", "2"))
-    assert outcome.checks() == {
+    run = project.load_refused_version("2024-01", line_items("2024-02", "2"))
+    assert run.checks() == {
         "manifest.manifest_is_fresh": True,
         "billing_table.reconciles": False,
     }
-    assert "1 rows of table aws_billing_data say that they belong to another" in outcome.error
+    assert "1 rows of table aws_billing_data say that they belong to another" in run.error
 
 
 @pytest.mark.thorough

@@ -56,11 +56,11 @@ def test_doubles_with_more_than_18_decimals_are_rounded_and_counted(
         f"(TIMESTAMP '2024-01-01', {cost}::DOUBLE)" for cost in ("1.2345678901234567e-7", "0.5")
     )
     deliver_parquet(project, parquet(project, *rows))
-    outcome = project.materialize()
+    run = project.materialize()
     assert project.column(COST) == [Decimal("1.23456789012E-7"), Decimal("0.5")]
-    assert outcome.metadata("staged_files")["costs_rounded"] == 1
-    assert all(outcome.checks().values())
-    assert "cost | 1 |" in outcome.metadata("billing_table")["decimals_rounded"]
+    assert run.metadata("staged_files")["costs_rounded"] == 1
+    assert all(run.checks().values())
+    assert "cost | 1 |" in run.metadata("billing_table")["decimals_rounded"]
 
 
 @pytest.mark.parametrize(
@@ -160,9 +160,9 @@ def test_single_precision_costs_are_not_rounded(project: Project) -> None:
     costs = pa.array([29.27, 0.1, 1e-7], pa.float32())
     pq.write_table(pa.table({"line_item_unblended_cost": costs}), path)
     deliver_parquet(project, path.read_bytes())
-    outcome = project.materialize()
+    run = project.materialize()
     assert project.column(COST) == [Decimal("1e-7"), Decimal("0.1"), Decimal("29.27")]
-    assert outcome.metadata("staged_files")["costs_rounded"] == 0
+    assert run.metadata("staged_files")["costs_rounded"] == 0
 
 
 def test_empty_text_is_null(project: Project) -> None:

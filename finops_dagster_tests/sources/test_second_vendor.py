@@ -172,8 +172,8 @@ def test_a_month_is_the_newest_complete_run_with_its_cost_by_currency(project: P
     assert metadata["currency"] == "EUR, USD"
     assert metadata["final"] is False
     assert outcome.checks()["billing_table.one_currency"]
-    kept = project.query("SELECT cost_by_currency FROM finops_state.manifests")
-    assert kept == [({"EUR": EUROS + 1, "USD": DOLLARS},)]
+    recorded = project.query("SELECT cost_by_currency FROM finops_state.manifests")
+    assert recorded == [({"EUR": EUROS + 1, "USD": DOLLARS},)]
     assert project.query(
         "SELECT DISTINCT billing_month::TEXT, usedon::TEXT, listprice FROM nw"
     ) == [("2024-01-01", "2024-01-31 00:00:00", None)]

@@ -56,18 +56,22 @@ def test_a_ledger_of_the_first_release_is_upgraded_with_all_its_rows() -> None:
     connection = duckdb.connect()
     connection.execute(FIRST_LAYOUT)
     ledger.create_tables(connection)
-    held = ledger.newest_load(connection, "acme", JANUARY)
-    assert held is not None
-    assert (held.manifest_id, held.totals, held.format) == ("v2", Totals(3, Decimal("4.5")), "cur1")
-    assert (held.rounded, held.totals.sums, held.totals.costs) == (None, None, None)
-    assert [one.manifest_id for one in ledger.loads(connection, "acme")] == ["v2", "v1"]
+    newest = ledger.newest_load(connection, "acme", JANUARY)
+    assert newest is not None
+    assert (newest.manifest_id, newest.totals, newest.format) == (
+        "v2",
+        Totals(3, Decimal("4.5")),
+        "cur1",
+    )
+    assert (newest.rounded, newest.totals.sums, newest.totals.costs) == (None, None, None)
+    assert [version.manifest_id for version in ledger.loads(connection, "acme")] == ["v2", "v1"]
     assert ledger.names_by_header(connection, "bill") == {"user:Team": "team", "a/b": "a_b"}
     assert connection.sql("SELECT export, vendor, format FROM finops_state.exports").fetchall() == [
         ("acme", "aws", "cur1")
     ]
     ledger.create_tables(connection)
     ledger.record_load(connection, load("v3"), 1.5)
-    assert [one.state for one in ledger.loads(connection, "acme")] == [
+    assert [version.state for version in ledger.loads(connection, "acme")] == [
         "loaded",
         "superseded",
         "superseded",
@@ -82,18 +86,18 @@ def test_a_missing_table_is_created(connection: duckdb.DuckDBPyConnection, table
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("alteration", "message"),
     [
         ("DROP COLUMN manifest_id", "manifests is damaged: it has no column manifest_id"),
         ("ALTER row_count TYPE VARCHAR", "column row_count is VARCHAR and not BIGINT"),
     ],
 )
 def test_a_damaged_table_is_reported_and_can_be_set_aside(
-    connection: duckdb.DuckDBPyConnection, damage: str, said: str
+    connection: duckdb.DuckDBPyConnection, alteration: str, message: str
 ) -> None:
     ledger.record_load(connection, load("v1"), 1.5)
-    connection.execute(f"ALTER TABLE finops_state.manifests {damage}")
-    with pytest.raises(LedgerDamaged, match=said):
+    connection.execute(f"ALTER TABLE finops_state.manifests {alteration}")
+    with pytest.raises(LedgerDamaged, match=message):
         ledger.create_tables(connection)
     (aside,) = ledger.rename_damaged_tables(connection)
     ledger.create_tables(connection)
@@ -107,7 +111,9 @@ def test_a_version_loaded_twice_has_one_row_and_two_runs(
     ledger.record_load(connection, load("v1"), 1.5)
     ledger.record_load(connection, load("v2", rows=5), 2.5)
     ledger.record_load(connection, load("v2", rows=5), 3.5)
-    versions = [(one.manifest_id, one.state) for one in ledger.loads(connection, "acme")]
+    versions = [
+        (version.manifest_id, version.state) for version in ledger.loads(connection, "acme")
+    ]
     assert versions == [("v2", "loaded"), ("v1", "superseded")]
     runs = "SELECT run_id, manifest_id, seconds, row_count, byte_count FROM finops_state.runs"
     assert connection.sql(runs).fetchall() == [
@@ -137,10 +143,10 @@ def test_roundings_sums_and_currencies_keep_every_digit(
 ) -> None:
     totals = Totals(1, Decimal("1e-18"), sums, costs)
     ledger.record_load(connection, replace(load("v1"), rounded=rounded, totals=totals), 1.5)
-    held = ledger.newest_load(connection, "acme", JANUARY)
-    assert held is not None
-    assert held.totals == totals
-    assert (held.rounded, held.totals.sums, held.totals.costs) == (rounded, sums, costs)
+    newest = ledger.newest_load(connection, "acme", JANUARY)
+    assert newest is not None
+    assert newest.totals == totals
+    assert (newest.rounded, newest.totals.sums, newest.totals.costs) == (rounded, sums, costs)
 
 
 def test_only_superseded_versions_are_forgotten(
@@ -149,7 +155,7 @@ def test_only_superseded_versions_are_forgotten(
     ledger.record_load(connection, load("v1"), 1.5)
     ledger.record_load(connection, load("v2"), 1.5)
     assert ledger.delete_superseded_loads(connection, "acme", datetime(2000, 1, 1)) == []
-    gone = ledger.delete_superseded_loads(connection, "acme", datetime(2100, 1, 1))
-    assert gone == [(JANUARY, "v1")]
-    assert [one.manifest_id for one in ledger.loads(connection, "acme")] == ["v2"]
+    deleted = ledger.delete_superseded_loads(connection, "acme", datetime(2100, 1, 1))
+    assert deleted == [(JANUARY, "v1")]
+    assert [version.manifest_id for version in ledger.loads(connection, "acme")] == ["v2"]
     assert connection.sql("SELECT manifest_id FROM finops_state.runs").fetchall() == [("v2",)]

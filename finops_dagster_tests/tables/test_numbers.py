@@ -99,12 +99,12 @@ def test_pyarrow_reads_the_same_amount_or_refuses_it(cell: str, rounds: bool) ->
 def test_a_double_is_rounded_where_its_shortest_text_has_more_than_18_decimals(
     connection: duckdb.DuckDBPyConnection, amount: float
 ) -> None:
-    found = connection.execute(
+    rows = connection.execute(
         "SELECT rounded_decimal(CAST(x AS VARCHAR)), double_to_round(x) IS NOT NULL "
         "FROM (SELECT ?::DOUBLE AS x)",
         [amount],
     ).fetchall()
-    assert found == [by_python(repr(amount))[1:]]
+    assert rows == [by_python(repr(amount))[1:]]
 
 
 def test_the_change_by_rounding_is_exact(

@@ -26,7 +26,9 @@ from finops_dagster.tables.rounding import count_cells_to_round
 # Doubles with these shortest texts; four have more than 18 decimals.
 CELLS = ["12.34e-18", "-2.5e-18", "1.5e-18", "29.27", "4e-07", "1e-20"]
 ROUNDED = ["12e-18", "-2e-18", "2e-18", "29.27", "4e-7", "0"]
-CHANGED = sum(Decimal(kept) - Decimal(cell) for kept, cell in zip(ROUNDED, CELLS, strict=True))
+CHANGED = sum(
+    Decimal(rounded) - Decimal(cell) for rounded, cell in zip(ROUNDED, CELLS, strict=True)
+)
 
 
 @pytest.fixture
@@ -89,8 +91,8 @@ def test_numbers_are_rounded_and_counted_alike_in_every_form(
 ) -> None:
     files = written(tmp_path, [spelt(cell) for cell in CELLS], of_type)
     cell = files.column_sql("x", sql_type, rounded=True)
-    kept = connection.execute(f"SELECT {cell} FROM {files.scan()}").fetchall()
-    numbers = [value["a"] if isinstance(value, dict) else value for (value,) in kept]
+    rounded = connection.execute(f"SELECT {cell} FROM {files.scan()}").fetchall()
+    numbers = [value["a"] if isinstance(value, dict) else value for (value,) in rounded]
     assert numbers == [Decimal(number) for number in ROUNDED]
     counted = count_cells_to_round(connection, [files], [target(sql_type)])
     assert counted == (RoundedColumn("amount", 4, CHANGED),)

@@ -34,19 +34,22 @@ LAYOUTS = {
 
 def pasted(finops: Finops, *arguments: str) -> Settings:
     """Return the settings of a file that holds what the command prints, and nothing else."""
-    done = finops.run("config", "discover", *arguments)
-    assert done.exit_code == 0, done.exception
+    result = finops.run("config", "discover", *arguments)
+    assert result.exit_code == 0, result.exception
     file = finops.project.folder / "pasted.toml"
-    file.write_text(done.stdout)
+    file.write_text(result.stdout)
     return load_settings(file)
 
 
-def found(settings: Settings, root: str) -> dict[str, tuple[str | None, str]]:
+def found_exports(settings: Settings, root: str) -> dict[str, tuple[str | None, str]]:
     """Return format and first month of each export, by where it lies below the root."""
     exports = [export for export in settings.exports if isinstance(export, AwsExport)]
     return {
-        f"{one.source}/{one.export_name}".removeprefix(f"{root}/"): (one.format, one.start_month)
-        for one in exports
+        f"{export.source}/{export.export_name}".removeprefix(f"{root}/"): (
+            export.format,
+            export.start_month,
+        )
+        for export in exports
     }
 
 
@@ -80,7 +83,7 @@ def test_every_layout_in_a_folder_is_found_without_a_settings_file(
     write_all(project.source)
     (project.folder / "finops.toml").unlink()
     settings = pasted(finops, "source")
-    assert found(settings, f"file://{project.source}") == ALL
+    assert found_exports(settings, f"file://{project.source}") == ALL
     assert has_first_month(settings)
     rows = json.loads(finops.run("config", "discover", "source", "--json").stdout)
     assert {(row["format"], row["months"], row["problem"]) for row in rows} == {
@@ -103,15 +106,17 @@ def test_every_layout_in_a_bucket_is_found_and_no_folder_is_listed_twice(
         return None
 
     s3.fault = record
-    of_the_store = ["--endpoint-url", s3.url, "--region", "us-east-1", "--requester-pays"]
-    settings = pasted(finops, f"s3://{bucket}/", *of_the_store)
+    store_options = ["--endpoint-url", s3.url, "--region", "us-east-1", "--requester-pays"]
+    settings = pasted(finops, f"s3://{bucket}/", *store_options)
     assert len(listed) == len({str(prefix) for prefix in listed})
-    assert found(settings, f"s3://{bucket}") == ALL
-    assert {(one.region, one.requester_pays) for one in settings.exports} == {("us-east-1", True)}
-    assert has_first_month(settings)
-    assert found(pasted(finops, f"s3://{bucket}/a/acme-cur2", *of_the_store), f"s3://{bucket}") == {
-        "a/acme-cur2": ("cur2", "2024-02")
+    assert found_exports(settings, f"s3://{bucket}") == ALL
+    assert {(export.region, export.requester_pays) for export in settings.exports} == {
+        ("us-east-1", True)
     }
+    assert has_first_month(settings)
+    assert found_exports(
+        pasted(finops, f"s3://{bucket}/a/acme-cur2", *store_options), f"s3://{bucket}"
+    ) == {"a/acme-cur2": ("cur2", "2024-02")}
 
 
 def test_exports_of_one_name_get_different_names_and_their_own_formats(
@@ -122,7 +127,7 @@ def test_exports_of_one_name_get_different_names_and_their_own_formats(
         write_version(project.source, "x", "acme", version, layout=layout)
     write_version(project.source, "y", "acme", version, layout=Layout("cur2"))
     settings = pasted(finops, str(project.source))
-    assert [(one.name, one.format) for one in settings.exports] == [
+    assert [(export.name, export.format) for export in settings.exports] == [
         ("acme", "cur1"),
         ("acme-2", "focus"),
         ("acme-3", "cur2"),
@@ -142,7 +147,7 @@ def test_a_format_that_cannot_be_told_is_explained_in_a_comment(
         "none; set the format of acme\n"
     )
     assert comment in finops.run("config", "discover", "source").stdout
-    assert found(pasted(finops, "source"), f"file://{project.source}") == {
+    assert found_exports(pasted(finops, "source"), f"file://{project.source}") == {
         "acme": (None, "2024-01")
     }
     manifest.write_text("{")
@@ -156,12 +161,12 @@ def test_a_name_of_any_characters_can_be_pasted(
 ) -> None:
     project.deliver("1", export_name=name, headers=HEADERS)
     settings = pasted(finops, "source")
-    assert found(settings, f"file://{project.source}") == {name: ("cur1", "2024-01")}
+    assert found_exports(settings, f"file://{project.source}") == {name: ("cur1", "2024-01")}
     assert has_first_month(settings)
 
 
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "message"),
     [
         ("source/a", "/source/a has no cost export of aws; its folders are: other, y=1; name "),
         ("nowhere", "/nowhere has no cost export of aws; its folders are: none; name the folder "),
@@ -170,10 +175,10 @@ def test_a_name_of_any_characters_can_be_pasted(
     ],
 )
 def test_a_source_without_exports_is_reported_in_one_line(
-    project: Project, finops: Finops, source: str, said: str
+    project: Project, finops: Finops, source: str, message: str
 ) -> None:
     for name in ("other", "y=1"):
         (project.source / "a" / name).mkdir(parents=True)
-    complained = finops("config", "discover", source, code=1)
-    assert said in complained
-    assert len(complained.splitlines()) == 1
+    output = finops("config", "discover", source, code=1)
+    assert message in output
+    assert len(output.splitlines()) == 1

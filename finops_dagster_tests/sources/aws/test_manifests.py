@@ -235,16 +235,16 @@ WRONG_CUR2: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(
-    ("name", "changes", "said"),
-    [*(("cur1", *one) for one in WRONG_CUR1), *(("cur2", *one) for one in WRONG_CUR2)],
+    ("name", "changes", "message"),
+    [*(("cur1", *case) for case in WRONG_CUR1), *(("cur2", *case) for case in WRONG_CUR2)],
 )
 def test_an_invalid_manifest_fails_with_one_line_that_names_it(
-    name: str, changes: dict[str, Any], said: str
+    name: str, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ManifestInvalid) as caught:
         parse(name, {**MANIFESTS[name], **changes})
     assert one_line(caught.value).startswith(f"s3://bucket/{KEYS[name]}")
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe", b"[]", b"null", b'"x"'])
@@ -255,16 +255,16 @@ def test_a_file_that_is_not_a_json_object_is_refused(body: bytes) -> None:
 
 @pytest.mark.parametrize("month", ["2024-01", "2023-12", "2024-10"])
 def test_the_manifest_is_in_the_folder_of_its_month(month: str) -> None:
-    one = BillingMonth.parse(month)
+    billing_month = BillingMonth.parse(month)
     assert FORMATS["cur1"].months_folder("", "acme") == "acme"
-    assert FORMATS["cur1"].manifest_keys("acme", "acme", one) == (
-        f"acme/{one.first_day:%Y%m%d}-{one.next.first_day:%Y%m%d}/acme-Manifest.json",
-        f"acme/acme/year={one.year}/month={one.month}/acme-Manifest.json",
-        f"acme/acme/year={one.year}/month={one.month:02}/acme-Manifest.json",
+    assert FORMATS["cur1"].manifest_keys("acme", "acme", billing_month) == (
+        f"acme/{billing_month.first_day:%Y%m%d}-{billing_month.next.first_day:%Y%m%d}/acme-Manifest.json",
+        f"acme/acme/year={billing_month.year}/month={billing_month.month}/acme-Manifest.json",
+        f"acme/acme/year={billing_month.year}/month={billing_month.month:02}/acme-Manifest.json",
     )
     home = FORMATS["cur2"].months_folder("a", "acme")
     assert FORMATS["cur2"].months_folder("", "acme") == "acme/metadata"
-    assert FORMATS["cur2"].manifest_keys(home, "acme", one) == (
+    assert FORMATS["cur2"].manifest_keys(home, "acme", billing_month) == (
         f"a/acme/metadata/BILLING_PERIOD={month}/acme-Manifest.json",
         f"a/acme/metadata/BILLING_PERIOD={month}/Manifest.json",
         f"a/acme/metadata/billing_period={month}/acme-Manifest.json",
