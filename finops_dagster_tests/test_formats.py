@@ -1,5 +1,7 @@
-"""One bill in every layout in which AWS delivers it, through the whole chain: the same bill; and
-public, anonymised bills of real companies, behind manifests as AWS would write them."""
+"""One bill in every layout of AWS is the same bill after all stages.
+
+Public, anonymised bills of real companies are loaded too, with manifests as AWS would write them.
+"""
 
 import csv
 import gzip
@@ -48,7 +50,7 @@ LAYOUTS = {
 OVERWRITTEN = {name: layout for name, layout in LAYOUTS.items() if layout.overwrite}
 every_layout = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
 every_overwritten = pytest.mark.parametrize("layout", OVERWRITTEN.values(), ids=OVERWRITTEN.keys())
-# The same bill in CSV and in Parquet.
+# The layouts of the same bill in CSV and in Parquet.
 SAME = {
     name: (Layout(name), Layout(name, "parquet", overwrite=name == "cur1"))
     for name in ("cur1", "cur2", "focus-1.0", "focus-1.2")
@@ -57,7 +59,7 @@ SAME = {
 
 @pytest.fixture(scope="module")
 def january(tmp_path_factory: pytest.TempPathFactory) -> Totals:
-    """Rows and cost of the bill, added up from the text of its CUR v1 by other means."""
+    """Return rows and cost of the bill, as Python's csv and Decimal count its CUR v1."""
     folder = tmp_path_factory.mktemp("january")
     manifest = json.loads(write_version(folder, "", "acme-cur", JANUARY).read_text())
     costs = []
@@ -74,7 +76,7 @@ def format_of(layout: Layout) -> str:
 def deliver(
     project: Project, layout: Layout, version: BillVersion = JANUARY, prefix: str = ""
 ) -> Path:
-    """Deliver the bill to an export of its format, and return the path of its manifest."""
+    """Deliver a version of the bill, set the export's format, and return the manifest's path."""
     project.export["format"] = format_of(layout)
     return write_version(project.source, prefix, "acme-cur", version, layout=layout)
 
@@ -169,7 +171,7 @@ PUBLIC_QUERY = """
 
 @pytest.mark.parametrize("layout", SAME["cur1"], ids=["csv", "parquet"])
 def test_queries_written_for_athena_run_on_athena_names(project: Project, layout: Layout) -> None:
-    """In the shape of AWS's public CUR query library; DATE_FORMAT is Athena's own."""
+    """The query is like those of AWS's public CUR query library; DATE_FORMAT is Athena's own."""
     project.export["column_names"] = "athena"
     deliver(project, layout)
     project.load()
@@ -349,7 +351,7 @@ def test_discover_manifests_lists_a_copy_and_reports_missing_files(
 
 
 DATA = ROOT.parent / "shared/data"
-public = pytest.mark.skipif(not DATA.is_dir(), reason="the public bills are not beside it")
+public = pytest.mark.skipif(not DATA.is_dir(), reason="the public bills are not in ../shared/data")
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -373,7 +375,7 @@ def test_a_public_cur_v1_of_november_2023_is_loaded(project: Project, suffix: st
 
 @public
 def test_a_public_focus_1_0_of_september_2024_is_loaded(project: Project) -> None:
-    """AWS's rows of the specification's sample, which writes the word NULL for no value."""
+    """The sample of the FOCUS specification has the word NULL where there is no value."""
     sample = rows_of(DATA / "focus_sample/focus_sample.csv")
     rows = [row for row in sample if row["ProviderName"] == "AWS"]
     project.export["format"] = None

@@ -1,5 +1,8 @@
-"""What the program before wrote is read and carried on: its history, ledger, lake, staging folder
-and warehouses, as they lie in old_data/ (made by old_data/make.py)."""
+"""The data of earlier releases is read and carried on.
+
+The archives in old_data/, which old_data/make.py made, have their history, ledger, lake, staging
+folder and warehouses.
+"""
 
 import os
 import shutil
@@ -21,7 +24,7 @@ from finops_dagster_tests.warehouses.postgresql import PASSWORD
 from finops_dagster_tests.warehouses.sql_sqlite import SQLite
 
 OLD_DATA = Path(__file__).parent / "old_data"
-# The ledger of the first had no list of a version's files, no number of the load, no rounding.
+# The ledger of the first has no list of files, no number of the load, and no rounding.
 FIRST, LAST = "2026-11-21", "2026-11-25"
 MONTHS = {
     ("acme", "2024-01"): ("v1", 2, Decimal("1.500000000000000001")),
@@ -35,7 +38,7 @@ TAGS = ("resourcetags_user_team", "resourcetags_user_team_9515dbf8")
 
 
 class OldProject(Finops):
-    """The project of an archive, carried on by commands."""
+    """The project of an archive, on which commands run."""
 
     def __init__(self, project: Project, made_on: str) -> None:
         super().__init__(project)
@@ -44,7 +47,7 @@ class OldProject(Finops):
             archive.extractall(project.folder, filter="data")
 
     def outcomes(self, *arguments: str) -> dict[tuple[str, ...], str]:
-        """What a command that runs months did with each of them."""
+        """Run a command over months, and return the outcome of each by export and month."""
         result = self.run(*arguments)
         assert result.exit_code == 0, result.output
         lines = [line.split("  ") for line in result.stdout.splitlines()]
@@ -54,8 +57,7 @@ class OldProject(Finops):
         assert self(*arguments, "state", "verify", "--deep").startswith("all agree\n")
 
     def spoil_source(self) -> None:
-        """Give the bucket's files other bytes under the same size and time: whoever reads one of
-        them fails."""
+        """Overwrite the vendor's files under the same size and time, so that reading one fails."""
         for path in self.project.source.rglob("*"):
             if path.suffix in (".gz", ".parquet"):
                 status = path.stat()
@@ -63,7 +65,7 @@ class OldProject(Finops):
                 os.utime(path, ns=(status.st_mtime_ns, status.st_mtime_ns))
 
     def deliver_next_version(self) -> None:
-        """Restate January, which now has both spellings of the tag."""
+        """Restate January, with both spellings of the tag."""
         row = line_item("2024-01", **{LOWER: "red", UPPER: "blue", "lineItem/UnblendedCost": "4"})
         self.project.deliver([row], version="v2", headers=(*HEADERS, LOWER, UPPER))
 
@@ -104,7 +106,7 @@ def test_an_unchanged_month_is_not_downloaded_again(old: OldProject) -> None:
 
 
 def test_staged_files_are_loaded_again_without_a_download(project: Project) -> None:
-    """Those of the first program have no checksums, and are downloaded again."""
+    """Those of the first release have no checksums, and are downloaded again."""
     old = OldProject(project, LAST)
     old.spoil_source()
     Path("data/finops.duckdb").unlink()
@@ -180,8 +182,10 @@ def test_the_tables_of_a_warehouse_are_carried_on(
 
 
 def test_a_month_is_kept_when_its_files_are_deleted_everywhere(project: Project) -> None:
-    """The first program's lake does not list a version's files; cleanup and the vendor delete
-    them."""
+    """The first release's lake lists no files of a version, and they can be deleted everywhere.
+
+    Cleanup deletes the staged files, and the vendor its own.
+    """
     old = OldProject(project, FIRST)
     shutil.rmtree("data/staging")
     for path in [*Path("source").rglob("*.gz"), *Path("source").rglob("*.parquet")]:

@@ -1,5 +1,4 @@
-"""What is not for everybody: no secret is in anything that is printed or written, and what is
-written is its owner's."""
+"""Secrets are in nothing that is printed or written, and files are private to their owner."""
 
 import json
 import os
@@ -52,7 +51,7 @@ credentials.query = {{ host = "{host}" }}
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgreSQLServer]:
-    """Lets in the user `loader` with the planted password, and `stranger` with another."""
+    """Start a PostgreSQL with the user `loader`, who has the planted password, and `stranger`."""
     with PostgreSQLServer() as server, server.connect() as connection:
         for user, password in (("loader", SECRETS["POSTGRESQL_PASSWORD"]), ("stranger", "other")):
             role = SQL(f"CREATE ROLE {user} LOGIN PASSWORD {{}}").format(Literal(password))
@@ -69,8 +68,10 @@ def finops(
     server: PostgreSQLServer,
     monkeypatch: MonkeyPatch,
 ) -> Finops:
-    """The command where every secret is planted, two months are in a bucket, and PostgreSQL is
-    their warehouse."""
+    """Return the command with all secrets in the environment, and two months in a bucket.
+
+    PostgreSQL is the warehouse.
+    """
     for month in ("2024-01", "2024-02"):
         project.deliver("1", month=month)
     for name, secret in SECRETS.items():
@@ -82,14 +83,14 @@ def finops(
 
 
 def assert_nothing_leaks(finops: Finops, *outputs: str) -> None:
-    """No secret is in the outputs, nor in what the project wrote; `told` is the reader's own."""
-    folders = [finops.project.folder / name for name in ("data", ".dagster", "told")]
+    """Assert that no secret is in the outputs, or in a file that the project wrote."""
+    folders = [finops.project.folder / name for name in ("data", ".dagster", "exported")]
     assert leaks(folders, *outputs) == []
 
 
 def output(finops: Finops, command: str) -> str:
-    """What a command prints, with all that its error came from; a table would break a secret in
-    two."""
+    """Return what a command prints, and the tracebacks of its error and of its causes."""
+    # Commands run with --json, as a table could break a secret over two lines.
     result = finops.run(*command.split())
     return result.output + "".join(traceback.format_exception(result.exception))
 
@@ -98,13 +99,13 @@ def test_files_are_private_and_neither_files_nor_output_have_a_secret(
     finops: Finops, server: PostgreSQLServer, monkeypatch: MonkeyPatch
 ) -> None:
     folder = finops.project.folder
-    (folder / "told").mkdir(mode=0o700)
+    (folder / "exported").mkdir(mode=0o700)
     materialize = (DAGSTER, "asset", "materialize", "-m", "finops_dagster.definitions")
     outputs = []
     for command in (
         [*FINOPS, "aws", "run-pipeline", "--end-date", "2024-01"],
         [*materialize, "--select", "group:acme", "--partition", "2024-02"],
-        [*FINOPS, "state", "export", "told/state.json"],
+        [*FINOPS, "state", "export", "exported/state.json"],
     ):
         result = subprocess.run(
             command,
@@ -117,7 +118,7 @@ def test_files_are_private_and_neither_files_nor_output_have_a_secret(
         )
         assert result.returncode == 0, result.stdout
         outputs.append(result.stdout)
-    written = paths_below(folder / name for name in ("data", ".dagster", "told"))
+    written = paths_below(folder / name for name in ("data", ".dagster", "exported"))
     assert [str(path) for path in written if path.stat().st_mode & 0o077 != 0] == []
 
     outputs += [
@@ -178,7 +179,7 @@ def test_the_error_of_a_refusing_warehouse_has_no_secret(
         assert_nothing_leaks(finops, check_output, run_output)
 
 
-# Where a secret is put, and what is said of it.
+# The place of a secret, and the error about it.
 IN_SETTINGS = {
     "FINOPS_DATABASE__POSTGRESQL__PASSWORD": (
         "database.postgresql.password: unknown key; docs/security.md says where secrets"

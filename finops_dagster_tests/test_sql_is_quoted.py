@@ -1,6 +1,9 @@
-"""What is put into a statement is quoted, and every other value is bound. mypy holds what is
-annotated with `Sql`; this reads each f-string that is run or called `Sql`, and refuses the parts
-that are annotated as anything else. What hostile names do is tested where they come in."""
+"""Every part of a SQL statement is quoted, and every other value is bound.
+
+mypy checks what is annotated with `Sql`. These tests read each f-string that is executed or called
+`Sql`, and refuse parts that are annotated as anything else. Hostile names are tested where they
+enter the program.
+"""
 
 import ast
 import re
@@ -17,7 +20,7 @@ Names = dict[str, ast.AST | str]
 
 
 def is_text(part: ast.AST, names: Names) -> bool:
-    """Whether a part, or what it is made of, is annotated with something that is no Sql."""
+    """Return whether a part, or a value in it, is annotated as something else than Sql."""
     match part:
         case ast.Name(name) | ast.Attribute(_, name) if name in names and not name.isupper():
             kind = names[name]
@@ -40,7 +43,7 @@ def is_text(part: ast.AST, names: Names) -> bool:
 
 
 def annotated(scope: ast.AST) -> Iterator[tuple[str, str]]:
-    """The annotations of what a module or class has, the Sql last."""
+    """Yield the names in a module or class with their annotations."""
     for node in ast.walk(scope):
         match node:
             case ast.FunctionDef(name, returns=kind) | ast.AnnAssign(ast.Name(name), kind) if kind:
@@ -48,7 +51,7 @@ def annotated(scope: ast.AST) -> Iterator[tuple[str, str]]:
 
 
 def unsafe(text: str, known: Names) -> Iterator[str]:
-    """Each f-string of a module that is run, or called Sql, and has a part that nobody quoted."""
+    """Yield each f-string that is executed, or called Sql, and has an unquoted part."""
     for function in ast.walk(ast.parse(text)):
         if isinstance(function, ast.FunctionDef) and function.name not in QUOTES:
             nodes, names = list(ast.walk(function)), dict(known)

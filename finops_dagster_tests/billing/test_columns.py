@@ -1,4 +1,4 @@
-"""Column names: stable for ever, whatever comes first."""
+"""Column names stay the same for ever, whatever order the headers come in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What makes two deliveries the same content, and how a version of it is called."""
+"""When two deliveries have the same content, and which version id each has."""
 
 from __future__ import annotations
 

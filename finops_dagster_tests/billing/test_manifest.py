@@ -1,4 +1,4 @@
-"""Versions as folders: one each, and none that leads elsewhere."""
+"""Every version has a staging folder of its own, and none leads elsewhere."""
 
 from __future__ import annotations
 

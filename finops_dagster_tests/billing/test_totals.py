@@ -1,4 +1,4 @@
-"""Both sides of a reconciliation are held against each other in all that both know."""
+"""A reconciliation compares all totals that both sides have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read a delivered version by its manifest, with the standard library and Arrow alone."""
+"""Reading of a delivered version by its manifest, with the standard library and Arrow alone."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from finops_dagster.demo.export import Layout
 
 
 def cost_column(layout: Layout) -> str:
-    """The column that a bill's total is the sum of."""
+    """Return the column of the headline cost."""
     if layout.format == "cur1" and layout.files != "parquet":
         return "lineItem/UnblendedCost"
     return "BilledCost" if layout.format.startswith("focus") else "line_item_unblended_cost"
 
 
 def keys_of(manifest: Path) -> list[str]:
-    """The keys of the files that a manifest lists, in whatever form."""
+    """Return the keys of the files that a manifest lists, in any of its forms."""
     document = json.loads(manifest.read_text("utf-8"))
     listed = document.get("reportKeys") or document["dataFiles"]
     texts = (file if isinstance(file, str) else file.get("key") or file["s3Uri"] for file in listed)
@@ -32,7 +32,7 @@ def keys_of(manifest: Path) -> list[str]:
 
 
 def csv_text(path: Path) -> str:
-    """The text of a CSV file that may be packed."""
+    """Return the text of a CSV file, unpacked from gzip or ZIP."""
     if path.suffix == ".gz":
         return gzip.decompress(path.read_bytes()).decode()
     if path.suffix == ".zip":
@@ -43,7 +43,7 @@ def csv_text(path: Path) -> str:
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
-    """The rows of a file: text from CSV, values from Parquet, whose maps become dictionaries."""
+    """Return the rows of a file: texts of CSV, or values of Parquet with maps as dictionaries."""
     if path.suffix != ".parquet":
         return list(csv.DictReader(io.StringIO(csv_text(path), newline="")))
     table = pq.read_table(path, partitioning=None)
@@ -54,10 +54,10 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
 
 
 def all_rows(folder: Path, manifest: Path) -> list[dict[str, Any]]:
-    """The rows of all files that a manifest lists."""
+    """Return the rows of all files that a manifest lists."""
     return [row for key in keys_of(manifest) for row in rows_of(folder / key)]
 
 
 def costs(rows: list[dict[str, Any]], layout: Layout) -> list[Decimal]:
-    """The costs to the last digit; a double is read as its shortest text."""
+    """Return the exact costs; a double is read as its shortest text."""
     return [Decimal(str(row[cost_column(layout)])) for row in rows]

@@ -1,4 +1,4 @@
-"""The charges of an example bill, as CUR v1 shows them: what real bills make hard is in them."""
+"""The line items of an example bill of CUR v1 have what is difficult in real bills."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def write(folder: Path, version: BillVersion) -> list[Row]:
 
 
 def pairs(rows: list[Row], kind: str) -> Iterator[tuple[Row, Row]]:
-    """Every row of a type with the row before it."""
+    """Return every row of a type with the row before it."""
     return ((rows[n - 1], row) for n, row in enumerate(rows) if row[KIND] == kind)
 
 

@@ -1,4 +1,4 @@
-"""One bill in every layout: the same rows and money, where and in what types AWS delivers them."""
+"""One bill in every layout: the same rows and costs, with the folders and types of AWS."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CUR2, FOCUS = Layout("cur2"), Layout("focus-1.2")
 OLD_FOCUS = Layout("focus-1.0", partition="billing_period", plain_manifest_name=True)
 CUR2_PARQUET = Layout("cur2", "parquet")
 FOCUS_PARQUET = Layout("focus-1.2", "parquet", overwrite=True)
-# The folder of the files, and those of the manifest, the one that is read last.
+# The folder of the files, and the folders of the manifest in the order of writing.
 A, M = "20250901-20251001", "BILLING_PERIOD=2025-09"
 OF_CUR1 = [f"{A}/20251003T050312Z", f"{A}/20251003T050312Z", A]
 OF_DATA_EXPORT = [f"data/{M}/{EXECUTION}", f"metadata/{M}/{EXECUTION}", f"metadata/{M}"]
@@ -64,7 +64,7 @@ def write(folder: Path, layout: Layout, version: BillVersion) -> Path:
 
 @pytest.fixture(scope="module")
 def delivered(tmp_path_factory: pytest.TempPathFactory) -> Delivered:
-    """The folder and top manifest of the version in a layout, written once; do not change."""
+    """Return a function to the folder and top manifest of a layout, which tests must not change."""
 
     @cache
     def deliver(layout: Layout) -> tuple[Path, Path]:
@@ -121,7 +121,7 @@ def test_parquet_has_the_cells_of_csv(rows: Rows, text: Layout, typed: Layout) -
 
 
 def as_typed(text: str, cell: object) -> object:
-    """A CSV cell as the type of the cell that Parquet has in its place."""
+    """Return a CSV cell in the type of the Parquet cell in its place."""
     if isinstance(cell, dict):
         return json.loads(text)
     if isinstance(cell, datetime):

@@ -1,1 +1,1 @@
-"""What no vendor would deliver and somebody may: loaded exactly, or refused in one clear line."""
+"""Input that no vendor would deliver, by mistake or on purpose: loaded exactly or refused."""

@@ -1,4 +1,4 @@
-"""What counts and loads a file, as the project does, in a DuckDB of its own."""
+"""A reader, which counts and loads files as the project does."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ from finops_dagster_tests.hostile.reading import Reader
 
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
-    """One for all tests of a module."""
+    """Return one reader for all tests of a module."""
     with Reader.below(tmp_path_factory.mktemp("bills")) as reader:
         yield reader

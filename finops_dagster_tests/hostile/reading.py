@@ -1,4 +1,4 @@
-"""One CSV file read twice: by the real count and load, and by nothing but Python."""
+"""A CSV file read twice: by the project's count and load, and by Python alone."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _FORMAT = aws_formats("flat")["cur1"]
 
 
 def one_line(error: BaseException) -> str:
-    """What is said of it, which must be one line, and no more than a person reads."""
+    """Return the message of an error; assert that it is one line of at most 2,000 characters."""
     message = str(error)
     assert message.isprintable(), message
     assert len(message) < 2000, message
@@ -39,7 +39,7 @@ def one_line(error: BaseException) -> str:
 
 @dataclass(frozen=True)
 class Reader:
-    """Counts and loads a file in a DuckDB of its own."""
+    """Counts and loads files in a DuckDB of its own."""
 
     folder: Path
     connection: duckdb.DuckDBPyConnection
@@ -47,7 +47,7 @@ class Reader:
     @classmethod
     @contextmanager
     def below(cls, folder: Path, memory_limit: str = "1GB") -> Iterator[Reader]:
-        """A reader that keeps its file in the folder."""
+        """Yield a reader that writes its files to the folder."""
         with DuckDB(memory_limit).scratch(preserve_insertion_order=False) as connection:
             prepare_casts(connection)
             ledger.create_tables(connection)
@@ -56,8 +56,10 @@ class Reader:
     def load(
         self, *bodies: bytes, round_money: bool = False, keep: bool = False
     ) -> Totals | BillError:
-        """What the table then holds of the files, or why they were refused; with `keep` the files
-        come after those that it holds already."""
+        """Load files, and return the totals of the table or the error that refused them.
+
+        With `keep`, the month that was loaded before stays in the table until it is replaced.
+        """
         if not keep:
             self.connection.execute("DROP TABLE IF EXISTS bill")
             for table in ("manifests", "exports", "runs"):
@@ -78,18 +80,18 @@ class Reader:
         return Totals.of(stored.fetchone())
 
     def refused(self, *bodies: bytes) -> str:
-        """Why the files are not loaded, in one line."""
+        """Return the error that refuses the files, in one line."""
         outcome = self.load(*bodies)
         assert isinstance(outcome, BillError), outcome
         return one_line(outcome)
 
     def columns(self) -> list[str]:
-        """The names of the table's columns."""
+        """Return the names of the table's columns."""
         return list(table_columns(self.connection, "bill"))
 
 
 def read_by_python(body: bytes) -> Totals:
-    """Rows and cost of the same bytes. Raises where there is no answer."""
+    """Return rows and cost of a CSV file, as Python reads them. Raises where it cannot."""
     text = body.decode().lstrip("\ufeff")
     header, *rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row]
     position = header.index(COST)

@@ -1,4 +1,4 @@
-"""Cells that are nearly numbers or times: kept as what they are, or refused by line and column."""
+"""Cells that are almost amounts or times: kept exactly, or refused with line and column."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ AMOUNTS_REFUSED = [
     *("1e400", "1e-99999999999", "NaN", "Infinity", "-inf", "true", "NULL", "$5", "0x10", "1/2"),
     *("9" * 60, "9" * 21, "1e20", "1,5", "1.000,5", "1'000", "--1", "-", "e5", ".", ".e5", "1 0"),
     "99999999999999999999.9999999999999999999",
-    # Each of these DuckDB's own cast takes.
+    # DuckDB's own cast accepts each of these.
     *("1_000", "1_0", "0.123_456_789_012_345_678_9", "15e-1_9", "1.5e-1_8"),
     *("1\0", "0.1234567890123456789\0"),
 ]

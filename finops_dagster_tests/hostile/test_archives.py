@@ -1,4 +1,4 @@
-"""Archives that hold far more than they seem: refused before they are inflated to their end."""
+"""Archives that inflate to far more than their size: refused before they are inflated fully."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BOMBS = {
 
 
 def refused(project: Project, *parts: bytes, **delivery: str) -> str:
-    """What is said of a version that is not loaded, and leaves the month as it was."""
+    """Return the error of a version that is refused and leaves the month as it was."""
     error = one_line(Exception(project.load_refused_version(MONTH, *parts, **delivery).error))
     assert error.endswith("; the lake keeps version v1")
     return error
@@ -93,11 +93,11 @@ def test_gzip_under_another_name_is_verified_by_its_checksum(project: Project, c
 
 
 def member(body: bytes, flags: int, fields: bytes) -> bytes:
-    """A member of a gzip file, its header with these flags and fields, as RFC 1952 has them."""
-    whole = gzip.compress(body, mtime=0)
-    header = whole[:3] + bytes([flags]) + whole[4:10] + fields
+    """Return a member of a gzip file whose header has these flags and fields of RFC 1952."""
+    plain = gzip.compress(body, mtime=0)
+    header = plain[:3] + bytes([flags]) + plain[4:10] + fields
     checksum = struct.pack("<H", zlib.crc32(header) & 0xFFFF) if flags & 2 else b""
-    return header + checksum + whole[10:]
+    return header + checksum + plain[10:]
 
 
 @pytest.mark.parametrize(

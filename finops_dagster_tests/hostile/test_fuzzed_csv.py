@@ -1,5 +1,4 @@
-"""Whatever is done to the bytes of a bill, or written for an amount: it is refused in one line, or
-its total is Python's."""
+"""Fuzzed bills and amounts: refused in one line, or loaded with the total that Python counts."""
 
 from __future__ import annotations
 
@@ -38,8 +37,7 @@ _EDGE = re.compile(rb'[,"\r\n]')
 
 @st.composite
 def fuzzed_bills(draw: st.DrawFn) -> bytes:
-    """A bill in which some places, most of them in its rows and at the ends of cells, are cut,
-    repeated, or written over."""
+    """Draw a bill with some bytes cut, repeated, or overwritten, mostly at the ends of cells."""
     body = draw(st.sampled_from(BILLS))
     for _ in range(draw(st.integers(1, 4))):
         rows = body.find(b"\nabc") if draw(st.integers(0, 3)) else 0
@@ -52,7 +50,7 @@ def fuzzed_bills(draw: st.DrawFn) -> bytes:
 
 
 def assert_refused_or_exact(reader: Reader, body: bytes) -> None:
-    # DuckDB passes over blanks around a quoted value, which no standard speaks of.
+    # DuckDB skips blanks around a quoted value, which no standard defines.
     assume(b' "' not in body and b'" ' not in body)
     outcome = reader.load(body)
     if isinstance(outcome, BillError):

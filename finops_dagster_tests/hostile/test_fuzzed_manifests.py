@@ -1,4 +1,4 @@
-"""Whatever lies where a manifest should: it is a manifest, or a ManifestInvalid of one line."""
+"""Fuzzed manifests: read, or refused as ManifestInvalid in one line."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ anything = st.recursive(
 
 
 def paths_in(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """The way to each value within a document, the document itself first."""
+    """Return the path of each value in a document, that of the document itself first."""
     if isinstance(value, list):
         value = dict(enumerate(value))
     children = value.items() if isinstance(value, dict) else ()
@@ -67,7 +67,7 @@ def paths_in(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 def with_value(document: Any, path: tuple[Any, ...], value: Any) -> Any:
-    """A copy of the document with another value at a place."""
+    """Return a copy of the document with another value at a path."""
     if not path:
         return value
     copy = document.copy()
@@ -77,7 +77,7 @@ def with_value(document: Any, path: tuple[Any, ...], value: Any) -> Any:
 
 @st.composite
 def fuzzed_manifests(draw: st.DrawFn, name: str) -> Any:
-    """A manifest in which some values are others."""
+    """Draw a manifest with some values replaced."""
     document: Any = MANIFESTS[name]
     for _ in range(draw(st.integers(1, 3))):
         path = draw(st.sampled_from(paths_in(document)))

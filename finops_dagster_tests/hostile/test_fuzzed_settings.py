@@ -1,4 +1,4 @@
-"""Whatever a settings file says: it is a code location, or a SettingsError of one line."""
+"""Fuzzed settings files: they build the definitions, or raise a SettingsError of one line."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ PIECES = [
 
 @st.composite
 def fuzzed_settings(draw: st.DrawFn) -> bytes:
-    """A settings file in which some words are others, or none."""
+    """Draw a settings file with some words replaced or left out."""
     words = WORDS.copy()
     for _ in range(draw(st.integers(1, 3))):
         place = draw(st.integers(0, len(words) - 1))

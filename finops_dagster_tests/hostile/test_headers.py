@@ -1,4 +1,4 @@
-"""Headers that somebody chose with care: each tag is a column of its own, and no row is lost."""
+"""Hostile headers: each tag becomes a column of its own, and no row is lost."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ REFUSED = {
 
 
 def tagged(*tags: str) -> bytes:
-    """A bill of two rows in which each tag's value is its number."""
+    """Return a bill of two rows in which the value of each tag is its number."""
     cells = {f"resourceTags__{tag}": str(number) for number, tag in enumerate(tags)}
     headers = (*(f"resourceTags/{tag}" for tag in tags), *HEADERS)
     return csv_bytes([line_item("2024-01", **cells)] * 2, headers)

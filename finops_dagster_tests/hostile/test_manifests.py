@@ -1,4 +1,4 @@
-"""Manifests that list what they should not: refused by what they say, and nothing is fetched."""
+"""Manifests with hostile names and ids: read safely, or refused before anything is fetched."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "1,024 bytes": ({"reportKeys": [f"{HERE}/{'ü' * 512}"]}, "File name too long"),
     "a version of two lines": ({"assemblyId": "a\nb"}, "'a\\nb' is no usable name of a version"),
 }
-# Names that would fall on another file of the folder, out of it, or on each other.
+# Names that are those of other files in the staging folder, lead out of it, or collide.
 NAMES = [
     *("a.csv.gz", "b/a.csv.gz", "000000", "000001.csv.gz", "staged.jsonl", ".lock", "..."),
     *("manifest.json", "a.csv.gz.part", "a.csv.gz.part.gz", "~", "a*", "a[1]", "a b", "'; --"),

@@ -1,5 +1,8 @@
-"""Random tables of every type that Parquet holds, and the same as CSV: what arrives is compared
-with what Python reads of them, and what cannot be kept is refused by file and column."""
+"""Random Parquet tables of every type, and the same as CSV.
+
+The loaded values are compared with what Python reads; a value that cannot be kept exactly is
+refused with file and column.
+"""
 
 from __future__ import annotations
 
@@ -45,8 +48,10 @@ def _whole(bits: int, *, signed: bool) -> st.SearchStrategy[int]:
 
 
 def _moments(unit: str) -> st.SearchStrategy[int]:
-    """Times as their number since 1970, in Parquet's range and, of nanoseconds, mostly whole
-    microseconds."""
+    """Return times as their number since 1970, within the range of Parquet.
+
+    Most nanoseconds are whole microseconds, which DuckDB's TIMESTAMP can hold.
+    """
     if unit == "ns":
         within = st.integers(-(2**53), 2**53)
         return within.map(lambda n: n * 1000) | within
@@ -101,7 +106,7 @@ _SCALARS: dict[pa.DataType, st.SearchStrategy[Any]] = {
 
 @st.composite
 def _columns(draw: st.DrawFn) -> tuple[pa.DataType, list[Any]]:
-    """A type and some of its values."""
+    """Draw an Arrow type and some of its values."""
     arrow_type, values = draw(st.sampled_from(list(_SCALARS.items())))
     has_kind = pa.types.is_dictionary(arrow_type) or isinstance(arrow_type, pa.BaseExtensionType)
     match 6 if has_kind else draw(st.integers(0, 6)):
@@ -133,7 +138,7 @@ class Refused(Exception):
 
 
 def _text(arrow_type: pa.DataType, value: Any) -> str:
-    """The text of a value that is not NULL, as it stands in CSV."""
+    """Return the text of a value that is not NULL, as CSV has it."""
     if pa.types.is_timestamp(arrow_type):
         nanoseconds = value * _UNITS[arrow_type.unit]
         moment = _EPOCH + timedelta(microseconds=nanoseconds // 1000)
@@ -165,7 +170,7 @@ def _hms(seconds: int) -> tuple[int, int, int]:
 
 
 def _money(arrow_type: pa.DataType, value: Any) -> Decimal | None:
-    """The amount, of floats rounded. Raises Refused."""
+    """Return the amount, rounded where it is a float. Raises Refused."""
     text = _text(arrow_type, value)
     if text in ("", "NULL"):
         return None
@@ -185,7 +190,7 @@ def _money(arrow_type: pa.DataType, value: Any) -> Decimal | None:
 
 
 def _time(arrow_type: pa.DataType, value: Any) -> datetime:
-    """The time, where the column has times. Raises Refused."""
+    """Return the time of a value in a column of times. Raises Refused."""
     if pa.types.is_date(arrow_type):
         return datetime(value.year, value.month, value.day)
     nanoseconds = value * _UNITS[arrow_type.unit]
@@ -195,7 +200,7 @@ def _time(arrow_type: pa.DataType, value: Any) -> datetime:
 
 
 def _loaded(reader: Reader, sql_type: SqlType, files: list[BillFiles]) -> list[Any] | BillError:
-    """What a table of DuckDB holds of column x, or why it was refused."""
+    """Return column x as DuckDB loads it, or the error that refuses it."""
     (group,) = files
     connection = reader.connection
     try:
@@ -213,7 +218,7 @@ def _loaded(reader: Reader, sql_type: SqlType, files: list[BillFiles]) -> list[A
 
 
 def _expected(sql_type: SqlType, arrow_type: pa.DataType, value: Any) -> Any:
-    """What Python makes of one value. Raises Refused."""
+    """Return a value as Python reads it. Raises Refused."""
     if value is None:
         return None
     if sql_type is SqlType.MONEY:
@@ -235,7 +240,7 @@ def _is_number(arrow_type: pa.DataType) -> bool:
 
 
 def _alike(read: Any, expected: Any) -> bool:
-    """Whether both are the same, numbers in whichever spelling."""
+    """Return whether both are the same, numbers in any spelling."""
     if isinstance(expected, Decimal) and read is not None:
         number = Decimal(read)
         return number.is_nan() if expected.is_nan() else number == expected
@@ -245,7 +250,7 @@ def _alike(read: Any, expected: Any) -> bool:
 
 
 def _as_json(arrow_type: pa.DataType, value: Any) -> Any:
-    """What a JSON reader that keeps decimals makes of the text of a nested value."""
+    """Return a nested value as a JSON reader that keeps decimals reads its text."""
     if value is None:
         return None
     if pa.types.is_list(arrow_type):
@@ -261,7 +266,7 @@ def _as_json(arrow_type: pa.DataType, value: Any) -> Any:
 
 
 def _json(text: str | None) -> Any:
-    """What JSON says, an object as its pairs."""
+    """Return parsed JSON, an object as its pairs."""
     if text is None:
         return None
     return json.loads(text, parse_float=Decimal, parse_int=Decimal, object_pairs_hook=list)
@@ -320,7 +325,7 @@ def test_parquet_of_any_type_is_loaded_exactly_or_refused_by_name(
 def test_csv_and_parquet_are_loaded_alike(
     reader: Reader, column: tuple[pa.DataType, list[Any]]
 ) -> None:
-    """Floats aside, which have no text of their own."""
+    """Floats are left out, as they have no text of their own."""
     arrow_type, values = column
     if pa.types.is_nested(arrow_type) or pa.types.is_floating(arrow_type):
         return

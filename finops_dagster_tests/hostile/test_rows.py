@@ -1,4 +1,4 @@
-"""Rows and cells that are no CSV, or far too long: refused by line, or loaded to the last byte."""
+"""Rows that are not CSV or are far too long: refused with their line, or loaded exactly."""
 
 from __future__ import annotations
 

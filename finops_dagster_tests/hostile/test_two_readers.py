@@ -1,4 +1,4 @@
-"""pyarrow counts the files, DuckDB loads them: a fault of either is seen and fails the month."""
+"""pyarrow counts the files and DuckDB loads them: an error of either one fails the month."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""S3 under faults: what can be retried is, and what cannot is said in one line."""
+"""S3: transient errors are tried again, and permanent ones are reported in one line."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def store(project: Project, put_in_bucket: Put) -> ObjectStore:
 
 
 def answer_once(s3: S3Server, method: str, body: bytes, status="200 OK", length=0, path="") -> None:
-    """Let the next request of the method be answered so, with a body of another length if given."""
+    """Answer the next request of the method with this body, and a wrong `length` if given."""
 
     def fault(environ, start_response):
         if environ["REQUEST_METHOD"] != method or not environ["PATH_INFO"].endswith(path):
@@ -129,8 +129,10 @@ def test_a_missing_bucket_is_named(project: Project, put_in_bucket: Put) -> None
 
 
 def refuse(s3: S3Server, status: str, code: str, message: str, more: str = "") -> None:
-    """Let every request be refused so, as S3 does: HEAD without the reason that GET has; no code is
-    no reason at all."""
+    """Refuse every request as S3 does: GET with a reason, HEAD without one.
+
+    Without `code`, GET has no reason either.
+    """
     message = message.replace("'", "&apos;")
     body = f"<Error><Code>{code}</Code><Message>{message}</Message>{more}</Error>".encode()
     if not code:
@@ -138,7 +140,7 @@ def refuse(s3: S3Server, status: str, code: str, message: str, more: str = "") -
 
     def fault(environ, start_response):
         if environ["REQUEST_METHOD"] == "HEAD" and environ["PATH_INFO"].count("/") == 1:
-            return None  # botocore looks for the bucket's region so
+            return None  # botocore looks up the bucket's region by this request
         start_response(f"{status} Refused", [("Content-Length", str(len(body)))])
         return [body if environ["REQUEST_METHOD"] == "GET" else b""]
 
@@ -146,7 +148,7 @@ def refuse(s3: S3Server, status: str, code: str, message: str, more: str = "") -
 
 
 WHO = "User: arn:aws:sts::123456789012:assumed-role/etl/x is not authorized to perform:"
-# What S3 says, and what is said of it.
+# The answer of S3, and the advice in the error that it becomes.
 REFUSALS = (
     f"""
 403 AccessDenied: Access Denied
@@ -239,8 +241,8 @@ def test_a_redirected_bucket_is_named_with_its_region(store: ObjectStore, s3: S3
             look("key")
 
 
-def answered(status: int, code: str, operation: str, message: str = "") -> Exception:
-    """What becomes of an answer."""
+def error_of_answer(status: int, code: str, operation: str, message: str = "") -> Exception:
+    """Return the error that an answer of S3 or STS becomes."""
     answer: Any = {
         "Error": {"Code": code, "Message": message},
         "ResponseMetadata": {"HTTPStatusCode": status},
@@ -259,7 +261,7 @@ def answered(status: int, code: str, operation: str, message: str = "") -> Excep
 def test_a_refusal_by_sts_says_what_is_wrong_with_the_credentials_or_the_role(
     code: str, advice: str
 ) -> None:
-    error = answered(403, code, "AssumeRole")
+    error = error_of_answer(403, code, "AssumeRole")
     assert str(error).startswith(f"s3://b/key: STS refuses ({code}); {advice}")
 
 
@@ -267,7 +269,7 @@ def test_a_refusal_by_sts_says_what_is_wrong_with_the_credentials_or_the_role(
     ("status", "code"), [(400, "Throttling"), (400, "RequestTimeout"), (503, "SlowDown"), (500, "")]
 )
 def test_a_throttled_request_is_a_transient_error(status: int, code: str) -> None:
-    error = answered(status, code, "GetObject", "Rate exceeded.")
+    error = error_of_answer(status, code, "GetObject", "Rate exceeded.")
     assert isinstance(error, StoreUnavailable)
     assert str(error) == (
         f"s3://b/key: S3 refuses ({code or status}: Rate exceeded); S3 may be busy: run the month "

@@ -1,11 +1,11 @@
-"""Make the archive of a small project's state with the program of a commit.
+"""Make an archive of a small project's data with the program of a commit.
 
     git worktree add /tmp/old 4ace8b8
     cd /tmp/old && PYTHONPATH=/tmp/old python .../make.py NAME.tar.xz 0.123456789012345678901
 
-It calls commands only, so it runs with any commit's program, and with the `cur.py` and `servers` of
-the tests of that commit. The last argument is an amount of usage in March: programs before 4ace8b8
-refused one of more than 18 decimals.
+It calls nothing but commands, so it runs with the program of any commit, and with the `cur.py` and
+`servers` of that commit's tests. The last argument is an amount of usage in March: programs before
+4ace8b8 refused one of more than 18 decimals.
 """
 
 from __future__ import annotations
@@ -60,8 +60,10 @@ times = itertools.count(1_700_000_000, 60)
 
 
 def put(key: str, body: bytes) -> None:
-    """Put a file whose time is whole seconds, which the archive keeps: a folder's ETag is size and
-    time."""
+    """Write a file whose time is whole seconds.
+
+    A folder's ETag is size and time, and the archive keeps no fractions of a second.
+    """
     folder_put(Path("source"))(key, body)
     os.utime(Path("source") / key, 2 * (next(times),))
 

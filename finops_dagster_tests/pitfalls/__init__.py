@@ -1,1 +1,1 @@
-"""The ways in which real bills break pipelines, each loaded through the whole chain."""
+"""The ways in which real bills break pipelines, each run through all stages."""

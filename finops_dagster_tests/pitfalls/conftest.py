@@ -1,5 +1,7 @@
-"""Every pitfall is met in a folder and in a bucket; one that takes the S3 server only there. What
-is a matter of the cells and columns alone is met in a bucket by `make thorough`."""
+"""Run every pitfall in a folder and in a bucket; in a bucket alone where the test uses `s3`.
+
+Pitfalls of cells and columns do not depend on the store: `make thorough` runs them in a bucket.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def project(project: Project, store: str, request: pytest.FixtureRequest) -> Project:
-    """A project whose export lies in the store, and whose `put` puts there."""
+    """Return a project whose export is in the store, which `put` writes to."""
     if store == "s3":
         project.use_bucket(request.getfixturevalue("s3"), request.getfixturevalue("bucket"))
     return project

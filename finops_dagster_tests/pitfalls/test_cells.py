@@ -1,4 +1,4 @@
-"""Numbers, text, ids and currencies as real bills have them."""
+"""Amounts, texts, ids and currencies as real bills have them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Columns that come, go, clash, and change their type."""
+"""Columns that are new, removed, named alike, or of another type than before."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_a_report_that_gains_resource_ids_and_split_costs_is_loaded(
 
 
 def load_weights(project: Project, first: tuple[str, str], second: tuple[str, str]) -> MonthRun:
-    """Load two months whose column pricing/weight has this type and this cell."""
+    """Load two months whose column pricing/weight has the given type and cell."""
     for month, (vendor_type, cell) in {"2024-01": first, "2024-02": second}.items():
         project.deliver(
             [line_item(month, pricing__weight=cell)],

@@ -1,4 +1,4 @@
-"""What Data Exports do otherwise than CUR v1: maps, and the spelling of a month."""
+"""Where Data Exports differ from CUR v1: maps, and the spelling of the month's folder."""
 
 from __future__ import annotations
 
@@ -19,27 +19,29 @@ def deliver_maps(
     project: Project,
     *cells: tuple[str, str],
     period: str = "BILLING_PERIOD",
-    found_in: str | None = None,
-    lies_in: str | None = None,
+    manifest_period: str | None = None,
+    file_period: str | None = None,
     name: str = "Manifest",
     only: Collection[str] = ("executionId", "columns", "dataFiles"),
 ) -> None:
-    """Deliver a CUR 2.0 of January in CSV whose rows have these tags and discounts: the manifest
-    lists a folder of `period`, lies in one of `found_in`, has `only` these fields, and the file
-    lies in one of `lies_in`."""
+    """Deliver a CUR 2.0 of January in CSV whose rows have these tags and discounts.
+
+    The manifest lists files in the folder `<period>=2024-01`, and has `only` these fields. The
+    folder of the manifest itself is called `manifest_period`, that of the file `file_period`.
+    """
     project.export["format"] = "cur2"
     rows = [dict(zip(MAPS, ("2024-01-01T00:00:00.000Z", "1", *row), strict=True)) for row in cells]
     month = f"{period}=2024-01"
     file = f"acme-cur/data/{month}/2024-e1/acme-cur-00001.csv.gz"
-    lies = file.replace(period, lies_in or period)
-    project.put(lies, gzip.compress(csv_bytes(rows, MAPS)))
+    key = file.replace(period, file_period or period)
+    project.put(key, gzip.compress(csv_bytes(rows, MAPS)))
     manifest = {
         "executionId": "e1",
         "columns": [{"name": name} for name in MAPS],
         "dataFiles": [f"s3://b/{file}"],
     }
     body = json.dumps({field: manifest[field] for field in only}).encode()
-    project.put(f"acme-cur/metadata/{found_in or period}=2024-01/{name}.json", body)
+    project.put(f"acme-cur/metadata/{manifest_period or period}=2024-01/{name}.json", body)
 
 
 def test_maps_in_csv_are_json_text(project: Project) -> None:
@@ -126,7 +128,7 @@ def test_the_months_folder_is_found_in_either_case(
 
 
 @pytest.mark.parametrize(
-    ("period", "found_in", "lies_in"),
+    ("period", "manifest_period", "file_period"),
     [
         ("BILLING_PERIOD", "billing_period", "billing_period"),
         ("BILLING_PERIOD", "BILLING_PERIOD", "billing_period"),
@@ -136,9 +138,15 @@ def test_the_months_folder_is_found_in_either_case(
     ],
 )
 def test_a_copy_whose_folders_differ_in_case_from_its_manifest_is_read(
-    project: Project, period: str, found_in: str, lies_in: str
+    project: Project, period: str, manifest_period: str, file_period: str
 ) -> None:
-    deliver_maps(project, ("{}", "{}"), period=period, found_in=found_in, lies_in=lies_in)
+    deliver_maps(
+        project,
+        ("{}", "{}"),
+        period=period,
+        manifest_period=manifest_period,
+        file_period=file_period,
+    )
     project.load()
     assert project.query("SELECT count(*) FROM aws_billing_data") == [(1,)]
 

@@ -1,4 +1,4 @@
-"""Files that are missing, damaged, empty, zip_bytes, or changed while they are read."""
+"""Files that are missing, damaged, empty, in a ZIP, or changed while they are read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where months lie, what lies beside them, and which rows are theirs."""
+"""Where the files of a month are, what else is there, and which rows belong to the month."""
 
 from __future__ import annotations
 

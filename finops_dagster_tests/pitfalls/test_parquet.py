@@ -19,7 +19,7 @@ KEY = "acme-cur/20240101-20240201/{version}/acme-cur-{number}.snappy.parquet"
 
 
 def parquet(project: Project, *rows: str) -> bytes:
-    """A Parquet file of January, a row as SQL."""
+    """Return a Parquet file of January; each row is SQL."""
     path = project.folder / "made.parquet"
     duckdb.execute(
         f"COPY (FROM (VALUES {', '.join(rows)}) AS bill(bill_billing_period_start_date, "
@@ -29,7 +29,7 @@ def parquet(project: Project, *rows: str) -> bytes:
 
 
 def deliver_parquet(project: Project, *files: bytes, version: str = "v1") -> None:
-    """Deliver January in these Parquet files."""
+    """Deliver January as these Parquet files."""
     keys = [KEY.format(version=version, number=number + 1) for number in range(len(files))]
     for key, body in zip(keys, files, strict=True):
         project.put(key, body)
@@ -99,7 +99,7 @@ def test_an_empty_parquet_file_has_no_rows(project: Project) -> None:
 
 
 def columns_of(project: Project, *columns: tuple[str, pa.Array]) -> bytes:
-    """A Parquet file of January of two rows, with these columns."""
+    """Return a Parquet file of two rows of January with these columns."""
     cost = pa.array([1.0, 2.0])
     names, arrays = zip(("line_item_unblended_cost", cost), *columns, strict=True)
     path = project.folder / "made.parquet"

@@ -1,5 +1,7 @@
-"""A vendor that is unlike AWS is one file: months found by listing, no manifest, US dates, several
-currencies. Nothing of it stands anywhere else."""
+"""A vendor unlike AWS takes one file and no change elsewhere.
+
+Northwind has months found by listing, no manifest, US dates and several currencies.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ from finops_dagster_tests.servers.s3 import S3Server
 
 
 class NorthwindExport(StoreSettings, ExportSettings):
-    """Exports lie in `<source>/<month>/<run>/`; a run is complete when it has `_DONE`."""
+    """Exports are in `<source>/<month>/<run>/`; a run is complete when it has `_DONE`."""
 
     vendor: Literal["northwind"]
 
@@ -96,7 +98,8 @@ class NorthwindSource:
     def _manifest(
         self, month: BillingMonth, run: str, done: ObjectInfo, files: list[ObjectInfo]
     ) -> Manifest:
-        """What a manifest would say; every `_DONE` has the same ETag, and the run has not."""
+        """Return a manifest of the run's files."""
+        # Every `_DONE` is empty and has the same ETag, so the run's name stands for it.
         source = ManifestFile(**{**vars(done), "etag": run})
         listed = tuple(ListedFile(file.key, file.size) for file in files)
         return Manifest("northwind", str(month), run, source, (), listed)
@@ -114,7 +117,7 @@ class NorthwindSource:
 def project(
     project: Project, s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> Project:
-    """A project whose only export is Northwind's, in a bucket."""
+    """Return a project whose only export is Northwind's, in a bucket."""
     vendor = Vendor(NorthwindExport, lambda export: FORMATS, NorthwindSource)
     monkeypatch.setitem(VENDORS, "northwind", vendor)
     client = s3.client()
@@ -132,10 +135,10 @@ def project(
 HEADERS = "Billing Month,Used On,Product,Subscription,Currency,Invoice,Charge,List Price".split(",")
 
 
-def run(
+def deliver_run(
     project: Project, name: str, *charges: tuple[str, str], done: bool = True, invoice: str = "n/a"
 ) -> None:
-    """Deliver a run of January with these charges, each in a currency, in two files."""
+    """Deliver a run of January in two files, with these pairs of currency and charge."""
     folder = f"bills/2024-01/{name}"
     for number in (0, 1):
         text = io.StringIO()
@@ -162,9 +165,9 @@ EUROS, DOLLARS = Decimal("0.100000000000000001"), Decimal("-7.25")
 
 
 def test_a_month_is_the_newest_complete_run_with_its_cost_by_currency(project: Project) -> None:
-    run(project, "2024-02-01T03", ("USD", "1"))
-    run(project, "2024-02-02T03", ("EUR", str(EUROS)), ("USD", str(DOLLARS)), ("EUR", "1"))
-    run(project, "2024-02-03T03", ("USD", "9"), done=False)
+    deliver_run(project, "2024-02-01T03", ("USD", "1"))
+    deliver_run(project, "2024-02-02T03", ("EUR", str(EUROS)), ("USD", str(DOLLARS)), ("EUR", "1"))
+    deliver_run(project, "2024-02-03T03", ("USD", "9"), done=False)
     outcome = load(project)
     assert outcome.data_versions() == {"2024-02-02T03"}
     assert costs(project) == {"EUR": EUROS + 1, "USD": DOLLARS}
@@ -181,12 +184,12 @@ def test_a_month_is_the_newest_complete_run_with_its_cost_by_currency(project: P
 
 
 def test_a_restated_month_is_requested_and_replaced(project: Project) -> None:
-    run(project, "2024-02-01T03", ("USD", "1"))
+    deliver_run(project, "2024-02-01T03", ("USD", "1"))
     first = project.tick(sensor="nw_manifests")
     assert requested_months(first) == ["2024-01"]
     load(project)
     assert requested_months(project.tick(first.cursor, "nw_manifests")) == []
-    run(project, "2024-02-02T03", ("USD", "2"), ("EUR", "3"), done=False)
+    deliver_run(project, "2024-02-02T03", ("USD", "2"), ("EUR", "3"), done=False)
     assert requested_months(project.tick(first.cursor, "nw_manifests")) == []
     project.put("bills/2024-01/2024-02-02T03/_DONE", b"")
     assert requested_months(project.tick(first.cursor, "nw_manifests")) == ["2024-01"]
@@ -197,7 +200,7 @@ def test_a_restated_month_is_requested_and_replaced(project: Project) -> None:
 
 
 def test_an_invalid_date_is_refused_with_line_and_column(project: Project) -> None:
-    run(project, "2024-02-01T03", ("USD", "1"))
+    deliver_run(project, "2024-02-01T03", ("USD", "1"))
     load(project)
     body = ",".join(HEADERS) + "\n01/01/2024,31/01/2024,Disk,0042,USD,n/a,1,n/a\n"
     project.put("bills/2024-01/2024-02-02T03/part.csv", body.encode())

@@ -1,4 +1,4 @@
-"""A ZIP is unpacked as it arrives, or refused with the reason."""
+"""A ZIP is unpacked while it is downloaded, or refused with the reason."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def zip_of(files: Mapping[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> by
 
 
 def stream() -> bytes:
-    """A ZIP that was written as a stream, and has its lengths behind the data."""
+    """Return a ZIP that was written as a stream, with its lengths after the data."""
     body = io.BytesIO()
     with (
         zipfile.ZipFile(body, "w", zipfile.ZIP_DEFLATED) as archive,

@@ -1,4 +1,4 @@
-"""Gzip is held to its own checksum, however the bytes arrive."""
+"""Gzip is verified by its own checksum, however the bytes are split."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The DuckDB file is waited for, named when it is held, and always closed."""
+"""The DuckDB file: a run waits for it, names the process that has it open, and closes it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def database(path: Path, wait: int = 0) -> BillingDatabase:
 
 @pytest.fixture
 def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """Another process that has the file open until its standard input ends."""
+    """Start another process that has the file open until its standard input ends."""
     command = [sys.executable, "-c", HOLD, str(tmp_path / "finops.duckdb")]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

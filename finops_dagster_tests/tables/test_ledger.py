@@ -1,4 +1,4 @@
-"""The ledger is brought forward from every layout that there was, and damage is not passed over."""
+"""The ledger upgrades every earlier layout, and reports damage."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from finops_dagster.billing.version import Load
 from finops_dagster.tables import ledger
 
 JANUARY = BillingMonth(2024, 1)
-# What the first release made.
+# The ledger of the first release.
 FIRST_LAYOUT = """
 CREATE SCHEMA finops_state;
 CREATE TABLE finops_state.manifests (
@@ -36,7 +36,7 @@ INSERT INTO finops_state.columns VALUES ('bill', 'user:Team', 'team'), ('bill', 
 
 @pytest.fixture
 def connection() -> duckdb.DuckDBPyConnection:
-    """A database with a ledger."""
+    """Return a connection to a database with a ledger."""
     connection = duckdb.connect()
     ledger.create_tables(connection)
     return connection

@@ -1,4 +1,4 @@
-"""What is a number and how it is rounded, held against Python's Decimal."""
+"""What counts as a number, and how it is rounded, compared with Python's Decimal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LAST_DECIMAL = Decimal("1e-18")
 LIMIT = Decimal(10) ** 20
 
 numbers = st.from_regex(NUMBER, fullmatch=True)
-# Around a half of the last decimal, where rounding is decided.
+# Close to half of the last decimal, where rounding goes one way or the other.
 nearly_halves = st.builds(
     lambda sign, whole, digits, tail: f"{sign}{whole}.{digits:018}{tail}",
     st.sampled_from(["", "-"]),
@@ -41,7 +41,7 @@ def connection() -> Iterator[duckdb.DuckDBPyConnection]:
 def read(
     connection: duckdb.DuckDBPyConnection, cells: list[str]
 ) -> list[tuple[str, Decimal | None, Decimal | None, bool]]:
-    """Each cell with what it is exactly, what it is when rounded, and whether that changes it."""
+    """Return each cell with its exact and its rounded amount, and whether they differ."""
     table = pa.table({"cell": pa.array(cells, pa.string())})
     connection.register("cells", table)
     return connection.execute(
@@ -51,7 +51,7 @@ def read(
 
 
 def by_python(cell: str) -> tuple[Decimal | None, Decimal | None, bool]:
-    """The same, from nothing but the grammar and Decimal."""
+    """Return the same of one cell, by the grammar and Decimal alone."""
     if not NUMBER.fullmatch(cell):
         return None, None, False
     with localcontext(prec=3000):
@@ -83,15 +83,15 @@ def test_numbers_are_exact_or_rounded_half_to_even(
 @given(cell=numbers | nearly_halves | st.text("19.-eE_ ,\t", max_size=8), rounds=st.booleans())
 def test_pyarrow_reads_the_same_amount_or_refuses_it(cell: str, rounds: bool) -> None:
     exact, rounded, is_changed = by_python(cell)
-    wanted = rounded if rounds else exact
+    expected = rounded if rounds else exact
     try:
         amounts, is_rounded = exact_amounts(pa.array([cell]), rounds)
     except NotExact:
-        assert wanted is None
+        assert expected is None
         return
-    # pyarrow takes some numbers that are too large for another; DuckDB refuses their cells.
-    if wanted is not None or not NUMBER.fullmatch(cell) or is_changed:
-        assert amounts.to_pylist() == [wanted]
+    # pyarrow reads some numbers that are too large as others; DuckDB refuses their cells.
+    if expected is not None or not NUMBER.fullmatch(cell) or is_changed:
+        assert amounts.to_pylist() == [expected]
         assert (is_rounded is not None and is_rounded[0].as_py()) == is_changed
 
 

@@ -63,7 +63,7 @@ READ = {
 
 
 def read(tmp_path: Path, values: list[Any], arrow: pa.DataType, sql_type: SqlType) -> list[Any]:
-    """What the values become as the type, through a file; the other columns are in its way."""
+    """Write values to a Parquet file, behind another column, and read them as a SQL type."""
     table = pa.table({"other": pa.nulls(len(values)), "x": pa.array(values, arrow)})
     pq.write_table(table, tmp_path / "x.parquet")
     files = parquet_file(tmp_path / "x.parquet")

@@ -1,4 +1,4 @@
-"""Numbers of more than 18 decimals are rounded and counted alike, whatever they are written in."""
+"""Numbers with more than 18 decimals are rounded and counted alike in every form."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from finops_dagster.tables.csv_files import csv_file
 from finops_dagster.tables.parquet_files import parquet_file
 from finops_dagster.tables.rounding import count_cells_to_round
 
-# Doubles with these shortest texts; four have more than 18 decimals.
+# The shortest texts of doubles; four of them have more than 18 decimals.
 CELLS = ["12.34e-18", "-2.5e-18", "1.5e-18", "29.27", "4e-07", "1e-20"]
 ROUNDED = ["12e-18", "-2e-18", "2e-18", "29.27", "4e-7", "0"]
 CHANGED = sum(
@@ -39,7 +39,7 @@ def connection() -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 def written(folder: Path, values: list[Any], of_type: pa.DataType | None = None) -> BillFiles:
-    """The values as a column of Parquet, or of CSV where they have no type."""
+    """Write values as a column of Parquet, or of CSV where they have no type."""
     if of_type is not None:
         pq.write_table(pa.table({"x": pa.array(values, of_type)}), folder / "x.parquet")
         return parquet_file(folder / "x.parquet")

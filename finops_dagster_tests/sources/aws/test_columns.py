@@ -1,4 +1,4 @@
-"""Columns of AWS: one name whichever kind of file they come in, and the type that is known."""
+"""The names and types of AWS's columns, in CSV and in Parquet."""
 
 from __future__ import annotations
 

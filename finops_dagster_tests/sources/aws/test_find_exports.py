@@ -1,4 +1,4 @@
-"""`finops config discover` finds every layout of AWS, and what it prints can be pasted."""
+"""`finops config discover` finds every layout of AWS, and prints settings that can be pasted."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LAYOUTS = {
 
 
 def pasted(finops: Finops, *arguments: str) -> Settings:
-    """Return the settings of a file that holds what the command prints, and nothing else."""
+    """Return the settings that the command prints, read from a file of nothing else."""
     result = finops.run("config", "discover", *arguments)
     assert result.exit_code == 0, result.exception
     file = finops.project.folder / "pasted.toml"
@@ -42,7 +42,7 @@ def pasted(finops: Finops, *arguments: str) -> Settings:
 
 
 def found_exports(settings: Settings, root: str) -> dict[str, tuple[str | None, str]]:
-    """Return format and first month of each export, by where it lies below the root."""
+    """Return format and first month of each export, by its path below the root."""
     exports = [export for export in settings.exports if isinstance(export, AwsExport)]
     return {
         f"{export.source}/{export.export_name}".removeprefix(f"{root}/"): (
@@ -54,7 +54,7 @@ def found_exports(settings: Settings, root: str) -> dict[str, tuple[str | None, 
 
 
 def has_first_month(settings: Settings) -> bool:
-    """Return whether each export has a manifest of the month that its settings begin with."""
+    """Return whether each export has a manifest of its start month."""
     for export in settings.exports:
         assert isinstance(export, AwsExport)
         month = BillingMonth.parse(export.start_month)

@@ -1,4 +1,4 @@
-"""Manifests of AWS: every form that is documented or known is read, and every other refused."""
+"""Manifests of AWS: every documented or known form is read, and every other one refused."""
 
 from __future__ import annotations
 
