@@ -1,4 +1,4 @@
-"""The lake: one Parquet file a month of an export, whose metadata is the record of it."""
+"""The lake: one Parquet file for each month of an export, whose footer records its load."""
 
 from __future__ import annotations
 
@@ -33,28 +33,31 @@ from finops_dagster.tables.digest import DigestKind, column_type, month_digest
 from finops_dagster.tables.load import MonthLoader, measure_month, verified_totals
 from finops_dagster.tables.parquet_files import parquet_file
 
-# Wide rows in DuckDB's default groups of 122,880 spill under a small memory_limit, at four times
-# the time; groups of 40,960 do not, for a file that is 8 % larger.
+# In DuckDB's default groups of 122,880, wide rows spill to disk under a small memory_limit and take
+# four times as long; groups of 40,960 do not, and make the file 8 % larger.
 _ROW_GROUP_ROWS = 40_960
 
 
 @dataclass(frozen=True)
 class Lake:
-    """Files of the form `<root>/<export>/billing_month=2024-01/<export>-2024-01.parquet`, which
-    anybody may read at any time."""
+    """The Parquet files of the exports, which may be read at any time.
+
+    `<root>/<export>/billing_month=2024-01/<export>-2024-01.parquet`
+    """
 
     root: Path
 
     def path(self, export: str, month: BillingMonth) -> Path:
-        """Return where the month's file lies, or will lie."""
+        """Return the path of the month's file, which may not exist yet."""
         return self.root / export / f"billing_month={month}" / f"{export}-{month}.parquet"
 
     def paths(self, export: str) -> list[Path]:
-        """Return the files of all months that are there, the oldest month first."""
+        """Return the existing files of all months, the oldest month first."""
         return sorted(Path(self.root, export).glob("billing_month=*/*.parquet"))
 
 
-# A row of the ledger as a file's metadata has it: texts, and JSON under names of its own.
+# How a footer has the fields of a load: as text, with the defaults of the first files, which lack
+# some, or as JSON, by their names in the footer.
 _TEXTS = {"manifest_id": "", "total_cost": "", "format": "cur1", "run_id": ""}
 _JSON = {"file_count": "files", "byte_count": "bytes", "files": "source_files"} | {
     name: name for name in ("decimals_rounded", "money_sums", "cost_by_currency")
@@ -62,23 +65,25 @@ _JSON = {"file_count": "files", "byte_count": "bytes", "files": "source_files"} 
 
 
 def read_footer(path: Path) -> LoadedVersion | None:
-    """Read the record of a whole file that this project wrote, without reading a row and without an
-    engine; None for anything else. What the first files did not have is None of them."""
+    """Return the version in a file's footer, or None where this project did not write the file.
+
+    Fields that the first files did not have are None. No rows are read.
+    """
     try:
         metadata = pq.read_metadata(path)
     except (OSError, pa.ArrowInvalid):
         return None
-    words = {key.decode(): text.decode() for key, text in (metadata.metadata or {}).items()}
-    if "manifest_id" not in words or "total_cost" not in words:
+    footer = {key.decode(): text.decode() for key, text in (metadata.metadata or {}).items()}
+    if "manifest_id" not in footer or "total_cost" not in footer:
         return None
-    words = {**_TEXTS, "files": "0", "bytes": "0", **words}
-    row = {name: json.loads(words.get(key, "null")) for name, key in _JSON.items()}
-    row |= {name: words[name] for name in _TEXTS}
+    footer = {**_TEXTS, "files": "0", "bytes": "0", **footer}
+    row = {name: json.loads(footer.get(key, "null")) for name, key in _JSON.items()}
+    row |= {name: footer[name] for name in _TEXTS}
     return LoadedVersion.of_row({**row, "row_count": metadata.num_rows})
 
 
-def _words(load: Load, names: dict[str, str]) -> dict[str, str]:
-    """What `read_footer` and `column_names` read."""
+def _footer(load: Load, names: dict[str, str]) -> dict[str, str]:
+    """Return what `read_footer` and `names_by_header` read."""
     row = load.row()
     return {
         "export": load.export,
@@ -89,38 +94,41 @@ def _words(load: Load, names: dict[str, str]) -> dict[str, str]:
 
 
 def names_by_header(paths: Iterable[Path]) -> dict[str, str]:
-    """Return the column name that each header was given in any of these files; the first file's
-    word counts. So a lost database, or one a month, gives the names that the lake has already."""
+    """Return the column names by header in the footers; of several names, the first file's.
+
+    So a database that was lost, or that holds one month, gives the names that the lake has.
+    """
     names: dict[str, str] = {}
     for path in paths:
         with suppress(OSError, pa.ArrowInvalid):
-            words = pq.read_metadata(path).metadata or {}
-            names = {**json.loads(words.get(b"columns", b"{}")), **names}
+            footer = pq.read_metadata(path).metadata or {}
+            names = {**json.loads(footer.get(b"columns", b"{}")), **names}
     return names
 
 
 def load_from_footer(path: Path, export: str, month: BillingMonth, table: str) -> Load | None:
-    """Return the load that the month's file was written from, by its record."""
-    record = read_footer(path)
-    if record is None:
+    """Return the load that the month's file was written from, or None."""
+    version = read_footer(path)
+    if version is None:
         return None
     written = datetime.fromtimestamp(path.stat().st_mtime, UTC).replace(tzinfo=None)
-    return Load(**vars(record), export=export, month=month, table=table, loaded_at=written)
+    return Load(**vars(version), export=export, month=month, table=table, loaded_at=written)
 
 
 def parquet_relation(path: Path) -> Sql:
-    """Return the file as a table expression, its `billing_month` its own and not the folder's."""
+    """Return a table expression for the file, with the `billing_month` of its rows."""
+    # DuckDB would replace the DATE by the text in the folder's name.
     return Sql(f"read_parquet({file_literal(path)}, hive_partitioning = false)")
 
 
 def table_rows(load: Load) -> Sql:
-    """Return the month's rows in the billing table, as what follows FROM."""
+    """Return the month's rows in the billing table, what follows FROM."""
     first_day = Sql(f"DATE {literal(str(load.month.first_day))}")
     return Sql(f"{quoted(load.table)} WHERE billing_month = {first_day}")
 
 
 def file_sha256(path: Path) -> str:
-    """Return the checksum of a file's bytes."""
+    """Return the SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -129,16 +137,16 @@ def file_sha256(path: Path) -> str:
 def exporting_month(
     connection: duckdb.DuckDBPyConnection, load: Load, path: Path, bill_format: Format
 ) -> Iterator[int]:
-    """Write the month's rows beside `path`, reconcile them with the ledger, and put them in place.
+    """Write the month's Parquet file beside `path`, reconcile it, and replace the old one.
 
-    The block runs before the file is put in place, and is given its size in bytes. On any error,
-    also of the block, the old file stays. A reader sees the whole old file or the whole new one.
-    Raises ReconciliationError.
+    The block runs before the old file is replaced, and gets the size in bytes. On any error, also
+    in the block, the old file stays. Readers see the whole old file or the whole new one. Raises
+    ReconciliationError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
-    words = _words(load, ledger.names_by_header(connection, load.table))
-    metadata = ", ".join(f"{name}: {literal(text)}" for name, text in words.items())
+    footer = _footer(load, ledger.names_by_header(connection, load.table))
+    metadata = ", ".join(f"{name}: {literal(text)}" for name, text in footer.items())
     try:
         options = Sql(f", KV_METADATA {{{metadata}}}")
         _write(connection, Sql(f"FROM {table_rows(load)}"), part, options)
@@ -147,7 +155,7 @@ def exporting_month(
         )
         reconcile(str(path), load.totals, measured)
         yield part.stat().st_size
-        # Before the rename: a file in place without its own checksum would pass for a damaged one.
+        # Before the rename: a file whose checksum is not in the ledger would count as damaged.
         ledger.complete_load(connection, load, lake_sha256=file_sha256(part))
         part.replace(path)
     except BaseException:
@@ -156,8 +164,7 @@ def exporting_month(
 
 
 def write_rows(connection: duckdb.DuckDBPyConnection, rows: Sql, path: Path, source: Path) -> None:
-    """Write the rows of a month's file, `source`, once more to `path`, in other types. Raises
-    BillError."""
+    """Write the rows of `source`, a month's file, to `path` in other types. Raises BillError."""
     try:
         _write(connection, rows, path)
     except duckdb.Error as error:
@@ -167,8 +174,8 @@ def write_rows(connection: duckdb.DuckDBPyConnection, rows: Sql, path: Path, sou
 def _write(
     connection: duckdb.DuckDBPyConnection, rows: Sql, path: Path, options: Sql | None = None
 ) -> None:
-    # Where its statistics show no NULL, DuckDB writes a column as REQUIRED, and months would
-    # differ in their schema: BigQuery refuses such a file for a table with NULLABLE columns.
+    # DuckDB writes a column without NULLs in its statistics as REQUIRED. The files of two months
+    # would differ in their schema, and BigQuery refuses such a file for a NULLABLE column.
     connection.execute("SET disabled_optimizers = 'statistics_propagation'")
     try:
         connection.execute(
@@ -180,17 +187,19 @@ def _write(
 
 
 def matches_checksum(load: Load, path: Path) -> bool | None:
-    """Return whether the file is, byte by byte, the one that was written from this load; None where
-    the ledger does not know its checksum."""
+    """Return whether the file has the checksum in the ledger; None where the ledger has none."""
     return None if load.lake_sha256 is None else file_sha256(path) == load.lake_sha256
 
 
 def is_intact(connection: duckdb.DuckDBPyConnection, load: Load, path: Path) -> bool:
-    """Return whether the file is as it was written. One that was written before checksums were kept
-    is compared with the table once, and then has a checksum too."""
-    intact = matches_checksum(load, path)
-    if intact is not None:
-        return intact
+    """Return whether the file is as it was written.
+
+    Where the ledger has no checksum, as of older loads, the file is compared with the table once,
+    and its checksum is recorded.
+    """
+    is_unchanged = matches_checksum(load, path)
+    if is_unchanged is not None:
+        return is_unchanged
     checksum = file_sha256(path)
     prepare_casts(connection)
     types = {field.name: column_type(field.type) for field in pq.read_schema(path)}
@@ -210,9 +219,11 @@ def is_intact(connection: duckdb.DuckDBPyConnection, load: Load, path: Path) -> 
 def restore_load(
     connection: duckdb.DuckDBPyConnection, load: Load, bill_format: Format, path: Path
 ) -> bool:
-    """Write into the ledger what was once recorded of the month, with the names of its columns from
-    its Parquet file, if the table proves it: all its rows are of this version, as many, and cost as
-    much. Return whether it does."""
+    """Record a load in the ledger again where the table proves it, and return whether it does.
+
+    All rows of the month must be of this version, and their totals the load's. The column names
+    come from the month's Parquet file.
+    """
     if verified_totals(connection, load, bill_format) is None:
         return False
     versions = connection.execute(f"SELECT DISTINCT manifest_id FROM {table_rows(load)}").fetchall()
@@ -227,21 +238,23 @@ def restore_load(
 def restoring_month(
     connection: duckdb.DuckDBPyConnection, load: Load, bill_format: Format, path: Path
 ) -> Iterator[tuple[Load, list[str]]]:
-    """Replace the month by the rows of the lake's file of this load, in one transaction, of which
-    the block is the last part. Raises FileInvalid, and ReconciliationError where the file does not
-    hold what it says."""
+    """Replace the month by the rows of the lake's file, in one transaction.
+
+    The block runs before the commit. Raises FileInvalid, and ReconciliationError where the file
+    does not have the totals of its footer.
+    """
     prepare_casts(connection)
-    month = MonthLoader(connection, load, bill_format)
+    loader = MonthLoader(connection, load, bill_format)
     try:
         described = connection.execute(f"DESCRIBE FROM {parquet_relation(path)}").fetchall()
         mappings = [
-            month.column_mapping(name, name, SqlType(of_type), name)
-            for name, of_type, *_ in described[len(ADDED_COLUMNS) :]
+            loader.column_mapping(name, name, SqlType(sql_type), name)
+            for name, sql_type, *_ in described[len(ADDED_COLUMNS) :]
         ]
-        with month.writing_rows([parquet_file(path)], mappings, names_by_header([path])) as written:
-            yield written
+        with loader.writing_rows([parquet_file(path)], mappings, names_by_header([path])) as loaded:
+            yield loaded
     except duckdb.Error as error:
         raise FileInvalid(
-            f"{path} cannot be read: {first_line(error)}; finops state reprocess {load.export} "
-            f"{load.month} fetches the vendor's files again"
+            f"{path} cannot be read: {first_line(error)}; run finops state reprocess {load.export} "
+            f"{load.month} to download the vendor's files again"
         ) from error

@@ -1,4 +1,4 @@
-"""Locks of files that another run may hold for long: a message names who is waited for."""
+"""File locks that another run may hold for long: a warning says what they wait for."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ from finops_dagster.progress import (
 
 
 @contextmanager
-def waiting_lock(path: Path, what: str) -> Iterator[None]:
-    """Hold the lock of a file until the block ends. While another run does `what`, which holds it,
-    a warning says so after two seconds, and every minute from then on."""
+def waiting_lock(path: Path, activity: str) -> Iterator[None]:
+    """Hold the lock of a file, and warn while another run holds it.
+
+    `activity` is what that run does, such as `loading 2024-01`. The first warning comes after two
+    seconds, the next every minute.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     waits = itertools.repeat(SECONDS_BETWEEN_WAIT_WARNINGS)
@@ -28,7 +31,7 @@ def waiting_lock(path: Path, what: str) -> Iterator[None]:
             lock.acquire(timeout=seconds)
             break
         except Timeout:
-            run_logger().warning(f"another run is {what}; waiting for it")
+            run_logger().warning(f"another run is {activity}; waiting for it")
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Tell how far long work is: in the run's log where a run goes on, else on standard error."""
+"""Progress of long work, in the log of the run or on standard error."""
 
 from __future__ import annotations
 
@@ -14,36 +14,41 @@ _SECONDS_BETWEEN_REPORTS = 5
 
 
 def run_logger() -> logging.Logger:
-    """Return the log of Dagster's run where Dagster is at work, else the package's own, of which
-    Python writes warnings to standard error. Nothing is imported for it."""
+    """Return the logger of Dagster's run, or the package's own outside of a run.
+
+    Python writes warnings of the package's logger to standard error.
+    """
+    # Dagster is slow to import, so it is only used where it is loaded already.
     dagster = sys.modules.get("dagster")
-    # While Dagster itself is being imported it has no such function yet.
-    of_run: Callable[[], logging.Logger] | None = getattr(dagster, "get_dagster_logger", None)
-    return logging.getLogger("finops_dagster") if of_run is None else of_run()
+    # While Dagster is being imported, it has no such function yet.
+    get_logger: Callable[[], logging.Logger] | None = getattr(dagster, "get_dagster_logger", None)
+    return logging.getLogger("finops_dagster") if get_logger is None else get_logger()
 
 
 @contextmanager
 def logging_progress(
-    verb: str, total: int, shown: Callable[[int], str], count: Callable[[], int]
+    verb: str, total: int, format_amount: Callable[[int], str], done: Callable[[], int]
 ) -> Iterator[None]:
-    """Log every few seconds how far the block is: `loaded 400,000 rows of 1,000,000 rows`. `count`
-    is called from another thread, and a 0 is not logged."""
-    logger, has_lost_connection = run_logger(), Event()
+    """Log the progress of the block every few seconds: `loaded 400,000 rows of 1,000,000 rows`.
+
+    `done` is called from another thread; a 0 is not logged.
+    """
+    logger, has_ended = run_logger(), Event()
 
     def watch() -> None:
-        while not has_lost_connection.wait(_SECONDS_BETWEEN_REPORTS):
-            if (done := count()) > 0:
-                logger.info(f"{verb} {shown(done)} of {shown(total)}")
+        while not has_ended.wait(_SECONDS_BETWEEN_REPORTS):
+            if (amount := done()) > 0:
+                logger.info(f"{verb} {format_amount(amount)} of {format_amount(total)}")
 
     watcher = Thread(target=watch, daemon=True)
     watcher.start()
     try:
         yield
     finally:
-        has_lost_connection.set()
+        has_ended.set()
         watcher.join()
 
 
 def format_rows(rows: int) -> str:
-    """`1,000,000 rows`."""
+    """Return `1,000,000 rows`."""
     return f"{rows:,} rows"

@@ -1,6 +1,6 @@
-"""The one way to a terminal, a pipe or a log: what came from outside is shown, never interpreted.
+"""Output to a terminal, a pipe or a log, in which text from outside is shown as it is.
 
-In rich's own console `[/b]` is markup, `:key:` an emoji, and ESC reaches the terminal.
+In rich's own console `[/b]` is markup, `:key:` is an emoji, and ESC reaches the terminal.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ _LOG_WIDTH = 200
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return a console to which text is text. In a pipe it has no colours, and lines of COLUMNS or
-    200 characters."""
+    """Return a console without markup, emoji and highlighting.
+
+    In a pipe it has no colours, and lines of COLUMNS or 200 characters.
+    """
     stream = sys.stderr if stderr else sys.stdout
     is_log = not stream.isatty() and "COLUMNS" not in os.environ
     return Console(

@@ -188,7 +188,7 @@ def test_a_damaged_database_is_said_and_hides_no_other_month(project: Project) -
     overwrite(path, path.stat().st_size - 2 * 12_288)
     project.parquet_path("2024-02").unlink()
     later, damaged = finops.json(*DEEP)
-    assert "is damaged, and was left as it is" in damaged["what_differs"]
+    assert "is damaged and was not changed" in damaged["what_differs"]
     assert (later["month"], damaged["month"]) == ("2024-02", MONTH)
 
 

@@ -1,7 +1,7 @@
-"""The first reader: rows and money of the vendor's files, counted by pyarrow.
+"""Count the rows and the money of the vendor's files, by pyarrow.
 
-It shares neither parser nor casts with DuckDB, which loads the files: a fault of either is a
-difference of the two, and no month is kept that has one.
+DuckDB loads the same files, with another parser and other casts. A fault of either makes a
+difference of the totals, and no month that has one is kept.
 """
 
 from __future__ import annotations
@@ -42,21 +42,21 @@ _WIDE = pa.decimal256(76, 18)
 _LIMIT = Decimal(10) ** 20  # DECIMAL(38,18) holds what is less
 _LAST_DECIMAL = Decimal("1e-18")
 _MOST_DIGITS = 1_000_000
-# The grammar of tables/casts.py.
+# The same grammar as in tables/casts.py.
 _NUMBER = re.compile(
     r"[\t-\r ]*[+-]?(?:(?P<zero>0+\.?0*[eE][+-]?\d+)|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?)"
     r"[\t-\r ]*",
     re.ASCII,
 )
-_BLOCK, _LARGEST_ROW = 1 << 20, 32 << 20
+_BLOCK_BYTES, _LARGEST_ROW_BYTES = 1 << 20, 32 << 20
 _HEADERS_SHOWN = 10
 
 Batch = dict[int, pa.Array]
-"""Some rows of the columns that are counted, by their positions in the file."""
+"""The counted columns of some rows, by their positions in the file."""
 
 
 class NotExact(Exception):
-    """A cell is no number, or one that a column of money does not hold."""
+    """A cell is not a number, or not one that a money column can hold exactly."""
 
 
 _UNREADABLE: Any = (NotExact, pa.ArrowException, OSError, EOFError, isal_zlib.error)
@@ -64,14 +64,15 @@ _UNREADABLE: Any = (NotExact, pa.ArrowException, OSError, EOFError, isal_zlib.er
 
 @dataclass
 class _Tally:
-    """What one file holds, or several. `unknown` are columns with a cell that cannot be counted:
-    whether they are refused, or text in the table, the load decides."""
+    """The totals of one file or several, by column name and by currency."""
 
     rows: int = 0
     sums: dict[str, Decimal] = field(default_factory=dict)
     costs: dict[str, Decimal] = field(default_factory=dict)
     rounded: int = 0
+    """The number of headline costs that were rounded to 18 decimals."""
     unknown: set[str] = field(default_factory=set)
+    """Columns with a cell that is not a number: the load decides whether they become text."""
 
     def add(self, other: _Tally) -> None:
         self.rows += other.rows
@@ -88,33 +89,34 @@ def _add(amounts: dict[str, Decimal], more: Mapping[str, Decimal]) -> None:
 
 @dataclass
 class FileReader:
-    """Counts one file: the columns of money by the positions in which they stand, and the currency.
-    `names` are those that the headers ask for in the table; `bytes_read` says how far it is."""
+    """Counts one file. `bytes_read` is its progress."""
 
     file: BillFiles
     bill_format: Format
     names: dict[int, str]
+    """The money columns by position: the name that the header asks for in the table."""
     cost: int
+    """The position of the headline cost."""
     currency: int | None
-    rounds: bool
+    round_money: bool
     bytes_read: int = 0
 
-    def tally(self) -> _Tally:
-        """Count the file. Raises NotExact for a cell of the headline cost, and what pyarrow
-        raises."""
+    def count(self) -> _Tally:
+        """Count the file. Raises NotExact for a bad headline cost, and errors of pyarrow."""
         if not isinstance(self.file, CsvFiles):
-            return self._of(self.parquet_batches())
-        as_numbers, in_quotes = True, any("\n" in header for header in self.file.headers)
+            return self._tally(self.parquet_batches())
+        # The fast ways first: costs as plain numbers, rows without line ends in quotes. A column
+        # that is not all plain numbers is read as text, and each of its cells parsed. Line ends in
+        # quotes, and rows longer than a block, take longer to read.
+        as_numbers, has_long_rows = True, any("\n" in header for header in self.file.headers)
         while True:
             try:
-                return self._of(self.csv_batches(self.file, as_numbers, in_quotes))
+                return self._tally(self.csv_batches(self.file, as_numbers, has_long_rows))
             except (pa.ArrowInvalid, NotExact) as error:
-                # Text of a column that is not all plain numbers is looked at cell by cell; line
-                # ends within quotes, and rows that are longer than a block, take longer to read.
-                if as_numbers and (in_quotes or "decimal" in str(error).lower()):
+                if as_numbers and (has_long_rows or "decimal" in str(error).lower()):
                     as_numbers = False
-                elif not in_quotes:
-                    in_quotes = True
+                elif not has_long_rows:
+                    has_long_rows = True
                 elif _has_rows(self.file):
                     raise
                 else:
@@ -124,15 +126,15 @@ class FileReader:
     def _positions(self) -> list[int]:
         return [*self.names, *([] if self.currency is None else [self.currency])]
 
-    def csv_batches(self, file: CsvFiles, as_numbers: bool, in_quotes: bool) -> Iterator[Batch]:
-        """Yield the rows of a CSV file, the amounts as such or as text."""
-        path, with_comma = file.paths[0], list[str]()
+    def csv_batches(self, file: CsvFiles, as_numbers: bool, has_long_rows: bool) -> Iterator[Batch]:
+        """Yield the rows of a CSV file, with amounts as numbers or as text."""
+        path, rows_with_comma = file.paths[0], list[str]()
 
-        def take(row: pyarrow.csv.InvalidRow) -> str:
-            # DuckDB too takes a comma at the end of a row for no column.
+        def skip_trailing_comma(row: pyarrow.csv.InvalidRow) -> str:
+            # DuckDB accepts a comma at the end of a row, and so must the count.
             if row.actual_columns != row.expected_columns + 1 or not row.text.endswith(","):
                 return "error"
-            with_comma.append(row.text)
+            rows_with_comma.append(row.text)
             return "skip"
 
         types = {
@@ -142,11 +144,13 @@ class FileReader:
         options = (
             pyarrow.csv.ReadOptions(
                 use_threads=False,
-                block_size=_LARGEST_ROW if in_quotes else _BLOCK,
+                block_size=_LARGEST_ROW_BYTES if has_long_rows else _BLOCK_BYTES,
                 column_names=[str(number) for number in range(len(file.headers))],
                 skip_rows_after_names=1,
             ),
-            pyarrow.csv.ParseOptions(newlines_in_values=in_quotes, invalid_row_handler=take),
+            pyarrow.csv.ParseOptions(
+                newlines_in_values=has_long_rows, invalid_row_handler=skip_trailing_comma
+            ),
             pyarrow.csv.ConvertOptions(
                 include_columns=list(types),
                 column_types=types,
@@ -158,20 +162,21 @@ class FileReader:
             for batch in pyarrow.csv.open_csv(pa.PythonFile(stream, mode="r"), *options):
                 self.bytes_read = raw.tell()
                 yield {n: batch.column(str(n)) for n in self._positions}
-        if with_comma:
-            rows = list(csv.reader(with_comma))
+        if rows_with_comma:
+            rows = list(csv.reader(rows_with_comma))
             yield {n: pa.array([row[n] for row in rows]) for n in self._positions}
 
     def parquet_batches(self) -> Iterator[Batch]:
-        """Yield the rows of a Parquet file, the columns of its own types."""
+        """Yield the rows of a Parquet file."""
         path, headers = self.file.paths[0], {n: self.file.headers[n] for n in self._positions}
         with pq.ParquetFile(path) as file:
-            for group in range(file.num_row_groups):  # all at once keep what has been read
+            # One row group after another: iterating over all would keep those already read.
+            for group in range(file.num_row_groups):
                 for batch in file.iter_batches(row_groups=[group], columns=list(headers.values())):
                     yield {number: batch.column(name) for number, name in headers.items()}
                 self.bytes_read = path.stat().st_size * (group + 1) // file.num_row_groups
 
-    def _of(self, batches: Iterator[Batch]) -> _Tally:
+    def _tally(self, batches: Iterator[Batch]) -> _Tally:
         tally = _Tally()
         for batch in batches:
             tally.rows += len(batch[self.cost])
@@ -190,40 +195,42 @@ class FileReader:
         return tally
 
     def _amounts(self, cells: pa.Array, position: int) -> tuple[pa.Array, int]:
-        """Return the cells as amounts, and how many of them were rounded to 18 decimals."""
-        kind = plain_type(cells.type)
-        is_exact = pa.types.is_decimal(kind) and kind.scale <= 18
-        if is_exact or pa.types.is_null(kind) or pa.types.is_integer(kind):
+        """Return the cells as amounts, and the number of those that were rounded."""
+        arrow = plain_type(cells.type)
+        is_exact = pa.types.is_decimal(arrow) and arrow.scale <= 18
+        if is_exact or pa.types.is_null(arrow) or pa.types.is_integer(arrow):
             return cells.cast(_MONEY), 0
+        # Each distinct value is parsed once: the costs of a bill repeat.
         distinct = cells if pa.types.is_dictionary(cells.type) else cells.dictionary_encode()
         values = distinct.dictionary
         if isinstance(values, pa.ExtensionArray):
             values = values.storage
-        is_binary = pa.types.is_floating(kind)
+        is_double = pa.types.is_floating(arrow)
         texts = values.cast(pa.string())
-        if not is_binary:
-            texts = self._nulls_out(texts, position)
-        amounts, is_rounded = exact_amounts(texts, self.rounds or is_binary)
+        if not is_double:
+            texts = self._words_to_nulls(texts, position)
+        amounts, is_rounded = exact_amounts(texts, self.round_money or is_double)
         rounded = pc.sum(is_rounded.take(distinct.indices)).as_py() if is_rounded else 0
         return amounts.take(distinct.indices), rounded or 0
 
     def sums_by_currency(self, amounts: pa.Array, batch: Batch) -> dict[str, Decimal]:
-        """Return the sum of the amounts by the currency that stands beside them."""
+        """Return the sum of the amounts by the currency of their rows; an unknown one is empty."""
         if self.currency is None:
             return {"": _sum(amounts)} if len(amounts) > amounts.null_count else {}
         names = batch[self.currency]
         if pa.types.is_dictionary(names.type):
             names = names.cast(names.type.value_type)
-        names = pc.fill_null(self._nulls_out(names.cast(pa.string()), self.currency), "")
+        names = pc.fill_null(self._words_to_nulls(names.cast(pa.string()), self.currency), "")
         known = pc.is_valid(amounts)
         names, amounts = names.filter(known), amounts.filter(known)
         return {
             name: _sum(amounts.filter(pc.equal(names, name))) for name in names.unique().to_pylist()
         }
 
-    def _nulls_out(self, texts: pa.Array, position: int) -> pa.Array:
+    def _words_to_nulls(self, texts: pa.Array, position: int) -> pa.Array:
         if position == 0 and isinstance(self.file, CsvFiles):
-            texts = pc.utf8_ltrim(texts, BOM)  # some writers put a second one before the first row
+            # Some writers put a second byte order mark before the first row.
+            texts = pc.utf8_ltrim(texts, BOM)
         words = pa.array(["", *self.bill_format.null_words], pa.string())
         return pc.if_else(pc.is_in(texts, words), pa.scalar(None, pa.string()), texts)
 
@@ -236,12 +243,11 @@ def count_month(
     *,
     round_money: bool = False,
 ) -> tuple[Totals, int]:
-    """Count the line items, and sum each column of money, under the name that its header asks for,
-    and the headline cost by currency, straight from the files; `columns` are the manifest's.
+    """Return the totals of the files, and the number of headline costs that were rounded.
 
-    Every later stage is held against these totals. The second number is that of headline costs that
-    were rounded to 18 decimals: doubles, and with `round_money` text too. Raises FileInvalid and
-    CellInvalid, in the words of DuckDB's look at the file.
+    The sums are by the column names that the headers ask for. `columns` are the manifest's.
+    Doubles are rounded, and with `round_money` every amount of more than 18 decimals. Raises
+    FileInvalid and CellInvalid, which name file, line and column as DuckDB finds them.
     """
     readers = list(
         _readers(read_files(paths, bill_format), bill_format, columns, round_money=round_money)
@@ -253,18 +259,18 @@ def count_month(
         logging_progress("counted", size, decimal, lambda: sum(r.bytes_read for r in readers)),
         ThreadPoolExecutor(limits.threads or os.cpu_count()) as pool,
     ):
-        tallies = [(reader, pool.submit(reader.tally)) for reader in readers]
-        for reader, tally in tallies:
+        tallies = [(reader, pool.submit(reader.count)) for reader in readers]
+        for reader, future in tallies:
             try:
-                total.add(tally.result())
+                total.add(future.result())
             except _UNREADABLE as error:
                 pool.shutdown(wait=False, cancel_futures=True)
-                raise _refusal(reader, error, limits) from error
+                raise _translated_error(reader, error, limits) from error
     for name, amount in total.sums.items():
         if not -_LIMIT < amount < _LIMIT:
             raise FileInvalid(
-                f"{paths[0].parent}: the sum of {name} is more than {SqlType.MONEY} holds; no "
-                "bill is so high"
+                f"{paths[0].parent}: the sum of {name} is more than {SqlType.MONEY} holds; "
+                "check the amounts in the files"
             )
     sums = {name: amount for name, amount in total.sums.items() if name not in total.unknown}
     cost = total.sums.get(bill_format.cost, Decimal(0))
@@ -274,20 +280,21 @@ def count_month(
 def _readers(
     files: Sequence[BillFiles], bill_format: Format, columns: Sequence[Column], *, round_money: bool
 ) -> Iterator[FileReader]:
-    given = header_types(files, bill_format, columns)
+    types = header_types(files, bill_format, columns)
     for group in files:
         names = {number: bill_format.column(header) for number, header in enumerate(group.headers)}
+        # Of several headers that ask for one name, the first has its position.
         positions = {name: number for number, name in reversed(names.items())}
         cost = positions.get(bill_format.cost)
         if cost is None:
             raise FileInvalid(
-                f"{group.paths[0]}: no column becomes {bill_format.cost}, whose sum is the month's "
-                f"total; it has {excerpts(group.headers, _HEADERS_SHOWN)}"
+                f"{group.paths[0]}: no column becomes {bill_format.cost}, the headline cost; the "
+                f"file has the columns {excerpts(group.headers, _HEADERS_SHOWN)}"
             )
         money = {
             number: name
             for number, name in names.items()
-            if given[group.headers[number]] is SqlType.MONEY and is_money(bill_format, name)
+            if types[group.headers[number]] is SqlType.MONEY and is_money(bill_format, name)
         }
         money[cost] = bill_format.cost
         currency = positions.get(bill_format.currency)
@@ -295,19 +302,20 @@ def _readers(
             yield FileReader(group.for_file(path), bill_format, money, cost, currency, round_money)
 
 
-def _refusal(reader: FileReader, error: Exception, limits: DuckDB) -> Exception:
-    """Why a file cannot be counted, by DuckDB's look at it: which line, which cell."""
+def _translated_error(reader: FileReader, error: Exception, limits: DuckDB) -> Exception:
+    """Return an error that names line and cell, by a scan of the file in DuckDB."""
     file, header = reader.file, reader.file.headers[reader.cost]
     name, money = reader.bill_format.cost, SqlType.MONEY
-    cost = ColumnMapping(header, name, money, money, name, is_money=True, is_rounded=reader.rounds)
+    is_rounded = reader.round_money
+    cost = ColumnMapping(header, name, money, money, name, is_money=True, is_rounded=is_rounded)
     with limits.scratch() as connection:
         prepare_casts(connection)
         try:
-            cell = file.column_sql(header, money, rounded=reader.rounds)
+            cell = file.column_sql(header, money, rounded=reader.round_money)
             connection.execute(f"SELECT count(*), sum({cell}) FROM {file.scan()}").fetchall()
-        except duckdb.Error as found:
-            return translated_error(connection, found, [file], [cost])
-    return FileInvalid(f"{file.paths[0]}: {first_line(error) or 'a cost is no exact number'}")
+        except duckdb.Error as scan_error:
+            return translated_error(connection, scan_error, [file], [cost])
+    return FileInvalid(f"{file.paths[0]}: {first_line(error) or 'a cost is not an exact number'}")
 
 
 def _plain_bytes(raw: IO[bytes], gzipped: bool) -> Any:
@@ -315,7 +323,7 @@ def _plain_bytes(raw: IO[bytes], gzipped: bool) -> Any:
 
 
 def _has_rows(file: CsvFiles) -> bool:
-    """Whether anything follows the header, whose line may have no end."""
+    """Return whether a row follows the header, whose line may have no end."""
     with open_text(file.paths[0], file.gzipped) as text:
         rows = csv.reader(text)
         next(rows, None)
@@ -323,8 +331,8 @@ def _has_rows(file: CsvFiles) -> bool:
 
 
 def _sum(amounts: pa.Array) -> Decimal:
-    """Add amounts exactly: a sum of 128 bits overflows in silence. Raises NotExact for one that has
-    more than 38 digits, which pyarrow's CSV reader takes."""
+    """Return the exact sum. Raises NotExact for an amount of more than 38 digits."""
+    # pyarrow's CSV reader accepts such amounts, and its sums of 128 bits overflow silently.
     ends = pc.min_max(amounts).as_py()
     if ends["min"] is None:
         return Decimal(0)
@@ -337,18 +345,18 @@ def _sum(amounts: pa.Array) -> Decimal:
     return total
 
 
-def exact_amounts(texts: pa.Array, rounds: bool) -> tuple[pa.Array, pa.Array | None]:
+def exact_amounts(texts: pa.Array, round_money: bool) -> tuple[pa.Array, pa.Array | None]:
     """Return texts as amounts, and which of them were rounded, if any. Raises NotExact."""
     try:
         return texts.cast(_MONEY), None
     except pa.ArrowInvalid:
-        pairs = [_amount(text, rounds) for text in texts.to_pylist()]
+        pairs = [_amount(text, round_money) for text in texts.to_pylist()]
     amounts, is_rounded = zip(*pairs, strict=True)
     return pa.array(amounts, _MONEY), pa.array(is_rounded)
 
 
-def _amount(text: str | None, rounds: bool) -> tuple[Decimal | None, bool]:
-    """Return the amount that a text says, and whether it was rounded, half to even."""
+def _amount(text: str | None, round_money: bool) -> tuple[Decimal | None, bool]:
+    """Return the amount of a text, and whether it was rounded, half to even."""
     if text is None:
         return None, False
     match = _NUMBER.fullmatch(text)
@@ -362,6 +370,6 @@ def _amount(text: str | None, rounds: bool) -> tuple[Decimal | None, bool]:
             amount = number.quantize(_LAST_DECIMAL, ROUND_HALF_EVEN)
         except InvalidOperation as error:
             raise NotExact from error
-        if not -_LIMIT < amount < _LIMIT or (amount != number and not rounds):
+        if not -_LIMIT < amount < _LIMIT or (amount != number and not round_money):
             raise NotExact
         return amount, amount != number

@@ -1,4 +1,4 @@
-"""CSV files, plain or gzipped, as DuckDB sees them."""
+"""CSV files, plain or gzipped, as DuckDB reads them."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from finops_dagster.tables.bill_files import BillFiles
 
 GZIP_MAGIC = b"\x1f\x8b"
 BOM = "\ufeff"
-# The size of the buffers in which DuckDB parses, too: left to itself it takes 16 times as much.
+# Also the size of DuckDB's buffers, which it would make 16 times as large.
 _LONGEST_ROW = 16 * 1024 * 1024
-# DuckDB begins a quoted value after a blank too, where Python goes on with a bare one.
+# After a blank, DuckDB begins a quoted value and Python reads on as unquoted. A header that is not
+# strict RFC 4180 is refused, so that both read the same names.
 _RFC_4180 = re.compile(r'(?:(?:"(?:[^"]|"")*"|[^",\r\n]*)(?:,|\r?\n|\r|\Z))*')
-_ESCAPED = {"\n": r"\n", "\r\n": r"\r\n", "\r": r"\r"}
+_ESCAPED_LINE_ENDS = {"\n": r"\n", "\r\n": r"\r\n", "\r": r"\r"}
 
 
 @dataclass(frozen=True)
 class CsvFiles(BillFiles):
-    """Files with one and the same header line, in one and the same compression, whose lines end in
-    `line_end`."""
+    """CSV files with the same header line, compression and line end."""
 
     line_end: str = "\n"
     gzipped: bool = False
 
     def scan(self) -> Sql:
-        """One VARCHAR column a header."""
+        """Return a scan with one VARCHAR column a header."""
         columns = ", ".join(f"'c{position}': 'VARCHAR'" for position in range(len(self.headers)))
         paths = ", ".join(file_literal(path) for path in self.paths)
         nulls = ", ".join(literal(word) for word in ("", *self.null_words))
@@ -47,11 +47,11 @@ class CsvFiles(BillFiles):
             f"delim = ',', quote = '\"', escape = '\"', nullstr = [{nulls}], "
             f"compression = '{compression}', max_line_size = {_LONGEST_ROW}, "
             f"buffer_size = {_LONGEST_ROW}, "
-            f"new_line = {literal(_ESCAPED[self.line_end])})"
+            f"new_line = {literal(_ESCAPED_LINE_ENDS[self.line_end])})"
         )
 
     def row_location(self, record: int) -> str:
-        """The line on which the record begins; quoted newlines make it more than its number."""
+        """Return the line on which the record begins, which quoted line ends move down."""
         with open_text(self.paths[0], self.gzipped) as text, suppress(csv.Error):
             reader = csv.reader(text)
             for number, _ in enumerate(reader, 1):
@@ -61,15 +61,17 @@ class CsvFiles(BillFiles):
 
     def _raw(self, header: str) -> Sql:
         raw = super()._raw(header)
-        # Some writers put a second BOM before the first row.
+        # Some writers put a second byte order mark before the first row.
         return Sql(f"nullif(ltrim({raw}, '{BOM}'), '')") if raw == "c0" else raw
 
 
 def csv_file(
     path: Path, null_words: tuple[str, ...] = (), time_format: str | None = None
 ) -> CsvFiles | None:
-    """Read the header of a file; None where it has no bytes inside its gzip, which is legal, as
-    vendors empty surplus ones. Raises FileInvalid."""
+    """Return the file with its header, or None where it has no bytes inside its gzip.
+
+    Vendors empty the surplus files of an older version. Raises FileInvalid.
+    """
     with path.open("rb") as file:
         gzipped = file.read(2) == GZIP_MAGIC
     header, line_end = _read_header(path, gzipped)
@@ -79,9 +81,11 @@ def csv_file(
 
 
 def _read_header(path: Path, gzipped: bool) -> tuple[tuple[str, ...], str]:
-    """Return the names in the file's first record, none in a file of no bytes or of a BOM alone,
-    and how that line ends: DuckDB would take the first line end of the file for it, which may be
-    one in quotes, and then finds no rows. Raises FileInvalid."""
+    """Return the names in the first record, and how its line ends. Raises FileInvalid.
+
+    A file of no bytes, or of a byte order mark alone, has no names. DuckDB needs the line end: it
+    would take the first of the file for it, which may be one in quotes, and then finds no rows.
+    """
     lines: list[str] = []
     try:
         with open_text(path, gzipped) as text:
@@ -90,56 +94,56 @@ def _read_header(path: Path, gzipped: bool) -> tuple[tuple[str, ...], str]:
     except (UnicodeEncodeError, csv.Error, EOFError, gzip.BadGzipFile) as error:
         raise FileInvalid(f"{path}: the header cannot be read: {error}") from error
     if not _RFC_4180.fullmatch("".join(lines)):
-        raise FileInvalid(f"{path}: the header cannot be read: a quote within a bare name")
+        raise FileInvalid(f"{path}: the header cannot be read: a quote is inside an unquoted name")
     if any(lines) and not header:
-        raise FileInvalid(f"{path}: the first line is empty, where the header should be")
-    twice = [name for name, count in Counter(header).items() if count > 1]
-    if twice:
-        raise FileInvalid(f"{path}: the header has the column {excerpt(twice[0])} twice")
+        raise FileInvalid(f"{path}: the first line is empty; the header must be there")
+    repeated = [name for name, count in Counter(header).items() if count > 1]
+    if repeated:
+        raise FileInvalid(f"{path}: the header has the column {excerpt(repeated[0])} twice")
     last = lines[-1] if lines else ""
     return header, last[len(last.rstrip("\r\n")) :] or "\n"
 
 
-def _lines(text: IO[str], read: list[str]) -> Iterator[str]:
-    """The lines of a file after its byte order mark, each put into `read`, together no longer than
-    a row may be."""
-    left = _LONGEST_ROW
-    while line := text.readline(left + 1):
-        left -= len(line)
-        if left < 0:
+def _lines(text: IO[str], lines: list[str]) -> Iterator[str]:
+    """Yield lines without the byte order mark, and append each to `lines`.
+
+    Raises csv.Error where they are longer in all than a row may be.
+    """
+    characters_left = _LONGEST_ROW
+    while line := text.readline(characters_left + 1):
+        characters_left -= len(line)
+        if characters_left < 0:
             raise csv.Error(f"it is longer than {_LONGEST_ROW:,} characters")
-        read.append(line.lstrip(BOM) if not read else line)
-        yield read[-1]
+        lines.append(line if lines else line.lstrip(BOM))
+        yield lines[-1]
 
 
 def open_text(path: Path, gzipped: bool) -> IO[str]:
-    """Open the file as text; bytes that are not UTF-8 come as surrogates, for DuckDB to complain
-    of."""
+    """Open the file as text; bytes that are not UTF-8 become surrogates, which DuckDB refuses."""
     if gzipped:
         return gzip.open(path, "rt", encoding="utf-8", errors="surrogateescape", newline="")
     return path.open(encoding="utf-8", errors="surrogateescape", newline="")
 
 
 def malformed_row_error(error: duckdb.Error) -> FileInvalid | None:
-    """Return what DuckDB says of a row that is no CSV, in one line; None where it speaks of another
-    thing."""
+    """Return DuckDB's error of a malformed row in one line, or None for another error."""
     text = str(error)
     file = re.search(r"^\s*file = (.*)$", text, re.MULTILINE)
-    where = file[1] if file else "a file"
+    name = file[1] if file else "a file"
     if "invalid state" in text:
         return FileInvalid(
-            f"{where}: a line does not end as the header does, or a quote stands in the middle of "
-            "a value; it is no CSV"
+            f"{name}: a line does not end as the header does, or a quote is inside an unquoted "
+            "value; the file is not valid CSV"
         )
     line = re.search(r"CSV Error on Line: (\d+)", text)
     if line is None or "Error when converting" in text:
         return None
-    return FileInvalid(f"{where}, line {line[1]}: {_reason(text)}")
+    return FileInvalid(f"{name}, line {line[1]}: {_reason(text)}")
 
 
 def _reason(text: str) -> str:
     if "Maximum line size" in text:
-        return f"the row is longer than {_LONGEST_ROW:,} bytes, which is the most that is read"
+        return f"the row is longer than {_LONGEST_ROW:,} bytes, the longest that can be read"
     expected = re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", text)
     if expected:
         return f"the row has {expected[2]} columns where the header has {expected[1]}"

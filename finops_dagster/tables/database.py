@@ -1,4 +1,4 @@
-"""Every DuckDB connection of the project: its limits, its turn at a file, and its end."""
+"""DuckDB connections: their limits, the wait for a locked file, and their errors."""
 
 from __future__ import annotations
 
@@ -26,18 +26,17 @@ from finops_dagster.progress import (
 from finops_dagster.tables import ledger
 
 Option = str | bool | int | float | list[str]
-"""What DuckDB's configuration takes."""
+"""The value of a DuckDB configuration option."""
 
+# DuckDB's errors have no codes: parts of their texts tell them apart.
 _DAMAGED = ("Corrupt database file", "not a valid DuckDB database file")
-_LONGEST_PAUSE = 2
+_LONGEST_PAUSE_SECONDS = 2
 _NEWER = "created with a newer version of DuckDB"
-_MADE_ANEW = (
-    "move it away and run its months again: they are loaded anew from the files that they came from"
-)
+_RELOAD_ADVICE = "move it away and run its months again, which loads them from their files"
 
 
 class Limits(Protocol):
-    """The settings that reach every connection."""
+    """The settings `database.duckdb` that apply to every connection."""
 
     @property
     def memory_limit(self) -> str: ...
@@ -51,8 +50,11 @@ class Limits(Protocol):
 
 @dataclass(frozen=True)
 class DuckDB:
-    """The one place that connects to DuckDB. `temp_dir` is for what `memory_limit` has no room for:
-    beside the database's file, or in the working directory, where none is set."""
+    """Opens every DuckDB connection of the project, within limits.
+
+    DuckDB writes to `temp_dir` what does not fit into `memory_limit`. Where none is set, that is
+    beside the database file, or in the working directory for a database in memory.
+    """
 
     memory_limit: str = "2GB"
     threads: int | None = None
@@ -61,13 +63,13 @@ class DuckDB:
 
     @classmethod
     def of(cls, limits: Limits) -> Self:
-        """Return the connections within the limits of the settings."""
+        """Return one with the limits of the settings."""
         return cls(limits.memory_limit, limits.threads, limits.temp_dir, limits.lock_wait_seconds)
 
     @contextmanager
     def scratch(self, **config: Option) -> Iterator[DuckDBPyConnection]:
-        """Open a database in memory; `config` are options of DuckDB's own."""
-        # Another process's connection would use the same files under the default, `.tmp`.
+        """Open a database in memory, with DuckDB's configuration options."""
+        # Under DuckDB's default, `.tmp`, two processes in one directory would share their files.
         temp_dir = (self.temp_dir or Path()) / f".tmp-{uuid4().hex[:12]}"
         config = {"temp_directory": str(temp_dir), **config}
         with closing(duckdb.connect(config=self._config(config))) as connection:
@@ -77,25 +79,26 @@ class DuckDB:
     def open(
         self, path: Path, *, read_only: bool = False, **config: Option
     ) -> Iterator[DuckDBPyConnection]:
-        """Open the file; one that is written is made where it is missing. Raises BillError.
+        """Open a database file, and create it where it is missing. Raises BillError.
 
-        DuckDB lets one process write a file and keeps every other out, which wait for their turn.
-        The lock is the operating system's: it is gone when its process is.
+        DuckDB lets one process write a file, or several read it; a process that comes later waits
+        up to `lock_wait_seconds`. The operating system releases the lock when a process ends.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         if self.temp_dir is not None:
             config = {"temp_directory": str(self.temp_dir / f"{path.name}.tmp"), **config}
-        with closing(self._opened(path, read_only, self._config(config))) as connection:
+        with closing(self._connect(path, read_only, self._config(config))) as connection:
             try:
                 yield connection
             except (duckdb.Error, BillError) as error:
                 if _is_damaged(path, str(error)):
-                    raise BillError(_explained(path, error)) from error
+                    raise BillError(_error_message(path, error)) from error
                 raise
 
-    def _opened(self, path: Path, read_only: bool, config: dict[str, Option]) -> DuckDBPyConnection:
-        """Connect once the lock is free; while it is not, warn who has it, after two seconds and
-        every minute from then on."""
+    def _connect(
+        self, path: Path, read_only: bool, config: dict[str, Option]
+    ) -> DuckDBPyConnection:
+        """Connect when the lock is free; log who holds it after 2 seconds, then every minute."""
         start, pause, next_warning = time.monotonic(), 0.05, SECONDS_BEFORE_WAIT_WARNING
         while True:
             try:
@@ -103,39 +106,42 @@ class DuckDB:
             except duckdb.Error as error:
                 seconds = time.monotonic() - start
                 if not _is_locked(error) or seconds >= self.lock_wait_seconds:
-                    raise BillError(_explained(path, error)) from error
+                    raise BillError(_error_message(path, error)) from error
                 if seconds >= next_warning:
                     run_logger().warning(f"{path} is open in {_holder(str(error))}; waiting for it")
                     next_warning += SECONDS_BETWEEN_WAIT_WARNINGS
             time.sleep(pause * random.uniform(0.5, 1))
-            pause = min(2 * pause, _LONGEST_PAUSE)
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
-    def _config(self, more: dict[str, Option]) -> dict[str, Option]:
+    def _config(self, options: dict[str, Option]) -> dict[str, Option]:
         if self.temp_dir is not None:
-            self.temp_dir.mkdir(parents=True, exist_ok=True)  # DuckDB makes the last folder alone
+            # DuckDB creates the last folder of the path only.
+            self.temp_dir.mkdir(parents=True, exist_ok=True)
         threads = {} if self.threads is None else {"threads": self.threads}
-        return {"memory_limit": self.memory_limit, **threads, **more}
+        return {"memory_limit": self.memory_limit, **threads, **options}
 
 
 @dataclass(frozen=True)
 class BillingDatabase:
-    """The chain's own database, whose path may hold {export} and {month}."""
+    """The database of the billing tables; its path may contain {export} and {month}."""
 
     database: str
     duckdb: DuckDB = DuckDB()
 
     def path(self, export: str, month: BillingMonth) -> Path:
-        """Return where the file lies that holds the month, or will lie."""
+        """Return the path of the month's database file, which may not exist yet."""
         return Path(self.database.format(export=export, month=month))
 
     @contextmanager
     def connect(
         self, export: str, month: BillingMonth, *, mend: bool = False
     ) -> Iterator[DuckDBPyConnection]:
-        """Open the file that holds the month, with the ledger; `mend` sets a damaged table of the
-        ledger aside for an empty one. Raises BillError."""
+        """Open the month's database file, with the ledger's tables. Raises BillError.
+
+        With `mend`, a damaged table of the ledger is renamed, and an empty one takes its place.
+        """
         path = self.path(export, month)
-        # Months are not sorted: to keep the order of their files would take memory.
+        # To keep the order of a file's rows would take memory, and no order is promised.
         with self.duckdb.open(path, preserve_insertion_order=False) as connection:
             if mend:
                 ledger.rename_damaged_tables(connection)
@@ -145,13 +151,13 @@ class BillingDatabase:
 
 @contextmanager
 def logging_query_progress(
-    connection: DuckDBPyConnection, verb: str, total: int, shown: Callable[[int], str]
+    connection: DuckDBPyConnection, verb: str, total: int, format_amount: Callable[[int], str]
 ) -> Iterator[None]:
-    """Log every few seconds how far the connection's statement is."""
+    """Log the progress of the connection's statements every few seconds."""
     connection.execute("SET enable_progress_bar = true")
     connection.execute("SET enable_progress_bar_print = false")
     with logging_progress(
-        verb, total, shown, lambda: round(connection.query_progress() / 100 * total)
+        verb, total, format_amount, lambda: round(connection.query_progress() / 100 * total)
     ):
         yield
 
@@ -166,22 +172,23 @@ def _holder(text: str) -> str:
 
 
 def _is_damaged(path: Path, message: str) -> bool:
-    """Whether DuckDB says so, which holds a checksum of every block; of no other file's bytes."""
+    # DuckDB has a checksum for each block of its file. A message without this path may be about
+    # another file, which a statement reads.
     signs = (*_DAMAGED, f'enough bytes from file "{path.resolve()}"')
     return any(sign in message for sign in signs)
 
 
-def _explained(path: Path, error: Exception) -> str:
+def _error_message(path: Path, error: Exception) -> str:
     if _is_locked(error):
         return (
-            f"{path} is still open in {_holder(str(error))}; close it there, or set "
-            "database.duckdb.lock_wait_seconds higher"
+            f"{path} is still open in {_holder(str(error))}; close it there, or raise "
+            "database.duckdb.lock_wait_seconds"
         )
     if _is_damaged(path, str(error)):
-        return f"{path} is damaged, and was left as it is ({first_line(error)}); {_MADE_ANEW}"
+        return f"{path} is damaged and was not changed ({first_line(error)}); {_RELOAD_ADVICE}"
     if _NEWER in str(error):
         return (
-            f"{path} was written by a newer DuckDB than this one, {duckdb.__version__}; install "
-            f"that one, or {_MADE_ANEW}"
+            f"{path} was written by a newer DuckDB than the installed {duckdb.__version__}; "
+            f"install the newer one, or {_RELOAD_ADVICE}"
         )
     return f"{path} cannot be opened: {first_line(error)}"

@@ -1,8 +1,8 @@
-"""Digests of a month's columns, by which two copies of it are compared cell by cell.
+"""Digests of a month's columns, by which two copies of the month are compared.
 
-The digest of a column is how many cells have a value, and the sum of a hash of each: the order of
-rows does not matter, and copies are compared without moving a row. `md5_text` says what
-another engine than DuckDB must do to come to the same MD5.
+The digest of a column is the number of its values and the sum of their hashes. So the order of
+rows does not matter, and each copy is read where it is. `md5_text` says of which text another
+engine than DuckDB must take the MD5.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from finops_dagster.billing.columns import Sql, SqlType, quoted
 DATE = "DATE"
 MAPS = (SqlType.TEXT_MAP, SqlType.MONEY_MAP)
 HEX_DIGITS = 15
-"""So many of an MD5's hexadecimal digits are the number that is summed: as many as a signed integer
-of 64 bits holds."""
+"""How many hexadecimal digits of an MD5 are summed as a number: those that fit a signed 64-bit
+integer."""
 BETWEEN_KEY_AND_VALUE = 31
-"""The character between an entry's key and its value."""
-# A statement keeps some 100 kB for each column and thread.
-_COLUMNS_AT_ONCE = 200
+"""The code of the character between the key and the value of a map's entry."""
+# DuckDB keeps some 100 kB for each column and thread of a statement.
+_COLUMNS_PER_STATEMENT = 200
 
-# What another type of column becomes to be compared; a text that is none of them becomes NULL.
-_PARSED = {
+# How a text column is compared with one of another type; a text that cannot be cast becomes NULL.
+_TEXT_CASTS = {
     SqlType.MONEY: "TRY(exact_decimal({0}))",
     SqlType.TIME: "TRY(utc_timestamp({0}))",
     SqlType.TEXT_MAP: "TRY(text_map({0}))",
@@ -41,16 +41,16 @@ class DigestKind(StrEnum):
     """How columns are compared."""
 
     HASH = "hash"
-    """DuckDB's own hash of each cell: ten times as fast as MD5, and the same in DuckDB alone."""
+    """DuckDB's hash of each cell: ten times as fast as MD5, but known to DuckDB alone."""
     MD5 = "MD5"
     """The MD5 of each cell's text, the same in every engine."""
     SUMS = "sums"
-    """The sums of the columns of money, and nothing of the others."""
+    """The sums of the amounts; other columns are not compared."""
 
 
 @dataclass(frozen=True)
 class ColumnDigest:
-    """How many cells have a value, and the sum of their hashes, or of their amounts."""
+    """The number of cells with a value, and the sum of their hashes or amounts."""
 
     values: int
     total: int | Decimal
@@ -58,21 +58,23 @@ class ColumnDigest:
 
 @dataclass(frozen=True)
 class MonthDigest:
-    """The digests of a month's columns by their names in the lake; a column without any value is as
-    good as none."""
+    """The digests of a month's columns by name; a column without any value may be missing."""
 
     kind: DigestKind
     columns: Mapping[str, ColumnDigest]
 
     def differing_columns(self, other: MonthDigest) -> list[str]:
-        """Return the names of the columns that are not the same in both."""
-        names, nothing = {**self.columns, **other.columns}, ColumnDigest(0, 0)
-        ours, theirs = self.columns, other.columns
-        return [name for name in names if ours.get(name, nothing) != theirs.get(name, nothing)]
+        """Return the names of the columns whose digests differ."""
+        empty = ColumnDigest(0, 0)
+        return [
+            name
+            for name in {**self.columns, **other.columns}
+            if self.columns.get(name, empty) != other.columns.get(name, empty)
+        ]
 
 
 def column_type(arrow: pa.DataType) -> str:
-    """Return the type of a column of the lake's file, as DuckDB names it."""
+    """Return DuckDB's name of the type of a column of the lake's file."""
     if pa.types.is_map(arrow):
         is_money = pa.types.is_decimal(arrow.item_type)
         return SqlType.MONEY_MAP if is_money else SqlType.TEXT_MAP
@@ -87,40 +89,41 @@ def compared_columns(types: Mapping[str, str], kind: DigestKind) -> dict[str, st
     """Return the columns that are compared, with their types."""
     if kind != DigestKind.SUMS:
         return dict(types)
-    return {name: of_type for name, of_type in types.items() if of_type == SqlType.MONEY}
+    return {name: sql_type for name, sql_type in types.items() if sql_type == SqlType.MONEY}
 
 
-def column_groups(columns: Collection[str], most: int) -> Iterator[Sequence[str]]:
-    """Yield the columns in groups that one statement can take."""
+def column_groups(columns: Collection[str], size: int) -> Iterator[Sequence[str]]:
+    """Yield the columns in groups of at most `size`."""
     names = list(columns)
-    for start in range(0, len(names), most):
-        yield names[start : start + most]
+    for start in range(0, len(names), size):
+        yield names[start : start + size]
 
 
 def month_digest(
     connection: duckdb.DuckDBPyConnection, rows: Sql, types: Mapping[str, str], kind: DigestKind
 ) -> MonthDigest:
-    """Return the digest of `rows`, what follows FROM, each column compared as one of `types`; a
-    column without a type there is compared as what it is. Reads every cell. Raises duckdb.Error."""
-    own = {
-        name: of_type
-        for name, of_type, *_ in connection.execute(f"DESCRIBE FROM {rows}").fetchall()
-    }
-    wanted = compared_columns(
-        {name: types.get(name, of_type) for name, of_type in own.items()}, kind
-    )
-    cells = {name: _cell(name, own[name], of_type) for name, of_type in wanted.items()}
-    found: dict[str, ColumnDigest] = {}
-    for names in column_groups(wanted, _COLUMNS_AT_ONCE):
+    """Return the digest of `rows`, what follows FROM. Reads every cell. Raises duckdb.Error.
+
+    Each column is compared as its type in `types`, or as its own where it has none there.
+    """
+    described = connection.execute(f"DESCRIBE FROM {rows}").fetchall()
+    stored = {name: sql_type for name, sql_type, *_ in described}
+    wanted = {name: types.get(name, sql_type) for name, sql_type in stored.items()}
+    wanted = compared_columns(wanted, kind)
+    cells = {name: _cell(name, stored[name], sql_type) for name, sql_type in wanted.items()}
+    digests: dict[str, ColumnDigest] = {}
+    for names in column_groups(wanted, _COLUMNS_PER_STATEMENT):
         pairs = ", ".join(f"count({cells[n]}), {_total(cells[n], wanted[n], kind)}" for n in names)
         (row,) = connection.execute(f"SELECT {pairs} FROM {rows}").fetchall()
-        found |= digests_from_row(names, row)
-    return MonthDigest(kind, found)
+        digests |= digests_from_row(names, row)
+    return MonthDigest(kind, digests)
 
 
 def digests_from_row(names: Sequence[str], row: Sequence[Any]) -> dict[str, ColumnDigest]:
-    """Return the digests of columns from a row that has two numbers of each: how many cells have a
-    value, and the sum, which is NULL where there is nothing to add."""
+    """Return the digests of columns from a row with two numbers each: values and sum.
+
+    The sum of no values is NULL.
+    """
     pairs = zip(row[::2], row[1::2], strict=True)
     return {
         name: ColumnDigest(values, (total or 0) if values else 0)
@@ -128,45 +131,48 @@ def digests_from_row(names: Sequence[str], row: Sequence[Any]) -> dict[str, Colu
     }
 
 
-def _cell(name: str, own: str, wanted: str) -> Sql:
+def _cell(name: str, stored_type: str, wanted_type: str) -> Sql:
     cell = quoted(name)
-    if own == wanted:
+    if stored_type == wanted_type:
         return cell
-    if wanted == DATE:
+    if wanted_type == DATE:
         return Sql(f"TRY_CAST({cell} AS DATE)")
-    if own == SqlType.TEXT and wanted in _PARSED:
-        return Sql(_PARSED[SqlType(wanted)].format(cell))
-    return Sql(f"TRY_CAST({cell} AS {SqlType(wanted)})")
+    if stored_type == SqlType.TEXT and wanted_type in _TEXT_CASTS:
+        return Sql(_TEXT_CASTS[SqlType(wanted_type)].format(cell))
+    return Sql(f"TRY_CAST({cell} AS {SqlType(wanted_type)})")
 
 
-def _total(cell: Sql, of_type: str, kind: DigestKind) -> Sql:
+def _total(cell: Sql, sql_type: str, kind: DigestKind) -> Sql:
     match kind:
         case DigestKind.SUMS:
             return Sql(f"sum({cell})")
         case DigestKind.HASH:
-            # NULL has a hash too; to leave it out would take twenty times as long.
+            # NULL has a hash too. To leave it out would take twenty times as long.
             return Sql(f"sum(hash({cell}))")
-        case DigestKind.MD5 if of_type in MAPS:
-            value = md5_text(Sql("entry.value"), map_value_type(of_type))
+        case DigestKind.MD5 if sql_type in MAPS:
+            value = md5_text(Sql("entry.value"), map_value_type(sql_type))
             entry = _number(Sql(f"entry.key || chr({BETWEEN_KEY_AND_VALUE}) || {value}"))
             entries = Sql(f"list_transform(map_entries({cell}), lambda entry: {entry})")
             return Sql(f"sum(list_sum({entries}))")
         case DigestKind.MD5:
-            return Sql(f"sum({_number(md5_text(cell, of_type))})")
+            return Sql(f"sum({_number(md5_text(cell, sql_type))})")
 
 
-def md5_text(cell: Sql, of_type: str) -> Sql:
-    """Return the SQL of the text of which the MD5 is taken: an amount with 18 decimals, a day as
-    2024-01-31, a time as the number of its microseconds since 1970, a text as it is, in UTF-8. Of a
-    map it is a text for each entry that has a value: key, `BETWEEN_KEY_AND_VALUE`, value."""
-    if of_type == SqlType.TIME:
+def md5_text(cell: Sql, sql_type: str) -> Sql:
+    """Return the SQL of the text of which a value's MD5 is taken.
+
+    An amount has 18 decimals, a day is 2024-01-31, a time is the number of its microseconds since
+    1970, and a text is itself, in UTF-8. A map has one text for each entry with a value: key,
+    `BETWEEN_KEY_AND_VALUE`, value.
+    """
+    if sql_type == SqlType.TIME:
         return Sql(f"CAST(epoch_us({cell}) AS VARCHAR)")
-    return cell if of_type == SqlType.TEXT else Sql(f"CAST({cell} AS VARCHAR)")
+    return cell if sql_type == SqlType.TEXT else Sql(f"CAST({cell} AS VARCHAR)")
 
 
-def map_value_type(of_map: str) -> SqlType:
+def map_value_type(map_type: str) -> SqlType:
     """Return the type of a map's values."""
-    return SqlType.MONEY if of_map == SqlType.MONEY_MAP else SqlType.TEXT
+    return SqlType.MONEY if map_type == SqlType.MONEY_MAP else SqlType.TEXT
 
 
 def _number(text: Sql) -> Sql:

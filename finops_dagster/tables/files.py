@@ -1,4 +1,4 @@
-"""The vendor's files of a month, whatever their kind: how much they hold, and what is wrong."""
+"""Read the vendor's files of a month, and translate errors of DuckDB's into theirs."""
 
 from __future__ import annotations
 
@@ -20,29 +20,33 @@ from finops_dagster.tables.parquet_files import PARQUET_MAGIC, parquet_file
 
 
 def read_files(paths: Sequence[Path], bill_format: Format) -> list[BillFiles]:
-    """Look into each file, at its first bytes and not at its name, and group what is alike.
+    """Return the files, grouped by kind, headers and types. Raises FileInvalid.
 
-    Files of no bytes are legal (vendors empty surplus ones) and are left out. Raises FileInvalid.
+    The first bytes of a file decide its kind, as its name may be wrong. Files of no bytes are left
+    out: vendors empty the surplus ones of an older version.
     """
-    alike: dict[BillFiles, list[Path]] = defaultdict(list)
+    groups: dict[BillFiles, list[Path]] = defaultdict(list)
     for path in paths:
-        with path.open("rb") as bytes_of_file:
-            first_bytes = bytes_of_file.read(4)
+        with path.open("rb") as stream:
+            first_bytes = stream.read(4)
         file: BillFiles | None = None
         if first_bytes == PARQUET_MAGIC:
             file = parquet_file(path, ("", *bill_format.null_words))
         elif first_bytes:
             file = csv_file(path, bill_format.null_words, bill_format.time_format)
         if file is not None:
-            alike[replace(file, paths=())].append(path)
-    return [replace(file, paths=tuple(group)) for file, group in alike.items()]
+            groups[replace(file, paths=())].append(path)
+    return [replace(file, paths=tuple(group)) for file, group in groups.items()]
 
 
 def header_types(
     files: Sequence[BillFiles], bill_format: Format, columns: Sequence[Column]
 ) -> dict[str, SqlType]:
-    """Return the type of each header of the version: what is known of the column, or else the word
-    of the manifest, whose `columns` may be more than those of the files, or else of the file."""
+    """Return the type of each header of the version.
+
+    The format decides, then the manifest's `columns`, then the files. The manifest may have
+    headers that no file has.
+    """
     declared = {bill_format.column(column.header): column.type for column in columns}
     headers = dict.fromkeys(header for group in files for header in group.headers)
     in_files = {bill_format.column(header) for header in headers}
@@ -65,24 +69,24 @@ def translated_error(
     files: Sequence[BillFiles],
     mappings: Sequence[ColumnMapping],
 ) -> Exception:
-    """Turn what DuckDB says of a scan into one line with file, line, column and value."""
+    """Return an error that names file, line, column and value for an error of a scan."""
     malformed = malformed_row_error(error)
     if malformed is not None:
         return malformed
-    each_file = [group.for_file(path) for group in files for path in group.paths]
+    single_files = [group.for_file(path) for group in files for path in group.paths]
     if isinstance(error, duckdb.IOException):
-        reasons = (_unreadable(connection, file) for file in each_file)
+        reasons = (_read_problem(connection, file) for file in single_files)
         return FileInvalid(next(filter(None, reasons), first_line(error)))
     if not isinstance(error, duckdb.ConversionException | duckdb.InvalidInputException):
         return error
+    # `_first_bad_cell` numbers the rows in the order of the file.
     connection.execute("SET preserve_insertion_order = true")
-    look = _not_utf8 if "Invalid string encoding" in str(error) else _first_bad_cell
-    cells = (look(connection, file, mappings) for file in each_file)
-    return next(filter(None, cells), error)
+    find = _first_bad_text if "Invalid string encoding" in str(error) else _first_bad_cell
+    problems = (find(connection, file, mappings) for file in single_files)
+    return next(filter(None, problems), error)
 
 
-def _unreadable(connection: duckdb.DuckDBPyConnection, file: BillFiles) -> str | None:
-    """Why DuckDB cannot read the file to its end."""
+def _read_problem(connection: duckdb.DuckDBPyConnection, file: BillFiles) -> str | None:
     try:
         connection.execute(f"SELECT count(*) FROM {file.scan()}")
     except duckdb.Error as error:
@@ -91,10 +95,10 @@ def _unreadable(connection: duckdb.DuckDBPyConnection, file: BillFiles) -> str |
     return None
 
 
-def _not_utf8(
+def _first_bad_text(
     connection: duckdb.DuckDBPyConnection, file: BillFiles, mappings: Sequence[ColumnMapping]
 ) -> CellInvalid | None:
-    """The first column of a Parquet file with bytes that are no text."""
+    """Return an error for the first column of a Parquet file with bytes that are not UTF-8."""
     for header in [mapping.header for mapping in mappings if mapping.header in file]:
         try:
             cell = file.column_sql(header, SqlType.TEXT)
@@ -112,8 +116,8 @@ def _not_utf8(
 def _first_bad_cell(
     connection: duckdb.DuckDBPyConnection, file: BillFiles, mappings: Sequence[ColumnMapping]
 ) -> CellInvalid | None:
-    """Look through one file for the first cell that is not of its column's type."""
-    typed = {t.header: t for t in mappings if t.header in file and t.table_type is not SqlType.TEXT}
+    """Return an error for the first cell that is not of its column's type."""
+    typed = {m.header: m for m in mappings if m.header in file and m.table_type is not SqlType.TEXT}
     cases = []
     for header, mapping in typed.items():
         text = file.column_sql(header, SqlType.TEXT)
@@ -125,13 +129,13 @@ def _first_bad_cell(
         )
     if not cases:
         return None
-    found = connection.execute(
+    row = connection.execute(
         f"SELECT row_number() OVER () AS record, CASE {' '.join(cases)} END AS bad "
         f"FROM {file.scan()} QUALIFY bad IS NOT NULL LIMIT 1"
     ).fetchone()
-    if found is None:
+    if row is None:
         return None
-    record, bad = found
+    record, bad = row
     header, advice = bad["header"], ""
     if bad["can_be_rounded"]:
         advice = '; set decimals = "round" for the export to round such amounts to 18 decimals'

@@ -1,6 +1,6 @@
-"""The data's own record: which version each month of the DuckDB file holds.
+"""The ledger of a DuckDB file: the tables of `finops_state`, which record its loads.
 
-It is written in the transaction that writes the data, so the two cannot drift apart.
+A load is recorded in the transaction that writes its rows, so the ledger cannot differ from them.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from finops_dagster.billing.errors import LedgerDamaged
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import Load
 
-# Every version ever loaded; every export with the column that each header was given; every load
-# that was committed.
+# `manifests` has every version that was loaded, `exports` every export with the column name of each
+# header, and `runs` every load that was committed.
 _LAYOUT = {
     "manifests": {
         "export": "VARCHAR",
@@ -60,17 +60,19 @@ _LAYOUT = {
         "byte_count": "BIGINT",
     },
 }
-# What came after the first layout, of which older rows have NULL, or the word that was meant.
-_LATER = {"format": "'cur1'"} | dict.fromkeys(
+# The columns that the first layout of `manifests` did not have, with their values in older rows.
+_ADDED_COLUMNS = {"format": "'cur1'"} | dict.fromkeys(
     "files load_number decimals_rounded lake_sha256 money_sums cost_by_currency".split(), "NULL"
 )
-_OF_MONTH = "export = $export AND billing_month = $billing_month"
-_OF_VERSION = f"{_OF_MONTH} AND manifest_id = $manifest_id"
+_IS_MONTH = "export = $export AND billing_month = $billing_month"
+_IS_VERSION = f"{_IS_MONTH} AND manifest_id = $manifest_id"
 
 
 def create_tables(connection: duckdb.DuckDBPyConnection) -> None:
-    """Create the ledger's tables where they are missing, and bring forward those of an older
-    layout. Raises LedgerDamaged for what is neither."""
+    """Create the missing tables of the ledger, and upgrade those of an older layout.
+
+    Raises LedgerDamaged for a table of no known layout.
+    """
     existing = _layout(connection)
     if existing == _LAYOUT:
         return
@@ -81,18 +83,22 @@ def create_tables(connection: duckdb.DuckDBPyConnection) -> None:
                 f"finops_state.{table} is damaged: {problem}; run finops state verify --repair to "
                 "rebuild it from the data"
             )
-    has_names_apart = bool(_columns(connection, "columns"))
+    has_columns_table = bool(_columns(connection, "columns"))
     connection.execute("BEGIN TRANSACTION")
     connection.execute("CREATE SCHEMA IF NOT EXISTS finops_state")
     for table, columns in _LAYOUT.items():
         name = quoted(table)
-        connection.execute(f"CREATE TABLE IF NOT EXISTS finops_state.{name} ({_defined(columns)})")
+        connection.execute(
+            f"CREATE TABLE IF NOT EXISTS finops_state.{name} ({_definitions(columns)})"
+        )
         for column in columns.keys() - existing.get(table, columns).keys():
-            defined = _defined({column: columns[column]})
+            definition = _definitions({column: columns[column]})
             connection.execute(
-                f"ALTER TABLE finops_state.{name} ADD COLUMN {defined} DEFAULT {_LATER[column]}"
+                f"ALTER TABLE finops_state.{name} ADD COLUMN {definition} "
+                f"DEFAULT {_ADDED_COLUMNS[column]}"
             )
-    if has_names_apart:  # an older layout kept the names of columns in a table of their own
+    if has_columns_table:
+        # An older layout kept the column names in a table of their own.
         connection.execute(
             "INSERT INTO finops_state.exports "
             "SELECT export, 'aws', any_value(format), table_name, (SELECT map(list(header), "
@@ -100,7 +106,7 @@ def create_tables(connection: duckdb.DuckDBPyConnection) -> None:
             "FROM finops_state.manifests m WHERE state = 'loaded' GROUP BY export, table_name"
         )
         connection.execute("DROP TABLE finops_state.columns")
-    # Loads of an older layout are numbered by their times; the one that is loaded came last.
+    # Loads of an older layout get their numbers by time; the one in the table came last.
     connection.execute(
         "UPDATE finops_state.manifests SET load_number = counted.number FROM "
         "(SELECT rowid AS row, row_number() OVER (PARTITION BY export, billing_month "
@@ -110,15 +116,15 @@ def create_tables(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute("COMMIT")
 
 
-def _defined(columns: Mapping[str, str]) -> Sql:
-    return Sql(", ".join(f"{quoted(name)} {of_type}" for name, of_type in columns.items()))
+def _definitions(columns: Mapping[str, str]) -> Sql:
+    return Sql(", ".join(f"{quoted(name)} {sql_type}" for name, sql_type in columns.items()))
 
 
 def _layout(connection: duckdb.DuckDBPyConnection) -> dict[str, dict[str, str]]:
-    """Return the columns and types of the ledger's tables that there are. To ask each is ten times
-    faster than `duckdb_columns()`, which looks at all tables of the database."""
-    found = {table: _columns(connection, table) for table in _LAYOUT}
-    return {table: columns for table, columns in found.items() if columns}
+    """Return the types by column name of the ledger's existing tables."""
+    # To describe each is ten times faster than duckdb_columns(), which lists the whole database.
+    tables = {table: _columns(connection, table) for table in _LAYOUT}
+    return {table: columns for table, columns in tables.items() if columns}
 
 
 def _columns(connection: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]:
@@ -126,35 +132,34 @@ def _columns(connection: duckdb.DuckDBPyConnection, table: str) -> dict[str, str
         rows = connection.execute(f"DESCRIBE finops_state.{quoted(table)}").fetchall()
     except duckdb.CatalogException:
         return {}
-    return {name: of_type for name, of_type, *_ in rows}
+    return {name: sql_type for name, sql_type, *_ in rows}
 
 
 def _damage(table: str, existing: Mapping[str, str]) -> str | None:
-    """What is wrong with a table beyond being old."""
-    for name, of_type in _LAYOUT[table].items():
-        if name not in existing and not (table == "manifests" and name in _LATER):
+    """Return how a table differs from every known layout, or None."""
+    for name, sql_type in _LAYOUT[table].items():
+        if name not in existing and not (table == "manifests" and name in _ADDED_COLUMNS):
             return f"it has no column {name}"
-        if existing.get(name, of_type) != of_type:
-            return f"its column {name} is {existing[name]} and not {of_type}"
+        if existing.get(name, sql_type) != sql_type:
+            return f"its column {name} has the type {existing[name]} instead of {sql_type}"
     return None
 
 
 def rename_damaged_tables(connection: duckdb.DuckDBPyConnection) -> list[str]:
-    """Rename damaged tables, so that `create_tables` makes new ones; return their new names."""
-    aside = []
+    """Rename damaged tables, so that `create_tables` makes new ones; return the new names."""
+    new_names = []
     for table, columns in _layout(connection).items():
         if _damage(table, columns) is not None:
             name = f"{table}_damaged_{datetime.now(UTC):%Y%m%d_%H%M%S}"
             connection.execute(f"ALTER TABLE finops_state.{quoted(table)} RENAME TO {quoted(name)}")
-            aside.append(f"finops_state.{name}")
-    return aside
+            new_names.append(f"finops_state.{name}")
+    return new_names
 
 
 def loads(
     connection: duckdb.DuckDBPyConnection, export: str, month: BillingMonth | None = None
 ) -> list[Load]:
-    """Return every version of every month of the export, or of one, the one that was loaded last
-    first."""
+    """Return the loads of an export, or of one month: the newest month and load first."""
     rows = connection.execute(
         "SELECT manifests FROM finops_state.manifests "
         "WHERE export = ? AND billing_month = coalesce(?, billing_month) "
@@ -179,21 +184,22 @@ def loads(
 def newest_load(
     connection: duckdb.DuckDBPyConnection, export: str, month: BillingMonth, state: str = "loaded"
 ) -> Load | None:
-    """Return the version of the month that was loaded last, of those that the ledger says are
-    loaded or superseded. Whether the table holds it, `verified_load` of tables/load.py measures."""
-    found = loads(connection, export, month)
-    return next((load for load in found if load.state == state), None)
+    """Return the newest load of a month that the ledger records as loaded or as superseded.
+
+    `verified_load` of tables/load.py also measures the table.
+    """
+    month_loads = loads(connection, export, month)
+    return next((load for load in month_loads if load.state == state), None)
 
 
 def _key(load: Load) -> dict[str, Any]:
-    month = load.month.first_day
-    return {"export": load.export, "billing_month": month, "manifest_id": load.manifest_id}
+    first_day = load.month.first_day
+    return {"export": load.export, "billing_month": first_day, "manifest_id": load.manifest_id}
 
 
 def _insert(connection: duckdb.DuckDBPyConnection, table: str, row: Mapping[str, Any]) -> None:
-    """Insert a row as JSON: a mapping would be bound as a STRUCT, whose names do not differ in case
-    alone."""
-    columns = _defined({name: _LAYOUT[table][name] for name in row})
+    # As JSON: DuckDB binds a mapping as a STRUCT, whose names must not differ in case alone.
+    columns = _definitions({name: _LAYOUT[table][name] for name in row})
     connection.execute(
         f"INSERT INTO finops_state.{quoted(table)} BY NAME "
         f"SELECT unnest(CAST(?::JSON AS STRUCT({columns})))",
@@ -202,8 +208,7 @@ def _insert(connection: duckdb.DuckDBPyConnection, table: str, row: Mapping[str,
 
 
 def record_load(connection: duckdb.DuckDBPyConnection, load: Load, seconds: float) -> None:
-    """Say that the table now holds this version, that the one before is superseded, and which run
-    brought it in how many seconds."""
+    """Record a load as the month's loaded version, and the one before as superseded."""
     now = datetime.now(UTC).replace(tzinfo=None)
     restore_loads(connection, [replace(load, state="loaded", loaded_at=now, number=None)])
     row = {**load.row(), **_key(load), "committed_at": now, "seconds": seconds}
@@ -211,20 +216,22 @@ def record_load(connection: duckdb.DuckDBPyConnection, load: Load, seconds: floa
 
 
 def restore_loads(connection: duckdb.DuckDBPyConnection, loads: Iterable[Load]) -> None:
-    """Write versions as they once were recorded, in the place of what the ledger has of them. One
-    that is loaded supersedes the one that was. One without a number is the month's next."""
+    """Write loads as they were recorded once, and replace their rows in the ledger.
+
+    A loaded one supersedes the month's loaded version. One without a number gets the next.
+    """
     for load in loads:
         key = _key(load)
         month = {name: key[name] for name in ("export", "billing_month")}
         if load.state == "loaded":
             connection.execute(
                 "UPDATE finops_state.manifests SET state = 'superseded' "
-                f"WHERE {_OF_MONTH} AND state = 'loaded'",
+                f"WHERE {_IS_MONTH} AND state = 'loaded'",
                 month,
             )
-        connection.execute(f"DELETE FROM finops_state.manifests WHERE {_OF_VERSION}", key)
-        last = connection.execute(
-            f"SELECT coalesce(max(load_number), 0) FROM finops_state.manifests WHERE {_OF_MONTH}",
+        connection.execute(f"DELETE FROM finops_state.manifests WHERE {_IS_VERSION}", key)
+        last_number = connection.execute(
+            f"SELECT coalesce(max(load_number), 0) FROM finops_state.manifests WHERE {_IS_MONTH}",
             month,
         ).fetchall()
         row = {
@@ -233,7 +240,7 @@ def restore_loads(connection: duckdb.DuckDBPyConnection, loads: Iterable[Load]) 
             "table_name": load.table,
             "state": load.state,
             "loaded_at": load.loaded_at,
-            "load_number": load.number or last[0][0] + 1,
+            "load_number": load.number or last_number[0][0] + 1,
         }
         _insert(connection, "manifests", row)
 
@@ -245,12 +252,13 @@ def complete_load(
     content: Content | None = None,
     lake_sha256: str | None = None,
 ) -> None:
-    """Add to a load what is known of it by now: its files, where it is older than their record or
-    they have other ETags in another bucket; or the checksum of the Parquet file that is written
-    from it."""
+    """Add to a recorded load its files, or the checksum of its Parquet file.
+
+    Older loads have no files, and a copied bucket gives the same files other ETags.
+    """
     connection.execute(
         "UPDATE finops_state.manifests SET files = coalesce($files, files), "
-        f"lake_sha256 = coalesce($lake_sha256, lake_sha256) WHERE {_OF_VERSION}",
+        f"lake_sha256 = coalesce($lake_sha256, lake_sha256) WHERE {_IS_VERSION}",
         {**_key(load), "files": content and content.rows(), "lake_sha256": lake_sha256},
     )
 
@@ -258,22 +266,23 @@ def complete_load(
 def delete_superseded_loads(
     connection: duckdb.DuckDBPyConnection, export: str, before: datetime
 ) -> list[tuple[BillingMonth, str]]:
-    """Delete the versions that were superseded and loaded before a time in UTC, with their loads;
-    the month and version of each."""
-    gone = connection.execute(
+    """Delete superseded versions loaded before a time in UTC; return month and version of each."""
+    deleted = connection.execute(
         "DELETE FROM finops_state.manifests WHERE export = ? AND state = 'superseded' "
         "AND loaded_at < ? RETURNING billing_month, manifest_id",
         [export, before],
     ).fetchall()
-    for first_day, manifest_id in gone:
+    for first_day, manifest_id in deleted:
         key = {"export": export, "billing_month": first_day, "manifest_id": manifest_id}
-        connection.execute(f"DELETE FROM finops_state.runs WHERE {_OF_VERSION}", key)
-    return [(BillingMonth.of(first_day), manifest_id) for first_day, manifest_id in gone]
+        connection.execute(f"DELETE FROM finops_state.runs WHERE {_IS_VERSION}", key)
+    return [(BillingMonth.of(first_day), manifest_id) for first_day, manifest_id in deleted]
 
 
 def conflicting_load(connection: duckdb.DuckDBPyConnection, load: Load) -> tuple[str, str] | None:
-    """Return export and format of another export, or else another format, of which months lie in
-    the same table."""
+    """Return export and format of a load in the same table that is of another export or format.
+
+    One of another export comes first.
+    """
     row: tuple[str, str] | None = connection.execute(
         "SELECT export, format FROM finops_state.manifests WHERE lower(table_name) = lower($table) "
         "AND (export, format) <> ($export, $format) AND state = 'loaded' "
@@ -284,7 +293,7 @@ def conflicting_load(connection: duckdb.DuckDBPyConnection, load: Load) -> tuple
 
 
 def names_by_header(connection: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]:
-    """Return the column name that each header ever seen in this table was given."""
+    """Return the column name of every header that the table ever had."""
     rows = connection.execute(
         "SELECT columns FROM finops_state.exports WHERE table_name = ?", [table]
     ).fetchall()
@@ -294,7 +303,7 @@ def names_by_header(connection: duckdb.DuckDBPyConnection, table: str) -> dict[s
 def record_export(
     connection: duckdb.DuckDBPyConnection, load: Load, vendor: str, names: Mapping[str, str]
 ) -> None:
-    """Keep what the export is, and the column name of every header it ever had."""
+    """Record the export's vendor, format and table, and the column names of new headers."""
     row = {
         "export": load.export,
         "vendor": vendor,

@@ -1,4 +1,4 @@
-"""What people ask of a month: what it cost, what a restatement changed, whether it is final."""
+"""A loaded month's report: its costs, its finality, and what a restatement changed."""
 
 from __future__ import annotations
 
@@ -16,63 +16,71 @@ from finops_dagster.tables.load import table_columns
 
 @dataclass(frozen=True)
 class MonthReport:
-    """The month as the table holds it. Costs are by service and by currency, the largest first, and
-    are those of the column `cost`; a service without any cost costs 0, a currency without any is
-    left out. `is_final` is None where the export does not say."""
+    """A month of the billing table.
+
+    Costs are by service and by currency, the largest first. A service without any cost costs 0; a
+    currency without any is left out.
+    """
 
     load: Load
     previous_version: Load | None
     previous_month: Load | None
     columns: dict[str, str]
+    """The types by column name."""
     cost: str
+    """The name of the headline cost's column."""
     services: list[tuple[str, Decimal]]
     currencies: list[tuple[str, Decimal]]
     is_final: bool | None
+    """None where the vendor does not say."""
 
 
 @dataclass(frozen=True)
 class Restatement:
-    """A version of a month against the version that it replaced."""
+    """A version of a month and the version that it replaced."""
 
     previous: MonthReport
     current: MonthReport
 
     @property
     def rows(self) -> int:
-        """How many rows the month has gained."""
+        """The number of rows that the month gained."""
         return self.current.load.totals.rows - self.previous.load.totals.rows
 
     @property
     def cost(self) -> Decimal:
-        """How much cost the month has gained."""
+        """The headline cost that the month gained."""
         return self.current.load.totals.cost - self.previous.load.totals.cost
 
     def cost_changes(self) -> list[tuple[str, Decimal, Decimal]]:
-        """The services whose cost moved, the largest move first: name, before, now."""
-        before, now, zero = dict(self.previous.services), dict(self.current.services), Decimal(0)
-        costs = ((name, before.get(name, zero), now.get(name, zero)) for name in before | now)
-        moved = [(name, was, is_now) for name, was, is_now in costs if was != is_now]
-        return sorted(moved, key=lambda move: (-abs(move[2] - move[1]), move[0]))
+        """Return service, previous and current cost where they differ, the largest change first."""
+        previous, current = dict(self.previous.services), dict(self.current.services)
+        zero = Decimal(0)
+        costs = [
+            (name, previous.get(name, zero), current.get(name, zero)) for name in previous | current
+        ]
+        changed = [(name, old, new) for name, old, new in costs if old != new]
+        return sorted(changed, key=lambda change: (-abs(change[2] - change[1]), change[0]))
 
 
 def month_report(
     connection: duckdb.DuckDBPyConnection, load: Load, bill_format: Format
 ) -> MonthReport:
-    """Look at the month that the table holds, whose totals were measured."""
-    present = table_columns(connection, load.table)
-    costs = (load.totals.costs or {}) if bill_format.currency in present else {}
+    """Return the report of a month in the billing table, whose totals were measured."""
+    columns = table_columns(connection, load.table)
+    costs = (load.totals.costs or {}) if bill_format.currency in columns else {}
     return MonthReport(
         load,
         ledger.newest_load(connection, load.export, load.month, "superseded"),
         ledger.newest_load(connection, load.export, load.month.previous),
-        present,
+        columns,
         bill_format.cost,
-        _cost_by_service(connection, load, bill_format) if bill_format.service in present else [],
+        _cost_by_service(connection, load, bill_format) if bill_format.service in columns else [],
         sorted(
             ((currency or "(none)", cost) for currency, cost in costs.items()),
             key=lambda pair: (-pair[1], pair[0]),
         ),
-        _is_final(connection, load, bill_format.is_final(present)),
+        _is_final(connection, load, bill_format.is_final(columns)),
     )
 
 
@@ -87,10 +95,13 @@ def _cost_by_service(
     ).fetchall()
 
 
-def _is_final(connection: duckdb.DuckDBPyConnection, load: Load, final: Sql | None) -> bool | None:
-    if final is None:
+def _is_final(
+    connection: duckdb.DuckDBPyConnection, load: Load, condition: Sql | None
+) -> bool | None:
+    if condition is None:
         return None
     ((is_final,),) = connection.execute(
-        f"SELECT {final} FROM {quoted(load.table)} WHERE billing_month = ?", [load.month.first_day]
+        f"SELECT {condition} FROM {quoted(load.table)} WHERE billing_month = ?",
+        [load.month.first_day],
     ).fetchall()
     return bool(is_final)

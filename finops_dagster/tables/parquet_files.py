@@ -1,8 +1,8 @@
-"""Parquet files as DuckDB sees them, and what it would not read exactly: written anew as text, or
-refused.
+"""Parquet files as DuckDB reads them; what it would not read exactly is rewritten or refused.
 
-DuckDB reads decimals of more than 38 digits as doubles and 16-bit floats as 32-bit ones, which have
-other shortest decimals; of the times of INT96 it cuts what is finer than a microsecond.
+DuckDB reads decimals of more than 38 digits as doubles, and 16-bit floats as 32-bit ones, whose
+shortest decimals are others: both are rewritten as text. It cuts INT96 times at the microsecond:
+finer ones are refused.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _ROWS_A_BATCH = 16_384
 
 
 class ParquetFiles(BillFiles):
-    """Files with the same columns of the same types."""
+    """Parquet files with the same columns of the same types."""
 
     def scan(self) -> Sql:
-        """One column a header, of the file's own type."""
+        """Return a scan with one column a header, of the files' type."""
         paths = ", ".join(file_literal(path) for path in self.paths)
         columns = ", ".join(f"c{position}" for position in range(len(self.headers)))
         return Sql(
@@ -37,57 +37,56 @@ class ParquetFiles(BillFiles):
         )
 
     def row_location(self, record: int) -> str:
-        """Parquet has no lines."""
+        """Return the row of the record, as Parquet has no lines."""
         return f"row {record}"
 
 
 def parquet_file(path: Path, null_words: tuple[str, ...] = ()) -> ParquetFiles:
-    """Read the schema of a file. Raises FileInvalid."""
+    """Return the file with its schema. Raises FileInvalid."""
     try:
         schema = pq.read_schema(path)
     except (OSError, pa.ArrowException) as error:
-        raise FileInvalid(f"{path}: no whole Parquet file: {first_line(error)}") from error
-    twice = _name_twice(schema)
-    if twice:
-        raise FileInvalid(f"{path}: the schema has the column {excerpt(twice)} twice")
+        raise FileInvalid(f"{path}: not a complete Parquet file: {first_line(error)}") from error
+    repeated = _repeated_name(schema)
+    if repeated:
+        raise FileInvalid(f"{path}: the schema has the column {excerpt(repeated)} twice")
     for field in schema:
         if _type_for_duckdb(field.type) != field.type:
             raise FileInvalid(
-                f"{path}: the column {excerpt(field.name)} is {field.type}, which is not read "
-                "exactly as it is; download the month's files again"
+                f"{path}: the column {excerpt(field.name)} has the type {field.type}, which DuckDB "
+                "does not read exactly; download the month's files again"
             )
     return ParquetFiles(tuple(schema.names), tuple(schema.types), (path,), null_words)
 
 
-def _name_twice(fields: Iterable[pa.Field]) -> str | None:
-    """The first name that comes twice among columns, or among the fields of one of them."""
+def _repeated_name(fields: Iterable[pa.Field]) -> str | None:
+    """Return the first name that comes twice among columns or the fields of one of them."""
     fields = list(fields)
-    names = Counter(field.name for field in fields)
-    twice = next((name for name, count in names.items() if count > 1), None)
-    inside = (_name_twice(_fields_within(field.type)) for field in fields)
-    within = ((field.name, name) for field, name in zip(fields, inside, strict=True) if name)
-    return twice or next((".".join(names) for names in within), None)
+    counts = Counter(field.name for field in fields)
+    repeated = next((name for name, count in counts.items() if count > 1), None)
+    nested = [(field.name, _repeated_name(_nested_fields(field.type))) for field in fields]
+    return repeated or next((f"{column}.{name}" for column, name in nested if name), None)
 
 
-def _fields_within(own: pa.DataType) -> list[pa.Field]:
-    own = plain_type(own)
-    return [own.field(number) for number in range(own.num_fields)]
+def _nested_fields(arrow: pa.DataType) -> list[pa.Field]:
+    arrow = plain_type(arrow)
+    return [arrow.field(number) for number in range(arrow.num_fields)]
 
 
 class ParquetInvalid(Exception):
-    """The file holds what cannot be kept exactly; says what."""
+    """A Parquet file holds a value that cannot be kept exactly."""
 
 
-def _type_for_duckdb(own: pa.DataType) -> pa.DataType:
-    """Return the type, with text for what within it DuckDB would read otherwise."""
-    plain = plain_type(own)
+def _type_for_duckdb(arrow: pa.DataType) -> pa.DataType:
+    """Return the type, with text for every type in it that DuckDB would not read exactly."""
+    plain = plain_type(arrow)
     is_wide = pa.types.is_decimal(plain) and plain.precision > _MOST_DIGITS
     if is_wide or pa.types.is_float16(plain):
         return pa.string()
-    inside = _fields_within(plain)
-    changed = [_field_for_duckdb(field) for field in inside]
-    if changed == inside:
-        return own
+    fields = _nested_fields(plain)
+    changed = [_field_for_duckdb(field) for field in fields]
+    if changed == fields:
+        return arrow
     if pa.types.is_struct(plain):
         return pa.struct(changed)
     if pa.types.is_map(plain):
@@ -96,7 +95,7 @@ def _type_for_duckdb(own: pa.DataType) -> pa.DataType:
 
 
 def make_exact(path: Path) -> bool:
-    """Write the file anew where DuckDB would not read it exactly, and return whether that was so.
+    """Rewrite the file where DuckDB would not read it exactly, and return whether it did.
 
     Raises ParquetInvalid for a time that is finer than a microsecond.
     """
@@ -121,42 +120,49 @@ def _field_for_duckdb(field: pa.Field) -> pa.Field:
 
 
 def _batches(file: pq.ParquetFile, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
-    """A few rows at a time; all row groups at once would keep what has been read."""
+    # One row group after another: iterating over all of them would keep those already read.
     for group in range(file.num_row_groups):
         yield from file.iter_batches(_ROWS_A_BATCH, row_groups=[group], columns=columns)
 
 
-def _require_microseconds(path: Path, cut: pq.ParquetFile) -> None:
-    """Compare what INT96 holds with the microseconds that `cut`, the same file, reads of it."""
-    leaves = (cut.schema.column(number) for number in range(len(cut.schema.names)))
+def _require_microseconds(path: Path, in_microseconds: pq.ParquetFile) -> None:
+    """Raise ParquetInvalid for an INT96 time finer than a microsecond.
+
+    `in_microseconds` is the same file, opened to read INT96 as microseconds.
+    """
+    schema = in_microseconds.schema
+    leaves = (schema.column(number) for number in range(len(schema.names)))
     columns = [leaf.path for leaf in leaves if leaf.physical_type == "INT96"]
     if not columns:
         return
     rows = 0
-    with pq.ParquetFile(path) as whole:
-        for exact, coarse in zip(_batches(whole, columns), _batches(cut, columns), strict=True):
+    with pq.ParquetFile(path) as in_nanoseconds:
+        batches = zip(
+            _batches(in_nanoseconds, columns), _batches(in_microseconds, columns), strict=True
+        )
+        for exact, coarse in batches:
             for name, nanoseconds, microseconds in zip(
                 exact.schema.names, exact.columns, coarse.columns, strict=True
             ):
-                # Both overflow alike in far years.
-                is_finer = _times_within(nanoseconds) != _times_within(microseconds) * 1000
+                # In years far from now both numbers overflow, and alike.
+                is_finer = _times(nanoseconds) != _times(microseconds) * 1000
                 if is_finer.any():
                     is_flat = pa.types.is_timestamp(nanoseconds.type)
                     row = f"row {rows + int(is_finer.argmax()) + 1}, " if is_flat else ""
                     raise ParquetInvalid(
-                        f'{row}column "{excerpt(name)[1:-1]}": a time of INT96 is finer than a '
+                        f'{row}column "{excerpt(name)[1:-1]}": the INT96 time is finer than a '
                         f"microsecond and cannot be kept exactly as {SqlType.TIME}"
                     )
             rows += exact.num_rows
 
 
-def _times_within(column: pa.Array) -> np.ndarray:
-    """Return the times as numbers, of a nested column those of all rows after one another."""
+def _times(column: pa.Array) -> np.ndarray:
+    """Return the times as integers; of a nested column, those of all its fields and rows."""
     if pa.types.is_timestamp(column.type):
         times: np.ndarray = column.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
         return times
     if pa.types.is_map(column.type):
-        inside = [column.keys, column.items]
+        parts = [column.keys, column.items]
     else:
-        inside = column.flatten() if pa.types.is_struct(column.type) else [column.flatten()]
-    return np.concatenate([_times_within(part) for part in inside])
+        parts = column.flatten() if pa.types.is_struct(column.type) else [column.flatten()]
+    return np.concatenate([_times(part) for part in parts])

@@ -30,12 +30,12 @@ ROW = b"abc,1,2024-01-01T00:00:00Z,2024-01-03T04:00:00Z,AmazonEC2,,1"
 REFUSED = {
     "a quote never closed": (FIRST + ',"tag', "the header cannot be read: unexpected end of data"),
     "text after a quote": (FIRST + ',"tag"x', "the header cannot be read: ',' expected"),
-    "a quote in a bare name": (' "' + FIRST, "the header cannot be read: a quote within a bare"),
+    "a quote in a bare name": (' "' + FIRST, "the header cannot be read: a quote is inside an"),
     "a column twice": (FIRST + ",lineItem/UnblendedCost", "'lineItem/UnblendedCost' twice"),
     "two columns without a name": (FIRST + ",,", "the header has the column '' twice"),
     "a name of 200,000 characters": (FIRST + "," + "x" * 200_000, "field larger than field limit"),
     "a header of 17 million": (FIRST + ",a" * 8_500_000, "longer than 16,777,216 characters"),
-    "no cost": ("a\x1bb," + "c" * 9_000, "it has a\\x1bb, ccc"),
+    "no cost": ("a\x1bb," + "c" * 9_000, "the file has the columns a\\x1bb, ccc"),
 }
 
 

@@ -27,7 +27,7 @@ REFUSED = {
     "no header": (BILL.partition(b"\n")[2], "no column becomes lineitem_unblendedcost"),
     "an empty line for a header": (b"\n" + BILL, "the first line is empty"),
     "UTF-16": (BILL.decode().encode("utf-16"), "the header cannot be read: "),
-    "a Parquet file's first bytes": (b"PAR1" + BILL, "no whole Parquet file: "),
+    "a Parquet file's first bytes": (b"PAR1" + BILL, "not a complete Parquet file: "),
     "gzip within gzip": (b"\x1f\x8b\x08", "the header cannot be read: "),
     "every byte": (bytes(range(256)) * 9, "no column becomes lineitem_unblendedcost"),
 }

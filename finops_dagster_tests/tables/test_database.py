@@ -65,7 +65,7 @@ def test_a_file_that_is_not_a_database_is_named_and_kept(tmp_path: Path) -> None
     path = tmp_path / "finops.duckdb"
     path.write_bytes(b"something else" * 1000)
     with (
-        pytest.raises(BillError, match=r"finops\.duckdb is damaged, and was left as it is "),
+        pytest.raises(BillError, match=r"finops\.duckdb is damaged and was not changed "),
         database(path).connect("acme", MONTH),
     ):
         pass

@@ -89,7 +89,7 @@ def test_a_missing_table_is_created(connection: duckdb.DuckDBPyConnection, table
     ("alteration", "message"),
     [
         ("DROP COLUMN manifest_id", "manifests is damaged: it has no column manifest_id"),
-        ("ALTER row_count TYPE VARCHAR", "column row_count is VARCHAR and not BIGINT"),
+        ("ALTER row_count TYPE VARCHAR", "column row_count has the type VARCHAR instead of BIGINT"),
     ],
 )
 def test_a_damaged_table_is_reported_and_can_be_set_aside(
