@@ -1,4 +1,4 @@
-"""Where charges come from: one folder a vendor."""
+"""Sources of charges: one folder for each vendor."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from finops_dagster.sources.settings import ExportSettings
 
 @dataclass(frozen=True)
 class Vendor:
-    """What there is of a vendor: the settings of its exports, what is made of them, and what
-    finds exports that no settings name yet."""
+    """The parts of a vendor, each made of an export's settings.
+
+    `discover` finds exports in a store for `finops init`.
+    """
 
     settings: type[ExportSettings]
     formats: Callable[[Any], Mapping[str, Format]]
@@ -29,4 +31,4 @@ class Vendor:
 VENDORS: dict[str, Vendor] = {
     "aws": Vendor(AwsExport, lambda export: aws_formats(export.column_names), AwsSource, discover)
 }
-"""By their names in the settings; a project may add its own before it loads them."""
+"""The vendors by their names in the settings. A project may add its own before it loads them."""

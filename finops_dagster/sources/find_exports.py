@@ -1,4 +1,4 @@
-"""What it takes to look for exports in a store that no settings name yet."""
+"""The search for exports in a store that no settings name yet."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from finops_dagster.sources.settings import ExportSettings
 
 @dataclass(frozen=True)
 class FoundExport:
-    """The settings of an export that was found, its months, the oldest first, and what is still to
-    be said in the settings."""
+    """An export that was found: its settings, and its months, the oldest first.
+
+    `problem` says what has to be added to the settings by hand.
+    """
 
     settings: ExportSettings
     months: Sequence[BillingMonth]
@@ -23,7 +25,7 @@ class FoundExport:
 
 
 class _CachedListings:
-    """A store that does not list a folder twice."""
+    """A store that lists each folder only once."""
 
     def __init__(self, store: ObjectStore) -> None:
         self.folders, self.files = cache(store.folders), cache(store.files)
@@ -32,8 +34,7 @@ class _CachedListings:
 
 
 class SearchedStore(ObjectStores):
-    """One store for all that is found in it. Exports are looked for in `folder`; with `root` before
-    it a key is an address."""
+    """The one store that is searched, from `folder` on; `root` and a key are an address."""
 
     def __init__(self, settings: StoreSettings) -> None:
         super().__init__()
@@ -47,5 +48,5 @@ class SearchedStore(ObjectStores):
         self.store: ObjectStore = _CachedListings(store)
 
     def open(self, settings: StoreSettings) -> tuple[ObjectStore, str]:
-        """Return this one store, and where in it the source of the settings is."""
+        """Return the searched store, and the prefix of the settings' source in it."""
         return self.store, settings.source.removeprefix(self.root).strip("/")

@@ -1,4 +1,4 @@
-"""The settings that an export of any vendor has."""
+"""The settings that exports of every vendor have."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from finops_dagster.settings_table import SettingsTable
 
 
 class ExportSettings(SettingsTable):
-    """One cost export; its name is the first part of its asset keys. Each vendor derives its own.
+    """The settings of one export, from which each vendor derives its own.
 
-    Without an `end_month`, months come until the one in progress. `decimals` says what is done with
-    an amount of money of more than 18: refused, or rounded and counted.
+    `name` is the first part of the export's asset keys. Without an `end_month`, the month in
+    progress is the last. `decimals` decides about amounts of money with more than 18 decimals:
+    "exact" refuses them, "round" rounds and counts them.
     """
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
@@ -40,16 +41,16 @@ class ExportSettings(SettingsTable):
 
     @cached_property
     def group(self) -> str:
-        """The name as Dagster takes it for groups, jobs and sensors."""
+        """The name for groups, jobs and sensors, of characters that Dagster allows there."""
         return re.sub(r"[^A-Za-z0-9]", "_", self.name)
 
     @property
     def table_name(self) -> str:
-        """The table of this export, in DuckDB and in the warehouse."""
+        """The name of the export's table in DuckDB and in the warehouse."""
         return self.table or self.group
 
     def months(self) -> list[BillingMonth]:
-        """Return every month from the first to the last, or to the one in progress."""
+        """Return the months from the first to the last, or to the month in progress."""
         months = [BillingMonth.parse(self.start_month)]
         last = BillingMonth.current()
         if self.end_month is not None:
