@@ -1,7 +1,8 @@
-"""AWS Cost and Usage Report v1 ("legacy CUR"): GZIP, ZIP or plain CSV, and Parquet.
+"""The format of AWS's Cost and Usage Report v1 ("legacy CUR"), in CSV and in Parquet.
 
-Layout, manifest and column types as in AWS's "Understanding your report versions" and as seen in
-public manifests: https://docs.aws.amazon.com/cur/latest/userguide/understanding-report-versions.html
+CSV is plain, GZIP or ZIP. Layout, manifest and column types are from AWS's "Understanding your
+report versions" and from public manifests:
+https://docs.aws.amazon.com/cur/latest/userguide/understanding-report-versions.html
 """
 
 from __future__ import annotations
@@ -24,12 +25,10 @@ _DECLARED_TYPES = {
 
 
 def _headers(**names: str) -> frozenset[str]:
-    return frozenset(
-        f"{family}/{name}" for family, of_it in names.items() for name in of_it.split()
-    )
+    return frozenset(f"{family}/{name}" for family, text in names.items() for name in text.split())
 
 
-# Manifests before about 2018 carry no types, and a header can be missing from its manifest.
+# Manifests before about 2018 declare no types, and a manifest can lack a header of its files.
 KNOWN_MONEY = _headers(
     lineItem="UnblendedCost BlendedCost NetUnblendedCost",
     pricing="publicOnDemandCost",
@@ -54,7 +53,7 @@ KNOWN_QUANTITIES = _headers(
 KNOWN_TIME = _headers(
     bill="BillingPeriodStartDate BillingPeriodEndDate", lineItem="UsageStartDate UsageEndDate"
 )
-# Athena's names of the families of columns; none begins with another.
+# Athena's names of the families of columns; no name is the beginning of another.
 _FAMILIES = (
     "bill cost_category discount iam_principal identity line_item pricing product reservation "
     "resource_tags savings_plan split_line_item"
@@ -63,17 +62,17 @@ _USER_DEFINED_FAMILIES = ("resourcetags", "costcategory", "iamprincipal")
 
 
 class AwsCur1(AwsFormat):
-    """CUR v1, whose `<prefix>/<report>/20240101-20240201/<report>-Manifest.json` every refresh
-    rewrites last.
+    """CUR v1: every refresh rewrites `<report>/20240101-20240201/<report>-Manifest.json` last.
 
-    In a CSV file a header is `lineItem/UnblendedCost`, in a Parquet file it is Athena's name of the
-    same, `line_item_unblended_cost`. `column_names` says which of them the table follows: "flat"
-    makes `lineitem_unblendedcost` of both, "athena" makes `line_item_unblended_cost` of both.
+    A header in CSV is `lineItem/UnblendedCost`; in Parquet it is Athena's name of the same column,
+    `line_item_unblended_cost`. `column_names` decides about the table: "flat" makes
+    `lineitem_unblendedcost` of both, "athena" makes `line_item_unblended_cost` of both.
     """
 
     name, title = "cur1", "CUR v1"
     id_fields, file_list_fields, has_billing_period = ("assemblyId",), ("reportKeys",), True
-    # The documentation shows one beside the Parquet files too, whose month others write with a 0.
+    # AWS documents a manifest beside the Parquet files too, in `month=1`; some buckets have
+    # `month=01`.
     manifest_paths = (
         "{period}/{name}-Manifest.json",
         "{name}/year={month.year}/month={month.month}/{name}-Manifest.json",
@@ -101,25 +100,26 @@ class AwsCur1(AwsFormat):
             columns.append(typed_column(athena_name(header) if is_parquet else header, column))
         return columns
 
-    def file(self, document: ManifestJson, listed: Any) -> ListedFile:
-        """CSV lies beside the manifest, Parquet in `<report>/<report>/year=2025/month=9/`."""
+    def listed_file(self, document: ManifestJson, entry: Any) -> ListedFile:
+        """Return the file of an entry, which is a key."""
+        # CSV lies beside the manifest, Parquet in `<report>/<report>/year=2025/month=9/`.
         month, period = document.month, period_folder(document.month)
-        folder, rest = document.split(
-            document.key_of(listed), f"{period}|year={month.year}/month=0?{month.month}"
+        folder, path = document.split_key(
+            document.object_key(entry), f"{period}|year={month.year}/month=0?{month.month}"
         )
-        here = document.source.key.rpartition("/")[0]
-        if folder == period or not here.endswith(period):
-            return ListedFile(f"{here}/{rest}")
-        home = here.removesuffix(f"/{period}")
-        return ListedFile(f"{home}/{home.rpartition('/')[2]}/{folder}/{rest}")
+        manifest_folder = document.source.key.rpartition("/")[0]
+        if folder == period or not manifest_folder.endswith(period):
+            return ListedFile(f"{manifest_folder}/{path}")
+        report_folder = manifest_folder.removesuffix(f"/{period}")
+        report_name = report_folder.rpartition("/")[2]
+        return ListedFile(f"{report_folder}/{report_name}/{folder}/{path}")
 
     def column(self, header: str) -> str:
-        """The column's name in the style of the settings."""
+        """Return the column name, in the style that the settings chose."""
         return athena_name(header) if self._athena else _flat_name(header)
 
     def sql_type(self, header: str, declared: str | None) -> SqlType | None:
-        """Tags are text, costs and quantities numbers and dates times whatever the manifest says;
-        it decides the rest."""
+        """Return the type of a column; the manifest decides only where none is documented."""
         if self.is_user_defined(header):
             return SqlType.TEXT
         name = _flat_name(header)
@@ -130,24 +130,25 @@ class AwsCur1(AwsFormat):
         return _DECLARED_TYPES.get((declared or "").removeprefix("Optional"))
 
     def is_user_defined(self, header: str) -> bool:
-        """Tag keys and cost category names are the customer's own."""
+        """Return whether a header is a tag, a cost category or a principal's tag."""
         return _family_and_name(header)[0] in _USER_DEFINED_FAMILIES
 
     def alias_of(self, header: str, known_headers: Collection[str]) -> str | None:
-        """A column of a CSV file under its name in a Parquet file, or the other way round: of two
-        that differ in case, the nearer."""
-        others = (
-            other
-            for other in known_headers
-            if ("/" in other) != ("/" in header) and athena_name(other) == athena_name(header)
+        """Return a CSV header's name in Parquet, or the reverse, the nearest in letter case."""
+        aliases = (
+            known
+            for known in known_headers
+            if ("/" in known) != ("/" in header) and athena_name(known) == athena_name(header)
         )
-        return min(others, key=lambda other: (case_distance(header, other), other), default=None)
+        return min(aliases, key=lambda alias: (case_distance(header, alias), alias), default=None)
 
 
 @cache
 def athena_name(header: str) -> str:
-    """AWS's own rule for Athena: an underscore before each capital, all lower case, an underscore
-    for anything that is no letter or digit, no two in a row and none at the ends.
+    """Return AWS's name of a header in Athena: `lineItem/UsageType` is `line_item_usage_type`.
+
+    An underscore comes before each capital and replaces all but letters and digits, with no two in
+    a row and none at the ends.
     https://docs.aws.amazon.com/cur/latest/userguide/cur-ate-run.html
     """
     spaced = re.sub(r"([A-Z])", r"_\1", header).lower()
@@ -155,8 +156,10 @@ def athena_name(header: str) -> str:
 
 
 def _flat_name(header: str) -> str:
-    """`lineItem/UnblendedCost` and `line_item_unblended_cost` become `lineitem_unblendedcost`; the
-    underscores of a customer's own key stay."""
+    """Return `lineitem_unblendedcost` for both headers of a column, CSV's and Parquet's.
+
+    Underscores of a tag key stay.
+    """
     if "/" in header:
         return flat_name(header)
     family, name = _family_and_name(header)
@@ -168,7 +171,7 @@ def _flat_name(header: str) -> str:
 
 
 def _family_and_name(header: str) -> tuple[str, str]:
-    """The family of a column, flat, and the rest of its header."""
+    """Return the flat family of a column, `lineitem`, and the rest of its header."""
     if "/" in header:
         family, _, name = header.partition("/")
         return flat_name(family), name

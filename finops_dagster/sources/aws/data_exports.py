@@ -1,7 +1,7 @@
-"""AWS Data Exports, CUR 2.0 and FOCUS: one layout and manifest, whichever table they export.
+"""AWS Data Exports: the formats CUR 2.0 and FOCUS, which share one layout and one manifest.
 
-The layout is documented; of manifests there is no public specimen, so every form that public
-readers of them know is taken, and what fits none is shown as it was found.
+AWS documents the layout, but publishes no example of a manifest. So every form is read that public
+readers of these manifests know, and an error shows the fields that were found.
 https://docs.aws.amazon.com/cur/latest/userguide/dataexports-export-delivery.html
 """
 
@@ -23,7 +23,7 @@ _DECLARED_TYPES = {
     **dict.fromkeys(("double", "float", "decimal", "bigint", "int"), SqlType.MONEY),
     **dict.fromkeys(("timestamp", "date"), SqlType.TIME),
 }
-# What public readers look for in a file that is listed as an object, the whole address first.
+# The fields of a file's key that public readers look for, the full address first.
 _KEY_FIELDS = "s3Uri uri url key s3Key fileKey filePath path relativePath".split()
 _VERSION_FOLDER = re.compile(r"\d{4}-?\d\d-?\d\dT")
 
@@ -37,9 +37,9 @@ class DataExport(AwsFormat):
     """
 
     id_fields, file_list_fields = ("executionId", "assemblyId"), ("dataFiles", "reportKeys")
-    folder = "metadata"
-    # AWS's page writes the month in capitals, its customers have it in small letters too; the same
-    # page names the manifest in two ways.
+    subfolder = "metadata"
+    # AWS's page writes the month's folder in capitals; customers have it in lower case too. The
+    # same page names the manifest in two ways.
     manifest_paths = tuple(
         f"{period}={{month}}/{manifest}"
         for period in ("BILLING_PERIOD", "billing_period")
@@ -47,12 +47,13 @@ class DataExport(AwsFormat):
     )
     known_types: ClassVar[dict[str, SqlType]]
 
-    def version(self, document: ManifestJson, keys: Sequence[str], body: bytes) -> str:
-        """Return the id that the manifest has, or else the folder that AWS makes for each version,
-        or else the MD5 of the manifest, which is the ETag that S3 gives it and stays when it is
-        copied."""
+    def vendor_id(self, document: ManifestJson, keys: Sequence[str], body: bytes) -> str:
+        """Return the id in the manifest, else the version's folder, else the manifest's MD5.
+
+        The MD5 is the ETag that S3 gives the manifest, and stays when the bucket is copied.
+        """
         if any(document.fields.get(name) is not None for name in self.id_fields):
-            return super().version(document, keys, body)
+            return super().vendor_id(document, keys, body)
         folders = {key.split("/")[-2] for key in keys}
         if len(folders) == 1 and _VERSION_FOLDER.match(folder := folders.pop()):
             return folder
@@ -61,26 +62,29 @@ class DataExport(AwsFormat):
     def columns(self, document: ManifestJson, keys: Sequence[str]) -> list[Column]:  # noqa: ARG002
         return [_column(document, column) for column in document.columns()]
 
-    def file(self, document: ManifestJson, listed: Any) -> ListedFile:
-        """A file is listed as a text or as an object that says more. A name alone lies in the
-        month's folder of data, which is spelled as that of the manifest."""
+    def listed_file(self, document: ManifestJson, entry: Any) -> ListedFile:
+        """Return the file of an entry, which is a key or an object with a key and more.
+
+        A name without a folder is in the data folder of the month, spelled as the manifest's.
+        """
         size = None
-        if isinstance(listed, dict):
-            size = listed.get("size")
-            listed = next((listed[field] for field in _KEY_FIELDS if listed.get(field)), listed)
-        key = document.key_of(listed)
+        if isinstance(entry, dict):
+            size = entry.get("size")
+            entry = next((entry[field] for field in _KEY_FIELDS if entry.get(field)), entry)
+        key = document.object_key(entry)
         root, _, month_folder, _ = document.source.key.rsplit("/", 3)
-        if "/" not in listed:
+        if "/" not in entry:
             key = f"{month_folder}/{key}"
-        folder, rest = document.split(key, f"(?i:billing_period)={document.month}")
-        return ListedFile(f"{root}/data/{folder}/{rest}", size if type(size) is int else None)
+        folder, path = document.split_key(key, f"(?i:billing_period)={document.month}")
+        # `true` is an int in Python, and no size.
+        return ListedFile(f"{root}/data/{folder}/{path}", size if type(size) is int else None)
 
     def column(self, header: str) -> str:
-        """AWS's own name in lower case."""
+        """Return the header in lower case."""
         return flat_name(header)
 
     def sql_type(self, header: str, declared: str | None) -> SqlType | None:
-        """What is known of the column, or else what the manifest says."""
+        """Return the documented type of a column, or else the declared one."""
         declared_type = (declared or "").lower()
         if self.column(header) in self.known_types:
             return self.known_types[self.column(header)]
@@ -90,7 +94,7 @@ class DataExport(AwsFormat):
 
 
 def _column(document: ManifestJson, column: Any) -> Column:
-    """A column, listed as a text or as an object that says more."""
+    """Return a column that is listed by its name, or by an object with its name and type."""
     if isinstance(column, str):
         return Column(column)
     if not isinstance(column, dict) or not isinstance(column.get("name"), str):
@@ -99,8 +103,10 @@ def _column(document: ManifestJson, column: Any) -> Column:
 
 
 class AwsCur2(DataExport):
-    """CUR 2.0: the columns of CUR v1 under Athena's names, with maps for products, tags, cost
-    categories and discounts; the query of the export decides which of them there are.
+    """CUR 2.0: the columns of CUR v1 under Athena's names.
+
+    Products, tags, cost categories and discounts are maps. The query of the export decides which
+    columns there are.
     https://docs.aws.amazon.com/cur/latest/userguide/table-dictionary-cur2.html
     """
 
@@ -121,7 +127,8 @@ class AwsCur2(DataExport):
     }
 
     def sql_type(self, header: str, declared: str | None) -> SqlType | None:
-        """Of a product all is text, whatever public table definitions make of it."""
+        """Return text for the columns of a product, and the documented type of others."""
+        # Public table definitions declare other types for some of them.
         is_of_product = self.column(header).startswith("product_")
         return SqlType.TEXT if is_of_product else super().sql_type(header, declared)
 
@@ -135,16 +142,15 @@ _FOCUS_TIMES = "billingperiodstart billingperiodend chargeperiodstart chargeperi
 
 
 class AwsFocus(DataExport):
-    """FOCUS 1.0 and 1.2 as AWS exports them, which differ in their columns alone: PascalCase, which
-    the table has in lower case.
+    """FOCUS 1.0 and 1.2 as AWS exports them; the versions differ in their columns alone.
 
-    `BilledCost` adds up to the invoice, `EffectiveCost` spreads prepaid cost over its use; the two
-    are never to be added.
+    Headers are PascalCase, and columns of the table are lower case. `BilledCost` adds up to the
+    invoice, `EffectiveCost` spreads prepaid cost over its use: never add the two.
     https://docs.aws.amazon.com/cur/latest/userguide/table-dictionary-focus-1-0-aws.html
     """
 
     name, title = "focus", "FOCUS"
-    null_words = ("NULL",)  # so the specification's own sample data
+    null_words = ("NULL",)  # as in the sample data of the specification
     cost = "billedcost"
     money = frozenset({*_FOCUS_COSTS.split(), "x_discounts"})
     billing_period = "billingperiodstart"

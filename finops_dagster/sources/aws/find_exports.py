@@ -1,4 +1,4 @@
-"""Which cost exports of AWS lie in a bucket or a folder, told by the folders of their months."""
+"""The search for AWS's exports, by the names of their months' folders."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from finops_dagster.sources.aws.settings import AwsExport
 from finops_dagster.sources.aws.source import AwsSource
 from finops_dagster.sources.find_exports import FoundExport, SearchedStore
 
-# An S3 path prefix has rarely more parts, but a bucket may have any number of other folders.
+# The prefix of an export seldom has more parts, and a bucket may have any number of other folders.
 _MAX_LEVELS = 5
 _MAX_FOLDERS = 500
 _YEAR, _MONTH = "([1-9][0-9]{3})", "(0[1-9]|1[0-2])"
@@ -22,27 +22,29 @@ _DATA_EXPORTS_MONTH = re.compile(f"billing_period={_YEAR}-{_MONTH}", re.I)
 
 
 def discover(searched: SearchedStore) -> Iterator[FoundExport]:
-    """Find the folders that are laid out as an export, those nearest to the searched one first;
-    what is in them is not searched. Raises the store's error."""
+    """Find folders with the layout of an export, the nearest first. Raises the store's error.
+
+    Folders in an export are not searched.
+    """
     level, searched_folders = [searched.folder], 0
     for _ in range(_MAX_LEVELS):
         next_level: list[str] = []
         for folder in level[: _MAX_FOLDERS - searched_folders]:
-            found = [*_exports_in(searched, folder)]
-            yield from found
+            exports = [*_exports_in(searched, folder)]
+            yield from exports
             searched_folders += 1
-            if not found:
+            if not exports:
                 names = sorted(searched.store.folders(folder))
                 next_level += [f"{folder}/{name}".lstrip("/") for name in names if "=" not in name]
         level = next_level
 
 
 def _exports_in(searched: SearchedStore, folder: str) -> Iterator[FoundExport]:
-    """The export whose months are in this folder; two where a name was given twice."""
+    """Yield the export with months in this folder; two where CUR and Data Exports share a name."""
     folders, name = searched.store.folders, folder.rpartition("/")[2]
     names = folders(folder)
     cur1_months = _matching_months(_CUR1_MONTH, names)
-    if name and name in names:  # where Athena reads it
+    if name and name in names:  # CUR v1 for Athena: `<report>/<report>/year=2024/month=1/`
         years = [year for year in folders(f"{folder}/{name}") if year.startswith("year=")]
         months_by_year = {year: folders(f"{folder}/{name}/{year}") for year in years}
         cur1_months |= _matching_months(
@@ -62,7 +64,7 @@ def _matching_months(pattern: re.Pattern[str], names: Iterable[str]) -> set[Bill
 def _found_export(
     searched: SearchedStore, folder: str, formats: Sequence[str], months: set[BillingMonth]
 ) -> FoundExport | None:
-    """The export with the months that have a manifest, in the format that its newest is in."""
+    """Return the export with the months that have a manifest, in the newest one's format."""
     source, _, name = f"{searched.root}/{folder}".rpartition("/")
     table = searched.settings.model_dump(exclude_defaults=True) | {
         "name": re.sub("[^A-Za-z0-9_-]+", "-", name).strip("-_")[:63] or "export",
@@ -74,13 +76,13 @@ def _found_export(
     export = AwsExport.model_validate(table)
     versions = AwsSource(export, searched, formats).versions(months)
     available_months = sorted(
-        m for m, one in versions.items() if not isinstance(one, ManifestMissing)
+        month for month, version in versions.items() if not isinstance(version, ManifestMissing)
     )
     if not available_months:
         return None
-    newest, found = versions[available_months[-1]], {"start_month": str(available_months[0])}
+    newest = versions[available_months[-1]]
+    fields = {"start_month": str(available_months[0])}
     if isinstance(newest, Manifest):
-        return FoundExport(
-            export.model_copy(update={**found, "format": newest.format}), available_months
-        )
-    return FoundExport(export.model_copy(update=found), available_months, str(newest))
+        fields["format"] = newest.format
+        return FoundExport(export.model_copy(update=fields), available_months)
+    return FoundExport(export.model_copy(update=fields), available_months, str(newest))

@@ -1,5 +1,7 @@
-"""What all formats of AWS have in common: their columns, and where and how a month's manifest lies.
-Whatever is in a manifest, the answer is a value or a ManifestInvalid."""
+"""The base of AWS's formats, and the parser of manifests.
+
+Whatever bytes a manifest holds, parsing returns a value or raises ManifestInvalid.
+"""
 
 from __future__ import annotations
 
@@ -24,74 +26,80 @@ _T = TypeVar("_T", str, list[Any])
 
 
 class AwsFormat(Format, Protocol):
-    """A format whose months have a manifest each, which every refresh rewrites last."""
+    """A format of AWS: each month has a manifest, which AWS rewrites last in every refresh."""
 
     vendor: str = "aws"
-    title: str  # its name for messages
-    folder: str = ""  # the folder of the export that has those of the months
-    manifest_paths: Sequence[str]  # of a month's manifest below that
-    id_fields: Sequence[str]  # the fields of a manifest that may name its version
-    file_list_fields: Sequence[str]  # the fields of a manifest that may list its files
-    has_billing_period: bool = False  # whether each manifest says its month
+    title: str  # the format's name in messages
+    subfolder: str = ""  # the folder of the export that has the months' folders
+    manifest_paths: Sequence[str]  # templates of a manifest's path in the months' folder
+    id_fields: Sequence[str]  # the fields of a manifest that can hold the vendor's id
+    file_list_fields: Sequence[str]  # the fields of a manifest that can list its files
+    has_billing_period: bool = False  # whether every manifest has a billingPeriod
     null_words: tuple[str, ...] = ()
     time_format: str | None = None
     has_one_currency: bool = True
 
     def months_folder(self, prefix: str, export_name: str) -> str:
-        """Return the folder whose folders are the months, without a slash at its end."""
-        return "/".join(filter(None, [prefix, export_name, self.folder]))
+        """Return the folder that has the months' folders, without a slash at its end."""
+        return "/".join(filter(None, [prefix, export_name, self.subfolder]))
 
-    def manifest_keys(self, home: str, export_name: str, month: BillingMonth) -> tuple[str, ...]:
-        """Return where the month's current manifest may lie, the likeliest place first."""
+    def manifest_keys(
+        self, months_folder: str, export_name: str, month: BillingMonth
+    ) -> tuple[str, ...]:
+        """Return the possible keys of a month's newest manifest, the likeliest first."""
         names = {"name": export_name, "month": month, "period": period_folder(month)}
-        return tuple(f"{home}/{path.format_map(names)}" for path in self.manifest_paths)
+        return tuple(f"{months_folder}/{path.format_map(names)}" for path in self.manifest_paths)
 
     def parse_manifest(self, body: bytes, source: ManifestFile, month: BillingMonth) -> Manifest:
-        """Read a manifest; its files are resolved beside it, wherever the bucket was copied to.
-        Raises ManifestInvalid, which names where it lies."""
+        """Parse a manifest. Raises ManifestInvalid.
+
+        Keys of files are resolved relative to the manifest's, so that those of a copied bucket are
+        right.
+        """
         document = ManifestJson.read(body, source, month, self.title)
         if self.has_billing_period or document.fields.get("billingPeriod"):
             document.require_month()
         files: dict[str, ListedFile] = {}
-        for entry in document.first(
+        for entry in document.first_field(
             list, f"list of {' or '.join(self.file_list_fields)}", self.file_list_fields
         ):
-            file = self.file(document, entry)
-            if file.key in files:  # no file may be paid twice
+            file = self.listed_file(document, entry)
+            if file.key in files:  # its charges would count twice
                 raise document.invalid(f" lists {excerpt(file.key)} twice")
             files[file.key] = file
         return Manifest(
             self.name,
             str(month),
-            self.version(document, list(files), body),
+            self.vendor_id(document, list(files), body),
             source,
             tuple(self.columns(document, list(files))),
             tuple(files.values()),
         )
 
-    def version(self, document: ManifestJson, keys: Sequence[str], body: bytes) -> str:
-        """Return the id of the version, whose manifest may list the files of these keys."""
-        return document.version(*self.id_fields)
+    def vendor_id(self, document: ManifestJson, keys: Sequence[str], body: bytes) -> str:
+        """Return the vendor's id of the version, for a manifest that lists files of these keys."""
+        return document.vendor_id(*self.id_fields)
 
     @abstractmethod
     def columns(self, document: ManifestJson, keys: Sequence[str]) -> list[Column]:
-        """Return the columns under the names that they have in the files; none where the manifest
-        has none, as the files have their headers."""
+        """Return the columns by their headers in the files; none where the manifest has none."""
 
     @abstractmethod
-    def file(self, document: ManifestJson, excerpts: Any) -> ListedFile:
-        """Return a file as the manifest lists it."""
+    def listed_file(self, document: ManifestJson, entry: Any) -> ListedFile:
+        """Return the file of an entry in the manifest's list."""
 
     def is_user_defined(self, header: str) -> bool:
-        """AWS chooses the names; tags are keys of a map."""
+        """Return False: AWS chooses the headers, and tags are keys of a map."""
         return False
 
     def alias_of(self, header: str, known_headers: Collection[str]) -> str | None:
-        """CSV and Parquet have the same names."""
+        """Return None: headers in CSV and in Parquet are the same."""
         return None
 
     def is_final(self, columns: Collection[str]) -> Sql | None:
-        """A month is closed when every row that costs has its invoice's id.
+        """Return the SQL of whether every row with a cost has the id of an invoice.
+
+        AWS writes it when it closes the month.
         https://docs.aws.amazon.com/cur/latest/userguide/table-dictionary-cur2-bill.html
         """
         if not {self.cost, self.invoice} <= set(columns):
@@ -105,8 +113,10 @@ class AwsFormat(Format, Protocol):
 
 @dataclass(frozen=True)
 class ManifestJson:
-    """The fields of a month's manifest that lies at `source`, and is expected to be the `title`'s.
-    Every method raises ManifestInvalid."""
+    """The JSON fields of a manifest. Every method raises ManifestInvalid.
+
+    `title` is the format that the manifest should have, for messages.
+    """
 
     fields: dict[str, Any]
     source: ManifestFile
@@ -117,7 +127,7 @@ class ManifestJson:
     def read(
         cls, body: bytes, source: ManifestFile, month: BillingMonth, title: str
     ) -> ManifestJson:
-        """Read a JSON object, of which every text is Unicode."""
+        """Parse a JSON object; texts that are not Unicode are refused."""
         try:
             document = from_json(body.removeprefix(codecs.BOM_UTF8))
         except ValueError as error:
@@ -128,29 +138,30 @@ class ManifestJson:
             )
         return cls(document, source, month, title)
 
-    def first(self, kind: type[_T], what: str, names: Sequence[str]) -> _T:
-        """Return the first of the fields that is a text, or a list."""
+    def first_field(self, kind: type[_T], description: str, names: Sequence[str]) -> _T:
+        """Return the value of the first named field that is a text, or that is a list."""
         for value in map(self.fields.get, names):
             if isinstance(value, kind) and value != "":
                 return value
         fields = excerpts(list(self.fields), _MAX_FIELDS_SHOWN) or "nothing"
-        raise self.invalid(f" has no {what}; is it the manifest of {self.title}? It has {fields}")
+        raise self.invalid(
+            f" has no {description}; is it the manifest of {self.title}? It has {fields}"
+        )
 
-    def version(self, *names: str) -> str:
-        """Return the version's id, which AWS writes as a UUID or a timestamp, if it is something
-        that a person can read in a list."""
-        version = self.first(str, " or ".join(names), names)
-        if len(version) > _MAX_ID_LENGTH or not version.isprintable() or version.isspace():
-            raise self.invalid(f": {excerpt(version)} is no usable name of a version")
-        return version
+    def vendor_id(self, *names: str) -> str:
+        """Return the vendor's id, which is a UUID or a timestamp in AWS's manifests."""
+        vendor_id = self.first_field(str, " or ".join(names), names)
+        if len(vendor_id) > _MAX_ID_LENGTH or not vendor_id.isprintable() or vendor_id.isspace():
+            raise self.invalid(f": {excerpt(vendor_id)} is no usable name of a version")
+        return vendor_id
 
     def columns(self) -> list[Any]:
-        """Return the list of columns, or none."""
+        """Return the list of columns, empty where there is none."""
         is_listed = self.fields.get("columns") is not None
-        return self.first(list, "list of columns", ["columns"]) if is_listed else []
+        return self.first_field(list, "list of columns", ["columns"]) if is_listed else []
 
-    def key_of(self, key: Any) -> str:
-        """Return a file's key without `s3://bucket/`."""
+    def object_key(self, key: Any) -> str:
+        """Return a listed key without `s3://bucket/`."""
         if not isinstance(key, str) or not key:
             raise self.invalid(f" lists {excerpt(key)}, which is no key of a file")
         # No vendor writes control characters, and S3 itself cannot list them.
@@ -158,19 +169,23 @@ class ManifestJson:
             raise self.invalid(f" lists {excerpt(key)}, which leads elsewhere")
         return re.sub(r"^s3[an]?://[^/]+/", "", key)
 
-    def split(self, key: str, folder: str) -> tuple[str, str]:
-        """Return a key's month folder, which the regular expression `folder` fits, and what comes
-        after. What comes before is of the bucket that this one may be a copy of."""
-        *_, last = [None, *re.finditer(f"(?:^|/)({folder})/", key)]
+    def split_key(self, key: str, month_pattern: str) -> tuple[str, str]:
+        """Return the month's folder in a key, and the path below it.
+
+        The path above the month's folder is left out: in a copied bucket it can be another.
+        """
+        *_, last = [None, *re.finditer(f"(?:^|/)({month_pattern})/", key)]
         if last is None or "" in key[last.end() :].split("/"):
             raise self.invalid(
-                f" lists {excerpt(key)}, which is no file below the month's folder ({folder})"
+                f" lists {excerpt(key)}, which is no file below the month's folder "
+                f"({month_pattern})"
             )
         return last[1], key[last.end() :]
 
     def require_month(self) -> None:
-        """Hold `billingPeriod` against the month; AWS writes `20250901T000000.000Z`, which is not
-        ISO, `2025-09-01T00:00:00Z` or `2025-09`: the digits count."""
+        """Raise ManifestInvalid unless `billingPeriod` is the month."""
+        # AWS writes `20250901T000000.000Z`, which is not ISO, `2025-09-01T00:00:00Z` or `2025-09`:
+        # only the digits are compared.
         period = self.fields.get("billingPeriod")
         start = period.get("start") if isinstance(period, dict) else period
         digits = re.sub(r"\D", "", str(start))
@@ -180,16 +195,16 @@ class ManifestJson:
             )
 
     def invalid(self, problem: str) -> ManifestInvalid:
-        """Return the error that names the manifest and says what is wrong with it."""
+        """Return a ManifestInvalid that begins with the manifest's location."""
         return ManifestInvalid(f"{self.source.location}{problem}")
 
 
 def period_folder(month: BillingMonth) -> str:
-    """Return `20240101-20240201`."""
+    """Return CUR v1's name of a month's folder, `20240101-20240201`."""
     return f"{month.first_day:%Y%m%d}-{month.next.first_day:%Y%m%d}"
 
 
 def typed_column(header: str, column: dict[str, Any]) -> Column:
-    """Return a column with the vendor's word for its type, where there is any."""
+    """Return a column with the type that the manifest declares, if it does."""
     declared_type = column.get("type")
     return Column(header, declared_type if isinstance(declared_type, str) else None)

@@ -11,8 +11,11 @@ from finops_dagster.sources.settings import ExportSettings
 
 
 class AwsExport(StoreSettings, ExportSettings):
-    """A CUR v1, CUR 2.0 or FOCUS export. Without a `format`, the one that its layout shows is
-    taken. `copied` says that the source is a copy, whose times are those of copying."""
+    """The settings of a CUR v1, CUR 2.0 or FOCUS export.
+
+    Without a `format`, the layout and the columns of a manifest decide. `copied` is for a copy of
+    the vendor's bucket, where the times of objects are those of copying.
+    """
 
     vendor: Literal["aws"]
     format: Literal["cur1", "cur2", "focus"] | None = None
