@@ -46,6 +46,13 @@ _PAGE = """<!doctype html>
 {sections}
 </body>
 </html>"""
+# JSON keeps the keys of earlier releases, in which "times" is both a title and a count.
+_TITLES = {"times": "durations"}
+_HEADINGS = {
+    "failures_by_cause": {"times": "runs"},
+    "times": {"times": "loads", "longest": "longest_seconds"},
+    "restarts": {"begun_again_after_a_failure": "after_a_failure"},
+}
 Sections = dict[str, list[Row]]
 """The tables of the report, by title."""
 
@@ -166,7 +173,7 @@ def print_report(sections: Sections, title: str, output_format: str) -> None:
         print_json(sections)
     elif output_format == "html":
         tables = (
-            f"<h2>{_escape(heading_text(section).capitalize())}</h2>\n{_html_table(rows)}"
+            f"<h2>{_escape(_title(section))}</h2>\n{_html_table(rows, _headings(section, rows))}"
             for section, rows in sections.items()
         )
         created = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
@@ -176,19 +183,29 @@ def print_report(sections: Sections, title: str, output_format: str) -> None:
     else:
         console().print(shortened(title), style="bold")
         for section, rows in sections.items():
-            console().print(f"\n{heading_text(section).capitalize()}", style="bold")
-            show(rows, as_json=False, empty="none")
+            console().print(f"\n{_title(section)}", style="bold")
+            show(rows, as_json=False, empty="none", headings=_headings(section, rows))
 
 
-def _html_table(rows: Sequence[Row]) -> str:
+def _title(section: str) -> str:
+    return heading_text(_TITLES.get(section, section)).capitalize()
+
+
+def _headings(section: str, rows: Sequence[Row]) -> dict[str, str]:
+    """Return the headings of a section's table, each with the key of its rows."""
+    headings = _HEADINGS.get(section, {})
+    return {headings.get(key, key): key for row in rows[:1] for key in row}
+
+
+def _html_table(rows: Sequence[Row], headings: dict[str, str]) -> str:
     if not rows:
         return "<p>None.</p>"
-    header = "".join(f"<th>{_escape(heading_text(name))}</th>" for name in rows[0])
+    header = "".join(f"<th>{_escape(heading_text(name))}</th>" for name in headings)
     lines = [f"<tr>{header}</tr>"]
     for row in rows:
         cells = (
             f"<td{' class=number' if is_number(value) else ''}>{_escape(value)}</td>"
-            for value in row.values()
+            for value in (row[key] for key in headings.values())
         )
         lines.append(f"<tr>{''.join(cells)}</tr>")
     return "\n".join(["<table>", *lines, "</table>"])
