@@ -1,4 +1,4 @@
-"""The sessions of README.md and docs/operations.md print what stands there."""
+"""The sessions of README.md and docs/operations.md print what the pages show, and links work."""
 
 import os
 import re
@@ -20,6 +20,25 @@ VARIABLE = {
     r"\b\d+\.\d s\b": "SECONDS",
     r"\b[\d.]+ [kM]B\b": "SIZE",
 }
+
+
+PAGES = {path.name: path for path in (ROOT / "README.md", *ROOT.glob("docs/*.md"))}
+
+
+def anchors(page: str) -> set[str]:
+    """Return the anchors that GitHub makes of a page's headings."""
+    text = re.sub(r"^```.*?^```$", "", page, flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_link_leads_to_a_file_and_its_heading(name: str) -> None:
+    for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", PAGES[name].read_text()):
+        file, _, anchor = link.partition("#")
+        target = PAGES[name].parent / file if file else PAGES[name]
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target.read_text()), link
 
 
 def sessions(page: str) -> Iterator[tuple[str, list[str]]]:

@@ -41,7 +41,8 @@ _ADVICE = {
     " 403 .*requester": "the requester pays for this bucket: set requester_pays = true",
     # S3 gives the reason for a denial only to requests of the same organization.
     " 403 .*explicit deny": "a deny overrides every policy that allows: have the deny changed",
-    " 403 .*because no": "change that policy to allow it (docs/exports.md, What the reader may do)",
+    " 403 .*because no": "change that policy to allow it "
+    "(docs/exports.md, Which rights does it need?)",
     " 403 ": "the credentials need s3:GetObject on the object and s3:ListBucket on the bucket, and "
     "the policy of a bucket in another account must allow both too; where the requester pays, set "
     "requester_pays = true",
