@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 # The errors of a run that was stopped by hand.
 INTERRUPTS = ("KeyboardInterrupt", "DagsterExecutionInterruptedError")
-_locked_here: set[str] = set()
+_own_locks: set[str] = set()
 
 
 def keep_files_private() -> None:
@@ -46,33 +46,33 @@ def instance_lock(home: Path) -> Iterator[None]:
 
 
 @contextmanager
-def run_lock(home: Path, run: str) -> Iterator[None]:
+def run_lock(home: Path, run_id: str) -> Iterator[None]:
     """Hold the run's lock; where this process holds it already, do nothing."""
-    if run in _locked_here:
+    if run_id in _own_locks:
         yield
         return
-    lock = FileLock(_path(home, run))
+    lock = FileLock(_path(home, run_id))
     with instance_lock(home):
-        _path(home, run).parent.mkdir(exist_ok=True)
+        _path(home, run_id).parent.mkdir(exist_ok=True)
         lock.acquire()
-        write_note(home, run, process=os.getpid())
-    _locked_here.add(run)
+        write_note(home, run_id, process=os.getpid())
+    _own_locks.add(run_id)
     try:
         yield
         with instance_lock(home):
-            remove_lock(home, run)
+            remove_lock(home, run_id)
     finally:
-        _locked_here.remove(run)
+        _own_locks.remove(run_id)
         lock.release()
 
 
-def is_lost(home: Path, run: str) -> bool:
+def is_lost(home: Path, run_id: str) -> bool:
     """Return whether the run's process ended without removing its lock: it was killed or failed.
 
     Dagster may know that the run has ended. Always false for a run of another machine.
     """
-    lock = _path(home, run)
-    if run in _locked_here or not lock.exists():
+    lock = _path(home, run_id)
+    if run_id in _own_locks or not lock.exists():
         return False
     try:
         with FileLock(lock, timeout=0):
@@ -84,28 +84,28 @@ def is_lost(home: Path, run: str) -> bool:
 def lost_runs(home: Path) -> list[str]:
     """Return the ids of the runs that are lost."""
     run_ids = sorted(path.name for path in _path(home, "").glob("*") if not path.suffix)
-    return [run for run in run_ids if is_lost(home, run)]
+    return [run_id for run_id in run_ids if is_lost(home, run_id)]
 
 
-def remove_lock(home: Path, run: str) -> None:
+def remove_lock(home: Path, run_id: str) -> None:
     """Remove the lock file and the note of a run that has ended."""
-    for name in (run, f"{run}.json"):
+    for name in (run_id, f"{run_id}.json"):
         _path(home, name).unlink(missing_ok=True)
 
 
-def write_note(home: Path, run: str, **values: Any) -> None:
+def write_note(home: Path, run_id: str, **values: Any) -> None:
     """Add values to the run's note, which commands on this machine read.
 
     `process` is the id of its process; `retry` is the stage that is tried again, and why.
     """
-    note = json.dumps({**read_note(home, run), **values})
-    _path(home, f"{run}.json").write_text(note)
+    note = json.dumps({**read_note(home, run_id), **values})
+    _path(home, f"{run_id}.json").write_text(note)
 
 
-def read_note(home: Path, run: str) -> dict[str, Any]:
+def read_note(home: Path, run_id: str) -> dict[str, Any]:
     """Return the run's note; empty for a run that has ended or runs on another machine."""
     try:
-        note: dict[str, Any] = json.loads(_path(home, f"{run}.json").read_text())
+        note: dict[str, Any] = json.loads(_path(home, f"{run_id}.json").read_text())
     except (OSError, ValueError):
         return {}
     return note

@@ -76,7 +76,7 @@ def lines_without_seconds(text: str) -> set[str]:
 def test_the_demo_loads_three_months_and_restates_one(project: Project, finops: Finops) -> None:
     variables = {"OPEN_FINOPS_DATABASE_BACKEND": "bigquery", "FINOPS_STORAGE__PARQUET_DIR": "lake"}
     too_early = finops.run_process("demo", "--restate", code=1, **variables)
-    assert "give the command finops demo first" in too_early
+    assert "run finops demo first" in too_early
     refused = finops.run_process("demo", "--backend", "sql", code=2, **variables)
     assert "has its own settings" in refused
     (session,) = re.findall(r"\$ make demo\n(.*?)\n\$", README, re.DOTALL)

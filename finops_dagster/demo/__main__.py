@@ -1,4 +1,4 @@
-"""`finops demo`: an invented company's AWS bill, delivered and loaded as a real one would be."""
+"""`finops demo`: deliver and load an invented company's AWS bill."""
 
 from __future__ import annotations
 
@@ -41,19 +41,19 @@ _VERSIONS = [
     BillVersion(date(2024, 3, 1), "20240403T051544Z", rows=52_067),
     BillVersion(date(2024, 2, 1), "20240408T050158Z", rows=50_371, restated=True),
 ]
-_LAST = _VERSIONS[2]
+_LAST_MONTH = _VERSIONS[2]
 _SETTINGS = Path(__file__).with_name("demo.toml")
-_COPY = Path("data/demo/finops.toml")  # for the commands that are called after the demo
+_SETTINGS_COPY = Path("data/demo/finops.toml")  # for the commands after the demo
 _SOURCE = Path("data/demo/source")
 _EXPORT_NAME = "demo-cur"
-_CHARGES = """
+_CHARGE_VIEW = """
 CREATE OR REPLACE VIEW charge AS
 SELECT strftime(billing_month, '%Y-%m') AS month, lineitem_productcode AS service,
     lineitem_unblendedcost AS cost
 FROM read_parquet({files}, hive_partitioning = false)
 """
-_TOTALS = "SELECT count(*), sum(cost) FROM charge WHERE month = ?"
-_COSTS = """
+_MONTH_TOTALS = "SELECT count(*), sum(cost) FROM charge WHERE month = ?"
+_COST_BY_SERVICE = """
 WITH service AS (
     SELECT service, row_number() OVER (ORDER BY sum(cost) DESC) AS rank, count(*) OVER () AS number
     FROM charge GROUP BY service
@@ -67,23 +67,23 @@ ORDER BY rank
 """
 
 
-class _Load(NamedTuple):
+class _LoadedMonth(NamedTuple):
     month: BillingMonth
     totals: Totals
     is_unchanged: bool
 
 
 def main() -> int:
-    """Deliver what is missing, load every month, and show what is there. Returns an exit code."""
+    """Deliver the missing versions, load every month, print the costs, and return an exit code."""
     console = plain_console()
-    # What the environment says is of a person's own months, which an invented bill never reaches.
+    # Environment variables are ignored: they name the places of the user's own months.
     settings = Settings.model_validate(tomllib.loads(_SETTINGS.read_text(encoding="utf-8")))
-    _COPY.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(_SETTINGS, _COPY)
+    _SETTINGS_COPY.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(_SETTINGS, _SETTINGS_COPY)
     console.print(
         Text("\nThree months of an invented company's AWS bill", style="bold"),
         Text(", loaded as yours would be.\n"),
-        Text(f"It is delivered to {_SOURCE}, laid out as AWS does.\n"),
+        Text(f"Its files are written to {_SOURCE}, in AWS's layout.\n"),
         sep="",
     )
     with DuckDB.of(settings.database.duckdb).scratch() as lake:
@@ -94,35 +94,37 @@ def main() -> int:
             return 1
         _print_restatements(console, loads)
         _print_costs(console, lake)
-        if not _print_proof(console, {load.month: load.totals for load in loads}):
+        if not _print_comparison(console, {load.month: load.totals for load in loads}):
             return 1
     if all(load.is_unchanged for load in loads):
-        console.print("\nNothing changed since the last time: every stage looked, and did no work.")
+        console.print("\nNothing has changed: every stage had its version already.")
     _print_next(console)
     return 0
 
 
 def restate() -> str:
-    """Deliver the last month once more, as AWS does when it restates one; return what was done.
-    Raises BillError where the demo has not delivered it before."""
-    delivered = len(list(_SOURCE.glob(f"{_EXPORT_NAME}/{_LAST.month:%Y%m%d}-*/*/")))
+    """Deliver a restatement of the last month, and return a message that says so.
+
+    Raises BillError where the demo has not delivered the month before.
+    """
+    delivered = len(list(_SOURCE.glob(f"{_EXPORT_NAME}/{_LAST_MONTH.month:%Y%m%d}-*/*/")))
     if not delivered:
-        raise BillError(f"{_SOURCE} has no month to restate; give the command finops demo first")
-    now = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-    rows = _LAST.rows + 19 * delivered
-    version = replace(_LAST, assembly_id=now, rows=rows, restated=True)
+        raise BillError(f"{_SOURCE} has no month to restate; run finops demo first")
+    assembly_id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    rows = _LAST_MONTH.rows + 19 * delivered
+    version = replace(_LAST_MONTH, assembly_id=assembly_id, rows=rows, restated=True)
     write_version(_SOURCE, "", _EXPORT_NAME, version)
     return (
-        f"AWS restated {BillingMonth.of(_LAST.month)}: version {now} with {rows:,} rows is in "
-        f"{_SOURCE}.\nThe sensor demo_manifests of the UI loads it within five minutes, and at "
-        f"once: {_command()} -c {_COPY} aws run-pipeline"
+        f"AWS restated {BillingMonth.of(_LAST_MONTH.month)}: version {assembly_id} with {rows:,} "
+        f"rows is in {_SOURCE}.\nThe sensor demo_manifests loads it within five minutes. To load "
+        f"it now: {_finops_command()} -c {_SETTINGS_COPY} aws run-pipeline"
     )
 
 
 def _deliver_and_load(
     console: Console, settings: Settings, lake: DuckDBPyConnection
-) -> Iterator[_Load]:
-    """Run the chain for every month that is there, and again for every version that comes."""
+) -> Iterator[_LoadedMonth]:
+    """Run the stages for every complete month, then deliver and load each missing version."""
     pending = [v for v in _VERSIONS if v.assembly_id > _manifest(v.month).get("assemblyId", "")]
     complete = {v.month for v in _VERSIONS} - {v.month for v in pending}
     steps = [*((month, None) for month in sorted(complete)), *((v.month, v) for v in pending)]
@@ -130,7 +132,8 @@ def _deliver_and_load(
     files = files_literal(settings.storage.parquet_dir / export.settings.name, "*/*.parquet")
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn())
     with open_instance() as instance, Progress(*columns, console=console) as progress:
-        bar = progress.add_task("", total=len(steps) * len(STAGES[:-1]))  # there is no warehouse
+        # The demo has no warehouse.
+        bar = progress.add_task("", total=len(steps) * len(STAGES[:-1]))
         for first_day, version in steps:
             month = BillingMonth.of(first_day)
             if version is not None:
@@ -143,9 +146,9 @@ def _deliver_and_load(
             run = run_month(definitions, instance, export, month, on_stage=advance)
             if run.error is not None:
                 raise BillError(f"{month} failed: {run.error}")
-            lake.execute(_CHARGES.format(files=files))
-            of_month = lake.execute(_TOTALS, [str(month)]).fetchone()
-            load = _Load(month, Totals.of(of_month), run.is_unchanged)
+            lake.execute(_CHARGE_VIEW.format(files=files))
+            totals = lake.execute(_MONTH_TOTALS, [str(month)]).fetchone()
+            load = _LoadedMonth(month, Totals.of(totals), run.is_unchanged)
             progress.console.print(
                 f"{month}  {'unchanged' if run.is_unchanged else 'loaded   '}  "
                 f"{_manifest(first_day)['assemblyId']}  {load.totals.rows:>7,} rows  "
@@ -156,27 +159,27 @@ def _deliver_and_load(
 
 
 def _manifest(first_day: date) -> dict[str, Any]:
-    """Return the newest manifest of a month; nothing where it was not delivered."""
+    """Return the newest manifest of a month, or {} where none was delivered."""
     pattern = f"{_EXPORT_NAME}/{first_day:%Y%m%d}-*/*-Manifest.json"
-    found: list[dict[str, Any]] = [json.loads(each.read_text()) for each in _SOURCE.glob(pattern)]
-    return found[0] if found else {}
+    manifests: list[dict[str, Any]]
+    manifests = [json.loads(path.read_text()) for path in _SOURCE.glob(pattern)]
+    return manifests[0] if manifests else {}
 
 
-def _print_restatements(console: Console, loads: list[_Load]) -> None:
-    """Say what a second version of a month changed."""
+def _print_restatements(console: Console, loads: list[_LoadedMonth]) -> None:
+    """Print what the second version of a month changed."""
     first: dict[BillingMonth, Totals] = {}
     for load in loads:
-        before = first.setdefault(load.month, load.totals)
-        if before is not load.totals:
+        previous = first.setdefault(load.month, load.totals)
+        if previous is not load.totals:
             console.print(
-                f"\nAWS restated {load.month}: {load.totals.rows - before.rows:+,} rows, "
-                f"{load.totals.cost - before.cost:+,.2f} USD. The month was replaced whole."
+                f"\nAWS restated {load.month}: {load.totals.rows - previous.rows:+,} rows, "
+                f"{load.totals.cost - previous.cost:+,.2f} USD. The month was replaced whole."
             )
 
 
 def _print_costs(console: Console, lake: DuckDBPyConnection) -> None:
-    """Cost by service and month."""
-    costs = lake.execute(_COSTS)
+    costs = lake.execute(_COST_BY_SERVICE)
     table = Table("service", title="\nUnblended cost by service, in USD", title_justify="left")
     for month, *_ in (costs.description or [])[2:]:
         table.add_column(month, justify="right")
@@ -189,21 +192,19 @@ def _print_costs(console: Console, lake: DuckDBPyConnection) -> None:
     console.print(table)
 
 
-def _print_proof(console: Console, lake: dict[BillingMonth, Totals]) -> bool:
-    """Hold what Parquet says against the source, added up cell by cell by other means."""
-    console.print(
-        "\nThe same months, added up from the source cell by cell with Python's decimals:"
-    )
+def _print_comparison(console: Console, lake: dict[BillingMonth, Totals]) -> bool:
+    """Print the totals of the lake beside those of the source files; return whether they agree."""
+    console.print("\nThe same months, summed from the source files cell by cell in Python:")
     is_equal = True
     for month, loaded in sorted(lake.items()):
-        source = _added_up(_manifest(month.first_day)["reportKeys"])
+        source = _source_totals(_manifest(month.first_day)["reportKeys"])
         is_equal &= source == loaded
         sign = "=" if source == loaded else "differs from"
         console.print(f"  {month}  {source}  {sign}  {loaded}", soft_wrap=True)
     return is_equal
 
 
-def _added_up(keys: list[str]) -> Totals:
+def _source_totals(keys: list[str]) -> Totals:
     count, total = 0, Decimal(0)
     with localcontext(prec=60):
         for key in keys:
@@ -214,22 +215,22 @@ def _added_up(keys: list[str]) -> Totals:
     return Totals(count, total)
 
 
-def _command() -> str:
-    """Return how a person gives the command here: as it was just given, where no PATH finds it."""
-    given = sys.argv[0]
-    return given if Path(given).name == "finops" and not shutil.which("finops") else "finops"
+def _finops_command() -> str:
+    """Return the finops command for this shell: the path that was run, where PATH has none."""
+    program = sys.argv[0]
+    return program if Path(program).name == "finops" and not shutil.which("finops") else "finops"
 
 
 def _print_next(console: Console) -> None:
-    finops = _command()
-    width = len(f"{finops} -c {_COPY} dev")
+    finops = _finops_command()
+    width = len(f"{finops} -c {_SETTINGS_COPY} dev")
     console.print("\nNext", style="bold")
-    for arguments, what in {
-        f"-c {_COPY} dev": "the same months in the UI",
-        "demo --restate": "restates one, for its sensor to find",
-        "init": "settings for your own bucket",
+    for arguments, purpose in {
+        f"-c {_SETTINGS_COPY} dev": "the same months in the UI",
+        "demo --restate": "a new version of March, for the sensor to find",
+        "init": "a settings file for your own bucket",
     }.items():
-        console.print(f"  {f'{finops} {arguments}':{width}}  {what}", soft_wrap=True)
+        console.print(f"  {f'{finops} {arguments}':{width}}  {purpose}", soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""The columns of each layout: a table of names, types, and SQL over the charges of a bill.
+"""The columns of each layout: name, type, and SQL over the charges of a bill.
 
-`cur1.csv` and `data_exports.csv` hold them, a line for all that share type and value. SQL that
-names `charge.` is of every charge, other SQL of every slot (see charges.sql); none is an empty
-column, and a product column without any is an attribute of the charge. A map's value is SQL or a
-family of CUR v1, whose filled columns it holds. A Data Export's line without a type takes columns,
-or whole families, over from CUR v1 under Athena's names.
+`cur1.csv` and `data_exports.csv` have a line for all columns of the same type and value. SQL that
+names `charge.` differs by charge; other SQL differs by slot (see charges.sql). A column without a
+value is empty, but a product column is an attribute of the charge. The value of a map is SQL, or a
+family of CUR v1, whose filled columns are its entries. A line of `data_exports.csv` without a type
+takes columns or whole families from CUR v1, under the names of Athena.
+
 https://docs.aws.amazon.com/cur/latest/userguide/table-dictionary-cur2.html
 https://focus.finops.org/focus-specification/v1-2/
 """
@@ -21,7 +22,7 @@ from pathlib import Path
 from finops_dagster.billing.columns import Sql, literal
 
 _TEXT = "CAST({} AS VARCHAR)"
-# What a manifest's type is in Parquet, and the text of it in CSV; the others are text in both.
+# The Parquet type, and the SQL of the text in CSV, of a manifest's type; others are text in both.
 _TYPES = {
     "BigDecimal": ("DOUBLE", _TEXT),
     "OptionalBigDecimal": ("DOUBLE", _TEXT),
@@ -35,8 +36,8 @@ _TYPES = {
     ),
 }
 _DATA_EXPORT_TYPES = {"DOUBLE": "double", "TIMESTAMP_MS": "timestamp", "VARCHAR": "string"}
-# In the order in which AWS writes them. From `product` on they grow with the bill, and each is
-# sorted by name, capitals first.
+# In AWS's order. From `product` on, a family has the columns that the bill needs, sorted by name,
+# capitals first.
 _FAMILIES = (
     "identity bill lineItem"
     " product pricing reservation savingsPlan discount resourceTags costCategory"
@@ -46,7 +47,7 @@ _FIRST_SORTED = _FAMILIES.index("product")
 
 @dataclass(frozen=True)
 class Column:
-    """One column; of CUR v1, the name is `family/Name`."""
+    """A column of a layout; in CUR v1 its name is `family/Name`."""
 
     name: str
     type: str
@@ -54,29 +55,32 @@ class Column:
 
     @property
     def family(self) -> str:
-        """The family of a column of CUR v1."""
+        """The family of a CUR v1 column."""
         return self.name.partition("/")[0]
 
     @property
-    def is_of_slot(self) -> bool:
-        """Whether every charge of a slot has the same value."""
+    def is_per_slot(self) -> bool:
+        """Whether all charges of a slot have the same value."""
         return "charge." not in self.value
 
     @property
     def parquet_type(self) -> str:
-        """The type in Parquet, as DuckDB names it."""
+        """DuckDB's name of the column's type in Parquet."""
         return _TYPES.get(self.type, ("VARCHAR", ""))[0]
 
     def sql(self, *, parquet: bool) -> Sql:
-        """Return the SQL of the value in its Parquet type, or of the text that CSV holds."""
+        """Return the SQL of the value in its Parquet type, or of its text in CSV."""
         if parquet:
             return Sql(f"CAST({self.value} AS {self.parquet_type})")
         return Sql(_TYPES.get(self.type, ("", _TEXT))[1].format(self.value))
 
 
 def cur1_columns(width: int) -> list[Column]:
-    """Return `width` columns of CUR v1 in AWS's order: the 67 of every export, then those that AWS
-    adds for what is in a bill, then many that this bill leaves empty."""
+    """Return the first `width` columns of CUR v1, in AWS's order.
+
+    First come the 67 of every export, then those that AWS adds for what is in the bill, then many
+    that this bill leaves empty.
+    """
 
     def position(column: Column) -> tuple[int, str]:
         family = _FAMILIES.index(column.family)
@@ -86,30 +90,32 @@ def cur1_columns(width: int) -> list[Column]:
 
 
 @cache
-def data_export_columns(format_: str) -> list[Column]:
-    """Return the columns of cur2, focus-1.0 or focus-1.2, in the order of the alphabet."""
+def data_export_columns(layout_format: str) -> list[Column]:
+    """Return the columns of cur2, focus-1.0 or focus-1.2, sorted by name."""
     columns = []
     for name, row in _table("data_exports"):
-        if format_ not in row["formats"].split():
+        if layout_format not in row["formats"].split():
             continue
         if row["type"]:
             columns.append(Column(name, row["type"], row["value"] or "NULL"))
             continue
         for column in _cur1():
             if name in (column.name, column.family):
-                type_ = _DATA_EXPORT_TYPES[column.parquet_type]
-                columns.append(Column(athena_name(column.name), type_, column.value))
+                column_type = _DATA_EXPORT_TYPES[column.parquet_type]
+                columns.append(Column(athena_name(column.name), column_type, column.value))
     return sorted(columns, key=lambda column: column.name)
 
 
 def athena_name(text: str) -> str:
-    """Put an underscore before every capital and for all but letters and digits, never two.
+    """Return Athena's name of a header, or of a part of one.
+
+    Capitals get an underscore before them, and other characters become one; two are never adjacent.
 
     `lineItem/UnblendedCost` is `line_item_unblended_cost`, `reservation/ReservationARN` is
     `reservation_reservation_a_r_n`, and `user:cost-center` is `user_cost_center`.
     """
-    split = re.sub(r"([A-Z])", r"_\1", text).lower()
-    return re.sub(r"[^a-z0-9]+", "_", split).strip("_")
+    words = re.sub(r"([A-Z])", r"_\1", text).lower()
+    return re.sub(r"[^a-z0-9]+", "_", words).strip("_")
 
 
 @cache
@@ -122,7 +128,7 @@ def _cur1() -> list[Column]:
 
 
 def _table(name: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield the name of every column of a table with its line, where a family is SQL."""
+    """Yield every column's name with its line, in which the map of a family has become SQL."""
     path = Path(__file__).with_name(f"{name}.csv")
     with path.open(encoding="utf-8", newline="") as lines:
         for row in csv.DictReader(lines):
@@ -133,7 +139,7 @@ def _table(name: str) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def _family_map(family: str) -> str:
-    """Return the SQL of a map with what a charge has of a family, by the names of Athena."""
+    """Return the SQL of a map with a charge's filled columns of a family, by Athena's names."""
     values = {
         athena_name(column.name.partition("/")[2]): column.value
         for column in _cur1()

@@ -1,4 +1,4 @@
-"""Where AWS puts the files of an export, and what its manifests say of them.
+"""The keys of an export's files, and its manifests, as AWS writes them.
 
 https://docs.aws.amazon.com/cur/latest/userguide/understanding-report-versions.html
 https://docs.aws.amazon.com/cur/latest/userguide/dataexports-export-delivery.html
@@ -19,15 +19,15 @@ from finops_dagster.demo.columns import Column, athena_name, cur1_columns, data_
 
 _ACCOUNT = "210987654321"
 _BUCKET = "example-company-billing"
-# Of each kind of files, the end of their names and what CUR v1 calls their compression.
+# The ending of the names, and CUR v1's word for the compression, of each kind of files.
 _FILES = {
     "gzip": ("csv.gz", "GZIP"),
     "zip": ("csv.zip", "ZIP"),
     "csv": ("csv", "NONE"),
     "parquet": ("snappy.parquet", "Parquet"),
 }
-# The folder of the files, then those of the manifest's copies: the one that is read comes last. The
-# second are of an export that overwrites the version before.
+# The folder of the files, then those of the manifest's copies, of which readers use the last. True
+# is for an export that overwrites the version before.
 _FOLDERS = {
     ("cur1", False): ("{days}/{assembly}", "{days}/{assembly}", "{days}"),
     ("cur1", True): ("{days}", "{days}"),
@@ -46,14 +46,14 @@ class BillVersion:
     """One refresh of one billing month.
 
     `month` is its first day, `assembly_id` the refresh's name such as "20240203T050312Z", `rows`
-    the exact number of data rows over all `parts` (headers not counted). Rows fewer than parts
-    are legal, and no rows at all: AWS then writes headers alone. Another `seed` is another bill.
+    the exact number of data rows in all `parts` (headers not counted). There may be fewer rows than
+    parts, or none: AWS then writes headers alone. Another `seed` gives another bill.
 
-    `restated` is the month as AWS rewrites it after its end. Its last `late_rows` rows are
-    refunds and credits that came late, every row has its invoice id, and about one usage row in
-    400 has 5 % more usage (unless a machine cannot run longer than its hour). Its other rows are
-    the first rows of the version before: restate 10,000 rows as 10,015, and 21 are late and 6 of
-    the former rows are gone. As at AWS, line item ids are new in every version.
+    `restated` is the month as AWS rewrites it after its end. Its last `late_rows` rows are refunds
+    and credits that came late, every row has its invoice id, and about one usage row in 400 has 5 %
+    more usage (unless a machine cannot run longer than its hour). Its other rows are the first rows
+    of the version before: of 10,000 rows restated as 10,015, 21 are late and 6 of the former rows
+    are gone. As at AWS, line item ids are new in every version.
     """
 
     month: date
@@ -65,7 +65,7 @@ class BillVersion:
 
     @property
     def late_rows(self) -> int:
-        """One row in 500, at the end: what AWS added after the month's end."""
+        """The number of rows, one in 500, that AWS added after the month's end."""
         return -(-self.rows // 500) if self.restated else 0
 
     @property
@@ -76,16 +76,16 @@ class BillVersion:
 
 @dataclass(frozen=True)
 class Layout:
-    """What AWS was asked for: format, kind of files, and whether a refresh overwrites the last.
+    """The options of an export: format, kind of files, and whether a refresh overwrites the last.
 
-    Data Exports (CUR 2.0 and FOCUS) come in gzip and parquet alone, a CUR v1 in parquet, which is
-    for Athena, always overwrites. `csv` is a CUR v1 that somebody unpacked on its way; AWS itself
-    always compresses. `columns` is the width of a CUR v1, 67 to 205; other formats have theirs.
+    Data Exports (CUR 2.0 and FOCUS) come as gzip and parquet only. A CUR v1 in parquet, which is
+    for Athena, always overwrites. `csv` is a CUR v1 that was unpacked on its way; AWS itself always
+    compresses. `columns` is the width of a CUR v1, 67 to 205; other formats have a fixed one.
 
-    The rest is where Data Exports have been seen to differ; CUR v1 ignores it. `data_files` is how
-    the manifest names a file: its URI as plain text, an object with the key, or an object with URI
-    and size. `partition` is the spelling in the folder of a month. `plain_manifest_name` calls
-    manifests `Manifest.json` instead of `<export>-Manifest.json`.
+    The other options are those in which Data Exports have been seen to differ; CUR v1 ignores them.
+    `data_files` is how the manifest names a file: as a URI, as an object with the key, or as an
+    object with URI and size. `partition` is the spelling in the folder of a month.
+    `plain_manifest_name` calls manifests `Manifest.json` instead of `<export>-Manifest.json`.
     """
 
     format: Literal["cur1", "cur2", "focus-1.0", "focus-1.2"] = "cur1"
@@ -98,22 +98,23 @@ class Layout:
 
     @property
     def kind(self) -> Literal["cur1", "athena", "data export"]:
-        """Whether it is a CUR v1, one for Athena, or a Data Export."""
+        """The kind of export: a CUR v1, a CUR v1 for Athena, or a Data Export."""
         if self.format != "cur1":
             return "data export"
         return "athena" if self.files == "parquet" else "cur1"
 
     @property
     def suffix(self) -> str:
-        """What names of files end in."""
+        """The ending of the files' names."""
         return _FILES[self.files][0]
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """One version of a month in a layout; keys are relative to the bucket's root.
+    """One version of a month in a layout.
 
-    `bucket` is the folder that stands for it, where files of older versions may lie.
+    `bucket` is the folder that stands for the bucket, and may have files of older versions. Keys
+    are relative to it.
     """
 
     bucket: Path
@@ -124,7 +125,7 @@ class Delivery:
 
     @cached_property
     def columns(self) -> dict[str, Column]:
-        """The columns of every file by their headers, in order; for Athena, with the partitions."""
+        """The columns of every file by header, in order; for Athena with the partition columns."""
         layout, month = self.layout, self.version.month
         if layout.kind == "data export":
             return {column.name: column for column in data_export_columns(layout.format)}
@@ -138,7 +139,7 @@ class Delivery:
 
     @property
     def keys(self) -> list[str]:
-        """The files, in the order of their rows."""
+        """The keys of the files, in the order of their rows."""
         return [
             f"{self._folders[0]}/{self.name}-{number:05d}.{self.layout.suffix}"
             for number in range(1, self.version.parts + 1)
@@ -146,27 +147,27 @@ class Delivery:
 
     @property
     def manifest_keys(self) -> list[str]:
-        """The manifest's copies, the one that tells readers of the version last."""
+        """The keys of the manifest's copies; readers use the last."""
         plain = self.layout.kind == "data export" and self.layout.plain_manifest_name
         name = "Manifest.json" if plain else f"{self.name}-Manifest.json"
         return [f"{folder}/{name}" for folder in self._folders[1:]]
 
     def manifest(self) -> dict[str, object]:
-        """Return the manifest's fields, when the files are there."""
+        """Return the manifest's fields; the files must be written."""
         if self.layout.kind == "data export":
             return self._data_export_manifest()
         return self._cur1_manifest(is_for_athena=self.layout.kind == "athena")
 
     def _cur1_manifest(self, *, is_for_athena: bool) -> dict[str, object]:
-        written = athena_name if is_for_athena else str
+        name_of = athena_name if is_for_athena else str
         return {
             "assemblyId": self.version.assembly_id,
             "account": _ACCOUNT,
             "columns": [
-                {"category": written(family), "name": written(name), "type": column.type}
+                {"category": name_of(family), "name": name_of(name), "type": column.type}
                 for column in self.columns.values()
-                for family, is_of_a_family, name in [column.name.partition("/")]
-                if is_of_a_family
+                for family, slash, name in [column.name.partition("/")]
+                if slash
             ],
             "charset": "UTF-8",
             "compression": _FILES[self.layout.files][1],
@@ -180,7 +181,7 @@ class Delivery:
         }
 
     def _data_export_manifest(self) -> dict[str, object]:
-        # AWS documents what it tells, not how: this is what is seen.
+        # AWS documents the contents of this manifest, but not its fields: these were seen.
         arn = f"arn:aws:bcm-data-exports:us-east-1:{_ACCOUNT}:export/{self.name}-{_uuid(self.name)}"
         return {
             "executionId": self._execution_id,
@@ -195,9 +196,12 @@ class Delivery:
             "additionalOutputFiles": [],
         }
 
-    def _billing_period(self, written: str) -> dict[str, str]:
+    def _billing_period(self, time_format: str) -> dict[str, str]:
         version = self.version
-        return {"start": f"{version.month:{written}}", "end": f"{version.next_month:{written}}"}
+        return {
+            "start": f"{version.month:{time_format}}",
+            "end": f"{version.next_month:{time_format}}",
+        }
 
     def _data_file(self, key: str) -> str | dict[str, object]:
         uri = f"s3://{_BUCKET}/{key}"
@@ -215,7 +219,7 @@ class Delivery:
     @cached_property
     def _folders(self) -> list[str]:
         layout, month = self.layout, self.version.month
-        facts = {
+        names = {
             "name": self.name,
             "assembly": self.version.assembly_id,
             "execution": self._execution_id,
@@ -223,9 +227,9 @@ class Delivery:
             "partition": f"{layout.partition}={month:%Y-%m}",
             "month": month,
         }
-        home = f"{self.prefix}/{self.name}".removeprefix("/")
+        root = f"{self.prefix}/{self.name}".removeprefix("/")
         folders = _FOLDERS[layout.kind, layout.overwrite]
-        return [f"{home}/{folder.format(**facts)}" for folder in folders]
+        return [f"{root}/{folder.format(**names)}" for folder in folders]
 
 
 def _uuid(text: str) -> str:

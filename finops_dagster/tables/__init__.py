@@ -1,1 +1,1 @@
-"""The vendor's files become one exact DuckDB table: readers, casts, loading, the ledger."""
+"""The billing table: from the vendor's files to exact rows in DuckDB, with the ledger."""

@@ -147,7 +147,7 @@ class BillFiles(ABC):
 
 def _text_map(arrow: pa.MapType, raw: Sql) -> Sql:
     if _is_plain_text(plain_type(arrow.key_type)) and _is_plain_text(plain_type(arrow.item_type)):
-        # DuckDB reads a key that comes twice without an error, and then finds only one of them.
+        # DuckDB accepts a key that occurs twice, and then finds only one of its values.
         return Sql(f"map_of_unique_keys({raw})")
     key = _text_sql(arrow.key_type, Sql("entry.key"))
     pair = Sql(f"{{'key': {key}, 'value': {_text_sql(arrow.item_type, Sql('entry.value'))}}}")

@@ -1,7 +1,7 @@
 """Count the rows and the money of the vendor's files, by pyarrow.
 
-DuckDB loads the same files, with another parser and other casts. A fault of either makes a
-difference of the totals, and no month that has one is kept.
+DuckDB loads the same files, with another parser and other casts. A fault of either reader makes the
+totals differ, and such a month is not loaded.
 """
 
 from __future__ import annotations

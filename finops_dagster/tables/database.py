@@ -63,7 +63,7 @@ class DuckDB:
 
     @classmethod
     def of(cls, limits: Limits) -> Self:
-        """Return one with the limits of the settings."""
+        """Return a DuckDB with the limits of the settings."""
         return cls(limits.memory_limit, limits.threads, limits.temp_dir, limits.lock_wait_seconds)
 
     @contextmanager

@@ -42,7 +42,7 @@ def read_files(paths: Sequence[Path], bill_format: Format) -> list[BillFiles]:
 def header_types(
     files: Sequence[BillFiles], bill_format: Format, columns: Sequence[Column]
 ) -> dict[str, SqlType]:
-    """Return the type of each header of the version.
+    """Return the type that the version gives each header.
 
     The format decides, then the manifest's `columns`, then the files. The manifest may have
     headers that no file has.

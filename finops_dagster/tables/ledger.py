@@ -208,7 +208,7 @@ def _insert(connection: duckdb.DuckDBPyConnection, table: str, row: Mapping[str,
 
 
 def record_load(connection: duckdb.DuckDBPyConnection, load: Load, seconds: float) -> None:
-    """Record a load as the month's loaded version, and the one before as superseded."""
+    """Record a load that took `seconds`, and mark the month's previous version as superseded."""
     now = datetime.now(UTC).replace(tzinfo=None)
     restore_loads(connection, [replace(load, state="loaded", loaded_at=now, number=None)])
     row = {**load.row(), **_key(load), "committed_at": now, "seconds": seconds}

@@ -121,8 +121,8 @@ class MonthLoader:
     ) -> ColumnMapping:
         """Return how a header's cells go into a column, whose type may differ from this version's.
 
-        A text column takes every type but amounts, and amounts never become text. Where the types
-        differ otherwise, the column becomes text, which loses nothing. Raises BillError.
+        A column of text or of amounts keeps its type. A column of times or maps becomes text where
+        the types differ, which loses nothing; for amounts, BillError is raised instead.
         """
         load, stored_type = self.load, self._stored_types.get(name.lower(), version_type)
         try:
@@ -184,7 +184,7 @@ class MonthLoader:
 
     @cached_property
     def _stored_types(self) -> dict[str, str]:
-        # DuckDB holds names that differ in case alone for one.
+        # DuckDB treats names that differ in case alone as one.
         types = table_columns(self.connection, self.load.table)
         return {name.lower(): sql_type for name, sql_type in types.items()}
 
@@ -229,9 +229,9 @@ class MonthLoader:
         table, stored_types, month = quoted(self.load.table), self._stored_types, self.load.month
         new = {m.name: Sql(m.table_type) for m in mappings if m.name.lower() not in stored_types}
         if not stored_types:
-            defined = "".join(f", {quoted(name)} {sql_type}" for name, sql_type in new.items())
+            columns = "".join(f", {quoted(name)} {sql_type}" for name, sql_type in new.items())
             self.connection.execute(
-                f"CREATE TABLE {table} (billing_month DATE, manifest_id VARCHAR{defined})"
+                f"CREATE TABLE {table} (billing_month DATE, manifest_id VARCHAR{columns})"
             )
         else:
             add_columns(self.connection, self.load.table, new)

@@ -60,7 +60,7 @@ def parquet_file(path: Path, null_words: tuple[str, ...] = ()) -> ParquetFiles:
 
 
 def _repeated_name(fields: Iterable[pa.Field]) -> str | None:
-    """Return the first name that comes twice among columns or the fields of one of them."""
+    """Return the first name that occurs twice among columns or the fields of one of them."""
     fields = list(fields)
     counts = Counter(field.name for field in fields)
     repeated = next((name for name, count in counts.items() if count > 1), None)
