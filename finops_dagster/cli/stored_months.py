@@ -207,9 +207,9 @@ class StoredMonth:
         """The DuckDB file of the month, which need not exist."""
         return self.stores.database.path(self.export.name, self.month)
 
-    def connect(self, *, mend: bool = False) -> AbstractContextManager[DuckDBPyConnection]:
+    def connect(self, *, repair: bool = False) -> AbstractContextManager[DuckDBPyConnection]:
         """Open the DuckDB file with its ledger. Raises BillError."""
-        return self.stores.database.connect(self.export.name, self.month, mend=mend)
+        return self.stores.database.connect(self.export.name, self.month, repair=repair)
 
     def verified_load(self, connection: DuckDBPyConnection) -> Load | None:
         """Return the newest load of the ledger if the table has its rows and its cost."""

@@ -177,7 +177,7 @@ def _restore_ledger(month: StoredMonth) -> Load | None:
 
     Returns the restored load, or None if nothing was restored.
     """
-    with month.connect(mend=True) as connection:
+    with month.connect(repair=True) as connection:
         if month.verified_load(connection) is not None:
             return None
         export = month.export

@@ -134,16 +134,16 @@ class BillingDatabase:
 
     @contextmanager
     def connect(
-        self, export: str, month: BillingMonth, *, mend: bool = False
+        self, export: str, month: BillingMonth, *, repair: bool = False
     ) -> Iterator[DuckDBPyConnection]:
         """Open the month's database file, with the ledger's tables. Raises BillError.
 
-        With `mend`, a damaged table of the ledger is renamed, and an empty one takes its place.
+        With `repair`, a damaged table of the ledger is renamed, and an empty one takes its place.
         """
         path = self.path(export, month)
         # To keep the order of a file's rows would take memory, and no order is promised.
         with self.duckdb.open(path, preserve_insertion_order=False) as connection:
-            if mend:
+            if repair:
                 ledger.rename_damaged_tables(connection)
             ledger.create_tables(connection)
             yield connection
