@@ -21,11 +21,12 @@ def record_unexpected_error(error: BaseException, home: Path) -> str:
     trace = "".join(traceback.format_exception(error))
     try:
         home.mkdir(parents=True, exist_ok=True)
+        # Two files at most, so that the log does not fill the disk.
         if path.exists() and path.stat().st_size > _MOST_BYTES:
             path.replace(path.with_name(f"{path.name}.1"))
         with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n{trace}\n")
-    except OSError as log_error:
+    except OSError as log_error:  # a full disk must not hide the first error
         return (
             f"{message} (unexpected error; its trace cannot be written to {path}: "
             f"{log_error.strerror})"

@@ -27,8 +27,8 @@ _TYPES = {
     "BigDecimal": ("DOUBLE", _TEXT),
     "OptionalBigDecimal": ("DOUBLE", _TEXT),
     "double": ("DOUBLE", _TEXT),
-    "DateTime": ("TIMESTAMP_MS", "moment({})"),
-    "timestamp": ("TIMESTAMP_MS", "replace(moment({}), 'Z', '.000Z')"),
+    "DateTime": ("TIMESTAMP_MS", "iso_time({})"),
+    "timestamp": ("TIMESTAMP_MS", "replace(iso_time({}), 'Z', '.000Z')"),
     "map": ("MAP(VARCHAR, VARCHAR)", "CAST(to_json({}) AS VARCHAR)"),
     "double map": (
         "MAP(VARCHAR, DOUBLE)",
@@ -146,4 +146,4 @@ def _family_map(family: str) -> str:
         if column.family == family
     }
     pairs = (f"{{'key': {literal(key)}, 'value': {values[key]}}}" for key in sorted(values))
-    return f"filled([{', '.join(pairs)}])"
+    return f"map_without_nulls([{', '.join(pairs)}])"

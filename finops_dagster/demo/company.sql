@@ -1,4 +1,4 @@
--- The invented company of the example bills: what it buys from AWS, where, and for which workloads.
+-- The invented company of the example bills: its accounts, workloads, regions, services, commitments.
 -- Product codes, names and regions are AWS's own; accounts, workloads and the seller are invented.
 
 CREATE MACRO payer_account() AS '210987654321';
@@ -11,7 +11,7 @@ CREATE MACRO account_name(account) AS CASE account
     WHEN '739205516642' THEN 'engineering-shared'
 END;
 
--- A workload is a tagged group of resources in the account that pays for it.
+-- A workload is a tagged group of resources in one account.
 CREATE TABLE workload AS FROM (VALUES
     ('310245178860', 'orders-api', 'checkout', 'production', 'CC-1200', 'Shop'),
     ('310245178860', 'catalog-search', '検索', 'production', 'CC-1210', 'Shop'),
@@ -29,9 +29,10 @@ CREATE TABLE workload AS FROM (VALUES
     ('210987654321', 'landing-zone', NULL, NULL, NULL, 'Unallocated')
 ) AS workload(account, name, team, environment, cost_center, business_unit);
 
--- Per mille of the rate in us-east-1. Charges go round the cycle: half the usage is in two regions.
+-- `price` is per mille of the price in us-east-1. Charges take their regions in turn from the cycle, in
+-- which two regions have half of the places.
 CREATE TABLE region AS FROM (VALUES
-    ('', NULL, NULL, 1000), -- of what AWS sells everywhere
+    ('', NULL, NULL, 1000), -- services without a region
     ('USE1', 'us-east-1', 'US East (N. Virginia)', 1000),
     ('USW2', 'us-west-2', 'US West (Oregon)', 1000),
     ('EUW1', 'eu-west-1', 'EU (Ireland)', 1080),
@@ -39,10 +40,10 @@ CREATE TABLE region AS FROM (VALUES
     ('APS1', 'ap-southeast-1', 'Asia Pacific (Singapore)', 1240),
     ('APN1', 'ap-northeast-1', 'Asia Pacific (Tokyo)', 1290)
 ) AS region(prefix, region, location, price);
-CREATE MACRO region_cycle(turn) AS
-    ['USE1', 'EUC1', 'USE1', 'USW2', 'EUC1', 'USE1', 'EUW1', 'APS1', 'USW2', 'APN1'][1 + turn % 10];
+CREATE MACRO region_cycle(number) AS
+    ['USE1', 'EUC1', 'USE1', 'USW2', 'EUC1', 'USE1', 'EUW1', 'APS1', 'USW2', 'APN1'][1 + number % 10];
 
--- Usage grows every month by so many per mille of that of January 2023.
+-- `trend` is the monthly growth of usage, in per mille of January 2023.
 CREATE TABLE service AS FROM (VALUES
     ('AmazonEC2', 'Amazon Elastic Compute Cloud', 'Compute', 26),
     ('AmazonRDS', 'Amazon Relational Database Service', 'Databases', 26),
@@ -62,8 +63,8 @@ CREATE TABLE service AS FROM (VALUES
     ('4q1c8rzp7yv0w2k9m6xt3hbe5', 'Lakehouse Query Engine', 'Other', 5)
 ) AS service(product_code, service_name, service_category, trend);
 
--- What a line item type means: the cost in percent of quantity times rate, the share of it that a
--- commitment pays for, and what FOCUS calls it.
+-- For each line item type: the cost in percent of quantity times rate, the percentage of it that a
+-- commitment pays for, and the words of FOCUS.
 CREATE TABLE line_item_type AS FROM (VALUES
     ('Usage', 100, NULL, 'Anniversary', 'Usage', 'Usage-Based', 'Standard'),
     ('DiscountedUsage', 0, 60, 'Anniversary', 'Usage', 'Usage-Based', 'Committed'),
@@ -80,14 +81,14 @@ CREATE TABLE line_item_type AS FROM (VALUES
     type, cost_percent, committed_percent, bill_type, charge_category, charge_frequency, pricing_category
 );
 
--- What each commitment pays for: two Savings Plans in turn, and a reservation of EC2 and one of RDS.
+-- The commitments: two Savings Plans in turn, and one reservation each of EC2 and RDS.
 CREATE MACRO savings_plan_arn(number) AS 'arn:aws:savingsplans::' || payer_account() || ':savingsplan/'
     || ['5f0c7a52-81c4-4f0e-9d3b-2a6e1c9b7d10', 'b18e4d36-07aa-4c58-8e21-f39d50c6ab74'][1 + number % 2];
 CREATE MACRO reservation_arn(product_code) AS if(product_code = 'AmazonEC2', 'arn:aws:ec2', 'arn:aws:rds')
     || ':us-east-1:' || payer_account()
     || if(product_code = 'AmazonEC2', ':reserved-instances/7d20c1f4-52be-4f38', ':ri:orders-and-payments-pg');
 
--- What AWS's price list says of an EC2 instance, beside its size.
+-- The attributes of an EC2 instance in AWS's price list, beside its size.
 CREATE MACRO instance(size) AS MAP {
     'instanceTypeFamily': split_part(size, '.', 1),
     'physicalProcessor': if(size LIKE 'g5%', 'AMD EPYC 7R32', 'Intel Xeon Platinum 8175'),

@@ -48,6 +48,7 @@ _NUMBER = re.compile(
     r"[\t-\r ]*",
     re.ASCII,
 )
+# A block of pyarrow's must hold a whole row; DuckDB refuses rows of more than 16 MB.
 _BLOCK_BYTES, _LARGEST_ROW_BYTES = 1 << 20, 32 << 20
 _HEADERS_SHOWN = 10
 

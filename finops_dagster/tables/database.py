@@ -110,6 +110,7 @@ class DuckDB:
                 if seconds >= next_warning:
                     run_logger().warning(f"{path} is open in {_holder(str(error))}; waiting for it")
                     next_warning += SECONDS_BETWEEN_WAIT_WARNINGS
+            # Random, so that the processes that wait do not all try at the same time.
             time.sleep(pause * random.uniform(0.5, 1))
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 

@@ -229,6 +229,7 @@ def restore_loads(connection: duckdb.DuckDBPyConnection, loads: Iterable[Load]) 
                 f"WHERE {_IS_MONTH} AND state = 'loaded'",
                 month,
             )
+        # A version that is loaded again has one row, with the number of its newest load.
         connection.execute(f"DELETE FROM finops_state.manifests WHERE {_IS_VERSION}", key)
         last_number = connection.execute(
             f"SELECT coalesce(max(load_number), 0) FROM finops_state.manifests WHERE {_IS_MONTH}",

@@ -320,6 +320,7 @@ def measure_month(
 
     names = [name for name in money or () if name in present]
     sums = "".join(f", sum({quoted(name)})" for name in names)
+    # Rows that name another period are counted, as a file of another month would have them.
     period = column_or(bill_format.billing_period, "NULL::DATE")
     groups = connection.execute(
         f"SELECT coalesce({column_or(bill_format.currency, 'NULL')}, ''), count(*), "
