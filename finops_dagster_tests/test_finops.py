@@ -172,7 +172,7 @@ def test_config_check_reports_what_cannot_be_written(
         ("aws unload", 2, "No such command 'unload'"),
         ("aws show-state --export nope", 1, "the settings have acme\n"),
         ("aws load-billing-remote", 1, "the backend duckdb has no warehouse; choose another"),
-        ("aws run-pipeline --end-date 2020-01", 1, "acme has no month between --start-date"),
+        ("aws run-pipeline --end-date 2020-01", 1, "acme has no month in the selected range"),
         ("aws run-pipeline --export acme", 1, "acme has no manifest of"),
         ("--config nope.toml config", 1, "nope.toml: there is no such settings file"),
         ("--backend oracle config", 1, "database.backend: 'oracle' is none of"),

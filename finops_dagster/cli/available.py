@@ -38,8 +38,8 @@ def available_months(
             months = selection.months(export)
             if not months:
                 raise BillError(
-                    f"{export.name} has no month between --start-date and --end-date; its first "
-                    f"month is {export.start_month}"
+                    f"{export.name} has no month in the selected range; its first month is "
+                    f"{export.start_month}"
                 )
             source = VENDORS[export.vendor].source(export, stores)
             available = available_versions(source, months)

@@ -31,7 +31,7 @@ def clean(settings: Settings, *, older_than: timedelta, dry_run: bool) -> Iterat
             if not dry_run:
                 shutil.rmtree(folder)
             yield row
-        for superseded in _forget_superseded(months, before, dry_run=dry_run):
+        for superseded in _delete_superseded(months, before, dry_run=dry_run):
             yield _row("superseded version", superseded, 0)
     with open_history() as history:
         for run in _old_runs(history, settings, before):
@@ -96,7 +96,7 @@ def _unneeded_versions(months: Iterable[StoredMonth], before: datetime) -> Itera
                     yield folder
 
 
-def _forget_superseded(
+def _delete_superseded(
     months: Iterable[StoredMonth], before: datetime, *, dry_run: bool
 ) -> Iterator[str]:
     """Delete the ledger entries of versions that were superseded before, and yield their names."""
