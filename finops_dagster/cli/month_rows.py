@@ -41,6 +41,7 @@ def month_rows(settings: Settings, selection: Selection, history: History) -> It
     """
     for month in StoredMonths(settings).months(selection):
         export, name = month.key
+        # "success" also stands for months that never ran; those are listed only if stored.
         last_run, reason = history.status(export, name)
         if last_run != "success" or not set(month.versions.values()) <= {None, UNKNOWN}:
             yield {
@@ -70,6 +71,7 @@ def _stage_row(stage: str, last: Materialization | None, failure: RunFailure | N
     if failure and failure.stage in (None, stage):
         error, failed_check = failure.message, failure.check
     elif failure:
+        # The stages after a failed one did not run, so they have no error of their own.
         error = f"not reached: {failure.stage} failed"
     return {
         "stage": stage,

@@ -59,6 +59,7 @@ def _run(
     `limit` is the largest number of rows to return; None returns all.
     """
     with DuckDB.of(settings.database.duckdb).scratch() as connection:
+        # DuckDB shows times in the zone of the machine; the answer should be the same everywhere.
         connection.execute("SET TimeZone = 'UTC'")
         tables: list[str] = []
         try:
@@ -88,6 +89,8 @@ def _create_views(connection: duckdb.DuckDBPyConnection, settings: Settings) -> 
         folder = settings.storage.parquet_dir / export.name
         if any(folder.glob("billing_month=*/*.parquet")):
             files = files_literal(folder, "billing_month=*/*.parquet")
+            # Months may differ in their columns. The files have billing_month as a DATE, which the
+            # name of the folder would replace by text.
             connection.execute(
                 f"CREATE VIEW {quoted(export.table_name)} AS FROM read_parquet({files}, "
                 "union_by_name = true, hive_partitioning = false)"

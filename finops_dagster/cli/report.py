@@ -151,7 +151,7 @@ def _restarts(history: History, export: str) -> Row:
     runs = history.export_runs(export)
     statuses = Counter(run.status for run in runs)
     restarts, failed_months = 0, set[str]()
-    for run in reversed(runs):
+    for run in reversed(runs):  # oldest first
         restarts += run.month in failed_months
         if run.status == "success":
             failed_months.discard(run.month)

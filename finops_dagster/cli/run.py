@@ -96,6 +96,7 @@ def show_state(context: typer.Context, runs: Runs = False, json: Json = False) -
         from finops_dagster.cli.status import month_status
 
         rows = month_status(settings, months)
+        # After `month_status`, which imports Dagster: month_rows imports DuckDB.
         from finops_dagster.cli.month_rows import MONTH_HEADINGS
 
         show(rows, as_json=json, empty="nothing is loaded yet", headings=MONTH_HEADINGS)

@@ -101,6 +101,7 @@ def as_toml(export: FoundExport) -> str:
 def _toml(value: str | bool) -> str:
     if isinstance(value, bool):
         return json.dumps(value)
+    # The name of a folder may hold any character; TOML has `\U` for those that are not printable.
     escaped = (
         character
         if character.isprintable() and character not in '"\\'

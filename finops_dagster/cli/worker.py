@@ -132,6 +132,7 @@ def stop_run(history: History, run: str) -> str:
     (row,) = matches
     process = row["process"]
     if process is not None and not row["lost"]:
+        # What Ctrl-C sends: the process rolls back its stage and prints how to continue.
         os.kill(int(process), signal.SIGINT)
         return f"run {row['run']}: process {process} was asked to stop"
     reason = "no process of this machine runs it"
