@@ -1,5 +1,4 @@
-"""The chain of one export, used as a person would, and what a month of it costs: requests to the
-store, and bytes that are read."""
+"""All stages of one export, and the cost of a month: requests to the store, and bytes read."""
 
 import csv
 import gzip
@@ -29,13 +28,13 @@ from finops_dagster_tests.servers.s3 import S3Server
 
 @pytest.fixture
 def loaded(project: Project) -> Project:
-    """January with a line item that costs 1 and one that costs 2, loaded."""
+    """Load January with two line items, which cost 1 and 2."""
     project.deliver("1", "2")
     project.load()
     return project
 
 
-def test_every_place_has_the_same_totals_and_version(project: Project) -> None:
+def test_every_stage_has_the_same_totals_and_version(project: Project) -> None:
     keys = project.deliver(line_items("2024-01", "0.1", "0.02"), line_items("2024-01", "3"))
     outcome = project.load()
     assert outcome.data_versions() == {"v1"}
@@ -116,7 +115,7 @@ LOADED, DAMAGED = {"billing_table": "loaded"}, "exported again, as the file was 
     ],
     ids=["rows-deleted", "database-lost", "parquet-lost", "parquet-damaged"],
 )
-def test_what_is_lost_is_made_again_and_nothing_else(
+def test_only_the_lost_stage_is_run_again(
     loaded: Project, damage: Callable[[Project], object], repaired: dict[str, str]
 ) -> None:
     damage(loaded)
@@ -133,7 +132,7 @@ def test_a_staged_file_that_was_changed_is_fetched_again(loaded: Project) -> Non
     assert loaded.totals() == (2, 3)
 
 
-def test_a_log_line_that_was_cut_by_a_crash_is_passed_over(project: Project) -> None:
+def test_a_half_written_log_line_is_ignored(project: Project) -> None:
     project.deliver(line_items("2024-01", "1"), line_items("2024-01", "2"))
     first = project.load(stages=["manifest", "staged_files"]).metadata("staged_files")
     (log,) = project.folder.glob("data/staging/acme/2024-01/v1/staged.jsonl")
@@ -143,7 +142,7 @@ def test_a_log_line_that_was_cut_by_a_crash_is_passed_over(project: Project) -> 
     assert project.totals() == (2, 3)
 
 
-def test_a_count_is_not_believed_when_a_file_came_after_it(project: Project) -> None:
+def test_files_are_counted_again_after_a_failed_count(project: Project) -> None:
     project.deliver("1")
     project.load(stages=["manifest", "staged_files"])
     project.deliver("much")
@@ -154,7 +153,7 @@ def test_a_count_is_not_believed_when_a_file_came_after_it(project: Project) -> 
     assert project.totals() == (1, 2)
 
 
-def test_each_month_can_have_a_database_of_its_own(project: Project, finops: Finops) -> None:
+def test_each_month_can_have_its_own_database(project: Project, finops: Finops) -> None:
     project.database = {"duckdb": {"database_path": "data/{export}-{month}.duckdb"}}
     for month in ("2024-01", "2024-02"):
         project.deliver("1", month=month)
@@ -174,13 +173,13 @@ def test_each_month_can_have_a_database_of_its_own(project: Project, finops: Fin
     ]
 
 
-def test_an_unusual_cost_is_noticed_but_loaded(project: Project) -> None:
+def test_an_unusual_cost_warns_and_is_loaded(project: Project) -> None:
     for month, cost in {"2024-01": "100", "2024-02": "151"}.items():
         project.deliver(cost, month=month)
         assert project.load(month).checks()["billing_table.usual_cost"] is (cost == "100")
 
 
-def test_a_stage_run_alone_says_what_it_misses(project: Project) -> None:
+def test_a_stage_run_alone_names_the_stage_to_run_first(project: Project) -> None:
     project.deliver("1")
     for stage, before in zip(STAGES[1:], STAGES, strict=False):
         assert f"materialize acme/{before}" in project.materialize(stages=[stage]).error
@@ -191,7 +190,7 @@ def test_a_stage_run_alone_says_what_it_misses(project: Project) -> None:
 
 @pytest.fixture
 def bytes_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Counter[Path]]:
-    """The bytes that DuckDB read of each file since this was last called."""
+    """Return a function that counts the bytes that DuckDB read of each file since its last call."""
     connect, logs, numbers = duckdb.connect, tmp_path / "logs", count()
     logs.mkdir()
 
@@ -203,7 +202,7 @@ def bytes_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], 
         )
         return connection
 
-    def since() -> Counter[Path]:
+    def bytes_since() -> Counter[Path]:
         read: Counter[Path] = Counter()
         for path in sorted(logs.glob("*/duckdb_log_entries.csv")):
             with path.open(newline="") as file:
@@ -214,20 +213,22 @@ def bytes_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], 
         return read
 
     monkeypatch.setattr(duckdb, "connect", logged)
-    return since
+    return bytes_since
 
 
 def parts(month: str, number: int, rows: int) -> list[bytes]:
-    """Gzip files that stay large, as no two of their rows are alike."""
-    chance = random.Random(month)
-    texts = ([chance.randbytes(200).hex() for _ in range(rows)] for _ in range(number))
-    return [
-        gzip.compress(csv_bytes(line_item(month, lineItem__LineItemDescription=t) for t in each))
-        for each in texts
-    ]
+    """Return gzip files that stay large, as no two of their rows are alike."""
+    generator = random.Random(month)
+
+    def row() -> dict[str, str]:
+        return line_item(month, lineItem__LineItemDescription=generator.randbytes(200).hex())
+
+    return [gzip.compress(csv_bytes(row() for _ in range(rows))) for _ in range(number)]
 
 
-def test_a_month_costs_each_file_once(project: Project, s3: S3Server, put_in_bucket: Put) -> None:
+def test_each_file_is_requested_once_per_version(
+    project: Project, s3: S3Server, put_in_bucket: Put
+) -> None:
     def requests() -> Counter[str]:
         counted = Counter(f"{method} {Path(path).suffix}" for method, path in s3.requests)
         s3.requests.clear()
@@ -244,12 +245,14 @@ def test_a_month_costs_each_file_once(project: Project, s3: S3Server, put_in_buc
         assert set(project.load().outcomes().values()) == {"unchanged"}
         assert requests() == {"GET .json": 1, "HEAD .gz": 3}
     forced = project.load(force=True)
-    done = ["unchanged", "staged", "loaded", "exported"]
-    assert forced.outcomes() == dict(zip(STAGES, done, strict=True))
+    outcomes = ["unchanged", "staged", "loaded", "exported"]
+    assert forced.outcomes() == dict(zip(STAGES, outcomes, strict=True))
     assert requests()["GET .gz"] == forced.metadata("staged_files")["files"] == 3
 
 
-def test_a_month_reads_no_other(project: Project, bytes_read: Callable[[], Counter[Path]]) -> None:
+def test_loading_a_month_reads_no_file_of_another(
+    project: Project, bytes_read: Callable[[], Counter[Path]]
+) -> None:
     for month in ("2024-01", "2024-02"):
         project.deliver(*parts(month, 2, 4000), month=month)
     project.load("2024-01")
@@ -260,7 +263,7 @@ def test_a_month_reads_no_other(project: Project, bytes_read: Callable[[], Count
     assert not [path for path in bytes_read() if path.suffix in (".gz", ".parquet")]
 
 
-def test_the_log_says_how_far_a_month_is(
+def test_the_log_reports_progress(
     project: Project, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("finops_dagster.progress._SECONDS_BETWEEN_REPORTS", 0.001)
@@ -272,9 +275,9 @@ def test_the_log_says_how_far_a_month_is(
     for attempt in Retrying(stop=stop_after_attempt(30), reraise=True):
         with attempt:
             project.load(force=True)
-            for said in (
+            for line in (
                 rf"counted \d.* of {size}\n",
                 r"loaded [1-9][\d,]* rows of 40,000 rows\n",
                 r"exported [1-9][\d,]* rows of 40,000 rows\n",
             ):
-                assert re.search(said, caplog.text)
+                assert re.search(line, caplog.text)

@@ -1,4 +1,4 @@
-"""A month is wholly old or wholly new, and state says which, whatever fails beside its commit."""
+"""A month is wholly old or wholly new, and the event log says which, whatever fails."""
 
 import gc
 import itertools
@@ -23,14 +23,16 @@ ALL_STAGES = [*STAGES, "warehouse_table"]
 
 
 class Broken(Exception):
-    """What a fault of the test raises."""
+    """An error that the test raises."""
 
 
 @contextmanager
 def calls_from_reconcile_on(watch: Callable[[CodeType], None]) -> Iterator[None]:
-    """Watch the calls of the project's functions in this thread, from where a stage reconciles what
-    it wrote; what `watch` raises, the call raises. Handing the version on is left out: it puts a
-    value into memory, and Dagster calls it when the stage has ended."""
+    """Watch the calls of the project's functions in this thread, from a stage's reconciliation on.
+
+    If `watch` raises, so does the call. `handle_output` is left out: it only puts a value into
+    memory, and Dagster calls it after the stage.
+    """
     frames: dict[int, FrameType] = {}
     has_begun = False
 
@@ -56,20 +58,20 @@ def calls_from_reconcile_on(watch: Callable[[CodeType], None]) -> Iterator[None]
 
 
 def recorded_version(project: Project, stage: str) -> str | None:
-    """The version of January that Dagster's event log has of a stage."""
-    wanted = dg.AssetRecordsFilter(dg.AssetKey(["acme", stage]), asset_partitions=["2024-01"])
-    (record,) = project.instance.fetch_materializations(wanted, limit=1).records
+    """Return the version of January that Dagster's event log has of a stage."""
+    of_january = dg.AssetRecordsFilter(dg.AssetKey(["acme", stage]), asset_partitions=["2024-01"])
+    (record,) = project.instance.fetch_materializations(of_january, limit=1).records
     assert record.asset_materialization is not None
     return (record.asset_materialization.tags or {})["dagster/data_version"]
 
 
 def version_in(project: Project, stage: str, warehouse: Adapter) -> str:
-    """The version of January that the table, the lake or the warehouse has."""
+    """Return the version of January that the table, the lake or the warehouse has."""
     if stage == "warehouse_table":
         ((version,),) = warehouse.rows("aws_billing_data", ["manifest_id"], "2024-01")
     else:
-        place = "aws_billing_data" if stage == "billing_table" else project.parquet_scan()
-        ((version,),) = project.query(f"SELECT DISTINCT manifest_id FROM {place}")
+        rows = "aws_billing_data" if stage == "billing_table" else project.parquet_scan()
+        ((version,),) = project.query(f"SELECT DISTINCT manifest_id FROM {rows}")
     return str(version)
 
 
@@ -87,11 +89,14 @@ def version_in(project: Project, stage: str, warehouse: Adapter) -> str:
         ),
     ],
 )
-def test_whatever_function_of_a_stage_fails_the_month_is_wholly_old_or_new(
+def test_a_month_is_whole_whichever_function_of_a_stage_fails(
     project: Project, monkeypatch: pytest.MonkeyPatch, stage: str, backend: str, every: int
 ) -> None:
-    """Restate a month with a function broken, for every so many that the stage calls from where it
-    reconciles on; the event log must name the version that is in its place."""
+    """Restate a month while a function of the stage raises: one run for each `every`th function.
+
+    The functions are those that the stage calls from its reconciliation on. Afterwards the event
+    log must name the version that the stage has.
+    """
     with running_adapter(backend) as warehouse:
         install(warehouse, project, monkeypatch)
         versions = (f"v{number}" for number in itertools.count(1))
@@ -137,10 +142,10 @@ def test_whatever_function_of_a_stage_fails_the_month_is_wholly_old_or_new(
     [
         ("billing_table", "duckdb"),
         ("parquet", "duckdb"),
-        *(("warehouse_table", each) for each in ("duckdb", "postgresql", "bigquery", "snowflake")),
+        *(("warehouse_table", name) for name in ("duckdb", "postgresql", "bigquery", "snowflake")),
     ],
 )
-def test_a_kill_between_commit_and_event_is_seen_and_healed_by_the_next_run(
+def test_a_kill_between_commit_and_event_is_found_and_repaired_by_the_next_run(
     project: Project, monkeypatch: pytest.MonkeyPatch, stage: str, backend: str
 ) -> None:
     with running_adapter(backend) as warehouse:
@@ -158,7 +163,7 @@ def test_a_kill_between_commit_and_event_is_seen_and_healed_by_the_next_run(
         assert version_in(project, stage, warehouse) == "v2"
         assert [row["lost"] for row in finops.json("worker", "list")] == [True]
         differences = [row["what_differs"] for row in finops.json("state", "verify")]
-        assert any("v2" in one and "the event log" in one and "v1" in one for one in differences)
+        assert any("v2" in row and "the event log" in row and "v1" in row for row in differences)
         finops("aws", "run-pipeline")
         assert finops.json("state", "verify") == []
         assert finops.json("worker", "list") == []

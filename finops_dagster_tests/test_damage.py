@@ -1,4 +1,4 @@
-"""Damage in every place that holds a month is found, and the command that is named repairs it."""
+"""Damage in every place that holds a month is found, and the named command repairs it."""
 
 import os
 from collections.abc import Callable
@@ -22,7 +22,7 @@ DEEP = ("state", "verify", "--deep")
 
 @pytest.fixture
 def loaded(project: Project, finops: Finops) -> Finops:
-    """A month of 500 line items, loaded."""
+    """Load a month of 500 line items."""
     rows = [
         line_item(
             MONTH,
@@ -43,10 +43,10 @@ def loaded(project: Project, finops: Finops) -> Finops:
 
 
 def overwrite(path: Path, size: int = 4_000) -> None:
-    """Write over the middle of a file, which keeps its size and its time."""
-    times, whole = path.stat(), path.read_bytes()
-    middle = (len(whole) - size) // 2
-    path.write_bytes(whole[:middle] + bytes(size) + whole[middle + size :])
+    """Overwrite the middle of a file with zeros; its size and its times stay."""
+    times, content = path.stat(), path.read_bytes()
+    start = (len(content) - size) // 2
+    path.write_bytes(content[:start] + bytes(size) + content[start + size :])
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
@@ -55,18 +55,18 @@ def cut(path: Path) -> None:
 
 
 def in_table(change: str) -> Callable[[Project], None]:
-    """Change one row of the table by hand."""
+    """Return a damage that changes one row of the table."""
     update = f"UPDATE aws_billing_data SET {change} WHERE lineitem_unblendedcost = 0.7"
     return lambda project: project.execute(update)
 
 
 def in_parquet(change: Callable[[pa.Array], pa.Array]) -> Callable[[Project], None]:
-    """Write the month's file anew by hand, with other services and the footer that it had."""
+    """Return a damage that rewrites the Parquet file: other services, the same footer."""
 
     def rewrite(project: Project) -> None:
         rows = pq.read_table(project.parquet_path())
-        at = rows.schema.get_field_index("lineitem_productcode")
-        changed = rows.set_column(at, rows.schema.field(at), change(rows[at]))
+        index = rows.schema.get_field_index("lineitem_productcode")
+        changed = rows.set_column(index, rows.schema.field(index), change(rows[index]))
         pq.write_table(changed, project.parquet_path(), compression="zstd")
         assert read_footer(project.parquet_path())
 
@@ -82,7 +82,7 @@ ONLY = f"--export acme --start-date {MONTH} --end-date {MONTH}"
 REPROCESS = f"finops state reprocess acme {MONTH}"
 RUN = f"finops aws run-pipeline {ONLY}"
 FETCH = f"finops aws extract-billing {ONLY} --force"
-# What is done, what only --deep then says, and the command that it names.
+# A function that damages, the message of --deep, and the command that the message names.
 Damage = tuple[Callable[[Project], None], str, str]
 SERVICE, QUANTITY_OF = "differ in lineitem_productcode; ", "differ in lineitem_usageamount; "
 AS_WRITTEN = "the file is unchanged"
@@ -117,7 +117,9 @@ def cells(project: Project) -> list[list[tuple[object, ...]]]:
 @pytest.mark.parametrize(
     "damages", [DAMAGES, pytest.param(MORE_DAMAGES, marks=pytest.mark.thorough)]
 )
-def test_damage_is_found_and_repaired_as_it_says(loaded: Finops, damages: list[Damage]) -> None:
+def test_damage_is_found_and_repaired_by_the_command_that_is_named(
+    loaded: Finops, damages: list[Damage]
+) -> None:
     before = cells(loaded.project)
     for damage, message, command in damages:
         damage(loaded.project)
@@ -131,7 +133,7 @@ def test_damage_is_found_and_repaired_as_it_says(loaded: Finops, damages: list[D
 
 
 @pytest.mark.thorough
-def test_all_damage_is_repaired_at_once(loaded: Finops) -> None:
+def test_mend_repairs_all_damage_at_once(loaded: Finops) -> None:
     before = cells(loaded.project)
     for damage, _, _ in (PAGES, A_SERVICE, STAGED_BYTES):
         damage(loaded.project)
@@ -141,14 +143,14 @@ def test_all_damage_is_repaired_at_once(loaded: Finops) -> None:
     assert cells(loaded.project) == before
 
 
-def test_any_column_of_money_is_held_against_the_ledger(loaded: Finops) -> None:
+def test_every_money_column_is_compared_with_the_ledger(loaded: Finops) -> None:
     in_table("lineitem_blendedcost = 0.700000000000000001")(loaded.project)
     (row,) = loaded.json("state", "verify")
     assert "but the table does not have its rows" in row["what_differs"]
     assert row["repair"] == REPROCESS
 
 
-def test_a_staged_file_that_is_damaged_is_never_loaded(loaded: Finops) -> None:
+def test_a_damaged_staged_file_is_never_loaded(loaded: Finops) -> None:
     before = cells(loaded.project)
     overwrite(staged(loaded.project), 20)
     loaded.project.database_file.unlink()
@@ -163,7 +165,7 @@ WRITTEN_AGAIN = f"acme {MONTH}  exported again, as the file was damaged  "
 
 @pytest.mark.thorough
 def test_a_parquet_file_without_a_checksum_is_compared_once(loaded: Finops) -> None:
-    """As those are that were written before checksums were kept."""
+    """Earlier releases wrote files without a checksum."""
     project, forget = loaded.project, "UPDATE finops_state.manifests SET lake_sha256 = NULL"
     project.execute(forget)
     written = project.parquet_path().stat().st_mtime_ns
@@ -178,7 +180,7 @@ def test_a_parquet_file_without_a_checksum_is_compared_once(loaded: Finops) -> N
         assert loaded.json(*DEEP) == []
 
 
-def test_a_damaged_database_is_said_and_hides_no_other_month(project: Project) -> None:
+def test_a_damaged_database_is_reported_and_hides_no_other_month(project: Project) -> None:
     databases = '[database.duckdb]\ndatabase_path = "data/{export}-{month}.duckdb"\n'
     finops = Finops(project, databases)
     for month in (MONTH, "2024-02"):
@@ -192,7 +194,7 @@ def test_a_damaged_database_is_said_and_hides_no_other_month(project: Project) -
     assert (later["month"], damaged["month"]) == ("2024-02", MONTH)
 
 
-def test_what_was_not_looked_at_is_said(loaded: Finops) -> None:
+def test_verify_reports_what_it_did_not_read(loaded: Finops) -> None:
     plain = loaded.run("state", "verify", "acme")
     assert plain.stdout == "all agree\n"
     looked_at, not_looked_at, without_data = plain.stderr.splitlines()

@@ -1,5 +1,4 @@
-"""The code location: what it holds, that it loads without credentials and network, a month of it
-that `dagster asset materialize` loads from a plain shell, as CI does, and tens of exports in it."""
+"""The code location: it loads without credentials and network, in CI, and with fifty exports."""
 
 import json
 import re
@@ -19,7 +18,7 @@ from finops_dagster_tests.servers.s3 import S3Server
 DAGSTER = str(Path(sys.executable).parent / "dagster")
 
 
-def test_every_export_has_its_chain_checks_job_and_sensor(project: Project) -> None:
+def test_every_export_has_its_assets_checks_job_and_sensor(project: Project) -> None:
     project.add_export(name="be-ta", table="beta")
     definitions = project.definitions()
     graph = definitions.resolve_asset_graph()
@@ -40,7 +39,7 @@ def test_every_export_has_its_chain_checks_job_and_sensor(project: Project) -> N
 
 
 def load(config: str) -> subprocess.CompletedProcess[str]:
-    """Load the code location with nothing else in the environment; it must import no client."""
+    """Load the code location in an empty environment, and print the clients that it imports."""
     clients = "google.cloud dagster_gcp pandas azure snowflake adbc_driver_manager dlt boto3"
     code = (
         "import sys, finops_dagster.definitions;"
@@ -53,16 +52,16 @@ def load(config: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("config", ["finops.toml", "bigquery.toml"])
 def test_definitions_load_with_an_empty_environment_and_import_no_client(config: str) -> None:
-    done = load(f"config/{config}")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert config == "bigquery.toml" or done.stdout == "\n"
+    process = load(f"config/{config}")
+    assert (process.returncode, process.stderr) == (0, "")
+    assert config == "bigquery.toml" or process.stdout == "\n"
 
 
-def test_a_mistake_in_the_settings_is_one_line_and_no_stack_trace(tmp_path: Path) -> None:
+def test_a_mistake_in_the_settings_is_one_line_without_a_stack_trace(tmp_path: Path) -> None:
     config = tmp_path / "finops.toml"
     config.write_text("[storage]\nfolder = 1")
-    done = load(str(config))
-    assert (done.returncode, done.stderr) == (1, f"{config}: storage.folder: unknown key\n")
+    process = load(str(config))
+    assert (process.returncode, process.stderr) == (1, f"{config}: storage.folder: unknown key\n")
 
 
 def start(project: Project, month: str, *options: str) -> subprocess.Popen[str]:
@@ -89,7 +88,7 @@ def test_a_shell_loads_a_month_and_may_log_in_json(project: Project) -> None:
 
 
 @pytest.mark.thorough
-def test_what_fails_in_a_shell_has_another_exit_code_and_its_reason(project: Project) -> None:
+def test_a_failure_in_a_shell_has_an_exit_code_and_a_reason(project: Project) -> None:
     cell = "line 2, column \"lineItem/UnblendedCost\": '1.2.3' cannot be kept exactly"
     project.deliver("1.2.3")
     for month, reason in {"2024-01": cell, "2024-02": "acme has no manifest of 2024-02"}.items():
@@ -103,7 +102,7 @@ REGIONS = ["us-east-1", "eu-west-1", "ap-southeast-2"]
 
 
 def payer(number: int, s3: S3Server) -> dict[str, Any]:
-    """The settings of one export of fifty, which lies in a bucket of its own."""
+    """Return the settings of one export of fifty, each in a bucket of its own."""
     name = f"payer-{number:02}"
     return {
         "name": name,
@@ -117,33 +116,33 @@ def payer(number: int, s3: S3Server) -> dict[str, Any]:
     }
 
 
-def test_fifty_exports_leave_each_other_alone(project: Project, s3: S3Server) -> None:
+def test_fifty_exports_are_independent(project: Project, s3: S3Server) -> None:
     payers = [payer(number, s3) for number in range(50)]
     project.export |= payers[0] | {"source": "s3://billing-of-nobody/cur"}
-    for each in payers[1:]:
-        project.add_export(**each)
+    for settings in payers[1:]:
+        project.add_export(**settings)
     s3.requests.clear()
     definitions = project.definitions()
     assert len(definitions.resolve_asset_graph().get_all_asset_keys()) == 200
-    assert s3.requests == [], "no store is asked"
+    assert s3.requests == [], "no request to a store"
     sensors = {sensor.name for sensor in definitions.sensors or []}
     assert len(sensors - {"lost_runs"}) == 50
 
     signed: list[str] = []
     s3.fault = lambda environ, _: signed.append(environ["HTTP_AUTHORIZATION"])
     for number in (12, 25, 38):
-        given, bucket = payers[number], f"billing-of-payer-{number}"
+        settings, bucket = payers[number], f"billing-of-payer-{number}"
         s3.client().create_bucket(Bucket=bucket)
-        rows, name = [line_items("2024-03", str(number))], given["name"]
+        rows, name = [line_items("2024-03", str(number))], settings["name"]
         deliver(bucket_put(s3, bucket), "2024-03", rows, export_name=name, prefix="cur")
         assert requested_months(project.tick(sensor=f"payer_{number}_manifests")) == ["2024-03"]
-        assert f"/{given['region']}/s3/" in signed[-1]
+        assert f"/{settings['region']}/s3/" in signed[-1]
         project.load("2024-03", export=name)
-        cost = f"SELECT lineitem_unblendedcost FROM {given['table']}"
+        cost = f"SELECT lineitem_unblendedcost FROM {settings['table']}"
         assert project.query(cost) == [(number,)]
         partitions = definitions.resolve_job_def(f"payer_{number}_month").partitions_def
         assert partitions is not None
-        assert partitions.get_first_partition_key() == given["start_month"]
+        assert partitions.get_first_partition_key() == settings["start_month"]
 
     with pytest.raises(StoreError, match=r"s3://billing-of-nobody/cur/.*no such bucket"):
         project.tick(sensor="payer_00_manifests")

@@ -1,4 +1,4 @@
-"""Why a month failed, or what it waits for, reaches people: terminal, state, JSON, report."""
+"""Terminal, state, JSON and report say why a month failed, or what it waits for."""
 
 import errno
 import os
@@ -38,24 +38,24 @@ WAITS = {
         for command in WAITS
     ],
 )
-def test_what_is_waited_for_is_said(project: Project, finops: Finops, command: str) -> None:
+def test_a_wait_for_a_lock_is_reported(project: Project, finops: Finops, command: str) -> None:
     project.deliver("1")
     finops("aws", "run-pipeline")
-    of_another = FileLock(f"{FILES}/.lock") if FILES in WAITS[command] else duckdb.connect(DATABASE)
-    with of_another:
+    lock = FileLock(f"{FILES}/.lock") if FILES in WAITS[command] else duckdb.connect(DATABASE)
+    with lock:
         process = finops.start(*command.split())
         assert process.stderr is not None
         line = process.stderr.readline()
-    printed, complained = process.communicate()
-    assert process.returncode == 0, printed + complained
+    output, errors = process.communicate()
+    assert process.returncode == 0, output + errors
     assert WAITS[command] in line
     assert line.endswith("; waiting for it\n")
-    assert "waiting" not in complained
+    assert "waiting" not in errors
 
 
 @pytest.fixture
-def without_server(project: Project, monkeypatch: MonkeyPatch) -> Finops:
-    """A month that is to go to a PostgreSQL that is down."""
+def with_server_down(project: Project, monkeypatch: MonkeyPatch) -> Finops:
+    """Deliver a month for a PostgreSQL server that is down."""
     project.deliver("1")
     monkeypatch.setenv("OPEN_FINOPS_DATABASE_BACKEND", "postgresql")
     for name, value in {"HOST": project.folder, "DATABASE": "bills", "USER": "loader"}.items():
@@ -63,35 +63,43 @@ def without_server(project: Project, monkeypatch: MonkeyPatch) -> Finops:
     return Finops(project)
 
 
-def test_the_cause_of_a_retry_is_said_at_once(without_server: Finops) -> None:
-    cause = f"database bills at {without_server.project.folder}: "
-    with without_server.start("aws", "run-pipeline") as process:
+def test_the_cause_of_a_retry_is_reported_at_once(with_server_down: Finops) -> None:
+    cause = f"database bills at {with_server_down.project.folder}: "
+    with with_server_down.start("aws", "run-pipeline") as process:
         assert process.stderr is not None
         line = process.stderr.readline()
-        *_, last = without_server.json("state", "show", "acme", "2024-01")
+        *_, last = with_server_down.json("state", "show", "acme", "2024-01")
         process.kill()
     assert line.startswith(f"acme 2024-01  {cause}")
     assert line.endswith("; trying again in 10 s (1 of 3)\n")
     assert last["error"].startswith(f"in progress, trying again: {cause}")
 
 
-def test_the_cause_of_a_failure_is_told(without_server: Finops, monkeypatch: MonkeyPatch) -> None:
+def test_the_cause_of_a_failure_is_the_same_everywhere(
+    with_server_down: Finops, monkeypatch: MonkeyPatch
+) -> None:
     monkeypatch.setattr(stage, "_SECONDS_BETWEEN_RETRIES", 0)
-    printed = without_server.run("aws", "run-pipeline")
+    printed = with_server_down.run("aws", "run-pipeline")
     (line,) = printed.stdout.splitlines()
-    cause = f"database bills at {without_server.project.folder}: "
+    cause = f"database bills at {with_server_down.project.folder}: "
     assert line.startswith(f"acme 2024-01  failed: {cause}")
     assert line.endswith("; tried 4 times, run the month again later")
-    assert [one[-8:] for one in printed.stderr.splitlines()] == ["(1 of 3)", "(2 of 3)", "(3 of 3)"]
-    (month,) = without_server.json("state", "list")
-    *_, last = without_server.json("state", "show", "acme", "2024-01")
-    (failed,) = without_server.json("state", "report")["failures_by_cause"]
+    assert [text[-8:] for text in printed.stderr.splitlines()] == [
+        "(1 of 3)",
+        "(2 of 3)",
+        "(3 of 3)",
+    ]
+    (month,) = with_server_down.json("state", "list")
+    *_, last = with_server_down.json("state", "show", "acme", "2024-01")
+    (failed,) = with_server_down.json("state", "report")["failures_by_cause"]
     reason = line.removeprefix("acme 2024-01  failed: ")
     assert month["reason"] == last["error"] == failed["last"] == reason
     assert failed["cause"] == "WarehouseUnavailable"
 
 
-def test_an_unforeseen_error(project: Project, finops: Finops, monkeypatch: MonkeyPatch) -> None:
+def test_an_unexpected_error_of_a_run(
+    project: Project, finops: Finops, monkeypatch: MonkeyPatch
+) -> None:
     not_fewer_rows, month_numbers = checks.not_fewer_rows, count(1)
 
     def surprise(*arguments: object) -> dg.AssetCheckResult:
@@ -122,7 +130,7 @@ def test_an_unforeseen_error(project: Project, finops: Finops, monkeypatch: Monk
     assert "in surprise" in str(record.event_log_entry)
 
 
-def test_an_unforeseen_error_of_a_command(finops: Finops) -> None:
+def test_an_unexpected_error_of_a_command(finops: Finops) -> None:
     broken = "from finops_dagster.cli import app; app.app = lambda: {}['x']; app.main()"
     ended = subprocess.run(
         [sys.executable, "-c", broken], env=finops.environment, capture_output=True, text=True
@@ -133,7 +141,7 @@ def test_an_unforeseen_error_of_a_command(finops: Finops) -> None:
     assert "in <lambda>" in log.read_text()
 
 
-def test_the_log_of_traces_does_not_grow_forever_and_is_not_needed(tmp_path: Path) -> None:
+def test_the_log_of_traces_is_limited_and_optional(tmp_path: Path) -> None:
     log = tmp_path / "finops_errors.log"
     log.write_text("x" * 1_000_001)
     line = f"ValueError: rare (unexpected error; the full trace is at the end of {log})"
@@ -146,7 +154,7 @@ def test_the_log_of_traces_does_not_grow_forever_and_is_not_needed(tmp_path: Pat
     assert line.startswith("ValueError: rare (unexpected error; its trace cannot be written to ")
 
 
-def test_a_month_without_a_readable_manifest_has_nothing(project: Project, finops: Finops) -> None:
+def test_a_month_with_an_invalid_manifest_has_no_versions(project: Project, finops: Finops) -> None:
     project.put("acme-cur/20240101-20240201/acme-cur-Manifest.json", b"{")
     finops("aws", "run-pipeline", code=1)
     (row,) = finops.json("state", "list")
@@ -154,8 +162,10 @@ def test_a_month_without_a_readable_manifest_has_nothing(project: Project, finop
     assert "same" not in finops("state", "list")
 
 
-def test_runs_of_dagster_count(project: Project, finops: Finops, monkeypatch: MonkeyPatch) -> None:
-    """As `dagster asset materialize` and the UI begin them, without the tag of the export's job."""
+def test_runs_that_dagster_started_are_reported(
+    project: Project, finops: Finops, monkeypatch: MonkeyPatch
+) -> None:
+    """`dagster asset materialize` and the UI start runs without the tag of the export's job."""
     monkeypatch.setenv("DAGSTER_HOME", str(project.folder / ".dagster"))
     project.deliver("1")
     project.deliver("much", month="2024-02")
@@ -173,7 +183,9 @@ def test_runs_of_dagster_count(project: Project, finops: Finops, monkeypatch: Mo
 
 
 @pytest.mark.parametrize("place", ["data", "data/staging", "data/parquet", ".dagster", None])
-def test_a_file_in_a_folders_place(project: Project, finops: Finops, place: str | None) -> None:
+def test_a_file_in_place_of_a_folder_is_named(
+    project: Project, finops: Finops, place: str | None
+) -> None:
     project.deliver("1")
     if place is None:
         project.parquet_path().mkdir(parents=True)
@@ -196,7 +208,7 @@ DISKS = {
 }
 
 
-def test_what_the_disk_refuses_is_a_sentence_and_nothing_else_is() -> None:
+def test_disk_errors_are_sentences() -> None:
     for number, reason in DISKS.items():
         of_python = OSError(number, os.strerror(number), "data/a.gz")
         of_duckdb = duckdb.IOException(f'Cannot open file "data/a.gz": {os.strerror(number)}')
@@ -221,10 +233,10 @@ def test_what_the_disk_refuses_is_a_sentence_and_nothing_else_is() -> None:
         ("sqlite: {base_dir: /data}", None),
     ],
 )
-def test_a_history_in_postgresql_without_its_driver_is_refused_with_the_remedy(
+def test_an_event_log_in_postgresql_needs_its_driver_named(
     tmp_path: Path, monkeypatch: MonkeyPatch, storage: str, remedy: str | None
 ) -> None:
-    """As Dagster's own documentation gives it; with SQLAlchemy 2.1 no event could be written."""
+    """Dagster's documentation shows these; with SQLAlchemy 2.1 they cannot write an event."""
     monkeypatch.setenv("DAGSTER_PG", "postgresql://dagster@db")
     instance = tmp_path / "dagster.yaml"
     instance.write_text(f"storage: {{{storage}}}\n")

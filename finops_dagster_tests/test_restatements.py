@@ -1,4 +1,4 @@
-"""What a restatement changed, and whether a month is final, is said where people look for it."""
+"""The metadata and the terminal show what a restatement changed, and whether a month is final."""
 
 from datetime import date
 from decimal import Decimal
@@ -21,7 +21,7 @@ def bill(**costs: str) -> list[dict[str, str]]:
     ]
 
 
-def test_the_metadata_says_rows_cost_and_the_five_largest_moves(project: Project) -> None:
+def test_the_metadata_has_rows_cost_and_the_five_largest_changes(project: Project) -> None:
     first = bill(EC2="100", S3="50", RDS="20", SQS="4", SNS="3", Lambda="2", Glue="1", Tax="9")
     second = bill(EC2="100", S3="40", RDS="21", SQS="2", SNS="7", Lambda="2.5", Athena="30")
     project.deliver(first)
@@ -29,7 +29,7 @@ def test_the_metadata_says_rows_cost_and_the_five_largest_moves(project: Project
     project.deliver(second, version="v2")
     metadata = project.load().metadata("billing_table")
     assert (metadata["rows_changed"], metadata["cost_changed"]) == (-1, 13.5)
-    assert "final" not in metadata, "an export without invoices does not say it"
+    assert "final" not in metadata, "an export without invoices cannot tell"
     assert metadata["restatement"].splitlines() == [
         "| | v1 | v2 | change |",
         "|---|---:|---:|---:|",
@@ -50,7 +50,7 @@ def test_the_metadata_says_rows_cost_and_the_five_largest_moves(project: Project
     assert project.load().metadata("billing_table")["rows_changed"] == -6
 
 
-def test_warnings_and_new_columns_stay_on_the_page_of_their_version(project: Project) -> None:
+def test_warnings_and_new_columns_are_repeated_until_the_next_version(project: Project) -> None:
     january, february = (
         [line_item(month, lineItem__Extra="2024-01-02T03:04:05Z")]
         for month in ("2024-01", "2024-02")
@@ -96,7 +96,7 @@ def test_a_month_is_final(project: Project, invoices: list[tuple[str, str]], fin
     [Layout(), Layout("cur2", "parquet"), Layout("focus-1.2", overwrite=True)],
     ids=["cur1", "cur2", "focus"],
 )
-def test_a_months_end_is_seen_in_every_format(project: Project, layout: Layout) -> None:
+def test_a_final_month_is_recognized_in_every_format(project: Project, layout: Layout) -> None:
     project.export["format"] = None
     month = date(2024, 1, 1)
     for version in (
@@ -108,8 +108,8 @@ def test_a_months_end_is_seen_in_every_format(project: Project, layout: Layout) 
         assert metadata["final"] is version.restated
     assert metadata["rows_changed"] == 5
     assert Decimal(str(metadata["cost_changed"])) != 0
-    moved = metadata["restatement"]
-    assert "| AmazonEC2 |" in moved or "Elastic Compute" in moved
+    changes = metadata["restatement"]
+    assert "| AmazonEC2 |" in changes or "Elastic Compute" in changes
 
 
 def priced(*rows: tuple[str, str, str]) -> list[dict[str, str]]:
@@ -125,7 +125,7 @@ def priced(*rows: tuple[str, str, str]) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize("is_first", [True, False], ids=["first-version", "restated"])
-def test_services_are_told_the_largest_first(project: Project, is_first: bool) -> None:
+def test_services_are_listed_by_cost(project: Project, is_first: bool) -> None:
     if not is_first:
         project.deliver(priced(("AmazonEKS", "USD", "5")), headers=HEADERS)
         project.load()
@@ -161,7 +161,7 @@ def test_a_month_without_any_cost_is_loaded(project: Project) -> None:
     assert all(outcome.checks().values())
 
 
-def test_the_terminal_says_what_changed(project: Project, finops: Finops) -> None:
+def test_the_terminal_shows_what_changed(project: Project, finops: Finops) -> None:
     project.deliver(bill(EC2="100", S3="50"))
     first = finops("aws", "run-pipeline")
     project.deliver(bill(EC2="100.000000000000000001"), version="v2")

@@ -1,4 +1,4 @@
-"""The sensor notices new and restated months, at one small request a month."""
+"""The sensor requests new and restated months, at the cost of one small request a month."""
 
 import json
 from collections import Counter
@@ -18,7 +18,7 @@ from finops_dagster_tests.servers.s3 import S3Server
 
 @pytest.fixture(autouse=True)
 def bucket_of_2024(project: Project, put_in_bucket: Put) -> None:
-    """The project's export reads a bucket, from 2024-01 on."""
+    """Let the project's export read a bucket, from 2024-01 on."""
     project.export["start_month"] = "2024-01"
 
 
@@ -31,12 +31,12 @@ MANIFEST = "acme-cur/20240101-20240201/acme-cur-Manifest.json"
 LONG = 10**7
 
 
-def later(cursor: str | None, seconds: float) -> str:
-    """The cursor as it would be read so much later."""
-    kept = json.loads(cursor or "{}")
-    for month in kept.values():
+def with_age(cursor: str | None, seconds: float) -> str:
+    """Return the cursor as if the last requests were so many seconds ago."""
+    document = json.loads(cursor or "{}")
+    for month in document.values():
         month["last"] -= seconds
-    return json.dumps(kept)
+    return json.dumps(document)
 
 
 def add_run(project: Project, status: dg.DagsterRunStatus) -> None:
@@ -45,7 +45,7 @@ def add_run(project: Project, status: dg.DagsterRunStatus) -> None:
     project.instance.add_run(run)
 
 
-def test_new_months_are_asked_for_once_and_a_restated_one_alone(project: Project) -> None:
+def test_new_months_are_requested_once_and_restated_ones_again(project: Project) -> None:
     deliver(project, 1, 3)
     first = project.tick()
     assert requested_months(first) == ["2024-03", "2024-01"]
@@ -54,14 +54,15 @@ def test_new_months_are_asked_for_once_and_a_restated_one_alone(project: Project
     project.deliver("2", version="v2")
     second = project.tick(first.cursor)
     assert requested_months(second) == ["2024-01"]
-    keys, (request,) = {one.run_key for one in first.run_requests or []}, second.run_requests or []
-    assert request.run_key not in keys
+    keys = {request.run_key for request in first.run_requests or []}
+    (restated,) = second.run_requests or []
+    assert restated.run_key not in keys
     project.deliver("1")  # the first version comes back
-    (again,) = project.tick(second.cursor).run_requests or []
-    assert again.run_key not in {*keys, request.run_key}
+    (reverted,) = project.tick(second.cursor).run_requests or []
+    assert reverted.run_key not in {*keys, restated.run_key}
 
 
-def test_the_first_look_asks_only_for_what_is_not_loaded(project: Project) -> None:
+def test_the_first_tick_requests_only_months_that_are_not_loaded(project: Project) -> None:
     deliver(project, 1, 2, 3, 4, 5)
     for month in ("2024-01", "2024-02", "2024-03"):
         project.load(month)
@@ -74,7 +75,7 @@ def test_the_first_look_asks_only_for_what_is_not_loaded(project: Project) -> No
     assert requested_months(project.tick(first.cursor)) == []
 
 
-def test_a_manifest_that_lists_other_files_under_the_same_id_is_asked_for(project: Project) -> None:
+def test_other_files_with_the_same_vendor_id_are_requested(project: Project) -> None:
     deliver(project, 1)
     project.load()
     first = project.tick()
@@ -88,55 +89,57 @@ def test_a_manifest_that_lists_other_files_under_the_same_id_is_asked_for(projec
     assert requested_months(project.tick()) == []
 
 
-def test_a_month_whose_run_failed_is_asked_for_later_and_later(project: Project) -> None:
+def test_a_failed_month_is_requested_again_with_growing_pauses(project: Project) -> None:
     deliver(project, 1, cost="much")
     ticks = [project.tick()]
     assert not project.materialize().success
     for seconds in (600, 1800, 7200, 21600, 86400):
-        assert requested_months(project.tick(later(ticks[-1].cursor, seconds - 60))) == []
-        ticks.append(project.tick(later(ticks[-1].cursor, seconds)))
+        assert requested_months(project.tick(with_age(ticks[-1].cursor, seconds - 60))) == []
+        ticks.append(project.tick(with_age(ticks[-1].cursor, seconds)))
         assert requested_months(ticks[-1]) == ["2024-01"]
     assert len({request.run_key for tick in ticks for request in tick.run_requests or []}) == 6
-    assert requested_months(project.tick(later(ticks[-1].cursor, LONG))) == []
+    assert requested_months(project.tick(with_age(ticks[-1].cursor, LONG))) == []
     project.deliver("1", version="v2")
     newer = project.tick(ticks[-1].cursor)
     assert requested_months(newer) == ["2024-01"]
     project.load()
-    assert requested_months(project.tick(later(newer.cursor, LONG))) == []
+    assert requested_months(project.tick(with_age(newer.cursor, LONG))) == []
 
 
 @pytest.mark.parametrize("status", [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTED])
-def test_a_month_in_progress_is_left(project: Project, status: dg.DagsterRunStatus) -> None:
+def test_a_month_that_is_queued_or_running_is_not_requested(
+    project: Project, status: dg.DagsterRunStatus
+) -> None:
     deliver(project, 1, 2)
     add_run(project, status)
     first = project.tick()
     assert requested_months(first) == ["2024-02"]
-    assert requested_months(project.tick(later(first.cursor, LONG))) == ["2024-02"]
+    assert requested_months(project.tick(with_age(first.cursor, LONG))) == ["2024-02"]
 
 
-def test_a_month_that_a_person_stopped_waits_for_the_next_version(project: Project) -> None:
+def test_a_canceled_month_waits_for_the_next_version(project: Project) -> None:
     deliver(project, 1)
     first = project.tick()
     add_run(project, dg.DagsterRunStatus.CANCELED)
-    assert requested_months(project.tick(later(first.cursor, LONG))) == []
+    assert requested_months(project.tick(with_age(first.cursor, LONG))) == []
     project.deliver("2", version="v2")
     assert requested_months(project.tick(first.cursor)) == ["2024-01"]
 
 
-def test_a_cursor_of_an_earlier_release_is_carried_on(project: Project) -> None:
+def test_a_cursor_of_an_earlier_release_is_read(project: Project) -> None:
     deliver(project, 1, 2)
     project.load()
-    kept = json.loads(project.tick().cursor or "")
-    versions = {month: kept.get(month, kept["2024-02"])["version"] for month in kept}
-    again = project.tick(json.dumps(versions))
-    assert requested_months(again) == ["2024-02"], (
-        "its run was asked for once, and has not loaded it"
+    cursor = json.loads(project.tick().cursor or "")
+    versions = {month: entry["version"] for month, entry in cursor.items()}
+    tick = project.tick(json.dumps(versions))
+    assert requested_months(tick) == ["2024-02"], (
+        "its run was requested once, and has not loaded it"
     )
-    assert requested_months(project.tick(again.cursor)) == []
+    assert requested_months(project.tick(tick.cursor)) == []
 
 
 @pytest.mark.thorough
-def test_a_look_costs_one_list_and_one_get_a_month(project: Project, s3: S3Server) -> None:
+def test_a_tick_costs_one_list_and_one_get_per_month(project: Project, s3: S3Server) -> None:
     deliver(project, 1, 2)
     for number in range(1100):
         project.put(MANIFEST.replace("/acme-cur-M", f"/old{number}/acme-cur-M"), b"{}")
@@ -149,7 +152,7 @@ def test_a_look_costs_one_list_and_one_get_a_month(project: Project, s3: S3Serve
     }
 
 
-def test_a_manifest_that_cannot_be_read_is_asked_for_and_its_run_fails(project: Project) -> None:
+def test_a_month_with_an_invalid_manifest_is_requested_and_its_run_fails(project: Project) -> None:
     deliver(project, 1, 2)
     project.put(MANIFEST, b"{not json")
     first = project.tick()
@@ -161,13 +164,13 @@ def test_a_manifest_that_cannot_be_read_is_asked_for_and_its_run_fails(project: 
     assert requested_months(project.tick(first.cursor)) == ["2024-01"]
 
 
-def test_what_is_wrong_with_the_export_fails_the_tick(project: Project, s3: S3Server) -> None:
+def test_an_export_without_months_or_access_fails_the_tick(project: Project, s3: S3Server) -> None:
     project.deliver("1", prefix="finance", export_name="other-cur")
     project.export["source"] += "/finance"
-    with pytest.raises(ManifestMissing, match="acme has no manifest of") as caught:
+    with pytest.raises(ManifestMissing, match="acme has no manifest of") as error:
         project.tick()
-    lies_there = "/finance has other-cur; look at source and export_name of acme"
-    assert str(caught.value).endswith(lies_there)
+    hint = "/finance has other-cur; look at source and export_name of acme"
+    assert str(error.value).endswith(hint)
 
     def forbidden(environ, start_response):
         start_response("403 Forbidden", [("Content-Length", "0")])
@@ -203,7 +206,9 @@ def write(project: Project, layout: Layout, *versions: BillVersion, prefix: str 
     ],
     ids=["cur1", "cur2", "cur2-small-letters", "focus-overwrite", "cur1-parquet"],
 )
-def test_a_look_at_every_layout(project: Project, s3: S3Server, layout: Layout, lists: int) -> None:
+def test_a_tick_reads_every_layout(
+    project: Project, s3: S3Server, layout: Layout, lists: int
+) -> None:
     project.export["format"] = layout.format.partition("-")[0]
     versions = (
         BillVersion(date(2024, month, 1), "20240403T051544Z", rows=40) for month in (1, 2, 3)

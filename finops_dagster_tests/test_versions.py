@@ -24,20 +24,19 @@ OTHER = re.compile(r"v1\+[0-9a-f]{8}")
 
 @pytest.fixture(params=["folder", "s3"])
 def anywhere(request: pytest.FixtureRequest, project: Project) -> Project:
-    """A project whose export reads a folder, or a bucket."""
+    """Return a project whose export reads a folder, or a bucket."""
     if request.param == "s3":
         request.getfixturevalue("put_in_bucket")
     return project
 
 
 def part(*costs: str) -> bytes:
-    """A file whose size depends on nothing but the length of its text."""
+    """Return a gzip file whose size depends only on the length of its text."""
     return gzip.compress(csv_bytes(line_items("2024-01", *costs)), 0, mtime=0)
 
 
 def load(project: Project, *parts: bytes) -> str:
-    """Deliver these files as the vendor's version v1, load them, and return what the version is
-    called."""
+    """Deliver these files as the vendor's version v1, load them, and return the version id."""
     project.deliver(*parts)
     version: str = project.load().metadata("parquet")["manifest_id"]
     return version
@@ -57,7 +56,7 @@ def loads(project: Project) -> list[tuple[Any, ...]]:
     ],
     ids=["another-file", "other-bytes-of-the-same-size", "another-size", "no-files"],
 )
-def test_other_files_under_the_same_id_are_a_new_version(
+def test_other_files_with_the_same_vendor_id_are_a_new_version(
     anywhere: Project, others: list[bytes], totals: tuple[int, int | None]
 ) -> None:
     project = anywhere
@@ -82,7 +81,7 @@ def test_other_files_under_the_same_id_are_a_new_version(
     assert len(loads(project)) == 3
 
 
-def test_going_back_to_the_first_files_is_the_first_version_again(anywhere: Project) -> None:
+def test_the_first_files_again_are_the_first_version_again(anywhere: Project) -> None:
     v1, fives, _, again, last = (load(anywhere, part(cost)) for cost in "15715")
     assert (v1, again, last) == ("v1", "v1", fives)
     assert [version for version, _ in anywhere.ledger()][-2:] == ["v1", fives]
@@ -108,7 +107,7 @@ def test_a_copy_with_other_times_is_the_same_version(project: Project) -> None:
     assert project.parquet_path().stat().st_mtime_ns == written
 
 
-def test_a_copied_bucket_is_known(
+def test_a_copied_bucket_has_the_same_version(
     project: Project, put_in_bucket: Put, s3: S3Server, bucket: str
 ) -> None:
     client = s3.client()
@@ -137,22 +136,23 @@ def test_a_copied_bucket_is_known(
     assert loads(project) == [("v1", 2)]
 
 
-def as_before_files_were_kept(project: Project) -> None:
-    """Make the ledger that earlier releases made, and no staged files."""
+def remove_recorded_files(project: Project) -> None:
+    """Make the ledger as earlier releases did, without files, and delete the staged files."""
     shutil.rmtree(project.folder / "data/staging")
     columns = ("files", "load_number")
-    project.execute(*(f"ALTER TABLE finops_state.manifests DROP COLUMN {one}" for one in columns))
+    project.execute(*(f"ALTER TABLE finops_state.manifests DROP COLUMN {name}" for name in columns))
 
 
 @pytest.mark.parametrize("suffix", ["gz", "zip"])
-def test_a_month_from_before_files_were_kept_is_completed(project: Project, suffix: str) -> None:
+def test_a_load_that_was_recorded_without_files_is_completed(project: Project, suffix: str) -> None:
     rows = csv_bytes(line_items("2024-01", "1", "2"))
     body = zip_bytes(rows) if suffix == "zip" else gzip.compress(rows)
-    of_gzip = len(gzip.compress(rows))  # which earlier releases made of a ZIP, and kept the size of
+    # Earlier releases turned a ZIP into gzip, and recorded the size of that.
+    gzip_size = len(gzip.compress(rows))
     (key,) = project.deliver(body, suffix=suffix)
     project.load()
-    as_before_files_were_kept(project)
-    project.execute(f"UPDATE finops_state.manifests SET byte_count = {of_gzip}")
+    remove_recorded_files(project)
+    project.execute(f"UPDATE finops_state.manifests SET byte_count = {gzip_size}")
     outcome = project.load()
     assert outcome.outcomes() == {**UNCHANGED, "manifest": "read"}
     assert outcome.metadata("staged_files")["bytes_fetched"] == 0
@@ -164,10 +164,12 @@ def test_a_month_from_before_files_were_kept_is_completed(project: Project, suff
 @pytest.mark.parametrize(
     ("cost", "is_same"), [("1", True), ("5", False), ("10", False)], ids=["same", "cost", "size"]
 )
-def test_a_month_without_checksums_is_compared(project: Project, cost: str, is_same: bool) -> None:
+def test_a_month_without_checksums_is_compared_by_its_totals(
+    project: Project, cost: str, is_same: bool
+) -> None:
     load(project, part("1"))
-    as_before_files_were_kept(project)
-    if cost != "10":  # which is known by its size alone
+    remove_recorded_files(project)
+    if cost != "10":  # the size alone tells that one apart
         project.load()
     (key,) = project.deliver(part(cost))
     os.utime(project.source / key, (0, 0))
@@ -178,7 +180,7 @@ def test_a_month_without_checksums_is_compared(project: Project, cost: str, is_s
     assert project.ledger("files")[-1][0][0]["sha256"] is not None
 
 
-def test_a_lost_database_knows_the_first_files_by_the_lake(project: Project) -> None:
+def test_the_lake_knows_the_version_ids_of_a_lost_database(project: Project) -> None:
     load(project, part("1"))
     project.database_file.unlink()
     version = load(project, part("5"))
@@ -188,7 +190,7 @@ def test_a_lost_database_knows_the_first_files_by_the_lake(project: Project) -> 
     assert project.load().metadata("parquet")["manifest_id"] == version
 
 
-def test_files_that_are_gone_do_not_fail_a_month_that_is_loaded(project: Project) -> None:
+def test_a_loaded_month_survives_files_that_the_vendor_deleted(project: Project) -> None:
     (key,) = project.deliver(part("1"))
     project.load()
     (project.source / key).unlink()
@@ -203,7 +205,7 @@ def test_files_that_are_gone_do_not_fail_a_month_that_is_loaded(project: Project
     assert error.endswith("finops state reprocess acme 2024-01; the lake keeps version v1")
 
 
-def test_a_run_that_was_killed_goes_on_and_never_mixes_two_contents(project: Project) -> None:
+def test_a_failed_download_is_resumed_and_never_mixes_two_contents(project: Project) -> None:
     load(project, part("1"), part("2"))
     whole = part("6")
     _, key = project.deliver(part("5"), whole[:-9])
@@ -216,11 +218,11 @@ def test_a_run_that_was_killed_goes_on_and_never_mixes_two_contents(project: Pro
 
 
 def overwrite(project: Project, version: str, *parts: bytes) -> list[str]:
-    """Deliver a version into the folder that every version is written to."""
+    """Deliver a version into the one folder that every version is written to."""
     return project.deliver(*parts, version="current", changes={"assemblyId": version})
 
 
-def test_an_overwritten_bucket_is_refused(
+def test_files_newer_than_their_manifest_are_an_error(
     project: Project, put_in_bucket: Put, s3: S3Server
 ) -> None:
     first, _ = overwrite(project, "v1", part("1"), part("20"))
@@ -242,7 +244,9 @@ def test_an_overwritten_bucket_is_refused(
     assert warning in outcome.metadata("staged_files")["warnings"]
 
 
-def test_every_command_knows_the_contents_of_an_id(project: Project, finops: Finops) -> None:
+def test_every_command_tells_contents_of_one_vendor_id_apart(
+    project: Project, finops: Finops
+) -> None:
     project.deliver(part("1"))
     finops("aws", "run-pipeline")
     project.deliver(part("5"))
@@ -277,7 +281,7 @@ def test_a_document_of_an_earlier_release_is_imported(project: Project, finops: 
     assert project.ledger() == [("v1", "superseded"), ("v2", "loaded")]
 
 
-def test_the_order_of_versions_is_that_of_the_loads_and_not_of_the_clock(project: Project) -> None:
+def test_versions_are_ordered_by_load_number_and_not_by_time(project: Project) -> None:
     for version in ("v1", "v2"):
         project.deliver(part("1"), version=version)
         project.load()

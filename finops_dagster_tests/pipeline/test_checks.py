@@ -1,4 +1,4 @@
-"""What the checks say of a month beside the one before it."""
+"""Checks that compare a month with the previous one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def load(month: int, costs: dict[str, str] | None) -> Load:
 
 
 @pytest.mark.parametrize(
-    ("before", "now", "passes", "says"),
+    ("previous", "current", "passes", "text"),
     [
         ({"USD": "100", "JPY": "9000"}, {"USD": "140", "JPY": "5000"}, True, "+40.0% in USD"),
         ({"USD": "100", "JPY": "9000"}, {"USD": "160", "JPY": "9000"}, False, "+60.0% in USD"),
@@ -31,10 +31,10 @@ def load(month: int, costs: dict[str, str] | None) -> Load:
         ({"USD": "0"}, {"USD": "120"}, True, "no previous month to compare with"),
     ],
 )
-def test_each_currency_is_compared_with_itself(
-    before: dict[str, str] | None, now: dict[str, str], passes: bool, says: str
+def test_usual_cost_compares_each_currency_with_itself(
+    previous: dict[str, str] | None, current: dict[str, str], passes: bool, text: str
 ) -> None:
-    """JPY 9,000 would hide what became of 100 USD; an old record has no costs by currency."""
-    result = usual_cost(load(2, now), load(1, before))
+    """JPY 9,000 would hide a change of 100 USD; an old record has no costs by currency."""
+    result = usual_cost(load(2, current), load(1, previous))
     assert result.passed is passes
-    assert says in str(result.description)
+    assert text in str(result.description)

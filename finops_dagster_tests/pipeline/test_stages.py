@@ -1,4 +1,4 @@
-"""Stages look only backwards: each works from what the one before it holds."""
+"""Each stage works from the data of the previous one alone."""
 
 from __future__ import annotations
 
@@ -25,15 +25,17 @@ from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import UNCHANGED, MonthRun, Project
 from finops_dagster_tests.servers.s3 import S3Server
 
-HOLD = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('held', flush=True); input()"
+HOLD_DATABASE = (
+    "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('held', flush=True); input()"
+)
 
 
 def versions(outcome: MonthRun) -> dict[str, str]:
-    """The version that each stage holds."""
+    """Return the version of each stage."""
     return {stage: outcome.metadata(stage)["manifest_id"] for stage in outcome.outcomes()}
 
 
-def test_all_that_comes_after_the_download_needs_no_vendor(project: Project) -> None:
+def test_stages_after_the_download_need_no_vendor(project: Project) -> None:
     project.database = {
         "backend": "duckdb",
         "duckdb": {"warehouse_path": str(project.folder / "warehouse.duckdb")},
@@ -49,7 +51,7 @@ def test_all_that_comes_after_the_download_needs_no_vendor(project: Project) -> 
     assert project.totals() == project.parquet_totals() == (2, 3)
 
 
-def test_two_months_download_while_a_third_holds_the_database(
+def test_two_months_download_while_a_third_has_the_database_open(
     project: Project, s3: S3Server, put_in_bucket: Put
 ) -> None:
     for month in ("2024-01", "2024-02"):
@@ -57,7 +59,7 @@ def test_two_months_download_while_a_third_holds_the_database(
     export, resources = project.first_export(), build_resources(project.settings())
     both_download = Barrier(2)
 
-    def wait_for_the_other(environ: dict[str, Any], _: object) -> None:
+    def wait_for_other_download(environ: dict[str, Any], _: object) -> None:
         if environ["REQUEST_METHOD"] == "GET" and environ["PATH_INFO"].endswith(".csv.gz"):
             both_download.wait(timeout=60)
 
@@ -69,8 +71,8 @@ def test_two_months_download_while_a_third_holds_the_database(
         files = MonthStaging(export, manifest, staged, None, resources.database.duckdb)
         return files.stage(source, force=False)
 
-    s3.fault = wait_for_the_other
-    command = [sys.executable, "-c", HOLD, str(project.database_file)]
+    s3.fault = wait_for_other_download
+    command = [sys.executable, "-c", HOLD_DATABASE, str(project.database_file)]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as third:
@@ -79,12 +81,12 @@ def test_two_months_download_while_a_third_holds_the_database(
         with ThreadPoolExecutor() as pool:
             staged = list(pool.map(stage, ["2024-01", "2024-02"]))
         third.kill()
-    assert [one.outcome for one in staged] == ["staged", "staged"]
-    assert [one.version.totals.rows for one in staged] == [1, 1]
+    assert [result.outcome for result in staged] == ["staged", "staged"]
+    assert [result.version.totals.rows for result in staged] == [1, 1]
 
 
 @pytest.mark.parametrize("is_in_lake", [True, False], ids=["from-the-lake", "fetched-again"])
-def test_months_come_back_when_database_and_staged_files_are_gone(
+def test_lost_databases_are_restored_from_the_lake_or_the_vendor(
     project: Project, is_in_lake: bool
 ) -> None:
     months = ["2024-01", "2024-02"]
@@ -98,7 +100,7 @@ def test_months_come_back_when_database_and_staged_files_are_gone(
     if is_in_lake:
         shutil.rmtree(project.source / "acme-cur", ignore_errors=False)
         for month in months:  # the manifests alone
-            project.deliver(month=month, changes={"reportKeys": keys_of(project, month)})
+            project.deliver(month=month, changes={"reportKeys": file_keys(project, month)})
     else:
         shutil.rmtree(project.folder / "data/parquet")
     for month in months:
@@ -111,13 +113,13 @@ def test_months_come_back_when_database_and_staged_files_are_gone(
     assert [project.query(f"FROM {project.parquet_scan(month)}") for month in months] == before
 
 
-def keys_of(project: Project, month: str) -> list[str]:
-    """The key of the month's file, which is gone."""
+def file_keys(project: Project, month: str) -> list[str]:
+    """Return the key of the month's only file."""
     period = f"{month.replace('-', '')}01-{BillingMonth.parse(month).next.first_day:%Y%m%d}"
     return [f"acme-cur/{period}/v1/acme-cur-00001.csv.gz"]
 
 
-def test_a_lost_record_gives_no_name_twice(project: Project) -> None:
+def test_a_lost_record_never_reuses_a_version_id(project: Project) -> None:
     def load(cost: str) -> dict[str, str]:
         part = gzip.compress(csv_bytes(line_items("2024-01", cost)), mtime=0)
         project.deliver(part)
@@ -134,7 +136,7 @@ def test_a_lost_record_gives_no_name_twice(project: Project) -> None:
     assert load("5")["billing_table"] == other["billing_table"]
 
 
-def test_older_files_go_once_the_newer_are_all_here_and_cleanup_leaves_the_record(
+def test_older_files_are_deleted_once_the_newer_are_whole_and_cleanup_leaves_the_record(
     finops: Finops,
 ) -> None:
     project = finops.project
@@ -157,15 +159,13 @@ def test_older_files_go_once_the_newer_are_all_here_and_cleanup_leaves_the_recor
 
 
 @pytest.mark.parametrize("stage", ["manifest", "staged_files", "billing_table"])
-def test_a_run_that_another_overtook_with_a_newer_version_says_so(
-    project: Project, stage: str
-) -> None:
+def test_a_run_fails_if_another_has_loaded_a_newer_version(project: Project, stage: str) -> None:
     project.deliver("1")
     definitions, run_id = project.definitions(), "11111111-1111-1111-1111-111111111111"
 
     def overtake(event: dg.EventLogEntry) -> None:
-        made = event.asset_materialization
-        if made is not None and made.asset_key.path[-1] == stage:
+        materialization = event.asset_materialization
+        if materialization is not None and materialization.asset_key.path[-1] == stage:
             project.deliver("2", "3", version="v2")
             project.load()
 
@@ -179,14 +179,14 @@ def test_a_run_that_another_overtook_with_a_newer_version_says_so(
         "v1 was the month's newest version when this run began, and v2 is by now: another run has "
         "brought a newer version; run the month again; the lake keeps version v2"
     )
-    after = {"staged_files": "billing_table", "billing_table": "parquet"}.get(stage)
+    next_stage = {"staged_files": "billing_table", "billing_table": "parquet"}.get(stage)
     failed = [name for name, passed in outcome.checks().items() if not passed]
-    assert failed == ([] if after is None else [f"{after}.reconciles"])
+    assert failed == ([] if next_stage is None else [f"{next_stage}.reconciles"])
     assert project.totals() == project.parquet_totals() == (2, 5)
     assert project.load().outcomes() == UNCHANGED
 
 
-def test_names_of_columns_are_asked_of_the_lake_once(project: Project) -> None:
+def test_column_names_of_a_lost_database_come_from_the_lake(project: Project) -> None:
     def header(name: str, month: str) -> list[str]:
         headers = (*line_items(month, "1")[0], f"resourceTags/user:{name}")
         project.deliver("1", month=month, headers=headers)
@@ -202,9 +202,7 @@ def test_names_of_columns_are_asked_of_the_lake_once(project: Project) -> None:
     assert Path(project.parquet_path()).exists()
 
 
-def test_a_cell_that_is_no_number_is_one_line_and_nothing_more(
-    project: Project, finops: Finops
-) -> None:
+def test_an_invalid_amount_is_one_line_of_output(project: Project, finops: Finops) -> None:
     project.deliver("1", "12.3.4")
     process = finops.start("aws", "run-pipeline")
     output, errors = process.communicate()
