@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -26,6 +26,12 @@ from finops_dagster.warehouses import open_warehouse
 from finops_dagster.warehouses.base import Warehouse
 
 AssetFactory = Callable[[Export], dg.AssetsDefinition]
+_FACTORIES: Sequence[AssetFactory] = (
+    manifest_asset,
+    staged_files_asset,
+    billing_table_asset,
+    parquet_asset,
+)
 
 
 @dataclass(frozen=True)
@@ -66,12 +72,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         "run_lock": RunLock(),
         "records": records,
     }
-    factories: list[AssetFactory] = [
-        manifest_asset,
-        staged_files_asset,
-        billing_table_asset,
-        parquet_asset,
-    ]
+    factories = [*_FACTORIES]
     last_stage = "warehouse_table" if settings.database.has_warehouse else "parquet"
     if settings.database.has_warehouse:
         factories.append(partial(warehouse_table_asset, backend=settings.database.backend))

@@ -57,9 +57,9 @@ def manifest_sensor(export: Export, last_stage: str) -> dg.SensorDefinition:
     """Return the sensor that requests a run of every month whose newest version is not loaded.
 
     It requests the newest month first, each version once, and again with growing pauses while its
-    runs fail. It skips months that are queued or running. A month whose manifest is invalid is
-    requested too: its failed run is seen, a line in the sensor's log is not. The tick fails if the
-    store refuses access, or has no month of the export at all.
+    runs fail, but no month that is queued or running. A month with an invalid manifest is requested
+    too: people see its failed run, but not the sensor's log. The tick fails if the store refuses
+    access, or has no month of the export at all.
     """
     # A source remembers the manifests that it read: an unchanged one costs one conditional GET.
     source_in = functools.cache(export.source)
@@ -76,8 +76,7 @@ def manifest_sensor(export: Export, last_stage: str) -> dg.SensorDefinition:
     def sensor(
         context: dg.SensorEvaluationContext, stores: dg.ResourceParam[ObjectStores]
     ) -> dg.SensorResult:
-        stored = json.loads(context.cursor or "{}")
-        cursor = {month: RequestedMonth.of(entry) for month, entry in stored.items()}
+        cursor = _read_cursor(context.cursor)
         versions = source_in(stores).versions(export.months())
         newest = versions[max(versions)]
         if isinstance(newest, ManifestMissing) and len(set(map(type, versions.values()))) == 1:
@@ -94,6 +93,10 @@ def manifest_sensor(export: Export, last_stage: str) -> dg.SensorDefinition:
         )
 
     return sensor
+
+
+def _read_cursor(cursor: str | None) -> dict[str, RequestedMonth]:
+    return {month: RequestedMonth.of(entry) for month, entry in json.loads(cursor or "{}").items()}
 
 
 def _requests(
