@@ -22,6 +22,7 @@ COST = "lineitem_unblendedcost"
     ids=["sub-cent", "exponents"],
 )
 def test_amounts_keep_every_digit(project: Project, costs: tuple[str, ...]) -> None:
+    """AWS writes costs far below a cent, some with an exponent, and ids with leading zeros."""
     project.deliver(*costs)
     project.load()
     assert project.column(COST) == sorted(Decimal(cost) for cost in costs)
@@ -61,6 +62,7 @@ def test_a_cell_that_cannot_be_kept_exactly_fails_with_file_and_line(
     "text", ["a, b", 'say "hi"', "two\nlines", "two\r\nlines", "Größe 東京 🎉", "NULL", "'; --"]
 )
 def test_commas_quotes_line_ends_and_unicode_are_kept(project: Project, text: str) -> None:
+    """Descriptions and tags are free text, which customers and marketplace sellers write."""
     row = line_item("2024-01", lineItem__LineItemDescription=text)
     project.deliver([row, *line_items("2024-01", "2")])
     project.load()
@@ -81,6 +83,7 @@ def test_commas_quotes_line_ends_and_unicode_are_kept(project: Project, text: st
     ids=["crlf", "no-last-newline", "empty-last-line", "bom", "double-bom", "bom-before-first-row"],
 )
 def test_crlf_and_byte_order_marks_are_not_data(project: Project, change) -> None:
+    """Tools that copy or edit a bill add them."""
     body = change(csv_bytes(line_items("2024-01", "1", "2")))
     project.deliver(gzip.compress(body))
     project.load()
@@ -91,6 +94,7 @@ def test_crlf_and_byte_order_marks_are_not_data(project: Project, change) -> Non
 def test_a_month_in_two_currencies_names_both_and_fails_the_check_one_currency(
     project: Project,
 ) -> None:
+    """Amounts of two currencies have no common total; AWS in China bills in CNY."""
     headers = (*HEADERS, "lineItem/CurrencyCode")
     rows = [
         line_item("2024-01", lineItem__CurrencyCode=currency, lineItem__UnblendedCost=cost)

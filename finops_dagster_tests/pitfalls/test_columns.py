@@ -18,6 +18,7 @@ def with_tags(*tags: str) -> tuple[str, ...]:
 
 
 def test_costs_are_exact_where_the_manifest_has_no_types(project: Project) -> None:
+    """Manifests of 2016 and 2017 list no types, and neither do those of nise."""
     project.deliver("0.0000008", with_types=False)
     project.load()
     types = dict(
@@ -34,6 +35,7 @@ def test_costs_are_exact_where_the_manifest_has_no_types(project: Project) -> No
 def test_columns_come_from_the_files_header_where_the_manifest_lists_others(
     project: Project,
 ) -> None:
+    """The manifests of nise list other columns than its files have."""
     headers = (*HEADERS, "product/region")
     rows = [line_item("2024-01", product__region="eu-west-1")]
     project.deliver(rows, headers=headers, columns=[*HEADERS[:-1], "product/vcpu"])
@@ -47,6 +49,7 @@ def test_columns_come_from_the_files_header_where_the_manifest_lists_others(
 def test_tags_that_differ_in_case_keep_their_columns_in_every_month(
     project: Project, months: tuple[str, str]
 ) -> None:
+    """Tag keys are case-sensitive at AWS; column names are not in DuckDB and BigQuery."""
     orders = {"2024-01": ("user:team", "user:Team"), "2024-02": ("user:Team", "user:team")}
     for month in months:
         row = line_item(
@@ -76,6 +79,7 @@ def test_a_tag_keeps_its_plain_name_when_another_spelling_appears(project: Proje
 def test_column_names_survive_the_loss_of_the_database(
     project: Project, database_path: str
 ) -> None:
+    """The lake has the names too; without them, a month could swap the columns of two tags."""
     project.database = {"duckdb": {"database_path": database_path}}
     for month, tags in {"2024-02": ["user:team", "user:Team"], "2024-01": ["user:Team"]}.items():
         row = line_item(month, **{"resourceTags__user:Team": "Up"})
@@ -89,6 +93,7 @@ def test_column_names_survive_the_loss_of_the_database(
 
 
 def test_months_with_new_and_with_removed_columns_share_one_table(project: Project) -> None:
+    """CUR v1 has the columns that a month needs: those of tags and services come and go."""
     project.deliver([line_item("2024-01", product__old="a")], headers=(*HEADERS, "product/old"))
     project.deliver(
         [line_item("2024-02", product__new="b")], month="2024-02", headers=("product/new", *HEADERS)
@@ -108,6 +113,7 @@ def test_months_with_new_and_with_removed_columns_share_one_table(project: Proje
 def test_a_report_that_gains_resource_ids_and_split_costs_is_loaded(
     project: Project,
 ) -> None:
+    """Both are options of a report, which can be set later and add rows and columns."""
     split = ("lineItem/ResourceId", "splitLineItem/SplitCost", "splitLineItem/ParentResourceId")
     project.deliver("3")
     rows = [

@@ -45,6 +45,7 @@ def deliver_maps(
 
 
 def test_maps_in_csv_are_json_text(project: Project) -> None:
+    """CUR 2.0 has the tags of a line item in one column; `{}` is a line item without tags."""
     tags = '{"user_team": "Größe, \\"A\\"", "aws_created_by": ""}'
     exact = '{"edp": -0.1234567890123456789e1, "b": 123456789012345678.123456789012345678}'
     deliver_maps(project, (tags, exact), ("{}", "{}"), ("", ""))
@@ -122,6 +123,7 @@ def test_an_invalid_map_fails_with_line_and_column(
 def test_the_months_folder_is_found_in_either_case(
     project: Project, period: str, name: str
 ) -> None:
+    """AWS writes `BILLING_PERIOD=`; FinOps hubs and CID read `billing_period=`."""
     deliver_maps(project, ("{}", "{}"), period=period, name=name)
     project.put(f"acme-cur/metadata/{period}=2024-01/acme-cur-Metadata.json", b"{}")
     project.load()

@@ -15,6 +15,7 @@ from finops_dagster_tests.servers.s3 import S3Server
 def test_a_restatement_with_fewer_rows_and_files_leaves_no_old_rows(
     project: Project,
 ) -> None:
+    """AWS rewrites the whole month each time, and a later version can be smaller."""
     project.deliver(line_items("2024-01", "1", "2"), line_items("2024-01", "4"))
     project.load()
     project.deliver("8", version="v2")
@@ -29,6 +30,7 @@ def test_a_restatement_with_fewer_rows_and_files_leaves_no_old_rows(
 def test_a_file_replaced_during_its_download_fails_the_month(
     project: Project, s3: S3Server
 ) -> None:
+    """An export that overwrites has the files of its next version under the same keys."""
     project.deliver("1")
     project.load()
     (key,) = project.deliver("2", version="v2")
@@ -90,6 +92,7 @@ def test_a_damaged_archive_keeps_the_loaded_month(
 def test_an_empty_version_replaces_the_month_and_fails_the_check_not_fewer_rows(
     project: Project, parts
 ) -> None:
+    """A month without rows is valid, and rare enough to need a look."""
     project.deliver("1")
     project.load()
     project.deliver(*parts, version="v2")
@@ -130,6 +133,7 @@ def test_a_zip_is_read_like_any_other_file(project: Project) -> None:
     ids=["zero-bytes", "header-only", "nothing", "bom-alone"],
 )
 def test_an_empty_file_adds_no_rows(project: Project, empty: bytes | list[dict[str, str]]) -> None:
+    """Data Exports that overwrite empty the files that a smaller version no longer needs."""
     project.deliver(line_items("2024-01", "1"), empty)
     project.load()
     assert project.totals() == (1, 1)

@@ -22,6 +22,7 @@ def test_prefixes_and_export_names_are_taken_literally(
 
 
 def test_files_of_a_replicated_bucket_are_read_beside_the_manifest(project: Project) -> None:
+    """S3 replication copies the manifest as it is, with bucket and prefix of the original."""
     project.deliver("1", bucket="the-original", manifest_prefix="original/prefix/")
     project.load()
     assert project.totals() == (1, 1)
@@ -47,6 +48,7 @@ def test_a_table_with_months_of_another_export_is_refused(project: Project) -> N
 
 
 def test_other_manifests_in_the_months_folder_are_ignored(project: Project) -> None:
+    """AWS keeps a manifest in each version's folder, and one for Redshift beside the newest."""
     project.deliver("1")
     folder = "acme-cur/20240101-20240201"
     project.put(f"{folder}/acme-cur-RedshiftManifest.json", b'{"entries": []}')
@@ -66,6 +68,7 @@ def test_the_folder_of_december_ends_in_january(project: Project) -> None:
 def test_rows_used_outside_the_month_belong_to_the_month_of_their_bill(
     project: Project,
 ) -> None:
+    """AWS bills a refund in the month in which it is granted."""
     refund = line_item("2024-01", lineItem__UsageStartDate="2023-11-30T23:00:00Z")
     project.deliver([refund])
     project.load()
@@ -85,6 +88,7 @@ def test_rows_billed_in_another_month_fail_the_load_and_keep_the_month(
 
 @pytest.mark.thorough
 def test_old_versions_beside_the_manifest_are_never_listed(project: Project, s3: S3Server) -> None:
+    """A report that keeps its versions has thousands of their files beside the manifest."""
     folder = "cur/acme-cur/20240101-20240201"
     for number in range(1100):
         project.put(f"{folder}/old{number:04}/acme-cur-1.csv.gz", b"x")

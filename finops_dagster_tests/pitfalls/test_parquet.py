@@ -42,6 +42,7 @@ def deliver_parquet(project: Project, *files: bytes, version: str = "v1") -> Non
 
 
 def test_doubles_are_read_as_their_shortest_decimal_text(project: Project) -> None:
+    """AWS writes costs as doubles into Parquet: 29.27 is 29.26999999999999957 there."""
     costs = ["29.27", "0.1", "8e-7", "-1234567.8912345", "0.30000000000000004"]
     rows = (f"(TIMESTAMP '2024-01-01', {cost}::DOUBLE)" for cost in costs)
     deliver_parquet(project, parquet(project, *rows))
@@ -92,6 +93,7 @@ def test_a_damaged_parquet_file_keeps_the_loaded_month(project: Project, cut: in
 
 
 def test_an_empty_parquet_file_has_no_rows(project: Project) -> None:
+    """Data Exports that overwrite empty the files that a smaller version no longer needs."""
     row = "(TIMESTAMP '2024-01-01', 1.0)"
     deliver_parquet(project, b"", parquet(project, row))
     project.load()
@@ -110,6 +112,7 @@ def columns_of(project: Project, *columns: tuple[str, pa.Array]) -> bytes:
 def test_a_tag_in_csv_and_in_parquet_is_one_column(
     project: Project,
 ) -> None:
+    """AWS writes `resourceTags/user:Team` into CSV and `resource_tags_user_Team` into Parquet."""
     tag = "resourceTags/user:Team"
     row = line_item("2024-02", resourceTags__user__Team="") | {tag: "a"}
     project.deliver([row], month="2024-02", headers=[*HEADERS, tag])
