@@ -56,7 +56,7 @@ class OldProject(Finops):
     def assert_all_agree(self, *arguments: str) -> None:
         assert self(*arguments, "state", "verify", "--deep").startswith("all agree\n")
 
-    def spoil_source(self) -> None:
+    def overwrite_source_files(self) -> None:
         """Overwrite the vendor's files under the same size and time, so that reading one fails."""
         for path in self.project.source.rglob("*"):
             if path.suffix in (".gz", ".parquet"):
@@ -94,7 +94,7 @@ def test_loaded_months_are_shown_and_verified(old: OldProject) -> None:
 def test_an_unchanged_month_is_not_downloaded_again(old: OldProject) -> None:
     if old.made_on == FIRST:  # its staged files have no checksums, so they are fetched once more
         shutil.rmtree("data/staging")
-    old.spoil_source()
+    old.overwrite_source_files()
     lake = [(path, path.stat().st_mtime_ns) for path in Path("data/parquet").rglob("*.parquet")]
     assert old.outcomes("aws", "run-pipeline") == dict.fromkeys(MONTHS, "unchanged")
     shutil.rmtree("data/staging", ignore_errors=True)
@@ -108,7 +108,7 @@ def test_an_unchanged_month_is_not_downloaded_again(old: OldProject) -> None:
 def test_staged_files_are_loaded_again_without_a_download(project: Project) -> None:
     """Those of the first release have no checksums, and are downloaded again."""
     old = OldProject(project, LAST)
-    old.spoil_source()
+    old.overwrite_source_files()
     Path("data/finops.duckdb").unlink()
     outcomes = old.outcomes("aws", "run-pipeline", "--end-date", "2024-01")
     assert outcomes.keys() == {("acme", "2024-01"), ("beta", "2024-01")}

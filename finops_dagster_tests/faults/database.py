@@ -56,10 +56,10 @@ def clock(folder: Path, random: Random) -> Iterator[str]:
             f"UPDATE finops_state.manifests SET loaded_at = loaded_at + to_days({days}) "
             "WHERE state = 'loaded'",
         )
-        assert "  unchanged  " in project.run(), "a version that is held was loaded again"
+        assert "  unchanged  " in project.run(), "a loaded version was loaded again"
         project.deliver()
         project.recover()
-        assert "  unchanged  " in project.run(), "a version that is held was loaded again"
+        assert "  unchanged  " in project.run(), "a loaded version was loaded again"
         yield f"clock {'ahead' if days > 0 else 'behind'}"
 
 

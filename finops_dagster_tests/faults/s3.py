@@ -1,4 +1,4 @@
-"""Faults of S3: busy, broken off, wrong lengths, slow, refused, or changed meanwhile."""
+"""Faults of S3: busy, broken off, wrong lengths, slow, refused, or changed during a run."""
 
 from __future__ import annotations
 
@@ -167,5 +167,5 @@ _FAULTS: dict[str, tuple[Callable[[Request], Answer], int, str | None]] = {
     "slow drip": (_body(lambda body, _: (len(body), _drip(body))), 3, None),
     "credentials expired": (_error("400 Bad Request", "ExpiredToken"), _ALWAYS, "expired"),
     "clock skewed": (_error("403 Forbidden", "RequestTimeTooSkewed"), _ALWAYS, "clock"),
-    "replaced meanwhile": (_restate, 1, _EITHER),
+    "replaced during a run": (_restate, 1, _EITHER),
 }

@@ -79,7 +79,7 @@ class Reader:
         stored = self.connection.execute("SELECT count(*), sum(lineitem_unblendedcost) FROM bill")
         return Totals.of(stored.fetchone())
 
-    def refused(self, *bodies: bytes) -> str:
+    def refusal(self, *bodies: bytes) -> str:
         """Return the error that refuses the files, in one line."""
         outcome = self.load(*bodies)
         assert isinstance(outcome, BillError), outcome

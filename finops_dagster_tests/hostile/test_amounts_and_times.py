@@ -70,7 +70,7 @@ def test_amounts_keep_every_digit(reader: Reader) -> None:
 
 def test_a_cell_that_is_not_an_amount_is_refused(reader: Reader) -> None:
     for cell in AMOUNTS_REFUSED:
-        error = reader.refused(csv_bytes(line_items("2024-01", "1", cell)))
+        error = reader.refusal(csv_bytes(line_items("2024-01", "1", cell)))
         assert 'line 3, column "lineItem/UnblendedCost": ' in error
         assert error.endswith(" cannot be kept exactly as DECIMAL(38,18)")
 
@@ -79,7 +79,7 @@ def test_an_amount_with_more_than_18_decimals_is_refused_and_the_error_says_how_
     reader: Reader,
 ) -> None:
     for cell in AMOUNTS_ROUNDED:
-        error = reader.refused(csv_bytes(line_items("2024-01", "1", cell)))
+        error = reader.refusal(csv_bytes(line_items("2024-01", "1", cell)))
         assert error.endswith(
             'cannot be kept exactly as DECIMAL(38,18); set decimals = "round" for the export to '
             "round such amounts to 18 decimals"
@@ -110,10 +110,10 @@ def test_a_cell_that_is_not_a_time_or_is_finer_than_a_microsecond_is_refused(
 ) -> None:
     for cell in TIMES_REFUSED:
         row = line_item("2024-01", lineItem__UsageStartDate=cell)
-        error = reader.refused(csv_bytes([row]))
+        error = reader.refusal(csv_bytes([row]))
         assert f'line 2, column "lineItem/UsageStartDate": {cell!r} cannot be kept' in error
 
 
 def test_a_total_that_decimal_38_18_cannot_hold_is_refused(reader: Reader) -> None:
-    error = reader.refused(csv_bytes(line_items("2024-01", *["9" * 20] * 3)))
+    error = reader.refusal(csv_bytes(line_items("2024-01", *["9" * 20] * 3)))
     assert "the sum of lineitem_unblendedcost is more than DECIMAL(38,18) holds" in error

@@ -28,7 +28,7 @@ BOMBS = {
 }
 
 
-def refused(project: Project, *parts: bytes, **delivery: str) -> str:
+def refusal(project: Project, *parts: bytes, **delivery: str) -> str:
     """Return the error of a version that is refused and leaves the month as it was."""
     error = one_line(Exception(project.load_refused_version(MONTH, *parts, **delivery).error))
     assert error.endswith("; the lake keeps version v1")
@@ -47,7 +47,7 @@ def test_an_archive_that_inflates_too_far_is_refused_and_the_month_is_kept(
 ) -> None:
     bomb, message = BOMBS[suffix]
     suffix = suffix.removeprefix("called-")
-    error = refused(project, bomb, suffix=suffix)
+    error = refusal(project, bomb, suffix=suffix)
     assert f"acme-cur-00001.csv.{suffix}: {message}" in error
     assert "set storage.max_inflation higher" in error
 
@@ -56,7 +56,7 @@ def test_the_inflation_limit_can_be_set(project: Project) -> None:
     row = csv_bytes(line_items(MONTH, "0")).partition(b"\n")[2]
     bill = gzip.compress(BILL + row * 1_000_000, 9)
     project.storage = {"max_inflation": 50}
-    assert "more than 50 times its size" in refused(project, bill)
+    assert "more than 50 times its size" in refusal(project, bill)
     project.storage = {}
     project.load()
     assert project.totals() == (1_000_002, 3)
@@ -71,7 +71,7 @@ def test_small_files_count_against_the_total_limit_also_in_the_next_run(
         f"inflate to more than {4 * len(BILL):,} bytes; if this really is a bill, set storage."
     )
     for _ in range(2):
-        assert message in refused(project, *parts)
+        assert message in refusal(project, *parts)
     project.storage = {"max_inflated_bytes": 5 * len(BILL)}
     project.load()
     assert project.totals() == (10, 15)
@@ -79,14 +79,14 @@ def test_small_files_count_against_the_total_limit_also_in_the_next_run(
 
 def test_one_large_file_counts_against_the_total_limit(project: Project) -> None:
     project.storage = {"max_inflated_bytes": len(BILL) - 1}
-    assert "set storage.max_inflated_bytes higher" in refused(project, gzip.compress(BILL))
+    assert "set storage.max_inflated_bytes higher" in refusal(project, gzip.compress(BILL))
 
 
 @pytest.mark.parametrize("cut", [0, 1, 20])
 def test_gzip_under_another_name_is_verified_by_its_checksum(project: Project, cut: int) -> None:
     body = gzip.compress(BILL)
     if cut:
-        damaged = refused(project, body[:-cut], suffix="csv")
+        damaged = refusal(project, body[:-cut], suffix="csv")
         assert "the gzip data is cut short" in damaged
     else:
         assert load(project, body, suffix="csv") == (2, 3)
@@ -117,12 +117,12 @@ def test_gzip_that_duckdb_cannot_read_is_loaded(project: Project, body: bytes) -
     assert load(project, body) == (2, 3)
 
 
-def test_a_zip_of_20000_files_is_refused(project: Project, tmp_path: Path) -> None:
+def test_a_zip_of_20000_files_is_refusal(project: Project, tmp_path: Path) -> None:
     archive = BytesIO()
     with zipfile.ZipFile(archive, "w") as file:
         for number in range(20_000):
             file.writestr(str(number), b"")
-    error = refused(project, archive.getvalue(), suffix="zip")
+    error = refusal(project, archive.getvalue(), suffix="zip")
     assert "the ZIP holds 20000 files" in error
 
 
@@ -134,5 +134,5 @@ def test_an_uncompressed_zip_is_loaded_and_verified_by_its_checksum(project: Pro
     body = archive.getvalue()
     damaged = body.replace(b",2\n", b",3\n")
     assert damaged != body
-    assert "the ZIP is damaged" in refused(project, damaged, suffix="zip")
+    assert "the ZIP is damaged" in refusal(project, damaged, suffix="zip")
     assert load(project, body, suffix="zip") == (2, 3)

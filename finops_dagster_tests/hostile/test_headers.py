@@ -82,7 +82,7 @@ def test_a_byte_order_mark_is_not_part_of_the_first_name(reader: Reader, header:
 
 @pytest.mark.parametrize(("header", "message"), REFUSED.values(), ids=REFUSED.keys())
 def test_a_header_that_cannot_be_read_is_refused(reader: Reader, header: str, message: str) -> None:
-    assert message in reader.refused(header.encode() + b"\n" + ROW + b"\n")
+    assert message in reader.refusal(header.encode() + b"\n" + ROW + b"\n")
 
 
 def test_2000_tags_are_loaded(reader: Reader) -> None:

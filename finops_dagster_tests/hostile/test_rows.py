@@ -42,7 +42,7 @@ LOADED = {
 
 @pytest.mark.parametrize(("body", "message"), REFUSED.values(), ids=REFUSED.keys())
 def test_a_file_that_is_not_valid_csv_is_refused(reader: Reader, body: bytes, message: str) -> None:
-    assert message in reader.refused(BILL, body)
+    assert message in reader.refusal(BILL, body)
 
 
 @pytest.mark.parametrize("body", LOADED.values(), ids=LOADED.keys())
@@ -60,7 +60,7 @@ def test_a_cell_of_10_megabytes_is_kept(reader: Reader) -> None:
 
 def test_a_row_of_more_than_16_megabytes_is_refused(reader: Reader) -> None:
     row = line_item("2024-01", lineItem__LineItemDescription="x" * 17_000_000)
-    message = reader.refused(csv_bytes([*line_items("2024-01", "1"), row]))
+    message = reader.refusal(csv_bytes([*line_items("2024-01", "1"), row]))
     assert "line 3: the row is longer than 16,777,216 bytes" in message
 
 
@@ -71,5 +71,5 @@ def test_short_rows_take_little_memory_though_long_ones_are_allowed(tmp_path: Pa
 
 
 def test_an_amount_of_a_megabyte_is_refused_and_shortened_in_the_error(reader: Reader) -> None:
-    message = reader.refused(csv_bytes(line_items("2024-01", "1" * 1_000_000)))
+    message = reader.refusal(csv_bytes(line_items("2024-01", "1" * 1_000_000)))
     assert "1...1" in message

@@ -14,7 +14,9 @@ from finops_dagster.billing.months import BillingMonth
 from finops_dagster.tables.database import BillingDatabase, DuckDB
 
 MONTH = BillingMonth(2024, 1)
-HOLD = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('held', flush=True); input()"
+OPEN_FILE = (
+    "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('open', flush=True); input()"
+)
 
 
 def database(path: Path, wait: int = 0) -> BillingDatabase:
@@ -22,33 +24,33 @@ def database(path: Path, wait: int = 0) -> BillingDatabase:
 
 
 @pytest.fixture
-def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+def other_process(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """Start another process that has the file open until its standard input ends."""
-    command = [sys.executable, "-c", HOLD, str(tmp_path / "finops.duckdb")]
+    command = [sys.executable, "-c", OPEN_FILE, str(tmp_path / "finops.duckdb")]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == "held\n"
+        assert process.stdout.readline() == "open\n"
         yield process
         process.kill()
 
 
 def test_the_process_that_has_the_file_open_is_named(
-    tmp_path: Path, holder: subprocess.Popen[str]
+    tmp_path: Path, other_process: subprocess.Popen[str]
 ) -> None:
     with (
-        pytest.raises(BillError, match=f"is still open in process {holder.pid} "),
+        pytest.raises(BillError, match=f"is still open in process {other_process.pid} "),
         database(tmp_path / "finops.duckdb").connect("acme", MONTH),
     ):
         pass
 
 
 def test_the_file_can_be_opened_once_that_process_is_killed(
-    tmp_path: Path, holder: subprocess.Popen[str]
+    tmp_path: Path, other_process: subprocess.Popen[str]
 ) -> None:
-    holder.kill()
-    holder.wait()
+    other_process.kill()
+    other_process.wait()
     with database(tmp_path / "finops.duckdb", wait=60).connect("acme", MONTH) as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
 
@@ -57,7 +59,7 @@ def test_the_file_is_closed_when_the_block_raises(tmp_path: Path) -> None:
     path = tmp_path / "finops.duckdb"
     with pytest.raises(ZeroDivisionError), database(path).connect("acme", MONTH):
         raise ZeroDivisionError
-    command = [sys.executable, "-c", HOLD, str(path)]
+    command = [sys.executable, "-c", OPEN_FILE, str(path)]
     assert subprocess.run(command, input="\n", text=True, check=True, capture_output=True).stdout
 
 
