@@ -24,8 +24,8 @@ from finops_dagster.tables.parquet_files import ParquetInvalid, make_exact
 _CHUNK_BYTES = 1024 * 1024
 _GZIP = 31  # zlib's wbits for "a gzip member with header and CRC"
 _ENCRYPTED = 1
-# What zipfile makes of damaged bytes: of the frame, of the deflated stream, of names and extra
-# fields, of a version that nobody has.
+# What zipfile raises for damaged bytes: in the frame, in the deflated stream, in names and extra
+# fields, in the version that is needed to unpack.
 _ZIP_ERRORS = (
     zipfile.BadZipFile,
     zlib.error,
@@ -37,14 +37,16 @@ _ZIP_ERRORS = (
 
 
 class ZipInvalid(Exception):
-    """The file is no ZIP of one file that can be read; says why."""
+    """The file is not a ZIP of one readable file; the message says why."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Download:
-    """A file that lies on disk: the number of its bytes and their CRC-32, and how many bytes are
-    compressed in it. `sha256` is the checksum of what the store sent, and not of what was written
-    anew."""
+    """A file on disk after its download.
+
+    `size` and `crc32` are of the file on disk, `inflated` is its uncompressed size, 0 for a file
+    that is not compressed, and `sha256` is of the bytes that the store sent.
+    """
 
     size: int
     crc32: int
@@ -53,39 +55,37 @@ class Download:
 
 
 def download_verified(
-    store: ObjectStore, version: ObjectInfo, path: Path, limits: InflationLimits
+    store: ObjectStore, info: ObjectInfo, path: Path, limits: InflationLimits
 ) -> Download:
-    """Write one version of one object as DuckDB can read it.
+    """Download an object to `path`, verify it, and convert it to what DuckDB reads.
 
-    Gzip is inflated to its checksum, a ZIP unpacked, and Parquet must end in its footer. What
-    DuckDB would refuse of gzip, or not read exactly of Parquet, is written anew. Raises
-    FileInvalid, and StoreUnavailable where fewer bytes came than the store said.
+    Gzip is verified by its checksum, a ZIP is unpacked, and Parquet must end with its footer. Gzip
+    that DuckDB refuses and Parquet that it does not read exactly are rewritten. Raises
+    FileInvalid, and StoreUnavailable where bytes are missing.
     """
-    kind = Path(version.key).suffix
+    suffix = Path(info.key).suffix
     try:
         download, is_readable_by_duckdb = _write(
-            store.chunks(version), path, limits, is_gzip=kind == ".gz"
+            store.chunks(info), path, limits, is_gzip=suffix == ".gz"
         )
-        if download.size != version.size:
-            raise StoreUnavailable(
-                f"{version.location}: {download.size} of {version.size} bytes arrived"
-            )
-        sent = download.sha256
-        if kind == ".zip" and download.size:
+        if download.size != info.size:
+            raise StoreUnavailable(f"{info.location}: {download.size} of {info.size} bytes arrived")
+        sent_sha256 = download.sha256
+        if suffix == ".zip" and download.size:
             download = _rewrite(_unzipped_chunks(path, limits), path, limits)
             download = replace(download, inflated=download.size)
         elif not is_readable_by_duckdb:
             download = _rewrite(_single_member(path), path, limits)
-        if kind == ".parquet" and download.size and make_exact(path):
+        if suffix == ".parquet" and download.size and make_exact(path):
             download = replace(download, crc32=crc32_of_file(path), size=path.stat().st_size)
-        return replace(download, sha256=sent)
+        return replace(download, sha256=sent_sha256)
     except (GzipInvalid, ZipInvalid, ParquetInvalid, pa.ArrowException) as error:
         reason = first_line(error).rstrip(".")
-        raise FileInvalid(f"{version.location}: {reason}") from error
+        raise FileInvalid(f"{info.location}: {reason}") from error
 
 
 def crc32_of_file(path: Path) -> int:
-    """Return the CRC-32 of a file on disk."""
+    """Return the CRC-32 of a file on disk, which is read whole."""
     crc32 = 0
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
@@ -95,7 +95,7 @@ def crc32_of_file(path: Path) -> int:
 
 @contextmanager
 def path_in_errors(path: Path) -> Iterator[None]:
-    """Give an OSError of the block the file's name, which it lacks where writing fails."""
+    """Add the path to an OSError of the block; Python leaves it out where a write fails."""
     try:
         yield
     except OSError as error:
@@ -104,7 +104,7 @@ def path_in_errors(path: Path) -> Iterator[None]:
 
 
 def _unzipped_chunks(path: Path, limits: InflationLimits) -> Iterator[bytes]:
-    """The bytes of the only file in a ZIP, but for what macOS adds. Raises ZipInvalid."""
+    """Yield the bytes of the only file in a ZIP. Raises ZipInvalid."""
     size, inflated = path.stat().st_size, 0
     try:
         with zipfile.ZipFile(path) as archive:
@@ -130,13 +130,13 @@ def _unzipped_chunks(path: Path, limits: InflationLimits) -> Iterator[bytes]:
 
 
 def _is_macos_extra(file: zipfile.ZipInfo) -> bool:
-    """Whether this is a folder, or what macOS adds to a ZIP."""
+    """Return whether an entry is a folder, or a file that macOS adds to a ZIP."""
     name = file.filename
     return file.is_dir() or name.startswith("__MACOSX/") or name.endswith(".DS_Store")
 
 
 def _single_member(path: Path) -> Iterator[bytes]:
-    """A gzip file's content in one whose only header says nothing."""
+    """Yield a gzip file's content as gzip of one member, whose header has no fields."""
     compressor = isal_zlib.compressobj(wbits=_GZIP)
     with gzip.open(path) as file:
         while chunk := file.read(_CHUNK_BYTES):
@@ -145,6 +145,7 @@ def _single_member(path: Path) -> Iterator[bytes]:
 
 
 def _rewrite(chunks: Iterator[bytes], path: Path, limits: InflationLimits) -> Download:
+    """Replace a file by bytes that may be made of the file itself."""
     temporary = path.with_name(f"{path.name}.new")
     try:
         download, _ = _write(chunks, temporary, limits)
@@ -157,13 +158,16 @@ def _rewrite(chunks: Iterator[bytes], path: Path, limits: InflationLimits) -> Do
 def _write(
     chunks: Iterable[bytes], path: Path, limits: InflationLimits, *, is_gzip: bool = False
 ) -> tuple[Download, bool]:
-    """Write what comes to the file; what begins as gzip is held to be one. The second value is
-    whether DuckDB reads such a gzip. Raises GzipInvalid."""
+    """Write a file, and verify it if it is gzip. Raises GzipInvalid.
+
+    The second value is whether DuckDB can read the gzip.
+    """
     crc32, size, sha256 = 0, 0, hashlib.sha256()
     check = GzipCheck(limits)
     with path_in_errors(path), path.open("wb") as file:
         for chunk in chunks:
             file.write(chunk)
+            # A file can be gzip under another suffix, such as `.csv`.
             is_gzip = is_gzip or (size == 0 and chunk.startswith(GZIP_MAGIC))
             crc32, size = crc32_of(chunk, crc32), size + len(chunk)
             sha256.update(chunk)

@@ -1,4 +1,4 @@
-"""Verified local copies of the vendor's files, one folder a version of a month."""
+"""The staging folder: verified local copies of the vendor's files, and records of them."""
 
 from __future__ import annotations
 
@@ -36,14 +36,18 @@ from finops_dagster.staging.gzip_check import InflationLimits
 
 _MANIFEST = TypeAdapter(Manifest)
 _MAX_DOWNLOADS = 8
-# Not `.lock`, `staged.jsonl`, a file that is still coming, or another's number in the manifest.
+# Not the names of `.lock`, `staged.jsonl` and partial downloads, and no number: that is the name of
+# a file whose own is not usable.
 _USABLE_NAME = re.compile(r"(?!\d+$|\.|staged\.jsonl$|.*\.part)[\w !'()*.@=+,~-]{1,200}", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True)
 class StagedFile(Download):
-    """A file of a version as it lies on disk; the store sent it as `delivered` bytes with this
-    `etag`. Of a ZIP these are others than on disk, and earlier releases kept no checksum."""
+    """A staged file, as `staged.jsonl` records it.
+
+    `delivered` is the size in the store, which differs from the size on disk where the file was
+    converted, as a ZIP is. Earlier releases recorded no `delivered` and no `sha256`.
+    """
 
     key: str
     name: str
@@ -54,10 +58,11 @@ class StagedFile(Download):
 
 @dataclass(frozen=True, kw_only=True)
 class VersionRecord(Version):
-    """A version that was staged whole: `manifest_id` is the vendor's id, with the digest of its
-    content after it where the vendor gave that id to other files before; `rounded` is how many
-    costs were rounded to 18 decimals. `content` is None where the files are gone that an older load
-    was made of."""
+    """A version that was staged whole, as `version.json` records it.
+
+    `rounded` is how many headline costs were rounded to 18 decimals. `content` is None for an
+    older load whose files are gone.
+    """
 
     vendor_id: str
     rounded: int = 0
@@ -68,20 +73,23 @@ _RECORDS = TypeAdapter(list[VersionRecord])
 
 @dataclass(frozen=True)
 class StagingFolder:
-    """The folder that all exports stage below."""
+    """The staging folder of all exports."""
 
     root: Path
     limits: InflationLimits
 
     def month(self, export: str, month: BillingMonth) -> StagedMonth:
-        """Return where one month of one export is staged."""
+        """Return the staged month of an export."""
         return StagedMonth(self.root / export / str(month), self.limits)
 
 
 class StagedMonth:
-    """The staged files of one month: `manifest.json`, a folder for each of the vendor's ids with
-    the files and a log of what was fetched, so that a broken download goes on where it stopped,
-    and `version.json`, the record of every version that was staged whole, which outlives them."""
+    """The staging folder of one month.
+
+    It has `manifest.json`, a folder for each vendor's id with the staged files and the log of their
+    downloads, by which a broken download is resumed, and `version.json`, the records of all
+    versions that were staged whole, which cleanup keeps.
+    """
 
     def __init__(self, folder: Path, limits: InflationLimits) -> None:
         self._folder = folder
@@ -90,59 +98,62 @@ class StagedMonth:
         self._record_file = folder / "version.json"
 
     def manifest(self) -> Manifest | None:
-        """Return the manifest that the first stage read last."""
+        """Return the manifest that the manifest stage wrote last, if there is one."""
         with suppress(FileNotFoundError, ValidationError):
             return _MANIFEST.validate_json(self._manifest_file.read_bytes())
         return None
 
     def write_manifest(self, manifest: Manifest) -> None:
-        """Keep the manifest for the stages after."""
+        """Write the manifest for the later stages."""
         with folder_lock(self._folder):
             self._write(self._manifest_file, _MANIFEST.dump_json(manifest, indent=1))
 
     def records(self) -> list[VersionRecord]:
-        """Return the versions that were staged whole, the newest first; what earlier releases kept
-        says nothing that the files and the lake do not."""
+        """Return the records of versions that were staged whole, the newest first."""
+        # A file of an earlier release is ignored: the files and the lake know as much.
         with suppress(FileNotFoundError, ValidationError):
             return _RECORDS.validate_json(self._record_file.read_bytes())
         return []
 
     def current_record(self) -> VersionRecord | None:
-        """Return the record of the newest manifest's files; None where they are not all staged."""
+        """Return the record of the newest manifest's version; None where it is not staged whole."""
         manifest, records = self.manifest(), self.records()
         is_current = manifest and records and records[0].vendor_id == manifest.id
         return records[0] if is_current else None
 
     def write_record(self, record: VersionRecord) -> None:
-        """Record that this version is staged, and is the newest. Raises BillError where another
-        run has read a newer manifest meanwhile."""
+        """Record that this version is staged whole, and is the newest.
+
+        Raises BillError where another run has read a newer manifest meanwhile.
+        """
         with folder_lock(self._folder):
             manifest, records = self.manifest(), self.records()
             if manifest is not None and manifest.id != record.vendor_id:
                 raise BillError(newer_version_message(record.vendor_id, manifest.id))
-            others = [other for other in records if other.manifest_id != record.manifest_id]
-            document = _RECORDS.dump_json([record, *others], indent=1)
+            older = [known for known in records if known.manifest_id != record.manifest_id]
+            document = _RECORDS.dump_json([record, *older], indent=1)
             if _RECORDS.dump_json(records, indent=1) != document:
                 self._write(self._record_file, document)
 
     def _write(self, path: Path, content: bytes) -> None:
+        """Replace a file in one step, so that no reader sees half of it."""
         part = path.with_name(f"{path.name}.part")
         with path_in_errors(part):
             part.write_bytes(content)
             part.replace(path)
 
     def version(self, manifest: Manifest) -> StagedVersion:
-        """Return the files of one version."""
+        """Return the staged files of a manifest's version."""
         return StagedVersion(self._folder / version_folder(manifest.id), manifest, self._limits)
 
     def version_folders(self) -> list[tuple[str, Path]]:
-        """Return the name of every version's folder (`version_folder`), with its path."""
+        """Return name and path of each version's folder."""
         if not self._folder.is_dir():
             return []
         return [(path.name, path) for path in sorted(self._folder.iterdir()) if path.is_dir()]
 
     def remove_other_versions(self, manifest: Manifest) -> None:
-        """Delete the files of the month's other versions, unless a run stages or loads them."""
+        """Delete the files of other versions, unless a run stages or loads them."""
         with folder_lock(self._folder):
             for version, folder in self.version_folders():
                 if version != version_folder(manifest.id):
@@ -150,8 +161,10 @@ class StagedMonth:
                         shutil.rmtree(folder)
 
     def damage(self) -> list[str] | None:
-        """Return what is wrong with what is staged of the newest version, each file read to its
-        last byte; None where none is kept, or not all are fetched yet."""
+        """Read the newest version's files whole, and return what is wrong with them.
+
+        None where there are none, or where not all are fetched yet.
+        """
         manifest = self.manifest()
         if manifest is None:
             is_damaged = self._manifest_file.exists()
@@ -160,7 +173,7 @@ class StagedMonth:
 
 
 class StagedVersion:
-    """The files of one version of a month, and the log `staged.jsonl` of what arrived."""
+    """The staged files of one version, and `staged.jsonl`, the log of their downloads."""
 
     def __init__(self, folder: Path, manifest: Manifest, limits: InflationLimits) -> None:
         self._folder, self.manifest, self._limits = folder, manifest, limits
@@ -171,21 +184,20 @@ class StagedVersion:
 
     @property
     def paths(self) -> list[Path]:
-        """Where each file lies, in the manifest's order."""
+        """The paths of the files, in the manifest's order."""
         return [self._folder / name for name in self._names]
 
     @property
     def has_files(self) -> bool:
-        """Whether any of the files was fetched, and not cleaned away since."""
+        """Whether any file was fetched, and not cleaned away since."""
         return self._log.exists()
 
     def lock(self) -> AbstractContextManager[object]:
-        """Wait until no other run stages or loads this version, and let none until the block
-        ends."""
+        """Return the lock that a run holds while it stages or loads this version."""
         return waiting_lock(self._folder / ".lock", f"staging the files in {self._folder}")
 
     def content(self) -> Content | None:
-        """Return the content of the files, if all are here as they were fetched."""
+        """Return the content, if all files are still as they were fetched."""
         files = self._intact_files()
         if files.keys() != self._names.keys() or not all(file.sha256 for file in files.values()):
             return None
@@ -194,79 +206,80 @@ class StagedVersion:
             for name, file in files.items()
         )
 
-    def fetch(
-        self, store: ObjectStore, available: Sequence[ObjectInfo], *, force: bool = False
-    ) -> int:
-        """Download what is not here yet, side by side; return the number of bytes that took.
+    def fetch(self, store: ObjectStore, files: Sequence[ObjectInfo], *, force: bool = False) -> int:
+        """Download the files that are missing, in parallel; return the number of bytes.
 
-        `available` are the manifest's files, in its order. Raises FileInvalid where a file is no
-        whole gzip, and what the store raises.
+        `files` are the manifest's, in its order. Raises FileInvalid where a file is damaged, and
+        the store's errors.
         """
         with self.lock(), ThreadPoolExecutor(_MAX_DOWNLOADS) as pool:
             if force:
                 self._log.unlink(missing_ok=True)
-            missing = dict(zip(self._names, available, strict=True))
+            missing = dict(zip(self._names, files, strict=True))
             self._inflated = 0
             for name, file in self._intact_files().items():
                 is_same = (file.delivered, file.etag) == (missing[name].size, missing[name].etag)
                 if is_same and file.sha256 is not None:
                     self._inflated += file.inflated
                     del missing[name]
-            size, here = sum(file.size for file in missing.values()), _bytes_below(self._folder)
-            run_logger().info(f"fetching {len(missing)} of {len(available)} files, {decimal(size)}")
+            size = sum(file.size for file in missing.values())
+            size_before = _bytes_below(self._folder)
+            run_logger().info(f"fetching {len(missing)} of {len(files)} files, {decimal(size)}")
             downloads = [
                 pool.submit(self._download, store, file, name) for name, file in missing.items()
             ]
             try:
                 with logging_progress(
-                    "fetched", size, decimal, lambda: _bytes_below(self._folder) - here
+                    "fetched", size, decimal, lambda: _bytes_below(self._folder) - size_before
                 ):
                     return sum(download.result() for download in as_completed(downloads))
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
 
-    def _download(self, store: ObjectStore, version: ObjectInfo, name: str) -> int:
+    def _download(self, store: ObjectStore, info: ObjectInfo, name: str) -> int:
         path, part = self._folder / name, self._folder / f"{name}.part"
-        again = Retrying(
+        retrying = Retrying(
             retry=retry_if_exception_type(StoreUnavailable),
             stop=stop_after_attempt(4),
             wait=wait_exponential_jitter(multiplier=0.5, max=20),
             reraise=True,
         )
         try:
-            download = again(download_verified, store, version, part, self._limits)
-            self._check_month_size(version, download)
+            download = retrying(download_verified, store, info, part, self._limits)
+            self._check_month_size(info, download)
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
         file = StagedFile(
             **vars(download),
-            key=version.key,
+            key=info.key,
             name=name,
-            etag=version.etag,
+            etag=info.etag,
             mtime_ns=path.stat().st_mtime_ns,
-            delivered=version.size,
+            delivered=info.size,
         )
         with (
             self._write_lock,
             path_in_errors(self._log),
             self._log.open("a", encoding="utf-8") as log,
         ):
-            log.write(f"\n{json.dumps(asdict(file))}")  # on a line of its own also after a crash
-        return version.size
+            log.write(f"\n{json.dumps(asdict(file))}")  # a killed process may have left half a line
+        return info.size
 
-    def _check_month_size(self, version: ObjectInfo, download: Download) -> None:
-        """Notice files of which each is small enough and all together are not."""
+    def _check_month_size(self, info: ObjectInfo, download: Download) -> None:
+        """Raise FileInvalid where the month's files together inflate beyond the limit."""
         with self._write_lock:
             self._inflated += download.inflated
             problem = self._limits.month_problem(self._inflated)
         if problem:
-            raise FileInvalid(f"{version.location}: {problem}")
+            raise FileInvalid(f"{info.location}: {problem}")
 
     def damage(self) -> list[str] | None:
-        """Return what is wrong with the files that were fetched, each read to its last byte; None
-        where they are not kept, or not all fetched yet."""
+        """Read the files whole, and return what is wrong with them.
+
+        None where there are none, or where not all are fetched yet.
+        """
         fetched = {file.name: file for file in self._logged_files()}
         if not self.has_files or not self._names.keys() <= fetched.keys():
             return None
@@ -274,8 +287,9 @@ class StagedVersion:
         return list(filter(None, problems))
 
     def _logged_files(self) -> Iterator[StagedFile]:
-        """The log's files; a line that a killed process left half-written is none, nor is what
-        earlier releases wrote of what they had counted."""
+        """Yield the files in the log."""
+        # Half a line of a killed process is skipped, and so are entries of earlier releases for
+        # what they had counted.
         lines = self._log.read_text(encoding="utf-8").splitlines() if self.has_files else []
         for line in lines:
             with suppress(ValueError):
@@ -291,8 +305,10 @@ class StagedVersion:
         }
 
     def _problem(self, file: StagedFile, *, read_all: bool) -> str | None:
-        """What is wrong with a file: by size and time of change, and by checksum where the time
-        differs, or the file `read_all` anyway."""
+        """Return what is wrong with a file, if anything.
+
+        Its checksum is compared where its time of change differs, or with `read_all`.
+        """
         path = self._folder / file.name
         try:
             status = path.stat()
@@ -307,7 +323,7 @@ class StagedVersion:
 
 
 def newer_version_message(version: str, newer: str) -> str:
-    """Say that a run may not go on with its version."""
+    """Return the message for a run whose version is no longer the newest."""
     return (
         f"{version} was the month's newest version when this run began, and {newer} is by now: "
         "another run has brought a newer version; run the month again"
@@ -315,13 +331,13 @@ def newer_version_message(version: str, newer: str) -> str:
 
 
 def folder_lock(folder: Path, timeout: float = -1) -> FileLock:
-    """Return the lock of a folder, which is made where it is missing."""
+    """Create a folder if it is missing, and return its lock."""
     folder.mkdir(parents=True, exist_ok=True)
     return FileLock(folder / ".lock", timeout=timeout)
 
 
 def _bytes_below(folder: Path) -> int:
-    """The bytes of the files in the folder, of which some may just be renamed."""
+    """Return the size of a folder's files while downloads write and rename them."""
     size = 0
     for path in folder.iterdir():
         with suppress(FileNotFoundError):
@@ -330,11 +346,10 @@ def _bytes_below(folder: Path) -> int:
 
 
 def _local_names(keys: Sequence[str]) -> list[str]:
-    """A file name for each key: its last part, where that tells it apart from the others and from
-    what else lies in the folder, or else its number in the manifest."""
-    tails = [key.rpartition("/")[2] for key in keys]
-    shared = {tail for tail, count in Counter(tails).items() if count > 1}
+    """Return a file name for each key: its last part if unique and usable, or its number."""
+    names = [key.rpartition("/")[2] for key in keys]
+    ambiguous = {name for name, count in Counter(names).items() if count > 1}
     return [
-        tail if tail not in shared and _USABLE_NAME.fullmatch(tail) else f"{number:06}"
-        for number, tail in enumerate(tails)
+        name if name not in ambiguous and _USABLE_NAME.fullmatch(name) else f"{number:06}"
+        for number, name in enumerate(names)
     ]

@@ -1,4 +1,4 @@
-"""Gzip held to its own checksum, which DuckDB does not look at, and to limits while it passes."""
+"""The check of gzip against its own checksum, which DuckDB ignores, and against size limits."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from isal import isal_zlib
 
 _GZIP = 31  # zlib's wbits for "a gzip member with header and CRC"
 _STEP_BYTES = 256 * 1024
+# Small files may have any ratio: a CSV of equal lines compresses to nearly nothing.
 _ALWAYS_ALLOWED_BYTES = 64 * 1024 * 1024
-_FLAGS_OFFSET = 3
-_EXTRA_AND_NAME = 0b01100  # what DuckDB knows to skip in the header of a member
+_FLAGS_OFFSET = 3  # of the flags in a member's header
+_EXTRA_AND_NAME = 0b01100  # the flags of the fields that DuckDB skips in a member's header
 
 
 class GzipInvalid(Exception):
-    """The bytes are no whole gzip file, or one that inflates beyond its limits; says why."""
+    """The file is not whole gzip, or it inflates beyond a limit; the message says why."""
 
 
 @dataclass(frozen=True)
 class InflationLimits:
-    """What may come of compressed files: of each, `ratio` times its own size, and of all files of a
-    month `total` bytes."""
+    """The limits of inflation: `ratio` times a file's size, and `total` bytes for a month."""
 
     ratio: int
     total: int
 
     def file_problem(self, inflated: int, size: int) -> str | None:
-        """Why a file is refused of whose `size` bytes so many came; a few megabytes always may."""
+        """Return why a file of `size` bytes is refused, if it is."""
         if inflated > max(self.ratio * size, _ALWAYS_ALLOWED_BYTES):
             return (
                 f"it inflates to more than {self.ratio:,} times its size; if this really is a "
@@ -36,7 +36,7 @@ class InflationLimits:
         return self.month_problem(inflated)
 
     def month_problem(self, inflated: int) -> str | None:
-        """Why a month is refused of whose files so many bytes came."""
+        """Return why a month is refused, if it is."""
         if inflated > self.total:
             return (
                 f"the month's files inflate to more than {self.total:,} bytes; if this really is "
@@ -46,12 +46,11 @@ class InflationLimits:
 
 
 class GzipCheck:
-    """Inflates a file chunk by chunk and keeps nothing, so that a flipped or missing byte is seen,
-    and a bomb before it has gone off: `inflated` bytes have come of it so far.
+    """Inflates a gzip file chunk by chunk, and keeps nothing but the number of `inflated` bytes.
 
-    A file may be several gzip members after one another, with zeros to pad the end. It is
-    `is_readable_by_duckdb` where DuckDB reads it too, which takes no zeros, and in no header a
-    comment, a checksum of the header or the flag of text.
+    So a flipped or missing byte is noticed, and a bomb before it fills the disk. A file may have
+    several members, and zeros at its end. `is_readable_by_duckdb` is False where DuckDB fails: it
+    takes no zeros, and no header with a comment, a checksum of the header, or the text flag.
     """
 
     def __init__(self, limits: InflationLimits) -> None:
@@ -63,7 +62,7 @@ class GzipCheck:
         self._member: Any = None
 
     def feed(self, chunk: bytes) -> None:
-        """Take the file's next bytes. Raises GzipInvalid."""
+        """Inflate the file's next bytes. Raises GzipInvalid."""
         self._size += len(chunk)
         while chunk:
             if self._member is None or self._member.eof:
@@ -85,6 +84,6 @@ class GzipCheck:
             chunk = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
 
     def close(self) -> None:
-        """The file is over. Raises GzipInvalid where the gzip data is not."""
+        """End the file. Raises GzipInvalid where the gzip data is cut short."""
         if self._member is not None and not self._member.eof:
             raise GzipInvalid("the gzip data is cut short")
