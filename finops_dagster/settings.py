@@ -1,4 +1,4 @@
-"""The settings of vendors and warehouses, united; from a TOML file and the environment."""
+"""The settings of the project, from a TOML file and the environment."""
 
 from __future__ import annotations
 
@@ -42,58 +42,66 @@ from finops_dagster.warehouses import WAREHOUSES
 from finops_dagster.warehouses.duckdb.settings import DuckDBSettings
 
 DEFAULT_CONFIGS = (Path("config/finops.toml"), Path("config.toml"))
-# The key under which values from the command line come to the chosen backend's table; no TOML file
-# can have it, as it is no text.
+# The key of values from the command line for the chosen backend's table. It is not a text, so that
+# no TOML file can have it.
 _OVERRIDES = None
 
 
 def _known_name(known: Mapping[str, object], name: str) -> str:
+    """Return the name. Raises ValueError where it is not a known one."""
     if name not in known:
         raise ValueError(f"{excerpt(name)} is none of {', '.join(known)}")
     return name
 
 
 class ProjectSettings(SettingsTable):
-    """What the project is called: the title of its report."""
+    """The settings of the project: its name is the title of the report."""
 
     name: str = "Billing months"
 
 
 class StorageSettings(SettingsTable):
-    """Folders, relative to the working directory; and how many times its size a compressed file may
-    inflate to, and how many bytes all files of a month together."""
+    """The staging folder and the lake, relative to the working directory, and inflation limits.
+
+    A compressed file may inflate to `max_inflation` times its size, and all files of a month
+    together to `max_inflated_bytes`.
+    """
 
     staging_dir: LocalPath = Path("data/staging")
     parquet_dir: LocalPath = Path("data/parquet")
-    # Deflate reaches 1,032. Bills of CSV come to 10 or 30, the most repetitive to about 100; the
-    # largest that anybody tells of is 30 GB a month.
+    # Deflate's highest ratio is 1,032. CSV bills reach 10 to 30, the most repetitive about 100. The
+    # largest bill on public record is 30 GB a month.
     max_inflation: PositiveInt = 300
     max_inflated_bytes: PositiveInt = 10**12
 
 
 class DatabaseSettings(SettingsTable):
-    """Where months end: at Parquet (`duckdb` without a `warehouse_path`), or in a warehouse beyond.
-    The tables of the other warehouses are added by `_with_warehouses`."""
+    """The chosen warehouse; `duckdb` without a `warehouse_path` is none, and Parquet is the end.
+
+    `_with_warehouses` adds the tables of the other warehouses.
+    """
 
     backend: Annotated[str, AfterValidator(partial(_known_name, WAREHOUSES))] = "duckdb"
     duckdb: DuckDBSettings = DuckDBSettings()
 
     @property
     def has_warehouse(self) -> bool:
-        """Whether the chain goes on after Parquet."""
+        """Whether months are loaded into a warehouse after Parquet."""
         return self.backend != "duckdb" or self.duckdb.warehouse_path is not None
 
     @property
     def warehouse(self) -> SettingsTable:
-        """The chosen backend's own table."""
+        """The settings of the chosen backend."""
         table = getattr(self, self.backend)
         assert isinstance(table, SettingsTable)
         return table
 
 
 def _with_warehouses(database: object) -> object:
-    """Return the settings with the table of each warehouse as that declares it. The chosen one has
-    its table also where nothing is set in it."""
+    """Return the database settings with each warehouse's table, validated by its own class.
+
+    The chosen warehouse has a table also where nothing is set in it.
+    """
     if not isinstance(database, dict):
         return database
     tables = dict(database)
@@ -102,10 +110,10 @@ def _with_warehouses(database: object) -> object:
     if backend in list(WAREHOUSES):
         table = tables.setdefault(backend, {})
         tables[backend] = {**table, **overrides} if isinstance(table, dict) else table
-    others: dict[str, Any] = {
+    fields: dict[str, Any] = {
         name: (table | None, None) for name, table in WAREHOUSES.items() if name != "duckdb"
     }
-    return create_model("Database", __base__=DatabaseSettings, **others).model_validate(tables)
+    return create_model("Database", __base__=DatabaseSettings, **fields).model_validate(tables)
 
 
 class _VendorKey(SettingsTable):
@@ -115,16 +123,15 @@ class _VendorKey(SettingsTable):
 
 
 def _vendor_export(export: object) -> ExportSettings:
-    """Return an export as its vendor declares it. A discriminated union would put the vendor's name
-    into the key of every error."""
+    """Return the settings of an export, validated by its vendor's class."""
+    # A discriminated union would put the vendor's name into the key of every error.
     if isinstance(export, ExportSettings):
         return export
     return VENDORS[_VendorKey.model_validate(export).vendor].settings.model_validate(export)
 
 
 class Settings(BaseSettings):
-    """Everything that can be set; `FINOPS_DATABASE__BACKEND=bigquery` and the like win over the
-    file."""
+    """All settings; environment variables such as `FINOPS_DATABASE__BACKEND` override the file."""
 
     model_config = SettingsConfigDict(
         extra="forbid",
@@ -145,14 +152,14 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check_unique(self) -> Settings:
-        for what, names in {
+        for key, names in {
             "name": [flat_name(export.name) for export in self.exports],
             "table": [export.table_name.lower() for export in self.exports],
         }.items():
             duplicates = [name for name, count in Counter(names).items() if count > 1]
             if duplicates:
                 raise ValueError(
-                    f"two exports have the {what} {duplicates[0]!r}; each needs one of its own"
+                    f"two exports have the {key} {duplicates[0]!r}; each needs one of its own"
                 )
         return self
 
@@ -165,26 +172,30 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Read what is given first, then the environment, then the file."""
+        """Let arguments override the environment, and the environment the file."""
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
 
 
 def dagster_home() -> Path:
-    """Where Dagster keeps its history: DAGSTER_HOME, or else `.dagster` in the working directory,
-    which `make dev` shows too."""
+    """Return the folder of Dagster's runs and events.
+
+    It is DAGSTER_HOME, or else `.dagster` in the working directory, which `make dev` uses too.
+    """
     return Path(os.environ.get("DAGSTER_HOME") or Path(".dagster").resolve())
 
 
 def settings_file(path: Path | None = None) -> Path:
-    """Return the settings file: `path`, or else the one in FINOPS_CONFIG, or else the first that is
-    there of config/finops.toml and config.toml. Raises SettingsError."""
-    named = path or os.environ.get("FINOPS_CONFIG")
-    for file in [Path(named)] if named else DEFAULT_CONFIGS:
+    """Return the settings file. Raises SettingsError where it does not exist.
+
+    It is `path`, or else FINOPS_CONFIG, or else config/finops.toml or config.toml.
+    """
+    chosen = path or os.environ.get("FINOPS_CONFIG")
+    for file in [Path(chosen)] if chosen else DEFAULT_CONFIGS:
         if file.is_file():
             return file
-    if named:
-        where = "--config" if path else "FINOPS_CONFIG"
-        raise SettingsError(f"{named}: there is no such settings file; {where} names it")
+    if chosen:
+        origin = "--config" if path else "FINOPS_CONFIG"
+        raise SettingsError(f"{chosen}: there is no such settings file; {origin} names it")
     raise SettingsError(
         f"there is no settings file: neither {' nor '.join(map(str, DEFAULT_CONFIGS))}, and "
         "FINOPS_CONFIG and --config name no other; finops init writes a first one"
@@ -196,24 +207,24 @@ def load_settings(
     backend: str | None = None,
     database_config: Mapping[str, str] | None = None,
 ) -> Settings:
-    """Read the settings file that `settings_file` names.
+    """Read the settings file, `settings_file(path)`. Raises SettingsError.
 
-    `backend` wins over it, and so does OPEN_FINOPS_DATABASE_BACKEND; `database_config` are values
-    for the backend's own table. Raises SettingsError, whose text is one line.
+    `backend`, or else OPEN_FINOPS_DATABASE_BACKEND, overrides the backend of the file, and
+    `database_config` has values for the backend's table.
     """
     file = settings_file(path)
     backend = backend or os.environ.get("OPEN_FINOPS_DATABASE_BACKEND")
     database: dict[Any, Any] = {"backend": backend} if backend else {}
     if database_config:
         database[_OVERRIDES] = dict(database_config)
-    given: dict[str, Any] = {"database": database} if database else {}
+    arguments: dict[str, Any] = {"database": database} if database else {}
     _refuse_unusable_variables()
 
     class FromFile(Settings, toml_file=file):
         pass
 
     try:
-        return FromFile(**given)
+        return FromFile(**arguments)
     except ValidationError as error:
         raise SettingsError(problems_line(str(file), error)) from error
     except EnvironmentUnreadable as error:
@@ -228,7 +239,7 @@ def load_settings(
 
 
 def _refuse_unusable_variables() -> None:
-    """What no setting is named like would be left out in silence."""
+    """Raise SettingsError for variables that pydantic-settings would ignore in silence."""
     for variable in os.environ:
         prefix, _, name = variable.upper().partition("_")
         section, is_nested, _ = name.partition("__")

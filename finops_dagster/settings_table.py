@@ -1,4 +1,4 @@
-"""A table of the settings file: its keys, its secrets, and what is wrong with it in one line."""
+"""The base class of the settings' tables: no unknown keys, no secrets, errors in one line."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _MESSAGES = {
     "missing": "missing value",
     "model_type": "must be a table",
 }
-# Keys that other tools and earlier specifications have, and what to write instead.
+# Keys of other tools and of earlier specifications, and what to write instead.
 _REPLACEMENTS = {
     "aws": 'write each export as [[exports]] with vendor = "aws"; finops init writes an example',
     "state_db": "leave it out: state is kept with the data, and runs in DAGSTER_HOME",
@@ -39,29 +39,31 @@ _REPLACEMENTS = {
 
 
 class SettingsError(Exception):
-    """A setting that cannot be used, in one line: file, key, and what is wrong."""
+    """An invalid setting; the message is one line with file, key and problem."""
 
 
 def holds_secret(name: str, value: object) -> bool:
-    """Whether a setting is one that nobody may read, by its name or by what is in its value, such
-    as a URL with a password."""
+    """Return whether a setting is a secret, by its name or by its value.
+
+    A URL with a password is one.
+    """
     return bool(_SECRET_KEY.search(name) or _SECRET_VALUE.search(str(value)))
 
 
 def flat_settings(table: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value under its dotted name: `duckdb.memory_limit`, `exports[0].name`."""
+    """Yield each value with its dotted name: `duckdb.memory_limit`, `exports[0].name`."""
     if isinstance(table, dict):
-        for key, inner in table.items():
-            yield from flat_settings(inner, f"{name}.{key}" if name else key)
+        for key, value in table.items():
+            yield from flat_settings(value, f"{name}.{key}" if name else key)
     elif isinstance(table, list | tuple):
-        for number, inner in enumerate(table):
-            yield from flat_settings(inner, f"{name}[{number}]")
+        for number, value in enumerate(table):
+            yield from flat_settings(value, f"{name}[{number}]")
     else:
         yield name, table
 
 
 def _checked_path(path: object) -> object:
-    """Refuse a URL, of which a folder of that name would be made; it may hold a secret."""
+    """Return the path. Raises ValueError for a URL, which would become a folder of that name."""
     if isinstance(path, str) and URL.match(path):
         raise ValueError("is a URL; it must be a path on this machine")
     return path
@@ -72,8 +74,10 @@ LocalFile = Annotated[str, BeforeValidator(_checked_path)]
 
 
 class SettingsTable(BaseModel):
-    """A table of the settings file, which has no key that is not its own, and no secret: messages
-    and metadata may have any of its values."""
+    """A table of the settings file.
+
+    Unknown keys and secrets are refused, so that messages and metadata may show every value.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
@@ -85,7 +89,7 @@ class SettingsTable(BaseModel):
         return self
 
     def _secret_advice(self, _name: str) -> str:
-        """Where the secret belongs that was given under this name."""
+        """Return the advice for a secret under this name."""
         return _SECRETS_ADVICE
 
     @field_validator("*", mode="before")
@@ -97,7 +101,7 @@ class SettingsTable(BaseModel):
 
 
 def problems_line(location: str, error: ValidationError) -> str:
-    """Return all that is wrong in one line: the file or the variable, the key, and what."""
+    """Return all problems in one line, each with its file or variable and its key."""
     lines = [_problem_line(location, problem) for problem in error.errors()]
     more = f"; and {len(lines) - _PROBLEMS_SHOWN} more" if len(lines) > _PROBLEMS_SHOWN else ""
     return "; ".join(lines[:_PROBLEMS_SHOWN]) + more
