@@ -88,7 +88,7 @@ SERVICE, QUANTITY_OF = "differ in lineitem_productcode; ", "differ in lineitem_u
 AS_WRITTEN = "the file is unchanged"
 A_SERVICE: Damage = in_table("lineitem_productcode = 'EC3'"), SERVICE + AS_WRITTEN, REPROCESS
 PAGES: Damage = lambda project: overwrite(project.parquet_path()), f"{MONTH}.parquet", RUN
-OTHER_BYTES = "has other bytes than when it was fetched"
+OTHER_BYTES = "has changed since it was fetched: its checksum differs"
 STAGED_BYTES: Damage = lambda project: overwrite(staged(project), 20), OTHER_BYTES, FETCH
 EC3 = in_parquet(lambda names: pc.replace_substring(names, "EC2", "EC3"))
 A_CELL_IN_PARQUET: Damage = EC3, SERVICE + "the file was changed", RUN
@@ -98,7 +98,7 @@ DAMAGES: list[Damage] = [
     (ROUNDED, QUANTITY_OF + AS_WRITTEN, REPROCESS),
     PAGES,
     STAGED_BYTES,
-    (lambda project: staged(project).unlink(), "00001.csv.gz is gone", FETCH),
+    (lambda project: staged(project).unlink(), "00001.csv.gz is missing", FETCH),
 ]
 MORE_DAMAGES: list[Damage] = [
     (in_table("bill_payeraccountid = NULL"), "differ in bill_payeraccountid", REPROCESS),
@@ -155,7 +155,7 @@ def test_a_damaged_staged_file_is_never_loaded(loaded: Finops) -> None:
     overwrite(staged(loaded.project), 20)
     loaded.project.database_file.unlink()
     failed = loaded("aws", "run-pipeline", code=1)
-    assert "00001.csv.gz has other bytes than when it was fetched; finops state" in failed
+    assert f"00001.csv.gz {OTHER_BYTES}; finops state" in failed
     loaded(*REPROCESS.split()[1:])
     assert cells(loaded.project) == before
 

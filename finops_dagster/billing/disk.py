@@ -14,8 +14,8 @@ from finops_dagster.billing.errors import first_line
 _MESSAGES = {
     errno.ENOSPC: "{path} cannot be written: its disk is full; make room and try again",
     errno.EDQUOT: "{path} cannot be written: this user's quota is used up; make room and try again",
-    errno.EROFS: "{path} cannot be written: its disk is read-only; let it be written, or set "
-    "another folder",
+    errno.EROFS: "{path} cannot be written: its disk is read-only; remount it for writing, "
+    "or set another folder",
     errno.EACCES: "{path} cannot be opened: this user has no permission; change its owner or mode, "
     "or set another folder",
     errno.EPERM: "{path} cannot be changed: this user has no permission; change its owner or mode, "
@@ -24,10 +24,10 @@ _MESSAGES = {
     errno.ENOTDIR: "{path} is a file where a folder should be; move it away, or set another folder",
     errno.EEXIST: "{path} is a file where a folder should be; move it away, or set another folder",
     errno.EISDIR: "{path} is a folder where a file should be; move it away, or set another folder",
-    errno.EIO: "{path} cannot be read or written: its disk fails",
+    errno.EIO: "{path} cannot be read or written: the disk reports an error; check the disk",
     errno.EMFILE: "{path} cannot be opened: this process has too many files open; raise ulimit -n",
-    errno.ENAMETOOLONG: "{path} cannot be made: its name is too long; set a folder whose name is "
-    "shorter",
+    errno.ENAMETOOLONG: "{path} cannot be created: its name is too long; set a folder with a "
+    "shorter name",
 }
 
 

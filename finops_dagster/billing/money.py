@@ -104,8 +104,8 @@ def reconcile(
         )
     if measured.rows_outside_month:
         raise ReconciliationError(
-            f"{measured.rows_outside_month:,} rows of {location} say that they belong to another "
-            f"billing month; {advice}",
+            f"{measured.rows_outside_month:,} rows of {location} belong to another billing month; "
+            f"{advice}",
         )
 
 

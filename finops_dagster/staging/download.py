@@ -110,15 +110,15 @@ def _unzipped_chunks(path: Path, limits: InflationLimits) -> Iterator[bytes]:
         with zipfile.ZipFile(path) as archive:
             files = [file for file in archive.infolist() if not _is_macos_extra(file)]
             if len(files) != 1:
-                raise ZipInvalid(f"the ZIP holds {len(files)} files, and not one")
+                raise ZipInvalid(f"the ZIP holds {len(files)} files instead of one")
             is_read = files[0].compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
             if files[0].flag_bits & _ENCRYPTED or not is_read:
                 raise ZipInvalid(
-                    f"{excerpt(files[0].filename)} in the ZIP is encrypted, or compressed in "
-                    "another way than by deflate"
+                    f"{excerpt(files[0].filename)} in the ZIP is encrypted, or compressed by a "
+                    "method other than deflate"
                 )
             if files[0].header_offset < 0:
-                raise ZipInvalid("the ZIP is damaged (its file would begin before it)")
+                raise ZipInvalid("the ZIP is damaged (it has a negative offset)")
             with archive.open(files[0]) as file:
                 while chunk := file.read(_CHUNK_BYTES):
                     inflated += len(chunk)

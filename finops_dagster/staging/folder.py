@@ -313,20 +313,20 @@ class StagedVersion:
         try:
             status = path.stat()
         except FileNotFoundError:
-            return f"{path} is gone"
+            return f"{path} is missing"
         if status.st_size != file.size:
             return f"{path} has {status.st_size:,} bytes, and had {file.size:,} when it was fetched"
         is_intact = not read_all and status.st_mtime_ns == file.mtime_ns
         if is_intact or crc32_of_file(path) == file.crc32:
             return None
-        return f"{path} has other bytes than when it was fetched"
+        return f"{path} has changed since it was fetched: its checksum differs"
 
 
 def newer_version_message(version: str, newer: str) -> str:
     """Return the message for a run whose version is no longer the newest."""
     return (
-        f"{version} was the month's newest version when this run began, and {newer} is by now: "
-        "another run has brought a newer version; run the month again"
+        f"version {version} is no longer the month's newest: another run has staged {newer} since "
+        "this run began; run the month again"
     )
 
 

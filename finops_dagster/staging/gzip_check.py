@@ -30,8 +30,8 @@ class InflationLimits:
         """Return why a file of `size` bytes is refused, if it is."""
         if inflated > max(self.ratio * size, _ALWAYS_ALLOWED_BYTES):
             return (
-                f"it inflates to more than {self.ratio:,} times its size; if this really is a "
-                "bill, set storage.max_inflation higher"
+                f"the file inflates to more than {self.ratio:,} times its size; if this really is "
+                "a bill, set storage.max_inflation higher"
             )
         return self.month_problem(inflated)
 

@@ -21,10 +21,10 @@ BILL = csv_bytes(line_items(MONTH, "1", "2"))
 ZEROS = b"\0" * 10_000_000
 MEMBERS = gzip.compress(BILL) + gzip.compress(ZEROS) * 10
 BOMBS = {
-    "gz": (gzip.compress(BILL + ZEROS * 10), "it inflates to more than 300 times its size"),
-    "many-members.gz": (MEMBERS, "it inflates to more than 300 times its size"),
-    "called-csv": (MEMBERS, "it inflates to more than 300 times its size"),
-    "zip": (zip_bytes(BILL + ZEROS * 10), "it inflates to more than 300 times its size"),
+    "gz": (gzip.compress(BILL + ZEROS * 10), "the file inflates to more than 300 times its size"),
+    "many-members.gz": (MEMBERS, "the file inflates to more than 300 times its size"),
+    "called-csv": (MEMBERS, "the file inflates to more than 300 times its size"),
+    "zip": (zip_bytes(BILL + ZEROS * 10), "the file inflates to more than 300 times its size"),
 }
 
 

@@ -176,8 +176,8 @@ def test_a_run_fails_if_another_has_loaded_a_newer_version(project: Project, sta
         )
     )
     assert outcome.error == (
-        "v1 was the month's newest version when this run began, and v2 is by now: another run has "
-        "brought a newer version; run the month again; the lake keeps version v2"
+        "version v1 is no longer the month's newest: another run has staged v2 since this run "
+        "began; run the month again; the lake keeps version v2"
     )
     next_stage = {"staged_files": "billing_table", "billing_table": "parquet"}.get(stage)
     failed = [name for name, passed in outcome.checks().items() if not passed]

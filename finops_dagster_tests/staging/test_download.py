@@ -61,7 +61,7 @@ def flipped(body: bytes) -> bytes:
     return body[:300] + bytes([body[300] ^ 1]) + body[301:]
 
 
-ANOTHER_WAY = "'a' in the ZIP is encrypted, or compressed in another way"
+ANOTHER_WAY = "'a' in the ZIP is encrypted, or compressed by a method other than"
 REFUSED = {
     "empty": (zip_of({}), "holds 0 files"),
     "macos": (zip_of(OF_MACOS), "holds 0 files"),
