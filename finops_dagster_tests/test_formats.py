@@ -199,9 +199,9 @@ def test_manifests_of_two_formats_fail_until_the_settings_choose_one(project: Pr
     deliver(project, Layout("cur2"))
     project.export["format"] = None
     error = project.materialize().error
-    assert error.startswith("two manifests fit acme 2024-01: ")
+    assert error.startswith("acme 2024-01 has two manifests, ")
     assert "acme-cur/20240101-20240201/acme-cur-Manifest.json (cur1) and " in error
-    assert error.endswith("set its format")
+    assert error.endswith("; set the format of acme")
     project.export["format"] = "cur2"
     project.load()
 

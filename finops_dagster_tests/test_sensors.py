@@ -169,7 +169,7 @@ def test_an_export_without_months_or_access_fails_the_tick(project: Project, s3:
     project.export["source"] += "/finance"
     with pytest.raises(ManifestMissing, match="acme has no manifest of") as error:
         project.tick()
-    hint = "/finance has other-cur; look at source and export_name of acme"
+    hint = "/finance has other-cur; check source and export_name of acme"
     assert str(error.value).endswith(hint)
 
     def forbidden(environ, start_response):

@@ -240,7 +240,7 @@ def test_files_newer_than_their_manifest_are_an_error(
     project.export["copied"] = True
     outcome = project.load()
     assert project.totals() == (2, 21)
-    warning = "copied = true: that all files are of one version is known by their number alone"
+    warning = "that all are of one version is checked by their number alone"
     assert warning in outcome.metadata("staged_files")["warnings"]
 
 

@@ -23,9 +23,12 @@ from finops_dagster_tests.project import Project
 
 HERE = "acme-cur/20240101-20240201"
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "..": ({"reportKeys": [f"{HERE}/../../../etc/passwd"]}, "which leads elsewhere"),
+    "..": (
+        {"reportKeys": [f"{HERE}/../../../etc/passwd"]},
+        "which has a control character, or . or ..",
+    ),
     "1,024 bytes": ({"reportKeys": [f"{HERE}/{'ü' * 512}"]}, "File name too long"),
-    "a version of two lines": ({"assemblyId": "a\nb"}, "'a\\nb' is no usable name of a version"),
+    "a version of two lines": ({"assemblyId": "a\nb"}, "'a\\nb' is not a usable version id"),
 }
 # Names that are those of other files in the staging folder, lead out of it, or collide.
 NAMES = [

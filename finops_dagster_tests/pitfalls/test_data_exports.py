@@ -177,7 +177,7 @@ def test_columns_come_from_the_files_where_the_manifest_lists_none(
     ) == [({"a": "b"}, 1)]
     del project.export["format"]
     error = project.materialize().error
-    assert "whether this is cur2 or focus cannot be told from its columns, which are: none" in error
+    assert "its columns do not show whether it is cur2 or focus (columns: none)" in error
     assert "set the format of acme" in error
 
 

@@ -152,7 +152,7 @@ class ManifestJson:
         """Return the vendor's id, which is a UUID or a timestamp in AWS's manifests."""
         vendor_id = self.first_field(str, " or ".join(names), names)
         if len(vendor_id) > _MAX_ID_LENGTH or not vendor_id.isprintable() or vendor_id.isspace():
-            raise self.invalid(f": {excerpt(vendor_id)} is no usable name of a version")
+            raise self.invalid(f": {excerpt(vendor_id)} is not a usable version id")
         return vendor_id
 
     def columns(self) -> list[Any]:
@@ -163,10 +163,12 @@ class ManifestJson:
     def object_key(self, key: Any) -> str:
         """Return a listed key without `s3://bucket/`."""
         if not isinstance(key, str) or not key:
-            raise self.invalid(f" lists {excerpt(key)}, which is no key of a file")
+            raise self.invalid(f" lists {excerpt(key)}, which is not the key of a file")
         # No vendor writes control characters, and S3 itself cannot list them.
         if CONTROL_CHARACTER.search(key) or {".", ".."} & set(key.split("/")):
-            raise self.invalid(f" lists {excerpt(key)}, which leads elsewhere")
+            raise self.invalid(
+                f" lists {excerpt(key)}, which has a control character, or . or .. in its path"
+            )
         return re.sub(r"^s3[an]?://[^/]+/", "", key)
 
     def split_key(self, key: str, month_pattern: str) -> tuple[str, str]:
@@ -177,7 +179,7 @@ class ManifestJson:
         *_, last = [None, *re.finditer(f"(?:^|/)({month_pattern})/", key)]
         if last is None or "" in key[last.end() :].split("/"):
             raise self.invalid(
-                f" lists {excerpt(key)}, which is no file below the month's folder "
+                f" lists {excerpt(key)}, which is not a file below the month's folder "
                 f"({month_pattern})"
             )
         return last[1], key[last.end() :]

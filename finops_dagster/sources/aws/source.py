@@ -99,8 +99,8 @@ class AwsSource:
             return AvailableFiles(files)
         evidence = "sizes" if all(file.size is not None for file in manifest.files) else "number"
         warning = (
-            "copied = true: that all files are of one version is known by their "
-            f"{evidence} alone, as their keys do not name it and their times are those of copying"
+            "copied = true: the keys of the files do not name their version, and their times are "
+            f"those of copying; that all are of one version is checked by their {evidence} alone"
         )
         return AvailableFiles(files, (warning,))
 
@@ -112,8 +112,8 @@ class AwsSource:
         size, source = folder.fetch(self._store, available.files, force=force), manifest.source
         if manifest.is_overwritten and self._store.head(source.key).etag != source.etag:
             raise FileInvalid(
-                f"{source.location} changed while its files were fetched, and the newer version "
-                "lies over the older; run the month again"
+                f"{source.location} changed while its files were fetched: the vendor is writing "
+                "the next version over this one; run the month again"
             )
         return size
 
@@ -197,7 +197,8 @@ class AwsSource:
                     f"{reading[0].source.location} ({reading[0].format})" for reading in readings
                 )
                 raise ManifestInvalid(
-                    f"two manifests fit {self._export.name} {month}: {locations}; set its format"
+                    f"{self._export.name} {month} has two manifests, {locations}; set the format "
+                    f"of {self._export.name}"
                 )
             return self._matching_manifest(readings[0]) if readings else None
         except ManifestInvalid as error:
@@ -242,8 +243,8 @@ class AwsSource:
         if len(manifests) > 1:
             names = " or ".join(manifest.format for manifest in manifests)
             raise ManifestInvalid(
-                f"{location}: whether this is {names} cannot be told from its columns, which are: "
-                f"{headers or 'none'}; set the format of {self._export.name}"
+                f"{location}: its columns do not show whether it is {names} (columns: "
+                f"{headers or 'none'}); set the format of {self._export.name}"
             )
         subfolder = self._formats[manifests[0].format].subfolder
         for other in self._formats.values():
@@ -264,14 +265,14 @@ class AwsSource:
         while not folders(folder) and folder:
             folder = folder.rpartition("/")[0]
         advice = (
-            f"the vendor delivers the first manifest of {month} within a day or so of its beginning"
+            "the vendor delivers a month's first manifest about a day after the month begins"
             if folder == months_folder
-            else f"look at source and export_name of {self._export.name}"
+            else f"check source and export_name of {self._export.name}"
         )
         location = self._store.location
         return (
-            f"{self._export.name} has no manifest of {month}: there is no "
-            f"{location(keys[months_folder][0])}; {location(folder)} has "
+            f"{self._export.name} has no manifest of {month}: "
+            f"{location(keys[months_folder][0])} does not exist; {location(folder)} has "
             f"{excerpts(sorted(folders(folder)), _MAX_NAMES_SHOWN) or 'nothing'}; {advice}"
         )
 

@@ -143,8 +143,8 @@ def test_a_format_that_cannot_be_told_is_explained_in_a_comment(
     fields = json.loads(manifest.read_text())
     manifest.write_text(json.dumps({**fields, "columns": []}))
     comment = (
-        "Manifest.json: whether this is cur2 or focus cannot be told from its columns, which are: "
-        "none; set the format of acme\n"
+        "Manifest.json: its columns do not show whether it is cur2 or focus (columns: none); set "
+        "the format of acme\n"
     )
     assert comment in finops.run("config", "discover", "source").stdout
     assert found_exports(pasted(finops, "source"), f"file://{project.source}") == {

@@ -184,8 +184,9 @@ def test_files_whose_keys_name_no_version_are_overwritten_by_the_next_one() -> N
     assert cur2(dataFiles=[f"{DATA}/x.csv.gz"]).is_overwritten
 
 
-ELSEWHERE, NO_FILE = "leads elsewhere", "which is no file below the month's folder ("
-NO_NAME = "is no usable name of a version"
+BAD_PATH = "has a control character, or . or .. in its path"
+NO_FILE = "which is not a file below the month's folder ("
+NO_NAME = "is not a usable version id"
 WRONG_CUR1: list[tuple[dict[str, Any], str]] = [
     ({"assemblyId": None}, "has no assemblyId; is it the manifest of CUR v1? It has assemblyId,"),
     ({"assemblyId": None, "\n": 1, "x" * 9999: 1}, "has no assemblyId"),
@@ -193,12 +194,12 @@ WRONG_CUR1: list[tuple[dict[str, Any], str]] = [
     ({"assemblyId": "a\nb"}, f"'a\\nb' {NO_NAME}"),
     ({"assemblyId": "x" * 300}, NO_NAME),
     ({"reportKeys": None}, "has no list of reportKeys"),
-    ({"reportKeys": [3]}, "lists 3, which is no key of a file"),
+    ({"reportKeys": [3]}, "lists 3, which is not the key of a file"),
     ({"reportKeys": ["a/b.csv.gz"]}, f"lists 'a/b.csv.gz', {NO_FILE}20240101-20240201|"),
-    ({"reportKeys": [f"{HERE}/../../../etc/passwd"]}, ELSEWHERE),
-    ({"reportKeys": [f"{HERE}/."]}, ELSEWHERE),
-    ({"reportKeys": [f"{HERE}/x\0.csv.gz"]}, f"x\\x00.csv.gz', which {ELSEWHERE}"),
-    ({"reportKeys": [f"{HERE}/x\ny.csv.gz"]}, f"x\\ny.csv.gz', which {ELSEWHERE}"),
+    ({"reportKeys": [f"{HERE}/../../../etc/passwd"]}, BAD_PATH),
+    ({"reportKeys": [f"{HERE}/."]}, BAD_PATH),
+    ({"reportKeys": [f"{HERE}/x\0.csv.gz"]}, f"x\\x00.csv.gz', which {BAD_PATH}"),
+    ({"reportKeys": [f"{HERE}/x\ny.csv.gz"]}, f"x\\ny.csv.gz', which {BAD_PATH}"),
     ({"reportKeys": ["/etc/passwd"]}, NO_FILE),
     ({"reportKeys": [f"{HERE}//etc/passwd"]}, NO_FILE),
     ({"reportKeys": [f"{HERE}/"]}, NO_FILE),
@@ -222,11 +223,11 @@ WRONG_CUR2: list[tuple[dict[str, Any], str]] = [
     ({"executionId": "x" * 257}, NO_NAME),
     ({"executionId": " "}, NO_NAME),
     ({"dataFiles": {}}, "has no list of dataFiles or reportKeys"),
-    ({"dataFiles": [3]}, "lists 3, which is no key of a file"),
-    ({"dataFiles": [{"size": 3}]}, "lists {'size': 3}, which is no key of a file"),
+    ({"dataFiles": [3]}, "lists 3, which is not the key of a file"),
+    ({"dataFiles": [{"size": 3}]}, "lists {'size': 3}, which is not the key of a file"),
     ({"dataFiles": ["acme/data/date=2024-01-01/x"]}, NO_FILE),
     ({"dataFiles": [FILE.replace("2024-01", "2023-12")]}, NO_FILE),
-    ({"dataFiles": [f"s3://b/{FILE}/../../x"]}, ELSEWHERE),
+    ({"dataFiles": [f"s3://b/{FILE}/../../x"]}, BAD_PATH),
     ({"columns": [{"type": "string"}]}, "in columns has no name"),
     ({"columns": {}}, "has no list of columns"),
     ({"columns": [3]}, "3 in columns has no name"),
