@@ -50,7 +50,7 @@ _OVERRIDES = None
 def _known_name(known: Mapping[str, object], name: str) -> str:
     """Return the name. Raises ValueError where it is not a known one."""
     if name not in known:
-        raise ValueError(f"{excerpt(name)} is none of {', '.join(known)}")
+        raise ValueError(f"{excerpt(name)} is not one of {', '.join(known)}")
     return name
 
 
@@ -158,9 +158,7 @@ class Settings(BaseSettings):
         }.items():
             duplicates = [name for name, count in Counter(names).items() if count > 1]
             if duplicates:
-                raise ValueError(
-                    f"two exports have the {key} {duplicates[0]!r}; each needs one of its own"
-                )
+                raise ValueError(f"two exports have the {key} {duplicates[0]!r}; give each its own")
         return self
 
     @classmethod
@@ -195,10 +193,10 @@ def settings_file(path: Path | None = None) -> Path:
             return file
     if chosen:
         origin = "--config" if path else "FINOPS_CONFIG"
-        raise SettingsError(f"{chosen}: there is no such settings file; {origin} names it")
+        raise SettingsError(f"{chosen}: the settings file does not exist; {origin} names it")
     raise SettingsError(
-        f"there is no settings file: neither {' nor '.join(map(str, DEFAULT_CONFIGS))}, and "
-        "FINOPS_CONFIG and --config name no other; finops init writes a first one"
+        f"no settings file: {' and '.join(map(str, DEFAULT_CONFIGS))} do not exist, and neither "
+        "--config nor FINOPS_CONFIG names another; finops init writes a first one"
     )
 
 
@@ -231,8 +229,8 @@ def load_settings(
         sections = tuple(f"FINOPS_{section.upper()}" for section in Settings.model_fields)
         variables = [name for name in os.environ if name.upper().startswith(sections)]
         raise SettingsError(
-            f"environment variable {' or '.join(variables)}: is no JSON, as a table must "
-            "be; a single key is set as in FINOPS_DATABASE__BACKEND"
+            f"environment variable {' or '.join(variables)}: the value of a table must be "
+            "JSON; FINOPS_DATABASE__BACKEND is an example of a single key"
         ) from error
     except (ValueError, RecursionError, OSError) as error:
         raise SettingsError(f"{file}: {first_line(error)}") from error

@@ -33,8 +33,8 @@ _MESSAGES = {
 # Keys of other tools and of earlier specifications, and what to write instead.
 _REPLACEMENTS = {
     "aws": 'write each export as [[exports]] with vendor = "aws"; finops init writes an example',
-    "state_db": "leave it out: state is kept with the data, and runs in DAGSTER_HOME",
-    "state_manager": "leave it out: runs and their state are Dagster's, in DAGSTER_HOME",
+    "state_db": "remove it: state is kept with the data, and runs in DAGSTER_HOME",
+    "state_manager": "remove it: Dagster keeps runs and their state in DAGSTER_HOME",
 }
 
 
@@ -96,7 +96,7 @@ class SettingsTable(BaseModel):
     @classmethod
     def _refuse_control_characters(cls, value: object) -> object:
         if isinstance(value, str) and CONTROL_CHARACTER.search(value):
-            raise ValueError(f"{excerpt(value)} holds a line end or another control character")
+            raise ValueError(f"{excerpt(value)} has a line end or another control character")
         return value
 
 

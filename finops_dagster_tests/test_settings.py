@@ -91,22 +91,22 @@ A_B = OTHER.replace('"b"', '"a-b"') + OTHER.replace('"b"', '"a_b"')
         ("surprise = 1", "surprise: unknown key"),
         ("[storage", "Expected ']'"),
         ("[aws]\nbucket = 'x'", "aws: unknown key; write each export as [[exports]] with vendor"),
-        ("[project]\nstate_db = 'x'", "project.state_db: unknown key; leave it out: state is kept"),
-        ("[database]\nstate_db = 'x'", "database.state_db: unknown key; leave it out: state is"),
-        ("[state_manager]\nbase_path = 'x'", "state_manager: unknown key; leave it out: runs and"),
+        ("[project]\nstate_db = 'x'", "project.state_db: unknown key; remove it: state is kept"),
+        ("[database]\nstate_db = 'x'", "database.state_db: unknown key; remove it: state is"),
+        ("[state_manager]\nbase_path = 'x'", "state_manager: unknown key; remove it: Dagster"),
         (EXPORT + "tables = 'x'", "exports[0].tables: unknown key"),
         (EXPORT.replace('vendor = "aws"\n', ""), "exports[0].vendor: missing value"),
-        (EXPORT.replace('"aws"', '"acme"'), "exports[0].vendor: 'acme' is none of aws"),
+        (EXPORT.replace('"aws"', '"acme"'), "exports[0].vendor: 'acme' is not one of aws"),
         (EXPORT.replace("2024-01", "2024-13"), "exports[0].start_month: '2024-13' is not a month"),
         (EXPORT.replace("s3://", "ftp://"), "exports[0].source: "),
         (EXPORT.replace('"acme"', '"a/b"'), "exports[0].name: "),
         (EXPORT + "end_month = '2023-12'", "exports[0]: end_month 2023-12 is before start_month"),
         (EXPORT + "end_month = 'soon'", "exports[0].end_month: 'soon' is not a month"),
-        (EXPORT + EXPORT, "two exports have the name 'acme'; each needs one of its own"),
+        (EXPORT + EXPORT, "two exports have the name 'acme'; give each its own"),
         (A_B, "two exports have the name"),
         (EXPORT + "table = 't'" + OTHER + "table = 'T'", "two exports have the table 't'"),
         ("database = 7", "database: must be a table"),
-        ("[database]\nbackend = 'oracle'", "database.backend: 'oracle' is none of duckdb, "),
+        ("[database]\nbackend = 'oracle'", "database.backend: 'oracle' is not one of duckdb, "),
         ("[database.oracle]\nhost = 'x'", "database.oracle: unknown key"),
         ("[database]\nbigquery = 'x'", "database.bigquery: must be a table"),
         ("[database]\nbackend = 'bigquery'", "database.bigquery.project_id: missing value"),
@@ -161,12 +161,16 @@ def test_the_settings_file_is_found_by_option_variable_or_default(
         load_settings()
     for hint in ("config/finops.toml", "config.toml", "FINOPS_CONFIG", "--config", "init"):
         assert hint in str(caught.value)
-    with pytest.raises(SettingsError, match=r"x\.toml: there is no such .*; --config names it"):
+    with pytest.raises(
+        SettingsError, match=r"x\.toml: the settings file does not exist; --config names it"
+    ):
         load_settings(Path("x.toml"))
     for path in ("config.toml", "config/finops.toml", "mine.toml"):
         if path == "mine.toml":
             monkeypatch.setenv("FINOPS_CONFIG", path)
-            with pytest.raises(SettingsError, match=r"there is no such .*; FINOPS_CONFIG names"):
+            with pytest.raises(
+                SettingsError, match=r"the settings file does not exist; FINOPS_CONFIG names"
+            ):
                 load_settings()
         Path(path).parent.mkdir(exist_ok=True)
         Path(path).write_text(f"[project]\nname = '{path}'")

@@ -23,7 +23,7 @@ class BillingMonth:
         """Parse `YYYY-MM`. Raises ValueError."""
         match = _KEY.fullmatch(key)
         if match is None:
-            raise ValueError(f"{excerpt(key)} is not a month of the form YYYY-MM")
+            raise ValueError(f"{excerpt(key)} is not a month in the form YYYY-MM")
         return cls(int(match[1]), int(match[2]))
 
     @classmethod
