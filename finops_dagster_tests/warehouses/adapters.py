@@ -1,4 +1,4 @@
-"""What the suite asks of a warehouse besides the chain: a server, and a look into its tables."""
+"""Adapters of the suite: a running warehouse of each kind, and a client of its own."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from finops_dagster.billing.columns import quoted
 from finops_dagster.warehouses import DIALECTS
 from finops_dagster_tests.project import Project
 
-# Each is a file of its name in this folder, with `running_adapter()`, and the id of its tests:
-# `test_first_load[bigquery]`. Two of them may be one backend, as two databases of one kind are.
+# Each is a module of this folder with `running_adapter()`, and an id of tests:
+# `test_first_load[bigquery]`. Two adapters may be of one backend.
 ADAPTERS = (
     "bigquery",
     "duckdb",
@@ -30,23 +30,23 @@ Row = tuple[Any, ...]
 
 
 class Adapter(ABC):
-    """A running warehouse of one kind, looked at by its own client and not by the project's code.
+    """A running warehouse, read by its own client and not by the project's code.
 
-    Tables are named as in the settings, columns as in the lake's files.
+    Tables have the names of the settings, columns those of the lake's files.
     """
 
     backend: str
     """The name in WAREHOUSES."""
     settings: dict[str, Any]
-    """Its `[database.<backend>]` table."""
+    """The settings of `[database.<backend>]`."""
     environment: ClassVar[dict[str, str]] = {}
-    """Passwords and the like; and TESTS_DIALECT, where its dialect is the tests' own."""
+    """Passwords, and TESTS_DIALECT where the dialect is the tests' own."""
     reconciles_before_commit = True
-    """Whether a month that does not reconcile is never seen, not even until the next load."""
+    """Whether readers never see a month that does not reconcile."""
     keeps_null_maps = True
-    """Whether a map that is NULL is another thing than a map without keys."""
+    """Whether a NULL map differs from a map without keys."""
     docs_section: str
-    """Its section of docs/warehouses.md whose queries it can run, or nothing."""
+    """The section of docs/warehouses.md whose queries it can run, or empty."""
 
     @abstractmethod
     def query(self, sql: str) -> list[Row]:
@@ -54,67 +54,67 @@ class Adapter(ABC):
 
     @abstractmethod
     def reset(self) -> None:
-        """Leave an empty database or schema, or none."""
+        """Empty the database or schema, or delete it."""
 
     @abstractmethod
     def tables(self) -> set[str]:
-        """The tables that are there; the partitions of one are no tables."""
+        """Return the names of all tables, without partitions."""
 
     @abstractmethod
     def columns(self, table: str) -> dict[str, str]:
-        """Name and type of each column, the type as the server names it."""
+        """Return the server's type of each column."""
 
     def create_table(self, table: str, columns: dict[str, str]) -> None:
-        """Make a table as a person would, with the server's own types."""
+        """Create a table with the server's own types, as a user would."""
         definitions = ", ".join(map(" ".join, columns.items()))
         self.query(f"CREATE TABLE {self.quoted_name(table)} ({definitions})")
 
     def quoted_name(self, name: str) -> str:
-        """A table's name in SQL."""
+        """Return a name as an identifier."""
         return quoted(name)
 
-    def of_month(self, month: str) -> str:
-        """The condition that a row is of '2024-01'."""
+    def month_condition(self, month: str) -> str:
+        """Return the condition that selects the rows of a month such as '2024-01'."""
         return f"billing_month = DATE '{month}-01'"
 
     def rows(self, table: str, columns: Sequence[str], month: str) -> list[Row]:
-        """The rows of one month, `sorted_rows`: money as Decimal, maps as dict."""
+        """Return the rows of one month as `sorted_rows`: money as Decimal, maps as dict."""
         types = self.columns(table)
         cells = ", ".join(self.cell(name, types[name]) for name in columns)
-        found = self.query(
-            f"SELECT {cells} FROM {self.quoted_name(table)} WHERE {self.of_month(month)}"
+        rows = self.query(
+            f"SELECT {cells} FROM {self.quoted_name(table)} WHERE {self.month_condition(month)}"
         )
         kinds = [types[name] for name in columns]
-        return sorted_rows([list(map(self.value, row, kinds)) for row in found])
+        return sorted_rows([list(map(self.value, row, kinds)) for row in rows])
 
     def cell(self, column: str, _kind: str) -> str:
-        """A column in SQL."""
+        """Return a column as an expression."""
         return quoted(column)
 
     def value(self, value: Any, _kind: str) -> Any:
-        """What the client gives for a cell of the type, as what it is."""
+        """Return the client's value of a cell as the lake's file has it."""
         return value
 
     def ledger(self, table: str) -> list[tuple[Any, ...]]:
-        """billing_period, manifest_id, row_count, state, error_message; the oldest first."""
+        """Return billing_period, manifest_id, row_count, state and error_message, oldest first."""
         return self.query(
             "SELECT billing_period, manifest_id, row_count, state, error_message "
             f"FROM {self.quoted_name(f'{table}_loads')} ORDER BY load_timestamp"
         )
 
     def delete_rows(self, table: str, month: str) -> None:
-        """Delete the month's rows as a person would, who tells the ledger nothing."""
-        self.query(f"DELETE FROM {self.quoted_name(table)} WHERE {self.of_month(month)}")
+        """Delete the month's rows by hand, without a change of the ledger."""
+        self.query(f"DELETE FROM {self.quoted_name(table)} WHERE {self.month_condition(month)}")
 
 
 def running_adapter(name: str) -> AbstractContextManager[Adapter]:
-    """Start the server of one of ADAPTERS; it ends with the block."""
+    """Start the server of one of ADAPTERS, and stop it at the end of the block."""
     module = import_module(f"{__package__}.{name}")
     return cast("AbstractContextManager[Adapter]", module.running_adapter())
 
 
 def install(adapter: Adapter, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the project's chain end in the warehouse, emptied before."""
+    """Empty the warehouse, and make it the last stage of the project."""
     for name, value in adapter.environment.items():
         monkeypatch.setenv(name, value)
     dialect = adapter.environment.get("TESTS_DIALECT", DIALECTS[adapter.backend])
@@ -128,7 +128,7 @@ def install(adapter: Adapter, project: Project, monkeypatch: pytest.MonkeyPatch)
 
 
 def sorted_rows(rows: Iterable[Sequence[Any]]) -> list[Row]:
-    """The rows as the suite compares them: times naive in UTC, NULL before any value."""
+    """Return rows as the suite compares them: times naive in UTC, NULL before any value."""
     return sorted((tuple(map(_naive, row)) for row in rows), key=_sorts_as)
 
 

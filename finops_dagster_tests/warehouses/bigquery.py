@@ -1,4 +1,4 @@
-"""The suite's BigQuery: the project's own double, asked by Google's client."""
+"""The suite's BigQuery: the project's test server, read by Google's client."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ class BigQuery(Adapter):
         return f"`{column}`"
 
     def value(self, value: Any, _kind: str) -> Any:
-        """A map is an array of its keys and values."""
+        """Return an array of keys and values as a map."""
         is_map = isinstance(value, list)
         return {entry["key"]: entry["value"] for entry in value} if is_map else value
 
 
 @contextmanager
 def running_adapter() -> Iterator[BigQuery]:
-    """A server of its own."""
+    """Provide a server of its own."""
     with BigQueryServer() as server:
         yield BigQuery(server)

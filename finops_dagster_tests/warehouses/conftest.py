@@ -1,4 +1,4 @@
-"""A warehouse of each kind under the project's chain, and months written straight to a file."""
+"""Fixtures: a warehouse of each kind as the project's last stage, and files of single months."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _ALWAYS = ("test_first_load",)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave to `make thorough` what takes minutes: most of the suite where the server is slow."""
+    """Mark most tests of the slow servers as thorough, since they take minutes."""
     for item in items:
         if isinstance(item, pytest.Function) and hasattr(item, "callspec"):
             is_slow = item.callspec.params.get("adapter") in _SLOW
@@ -38,10 +38,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @contextmanager
-def refused(says: str, *kinds: type[Exception]) -> Iterator[None]:
-    """Assert that the block is refused, with a BillError where no other kind is named, in one line
-    and without a password."""
-    with pytest.raises(kinds or BillError, match=says) as error:
+def refused(message: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Assert that the block raises BillError or one of `kinds`, with a one-line message.
+
+    The message matches a pattern, and has no password of the environment.
+    """
+    with pytest.raises(kinds or BillError, match=message) as error:
         yield
     secrets = [value for name, value in os.environ.items() if "PASSWORD" in name]
     assert not any(secret in str(error.value) for secret in ("\n", "\0", *secrets))
@@ -49,21 +51,24 @@ def refused(says: str, *kinds: type[Exception]) -> Iterator[None]:
 
 @pytest.fixture(scope="session", params=ADAPTERS)
 def adapter(request: pytest.FixtureRequest) -> Iterator[Adapter]:
-    """Each warehouse in turn; its server runs from its first test to its last."""
+    """Provide each warehouse in turn; its server runs from its first test to its last."""
     with running_adapter(request.param) as adapter:
         yield adapter
 
 
 @pytest.fixture
 def warehouse(adapter: Adapter, project: Project, monkeypatch: pytest.MonkeyPatch) -> Adapter:
-    """An empty warehouse, in which the project's chain ends."""
+    """Provide an empty warehouse that is the project's last stage."""
     install(adapter, project, monkeypatch)
     return adapter
 
 
 @pytest.fixture
 def month_of(tmp_path: Path) -> MonthOf:
-    """Writes a month of one line that costs 1, with further columns as SQL, as the lake has it."""
+    """Provide a function that writes a month as the lake has it: one row that costs 1.
+
+    Further columns are given as SQL.
+    """
 
     def write(version: str, month: str = "2024-01", **columns: str) -> MonthFile:
         billing_month, vendor = BillingMonth.parse(month), AwsCur1()

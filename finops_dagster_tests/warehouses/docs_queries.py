@@ -1,4 +1,4 @@
-"""The queries of docs/warehouses.md, so that the test server of each warehouse runs them."""
+"""The queries of docs/warehouses.md, which the test server of each warehouse runs."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from finops_dagster_tests.project import ROOT, Project
 
 
 def docs_queries(section: str) -> list[str]:
-    """The three of a warehouse's section, as they stand there."""
+    """Return the three queries of a warehouse's section."""
     page = (ROOT / "docs/warehouses.md").read_text()
     (text,) = re.findall(rf"^## {section}\n(.*?)(?=^## |\Z)", page, re.DOTALL | re.MULTILINE)
-    found = re.findall(r"^```sql\n(.*?);\n```$", text, re.DOTALL | re.MULTILINE)
-    assert len(found) == 3
-    return found
+    sql_queries = re.findall(r"^```sql\n(.*?);\n```$", text, re.DOTALL | re.MULTILINE)
+    assert len(sql_queries) == 3
+    return sql_queries
 
 
 def load_exports_of_queries(project: Project) -> None:
-    """January 2026 in `aws_billing_data`, which is a CUR v1, and in `aws_cur2`."""
+    """Load January 2026 into `aws_billing_data` as CUR v1, and into `aws_cur2`."""
     bill = BillVersion(date(2026, 1, 1), "v1", rows=200)
     for name, table, layout in (
         ("acme", "aws_billing_data", Layout()),

@@ -1,4 +1,4 @@
-"""The suite's DuckDB: a file in a folder that ends with the tests."""
+"""The suite's DuckDB: a file in a temporary folder."""
 
 from __future__ import annotations
 
@@ -38,6 +38,6 @@ class DuckDB(Adapter):
 
 @contextmanager
 def running_adapter() -> Iterator[DuckDB]:
-    """A file of its own."""
+    """Provide a file of its own."""
     with TemporaryDirectory() as folder:
         yield DuckDB(Path(folder) / "warehouse.duckdb")

@@ -1,4 +1,4 @@
-"""Replaces one month in the warehouse in a process of its own, which can be killed in the middle.
+"""Replace one month in the warehouse in a process of its own, which may be killed on the way.
 
 python -m finops_dagster_tests.warehouses.load_process <settings as JSON> <month> killed|alive
 """
@@ -15,11 +15,13 @@ from finops_dagster.settings import Settings
 
 
 def main() -> None:
-    """Say "ready", wait for a line, and load; killed, when it is to be, after it has measured what
-    it wrote and before it has said that it is so."""
+    """Print "ready", wait for a line, and load the month.
+
+    A process that is to be killed ends after it has measured the month and before it reconciles.
+    """
     settings_json, month, end = sys.argv[1:]
     if end == "killed":
-        # Before the warehouse's file is imported and takes the name over.
+        # Patched before base.py imports the function by its name.
         money.reconcile = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
 
     from finops_dagster.lake import Lake

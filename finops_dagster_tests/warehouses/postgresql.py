@@ -1,4 +1,4 @@
-"""The suite's PostgreSQL: a real server on a Unix socket, asked by psycopg."""
+"""The suite's PostgreSQL: a real server on a Unix socket, read by psycopg."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PASSWORD = "it's \\ geheim"
 
 
 class PostgreSQL(Adapter):
-    """A database whose owner loads into its schema `finops`, looked at by the administrator."""
+    """A database whose owner loads into its schema `finops`, and whose administrator reads it."""
 
     backend = "postgresql"
     environment = {"POSTGRESQL_PASSWORD": PASSWORD}  # noqa: RUF012
@@ -43,7 +43,7 @@ class PostgreSQL(Adapter):
         self.query("DROP SCHEMA IF EXISTS finops CASCADE")
 
     def query(self, sql: str, *parameters: object) -> list[Row]:
-        """The rows of a statement, where it has some."""
+        """Run a statement and return its rows, if it has any."""
         cursor = self.connection.execute(sql, parameters or None)
         return cursor.fetchall() if cursor.description else []
 
@@ -56,11 +56,11 @@ class PostgreSQL(Adapter):
         self.query(f"ALTER TABLE finops.{table} OWNER TO loader")
 
     def tables(self) -> set[str]:
-        found = self.query(
+        rows = self.query(
             "SELECT relname FROM pg_class WHERE relnamespace = to_regnamespace('finops') "
             "AND relkind IN ('r', 'p') AND NOT relispartition"
         )
-        return {name for (name,) in found}
+        return {name for (name,) in rows}
 
     def columns(self, table: str) -> dict[str, str]:
         return {whole: kind for whole, (_, kind) in self._columns(table).items()}
@@ -68,26 +68,28 @@ class PostgreSQL(Adapter):
     def rows(self, table: str, columns: Sequence[str], month: str) -> list[Row]:
         names = self._columns(table)
         cells = ", ".join(quoted(names[column][0]) for column in columns)
-        found = f"SELECT {cells} FROM {self.quoted_name(table)} WHERE {self.of_month(month)}"
-        return sorted_rows(self.query(found))
+        select = (
+            f"SELECT {cells} FROM {self.quoted_name(table)} WHERE {self.month_condition(month)}"
+        )
+        return sorted_rows(self.query(select))
 
     def quoted_name(self, name: str) -> str:
         return f"finops.{quoted(name)}"
 
     def _columns(self, table: str) -> dict[str, tuple[str, str]]:
-        """The column's name and type by its whole name, which may be longer."""
-        found = self.query(
+        """Return the stored name and the type of each column by its unshortened name."""
+        rows = self.query(
             "SELECT coalesce(col_description(attrelid, attnum), attname), attname, "
             "format_type(atttypid, atttypmod) FROM pg_attribute "
             "WHERE attrelid = to_regclass(%s) AND attnum > 0 ORDER BY attnum",
             self.quoted_name(table),
         )
-        return {whole: (name, kind) for whole, name, kind in found}
+        return {whole: (name, kind) for whole, name, kind in rows}
 
 
 @contextmanager
 def running_adapter() -> Iterator[PostgreSQL]:
-    """A server of its own."""
+    """Provide a server of its own."""
     with PostgreSQLServer() as server:
         adapter = PostgreSQL(server)
         with adapter.connection:

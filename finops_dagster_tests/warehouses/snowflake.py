@@ -1,4 +1,4 @@
-"""The suite's Snowflake: fakesnow behind the project's own server, asked by Snowflake's client."""
+"""The suite's Snowflake: fakesnow behind the project's test server, read by Snowflake's client."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from finops_dagster_tests.servers.snowflake import (
 )
 from finops_dagster_tests.warehouses.adapters import Adapter, Row
 
-# Every name is in capitals there; these tables of the suite are not in small letters here.
+# Names are in capitals in Snowflake; these tables have capitals in the settings too.
 _AS_IN_SETTINGS = {"ORDER": "Order", "ORDER_LOADS": "Order_loads"}
 
 
@@ -74,7 +74,7 @@ class Snowflake(Adapter):
         return f'"{name.upper()}"'
 
     def cell(self, column: str, kind: str) -> str:
-        """fakesnow gives a NULL time as 1970."""
+        # fakesnow returns a NULL time as 1970.
         return self.quoted_name(column) + ("::VARCHAR" if kind.startswith("TIMESTAMP") else "")
 
     def value(self, value: Any, kind: str) -> Any:
@@ -92,6 +92,6 @@ class Snowflake(Adapter):
 
 @contextmanager
 def running_adapter() -> Iterator[Snowflake]:
-    """A server of its own."""
+    """Provide a server of its own."""
     with snowflake_server() as server:
         yield Snowflake(server)

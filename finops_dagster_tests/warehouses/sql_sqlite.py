@@ -1,4 +1,4 @@
-"""The suite's SQLite, by SQLAlchemy and by the dialect that only the tests know: one file."""
+"""The suite's SQLite by SQLAlchemy, a file in a temporary folder."""
 
 from __future__ import annotations
 
@@ -34,35 +34,35 @@ class SQLite(Adapter):
             path.unlink()
 
     def tables(self) -> set[str]:
-        """Without those that SQLite keeps for itself."""
-        found = self.query("SELECT name FROM sqlite_master WHERE type = 'table'")
-        return {name for (name,) in found if not name.startswith(("_dlt_", "sqlite_"))}
+        """Return the names of all tables but SQLite's own."""
+        tables = self.query("SELECT name FROM sqlite_master WHERE type = 'table'")
+        return {name for (name,) in tables if not name.startswith(("_dlt_", "sqlite_"))}
 
     def columns(self, table: str) -> dict[str, str]:
-        """Name and type; what dlt made of amounts it declared as TEXT."""
+        """Return the declared type of each column; dlt declared amounts as TEXT."""
         by_dlt = self.query("SELECT 1 FROM sqlite_master WHERE name = '_dlt_version'")
         return {
             name: "DECIMAL_TEXT" if by_dlt and name.endswith("cost") else kind
             for _, name, kind, *_ in self.query(f"PRAGMA table_info({self.quoted_name(table)})")
         }
 
-    def of_month(self, month: str) -> str:
+    def month_condition(self, month: str) -> str:
         return f"billing_month = '{month}-01'"
 
     def value(self, value: Any, kind: str) -> Any:
-        """What SQLite keeps as text, as what it is."""
+        """Return a text of SQLite as a value of its declared type."""
         if value is None:
             return None
         if kind.endswith("_MAP"):
-            of = Decimal if kind.startswith("DECIMAL") else str
-            return {key: one and of(one) for key, one in json.loads(value).items()}
-        read = {
+            read = Decimal if kind.startswith("DECIMAL") else str
+            return {key: text and read(text) for key, text in json.loads(value).items()}
+        readers = {
             "DECIMAL_TEXT": Decimal,
             "DATE": date.fromisoformat,
             "DATETIME": datetime.fromisoformat,
             "TIME_TEXT": datetime.fromisoformat,
         }
-        return read.get(kind, str)(value)
+        return readers.get(kind, str)(value)
 
     def query(self, sql: str) -> list[Row]:
         with closing(sqlite3.connect(self.path)) as connection, connection:
@@ -71,6 +71,6 @@ class SQLite(Adapter):
 
 @contextmanager
 def running_adapter() -> Iterator[SQLite]:
-    """A folder of its own."""
+    """Provide a database in a folder of its own."""
     with TemporaryDirectory() as folder:
         yield SQLite(Path(folder))

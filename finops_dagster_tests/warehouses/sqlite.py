@@ -1,4 +1,4 @@
-"""The suite's SQLite by the dialect that only the tests know, in the place of DuckDB's."""
+"""The suite's SQLite by the tests' own dialect, which takes the place of DuckDB's."""
 
 from __future__ import annotations
 
@@ -25,6 +25,6 @@ class TestsOwnSQLite(SQLite):
 
 @contextmanager
 def running_adapter() -> Iterator[TestsOwnSQLite]:
-    """A folder of its own."""
+    """Provide a database in a folder of its own."""
     with TemporaryDirectory() as folder:
         yield TestsOwnSQLite(Path(folder))

@@ -1,4 +1,4 @@
-"""A warehouse that only the tests know: SQLite, by the standard library's own client."""
+"""A dialect that only the tests know: SQLite by the standard library."""
 
 from __future__ import annotations
 
@@ -87,15 +87,15 @@ class SQLite(Dialect):
         return Sql(f"exact_sum({cell})")
 
     def load_incoming(self, file: MonthFile, change: SchemaChange) -> Sql:
-        """Insert the file into a table of this connection."""
-        kept = {name: change.target_types[name] for name in file.types}
+        """Insert the file into a temporary table of this connection."""
+        target_types = {name: change.target_types[name] for name in file.types}
         cells = ", ".join(
-            self.types[kind].duckdb_cast.format(quoted(n)) for n, kind in kept.items()
+            self.types[kind].duckdb_cast.format(quoted(n)) for n, kind in target_types.items()
         )
-        names = list(map(quoted, kept))
+        names = list(map(quoted, target_types))
         self.query(f"CREATE TEMP TABLE incoming ({', '.join(names)})")
         with file.duckdb.scratch() as duckdb, self.transaction(file):
-            rows = duckdb.execute(f"SELECT {cells} FROM ({file.select(kept)})")
+            rows = duckdb.execute(f"SELECT {cells} FROM ({file.select(target_types)})")
             insert = f"INSERT INTO incoming VALUES ({', '.join('?' * len(names))})"
             while batch := rows.fetchmany(10_000):
                 self._connection.executemany(insert, batch)
@@ -103,7 +103,7 @@ class SQLite(Dialect):
 
     @contextmanager
     def transaction(self, file: MonthFile) -> Iterator[None]:
-        self.query("BEGIN IMMEDIATE")  # who begins to read, and then writes, does not wait
+        self.query("BEGIN IMMEDIATE")  # a transaction that begins with a read does not wait
         try:
             yield
         except BaseException:

@@ -1,4 +1,4 @@
-"""What is BigQuery's own: partitions, load jobs that outlive their runs, and maps as arrays."""
+"""BigQuery: partitions, load jobs that outlive their runs, and maps as arrays."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def running_server() -> Iterator[BigQueryServer]:
 
 @pytest.fixture
 def server(running_server: BigQueryServer, project: Project) -> BigQueryServer:
-    """A BigQuery in which the project's dataset is not there yet."""
+    """Provide a server without the project's dataset."""
     client = running_server.client("acme")
     for dataset in client.list_datasets():
         for table in client.list_tables(dataset.dataset_id):
@@ -72,7 +72,7 @@ def ledger(server: BigQueryServer) -> list[tuple[Any, ...]]:
 
 
 def upload_count(server: BigQueryServer) -> int:
-    """How many load jobs were uploaded."""
+    """Return the number of load jobs that were uploaded."""
     return sum("/upload/" in path for method, path in server.requests if method == "POST")
 
 
@@ -98,7 +98,7 @@ def test_table_is_partitioned_by_month_and_the_job_id_names_the_month(
 def test_run_after_a_killed_one_finds_the_finished_job(
     project: Project, server: BigQueryServer
 ) -> None:
-    """The run before died after BigQuery had taken the job and before it wrote the ledger."""
+    """The killed run died after BigQuery ran the job and before the ledger was written."""
     deliver(project.put, "2024-01", [line_items("2024-01", "1")])
     project.materialize("2024-01")
     query(server, f"UPDATE `{TABLE}_loads` SET state = 'loading' WHERE TRUE")
@@ -123,8 +123,8 @@ def test_failure_after_the_load_is_reported_and_repaired_by_the_next_run(
     def deny(request: Request) -> BigQueryError | None:
         if request.method == "POST" and (posts or "/upload/" in request.path):
             posts.append(request.path)
-        is_it = request.method == "POST" and len(posts) == query_number + 1
-        return BigQueryError(403, "accessDenied", "no query today") if is_it else None
+        is_denied = request.method == "POST" and len(posts) == query_number + 1
+        return BigQueryError(403, "accessDenied", "no query today") if is_denied else None
 
     server.fault = deny
     try:
@@ -163,7 +163,7 @@ DISCOUNTS = "MAP {'edp': 0.000000000000000001}::MAP(VARCHAR, DECIMAL(38,18))"
 
 @pytest.mark.parametrize("key_mode", ["REQUIRED", "NULLABLE"])
 def test_maps_become_arrays_of_keys_and_values(month_of: MonthOf, key_mode: str) -> None:
-    """Whether BigQuery takes a map's keys for REQUIRED or for NULLABLE is not documented."""
+    """BigQuery's documentation does not say whether a map's keys are REQUIRED or NULLABLE."""
     with BigQueryServer(map_key_mode=key_mode) as server:
         warehouse = bigquery_warehouse(server)
         for version in ("v1", "v2"):
@@ -188,7 +188,7 @@ def test_maps_become_arrays_of_keys_and_values(month_of: MonthOf, key_mode: str)
 
 
 def test_large_file_is_uploaded_in_parts(server: BigQueryServer, month_of: MonthOf) -> None:
-    """Google's client does so from 5 MB on."""
+    """Google's client uploads in parts from 5 MB on."""
     noise = "(SELECT string_agg(md5(CAST(number AS VARCHAR)), '') FROM range(400_000) r(number))"
     file = month_of("v1", noise=noise)
     assert file.path.stat().st_size > 5 * 2**20
@@ -232,11 +232,13 @@ def test_rebuilt_table_keeps_its_properties(server: BigQueryServer, month_of: Mo
     warning = "started changed from TIMESTAMP to text, because 2024-02 has STRING"
     assert loaded.warnings == (warning,)
     after = client.get_table(TABLE)
-    for kept in ("description", "labels", "expires", "time_partitioning", "clustering_fields"):
-        assert getattr(after, kept) == getattr(before, kept)
+    for attribute in ("description", "labels", "expires", "time_partitioning", "clustering_fields"):
+        assert getattr(after, attribute) == getattr(before, attribute)
     assert before.description
-    now = SchemaField("started", "STRING", description="when it began")
-    assert after.schema == [now if each.name == "started" else each for each in before.schema]
+    text_field = SchemaField("started", "STRING", description="when it began")
+    assert after.schema == [
+        text_field if field.name == "started" else field for field in before.schema
+    ]
     assert query(server, f"SELECT started FROM `{TABLE}` ORDER BY 1") == [
         ("2024-01-03T04:05:06Z",),
         ("soon",),
@@ -248,40 +250,40 @@ def test_rebuilt_table_keeps_its_properties(server: BigQueryServer, month_of: Mo
 
 
 def test_map_without_keys_becomes_null_text(server: BigQueryServer, month_of: MonthOf) -> None:
-    """It may have been NULL, or a month that did not have the column."""
+    """BigQuery stores NULL, and a month without the column, as a map without keys."""
     warehouse = bigquery_warehouse(server)
     warehouse.replace_month(month_of("v1", resource_tags="MAP {}::MAP(VARCHAR, VARCHAR)"))
     warehouse.replace_month(month_of("v1", "2024-02", resource_tags="'none'"))
-    found = query(server, f"SELECT resource_tags FROM `{TABLE}` ORDER BY billing_month")
-    assert found == [(None,), ("none",)]
+    rows = query(server, f"SELECT resource_tags FROM `{TABLE}` ORDER BY billing_month")
+    assert rows == [(None,), ("none",)]
 
 
 def test_table_with_policy_tags_is_not_rebuilt(month_of: MonthOf) -> None:
     tagged = SchemaField("region", "STRING", policy_tags=PolicyTagList(["projects/acme/pii"]))
     when = SchemaField("started", "TIMESTAMP")
-    says = (
+    message = (
         f"column started of {TABLE} must become text; that rebuilds the table, and column region "
         "would lose its policy tags; remove them, run the month again, and add them again"
     )
-    with refused(re.escape(says)):
+    with refused(re.escape(message)):
         rebuild_statement(bigquery.Table(TABLE, [tagged, when]), {"started": Sql("started")})
 
 
 def test_too_many_columns_are_refused_before_the_upload(
     server: BigQueryServer, month_of: MonthOf
 ) -> None:
-    """What is counted are the fields that hold values: a map is two."""
+    """BigQuery counts fields that have values, so that a map is two."""
     warehouse = bigquery_warehouse(server)
     file = month_of("v1", resource_tags=TAGS)
     tags = [pa.field(f"resourcetags_user_{number}", pa.string()) for number in range(9_995)]
     warehouse.replace_month(file)
     schema = pa.schema([*file.schema, *tags, pa.field("one_more", pa.string())])
     server.requests.clear()
-    says = (
+    message = (
         f"{TABLE} would have 10,001 columns with 2024-01; BigQuery allows 10,000, and counts a map "
         "as two; give the export another name and table, or activate fewer tags at the vendor"
     )
-    with refused(re.escape(says)):
+    with refused(re.escape(message)):
         warehouse.replace_month(dataclasses.replace(file, schema=schema))
     assert {method for method, _ in server.requests} == {"GET"}
 
@@ -291,12 +293,12 @@ def test_map_of_text_does_not_become_a_map_of_amounts(
 ) -> None:
     warehouse = bigquery_warehouse(server)
     warehouse.replace_month(month_of("v1", resource_tags=TAGS))
-    says = (
+    message = (
         f"column resource_tags of {TABLE} is ARRAY<STRUCT<key STRING, value STRING>>, but 2024-01 "
         "has ARRAY<STRUCT<key STRING, value BIGNUMERIC>>; change the column, or give the export "
         "another table"
     )
-    with refused(re.escape(says)):
+    with refused(re.escape(message)):
         warehouse.replace_month(month_of("v2", resource_tags=DISCOUNTS))
     assert upload_count(server) == 1
 
@@ -304,7 +306,7 @@ def test_map_of_text_does_not_become_a_map_of_amounts(
 def test_table_with_another_shape_of_map_is_refused(
     server: BigQueryServer, month_of: MonthOf
 ) -> None:
-    """A load without mapTargetType would have made it so."""
+    """A load without mapTargetType creates this shape."""
     entry = [SchemaField("key", "STRING", "REQUIRED"), SchemaField("value", "STRING")]
     entries = [SchemaField("key_value", "RECORD", "REPEATED", fields=entry)]
     client = server.client("acme")

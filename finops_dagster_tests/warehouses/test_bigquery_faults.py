@@ -1,5 +1,7 @@
-"""BigQuery that fails, refuses, loses its answers, or cannot write the ledger: each version is
-loaded by exactly one job, and the ledger says so after the next run."""
+"""BigQuery with faults: errors, lost answers, and a ledger that cannot be written.
+
+Each version is loaded by exactly one job, and the ledger records it after the next run.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is DuckDB's own: one process writes the file, and then nobody else has it open."""
+"""DuckDB: a file that is written has no other process with it open."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ READ = (
 
 @pytest.fixture
 def path(project: Project) -> Path:
-    """A warehouse with one month, written by a chain that waits for nobody."""
+    """Provide a warehouse with one month, whose loads do not wait for readers."""
     file = project.folder / "data/warehouse.duckdb"
     project.database["duckdb"] = {"warehouse_path": str(file), "lock_wait_seconds": 0}
     deliver(project.put, "2024-01", [line_items("2024-01", "1")], version="v1")
@@ -32,7 +32,7 @@ def path(project: Project) -> Path:
 
 @pytest.fixture
 def reader(path: Path) -> Iterator[subprocess.Popen[str]]:
-    """Another process that has the file open for reading until its standard input ends."""
+    """Provide a process that has the file open for reading until its standard input ends."""
     with subprocess.Popen(
         [sys.executable, "-c", READ, str(path)],
         stdin=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""A month's file for a table that holds some of its columns as text."""
+"""A month's file whose table has some of the columns as text."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TEXTS = {
 
 @pytest.fixture
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of temporary files, which is empty."""
+    """Provide an empty folder for temporary files."""
     folder = tmp_path / "temporary"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
@@ -40,9 +40,9 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def cells(path: Path) -> dict[str, object]:
-    found = duckdb.sql(f"FROM read_parquet('{path}', hive_partitioning = false)")
-    (row,) = found.fetchall()
-    return dict(zip(found.columns, row, strict=True))
+    relation = duckdb.sql(f"FROM read_parquet('{path}', hive_partitioning = false)")
+    (row,) = relation.fetchall()
+    return dict(zip(relation.columns, row, strict=True))
 
 
 def test_only_columns_with_a_target_type_change(month_of: MonthOf, temporary: Path) -> None:

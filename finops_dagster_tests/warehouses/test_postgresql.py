@@ -1,4 +1,4 @@
-"""What is PostgreSQL's own: partitions and their locks, names of 63 bytes, rows of 8 kB, rights."""
+"""PostgreSQL: partitions and their locks, names of 63 bytes, rows of 8 kB, rights."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def adapter(server: PostgreSQLServer) -> Iterator[PostgreSQL]:
 def postgresql(
     adapter: PostgreSQL, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> PostgreSQL:
-    """A database without the schema, in which the project's chain ends."""
+    """Provide a database without the schema as the project's last stage."""
     monkeypatch.setenv("POSTGRESQL_PASSWORD", PASSWORD)
     adapter.reset()
     project.database = {"backend": "postgresql", "postgresql": dict(adapter.settings)}
@@ -68,7 +68,7 @@ def postgresql(
 
 
 def project_warehouse(project: Project, **settings: object) -> Warehouse:
-    """The warehouse as the chain opens it, with other settings where they are given."""
+    """Return the warehouse that the project's settings select, with these changes."""
     project.database["postgresql"] |= settings
     return open_warehouse(project.settings().database)
 
@@ -120,13 +120,13 @@ def test_new_partition_has_the_indexes_of_the_table(
     assert attached == [(name,) for name in names]
 
 
-def in_background(act: Callable[[], object]) -> tuple[Thread, list[object]]:
-    """Begin to act; the list holds what came of it, a value or an exception, at the end."""
+def in_background(function: Callable[[], object]) -> tuple[Thread, list[object]]:
+    """Start a thread; at its end the list has the function's result or its exception."""
     outcome: list[object] = []
 
     def run() -> None:
         try:
-            outcome.append(act())
+            outcome.append(function())
         except Exception as error:
             outcome.append(error)
 
@@ -135,16 +135,16 @@ def in_background(act: Callable[[], object]) -> tuple[Thread, list[object]]:
     return thread, outcome
 
 
-def waiting_process(postgresql: PostgreSQL, for_what: str) -> int:
-    """The process of the server that waits for a lock of the kind, as soon as one does."""
+def waiting_process(postgresql: PostgreSQL, lock_kind: str) -> int:
+    """Wait until a process of the server waits for a lock of this kind, and return its id."""
     while True:
-        found = postgresql.query(
+        rows = postgresql.query(
             "SELECT pid FROM pg_stat_activity WHERE application_name = 'finops_dagster' "
             "AND wait_event = %s",
-            for_what,
+            lock_kind,
         )
-        if found:
-            return int(found[0][0])
+        if rows:
+            return int(rows[0][0])
 
 
 def test_reader_that_blocks_a_load_is_named_in_the_error(
@@ -155,8 +155,8 @@ def test_reader_that_blocks_a_load_is_named_in_the_error(
     warehouse.replace_month(first)
     with server.connect("acme", autocommit=False) as reader:
         reader.execute(f"SELECT 1 FROM finops.{TABLE}")
-        says = rf"finops\.{TABLE} was in use for 1 s, .*process {reader.info.backend_pid};"
-        with refused(says, WarehouseUnavailable):
+        message = rf"finops\.{TABLE} was in use for 1 s, .*process {reader.info.backend_pid};"
+        with refused(message, WarehouseUnavailable):
             warehouse.replace_month(second)
         assert reader.execute(f"SELECT manifest_id FROM finops.{TABLE}").fetchall() == [("v1",)]
     assert postgresql.ledger(TABLE)[-1][1:4] == ("v2", 1, "failed")
@@ -192,12 +192,14 @@ def test_reader_sees_the_old_month_or_the_new_one(
             warehouse.replace_month(files[number % 2])
 
     thread, outcome = in_background(load)
-    seen = set()
+    versions = set()
     with server.connect("acme") as reader:
         while thread.is_alive():
-            seen |= {tuple(reader.execute(f"SELECT manifest_id FROM finops.{TABLE}").fetchall())}
+            versions |= {
+                tuple(reader.execute(f"SELECT manifest_id FROM finops.{TABLE}").fetchall())
+            }
     assert outcome == [None]
-    assert seen <= {(("v1",),), (("v2",),)}
+    assert versions <= {(("v1",),), (("v2",),)}
 
 
 def test_broken_connection_is_transient(
@@ -286,10 +288,10 @@ def test_tags_beyond_the_column_limit_become_keys(
     (warning,) = warehouse.replace_month(january).warnings
     assert "105 tags are keys of resource_tags_overflow" in warning
     assert "resourcetags_user_1495, resourcetags_user_1496, resourcetags_user_1497, ..." in warning
-    held = postgresql.columns(TABLE)
-    assert len(held) == 1_500
-    assert "resourcetags_user_1494" in held
-    assert "resourcetags_user_1495" not in held
+    columns_of_january = postgresql.columns(TABLE)
+    assert len(columns_of_january) == 1_500
+    assert "resourcetags_user_1494" in columns_of_january
+    assert "resourcetags_user_1495" not in columns_of_january
     row = ("product_sku", "resourcetags_user_0003", "resource_tags_overflow")
     values = {"resourcetags_user_1598": "", "resourcetags_user_1599": "value 1599"}
     assert postgresql.rows(TABLE, row, "2024-01") == [("a", "value 3", values)]
@@ -298,7 +300,7 @@ def test_tags_beyond_the_column_limit_become_keys(
     february = month_with_tags(month_of, "v1", "2024-02", few)
     (warning,) = warehouse.replace_month(february).warnings
     assert "2 tags are keys" in warning
-    assert postgresql.columns(TABLE).keys() - held.keys() == {"product_new"}
+    assert postgresql.columns(TABLE).keys() - columns_of_january.keys() == {"product_new"}
     values = {"resourcetags_user_1599": "value 1599", "resourcetags_user_1700": "value 1700"}
     row = ("product_new", "resourcetags_user_0003", "resource_tags_overflow")
     assert postgresql.rows(TABLE, row, "2024-02") == [("b", "value 3", values)]
@@ -356,7 +358,7 @@ def test_deep_verification_finds_the_copy_that_was_changed_by_hand(
     finops.run(*where, "aws", "run-pipeline")
     lake, table = str(project.parquet_path("2024-01").relative_to(project.folder)), f"table {TABLE}"
     reprocess = "finops state reprocess acme 2024-01"
-    for change, says, command in (
+    for change, message, command in (
         (change_in_postgresql, f"finops.{TABLE} and {table} differ in {SERVICE}", reprocess),
         (
             change_in_duckdb,
@@ -372,7 +374,7 @@ def test_deep_verification_finds_the_copy_that_was_changed_by_hand(
         change(postgresql, project)
         assert finops.json(*where, "state", "verify") == []
         (row,) = finops.json(*where, "state", "verify", "--deep")
-        assert (row["what_differs"], row["repair"]) == (says, command)
+        assert (row["what_differs"], row["repair"]) == (message, command)
         done = finops.run(*where, *command.split()[1:])
         assert done.exit_code == 0, done.output
         deep = finops.run(*where, "state", "verify", "acme", "2024-01", "--deep")
@@ -407,7 +409,7 @@ def test_null_character_in_text_is_refused(
 def test_every_amount_is_loaded_exactly(
     project: Project, postgresql: PostgreSQL, month_of: MonthOf
 ) -> None:
-    """The client has written some amounts wrong in the past, and said nothing."""
+    """Past versions of the client wrote some amounts wrong, without an error."""
     some = random.Random(1)
     digits = {
         some.choice((1, -1)) * some.randrange(10 ** some.randrange(1, 39)) * 10**zeros
@@ -417,8 +419,8 @@ def test_every_amount_is_loaded_exactly(
     amounts = [Decimal(d).scaleb(-18) for d in sorted(digits) if abs(d) < 10**38]
     listed = ", ".join(f"{amount:f}::DECIMAL(38,18)" for amount in amounts)
     project_warehouse(project).replace_month(month_of("v1", amount=f"unnest([{listed}])"))
-    held = postgresql.rows(TABLE, ("amount",), "2024-01")
-    assert held == [(amount,) for amount in amounts]
+    stored = postgresql.rows(TABLE, ("amount",), "2024-01")
+    assert stored == [(amount,) for amount in amounts]
 
 
 def test_map_of_amounts_is_never_text(
@@ -449,7 +451,7 @@ def test_text_is_loaded_as_an_amount_only_if_exact(
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"user": "nobody"}, 'password authentication failed for user "nobody"'),
         ({"database": "nowhere"}, 'database "nowhere" does not exist'),
@@ -460,10 +462,10 @@ def test_text_is_loaded_as_an_amount_only_if_exact(
     ids=["user", "database", "no server", "host", "folder"],
 )
 def test_connection_error_is_one_line(
-    project: Project, postgresql: PostgreSQL, settings: dict[str, str], said: str
+    project: Project, postgresql: PostgreSQL, settings: dict[str, str], message: str
 ) -> None:
     port = 1 if "sslmode" in settings else 5432
-    with refused(said, BillError, WarehouseUnavailable):
+    with refused(message, BillError, WarehouseUnavailable):
         project_warehouse(project, **settings, port=port).check_connection()
 
 
@@ -527,7 +529,7 @@ def test_rights_of_the_docs_are_enough(
             deliver(project.put, "2024-01", [line_items("2024-01", "1")], version=version)
             project.load("2024-01")
     with server.connect("rights", user="analyst", password="x") as analyst:
-        held = analyst.execute(f"SELECT manifest_id FROM finops.{TABLE}").fetchall()
-        assert held == [("v2",)]
+        rows = analyst.execute(f"SELECT manifest_id FROM finops.{TABLE}").fetchall()
+        assert rows == [("v2",)]
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             analyst.execute(f"DELETE FROM finops.{TABLE}_loads")

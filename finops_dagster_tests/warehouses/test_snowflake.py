@@ -1,4 +1,4 @@
-"""What is Snowflake's own: who is let in, what its errors come to, stages, capitals, DDL."""
+"""Snowflake: logins, transient and permanent errors, stages, names in capitals, DDL."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def running_snowflake() -> Iterator[Snowflake]:
 
 @pytest.fixture
 def account(running_snowflake: Snowflake, monkeypatch: pytest.MonkeyPatch) -> Snowflake:
-    """An empty schema, the password in the environment, and a client that soon gives up."""
+    """Provide an empty schema, the password in the environment, and a client with one retry."""
     monkeypatch.setenv("SNOWFLAKE_PASSWORD", PASSWORD)
     monkeypatch.setenv("MAX_CON_RETRY_ATTEMPTS", "1")
     running_snowflake.reset()
@@ -51,7 +51,7 @@ def account(running_snowflake: Snowflake, monkeypatch: pytest.MonkeyPatch) -> Sn
 
 
 def snowflake_warehouse(snowflake: Snowflake, **settings: Any) -> Warehouse:
-    """The schema, some settings of which are others."""
+    """Return the warehouse of the schema, with some settings changed."""
     table = {**snowflake.settings, **settings}
     database = {"backend": "snowflake", "snowflake": table}
     opened = open_warehouse(Settings.model_validate({"database": database}).database)
@@ -71,15 +71,15 @@ def test_no_password(account: Snowflake, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize(
-    ("key", "name", "said"),
+    ("key", "name", "message"),
     [
         ("account", "emca", "404 Not Found"),
         ("warehouse", "huge", "The requested warehouse does not exist or not authorized"),
         ("database", "finance", "The requested database does not exist or not authorized"),
     ],
 )
-def test_missing_object_is_named(account: Snowflake, key: str, name: str, said: str) -> None:
-    with refused(said):
+def test_missing_object_is_named(account: Snowflake, key: str, name: str, message: str) -> None:
+    with refused(message):
         snowflake_warehouse(account, **{key: name}).check_connection()
 
 
@@ -103,7 +103,7 @@ def key_file(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Path:
-    """The user's key, which has a passphrase; the password is not known."""
+    """Provide the user's key file, which has a passphrase; no password is set."""
     public = private_key.public_key()
     pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     account.server.public_key = pem.decode()
@@ -145,8 +145,8 @@ def test_missing_key_file(account: Snowflake, key_file: Path) -> None:
     "part", ["CREATE TABLE", "CREATE TEMPORARY STAGE", "COPY INTO", "DELETE", "INSERT INTO"]
 )
 def test_missing_right(account: Snowflake, month_of: MonthOf, part: str) -> None:
-    says = "SQL access control error:\nInsufficient privileges to operate on schema 'BILLING'."
-    account.server.fail_next(part, 3001, "42501", says)
+    message = "SQL access control error:\nInsufficient privileges to operate on schema 'BILLING'."
+    account.server.fail_next(part, 3001, "42501", message)
     with refused("Insufficient privileges to operate on schema"):
         snowflake_warehouse(account).replace_month(month_of("v1"))
 
@@ -154,8 +154,8 @@ def test_missing_right(account: Snowflake, month_of: MonthOf, part: str) -> None
 def test_lock_with_too_many_waiters_is_transient(account: Snowflake, month_of: MonthOf) -> None:
     loaded = snowflake_warehouse(account)
     loaded.replace_month(month_of("v1"))
-    says = "Statement has locked table 'T' and this lock has not yet been released."
-    account.server.fail_next("DELETE", 625, "57014", says)
+    message = "Statement has locked table 'T' and this lock has not yet been released."
+    account.server.fail_next("DELETE", 625, "57014", message)
     with refused("has locked table", WarehouseUnavailable):
         loaded.replace_month(month_of("v2"))
     assert account.rows(TABLE, ("manifest_id",), "2024-01") == [("v1",)]
@@ -181,7 +181,7 @@ def test_failed_commit_keeps_the_loaded_version(account: Snowflake, month_of: Mo
 
 
 def test_transaction_has_no_ddl(account: Snowflake, month_of: MonthOf) -> None:
-    """Snowflake would commit before it."""
+    """Snowflake commits the open transaction before DDL."""
     loaded = snowflake_warehouse(account)
     loaded.replace_month(month_of("v1", changing="TIMESTAMP '2024-01-03 04:05:06'"))
     account.server.statements.clear()
@@ -201,8 +201,8 @@ def test_queries_need_no_quotes(account: Snowflake, month_of: MonthOf) -> None:
     loaded.replace_month(month_of("v1", discount="MAP {'edp': 0.1::DECIMAL(38,18)}"))
     name = loaded.full_name(TABLE)
     assert name == "finops.billing.AWS_BILLING_DATA"
-    found = account.query(f"SELECT lineitem_unblendedcost, discount:edp::NUMBER(38,18) FROM {name}")
-    assert found == [(Decimal(1), Decimal("0.1"))]
+    rows = account.query(f"SELECT lineitem_unblendedcost, discount:edp::NUMBER(38,18) FROM {name}")
+    assert rows == [(Decimal(1), Decimal("0.1"))]
 
 
 def test_table_is_clustered_by_month(account: Snowflake, month_of: MonthOf) -> None:
@@ -211,32 +211,32 @@ def test_table_is_clustered_by_month(account: Snowflake, month_of: MonthOf) -> N
     )
     snowflake_warehouse(account).replace_month(month_of("v2", changing="'soon'"))
     table = '"AWS_BILLING_DATA"'
-    made = [
+    statements = [
         statement
         for statement in account.server.statements
         if statement.startswith(("CREATE TABLE", "CREATE OR")) and f"{table} " in statement
     ]
-    assert {statement.partition(" TABLE")[0] for statement in made} == {
+    assert {statement.partition(" TABLE")[0] for statement in statements} == {
         "CREATE",
         "CREATE OR REPLACE",
     }
-    assert all('CLUSTER BY ("BILLING_MONTH")' in statement for statement in made)
+    assert all('CLUSTER BY ("BILLING_MONTH")' in statement for statement in statements)
 
 
 def test_session_parameters(account: Snowflake, month_of: MonthOf) -> None:
-    job = snowflake_warehouse(account).replace_month(month_of("v1")).job_id
-    told = account.server.logins[-1]["SESSION_PARAMETERS"]
-    assert job.startswith("finops_acme_2024-01_")
-    assert told["QUERY_TAG"] == job
-    assert told["CLIENT_TELEMETRY_ENABLED"] is False
-    assert told["TIMEZONE"] == "UTC"
-    found = account.query(f"SELECT job_id FROM {TABLE}_loads")
-    assert found == [(job,)]
+    job_id = snowflake_warehouse(account).replace_month(month_of("v1")).job_id
+    parameters = account.server.logins[-1]["SESSION_PARAMETERS"]
+    assert job_id.startswith("finops_acme_2024-01_")
+    assert parameters["QUERY_TAG"] == job_id
+    assert parameters["CLIENT_TELEMETRY_ENABLED"] is False
+    assert parameters["TIMEZONE"] == "UTC"
+    rows = account.query(f"SELECT job_id FROM {TABLE}_loads")
+    assert rows == [(job_id,)]
 
 
 @pytest.fixture
 def stage_folder(account: Snowflake, tmp_path: Path) -> Path:
-    """What the external stage LAKE shows, as a bucket would be."""
+    """Provide the folder of the external stage LAKE, in the place of a bucket."""
     folder = tmp_path / "bucket"
     folder.mkdir()
     account.query(f"CREATE OR REPLACE STAGE lake URL = 'file://{folder}/'")
@@ -244,8 +244,11 @@ def stage_folder(account: Snowflake, tmp_path: Path) -> Path:
 
 
 def copied_to_lake(file: MonthFile, lake: Path, folder: str = "2024-01") -> MonthFile:
-    """The file in a lake, whose folders are `billing_month=2024-01`; DuckDB, of which fakesnow is
-    made, would take the folder's word for the column."""
+    """Copy the file into a lake, and return it there.
+
+    Its folder is not `billing_month=2024-01`, because DuckDB, on which fakesnow is built, would
+    read the column from the folder's name.
+    """
     path = lake / file.export / folder / f"{file.export}-{file.month}.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(file.path, path)

@@ -1,4 +1,4 @@
-"""What is SQLAlchemy's own: which databases will do, whose settings count, and what is left."""
+"""Databases by SQLAlchemy: usable destinations, addresses, dlt's tables, and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def project_warehouse(project: Project, **settings: Any) -> Warehouse:
 
 
 def lake_file(project: Project, version: str, *costs: str) -> MonthFile:
-    """Deliver a version of January and run its chain up to the Parquet file."""
+    """Deliver a version of January, run the stages up to Parquet, and return the file."""
     deliver(project.put, "2024-01", [line_items("2024-01", *costs)], version=version)
     database, project.database = project.database, {}
     project.load("2024-01")
@@ -56,7 +56,7 @@ def query_sqlite(sql: str) -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         (
             {"destination": "athena"},
@@ -73,14 +73,14 @@ def query_sqlite(sql: str) -> list[Any]:
     ],
 )
 def test_unusable_settings_are_reported_in_one_line(
-    project: Project, settings: dict[str, Any], told: str
+    project: Project, settings: dict[str, Any], message: str
 ) -> None:
-    with refused(rf"^\[database\.sql\]: .*{told}", SettingsError):
+    with refused(rf"^\[database\.sql\]: .*{message}", SettingsError):
         project_warehouse(project, **settings)
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"destination": "postgres"}, "has no address of the database"),
         (
@@ -99,9 +99,9 @@ def test_unusable_settings_are_reported_in_one_line(
     ],
 )
 def test_connection_error_is_one_line(
-    project: Project, settings: dict[str, Any], told: str
+    project: Project, settings: dict[str, Any], message: str
 ) -> None:
-    with refused(told):
+    with refused(message):
         project_warehouse(project, **settings).check_connection()
 
 
@@ -125,17 +125,17 @@ def test_locked_database_is_transient(project: Project, month_of: MonthOf) -> No
     warehouse.replace_month(file)
     with closing(sqlite3.connect("data/acme__finops.db", isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
-        soon = {"connect_args": {"timeout": 0}}
+        no_wait = {"connect_args": {"timeout": 0}}
         with refused("database is locked", WarehouseUnavailable):
-            project_warehouse(project, **SQLITE, engine_kwargs=soon).replace_month(file)
+            project_warehouse(project, **SQLITE, engine_kwargs=no_wait).replace_month(file)
     assert file.footer.is_same(warehouse.verified_version(file))
 
 
 def test_database_that_does_not_roll_back_is_refused(project: Project, month_of: MonthOf) -> None:
-    """Whatever its dialect, `AUTOCOMMIT` makes a database one that has no transactions."""
-    without = {"engine_kwargs": {"isolation_level": "AUTOCOMMIT"}}
+    """With `AUTOCOMMIT` no database has transactions."""
+    no_transactions = {"engine_kwargs": {"isolation_level": "AUTOCOMMIT"}}
     with refused("does not roll back"):
-        project_warehouse(project, **SQLITE, **without).replace_month(month_of("v1"))
+        project_warehouse(project, **SQLITE, **no_transactions).replace_month(month_of("v1"))
     ((state, reason),) = query_sqlite("SELECT state, error_message FROM aws_billing_data_loads")
     assert state == "failed"
     assert "does not roll back" in reason
@@ -150,13 +150,13 @@ def test_sqlite_stores_amounts_as_text(project: Project) -> None:
     assert query_sqlite(
         "SELECT lineitem_unblendedcost, typeof(lineitem_unblendedcost) FROM aws_billing_data"
     ) == [(cost, "text") for cost in costs]
-    held = warehouse.verified_version(file)
-    assert held is not None
-    assert held.totals.cost == Decimal("99999999999999999998.500000000000000001")
+    version = warehouse.verified_version(file)
+    assert version is not None
+    assert version.totals.cost == Decimal("99999999999999999998.500000000000000001")
 
 
 def test_tables_of_dlt_are_used_further(project: Project, month_of: MonthOf) -> None:
-    """An earlier release loaded by dlt, which declared amounts and maps as TEXT."""
+    """Earlier releases loaded by dlt, which declared amounts and maps as TEXT."""
     project_warehouse(project, **SQLITE)
     query_sqlite("CREATE TABLE _dlt_version (version BIGINT)")
     query_sqlite(
@@ -180,8 +180,8 @@ def test_tables_of_dlt_are_used_further(project: Project, month_of: MonthOf) -> 
     warehouse = project_warehouse(project, **SQLITE)
     assert first.footer.is_same(warehouse.verified_version(first))
     assert warehouse.replace_month(month_of("v2", tags=tags, started=A_TIME)).warnings == ()
-    found = "SELECT manifest_id, lineitem_unblendedcost, tags, started FROM aws_billing_data"
-    assert query_sqlite(found) == [("v2", "1", '{"a":"b"}', "2024-01-03 04:05:06.000000")]
+    select = "SELECT manifest_id, lineitem_unblendedcost, tags, started FROM aws_billing_data"
+    assert query_sqlite(select) == [("v2", "1", '{"a":"b"}', "2024-01-03 04:05:06.000000")]
 
 
 def test_a_column_becomes_text_with_its_month_or_not_at_all(
@@ -202,8 +202,8 @@ def test_a_column_becomes_text_with_its_month_or_not_at_all(
 
 def test_only_the_lock_file_is_left(project: Project, month_of: MonthOf) -> None:
     project_warehouse(project, **SQLITE).replace_month(month_of("v1"))
-    left = [path.name for path in (project.folder / "data/dlt").iterdir()]
-    assert left == ["aws_billing_data-2024-01.lock"]
+    files = [path.name for path in (project.folder / "data/dlt").iterdir()]
+    assert files == ["aws_billing_data-2024-01.lock"]
     tables = query_sqlite("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")
     assert [name for (name,) in tables if not name.startswith("sqlite_")] == [
         "aws_billing_data",
@@ -212,7 +212,7 @@ def test_only_the_lock_file_is_left(project: Project, month_of: MonthOf) -> None
 
 
 def test_load_that_another_machine_ended_is_transient(project: Project, month_of: MonthOf) -> None:
-    """Between machines no lock holds: the other begins, and ends this one, while it loads."""
+    """Two machines share no lock: the later load ends the earlier one in the ledger."""
     file = month_of("v1")
     warehouse = project_warehouse(project, **SQLITE)
     warehouse.replace_month(file)
@@ -277,7 +277,7 @@ def test_postgresql_server_keeps_decimals_and_zones(
     with refused(r"column fee of .* is DECIMAL"):
         warehouse.replace_month(month_of("v1", "2024-03", fee="'much'"))
     with server.connect("acme") as reader:
-        found = reader.execute(
+        rows = reader.execute(
             'SELECT manifest_id, started, tags, "Odd:Name %s", fee FROM finops.aws_billing_data '
             "ORDER BY billing_month",
         ).fetchall()
@@ -285,12 +285,12 @@ def test_postgresql_server_keeps_decimals_and_zones(
             "SELECT tablename FROM pg_tables WHERE schemaname = 'finops' ORDER BY 1"
         ).fetchall()
     fee = Decimal("12345678901234567890.000000000000000001")
-    assert found == [
+    assert rows == [
         ("v1", "2024-01-03T04:05:06Z", '{"a:b":"c","d":null}', "a:b", fee),
         ("v1", "soon", '{"a:b":"c","d":null}', "a:b", fee),
     ]
     assert tables == [("aws_billing_data",), ("aws_billing_data_loads",)]
-    assert [one.month for one in warehouse.loaded_months("aws_billing_data")] == [
+    assert [month.month for month in warehouse.loaded_months("aws_billing_data")] == [
         "2024-02",
         "2024-01",
     ]

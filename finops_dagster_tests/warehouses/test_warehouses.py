@@ -1,4 +1,4 @@
-"""What a month must be in every warehouse, through the chain as a person runs it."""
+"""The suite that every warehouse passes, through the stages of the project."""
 
 from __future__ import annotations
 
@@ -43,38 +43,38 @@ VERSION_AND_COST = ("manifest_id", COST)
 
 
 def load_version(project: Project, version: str, *costs: str, month: str = "2024-01") -> MonthRun:
-    """Deliver a version of a month and run its chain."""
+    """Deliver a version of a month, and run all stages."""
     deliver(project.put, month, [line_items(month, *costs)], version=version)
     return project.load(month)
 
 
 def load_into_lake(project: Project, version: str, *costs: str) -> None:
-    """Deliver a version of January and run its chain up to the Parquet file."""
+    """Deliver a version of January, and run the stages up to the Parquet file."""
     deliver(project.put, "2024-01", [line_items("2024-01", *costs)], version=version)
     project.load("2024-01", stages=["manifest", "staged_files", "billing_table", "parquet"])
 
 
 def project_warehouse(project: Project) -> Warehouse:
-    """The warehouse as the chain opens it."""
+    """Return the warehouse that the project's settings select."""
     return open_warehouse(project.settings().database)
 
 
 def assert_same_rows(warehouse: Adapter, path: Path, month: str, table: str = TABLE) -> None:
-    """Assert that the month in the warehouse is the Parquet file, cell by cell."""
+    """Assert that the month in the warehouse equals the Parquet file, cell by cell."""
     names, rows = parquet_rows(path, warehouse.keeps_null_maps)
     assert set(names) <= set(warehouse.columns(table))
     assert warehouse.rows(table, names, month) == rows
 
 
 def parquet_rows(path: Path, keeps_null_maps: bool = True) -> tuple[list[str], list[Row]]:
-    """The columns of a file of the lake, and its rows."""
-    found = duckdb.sql(f"FROM read_parquet('{path}', hive_partitioning = false)")
-    absent = [{} if "MAP" in str(kind) and not keeps_null_maps else None for kind in found.types]
+    """Return the columns and the rows of a file of the lake."""
+    relation = duckdb.sql(f"FROM read_parquet('{path}', hive_partitioning = false)")
+    nulls = [{} if "MAP" in str(kind) and not keeps_null_maps else None for kind in relation.types]
     rows = [
-        [other if cell is None else cell for cell, other in zip(row, absent, strict=True)]
-        for row in found.fetchall()
+        [null if cell is None else cell for cell, null in zip(row, nulls, strict=True)]
+        for row in relation.fetchall()
     ]
-    return found.columns, sorted_rows(rows)
+    return relation.columns, sorted_rows(rows)
 
 
 def test_first_load(project: Project, warehouse: Adapter) -> None:
@@ -134,11 +134,11 @@ def test_loaded_months_are_listed(project: Project, warehouse: Adapter) -> None:
         load_version(project, "v1", "1", "2", month=month)
     load_version(project, "v2", "3", month="2024-01")
     loaded = project_warehouse(project).loaded_months(TABLE)
-    assert [(one.month, one.version, one.rows) for one in loaded] == [
+    assert [(month.month, month.version, month.rows) for month in loaded] == [
         ("2024-02", "v1", 2),
         ("2024-01", "v2", 1),
     ]
-    assert all(abs(datetime.now(UTC) - one.loaded_at) < timedelta(minutes=10) for one in loaded)
+    assert all(abs(datetime.now(UTC) - month.loaded_at) < timedelta(minutes=10) for month in loaded)
 
 
 def test_rows_that_were_deleted_by_hand_are_loaded_again(
@@ -158,7 +158,7 @@ def test_deleted_tables_are_created_again(project: Project, warehouse: Adapter) 
 
 
 def test_columns_that_a_month_lacks_are_null(project: Project, warehouse: Adapter) -> None:
-    # With a DuckDB file each, a month's file in the lake has no columns but its own.
+    # Each month has a DuckDB file, so that its file in the lake has only its own columns.
     project.database["duckdb"]["database_path"] = "data/{month}.duckdb"
     for month, column in {"2024-01": "old", "2024-02": "new"}.items():
         row = line_item(month, **{f"product__{column}": "x"})
@@ -192,8 +192,8 @@ def test_long_names_that_differ_at_their_end_stay_different(
         file = month_of(version, **columns)
         project_warehouse(project).replace_month(file)
         assert file.footer.is_same(project_warehouse(project).verified_version(file))
-    held = [name for name in warehouse.columns(TABLE) if name.startswith("nnn")]
-    assert sorted(warehouse.rows(TABLE, held, "2024-01")[0]) == ["0", "1", "2", "3"]
+    stored = [name for name in warehouse.columns(TABLE) if name.startswith("nnn")]
+    assert sorted(warehouse.rows(TABLE, stored, "2024-01")[0]) == ["0", "1", "2", "3"]
 
 
 def test_amounts_are_exact_to_the_last_digit(project: Project, warehouse: Adapter) -> None:
@@ -203,9 +203,9 @@ def test_amounts_are_exact_to_the_last_digit(project: Project, warehouse: Adapte
         "99999999999999999999.899999999999999999",
     ]
     outcome = load_version(project, "v1", *costs)
-    held = warehouse.rows(TABLE, (COST,), "2024-01")
-    assert held == [(Decimal(cost),) for cost in costs]
-    assert {type(cost) for (cost,) in held} == {Decimal}
+    stored = warehouse.rows(TABLE, (COST,), "2024-01")
+    assert stored == [(Decimal(cost),) for cost in costs]
+    assert {type(cost) for (cost,) in stored} == {Decimal}
     exact = outcome.metadata("warehouse_table")["total_cost_exact"]
     assert exact == "99999999999999999999.999999999999999998"
     assert project.load("2024-01").outcomes()["warehouse_table"] == "unchanged"
@@ -222,7 +222,7 @@ def test_null_and_empty_text_stay_different(
 
 @pytest.fixture
 def far_east(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A process whose local time is not UTC."""
+    """Give the process a local time that is not UTC."""
     with monkeypatch.context() as patched:
         patched.setenv("TZ", "Asia/Kathmandu")
         time.tzset()
@@ -311,7 +311,7 @@ CHANGED = {
 
 
 def lake_digest(file: MonthFile, kind: DigestKind) -> MonthDigest:
-    """The digest of the file itself, by DuckDB."""
+    """Return the digest of the file itself, by DuckDB."""
     with duckdb.connect() as connection:
         prepare_casts(connection)
         return month_digest(connection, parquet_relation(file.path), file.types, kind)
@@ -326,11 +326,11 @@ def test_each_column_has_the_digest_of_the_file(
     file = month_of("v1", **columns)
     for month in (file, month_of("v1", "2024-02", text="'another month'")):
         project_warehouse(project).replace_month(month)
-    found = project_warehouse(project).digest(file)
-    assert found.differing_columns(lake_digest(file, found.kind)) == []
+    digest = project_warehouse(project).digest(file)
+    assert digest.differing_columns(lake_digest(file, digest.kind)) == []
     another = month_of("v1-changed", **(columns | CHANGED))
-    difference = found.differing_columns(lake_digest(another, found.kind))
-    sums_alone = found.kind == DigestKind.SUMS
+    difference = digest.differing_columns(lake_digest(another, digest.kind))
+    sums_alone = digest.kind == DigestKind.SUMS
     assert set(difference) == ({"small"} if sums_alone else {*CHANGED, "manifest_id"})
 
 
@@ -347,14 +347,14 @@ def test_every_column_of_a_whole_bill_is_loaded_exactly(
         outcome = project.load(f"2024-0{month}")
         assert outcome.checks()["warehouse_table.reconciles"]
         file = month_file(project.first_export(), BillingMonth(2024, month), lake, DuckDB())
-        found = project_warehouse(project).digest(file)
-        assert found.differing_columns(lake_digest(file, found.kind)) == []
+        digest = project_warehouse(project).digest(file)
+        assert digest.differing_columns(lake_digest(file, digest.kind)) == []
         assert_same_rows(warehouse, project.parquet_path(f"2024-0{month}"), f"2024-0{month}")
     assert project.load("2024-01").outcomes()["warehouse_table"] == "unchanged"
 
 
 def test_bill_without_optional_columns_is_loaded(project: Project, warehouse: Adapter) -> None:
-    """Without the columns that say when, of what service and of which month a row is."""
+    """The bill has no columns of the usage start, the service and the billing period."""
     headers = ("identity/LineItemId", "lineItem/UnblendedCost")
     deliver(project.put, "2024-01", [line_items("2024-01", "1")], headers=headers)
     project.load("2024-01")
@@ -362,7 +362,7 @@ def test_bill_without_optional_columns_is_loaded(project: Project, warehouse: Ad
 
 
 def test_two_exports_share_a_database(project: Project, warehouse: Adapter) -> None:
-    """The other's table has a name that is a word of SQL, with a capital letter."""
+    """The second export's table has a reserved word of SQL as its name, with a capital letter."""
     other = {**project.export, "name": "be-ta", "table": "Order", "export_name": "beta"}
     project.more_exports.append(other)
     deliver(project.put, "2024-01", [line_items("2024-01", "1")], version="v1")
@@ -373,8 +373,8 @@ def test_two_exports_share_a_database(project: Project, warehouse: Adapter) -> N
         project.load("2024-01", export=export)
     assert warehouse.tables() == {TABLE, f"{TABLE}_loads", "Order", "Order_loads"}
     assert warehouse.rows(TABLE, VERSION_AND_COST, "2024-01") == [("v1", Decimal(1))]
-    held = [("w1", Decimal(2)), ("w1", Decimal(3))]
-    assert warehouse.rows("Order", VERSION_AND_COST, "2024-01") == held
+    expected = [("w1", Decimal(2)), ("w1", Decimal(3))]
+    assert warehouse.rows("Order", VERSION_AND_COST, "2024-01") == expected
     assert warehouse.ledger(TABLE) == [("2024-01", "v1", 1, "loaded", None)]
     assert warehouse.ledger("Order") == [("2024-01", "w1", 2, "loaded", None)]
     for export in ("acme", "be-ta"):
@@ -400,29 +400,29 @@ TYPE_CHANGES = {
 }
 
 
-@pytest.mark.parametrize(("before", "after", "kept"), TYPE_CHANGES.values(), ids=TYPE_CHANGES)
+@pytest.mark.parametrize(("before", "after", "stored"), TYPE_CHANGES.values(), ids=TYPE_CHANGES)
 def test_column_of_another_type_becomes_or_stays_text(
     project: Project,
     warehouse: Adapter,
     month_of: MonthOf,
     before: str,
     after: str,
-    kept: tuple[object, object],
+    stored: tuple[object, object],
 ) -> None:
     loaded = project_warehouse(project)
     january, february = month_of("v1", changing=before), month_of("v1", "2024-02", changing=after)
     loaded.replace_month(january)
     (warning,) = loaded.replace_month(february).warnings
     assert warning.startswith("changing ")
-    for month, value in zip(("2024-01", "2024-02"), kept, strict=True):
+    for month, value in zip(("2024-01", "2024-02"), stored, strict=True):
         ((text,),) = warehouse.rows(TABLE, ("changing",), month)
         assert isinstance(text, str)
         as_given = {dict: json.loads, Decimal: Decimal}.get(type(value), str)
         assert as_given(text) == value
     for file in (january, february):
         assert file.footer.is_same(loaded.verified_version(file))
-        found = loaded.digest(file)
-        assert found.differing_columns(lake_digest(file, found.kind)) == []
+        digest = loaded.digest(file)
+        assert digest.differing_columns(lake_digest(file, digest.kind)) == []
 
 
 @pytest.mark.parametrize(
@@ -439,11 +439,11 @@ def test_amounts_never_become_text(
 ) -> None:
     loaded = project_warehouse(project)
     loaded.replace_month(month_of("v1", changing=before))
-    was = warehouse.rows(TABLE, ("changing",), "2024-01")
+    rows = warehouse.rows(TABLE, ("changing",), "2024-01")
     types = warehouse.columns(TABLE)
     with refused("changing"):
         loaded.replace_month(month_of("v2", changing=after))
-    assert warehouse.rows(TABLE, ("changing",), "2024-01") == was
+    assert warehouse.rows(TABLE, ("changing",), "2024-01") == rows
     assert warehouse.columns(TABLE) == types
 
 
@@ -458,7 +458,7 @@ def test_stored_column_of_an_unusable_type_is_refused(
 
 
 def test_failed_load_keeps_the_loaded_version(project: Project, warehouse: Adapter) -> None:
-    """The file's footer is whole, and its rows cannot be read."""
+    """The file's footer can be read, but its rows cannot."""
     load_version(project, "v1", "1")
     deliver(project.put, "2024-01", [line_items("2024-01", "2", "3")], version="v2")
     assert project.materialize(
@@ -489,17 +489,17 @@ def test_month_that_does_not_reconcile_fails(project: Project, warehouse: Adapte
     load_version(project, "v2", "2", "3", month="2024-02")
     file = project.parquet_path("2024-01")
     rows = pq.read_table(project.parquet_path("2024-01"))
-    says = {**rows.schema.metadata, b"total_cost": b"1.000000000000000001"}
-    pq.write_table(rows.replace_schema_metadata(says), file)
+    metadata = {**rows.schema.metadata, b"total_cost": b"1.000000000000000001"}
+    pq.write_table(rows.replace_schema_metadata(metadata), file)
     outcome = project.materialize("2024-01", stages=["warehouse_table"])
     assert not outcome.checks()["warehouse_table.reconciles"]
-    said = "has 1 rows, 1, but the vendor's files have 1 rows, 1.000000000000000001"
-    assert said in outcome.error
+    message = "has 1 rows, 1, but the vendor's files have 1 rows, 1.000000000000000001"
+    assert message in outcome.error
     if warehouse.reconciles_before_commit:
         assert warehouse.rows(TABLE, VERSION_AND_COST, "2024-01") == [("v1", Decimal(1))]
     *_, failed = warehouse.ledger(TABLE)
     assert failed[:2] + failed[3:4] == ("2024-01", "v1", "failed")
-    assert said in str(failed[4])
+    assert message in str(failed[4])
     assert project.load("2024-01").success
     assert project.load("2024-01").outcomes()["warehouse_table"] == "unchanged"
 
@@ -516,17 +516,17 @@ def test_every_column_of_money_and_every_currency_is_measured(
 
     loaded = project_warehouse(project)
     loaded.replace_month(counted())
-    held = loaded.verified_version(counted())
-    assert held is not None
-    assert (held.totals.sums, held.totals.costs) == ({COST: one, "fee": three}, {"EUR": one})
-    for other, said in ((counted(fee=one), "fee"), (counted(currency="USD"), "EUR")):
+    version = loaded.verified_version(counted())
+    assert version is not None
+    assert (version.totals.sums, version.totals.costs) == ({COST: one, "fee": three}, {"EUR": one})
+    for other, message in ((counted(fee=one), "fee"), (counted(currency="USD"), "EUR")):
         assert loaded.verified_version(other) is None
-        with pytest.raises(ReconciliationError, match=said):
+        with pytest.raises(ReconciliationError, match=message):
             loaded.replace_month(other)
 
 
 def start_load(project: Project, month: str, end: str) -> subprocess.Popen[str]:
-    """A process that is about to load the month."""
+    """Start a process that loads the month once it reads a line."""
     command = [sys.executable, "-m", "finops_dagster_tests.warehouses.load_process"]
     return subprocess.Popen(
         [*command, project.settings().model_dump_json(by_alias=True), month, end],
@@ -539,25 +539,25 @@ def start_load(project: Project, month: str, end: str) -> subprocess.Popen[str]:
 
 
 def run_to_success(processes: list[subprocess.Popen[str]]) -> None:
-    """Let processes that are ready load their months at once."""
+    """Let processes that are ready load their months at once, and assert that they succeed."""
     for process in processes:
         assert process.stdin
         process.stdin.write("go\n")
         process.stdin.flush()
     for process in processes:
-        _, complained = process.communicate()
-        assert process.returncode == 0, complained
+        _, stderr = process.communicate()
+        assert process.returncode == 0, stderr
 
 
 def test_killed_load_is_finished_by_the_next(project: Project, warehouse: Adapter) -> None:
     load_version(project, "v1", "1", "2")
     load_into_lake(project, "v2", "8")
     process = start_load(project, "2024-01", "killed")
-    _, complained = process.communicate("go\n")
-    assert process.returncode == -signal.SIGKILL, complained
-    seen = warehouse.rows(TABLE, VERSION_AND_COST, "2024-01")
+    _, stderr = process.communicate("go\n")
+    assert process.returncode == -signal.SIGKILL, stderr
+    visible = warehouse.rows(TABLE, VERSION_AND_COST, "2024-01")
     old, new = [("v1", Decimal(1)), ("v1", Decimal(2))], [("v2", Decimal(8))]
-    assert seen == (old if warehouse.reconciles_before_commit else new)
+    assert visible == (old if warehouse.reconciles_before_commit else new)
     project.load("2024-01")
     assert warehouse.rows(TABLE, VERSION_AND_COST, "2024-01") == new
     ledger = warehouse.ledger(TABLE)
@@ -566,14 +566,14 @@ def test_killed_load_is_finished_by_the_next(project: Project, warehouse: Adapte
     assert warehouse.tables() == {TABLE, f"{TABLE}_loads"}
 
 
-@pytest.mark.parametrize("there", [False, True], ids=["into no table", "into a table"])
+@pytest.mark.parametrize("has_table", [False, True], ids=["into no table", "into a table"])
 @pytest.mark.thorough
 def test_two_loads_at_once_leave_one_month(
-    project: Project, warehouse: Adapter, there: bool
+    project: Project, warehouse: Adapter, has_table: bool
 ) -> None:
     load_version(project, "v1", "1")
     load_version(project, "v2", "2", "3")
-    if not there:
+    if not has_table:
         warehouse.reset()
     processes = [start_load(project, "2024-01", "alive") for _ in range(2)]
     for process in processes:
