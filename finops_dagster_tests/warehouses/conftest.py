@@ -65,10 +65,7 @@ def warehouse(adapter: Adapter, project: Project, monkeypatch: pytest.MonkeyPatc
 
 @pytest.fixture
 def month_of(tmp_path: Path) -> MonthOf:
-    """Provide a function that writes a month as the lake has it: one row that costs 1.
-
-    Further columns are given as SQL.
-    """
+    """Provide a function that writes a month of one row that costs 1, with more columns in SQL."""
 
     def write(version: str, month: str = "2024-01", **columns: str) -> MonthFile:
         billing_month, vendor = BillingMonth.parse(month), AwsCur1()

@@ -23,6 +23,7 @@ from finops_dagster.warehouses.dialect import Dialect
 from finops_dagster.warehouses.month_file import MonthFile, WarehouseUnavailable
 from finops_dagster.warehouses.postgresql.errors import ROW_TOO_WIDE, translate_error
 from finops_dagster.warehouses.postgresql.expressions import AMOUNT_OF_TEXT, TIME_AS_TEXT
+from finops_dagster.warehouses.postgresql.locks import lock_tables, try_seconds
 from finops_dagster.warehouses.postgresql.settings import PostgreSQLSettings
 from finops_dagster.warehouses.schema_change import SchemaChange, refuse_inexact_text
 
@@ -33,28 +34,6 @@ _CELLS_A_BATCH = 1_000_000
 # What a socket's buffer holds: ADBC writes the next batch while the server reads this one. From
 # 200 kB on they wait for each other, and a load takes a third longer.
 _BYTES_A_WRITE = 128 * 1024
-# Readers queue up behind a load that waits for the table. So a load waits for a few seconds, lets
-# them pass, and waits again. The loop runs in the server, because a statement that fails ends the
-# transaction for ADBC.
-_LOCK_TRY_SECONDS = 5
-_LOCK = """
-DO $lock$
-DECLARE
-    processes text;
-BEGIN
-    FOR try IN 1..{tries} LOOP
-        BEGIN
-            LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE;
-            RETURN;
-        EXCEPTION WHEN lock_not_available THEN
-            SELECT string_agg(DISTINCT pid::text, ', ') INTO processes
-            FROM pg_locks WHERE granted AND relation IN ({relations});
-        END;
-    END LOOP;
-    RAISE lock_not_available USING
-        MESSAGE = concat({problem}, processes, '; pg_stat_activity shows its query');
-END
-$lock$"""
 # DuckDB's JSON has no spaces after commas and colons, unlike the text of a jsonb.
 _CREATE_MAP_AS_TEXT = """
 CREATE OR REPLACE FUNCTION pg_temp.map_as_text(map jsonb) RETURNS text LANGUAGE sql STRICT AS $$
@@ -360,6 +339,16 @@ class PostgreSQLDialect(Dialect):
             if self.stored_name(name) != name:
                 column = Sql(f"{table}.{self.quoted(name)}")
                 self.query(f"COMMENT ON COLUMN {column} IS {literal(name)}")
+        self._add_missing_columns(incoming, file)
+        self.query(f"ALTER TABLE {self.qualified(incoming)} RENAME TO {self.quoted(partition)}")
+        self.query(
+            f"ALTER TABLE {table} ATTACH PARTITION {self.qualified(partition)} "
+            f"FOR VALUES IN ({literal(str(file.month.first_day))})"
+        )
+        return (*self._overflow_warnings(), *change.warnings)
+
+    def _add_missing_columns(self, incoming: str, file: MonthFile) -> None:
+        """Add the table's other columns to the incoming table: a partition has them all."""
         incoming_columns, missing = self.columns(incoming), []
         for name, native in self.columns(file.table).items():
             if name not in incoming_columns:
@@ -371,12 +360,6 @@ class PostgreSQLDialect(Dialect):
                 )
         if missing:
             self.query(f"ALTER TABLE {self.qualified(incoming)} {', '.join(missing)}")
-        self.query(f"ALTER TABLE {self.qualified(incoming)} RENAME TO {self.quoted(partition)}")
-        self.query(
-            f"ALTER TABLE {table} ATTACH PARTITION {self.qualified(partition)} "
-            f"FOR VALUES IN ({literal(str(file.month.first_day))})"
-        )
-        return (*self._overflow_warnings(), *change.warnings)
 
     def _overflow_warnings(self) -> list[str]:
         tags = self._overflow_tags or ()
@@ -394,19 +377,10 @@ class PostgreSQLDialect(Dialect):
 
         Raises lock_not_available after `lock_wait_seconds`, with the processes that use a table.
         """
-        names = [self.qualified(table) for table in tables]
         wait = self._settings.lock_wait_seconds
-        seconds = min(_LOCK_TRY_SECONDS, wait)
-        problem = f"{self.full_name(file.table)} was in use for {wait} s, last by server process "
-        self.query(f"SET LOCAL lock_timeout = '{seconds}s'")
-        self.query(
-            _LOCK.format(
-                tries=wait // seconds,
-                tables=", ".join(f"ONLY {name}" for name in names),
-                relations=", ".join(f"to_regclass({literal(name)})" for name in names),
-                problem=literal(problem),
-            )
-        )
+        self.query(f"SET LOCAL lock_timeout = '{try_seconds(wait)}s'")
+        names = [self.qualified(table) for table in tables]
+        self.query(lock_tables(names, self.full_name(file.table), wait))
 
     def add_columns(self, table: str, columns: Mapping[str, str]) -> None:
         new = ", ".join(Sql(f"ADD COLUMN {new}") for new in self.column_definitions(columns))

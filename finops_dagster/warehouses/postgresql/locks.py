@@ -1,0 +1,52 @@
+"""The lock of PostgreSQL's tables, which lets readers pass while it waits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from finops_dagster.billing.columns import Sql, literal
+
+# Readers queue up behind a load that waits for the table. So a load waits for a few seconds, lets
+# them pass, and waits again. The loop runs in the server, because a statement that fails ends the
+# transaction for ADBC.
+_TRY_SECONDS = 5
+_LOCK = """
+DO $lock$
+DECLARE
+    processes text;
+BEGIN
+    FOR try IN 1..{tries} LOOP
+        BEGIN
+            LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE;
+            RETURN;
+        EXCEPTION WHEN lock_not_available THEN
+            SELECT string_agg(DISTINCT pid::text, ', ') INTO processes
+            FROM pg_locks WHERE granted AND relation IN ({relations});
+        END;
+    END LOOP;
+    RAISE lock_not_available USING
+        MESSAGE = concat({problem}, processes, '; pg_stat_activity shows its query');
+END
+$lock$"""
+
+
+def try_seconds(wait_seconds: int) -> int:
+    """Return the seconds of one try, the `lock_timeout` with which the lock is taken."""
+    return min(_TRY_SECONDS, wait_seconds)
+
+
+def lock_tables(tables: Sequence[Sql], name: str, wait_seconds: int) -> Sql:
+    """Return the statement that locks tables against readers until the transaction ends.
+
+    It raises lock_not_available after `wait_seconds`, with the processes that use a table; `name`
+    is the table's name in the message.
+    """
+    problem = f"{name} was in use for {wait_seconds} s, last by server process "
+    return Sql(
+        _LOCK.format(
+            tries=wait_seconds // try_seconds(wait_seconds),
+            tables=", ".join(f"ONLY {table}" for table in tables),
+            relations=", ".join(f"to_regclass({literal(table)})" for table in tables),
+            problem=literal(problem),
+        )
+    )
