@@ -80,7 +80,7 @@ class Warehouse:
         """Return the loaded version with the totals that were measured in the table.
 
         The result is None where the ledger has no load of the month, or where the table's rows or
-        money columns are not those of the load, as after somebody deleted rows.
+        money columns are not those of the load, as after rows were deleted by hand.
         """
         with self._session() as dialect:
             newest = {

@@ -94,7 +94,7 @@ def test_unusable_settings_are_reported_in_one_line(
         ),
         (
             {"destination": "mssql", "credentials": {"host": "db", "database": "acme"}},
-            "mssql finops: its client pyodbc is not installed",
+            "mssql finops: the client pyodbc is not installed; install it with pip",
         ),
     ],
 )

@@ -83,7 +83,7 @@ class BigQueryDialect(Dialect):
     def connect(self, *, write: bool) -> Iterator[None]:
         project, location = self._settings.project_id, self._settings.location
         if self._settings.api_endpoint:
-            opened: AbstractContextManager[bigquery.Client] = bigquery.Client(
+            client: AbstractContextManager[bigquery.Client] = bigquery.Client(
                 project=project,
                 location=location,
                 client_options=ClientOptions(api_endpoint=self._settings.api_endpoint),
@@ -92,33 +92,37 @@ class BigQueryDialect(Dialect):
         else:
             from dagster_gcp import BigQueryResource
 
-            opened = BigQueryResource(project=project, location=location).get_client()
-        with opened as self._client:
+            client = BigQueryResource(project=project, location=location).get_client()
+        with client as self._client:
             yield
 
     def translate_error(self, error: Exception) -> Exception | None:
-        # Once the month is in the table, the ledger's row stays `loading`, by which the next run
-        # finds the load job.
-        where = self.location
+        # The ledger's row stays `loading` then, by which the next run finds the load job.
+        location = self.location
         if self._loaded_table:
-            where = f"{self._loaded_table}: the month is loaded, but its ledger does not say so yet"
+            location = (
+                f"{self._loaded_table} has the month, but its ledger does not record it yet; run "
+                "the month again"
+            )
         if isinstance(error, DefaultCredentialsError):
             return BillError(
-                f"{where}: no Google credentials were found; set GOOGLE_APPLICATION_CREDENTIALS, "
-                "or run gcloud auth application-default login"
+                f"{location}: no Google credentials were found; set "
+                "GOOGLE_APPLICATION_CREDENTIALS, or run gcloud auth application-default login"
             )
         if isinstance(error, _TRANSIENT):
-            return WarehouseUnavailable(f"{where}: {error}")
+            return WarehouseUnavailable(f"{location}: {error}")
         is_google_error = isinstance(error, google.GoogleAPIError)
-        return BillError(f"{where}: {first_line(error)}") if is_google_error else None
+        return BillError(f"{location}: {first_line(error)}") if is_google_error else None
 
     def has_ended(self, error: Exception) -> bool:
+        # Once the month is in the table, only totals that differ end the load: after any other
+        # error the next run finds the job and records it.
         if self._loaded_table:
             return isinstance(error, ReconciliationError)
         return not isinstance(error, WarehouseUnavailable)
 
     def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
-        """Run a query job and return its rows."""
+        """Run a query job and return its rows; `SELECT 1` needs the right to run jobs too."""
         parameters = [
             ScalarQueryParameter(f"p{number}", "INT64" if type(value) is int else "STRING", value)
             for number, value in enumerate(values, 1)

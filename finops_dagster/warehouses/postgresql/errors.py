@@ -14,6 +14,7 @@ _ADVICE = {
     "42501": "docs/warehouses.md lists the rights that the user needs",
     ROW_TOO_WIDE: "docs/warehouses.md says how much a row can hold",
 }
+# Characters that PostgreSQL cannot store, such as U+0000.
 _UNTRANSLATABLE = ("22021", "22P05")
 # Codes and classes of codes that a retry may cure: broken connections, conflicting transactions,
 # no connection left, locks, and servers that stop or start.

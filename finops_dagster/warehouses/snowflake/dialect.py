@@ -35,7 +35,7 @@ _NETWORK_TIMEOUT_SECONDS = 10 * 60
 # Snowflake aborts the transaction of a dead client once another one has waited 5 minutes for it.
 _LOCK_TIMEOUT_SECONDS = 30 * 60
 
-# 604: the statement was cancelled by somebody. 625: 20 statements already wait for the lock.
+# 604: the statement was cancelled from outside. 625: 20 statements already wait for the lock.
 _TRANSIENT_CODES = {604, 625}
 _TRANSIENT = (
     errors.OperationalError,

@@ -58,7 +58,7 @@ _DECLARED_NAMES = {
     SqlType.MONEY_MAP: "DECIMAL_TEXT_MAP",
 }
 _DATA_TYPES = {
-    **{name: kind for kind, name in _DECLARED_NAMES.items()},
+    **{name: data_type for data_type, name in _DECLARED_NAMES.items()},
     "DATETIME": SqlType.TIME,
     "TIMESTAMP": SqlType.TIME,
     DATE: DATE,
@@ -88,7 +88,7 @@ class SqliteDialect(SqlDialect):
     ordered_types = (SqlType.TIME,)
     sqlalchemy_types: ClassVar[Mapping[str, sa.types.TypeEngine[Any]]] = {
         **SQLALCHEMY_TYPES,
-        **{kind: _TextType(name) for kind, name in _DECLARED_NAMES.items()},
+        **{data_type: _TextType(name) for data_type, name in _DECLARED_NAMES.items()},
     }
 
     @contextmanager

@@ -99,7 +99,9 @@ class SqlDialect(Dialect):
 
     def translate_error(self, error: Exception) -> Exception | None:
         if isinstance(error, ModuleNotFoundError):
-            return BillError(f"{self.location}: its client {error.name} is not installed")
+            return BillError(
+                f"{self.location}: the client {error.name} is not installed; install it with pip"
+            )
         if not isinstance(error, sa.exc.SQLAlchemyError):
             return None
         message = " ".join(str(getattr(error, "orig", None) or error).split())
@@ -110,6 +112,7 @@ class SqlDialect(Dialect):
     def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         """Run a statement, and commit it outside a transaction."""
         bound = {f"finops_{number}": value for number, value in enumerate(values, 1)}
+        # SQLAlchemy would read a colon in a name or a literal as a parameter.
         text = sa.text(re.sub(r"(?<!:):(?!finops_\d)", r"\:", sql))
         result = self._connection.execute(text, bound)
         rows = [tuple(row) for row in result] if result.returns_rows else []
@@ -147,11 +150,8 @@ class SqlDialect(Dialect):
         return Sql(self.sqlalchemy_types[data_type].compile(dialect=self._connection.dialect))
 
     def columns(self, table: str) -> dict[str, str]:
-        inspector, schema, name = (
-            sa.inspect(self._connection),
-            self._schema,
-            self.stored_name(table),
-        )
+        inspector, schema = sa.inspect(self._connection), self._schema
+        name = self.stored_name(table)
         columns = inspector.get_columns(name, schema) if inspector.has_table(name, schema) else []
         self._autocommit()
         return {column["name"]: _data_type(column["type"]) for column in columns}
@@ -213,10 +213,8 @@ class SqlDialect(Dialect):
 
     def load_incoming(self, file: MonthFile, change: SchemaChange) -> Sql:
         """Insert the month into a table of its own, and compare that with the file."""
-        incoming, target_types = (
-            _incoming_table(self.job_id),
-            {name: change.target_types[name] for name in file.types},
-        )
+        incoming = _incoming_table(self.job_id)
+        target_types = {name: change.target_types[name] for name in file.types}
         table = self._create_table(incoming, target_types)
         cells = ", ".join(
             self.types[data_type].duckdb_cast.format(quoted(name))
