@@ -58,7 +58,7 @@ def open_warehouse(settings: BackendSettings) -> Warehouse:
         factory_of = resolve_name(DIALECTS[backend])
     except ModuleNotFoundError as error:
         raise SettingsError(
-            f"the client of backend {backend} is not installed ({error.name} is missing): "
+            f"the client of backend {backend} is not installed ({error.name} is missing); run "
             f'pip install "finops-dagster[{backend}]"'
         ) from error
     return Warehouse(factory_of(settings.warehouse))

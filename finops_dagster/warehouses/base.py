@@ -79,20 +79,15 @@ class Warehouse:
     def verified_version(self, file: MonthFile) -> Version | None:
         """Return the loaded version with the totals that were measured in the table.
 
-        The result is None where the ledger has no load of the month, or where the table's rows or
-        money columns are not those of the load, as after rows were deleted by hand.
+        The result is None where the ledger has no load of the month, where the table has rows
+        outside the month or lacks a measured column, and where it has the file's version with
+        other totals, as after rows were deleted by hand.
         """
         with self._session() as dialect:
-            newest = {
-                load.month: load for load in newest_loads(recorded_loads(dialect, file.table))
-            }
-            load = newest.get(str(file.month))
-            measured_columns = [
-                *file.money_columns,
-                *filter(None, [file.period_column]),
-                "billing_month",
-            ]
-            if load is None or not dialect.has_columns(file.table, measured_columns):
+            loads = newest_loads(recorded_loads(dialect, file.table))
+            load = {load.month: load for load in loads}.get(str(file.month))
+            columns = [*file.money_columns, *filter(None, [file.period_column]), "billing_month"]
+            if load is None or not dialect.has_columns(file.table, columns):
                 return None
             measured = measure(dialect, file, file.table)
         if measured.rows_outside_month:
