@@ -121,6 +121,7 @@ class Warehouse:
                 has_begun = True
                 return LoadResult(dialect.job_id, self._load(dialect, file, change))
         except Exception as error:
+            # In a session of its own, since the failed one may have lost its connection.
             if has_begun and dialect.has_ended(error):
                 with suppress(Exception), self._session(write=True) as another:
                     another.record_load(file, dialect.job_id, "failed", first_line(error))

@@ -96,7 +96,9 @@ class MonthFile:
 
         This is the file itself where no type differs. Raises BillError where it cannot be read.
         """
-        if all(target_types.get(name, kind) == kind for name, kind in self.types.items()):
+        if all(
+            target_types.get(name, file_type) == file_type for name, file_type in self.types.items()
+        ):
             yield self
             return
         with TemporaryDirectory(prefix="finops-") as folder:

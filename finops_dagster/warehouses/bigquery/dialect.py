@@ -158,7 +158,7 @@ class BigQueryDialect(Dialect):
         """
         change, existing = super().schema_change(file), self.native_types(file.table)
         native_types = [*existing.values(), *map(self.native_type, change.new_columns.values())]
-        columns = len(native_types) + sum(kind.startswith("ARRAY") for kind in native_types)
+        columns = len(native_types) + sum(native.startswith("ARRAY") for native in native_types)
         if columns > _MAX_COLUMNS:
             raise BillError(
                 f"{self.full_name(file.table)} would have {columns:,} columns with {file.month}; "

@@ -57,14 +57,14 @@ def _definition(field: SchemaField) -> str:
     """Return a column's definition with the modes and descriptions of its nested fields."""
     required = " NOT NULL" if field.mode == "REQUIRED" else ""
     options = f" OPTIONS(description={_literal(field.description)})" if field.description else ""
-    kind = _type(field, map(_definition, field.fields))
-    return f"{in_backticks(field.name)} {kind}{required}{options}"
+    field_type = _type(field, map(_definition, field.fields))
+    return f"{in_backticks(field.name)} {field_type}{required}{options}"
 
 
 def _type(field: SchemaField, nested_fields: Iterable[str]) -> str:
     fields = ", ".join(nested_fields)
-    kind = f"STRUCT<{fields}>" if fields else str(field.field_type)
-    return f"ARRAY<{kind}>" if field.mode == "REPEATED" else kind
+    field_type = f"STRUCT<{fields}>" if fields else str(field.field_type)
+    return f"ARRAY<{field_type}>" if field.mode == "REPEATED" else field_type
 
 
 def _options(table: Table) -> Iterable[str]:

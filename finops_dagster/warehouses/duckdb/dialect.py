@@ -35,8 +35,8 @@ class DuckDBDialect(Dialect):
         SqlType.TIME: ColumnType.of(
             SqlType.TIME, AS_TEXT[SqlType.TIME], from_text="TRY(utc_timestamp({0}))"
         ),
-        **{kind: ColumnType.of(kind, AS_TEXT[kind]) for kind in MAPS},
-        **{kind: ColumnType.of(kind) for kind in (DATE, COUNT)},
+        **{data_type: ColumnType.of(data_type, AS_TEXT[data_type]) for data_type in MAPS},
+        **{data_type: ColumnType.of(data_type) for data_type in (DATE, COUNT)},
     }
     digest_kind = DigestKind.HASH
     accepts_text_as_amount = True

@@ -194,7 +194,7 @@ class SnowflakeDialect(Dialect):
             path_in_lake = "/".join(file.path.parts[-3:])
             source, files = Sql(stage), f"FILES = ({_string_literal(path_in_lake)})"
         cells = ", ".join(
-            f"$1:{quoted(n)}::{self.native_type(kind)}" for n, kind in file.types.items()
+            f"$1:{quoted(n)}::{self.native_type(data_type)}" for n, data_type in file.types.items()
         )
         # Only the vectorized scanner reads a Parquet map as an OBJECT.
         self.query(
@@ -210,7 +210,9 @@ class SnowflakeDialect(Dialect):
                     "month again"
                 )
         texts = {
-            name: kind for name, kind in file.types.items() if change.target_types[name] != kind
+            name: data_type
+            for name, data_type in file.types.items()
+            if change.target_types[name] != data_type
         }
         return self._select_with_text(temporary, list(file.types), texts)
 
@@ -218,7 +220,7 @@ class SnowflakeDialect(Dialect):
         self, table: Sql, columns: Sequence[str], texts: Mapping[str, str]
     ) -> Sql:
         """Return the rows of a table as a FROM item, with some columns cast to text."""
-        casts = {name: self.types[kind].to_text for name, kind in texts.items()}
+        casts = {name: self.types[data_type].to_text for name, data_type in texts.items()}
         cells = ", ".join(
             f"{casts.get(n, Sql('{0}')).format(self.quoted(n))} AS {self.quoted(n)}"
             for n in columns
@@ -227,7 +229,7 @@ class SnowflakeDialect(Dialect):
 
     def cast_columns_to_text(self, table: str, columns: Mapping[str, str]) -> None:
         # Snowflake cannot change a column to text in place, so the table is replaced in one step.
-        texts = {self.stored_name(name): kind for name, kind in columns.items()}
+        texts = {self.stored_name(name): data_type for name, data_type in columns.items()}
         rows = self._select_with_text(self.qualified(table), list(self.columns(table)), texts)
         self.query(
             f"CREATE OR REPLACE TABLE {self.qualified(table)} {self.table_options} COPY GRANTS "

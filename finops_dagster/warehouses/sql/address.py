@@ -12,6 +12,7 @@ from finops_dagster.billing.errors import BillError
 from finops_dagster.settings_table import SettingsError
 from finops_dagster.warehouses.sql.settings import SqlSettings
 
+# Destinations have the names of dlt, by which earlier releases loaded.
 _DRIVERS = {
     "fabric": "mssql+pyodbc",
     "mssql": "mssql+pyodbc",

@@ -68,7 +68,10 @@ class SqlDialect(Dialect):
     # Times are sent with their zone, and maps as JSON whose amounts are text, because some
     # databases read a JSON number as a float.
     types: ClassVar[Mapping[str, ColumnType]] = {
-        **{kind: ColumnType.of(kind) for kind in (SqlType.TEXT, SqlType.MONEY, DATE, COUNT)},
+        **{
+            data_type: ColumnType.of(data_type)
+            for data_type in (SqlType.TEXT, SqlType.MONEY, DATE, COUNT)
+        },
         SqlType.TIME: ColumnType.of(SqlType.TIME, duckdb_cast="CAST({0} AS TIMESTAMPTZ)"),
         SqlType.TEXT_MAP: ColumnType.of(SqlType.TEXT, duckdb_cast=MAP_TO_JSON),
         SqlType.MONEY_MAP: ColumnType.of(SqlType.TEXT, duckdb_cast=MONEY_MAP_TO_JSON),
