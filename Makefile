@@ -1,4 +1,4 @@
-# Python 3.11 or newer and make are all it takes; every target installs what it needs, once.
+# You need Python 3.11 or newer. Every target installs what it needs, once.
 
 PYTHON ?= python3
 CONFIG ?= config/finops.toml
@@ -15,50 +15,50 @@ export DAGSTER_DISABLE_TELEMETRY := yes
 
 .PHONY: demo dev test thorough faults lint audit bench dagster clean
 
-demo: $(INSTALLED) $(DAGSTER_HOME)/dagster.yaml  ## three months of an invented bill, end to end
+demo: $(INSTALLED) $(DAGSTER_HOME)/dagster.yaml  ## load three months of an invented bill
 	@$(BIN)/finops demo
 
-dev: $(INSTALLED) $(DAGSTER_HOME)/dagster.yaml  ## the UI on http://127.0.0.1:3000; PORT=3001 for another
+dev: $(INSTALLED) $(DAGSTER_HOME)/dagster.yaml  ## start the UI on http://127.0.0.1:3000; or on PORT=3001
 	@$(BIN)/finops --config $(CONFIG) dev --port $(PORT)
 
-test: $(INSTALLED) $(FAKESNOW)  ## the tests, against real servers that they start themselves
+test: $(INSTALLED) $(FAKESNOW)  ## run the tests, against real servers that they start themselves
 	$(BIN)/python -m pytest -m 'not thorough' --numprocesses auto --dist worksteal
 
-thorough: $(INSTALLED) $(FAKESNOW)  ## the tests that take minutes: every warehouse whose test server is slow
+thorough: $(INSTALLED) $(FAKESNOW)  ## run the tests that take minutes, such as those with slow test servers
 	$(BIN)/python -m pytest -m thorough --numprocesses auto --dist worksteal
 
-faults: $(INSTALLED)  ## ten minutes of every fault, then new examples for the fuzzers
+faults: $(INSTALLED)  ## inject every fault for ten minutes, then run the fuzzers with new examples
 	$(BIN)/python -m finops_dagster_tests.faults
 	$(BIN)/python -m pytest finops_dagster_tests/hostile --hypothesis-profile=faults
 
-lint: $(INSTALLED)  ## style, types, and the direction of imports
+lint: $(INSTALLED)  ## check style, types, and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# A hole that everybody knows tells whether the data can be reached: pip-audit also passes packages of
-# which it was told nothing.
-audit: $(INSTALLED)  ## known holes in what is pinned
-	@echo 'urllib3==1.24' > .venv/known-hole.txt
-	@if $(AUDIT) .venv/known-hole.txt 2>&1 | grep -qE 'PYSEC|GHSA|CVE'; \
+# pip-audit also passes if it has no data on a package. So a known vulnerability is audited first, to see
+# whether the data can be reached.
+audit: $(INSTALLED)  ## check the pinned packages for known vulnerabilities
+	@echo 'urllib3==1.24' > .venv/known-vulnerability.txt
+	@if $(AUDIT) .venv/known-vulnerability.txt 2>&1 | grep -qE 'PYSEC|GHSA|CVE'; \
 	then $(AUDIT) constraints.txt; \
-	else echo 'audit: skipped, as the data on known holes cannot be reached'; fi
+	else echo 'audit: skipped, because the data on known vulnerabilities cannot be reached'; fi
 
-bench: $(INSTALLED) $(DLT)  ## every measure against bare DuckDB, dlt and what it must reach
+bench: $(INSTALLED) $(DLT)  ## run every benchmark, against bare DuckDB, dlt and the limits
 	$(BIN)/python -m finops_dagster_tests.benchmarks
 
-# Dagster 1.13.27 comes with libraries 0.29.27: each pins the core to the patch.
+# Dagster 1.13.27 comes with libraries 0.29.27: each library pins the core to the patch version.
 CORE := $(subst ., ,$(VERSION))
 LIBRARIES = 0.$(shell expr $(word 2,$(CORE)) + 16).$(word 3,$(CORE))
 
-dagster:  ## VERSION=1.13.28: pin the whole Dagster family; docs/architecture.md says what to run then
+dagster:  ## pin the whole Dagster family: VERSION=1.13.28; docs/architecture.md says what to run then
 	@test $(words $(CORE)) = 3 || { echo 'make dagster VERSION=1.13.28'; exit 2; }
 	sed -E -i.before -e 's/(dagster(-[a-z]+)?==)1\.[0-9.]+/\1$(VERSION)/' \
 	  -e 's/(dagster-[a-z]+==)0\.[0-9.]+/\1$(LIBRARIES)/' pyproject.toml constraints.txt
 	@rm pyproject.toml.before constraints.txt.before
 
-clean:  ## forget the demo's data and the history of all runs
+clean:  ## delete the demo's data and the history of all runs
 	rm -rf data/demo .dagster
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -66,8 +66,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-# The server that stands for Snowflake, and what the benchmark is held against, as its users install it:
-# what they are built on is not what the project is built on.
+# fakesnow, which stands for Snowflake in tests, and dlt, which the benchmark compares with. Each has a
+# virtual environment of its own, because they need other versions of packages than the project does.
 $(FAKESNOW): finops_dagster_tests/servers/fakesnow-requirements.txt
 $(DLT): finops_dagster_tests/benchmarks/dlt-requirements.txt
 $(FAKESNOW) $(DLT):
