@@ -144,9 +144,9 @@ def test_fifty_exports_are_independent(project: Project, s3: S3Server) -> None:
         assert partitions is not None
         assert partitions.get_first_partition_key() == settings["start_month"]
 
-    with pytest.raises(StoreError, match=r"s3://billing-of-nobody/cur/.*no such bucket"):
+    with pytest.raises(StoreError, match=r"s3://billing-of-nobody/cur/.*the bucket does not exist"):
         project.tick(sensor="payer_00_manifests")
-    assert "no such bucket" in project.materialize(export="payer-00").error
+    assert "the bucket does not exist" in project.materialize(export="payer-00").error
     key = "cur/payer-25/20240301-20240401/payer-25-Manifest.json"
     bucket_put(s3, "billing-of-payer-25")(key, b"{")
     error = project.materialize("2024-03", export="payer-25").error
