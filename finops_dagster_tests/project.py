@@ -38,7 +38,7 @@ class MonthRun:
     def __init__(self, result: dg.ExecuteInProcessResult) -> None:
         self.success, self.run_id = result.success, result.run_id
         self._result = result
-        self._made = {
+        self._materializations = {
             event.asset_key.path[-1]: event.materialization
             for event in result.get_asset_materialization_events()
         }
@@ -53,17 +53,18 @@ class MonthRun:
 
     def metadata(self, stage: str) -> dict[str, Any]:
         """Return the metadata of a stage's materialization, as plain values."""
-        return {name: cell.value for name, cell in self._made[stage].metadata.items()}
+        return {name: cell.value for name, cell in self._materializations[stage].metadata.items()}
 
     def outcomes(self) -> dict[str, str]:
-        return {stage: str(self.metadata(stage)["outcome"]) for stage in self._made}
+        return {stage: str(self.metadata(stage)["outcome"]) for stage in self._materializations}
 
     def retries(self) -> int:
         return sum(e.event_type_value == "STEP_UP_FOR_RETRY" for e in self._result.all_events)
 
     def data_versions(self) -> set[str]:
         """Return the data versions that the stages recorded."""
-        return {(made.tags or {})["dagster/data_version"] for made in self._made.values()}
+        tags = (materialization.tags or {} for materialization in self._materializations.values())
+        return {tag["dagster/data_version"] for tag in tags}
 
     def checks(self) -> dict[str, bool]:
         return {
@@ -186,9 +187,9 @@ class Project:
 
     def load(self, month: str = "2024-01", **options: Any) -> MonthRun:
         """Run the stages of one month, and assert that they succeed."""
-        outcome = self.materialize(month, **options)
-        assert outcome.success, outcome.error
-        return outcome
+        run = self.materialize(month, **options)
+        assert run.success, run.error
+        return run
 
     def load_refused_version(self, month: str, *parts: Part, **delivery: Any) -> MonthRun:
         """Assert that a version of these parts is refused, and return its run.
@@ -199,11 +200,11 @@ class Project:
             self.deliver("1", month=month)
             self.load(month)
         self.deliver(*parts, month=month, version="v2", **delivery)
-        outcome = self.materialize(month)
-        assert not outcome.success
+        run = self.materialize(month)
+        assert not run.success
         assert (self.totals(month), self.parquet_totals(month)) == ((1, 1), (1, 1))
         assert not list(self.folder.rglob("*.part*"))
-        return outcome
+        return run
 
     @property
     def database_file(self) -> Path:

@@ -70,7 +70,7 @@ def month(rows: int, runs: int) -> Iterator[Figure]:
             seconds["load"].append(load)
             copied = project.stage_seconds("staged_files")
             processes["unchanged"].append(project.materialize())
-            empty = project.materialize("finops_dagster_tests.benchmarks.empty_chain")
+            empty = project.materialize("finops_dagster_tests.benchmarks.empty_assets")
             processes["empty"].append(empty)
             project = BenchmarkProject.create("s3://bench", more=f'endpoint_url = "{server.url}"\n')
             project.python(_STREAM, server.url)

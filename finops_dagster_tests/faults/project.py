@@ -106,9 +106,9 @@ class FaultProject:
                 restated=bool(versions),
             )
             manifest = write_version(self._bucket, "", "acme-cur", version, layout=self.layout)
-            found = all_rows(self._bucket, manifest)
-            cost = sum(costs(found, self.layout), Decimal(0))
-            versions[version.assembly_id] = Bill(version.assembly_id, len(found), cost)
+            delivered_rows = all_rows(self._bucket, manifest)
+            cost = sum(costs(delivered_rows, self.layout), Decimal(0))
+            versions[version.assembly_id] = Bill(version.assembly_id, len(delivered_rows), cost)
             names = (Path(key).name for key in keys_of(manifest))
             self._newest_files[month] = {f"{version.assembly_id}/{name}" for name in names}
         if self.put is not None:

@@ -11,10 +11,12 @@ MONTHS = dg.MonthlyPartitionsDefinition(start_date="2022-01", fmt="%Y-%m")
 CHECKS = ["first", "second"]
 
 
-def _asset(name: str, after: list[str]) -> dg.AssetsDefinition:
+def _asset(name: str, upstream: list[str]) -> dg.AssetsDefinition:
     specs = [dg.AssetCheckSpec(check, asset=name) for check in CHECKS]
 
-    @dg.asset(name=name, deps=after, partitions_def=MONTHS, group_name="bench", check_specs=specs)
+    @dg.asset(
+        name=name, deps=upstream, partitions_def=MONTHS, group_name="bench", check_specs=specs
+    )
     def nothing() -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
         yield dg.MaterializeResult()
         for check in CHECKS:
