@@ -61,7 +61,7 @@ def without_variable_parts(line: str) -> str:
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which `finops demo` has run."""
+    """Run `finops demo`, and return its folder."""
     folder = tmp_path_factory.mktemp("demo")
     run("finops demo", folder)
     return folder
