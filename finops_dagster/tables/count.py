@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation, localcontext
 from pathlib import Path
@@ -348,10 +348,11 @@ def _sum(amounts: pa.Array) -> Decimal:
 
 def exact_amounts(texts: pa.Array, round_money: bool) -> tuple[pa.Array, pa.Array | None]:
     """Return texts as amounts, and which of them were rounded, if any. Raises NotExact."""
-    try:
-        return texts.cast(_MONEY), None
-    except pa.ArrowInvalid:
-        pairs = [_amount(text, round_money) for text in texts.to_pylist()]
+    # pyarrow reads more digits than a decimal has as another number, without an error.
+    if (pc.max(pc.binary_length(texts)).as_py() or 0) <= _MONEY.precision:
+        with suppress(pa.ArrowInvalid):
+            return texts.cast(_MONEY), None
+    pairs = [_amount(text, round_money) for text in texts.to_pylist()]
     amounts, is_rounded = zip(*pairs, strict=True)
     return pa.array(amounts, _MONEY), pa.array(is_rounded)
 
