@@ -51,7 +51,7 @@ OVERWRITTEN = {name: layout for name, layout in LAYOUTS.items() if layout.overwr
 every_layout = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
 every_overwritten = pytest.mark.parametrize("layout", OVERWRITTEN.values(), ids=OVERWRITTEN.keys())
 # The layouts of the same bill in CSV and in Parquet.
-SAME = {
+CSV_AND_PARQUET = {
     name: (Layout(name), Layout(name, "parquet", overwrite=name == "cur1"))
     for name in ("cur1", "cur2", "focus-1.0", "focus-1.2")
 }
@@ -106,13 +106,14 @@ def test_every_layout_loads_the_same_month(
 
 
 @pytest.mark.parametrize(
-    ("format_name", "column_names"), [("cur1", "athena"), *((name, "flat") for name in SAME)]
+    ("format_name", "column_names"),
+    [("cur1", "athena"), *((name, "flat") for name in CSV_AND_PARQUET)],
 )
 def test_csv_and_parquet_have_equal_cells(
     project: Project, format_name: str, column_names: str
 ) -> None:
     columns = []
-    for name, layout in zip(("csv", "parquet"), SAME[format_name], strict=True):
+    for name, layout in zip(("csv", "parquet"), CSV_AND_PARQUET[format_name], strict=True):
         write_version(project.source, "", name, JANUARY, layout=layout)
         export = {"export_name": name, "format": format_of(layout), "column_names": column_names}
         project.add_export(name=name, table=name, **export)
@@ -138,7 +139,7 @@ def test_csv_and_parquet_have_equal_cells(
 def test_a_table_takes_months_of_csv_and_of_parquet(
     project: Project, format_name: str, reversed_order: bool
 ) -> None:
-    layouts = SAME[format_name][::-1] if reversed_order else SAME[format_name]
+    layouts = CSV_AND_PARQUET[format_name][::-1] if reversed_order else CSV_AND_PARQUET[format_name]
     columns: list[set[str]] = []
     for version, layout in zip((JANUARY, FEBRUARY), layouts, strict=True):
         deliver(project, layout, version)
@@ -169,7 +170,7 @@ PUBLIC_QUERY = """
 """
 
 
-@pytest.mark.parametrize("layout", SAME["cur1"], ids=["csv", "parquet"])
+@pytest.mark.parametrize("layout", CSV_AND_PARQUET["cur1"], ids=["csv", "parquet"])
 def test_queries_written_for_athena_run_on_athena_names(project: Project, layout: Layout) -> None:
     """The query is like those of AWS's public CUR query library; DATE_FORMAT is Athena's own."""
     project.export["column_names"] = "athena"

@@ -35,19 +35,23 @@ OLD_FOCUS = Layout("focus-1.0", partition="billing_period", plain_manifest_name=
 CUR2_PARQUET = Layout("cur2", "parquet")
 FOCUS_PARQUET = Layout("focus-1.2", "parquet", overwrite=True)
 # The folder of the files, and the folders of the manifest in the order of writing.
-A, M = "20250901-20251001", "BILLING_PERIOD=2025-09"
-OF_CUR1 = [f"{A}/20251003T050312Z", f"{A}/20251003T050312Z", A]
-OF_DATA_EXPORT = [f"data/{M}/{EXECUTION}", f"metadata/{M}/{EXECUTION}", f"metadata/{M}"]
+CUR1_MONTH, PERIOD = "20250901-20251001", "BILLING_PERIOD=2025-09"
+CUR1_FOLDERS = [f"{CUR1_MONTH}/20251003T050312Z", f"{CUR1_MONTH}/20251003T050312Z", CUR1_MONTH]
+DATA_EXPORT_FOLDERS = [
+    f"data/{PERIOD}/{EXECUTION}",
+    f"metadata/{PERIOD}/{EXECUTION}",
+    f"metadata/{PERIOD}",
+]
 FOLDERS = {
-    CUR1: OF_CUR1,
-    Layout(files="zip"): OF_CUR1,
-    Layout(files="csv", overwrite=True): [A, A],
-    ATHENA: ["bill/year=2025/month=9", A],
-    CUR2: OF_DATA_EXPORT,
-    CUR2_PARQUET: OF_DATA_EXPORT,
-    OLD_FOCUS: [text.replace("BILLING_PERIOD", "billing_period") for text in OF_DATA_EXPORT],
-    FOCUS: OF_DATA_EXPORT,
-    FOCUS_PARQUET: [f"data/{M}", f"metadata/{M}"],
+    CUR1: CUR1_FOLDERS,
+    Layout(files="zip"): CUR1_FOLDERS,
+    Layout(files="csv", overwrite=True): [CUR1_MONTH, CUR1_MONTH],
+    ATHENA: ["bill/year=2025/month=9", CUR1_MONTH],
+    CUR2: DATA_EXPORT_FOLDERS,
+    CUR2_PARQUET: DATA_EXPORT_FOLDERS,
+    OLD_FOCUS: [text.replace("BILLING_PERIOD", "billing_period") for text in DATA_EXPORT_FOLDERS],
+    FOCUS: DATA_EXPORT_FOLDERS,
+    FOCUS_PARQUET: [f"data/{PERIOD}", f"metadata/{PERIOD}"],
 }
 
 
@@ -167,7 +171,7 @@ def test_every_file_of_cur_v1_has_the_header_that_the_manifest_lists(
 ) -> None:
     version = BillVersion(SEPTEMBER, "a", 40, parts=3)
     top = write_version(tmp_path, "", "o'(1)*.cur", version, layout=Layout(columns=columns))
-    assert top == tmp_path / f"o'(1)*.cur/{A}/o'(1)*.cur-Manifest.json"
+    assert top == tmp_path / f"o'(1)*.cur/{CUR1_MONTH}/o'(1)*.cur-Manifest.json"
     listed = [f"{c['category']}/{c['name']}" for c in json.loads(top.read_text())["columns"]]
     assert len(listed) == columns
     for key in keys_of(top):
@@ -216,7 +220,7 @@ def test_data_files_are_listed_in_each_form_that_is_seen(tmp_path: Path) -> None
         layout = Layout("focus-1.0", overwrite=True, data_files=form)
         top = write(tmp_path, layout, BillVersion(SEPTEMBER, "a", 2, parts=1))
         forms[form] = json.loads(top.read_text())["dataFiles"][0]
-    key = f"a/b/bill/data/{M}/bill-00001.csv.gz"
+    key = f"a/b/bill/data/{PERIOD}/bill-00001.csv.gz"
     uri = f"s3://example-company-billing/{key}"
     size = (tmp_path / key).stat().st_size
     assert forms == {"uri": uri, "key": {"key": key}, "object": {"s3Uri": uri, "size": size}}

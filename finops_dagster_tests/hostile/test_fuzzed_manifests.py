@@ -17,7 +17,7 @@ from finops_dagster.sources.aws.source import AwsFormat, aws_formats
 from finops_dagster_tests.hostile.reading import one_line
 
 MONTH = BillingMonth(2024, 1)
-PLACES = {
+MANIFEST_FOLDERS = {
     "cur1": "cur/acme/20240101-20240201",
     "cur2": "cur/acme/metadata/BILLING_PERIOD=2024-01",
     "focus": "cur/acme/metadata/billing_period=2024-01",
@@ -43,7 +43,7 @@ MANIFESTS: dict[str, dict[str, Any]] = {
     },
 }
 FORMATS = st.sampled_from(list(aws_formats("athena").values()))
-_AS_KEPT = TypeAdapter(Manifest)
+_MANIFEST_ADAPTER = TypeAdapter(Manifest)
 
 PIECES = ["", "..", "../x", "/etc/passwd", "\0", "a\nb", "\ud800", "s3://", "20240101-20240201/"]
 texts = st.text(max_size=20) | st.sampled_from([*PIECES, "x" * 999])
@@ -86,7 +86,7 @@ def fuzzed_manifests(draw: st.DrawFn, name: str) -> Any:
 
 
 def assert_read_or_refused(bill_format: AwsFormat, body: bytes) -> None:
-    folder = PLACES[bill_format.name]
+    folder = MANIFEST_FOLDERS[bill_format.name]
     key = f"{folder}/acme-Manifest.json"
     source = ManifestFile(
         key, f"s3://bucket/{key}", "etag", datetime(2024, 2, 1, tzinfo=UTC), len(body)
@@ -96,7 +96,7 @@ def assert_read_or_refused(bill_format: AwsFormat, body: bytes) -> None:
     except ManifestInvalid as error:
         assert one_line(error).startswith(source.location)
         return
-    assert _AS_KEPT.validate_json(_AS_KEPT.dump_json(manifest)) == manifest
+    assert _MANIFEST_ADAPTER.validate_json(_MANIFEST_ADAPTER.dump_json(manifest)) == manifest
     assert all(file.key.startswith("cur/acme/") for file in manifest.files)
     assert not any(part in ("", ".", "..") for f in manifest.files for part in f.key.split("/"))
     for column in manifest.columns:
@@ -107,7 +107,7 @@ def test_the_manifests_before_fuzzing_can_be_read() -> None:
     for bill_format in aws_formats("flat").values():
         body = json.dumps(MANIFESTS[bill_format.name]).encode()
         source = ManifestFile(
-            f"{PLACES[bill_format.name]}/x", "x", "e", datetime(2024, 2, 1, tzinfo=UTC), 1
+            f"{MANIFEST_FOLDERS[bill_format.name]}/x", "x", "e", datetime(2024, 2, 1, tzinfo=UTC), 1
         )
         assert len(bill_format.parse_manifest(body, source, MONTH).files) == 1
 

@@ -21,13 +21,13 @@ from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.hostile.reading import one_line
 from finops_dagster_tests.project import Project
 
-HERE = "acme-cur/20240101-20240201"
+MONTH_FOLDER = "acme-cur/20240101-20240201"
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "..": (
-        {"reportKeys": [f"{HERE}/../../../etc/passwd"]},
+        {"reportKeys": [f"{MONTH_FOLDER}/../../../etc/passwd"]},
         "which has a control character, or . or ..",
     ),
-    "1,024 bytes": ({"reportKeys": [f"{HERE}/{'ü' * 512}"]}, "File name too long"),
+    "1,024 bytes": ({"reportKeys": [f"{MONTH_FOLDER}/{'ü' * 512}"]}, "File name too long"),
     "a version of two lines": ({"assemblyId": "a\nb"}, "'a\\nb' is not a usable version id"),
 }
 # Names that are those of other files in the staging folder, lead out of it, or collide.
@@ -41,7 +41,7 @@ MANIFEST = {
     "columns": [],
     "billingPeriod": {"start": "20240101T000000.000Z"},
 }
-SOURCE = ManifestFile(f"{HERE}/acme.json", "x", "etag", datetime(2024, 2, 1, tzinfo=UTC), 1)
+SOURCE = ManifestFile(f"{MONTH_FOLDER}/acme.json", "x", "etag", datetime(2024, 2, 1, tzinfo=UTC), 1)
 
 
 @pytest.mark.parametrize(("changes", "message"), REFUSED.values(), ids=REFUSED.keys())
@@ -85,7 +85,7 @@ def test_a_version_with_any_id_keeps_it_and_is_staged_below_its_month(
 
 
 def test_keys_with_any_name_are_staged_as_files_of_their_own(project: Project) -> None:
-    keys = [f"{HERE}/20240301T000000Z/{name}" for name in NAMES]
+    keys = [f"{MONTH_FOLDER}/20240301T000000Z/{name}" for name in NAMES]
     for number, key in enumerate(keys):
         project.put(key, gzip.compress(csv_bytes(line_items("2024-01", str(2**number)))))
     project.deliver(changes={"reportKeys": keys})
@@ -96,7 +96,7 @@ def test_keys_with_any_name_are_staged_as_files_of_their_own(project: Project) -
 
 @pytest.mark.thorough
 def test_a_manifest_of_100000_files_is_read(tmp_path: Path) -> None:
-    keys = [f"old/{HERE}/v/{number % 2}/{number:05}.csv.gz" for number in range(100_000)]
+    keys = [f"old/{MONTH_FOLDER}/v/{number % 2}/{number:05}.csv.gz" for number in range(100_000)]
     body = json.dumps({**MANIFEST, "reportKeys": keys}).encode()
     manifest = AwsCur1().parse_manifest(body, SOURCE, BillingMonth(2024, 1))
     month = StagedMonth(tmp_path, InflationLimits(ratio=300, total=10**12))

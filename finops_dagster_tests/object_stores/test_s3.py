@@ -147,7 +147,7 @@ def refuse(s3: S3Server, status: str, code: str, message: str, more: str = "") -
     s3.fault = fault
 
 
-WHO = "User: arn:aws:sts::123456789012:assumed-role/etl/x is not authorized to perform:"
+USER = "User: arn:aws:sts::123456789012:assumed-role/etl/x is not authorized to perform:"
 # The answer of S3, and the advice in the error that it becomes.
 REFUSALS = (
     f"""
@@ -155,15 +155,15 @@ REFUSALS = (
 the credentials need s3:GetObject on the object and s3:ListBucket on the bucket, and the policy \
 of a bucket in another account must allow both too; where the requester pays, set \
 requester_pays = true
-403 AccessDenied: {WHO} s3:GetObject on resource: x because no identity-based policy allows it
+403 AccessDenied: {USER} s3:GetObject on resource: x because no identity-based policy allows it
 change that policy to allow it
-403 AccessDenied: {WHO} s3:GetObject with an explicit deny in a service control policy
+403 AccessDenied: {USER} s3:GetObject with an explicit deny in a service control policy
 a deny overrides every policy that allows
-403 AccessDenied: {WHO} s3:GetObject because no VPC endpoint policy allows the action
+403 AccessDenied: {USER} s3:GetObject because no VPC endpoint policy allows the action
 change that policy to allow it
-403 AccessDenied: {WHO} kms:Decrypt on resource: arn:aws:kms:eu-west-1:123456789012:key/1 because
+403 AccessDenied: {USER} kms:Decrypt on resource: arn:aws:kms:eu-west-1:123456789012:key/1 because
 the reader needs kms:Decrypt on it, in its own policy and in the key's
-403 AccessDenied: {WHO} s3:GetObject on arn:aws:s3:::kms-logs/x with an explicit deny
+403 AccessDenied: {USER} s3:GetObject on arn:aws:s3:::kms-logs/x with an explicit deny
 a deny overrides every policy that allows
 403 AccessDenied: The ciphertext refers to a customer master key that you may not access.
 the reader needs kms:Decrypt on it
@@ -442,7 +442,9 @@ def test_a_role_is_assumed_and_its_credentials_are_renewed(
         assumed.append(parse_qs(body.decode()))
         # The first expire in ten minutes, which is when botocore must have others.
         ends = datetime.now(UTC) + timedelta(minutes=9 if len(assumed) == 1 else 60)
-        answer = GRANTED.format(number=len(assumed), ends=f"{ends:%Y-%m-%dT%H:%M:%SZ}").encode()
+        answer = ASSUMED_ROLE.format(
+            number=len(assumed), ends=f"{ends:%Y-%m-%dT%H:%M:%SZ}"
+        ).encode()
         start_response("200 OK", [("Content-Length", str(len(answer)))])
         return [answer]
 
@@ -457,7 +459,7 @@ def test_a_role_is_assumed_and_its_credentials_are_renewed(
         assert request["ExternalId"] == ["acme-finops"]
 
 
-GRANTED = """<AssumeRoleResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/">
+ASSUMED_ROLE = """<AssumeRoleResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/">
 <AssumeRoleResult><Credentials><AccessKeyId>ROLE{number}</AccessKeyId>
 <SecretAccessKey>secret</SecretAccessKey><SessionToken>token</SessionToken>
 <Expiration>{ends}</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>"""

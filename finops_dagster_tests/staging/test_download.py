@@ -15,7 +15,7 @@ from finops_dagster.staging.download import crc32_of_file, download_verified
 from finops_dagster.staging.gzip_check import InflationLimits
 
 TEXT = b"some,cells\n" * 50_000
-OF_MACOS = {"__MACOSX/a/._report.csv": b"x", "a/.DS_Store": b"y", "a folder/": b""}
+MACOS_FILES = {"__MACOSX/a/._report.csv": b"x", "a/.DS_Store": b"y", "a folder/": b""}
 
 
 def zip_of(files: Mapping[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
@@ -50,7 +50,7 @@ def unpacked(folder: Path, body: bytes) -> bytes:
 @pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED])
 @pytest.mark.parametrize("content", [TEXT, b"", b"\0" * 70_000])
 def test_a_zip_of_one_file_is_unpacked(tmp_path: Path, content: bytes, method: int) -> None:
-    assert unpacked(tmp_path, zip_of({**OF_MACOS, "a/report": content}, method)) == content
+    assert unpacked(tmp_path, zip_of({**MACOS_FILES, "a/report": content}, method)) == content
 
 
 def test_a_zip_that_was_written_as_a_stream_is_unpacked(tmp_path: Path) -> None:
@@ -61,13 +61,17 @@ def flipped(body: bytes) -> bytes:
     return body[:300] + bytes([body[300] ^ 1]) + body[301:]
 
 
+<<<<<<< HEAD
 ANOTHER_WAY = "'a' in the ZIP is encrypted, or compressed by a method other than"
+=======
+UNSUPPORTED = "'a' in the ZIP is encrypted, or compressed in another way"
+>>>>>>> 8dcc81c (Constants of the tests are named after what they hold: month folders, periods, layouts)
 REFUSED = {
     "empty": (zip_of({}), "holds 0 files"),
-    "macos": (zip_of(OF_MACOS), "holds 0 files"),
+    "macos": (zip_of(MACOS_FILES), "holds 0 files"),
     "two": (zip_of({"a": TEXT, "b": TEXT}), "holds 2 files"),
-    "bzip2": (zip_of({"a": TEXT}, zipfile.ZIP_BZIP2), ANOTHER_WAY),
-    "lzma": (zip_of({"a": TEXT}, zipfile.ZIP_LZMA), ANOTHER_WAY),
+    "bzip2": (zip_of({"a": TEXT}, zipfile.ZIP_BZIP2), UNSUPPORTED),
+    "lzma": (zip_of({"a": TEXT}, zipfile.ZIP_LZMA), UNSUPPORTED),
     "none": (b"no zip at all", "the ZIP is damaged"),
     "begun": (b"PK\x03\x04", "the ZIP is damaged"),
     **{f"lost-{lost}": (zip_of({"a": TEXT})[lost:], "the ZIP is damaged") for lost in (1, 10, 100)},

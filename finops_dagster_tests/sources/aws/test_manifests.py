@@ -17,12 +17,12 @@ from finops_dagster_tests.hostile.reading import one_line
 
 FORMATS = aws_formats()
 MONTH = BillingMonth(2024, 1)
-HERE = "acme/20240101-20240201"
-DATA = "acme/data/BILLING_PERIOD=2024-01"
-FILE = f"{DATA}/20240121T050312Z-2d3b/acme-00001.csv.gz"
-STAGED = f"a/{FILE}"
+MONTH_FOLDER = "acme/20240101-20240201"
+DATA_FOLDER = "acme/data/BILLING_PERIOD=2024-01"
+FILE = f"{DATA_FOLDER}/20240121T050312Z-2d3b/acme-00001.csv.gz"
+FILE_KEY = f"a/{FILE}"
 KEYS = {
-    "cur1": f"cur/{HERE}/acme-Manifest.json",
+    "cur1": f"cur/{MONTH_FOLDER}/acme-Manifest.json",
     "cur2": "a/acme/metadata/BILLING_PERIOD=2024-01/acme-Manifest.json",
 }
 MANIFESTS: dict[str, dict[str, Any]] = {
@@ -35,7 +35,7 @@ MANIFESTS: dict[str, dict[str, Any]] = {
             {"category": "resourceTags", "name": "user:Cost Center"},
         ],
         "billingPeriod": {"start": "20240101T000000.000Z", "end": "20240201T000000.000Z"},
-        "reportKeys": [f"cur/{HERE}/20240203T000000Z/acme-00001.csv.gz"],
+        "reportKeys": [f"cur/{MONTH_FOLDER}/20240203T000000Z/acme-00001.csv.gz"],
     },
     "cur2": {
         "executionId": "2d3b",
@@ -74,18 +74,18 @@ def test_a_manifest_is_read() -> None:
         Column("lineItem/UnblendedCost", "BigDecimal"),
         Column("resourceTags/user:Cost Center", None),
     )
-    assert read.files == (ListedFile(f"cur/{HERE}/20240203T000000Z/acme-00001.csv.gz"),)
+    assert read.files == (ListedFile(f"cur/{MONTH_FOLDER}/20240203T000000Z/acme-00001.csv.gz"),)
     assert not read.is_overwritten
     read = cur2()
     assert (read.format, read.month, read.id) == ("cur2", "2024-01", "2d3b")
-    assert read.files == (ListedFile(STAGED),)
+    assert read.files == (ListedFile(FILE_KEY),)
     assert not read.is_overwritten
 
 
 @pytest.mark.parametrize("prefix", ["", "/", "a/b/", "20240101-20240201/acme/"])
 def test_files_are_beside_the_manifest_whatever_prefix_it_lists(prefix: str) -> None:
-    (file,) = cur1(reportKeys=[f"{prefix}{HERE}/x/acme-1.csv.gz"]).files
-    assert file.key == f"cur/{HERE}/x/acme-1.csv.gz"
+    (file,) = cur1(reportKeys=[f"{prefix}{MONTH_FOLDER}/x/acme-1.csv.gz"]).files
+    assert file.key == f"cur/{MONTH_FOLDER}/x/acme-1.csv.gz"
 
 
 @pytest.mark.parametrize("month", ["1", "01"])
@@ -120,13 +120,13 @@ def test_a_parquet_manifest_may_list_the_headers_of_csv() -> None:
 )
 def test_every_known_form_of_listed_files_is_read(listed: Any) -> None:
     (file,) = cur2(dataFiles=[listed]).files
-    assert file == ListedFile(STAGED, 77 if "size" in listed else None)
-    assert cur2(dataFiles=None, reportKeys=[FILE]).files == (ListedFile(STAGED),)
+    assert file == ListedFile(FILE_KEY, 77 if "size" in listed else None)
+    assert cur2(dataFiles=None, reportKeys=[FILE]).files == (ListedFile(FILE_KEY),)
 
 
 def test_a_bare_file_name_is_in_the_months_data_folder() -> None:
     (file,) = cur2(dataFiles=["acme-00001.csv.gz"]).files
-    assert file.key == f"a/{DATA}/acme-00001.csv.gz"
+    assert file.key == f"a/{DATA_FOLDER}/acme-00001.csv.gz"
     small = KEYS["cur2"].replace("BILLING_PERIOD", "billing_period")
     (file,) = parse("cur2", {"dataFiles": [{"fileKey": "x.parquet"}]}, small).files
     assert file.key == "a/acme/data/billing_period=2024-01/x.parquet"
@@ -144,7 +144,7 @@ def test_columns_may_be_bare_names_or_missing() -> None:
         assert cur2(columns=columns).columns == (Column("a"), Column("b"))
     assert cur1(columns=None).columns == ()
     read = parse("cur2", {"dataFiles": [f"s3://b/{FILE}"]})
-    assert (read.files, read.columns, read.month) == ((ListedFile(STAGED),), (), "2024-01")
+    assert (read.files, read.columns, read.month) == ((ListedFile(FILE_KEY),), (), "2024-01")
 
 
 @pytest.mark.parametrize("start", ["20240101T000000.000Z", "2024-01-01T00:00:00Z", "2024-01-01"])
@@ -158,7 +158,7 @@ def test_the_billing_period_is_read_in_every_known_spelling(start: str) -> None:
 def test_a_version_without_execution_id_is_named_by_assembly_id_or_folder() -> None:
     assert cur2(executionId=None, assemblyId="20240121T050312Z").id == "20240121T050312Z"
     for folder in ("20240121T050312Z-2d3b", "2024-01-21T05:03:12.789Z-2d3b"):
-        read = parse("cur2", {"dataFiles": [f"{DATA}/{folder}/{n}.csv.gz" for n in (1, 2)]})
+        read = parse("cur2", {"dataFiles": [f"{DATA_FOLDER}/{folder}/{n}.csv.gz" for n in (1, 2)]})
         assert read.id == folder
         assert not read.is_overwritten
 
@@ -166,9 +166,9 @@ def test_a_version_without_execution_id_is_named_by_assembly_id_or_folder() -> N
 @pytest.mark.parametrize(
     "files",
     [
-        [f"{DATA}/1.csv.gz"],
-        [f"{DATA}/eu/1.parquet"],
-        [f"{DATA}/2024012{n}T050312Z-2d3b/1.csv.gz" for n in (1, 2)],
+        [f"{DATA_FOLDER}/1.csv.gz"],
+        [f"{DATA_FOLDER}/eu/1.parquet"],
+        [f"{DATA_FOLDER}/2024012{n}T050312Z-2d3b/1.csv.gz" for n in (1, 2)],
         [],
     ],
 )
@@ -181,7 +181,7 @@ def test_a_version_without_any_id_is_named_by_the_digest_of_its_manifest(files: 
 
 
 def test_files_whose_keys_name_no_version_are_overwritten_by_the_next_one() -> None:
-    assert cur2(dataFiles=[f"{DATA}/x.csv.gz"]).is_overwritten
+    assert cur2(dataFiles=[f"{DATA_FOLDER}/x.csv.gz"]).is_overwritten
 
 
 BAD_PATH = "has a control character, or . or .. in its path"
@@ -196,17 +196,17 @@ WRONG_CUR1: list[tuple[dict[str, Any], str]] = [
     ({"reportKeys": None}, "has no list of reportKeys"),
     ({"reportKeys": [3]}, "lists 3, which is not the key of a file"),
     ({"reportKeys": ["a/b.csv.gz"]}, f"lists 'a/b.csv.gz', {NO_FILE}20240101-20240201|"),
-    ({"reportKeys": [f"{HERE}/../../../etc/passwd"]}, BAD_PATH),
-    ({"reportKeys": [f"{HERE}/."]}, BAD_PATH),
-    ({"reportKeys": [f"{HERE}/x\0.csv.gz"]}, f"x\\x00.csv.gz', which {BAD_PATH}"),
-    ({"reportKeys": [f"{HERE}/x\ny.csv.gz"]}, f"x\\ny.csv.gz', which {BAD_PATH}"),
+    ({"reportKeys": [f"{MONTH_FOLDER}/../../../etc/passwd"]}, BAD_PATH),
+    ({"reportKeys": [f"{MONTH_FOLDER}/."]}, BAD_PATH),
+    ({"reportKeys": [f"{MONTH_FOLDER}/x\0.csv.gz"]}, f"x\\x00.csv.gz', which {BAD_PATH}"),
+    ({"reportKeys": [f"{MONTH_FOLDER}/x\ny.csv.gz"]}, f"x\\ny.csv.gz', which {BAD_PATH}"),
     ({"reportKeys": ["/etc/passwd"]}, NO_FILE),
-    ({"reportKeys": [f"{HERE}//etc/passwd"]}, NO_FILE),
-    ({"reportKeys": [f"{HERE}/"]}, NO_FILE),
+    ({"reportKeys": [f"{MONTH_FOLDER}//etc/passwd"]}, NO_FILE),
+    ({"reportKeys": [f"{MONTH_FOLDER}/"]}, NO_FILE),
     ({"reportKeys": ["20240201-20240301/x.csv.gz"]}, NO_FILE),
     ({"reportKeys": ["x" * 1_000_000]}, "xxx...xxx"),
-    ({"reportKeys": [f"{HERE}/\ud800.csv.gz"]}, "is not JSON: "),
-    ({"reportKeys": [f"{HERE}/x.gz", f"other/{HERE}/x.gz"]}, "x.gz' twice"),
+    ({"reportKeys": [f"{MONTH_FOLDER}/\ud800.csv.gz"]}, "is not JSON: "),
+    ({"reportKeys": [f"{MONTH_FOLDER}/x.gz", f"other/{MONTH_FOLDER}/x.gz"]}, "x.gz' twice"),
     ({"columns": [{"name": "x"}]}, "columns[0] has no category and name"),
     ({"columns": {}}, "has no list of columns"),
     ({"columns": json.loads("[" * 250 + "]" * 250)}, "recursion limit exceeded"),
