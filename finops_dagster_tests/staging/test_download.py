@@ -61,11 +61,7 @@ def flipped(body: bytes) -> bytes:
     return body[:300] + bytes([body[300] ^ 1]) + body[301:]
 
 
-<<<<<<< HEAD
-ANOTHER_WAY = "'a' in the ZIP is encrypted, or compressed by a method other than"
-=======
-UNSUPPORTED = "'a' in the ZIP is encrypted, or compressed in another way"
->>>>>>> 8dcc81c (Constants of the tests are named after what they hold: month folders, periods, layouts)
+UNSUPPORTED = "'a' in the ZIP is encrypted, or compressed by a method other than"
 REFUSED = {
     "empty": (zip_of({}), "holds 0 files"),
     "macos": (zip_of(MACOS_FILES), "holds 0 files"),
