@@ -63,7 +63,7 @@ def test_warnings_and_new_columns_are_repeated_until_the_next_version(project: P
     for _ in range(2):
         outcome = project.load("2024-02")
         warnings = outcome.metadata("billing_table")["warnings"]
-        assert "lineitem_extra was TIMESTAMP" in warnings
+        assert "lineitem_extra changed from TIMESTAMP to text" in warnings
         assert outcome.metadata("manifest")["columns_added"] == ", ".join(sorted(HEADERS[-3:]))
     project.deliver(february, month="2024-02", version="v3", headers=HEADERS)
     assert project.load("2024-02").metadata("manifest")["columns_added"] == ""

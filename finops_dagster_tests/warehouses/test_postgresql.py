@@ -495,9 +495,9 @@ def test_missing_right_is_reported_in_one_line(
     project: Project, server: PostgreSQLServer, postgresql: PostgreSQL, month_of: MonthOf
 ) -> None:
     postgresql.query("DROP USER IF EXISTS stranger")
-    postgresql.query("CREATE USER stranger PASSWORD 'x'")
+    postgresql.query("CREATE USER stranger PASSWORD 'a-secret'")
     with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("POSTGRESQL_PASSWORD", "x")
+        environment.setenv("POSTGRESQL_PASSWORD", "a-secret")
         with refused("permission denied for database acme; docs/warehouses.md lists the rights"):
             project_warehouse(project, user="stranger").replace_month(month_of("v1"))
 
