@@ -78,7 +78,7 @@ class MeasuredTotals:
     """The totals of what a stage wrote, and the number of rows that belong to another month."""
 
     totals: Totals
-    rows_outside_month: int
+    misdated_rows: int
 
 
 # Enough for the sum of more rows than any month has.
@@ -102,9 +102,9 @@ def reconcile(
         raise ReconciliationError(
             f"{location} has {measured_text}, but the vendor's files have {counted_text}; {advice}"
         )
-    if measured.rows_outside_month:
+    if measured.misdated_rows:
         raise ReconciliationError(
-            f"{measured.rows_outside_month:,} rows of {location} belong to another billing month; "
+            f"{measured.misdated_rows:,} rows of {location} belong to another billing month; "
             f"{advice}",
         )
 

@@ -298,7 +298,7 @@ def verified_totals(
     measured = measure_month(
         connection, quoted(load.table), load.month, bill_format, load.totals.sums
     )
-    differs = measured.rows_outside_month or measured.totals.difference(load.totals)
+    differs = measured.misdated_rows or measured.totals.difference(load.totals)
     return None if differs else measured.totals
 
 
@@ -330,7 +330,7 @@ def measure_month(
         [month.first_day],
     ).fetchall()
     result_columns = zip(*groups, strict=True) if groups else [()] * (4 + len(names))
-    currencies, rows, rows_outside_month, *amounts = result_columns
+    currencies, rows, misdated_rows, *amounts = result_columns
     costs, *money_columns = amounts
     totals = Totals(
         sum(rows),
@@ -338,7 +338,7 @@ def measure_month(
         None if money is None else dict(zip(names, map(exact_sum, money_columns), strict=True)),
         {name: cost for name, cost in zip(currencies, costs, strict=True) if cost is not None},
     )
-    return MeasuredTotals(totals, sum(rows_outside_month))
+    return MeasuredTotals(totals, sum(misdated_rows))
 
 
 def table_columns(connection: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]:

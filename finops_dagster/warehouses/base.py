@@ -90,7 +90,7 @@ class Warehouse:
             if load is None or not dialect.has_columns(file.table, columns):
                 return None
             measured = measure(dialect, file, file.table)
-        if measured.rows_outside_month:
+        if measured.misdated_rows:
             return None
         version = Version(load.version, measured.totals)
         if version.is_same(file.footer) and measured.totals.difference(file.footer.totals):
