@@ -22,7 +22,12 @@ from finops_dagster.billing.columns import (
     literal,
     quoted,
 )
-from finops_dagster.billing.errors import BillError, FileInvalid, first_line
+from finops_dagster.billing.errors import (
+    BillError,
+    FileInvalid,
+    first_line,
+    reprocess_advice,
+)
 from finops_dagster.billing.money import reconcile
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import Load, LoadedVersion
@@ -153,7 +158,8 @@ def exporting_month(
         measured = measure_month(
             connection, parquet_relation(part), load.month, bill_format, load.totals.sums
         )
-        reconcile(str(path), load.totals, measured)
+        advice = reprocess_advice(load.export, load.month)
+        reconcile(str(path), load.totals, measured, advice)
         yield part.stat().st_size
         # Before the rename: a file whose checksum is not in the ledger would count as damaged.
         ledger.complete_load(connection, load, lake_sha256=file_sha256(part))
@@ -255,6 +261,6 @@ def restoring_month(
             yield loaded
     except duckdb.Error as error:
         raise FileInvalid(
-            f"{path} cannot be read: {first_line(error)}; run finops state reprocess {load.export} "
-            f"{load.month} to download the vendor's files again"
+            f"{path} cannot be read: {first_line(error)}; "
+            f"{reprocess_advice(load.export, load.month)}"
         ) from error

@@ -86,6 +86,11 @@ def excerpts(names: Sequence[str], limit: int) -> str:
     return ", ".join(excerpt(name)[1:-1] for name in names[:limit]) + more
 
 
+def reprocess_advice(export: str, month: object) -> str:
+    """Return the end of a message that advises to reprocess the month."""
+    return f"run finops state reprocess {export} {month} to read the vendor's files again"
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, without the advice that follows in some."""
     return str(error).strip().partition("\n")[0]

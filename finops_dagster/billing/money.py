@@ -75,7 +75,10 @@ class RoundedColumn:
 
 @dataclass(frozen=True)
 class MeasuredTotals:
-    """The totals of what a stage wrote, and the number of rows that belong to another month."""
+    """The totals of the rows that are stored under a month.
+
+    `misdated_rows` is the number of those whose own billing period is another month.
+    """
 
     totals: Totals
     misdated_rows: int
@@ -85,16 +88,12 @@ class MeasuredTotals:
 _SUM_DIGITS = 76
 
 
-def reconcile(
-    location: str,
-    counted: Totals,
-    measured: MeasuredTotals,
-    advice: str = "the month was left as it was",
-) -> None:
-    """Compare the totals measured at `location` with those counted in the vendor's files.
+def reconcile(location: str, counted: Totals, measured: MeasuredTotals, advice: str) -> None:
+    """Raise ReconciliationError unless the measured totals equal the vendor's, to the last digit.
 
-    Compares rows, headline cost, and where both are known every money column and the cost by
-    currency, to the last digit. Raises ReconciliationError, which names both sides.
+    Compares rows, headline cost, and where both sides have them the sums of the money columns and
+    the cost by currency. No row may be misdated. `location` names what was measured, `advice` ends
+    the message.
     """
     difference = measured.totals.difference(counted)
     if difference is not None:
@@ -104,8 +103,8 @@ def reconcile(
         )
     if measured.misdated_rows:
         raise ReconciliationError(
-            f"{measured.misdated_rows:,} rows of {location} belong to another billing month; "
-            f"{advice}",
+            f"{location} has {measured.misdated_rows:,} rows that belong to another billing month; "
+            f"{advice}"
         )
 
 

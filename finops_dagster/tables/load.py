@@ -12,7 +12,7 @@ from functools import cached_property
 import duckdb
 
 from finops_dagster.billing.columns import Sql, SqlType, name_columns, quoted
-from finops_dagster.billing.errors import BillError, CellInvalid
+from finops_dagster.billing.errors import BillError, CellInvalid, reprocess_advice
 from finops_dagster.billing.manifest import Column
 from finops_dagster.billing.money import MeasuredTotals, Totals, exact_sum, reconcile
 from finops_dagster.billing.months import BillingMonth
@@ -110,7 +110,9 @@ class MonthLoader:
             measured = measure_month(
                 connection, quoted(load.table), load.month, self.bill_format, money
             )
-            reconcile(f"table {load.table}", *self._comparable_totals(measured, mappings))
+            counted_and_measured = self._comparable_totals(measured, mappings)
+            advice = reprocess_advice(load.export, load.month)
+            reconcile(f"table {load.table}", *counted_and_measured, advice)
             load = replace(load, totals=measured.totals)
             ledger.record_export(connection, load, self.bill_format.vendor, names)
             ledger.record_load(connection, load, time.monotonic() - self.started)

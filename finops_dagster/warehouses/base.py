@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
-from finops_dagster.billing.errors import first_line
+from finops_dagster.billing.errors import first_line, reprocess_advice
 from finops_dagster.billing.money import reconcile
 from finops_dagster.billing.version import Version
 from finops_dagster.tables.digest import MonthDigest
@@ -133,15 +133,16 @@ class Warehouse:
         The warnings are returned; nothing after the commit may fail the load.
         """
         name, totals = self.full_name(file.table), file.footer.totals
+        advice = f"{dialect.mismatch_effect}; {reprocess_advice(file.export, file.month)}"
         incoming = dialect.load_incoming(file, change)
         if dialect.measures_incoming:
-            reconcile(name, totals, measure(dialect, file, incoming))
+            reconcile(name, totals, measure(dialect, file, incoming), advice)
         if not dialect.transactional_ddl:
             dialect.apply_schema_change(file, change)
         with dialect.transaction(file):
             warnings = dialect.exchange_month(file, incoming, change)
             if not dialect.measures_incoming:
-                reconcile(name, totals, measure(dialect, file, file.table), dialect.advice)
+                reconcile(name, totals, measure(dialect, file, file.table), advice)
             dialect.record_load(file, dialect.job_id, "loaded")
         try:
             return (*warnings, *dialect.clean_up(file, incoming))

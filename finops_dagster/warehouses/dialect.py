@@ -31,8 +31,8 @@ class Dialect(Session):
     """Whether columns are added and changed in the transaction that replaces the month."""
     measures_incoming: ClassVar[bool] = False
     """Whether the incoming rows are measured before the exchange, or the table after it."""
-    advice: ClassVar[str] = "the month was left as it was"
-    """How the message ends where the measured totals are not those of the file."""
+    mismatch_effect: ClassVar[str] = "the month's rows in the table were not changed"
+    """What the message says of the table where the measured totals are not those of the file."""
 
     @classmethod
     def factory(cls, settings: Any) -> Callable[[], Dialect]:

@@ -83,7 +83,7 @@ def test_rows_billed_in_another_month_fail_the_load_and_keep_the_month(
         "manifest.manifest_is_fresh": True,
         "billing_table.reconciles": False,
     }
-    assert "1 rows of table aws_billing_data belong to another" in run.error
+    assert "table aws_billing_data has 1 rows that belong to another" in run.error
 
 
 @pytest.mark.thorough

@@ -69,7 +69,8 @@ class BigQueryDialect(Dialect):
         COUNT: ColumnType.of("INT64"),
     }
     max_name_length = 300
-    advice = "run the month again"  # the load job has replaced the month already
+    # The load job commits before the rows can be measured.
+    mismatch_effect = "the month's rows in the table are already replaced"
     _settings: BigQuerySettings
     _client: bigquery.Client
     _load_job: LoadJob | None = None
