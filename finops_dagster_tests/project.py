@@ -13,7 +13,7 @@ from finops_dagster.object_stores import ObjectStore, ObjectStores
 from finops_dagster.pipeline.build import build_definitions
 from finops_dagster.pipeline.export import Export
 from finops_dagster.settings import Settings
-from finops_dagster.sources.base import AvailableVersion
+from finops_dagster.sources.base import ManifestOrError
 from finops_dagster_tests.cur import Part, Put, bucket_put, deliver, folder_put, line_items
 from finops_dagster_tests.servers.s3 import S3Server
 
@@ -147,10 +147,10 @@ class Project:
         """Return the first export's store, and its prefix there."""
         return ObjectStores().open(self.settings().exports[0])
 
-    def available_versions(self) -> dict[BillingMonth, AvailableVersion]:
+    def available_versions(self) -> dict[BillingMonth, ManifestOrError]:
         """Return the version of each month that the first export's source has."""
         export = self.first_export()
-        return export.source(ObjectStores()).versions(export.months())
+        return export.source(ObjectStores()).newest_manifests(export.months())
 
     def tick(self, cursor: str | None = None, sensor: str = "acme_manifests") -> dg.SensorResult:
         definitions = self.definitions()

@@ -13,15 +13,15 @@ from pydantic.dataclasses import dataclass
 _PLAIN_FOLDER = re.compile(r"(?!(?:manifest|version)\.json)[A-Za-z0-9][A-Za-z0-9._+-]{0,199}")
 
 
-def version_folder(version: str) -> str:
-    """Return the folder's name for the staged files of a vendor's id.
+def staging_folder_name(vendor_id: str) -> str:
+    """Return the name of the staging folder of the version with a vendor's id.
 
     It is the id itself, or its plain characters and a digest, so that no two ids share a folder.
     """
-    if _PLAIN_FOLDER.fullmatch(version):
-        return version
-    readable = re.sub(r"[^A-Za-z0-9]+", "-", version)[:80].strip("-")
-    return f"{readable or 'version'}~{sha256(version.encode()).hexdigest()[:12]}"
+    if _PLAIN_FOLDER.fullmatch(vendor_id):
+        return vendor_id
+    readable = re.sub(r"[^A-Za-z0-9]+", "-", vendor_id)[:80].strip("-")
+    return f"{readable or 'version'}~{sha256(vendor_id.encode()).hexdigest()[:12]}"
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,13 @@ from finops_dagster.cli.stored_months import (
 from finops_dagster.object_stores import ObjectStores, StoreError, StoreUnavailable
 from finops_dagster.settings import Settings
 from finops_dagster.sources import VENDORS
-from finops_dagster.sources.base import AvailableVersion, Source
+from finops_dagster.sources.base import ManifestOrError, Source
 from finops_dagster.sources.settings import ExportSettings
 
 
 def available_months(
     settings: Settings, selection: Selection, on_problem: OnProblem
-) -> Iterator[tuple[ExportSettings, Source, dict[BillingMonth, AvailableVersion]]]:
+) -> Iterator[tuple[ExportSettings, Source, dict[BillingMonth, ManifestOrError]]]:
     """Yield each export with its source and the versions that the vendor has, by month.
 
     `on_problem` is called for an export whose versions cannot be listed, or that has none; the
@@ -51,12 +51,12 @@ def available_months(
 
 def available_versions(
     source: Source, months: Sequence[BillingMonth]
-) -> dict[BillingMonth, AvailableVersion]:
+) -> dict[BillingMonth, ManifestOrError]:
     """Return the version of each month that has one, readable or not.
 
     Raises StoreError if the store fails for any month, and ManifestMissing if no month has one.
     """
-    versions = source.versions(months)
+    versions = source.newest_manifests(months)
     problems = [
         str(version)
         for version in versions.values()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.filesize import decimal
 
-from finops_dagster.billing.manifest import version_folder
+from finops_dagster.billing.manifest import staging_folder_name
 from finops_dagster.cli.history import History, open_history
 from finops_dagster.cli.options import Selection
 from finops_dagster.cli.output import Row
@@ -83,11 +83,11 @@ def _unneeded_versions(months: Iterable[StoredMonth], before: datetime) -> Itera
     """Yield the staged versions that are loaded, or that are not the month's newest."""
     for month in months:
         manifest, current = month.staging.manifest(), month.staging.current_record()
-        for version, folder in month.staging.version_folders():
+        for name, folder in month.staging.version_folders():
             changed = max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
             if datetime.fromtimestamp(changed, UTC) >= before:
                 continue
-            if manifest is None or version != version_folder(manifest.id):
+            if manifest is None or name != staging_folder_name(manifest.id):
                 yield folder
             elif current is not None:
                 with month.connect() as connection:

@@ -196,7 +196,7 @@ def _row(month: StoredMonth, result: MonthRun) -> Row:
         "rows": totals.get("dagster/partition_row_count"),
         "cost": totals.get("total_cost_exact"),
         **restatement_fields(table if table.get("outcome") == "loaded" else {}),
-        "failed_checks": list(result.failed_checks),
+        "failed_checks": list(result.failed_check_names),
         "seconds": round(result.seconds, 1),
         "run": result.run_id,
         "reason": result.error,

@@ -141,7 +141,7 @@ def _changes(totals: Totals, previous: Totals) -> dict[str, float]:
 def one_currency(costs: Sequence[tuple[str, Decimal]], bill_format: Format) -> dg.AssetCheckResult:
     """Warn if a vendor that bills in one currency has costs in several."""
     return ONE_CURRENCY.result(
-        passed=len(costs) <= 1 or not bill_format.has_one_currency,
+        passed=len(costs) <= 1 or not bill_format.expects_one_currency,
         description=", ".join(f"{cost:,.2f} {currency}" for currency, cost in costs)
         or "There are no costs.",
     )

@@ -42,7 +42,7 @@ def manifest_asset(export: Export) -> dg.AssetsDefinition:
 
 def newest_manifest(source: Source, month: BillingMonth) -> Manifest:
     """Return the month's newest manifest, or raise the error that says why there is none."""
-    version = source.versions([month])[month]
-    if isinstance(version, Exception):
-        raise version
-    return version
+    manifest = source.newest_manifests([month])[month]
+    if isinstance(manifest, Exception):
+        raise manifest
+    return manifest

@@ -34,7 +34,7 @@ class MonthRun:
     seconds: float
     stages: dict[str, MetadataValues]
     error: str | None
-    failed_checks: tuple[str, ...] = ()
+    failed_check_names: tuple[str, ...] = ()
 
     @property
     def is_unchanged(self) -> bool:

@@ -17,7 +17,7 @@ from finops_dagster.billing.months import BillingMonth
 from finops_dagster.object_stores import ObjectStores
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.runs import end_lost_runs
-from finops_dagster.sources.base import AvailableVersion
+from finops_dagster.sources.base import ManifestOrError
 
 # Seconds until a month whose run failed is requested again: a network or a server recovers within
 # an hour or a day, but a defect of the bill needs a new delivery, or somebody who looks at it.
@@ -42,12 +42,12 @@ class RequestedMonth:
     is_loaded: bool = False
 
     @classmethod
-    def of(cls, entry: Any) -> RequestedMonth:
+    def from_json(cls, entry: Any) -> RequestedMonth:
         """Return a month of a cursor."""
         # Earlier releases stored the version alone, once they had requested it.
         return cls(entry, times=1) if isinstance(entry, str) else cls(**entry)
 
-    def is_due(self, now: float) -> bool:
+    def pause_is_over(self, now: float) -> bool:
         """Return whether a run may be requested."""
         pauses = (0, *_PAUSES)
         return self.times < len(pauses) and now - self.last >= pauses[self.times]
@@ -77,17 +77,17 @@ def manifest_sensor(export: Export, last_stage: str) -> dg.SensorDefinition:
         context: dg.SensorEvaluationContext, stores: dg.ResourceParam[ObjectStores]
     ) -> dg.SensorResult:
         cursor = _read_cursor(context.cursor)
-        versions = source_in(stores).versions(export.months())
-        newest = versions[max(versions)]
-        if isinstance(newest, ManifestMissing) and len(set(map(type, versions.values()))) == 1:
+        manifests = source_in(stores).newest_manifests(export.months())
+        newest = manifests[max(manifests)]
+        if isinstance(newest, ManifestMissing) and len(set(map(type, manifests.values()))) == 1:
             raise newest
-        for version in versions.values():
-            if _etag(version) is None and not isinstance(version, ManifestMissing):
-                context.log.error(str(version))
+        for manifest in manifests.values():
+            if _etag(manifest) is None and not isinstance(manifest, ManifestMissing):
+                context.log.error(str(manifest))
         history = _History(context.instance, export, last_stage)
-        requests = list(_requests(history, versions, cursor))
+        requests = list(_requests(history, manifests, cursor))
         document = {month: asdict(requested) for month, requested in cursor.items()}
-        reason = None if requests else _skip_reason(versions, cursor)
+        reason = None if requests else _skip_reason(manifests, cursor)
         return dg.SensorResult(
             requests, skip_reason=reason, cursor=json.dumps(document, sort_keys=True)
         )
@@ -96,18 +96,21 @@ def manifest_sensor(export: Export, last_stage: str) -> dg.SensorDefinition:
 
 
 def _read_cursor(cursor: str | None) -> dict[str, RequestedMonth]:
-    return {month: RequestedMonth.of(entry) for month, entry in json.loads(cursor or "{}").items()}
+    return {
+        month: RequestedMonth.from_json(entry)
+        for month, entry in json.loads(cursor or "{}").items()
+    }
 
 
 def _requests(
     history: _History,
-    versions: Mapping[BillingMonth, AvailableVersion],
+    manifests: Mapping[BillingMonth, ManifestOrError],
     cursor: dict[str, RequestedMonth],
 ) -> Iterator[dg.RunRequest]:
     """Yield the runs that are due, the newest month first, and update the cursor."""
     now, in_progress = time.time(), history.months_in_progress()
-    for month, version in sorted(versions.items(), reverse=True):
-        key, etag = str(month), _etag(version)
+    for month, manifest in sorted(manifests.items(), reverse=True):
+        key, etag = str(month), _etag(manifest)
         if etag is None or key in in_progress:
             continue
         requested = cursor.get(key)
@@ -115,9 +118,9 @@ def _requests(
             requested = RequestedMonth(etag)
         if requested.is_loaded:
             continue
-        if history.is_loaded(key, version):
+        if history.has_load_of(key, manifest):
             requested = replace(requested, is_loaded=True)
-        elif requested.is_due(now) and not (requested.times and history.was_stopped(key)):
+        elif requested.pause_is_over(now) and not (requested.times and history.was_stopped(key)):
             # Dagster never launches a run key twice, but a version may be due again: after a
             # failure, or because the vendor went back to it. So the key has the time too.
             yield dg.RunRequest(f"{key}/{etag}/{now}", partition_key=key)
@@ -126,20 +129,20 @@ def _requests(
 
 
 def _skip_reason(
-    versions: Mapping[BillingMonth, AvailableVersion], cursor: Mapping[str, RequestedMonth]
+    manifests: Mapping[BillingMonth, ManifestOrError], cursor: Mapping[str, RequestedMonth]
 ) -> str:
-    available = [str(month) for month, version in versions.items() if _etag(version)]
+    available = [str(month) for month, manifest in manifests.items() if _etag(manifest)]
     missing = [month for month in available if month not in cursor or not cursor[month].is_loaded]
     loaded = len(available) - len(missing)
     reason = f"no run is due: {loaded} of the vendor's {len(available)} months are loaded"
     return f"{reason}; see the last runs of {excerpts(missing, 12)}" if missing else reason
 
 
-def _etag(version: AvailableVersion) -> str | None:
-    """Return the ETag of a version's manifest; None if the month has no manifest."""
-    if isinstance(version, Manifest):
-        return version.source.etag
-    return version.etag if isinstance(version, ManifestInvalid) else None
+def _etag(manifest: ManifestOrError) -> str | None:
+    """Return the ETag of a manifest, also of an invalid one; None if the month has none."""
+    if isinstance(manifest, Manifest):
+        return manifest.source.etag
+    return manifest.etag if isinstance(manifest, ManifestInvalid) else None
 
 
 @dataclass(frozen=True)
@@ -166,9 +169,9 @@ class _History:
         records = self.instance.get_run_records(dg.RunsFilter(tags=tags), limit=1)
         return any(record.dagster_run.status == dg.DagsterRunStatus.CANCELED for record in records)
 
-    def is_loaded(self, month: str, version: AvailableVersion) -> bool:
-        """Return whether a run has read this manifest, and then completed the last stage."""
-        if not isinstance(version, Manifest):
+    def has_load_of(self, month: str, manifest: ManifestOrError) -> bool:
+        """Return whether a run has read this manifest, and a run completed the last stage since."""
+        if not isinstance(manifest, Manifest):
             return False
         first = self._last_materialization("manifest", month)
         last = self._last_materialization(self.last_stage, month)
@@ -177,7 +180,7 @@ class _History:
         assert first.asset_materialization is not None
         metadata = first.asset_materialization.metadata
         recorded = [metadata[key].value for key in ("last_modified", "bytes") if key in metadata]
-        is_same = recorded == [version.source.last_modified.timestamp(), version.source.size]
+        is_same = recorded == [manifest.source.last_modified.timestamp(), manifest.source.size]
         return is_same and first.storage_id <= last.storage_id
 
     def _last_materialization(self, stage: str, month: str) -> dg.EventLogRecord | None:

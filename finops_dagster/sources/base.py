@@ -16,7 +16,7 @@ from finops_dagster.object_stores import ObjectInfo, ObjectStore, StoreError, St
 # Endings of the names of money columns that a vendor adds after its format was written here.
 _MONEY_ENDINGS = ("cost", "fee", "discount")
 
-AvailableVersion = Manifest | BillError | StoreError | StoreUnavailable
+ManifestOrError = Manifest | BillError | StoreError | StoreUnavailable
 """The manifest of a month's newest version, or the error why there is none."""
 
 
@@ -34,7 +34,7 @@ class Format(Naming, Protocol):
     service: str
     account: str  # the account that used the service
     currency: str  # of the headline cost
-    has_one_currency: bool  # whether a check warns of several currencies in one month
+    expects_one_currency: bool  # whether a check warns of several currencies in one month
     invoice: str  # the id of the invoice
 
     def sql_type(self, header: str, declared: str | None) -> SqlType | None:
@@ -44,7 +44,7 @@ class Format(Naming, Protocol):
         """
         ...
 
-    def is_final(self, columns: Collection[str]) -> Sql | None:
+    def finality_sql(self, columns: Collection[str]) -> Sql | None:
         """Return an SQL aggregate over a month's rows: whether the month is final.
 
         None where these columns do not tell.
@@ -84,7 +84,9 @@ class Source(Protocol):
         """The age of the newest version of the month in progress at which a check warns."""
         ...
 
-    def versions(self, months: Iterable[BillingMonth]) -> dict[BillingMonth, AvailableVersion]:
+    def newest_manifests(
+        self, months: Iterable[BillingMonth]
+    ) -> dict[BillingMonth, ManifestOrError]:
         """Return the newest version of each month, or the error why it has none.
 
         Raises the store's error where every month fails.

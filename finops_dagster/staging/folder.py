@@ -20,7 +20,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 
 from finops_dagster.billing.content import Content, FileContent, relative_names
 from finops_dagster.billing.errors import BillError, FileInvalid
-from finops_dagster.billing.manifest import Manifest, version_folder
+from finops_dagster.billing.manifest import Manifest, staging_folder_name
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import Version
 from finops_dagster.locks import waiting_lock
@@ -144,7 +144,9 @@ class StagedMonth:
 
     def version(self, manifest: Manifest) -> StagedVersion:
         """Return the staged files of a manifest's version."""
-        return StagedVersion(self._folder / version_folder(manifest.id), manifest, self._limits)
+        return StagedVersion(
+            self._folder / staging_folder_name(manifest.id), manifest, self._limits
+        )
 
     def version_folders(self) -> list[tuple[str, Path]]:
         """Return name and path of each version's folder."""
@@ -155,8 +157,8 @@ class StagedMonth:
     def remove_other_versions(self, manifest: Manifest) -> None:
         """Delete the files of other versions, unless a run stages or loads them."""
         with folder_lock(self._folder):
-            for version, folder in self.version_folders():
-                if version != version_folder(manifest.id):
+            for name, folder in self.version_folders():
+                if name != staging_folder_name(manifest.id):
                     with suppress(Timeout), folder_lock(folder, timeout=0):
                         shutil.rmtree(folder)
 

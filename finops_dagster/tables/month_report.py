@@ -80,7 +80,7 @@ def month_report(
             ((currency or "(none)", cost) for currency, cost in costs.items()),
             key=lambda pair: (-pair[1], pair[0]),
         ),
-        _is_final(connection, load, bill_format.is_final(columns)),
+        _is_final(connection, load, bill_format.finality_sql(columns)),
     )
 
 

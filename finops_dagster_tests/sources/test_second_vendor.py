@@ -21,7 +21,7 @@ from finops_dagster.billing.months import BillingMonth
 from finops_dagster.object_stores import ObjectInfo, ObjectStores
 from finops_dagster.object_stores.settings import StoreSettings
 from finops_dagster.sources import VENDORS, Vendor
-from finops_dagster.sources.base import AvailableFiles, AvailableVersion, Format, VersionFolder
+from finops_dagster.sources.base import AvailableFiles, Format, ManifestOrError, VersionFolder
 from finops_dagster.sources.settings import ExportSettings
 from finops_dagster_tests.project import MonthRun, Project, requested_months
 from finops_dagster_tests.servers.s3 import S3Server
@@ -42,7 +42,7 @@ class NorthwindFormat:
     cost, money = "charge", frozenset({"charge", "listprice"})
     billing_period, usage_start = "billingmonth", "usedon"
     service, account = "product", "subscription"
-    currency, has_one_currency, invoice = "currency", False, "invoice"
+    currency, expects_one_currency, invoice = "currency", False, "invoice"
 
     def column(self, header: str) -> str:
         return flat_name(header).replace("_", "")
@@ -60,7 +60,7 @@ class NorthwindFormat:
         is_time = column in (self.billing_period, self.usage_start)
         return SqlType.TIME if is_time else SqlType.TEXT
 
-    def is_final(self, columns: Collection[str]) -> Sql | None:
+    def finality_sql(self, columns: Collection[str]) -> Sql | None:
         return Sql("bool_and(invoice IS NOT NULL)")
 
 
@@ -76,7 +76,9 @@ class NorthwindSource:
         self._name = export.name
         self._store, self._prefix = stores.open(export)
 
-    def versions(self, months: Iterable[BillingMonth]) -> dict[BillingMonth, AvailableVersion]:
+    def newest_manifests(
+        self, months: Iterable[BillingMonth]
+    ) -> dict[BillingMonth, ManifestOrError]:
         existing = self._store.folders(self._prefix)
         return {
             month: self._newest(month)
@@ -85,7 +87,7 @@ class NorthwindSource:
             for month in months
         }
 
-    def _newest(self, month: BillingMonth) -> AvailableVersion:
+    def _newest(self, month: BillingMonth) -> ManifestOrError:
         folder = f"{self._prefix}/{month}".lstrip("/")
         for run in sorted(self._store.folders(folder), reverse=True):
             files = {

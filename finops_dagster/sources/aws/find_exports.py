@@ -74,13 +74,13 @@ def _found_export(
         "start_month": str(min(months)),
     }
     export = AwsExport.model_validate(table)
-    versions = AwsSource(export, searched, formats).versions(months)
+    manifests = AwsSource(export, searched, formats).newest_manifests(months)
     available_months = sorted(
-        month for month, version in versions.items() if not isinstance(version, ManifestMissing)
+        month for month, manifest in manifests.items() if not isinstance(manifest, ManifestMissing)
     )
     if not available_months:
         return None
-    newest = versions[available_months[-1]]
+    newest = manifests[available_months[-1]]
     fields = {"start_month": str(available_months[0])}
     if isinstance(newest, Manifest):
         fields["format"] = newest.format

@@ -37,7 +37,7 @@ class AwsFormat(Format, Protocol):
     has_billing_period: bool = False  # whether every manifest has a billingPeriod
     null_words: tuple[str, ...] = ()
     time_format: str | None = None
-    has_one_currency: bool = True
+    expects_one_currency: bool = True
 
     def months_folder(self, prefix: str, export_name: str) -> str:
         """Return the folder that has the months' folders, without a slash at its end."""
@@ -96,7 +96,7 @@ class AwsFormat(Format, Protocol):
         """Return None: headers in CSV and in Parquet are the same."""
         return None
 
-    def is_final(self, columns: Collection[str]) -> Sql | None:
+    def finality_sql(self, columns: Collection[str]) -> Sql | None:
         """Return the SQL of whether every row with a cost has the id of an invoice.
 
         AWS writes it when it closes the month.

@@ -23,7 +23,7 @@ from finops_dagster.sources.aws.cur1 import AwsCur1
 from finops_dagster.sources.aws.data_exports import AwsCur2, AwsFocus
 from finops_dagster.sources.aws.format import AwsFormat
 from finops_dagster.sources.aws.settings import AwsExport
-from finops_dagster.sources.base import AvailableFiles, AvailableVersion, VersionFolder
+from finops_dagster.sources.base import AvailableFiles, ManifestOrError, VersionFolder
 
 _Folders = Callable[[str], set[str]]
 # The possible keys of a month's manifest, by the months' folder.
@@ -70,7 +70,9 @@ class AwsSource:
             self._formats_by_folder.setdefault(months_folder, []).append(self._formats[name])
         self._manifest_cache: dict[str, tuple[str, list[Manifest] | ManifestInvalid]] = {}
 
-    def versions(self, months: Iterable[BillingMonth]) -> dict[BillingMonth, AvailableVersion]:
+    def newest_manifests(
+        self, months: Iterable[BillingMonth]
+    ) -> dict[BillingMonth, ManifestOrError]:
         """Return the newest manifest of each month, by one GET each, in parallel.
 
         Where several months are asked for, a LIST of their folders saves the GETs of months that
@@ -83,13 +85,13 @@ class AwsSource:
                 month: _existing_keys(month_keys, folders) for month, month_keys in keys.items()
             }
         with ThreadPoolExecutor(_MAX_REQUESTS) as pool:
-            versions = list(pool.map(self._newest_version, keys, keys.values()))
-        errors = [v for v in versions if isinstance(v, StoreError | StoreUnavailable)]
-        if len(errors) == sum(version is not None for version in versions) > 0:
+            manifests = list(pool.map(self._newest_manifest, keys, keys.values()))
+        errors = [m for m in manifests if isinstance(m, StoreError | StoreUnavailable)]
+        if len(errors) == sum(manifest is not None for manifest in manifests) > 0:
             raise errors[0]
         return {
-            month: version or ManifestMissing(self._missing_manifest_message(month, folders))
-            for month, version in zip(keys, versions, strict=True)
+            month: manifest or ManifestMissing(self._missing_manifest_message(month, folders))
+            for month, manifest in zip(keys, manifests, strict=True)
         }
 
     def available_files(self, manifest: Manifest) -> AvailableFiles:
@@ -183,7 +185,7 @@ class AwsSource:
             for folder, formats in self._formats_by_folder.items()
         }
 
-    def _newest_version(self, month: BillingMonth, keys: _Keys) -> AvailableVersion | None:
+    def _newest_manifest(self, month: BillingMonth, keys: _Keys) -> ManifestOrError | None:
         """Return the manifest at the first existing key, or the error why it cannot be used."""
         readings: list[list[Manifest]] = []  # of each manifest, by every possible format
         try:

@@ -58,7 +58,7 @@ def has_first_month(settings: Settings) -> bool:
     for export in settings.exports:
         assert isinstance(export, AwsExport)
         month = BillingMonth.parse(export.start_month)
-        version = AwsSource(export, ObjectStores()).versions([month])[month]
+        version = AwsSource(export, ObjectStores()).newest_manifests([month])[month]
         assert isinstance(version, Manifest), version
     return True
 
