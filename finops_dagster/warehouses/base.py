@@ -52,7 +52,7 @@ def newest_loads(loads: Iterable[Sequence[Any]]) -> list[WarehouseMonth]:
 
 
 class Warehouse:
-    """A warehouse; each of its sessions has a new dialect from `open_dialect`.
+    """A warehouse; each operation opens a new Dialect, which connects.
 
     The ledger of a table is `{table}_loads`, with the version of every load and its state:
     `loading`, `loaded` or `failed`. Methods raise BillError, ReconciliationError, and
@@ -64,7 +64,7 @@ class Warehouse:
 
     def check_connection(self) -> str:
         """Connect, and return the location of the server that answered."""
-        with self._session() as dialect:
+        with self._connected_dialect() as dialect:
             return dialect.check_connection()
 
     def full_name(self, table: str) -> str:
@@ -73,7 +73,7 @@ class Warehouse:
 
     def loaded_months(self, table: str) -> list[WarehouseMonth]:
         """Return the months that are loaded according to the ledger, the newest first."""
-        with self._session() as dialect:
+        with self._connected_dialect() as dialect:
             return newest_loads(recorded_loads(dialect, table))
 
     def verified_version(self, file: MonthFile) -> Version | None:
@@ -83,7 +83,7 @@ class Warehouse:
         outside the month or lacks a measured column, and where it has the file's version with
         other totals, as after rows were deleted by hand.
         """
-        with self._session() as dialect:
+        with self._connected_dialect() as dialect:
             loads = newest_loads(recorded_loads(dialect, file.table))
             load = {load.month: load for load in loads}.get(str(file.month))
             columns = [*file.money_columns, *filter(None, [file.period_column]), "billing_month"]
@@ -102,7 +102,7 @@ class Warehouse:
 
         The digest is of the most exact kind that the warehouse can compute.
         """
-        with self._session() as dialect:
+        with self._connected_dialect() as dialect:
             return dialect.digest(file)
 
     def replace_month(self, file: MonthFile) -> LoadResult:
@@ -113,7 +113,7 @@ class Warehouse:
         dialect, has_begun = self._open_dialect(), False
         dialect.job_id = f"finops_{file.export}_{file.month}_{uuid4().hex[:12]}"
         try:
-            with dialect.session(write=True):
+            with dialect.connected(write=True):
                 dialect.lock_month(file)
                 change = dialect.schema_change(file)
                 dialect.prepare_tables(file, change)
@@ -121,10 +121,10 @@ class Warehouse:
                 has_begun = True
                 return LoadResult(dialect.job_id, self._load(dialect, file, change))
         except Exception as error:
-            # In a session of its own, since the failed one may have lost its connection.
+            # By a connection of its own, since the first one may be lost.
             if has_begun and dialect.has_ended(error):
-                with suppress(Exception), self._session(write=True) as another:
-                    another.record_load(file, dialect.job_id, "failed", first_line(error))
+                with suppress(Exception), self._connected_dialect(write=True) as reconnected:
+                    reconnected.record_load(file, dialect.job_id, "failed", first_line(error))
             raise
 
     def _load(self, dialect: Dialect, file: MonthFile, change: SchemaChange) -> tuple[str, ...]:
@@ -151,7 +151,7 @@ class Warehouse:
             return (*warnings, warning)
 
     @contextmanager
-    def _session(self, *, write: bool = False) -> Iterator[Dialect]:
+    def _connected_dialect(self, *, write: bool = False) -> Iterator[Dialect]:
         dialect = self._open_dialect()
-        with dialect.session(write=write):
+        with dialect.connected(write=write):
             yield dialect

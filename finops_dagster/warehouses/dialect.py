@@ -11,16 +11,16 @@ from typing import Any, ClassVar
 from finops_dagster.billing.columns import Sql, SqlType
 from finops_dagster.tables.digest import MonthDigest
 from finops_dagster.warehouses import loads_table, measure
+from finops_dagster.warehouses.base_dialect import BaseDialect
 from finops_dagster.warehouses.loads_table import LEDGER_COLUMNS, ledger_name
 from finops_dagster.warehouses.month_file import MonthFile
 from finops_dagster.warehouses.schema_change import SchemaChange, schema_change
-from finops_dagster.warehouses.session import Session
 
 
-class Dialect(Session):
-    """What is particular to one warehouse: its SQL, and the steps of a load.
+class Dialect(BaseDialect):
+    """The SQL of one warehouse, and the steps of a load.
 
-    By default a month is deleted and inserted in one transaction.
+    An object serves one connection. By default a month is deleted and inserted in one transaction.
     """
 
     table_options: ClassVar[Sql] = Sql("")
@@ -36,7 +36,7 @@ class Dialect(Session):
 
     @classmethod
     def factory(cls, settings: Any) -> Callable[[], Dialect]:
-        """Return a function that makes a dialect for each session.
+        """Return a function that makes a new dialect at each call.
 
         Raises SettingsError where the settings name a database that cannot replace a month.
         """
@@ -45,7 +45,7 @@ class Dialect(Session):
     # The steps of a load, in their order
 
     def lock_month(self, file: MonthFile) -> None:
-        """Wait for other loads of the month, and hold their lock until the session ends."""
+        """Wait for other loads of the month, and keep them out until the connection closes."""
         # By default nothing: most servers let loads wait for each other by themselves.
 
     def schema_change(self, file: MonthFile) -> SchemaChange:

@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from finops_dagster.billing.columns import SqlType
+from finops_dagster.warehouses.base_dialect import BaseDialect
 from finops_dagster.warehouses.column_types import COUNT
 from finops_dagster.warehouses.month_file import MonthFile, WarehouseUnavailable, as_utc
-from finops_dagster.warehouses.session import Session
 
 LEDGER_COLUMNS = {
     "billing_period": SqlType.TEXT,
@@ -27,48 +27,48 @@ def ledger_name(table: str) -> str:
     return f"{table}_loads"
 
 
-def recorded_loads(session: Session, table: str) -> list[tuple[Any, ...]]:
+def recorded_loads(dialect: BaseDialect, table: str) -> list[tuple[Any, ...]]:
     """Return month, version, rows and time of every load in the state `loaded`."""
-    if not session.native_types(ledger_name(table)):
+    if not dialect.native_types(ledger_name(table)):
         return []
-    return session.query(
+    return dialect.query(
         "SELECT billing_period, manifest_id, row_count, load_timestamp "
-        f"FROM {session.qualified(ledger_name(table))} WHERE state = 'loaded'"
+        f"FROM {dialect.qualified(ledger_name(table))} WHERE state = 'loaded'"
     )
 
 
 def record_load(
-    session: Session, file: MonthFile, job_id: str, state: str, error_message: str | None = None
+    dialect: BaseDialect, file: MonthFile, job_id: str, state: str, error_message: str | None = None
 ) -> None:
     """Insert or update the ledger's row of a load.
 
     A row that has ended is not changed. Raises WarehouseUnavailable where another run has ended
     this load.
     """
-    ledger, at = session.qualified(ledger_name(file.table)), session.placeholder
-    ((recorded_state, newest),) = session.query(
+    ledger, at = dialect.qualified(ledger_name(file.table)), dialect.placeholder
+    ((recorded_state, newest),) = dialect.query(
         f"SELECT MAX(CASE WHEN job_id = {at(1)} THEN state END), MAX(load_timestamp) "
         f"FROM {ledger} WHERE billing_period = {at(2)}",
         *(job_id, str(file.month)),
     )
     if recorded_state == "failed" and state == "loaded":
         raise WarehouseUnavailable(
-            f"{session.full_name(file.table)}: another run is loading {file.month}"
+            f"{dialect.full_name(file.table)}: another run is loading {file.month}"
         )
     timestamp = datetime.now(UTC)
     if newest is not None:
         # The newest load is the month's version, also after a clock that was ahead.
         timestamp = max(timestamp, as_utc(newest) + timedelta(microseconds=1))
     if recorded_state == "loading":
-        session.query(
+        dialect.query(
             f"UPDATE {ledger} SET state = {at(1)}, error_message = {at(2)}, "
-            f"load_timestamp = {session.timestamp_literal(timestamp)} WHERE job_id = {at(3)}",
+            f"load_timestamp = {dialect.timestamp_literal(timestamp)} WHERE job_id = {at(3)}",
             *(state, error_message, job_id),
         )
     elif recorded_state is None:
-        session.query(
+        dialect.query(
             f"INSERT INTO {ledger} ({', '.join(LEDGER_COLUMNS)}) VALUES ({at(1)}, "
-            f"{session.timestamp_literal(timestamp)}, {at(2)}, {at(3)}, {at(4)}, {at(5)}, {at(6)})",
+            f"{dialect.timestamp_literal(timestamp)}, {at(2)}, {at(3)}, {at(4)}, {at(5)}, {at(6)})",
             *(str(file.month), file.footer.totals.rows, state, error_message),
             *(file.footer.manifest_id, job_id),
         )

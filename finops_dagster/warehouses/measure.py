@@ -20,13 +20,13 @@ from finops_dagster.tables.digest import (
     digests_from_row,
     map_value_type,
 )
+from finops_dagster.warehouses.base_dialect import BaseDialect
 from finops_dagster.warehouses.month_file import MonthFile
-from finops_dagster.warehouses.session import Session
 
 _COLUMNS_A_QUERY = 400
 
 
-def measure(session: Session, file: MonthFile, table: str) -> MeasuredTotals:
+def measure(dialect: BaseDialect, file: MonthFile, table: str) -> MeasuredTotals:
     """Return the totals of the month in a table, by one statement, and its rows outside the month.
 
     The sum of every money column is measured, by currency where the file's footer has that.
@@ -34,77 +34,77 @@ def measure(session: Session, file: MonthFile, table: str) -> MeasuredTotals:
     """
     by_currency = file.currency_column and file.footer.totals.costs is not None
     currency = (
-        session.column_expression(table, str(file.currency_column), SqlType.TEXT)
+        dialect.column_expression(table, str(file.currency_column), SqlType.TEXT)
         if by_currency
         else Sql("NULL")
     )
     is_outside = Sql("0")
     if file.period_column:
-        period = session.column_expression(table, file.period_column, SqlType.TIME)
+        period = dialect.column_expression(table, file.period_column, SqlType.TIME)
         begin, end = (
-            session.timestamp_literal(datetime.combine(month.first_day, time(), UTC))
+            dialect.timestamp_literal(datetime.combine(month.first_day, time(), UTC))
             for month in (file.month, file.month.next)
         )
         is_outside = Sql(f"CASE WHEN {period} < {begin} OR {period} >= {end} THEN 1 ELSE 0 END")
     sums = [
-        session.sum_expression(session.column_expression(table, name, SqlType.MONEY))
+        dialect.sum_expression(dialect.column_expression(table, name, SqlType.MONEY))
         for name in file.money_columns
     ]
-    rows = session.query(
+    rows = dialect.query(
         f"SELECT {', '.join([currency, Sql('COUNT(*)'), Sql(f'SUM({is_outside})'), *sums])} "
-        f"FROM {session.qualified(table)} WHERE {session.month_condition(file)}"
+        f"FROM {dialect.qualified(table)} WHERE {dialect.month_condition(file)}"
         + (f" GROUP BY {currency}" if by_currency else "")
     )
     return _add_currencies(file, rows)
 
 
-def warehouse_digest(session: Session, file: MonthFile) -> MonthDigest:
+def warehouse_digest(dialect: BaseDialect, file: MonthFile) -> MonthDigest:
     """Return the digest of each of the file's columns in the table.
 
     A digest of MD5s equals DuckDB's of the same cells. Raises BillError where the table lacks a
     column.
     """
-    types = compared_columns(file.types, session.digest_kind)
+    types = compared_columns(file.types, dialect.digest_kind)
     cells = {
-        name: session.column_expression(file.table, name, data_type)
+        name: dialect.column_expression(file.table, name, data_type)
         for name, data_type in types.items()
     }
     digests: dict[str, ColumnDigest] = {}
     for names in column_groups(
         [name for name in types if types[name] not in MAPS], _COLUMNS_A_QUERY
     ):
-        digests |= _digest_columns(session, file, {name: cells[name] for name in names}, types)
+        digests |= _digest_columns(dialect, file, {name: cells[name] for name in names}, types)
     # A map takes a query of its own, since its entries become rows.
     for name in (name for name in types if types[name] in MAPS):
-        digests |= _digest_map(session, file, name, cells[name], types[name])
-    return MonthDigest(session.digest_kind, digests)
+        digests |= _digest_map(dialect, file, name, cells[name], types[name])
+    return MonthDigest(dialect.digest_kind, digests)
 
 
 def _digest_columns(
-    session: Session, file: MonthFile, cells: Mapping[str, Sql], types: Mapping[str, str]
+    dialect: BaseDialect, file: MonthFile, cells: Mapping[str, Sql], types: Mapping[str, str]
 ) -> dict[str, ColumnDigest]:
-    table, condition = session.qualified(file.table), session.month_condition(file)
+    table, condition = dialect.qualified(file.table), dialect.month_condition(file)
     numbers = {
-        name: Sql(session.md5_number.format(session.types[types[name]].digest_text.format(cell)))
+        name: Sql(dialect.md5_number.format(dialect.types[types[name]].digest_text.format(cell)))
         for name, cell in cells.items()
     }
     pairs = ", ".join(
-        f"COUNT({cell}), {session.sum_expression(numbers[name])}" for name, cell in cells.items()
+        f"COUNT({cell}), {dialect.sum_expression(numbers[name])}" for name, cell in cells.items()
     )
-    (row,) = session.query(f"SELECT {pairs} FROM {table} WHERE {condition}")
+    (row,) = dialect.query(f"SELECT {pairs} FROM {table} WHERE {condition}")
     return digests_from_row(list(cells), [exact_amount(value) for value in row])
 
 
 def _digest_map(
-    session: Session, file: MonthFile, name: str, cell: Sql, data_type: str
+    dialect: BaseDialect, file: MonthFile, name: str, cell: Sql, data_type: str
 ) -> dict[str, ColumnDigest]:
-    table, condition = session.qualified(file.table), session.month_condition(file)
-    ((count,),) = session.query(f"SELECT COUNT({cell}) FROM {table} WHERE {condition}")
-    value = session.types[map_value_type(data_type)].digest_text.format("entry.value")
+    table, condition = dialect.qualified(file.table), dialect.month_condition(file)
+    ((count,),) = dialect.query(f"SELECT COUNT({cell}) FROM {table} WHERE {condition}")
+    value = dialect.types[map_value_type(data_type)].digest_text.format("entry.value")
     text = Sql(f"entry.key || CHR({BETWEEN_KEY_AND_VALUE}) || {value}")
-    total = session.sum_expression(Sql(session.md5_number.format(text)))
-    entries = session.map_entries.format(cell)
-    ((entries_total,),) = session.query(f"SELECT {total} FROM {table}, {entries} WHERE {condition}")
+    total = dialect.sum_expression(Sql(dialect.md5_number.format(text)))
+    entries = dialect.map_entries.format(cell)
+    ((entries_total,),) = dialect.query(f"SELECT {total} FROM {table}, {entries} WHERE {condition}")
     return digests_from_row([name], [count, exact_amount(entries_total)])
 
 

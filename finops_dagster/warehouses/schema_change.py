@@ -10,8 +10,8 @@ from duckdb import DuckDBPyConnection
 from finops_dagster.billing.columns import SqlType, merged_type, quoted
 from finops_dagster.billing.errors import BillError, excerpt
 from finops_dagster.lake import parquet_relation
+from finops_dagster.warehouses.base_dialect import BaseDialect
 from finops_dagster.warehouses.month_file import TEXT_TO_AMOUNT, MonthFile
-from finops_dagster.warehouses.session import Session
 
 
 @dataclass(frozen=True)
@@ -27,24 +27,24 @@ class SchemaChange:
     warnings: tuple[str, ...]
 
 
-def schema_change(session: Session, file: MonthFile) -> SchemaChange:
+def schema_change(dialect: BaseDialect, file: MonthFile) -> SchemaChange:
     """Return what the month changes of its table's columns.
 
     Where the types differ, text stays text, amounts stay amounts, and a time or a map becomes
     text. Raises BillError for every other difference.
     """
     new_columns, cast_to_text, target_types, warnings = {}, {}, {}, []
-    for name, file_type in session.target_columns(file).items():
-        if not session.has_columns(file.table, [name]):
+    for name, file_type in dialect.target_columns(file).items():
+        if not dialect.has_columns(file.table, [name]):
             new_columns[name] = target_types[name] = file_type
             continue
-        stored = session.stored_type(file.table, name, file_type)
-        old = session.types[stored].native if stored in session.types else stored
-        new = session.types[file_type].native
-        target = _target_type(session, stored, file_type)
-        if target is None or (target != stored and not session.types[stored].to_text):
+        stored = dialect.stored_type(file.table, name, file_type)
+        old = dialect.types[stored].native if stored in dialect.types else stored
+        new = dialect.types[file_type].native
+        target = _target_type(dialect, stored, file_type)
+        if target is None or (target != stored and not dialect.types[stored].to_text):
             raise BillError(
-                f"column {name} of {session.full_name(file.table)} is {old}, but {file.month} has "
+                f"column {name} of {dialect.full_name(file.table)} is {old}, but {file.month} has "
                 f"{new}; change the column, or give the export another table"
             )
         target_types[name] = target
@@ -56,13 +56,13 @@ def schema_change(session: Session, file: MonthFile) -> SchemaChange:
     return SchemaChange(new_columns, cast_to_text, target_types, tuple(warnings))
 
 
-def _target_type(session: Session, stored: str, file_type: str) -> str | None:
-    is_amount = stored in TEXT_TO_AMOUNT and session.accepts_text_as_amount
+def _target_type(dialect: BaseDialect, stored: str, file_type: str) -> str | None:
+    is_amount = stored in TEXT_TO_AMOUNT and dialect.accepts_text_as_amount
     return stored if is_amount and file_type == SqlType.TEXT else merged_type(stored, file_type)
 
 
 def refuse_inexact_text(
-    session: Session, connection: DuckDBPyConnection, file: MonthFile, change: SchemaChange
+    dialect: BaseDialect, connection: DuckDBPyConnection, file: MonthFile, change: SchemaChange
 ) -> None:
     """Raise BillError for the first text that cannot be an exact amount of its target column."""
     for name, target in change.target_types.items():
@@ -74,7 +74,7 @@ def refuse_inexact_text(
             f"WHERE {quoted(name)} IS NOT NULL AND TRY({cast}) IS NULL LIMIT 1"
         ).fetchall():
             raise BillError(
-                f"column {name} of {session.full_name(file.table)}: {excerpt(text)} in {file.path} "
-                f"cannot be kept exactly as {session.native_type(target)}; give the export another "
+                f"column {name} of {dialect.full_name(file.table)}: {excerpt(text)} in {file.path} "
+                f"cannot be kept exactly as {dialect.native_type(target)}; give the export another "
                 "name and table"
             )

@@ -169,14 +169,14 @@ DATABASES: Mapping[str, type[SqlDialect]] = {
 
 
 def dialect_factory(settings: SqlSettings) -> Callable[[], Dialect]:
-    """Return a function that makes the database's dialect for each session.
+    """Return a function that makes a new dialect of the database at each call.
 
     Raises SettingsError where the database cannot replace a month.
     """
     check_destination(settings)
 
     def new_dialect() -> Dialect:
-        # An invalid URL is reported when the session connects.
+        # An invalid URL is reported when the dialect connects.
         with suppress(sa.exc.ArgumentError):
             backend = database_url(settings).get_backend_name()
             return DATABASES.get(backend, SqlDialect)(settings)

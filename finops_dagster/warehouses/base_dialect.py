@@ -1,4 +1,4 @@
-"""A session with one warehouse: its connection, its column types and its SQL expressions."""
+"""The base of every dialect: the connection, the column types and the SQL expressions."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from finops_dagster.warehouses.column_types import COUNT, ColumnType
 from finops_dagster.warehouses.month_file import MonthFile
 
 
-class Session(ABC):
-    """A session with one warehouse; the defaults suit most SQL databases.
+class BaseDialect(ABC):
+    """The base of Dialect: connection, types and SQL; the defaults suit most SQL databases.
 
     A data type is one of SqlType, DATE or COUNT; a native type is the warehouse's name of it.
     """
@@ -68,8 +68,8 @@ class Session(ABC):
         return self.location
 
     @contextmanager
-    def session(self, *, write: bool) -> Iterator[None]:
-        """Connect until the block ends, and translate the client's errors."""
+    def connected(self, *, write: bool) -> Iterator[None]:
+        """Connect until the block ends; errors in the block pass through `translate_error`."""
         try:
             with self.connect(write=write):
                 yield
