@@ -42,7 +42,7 @@ def test_a_pipeline_is_planned_run_and_shown(project: Project, finops: Finops) -
     ]
     printed = finops("aws", "run-pipeline")
     assert "acme 2024-01  unchanged  v1" in printed
-    assert "acme 2024-02  exported  v2  1 rows  4.00" in printed
+    assert "acme 2024-02  exported  v2  1 row  4.00" in printed
     assert (project.totals("2024-01"), project.totals("2024-02")) == ((2, 3.5), (1, 4))
     loaded = finops.json("state", "loaded", "acme")
     assert [(row["month"], row["version"], row["rows"], row["table"]) for row in loaded] == [
@@ -126,7 +126,7 @@ def test_config_check_reports_what_cannot_be_reached(project: Project, finops: F
     assert "acme has no manifest of" in problems(finops)["acme"]
     project.deliver("1")
     assert set(problems(finops).values()) == {""}
-    assert "1 months, 2024-01 to 2024-01" in finops("config", "check")
+    assert "1 month, 2024-01 to 2024-01" in finops("config", "check")
     (project.folder / "finops.toml").write_text("")
     without_exports = problems(finops)
     assert without_exports.pop("exports") == (

@@ -249,7 +249,7 @@ def test_query_names_every_column_and_counts_those_it_hides(
     left_out = 198 - len(shown) + 1
     assert (
         result.stderr
-        == f"{left_out} of 198 columns are not shown; select fewer, or use --json for all\n"
+        == f"not shown: {left_out} of 198 columns; select fewer, or use --json for all\n"
     )
     one_row = finops("query", f"SELECT {columns}").splitlines()
     assert len(one_row) == 198 and one_row[9].split() == ["column9", "9"]

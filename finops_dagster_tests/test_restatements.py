@@ -165,7 +165,7 @@ def test_the_terminal_shows_what_changed(project: Project, finops: Finops) -> No
     project.deliver(bill(EC2="100", S3="50"))
     first = finops("aws", "run-pipeline")
     project.deliver(bill(EC2="100.000000000000000001"), version="v2")
-    change = "-1 rows, -50.00 against v1"
+    change = "-1 row, -50.00 against v1"
     second = finops("aws", "run-pipeline")
     assert second.endswith(f" s  restated: {change}  failed checks: not_fewer_rows\n")
     for unchanged in (first, finops("aws", "run-pipeline")):

@@ -88,7 +88,7 @@ def test_failed_and_stale_months_are_listed_and_run_again(project: Project, fino
     assert listed("--stale") == ["2024-03", "2024-02"]
     count, line = finops("state", "reset-failed").splitlines()
     assert count == "failed months: 1"
-    assert line.startswith("acme 2024-02  exported  v2  1 rows  7.00")
+    assert line.startswith("acme 2024-02  exported  v2  1 row  7.00")
     assert finops("state", "reset-failed") == "failed months: 0\n"
     assert listed("--failed") == []
     line = finops("state", "reprocess", "acme", "2024-01")
@@ -256,7 +256,7 @@ def test_runs_in_postgresql_are_listed_stopped_and_exported(
         process.wait()
     assert "is marked as failed" in with_postgresql("worker", "stop", run["run"][:8])
     assert "acme 2024-02  exported  v2" in with_postgresql("aws", "run-pipeline")
-    assert with_postgresql("state", "export", "state.json").endswith("1 exports, 5 runs\n")
+    assert with_postgresql("state", "export", "state.json").endswith("1 export, 5 runs\n")
     deleted = with_postgresql.json("state", "cleanup", "--older-than", "0h")
     assert [row["what"] for row in deleted].count("run") == 3
     assert with_postgresql("state", "import", "state.json") == "months imported: 2\n"

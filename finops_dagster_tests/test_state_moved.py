@@ -101,7 +101,7 @@ def test_cleanup_deletes_nothing_that_a_month_needs(project: Project, loaded: Fi
 
 @pytest.mark.thorough
 def test_state_moves_to_another_machine_with_its_data(project: Project, loaded: Finops) -> None:
-    assert loaded("state", "export", "state.yaml") == "state.yaml: 1 exports, 5 runs\n"
+    assert loaded("state", "export", "state.yaml") == "state.yaml: 1 export, 5 runs\n"
     loaded("state", "export", "state.json")
     as_yaml = yaml.safe_load(Path("state.yaml").read_text())
     as_json = json.loads(Path("state.json").read_text())
@@ -192,7 +192,7 @@ def test_one_export_is_exported_alone(project: Project, loaded: Finops) -> None:
     second = SETTINGS.replace('"acme"', '"other"').replace("aws_billing_data", "other")
     (project.folder / "two.toml").write_text(SETTINGS + second)
     export = ("-c", "two.toml", "state", "export")
-    assert loaded(*export, "one.json", "acme") == "one.json: 1 exports, 5 runs\n"
+    assert loaded(*export, "one.json", "acme") == "one.json: 1 export, 5 runs\n"
     document = json.loads(Path("one.json").read_text())
     assert [export["name"] for export in document["exports"]] == ["acme"]
     assert len(document["runs"]) == 5

@@ -10,7 +10,7 @@ from typing import Any
 from finops_dagster.billing.money import decimal_text
 from finops_dagster.cli.history import History, Materialization, RunFailure, open_history
 from finops_dagster.cli.options import Selection
-from finops_dagster.cli.output import Headings, Row, key_headings
+from finops_dagster.cli.output import Headings, Row, count_text, key_headings
 from finops_dagster.cli.stored_months import (
     UNKNOWN,
     StageVersions,
@@ -108,7 +108,7 @@ def restatement_text(row: Row) -> str | None:
         return None
     rows, cost = row["rows_changed"], Decimal(row["cost_changed"])
     replaced = row["replaced_version"] or "the version before"
-    return f"{rows:+,} rows, {cost:+,.2f} against {replaced}"
+    return f"{count_text(rows, 'row', '+')}, {cost:+,.2f} against {replaced}"
 
 
 def stages_behind(versions: StageVersions) -> str | None:

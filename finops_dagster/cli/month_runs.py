@@ -17,7 +17,7 @@ from finops_dagster.cli.available import available_months
 from finops_dagster.cli.errors import one_line
 from finops_dagster.cli.month_rows import restatement_fields, restatement_text
 from finops_dagster.cli.options import Selection
-from finops_dagster.cli.output import OnProblem, Row, print_json
+from finops_dagster.cli.output import OnProblem, Row, count_text, print_json
 from finops_dagster.cli.stored_months import StoredMonth, StoredMonths, stages_until
 from finops_dagster.pipeline.build import build_definitions
 from finops_dagster.pipeline.export import Export
@@ -151,7 +151,8 @@ class _Progress(Progress):
     def show_message(self, text: str) -> None:
         """Show a message of the run beside the month's name."""
         rate = decimal(round(self._bytes / (time.monotonic() - self._started)))
-        summary = f"{self._months} of {self.month_count} months, {decimal(self._bytes)}, {rate}/s"
+        months = f"{self._months} of {count_text(self.month_count, 'month')}"
+        summary = f"{months}, {decimal(self._bytes)}, {rate}/s"
         description = shortened(f"{self._label} {text}".strip())
         self.update(self._bar, description=description, summary=summary)
 
@@ -209,7 +210,7 @@ def _line(row: Row) -> str:
         return f"{month}  failed: {row['reason']}"
     line = f"{month}  {row['outcome']}  {row['version']}"
     if row["rows"] is not None:
-        line += f"  {row['rows']:,} rows  {Decimal(row['cost']):,.2f}"
+        line += f"  {count_text(row['rows'], 'row')}  {Decimal(row['cost']):,.2f}"
     line += f"  {row['seconds']:.1f} s"
     if restatement := restatement_text(row):
         line += f"  restated: {restatement}"

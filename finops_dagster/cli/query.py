@@ -36,7 +36,7 @@ def print_query(settings: Settings, sql: str, *, as_json: bool) -> None:
     else:
         if left_out := show_query_result(names, rows[:_ROWS_SHOWN]):
             columns = f"{left_out} of {len(names)} columns"
-            print_error(f"{columns} are not shown; select fewer, or use --json for all")
+            print_error(f"not shown: {columns}; select fewer, or use --json for all")
         if len(rows) > _ROWS_SHOWN:
             print_error(f"only the first {_ROWS_SHOWN} rows are shown; use --json for all")
 

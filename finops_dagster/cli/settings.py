@@ -18,7 +18,7 @@ from finops_dagster.billing.columns import flat_name
 from finops_dagster.billing.errors import BillError, excerpts, shortened
 from finops_dagster.cli.available import available_versions
 from finops_dagster.cli.options import Options
-from finops_dagster.cli.output import Row
+from finops_dagster.cli.output import Row, count_text
 from finops_dagster.object_stores import ObjectStores, StoreError, StoreUnavailable
 from finops_dagster.object_stores.settings import StoreSettings
 from finops_dagster.settings import DEFAULT_CONFIGS, Settings, dagster_home, settings_file
@@ -171,7 +171,7 @@ def _no_exports() -> str:
 def _check_export(export: ExportSettings) -> str:
     source = VENDORS[export.vendor].source(export, ObjectStores())
     versions = available_versions(source, export.months()[::-1])
-    return f"{len(versions)} months, {min(versions)} to {max(versions)}"
+    return f"{count_text(len(versions), 'month')}, {min(versions)} to {max(versions)}"
 
 
 def _check_writable(folder: Path, file: Path | None = None) -> str:

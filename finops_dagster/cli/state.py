@@ -18,7 +18,7 @@ from finops_dagster.cli.options import (
     check_month,
     exit_after,
 )
-from finops_dagster.cli.output import exit_with, show
+from finops_dagster.cli.output import count_text, exit_with, show
 from finops_dagster.terminal import print_error, print_line
 
 if TYPE_CHECKING:
@@ -296,7 +296,8 @@ def export_state(context: typer.Context, file: Document, export: OptionalExport 
 
     document = state_document(Options.of(context).settings(), _selection(export))
     write_document(document, file)
-    print_line(f"{file}: {len(document.exports)} exports, {len(document.runs)} runs")
+    exports = count_text(len(document.exports), "export")
+    print_line(f"{file}: {exports}, {count_text(len(document.runs), 'run')}")
 
 
 @app.command("import")

@@ -21,7 +21,7 @@ from finops_dagster.billing.version import Load, Version
 from finops_dagster.cli.history import open_history
 from finops_dagster.cli.month_runs import run_months
 from finops_dagster.cli.options import Selection
-from finops_dagster.cli.output import Headings, Row, key_headings
+from finops_dagster.cli.output import Headings, Row, count_text, key_headings
 from finops_dagster.cli.stored_months import StoredMonth, StoredMonths
 from finops_dagster.lake import (
     load_from_footer,
@@ -91,18 +91,16 @@ class Coverage:
         checked = _CHECKED_DEEP if self.is_deep else _CHECKED
         if self.warehouse is not None:
             checked += f", and of {self.warehouse}"
-        yield f"checked {_count_text(self.months)}: {checked}"
+        yield f"checked {count_text(self.months, 'month')}: {checked}"
         if not self.is_deep:
             yield "not checked: cells, pages of Parquet files, staged files; --deep checks them"
         for skipped, months in self.skipped.items():
-            yield f"not checked in {_count_text(months)}: {skipped}"
+            yield f"not checked in {count_text(months, 'month')}: {skipped}"
         without_data = (+self.without_data).items()
-        if exports := [f"{_count_text(months)} of {export}" for export, months in without_data]:
+        if exports := [
+            f"{count_text(months, 'month')} of {export}" for export, months in without_data
+        ]:
             yield f"without data: {', '.join(exports)}"
-
-
-def _count_text(months: int) -> str:
-    return f"{months:,} month{'' if months == 1 else 's'}"
 
 
 def verify(

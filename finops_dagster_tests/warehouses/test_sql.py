@@ -329,7 +329,7 @@ def test_command_loads_into_the_warehouse(
 ) -> None:
     deliver(project.put, "2024-01", [line_items("2024-01", "1")], version="v1")
     (project.folder / "data").mkdir(exist_ok=True)
-    assert "acme 2024-01  loaded  v1  1 rows  1.00" in finops(*settings, "aws", "run-pipeline")
+    assert "acme 2024-01  loaded  v1  1 row  1.00" in finops(*settings, "aws", "run-pipeline")
     assert finops.json(*settings, "aws", "show-state")[0]["warehouse_table"] == "v1"
     assert answers in finops(*settings, "config", "check")
     assert finops.json(*settings, "state", "verify") == []
