@@ -31,26 +31,32 @@ def vendors() -> Iterable[str]:
     return [module.name for module in folders if module.ispkg]
 
 
+_SUMMARY = """\
+Load cloud cost exports, a month at a time, into DuckDB, Parquet and a warehouse.
+
+Amounts are exact to the last digit."""
 _EPILOG = """\b
 Examples:
-  finops demo                 Load an invented bill, to try it out
+  finops demo                 Load an invented bill, to try finops
   finops init                 Write config/finops.toml, for your own bill
   finops config check         Check the settings and every connection
   finops aws run-pipeline     Load every month
-  finops state list           Show what is loaded"""
+  finops state list           List the loaded months"""
 
 app = typer.Typer(
     cls=Group,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Load cloud bills month by month, exact to the last digit.",
+    help=_SUMMARY,
     epilog=_EPILOG,
     no_args_is_help=True,
     rich_markup_mode=None,  # rich would take the [[exports]] of a help text for markup
     pretty_exceptions_enable=False,
 )
 for _vendor in vendors():
-    app.add_typer(run.app, name=_vendor, help=f"Load months of {_vendor.upper()} exports.")
-app.add_typer(state.app, name="state", help="Show, verify, repair and move loaded months.")
+    app.add_typer(run.app, name=_vendor, help=run.group_help(_vendor))
+app.add_typer(
+    state.app, name="state", help="Show, verify, repair and move the records of loaded months."
+)
 app.add_typer(worker.app, name="worker", help="List and stop runs in progress.")
 
 
@@ -86,14 +92,15 @@ _Version = Annotated[
 
 @app.callback()
 def finops(_version: _Version = False) -> None:
-    """Load cloud bills month by month, exact to the last digit."""
+    """Define the options of `finops` itself."""
 
 
 @app.command()
 def init(context: typer.Context) -> None:
     """Write a first settings file.
 
-    The file is config/finops.toml, or that of --config. An existing file is never changed.
+    The file is config/finops.toml, or the one that --config names. An existing file is never
+    changed.
 
     $ finops init
     """
@@ -111,12 +118,16 @@ def demo(
     context: typer.Context,
     restate: Annotated[
         bool,
-        typer.Option("--restate", help="Restate the last month of the demo, and load nothing."),
+        typer.Option(
+            "--restate",
+            help="Write a changed version of the last month, as AWS does, without loading it.",
+        ),
     ] = False,
 ) -> None:
     """Load three months of an invented bill.
 
-    The demo has its own settings and writes only to data/demo.
+    The demo has its own settings. All its files are in data/demo; only its runs are recorded in
+    DAGSTER_HOME.
 
     $ finops demo
     $ finops demo --restate
@@ -140,7 +151,7 @@ def dev(
         int, typer.Option(metavar="PORT", min=1, max=65535, help="Port of the UI.")
     ] = 3000,
 ) -> None:
-    """Start the Dagster UI and its sensors on this machine.
+    """Start the Dagster UI, and the sensors that are switched on.
 
     The UI listens on 127.0.0.1 only.
 
@@ -157,16 +168,16 @@ def query(
     sql: Annotated[
         str,
         typer.Argument(
-            metavar="SQL", help="One SELECT. Each export is a view with its table's name."
+            metavar="SQL", help="One SELECT. Each export is a view named by its `table` setting."
         ),
     ],
     json: Json = False,
 ) -> None:
     """Query the Parquet files of all exports.
 
-    A query can run while months are loaded. The first 200 rows are shown.
+    A query can run while months are being loaded. Without --json, at most 200 rows are shown.
 
-    $ finops query "SELECT billing_month, count(*) FROM acme GROUP BY 1"
+    $ finops query "SELECT count(*) FROM aws_billing_data"
     """
     from finops_dagster.cli.query import print_query
 
@@ -179,7 +190,7 @@ app.add_typer(config_app, name="config")
 
 @config_app.callback()
 def config(context: typer.Context, json: Json = False) -> None:
-    """Show the settings and where each comes from.
+    """Show the value of each setting, and where it comes from.
 
     $ finops config --backend bigquery
     """
@@ -192,7 +203,7 @@ def config(context: typer.Context, json: Json = False) -> None:
 Source = Annotated[str, typer.Argument(metavar="SOURCE", help="s3://bucket/prefix, or a folder.")]
 Region = Annotated[str | None, typer.Option(metavar="NAME", help="AWS region of the bucket.")]
 Endpoint = Annotated[
-    str | None, typer.Option(metavar="URL", help="Address of an S3 server other than AWS.")
+    str | None, typer.Option(metavar="URL", help="Address of an S3 server that is not AWS.")
 ]
 Profile = Annotated[str | None, typer.Option(metavar="NAME", help="Profile in ~/.aws/config.")]
 Role = Annotated[str | None, typer.Option(metavar="ARN", help="IAM role to assume.")]
@@ -200,7 +211,7 @@ ExternalId = Annotated[
     str | None, typer.Option(metavar="ID", help="External id that the role requires.")
 ]
 RequesterPays = Annotated[
-    bool, typer.Option("--requester-pays", help="Pay for the requests yourself.")
+    bool, typer.Option("--requester-pays", help="Pay for the requests, as the bucket demands it.")
 ]
 
 
@@ -217,8 +228,8 @@ def discover(
 ) -> None:
     """Find exports in a bucket or a folder.
 
-    Prints an [[exports]] block for each, to paste into the settings file. No settings file is
-    needed.
+    Prints an [[exports]] block for each export, to paste into the settings file. The command needs
+    no settings file.
 
     $ finops config discover s3://acme-billing/cur --region us-east-1
     """
@@ -244,7 +255,7 @@ def discover(
 def check(context: typer.Context, json: Json = False) -> None:
     """Check that every export, folder and database can be used.
 
-    The exit code is 1 if one of them fails.
+    The exit code is 1 if one of them cannot be used.
 
     $ finops config check
     """

@@ -126,7 +126,7 @@ def stages_behind(versions: StageVersions) -> str | None:
 MONTH_HEADINGS: Headings = {
     **key_headings("export month"),
     "version": newest_version,
-    "behind": stages_behind,
+    "stages_behind": stages_behind,
     **key_headings("rows cost last_run"),
 }
 STAGE_HEADINGS: Headings = {

@@ -29,8 +29,10 @@ def check_month(value: str | None) -> str | None:
         raise typer.BadParameter(str(error)) from None
 
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-Force = Annotated[bool, typer.Option("--force", "--overwrite", help="Redo unchanged months.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Force = Annotated[
+    bool, typer.Option("--force", "--overwrite", help="Process unchanged months again.")
+]
 ExportName = Annotated[
     str | None, typer.Option("--export", metavar="NAME", help="Only this export. Default: all.")
 ]
@@ -121,9 +123,11 @@ def _store(context: typer.Context, parameter: typer.CallbackParam, value: Any) -
 
 
 _shared_option = partial(typer.Option, callback=_store, expose_value=False, show_default=False)
-_CONFIG_HELP = "Settings file. Default: $FINOPS_CONFIG, config/finops.toml, config.toml."
-_BACKEND_HELP = "Where months are loaded to, such as bigquery. Default: as in the settings."
-_VALUE_HELP = "Setting of the backend, such as dataset=finops. Repeatable."
+_CONFIG_HELP = "Settings file. Default: $FINOPS_CONFIG, else config/finops.toml, else config.toml."
+_BACKEND_HELP = "Warehouse to load months into, such as bigquery. Default: as in the settings."
+_VALUE_HELP = "Setting of the warehouse, such as dataset=finops. May be given several times."
+# typer joins the lines of a paragraph that does not begin with this.
+_KEEP_LINES = "\b\n"
 _shared = typer.Typer(add_completion=False)
 
 
@@ -147,10 +151,14 @@ def _months(
     ] = None,
     start_date: Annotated[
         str | None,
-        _shared_option(metavar="YYYY-MM", help="First month. Default: the first of the export."),
+        _shared_option(metavar="YYYY-MM", help="First month. Default: the export's start_month."),
     ] = None,
     end_date: Annotated[
-        str | None, _shared_option(metavar="YYYY-MM", help="Last month. Default: the newest.")
+        str | None,
+        _shared_option(
+            metavar="YYYY-MM",
+            help="Last month. Default: the export's end_month, else the newest month.",
+        ),
     ] = None,
 ) -> None:
     """Define the options of a vendor's commands once, for `VendorGroup`."""
@@ -177,10 +185,14 @@ class Group(typer.core.TyperGroup):
 
 
 def _help_text(docstring: str) -> str:
-    """Return a docstring as help: lines that begin with `$ ` are examples, others are joined."""
+    """Return a docstring as help: `$ ` begins an example, `- ` a list; other lines are joined."""
     paragraphs = cleandoc(docstring).split("\n\n")
     return "\n\n".join(
-        _examples(paragraph) if paragraph.startswith("$ ") else " ".join(paragraph.split())
+        _examples(paragraph)
+        if paragraph.startswith("$ ")
+        else f"{_KEEP_LINES}{paragraph}"
+        if paragraph.startswith("- ")
+        else " ".join(paragraph.split())
         for paragraph in paragraphs
     )
 
@@ -188,8 +200,7 @@ def _help_text(docstring: str) -> str:
 def _examples(paragraph: str) -> str:
     commands = [line.removeprefix("$ ") for line in paragraph.splitlines()]
     heading = "Example:" if len(commands) == 1 else "Examples:"
-    # typer joins the lines of a paragraph unless it begins with \b.
-    return "\n  ".join([f"\b\n{heading}", *commands])
+    return "\n  ".join([f"{_KEEP_LINES}{heading}", *commands])
 
 
 class VendorGroup(Group):

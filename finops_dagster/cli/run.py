@@ -10,28 +10,60 @@ from finops_dagster.cli.options import Force, Json, Options, VendorGroup, exit_a
 from finops_dagster.cli.output import exit_with, show
 from finops_dagster.terminal import print_error
 
+_RUNS_ALONE = "This stage runs alone. The vendor is not asked, and nothing is downloaded."
 _RUNS_SHOWN = 100
 # Each command runs the pipeline up to a stage: its name, the stage, its help.
 _COMMANDS = [
-    ("extract-manifests", "manifest", "Find and read the newest manifest of each month."),
-    ("extract-billing", "staged_files", "Download and verify the files of each month."),
-    ("load-billing-local", "billing_table", "Load each month that is staged into DuckDB."),
-    ("export-parquet", "parquet", "Write the Parquet file of each month in DuckDB."),
-    ("load-billing-remote", "warehouse_table", "Load each Parquet file into the warehouse."),
+    (
+        "extract-manifests",
+        "manifest",
+        "Record the newest manifest of each month.\n\nThis is the first stage. To list the "
+        "manifests without recording them: discover-manifests.",
+    ),
+    (
+        "extract-billing",
+        "staged_files",
+        "Download and verify the files of each month.\n\nThis is the second stage; the first one "
+        "(extract-manifests) runs too.",
+    ),
+    (
+        "load-billing-local",
+        "billing_table",
+        f"Load the staged files of each month into DuckDB.\n\n{_RUNS_ALONE}",
+    ),
+    (
+        "export-parquet",
+        "parquet",
+        f"Write each month that DuckDB has to its Parquet file.\n\n{_RUNS_ALONE}",
+    ),
+    (
+        "load-billing-remote",
+        "warehouse_table",
+        f"Load each month's Parquet file into the warehouse.\n\n{_RUNS_ALONE}",
+    ),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would run, and run nothing.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show which stages would run.")]
 Runs = Annotated[
-    bool, typer.Option("--runs", help="Show every run instead: when, how long, result.")
+    bool, typer.Option("--runs", help="Show the runs instead: start, duration, result.")
 ]
 
 app = typer.Typer(cls=VendorGroup, no_args_is_help=True)
+
+
+def group_help(vendor: str) -> str:
+    """Return the help of a vendor's group of commands."""
+    return (
+        f"Load the months of {vendor.upper()} exports.\n\n"
+        "A month has these stages: manifest, staged files, DuckDB table, Parquet file, warehouse "
+        "table."
+    )
 
 
 @app.command()
 def discover_manifests(context: typer.Context, json: Json = False) -> None:
     """List the vendor's newest version of each month.
 
-    The column "loaded" says whether DuckDB has it.
+    The column "loaded" says whether DuckDB has that version.
 
     $ finops aws discover-manifests --export acme --start-date 2026-01
     """
@@ -62,8 +94,8 @@ def run_pipeline(
 ) -> None:
     """Run every stage of each month, newest month first.
 
-    Unchanged months are verified and not loaded again. --json prints one line of JSON as each
-    month ends.
+    A month that is unchanged is verified and not loaded again. If a month fails, the others still
+    run. --json prints one line of JSON as each month ends.
 
     $ finops aws run-pipeline
     $ finops aws run-pipeline --export acme --start-date 2026-01 --dry-run
@@ -86,7 +118,11 @@ def run_pipeline(
 
 @app.command()
 def show_state(context: typer.Context, runs: Runs = False, json: Json = False) -> None:
-    """Show the version that each stage of each month has.
+    """Show each month's version, and the stages behind it.
+
+    Stages: manifest, staged files, DuckDB table, Parquet file, warehouse table. "version" is the
+    newest version that was read from the vendor. "stages behind" names the stages that have an
+    older version, or nothing. The vendor is not asked: discover-manifests does that.
 
     $ finops aws show-state
     $ finops aws show-state --runs --export acme --start-date 2026-01

@@ -41,12 +41,13 @@ OptionalMonth = Annotated[
 Document = Annotated[
     Path, typer.Argument(metavar="FILE", help="File that ends in .json, .yaml or .yml.")
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="List what would be deleted.")]
-Deep = Annotated[bool, typer.Option("--deep", help="Also read every file, page and column.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only list what would be done.")]
+Deep = Annotated[bool, typer.Option("--deep", help="Also read all data, not only the totals.")]
 RepairOption = Annotated[
     bool,
     typer.Option(
-        "--repair", help="Restore the ledger, then run the commands that the output names."
+        "--repair",
+        help="Repair damaged load records, then run the repair command of each difference.",
     ),
 ]
 FormerRepairOption = Annotated[bool, typer.Option("--mend", hidden=True)]
@@ -67,6 +68,9 @@ def show_months(
     context: typer.Context, export: ExportArgument, month: OptionalMonth = None, json: Json = False
 ) -> None:
     """Show the months of an export, or the stages of one month.
+
+    "version" is the newest version that was read from the vendor. "stages behind" names the stages
+    that have an older version, or nothing.
 
     $ finops state show acme
     $ finops state show acme 2026-01
@@ -95,11 +99,15 @@ def list_months(
         bool, typer.Option("--failed", help="Only months whose last run failed.")
     ] = False,
     stale: Annotated[
-        bool, typer.Option("--stale", help="Only months with a newer version at the vendor.")
+        bool,
+        typer.Option("--stale", help="Only months that have a newer version at the vendor."),
     ] = False,
     json: Json = False,
 ) -> None:
     """List the months of all exports.
+
+    "version" is the newest version that was read from the vendor. "stages behind" names the stages
+    that have an older version, or nothing.
 
     $ finops state list
     $ finops state list --failed
@@ -133,6 +141,9 @@ def report(
 ) -> None:
     """Report progress, failures, durations and restarts.
 
+    Counts the months that are complete, pending, running and failed, the failures by cause, and
+    the runs that repeat a failed month. Durations are in seconds, by stage.
+
     $ finops state report --format html > report.html
     """
     from finops_dagster.cli.report import print_report, report_sections
@@ -147,7 +158,8 @@ def report(
 def loaded(context: typer.Context, export: OptionalExport = None, json: Json = False) -> None:
     """List the months in the warehouse.
 
-    Reads the ledger in the warehouse, or in DuckDB if there is no warehouse.
+    Reads the load records ({table}_loads) in the warehouse, or those in DuckDB if there is no
+    warehouse.
 
     $ finops state loaded acme --backend bigquery
     """
@@ -159,7 +171,7 @@ def loaded(context: typer.Context, export: OptionalExport = None, json: Json = F
 
 @app.command()
 def reprocess(context: typer.Context, export: ExportArgument, month: MonthArgument) -> None:
-    """Run every stage of a month again, changed or not.
+    """Run every stage of a month again, even if unchanged.
 
     $ finops state reprocess acme 2026-01
     """
@@ -171,7 +183,7 @@ def reprocess(context: typer.Context, export: ExportArgument, month: MonthArgume
 
 @app.command()
 def reset_failed(context: typer.Context) -> None:
-    """Run every month again whose last run failed.
+    """Run again every month whose last run failed.
 
     The failed runs stay in the history.
 
@@ -206,9 +218,9 @@ def verify(
 ) -> None:
     """Check that all copies of a month agree.
 
-    Compares event log, ledger, DuckDB table, Parquet file and warehouse. Lists every difference
-    with the command that repairs it; the exit code is then 1. Standard error says what was checked
-    and what was not.
+    Compares Dagster's event log, the load records (the ledger), the DuckDB table, the Parquet file
+    and the warehouse. Lists every difference with the command that repairs it; the exit code is
+    then 1. Standard error says what was checked and what was not.
 
     $ finops state verify
     $ finops state verify acme 2026-01 --deep
@@ -255,19 +267,25 @@ def cleanup(
     context: typer.Context,
     older_than: Annotated[
         timedelta,
-        typer.Option(metavar="AGE", parser=_age, help="Age, such as 12h, 30d or 4w."),
+        typer.Option(
+            metavar="AGE", parser=_age, help="Delete what is older, such as 12h, 30d or 4w."
+        ),
     ] = "30d",  # type: ignore[assignment]  # typer parses the default too
     stale: Annotated[
-        bool, typer.Option("--stale", help="Only what dead processes left, of any age.")
+        bool,
+        typer.Option("--stale", help="Only clean up after runs whose process is gone, of any age."),
     ] = False,
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
-    """Delete old staged files, runs and ledger entries.
+    """Delete old staged files, runs and load records.
 
-    Deletes staged files that are loaded, runs that are not the latest of any stage, with their
-    logs, and superseded versions in the ledger. With --stale, marks runs whose process is gone as
-    failed, and deletes their unfinished files.
+    - staged files of versions that are loaded, or that are not the newest
+    - ended runs with their logs, except the last run of each stage of each month
+    - load records of superseded versions
+
+    With --stale instead: marks runs whose process is gone as failed, and deletes their unfinished
+    files.
 
     $ finops state cleanup --older-than 90d --dry-run
     $ finops state cleanup --stale
@@ -287,7 +305,9 @@ def cleanup(
 
 @app.command("export")
 def export_state(context: typer.Context, file: Document, export: OptionalExport = None) -> None:
-    """Write the state of all months to a file.
+    """Write the load records and the run history to a file.
+
+    The file says which versions are loaded. The billing data is not in it.
 
     $ finops state export state.json
     $ finops state export acme.json acme
@@ -302,9 +322,10 @@ def export_state(context: typer.Context, file: Document, export: OptionalExport 
 
 @app.command("import")
 def import_state(context: typer.Context, file: Document) -> None:
-    """Import the state of months whose data is on this machine.
+    """Import the records of months whose data is on this machine.
 
-    State that the data does not confirm is refused, with one line for each stage.
+    Copy data/ to this machine first. A stage whose data differs from the file is refused, with one
+    line.
 
     $ finops state import state.json
     """
@@ -322,7 +343,7 @@ def import_state(context: typer.Context, file: Document) -> None:
 def changes(json: Json = False) -> None:
     """List imports, cleanups, repairs and stopped runs.
 
-    Shows when, by which user, on which machine, and what changed.
+    Shows the time, the user, the machine, the command, and what it changed.
 
     $ finops state changes
     """

@@ -24,8 +24,8 @@ app = typer.Typer(cls=Group, no_args_is_help=True)
 def list_runs(export: ExportName = None, json: Json = False) -> None:
     """List the runs in progress.
 
-    A run is "lost" if its process is gone. "done by" is estimated from the median duration of
-    each stage in earlier runs.
+    "process" is "lost" if the process of the run is gone. "done by" is estimated from the median
+    duration of each stage in earlier runs.
 
     $ finops worker list --export acme
     """
