@@ -61,18 +61,18 @@ class Lake:
         return sorted(Path(self.root, export).glob("billing_month=*/*.parquet"))
 
 
-# How a footer has the fields of a load: as text, with the defaults of the first files, which lack
-# some, or as JSON, by their names in the footer.
+# Footer keys with texts, and their defaults: the first files have no `format` and no `run_id`.
 _TEXTS = {"manifest_id": "", "total_cost": "", "format": "cur1", "run_id": ""}
+# Row fields stored as JSON, and their footer keys. The footer's "files" is a number.
 _JSON = {"file_count": "files", "byte_count": "bytes", "files": "source_files"} | {
     name: name for name in ("decimals_rounded", "money_sums", "cost_by_currency")
 }
 
 
 def read_footer(path: Path) -> LoadedVersion | None:
-    """Return the version in a file's footer, or None where this project did not write the file.
+    """Return the version in a file's footer; None where the file cannot be read or has none.
 
-    Fields that the first files did not have are None. No rows are read.
+    Fields that old files lack get their defaults. No rows are read.
     """
     try:
         metadata = pq.read_metadata(path)
@@ -88,7 +88,7 @@ def read_footer(path: Path) -> LoadedVersion | None:
 
 
 def _footer(load: Load, names: dict[str, str]) -> dict[str, str]:
-    """Return what `read_footer` and `names_by_header` read."""
+    """Return what `read_footer` and `names_from_footers` read."""
     row = load.row()
     return {
         "export": load.export,
@@ -98,10 +98,10 @@ def _footer(load: Load, names: dict[str, str]) -> dict[str, str]:
     }
 
 
-def names_by_header(paths: Iterable[Path]) -> dict[str, str]:
-    """Return the column names by header in the footers; of several names, the first file's.
+def names_from_footers(paths: Iterable[Path]) -> dict[str, str]:
+    """Return {header: column name} from the footers; the first file wins. Skips unreadable files.
 
-    So a database that was lost, or that holds one month, gives the names that the lake has.
+    With them, a database that is new or holds one month gives columns the names that the lake has.
     """
     names: dict[str, str] = {}
     for path in paths:
@@ -112,7 +112,10 @@ def names_by_header(paths: Iterable[Path]) -> dict[str, str]:
 
 
 def load_from_footer(path: Path, export: str, month: BillingMonth, table: str) -> Load | None:
-    """Return the load that the month's file was written from, or None."""
+    """Return the load in the file's footer, or None as `read_footer`; its number is unknown.
+
+    `loaded_at` is the time at which the file was written.
+    """
     version = read_footer(path)
     if version is None:
         return None
@@ -121,13 +124,13 @@ def load_from_footer(path: Path, export: str, month: BillingMonth, table: str) -
 
 
 def parquet_relation(path: Path) -> Sql:
-    """Return a table expression for the file, with the `billing_month` of its rows."""
+    """Return a table expression for the file, with the columns that are stored in it."""
     # DuckDB would replace the DATE by the text in the folder's name.
     return Sql(f"read_parquet({file_literal(path)}, hive_partitioning = false)")
 
 
-def table_rows(load: Load) -> Sql:
-    """Return the month's rows in the billing table, what follows FROM."""
+def month_relation(load: Load) -> Sql:
+    """Return what follows FROM to read the month's rows in the billing table, of any version."""
     first_day = Sql(f"DATE {literal(str(load.month.first_day))}")
     return Sql(f"{quoted(load.table)} WHERE billing_month = {first_day}")
 
@@ -142,11 +145,11 @@ def file_sha256(path: Path) -> str:
 def exporting_month(
     connection: duckdb.DuckDBPyConnection, load: Load, path: Path, bill_format: Format
 ) -> Iterator[int]:
-    """Write the month's Parquet file beside `path`, reconcile it, and replace the old one.
+    """Write the month's rows to a Parquet file, reconcile it, and replace the file at `path` by it.
 
-    The block runs before the old file is replaced, and gets the size in bytes. On any error, also
-    in the block, the old file stays. Readers see the whole old file or the whole new one. Raises
-    ReconciliationError.
+    The block runs before the replacement, and gets the new file's size in bytes. After the block,
+    the ledger gets the new file's checksum. On any error, also in the block, the old file stays.
+    Readers see the whole old file or the whole new one. Raises ReconciliationError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
@@ -154,7 +157,7 @@ def exporting_month(
     metadata = ", ".join(f"{name}: {literal(text)}" for name, text in footer.items())
     try:
         options = Sql(f", KV_METADATA {{{metadata}}}")
-        _write(connection, Sql(f"FROM {table_rows(load)}"), part, options)
+        _copy(connection, Sql(f"FROM {month_relation(load)}"), part, options)
         measured = measure_month(
             connection, parquet_relation(part), load.month, bill_format, load.totals.sums
         )
@@ -169,23 +172,30 @@ def exporting_month(
         raise
 
 
-def write_rows(connection: duckdb.DuckDBPyConnection, rows: Sql, path: Path, source: Path) -> None:
-    """Write the rows of `source`, a month's file, to `path` in other types. Raises BillError."""
+def write_parquet(
+    connection: duckdb.DuckDBPyConnection, query: Sql, path: Path, source: Path
+) -> None:
+    """Write the rows of a query to a Parquet file. Raises BillError, which names `source`.
+
+    `source` is the month's file that the query reads.
+    """
     try:
-        _write(connection, rows, path)
+        _copy(connection, query, path)
     except duckdb.Error as error:
-        raise BillError(f"{source} cannot be read: {first_line(error)}") from error
+        raise BillError(
+            f"{source} cannot be read: {first_line(error)}; run finops state verify --deep --repair"
+        ) from error
 
 
-def _write(
-    connection: duckdb.DuckDBPyConnection, rows: Sql, path: Path, options: Sql | None = None
+def _copy(
+    connection: duckdb.DuckDBPyConnection, query: Sql, path: Path, options: Sql | None = None
 ) -> None:
     # DuckDB writes a column without NULLs in its statistics as REQUIRED. The files of two months
     # would differ in their schema, and BigQuery refuses such a file for a NULLABLE column.
     connection.execute("SET disabled_optimizers = 'statistics_propagation'")
     try:
         connection.execute(
-            f"COPY ({rows}) TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd, "
+            f"COPY ({query}) TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd, "
             f"ROW_GROUP_SIZE {_ROW_GROUP_ROWS}{options or Sql('')})"
         )
     finally:
@@ -198,10 +208,10 @@ def matches_checksum(load: Load, path: Path) -> bool | None:
 
 
 def is_intact(connection: duckdb.DuckDBPyConnection, load: Load, path: Path) -> bool:
-    """Return whether the file is as it was written.
+    """Return whether the file's bytes have the checksum in the ledger.
 
-    Where the ledger has no checksum, as of older loads, the file is compared with the table once,
-    and its checksum is recorded.
+    Older loads have none there: the file is then compared with the table, cell by cell, and if
+    they agree its checksum is recorded in the ledger.
     """
     is_unchanged = matches_checksum(load, path)
     if is_unchanged is not None:
@@ -212,7 +222,7 @@ def is_intact(connection: duckdb.DuckDBPyConnection, load: Load, path: Path) -> 
     try:
         in_file, in_table = (
             month_digest(connection, rows, types, DigestKind.HASH)
-            for rows in (parquet_relation(path), table_rows(load))
+            for rows in (parquet_relation(path), month_relation(load))
         )
     except duckdb.Error:
         return False
@@ -225,18 +235,20 @@ def is_intact(connection: duckdb.DuckDBPyConnection, load: Load, path: Path) -> 
 def restore_load(
     connection: duckdb.DuckDBPyConnection, load: Load, bill_format: Format, path: Path
 ) -> bool:
-    """Record a load in the ledger again where the table proves it, and return whether it does.
+    """Record the load again if the table holds exactly this load; return whether it does.
 
-    All rows of the month must be of this version, and their totals the load's. The column names
-    come from the month's Parquet file.
+    All rows of the month must be of its version, and have its totals. The export's column names
+    are recorded too, from the Parquet file at `path`.
     """
     if verified_totals(connection, load, bill_format) is None:
         return False
-    versions = connection.execute(f"SELECT DISTINCT manifest_id FROM {table_rows(load)}").fetchall()
+    versions = connection.execute(
+        f"SELECT DISTINCT manifest_id FROM {month_relation(load)}"
+    ).fetchall()
     if versions not in ([], [(load.manifest_id,)]):
         return False
     ledger.restore_loads(connection, [load])
-    ledger.record_export(connection, load, bill_format.vendor, names_by_header([path]))
+    ledger.record_export(connection, load, bill_format.vendor, names_from_footers([path]))
     return True
 
 
@@ -244,10 +256,11 @@ def restore_load(
 def restoring_month(
     connection: duckdb.DuckDBPyConnection, load: Load, bill_format: Format, path: Path
 ) -> Iterator[tuple[Load, list[str]]]:
-    """Replace the month by the rows of the lake's file, in one transaction.
+    """Load the month from its Parquet file, and record the load in the same transaction.
 
-    The block runs before the commit. Raises FileInvalid, and ReconciliationError where the file
-    does not have the totals of its footer.
+    The block runs before the commit, and gets the recorded load and the warnings about columns.
+    `load` is that of `load_from_footer`. Raises BillError: FileInvalid for a file that cannot be
+    read, and ReconciliationError for one that does not have the totals of its footer.
     """
     prepare_casts(connection)
     loader = MonthLoader(connection, load, bill_format)
@@ -257,7 +270,9 @@ def restoring_month(
             loader.column_mapping(name, name, SqlType(sql_type), name)
             for name, sql_type, *_ in described[len(ADDED_COLUMNS) :]
         ]
-        with loader.writing_rows([parquet_file(path)], mappings, names_by_header([path])) as loaded:
+        with loader.writing_rows(
+            [parquet_file(path)], mappings, names_from_footers([path])
+        ) as loaded:
             yield loaded
     except duckdb.Error as error:
         raise FileInvalid(

@@ -26,10 +26,10 @@ from finops_dagster.cli.stored_months import StoredMonth, StoredMonths
 from finops_dagster.lake import (
     load_from_footer,
     matches_checksum,
+    month_relation,
     parquet_relation,
     read_footer,
     restore_load,
-    table_rows,
 )
 from finops_dagster.pipeline import STAGES
 from finops_dagster.settings import Settings
@@ -288,7 +288,7 @@ def _damage(month: StoredMonth, logged: LoggedVersions, coverage: Coverage) -> D
     lake_copy = _lake_copy(file, kinds)
     with file.duckdb.open(month.database_path, read_only=True) as connection:
         is_unchanged = matches_checksum(load, file.path)
-        digests = _digests(connection, table_rows(load), file, kinds)
+        digests = _digests(connection, month_relation(load), file, kinds)
     table_copy = _Copy(f"table {load.table}", digests)
     yield from _copy_differences(table_copy, lake_copy, warehouse_copy, is_unchanged=is_unchanged)
 

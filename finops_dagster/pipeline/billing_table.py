@@ -11,7 +11,7 @@ from finops_dagster.billing.content import Content
 from finops_dagster.billing.errors import FileInvalid, StageMissing
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import Load, with_vendor_id
-from finops_dagster.lake import Lake, load_from_footer, names_by_header, restoring_month
+from finops_dagster.lake import Lake, load_from_footer, names_from_footers, restoring_month
 from finops_dagster.pipeline import checks
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.metadata import LOAD_KEYS, LoadedMonth, table_metadata
@@ -202,7 +202,7 @@ class MonthLoading:
         return MonthLoader(connection, load, bill_format).replacing_month(
             read_files(files.paths, bill_format),
             manifest.columns,
-            {} if has_names else names_by_header(self.lake.paths(export.name)),
+            {} if has_names else names_from_footers(self.lake.paths(export.name)),
             round_money=export.rounds_money,
         )
 

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 from finops_dagster.billing.errors import StageMissing
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import LoadedVersion
-from finops_dagster.lake import Lake, names_by_header, read_footer
+from finops_dagster.lake import Lake, names_from_footers, read_footer
 from finops_dagster.pipeline.checks import RECONCILES, reconciles
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.metadata import version_metadata, warnings
@@ -89,7 +89,7 @@ def month_file(export: Export, month: BillingMonth, lake: Lake, duckdb: DuckDB) 
         ),
         user_defined_columns=tuple(
             name
-            for header, name in names_by_header([path]).items()
+            for header, name in names_from_footers([path]).items()
             if bill_format.is_user_defined(header) and name in schema.names
         ),
         currency_column=if_present(bill_format.currency),

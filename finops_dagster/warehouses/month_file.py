@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from finops_dagster.billing.columns import Sql, SqlType, quoted
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import LoadedVersion
-from finops_dagster.lake import parquet_relation, write_rows
+from finops_dagster.lake import parquet_relation, write_parquet
 from finops_dagster.tables.bill_files import AS_TEXT
 from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.database import DuckDB
@@ -105,7 +105,7 @@ class MonthFile:
             path = Path(folder) / self.path.name
             with self.duckdb.scratch(threads=1) as connection:
                 prepare_casts(connection)
-                write_rows(connection, self.select(target_types), path, self.path)
+                write_parquet(connection, self.select(target_types), path, self.path)
             yield replace(self, path=path, schema=pq.read_schema(path))
 
 
