@@ -29,7 +29,7 @@ from finops_dagster.tables.database import BillingDatabase, DuckDB
 from finops_dagster.tables.load import verified_load
 from finops_dagster.terminal import print_error
 from finops_dagster.warehouses import open_warehouse
-from finops_dagster.warehouses.base import Warehouse, WarehouseMonth, newest_loads
+from finops_dagster.warehouses.base import Warehouse, WarehouseMonth, months_from_loads
 from finops_dagster.warehouses.month_file import MonthFile, WarehouseUnavailable
 
 StageVersions = Mapping[str, Any]
@@ -113,7 +113,7 @@ class StoredMonths:
             if isinstance(rows, BillError):
                 raise rows
             loads += [load for name, *load in rows if name == export.name]
-        return newest_loads(loads)
+        return months_from_loads(loads)
 
     def _read_ledger(self, file: Path) -> list[tuple[Any, ...]] | BillError:
         if not file.exists():
@@ -137,7 +137,7 @@ class StoredMonths:
         """
         export = self._exports[export_name]
         try:
-            return {load.month: load.version for load in self._duckdb_loads(export)}
+            return {load.month: load.manifest_id for load in self._duckdb_loads(export)}
         except BillError as error:
             problem = str(error).partition(";")[0]
             self._print_error(f"{problem}; the version in the Parquet file is shown for the table")
@@ -150,7 +150,8 @@ class StoredMonths:
         try:
             if self.warehouse is None:
                 return {}
-            return {load.month: load.version for load in self.loads(self._exports[export_name])[1]}
+            _, loads = self.loads(self._exports[export_name])
+            return {load.month: load.manifest_id for load in loads}
         except (BillError, WarehouseUnavailable) as error:
             self._print_error(f"{error}; the version in the warehouse is unknown")
             return None

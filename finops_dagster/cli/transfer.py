@@ -317,7 +317,7 @@ def _confirmed_version(
     if stage == "warehouse_table":
         if month.stores.warehouse is None or month.lake_record is None:
             return None
-        version = month.stores.warehouse.verified_version(month.month_file)
+        version = month.stores.warehouse.measured_version(month.month_file)
         return version.manifest_id if version else None
     manifest = month.staging.manifest()
     if manifest is None or (table_version and is_version_of(table_version, manifest.id)):

@@ -245,7 +245,7 @@ def _differences(month: StoredMonth, logged: LoggedVersions) -> Differences:
 def _warehouse_differences(
     file: MonthFile, logged_version: str | None, warehouse: Warehouse
 ) -> Differences:
-    version, table = warehouse.verified_version(file), warehouse.full_name(file.table)
+    version, table = warehouse.measured_version(file), warehouse.full_name(file.table)
     if version is not None and version.manifest_id != logged_version:
         yield (
             f"{table} has {version.manifest_id}, the event log {logged_version or 'no version'}",

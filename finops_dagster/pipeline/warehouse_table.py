@@ -41,7 +41,7 @@ def warehouse_table_asset(export: Export, backend: str) -> dg.AssetsDefinition:
         version = file.footer
         if footer is not None:
             require_version(footer.manifest_id, version.manifest_id)
-        is_loaded = not run_options.force and version.is_same(warehouse.verified_version(file))
+        is_loaded = not run_options.force and version.is_same(warehouse.measured_version(file))
         metadata = {
             **version_metadata(version),
             "dagster/table_name": warehouse.full_name(file.table),

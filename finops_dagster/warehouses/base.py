@@ -1,4 +1,4 @@
-"""The warehouse: how a month is loaded, verified and listed, in every dialect alike."""
+"""Load, measure and list months in a warehouse, by the steps of its dialect."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from finops_dagster.warehouses.schema_change import SchemaChange
 
 @dataclass(frozen=True)
 class LoadResult:
-    """The id of a load's job, and the warnings about its columns."""
+    """The id of a load's job, and its warnings: about columns, and about the clean-up."""
 
     job_id: str
     warnings: tuple[str, ...] = ()
@@ -30,22 +30,22 @@ class LoadResult:
 
 @dataclass(frozen=True)
 class WarehouseMonth:
-    """A month that is loaded according to the warehouse's ledger."""
+    """A month of the ledger, with its newest load."""
 
     month: str
-    version: str
+    manifest_id: str
     rows: int
     loaded_at: datetime
 
 
-def newest_loads(loads: Iterable[Sequence[Any]]) -> list[WarehouseMonth]:
-    """Return the newest load of each month, the newest month first.
+def months_from_loads(loads: Iterable[Sequence[Any]]) -> list[WarehouseMonth]:
+    """Return each month with its newest load, the newest month first.
 
-    A load is month, version, rows and time, as the database gives them.
+    A load is a row of month, version id, row count and time, as the database returns them.
     """
     newest: dict[str, WarehouseMonth] = {}
-    for month, version, rows, loaded_at in loads:
-        load = WarehouseMonth(month, version, int(rows), as_utc(loaded_at))
+    for month, manifest_id, rows, loaded_at in loads:
+        load = WarehouseMonth(month, manifest_id, int(rows), as_utc(loaded_at))
         if month not in newest or newest[month].loaded_at <= load.loaded_at:
             newest[month] = load
     return [newest[month] for month in sorted(newest, reverse=True)]
@@ -63,44 +63,44 @@ class Warehouse:
         self._open_dialect = open_dialect
 
     def check_connection(self) -> str:
-        """Connect, and return the location of the server that answered."""
+        """Connect, run a query, and return the location of the server that answered."""
         with self._connected_dialect() as dialect:
-            return dialect.check_connection()
+            return dialect.ping()
 
     def full_name(self, table: str) -> str:
-        """Return the name under which people query the table."""
+        """Return the table's name as queries use it, without connecting."""
         return self._open_dialect().full_name(table)
 
     def loaded_months(self, table: str) -> list[WarehouseMonth]:
-        """Return the months that are loaded according to the ledger, the newest first."""
+        """Return the months of the table's ledger, the newest first; empty without a ledger."""
         with self._connected_dialect() as dialect:
-            return newest_loads(recorded_loads(dialect, table))
+            return months_from_loads(recorded_loads(dialect, table))
 
-    def verified_version(self, file: MonthFile) -> Version | None:
-        """Return the loaded version with the totals that were measured in the table.
+    def measured_version(self, file: MonthFile) -> Version | None:
+        """Return the version that the ledger names, with the totals measured in the table.
 
-        The result is None where the ledger has no load of the month, where the table has rows
-        outside the month or lacks a measured column, and where it has the file's version with
-        other totals, as after rows were deleted by hand.
+        None without a load, with rows of another month, without a measured column, or where the
+        version is the file's and its totals differ, as after rows were deleted by hand.
         """
         with self._connected_dialect() as dialect:
-            loads = newest_loads(recorded_loads(dialect, file.table))
-            load = {load.month: load for load in loads}.get(str(file.month))
+            months = months_from_loads(recorded_loads(dialect, file.table))
+            load = {load.month: load for load in months}.get(str(file.month))
             columns = [*file.money_columns, *filter(None, [file.period_column]), "billing_month"]
             if load is None or not dialect.has_columns(file.table, columns):
                 return None
             measured = measure(dialect, file, file.table)
         if measured.misdated_rows:
             return None
-        version = Version(load.version, measured.totals)
+        version = Version(load.manifest_id, measured.totals)
         if version.is_same(file.footer) and measured.totals.difference(file.footer.totals):
             return None
         return version
 
     def digest(self, file: MonthFile) -> MonthDigest:
-        """Return the digest of each of the file's columns in the table, by reading every cell.
+        """Return the digests of the month in the table; all compared cells are read.
 
-        The digest is of the most exact kind that the warehouse can compute.
+        The warehouse's `digest_kind` says which columns are compared: of SUMS, the money columns.
+        Raises BillError where the table lacks one of them.
         """
         with self._connected_dialect() as dialect:
             return dialect.digest(file)
@@ -108,7 +108,8 @@ class Warehouse:
     def replace_month(self, file: MonthFile) -> LoadResult:
         """Replace the month in the table by the file, in one step, and record the load.
 
-        A load that fails is recorded as failed where it has certainly ended.
+        Creates tables and columns that are missing. A failed load is recorded, unless it may still
+        be running.
         """
         dialect, has_begun = self._open_dialect(), False
         dialect.job_id = f"finops_{file.export}_{file.month}_{uuid4().hex[:12]}"
@@ -122,15 +123,15 @@ class Warehouse:
                 return LoadResult(dialect.job_id, self._load(dialect, file, change))
         except Exception as error:
             # By a connection of its own, since the first one may be lost.
-            if has_begun and dialect.has_ended(error):
+            if has_begun and dialect.load_has_ended(error):
                 with suppress(Exception), self._connected_dialect(write=True) as reconnected:
                     reconnected.record_load(file, dialect.job_id, "failed", first_line(error))
             raise
 
     def _load(self, dialect: Dialect, file: MonthFile, change: SchemaChange) -> tuple[str, ...]:
-        """Load the file, reconcile it, exchange it for the month and record that.
+        """Load the file, reconcile it and swap it in for the month's rows; return the warnings.
 
-        The warnings are returned; nothing after the commit may fail the load.
+        Nothing after the commit may fail the load.
         """
         name, totals = self.full_name(file.table), file.footer.totals
         advice = f"{dialect.mismatch_effect}; {reprocess_advice(file.export, file.month)}"

@@ -62,7 +62,7 @@ class BaseDialect(ABC):
     def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         """Run a statement whose placeholders are bound to `values`, and return its rows."""
 
-    def check_connection(self) -> str:
+    def ping(self) -> str:
         """Run a query, and return the location of the server that answered it."""
         self.query("SELECT 1")
         return self.location

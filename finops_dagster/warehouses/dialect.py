@@ -93,7 +93,7 @@ class Dialect(BaseDialect):
         """Drop what the load needed, after the commit; return a warning for each failure."""
         return ()
 
-    def has_ended(self, error: Exception) -> bool:
+    def load_has_ended(self, error: Exception) -> bool:
         """Return whether the load ended with this error, so that it can be recorded as failed."""
         return True
 

@@ -171,9 +171,9 @@ def test_maps_become_arrays_of_keys_and_values(month_of: MonthOf, key_mode: str)
         warehouse = bigquery_warehouse(server)
         for version in ("v1", "v2"):
             file = month_of(version, resource_tags=TAGS, discount=DISCOUNTS)
-            assert not file.footer.is_same(warehouse.verified_version(file))
+            assert not file.footer.is_same(warehouse.measured_version(file))
             warehouse.replace_month(file)
-            assert file.footer.is_same(warehouse.verified_version(file))
+            assert file.footer.is_same(warehouse.measured_version(file))
         key = SchemaField("key", "STRING", key_mode)
         expected = [
             SchemaField(name, "RECORD", "REPEATED", fields=[key, SchemaField("value", value)])
@@ -249,7 +249,7 @@ def test_rebuilt_table_keeps_its_properties(server: BigQueryServer, month_of: Mo
     assert query(server, f"SELECT discount FROM `{TABLE}` LIMIT 1") == [
         ([{"key": "edp", "value": Decimal("0.000000000000000001")}],)
     ]
-    assert january.footer.is_same(warehouse.verified_version(january))
+    assert january.footer.is_same(warehouse.measured_version(january))
 
 
 def test_map_without_keys_becomes_null_text(server: BigQueryServer, month_of: MonthOf) -> None:

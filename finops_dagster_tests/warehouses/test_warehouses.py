@@ -134,7 +134,7 @@ def test_loaded_months_are_listed(project: Project, warehouse: Adapter) -> None:
         load_version(project, "v1", "1", "2", month=month)
     load_version(project, "v2", "3", month="2024-01")
     loaded = project_warehouse(project).loaded_months(TABLE)
-    assert [(month.month, month.version, month.rows) for month in loaded] == [
+    assert [(month.month, month.manifest_id, month.rows) for month in loaded] == [
         ("2024-02", "v1", 2),
         ("2024-01", "v2", 1),
     ]
@@ -191,7 +191,7 @@ def test_long_names_that_differ_at_their_end_stay_different(
     for version in ("v1", "v2"):
         file = month_of(version, **columns)
         project_warehouse(project).replace_month(file)
-        assert file.footer.is_same(project_warehouse(project).verified_version(file))
+        assert file.footer.is_same(project_warehouse(project).measured_version(file))
     stored = [name for name in warehouse.columns(TABLE) if name.startswith("nnn")]
     assert sorted(warehouse.rows(TABLE, stored, "2024-01")[0]) == ["0", "1", "2", "3"]
 
@@ -281,7 +281,7 @@ def test_maps_keep_keys_and_values(project: Project, warehouse: Adapter, month_o
     }
     assert product == {}
     assert category == (None if warehouse.keeps_null_maps else {})
-    assert file.footer.is_same(project_warehouse(project).verified_version(file))
+    assert file.footer.is_same(project_warehouse(project).measured_version(file))
 
 
 DIGESTED = {
@@ -420,7 +420,7 @@ def test_column_of_another_type_becomes_or_stays_text(
         as_given = {dict: json.loads, Decimal: Decimal}.get(type(value), str)
         assert as_given(text) == value
     for file in (january, february):
-        assert file.footer.is_same(loaded.verified_version(file))
+        assert file.footer.is_same(loaded.measured_version(file))
         digest = loaded.digest(file)
         assert digest.differing_columns(lake_digest(file, digest.kind)) == []
 
@@ -516,11 +516,11 @@ def test_every_column_of_money_and_every_currency_is_measured(
 
     loaded = project_warehouse(project)
     loaded.replace_month(counted())
-    version = loaded.verified_version(counted())
+    version = loaded.measured_version(counted())
     assert version is not None
     assert (version.totals.sums, version.totals.costs) == ({COST: one, "fee": three}, {"EUR": one})
     for other, message in ((counted(fee=one), "fee"), (counted(currency="USD"), "EUR")):
-        assert loaded.verified_version(other) is None
+        assert loaded.measured_version(other) is None
         with pytest.raises(ReconciliationError, match=message):
             loaded.replace_month(other)
 

@@ -115,7 +115,7 @@ class BigQueryDialect(Dialect):
         is_google_error = isinstance(error, google.GoogleAPIError)
         return BillError(f"{location}: {first_line(error)}") if is_google_error else None
 
-    def has_ended(self, error: Exception) -> bool:
+    def load_has_ended(self, error: Exception) -> bool:
         # Once the month is in the table, only totals that differ end the load: after any other
         # error the next run finds the job and records it.
         if self._loaded_table:

@@ -124,7 +124,7 @@ class PostgreSQLDialect(Dialect):
         rows: list[tuple[Any, ...]] = self._cursor.fetchall() if self._cursor.description else []
         return rows
 
-    def check_connection(self) -> str:
+    def ping(self) -> str:
         ((version,),) = self.query("SELECT current_setting('server_version')")
         return f"PostgreSQL {version}, {self.location}"
 

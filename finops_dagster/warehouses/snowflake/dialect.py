@@ -136,7 +136,7 @@ class SnowflakeDialect(Dialect):
         error_class = WarehouseUnavailable if is_transient else BillError
         return error_class(f"{self.location}: {shorten(str(error), 500, placeholder=' ...')}")
 
-    def has_ended(self, error: Exception) -> bool:
+    def load_has_ended(self, error: Exception) -> bool:
         # After a lost connection the load may still run. Else nothing keeps the ledger's row from
         # being written: an INSERT waits for no other transaction.
         return not isinstance(error, WarehouseUnavailable)
