@@ -39,7 +39,7 @@ class Content:
 
     @classmethod
     def of_rows(cls, rows: Iterable[dict[str, Any]] | None) -> Content | None:
-        """Return the content that `rows` wrote; None for a load without a list of files."""
+        """Return the content that `rows` wrote; None for None, as in records of old releases."""
         return None if rows is None else cls.of(FileContent(**row) for row in rows)
 
     def rows(self) -> list[dict[str, Any]]:
@@ -47,7 +47,7 @@ class Content:
         return [asdict(file) for file in self.files]
 
     @property
-    def bytes(self) -> int:
+    def byte_count(self) -> int:
         """The size of all files in bytes."""
         return sum(file.size for file in self.files)
 
@@ -57,23 +57,23 @@ class Content:
         return [file.name for file in self.files]
 
     def file_fields(self, *fields: str) -> list[tuple[Any, ...]]:
-        """Return a tuple of the named fields for each file."""
+        """Return a tuple of these fields for each file, in the order of the names."""
         return [tuple(getattr(file, name) for name in fields) for file in self.files]
 
     @property
     def checksums(self) -> list[tuple[Any, ...]] | None:
-        """The name, size and SHA-256 of each file; None where a SHA-256 is unknown."""
+        """The name, size and SHA-256 of each file; None if the SHA-256 of any file is unknown."""
         is_known = all(file.sha256 is not None for file in self.files)
         return self.file_fields("name", "size", "sha256") if is_known else None
 
     @property
     def digest(self) -> str:
-        """The first eight hex digits of a hash of names, sizes and checksums."""
+        """The first eight hex digits of a hash of `checksums`, which must be known."""
         return hashlib.sha256(repr(self.checksums).encode()).hexdigest()[:8]
 
 
 def relative_names(keys: Sequence[str]) -> list[str]:
-    """Return the path of each key below the folder that all of them share."""
+    """Return each key's path below the deepest folder that holds all keys."""
     paths = [key.split("/") for key in keys]
     shared = 0
     for names in zip(*(path[:-1] for path in paths), strict=False):
@@ -84,6 +84,6 @@ def relative_names(keys: Sequence[str]) -> list[str]:
 
 
 def is_version_of(version_id: str, vendor_id: str) -> bool:
-    """Return whether a version has this vendor's id: `v1` and `v1+1a2b3c4d` have `v1`."""
+    """Return whether a version id is of this vendor's id: `v1` and `v1+1a2b3c4d` are of `v1`."""
     suffix = version_id.removeprefix(vendor_id)
     return version_id.startswith(vendor_id) and bool(_CONTENT_SUFFIX.fullmatch(suffix))

@@ -26,7 +26,7 @@ def staging_folder_name(vendor_id: str) -> str:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the vendor's files; `type` is as the manifest declares it, if it does."""
+    """A column that a manifest lists; `type` is the vendor's, None where it declares none."""
 
     header: str
     type: str | None = None
@@ -45,7 +45,7 @@ class ManifestFile:
 
 @dataclass(frozen=True)
 class ListedFile:
-    """A file in a manifest's list: its key in the store, and its size in bytes if declared."""
+    """A file that a manifest lists: its key in the store, and its size in bytes if declared."""
 
     key: str
     size: int | None = None
@@ -55,8 +55,9 @@ class ListedFile:
 class Manifest:
     """The vendor's list of the files and columns of one version.
 
-    `id` is the vendor's id, `format` the name of the format that read the manifest. Only `files`
-    says what belongs to the version: vendors leave other files in the same folders.
+    `id` is the vendor's id, `format` the name of the format that read the manifest, `month` is
+    such as `2026-01`. Only `files` says what belongs to the version: vendors leave other files in
+    the same folders.
     """
 
     format: str
@@ -67,17 +68,17 @@ class Manifest:
     files: tuple[ListedFile, ...]
 
     @property
-    def is_overwritten(self) -> bool:
+    def will_be_overwritten(self) -> bool:
         """Whether the vendor writes the next version over these files.
 
-        It does where keys do not contain the version's id.
+        True where a key does not contain the vendor's id.
         """
         return any(self.id not in file.key for file in self.files)
 
     def columns_added_and_removed(self, previous: Manifest | None) -> tuple[list[str], list[str]]:
-        """Return the headers that are new and those that are gone since the previous version.
+        """Return the headers that the previous version did not have, and those that only it had.
 
-        Both lists are empty where a manifest lists no columns.
+        Both lists are empty where either manifest lists no columns, and without a previous one.
         """
         if previous is None or not self.columns or not previous.columns:
             return [], []

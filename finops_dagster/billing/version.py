@@ -21,27 +21,27 @@ _ZIP_FRAME_BYTES = 1024
 class Version:
     """The record of a version in the staging folder, in the lake or in the ledger.
 
-    `files` and `bytes` are the number and size of the vendor's files. `content` is None in records
-    of releases that did not list each file.
+    `file_count` and `byte_count` are of the vendor's files. `content` is None in records of
+    releases that did not list each file.
     """
 
     manifest_id: str
     totals: Totals
     format: str = "cur1"
-    files: int = 0
-    bytes: int = 0
+    file_count: int = 0
+    byte_count: int = 0
     content: Content | None = field(default=None, compare=False)
 
     def is_same(self, other: Version | None) -> bool:
-        """Return whether the other record has the same id, rows and cost."""
+        """Return whether the other record has the same version id, rows and headline cost."""
         return other is not None and (
             (self.manifest_id, self.totals) == (other.manifest_id, other.totals)
         )
 
     def is_unchanged(self, available: Content) -> bool:
-        """Return whether the store still has this version, by names, sizes and ETags.
+        """Return whether the files in the store have this version's names, sizes and ETags.
 
-        A record without content is compared by the number and the bytes of its files.
+        A record without content is compared by the number of its files and their bytes in all.
         """
         if self.content is None:
             return self._has_same_size(available)
@@ -50,7 +50,11 @@ class Version:
         return self.content.file_fields(*fields) == available.file_fields(*fields)
 
     def has_content(self, content: Content, totals: Totals) -> bool:
-        """Return whether this version has the content of files that were read and counted."""
+        """Return whether downloaded files with these totals are those of this version.
+
+        Checksums decide where both sides have them; else names, sizes and totals, and for a record
+        without content the number of files, their bytes in all, and totals.
+        """
         if self.content is None:
             return self._has_same_size(content) and self.totals == totals
         if self.content.checksums is None or content.checksums is None:
@@ -61,18 +65,18 @@ class Version:
         return self.content.checksums == content.checksums
 
     def _has_same_size(self, content: Content) -> bool:
-        """Return whether the number and the bytes of the files agree."""
+        """Return whether the number of files and their bytes in all agree."""
         # Earlier releases recorded the size of the gzip file that a ZIP was converted to.
         zip_files = sum(name.endswith(".zip") for name in content.names)
-        excess = content.bytes - self.bytes
-        return self.files == len(content.files) and 0 <= excess <= zip_files * _ZIP_FRAME_BYTES
+        excess = content.byte_count - self.byte_count
+        return self.file_count == len(content.files) and 0 <= excess <= zip_files * _ZIP_FRAME_BYTES
 
 
 @dataclass(frozen=True)
 class LoadedVersion(Version):
-    """A version that a run loaded.
+    """The record of a version that the run `run_id` loaded.
 
-    `rounded` has the columns with rounded numbers; None in records of releases that did not count
+    `rounded` are the columns with rounded numbers; None in records of releases that did not count
     them.
     """
 
@@ -81,7 +85,7 @@ class LoadedVersion(Version):
 
     @classmethod
     def of_row(cls, row: Mapping[str, Any], **subclass_fields: Any) -> Self:
-        """Return the version that a row of the ledger or of a footer records."""
+        """Return the version of a row of the ledger or a footer, which `row` wrote."""
         rounded = row["decimals_rounded"]
         sums, costs = (_amounts(row[name]) for name in ("money_sums", "cost_by_currency"))
         return cls(
@@ -97,7 +101,7 @@ class LoadedVersion(Version):
         )
 
     def row(self) -> dict[str, Any]:
-        """Return the row that `of_row` reads, fit for JSON; amounts are text, which is exact."""
+        """Return the row that `of_row` reads, fit for JSON. Amounts are text, to stay exact."""
         totals = self.totals
         return {
             "manifest_id": self.manifest_id,
@@ -106,8 +110,8 @@ class LoadedVersion(Version):
             "money_sums": _texts(totals.sums),
             "cost_by_currency": _texts(totals.costs),
             "format": self.format,
-            "file_count": self.files,
-            "byte_count": self.bytes,
+            "file_count": self.file_count,
+            "byte_count": self.byte_count,
             "files": self.content and self.content.rows(),
             "run_id": self.run_id,
             "decimals_rounded": self.rounded and [column.row() for column in self.rounded],
@@ -116,10 +120,11 @@ class LoadedVersion(Version):
 
 @dataclass(frozen=True, kw_only=True)
 class Load(LoadedVersion):
-    """A load of a month into the billing table, as the ledger records it.
+    """The record of a load of a month into the billing table.
 
-    `state` is `loaded` or `superseded`, `loaded_at` is in UTC, `number` counts the month's loads,
-    and `lake_sha256` is the checksum of the Parquet file that was written from the load.
+    `state` is `loaded` or `superseded`, `loaded_at` is in UTC, and `number` counts the month's
+    loads, from 1. `lake_sha256` is the checksum of the Parquet file that was written from the
+    load; None before it is written, and in records of old releases.
     """
 
     export: str
@@ -142,10 +147,10 @@ def with_vendor_id(versions: Iterable[AnyVersion], vendor_id: str) -> list[AnyVe
 def version_id(
     vendor_id: str, content: Content, totals: Totals, known_versions: Sequence[Version]
 ) -> str:
-    """Return the version id of a content that was read and counted.
+    """Return the version id of a content, that of a known version if it has the same content.
 
     The first content under a vendor's id has that id alone; any other has the digest of its
-    content after it. `known_versions` are the versions with this vendor's id.
+    content after it. `known_versions` must all have this vendor's id.
     """
     ids = (
         version.manifest_id for version in known_versions if version.has_content(content, totals)

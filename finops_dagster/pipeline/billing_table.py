@@ -66,9 +66,11 @@ def _month_checks(
     evaluations: dict[checks.Check, Callable[[MonthReport], dg.AssetCheckResult]] = {
         checks.RECONCILES: lambda report: checks.reconciles(report.load),
         checks.NOT_FEWER_ROWS: lambda report: checks.not_fewer_rows(
-            report.load, report.previous_version
+            report.load, report.superseded_load
         ),
-        checks.USUAL_COST: lambda report: checks.usual_cost(report.load, report.previous_month),
+        checks.USUAL_COST: lambda report: checks.usual_cost(
+            report.load, report.previous_month_load
+        ),
         checks.ONE_CURRENCY: lambda report: checks.one_currency(
             report.currencies, export.formats[report.load.format]
         ),
@@ -187,7 +189,7 @@ class MonthLoading:
             self.version.totals,
             manifest.format,
             len(content.files),
-            content.bytes,
+            content.byte_count,
             content,
             self.run_id,
             export=export.name,

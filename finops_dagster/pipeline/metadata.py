@@ -79,8 +79,8 @@ def staged_metadata(version: VersionRecord) -> Metadata:
     """Return the metadata of a version's staged files."""
     return {
         "manifest_id": version.manifest_id,
-        "files": version.files,
-        "bytes": version.bytes,
+        "files": version.file_count,
+        "bytes": version.byte_count,
         "rows": version.totals.rows,
         **_cost(version),
         "costs_rounded": version.rounded,
@@ -95,9 +95,9 @@ def table_metadata(loaded: LoadedMonth, previous: Mapping[str, dg.MetadataValue[
     if restatement is not None:
         changes |= {
             "replaced_version": restatement.previous.load.manifest_id,
-            "rows_changed": restatement.rows,
-            "cost_changed": float(restatement.cost),
-            "cost_changed_exact": decimal_text(restatement.cost),
+            "rows_changed": restatement.added_rows,
+            "cost_changed": float(restatement.added_cost),
+            "cost_changed_exact": decimal_text(restatement.added_cost),
             "restatement": _restatement_table(restatement),
         }
     return {
@@ -111,7 +111,7 @@ def table_metadata(loaded: LoadedMonth, previous: Mapping[str, dg.MetadataValue[
         "cost_by_service": _service_table(report),
         "dagster/table_name": report.load.table,
         "dagster/column_schema": dg.TableSchema(
-            [dg.TableColumn(name, sql_type) for name, sql_type in report.columns.items()]
+            [dg.TableColumn(name, sql_type) for name, sql_type in report.column_types.items()]
         ),
     }
 
@@ -161,7 +161,7 @@ def _service_table(report: MonthReport) -> dg.MetadataValue[Any]:
     rest = report.services[_MAX_SERVICES:]
     if rest:
         rows.append((f"{len(rest)} other services", f"{sum(cost for _, cost in rest):,.2f}"))
-    return _table(f"| service | {report.cost} |", rows)
+    return _table(f"| service | {report.cost_column} |", rows)
 
 
 def _restatement_table(restatement: Restatement) -> dg.MetadataValue[Any]:
@@ -178,7 +178,12 @@ def _restatement_table(restatement: Restatement) -> dg.MetadataValue[Any]:
     return _table(
         f"| | {markdown(old.manifest_id)} | {markdown(new.manifest_id)} | change |",
         [
-            ("rows", f"{old.totals.rows:,}", f"{new.totals.rows:,}", f"{restatement.rows:+,}"),
+            (
+                "rows",
+                f"{old.totals.rows:,}",
+                f"{new.totals.rows:,}",
+                f"{restatement.added_rows:+,}",
+            ),
             *(
                 (name, f"{old_cost:,.2f}", f"{new_cost:,.2f}", f"{new_cost - old_cost:+,.2f}")
                 for name, old_cost, new_cost in costs

@@ -31,7 +31,10 @@ _MOST_ADDED_ONE_BY_ONE = 500
 
 @dataclass(frozen=True)
 class MonthLoader:
-    """Loads one version of one month into the billing table."""
+    """Loads one version of one month into the billing table.
+
+    `load` names the table, and has the totals that were counted in the vendor's files.
+    """
 
     connection: duckdb.DuckDBPyConnection
     load: Load
@@ -43,26 +46,26 @@ class MonthLoader:
         self,
         files: Sequence[BillFiles],
         columns: Sequence[Column],
-        names_elsewhere: Mapping[str, str] | None = None,
+        lake_names: Mapping[str, str] | None = None,
         *,
         round_money: bool = False,
     ) -> Iterator[tuple[Load, list[str]]]:
-        """Replace the month in one transaction: rows, new columns, column names, ledger.
+        """Replace the month's rows by those of the files, in one transaction with the ledger.
 
-        The block runs before the commit and sees the new month. It gets the load as the ledger
-        records it, and a warning for each column whose type differs from this version's. The rows
-        are measured and reconciled with the load's totals before the block runs. On any error,
-        also in the block, the month stays as it was.
+        The block runs before the commit: the rows are written, reconciled with the load's totals
+        and visible to `connection`. It gets the recorded load, and a warning for each column whose
+        type differs from this version's. On any error, also in the block, nothing is changed.
+        Raises BillError.
 
-        `columns` are the manifest's. `names_elsewhere` are the column names by header that this
-        database may not know, as those in the lake. With `round_money`, amounts of more than 18
-        decimals are rounded, as quantities always are. Raises BillError.
+        `columns` are the manifest's. `lake_names` are column names by header that the ledger may
+        not have. With `round_money`, amounts of more than 18 decimals are rounded, as quantities
+        always are.
         """
         self._require_own_table()
         prepare_casts(self.connection)
         mappings: list[ColumnMapping] = []
         try:
-            mappings = self._mappings(files, columns, names_elsewhere or {})
+            mappings = self._mappings(files, columns, lake_names or {})
             with ExitStack() as stack:
                 try:
                     written = stack.enter_context(self._writing_files(files, mappings))
@@ -95,20 +98,21 @@ class MonthLoader:
         mappings: Sequence[ColumnMapping],
         names: Mapping[str, str],
     ) -> Iterator[tuple[Load, list[str]]]:
-        """Replace the month's rows in one transaction, and run the block before the commit.
+        """Replace the month's rows in one transaction, which also records the load.
 
+        The block runs before the commit, and gets the recorded load and the warnings about columns.
         `names` are the column names by the vendor's headers, for the ledger.
         """
         load, connection, sums = self.load, self.connection, self.load.totals.sums
-        money = None
+        sum_columns = None
         if sums is not None:
             numbers = [mapping for mapping in mappings if mapping.table_type is SqlType.MONEY]
-            money = [number.name for number in numbers if number.is_money or number.name in sums]
+            sum_columns = [m.name for m in numbers if m.is_money or m.name in sums]
         with transaction(connection):
             warnings = self._change_columns(mappings)
             self._write_rows(files, mappings)
             measured = measure_month(
-                connection, quoted(load.table), load.month, self.bill_format, money
+                connection, quoted(load.table), load.month, self.bill_format, sum_columns
             )
             counted_and_measured = self._comparable_totals(measured, mappings)
             advice = reprocess_advice(load.export, load.month)
@@ -121,10 +125,11 @@ class MonthLoader:
     def column_mapping(
         self, header: str, name: str, version_type: SqlType, counted_as: str
     ) -> ColumnMapping:
-        """Return how a header's cells go into a column, whose type may differ from this version's.
+        """Return the mapping of a header to a column, with the type that the table's column gets.
 
         A column of text or of amounts keeps its type. A column of times or maps becomes text where
-        the types differ, which loses nothing; for amounts, BillError is raised instead.
+        this version has another type, which loses nothing. Raises BillError where that would turn
+        amounts into text.
         """
         load, stored_type = self.load, self._stored_types.get(name.lower(), version_type)
         try:
@@ -138,9 +143,10 @@ class MonthLoader:
         if table_type not in (version_type, SqlType.TEXT) and not table_type.is_money:
             if version_type.is_money:
                 raise BillError(
-                    f"column {name} of table {load.table} is {table_type} since "
-                    f"{self._first_month(name)}, but {load.month} has {version_type}, and amounts "
-                    "are never stored as text; give the export another name and table"
+                    f"column {name} of table {load.table} has the type {table_type} since "
+                    f"{self._first_month(name)}, but {load.month} has amounts there "
+                    f"({version_type}), which are never stored as text; to load the month, give "
+                    "the export another name and table"
                 )
             table_type = SqlType.TEXT
         has_money = is_money(self.bill_format, counted_as)
@@ -151,8 +157,8 @@ class MonthLoader:
         export, other_format = ledger.conflicting_load(self.connection, load) or (None, None)
         if export not in (None, load.export):
             raise BillError(
-                f"{table} already holds months of the export {export!r}; give {load.export!r} a "
-                "table of its own"
+                f"{table} already holds months of the export {export!r}; give {load.export!r} "
+                "another table"
             )
         if export is not None:
             raise BillError(
@@ -165,12 +171,12 @@ class MonthLoader:
         self,
         files: Sequence[BillFiles],
         columns: Sequence[Column],
-        names_elsewhere: Mapping[str, str],
+        lake_names: Mapping[str, str],
     ) -> list[ColumnMapping]:
         """Return a mapping for every header of the version. Raises BillError."""
         bill_format, load = self.bill_format, self.load
         types = header_types(files, bill_format, columns)
-        known = {**names_elsewhere, **ledger.names_by_header(self.connection, load.table)}
+        known = {**lake_names, **ledger.names_by_header(self.connection, load.table)}
         names = name_columns(types, known, bill_format)
         for header, name in names.items():
             if bill_format.column(header) == bill_format.cost != name:
@@ -193,10 +199,11 @@ class MonthLoader:
     def _comparable_totals(
         self, measured: MeasuredTotals, mappings: Sequence[ColumnMapping]
     ) -> tuple[Totals, MeasuredTotals]:
-        """Return both totals with the sums of the same columns, by the names of the count.
+        """Return the counted and the measured totals, with the sums of the same columns.
 
-        Columns of which the table keeps another type than this version's are left out. The count
-        knows no names with a hash, which the table gives where two headers ask for one name.
+        The sums are under the names that the count uses, which have no hash: the table adds a hash
+        where two headers prefer one name. A column is left out where the table has another type
+        than this version.
         """
         counted, stored = self.load.totals, measured.totals
         if counted.sums is None or stored.sums is None:
@@ -227,7 +234,7 @@ class MonthLoader:
             )
 
     def _change_columns(self, mappings: Sequence[ColumnMapping]) -> list[str]:
-        """Create the table or its new columns, cast columns to text, and return the warnings."""
+        """Create the table or add new columns, cast columns to text, and return the warnings."""
         table, stored_types, month = quoted(self.load.table), self._stored_types, self.load.month
         new = {m.name: Sql(m.table_type) for m in mappings if m.name.lower() not in stored_types}
         if not stored_types:
@@ -256,7 +263,10 @@ class MonthLoader:
     def _translated_error(
         self, error: duckdb.Error, files: Sequence[BillFiles], mappings: Sequence[ColumnMapping]
     ) -> Exception:
-        """Return an error that names the cell, and since when its column has another type."""
+        """Return the error to raise: of the bad cell, with the month that set its column's type.
+
+        It is `error` itself where no cell or file explains it.
+        """
         # Called when the transaction is over, as it scans the files and reads the table.
         reason = translated_error(self.connection, error, files, mappings)
         if isinstance(reason, CellInvalid):
@@ -264,14 +274,15 @@ class MonthLoader:
                 if reason.header == mapping.header and mapping.version_type != mapping.table_type:
                     return CellInvalid(
                         reason.header,
-                        f"{reason}; column {mapping.name} is {mapping.table_type} since "
-                        f"{self._first_month(mapping.name)}, and {self.load.month} has "
-                        f"{mapping.version_type}",
+                        f"{reason}; column {mapping.name} has the type {mapping.table_type} since "
+                        f"{self._first_month(mapping.name)}, but {self.load.month} has "
+                        f"{mapping.version_type}; to load the month, give the export another name "
+                        "and table",
                     )
         return reason
 
     def _first_month(self, column: str) -> str:
-        """Return the first month in which the column has a value."""
+        """Return the first month with a value in the column, as text."""
         ((month,),) = self.connection.execute(
             f"SELECT strftime(min(billing_month), '%Y-%m') FROM {quoted(self.load.table)} "
             f"WHERE {quoted(column)} IS NOT NULL"
@@ -285,7 +296,11 @@ def verified_load(
     month: BillingMonth,
     formats: Mapping[str, Format],
 ) -> Load | None:
-    """Return the load that the ledger records as loaded, if the table holds its rows and cost."""
+    """Return the month's load in the ledger, with the totals measured in the table.
+
+    None where there is no load, or the measured totals differ from the recorded ones. `formats`
+    are by name.
+    """
     load = ledger.newest_load(connection, export, month)
     totals = load and verified_totals(connection, load, formats[load.format])
     return replace(load, totals=totals) if load and totals else None
@@ -294,7 +309,11 @@ def verified_load(
 def verified_totals(
     connection: duckdb.DuckDBPyConnection, load: Load, bill_format: Format
 ) -> Totals | None:
-    """Return the totals measured in the table, or None where they differ from the load's."""
+    """Return the totals measured in the table; None where they differ from the load's.
+
+    Also None where there is no table, or rows are misdated. Which version the rows are of is not
+    compared.
+    """
     if "manifest_id" not in table_columns(connection, load.table):
         return None
     measured = measure_month(
@@ -309,20 +328,21 @@ def measure_month(
     relation: Sql,
     month: BillingMonth,
     bill_format: Format,
-    money: Iterable[str] | None,
+    sum_columns: Iterable[str] | None,
 ) -> MeasuredTotals:
-    """Return the totals of a month in a relation with the billing table's columns.
+    """Return the totals of the rows under a `billing_month`, and how many of them are misdated.
 
-    `money` are the columns whose sums are measured; None leaves the sums unknown.
+    `relation` has the billing table's columns. Sums are measured of the `sum_columns` that it has;
+    None leaves the sums unknown.
     """
     present = {row[0] for row in connection.execute(f"DESCRIBE FROM {relation}").fetchall()}
 
     def column_or(name: str | None, absent: str) -> Sql:
         return quoted(name) if name in present and name is not None else Sql(absent)
 
-    names = [name for name in money or () if name in present]
+    names = [name for name in sum_columns or () if name in present]
     sums = "".join(f", sum({quoted(name)})" for name in names)
-    # Rows that name another period are counted, as a file of another month would have them.
+    # A file of another month has rows whose own period is that month.
     period = column_or(bill_format.billing_period, "NULL::DATE")
     groups = connection.execute(
         f"SELECT coalesce({column_or(bill_format.currency, 'NULL')}, ''), count(*), "
@@ -332,19 +352,21 @@ def measure_month(
         [month.first_day],
     ).fetchall()
     result_columns = zip(*groups, strict=True) if groups else [()] * (4 + len(names))
-    currencies, rows, misdated_rows, *amounts = result_columns
-    costs, *money_columns = amounts
+    currencies, row_counts, misdated_counts, *amounts = result_columns
+    costs, *sums_by_currency = amounts
     totals = Totals(
-        sum(rows),
+        sum(row_counts),
         exact_sum(costs),
-        None if money is None else dict(zip(names, map(exact_sum, money_columns), strict=True)),
+        None
+        if sum_columns is None
+        else dict(zip(names, map(exact_sum, sums_by_currency), strict=True)),
         {name: cost for name, cost in zip(currencies, costs, strict=True) if cost is not None},
     )
-    return MeasuredTotals(totals, sum(misdated_rows))
+    return MeasuredTotals(totals, sum(misdated_counts))
 
 
 def table_columns(connection: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]:
-    """Return the types by column name, in the table's order; empty where there is no table."""
+    """Return {column: type} in the table's order; empty where there is no table."""
     return dict(
         connection.execute(
             "SELECT column_name, data_type FROM duckdb_columns() "
@@ -354,14 +376,16 @@ def table_columns(connection: duckdb.DuckDBPyConnection, table: str) -> dict[str
     )
 
 
-def add_columns(connection: duckdb.DuckDBPyConnection, table: str, new: Mapping[str, Sql]) -> None:
-    """Add columns, given by name and type, to a table."""
+def add_columns(
+    connection: duckdb.DuckDBPyConnection, table: str, types: Mapping[str, Sql]
+) -> None:
+    """Add columns to a table, by name with their types; more than 500 by copying the table."""
     old, wider = quoted(table), quoted(f"{table}__wider")
-    if len(new) <= _MOST_ADDED_ONE_BY_ONE:
-        for name, sql_type in new.items():
+    if len(types) <= _MOST_ADDED_ONE_BY_ONE:
+        for name, sql_type in types.items():
             connection.execute(f"ALTER TABLE {old} ADD COLUMN {quoted(name)} {sql_type}")
         return
-    nulls = ", ".join(f"NULL::{sql_type} AS {quoted(name)}" for name, sql_type in new.items())
+    nulls = ", ".join(f"NULL::{sql_type} AS {quoted(name)}" for name, sql_type in types.items())
     connection.execute(f"CREATE TABLE {wider} AS SELECT *, {nulls} FROM {old}")
     connection.execute(f"DROP TABLE {old}")
     connection.execute(f"ALTER TABLE {wider} RENAME TO {old}")
@@ -369,7 +393,7 @@ def add_columns(connection: duckdb.DuckDBPyConnection, table: str, new: Mapping[
 
 @contextmanager
 def transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    """Commit what the block does, or roll it back where it raises."""
+    """Run the block in a transaction: commit at its end, roll back where it raises."""
     connection.execute("BEGIN TRANSACTION")
     try:
         yield

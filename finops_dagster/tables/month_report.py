@@ -16,44 +16,45 @@ from finops_dagster.tables.load import table_columns
 
 @dataclass(frozen=True)
 class MonthReport:
-    """A month of the billing table.
+    """The report of a loaded month.
 
-    Costs are by service and by currency, the largest first. A service without any cost costs 0; a
-    currency without any is left out.
+    `services` and `currencies` have the headline cost of each, the largest first. Services with no
+    cost show 0; currencies with no cost are omitted.
     """
 
     load: Load
-    previous_version: Load | None
-    previous_month: Load | None
-    columns: dict[str, str]
+    superseded_load: Load | None
+    """The month's newest superseded load."""
+    previous_month_load: Load | None
+    column_types: dict[str, str]
     """The types by column name."""
-    cost: str
+    cost_column: str
     """The name of the headline cost's column."""
     services: list[tuple[str, Decimal]]
     currencies: list[tuple[str, Decimal]]
     is_final: bool | None
-    """None where the vendor does not say."""
+    """Whether the month is final; None where the table's columns do not tell."""
 
 
 @dataclass(frozen=True)
 class Restatement:
-    """A version of a month and the version that it replaced."""
+    """The reports of a month before and after a restatement."""
 
     previous: MonthReport
     current: MonthReport
 
     @property
-    def rows(self) -> int:
-        """The number of rows that the month gained."""
+    def added_rows(self) -> int:
+        """The number of rows that the month gained; negative if it lost rows."""
         return self.current.load.totals.rows - self.previous.load.totals.rows
 
     @property
-    def cost(self) -> Decimal:
-        """The headline cost that the month gained."""
+    def added_cost(self) -> Decimal:
+        """The headline cost that the month gained; negative if it fell."""
         return self.current.load.totals.cost - self.previous.load.totals.cost
 
     def cost_changes(self) -> list[tuple[str, Decimal, Decimal]]:
-        """Return service, previous and current cost where they differ, the largest change first."""
+        """Return (service, previous cost, current cost) for each change, the largest first."""
         previous, current = dict(self.previous.services), dict(self.current.services)
         zero = Decimal(0)
         costs = [
@@ -66,21 +67,23 @@ class Restatement:
 def month_report(
     connection: duckdb.DuckDBPyConnection, load: Load, bill_format: Format
 ) -> MonthReport:
-    """Return the report of a month in the billing table, whose totals were measured."""
-    columns = table_columns(connection, load.table)
-    costs = (load.totals.costs or {}) if bill_format.currency in columns else {}
+    """Return the report of the month in the billing table. `load.totals` must be measured."""
+    column_types = table_columns(connection, load.table)
+    costs = (load.totals.costs or {}) if bill_format.currency in column_types else {}
     return MonthReport(
         load,
         ledger.newest_load(connection, load.export, load.month, "superseded"),
         ledger.newest_load(connection, load.export, load.month.previous),
-        columns,
+        column_types,
         bill_format.cost,
-        _cost_by_service(connection, load, bill_format) if bill_format.service in columns else [],
+        _cost_by_service(connection, load, bill_format)
+        if bill_format.service in column_types
+        else [],
         sorted(
             ((currency or "(none)", cost) for currency, cost in costs.items()),
             key=lambda pair: (-pair[1], pair[0]),
         ),
-        _is_final(connection, load, bill_format.finality_sql(columns)),
+        _is_final(connection, load, bill_format.finality_sql(column_types)),
     )
 
 
@@ -96,12 +99,12 @@ def _cost_by_service(
 
 
 def _is_final(
-    connection: duckdb.DuckDBPyConnection, load: Load, condition: Sql | None
+    connection: duckdb.DuckDBPyConnection, load: Load, finality_sql: Sql | None
 ) -> bool | None:
-    if condition is None:
+    if finality_sql is None:
         return None
     ((is_final,),) = connection.execute(
-        f"SELECT {condition} FROM {quoted(load.table)} WHERE billing_month = ?",
+        f"SELECT {finality_sql} FROM {quoted(load.table)} WHERE billing_month = ?",
         [load.month.first_day],
     ).fetchall()
     return bool(is_final)

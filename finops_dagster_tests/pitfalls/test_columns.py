@@ -167,7 +167,8 @@ def test_text_in_a_number_column_fails_and_names_the_cell_and_both_months(
     error = load_weights(project, ("BigDecimal", "1.5"), ("String", "heavy")).error
     assert "line 2, column \"pricing/weight\": 'heavy' cannot be kept exactly" in error
     assert error.endswith(
-        "column pricing_weight is DECIMAL(38,18) since 2024-01, and 2024-02 has VARCHAR"
+        "column pricing_weight has the type DECIMAL(38,18) since 2024-01, but 2024-02 has VARCHAR; "
+        "to load the month, give the export another name and table"
     )
     assert project.totals("2024-02") == (0, None)
     assert project.totals() == (1, 1)
@@ -202,7 +203,7 @@ def test_a_time_column_keeps_its_type_where_the_month_with_text_fails(
 def test_amounts_in_a_time_column_fail_rather_than_become_text(project: Project) -> None:
     error = load_weights(project, ("DateTime", "2024-01-03T04:00:00Z"), ("BigDecimal", "1")).error
     assert error == (
-        "column pricing_weight of table aws_billing_data is TIMESTAMP since 2024-01, but 2024-02 "
-        "has DECIMAL(38,18), and amounts are never stored as text; give the export another name "
-        "and table"
+        "column pricing_weight of table aws_billing_data has the type TIMESTAMP since 2024-01, but "
+        "2024-02 has amounts there (DECIMAL(38,18)), which are never stored as text; to load the "
+        "month, give the export another name and table"
     )

@@ -97,7 +97,7 @@ class AwsSource:
     def available_files(self, manifest: Manifest) -> AvailableFiles:
         """Look at the files by a HEAD each, in parallel. Raises ObjectMissing."""
         files = self._files(manifest)
-        if not (self._export.copied and manifest.is_overwritten):
+        if not (self._export.copied and manifest.will_be_overwritten):
             return AvailableFiles(files)
         evidence = "sizes" if all(file.size is not None for file in manifest.files) else "number"
         warning = (
@@ -112,7 +112,7 @@ class AwsSource:
         """Download and verify the files, and check that no newer version overwrote them."""
         self._check_against_manifest(manifest, available.files)
         size, source = folder.fetch(self._store, available.files, force=force), manifest.source
-        if manifest.is_overwritten and self._store.head(source.key).etag != source.etag:
+        if manifest.will_be_overwritten and self._store.head(source.key).etag != source.etag:
             raise FileInvalid(
                 f"{source.location} changed while its files were fetched: the vendor is writing "
                 "the next version over this one; run the month again"
@@ -121,7 +121,7 @@ class AwsSource:
 
     def _check_against_manifest(self, manifest: Manifest, available: Sequence[ObjectInfo]) -> None:
         """Raise FileInvalid where a size or a time shows that a file is not the manifest's."""
-        compares_times = manifest.is_overwritten and not self._export.copied
+        compares_times = manifest.will_be_overwritten and not self._export.copied
         for listed_file, file in zip(manifest.files, available, strict=True):
             if listed_file.size not in (None, file.size):
                 raise FileInvalid(

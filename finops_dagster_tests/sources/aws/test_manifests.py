@@ -75,11 +75,11 @@ def test_a_manifest_is_read() -> None:
         Column("resourceTags/user:Cost Center", None),
     )
     assert read.files == (ListedFile(f"cur/{MONTH_FOLDER}/20240203T000000Z/acme-00001.csv.gz"),)
-    assert not read.is_overwritten
+    assert not read.will_be_overwritten
     read = cur2()
     assert (read.format, read.month, read.id) == ("cur2", "2024-01", "2d3b")
     assert read.files == (ListedFile(FILE_KEY),)
-    assert not read.is_overwritten
+    assert not read.will_be_overwritten
 
 
 @pytest.mark.parametrize("prefix", ["", "/", "a/b/", "20240101-20240201/acme/"])
@@ -95,7 +95,7 @@ def test_parquet_is_in_the_second_folder_of_the_report(month: str) -> None:
     read = cur1(reportKeys=[f"old/prefix/acme/{rest}"], columns=columns)
     assert [file.key for file in read.files] == [f"cur/acme/{rest}"]
     assert [column.header for column in read.columns] == ["line_item_unblended_cost"]
-    assert read.is_overwritten
+    assert read.will_be_overwritten
 
 
 def test_a_parquet_manifest_may_list_the_headers_of_csv() -> None:
@@ -160,7 +160,7 @@ def test_a_version_without_execution_id_is_named_by_assembly_id_or_folder() -> N
     for folder in ("20240121T050312Z-2d3b", "2024-01-21T05:03:12.789Z-2d3b"):
         read = parse("cur2", {"dataFiles": [f"{DATA_FOLDER}/{folder}/{n}.csv.gz" for n in (1, 2)]})
         assert read.id == folder
-        assert not read.is_overwritten
+        assert not read.will_be_overwritten
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_a_version_without_any_id_is_named_by_the_digest_of_its_manifest(files: 
 
 
 def test_files_whose_keys_name_no_version_are_overwritten_by_the_next_one() -> None:
-    assert cur2(dataFiles=[f"{DATA_FOLDER}/x.csv.gz"]).is_overwritten
+    assert cur2(dataFiles=[f"{DATA_FOLDER}/x.csv.gz"]).will_be_overwritten
 
 
 BAD_PATH = "has a control character, or . or .. in its path"
