@@ -1,4 +1,4 @@
-"""Count the rows and the money of the vendor's files, by pyarrow.
+"""The totals of the vendor's files, counted with pyarrow.
 
 DuckDB loads the same files, with another parser and other casts. A fault of either reader makes the
 totals differ, and such a month is not loaded.
@@ -57,7 +57,7 @@ Batch = dict[int, pa.Array]
 
 
 class NotExact(Exception):
-    """A cell is not a number, or not one that a money column can hold exactly."""
+    """A cell has no number, or one that a money column cannot hold exactly."""
 
 
 _UNREADABLE: Any = (NotExact, pa.ArrowException, OSError, EOFError, isal_zlib.error)
@@ -73,7 +73,10 @@ class _Tally:
     rounded: int = 0
     """The number of headline costs that were rounded to 18 decimals."""
     unknown: set[str] = field(default_factory=set)
-    """Columns with a cell that is not a number: the load decides whether they become text."""
+    """Columns with a cell that is not an exact number; they have no sum.
+
+    The load decides whether such a column becomes text.
+    """
 
     def add(self, other: _Tally) -> None:
         self.rows += other.rows
@@ -90,20 +93,25 @@ def _add(amounts: dict[str, Decimal], more: Mapping[str, Decimal]) -> None:
 
 @dataclass
 class FileReader:
-    """Counts one file. `bytes_read` is its progress."""
+    """Counts the totals of one file; `bytes_read` is the progress."""
 
     file: BillFiles
     bill_format: Format
     names: dict[int, str]
-    """The money columns by position: the name that the header asks for in the table."""
+    """The preferred column names of the money columns, by their positions in the file."""
     cost: int
     """The position of the headline cost."""
     currency: int | None
+    """The position of the currency; None where the file has none."""
     round_money: bool
     bytes_read: int = 0
 
     def count(self) -> _Tally:
-        """Count the file. Raises NotExact for a bad headline cost, and errors of pyarrow."""
+        """Return the file's totals.
+
+        Raises NotExact for a headline cost that is not exact, and errors of pyarrow, gzip and the
+        disk.
+        """
         if not isinstance(self.file, CsvFiles):
             return self._tally(self.parquet_batches())
         # The fast ways first: costs as plain numbers, rows without line ends in quotes. A column
@@ -128,7 +136,10 @@ class FileReader:
         return [*self.names, *([] if self.currency is None else [self.currency])]
 
     def csv_batches(self, file: CsvFiles, as_numbers: bool, has_long_rows: bool) -> Iterator[Batch]:
-        """Yield the rows of a CSV file, with amounts as numbers or as text."""
+        """Yield the counted columns of a CSV file, with amounts as numbers or as text.
+
+        With `has_long_rows`, rows may be longer than a block and have line ends in quotes.
+        """
         path, rows_with_comma = file.paths[0], list[str]()
 
         def skip_trailing_comma(row: pyarrow.csv.InvalidRow) -> str:
@@ -168,7 +179,7 @@ class FileReader:
             yield {n: pa.array([row[n] for row in rows]) for n in self._positions}
 
     def parquet_batches(self) -> Iterator[Batch]:
-        """Yield the rows of a Parquet file."""
+        """Yield the counted columns of a Parquet file."""
         path, headers = self.file.paths[0], {n: self.file.headers[n] for n in self._positions}
         with pq.ParquetFile(path) as file:
             # One row group after another: iterating over all would keep those already read.
@@ -196,7 +207,7 @@ class FileReader:
         return tally
 
     def _amounts(self, cells: pa.Array, position: int) -> tuple[pa.Array, int]:
-        """Return the cells as amounts, and the number of those that were rounded."""
+        """Return the cells as amounts, and how many of them were rounded. Raises NotExact."""
         arrow = plain_type(cells.type)
         is_exact = pa.types.is_decimal(arrow) and arrow.scale <= 18
         if is_exact or pa.types.is_null(arrow) or pa.types.is_integer(arrow):
@@ -215,7 +226,7 @@ class FileReader:
         return amounts.take(distinct.indices), rounded or 0
 
     def sums_by_currency(self, amounts: pa.Array, batch: Batch) -> dict[str, Decimal]:
-        """Return the sum of the amounts by the currency of their rows; an unknown one is empty."""
+        """Return the sum of the amounts by currency; an unknown currency is the empty text."""
         if self.currency is None:
             return {"": _sum(amounts)} if len(amounts) > amounts.null_count else {}
         names = batch[self.currency]
@@ -246,9 +257,9 @@ def count_month(
 ) -> tuple[Totals, int]:
     """Return the totals of the files, and the number of headline costs that were rounded.
 
-    The sums are by the column names that the headers ask for. `columns` are the manifest's.
-    Doubles are rounded, and with `round_money` every amount of more than 18 decimals. Raises
-    FileInvalid and CellInvalid, which name file, line and column as DuckDB finds them.
+    The sums are by preferred column name, which has no hash. `columns` are the manifest's. Doubles
+    are rounded, and with `round_money` every amount of more than 18 decimals. Raises FileInvalid
+    and CellInvalid, which name file, line and column: DuckDB scans a bad file once more for them.
     """
     readers = list(
         _readers(read_files(paths, bill_format), bill_format, columns, round_money=round_money)
@@ -271,7 +282,7 @@ def count_month(
         if not -_LIMIT < amount < _LIMIT:
             raise FileInvalid(
                 f"{paths[0].parent}: the sum of {name} is more than {SqlType.MONEY} holds; "
-                "check the amounts in the files"
+                "check the amounts in the files; the vendor must deliver wrong ones again"
             )
     sums = {name: amount for name, amount in total.sums.items() if name not in total.unknown}
     cost = total.sums.get(bill_format.cost, Decimal(0))
@@ -284,13 +295,14 @@ def _readers(
     types = header_types(files, bill_format, columns)
     for group in files:
         names = {number: bill_format.column(header) for number, header in enumerate(group.headers)}
-        # Of several headers that ask for one name, the first has its position.
+        # Of several headers that prefer one name, the first has its position.
         positions = {name: number for number, name in reversed(names.items())}
         cost = positions.get(bill_format.cost)
         if cost is None:
             raise FileInvalid(
-                f"{group.paths[0]}: no column becomes {bill_format.cost}, the headline cost; the "
-                f"file has the columns {excerpts(group.headers, _HEADERS_SHOWN)}"
+                f"{group.paths[0]}: no column becomes {bill_format.cost}, the headline cost; check "
+                "the format of the export: the file has the columns "
+                f"{excerpts(group.headers, _HEADERS_SHOWN)}"
             )
         money = {
             number: name
@@ -304,7 +316,7 @@ def _readers(
 
 
 def _translated_error(reader: FileReader, error: Exception, limits: DuckDB) -> Exception:
-    """Return an error that names line and cell, by a scan of the file in DuckDB."""
+    """Return the error to raise, which names line and cell: DuckDB scans the file for them."""
     file, header = reader.file, reader.file.headers[reader.cost]
     name, money = reader.bill_format.cost, SqlType.MONEY
     is_rounded = reader.round_money
@@ -335,7 +347,7 @@ def _has_rows(file: CsvFiles) -> bool:
 
 
 def _sum(amounts: pa.Array) -> Decimal:
-    """Return the exact sum. Raises NotExact for an amount of more than 38 digits."""
+    """Return the exact sum, 0 for no amounts. Raises NotExact for an amount over 38 digits."""
     # pyarrow's CSV reader accepts such amounts, and its sums of 128 bits overflow silently.
     ends = pc.min_max(amounts).as_py()
     if ends["min"] is None:
@@ -350,7 +362,11 @@ def _sum(amounts: pa.Array) -> Decimal:
 
 
 def exact_amounts(texts: pa.Array, round_money: bool) -> tuple[pa.Array, pa.Array | None]:
-    """Return texts as amounts, and which of them were rounded, if any. Raises NotExact."""
+    """Return texts as amounts, and a mask of those that were rounded, or None. Raises NotExact.
+
+    The mask is None where no text had more than 18 decimals. Without `round_money`, such a text
+    raises NotExact.
+    """
     # pyarrow reads more digits than a decimal has as another number, without an error.
     if (pc.max(pc.binary_length(texts)).as_py() or 0) <= _MONEY.precision:
         with suppress(pa.ArrowInvalid):
@@ -361,7 +377,7 @@ def exact_amounts(texts: pa.Array, round_money: bool) -> tuple[pa.Array, pa.Arra
 
 
 def _amount(text: str | None, round_money: bool) -> tuple[Decimal | None, bool]:
-    """Return the amount of a text, and whether it was rounded, half to even."""
+    """Return the amount of a text, and whether it was rounded, half to even. Raises NotExact."""
     if text is None:
         return None, False
     match = _NUMBER.fullmatch(text)

@@ -26,6 +26,7 @@ _LONGEST_ROW = 16 * 1024 * 1024
 # After a blank, DuckDB begins a quoted value and Python reads on as unquoted. A header that is not
 # strict RFC 4180 is refused, so that both read the same names.
 _RFC_4180 = re.compile(r'(?:(?:"(?:[^"]|"")*"|[^",\r\n]*)(?:,|\r?\n|\r|\Z))*')
+_ADVICE = "the vendor must deliver the file again"
 _ESCAPED_LINE_ENDS = {"\n": r"\n", "\r\n": r"\r\n", "\r": r"\r"}
 
 
@@ -37,7 +38,7 @@ class CsvFiles(BillFiles):
     gzipped: bool = False
 
     def scan(self) -> Sql:
-        """Return a scan with one VARCHAR column a header."""
+        """Return a table expression with one VARCHAR column for each header."""
         columns = ", ".join(f"'c{position}': 'VARCHAR'" for position in range(len(self.headers)))
         paths = ", ".join(file_literal(path) for path in self.paths)
         nulls = ", ".join(literal(word) for word in ("", *self.null_words))
@@ -51,7 +52,7 @@ class CsvFiles(BillFiles):
         )
 
     def row_location(self, record: int) -> str:
-        """Return the line on which the record begins, which quoted line ends move down."""
+        """Return the line on which the record begins. Quoted line ends make it later."""
         with open_text(self.paths[0], self.gzipped) as text, suppress(csv.Error):
             reader = csv.reader(text)
             for number, _ in enumerate(reader, 1):
@@ -68,7 +69,7 @@ class CsvFiles(BillFiles):
 def csv_file(
     path: Path, null_words: tuple[str, ...] = (), time_format: str | None = None
 ) -> CsvFiles | None:
-    """Return the file with its header, or None where it has no bytes inside its gzip.
+    """Return the file with its header; None for a file without bytes, also inside its gzip.
 
     Vendors empty the surplus files of an older version. Raises FileInvalid.
     """
@@ -81,33 +82,40 @@ def csv_file(
 
 
 def _read_header(path: Path, gzipped: bool) -> tuple[tuple[str, ...], str]:
-    """Return the names in the first record, and how its line ends. Raises FileInvalid.
+    """Return the names in the first record, and its line end. Raises FileInvalid.
 
-    A file of no bytes, or of a byte order mark alone, has no names. DuckDB needs the line end: it
-    would take the first of the file for it, which may be one in quotes, and then finds no rows.
+    A file of no bytes, or of a byte order mark alone, has no names.
     """
+    # Without the line end, DuckDB guesses it from the first one in the file, which may be in
+    # quotes, and then finds no rows.
     lines: list[str] = []
     try:
         with open_text(path, gzipped) as text:
             header = tuple(next(csv.reader(_lines(text, lines), strict=True), ()))
             "".join(header).encode()
     except (UnicodeEncodeError, csv.Error, EOFError, gzip.BadGzipFile) as error:
-        raise FileInvalid(f"{path}: the header cannot be read: {error}") from error
+        raise FileInvalid(f"{path}: the header cannot be read: {error}; {_ADVICE}") from error
     if not _RFC_4180.fullmatch("".join(lines)):
-        raise FileInvalid(f"{path}: the header cannot be read: a quote is inside an unquoted name")
+        raise FileInvalid(
+            f"{path}: the header cannot be read: a quote is inside an unquoted name; {_ADVICE}"
+        )
     if any(lines) and not header:
-        raise FileInvalid(f"{path}: the first line is empty; the header must be there")
+        raise FileInvalid(
+            f"{path}: the first line is empty, and the header must be there; {_ADVICE}"
+        )
     repeated = [name for name, count in Counter(header).items() if count > 1]
     if repeated:
-        raise FileInvalid(f"{path}: the header has the column {excerpt(repeated[0])} twice")
+        raise FileInvalid(
+            f"{path}: the header has the column {excerpt(repeated[0])} twice; {_ADVICE}"
+        )
     last = lines[-1] if lines else ""
     return header, last[len(last.rstrip("\r\n")) :] or "\n"
 
 
 def _lines(text: IO[str], lines: list[str]) -> Iterator[str]:
-    """Yield lines without the byte order mark, and append each to `lines`.
+    """Yield the lines of a text without its byte order mark, and append each to `lines`.
 
-    Raises csv.Error where they are longer in all than a row may be.
+    Raises csv.Error when the lines that were read are together longer than a row may be.
     """
     characters_left = _LONGEST_ROW
     while line := text.readline(characters_left + 1):
@@ -119,26 +127,26 @@ def _lines(text: IO[str], lines: list[str]) -> Iterator[str]:
 
 
 def open_text(path: Path, gzipped: bool) -> IO[str]:
-    """Open the file as text; bytes that are not UTF-8 become surrogates, which DuckDB refuses."""
+    """Open the file as text. Bytes that are not UTF-8 become surrogates."""
     if gzipped:
         return gzip.open(path, "rt", encoding="utf-8", errors="surrogateescape", newline="")
     return path.open(encoding="utf-8", errors="surrogateescape", newline="")
 
 
 def malformed_row_error(error: duckdb.Error) -> FileInvalid | None:
-    """Return DuckDB's error of a malformed row in one line, or None for another error."""
+    """Return the error of a malformed row for an error of DuckDB's; None for any other error."""
     text = str(error)
     file = re.search(r"^\s*file = (.*)$", text, re.MULTILINE)
     name = file[1] if file else "a file"
     if "invalid state" in text:
         return FileInvalid(
             f"{name}: a line does not end as the header does, or a quote is inside an unquoted "
-            "value; the file is not valid CSV"
+            f"value; {_ADVICE}"
         )
     line = re.search(r"CSV Error on Line: (\d+)", text)
     if line is None or "Error when converting" in text:
         return None
-    return FileInvalid(f"{name}, line {line[1]}: {_reason(text)}")
+    return FileInvalid(f"{name}, line {line[1]}: {_reason(text)}; {_ADVICE}")
 
 
 def _reason(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Read the vendor's files of a month, and translate errors of DuckDB's into theirs."""
+"""The vendor's files of a month: their kinds and types, and DuckDB's errors about them."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from finops_dagster.tables.parquet_files import PARQUET_MAGIC, parquet_file
 def read_files(paths: Sequence[Path], bill_format: Format) -> list[BillFiles]:
     """Return the files, grouped by kind, headers and types. Raises FileInvalid.
 
-    The first bytes of a file decide its kind, as its name may be wrong. Files of no bytes are left
-    out: vendors empty the surplus ones of an older version.
+    Only headers and schemas are read. The first bytes of a file decide its kind, as its name may be
+    wrong. Empty files are left out: vendors empty the surplus ones of an older version.
     """
     groups: dict[BillFiles, list[Path]] = defaultdict(list)
     for path in paths:
@@ -42,10 +42,9 @@ def read_files(paths: Sequence[Path], bill_format: Format) -> list[BillFiles]:
 def header_types(
     files: Sequence[BillFiles], bill_format: Format, columns: Sequence[Column]
 ) -> dict[str, SqlType]:
-    """Return the type that the version gives each header.
+    """Return the type that the version gives each header of the files and of the manifest.
 
-    The format decides, then the manifest's `columns`, then the files. The manifest may have
-    headers that no file has.
+    The format decides, with the type in the manifest's `columns`; else the files; else text.
     """
     declared = {bill_format.column(column.header): column.type for column in columns}
     headers = dict.fromkeys(header for group in files for header in group.headers)
@@ -69,7 +68,10 @@ def translated_error(
     files: Sequence[BillFiles],
     mappings: Sequence[ColumnMapping],
 ) -> Exception:
-    """Return an error that names file, line, column and value for an error of a scan."""
+    """Return the error to raise for DuckDB's error of a scan: with file, line, column and value.
+
+    Scans the files again to find them. Returns `error` itself where none explains it.
+    """
     malformed = malformed_row_error(error)
     if malformed is not None:
         return malformed
@@ -98,7 +100,7 @@ def _read_problem(connection: duckdb.DuckDBPyConnection, file: BillFiles) -> str
 def _first_bad_text(
     connection: duckdb.DuckDBPyConnection, file: BillFiles, mappings: Sequence[ColumnMapping]
 ) -> CellInvalid | None:
-    """Return an error for the first column of a Parquet file with bytes that are not UTF-8."""
+    """Return an error for the first column with bytes that are not UTF-8; None if there is none."""
     for header in [mapping.header for mapping in mappings if mapping.header in file]:
         try:
             cell = file.column_sql(header, SqlType.TEXT)
@@ -116,7 +118,7 @@ def _first_bad_text(
 def _first_bad_cell(
     connection: duckdb.DuckDBPyConnection, file: BillFiles, mappings: Sequence[ColumnMapping]
 ) -> CellInvalid | None:
-    """Return an error for the first cell that is not of its column's type."""
+    """Return an error for the first cell that cannot be cast to its column's type, or None."""
     typed = {m.header: m for m in mappings if m.header in file and m.table_type is not SqlType.TEXT}
     cases = []
     for header, mapping in typed.items():

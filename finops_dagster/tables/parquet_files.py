@@ -1,4 +1,4 @@
-"""Parquet files as DuckDB reads them; what it would not read exactly is rewritten or refused.
+"""Parquet files as DuckDB reads them; values that it reads inexactly are rewritten or refused.
 
 DuckDB reads decimals of more than 38 digits as doubles, and 16-bit floats as 32-bit ones, whose
 shortest decimals are others: both are rewritten as text. It cuts INT96 times at the microsecond:
@@ -21,14 +21,15 @@ from finops_dagster.tables.bill_files import BillFiles, plain_type
 
 PARQUET_MAGIC = b"PAR1"
 _MOST_DIGITS = 38
-_ROWS_A_BATCH = 16_384
+_DOWNLOAD_ADVICE = "download the month again with finops aws extract-billing --force"
+_BATCH_ROWS = 16_384
 
 
 class ParquetFiles(BillFiles):
-    """Parquet files with the same columns of the same types."""
+    """Parquet files with the same columns and types."""
 
     def scan(self) -> Sql:
-        """Return a scan with one column a header, of the files' type."""
+        """Return a table expression with one column for each header, of the files' type."""
         paths = ", ".join(file_literal(path) for path in self.paths)
         columns = ", ".join(f"c{position}" for position in range(len(self.headers)))
         return Sql(
@@ -37,30 +38,35 @@ class ParquetFiles(BillFiles):
         )
 
     def row_location(self, record: int) -> str:
-        """Return the row of the record, as Parquet has no lines."""
+        """Return the number of the row; Parquet has no lines."""
         return f"row {record}"
 
 
 def parquet_file(path: Path, null_words: tuple[str, ...] = ()) -> ParquetFiles:
-    """Return the file with its schema. Raises FileInvalid."""
+    """Return the file with its schema; no rows are read. Raises FileInvalid."""
     try:
         schema = pq.read_schema(path)
     except (OSError, pa.ArrowException) as error:
-        raise FileInvalid(f"{path}: not a complete Parquet file: {first_line(error)}") from error
+        raise FileInvalid(
+            f"{path}: not a complete Parquet file: {first_line(error)}; {_DOWNLOAD_ADVICE}"
+        ) from error
     repeated = _repeated_name(schema)
     if repeated:
-        raise FileInvalid(f"{path}: the schema has the column {excerpt(repeated)} twice")
+        raise FileInvalid(
+            f"{path}: the schema has the column {excerpt(repeated)} twice; the vendor must deliver "
+            "the file again"
+        )
     for field in schema:
         if _type_for_duckdb(field.type) != field.type:
             raise FileInvalid(
                 f"{path}: the column {excerpt(field.name)} has the type {field.type}, which DuckDB "
-                "does not read exactly; download the month's files again"
+                f"does not read exactly; a download rewrites such columns: {_DOWNLOAD_ADVICE}"
             )
     return ParquetFiles(tuple(schema.names), tuple(schema.types), (path,), null_words)
 
 
 def _repeated_name(fields: Iterable[pa.Field]) -> str | None:
-    """Return the first name that occurs twice among columns or the fields of one of them."""
+    """Return the first name that two columns, or two fields of one column, have; None if none."""
     fields = list(fields)
     counts = Counter(field.name for field in fields)
     repeated = next((name for name, count in counts.items() if count > 1), None)
@@ -78,7 +84,7 @@ class ParquetInvalid(Exception):
 
 
 def _type_for_duckdb(arrow: pa.DataType) -> pa.DataType:
-    """Return the type, with text for every type in it that DuckDB would not read exactly."""
+    """Return the type, with text in the place of each type that DuckDB would not read exactly."""
     plain = plain_type(arrow)
     is_wide = pa.types.is_decimal(plain) and plain.precision > _MOST_DIGITS
     if is_wide or pa.types.is_float16(plain):
@@ -95,9 +101,9 @@ def _type_for_duckdb(arrow: pa.DataType) -> pa.DataType:
 
 
 def make_exact(path: Path) -> bool:
-    """Rewrite the file where DuckDB would not read it exactly, and return whether it did.
+    """Rewrite the file if DuckDB would not read it exactly; return whether it was rewritten.
 
-    Raises ParquetInvalid for a time that is finer than a microsecond.
+    Raises ParquetInvalid for an INT96 time that is finer than a microsecond.
     """
     with pq.ParquetFile(path, coerce_int96_timestamp_unit="us") as file:
         _require_microseconds(path, file)
@@ -122,7 +128,7 @@ def _field_for_duckdb(field: pa.Field) -> pa.Field:
 def _batches(file: pq.ParquetFile, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
     # One row group after another: iterating over all of them would keep those already read.
     for group in range(file.num_row_groups):
-        yield from file.iter_batches(_ROWS_A_BATCH, row_groups=[group], columns=columns)
+        yield from file.iter_batches(_BATCH_ROWS, row_groups=[group], columns=columns)
 
 
 def _require_microseconds(path: Path, in_microseconds: pq.ParquetFile) -> None:
@@ -157,7 +163,7 @@ def _require_microseconds(path: Path, in_microseconds: pq.ParquetFile) -> None:
 
 
 def _times(column: pa.Array) -> np.ndarray:
-    """Return the times as integers; of a nested column, those of all its fields and rows."""
+    """Return the times as integers; for a nested column, those of all its fields and rows."""
     if pa.types.is_timestamp(column.type):
         times: np.ndarray = column.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
         return times

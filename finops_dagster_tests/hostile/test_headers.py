@@ -115,7 +115,7 @@ def test_20000_columns_are_refused_where_memory_is_short_and_the_month_is_kept(
     headers = (*HEADERS, *(f"resourceTags/{number}" for number in range(20_000)))
     project.deliver("1", version="v2", headers=headers)
     error = one_line(Exception(project.materialize("2024-01").error))
-    assert "set database.duckdb.memory_limit higher" in error
+    assert "than database.duckdb.memory_limit; raise it, or lower" in error
     assert project.totals("2024-01") == (1, 7)
 
 
