@@ -1,4 +1,4 @@
-"""File locks that another run may hold for long: a warning says what they wait for."""
+"""File locks that another run may hold for long; a warning says what this run waits for."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from finops_dagster.progress import (
 
 @contextmanager
 def waiting_lock(path: Path, activity: str) -> Iterator[None]:
-    """Hold the lock of a file, and warn while another run holds it.
+    """Hold the lock file at `path` during the block; wait and warn while another run holds it.
 
-    `activity` is what that run does, such as `loading 2024-01`. The first warning comes after two
-    seconds, the next every minute.
+    `activity` is what the other run does, such as `loading 2024-01`. It waits without a limit. The
+    first warning comes after two seconds, the next ones every minute.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)

@@ -1,6 +1,6 @@
-"""Locks and notes of the processes that run months on this machine, and their files' permissions.
+"""Locks and notes of the runs on this machine, and the permissions of their processes' files.
 
-A process holds the operating system's lock of its run, which is released when the process ends. A
+A process holds a lock for its run, which the operating system releases when the process ends. A
 process id would not do: after a reboot, or in the next container, another process has it.
 """
 
@@ -16,30 +16,33 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-# The errors of a run that was stopped by hand.
+# The names of the errors with which a run ends that a person stopped.
 INTERRUPTS = ("KeyboardInterrupt", "DagsterExecutionInterruptedError")
 _own_locks: set[str] = set()
 
 
 def keep_files_private() -> None:
-    """Set the umask so that no other user can read the files of this process and its children.
+    """Set the umask so that other users cannot read the files that this process creates.
 
-    DuckDB, Dagster and SQLite create files themselves, with the umask alone. It is set where a
-    process of this project starts: `finops`, the demo, and the module that Dagster loads. A default
-    access list of a folder (`setfacl -d`) takes precedence.
+    Child processes inherit it. DuckDB, Dagster and SQLite create files themselves, with the umask
+    alone. Call it where a process starts: `finops`, the demo, and the module that Dagster loads. A
+    default access list of a folder (`setfacl -d`) takes precedence.
     """
     os.umask(0o077)
 
 
 def collect_garbage_seldom() -> None:
     """Run Python's garbage collector less often in this process."""
-    # Imported modules stay, above all Dagster's, and to search them takes a tenth of a short run.
+    # To search the modules, above all Dagster's, which stay anyway, takes a tenth of a short run.
     gc.set_threshold(100_000)
 
 
 @contextmanager
 def instance_lock(home: Path) -> Iterator[None]:
-    """Hold the lock of DAGSTER_HOME, which guards the creation and removal of its files."""
+    """Hold the lock of DAGSTER_HOME during the block; it guards the creation and removal of files.
+
+    Waits while another process holds it. Creates the folder where it is missing.
+    """
     home.mkdir(parents=True, exist_ok=True)
     with FileLock(home / ".finops.lock"):
         yield
@@ -47,7 +50,11 @@ def instance_lock(home: Path) -> Iterator[None]:
 
 @contextmanager
 def run_lock(home: Path, run_id: str) -> Iterator[None]:
-    """Hold the run's lock; where this process holds it already, do nothing."""
+    """Hold the run's lock during the block; do nothing where this process holds it already.
+
+    Writes the run's note with the process id. Lock file and note are removed at the end of the
+    block, but stay where it raises: `is_lost` is then true.
+    """
     if run_id in _own_locks:
         yield
         return
@@ -67,9 +74,9 @@ def run_lock(home: Path, run_id: str) -> Iterator[None]:
 
 
 def is_lost(home: Path, run_id: str) -> bool:
-    """Return whether the run's process ended without removing its lock: it was killed or failed.
+    """Return whether the run's process has ended, killed or failed, and left its lock file.
 
-    Dagster may know that the run has ended. Always false for a run of another machine.
+    Dagster may show the run as ended already. Always false for a run of another machine.
     """
     lock = _path(home, run_id)
     if run_id in _own_locks or not lock.exists():
@@ -82,21 +89,21 @@ def is_lost(home: Path, run_id: str) -> bool:
 
 
 def lost_runs(home: Path) -> list[str]:
-    """Return the ids of the runs that are lost."""
+    """Return the ids of the runs on this machine for which `is_lost` is true."""
     run_ids = sorted(path.name for path in _path(home, "").glob("*") if not path.suffix)
     return [run_id for run_id in run_ids if is_lost(home, run_id)]
 
 
 def remove_lock(home: Path, run_id: str) -> None:
-    """Remove the lock file and the note of a run that has ended."""
+    """Remove the lock file and the note of a run that has ended. Hold the instance lock."""
     for name in (run_id, f"{run_id}.json"):
         _path(home, name).unlink(missing_ok=True)
 
 
 def write_note(home: Path, run_id: str, **values: Any) -> None:
-    """Add values to the run's note, which commands on this machine read.
+    """Add values to the run's note, a JSON file that `read_note` reads.
 
-    `process` is the id of its process; `retry` is the stage that is tried again, and why.
+    `process` is the id of the run's process; `retry` is the stage that is tried again, and why.
     """
     note = json.dumps({**read_note(home, run_id), **values})
     _path(home, f"{run_id}.json").write_text(note)

@@ -14,7 +14,7 @@ _SECONDS_BETWEEN_REPORTS = 5
 
 
 def run_logger() -> logging.Logger:
-    """Return the logger of Dagster's run, or the package's own outside of a run.
+    """Return Dagster's logger where Dagster is loaded, else the package's own.
 
     Python writes warnings of the package's logger to standard error.
     """
@@ -27,17 +27,17 @@ def run_logger() -> logging.Logger:
 
 @contextmanager
 def logging_progress(
-    verb: str, total: int, format_amount: Callable[[int], str], done: Callable[[], int]
+    verb: str, total: int, format_amount: Callable[[int], str], amount_done: Callable[[], int]
 ) -> Iterator[None]:
     """Log the progress of the block every few seconds: `loaded 400,000 rows of 1,000,000 rows`.
 
-    `done` is called from another thread; a 0 is not logged.
+    `amount_done` returns the amount so far. It is called from another thread; 0 is not logged.
     """
     logger, has_ended = run_logger(), Event()
 
     def watch() -> None:
         while not has_ended.wait(_SECONDS_BETWEEN_REPORTS):
-            if (amount := done()) > 0:
+            if (amount := amount_done()) > 0:
                 logger.info(f"{verb} {format_amount(amount)} of {format_amount(total)}")
 
     watcher = Thread(target=watch, daemon=True)
@@ -50,5 +50,5 @@ def logging_progress(
 
 
 def format_rows(rows: int) -> str:
-    """Return `1,000,000 rows`."""
+    """Return the number as text, such as `1,000,000 rows`."""
     return f"{rows:,} rows"

@@ -1,6 +1,6 @@
-"""Output to a terminal, a pipe or a log, in which text from outside is shown as it is.
+"""Output to a terminal, a pipe or a log that shows untrusted text without interpreting it.
 
-In rich's own console `[/b]` is markup, `:key:` is an emoji, and ESC reaches the terminal.
+By default, rich takes `[/b]` for markup and `:key:` for an emoji, and sends ESC to the terminal.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ _LOG_WIDTH = 200
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return a console without markup, emoji and highlighting.
+    """Return a console without markup, emoji and highlighting, for standard output or error.
 
-    In a pipe it has no colours, and lines of COLUMNS or 200 characters.
+    In a pipe it has no colours, and its lines have COLUMNS or 200 characters.
     """
     stream = sys.stderr if stderr else sys.stdout
     is_log = not stream.isatty() and "COLUMNS" not in os.environ
@@ -32,10 +32,10 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def print_line(line: str) -> None:
-    """Print a line to standard output."""
+    """Print a line to standard output, escaped and shortened."""
     print(shortened(line), flush=True)  # noqa: T201
 
 
 def print_error(line: str) -> None:
-    """Print a line to standard error."""
+    """Print a line to standard error, escaped and shortened."""
     print(shortened(line), file=sys.stderr, flush=True)  # noqa: T201

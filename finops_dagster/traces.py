@@ -1,4 +1,4 @@
-"""Unexpected errors: one line to read, and the full trace in a file that it names."""
+"""Unexpected errors: a message of one line, and the full trace in a file."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ _MOST_BYTES = 1_000_000
 
 
 def record_unexpected_error(error: BaseException, home: Path) -> str:
-    """Append an error's trace to `finops_errors.log` in DAGSTER_HOME, and return it in one line.
+    """Append an error's trace to `finops_errors.log` in `home`, and return a message of one line.
 
-    A log of more than a megabyte becomes `finops_errors.log.1` first, in the place of an older one.
+    The message names the file, also where it cannot be written. A log of more than a megabyte
+    becomes `finops_errors.log.1` first, which replaces an older one. `home` is DAGSTER_HOME.
     """
     message = ": ".join(filter(None, [type(error).__name__, first_line(error)]))
     path = home / "finops_errors.log"

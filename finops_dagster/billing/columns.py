@@ -16,7 +16,7 @@ ADDED_COLUMNS = ("billing_month", "manifest_id")
 _RESERVED_NAMES = (*ADDED_COLUMNS, "")
 
 Sql = NewType("Sql", str)
-"""SQL that may be executed: every name and value in it is quoted or is our own.
+"""SQL that may be executed: every name and value in it is quoted or written in this code.
 
 mypy and `test_sql_is_quoted.py` refuse statements that are made of anything else.
 """
@@ -33,15 +33,15 @@ class SqlType(StrEnum):
 
     @property
     def is_money(self) -> bool:
-        """Whether cells hold amounts, which never become text."""
+        """Whether cells hold numbers (amounts or quantities), which never become text."""
         return self in (SqlType.MONEY, SqlType.MONEY_MAP)
 
 
 def merged_type(table_type: str, month_type: str) -> str | None:
-    """Return the type of a warehouse's column for a month that brings another type.
+    """Return the type of a warehouse's column for a month with another type; None if none fits.
 
-    Text takes anything, and a time or a map becomes text. None where amounts would have to become
-    text, or text amounts.
+    A text column takes every type. A column of times or text maps becomes text, unless the month
+    has numbers. A column of numbers takes no other type.
     """
     if table_type in (month_type, SqlType.TEXT):
         return table_type
@@ -50,23 +50,23 @@ def merged_type(table_type: str, month_type: str) -> str | None:
 
 
 class Naming(Protocol):
-    """How the headers of a format become column names."""
+    """The part of a format that turns headers into column names."""
 
     def column(self, header: str) -> str:
         """Return the preferred column name of a header, the same in CSV and in Parquet."""
         ...
 
     def is_user_defined(self, header: str) -> bool:
-        """Return whether a customer chose the header, so that letter case distinguishes two."""
+        """Return whether a customer chose the header; letter case then distinguishes headers."""
         ...
 
     def alias_of(self, header: str, known_headers: Collection[str]) -> str | None:
-        """Return the known header of the same column in another kind of file."""
+        """Return which known header is the same column in another kind of file, or None."""
         ...
 
 
 def flat_name(header: str) -> str:
-    """Return the header in lower case, with `_` for every character but a-z and 0-9.
+    """Return the header in lower case, with `_` for each character except a-z and 0-9.
 
     `lineItem/UnblendedCost` becomes `lineitem_unblendedcost`, which no warehouse has to quote.
     """
@@ -76,7 +76,7 @@ def flat_name(header: str) -> str:
 def name_columns(
     headers: Iterable[str], known: Mapping[str, str], naming: Naming
 ) -> dict[str, str]:
-    """Assign a column name to each header; a `known` header keeps its name for ever.
+    """Return a column name for each header; a `known` header keeps its name for ever.
 
     Most headers get their preferred name. Customers choose tag keys freely, and several can prefer
     one name (`user:team`, `user:Team`, `user_team`): the header that has the name already keeps it,
@@ -112,7 +112,7 @@ def name_columns(
 
 
 def case_distance(left: str, right: str) -> int:
-    """Return the number of letters and digits in which two spellings of one name differ."""
+    """Return in how many letters and digits two spellings of a name differ, place by place."""
     left_letters, right_letters = (re.sub(r"[^A-Za-z0-9]", "", text) for text in (left, right))
     return sum(a != b for a, b in zip(left_letters, right_letters, strict=False))
 
@@ -120,7 +120,7 @@ def case_distance(left: str, right: str) -> int:
 def _names_by_alias(
     headers: Collection[str], known: Mapping[str, str], naming: Naming
 ) -> dict[str, str]:
-    """Return names of columns that the table has under another kind of file's headers.
+    """Return the names that new headers take over from known headers of another kind of file.
 
     Where several new headers are aliases of one column, the nearest in letter case gets its name.
     """
@@ -139,9 +139,9 @@ def _distance_from_flat(header: str) -> tuple[int, str]:
 
 
 def name_within(max_bytes: int, name: str) -> str:
-    """Return the name, shortened to a number of bytes: its beginning and a hash of all of it.
+    """Return the name, in at most `max_bytes` bytes: a longer one ends in a hash of all of it.
 
-    The hash has 64 bits, so that no two names become one.
+    The hash has 64 bits, so that two names do not become one.
     """
     encoded = name.encode()
     if len(encoded) <= max_bytes:
@@ -152,7 +152,7 @@ def name_within(max_bytes: int, name: str) -> str:
 
 
 def _hashed_name(header: str, name: str, used: Collection[str]) -> str:
-    """Return the name with the shortest unused prefix of the header's hash."""
+    """Return the name with the shortest prefix of the header's hash that makes it unused."""
     digest = hashlib.sha256(header.encode()).hexdigest()
     names = (f"{name}_{digest[:digits]}" for digits in (8, 16, 32, 64))
     return next(name for name in names if name not in used)
@@ -169,11 +169,11 @@ def literal(text: str) -> Sql:
 
 
 def file_literal(path: Path) -> Sql:
-    """Return the path of one file as an SQL literal."""
+    """Return the path of one file as an SQL literal for DuckDB's readers."""
     # DuckDB takes `*`, `?` and `[` in a path for patterns.
     return literal(glob.escape(str(path)))
 
 
 def files_literal(folder: Path, pattern: str) -> Sql:
-    """Return the files of a folder that match a glob pattern, as an SQL literal."""
+    """Return a pattern for files of a folder as an SQL literal for DuckDB's readers."""
     return literal(f"{glob.escape(str(folder))}/{pattern}")

@@ -1,4 +1,4 @@
-"""Messages for errors of the operating system: full disks, missing permissions."""
+"""Messages for errors of the disk: no space, no permission, a file that is missing."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _MESSAGES = {
 
 
 def disk_problem(error: BaseException) -> str | None:
-    """Return the message for an error about a file on disk; None for any other error."""
+    """Return the message for an error of Python's or DuckDB's about a file; None for any other."""
     path: object
     code: int | None
     if isinstance(error, OSError):

@@ -6,7 +6,7 @@ from reprlib import Repr
 
 
 class BillError(Exception):
-    """A permanent error about a bill; the loaded version is kept."""
+    """A permanent error about a bill, with a message of one line."""
 
 
 class ManifestMissing(BillError):
@@ -14,7 +14,7 @@ class ManifestMissing(BillError):
 
 
 class ManifestInvalid(BillError):
-    """A manifest that cannot be read; `etag` is that of the object that was read."""
+    """A manifest cannot be read. `etag` is that of the manifest's object; empty if unknown."""
 
     etag = ""
 
@@ -24,7 +24,7 @@ class FileInvalid(BillError):
 
 
 class CellInvalid(BillError):
-    """A cell that cannot be stored exactly in its column; `header` is the file's."""
+    """A cell cannot be stored exactly in its column. `header` is the vendor's name of it."""
 
     def __init__(self, header: str, message: str) -> None:
         super().__init__(message)
@@ -36,14 +36,11 @@ class StageMissing(BillError):
 
 
 class LedgerDamaged(BillError):
-    """A table of the ledger has a layout that no release made."""
+    """A table of the ledger has columns or types that no release gave it."""
 
 
 class ReconciliationError(BillError):
-    """The measured totals differ from the counted ones, or the previous stage has a newer version.
-
-    The stage has kept nothing of what it wrote.
-    """
+    """Measured totals differ from counted ones, rows are misdated, or a newer version is loaded."""
 
 
 CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
@@ -81,7 +78,7 @@ def excerpt(value: object) -> str:
 
 
 def excerpts(names: Sequence[str], limit: int) -> str:
-    """Return the first untrusted names for a message, and the number of the others."""
+    """Return the first `limit` untrusted names for a message, and the number of the others."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(excerpt(name)[1:-1] for name in names[:limit]) + more
 
@@ -92,5 +89,5 @@ def reprocess_advice(export: str, month: object) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, without the advice that follows in some."""
+    """Return the first line of an error's message; clients add hints in the lines after it."""
     return str(error).strip().partition("\n")[0]

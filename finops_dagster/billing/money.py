@@ -1,4 +1,4 @@
-"""Exact totals of a month, their reconciliation, and rounded columns."""
+"""The exact totals of a month, their reconciliation, and counts of rounded numbers."""
 
 from __future__ import annotations
 
@@ -23,12 +23,15 @@ class Totals:
 
     @classmethod
     def of(cls, row: tuple[Any, ...] | None) -> Totals:
-        """Return the totals of a result row `count(*), sum(cost)`; a sum of NULL is 0."""
+        """Return the totals of a result row `count(*), sum(cost)`; NULL and no row are 0."""
         rows, cost = row if row is not None else (0, None)
         return cls(rows, Decimal(0) if cost is None else cost)
 
     def difference(self, other: Totals) -> tuple[str, str] | None:
-        """Return the first difference as a text for each side; None where totals agree."""
+        """Return the first difference, as text for this side and the other; None if they agree.
+
+        `sums` and `costs` are compared where both sides have them.
+        """
         if (self.rows, self.cost) != (other.rows, other.cost):
             return str(self), str(other)
         for what, amounts, other_amounts in (
@@ -52,9 +55,9 @@ class Totals:
 
 @dataclass(frozen=True)
 class RoundedColumn:
-    """The number of a column's cells that were rounded to 18 decimals, half to even.
+    """A column of which `cells` cells were rounded to 18 decimals, half to even.
 
-    `amount` is by how much a money column changed in all: the stored sum minus the file's, exact.
+    `amount` is the stored sum minus the sum in the files, exact; None for quantities and maps.
     """
 
     name: str
@@ -63,12 +66,12 @@ class RoundedColumn:
 
     @classmethod
     def of_row(cls, row: dict[str, Any]) -> RoundedColumn:
-        """Return the column that `row` wrote."""
+        """Return the column of a row that `row` wrote."""
         amount = row["amount"]
         return cls(row["name"], row["cells"], None if amount is None else Decimal(amount))
 
     def row(self) -> dict[str, Any]:
-        """Return a row for the ledger and the footer; no DECIMAL takes so many decimals."""
+        """Return the row for the ledger and the footer. `amount` is text: DECIMAL has 38 digits."""
         amount = None if self.amount is None else decimal_text(self.amount)
         return {"name": self.name, "cells": self.cells, "amount": amount}
 
@@ -109,7 +112,8 @@ def reconcile(location: str, counted: Totals, measured: MeasuredTotals, advice: 
 
 
 def exact_sum(amounts: Iterable[Decimal | None]) -> Decimal:
-    """Return the exact sum of amounts; None adds nothing. Python's default keeps 28 digits."""
+    """Return the exact sum of amounts; None adds nothing."""
+    # Python's default precision is 28 digits.
     with localcontext(prec=_SUM_DIGITS):
         return sum((amount for amount in amounts if amount is not None), Decimal(0))
 

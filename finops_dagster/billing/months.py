@@ -1,4 +1,4 @@
-"""The billing month, by which everything is partitioned."""
+"""The billing month, which is the partition of every stage."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class BillingMonth:
 
     @classmethod
     def parse(cls, key: str) -> BillingMonth:
-        """Parse `YYYY-MM`. Raises ValueError."""
+        """Return the month of a text `YYYY-MM`. Raises ValueError."""
         match = _KEY.fullmatch(key)
         if match is None:
             raise ValueError(f"{excerpt(key)} is not a month in the form YYYY-MM")
@@ -33,12 +33,12 @@ class BillingMonth:
 
     @classmethod
     def current(cls) -> BillingMonth:
-        """Return the month in progress, which vendors still restate."""
+        """Return the month in progress, in UTC."""
         return cls.of(datetime.now(UTC).date())
 
     @property
     def first_day(self) -> date:
-        """The value of the `billing_month` column."""
+        """The first day, which is the value of the column `billing_month`."""
         return date(self.year, self.month, 1)
 
     @property

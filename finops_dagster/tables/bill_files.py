@@ -1,4 +1,4 @@
-"""Bill files of one kind, and the SQL that casts their cells to the billing table's types."""
+"""The vendor's files of one kind, and the SQL that casts cells to the billing table's types."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ class ColumnMapping:
     name: str
     table_type: SqlType
     version_type: SqlType
-    """The type that this version of the month gives the column."""
+    """The type that the version being loaded gives the column."""
     counted_as: str
-    """The name under which the count has the column's sum: that of the column without a hash."""
+    """The name under which the count has the column's sum: the column's name without a hash."""
     is_money: bool
+    """Whether the column is a money column; other numbers are quantities."""
     is_rounded: bool = False
-    """Whether numbers of more than 18 decimals are rounded; doubles are in every column."""
+    """Whether numbers of more than 18 decimals are rounded. Doubles always are."""
 
 
 @dataclass(frozen=True)
@@ -58,19 +59,22 @@ class BillFiles(ABC):
         return header in self.positions
 
     def for_file(self, path: Path) -> Self:
-        """Return the same for one of the files."""
+        """Return a copy that has only this one of the files."""
         return replace(self, paths=(path,))
 
     @abstractmethod
     def scan(self) -> Sql:
-        """Return a table expression with the columns `c0`, `c1` and so on, one a header."""
+        """Return a table expression with a column for each header: `c0`, `c1` and so on."""
 
     @abstractmethod
     def row_location(self, record: int) -> str:
-        """Return the line or row of a data record, counted from 1, of the only file."""
+        """Return the place of the data record with this number, from 1, such as `line 3`.
+
+        There must be one file only.
+        """
 
     def column_sql(self, header: str, sql_type: SqlType, *, rounded: bool = False) -> Sql:
-        """Return the SQL that casts a column's cells exactly, or fails.
+        """Return the SQL that casts a column's cells exactly; it fails for a cell that cannot be.
 
         With `rounded`, a number of more than 18 decimals is rounded, half to even, and does not
         fail. A double is always rounded. It counts as the shortest decimal that reads back as the
@@ -114,7 +118,10 @@ class BillFiles(ABC):
         return None if kinds.is_null(arrow) else SqlType.TEXT
 
     def numbers_to_round(self, header: str, sql_type: SqlType) -> Sql:
-        """Return the SQL of a cell's numbers of more than 18 decimals, a list of texts or NULL."""
+        """Return the SQL for a list of a cell's numbers with more than 18 decimals, as texts.
+
+        It is NULL where there are none. `sql_type` is the column's, of amounts.
+        """
         raw, arrow, text = self._raw(header), self._type(header), self._text(header)
         if sql_type is SqlType.MONEY_MAP:
             amounts = raw if kinds.is_map(arrow) else f"TRY(text_map({text}))"
@@ -123,7 +130,7 @@ class BillFiles(ABC):
         return Sql(f"double_to_round({raw})" if is_double else f"number_to_round({text})")
 
     def has_doubles(self, header: str) -> bool:
-        """Return whether the column has doubles, also as a map's values or a struct's fields."""
+        """Return whether the column has floating-point numbers, also in its maps or structs."""
         # The vendor did not choose their decimals, of which there may be more than 18.
         arrow = self._type(header)
         fields = [field.type for field in arrow] if kinds.is_struct(arrow) else [arrow]
@@ -171,7 +178,7 @@ def _is_plain_text(arrow: pa.DataType) -> bool:
 
 
 def _text_sql(arrow: pa.DataType, raw: Sql) -> Sql:
-    """Return the SQL of a value's text: a list, struct or map as JSON, else as DuckDB writes it."""
+    """Return the SQL for a value's text: JSON if it is nested, else as DuckDB writes it."""
     arrow = plain_type(arrow)
     if kinds.is_nested(arrow):
         return _nested_json(arrow, raw, 0)
@@ -185,7 +192,7 @@ def _text_sql(arrow: pa.DataType, raw: Sql) -> Sql:
 
 
 def time_as_text(raw: Sql) -> Sql:
-    """Return the SQL of a TIMESTAMP's text in UTC, such as `2024-01-31T23:30:00.25Z`."""
+    """Return the SQL for a TIMESTAMP's text in UTC, such as `2024-01-31T23:30:00.25Z`."""
     # DuckDB adds the offset of a TIMESTAMPTZ; `SET TimeZone = 'UTC'` makes it +00.
     return Sql(f"replace(split_part(CAST({raw} AS VARCHAR), '+', 1), ' ', 'T') || 'Z'")
 
@@ -195,7 +202,7 @@ AS_TEXT: Mapping[str, Sql] = {
     SqlType.TEXT_MAP: Sql("CAST(to_json({0}) AS VARCHAR)"),
     SqlType.MONEY_MAP: Sql("CAST(to_json({0}) AS VARCHAR)"),
 }
-"""The SQL that casts the values of a column to text without loss; `{0}` is the column."""
+"""The SQL that casts a column of each type to text without loss; `{0}` is the column."""
 
 
 def _json(arrow: pa.DataType, raw: Sql, depth: int) -> Sql:

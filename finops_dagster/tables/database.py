@@ -50,10 +50,10 @@ class Limits(Protocol):
 
 @dataclass(frozen=True)
 class DuckDB:
-    """Opens every DuckDB connection of the project, within limits.
+    """Opens DuckDB connections within the limits of the settings.
 
-    DuckDB writes to `temp_dir` what does not fit into `memory_limit`. Where none is set, that is
-    beside the database file, or in the working directory for a database in memory.
+    What does not fit into `memory_limit` is written to `temp_dir`; without one, beside the database
+    file, or for a database in memory to the working directory.
     """
 
     memory_limit: str = "2GB"
@@ -68,7 +68,7 @@ class DuckDB:
 
     @contextmanager
     def scratch(self, **config: Option) -> Iterator[DuckDBPyConnection]:
-        """Open a database in memory, with DuckDB's configuration options."""
+        """Open a new database in memory, with DuckDB's configuration options, for the block."""
         # Under DuckDB's default, `.tmp`, two processes in one directory would share their files.
         temp_dir = (self.temp_dir or Path()) / f".tmp-{uuid4().hex[:12]}"
         config = {"temp_directory": str(temp_dir), **config}
@@ -79,10 +79,11 @@ class DuckDB:
     def open(
         self, path: Path, *, read_only: bool = False, **config: Option
     ) -> Iterator[DuckDBPyConnection]:
-        """Open a database file, and create it where it is missing. Raises BillError.
+        """Open a database file for the block, and create it where it is missing.
 
-        DuckDB lets one process write a file, or several read it; a process that comes later waits
-        up to `lock_wait_seconds`. The operating system releases the lock when a process ends.
+        DuckDB lets one process write a file, or several read it; this one waits for the others up
+        to `lock_wait_seconds`. Raises BillError, also for damage that the block meets. A process
+        that is killed leaves no lock.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         if self.temp_dir is not None:
@@ -98,7 +99,7 @@ class DuckDB:
     def _connect(
         self, path: Path, read_only: bool, config: dict[str, Option]
     ) -> DuckDBPyConnection:
-        """Connect when the lock is free; log who holds it after 2 seconds, then every minute."""
+        """Connect when the file is free; meanwhile warn which process has it open."""
         start, pause, next_warning = time.monotonic(), 0.05, SECONDS_BEFORE_WAIT_WARNING
         while True:
             try:
@@ -124,7 +125,10 @@ class DuckDB:
 
 @dataclass(frozen=True)
 class BillingDatabase:
-    """The database of the billing tables; its path may contain {export} and {month}."""
+    """The database of the billing tables: one file, or several.
+
+    The path `database` may contain {export} and {month}.
+    """
 
     database: str
     duckdb: DuckDB = DuckDB()
@@ -137,9 +141,10 @@ class BillingDatabase:
     def connect(
         self, export: str, month: BillingMonth, *, repair: bool = False
     ) -> Iterator[DuckDBPyConnection]:
-        """Open the month's database file, with the ledger's tables. Raises BillError.
+        """Open the month's database file for the block; missing tables of the ledger are created.
 
         With `repair`, a damaged table of the ledger is renamed, and an empty one takes its place.
+        Raises BillError, LedgerDamaged without `repair`.
         """
         path = self.path(export, month)
         # To keep the order of a file's rows would take memory, and no order is promised.
@@ -154,7 +159,10 @@ class BillingDatabase:
 def logging_query_progress(
     connection: DuckDBPyConnection, verb: str, total: int, format_amount: Callable[[int], str]
 ) -> Iterator[None]:
-    """Log the progress of the connection's statements every few seconds."""
+    """Log the progress of the statements that the block runs, every few seconds.
+
+    The arguments are those of `logging_progress`.
+    """
     connection.execute("SET enable_progress_bar = true")
     connection.execute("SET enable_progress_bar_print = false")
     with logging_progress(

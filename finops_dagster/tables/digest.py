@@ -1,8 +1,8 @@
-"""Digests of a month's columns, by which two copies of the month are compared.
+"""Digests of a month's columns, to compare two copies of the month.
 
 The digest of a column is the number of its values and the sum of their hashes. So the order of
-rows does not matter, and each copy is read where it is. `md5_text` says of which text another
-engine than DuckDB must take the MD5.
+rows does not matter, and no rows are copied. `md5_text` defines the text that other engines than
+DuckDB must hash.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from finops_dagster.billing.columns import Sql, SqlType, quoted
 DATE = "DATE"
 MAPS = (SqlType.TEXT_MAP, SqlType.MONEY_MAP)
 HEX_DIGITS = 15
-"""How many hexadecimal digits of an MD5 are summed as a number: those that fit a signed 64-bit
-integer."""
+"""The number of an MD5's first hexadecimal digits that are summed; they fit a 64-bit integer."""
 BETWEEN_KEY_AND_VALUE = 31
 """The code of the character between the key and the value of a map's entry."""
 # DuckDB keeps some 100 kB for each column and thread of a statement.
@@ -38,33 +37,33 @@ _TEXT_CASTS = {
 
 
 class DigestKind(StrEnum):
-    """How columns are compared."""
+    """What the digest of a column sums."""
 
     HASH = "hash"
     """DuckDB's hash of each cell: ten times as fast as MD5, but known to DuckDB alone."""
     MD5 = "MD5"
     """The MD5 of each cell's text, the same in every engine."""
     SUMS = "sums"
-    """The sums of the amounts; other columns are not compared."""
+    """The amounts of columns of type MONEY; other columns have no digest."""
 
 
 @dataclass(frozen=True)
 class ColumnDigest:
     """The number of cells with a value, and the sum of their hashes or amounts."""
 
-    values: int
+    value_count: int
     total: int | Decimal
 
 
 @dataclass(frozen=True)
 class MonthDigest:
-    """The digests of a month's columns by name; a column without any value may be missing."""
+    """The digests of a month's columns by name; a column without values may be missing."""
 
     kind: DigestKind
     columns: Mapping[str, ColumnDigest]
 
     def differing_columns(self, other: MonthDigest) -> list[str]:
-        """Return the names of the columns whose digests differ."""
+        """Return the columns with different digests. Both must be of the same kind."""
         empty = ColumnDigest(0, 0)
         return [
             name
@@ -74,7 +73,7 @@ class MonthDigest:
 
 
 def column_type(arrow: pa.DataType) -> str:
-    """Return DuckDB's name of the type of a column of the lake's file."""
+    """Return DuckDB's name for the type of a column in a month's Parquet file."""
     if pa.types.is_map(arrow):
         is_money = pa.types.is_decimal(arrow.item_type)
         return SqlType.MONEY_MAP if is_money else SqlType.TEXT_MAP
@@ -86,7 +85,7 @@ def column_type(arrow: pa.DataType) -> str:
 
 
 def compared_columns(types: Mapping[str, str], kind: DigestKind) -> dict[str, str]:
-    """Return the columns that are compared, with their types."""
+    """Return the columns that have a digest of this kind, with their types."""
     if kind != DigestKind.SUMS:
         return dict(types)
     return {name: sql_type for name, sql_type in types.items() if sql_type == SqlType.MONEY}
@@ -100,46 +99,51 @@ def column_groups(columns: Collection[str], size: int) -> Iterator[Sequence[str]
 
 
 def month_digest(
-    connection: duckdb.DuckDBPyConnection, rows: Sql, types: Mapping[str, str], kind: DigestKind
+    connection: duckdb.DuckDBPyConnection, relation: Sql, types: Mapping[str, str], kind: DigestKind
 ) -> MonthDigest:
-    """Return the digest of `rows`, what follows FROM. Reads every cell. Raises duckdb.Error.
+    """Return the digest of a month's rows. Raises duckdb.Error.
 
-    Each column is compared as its type in `types`, or as its own where it has none there.
+    `relation` is what follows FROM. A column is cast to its type in `types` first, if it has one
+    there. Reads every cell of the columns that `kind` compares.
     """
-    described = connection.execute(f"DESCRIBE FROM {rows}").fetchall()
-    stored = {name: sql_type for name, sql_type, *_ in described}
-    wanted = {name: types.get(name, sql_type) for name, sql_type in stored.items()}
-    wanted = compared_columns(wanted, kind)
-    cells = {name: _cell(name, stored[name], sql_type) for name, sql_type in wanted.items()}
+    described = connection.execute(f"DESCRIBE FROM {relation}").fetchall()
+    stored_types = {name: sql_type for name, sql_type, *_ in described}
+    target_types = {name: types.get(name, sql_type) for name, sql_type in stored_types.items()}
+    target_types = compared_columns(target_types, kind)
+    cells = {
+        name: _cell(name, stored_types[name], sql_type) for name, sql_type in target_types.items()
+    }
     digests: dict[str, ColumnDigest] = {}
-    for names in column_groups(wanted, _COLUMNS_PER_STATEMENT):
-        pairs = ", ".join(f"count({cells[n]}), {_total(cells[n], wanted[n], kind)}" for n in names)
-        (row,) = connection.execute(f"SELECT {pairs} FROM {rows}").fetchall()
+    for names in column_groups(target_types, _COLUMNS_PER_STATEMENT):
+        pairs = ", ".join(
+            f"count({cells[n]}), {_total(cells[n], target_types[n], kind)}" for n in names
+        )
+        (row,) = connection.execute(f"SELECT {pairs} FROM {relation}").fetchall()
         digests |= digests_from_row(names, row)
     return MonthDigest(kind, digests)
 
 
 def digests_from_row(names: Sequence[str], row: Sequence[Any]) -> dict[str, ColumnDigest]:
-    """Return the digests of columns from a row with two numbers each: values and sum.
+    """Return the digests of columns from a result row with two numbers for each: values and sum.
 
-    The sum of no values is NULL.
+    The sum may be NULL where there are no values.
     """
     pairs = zip(row[::2], row[1::2], strict=True)
     return {
-        name: ColumnDigest(values, (total or 0) if values else 0)
-        for name, (values, total) in zip(names, pairs, strict=True)
+        name: ColumnDigest(value_count, (total or 0) if value_count else 0)
+        for name, (value_count, total) in zip(names, pairs, strict=True)
     }
 
 
-def _cell(name: str, stored_type: str, wanted_type: str) -> Sql:
+def _cell(name: str, stored_type: str, target_type: str) -> Sql:
     cell = quoted(name)
-    if stored_type == wanted_type:
+    if stored_type == target_type:
         return cell
-    if wanted_type == DATE:
+    if target_type == DATE:
         return Sql(f"TRY_CAST({cell} AS DATE)")
-    if stored_type == SqlType.TEXT and wanted_type in _TEXT_CASTS:
-        return Sql(_TEXT_CASTS[SqlType(wanted_type)].format(cell))
-    return Sql(f"TRY_CAST({cell} AS {SqlType(wanted_type)})")
+    if stored_type == SqlType.TEXT and target_type in _TEXT_CASTS:
+        return Sql(_TEXT_CASTS[SqlType(target_type)].format(cell))
+    return Sql(f"TRY_CAST({cell} AS {SqlType(target_type)})")
 
 
 def _total(cell: Sql, sql_type: str, kind: DigestKind) -> Sql:
@@ -159,11 +163,11 @@ def _total(cell: Sql, sql_type: str, kind: DigestKind) -> Sql:
 
 
 def md5_text(cell: Sql, sql_type: str) -> Sql:
-    """Return the SQL of the text of which a value's MD5 is taken.
+    """Return the SQL for the text of a value that is hashed, in UTF-8. Not for maps.
 
-    An amount has 18 decimals, a day is 2024-01-31, a time is the number of its microseconds since
-    1970, and a text is itself, in UTF-8. A map has one text for each entry with a value: key,
-    `BETWEEN_KEY_AND_VALUE`, value.
+    An amount has 18 decimals, a day is 2024-01-31, a time is its microseconds since 1970, and a
+    text is itself. A map has one text for each entry with a value: key, `BETWEEN_KEY_AND_VALUE`,
+    and the value's text.
     """
     if sql_type == SqlType.TIME:
         return Sql(f"CAST(epoch_us({cell}) AS VARCHAR)")
@@ -171,7 +175,7 @@ def md5_text(cell: Sql, sql_type: str) -> Sql:
 
 
 def map_value_type(map_type: str) -> SqlType:
-    """Return the type of a map's values."""
+    """Return the type of the values of a map of this type."""
     return SqlType.MONEY if map_type == SqlType.MONEY_MAP else SqlType.TEXT
 
 

@@ -1,4 +1,4 @@
-"""The ledger of a DuckDB file: the tables of `finops_state`, which record its loads.
+"""The ledger in a DuckDB file: the tables of the schema `finops_state`, which record its loads.
 
 A load is recorded in the transaction that writes its rows, so the ledger cannot differ from them.
 """
@@ -69,9 +69,9 @@ _IS_VERSION = f"{_IS_MONTH} AND manifest_id = $manifest_id"
 
 
 def create_tables(connection: duckdb.DuckDBPyConnection) -> None:
-    """Create the missing tables of the ledger, and upgrade those of an older layout.
+    """Create the missing tables of the ledger, and upgrade tables of an older layout.
 
-    Raises LedgerDamaged for a table of no known layout.
+    Raises LedgerDamaged for a table of no known layout, before anything is changed.
     """
     existing = _layout(connection)
     if existing == _LAYOUT:
@@ -121,7 +121,7 @@ def _definitions(columns: Mapping[str, str]) -> Sql:
 
 
 def _layout(connection: duckdb.DuckDBPyConnection) -> dict[str, dict[str, str]]:
-    """Return the types by column name of the ledger's existing tables."""
+    """Return {table: {column: type}} of the ledger's existing tables."""
     # To describe each is ten times faster than duckdb_columns(), which lists the whole database.
     tables = {table: _columns(connection, table) for table in _LAYOUT}
     return {table: columns for table, columns in tables.items() if columns}
@@ -136,7 +136,7 @@ def _columns(connection: duckdb.DuckDBPyConnection, table: str) -> dict[str, str
 
 
 def _damage(table: str, existing: Mapping[str, str]) -> str | None:
-    """Return how a table differs from every known layout, or None."""
+    """Return how a table differs from every known layout; None if it has one of them."""
     for name, sql_type in _LAYOUT[table].items():
         if name not in existing and not (table == "manifests" and name in _ADDED_COLUMNS):
             return f"it has no column {name}"
@@ -146,7 +146,7 @@ def _damage(table: str, existing: Mapping[str, str]) -> str | None:
 
 
 def rename_damaged_tables(connection: duckdb.DuckDBPyConnection) -> list[str]:
-    """Rename damaged tables, so that `create_tables` makes new ones; return the new names."""
+    """Rename damaged tables, so that `create_tables` creates new ones; return the new names."""
     new_names = []
     for table, columns in _layout(connection).items():
         if _damage(table, columns) is not None:
@@ -159,7 +159,10 @@ def rename_damaged_tables(connection: duckdb.DuckDBPyConnection) -> list[str]:
 def loads(
     connection: duckdb.DuckDBPyConnection, export: str, month: BillingMonth | None = None
 ) -> list[Load]:
-    """Return the loads of an export, or of one month: the newest month and load first."""
+    """Return the recorded loads of an export, or of one month: newest month and load first.
+
+    Superseded ones are among them. Each version of a month has one record, that of its last load.
+    """
     rows = connection.execute(
         "SELECT manifests FROM finops_state.manifests "
         "WHERE export = ? AND billing_month = coalesce(?, billing_month) "
@@ -184,9 +187,9 @@ def loads(
 def newest_load(
     connection: duckdb.DuckDBPyConnection, export: str, month: BillingMonth, state: str = "loaded"
 ) -> Load | None:
-    """Return the newest load of a month that the ledger records as loaded or as superseded.
+    """Return the month's newest load with this `state`, or None.
 
-    `verified_load` of tables/load.py also measures the table.
+    Only the ledger is read. `verified_load` of tables/load.py also measures the table.
     """
     month_loads = loads(connection, export, month)
     return next((load for load in month_loads if load.state == state), None)
@@ -208,7 +211,10 @@ def _insert(connection: duckdb.DuckDBPyConnection, table: str, row: Mapping[str,
 
 
 def record_load(connection: duckdb.DuckDBPyConnection, load: Load, seconds: float) -> None:
-    """Record a load that took `seconds`, and mark the month's previous version as superseded."""
+    """Record a load that took `seconds`, and mark the month's loaded version as superseded.
+
+    Its `loaded_at` is now, and it gets the month's next number.
+    """
     now = datetime.now(UTC).replace(tzinfo=None)
     restore_loads(connection, [replace(load, state="loaded", loaded_at=now, number=None)])
     row = {**load.row(), **_key(load), "committed_at": now, "seconds": seconds}
@@ -216,9 +222,10 @@ def record_load(connection: duckdb.DuckDBPyConnection, load: Load, seconds: floa
 
 
 def restore_loads(connection: duckdb.DuckDBPyConnection, loads: Iterable[Load]) -> None:
-    """Write loads as they were recorded once, and replace their rows in the ledger.
+    """Write the loads to the ledger as they are; each replaces the record of its version.
 
-    A loaded one supersedes the month's loaded version. One without a number gets the next.
+    A load with the state `loaded` marks the month's loaded version as superseded. A load without a
+    number gets the month's next.
     """
     for load in loads:
         key = _key(load)
@@ -253,9 +260,9 @@ def complete_load(
     content: Content | None = None,
     lake_sha256: str | None = None,
 ) -> None:
-    """Add to a recorded load its files, or the checksum of its Parquet file.
+    """Set the files of a recorded load, or the checksum of its Parquet file; None changes nothing.
 
-    Older loads have no files, and a copied bucket gives the same files other ETags.
+    Old releases recorded no files, and a copied bucket gives the same files other ETags.
     """
     connection.execute(
         "UPDATE finops_state.manifests SET files = coalesce($files, files), "
@@ -267,7 +274,10 @@ def complete_load(
 def delete_superseded_loads(
     connection: duckdb.DuckDBPyConnection, export: str, before: datetime
 ) -> list[tuple[BillingMonth, str]]:
-    """Delete superseded versions loaded before a time in UTC; return month and version of each."""
+    """Delete the records of superseded versions that were loaded before a time in UTC.
+
+    Returns the month and the version id of each. The records in `runs` are deleted too.
+    """
     deleted = connection.execute(
         "DELETE FROM finops_state.manifests WHERE export = ? AND state = 'superseded' "
         "AND loaded_at < ? RETURNING billing_month, manifest_id",
@@ -280,9 +290,10 @@ def delete_superseded_loads(
 
 
 def conflicting_load(connection: duckdb.DuckDBPyConnection, load: Load) -> tuple[str, str] | None:
-    """Return export and format of a load in the same table that is of another export or format.
+    """Return the export and the format of the loads that do not fit into the load's table.
 
-    One of another export comes first.
+    None where all loads in the table are of the load's export and format. Another export comes
+    before another format.
     """
     row: tuple[str, str] | None = connection.execute(
         "SELECT export, format FROM finops_state.manifests WHERE lower(table_name) = lower($table) "
@@ -294,7 +305,7 @@ def conflicting_load(connection: duckdb.DuckDBPyConnection, load: Load) -> tuple
 
 
 def names_by_header(connection: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]:
-    """Return the column name of every header that the table ever had."""
+    """Return {header: column name} for every header that the table ever had."""
     rows = connection.execute(
         "SELECT columns FROM finops_state.exports WHERE table_name = ?", [table]
     ).fetchall()
@@ -304,7 +315,10 @@ def names_by_header(connection: duckdb.DuckDBPyConnection, table: str) -> dict[s
 def record_export(
     connection: duckdb.DuckDBPyConnection, load: Load, vendor: str, names: Mapping[str, str]
 ) -> None:
-    """Record the export's vendor, format and table, and the column names of new headers."""
+    """Record the export's vendor, format and table, and the column names of new headers.
+
+    A header that has a column name in the ledger keeps it.
+    """
     row = {
         "export": load.export,
         "vendor": vendor,

@@ -1,4 +1,4 @@
-"""The numbers of a month that rounding to 18 decimals changes: how many, and by how much."""
+"""The numbers of a month that are rounded to 18 decimals: how many, and by how much."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ def count_cells_to_round(
     files: Sequence[BillFiles],
     mappings: Sequence[ColumnMapping],
 ) -> tuple[RoundedColumn, ...]:
-    """Return each column with numbers of more than 18 decimals that are rounded.
+    """Return the columns with numbers that are rounded to 18 decimals, and how many each has.
 
-    A money column has the sum of what rounding changes, exactly.
+    The `amount` of a money column is the exact sum of the changes. Scans the files, but only those
+    with columns that can have such numbers.
     """
     rounded: dict[str, RoundedColumn] = {}
     for group in files:
@@ -53,10 +54,11 @@ def count_cells_to_round(
 
 
 def _sums(cells: Sql, is_money: bool) -> Sql:
-    """Return the SQL of three values of a column whose cells are lists of numbers.
+    """Return the SQL for three values of a column whose cells are lists of numbers.
 
-    The count of the numbers; the sum of what rounding changes of those with at most 46 decimals,
-    in units of 1e-18; and the list of the longer ones, which `rounding_change` cannot take.
+    They are the count of the numbers; the sum of the changes by rounding of those with at most 46
+    decimals, in units of 1e-18; and the list of the longer numbers, which the macro
+    `rounding_change` cannot take. The last two are NULL unless `is_money`.
     """
     if not is_money:
         return Sql(f"sum(len({cells})), NULL, NULL")
