@@ -51,4 +51,4 @@ def logging_progress(
 
 def format_rows(rows: int) -> str:
     """Return the number as text, such as `1,000,000 rows`."""
-    return f"{rows:,} rows"
+    return f"{rows:,} row" if rows == 1 else f"{rows:,} rows"

@@ -51,7 +51,7 @@ def test_a_month_is_shown_by_stage_and_by_run(project: Project, finops: Finops) 
     stages = {row["stage"]: row for row in finops.json("state", "show", "acme", "2024-01")}
     table = stages["billing_table"]
     assert (stages["manifest"]["version"], table["version"]) == ("v3", "v1")
-    assert "belong to another billing month" in table["error"]
+    assert "of another billing month" in table["error"]
     assert table["checks"] == "failed: reconciles"
     assert stages["parquet"]["error"] == "not reached: billing_table failed"
     assert "not reached: billing_table failed" in finops("state", "show", "acme", "2024-01")

@@ -50,7 +50,7 @@ class Totals:
         return None
 
     def __str__(self) -> str:
-        return f"{self.rows:,} rows, {decimal_text(self.cost)}"
+        return f"{_rows_text(self.rows)}, {decimal_text(self.cost)}"
 
 
 @dataclass(frozen=True)
@@ -105,10 +105,12 @@ def reconcile(location: str, counted: Totals, measured: MeasuredTotals, advice: 
             f"{location} has {measured_text}, but the vendor's files have {counted_text}; {advice}"
         )
     if measured.misdated_rows:
-        raise ReconciliationError(
-            f"{location} has {measured.misdated_rows:,} rows that belong to another billing month; "
-            f"{advice}"
-        )
+        rows = _rows_text(measured.misdated_rows)
+        raise ReconciliationError(f"{location} has {rows} of another billing month; {advice}")
+
+
+def _rows_text(rows: int) -> str:
+    return f"{rows:,} row" if rows == 1 else f"{rows:,} rows"
 
 
 def exact_sum(amounts: Iterable[Decimal | None]) -> Decimal:

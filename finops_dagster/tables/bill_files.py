@@ -117,7 +117,7 @@ class BillFiles(ABC):
             return SqlType.MONEY_MAP if is_money else SqlType.TEXT_MAP
         return None if kinds.is_null(arrow) else SqlType.TEXT
 
-    def numbers_to_round(self, header: str, sql_type: SqlType) -> Sql:
+    def numbers_to_round_sql(self, header: str, sql_type: SqlType) -> Sql:
         """Return the SQL for a list of a cell's numbers with more than 18 decimals, as texts.
 
         It is NULL where there are none. `sql_type` is the column's, of amounts.

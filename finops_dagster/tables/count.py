@@ -97,11 +97,11 @@ class FileReader:
 
     file: BillFiles
     bill_format: Format
-    names: dict[int, str]
+    money_names: dict[int, str]
     """The preferred column names of the money columns, by their positions in the file."""
-    cost: int
+    cost_position: int
     """The position of the headline cost."""
-    currency: int | None
+    currency_position: int | None
     """The position of the currency; None where the file has none."""
     round_money: bool
     bytes_read: int = 0
@@ -133,7 +133,10 @@ class FileReader:
 
     @property
     def _positions(self) -> list[int]:
-        return [*self.names, *([] if self.currency is None else [self.currency])]
+        return [
+            *self.money_names,
+            *([] if self.currency_position is None else [self.currency_position]),
+        ]
 
     def csv_batches(self, file: CsvFiles, as_numbers: bool, has_long_rows: bool) -> Iterator[Batch]:
         """Yield the counted columns of a CSV file, with amounts as numbers or as text.
@@ -150,7 +153,7 @@ class FileReader:
             return "skip"
 
         types = {
-            str(n): _MONEY if as_numbers and n in self.names else pa.string()
+            str(n): _MONEY if as_numbers and n in self.money_names else pa.string()
             for n in self._positions
         }
         options = (
@@ -191,17 +194,17 @@ class FileReader:
     def _tally(self, batches: Iterator[Batch]) -> _Tally:
         tally = _Tally()
         for batch in batches:
-            tally.rows += len(batch[self.cost])
-            for position, name in self.names.items():
+            tally.rows += len(batch[self.cost_position])
+            for position, name in self.money_names.items():
                 try:
                     amounts, rounded = self._amounts(batch[position], position)
                     _add(tally.sums, {name: _sum(amounts)})
                 except (NotExact, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-                    if position == self.cost:
+                    if position == self.cost_position:
                         raise NotExact from error
                     tally.unknown.add(name)
                     continue
-                if position == self.cost:
+                if position == self.cost_position:
                     tally.rounded += rounded
                     _add(tally.costs, self.sums_by_currency(amounts, batch))
         return tally
@@ -227,12 +230,14 @@ class FileReader:
 
     def sums_by_currency(self, amounts: pa.Array, batch: Batch) -> dict[str, Decimal]:
         """Return the sum of the amounts by currency; an unknown currency is the empty text."""
-        if self.currency is None:
+        if self.currency_position is None:
             return {"": _sum(amounts)} if len(amounts) > amounts.null_count else {}
-        names = batch[self.currency]
+        names = batch[self.currency_position]
         if pa.types.is_dictionary(names.type):
             names = names.cast(names.type.value_type)
-        names = pc.fill_null(self._words_to_nulls(names.cast(pa.string()), self.currency), "")
+        names = pc.fill_null(
+            self._words_to_nulls(names.cast(pa.string()), self.currency_position), ""
+        )
         known = pc.is_valid(amounts)
         names, amounts = names.filter(known), amounts.filter(known)
         return {
@@ -317,7 +322,7 @@ def _readers(
 
 def _translated_error(reader: FileReader, error: Exception, limits: DuckDB) -> Exception:
     """Return the error to raise, which names line and cell: DuckDB scans the file for them."""
-    file, header = reader.file, reader.file.headers[reader.cost]
+    file, header = reader.file, reader.file.headers[reader.cost_position]
     name, money = reader.bill_format.cost, SqlType.MONEY
     is_rounded = reader.round_money
     cost = ColumnMapping(header, name, money, money, name, is_money=True, is_rounded=is_rounded)

@@ -38,7 +38,7 @@ def count_cells_to_round(
         if not present:
             continue
         cells = ", ".join(
-            f"{group.numbers_to_round(m.header, m.table_type)} AS {n}" for m, n in present
+            f"{group.numbers_to_round_sql(m.header, m.table_type)} AS {n}" for m, n in present
         )
         sums = ", ".join(_sums(Sql(n), m.is_money) for m, n in present)
         row = connection.execute(

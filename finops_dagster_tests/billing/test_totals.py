@@ -21,7 +21,7 @@ def amounts(**texts: str) -> Mapping[str, Decimal]:
 @pytest.mark.parametrize(
     ("measured", "message"),
     [
-        (Totals(1, Decimal(3)), "t has 1 rows, 3, but the vendor's files have 2 rows, 3"),
+        (Totals(1, Decimal(3)), "t has 1 row, 3, but the vendor's files have 2 rows, 3"),
         (Totals(2, Decimal("3.1")), "t has 2 rows, 3.1, but the vendor's files have 2 rows, 3"),
         (
             Totals(2, Decimal(3), amounts(cost="3", fee="0.100000000000000001")),

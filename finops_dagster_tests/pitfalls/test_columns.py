@@ -193,7 +193,7 @@ def test_a_time_column_keeps_its_type_where_the_month_with_text_fails(
         headers=(*HEADERS, "pricing/weight"),
         version="v2",
     )
-    assert "belong to another billing month" in project.materialize("2024-02").error
+    assert "of another billing month" in project.materialize("2024-02").error
     ((data_type,),) = project.query(
         "SELECT data_type FROM duckdb_columns() WHERE column_name = 'pricing_weight'"
     )

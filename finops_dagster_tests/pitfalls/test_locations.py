@@ -83,7 +83,10 @@ def test_rows_billed_in_another_month_fail_the_load_and_keep_the_month(
         "manifest.manifest_is_fresh": True,
         "billing_table.reconciles": False,
     }
-    assert "table aws_billing_data has 1 rows that belong to another" in run.error
+    assert (
+        "table aws_billing_data has 1 row of another billing month; run finops state reprocess"
+        in run.error
+    )
 
 
 @pytest.mark.thorough

@@ -493,7 +493,7 @@ def test_month_that_does_not_reconcile_fails(project: Project, warehouse: Adapte
     pq.write_table(rows.replace_schema_metadata(metadata), file)
     outcome = project.materialize("2024-01", stages=["warehouse_table"])
     assert not outcome.checks()["warehouse_table.reconciles"]
-    message = "has 1 rows, 1, but the vendor's files have 1 rows, 1.000000000000000001"
+    message = "has 1 row, 1, but the vendor's files have 1 row, 1.000000000000000001"
     assert message in outcome.error
     if warehouse.reconciles_before_commit:
         assert warehouse.rows(TABLE, VERSION_AND_COST, "2024-01") == [("v1", Decimal(1))]
