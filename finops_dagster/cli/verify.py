@@ -322,7 +322,7 @@ def _digests(
     kinds: Collection[DigestKind],
 ) -> list[MonthDigest]:
     prepare_casts(connection)
-    return [month_digest(connection, rows, file.types, kind) for kind in kinds]
+    return [month_digest(connection, rows, file.data_types, kind) for kind in kinds]
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,9 @@ class BaseDialect(ABC):
     A data type is one of SqlType, DATE or COUNT; a native type is the warehouse's name of it.
     """
 
-    types: ClassVar[Mapping[str, ColumnType]]
+    column_types: ClassVar[Mapping[str, ColumnType]]
     """The column type of each data type."""
-    max_name_length: int = 255
+    max_name_bytes: int = 255
     accepts_text_as_amount: ClassVar[bool] = False
     """Whether a text column may be loaded into a column of amounts, cell by cell."""
 
@@ -40,7 +40,7 @@ class BaseDialect(ABC):
 
     def __init__(self, settings: Any) -> None:
         self._settings = settings
-        self._native_types: dict[str, dict[str, str]] = {}
+        self._stored_columns: dict[str, dict[str, str]] = {}
 
     @property
     @abstractmethod
@@ -86,39 +86,41 @@ class BaseDialect(ABC):
         """Return the name under which people query the table."""
 
     @abstractmethod
-    def columns(self, table: str) -> dict[str, str]:
+    def read_columns(self, table: str) -> dict[str, str]:
         """Return the native type of each column, in the table's order; empty without a table."""
 
-    def native_types(self, table: str) -> dict[str, str]:
+    def stored_columns(self, table: str) -> dict[str, str]:
         """Return the native type of each column by its lower-case name.
 
         The answer is cached, since it is needed for each column of the file; the methods that
         change columns drop it from the cache.
         """
-        if table not in self._native_types:
-            columns = self.columns(table)
-            self._native_types[table] = {name.lower(): native for name, native in columns.items()}
-        return self._native_types[table]
+        if table not in self._stored_columns:
+            columns = self.read_columns(table)
+            self._stored_columns[table] = {name.lower(): native for name, native in columns.items()}
+        return self._stored_columns[table]
 
     def has_columns(self, table: str, names: Sequence[str]) -> bool:
         """Return whether the table has all these columns."""
-        return {self.stored_name(name).lower() for name in names} <= self.native_types(table).keys()
+        return {self.stored_name(name).lower() for name in names} <= self.stored_columns(
+            table
+        ).keys()
 
     def stored_name(self, name: str) -> str:
         """Return the name of a column or table, shortened to what the warehouse can store."""
-        return name_within(self.max_name_length, name)
+        return name_within(self.max_name_bytes, name)
 
     def quoted(self, name: str) -> Sql:
         """Return the stored name as an identifier."""
         return quoted(self.stored_name(name))
 
-    def qualified(self, table: str) -> Sql:
+    def table_sql(self, table: str) -> Sql:
         """Return the table's name with its schema, as SQL."""
         return self.quoted(table)
 
     def native_type(self, data_type: str) -> Sql:
         """Return the warehouse's name of a data type."""
-        return self.types[data_type].native
+        return self.column_types[data_type].native
 
     def placeholder(self, number: int) -> Sql:
         """Return the placeholder of a statement's value, numbered from 1."""
@@ -144,18 +146,18 @@ class BaseDialect(ABC):
 
     def target_columns(self, file: MonthFile) -> dict[str, str]:
         """Return the data type of each column that the month needs in the table."""
-        return file.types
+        return file.data_types
 
     def stored_type(self, table: str, name: str, file_type: str) -> str:
         """Return the data type of a stored column, its native type where no data type has that.
 
         Where several data types share the native type, `file_type` decides.
         """
-        native = self.native_types(table)[self.stored_name(name).lower()]
+        native = self.stored_columns(table)[self.stored_name(name).lower()]
         # A count is a type of the ledger: no column of a bill has it.
         matching = [
             data_type
-            for data_type, column_type in self.types.items()
+            for data_type, column_type in self.column_types.items()
             if column_type.native == native and data_type != COUNT
         ]
         return file_type if file_type in matching else matching[0] if matching else native
@@ -168,10 +170,10 @@ class BaseDialect(ABC):
         if not self.has_columns(table, [name]):
             raise BillError(f"the table has no column {self.stored_name(name)}")
         stored_type = self.stored_type(table, name, data_type)
-        from_text = self.types[data_type].from_text
+        from_text = self.column_types[data_type].from_text
         if stored_type == data_type:
             return self.quoted(name)
         if stored_type != SqlType.TEXT or not from_text:
-            expected = self.types[data_type].native
+            expected = self.column_types[data_type].native
             raise BillError(f"column {name} of the table is {stored_type}, not {expected}")
         return Sql(from_text.format(self.quoted(name)))

@@ -84,7 +84,7 @@ class Dialect(BaseDialect):
         """Replace the month's rows in the table by the incoming ones; return the warnings."""
         if self.transactional_ddl:
             self.apply_schema_change(file, change)
-        names, table = ", ".join(map(self.quoted, file.schema.names)), self.qualified(file.table)
+        names, table = ", ".join(map(self.quoted, file.schema.names)), self.table_sql(file.table)
         self.query(f"DELETE FROM {table} WHERE {self.month_condition(file)}")
         self.query(f"INSERT INTO {table} ({names}) SELECT {names} FROM {incoming}")
         return change.warnings
@@ -105,8 +105,8 @@ class Dialect(BaseDialect):
         Columns that the load of another month has changed since then are left as they are.
         """
         table = file.table
-        self._native_types.pop(table, None)
-        if not self.native_types(table):
+        self._stored_columns.pop(table, None)
+        if not self.stored_columns(table):
             self.create_table(table, self.target_columns(file))
             return
         new_columns = {
@@ -129,28 +129,28 @@ class Dialect(BaseDialect):
             self.add_columns(table, new_columns)
         if cast_to_text:
             self.cast_columns_to_text(table, cast_to_text)
-        self._native_types.pop(table, None)
+        self._stored_columns.pop(table, None)
 
     def create_table(self, table: str, columns: Mapping[str, str]) -> None:
         """Create a table where it is missing."""
         options = Sql("") if columns is LEDGER_COLUMNS else self.table_options
         self.query(
-            f"CREATE TABLE IF NOT EXISTS {self.qualified(table)} "
+            f"CREATE TABLE IF NOT EXISTS {self.table_sql(table)} "
             f"({', '.join(self.column_definitions(columns))}) {options}"
         )
-        self._native_types.pop(table, None)
+        self._stored_columns.pop(table, None)
 
     def add_columns(self, table: str, columns: Mapping[str, str]) -> None:
         """Add columns of these data types to a table that has none of them."""
         for definition in self.column_definitions(columns):
-            self.query(f"ALTER TABLE {self.qualified(table)} {self.add_column_clause} {definition}")
+            self.query(f"ALTER TABLE {self.table_sql(table)} {self.add_column_clause} {definition}")
 
     def cast_columns_to_text(self, table: str, columns: Mapping[str, str]) -> None:
         """Cast to text the columns of a table that have these data types."""
         for name, data_type in columns.items():
-            cell = self.types[data_type].to_text.format(self.quoted(name))
+            cell = self.column_types[data_type].to_text.format(self.quoted(name))
             self.query(
-                f"ALTER TABLE {self.qualified(table)} ALTER {self.quoted(name)} "
+                f"ALTER TABLE {self.table_sql(table)} ALTER {self.quoted(name)} "
                 f"TYPE {self.native_type(SqlType.TEXT)} USING {cell}"
             )
 

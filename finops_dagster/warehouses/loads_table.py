@@ -29,11 +29,11 @@ def ledger_name(table: str) -> str:
 
 def recorded_loads(dialect: BaseDialect, table: str) -> list[tuple[Any, ...]]:
     """Return month, version, rows and time of every load in the state `loaded`."""
-    if not dialect.native_types(ledger_name(table)):
+    if not dialect.stored_columns(ledger_name(table)):
         return []
     return dialect.query(
         "SELECT billing_period, manifest_id, row_count, load_timestamp "
-        f"FROM {dialect.qualified(ledger_name(table))} WHERE state = 'loaded'"
+        f"FROM {dialect.table_sql(ledger_name(table))} WHERE state = 'loaded'"
     )
 
 
@@ -45,7 +45,7 @@ def record_load(
     A row that has ended is not changed. Raises WarehouseUnavailable where another run has ended
     this load.
     """
-    ledger, at = dialect.qualified(ledger_name(file.table)), dialect.placeholder
+    ledger, at = dialect.table_sql(ledger_name(file.table)), dialect.placeholder
     ((recorded_state, newest),) = dialect.query(
         f"SELECT MAX(CASE WHEN job_id = {at(1)} THEN state END), MAX(load_timestamp) "
         f"FROM {ledger} WHERE billing_period = {at(2)}",

@@ -52,7 +52,7 @@ def measure(dialect: BaseDialect, file: MonthFile, table: str) -> MeasuredTotals
     ]
     rows = dialect.query(
         f"SELECT {', '.join([currency, Sql('COUNT(*)'), Sql(f'SUM({is_outside})'), *sums])} "
-        f"FROM {dialect.qualified(table)} WHERE {dialect.month_condition(file)}"
+        f"FROM {dialect.table_sql(table)} WHERE {dialect.month_condition(file)}"
         + (f" GROUP BY {currency}" if by_currency else "")
     )
     return _add_currencies(file, rows)
@@ -64,7 +64,7 @@ def warehouse_digest(dialect: BaseDialect, file: MonthFile) -> MonthDigest:
     A digest of MD5s equals DuckDB's of the same cells. Raises BillError where the table lacks a
     column.
     """
-    types = compared_columns(file.types, dialect.digest_kind)
+    types = compared_columns(file.data_types, dialect.digest_kind)
     cells = {
         name: dialect.column_expression(file.table, name, data_type)
         for name, data_type in types.items()
@@ -83,9 +83,11 @@ def warehouse_digest(dialect: BaseDialect, file: MonthFile) -> MonthDigest:
 def _digest_columns(
     dialect: BaseDialect, file: MonthFile, cells: Mapping[str, Sql], types: Mapping[str, str]
 ) -> dict[str, ColumnDigest]:
-    table, condition = dialect.qualified(file.table), dialect.month_condition(file)
+    table, condition = dialect.table_sql(file.table), dialect.month_condition(file)
     numbers = {
-        name: Sql(dialect.md5_number.format(dialect.types[types[name]].digest_text.format(cell)))
+        name: Sql(
+            dialect.md5_number.format(dialect.column_types[types[name]].digest_text.format(cell))
+        )
         for name, cell in cells.items()
     }
     pairs = ", ".join(
@@ -98,9 +100,9 @@ def _digest_columns(
 def _digest_map(
     dialect: BaseDialect, file: MonthFile, name: str, cell: Sql, data_type: str
 ) -> dict[str, ColumnDigest]:
-    table, condition = dialect.qualified(file.table), dialect.month_condition(file)
+    table, condition = dialect.table_sql(file.table), dialect.month_condition(file)
     ((count,),) = dialect.query(f"SELECT COUNT({cell}) FROM {table} WHERE {condition}")
-    value = dialect.types[map_value_type(data_type)].digest_text.format("entry.value")
+    value = dialect.column_types[map_value_type(data_type)].digest_text.format("entry.value")
     text = Sql(f"entry.key || CHR({BETWEEN_KEY_AND_VALUE}) || {value}")
     total = dialect.sum_expression(Sql(dialect.md5_number.format(text)))
     entries = dialect.map_entries.format(cell)

@@ -56,7 +56,7 @@ class MonthFile:
     """The limits and folders of the DuckDB that reads the file."""
 
     @property
-    def types(self) -> dict[str, str]:
+    def data_types(self) -> dict[str, str]:
         """The data type of each column: one of SqlType, or DATE."""
         return {field.name: column_type(field.type) for field in self.schema}
 
@@ -68,7 +68,7 @@ class MonthFile:
         )
         return [name for name in names if name in self.schema.names]
 
-    def select(self, target_types: Mapping[str, str]) -> Sql:
+    def select_sql(self, target_types: Mapping[str, str]) -> Sql:
         """Return a SELECT of DuckDB over the file, with each cell in its target type.
 
         A column without a target type keeps its own.
@@ -86,7 +86,8 @@ class MonthFile:
             return Sql(expression.format(quoted(name)))
 
         cells = ", ".join(
-            f"{cell(name, file_type)} AS {quoted(name)}" for name, file_type in self.types.items()
+            f"{cell(name, file_type)} AS {quoted(name)}"
+            for name, file_type in self.data_types.items()
         )
         return Sql(f"SELECT {cells} FROM {parquet_relation(self.path)}")
 
@@ -97,7 +98,8 @@ class MonthFile:
         This is the file itself where no type differs. Raises BillError where it cannot be read.
         """
         if all(
-            target_types.get(name, file_type) == file_type for name, file_type in self.types.items()
+            target_types.get(name, file_type) == file_type
+            for name, file_type in self.data_types.items()
         ):
             yield self
             return
@@ -105,7 +107,7 @@ class MonthFile:
             path = Path(folder) / self.path.name
             with self.duckdb.scratch(threads=1) as connection:
                 prepare_casts(connection)
-                write_parquet(connection, self.select(target_types), path, self.path)
+                write_parquet(connection, self.select_sql(target_types), path, self.path)
             yield replace(self, path=path, schema=pq.read_schema(path))
 
 

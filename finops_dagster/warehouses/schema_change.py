@@ -39,10 +39,10 @@ def schema_change(dialect: BaseDialect, file: MonthFile) -> SchemaChange:
             new_columns[name] = target_types[name] = file_type
             continue
         stored = dialect.stored_type(file.table, name, file_type)
-        old = dialect.types[stored].native if stored in dialect.types else stored
-        new = dialect.types[file_type].native
+        old = dialect.column_types[stored].native if stored in dialect.column_types else stored
+        new = dialect.column_types[file_type].native
         target = _target_type(dialect, stored, file_type)
-        if target is None or (target != stored and not dialect.types[stored].to_text):
+        if target is None or (target != stored and not dialect.column_types[stored].to_text):
             raise BillError(
                 f"column {name} of {dialect.full_name(file.table)} is {old}, but {file.month} has "
                 f"{new}; change the column, or give the export another table"
@@ -66,7 +66,7 @@ def refuse_inexact_text(
 ) -> None:
     """Raise BillError for the first text that cannot be an exact amount of its target column."""
     for name, target in change.target_types.items():
-        if file.types.get(name) != SqlType.TEXT or target == SqlType.TEXT:
+        if file.data_types.get(name) != SqlType.TEXT or target == SqlType.TEXT:
             continue
         cast = TEXT_TO_AMOUNT[target].format(quoted(name))
         for (text,) in connection.execute(

@@ -22,7 +22,7 @@ from finops_dagster.warehouses.schema_change import SchemaChange
 class SQLite(Dialect):
     """One file, named by `warehouse_path`. Amounts, times and maps are text."""
 
-    types = {  # noqa: RUF012
+    column_types = {  # noqa: RUF012
         SqlType.TEXT: ColumnType.of("TEXT"),
         SqlType.MONEY: ColumnType.of(
             "DECIMAL_TEXT",
@@ -71,7 +71,7 @@ class SQLite(Dialect):
     def full_name(self, table: str) -> str:
         return f"main.{table}"
 
-    def columns(self, table: str) -> dict[str, str]:
+    def read_columns(self, table: str) -> dict[str, str]:
         return {row[1]: row[2] for row in self.query(f"PRAGMA table_info({quoted(table)})")}
 
     def placeholder(self, number: int) -> Sql:
@@ -88,14 +88,15 @@ class SQLite(Dialect):
 
     def load_incoming(self, file: MonthFile, change: SchemaChange) -> Sql:
         """Insert the file into a temporary table of this connection."""
-        target_types = {name: change.target_types[name] for name in file.types}
+        target_types = {name: change.target_types[name] for name in file.data_types}
         cells = ", ".join(
-            self.types[kind].duckdb_cast.format(quoted(n)) for n, kind in target_types.items()
+            self.column_types[kind].duckdb_cast.format(quoted(n))
+            for n, kind in target_types.items()
         )
         names = list(map(quoted, target_types))
         self.query(f"CREATE TEMP TABLE incoming ({', '.join(names)})")
         with file.duckdb.scratch() as duckdb, self.transaction(file):
-            rows = duckdb.execute(f"SELECT {cells} FROM ({file.select(target_types)})")
+            rows = duckdb.execute(f"SELECT {cells} FROM ({file.select_sql(target_types)})")
             insert = f"INSERT INTO incoming VALUES ({', '.join('?' * len(names))})"
             while batch := rows.fetchmany(10_000):
                 self._connection.executemany(insert, batch)
@@ -113,7 +114,7 @@ class SQLite(Dialect):
 
     def cast_columns_to_text(self, table: str, columns: Mapping[str, str]) -> None:
         for name, kind in columns.items():
-            column, cell = quoted(name), self.types[kind].to_text.format(quoted(name))
+            column, cell = quoted(name), self.column_types[kind].to_text.format(quoted(name))
             self.query(f"ALTER TABLE {quoted(table)} ADD COLUMN as_text TEXT")
             self.query(f"UPDATE {quoted(table)} SET as_text = {cell}")
             self.query(f"ALTER TABLE {quoted(table)} DROP COLUMN {column}")

@@ -59,7 +59,7 @@ def test_only_columns_with_a_target_type_change(month_of: MonthOf, temporary: Pa
 
 def test_file_without_differing_types_is_used_itself(month_of: MonthOf, temporary: Path) -> None:
     file = month_of("v1", **COLUMNS)
-    with file.converted(file.types) as written:
+    with file.converted(file.data_types) as written:
         assert written is file
 
 

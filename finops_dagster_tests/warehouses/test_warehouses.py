@@ -314,7 +314,7 @@ def lake_digest(file: MonthFile, kind: DigestKind) -> MonthDigest:
     """Return the digest of the file itself, by DuckDB."""
     with duckdb.connect() as connection:
         prepare_casts(connection)
-        return month_digest(connection, parquet_relation(file.path), file.types, kind)
+        return month_digest(connection, parquet_relation(file.path), file.data_types, kind)
 
 
 def test_each_column_has_the_digest_of_the_file(

@@ -49,7 +49,7 @@ _TRANSIENT = (
 class BigQueryDialect(Dialect):
     """One dataset; with `api_endpoint` that of an emulator, without credentials."""
 
-    types: ClassVar[Mapping[str, ColumnType]] = {
+    column_types: ClassVar[Mapping[str, ColumnType]] = {
         SqlType.TEXT: ColumnType.of("STRING"),
         SqlType.MONEY: ColumnType.of("BIGNUMERIC", from_text="SAFE_CAST({0} AS BIGNUMERIC)"),
         SqlType.TIME: ColumnType.of(
@@ -68,7 +68,7 @@ class BigQueryDialect(Dialect):
         DATE: ColumnType.of("DATE", from_text="SAFE_CAST({0} AS DATE)"),
         COUNT: ColumnType.of("INT64"),
     }
-    max_name_length = 300
+    max_name_bytes = 300
     # The load job commits before the rows can be measured.
     mismatch_effect = "the month's rows in the table are already replaced"
     _settings: BigQuerySettings
@@ -138,13 +138,13 @@ class BigQueryDialect(Dialect):
     def quoted(self, name: str) -> Sql:
         return in_backticks(self.stored_name(name))
 
-    def qualified(self, table: str) -> Sql:
+    def table_sql(self, table: str) -> Sql:
         return in_backticks(self.full_name(table))
 
     def placeholder(self, number: int) -> Sql:
         return Sql(f"@p{int(number)}")
 
-    def columns(self, table: str) -> dict[str, str]:
+    def read_columns(self, table: str) -> dict[str, str]:
         try:
             schema = self._client.get_table(self.full_name(table)).schema
         except google.NotFound:
@@ -154,17 +154,17 @@ class BigQueryDialect(Dialect):
     def schema_change(self, file: MonthFile) -> SchemaChange:
         """Return what the month changes of its table's columns.
 
-        Raises BillError before anything is loaded also where the table would have more columns
-        than BigQuery allows.
+        Also raises BillError where the table would have more columns than BigQuery allows.
         """
-        change, existing = super().schema_change(file), self.native_types(file.table)
+        change, existing = super().schema_change(file), self.stored_columns(file.table)
         native_types = [*existing.values(), *map(self.native_type, change.new_columns.values())]
-        columns = len(native_types) + sum(native.startswith("ARRAY") for native in native_types)
-        if columns > _MAX_COLUMNS:
+        map_count = sum(native.startswith("ARRAY") for native in native_types)
+        column_count = len(native_types) + map_count
+        if column_count > _MAX_COLUMNS:
             raise BillError(
-                f"{self.full_name(file.table)} would have {columns:,} columns with {file.month}; "
-                f"BigQuery allows {_MAX_COLUMNS:,}, and counts a map as two; give the export "
-                "another name and table, or activate fewer tags at the vendor"
+                f"{self.full_name(file.table)} would have {column_count:,} columns with "
+                f"{file.month}; BigQuery allows {_MAX_COLUMNS:,}, and counts a map as two; give "
+                "the export another name and table, or activate fewer tags at the vendor"
             )
         return change
 
@@ -172,7 +172,7 @@ class BigQueryDialect(Dialect):
 
     def prepare_tables(self, file: MonthFile, change: SchemaChange) -> None:
         """Create the dataset and both tables where they are missing, and change the columns."""
-        if self.native_types(file.table):
+        if self.stored_columns(file.table):
             self.alter_table(file.table, change.new_columns, change.cast_to_text)
         else:
             try:
@@ -201,7 +201,7 @@ class BigQueryDialect(Dialect):
         """
         states = dict(
             self.query(
-                f"SELECT job_id, state FROM {self.qualified(ledger_name(file.table))} "
+                f"SELECT job_id, state FROM {self.table_sql(ledger_name(file.table))} "
                 "WHERE billing_period = @p1 AND manifest_id = @p2",
                 *(str(file.month), file.footer.manifest_id),
             )
@@ -240,7 +240,7 @@ class BigQueryDialect(Dialect):
                 self._load_job = self._start_load_job(converted)
         self._load_job.result()
         self._loaded_table = self.full_name(file.table)
-        return self.qualified(file.table)
+        return self.table_sql(file.table)
 
     def _start_load_job(self, file: MonthFile) -> LoadJob:
         options = ParquetOptions()  # type: ignore[no-untyped-call]
@@ -286,7 +286,10 @@ class BigQueryDialect(Dialect):
         self._client.update_table(table_object, ["schema"])
 
     def cast_columns_to_text(self, table: str, columns: Mapping[str, str]) -> None:
-        cells = {n: Sql(self.types[k].to_text.format(in_backticks(n))) for n, k in columns.items()}
+        cells = {
+            n: Sql(self.column_types[data_type].to_text.format(in_backticks(n)))
+            for n, data_type in columns.items()
+        }
         self.query(rebuild_statement(self._client.get_table(self.full_name(table)), cells))
 
 
@@ -300,6 +303,6 @@ def _fields(columns: Mapping[str, str], mode: str = "NULLABLE") -> list[SchemaFi
             fields.append(SchemaField(name, "RECORD", "REPEATED", fields=entry))
         else:
             field_mode = "NULLABLE" if name == "error_message" else mode
-            native = BigQueryDialect.types[data_type].native
+            native = BigQueryDialect.column_types[data_type].native
             fields.append(SchemaField(name, native, field_mode))
     return fields

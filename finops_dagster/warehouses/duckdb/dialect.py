@@ -29,7 +29,7 @@ class DuckDBDialect(Dialect):
     A month, its new columns and its row in the ledger are one transaction.
     """
 
-    types: ClassVar[Mapping[str, ColumnType]] = {
+    column_types: ClassVar[Mapping[str, ColumnType]] = {
         SqlType.TEXT: ColumnType.of(SqlType.TEXT),
         SqlType.MONEY: ColumnType.of(SqlType.MONEY, from_text="TRY(exact_decimal({0}))"),
         SqlType.TIME: ColumnType.of(
@@ -74,19 +74,19 @@ class DuckDBDialect(Dialect):
         """Return `file.table`, the name once the file is opened or attached."""
         return f"{self._path.stem}.{table}"
 
-    def columns(self, table: str) -> dict[str, str]:
+    def read_columns(self, table: str) -> dict[str, str]:
         return table_columns(self._connection, table)
 
     def load_incoming(self, file: MonthFile, change: SchemaChange) -> Sql:
         """Return a SELECT of the file, which DuckDB itself reads."""
         refuse_inexact_text(self, self._connection, file, change)
-        return Sql(f"({file.select(change.target_types)})")
+        return Sql(f"({file.select_sql(change.target_types)})")
 
     def add_columns(self, table: str, columns: Mapping[str, str]) -> None:
-        new = {name: self.types[data_type].native for name, data_type in columns.items()}
+        new = {name: self.column_types[data_type].native for name, data_type in columns.items()}
         add_columns(self._connection, table, new)
 
     def digest(self, file: MonthFile) -> MonthDigest:
         """Return the digests by DuckDB's own hash, which is faster than MD5."""
-        rows = Sql(f"{self.qualified(file.table)} WHERE {self.month_condition(file)}")
-        return month_digest(self._connection, rows, file.types, self.digest_kind)
+        rows = Sql(f"{self.table_sql(file.table)} WHERE {self.month_condition(file)}")
+        return month_digest(self._connection, rows, file.data_types, self.digest_kind)

@@ -23,7 +23,7 @@ from finops_dagster.warehouses.dialect import Dialect
 from finops_dagster.warehouses.month_file import MonthFile, WarehouseUnavailable
 from finops_dagster.warehouses.postgresql.errors import ROW_TOO_WIDE, translate_error
 from finops_dagster.warehouses.postgresql.expressions import AMOUNT_OF_TEXT, TIME_AS_TEXT
-from finops_dagster.warehouses.postgresql.locks import lock_tables, try_seconds
+from finops_dagster.warehouses.postgresql.locks import lock_statement, try_seconds
 from finops_dagster.warehouses.postgresql.settings import PostgreSQLSettings
 from finops_dagster.warehouses.schema_change import SchemaChange, refuse_inexact_text
 
@@ -48,7 +48,7 @@ class PostgreSQLDialect(Dialect):
     Tags beyond the columns of a table are keys of one jsonb column.
     """
 
-    types: ClassVar[Mapping[str, ColumnType]] = {  # as format_type() names them
+    column_types: ClassVar[Mapping[str, ColumnType]] = {  # as format_type() names them
         SqlType.TEXT: ColumnType.of("text"),
         SqlType.MONEY: ColumnType.of(
             "numeric(38,18)", from_text=AMOUNT_OF_TEXT, digest_text="{0}::numeric(38,18)::text"
@@ -72,7 +72,7 @@ class PostgreSQLDialect(Dialect):
         DATE: ColumnType.of("date", digest_text="to_char({0}, 'YYYY-MM-DD')"),
         COUNT: ColumnType.of("bigint"),
     }
-    max_name_length = 63  # PostgreSQL cuts longer names without an error
+    max_name_bytes = 63  # PostgreSQL cuts longer names without an error
     accepts_text_as_amount = True
     measures_incoming = True
     digest_kind = DigestKind.MD5
@@ -135,16 +135,16 @@ class PostgreSQLDialect(Dialect):
             for part in (self._settings.schema_name, table)
         )
 
-    def qualified(self, table: str) -> Sql:
+    def table_sql(self, table: str) -> Sql:
         return Sql(f"{quoted(self._settings.schema_name)}.{self.quoted(table)}")
 
-    def columns(self, table: str) -> dict[str, str]:
+    def read_columns(self, table: str) -> dict[str, str]:
         return dict(
             self.query(
                 "SELECT attname::text, format_type(atttypid, atttypmod) FROM pg_attribute "
                 "WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped "
                 "ORDER BY attnum",
-                self.qualified(table),
+                self.table_sql(table),
             )
         )
 
@@ -160,7 +160,9 @@ class PostgreSQLDialect(Dialect):
         if self._overflow_tags is None:
             self._overflow_tags = self._tags_for_overflow(file)
         overflow = set(self._overflow_tags)
-        columns = {name: kind for name, kind in file.types.items() if name not in overflow}
+        columns = {
+            name: data_type for name, data_type in file.data_types.items() if name not in overflow
+        }
         return {**columns, _OVERFLOW_COLUMN: SqlType.TEXT_MAP} if overflow else columns
 
     def _tags_for_overflow(self, file: MonthFile, *, all_tags: bool = False) -> tuple[str, ...]:
@@ -169,7 +171,7 @@ class PostgreSQLDialect(Dialect):
         A tag that is a column stays one, and one that is a key stays a key. Once a table has the
         overflow column, every new tag goes there; `all_tags` does that for this month already.
         """
-        existing = self.native_types(file.table)
+        existing = self.stored_columns(file.table)
         new_columns = [
             name for name in file.schema.names if not self.has_columns(file.table, [name])
         ]
@@ -187,14 +189,14 @@ class PostgreSQLDialect(Dialect):
         # it, only the stored values tell which it is.
         if stored_type in MAPS and file_type == SqlType.TEXT:
             amounts = self.query(
-                f"SELECT 1 FROM {self.qualified(table)}, jsonb_each({self.quoted(name)}) "
+                f"SELECT 1 FROM {self.table_sql(table)}, jsonb_each({self.quoted(name)}) "
                 "WHERE jsonb_typeof(value) = 'number' LIMIT 1"
             )
             return SqlType.MONEY_MAP if amounts else SqlType.TEXT_MAP
         return stored_type
 
     def column_expression(self, table: str, name: str, data_type: str) -> Sql:
-        if _OVERFLOW_COLUMN in self.native_types(table) and not self.has_columns(table, [name]):
+        if _OVERFLOW_COLUMN in self.stored_columns(table) and not self.has_columns(table, [name]):
             return Sql(f"{quoted(_OVERFLOW_COLUMN)} ->> {literal(name)}")
         return super().column_expression(table, name, data_type)
 
@@ -205,8 +207,8 @@ class PostgreSQLDialect(Dialect):
 
         The table begins with two columns; the exchange of each month adds its own.
         """
-        schema, table = self._settings.schema_name, self.qualified(file.table)
-        self._wait_for_turn(schema)
+        schema, table = self._settings.schema_name, self.table_sql(file.table)
+        self._take_advisory_lock(schema)
         if not self.query("SELECT 1 FROM pg_namespace WHERE nspname = $1", schema):
             self.query(f"CREATE SCHEMA {quoted(schema)}")
         existing = self.query(
@@ -242,28 +244,28 @@ class PostgreSQLDialect(Dialect):
             self._fill_incoming(incoming, file, self.schema_change(file))
         definitions = self.query(
             "SELECT pg_get_indexdef(indexrelid) FROM pg_index WHERE indrelid = to_regclass($1)",
-            self.qualified(file.table),
+            self.table_sql(file.table),
         )
         # ATTACH PARTITION would build missing indexes while readers wait.
         for (definition,) in definitions:
             unique = "UNIQUE" if definition.startswith("CREATE UNIQUE ") else ""
             on_table = r"^CREATE( UNIQUE)? INDEX .+? ON ONLY .+? USING "
             using = Sql(re.sub(on_table, "", definition))
-            self.query(f"CREATE {unique} INDEX ON {self.qualified(incoming)} USING {using}")
-        self.query(f"ANALYZE {self.qualified(incoming)}")
+            self.query(f"CREATE {unique} INDEX ON {self.table_sql(incoming)} USING {using}")
+        self.query(f"ANALYZE {self.table_sql(incoming)}")
         return Sql(incoming)
 
     def _fill_incoming(self, incoming: str, file: MonthFile, change: SchemaChange) -> None:
-        self._wait_for_turn(f"{self.qualified(file.table)} {file.month}")
+        self._take_advisory_lock(f"{self.table_sql(file.table)} {file.month}")
         month_columns = {
             self.stored_name(name): self.native_type(data_type)
             for name, data_type in change.target_types.items()
         }
-        columns = {**self.columns(file.table), **month_columns}
+        columns = {**self.read_columns(file.table), **month_columns}
         definitions = ", ".join(f"{quoted(name)} {native}" for name, native in columns.items())
         # With the partition's condition as a CHECK, ATTACH PARTITION does not scan the rows.
         self.query(
-            f"CREATE TABLE {self.qualified(incoming)} ({definitions}, "
+            f"CREATE TABLE {self.table_sql(incoming)} ({definitions}, "
             f"CHECK (billing_month IS NOT NULL AND {self.month_condition(file)}))"
         )
         schema = self._settings.schema_name
@@ -290,7 +292,7 @@ class PostgreSQLDialect(Dialect):
     def _select(self, file: MonthFile, change: SchemaChange) -> Sql:
         """Return DuckDB's SELECT of the month as PostgreSQL takes it, with maps as JSON."""
         cells = {
-            name: Sql(self.types[data_type].duckdb_cast.format(quoted(name)))
+            name: Sql(self.column_types[data_type].duckdb_cast.format(quoted(name)))
             for name, data_type in change.target_types.items()
         }
         if self._overflow_tags:
@@ -304,7 +306,7 @@ class PostgreSQLDialect(Dialect):
                 "lambda pair: pair.value IS NOT NULL))) END"
             )
         selected = ", ".join(f"{cell} AS {self.quoted(name)}" for name, cell in cells.items())
-        return Sql(f"SELECT {selected} FROM ({file.select(change.target_types)})")
+        return Sql(f"SELECT {selected} FROM ({file.select_sql(change.target_types)})")
 
     @contextmanager
     def transaction(self, file: MonthFile) -> Iterator[None]:
@@ -319,19 +321,19 @@ class PostgreSQLDialect(Dialect):
 
         Raises WarehouseUnavailable where the load of another month has changed a column's type.
         """
-        table, partition = self.qualified(file.table), self._partition_name(file)
+        table, partition = self.table_sql(file.table), self._partition_name(file)
         has_partition = self.query(
             "SELECT 1 FROM pg_inherits "
             "WHERE inhparent = to_regclass($1) AND inhrelid = to_regclass($2)",
             table,
-            self.qualified(partition),
+            self.table_sql(partition),
         )
         # The lock lasts until the commit, so it is taken as late as possible.
         self._lock_tables([file.table, partition] if has_partition else [file.table], file)
         if has_partition:
-            self.query(f"DROP TABLE {self.qualified(partition)}")
+            self.query(f"DROP TABLE {self.table_sql(partition)}")
         # Loads of other months may have changed columns while this one was filled.
-        self._native_types.clear()
+        self._stored_columns.clear()
         change = self.schema_change(file)
         self.query(_CREATE_MAP_AS_TEXT)
         self.alter_table(file.table, change.new_columns, change.cast_to_text)
@@ -340,17 +342,17 @@ class PostgreSQLDialect(Dialect):
                 column = Sql(f"{table}.{self.quoted(name)}")
                 self.query(f"COMMENT ON COLUMN {column} IS {literal(name)}")
         self._add_missing_columns(incoming, file)
-        self.query(f"ALTER TABLE {self.qualified(incoming)} RENAME TO {self.quoted(partition)}")
+        self.query(f"ALTER TABLE {self.table_sql(incoming)} RENAME TO {self.quoted(partition)}")
         self.query(
-            f"ALTER TABLE {table} ATTACH PARTITION {self.qualified(partition)} "
+            f"ALTER TABLE {table} ATTACH PARTITION {self.table_sql(partition)} "
             f"FOR VALUES IN ({literal(str(file.month.first_day))})"
         )
         return (*self._overflow_warnings(), *change.warnings)
 
     def _add_missing_columns(self, incoming: str, file: MonthFile) -> None:
         """Add the table's other columns to the incoming table: a partition has them all."""
-        incoming_columns, missing = self.columns(incoming), []
-        for name, native in self.columns(file.table).items():
+        incoming_columns, missing = self.read_columns(incoming), []
+        for name, native in self.read_columns(file.table).items():
             if name not in incoming_columns:
                 missing.append(Sql(f"ADD COLUMN {quoted(name)} {native}"))
             elif incoming_columns[name] != native:
@@ -359,7 +361,7 @@ class PostgreSQLDialect(Dialect):
                     f"{native}"
                 )
         if missing:
-            self.query(f"ALTER TABLE {self.qualified(incoming)} {', '.join(missing)}")
+            self.query(f"ALTER TABLE {self.table_sql(incoming)} {', '.join(missing)}")
 
     def _overflow_warnings(self) -> list[str]:
         tags = self._overflow_tags or ()
@@ -379,14 +381,14 @@ class PostgreSQLDialect(Dialect):
         """
         wait = self._settings.lock_wait_seconds
         self.query(f"SET LOCAL lock_timeout = '{try_seconds(wait)}s'")
-        names = [self.qualified(table) for table in tables]
-        self.query(lock_tables(names, self.full_name(file.table), wait))
+        names = [self.table_sql(table) for table in tables]
+        self.query(lock_statement(names, self.full_name(file.table), wait))
 
     def add_columns(self, table: str, columns: Mapping[str, str]) -> None:
         new = ", ".join(Sql(f"ADD COLUMN {new}") for new in self.column_definitions(columns))
-        self.query(f"ALTER TABLE {self.qualified(table)} {new}")
+        self.query(f"ALTER TABLE {self.table_sql(table)} {new}")
 
-    def _wait_for_turn(self, key: str) -> None:
+    def _take_advisory_lock(self, key: str) -> None:
         """Hold the advisory lock of this key until the transaction ends, without a timeout."""
         self.query("SET LOCAL lock_timeout = 0")
         self.query("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", f"finops {key}")

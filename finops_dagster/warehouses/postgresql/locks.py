@@ -35,7 +35,7 @@ def try_seconds(wait_seconds: int) -> int:
     return min(_TRY_SECONDS, wait_seconds)
 
 
-def lock_tables(tables: Sequence[Sql], name: str, wait_seconds: int) -> Sql:
+def lock_statement(tables: Sequence[Sql], name: str, wait_seconds: int) -> Sql:
     """Return the statement that locks tables against readers until the transaction ends.
 
     It raises lock_not_available after `wait_seconds`, with the processes that use a table; `name`

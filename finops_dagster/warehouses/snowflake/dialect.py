@@ -62,7 +62,7 @@ class SnowflakeDialect(Dialect):
     The temporary table and stage of a load end with its session, also when it is killed.
     """
 
-    types: ClassVar[Mapping[str, ColumnType]] = {
+    column_types: ClassVar[Mapping[str, ColumnType]] = {
         SqlType.TEXT: ColumnType.of("VARCHAR", digest_text="{0}::VARCHAR"),
         SqlType.MONEY: ColumnType.of(
             "NUMBER(38,18)",
@@ -153,12 +153,12 @@ class SnowflakeDialect(Dialect):
         return f"{self._settings.database}.{self._settings.schema_name}.{self.stored_name(table)}"
 
     def stored_name(self, name: str) -> str:
-        return name_within(self.max_name_length, name).upper()
+        return name_within(self.max_name_bytes, name).upper()
 
-    def columns(self, table: str) -> dict[str, str]:
+    def read_columns(self, table: str) -> dict[str, str]:
         try:
             # DESCRIBE needs no running warehouse, and so costs nothing.
-            described = self.query(f"DESCRIBE TABLE {self.qualified(table)}")
+            described = self.query(f"DESCRIBE TABLE {self.table_sql(table)}")
         except errors.ProgrammingError as error:
             if error.errno == _NO_SUCH_OBJECT:
                 return {}
@@ -181,9 +181,8 @@ class SnowflakeDialect(Dialect):
         Raises BillError where the stage has another version of the file than the lake.
         """
         temporary = quoted(f"FINOPS_{self.job_id[-12:]}".upper())
-        self.query(
-            f"CREATE TEMPORARY TABLE {temporary} ({', '.join(self.column_definitions(file.types))})"
-        )
+        definitions = ", ".join(self.column_definitions(file.data_types))
+        self.query(f"CREATE TEMPORARY TABLE {temporary} ({definitions})")
         stage = self._settings.stage
         if stage is None:
             self.query(f"CREATE TEMPORARY STAGE {temporary} ENCRYPTION = (TYPE = 'SNOWFLAKE_SSE')")
@@ -194,7 +193,8 @@ class SnowflakeDialect(Dialect):
             path_in_lake = "/".join(file.path.parts[-3:])
             source, files = Sql(stage), f"FILES = ({_string_literal(path_in_lake)})"
         cells = ", ".join(
-            f"$1:{quoted(n)}::{self.native_type(data_type)}" for n, data_type in file.types.items()
+            f"$1:{quoted(n)}::{self.native_type(data_type)}"
+            for n, data_type in file.data_types.items()
         )
         # Only the vectorized scanner reads a Parquet map as an OBJECT.
         self.query(
@@ -211,16 +211,16 @@ class SnowflakeDialect(Dialect):
                 )
         texts = {
             name: data_type
-            for name, data_type in file.types.items()
+            for name, data_type in file.data_types.items()
             if change.target_types[name] != data_type
         }
-        return self._select_with_text(temporary, list(file.types), texts)
+        return self._select_with_text(temporary, list(file.data_types), texts)
 
     def _select_with_text(
         self, table: Sql, columns: Sequence[str], texts: Mapping[str, str]
     ) -> Sql:
         """Return the rows of a table as a FROM item, with some columns cast to text."""
-        casts = {name: self.types[data_type].to_text for name, data_type in texts.items()}
+        casts = {name: self.column_types[data_type].to_text for name, data_type in texts.items()}
         cells = ", ".join(
             f"{casts.get(n, Sql('{0}')).format(self.quoted(n))} AS {self.quoted(n)}"
             for n in columns
@@ -230,9 +230,9 @@ class SnowflakeDialect(Dialect):
     def cast_columns_to_text(self, table: str, columns: Mapping[str, str]) -> None:
         # Snowflake cannot change a column to text in place, so the table is replaced in one step.
         texts = {self.stored_name(name): data_type for name, data_type in columns.items()}
-        rows = self._select_with_text(self.qualified(table), list(self.columns(table)), texts)
+        rows = self._select_with_text(self.table_sql(table), list(self.read_columns(table)), texts)
         self.query(
-            f"CREATE OR REPLACE TABLE {self.qualified(table)} {self.table_options} COPY GRANTS "
+            f"CREATE OR REPLACE TABLE {self.table_sql(table)} {self.table_options} COPY GRANTS "
             f"AS {rows}"
         )
 

@@ -28,8 +28,8 @@ from finops_dagster.warehouses.sql.settings import SqlSettings
 class PostgresDialect(SqlDialect):
     """PostgreSQL, which casts a time to text in the transaction that replaces the month."""
 
-    types: ClassVar[Mapping[str, ColumnType]] = {
-        **SqlDialect.types,
+    column_types: ClassVar[Mapping[str, ColumnType]] = {
+        **SqlDialect.column_types,
         SqlType.MONEY: ColumnType.of(SqlType.MONEY, from_text=AMOUNT_OF_TEXT),
         SqlType.TIME: ColumnType.of(
             SqlType.TIME,
@@ -70,8 +70,8 @@ _DATA_TYPES = {
 class SqliteDialect(SqlDialect):
     """SQLite: it has no decimals, so amounts are text, and Python functions add them exactly."""
 
-    types: ClassVar[Mapping[str, ColumnType]] = {
-        **SqlDialect.types,
+    column_types: ClassVar[Mapping[str, ColumnType]] = {
+        **SqlDialect.column_types,
         SqlType.MONEY: ColumnType.of(
             SqlType.MONEY,
             from_text="exact_amount({0})",
@@ -103,7 +103,7 @@ class SqliteDialect(SqlDialect):
     def _schema(self) -> None:
         return None  # the file itself is the dataset
 
-    def qualified(self, table: str) -> Sql:
+    def table_sql(self, table: str) -> Sql:
         return self.quoted(table)
 
     def date_literal(self, day: date) -> Sql:
@@ -115,7 +115,7 @@ class SqliteDialect(SqlDialect):
     def sum_expression(self, cell: Sql) -> Sql:
         return Sql(f"exact_sum({cell})")
 
-    def columns(self, table: str) -> dict[str, str]:
+    def read_columns(self, table: str) -> dict[str, str]:
         # SQLAlchemy does not know the names of _DECLARED_NAMES.
         rows = self.query(f"PRAGMA table_info({self.quoted(table)})")
         return {name: _DATA_TYPES.get(declared, declared) for _, name, declared, *_ in rows}
@@ -129,12 +129,12 @@ class SqliteDialect(SqlDialect):
 
     def cast_columns_to_text(self, table: str, columns: Mapping[str, str]) -> None:
         # SQLite cannot change the type of a column.
-        alter_table = f"ALTER TABLE {self.qualified(table)}"
+        alter_table = f"ALTER TABLE {self.table_sql(table)}"
         for name, data_type in columns.items():
             column, text_column = self.quoted(name), self.quoted(f"{name}_as_text")
-            cell = self.types[data_type].to_text.format(column)
+            cell = self.column_types[data_type].to_text.format(column)
             self.query(f"{alter_table} ADD COLUMN {text_column} TEXT")
-            self.query(f"UPDATE {self.qualified(table)} SET {text_column} = {cell}")
+            self.query(f"UPDATE {self.table_sql(table)} SET {text_column} = {cell}")
             self.query(f"{alter_table} DROP COLUMN {column}")
             self.query(f"{alter_table} RENAME COLUMN {text_column} TO {column}")
 

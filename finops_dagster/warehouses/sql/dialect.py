@@ -67,7 +67,7 @@ class SqlDialect(Dialect):
 
     # Times are sent with their zone, and maps as JSON whose amounts are text, because some
     # databases read a JSON number as a float.
-    types: ClassVar[Mapping[str, ColumnType]] = {
+    column_types: ClassVar[Mapping[str, ColumnType]] = {
         **{
             data_type: ColumnType.of(data_type)
             for data_type in (SqlType.TEXT, SqlType.MONEY, DATE, COUNT)
@@ -97,7 +97,7 @@ class SqlDialect(Dialect):
         kwargs = self._settings.engine_kwargs
         engine = sa.create_engine(database_url(self._settings), poolclass=sa.NullPool, **kwargs)
         with self._locks, engine.connect() as self._connection:
-            self.max_name_length = engine.dialect.max_identifier_length
+            self.max_name_bytes = engine.dialect.max_identifier_length
             yield
 
     def translate_error(self, error: Exception) -> Exception | None:
@@ -119,10 +119,10 @@ class SqlDialect(Dialect):
         text = sa.text(re.sub(r"(?<!:):(?!finops_\d)", r"\:", sql))
         result = self._connection.execute(text, bound)
         rows = [tuple(row) for row in result] if result.returns_rows else []
-        self._autocommit()
+        self._commit_outside_transaction()
         return rows
 
-    def _autocommit(self) -> None:
+    def _commit_outside_transaction(self) -> None:
         if not self._in_transaction:
             self._connection.commit()
 
@@ -135,7 +135,7 @@ class SqlDialect(Dialect):
         end = preparer.final_quote
         return Sql(f"{preparer.initial_quote}{self.stored_name(name).replace(end, end * 2)}{end}")
 
-    def qualified(self, table: str) -> Sql:
+    def table_sql(self, table: str) -> Sql:
         return Sql(f"{self.quoted(self._settings.dataset)}.{self.quoted(table)}")
 
     def placeholder(self, number: int) -> Sql:
@@ -152,11 +152,11 @@ class SqlDialect(Dialect):
     def native_type(self, data_type: str) -> Sql:
         return Sql(self.sqlalchemy_types[data_type].compile(dialect=self._connection.dialect))
 
-    def columns(self, table: str) -> dict[str, str]:
+    def read_columns(self, table: str) -> dict[str, str]:
         inspector, schema = sa.inspect(self._connection), self._schema
         name = self.stored_name(table)
         columns = inspector.get_columns(name, schema) if inspector.has_table(name, schema) else []
-        self._autocommit()
+        self._commit_outside_transaction()
         return {column["name"]: _data_type(column["type"]) for column in columns}
 
     @property
@@ -178,7 +178,7 @@ class SqlDialect(Dialect):
         if schema and schema not in sa.inspect(self._connection).get_schema_names():
             self._connection.execute(sa.schema.CreateSchema(schema))
         super().prepare_tables(file, change)
-        if self.native_types(file.table):
+        if self.stored_columns(file.table):
             self.alter_table(file.table, change.new_columns, {})
             return
         table = self._create_table(file.table, self.target_columns(file))
@@ -187,14 +187,14 @@ class SqlDialect(Dialect):
             sa.Index(self.stored_name(f"{file.table}_billing_month"), month).create(
                 self._connection
             )
-            self._autocommit()
+            self._commit_outside_transaction()
 
     def begin_load(self, file: MonthFile) -> None:
         """Record the load as `loading`, and loads of the month that were killed as `failed`.
 
         Raises BillError where the database does not roll back, as MyISAM or AUTOCOMMIT.
         """
-        ledger = self.qualified(ledger_name(file.table))
+        ledger = self.table_sql(ledger_name(file.table))
         killed = self.query(
             f"SELECT job_id FROM {ledger} WHERE billing_period = :finops_1 AND state = 'loading'",
             str(file.month),
@@ -217,23 +217,23 @@ class SqlDialect(Dialect):
     def load_incoming(self, file: MonthFile, change: SchemaChange) -> Sql:
         """Insert the month into a table of its own, and compare that with the file."""
         incoming = _incoming_table(self.job_id)
-        target_types = {name: change.target_types[name] for name in file.types}
+        target_types = {name: change.target_types[name] for name in file.data_types}
         table = self._create_table(incoming, target_types)
         cells = ", ".join(
-            self.types[data_type].duckdb_cast.format(quoted(name))
+            self.column_types[data_type].duckdb_cast.format(quoted(name))
             for name, data_type in target_types.items()
         )
         with file.duckdb.scratch(threads=1) as connection:
             prepare_casts(connection)
-            cursor = connection.execute(f"SELECT {cells} FROM ({file.select(target_types)})")
+            cursor = connection.execute(f"SELECT {cells} FROM ({file.select_sql(target_types)})")
             while batch := cursor.fetchmany(_ROWS_AT_ONCE):
                 keyed = [dict(zip(table.columns.keys(), row, strict=True)) for row in batch]
                 self._connection.execute(sa.insert(table), keyed)
-                self._autocommit()
+                self._commit_outside_transaction()
             self._compare_with_file(
-                connection.sql(file.select(target_types)), incoming, target_types
+                connection.sql(file.select_sql(target_types)), incoming, target_types
             )
-        return self.qualified(incoming)
+        return self.table_sql(incoming)
 
     def _compare_with_file(
         self, rows: DuckDBPyRelation, incoming: str, target_types: Mapping[str, str]
@@ -251,7 +251,7 @@ class SqlDialect(Dialect):
         ]
         in_database = ", ".join(f"{function}({self.quoted(name)})" for name, function in aggregates)
         in_file = ", ".join(f"{function}({quoted(name)})" for name, function in aggregates)
-        (loaded_row,) = self.query(f"SELECT {in_database} FROM {self.qualified(incoming)}")
+        (loaded_row,) = self.query(f"SELECT {in_database} FROM {self.table_sql(incoming)}")
         (file_row,) = rows.aggregate(in_file).fetchall()
         for (name, function), loaded, expected in zip(
             aggregates, loaded_row, file_row, strict=True
@@ -270,7 +270,7 @@ class SqlDialect(Dialect):
         # them. SQLite, which locks at the first write, begins with it too.
         with self._atomic():
             self.query(
-                f"UPDATE {self.qualified(ledger_name(file.table))} SET error_message = NULL "
+                f"UPDATE {self.table_sql(ledger_name(file.table))} SET error_message = NULL "
                 "WHERE billing_period = :finops_1 AND state = 'loading'",
                 str(file.month),
             )
@@ -295,7 +295,7 @@ class SqlDialect(Dialect):
         }.items():
             try:
                 if statement:
-                    self.query(statement.format(self.qualified(file.table)))
+                    self.query(statement.format(self.table_sql(file.table)))
             except sa.exc.SQLAlchemyError as error:
                 self._connection.rollback()
                 warnings.append(f"{consequence}: {self.translate_error(error)}")
@@ -308,8 +308,8 @@ class SqlDialect(Dialect):
         super().record_load(file, job_id, state, error_message)
         if state == "failed":
             with suppress(sa.exc.SQLAlchemyError):
-                if self.columns(_incoming_table(job_id)):
-                    self.query(f"DROP TABLE {self.qualified(_incoming_table(job_id))}")
+                if self.read_columns(_incoming_table(job_id)):
+                    self.query(f"DROP TABLE {self.table_sql(_incoming_table(job_id))}")
 
     def create_table(self, table: str, columns: Mapping[str, str]) -> None:
         self._create_table(table, columns)
@@ -332,8 +332,8 @@ class SqlDialect(Dialect):
         table_name = sa.sql.quoted_name(self.stored_name(table), quote=True)
         created = sa.Table(table_name, sa.MetaData(), *definitions, schema=self._schema)
         created.create(self._connection, checkfirst=True)
-        self._autocommit()
-        self._native_types.pop(table, None)
+        self._commit_outside_transaction()
+        self._stored_columns.pop(table, None)
         return created
 
 
