@@ -148,7 +148,7 @@ class Warehouse:
         try:
             return (*warnings, *dialect.clean_up(file, incoming))
         except Exception as error:  # the month has been committed
-            warning = f"the load is complete, but its temporary data stays: {first_line(error)}"
+            warning = f"the month is loaded, but its temporary data is left: {first_line(error)}"
             return (*warnings, warning)
 
     @contextmanager

@@ -24,17 +24,18 @@ class BaseDialect(ABC):
     column_types: ClassVar[Mapping[str, ColumnType]]
     """The column type of each data type."""
     max_name_bytes: int = 255
+    """The longest name of a table or column; longer ones are cut and end in a hash."""
     accepts_text_as_amount: ClassVar[bool] = False
     """Whether a text column may be loaded into a column of amounts, cell by cell."""
 
     digest_kind: ClassVar[DigestKind] = DigestKind.SUMS
     md5_number: ClassVar[Sql] = Sql("{0}")
-    """For DigestKind.MD5: the first HEX_DIGITS of the MD5 of a text, as a number."""
+    """For DigestKind.MD5: the number that `tables.digest.HEX_DIGITS` digits of a text's MD5 are."""
     map_entries: ClassVar[Sql] = Sql("{0}")
-    """For DigestKind.MD5: the entries of a map as rows, `entry.key` and `entry.value`."""
+    """For DigestKind.MD5: a FROM item with a map's entries as rows, `entry.key`, `entry.value`."""
 
     job_id = "finops_dagster"
-    """The id of the load's job; outside a load, the program's name."""
+    """The id of the load, and Snowflake's QUERY_TAG; the program's name where nothing is loaded."""
 
     # Connection
 
@@ -49,21 +50,21 @@ class BaseDialect(ABC):
 
     @abstractmethod
     def connect(self, *, write: bool) -> AbstractContextManager[None]:
-        """Connect until the block ends."""
+        """Connect until the block ends; with `write` false, nothing is created or changed."""
 
     @abstractmethod
     def translate_error(self, error: Exception) -> Exception | None:
-        """Return the client's error as a one-line error of ours, None for any other error.
+        """Translate an error of the client to one of one line; return None for any other error.
 
         The result is WarehouseUnavailable where a retry may help, else BillError.
         """
 
     @abstractmethod
     def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
-        """Run a statement whose placeholders are bound to `values`, and return its rows."""
+        """Run a statement with `values` for its placeholders; return its rows, empty for none."""
 
     def ping(self) -> str:
-        """Run a query, and return the location of the server that answered it."""
+        """Query the server of the open connection, and return its location."""
         self.query("SELECT 1")
         return self.location
 
@@ -83,16 +84,16 @@ class BaseDialect(ABC):
 
     @abstractmethod
     def full_name(self, table: str) -> str:
-        """Return the name under which people query the table."""
+        """Return the table's name as queries use it; needs no connection."""
 
     @abstractmethod
     def read_columns(self, table: str) -> dict[str, str]:
-        """Return the native type of each column, in the table's order; empty without a table."""
+        """Query {column: native type}, in the table's order; empty without a table."""
 
     def stored_columns(self, table: str) -> dict[str, str]:
-        """Return the native type of each column by its lower-case name.
+        """Return {lower-case column: native type}; empty without a table.
 
-        The answer is cached, since it is needed for each column of the file; the methods that
+        The result is cached, since it is needed for each column of the file; the methods that
         change columns drop it from the cache.
         """
         if table not in self._stored_columns:
@@ -111,11 +112,11 @@ class BaseDialect(ABC):
         return name_within(self.max_name_bytes, name)
 
     def quoted(self, name: str) -> Sql:
-        """Return the stored name as an identifier."""
+        """Return the stored name of a column or table as a quoted identifier."""
         return quoted(self.stored_name(name))
 
     def table_sql(self, table: str) -> Sql:
-        """Return the table's name with its schema, as SQL."""
+        """Return the table's quoted name, with its schema where the warehouse has schemas."""
         return self.quoted(table)
 
     def native_type(self, data_type: str) -> Sql:
@@ -123,7 +124,7 @@ class BaseDialect(ABC):
         return self.column_types[data_type].native
 
     def placeholder(self, number: int) -> Sql:
-        """Return the placeholder of a statement's value, numbered from 1."""
+        """Return the placeholder of the value with this number, from 1."""
         return Sql(f"${int(number)}")
 
     def date_literal(self, day: date) -> Sql:
@@ -139,17 +140,17 @@ class BaseDialect(ABC):
         return Sql(f"{self.quoted('billing_month')} = {self.date_literal(file.month.first_day)}")
 
     def sum_expression(self, cell: Sql) -> Sql:
-        """Return the exact sum of an expression."""
+        """Return the SQL that adds the values of an expression exactly."""
         return Sql(f"SUM({cell})")
 
     # The columns of a month
 
     def target_columns(self, file: MonthFile) -> dict[str, str]:
-        """Return the data type of each column that the month needs in the table."""
+        """Return the columns to load, with their data types."""
         return file.data_types
 
     def stored_type(self, table: str, name: str, file_type: str) -> str:
-        """Return the data type of a stored column, its native type where no data type has that.
+        """Return the data type of a stored column; its native type if it is none of ours.
 
         Where several data types share the native type, `file_type` decides.
         """
@@ -163,17 +164,23 @@ class BaseDialect(ABC):
         return file_type if file_type in matching else matching[0] if matching else native
 
     def column_expression(self, table: str, name: str, data_type: str) -> Sql:
-        """Return a stored column as a value of the file's data type.
+        """Return a stored column as a value of the data type; text that is none becomes NULL.
 
-        Raises BillError where the table lacks the column or has another type that is not text.
+        Raises BillError where the column is missing, or cannot be read as this type.
         """
         if not self.has_columns(table, [name]):
-            raise BillError(f"the table has no column {self.stored_name(name)}")
+            raise BillError(
+                f"{self.full_name(table)} has no column {self.stored_name(name)}; run finops state "
+                "reprocess for the month, which adds the column"
+            )
         stored_type = self.stored_type(table, name, data_type)
         from_text = self.column_types[data_type].from_text
         if stored_type == data_type:
             return self.quoted(name)
         if stored_type != SqlType.TEXT or not from_text:
             expected = self.column_types[data_type].native
-            raise BillError(f"column {name} of the table is {stored_type}, not {expected}")
+            raise BillError(
+                f"column {name} of {self.full_name(table)} is {stored_type}, not {expected}; "
+                "change the column's type, or give the export another table"
+            )
         return Sql(from_text.format(self.quoted(name)))

@@ -24,13 +24,13 @@ class Dialect(BaseDialect):
     """
 
     table_options: ClassVar[Sql] = Sql("")
-    """What follows the columns in CREATE TABLE, except for the ledger."""
+    """The SQL after the columns in CREATE TABLE; the ledger's table has none."""
     add_column_clause: ClassVar[Sql] = Sql("ADD COLUMN")
 
     transactional_ddl: ClassVar[bool] = True
     """Whether columns are added and changed in the transaction that replaces the month."""
     measures_incoming: ClassVar[bool] = False
-    """Whether the incoming rows are measured before the exchange, or the table after it."""
+    """Whether the incoming rows are measured, before they replace the month; else the table is."""
     mismatch_effect: ClassVar[str] = "the month's rows in the table were not changed"
     """What the message says of the table where the measured totals are not those of the file."""
 
@@ -56,16 +56,19 @@ class Dialect(BaseDialect):
         return schema_change(self, file)
 
     def prepare_tables(self, file: MonthFile, change: SchemaChange) -> None:
-        """Create the ledger where it is missing."""
+        """Create the ledger if it is missing; dialects also create schemas and tables here."""
         self.create_table(ledger_name(file.table), LEDGER_COLUMNS)
 
     def begin_load(self, file: MonthFile) -> None:
-        """Record the load as `loading`, where it is more than one transaction."""
+        """Record the load as `loading`; only where a load is more than one transaction."""
         # By default nothing: a load is one transaction.
 
     @abstractmethod
     def load_incoming(self, file: MonthFile, change: SchemaChange) -> Sql:
-        """Load the file out of readers' sight, in the target types; return it as a FROM item."""
+        """Load the file where no reader sees it, in the target types.
+
+        Returns the rows as a FROM item, or the name of their table if `measures_incoming`.
+        """
 
     @contextmanager
     def transaction(self, file: MonthFile) -> Iterator[None]:
@@ -81,7 +84,7 @@ class Dialect(BaseDialect):
     def exchange_month(
         self, file: MonthFile, incoming: Sql, change: SchemaChange
     ) -> tuple[str, ...]:
-        """Replace the month's rows in the table by the incoming ones; return the warnings."""
+        """Delete the month's rows and insert the incoming ones; return the warnings."""
         if self.transactional_ddl:
             self.apply_schema_change(file, change)
         names, table = ", ".join(map(self.quoted, file.schema.names)), self.table_sql(file.table)
@@ -90,19 +93,19 @@ class Dialect(BaseDialect):
         return change.warnings
 
     def clean_up(self, file: MonthFile, incoming: Sql) -> tuple[str, ...]:
-        """Drop what the load needed, after the commit; return a warning for each failure."""
+        """Clean up after the commit; return a warning for each failure."""
         return ()
 
     def load_has_ended(self, error: Exception) -> bool:
-        """Return whether the load ended with this error, so that it can be recorded as failed."""
+        """Return False where the load may still be running in the warehouse after this error."""
         return True
 
     # Changes of tables
 
     def apply_schema_change(self, file: MonthFile, change: SchemaChange) -> None:
-        """Create the table, or change its columns as the month needs them.
+        """Create the table, or add and cast columns as the change says.
 
-        Columns that the load of another month has changed since then are left as they are.
+        Columns that another load has already added or cast are skipped.
         """
         table = file.table
         self._stored_columns.pop(table, None)
@@ -124,7 +127,7 @@ class Dialect(BaseDialect):
     def alter_table(
         self, table: str, new_columns: Mapping[str, str], cast_to_text: Mapping[str, str]
     ) -> None:
-        """Add columns of these data types, and cast to text columns that have these data types."""
+        """Add the new columns, and cast columns to text; both are {column: data type}."""
         if new_columns:
             self.add_columns(table, new_columns)
         if cast_to_text:
@@ -132,7 +135,7 @@ class Dialect(BaseDialect):
         self._stored_columns.pop(table, None)
 
     def create_table(self, table: str, columns: Mapping[str, str]) -> None:
-        """Create a table where it is missing."""
+        """Create a table of these columns and data types if it is missing."""
         options = Sql("") if columns is LEDGER_COLUMNS else self.table_options
         self.query(
             f"CREATE TABLE IF NOT EXISTS {self.table_sql(table)} "
@@ -141,12 +144,12 @@ class Dialect(BaseDialect):
         self._stored_columns.pop(table, None)
 
     def add_columns(self, table: str, columns: Mapping[str, str]) -> None:
-        """Add columns of these data types to a table that has none of them."""
+        """Add columns of these data types; the table must have none of them."""
         for definition in self.column_definitions(columns):
             self.query(f"ALTER TABLE {self.table_sql(table)} {self.add_column_clause} {definition}")
 
     def cast_columns_to_text(self, table: str, columns: Mapping[str, str]) -> None:
-        """Cast to text the columns of a table that have these data types."""
+        """Cast columns to text; `columns` has their present data types."""
         for name, data_type in columns.items():
             cell = self.column_types[data_type].to_text.format(self.quoted(name))
             self.query(
@@ -155,7 +158,7 @@ class Dialect(BaseDialect):
             )
 
     def column_definitions(self, columns: Mapping[str, str]) -> list[Sql]:
-        """Return the columns with their types, as CREATE TABLE takes them."""
+        """Return `name type` of each column, for CREATE TABLE or ADD COLUMN."""
         required = columns.keys() - {"error_message"} if columns is LEDGER_COLUMNS else ()
         return [
             Sql(
@@ -170,12 +173,12 @@ class Dialect(BaseDialect):
     def record_load(
         self, file: MonthFile, job_id: str, state: str, error_message: str | None = None
     ) -> None:
-        """Record the state of a load in the ledger, as `loads_table.record_load` does."""
+        """Insert or update the ledger's row of a load; see `loads_table.record_load`."""
         loads_table.record_load(self, file, job_id, state, error_message)
 
     def digest(self, file: MonthFile) -> MonthDigest:
-        """Return the digest of each of the file's columns in the table.
+        """Return the digests of the columns that `digest_kind` compares.
 
-        Raises BillError where the table lacks a column.
+        Raises BillError where the table lacks one of them.
         """
         return measure.warehouse_digest(self, file)

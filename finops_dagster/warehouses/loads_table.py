@@ -28,7 +28,10 @@ def ledger_name(table: str) -> str:
 
 
 def recorded_loads(dialect: BaseDialect, table: str) -> list[tuple[Any, ...]]:
-    """Return month, version, rows and time of every load in the state `loaded`."""
+    """Return (month, version id, row count, time) of every load in the state `loaded`.
+
+    The result is empty where the table has no ledger.
+    """
     if not dialect.stored_columns(ledger_name(table)):
         return []
     return dialect.query(
@@ -42,8 +45,8 @@ def record_load(
 ) -> None:
     """Insert or update the ledger's row of a load.
 
-    A row that has ended is not changed. Raises WarehouseUnavailable where another run has ended
-    this load.
+    A row in the state `loaded` or `failed` is not changed. Raises WarehouseUnavailable if
+    `state` is `loaded`, but another run has recorded this load as `failed`.
     """
     ledger, at = dialect.table_sql(ledger_name(file.table)), dialect.placeholder
     ((recorded_state, newest),) = dialect.query(

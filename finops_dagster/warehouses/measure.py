@@ -27,10 +27,11 @@ _COLUMNS_A_QUERY = 400
 
 
 def measure(dialect: BaseDialect, file: MonthFile, table: str) -> MeasuredTotals:
-    """Return the totals of the month in a table, by one statement, and its rows outside the month.
+    """Measure the month in a table, by one statement: its totals and its misdated rows.
 
-    The sum of every money column is measured, by currency where the file's footer has that.
-    Raises BillError where the table lacks a column that is measured.
+    The sums are those that the file's footer has, and the cost; by currency if the footer has that.
+    Misdated rows are stored under this month, but their billing period is another one. Raises
+    BillError where the table lacks a column that is measured.
     """
     by_currency = file.currency_column and file.footer.totals.costs is not None
     currency = (
@@ -38,20 +39,20 @@ def measure(dialect: BaseDialect, file: MonthFile, table: str) -> MeasuredTotals
         if by_currency
         else Sql("NULL")
     )
-    is_outside = Sql("0")
+    is_misdated = Sql("0")
     if file.period_column:
         period = dialect.column_expression(table, file.period_column, SqlType.TIME)
         begin, end = (
             dialect.timestamp_literal(datetime.combine(month.first_day, time(), UTC))
             for month in (file.month, file.month.next)
         )
-        is_outside = Sql(f"CASE WHEN {period} < {begin} OR {period} >= {end} THEN 1 ELSE 0 END")
+        is_misdated = Sql(f"CASE WHEN {period} < {begin} OR {period} >= {end} THEN 1 ELSE 0 END")
     sums = [
         dialect.sum_expression(dialect.column_expression(table, name, SqlType.MONEY))
         for name in file.money_columns
     ]
     rows = dialect.query(
-        f"SELECT {', '.join([currency, Sql('COUNT(*)'), Sql(f'SUM({is_outside})'), *sums])} "
+        f"SELECT {', '.join([currency, Sql('COUNT(*)'), Sql(f'SUM({is_misdated})'), *sums])} "
         f"FROM {dialect.table_sql(table)} WHERE {dialect.month_condition(file)}"
         + (f" GROUP BY {currency}" if by_currency else "")
     )
@@ -59,7 +60,7 @@ def measure(dialect: BaseDialect, file: MonthFile, table: str) -> MeasuredTotals
 
 
 def warehouse_digest(dialect: BaseDialect, file: MonthFile) -> MonthDigest:
-    """Return the digest of each of the file's columns in the table.
+    """Return the digests of the columns that the dialect's `digest_kind` compares.
 
     A digest of MD5s equals DuckDB's of the same cells. Raises BillError where the table lacks a
     column.
@@ -111,14 +112,17 @@ def _digest_map(
 
 
 def exact_amount(value: object) -> Decimal:
-    """Return an amount as a database gives it, 0 for NULL. Raises BillError for a float."""
+    """Return an amount that a database returned, 0 for NULL. Raises BillError for a float."""
     if isinstance(value, float):
-        raise BillError("the database adds amounts as floats, which are not exact")
+        raise BillError(
+            "the database adds amounts as floats, which are not exact; choose a database with an "
+            "exact DECIMAL or NUMERIC type"
+        )
     return Decimal(str(value)) if value is not None else Decimal(0)
 
 
 def _add_currencies(file: MonthFile, groups: Sequence[Sequence[Any]]) -> MeasuredTotals:
-    """Return the totals of groups by currency: currency, rows, rows outside the month, sums."""
+    """Add up groups of one currency each: currency, rows, misdated rows, sums."""
     recorded = file.footer.totals
     sums = {
         name: exact_sum(exact_amount(group[position]) for group in groups)

@@ -69,7 +69,7 @@ class MonthFile:
         return [name for name in names if name in self.schema.names]
 
     def select_sql(self, target_types: Mapping[str, str]) -> Sql:
-        """Return a SELECT of DuckDB over the file, with each cell in its target type.
+        """Return DuckDB's SELECT of the file, with each column cast to its target type.
 
         A column without a target type keeps its own.
         """
@@ -93,9 +93,9 @@ class MonthFile:
 
     @contextmanager
     def converted(self, target_types: Mapping[str, str]) -> Iterator[MonthFile]:
-        """Provide the month as a file whose columns have their target types, for the block.
+        """Give the block a temporary file with the columns in their target types.
 
-        This is the file itself where no type differs. Raises BillError where it cannot be read.
+        The block gets `self` where no type differs. Raises BillError for an unreadable file.
         """
         if all(
             target_types.get(name, file_type) == file_type
@@ -112,6 +112,6 @@ class MonthFile:
 
 
 def as_utc(value: Any) -> datetime:
-    """Return a database's time or its text as a time in UTC, which it is without a zone."""
+    """Return a time, or the text of one, in UTC; without a zone it is taken as UTC."""
     timestamp = datetime.fromisoformat(str(value))
     return timestamp.astimezone(UTC) if timestamp.tzinfo else timestamp.replace(tzinfo=UTC)

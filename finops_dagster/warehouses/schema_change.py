@@ -45,7 +45,7 @@ def schema_change(dialect: BaseDialect, file: MonthFile) -> SchemaChange:
         if target is None or (target != stored and not dialect.column_types[stored].to_text):
             raise BillError(
                 f"column {name} of {dialect.full_name(file.table)} is {old}, but {file.month} has "
-                f"{new}; change the column, or give the export another table"
+                f"{new}; change the column's type, or give the export another table"
             )
         target_types[name] = target
         if target != stored:
