@@ -1,4 +1,4 @@
-"""The database's URL, from the settings and the environment; and the unusable destinations."""
+"""The database's URL, from settings and environment, and the destinations that are refused."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _REFUSAL_REASONS = {
 
 
 def check_destination(settings: SqlSettings) -> None:
-    """Raise SettingsError for an unusable destination, and for a setting that it does not have."""
+    """Raise SettingsError for a destination that cannot be used, and for an unknown setting."""
     name = settings.destination
     if name in _REFUSAL_REASONS:
         raise SettingsError(f"[database.sql]: destination {name} {_REFUSAL_REASONS[name]}")
@@ -54,10 +54,10 @@ def check_destination(settings: SqlSettings) -> None:
 
 
 def database_url(settings: SqlSettings) -> sa.URL:
-    """Return the URL of the database, in which the environment overrides the settings.
+    """Return the URL of the database; the environment overrides the settings.
 
-    A dataset of SQLite is a file of its own, `acme__finops.db` beside `acme.db`. Raises BillError
-    where no address is given, and sqlalchemy.exc.ArgumentError where it is not a URL.
+    For SQLite it is that of the dataset's file, `acme__finops.db` beside `acme.db`. Raises
+    BillError without an address, and sqlalchemy.exc.ArgumentError for an invalid URL.
     """
     prefix = f"DESTINATION__{settings.destination.upper()}__CREDENTIALS"
     credentials = os.environ.get(prefix, settings.credentials)

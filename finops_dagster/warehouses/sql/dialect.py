@@ -1,4 +1,4 @@
-"""Any SQL database: SQLAlchemy inserts the month into a table of its own, then into the table."""
+"""Any SQL database: SQLAlchemy inserts the month into a table of the load, then into the table."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ MONEY_MAP_TO_JSON = "CAST(to_json(CAST({0} AS MAP(VARCHAR, VARCHAR))) AS VARCHAR
 class SqlDialect(Dialect):
     """One dataset of one database.
 
-    The month is first inserted into a table of its own, and the load is `loading` in the ledger.
-    The next load drops that table where this one is killed.
+    A load is `loading` in the ledger while it inserts the month into a table of its own. If it is
+    killed, the next load of the month drops that table.
     """
 
     # Times are sent with their zone, and maps as JSON whose amounts are text, because some
@@ -113,7 +113,7 @@ class SqlDialect(Dialect):
         return error_class(f"{self.location}: {message}")
 
     def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
-        """Run a statement, and commit it outside a transaction."""
+        """Run a statement and return its rows; commit it unless `transaction` is open."""
         bound = {f"finops_{number}": value for number, value in enumerate(values, 1)}
         # SQLAlchemy would read a colon in a name or a literal as a parameter.
         text = sa.text(re.sub(r"(?<!:):(?!finops_\d)", r"\:", sql))
@@ -166,13 +166,16 @@ class SqlDialect(Dialect):
     # The steps of a load
 
     def lock_month(self, file: MonthFile) -> None:
-        """Wait for other loads of the month on this machine; two machines meet at the ledger."""
+        """Wait for other loads of the month on this machine.
+
+        The ledger's rows, which `transaction` locks, keep out loads on other machines.
+        """
         path = self._settings.working_dir / f"{file.table}-{file.month}.lock"
         purpose = f"loading {file.month} into {self.full_name(file.table)}"
         self._locks.enter_context(waiting_lock(path, purpose))
 
     def prepare_tables(self, file: MonthFile, change: SchemaChange) -> None:
-        """Create the schema and both tables where they are missing, and add new columns."""
+        """Create schema, ledger and table if they are missing, and add new columns."""
         # Not in the transaction that replaces the month: in many databases DDL commits it.
         schema = self._schema
         if schema and schema not in sa.inspect(self._connection).get_schema_names():
@@ -190,9 +193,9 @@ class SqlDialect(Dialect):
             self._commit_outside_transaction()
 
     def begin_load(self, file: MonthFile) -> None:
-        """Record the load as `loading`, and loads of the month that were killed as `failed`.
+        """Record this load as `loading`; loads of the month that were killed become `failed`.
 
-        Raises BillError where the database does not roll back, as MyISAM or AUTOCOMMIT.
+        Raises BillError where the database does not roll back, such as MyISAM or AUTOCOMMIT.
         """
         ledger = self.table_sql(ledger_name(file.table))
         killed = self.query(
@@ -208,14 +211,15 @@ class SqlDialect(Dialect):
             raise _RollBack
         if self.query(f"SELECT 1 FROM {ledger} WHERE job_id = :finops_1", self.job_id):
             problem = (
-                "the database does not roll back, so that no month can be replaced in one step"
+                "the database does not roll back, so no month can be replaced in one step; use one "
+                "with transactions (MyISAM and AUTOCOMMIT have none)"
             )
             self.record_load(file, self.job_id, "failed", problem)
             raise BillError(f"{self.location}: {problem}")
         self.record_load(file, self.job_id, "loading")
 
     def load_incoming(self, file: MonthFile, change: SchemaChange) -> Sql:
-        """Insert the month into a table of its own, and compare that with the file."""
+        """Insert the month into a table of this load, and compare that with the file."""
         incoming = _incoming_table(self.job_id)
         target_types = {name: change.target_types[name] for name in file.data_types}
         table = self._create_table(incoming, target_types)
@@ -231,17 +235,20 @@ class SqlDialect(Dialect):
                 self._connection.execute(sa.insert(table), keyed)
                 self._commit_outside_transaction()
             self._compare_with_file(
-                connection.sql(file.select_sql(target_types)), incoming, target_types
+                file, connection.sql(file.select_sql(target_types)), incoming, target_types
             )
         return self.table_sql(incoming)
 
     def _compare_with_file(
-        self, rows: DuckDBPyRelation, incoming: str, target_types: Mapping[str, str]
+        self,
+        file: MonthFile,
+        rows: DuckDBPyRelation,
+        incoming: str,
+        target_types: Mapping[str, str],
     ) -> None:
-        """Compare the incoming table with the file, column by column.
+        """Raise BillError where a column of the incoming table differs from the file's rows.
 
-        Raises BillError where a column has another number of values, or where an amount or a time
-        has another least or greatest value.
+        Compares the number of values, and the least and greatest ones of `ordered_types`.
         """
         # Some drivers and databases round amounts, shift times, or store empty text as NULL.
         aggregates = [
@@ -259,8 +266,9 @@ class SqlDialect(Dialect):
             is_time = isinstance(expected, datetime) and loaded is not None
             if (as_utc(loaded) != as_utc(expected)) if is_time else loaded != expected:
                 raise BillError(
-                    f"column {name}: the {function.lower()} is {loaded} in {self.location}, but "
-                    f"{expected} in the file; this database does not store the values exactly"
+                    f"column {name} of {file.month}: {function} is {loaded} in {self.location}, "
+                    f"but {expected} in {file.path}; this database does not store the values "
+                    "exactly; name another database in [database.sql]"
                 )
 
     @contextmanager
@@ -315,7 +323,7 @@ class SqlDialect(Dialect):
         self._create_table(table, columns)
 
     def _create_table(self, table: str, columns: Mapping[str, str]) -> sa.Table:
-        """Create a table where it is missing, and return it as an object of SQLAlchemy.
+        """Create a table if it is missing, and return SQLAlchemy's object of it.
 
         Its columns have the keys c0, c1, ..., because their names may have any character.
         """
@@ -346,7 +354,7 @@ def _incoming_table(job_id: str) -> str:
 
 
 def _data_type(sqlalchemy_type: sa.types.TypeEngine[Any]) -> str:
-    """Return the data type of a column's type, or else the type's name."""
+    """Return the data type of a SQLAlchemy type; its name if it is none of ours."""
     if isinstance(sqlalchemy_type, sa.Float):
         return "DOUBLE"
     if isinstance(sqlalchemy_type, sa.Numeric):
