@@ -132,8 +132,8 @@ def test_failure_after_the_load_is_reported_and_repaired_by_the_next_run(
     finally:
         server.fault = None
     assert (
-        f"{TABLE} has the month, but its ledger does not record it yet; run the month again: "
-        in outcome.error
+        f"{TABLE} has the month, but its ledger does not record it yet; run finops aws "
+        "run-pipeline to record it: " in outcome.error
     )
     assert "no query today" in outcome.error
     assert month_totals(server)[0][2:] == (2, "v2")

@@ -47,7 +47,7 @@ _TRANSIENT = (
 
 
 class BigQueryDialect(Dialect):
-    """One dataset; with `api_endpoint` that of an emulator, without credentials."""
+    """One dataset; `api_endpoint` is the address of an emulator, which needs no credentials."""
 
     column_types: ClassVar[Mapping[str, ColumnType]] = {
         SqlType.TEXT: ColumnType.of("STRING"),
@@ -98,12 +98,13 @@ class BigQueryDialect(Dialect):
             yield
 
     def translate_error(self, error: Exception) -> Exception | None:
-        # The ledger's row stays `loading` then, by which the next run finds the load job.
+        # The ledger's row stays `loading` after such an error, and the next run finds the load job
+        # by it.
         location = self.location
         if self._loaded_table:
             location = (
                 f"{self._loaded_table} has the month, but its ledger does not record it yet; run "
-                "the month again"
+                "finops aws run-pipeline to record it"
             )
         if isinstance(error, DefaultCredentialsError):
             return BillError(
@@ -123,7 +124,7 @@ class BigQueryDialect(Dialect):
         return not isinstance(error, WarehouseUnavailable)
 
     def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
-        """Run a query job and return its rows; `SELECT 1` needs the right to run jobs too."""
+        """Run a query job and return its rows; even `SELECT 1` needs the right to run jobs."""
         parameters = [
             ScalarQueryParameter(f"p{number}", "INT64" if type(value) is int else "STRING", value)
             for number, value in enumerate(values, 1)
@@ -171,7 +172,7 @@ class BigQueryDialect(Dialect):
     # The steps of a load
 
     def prepare_tables(self, file: MonthFile, change: SchemaChange) -> None:
-        """Create the dataset and both tables where they are missing, and change the columns."""
+        """Create dataset, ledger and table if they are missing, and add and cast columns."""
         if self.stored_columns(file.table):
             self.alter_table(file.table, change.new_columns, change.cast_to_text)
         else:
@@ -194,10 +195,9 @@ class BigQueryDialect(Dialect):
     def begin_load(self, file: MonthFile) -> None:
         """Find the load job that a killed run has started, or record a new one as `loading`.
 
-        A job's id is made of export, month, version, table and the number of the attempt, so that
-        every run of a version finds its jobs. The first number is that of the loads that ended
-        according to the ledger. Jobs that the ledger lacks are those of a deleted table; their
-        numbers are skipped.
+        Sets `job_id`, made of export, month, version, table and the number of the attempt, so that
+        every run of a version finds its jobs. The first number is the count of ended loads in the
+        ledger. Jobs that the ledger lacks are those of a deleted table; their numbers are skipped.
         """
         states = dict(
             self.query(
@@ -234,7 +234,7 @@ class BigQueryDialect(Dialect):
         return job.error_result is None and measure(self, file, file.table) == expected
 
     def load_incoming(self, file: MonthFile, change: SchemaChange) -> Sql:
-        """Load the file into the month's partition itself, which a load job replaces atomically."""
+        """Replace the month's partition by a load job, atomically; return the table's name."""
         if self._load_job is None:
             with file.converted(change.target_types) as converted:
                 self._load_job = self._start_load_job(converted)
@@ -294,7 +294,7 @@ class BigQueryDialect(Dialect):
 
 
 def _fields(columns: Mapping[str, str], mode: str = "NULLABLE") -> list[SchemaField]:
-    """Return the fields of columns as a load job creates them, a map as its array of entries."""
+    """Return the columns as a table's fields; a map is an array of entries."""
     fields = []
     for name, data_type in columns.items():
         if data_type in MAPS:

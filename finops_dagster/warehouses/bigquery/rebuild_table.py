@@ -13,7 +13,7 @@ from finops_dagster.billing.errors import BillError
 
 
 def in_backticks(name: str) -> Sql:
-    """Return a name, which may have dots, as an identifier of GoogleSQL."""
+    """Return a name, or a path of names with dots, as one identifier of GoogleSQL."""
     return Sql("`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`")
 
 
@@ -23,7 +23,7 @@ def type_sql(field: SchemaField) -> str:
 
 
 def rebuild_statement(table: Table, texts: Mapping[str, Sql]) -> Sql:
-    """Return the statement that replaces the table, with the expressions of `texts` as columns.
+    """Return the statement that rebuilds the table; `texts` is {column: its text in SQL}.
 
     BigQuery cannot change a time or a map to text in place. The statement keeps modes,
     descriptions, labels, encryption key and expirations. Raises BillError for policy tags, which

@@ -53,7 +53,10 @@ class DuckDBDialect(Dialect):
 
     @contextmanager
     def connect(self, *, write: bool) -> Iterator[None]:
-        """Open the file until the block ends; reading a missing file creates none."""
+        """Open the file until the block ends; `write` creates a missing one.
+
+        Without `write`, a missing file is read as an empty database.
+        """
         database = DuckDB.of(self._settings)
         with (
             database.open(self._path, read_only=not write, preserve_insertion_order=False)
@@ -87,6 +90,6 @@ class DuckDBDialect(Dialect):
         add_columns(self._connection, table, new)
 
     def digest(self, file: MonthFile) -> MonthDigest:
-        """Return the digests by DuckDB's own hash, which is faster than MD5."""
+        """Return the digests of all columns by DuckDB's own hash, which is faster than MD5."""
         rows = Sql(f"{self.table_sql(file.table)} WHERE {self.month_condition(file)}")
         return month_digest(self._connection, rows, file.data_types, self.digest_kind)

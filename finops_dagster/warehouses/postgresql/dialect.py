@@ -94,7 +94,7 @@ class PostgreSQLDialect(Dialect):
 
     @contextmanager
     def connect(self, *, write: bool) -> Iterator[None]:
-        """Connect until the block ends; what is not committed by then is rolled back."""
+        """Connect until the block ends; commit then with `write`, else roll back."""
         parameters = {
             "host": self._settings.host,
             "port": str(self._settings.port),
@@ -129,7 +129,7 @@ class PostgreSQLDialect(Dialect):
         return f"PostgreSQL {version}, {self.location}"
 
     def full_name(self, table: str) -> str:
-        """Return `schema.table`, quoted where PostgreSQL would take it for another."""
+        """Return `schema.table`, with quotes where PostgreSQL needs them."""
         return ".".join(
             part if re.fullmatch("[a-z_][a-z0-9_]*", part) else quoted(part)
             for part in (self._settings.schema_name, table)
@@ -168,8 +168,8 @@ class PostgreSQLDialect(Dialect):
     def _tags_for_overflow(self, file: MonthFile, *, all_tags: bool = False) -> tuple[str, ...]:
         """Return the file's tags that become keys of the overflow column.
 
-        A tag that is a column stays one, and one that is a key stays a key. Once a table has the
-        overflow column, every new tag goes there; `all_tags` does that for this month already.
+        Tags that are columns of the table stay columns. Once a table has the overflow column, every
+        new tag goes there; with `all_tags`, also the new tags of this month.
         """
         existing = self.stored_columns(file.table)
         new_columns = [
@@ -203,9 +203,10 @@ class PostgreSQLDialect(Dialect):
     # The steps of a load
 
     def prepare_tables(self, file: MonthFile, change: SchemaChange) -> None:
-        """Create the schema and both tables where they are missing.
+        """Create schema, ledger and table if they are missing, and commit.
 
-        The table begins with two columns; the exchange of each month adds its own.
+        A new table has two columns; `exchange_month` adds the others. Raises BillError for a table
+        that is not partitioned.
         """
         schema, table = self._settings.schema_name, self.table_sql(file.table)
         self._take_advisory_lock(schema)
@@ -228,9 +229,10 @@ class PostgreSQLDialect(Dialect):
         self._connection.commit()
 
     def load_incoming(self, file: MonthFile, change: SchemaChange) -> Sql:
-        """Create, fill, index and analyze a table of the month, which becomes its partition.
+        """Create, fill, index and analyze the table that becomes the month's partition.
 
-        The month is filled again with all new tags in the overflow where a row is too wide.
+        Returns its name. Where a row is too wide, it is filled again with all new tags as keys of
+        the overflow column.
         """
         incoming = self.stored_name(f"{self._partition_name(file)}_new")
         try:
@@ -290,7 +292,7 @@ class PostgreSQLDialect(Dialect):
                 raise BillError(f"{file.path} cannot be read: {first_line(error)}") from error
 
     def _select(self, file: MonthFile, change: SchemaChange) -> Sql:
-        """Return DuckDB's SELECT of the month as PostgreSQL takes it, with maps as JSON."""
+        """Return DuckDB's SELECT of the month in PostgreSQL's types, with maps as JSON."""
         cells = {
             name: Sql(self.column_types[data_type].duckdb_cast.format(quoted(name)))
             for name, data_type in change.target_types.items()
@@ -310,7 +312,7 @@ class PostgreSQLDialect(Dialect):
 
     @contextmanager
     def transaction(self, file: MonthFile) -> Iterator[None]:
-        """Commit at the end of the block the transaction that the load has begun."""
+        """Commit the open transaction at the end of the block; a failed block leaves it open."""
         yield
         self._connection.commit()
 
@@ -350,7 +352,10 @@ class PostgreSQLDialect(Dialect):
         return (*self._overflow_warnings(), *change.warnings)
 
     def _add_missing_columns(self, incoming: str, file: MonthFile) -> None:
-        """Add the table's other columns to the incoming table: a partition has them all."""
+        """Add the table's other columns to the incoming table, since a partition must have them.
+
+        Raises WarehouseUnavailable where a column has another type now.
+        """
         incoming_columns, missing = self.read_columns(incoming), []
         for name, native in self.read_columns(file.table).items():
             if name not in incoming_columns:
@@ -377,7 +382,8 @@ class PostgreSQLDialect(Dialect):
     def _lock_tables(self, tables: list[str], file: MonthFile) -> None:
         """Lock the tables against readers until the transaction ends.
 
-        Raises lock_not_available after `lock_wait_seconds`, with the processes that use a table.
+        After `lock_wait_seconds` it raises lock_not_available, which names the processes that use
+        them.
         """
         wait = self._settings.lock_wait_seconds
         self.query(f"SET LOCAL lock_timeout = '{try_seconds(wait)}s'")
@@ -389,6 +395,6 @@ class PostgreSQLDialect(Dialect):
         self.query(f"ALTER TABLE {self.table_sql(table)} {new}")
 
     def _take_advisory_lock(self, key: str) -> None:
-        """Hold the advisory lock of this key until the transaction ends, without a timeout."""
+        """Wait without a timeout for this key's lock, and hold it until the transaction ends."""
         self.query("SET LOCAL lock_timeout = 0")
         self.query("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", f"finops {key}")

@@ -1,4 +1,4 @@
-"""PostgreSQL's errors as one-line errors of ours, transient or permanent."""
+"""The translation of PostgreSQL's errors to one-line errors, transient or permanent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The lock of PostgreSQL's tables, which lets readers pass while it waits."""
+"""The statement that locks PostgreSQL's tables, and lets readers pass while it waits."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ $lock$"""
 
 
 def try_seconds(wait_seconds: int) -> int:
-    """Return the seconds of one try, the `lock_timeout` with which the lock is taken."""
+    """Return the seconds of one try; `lock_timeout` must be set to them."""
     return min(_TRY_SECONDS, wait_seconds)
 
 
 def lock_statement(tables: Sequence[Sql], name: str, wait_seconds: int) -> Sql:
     """Return the statement that locks tables against readers until the transaction ends.
 
-    It raises lock_not_available after `wait_seconds`, with the processes that use a table; `name`
-    is the table's name in the message.
+    After `wait_seconds` it raises lock_not_available, whose message has `name` for the table and
+    the processes that use it.
     """
     problem = f"{name} was in use for {wait_seconds} s, last by server process "
     return Sql(

@@ -57,9 +57,10 @@ _BULK_STATEMENTS = ("PUT", "COPY", "DELETE", "INSERT", "CREATE OR REPLACE TABLE"
 
 
 class SnowflakeDialect(Dialect):
-    """One schema, whose names are in capitals, so that queries need no quotes.
+    """One schema; all names are stored in capitals, so queries need no quotes.
 
-    The temporary table and stage of a load end with its session, also when it is killed.
+    Snowflake drops the temporary table and stage of a load when its connection ends, even if it is
+    killed.
     """
 
     column_types: ClassVar[Mapping[str, ColumnType]] = {
@@ -103,9 +104,9 @@ class SnowflakeDialect(Dialect):
 
     @contextmanager
     def connect(self, *, write: bool) -> Iterator[None]:
-        """Connect with the credentials of the environment, until the block ends.
+        """Connect with the environment's credentials until the block ends.
 
-        Raises BillError where there are none.
+        Raises BillError without credentials.
         """
         self._connection = snowflake.connector.connect(
             **self._settings.model_dump(by_alias=True, exclude={"stage"}, exclude_none=True),
@@ -176,7 +177,7 @@ class SnowflakeDialect(Dialect):
         return Sql(f"{cell}::{self.native_type(data_type)}") if data_type == SqlType.MONEY else cell
 
     def load_incoming(self, file: MonthFile, change: SchemaChange) -> Sql:
-        """Copy the file into a temporary table; return its rows in the target types.
+        """Copy the file into a temporary table; return a SELECT of it in the target types.
 
         Raises BillError where the stage has another version of the file than the lake.
         """
@@ -202,10 +203,10 @@ class SnowflakeDialect(Dialect):
             "FILE_FORMAT = (TYPE = PARQUET USE_VECTORIZED_SCANNER = TRUE)"
         )
         if stage is not None:
-            ((staged,),) = self.query(f"SELECT MAX(manifest_id) FROM {temporary}")
-            if staged not in (None, file.footer.manifest_id):
+            ((staged_id,),) = self.query(f"SELECT MAX(manifest_id) FROM {temporary}")
+            if staged_id not in (None, file.footer.manifest_id):
                 raise BillError(
-                    f"stage {stage} has version {staged} of {file.export} {file.month}, but the "
+                    f"stage {stage} has version {staged_id} of {file.export} {file.month}, but the "
                     f"lake has {file.footer.manifest_id}; copy the lake to the stage and run the "
                     "month again"
                 )
@@ -238,7 +239,7 @@ class SnowflakeDialect(Dialect):
 
 
 def _native_type(declared: str) -> str:
-    """Return a declared type such as `VARCHAR(16777216)` as `types` names it."""
+    """Return a declared type such as `VARCHAR(16777216)` as `column_types` names it."""
     native = declared if declared.startswith("NUMBER") else declared.partition("(")[0]
     return "OBJECT" if native == "VARIANT" else native  # a VARIANT takes maps as well
 
