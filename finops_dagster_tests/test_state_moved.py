@@ -116,7 +116,8 @@ def test_state_moves_to_another_machine_with_its_data(project: Project, loaded: 
     )
     assert loaded("state", "import", "state.yaml", code=1).splitlines() == [
         "months imported: 2",
-        "acme 2024-03  refused: manifest has v1 in the file, but no complete month on this machine",
+        "acme 2024-03  refused: manifest has v1 in the file, but no complete month on this machine"
+        "; run finops state reprocess acme 2024-03",
     ]
     assert loaded("state", "verify").startswith("all agree\n")
     months = [

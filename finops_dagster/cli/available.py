@@ -38,7 +38,7 @@ def available_months(
             months = selection.months(export)
             if not months:
                 raise BillError(
-                    f"{export.name} has no month in the selected range; its first month is "
+                    f"{export.name} has no month in the selected range; its start_month is "
                     f"{export.start_month}"
                 )
             source = VENDORS[export.vendor].source(export, stores)

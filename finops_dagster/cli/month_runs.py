@@ -115,7 +115,7 @@ def _months_to_run(
         export_months = [month for month in months if month.export == export]
         if not export_months:
             on_problem(
-                f"{export.name}  failed: {stage_before} has no month of this export; run "
+                f"{export.name}  failed: {stage_before} has none of the selected months; run "
                 f"finops {export.vendor} {command} first"
             )
         yield from export_months

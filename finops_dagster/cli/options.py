@@ -88,11 +88,11 @@ class Selection:
         chosen = [export for export in candidates if self.export in (None, export.name)]
         if not chosen and self.export:
             names = ", ".join(export.name for export in candidates) or "none"
-            raise BillError(f"no export is called {self.export!r}; the settings have {names}")
+            raise BillError(f"no export is named {self.export!r}; the settings have {names}")
         if not chosen:
             raise BillError(
                 f"the settings have no export of {self.vendor or 'any vendor'}: add an [[exports]] "
-                "table; finops init writes an example"
+                "block, which finops config discover SOURCE prints"
             )
         return chosen
 

@@ -29,7 +29,7 @@ def print_query(settings: Settings, sql: str, *, as_json: bool) -> None:
         keys = _unique(names)
         for name, key in zip(names, keys, strict=True):
             if name != key:
-                print_error(f"several columns are called {name}; one of them is {key} here")
+                print_error(f"several columns are named {name}; the key of one of them is {key}")
         print_json([dict(zip(keys, row, strict=True)) for row in rows])
     elif not rows:
         print_line("no rows")
@@ -66,7 +66,7 @@ def _run(
             tables = _create_views(connection, settings)
             statements = connection.extract_statements(sql)
             if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:
-                raise BillError("a query must be one SELECT; nothing was run")
+                raise BillError("the query is not one SELECT; nothing was run")
             result = connection.execute(statements[0])
             names = [column[0] for column in result.description or []]
             return names, result.fetchall() if limit is None else result.fetchmany(limit)

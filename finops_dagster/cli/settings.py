@@ -39,7 +39,10 @@ def write_first_settings(file: Path | None) -> Path:
     Raises BillError if there is a settings file already.
     """
     for existing in filter(Path.exists, [file] if file else DEFAULT_CONFIGS):
-        raise BillError(f"{existing} exists already and was not changed")
+        raise BillError(
+            f"{existing} exists already and was not changed; edit it, or name another file: "
+            "finops init --config FILE"
+        )
     written = file or DEFAULT_CONFIGS[0]
     text = Path(__file__).with_name("first_settings.toml").read_text(encoding="utf-8")
     try:
@@ -47,7 +50,10 @@ def write_first_settings(file: Path | None) -> Path:
         with written.open("x", encoding="utf-8") as new:
             new.write(text)
     except OSError as error:
-        raise BillError(f"{written} cannot be written: {error.strerror}") from error
+        raise BillError(
+            f"{written} cannot be written: {error.strerror}; allow writing to its folder, or name "
+            "another file: finops init --config FILE"
+        ) from error
     return written
 
 
@@ -164,7 +170,8 @@ def check_connections(settings: Settings) -> list[Row]:
 
 def _no_exports() -> str:
     raise BillError(
-        "the settings have no export: add an [[exports]] table; finops config discover prints it"
+        "the settings have no export: add an [[exports]] block, which finops config discover "
+        "SOURCE prints"
     )
 
 
@@ -190,7 +197,9 @@ def _check_writable(folder: Path, file: Path | None = None) -> str:
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         path = file if file is not None and file.exists() else folder
-        raise BillError(f"{path} cannot be written: {reason}") from error
+        raise BillError(
+            f"{path} cannot be written: {reason}; allow writing there, or set another path"
+        ) from error
     return str(folder) if folder == existing else f"{folder}, created when needed"
 
 

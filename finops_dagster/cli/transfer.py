@@ -139,15 +139,21 @@ def read_document(file: Path) -> StateDocument:
         problem = error.errors()[0]
         location = ".".join(map(str, problem["loc"]))
         raise BillError(
-            f"{file} was not written by finops state export: {location}: {problem['msg']}"
+            f"{file} was not written by finops state export: {location}: {problem['msg']}; "
+            "write it again on the old machine"
         ) from error
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise BillError(f"{file} cannot be read: {' '.join(str(error).split())}") from error
+    except OSError as error:
+        raise BillError(f"{file} cannot be read: {error.strerror}") from error
+    except (ValueError, yaml.YAMLError) as error:
+        raise BillError(
+            f"{file} cannot be read: {' '.join(str(error).split())}; write it again on the old "
+            "machine: finops state export FILE"
+        ) from error
 
 
 def _is_yaml(file: Path) -> bool:
     if file.suffix not in (".json", ".yaml", ".yml"):
-        raise BillError(f"{file}: the name must end in .json, .yaml or .yml")
+        raise BillError(f"{file} has another suffix than .json, .yaml or .yml; rename it")
     return file.suffix != ".json"
 
 
@@ -257,7 +263,8 @@ def _confirmed_stages(
         if version is None or version != materialization.version:
             problems.append(
                 f"{month}  refused: {stage} has {materialization.version} in the file, but "
-                f"{version or 'no complete month'} on this machine"
+                f"{version or 'no complete month'} on this machine; run finops state "
+                f"reprocess {month}"
             )
         else:
             confirmed.append(stage)
