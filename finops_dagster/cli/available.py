@@ -1,4 +1,4 @@
-"""The versions that the vendor has, compared with the versions that are stored."""
+"""The versions that the vendor has, and how they differ from the stored ones."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from finops_dagster.sources.settings import ExportSettings
 def available_months(
     settings: Settings, selection: Selection, on_problem: OnProblem
 ) -> Iterator[tuple[ExportSettings, Source, dict[BillingMonth, ManifestOrError]]]:
-    """Yield each export with its source and the versions that the vendor has, by month.
+    """Yield each selected export with its source and the vendor's versions by month.
 
-    `on_problem` is called for an export whose versions cannot be listed, or that has none; the
-    other exports follow.
+    An export whose versions cannot be listed, or that has none, is left out; `on_problem` gets a
+    line about it.
     """
     stores = ObjectStores()
     for export in selection.exports(settings):
@@ -52,7 +52,7 @@ def available_months(
 def available_versions(
     source: Source, months: Sequence[BillingMonth]
 ) -> dict[BillingMonth, ManifestOrError]:
-    """Return the version of each month that has one, readable or not.
+    """Return the manifest of each delivered month; its error if it cannot be read.
 
     Raises StoreError if the store fails for any month, and ManifestMissing if no month has one.
     """
@@ -77,7 +77,7 @@ def available_versions(
 def _manifests(
     settings: Settings, selection: Selection, on_problem: OnProblem
 ) -> Iterator[tuple[StoredMonth, Source, Manifest]]:
-    """Yield the newest manifest of each month; `on_problem` gets those that cannot be read."""
+    """Yield the newest manifest of each month; `on_problem` gets a line for an unreadable one."""
     stored = StoredMonths(settings)
     for export, source, versions in available_months(settings, selection, on_problem):
         for month, version in versions.items():
@@ -90,7 +90,7 @@ def _manifests(
 def discovery_rows(
     settings: Settings, selection: Selection, on_problem: OnProblem
 ) -> Iterator[Row]:
-    """Yield a row for each month: the vendor's newest version, and whether it is loaded."""
+    """Yield a row for each month: the vendor's newest version, and whether DuckDB has it."""
     for month, source, manifest in _manifests(settings, selection, on_problem):
         export, name = month.key
         try:
@@ -113,7 +113,7 @@ def discovery_rows(
 
 
 def plan_rows(settings: Settings, selection: Selection, on_problem: OnProblem) -> Iterator[Row]:
-    """Yield a row for each month: the stages that a run would do.
+    """Yield a row for each month with the stages that a run would execute.
 
     Versions and the manifest's time and size decide. The vendor's files are not compared.
     """
@@ -143,7 +143,7 @@ def _is_rewritten(manifest: Manifest, stored: Manifest) -> bool:
 
 
 def stale_rows(settings: Settings, rows: list[Row], on_problem: OnProblem) -> list[Row]:
-    """Return the rows whose last stage does not have the vendor's newest version."""
+    """Return the rows of `month_rows` whose last stage has not the vendor's newest version."""
     manifests = _manifests(settings, Selection(), on_problem)
     newest = {month.key: manifest.id for month, _, manifest in manifests}
     stage = last_stage(settings)

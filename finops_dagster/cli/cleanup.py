@@ -21,20 +21,23 @@ from finops_dagster.tables import ledger
 
 
 def clean(settings: Settings, *, older_than: timedelta, dry_run: bool) -> Iterator[Row]:
-    """Delete what is older, and yield a row with its size for each; a dry run deletes nothing."""
-    before = datetime.now(UTC) - older_than
+    """Delete old staged files, runs and load records that no month needs; yield a row for each.
+
+    They are deleted as the rows are iterated. A dry run yields the same rows and deletes nothing.
+    """
+    cutoff = datetime.now(UTC) - older_than
     stored = StoredMonths(settings)
     for export in settings.exports:
         months = list(stored.months(Selection(export=export.name)))
-        for folder in _unneeded_versions(months, before):
+        for folder in _unneeded_folders(months, cutoff):
             row = _row("staged files", str(folder), _bytes(folder.iterdir()))
             if not dry_run:
                 shutil.rmtree(folder)
             yield row
-        for superseded in _delete_superseded(months, before, dry_run=dry_run):
+        for superseded in _delete_superseded(months, cutoff, dry_run=dry_run):
             yield _row("superseded version", superseded, 0)
     with open_history() as history:
-        for run in _old_runs(history, settings, before):
+        for run in _unneeded_runs(history, settings, cutoff):
             files = list((dagster_home() / "history" / "runs").glob(f"{run}.db*"))
             row = _row("run", run, _bytes(files))
             if not dry_run and history.instance is not None:
@@ -48,7 +51,8 @@ def clean(settings: Settings, *, older_than: timedelta, dry_run: bool) -> Iterat
 def clean_stale(settings: Settings, *, dry_run: bool) -> Iterator[Row]:
     """Mark runs whose process is gone as failed, and delete their unfinished files.
 
-    Yields a row for each; a dry run changes nothing. Exports with a run in progress are skipped.
+    Yields a row for each; a dry run changes nothing. The files of an export with a run in progress
+    are skipped.
     """
     with open_history() as history:
         if dry_run or history.instance is None:
@@ -59,11 +63,13 @@ def clean_stale(settings: Settings, *, dry_run: bool) -> Iterator[Row]:
             lost = end_lost_runs(history.instance)
         in_progress = [run for run in history.runs if run.is_in_progress and run.id not in lost]
     yield from (_row("lost run", run, 0) for run in lost)
-    busy = {export for run in in_progress for export in run.stages}
+    busy_exports = {export for run in in_progress for export in run.stages}
     for export in settings.exports:
         for root in (settings.storage.staging_dir, settings.storage.parquet_dir):
             # A running load writes such files too, so they may not be deleted beside it.
-            unfinished = () if export.name in busy else (root / export.name).rglob("*.part*")
+            unfinished = (
+                () if export.name in busy_exports else (root / export.name).rglob("*.part*")
+            )
             for file in sorted(unfinished):
                 row = _row("unfinished file", str(file), _bytes([file]))
                 if not dry_run:
@@ -79,13 +85,13 @@ def _bytes(files: Iterable[Path]) -> int:
     return sum(file.stat().st_size for file in files)
 
 
-def _unneeded_versions(months: Iterable[StoredMonth], before: datetime) -> Iterator[Path]:
-    """Yield the staged versions that are loaded, or that are not the month's newest."""
+def _unneeded_folders(months: Iterable[StoredMonth], cutoff: datetime) -> Iterator[Path]:
+    """Yield the folders of staged versions that are loaded, or not the month's newest."""
     for month in months:
         manifest, current = month.staging.manifest(), month.staging.current_record()
         for name, folder in month.staging.version_folders():
             changed = max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
-            if datetime.fromtimestamp(changed, UTC) >= before:
+            if datetime.fromtimestamp(changed, UTC) >= cutoff:
                 continue
             if manifest is None or name != staging_folder_name(manifest.id):
                 yield folder
@@ -97,9 +103,9 @@ def _unneeded_versions(months: Iterable[StoredMonth], before: datetime) -> Itera
 
 
 def _delete_superseded(
-    months: Iterable[StoredMonth], before: datetime, *, dry_run: bool
+    months: Iterable[StoredMonth], cutoff: datetime, *, dry_run: bool
 ) -> Iterator[str]:
-    """Delete the ledger entries of versions that were superseded before, and yield their names."""
+    """Delete the ledger's loads that were superseded before `cutoff`; yield a line for each."""
     # Several months may share one DuckDB file; each file is opened once.
     by_file = {month.database_path: month for month in months}
     for month in (by_file[file] for file in by_file if file.exists()):
@@ -107,14 +113,14 @@ def _delete_superseded(
         with month.connect() as connection:
             connection.execute("BEGIN TRANSACTION")
             deleted = ledger.delete_superseded_loads(
-                connection, export, before.replace(tzinfo=None)
+                connection, export, cutoff.replace(tzinfo=None)
             )
             connection.execute("ROLLBACK" if dry_run else "COMMIT")
         yield from (f"{export} {month_name} {version}" for month_name, version in deleted)
 
 
-def _old_runs(history: History, settings: Settings, before: datetime) -> Iterator[str]:
-    """Yield the runs that ended before, unless one is the latest of a stage of some month."""
+def _unneeded_runs(history: History, settings: Settings, cutoff: datetime) -> Iterator[str]:
+    """Yield the ids of ended runs from before `cutoff` that are not the last of any stage."""
     months = {export.name: set(map(str, export.months())) for export in settings.exports}
     needed = {
         materialization.run
@@ -128,5 +134,5 @@ def _old_runs(history: History, settings: Settings, before: datetime) -> Iterato
             needed |= {latest} if latest else set()
     for run in history.runs:
         is_of_exports = run.stages.keys() & months.keys()
-        if is_of_exports and run.ended and run.started < before and run.id not in needed:
+        if is_of_exports and run.ended and run.started < cutoff and run.id not in needed:
             yield run.id

@@ -18,9 +18,9 @@ _SUPERSEDED = "ignore:Function `dev_command` is superseded"
 
 
 def serve(options: Options, port: int) -> NoReturn:
-    """Replace this process by `dagster dev` with these settings.
+    """Replace this process by `dagster dev`, which gets the settings in environment variables.
 
-    Raises SettingsError, and BillError if the port is in use; nothing is started then.
+    Raises SettingsError, and BillError if the port cannot be used; nothing is started then.
     """
     backend = options.settings().database.backend
     try:

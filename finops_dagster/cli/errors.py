@@ -17,9 +17,9 @@ _DISK_ERRORS = (
 
 
 def one_line(error: BaseException) -> str:
-    """Return what is wrong and what to do, as one line.
+    """Return an error as one line: what is wrong, and what to do.
 
-    For an unexpected error that is its type, its text, and the file that has its trace.
+    The trace of an unexpected error is written to a file in DAGSTER_HOME, which the line names.
     """
     from finops_dagster.settings import dagster_home
     from finops_dagster.traces import record_unexpected_error
@@ -60,7 +60,7 @@ def _known_error(error: BaseException) -> str | None:
 
 
 def _history_error(error: BaseException) -> str | None:
-    """Return the message for an error of SQLAlchemy, which Dagster uses for its history."""
+    """Return the message for an error of SQLAlchemy, which Dagster's history uses, else None."""
     from finops_dagster.settings import dagster_home
 
     sqlalchemy = sys.modules.get("sqlalchemy.exc")

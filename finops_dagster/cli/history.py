@@ -54,7 +54,7 @@ class Run:
 
 @dataclass(frozen=True)
 class RunFailure:
-    """Why a run failed or was canceled: the stage, the error's name, and the failed check."""
+    """Why a run failed or was canceled: its stage if known, the error's name, the failed check."""
 
     stage: str | None
     cause: str
@@ -74,7 +74,7 @@ class Materialization:
 
 @contextmanager
 def open_history() -> Iterator[History]:
-    """Open the history in DAGSTER_HOME; if nothing ever ran, Dagster is not imported."""
+    """Give the block the history in DAGSTER_HOME; without one, Dagster is not imported."""
     home = dagster_home()
     if not (home / "dagster.yaml").exists() and not (home / "history").exists():
         yield History(None)
@@ -136,11 +136,11 @@ class History:
         return failures
 
     def reason(self, run: Run) -> str | None:
-        """Return why the run failed or was canceled."""
+        """Return why the run failed or was canceled; None if it did not."""
         return self.failures[run.id].message if run.id in self.failures else None
 
     def status(self, export: str, month: str) -> tuple[str, str | None]:
-        """Return the status of a month's last run, and why it failed.
+        """Return the status of a month's last run, and why it failed; "success" if none ran.
 
         A failed run counts until later runs have done every stage that it did not do.
         """
@@ -182,21 +182,23 @@ class History:
         records = self.instance.fetch_materializations(records_filter, limit).records
         return [(record.partition_key or "", _materialization(record)) for record in records]
 
-    def last_stage(self, run: Run, export: str) -> str | None:
-        """Return the stage that a run is at, or that it reached before it ended."""
+    def reached_stage(self, run: Run, export: str) -> str | None:
+        """Return the stage that a run is at, or the last one that it reached; None before all."""
         failure, stages = self.failures.get(run.id), run.stages[export]
         if failure is not None and failure.stage is not None:
             return failure.stage
         if not stages or run.status in ("queued", "not_started", "starting"):
             return None
         if run.status != "success":
-            return next((s for s in stages if not self._has_done(run, export, s)), stages[-1])
+            return next(
+                (s for s in stages if not self._has_materialized(run, export, s)), stages[-1]
+            )
         if stages != STAGES:
             return stages[-1]
         # A run of the job selects all stages, also where the pipeline ends at Parquet.
-        return next((s for s in reversed(stages) if self._has_done(run, export, s)), None)
+        return next((s for s in reversed(stages) if self._has_materialized(run, export, s)), None)
 
-    def _has_done(self, run: Run, export: str, stage: str) -> bool:
+    def _has_materialized(self, run: Run, export: str, stage: str) -> bool:
         since = run.started.timestamp() - 1
         events = self._fetch(export, stage, after_timestamp=since, asset_partitions=[run.month])
         return run.id in {materialization.run for _, materialization in events}
@@ -204,9 +206,10 @@ class History:
     def stage_failure(
         self, export: str, month: str, stage: str, last: Materialization | None
     ) -> RunFailure | None:
-        """Return why the newest run of a stage did not materialize it.
+        """Return why the newest run of a stage has not materialized it; None if it has.
 
-        `last` is the stage's last materialization. None means that the stage is up to date.
+        `last` is the stage's last materialization. A run in progress counts as a failure whose
+        message says so.
         """
         runs = self.month_runs.get((export, month), [])
         run = next((run for run in runs if stage in run.stages[export]), None)
@@ -221,7 +224,7 @@ class History:
         return RunFailure(None, "", f"in progress{retry}")
 
     def stage_seconds(self, export: str) -> dict[str, list[float]]:
-        """Return the durations of the newest materializations by stage, without unchanged ones."""
+        """Return the seconds of each stage's newest materializations, without unchanged ones."""
         return {
             stage: [
                 materialization.metadata["seconds"]
@@ -233,7 +236,7 @@ class History:
         }
 
     def usual_duration(self, exports: Collection[str]) -> timedelta | None:
-        """Return the sum of the stages' median durations.
+        """Return the sum of the median durations of all stages of the exports.
 
         None if no month was ever written to Parquet, so that the sum would miss a stage.
         """

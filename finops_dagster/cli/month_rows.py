@@ -23,9 +23,10 @@ from finops_dagster.settings import Settings
 
 
 def loaded_months(settings: Settings, selection: Selection) -> list[Row]:
-    """Return a row for each month that the warehouse's ledger records as loaded, newest first.
+    """Return a row for each month that the warehouse's ledger records as loaded.
 
-    Without a warehouse the ledger in DuckDB is read. Raises BillError and WarehouseUnavailable.
+    By export, newest month first. Without a warehouse the ledger in DuckDB is read. Raises
+    BillError and WarehouseUnavailable.
     """
     stored, rows = StoredMonths(settings), list[Row]()
     for export in selection.exports(settings):
@@ -56,7 +57,10 @@ def month_rows(settings: Settings, selection: Selection, history: History) -> It
 
 
 def stage_rows(settings: Settings, selection: Selection) -> list[Row]:
-    """Return a row for each stage of one month: its last result, and the error since then."""
+    """Return a row for each stage of one month: its last result, and the error since then.
+
+    The selection must be one month of one export.
+    """
     export, month = selection.exports(settings)[0].name, str(selection.start)
     with open_history() as history:
         by_stage = history.materializations(export, [month], stages_until(settings))
@@ -112,7 +116,7 @@ def restatement_text(row: Row) -> str | None:
 
 
 def stages_behind(versions: StageVersions) -> str | None:
-    """Return the stages that do not have the newest version, with the version they have."""
+    """Return the stages that do not have the newest version, with their versions, as text."""
     newest = newest_version(versions)
     if newest is None:
         return None

@@ -27,7 +27,7 @@ from finops_dagster.terminal import console, print_error
 
 # These stages run alone, from what the stage before them stored; the vendor is not asked. Each has
 # the stage before it and the command that runs that stage.
-_STAGE_BEFORE = {
+_PREVIOUS_STAGES = {
     "billing_table": ("staged_files", "extract-billing"),
     "parquet": ("billing_table", "load-billing-local"),
     "warehouse_table": ("parquet", "export-parquet"),
@@ -42,10 +42,10 @@ def run_months(
     force: bool,
     as_json: bool = False,
 ) -> bool:
-    """Run the months one after the other, and print a line as each ends.
+    """Run the months one after the other, print a line as each ends, and return if all succeeded.
 
     `until` is the last stage to run; without it every stage runs. Stages that read only what an
-    earlier stage stored run alone, so they need no vendor. Returns whether every month succeeded.
+    earlier stage stored run alone, so they need no vendor. Lost runs are marked as failed first.
     """
     stages = _stages(settings, until)
     definitions = build_definitions(settings)
@@ -80,7 +80,7 @@ def _stages(settings: Settings, until: str | None) -> tuple[str, ...]:
             "the backend duckdb has no warehouse; choose another with --backend, or set "
             "database.duckdb.warehouse_path"
         )
-    return (until,) if until and until in _STAGE_BEFORE else stages_until(settings, until)
+    return (until,) if until and until in _PREVIOUS_STAGES else stages_until(settings, until)
 
 
 def _run(run: Callable[..., MonthRun], month: StoredMonth, progress: _Progress) -> MonthRun:
@@ -100,22 +100,22 @@ def _run(run: Callable[..., MonthRun], month: StoredMonth, progress: _Progress) 
 def _months_to_run(
     settings: Settings, selection: Selection, until: str | None, on_problem: OnProblem
 ) -> Iterator[StoredMonth]:
-    """Yield the months to run: those that the stage before has, or those that the vendor has.
+    """Yield the months to run: those that the previous stage has, or that the vendor has.
 
     `on_problem` is called for an export that has none.
     """
     stored = StoredMonths(settings)
-    if until not in _STAGE_BEFORE:
+    if until not in _PREVIOUS_STAGES:
         for export, _, versions in available_months(settings, selection, on_problem):
             yield from (StoredMonth(export, month, stored) for month in versions)
         return
-    stage_before, command = _STAGE_BEFORE[until]
-    months = [month for month in stored.months(selection) if month.has_stage(stage_before)]
+    previous_stage, command = _PREVIOUS_STAGES[until]
+    months = [month for month in stored.months(selection) if month.has_stage(previous_stage)]
     for export in selection.exports(settings):
         export_months = [month for month in months if month.export == export]
         if not export_months:
             on_problem(
-                f"{export.name}  failed: {stage_before} has none of the selected months; run "
+                f"{export.name}  failed: {previous_stage} has none of the selected months; run "
                 f"finops {export.vendor} {command} first"
             )
         yield from export_months
@@ -139,7 +139,7 @@ class _Progress(Progress):
             transient=True,
         )
         self._bar = self.add_task("looking for months", total=None, summary="")
-        self.month_count = self.stage_count = self._bytes = self._months = 0
+        self.month_count = self.stage_count = self._staged_bytes = self._ended_months = 0
         self._label, self._started = "", time.monotonic()
 
     def start_month(self, month: StoredMonth) -> None:
@@ -150,9 +150,9 @@ class _Progress(Progress):
 
     def show_message(self, text: str) -> None:
         """Show a message of the run beside the month's name."""
-        rate = decimal(round(self._bytes / (time.monotonic() - self._started)))
-        months = f"{self._months} of {count_text(self.month_count, 'month')}"
-        summary = f"{months}, {decimal(self._bytes)}, {rate}/s"
+        rate = decimal(round(self._staged_bytes / (time.monotonic() - self._started)))
+        months = f"{self._ended_months} of {count_text(self.month_count, 'month')}"
+        summary = f"{months}, {decimal(self._staged_bytes)}, {rate}/s"
         description = shortened(f"{self._label} {text}".strip())
         self.update(self._bar, description=description, summary=summary)
 
@@ -162,14 +162,14 @@ class _Progress(Progress):
 
     def end_stage(self, stage: str, metadata: dict[str, Any]) -> None:
         """Advance the bar by a stage, and add the bytes that were staged."""
-        self._bytes += metadata.get("bytes", 0) if stage == "staged_files" else 0
+        self._staged_bytes += metadata.get("bytes", 0) if stage == "staged_files" else 0
         self.update(self._bar, advance=1)
         self.show_message(stage)
 
     def end_month(self) -> None:
         """Advance the bar to the end of the month, also if not all of its stages ran."""
-        self._months += 1
-        self.update(self._bar, completed=self._months * self.stage_count)
+        self._ended_months += 1
+        self.update(self._bar, completed=self._ended_months * self.stage_count)
         self.show_message("")
 
     def print_line(self, line: str) -> None:

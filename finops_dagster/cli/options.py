@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def check_month(value: str | None) -> str | None:
-    """Return the month as YYYY-MM. Raises BadParameter."""
+    """Return the month as YYYY-MM, or None for None. Raises BadParameter."""
     try:
         return None if value is None else str(BillingMonth.parse(value))
     except ValueError as error:
@@ -62,8 +62,8 @@ class Options:
         return load_settings(self.config, self.backend, {key: value for key, _, value in pairs})
 
     @classmethod
-    def settings_and_months(cls, context: typer.Context) -> tuple[Settings, Selection]:
-        """Return the settings and the selected months of the vendor that the group is named after.
+    def settings_and_selection(cls, context: typer.Context) -> tuple[Settings, Selection]:
+        """Return the settings, and the months that the options of a vendor's command select.
 
         Raises SettingsError.
         """
@@ -210,7 +210,10 @@ class VendorGroup(Group):
 
 
 def exit_after(run: Callable[[], bool]) -> NoReturn:
-    """Run months, and exit with 0 if all succeeded, else with 1."""
+    """Call `run`, and exit with 0 if it returns True, else with 1.
+
+    Ctrl-C ends it with a line that says how to continue.
+    """
     try:
         succeeded = run()
     except KeyboardInterrupt:

@@ -195,7 +195,7 @@ def value_text(value: Any) -> str:
 
 
 def is_number(value: Any) -> bool:
-    """Return whether a column of such values is aligned to the right."""
+    """Return whether a value is a number; True and False are none."""
     return isinstance(value, int | float | Decimal) and not isinstance(value, bool)
 
 

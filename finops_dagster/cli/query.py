@@ -22,11 +22,11 @@ _FILE_HINT = "; if the query is correct, a Parquet file is damaged: run finops s
 def print_query(settings: Settings, sql: str, *, as_json: bool) -> None:
     """Run one SELECT and print its rows: all as JSON, the first ones as a table.
 
-    Standard error says what the table leaves out. Raises BillError.
+    Rows and columns that the table leaves out are counted on standard error. Raises BillError.
     """
     names, rows = _run(settings, sql, None if as_json else _ROWS_SHOWN + 1)
     if as_json:
-        keys = _unique(names)
+        keys = _unique_names(names)
         for name, key in zip(names, keys, strict=True):
             if name != key:
                 print_error(f"several columns are named {name}; the key of one of them is {key}")
@@ -41,7 +41,7 @@ def print_query(settings: Settings, sql: str, *, as_json: bool) -> None:
             print_error(f"only the first {_ROWS_SHOWN} rows are shown; use --json for all")
 
 
-def _unique(names: Sequence[str]) -> list[str]:
+def _unique_names(names: Sequence[str]) -> list[str]:
     """Return distinct names for the columns, numbered as DuckDB does in a table: a, a_1."""
     unique: list[str] = []
     for name in names:

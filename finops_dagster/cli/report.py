@@ -46,7 +46,8 @@ _PAGE = """<!doctype html>
 {sections}
 </body>
 </html>"""
-# JSON keeps the keys of earlier releases, in which "times" is both a title and a count.
+# JSON keeps the keys of earlier releases, in which "times" is the title of the durations, and a
+# number of runs or loads.
 _TITLES = {"times": "durations"}
 _HEADINGS = {
     "failures_by_cause": {"times": "runs"},
@@ -58,10 +59,10 @@ Sections = dict[str, list[Row]]
 
 
 def report_sections(settings: Settings, on_problem: OnProblem) -> Sections:
-    """Return the tables of the report; durations are in seconds of wall time.
+    """Return the tables of the report by title; durations are in seconds of wall time.
 
-    If the versions of an export cannot be listed, `on_problem` is called and only its stored months
-    are counted.
+    If the versions of an export cannot be listed, `on_problem` gets a line, and only the stored
+    months of the export are counted.
     """
     exports = [export.name for export in settings.exports]
     with open_history() as history:
@@ -133,7 +134,7 @@ def _failures(history: History, exports: Iterable[str]) -> list[Row]:
 
 
 def _durations(history: History, exports: Iterable[str]) -> Iterable[Row]:
-    """Yield the durations of each stage, of its newest loads that were not unchanged."""
+    """Yield a row for each stage with the durations of its recent runs that had work to do."""
     for export in exports:
         for stage, seconds in history.stage_seconds(export).items():
             if seconds:
@@ -147,7 +148,7 @@ def _durations(history: History, exports: Iterable[str]) -> Iterable[Row]:
 
 
 def _restarts(history: History, export: str) -> Row:
-    """Return the number of runs, and how many of them repeat a month that failed before."""
+    """Return the number of runs, and how many repeat a month that failed or was canceled."""
     runs = history.export_runs(export)
     statuses = Counter(run.status for run in runs)
     restarts, failed_months = 0, set[str]()

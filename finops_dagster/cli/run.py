@@ -70,7 +70,7 @@ def discover_manifests(context: typer.Context, json: Json = False) -> None:
     from finops_dagster.cli.available import discovery_rows
 
     problems: list[str] = []
-    rows = list(discovery_rows(*Options.settings_and_months(context), problems.append))
+    rows = list(discovery_rows(*Options.settings_and_selection(context), problems.append))
     show(rows, as_json=json, empty="no months found")
     exit_with(problems)
 
@@ -80,7 +80,7 @@ def _add_command(name: str, until: str, summary: str) -> None:
     def run_until(context: typer.Context, force: Force = False) -> None:
         from finops_dagster.cli.month_runs import run_months
 
-        settings, months = Options.settings_and_months(context)
+        settings, months = Options.settings_and_selection(context)
         exit_after(lambda: run_months(settings, months, until, force=force))
 
 
@@ -100,7 +100,7 @@ def run_pipeline(
     $ finops aws run-pipeline
     $ finops aws run-pipeline --export acme --start-date 2026-01 --dry-run
     """
-    settings, months = Options.settings_and_months(context)
+    settings, months = Options.settings_and_selection(context)
     if dry_run:
         from finops_dagster.cli.available import plan_rows
 
@@ -127,7 +127,7 @@ def show_state(context: typer.Context, runs: Runs = False, json: Json = False) -
     $ finops aws show-state
     $ finops aws show-state --runs --export acme --start-date 2026-01
     """
-    settings, months = Options.settings_and_months(context)
+    settings, months = Options.settings_and_selection(context)
     if not runs:
         from finops_dagster.cli.status import month_status
 

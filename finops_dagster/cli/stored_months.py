@@ -52,7 +52,7 @@ def stages_until(settings: Settings, stage: str | None = None) -> tuple[str, ...
 
 
 def newest_version(versions: StageVersions) -> str | None:
-    """Return the newest version that is known of a month.
+    """Return the newest version of a month that was read from the vendor, or None.
 
     It is the version of the staged files if they were fetched for the manifest that was read last,
     otherwise the manifest's own id.
@@ -63,7 +63,7 @@ def newest_version(versions: StageVersions) -> str | None:
 
 
 class StoredMonths:
-    """The months of all exports, with one connection to each place that stores them.
+    """The months of all exports, and the places that store them.
 
     Each ledger is read once. A ledger that cannot be read is one line on standard error.
     """

@@ -106,7 +106,7 @@ class Coverage:
 def verify(
     settings: Settings, selection: Selection, *, deep: bool
 ) -> tuple[list[tuple[StoredMonth, str, Repair]], Coverage]:
-    """Return the differences of each month with their repair, and what was checked."""
+    """Return each difference with its month and repair, and what was checked."""
     has_warehouse = settings.database.has_warehouse
     coverage = Coverage(deep, settings.database.backend if has_warehouse else None)
     differences: list[tuple[StoredMonth, str, Repair]] = []
@@ -151,7 +151,7 @@ def repair_months(
 ) -> bool:
     """Restore the ledger from the data, then run the repair of each month that still differs.
 
-    `on_restored` is called with a line for each month whose ledger entry was restored. Returns
+    `on_restored` gets a line for each month whose load is recorded in the ledger again. Returns
     whether every run succeeded.
     """
     for month, _ in _recorded_months(settings, selection, Coverage()):
@@ -171,9 +171,10 @@ def repair_months(
 
 
 def _restore_ledger(month: StoredMonth) -> Load | None:
-    """Restore the ledger entry from the Parquet file's footer if the table confirms it.
+    """Record the load in the Parquet file's footer in the ledger again if the table confirms it.
 
-    Returns the restored load, or None if nothing was restored.
+    A damaged table of the ledger is replaced by an empty one first. Returns the load, or None
+    if none was recorded.
     """
     with month.connect(repair=True) as connection:
         if month.verified_load(connection) is not None:

@@ -83,7 +83,7 @@ def past_runs(settings: Settings, selection: Selection, limit: int | None) -> li
                 "start": run.started,
                 "seconds": round(run.seconds, 1),
                 "status": run.status,
-                "last_stage": history.last_stage(run, export),
+                "last_stage": history.reached_stage(run, export),
                 "reason": history.reason(run),
             }
             for export, run in chosen[:limit]
@@ -104,7 +104,7 @@ def runs_in_progress(history: History, export: str | None = None) -> list[Row]:
         if not run.is_in_progress or export not in (None, *run.stages):
             continue
         duration = history.usual_duration(run.stages) if run.status == "started" else None
-        stages = (history.last_stage(run, run_export) for run_export in run.stages)
+        stages = (history.reached_stage(run, run_export) for run_export in run.stages)
         rows.append(
             {
                 "run": run.id,
@@ -124,7 +124,8 @@ def runs_in_progress(history: History, export: str | None = None) -> list[Row]:
 def stop_run(history: History, run: str) -> str:
     """Interrupt the run's process, or mark the run as failed if its process is gone.
 
-    `run` is the id or its first characters. Returns what was done. Raises BillError.
+    `run` is the id or its first characters. Returns a line that says what was done. Raises
+    BillError unless exactly one run in progress has such an id.
     """
     matches = [row for row in runs_in_progress(history) if row["run"].startswith(run)]
     if len(matches) != 1:
