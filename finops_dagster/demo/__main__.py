@@ -97,15 +97,15 @@ def main() -> int:
         if not _print_comparison(console, {load.month: load.totals for load in loads}):
             return 1
     if all(load.is_unchanged for load in loads):
-        console.print("\nNothing has changed: every stage had its version already.")
+        console.print("\nNothing has changed: every stage already has the newest version.")
     _print_next(console)
     return 0
 
 
 def restate() -> str:
-    """Deliver a restatement of the last month, and return a message that says so.
+    """Write a restatement of the last month, and return a message about it.
 
-    Raises BillError where the demo has not delivered the month before.
+    Raises BillError if the demo has not delivered the last month yet.
     """
     delivered = len(list(_SOURCE.glob(f"{_EXPORT_NAME}/{_LAST_MONTH.month:%Y%m%d}-*/*/")))
     if not delivered:
@@ -116,8 +116,8 @@ def restate() -> str:
     write_version(_SOURCE, "", _EXPORT_NAME, version)
     return (
         f"AWS restated {BillingMonth.of(_LAST_MONTH.month)}: version {assembly_id} with {rows:,} "
-        f"rows is in {_SOURCE}.\nThe sensor demo_manifests loads it within five minutes. To load "
-        f"it now: {_finops_command()} -c {_SETTINGS_COPY} aws run-pipeline"
+        f"rows is in {_SOURCE}.\nWhile finops dev runs, the sensor demo_manifests loads it within "
+        f"five minutes. To load it now: {_finops_command()} -c {_SETTINGS_COPY} aws run-pipeline"
     )
 
 
@@ -174,7 +174,7 @@ def _print_restatements(console: Console, loads: list[_LoadedMonth]) -> None:
         if previous is not load.totals:
             console.print(
                 f"\nAWS restated {load.month}: {load.totals.rows - previous.rows:+,} rows, "
-                f"{load.totals.cost - previous.cost:+,.2f} USD. The month was replaced whole."
+                f"{load.totals.cost - previous.cost:+,.2f} USD. The whole month was replaced."
             )
 
 
@@ -193,7 +193,7 @@ def _print_costs(console: Console, lake: DuckDBPyConnection) -> None:
 
 
 def _print_comparison(console: Console, lake: dict[BillingMonth, Totals]) -> bool:
-    """Print the totals of the lake beside those of the source files; return whether they agree."""
+    """Print the totals of the lake and of the source files, and return whether they agree."""
     console.print("\nThe same months, summed from the source files cell by cell in Python:")
     is_equal = True
     for month, loaded in sorted(lake.items()):
@@ -216,7 +216,7 @@ def _source_totals(keys: list[str]) -> Totals:
 
 
 def _finops_command() -> str:
-    """Return the finops command for this shell: the path that was run, where PATH has none."""
+    """Return the command to type: `finops`, or the path that was run if PATH has no finops."""
     program = sys.argv[0]
     return program if Path(program).name == "finops" and not shutil.which("finops") else "finops"
 
@@ -226,9 +226,9 @@ def _print_next(console: Console) -> None:
     width = len(f"{finops} -c {_SETTINGS_COPY} dev")
     console.print("\nNext", style="bold")
     for arguments, purpose in {
-        f"-c {_SETTINGS_COPY} dev": "the same months in the UI",
-        "demo --restate": "a new version of March, for the sensor to find",
-        "init": "a settings file for your own bucket",
+        f"-c {_SETTINGS_COPY} dev": "show these months in the Dagster UI",
+        "demo --restate": "write a changed version of March, which the sensor loads",
+        "init": "write a settings file for your own bucket",
     }.items():
         console.print(f"  {f'{finops} {arguments}':{width}}  {purpose}", soft_wrap=True)
 
