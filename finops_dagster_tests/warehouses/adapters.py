@@ -1,4 +1,4 @@
-"""Adapters of the suite: a running warehouse of each kind, and a client of its own."""
+"""Adapters of the suite: a running warehouse of each kind, read by the vendor's client."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from finops_dagster.billing.columns import quoted
 from finops_dagster.warehouses import DIALECTS
 from finops_dagster_tests.project import Project
 
-# Each is a module of this folder with `running_adapter()`, and an id of tests:
+# Each name is a module of this folder with `running_adapter()`, and a parameter of the tests, as in
 # `test_first_load[bigquery]`. Two adapters may be of one backend.
 ADAPTERS = (
     "bigquery",
@@ -30,9 +30,9 @@ Row = tuple[Any, ...]
 
 
 class Adapter(ABC):
-    """A running warehouse, read by its own client and not by the project's code.
+    """A running warehouse, read by the vendor's client and not by the project's code.
 
-    Tables have the names of the settings, columns those of the lake's files.
+    Methods take and return tables by their name in the settings, columns by their name in the lake.
     """
 
     backend: str
@@ -42,7 +42,7 @@ class Adapter(ABC):
     environment: ClassVar[dict[str, str]] = {}
     """Passwords, and TESTS_DIALECT where the dialect is the tests' own."""
     reconciles_before_commit = True
-    """Whether readers never see a month that does not reconcile."""
+    """Whether a month is reconciled before readers see it."""
     keeps_null_maps = True
     """Whether a NULL map differs from a map without keys."""
     docs_section: str
@@ -50,11 +50,11 @@ class Adapter(ABC):
 
     @abstractmethod
     def query(self, sql: str) -> list[Row]:
-        """Run a statement of the server's own SQL."""
+        """Run a statement in the server's SQL, and return its rows."""
 
     @abstractmethod
     def reset(self) -> None:
-        """Empty the database or schema, or delete it."""
+        """Delete every table of the database or schema."""
 
     @abstractmethod
     def tables(self) -> set[str]:
@@ -62,10 +62,10 @@ class Adapter(ABC):
 
     @abstractmethod
     def columns(self, table: str) -> dict[str, str]:
-        """Return the server's type of each column."""
+        """Return {column: the server's type}."""
 
     def create_table(self, table: str, columns: dict[str, str]) -> None:
-        """Create a table with the server's own types, as a user would."""
+        """Create a table of {column: the server's type}, as a user would."""
         definitions = ", ".join(map(" ".join, columns.items()))
         self.query(f"CREATE TABLE {self.quoted_name(table)} ({definitions})")
 
@@ -74,7 +74,7 @@ class Adapter(ABC):
         return quoted(name)
 
     def month_condition(self, month: str) -> str:
-        """Return the condition that selects the rows of a month such as '2024-01'."""
+        """Return the SQL condition for the rows of a month such as '2024-01'."""
         return f"billing_month = DATE '{month}-01'"
 
     def rows(self, table: str, columns: Sequence[str], month: str) -> list[Row]:
@@ -84,15 +84,15 @@ class Adapter(ABC):
         rows = self.query(
             f"SELECT {cells} FROM {self.quoted_name(table)} WHERE {self.month_condition(month)}"
         )
-        kinds = [types[name] for name in columns]
-        return sorted_rows([list(map(self.value, row, kinds)) for row in rows])
+        native_types = [types[name] for name in columns]
+        return sorted_rows([list(map(self.value, row, native_types)) for row in rows])
 
-    def cell(self, column: str, _kind: str) -> str:
-        """Return a column as an expression."""
+    def cell(self, column: str, _native_type: str) -> str:
+        """Return the SQL expression that reads a column."""
         return quoted(column)
 
-    def value(self, value: Any, _kind: str) -> Any:
-        """Return the client's value of a cell as the lake's file has it."""
+    def value(self, value: Any, _native_type: str) -> Any:
+        """Convert a cell of the client to the value that the lake's file has."""
         return value
 
     def ledger(self, table: str) -> list[tuple[Any, ...]]:
@@ -103,18 +103,18 @@ class Adapter(ABC):
         )
 
     def delete_rows(self, table: str, month: str) -> None:
-        """Delete the month's rows by hand, without a change of the ledger."""
+        """Delete the month's rows, and leave the ledger unchanged."""
         self.query(f"DELETE FROM {self.quoted_name(table)} WHERE {self.month_condition(month)}")
 
 
 def running_adapter(name: str) -> AbstractContextManager[Adapter]:
-    """Start the server of one of ADAPTERS, and stop it at the end of the block."""
+    """Start the server of one of ADAPTERS for the block, which gets its adapter."""
     module = import_module(f"{__package__}.{name}")
     return cast("AbstractContextManager[Adapter]", module.running_adapter())
 
 
 def install(adapter: Adapter, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Empty the warehouse, and make it the last stage of the project."""
+    """Empty the warehouse, and set it as the project's backend."""
     for name, value in adapter.environment.items():
         monkeypatch.setenv(name, value)
     dialect = adapter.environment.get("TESTS_DIALECT", DIALECTS[adapter.backend])
@@ -129,7 +129,7 @@ def install(adapter: Adapter, project: Project, monkeypatch: pytest.MonkeyPatch)
 
 def sorted_rows(rows: Iterable[Sequence[Any]]) -> list[Row]:
     """Return rows as the suite compares them: times naive in UTC, NULL before any value."""
-    return sorted((tuple(map(_naive, row)) for row in rows), key=_sorts_as)
+    return sorted((tuple(map(_naive, row)) for row in rows), key=_sort_key)
 
 
 def _naive(value: Any) -> Any:
@@ -137,7 +137,7 @@ def _naive(value: Any) -> Any:
     return value.astimezone(UTC).replace(tzinfo=None) if aware else value
 
 
-def _sorts_as(row: Row) -> list[tuple[bool, Any]]:
+def _sort_key(row: Row) -> list[tuple[bool, Any]]:
     return [
         (value is not None, sorted(value) if isinstance(value, dict) else value) for value in row
     ]

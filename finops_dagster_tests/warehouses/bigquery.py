@@ -41,16 +41,16 @@ class BigQuery(Adapter):
 
     def create_table(self, table: str, columns: dict[str, str]) -> None:
         self._client.create_dataset("finops", exists_ok=True)
-        fields = [SchemaField(name, kind) for name, kind in columns.items()]
+        fields = [SchemaField(name, native_type) for name, native_type in columns.items()]
         self._client.create_table(Table(f"acme.finops.{table}", fields))
 
     def quoted_name(self, name: str) -> str:
         return f"`acme.finops.{name}`"
 
-    def cell(self, column: str, _kind: str) -> str:
+    def cell(self, column: str, _native_type: str) -> str:
         return f"`{column}`"
 
-    def value(self, value: Any, _kind: str) -> Any:
+    def value(self, value: Any, _native_type: str) -> Any:
         """Return an array of keys and values as a map."""
         is_map = isinstance(value, list)
         return {entry["key"]: entry["value"] for entry in value} if is_map else value

@@ -38,12 +38,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @contextmanager
-def refused(message: str, *kinds: type[Exception]) -> Iterator[None]:
-    """Assert that the block raises BillError or one of `kinds`, with a one-line message.
+def refused(message: str, *error_types: type[Exception]) -> Iterator[None]:
+    """Assert that the block raises one of `error_types`, or BillError without any.
 
-    The message matches a pattern, and has no password of the environment.
+    The message matches the pattern, is one line, and has no password of the environment.
     """
-    with pytest.raises(kinds or BillError, match=message) as error:
+    with pytest.raises(error_types or BillError, match=message) as error:
         yield
     secrets = [value for name, value in os.environ.items() if "PASSWORD" in name]
     assert not any(secret in str(error.value) for secret in ("\n", "\0", *secrets))
@@ -51,7 +51,7 @@ def refused(message: str, *kinds: type[Exception]) -> Iterator[None]:
 
 @pytest.fixture(scope="session", params=ADAPTERS)
 def adapter(request: pytest.FixtureRequest) -> Iterator[Adapter]:
-    """Provide each warehouse in turn; its server runs from its first test to its last."""
+    """Provide each warehouse; its server runs from its first test to its last."""
     with running_adapter(request.param) as adapter:
         yield adapter
 
@@ -65,7 +65,10 @@ def warehouse(adapter: Adapter, project: Project, monkeypatch: pytest.MonkeyPatc
 
 @pytest.fixture
 def month_of(tmp_path: Path) -> MonthOf:
-    """Provide a function that writes a month of one row that costs 1, with more columns in SQL."""
+    """Provide a function that writes the Parquet file of a month with one row that costs 1.
+
+    Its keyword arguments are more columns, with their values in SQL.
+    """
 
     def write(version: str, month: str = "2024-01", **columns: str) -> MonthFile:
         billing_month, vendor = BillingMonth.parse(month), AwsCur1()

@@ -33,7 +33,10 @@ class DuckDB(Adapter):
         return {name for (name,) in self.query("SELECT table_name FROM duckdb_tables()")}
 
     def columns(self, table: str) -> dict[str, str]:
-        return {name: kind for name, kind, *_ in self.query(f"DESCRIBE {self.quoted_name(table)}")}
+        return {
+            name: native_type
+            for name, native_type, *_ in self.query(f"DESCRIBE {self.quoted_name(table)}")
+        }
 
 
 @contextmanager

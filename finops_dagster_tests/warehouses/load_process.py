@@ -1,4 +1,4 @@
-"""Replace one month in the warehouse in a process of its own, which may be killed on the way.
+"""Replace one month in the warehouse in a process of its own, which can be killed midway.
 
 python -m finops_dagster_tests.warehouses.load_process <settings as JSON> <month> killed|alive
 """
@@ -15,9 +15,9 @@ from finops_dagster.settings import Settings
 
 
 def main() -> None:
-    """Print "ready", wait for a line, and load the month.
+    """Print "ready", wait for a line on standard input, and load the month.
 
-    A process that is to be killed ends after it has measured the month and before it reconciles.
+    With `killed`, the process kills itself between measuring and reconciling.
     """
     settings_json, month, end = sys.argv[1:]
     if end == "killed":

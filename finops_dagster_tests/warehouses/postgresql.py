@@ -63,7 +63,7 @@ class PostgreSQL(Adapter):
         return {name for (name,) in rows}
 
     def columns(self, table: str) -> dict[str, str]:
-        return {whole: kind for whole, (_, kind) in self._columns(table).items()}
+        return {whole: native_type for whole, (_, native_type) in self._columns(table).items()}
 
     def rows(self, table: str, columns: Sequence[str], month: str) -> list[Row]:
         names = self._columns(table)
@@ -84,7 +84,7 @@ class PostgreSQL(Adapter):
             "WHERE attrelid = to_regclass(%s) AND attnum > 0 ORDER BY attnum",
             self.quoted_name(table),
         )
-        return {whole: (name, kind) for whole, name, kind in rows}
+        return {whole: (name, native_type) for whole, name, native_type in rows}
 
 
 @contextmanager

@@ -73,14 +73,16 @@ class Snowflake(Adapter):
     def quoted_name(self, name: str) -> str:
         return f'"{name.upper()}"'
 
-    def cell(self, column: str, kind: str) -> str:
+    def cell(self, column: str, native_type: str) -> str:
         # fakesnow returns a NULL time as 1970.
-        return self.quoted_name(column) + ("::VARCHAR" if kind.startswith("TIMESTAMP") else "")
+        return self.quoted_name(column) + (
+            "::VARCHAR" if native_type.startswith("TIMESTAMP") else ""
+        )
 
-    def value(self, value: Any, kind: str) -> Any:
-        if value is not None and kind in ("OBJECT", "VARIANT"):
+    def value(self, value: Any, native_type: str) -> Any:
+        if value is not None and native_type in ("OBJECT", "VARIANT"):
             return json.loads(value, parse_float=Decimal)
-        if value is not None and kind.startswith("TIMESTAMP"):
+        if value is not None and native_type.startswith("TIMESTAMP"):
             return datetime.fromisoformat(value)
         return value
 

@@ -42,19 +42,21 @@ class SQLite(Adapter):
         """Return the declared type of each column; dlt declared amounts as TEXT."""
         by_dlt = self.query("SELECT 1 FROM sqlite_master WHERE name = '_dlt_version'")
         return {
-            name: "DECIMAL_TEXT" if by_dlt and name.endswith("cost") else kind
-            for _, name, kind, *_ in self.query(f"PRAGMA table_info({self.quoted_name(table)})")
+            name: "DECIMAL_TEXT" if by_dlt and name.endswith("cost") else native_type
+            for _, name, native_type, *_ in self.query(
+                f"PRAGMA table_info({self.quoted_name(table)})"
+            )
         }
 
     def month_condition(self, month: str) -> str:
         return f"billing_month = '{month}-01'"
 
-    def value(self, value: Any, kind: str) -> Any:
+    def value(self, value: Any, native_type: str) -> Any:
         """Return a text of SQLite as a value of its declared type."""
         if value is None:
             return None
-        if kind.endswith("_MAP"):
-            read = Decimal if kind.startswith("DECIMAL") else str
+        if native_type.endswith("_MAP"):
+            read = Decimal if native_type.startswith("DECIMAL") else str
             return {key: text and read(text) for key, text in json.loads(value).items()}
         readers = {
             "DECIMAL_TEXT": Decimal,
@@ -62,7 +64,7 @@ class SQLite(Adapter):
             "DATETIME": datetime.fromisoformat,
             "TIME_TEXT": datetime.fromisoformat,
         }
-        return readers.get(kind, str)(value)
+        return readers.get(native_type, str)(value)
 
     def query(self, sql: str) -> list[Row]:
         with closing(sqlite3.connect(self.path)) as connection, connection:

@@ -62,8 +62,8 @@ class SQLite(Dialect):
     def translate_error(self, error: Exception) -> Exception | None:
         if not isinstance(error, sqlite3.Error):
             return None
-        kind = WarehouseUnavailable if "locked" in str(error) else BillError
-        return kind(f"{self.location}: {error}")
+        error_class = WarehouseUnavailable if "locked" in str(error) else BillError
+        return error_class(f"{self.location}: {error}")
 
     def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         return self._connection.execute(sql, values).fetchall()
@@ -90,8 +90,8 @@ class SQLite(Dialect):
         """Insert the file into a temporary table of this connection."""
         target_types = {name: change.target_types[name] for name in file.data_types}
         cells = ", ".join(
-            self.column_types[kind].duckdb_cast.format(quoted(n))
-            for n, kind in target_types.items()
+            self.column_types[data_type].duckdb_cast.format(quoted(n))
+            for n, data_type in target_types.items()
         )
         names = list(map(quoted, target_types))
         self.query(f"CREATE TEMP TABLE incoming ({', '.join(names)})")
@@ -113,8 +113,8 @@ class SQLite(Dialect):
         self.query("COMMIT")
 
     def cast_columns_to_text(self, table: str, columns: Mapping[str, str]) -> None:
-        for name, kind in columns.items():
-            column, cell = quoted(name), self.column_types[kind].to_text.format(quoted(name))
+        for name, data_type in columns.items():
+            column, cell = quoted(name), self.column_types[data_type].to_text.format(quoted(name))
             self.query(f"ALTER TABLE {quoted(table)} ADD COLUMN as_text TEXT")
             self.query(f"UPDATE {quoted(table)} SET as_text = {cell}")
             self.query(f"ALTER TABLE {quoted(table)} DROP COLUMN {column}")
