@@ -21,15 +21,15 @@ _ZIP_FRAME_BYTES = 1024
 class Version:
     """The record of a version in the staging folder, in the lake or in the ledger.
 
-    `file_count` and `byte_count` are of the vendor's files. `content` is None in records of
-    releases that did not list each file.
+    `files` and `bytes` count the vendor's files. `content` is None in records of releases that did
+    not list each file. The staging folder stores the fields by their names.
     """
 
     manifest_id: str
     totals: Totals
     format: str = "cur1"
-    file_count: int = 0
-    byte_count: int = 0
+    files: int = 0
+    bytes: int = 0
     content: Content | None = field(default=None, compare=False)
 
     def is_same(self, other: Version | None) -> bool:
@@ -68,8 +68,8 @@ class Version:
         """Return whether the number of files and their bytes in all agree."""
         # Earlier releases recorded the size of the gzip file that a ZIP was converted to.
         zip_files = sum(name.endswith(".zip") for name in content.names)
-        excess = content.byte_count - self.byte_count
-        return self.file_count == len(content.files) and 0 <= excess <= zip_files * _ZIP_FRAME_BYTES
+        excess = content.byte_count - self.bytes
+        return self.files == len(content.files) and 0 <= excess <= zip_files * _ZIP_FRAME_BYTES
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,8 @@ class LoadedVersion(Version):
             "money_sums": _texts(totals.sums),
             "cost_by_currency": _texts(totals.costs),
             "format": self.format,
-            "file_count": self.file_count,
-            "byte_count": self.byte_count,
+            "file_count": self.files,
+            "byte_count": self.bytes,
             "files": self.content and self.content.rows(),
             "run_id": self.run_id,
             "decimals_rounded": self.rounded and [column.row() for column in self.rounded],

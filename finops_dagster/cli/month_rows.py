@@ -31,7 +31,17 @@ def loaded_months(settings: Settings, selection: Selection) -> list[Row]:
     stored, rows = StoredMonths(settings), list[Row]()
     for export in selection.exports(settings):
         table, loads = stored.loads(export)
-        rows += [{"export": export.name, **vars(load), "table": table} for load in loads]
+        rows += [
+            {
+                "export": export.name,
+                "month": load.month,
+                "version": load.manifest_id,
+                "rows": load.rows,
+                "loaded_at": load.loaded_at,
+                "table": table,
+            }
+            for load in loads
+        ]
     return rows
 
 

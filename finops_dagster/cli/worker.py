@@ -129,10 +129,9 @@ def stop_run(history: History, run: str) -> str:
     """
     matches = [row for row in runs_in_progress(history) if row["run"].startswith(run)]
     if len(matches) != 1:
-        number = len(matches) or "no"
         raise BillError(
-            f"{number} runs in progress have an id that begins with {run!r}; finops worker list "
-            "shows the ids"
+            f"{len(matches)} runs in progress have an id that begins with {run!r}; finops worker "
+            "list shows the ids"
         )
     (row,) = matches
     process = row["process"]

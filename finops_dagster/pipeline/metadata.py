@@ -79,8 +79,8 @@ def staged_metadata(version: VersionRecord) -> Metadata:
     """Return the metadata of a version's staged files."""
     return {
         "manifest_id": version.manifest_id,
-        "files": version.file_count,
-        "bytes": version.byte_count,
+        "files": version.files,
+        "bytes": version.bytes,
         "rows": version.totals.rows,
         **_cost(version),
         "costs_rounded": version.rounded,

@@ -156,7 +156,7 @@ class MonthStaging:
         """Return whether the manifest lists the files of the version."""
         # Earlier releases recorded the number of files alone.
         if version.content is None:
-            return version.file_count == len(self._names)
+            return version.files == len(self._names)
         return version.content.names == sorted(self._names)
 
     def _known_versions(self) -> list[VersionRecord]:
@@ -174,8 +174,8 @@ class MonthStaging:
             lake.manifest_id,
             lake.totals,
             lake.format,
-            lake.file_count,
-            lake.byte_count,
+            lake.files,
+            lake.bytes,
             lake.content,
             vendor_id=self.manifest.id,
             rounded=sum(column.cells for column in lake.rounded or () if column.name == cost),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import shutil
 import subprocess
 import sys
@@ -49,6 +50,20 @@ def test_stages_after_the_download_need_no_vendor(project: Project) -> None:
             assert versions(outcome) == {stage: "v1"}
             assert all(outcome.checks().values())
     assert project.totals() == project.parquet_totals() == (2, 3)
+
+
+def test_records_beside_staged_files_keep_the_keys_that_earlier_releases_wrote(
+    project: Project,
+) -> None:
+    project.deliver("1")
+    project.load()
+    (path,) = Path("data/staging").rglob("version.json")
+    (record,) = json.loads(path.read_text())
+    keys = "manifest_id totals format files bytes content vendor_id rounded"
+    assert set(record) == set(keys.split())
+    assert record["files"] == 1 and record["bytes"] > 0
+    manifest = json.loads(path.with_name("manifest.json").read_text())
+    assert set(manifest) == {"format", "month", "id", "source", "columns", "files"}
 
 
 def test_two_months_download_while_a_third_has_the_database_open(
