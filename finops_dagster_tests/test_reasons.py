@@ -83,7 +83,7 @@ def test_the_cause_of_a_failure_is_the_same_everywhere(
     (line,) = printed.stdout.splitlines()
     cause = f"database bills at {with_server_down.project.folder}: "
     assert line.startswith(f"acme 2024-01  failed: {cause}")
-    assert line.endswith("; tried 4 times, run the month again later")
+    assert line.endswith("; tried 4 times; run the month again later")
     assert [text[-8:] for text in printed.stderr.splitlines()] == [
         "(1 of 3)",
         "(2 of 3)",

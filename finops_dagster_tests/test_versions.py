@@ -100,7 +100,7 @@ def test_a_copy_with_other_times_is_the_same_version(project: Project) -> None:
     assert first.outcomes() == again.outcomes() == UNCHANGED
     metadata = first.metadata("staged_files")
     assert metadata["bytes_fetched"] > 0
-    warning = "other ETags than before, but the same bytes: they are version v1"
+    warning = "other ETags than before, but the same bytes: they are still version v1"
     assert warning in metadata["warnings"]
     assert again.metadata("staged_files")["bytes_fetched"] == 0
     assert loads(project) == [("v1", 2)]
@@ -196,7 +196,7 @@ def test_a_loaded_month_survives_files_that_the_vendor_deleted(project: Project)
     (project.source / key).unlink()
     outcome = project.load()
     assert outcome.outcomes() == UNCHANGED
-    warning = "though the manifest lists it; version v1 was fetched before and stays"
+    warning = "though the manifest lists it; the verified copy of version v1 is used"
     assert warning in outcome.metadata("staged_files")["warnings"]
     project.deliver(part("5"), part("6"))
     (project.source / key).unlink()
@@ -240,7 +240,7 @@ def test_files_newer_than_their_manifest_are_an_error(
     project.export["copied"] = True
     outcome = project.load()
     assert project.totals() == (2, 21)
-    warning = "that all are of one version is checked by their number alone"
+    warning = "only their number shows that all are of one version"
     assert warning in outcome.metadata("staged_files")["warnings"]
 
 

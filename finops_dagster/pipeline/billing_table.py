@@ -18,6 +18,7 @@ from finops_dagster.pipeline.metadata import LOAD_KEYS, LoadedMonth, table_metad
 from finops_dagster.pipeline.resources import RunOptions
 from finops_dagster.pipeline.stage import (
     billing_month,
+    month_command,
     previous_metadata,
     require_version,
     stage,
@@ -96,7 +97,7 @@ class MonthLoading:
     def replacing_month(self, *, force: bool) -> Iterator[LoadedMonth]:
         """Replace the month in the table by this version, unless the table has it already.
 
-        The block receives the month as the table then has it, and runs before the commit. After any
+        The block gets a report of the month in the table, and runs before the commit. After any
         error, also in the block, the table has the previous version. Raises StageMissing,
         FileInvalid for a damaged staged file, ReconciliationError, and what
         `MonthLoader.replacing_month` raises.
@@ -119,9 +120,10 @@ class MonthLoading:
                 yield LoadedMonth(report, "loaded", warnings, restatement)
 
     def _id_in_ledger(self, connection: duckdb.DuckDBPyConnection) -> str:
-        """Return the version id, which is the ledger's where it has a load of the same content.
+        """Return the id of the ledger's load with this content, else the id for a new load.
 
-        If the record of the staging folder was lost, the ledger alone has the older version ids.
+        That is the version's id, with a digest if the ledger has other content under it: the ledger
+        alone knows the older ids if the records of the staging folder were lost.
         """
         version, content = self.version, self.version.content
         loads = with_vendor_id(
@@ -147,7 +149,10 @@ class MonthLoading:
     def _replacing_rows(
         self, connection: duckdb.DuckDBPyConnection, manifest_id: str
     ) -> Iterator[tuple[Load, list[str]]]:
-        """Load the staged files; if they were cleaned away, the lake's file of this version."""
+        """Replace the rows from the staged files, or from the lake's file if those were deleted.
+
+        The block gets the load and its warnings, and runs before the commit.
+        """
         staged = self.staging.month(self.export.name, self.month)
         manifest = staged.manifest()
         if manifest is None:
@@ -172,8 +177,8 @@ class MonthLoading:
             require_version(manifest_id, f"{self.version.vendor_id}+{content.digest}")
         for problem in files.damage() or ():
             raise FileInvalid(
-                f"{problem}; finops state reprocess {self.export.name} {self.month} fetches it "
-                "again"
+                f"{problem}; to download it again, run finops state reprocess {self.export.name} "
+                f"{self.month}"
             )
 
     def _replacing_by_files(
@@ -220,7 +225,5 @@ class MonthLoading:
 
 
 def _not_staged(export: Export, month: BillingMonth) -> StageMissing:
-    return StageMissing(
-        f"the files of {export.name} {month} are not all staged; materialize "
-        f"{export.name}/staged_files"
-    )
+    command = month_command("extract-billing", export, month)
+    return StageMissing(f"the files of {export.name} {month} are not all staged; run {command}")

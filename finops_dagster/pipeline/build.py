@@ -36,7 +36,7 @@ _FACTORIES: Sequence[AssetFactory] = (
 
 @dataclass(frozen=True)
 class Resources:
-    """The places that hold the months; without a `warehouse` the lake is the last."""
+    """The places that store months; `warehouse` is None if months end at the lake."""
 
     staging: StagingFolder
     database: BillingDatabase

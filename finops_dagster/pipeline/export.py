@@ -47,7 +47,7 @@ class Export:
 
     @functools.cached_property
     def partitions(self) -> dg.MonthlyPartitionsDefinition:
-        """The billing months from the first to the last, or to the month in progress."""
+        """Dagster's partitions: the months from the first to the last or the month in progress."""
         last = self.settings.end_month
         # Dagster cannot represent the month after 9999-12.
         is_open = last is None or last == "9999-12"

@@ -34,9 +34,9 @@ _PLAIN_WORDS = re.compile(r"(?:[A-Za-z0-9 -]|(?<=[A-Za-z0-9])_(?=[A-Za-z0-9]))*"
 
 @dataclass(frozen=True)
 class LoadedMonth:
-    """The month as the table has it, and the outcome of the stage.
+    """A report of the month in the table, and the outcome of the stage.
 
-    `warnings` name the columns whose type in the table is not the type that this version has.
+    `warnings` name the columns that have another type in the table than in this version.
     """
 
     report: MonthReport
@@ -104,7 +104,7 @@ def table_metadata(loaded: LoadedMonth, previous: Mapping[str, dg.MetadataValue[
         **version_metadata(report.load),
         **changes,
         **previous,
-        **warnings(loaded.warnings),
+        **warnings_metadata(loaded.warnings),
         **_rounded_columns(report.load),
         "currency": ", ".join(currency for currency, _ in report.currencies),
         "services": len(report.services),
@@ -116,16 +116,16 @@ def table_metadata(loaded: LoadedMonth, previous: Mapping[str, dg.MetadataValue[
     }
 
 
-def warnings(messages: Sequence[str]) -> dict[str, dg.MetadataValue[Any]]:
-    """Return the warnings as metadata of one line each; nothing if there are none."""
+def warnings_metadata(messages: Sequence[str]) -> dict[str, dg.MetadataValue[Any]]:
+    """Return the metadata `warnings`, with a line for each; empty if there are none."""
     lines = "\n".join(f"- {escaped(message)}" for message in messages)
     return {"warnings": dg.MetadataValue.text(lines)} if messages else {}
 
 
 def markdown(text: str) -> str:
-    """Return text from outside so that Markdown shows it unchanged, also in a cell of a table.
+    """Return untrusted text, escaped and shortened, as Markdown, also for a cell of a table.
 
-    Anything but plain words becomes code, in which only a backtick has a meaning.
+    All but plain words becomes code, in which only a backtick has a meaning.
     """
     code = shortened(text).replace("|", r"\x7c")
     if _PLAIN_WORDS.fullmatch(text):

@@ -13,7 +13,13 @@ from finops_dagster.pipeline.checks import RECONCILES, reconciles
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.metadata import version_metadata
 from finops_dagster.pipeline.resources import RunOptions
-from finops_dagster.pipeline.stage import billing_month, require_version, stage, stage_result
+from finops_dagster.pipeline.stage import (
+    billing_month,
+    month_command,
+    require_version,
+    stage,
+    stage_result,
+)
 from finops_dagster.progress import format_rows
 from finops_dagster.tables.database import BillingDatabase, logging_query_progress
 from finops_dagster.tables.load import verified_load
@@ -55,17 +61,18 @@ def writing_month(
     """Write the month's rows from the table to the lake, unless the file there is up to date.
 
     A file is up to date if it is of the table's load and has the checksum that it was written with.
-    The block receives the load, the outcome, and the file's size in bytes. It runs before the new
-    file replaces the old one; after any error, also in the block, the old one stays. Raises
-    StageMissing if the table does not have the rows that the ledger records.
+    The block gets the load, the outcome, and the file's size in bytes. It runs before the new file
+    replaces the old one; after any error, also in the block, the old one stays. Raises StageMissing
+    if the table does not have the rows that the ledger records.
     """
     path = lake.path(export.name, month)
     with database.connect(export.name, month) as connection:
         load = verified_load(connection, export.name, month, export.formats)
         if load is None:
+            command = month_command("load-billing-local", export, month)
             raise StageMissing(
-                f"table {export.table} does not have {month} as it was loaded; materialize "
-                f"{export.name}/billing_table"
+                f"table {export.table} has no load of {month}, or its rows differ from the load; "
+                f"run {command}"
             )
         footer, bill_format = read_footer(path), export.formats[load.format]
         is_current = load.is_same(footer)

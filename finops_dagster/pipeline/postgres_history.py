@@ -15,18 +15,18 @@ from finops_dagster.settings_table import SettingsError
 _DRIVER = "postgresql+psycopg2"
 
 
-def check_driver(instance: Path) -> None:
-    """Raise SettingsError if a `dagster.yaml` leaves the driver to SQLAlchemy 2.1 or newer.
+def check_driver(config_file: Path) -> None:
+    """Raise SettingsError if a `dagster.yaml` lets SQLAlchemy 2.1 or newer choose the driver.
 
-    It would choose psycopg 3, but dagster-postgres of Dagster 1.13 writes events in a way that only
-    psycopg2 understands.
+    SQLAlchemy would choose psycopg 3, but dagster-postgres of Dagster 1.13 writes events in a way
+    that only psycopg2 understands.
     """
     sqlalchemy = version("sqlalchemy")
     if tuple(map(int, sqlalchemy.split(".")[:2])) < (2, 1):
         return
-    for remedy in _remedies(yaml.safe_load(instance.read_text())):
+    for remedy in _remedies(yaml.safe_load(config_file.read_text())):
         raise SettingsError(
-            f"{instance}: SQLAlchemy {sqlalchemy} chooses a driver for PostgreSQL with which "
+            f"{config_file}: SQLAlchemy {sqlalchemy} chooses a driver for PostgreSQL with which "
             f"Dagster cannot write its event log; {remedy}"
         )
 

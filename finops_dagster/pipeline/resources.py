@@ -57,11 +57,11 @@ class RunLock(dg.ConfigurableResource):  # type: ignore[type-arg]
 
 
 class RecordsIOManager(dg.IOManager):
-    """Hand the record of the version from stage to stage.
+    """The IO manager that hands the record of a version from stage to stage.
 
-    Within a run it comes from memory; a stage that is run alone gets the one that is stored with
-    the previous stage's data. The record of the billing table is the ledger, which the `parquet`
-    stage reads itself.
+    Within a run the record comes from memory; a stage that is run alone gets the record that is
+    stored with the previous stage's data. After the billing table there is none: the `parquet`
+    stage reads the ledger itself.
     """
 
     def __init__(self, staging: StagingFolder, lake: Lake) -> None:
@@ -87,5 +87,5 @@ class RecordsIOManager(dg.IOManager):
 
 @dg.io_manager(required_resource_keys={"staging", "lake", "run_lock"})
 def records(context: dg.InitResourceContext) -> RecordsIOManager:
-    """Return the IO manager of a run."""
+    """Return a new IO manager for one run."""
     return RecordsIOManager(context.resources.staging, context.resources.lake)

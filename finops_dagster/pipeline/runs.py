@@ -21,13 +21,16 @@ from finops_dagster.processes import instance_lock, lost_runs, remove_lock, run_
 from finops_dagster.settings import dagster_home
 
 MetadataValues = dict[str, Any]
-_INSTANCE = Path(__file__).parent.parent / "dagster.yaml"
+_DEFAULT_CONFIG = Path(__file__).parent.parent / "dagster.yaml"
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 @dataclass(frozen=True)
 class MonthRun:
-    """The result of a run: the metadata of each stage that succeeded, and why the next failed."""
+    """The result of a run: the metadata of each stage that succeeded, and the error of the next.
+
+    `run_id` is None if no run was started. `error` is None if all stages succeeded.
+    """
 
     month: BillingMonth
     run_id: str | None
@@ -44,24 +47,28 @@ class MonthRun:
 
 
 def open_instance() -> dg.DagsterInstance:
-    """Return the Dagster instance of `dagster_home`. Raises SettingsError."""
+    """Open Dagster's instance in DAGSTER_HOME; create its `dagster.yaml` on first use.
+
+    Sets the environment variable where it is not set. Raises SettingsError for a PostgreSQL driver
+    that Dagster cannot use.
+    """
     home = Path(os.environ.setdefault("DAGSTER_HOME", str(dagster_home())))
     # Two processes that create Dagster's SQLite files at the same time damage them for good.
     with instance_lock(home):
-        instance = home / "dagster.yaml"
-        if not instance.exists():
+        config_file = home / "dagster.yaml"
+        if not config_file.exists():
             local, part = Path("dagster.yaml"), home / "dagster.yaml.part"
-            part.write_text((local if local.is_file() else _INSTANCE).read_text())
-            part.replace(instance)
-        check_driver(instance)
+            part.write_text((local if local.is_file() else _DEFAULT_CONFIG).read_text())
+            part.replace(config_file)
+        check_driver(config_file)
         return dg.DagsterInstance.get()
 
 
 def end_lost_runs(instance: dg.DagsterInstance) -> list[str]:
-    """Mark the lost runs as failed that Dagster believes to be in progress; return their ids.
+    """Mark lost runs that Dagster still shows as in progress as failed, and return their ids.
 
-    A lost run would otherwise occupy a place in Dagster's queue. Lost runs that have ended in
-    Dagster only lose their lock files.
+    Deletes the lock files of all lost runs. A lost run would otherwise occupy a place in Dagster's
+    queue.
     """
     home, run_ids = Path(instance.root_directory), []
     with instance_lock(home):
@@ -80,8 +87,8 @@ class MonthOptions(TypedDict, total=False):
     """Options of `run_month`.
 
     `stages` are the stages to run; None runs all. `force` runs them again where they have the
-    version already. `on_stage` receives each stage that succeeds, with its metadata; `on_message`
-    receives progress, `on_warning` what the run waits for and what it retries.
+    version already. `on_stage` gets each stage that succeeds, with its metadata; `on_warning` gets
+    log lines of level WARNING, `on_message` all others.
     """
 
     stages: Sequence[str] | None
@@ -100,7 +107,8 @@ def run_month(
 ) -> MonthRun:
     """Run the stages of one month in this process.
 
-    Raises KeyboardInterrupt if Ctrl-C stopped it; Dagster itself would only record that.
+    A failure is returned as `error`, not raised. Raises KeyboardInterrupt if Ctrl-C stopped the
+    run; Dagster itself would only record that.
     """
     job = definitions.resolve_job_def(f"{export.settings.group}_month")
     run_id, stages = str(uuid4()), options.get("stages")
@@ -164,17 +172,17 @@ def _failure_reason(result: dg.ExecuteInProcessResult) -> str | None:
         if failure.user_failure_data is not None and failure.user_failure_data.description:
             return failure.user_failure_data.description
         return (
-            _one_line(failure.error, result.run_id)
+            _error_line(failure.error, result.run_id)
             or f"a stage failed; run {result.run_id} in the UI has its log"
         )
     errors = [event.job_failure_data.error for event in result.all_events if event.is_run_failure]
     return (
-        _one_line(errors[-1] if errors else None, result.run_id)
+        _error_line(errors[-1] if errors else None, result.run_id)
         or f"the run failed; run {result.run_id} in the UI has its log"
     )
 
 
-def _one_line(error: SerializableErrorInfo | None, run_id: str) -> str:
+def _error_line(error: SerializableErrorInfo | None, run_id: str) -> str:
     """Return one line for an error that Dagster caught outside of the stages."""
     if error is None:
         return ""

@@ -1,4 +1,4 @@
-"""Sensors: one for each export requests new and restated months, one ends lost runs."""
+"""Sensors: one for each export requests new and restated months; another ends lost runs."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ _IN_PROGRESS = [
 class RequestedMonth:
     """A month in the sensor's cursor.
 
-    `version` is the manifest's ETag, `times` counts the runs that were requested for it, `last` is
-    the time of the last request in seconds since 1970, and `is_loaded` says whether a run loaded
-    it. The cursor is stored as JSON: the fields keep their names.
+    `version` is the manifest's ETag, `times` the number of runs that were requested for it, `last`
+    the time of the last request in seconds since 1970, and `is_loaded` whether a run has loaded it.
+    The cursor is stored as JSON: the fields keep their names.
     """
 
     version: str
@@ -43,12 +43,12 @@ class RequestedMonth:
 
     @classmethod
     def from_json(cls, entry: Any) -> RequestedMonth:
-        """Return a month of a cursor."""
-        # Earlier releases stored the version alone, once they had requested it.
+        """Read a month's entry in the cursor, an object or a text."""
+        # Earlier releases stored the ETag alone, once they had requested it.
         return cls(entry, times=1) if isinstance(entry, str) else cls(**entry)
 
     def pause_is_over(self, now: float) -> bool:
-        """Return whether a run may be requested."""
+        """Return whether the pause after the last request is over and requests are left."""
         pauses = (0, *_PAUSES)
         return self.times < len(pauses) and now - self.last >= pauses[self.times]
 
@@ -56,10 +56,10 @@ class RequestedMonth:
 def manifest_sensor(export: Export, last_stage: str) -> dg.SensorDefinition:
     """Return the sensor that requests a run of every month whose newest version is not loaded.
 
-    It requests the newest month first, each version once, and again with growing pauses while its
-    runs fail, but no month that is queued or running. A month with an invalid manifest is requested
-    too: people see its failed run, but not the sensor's log. The tick fails if the store refuses
-    access, or has no month of the export at all.
+    Each version is requested up to six times, with growing pauses, until a run has loaded it or was
+    canceled. The newest month comes first; months in progress are skipped. A month with an invalid
+    manifest is requested too: people see its failed run, but not the sensor's log. The tick fails
+    if the store refuses access, or has no month of the export at all.
     """
     # A source remembers the manifests that it read: an unchanged one costs one conditional GET.
     source_in = functools.cache(export.source)
@@ -107,7 +107,7 @@ def _requests(
     manifests: Mapping[BillingMonth, ManifestOrError],
     cursor: dict[str, RequestedMonth],
 ) -> Iterator[dg.RunRequest]:
-    """Yield the runs that are due, the newest month first, and update the cursor."""
+    """Yield the runs to request, the newest month first, and update `cursor`."""
     now, in_progress = time.time(), history.months_in_progress()
     for month, manifest in sorted(manifests.items(), reverse=True):
         key, etag = str(month), _etag(manifest)
@@ -120,7 +120,7 @@ def _requests(
             continue
         if history.has_load_of(key, manifest):
             requested = replace(requested, is_loaded=True)
-        elif requested.pause_is_over(now) and not (requested.times and history.was_stopped(key)):
+        elif requested.pause_is_over(now) and not (requested.times and history.was_canceled(key)):
             # Dagster never launches a run key twice, but a version may be due again: after a
             # failure, or because the vendor went back to it. So the key has the time too.
             yield dg.RunRequest(f"{key}/{etag}/{now}", partition_key=key)
@@ -154,7 +154,7 @@ class _History:
     last_stage: str
 
     def months_in_progress(self) -> set[str]:
-        """Return the months of the runs that are queued or running, whoever started them."""
+        """Return the months with a queued or running run, also of runs that `finops` started."""
         name, months = self.export.name, set()
         for record in self.instance.get_run_records(dg.RunsFilter(statuses=_IN_PROGRESS)):
             run = record.dagster_run
@@ -163,8 +163,8 @@ class _History:
                 months.add(run.tags.get("dagster/partition", ""))
         return months
 
-    def was_stopped(self, month: str) -> bool:
-        """Return whether the month's last run was canceled, by hand or by Ctrl-C."""
+    def was_canceled(self, month: str) -> bool:
+        """Return whether the month's last run was canceled, in the UI or by Ctrl-C."""
         tags = {"finops/export": self.export.name, "dagster/partition": month}
         records = self.instance.get_run_records(dg.RunsFilter(tags=tags), limit=1)
         return any(record.dagster_run.status == dg.DagsterRunStatus.CANCELED for record in records)

@@ -38,7 +38,7 @@ _SECONDS_BETWEEN_RETRIES = 10
 def stage(
     export: Export, name: str, *, kinds: set[str], checks: Sequence[Check] = (), **upstream: str
 ) -> Callable[[Body], dg.AssetsDefinition]:
-    """Decorate the body of a stage as an asset that is partitioned by month.
+    """Return a decorator that makes the body of a stage an asset, partitioned by month.
 
     `upstream` maps parameters of the body to the stages whose records they receive.
     """
@@ -68,7 +68,7 @@ def stage(
 def stage_result(
     record: Record, outcome: str, metadata: Metadata, checks: Sequence[dg.AssetCheckResult] = ()
 ) -> dg.MaterializeResult[Record]:
-    """Return a stage's result, with the record for the next stage."""
+    """Return a stage's result: the record for the next stage, metadata, and results of checks."""
     failed = ", ".join(str(check.check_name) for check in checks if not check.passed)
     # Dagster has no public function that returns the check results of a partition, so the metadata
     # carries them too.
@@ -117,7 +117,7 @@ def _explain_failures(body: Body) -> Callable[..., Events]:
 
 
 def _version_kept(context: dg.AssetExecutionContext, lake: Lake) -> str:
-    """Return the end of a failure's message: which version of the month the lake has."""
+    """Return the end of a failure's message: the version in the lake, or nothing."""
     export, stage = context.asset_key.path
     footer = read_footer(lake.path(export, billing_month(context)))
     # When the warehouse's stage runs, the lake has the new version already, and BigQuery is only
@@ -134,7 +134,7 @@ def _unexpected(
     home = Path(context.instance.root_directory)
     if isinstance(error, StoreUnavailable | WarehouseUnavailable):
         if context.retry_number == _RETRIES:
-            message = f"{error}; tried {_RETRIES + 1} times, run the month again later"
+            message = f"{error}; tried {_RETRIES + 1} times; run the month again later"
             return _failure(error, f"{message}{version_kept}")
         message = escaped(str(error))
         write_note(home, context.run.run_id, retry=[context.asset_key.path[-1], message])
@@ -186,7 +186,7 @@ def require_version(expected: str, current: str) -> None:
 def previous_metadata(
     context: dg.AssetExecutionContext, manifest_id: str, *keys: str
 ) -> dict[str, dg.MetadataValue[Any]]:
-    """Return metadata of the stage's last materialization, if it was of the same version.
+    """Return metadata of the stage's last materialization; empty if it was of another version.
 
     A run that changes nothing repeats it, as Dagster's UI shows the last materialization alone.
     """
@@ -196,6 +196,11 @@ def previous_metadata(
     if event is None or (event.tags or {}).get("dagster/data_version") != manifest_id:
         return {}
     return {key: event.metadata[key] for key in keys if key in event.metadata}
+
+
+def month_command(name: str, export: Export, month: BillingMonth) -> str:
+    """Return the `finops aws` command that runs a stage of one month."""
+    return f"finops aws {name} --export {export.name} --start-date {month} --end-date {month}"
 
 
 def billing_month(context: dg.AssetExecutionContext) -> BillingMonth:

@@ -15,9 +15,9 @@ from finops_dagster.billing.version import LoadedVersion, version_id, with_vendo
 from finops_dagster.lake import Lake, read_footer
 from finops_dagster.object_stores import ObjectInfo, ObjectMissing, ObjectStores
 from finops_dagster.pipeline.export import Export
-from finops_dagster.pipeline.metadata import staged_metadata, warnings
+from finops_dagster.pipeline.metadata import staged_metadata, warnings_metadata
 from finops_dagster.pipeline.resources import RunOptions
-from finops_dagster.pipeline.stage import billing_month, stage, stage_result
+from finops_dagster.pipeline.stage import billing_month, month_command, stage, stage_result
 from finops_dagster.sources.base import AvailableFiles, Source
 from finops_dagster.staging.folder import StagedMonth, StagedVersion, StagingFolder, VersionRecord
 from finops_dagster.tables.database import BillingDatabase, DuckDB
@@ -25,7 +25,7 @@ from finops_dagster.tables.database import BillingDatabase, DuckDB
 
 @dataclass(frozen=True)
 class StagingResult:
-    """The version of the manifest's files, and what the stage did; `bytes_fetched` this time."""
+    """The staged version, the stage's outcome, and the bytes that this run has downloaded."""
 
     version: VersionRecord
     outcome: str
@@ -49,20 +49,18 @@ def staged_files_asset(export: Export) -> dg.AssetsDefinition:
         """Download the month's files, verify every byte, and count their rows and costs."""
         month, started = billing_month(context), time.monotonic()
         if manifest is None:
-            raise StageMissing(
-                f"no manifest of {export.name} {month} is staged; materialize "
-                f"{export.name}/manifest"
-            )
+            command = month_command("extract-manifests", export, month)
+            raise StageMissing(f"no manifest of {export.name} {month} is recorded; run {command}")
         staged_month = staging.month(export.name, month)
-        in_lake = read_footer(lake.path(export.name, month))
-        month_staging = MonthStaging(export, manifest, staged_month, in_lake, database.duckdb)
+        lake_version = read_footer(lake.path(export.name, month))
+        month_staging = MonthStaging(export, manifest, staged_month, lake_version, database.duckdb)
         result = month_staging.stage(export.source(stores), force=run_options.force)
         seconds = time.monotonic() - started
         metadata = {
             **staged_metadata(result.version),
             "bytes_fetched": result.bytes_fetched,
             "MB_per_second": round(result.bytes_fetched / 1e6 / seconds, 1),
-            **warnings(result.warnings),
+            **warnings_metadata(result.warnings),
         }
         return stage_result(result.version, result.outcome, metadata)
 
@@ -73,13 +71,13 @@ def staged_files_asset(export: Export) -> dg.AssetsDefinition:
 class MonthStaging:
     """The staging of a month's newest manifest.
 
-    `in_lake` is the record of the month's Parquet file, `duckdb` has the limits for counting.
+    `lake_version` is the version in the month's Parquet file, `duckdb` has the limits for counting.
     """
 
     export: Export
     manifest: Manifest
     staged_month: StagedMonth
-    in_lake: LoadedVersion | None
+    lake_version: LoadedVersion | None
     duckdb: DuckDB
 
     @cached_property
@@ -116,13 +114,16 @@ class MonthStaging:
     def _without_files(
         self, verified: VersionRecord | None, missing: ObjectMissing, *, force: bool
     ) -> StagingResult:
-        """Return the verified version if the vendor has deleted its files. Raises FileInvalid."""
+        """Return the verified version, whose files the vendor has deleted.
+
+        Raises FileInvalid if there is none, if the manifest lists other files, or with `force`.
+        """
         if force or verified is None or not self._is_listed(verified):
             raise FileInvalid(
                 f"{missing}; wait for the vendor's next manifest, or restore the file and run "
                 f"finops state reprocess {self.export.name} {self.manifest.month}"
             ) from None
-        warning = f"{missing}; version {verified.manifest_id} was fetched before and stays"
+        warning = f"{missing}; the verified copy of version {verified.manifest_id} is used"
         return StagingResult(verified, "unchanged", 0, [warning])
 
     def _fetch(
@@ -138,13 +139,13 @@ class MonthStaging:
         if not _is_copy(known, version):
             return StagingResult(version, "staged", size, available.warnings)
         warning = (
-            "the files have other ETags than before, but the same bytes: they are version "
+            "the files have other ETags than before, but the same bytes: they are still version "
             f"{version.manifest_id}"
         )
         return StagingResult(version, "unchanged", size, [*available.warnings, warning])
 
     def _available_content(self, files: Sequence[ObjectInfo]) -> Content:
-        """Return names, sizes and ETags of the vendor's files, which are not read."""
+        """Return the content of the vendor's files without checksums: names, sizes and ETags."""
         pairs = zip(self._names, files, strict=True)
         return Content.of(FileContent(name, file.size, etag=file.etag) for name, file in pairs)
 
@@ -164,13 +165,16 @@ class MonthStaging:
 
         If their record was lost, the lake still has the version that was loaded last.
         """
-        known, lake = with_vendor_id(self.staged_month.records(), self.manifest.id), self.in_lake
+        known, lake = (
+            with_vendor_id(self.staged_month.records(), self.manifest.id),
+            self.lake_version,
+        )
         if lake is None or not with_vendor_id([lake], self.manifest.id):
             return known
         if lake.manifest_id in {version.manifest_id for version in known}:
             return known
         cost = self.export.formats[lake.format].cost
-        in_lake = VersionRecord(
+        from_lake = VersionRecord(
             lake.manifest_id,
             lake.totals,
             lake.format,
@@ -180,7 +184,7 @@ class MonthStaging:
             vendor_id=self.manifest.id,
             rounded=sum(column.cells for column in lake.rounded or () if column.name == cost),
         )
-        return [*known, in_lake]
+        return [*known, from_lake]
 
     def _verified_version(self, known: Sequence[VersionRecord]) -> VersionRecord | None:
         """Return the known version whose files are staged whole; None if there is none.
@@ -191,7 +195,7 @@ class MonthStaging:
         for version in known:
             if on_disk is not None and version.has_content(on_disk, version.totals):
                 return replace(version, content=on_disk)
-            lake = None if on_disk is not None or self._files.has_files else self.in_lake
+            lake = None if on_disk is not None or self._files.has_files else self.lake_version
             if lake is not None and lake.manifest_id == version.manifest_id:
                 return version
         return None
@@ -230,7 +234,9 @@ class MonthStaging:
             if self._files.content() is not None:
                 self.staged_month.remove_other_versions(self.manifest)
         except OSError as error:
-            return [f"staged files of older versions are left: {disk_problem(error) or error}"]
+            return [
+                f"staged files of older versions cannot be deleted: {disk_problem(error) or error}"
+            ]
         return []
 
 

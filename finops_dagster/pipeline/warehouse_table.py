@@ -9,10 +9,11 @@ from finops_dagster.billing.version import LoadedVersion
 from finops_dagster.lake import Lake, names_from_footers, read_footer
 from finops_dagster.pipeline.checks import RECONCILES, reconciles
 from finops_dagster.pipeline.export import Export
-from finops_dagster.pipeline.metadata import version_metadata, warnings
+from finops_dagster.pipeline.metadata import version_metadata, warnings_metadata
 from finops_dagster.pipeline.resources import RunOptions
 from finops_dagster.pipeline.stage import (
     billing_month,
+    month_command,
     previous_metadata,
     require_version,
     stage,
@@ -53,7 +54,7 @@ def warehouse_table_asset(export: Export, backend: str) -> dg.AssetsDefinition:
         if not is_loaded:
             # Last, after all that can fail: if the commit had no event, the log would be wrong.
             load = warehouse.replace_month(file)
-            messages = warnings(load.warnings) if load.warnings else {}
+            messages = warnings_metadata(load.warnings)
             context.add_asset_metadata({"job_id": load.job_id, **messages})
         return result
 
@@ -61,14 +62,16 @@ def warehouse_table_asset(export: Export, backend: str) -> dg.AssetsDefinition:
 
 
 def month_file(export: Export, month: BillingMonth, lake: Lake, duckdb: DuckDB) -> MonthFile:
-    """Return the lake's file of the month, with what a warehouse needs to load it.
+    """Return the month's Parquet file, its footer, and its columns with a role for the warehouse.
 
-    `duckdb` has the limits of the DuckDB that warehouses read the file with. Raises StageMissing.
+    `duckdb` has the limits of the DuckDB that warehouses read the file with. Raises StageMissing
+    if the file is missing or damaged.
     """
     path = lake.path(export.name, month)
     footer = read_footer(path)
     if footer is None:
-        raise StageMissing(f"{path} is missing or damaged; materialize {export.name}/parquet")
+        command = month_command("export-parquet", export, month)
+        raise StageMissing(f"{path} is missing or damaged; run {command}")
     schema = pq.read_schema(path)
     bill_format = export.formats[footer.format]
 

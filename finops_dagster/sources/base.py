@@ -17,37 +17,39 @@ from finops_dagster.object_stores import ObjectInfo, ObjectStore, StoreError, St
 _MONEY_ENDINGS = ("cost", "fee", "discount")
 
 ManifestOrError = Manifest | BillError | StoreError | StoreUnavailable
-"""The manifest of a month's newest version, or the error why there is none."""
+"""The manifest of a month's newest version, or the error that says why there is none."""
 
 
 class Format(Naming, Protocol):
-    """The columns of an export and how their cells read; attributes are column names."""
+    """The columns of an export, and how to read their cells."""
 
     vendor: str  # the vendor's name in the settings
     name: str  # the format's name in settings and records
     null_words: tuple[str, ...]  # the texts for NULL in CSV, beside the empty cell
     time_format: str | None  # of times in CSV, for strptime: `%m/%d/%Y`; None for ISO 8601
+    expects_one_currency: bool  # whether a check warns of several currencies in one month
+    money: frozenset[str]  # the names of the known money columns
+
+    # The names of single columns, which a version may lack.
     cost: str  # the headline cost
-    money: frozenset[str]  # the known money columns
     billing_period: str  # the start of the month that a row belongs to
     usage_start: str
     service: str
     account: str  # the account that used the service
     currency: str  # of the headline cost
-    expects_one_currency: bool  # whether a check warns of several currencies in one month
     invoice: str  # the id of the invoice
 
     def sql_type(self, header: str, declared: str | None) -> SqlType | None:
-        """Return the type of a column, as documented or else as the manifest declares it.
+        """Return the documented type of a column, else the type that the manifest declares.
 
-        None where the file decides.
+        None if there is neither: then the type in the file counts. `declared` is the vendor's word.
         """
         ...
 
     def finality_sql(self, columns: Collection[str]) -> Sql | None:
-        """Return an SQL aggregate over a month's rows: whether the month is final.
+        """Return an SQL aggregate that is true if a month's rows are final.
 
-        None where these columns do not tell.
+        None if the columns do not show it. `columns` are those of the table.
         """
         ...
 
@@ -55,7 +57,7 @@ class Format(Naming, Protocol):
 def is_money(bill_format: Format, column: str) -> bool:
     """Return whether a column of numbers is a money column.
 
-    Other numbers are quantities, factors, ratios and rates: no bill depends on their 19th decimal.
+    Other numbers are quantities, factors, ratios and rates: these may be rounded to 18 decimals.
     """
     return column in bill_format.money or column.endswith(_MONEY_ENDINGS)
 
@@ -64,48 +66,53 @@ class VersionFolder(Protocol):
     """The folder that the files of a version are downloaded to."""
 
     def fetch(self, store: ObjectStore, files: Sequence[ObjectInfo], *, force: bool = False) -> int:
-        """Download and verify the files that are missing; return the number of bytes."""
+        """Download and verify the missing files, or all with `force`; return the bytes downloaded.
+
+        `files` are all files of the version, in the manifest's order.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class AvailableFiles:
-    """The files of a version as the store has them, in the manifest's order, and warnings."""
+    """The files of a version in the store, in the manifest's order, and warnings about them."""
 
     files: Sequence[ObjectInfo]
     warnings: tuple[str, ...] = ()
 
 
 class Source(Protocol):
-    """The source of one export. A vendor without manifests makes them of the files it lists."""
+    """The source of one export.
+
+    Where the vendor has no manifests, the source builds them from its list of files.
+    """
 
     @property
     def stale_after(self) -> timedelta:
-        """The age of the newest version of the month in progress at which a check warns."""
+        """The age of this month's newest manifest above which a check warns."""
         ...
 
     def newest_manifests(
         self, months: Iterable[BillingMonth]
     ) -> dict[BillingMonth, ManifestOrError]:
-        """Return the newest version of each month, or the error why it has none.
+        """Return the newest manifest of each month, or the error that says why there is none.
 
-        Raises the store's error where every month fails.
+        Raises StoreError or StoreUnavailable if the store fails for all months.
         """
         ...
 
     def available_files(self, manifest: Manifest) -> AvailableFiles:
-        """Return keys, sizes and ETags of a version's files, without reading them.
+        """Return keys, sizes and ETags of a version's files, without reading the files.
 
-        Raises ObjectMissing.
+        Raises ObjectMissing, and the store's other errors.
         """
         ...
 
     def fetch(
         self, manifest: Manifest, available: AvailableFiles, folder: VersionFolder, *, force: bool
     ) -> int:
-        """Download and verify the files that are missing, or with `force` all of them.
+        """Download and verify the missing files, or all with `force`; return the bytes downloaded.
 
-        Return the number of bytes. Raises FileInvalid where a file is not the manifest's, and the
-        store's errors.
+        Raises FileInvalid if a file is damaged or not the manifest's, and the store's errors.
         """
         ...

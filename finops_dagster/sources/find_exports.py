@@ -14,9 +14,10 @@ from finops_dagster.sources.settings import ExportSettings
 
 @dataclass(frozen=True)
 class FoundExport:
-    """An export that was found: its settings, and its months, the oldest first.
+    """An export that was found, and the months that have a manifest, the oldest first.
 
-    `problem` says what has to be added to the settings by hand.
+    `problem` is empty, or says why the newest manifest cannot be read: then `settings` have no
+    format.
     """
 
     settings: ExportSettings
@@ -34,7 +35,10 @@ class _CachedListings:
 
 
 class SearchedStore(ObjectStores):
-    """The one store that is searched, from `folder` on; `root` and a key are an address."""
+    """The stores of a search: all exports share the searched store, whose listings are cached.
+
+    The search begins in `folder`. `root`, a slash and a folder are the `source` of an export.
+    """
 
     def __init__(self, settings: StoreSettings) -> None:
         super().__init__()

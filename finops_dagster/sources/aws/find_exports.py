@@ -22,9 +22,10 @@ _DATA_EXPORTS_MONTH = re.compile(f"billing_period={_YEAR}-{_MONTH}", re.I)
 
 
 def discover(searched: SearchedStore) -> Iterator[FoundExport]:
-    """Find folders with the layout of an export, the nearest first. Raises the store's error.
+    """Yield the exports in a store, found by their layout, the nearest first.
 
-    Folders in an export are not searched.
+    Searches at most five levels and 500 folders, and no folders in an export. Raises the store's
+    error.
     """
     level, searched_folders = [searched.folder], 0
     for _ in range(_MAX_LEVELS):
@@ -40,7 +41,7 @@ def discover(searched: SearchedStore) -> Iterator[FoundExport]:
 
 
 def _exports_in(searched: SearchedStore, folder: str) -> Iterator[FoundExport]:
-    """Yield the export with months in this folder; two where CUR and Data Exports share a name."""
+    """Yield the exports with months in this folder: two if CUR and Data Exports share a name."""
     folders, name = searched.store.folders, folder.rpartition("/")[2]
     names = folders(folder)
     cur1_months = _matching_months(_CUR1_MONTH, names)
@@ -64,7 +65,7 @@ def _matching_months(pattern: re.Pattern[str], names: Iterable[str]) -> set[Bill
 def _found_export(
     searched: SearchedStore, folder: str, formats: Sequence[str], months: set[BillingMonth]
 ) -> FoundExport | None:
-    """Return the export with the months that have a manifest, in the newest one's format."""
+    """Return the export of these months; None if no month has a manifest."""
     source, _, name = f"{searched.root}/{folder}".rpartition("/")
     table = searched.settings.model_dump(exclude_defaults=True) | {
         "name": re.sub("[^A-Za-z0-9_-]+", "-", name).strip("-_")[:63] or "export",

@@ -21,6 +21,10 @@ from finops_dagster.billing.months import BillingMonth
 from finops_dagster.sources.base import Format
 
 _MAX_ID_LENGTH = 256
+_UNREADABLE_ADVICE = (
+    "wait for the vendor's next manifest (where this is a copy of the vendor's bucket, copy the "
+    "manifest again)"
+)
 _MAX_FIELDS_SHOWN = 12
 _T = TypeVar("_T", str, list[Any])
 
@@ -51,10 +55,10 @@ class AwsFormat(Format, Protocol):
         return tuple(f"{months_folder}/{path.format_map(names)}" for path in self.manifest_paths)
 
     def parse_manifest(self, body: bytes, source: ManifestFile, month: BillingMonth) -> Manifest:
-        """Parse a manifest. Raises ManifestInvalid.
+        """Parse a manifest of this format. Raises ManifestInvalid.
 
-        Keys of files are resolved relative to the manifest's, so that those of a copied bucket are
-        right.
+        Keys of files are resolved relative to the manifest's key, because a copied bucket may have
+        another prefix.
         """
         document = ManifestJson.read(body, source, month, self.title)
         if self.has_billing_period or document.fields.get("billingPeriod"):
@@ -82,11 +86,11 @@ class AwsFormat(Format, Protocol):
 
     @abstractmethod
     def columns(self, document: ManifestJson, keys: Sequence[str]) -> list[Column]:
-        """Return the columns by their headers in the files; none where the manifest has none."""
+        """Return the columns with their headers in the files; an empty list if none are listed."""
 
     @abstractmethod
     def listed_file(self, document: ManifestJson, entry: Any) -> ListedFile:
-        """Return the file of an entry in the manifest's list."""
+        """Return the file that an entry of the manifest's list names."""
 
     def is_user_defined(self, header: str) -> bool:
         """Return False: AWS chooses the headers, and tags are keys of a map."""
@@ -97,9 +101,9 @@ class AwsFormat(Format, Protocol):
         return None
 
     def finality_sql(self, columns: Collection[str]) -> Sql | None:
-        """Return the SQL of whether every row with a cost has the id of an invoice.
+        """Return SQL that is true if every row with a cost has an invoice id, and any row has one.
 
-        AWS writes it when it closes the month.
+        AWS writes the ids when it closes the month. None if cost or invoice id is not in `columns`.
         https://docs.aws.amazon.com/cur/latest/userguide/table-dictionary-cur2-bill.html
         """
         if not {self.cost, self.invoice} <= set(columns):
@@ -131,17 +135,20 @@ class ManifestJson:
         try:
             document = from_json(body.removeprefix(codecs.BOM_UTF8))
         except ValueError as error:
-            raise ManifestInvalid(f"{source.location} is not JSON: {error}") from error
+            raise ManifestInvalid(
+                f"{source.location} is not JSON: {error}; {_UNREADABLE_ADVICE}"
+            ) from error
         if not isinstance(document, dict):
             raise ManifestInvalid(
-                f"{source.location} is not a JSON object but a {type(document).__name__}"
+                f"{source.location} is not a JSON object but a {type(document).__name__}; "
+                f"{_UNREADABLE_ADVICE}"
             )
         return cls(document, source, month, title)
 
-    def first_field(self, kind: type[_T], description: str, names: Sequence[str]) -> _T:
-        """Return the value of the first named field that is a text, or that is a list."""
+    def first_field(self, value_type: type[_T], description: str, names: Sequence[str]) -> _T:
+        """Return the first of the named fields that has this type and is not an empty text."""
         for value in map(self.fields.get, names):
-            if isinstance(value, kind) and value != "":
+            if isinstance(value, value_type) and value != "":
                 return value
         fields = excerpts(list(self.fields), _MAX_FIELDS_SHOWN) or "nothing"
         raise self.invalid(
@@ -156,7 +163,7 @@ class ManifestJson:
         return vendor_id
 
     def columns(self) -> list[Any]:
-        """Return the list of columns, empty where there is none."""
+        """Return the entries of the list of columns; an empty list if there is none."""
         is_listed = self.fields.get("columns") is not None
         return self.first_field(list, "list of columns", ["columns"]) if is_listed else []
 
@@ -197,7 +204,7 @@ class ManifestJson:
             )
 
     def invalid(self, problem: str) -> ManifestInvalid:
-        """Return a ManifestInvalid that begins with the manifest's location."""
+        """Return the error to raise; its message begins with the manifest's location."""
         return ManifestInvalid(f"{self.source.location}{problem}")
 
 
@@ -207,6 +214,6 @@ def period_folder(month: BillingMonth) -> str:
 
 
 def typed_column(header: str, column: dict[str, Any]) -> Column:
-    """Return a column with the type that the manifest declares, if it does."""
+    """Return a column with its declared type, or None as the type if none is declared."""
     declared_type = column.get("type")
     return Column(header, declared_type if isinstance(declared_type, str) else None)

@@ -25,17 +25,17 @@ from finops_dagster.sources.aws.format import AwsFormat
 from finops_dagster.sources.aws.settings import AwsExport
 from finops_dagster.sources.base import AvailableFiles, ManifestOrError, VersionFolder
 
-_Folders = Callable[[str], set[str]]
+_ListFolders = Callable[[str], set[str]]
 # The possible keys of a month's manifest, by the months' folder.
-_Keys = dict[str, Sequence[str]]
+_ManifestKeys = dict[str, Sequence[str]]
 
-_MAX_REQUESTS = 16
+_MAX_PARALLEL_REQUESTS = 16
 _MAX_NAMES_SHOWN = 12
 # AWS writes a version's manifest last, and the next version hours later: a file that is newer than
 # the manifest by more than this is the next version's. Stores tell times by the second, and not
 # every writer waits for one file before it begins the next.
 _OVERWRITTEN_AFTER = timedelta(minutes=1)
-# Only these folders may be spelled otherwise; folders of an account or a region never are.
+# Only these folders may have another spelling; folders of an account or a region never have.
 _MONTH_FOLDER = re.compile(r"(billing_period|year|month)=\d", re.I)
 
 
@@ -59,7 +59,7 @@ class AwsSource:
     ) -> None:
         """Open the export's store.
 
-        `formats` are the possible ones if the settings name none; by default all.
+        If the settings name no format, manifests are read as each of `formats`; by default as all.
         """
         self._formats = aws_formats(export.column_names)
         self._export = export
@@ -73,18 +73,18 @@ class AwsSource:
     def newest_manifests(
         self, months: Iterable[BillingMonth]
     ) -> dict[BillingMonth, ManifestOrError]:
-        """Return the newest manifest of each month, by one GET each, in parallel.
+        """Return each month's newest manifest or an error, by one GET a month, in parallel.
 
-        Where several months are asked for, a LIST of their folders saves the GETs of months that
-        do not exist. Raises the store's error where every month fails.
+        For several months, a LIST of their folders saves the GETs of months that do not exist.
+        Raises the store's error if it fails for all months that exist.
         """
         folders = functools.cache(self._store.folders)
-        keys = {month: self._keys(month) for month in months}
+        keys = {month: self._manifest_keys(month) for month in months}
         if len(keys) > 1:
             keys = {
                 month: _existing_keys(month_keys, folders) for month, month_keys in keys.items()
             }
-        with ThreadPoolExecutor(_MAX_REQUESTS) as pool:
+        with ThreadPoolExecutor(_MAX_PARALLEL_REQUESTS) as pool:
             manifests = list(pool.map(self._newest_manifest, keys, keys.values()))
         errors = [m for m in manifests if isinstance(m, StoreError | StoreUnavailable)]
         if len(errors) == sum(manifest is not None for manifest in manifests) > 0:
@@ -95,21 +95,27 @@ class AwsSource:
         }
 
     def available_files(self, manifest: Manifest) -> AvailableFiles:
-        """Look at the files by a HEAD each, in parallel. Raises ObjectMissing."""
-        files = self._files(manifest)
+        """Send a HEAD for each file, in parallel. Raises ObjectMissing.
+
+        For a copied bucket, a warning says what could not be compared.
+        """
+        files = self._stored_files(manifest)
         if not (self._export.copied and manifest.will_be_overwritten):
             return AvailableFiles(files)
-        evidence = "sizes" if all(file.size is not None for file in manifest.files) else "number"
+        evidence = "size" if all(file.size is not None for file in manifest.files) else "number"
         warning = (
             "copied = true: the keys of the files do not name their version, and their times are "
-            f"those of copying; that all are of one version is checked by their {evidence} alone"
+            f"those of copying; only their {evidence} shows that all are of one version"
         )
         return AvailableFiles(files, (warning,))
 
     def fetch(
         self, manifest: Manifest, available: AvailableFiles, folder: VersionFolder, *, force: bool
     ) -> int:
-        """Download and verify the files, and check that no newer version overwrote them."""
+        """Download and verify the files; return the bytes downloaded.
+
+        Raises FileInvalid if AWS has overwritten the files with a newer version.
+        """
         self._check_against_manifest(manifest, available.files)
         size, source = folder.fetch(self._store, available.files, force=force), manifest.source
         if manifest.will_be_overwritten and self._store.head(source.key).etag != source.etag:
@@ -126,7 +132,8 @@ class AwsSource:
             if listed_file.size not in (None, file.size):
                 raise FileInvalid(
                     f"{file.location} has {file.size} bytes, but the manifest says "
-                    f"{listed_file.size}"
+                    f"{listed_file.size}; run the month again when the vendor's next manifest is "
+                    "there (where this is a copy of the vendor's bucket, copy the file again)"
                 )
             age_difference = file.last_modified - manifest.source.last_modified
             if compares_times and age_difference > _OVERWRITTEN_AFTER:
@@ -137,10 +144,10 @@ class AwsSource:
                     "a copy of the vendor's bucket, set copied = true)"
                 )
 
-    def _files(self, manifest: Manifest) -> list[ObjectInfo]:
+    def _stored_files(self, manifest: Manifest) -> list[ObjectInfo]:
         """Return the listed files as the store has them. Raises ObjectMissing."""
         keys = [file.key for file in manifest.files]
-        with ThreadPoolExecutor(_MAX_REQUESTS) as pool:
+        with ThreadPoolExecutor(_MAX_PARALLEL_REQUESTS) as pool:
             try:
                 return list(pool.map(self._store.head, keys))
             except ObjectMissing as missing:
@@ -152,9 +159,9 @@ class AwsSource:
                 raise ObjectMissing(f"{missing}, though the manifest lists it") from None
 
     def _respelled_keys(self, keys: Sequence[str]) -> Iterator[list[str]]:
-        """Yield the keys in each folder of the month that the store spells otherwise.
+        """Yield the keys with the month's folder spelled as in the store, for each such folder.
 
-        Takes one LIST for each part of the path that may be spelled otherwise.
+        Sends a LIST for each part of the path that may have another spelling.
         """
         month_folders = [""]
         parts = keys[0].split("/")[:-1]
@@ -178,21 +185,26 @@ class AwsSource:
                     for key in keys
                 ]
 
-    def _keys(self, month: BillingMonth) -> _Keys:
+    def _manifest_keys(self, month: BillingMonth) -> _ManifestKeys:
         name = self._export.export_name
         return {
             folder: formats[0].manifest_keys(folder, name, month)
             for folder, formats in self._formats_by_folder.items()
         }
 
-    def _newest_manifest(self, month: BillingMonth, keys: _Keys) -> ManifestOrError | None:
-        """Return the manifest at the first existing key, or the error why it cannot be used."""
+    def _newest_manifest(self, month: BillingMonth, keys: _ManifestKeys) -> ManifestOrError | None:
+        """Return the manifest at the first existing key, or the error that says what is wrong.
+
+        None if no key exists.
+        """
         readings: list[list[Manifest]] = []  # of each manifest, by every possible format
         try:
             for folder, folder_keys in keys.items():
                 for key in folder_keys:
                     with suppress(ObjectMissing):
-                        readings.append(self._read(key, self._formats_by_folder[folder], month))
+                        readings.append(
+                            self._read_manifest(key, self._formats_by_folder[folder], month)
+                        )
                         break
             if len(readings) > 1:
                 locations = " and ".join(
@@ -209,7 +221,9 @@ class AwsSource:
         except (StoreError, StoreUnavailable) as error:
             return error
 
-    def _read(self, key: str, formats: Sequence[AwsFormat], month: BillingMonth) -> list[Manifest]:
+    def _read_manifest(
+        self, key: str, formats: Sequence[AwsFormat], month: BillingMonth
+    ) -> list[Manifest]:
         """Return a manifest as each of the formats reads it. Raises ManifestInvalid."""
         manifests: list[Manifest] | ManifestInvalid
         etag, manifests = self._manifest_cache.get(key, ("", []))
@@ -228,9 +242,11 @@ class AwsSource:
         return manifests
 
     def _matching_manifest(self, manifests: Sequence[Manifest]) -> Manifest:
-        """Return the reading whose format has its cost column in the manifest.
+        """Return the manifest as read by the format whose cost column it lists.
 
-        Raises ManifestInvalid where the columns do not tell, or are another format's.
+        `manifests` are one manifest, read by each possible format. A single one is also returned if
+        it lists no cost column. Raises ManifestInvalid if the columns do not show which format it
+        is, or if they are those of a format that the settings exclude.
         """
 
         def has_cost_column(aws_format: AwsFormat, manifest: Manifest) -> bool:
@@ -257,9 +273,9 @@ class AwsSource:
                 )
         return manifests[0]
 
-    def _missing_manifest_message(self, month: BillingMonth, folders: _Folders) -> str:
+    def _missing_manifest_message(self, month: BillingMonth, folders: _ListFolders) -> str:
         """Return the message for a missing manifest: its key, and the folders that exist there."""
-        keys = self._keys(month)
+        keys = self._manifest_keys(month)
         months_folder = next(
             (folder for folder in reversed(keys) if folders(folder)), next(iter(keys))
         )
@@ -279,8 +295,8 @@ class AwsSource:
         )
 
 
-def _duration_text(time: timedelta) -> str:
-    hours = time / timedelta(hours=1)
+def _duration_text(duration: timedelta) -> str:
+    hours = duration / timedelta(hours=1)
     return f"{hours:.1f} hours" if hours >= 1 else f"{round(hours * 60)} minutes"
 
 
@@ -289,7 +305,7 @@ def _normalized(folder: str) -> str:
     return re.sub(r"=0+(?=\d)", "=", folder.lower()) if _MONTH_FOLDER.match(folder) else folder
 
 
-def _existing_keys(keys: _Keys, folders: _Folders) -> _Keys:
+def _existing_keys(keys: _ManifestKeys, folders: _ListFolders) -> _ManifestKeys:
     """Return the keys whose folder exists."""
 
     def exists(folder: str, months_folder: str) -> bool:
