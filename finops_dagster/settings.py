@@ -48,7 +48,7 @@ _OVERRIDES = None
 
 
 def _known_name(known: Mapping[str, object], name: str) -> str:
-    """Return the name. Raises ValueError where it is not a known one."""
+    """Return the name. Raises ValueError unless it is a key of `known`."""
     if name not in known:
         raise ValueError(f"{excerpt(name)} is not one of {', '.join(known)}")
     return name

@@ -101,7 +101,7 @@ class SettingsTable(BaseModel):
 
 
 def problems_line(location: str, error: ValidationError) -> str:
-    """Return all problems in one line, each with its file or variable and its key."""
+    """Return the first eight problems in one line, each with its file or variable and its key."""
     lines = [_problem_line(location, problem) for problem in error.errors()]
     more = f"; and {len(lines) - _PROBLEMS_SHOWN} more" if len(lines) > _PROBLEMS_SHOWN else ""
     return "; ".join(lines[:_PROBLEMS_SHOWN]) + more

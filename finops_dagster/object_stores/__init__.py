@@ -53,18 +53,18 @@ class ObjectStore(Protocol):
         ...
 
     def head(self, key: str) -> ObjectInfo:
-        """Look at an object by one small request. Raises ObjectMissing."""
+        """Return an object's size, ETag and time by one small request. Raises ObjectMissing."""
         ...
 
     def read(self, key: str, *, known_etag: str = "") -> tuple[bytes, ObjectInfo] | None:
-        """Read a small object by one request; None if it still has the known ETag.
+        """Return a small object's bytes and description; None if it still has the known ETag.
 
         Raises ObjectMissing.
         """
         ...
 
     def chunks(self, info: ObjectInfo) -> Iterator[bytes]:
-        """Read the object with the ETag of `info`. Raises ObjectChanged where it was replaced."""
+        """Yield the object's bytes. Raises ObjectChanged unless it has the ETag of `info`."""
         ...
 
 

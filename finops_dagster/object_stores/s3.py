@@ -90,7 +90,7 @@ class S3Store:
                 raise
 
     def _raise_reason(self, key: str) -> None:
-        """Send a GET for one byte, and raise its error if that has a reason."""
+        """Send a GET for one byte, and raise its error if the error has a reason."""
         try:
             self._client.get_object(**self._bucket_args, Key=key, Range="bytes=0-0")["Body"].close()
         except ClientError as error:

@@ -93,7 +93,7 @@ def s3_error(
 
 
 def has_reason(error: aws.ClientError) -> bool:
-    """Return whether an error has a code of S3; an error of HEAD has the HTTP status alone."""
+    """Return whether an error has a code of S3; an error of HEAD has only the HTTP status."""
     return not (error.response["Error"].get("Code") or "0").isdigit()
 
 

@@ -1,4 +1,4 @@
-"""Download a file and verify it, before anybody reads it."""
+"""The download of a file, verified and converted before a stage reads it."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def _single_member(path: Path) -> Iterator[bytes]:
 
 
 def _rewrite(chunks: Iterator[bytes], path: Path, limits: InflationLimits) -> Download:
-    """Replace a file by bytes that may be made of the file itself."""
+    """Replace a file by these bytes, which may be computed from the file while it is read."""
     temporary = path.with_name(f"{path.name}.new")
     try:
         download, _ = _write(chunks, temporary, limits)

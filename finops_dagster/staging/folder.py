@@ -98,13 +98,13 @@ class StagedMonth:
         self._record_file = folder / "version.json"
 
     def manifest(self) -> Manifest | None:
-        """Return the manifest that the manifest stage wrote last, if there is one."""
+        """Return the manifest that the manifest stage wrote last; None if missing or damaged."""
         with suppress(FileNotFoundError, ValidationError):
             return _MANIFEST.validate_json(self._manifest_file.read_bytes())
         return None
 
     def write_manifest(self, manifest: Manifest) -> None:
-        """Write the manifest for the later stages."""
+        """Write the manifest for the later stages, under the month's lock."""
         with folder_lock(self._folder):
             self._write(self._manifest_file, _MANIFEST.dump_json(manifest, indent=1))
 
@@ -122,9 +122,9 @@ class StagedMonth:
         return records[0] if is_current else None
 
     def write_record(self, record: VersionRecord) -> None:
-        """Record that this version is staged whole, and is the newest.
+        """Record this version as staged whole, before all others.
 
-        Raises BillError where another run has read a newer manifest meanwhile.
+        Raises BillError if another run has read a newer manifest meanwhile.
         """
         with folder_lock(self._folder):
             manifest, records = self.manifest(), self.records()
@@ -155,7 +155,7 @@ class StagedMonth:
         return [(path.name, path) for path in sorted(self._folder.iterdir()) if path.is_dir()]
 
     def remove_other_versions(self, manifest: Manifest) -> None:
-        """Delete the files of other versions, unless a run stages or loads them."""
+        """Delete the files of other versions, except those that a run is staging or loading."""
         with folder_lock(self._folder):
             for name, folder in self.version_folders():
                 if name != staging_folder_name(manifest.id):
@@ -165,7 +165,7 @@ class StagedMonth:
     def damage(self) -> list[str] | None:
         """Read the newest version's files whole, and return what is wrong with them.
 
-        None where there are none, or where not all are fetched yet.
+        None if there is no manifest, or if not all files are staged.
         """
         manifest = self.manifest()
         if manifest is None:
@@ -191,7 +191,7 @@ class StagedVersion:
 
     @property
     def has_files(self) -> bool:
-        """Whether any file was fetched, and not cleaned away since."""
+        """Whether any file was downloaded, and its folder not deleted since."""
         return self._log.exists()
 
     def lock(self) -> AbstractContextManager[object]:
@@ -199,7 +199,10 @@ class StagedVersion:
         return waiting_lock(self._folder / ".lock", f"staging the files in {self._folder}")
 
     def content(self) -> Content | None:
-        """Return the content, if all files are still as they were fetched."""
+        """Return the content; None unless all files are staged and unchanged since.
+
+        A file is read only if its time of change differs.
+        """
         files = self._intact_files()
         if files.keys() != self._names.keys() or not all(file.sha256 for file in files.values()):
             return None
@@ -209,10 +212,10 @@ class StagedVersion:
         )
 
     def fetch(self, store: ObjectStore, files: Sequence[ObjectInfo], *, force: bool = False) -> int:
-        """Download the files that are missing, in parallel; return the number of bytes.
+        """Download the missing files, or all with `force`; return the bytes downloaded.
 
-        `files` are the manifest's, in its order. Raises FileInvalid where a file is damaged, and
-        the store's errors.
+        `files` are the manifest's, in its order. Holds the version's lock. Raises FileInvalid if a
+        file is damaged, and the store's errors.
         """
         with self.lock(), ThreadPoolExecutor(_MAX_DOWNLOADS) as pool:
             if force:
@@ -278,9 +281,9 @@ class StagedVersion:
             raise FileInvalid(f"{info.location}: {problem}")
 
     def damage(self) -> list[str] | None:
-        """Read the files whole, and return what is wrong with them.
+        """Read the files whole, and return a text for each problem.
 
-        None where there are none, or where not all are fetched yet.
+        None if not all files are staged.
         """
         fetched = {file.name: file for file in self._logged_files()}
         if not self.has_files or not self._names.keys() <= fetched.keys():
@@ -348,7 +351,7 @@ def _bytes_below(folder: Path) -> int:
 
 
 def _local_names(keys: Sequence[str]) -> list[str]:
-    """Return a file name for each key: its last part if unique and usable, or its number."""
+    """Return a file name for each key: its last part if unique and usable, else its number."""
     names = [key.rpartition("/")[2] for key in keys]
     ambiguous = {name for name, count in Counter(names).items() if count > 1}
     return [

@@ -27,7 +27,7 @@ class InflationLimits:
     total: int
 
     def file_problem(self, inflated: int, size: int) -> str | None:
-        """Return why a file of `size` bytes is refused, if it is."""
+        """Return why a file of `size` bytes, or its month, is refused; None if it is not."""
         if inflated > max(self.ratio * size, _ALWAYS_ALLOWED_BYTES):
             return (
                 f"the file inflates to more than {self.ratio:,} times its size; if this really is "
@@ -36,7 +36,7 @@ class InflationLimits:
         return self.month_problem(inflated)
 
     def month_problem(self, inflated: int) -> str | None:
-        """Return why a month is refused, if it is."""
+        """Return why a month is refused; None if it is not."""
         if inflated > self.total:
             return (
                 f"the month's files inflate to more than {self.total:,} bytes; if this really is "
@@ -46,7 +46,7 @@ class InflationLimits:
 
 
 class GzipCheck:
-    """Inflates a gzip file chunk by chunk, and keeps nothing but the number of `inflated` bytes.
+    """A check of a gzip file, chunk by chunk; it keeps only the number of `inflated` bytes.
 
     So a flipped or missing byte is noticed, and a bomb before it fills the disk. A file may have
     several members, and zeros at its end. `is_readable_by_duckdb` is False where DuckDB fails: it
