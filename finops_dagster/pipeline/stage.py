@@ -199,8 +199,9 @@ def previous_metadata(
 
 
 def month_command(name: str, export: Export, month: BillingMonth) -> str:
-    """Return the `finops aws` command that runs a stage of one month."""
-    return f"finops aws {name} --export {export.name} --start-date {month} --end-date {month}"
+    """Return the `finops` command that runs a stage of one month."""
+    months = f"--start-date {month} --end-date {month}"
+    return f"finops {export.settings.vendor} {name} --export {export.name} {months}"
 
 
 def billing_month(context: dg.AssetExecutionContext) -> BillingMonth:
