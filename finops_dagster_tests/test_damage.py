@@ -155,7 +155,7 @@ def test_a_damaged_staged_file_is_never_loaded(loaded: Finops) -> None:
     overwrite(staged(loaded.project), 20)
     loaded.project.database_file.unlink()
     failed = loaded("aws", "run-pipeline", code=1)
-    assert f"00001.csv.gz {OTHER_BYTES}; finops state" in failed
+    assert f"00001.csv.gz {OTHER_BYTES}; to download it again, run finops state" in failed
     loaded(*REPROCESS.split()[1:])
     assert cells(loaded.project) == before
 
