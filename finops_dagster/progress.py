@@ -47,8 +47,3 @@ def logging_progress(
     finally:
         has_ended.set()
         watcher.join()
-
-
-def format_rows(rows: int) -> str:
-    """Return the number as text, such as `1,000,000 rows`."""
-    return f"{rows:,} row" if rows == 1 else f"{rows:,} rows"

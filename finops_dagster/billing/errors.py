@@ -83,6 +83,11 @@ def excerpts(names: Sequence[str], limit: int) -> str:
     return ", ".join(excerpt(name)[1:-1] for name in names[:limit]) + more
 
 
+def count_text(count: int, noun: str, sign: str = "") -> str:
+    """Return `1 month` or `2,000 months`; with the sign `+`, `-1 row` or `+2 rows`."""
+    return f"{count:{sign},} {noun}{'' if abs(count) == 1 else 's'}"
+
+
 def reprocess_advice(export: str, month: object) -> str:
     """Return the end of a message that advises to reprocess the month."""
     return f"run finops state reprocess {export} {month} to read the vendor's files again"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal, localcontext
 from typing import Any
 
-from finops_dagster.billing.errors import ReconciliationError
+from finops_dagster.billing.errors import ReconciliationError, count_text
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Totals:
         return None
 
     def __str__(self) -> str:
-        return f"{_rows_text(self.rows)}, {decimal_text(self.cost)}"
+        return f"{count_text(self.rows, 'row')}, {decimal_text(self.cost)}"
 
 
 @dataclass(frozen=True)
@@ -105,12 +105,8 @@ def reconcile(location: str, counted: Totals, measured: MeasuredTotals, advice: 
             f"{location} has {measured_text}, but the vendor's files have {counted_text}; {advice}"
         )
     if measured.misdated_rows:
-        rows = _rows_text(measured.misdated_rows)
+        rows = count_text(measured.misdated_rows, "row")
         raise ReconciliationError(f"{location} has {rows} of another billing month; {advice}")
-
-
-def _rows_text(rows: int) -> str:
-    return f"{rows:,} row" if rows == 1 else f"{rows:,} rows"
 
 
 def exact_sum(amounts: Iterable[Decimal | None]) -> Decimal:

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Any
 
+from finops_dagster.billing.errors import count_text
 from finops_dagster.billing.money import decimal_text
 from finops_dagster.cli.history import History, Materialization, RunFailure, open_history
 from finops_dagster.cli.options import Selection
-from finops_dagster.cli.output import Headings, Row, count_text, key_headings
+from finops_dagster.cli.output import Headings, Row, key_headings
 from finops_dagster.cli.stored_months import (
     UNKNOWN,
     StageVersions,

@@ -12,12 +12,12 @@ from typing import Any
 from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from finops_dagster.billing.errors import BillError, shortened
+from finops_dagster.billing.errors import BillError, count_text, shortened
 from finops_dagster.cli.available import available_months
 from finops_dagster.cli.errors import one_line
 from finops_dagster.cli.month_rows import restatement_fields, restatement_text
 from finops_dagster.cli.options import Selection
-from finops_dagster.cli.output import OnProblem, Row, count_text, print_json
+from finops_dagster.cli.output import OnProblem, Row, print_json
 from finops_dagster.cli.stored_months import StoredMonth, StoredMonths, stages_until
 from finops_dagster.pipeline.build import build_definitions
 from finops_dagster.pipeline.export import Export

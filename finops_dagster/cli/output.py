@@ -199,11 +199,6 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float | Decimal) and not isinstance(value, bool)
 
 
-def count_text(count: int, noun: str, sign: str = "") -> str:
-    """Return `1 month` or `2,000 months`; with the sign `+`, `-1 row` or `+2 rows`."""
-    return f"{count:{sign},} {noun}{'' if abs(count) == 1 else 's'}"
-
-
 def heading_text(name: str) -> str:
     """Return a heading as it is printed: `cost_changed` as "cost changed"."""
     return shortened(name.replace("_", " "))

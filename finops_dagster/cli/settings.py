@@ -15,10 +15,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from finops_dagster.billing.columns import flat_name
-from finops_dagster.billing.errors import BillError, excerpts, shortened
+from finops_dagster.billing.errors import BillError, count_text, excerpts, shortened
 from finops_dagster.cli.available import available_versions
 from finops_dagster.cli.options import Options
-from finops_dagster.cli.output import Row, count_text
+from finops_dagster.cli.output import Row
 from finops_dagster.object_stores import ObjectStores, StoreError, StoreUnavailable
 from finops_dagster.object_stores.settings import StoreSettings
 from finops_dagster.settings import DEFAULT_CONFIGS, Settings, dagster_home, settings_file

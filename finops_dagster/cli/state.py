@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
+from finops_dagster.billing.errors import count_text
 from finops_dagster.cli.options import (
     Group,
     Json,
@@ -18,7 +19,7 @@ from finops_dagster.cli.options import (
     check_month,
     exit_after,
 )
-from finops_dagster.cli.output import count_text, exit_with, show
+from finops_dagster.cli.output import exit_with, show
 from finops_dagster.terminal import print_error, print_line
 
 if TYPE_CHECKING:

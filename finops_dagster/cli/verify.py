@@ -16,12 +16,12 @@ from itertools import groupby
 import duckdb
 
 from finops_dagster.billing.columns import Sql
-from finops_dagster.billing.errors import BillError, LedgerDamaged, excerpts, first_line
+from finops_dagster.billing.errors import BillError, LedgerDamaged, count_text, excerpts, first_line
 from finops_dagster.billing.version import Load, Version
 from finops_dagster.cli.history import open_history
 from finops_dagster.cli.month_runs import run_months
 from finops_dagster.cli.options import Selection
-from finops_dagster.cli.output import Headings, Row, count_text, key_headings
+from finops_dagster.cli.output import Headings, Row, key_headings
 from finops_dagster.cli.stored_months import StoredMonth, StoredMonths
 from finops_dagster.lake import (
     load_from_footer,

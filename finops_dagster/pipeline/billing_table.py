@@ -24,7 +24,6 @@ from finops_dagster.pipeline.stage import (
     stage,
     stage_result,
 )
-from finops_dagster.progress import format_rows
 from finops_dagster.staging.folder import StagedVersion, StagingFolder, VersionRecord
 from finops_dagster.tables import ledger
 from finops_dagster.tables.database import BillingDatabase, logging_query_progress
@@ -161,7 +160,7 @@ class MonthLoading:
         files = staged.version(manifest)
         with (
             files.lock(),
-            logging_query_progress(connection, "loaded", self.version.totals.rows, format_rows),
+            logging_query_progress(connection, "loaded", self.version.totals.rows),
         ):
             if (content := files.content()) is None:
                 replacing = self._replacing_by_lake(connection, manifest_id)

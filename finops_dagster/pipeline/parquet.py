@@ -20,7 +20,6 @@ from finops_dagster.pipeline.stage import (
     stage,
     stage_result,
 )
-from finops_dagster.progress import format_rows
 from finops_dagster.tables.database import BillingDatabase, logging_query_progress
 from finops_dagster.tables.load import verified_load
 
@@ -81,7 +80,7 @@ def writing_month(
             return
         is_damaged = path.exists() and not force and (footer is None or is_current)
         with (
-            logging_query_progress(connection, "exported", load.totals.rows, format_rows),
+            logging_query_progress(connection, "exported", load.totals.rows),
             exporting_month(connection, load, path, bill_format) as size,
         ):
             yield load, _REPAIRED if is_damaged else "exported", size

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from uuid import uuid4
 import duckdb
 from duckdb import DuckDBPyConnection
 
-from finops_dagster.billing.errors import BillError, first_line
+from finops_dagster.billing.errors import BillError, count_text, first_line
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.progress import (
     SECONDS_BEFORE_WAIT_WARNING,
@@ -156,17 +156,15 @@ class BillingDatabase:
 
 
 @contextmanager
-def logging_query_progress(
-    connection: DuckDBPyConnection, verb: str, total: int, format_amount: Callable[[int], str]
-) -> Iterator[None]:
-    """Log the progress of the statements that the block runs, every few seconds.
-
-    The arguments are those of `logging_progress`.
-    """
+def logging_query_progress(connection: DuckDBPyConnection, verb: str, rows: int) -> Iterator[None]:
+    """Log how many of the `rows` the block's statements have done, every few seconds."""
     connection.execute("SET enable_progress_bar = true")
     connection.execute("SET enable_progress_bar_print = false")
     with logging_progress(
-        verb, total, format_amount, lambda: round(connection.query_progress() / 100 * total)
+        verb,
+        rows,
+        lambda count: count_text(count, "row"),
+        lambda: round(connection.query_progress() / 100 * rows),
     ):
         yield
 
