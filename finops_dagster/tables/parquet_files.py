@@ -21,7 +21,7 @@ from finops_dagster.tables.bill_files import BillFiles, plain_type
 
 PARQUET_MAGIC = b"PAR1"
 _MOST_DIGITS = 38
-_DOWNLOAD_ADVICE = "download the month again with finops aws extract-billing --force"
+_DOWNLOAD_ADVICE = "run finops state reprocess for the month, which downloads it again"
 _BATCH_ROWS = 16_384
 
 
