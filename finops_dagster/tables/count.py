@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import csv
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, field
-from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation, localcontext
+from decimal import Decimal
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,33 +30,19 @@ from finops_dagster.billing.manifest import Column
 from finops_dagster.billing.money import Totals, exact_sum
 from finops_dagster.progress import logging_progress
 from finops_dagster.sources.base import Format, is_money
+from finops_dagster.tables.amounts import LIMIT, MONEY, NotExact, exact_amounts, exact_total
 from finops_dagster.tables.bill_files import BillFiles, ColumnMapping, plain_type
 from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.csv_files import BOM, CsvFiles, open_text
 from finops_dagster.tables.database import DuckDB
 from finops_dagster.tables.files import header_types, read_files, translated_error
 
-_MONEY = pa.decimal128(38, 18)
-_WIDE = pa.decimal256(76, 18)
-_LIMIT = Decimal(10) ** 20  # DECIMAL(38,18) holds what is less
-_LAST_DECIMAL = Decimal("1e-18")
-_MOST_DIGITS = 1_000_000
-# The same grammar as in tables/casts.py.
-_NUMBER = re.compile(
-    r"[\t-\r ]*[+-]?(?:(?P<zero>0+\.?0*[eE][+-]?\d+)|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?)"
-    r"[\t-\r ]*",
-    re.ASCII,
-)
 # A block of pyarrow's must hold a whole row; DuckDB refuses rows of more than 16 MB.
 _BLOCK_BYTES, _LARGEST_ROW_BYTES = 1 << 20, 32 << 20
 _HEADERS_SHOWN = 10
 
 Batch = dict[int, pa.Array]
 """The counted columns of some rows, by their positions in the file."""
-
-
-class NotExact(Exception):
-    """A cell has no number, or one that a money column cannot hold exactly."""
 
 
 _UNREADABLE: Any = (NotExact, pa.ArrowException, OSError, EOFError, isal_zlib.error)
@@ -153,7 +138,7 @@ class FileReader:
             return "skip"
 
         types = {
-            str(n): _MONEY if as_numbers and n in self.money_names else pa.string()
+            str(n): MONEY if as_numbers and n in self.money_names else pa.string()
             for n in self._positions
         }
         options = (
@@ -198,7 +183,7 @@ class FileReader:
             for position, name in self.money_names.items():
                 try:
                     amounts, rounded = self._amounts(batch[position], position)
-                    _add(tally.sums, {name: _sum(amounts)})
+                    _add(tally.sums, {name: exact_total(amounts)})
                 except (NotExact, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
                     if position == self.cost_position:
                         raise NotExact from error
@@ -214,7 +199,7 @@ class FileReader:
         arrow = plain_type(cells.type)
         is_exact = pa.types.is_decimal(arrow) and arrow.scale <= 18
         if is_exact or pa.types.is_null(arrow) or pa.types.is_integer(arrow):
-            return cells.cast(_MONEY), 0
+            return cells.cast(MONEY), 0
         # Each distinct value is parsed once: the costs of a bill repeat.
         distinct = cells if pa.types.is_dictionary(cells.type) else cells.dictionary_encode()
         values = distinct.dictionary
@@ -231,7 +216,7 @@ class FileReader:
     def sums_by_currency(self, amounts: pa.Array, batch: Batch) -> dict[str, Decimal]:
         """Return the sum of the amounts by currency; an unknown currency is the empty text."""
         if self.currency_position is None:
-            return {"": _sum(amounts)} if len(amounts) > amounts.null_count else {}
+            return {"": exact_total(amounts)} if len(amounts) > amounts.null_count else {}
         names = batch[self.currency_position]
         if pa.types.is_dictionary(names.type):
             names = names.cast(names.type.value_type)
@@ -241,7 +226,8 @@ class FileReader:
         known = pc.is_valid(amounts)
         names, amounts = names.filter(known), amounts.filter(known)
         return {
-            name: _sum(amounts.filter(pc.equal(names, name))) for name in names.unique().to_pylist()
+            name: exact_total(amounts.filter(pc.equal(names, name)))
+            for name in names.unique().to_pylist()
         }
 
     def _words_to_nulls(self, texts: pa.Array, position: int) -> pa.Array:
@@ -284,7 +270,7 @@ def count_month(
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise _translated_error(reader, error, limits) from error
     for name, amount in total.sums.items():
-        if not -_LIMIT < amount < _LIMIT:
+        if not -LIMIT < amount < LIMIT:
             raise FileInvalid(
                 f"{paths[0].parent}: the sum of {name} is more than {SqlType.MONEY} holds; "
                 "check the amounts in the files; the vendor must deliver wrong ones again"
@@ -349,53 +335,3 @@ def _has_rows(file: CsvFiles) -> bool:
             return next(rows, None) is not None
         except csv.Error:  # a row that is too long for `csv`
             return True
-
-
-def _sum(amounts: pa.Array) -> Decimal:
-    """Return the exact sum, 0 for no amounts. Raises NotExact for an amount over 38 digits."""
-    # pyarrow's CSV reader accepts such amounts, and its sums of 128 bits overflow silently.
-    ends = pc.min_max(amounts).as_py()
-    if ends["min"] is None:
-        return Decimal(0)
-    largest = max(ends["min"].copy_negate(), ends["max"])
-    if largest >= _LIMIT:
-        raise NotExact
-    if largest * len(amounts) >= _LIMIT // 2:
-        amounts = amounts.cast(_WIDE)
-    total: Decimal = pc.sum(amounts).as_py()
-    return total
-
-
-def exact_amounts(texts: pa.Array, round_money: bool) -> tuple[pa.Array, pa.Array | None]:
-    """Return texts as amounts, and a mask of those that were rounded, or None. Raises NotExact.
-
-    The mask is None where no text had more than 18 decimals. Without `round_money`, such a text
-    raises NotExact.
-    """
-    # pyarrow reads more digits than a decimal has as another number, without an error.
-    if (pc.max(pc.binary_length(texts)).as_py() or 0) <= _MONEY.precision:
-        with suppress(pa.ArrowInvalid):
-            return texts.cast(_MONEY), None
-    pairs = [_amount(text, round_money) for text in texts.to_pylist()]
-    amounts, is_rounded = zip(*pairs, strict=True)
-    return pa.array(amounts, _MONEY), pa.array(is_rounded)
-
-
-def _amount(text: str | None, round_money: bool) -> tuple[Decimal | None, bool]:
-    """Return the amount of a text, and whether it was rounded, half to even. Raises NotExact."""
-    if text is None:
-        return None, False
-    match = _NUMBER.fullmatch(text)
-    if match is None:
-        raise NotExact
-    if match["zero"]:
-        return Decimal(0), False
-    with localcontext(prec=_MOST_DIGITS):
-        try:
-            number = Decimal(text.strip("\t\n\v\f\r "))
-            amount = number.quantize(_LAST_DECIMAL, ROUND_HALF_EVEN)
-        except InvalidOperation as error:
-            raise NotExact from error
-        if not -_LIMIT < amount < _LIMIT or (amount != number and not round_money):
-            raise NotExact
-        return amount, amount != number

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from finops_dagster.tables.amounts import NotExact, exact_amounts
 from finops_dagster.tables.casts import prepare_casts
-from finops_dagster.tables.count import NotExact, exact_amounts
 
 NUMBER = re.compile(r"[\t-\r ]*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?[\t-\r ]*", re.ASCII)
 LAST_DECIMAL = Decimal("1e-18")
