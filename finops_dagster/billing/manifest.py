@@ -85,6 +85,6 @@ class Manifest:
         headers, previous_headers = (
             dict.fromkeys(c.header for c in manifest.columns) for manifest in (self, previous)
         )
-        return [h for h in headers if h not in previous_headers], [
-            h for h in previous_headers if h not in headers
-        ]
+        added = [header for header in headers if header not in previous_headers]
+        removed = [header for header in previous_headers if header not in headers]
+        return added, removed

@@ -40,10 +40,8 @@ class Totals:
         ):
             if amounts is not None and other_amounts is not None:
                 for name in sorted({**amounts, **other_amounts}):
-                    amount, other_amount = (
-                        amounts.get(name, Decimal(0)),
-                        other_amounts.get(name, Decimal(0)),
-                    )
+                    amount = amounts.get(name, Decimal(0))
+                    other_amount = other_amounts.get(name, Decimal(0))
                     if amount != other_amount:
                         shown = f"in the {what} {name or '(none)'}"
                         return f"{decimal_text(amount)} {shown}", decimal_text(other_amount)

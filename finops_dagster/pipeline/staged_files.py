@@ -165,10 +165,8 @@ class MonthStaging:
 
         If their record was lost, the lake still has the version that was loaded last.
         """
-        known, lake = (
-            with_vendor_id(self.staged_month.records(), self.manifest.id),
-            self.lake_version,
-        )
+        known = with_vendor_id(self.staged_month.records(), self.manifest.id)
+        lake = self.lake_version
         if lake is None or not with_vendor_id([lake], self.manifest.id):
             return known
         if lake.manifest_id in {version.manifest_id for version in known}:
