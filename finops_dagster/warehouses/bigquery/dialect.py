@@ -103,8 +103,8 @@ class BigQueryDialect(Dialect):
         location = self.location
         if self._loaded_table:
             location = (
-                f"{self._loaded_table} has the month, but its ledger does not record it yet; "
-                "start run-pipeline to record it"
+                f"{self._loaded_table} has the month, but its ledger does not record it yet; run "
+                "finops aws run-pipeline to record it"
             )
         if isinstance(error, DefaultCredentialsError):
             return BillError(
