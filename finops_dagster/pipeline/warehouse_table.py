@@ -54,7 +54,7 @@ def warehouse_table_asset(export: Export, backend: str) -> dg.AssetsDefinition:
         if not is_loaded:
             # Last, after all that can fail: if the commit had no event, the log would be wrong.
             load = warehouse.replace_month(file)
-            messages = warnings_metadata(load.warnings)
+            messages = warnings_metadata(load.warnings) if load.warnings else {}
             context.add_asset_metadata({"job_id": load.job_id, **messages})
         return result
 
