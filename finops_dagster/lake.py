@@ -65,7 +65,7 @@ class Lake:
 _TEXTS = {"manifest_id": "", "total_cost": "", "format": "cur1", "run_id": ""}
 # Row fields stored as JSON, and their footer keys. The footer's "files" is a number.
 _JSON = {"file_count": "files", "byte_count": "bytes", "files": "source_files"} | {
-    name: name for name in ("decimals_rounded", "money_sums", "cost_by_currency")
+    name: name for name in ("decimals_rounded", "money_sums", "cost_by_currency", "delivery")
 }
 
 

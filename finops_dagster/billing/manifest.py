@@ -8,6 +8,8 @@ from hashlib import sha256
 
 from pydantic.dataclasses import dataclass
 
+from finops_dagster.billing.delivery import Delivery
+
 # Ids that every file system takes as a folder's name. `manifest.json` and `version.json` are files
 # beside the folders.
 _PLAIN_FOLDER = re.compile(r"(?!(?:manifest|version)\.json)[A-Za-z0-9][A-Za-z0-9._+-]{0,199}")
@@ -57,7 +59,8 @@ class Manifest:
 
     `id` is the vendor's id, `format` the name of the format that read the manifest, `month` is
     such as `2026-01`. Only `files` says what belongs to the version: vendors leave other files in
-    the same folders.
+    the same folders. `row_count` is the number of rows in all files, None where the vendor does not
+    say it. `warnings` are the source's, such as how it chose the month.
     """
 
     format: str
@@ -66,6 +69,9 @@ class Manifest:
     source: ManifestFile
     columns: tuple[Column, ...]
     files: tuple[ListedFile, ...]
+    delivery: Delivery | None = None
+    row_count: int | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def will_be_overwritten(self) -> bool:

@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any, Self, TypeVar
 
 from finops_dagster.billing.content import Content, is_version_of
+from finops_dagster.billing.delivery import Delivery
 from finops_dagster.billing.money import RoundedColumn, Totals, decimal_text
 from finops_dagster.billing.months import BillingMonth
 
@@ -22,7 +23,8 @@ class Version:
     """The record of a version in the staging folder, in the lake or in the ledger.
 
     `files` and `bytes` count the vendor's files. `content` is None in records of releases that did
-    not list each file. The staging folder stores the fields by their names.
+    not list each file, and `delivery` where the vendor says nothing of its run. The staging folder
+    stores the fields by their names.
     """
 
     manifest_id: str
@@ -31,6 +33,7 @@ class Version:
     files: int = 0
     bytes: int = 0
     content: Content | None = field(default=None, compare=False)
+    delivery: Delivery | None = field(default=None, compare=False, kw_only=True)
 
     def is_same(self, other: Version | None) -> bool:
         """Return whether the other record has the same version id, rows and headline cost."""
@@ -97,6 +100,7 @@ class LoadedVersion(Version):
             Content.of_rows(row["files"]),
             row["run_id"],
             None if rounded is None else tuple(map(RoundedColumn.of_row, rounded)),
+            delivery=Delivery.of_row(row["delivery"]),
             **subclass_fields,
         )
 
@@ -115,6 +119,7 @@ class LoadedVersion(Version):
             "files": self.content and self.content.rows(),
             "run_id": self.run_id,
             "decimals_rounded": self.rounded and [column.row() for column in self.rounded],
+            "delivery": self.delivery and self.delivery.row(),
         }
 
 

@@ -20,6 +20,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from finops_dagster.billing.content import FileContent, is_version_of
+from finops_dagster.billing.delivery import Delivery
 from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.money import RoundedColumn, decimal_text
 from finops_dagster.billing.months import BillingMonth
@@ -48,6 +49,7 @@ _LEDGER_COLUMNS = {
     "format": "format",
     "rounded": "decimals_rounded",
     "content": "files",
+    "delivery": "delivery",
 }
 
 
@@ -76,6 +78,7 @@ class VersionDocument(_Document):
     rounded: tuple[RoundedColumn, ...] | None = None
     load_number: int | None = None
     content: tuple[FileContent, ...] | None = None
+    delivery: Delivery | None = None
 
     @classmethod
     def of(cls, load: Load) -> VersionDocument:

@@ -52,6 +52,10 @@ class ObjectStore(Protocol):
         """Return the objects directly in a folder, sorted by key."""
         ...
 
+    def files_below(self, folder: str) -> list[ObjectInfo]:
+        """Return the objects in a folder and in all folders below it, sorted by key."""
+        ...
+
     def head(self, key: str) -> ObjectInfo:
         """Return an object's size, ETag and time by one small request. Raises ObjectMissing."""
         ...

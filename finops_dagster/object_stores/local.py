@@ -28,6 +28,19 @@ class LocalStore:
         paths = [entry for entry in self._entries(folder) if entry.is_file()]
         return [self.head(str(path.relative_to(self._folder))) for path in sorted(paths)]
 
+    def files_below(self, folder: str) -> list[ObjectInfo]:
+        return sorted(
+            [
+                *self.files(folder),
+                *(
+                    file
+                    for name in self.folders(folder)
+                    for file in self.files_below(f"{folder}/{name}".lstrip("/"))
+                ),
+            ],
+            key=lambda file: file.key,
+        )
+
     def _entries(self, folder: str) -> list[Path]:
         path = self.location(folder)
         with suppress(ObjectMissing), _translated_errors(path):

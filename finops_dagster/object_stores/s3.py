@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -64,18 +64,25 @@ class S3Store:
     def files(self, folder: str) -> list[ObjectInfo]:
         """List the objects in a folder, by one request for every thousand objects and folders."""
         prefix = f"{folder}/" if folder else ""
+        return self._objects(self._pages(prefix))
+
+    def files_below(self, folder: str) -> list[ObjectInfo]:
+        """List the objects below a folder, by one request for every thousand."""
+        return self._objects(self._pages(f"{folder}/" if folder else "", delimiter=""))
+
+    def _objects(self, pages: Iterable[Any]) -> list[ObjectInfo]:
         return [
             self._info(entry["Key"], {**entry, "ContentLength": entry["Size"]})
-            for page in self._pages(prefix)
+            for page in pages
             for entry in page.get("Contents", [])
             # S3's console creates an empty object whose key is the folder's.
-            if entry["Key"] != prefix
+            if not entry["Key"].endswith("/")
         ]
 
-    def _pages(self, prefix: str) -> Iterator[Any]:
+    def _pages(self, prefix: str, delimiter: str = "/") -> Iterator[Any]:
         with self._translated_errors(prefix):
             yield from self._client.get_paginator("list_objects_v2").paginate(
-                **self._bucket_args, Prefix=prefix, Delimiter="/"
+                **self._bucket_args, Prefix=prefix, Delimiter=delimiter
             )
 
     def head(self, key: str) -> ObjectInfo:

@@ -196,6 +196,7 @@ class MonthLoading:
             content.byte_count,
             content,
             self.run_id,
+            delivery=self.version.delivery,
             export=export.name,
             month=self.month,
             table=export.table,

@@ -179,6 +179,7 @@ class MonthStaging:
             lake.files,
             lake.bytes,
             lake.content,
+            delivery=lake.delivery,
             vendor_id=self.manifest.id,
             rounded=sum(column.cells for column in lake.rounded or () if column.name == cost),
         )
@@ -222,6 +223,7 @@ class MonthStaging:
             len(content.files),
             content.byte_count,
             content,
+            delivery=manifest.delivery,
             vendor_id=manifest.id,
             rounded=rounded,
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 
-from finops_dagster.billing.columns import Naming, Sql, SqlType
+from finops_dagster.billing.columns import Naming, Sql, SqlType, quoted
 from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.months import BillingMonth
@@ -60,6 +60,19 @@ def is_money(bill_format: Format, column: str) -> bool:
     Other numbers are quantities, factors, ratios and rates: these may be rounded to 18 decimals.
     """
     return column in bill_format.money or column.endswith(_MONEY_ENDINGS)
+
+
+def every_cost_has_invoice(cost: str, invoice: str, columns: Collection[str]) -> Sql | None:
+    """Return SQL that is true if every row with a cost has an invoice id, and any row has one.
+
+    Vendors write the ids when they close the month. None if `columns` lack the cost or the id.
+    """
+    if not {cost, invoice} <= set(columns):
+        return None
+    return Sql(
+        f"count({quoted(invoice)}) > 0 AND count(*) FILTER "
+        f"({quoted(cost)} <> 0 AND coalesce({quoted(invoice)}, '') = '') = 0"
+    )
 
 
 class VersionFolder(Protocol):

@@ -30,6 +30,7 @@ class _CachedListings:
 
     def __init__(self, store: ObjectStore) -> None:
         self.folders, self.files = cache(store.folders), cache(store.files)
+        self.files_below = cache(store.files_below)
         self.location, self.head = store.location, store.head
         self.read, self.chunks = store.read, store.chunks
 

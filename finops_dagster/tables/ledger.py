@@ -41,6 +41,7 @@ _LAYOUT = {
         "lake_sha256": "VARCHAR",
         "money_sums": "MAP(VARCHAR, DECIMAL(38,18))",
         "cost_by_currency": "MAP(VARCHAR, DECIMAL(38,18))",
+        "delivery": "STRUCT(submitted_at TIMESTAMP, first_day DATE, last_day DATE)",
     },
     "exports": {
         "export": "VARCHAR",
@@ -62,7 +63,8 @@ _LAYOUT = {
 }
 # The columns that the first layout of `manifests` did not have, with their values in older rows.
 _ADDED_COLUMNS = {"format": "'cur1'"} | dict.fromkeys(
-    "files load_number decimals_rounded lake_sha256 money_sums cost_by_currency".split(), "NULL"
+    "files load_number decimals_rounded lake_sha256 money_sums cost_by_currency delivery".split(),
+    "NULL",
 )
 _IS_MONTH = "export = $export AND billing_month = $billing_month"
 _IS_VERSION = f"{_IS_MONTH} AND manifest_id = $manifest_id"

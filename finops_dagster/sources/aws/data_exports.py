@@ -17,6 +17,8 @@ from finops_dagster.billing.errors import excerpt
 from finops_dagster.billing.manifest import Column, ListedFile
 from finops_dagster.sources.aws.cur1 import KNOWN_MONEY, KNOWN_QUANTITIES, KNOWN_TIME, athena_name
 from finops_dagster.sources.aws.format import AwsFormat, ManifestJson, typed_column
+from finops_dagster.sources.focus import COSTS as FOCUS_COSTS
+from finops_dagster.sources.focus import FocusColumns
 
 _DECLARED_TYPES = {
     **dict.fromkeys(("string", "varchar", "boolean"), SqlType.TEXT),
@@ -133,36 +135,18 @@ class AwsCur2(DataExport):
         return SqlType.TEXT if is_of_product else super().sql_type(header, declared)
 
 
-_FOCUS_COSTS = "billedcost contractedcost effectivecost listcost pricingcurrencyeffectivecost"
-_FOCUS_PRICES_AND_QUANTITIES = (
-    "contractedunitprice listunitprice pricingcurrencycontractedunitprice "
-    "pricingcurrencylistunitprice commitmentdiscountquantity consumedquantity pricingquantity"
-)
-_FOCUS_TIMES = "billingperiodstart billingperiodend chargeperiodstart chargeperiodend"
-
-
-class AwsFocus(DataExport):
+class AwsFocus(FocusColumns, DataExport):
     """FOCUS 1.0 and 1.2 as AWS exports them; the versions differ in their columns alone.
 
-    Headers are PascalCase, and columns of the table are lower case. `BilledCost` adds up to the
-    invoice, `EffectiveCost` spreads prepaid cost over its use: never add the two.
+    Headers are PascalCase.
     https://docs.aws.amazon.com/cur/latest/userguide/table-dictionary-focus-1-0-aws.html
     """
 
     name, title = "focus", "FOCUS"
     null_words = ("NULL",)  # as in the sample data of the specification
-    cost = "billedcost"
-    money = frozenset({*_FOCUS_COSTS.split(), "x_discounts"})
-    billing_period = "billingperiodstart"
-    usage_start = "chargeperiodstart"
-    service = "servicename"
-    account = "subaccountid"
-    currency = "billingcurrency"
-    invoice = "invoiceid"
+    money = frozenset({*FOCUS_COSTS, "x_discounts"})
     known_types: ClassVar[dict[str, SqlType]] = {
-        **dict.fromkeys(_FOCUS_COSTS.split(), SqlType.MONEY),
-        **dict.fromkeys(_FOCUS_PRICES_AND_QUANTITIES.split(), SqlType.MONEY),
-        **dict.fromkeys(_FOCUS_TIMES.split(), SqlType.TIME),
-        **dict.fromkeys(["tags", "x_costcategories", "skupricedetails"], SqlType.TEXT_MAP),
+        **FocusColumns.known_types,
+        "x_costcategories": SqlType.TEXT_MAP,
         "x_discounts": SqlType.MONEY_MAP,
     }

@@ -14,11 +14,11 @@ from typing import Any, Protocol, TypeVar
 
 from pydantic_core import from_json
 
-from finops_dagster.billing.columns import Sql, quoted
+from finops_dagster.billing.columns import Sql
 from finops_dagster.billing.errors import CONTROL_CHARACTER, ManifestInvalid, excerpt, excerpts
 from finops_dagster.billing.manifest import Column, ListedFile, Manifest, ManifestFile
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.sources.base import Format
+from finops_dagster.sources.base import Format, every_cost_has_invoice
 
 _MAX_ID_LENGTH = 256
 _UNREADABLE_ADVICE = (
@@ -101,18 +101,11 @@ class AwsFormat(Format, Protocol):
         return None
 
     def finality_sql(self, columns: Collection[str]) -> Sql | None:
-        """Return SQL that is true if every row with a cost has an invoice id, and any row has one.
+        """Return SQL that is true if every cost has an invoice id: AWS closes a month with them.
 
-        AWS writes the ids when it closes the month. None if cost or invoice id is not in `columns`.
         https://docs.aws.amazon.com/cur/latest/userguide/table-dictionary-cur2-bill.html
         """
-        if not {self.cost, self.invoice} <= set(columns):
-            return None
-        cost, invoice = quoted(self.cost), quoted(self.invoice)
-        return Sql(
-            f"count({invoice}) > 0 AND "
-            f"count(*) FILTER ({cost} <> 0 AND coalesce({invoice}, '') = '') = 0"
-        )
+        return every_cost_has_invoice(self.cost, self.invoice, columns)
 
 
 @dataclass(frozen=True)
