@@ -2,13 +2,16 @@
 
 import dagster as dg
 
+from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.lake import Lake
+from finops_dagster.billing.version import LoadedVersion, with_vendor_id
+from finops_dagster.lake import Lake, read_footer
 from finops_dagster.object_stores import ObjectStores
 from finops_dagster.pipeline.checks import FRESH, manifest_is_fresh
 from finops_dagster.pipeline.export import Export
-from finops_dagster.pipeline.metadata import manifest_metadata
+from finops_dagster.pipeline.metadata import manifest_metadata, object_metadata, warnings_metadata
+from finops_dagster.pipeline.resources import RunOptions
 from finops_dagster.pipeline.stage import billing_month, previous_metadata, stage, stage_result
 from finops_dagster.sources.base import Source
 from finops_dagster.staging.folder import StagingFolder
@@ -22,19 +25,25 @@ def manifest_asset(export: Export) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext,
         staging: dg.ResourceParam[StagingFolder],
         stores: dg.ResourceParam[ObjectStores],
-        lake: dg.ResourceParam[Lake],  # noqa: ARG001 for the message of a failure
+        lake: dg.ResourceParam[Lake],
+        run_options: RunOptions,
     ) -> dg.MaterializeResult[Manifest]:
         """Read the vendor's newest manifest of the month: its version, files and columns."""
         month, source = billing_month(context), export.source(stores)
         staged = staging.month(export.name, month)
         previous, newest = staged.manifest(), newest_manifest(source, month)
-        outcome, metadata = "read", manifest_metadata(newest, previous)
-        if previous is not None and (previous.id, previous.files) == (newest.id, newest.files):
+        accepted, warnings = newest, newest.warnings
+        loaded = None if run_options.force else read_footer(lake.path(export.name, month))
+        if loaded is not None:
+            accepted, warnings = _accepted_manifest(export, newest, previous, loaded)
+        outcome, metadata = "read", manifest_metadata(accepted, previous)
+        if previous is not None and (previous.id, previous.files) == (accepted.id, accepted.files):
             outcome = "unchanged"
-            metadata |= previous_metadata(context, newest.id, "columns_added", "columns_removed")
+            metadata |= previous_metadata(context, accepted.id, "columns_added", "columns_removed")
+        metadata |= object_metadata(newest.source) | warnings_metadata(warnings)
         is_fresh = manifest_is_fresh(newest, month, source.stale_after)
-        result = stage_result(newest, outcome, metadata, [is_fresh])
-        staged.write_manifest(newest)
+        result = stage_result(accepted, outcome, metadata, [is_fresh])
+        staged.write_manifest(accepted)
         return result
 
     return manifest
@@ -46,3 +55,36 @@ def newest_manifest(source: Source, month: BillingMonth) -> Manifest:
     if isinstance(manifest, Exception):
         raise manifest
     return manifest
+
+
+def _accepted_manifest(
+    export: Export, newest: Manifest, previous: Manifest | None, loaded: LoadedVersion
+) -> tuple[Manifest, tuple[str, ...]]:
+    """Return the manifest that the month is loaded from, and the warnings about it.
+
+    A run of the vendor that is older than the loaded one is not loaded, as the newer may have been
+    deleted: then the manifest is the `previous` one, of the loaded version. Raises BillError if
+    that is not staged, and if the newest run covers fewer days than the loaded one.
+    """
+    delivery, loaded_delivery = newest.delivery, loaded.delivery
+    if delivery is None or loaded_delivery is None or with_vendor_id([loaded], newest.id):
+        return newest, newest.warnings
+    location, advice = (
+        newest.source.location,
+        (f"to load it all the same, run finops state reprocess {export.name} {newest.month}"),
+    )
+    if delivery.is_older_than(loaded_delivery):
+        reason = (
+            f"the vendor's newest run, {location}, was submitted at {delivery.submitted_at} UTC, "
+            f"before the loaded version {loaded.manifest_id} "
+            f"({loaded_delivery.submitted_at} UTC), which stays; {advice}"
+        )
+        if previous is None or not with_vendor_id([loaded], previous.id):
+            raise BillError(reason)
+        return previous, (reason,)
+    if delivery.covers_less_than(loaded_delivery):
+        raise BillError(
+            f"{location} covers {delivery.days}, fewer days than the loaded version "
+            f"{loaded.manifest_id}, which covers {loaded_delivery.days}; {advice}"
+        )
+    return newest, newest.warnings

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC
 from decimal import Decimal
 from typing import Any
 
 import dagster as dg
 
+from finops_dagster.billing.delivery import Delivery
 from finops_dagster.billing.errors import escaped, excerpts, shortened
-from finops_dagster.billing.manifest import Manifest
+from finops_dagster.billing.manifest import Manifest, ManifestFile
 from finops_dagster.billing.money import decimal_text
 from finops_dagster.billing.version import Load, Version
 from finops_dagster.staging.folder import VersionRecord
@@ -65,13 +67,33 @@ def manifest_metadata(manifest: Manifest, previous: Manifest | None) -> Metadata
     return {
         "format": manifest.format,
         "manifest_id": manifest.id,
-        "manifest": manifest.source.location,
         "files": len(manifest.files),
         "columns": len(manifest.columns),
         "columns_added": excerpts(added, _MAX_HEADERS),
         "columns_removed": excerpts(removed, _MAX_HEADERS),
-        "bytes": manifest.source.size,
-        "last_modified": dg.MetadataValue.timestamp(manifest.source.last_modified),
+        **_delivery(manifest.delivery),
+    }
+
+
+def _delivery(delivery: Delivery | None) -> Metadata:
+    if delivery is None:
+        return {}
+    metadata: Metadata = {"covered_days": delivery.days} if delivery.days else {}
+    if delivery.submitted_at is not None:
+        submitted_at = delivery.submitted_at.replace(tzinfo=UTC)
+        metadata["submitted_at"] = dg.MetadataValue.timestamp(submitted_at)
+    return metadata
+
+
+def object_metadata(source: ManifestFile) -> Metadata:
+    """Return the metadata of the object that a manifest was read from.
+
+    The sensor compares them, to see whether a run has read the vendor's newest manifest.
+    """
+    return {
+        "manifest": source.location,
+        "bytes": source.size,
+        "last_modified": dg.MetadataValue.timestamp(source.last_modified),
     }
 
 

@@ -22,6 +22,8 @@ from finops_dagster.sources.base import ManifestOrError
 # Seconds until a month whose run failed is requested again: a network or a server recovers within
 # an hour or a day, but a defect of the bill needs a new delivery, or somebody who looks at it.
 _PAUSES = (600, 1800, 7200, 21600, 86400)
+# The metadata of the object that a run has read as the month's manifest.
+_OBJECT_KEYS = ("manifest", "last_modified", "bytes")
 _IN_PROGRESS = [
     dg.DagsterRunStatus[name] for name in "QUEUED NOT_STARTED STARTING STARTED CANCELING".split()
 ]
@@ -179,9 +181,10 @@ class _History:
             return False
         assert first.asset_materialization is not None
         metadata = first.asset_materialization.metadata
-        recorded = [metadata[key].value for key in ("last_modified", "bytes") if key in metadata]
-        is_same = recorded == [manifest.source.last_modified.timestamp(), manifest.source.size]
-        return is_same and first.storage_id <= last.storage_id
+        recorded = [metadata[key].value for key in _OBJECT_KEYS if key in metadata]
+        source = manifest.source
+        newest = [source.location, source.last_modified.timestamp(), source.size]
+        return recorded == newest and first.storage_id <= last.storage_id
 
     def _last_materialization(self, stage: str, month: str) -> dg.EventLogRecord | None:
         of_month = dg.AssetRecordsFilter(self.export.key(stage), asset_partitions=[month])

@@ -9,7 +9,7 @@ import dagster as dg
 
 from finops_dagster.billing.content import Content, FileContent, relative_names
 from finops_dagster.billing.disk import disk_problem
-from finops_dagster.billing.errors import FileInvalid, StageMissing
+from finops_dagster.billing.errors import FileInvalid, StageMissing, count_text
 from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.version import LoadedVersion, version_id, with_vendor_id
 from finops_dagster.lake import Lake, read_footer
@@ -215,6 +215,12 @@ class MonthStaging:
         if content is None:
             raise FileInvalid(
                 f"{paths[0].parent}: a file changed while it was counted; run the month again"
+            )
+        if manifest.row_count not in (None, totals.rows):
+            raise FileInvalid(
+                f"{manifest.source.location} says that its files have "
+                f"{count_text(manifest.row_count, 'row')}, but they have {totals.rows:,}; wait for "
+                "the vendor's next manifest"
             )
         return VersionRecord(
             version_id(manifest.id, content, totals, known),

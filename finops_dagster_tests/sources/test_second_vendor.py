@@ -1,6 +1,7 @@
 """A vendor unlike AWS takes one file and no change elsewhere.
 
-Northwind has months found by listing, no manifest, US dates and several currencies.
+Northwind has months found by listing, no manifest, US dates and several currencies. Its runs may
+say which days they cover and how many rows they have.
 """
 
 from __future__ import annotations
@@ -8,13 +9,15 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Collection, Iterable, Mapping
-from datetime import timedelta
+from dataclasses import replace
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Literal
 
 import pytest
 
 from finops_dagster.billing.columns import Sql, SqlType, flat_name
+from finops_dagster.billing.delivery import Delivery
 from finops_dagster.billing.errors import ManifestMissing
 from finops_dagster.billing.manifest import ListedFile, Manifest, ManifestFile
 from finops_dagster.billing.months import BillingMonth
@@ -28,7 +31,10 @@ from finops_dagster_tests.servers.s3 import S3Server
 
 
 class NorthwindExport(StoreSettings, ExportSettings):
-    """Exports are in `<source>/<month>/<run>/`; a run is complete when it has `_DONE`."""
+    """Exports are in `<source>/<month>/<run>/`, and a run's name is the hour of its beginning.
+
+    A run is complete when it has `_DONE`, which may hold the first day, the last day and the rows.
+    """
 
     vendor: Literal["northwind"]
 
@@ -104,7 +110,15 @@ class NorthwindSource:
         # Every `_DONE` is empty and has the same ETag, so the run's name stands for it.
         source = ManifestFile(**{**vars(done), "etag": run})
         listed = tuple(ListedFile(file.key, file.size) for file in files)
-        return Manifest("northwind", str(month), run, source, (), listed)
+        body, _ = self._store.read(done.key) or (b"", done)
+        manifest = Manifest("northwind", str(month), run, source, (), listed)
+        if not body:
+            return manifest
+        first_day, last_day, rows = body.decode().split()
+        delivery = Delivery(
+            datetime.fromisoformat(run), date.fromisoformat(first_day), date.fromisoformat(last_day)
+        )
+        return replace(manifest, delivery=delivery, row_count=int(rows))
 
     def available_files(self, manifest: Manifest) -> AvailableFiles:
         return AvailableFiles([self._store.head(file.key) for file in manifest.files])
@@ -138,9 +152,17 @@ HEADERS = "Billing Month,Used On,Product,Subscription,Currency,Invoice,Charge,Li
 
 
 def deliver_run(
-    project: Project, name: str, *charges: tuple[str, str], done: bool = True, invoice: str = "n/a"
+    project: Project,
+    name: str,
+    *charges: tuple[str, str],
+    done: bool = True,
+    invoice: str = "n/a",
+    days: str = "",
 ) -> None:
-    """Deliver a run of January in two files, with these pairs of currency and charge."""
+    """Deliver a run of January in two files, with these pairs of currency and charge.
+
+    `days` are the first and the last day that it says to cover.
+    """
     folder = f"bills/2024-01/{name}"
     for number in (0, 1):
         text = io.StringIO()
@@ -152,7 +174,8 @@ def deliver_run(
         )
         project.put(f"{folder}/part-{number}.csv", text.getvalue().encode())
     if done:
-        project.put(f"{folder}/_DONE", b"")
+        body = f"{days} {len(charges)}" if days else ""
+        project.put(f"{folder}/_DONE", body.encode())
 
 
 def load(project: Project) -> MonthRun:
@@ -209,4 +232,55 @@ def test_an_invalid_date_is_refused_with_line_and_column(project: Project) -> No
     project.put("bills/2024-01/2024-02-02T03/_DONE", b"")
     error = project.materialize("2024-01", export="nw").error
     assert "line 2, column \"Used On\": '31/01/2024' cannot be kept exactly as TIMESTAMP" in error
+    assert costs(project) == {"USD": 1}
+
+
+def test_a_run_of_fewer_days_than_the_loaded_one_is_refused_until_it_is_reprocessed(
+    project: Project,
+) -> None:
+    deliver_run(project, "2024-02-01T03", ("USD", "1"), days="2024-01-01 2024-01-31")
+    metadata = load(project).metadata("manifest")
+    assert metadata["covered_days"] == "2024-01-01 to 2024-01-31"
+    deliver_run(project, "2024-02-02T03", ("USD", "9"), days="2024-01-02 2024-01-31")
+    error = project.materialize("2024-01", export="nw").error
+    assert "_DONE covers 2024-01-02 to 2024-01-31, fewer days than the loaded version" in error
+    assert "2024-02-01T03, which covers 2024-01-01 to 2024-01-31" in error
+    assert "run finops state reprocess nw 2024-01; the lake keeps version 2024-02-01T03" in error
+    assert costs(project) == {"USD": 1}
+    project.load("2024-01", export="nw", force=True)
+    assert costs(project) == {"USD": 9}
+    deliver_run(project, "2024-02-03T03", ("USD", "7"), days="2024-01-01 2024-01-31")
+    load(project)
+    assert costs(project) == {"USD": 7}
+
+
+def test_an_older_run_never_replaces_the_loaded_one_by_itself(
+    project: Project, s3: S3Server, bucket: str
+) -> None:
+    days = "2024-01-01 2024-01-31"
+    deliver_run(project, "2024-02-01T03", ("USD", "1"), days=days)
+    deliver_run(project, "2024-02-02T03", ("USD", "2"), days=days)
+    load(project)
+    requested = project.tick(sensor="nw_manifests")
+    for name in ("part-0.csv", "part-1.csv", "_DONE"):
+        s3.client().delete_object(Bucket=bucket, Key=f"bills/2024-01/2024-02-02T03/{name}")
+    assert requested_months(project.tick(requested.cursor, "nw_manifests")) == ["2024-01"]
+    outcome = load(project)
+    assert set(outcome.outcomes().values()) == {"unchanged"}
+    assert outcome.data_versions() == {"2024-02-02T03"}
+    warning = outcome.metadata("manifest")["warnings"]
+    assert "_DONE, was submitted at 2024-02-01 03:00:00 UTC, before the loaded version" in warning
+    assert requested_months(project.tick(requested.cursor, "nw_manifests")) == []
+    assert costs(project) == {"USD": 2}
+    project.load("2024-01", export="nw", force=True)
+    assert costs(project) == {"USD": 1}
+
+
+def test_files_with_another_number_of_rows_than_the_run_says_are_refused(project: Project) -> None:
+    deliver_run(project, "2024-02-01T03", ("USD", "1"))
+    load(project)
+    deliver_run(project, "2024-02-02T03", ("USD", "9"), days="2024-01-01 2024-01-31")
+    project.put("bills/2024-01/2024-02-02T03/_DONE", b"2024-01-01 2024-01-31 3")
+    error = project.materialize("2024-01", export="nw").error
+    assert "_DONE says that its files have 3 rows, but they have 1" in error
     assert costs(project) == {"USD": 1}
