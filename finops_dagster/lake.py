@@ -173,17 +173,18 @@ def exporting_month(
 
 
 def write_parquet(
-    connection: duckdb.DuckDBPyConnection, query: Sql, path: Path, source: Path
+    connection: duckdb.DuckDBPyConnection, query: Sql, path: Path, original: Path
 ) -> None:
-    """Write the rows of a query to a Parquet file. Raises BillError, which names `source`.
+    """Write the rows of a query to a Parquet file. Raises BillError, which names `original`.
 
-    `source` is the month's file that the query reads.
+    `original` is the month's file that the query reads.
     """
     try:
         _copy(connection, query, path)
     except duckdb.Error as error:
         raise BillError(
-            f"{source} cannot be read: {first_line(error)}; run finops state verify --deep --repair"
+            f"{original} cannot be read: {first_line(error)}; "
+            "run finops state verify --deep --repair"
         ) from error
 
 

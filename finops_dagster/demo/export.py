@@ -40,7 +40,7 @@ _COPY_OPTIONS = {
 
 
 def write_version(
-    folder: Path, prefix: str, report_name: str, version: BillVersion, *, layout: Layout = _CUR1
+    folder: Path, prefix: str, export_name: str, version: BillVersion, *, layout: Layout = _CUR1
 ) -> Path:
     """Write one version of a month's export under `folder`, and return its manifest's path.
 
@@ -48,7 +48,7 @@ def write_version(
     be empty; slashes at its ends are dropped. The manifest is written last and replaced in one
     step, as a reader takes a changed manifest to mean that all its files are there.
     """
-    delivery = Delivery(folder, prefix.strip("/"), report_name, version, layout)
+    delivery = Delivery(folder, prefix.strip("/"), export_name, version, layout)
     # One thread a file, and joins whose sides DuckDB does not swap, keep the rows in order without
     # a sort. Without statistics, DuckDB writes no Parquet column as REQUIRED because a month
     # happens to fill it, so all files of a format have the same schema.

@@ -86,7 +86,7 @@ def month_file(export: Export, month: BillingMonth, lake: Lake, duckdb: DuckDB) 
         footer,
         schema,
         cost_column=if_present(bill_format.cost),
-        period_column=if_present(bill_format.billing_period),
+        billing_period_column=if_present(bill_format.billing_period),
         cluster_by=tuple(
             filter(None, [if_present(bill_format.usage_start), if_present(bill_format.service)])
         ),

@@ -85,7 +85,8 @@ class Warehouse:
         with self._connected_dialect() as dialect:
             months = months_from_loads(recorded_loads(dialect, file.table))
             load = {load.month: load for load in months}.get(str(file.month))
-            columns = [*file.money_columns, *filter(None, [file.period_column]), "billing_month"]
+            period_columns = [*filter(None, [file.billing_period_column]), "billing_month"]
+            columns = [*file.money_columns, *period_columns]
             if load is None or not dialect.has_columns(file.table, columns):
                 return None
             measured = measure(dialect, file, file.table)

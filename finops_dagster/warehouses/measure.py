@@ -40,8 +40,8 @@ def measure(dialect: BaseDialect, file: MonthFile, table: str) -> MeasuredTotals
         else Sql("NULL")
     )
     is_misdated = Sql("0")
-    if file.period_column:
-        period = dialect.column_expression(table, file.period_column, SqlType.TIME)
+    if file.billing_period_column:
+        period = dialect.column_expression(table, file.billing_period_column, SqlType.TIME)
         begin, end = (
             dialect.timestamp_literal(datetime.combine(month.first_day, time(), UTC))
             for month in (file.month, file.month.next)

@@ -47,7 +47,7 @@ class MonthFile:
     footer: LoadedVersion
     schema: pa.Schema
     cost_column: str | None
-    period_column: str | None
+    billing_period_column: str | None
     cluster_by: tuple[str, ...]
     user_defined_columns: tuple[str, ...] = ()
     """Tags and cost categories, of which a warehouse with few columns may make map keys."""

@@ -100,7 +100,7 @@ def month_of(tmp_path: Path) -> MonthOf:
             footer,
             pq.read_schema(path),
             cost_column=vendor.cost,
-            period_column=None,
+            billing_period_column=None,
             cluster_by=(),
         )
 
