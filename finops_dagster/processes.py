@@ -17,7 +17,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 # The names of the errors with which a run ends that a person stopped.
-INTERRUPTS = ("KeyboardInterrupt", "DagsterExecutionInterruptedError")
+INTERRUPT_ERRORS = ("KeyboardInterrupt", "DagsterExecutionInterruptedError")
 _own_locks: set[str] = set()
 
 

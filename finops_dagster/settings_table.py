@@ -70,7 +70,7 @@ def _checked_path(path: object) -> object:
 
 
 LocalPath = Annotated[Path, BeforeValidator(_checked_path)]
-LocalFile = Annotated[str, BeforeValidator(_checked_path)]
+LocalPathText = Annotated[str, BeforeValidator(_checked_path)]
 
 
 class SettingsTable(BaseModel):

@@ -42,35 +42,35 @@ def available_months(
                     f"{export.start_month}"
                 )
             source = VENDORS[export.vendor].source(export, stores)
-            available = available_versions(source, months)
+            manifests = available_manifests(source, months)
         except Exception as error:
             on_problem(f"{export.name}  failed: {one_line(error)}")
         else:
-            yield export, source, available
+            yield export, source, manifests
 
 
-def available_versions(
+def available_manifests(
     source: Source, months: Sequence[BillingMonth]
 ) -> dict[BillingMonth, ManifestOrError]:
     """Return the manifest of each delivered month; its error if it cannot be read.
 
     Raises StoreError if the store fails for any month, and ManifestMissing if no month has one.
     """
-    versions = source.newest_manifests(months)
+    manifests = source.newest_manifests(months)
     problems = [
-        str(version)
-        for version in versions.values()
-        if isinstance(version, StoreError | StoreUnavailable)
+        str(manifest_or_error)
+        for manifest_or_error in manifests.values()
+        if isinstance(manifest_or_error, StoreError | StoreUnavailable)
     ]
     if problems:
         raise StoreError("; ".join(problems))
     available = {
-        month: version
-        for month, version in versions.items()
-        if not isinstance(version, ManifestMissing)
+        month: manifest_or_error
+        for month, manifest_or_error in manifests.items()
+        if not isinstance(manifest_or_error, ManifestMissing)
     }
     if not available:
-        raise ManifestMissing(str(versions[months[0]]))
+        raise ManifestMissing(str(manifests[months[0]]))
     return available
 
 
@@ -79,12 +79,12 @@ def _manifests(
 ) -> Iterator[tuple[StoredMonth, Source, Manifest]]:
     """Yield the newest manifest of each month; `on_problem` gets a line for an unreadable one."""
     stored = StoredMonths(settings)
-    for export, source, versions in available_months(settings, selection, on_problem):
-        for month, version in versions.items():
-            if isinstance(version, Manifest):
-                yield StoredMonth(export, month, stored), source, version
+    for export, source, manifests in available_months(settings, selection, on_problem):
+        for month, manifest_or_error in manifests.items():
+            if isinstance(manifest_or_error, Manifest):
+                yield StoredMonth(export, month, stored), source, manifest_or_error
             else:
-                on_problem(f"{export.name} {month}  failed: {one_line(version)}")
+                on_problem(f"{export.name} {month}  failed: {one_line(manifest_or_error)}")
 
 
 def discovery_rows(

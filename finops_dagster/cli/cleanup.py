@@ -48,7 +48,7 @@ def clean(settings: Settings, *, older_than: timedelta, dry_run: bool) -> Iterat
             yield row
 
 
-def clean_stale(settings: Settings, *, dry_run: bool) -> Iterator[Row]:
+def clean_after_lost_runs(settings: Settings, *, dry_run: bool) -> Iterator[Row]:
     """Mark runs whose process is gone as failed, and delete their unfinished files.
 
     Yields a row for each; a dry run changes nothing. The files of an export with a run in progress

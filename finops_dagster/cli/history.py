@@ -18,7 +18,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from finops_dagster.pipeline import STAGES
-from finops_dagster.processes import INTERRUPTS, read_note
+from finops_dagster.processes import INTERRUPT_ERRORS, read_note
 from finops_dagster.settings import dagster_home
 
 if TYPE_CHECKING:
@@ -285,7 +285,7 @@ def _failure(event: dg.DagsterEvent) -> RunFailure:
         return RunFailure(stage, str(cause), failure.description, metadata.get("check"))
     if error is None:
         return RunFailure(stage, "", event.message or "")
-    if error.cls_name in INTERRUPTS:
+    if error.cls_name in INTERRUPT_ERRORS:
         return RunFailure(stage, error.cls_name, "stopped by the user")
     # Dagster wraps an asset's error in its own; the innermost says what happened.
     while error.cause is not None:

@@ -60,10 +60,10 @@ def run_months(
 
         months = list(_months_to_run(settings, selection, until, on_problem))
         progress.month_count, progress.stage_count = len(months), len(stages)
-        run = partial(run_month, definitions, instance, stages=stages, force=force)
+        run_stages = partial(run_month, definitions, instance, stages=stages, force=force)
         for month in months:
             progress.start_month(month)
-            result = _run(run, month, progress)
+            result = _month_run(run_stages, month, progress)
             succeeded &= result.error is None
             row = _row(month, result)
             if as_json:
@@ -83,10 +83,12 @@ def _stages(settings: Settings, until: str | None) -> tuple[str, ...]:
     return (until,) if until and until in _PREVIOUS_STAGES else stages_until(settings, until)
 
 
-def _run(run: Callable[..., MonthRun], month: StoredMonth, progress: _Progress) -> MonthRun:
+def _month_run(
+    run_stages: Callable[..., MonthRun], month: StoredMonth, progress: _Progress
+) -> MonthRun:
     """Run a month; an error outside of its run fails this month and not the others."""
     try:
-        return run(
+        return run_stages(
             Export(month.export),
             month.month,
             on_stage=progress.end_stage,
@@ -106,8 +108,8 @@ def _months_to_run(
     """
     stored = StoredMonths(settings)
     if until not in _PREVIOUS_STAGES:
-        for export, _, versions in available_months(settings, selection, on_problem):
-            yield from (StoredMonth(export, month, stored) for month in versions)
+        for export, _, manifests in available_months(settings, selection, on_problem):
+            yield from (StoredMonth(export, month, stored) for month in manifests)
         return
     previous_stage, command = _PREVIOUS_STAGES[until]
     months = [month for month in stored.months(selection) if month.has_stage(previous_stage)]

@@ -48,18 +48,18 @@ _PAGE = """<!doctype html>
 </html>"""
 # JSON keeps the keys of earlier releases, in which "times" is the title of the durations, and a
 # number of runs or loads.
-_TITLES = {"times": "durations"}
-_HEADINGS = {
+_SECTION_HEADINGS = {"times": "durations"}
+_COLUMN_HEADINGS = {
     "failures_by_cause": {"times": "runs"},
     "times": {"times": "loads", "longest": "longest_seconds"},
     "restarts": {"begun_again_after_a_failure": "after_a_failure"},
 }
 Sections = dict[str, list[Row]]
-"""The tables of the report, by title."""
+"""The tables of the report, by the key that each has in JSON."""
 
 
 def report_sections(settings: Settings, on_problem: OnProblem) -> Sections:
-    """Return the tables of the report by title; durations are in seconds of wall time.
+    """Return the tables of the report; durations are in seconds of wall time.
 
     If the versions of an export cannot be listed, `on_problem` gets a line, and only the stored
     months of the export are counted.
@@ -83,8 +83,8 @@ def _progress(settings: Settings, history: History, on_problem: OnProblem) -> li
     for row in month_rows(settings, Selection(), history):
         rows[row["export"]].append(row)
     months = {export: {row["month"] for row in stored} for export, stored in rows.items()}
-    for export, _, versions in available_months(settings, Selection(), on_problem):
-        months[export.name] |= set(map(str, versions))
+    for export, _, manifests in available_months(settings, Selection(), on_problem):
+        months[export.name] |= set(map(str, manifests))
     progress = []
     for name, stored in rows.items():
         statuses = Counter(_status(row, last_stage(settings)) for row in stored)
@@ -174,7 +174,8 @@ def print_report(sections: Sections, title: str, output_format: str) -> None:
         print_json(sections)
     elif output_format == "html":
         tables = (
-            f"<h2>{_escape(_title(section))}</h2>\n{_html_table(rows, _headings(section, rows))}"
+            f"<h2>{_escape(_section_heading(section))}</h2>\n"
+            f"{_html_table(rows, _column_headings(section, rows))}"
             for section, rows in sections.items()
         )
         created = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
@@ -184,17 +185,17 @@ def print_report(sections: Sections, title: str, output_format: str) -> None:
     else:
         console().print(shortened(title), style="bold")
         for section, rows in sections.items():
-            console().print(f"\n{_title(section)}", style="bold")
-            show(rows, as_json=False, empty="none", headings=_headings(section, rows))
+            console().print(f"\n{_section_heading(section)}", style="bold")
+            show(rows, as_json=False, empty="none", headings=_column_headings(section, rows))
 
 
-def _title(section: str) -> str:
-    return heading_text(_TITLES.get(section, section)).capitalize()
+def _section_heading(section: str) -> str:
+    return heading_text(_SECTION_HEADINGS.get(section, section)).capitalize()
 
 
-def _headings(section: str, rows: Sequence[Row]) -> dict[str, str]:
+def _column_headings(section: str, rows: Sequence[Row]) -> dict[str, str]:
     """Return the headings of a section's table, each with the key of its rows."""
-    headings = _HEADINGS.get(section, {})
+    headings = _COLUMN_HEADINGS.get(section, {})
     return {headings.get(key, key): key for row in rows[:1] for key in row}
 
 

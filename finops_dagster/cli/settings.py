@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from finops_dagster.billing.columns import flat_name
 from finops_dagster.billing.errors import BillError, count_text, excerpts, shortened
-from finops_dagster.cli.available import available_versions
+from finops_dagster.cli.available import available_manifests
 from finops_dagster.cli.options import Options
 from finops_dagster.cli.output import Row
 from finops_dagster.object_stores import ObjectStores, StoreError, StoreUnavailable
@@ -177,8 +177,8 @@ def _no_exports() -> str:
 
 def _check_export(export: ExportSettings) -> str:
     source = VENDORS[export.vendor].source(export, ObjectStores())
-    versions = available_versions(source, export.months()[::-1])
-    return f"{count_text(len(versions), 'month')}, {min(versions)} to {max(versions)}"
+    months = available_manifests(source, export.months()[::-1])
+    return f"{count_text(len(months), 'month')}, {min(months)} to {max(months)}"
 
 
 def _check_writable(folder: Path, file: Path | None = None) -> str:

@@ -39,7 +39,7 @@ OptionalMonth = Annotated[
     str | None,
     typer.Argument(metavar="MONTH", callback=check_month, help=f"{_MONTH_HELP} Default: all."),
 ]
-Document = Annotated[
+StateFile = Annotated[
     Path, typer.Argument(metavar="FILE", help="File that ends in .json, .yaml or .yml.")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only list what would be done.")]
@@ -292,11 +292,11 @@ def cleanup(
     $ finops state cleanup --stale
     """
     from finops_dagster.cli.changes import log_changes
-    from finops_dagster.cli.cleanup import clean, clean_stale
+    from finops_dagster.cli.cleanup import clean, clean_after_lost_runs
 
     settings, rows = Options.of(context).settings(), list[dict[str, Any]]()
     with log_changes("state cleanup") as changes:
-        clean_rows = clean_stale if stale else partial(clean, older_than=older_than)
+        clean_rows = clean_after_lost_runs if stale else partial(clean, older_than=older_than)
         for row in clean_rows(settings, dry_run=dry_run):
             rows.append(row)
             if not dry_run:
@@ -305,7 +305,7 @@ def cleanup(
 
 
 @app.command("export")
-def export_state(context: typer.Context, file: Document, export: OptionalExport = None) -> None:
+def export_state(context: typer.Context, file: StateFile, export: OptionalExport = None) -> None:
     """Write the load records and the run history to a file.
 
     The file says which versions are loaded. The billing data is not in it.
@@ -322,7 +322,7 @@ def export_state(context: typer.Context, file: Document, export: OptionalExport 
 
 
 @app.command("import")
-def import_state(context: typer.Context, file: Document) -> None:
+def import_state(context: typer.Context, file: StateFile) -> None:
     """Import the records of months whose data is on this machine.
 
     Copy data/ to this machine first. A stage whose data differs from the file is refused, with one

@@ -163,7 +163,7 @@ class StoredMonth:
 
     export: ExportSettings
     month: BillingMonth
-    stores: StoredMonths
+    storage: StoredMonths
 
     def __str__(self) -> str:
         return " ".join(self.key)
@@ -176,12 +176,12 @@ class StoredMonth:
     @property
     def staging(self) -> StagedMonth:
         """The month's staging folder, which need not exist."""
-        return self.stores.staging.month(self.export.name, self.month)
+        return self.storage.staging.month(self.export.name, self.month)
 
     @property
     def parquet_path(self) -> Path:
         """The month's Parquet file, which need not exist."""
-        return self.stores.lake.path(self.export.name, self.month)
+        return self.storage.lake.path(self.export.name, self.month)
 
     @cached_property
     def lake_record(self) -> LoadedVersion | None:
@@ -195,7 +195,7 @@ class StoredMonth:
         from finops_dagster.pipeline.warehouse_table import month_file
 
         return month_file(
-            Export(self.export), self.month, self.stores.lake, self.stores.database.duckdb
+            Export(self.export), self.month, self.storage.lake, self.storage.database.duckdb
         )
 
     @property
@@ -206,11 +206,11 @@ class StoredMonth:
     @property
     def database_path(self) -> Path:
         """The DuckDB file of the month, which need not exist."""
-        return self.stores.database.path(self.export.name, self.month)
+        return self.storage.database.path(self.export.name, self.month)
 
     def connect(self, *, repair: bool = False) -> AbstractContextManager[DuckDBPyConnection]:
         """Open the DuckDB file with its ledger. Raises BillError."""
-        return self.stores.database.connect(self.export.name, self.month, repair=repair)
+        return self.storage.database.connect(self.export.name, self.month, repair=repair)
 
     def verified_load(self, connection: DuckDBPyConnection) -> Load | None:
         """Return the newest load of the ledger if the table has its rows and its cost."""
@@ -219,7 +219,7 @@ class StoredMonth:
     @property
     def table_version(self) -> str | None:
         """The version that the ledger records for the billing table, which is not read."""
-        return self.stores.table_versions(self.export.name).get(str(self.month))
+        return self.storage.table_versions(self.export.name).get(str(self.month))
 
     @cached_property
     def versions(self) -> dict[str, str | None]:
@@ -229,7 +229,7 @@ class StoredMonth:
         """
         manifest, staged = self.staging.manifest(), self.staging.records()
         files = staged[0].manifest_id if staged else self.table_version
-        warehouse = self.stores.warehouse_versions(self.export.name)
+        warehouse = self.storage.warehouse_versions(self.export.name)
         versions = {
             "manifest": manifest.id if manifest else files and files.partition("+")[0],
             "staged_files": files,
@@ -237,7 +237,7 @@ class StoredMonth:
             "parquet": self.lake_record.manifest_id if self.lake_record else None,
             "warehouse_table": UNKNOWN if warehouse is None else warehouse.get(str(self.month)),
         }
-        return {stage: versions[stage] for stage in self.stores.stages}
+        return {stage: versions[stage] for stage in self.storage.stages}
 
     def has_stage(self, stage: str) -> bool:
         """Return whether the next stage can run from what this stage stored."""

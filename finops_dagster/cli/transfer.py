@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
-from importlib.metadata import version
+from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -57,7 +57,7 @@ class _Document(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class VersionDocument(_Document):
+class LoadDocument(_Document):
     """A load of a month in the ledger.
 
     Documents of earlier releases have no files, no load number, and only the headline cost.
@@ -81,7 +81,7 @@ class VersionDocument(_Document):
     delivery: Delivery | None = None
 
     @classmethod
-    def of(cls, load: Load) -> VersionDocument:
+    def of(cls, load: Load) -> LoadDocument:
         """Return a load as a part of the document."""
         row = load.row() | {"total_cost": decimal_text(load.totals.cost)}
         fields = {name: row[column] for name, column in _LEDGER_COLUMNS.items()}
@@ -108,7 +108,7 @@ class ExportState(_Document):
     name: str
     vendor: str
     table: str
-    versions: list[VersionDocument]
+    versions: list[LoadDocument]
     months: dict[MonthName, dict[Stage, Materialization]]
 
 
@@ -168,14 +168,14 @@ def state_document(settings: Settings, selection: Selection) -> StateDocument:
     stored, exports = StoredMonths(settings), selection.exports(settings)
     with open_history() as history:
         return StateDocument(
-            finops_dagster=version("finops-dagster"),
+            finops_dagster=package_version("finops-dagster"),
             exported_at=datetime.now(UTC).replace(microsecond=0),
             exports=[
                 ExportState(
                     name=export.name,
                     vendor=export.vendor,
                     table=export.table_name,
-                    versions=list(_versions(stored, export.name)),
+                    versions=list(_load_documents(stored, export.name)),
                     months=_materializations(history, export),
                 )
                 for export in exports
@@ -196,12 +196,12 @@ def state_document(settings: Settings, selection: Selection) -> StateDocument:
         )
 
 
-def _versions(stored: StoredMonths, export: str) -> Iterator[VersionDocument]:
+def _load_documents(stored: StoredMonths, export: str) -> Iterator[LoadDocument]:
     """Yield the loads in the ledgers of all DuckDB files of the export."""
     files = {month.database_path: month for month in stored.months(Selection(export=export))}
     for file in filter(Path.exists, reversed(files)):
         with files[file].connect() as connection:
-            yield from map(VersionDocument.of, ledger.loads(connection, export))
+            yield from map(LoadDocument.of, ledger.loads(connection, export))
 
 
 def _materializations(history: History, export: ExportSettings) -> Any:
@@ -228,19 +228,19 @@ def import_document(
     """
     stored, refused = StoredMonths(settings), list[str]()
     with open_instance() as instance:
-        for state in document.exports:
+        for export_state in document.exports:
             try:
-                (export,) = Selection(state.vendor, state.name).exports(settings)
+                (export,) = Selection(export_state.vendor, export_state.name).exports(settings)
             except BillError as error:
-                refused.append(f"{state.name}  refused: {error}")
+                refused.append(f"{export_state.name}  refused: {error}")
                 continue
-            reported = History(instance).materializations(state.name, state.months)
-            for name, stages in state.months.items():
+            logged = History(instance).materializations(export_state.name, export_state.months)
+            for name, stages in export_state.months.items():
                 month = StoredMonth(export, BillingMonth.parse(name), stored)
-                confirmed, problems = _confirmed_stages(month, state.versions, stages)
+                confirmed, problems = _confirmed_stages(month, export_state.versions, stages)
                 refused += problems
                 for stage in confirmed:
-                    last = reported[stage].get(name)
+                    last = logged[stage].get(name)
                     if last is None or last.version != stages[stage].version:
                         key = dg.AssetKey([export.name, stage])
                         _report(instance, key, name, stages[stage])
@@ -251,15 +251,15 @@ def import_document(
 
 def _confirmed_stages(
     month: StoredMonth,
-    versions: list[VersionDocument],
+    entries: list[LoadDocument],
     stages: dict[Stage, Materialization],
 ) -> tuple[list[Stage], list[str]]:
     """Restore the month's ledger, and return the stages whose version the data confirms.
 
     The second list has a line for each of the others.
     """
-    month_versions = [version for version in versions if version.month == str(month.month)]
-    table_version = _restore_ledger(month, month_versions)
+    month_entries = [entry for entry in entries if entry.month == str(month.month)]
+    table_version = _restore_ledger(month, month_entries)
     confirmed, problems = list[Stage](), list[str]()
     for stage, materialization in stages.items():
         version = _confirmed_version(month, stage, materialization.version, table_version)
@@ -288,7 +288,7 @@ def _report(
     )
 
 
-def _restore_ledger(month: StoredMonth, versions: list[VersionDocument]) -> str | None:
+def _restore_ledger(month: StoredMonth, entries: list[LoadDocument]) -> str | None:
     """Restore the loads that the ledger lacks if the table confirms them.
 
     Returns the version in the table.
@@ -296,9 +296,9 @@ def _restore_ledger(month: StoredMonth, versions: list[VersionDocument]) -> str 
     if not month.database_path.exists():
         return None
     documented = [
-        version.load(month.export, number)
-        for number, version in enumerate(reversed(versions), 1)
-        if version.format in month.formats
+        entry.load(month.export, number)
+        for number, entry in enumerate(reversed(entries), 1)
+        if entry.format in month.formats
     ]
     with month.connect() as connection:
         recorded = set(ledger.loads(connection, month.export.name))
@@ -325,9 +325,9 @@ def _confirmed_version(
     if stage == "parquet":
         return month.lake_record.manifest_id if month.lake_record else None
     if stage == "warehouse_table":
-        if month.stores.warehouse is None or month.lake_record is None:
+        if month.storage.warehouse is None or month.lake_record is None:
             return None
-        version = month.stores.warehouse.measured_version(month.month_file)
+        version = month.storage.warehouse.measured_version(month.month_file)
         return version.manifest_id if version else None
     manifest = month.staging.manifest()
     if manifest is None or (table_version and is_version_of(table_version, manifest.id)):

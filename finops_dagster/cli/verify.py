@@ -237,7 +237,7 @@ def _differences(month: StoredMonth, logged: LoggedVersions) -> Differences:
         if footer.manifest_id != logged["parquet"]:
             logged_version = logged["parquet"] or "no version"
             yield f"{path} has {footer.manifest_id}, the event log {logged_version}", Repair.RUN
-        if (warehouse := month.stores.warehouse) is not None:
+        if (warehouse := month.storage.warehouse) is not None:
             yield from _warehouse_differences(
                 month.month_file, logged["warehouse_table"], warehouse
             )
@@ -279,8 +279,8 @@ def _damage(month: StoredMonth, logged: LoggedVersions, coverage: Coverage) -> D
         coverage.skipped["cells, as table and Parquet file have different versions"] += 1
         return
     file, warehouse_copy = month.month_file, _Copy("no warehouse")
-    if month.stores.warehouse is not None and logged["warehouse_table"] is not None:
-        warehouse_copy = _warehouse_copy(file, month.stores.warehouse, coverage)
+    if month.storage.warehouse is not None and logged["warehouse_table"] is not None:
+        warehouse_copy = _warehouse_copy(file, month.storage.warehouse, coverage)
     # DuckDB's own hash is fastest; a warehouse can compute MD5 or sums only. The table and the
     # Parquet file need the kinds of both comparisons.
     kinds = [copy_digest.kind for copy_digest in warehouse_copy.digests]

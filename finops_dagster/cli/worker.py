@@ -121,17 +121,17 @@ def runs_in_progress(history: History, export: str | None = None) -> list[Row]:
     return rows
 
 
-def stop_run(history: History, run: str) -> str:
+def stop_run(history: History, id_prefix: str) -> str:
     """Interrupt the run's process, or mark the run as failed if its process is gone.
 
-    `run` is the id or its first characters. Returns a line that says what was done. Raises
-    BillError unless exactly one run in progress has such an id.
+    `id_prefix` is the run's id or its first characters. Returns a line that says what was done.
+    Raises BillError unless exactly one run in progress has such an id.
     """
-    matches = [row for row in runs_in_progress(history) if row["run"].startswith(run)]
+    matches = [row for row in runs_in_progress(history) if row["run"].startswith(id_prefix)]
     if len(matches) != 1:
         raise BillError(
-            f"{len(matches)} runs in progress have an id that begins with {run!r}; finops worker "
-            "list shows the ids"
+            f"{len(matches)} runs in progress have an id that begins with {id_prefix!r}; finops "
+            "worker list shows the ids"
         )
     (row,) = matches
     process = row["process"]

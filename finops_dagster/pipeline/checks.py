@@ -94,22 +94,22 @@ def manifest_is_fresh(
     return FRESH.result(passed=passed, description=description)
 
 
-def not_fewer_rows(load: Load, previous_version: Load | None) -> dg.AssetCheckResult:
+def not_fewer_rows(load: Load, superseded: Load | None) -> dg.AssetCheckResult:
     """Warn if a restatement has fewer rows than the previous version, or the month has none."""
     rows, description = load.totals.rows, f"{load.totals.rows:,} rows in the first version."
     passed = rows > 0
-    if previous_version is not None:
-        previous_rows = previous_version.totals.rows
-        passed = passed and rows >= previous_rows
-        description = (
-            f"{rows:,} rows; version {previous_version.manifest_id} had {previous_rows:,}."
-        )
+    if superseded is not None:
+        superseded_rows = superseded.totals.rows
+        passed = passed and rows >= superseded_rows
+        description = f"{rows:,} rows; version {superseded.manifest_id} had {superseded_rows:,}."
     return NOT_FEWER_ROWS.result(passed=passed, description=description)
 
 
-def usual_cost(load: Load, previous_month: Load | None) -> dg.AssetCheckResult:
+def usual_cost(load: Load, previous_month_load: Load | None) -> dg.AssetCheckResult:
     """Warn if the cost in a currency grew by half, or in a month that is over fell by half."""
-    changes = {} if previous_month is None else _changes(load.totals, previous_month.totals)
+    changes = {}
+    if previous_month_load is not None:
+        changes = _cost_changes(load.totals, previous_month_load.totals)
     # The month in progress grows day by day: a low cost is no news.
     least = -math.inf if load.month == BillingMonth.current() else -_UNUSUAL_CHANGE
     shown = ", ".join(
@@ -117,13 +117,13 @@ def usual_cost(load: Load, previous_month: Load | None) -> dg.AssetCheckResult:
     )
     return USUAL_COST.result(
         passed=all(least <= change <= _UNUSUAL_CHANGE for change in changes.values()),
-        description=f"{shown} compared with {previous_month.month}."
-        if previous_month is not None and changes
+        description=f"{shown} compared with {previous_month_load.month}."
+        if previous_month_load is not None and changes
         else "There is no previous month to compare with.",
     )
 
 
-def _changes(totals: Totals, previous: Totals) -> dict[str, float]:
+def _cost_changes(totals: Totals, previous: Totals) -> dict[str, float]:
     """Return the relative change of the cost in each currency, 0.5 for half as much again.
 
     If either record is older than costs by currency, the whole cost counts, under the key "".

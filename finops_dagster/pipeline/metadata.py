@@ -97,20 +97,20 @@ def object_metadata(source: ManifestFile) -> Metadata:
     }
 
 
-def staged_metadata(version: VersionRecord) -> Metadata:
+def staged_metadata(record: VersionRecord) -> Metadata:
     """Return the metadata of a version's staged files."""
     return {
-        "manifest_id": version.manifest_id,
-        "files": version.files,
-        "bytes": version.bytes,
-        "rows": version.totals.rows,
-        **_cost(version),
-        "costs_rounded": version.rounded,
+        "manifest_id": record.manifest_id,
+        "files": record.files,
+        "bytes": record.bytes,
+        "rows": record.totals.rows,
+        **_cost(record),
+        "costs_rounded": record.rounded,
     }
 
 
-def table_metadata(loaded: LoadedMonth, previous: Mapping[str, dg.MetadataValue[Any]]) -> Metadata:
-    """Return the metadata of the billing table; `previous` is repeated from an earlier run."""
+def table_metadata(loaded: LoadedMonth, repeated: Mapping[str, dg.MetadataValue[Any]]) -> Metadata:
+    """Return the metadata of the billing table; `repeated` has values of an earlier run."""
     report, restatement = loaded.report, loaded.restatement
     # The UI keeps this order: what changed comes first, as people look for it first.
     changes: Metadata = {} if report.is_final is None else {"final": report.is_final}
@@ -125,7 +125,7 @@ def table_metadata(loaded: LoadedMonth, previous: Mapping[str, dg.MetadataValue[
     return {
         **version_metadata(report.load),
         **changes,
-        **previous,
+        **repeated,
         **warnings_metadata(loaded.warnings),
         **_rounded_columns(report.load),
         "currency": ", ".join(currency for currency, _ in report.currencies),
@@ -157,16 +157,16 @@ def markdown(text: str) -> str:
     return f"{fence}{pad}{code}{pad}{fence}"
 
 
-def _table(header: str, rows: Iterable[Sequence[str]]) -> dg.MetadataValue[Any]:
+def _table(header: str, lines: Iterable[Sequence[str]]) -> dg.MetadataValue[Any]:
     """Return a Markdown table; its columns after the first are numbers, aligned right."""
     rule = f"|---|{'---:|' * (header.count('|') - 2)}"
     return dg.MetadataValue.md(
-        "\n".join([header, rule, *(f"| {' | '.join(row)} |" for row in rows)])
+        "\n".join([header, rule, *(f"| {' | '.join(cells)} |" for cells in lines)])
     )
 
 
 def _rounded_columns(load: Load) -> Metadata:
-    rows = [
+    lines = [
         (
             markdown(column.name),
             f"{column.cells:,}",
@@ -175,15 +175,15 @@ def _rounded_columns(load: Load) -> Metadata:
         for column in load.rounded or ()
     ]
     header = "| column | cells rounded to 18 decimals | difference in all |"
-    return {"decimals_rounded": _table(header, rows)} if rows else {}
+    return {"decimals_rounded": _table(header, lines)} if lines else {}
 
 
 def _service_table(report: MonthReport) -> dg.MetadataValue[Any]:
-    rows = [(markdown(name), f"{cost:,.2f}") for name, cost in report.services[:_MAX_SERVICES]]
+    lines = [(markdown(name), f"{cost:,.2f}") for name, cost in report.services[:_MAX_SERVICES]]
     rest = report.services[_MAX_SERVICES:]
     if rest:
-        rows.append((f"{len(rest)} other services", f"{sum(cost for _, cost in rest):,.2f}"))
-    return _table(f"| service | {report.cost_column} |", rows)
+        lines.append((f"{len(rest)} other services", f"{sum(cost for _, cost in rest):,.2f}"))
+    return _table(f"| service | {report.cost_column} |", lines)
 
 
 def _restatement_table(restatement: Restatement) -> dg.MetadataValue[Any]:

@@ -53,7 +53,10 @@ def stage(
         ]
     asset = dg.asset(
         key=key,
-        ins={name: dg.AssetIn(export.key(stage)) for name, stage in upstream.items()},
+        ins={
+            parameter: dg.AssetIn(export.key(upstream_stage))
+            for parameter, upstream_stage in upstream.items()
+        },
         partitions_def=export.partitions,
         group_name=export.settings.group,
         kinds=kinds,
@@ -66,20 +69,23 @@ def stage(
 
 
 def stage_result(
-    record: Record, outcome: str, metadata: Metadata, checks: Sequence[dg.AssetCheckResult] = ()
+    record: Record,
+    outcome: str,
+    metadata: Metadata,
+    check_results: Sequence[dg.AssetCheckResult] = (),
 ) -> dg.MaterializeResult[Record]:
     """Return a stage's result: the record for the next stage, metadata, and results of checks."""
-    failed = ", ".join(str(check.check_name) for check in checks if not check.passed)
+    failed = ", ".join(str(result.check_name) for result in check_results if not result.passed)
     # Dagster has no public function that returns the check results of a partition, so the metadata
     # carries them too.
-    summary = {"checks": f"failed: {failed}" if failed else f"{len(checks)} passed"}
+    summary = {"checks": f"failed: {failed}" if failed else f"{len(check_results)} passed"}
     return dg.MaterializeResult(
         value=record,
         data_version=dg.DataVersion(
             record.id if isinstance(record, Manifest) else record.manifest_id
         ),
-        metadata={"outcome": outcome, **metadata, **(summary if checks else {})},
-        check_results=checks,
+        metadata={"outcome": outcome, **metadata, **(summary if check_results else {})},
+        check_results=check_results,
     )
 
 
@@ -198,10 +204,10 @@ def previous_metadata(
     return {key: event.metadata[key] for key in keys if key in event.metadata}
 
 
-def month_command(name: str, export: Export, month: BillingMonth) -> str:
+def month_command(command: str, export: Export, month: BillingMonth) -> str:
     """Return the `finops` command that runs a stage of one month."""
     months = f"--start-date {month} --end-date {month}"
-    return f"finops {export.settings.vendor} {name} --export {export.name} {months}"
+    return f"finops {export.settings.vendor} {command} --export {export.name} {months}"
 
 
 def billing_month(context: dg.AssetExecutionContext) -> BillingMonth:

@@ -8,7 +8,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from finops_dagster.settings_table import LocalFile, LocalPath, SettingsTable
+from finops_dagster.settings_table import LocalPath, LocalPathText, SettingsTable
 
 
 class DuckDBSettings(SettingsTable):
@@ -19,8 +19,8 @@ class DuckDBSettings(SettingsTable):
     default a folder beside the file.
     """
 
-    database_path: LocalFile = "data/finops.duckdb"
-    warehouse_path: LocalFile | None = None
+    database_path: LocalPathText = "data/finops.duckdb"
+    warehouse_path: LocalPathText | None = None
     memory_limit: Annotated[
         str, StringConstraints(pattern=r"^\d{1,7}(\.\d+)?\s*([KMGT]i?B)$", strip_whitespace=True)
     ] = "2GB"
