@@ -34,7 +34,7 @@ def vendors() -> Iterable[str]:
 _SUMMARY = """\
 Load cloud cost exports, a month at a time, into DuckDB, Parquet and a warehouse.
 
-Amounts are exact to the last digit."""
+Costs are exact to 18 decimals."""
 _EPILOG = """\b
 Examples:
   finops demo                 Load an invented bill, to try finops
@@ -99,8 +99,7 @@ def finops(_version: _Version = False) -> None:
 def init(context: typer.Context) -> None:
     """Write a first settings file.
 
-    The file is config/finops.toml, or the one that --config names. An existing file is never
-    changed.
+    An existing file is never changed.
 
     $ finops init
     """
@@ -126,8 +125,8 @@ def demo(
 ) -> None:
     """Load three months of an invented bill.
 
-    The demo has its own settings. All its files are in data/demo; only its runs are recorded in
-    DAGSTER_HOME.
+    The demo has its own settings, and refuses other ones. All its files are in data/demo; only its
+    runs are recorded in DAGSTER_HOME.
 
     $ finops demo
     $ finops demo --restate

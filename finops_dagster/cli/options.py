@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
 from inspect import cleandoc
@@ -124,8 +125,11 @@ def _store(context: typer.Context, parameter: typer.CallbackParam, value: Any) -
 
 _shared_option = partial(typer.Option, callback=_store, expose_value=False, show_default=False)
 _CONFIG_HELP = "Settings file. Default: $FINOPS_CONFIG, else config/finops.toml, else config.toml."
-_BACKEND_HELP = "Warehouse to load months into, such as bigquery. Default: as in the settings."
+_BACKEND_HELP = "Warehouse, such as bigquery. Default: as in the settings."
 _VALUE_HELP = "Setting of the warehouse, such as dataset=finops. May be given several times."
+# The help of the shared options for commands that use few of them. The other options are accepted,
+# so that the command can say why it refuses them, but not listed.
+_OWN_HELP = {"init": {"config": "File to write. Default: config/finops.toml."}, "demo": {}}
 # typer joins the lines of a paragraph that does not begin with this.
 _KEEP_LINES = "\b\n"
 _shared = typer.Typer(add_completion=False)
@@ -177,11 +181,21 @@ class Group(typer.core.TyperGroup):
         for command in self.commands.values():
             if not isinstance(command, Group):
                 for name in self.shared_options:
-                    command.params = [*command.params, *shared[name].params]
+                    options = [_listed(option, command.name) for option in shared[name].params]
+                    command.params = [*command.params, *options]
                 if command.help:
                     command.help = _help_text(command.help)
         if self.help:
             self.help = _help_text(self.help)
+
+
+def _listed(option: Any, command: str | None) -> Any:
+    """Return a shared option as the help of a command lists it."""
+    if command not in _OWN_HELP:
+        return option
+    own, own_help = copy(option), _OWN_HELP[command].get(option.name)
+    own.help, own.hidden = own_help, own_help is None
+    return own
 
 
 def _help_text(docstring: str) -> str:

@@ -18,7 +18,7 @@ _COMMANDS = [
         "extract-manifests",
         "manifest",
         "Record the newest manifest of each month.\n\nThis is the first stage. To list the "
-        "manifests without recording them: discover-manifests.",
+        "manifests without recording them, use discover-manifests.",
     ),
     (
         "extract-billing",
@@ -34,7 +34,7 @@ _COMMANDS = [
     (
         "export-parquet",
         "parquet",
-        f"Write each month that DuckDB has to its Parquet file.\n\n{_RUNS_ALONE}",
+        f"Write the Parquet file of each month that DuckDB holds.\n\n{_RUNS_ALONE}",
     ),
     (
         "load-billing-remote",
@@ -95,7 +95,7 @@ def run_pipeline(
     """Run every stage of each month, newest month first.
 
     A month that is unchanged is verified and not loaded again. If a month fails, the others still
-    run. --json prints one line of JSON as each month ends.
+    run. --json prints one line of JSON for each month, as soon as its run has ended.
 
     $ finops aws run-pipeline
     $ finops aws run-pipeline --export acme --start-date 2026-01 --dry-run
@@ -118,11 +118,11 @@ def run_pipeline(
 
 @app.command()
 def show_state(context: typer.Context, runs: Runs = False, json: Json = False) -> None:
-    """Show each month's version, and the stages behind it.
+    """Show the newest version of each month, and which stages lack it.
 
-    Stages: manifest, staged files, DuckDB table, Parquet file, warehouse table. "version" is the
-    newest version that was read from the vendor. "stages behind" names the stages that have an
-    older version, or nothing. The vendor is not asked: discover-manifests does that.
+    "version" is the newest version that was read from the vendor. "stages behind" names the later
+    stages (staged files, DuckDB table, Parquet file, warehouse table) that have an older version,
+    or nothing. The vendor is not asked: discover-manifests does that.
 
     $ finops aws show-state
     $ finops aws show-state --runs --export acme --start-date 2026-01

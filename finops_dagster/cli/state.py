@@ -143,7 +143,7 @@ def report(
     """Report progress, failures, durations and restarts.
 
     Counts the months that are complete, pending, running and failed, the failures by cause, and
-    the runs that repeat a failed month. Durations are in seconds, by stage.
+    the restarts: runs that repeat a failed month. Durations are in seconds, by stage.
 
     $ finops state report --format html > report.html
     """
@@ -281,6 +281,8 @@ def cleanup(
 ) -> None:
     """Delete old staged files, runs and load records.
 
+    Deletes what is older than --older-than:
+
     - staged files of versions that are loaded, or that are not the newest
     - ended runs with their logs, except the last run of each stage of each month
     - load records of superseded versions
@@ -325,8 +327,8 @@ def export_state(context: typer.Context, file: StateFile, export: OptionalExport
 def import_state(context: typer.Context, file: StateFile) -> None:
     """Import the records of months whose data is on this machine.
 
-    Copy data/ to this machine first. A stage whose data differs from the file is refused, with one
-    line.
+    Copy data/ to this machine first. A stage whose data is not the version that the file names is
+    refused, with one line.
 
     $ finops state import state.json
     """
