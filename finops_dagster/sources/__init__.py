@@ -10,6 +10,9 @@ from finops_dagster.object_stores import ObjectStores
 from finops_dagster.sources.aws.find_exports import discover
 from finops_dagster.sources.aws.settings import AwsExport
 from finops_dagster.sources.aws.source import AwsSource, aws_formats
+from finops_dagster.sources.azure.format import azure_formats
+from finops_dagster.sources.azure.settings import AzureExport
+from finops_dagster.sources.azure.source import AzureSource
 from finops_dagster.sources.base import Format, Source
 from finops_dagster.sources.find_exports import FoundExport, SearchedStore
 from finops_dagster.sources.settings import ExportSettings
@@ -29,6 +32,7 @@ class Vendor:
 
 
 VENDORS: dict[str, Vendor] = {
-    "aws": Vendor(AwsExport, lambda export: aws_formats(export.column_names), AwsSource, discover)
+    "aws": Vendor(AwsExport, lambda export: aws_formats(export.column_names), AwsSource, discover),
+    "azure": Vendor(AzureExport, lambda _: azure_formats(), AzureSource),
 }
 """The vendors by their names in the settings. A project may add its own before it loads them."""

@@ -49,7 +49,8 @@ class Format(Naming, Protocol):
     def finality_sql(self, columns: Collection[str]) -> Sql | None:
         """Return an SQL aggregate that is true if a month's rows are final.
 
-        None if the columns do not show it. `columns` are those of the table.
+        It is NULL if the rows do not show it, and None if the columns do not. `columns` are those
+        of the table.
         """
         ...
 

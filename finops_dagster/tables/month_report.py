@@ -107,4 +107,4 @@ def _is_final(
         f"SELECT {finality_sql} FROM {quoted(load.table)} WHERE billing_month = ?",
         [load.month.first_day],
     ).fetchall()
-    return bool(is_final)
+    return None if is_final is None else bool(is_final)

@@ -5,26 +5,19 @@ Whatever bytes a manifest holds, parsing returns a value or raises ManifestInval
 
 from __future__ import annotations
 
-import codecs
 import re
 from abc import abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from pydantic_core import from_json
-
 from finops_dagster.billing.columns import Sql
-from finops_dagster.billing.errors import CONTROL_CHARACTER, ManifestInvalid, excerpt, excerpts
+from finops_dagster.billing.errors import ManifestInvalid, excerpt, excerpts
 from finops_dagster.billing.manifest import Column, ListedFile, Manifest, ManifestFile
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.sources.base import Format, every_cost_has_invoice
+from finops_dagster.sources.manifest_json import json_object, usable_id, usable_key
 
-_MAX_ID_LENGTH = 256
-_UNREADABLE_ADVICE = (
-    "wait for the vendor's next manifest (where this is a copy of the vendor's bucket, copy the "
-    "manifest again)"
-)
 _MAX_FIELDS_SHOWN = 12
 _T = TypeVar("_T", str, list[Any])
 
@@ -125,18 +118,7 @@ class ManifestJson:
         cls, body: bytes, source: ManifestFile, month: BillingMonth, title: str
     ) -> ManifestJson:
         """Parse a JSON object; texts that are not Unicode are refused."""
-        try:
-            document = from_json(body.removeprefix(codecs.BOM_UTF8))
-        except ValueError as error:
-            raise ManifestInvalid(
-                f"{source.location} is not JSON: {error}; {_UNREADABLE_ADVICE}"
-            ) from error
-        if not isinstance(document, dict):
-            raise ManifestInvalid(
-                f"{source.location} is not a JSON object but a {type(document).__name__}; "
-                f"{_UNREADABLE_ADVICE}"
-            )
-        return cls(document, source, month, title)
+        return cls(json_object(body, source), source, month, title)
 
     def first_field(self, value_type: type[_T], description: str, names: Sequence[str]) -> _T:
         """Return the first of the named fields that has this type and is not an empty text."""
@@ -150,10 +132,7 @@ class ManifestJson:
 
     def vendor_id(self, *names: str) -> str:
         """Return the vendor's id, which is a UUID or a timestamp in AWS's manifests."""
-        vendor_id = self.first_field(str, " or ".join(names), names)
-        if len(vendor_id) > _MAX_ID_LENGTH or not vendor_id.isprintable() or vendor_id.isspace():
-            raise self.invalid(f": {excerpt(vendor_id)} is not a usable version id")
-        return vendor_id
+        return usable_id(self.first_field(str, " or ".join(names), names), self.source)
 
     def columns(self) -> list[Any]:
         """Return the entries of the list of columns; an empty list if there is none."""
@@ -162,14 +141,7 @@ class ManifestJson:
 
     def object_key(self, key: Any) -> str:
         """Return a listed key without `s3://bucket/`."""
-        if not isinstance(key, str) or not key:
-            raise self.invalid(f" lists {excerpt(key)}, which is not the key of a file")
-        # No vendor writes control characters, and S3 itself cannot list them.
-        if CONTROL_CHARACTER.search(key) or {".", ".."} & set(key.split("/")):
-            raise self.invalid(
-                f" lists {excerpt(key)}, which has a control character, or . or .. in its path"
-            )
-        return re.sub(r"^s3[an]?://[^/]+/", "", key)
+        return re.sub(r"^s3[an]?://[^/]+/", "", usable_key(key, self.source))
 
     def split_key(self, key: str, month_pattern: str) -> tuple[str, str]:
         """Return the month's folder in a key, and the path below it.

@@ -168,8 +168,8 @@ def test_a_name_of_any_characters_can_be_pasted(
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("source/a", "/source/a has no cost export of aws; its folders are: other, y=1; name "),
-        ("nowhere", "/nowhere has no cost export of aws; its folders are: none; name the folder "),
+        ("source/a", "; its folders are: other, y=1; name "),
+        ("nowhere", "; its folders are: none; name the folder "),
         ("ftp://x", "ftp://x: source: String should match pattern"),
         ("s3://arn:x", "s3://arn:x: source: 's3://arn:x' is not the ARN of an access point"),
     ],

@@ -1,0 +1,1 @@
+"""Azure Cost Management exports: FOCUS, actual and amortized costs, by their manifests."""

@@ -1,0 +1,141 @@
+"""The layout of Azure's exports in a container: how runs are found by the names of folders.
+
+A run is `<export>/20260101-20260131/202601160348/<run id>/manifest.json` with its files beside it.
+The folder of the dates may also be above that of the export, and the folder of the run's time is
+absent in some exports. Old exports write one CSV a run, without a manifest, next to those of other
+runs: `<export>/20260101-20260131/<export>_<id>.csv`.
+https://learn.microsoft.com/azure/cost-management-billing/costs/tutorial-improved-exports
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.object_stores import ObjectInfo, ObjectStore, StoreError
+
+_DATE_RANGE = re.compile(r"([0-9]{8})-([0-9]{8})")
+_RUN_TIME = re.compile(r"[0-9]{12}")
+_GUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.I)
+_MANIFEST_NAME = re.compile(r"_?manifest\.json", re.I)
+_DATA_NAME = re.compile(r".*\.(csv(\.gz)?|parquet)", re.I)
+# A run's folder has the minute in which it was submitted, in UTC. A day more costs few requests.
+_RUN_TIME_TOLERANCE = timedelta(days=1)
+# The folder of an export seldom lies deeper, and a container may have any number of other folders.
+_MAX_LEVELS = 6
+_MAX_FOLDERS = 1000
+_MAX_PARALLEL_REQUESTS = 16
+
+
+@dataclass(frozen=True)
+class DateRange:
+    """The days that a run covers; both are inclusive."""
+
+    first: date
+    last: date
+
+    @classmethod
+    def of_folder(cls, name: str) -> DateRange | None:
+        """Return the range of a folder `20260101-20260131`; None for any other name."""
+        match = _DATE_RANGE.fullmatch(name)
+        with suppress(ValueError):
+            if match is not None:
+                first, last = (datetime.strptime(day, "%Y%m%d").date() for day in match.groups())
+                return cls(first, last) if first <= last else None
+        return None
+
+    @property
+    def month(self) -> BillingMonth:
+        """The month in which the range begins."""
+        return BillingMonth.of(self.first)
+
+    def __str__(self) -> str:
+        return f"{self.first} to {self.last}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of an export, as the names of its folders tell it.
+
+    `file` is its manifest or, without `has_manifest`, its only file. `export` is the path of the
+    export's folder, without the folder of the dates.
+    """
+
+    file: ObjectInfo
+    export: str
+    days: DateRange
+    has_manifest: bool
+    run_time: datetime | None = None
+    run_id: str = ""
+
+    @property
+    def latest_submission(self) -> datetime:
+        """The time before which the run was submitted."""
+        # A run is written after it was submitted, and copied after it was written.
+        written = self.file.last_modified
+        return (
+            written if self.run_time is None else min(written, self.run_time + _RUN_TIME_TOLERANCE)
+        )
+
+
+def date_folders(store: ObjectStore, source: str) -> Iterator[tuple[str, DateRange]]:
+    """Yield the folders of dates below a folder, by a LIST of each folder above them, in parallel.
+
+    Raises StoreError where there are too many folders for a folder of exports.
+    """
+    level, listed = [source], 0
+    with ThreadPoolExecutor(_MAX_PARALLEL_REQUESTS) as pool:
+        for _ in range(_MAX_LEVELS):
+            listed += len(level)
+            if listed > _MAX_FOLDERS:
+                raise StoreError(
+                    f"{store.location(source)} has more than {_MAX_FOLDERS:,} folders that are no "
+                    "folders of dates; set source to the folder that has the exports' folders"
+                )
+            next_level = []
+            for folder, names in zip(level, pool.map(store.folders, level), strict=True):
+                for name in sorted(names):
+                    path, days = f"{folder}/{name}".lstrip("/"), DateRange.of_folder(name)
+                    if days is None:
+                        next_level.append(path)
+                    else:
+                        yield path, days
+            level = next_level
+
+
+def runs_below(folder: str, files: Sequence[ObjectInfo]) -> Iterator[Run]:
+    """Yield the runs below a folder of dates; `files` are all files below it."""
+    above, _, name = folder.rpartition("/")
+    days = DateRange.of_folder(name)
+    assert days is not None
+    manifests = [file for file in files if _MANIFEST_NAME.fullmatch(_name(file))]
+    for manifest in manifests:
+        levels = manifest.key.removeprefix(f"{folder}/").split("/")[:-1]
+        run_time, run_id = None, ""
+        while levels and (_RUN_TIME.fullmatch(levels[-1]) or _GUID.fullmatch(levels[-1])):
+            level = levels.pop()
+            run_time = _run_time(level) or run_time
+            run_id = run_id or (level if _GUID.fullmatch(level) else "")
+        export = "/".join([above, *levels]).strip("/")
+        yield Run(manifest, export, days, True, run_time, run_id)
+    if not any(manifest.key.rpartition("/")[0] == folder for manifest in manifests):
+        for file in files:
+            if file.key.rpartition("/")[0] == folder and _DATA_NAME.fullmatch(_name(file)):
+                yield Run(file, above, days, has_manifest=False)
+
+
+def _name(file: ObjectInfo) -> str:
+    return file.key.rpartition("/")[2]
+
+
+def _run_time(name: str) -> datetime | None:
+    """Return the time of a folder `202601160348`; None for any other name."""
+    if _RUN_TIME.fullmatch(name):
+        with suppress(ValueError):
+            return datetime.strptime(name, "%Y%m%d%H%M").replace(tzinfo=UTC)
+    return None

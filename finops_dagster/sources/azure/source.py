@@ -1,0 +1,256 @@
+"""The source of Azure's cost exports: the newest run of each month, found by listing folders."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from finops_dagster.billing.errors import (
+    FileInvalid,
+    ManifestInvalid,
+    ManifestMissing,
+    excerpts,
+)
+from finops_dagster.billing.manifest import Manifest
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.object_stores import (
+    ObjectInfo,
+    ObjectMissing,
+    ObjectStores,
+    StoreError,
+    StoreUnavailable,
+)
+from finops_dagster.sources.azure.format import azure_formats
+from finops_dagster.sources.azure.layout import Run, date_folders, runs_below
+from finops_dagster.sources.azure.manifest import ReadRun, read_run, run_without_manifest
+from finops_dagster.sources.azure.settings import AzureExport
+from finops_dagster.sources.base import AvailableFiles, ManifestOrError, VersionFolder
+
+_MAX_PARALLEL_REQUESTS = 16
+_MAX_NAMES_SHOWN = 12
+
+
+class AzureSource:
+    """One dataset of one scope, which several exports may deliver into a container.
+
+    A run of an export has the whole month so far: the newest run is the month's version, and runs
+    are never added up. Manifests are cached by the ETags in listings, so that an unchanged one
+    costs no request.
+    """
+
+    # Azure restates the month in progress daily.
+    stale_after = timedelta(days=2)
+
+    def __init__(self, export: AzureExport, stores: ObjectStores) -> None:
+        """Open the export's store."""
+        self._export, self._format = export, azure_formats()[export.format]
+        self._store, self._prefix = stores.open(export)
+        self._cache: dict[str, tuple[str, ReadRun | ManifestInvalid]] = {}
+
+    def newest_manifests(
+        self, months: Iterable[BillingMonth]
+    ) -> dict[BillingMonth, ManifestOrError]:
+        """Return the manifest of each month's newest run, or the error that says what is wrong.
+
+        Lists the folders down to those of dates, and everything below the months' own. Raises the
+        store's error if it fails for all months that exist.
+        """
+        months, found = list(months), sorted(date_folders(self._store, self._prefix))
+        folders = {
+            month: [folder for folder, days in found if days.month == month] for month in months
+        }
+        with ThreadPoolExecutor(_MAX_PARALLEL_REQUESTS) as pool:
+            manifests = list(pool.map(self._newest_manifest, folders, folders.values()))
+        errors = [m for m in manifests if isinstance(m, StoreError | StoreUnavailable)]
+        if len(errors) == sum(manifest is not None for manifest in manifests) > 0:
+            raise errors[0]
+        existing = sorted({days.month for _, days in found})
+        return {
+            month: manifest or ManifestMissing(self._missing_message(month, existing))
+            for month, manifest in zip(months, manifests, strict=True)
+        }
+
+    def available_files(self, manifest: Manifest) -> AvailableFiles:
+        """List the run's folder. Raises ObjectMissing if a file is not there.
+
+        A warning names a file whose size is not the manifest's: whether Azure counts the bytes of
+        a compressed file before or after compression is not known.
+        """
+        folder = manifest.source.key.rpartition("/")[0]
+        stored = {file.key: file for file in self._store.files(folder)}
+        files = []
+        for listed in manifest.files:
+            if listed.key not in stored:
+                location = self._store.location(listed.key)
+                raise ObjectMissing(f"{location} does not exist, though the manifest lists it")
+            files.append(stored[listed.key])
+        different = [
+            f"{file.location} has {file.size:,} bytes, and the manifest says {listed.size:,}"
+            for listed, file in zip(manifest.files, files, strict=True)
+            if listed.size not in (None, file.size)
+        ]
+        more = f" ({len(different) - 1} more files differ)" if len(different) > 1 else ""
+        return AvailableFiles(files, (different[0] + more,) if different else ())
+
+    def fetch(
+        self, manifest: Manifest, available: AvailableFiles, folder: VersionFolder, *, force: bool
+    ) -> int:
+        """Download and verify the files; return the bytes downloaded.
+
+        Raises FileInvalid if the run's folder has gone, or its manifest has changed meanwhile.
+        """
+        try:
+            size = folder.fetch(self._store, available.files, force=force)
+        except ObjectMissing:
+            # A file may have been written anew while it was looked up; a run that a newer one has
+            # replaced is gone for good.
+            try:
+                files = self.available_files(manifest).files
+                size = folder.fetch(self._store, files, force=force)
+            except ObjectMissing as missing:
+                raise FileInvalid(
+                    f"{missing}: a newer run has replaced this one; run the month again"
+                ) from missing
+        source = manifest.source
+        for file in self._store.files(source.key.rpartition("/")[0]):
+            if file.key == source.key and file.etag != source.etag:
+                raise FileInvalid(
+                    f"{source.location} changed while its files were fetched: a newer run is "
+                    "written over this one; run the month again"
+                )
+        return size
+
+    def _newest_manifest(
+        self, month: BillingMonth, folders: Sequence[str]
+    ) -> ManifestOrError | None:
+        """Return the manifest of the month's newest run, or an error; None without a run."""
+        try:
+            try:
+                return self._choose(month, folders)
+            except ObjectMissing:
+                # With "overwrite", a run's folder goes away when the next run is written.
+                return self._choose(month, folders)
+        except (ManifestInvalid, StoreError, StoreUnavailable) as error:
+            return error
+
+    def _choose(self, month: BillingMonth, folders: Sequence[str]) -> Manifest | None:
+        runs_by_export: dict[str, list[Run]] = defaultdict(list)
+        for folder in folders:
+            for run in runs_below(folder, self._files_below(folder)):
+                runs_by_export[run.export].append(run)
+        newest = [run for run in map(self._newest_of, runs_by_export.values()) if run is not None]
+        self._require_one_scope(month, newest)
+        chosen = max(newest, key=_order, default=None)
+        return None if chosen is None else _with_warning(chosen, newest)
+
+    def _files_below(self, folder: str) -> list[ObjectInfo]:
+        """Return the files below a folder of dates, of the exports that the settings name."""
+        names, store = {*self._export.export_names}, self._store
+        if not names or names & {*folder.split("/")}:
+            return store.files_below(folder)
+        # The folders of the exports may be in those of the dates.
+        below = [f"{folder}/{name}" for name in sorted(names & store.folders(folder))]
+        return [file for path in below for file in store.files_below(path)]
+
+    def _newest_of(self, runs: Sequence[Run]) -> ReadRun | None:
+        """Return the newest run of one export; None if it is of another dataset.
+
+        Only the manifests are read that the time of their folder, or their own, leaves as possible:
+        in most containers one of each export.
+        """
+        newest: ReadRun | None = None
+        for run in sorted(runs, key=lambda run: run.latest_submission, reverse=True):
+            if newest is not None and run.latest_submission < newest.submitted:
+                break
+            read = self._read(run, runs)
+            if read.manifest is None:
+                if newest is None:
+                    return None
+                continue
+            newest = read if newest is None else max(newest, read, key=_order)
+        return newest
+
+    def _read(self, run: Run, runs: Sequence[Run]) -> ReadRun:
+        """Return a run with its manifest. Raises ManifestInvalid, and ObjectMissing."""
+        if not run.has_manifest:
+            number = sum(not other.has_manifest for other in runs)
+            return run_without_manifest(run, self._format.name, number)
+        etag, read = self._cache.get(run.file.key, ("", None))
+        if read is None or etag != run.file.etag:
+            read = self._parse(run)
+            self._cache[run.file.key] = run.file.etag, read
+        if isinstance(read, ManifestInvalid):
+            # The cached error would otherwise collect a traceback each time that it is raised.
+            raise read.with_traceback(None)
+        return read
+
+    def _parse(self, run: Run) -> ReadRun | ManifestInvalid:
+        stored = self._store.read(run.file.key)
+        assert stored is not None
+        body, info = stored
+        try:
+            return read_run(body, replace(run, file=info), self._format.name, self._format.datasets)
+        except ManifestInvalid as error:
+            error.etag = info.etag
+            return error
+
+    def _require_one_scope(self, month: BillingMonth, runs: Sequence[ReadRun]) -> None:
+        """Raise ManifestInvalid if the exports are of several scopes, or may be."""
+        scopes = {run.scope for run in runs}
+        is_unknown = any(None in (run.scope, run.dataset) for run in runs)
+        is_ambiguous = len(runs) > 1 and is_unknown and not self._export.export_names
+        if len(scopes - {None}) <= 1 and not is_ambiguous:
+            return
+        shown = [f"{run.run.export} ({run.scope or 'scope unknown'})" for run in runs]
+        reason = "are of several scopes" if len(scopes - {None}) > 1 else "may be of several scopes"
+        error = ManifestInvalid(
+            f"{self._export.name} {month}: the exports in {self._store.location(self._prefix)} "
+            f"{reason}, which are never added up: {excerpts(shown, _MAX_NAMES_SHOWN)}; set "
+            f"export_names of {self._export.name} to those of one scope"
+        )
+        error.etag = "+".join(sorted(run.run.file.etag for run in runs))
+        raise error
+
+    def _missing_message(self, month: BillingMonth, existing: Sequence[BillingMonth]) -> str:
+        export = self._export
+        names = (
+            f" of {excerpts(export.export_names, _MAX_NAMES_SHOWN)}" if export.export_names else ""
+        )
+        months = excerpts([str(month) for month in existing], _MAX_NAMES_SHOWN)
+        advice = (
+            "check format and export_names; Azure delivers a month's first run about a day after "
+            "the month begins"
+            if existing
+            else "check source, which is the container and the folder of the exports"
+        )
+        return (
+            f"{export.name} has no run of {month}: {self._store.location(self._prefix)} has "
+            f"{'folders of ' + months if months else 'no folder of a month'}{names}; {advice}"
+        )
+
+
+def _order(read: ReadRun) -> tuple[datetime, datetime, str]:
+    """Return what puts runs in the order of their submission."""
+    return read.submitted, read.run.file.last_modified, read.run.file.key
+
+
+def _with_warning(chosen: ReadRun, newest: Sequence[ReadRun]) -> Manifest:
+    """Return the chosen manifest, with a warning if an older run covers more of the month."""
+    assert chosen.manifest is not None
+    delivery, warnings = chosen.manifest.delivery, chosen.manifest.warnings
+    fuller = [
+        f"{run.run.file.location} ({run.manifest.delivery.days})"
+        for run in newest
+        if run.manifest
+        and run.manifest.delivery
+        and delivery
+        and delivery.covers_less_than(run.manifest.delivery)
+    ]
+    if fuller and delivery:
+        warnings += (
+            f"the newest run covers {delivery.days}, fewer days than {excerpts(fuller, 3)}",
+        )
+    return replace(chosen.manifest, warnings=warnings)
