@@ -30,9 +30,10 @@ DIALECTS = {
     "snowflake": f"{__name__}.snowflake.dialect:SnowflakeDialect.factory",
     "sql": f"{__name__}.sql.databases:dialect_factory",
 }
-"""The function that turns each warehouse's settings into a dialect factory.
+"""The path of the function that turns each warehouse's settings into a dialect factory.
 
-They are paths, because only these modules import the warehouses' clients.
+Such a function raises SettingsError for a database that cannot be used. Only the modules of these
+paths import the warehouses' clients.
 """
 
 
@@ -48,8 +49,8 @@ class BackendSettings(Protocol):
 def open_warehouse(settings: BackendSettings) -> Warehouse:
     """Return the warehouse that the settings select, without connecting to it.
 
-    Raises SettingsError where its client is not installed, or where the database that the
-    settings name cannot replace a month.
+    Raises SettingsError if its client is not installed, or for settings of `sql` with a database
+    that cannot be used.
     """
     from finops_dagster.warehouses.base import Warehouse
 

@@ -22,7 +22,10 @@ from finops_dagster.warehouses.schema_change import SchemaChange
 
 @dataclass(frozen=True)
 class LoadResult:
-    """The id of a load's job, and its warnings: about columns, and about the clean-up."""
+    """The result of a load: its id in the warehouse's ledger, and warnings of one line each.
+
+    The warnings are about columns, and about temporary data that could not be removed.
+    """
 
     job_id: str
     warnings: tuple[str, ...] = ()
@@ -30,7 +33,7 @@ class LoadResult:
 
 @dataclass(frozen=True)
 class WarehouseMonth:
-    """A month of the ledger, with its newest load."""
+    """A month of a warehouse's ledger, with its newest load; `loaded_at` has the zone UTC."""
 
     month: str
     manifest_id: str
@@ -41,7 +44,7 @@ class WarehouseMonth:
 def months_from_loads(loads: Iterable[Sequence[Any]]) -> list[WarehouseMonth]:
     """Return each month with its newest load, the newest month first.
 
-    A load is a row of month, version id, row count and time, as the database returns them.
+    `loads` are rows of month, version id, row count and time, as `recorded_loads` returns them.
     """
     newest: dict[str, WarehouseMonth] = {}
     for month, manifest_id, rows, loaded_at in loads:
@@ -55,32 +58,34 @@ class Warehouse:
     """A warehouse; each operation opens a new Dialect, which connects.
 
     The ledger of a table is `{table}_loads`, with the version of every load and its state:
-    `loading`, `loaded` or `failed`. Methods raise BillError, ReconciliationError, and
-    WarehouseUnavailable where a retry may help.
+    `loading`, `loaded` or `failed`. Methods that connect raise BillError, or WarehouseUnavailable
+    if a retry may help.
     """
 
     def __init__(self, open_dialect: Callable[[], Dialect]) -> None:
         self._open_dialect = open_dialect
 
     def check_connection(self) -> str:
-        """Connect, run a query, and return the location of the server that answered."""
+        """Connect, run a query, and return the name and address of the warehouse, for people."""
         with self._connected_dialect() as dialect:
             return dialect.ping()
 
     def full_name(self, table: str) -> str:
-        """Return the table's name as queries use it, without connecting."""
+        """Return the table's name with its schema and database, for people; does not connect."""
         return self._open_dialect().full_name(table)
 
     def loaded_months(self, table: str) -> list[WarehouseMonth]:
-        """Return the months of the table's ledger, the newest first; empty without a ledger."""
+        """Return the loaded months of the table's ledger, newest first; empty without a ledger."""
         with self._connected_dialect() as dialect:
             return months_from_loads(recorded_loads(dialect, table))
 
     def measured_version(self, file: MonthFile) -> Version | None:
-        """Return the version that the ledger names, with the totals measured in the table.
+        """Return the id of the month's newest load, with the totals measured in the table.
 
-        None without a load, with rows of another month, without a measured column, or where the
-        version is the file's and its totals differ, as after rows were deleted by hand.
+        Only these two fields of the result are set. The file names table, month and the measured
+        columns; it may be of another version. None if the month has no load or a misdated row, or
+        the table lacks a measured column; also if id, rows and cost are the file's, but another sum
+        differs.
         """
         with self._connected_dialect() as dialect:
             months = months_from_loads(recorded_loads(dialect, file.table))
@@ -98,10 +103,10 @@ class Warehouse:
         return version
 
     def digest(self, file: MonthFile) -> MonthDigest:
-        """Return the digests of the month in the table; all compared cells are read.
+        """Return the digests of the file's columns in the table, of the warehouse's digest kind.
 
-        The warehouse's `digest_kind` says which columns are compared: of SUMS, the money columns.
-        Raises BillError where the table lacks one of them.
+        Reads every cell of the columns that this kind compares. If the table lacks such a column,
+        BillError is raised, or in DuckDB the column is left out.
         """
         with self._connected_dialect() as dialect:
             return dialect.digest(file)
@@ -109,8 +114,10 @@ class Warehouse:
     def replace_month(self, file: MonthFile) -> LoadResult:
         """Replace the month in the table by the file, in one step, and record the load.
 
-        Creates tables and columns that are missing. A failed load is recorded, unless it may still
-        be running.
+        Creates missing tables and columns, and casts columns to text as `schema_change` says. If it
+        fails after the tables are created, the load is recorded as `failed`, unless it may still be
+        running. Raises ReconciliationError if the totals differ; BigQuery has replaced the month
+        then.
         """
         dialect, has_begun = self._open_dialect(), False
         dialect.job_id = f"finops_{file.export}_{file.month}_{uuid4().hex[:12]}"
@@ -123,16 +130,16 @@ class Warehouse:
                 has_begun = True
                 return LoadResult(dialect.job_id, self._load(dialect, file, change))
         except Exception as error:
-            # By a connection of its own, since the first one may be lost.
+            # By a second connection, since the first one may be lost.
             if has_begun and dialect.load_has_ended(error):
                 with suppress(Exception), self._connected_dialect(write=True) as reconnected:
                     reconnected.record_load(file, dialect.job_id, "failed", first_line(error))
             raise
 
     def _load(self, dialect: Dialect, file: MonthFile, change: SchemaChange) -> tuple[str, ...]:
-        """Load the file, reconcile it and swap it in for the month's rows; return the warnings.
+        """Load the file, reconcile it, replace the month's rows by it, and return the warnings.
 
-        Nothing after the commit may fail the load.
+        An error after the commit becomes a warning.
         """
         name, totals = self.full_name(file.table), file.footer.totals
         advice = f"{dialect.mismatch_effect}; {reprocess_advice(file.export, file.month)}"

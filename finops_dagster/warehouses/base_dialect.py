@@ -19,6 +19,8 @@ class BaseDialect(ABC):
     """The base of Dialect: connection, types and SQL; the defaults suit most SQL databases.
 
     A data type is one of SqlType, DATE or COUNT; a native type is the warehouse's name of it.
+    `table` and `name` are names as the lake has them, which the warehouse may store shortened.
+    Methods need an open connection, unless they say otherwise.
     """
 
     column_types: ClassVar[Mapping[str, ColumnType]]
@@ -26,16 +28,19 @@ class BaseDialect(ABC):
     max_name_bytes: int = 255
     """The longest name of a table or column; longer ones are cut and end in a hash."""
     accepts_text_as_amount: ClassVar[bool] = False
-    """Whether a text column may be loaded into a column of amounts, cell by cell."""
+    """Whether a column of amounts takes a month's text column whose texts are exact amounts."""
 
     digest_kind: ClassVar[DigestKind] = DigestKind.SUMS
     md5_number: ClassVar[Sql] = Sql("{0}")
-    """For DigestKind.MD5: the number that `tables.digest.HEX_DIGITS` digits of a text's MD5 are."""
+    """For DigestKind.MD5: the first `HEX_DIGITS` hex digits of the MD5 of text `{0}`, as a number.
+
+    For DigestKind.SUMS it is the amount itself.
+    """
     map_entries: ClassVar[Sql] = Sql("{0}")
-    """For DigestKind.MD5: a FROM item with a map's entries as rows, `entry.key`, `entry.value`."""
+    """For DigestKind.MD5: a FROM item with the entries of map `{0}`: `entry.key`, `entry.value`."""
 
     job_id = "finops_dagster"
-    """The id of the load, and Snowflake's QUERY_TAG; the program's name where nothing is loaded."""
+    """The id of the load, and Snowflake's QUERY_TAG; the program's name if nothing is loaded."""
 
     # Connection
 
@@ -46,31 +51,38 @@ class BaseDialect(ABC):
     @property
     @abstractmethod
     def location(self) -> str:
-        """The product and the address of the warehouse, for messages."""
+        """The name and address of the warehouse, for messages; needs no connection."""
 
     @abstractmethod
     def connect(self, *, write: bool) -> AbstractContextManager[None]:
-        """Connect until the block ends; with `write` false, nothing is created or changed."""
+        """Connect until the block ends. Raises errors of the client, or BillError.
+
+        Without `write` the block must change nothing: the connection may be read-only, or what it
+        changes may be rolled back.
+        """
 
     @abstractmethod
     def translate_error(self, error: Exception) -> Exception | None:
-        """Translate an error of the client to one of one line; return None for any other error.
+        """Return the one-line error for an error of the client; None for any other error.
 
-        The result is WarehouseUnavailable where a retry may help, else BillError.
+        The result is WarehouseUnavailable if a retry may help, else BillError. Needs no connection.
         """
 
     @abstractmethod
     def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
-        """Run a statement with `values` for its placeholders; return its rows, empty for none."""
+        """Run a statement, with `values` for its placeholders in their order; return its rows.
+
+        The result is empty if the statement returns no rows. Errors are the client's own.
+        """
 
     def ping(self) -> str:
-        """Query the server of the open connection, and return its location."""
+        """Query the server of the open connection, and return its name and address for people."""
         self.query("SELECT 1")
         return self.location
 
     @contextmanager
     def connected(self, *, write: bool) -> Iterator[None]:
-        """Connect until the block ends; errors in the block pass through `translate_error`."""
+        """Call `connect` for the block, and raise errors as `translate_error` returns them."""
         try:
             with self.connect(write=write):
                 yield
@@ -84,14 +96,20 @@ class BaseDialect(ABC):
 
     @abstractmethod
     def full_name(self, table: str) -> str:
-        """Return the table's name as queries use it; needs no connection."""
+        """Return the table's name with its schema and database, for people; needs no connection.
+
+        Statements use `table_sql` instead.
+        """
 
     @abstractmethod
     def read_columns(self, table: str) -> dict[str, str]:
-        """Query {column: native type}, in the table's order; empty without a table."""
+        """Query {stored name: native type} of the columns, in their order; empty without a table.
+
+        A type that no data type matches has the name that the warehouse gives it.
+        """
 
     def stored_columns(self, table: str) -> dict[str, str]:
-        """Return {lower-case column: native type}; empty without a table.
+        """Return `read_columns` with the names in lower case.
 
         The result is cached, since it is needed for each column of the file; the methods that
         change columns drop it from the cache.
@@ -102,13 +120,12 @@ class BaseDialect(ABC):
         return self._stored_columns[table]
 
     def has_columns(self, table: str, names: Sequence[str]) -> bool:
-        """Return whether the table has all these columns."""
-        return {self.stored_name(name).lower() for name in names} <= self.stored_columns(
-            table
-        ).keys()
+        """Return whether the table has all these columns; letter case makes no difference."""
+        stored_names = {self.stored_name(name).lower() for name in names}
+        return stored_names <= self.stored_columns(table).keys()
 
     def stored_name(self, name: str) -> str:
-        """Return the name of a column or table, shortened to what the warehouse can store."""
+        """Return the name under which the warehouse stores a column or table."""
         return name_within(self.max_name_bytes, name)
 
     def quoted(self, name: str) -> Sql:
@@ -116,15 +133,15 @@ class BaseDialect(ABC):
         return quoted(self.stored_name(name))
 
     def table_sql(self, table: str) -> Sql:
-        """Return the table's quoted name, with its schema where the warehouse has schemas."""
+        """Return the table's stored name for statements: quoted, and with its schema if needed."""
         return self.quoted(table)
 
     def native_type(self, data_type: str) -> Sql:
-        """Return the warehouse's name of a data type."""
+        """Return the warehouse's name of a data type, for a column's definition or a cast."""
         return self.column_types[data_type].native
 
     def placeholder(self, number: int) -> Sql:
-        """Return the placeholder of the value with this number, from 1."""
+        """Return the placeholder of the value with this number, from 1, in `query`."""
         return Sql(f"${int(number)}")
 
     def date_literal(self, day: date) -> Sql:
@@ -132,7 +149,7 @@ class BaseDialect(ABC):
         return Sql(f"DATE '{day}'")
 
     def timestamp_literal(self, timestamp: datetime) -> Sql:
-        """Return a time in UTC as a literal."""
+        """Return a time as a literal; it must be in UTC."""
         return Sql(f"TIMESTAMP '{timestamp:%Y-%m-%d %H:%M:%S.%f}'")
 
     def month_condition(self, file: MonthFile) -> Sql:
@@ -140,19 +157,20 @@ class BaseDialect(ABC):
         return Sql(f"{self.quoted('billing_month')} = {self.date_literal(file.month.first_day)}")
 
     def sum_expression(self, cell: Sql) -> Sql:
-        """Return the SQL that adds the values of an expression exactly."""
+        """Return the SQL that adds the amounts of `cell` exactly; its result may be a text."""
         return Sql(f"SUM({cell})")
 
     # The columns of a month
 
     def target_columns(self, file: MonthFile) -> dict[str, str]:
-        """Return the columns to load, with their data types."""
+        """Return {name: data type} of the table's columns that the month fills."""
         return file.data_types
 
     def stored_type(self, table: str, name: str, file_type: str) -> str:
-        """Return the data type of a stored column; its native type if it is none of ours.
+        """Return the data type of a stored column; its native type if no data type matches it.
 
-        Where several data types share the native type, `file_type` decides.
+        If several data types share the native type, it is `file_type`, the type of the column in
+        the file, or else the first. The table must have the column.
         """
         native = self.stored_columns(table)[self.stored_name(name).lower()]
         # A count is a type of the ledger: no column of a bill has it.
@@ -164,9 +182,10 @@ class BaseDialect(ABC):
         return file_type if file_type in matching else matching[0] if matching else native
 
     def column_expression(self, table: str, name: str, data_type: str) -> Sql:
-        """Return a stored column as a value of the data type; text that is none becomes NULL.
+        """Return the SQL of a stored column as a value of the data type.
 
-        Raises BillError where the column is missing, or cannot be read as this type.
+        For a text that is no such value it is NULL, or the query fails. Raises BillError if the
+        column is missing, or cannot be read as this type.
         """
         if not self.has_columns(table, [name]):
             raise BillError(

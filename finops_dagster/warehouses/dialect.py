@@ -18,41 +18,41 @@ from finops_dagster.warehouses.schema_change import SchemaChange, schema_change
 
 
 class Dialect(BaseDialect):
-    """The SQL of one warehouse, and the steps of a load.
+    """The SQL of one warehouse, and the steps of a load, which `Warehouse.replace_month` calls.
 
     An object serves one connection. By default a month is deleted and inserted in one transaction.
     """
 
     table_options: ClassVar[Sql] = Sql("")
-    """The SQL after the columns in CREATE TABLE; the ledger's table has none."""
+    """The SQL after the columns in CREATE TABLE, except for a ledger."""
     add_column_clause: ClassVar[Sql] = Sql("ADD COLUMN")
+    """The SQL before the column's definition in ALTER TABLE."""
 
     transactional_ddl: ClassVar[bool] = True
-    """Whether columns are added and changed in the transaction that replaces the month."""
+    """Whether `exchange_month` applies the schema change; else it is applied before `transaction`.
+
+    False if the warehouse commits the open transaction at a change of columns.
+    """
     measures_incoming: ClassVar[bool] = False
     """Whether the incoming rows are measured, before they replace the month; else the table is."""
     mismatch_effect: ClassVar[str] = "the month's rows in the table were not changed"
-    """What the message says of the table where the measured totals are not those of the file."""
+    """What the message says of the table if the measured totals are not those of the file."""
 
     @classmethod
     def factory(cls, settings: Any) -> Callable[[], Dialect]:
-        """Return a function that makes a new dialect at each call.
-
-        Raises SettingsError where the settings name a database that cannot replace a month.
-        """
+        """Return a function that makes a new dialect with these settings at each call."""
         return partial(cls, settings)
 
     # The steps of a load, in their order
 
     def lock_month(self, file: MonthFile) -> None:
-        """Wait for other loads of the month, and keep them out until the connection closes."""
-        # By default nothing: most servers let loads wait for each other by themselves.
+        """Wait for other loads of the month, and keep them out until the connection closes.
+
+        By default it does nothing, since most servers let loads wait for each other by themselves.
+        """
 
     def schema_change(self, file: MonthFile) -> SchemaChange:
-        """Return what the month changes of its table's columns.
-
-        Raises BillError where a column can have neither its own type nor text.
-        """
+        """Return what must change in the table's columns; see `schema_change.schema_change`."""
         return schema_change(self, file)
 
     def prepare_tables(self, file: MonthFile, change: SchemaChange) -> None:
@@ -60,19 +60,20 @@ class Dialect(BaseDialect):
         self.create_table(ledger_name(file.table), LEDGER_COLUMNS)
 
     def begin_load(self, file: MonthFile) -> None:
-        """Record the load as `loading`; only where a load is more than one transaction."""
-        # By default nothing: a load is one transaction.
+        """Record the load as `loading`; by default do nothing, as a load is one transaction."""
 
     @abstractmethod
     def load_incoming(self, file: MonthFile, change: SchemaChange) -> Sql:
-        """Load the file where no reader sees it, in the target types.
+        """Prepare the file's rows for `exchange_month`, in the target types.
 
-        Returns the rows as a FROM item, or the name of their table if `measures_incoming`.
+        Returns a FROM item with the rows, or the name of their table if `measures_incoming`. The
+        table's readers see them only after `exchange_month`, except in BigQuery. Raises BillError
+        if values cannot be stored exactly.
         """
 
     @contextmanager
     def transaction(self, file: MonthFile) -> Iterator[None]:
-        """Commit at the end of the block, or roll back where it fails."""
+        """Commit at the end of the block, or roll back if it fails."""
         self.query("BEGIN TRANSACTION")
         try:
             yield
@@ -84,7 +85,7 @@ class Dialect(BaseDialect):
     def exchange_month(
         self, file: MonthFile, incoming: Sql, change: SchemaChange
     ) -> tuple[str, ...]:
-        """Delete the month's rows and insert the incoming ones; return the warnings."""
+        """Replace the month's rows by the incoming ones, and return the warnings about columns."""
         if self.transactional_ddl:
             self.apply_schema_change(file, change)
         names, table = ", ".join(map(self.quoted, file.schema.names)), self.table_sql(file.table)
@@ -93,17 +94,20 @@ class Dialect(BaseDialect):
         return change.warnings
 
     def clean_up(self, file: MonthFile, incoming: Sql) -> tuple[str, ...]:
-        """Clean up after the commit; return a warning for each failure."""
+        """Remove temporary data after the commit; return a warning for each failure."""
         return ()
 
     def load_has_ended(self, error: Exception) -> bool:
-        """Return False where the load may still be running in the warehouse after this error."""
+        """Return whether the load ended with this error, so that it is recorded as `failed`.
+
+        False if it may still be running in the warehouse, or if the next run will complete it.
+        """
         return True
 
     # Changes of tables
 
     def apply_schema_change(self, file: MonthFile, change: SchemaChange) -> None:
-        """Create the table, or add and cast columns as the change says.
+        """Create the table if it is missing; else add columns and cast them to text.
 
         Columns that another load has already added or cast are skipped.
         """
@@ -127,7 +131,10 @@ class Dialect(BaseDialect):
     def alter_table(
         self, table: str, new_columns: Mapping[str, str], cast_to_text: Mapping[str, str]
     ) -> None:
-        """Add the new columns, and cast columns to text; both are {column: data type}."""
+        """Add the new columns with their data types, and cast columns to text.
+
+        `cast_to_text` has their present data types.
+        """
         if new_columns:
             self.add_columns(table, new_columns)
         if cast_to_text:
@@ -135,7 +142,11 @@ class Dialect(BaseDialect):
         self._stored_columns.pop(table, None)
 
     def create_table(self, table: str, columns: Mapping[str, str]) -> None:
-        """Create a table of these columns and data types if it is missing."""
+        """Create a table with these columns and data types if it is missing.
+
+        If `columns` are LEDGER_COLUMNS themselves, it is a ledger: without `table_options`, and
+        with NOT NULL.
+        """
         options = Sql("") if columns is LEDGER_COLUMNS else self.table_options
         self.query(
             f"CREATE TABLE IF NOT EXISTS {self.table_sql(table)} "
@@ -149,7 +160,7 @@ class Dialect(BaseDialect):
             self.query(f"ALTER TABLE {self.table_sql(table)} {self.add_column_clause} {definition}")
 
     def cast_columns_to_text(self, table: str, columns: Mapping[str, str]) -> None:
-        """Cast columns to text; `columns` has their present data types."""
+        """Cast the values of columns to text; `columns` has their present data types."""
         for name, data_type in columns.items():
             cell = self.column_types[data_type].to_text.format(self.quoted(name))
             self.query(
@@ -177,8 +188,8 @@ class Dialect(BaseDialect):
         loads_table.record_load(self, file, job_id, state, error_message)
 
     def digest(self, file: MonthFile) -> MonthDigest:
-        """Return the digests of the columns that `digest_kind` compares.
+        """Return the digests of the file's columns in the table, of the kind `digest_kind`.
 
-        Raises BillError where the table lacks one of them.
+        Raises BillError if the table lacks a column that this kind compares.
         """
         return measure.warehouse_digest(self, file)

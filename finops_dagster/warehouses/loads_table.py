@@ -19,7 +19,7 @@ LEDGER_COLUMNS = {
     "manifest_id": SqlType.TEXT,
     "job_id": SqlType.TEXT,
 }
-"""The columns of every ledger; all but `error_message` are NOT NULL."""
+"""The data types of a ledger's columns; all but `error_message` are NOT NULL."""
 
 
 def ledger_name(table: str) -> str:
@@ -30,7 +30,7 @@ def ledger_name(table: str) -> str:
 def recorded_loads(dialect: BaseDialect, table: str) -> list[tuple[Any, ...]]:
     """Return (month, version id, row count, time) of every load in the state `loaded`.
 
-    The result is empty where the table has no ledger.
+    The values are as the database returns them, in any order; empty if the table has no ledger.
     """
     if not dialect.stored_columns(ledger_name(table)):
         return []
@@ -43,10 +43,11 @@ def recorded_loads(dialect: BaseDialect, table: str) -> list[tuple[Any, ...]]:
 def record_load(
     dialect: BaseDialect, file: MonthFile, job_id: str, state: str, error_message: str | None = None
 ) -> None:
-    """Insert or update the ledger's row of a load.
+    """Insert the ledger's row of the load `job_id`, or update its state, message and time.
 
-    A row in the state `loaded` or `failed` is not changed. Raises WarehouseUnavailable if
-    `state` is `loaded`, but another run has recorded this load as `failed`.
+    `state` is `loading`, `loaded` or `failed`. A row in the state `loaded` or `failed` is not
+    changed. Raises WarehouseUnavailable if `state` is `loaded`, but another run has recorded this
+    load as `failed`.
     """
     ledger, at = dialect.table_sql(ledger_name(file.table)), dialect.placeholder
     ((recorded_state, newest),) = dialect.query(

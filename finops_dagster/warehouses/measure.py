@@ -1,4 +1,4 @@
-"""The totals and the digest of a month in a warehouse, computed by SQL."""
+"""The totals and the digests of a month in a warehouse, computed by SQL."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _COLUMNS_A_QUERY = 400
 def measure(dialect: BaseDialect, file: MonthFile, table: str) -> MeasuredTotals:
     """Measure the month in a table, by one statement: its totals and its misdated rows.
 
-    The sums are those that the file's footer has, and the cost; by currency if the footer has that.
-    Misdated rows are stored under this month, but their billing period is another one. Raises
-    BillError where the table lacks a column that is measured.
+    The file gives the month and its columns; `sums` and `costs` are measured if its footer has
+    them. Misdated rows are stored under this month, but their billing period is another one. Raises
+    BillError if the table lacks a measured column, or adds amounts as floats.
     """
     by_currency = file.currency_column and file.footer.totals.costs is not None
     currency = (
@@ -60,9 +60,9 @@ def measure(dialect: BaseDialect, file: MonthFile, table: str) -> MeasuredTotals
 
 
 def warehouse_digest(dialect: BaseDialect, file: MonthFile) -> MonthDigest:
-    """Return the digests of the columns that the dialect's `digest_kind` compares.
+    """Return the digests of the columns that the dialect's `digest_kind`, MD5 or SUMS, compares.
 
-    A digest of MD5s equals DuckDB's of the same cells. Raises BillError where the table lacks a
+    They equal those of `month_digest` of the same cells. Raises BillError if the table lacks such a
     column.
     """
     types = compared_columns(file.data_types, dialect.digest_kind)
@@ -112,7 +112,10 @@ def _digest_map(
 
 
 def exact_amount(value: object) -> Decimal:
-    """Return an amount that a database returned, 0 for NULL. Raises BillError for a float."""
+    """Return the number or text that a database returned for an amount; 0 for None.
+
+    Raises BillError for a float.
+    """
     if isinstance(value, float):
         raise BillError(
             "the database adds amounts as floats, which are not exact; choose a database with an "
@@ -122,7 +125,7 @@ def exact_amount(value: object) -> Decimal:
 
 
 def _add_currencies(file: MonthFile, groups: Sequence[Sequence[Any]]) -> MeasuredTotals:
-    """Add up groups of one currency each: currency, rows, misdated rows, sums."""
+    """Return the totals of the groups, which are rows of currency, rows, misdated rows and sums."""
     recorded = file.footer.totals
     sums = {
         name: exact_sum(exact_amount(group[position]) for group in groups)

@@ -26,7 +26,7 @@ TEXT_TO_AMOUNT: Mapping[str, Sql] = {
     SqlType.MONEY: Sql("exact_decimal({0})"),
     SqlType.MONEY_MAP: Sql("exact_map(text_map({0}))"),
 }
-"""DuckDB's expression for a text of the file whose target column has amounts."""
+"""By target type: DuckDB's SQL that turns the file's text into amounts; `{0}` is the cell."""
 
 
 class WarehouseUnavailable(Exception):
@@ -37,7 +37,7 @@ class WarehouseUnavailable(Exception):
 class MonthFile:
     """The Parquet file of one month of one export, its footer, and its columns.
 
-    The names of special columns are None or empty where the bill has no such column.
+    A field with names of columns is None or empty if the bill has no such column.
     """
 
     export: str
@@ -47,31 +47,36 @@ class MonthFile:
     footer: LoadedVersion
     schema: pa.Schema
     cost_column: str | None
+    """The column of the headline cost."""
     billing_period_column: str | None
+    """The column of the vendor's billing period; a row of another month is misdated."""
     cluster_by: tuple[str, ...]
+    """The columns of usage start and service, for warehouses that cluster."""
     user_defined_columns: tuple[str, ...] = ()
-    """Tags and cost categories, of which a warehouse with few columns may make map keys."""
+    """Tags and cost categories; a warehouse may store some as keys of one map."""
     currency_column: str | None = None
+    """The column of the headline cost's currency."""
     duckdb: DuckDB = field(default_factory=DuckDB)
     """The limits and folders of the DuckDB that reads the file."""
 
     @property
     def data_types(self) -> dict[str, str]:
         """The data type of each column: one of SqlType, or DATE."""
-        return {field.name: column_type(field.type) for field in self.schema}
+        return {column.name: column_type(column.type) for column in self.schema}
 
     @property
     def money_columns(self) -> list[str]:
-        """The money columns that are measured: those whose sums the footer has, and the cost."""
+        """The measured money columns: the headline cost, and those whose sums the footer has."""
         names = dict.fromkeys(
             [*([self.cost_column] if self.cost_column else []), *(self.footer.totals.sums or {})]
         )
         return [name for name in names if name in self.schema.names]
 
     def select_sql(self, target_types: Mapping[str, str]) -> Sql:
-        """Return DuckDB's SELECT of the file, with each column cast to its target type.
+        """Return a DuckDB SELECT of the file, each column cast to its target type, if it has one.
 
-        A column without a target type keeps its own.
+        The connection needs the macros of `prepare_casts`. A text that is no exact amount fails the
+        query; `refuse_inexact_text` finds it.
         """
 
         def cell(name: str, file_type: str) -> Sql:
@@ -93,9 +98,9 @@ class MonthFile:
 
     @contextmanager
     def converted(self, target_types: Mapping[str, str]) -> Iterator[MonthFile]:
-        """Give the block a temporary file with the columns in their target types.
+        """Write a temporary copy with the columns in their target types, and give it to the block.
 
-        The block gets `self` where no type differs. Raises BillError for an unreadable file.
+        The block gets `self` if no type differs. Raises BillError if the file cannot be read.
         """
         if all(
             target_types.get(name, file_type) == file_type
@@ -112,6 +117,6 @@ class MonthFile:
 
 
 def as_utc(value: Any) -> datetime:
-    """Return a time, or the text of one, in UTC; without a zone it is taken as UTC."""
+    """Return a time, or the text of one, with the zone UTC; without a zone it is taken as UTC."""
     timestamp = datetime.fromisoformat(str(value))
     return timestamp.astimezone(UTC) if timestamp.tzinfo else timestamp.replace(tzinfo=UTC)

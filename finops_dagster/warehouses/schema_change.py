@@ -16,55 +16,70 @@ from finops_dagster.warehouses.month_file import TEXT_TO_AMOUNT, MonthFile
 
 @dataclass(frozen=True)
 class SchemaChange:
-    """What a month changes of its table's columns, by the names of the target columns."""
+    """The changes that a month makes to its table's columns.
+
+    Mappings are by column name, as `BaseDialect.target_columns` gives it.
+    """
 
     new_columns: Mapping[str, str]
     """The data type of each column that the table lacks."""
     cast_to_text: Mapping[str, str]
     """The present data type of each column that becomes text."""
     target_types: Mapping[str, str]
-    """The data type of every column after the load."""
+    """The data type, after the load, of every column that the month has."""
     warnings: tuple[str, ...]
+    """A line for people about each column whose types differ."""
 
 
 def schema_change(dialect: BaseDialect, file: MonthFile) -> SchemaChange:
-    """Return what the month changes of its table's columns.
+    """Compare the month's columns with the table's, and return what must change.
 
-    Where the types differ, text stays text, amounts stay amounts, and a time or a map becomes
-    text. Raises BillError for every other difference.
+    Changes nothing itself. If the types differ, a text column stays text. A column of times or text
+    maps becomes text, unless the month has amounts. A column of amounts takes text if the dialect
+    `accepts_text_as_amount`. Raises BillError for every other difference.
     """
     new_columns, cast_to_text, target_types, warnings = {}, {}, {}, []
     for name, file_type in dialect.target_columns(file).items():
         if not dialect.has_columns(file.table, [name]):
             new_columns[name] = target_types[name] = file_type
             continue
-        stored = dialect.stored_type(file.table, name, file_type)
-        old = dialect.column_types[stored].native if stored in dialect.column_types else stored
-        new = dialect.column_types[file_type].native
-        target = _target_type(dialect, stored, file_type)
-        if target is None or (target != stored and not dialect.column_types[stored].to_text):
+        stored_type = dialect.stored_type(file.table, name, file_type)
+        is_known = stored_type in dialect.column_types
+        old_native = dialect.column_types[stored_type].native if is_known else stored_type
+        new_native = dialect.column_types[file_type].native
+        target = _target_type(dialect, stored_type, file_type)
+        becomes_text = target != stored_type
+        if target is None or (becomes_text and not dialect.column_types[stored_type].to_text):
             raise BillError(
-                f"column {name} of {dialect.full_name(file.table)} is {old}, but {file.month} has "
-                f"{new}; change the column's type, or give the export another table"
+                f"column {name} of {dialect.full_name(file.table)} is {old_native}, but "
+                f"{file.month} has {new_native}; change the column's type, or give the export "
+                "another table"
             )
         target_types[name] = target
-        if target != stored:
-            cast_to_text[name] = stored
-            warnings.append(f"{name} changed from {old} to text, because {file.month} has {new}")
+        if becomes_text:
+            cast_to_text[name] = stored_type
+            warnings.append(
+                f"{name} changed from {old_native} to text, because {file.month} has {new_native}"
+            )
         elif target != file_type:
-            warnings.append(f"{name} stays {old}, although {file.month} has {new}")
+            warnings.append(f"{name} stays {old_native}, although {file.month} has {new_native}")
     return SchemaChange(new_columns, cast_to_text, target_types, tuple(warnings))
 
 
-def _target_type(dialect: BaseDialect, stored: str, file_type: str) -> str | None:
-    is_amount = stored in TEXT_TO_AMOUNT and dialect.accepts_text_as_amount
-    return stored if is_amount and file_type == SqlType.TEXT else merged_type(stored, file_type)
+def _target_type(dialect: BaseDialect, stored_type: str, file_type: str) -> str | None:
+    takes_text = stored_type in TEXT_TO_AMOUNT and dialect.accepts_text_as_amount
+    if takes_text and file_type == SqlType.TEXT:
+        return stored_type
+    return merged_type(stored_type, file_type)
 
 
 def refuse_inexact_text(
     dialect: BaseDialect, connection: DuckDBPyConnection, file: MonthFile, change: SchemaChange
 ) -> None:
-    """Raise BillError for the first text that cannot be an exact amount of its target column."""
+    """Raise BillError if the file has a text that cannot be stored exactly in a column of amounts.
+
+    Reads the file by `connection`, a DuckDB that needs the macros of `prepare_casts`.
+    """
     for name, target in change.target_types.items():
         if file.data_types.get(name) != SqlType.TEXT or target == SqlType.TEXT:
             continue

@@ -47,7 +47,7 @@ _TRANSIENT = (
 
 
 class BigQueryDialect(Dialect):
-    """One dataset; `api_endpoint` is the address of an emulator, which needs no credentials."""
+    """One dataset; a load job replaces the month's partition before the rows can be measured."""
 
     column_types: ClassVar[Mapping[str, ColumnType]] = {
         SqlType.TEXT: ColumnType.of("STRING"),
@@ -69,7 +69,6 @@ class BigQueryDialect(Dialect):
         COUNT: ColumnType.of("INT64"),
     }
     max_name_bytes = 300
-    # The load job commits before the rows can be measured.
     mismatch_effect = "the month's rows in the table are already replaced"
     _settings: BigQuerySettings
     _client: bigquery.Client
@@ -82,6 +81,7 @@ class BigQueryDialect(Dialect):
 
     @contextmanager
     def connect(self, *, write: bool) -> Iterator[None]:
+        """Open a client until the block ends; an `api_endpoint` gets no credentials."""
         project, location = self._settings.project_id, self._settings.location
         if self._settings.api_endpoint:
             client: AbstractContextManager[bigquery.Client] = bigquery.Client(
@@ -124,7 +124,7 @@ class BigQueryDialect(Dialect):
         return not isinstance(error, WarehouseUnavailable)
 
     def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
-        """Run a query job and return its rows; even `SELECT 1` needs the right to run jobs."""
+        """Run a query job and return its rows; `values` are texts, integers or None."""
         parameters = [
             ScalarQueryParameter(f"p{number}", "INT64" if type(value) is int else "STRING", value)
             for number, value in enumerate(values, 1)
@@ -153,9 +153,9 @@ class BigQueryDialect(Dialect):
         return {field.name: type_sql(field) for field in schema}
 
     def schema_change(self, file: MonthFile) -> SchemaChange:
-        """Return what the month changes of its table's columns.
+        """Return what must change in the table's columns; see `schema_change.schema_change`.
 
-        Also raises BillError where the table would have more columns than BigQuery allows.
+        Also raises BillError if the table would have more columns than BigQuery allows.
         """
         change, existing = super().schema_change(file), self.stored_columns(file.table)
         native_types = [*existing.values(), *map(self.native_type, change.new_columns.values())]
@@ -172,7 +172,7 @@ class BigQueryDialect(Dialect):
     # The steps of a load
 
     def prepare_tables(self, file: MonthFile, change: SchemaChange) -> None:
-        """Create dataset, ledger and table if they are missing, and add and cast columns."""
+        """Create dataset, ledger and table if they are missing, and apply the schema change."""
         if self.stored_columns(file.table):
             self.alter_table(file.table, change.new_columns, change.cast_to_text)
         else:
@@ -234,7 +234,11 @@ class BigQueryDialect(Dialect):
         return job.error_result is None and measure(self, file, file.table) == expected
 
     def load_incoming(self, file: MonthFile, change: SchemaChange) -> Sql:
-        """Replace the month's partition by a load job, atomically; return the table's name."""
+        """Replace the month's partition by one load job; return the table's name.
+
+        A job of a killed run that `begin_load` found is waited for instead. Readers see the old
+        rows until the job is done.
+        """
         if self._load_job is None:
             with file.converted(change.target_types) as converted:
                 self._load_job = self._start_load_job(converted)
@@ -273,11 +277,13 @@ class BigQueryDialect(Dialect):
 
     @contextmanager
     def transaction(self, file: MonthFile) -> Iterator[None]:
-        yield  # the load job was the transaction
+        """Run the block; nothing is rolled back, since the load job has replaced the month."""
+        yield
 
     def exchange_month(
         self, file: MonthFile, incoming: Sql, change: SchemaChange
     ) -> tuple[str, ...]:
+        """Return the warnings about columns; the load job has replaced the month."""
         return change.warnings
 
     def add_columns(self, table: str, columns: Mapping[str, str]) -> None:
@@ -286,6 +292,7 @@ class BigQueryDialect(Dialect):
         self._client.update_table(table_object, ["schema"])
 
     def cast_columns_to_text(self, table: str, columns: Mapping[str, str]) -> None:
+        """Rebuild the table with the columns as text. Raises BillError for policy tags."""
         cells = {
             n: Sql(self.column_types[data_type].to_text.format(in_backticks(n)))
             for n, data_type in columns.items()

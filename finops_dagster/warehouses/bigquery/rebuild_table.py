@@ -13,7 +13,7 @@ from finops_dagster.billing.errors import BillError
 
 
 def in_backticks(name: str) -> Sql:
-    """Return a name, or a path of names with dots, as one identifier of GoogleSQL."""
+    """Return a name, or `project.dataset.table`, as one quoted identifier of GoogleSQL."""
     return Sql("`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`")
 
 
@@ -22,27 +22,27 @@ def type_sql(field: SchemaField) -> str:
     return _type(field, [f"{nested.name} {type_sql(nested)}" for nested in field.fields])
 
 
-def rebuild_statement(table: Table, texts: Mapping[str, Sql]) -> Sql:
-    """Return the statement that rebuilds the table; `texts` is {column: its text in SQL}.
+def rebuild_statement(table: Table, cells_as_text: Mapping[str, Sql]) -> Sql:
+    """Return the statement that rebuilds the table with some columns as text.
 
-    BigQuery cannot change a time or a map to text in place. The statement keeps modes,
-    descriptions, labels, encryption key and expirations. Raises BillError for policy tags, which
-    no statement can write.
+    `cells_as_text` has the SQL of these columns' texts. BigQuery cannot change a time or a map to
+    text in place. The statement keeps modes, descriptions, labels, encryption key and expirations.
+    Raises BillError for policy tags, which no statement can write.
     """
     for field in table.schema:
         if field.policy_tags and field.policy_tags.names:
             raise BillError(
-                f"column {next(iter(texts))} of {table.reference} must become text; that rebuilds "
-                f"the table, and column {field.name} would lose its policy tags; remove them, run "
-                "the month again, and add them again"
+                f"column {next(iter(cells_as_text))} of {table.reference} must become text; that "
+                f"rebuilds the table, and column {field.name} would lose its policy tags; remove "
+                "them, run the month again, and add them again"
             )
     columns = ", ".join(
         _definition(SchemaField(f.name, "STRING", description=f.description))
-        if f.name in texts
+        if f.name in cells_as_text
         else _definition(f)
         for f in table.schema
     )
-    cells = ", ".join(f"{cell} AS {in_backticks(column)}" for column, cell in texts.items())
+    cells = ", ".join(f"{cell} AS {in_backticks(name)}" for name, cell in cells_as_text.items())
     clusters = ", ".join(map(in_backticks, table.clustering_fields or ()))
     name, options = in_backticks(str(table.reference)), ", ".join(_options(table))
     return Sql(

@@ -6,7 +6,10 @@ from finops_dagster.settings_table import SettingsTable
 
 
 class BigQuerySettings(SettingsTable):
-    """A dataset of a project; Google's client finds the credentials in the environment."""
+    """A dataset of a project; Google's client finds the credentials in the environment.
+
+    `api_endpoint` is the address of an emulator, which gets no credentials.
+    """
 
     project_id: str
     dataset: str = "finops"

@@ -1,4 +1,4 @@
-"""A DuckDB file, which is open only while a month is read or replaced."""
+"""DuckDB: a database file, which is open only while a month is read or replaced."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from finops_dagster.warehouses.schema_change import SchemaChange, refuse_inexact
 
 
 class DuckDBDialect(Dialect):
-    """One file with the tables of all exports.
+    """One database file with the tables of all exports; the setting `warehouse_path` names it.
 
     A month, its new columns and its row in the ledger are one transaction.
     """
@@ -53,9 +53,10 @@ class DuckDBDialect(Dialect):
 
     @contextmanager
     def connect(self, *, write: bool) -> Iterator[None]:
-        """Open the file until the block ends; `write` creates a missing one.
+        """Open the database file until the block ends; `write` creates a missing one.
 
-        Without `write`, a missing file is read as an empty database.
+        Without `write`, a missing file is read as an empty database. Waits for other processes up
+        to `lock_wait_seconds`.
         """
         database = DuckDB.of(self._settings)
         with (
@@ -74,14 +75,17 @@ class DuckDBDialect(Dialect):
         return self._connection.execute(sql, values or None).fetchall()
 
     def full_name(self, table: str) -> str:
-        """Return `file.table`, the name once the file is opened or attached."""
+        """Return `name.table`; the name of an open or attached database is that of its file."""
         return f"{self._path.stem}.{table}"
 
     def read_columns(self, table: str) -> dict[str, str]:
         return table_columns(self._connection, table)
 
     def load_incoming(self, file: MonthFile, change: SchemaChange) -> Sql:
-        """Return a SELECT of the file, which DuckDB itself reads."""
+        """Check the texts of the Parquet file, and return a SELECT of it; nothing is loaded yet.
+
+        Raises BillError for a text that cannot be stored exactly in a column of amounts.
+        """
         refuse_inexact_text(self, self._connection, file, change)
         return Sql(f"({file.select_sql(change.target_types)})")
 
@@ -90,6 +94,9 @@ class DuckDBDialect(Dialect):
         add_columns(self._connection, table, new)
 
     def digest(self, file: MonthFile) -> MonthDigest:
-        """Return the digests of all columns by DuckDB's own hash, which is faster than MD5."""
+        """Return the digests of all columns of the table, by DuckDB's own hash.
+
+        A column that the table lacks is left out.
+        """
         rows = Sql(f"{self.table_sql(file.table)} WHERE {self.month_condition(file)}")
         return month_digest(self._connection, rows, file.data_types, self.digest_kind)

@@ -15,8 +15,8 @@ class DuckDBSettings(SettingsTable):
     """The project's own DuckDB file, and the warehouse file of the backend `duckdb`.
 
     With `{export}` or `{month}` in `database_path` each export or month has its own file. Without
-    `warehouse_path`, months end at Parquet. What exceeds `memory_limit` goes to `temp_dir`, by
-    default a folder beside the file.
+    `warehouse_path`, the Parquet files are the last stage. What exceeds `memory_limit` goes to
+    `temp_dir`, by default a folder beside the file. Without `threads`, all cores are used.
     """
 
     database_path: LocalPathText = "data/finops.duckdb"

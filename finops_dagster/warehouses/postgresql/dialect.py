@@ -94,7 +94,10 @@ class PostgreSQLDialect(Dialect):
 
     @contextmanager
     def connect(self, *, write: bool) -> Iterator[None]:
-        """Connect until the block ends; commit then with `write`, else roll back."""
+        """Connect until the block ends; commit then with `write`, else roll back.
+
+        POSTGRESQL_PASSWORD has the password. Statements wait for locks up to `lock_wait_seconds`.
+        """
         parameters = {
             "host": self._settings.host,
             "port": str(self._settings.port),
@@ -157,6 +160,11 @@ class PostgreSQLDialect(Dialect):
     # Columns, and tags in the overflow column
 
     def target_columns(self, file: MonthFile) -> dict[str, str]:
+        """Return {name: data type} of the columns that the month fills.
+
+        Tags for which the table has no room are left out: they become keys of the overflow column.
+        The first call decides which; `load_incoming` may add more.
+        """
         if self._overflow_tags is None:
             self._overflow_tags = self._tags_for_overflow(file)
         overflow = set(self._overflow_tags)
@@ -184,9 +192,10 @@ class PostgreSQLDialect(Dialect):
         return tuple(new_tags[max(0, len(new_tags) - max(0, excess)) :])
 
     def stored_type(self, table: str, name: str, file_type: str) -> str:
+        """Return the data type of a stored column; may query the values of a jsonb column."""
         stored_type = super().stored_type(table, name, file_type)
-        # jsonb is the type of a map of texts and of a map of amounts. Where the file has text for
-        # it, only the stored values tell which it is.
+        # jsonb is the type of a map of texts and of a map of amounts. If the file has text for it,
+        # only the stored values tell which it is.
         if stored_type in MAPS and file_type == SqlType.TEXT:
             amounts = self.query(
                 f"SELECT 1 FROM {self.table_sql(table)}, jsonb_each({self.quoted(name)}) "
@@ -196,6 +205,7 @@ class PostgreSQLDialect(Dialect):
         return stored_type
 
     def column_expression(self, table: str, name: str, data_type: str) -> Sql:
+        """Return the SQL of a stored column, or the text of a tag in the overflow column."""
         if _OVERFLOW_COLUMN in self.stored_columns(table) and not self.has_columns(table, [name]):
             return Sql(f"{quoted(_OVERFLOW_COLUMN)} ->> {literal(name)}")
         return super().column_expression(table, name, data_type)
@@ -205,8 +215,8 @@ class PostgreSQLDialect(Dialect):
     def prepare_tables(self, file: MonthFile, change: SchemaChange) -> None:
         """Create schema, ledger and table if they are missing, and commit.
 
-        A new table has two columns; `exchange_month` adds the others. Raises BillError for a table
-        that is not partitioned.
+        A new table has two columns; `exchange_month` adds the others. Raises BillError for an
+        existing table that is not partitioned.
         """
         schema, table = self._settings.schema_name, self.table_sql(file.table)
         self._take_advisory_lock(schema)
@@ -231,8 +241,9 @@ class PostgreSQLDialect(Dialect):
     def load_incoming(self, file: MonthFile, change: SchemaChange) -> Sql:
         """Create, fill, index and analyze the table that becomes the month's partition.
 
-        Returns its name. Where a row is too wide, it is filled again with all new tags as keys of
-        the overflow column.
+        Returns its name. If a row is too wide, it is filled again with all new tags as keys of the
+        overflow column. Raises BillError for a text that cannot be stored exactly in a column of
+        amounts.
         """
         incoming = self.stored_name(f"{self._partition_name(file)}_new")
         try:
@@ -319,9 +330,10 @@ class PostgreSQLDialect(Dialect):
     def exchange_month(
         self, file: MonthFile, incoming: Sql, change: SchemaChange
     ) -> tuple[str, ...]:
-        """Replace the month's partition by the incoming table.
+        """Replace the month's partition by the incoming table, and return the warnings.
 
-        Raises WarehouseUnavailable where the load of another month has changed a column's type.
+        The schema change is determined anew, since loads of other months may have changed columns.
+        Raises WarehouseUnavailable if one has changed the type of a column.
         """
         table, partition = self.table_sql(file.table), self._partition_name(file)
         has_partition = self.query(
@@ -334,7 +346,6 @@ class PostgreSQLDialect(Dialect):
         self._lock_tables([file.table, partition] if has_partition else [file.table], file)
         if has_partition:
             self.query(f"DROP TABLE {self.table_sql(partition)}")
-        # Loads of other months may have changed columns while this one was filled.
         self._stored_columns.clear()
         change = self.schema_change(file)
         self.query(_CREATE_MAP_AS_TEXT)
@@ -354,7 +365,7 @@ class PostgreSQLDialect(Dialect):
     def _add_missing_columns(self, incoming: str, file: MonthFile) -> None:
         """Add the table's other columns to the incoming table, since a partition must have them.
 
-        Raises WarehouseUnavailable where a column has another type now.
+        Raises WarehouseUnavailable if a column has another type now.
         """
         incoming_columns, missing = self.read_columns(incoming), []
         for name, native in self.read_columns(file.table).items():
@@ -382,8 +393,8 @@ class PostgreSQLDialect(Dialect):
     def _lock_tables(self, tables: list[str], file: MonthFile) -> None:
         """Lock the tables against readers until the transaction ends.
 
-        After `lock_wait_seconds` it raises lock_not_available, which names the processes that use
-        them.
+        After `lock_wait_seconds` PostgreSQL raises lock_not_available, whose message names the
+        processes that use them.
         """
         wait = self._settings.lock_wait_seconds
         self.query(f"SET LOCAL lock_timeout = '{try_seconds(wait)}s'")

@@ -27,7 +27,10 @@ _LOGIN_REFUSED = re.compile(
 
 
 def translate_error(location: str, error: adbc.Error) -> Exception:
-    """Return the error as WarehouseUnavailable where a retry may help, else as BillError."""
+    """Return the error as WarehouseUnavailable if a retry may help, else as BillError.
+
+    The message is one line, which begins with `location`.
+    """
     details = {_text(name): _text(value) for name, value in error.details}
     # Without details the message is the client's; its FATAL line is the server's answer.
     lines = str(error).splitlines()

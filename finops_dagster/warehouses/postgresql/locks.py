@@ -1,4 +1,4 @@
-"""The statement that locks PostgreSQL's tables, and lets readers pass while it waits."""
+"""The statement that locks tables of PostgreSQL, and lets readers pass while it waits."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ $lock$"""
 
 
 def try_seconds(wait_seconds: int) -> int:
-    """Return the seconds of one try; `lock_timeout` must be set to them."""
+    """Return the seconds of each try of `lock_statement`; set `lock_timeout` to them before it."""
     return min(_TRY_SECONDS, wait_seconds)
 
 
 def lock_statement(tables: Sequence[Sql], name: str, wait_seconds: int) -> Sql:
     """Return the statement that locks tables against readers until the transaction ends.
 
-    After `wait_seconds` it raises lock_not_available, whose message has `name` for the table and
-    the processes that use it.
+    After `wait_seconds` PostgreSQL raises lock_not_available, whose message has `name` for the
+    tables, and the processes that use them.
     """
     problem = f"{name} was in use for {wait_seconds} s, last by server process "
     return Sql(

@@ -13,7 +13,8 @@ class PostgreSQLSettings(SettingsTable):
     """A schema of a database.
 
     The password comes from POSTGRESQL_PASSWORD, or from where libpq finds it. `host` may be the
-    folder of a Unix socket. A load waits at most `lock_wait_seconds` for readers of the table.
+    folder of a Unix socket. A load waits at most `lock_wait_seconds` for readers of the table, but
+    without a limit for other loads of the month.
     """
 
     host: str = "localhost"

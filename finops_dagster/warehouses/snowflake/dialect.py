@@ -59,8 +59,8 @@ _BULK_STATEMENTS = ("PUT", "COPY", "DELETE", "INSERT", "CREATE OR REPLACE TABLE"
 class SnowflakeDialect(Dialect):
     """One schema; all names are stored in capitals, so queries need no quotes.
 
-    Snowflake drops the temporary table and stage of a load when its connection ends, even if it is
-    killed.
+    Snowflake drops the temporary table and the temporary stage of a load when the connection ends,
+    even if this process is killed. In this file a stage is Snowflake's: a place for files.
     """
 
     column_types: ClassVar[Mapping[str, ColumnType]] = {
@@ -106,7 +106,7 @@ class SnowflakeDialect(Dialect):
     def connect(self, *, write: bool) -> Iterator[None]:
         """Connect with the environment's credentials until the block ends.
 
-        Raises BillError without credentials.
+        Raises BillError if there are none, or the private key cannot be read.
         """
         self._connection = snowflake.connector.connect(
             **self._settings.model_dump(by_alias=True, exclude={"stage"}, exclude_none=True),
@@ -138,8 +138,8 @@ class SnowflakeDialect(Dialect):
         return error_class(f"{self.location}: {shorten(str(error), 500, placeholder=' ...')}")
 
     def load_has_ended(self, error: Exception) -> bool:
-        # After a lost connection the load may still run. Else nothing keeps the ledger's row from
-        # being written: an INSERT waits for no other transaction.
+        # After a lost connection the load may still run. After any other error the ledger's row can
+        # be written at once: an INSERT never waits for a lock.
         return not isinstance(error, WarehouseUnavailable)
 
     def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
@@ -179,59 +179,60 @@ class SnowflakeDialect(Dialect):
     def load_incoming(self, file: MonthFile, change: SchemaChange) -> Sql:
         """Copy the file into a temporary table; return a SELECT of it in the target types.
 
-        Raises BillError where the stage has another version of the file than the lake.
+        The file is uploaded, or read from the external stage of the settings. Raises BillError if
+        that stage has another version of the file than the lake.
         """
         temporary = quoted(f"FINOPS_{self.job_id[-12:]}".upper())
         definitions = ", ".join(self.column_definitions(file.data_types))
         self.query(f"CREATE TEMPORARY TABLE {temporary} ({definitions})")
-        stage = self._settings.stage
-        if stage is None:
+        external_stage = self._settings.stage
+        if external_stage is None:
             self.query(f"CREATE TEMPORARY STAGE {temporary} ENCRYPTION = (TYPE = 'SNOWFLAKE_SSE')")
             url = _string_literal(f"file://{file.path.resolve()}")
             self.query(f"PUT {url} @{temporary} AUTO_COMPRESS = FALSE")
-            source, files = temporary, ""
+            stage, files = temporary, ""
         else:
             path_in_lake = "/".join(file.path.parts[-3:])
-            source, files = Sql(stage), f"FILES = ({_string_literal(path_in_lake)})"
+            stage, files = Sql(external_stage), f"FILES = ({_string_literal(path_in_lake)})"
         cells = ", ".join(
             f"$1:{quoted(n)}::{self.native_type(data_type)}"
             for n, data_type in file.data_types.items()
         )
         # Only the vectorized scanner reads a Parquet map as an OBJECT.
         self.query(
-            f"COPY INTO {temporary} FROM (SELECT {cells} FROM @{source}) {files} "
+            f"COPY INTO {temporary} FROM (SELECT {cells} FROM @{stage}) {files} "
             "FILE_FORMAT = (TYPE = PARQUET USE_VECTORIZED_SCANNER = TRUE)"
         )
-        if stage is not None:
-            ((staged_id,),) = self.query(f"SELECT MAX(manifest_id) FROM {temporary}")
-            if staged_id not in (None, file.footer.manifest_id):
+        if external_stage is not None:
+            ((id_in_stage,),) = self.query(f"SELECT MAX(manifest_id) FROM {temporary}")
+            if id_in_stage not in (None, file.footer.manifest_id):
                 raise BillError(
-                    f"stage {stage} has version {staged_id} of {file.export} {file.month}, but the "
-                    f"lake has {file.footer.manifest_id}; copy the lake to the stage and run the "
-                    "month again"
+                    f"stage {stage} has version {id_in_stage} of {file.export} {file.month}, but "
+                    f"the lake has {file.footer.manifest_id}; copy the lake to the stage and run "
+                    "the month again"
                 )
-        texts = {
+        cast_to_text = {
             name: data_type
             for name, data_type in file.data_types.items()
             if change.target_types[name] != data_type
         }
-        return self._select_with_text(temporary, list(file.data_types), texts)
+        return self._select_with_text(temporary, list(file.data_types), cast_to_text)
 
     def _select_with_text(
-        self, table: Sql, columns: Sequence[str], texts: Mapping[str, str]
+        self, table: Sql, names: Sequence[str], cast_to_text: Mapping[str, str]
     ) -> Sql:
         """Return the rows of a table as a FROM item, with some columns cast to text."""
-        casts = {name: self.column_types[data_type].to_text for name, data_type in texts.items()}
+        casts = {n: self.column_types[data_type].to_text for n, data_type in cast_to_text.items()}
         cells = ", ".join(
-            f"{casts.get(n, Sql('{0}')).format(self.quoted(n))} AS {self.quoted(n)}"
-            for n in columns
+            f"{casts.get(n, Sql('{0}')).format(self.quoted(n))} AS {self.quoted(n)}" for n in names
         )
         return Sql(f"(SELECT {cells} FROM {table})")
 
     def cast_columns_to_text(self, table: str, columns: Mapping[str, str]) -> None:
         # Snowflake cannot change a column to text in place, so the table is replaced in one step.
-        texts = {self.stored_name(name): data_type for name, data_type in columns.items()}
-        rows = self._select_with_text(self.table_sql(table), list(self.read_columns(table)), texts)
+        present_types = {self.stored_name(name): columns[name] for name in columns}
+        names = list(self.read_columns(table))
+        rows = self._select_with_text(self.table_sql(table), names, present_types)
         self.query(
             f"CREATE OR REPLACE TABLE {self.table_sql(table)} {self.table_options} COPY GRANTS "
             f"AS {rows}"

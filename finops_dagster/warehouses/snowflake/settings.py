@@ -15,10 +15,11 @@ _ADDRESS = re.compile(r"^https?://|\.snowflakecomputing\.(com|cn)(/.*)?$", re.IG
 class SnowflakeSettings(SettingsTable):
     """A schema of a database.
 
-    `account` is the account's identifier, or its address as the browser shows it. The environment
-    has SNOWFLAKE_PASSWORD, or SNOWFLAKE_PRIVATE_KEY_PATH and, where the key has a passphrase,
+    `account` is the account's identifier, or its address as the browser shows it. `warehouse` is
+    Snowflake's word for the machines that run statements. The environment has SNOWFLAKE_PASSWORD,
+    or SNOWFLAKE_PRIVATE_KEY_PATH and, if the key has a passphrase,
     SNOWFLAKE_PRIVATE_KEY_PASSPHRASE. `stage` is an external stage whose root is a copy of the
-    Parquet lake: files are then read from there, and none is uploaded.
+    lake: files are then read from there, and none is uploaded.
     """
 
     account: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]

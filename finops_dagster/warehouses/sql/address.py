@@ -1,4 +1,7 @@
-"""The database's URL, from settings and environment, and the destinations that are refused."""
+"""The database's URL, from settings and environment, and the destinations that are refused.
+
+A destination is dlt's name of a kind of database.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,10 @@ _REFUSAL_REASONS = {
 
 
 def check_destination(settings: SqlSettings) -> None:
-    """Raise SettingsError for a destination that cannot be used, and for an unknown setting."""
+    """Raise SettingsError for a destination that cannot be used, and for an unknown setting.
+
+    Only the name of the destination and the names of the settings are checked.
+    """
     name = settings.destination
     if name in _REFUSAL_REASONS:
         raise SettingsError(f"[database.sql]: destination {name} {_REFUSAL_REASONS[name]}")
@@ -56,8 +62,9 @@ def check_destination(settings: SqlSettings) -> None:
 def database_url(settings: SqlSettings) -> sa.URL:
     """Return the URL of the database; the environment overrides the settings.
 
-    For SQLite it is that of the dataset's file, `acme__finops.db` beside `acme.db`. Raises
-    BillError without an address, and sqlalchemy.exc.ArgumentError for an invalid URL.
+    The URL may hold a password. For SQLite it is that of the dataset's file, `acme__finops.db`
+    beside `acme.db`. Raises BillError if there is no address, and sqlalchemy.exc.ArgumentError for
+    an invalid URL.
     """
     prefix = f"DESTINATION__{settings.destination.upper()}__CREDENTIALS"
     credentials = os.environ.get(prefix, settings.credentials)

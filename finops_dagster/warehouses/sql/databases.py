@@ -1,4 +1,4 @@
-"""The dialects of PostgreSQL and SQLite by SQLAlchemy, which can cast a column to text."""
+"""The dialects of PostgreSQL and SQLite by SQLAlchemy, in which a column can become text."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ from finops_dagster.warehouses.sql.settings import SqlSettings
 
 
 class PostgresDialect(SqlDialect):
-    """PostgreSQL, which casts a time to text in the transaction that replaces the month."""
+    """PostgreSQL by SQLAlchemy; the backend `postgresql` has a dialect of its own.
+
+    A column of times becomes text in the transaction that replaces the month.
+    """
 
     column_types: ClassVar[Mapping[str, ColumnType]] = {
         **SqlDialect.column_types,
@@ -68,7 +71,7 @@ _DATA_TYPES = {
 
 
 class SqliteDialect(SqlDialect):
-    """SQLite: it has no decimals, so amounts are text, and Python functions add them exactly."""
+    """SQLite: it has no decimals, so amounts are text, and a Python function adds them exactly."""
 
     column_types: ClassVar[Mapping[str, ColumnType]] = {
         **SqlDialect.column_types,
@@ -93,6 +96,7 @@ class SqliteDialect(SqlDialect):
 
     @contextmanager
     def connect(self, *, write: bool) -> Iterator[None]:
+        """Connect until the block ends, and define the functions that the SQL of amounts calls."""
         with super().connect(write=write):
             driver: Any = self._connection.connection.driver_connection
             driver.create_aggregate("exact_sum", 1, _ExactSum)
@@ -121,6 +125,7 @@ class SqliteDialect(SqlDialect):
         return {name: _DATA_TYPES.get(declared, declared) for _, name, declared, *_ in rows}
 
     def stored_type(self, table: str, name: str, file_type: str) -> str:
+        """Return the data type of a stored column; text may be the file's type if dlt wrote it."""
         stored_type = super().stored_type(table, name, file_type)
         # dlt, which loaded the tables of earlier releases, declared amounts and maps as TEXT.
         is_ambiguous = stored_type == SqlType.TEXT and file_type in _DECLARED_NAMES
@@ -165,13 +170,14 @@ DATABASES: Mapping[str, type[SqlDialect]] = {
     "postgresql": PostgresDialect,
     "sqlite": SqliteDialect,
 }
-"""The dialects by SQLAlchemy's name of the database."""
+"""The dialects by SQLAlchemy's name of the database; SqlDialect serves all others."""
 
 
 def dialect_factory(settings: SqlSettings) -> Callable[[], Dialect]:
     """Return a function that makes a new dialect of the database at each call.
 
-    Raises SettingsError where the database cannot replace a month.
+    Raises SettingsError for a destination that cannot be used, and for an unknown setting. The
+    function raises BillError if the settings have no address.
     """
     check_destination(settings)
 

@@ -59,10 +59,11 @@ MONEY_MAP_TO_JSON = "CAST(to_json(CAST({0} AS MAP(VARCHAR, VARCHAR))) AS VARCHAR
 
 
 class SqlDialect(Dialect):
-    """One dataset of one database.
+    """One dataset (a schema) of one database.
 
-    A load is `loading` in the ledger while it inserts the month into a table of its own. If it is
-    killed, the next load of the month drops that table.
+    A load is `loading` in the ledger while it inserts the month into its incoming table. If it is
+    killed, the next load of the month drops that table. The native types in `column_types` and in
+    `read_columns` are data types; `sqlalchemy_types` has those of the database.
     """
 
     # Times are sent with their zone, and maps as JSON whose amounts are text, because some
@@ -77,8 +78,9 @@ class SqlDialect(Dialect):
         SqlType.MONEY_MAP: ColumnType.of(SqlType.TEXT, duckdb_cast=MONEY_MAP_TO_JSON),
     }
     sqlalchemy_types: ClassVar[Mapping[str, sa.types.TypeEngine[Any]]] = SQLALCHEMY_TYPES
+    """SQLAlchemy's type of each data type, from which it makes the database's own."""
     ordered_types: ClassVar[tuple[str, ...]] = (SqlType.TIME, SqlType.MONEY)
-    """The data types whose least and greatest values are compared with the file."""
+    """The data types whose least and greatest values are compared with the file's."""
     add_column_clause: ClassVar[Sql] = Sql("ADD")
     _settings: SqlSettings
     _connection: sa.Connection
@@ -94,6 +96,7 @@ class SqlDialect(Dialect):
 
     @contextmanager
     def connect(self, *, write: bool) -> Iterator[None]:
+        """Connect until the block ends, which also ends the locks of `lock_month`."""
         kwargs = self._settings.engine_kwargs
         engine = sa.create_engine(database_url(self._settings), poolclass=sa.NullPool, **kwargs)
         with self._locks, engine.connect() as self._connection:
@@ -113,7 +116,7 @@ class SqlDialect(Dialect):
         return error_class(f"{self.location}: {message}")
 
     def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
-        """Run a statement and return its rows; commit it unless `transaction` is open."""
+        """Run a statement and return its rows; commit it, unless within `transaction`."""
         bound = {f"finops_{number}": value for number, value in enumerate(values, 1)}
         # SQLAlchemy would read a colon in a name or a literal as a parameter.
         text = sa.text(re.sub(r"(?<!:):(?!finops_\d)", r"\:", sql))
@@ -153,6 +156,10 @@ class SqlDialect(Dialect):
         return Sql(self.sqlalchemy_types[data_type].compile(dialect=self._connection.dialect))
 
     def read_columns(self, table: str) -> dict[str, str]:
+        """Query {stored name: data type} of the columns, in their order; empty without a table.
+
+        A type that no data type matches has SQLAlchemy's name.
+        """
         inspector, schema = sa.inspect(self._connection), self._schema
         name = self.stored_name(table)
         columns = inspector.get_columns(name, schema) if inspector.has_table(name, schema) else []
@@ -175,7 +182,7 @@ class SqlDialect(Dialect):
         self._locks.enter_context(waiting_lock(path, purpose))
 
     def prepare_tables(self, file: MonthFile, change: SchemaChange) -> None:
-        """Create schema, ledger and table if they are missing, and add new columns."""
+        """Create schema, ledger and table if they are missing, and add new columns; commit each."""
         # Not in the transaction that replaces the month: in many databases DDL commits it.
         schema = self._schema
         if schema and schema not in sa.inspect(self._connection).get_schema_names():
@@ -193,9 +200,9 @@ class SqlDialect(Dialect):
             self._commit_outside_transaction()
 
     def begin_load(self, file: MonthFile) -> None:
-        """Record this load as `loading`; loads of the month that were killed become `failed`.
+        """Record this load as `loading`; killed loads of the month become `failed`.
 
-        Raises BillError where the database does not roll back, such as MyISAM or AUTOCOMMIT.
+        Raises BillError if the database does not roll back, as with MyISAM or AUTOCOMMIT.
         """
         ledger = self.table_sql(ledger_name(file.table))
         killed = self.query(
@@ -219,7 +226,11 @@ class SqlDialect(Dialect):
         self.record_load(file, self.job_id, "loading")
 
     def load_incoming(self, file: MonthFile, change: SchemaChange) -> Sql:
-        """Insert the month into a table of this load, and compare that with the file."""
+        """Insert the month into the incoming table of this load, and return its name.
+
+        Raises BillError if a column of it differs from the file: in the number of values, or in the
+        least and greatest ones of `ordered_types`.
+        """
         incoming = _incoming_table(self.job_id)
         target_types = {name: change.target_types[name] for name in file.data_types}
         table = self._create_table(incoming, target_types)
@@ -246,10 +257,6 @@ class SqlDialect(Dialect):
         incoming: str,
         target_types: Mapping[str, str],
     ) -> None:
-        """Raise BillError where a column of the incoming table differs from the file's rows.
-
-        Compares the number of values, and the least and greatest ones of `ordered_types`.
-        """
         # Some drivers and databases round amounts, shift times, or store empty text as NULL.
         aggregates = [
             (name, function)
@@ -273,7 +280,7 @@ class SqlDialect(Dialect):
 
     @contextmanager
     def transaction(self, file: MonthFile) -> Iterator[None]:
-        """Commit at the end of the block, or roll back where it fails."""
+        """Commit at the end of the block, or roll back if it fails; `query` does not commit."""
         # The UPDATE locks the ledger's rows of the month: a load on another machine waits for
         # them. SQLite, which locks at the first write, begins with it too.
         with self._atomic():
@@ -294,6 +301,7 @@ class SqlDialect(Dialect):
             self._in_transaction = False
 
     def clean_up(self, file: MonthFile, incoming: Sql) -> tuple[str, ...]:
+        """Refresh the planner's statistics and drop the incoming table; return the warnings."""
         warnings = []
         for consequence, statement in {
             "the planner's statistics are out of date": _STATISTICS_STATEMENTS.get(
@@ -312,7 +320,7 @@ class SqlDialect(Dialect):
     def record_load(
         self, file: MonthFile, job_id: str, state: str, error_message: str | None = None
     ) -> None:
-        """Record the state of a load in the ledger, and drop the table of a failed one."""
+        """Record a load as `loads_table.record_load`; drop the incoming table of a failed one."""
         super().record_load(file, job_id, state, error_message)
         if state == "failed":
             with suppress(sa.exc.SQLAlchemyError):
