@@ -123,12 +123,21 @@ class StateDocument(_Document):
 
 
 def write_document(document: StateDocument, file: Path) -> None:
-    """Write the document as JSON or YAML, by the file's suffix. Raises BillError."""
+    """Write the document as JSON or YAML, by the file's suffix; replace an existing file.
+
+    Raises BillError for another suffix or a missing folder, and OSError.
+    """
     if _is_yaml(file):
         text = yaml.safe_dump(document.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     else:
         text = document.model_dump_json(indent=1)
-    file.write_text(text, encoding="utf-8")
+    try:
+        file.write_text(text, encoding="utf-8")
+    except FileNotFoundError as error:
+        raise BillError(
+            f"{file} cannot be written: the folder {file.parent} does not exist; create it, or "
+            "name another file"
+        ) from error
 
 
 def read_document(file: Path) -> StateDocument:
