@@ -10,7 +10,9 @@ import pty
 import re
 import struct
 import subprocess
+import time
 from collections.abc import Iterator
+from datetime import datetime
 from fcntl import ioctl
 from html.parser import HTMLParser
 from pathlib import Path
@@ -23,6 +25,7 @@ from rich.cells import cell_len
 
 import finops_dagster
 from finops_dagster.billing.errors import escaped
+from finops_dagster.cli.output import json_value, value_text
 from finops_dagster.pipeline.metadata import markdown
 from finops_dagster_tests.cur import line_item
 from finops_dagster_tests.finops import FINOPS, CommandResult, Finops
@@ -278,6 +281,17 @@ def test_json_rounds_nothing_and_times_have_their_zone(finops: Finops) -> None:
     }
     shown = finops("query", "SELECT NULL AS nothing, '' AS empty, 1234 AS year")
     assert shown.splitlines()[-1].split() == ["NULL", "1234"]
+
+
+def test_a_time_without_a_zone_is_in_utc_in_a_table_as_in_json(monkeypatch: MonkeyPatch) -> None:
+    at = datetime(2024, 1, 1, 6, 30)
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    try:
+        assert (value_text(at), json_value(at)) == ("2024-01-01 06:30:00Z", "2024-01-01T06:30:00Z")
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 @pytest.mark.usefixtures("first_run")

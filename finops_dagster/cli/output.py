@@ -157,8 +157,7 @@ def json_value(value: Any) -> Any:
         case Decimal():
             return decimal_text(value)
         case datetime():
-            with_zone = value if value.tzinfo else value.replace(tzinfo=UTC)
-            return with_zone.isoformat().replace("+00:00", "Z")
+            return _with_zone(value).isoformat().replace("+00:00", "Z")
         case date() | time():
             return value.isoformat()
         case bytes():  # In DuckDB's notation of a BLOB.
@@ -179,7 +178,11 @@ def cell_text(value: Any) -> str:
 
 
 def value_text(value: Any) -> str:
-    """Return a value of a row as text: numbers with commas, amounts rounded to two decimals."""
+    """Return a value of a row as text for people: `1,234`, `1,234.50` for an amount, `yes`.
+
+    A time is shown in UTC; one without a zone is in UTC already. None becomes empty, and a float
+    is printed as it is.
+    """
     match value:
         case None:
             return ""
@@ -190,8 +193,13 @@ def value_text(value: Any) -> str:
         case Decimal():
             return f"{value:,.2f}"
         case datetime():
-            return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}"
+            return f"{_with_zone(value).astimezone(UTC):%Y-%m-%d %H:%M:%SZ}"
     return shortened(str(value))
+
+
+def _with_zone(value: datetime) -> datetime:
+    # Python takes a time without a zone for local time; the ledger's are in UTC.
+    return value if value.tzinfo else value.replace(tzinfo=UTC)
 
 
 def is_number(value: Any) -> bool:
