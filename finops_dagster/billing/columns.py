@@ -11,7 +11,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import NewType, Protocol
 
-# The two columns that every billing table has before the vendor's.
+# The two columns that every billing table has before the vendor's: a DATE, the first day of the
+# month, and the version id.
 ADDED_COLUMNS = ("billing_month", "manifest_id")
 _RESERVED_NAMES = (*ADDED_COLUMNS, "")
 
@@ -23,7 +24,10 @@ mypy and `test_sql_is_quoted.py` refuse statements that are made of anything els
 
 
 class SqlType(StrEnum):
-    """The types of the billing table's columns, whatever kind of file they come from."""
+    """The types of the billing table's columns, whatever kind of file they come from.
+
+    `MONEY` and `MONEY_MAP` are the types of all numbers, of quantities too.
+    """
 
     MONEY = "DECIMAL(38,18)"
     TIME = "TIMESTAMP"
@@ -33,12 +37,12 @@ class SqlType(StrEnum):
 
     @property
     def is_money(self) -> bool:
-        """Whether cells hold numbers (amounts or quantities), which never become text."""
+        """Whether cells hold numbers, amounts or quantities; such a column never becomes text."""
         return self in (SqlType.MONEY, SqlType.MONEY_MAP)
 
 
 def merged_type(table_type: str, month_type: str) -> str | None:
-    """Return the type of a warehouse's column for a month with another type; None if none fits.
+    """Return the type with which a warehouse's column takes the month's; None if there is none.
 
     A text column takes every type. A column of times or text maps becomes text, unless the month
     has numbers. A column of numbers takes no other type.
@@ -76,15 +80,15 @@ def flat_name(header: str) -> str:
 def name_columns(
     headers: Iterable[str], known: Mapping[str, str], naming: Naming
 ) -> dict[str, str]:
-    """Return a column name for each header; a `known` header keeps its name for ever.
+    """Return a column name for each header of a file; a `known` header keeps its name for ever.
 
-    Most headers get their preferred name. Customers choose tag keys freely, and several can prefer
-    one name (`user:team`, `user:Team`, `user_team`): the header that has the name already keeps it,
-    or else the header that needs the fewest changes gets it. Every other header gets a suffix, a
-    short hash of its exact spelling, which depends on no order. Headers that the vendor chose
-    differ in case only by accident (`SavingsPlanARN`, `SavingsPlanArn`): they share a column,
-    unless one file has both. Names that differ in case alone are one name, as in DuckDB and in most
-    warehouses.
+    `known` maps the headers of earlier files to their column names. Most headers get their
+    preferred name. Customers choose tag keys freely, and several can prefer one name (`user:team`,
+    `user:Team`, `user_team`): the header that has the name already keeps it, or else the header
+    that needs the fewest changes gets it. Every other header gets a suffix, a short hash of its
+    exact spelling, which depends on no order. Headers that the vendor chose differ in case only by
+    accident (`SavingsPlanARN`, `SavingsPlanArn`): they share a column, unless one file has both.
+    Names that differ in case alone are one name, as in DuckDB and in most warehouses.
     """
     headers = list(headers)
     known = {**known, **_names_by_alias(headers, known, naming)}
@@ -139,9 +143,9 @@ def _distance_from_flat(header: str) -> tuple[int, str]:
 
 
 def name_within(max_bytes: int, name: str) -> str:
-    """Return the name, in at most `max_bytes` bytes: a longer one ends in a hash of all of it.
+    """Return the name in at most `max_bytes` bytes of UTF-8; a longer one ends in a hash.
 
-    The hash has 64 bits, so that two names do not become one.
+    The hash is of the whole name and has 64 bits, so that two names do not become one.
     """
     encoded = name.encode()
     if len(encoded) <= max_bytes:
@@ -175,5 +179,5 @@ def file_literal(path: Path) -> Sql:
 
 
 def files_literal(folder: Path, pattern: str) -> Sql:
-    """Return a pattern for files of a folder as an SQL literal for DuckDB's readers."""
+    """Return a glob pattern for files below a folder as an SQL literal for DuckDB's readers."""
     return literal(f"{glob.escape(str(folder))}/{pattern}")

@@ -32,10 +32,11 @@ _MESSAGES = {
 
 
 def disk_problem(error: BaseException) -> str | None:
-    """Return the message for an error of Python's or DuckDB's about a file; None for any other."""
+    """Return one line for an OSError or DuckDB's IOException about the disk; None for any other."""
     path: object
     code: int | None
     if isinstance(error, OSError):
+        # A rename has two names; the second is the file that was to be written.
         code, path = error.errno, error.filename2 or error.filename
     elif not isinstance(error, duckdb.IOException):
         return None

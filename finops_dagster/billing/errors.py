@@ -40,7 +40,7 @@ class LedgerDamaged(BillError):
 
 
 class ReconciliationError(BillError):
-    """Measured totals differ from counted ones, rows are misdated, or a newer version is loaded."""
+    """Measured totals differ from counted ones, rows are misdated, or another version is stored."""
 
 
 CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
@@ -64,7 +64,7 @@ def escaped(text: str) -> str:
 
 
 def shortened(text: str) -> str:
-    """Return the text escaped, and cut in its middle where it has over 1,000 characters."""
+    """Return the text escaped; of more than 1,000 characters the first and last 500 are kept."""
     if len(text) <= _MAX_CHARACTERS:
         return escaped(text)
     half = _MAX_CHARACTERS // 2
@@ -73,12 +73,15 @@ def shortened(text: str) -> str:
 
 
 def excerpt(value: object) -> str:
-    """Return untrusted text quoted, escaped and shortened for a message."""
+    """Return an untrusted value in quotes for a message, escaped and cut to 160 characters."""
     return _SHORT_REPR.repr(value)
 
 
 def excerpts(names: Sequence[str], limit: int) -> str:
-    """Return the first `limit` untrusted names for a message, and the number of the others."""
+    """Return the first `limit` untrusted names with commas, without quotes, as `a, b and 3 more`.
+
+    Each name is escaped and cut as by `excerpt`. Empty without names.
+    """
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(excerpt(name)[1:-1] for name in names[:limit]) + more
 

@@ -12,7 +12,10 @@ from finops_dagster.billing.errors import ReconciliationError, count_text
 
 @dataclass(frozen=True)
 class Totals:
-    """The exact totals of one month: its rows and its headline cost over all currencies."""
+    """The exact totals of one month: its rows and its headline cost over all currencies.
+
+    `==` compares rows and cost alone; `difference` compares all.
+    """
 
     rows: int
     cost: Decimal
@@ -85,7 +88,7 @@ class MeasuredTotals:
     misdated_rows: int
 
 
-# Enough for the sum of more rows than any month has.
+# An amount has 38 digits: this is enough for the sum of more rows than any month has.
 _SUM_DIGITS = 76
 
 
@@ -109,7 +112,7 @@ def reconcile(location: str, counted: Totals, measured: MeasuredTotals, advice: 
 
 def exact_sum(amounts: Iterable[Decimal | None]) -> Decimal:
     """Return the exact sum of amounts; None adds nothing."""
-    # Python's default precision is 28 digits.
+    # With Python's default precision, a sum is rounded to 28 digits.
     with localcontext(prec=_SUM_DIGITS):
         return sum((amount for amount in amounts if amount is not None), Decimal(0))
 

@@ -20,7 +20,7 @@ class BillingMonth:
 
     @classmethod
     def parse(cls, key: str) -> BillingMonth:
-        """Return the month of a text `YYYY-MM`. Raises ValueError."""
+        """Return the month of a text `YYYY-MM`. Raises ValueError with a message of one line."""
         match = _KEY.fullmatch(key)
         if match is None:
             raise ValueError(f"{excerpt(key)} is not a month in the form YYYY-MM")
