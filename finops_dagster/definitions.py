@@ -1,4 +1,4 @@
-"""The code location that Dagster loads, built from the settings."""
+"""The code location that Dagster loads: importing this module reads the settings."""
 
 from finops_dagster.pipeline.build import build_definitions
 from finops_dagster.processes import collect_garbage_seldom, keep_files_private

@@ -21,14 +21,14 @@ _UNUSUAL_CHANGE = 0.5
 
 @dataclass(frozen=True)
 class Check:
-    """A check of a stage; if a blocking one fails, the stage keeps the previous version."""
+    """A check of a stage. If it is `blocking` and fails, the stage keeps the version it had."""
 
     name: str
     description: str
     blocking: bool = False
 
     def result(self, *, passed: bool, description: str) -> dg.AssetCheckResult:
-        """Return the check's result, with the severity of a warning."""
+        """Return the result of a check that is not blocking: if it fails, it is a warning."""
         return dg.AssetCheckResult(
             passed=passed,
             check_name=self.name,
@@ -66,7 +66,7 @@ COSTS_NOT_ROUNDED = Check(
 
 
 def reconciles(version: Version) -> dg.AssetCheckResult:
-    """Return the passed result; a stage that does not reconcile raises instead."""
+    """Return the passed check of a reconciled version; any other has made the stage fail."""
     totals = version.totals
     return dg.AssetCheckResult(
         passed=True,
@@ -82,7 +82,10 @@ def reconciles(version: Version) -> dg.AssetCheckResult:
 def manifest_is_fresh(
     manifest: Manifest, month: BillingMonth, stale_after: timedelta
 ) -> dg.AssetCheckResult:
-    """Warn if the vendor no longer updates the month in progress."""
+    """Check that the manifest of the month in progress is not older than `stale_after`.
+
+    A month that is over always passes.
+    """
     age = datetime.now(UTC) - manifest.source.last_modified
     description = f"The manifest is {age.days} days old. The month is over."
     passed = True
@@ -95,7 +98,7 @@ def manifest_is_fresh(
 
 
 def not_fewer_rows(load: Load, superseded: Load | None) -> dg.AssetCheckResult:
-    """Warn if a restatement has fewer rows than the previous version, or the month has none."""
+    """Check that the month has rows, and no fewer than the load that it superseded, if any."""
     rows, description = load.totals.rows, f"{load.totals.rows:,} rows in the first version."
     passed = rows > 0
     if superseded is not None:
@@ -106,11 +109,15 @@ def not_fewer_rows(load: Load, superseded: Load | None) -> dg.AssetCheckResult:
 
 
 def usual_cost(load: Load, previous_month_load: Load | None) -> dg.AssetCheckResult:
-    """Warn if the cost in a currency grew by half, or in a month that is over fell by half."""
+    """Check that the cost in each currency is within 50 % of that of the previous month.
+
+    In the month in progress a lower cost passes. So does a currency that had no positive cost
+    before, and a month whose previous month is not loaded.
+    """
     changes = {}
     if previous_month_load is not None:
         changes = _cost_changes(load.totals, previous_month_load.totals)
-    # The month in progress grows day by day: a low cost is no news.
+    # The month in progress grows day by day, so a low cost says nothing.
     least = -math.inf if load.month == BillingMonth.current() else -_UNUSUAL_CHANGE
     shown = ", ".join(
         f"{change:+.1%}{currency and f' in {currency}'}" for currency, change in changes.items()
@@ -126,7 +133,7 @@ def usual_cost(load: Load, previous_month_load: Load | None) -> dg.AssetCheckRes
 def _cost_changes(totals: Totals, previous: Totals) -> dict[str, float]:
     """Return the relative change of the cost in each currency, 0.5 for half as much again.
 
-    If either record is older than costs by currency, the whole cost counts, under the key "".
+    If either record is of a release without costs by currency, the whole cost has the key "".
     """
     costs, previous_costs = totals.costs, previous.costs
     if costs is None or previous_costs is None:
@@ -139,7 +146,7 @@ def _cost_changes(totals: Totals, previous: Totals) -> dict[str, float]:
 
 
 def one_currency(costs: Sequence[tuple[str, Decimal]], bill_format: Format) -> dg.AssetCheckResult:
-    """Warn if a vendor that bills in one currency has costs in several."""
+    """Check that a vendor that bills in one currency has costs in one; `costs` are by currency."""
     return ONE_CURRENCY.result(
         passed=len(costs) <= 1 or not bill_format.expects_one_currency,
         description=", ".join(f"{cost:,.2f} {currency}" for currency, cost in costs)
@@ -148,7 +155,10 @@ def one_currency(costs: Sequence[tuple[str, Decimal]], bill_format: Format) -> d
 
 
 def costs_not_rounded(load: Load) -> dg.AssetCheckResult:
-    """Warn if amounts of money were rounded; name their number and the difference."""
+    """Check that no amount of money was rounded; passes if the load did not count it.
+
+    The description has the number of amounts and the difference by column.
+    """
     amounts = [
         f"{column.cells:,} of {column.name} by {decimal_text(column.amount)} in all"
         for column in load.rounded or ()

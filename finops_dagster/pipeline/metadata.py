@@ -36,9 +36,10 @@ _PLAIN_WORDS = re.compile(r"(?:[A-Za-z0-9 -]|(?<=[A-Za-z0-9])_(?=[A-Za-z0-9]))*"
 
 @dataclass(frozen=True)
 class LoadedMonth:
-    """A report of the month in the table, and the outcome of the stage.
+    """A month in the billing table: its report, and the outcome of the stage.
 
-    `warnings` name the columns that have another type in the table than in this version.
+    `outcome` is `loaded` or `unchanged`. `warnings` has a line for each column that has another
+    type in the table than in this version. `restatement` is None unless a version was replaced.
     """
 
     report: MonthReport
@@ -48,7 +49,7 @@ class LoadedMonth:
 
 
 def version_metadata(version: Version) -> Metadata:
-    """Return the metadata that every stage with the month's rows has."""
+    """Return version id, row count and headline cost, as the last three stages show them."""
     return {
         "manifest_id": version.manifest_id,
         "dagster/partition_row_count": version.totals.rows,
@@ -62,7 +63,10 @@ def _cost(version: Version) -> Metadata:
 
 
 def manifest_metadata(manifest: Manifest, previous: Manifest | None) -> Metadata:
-    """Return the metadata of a manifest."""
+    """Return the metadata of a manifest, with the columns added and removed since `previous`.
+
+    Without a previous manifest, both lists are empty.
+    """
     added, removed = manifest.columns_added_and_removed(previous)
     return {
         "format": manifest.format,
@@ -98,7 +102,7 @@ def object_metadata(source: ManifestFile) -> Metadata:
 
 
 def staged_metadata(record: VersionRecord) -> Metadata:
-    """Return the metadata of a version's staged files."""
+    """Return the metadata of the staged files: version id, number and bytes of files, totals."""
     return {
         "manifest_id": record.manifest_id,
         "files": record.files,
@@ -110,7 +114,11 @@ def staged_metadata(record: VersionRecord) -> Metadata:
 
 
 def table_metadata(loaded: LoadedMonth, repeated: Mapping[str, dg.MetadataValue[Any]]) -> Metadata:
-    """Return the metadata of the billing table; `repeated` has values of an earlier run."""
+    """Return the metadata of the billing table.
+
+    `repeated` has the values of LOAD_KEYS from the last run, if that had the same version. They win
+    over those of this load, except for `warnings`.
+    """
     report, restatement = loaded.report, loaded.restatement
     # The UI keeps this order: what changed comes first, as people look for it first.
     changes: Metadata = {} if report.is_final is None else {"final": report.is_final}
@@ -139,20 +147,22 @@ def table_metadata(loaded: LoadedMonth, repeated: Mapping[str, dg.MetadataValue[
 
 
 def warnings_metadata(messages: Sequence[str]) -> dict[str, dg.MetadataValue[Any]]:
-    """Return the metadata `warnings`, with a line for each; empty if there are none."""
+    """Return the metadata `warnings` with a line for each message; an empty dict without any."""
     lines = "\n".join(f"- {escaped(message)}" for message in messages)
     return {"warnings": dg.MetadataValue.text(lines)} if messages else {}
 
 
 def markdown(text: str) -> str:
-    """Return untrusted text, escaped and shortened, as Markdown, also for a cell of a table.
+    """Return untrusted text as safe Markdown, escaped and shortened; it also fits a table's cell.
 
-    All but plain words becomes code, in which only a backtick has a meaning.
+    Text that is not plain words becomes inline code, where Markdown acts on backticks alone.
     """
+    # A table's cell ends at a pipe, even inside inline code.
     code = shortened(text).replace("|", r"\x7c")
     if _PLAIN_WORDS.fullmatch(text):
         return code
     fence = "`" * (1 + max(map(len, re.findall("`+", code)), default=0))
+    # Markdown strips one space at each end, and a backtick there would belong to the fence.
     pad = " " if {code[0], code[-1]} & {" ", "`"} else ""
     return f"{fence}{pad}{code}{pad}{fence}"
 

@@ -62,7 +62,8 @@ def writing_month(
     A file is up to date if it is of the table's load and has the checksum that it was written with.
     The block gets the load, the outcome, and the file's size in bytes. It runs before the new file
     replaces the old one; after any error, also in the block, the old one stays. Raises StageMissing
-    if the table does not have the rows that the ledger records.
+    if the table does not have the rows that the ledger records, and ReconciliationError if the new
+    file does not have them.
     """
     path = lake.path(export.name, month)
     with database.connect(export.name, month) as connection:

@@ -20,7 +20,8 @@ from finops_dagster.tables.database import BillingDatabase, DuckDB
 class BillingDatabaseResource(DuckDBResource):
     """The DuckDB file of the billing tables, and the limits of its connections.
 
-    A stage receives it as `dg.ResourceParam[BillingDatabase]`.
+    `database` is the setting `database_path`, which may have {export} and {month}. A stage receives
+    the resource as `dg.ResourceParam[BillingDatabase]`.
     """
 
     memory_limit: str
@@ -29,7 +30,7 @@ class BillingDatabaseResource(DuckDBResource):
     lock_wait_seconds: int
 
     def create_resource(self, context: dg.InitResourceContext) -> Any:  # noqa: ARG002 Dagster's
-        """Return the database that the stages connect to."""
+        """Return the database, which each stage opens for itself; this opens no connection."""
         # DuckDBResource's own connections stay open if a body raises, and fail where another
         # process has the file.
         temp_dir = None if self.temp_dir is None else Path(self.temp_dir)
@@ -57,11 +58,10 @@ class RunLock(dg.ConfigurableResource):  # type: ignore[type-arg]
 
 
 class RecordsIOManager(dg.IOManager):
-    """The IO manager that hands the record of a version from stage to stage.
+    """The IO manager that hands the record of a version from stage to stage; it writes no file.
 
-    Within a run the record comes from memory; a stage that is run alone gets the record that is
-    stored with the previous stage's data. After the billing table there is none: the `parquet`
-    stage reads the ledger itself.
+    Within a run the record comes from memory. A stage that is run alone gets the record that is
+    stored with the previous stage's data; `parquet` gets None, and reads the ledger itself.
     """
 
     def __init__(self, staging: StagingFolder, lake: Lake) -> None:
@@ -73,7 +73,7 @@ class RecordsIOManager(dg.IOManager):
         self._records[context.asset_key, context.asset_partition_key] = obj
 
     def load_input(self, context: dg.InputContext) -> object:
-        """Return the record of the previous stage; None if it has none."""
+        """Return the record of the previous stage; None if none is stored."""
         key, month = context.asset_key, context.asset_partition_key
         if (key, month) in self._records:
             return self._records[key, month]

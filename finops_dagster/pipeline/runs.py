@@ -29,7 +29,8 @@ _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 class MonthRun:
     """The result of a run: the metadata of each stage that succeeded, and the error of the next.
 
-    `run_id` is None if no run was started. `error` is None if all stages succeeded.
+    `run_id` is None if no run was started. `stages` has plain values of metadata by stage and key.
+    `error` is a line of text, or None if all stages succeeded.
     """
 
     month: BillingMonth
@@ -47,10 +48,11 @@ class MonthRun:
 
 
 def open_instance() -> dg.DagsterInstance:
-    """Open Dagster's instance in DAGSTER_HOME; create its `dagster.yaml` on first use.
+    """Open Dagster's instance in DAGSTER_HOME; use it in a `with` statement, which closes it.
 
-    Sets the environment variable where it is not set. Raises SettingsError for a PostgreSQL driver
-    that Dagster cannot use.
+    Sets the environment variable DAGSTER_HOME if it is not set. On first use, writes `dagster.yaml`
+    there: a copy of the file in the working directory, or else of the package's. Raises
+    SettingsError for a PostgreSQL driver that Dagster cannot use.
     """
     home = Path(os.environ.setdefault("DAGSTER_HOME", str(dagster_home())))
     # Two processes that create Dagster's SQLite files at the same time damage them for good.
@@ -67,8 +69,8 @@ def open_instance() -> dg.DagsterInstance:
 def end_lost_runs(instance: dg.DagsterInstance) -> list[str]:
     """Mark lost runs that Dagster still shows as in progress as failed, and return their ids.
 
-    Deletes the lock files of all lost runs. A lost run would otherwise occupy a place in Dagster's
-    queue.
+    Deletes the lock files and notes of all lost runs of this machine. A lost run would otherwise
+    occupy a place in Dagster's queue.
     """
     home, run_ids = Path(instance.root_directory), []
     with instance_lock(home):
@@ -87,8 +89,8 @@ class MonthOptions(TypedDict, total=False):
     """Options of `run_month`.
 
     `stages` are the stages to run; None runs all. `force` runs them again where they have the
-    version already. `on_stage` gets each stage that succeeds, with its metadata; `on_warning` gets
-    log lines of level WARNING, `on_message` all others.
+    version already. `on_stage` gets each stage that succeeds, with its metadata. `on_warning` gets
+    the stages' log lines of level WARNING, `on_message` those of all other levels.
     """
 
     stages: Sequence[str] | None
@@ -107,14 +109,16 @@ def run_month(
 ) -> MonthRun:
     """Run the stages of one month in this process.
 
-    A failure is returned as `error`, not raised. Raises KeyboardInterrupt if Ctrl-C stopped the
-    run; Dagster itself would only record that.
+    The failure of a stage is returned as `error`, not raised. Raises Dagster's error for a month
+    that is no partition of the export, and KeyboardInterrupt if Ctrl-C stopped the run; Dagster
+    itself would only record that.
     """
     job = definitions.resolve_job_def(f"{export.settings.group}_month")
     run_id, stages = str(uuid4()), options.get("stages")
     resources = {"run_options": {"config": {"force": options.get("force", False)}}}
     instance.add_event_listener(run_id, _listener(options))
     started = time.monotonic()
+    # The stages hold the lock too; held from here, it covers the start and the end of the run.
     with run_lock(Path(instance.root_directory), run_id):
         result = job.execute_in_process(
             partition_key=str(month),
@@ -163,6 +167,7 @@ def _values(metadata: Mapping[str, dg.MetadataValue[Any]]) -> MetadataValues:
 
 
 def _failure_reason(result: dg.ExecuteInProcessResult) -> str | None:
+    """Return why the run failed, None if it did not. Raises KeyboardInterrupt."""
     if result.success:
         return None
     for event in result.get_step_failure_events():

@@ -38,9 +38,11 @@ _SECONDS_BETWEEN_RETRIES = 10
 def stage(
     export: Export, name: str, *, kinds: set[str], checks: Sequence[Check] = (), **upstream: str
 ) -> Callable[[Body], dg.AssetsDefinition]:
-    """Return a decorator that makes the body of a stage an asset, partitioned by month.
+    """Return a decorator that makes the body of the stage `name` an asset, partitioned by month.
 
-    `upstream` maps parameters of the body to the stages whose records they receive.
+    `upstream` maps parameters of the body to the stages whose records they receive, or None where
+    no record is stored. The body must have a parameter `lake`. Its errors become failures with a
+    message of one line; only a transient error is retried.
     """
     key = export.key(name)
     with catch_warnings():
@@ -74,7 +76,11 @@ def stage_result(
     metadata: Metadata,
     check_results: Sequence[dg.AssetCheckResult] = (),
 ) -> dg.MaterializeResult[Record]:
-    """Return a stage's result: the record for the next stage, metadata, and results of checks."""
+    """Return a stage's result: the record for the next stage, metadata, and results of checks.
+
+    The version id of the record becomes Dagster's data version. `outcome` is a word of the
+    glossary, such as `loaded` or `unchanged`.
+    """
     failed = ", ".join(str(result.check_name) for result in check_results if not result.passed)
     # Dagster has no public function that returns the check results of a partition, so the metadata
     # carries them too.
@@ -93,7 +99,7 @@ def _explain_failures(body: Body) -> Callable[..., Events]:
     """Wrap a body so that its errors become messages of one line, and its seconds metadata.
 
     A failed reconciliation also becomes a failed check. Permanent errors are not retried,
-    transient ones are. The body has a parameter `lake`.
+    transient ones are.
     """
 
     @functools.wraps(body)
@@ -103,6 +109,7 @@ def _explain_failures(body: Body) -> Callable[..., Events]:
             result = body(context, lake=lake, **inputs)
         except ReconciliationError as error:
             message = f"{error}{_version_kept(context, lake)}"
+            # Dagster records a check of a failed stage only if it was yielded before the error.
             yield dg.AssetCheckResult(
                 passed=False,
                 asset_key=context.asset_key,
@@ -136,7 +143,10 @@ def _version_kept(context: dg.AssetExecutionContext, lake: Lake) -> str:
 def _unexpected(
     context: dg.AssetExecutionContext, error: Exception, version_kept: str
 ) -> BaseException:
-    """Return the exception to raise for an error that is not about the bill."""
+    """Return the exception to raise for an error that is not about the bill.
+
+    A transient error is also logged, and noted for `finops worker list` and `finops state show`.
+    """
     home = Path(context.instance.root_directory)
     if isinstance(error, StoreUnavailable | WarehouseUnavailable):
         if context.retry_number == _RETRIES:
@@ -181,9 +191,10 @@ def _drop_traces(error: BaseException) -> None:
 
 
 def require_version(expected: str, current: str) -> None:
-    """Raise ReconciliationError if the previous stage has another version than it handed over.
+    """Raise ReconciliationError unless the previous stage still has the version it handed over.
 
-    Another run has then loaded a newer version, which this run must not replace by its older one.
+    `expected` is the id that was handed over, `current` the id that is stored now. If they differ,
+    another run has loaded a newer version, which this run must not replace by its older one.
     """
     if expected != current:
         raise ReconciliationError(newer_version_message(expected, current))
@@ -192,9 +203,10 @@ def require_version(expected: str, current: str) -> None:
 def previous_metadata(
     context: dg.AssetExecutionContext, manifest_id: str, *keys: str
 ) -> dict[str, dg.MetadataValue[Any]]:
-    """Return metadata of the stage's last materialization; empty if it was of another version.
+    """Return the values of `keys` in the metadata of the month's last materialization.
 
-    A run that changes nothing repeats it, as Dagster's UI shows the last materialization alone.
+    Empty if that had another version than `manifest_id`. A run repeats them, because Dagster's UI
+    shows only the last materialization.
     """
     of_month = dg.AssetRecordsFilter(context.asset_key, asset_partitions=[context.partition_key])
     records = context.instance.fetch_materializations(of_month, limit=1).records
@@ -205,7 +217,7 @@ def previous_metadata(
 
 
 def month_command(command: str, export: Export, month: BillingMonth) -> str:
-    """Return the `finops` command that runs a stage of one month."""
+    """Return the command line for one month: `command` is the name, such as `export-parquet`."""
     months = f"--start-date {month} --end-date {month}"
     return f"finops {export.settings.vendor} {command} --export {export.name} {months}"
 

@@ -52,7 +52,8 @@ def warehouse_table_asset(export: Export, backend: str) -> dg.AssetsDefinition:
         outcome = "unchanged" if is_loaded else "loaded"
         result = stage_result(version, outcome, metadata, [reconciles(version)])
         if not is_loaded:
-            # Last, after all that can fail: if the commit had no event, the log would be wrong.
+            # Last, after all that can fail: a failure after the commit would leave the load without
+            # a materialization in Dagster's event log.
             load = warehouse.replace_month(file)
             messages = warnings_metadata(load.warnings) if load.warnings else {}
             context.add_asset_metadata({"job_id": load.job_id, **messages})
@@ -65,7 +66,7 @@ def month_file(export: Export, month: BillingMonth, lake: Lake, duckdb: DuckDB) 
     """Return the month's Parquet file, its footer, and its columns with a role for the warehouse.
 
     `duckdb` has the limits of the DuckDB that warehouses read the file with. Raises StageMissing
-    if the file is missing or damaged.
+    if the file is missing or its footer cannot be read; no rows are read.
     """
     path = lake.path(export.name, month)
     footer = read_footer(path)
