@@ -33,15 +33,16 @@ def keep_files_private() -> None:
 
 def collect_garbage_seldom() -> None:
     """Run Python's garbage collector less often in this process."""
-    # To search the modules, above all Dagster's, which stay anyway, takes a tenth of a short run.
+    # A tenth of a short run goes into searching modules, above all Dagster's, which always stay.
     gc.set_threshold(100_000)
 
 
 @contextmanager
 def instance_lock(home: Path) -> Iterator[None]:
-    """Hold the lock of DAGSTER_HOME during the block; it guards the creation and removal of files.
+    """Hold the lock of DAGSTER_HOME, which is `home`, during the block.
 
-    Waits while another process holds it. Creates the folder where it is missing.
+    It guards the creation and removal of files there. Waits without limit while another process
+    holds it. Creates the folder if it is missing.
     """
     home.mkdir(parents=True, exist_ok=True)
     with FileLock(home / ".finops.lock"):
@@ -50,10 +51,11 @@ def instance_lock(home: Path) -> Iterator[None]:
 
 @contextmanager
 def run_lock(home: Path, run_id: str) -> Iterator[None]:
-    """Hold the run's lock during the block; do nothing where this process holds it already.
+    """Hold the run's lock during the block; do nothing if this process holds it already.
 
     Writes the run's note with the process id. Lock file and note are removed at the end of the
-    block, but stay where it raises: `is_lost` is then true.
+    block. If the block raises they stay, and `is_lost` is then true. Takes the instance lock for
+    both changes.
     """
     if run_id in _own_locks:
         yield
@@ -74,7 +76,7 @@ def run_lock(home: Path, run_id: str) -> Iterator[None]:
 
 
 def is_lost(home: Path, run_id: str) -> bool:
-    """Return whether the run's process has ended, killed or failed, and left its lock file.
+    """Return whether the run's process was killed or failed, and so left its lock file.
 
     Dagster may show the run as ended already. Always false for a run of another machine.
     """
@@ -95,15 +97,19 @@ def lost_runs(home: Path) -> list[str]:
 
 
 def remove_lock(home: Path, run_id: str) -> None:
-    """Remove the lock file and the note of a run that has ended. Hold the instance lock."""
+    """Remove the lock file and the note of a run that has ended.
+
+    The caller holds the instance lock.
+    """
     for name in (run_id, f"{run_id}.json"):
         _path(home, name).unlink(missing_ok=True)
 
 
 def write_note(home: Path, run_id: str, **values: Any) -> None:
-    """Add values to the run's note, a JSON file that `read_note` reads.
+    """Add values to the run's note, a JSON file that `read_note` reads. `run_lock` creates it.
 
-    `process` is the id of the run's process; `retry` is the stage that is tried again, and why.
+    `process` is the id of the run's process. `retry` is a list: the stage that is tried again, and
+    the error.
     """
     note = json.dumps({**read_note(home, run_id), **values})
     _path(home, f"{run_id}.json").write_text(note)

@@ -41,6 +41,7 @@ from finops_dagster.sources.settings import ExportSettings
 from finops_dagster.warehouses import WAREHOUSES
 from finops_dagster.warehouses.duckdb.settings import DuckDBSettings
 
+# The first that exists is read; they are relative to the working directory.
 DEFAULT_CONFIGS = (Path("config/finops.toml"), Path("config.toml"))
 # The key of values from the command line for the chosen backend's table. It is not a text, so that
 # no TOML file can have it.
@@ -76,8 +77,9 @@ class StorageSettings(SettingsTable):
 
 
 class DatabaseSettings(SettingsTable):
-    """The chosen warehouse; `duckdb` without a `warehouse_path` is none, and Parquet is the end.
+    """The chosen backend, and a table of settings for each warehouse.
 
+    With `duckdb` and no `warehouse_path` there is no warehouse: months end at Parquet.
     `_with_warehouses` adds the tables of the other warehouses.
     """
 
@@ -91,7 +93,7 @@ class DatabaseSettings(SettingsTable):
 
     @property
     def warehouse(self) -> SettingsTable:
-        """The settings of the chosen backend."""
+        """The table of the chosen backend, also of `duckdb` where there is no warehouse."""
         table = getattr(self, self.backend)
         assert isinstance(table, SettingsTable)
         return table
@@ -131,7 +133,10 @@ def _vendor_export(export: object) -> ExportSettings:
 
 
 class Settings(BaseSettings):
-    """All settings; environment variables such as `FINOPS_DATABASE__BACKEND` override the file."""
+    """All settings. `load_settings` reads them from the file and the environment.
+
+    Environment variables such as `FINOPS_DATABASE__BACKEND` override the file.
+    """
 
     model_config = SettingsConfigDict(
         extra="forbid",
@@ -175,7 +180,7 @@ class Settings(BaseSettings):
 
 
 def dagster_home() -> Path:
-    """Return the folder of Dagster's runs and events.
+    """Return the folder of Dagster's runs and events, which need not exist.
 
     It is DAGSTER_HOME, or else `.dagster` in the working directory, which `make dev` uses too.
     """
@@ -207,8 +212,9 @@ def load_settings(
 ) -> Settings:
     """Read the settings file, `settings_file(path)`. Raises SettingsError.
 
-    `backend`, or else OPEN_FINOPS_DATABASE_BACKEND, overrides the backend of the file, and
-    `database_config` has values for the backend's table.
+    `backend`, or else OPEN_FINOPS_DATABASE_BACKEND, overrides the backend of the file and of
+    FINOPS_DATABASE__BACKEND. `database_config` has values for that backend's table, which override
+    those of file and environment.
     """
     file = settings_file(path)
     backend = backend or os.environ.get("OPEN_FINOPS_DATABASE_BACKEND")
@@ -218,6 +224,7 @@ def load_settings(
     arguments: dict[str, Any] = {"database": database} if database else {}
     _refuse_unusable_variables()
 
+    # pydantic-settings takes the path of a TOML file from the class, not from an argument.
     class FromFile(Settings, toml_file=file):
         pass
 

@@ -20,6 +20,7 @@ from pydantic_core import ErrorDetails
 
 from finops_dagster.billing.errors import CONTROL_CHARACTER, excerpt, excerpts
 
+# Also what DuckDB takes for a database elsewhere: `md:` and `motherduck:` have no slash.
 URL = re.compile(r"\s*([a-z][a-z0-9+.-]+:(/|$)|(ducklake|md|motherduck):)", re.I)
 _PROBLEMS_SHOWN = 8
 _SECRET_KEY = re.compile(r"passw|passphrase|secret|token|(private|api|access|account)_?key$", re.I)
@@ -45,7 +46,7 @@ class SettingsError(Exception):
 def holds_secret(name: str, value: object) -> bool:
     """Return whether a setting is a secret, by its name or by its value.
 
-    A URL with a password is one.
+    A URL with a password counts as a secret.
     """
     return bool(_SECRET_KEY.search(name) or _SECRET_VALUE.search(str(value)))
 
@@ -70,7 +71,9 @@ def _checked_path(path: object) -> object:
 
 
 LocalPath = Annotated[Path, BeforeValidator(_checked_path)]
+"""A path on this machine, which need not exist; a URL is refused."""
 LocalPathText = Annotated[str, BeforeValidator(_checked_path)]
+"""A `LocalPath` that stays text, as it was written."""
 
 
 class SettingsTable(BaseModel):
@@ -101,7 +104,10 @@ class SettingsTable(BaseModel):
 
 
 def problems_line(location: str, error: ValidationError) -> str:
-    """Return the first eight problems in one line, each with its file or variable and its key."""
+    """Return the first eight problems in one line, each with its place and its key.
+
+    The place is the environment variable of the key if it is set, or else `location`: the file.
+    """
     lines = [_problem_line(location, problem) for problem in error.errors()]
     more = f"; and {len(lines) - _PROBLEMS_SHOWN} more" if len(lines) > _PROBLEMS_SHOWN else ""
     return "; ".join(lines[:_PROBLEMS_SHOWN]) + more

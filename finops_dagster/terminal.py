@@ -1,4 +1,4 @@
-"""Output to a terminal, a pipe or a log that shows untrusted text without interpreting it.
+"""Output to a terminal, a pipe or a log, in which untrusted text is shown and not acted on.
 
 By default, rich takes `[/b]` for markup and `:key:` for an emoji, and sends ESC to the terminal.
 """
@@ -18,8 +18,10 @@ _LOG_WIDTH = 200
 def console(*, stderr: bool = False) -> Console:
     """Return a console without markup, emoji and highlighting, for standard output or error.
 
-    In a pipe it has no colours, and its lines have COLUMNS or 200 characters.
+    It does not escape: pass untrusted text through `shortened` first. In a pipe it has no colours,
+    and its lines have COLUMNS or 200 characters.
     """
+    # In a pipe rich would take 80 columns, and fold what a log should have in one line.
     stream = sys.stderr if stderr else sys.stdout
     is_log = not stream.isatty() and "COLUMNS" not in os.environ
     return Console(
