@@ -74,7 +74,11 @@ class _LoadedMonth(NamedTuple):
 
 
 def main() -> int:
-    """Deliver the missing versions, load every month, print the costs, and return an exit code."""
+    """Deliver the missing versions, load every month, print the costs, and return the exit code.
+
+    All data is in `data/demo` in the working directory; runs are recorded in DAGSTER_HOME. The exit
+    code is 1 if a month fails, or differs from its files.
+    """
     console = plain_console()
     # Environment variables are ignored: they name the places of the user's own months.
     settings = Settings.model_validate(tomllib.loads(_SETTINGS.read_text(encoding="utf-8")))
@@ -86,14 +90,14 @@ def main() -> int:
         Text(f"Its files are written to {_SOURCE}, in AWS's layout.\n"),
         sep="",
     )
-    with DuckDB.of(settings.database.duckdb).scratch() as lake:
+    with DuckDB.of(settings.database.duckdb).scratch() as connection:
         try:
-            loads = list(_deliver_and_load(console, settings, lake))
+            loads = list(_deliver_and_load(console, settings, connection))
         except BillError as error:
             console.print(shortened(str(error)), style="red", soft_wrap=True)
             return 1
         _print_restatements(console, loads)
-        _print_costs(console, lake)
+        _print_costs(console, connection)
         if not _print_comparison(console, {load.month: load.totals for load in loads}):
             return 1
     if all(load.is_unchanged for load in loads):
@@ -103,7 +107,7 @@ def main() -> int:
 
 
 def restate() -> str:
-    """Write a restatement of the last month, and return a message about it.
+    """Deliver another version of the last month, and return a message about it; loads nothing.
 
     Raises BillError if the demo has not delivered the last month yet.
     """
@@ -122,7 +126,7 @@ def restate() -> str:
 
 
 def _deliver_and_load(
-    console: Console, settings: Settings, lake: DuckDBPyConnection
+    console: Console, settings: Settings, connection: DuckDBPyConnection
 ) -> Iterator[_LoadedMonth]:
     """Run the stages for every complete month, then deliver and load each missing version."""
     pending = [v for v in _VERSIONS if v.assembly_id > _manifest(v.month).get("assemblyId", "")]
@@ -146,8 +150,8 @@ def _deliver_and_load(
             run = run_month(definitions, instance, export, month, on_stage=advance)
             if run.error is not None:
                 raise BillError(f"{month} failed: {run.error}")
-            lake.execute(_CHARGE_VIEW.format(files=files))
-            totals = lake.execute(_MONTH_TOTALS, [str(month)]).fetchone()
+            connection.execute(_CHARGE_VIEW.format(files=files))
+            totals = connection.execute(_MONTH_TOTALS, [str(month)]).fetchone()
             load = _LoadedMonth(month, Totals.of(totals), run.is_unchanged)
             progress.console.print(
                 f"{month}  {'unchanged' if run.is_unchanged else 'loaded   '}  "
@@ -178,8 +182,8 @@ def _print_restatements(console: Console, loads: list[_LoadedMonth]) -> None:
             )
 
 
-def _print_costs(console: Console, lake: DuckDBPyConnection) -> None:
-    costs = lake.execute(_COST_BY_SERVICE)
+def _print_costs(console: Console, connection: DuckDBPyConnection) -> None:
+    costs = connection.execute(_COST_BY_SERVICE)
     table = Table("service", title="\nUnblended cost by service, in USD", title_justify="left")
     for month, *_ in (costs.description or [])[2:]:
         table.add_column(month, justify="right")
@@ -192,19 +196,19 @@ def _print_costs(console: Console, lake: DuckDBPyConnection) -> None:
     console.print(table)
 
 
-def _print_comparison(console: Console, lake: dict[BillingMonth, Totals]) -> bool:
-    """Print the totals of the lake and of the source files, and return whether they agree."""
+def _print_comparison(console: Console, loaded: dict[BillingMonth, Totals]) -> bool:
+    """Print the totals of the lake and of the vendor's files, and return whether they agree."""
     console.print("\nThe same months, summed from the source files cell by cell in Python:")
     is_equal = True
-    for month, loaded in sorted(lake.items()):
-        source = _source_totals(_manifest(month.first_day)["reportKeys"])
-        is_equal &= source == loaded
-        sign = "=" if source == loaded else "differs from"
-        console.print(f"  {month}  {source}  {sign}  {loaded}", soft_wrap=True)
+    for month, totals in sorted(loaded.items()):
+        counted = _counted_totals(_manifest(month.first_day)["reportKeys"])
+        is_equal &= counted == totals
+        sign = "=" if counted == totals else "differs from"
+        console.print(f"  {month}  {counted}  {sign}  {totals}", soft_wrap=True)
     return is_equal
 
 
-def _source_totals(keys: list[str]) -> Totals:
+def _counted_totals(keys: list[str]) -> Totals:
     count, total = 0, Decimal(0)
     with localcontext(prec=60):
         for key in keys:

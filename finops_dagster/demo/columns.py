@@ -47,20 +47,23 @@ _FIRST_SORTED = _FAMILIES.index("product")
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a layout; in CUR v1 its name is `family/Name`."""
+    """A column of a layout."""
 
     name: str
+    """The header; in CUR v1 `family/Name`."""
     type: str
+    """The type in the manifest, such as `BigDecimal`."""
     value: str = "NULL"
+    """The SQL of the cell, over a charge or its slot, as charges.sql makes them."""
 
     @property
     def family(self) -> str:
-        """The family of a CUR v1 column."""
+        """The part of a CUR v1 column's name before the slash, such as `lineItem`."""
         return self.name.partition("/")[0]
 
     @property
     def is_per_slot(self) -> bool:
-        """Whether all charges of a slot have the same value."""
+        """Whether all charges of a slot of charges.sql have the same value."""
         return "charge." not in self.value
 
     @property
@@ -76,10 +79,10 @@ class Column:
 
 
 def cur1_columns(width: int) -> list[Column]:
-    """Return the first `width` columns of CUR v1, in AWS's order.
+    """Return `width` columns of CUR v1, 67 to 205, in AWS's order.
 
-    First come the 67 of every export, then those that AWS adds for what is in the bill, then many
-    that this bill leaves empty.
+    They are the 67 of every export, and up to `width`, first those that AWS adds for what is in the
+    bill, then some that this bill leaves empty.
     """
 
     def position(column: Column) -> tuple[int, str]:
@@ -91,7 +94,7 @@ def cur1_columns(width: int) -> list[Column]:
 
 @cache
 def data_export_columns(layout_format: str) -> list[Column]:
-    """Return the columns of cur2, focus-1.0 or focus-1.2, sorted by name."""
+    """Return the columns of a Layout.format, cur2, focus-1.0 or focus-1.2, sorted by name."""
     columns = []
     for name, row in _table("data_exports"):
         if layout_format not in row["formats"].split():
@@ -109,7 +112,8 @@ def data_export_columns(layout_format: str) -> list[Column]:
 def athena_name(text: str) -> str:
     """Return Athena's name of a header, or of a part of one.
 
-    Capitals get an underscore before them, and other characters become one; two are never adjacent.
+    A capital becomes `_` and its small letter. Characters other than a-z and 0-9 become `_`, of
+    which there are never two in a row, nor one at an end.
 
     `lineItem/UnblendedCost` is `line_item_unblended_cost`, `reservation/ReservationARN` is
     `reservation_reservation_a_r_n`, and `user:cost-center` is `user_cost_center`.

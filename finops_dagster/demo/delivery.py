@@ -43,17 +43,18 @@ _FOLDERS = {
 
 @dataclass(frozen=True)
 class BillVersion:
-    """One refresh of one billing month.
+    """One version of one month's bill.
 
-    `month` is its first day, `assembly_id` the refresh's name such as "20240203T050312Z", `rows`
-    the exact number of data rows in all `parts` (headers not counted). There may be fewer rows than
-    parts, or none: AWS then writes headers alone. Another `seed` gives another bill.
+    `month` is its first day, and `assembly_id` the vendor's id such as "20240203T050312Z". `rows`
+    is the exact number of data rows in all files (headers not counted), and `parts` the number of
+    files. There may be fewer rows than files, or none: AWS then writes headers alone. Another
+    `seed` gives another bill.
 
-    `restated` is the month as AWS rewrites it after its end. Its last `late_rows` rows are refunds
-    and credits that came late, every row has its invoice id, and about one usage row in 400 has 5 %
-    more usage (unless a machine cannot run longer than its hour). Its other rows are the first rows
-    of the version before: of 10,000 rows restated as 10,015, 21 are late and 6 of the former rows
-    are gone. As at AWS, line item ids are new in every version.
+    `restated` gives the month as AWS rewrites it after its end. Its last `late_rows` rows are
+    refunds and credits that came late, every row has its invoice id, and about one usage row in 400
+    has 5 % more usage (unless a machine cannot run longer than its hour). Its other rows are the
+    first rows of the version before: of 10,000 rows restated as 10,015, 21 are late and 6 of the
+    former rows are gone. As at AWS, line item ids are new in every version.
     """
 
     month: date
@@ -65,7 +66,7 @@ class BillVersion:
 
     @property
     def late_rows(self) -> int:
-        """The number of rows, one in 500, that AWS added after the month's end."""
+        """The number of rows that AWS added after the month's end: one in 500 if restated, or 0."""
         return -(-self.rows // 500) if self.restated else 0
 
     @property
@@ -76,11 +77,12 @@ class BillVersion:
 
 @dataclass(frozen=True)
 class Layout:
-    """The options of an export: format, kind of files, and whether a refresh overwrites the last.
+    """The options of an export: format, kind of files, and whether a version overwrites the last.
 
-    Data Exports (CUR 2.0 and FOCUS) come as gzip and parquet only. A CUR v1 in parquet, which is
-    for Athena, always overwrites. `csv` is a CUR v1 that was unpacked on its way; AWS itself always
-    compresses. `columns` is the width of a CUR v1, 67 to 205; other formats have a fixed one.
+    Only some combinations exist. Data Exports (CUR 2.0 and FOCUS) come as gzip and parquet only. A
+    CUR v1 in parquet, which is for Athena, always overwrites. `csv` is a CUR v1 that was unpacked
+    on its way; AWS itself always compresses. `columns` is the number of columns of a CUR v1, 67 to
+    205; other formats have a fixed one.
 
     The other options are those in which Data Exports have been seen to differ; CUR v1 ignores them.
     `data_files` is how the manifest names a file: as a URI, as an object with the key, or as an
@@ -105,16 +107,16 @@ class Layout:
 
     @property
     def suffix(self) -> str:
-        """The ending of the files' names."""
+        """The ending of the files' names without the first dot, such as `csv.gz`."""
         return _FILES[self.files][0]
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """One version of a month in a layout.
+    """One version of a month in a layout: where its files are, and what its manifest says.
 
     `bucket` is the folder that stands for the bucket, and may have files of older versions. Keys
-    are relative to it.
+    are relative to it, and begin with `prefix`, if any, and the export's `name`.
     """
 
     bucket: Path
@@ -153,7 +155,7 @@ class Delivery:
         return [f"{folder}/{name}" for folder in self._folders[1:]]
 
     def manifest(self) -> dict[str, object]:
-        """Return the manifest's fields; the files must be written."""
+        """Return the fields of the manifest's JSON; the files must have been written."""
         if self.layout.kind == "data export":
             return self._data_export_manifest()
         return self._cur1_manifest(is_for_athena=self.layout.kind == "athena")

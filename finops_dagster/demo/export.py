@@ -42,11 +42,12 @@ _COPY_OPTIONS = {
 def write_version(
     folder: Path, prefix: str, export_name: str, version: BillVersion, *, layout: Layout = _CUR1
 ) -> Path:
-    """Write one version of a month's export under `folder`, and return its manifest's path.
+    """Write one version of a month's bill under `folder`, and return its manifest's path.
 
-    `folder` stands for the bucket. Every layout has the same rows in the same order. `prefix` may
-    be empty; slashes at its ends are dropped. The manifest is written last and replaced in one
-    step, as a reader takes a changed manifest to mean that all its files are there.
+    `folder` stands for the bucket; files of older versions stay, or are overwritten if the layout
+    says so. Every layout has the same rows in the same order. `prefix` may be empty; slashes at its
+    ends are dropped. The manifest is written last and replaced in one step, as a reader takes a
+    changed manifest to mean that all its files are there.
     """
     delivery = Delivery(folder, prefix.strip("/"), export_name, version, layout)
     # One thread a file, and joins whose sides DuckDB does not swap, keep the rows in order without
@@ -105,7 +106,7 @@ def _write_files(connection: DuckDBPyConnection, delivery: Delivery) -> None:
         list(pool.map(write, keys, edges, edges[1:]))
     if delivery.layout.kind != "data export":
         return
-    # Where an older refresh had more files, a Data Export overwrites the surplus with empty ones.
+    # If an older version had more files, a Data Export overwrites the surplus with empty ones.
     current = [delivery.bucket / key for key in keys]
     for surplus in {*current[0].parent.glob(f"*.{delivery.layout.suffix}")}.difference(current):
         if files == "parquet":
