@@ -70,7 +70,7 @@ _JSON = {"file_count": "files", "byte_count": "bytes", "files": "source_files"} 
 
 
 def read_footer(path: Path) -> LoadedVersion | None:
-    """Return the version in a file's footer; None where the file cannot be read or has none.
+    """Return the version in a file's footer; None if the file is missing, damaged, or not ours.
 
     Fields that old files lack get their defaults. No rows are read.
     """
@@ -88,7 +88,7 @@ def read_footer(path: Path) -> LoadedVersion | None:
 
 
 def _footer(load: Load, names: dict[str, str]) -> dict[str, str]:
-    """Return what `read_footer` and `names_from_footers` read."""
+    """Return the footer that `read_footer` and `names_from_footers` read; `names` are by header."""
     row = load.row()
     return {
         "export": load.export,
@@ -99,9 +99,10 @@ def _footer(load: Load, names: dict[str, str]) -> dict[str, str]:
 
 
 def names_from_footers(paths: Iterable[Path]) -> dict[str, str]:
-    """Return {header: column name} from the footers; the first file wins. Skips unreadable files.
+    """Return {header: column name} from the footers of files; unreadable files are skipped.
 
-    With them, a database that is new or holds one month gives columns the names that the lake has.
+    If two files differ, the first one wins. With these names, a database that is new or holds one
+    month gives columns the names that they have in the lake.
     """
     names: dict[str, str] = {}
     for path in paths:
@@ -112,9 +113,10 @@ def names_from_footers(paths: Iterable[Path]) -> dict[str, str]:
 
 
 def load_from_footer(path: Path, export: str, month: BillingMonth, table: str) -> Load | None:
-    """Return the load in the file's footer, or None as `read_footer`; its number is unknown.
+    """Return the load that a file's footer records; None if `read_footer` finds none.
 
-    `loaded_at` is the time at which the file was written.
+    Its `number` and `lake_sha256` are None, and its `loaded_at` is the time of the file. `table` is
+    the table that the month belongs to; it is not read.
     """
     version = read_footer(path)
     if version is None:
@@ -124,13 +126,16 @@ def load_from_footer(path: Path, export: str, month: BillingMonth, table: str) -
 
 
 def parquet_relation(path: Path) -> Sql:
-    """Return a table expression for the file, with the columns that are stored in it."""
+    """Return what follows FROM to read the file, with the columns that are stored in it."""
     # DuckDB would replace the DATE by the text in the folder's name.
     return Sql(f"read_parquet({file_literal(path)}, hive_partitioning = false)")
 
 
 def month_relation(load: Load) -> Sql:
-    """Return what follows FROM to read the month's rows in the billing table, of any version."""
+    """Return what follows FROM to read all rows of the load's month in its table, of any version.
+
+    It ends with a WHERE clause.
+    """
     first_day = Sql(f"DATE {literal(str(load.month.first_day))}")
     return Sql(f"{quoted(load.table)} WHERE billing_month = {first_day}")
 
@@ -147,8 +152,9 @@ def exporting_month(
 ) -> Iterator[int]:
     """Write the month's rows to a Parquet file, reconcile it, and replace the file at `path` by it.
 
-    The block runs before the replacement, and gets the new file's size in bytes. After the block,
-    the ledger gets the new file's checksum. On any error, also in the block, the old file stays.
+    `load` is the ledger's load of the month, with the totals that were measured in the table. The
+    block runs before the replacement, and gets the new file's size in bytes. After the block, the
+    ledger gets the new file's checksum. On any error, also in the block, the old file stays.
     Readers see the whole old file or the whole new one. Raises ReconciliationError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -175,9 +181,10 @@ def exporting_month(
 def write_parquet(
     connection: duckdb.DuckDBPyConnection, query: Sql, path: Path, original: Path
 ) -> None:
-    """Write the rows of a query to a Parquet file. Raises BillError, which names `original`.
+    """Write the rows of a query to a new Parquet file without a footer of a load.
 
-    `original` is the month's file that the query reads.
+    `original` is the month's file that the query reads. A BillError about it is raised if the query
+    fails.
     """
     try:
         _copy(connection, query, path)
@@ -204,15 +211,15 @@ def _copy(
 
 
 def matches_checksum(load: Load, path: Path) -> bool | None:
-    """Return whether the file has the checksum in the ledger; None where the ledger has none."""
+    """Return whether the file has the checksum that `load` records; None if it records none."""
     return None if load.lake_sha256 is None else file_sha256(path) == load.lake_sha256
 
 
 def is_intact(connection: duckdb.DuckDBPyConnection, load: Load, path: Path) -> bool:
-    """Return whether the file's bytes have the checksum in the ledger.
+    """Return whether the file, which must exist, has the bytes that were written from the load.
 
-    Older loads have none there: the file is then compared with the table, cell by cell, and if
-    they agree its checksum is recorded in the ledger.
+    Its checksum is compared with that of `load`. Loads of old releases have none: then the file is
+    compared with the table by digests, and if they agree, the ledger gets the checksum.
     """
     is_unchanged = matches_checksum(load, path)
     if is_unchanged is not None:
@@ -236,10 +243,10 @@ def is_intact(connection: duckdb.DuckDBPyConnection, load: Load, path: Path) -> 
 def restore_load(
     connection: duckdb.DuckDBPyConnection, load: Load, bill_format: Format, path: Path
 ) -> bool:
-    """Record the load again if the table holds exactly this load; return whether it does.
+    """Record a load that the ledger has lost, if the table has its rows; return whether it does.
 
     All rows of the month must be of its version, and have its totals. The export's column names
-    are recorded too, from the Parquet file at `path`.
+    are recorded too, from the footer of the Parquet file at `path`.
     """
     if verified_totals(connection, load, bill_format) is None:
         return False
@@ -257,11 +264,11 @@ def restore_load(
 def restoring_month(
     connection: duckdb.DuckDBPyConnection, load: Load, bill_format: Format, path: Path
 ) -> Iterator[tuple[Load, list[str]]]:
-    """Load the month from its Parquet file, and record the load in the same transaction.
+    """Load the month into the billing table from its Parquet file at `path`, and record the load.
 
-    The block runs before the commit, and gets the recorded load and the warnings about columns.
-    `load` is that of `load_from_footer`. Raises BillError: FileInvalid for a file that cannot be
-    read, and ReconciliationError for one that does not have the totals of its footer.
+    Both are one transaction. The block runs before the commit, and gets the recorded load and the
+    warnings about columns. `load` is that of `load_from_footer`. Raises BillError: FileInvalid if
+    the file cannot be read, ReconciliationError if it does not have the totals of its footer.
     """
     prepare_casts(connection)
     loader = MonthLoader(connection, load, bill_format)

@@ -1,4 +1,4 @@
-"""File locks that another run may hold for long; a warning says what this run waits for."""
+"""File locks that another process may hold for long; a warning says what this one waits for."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from finops_dagster.progress import (
 
 @contextmanager
 def waiting_lock(path: Path, activity: str) -> Iterator[None]:
-    """Hold the lock file at `path` during the block; wait and warn while another run holds it.
+    """Hold the lock file at `path` during the block; wait while another process holds it.
 
-    `activity` is what the other run does, such as `loading 2024-01`. It waits without a limit. The
-    first warning comes after two seconds, the next ones every minute.
+    It waits without a limit, and logs a warning after two seconds and then every minute. `activity`
+    is what the other process does, for the warning: `loading 2024-01`. A process that is killed
+    leaves no lock.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)

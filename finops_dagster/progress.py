@@ -1,4 +1,4 @@
-"""Progress of long work, in the log of the run or on standard error."""
+"""Progress of long work, in the log of the run."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _SECONDS_BETWEEN_REPORTS = 5
 
 
 def run_logger() -> logging.Logger:
-    """Return Dagster's logger where Dagster is loaded, else the package's own.
+    """Return Dagster's logger if Dagster is loaded, else the package's own.
 
-    Python writes warnings of the package's logger to standard error.
+    Of the package's logger, Python writes warnings to standard error, and nothing else.
     """
-    # Dagster is slow to import, so it is only used where it is loaded already.
+    # Dagster is slow to import, so it is only used if it is loaded already.
     dagster = sys.modules.get("dagster")
     # While Dagster is being imported, it has no such function yet.
     get_logger: Callable[[], logging.Logger] | None = getattr(dagster, "get_dagster_logger", None)
@@ -31,7 +31,8 @@ def logging_progress(
 ) -> Iterator[None]:
     """Log the progress of the block every few seconds: `loaded 400,000 rows of 1,000,000 rows`.
 
-    `amount_done` returns the amount so far. It is called from another thread; 0 is not logged.
+    `verb` is in the past tense. `amount_done` returns the amount so far, of `total`. It is called
+    from another thread; 0 is not logged. The messages are of level INFO.
     """
     logger, has_ended = run_logger(), Event()
 

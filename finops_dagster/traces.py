@@ -14,7 +14,7 @@ _MOST_BYTES = 1_000_000
 def record_unexpected_error(error: BaseException, home: Path) -> str:
     """Append an error's trace to `finops_errors.log` in `home`, and return a message of one line.
 
-    The message names the file, also where it cannot be written. A log of more than a megabyte
+    The message names the file, and says so if it cannot be written. A log of more than a megabyte
     becomes `finops_errors.log.1` first, which replaces an older one. `home` is DAGSTER_HOME.
     """
     message = ": ".join(filter(None, [type(error).__name__, first_line(error)]))

@@ -1,4 +1,4 @@
-"""Exact amounts from text, and their sums: the arithmetic of the first reader, in pyarrow."""
+"""Exact amounts from text, and their sums: the arithmetic of the count, in pyarrow."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 MONEY = pa.decimal128(38, 18)
+"""pyarrow's type of amounts, DECIMAL(38,18)."""
 _WIDE = pa.decimal256(76, 18)
-LIMIT = Decimal(10) ** 20  # DECIMAL(38,18) holds what is less
+LIMIT = Decimal(10) ** 20
+"""The least number, without its sign, that MONEY cannot hold."""
 _LAST_DECIMAL = Decimal("1e-18")
 _MOST_DIGITS = 1_000_000
 # The same grammar as in tables/casts.py.
@@ -23,11 +25,14 @@ _NUMBER = re.compile(
 
 
 class NotExact(Exception):
-    """A cell has no number, or one that a money column cannot hold exactly."""
+    """A text is no number, or a number that a column of amounts cannot hold exactly."""
 
 
 def exact_total(amounts: pa.Array) -> Decimal:
-    """Return the exact sum, 0 for no amounts. Raises NotExact for an amount over 38 digits."""
+    """Return the exact sum of amounts of the type MONEY; NULLs add nothing, and none add up to 0.
+
+    Raises NotExact for an amount that is not less than LIMIT.
+    """
     # pyarrow's CSV reader accepts such amounts, and its sums of 128 bits overflow silently.
     ends = pc.min_max(amounts).as_py()
     if ends["min"] is None:
@@ -42,10 +47,10 @@ def exact_total(amounts: pa.Array) -> Decimal:
 
 
 def exact_amounts(texts: pa.Array, round_money: bool) -> tuple[pa.Array, pa.Array | None]:
-    """Return texts as amounts, and a mask of those that were rounded, or None. Raises NotExact.
+    """Return texts as amounts, and a mask of those that were rounded to 18 decimals, half to even.
 
-    The mask is None where no text had more than 18 decimals. Without `round_money`, such a text
-    raises NotExact.
+    A NULL stays NULL. The mask may be None if nothing was rounded. Without `round_money`, a text
+    with more than 18 decimals raises NotExact, as does always one that is no number, or too large.
     """
     # pyarrow reads more digits than a decimal has as another number, without an error.
     if (pc.max(pc.binary_length(texts)).as_py() or 0) <= MONEY.precision:

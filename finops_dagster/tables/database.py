@@ -36,7 +36,7 @@ _RELOAD_ADVICE = "move it away and run its months again, which loads them from t
 
 
 class Limits(Protocol):
-    """The settings `database.duckdb` that apply to every connection."""
+    """The settings of `[database.duckdb]` that apply to every connection; see DuckDB."""
 
     @property
     def memory_limit(self) -> str: ...
@@ -53,7 +53,8 @@ class DuckDB:
     """Opens DuckDB connections within the limits of the settings.
 
     What does not fit into `memory_limit` is written to `temp_dir`; without one, beside the database
-    file, or for a database in memory to the working directory.
+    file, or for a database in memory to the working directory. Without `threads`, all cores are
+    used.
     """
 
     memory_limit: str = "2GB"
@@ -68,7 +69,10 @@ class DuckDB:
 
     @contextmanager
     def scratch(self, **config: Option) -> Iterator[DuckDBPyConnection]:
-        """Open a new database in memory, with DuckDB's configuration options, for the block."""
+        """Open a new database in memory for the block.
+
+        `config` are options of DuckDB, which override the limits.
+        """
         # Under DuckDB's default, `.tmp`, two processes in one directory would share their files.
         temp_dir = (self.temp_dir or Path()) / f".tmp-{uuid4().hex[:12]}"
         config = {"temp_directory": str(temp_dir), **config}
@@ -79,11 +83,13 @@ class DuckDB:
     def open(
         self, path: Path, *, read_only: bool = False, **config: Option
     ) -> Iterator[DuckDBPyConnection]:
-        """Open a database file for the block, and create it where it is missing.
+        """Open a database file for the block, and create it if it is missing.
 
         DuckDB lets one process write a file, or several read it; this one waits for the others up
-        to `lock_wait_seconds`. Raises BillError, also for damage that the block meets. A process
-        that is killed leaves no lock.
+        to `lock_wait_seconds`, with warnings. A process that is killed leaves no lock. `config` are
+        options of DuckDB, which override the limits. Raises BillError, also for a missing file if
+        `read_only`, and for damage that the block meets; other errors of the block stay as they
+        are.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         if self.temp_dir is not None:
@@ -141,10 +147,11 @@ class BillingDatabase:
     def connect(
         self, export: str, month: BillingMonth, *, repair: bool = False
     ) -> Iterator[DuckDBPyConnection]:
-        """Open the month's database file for the block; missing tables of the ledger are created.
+        """Open the month's database file for the block; the file and its ledger may be new.
 
-        With `repair`, a damaged table of the ledger is renamed, and an empty one takes its place.
-        Raises BillError, LedgerDamaged without `repair`.
+        Tables of the ledger that are missing are created. With `repair`, a damaged one is renamed,
+        and an empty one takes its place; without, it raises LedgerDamaged. Raises BillError as
+        `DuckDB.open`.
         """
         path = self.path(export, month)
         # To keep the order of a file's rows would take memory, and no order is promised.
@@ -157,7 +164,10 @@ class BillingDatabase:
 
 @contextmanager
 def logging_query_progress(connection: DuckDBPyConnection, verb: str, rows: int) -> Iterator[None]:
-    """Log how many of the `rows` the block's statements have done, every few seconds."""
+    """Log every few seconds how many of the `rows` the block's statement has done.
+
+    `verb` is in the past tense, as for `logging_progress`. The connection's progress bar stays on.
+    """
     connection.execute("SET enable_progress_bar = true")
     connection.execute("SET enable_progress_bar_print = false")
     with logging_progress(

@@ -19,6 +19,7 @@ import pyarrow as pa
 from finops_dagster.billing.columns import Sql, SqlType, quoted
 
 DATE = "DATE"
+"""The type of `billing_month`; all other columns have a SqlType."""
 MAPS = (SqlType.TEXT_MAP, SqlType.MONEY_MAP)
 HEX_DIGITS = 15
 """The number of an MD5's first hexadecimal digits that are summed; they fit a 64-bit integer."""
@@ -44,15 +45,17 @@ class DigestKind(StrEnum):
     MD5 = "MD5"
     """The MD5 of each cell's text, the same in every engine."""
     SUMS = "sums"
-    """The amounts of columns of type MONEY; other columns have no digest."""
+    """The numbers of columns of type MONEY; other columns have no digest."""
 
 
 @dataclass(frozen=True)
 class ColumnDigest:
-    """The number of cells with a value, and the sum of their hashes or amounts."""
+    """The digest of a column; the sum depends on the DigestKind."""
 
     value_count: int
+    """The number of cells with a value, that is, not NULL."""
     total: int | Decimal
+    """The sum of the cells' hashes or numbers; of HASH, NULL has a hash too. 0 without values."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,10 @@ class MonthDigest:
     columns: Mapping[str, ColumnDigest]
 
     def differing_columns(self, other: MonthDigest) -> list[str]:
-        """Return the columns with different digests. Both must be of the same kind."""
+        """Return the columns with different digests; a missing one is that of no values.
+
+        Both must be of the same kind.
+        """
         empty = ColumnDigest(0, 0)
         return [
             name
@@ -73,7 +79,7 @@ class MonthDigest:
 
 
 def column_type(arrow: pa.DataType) -> str:
-    """Return DuckDB's name for the type of a column in a month's Parquet file."""
+    """Return the type of a column in a month's Parquet file: one of SqlType, or DATE."""
     if pa.types.is_map(arrow):
         is_money = pa.types.is_decimal(arrow.item_type)
         return SqlType.MONEY_MAP if is_money else SqlType.TEXT_MAP
@@ -85,7 +91,7 @@ def column_type(arrow: pa.DataType) -> str:
 
 
 def compared_columns(types: Mapping[str, str], kind: DigestKind) -> dict[str, str]:
-    """Return the columns that have a digest of this kind, with their types."""
+    """Return those of the columns that have a digest of this kind; `types` are by column."""
     if kind != DigestKind.SUMS:
         return dict(types)
     return {name: sql_type for name, sql_type in types.items() if sql_type == SqlType.MONEY}
@@ -101,10 +107,11 @@ def column_groups(columns: Collection[str], size: int) -> Iterator[Sequence[str]
 def month_digest(
     connection: duckdb.DuckDBPyConnection, relation: Sql, types: Mapping[str, str], kind: DigestKind
 ) -> MonthDigest:
-    """Return the digest of a month's rows. Raises duckdb.Error.
+    """Return the digests of a month's columns. Raises duckdb.Error.
 
     `relation` is what follows FROM. A column is cast to its type in `types` first, if it has one
-    there. Reads every cell of the columns that `kind` compares.
+    there; a cell that cannot be cast counts as NULL. Reads every cell of the columns that `kind`
+    compares. The connection needs the macros of `prepare_casts`.
     """
     described = connection.execute(f"DESCRIBE FROM {relation}").fetchall()
     stored_types = {name: sql_type for name, sql_type, *_ in described}
@@ -126,7 +133,7 @@ def month_digest(
 def digests_from_row(names: Sequence[str], row: Sequence[Any]) -> dict[str, ColumnDigest]:
     """Return the digests of columns from a result row with two numbers for each: values and sum.
 
-    The sum may be NULL where there are no values.
+    The sum of a column without values may be None.
     """
     pairs = zip(row[::2], row[1::2], strict=True)
     return {
@@ -163,11 +170,11 @@ def _total(cell: Sql, sql_type: str, kind: DigestKind) -> Sql:
 
 
 def md5_text(cell: Sql, sql_type: str) -> Sql:
-    """Return the SQL for the text of a value that is hashed, in UTF-8. Not for maps.
+    """Return DuckDB's SQL for the text of a value, whose UTF-8 is hashed. Not for maps.
 
-    An amount has 18 decimals, a day is 2024-01-31, a time is its microseconds since 1970, and a
-    text is itself. A map has one text for each entry with a value: key, `BETWEEN_KEY_AND_VALUE`,
-    and the value's text.
+    The text of an amount has 18 decimals, a day is 2024-01-31, a time is its microseconds since
+    1970, and a text is itself. A map has one text for each entry with a value, which other code
+    joins: key, `BETWEEN_KEY_AND_VALUE`, and the value's text.
     """
     if sql_type == SqlType.TIME:
         return Sql(f"CAST(epoch_us({cell}) AS VARCHAR)")

@@ -1,6 +1,7 @@
 """The ledger in a DuckDB file: the tables of the schema `finops_state`, which record its loads.
 
 A load is recorded in the transaction that writes its rows, so the ledger cannot differ from them.
+Functions write in the caller's transaction, if there is one.
 """
 
 from __future__ import annotations
@@ -73,7 +74,8 @@ _IS_VERSION = f"{_IS_MONTH} AND manifest_id = $manifest_id"
 def create_tables(connection: duckdb.DuckDBPyConnection) -> None:
     """Create the missing tables of the ledger, and upgrade tables of an older layout.
 
-    Raises LedgerDamaged for a table of no known layout, before anything is changed.
+    This is a transaction of its own. Raises LedgerDamaged for a table of no known layout, before
+    anything is changed.
     """
     existing = _layout(connection)
     if existing == _LAYOUT:
@@ -148,7 +150,7 @@ def _damage(table: str, existing: Mapping[str, str]) -> str | None:
 
 
 def rename_damaged_tables(connection: duckdb.DuckDBPyConnection) -> list[str]:
-    """Rename damaged tables, so that `create_tables` creates new ones; return the new names."""
+    """Rename damaged tables, so that `create_tables` creates empty ones; return the new names."""
     new_names = []
     for table, columns in _layout(connection).items():
         if _damage(table, columns) is not None:
@@ -163,7 +165,7 @@ def loads(
 ) -> list[Load]:
     """Return the recorded loads of an export, or of one month: newest month and load first.
 
-    Superseded ones are among them. Each version of a month has one record, that of its last load.
+    Superseded ones are among them. Each version of a month has one record, that of its newest load.
     """
     rows = connection.execute(
         "SELECT manifests FROM finops_state.manifests "
@@ -189,7 +191,7 @@ def loads(
 def newest_load(
     connection: duckdb.DuckDBPyConnection, export: str, month: BillingMonth, state: str = "loaded"
 ) -> Load | None:
-    """Return the month's newest load with this `state`, or None.
+    """Return the month's newest load in this state, `loaded` or `superseded`; None without one.
 
     Only the ledger is read. `verified_load` of tables/load.py also measures the table.
     """
@@ -213,9 +215,10 @@ def _insert(connection: duckdb.DuckDBPyConnection, table: str, row: Mapping[str,
 
 
 def record_load(connection: duckdb.DuckDBPyConnection, load: Load, seconds: float) -> None:
-    """Record a load that took `seconds`, and mark the month's loaded version as superseded.
+    """Record a load that took `seconds`, and mark the month's present one as superseded.
 
-    Its `loaded_at` is now, and it gets the month's next number.
+    Its state becomes `loaded`, its `loaded_at` now, and it gets the month's next number. It is also
+    recorded in `runs`.
     """
     now = datetime.now(UTC).replace(tzinfo=None)
     restore_loads(connection, [replace(load, state="loaded", loaded_at=now, number=None)])
@@ -226,8 +229,8 @@ def record_load(connection: duckdb.DuckDBPyConnection, load: Load, seconds: floa
 def restore_loads(connection: duckdb.DuckDBPyConnection, loads: Iterable[Load]) -> None:
     """Write the loads to the ledger as they are; each replaces the record of its version.
 
-    A load with the state `loaded` marks the month's loaded version as superseded. A load without a
-    number gets the month's next.
+    A load in the state `loaded` first marks the month's present one as superseded. A load without a
+    number gets the month's next. Nothing is recorded in `runs`.
     """
     for load in loads:
         key = _key(load)
@@ -262,9 +265,9 @@ def complete_load(
     content: Content | None = None,
     lake_sha256: str | None = None,
 ) -> None:
-    """Set the files of a recorded load, or the checksum of its Parquet file; None changes nothing.
+    """Set the content of a recorded load, or the checksum of its Parquet file; None keeps it.
 
-    Old releases recorded no files, and a copied bucket gives the same files other ETags.
+    Old releases recorded no content, and a copied bucket gives the same files other ETags.
     """
     connection.execute(
         "UPDATE finops_state.manifests SET files = coalesce($files, files), "
@@ -276,9 +279,10 @@ def complete_load(
 def delete_superseded_loads(
     connection: duckdb.DuckDBPyConnection, export: str, before: datetime
 ) -> list[tuple[BillingMonth, str]]:
-    """Delete the records of superseded versions that were loaded before a time in UTC.
+    """Delete the records of superseded loads whose `loaded_at` is before a time.
 
-    Returns the month and the version id of each. The records in `runs` are deleted too.
+    Returns the month and the version id of each. Their records in `runs` are deleted too. `before`
+    is in UTC, and has no zone.
     """
     deleted = connection.execute(
         "DELETE FROM finops_state.manifests WHERE export = ? AND state = 'superseded' "
@@ -292,10 +296,9 @@ def delete_superseded_loads(
 
 
 def conflicting_load(connection: duckdb.DuckDBPyConnection, load: Load) -> tuple[str, str] | None:
-    """Return the export and the format of the loads that do not fit into the load's table.
+    """Return export and format of a load in the table that is not of this load's export and format.
 
-    None where all loads in the table are of the load's export and format. Another export comes
-    before another format.
+    None if there is none. One of another export is returned before one of another format.
     """
     row: tuple[str, str] | None = connection.execute(
         "SELECT export, format FROM finops_state.manifests WHERE lower(table_name) = lower($table) "
@@ -319,7 +322,7 @@ def record_export(
 ) -> None:
     """Record the export's vendor, format and table, and the column names of new headers.
 
-    A header that has a column name in the ledger keeps it.
+    `names` are by header. A header that has a column name in the ledger keeps it.
     """
     row = {
         "export": load.export,

@@ -18,27 +18,29 @@ from finops_dagster.tables.load import table_columns
 class MonthReport:
     """The report of a loaded month.
 
-    `services` and `currencies` have the headline cost of each, the largest first. Services with no
-    cost show 0; currencies with no cost are omitted.
+    `services` and `currencies` have the headline cost of each, the largest first, and `(none)` for
+    rows without one. They are empty if the table has no such column. Services without a cost have
+    0; currencies without a cost are left out.
     """
 
     load: Load
     superseded_load: Load | None
-    """The month's newest superseded load."""
+    """The month's newest superseded load; None if it has none."""
     previous_month_load: Load | None
+    """The load of the calendar month before; None if that is not loaded."""
     column_types: dict[str, str]
-    """The types by column name."""
+    """DuckDB's type of each column of the table."""
     cost_column: str
     """The name of the headline cost's column."""
     services: list[tuple[str, Decimal]]
     currencies: list[tuple[str, Decimal]]
     is_final: bool | None
-    """Whether the month is final; None where the table's columns do not tell."""
+    """Whether the month is final; None if the table's columns do not tell."""
 
 
 @dataclass(frozen=True)
 class Restatement:
-    """The reports of a month before and after a restatement."""
+    """A restatement of a month: its report before (`previous`) and after it (`current`)."""
 
     previous: MonthReport
     current: MonthReport
@@ -54,12 +56,10 @@ class Restatement:
         return self.current.load.totals.cost - self.previous.load.totals.cost
 
     def cost_changes(self) -> list[tuple[str, Decimal, Decimal]]:
-        """Return (service, previous cost, current cost) for each change, the largest first."""
-        previous, current = dict(self.previous.services), dict(self.current.services)
+        """Return (service, cost before, cost after) if they differ, the largest change first."""
+        before, after = dict(self.previous.services), dict(self.current.services)
         zero = Decimal(0)
-        costs = [
-            (name, previous.get(name, zero), current.get(name, zero)) for name in previous | current
-        ]
+        costs = [(name, before.get(name, zero), after.get(name, zero)) for name in before | after]
         changed = [(name, old, new) for name, old, new in costs if old != new]
         return sorted(changed, key=lambda change: (-abs(change[2] - change[1]), change[0]))
 
@@ -67,7 +67,10 @@ class Restatement:
 def month_report(
     connection: duckdb.DuckDBPyConnection, load: Load, bill_format: Format
 ) -> MonthReport:
-    """Return the report of the month in the billing table. `load.totals` must be measured."""
+    """Return the report of the month in the billing table.
+
+    `load` is the table's load of the month, with the totals that were measured in the table.
+    """
     column_types = table_columns(connection, load.table)
     costs = (load.totals.costs or {}) if bill_format.currency in column_types else {}
     return MonthReport(

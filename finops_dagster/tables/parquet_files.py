@@ -20,6 +20,7 @@ from finops_dagster.billing.errors import FileInvalid, excerpt, first_line
 from finops_dagster.tables.bill_files import BillFiles, plain_type
 
 PARQUET_MAGIC = b"PAR1"
+"""The first and the last bytes of a Parquet file."""
 _MOST_DIGITS = 38
 _DOWNLOAD_ADVICE = "run finops state reprocess for the month, which downloads it again"
 _BATCH_ROWS = 16_384
@@ -43,7 +44,11 @@ class ParquetFiles(BillFiles):
 
 
 def parquet_file(path: Path, null_words: tuple[str, ...] = ()) -> ParquetFiles:
-    """Return the file with its schema; no rows are read. Raises FileInvalid."""
+    """Return the file with its headers and types; no rows are read.
+
+    `null_words` are those of BillFiles. Raises FileInvalid if the file cannot be read, if a name
+    occurs twice, or for a type that DuckDB does not read exactly, which `make_exact` rewrites.
+    """
     try:
         schema = pq.read_schema(path)
     except (OSError, pa.ArrowException) as error:
@@ -80,7 +85,7 @@ def _nested_fields(arrow: pa.DataType) -> list[pa.Field]:
 
 
 class ParquetInvalid(Exception):
-    """A Parquet file holds a value that cannot be kept exactly."""
+    """A Parquet file has a value that cannot be kept exactly; the message names no file."""
 
 
 def _type_for_duckdb(arrow: pa.DataType) -> pa.DataType:
@@ -103,7 +108,8 @@ def _type_for_duckdb(arrow: pa.DataType) -> pa.DataType:
 def make_exact(path: Path) -> bool:
     """Rewrite the file if DuckDB would not read it exactly; return whether it was rewritten.
 
-    Raises ParquetInvalid for an INT96 time that is finer than a microsecond.
+    Raises ParquetInvalid for an INT96 time that is finer than a microsecond, and errors of pyarrow
+    for a file that cannot be read. On an error the file stays as it is.
     """
     with pq.ParquetFile(path, coerce_int96_timestamp_unit="us") as file:
         _require_microseconds(path, file)

@@ -23,8 +23,9 @@ def count_cells_to_round(
 ) -> tuple[RoundedColumn, ...]:
     """Return the columns with numbers that are rounded to 18 decimals, and how many each has.
 
-    The `amount` of a money column is the exact sum of the changes. Scans the files, but only those
-    with columns that can have such numbers.
+    Each number in a map counts. The `amount` of a money column is the exact sum of the changes.
+    Only files with columns whose mapping `is_rounded`, or that have doubles, are scanned. The
+    connection needs the macros of `prepare_casts`.
     """
     rounded: dict[str, RoundedColumn] = {}
     for group in files:
