@@ -163,7 +163,7 @@ def _deliver_and_load(
 
 
 def _manifest(first_day: date) -> dict[str, Any]:
-    """Return the newest manifest of a month, or {} where none was delivered."""
+    """Return the newest manifest of a month, or {} if none was delivered."""
     pattern = f"{_EXPORT_NAME}/{first_day:%Y%m%d}-*/*-Manifest.json"
     manifests: list[dict[str, Any]]
     manifests = [json.loads(path.read_text()) for path in _SOURCE.glob(pattern)]

@@ -4,7 +4,7 @@
 -- `charges` gives a date, a quantity and a workload. A fee that is paid once for many charges, such as
 -- a Savings Plan's, adds up within each 1,000. All amounts are whole numbers of ticks of 1e-10, the
 -- smallest step that AWS prints, so every machine gives the same digits with any number of cores.
--- The table `version` has one row: the refresh and the month of the bill.
+-- The table `version` has one row: the version and the month of the bill.
 
 CREATE MACRO tick() AS 10000000000::BIGINT;
 -- A number of ticks as AWS prints it: 0.0116000000, or 4.0E-7 as Java prints a small double.

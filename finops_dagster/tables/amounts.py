@@ -29,9 +29,9 @@ class NotExact(Exception):
 
 
 def exact_total(amounts: pa.Array) -> Decimal:
-    """Return the exact sum of amounts of the type MONEY; NULLs add nothing, and none add up to 0.
+    """Return the exact sum of amounts of the type MONEY without NULLs; 0 if there are no others.
 
-    Raises NotExact for an amount that is not less than LIMIT.
+    Raises NotExact for an amount that is not less than LIMIT, without its sign.
     """
     # pyarrow's CSV reader accepts such amounts, and its sums of 128 bits overflow silently.
     ends = pc.min_max(amounts).as_py()
@@ -49,8 +49,8 @@ def exact_total(amounts: pa.Array) -> Decimal:
 def exact_amounts(texts: pa.Array, round_money: bool) -> tuple[pa.Array, pa.Array | None]:
     """Return texts as amounts, and a mask of those that were rounded to 18 decimals, half to even.
 
-    A NULL stays NULL. The mask may be None if nothing was rounded. Without `round_money`, a text
-    with more than 18 decimals raises NotExact, as does always one that is no number, or too large.
+    A NULL stays NULL. The mask may be None if nothing was rounded. Raises NotExact for a text that
+    is no number or too large, and without `round_money` for one of more than 18 decimals.
     """
     # pyarrow reads more digits than a decimal has as another number, without an error.
     if (pc.max(pc.binary_length(texts)).as_py() or 0) <= MONEY.precision:

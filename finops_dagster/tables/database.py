@@ -133,7 +133,7 @@ class DuckDB:
 class BillingDatabase:
     """The database of the billing tables: one file, or several.
 
-    The path `database` may contain {export} and {month}.
+    `database` is a path. With {export} or {month} in it, each export or month has its own file.
     """
 
     database: str
@@ -166,7 +166,8 @@ class BillingDatabase:
 def logging_query_progress(connection: DuckDBPyConnection, verb: str, rows: int) -> Iterator[None]:
     """Log every few seconds how many of the `rows` the block's statement has done.
 
-    `verb` is in the past tense, as for `logging_progress`. The connection's progress bar stays on.
+    `verb` is in the past tense, as for `logging_progress`. The connection keeps the settings that
+    this needs.
     """
     connection.execute("SET enable_progress_bar = true")
     connection.execute("SET enable_progress_bar_print = false")

@@ -33,7 +33,10 @@ class LoadResult:
 
 @dataclass(frozen=True)
 class WarehouseMonth:
-    """A month of a warehouse's ledger, with its newest load; `loaded_at` has the zone UTC."""
+    """A month of a warehouse's ledger, such as `2024-01`, with its newest load.
+
+    `manifest_id` is the version id; `loaded_at` has the zone UTC.
+    """
 
     month: str
     manifest_id: str
@@ -130,7 +133,8 @@ class Warehouse:
                 has_begun = True
                 return LoadResult(dialect.job_id, self._load(dialect, file, change))
         except Exception as error:
-            # By a second connection, since the first one may be lost.
+            # By a second connection, since the first one may be lost. Its errors are ignored: they
+            # must not hide the first one.
             if has_begun and dialect.load_has_ended(error):
                 with suppress(Exception), self._connected_dialect(write=True) as reconnected:
                     reconnected.record_load(file, dialect.job_id, "failed", first_line(error))

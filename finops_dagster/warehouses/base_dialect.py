@@ -26,11 +26,12 @@ class BaseDialect(ABC):
     column_types: ClassVar[Mapping[str, ColumnType]]
     """The column type of each data type."""
     max_name_bytes: int = 255
-    """The longest name of a table or column; longer ones are cut and end in a hash."""
+    """The longest name of a table or column, in bytes; longer ones are cut and end in a hash."""
     accepts_text_as_amount: ClassVar[bool] = False
     """Whether a column of amounts takes a month's text column whose texts are exact amounts."""
 
     digest_kind: ClassVar[DigestKind] = DigestKind.SUMS
+    """How a month in the table is compared with the lake; see DigestKind."""
     md5_number: ClassVar[Sql] = Sql("{0}")
     """For DigestKind.MD5: the first `HEX_DIGITS` hex digits of the MD5 of text `{0}`, as a number.
 

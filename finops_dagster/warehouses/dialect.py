@@ -85,7 +85,10 @@ class Dialect(BaseDialect):
     def exchange_month(
         self, file: MonthFile, incoming: Sql, change: SchemaChange
     ) -> tuple[str, ...]:
-        """Replace the month's rows by the incoming ones, and return the warnings about columns."""
+        """Replace the month's rows by the incoming ones, and return the warnings about columns.
+
+        Runs within `transaction`. If `transactional_ddl`, the schema change is applied first.
+        """
         if self.transactional_ddl:
             self.apply_schema_change(file, change)
         names, table = ", ".join(map(self.quoted, file.schema.names)), self.table_sql(file.table)

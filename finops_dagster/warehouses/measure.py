@@ -112,9 +112,9 @@ def _digest_map(
 
 
 def exact_amount(value: object) -> Decimal:
-    """Return the number or text that a database returned for an amount; 0 for None.
+    """Return the Decimal of the number or text that a database returned for an amount.
 
-    Raises BillError for a float.
+    None is 0. Raises BillError for a float, which is not exact.
     """
     if isinstance(value, float):
         raise BillError(

@@ -260,7 +260,7 @@ class BigQueryDialect(Dialect):
             decimal_target_types=[bigquery.DecimalTargetType.BIGNUMERIC],
             parquet_options=options,
             # A map's keys are REQUIRED in the file and in the table. BigQuery's documentation does
-            # not say how it reads them; where it reads NULLABLE, the load relaxes the table's keys.
+            # not say how it reads them; if it reads NULLABLE, the load relaxes the table's keys.
             schema_update_options=[bigquery.SchemaUpdateOption.ALLOW_FIELD_RELAXATION],
             labels={"application": "finops_dagster"},
         )

@@ -75,7 +75,7 @@ class DuckDBDialect(Dialect):
         return self._connection.execute(sql, values or None).fetchall()
 
     def full_name(self, table: str) -> str:
-        """Return `name.table`; the name of an open or attached database is that of its file."""
+        """Return `acme.table` for the file `acme.duckdb`, as DuckDB names a database it opens."""
         return f"{self._path.stem}.{table}"
 
     def read_columns(self, table: str) -> dict[str, str]:

@@ -182,6 +182,7 @@ class SnowflakeDialect(Dialect):
         The file is uploaded, or read from the external stage of the settings. Raises BillError if
         that stage has another version of the file than the lake.
         """
+        # The last 12 characters of `job_id` are random: see Warehouse.replace_month.
         temporary = quoted(f"FINOPS_{self.job_id[-12:]}".upper())
         definitions = ", ".join(self.column_definitions(file.data_types))
         self.query(f"CREATE TEMPORARY TABLE {temporary} ({definitions})")

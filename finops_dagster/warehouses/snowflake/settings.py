@@ -36,5 +36,5 @@ class SnowflakeSettings(SettingsTable):
     @field_validator("account", mode="after")
     @classmethod
     def _is_an_identifier(cls, account: str) -> str:
-        # The connector adds the address to the identifier, even where it is there already.
+        # The connector adds the address to the identifier, even if it has the address.
         return _ADDRESS.sub("", account)

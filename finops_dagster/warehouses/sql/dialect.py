@@ -362,7 +362,7 @@ def _incoming_table(job_id: str) -> str:
 
 
 def _data_type(sqlalchemy_type: sa.types.TypeEngine[Any]) -> str:
-    """Return the data type of a SQLAlchemy type; its name if it is none of ours."""
+    """Return the data type of a SQLAlchemy type; its name if no data type matches it."""
     if isinstance(sqlalchemy_type, sa.Float):
         return "DOUBLE"
     if isinstance(sqlalchemy_type, sa.Numeric):
