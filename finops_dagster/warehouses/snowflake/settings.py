@@ -35,6 +35,6 @@ class SnowflakeSettings(SettingsTable):
 
     @field_validator("account", mode="after")
     @classmethod
-    def _is_an_identifier(cls, account: str) -> str:
-        # The connector adds the address to the identifier, even if it has the address.
+    def _without_address(cls, account: str) -> str:
+        # The connector adds the address, even if the identifier already ends in it.
         return _ADDRESS.sub("", account)
