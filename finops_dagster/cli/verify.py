@@ -55,13 +55,15 @@ class Repair(Enum):
     RUN = "finops {vendor} run-pipeline {only}"
     """Runs only the stages that differ from the stage before them."""
     FETCH = "finops {vendor} extract-billing {only} --force"
+    """Downloads the vendor's files again."""
     REPROCESS = "finops state reprocess {export} {month}"
+    """Runs every stage again, from the vendor's files."""
     LEDGER = "finops state verify --repair"
     """Rebuilds the ledger from the data; verifying again then shows what else differs."""
 
     @classmethod
     def of(cls, repairs: Collection[Repair]) -> Repair:
-        """Return the one command that repairs all differences of a month."""
+        """Return the one command that repairs all differences of a month, at least one."""
         if {cls.RUN, cls.FETCH} <= set(repairs):
             return cls.REPROCESS
         return max(repairs, key=list(cls).index)
@@ -106,7 +108,11 @@ class Coverage:
 def verify(
     settings: Settings, selection: Selection, *, deep: bool
 ) -> tuple[list[tuple[StoredMonth, str, Repair]], Coverage]:
-    """Return each difference with its month and repair, and what was checked."""
+    """Return each difference with its month and repair, and what was checked; repairs nothing.
+
+    A month's error is a difference too. Raises WarehouseUnavailable. On a terminal, standard error
+    shows the month that is being read.
+    """
     has_warehouse = settings.database.has_warehouse
     coverage = Coverage(deep, settings.database.backend if has_warehouse else None)
     differences: list[tuple[StoredMonth, str, Repair]] = []
@@ -355,26 +361,31 @@ def _copy_differences(
     reprocessed from the vendor's files. `is_unchanged` says whether the Parquet file still has the
     checksum that the ledger recorded; None if the ledger has no checksum.
     """
-    columns = table.differing_columns(lake)
-    table_columns = warehouse.differing_columns(table)
-    lake_columns = warehouse.differing_columns(lake)
-    is_lake_wrong = lake.problem or is_unchanged is False or (lake_columns and not table_columns)
-    repair = Repair.RUN if is_lake_wrong and not table_columns else Repair.REPROCESS
+    table_and_lake = table.differing_columns(lake)
+    warehouse_and_table = warehouse.differing_columns(table)
+    warehouse_and_lake = warehouse.differing_columns(lake)
+    # If two of the three copies agree, the third is wrong.
+    is_lake_alone = bool(warehouse_and_lake) and not warehouse_and_table
+    is_lake_wrong = lake.problem or is_unchanged is False or is_lake_alone
+    repair = Repair.RUN if is_lake_wrong and not warehouse_and_table else Repair.REPROCESS
     if lake.problem:
         yield f"{lake.name} cannot be read: {lake.problem}", repair
-    elif columns:
+    elif table_and_lake:
         evidence = "; the file is unchanged" if is_unchanged else ""
         if is_unchanged is False:
             evidence = "; the file was changed"
-        elif bool(table_columns) != bool(lake_columns):
-            evidence = f"; {warehouse.name} agrees with the {'file' if table_columns else 'table'}"
-        yield f"{lake.name} and {table.name} differ in {_names_text(columns)}{evidence}", repair
+        elif bool(warehouse_and_table) != bool(warehouse_and_lake):
+            agreeing = "file" if warehouse_and_table else "table"
+            evidence = f"; {warehouse.name} agrees with the {agreeing}"
+        names = _names_text(table_and_lake)
+        yield f"{lake.name} and {table.name} differ in {names}{evidence}", repair
     elif is_unchanged is False:
         yield f"{lake.name} was changed, though its cells are the same", repair
     if warehouse.problem:
         yield f"{warehouse.name} cannot be compared: {warehouse.problem}", Repair.REPROCESS
-    elif table_columns and (lake_columns or lake.problem):
-        yield f"{warehouse.name} and {table.name} differ in {_names_text(table_columns)}", repair
+    elif warehouse_and_table and (warehouse_and_lake or lake.problem):
+        names = _names_text(warehouse_and_table)
+        yield f"{warehouse.name} and {table.name} differ in {names}", repair
 
 
 def _names_text(columns: list[str]) -> str:
