@@ -19,7 +19,7 @@ from finops_dagster.terminal import print_error, print_line
 
 
 def vendors() -> Iterable[str]:
-    """Return the names of the vendors.
+    """Return the names of the vendors, which are groups of commands.
 
     VENDORS is read only if it was imported already. Otherwise the folders of its package are
     listed, as importing it takes longer than printing the whole help.
@@ -61,7 +61,10 @@ app.add_typer(worker.app, name="worker", help="List and stop runs in progress.")
 
 
 def main() -> None:
-    """Run the command; an error is printed as one line, and the exit code is 1."""
+    """Run the command of `sys.argv`; an error is printed as one line, and the exit code is 1.
+
+    Sets the umask and the frequency of garbage collection for this process.
+    """
     keep_files_private()
     collect_garbage_seldom()
     for stream in (sys.stdout, sys.stderr):

@@ -27,10 +27,10 @@ from finops_dagster.sources.settings import ExportSettings
 def available_months(
     settings: Settings, selection: Selection, on_problem: OnProblem
 ) -> Iterator[tuple[ExportSettings, Source, dict[BillingMonth, ManifestOrError]]]:
-    """Yield each selected export with its source and the vendor's versions by month.
+    """Yield each selected export with its source and its newest manifests by month.
 
-    An export whose versions cannot be listed, or that has none, is left out; `on_problem` gets a
-    line about it.
+    The value of a month is the error if its manifest cannot be read. An export whose manifests
+    cannot be listed, or that has none, is left out; `on_problem` gets a line about it.
     """
     stores = ObjectStores()
     for export in selection.exports(settings):
@@ -52,9 +52,10 @@ def available_months(
 def available_manifests(
     source: Source, months: Sequence[BillingMonth]
 ) -> dict[BillingMonth, ManifestOrError]:
-    """Return the manifest of each delivered month; its error if it cannot be read.
+    """Return the newest manifest of each delivered month; its error if it cannot be read.
 
-    Raises StoreError if the store fails for any month, and ManifestMissing if no month has one.
+    `months` must not be empty. Raises StoreError if the store fails for any of them, and
+    ManifestMissing if none has a manifest.
     """
     manifests = source.newest_manifests(months)
     problems = [
@@ -143,7 +144,10 @@ def _is_rewritten(manifest: Manifest, stored: Manifest) -> bool:
 
 
 def stale_rows(settings: Settings, rows: list[Row], on_problem: OnProblem) -> list[Row]:
-    """Return the rows of `month_rows` whose last stage has not the vendor's newest version."""
+    """Return those rows of `month_rows` whose last stage lacks the vendor's newest version.
+
+    Asks the vendor. Months that the vendor does not have are left out.
+    """
     manifests = _manifests(settings, Selection(), on_problem)
     newest = {month.key: manifest.id for month, _, manifest in manifests}
     stage = last_stage(settings)

@@ -23,9 +23,10 @@ _CHANGES_SHOWN = 3
 
 @contextmanager
 def log_changes(command: str) -> Iterator[list[str]]:
-    """Log the command with the changes that the block appends to the yielded list.
+    """Log the command with the changes that the block appends to the list it gets.
 
-    The changes are logged also if the block raises. Without changes nothing is logged.
+    The changes, a line of text each, are logged also if the block raises. Without changes nothing
+    is written.
     """
     changes: list[str] = []
     at = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
@@ -43,7 +44,7 @@ def log_changes(command: str) -> Iterator[list[str]]:
 
 
 def logged_changes() -> list[Row]:
-    """Return the logged commands, newest first."""
+    """Return a row for each logged command, newest first; none if nothing was logged."""
     file = dagster_home() / _FILE
     if not file.is_file():
         return []

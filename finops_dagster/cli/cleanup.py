@@ -49,10 +49,10 @@ def clean(settings: Settings, *, older_than: timedelta, dry_run: bool) -> Iterat
 
 
 def clean_after_lost_runs(settings: Settings, *, dry_run: bool) -> Iterator[Row]:
-    """Mark runs whose process is gone as failed, and delete their unfinished files.
+    """Mark lost runs as failed, delete unfinished files, and yield a row for each.
 
-    Yields a row for each; a dry run changes nothing. The files of an export with a run in progress
-    are skipped.
+    The files are deleted as the rows are iterated; a dry run changes nothing. The files of an
+    export with a run in progress are skipped.
     """
     with open_history() as history:
         if dry_run or history.instance is None:
@@ -90,6 +90,7 @@ def _unneeded_folders(months: Iterable[StoredMonth], cutoff: datetime) -> Iterat
     for month in months:
         manifest, current = month.staging.manifest(), month.staging.current_record()
         for name, folder in month.staging.version_folders():
+            # A write to a file leaves the time of its folder unchanged.
             changed = max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
             if datetime.fromtimestamp(changed, UTC) >= cutoff:
                 continue
@@ -128,6 +129,7 @@ def _unneeded_runs(history: History, settings: Settings, cutoff: datetime) -> It
         for by_month in history.materializations(export, export_months).values()
         for materialization in by_month.values()
     }
+    # Also the last runs that failed: `finops state show` says why.
     for (export, _), runs in history.month_runs.items():
         for stage in STAGES:
             latest = next((run.id for run in runs if stage in run.stages[export]), None)

@@ -30,6 +30,7 @@ def serve(options: Options, port: int) -> NoReturn:
             f"port {port} of {_HOST} cannot be used ({os.strerror(error.errno or 0)}); stop the "
             "program that uses it, or choose another: finops dev --port 3001, make dev PORT=3001"
         ) from error
+    # Creates dagster.yaml and sets DAGSTER_HOME, for the processes that `dagster dev` starts.
     open_instance().dispose()
     # Dagster starts processes of its own, which read the settings from the environment.
     os.environ["FINOPS_CONFIG"] = str(settings_file(options.config))

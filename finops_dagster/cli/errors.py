@@ -44,6 +44,7 @@ def _known_error(error: BaseException) -> str | None:
 
     if isinstance(error, BillError | SettingsError):
         return str(error)
+    # The low byte is SQLite's primary code; the rest says more about the same problem.
     if isinstance(error, sqlite3.Error) and error.sqlite_errorcode & 0xFF in _DISK_ERRORS:
         return (
             f"Dagster's history in {dagster_home()} cannot be written: {error}; free space on its "

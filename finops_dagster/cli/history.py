@@ -25,13 +25,18 @@ if TYPE_CHECKING:
     import dagster as dg
 
 
+# Dagster's statuses, in lower case, of runs that ended without success.
 FAILED = ("failure", "canceled")
 _RECORDS, _FAILURES_PER_PAGE = 50, 500
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run of one month. `stages` are the selected stages by export."""
+    """A run of one month. `stages` are the selected stages by export.
+
+    `status` is Dagster's, in lower case, such as `queued`, `started`, `success` or `failure`.
+    `month` is empty if the run has no partition.
+    """
 
     id: str
     status: str
@@ -54,7 +59,11 @@ class Run:
 
 @dataclass(frozen=True)
 class RunFailure:
-    """Why a run failed or was canceled: its stage if known, the error's name, the failed check."""
+    """Why a run failed or was canceled.
+
+    `stage` is the stage that failed, if known; `cause` is the name of the error's class; `message`
+    is one line; `check` is the name of the check that failed.
+    """
 
     stage: str | None
     cause: str
@@ -64,7 +73,11 @@ class RunFailure:
 
 @dataclass(frozen=True)
 class Materialization:
-    """The record of a stage in the event log: the version, the time, the run, and the metadata."""
+    """The record of a stage in the event log.
+
+    `version` is the data version, `at` is in UTC, `run` is the run's id, and `metadata` has plain
+    values.
+    """
 
     version: str | None
     at: datetime
@@ -74,7 +87,11 @@ class Materialization:
 
 @contextmanager
 def open_history() -> Iterator[History]:
-    """Give the block the history in DAGSTER_HOME; without one, Dagster is not imported."""
+    """Give the block the history in DAGSTER_HOME.
+
+    If there is none, it is an empty history, and Dagster is not imported. Open it before DuckDB is
+    imported: the comment below says why.
+    """
     home = dagster_home()
     if not (home / "dagster.yaml").exists() and not (home / "history").exists():
         yield History(None)
@@ -83,15 +100,18 @@ def open_history() -> Iterator[History]:
 
     with open_instance() as instance:
         # When the process ends, Python searches all that Dagster imported for garbage three times,
-        # which takes half a second; frozen objects are not searched. DuckDB complains about its
-        # own objects that are left then, so it must be imported after this.
+        # which takes half a second; frozen objects are not searched. DuckDB reports its own frozen
+        # objects as leaks on standard error, so it must be imported after this.
         if "duckdb" not in sys.modules:
             gc.freeze()
         yield History(instance)
 
 
 class History:
-    """The runs and materializations in a Dagster instance. What was read once is kept."""
+    """The runs and materializations in a Dagster instance; without an instance, there are none.
+
+    Runs and failures are read once and kept.
+    """
 
     def __init__(self, instance: dg.DagsterInstance | None) -> None:
         self.instance = instance
@@ -116,7 +136,7 @@ class History:
 
     @cached_property
     def failures(self) -> dict[str, RunFailure]:
-        """Why runs failed or were canceled, by the run's id."""
+        """Why runs failed or were canceled, by the run's id; other runs have no entry."""
         failures: dict[str, RunFailure] = {}
         if self.instance is None:
             return failures
@@ -142,7 +162,7 @@ class History:
     def status(self, export: str, month: str) -> tuple[str, str | None]:
         """Return the status of a month's last run, and why it failed; "success" if none ran.
 
-        A failed run counts until later runs have done every stage that it did not do.
+        A failed run counts as the last one until later runs have done every stage that it missed.
         """
         done_stages = set[str]()
         for run in self.month_runs.get((export, month), []):
@@ -158,11 +178,14 @@ class History:
     def materializations(
         self, export: str, months: Collection[str], stages: Sequence[str] = STAGES
     ) -> dict[str, dict[str, Materialization]]:
-        """Return the last materialization of each stage and month, by stage and month."""
+        """Return the last materialization of each stage and month, by stage and month.
+
+        Every stage has an entry, which may be empty.
+        """
         latest: dict[str, dict[str, Materialization]] = {stage: {} for stage in stages}
         for stage, by_month in latest.items():
-            # One query for the newest of all months is faster than one query a month. Months that
-            # were materialized long ago are not among them and are asked for again.
+            # One query for the newest of all months is faster than one query a month. Months whose
+            # last materialization is too old to be among them are queried again.
             while missing := set(months) - by_month.keys():
                 newest = self._fetch(export, stage, 2 * len(missing), asset_partitions=[*missing])
                 by_month.update(reversed(newest))
@@ -183,7 +206,7 @@ class History:
         return [(record.partition_key or "", _materialization(record)) for record in records]
 
     def reached_stage(self, run: Run, export: str) -> str | None:
-        """Return the stage that a run is at, or the last one that it reached; None before all."""
+        """Return the stage that the run is at or that it ended at; None before its first stage."""
         failure, stages = self.failures.get(run.id), run.stages[export]
         if failure is not None and failure.stage is not None:
             return failure.stage
@@ -208,8 +231,8 @@ class History:
     ) -> RunFailure | None:
         """Return why the newest run of a stage has not materialized it; None if it has.
 
-        `last` is the stage's last materialization. A run in progress counts as a failure whose
-        message says so.
+        `last` is the stage's last materialization. For a run in progress, the message says so, and
+        which error is being retried.
         """
         runs = self.month_runs.get((export, month), [])
         run = next((run for run in runs if stage in run.stages[export]), None)
@@ -224,7 +247,10 @@ class History:
         return RunFailure(None, "", f"in progress{retry}")
 
     def stage_seconds(self, export: str) -> dict[str, list[float]]:
-        """Return the seconds of each stage's newest materializations, without unchanged ones."""
+        """Return the seconds of each stage's newest materializations, without unchanged ones.
+
+        At most the newest 50 are read.
+        """
         return {
             stage: [
                 materialization.metadata["seconds"]
@@ -258,6 +284,7 @@ def _run(record: dg.RunRecord) -> Run:
     # A run of an export's job has the export as a tag. A run of assets, which the UI starts, has
     # none.
     tag = run.tags.get("finops/export")
+    # Dagster has seconds since 1970 for the start, but a UTC time without a zone for the request.
     started = record.start_time or record.create_timestamp.replace(tzinfo=UTC).timestamp()
     return Run(
         run.run_id,
@@ -277,6 +304,7 @@ def _failure(event: dg.DagsterEvent) -> RunFailure:
     step = getattr(event.event_specific_data, "first_step_failure_event", None)
     if step is None:
         return RunFailure(None, "the process was lost", event.message or "")
+    # Dagster joins the parts of an asset key by two underscores: acme__billing_table.
     stage = str(step.step_key).rpartition("__")[2]
     failure, error = step.step_failure_data.user_failure_data, step.step_failure_data.error
     if failure is not None and failure.description:

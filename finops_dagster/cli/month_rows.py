@@ -26,8 +26,8 @@ from finops_dagster.settings import Settings
 def loaded_months(settings: Settings, selection: Selection) -> list[Row]:
     """Return a row for each month that the warehouse's ledger records as loaded.
 
-    By export, newest month first. Without a warehouse the ledger in DuckDB is read. Raises
-    BillError and WarehouseUnavailable.
+    By export, newest month first. Queries the warehouse; without one, the ledger in DuckDB is read.
+    Raises BillError and WarehouseUnavailable.
     """
     stored, rows = StoredMonths(settings), list[Row]()
     for export in selection.exports(settings):
@@ -49,7 +49,8 @@ def loaded_months(settings: Settings, selection: Selection) -> list[Row]:
 def month_rows(settings: Settings, selection: Selection, history: History) -> Iterator[Row]:
     """Yield a row for each month that is stored or was run.
 
-    A row has the version of each stage, the totals of the Parquet file, and the last run's status.
+    A row has the version of each stage, the totals of the Parquet file, and the status of the last
+    run with the reason of a failure. What is missing is None.
     """
     for month in StoredMonths(settings).months(selection):
         export, name = month.key
@@ -127,7 +128,10 @@ def restatement_text(row: Row) -> str | None:
 
 
 def stages_behind(versions: StageVersions) -> str | None:
-    """Return the stages that do not have the newest version, with their versions, as text."""
+    """Return the stages that do not have the newest version, with their versions, as text.
+
+    Empty if all have it; None if the newest version is not known.
+    """
     newest = newest_version(versions)
     if newest is None:
         return None

@@ -44,8 +44,9 @@ def run_months(
 ) -> bool:
     """Run the months one after the other, print a line as each ends, and return if all succeeded.
 
-    `until` is the last stage to run; without it every stage runs. Stages that read only what an
-    earlier stage stored run alone, so they need no vendor. Lost runs are marked as failed first.
+    `until` is the last stage to run; without it every stage runs. A stage that reads only what an
+    earlier stage stored runs alone, so it needs no vendor. `force` runs unchanged months again.
+    Lost runs are marked as failed first. Raises BillError if there is no warehouse to load into.
     """
     stages = _stages(settings, until)
     definitions = build_definitions(settings)
@@ -176,6 +177,7 @@ class _Progress(Progress):
 
     def print_line(self, line: str) -> None:
         """Print a line above the bar."""
+        # Without soft_wrap, rich would insert line ends at the width of the terminal.
         self.console.print(shortened(line), soft_wrap=True)
 
 
@@ -185,6 +187,7 @@ def _row(month: StoredMonth, result: MonthRun) -> Row:
     `outcome` is `failed`, `unchanged`, or the outcome of the last stage that had work to do.
     """
     stages = list(result.stages.values())
+    # Only the stages that hold the month's rows have this key: table, Parquet file, warehouse.
     loads = [metadata for metadata in stages if "dagster/partition_row_count" in metadata]
     outcomes = [metadata["outcome"] for metadata in loads or stages[-1:]]
     changes = [outcome for outcome in outcomes if outcome != "unchanged"]
@@ -198,6 +201,7 @@ def _row(month: StoredMonth, result: MonthRun) -> Row:
         "version": versions[-1] if versions else None,
         "rows": totals.get("dagster/partition_row_count"),
         "cost": totals.get("total_cost_exact"),
+        # An unchanged table repeats the restatement of an earlier run.
         **restatement_fields(table if table.get("outcome") == "loaded" else {}),
         "failed_checks": list(result.failed_check_names),
         "seconds": round(result.seconds, 1),

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def check_month(value: str | None) -> str | None:
-    """Return the month as YYYY-MM, or None for None. Raises BadParameter."""
+    """Return the value if it is a month YYYY-MM or None. Raises BadParameter."""
     try:
         return None if value is None else str(BillingMonth.parse(value))
     except ValueError as error:
@@ -41,7 +41,10 @@ ExportName = Annotated[
 
 @dataclass(frozen=True)
 class Options:
-    """The values of the shared options, which may stand before or after the command's name."""
+    """The values of the shared options, which may stand before or after the command's name.
+
+    `database_config` has texts KEY=VALUE. `start_date` and `end_date` are months YYYY-MM.
+    """
 
     config: Path | None = None
     backend: str | None = None
@@ -52,7 +55,7 @@ class Options:
 
     @classmethod
     def of(cls, context: typer.Context) -> Options:
-        """Return the options of a command."""
+        """Return the options that were given so far, to this command and to its groups."""
         return context.find_object(cls) or cls()
 
     def settings(self) -> Settings:
@@ -68,6 +71,7 @@ class Options:
 
         Raises SettingsError.
         """
+        # The group of a vendor's commands has the vendor's name.
         assert context.parent is not None
         options, vendor = cls.of(context), str(context.parent.info_name)
         selection = Selection(vendor, options.export, options.start_date, options.end_date)
@@ -76,7 +80,10 @@ class Options:
 
 @dataclass(frozen=True)
 class Selection:
-    """A choice of months: from `start` to `end`, of one export or all, of one vendor or all."""
+    """A choice of months: `start` to `end` inclusive, as YYYY-MM, of one export and one vendor.
+
+    None selects all.
+    """
 
     vendor: str | None = None
     export: str | None = None
@@ -119,6 +126,7 @@ def _store(context: typer.Context, parameter: typer.CallbackParam, value: Any) -
         value = (*options.database_config, *(value or ()))
     if parameter.name in ("start_date", "end_date"):
         value = check_month(value)
+    # click looks for the object in the command's context, and then in those of its groups.
     if value is not None:
         context.obj = replace(options, **{str(parameter.name): value})
 
@@ -132,6 +140,8 @@ _VALUE_HELP = "Setting of the warehouse, such as dataset=finops. May be given se
 _OWN_HELP = {"init": {"config": "File to write. Default: config/finops.toml."}, "demo": {}}
 # typer joins the lines of a paragraph that does not begin with this.
 _KEEP_LINES = "\b\n"
+# typer makes options from the signature of a command only, so two commands that nobody can call
+# define them.
 _shared = typer.Typer(add_completion=False)
 
 

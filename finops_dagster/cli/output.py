@@ -26,8 +26,9 @@ Headings = Mapping[str, str | Callable[[Row], Any]]
 OnProblem = Callable[[str], None]
 """A function that takes a line about an export or a month that failed."""
 _GAP = "  "
-# A cell of up to 16 characters is never folded, a longer one over at most 3 lines, unless it is
-# longer than 3 times 40. A word of up to 24 (a setting, a service, a version) is never broken.
+# The minimum width of a column: cells of up to 16 characters stay on one line. Longer cells take up
+# to 3 lines, of 40 characters at most; still longer ones take more lines. A word of up to 24 (a
+# setting, a service, a version) is never broken.
 _NEVER_FOLDED, _LINES_OF_A_CELL, _WIDE_ENOUGH = 16, 3, 40
 _NEVER_BROKEN = 24
 # Larger whole numbers are rounded by JavaScript, jq and others, which read them as doubles.
@@ -72,10 +73,11 @@ class _Column:
 def show(
     rows: Sequence[Row], *, as_json: bool, empty: str, headings: Headings | None = None
 ) -> None:
-    """Print rows that have the same keys, or the line `empty` if there are none.
+    """Print rows that have the same keys, as a table or as JSON.
 
-    A table has the columns of `headings`, or all keys; if it is wider than the terminal, each row
-    is printed as a list of its values. JSON has all keys.
+    A table has the columns of `headings`, or all keys. If it is too wide even with folded cells,
+    each row is printed as a list of its filled values. Without rows the line `empty` is printed.
+    JSON has all keys, and is `[]` without rows.
     """
     if as_json:
         print_json(rows)
@@ -85,16 +87,21 @@ def show(
         columns = [
             _Column.of(
                 heading_text(name),
-                [row[cell] if isinstance(cell, str) else cell(row) for row in rows],
+                [
+                    row[key_or_function]
+                    if isinstance(key_or_function, str)
+                    else key_or_function(row)
+                    for row in rows
+                ],
                 value_text,
             )
-            for name, cell in (headings or {name: name for name in rows[0]}).items()
+            for name, key_or_function in (headings or {name: name for name in rows[0]}).items()
         ]
         (_print_table if _fit(columns) else _print_records)(columns)
 
 
 def key_headings(keys: str) -> Headings:
-    """Return headings that are the keys themselves, which are separated by spaces."""
+    """Return headings for these space-separated keys; each heading is its key."""
     return {key: key for key in keys.split()}
 
 
@@ -106,7 +113,7 @@ def exit_with(problems: Sequence[str]) -> NoReturn:
 
 
 def show_query_result(names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> int:
-    """Print the rows of a query, and return the number of columns that are not shown.
+    """Print the rows of a query, at least one, and return the number of columns left out.
 
     One row is printed with all its columns. Several rows are printed with the first and the last
     columns that fit the terminal.
@@ -119,14 +126,14 @@ def show_query_result(names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> 
         (_print_table if _fit(columns) else _print_records)(columns)
         return 0
     ellipsis = _Column("…", ["…"] * len(rows))
-    for count in range(len(columns) - 1, 0, -1):
-        first, last = (count + 1) // 2, len(columns) - count // 2
+    for shown_count in range(len(columns) - 1, 0, -1):
+        first, last = (shown_count + 1) // 2, len(columns) - shown_count // 2
         shown = [*columns[:first], ellipsis, *columns[last:]]
         width = sum(min(column.full_width, _WIDE_ENOUGH) for column in shown)
-        if count == 1 or width <= _available_width(shown):
+        if shown_count == 1 or width <= _available_width(shown):
             break
     _print_table(shown)
-    return len(columns) - count
+    return len(columns) - shown_count
 
 
 def print_json(document: Any, *, indent: int | None = 2) -> None:
@@ -169,7 +176,7 @@ def json_value(value: Any) -> Any:
 
 
 def cell_text(value: Any) -> str:
-    """Return a cell of a query's result as text; NULL is told apart from empty text."""
+    """Return a cell of a query's result as text: `NULL` for None, other values as in JSON."""
     if value is None:
         return "NULL"
     plain = json_value(value)
@@ -203,7 +210,8 @@ def _with_zone(value: datetime) -> datetime:
 
 
 def is_number(value: Any) -> bool:
-    """Return whether a value is a number; True and False are none."""
+    """Return whether a value is a number; True and False are not numbers."""
+    # To Python, bool is a kind of int.
     return isinstance(value, int | float | Decimal) and not isinstance(value, bool)
 
 

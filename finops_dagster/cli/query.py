@@ -22,7 +22,7 @@ _FILE_HINT = "; if the query is correct, a Parquet file is damaged: run finops s
 def print_query(settings: Settings, sql: str, *, as_json: bool) -> None:
     """Run one SELECT and print its rows: all as JSON, the first ones as a table.
 
-    Rows and columns that the table leaves out are counted on standard error. Raises BillError.
+    The table has 200 rows at most. What it leaves out is said on standard error. Raises BillError.
     """
     names, rows = _run(settings, sql, None if as_json else _ROWS_SHOWN + 1)
     if as_json:
@@ -64,6 +64,7 @@ def _run(
         tables: list[str] = []
         try:
             tables = _create_views(connection, settings)
+            # Other statements could write files, such as COPY and ATTACH.
             statements = connection.extract_statements(sql)
             if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:
                 raise BillError("the query is not one SELECT; nothing was run")

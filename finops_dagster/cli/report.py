@@ -169,7 +169,10 @@ def _restarts(history: History, export: str) -> Row:
 
 
 def print_report(sections: Sections, title: str, output_format: str) -> None:
-    """Print the report as `table`, `json` or `html`, which is one page without other files."""
+    """Print the report as `table`, `json` or `html`, which is one page without other files.
+
+    `title` is the heading of the report; JSON has none.
+    """
     if output_format == "json":
         print_json(sections)
     elif output_format == "html":

@@ -51,7 +51,7 @@ app = typer.Typer(cls=VendorGroup, no_args_is_help=True)
 
 
 def group_help(vendor: str) -> str:
-    """Return the help of a vendor's group of commands."""
+    """Return the help text of a vendor's group of commands."""
     return (
         f"Load the months of {vendor.upper()} exports.\n\n"
         "A month has these stages: manifest, staged files, DuckDB table, Parquet file, warehouse "

@@ -36,7 +36,8 @@ _FOLDERS_SHOWN = 12
 def write_first_settings(file: Path | None) -> Path:
     """Write the commented example to `file`, by default config/finops.toml; return its path.
 
-    Raises BillError if there is a settings file already.
+    Creates the folder if it is missing. Raises BillError if there is a settings file already, or if
+    it cannot be written.
     """
     for existing in filter(Path.exists, [file] if file else DEFAULT_CONFIGS):
         raise BillError(
@@ -60,7 +61,8 @@ def write_first_settings(file: Path | None) -> Path:
 def find_exports(source: str, **store_settings: Any) -> list[FoundExport]:
     """Return the exports of every vendor below a URL or a folder, with distinct names.
 
-    Raises BillError if there is none, SettingsError, StoreError and StoreUnavailable.
+    `store_settings` are fields of StoreSettings; None stands for the default. Raises BillError if
+    there is no export, SettingsError, StoreError and StoreUnavailable.
     """
     if "://" not in source or source.startswith("file://"):
         source = f"file://{Path(source.removeprefix('file://')).resolve()}"
@@ -89,13 +91,19 @@ def find_exports(source: str, **store_settings: Any) -> list[FoundExport]:
 
 
 def as_row(export: FoundExport) -> Row:
-    """Return the export as a row of JSON, with the keys that differ from their defaults."""
+    """Return the export as a row of JSON: settings that differ from their default, months, problem.
+
+    `months` is the number of months that were found.
+    """
     table = export.settings.model_dump(mode="json", exclude_defaults=True)
     return {**table, "months": len(export.months), "problem": export.problem}
 
 
 def as_toml(export: FoundExport) -> str:
-    """Return the export as an [[exports]] block of a settings file."""
+    """Return the export as an [[exports]] block of a settings file, with its problem in a comment.
+
+    The export has at least one month.
+    """
     lines = [f"[[exports]]  # found: {export.months[0]} to {export.months[-1]}"]
     if export.problem:
         lines.append(f"# {shortened(export.problem)}")
@@ -118,7 +126,10 @@ def _toml(value: str | bool) -> str:
 
 
 def origins(options: Options) -> list[Row]:
-    """Return a row for each setting: its value, and the option, variable or file it comes from."""
+    """Return a row for each setting: its value, and the option, variable or file it comes from.
+
+    A setting without a value is left out. Raises SettingsError.
+    """
     settings, file = options.settings(), settings_file(options.config)
     file_values = dict(flat_settings(tomllib.loads(file.read_text())))
     backend = settings.database.backend
@@ -146,7 +157,10 @@ def origins(options: Options) -> list[Row]:
 
 
 def check_connections(settings: Settings) -> list[Row]:
-    """Return a row for each export, folder and database: its answer, or the problem."""
+    """Return a row for each export, folder and database: its answer, or the problem in one line.
+
+    Connects to the stores and the warehouse, and changes nothing.
+    """
     storage = settings.storage
     checks: dict[str, Callable[[], str]] = {
         export.name: partial(_check_export, export) for export in settings.exports
@@ -190,6 +204,7 @@ def _check_writable(folder: Path, file: Path | None = None) -> str:
     try:
         while not existing.exists() and existing != existing.parent:
             existing = existing.parent
+        # The mode of a folder does not say whether its disk is read-only or full.
         with TemporaryFile(dir=existing):
             pass
         if file is not None and file.exists():

@@ -9,9 +9,9 @@ from finops_dagster.settings import Settings
 
 
 def month_status(settings: Settings, selection: Selection) -> list[Row]:
-    """Return a row for each month that is stored or was run, see `month_rows`."""
+    """Return the rows of `month_rows`. Call it before DuckDB is imported, see `open_history`."""
     with open_history() as history:
-        # month_rows imports DuckDB, which must follow `open_history`; the reason stands there.
+        # month_rows imports DuckDB.
         from finops_dagster.cli.month_rows import month_rows
 
         return list(month_rows(settings, selection, history))

@@ -35,6 +35,7 @@ from finops_dagster.warehouses.month_file import MonthFile, WarehouseUnavailable
 StageVersions = Mapping[str, Any]
 """The version of each stage, by the stage's name. A row of `finops aws show-state` is one too."""
 UNKNOWN = "unknown"
+"""Stands for the version in a warehouse that does not answer."""
 _LOADS = """
 SELECT export, strftime(billing_month, '%Y-%m'), manifest_id, row_count, loaded_at
 FROM finops_state.manifests WHERE state = 'loaded'
@@ -47,7 +48,7 @@ def last_stage(settings: Settings) -> str:
 
 
 def stages_until(settings: Settings, stage: str | None = None) -> tuple[str, ...]:
-    """Return the stages of the pipeline up to `stage`, or to the last."""
+    """Return the stages of the pipeline up to and with `stage`, by default all that it has."""
     return STAGES[: STAGES.index(stage or last_stage(settings)) + 1]
 
 
@@ -65,7 +66,8 @@ def newest_version(versions: StageVersions) -> str | None:
 class StoredMonths:
     """The months of all exports, and the places that store them.
 
-    Each ledger is read once. A ledger that cannot be read is one line on standard error.
+    `table_versions` and `warehouse_versions` take the name of an export. Each ledger is read once.
+    If it cannot be read, one line on standard error says so.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -90,13 +92,16 @@ class StoredMonths:
         return open_warehouse(database) if database.has_warehouse else None
 
     def months(self, selection: Selection) -> Iterator[StoredMonth]:
-        """Yield the months of the selection by export, newest first."""
+        """Yield the months of the selection by export, newest first, also those without data.
+
+        Raises BillError if the settings have no such export.
+        """
         for export in selection.exports(self.settings):
             for month in selection.months(export):
                 yield StoredMonth(export, month, self)
 
     def loads(self, export: ExportSettings) -> tuple[str, list[WarehouseMonth]]:
-        """Return the name of the export's table and its loaded months, newest first.
+        """Return the full name of the export's table and its loaded months, newest first.
 
         The ledger of the warehouse is read, or that of DuckDB if there is no warehouse. Raises
         BillError and WarehouseUnavailable.
@@ -185,7 +190,7 @@ class StoredMonth:
 
     @cached_property
     def lake_record(self) -> LoadedVersion | None:
-        """The load that the footer of the Parquet file records."""
+        """The version that the footer of the Parquet file records; None if it cannot be read."""
         return read_footer(self.parquet_path)
 
     @property
@@ -209,21 +214,28 @@ class StoredMonth:
         return self.storage.database.path(self.export.name, self.month)
 
     def connect(self, *, repair: bool = False) -> AbstractContextManager[DuckDBPyConnection]:
-        """Open the DuckDB file with its ledger. Raises BillError."""
+        """Open the DuckDB file for the block; create it and its ledger if missing.
+
+        With `repair`, a damaged table of the ledger is replaced by an empty one. Raises BillError,
+        and LedgerDamaged without `repair`.
+        """
         return self.storage.database.connect(self.export.name, self.month, repair=repair)
 
     def verified_load(self, connection: DuckDBPyConnection) -> Load | None:
-        """Return the newest load of the ledger if the table has its rows and its cost."""
+        """Return the newest load of the ledger; None unless the table has its rows and its cost."""
         return verified_load(connection, self.export.name, self.month, self.formats)
 
     @property
     def table_version(self) -> str | None:
-        """The version that the ledger records for the billing table, which is not read."""
+        """The version that the ledger records for the billing table, or None.
+
+        The table itself is not read.
+        """
         return self.storage.table_versions(self.export.name).get(str(self.month))
 
     @cached_property
     def versions(self) -> dict[str, str | None]:
-        """The version of each stage.
+        """The version of each stage, None where there is none.
 
         Once the staged files are cleaned up, the version of the billing table stands for them.
         """

@@ -58,9 +58,10 @@ class _Document(BaseModel):
 
 
 class LoadDocument(_Document):
-    """A load of a month in the ledger.
+    """A load of a month, as the ledger records it.
 
-    Documents of earlier releases have no files, no load number, and only the headline cost.
+    `version` is its version id; `files` and `bytes` are numbers. Documents of earlier releases have
+    no content, no load number, and only the headline cost.
     """
 
     month: MonthName
@@ -82,14 +83,14 @@ class LoadDocument(_Document):
 
     @classmethod
     def of(cls, load: Load) -> LoadDocument:
-        """Return a load as a part of the document."""
+        """Return a load of the ledger as an entry of the document."""
         row = load.row() | {"total_cost": decimal_text(load.totals.cost)}
         fields = {name: row[column] for name, column in _LEDGER_COLUMNS.items()}
         fields |= {"month": str(load.month), "loaded_at": load.loaded_at, "state": load.state}
         return cls.model_validate({**fields, "load_number": load.number})
 
     def load(self, export: ExportSettings, number: int) -> Load:
-        """Return the load; `number` is its load number if the document has none."""
+        """Return the load for the ledger; `number` is its load number if the document has none."""
         fields = self.model_dump(mode="json")
         return Load.of_row(
             {column: fields[name] for name, column in _LEDGER_COLUMNS.items()},
@@ -103,7 +104,7 @@ class LoadDocument(_Document):
 
 
 class ExportState(_Document):
-    """The state of an export: its ledger, and its materializations by month and stage."""
+    """The state of an export: its loads, and its last materializations by month and stage."""
 
     name: str
     vendor: str
@@ -170,9 +171,9 @@ def _is_yaml(file: Path) -> bool:
 
 
 def state_document(settings: Settings, selection: Selection) -> StateDocument:
-    """Return the ledgers, the last materializations and the runs of the selected exports.
+    """Return the loads, the last materializations and the runs of the selected exports.
 
-    Raises BillError if the settings do not have the export.
+    Raises BillError if the settings do not have the export, or if a DuckDB file cannot be opened.
     """
     stored, exports = StoredMonths(settings), selection.exports(settings)
     with open_history() as history:
@@ -219,6 +220,7 @@ def _materializations(history: History, export: ExportSettings) -> Any:
     last = history.materializations(export.name, set(map(str, export.months())))
     for stage, by_month in last.items():
         for month, materialization in by_month.items():
+            # Tables and links of Dagster's UI are objects; a document can only keep plain values.
             plain_metadata = {
                 name: value
                 for name, value in materialization.metadata.items()
@@ -231,9 +233,10 @@ def _materializations(history: History, export: ExportSettings) -> Any:
 def import_document(
     settings: Settings, document: StateDocument, on_month: Callable[[str], None]
 ) -> list[str]:
-    """Restore the ledger and report materializations for months that the data here confirms.
+    """Restore loads and materializations of the months that the data on this machine confirms.
 
-    `on_month` is called with a line for each month. Returns a line for each stage that is refused.
+    Loads are recorded in the ledger, materializations in Dagster's event log. `on_month` gets a
+    line for each month. Returns a line for each export or stage that is refused.
     """
     stored, refused = StoredMonths(settings), list[str]()
     with open_instance() as instance:
@@ -286,6 +289,7 @@ def _confirmed_stages(
 def _report(
     instance: dg.DagsterInstance, key: dg.AssetKey, month: str, imported: Materialization
 ) -> None:
+    # The run is not in the event log of this machine, so the event has none.
     instance.report_runless_asset_event(
         dg.AssetMaterialization(
             asset_key=key,

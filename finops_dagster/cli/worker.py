@@ -75,6 +75,7 @@ def past_runs(settings: Settings, selection: Selection, limit: int | None) -> li
             for export in run.stages
             if run.month in months.get(export, ())
         ]
+        # `reached_stage` queries the event log, so only the rows that are shown get one.
         return [
             {
                 "export": export,
@@ -93,8 +94,9 @@ def past_runs(settings: Settings, selection: Selection, limit: int | None) -> li
 def runs_in_progress(history: History, export: str | None = None) -> list[Row]:
     """Return a row for each run that has not ended, of one export or of all.
 
-    `estimated_completion` is computed from the median durations of the stages. `process` is the
-    number of the run's process if it runs on this machine; `lost` is true if that process is gone.
+    `estimated_completion` is computed from the median durations of the stages; None if unknown.
+    `process` is the id of the run's process if it runs on this machine, or else None; `lost` is
+    true if that process is gone.
     """
     from finops_dagster.processes import is_lost, read_note
     from finops_dagster.settings import dagster_home
