@@ -52,6 +52,8 @@ app = typer.Typer(
     rich_markup_mode=None,  # rich would take the [[exports]] of a help text for markup
     pretty_exceptions_enable=False,
 )
+# Commands import what they need when they run: Dagster and the clients take a second or more, and
+# `--help` needs none of them.
 for _vendor in vendors():
     app.add_typer(run.app, name=_vendor, help=run.group_help(_vendor))
 app.add_typer(

@@ -89,8 +89,8 @@ class Materialization:
 def open_history() -> Iterator[History]:
     """Give the block the history in DAGSTER_HOME.
 
-    If there is none, it is an empty history, and Dagster is not imported. Open it before DuckDB is
-    imported: the comment below says why.
+    If there is none, it is an empty history, and Dagster is not imported. Opening it freezes what
+    is imported, so open it before DuckDB is: DuckDB reports its frozen objects as leaks.
     """
     home = dagster_home()
     if not (home / "dagster.yaml").exists() and not (home / "history").exists():
@@ -100,8 +100,7 @@ def open_history() -> Iterator[History]:
 
     with open_instance() as instance:
         # When the process ends, Python searches all that Dagster imported for garbage three times,
-        # which takes half a second; frozen objects are not searched. DuckDB reports its own frozen
-        # objects as leaks on standard error, so it must be imported after this.
+        # which takes half a second; frozen objects are not searched.
         if "duckdb" not in sys.modules:
             gc.freeze()
         yield History(instance)
@@ -142,6 +141,7 @@ class History:
             return failures
         import dagster as dg
 
+        # Two queries for the failures of all runs are faster than one for each run.
         for event_type in (dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.RUN_CANCELED):
             cursor, has_more = None, True
             while has_more:

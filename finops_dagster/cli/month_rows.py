@@ -89,6 +89,7 @@ def _stage_row(stage: str, last: Materialization | None, failure: RunFailure | N
     elif failure:
         # The stages after a failed one did not run, so they have no error of their own.
         error = f"not reached: {failure.stage} failed"
+    # A failed stage has no new materialization, so its metadata has the checks of the one before.
     return {
         "stage": stage,
         "version": last and last.version,
@@ -109,6 +110,7 @@ def restatement_fields(metadata: Mapping[str, Any]) -> Row:
     All fields are None if the load replaced no version. Loads of earlier releases recorded a
     rounded cost and no replaced version.
     """
+    # The shortest text of the float is the rounded cost that was recorded.
     cost = metadata.get("cost_changed")
     rounded = None if cost is None else decimal_text(Decimal(str(cost)))
     return {

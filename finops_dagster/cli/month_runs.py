@@ -59,6 +59,7 @@ def run_months(
             succeeded = False
             (print_error if as_json else progress.print_line)(line)
 
+        # All months first: the bar shows how many there are.
         months = list(_months_to_run(settings, selection, until, on_problem))
         progress.month_count, progress.stage_count = len(months), len(stages)
         run_stages = partial(run_month, definitions, instance, stages=stages, force=force)

@@ -189,6 +189,7 @@ class Group(typer.core.TyperGroup):
         shared = typer.main.get_group(_shared).commands
         self.params = [*self.params, *shared["settings"].params]
         for command in self.commands.values():
+            # A group within the group adds the options to its own commands.
             if not isinstance(command, Group):
                 for name in self.shared_options:
                     options = [_listed(option, command.name) for option in shared[name].params]

@@ -127,7 +127,7 @@ def _failures(history: History, exports: Iterable[str]) -> list[Row]:
             "cause": cause,
             "times": len(failures),
             "months": ", ".join(sorted({month for month, _ in failures}, reverse=True)),
-            "last": failures[0][1],
+            "last": failures[0][1],  # runs are read newest first
         }
         for (export, stage, cause), failures in sorted(causes.items(), key=lambda c: -len(c[1]))
     ]

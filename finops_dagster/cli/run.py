@@ -84,6 +84,7 @@ def _add_command(name: str, until: str, summary: str) -> None:
         exit_after(lambda: run_months(settings, months, until, force=force))
 
 
+# Each call makes a function of its own: in a loop, all commands would share the last stage.
 for _command in _COMMANDS:
     _add_command(*_command)
 

@@ -139,6 +139,7 @@ def origins(options: Options) -> list[Row]:
     if options.backend:
         option_names.add("database.backend")
 
+    # In the order in which they override each other, see `load_settings`.
     def origin(name: str) -> str:
         variable = "FINOPS_" + name.replace(".", "__").upper()
         if name in option_names:
@@ -224,6 +225,7 @@ def _check_duckdb(settings: Settings) -> str:
     _check_writable(path.parent, path)
     if not path.exists():
         return f"{path}, created by the first load"
+    # A load holds the file for minutes; a check must answer at once.
     connections = replace(DuckDB.of(settings.database.duckdb), lock_wait_seconds=0)
     with connections.open(path, read_only=True):
         return f"{path}, {path.stat().st_size / 1e6:,.1f} MB"

@@ -144,6 +144,7 @@ class StoredMonths:
         try:
             return {load.month: load.manifest_id for load in self._duckdb_loads(export)}
         except BillError as error:
+            # After the semicolon is what to do about it, which does not help here.
             problem = str(error).partition(";")[0]
             self._print_error(f"{problem}; the version in the Parquet file is shown for the table")
         months = [StoredMonth(export, month, self) for month in export.months()]
@@ -242,6 +243,7 @@ class StoredMonth:
         manifest, staged = self.staging.manifest(), self.staging.records()
         files = staged[0].manifest_id if staged else self.table_version
         warehouse = self.storage.warehouse_versions(self.export.name)
+        # The vendor's id is what is before the +; a hash of the content follows it.
         versions = {
             "manifest": manifest.id if manifest else files and files.partition("+")[0],
             "staged_files": files,

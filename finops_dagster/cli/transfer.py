@@ -246,6 +246,7 @@ def import_document(
             except BillError as error:
                 refused.append(f"{export_state.name}  refused: {error}")
                 continue
+            # What is in the event log already is not recorded a second time.
             logged = History(instance).materializations(export_state.name, export_state.months)
             for name, stages in export_state.months.items():
                 month = StoredMonth(export, BillingMonth.parse(name), stored)
@@ -308,6 +309,7 @@ def _restore_ledger(month: StoredMonth, entries: list[LoadDocument]) -> str | No
     """
     if not month.database_path.exists():
         return None
+    # The document has the newest load first; load numbers count from the oldest.
     documented = [
         entry.load(month.export, number)
         for number, entry in enumerate(reversed(entries), 1)

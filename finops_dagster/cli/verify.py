@@ -202,6 +202,7 @@ def _recorded_months(
         for export, months in groupby(all_months, lambda month: month.key[0]):
             export_months = list(months)
             names = {str(month.month) for month in export_months}
+            # One query of the event log for all months of an export is faster than one a month.
             by_stage = history.materializations(export, names)
             for month in export_months:
                 events = {stage: by_stage[stage].get(str(month.month)) for stage in STAGES}
@@ -225,7 +226,7 @@ def _differences(month: StoredMonth, logged: LoggedVersions) -> Differences:
             f"the ledger has {recorded.manifest_id}, but the table does not have its rows",
             Repair.REPROCESS,
         )
-        return
+        return  # the other copies can only be compared with a table that is right
     version = load and load.manifest_id
     if version != logged["billing_table"]:
         yield (

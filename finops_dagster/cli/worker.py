@@ -144,6 +144,7 @@ def stop_run(history: History, id_prefix: str) -> str:
     reason = "no process of this machine runs it"
     if row["lost"]:
         reason = f"process {process} is gone" if process else "its process is gone"
+    # The run was found in the history, so there is an instance, and Dagster has the run.
     assert history.instance is not None
     dagster_run = history.instance.get_run_by_id(row["run"])
     assert dagster_run is not None
