@@ -52,7 +52,10 @@ def holds_secret(name: str, value: object) -> bool:
 
 
 def flat_settings(table: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield each value with its dotted name: `duckdb.memory_limit`, `exports[0].name`."""
+    """Yield each value with its dotted name: `duckdb.memory_limit`, `exports[0].name`.
+
+    `name` is the dotted name of the table itself.
+    """
     if isinstance(table, dict):
         for key, value in table.items():
             yield from flat_settings(value, f"{name}.{key}" if name else key)

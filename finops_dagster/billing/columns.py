@@ -42,7 +42,7 @@ class SqlType(StrEnum):
 
 
 def merged_type(table_type: str, month_type: str) -> str | None:
-    """Return the type with which a warehouse's column takes the month's; None if there is none.
+    """Return the type that a warehouse's column needs for a month's column; None if none fits.
 
     A text column takes every type. A column of times or text maps becomes text, unless the month
     has numbers. A column of numbers takes no other type.

@@ -73,7 +73,7 @@ def shortened(text: str) -> str:
 
 
 def excerpt(value: object) -> str:
-    """Return an untrusted value in quotes for a message, escaped and cut to 160 characters."""
+    """Return an untrusted value for a message: a text in quotes, escaped, cut to 160 characters."""
     return _SHORT_REPR.repr(value)
 
 

@@ -146,7 +146,10 @@ def _cost_changes(totals: Totals, previous: Totals) -> dict[str, float]:
 
 
 def one_currency(costs: Sequence[tuple[str, Decimal]], bill_format: Format) -> dg.AssetCheckResult:
-    """Check that a vendor that bills in one currency has costs in one; `costs` are by currency."""
+    """Check that a vendor that bills in one currency has costs in one.
+
+    `costs` are pairs of currency and cost. A vendor that bills in several currencies passes.
+    """
     return ONE_CURRENCY.result(
         passed=len(costs) <= 1 or not bill_format.expects_one_currency,
         description=", ".join(f"{cost:,.2f} {currency}" for currency, cost in costs)

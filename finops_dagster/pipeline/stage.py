@@ -205,8 +205,8 @@ def previous_metadata(
 ) -> dict[str, dg.MetadataValue[Any]]:
     """Return the values of `keys` in the metadata of the month's last materialization.
 
-    Empty if that had another version than `manifest_id`. A run repeats them, because Dagster's UI
-    shows only the last materialization.
+    Empty if that had another version than `manifest_id`. A run that changes nothing repeats them,
+    because Dagster's UI shows only the last materialization.
     """
     of_month = dg.AssetRecordsFilter(context.asset_key, asset_partitions=[context.partition_key])
     records = context.instance.fetch_materializations(of_month, limit=1).records
