@@ -44,6 +44,7 @@ class Run:
     started: datetime
     """When the run started; when it was requested, if it has not started."""
     ended: datetime | None
+    """None while the run is in progress."""
     stages: dict[str, tuple[str, ...]]
 
     @property

@@ -60,8 +60,9 @@ class _Document(BaseModel):
 class LoadDocument(_Document):
     """A load of a month, as the ledger records it.
 
-    `version` is its version id; `files` and `bytes` are numbers. Documents of earlier releases have
-    no content, no load number, and only the headline cost.
+    `version` is its version id; `files` and `bytes` are numbers; `sums` are by money column, and
+    `costs` by currency. Documents of earlier releases have no content, no load number, and only the
+    headline cost.
     """
 
     month: MonthName
