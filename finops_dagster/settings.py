@@ -249,7 +249,10 @@ def _refuse_unusable_variables() -> None:
         prefix, _, name = variable.upper().partition("_")
         section, is_nested, _ = name.partition("__")
         if prefix == "FINOPS" and is_nested and section.lower() not in Settings.model_fields:
-            raise SettingsError(f"environment variable {variable}: there is no such setting")
+            raise SettingsError(
+                f"environment variable {variable}: there is no such setting; correct its name, or "
+                "unset it"
+            )
     if URL.match(os.environ.get("DAGSTER_HOME", "")):
         raise SettingsError(
             "environment variable DAGSTER_HOME: is a URL; it must be a path on this machine"

@@ -38,8 +38,8 @@ def available_months(
             months = selection.months(export)
             if not months:
                 raise BillError(
-                    f"{export.name} has no month in the selected range; its start_month is "
-                    f"{export.start_month}"
+                    f"{export.name} has no month in the selected range; its settings begin with "
+                    f"{export.start_month} and end with {export.months()[-1]}"
                 )
             source = VENDORS[export.vendor].source(export, stores)
             manifests = available_manifests(source, months)

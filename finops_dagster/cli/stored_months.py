@@ -131,7 +131,10 @@ class StoredMonths:
         except duckdb.CatalogException:
             return []  # The file has no ledger yet.
         except duckdb.BinderException as error:
-            return BillError(f"the ledger of {file} is damaged: {first_line(error)}")
+            return BillError(
+                f"the ledger of {file} is damaged: {first_line(error)}; run finops state verify "
+                "--repair to rebuild it from the data"
+            )
         except BillError as error:
             return error
 

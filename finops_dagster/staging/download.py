@@ -24,6 +24,10 @@ from finops_dagster.tables.parquet_files import ParquetInvalid, make_exact
 _CHUNK_BYTES = 1024 * 1024
 _GZIP = 31  # zlib's wbits for "a gzip member with header and CRC"
 _ENCRYPTED = 1
+_ADVICE = (
+    "the vendor must deliver the file again (where this is a copy of the vendor's bucket, copy the "
+    "file again)"
+)
 # What zipfile raises for damaged bytes: in the frame, in the deflated stream, in names and extra
 # fields, in the version that is needed to unpack.
 _ZIP_ERRORS = (
@@ -81,6 +85,8 @@ def download_verified(
         return replace(download, sha256=sent_sha256)
     except (GzipInvalid, ZipInvalid, ParquetInvalid, pa.ArrowException) as error:
         reason = first_line(error).rstrip(".")
+        if "; " not in reason:  # Some reasons say themselves what to do.
+            reason += f"; {_ADVICE}"
         raise FileInvalid(f"{info.location}: {reason}") from error
 
 
@@ -115,7 +121,7 @@ def _unzipped_chunks(path: Path, limits: InflationLimits) -> Iterator[bytes]:
             if files[0].flag_bits & _ENCRYPTED or not is_read:
                 raise ZipInvalid(
                     f"{excerpt(files[0].filename)} in the ZIP is encrypted, or compressed by a "
-                    "method other than deflate"
+                    "method other than deflate; zip the file again with deflate and no password"
                 )
             if files[0].header_offset < 0:
                 raise ZipInvalid("the ZIP is damaged (it has a negative offset)")

@@ -82,7 +82,7 @@ def test_unusable_settings_are_reported_in_one_line(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"destination": "postgres"}, "has no address of the database"),
+        ({"destination": "postgres"}, "credentials do not say where the database is"),
         (
             {"destination": "sqlalchemy", "credentials": "firebird://db/acme"},
             "sqlalchemy finops: Can't load plugin: sqlalchemy.dialects:firebird",

@@ -126,8 +126,9 @@ class ManifestJson:
             if isinstance(value, value_type) and value != "":
                 return value
         fields = excerpts(list(self.fields), _MAX_FIELDS_SHOWN) or "nothing"
-        raise self.invalid(
-            f" has no {description}; is it the manifest of {self.title}? It has {fields}"
+        raise ManifestInvalid(
+            f"{self.source.location} has no {description}; is it the manifest of {self.title}? "
+            f"It has {fields}"
         )
 
     def vendor_id(self, *names: str) -> str:
@@ -170,7 +171,7 @@ class ManifestJson:
 
     def invalid(self, problem: str) -> ManifestInvalid:
         """Return the error to raise; its message begins with the manifest's location."""
-        return ManifestInvalid(f"{self.source.location}{problem}")
+        return ManifestInvalid(f"{self.source.location}{problem}; {_UNREADABLE_ADVICE}")
 
 
 def period_folder(month: BillingMonth) -> str:

@@ -100,21 +100,20 @@ class BigQueryDialect(Dialect):
     def translate_error(self, error: Exception) -> Exception | None:
         # The ledger's row stays `loading` after such an error, and the next run finds the load job
         # by it.
-        location = self.location
+        location, advice = self.location, ""
         if self._loaded_table:
-            location = (
-                f"{self._loaded_table} has the month, but its ledger does not record it yet; run "
-                "finops aws run-pipeline to record it"
-            )
+            location = f"{self._loaded_table} has the month, but its ledger does not record it yet"
+            advice = "; run finops aws run-pipeline to record it"
         if isinstance(error, DefaultCredentialsError):
             return BillError(
                 f"{location}: no Google credentials were found; set "
                 "GOOGLE_APPLICATION_CREDENTIALS, or run gcloud auth application-default login"
+                f"{advice}"
             )
         if isinstance(error, _TRANSIENT):
-            return WarehouseUnavailable(f"{location}: {error}")
+            return WarehouseUnavailable(f"{location}: {error}{advice}")
         is_google_error = isinstance(error, google.GoogleAPIError)
-        return BillError(f"{location}: {first_line(error)}") if is_google_error else None
+        return BillError(f"{location}: {first_line(error)}{advice}") if is_google_error else None
 
     def load_has_ended(self, error: Exception) -> bool:
         # Once the month is in the table, only totals that differ end the load: after any other

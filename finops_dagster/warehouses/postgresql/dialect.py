@@ -15,7 +15,7 @@ import duckdb
 import pyarrow as pa
 
 from finops_dagster.billing.columns import Sql, SqlType, literal, quoted
-from finops_dagster.billing.errors import BillError, first_line
+from finops_dagster.billing.errors import BillError, first_line, reprocess_advice
 from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.digest import DATE, HEX_DIGITS, MAPS, DigestKind
 from finops_dagster.warehouses.column_types import COUNT, ColumnType
@@ -300,7 +300,10 @@ class PostgreSQLDialect(Dialect):
                             incoming, rows, mode="append", db_schema_name=schema
                         )
             except (duckdb.Error, pa.ArrowException, OSError) as error:
-                raise BillError(f"{file.path} cannot be read: {first_line(error)}") from error
+                raise BillError(
+                    f"{file.path} cannot be read: {first_line(error)}; "
+                    f"{reprocess_advice(file.export, file.month)}"
+                ) from error
 
     def _select(self, file: MonthFile, change: SchemaChange) -> Sql:
         """Return DuckDB's SELECT of the month in PostgreSQL's types, with maps as JSON."""

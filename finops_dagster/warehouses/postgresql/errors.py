@@ -46,7 +46,8 @@ def translate_error(location: str, error: adbc.Error) -> Exception:
     if code in _UNTRANSLATABLE:
         column = details.get("PG_DIAG_CONTEXT", "").rpartition(", ")[2]
         return BillError(
-            f"{message}: {column} has a character that PostgreSQL cannot store in text"
+            f"{message}: {column} has a character that PostgreSQL cannot store in text; remove it "
+            "at the vendor, or load the export into another warehouse"
         )
     return BillError("; ".join(filter(None, [message, _ADVICE.get(code or "")])))
 

@@ -55,7 +55,8 @@ def check_destination(settings: SqlSettings) -> None:
         )
     if unknown := sorted(settings.model_extra or {}):
         raise SettingsError(
-            f"[database.sql]: destination {name} has no setting {', '.join(unknown)}"
+            f"[database.sql]: destination {name} has no setting {', '.join(unknown)}; host, port, "
+            "database and username belong in [database.sql.credentials]"
         )
 
 
@@ -79,8 +80,9 @@ def database_url(settings: SqlSettings) -> sa.URL:
             parts[variable.removeprefix(f"{prefix}__").lower()] = value
     if not parts["drivername"] or not any(parts.get(key) for key in ("host", "database", "query")):
         raise BillError(
-            "[database.sql.credentials] has no address of the database; set a URL there or its "
-            f"drivername, host, database, ..., or set {prefix}__... in the environment"
+            "[database.sql]: credentials do not say where the database is; set credentials to a "
+            "URL, or to a table with host and database (for sqlalchemy also drivername), or set "
+            f"{prefix} in the environment"
         )
     known = ("drivername", "username", "password", "host", "port", "database", "query")
     query = {key: str(value) for key, value in parts.items() if key not in known}
