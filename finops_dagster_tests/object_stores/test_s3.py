@@ -16,7 +16,6 @@ from botocore.httpsession import URLLib3Session
 from urllib3 import HTTPResponse
 
 from finops_dagster.object_stores import (
-    ObjectChanged,
     ObjectMissing,
     ObjectStore,
     StoreError,
@@ -24,7 +23,7 @@ from finops_dagster.object_stores import (
 )
 from finops_dagster.object_stores.s3_errors import s3_error
 from finops_dagster.pipeline import stage
-from finops_dagster_tests.cur import Put, folder_put
+from finops_dagster_tests.cur import Put
 from finops_dagster_tests.project import Project
 from finops_dagster_tests.servers.s3 import S3Server
 
@@ -85,40 +84,6 @@ def test_a_permanent_error_is_not_tried_again(project: Project, put_in_bucket: P
     outcome = project.materialize()
     assert "no manifest of 2024-01" in outcome.error
     assert outcome.retries() == 0
-
-
-@pytest.mark.parametrize("kind", ["s3", "file"])
-def test_a_folder_is_listed_without_the_files_of_its_subfolders(
-    project: Project, put_in_bucket: Put, kind: str
-) -> None:
-    for key in ("a/2", "a/1", "a/b/3", "ab/4"):
-        (put_in_bucket if kind == "s3" else folder_put(project.source))(key, key.encode())
-    if kind == "file":
-        project.export["source"] = f"file://{project.source}"
-    store, _ = project.first_store()
-    assert store.folders("a") == {"b"}
-    assert store.folders("") >= {"a", "ab"}
-    assert store.files("a") == [store.head("a/1"), store.head("a/2")]
-    assert (store.files("nowhere"), store.folders("nowhere")) == ([], set())
-
-
-def test_an_unchanged_object_is_not_read_again(store: ObjectStore, put_in_bucket: Put) -> None:
-    put_in_bucket("key", b"one")
-    (body, info) = store.read("key") or (b"", None)
-    assert body == b"one"
-    assert store.read("key", known_etag=info.etag) is None
-    put_in_bucket("key", b"two")
-    assert (store.read("key", known_etag=info.etag) or [b""])[0] == b"two"
-
-
-def test_an_object_that_changed_since_its_head_request_is_not_read(
-    store: ObjectStore, put_in_bucket: Put
-) -> None:
-    put_in_bucket("key", b"one")
-    version = store.head("key")
-    put_in_bucket("key", b"two")
-    with pytest.raises(ObjectChanged, match=r"key changed while it was read"):
-        list(store.chunks(version))
 
 
 def test_a_missing_bucket_is_named(project: Project, put_in_bucket: Put) -> None:

@@ -66,11 +66,11 @@ def _found_export(
     searched: SearchedStore, folder: str, formats: Sequence[str], months: set[BillingMonth]
 ) -> FoundExport | None:
     """Return the export of these months; None if no month has a manifest."""
-    source, _, name = f"{searched.root}/{folder}".rpartition("/")
+    parent, _, name = folder.rpartition("/")
     table = searched.settings.model_dump(exclude_defaults=True) | {
         "name": re.sub("[^A-Za-z0-9_-]+", "-", name).strip("-_")[:63] or "export",
         "vendor": "aws",
-        "source": source,
+        "source": searched.source(parent),
         "export_name": name,
         "start_month": str(min(months)),
     }

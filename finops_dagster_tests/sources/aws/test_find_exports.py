@@ -170,7 +170,7 @@ def test_a_name_of_any_characters_can_be_pasted(
     [
         ("source/a", "; its folders are: other, y=1; name "),
         ("nowhere", "; its folders are: none; name the folder "),
-        ("ftp://x", "ftp://x: source: String should match pattern"),
+        ("ftp://x", "ftp://x: source: 'ftp://x' is not the address of a store; write s3://bucket/"),
         ("s3://arn:x", "s3://arn:x: source: 's3://arn:x' is not the ARN of an access point"),
     ],
 )
