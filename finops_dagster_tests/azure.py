@@ -5,7 +5,7 @@ import gzip
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -290,3 +290,118 @@ def focus_rows(*charges: Charge, month: str = "2024-01") -> list[Row]:
 def costs(*amounts: str, month: str = "2024-01") -> list[Row]:
     """Return rows of FOCUS with these costs."""
     return focus_rows(*(Charge(amount, amount) for amount in amounts), month=month)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """The headers that usage details have under an agreement, and how they write dates and tags.
+
+    `seen` says where a real file was, empty if the headers are only documented. Headers that are
+    absent are empty.
+    """
+
+    seen: str
+    cost: str
+    currency: str
+    account: str = "SubscriptionId"
+    date: str = "Date"
+    period: tuple[str, str] = ("BillingPeriodStartDate", "BillingPeriodEndDate")
+    service: str = "MeterCategory"
+    quantity: str = "Quantity"
+    tags: str = "Tags"
+    kind: str = "ChargeType"
+    invoice: str = ""
+    billing_account: str = "BillingAccountId"
+    date_format: str = "{0:%Y-%m-%d}"
+    has_braces: bool = True
+    has_period: bool = True
+
+
+_MCA = Agreement(
+    "",
+    cost="costInBillingCurrency",
+    currency="billingCurrency",
+    date="date",
+    period=("billingPeriodStartDate", "billingPeriodEndDate"),
+    service="meterCategory",
+    quantity="quantity",
+    tags="tags",
+    kind="chargeType",
+    invoice="invoiceId",
+    billing_account="billingAccountId",
+    date_format="{0:%m/%d/%Y}",
+)
+_OLD = Agreement(
+    "a test of opencost, PayAsYouGo.csv",
+    cost="PreTaxCost",
+    currency="Currency",
+    account="SubscriptionGuid",
+    date="UsageDateTime",
+    period=("", ""),
+    quantity="UsageQuantity",
+    kind="",
+    billing_account="",
+    has_braces=False,
+)
+AGREEMENTS = {
+    "EA": Agreement(
+        "focus_converters, azure-ea-export.csv",
+        cost="CostInBillingCurrency",
+        currency="BillingCurrencyCode",
+        date_format="{0.month}/{0.day}/{0.year}",
+        has_braces=False,
+    ),
+    "EA, older": Agreement(
+        "finops-toolkit's sample",
+        cost="Cost",
+        currency="BillingCurrency",
+        date_format="{0:%m/%d/%Y}",
+        has_braces=False,
+    ),
+    "MCA": _MCA,
+    "CSP": replace(_MCA, has_period=False),
+    "pay as you go": _OLD,
+    "pay as you go, German": replace(
+        _OLD,
+        seen="a test of opencost, German.csv",
+        account="Abonnement-GUID (SubscriptionGuid)",
+        date="UsageDateTime (UsageDateTime)",
+        cost="PreTaxCost (PreTaxCost)",
+        service="Kategorie der Verbrauchseinheit (MeterCategory)",
+        quantity="UsageQuantity (UsageQuantity)",
+        tags="Tags (Tags)",
+    ),
+}
+
+
+def usage_rows(
+    *charges: Charge, agreement: str = "EA", month: str = "2024-01", amortized: bool = False
+) -> list[Row]:
+    """Return the rows of usage details: actual or amortized costs under an agreement."""
+    style, period = AGREEMENTS[agreement], BillingMonth.parse(month)
+    first, last = period.first_day, period.next.first_day - timedelta(days=1)
+    left_out = "Purchase" if amortized else "UnusedReservation"
+    rows = []
+    for charge in charges:
+        day = style.date_format.format(first + timedelta(days=charge.day - 1))
+        start, end = (
+            style.date_format.format(d) if style.has_period else "" for d in (first, last)
+        )
+        row = {
+            style.account: SUBSCRIPTION.rpartition("/")[2],
+            style.date: day,
+            style.service: charge.service,
+            style.quantity: "1.5E-3",
+            style.cost: charge.effective if amortized else charge.billed,
+            style.currency: charge.currency,
+            style.period[0]: start,
+            style.period[1]: end,
+            style.tags: charge.tags if style.has_braces else charge.tags.strip("{}"),
+            style.kind: charge.kind,
+            style.invoice: charge.invoice,
+            style.billing_account: "0123456",
+        }
+        row.pop("", None)
+        if charge.kind != left_out:
+            rows.append(row)
+    return rows

@@ -26,7 +26,8 @@ class Format(Naming, Protocol):
     vendor: str  # the vendor's name in the settings
     name: str  # the format's name in settings and records
     null_words: tuple[str, ...]  # the texts for NULL in CSV, beside the empty cell
-    time_format: str | None  # of times in CSV, for strptime: `%m/%d/%Y`; None for ISO 8601
+    # Of times in CSV, for strptime: `%m/%d/%Y`. A file has times of one format, or of ISO 8601.
+    time_formats: tuple[str, ...]
     expects_one_currency: bool  # whether a check warns of several currencies in one month
     money: frozenset[str]  # the names of the known money columns
 

@@ -95,7 +95,7 @@ class BillFiles(ABC):
             case SqlType.TIME if is_time:
                 return Sql(f"calendar_timestamp({raw})")
             case SqlType.TIME if self.time_format:
-                return Sql(f"strptime({text}, {literal(self.time_format)})")
+                return Sql(f"formatted_timestamp({text}, {literal(self.time_format)})")
             case SqlType.TIME:
                 return Sql(f"utc_timestamp({text})")
             case SqlType.TEXT:

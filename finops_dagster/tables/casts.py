@@ -76,6 +76,9 @@ CREATE OR REPLACE TEMP MACRO rounding_change(cell) AS list_transform(list_transf
 # DuckDB reads a number in JSON as a double. `mark_numbers` turns numbers into strings that begin
 # with a character that no other text of the map has. So they stay as the vendor wrote them, also
 # within nested lists and objects. `unmark_number` removes the mark.
+# Azure writes the tags of some agreements without braces, and a key with several values once for
+# each: its values become a list in JSON. A map's key that occurs twice would lose all but one.
+# A year of two digits is no year: `strptime` reads 9/2/23 as of the year 23.
 _TIMES_AND_MAPS = r"""
 CREATE OR REPLACE TEMP MACRO utc_timestamp(cell) AS CASE
     WHEN cell[5] <> '-' OR cell < '0001' OR contains(cell, '(')
@@ -86,8 +89,32 @@ CREATE OR REPLACE TEMP MACRO calendar_timestamp(value) AS CASE
     WHEN CAST(value AS TIMESTAMP) NOT BETWEEN '0001-01-01' AND '9999-12-31 23:59:59.999999'
         THEN CAST('not exact: ' || value AS TIMESTAMP)
     ELSE CAST(value AS TIMESTAMP) END;
-CREATE OR REPLACE TEMP MACRO map_of_json(cell) AS
-    CAST(CAST(cell AS JSON) AS MAP(VARCHAR, VARCHAR));
+CREATE OR REPLACE TEMP MACRO formatted_timestamp(cell, format) AS list_transform(
+    [strptime(cell, format)],
+    lambda time: CASE WHEN time < '1000-01-01' THEN CAST('not exact: ' || cell AS TIMESTAMP)
+        ELSE time END)[1];
+CREATE OR REPLACE TEMP MACRO with_braces(cell) AS
+    CASE WHEN left(ltrim(cell), 1) = '"' THEN '{' || cell || '}' ELSE cell END;
+CREATE OR REPLACE TEMP MACRO text_in_pairs(cell, place) AS list_transform(
+    regexp_extract_all(
+        cell, '("(?:[^"\\]|\\.)*")\s*:\s*("(?:[^"\\]|\\.)*"|[^\s,}]+)', place),
+    lambda json: CAST(json AS JSON) ->> '$');
+CREATE OR REPLACE TEMP MACRO grouped_map(cell) AS list_transform(
+    [list_zip(text_in_pairs(cell, 1), text_in_pairs(cell, 2))],
+    lambda pairs: map_from_entries(list_transform(
+        list_sort(list_distinct(list_transform(pairs, lambda pair: pair[1]))),
+        lambda key: list_transform(
+            [list_transform(list_filter(pairs, lambda pair: pair[1] = key), lambda pair: pair[2])],
+            lambda texts: {
+                'key': key,
+                'value': CASE WHEN len(texts) = 1 THEN texts[1]
+                    ELSE CAST(to_json(texts) AS VARCHAR) END})[1])))[1];
+CREATE OR REPLACE TEMP MACRO map_of_json(cell) AS coalesce(
+    TRY(CAST(CAST(cell AS JSON) AS MAP(VARCHAR, VARCHAR))),
+    CASE WHEN json_valid(cell) AND regexp_matches(
+            regexp_replace(cell, '"(?:[^"\\]|\\.)*"', '', 'g'), '^\s*\{[^{}\[\]]*\}\s*$')
+        THEN grouped_map(cell)
+        ELSE CAST(CAST(cell AS JSON) AS MAP(VARCHAR, VARCHAR)) END);
 CREATE OR REPLACE TEMP MACRO mark_numbers(json) AS CASE
     WHEN contains(json, '\u0001') THEN 'not exact: ' || json
     ELSE left(regexp_replace(
@@ -95,12 +122,13 @@ CREATE OR REPLACE TEMP MACRO mark_numbers(json) AS CASE
 CREATE OR REPLACE TEMP MACRO unmark_number(value) AS CASE
     WHEN value[1] = chr(1) THEN value[2:]
     ELSE regexp_replace(value, '"\\u0001([^"]*)"', '\1', 'g') END;
-CREATE OR REPLACE TEMP MACRO text_map(cell) AS CASE
+CREATE OR REPLACE TEMP MACRO text_map_of_json(cell) AS CASE
     WHEN regexp_matches(cell, '[:,\[]\s*[-\d]') AND json_valid(cell)
         THEN map_from_entries(list_transform(
             map_entries(map_of_json(mark_numbers(cell))),
             lambda entry: {'key': entry.key, 'value': unmark_number(entry.value)}))
     ELSE map_of_json(cell) END;
+CREATE OR REPLACE TEMP MACRO text_map(cell) AS text_map_of_json(with_braces(cell));
 CREATE OR REPLACE TEMP MACRO map_of_unique_keys(texts) AS CASE
     WHEN list_unique(map_keys(texts)) <> cardinality(texts)
         THEN map_from_entries(map_entries(texts))

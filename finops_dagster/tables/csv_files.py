@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import gzip
 import re
+import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import IO
 
@@ -66,9 +68,7 @@ class CsvFiles(BillFiles):
         return Sql(f"nullif(ltrim({raw}, '{BOM}'), '')") if raw == "c0" else raw
 
 
-def csv_file(
-    path: Path, null_words: tuple[str, ...] = (), time_format: str | None = None
-) -> CsvFiles | None:
+def csv_file(path: Path, null_words: tuple[str, ...] = ()) -> CsvFiles | None:
     """Return the file with its header; None for a file without bytes, also inside its gzip.
 
     Vendors empty the surplus files of an older version. Raises FileInvalid.
@@ -77,8 +77,28 @@ def csv_file(
         gzipped = file.read(2) == GZIP_MAGIC
     header, line_end = _read_header(path, gzipped)
     types = (pa.null(),) * len(header)
-    files = CsvFiles(header, types, (path,), null_words, time_format, line_end, gzipped)
+    files = CsvFiles(header, types, (path,), null_words, line_end=line_end, gzipped=gzipped)
     return files if header else None
+
+
+def time_format_of(file: CsvFiles, headers: Sequence[str], formats: Sequence[str]) -> str | None:
+    """Return the format, for strptime, of the first cell in these columns; None for ISO 8601."""
+    positions = [file.positions[header] for header in headers]
+    empty = {"", *file.null_words}
+    # Errors are left to DuckDB, which tells the line.
+    with (
+        open_text(file.paths[0], file.gzipped) as text,
+        suppress(csv.Error, EOFError, gzip.BadGzipFile, zlib.error),
+    ):
+        rows = csv.reader(text)
+        next(rows, None)
+        cells = (row[n].lstrip(BOM) for row in rows for n in positions if n < len(row))
+        first = next((cell for cell in cells if cell not in empty), "")
+        for time_format in formats:
+            with suppress(ValueError):
+                datetime.strptime(first, time_format)
+                return time_format
+    return None
 
 
 def _read_header(path: Path, gzipped: bool) -> tuple[tuple[str, ...], str]:

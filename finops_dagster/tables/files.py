@@ -15,7 +15,12 @@ from finops_dagster.billing.errors import CellInvalid, FileInvalid, excerpt, exc
 from finops_dagster.billing.manifest import Column
 from finops_dagster.sources.base import Format
 from finops_dagster.tables.bill_files import BillFiles, ColumnMapping
-from finops_dagster.tables.csv_files import csv_file, malformed_row_error
+from finops_dagster.tables.csv_files import (
+    CsvFiles,
+    csv_file,
+    malformed_row_error,
+    time_format_of,
+)
 from finops_dagster.tables.parquet_files import PARQUET_MAGIC, parquet_file
 
 
@@ -33,10 +38,20 @@ def read_files(paths: Sequence[Path], bill_format: Format) -> list[BillFiles]:
         if first_bytes == PARQUET_MAGIC:
             file = parquet_file(path, ("", *bill_format.null_words))
         elif first_bytes:
-            file = csv_file(path, bill_format.null_words, bill_format.time_format)
+            file = csv_file(path, bill_format.null_words)
+            file = file and _with_time_format(file, bill_format)
         if file is not None:
             groups[replace(file, paths=())].append(path)
     return [replace(file, paths=tuple(group)) for file, group in groups.items()]
+
+
+def _with_time_format(file: CsvFiles, bill_format: Format) -> CsvFiles:
+    """Return the file with the format of its first time: all others must have the same."""
+    if not bill_format.time_formats:
+        return file
+    types = {header: bill_format.sql_type(header, None) for header in file.headers}
+    times = [header for header, sql_type in types.items() if sql_type is SqlType.TIME]
+    return replace(file, time_format=time_format_of(file, times, bill_format.time_formats))
 
 
 def header_types(
@@ -141,6 +156,8 @@ def _first_bad_cell(
     header, advice = bad["header"], ""
     if bad["can_be_rounded"]:
         advice = '; set decimals = "round" for the export to round such amounts to 18 decimals'
+    elif typed[header].table_type is SqlType.TIME and file.time_format:
+        advice = f"; the first time in the file has the format {file.time_format}"
     return CellInvalid(
         header,
         f'{file.paths[0]}, {file.row_location(record)}, column "{excerpts([header], 1)}": '

@@ -12,7 +12,7 @@ from functools import cached_property
 import duckdb
 
 from finops_dagster.billing.columns import Sql, SqlType, name_columns, quoted
-from finops_dagster.billing.errors import BillError, CellInvalid, reprocess_advice
+from finops_dagster.billing.errors import BillError, CellInvalid, excerpts, reprocess_advice
 from finops_dagster.billing.manifest import Column
 from finops_dagster.billing.money import MeasuredTotals, Totals, exact_sum, reconcile
 from finops_dagster.billing.months import BillingMonth
@@ -178,6 +178,12 @@ class MonthLoader:
         types = header_types(files, bill_format, columns)
         known = {**lake_names, **ledger.names_by_header(self.connection, load.table)}
         names = name_columns(types, known, bill_format)
+        costs = [header for header in names if bill_format.column(header) == bill_format.cost]
+        if len(costs) > 1:
+            raise BillError(
+                f"{load.export} {load.month} has several columns for the headline cost, "
+                f"{excerpts(costs, 3)}; the vendor must deliver one"
+            )
         for header, name in names.items():
             if bill_format.column(header) == bill_format.cost != name:
                 raise BillError(

@@ -44,7 +44,7 @@ class NorthwindFormat:
 
     vendor, name = "northwind", "northwind"
     null_words = ("n/a",)
-    time_format = "%m/%d/%Y"
+    time_formats = ("%m/%d/%Y",)
     cost, money = "charge", frozenset({"charge", "listprice"})
     billing_period, usage_start = "billingmonth", "usedon"
     service, account = "product", "subscription"

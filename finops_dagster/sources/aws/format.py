@@ -33,7 +33,7 @@ class AwsFormat(Format, Protocol):
     file_list_fields: Sequence[str]  # the fields of a manifest that can list its files
     has_billing_period: bool = False  # whether every manifest has a billingPeriod
     null_words: tuple[str, ...] = ()
-    time_format: str | None = None
+    time_formats: tuple[str, ...] = ()
     expects_one_currency: bool = True
 
     def months_folder(self, prefix: str, export_name: str) -> str:

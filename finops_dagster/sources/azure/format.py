@@ -22,7 +22,7 @@ class AzureFormat(Format, Protocol):
     vendor: str = "azure"
     datasets: frozenset[str]  # the lower-case names of the dataset in manifests
     null_words: tuple[str, ...] = ()
-    time_format: str | None = None
+    time_formats: tuple[str, ...] = ()
     # A billing account may have invoices in several currencies.
     expects_one_currency: bool = False
     known_types: ClassVar[dict[str, SqlType]]
@@ -119,7 +119,7 @@ class _AzureUsage(AzureFormat):
     https://learn.microsoft.com/azure/cost-management-billing/automate/understand-usage-details-fields
     """
 
-    time_format = "%m/%d/%Y"
+    time_formats = ("%m/%d/%Y",)
     cost = "costinbillingcurrency"
     billing_period = "billingperiodstartdate"
     usage_start = "date"
