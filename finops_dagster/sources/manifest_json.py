@@ -14,7 +14,7 @@ from finops_dagster.billing.errors import CONTROL_CHARACTER, ManifestInvalid, ex
 from finops_dagster.billing.manifest import ManifestFile
 
 _MAX_ID_LENGTH = 256
-_UNREADABLE_ADVICE = (
+UNREADABLE_ADVICE = (
     "wait for the vendor's next manifest (where this is a copy of the vendor's bucket, copy the "
     "manifest again)"
 )
@@ -26,12 +26,12 @@ def json_object(body: bytes, source: ManifestFile) -> dict[str, Any]:
         document = from_json(body.removeprefix(codecs.BOM_UTF8))
     except ValueError as error:
         raise ManifestInvalid(
-            f"{source.location} is not JSON: {error}; {_UNREADABLE_ADVICE}"
+            f"{source.location} is not JSON: {error}; {UNREADABLE_ADVICE}"
         ) from error
     if not isinstance(document, dict):
         raise ManifestInvalid(
             f"{source.location} is not a JSON object but a {type(document).__name__}; "
-            f"{_UNREADABLE_ADVICE}"
+            f"{UNREADABLE_ADVICE}"
         )
     return document
 
@@ -39,7 +39,10 @@ def json_object(body: bytes, source: ManifestFile) -> dict[str, Any]:
 def usable_id(vendor_id: str, source: ManifestFile) -> str:
     """Return the vendor's id of a version, which names folders and shows in messages."""
     if len(vendor_id) > _MAX_ID_LENGTH or not vendor_id.isprintable() or vendor_id.isspace():
-        raise ManifestInvalid(f"{source.location}: {excerpt(vendor_id)} is not a usable version id")
+        raise ManifestInvalid(
+            f"{source.location}: {excerpt(vendor_id)} is not a usable version id; "
+            f"{UNREADABLE_ADVICE}"
+        )
     return vendor_id
 
 
@@ -47,12 +50,13 @@ def usable_key(key: Any, source: ManifestFile) -> str:
     """Return the key of a listed file, which has no step upwards in its path."""
     if not isinstance(key, str) or not key:
         raise ManifestInvalid(
-            f"{source.location} lists {excerpt(key)}, which is not the key of a file"
+            f"{source.location} lists {excerpt(key)}, which is not the key of a file; "
+            f"{UNREADABLE_ADVICE}"
         )
     # No vendor writes control characters, and S3 itself cannot list them.
     if CONTROL_CHARACTER.search(key) or {".", ".."} & set(key.split("/")):
         raise ManifestInvalid(
             f"{source.location} lists {excerpt(key)}, which has a control character, or . or .. in "
-            "its path"
+            f"its path; {UNREADABLE_ADVICE}"
         )
     return key

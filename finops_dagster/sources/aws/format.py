@@ -16,7 +16,12 @@ from finops_dagster.billing.errors import ManifestInvalid, excerpt, excerpts
 from finops_dagster.billing.manifest import Column, ListedFile, Manifest, ManifestFile
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.sources.base import Format, every_cost_has_invoice
-from finops_dagster.sources.manifest_json import json_object, usable_id, usable_key
+from finops_dagster.sources.manifest_json import (
+    UNREADABLE_ADVICE,
+    json_object,
+    usable_id,
+    usable_key,
+)
 
 _MAX_FIELDS_SHOWN = 12
 _T = TypeVar("_T", str, list[Any])
@@ -171,7 +176,7 @@ class ManifestJson:
 
     def invalid(self, problem: str) -> ManifestInvalid:
         """Return the error to raise; its message begins with the manifest's location."""
-        return ManifestInvalid(f"{self.source.location}{problem}; {_UNREADABLE_ADVICE}")
+        return ManifestInvalid(f"{self.source.location}{problem}; {UNREADABLE_ADVICE}")
 
 
 def period_folder(month: BillingMonth) -> str:
