@@ -233,6 +233,13 @@ class VendorGroup(Group):
 
     shared_options = ("months", "settings")
 
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        # The vendors share their commands, with examples of AWS.
+        for command in self.commands.values():
+            if command.help:
+                command.help = command.help.replace("finops aws ", f"finops {self.name} ")
+
 
 def exit_after(run: Callable[[], bool]) -> NoReturn:
     """Call `run`, and exit with 0 if it returns True, else with 1.
