@@ -15,26 +15,10 @@ CREATE MACRO aws_number(number, exponent) AS CASE
     THEN if(number < 0, '-', '') || scientific(abs(number)::TEXT)
     ELSE (number::DECIMAL(19, 0) * 0.0000000001::DECIMAL(10, 10))::TEXT
 END;
--- Letters that depend on the text alone: a SKU, an invoice's id.
-CREATE MACRO token(text, size, letters := 'ABCDEFGHJKMNPQRSTUVWXYZ23456789') AS
-    array_to_string(list_transform(range(size), lambda n:
-        letters[1 + ('0x' || sha256(text)[2 * n + 1:2 * n + 2])::INT % length(letters)]
-    ), '');
-CREATE MACRO iso_time(t) AS strftime(t, '%Y-%m-%dT%H:%M:%SZ');
-CREATE MACRO value_if(condition, value) AS CASE WHEN condition THEN value END;
-CREATE MACRO digits(text, size) AS token(text, size, letters := '123456789');
 CREATE MACRO fill_placeholders(text, region, location, rate, sku) AS replace(replace(replace(replace(
     text, '{region}', coalesce(region, 'global')), '{location}', coalesce(location, 'Any')),
     '{rate}', rtrim(rtrim(aws_number(rate, false), '0'), '.')), '{sku}', coalesce(sku, ''));
--- The fifth power modulo a prime p: a permutation of 0..p-1, as 5 and p-1 have no common factor.
-CREATE MACRO squared(x) AS (x * x) % 2147483647;
-CREATE MACRO scatter(x) AS
-    squared(x % 2147483647) * squared(x % 2147483647) % 2147483647 * (x % 2147483647) % 2147483647;
--- Numbers that look independent, from one scattered number.
-CREATE MACRO draw(scattered, multiplier) AS (scattered * multiplier) % 2147483647;
 CREATE MACRO percent_of(cost, percent) AS (cost * percent // 100)::BIGINT;
-CREATE MACRO map_without_nulls(entries) AS
-    map_from_entries(list_filter(entries, lambda entry: entry.value IS NOT NULL));
 
 -- The table `kind` is kinds.csv, the kinds of charges. The order of its lines decides which charge of a
 -- bill is of which kind.

@@ -1,7 +1,9 @@
 """Write an example bill as AWS delivers it; the same seed gives the same rows and keys everywhere.
 
-kinds.csv     the kinds of charges: what an invented company buys from AWS
-company.sql   the company's accounts, workloads, regions and commitments
+macros.sql    what numbers and names are drawn with
+company.sql   the accounts and workloads of an invented company
+aws.sql       the regions, services and commitments that it buys from AWS
+kinds.csv     the kinds of charges
 charges.sql   the charges of a bill, one a row
 columns.py    the columns of each layout, from the tables cur1.csv and data_exports.csv
 delivery.py   the keys and manifests of each layout
@@ -15,9 +17,7 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from duckdb import DuckDBPyConnection
 
 from finops_dagster.billing.columns import Sql, literal, quoted
 from finops_dagster.demo.delivery import BillVersion, Delivery, Layout
+from finops_dagster.demo.files import replacing_file
 from finops_dagster.tables.database import DuckDB
 
 __all__ = ["BillVersion", "Layout", "write_version"]
@@ -61,7 +62,7 @@ def write_version(
         _write_files(connection, delivery)
     manifest = json.dumps(delivery.manifest(), indent=2)
     for key in delivery.manifest_keys:
-        with _replacing_file(folder / key) as path:
+        with replacing_file(folder / key) as path:
             path.write_text(manifest, encoding="utf-8")
     return folder / delivery.manifest_keys[-1]
 
@@ -78,7 +79,8 @@ def _create_charges(connection: DuckDBPyConnection, version: BillVersion) -> Non
     }
     named = ", ".join(f"${name} AS {name}" for name in parameters)
     kinds = literal(str(_FOLDER / "kinds.csv"))
-    connection.execute((_FOLDER / "company.sql").read_text())
+    for script in ("macros", "company", "aws"):
+        connection.execute((_FOLDER / f"{script}.sql").read_text())
     connection.execute(f"CREATE TABLE kind AS FROM read_csv({kinds}, all_varchar = true)")
     connection.execute(f"CREATE TABLE version AS SELECT {named}", parameters)
     connection.execute((_FOLDER / "charges.sql").read_text())
@@ -90,7 +92,7 @@ def _write_files(connection: DuckDBPyConnection, delivery: Delivery) -> None:
     columns = _columns(connection, delivery)
 
     def write(key: str, first: int, end: int) -> None:
-        with connection.cursor() as cursor, _replacing_file(delivery.bucket / key) as path:
+        with connection.cursor() as cursor, replacing_file(delivery.bucket / key) as path:
             cursor.execute(
                 f"COPY (SELECT {columns} FROM charges($first, $end) AS charge "
                 "LEFT JOIN cell ON cell.position = charge.position) "
@@ -127,18 +129,6 @@ def _columns(connection: DuckDBPyConnection, delivery: Delivery) -> Sql:
         cells.append(f"{cell} AS {name}")
     connection.execute(f"CREATE TABLE cell AS SELECT position, {', '.join(slot_cells)} FROM slot")
     return Sql(", ".join(cells))
-
-
-@contextmanager
-def _replacing_file(path: Path) -> Iterator[Path]:
-    """Give a path beside the file to write to, and put it in the file's place after the block.
-
-    A store, too, shows whole objects only.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    yield unfinished
-    unfinished.replace(path)
 
 
 def _zip(path: Path, member: str) -> None:
