@@ -106,7 +106,7 @@ def _unneeded_folders(months: Iterable[StoredMonth], cutoff: datetime) -> Iterat
 def _delete_superseded(
     months: Iterable[StoredMonth], cutoff: datetime, *, dry_run: bool
 ) -> Iterator[str]:
-    """Delete the ledger's loads that were superseded before `cutoff`; yield a line for each."""
+    """Delete superseded loads of before `cutoff` from the ledger; yield a line for each."""
     # Several months may share one DuckDB file; each file is opened once.
     by_file = {month.database_path: month for month in months}
     for month in (by_file[file] for file in by_file if file.exists()):

@@ -206,7 +206,9 @@ def lost_runs_sensor() -> dg.SensorDefinition:
     def sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         run_ids = end_lost_runs(context.instance)
         return dg.SkipReason(
-            f"marked as failed: {', '.join(run_ids)}" if run_ids else "no run is lost"
+            f"runs marked as failed, because their process is gone: {', '.join(run_ids)}"
+            if run_ids
+            else "no run is lost"
         )
 
     return sensor

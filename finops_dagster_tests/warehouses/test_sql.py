@@ -84,6 +84,10 @@ def test_unusable_settings_are_reported_in_one_line(
     [
         ({"destination": "postgres"}, "credentials do not say where the database is"),
         (
+            {"destination": "postgres", "credentials": {"host": "db", "port": "5432a"}},
+            "the port in credentials is '5432a'; set a number",
+        ),
+        (
             {"destination": "sqlalchemy", "credentials": "firebird://db/acme"},
             "sqlalchemy finops: Can't load plugin: sqlalchemy.dialects:firebird",
         ),

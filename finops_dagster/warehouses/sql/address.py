@@ -89,7 +89,12 @@ def database_url(settings: SqlSettings) -> sa.URL:
     query = {**dict(parts.get("query") or {}), **query}
     address = {key: parts[key] for key in known[:-1] if key in parts}
     if "port" in address:
-        address["port"] = int(address["port"])
+        try:
+            address["port"] = int(address["port"])
+        except ValueError:
+            raise BillError(
+                f"[database.sql]: the port in credentials is {address['port']!r}; set a number"
+            ) from None
     url = sa.URL.create(**address, query=query)
     if url.get_backend_name() == "sqlite" and url.database:
         path = Path(url.database)
