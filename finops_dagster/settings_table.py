@@ -104,7 +104,8 @@ class SettingsTable(BaseModel):
     @classmethod
     def _refuse_control_characters(cls, value: object) -> object:
         if isinstance(value, str) and CONTROL_CHARACTER.search(value):
-            raise ValueError(f"{excerpt(value)} has a line end or another control character")
+            text = "a secret" if holds_secret("", value) else excerpt(value)
+            raise ValueError(f"{text} has a line end or another control character")
         return value
 
 

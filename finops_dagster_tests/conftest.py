@@ -111,7 +111,7 @@ def azure(azure_server: AzureServer, monkeypatch: pytest.MonkeyPatch) -> Iterato
     monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", azure_server.connection_string)
     azure_server.requests.clear()
     yield azure_server
-    azure_server.fault = None
+    azure_server.fault, azure_server.more_query = None, ""
 
 
 @pytest.fixture

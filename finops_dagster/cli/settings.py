@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tomllib
 from collections.abc import Callable
 from dataclasses import replace
@@ -70,7 +71,9 @@ def find_exports(source: str, **store_settings: Any) -> list[FoundExport]:
         searched = SearchedStore(StoreSettings(source=source, **store_settings))
         exports = [export for vendor in VENDORS.values() for export in vendor.discover(searched)]
     except ValidationError as error:
-        raise SettingsError(problems_line(source, error)) from error
+        # A query may be a SAS, which is a secret.
+        place = re.split(r"\?|%3f", source, maxsplit=1, flags=re.I)[0]
+        raise SettingsError(problems_line(place, error)) from error
     if not exports:
         folders = sorted(searched.store.folders(searched.folder))
         raise BillError(

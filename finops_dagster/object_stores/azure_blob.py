@@ -11,8 +11,8 @@ from typing import Any
 
 import requests
 from azure.core import MatchConditions
-from azure.core.credentials import AzureSasCredential
-from azure.core.exceptions import AzureError, HttpResponseError
+from azure.core.credentials import AccessToken, AzureSasCredential
+from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError
 from azure.core.pipeline.transport import RequestsTransport
 from azure.storage.blob import (
     BlobPrefix,
@@ -26,7 +26,7 @@ from requests.adapters import HTTPAdapter
 
 from finops_dagster.object_stores import ObjectInfo, StoreError, StoreUnavailable
 from finops_dagster.object_stores.azure_address import AZURE_EXAMPLE, AzureAddress
-from finops_dagster.object_stores.azure_errors import azure_error
+from finops_dagster.object_stores.azure_errors import azure_error, entra_error
 
 _CONNECTION_STRING = "AZURE_STORAGE_CONNECTION_STRING"
 _KEY = "AZURE_STORAGE_KEY"
@@ -34,6 +34,9 @@ _SAS_TOKEN = "AZURE_STORAGE_SAS_TOKEN"
 _ANONYMOUS = "AZURE_STORAGE_ANON"
 _ACCOUNT_NAME = "AZURE_STORAGE_ACCOUNT_NAME"
 _CONNECTIONS = 32
+_MOST_RETRIES = 5
+# The client raises the errors that it logs, some of them in twenty lines.
+_CLIENT_LOG_LEVEL = logging.ERROR
 _CHUNK_BYTES = 8 * 1024 * 1024
 _LOGIN_HOSTS = {
     "core.usgovcloudapi.net": "login.microsoftonline.us",
@@ -150,12 +153,21 @@ def _container_client(address: AzureAddress) -> ContainerClient:
     options: dict[str, Any] = {
         "transport": RequestsTransport(session=session, connection_timeout=10, read_timeout=60),
         # The client retries after 5xx and broken connections, with pauses of 1 to 20 seconds.
-        "retry_policy": ExponentialRetry(1, 2, retry_total=5, random_jitter_range=1),
+        "retry_policy": ExponentialRetry(1, 2, retry_total=_MOST_RETRIES, random_jitter_range=1),
         "max_single_get_size": _CHUNK_BYTES,
         "max_chunk_get_size": _CHUNK_BYTES,
     }
+    endpoint, credential = _endpoint_and_credential(address)
+    return ContainerClient(endpoint, address.container, credential=credential, **options)
+
+
+def _endpoint_and_credential(address: AzureAddress) -> tuple[str, Any]:
+    """Return the account's endpoint, and the environment's credential: None for anonymous access.
+
+    Raises StoreError if the environment has none for this account.
+    """
     if text := _variable(_CONNECTION_STRING):
-        return _connected_client(text, address, options)
+        return _connection_string(text, address)
     account = address.account or _variable(_ACCOUNT_NAME)
     if not account:
         raise StoreError(
@@ -163,14 +175,24 @@ def _container_client(address: AzureAddress) -> ContainerClient:
             f"{_ACCOUNT_NAME} or {_CONNECTION_STRING}"
         )
     endpoint = address.endpoint or f"https://{account}.blob.core.windows.net"
-    credential = _credential(account, endpoint)
-    return ContainerClient(endpoint, address.container, credential=credential, **options)
+    if key := _variable(_KEY):
+        return endpoint, {"account_name": account, "account_key": key}
+    if token := _variable(_SAS_TOKEN):
+        return endpoint, AzureSasCredential(token.rpartition("?")[2])
+    if _variable(_ANONYMOUS).lower() in ("true", "1"):
+        return endpoint, None
+    if endpoint.startswith("http://"):
+        raise StoreError(
+            f"{address.root}: Entra ID works over https only; set {_CONNECTION_STRING}, {_KEY}, "
+            f"{_SAS_TOKEN} or {_ANONYMOUS}=true"
+        )
+    return endpoint, _EntraCredential(endpoint)
 
 
-def _connected_client(text: str, address: AzureAddress, options: dict[str, Any]) -> ContainerClient:
-    """Return a client with the endpoint and the credentials of a connection string."""
+def _connection_string(text: str, address: AzureAddress) -> tuple[str, Any]:
+    """Return the endpoint and the credential of a connection string; the address's own wins."""
     try:
-        service = BlobServiceClient.from_connection_string(text, **options)
+        service = BlobServiceClient.from_connection_string(text)
     except ValueError:
         raise StoreError(
             f"{address.root}: {_CONNECTION_STRING} is not a connection string: copy it again from "
@@ -181,26 +203,28 @@ def _connected_client(text: str, address: AzureAddress, options: dict[str, Any])
             f"{address.root}: {_CONNECTION_STRING} is of another account, {service.account_name}: "
             "unset it and use Entra ID, which reads several accounts"
         )
-    return service.get_container_client(address.container)
+    endpoint, _, token = service.url.partition("?")
+    credential = AzureSasCredential(token) if token else service.credential
+    return address.endpoint or endpoint.rstrip("/"), credential
 
 
-def _credential(account: str, endpoint: str) -> Any:
-    """Return the credential of the environment; None for anonymous access."""
-    if key := _variable(_KEY):
-        return {"account_name": account, "account_key": key}
-    if token := _variable(_SAS_TOKEN):
-        return AzureSasCredential(token.rpartition("?")[2])
-    if _variable(_ANONYMOUS).lower() in ("true", "1"):
-        return None
-    if endpoint.startswith("http://"):
-        raise StoreError(
-            f"{endpoint}: Entra ID works over https only; set {_CONNECTION_STRING}, {_KEY}, "
-            f"{_SAS_TOKEN} or {_ANONYMOUS}=true"
-        )
-    from azure.identity import DefaultAzureCredential
+class _EntraCredential:
+    """Tokens of Entra ID, with the store's errors: after its own, the client would retry."""
 
-    hosts = (login for cloud, login in _LOGIN_HOSTS.items() if endpoint.endswith(cloud))
-    return DefaultAzureCredential(authority=_variable("AZURE_AUTHORITY_HOST") or next(hosts, None))
+    def __init__(self, endpoint: str) -> None:
+        from azure.identity import DefaultAzureCredential
+
+        hosts = (host for cloud, host in _LOGIN_HOSTS.items() if endpoint.endswith(cloud))
+        authority = _variable("AZURE_AUTHORITY_HOST") or next(hosts, None)
+        self._endpoint = endpoint
+        self._credential = DefaultAzureCredential(authority=authority)
+
+    def get_token(self, *scopes: str, **options: Any) -> AccessToken:
+        """Return a token. Raises StoreError and StoreUnavailable."""
+        try:
+            return self._credential.get_token(*scopes, **options)
+        except ClientAuthenticationError as error:
+            raise entra_error(error, self._endpoint) from None
 
 
 def _variable(name: str) -> str:
@@ -208,9 +232,8 @@ def _variable(name: str) -> str:
 
 
 def _keep_signatures_out_of_logs() -> None:
-    """Mask signatures in the log of HTTP requests, and leave errors to the messages raised here."""
-    # azure-identity logs the error that it raises, in twenty lines.
-    logging.getLogger("azure").setLevel(logging.ERROR)
+    """Mask signatures in the log of HTTP requests, and let the client log little itself."""
+    logging.getLogger("azure").setLevel(_CLIENT_LOG_LEVEL)
     # A SAS is a part of the URLs that urllib3 logs. Adding a filter again changes nothing.
     for name in ("urllib3.connectionpool", "urllib3.util.retry"):
         logging.getLogger(name).addFilter(_mask_signature)

@@ -34,7 +34,7 @@ _ADVICE = {
     "which are made with a key), or allow key access in the account's Configuration",
     " publicaccessnotpermitted:": "the account does not allow anonymous access: set credentials "
     "and unset AZURE_STORAGE_ANON, or allow Blob anonymous access in the account's Configuration",
-    " noauthenticationinformation:| 404 resourcenotfound:": "the container allows no anonymous "
+    " noauthenticationinformation:|^404 resourcenotfound:": "the container allows no anonymous "
     "access, or does not exist: set credentials and unset AZURE_STORAGE_ANON, or check the source",
     "signature not valid in the specified time frame|signed expiry|expir": "the SAS has expired, "
     "is not valid yet, or this machine's clock is wrong: make another one, or set the clock",
@@ -72,8 +72,8 @@ def azure_error(error: azure.AzureError | ValueError, location: str) -> Exceptio
         return StoreError(f"{location}: {_short(str(error))}")
     code = getattr(error, "error_code", None) or ""
     code = str(getattr(code, "value", code))
-    if isinstance(error, azure.ClientAuthenticationError) and not code:
-        return _credentials_error(error, location)
+    if isinstance(error, azure.ClientAuthenticationError) and error.response is None:
+        return StoreError(f"{location}: the account key is cut short or mistyped: set it again")
     status = getattr(error, "status_code", None)
     if not isinstance(error, azure.HttpResponseError) or status is None or status < 400:
         text = _short(str(error))
@@ -95,10 +95,8 @@ def azure_error(error: azure.AzureError | ValueError, location: str) -> Exceptio
     return StoreError(f"{line}; {advice}" if advice else line)
 
 
-def _credentials_error(error: azure.ClientAuthenticationError, location: str) -> Exception:
-    """Return the store error for an error of azure-identity, or of signing with a key."""
-    if "DefaultAzureCredential" not in error.message and error.response is None:
-        return StoreError(f"{location}: the account key is cut short or mistyped: set it again")
+def entra_error(error: azure.ClientAuthenticationError, location: str) -> Exception:
+    """Return the store error for an error of azure-identity."""
     if refusal := _ENTRA.search(error.message):
         return StoreError(
             f"{location}: Entra ID refuses ({_short(refusal[0])}); set the credentials again, or "

@@ -58,13 +58,14 @@ class AzureServer:
     """A server that passes requests on to Azurite; `requests` are the (method, path) of them.
 
     `fault`, when set, is called with the method, the path and the headers of a request: it may
-    answer in place of Azurite, or return None.
+    answer in place of Azurite, or return None. `more_query` is added to what the client asks for.
     """
 
     def __init__(self) -> None:
         self._azurite = Azurite()
         self.requests: list[tuple[str, str]] = []
         self.fault: Callable[[str, str, Mapping[str, str]], Answer | None] | None = None
+        self.more_query = ""
         handler = type("_BoundHandler", (_Handler,), {"azure": self})
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._http.daemon_threads = True
@@ -92,7 +93,7 @@ class AzureServer:
             return answer
         connection = HTTPConnection("127.0.0.1", self._azurite.port)
         try:
-            connection.request(method, path, body, dict(headers))
+            connection.request(method, path + self.more_query, body, dict(headers))
             response = connection.getresponse()
             headers = {name.lower(): value for name, value in response.getheaders()}
             return response.status, headers, response.read()
