@@ -8,6 +8,7 @@ from decimal import Decimal, localcontext
 from typing import Any
 
 from finops_dagster.billing.errors import ReconciliationError, count_text
+from finops_dagster.billing.months import BillingMonth
 
 
 @dataclass(frozen=True)
@@ -81,11 +82,14 @@ class RoundedColumn:
 class MeasuredTotals:
     """The totals of the rows that are stored under a month.
 
-    `misdated_rows` is the number of those whose own billing period is another month.
+    `misdated_rows` is the number of those whose own billing period is another month, and
+    `misdated_month` the earliest such month, if it was measured. `undated_rows` have no period.
     """
 
     totals: Totals
     misdated_rows: int
+    misdated_month: BillingMonth | None = None
+    undated_rows: int = 0
 
 
 # An amount has 38 digits: this is enough for the sum of more rows than any month has.
@@ -107,7 +111,10 @@ def reconcile(location: str, counted: Totals, measured: MeasuredTotals, advice: 
         )
     if measured.misdated_rows:
         rows = count_text(measured.misdated_rows, "row")
-        raise ReconciliationError(f"{location} has {rows} of another billing month; {advice}")
+        month = f" ({measured.misdated_month})" if measured.misdated_month else ""
+        raise ReconciliationError(
+            f"{location} has {rows} of another billing month{month}; {advice}"
+        )
 
 
 def exact_sum(amounts: Iterable[Decimal | None]) -> Decimal:

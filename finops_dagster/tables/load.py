@@ -12,7 +12,13 @@ from functools import cached_property
 import duckdb
 
 from finops_dagster.billing.columns import Sql, SqlType, name_columns, quoted
-from finops_dagster.billing.errors import BillError, CellInvalid, excerpts, reprocess_advice
+from finops_dagster.billing.errors import (
+    BillError,
+    CellInvalid,
+    count_text,
+    excerpts,
+    reprocess_advice,
+)
 from finops_dagster.billing.manifest import Column
 from finops_dagster.billing.money import MeasuredTotals, Totals, exact_sum, reconcile
 from finops_dagster.billing.months import BillingMonth
@@ -117,6 +123,12 @@ class MonthLoader:
             counted_and_measured = self._comparable_totals(measured, mappings)
             advice = reprocess_advice(load.export, load.month)
             reconcile(f"table {load.table}", *counted_and_measured, advice)
+            if measured.undated_rows:
+                rows = count_text(measured.undated_rows, "row")
+                warnings.append(
+                    f"{rows} of {load.month} without {self.bill_format.billing_period}: that they "
+                    "are of this month is what the manifest and its folder say"
+                )
             load = replace(load, totals=measured.totals)
             ledger.record_export(connection, load, self.bill_format.vendor, names)
             ledger.record_load(connection, load, time.monotonic() - self.started)
@@ -350,15 +362,18 @@ def measure_month(
     sums = "".join(f", sum({quoted(name)})" for name in names)
     # A file of another month has rows whose own period is that month.
     period = column_or(bill_format.billing_period, "NULL::DATE")
+    month_of_row = Sql(f"date_trunc('month', {period})")
+    misdated = Sql(f"{month_of_row} <> billing_month")
     groups = connection.execute(
         f"SELECT coalesce({column_or(bill_format.currency, 'NULL')}, ''), count(*), "
-        f"count(*) FILTER (date_trunc('month', {period}) <> billing_month), "
+        f"count(*) FILTER ({misdated}), min({month_of_row}) FILTER ({misdated}), "
+        f"count(*) FILTER ({period} IS NULL), "
         f"sum({column_or(bill_format.cost, 'NULL::DECIMAL(38,18)')}){sums} "
         f"FROM {relation} WHERE billing_month = ? GROUP BY 1",
         [month.first_day],
     ).fetchall()
-    result_columns = zip(*groups, strict=True) if groups else [()] * (4 + len(names))
-    currencies, row_counts, misdated_counts, *amounts = result_columns
+    result_columns = zip(*groups, strict=True) if groups else [()] * (6 + len(names))
+    currencies, row_counts, misdated_counts, periods, undated_counts, *amounts = result_columns
     costs, *sums_by_currency = amounts
     totals = Totals(
         sum(row_counts),
@@ -368,7 +383,13 @@ def measure_month(
         else dict(zip(names, map(exact_sum, sums_by_currency), strict=True)),
         {name: cost for name, cost in zip(currencies, costs, strict=True) if cost is not None},
     )
-    return MeasuredTotals(totals, sum(misdated_counts))
+    earliest = min(filter(None, periods), default=None)
+    return MeasuredTotals(
+        totals,
+        sum(misdated_counts),
+        earliest and BillingMonth.of(earliest),
+        sum(undated_counts) if bill_format.billing_period in present else 0,
+    )
 
 
 def table_columns(connection: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]:

@@ -84,8 +84,8 @@ def test_rows_billed_in_another_month_fail_the_load_and_keep_the_month(
         "billing_table.reconciles": False,
     }
     assert (
-        "table aws_billing_data has 1 row of another billing month; run finops state reprocess"
-        in run.error
+        "table aws_billing_data has 1 row of another billing month (2024-02); run finops state "
+        "reprocess" in run.error
     )
 
 

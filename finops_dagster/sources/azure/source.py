@@ -12,6 +12,7 @@ from finops_dagster.billing.errors import (
     FileInvalid,
     ManifestInvalid,
     ManifestMissing,
+    count_text,
     excerpts,
 )
 from finops_dagster.billing.manifest import Manifest
@@ -92,7 +93,9 @@ class AzureSource:
             for listed, file in zip(manifest.files, files, strict=True)
             if listed.size not in (None, file.size)
         ]
-        more = f" ({len(different) - 1} more files differ)" if len(different) > 1 else ""
+        others = len(different) - 1
+        verb = "differs" if others == 1 else "differ"
+        more = f" ({count_text(others, 'more file')} {verb})" if others > 0 else ""
         return AvailableFiles(files, (different[0] + more,) if different else ())
 
     def fetch(

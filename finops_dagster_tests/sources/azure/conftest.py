@@ -11,7 +11,7 @@ def project(project: Project) -> Project:
         "vendor": "azure",
         "format": "focus",
         "source": f"file://{project.source}",
-        "start_month": "2023-10",
+        "start_month": "2023-09",
         "table": "azure",
     }
     return project
