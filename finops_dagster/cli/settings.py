@@ -115,9 +115,11 @@ def as_toml(export: FoundExport) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _toml(value: str | bool) -> str:
+def _toml(value: str | bool | list[str]) -> str:
     if isinstance(value, bool):
         return json.dumps(value)
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
     # The name of a folder may hold any character; TOML has `\U` for those that are not printable.
     escaped = (
         character

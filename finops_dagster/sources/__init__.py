@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from finops_dagster.object_stores import ObjectStores
-from finops_dagster.sources.aws.find_exports import discover
+from finops_dagster.sources.aws.find_exports import discover as aws_exports
 from finops_dagster.sources.aws.settings import AwsExport
 from finops_dagster.sources.aws.source import AwsSource, aws_formats
+from finops_dagster.sources.azure.find_exports import discover as azure_exports
 from finops_dagster.sources.azure.format import azure_formats
 from finops_dagster.sources.azure.settings import AzureExport
 from finops_dagster.sources.azure.source import AzureSource
@@ -32,7 +33,9 @@ class Vendor:
 
 
 VENDORS: dict[str, Vendor] = {
-    "aws": Vendor(AwsExport, lambda export: aws_formats(export.column_names), AwsSource, discover),
-    "azure": Vendor(AzureExport, lambda _: azure_formats(), AzureSource),
+    "aws": Vendor(
+        AwsExport, lambda export: aws_formats(export.column_names), AwsSource, aws_exports
+    ),
+    "azure": Vendor(AzureExport, lambda _: azure_formats(), AzureSource, azure_exports),
 }
 """The vendors by their names in the settings. A project may add its own before it loads them."""

@@ -83,15 +83,20 @@ class Run:
         )
 
 
-def date_folders(store: ObjectStore, source: str) -> Iterator[tuple[str, DateRange]]:
+def date_folders(
+    store: ObjectStore, source: str, *, is_search: bool = False
+) -> Iterator[tuple[str, DateRange]]:
     """Yield the folders of dates below a folder, by a LIST of each folder above them, in parallel.
 
-    Raises StoreError where there are too many folders for a folder of exports.
+    Raises StoreError where there are too many folders for a folder of exports; a search ends there,
+    and does not look into the folders of other vendors' months, `billing_period=2026-01`.
     """
     level, listed = [source], 0
     with ThreadPoolExecutor(_MAX_PARALLEL_REQUESTS) as pool:
         for _ in range(_MAX_LEVELS):
             listed += len(level)
+            if listed > _MAX_FOLDERS and is_search:
+                return
             if listed > _MAX_FOLDERS:
                 raise StoreError(
                     f"{store.location(source)} has more than {_MAX_FOLDERS:,} folders that are no "
@@ -101,10 +106,10 @@ def date_folders(store: ObjectStore, source: str) -> Iterator[tuple[str, DateRan
             for folder, names in zip(level, pool.map(store.folders, level), strict=True):
                 for name in sorted(names):
                     path, days = f"{folder}/{name}".lstrip("/"), DateRange.of_folder(name)
-                    if days is None:
-                        next_level.append(path)
-                    else:
+                    if days is not None:
                         yield path, days
+                    elif not (is_search and "=" in name):
+                        next_level.append(path)
             level = next_level
 
 
@@ -117,16 +122,23 @@ def runs_below(folder: str, files: Sequence[ObjectInfo]) -> Iterator[Run]:
     for manifest in manifests:
         levels = manifest.key.removeprefix(f"{folder}/").split("/")[:-1]
         run_time, run_id = None, ""
-        while levels and (_RUN_TIME.fullmatch(levels[-1]) or _GUID.fullmatch(levels[-1])):
+        while levels and is_folder_of_run(levels[-1]):
             level = levels.pop()
             run_time = _run_time(level) or run_time
             run_id = run_id or (level if _GUID.fullmatch(level) else "")
         export = "/".join([above, *levels]).strip("/")
         yield Run(manifest, export, days, True, run_time, run_id)
-    if not any(manifest.key.rpartition("/")[0] == folder for manifest in manifests):
-        for file in files:
-            if file.key.rpartition("/")[0] == folder and _DATA_NAME.fullmatch(_name(file)):
+    # AWS has folders of dates too, with a manifest `<export>-Manifest.json`.
+    beside = [file for file in files if file.key.rpartition("/")[0] == folder]
+    if not any(file.key.lower().endswith("manifest.json") for file in beside):
+        for file in beside:
+            if _DATA_NAME.fullmatch(_name(file)):
                 yield Run(file, above, days, has_manifest=False)
+
+
+def is_folder_of_run(name: str) -> bool:
+    """Return whether a folder has the name of a run's time or id."""
+    return bool(_RUN_TIME.fullmatch(name) or _GUID.fullmatch(name))
 
 
 def _name(file: ObjectInfo) -> str:
