@@ -16,7 +16,7 @@ export DAGSTER_DISABLE_TELEMETRY := yes
 
 .PHONY: demo dev test thorough faults lint audit bench dagster clean
 
-demo: $(INSTALLED) $(DAGSTER_HOME)/dagster.yaml  ## load three months of an invented bill
+demo: $(INSTALLED) $(DAGSTER_HOME)/dagster.yaml  ## load three months of two invented bills
 	@$(BIN)/finops demo
 
 dev: $(INSTALLED) $(DAGSTER_HOME)/dagster.yaml  ## start the UI on http://127.0.0.1:3000; or on PORT=3001

@@ -48,7 +48,7 @@ def test_the_wheel_has_all_files_of_the_first_steps(tmp_path: Path) -> None:
         [*FINOPS, "init"], cwd=empty, env=environment, capture_output=True, text=True, check=True
     )
     assert "config/finops.toml is written" in result.stdout
-    for packaged in (*COPIES, "demo/kinds.csv", "demo/charges.sql"):
+    for packaged in (*COPIES, "demo/kinds.csv", "demo/azure/charges.sql"):
         text = (site / PACKAGE.name / packaged).read_text()
         assert text == (PACKAGE / packaged).read_text()
         assert packaged not in COPIES or text == (ROOT / COPIES[packaged]).read_text()
@@ -73,7 +73,9 @@ def lines_without_seconds(text: str) -> set[str]:
 
 
 @pytest.mark.thorough
-def test_the_demo_loads_three_months_and_restates_one(project: Project, finops: Finops) -> None:
+def test_the_demo_loads_three_months_of_two_clouds_and_restates_one(
+    project: Project, finops: Finops
+) -> None:
     variables = {"OPEN_FINOPS_DATABASE_BACKEND": "bigquery", "FINOPS_STORAGE__PARQUET_DIR": "lake"}
     too_early = finops.run_process("demo", "--restate", code=1, **variables)
     assert "run finops demo first" in too_early
@@ -92,6 +94,7 @@ def test_the_demo_loads_three_months_and_restates_one(project: Project, finops: 
     lines = finops("-c", DEMO, "aws", "run-pipeline").splitlines()
     assert lines[0].startswith("demo 2024-03  exported")
     assert finops.json(*stale) == []
+    assert "Nothing has changed: every stage" in finops.run_process("demo")
 
 
 def test_make_dev_runs_finops_dev() -> None:

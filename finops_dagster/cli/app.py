@@ -37,7 +37,7 @@ Load cloud cost exports, a month at a time, into DuckDB, Parquet and a warehouse
 Costs are exact to 18 decimals."""
 _EPILOG = """\b
 Examples:
-  finops demo                 Load an invented bill, to try finops
+  finops demo                 Load two invented bills, to try finops
   finops init                 Write config/finops.toml, for your own bill
   finops config check         Check the settings and every connection
   finops aws run-pipeline     Load every month
@@ -124,11 +124,11 @@ def demo(
         bool,
         typer.Option(
             "--restate",
-            help="Write a changed version of the last month, as AWS does, without loading it.",
+            help="Write a changed version of the last AWS month, as AWS does, without loading it.",
         ),
     ] = False,
 ) -> None:
-    """Load three months of an invented bill.
+    """Load three months of two invented bills, from AWS and Azure.
 
     The demo has its own settings, and refuses other ones. All its files are in data/demo; only its
     runs are recorded in DAGSTER_HOME.
