@@ -10,7 +10,13 @@ from pathlib import Path
 from statistics import median
 
 from finops_dagster.billing.columns import files_literal, literal
-from finops_dagster_tests.benchmarks.project import BenchmarkProject, Figure, Run, source
+from finops_dagster_tests.benchmarks.project import (
+    AWS_KEYS,
+    BenchmarkProject,
+    Figure,
+    Run,
+    source,
+)
 from finops_dagster_tests.cur import upload
 from finops_dagster_tests.project import ROOT
 from finops_dagster_tests.servers.s3 import S3Server
@@ -22,7 +28,7 @@ _TYPES = {
     "DateTime": "TIMESTAMP",
 }
 # The least that DuckDB can do with the same types: it verifies, counts and reconciles nothing.
-_BARE = """
+BARE = """
 import duckdb, sys
 connection = duckdb.connect("bare.duckdb", config={"memory_limit": "2GB"})
 connection.execute("SET preserve_insertion_order = false")
@@ -64,7 +70,7 @@ def month(rows: int, runs: int) -> Iterator[Figure]:
         upload(bill, lambda key, body: client.put_object(Bucket="bench", Key=key, Body=body))
         for _ in range(runs):
             project = BenchmarkProject.create(bill)
-            processes["bare"].append(project.python(_BARE, _read_csv(bill)))
+            processes["bare"].append(project.python(BARE, _read_csv(bill)))
             processes["first"].append(project.materialize())
             load = project.stage_seconds("billing_table") + project.stage_seconds("parquet")
             seconds["load"].append(load)
@@ -72,7 +78,8 @@ def month(rows: int, runs: int) -> Iterator[Figure]:
             processes["unchanged"].append(project.materialize())
             empty = project.materialize("finops_dagster_tests.benchmarks.empty_assets")
             processes["empty"].append(empty)
-            project = BenchmarkProject.create("s3://bench", more=f'endpoint_url = "{server.url}"\n')
+            keys = f'{AWS_KEYS}endpoint_url = "{server.url}"\n'
+            project = BenchmarkProject.create("s3://bench", keys=keys)
             project.python(_STREAM, server.url)
             seconds["stream"].append(float((project.work / "output.txt").read_text().split()[-1]))
             processes["s3"].append(project.materialize())

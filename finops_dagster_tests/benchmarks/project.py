@@ -27,12 +27,11 @@ YEARS = [date(year, month, 1) for year in (2022, 2023, 2024) for month in range(
 _EXPORT = """
 [[exports]]
 name = "{name}"
-vendor = "aws"
-format = "cur1"
 source = "{source}"
-export_name = "bench-cur"
 start_month = "2022-01"
 """
+AWS_KEYS = 'vendor = "aws"\nformat = "cur1"\nexport_name = "bench-cur"\n'
+AZURE_KEYS = 'vendor = "azure"\nformat = "focus"\n'
 _SETTINGS = """
 [storage]
 staging_dir = "staging"
@@ -135,9 +134,14 @@ class BenchmarkProject:
 
     @classmethod
     def create(
-        cls, source: Path | str, *, memory_limit: str = "2GB", exports: int = 1, more: str = ""
+        cls,
+        source: Path | str,
+        *,
+        memory_limit: str = "2GB",
+        exports: int = 1,
+        keys: str = AWS_KEYS,
     ) -> BenchmarkProject:
-        """Create the project in place of the previous one; `more` are keys of each export."""
+        """Create the project in place of the previous one; each export has these keys as well."""
         work = FOLDER / "work"
         shutil.rmtree(work, ignore_errors=True)
         home = work / "dagster"
@@ -145,7 +149,7 @@ class BenchmarkProject:
         shutil.copy(ROOT / "dagster.yaml", home)
         source = f"file://{source}" if isinstance(source, Path) else source
         names = ["bench", *(f"bench_{number}" for number in range(1, exports))]
-        tables = "".join(_EXPORT.format(name=name, source=source) + more for name in names)
+        tables = "".join(_EXPORT.format(name=name, source=source) + keys for name in names)
         (work / "finops.toml").write_text(_SETTINGS.format(memory_limit=memory_limit) + tables)
         os.environ |= {
             "DAGSTER_HOME": str(home),
