@@ -98,7 +98,7 @@ class Project:
         self.storage: dict[str, Any] = {}
         self.database: dict[str, Any] = {}
         self.instance = dg.DagsterInstance.ephemeral()
-        self._built: tuple[Settings, dg.Definitions] | None = None
+        self._built: tuple[dict[str, Any], dg.Definitions] | None = None
 
     def shell_environment(self, more_settings: str = "") -> dict[str, str]:
         """Write a settings file of the first export, and return the environment of a shell for it.
@@ -135,8 +135,10 @@ class Project:
 
     def definitions(self) -> dg.Definitions:
         settings = self.settings()
-        if self._built is None or self._built[0] != settings:
-            self._built = settings, build_definitions(settings)
+        # Settings that are equal are of classes of their own, and so are never equal to Python.
+        values = settings.model_dump()
+        if self._built is None or self._built[0] != values:
+            self._built = values, build_definitions(settings)
         return self._built[1]
 
     def first_export(self) -> Export:
