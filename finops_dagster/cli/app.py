@@ -28,7 +28,7 @@ def vendors() -> Iterable[str]:
         return list(sources.VENDORS)
     spec = find_spec("finops_dagster.sources")
     folders = iter_modules(spec.submodule_search_locations if spec else None)
-    return [module.name for module in folders if module.ispkg]
+    return [module.name.replace("_", "-") for module in folders if module.ispkg]
 
 
 _SUMMARY = """\

@@ -16,6 +16,9 @@ from finops_dagster.sources.azure.settings import AzureExport
 from finops_dagster.sources.azure.source import AzureSource
 from finops_dagster.sources.base import Format, Source
 from finops_dagster.sources.find_exports import FoundExport, SearchedStore
+from finops_dagster.sources.focus_files.format import FocusFilesFormat
+from finops_dagster.sources.focus_files.replaced import ReplacedFiles
+from finops_dagster.sources.focus_files.settings import FocusFilesExport
 from finops_dagster.sources.settings import ExportSettings
 
 
@@ -37,5 +40,10 @@ VENDORS: dict[str, Vendor] = {
         AwsExport, lambda export: aws_formats(export.column_names), AwsSource, aws_exports
     ),
     "azure": Vendor(AzureExport, lambda _: azure_formats(), AzureSource, azure_exports),
+    "focus-files": Vendor(
+        FocusFilesExport,
+        lambda _: {FocusFilesFormat.name: FocusFilesFormat()},
+        ReplacedFiles,
+    ),
 }
 """The vendors by their names in the settings. A project may add its own before it loads them."""

@@ -1,0 +1,1 @@
+"""FOCUS files of any provider, in any object store."""

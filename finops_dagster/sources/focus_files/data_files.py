@@ -1,0 +1,52 @@
+"""Which objects are FOCUS files, and the manifest that is made of a list of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import sha256
+
+from finops_dagster.billing.manifest import ManifestFile
+from finops_dagster.object_stores import ObjectInfo, ObjectStore
+
+# What writers leave beside their files: Spark's `_SUCCESS`, Hadoop's `.part-0.crc`, manifests.
+_MARKERS = ("_", ".")
+_OTHER_SUFFIXES = (".json", ".md", ".txt", ".md5", ".sha256")
+
+
+def data_files(store: ObjectStore, folder: str) -> list[ObjectInfo]:
+    """Return the FOCUS files in a folder and in all folders below it, sorted by key.
+
+    Left out are names that begin with `_` or `.`, and kinds of files that hold no charges.
+    """
+    return [file for file in store.files_below(folder) if _is_data(relative(file.key, folder))]
+
+
+def _is_data(path: str) -> bool:
+    is_marker = any(name.startswith(_MARKERS) for name in path.split("/"))
+    return not is_marker and not path.lower().endswith(_OTHER_SUFFIXES)
+
+
+def relative(key: str, folder: str) -> str:
+    """Return the path of a key below a folder, which it keeps in a copy of the bucket."""
+    return key.removeprefix(folder).lstrip("/")
+
+
+def digest(rows: Sequence[tuple[object, ...]]) -> str:
+    """Return the id of the version with these sorted names and what else tells their bytes."""
+    return sha256(repr(sorted(rows)).encode()).hexdigest()[:16]
+
+
+def manifest_source(
+    store: ObjectStore, folder: str, version: str, files: Sequence[ObjectInfo]
+) -> ManifestFile:
+    """Return what stands for the manifest's object: the folder, with the time of its newest file.
+
+    There must be a file.
+    """
+    return ManifestFile(
+        folder,
+        store.location(folder),
+        version,
+        max(file.last_modified for file in files),
+        sum(file.size for file in files),
+    )

@@ -1,0 +1,135 @@
+"""The source of FOCUS files in a folder for each month, which the provider replaces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+from finops_dagster.billing.errors import FileInvalid, ManifestInvalid, ManifestMissing, excerpts
+from finops_dagster.billing.manifest import ListedFile, Manifest
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.object_stores import (
+    ObjectInfo,
+    ObjectMissing,
+    ObjectStores,
+    StoreError,
+    StoreUnavailable,
+)
+from finops_dagster.sources.base import AvailableFiles, ManifestOrError, VersionFolder
+from finops_dagster.sources.focus_files.data_files import (
+    data_files,
+    digest,
+    manifest_source,
+    relative,
+)
+from finops_dagster.sources.focus_files.format import FocusFilesFormat
+from finops_dagster.sources.focus_files.month_folders import EXAMPLES, month_folders
+from finops_dagster.sources.focus_files.settings import FocusFilesExport
+
+_MAX_PARALLEL_REQUESTS = 16
+_MAX_NAMES_SHOWN = 12
+
+
+class ReplacedFiles:
+    """A folder of FOCUS files for each month: all files below it are its newest version.
+
+    No manifest says which files belong together. So the listing is the manifest: the version's id
+    is a digest of the names, sizes and ETags, and a version is only taken if the listing is the
+    same before and after its files were fetched.
+    """
+
+    stale_after = timedelta(days=3)
+
+    def __init__(self, export: FocusFilesExport, stores: ObjectStores) -> None:
+        """Open the export's store."""
+        self._export = export
+        self._store, self._root = stores.open(export)
+
+    def newest_manifests(
+        self, months: Iterable[BillingMonth]
+    ) -> dict[BillingMonth, ManifestOrError]:
+        """Return a manifest of each month's folder, by one LIST for each month, in parallel.
+
+        Raises the store's error if it fails for all months that exist.
+        """
+        months, folders = list(months), month_folders(self._store, self._root)
+        with ThreadPoolExecutor(_MAX_PARALLEL_REQUESTS) as pool:
+            manifests = list(
+                pool.map(lambda month: self._newest(month, folders.get(month, ())), months)
+            )
+        errors = [m for m in manifests if isinstance(m, StoreError | StoreUnavailable)]
+        if errors and len(errors) == sum(month in folders for month in months):
+            raise errors[0]
+        missing = self._missing_message(folders)
+        return {
+            month: manifest or ManifestMissing(f"{self._export.name} has no {month}: {missing}")
+            for month, manifest in zip(months, manifests, strict=True)
+        }
+
+    def _newest(self, month: BillingMonth, folders: Sequence[str]) -> ManifestOrError | None:
+        """Return the manifest of a month's folder; None if there is no file in it."""
+        if len(folders) > 1:
+            locations = " and ".join(map(self._store.location, folders))
+            error = ManifestInvalid(
+                f"{self._export.name} {month} has two folders, {locations}; which one counts is "
+                "not known: move one of them away"
+            )
+            error.etag = digest([(folder,) for folder in folders])
+            return error
+        try:
+            files = data_files(self._store, folders[0]) if folders else []
+        except (StoreError, StoreUnavailable) as error:
+            return error
+        return self._manifest(month, folders[0], files) if files else None
+
+    def _manifest(self, month: BillingMonth, folder: str, files: Sequence[ObjectInfo]) -> Manifest:
+        version = digest([(relative(file.key, folder), file.size, file.etag) for file in files])
+        return Manifest(
+            FocusFilesFormat.name,
+            str(month),
+            version,
+            manifest_source(self._store, folder, version, files),
+            (),
+            tuple(ListedFile(file.key, file.size) for file in files),
+        )
+
+    def _missing_message(self, folders: Mapping[BillingMonth, object]) -> str:
+        found = excerpts([str(month) for month in sorted(folders)], _MAX_NAMES_SHOWN)
+        other = excerpts(sorted(self._store.folders(self._root)), _MAX_NAMES_SHOWN)
+        return (
+            f"{self._store.location(self._root)} has files of {found}"
+            if found
+            else f"{self._store.location(self._root)} has no folder of a month ({EXAMPLES}), but "
+            f"{other or 'nothing'}; check source of {self._export.name}"
+        )
+
+    def available_files(self, manifest: Manifest) -> AvailableFiles:
+        """List the month's folder once. Raises ObjectMissing, and FileInvalid for other files."""
+        folder = manifest.source.key
+        files = data_files(self._store, folder)
+        present = {file.key for file in files}
+        for listed in manifest.files:
+            if listed.key not in present:
+                raise ObjectMissing(f"{self._store.location(listed.key)}: there is no such file")
+        self._require_version(manifest, files)
+        return AvailableFiles(files)
+
+    def fetch(
+        self, manifest: Manifest, available: AvailableFiles, folder: VersionFolder, *, force: bool
+    ) -> int:
+        """Download and verify the files; return the bytes downloaded.
+
+        Raises FileInvalid if the provider has changed the folder meanwhile.
+        """
+        size = folder.fetch(self._store, available.files, force=force)
+        self._require_version(manifest, data_files(self._store, manifest.source.key))
+        return size
+
+    def _require_version(self, manifest: Manifest, files: Sequence[ObjectInfo]) -> None:
+        month = BillingMonth.parse(manifest.month)
+        if not files or self._manifest(month, manifest.source.key, files).id != manifest.id:
+            raise FileInvalid(
+                f"{manifest.source.location} has changed since {month} was listed: the provider is "
+                "writing the next version; run the month again"
+            )

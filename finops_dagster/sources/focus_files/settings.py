@@ -1,0 +1,19 @@
+"""The settings of an export that is a folder of FOCUS files."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from finops_dagster.object_stores.settings import StoreSettings
+from finops_dagster.sources.settings import ExportSettings
+
+
+class FocusFilesExport(StoreSettings, ExportSettings):
+    """The settings of a folder of FOCUS files.
+
+    `layout` is how the provider delivers: "replaced" is a folder for each month, of which the
+    newest files count.
+    """
+
+    vendor: Literal["focus-files"]
+    layout: Literal["replaced"]
