@@ -17,13 +17,25 @@ class FileContent:
 
     `name` is its path below the folder that all files of the version share, so that names in a
     copied bucket are equal. `sha256` is None while the bytes have not been read. `etag` is the
-    store's; another store has another ETag for the same bytes.
+    store's; another store has another ETag for the same bytes. `months` are those that the file
+    holds rows of, such as `2026-01`; None for a file that belongs to one version alone.
     """
 
     name: str
     size: int
     sha256: str | None = None
     etag: str = ""
+    months: tuple[str, ...] | None = None
+
+    @classmethod
+    def of_row(cls, row: dict[str, Any]) -> FileContent:
+        """Return the file of a row that `row` wrote; old releases recorded no months."""
+        months = row.get("months")
+        return cls(**{**row, "months": None if months is None else tuple(months)})
+
+    def row(self) -> dict[str, Any]:
+        """Return the row for the ledger, the footers and the index of shared files."""
+        return {**asdict(self), "months": None if self.months is None else list(self.months)}
 
 
 @dataclass(frozen=True)
@@ -40,11 +52,11 @@ class Content:
     @classmethod
     def of_rows(cls, rows: Iterable[dict[str, Any]] | None) -> Content | None:
         """Return the content that `rows` wrote; None for None, as in records of old releases."""
-        return None if rows is None else cls.of(FileContent(**row) for row in rows)
+        return None if rows is None else cls.of(map(FileContent.of_row, rows))
 
     def rows(self) -> list[dict[str, Any]]:
         """Return one row for each file, as the ledger and the footers store them."""
-        return [asdict(file) for file in self.files]
+        return [file.row() for file in self.files]
 
     @property
     def byte_count(self) -> int:

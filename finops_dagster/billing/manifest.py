@@ -8,6 +8,7 @@ from hashlib import sha256
 
 from pydantic.dataclasses import dataclass
 
+from finops_dagster.billing.content import relative_names
 from finops_dagster.billing.delivery import Delivery
 
 # Ids that every file system takes as a folder's name. `manifest.json` and `version.json` are files
@@ -47,10 +48,16 @@ class ManifestFile:
 
 @dataclass(frozen=True)
 class ListedFile:
-    """A file that a manifest lists: its key in the store, and its size in bytes if declared."""
+    """A file that a manifest lists: its key in the store, and its size in bytes if declared.
+
+    `etag` and `months` are those of a file that months share: the store's ETag of the bytes that
+    were read, and the months that it holds rows of.
+    """
 
     key: str
     size: int | None = None
+    etag: str = ""
+    months: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,9 @@ class Manifest:
     `id` is the vendor's id, `format` the name of the format that read the manifest, `month` is
     such as `2026-01`. Only `files` says what belongs to the version: vendors leave other files in
     the same folders. `row_count` is the number of rows in all files, None where the vendor does not
-    say it. `warnings` are the source's, such as how it chose the month.
+    say it. `warnings` are the source's, such as how it chose the month. `shared_folder` is the
+    folder with the files of all months, where files hold rows of several; None where the files are
+    the month's own.
     """
 
     format: str
@@ -72,6 +81,15 @@ class Manifest:
     delivery: Delivery | None = None
     row_count: int | None = None
     warnings: tuple[str, ...] = ()
+    shared_folder: str | None = None
+
+    @property
+    def file_names(self) -> list[str]:
+        """The names of the files in records: their paths below the folder that all share."""
+        keys = [file.key for file in self.files]
+        if self.shared_folder is None:
+            return relative_names(keys)
+        return [key.removeprefix(self.shared_folder).lstrip("/") for key in keys]
 
     @property
     def will_be_overwritten(self) -> bool:

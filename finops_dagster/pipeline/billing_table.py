@@ -207,7 +207,7 @@ class MonthLoading:
         is_of_one_month = "{month}" in self.database.database
         has_names = bool(ledger.names_by_header(connection, export.table)) and not is_of_one_month
         return MonthLoader(connection, load, bill_format).replacing_month(
-            read_files(files.paths, bill_format),
+            read_files(files.paths, bill_format, files.selected_months),
             manifest.columns,
             {} if has_names else names_from_footers(self.lake.paths(export.name)),
             round_money=export.rounds_money,

@@ -7,7 +7,7 @@ from functools import cached_property
 
 import dagster as dg
 
-from finops_dagster.billing.content import Content, FileContent, relative_names
+from finops_dagster.billing.content import Content, FileContent
 from finops_dagster.billing.disk import disk_problem
 from finops_dagster.billing.errors import FileInvalid, StageMissing, count_text
 from finops_dagster.billing.manifest import Manifest
@@ -146,19 +146,15 @@ class MonthStaging:
 
     def _available_content(self, files: Sequence[ObjectInfo]) -> Content:
         """Return the content of the vendor's files without checksums: names, sizes and ETags."""
-        pairs = zip(self._names, files, strict=True)
+        pairs = zip(self.manifest.file_names, files, strict=True)
         return Content.of(FileContent(name, file.size, etag=file.etag) for name, file in pairs)
-
-    @property
-    def _names(self) -> list[str]:
-        return relative_names([file.key for file in self.manifest.files])
 
     def _is_listed(self, version: VersionRecord) -> bool:
         """Return whether the manifest lists the files of the version."""
         # Earlier releases recorded the number of files alone.
         if version.content is None:
-            return version.files == len(self._names)
-        return version.content.names == sorted(self._names)
+            return version.files == len(self.manifest.files)
+        return version.content.names == sorted(self.manifest.file_names)
 
     def _known_versions(self) -> list[VersionRecord]:
         """Return the versions with the manifest's id that were staged before, the newest first.
@@ -203,13 +199,15 @@ class MonthStaging:
         """Count rows and money in the files, and return them as a version."""
         # An unchanged month does not pay for the import of the CSV parser.
         from finops_dagster.tables.count import count_month
+        from finops_dagster.tables.files import read_files
 
         manifest, bill_format = self.manifest, self.export.formats[self.manifest.format]
         paths, columns = self._files.paths, manifest.columns
         round_money = self.export.rounds_money
         with self._files.lock():
+            files = read_files(paths, bill_format, self._files.selected_months)
             totals, rounded = count_month(
-                paths, bill_format, columns, self.duckdb, round_money=round_money
+                files, bill_format, columns, self.duckdb, round_money=round_money
             )
             content = self._files.content()
         if content is None:

@@ -2,58 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import AbstractContextManager, suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
 
 from filelock import FileLock, Timeout
 from pydantic import TypeAdapter, ValidationError
-from rich.filesize import decimal
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
-from finops_dagster.billing.content import Content, FileContent, relative_names
-from finops_dagster.billing.errors import BillError, FileInvalid
+from finops_dagster.billing.content import Content, FileContent
+from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.manifest import Manifest, staging_folder_name
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import Version
-from finops_dagster.locks import waiting_lock
-from finops_dagster.object_stores import ObjectInfo, ObjectStore, StoreUnavailable
-from finops_dagster.progress import logging_progress, run_logger
-from finops_dagster.staging.download import (
-    Download,
-    crc32_of_file,
-    download_verified,
-    path_in_errors,
-)
+from finops_dagster.object_stores import ObjectInfo, ObjectStore
+from finops_dagster.staging.download import path_in_errors
 from finops_dagster.staging.gzip_check import InflationLimits
+from finops_dagster.staging.staged_files import StagedFiles
 
 _MANIFEST = TypeAdapter(Manifest)
-_MAX_DOWNLOADS = 8
 # Not the names of `.lock`, `staged.jsonl` and partial downloads, and no number: that is the name of
 # a file whose own is not usable.
 _USABLE_NAME = re.compile(r"(?!\d+$|\.|staged\.jsonl$|.*\.part)[\w !'()*.@=+,~-]{1,200}", re.ASCII)
-
-
-@dataclass(frozen=True, kw_only=True)
-class StagedFile(Download):
-    """A staged file, as `staged.jsonl` records it.
-
-    `delivered` is the size in the store, which differs from the size on disk where the file was
-    converted, as a ZIP is. Earlier releases recorded no `delivered` and no `sha256`.
-    """
-
-    key: str
-    name: str
-    etag: str
-    mtime_ns: int
-    delivered: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +50,10 @@ class StagingFolder:
 
     root: Path
     limits: InflationLimits
+
+    def shared(self, export: str) -> StagedFiles:
+        """Return the files of an export that were read to learn which months they hold."""
+        return StagedFiles(shared_folder(self.root / export), self.limits)
 
     def month(self, export: str, month: BillingMonth) -> StagedMonth:
         """Return the staged month of an export."""
@@ -144,9 +121,14 @@ class StagedMonth:
 
     def version(self, manifest: Manifest) -> StagedVersion:
         """Return the staged files of a manifest's version."""
-        return StagedVersion(
-            self._folder / staging_folder_name(manifest.id), manifest, self._limits
-        )
+        name = staging_folder_name(manifest.id)
+        copies = [
+            StagedFiles(folder, self._limits)
+            for other, folder in self.version_folders()
+            if other != name
+        ]
+        shared = StagedFiles(shared_folder(self._folder.parent), self._limits)
+        return StagedVersion(self._folder / name, manifest, self._limits, [*copies, shared])
 
     def version_folders(self) -> list[tuple[str, Path]]:
         """Return name and path of each version's folder."""
@@ -174,41 +156,50 @@ class StagedMonth:
         return self.version(manifest).damage()
 
 
-class StagedVersion:
-    """The staged files of one version, and `staged.jsonl`, the log of their downloads."""
+class StagedVersion(StagedFiles):
+    """The staged files of one version."""
 
-    def __init__(self, folder: Path, manifest: Manifest, limits: InflationLimits) -> None:
-        self._folder, self.manifest, self._limits = folder, manifest, limits
-        self._log = folder / "staged.jsonl"
-        keys = [file.key for file in manifest.files]
-        self._names = dict(zip(_local_names(keys), relative_names(keys), strict=True))
-        self._inflated, self._write_lock = 0, Lock()
+    def __init__(
+        self,
+        folder: Path,
+        manifest: Manifest,
+        limits: InflationLimits,
+        copies: Sequence[StagedFiles] = (),
+    ) -> None:
+        super().__init__(folder, limits, copies)
+        self.manifest = manifest
+        self._listed = dict(
+            zip(_local_names([file.key for file in manifest.files]), manifest.files, strict=True)
+        )
 
     @property
     def paths(self) -> list[Path]:
         """The paths of the files, in the manifest's order."""
-        return [self._folder / name for name in self._names]
+        return [self.path(name) for name in self._listed]
 
     @property
-    def has_files(self) -> bool:
-        """Whether any file was downloaded, and its folder not deleted since."""
-        return self._log.exists()
-
-    def lock(self) -> AbstractContextManager[object]:
-        """Return the lock that a run holds while it stages or loads this version."""
-        return waiting_lock(self._folder / ".lock", f"staging the files in {self._folder}")
+    def selected_months(self) -> dict[Path, BillingMonth]:
+        """The version's month for each file that has rows of other months too."""
+        month = self.manifest.month
+        return {
+            self.path(name): BillingMonth.parse(month)
+            for name, file in self._listed.items()
+            if file.months not in (None, (month,))
+        }
 
     def content(self) -> Content | None:
         """Return the content; None unless all files are staged and unchanged since.
 
         A file is read only if its time of change differs.
         """
-        files = self._intact_files()
-        if files.keys() != self._names.keys() or not all(file.sha256 for file in files.values()):
+        files = self.intact_files()
+        staged = [files[name] for name in self._listed if name in files]
+        if len(staged) < len(self._listed) or not all(file.sha256 for file in staged):
             return None
+        rows = zip(self.manifest.file_names, staged, self.manifest.files, strict=True)
         return Content.of(
-            FileContent(self._names[name], file.delivered or 0, file.sha256, file.etag)
-            for name, file in files.items()
+            FileContent(name, file.delivered or 0, file.sha256, file.etag, listed.months)
+            for name, file, listed in rows
         )
 
     def fetch(self, store: ObjectStore, files: Sequence[ObjectInfo], *, force: bool = False) -> int:
@@ -217,68 +208,10 @@ class StagedVersion:
         `files` are the manifest's, in its order. Holds the version's lock. Raises FileInvalid if a
         file is damaged, and the store's errors.
         """
-        with self.lock(), ThreadPoolExecutor(_MAX_DOWNLOADS) as pool:
-            if force:
-                self._log.unlink(missing_ok=True)
-            missing = dict(zip(self._names, files, strict=True))
-            self._inflated = 0
-            for name, file in self._intact_files().items():
-                is_same = (file.delivered, file.etag) == (missing[name].size, missing[name].etag)
-                if is_same and file.sha256 is not None:
-                    self._inflated += file.inflated
-                    del missing[name]
-            size = sum(file.size for file in missing.values())
-            size_before = _bytes_below(self._folder)
-            run_logger().info(f"fetching {len(missing)} of {len(files)} files, {decimal(size)}")
-            downloads = [
-                pool.submit(self._download, store, file, name) for name, file in missing.items()
-            ]
-            try:
-                with logging_progress(
-                    "fetched", size, decimal, lambda: _bytes_below(self._folder) - size_before
-                ):
-                    return sum(download.result() for download in as_completed(downloads))
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
-
-    def _download(self, store: ObjectStore, info: ObjectInfo, name: str) -> int:
-        path, part = self._folder / name, self._folder / f"{name}.part"
-        retrying = Retrying(
-            retry=retry_if_exception_type(StoreUnavailable),
-            stop=stop_after_attempt(4),
-            wait=wait_exponential_jitter(multiplier=0.5, max=20),
-            reraise=True,
-        )
-        try:
-            download = retrying(download_verified, store, info, part, self._limits)
-            self._check_month_size(info, download)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-        file = StagedFile(
-            **vars(download),
-            key=info.key,
-            name=name,
-            etag=info.etag,
-            mtime_ns=path.stat().st_mtime_ns,
-            delivered=info.size,
-        )
-        with (
-            self._write_lock,
-            path_in_errors(self._log),
-            self._log.open("a", encoding="utf-8") as log,
-        ):
-            log.write(f"\n{json.dumps(asdict(file))}")  # a killed process may have left half a line
-        return info.size
-
-    def _check_month_size(self, info: ObjectInfo, download: Download) -> None:
-        """Raise FileInvalid where the month's files together inflate beyond the limit."""
-        with self._write_lock:
-            self._inflated += download.inflated
-            problem = self._limits.month_problem(self._inflated)
-        if problem:
-            raise FileInvalid(f"{info.location}: {problem}")
+        with self.lock():
+            return self.fetch_missing(
+                store, dict(zip(self._listed, files, strict=True)), force=force
+            )
 
     def damage(self) -> list[str] | None:
         """Read the files whole, and return a text for each problem.
@@ -286,45 +219,15 @@ class StagedVersion:
         None if not all files are staged.
         """
         fetched = {file.name: file for file in self._logged_files()}
-        if not self.has_files or not self._names.keys() <= fetched.keys():
+        if not self.has_files or not self._listed.keys() <= fetched.keys():
             return None
-        problems = (self._problem(fetched[name], read_all=True) for name in self._names)
+        problems = (self._problem(fetched[name], read_all=True) for name in self._listed)
         return list(filter(None, problems))
 
-    def _logged_files(self) -> Iterator[StagedFile]:
-        """Yield the files in the log."""
-        # Half a line of a killed process is skipped, and so are entries of earlier releases for
-        # what they had counted.
-        lines = self._log.read_text(encoding="utf-8").splitlines() if self.has_files else []
-        for line in lines:
-            with suppress(ValueError):
-                entry = json.loads(line)
-                if "key" in entry:
-                    yield StagedFile(**entry)
 
-    def _intact_files(self) -> dict[str, StagedFile]:
-        return {
-            file.name: file
-            for file in self._logged_files()
-            if file.name in self._names and self._problem(file, read_all=False) is None
-        }
-
-    def _problem(self, file: StagedFile, *, read_all: bool) -> str | None:
-        """Return what is wrong with a file, if anything.
-
-        Its checksum is compared where its time of change differs, or with `read_all`.
-        """
-        path = self._folder / file.name
-        try:
-            status = path.stat()
-        except FileNotFoundError:
-            return f"{path} is missing"
-        if status.st_size != file.size:
-            return f"{path} has {status.st_size:,} bytes, and had {file.size:,} when it was fetched"
-        is_intact = not read_all and status.st_mtime_ns == file.mtime_ns
-        if is_intact or crc32_of_file(path) == file.crc32:
-            return None
-        return f"{path} has changed since it was fetched: its checksum differs"
+def shared_folder(export_folder: Path) -> Path:
+    """Return the folder of an export's files that months share."""
+    return export_folder / "shared"
 
 
 def newer_version_message(version: str, newer: str) -> str:
@@ -339,15 +242,6 @@ def folder_lock(folder: Path, timeout: float = -1) -> FileLock:
     """Create a folder if it is missing, and return its lock."""
     folder.mkdir(parents=True, exist_ok=True)
     return FileLock(folder / ".lock", timeout=timeout)
-
-
-def _bytes_below(folder: Path) -> int:
-    """Return the size of a folder's files while downloads write and rename them."""
-    size = 0
-    for path in folder.iterdir():
-        with suppress(FileNotFoundError):
-            size += path.stat().st_size
-    return size
 
 
 def _local_names(keys: Sequence[str]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Self
@@ -14,6 +14,7 @@ import pyarrow as pa
 from pyarrow import types as kinds
 
 from finops_dagster.billing.columns import Sql, SqlType, literal
+from finops_dagster.billing.months import BillingMonth
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,17 @@ class ColumnMapping:
 
 
 @dataclass(frozen=True)
+class MonthFilter:
+    """Selects a month's rows in files that hold rows of several months.
+
+    `header` is that of the start of the billing period.
+    """
+
+    header: str
+    month: BillingMonth
+
+
+@dataclass(frozen=True)
 class BillFiles(ABC):
     """Files of one kind with the same headers and types.
 
@@ -49,6 +61,8 @@ class BillFiles(ABC):
     """The words that mean NULL, beside the empty cell."""
     time_format: str | None = None
     """The strptime format of times in text; None for ISO 8601."""
+    month_filter: MonthFilter | None = field(default=None, kw_only=True)
+    """Selects the rows that are read; None for all."""
 
     @cached_property
     def positions(self) -> dict[str, int]:
@@ -63,8 +77,22 @@ class BillFiles(ABC):
         return replace(self, paths=(path,))
 
     @abstractmethod
-    def scan(self) -> Sql:
+    def scan_all(self) -> Sql:
         """Return a table expression with a column for each header: `c0`, `c1` and so on."""
+
+    def scan(self) -> Sql:
+        """Return the table expression of the rows that the month filter selects."""
+        if self.month_filter is None:
+            return self.scan_all()
+        return Sql(f"(SELECT * FROM {self.scan_all()} WHERE {self.is_selected_sql()})")
+
+    def is_selected_sql(self) -> Sql:
+        """Return the condition for the rows that the month filter selects."""
+        if self.month_filter is None:
+            return Sql("true")
+        period = self.column_sql(self.month_filter.header, SqlType.TIME)
+        first_day = literal(str(self.month_filter.month.first_day))
+        return Sql(f"date_trunc('month', {period}) = DATE {first_day}")
 
     @abstractmethod
     def row_location(self, record: int) -> str:

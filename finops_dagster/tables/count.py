@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from decimal import Decimal
-from pathlib import Path
 from typing import IO, Any
 
 import duckdb
@@ -28,6 +28,7 @@ from finops_dagster.billing.columns import SqlType
 from finops_dagster.billing.errors import FileInvalid, excerpts, first_line
 from finops_dagster.billing.manifest import Column
 from finops_dagster.billing.money import Totals, exact_sum
+from finops_dagster.billing.months import BillingMonth
 from finops_dagster.progress import logging_progress
 from finops_dagster.sources.base import Format, is_money
 from finops_dagster.tables.amounts import LIMIT, MONEY, NotExact, exact_amounts, exact_total
@@ -35,7 +36,7 @@ from finops_dagster.tables.bill_files import BillFiles, ColumnMapping, plain_typ
 from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.csv_files import BOM, CsvFiles, open_text
 from finops_dagster.tables.database import DuckDB
-from finops_dagster.tables.files import header_types, read_files, translated_error
+from finops_dagster.tables.files import header_types, translated_error
 
 # A block of pyarrow's must hold a whole row; DuckDB refuses rows of more than 16 MB.
 _BLOCK_BYTES, _LARGEST_ROW_BYTES = 1 << 20, 32 << 20
@@ -89,6 +90,8 @@ class FileReader:
     currency_position: int | None
     """The position of the currency; None where the file has none."""
     round_money: bool
+    period_position: int | None = None
+    """The position of the billing period; None where all rows are counted."""
     bytes_read: int = 0
 
     def count(self) -> _Tally:
@@ -118,10 +121,8 @@ class FileReader:
 
     @property
     def _positions(self) -> list[int]:
-        return [
-            *self.money_names,
-            *([] if self.currency_position is None else [self.currency_position]),
-        ]
+        others = (self.currency_position, self.period_position)
+        return [*self.money_names, *(position for position in others if position is not None)]
 
     def csv_batches(self, file: CsvFiles, as_numbers: bool, has_long_rows: bool) -> Iterator[Batch]:
         """Yield the counted columns of a CSV file, with amounts as numbers or as text.
@@ -178,7 +179,7 @@ class FileReader:
 
     def _tally(self, batches: Iterator[Batch]) -> _Tally:
         tally = _Tally()
-        for batch in batches:
+        for batch in map(self._selected_rows, batches):
             tally.rows += len(batch[self.cost_position])
             for position, name in self.money_names.items():
                 try:
@@ -193,6 +194,28 @@ class FileReader:
                     tally.rounded += rounded
                     _add(tally.costs, self.sums_by_currency(amounts, batch))
         return tally
+
+    def _selected_rows(self, batch: Batch) -> Batch:
+        """Return the rows that the file's month filter selects."""
+        month_filter = self.file.month_filter
+        if month_filter is None or self.period_position is None:
+            return batch
+        cells = batch[self.period_position]
+        # Each distinct period is parsed once: a file has few.
+        periods = cells if pa.types.is_dictionary(cells.type) else cells.dictionary_encode()
+        months = self._months(periods.dictionary)
+        is_selected = pa.array([month == month_filter.month for month in months], pa.bool_())
+        mask = is_selected.take(periods.indices)
+        return {position: cells.filter(mask) for position, cells in batch.items()}
+
+    def _months(self, periods: pa.Array) -> list[BillingMonth | None]:
+        """Return the months of times; None for a text that is no time, which the load refuses."""
+        if pa.types.is_temporal(periods.type):
+            days = periods.cast(pa.timestamp("us"), safe=False).cast(pa.date32(), safe=False)
+            return [day and BillingMonth.of(day) for day in days.to_pylist()]
+        assert self.period_position is not None
+        texts = self._words_to_nulls(periods.cast(pa.string()), self.period_position)
+        return [text and _month_of_text(text) for text in texts.to_pylist()]
 
     def _amounts(self, cells: pa.Array, position: int) -> tuple[pa.Array, int]:
         """Return the cells as amounts, and how many of them were rounded. Raises NotExact."""
@@ -239,7 +262,7 @@ class FileReader:
 
 
 def count_month(
-    paths: Sequence[Path],
+    files: Sequence[BillFiles],
     bill_format: Format,
     columns: Sequence[Column],
     limits: DuckDB,
@@ -252,9 +275,8 @@ def count_month(
     are rounded, and with `round_money` every amount of more than 18 decimals. Raises FileInvalid
     and CellInvalid, which name file, line and column: DuckDB scans a bad file once more for them.
     """
-    readers = list(
-        _readers(read_files(paths, bill_format), bill_format, columns, round_money=round_money)
-    )
+    readers = list(_readers(files, bill_format, columns, round_money=round_money))
+    paths = [path for group in files for path in group.paths]
     size = sum(path.stat().st_size for path in paths)
 
     total = _Tally()
@@ -302,8 +324,11 @@ def _readers(
         }
         money[cost] = bill_format.cost
         currency = positions.get(bill_format.currency)
+        selected = group.month_filter
+        period = None if selected is None else group.positions[selected.header]
         for path in group.paths:
-            yield FileReader(group.for_file(path), bill_format, money, cost, currency, round_money)
+            file = group.for_file(path)
+            yield FileReader(file, bill_format, money, cost, currency, round_money, period)
 
 
 def _translated_error(reader: FileReader, error: Exception, limits: DuckDB) -> Exception:
@@ -320,6 +345,14 @@ def _translated_error(reader: FileReader, error: Exception, limits: DuckDB) -> E
         except duckdb.Error as scan_error:
             return translated_error(connection, scan_error, [file], [cost])
     return FileInvalid(f"{file.paths[0]}: {first_line(error) or 'a cost is not an exact number'}")
+
+
+def _month_of_text(text: str) -> BillingMonth | None:
+    try:
+        time = datetime.fromisoformat(text.strip().removesuffix(" UTC"))
+    except ValueError:
+        return None
+    return BillingMonth.of(time.astimezone(UTC) if time.tzinfo else time)
 
 
 def _plain_bytes(raw: IO[bytes], gzipped: bool) -> Any:

@@ -39,7 +39,7 @@ class CsvFiles(BillFiles):
     line_end: str = "\n"
     gzipped: bool = False
 
-    def scan(self) -> Sql:
+    def scan_all(self) -> Sql:
         """Return a table expression with one VARCHAR column for each header."""
         columns = ", ".join(f"'c{position}': 'VARCHAR'" for position in range(len(self.headers)))
         paths = ", ".join(file_literal(path) for path in self.paths)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +13,9 @@ import duckdb
 from finops_dagster.billing.columns import SqlType, literal
 from finops_dagster.billing.errors import CellInvalid, FileInvalid, excerpt, excerpts, first_line
 from finops_dagster.billing.manifest import Column
+from finops_dagster.billing.months import BillingMonth
 from finops_dagster.sources.base import Format
-from finops_dagster.tables.bill_files import BillFiles, ColumnMapping
+from finops_dagster.tables.bill_files import BillFiles, ColumnMapping, MonthFilter
 from finops_dagster.tables.csv_files import (
     CsvFiles,
     csv_file,
@@ -23,12 +24,19 @@ from finops_dagster.tables.csv_files import (
 )
 from finops_dagster.tables.parquet_files import PARQUET_MAGIC, parquet_file
 
+_HEADERS_SHOWN = 10
 
-def read_files(paths: Sequence[Path], bill_format: Format) -> list[BillFiles]:
+
+def read_files(
+    paths: Sequence[Path],
+    bill_format: Format,
+    selected_months: Mapping[Path, BillingMonth] | None = None,
+) -> list[BillFiles]:
     """Return the files, grouped by kind, headers and types. Raises FileInvalid.
 
     Only headers and schemas are read. The first bytes of a file decide its kind, as its name may be
-    wrong. Empty files are left out: vendors empty the surplus ones of an older version.
+    wrong. Empty files are left out: vendors empty the surplus ones of an older version. Of a file
+    in `selected_months`, only the rows of that month are read.
     """
     groups: dict[BillFiles, list[Path]] = defaultdict(list)
     for path in paths:
@@ -41,6 +49,10 @@ def read_files(paths: Sequence[Path], bill_format: Format) -> list[BillFiles]:
             file = csv_file(path, bill_format.null_words)
             file = file and _with_time_format(file, bill_format)
         if file is not None:
+            month = (selected_months or {}).get(path)
+            if month is not None:
+                header = billing_period_header(file, bill_format)
+                file = replace(file, month_filter=MonthFilter(header, month))
             groups[replace(file, paths=())].append(path)
     return [replace(file, paths=tuple(group)) for file, group in groups.items()]
 
@@ -52,6 +64,17 @@ def _with_time_format(file: CsvFiles, bill_format: Format) -> CsvFiles:
     types = {header: bill_format.sql_type(header, None) for header in file.headers}
     times = [header for header, sql_type in types.items() if sql_type is SqlType.TIME]
     return replace(file, time_format=time_format_of(file, times, bill_format.time_formats))
+
+
+def billing_period_header(file: BillFiles, bill_format: Format) -> str:
+    """Return the header of the start of the billing period. Raises FileInvalid if there is none."""
+    for header in file.headers:
+        if bill_format.column(header) == bill_format.billing_period:
+            return header
+    raise FileInvalid(
+        f"{file.paths[0]}: no column becomes {bill_format.billing_period}, so its rows are of no "
+        f"known month; the file has the columns {excerpts(file.headers, _HEADERS_SHOWN)}"
+    )
 
 
 def header_types(
@@ -148,7 +171,8 @@ def _first_bad_cell(
         return None
     row = connection.execute(
         f"SELECT row_number() OVER () AS record, CASE {' '.join(cases)} END AS bad "
-        f"FROM {file.scan()} QUALIFY bad IS NOT NULL LIMIT 1"
+        f"FROM {file.scan_all()} QUALIFY bad IS NOT NULL AND "
+        f"coalesce(TRY({file.is_selected_sql()}), true) LIMIT 1"
     ).fetchone()
     if row is None:
         return None

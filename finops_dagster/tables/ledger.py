@@ -15,7 +15,7 @@ from typing import Any
 import duckdb
 
 from finops_dagster.billing.columns import Sql, quoted
-from finops_dagster.billing.content import Content
+from finops_dagster.billing.content import Content, FileContent
 from finops_dagster.billing.errors import LedgerDamaged
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import Load
@@ -36,7 +36,8 @@ _LAYOUT = {
         "run_id": "VARCHAR",
         "state": "VARCHAR",
         "format": "VARCHAR",
-        "files": 'STRUCT("name" VARCHAR, size BIGINT, sha256 VARCHAR, etag VARCHAR)[]',
+        "files": 'STRUCT("name" VARCHAR, size BIGINT, sha256 VARCHAR, etag VARCHAR, '
+        '"months" VARCHAR[])[]',
         "load_number": "BIGINT",
         "decimals_rounded": 'STRUCT("name" VARCHAR, cells BIGINT, amount VARCHAR)[]',
         "lake_sha256": "VARCHAR",
@@ -67,6 +68,12 @@ _ADDED_COLUMNS = {"format": "'cur1'"} | dict.fromkeys(
     "files load_number decimals_rounded lake_sha256 money_sums cost_by_currency delivery".split(),
     "NULL",
 )
+# The type of `files` before files could be shared by months.
+_FILES_WITHOUT_MONTHS = 'STRUCT("name" VARCHAR, size BIGINT, sha256 VARCHAR, etag VARCHAR)[]'
+_ADD_MONTHS = """
+ALTER TABLE finops_state.manifests ALTER files TYPE {} USING list_transform(files, lambda file: {{
+'name': file.name, 'size': file.size, 'sha256': file.sha256, 'etag': file.etag, 'months': NULL}})
+"""
 _IS_MONTH = "export = $export AND billing_month = $billing_month"
 _IS_VERSION = f"{_IS_MONTH} AND manifest_id = $manifest_id"
 
@@ -101,6 +108,8 @@ def create_tables(connection: duckdb.DuckDBPyConnection) -> None:
                 f"ALTER TABLE finops_state.{name} ADD COLUMN {definition} "
                 f"DEFAULT {_ADDED_COLUMNS[column]}"
             )
+    if existing.get("manifests", {}).get("files") == _FILES_WITHOUT_MONTHS:
+        connection.execute(_ADD_MONTHS.format(_LAYOUT["manifests"]["files"]))
     if has_columns_table:
         # An older layout kept the column names in a table of their own.
         connection.execute(
@@ -144,7 +153,8 @@ def _damage(table: str, existing: Mapping[str, str]) -> str | None:
     for name, sql_type in _LAYOUT[table].items():
         if name not in existing and not (table == "manifests" and name in _ADDED_COLUMNS):
             return f"it has no column {name}"
-        if existing.get(name, sql_type) != sql_type:
+        is_older = name == "files" and existing.get(name) == _FILES_WITHOUT_MONTHS
+        if existing.get(name, sql_type) != sql_type and not is_older:
             return f"its column {name} has the type {existing[name]} instead of {sql_type}"
     return None
 
@@ -186,6 +196,19 @@ def loads(
         )
         for (row,) in rows
     ]
+
+
+def loaded_files(connection: duckdb.DuckDBPyConnection, export: str) -> dict[BillingMonth, Content]:
+    """Return the files of each month's loaded version; of no month whose load recorded none."""
+    rows = connection.execute(
+        "SELECT billing_month, files FROM finops_state.manifests "
+        "WHERE export = ? AND state = 'loaded' AND files IS NOT NULL",
+        [export],
+    ).fetchall()
+    return {
+        BillingMonth.of(first_day): Content.of(map(FileContent.of_row, files))
+        for first_day, files in rows
+    }
 
 
 def newest_load(

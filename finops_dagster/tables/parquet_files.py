@@ -29,7 +29,7 @@ _BATCH_ROWS = 16_384
 class ParquetFiles(BillFiles):
     """Parquet files with the same columns and types."""
 
-    def scan(self) -> Sql:
+    def scan_all(self) -> Sql:
         """Return a table expression with one column for each header, of the files' type."""
         paths = ", ".join(file_literal(path) for path in self.paths)
         columns = ", ".join(f"c{position}" for position in range(len(self.headers)))

@@ -69,7 +69,7 @@ class Reader:
             path.write_bytes(body)
         try:
             files = read_files(paths, _FORMAT)
-            counted, _ = count_month(paths, _FORMAT, (), DuckDB(), round_money=round_money)
+            counted, _ = count_month(files, _FORMAT, (), DuckDB(), round_money=round_money)
             load = Load("v1", counted, export="acme", month=MONTH, table="bill")
             month = MonthLoader(self.connection, load, _FORMAT)
             with month.replacing_month(files, (), round_money=round_money):

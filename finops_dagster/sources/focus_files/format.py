@@ -29,7 +29,7 @@ class FocusFilesFormat(FocusColumns):
         "NULL",
         "null",
     )  # FOCUS's sample data has NULL
-    time_format: str | None = None
+    time_formats: tuple[str, ...] = ()
     expects_one_currency = True
     money = frozenset({*COSTS, "oci_costoverage"})
     known_types: ClassVar[dict[str, SqlType]] = {

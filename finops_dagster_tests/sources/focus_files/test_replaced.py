@@ -136,6 +136,23 @@ def test_a_month_restated_with_fewer_files_is_replaced(
     assert requested_months(project.tick(second.cursor, "oracle_manifests")) == []
 
 
+def test_a_file_that_is_staged_already_is_not_downloaded_again(
+    project: Project, s3: S3Server, bucket: str
+) -> None:
+    use_bucket(project, s3, bucket)
+    for name, cost in (("a", "1"), ("b", "2"), ("c", "4")):
+        put(project, f"2026-01/{name}.csv", "2026-01", cost)
+    load(project, "2026-01")
+    put(project, "2026-01/c.csv", "2026-01", "8")
+    (staged,) = project.folder.glob("data/staging/oracle/2026-01/*/b.csv")
+    staged.write_bytes(staged.read_bytes().replace(b",2,", b",3,"))  # a damaged copy is not taken
+    s3.requests.clear()
+    load(project, "2026-01")
+    downloads = [path for method, path in s3.requests if method == "GET" and path.endswith(".csv")]
+    assert sorted(path.rpartition("/")[2] for path in downloads) == ["b.csv", "c.csv"]
+    assert costs(project, "2026-01") == [1, 2, 8]
+
+
 def test_a_folder_that_changes_while_it_is_fetched_is_refused(
     project: Project, s3: S3Server, bucket: str
 ) -> None:
