@@ -10,10 +10,10 @@ import duckdb
 
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.object_stores import ObjectStore, ObjectStores
-from finops_dagster.pipeline.build import build_definitions
+from finops_dagster.pipeline.build import build_definitions, build_resources
 from finops_dagster.pipeline.export import Export
 from finops_dagster.settings import Settings
-from finops_dagster.sources.base import ManifestOrError
+from finops_dagster.sources.base import ManifestOrError, Source
 from finops_dagster_tests.cur import Part, Put, bucket_put, deliver, folder_put, line_items
 from finops_dagster_tests.servers.s3 import S3Server
 
@@ -152,13 +152,21 @@ class Project:
     def available_versions(self) -> dict[BillingMonth, ManifestOrError]:
         """Return the version of each month that the first export's source has."""
         export = self.first_export()
-        return export.source(ObjectStores()).newest_manifests(export.months())
+        return self.source_of(export).newest_manifests(export.months())
+
+    def source_of(self, export: Export) -> Source:
+        """Return the source of an export, which knows what the project has stored."""
+        stored = build_resources(self.settings())
+        return export.source(ObjectStores(), stored.staging, stored.lake, stored.database)
 
     def tick(self, cursor: str | None = None, sensor: str = "acme_manifests") -> dg.SensorResult:
         definitions = self.definitions()
-        stores = (definitions.resources or {})["stores"]
+        names = ("stores", "staging", "lake", "database")
         context = dg.build_sensor_context(
-            self.instance, cursor=cursor, definitions=definitions, resources={"stores": stores}
+            self.instance,
+            cursor=cursor,
+            definitions=definitions,
+            resources={name: (definitions.resources or {})[name] for name in names},
         )
         result = definitions.get_sensor_def(sensor)(context)
         assert isinstance(result, dg.SensorResult)

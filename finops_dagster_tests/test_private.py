@@ -137,9 +137,10 @@ def test_files_are_private_and_neither_files_nor_output_have_a_secret(
     assert len(loads) == 2
     monkeypatch.setenv("FINOPS_CONFIG", "finops.toml")
     definitions = build_definitions(load_settings())
-    stores = {"stores": (definitions.resources or {})["stores"]}
+    names = ("stores", "staging", "lake", "database")
+    resources = {name: (definitions.resources or {})[name] for name in names}
     context = dg.build_sensor_context(
-        dg.DagsterInstance.ephemeral(), definitions=definitions, resources=stores
+        dg.DagsterInstance.ephemeral(), definitions=definitions, resources=resources
     )
     tick = definitions.get_sensor_def("acme_manifests")(context)
     assert_nothing_leaks(finops, *outputs, str(loads), repr(tick))

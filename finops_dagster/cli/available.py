@@ -19,7 +19,6 @@ from finops_dagster.cli.stored_months import (
 )
 from finops_dagster.object_stores import ObjectStores, StoreError, StoreUnavailable
 from finops_dagster.settings import Settings
-from finops_dagster.sources import VENDORS
 from finops_dagster.sources.base import ManifestOrError, Source
 from finops_dagster.sources.settings import ExportSettings
 
@@ -32,7 +31,7 @@ def available_months(
     The value of a month is the error if its manifest cannot be read. An export whose manifests
     cannot be listed, or that has none, is left out; `on_problem` gets a line about it.
     """
-    stores = ObjectStores()
+    stores, stored = ObjectStores(), StoredMonths(settings)
     for export in selection.exports(settings):
         try:
             months = selection.months(export)
@@ -41,7 +40,7 @@ def available_months(
                     f"{export.name} has no month in the selected range; its settings begin with "
                     f"{export.start_month} and end with {export.months()[-1]}"
                 )
-            source = VENDORS[export.vendor].source(export, stores)
+            source = stored.source(export, stores)
             manifests = available_manifests(source, months)
         except Exception as error:
             on_problem(f"{export.name}  failed: {one_line(error)}")

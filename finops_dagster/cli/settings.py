@@ -99,7 +99,8 @@ def as_row(export: FoundExport) -> Row:
     `months` is the number of months that were found.
     """
     table = export.settings.model_dump(mode="json", exclude_defaults=True)
-    return {**table, "months": len(export.months), "problem": export.problem}
+    notes = {"note": export.note} if export.note else {}
+    return {**table, "months": len(export.months), "problem": export.problem, **notes}
 
 
 def as_toml(export: FoundExport) -> str:
@@ -108,8 +109,7 @@ def as_toml(export: FoundExport) -> str:
     The export has at least one month.
     """
     lines = [f"[[exports]]  # found: {export.months[0]} to {export.months[-1]}"]
-    if export.problem:
-        lines.append(f"# {shortened(export.problem)}")
+    lines += [f"# {shortened(text)}" for text in (export.problem, export.note) if text]
     table = export.settings.model_dump(mode="json", exclude_defaults=True)
     lines += [f"{key} = {_toml(value)}" for key, value in table.items()]
     return "\n".join(lines) + "\n"
@@ -196,7 +196,7 @@ def _no_exports() -> str:
 
 
 def _check_export(export: ExportSettings) -> str:
-    source = VENDORS[export.vendor].source(export, ObjectStores())
+    source = VENDORS[export.vendor].source(export, ObjectStores(), None)
     months = available_manifests(source, export.months()[::-1])
     return f"{count_text(len(months), 'month')}, {min(months)} to {max(months)}"
 

@@ -18,13 +18,15 @@ from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import Load, LoadedVersion
 from finops_dagster.cli.options import Selection
 from finops_dagster.lake import Lake, read_footer
+from finops_dagster.object_stores import ObjectStores
 from finops_dagster.pipeline import STAGES
 from finops_dagster.settings import Settings
 from finops_dagster.sources import VENDORS
-from finops_dagster.sources.base import Format
+from finops_dagster.sources.base import Format, Source
 from finops_dagster.sources.settings import ExportSettings
 from finops_dagster.staging.folder import StagedMonth, StagingFolder
 from finops_dagster.staging.gzip_check import InflationLimits
+from finops_dagster.staging.months_reader import MonthsReader
 from finops_dagster.tables.database import BillingDatabase, DuckDB
 from finops_dagster.tables.load import verified_load
 from finops_dagster.terminal import print_error
@@ -99,6 +101,11 @@ class StoredMonths:
         for export in selection.exports(self.settings):
             for month in selection.months(export):
                 yield StoredMonth(export, month, self)
+
+    def source(self, export: ExportSettings, stores: ObjectStores) -> Source:
+        """Return the source of an export, which knows the files that are stored."""
+        reader = MonthsReader(export, self.staging, self.lake, self.database)
+        return VENDORS[export.vendor].source(export, stores, reader)
 
     def loads(self, export: ExportSettings) -> tuple[str, list[WarehouseMonth]]:
         """Return the full name of the export's table and its loaded months, newest first.

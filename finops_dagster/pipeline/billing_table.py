@@ -8,7 +8,7 @@ import dagster as dg
 import duckdb
 
 from finops_dagster.billing.content import Content
-from finops_dagster.billing.errors import FileInvalid, StageMissing
+from finops_dagster.billing.errors import BillError, FileInvalid, StageMissing, excerpts
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import Load, with_vendor_id
 from finops_dagster.lake import Lake, load_from_footer, names_from_footers, restoring_month
@@ -113,6 +113,8 @@ class MonthLoading:
                 self._complete_ledger(connection, previous.load)
                 yield LoadedMonth(previous)
                 return
+            if existing is not None and not force:
+                self._require_known_files(existing)
             with self._replacing_rows(connection, manifest_id) as (load, warnings):
                 report = month_report(connection, load, export.formats[load.format])
                 restatement = Restatement(previous, report) if previous and is_restated else None
@@ -136,6 +138,21 @@ class MonthLoading:
                 return load.manifest_id
         is_taken = version.manifest_id in {load.manifest_id for load in loads}
         return f"{version.vendor_id}+{content.digest}" if is_taken else version.manifest_id
+
+    def _require_known_files(self, existing: Load) -> None:
+        """Raise BillError if this version lacks a file of the loaded one that adds up with others.
+
+        The source keeps such files in every version; it can only have missed the record of one.
+        """
+        names, old = (
+            {file.name for file in c.files if file.months is not None} if c else set()
+            for c in (self.version.content, existing.content)
+        )
+        if names and (missing := sorted(old - names)):
+            raise BillError(
+                f"version {self.version.manifest_id} has no {excerpts(missing, 5)}, of which the "
+                f"loaded version {existing.manifest_id} has rows; run the month again"
+            )
 
     def _complete_ledger(self, connection: duckdb.DuckDBPyConnection, load: Load) -> None:
         """Add the files to a load that earlier releases recorded without, or update their ETags."""

@@ -9,10 +9,14 @@ from dataclasses import dataclass
 import dagster as dg
 
 from finops_dagster.billing.months import BillingMonth
+from finops_dagster.lake import Lake
 from finops_dagster.object_stores import ObjectStores
 from finops_dagster.sources import VENDORS
 from finops_dagster.sources.base import Format, Source
 from finops_dagster.sources.settings import ExportSettings
+from finops_dagster.staging.folder import StagingFolder
+from finops_dagster.staging.months_reader import MonthsReader
+from finops_dagster.tables.database import BillingDatabase
 
 
 @dataclass(frozen=True)
@@ -41,9 +45,15 @@ class Export:
         """The vendor's formats by name; the manifest says which one a month has."""
         return VENDORS[self.settings.vendor].formats(self.settings)
 
-    def source(self, stores: ObjectStores) -> Source:
-        """Return the source that finds and downloads the export's versions."""
-        return VENDORS[self.settings.vendor].source(self.settings, stores)
+    def source(
+        self, stores: ObjectStores, staging: StagingFolder, lake: Lake, database: BillingDatabase
+    ) -> Source:
+        """Return the source that finds and downloads the export's versions.
+
+        What is known of files that months share is in the staging folder, the lake and the ledger.
+        """
+        reader = MonthsReader(self.settings, staging, lake, database)
+        return VENDORS[self.settings.vendor].source(self.settings, stores, reader)
 
     @functools.cached_property
     def partitions(self) -> dg.MonthlyPartitionsDefinition:

@@ -15,6 +15,7 @@ from finops_dagster.pipeline.resources import RunOptions
 from finops_dagster.pipeline.stage import billing_month, previous_metadata, stage, stage_result
 from finops_dagster.sources.base import Source
 from finops_dagster.staging.folder import StagingFolder
+from finops_dagster.tables.database import BillingDatabase
 
 
 def manifest_asset(export: Export) -> dg.AssetsDefinition:
@@ -25,11 +26,12 @@ def manifest_asset(export: Export) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext,
         staging: dg.ResourceParam[StagingFolder],
         stores: dg.ResourceParam[ObjectStores],
+        database: dg.ResourceParam[BillingDatabase],
         lake: dg.ResourceParam[Lake],
         run_options: RunOptions,
     ) -> dg.MaterializeResult[Manifest]:
         """Read the vendor's newest manifest of the month: its version, files and columns."""
-        month, source = billing_month(context), export.source(stores)
+        month, source = billing_month(context), export.source(stores, staging, lake, database)
         staged = staging.month(export.name, month)
         previous, newest = staged.manifest(), newest_manifest(source, month)
         accepted, warnings = newest, newest.warnings

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import time
 from collections.abc import Iterator, Mapping
@@ -14,10 +13,13 @@ import dagster as dg
 from finops_dagster.billing.errors import ManifestInvalid, ManifestMissing, excerpts
 from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.months import BillingMonth
+from finops_dagster.lake import Lake
 from finops_dagster.object_stores import ObjectStores
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.runs import end_lost_runs
-from finops_dagster.sources.base import ManifestOrError
+from finops_dagster.sources.base import ManifestOrError, Source
+from finops_dagster.staging.folder import StagingFolder
+from finops_dagster.tables.database import BillingDatabase
 
 # Seconds until a month whose run failed is requested again: a network or a server recovers within
 # an hour or a day, but a defect of the bill needs a new delivery, or somebody who looks at it.
@@ -64,7 +66,7 @@ def manifest_sensor(export: Export, last_stage: str) -> dg.SensorDefinition:
     if the store refuses access, or has no month of the export at all.
     """
     # A source remembers the manifests that it read: an unchanged one costs one conditional GET.
-    source_in = functools.cache(export.source)
+    sources: dict[ObjectStores, Source] = {}
 
     @dg.sensor(
         name=f"{export.settings.group}_manifests",
@@ -76,10 +78,16 @@ def manifest_sensor(export: Export, last_stage: str) -> dg.SensorDefinition:
         description=f"Requests a run for each new or restated month of {export.name}.",
     )
     def sensor(
-        context: dg.SensorEvaluationContext, stores: dg.ResourceParam[ObjectStores]
+        context: dg.SensorEvaluationContext,
+        stores: dg.ResourceParam[ObjectStores],
+        staging: dg.ResourceParam[StagingFolder],
+        lake: dg.ResourceParam[Lake],
+        database: dg.ResourceParam[BillingDatabase],
     ) -> dg.SensorResult:
         cursor = _read_cursor(context.cursor)
-        manifests = source_in(stores).newest_manifests(export.months())
+        if stores not in sources:
+            sources[stores] = export.source(stores, staging, lake, database)
+        manifests = sources[stores].newest_manifests(export.months())
         newest = manifests[max(manifests)]
         if isinstance(newest, ManifestMissing) and len(set(map(type, manifests.values()))) == 1:
             raise newest

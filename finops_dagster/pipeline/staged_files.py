@@ -54,7 +54,8 @@ def staged_files_asset(export: Export) -> dg.AssetsDefinition:
         staged_month = staging.month(export.name, month)
         lake_version = read_footer(lake.path(export.name, month))
         month_staging = MonthStaging(export, manifest, staged_month, lake_version, database.duckdb)
-        result = month_staging.stage(export.source(stores), force=run_options.force)
+        source = export.source(stores, staging, lake, database)
+        result = month_staging.stage(source, force=run_options.force)
         seconds = time.monotonic() - started
         metadata = {
             **staged_metadata(result.version),

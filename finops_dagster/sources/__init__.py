@@ -14,11 +14,12 @@ from finops_dagster.sources.azure.find_exports import discover as azure_exports
 from finops_dagster.sources.azure.format import azure_formats
 from finops_dagster.sources.azure.settings import AzureExport
 from finops_dagster.sources.azure.source import AzureSource
-from finops_dagster.sources.base import Format, Source
+from finops_dagster.sources.base import Format, SharedFilesReader, Source
 from finops_dagster.sources.find_exports import FoundExport, SearchedStore
+from finops_dagster.sources.focus_files.find_exports import discover as discover_focus_files
 from finops_dagster.sources.focus_files.format import FocusFilesFormat
-from finops_dagster.sources.focus_files.replaced import ReplacedFiles
 from finops_dagster.sources.focus_files.settings import FocusFilesExport
+from finops_dagster.sources.focus_files.source import focus_files_source
 from finops_dagster.sources.settings import ExportSettings
 
 
@@ -26,24 +27,34 @@ from finops_dagster.sources.settings import ExportSettings
 class Vendor:
     """The parts of a vendor, each made of an export's settings.
 
+    `source` also gets a reader of the files that months share; None where no file may be read.
     `discover` finds exports in a store for `finops init`.
     """
 
     settings: type[ExportSettings]
     formats: Callable[[Any], Mapping[str, Format]]
-    source: Callable[[Any, ObjectStores], Source]
+    source: Callable[[Any, ObjectStores, SharedFilesReader | None], Source]
     discover: Callable[[SearchedStore], Iterable[FoundExport]] = lambda _: ()
 
 
 VENDORS: dict[str, Vendor] = {
     "aws": Vendor(
-        AwsExport, lambda export: aws_formats(export.column_names), AwsSource, aws_exports
+        AwsExport,
+        lambda export: aws_formats(export.column_names),
+        lambda export, stores, _: AwsSource(export, stores),
+        aws_exports,
     ),
-    "azure": Vendor(AzureExport, lambda _: azure_formats(), AzureSource, azure_exports),
+    "azure": Vendor(
+        AzureExport,
+        lambda _: azure_formats(),
+        lambda export, stores, _: AzureSource(export, stores),
+        azure_exports,
+    ),
     "focus-files": Vendor(
         FocusFilesExport,
         lambda _: {FocusFilesFormat.name: FocusFilesFormat()},
-        ReplacedFiles,
+        focus_files_source,
+        discover_focus_files,
     ),
 }
 """The vendors by their names in the settings. A project may add its own before it loads them."""

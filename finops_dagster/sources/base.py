@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 
 from finops_dagster.billing.columns import Naming, Sql, SqlType, quoted
+from finops_dagster.billing.content import Content, FileContent
 from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.months import BillingMonth
@@ -94,6 +95,33 @@ class AvailableFiles:
 
     files: Sequence[ObjectInfo]
     warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SharedFiles:
+    """What is known of the files of an export that months share.
+
+    `contents` and `problems` are by key: a file's content, or why its months cannot be read.
+    `loaded` are the files of the months' loaded versions, which the store may no longer have.
+    """
+
+    contents: Mapping[str, FileContent]
+    problems: Mapping[str, BillError]
+    loaded: Mapping[BillingMonth, Content]
+
+
+class SharedFilesReader(Protocol):
+    """Reads which months the files of an export hold rows of."""
+
+    def read(
+        self, store: ObjectStore, folder: str, files: Sequence[ObjectInfo], bill_format: Format
+    ) -> SharedFiles:
+        """Return what is known of the files below a folder; download and read only unknown ones.
+
+        A file is known by its path below the folder, its size and its ETag. Raises the store's
+        errors.
+        """
+        ...
 
 
 class Source(Protocol):

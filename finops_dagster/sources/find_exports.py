@@ -17,12 +17,13 @@ class FoundExport:
     """An export that was found, and the months that have a manifest, the oldest first.
 
     `problem` is empty, or says why the newest manifest cannot be read: then `settings` have no
-    format.
+    format. `note` says what was guessed.
     """
 
     settings: ExportSettings
     months: Sequence[BillingMonth]
     problem: str = ""
+    note: str = ""
 
 
 class _CachedListings:

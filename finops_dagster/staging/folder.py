@@ -83,7 +83,7 @@ class StagedMonth:
     def write_manifest(self, manifest: Manifest) -> None:
         """Write the manifest for the later stages, under the month's lock."""
         with folder_lock(self._folder):
-            self._write(self._manifest_file, _MANIFEST.dump_json(manifest, indent=1))
+            replace_file(self._manifest_file, _MANIFEST.dump_json(manifest, indent=1))
 
     def records(self) -> list[VersionRecord]:
         """Return the records of versions that were staged whole, the newest first."""
@@ -110,14 +110,7 @@ class StagedMonth:
             older = [known for known in records if known.manifest_id != record.manifest_id]
             document = _RECORDS.dump_json([record, *older], indent=1)
             if _RECORDS.dump_json(records, indent=1) != document:
-                self._write(self._record_file, document)
-
-    def _write(self, path: Path, content: bytes) -> None:
-        """Replace a file in one step, so that no reader sees half of it."""
-        part = path.with_name(f"{path.name}.part")
-        with path_in_errors(part):
-            part.write_bytes(content)
-            part.replace(path)
+                replace_file(self._record_file, document)
 
     def version(self, manifest: Manifest) -> StagedVersion:
         """Return the staged files of a manifest's version."""
@@ -236,6 +229,14 @@ def newer_version_message(version: str, newer: str) -> str:
         f"version {version} is no longer the month's newest: another run has staged {newer} since "
         "this run began; run the month again"
     )
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Replace a file in one step, so that no reader sees half of it."""
+    part = path.with_name(f"{path.name}.part")
+    with path_in_errors(part):
+        part.write_bytes(content)
+        part.replace(path)
 
 
 def folder_lock(folder: Path, timeout: float = -1) -> FileLock:

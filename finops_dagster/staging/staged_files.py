@@ -77,6 +77,11 @@ class StagedFiles:
         """Return the path of a file, which need not exist."""
         return self._folder / name
 
+    def existing_paths(self) -> list[Path]:
+        """Return the paths of all files that were downloaded, and not deleted since."""
+        names = {file.name for file in self._logged_files()}
+        return [path for path in map(self.path, sorted(names)) if path.exists()]
+
     def intact_files(self) -> dict[str, StagedFile]:
         """Return the files by name that are as they were downloaded.
 

@@ -215,7 +215,8 @@ class FileReader:
             return [day and BillingMonth.of(day) for day in days.to_pylist()]
         assert self.period_position is not None
         texts = self._words_to_nulls(periods.cast(pa.string()), self.period_position)
-        return [text and _month_of_text(text) for text in texts.to_pylist()]
+        time_format = self.file.time_format
+        return [text and _month_of_text(text, time_format) for text in texts.to_pylist()]
 
     def _amounts(self, cells: pa.Array, position: int) -> tuple[pa.Array, int]:
         """Return the cells as amounts, and how many of them were rounded. Raises NotExact."""
@@ -347,9 +348,13 @@ def _translated_error(reader: FileReader, error: Exception, limits: DuckDB) -> E
     return FileInvalid(f"{file.paths[0]}: {first_line(error) or 'a cost is not an exact number'}")
 
 
-def _month_of_text(text: str) -> BillingMonth | None:
+def _month_of_text(text: str, time_format: str | None) -> BillingMonth | None:
     try:
-        time = datetime.fromisoformat(text.strip().removesuffix(" UTC"))
+        time = (
+            datetime.strptime(text, time_format)
+            if time_format
+            else datetime.fromisoformat(text.strip().removesuffix(" UTC"))
+        )
     except ValueError:
         return None
     return BillingMonth.of(time.astimezone(UTC) if time.tzinfo else time)

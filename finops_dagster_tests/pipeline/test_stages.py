@@ -17,7 +17,6 @@ import duckdb
 import pytest
 
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.object_stores import ObjectStores
 from finops_dagster.pipeline.build import build_resources
 from finops_dagster.pipeline.manifest import newest_manifest
 from finops_dagster.pipeline.staged_files import MonthStaging, StagingResult
@@ -80,7 +79,7 @@ def test_two_months_download_while_a_third_has_the_database_open(
 
     def stage(text: str) -> StagingResult:
         month = BillingMonth.parse(text)
-        source = export.source(ObjectStores())
+        source = project.source_of(export)
         manifest, staged = newest_manifest(source, month), resources.staging.month("acme", month)
         staged.write_manifest(manifest)
         files = MonthStaging(export, manifest, staged, None, resources.database.duckdb)

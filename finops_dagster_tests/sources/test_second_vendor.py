@@ -134,7 +134,11 @@ def project(
     project: Project, s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> Project:
     """Return a project whose only export is Northwind's, in a bucket."""
-    vendor = Vendor(NorthwindExport, lambda export: FORMATS, NorthwindSource)
+    vendor = Vendor(
+        NorthwindExport,
+        lambda export: FORMATS,
+        lambda export, stores, _: NorthwindSource(export, stores),
+    )
     monkeypatch.setitem(VENDORS, "northwind", vendor)
     client = s3.client()
     project.put = lambda key, body: client.put_object(Bucket=bucket, Key=key, Body=body)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from datetime import UTC
 from hashlib import sha256
 
 from finops_dagster.billing.manifest import ManifestFile
+from finops_dagster.billing.months import BillingMonth
 from finops_dagster.object_stores import ObjectInfo, ObjectStore
 
 # What writers leave beside their files: Spark's `_SUCCESS`, Hadoop's `.part-0.crc`, manifests.
 _MARKERS = ("_", ".")
 _OTHER_SUFFIXES = (".json", ".md", ".txt", ".md5", ".sha256")
+
+# The day in Oracle's `FOCUS Reports/2026/01/31/`, and in names such as `focus-20260131.csv`.
+_DAY = re.compile(r"(?<!\d)([1-9]\d{3})([-/_]?)(0[1-9]|1[0-2])\2(?:0[1-9]|[12]\d|3[01])(?!\d)")
 
 
 def data_files(store: ObjectStore, folder: str) -> list[ObjectInfo]:
@@ -18,10 +24,11 @@ def data_files(store: ObjectStore, folder: str) -> list[ObjectInfo]:
 
     Left out are names that begin with `_` or `.`, and kinds of files that hold no charges.
     """
-    return [file for file in store.files_below(folder) if _is_data(relative(file.key, folder))]
+    return [file for file in store.files_below(folder) if is_data(relative(file.key, folder))]
 
 
-def _is_data(path: str) -> bool:
+def is_data(path: str) -> bool:
+    """Return whether a path below an export's folder is that of a FOCUS file."""
     is_marker = any(name.startswith(_MARKERS) for name in path.split("/"))
     return not is_marker and not path.lower().endswith(_OTHER_SUFFIXES)
 
@@ -50,3 +57,11 @@ def manifest_source(
         max(file.last_modified for file in files),
         sum(file.size for file in files),
     )
+
+
+def month_of_day(file: ObjectInfo) -> BillingMonth:
+    """Return the month of the last day in a key, else of the time of the object."""
+    *_, day = [None, *_DAY.finditer(file.key)]
+    if day is None:
+        return BillingMonth.of(file.last_modified.astimezone(UTC))
+    return BillingMonth(int(day[1]), int(day[3]))

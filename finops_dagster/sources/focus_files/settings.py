@@ -12,8 +12,8 @@ class FocusFilesExport(StoreSettings, ExportSettings):
     """The settings of a folder of FOCUS files.
 
     `layout` is how the provider delivers: "replaced" is a folder for each month, of which the
-    newest files count.
+    newest files count; "incremental" is files that are never changed and add up, as Oracle's.
     """
 
     vendor: Literal["focus-files"]
-    layout: Literal["replaced"]
+    layout: Literal["incremental", "replaced"]

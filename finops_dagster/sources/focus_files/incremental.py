@@ -1,0 +1,230 @@
+"""The source of FOCUS files that are never changed and add up, as Oracle's daily files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from finops_dagster.billing.content import FileContent
+from finops_dagster.billing.errors import (
+    BillError,
+    FileInvalid,
+    ManifestInvalid,
+    ManifestMissing,
+    excerpts,
+)
+from finops_dagster.billing.manifest import ListedFile, Manifest, ManifestFile
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.object_stores import ObjectInfo, ObjectMissing, ObjectStores
+from finops_dagster.sources.base import (
+    AvailableFiles,
+    ManifestOrError,
+    SharedFiles,
+    SharedFilesReader,
+    VersionFolder,
+)
+from finops_dagster.sources.focus_files.data_files import data_files, digest, month_of_day, relative
+from finops_dagster.sources.focus_files.format import FocusFilesFormat
+from finops_dagster.sources.focus_files.settings import FocusFilesExport
+
+_MAX_NAMES_SHOWN = 5
+
+
+class IncrementalFiles:
+    """FOCUS files whose rows say their month; a file may hold rows of several.
+
+    The version of a month is the set of files that hold rows of it: its id is a digest of their
+    names, sizes and SHA-256s. These are known, as each file is read once, and unlike ETags they
+    stay when the bucket is copied. A loaded file that the store no longer has stays in the version:
+    providers delete old files, and restate nothing by that.
+    """
+
+    stale_after = timedelta(days=3)
+
+    def __init__(
+        self, export: FocusFilesExport, stores: ObjectStores, reader: SharedFilesReader | None
+    ) -> None:
+        """Open the export's store. Without a reader, days in keys stand for the months of rows."""
+        self._export, self._reader = export, reader
+        self._store, self._root = stores.open(export)
+
+    def newest_manifests(
+        self, months: Iterable[BillingMonth]
+    ) -> dict[BillingMonth, ManifestOrError]:
+        """Return a manifest of each month, by one LIST, and one GET for each file that is new.
+
+        While a file cannot be read, its months are unknown: then no month gets a new version, and
+        the month of its day fails with the reason.
+        """
+        files = data_files(self._store, self._root)
+        if self._reader is None:
+            shared = SharedFiles(_contents_by_day(files), {}, {})
+        else:
+            shared = self._reader.read(self._store, self._root, files, FocusFilesFormat())
+        available = {relative(file.key, self._root): file for file in files}
+        return {month: self._newest(month, available, shared) for month in months}
+
+    def _newest(
+        self, month: BillingMonth, available: Mapping[str, ObjectInfo], shared: SharedFiles
+    ) -> ManifestOrError:
+        loaded_content = shared.loaded.get(month)
+        loaded = {file.name: file for file in loaded_content.files} if loaded_content else {}
+        version = _MonthFiles.of(month, available, shared, loaded)
+        for key, problem in shared.problems.items():
+            file = available[relative(key, self._root)]
+            if version.files != loaded or month_of_day(file) == month:
+                return self._refused(problem, file, version)
+        if version.files:
+            return self._manifest(month, available, version)
+        return ManifestMissing(
+            f"{self._export.name} has no {month}: none of the {len(available)} files below "
+            f"{self._store.location(self._root)} has rows of it"
+        )
+
+    def _refused(
+        self, problem: BillError, file: ObjectInfo, version: _MonthFiles
+    ) -> ManifestInvalid:
+        error = ManifestInvalid(
+            f"{problem}; it may hold rows of this month: the month can be loaded when the file is "
+            "repaired or moved away"
+        )
+        error.etag = f"{version.id}+{file.etag}"
+        return error
+
+    def _manifest(
+        self, month: BillingMonth, available: Mapping[str, ObjectInfo], version: _MonthFiles
+    ) -> Manifest:
+        present = [available[name] for name in version.files if name in available]
+        first_day = datetime(month.year, month.month, 1, tzinfo=UTC)
+        source = ManifestFile(
+            self._root,
+            self._store.location(self._root),
+            version.id,
+            max((file.last_modified for file in present), default=first_day),
+            sum(file.size for file in version.files.values()),
+        )
+        files = [
+            ListedFile(f"{self._root}/{name}".lstrip("/"), file.size, file.etag, file.months)
+            for name, file in sorted(version.files.items())
+        ]
+        return Manifest(
+            FocusFilesFormat.name,
+            str(month),
+            version.id,
+            source,
+            (),
+            tuple(files),
+            warnings=tuple(version.warnings(self._store.location(self._root))),
+            shared_folder=self._root,
+        )
+
+    def available_files(self, manifest: Manifest) -> AvailableFiles:
+        """List the folder once. Raises FileInvalid for a file with other bytes than were read.
+
+        A file that the store no longer has is described as it was read, and a warning names it.
+        """
+        available = {file.key: file for file in data_files(self._store, self._root)}
+        files, warnings = [], []
+        for listed in manifest.files:
+            location = self._store.location(listed.key)
+            file = available.get(listed.key)
+            if file is None:
+                warnings.append(f"{location} is no longer there; the copy that was read is used")
+                file = ObjectInfo(
+                    listed.key,
+                    location,
+                    listed.size or 0,
+                    listed.etag,
+                    manifest.source.last_modified,
+                )
+            elif file.etag != listed.etag:
+                raise FileInvalid(
+                    f"{location} has changed since its months were read; run the month again"
+                )
+            files.append(file)
+        return AvailableFiles(files, tuple(warnings))
+
+    def fetch(
+        self, manifest: Manifest, available: AvailableFiles, folder: VersionFolder, *, force: bool
+    ) -> int:
+        """Download and verify the files; return the bytes downloaded.
+
+        Raises FileInvalid for a file that neither the store nor the staging folder has: the month
+        without its rows would be another.
+        """
+        try:
+            return folder.fetch(self._store, available.files, force=force)
+        except ObjectMissing as missing:
+            raise FileInvalid(
+                f"{missing}; {manifest.month} has rows of this file, and no copy of it is staged: "
+                "put the file back to load the month's newest version"
+            ) from missing
+
+
+@dataclass(frozen=True)
+class _MonthFiles:
+    """The files of a month's newest version by name, and which of them are not as loaded."""
+
+    month: BillingMonth
+    files: Mapping[str, FileContent]
+    deleted: Sequence[str]
+    changed: Sequence[str]
+
+    @classmethod
+    def of(
+        cls,
+        month: BillingMonth,
+        available: Mapping[str, ObjectInfo],
+        shared: SharedFiles,
+        loaded: Mapping[str, FileContent],
+    ) -> _MonthFiles:
+        """Return the files that hold rows of the month, and those of its loaded version.
+
+        A loaded file with other bytes stays in the list even if it holds no more rows of the month.
+        """
+        contents = {
+            name: shared.contents[file.key]
+            for name, file in available.items()
+            if file.key in shared.contents
+        }
+        deleted = [name for name in loaded if name not in available]
+        changed = [
+            name
+            for name, file in loaded.items()
+            if name in contents and contents[name].sha256 != file.sha256
+        ]
+        files = {
+            name: file
+            for name, file in contents.items()
+            if name in loaded or str(month) in (file.months or ())
+        }
+        return cls(month, {**files, **{name: loaded[name] for name in deleted}}, deleted, changed)
+
+    @property
+    def id(self) -> str:
+        return digest([(file.name, file.size, file.sha256) for file in self.files.values()])
+
+    def warnings(self, location: str) -> list[str]:
+        """Return a warning about the deleted and one about the changed files, where there are."""
+        warnings = []
+        if self.deleted:
+            warnings.append(
+                f"{location} no longer has {excerpts(self.deleted, _MAX_NAMES_SHOWN)}; the rows "
+                f"that {self.month} has of them stay"
+            )
+        if self.changed:
+            warnings.append(
+                f"{location} has other bytes than were loaded in "
+                f"{excerpts(self.changed, _MAX_NAMES_SHOWN)}, though such files are never "
+                f"changed; {self.month} is restated"
+            )
+        return warnings
+
+
+def _contents_by_day(files: Sequence[ObjectInfo]) -> dict[str, FileContent]:
+    """Return contents of unread files, of which the day in the key says the month."""
+    return {
+        file.key: FileContent(file.key, file.size, None, file.etag, (str(month_of_day(file)),))
+        for file in files
+    }

@@ -1,0 +1,18 @@
+"""The source of FOCUS files, by the layout of the settings."""
+
+from __future__ import annotations
+
+from finops_dagster.object_stores import ObjectStores
+from finops_dagster.sources.base import SharedFilesReader, Source
+from finops_dagster.sources.focus_files.incremental import IncrementalFiles
+from finops_dagster.sources.focus_files.replaced import ReplacedFiles
+from finops_dagster.sources.focus_files.settings import FocusFilesExport
+
+
+def focus_files_source(
+    export: FocusFilesExport, stores: ObjectStores, reader: SharedFilesReader | None
+) -> Source:
+    """Return the source of an export."""
+    if export.layout == "replaced":
+        return ReplacedFiles(export, stores)
+    return IncrementalFiles(export, stores, reader)
