@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from finops_dagster.billing.content import is_version_of
+from finops_dagster.billing.delivery import Delivery
 from finops_dagster.billing.errors import BillError, ManifestMissing
 from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.months import BillingMonth
@@ -98,8 +99,6 @@ def discovery_rows(
         except Exception as error:
             on_problem(f"{export} {name}  failed: {one_line(error)}")
             continue
-        loaded = month.table_version
-        is_older = loaded and not is_version_of(loaded, manifest.id)
         yield {
             "export": export,
             "month": name,
@@ -108,8 +107,27 @@ def discovery_rows(
             "files": len(manifest.files),
             "bytes": size,
             "last_modified": manifest.source.last_modified,
-            "loaded": f"older: {loaded}" if is_older else "yes" if loaded else "no",
+            **_delivery(manifest.delivery),
+            "loaded": _loaded(month, manifest),
         }
+
+
+def _delivery(delivery: Delivery | None) -> Row:
+    """Return what Azure says of its run; nothing for vendors that say nothing, as AWS."""
+    if delivery is None:
+        return {}
+    return vars(delivery)
+
+
+def _loaded(month: StoredMonth, manifest: Manifest) -> str:
+    loaded, lake = month.table_version, month.lake_record
+    if not loaded:
+        return "no"
+    if is_version_of(loaded, manifest.id):
+        return "yes"
+    # A newer run's folder may have been deleted: the loaded version then stays.
+    is_newer = lake and manifest.delivery and manifest.delivery.is_older_than(lake.delivery)
+    return f"{'newer' if is_newer else 'older'}: {loaded}"
 
 
 def plan_rows(settings: Settings, selection: Selection, on_problem: OnProblem) -> Iterator[Row]:

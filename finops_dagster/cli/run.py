@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from finops_dagster.cli.options import Force, Json, Options, VendorGroup, exit_after
-from finops_dagster.cli.output import exit_with, show
+from finops_dagster.cli.output import Headings, Row, exit_with, key_headings, show
 from finops_dagster.terminal import print_error
 
 _RUNS_ALONE = "This stage runs alone. The vendor is not asked, and nothing is downloaded."
@@ -50,10 +50,25 @@ Runs = Annotated[
 app = typer.Typer(cls=VendorGroup, no_args_is_help=True)
 
 
+def _covered_days(row: Row) -> str:
+    first, last = row["first_day"], row["last_day"]
+    return f"{first.day}-{last.day}" if first and last else ""
+
+
+# Of a vendor that delivers a month in runs, the time and the days of the run say more than the
+# time of the manifest.
+_RUN_HEADINGS: Headings = {
+    **key_headings("export month version files bytes"),
+    "submitted": "submitted_at",
+    "days": _covered_days,
+    "loaded": "loaded",
+}
+
+
 def group_help(vendor: str) -> str:
     """Return the help text of a vendor's group of commands."""
     return (
-        f"Load the months of {vendor.upper()} exports.\n\n"
+        f'Load the months of exports that have vendor = "{vendor}".\n\n'
         "A month has these stages: manifest, staged files, DuckDB table, Parquet file, warehouse "
         "table."
     )
@@ -71,7 +86,8 @@ def discover_manifests(context: typer.Context, json: Json = False) -> None:
 
     problems: list[str] = []
     rows = list(discovery_rows(*Options.settings_and_selection(context), problems.append))
-    show(rows, as_json=json, empty="no months found")
+    headings = _RUN_HEADINGS if rows and "submitted_at" in rows[0] else None
+    show(rows, as_json=json, empty="no months found", headings=headings)
     exit_with(problems)
 
 
