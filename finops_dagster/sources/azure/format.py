@@ -63,9 +63,14 @@ class AzureFormat(Format, Protocol):
 
 
 _COSTS_IN_USD = (
-    "x_billedcostinusd x_contractedcostinusd x_effectivecostinusd x_listcostinusd"
+    "x_billedcostinusd x_contractedcostinusd x_effectivecostinusd x_listcostinusd "
+    "x_ondemandcostinusd"
 ).split()
-_NUMBERS = "x_billedunitprice x_billingexchangerate x_effectiveunitprice x_pricingblocksize".split()
+# `UsageQuantity` and the costs on demand are of 1.0-preview(v1).
+_NUMBERS = (
+    "usagequantity x_billedunitprice x_billingexchangerate x_effectiveunitprice x_ondemandcost "
+    "x_ondemandunitprice x_pricingblocksize"
+).split()
 _TIMES = "x_billingexchangeratedate x_serviceperiodend x_serviceperiodstart".split()
 # Texts that Parquet files may hold as numbers or booleans; Microsoft's own lists of the columns
 # disagree about them.

@@ -177,8 +177,8 @@ class _Document:
             name = usable_key(blob.get("blobName"), source).rpartition("/")[2]
             key = f"{folder}/{name}"
             if not name or key in files:  # its charges would count twice
-                problem = "twice" if name else "which is a folder"
-                raise self.invalid(f" lists {excerpt(blob['blobName'])} {problem}")
+                problem = " twice" if name else ", which is a folder"
+                raise self.invalid(f" lists {excerpt(blob['blobName'])}{problem}")
             size = _count(blob.get("byteCount"))
             if size is None and len(blobs) == 1:
                 size = _count(self.field("byteCount"))

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from decimal import Decimal
 
 import pytest
 
+from finops_dagster.billing.columns import SqlType
+from finops_dagster.sources.azure.format import azure_formats
 from finops_dagster_tests.azure import (
     AGREEMENTS,
     BILL,
@@ -275,3 +278,19 @@ def test_azures_rows_of_the_focus_sample_are_loaded_exactly(project: Project) ->
     load_rows(project, *rows, month="2024-09")
     total = sum(Decimal(row["BilledCost"]) for row in rows)
     assert project.query("SELECT count(*), sum(billedcost) FROM azure") == [(len(rows), total)]
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.2-preview"])
+def test_every_column_that_microsoft_documents_has_its_type(version: str) -> None:
+    file = DATA / f"FocusCost_{version}.json"
+    if not file.exists():
+        pytest.skip("Microsoft's list of the columns is not part of the project")
+    focus = azure_formats()["focus"]
+    types = {"Decimal": SqlType.MONEY, "DateTime": SqlType.TIME}
+    for column in json.loads(file.read_text())["Columns"]:
+        name, expected = column["ColumnName"], types.get(column["DataType"])
+        # It is a unit, whatever the list says.
+        expected = SqlType.TEXT if name == "ConsumedUnit" else expected
+        found = focus.sql_type(name, None)
+        texts = (None, SqlType.TEXT, SqlType.TEXT_MAP)
+        assert found == expected if expected else found in texts, name

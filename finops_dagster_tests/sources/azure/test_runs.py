@@ -23,6 +23,7 @@ from finops_dagster.sources.azure.source import AzureSource
 from finops_dagster.sources.base import ManifestOrError
 from finops_dagster_tests.azure import ENROLMENT, PROFILE, Run, costs, deliver
 from finops_dagster_tests.project import Project, requested_months
+from finops_dagster_tests.servers.azurite import AzureServer
 from finops_dagster_tests.servers.s3 import S3Server
 
 JANUARY, FEBRUARY = BillingMonth(2024, 1), BillingMonth(2024, 2)
@@ -349,6 +350,27 @@ def test_a_container_is_read_from_s3_as_from_a_folder(
     assert requested_months(project.tick(sensor="contoso_manifests")) == ["2024-01"]
     assert project.load(export="contoso").data_versions() == {run.run_id}
     assert project.query("SELECT sum(billedcost) FROM azure") == [(3,)]
+
+
+def test_a_container_of_azure_is_read_with_the_run_that_replaces_another(
+    project: Project, azure: AzureServer, container: str
+) -> None:
+    client = azure.container(container)
+    project.export["source"] = f"{azure.url}/{container}/exports"
+
+    def put(key: str, body: bytes) -> None:
+        client.upload_blob(key, body, overwrite=True)
+
+    deliver(put, Run(layout="run ids"), costs("1", "2"))
+    assert project.load(export="contoso").data_versions() == {Run().run_id}
+    assert set(project.load(export="contoso").outcomes().values()) == {"unchanged"}
+    for blob in client.list_blob_names():
+        client.delete_blob(blob)
+    deliver(put, Run(layout="run ids", number=2), costs("1", "5"), suffix="snappy.parquet")
+    tick = project.tick(sensor="contoso_manifests")
+    assert requested_months(tick) == ["2024-01"]
+    assert project.load(export="contoso").data_versions() == {Run(number=2).run_id}
+    assert project.query("SELECT sum(billedcost) FROM azure") == [(6,)]
 
 
 def test_times_of_a_manifest_are_compared_in_utc(project: Project) -> None:
