@@ -34,6 +34,11 @@ def clean(settings: Settings, *, older_than: timedelta, dry_run: bool) -> Iterat
             if not dry_run:
                 shutil.rmtree(folder)
             yield row
+        for copy in _unneeded_copies(stored.staging.shared(export.name).existing_paths(), cutoff):
+            row = _row("staged files", str(copy), _bytes([copy]))
+            if not dry_run:
+                copy.unlink()
+            yield row
         for superseded in _delete_superseded(months, cutoff, dry_run=dry_run):
             yield _row("superseded version", superseded, 0)
     with open_history() as history:
@@ -101,6 +106,13 @@ def _unneeded_folders(months: Iterable[StoredMonth], cutoff: datetime) -> Iterat
                     load = month.verified_load(connection)
                 if load is not None and load.manifest_id == current.manifest_id:
                     yield folder
+
+
+def _unneeded_copies(copies: Iterable[Path], cutoff: datetime) -> Iterator[Path]:
+    """Yield old copies of shared files: their months are recorded, and can fetch them again."""
+    for path in copies:
+        if datetime.fromtimestamp(path.stat().st_mtime, UTC) < cutoff:
+            yield path
 
 
 def _delete_superseded(

@@ -13,6 +13,7 @@ import pytest
 from finops_dagster.billing.errors import ManifestInvalid, ManifestMissing
 from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.months import BillingMonth
+from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import ROOT, UNCHANGED, Project, requested_months
 from finops_dagster_tests.servers.s3 import S3Server
 from finops_dagster_tests.sources.focus_files.deliveries import (
@@ -126,6 +127,38 @@ def test_a_known_file_is_not_read_again(project: Project, in_bucket: S3Server) -
     assert [path.rpartition("/")[2] for path in downloads(in_bucket)] == [
         daily_key("2026-02-03").rpartition("/")[2]
     ]
+
+
+def test_cleanup_deletes_the_copies_that_no_month_has_staged(
+    project: Project, in_bucket: S3Server, finops: Finops
+) -> None:
+    deliver_two_months(project)
+    before = versions(project)
+    lines = "".join(f'{key} = "{value}"\n' for key, value in project.export.items())
+    (project.folder / "finops.toml").write_text(f"[[exports]]\n{lines}")
+    deleted = finops.json("state", "cleanup", "--older-than", "0h")
+    assert [row["what"] for row in deleted] == ["staged files"] * 3
+    in_bucket.requests.clear()
+    assert versions(project) == before
+    assert not downloads(in_bucket)
+
+
+def test_the_commands_of_the_vendor_read_what_is_recorded(
+    project: Project, in_bucket: S3Server, finops: Finops
+) -> None:
+    deliver_two_months(project)
+    for month in ("2026-01", "2026-02"):
+        load(project, month)
+    lines = "".join(f'{key} = "{value}"\n' for key, value in project.export.items())
+    (project.folder / "finops.toml").write_text(f"[[exports]]\n{lines}")
+    in_bucket.requests.clear()
+    rows = finops.json("focus-files", "discover-manifests")
+    assert [(row["month"], row["files"], row["loaded"]) for row in rows] == [
+        ("2026-02", 2, "yes"),
+        ("2026-01", 2, "yes"),
+    ]
+    assert "1 month" not in finops("config", "check")
+    assert not downloads(in_bucket)
 
 
 @pytest.mark.parametrize("kept", ["lake", "ledger"])
