@@ -46,7 +46,7 @@ audit: $(INSTALLED)  ## check the pinned packages for known vulnerabilities
 	then $(AUDIT) constraints.txt; \
 	else echo 'audit: skipped, because the data on known vulnerabilities cannot be reached'; fi
 
-bench: $(INSTALLED) $(DLT)  ## run every benchmark, against bare DuckDB, dlt and the limits
+bench: $(INSTALLED) $(DLT) $(AZURITE)  ## run every benchmark, against bare DuckDB, dlt and the limits
 	$(BIN)/python -m finops_dagster_tests.benchmarks
 
 # Dagster 1.13.27 comes with libraries 0.29.27: each library pins the core to the patch version.
