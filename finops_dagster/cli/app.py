@@ -204,7 +204,13 @@ def config(context: typer.Context, json: Json = False) -> None:
         show(origins(Options.of(context)), as_json=json, empty="no settings")
 
 
-Source = Annotated[str, typer.Argument(metavar="SOURCE", help="s3://bucket/prefix, or a folder.")]
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE",
+        help="s3://bucket/prefix, https://account.blob.core.windows.net/container, or a folder.",
+    ),
+]
 Region = Annotated[str | None, typer.Option(metavar="NAME", help="AWS region of the bucket.")]
 Endpoint = Annotated[
     str | None, typer.Option(metavar="URL", help="Address of an S3 server that is not AWS.")
@@ -230,7 +236,7 @@ def discover(
     requester_pays: RequesterPays = False,
     json: Json = False,
 ) -> None:
-    """Find exports in a bucket or a folder.
+    """Find exports in a bucket, a container or a folder.
 
     Prints an [[exports]] block for each export, to paste into the settings file. The command needs
     no settings file.
