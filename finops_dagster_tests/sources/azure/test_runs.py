@@ -30,7 +30,8 @@ JANUARY, FEBRUARY = BillingMonth(2024, 1), BillingMonth(2024, 2)
 
 
 def newest(project: Project, month: BillingMonth = JANUARY) -> ManifestOrError:
-    return project.first_export().source(ObjectStores()).newest_manifests([month])[month]
+    export = AzureExport.model_validate(project.export)
+    return AzureSource(export, ObjectStores()).newest_manifests([month])[month]
 
 
 def manifest(project: Project, month: BillingMonth = JANUARY) -> Manifest:

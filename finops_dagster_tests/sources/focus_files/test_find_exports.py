@@ -73,4 +73,6 @@ def test_a_folder_of_other_files_is_none(project: Project, finops: Finops, body:
 def test_a_folder_with_manifests_is_another_vendors(project: Project, finops: Finops) -> None:
     project.put("costs/20260101-20260131/run/part_0.csv", csv_bytes(charges("2026-01", "1")))
     project.put("costs/20260101-20260131/run/manifest.json", b"{}")
-    assert "has no cost export of" in finops("config", "discover", "source", code=1)
+    output = finops("config", "discover", "source")
+    assert output.count("[[exports]]") == 1
+    assert 'vendor = "azure"' in output
