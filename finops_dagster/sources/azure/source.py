@@ -59,7 +59,8 @@ class AzureSource:
         Lists the folders down to those of dates, and everything below the months' own. Raises the
         store's error if it fails for all months that exist.
         """
-        months, found = list(months), sorted(date_folders(self._store, self._prefix))
+        months = list(dict.fromkeys(months))
+        found = sorted(date_folders(self._store, self._prefix))
         folders = {
             month: [folder for folder, days in found if days.month == month] for month in months
         }
@@ -136,7 +137,7 @@ class AzureSource:
             except ObjectMissing:
                 # With "overwrite", a run's folder goes away when the next run is written.
                 return self._choose(month, folders)
-        except (ManifestInvalid, StoreError, StoreUnavailable) as error:
+        except (ManifestInvalid, ManifestMissing, StoreError, StoreUnavailable) as error:
             return error
 
     def _choose(self, month: BillingMonth, folders: Sequence[str]) -> Manifest | None:
@@ -144,10 +145,12 @@ class AzureSource:
         for folder in folders:
             for run in runs_below(folder, self._files_below(folder)):
                 runs_by_export[run.export].append(run)
-        newest = [run for run in map(self._newest_of, runs_by_export.values()) if run is not None]
+        runs = [self._newest_of(runs) for runs in runs_by_export.values()]
+        newest = [run for run in runs if run.manifest is not None]
+        if runs and not newest:
+            raise self._other_datasets(month, runs)
         self._require_one_scope(month, newest)
-        chosen = max(newest, key=_order, default=None)
-        return None if chosen is None else _with_warning(chosen, newest)
+        return _with_warning(max(newest, key=_order), newest) if newest else None
 
     def _files_below(self, folder: str) -> list[ObjectInfo]:
         """Return the files below a folder of dates, of the exports that the settings name."""
@@ -158,22 +161,20 @@ class AzureSource:
         below = [f"{folder}/{name}" for name in sorted(names & store.folders(folder))]
         return [file for path in below for file in store.files_below(path)]
 
-    def _newest_of(self, runs: Sequence[Run]) -> ReadRun | None:
-        """Return the newest run of one export; None if it is of another dataset.
+    def _newest_of(self, runs: Sequence[Run]) -> ReadRun:
+        """Return the newest run of one export, without a manifest if it is of another dataset.
 
         Only the manifests are read that the time of their folder, or their own, leaves as possible:
         in most containers one of each export.
         """
-        newest: ReadRun | None = None
-        for run in sorted(runs, key=lambda run: run.latest_submission, reverse=True):
-            if newest is not None and run.latest_submission < newest.submitted:
+        first, *others = sorted(runs, key=lambda run: run.latest_submission, reverse=True)
+        newest = self._read(first, runs)
+        for run in others:
+            if newest.manifest is None or run.latest_submission < newest.submitted:
                 break
             read = self._read(run, runs)
-            if read.manifest is None:
-                if newest is None:
-                    return None
-                continue
-            newest = read if newest is None else max(newest, read, key=_order)
+            if read.manifest is not None:
+                newest = max(newest, read, key=_order)
         return newest
 
     def _read(self, run: Run, runs: Sequence[Run]) -> ReadRun:
@@ -217,21 +218,29 @@ class AzureSource:
         error.etag = "+".join(sorted(run.run.file.etag for run in runs))
         raise error
 
+    def _other_datasets(self, month: BillingMonth, runs: Sequence[ReadRun]) -> ManifestMissing:
+        """Return the error for a month of which all runs are of other datasets."""
+        datasets = [f"{run.run.export} ({run.dataset})" for run in runs]
+        return ManifestMissing(
+            f"{self._export.name} has no run of {month} with the dataset of its format, "
+            f"{self._format.name}: {self._store.location(self._prefix)} has "
+            f"{excerpts(datasets, _MAX_NAMES_SHOWN)}"
+        )
+
     def _missing_message(self, month: BillingMonth, existing: Sequence[BillingMonth]) -> str:
-        export = self._export
-        names = (
-            f" of {excerpts(export.export_names, _MAX_NAMES_SHOWN)}" if export.export_names else ""
-        )
+        """Return the message for a month without a run, with the months that have folders."""
+        export, location = self._export, self._store.location(self._prefix)
+        names = excerpts(export.export_names, _MAX_NAMES_SHOWN)
+        missing = f"{export.name} has no run of {month}{names and f' of the exports {names}'}"
+        if not existing:
+            return (
+                f"{missing}: {location} has no folder of a month, such as 20260101-20260131; check "
+                "source, which is the container and the folder of the exports"
+            )
         months = excerpts([str(month) for month in existing], _MAX_NAMES_SHOWN)
-        advice = (
-            "check format and export_names; Azure delivers a month's first run about a day after "
-            "the month begins"
-            if existing
-            else "check source, which is the container and the folder of the exports"
-        )
         return (
-            f"{export.name} has no run of {month}: {self._store.location(self._prefix)} has "
-            f"{'folders of ' + months if months else 'no folder of a month'}{names}; {advice}"
+            f"{missing}: {location} has the months {months}; Azure delivers a month's first run "
+            "about a day after the month begins"
         )
 
 

@@ -280,6 +280,13 @@ def test_azures_rows_of_the_focus_sample_are_loaded_exactly(project: Project) ->
     assert project.query("SELECT count(*), sum(billedcost) FROM azure") == [(len(rows), total)]
 
 
+def test_a_run_that_does_not_say_its_dataset_is_told_by_the_header_of_its_files(
+    project: Project,
+) -> None:
+    deliver(project.put, Run(manifest="2021-01-01"), usage_rows(*BILL))
+    assert "no column becomes billedcost, the headline cost; check the format" in refused(project)
+
+
 @pytest.mark.parametrize("version", ["1.0", "1.2-preview"])
 def test_every_column_that_microsoft_documents_has_its_type(version: str) -> None:
     file = DATA / f"FocusCost_{version}.json"

@@ -92,7 +92,8 @@ def test_names_of_exports_choose_among_them_in_both_orders_of_folders(project: P
     project.export["export_names"] = ["e"]
     missing = newest(project)
     assert isinstance(missing, ManifestMissing)
-    assert "contoso has no run of 2024-01" in str(missing)
+    assert "contoso has no run of 2024-01 of the exports e: " in str(missing)
+    assert "has the months 2024-01; " in str(missing)
 
 
 def test_exports_of_two_scopes_are_one_clear_error(project: Project) -> None:
@@ -118,7 +119,9 @@ def test_exports_whose_scope_is_unknown_are_not_mixed_without_their_names(
 def test_exports_of_other_datasets_are_skipped(project: Project) -> None:
     deliver(project.put, Run(number=8, export="prices", dataset="PriceSheet"), b"x")
     deliver(project.put, Run(number=9, export="actual", dataset="ActualCost"), b"x")
-    assert isinstance(newest(project), ManifestMissing)
+    missing = newest(project)
+    assert isinstance(missing, ManifestMissing)
+    assert "exports/actual (actualcost), exports/prices (pricesheet)" in str(missing)
     deliver(project.put, Run(dataset="focusCost"), costs("1"))
     assert manifest(project).id == Run().run_id
 
