@@ -187,6 +187,8 @@ class StagedFiles:
                 if part.stat().st_size != file.size or crc32_of_file(part) != file.crc32:
                     part.unlink()
                     continue
+                # To rename a link to another link of the same file does nothing.
+                path.unlink(missing_ok=True)
                 part.replace(path)
                 self._check_total_size(info, file)
                 self._log_file(path, info, file)

@@ -25,6 +25,8 @@ _HEADER_BYTES = 1024 * 1024
 _PARQUET = b"PAR1"
 # Parquet has its columns at its end. A larger file is taken for FOCUS by its ending.
 _MAX_PARQUET_BYTES = 256 * 1024 * 1024
+# The folders of CUR v1, and of Azure's exports, which may have no manifest.
+_OF_OTHER_VENDORS = re.compile(r"\d{8}-\d{8}")
 _DAY_FOLDER = re.compile(r"(?:[A-Za-z]+=)?(?:0?[1-9]|[12]\d|3[01])")
 _NOTES = {
     "replaced": "layout: a folder for each month, whose newest files are taken to be the whole "
@@ -38,7 +40,8 @@ def discover(searched: SearchedStore) -> Iterator[FoundExport]:
     """Yield the folders of FOCUS files in a store, the nearest first.
 
     Reads listings, and of each folder that may be one the beginning of one file. Folders with
-    manifests are other vendors'. Raises the store's error.
+    manifests, and those named by days as other vendors name theirs, are left to these vendors.
+    Raises the store's error.
     """
     level, searched_folders = [searched.folder], 0
     for _ in range(_MAX_LEVELS):
@@ -59,7 +62,7 @@ def discover(searched: SearchedStore) -> Iterator[FoundExport]:
 def _layout_and_files(store: ObjectStore, folder: str) -> tuple[str, Sequence[ObjectInfo]]:
     """Return the layout of a folder, and the files of its newest month or all; "" if it has none.
 
-    The files are empty where a manifest tells that another vendor's source reads the folder.
+    The files are empty where another vendor's source reads the folder.
     """
     months = month_folders(store, folder)
     if not months:
@@ -68,8 +71,9 @@ def _layout_and_files(store: ObjectStore, folder: str) -> tuple[str, Sequence[Ob
         files = [file for file in store.files(folder) if is_data(relative(file.key, folder))]
         return ("incremental" if files else ""), files
     newest = months[max(months)][0]
-    below = store.files_below(newest)
-    if any(file.key.lower().endswith("manifest.json") for file in below):
+    if _OF_OTHER_VENDORS.fullmatch(newest.rpartition("/")[2]):
+        return "replaced", []
+    if any(file.key.lower().endswith("manifest.json") for file in store.files_below(newest)):
         return "replaced", []
     days = store.folders(newest)
     has_days = days and all(map(_DAY_FOLDER.fullmatch, days)) and not store.files(newest)

@@ -70,9 +70,11 @@ def test_a_folder_of_other_files_is_none(project: Project, finops: Finops, body:
     assert "has no cost export of" in finops("config", "discover", "source", code=1)
 
 
-def test_a_folder_with_manifests_is_another_vendors(project: Project, finops: Finops) -> None:
-    project.put("costs/20260101-20260131/run/part_0.csv", csv_bytes(charges("2026-01", "1")))
-    project.put("costs/20260101-20260131/run/manifest.json", b"{}")
-    output = finops("config", "discover", "source")
-    assert output.count("[[exports]]") == 1
-    assert 'vendor = "azure"' in output
+@pytest.mark.parametrize("folder", ["20260101-20260131", "2026-01"])
+def test_folders_of_other_vendors_are_left_to_them(
+    project: Project, finops: Finops, folder: str
+) -> None:
+    project.put(f"costs/{folder}/run/part_0.csv", csv_bytes(charges("2026-01", "1")))
+    if folder == "2026-01":
+        project.put(f"costs/{folder}/run/manifest.json", b"{}")
+    assert "focus-files" not in finops.run("config", "discover", "source").stdout
