@@ -9,6 +9,7 @@ from decimal import Decimal
 import duckdb
 import pytest
 
+from finops_dagster.billing.content import Content, FileContent
 from finops_dagster.billing.errors import LedgerDamaged
 from finops_dagster.billing.money import RoundedColumn, Totals
 from finops_dagster.billing.months import BillingMonth
@@ -76,6 +77,26 @@ def test_a_ledger_of_the_first_release_is_upgraded_with_all_its_rows() -> None:
         "superseded",
         "superseded",
     ]
+
+
+def test_files_recorded_before_they_could_be_shared_by_months_are_kept(
+    connection: duckdb.DuckDBPyConnection,
+) -> None:
+    files = Content.of([FileContent("a.csv.gz", 7, "00ff", "etag"), FileContent("b.csv.gz", 8)])
+    ledger.record_load(connection, replace(load("v1"), content=files), 1)
+    ledger.record_load(connection, load("v2"), 1)
+    connection.execute(
+        """ALTER TABLE finops_state.manifests ALTER files TYPE
+        STRUCT("name" VARCHAR, size BIGINT, sha256 VARCHAR, etag VARCHAR)[]
+        USING list_transform(files, lambda file: {'name': file.name, 'size': file.size,
+        'sha256': file.sha256, 'etag': file.etag})"""
+    )
+    ledger.create_tables(connection)
+    contents = [version.content for version in ledger.loads(connection, "acme")]
+    assert contents == [None, files]
+    shared = Content.of([FileContent("c.csv.gz", 9, "ff", months=("2024-01", "2024-02"))])
+    ledger.record_load(connection, replace(load("v3"), content=shared), 1)
+    assert ledger.loaded_files(connection, "acme") == {JANUARY: shared}
 
 
 @pytest.mark.parametrize("table", ["manifests", "exports", "runs"])

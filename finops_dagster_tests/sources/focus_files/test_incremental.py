@@ -6,6 +6,7 @@ import csv
 import gzip
 import shutil
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 
 import pytest
@@ -159,6 +160,25 @@ def test_the_commands_of_the_vendor_read_what_is_recorded(
     ]
     assert "1 month" not in finops("config", "check")
     assert not downloads(in_bucket)
+
+
+def test_a_backfill_downloads_each_file_once_also_where_runs_begin_together(
+    project: Project, in_bucket: S3Server
+) -> None:
+    project.export |= {"start_month": "2023-01", "end_month": "2025-12"}
+    months = [str(month) for month in project.first_export().months()]
+    for month in months:
+        later = str(BillingMonth.parse(month).next)
+        deliver_day(project, f"{later}-01", [*charges(month, "1"), *charges(later, "2")])
+    in_bucket.requests.clear()
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: versions(project), range(2))
+    assert first == second and sorted(first) == months
+    assert len(downloads(in_bucket)) == len(months) == 36
+    for month in months[:2]:
+        load(project, month)
+    assert len(downloads(in_bucket)) == 36
+    assert costs(project, months[1]) == [1, 2]
 
 
 @pytest.mark.parametrize("kept", ["lake", "ledger"])
