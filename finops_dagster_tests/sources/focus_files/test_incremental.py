@@ -210,10 +210,12 @@ def test_a_deleted_file_is_no_restatement(project: Project) -> None:
     assert costs(project, "2026-01") == [1, 2, 4]
 
 
-def test_a_new_version_keeps_the_rows_of_a_deleted_file_or_is_refused(project: Project) -> None:
+def test_a_new_version_keeps_the_rows_of_a_deleted_file_or_is_refused(
+    project: Project, in_bucket: S3Server, bucket: str
+) -> None:
     deliver_two_months(project)
     load(project, "2026-01")
-    (project.source / daily_key("2026-01-31")).unlink()
+    in_bucket.client().delete_object(Bucket=bucket, Key=daily_key("2026-01-31"))
     deliver_day(project, "2026-02-03", charges("2026-01", "32"))
     load(project, "2026-01")  # from the staged copy
     assert costs(project, "2026-01") == [1, 2, 4, 32]
