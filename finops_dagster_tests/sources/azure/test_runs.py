@@ -390,3 +390,34 @@ def test_times_of_a_manifest_are_compared_in_utc(project: Project) -> None:
     assert found.delivery and found.delivery.submitted_at == datetime(
         2024, 2, 1, 23, 30, 0, 123456, tzinfo=UTC
     ).replace(tzinfo=None)
+
+
+@pytest.mark.parametrize(
+    "name", ["a'b\"c; DROP TABLE azure", "ü [x]*?{1}", "%2e%2e", "a=b&c#d", " ", "x" * 200, "{0}"]
+)
+@pytest.mark.parametrize("layout", ["run times", "dates first", "one file"])
+def test_an_export_may_have_any_name_that_a_folder_can_have(
+    project: Project, name: str, layout: str
+) -> None:
+    run = Run(export=name, layout=layout)
+    deliver(project.put, run, costs("1"), root=f"{name}/")
+    project.export |= {"export_names": [name], "start_month": "2024-01", "end_month": "2024-01"}
+    found = manifest(project)
+    assert len(found.files) == 1
+    assert AzureSource(AzureExport.model_validate(project.export), ObjectStores()).available_files(
+        found
+    )
+
+
+def test_a_folder_of_files_with_unusual_names_is_loaded(project: Project) -> None:
+    run = Run(export="ü 'x' [1]*")
+    key = deliver(project.put, run, costs("1"), costs("2"), suffix="csv")
+    file = project.source / key
+    document = json.loads(file.read_bytes())
+    names = ["a'b [*].csv", "%20?.csv"]
+    for number, (blob, name) in enumerate(zip(document["blobs"], names, strict=True), 1):
+        file.with_name(f"part_0_{number:04}.csv").rename(file.with_name(name))
+        blob["blobName"] = f"elsewhere/{name}"
+    project.put(key, json.dumps(document).encode())
+    project.load(export="contoso")
+    assert project.query("SELECT sum(billedcost) FROM azure") == [(3,)]
