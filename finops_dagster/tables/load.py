@@ -126,8 +126,8 @@ class MonthLoader:
             if measured.undated_rows:
                 rows = count_text(measured.undated_rows, "row")
                 warnings.append(
-                    f"{rows} of {load.month} without {self.bill_format.billing_period}: that they "
-                    "are of this month is what the manifest and its folder say"
+                    f"{rows} without {self.bill_format.billing_period}; that the month is "
+                    f"{load.month} is known only from the manifest and its folder"
                 )
             load = replace(load, totals=measured.totals)
             ledger.record_export(connection, load, self.bill_format.vendor, names)
@@ -388,7 +388,7 @@ def measure_month(
         totals,
         sum(misdated_counts),
         earliest and BillingMonth.of(earliest),
-        sum(undated_counts) if bill_format.billing_period in present else 0,
+        sum(undated_counts),
     )
 
 

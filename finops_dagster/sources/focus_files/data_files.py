@@ -15,6 +15,9 @@ from finops_dagster.object_stores import ObjectInfo, ObjectStore
 _MARKERS = ("_", ".")
 _OTHER_SUFFIXES = (".json", ".md", ".txt", ".md5", ".sha256")
 
+# A folder such as `202601310312`, `20260131T031200Z` or `time=2026-01-31T03:12`.
+_TIME = re.compile(r"(?:[A-Za-z_]+=)?\d{4}-?\d\d-?\d\d[T _-]?\d\d[-:_.]?\d\d.*")
+
 # The day in Oracle's `FOCUS Reports/2026/01/31/`, and in names such as `focus-20260131.csv`.
 _DAY = re.compile(r"(?<!\d)([1-9]\d{3})([-/_]?)(0[1-9]|1[0-2])\2(?:0[1-9]|[12]\d|3[01])(?!\d)")
 
@@ -25,6 +28,19 @@ def data_files(store: ObjectStore, folder: str) -> list[ObjectInfo]:
     Left out are names that begin with `_` or `.`, and kinds of files that hold no charges.
     """
     return [file for file in store.files_below(folder) if is_data(relative(file.key, folder))]
+
+
+def newest_delivery(store: ObjectStore, folder: str) -> list[ObjectInfo]:
+    """Return the FOCUS files of a month's folder, sorted by key.
+
+    If all are in folders that are named by a time, each of these is a delivery of the whole month:
+    then only the files of the newest one.
+    """
+    files = {file: relative(file.key, folder) for file in data_files(store, folder)}
+    times = {path.rpartition("/")[0].partition("/")[0] for path in files.values()}
+    if not times or not all(map(_TIME.fullmatch, times)):
+        return list(files)
+    return [file for file, path in files.items() if path.startswith(f"{max(times)}/")]
 
 
 def is_data(path: str) -> bool:

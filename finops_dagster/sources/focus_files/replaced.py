@@ -18,9 +18,9 @@ from finops_dagster.object_stores import (
 )
 from finops_dagster.sources.base import AvailableFiles, ManifestOrError, VersionFolder
 from finops_dagster.sources.focus_files.data_files import (
-    data_files,
     digest,
     manifest_source,
+    newest_delivery,
     relative,
 )
 from finops_dagster.sources.focus_files.format import FocusFilesFormat
@@ -32,7 +32,7 @@ _MAX_NAMES_SHOWN = 12
 
 
 class ReplacedFiles:
-    """A folder of FOCUS files for each month: all files below it are its newest version.
+    """A folder of FOCUS files for each month: the files below it are its newest version.
 
     No manifest says which files belong together. So the listing is the manifest: the version's id
     is a digest of the names, sizes and ETags, and a version is only taken if the listing is the
@@ -78,7 +78,7 @@ class ReplacedFiles:
             error.etag = digest([(folder,) for folder in folders])
             return error
         try:
-            files = data_files(self._store, folders[0]) if folders else []
+            files = newest_delivery(self._store, folders[0]) if folders else []
         except (StoreError, StoreUnavailable) as error:
             return error
         return self._manifest(month, folders[0], files) if files else None
@@ -107,7 +107,7 @@ class ReplacedFiles:
     def available_files(self, manifest: Manifest) -> AvailableFiles:
         """List the month's folder once. Raises ObjectMissing, and FileInvalid for other files."""
         folder = manifest.source.key
-        files = data_files(self._store, folder)
+        files = newest_delivery(self._store, folder)
         present = {file.key for file in files}
         for listed in manifest.files:
             if listed.key not in present:
@@ -123,7 +123,7 @@ class ReplacedFiles:
         Raises FileInvalid if the provider has changed the folder meanwhile.
         """
         size = folder.fetch(self._store, available.files, force=force)
-        self._require_version(manifest, data_files(self._store, manifest.source.key))
+        self._require_version(manifest, newest_delivery(self._store, manifest.source.key))
         return size
 
     def _require_version(self, manifest: Manifest, files: Sequence[ObjectInfo]) -> None:

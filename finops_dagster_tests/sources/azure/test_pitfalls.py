@@ -330,14 +330,14 @@ def test_31_finops_toolkit_779_more_columns_and_ids_as_paths_are_kept_as_they_ar
     ]
 
 
+@pytest.mark.parametrize("agreement", ["CSP", "pay as you go"])  # an empty column, and none
 def test_58_finops_toolkit_1203_a_month_without_billing_periods_is_its_folders_and_says_so(
-    actual: Project,
+    actual: Project, agreement: str
 ) -> None:
-    rows = usage_rows(Charge("1", "1"), Charge("2", "2"), agreement="CSP")
-    rows[1]["date"] = "02/01/2024"
+    rows = usage_rows(Charge("1", "1"), Charge("2", "2"), agreement=agreement)
     deliver(actual.put, ACTUAL, rows)
     warnings = load(actual).metadata("billing_table")["warnings"]
-    assert "2 rows of 2024-01 without billingperiodstartdate" in warnings
+    assert "2 rows without billingperiodstartdate; that the month is 2024-01 is known" in warnings
     assert total(actual, "costinbillingcurrency") == 3
 
 

@@ -77,6 +77,20 @@ def test_a_missing_month_names_those_that_exist(project: Project) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("older", "newer"),
+    [("202602010312", "202602020312"), ("run=2026-02-01T03:12:00Z", "run=2026-02-01T15:12:00Z")],
+)
+def test_of_folders_named_by_times_only_the_newest_counts(
+    project: Project, older: str, newer: str
+) -> None:
+    put(project, f"2026-01/{older}/part-0.csv", "2026-01", "1", "2")
+    put(project, f"2026-01/{newer}/a/part-0.csv", "2026-01", "4")
+    put(project, f"2026-01/{newer}/b/part-0.csv", "2026-01", "8")
+    load(project, "2026-01")
+    assert costs(project, "2026-01") == [4, 8]
+
+
 def test_two_folders_of_one_month_are_refused_with_both_names(project: Project) -> None:
     put(project, "2026-01/part-0.csv", "2026-01", "1")
     put(project, "20260101-20260131/part-0.csv", "2026-01", "1")
