@@ -72,6 +72,10 @@ class MonthRun:
             for e in self._result.get_asset_check_evaluations()
         }
 
+    def check_descriptions(self) -> dict[str, str]:
+        evaluations = self._result.get_asset_check_evaluations()
+        return {e.check_name: e.description or "" for e in evaluations}
+
 
 def requested_months(result: dg.SensorResult) -> list[str | None]:
     """Return the months whose runs a sensor requests."""

@@ -69,7 +69,7 @@ class Manifest:
     the same folders. `row_count` is the number of rows in all files, None where the vendor does not
     say it. `warnings` are the source's, such as how it chose the month. `shared_folder` is the
     folder with the files of all months, where files hold rows of several; None where the files are
-    the month's own.
+    the month's own, and `deleted_files` are the names of those that the store no longer has.
     """
 
     format: str
@@ -82,6 +82,7 @@ class Manifest:
     row_count: int | None = None
     warnings: tuple[str, ...] = ()
     shared_folder: str | None = None
+    deleted_files: tuple[str, ...] = ()
 
     @property
     def file_names(self) -> list[str]:

@@ -10,6 +10,7 @@ from decimal import Decimal
 
 import dagster as dg
 
+from finops_dagster.billing.errors import count_text, excerpts
 from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.money import Totals, decimal_text
 from finops_dagster.billing.months import BillingMonth
@@ -17,6 +18,7 @@ from finops_dagster.billing.version import Load, Version
 from finops_dagster.sources.base import Format
 
 _UNUSUAL_CHANGE = 0.5
+_MAX_FILES_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,9 @@ RECONCILES = Check(
 )
 FRESH = Check(
     "manifest_is_fresh", "The vendor still delivers the month in progress: its manifest is recent."
+)
+FILES_AVAILABLE = Check(
+    "files_still_available", "The provider still has every file of the month's newest version."
 )
 NOT_FEWER_ROWS = Check(
     "not_fewer_rows", "The month has rows, and no fewer than the version that it replaced."
@@ -95,6 +100,18 @@ def manifest_is_fresh(
         if not passed:
             description += " Check that the vendor still delivers the export."
     return FRESH.result(passed=passed, description=description)
+
+
+def files_still_available(manifest: Manifest) -> dg.AssetCheckResult:
+    """Warn if the provider has deleted files of the month, whose rows stay in it."""
+    deleted = manifest.deleted_files
+    description = f"All {count_text(len(manifest.files), 'file')} are there."
+    if deleted:
+        description = (
+            f"{manifest.source.location} no longer has {excerpts(deleted, _MAX_FILES_SHOWN)}; "
+            "the rows that the month has of them stay."
+        )
+    return FILES_AVAILABLE.result(passed=not deleted, description=description)
 
 
 def not_fewer_rows(load: Load, superseded: Load | None) -> dg.AssetCheckResult:

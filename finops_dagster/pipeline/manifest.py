@@ -8,7 +8,12 @@ from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import LoadedVersion, with_vendor_id
 from finops_dagster.lake import Lake, read_footer
 from finops_dagster.object_stores import ObjectStores
-from finops_dagster.pipeline.checks import FRESH, manifest_is_fresh
+from finops_dagster.pipeline.checks import (
+    FILES_AVAILABLE,
+    FRESH,
+    files_still_available,
+    manifest_is_fresh,
+)
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.metadata import manifest_metadata, object_metadata, warnings_metadata
 from finops_dagster.pipeline.resources import RunOptions
@@ -20,8 +25,10 @@ from finops_dagster.tables.database import BillingDatabase
 
 def manifest_asset(export: Export) -> dg.AssetsDefinition:
     """Return the asset of a month's manifest."""
+    shares_files, kinds = export.settings.shares_files, {export.settings.vendor, "json"}
+    checks = [FRESH, FILES_AVAILABLE] if shares_files else [FRESH]
 
-    @stage(export, "manifest", kinds={export.settings.vendor, "json"}, checks=[FRESH])
+    @stage(export, "manifest", kinds=kinds, checks=checks)
     def manifest(
         context: dg.AssetExecutionContext,
         staging: dg.ResourceParam[StagingFolder],
@@ -43,8 +50,10 @@ def manifest_asset(export: Export) -> dg.AssetsDefinition:
             outcome = "unchanged"
             metadata |= previous_metadata(context, accepted.id, "columns_added", "columns_removed")
         metadata |= object_metadata(newest.source) | warnings_metadata(warnings)
-        is_fresh = manifest_is_fresh(newest, month, source.stale_after)
-        result = stage_result(accepted, outcome, metadata, [is_fresh])
+        results = [manifest_is_fresh(newest, month, source.stale_after)]
+        if shares_files:
+            results.append(files_still_available(accepted))
+        result = stage_result(accepted, outcome, metadata, results)
         staged.write_manifest(accepted)
         return result
 

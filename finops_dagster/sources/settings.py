@@ -39,6 +39,11 @@ class ExportSettings(SettingsTable):
             raise ValueError(f"end_month {self.end_month} is before start_month {self.start_month}")
         return self
 
+    @property
+    def shares_files(self) -> bool:
+        """Whether a file may hold rows of several months, and stays in them once it is deleted."""
+        return False
+
     @cached_property
     def group(self) -> str:
         """The name for groups, jobs and sensors, of characters that Dagster allows there."""

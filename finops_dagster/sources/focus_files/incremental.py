@@ -117,6 +117,7 @@ class IncrementalFiles:
             tuple(files),
             warnings=tuple(version.warnings(self._store.location(self._root))),
             shared_folder=self._root,
+            deleted_files=tuple(version.deleted),
         )
 
     def available_files(self, manifest: Manifest) -> AvailableFiles:
@@ -206,20 +207,14 @@ class _MonthFiles:
         return digest([(file.name, file.size, file.sha256) for file in self.files.values()])
 
     def warnings(self, location: str) -> list[str]:
-        """Return a warning about the deleted and one about the changed files, where there are."""
-        warnings = []
-        if self.deleted:
-            warnings.append(
-                f"{location} no longer has {excerpts(self.deleted, _MAX_NAMES_SHOWN)}; the rows "
-                f"that {self.month} has of them stay"
-            )
-        if self.changed:
-            warnings.append(
-                f"{location} has other bytes than were loaded in "
-                f"{excerpts(self.changed, _MAX_NAMES_SHOWN)}, though such files are never "
-                f"changed; {self.month} is restated"
-            )
-        return warnings
+        """Return a warning about the changed files, if there are any."""
+        if not self.changed:
+            return []
+        return [
+            f"{location} has other bytes than were loaded in "
+            f"{excerpts(self.changed, _MAX_NAMES_SHOWN)}, though such files are never changed; "
+            f"{self.month} is restated"
+        ]
 
 
 def _contents_by_day(files: Sequence[ObjectInfo]) -> dict[str, FileContent]:

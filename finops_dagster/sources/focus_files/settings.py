@@ -17,3 +17,8 @@ class FocusFilesExport(StoreSettings, ExportSettings):
 
     vendor: Literal["focus-files"]
     layout: Literal["incremental", "replaced"]
+
+    @property
+    def shares_files(self) -> bool:
+        """Whether a file may hold rows of several months."""
+        return self.layout == "incremental"

@@ -197,16 +197,15 @@ def test_months_are_remembered_when_staging_folder_and_index_are_lost(
 
 def test_a_deleted_file_is_no_restatement(project: Project) -> None:
     deliver_two_months(project)
-    load(project, "2026-01")
+    assert load(project, "2026-01").checks()["manifest.files_still_available"]
     before = versions(project)
     forget(project, "staging")
     (project.source / daily_key("2026-01-31")).unlink()
     assert versions(project) == before
     run = load(project, "2026-01")
     assert {**run.outcomes(), "manifest": "unchanged"} == UNCHANGED
-    warning = run.metadata("manifest")["warnings"]
-    assert "no longer has FOCUS Reports/2026/01/31/" in warning
-    assert "the rows that 2026-01 has of them stay" in warning
+    assert run.checks()["manifest.files_still_available"] is False
+    assert "FOCUS Reports/2026/01/31/" in run.check_descriptions()["files_still_available"]
     assert costs(project, "2026-01") == [1, 2, 4]
 
 
