@@ -47,9 +47,14 @@ LAYOUTS = {
     "focus-1.2-gzip": Layout("focus-1.2"),
     "focus-1.2-parquet-overwrite": Layout("focus-1.2", "parquet", overwrite=True),
 }
-OVERWRITTEN = {name: layout for name, layout in LAYOUTS.items() if layout.overwrite}
+_QUICK = ("cur1-gzip-overwrite", "cur2-parquet-overwrite")
+OVERWRITTEN = [
+    pytest.param(layout, id=name, marks=() if name in _QUICK else pytest.mark.thorough)
+    for name, layout in LAYOUTS.items()
+    if layout.overwrite
+]
 every_layout = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
-every_overwritten = pytest.mark.parametrize("layout", OVERWRITTEN.values(), ids=OVERWRITTEN.keys())
+every_overwritten = pytest.mark.parametrize("layout", OVERWRITTEN)
 # The layouts of the same bill in CSV and in Parquet.
 CSV_AND_PARQUET = {
     name: (Layout(name), Layout(name, "parquet", overwrite=name == "cur1"))

@@ -321,6 +321,7 @@ def test_parquet_of_any_type_is_loaded_exactly_or_refused_by_name(
             assert _alike([_json(text) for text in outcome], expected)
 
 
+@pytest.mark.thorough
 @given(column=_columns())
 def test_csv_and_parquet_are_loaded_alike(
     reader: Reader, column: tuple[pa.DataType, list[Any]]

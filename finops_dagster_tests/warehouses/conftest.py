@@ -24,12 +24,13 @@ from finops_dagster_tests.project import Project
 from finops_dagster_tests.warehouses.adapters import ADAPTERS, Adapter, install, running_adapter
 
 MonthOf = Callable[..., MonthFile]
-_SLOW = ("snowflake", "sql_sqlite")
+# The seam's own test warehouse, "sqlite", is here as it shows nothing that a user has.
+_SLOW = ("snowflake", "sql_sqlite", "sqlite")
 _ALWAYS = ("test_first_load",)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark most tests of the slow servers as thorough, since they take minutes."""
+    """Mark most tests of the slow and unused servers as thorough, since they take minutes."""
     for item in items:
         if isinstance(item, pytest.Function) and hasattr(item, "callspec"):
             is_slow = item.callspec.params.get("adapter") in _SLOW

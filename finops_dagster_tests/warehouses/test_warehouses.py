@@ -334,7 +334,10 @@ def test_each_column_has_the_digest_of_the_file(
     assert set(difference) == ({"small"} if sums_alone else {*CHANGED, "manifest_id"})
 
 
-@pytest.mark.parametrize("layout", ["cur1", "cur2", "focus-1.2"])
+@pytest.mark.parametrize(
+    "layout",
+    [*(pytest.param(name, marks=pytest.mark.thorough) for name in ("cur1", "cur2")), "focus-1.2"],
+)
 def test_every_column_of_a_whole_bill_is_loaded_exactly(
     project: Project, warehouse: Adapter, layout: str
 ) -> None:

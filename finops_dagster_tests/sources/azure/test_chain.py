@@ -30,7 +30,13 @@ def total(project: Project, month: str = "2024-01", column: str = "billedcost") 
     return amount
 
 
-@pytest.mark.parametrize("suffix", ["csv", "csv.gz", "snappy.parquet"])
+@pytest.mark.parametrize(
+    "suffix",
+    [
+        "csv.gz",
+        *(pytest.param(name, marks=pytest.mark.thorough) for name in ("csv", "snappy.parquet")),
+    ],
+)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_month_is_loaded_from_every_layout(project: Project, layout: str, suffix: str) -> None:
     run = Run(layout=layout)
