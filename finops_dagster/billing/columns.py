@@ -36,7 +36,7 @@ class SqlType(StrEnum):
     MONEY_MAP = "MAP(VARCHAR, DECIMAL(38,18))"
 
     @property
-    def is_money(self) -> bool:
+    def is_numeric(self) -> bool:
         """Whether cells hold numbers, amounts or quantities; such a column never becomes text."""
         return self in (SqlType.MONEY, SqlType.MONEY_MAP)
 

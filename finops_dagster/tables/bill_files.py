@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Self
 
 import pyarrow as pa
-from pyarrow import types as kinds
 
 from finops_dagster.billing.columns import Sql, SqlType, literal
 from finops_dagster.billing.months import BillingMonth
@@ -24,10 +23,14 @@ class ColumnMapping:
     header: str
     name: str
     table_type: SqlType
+    """The type that the column has in the table after this load."""
     version_type: SqlType
     """The type that the version being loaded gives the column."""
     counted_as: str
-    """The name under which the count has the column's sum: the column's name without a hash."""
+    """The column's name in the counted sums.
+
+    It differs from `name` if two headers prefer one name: `name` then ends in a hash.
+    """
     is_money: bool
     """Whether the column is a money column; other numbers are quantities."""
     is_rounded: bool = False
@@ -48,6 +51,8 @@ class MonthFilter:
 @dataclass(frozen=True)
 class BillFiles(ABC):
     """Files of one kind with the same headers and types.
+
+    Its SQL is for a connection that has the macros and the time zone of `prepare_casts`.
 
     A column is read by its position, as `c0`, `c1` and so on: of two headers that differ in case
     alone, `user:team` and `user:Team`, DuckDB would rename the second.
@@ -105,21 +110,20 @@ class BillFiles(ABC):
         """Return the SQL that casts a column's cells exactly; it fails for a cell that cannot be.
 
         With `rounded`, a number of more than 18 decimals is rounded, half to even, and does not
-        fail. A double is always rounded. It counts as the shortest decimal that reads back as the
-        same double, which is the number that the vendor rounded to it: 29.27, not
-        29.26999999999999957.
+        fail. A double becomes the shortest decimal that reads back as the same double: 29.27, not
+        29.26999999999999957. It is always rounded to 18 decimals.
         """
         raw, arrow, text = self._raw(header), self._type(header), self._text(header)
-        rule = Sql("rounded" if rounded or self.has_doubles(header) else "exact")
-        texts = _text_map(arrow, raw) if kinds.is_map(arrow) else Sql(f"text_map({text})")
-        is_exact = kinds.is_integer(arrow) or (kinds.is_decimal(arrow) and arrow.scale <= 18)
+        prefix = Sql("rounded" if rounded or self.has_doubles(header) else "exact")
+        text_map = _text_map(arrow, raw) if pa.types.is_map(arrow) else Sql(f"text_map({text})")
+        is_exact = pa.types.is_integer(arrow) or (pa.types.is_decimal(arrow) and arrow.scale <= 18)
         # DuckDB's cast would cut the nanoseconds, which the text keeps.
-        is_time = kinds.is_date(arrow) or (kinds.is_timestamp(arrow) and arrow.unit != "ns")
+        is_time = pa.types.is_date(arrow) or (pa.types.is_timestamp(arrow) and arrow.unit != "ns")
         match sql_type:
             case SqlType.MONEY if is_exact:
                 return Sql(f"CAST({raw} AS DECIMAL(38,18))")
             case SqlType.MONEY:
-                return Sql(f"{rule}_decimal({text})")
+                return Sql(f"{prefix}_decimal({text})")
             case SqlType.TIME if is_time:
                 return Sql(f"calendar_timestamp({raw})")
             case SqlType.TIME if self.time_format:
@@ -129,40 +133,42 @@ class BillFiles(ABC):
             case SqlType.TEXT:
                 return text
             case SqlType.TEXT_MAP:
-                return texts
+                return text_map
             case SqlType.MONEY_MAP:
-                return Sql(f"{rule}_map({texts})")
+                return Sql(f"{prefix}_map({text_map})")
 
     def file_type(self, header: str) -> SqlType | None:
         """Return the column's type in the files, or None where they have none, as CSV."""
         arrow = self._type(header)
-        if kinds.is_floating(arrow) or kinds.is_decimal(arrow) or kinds.is_integer(arrow):
+        if pa.types.is_floating(arrow) or pa.types.is_decimal(arrow) or pa.types.is_integer(arrow):
             return SqlType.MONEY
-        if kinds.is_timestamp(arrow) or kinds.is_date(arrow):
+        if pa.types.is_timestamp(arrow) or pa.types.is_date(arrow):
             return SqlType.TIME
-        if kinds.is_map(arrow):
-            is_money = kinds.is_floating(arrow.item_type) or kinds.is_decimal(arrow.item_type)
+        if pa.types.is_map(arrow):
+            is_money = pa.types.is_floating(arrow.item_type) or pa.types.is_decimal(arrow.item_type)
             return SqlType.MONEY_MAP if is_money else SqlType.TEXT_MAP
-        return None if kinds.is_null(arrow) else SqlType.TEXT
+        return None if pa.types.is_null(arrow) else SqlType.TEXT
 
     def numbers_to_round_sql(self, header: str, sql_type: SqlType) -> Sql:
         """Return the SQL for a list of a cell's numbers with more than 18 decimals, as texts.
 
-        It is NULL where there are none. `sql_type` is the column's, of amounts.
+        The list is NULL if there are none. `sql_type` is MONEY or MONEY_MAP.
         """
         raw, arrow, text = self._raw(header), self._type(header), self._text(header)
         if sql_type is SqlType.MONEY_MAP:
-            amounts = raw if kinds.is_map(arrow) else f"TRY(text_map({text}))"
-            return Sql(f"numbers_to_round_in_map({amounts})")
-        is_double = kinds.is_floating(arrow)
+            numbers = raw if pa.types.is_map(arrow) else f"TRY(text_map({text}))"
+            return Sql(f"numbers_to_round_in_map({numbers})")
+        is_double = pa.types.is_floating(arrow)
         return Sql(f"double_to_round({raw})" if is_double else f"number_to_round({text})")
 
     def has_doubles(self, header: str) -> bool:
         """Return whether the column has floating-point numbers, also in its maps or structs."""
-        # The vendor did not choose their decimals, of which there may be more than 18.
+        # The text of a double can have more than 18 decimals, which the vendor never wrote.
         arrow = self._type(header)
-        fields = [field.type for field in arrow] if kinds.is_struct(arrow) else [arrow]
-        return any(map(kinds.is_floating, [arrow.item_type] if kinds.is_map(arrow) else fields))
+        fields = [field.type for field in arrow] if pa.types.is_struct(arrow) else [arrow]
+        return any(
+            map(pa.types.is_floating, [arrow.item_type] if pa.types.is_map(arrow) else fields)
+        )
 
     def _raw(self, header: str) -> Sql:
         position = self.positions[header]
@@ -191,7 +197,7 @@ def _text_map(arrow: pa.MapType, raw: Sql) -> Sql:
 
 def plain_type(arrow: pa.DataType) -> pa.DataType:
     """Return the type of the values, without dictionary encoding or an Arrow extension's name."""
-    if kinds.is_dictionary(arrow):
+    if pa.types.is_dictionary(arrow):
         return plain_type(arrow.value_type)
     # DuckDB reads JSON and UUIDs as types of its own.
     if isinstance(arrow, pa.BaseExtensionType) and not isinstance(arrow, pa.JsonType | pa.UuidType):
@@ -201,19 +207,19 @@ def plain_type(arrow: pa.DataType) -> pa.DataType:
 
 def _is_plain_text(arrow: pa.DataType) -> bool:
     # `scan` has DuckDB read bytes as text.
-    texts = "string large_string string_view binary large_binary binary_view fixed_size_binary"
-    return any(getattr(kinds, f"is_{kind}")(arrow) for kind in texts.split())
+    type_names = "string large_string string_view binary large_binary binary_view fixed_size_binary"
+    return any(getattr(pa.types, f"is_{name}")(arrow) for name in type_names.split())
 
 
 def _text_sql(arrow: pa.DataType, raw: Sql) -> Sql:
     """Return the SQL for a value's text: JSON if it is nested, else as DuckDB writes it."""
     arrow = plain_type(arrow)
-    if kinds.is_nested(arrow):
+    if pa.types.is_nested(arrow):
         return _nested_json(arrow, raw, 0)
-    if kinds.is_timestamp(arrow):
+    if pa.types.is_timestamp(arrow):
         return time_as_text(raw)
     text = Sql(f"CAST({raw} AS VARCHAR)")
-    if kinds.is_decimal(arrow) and arrow.precision == arrow.scale:
+    if pa.types.is_decimal(arrow) and arrow.precision == arrow.scale:
         # DuckDB writes `.5`, which is no number in JSON.
         return Sql(f"regexp_replace({text}, '^(-?)[.]', '\\10.')")
     return text
@@ -237,26 +243,26 @@ def _json(arrow: pa.DataType, raw: Sql, depth: int) -> Sql:
     # DuckDB's `to_json` writes 32-bit floats as doubles, and renames fields that differ in case
     # alone.
     arrow = plain_type(arrow)
-    if kinds.is_nested(arrow):
+    if pa.types.is_nested(arrow):
         return _nested_json(arrow, raw, depth)
     text = _text_sql(arrow, raw)
     string = Sql(f"CAST(to_json({text}) AS VARCHAR)")
-    if kinds.is_floating(arrow):  # JSON has no NaN
+    if pa.types.is_floating(arrow):  # JSON has no NaN
         return Sql(f"CASE WHEN isfinite({raw}) THEN {text} ELSE {string} END")
-    is_bare = kinds.is_boolean(arrow) or kinds.is_integer(arrow) or kinds.is_decimal(arrow)
+    is_bare = pa.types.is_boolean(arrow) or pa.types.is_integer(arrow) or pa.types.is_decimal(arrow)
     return text if is_bare or isinstance(arrow, pa.JsonType) else string
 
 
 def _nested_json(arrow: pa.DataType, raw: Sql, depth: int) -> Sql:
     item = Sql(f"item{int(depth)}")
-    if kinds.is_struct(arrow):
+    if pa.types.is_struct(arrow):
         fields = " || ',' || ".join(
             f"{literal(json.dumps(field.name, ensure_ascii=False))} || ':' || "
             f"{_or_null(_json(field.type, Sql(f'struct_extract_at({raw}, {int(n)})'), depth))}"
             for n, field in enumerate(arrow, 1)
         )
         return Sql(f"CASE WHEN {raw} IS NOT NULL THEN '{{' || {fields} || '}}' END")
-    if kinds.is_map(arrow):
+    if pa.types.is_map(arrow):
         key = _text_sql(arrow.key_type, Sql(f"{item}.key"))
         value = _or_null(_json(arrow.item_type, Sql(f"{item}.value"), depth + 1))
         items = Sql(f"map_entries({raw})")

@@ -80,7 +80,8 @@ class MonthLoader:
                     # the files, which nearly every month can do without.
                     mappings = [
                         replace(
-                            m, is_rounded=m.table_type.is_money and (round_money or not m.is_money)
+                            m,
+                            is_rounded=m.table_type.is_numeric and (round_money or not m.is_money),
                         )
                         for m in mappings
                     ]
@@ -139,9 +140,9 @@ class MonthLoader:
     ) -> ColumnMapping:
         """Return the mapping of a header to a column, with the type that the table's column gets.
 
-        A column of text or of amounts keeps its type. A column of times or maps becomes text where
-        this version has another type, which loses nothing. Raises BillError where that would turn
-        amounts into text.
+        A column of text or of numbers keeps its type. A column of times or text maps becomes text
+        if this version has another type, which loses nothing. Raises BillError if that would turn
+        numbers into text.
         """
         load, stored_type = self.load, self._stored_types.get(name.lower(), version_type)
         try:
@@ -152,8 +153,8 @@ class MonthLoader:
                 f"of a bill has ({', '.join(SqlType)}); change it back, or give the export another "
                 "name and table"
             ) from None
-        if table_type not in (version_type, SqlType.TEXT) and not table_type.is_money:
-            if version_type.is_money:
+        if table_type not in (version_type, SqlType.TEXT) and not table_type.is_numeric:
+            if version_type.is_numeric:
                 raise BillError(
                     f"column {name} of table {load.table} has the type {table_type} since "
                     f"{self._first_month(name)}, but {load.month} has amounts there "

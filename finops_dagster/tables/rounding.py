@@ -32,7 +32,7 @@ def count_cells_to_round(
         present = [
             (mapping, f"n{number}")
             for number, mapping in enumerate(mappings)
-            if mapping.table_type.is_money
+            if mapping.table_type.is_numeric
             and mapping.header in group
             and (mapping.is_rounded or group.has_doubles(mapping.header))
         ]
