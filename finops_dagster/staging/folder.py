@@ -24,8 +24,8 @@ from finops_dagster.staging.gzip_check import InflationLimits
 from finops_dagster.staging.staged_files import StagedFiles
 
 _MANIFEST = TypeAdapter(Manifest)
-# Not the names of `.lock`, `staged.jsonl` and partial downloads, and no number: that is the name of
-# a file whose own is not usable.
+# `.lock`, `staged.jsonl` and `*.part` are taken. Numbers are kept for files whose own name is not
+# usable.
 _USABLE_NAME = re.compile(r"(?!\d+$|\.|staged\.jsonl$|.*\.part)[\w !'()*.@=+,~-]{1,200}", re.ASCII)
 
 
@@ -87,19 +87,23 @@ class StagedMonth:
 
     def records(self) -> list[VersionRecord]:
         """Return the records of versions that were staged whole, the newest first."""
-        # A file of an earlier release is ignored: the files and the lake know as much.
+        # A `version.json` of an earlier release is ignored: the staged files and the lake have the
+        # same facts.
         with suppress(FileNotFoundError, ValidationError):
             return _RECORDS.validate_json(self._record_file.read_bytes())
         return []
 
     def current_record(self) -> VersionRecord | None:
-        """Return the record of the newest manifest's version; None where it is not staged whole."""
+        """Return the newest record if it has the vendor's id of the manifest, else None.
+
+        The files may have been deleted since: `StagedVersion.content` tells.
+        """
         manifest, records = self.manifest(), self.records()
         is_current = manifest and records and records[0].vendor_id == manifest.id
         return records[0] if is_current else None
 
     def write_record(self, record: VersionRecord) -> None:
-        """Record this version as staged whole, before all others.
+        """Put the record of a version that was staged whole first in the list of records.
 
         Raises BillError if another run has read a newer manifest meanwhile.
         """
@@ -138,9 +142,9 @@ class StagedMonth:
                         shutil.rmtree(folder)
 
     def damage(self) -> list[str] | None:
-        """Read the newest version's files whole, and return what is wrong with them.
+        """Return what is wrong with the manifest or with its version's files, which are read whole.
 
-        None if there is no manifest, or if not all files are staged.
+        None if there is no manifest, or if `StagedVersion.damage` returns None.
         """
         manifest = self.manifest()
         if manifest is None:
@@ -167,7 +171,7 @@ class StagedVersion(StagedFiles):
 
     @property
     def paths(self) -> list[Path]:
-        """The paths of the files, in the manifest's order."""
+        """The paths of the manifest's files, in its order; a file need not exist."""
         return [self.path(name) for name in self._listed]
 
     @property
@@ -207,9 +211,9 @@ class StagedVersion(StagedFiles):
             )
 
     def damage(self) -> list[str] | None:
-        """Read the files whole, and return a text for each problem.
+        """Read the files whole, and return a text for each problem, such as a file that is missing.
 
-        None if not all files are staged.
+        None if the files were never all downloaded, or if their folder was deleted.
         """
         fetched = {file.name: file for file in self._logged_files()}
         if not self.has_files or not self._listed.keys() <= fetched.keys():
