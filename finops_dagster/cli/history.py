@@ -60,10 +60,11 @@ class Run:
 
 @dataclass(frozen=True)
 class RunFailure:
-    """Why a run failed or was canceled.
+    """Why a run failed or was canceled, or that it is still in progress.
 
-    `stage` is the stage that failed, if known; `cause` is the name of the error's class; `message`
-    is one line; `check` is the name of the check that failed.
+    `stage` is the stage that failed; None if no stage did. `cause` is the name of the error's
+    class, "the process was lost", or empty if unknown. `message` is one line. `check` is the name
+    of the check that failed, if one did.
     """
 
     stage: str | None
@@ -90,8 +91,8 @@ class Materialization:
 def open_history() -> Iterator[History]:
     """Give the block the history in DAGSTER_HOME.
 
-    If there is none, it is an empty history, and Dagster is not imported. Opening it freezes what
-    is imported, so open it before DuckDB is: DuckDB reports its frozen objects as leaks.
+    Without one, the history is empty, and Dagster is not imported. If DuckDB is not imported yet,
+    all imported objects are excluded from garbage collection, so that the process ends faster.
     """
     home = dagster_home()
     if not (home / "dagster.yaml").exists() and not (home / "history").exists():
@@ -101,7 +102,8 @@ def open_history() -> Iterator[History]:
 
     with open_instance() as instance:
         # When the process ends, Python searches all that Dagster imported for garbage three times,
-        # which takes half a second; frozen objects are not searched.
+        # which takes half a second; frozen objects are not searched. DuckDB would report its frozen
+        # objects as leaks.
         if "duckdb" not in sys.modules:
             gc.freeze()
         yield History(instance)
@@ -171,8 +173,10 @@ class History:
             if run.status == "success":
                 done_stages |= set(stages)
                 continue
-            failed = self.failures[run.id].stage if run.id in self.failures else None
-            if set(stages[stages.index(failed) :] if failed in stages else stages) - done_stages:
+            failed_stage = self.failures[run.id].stage if run.id in self.failures else None
+            # The stages after the failed one did not run. If it is unknown, any may be missing.
+            missed = stages[stages.index(failed_stage) :] if failed_stage in stages else stages
+            if set(missed) - done_stages:
                 return run.status, self.reason(run)
         return "success", None
 
@@ -189,7 +193,7 @@ class History:
             # last materialization is too old to be among them are queried again.
             while missing := set(months) - by_month.keys():
                 newest = self._fetch(export, stage, 2 * len(missing), asset_partitions=[*missing])
-                by_month.update(reversed(newest))
+                by_month.update(reversed(newest))  # the oldest first, so that the newest stays
                 if not newest:
                     break
         return latest
@@ -223,17 +227,19 @@ class History:
         return next((s for s in reversed(stages) if self._has_materialized(run, export, s)), None)
 
     def _has_materialized(self, run: Run, export: str, stage: str) -> bool:
+        # A second earlier, since the filter excludes its own time; the run's id decides.
         since = run.started.timestamp() - 1
         events = self._fetch(export, stage, after_timestamp=since, asset_partitions=[run.month])
         return run.id in {materialization.run for _, materialization in events}
 
-    def stage_failure(
+    def why_not_materialized(
         self, export: str, month: str, stage: str, last: Materialization | None
     ) -> RunFailure | None:
-        """Return why the newest run of a stage has not materialized it; None if it has.
+        """Return why the newest run that selected a stage did not materialize it.
 
-        `last` is the stage's last materialization. For a run in progress, the message says so, and
-        which error is being retried.
+        None if it did or succeeded, or if no run selected the stage. `last` is the stage's last
+        materialization. The failure may be of an earlier stage. For a run in progress, the message
+        says so, and which error is being retried.
         """
         runs = self.month_runs.get((export, month), [])
         run = next((run for run in runs if stage in run.stages[export]), None)

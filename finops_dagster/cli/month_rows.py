@@ -77,7 +77,7 @@ def stage_rows(settings: Settings, selection: Selection) -> list[Row]:
     with open_history() as history:
         by_stage = history.materializations(export, [month], stages_until(settings))
         return [
-            _stage_row(stage, last, history.stage_failure(export, month, stage, last))
+            _stage_row(stage, last, history.why_not_materialized(export, month, stage, last))
             for stage, last in ((stage, by_stage[stage].get(month)) for stage in by_stage)
         ]
 
