@@ -68,7 +68,7 @@ class RoundedColumn:
 
     @classmethod
     def of_row(cls, row: dict[str, Any]) -> RoundedColumn:
-        """Return the column of a row that `row` wrote."""
+        """Return the column that the method `row` turned into this row."""
         amount = row["amount"]
         return cls(row["name"], row["cells"], None if amount is None else Decimal(amount))
 
@@ -83,7 +83,8 @@ class MeasuredTotals:
     """The totals of the rows that are stored under a month.
 
     `misdated_rows` is the number of those whose own billing period is another month, and
-    `misdated_month` the earliest such month, if it was measured. `undated_rows` have no period.
+    `misdated_month` the earliest such month, if it was measured. `undated_rows` is the number of
+    rows without a period: only those of a billing table are counted, and they are no error.
     """
 
     totals: Totals

@@ -31,7 +31,7 @@ def measure(dialect: BaseDialect, file: MonthFile, table: str) -> MeasuredTotals
 
     The file gives the month and its columns; `sums` and `costs` are measured if its footer has
     them. Misdated rows are stored under this month, but their billing period is another one. Raises
-    BillError if the table lacks a measured column, or adds amounts as floats.
+    BillError if a measured column is missing, or if the database adds amounts as floats.
     """
     by_currency = file.currency_column and file.footer.totals.costs is not None
     currency = (
@@ -125,7 +125,11 @@ def exact_amount(value: object) -> Decimal:
 
 
 def _add_currencies(file: MonthFile, groups: Sequence[Sequence[Any]]) -> MeasuredTotals:
-    """Return the totals of the groups, which are rows of currency, rows, misdated rows and sums."""
+    """Return the totals over all currencies.
+
+    Each group is a tuple: currency, number of rows, number of misdated rows, then the sum of each
+    money column.
+    """
     recorded = file.footer.totals
     sums = {
         name: exact_sum(exact_amount(group[position]) for group in groups)
