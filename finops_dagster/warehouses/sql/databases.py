@@ -25,7 +25,7 @@ from finops_dagster.warehouses.sql.dialect import (
 from finops_dagster.warehouses.sql.settings import SqlSettings
 
 
-class PostgresDialect(SqlDialect):
+class SqlalchemyPostgresDialect(SqlDialect):
     """PostgreSQL by SQLAlchemy; the backend `postgresql` has a dialect of its own.
 
     A column of times becomes text in the transaction that replaces the month.
@@ -70,14 +70,14 @@ _DATA_TYPES = {
 }
 
 
-class SqliteDialect(SqlDialect):
+class SqlalchemySqliteDialect(SqlDialect):
     """SQLite: it has no decimals, so amounts are text, and a Python function adds them exactly."""
 
     column_types: ClassVar[Mapping[str, ColumnType]] = {
         **SqlDialect.column_types,
         SqlType.MONEY: ColumnType.of(
             SqlType.MONEY,
-            from_text="exact_amount({0})",
+            from_text="amount_or_null({0})",
             duckdb_cast="rtrim(rtrim(CAST({0} AS VARCHAR), '0'), '.')",
         ),
         SqlType.TIME: ColumnType.of(
@@ -100,7 +100,7 @@ class SqliteDialect(SqlDialect):
         with super().connect(write=write):
             driver: Any = self._connection.connection.driver_connection
             driver.create_aggregate("exact_sum", 1, _ExactSum)
-            driver.create_function("exact_amount", 1, _exact_amount, deterministic=True)
+            driver.create_function("amount_or_null", 1, _amount_or_null, deterministic=True)
             yield
 
     @property
@@ -159,7 +159,8 @@ class _ExactSum:
         return None if self._sum is None else f"{self._sum:f}"
 
 
-def _exact_amount(text: str | None) -> str | None:
+def _amount_or_null(text: str | None) -> str | None:
+    """Return the text if it is a number, else None."""
     try:
         return None if text is None or not Decimal(text).is_finite() else text
     except InvalidOperation:
@@ -167,8 +168,8 @@ def _exact_amount(text: str | None) -> str | None:
 
 
 DATABASES: Mapping[str, type[SqlDialect]] = {
-    "postgresql": PostgresDialect,
-    "sqlite": SqliteDialect,
+    "postgresql": SqlalchemyPostgresDialect,
+    "sqlite": SqlalchemySqliteDialect,
 }
 """The dialects by SQLAlchemy's name of the database; SqlDialect serves all others."""
 
