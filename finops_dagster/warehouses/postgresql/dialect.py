@@ -31,8 +31,8 @@ _OVERFLOW_COLUMN = "resource_tags_overflow"
 # A table of PostgreSQL has at most 1,600 columns; a hundred are left for new ones of the vendor.
 _MAX_COLUMNS = 1_500
 _CELLS_A_BATCH = 1_000_000
-# What a socket's buffer holds: ADBC writes the next batch while the server reads this one. From
-# 200 kB on they wait for each other, and a load takes a third longer.
+# A write that fits in the socket's buffer lets ADBC go on while the server reads. Writes of 200 kB
+# or more make them wait for each other, and a load takes a third longer.
 _BYTES_A_WRITE = 128 * 1024
 # DuckDB's JSON has no spaces after commas and colons, unlike the text of a jsonb.
 _CREATE_MAP_AS_TEXT = """
@@ -43,9 +43,9 @@ $$"""
 
 
 class PostgreSQLDialect(Dialect):
-    """One schema, with a table for each export that is partitioned by LIST (billing_month).
+    """One schema, with one table for each export, partitioned by LIST (billing_month).
 
-    Tags beyond the columns of a table are keys of one jsonb column.
+    Tags that have no column are keys of one jsonb column, the overflow column.
     """
 
     column_types: ClassVar[Mapping[str, ColumnType]] = {  # as format_type() names them
@@ -96,7 +96,8 @@ class PostgreSQLDialect(Dialect):
     def connect(self, *, write: bool) -> Iterator[None]:
         """Connect until the block ends; commit then with `write`, else roll back.
 
-        POSTGRESQL_PASSWORD has the password. Statements wait for locks up to `lock_wait_seconds`.
+        POSTGRESQL_PASSWORD has the password. Statements wait for table locks up to
+        `lock_wait_seconds`; a load waits for other loads of its month without a limit.
         """
         parameters = {
             "host": self._settings.host,
@@ -184,12 +185,13 @@ class PostgreSQLDialect(Dialect):
             name for name in file.schema.names if not self.has_columns(file.table, [name])
         ]
         new_tags = [name for name in new_columns if name in set(file.user_defined_columns)]
-        excess = len(existing) + len(new_columns) - _MAX_COLUMNS
         if all_tags or _OVERFLOW_COLUMN in existing:
-            excess = len(new_tags)
-        elif excess > 0:
-            excess += 1  # the overflow is a column too
-        return tuple(new_tags[max(0, len(new_tags) - max(0, excess)) :])
+            return tuple(new_tags)
+        excess_columns = len(existing) + len(new_columns) - _MAX_COLUMNS
+        if excess_columns <= 0:
+            return ()
+        tags_to_move = excess_columns + 1  # the overflow is a column too
+        return tuple(new_tags[-tags_to_move:])
 
     def stored_type(self, table: str, name: str, file_type: str) -> str:
         """Return the data type of a stored column; may query the values of a jsonb column."""
@@ -205,7 +207,11 @@ class PostgreSQLDialect(Dialect):
         return stored_type
 
     def column_expression(self, table: str, name: str, data_type: str) -> Sql:
-        """Return the SQL of a stored column, or the text of a tag in the overflow column."""
+        """Return the SQL of a stored column, or the text of a tag in the overflow column.
+
+        If the table has that column, every name that is no column counts as a tag; else such a name
+        raises BillError.
+        """
         if _OVERFLOW_COLUMN in self.stored_columns(table) and not self.has_columns(table, [name]):
             return Sql(f"{quoted(_OVERFLOW_COLUMN)} ->> {literal(name)}")
         return super().column_expression(table, name, data_type)
@@ -241,9 +247,9 @@ class PostgreSQLDialect(Dialect):
     def load_incoming(self, file: MonthFile, change: SchemaChange) -> Sql:
         """Create, fill, index and analyze the table that becomes the month's partition.
 
-        Returns its name. If a row is too wide, it is filled again with all new tags as keys of the
-        overflow column. Raises BillError for a text that cannot be stored exactly in a column of
-        amounts.
+        Returns its name. Waits without a limit until other loads of the month have ended. If a row
+        is too wide, the table is filled again with all new tags as keys of the overflow column.
+        Raises BillError for a text that cannot be stored exactly in a column of numbers.
         """
         incoming = self.stored_name(f"{self._partition_name(file)}_new")
         try:
@@ -288,8 +294,9 @@ class PostgreSQLDialect(Dialect):
             connection.execute("SET arrow_lossless_conversion = true")
             try:
                 refuse_inexact_text(self, connection, file, change)
-                month = connection.sql(self._select(file, change))
-                batches = month.to_arrow_reader(max(1, _CELLS_A_BATCH // len(change.target_types)))
+                selected_rows = connection.sql(self._select(file, change))
+                rows_a_batch = max(1, _CELLS_A_BATCH // len(change.target_types))
+                batches = selected_rows.to_arrow_reader(rows_a_batch)
                 with ThreadPoolExecutor(1) as reader:  # reads the next batch while this one is sent
                     next_batch = reader.submit(next, batches, None)
                     while (batch := next_batch.result()) is not None:
@@ -384,11 +391,13 @@ class PostgreSQLDialect(Dialect):
 
     def _overflow_warnings(self) -> list[str]:
         tags = self._overflow_tags or ()
-        shown = ", ".join([*tags[:3], *["..."][: len(tags) // 4]])
+        if not tags:
+            return []
+        shown = ", ".join(tags[:3]) + (", ..." if len(tags) > 3 else "")
         return [
             f"{len(tags)} tags are keys of {_OVERFLOW_COLUMN}, because the table has no room for "
             f"more columns: {shown}"
-        ][: len(tags)]
+        ]
 
     def _partition_name(self, file: MonthFile) -> str:
         return self.stored_name(f"{file.table}_{file.month.first_day:%Y_%m}")
