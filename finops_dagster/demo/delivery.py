@@ -26,8 +26,8 @@ _FILES = {
     "csv": ("csv", "NONE"),
     "parquet": ("snappy.parquet", "Parquet"),
 }
-# The folder of the files, then those of the manifest's copies, of which readers use the last. True
-# is for an export that overwrites the version before.
+# By kind, and whether a version overwrites the last: the folder of the files, then the folders of
+# the manifest's copies. Readers use the last.
 _FOLDERS = {
     ("cur1", False): ("{days}/{assembly}", "{days}/{assembly}", "{days}"),
     ("cur1", True): ("{days}", "{days}"),
@@ -52,9 +52,10 @@ class BillVersion:
 
     `restated` gives the month as AWS rewrites it after its end. Its last `late_rows` rows are
     refunds and credits that came late, every row has its invoice id, and about one usage row in 400
-    has 5 % more usage (unless a machine cannot run longer than its hour). Its other rows are the
-    first rows of the version before: of 10,000 rows restated as 10,015, 21 are late and 6 of the
-    former rows are gone. As at AWS, line item ids are new in every version.
+    has 5 % more usage, up to the most that its charge allows, such as one hour of a machine. Its
+    other rows are the first rows of the version before. If 10,000 rows are restated as 10,015, the
+    first 9,994 stay, 6 are gone, and 21 late rows follow. As at AWS, line item ids are new in every
+    version.
     """
 
     month: date
@@ -79,10 +80,11 @@ class BillVersion:
 class Layout:
     """The options of an export: format, kind of files, and whether a version overwrites the last.
 
-    Only some combinations exist. Data Exports (CUR 2.0 and FOCUS) come as gzip and parquet only. A
-    CUR v1 in parquet, which is for Athena, always overwrites. `csv` is a CUR v1 that was unpacked
-    on its way; AWS itself always compresses. `columns` is the number of columns of a CUR v1, 67 to
-    205; other formats have a fixed one.
+    AWS has only some combinations; no other is refused here, but writing it may raise KeyError. A
+    CUR v1 in parquet, which is for Athena, needs `overwrite`. Data Exports (CUR 2.0 and FOCUS) come
+    as gzip and parquet only. `csv` is a CUR v1 that was unpacked on its way; AWS itself always
+    compresses. `columns` is the number of columns of a CUR v1, 67 to 205; other formats have a
+    fixed one.
 
     The other options are those in which Data Exports have been seen to differ; CUR v1 ignores them.
     `data_files` is how the manifest names a file: as a URI, as an object with the key, or as an
@@ -112,7 +114,7 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Delivery:
+class DemoDelivery:
     """One version of a month in a layout: where its files are, and what its manifest says.
 
     `bucket` is the folder that stands for the bucket, and may have files of older versions. Keys

@@ -24,7 +24,7 @@ from pathlib import Path
 from duckdb import DuckDBPyConnection
 
 from finops_dagster.billing.columns import Sql, literal, quoted
-from finops_dagster.demo.delivery import BillVersion, Delivery, Layout
+from finops_dagster.demo.delivery import BillVersion, DemoDelivery, Layout
 from finops_dagster.demo.files import replacing_file
 from finops_dagster.tables.database import DuckDB
 
@@ -50,7 +50,7 @@ def write_version(
     ends are dropped. The manifest is written last and replaced in one step, as a reader takes a
     changed manifest to mean that all its files are there.
     """
-    delivery = Delivery(folder, prefix.strip("/"), export_name, version, layout)
+    delivery = DemoDelivery(folder, prefix.strip("/"), export_name, version, layout)
     # One thread a file, and joins whose sides DuckDB does not swap, keep the rows in order without
     # a sort. Without statistics, DuckDB writes no Parquet column as REQUIRED because a month
     # happens to fill it, so all files of a format have the same schema.
@@ -86,7 +86,7 @@ def _create_charges(connection: DuckDBPyConnection, version: BillVersion) -> Non
     connection.execute((_FOLDER / "charges.sql").read_text())
 
 
-def _write_files(connection: DuckDBPyConnection, delivery: Delivery) -> None:
+def _write_files(connection: DuckDBPyConnection, delivery: DemoDelivery) -> None:
     """Write every file: the rows in order, in parts as equal as possible."""
     files, rows, keys = delivery.layout.files, delivery.version.rows, delivery.keys
     columns = _columns(connection, delivery)
@@ -117,7 +117,7 @@ def _write_files(connection: DuckDBPyConnection, delivery: Delivery) -> None:
             surplus.write_bytes(gzip.compress(b"", mtime=0))
 
 
-def _columns(connection: DuckDBPyConnection, delivery: Delivery) -> Sql:
+def _columns(connection: DuckDBPyConnection, delivery: DemoDelivery) -> Sql:
     """Return the SQL of all columns, and create a table of those that are the same by slot."""
     parquet = delivery.layout.files == "parquet"
     cells, slot_cells = [], []
