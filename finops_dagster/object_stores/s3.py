@@ -17,7 +17,7 @@ from botocore.credentials import (
 from botocore.exceptions import BotoCoreError, ClientError
 
 from finops_dagster.object_stores import ObjectInfo, StoreUnavailable
-from finops_dagster.object_stores.s3_errors import has_reason, s3_error
+from finops_dagster.object_stores.s3_errors import has_s3_code, s3_error
 from finops_dagster.object_stores.settings import StoreSettings
 
 if TYPE_CHECKING:
@@ -97,11 +97,11 @@ class S3Store:
                 raise
 
     def _raise_reason(self, key: str) -> None:
-        """Send a GET for one byte, and raise its error if the error has a reason."""
+        """Send a GET for one byte, and raise its error if the error has a code of S3."""
         try:
             self._client.get_object(**self._bucket_args, Key=key, Range="bytes=0-0")["Body"].close()
         except ClientError as error:
-            if has_reason(error):
+            if has_s3_code(error):
                 raise
 
     def read(self, key: str, *, known_etag: str = "") -> tuple[bytes, ObjectInfo] | None:

@@ -18,8 +18,9 @@ _REGION_CODES = set(
     "301 AuthorizationHeaderMalformed IllegalLocationConstraintException PermanentRedirect "
     "TemporaryRedirect".split()
 )
-# Advice by pattern, the first match of which counts, in `service status code: message` in lower
-# case. AWS has one code, AccessDenied, for many reasons, and other stores have other messages.
+# The patterns are searched, in order, in the lower-case text `service status code: message`; the
+# first match gives the advice. AWS has one code, AccessDenied, for many reasons, and other stores
+# have other messages.
 _ADVICE = {
     r"^s3 \d+ kms|\bkms:|:kms:|master key": "the file is encrypted with a KMS key: the reader "
     "needs kms:Decrypt on it, in its own policy and in the key's",
@@ -88,11 +89,12 @@ def s3_error(
     if code in _REGION_CODES:
         advice = _region_advice(error.response)
     elif requester_pays and advice.endswith("requester_pays = true"):
+        # The setting is already on, so it is not advised.
         advice = _ADVICE[" 403 "].partition("; where the requester")[0]
     return StoreError(f"{line}; {advice}" if advice else line)
 
 
-def has_reason(error: aws.ClientError) -> bool:
+def has_s3_code(error: aws.ClientError) -> bool:
     """Return whether an error has a code of S3; an error of HEAD has only the HTTP status."""
     return not (error.response["Error"].get("Code") or "0").isdigit()
 
