@@ -40,7 +40,10 @@ class AzureAddress:
 
     @classmethod
     def parse(cls, source: str) -> AzureAddress:
-        """Return what an address names; `%20` in it is a blank. Raises ValueError."""
+        """Parse the address of a container or of a folder in it; `%20` in it is a blank.
+
+        Raises ValueError, also if the address has a query, which may be a SAS.
+        """
         scheme, _, rest = source.partition("://")
         _refuse_query(rest)
         place, _, path = rest.partition("/")

@@ -77,7 +77,7 @@ class AzureBlobStore:
         return self._files(self._entries(f"{folder}/" if folder else "", delimiter=""))
 
     def _entries(self, prefix: str, delimiter: str = "/") -> Iterator[BlobProperties | BlobPrefix]:
-        # An account with a hierarchical namespace tells its folders by their metadata.
+        # In an account with a hierarchical namespace, the metadata says which blobs are folders.
         options: dict[str, Any] = {"name_starts_with": prefix, "include": ["metadata"]}
         with self._translated_errors(prefix):
             if delimiter:
@@ -190,7 +190,11 @@ def _endpoint_and_credential(address: AzureAddress) -> tuple[str, Any]:
 
 
 def _connection_string(text: str, address: AzureAddress) -> tuple[str, Any]:
-    """Return the endpoint and the credential of a connection string; the address's own wins."""
+    """Return the endpoint and the credential of a connection string.
+
+    An endpoint in the address comes first. Raises StoreError if the string is not usable, or is of
+    another account than the address.
+    """
     try:
         service = BlobServiceClient.from_connection_string(text)
     except ValueError:
@@ -209,7 +213,7 @@ def _connection_string(text: str, address: AzureAddress) -> tuple[str, Any]:
 
 
 class _EntraCredential:
-    """Tokens of Entra ID, with the store's errors: after its own, the client would retry."""
+    """Tokens of Entra ID. Errors are the store's: after errors of its own, the client retries."""
 
     def __init__(self, endpoint: str) -> None:
         from azure.identity import DefaultAzureCredential

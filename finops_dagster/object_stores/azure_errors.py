@@ -15,8 +15,9 @@ _NO_CREDENTIALS = (
     "AZURE_STORAGE_CONNECTION_STRING, AZURE_STORAGE_KEY, AZURE_STORAGE_SAS_TOKEN and "
     "AZURE_STORAGE_ANON=true"
 )
-# Advice by pattern, the first match of which counts, in `status code: message detail`, in lower
-# case. Azure has one code, AuthenticationFailed, for many reasons, which only its detail tells.
+# The patterns are searched, in order, in the lower-case text `status code: message detail`; the
+# first match gives the advice. Azure has one code, AuthenticationFailed, for many reasons, and only
+# the detail says which.
 _ADVICE = {
     " (authorizationpermissionmismatch|insufficientaccountpermissions):": "the identity needs the "
     "role Storage Blob Data Reader on the container or the account, which Owner, Contributor and "

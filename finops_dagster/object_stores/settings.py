@@ -18,8 +18,9 @@ _ACCESS_POINT = re.compile(r"arn:[^/]*:(?:outpost[:/][^/:]+[:/])?accesspoint[:/]
 class StoreSettings(SettingsTable):
     """The settings of a store: a bucket, an access point or a container, or a folder.
 
-    All keys but `source` are for S3: a folder ignores them, so that an export can move to a copy of
-    its bucket. The settings of exports that are delivered as files derive from this class.
+    All keys but `source` are for S3. A folder ignores them, so that an export can move to a copy of
+    its bucket; a source in Azure refuses them. The settings of exports that are delivered as files
+    derive from this class.
     """
 
     source: str
