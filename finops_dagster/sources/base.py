@@ -99,7 +99,7 @@ class AvailableFiles:
 
 @dataclass(frozen=True)
 class SharedFiles:
-    """What is known of the files of an export that months share.
+    """The files of an export that months share, with the months that each has rows of.
 
     `contents` and `problems` are by key: a file's content, or why its months cannot be read.
     `loaded` are the files of the months' loaded versions, which the store may no longer have.
@@ -116,10 +116,10 @@ class SharedFilesReader(Protocol):
     def read(
         self, store: ObjectStore, folder: str, files: Sequence[ObjectInfo], bill_format: Format
     ) -> SharedFiles:
-        """Return what is known of the files below a folder; download and read only unknown ones.
+        """Return the months of the files below a folder; download and read only unknown files.
 
-        A file is known by its path below the folder, its size and its ETag. Raises the store's
-        errors.
+        A file is identified by its path below the folder, its size and its ETag. A file that cannot
+        be read is one of the result's `problems`. Raises the store's errors.
         """
         ...
 

@@ -21,7 +21,10 @@ class GzipInvalid(Exception):
 
 @dataclass(frozen=True)
 class InflationLimits:
-    """The limits of inflation: `ratio` times a file's size, and `total` bytes for a month."""
+    """The limits of inflation: `ratio` times a file's size, and `total` bytes for a month.
+
+    A file that inflates to at most 64 MiB may have any ratio.
+    """
 
     ratio: int
     total: int
@@ -48,9 +51,10 @@ class InflationLimits:
 class GzipCheck:
     """A check of a gzip file, chunk by chunk; it keeps only the number of `inflated` bytes.
 
-    So a flipped or missing byte is noticed, and a bomb before it fills the disk. A file may have
-    several members, and zeros at its end. `is_readable_by_duckdb` is False where DuckDB fails: it
-    takes no zeros, and no header with a comment, a checksum of the header, or the text flag.
+    It finds a flipped or missing byte, and a file that inflates beyond a limit, before that fills
+    the disk. A file may have several members, and zeros at its end. `is_readable_by_duckdb` is
+    False for what DuckDB refuses: zeros at the end, and a header with a comment, a checksum of the
+    header, or the text flag.
     """
 
     def __init__(self, limits: InflationLimits) -> None:
@@ -84,6 +88,6 @@ class GzipCheck:
             chunk = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
 
     def close(self) -> None:
-        """End the file. Raises GzipInvalid where the gzip data is cut short."""
+        """Raise GzipInvalid if the gzip data is cut short; no data at all is valid."""
         if self._member is not None and not self._member.eof:
             raise GzipInvalid("the gzip data is cut short")

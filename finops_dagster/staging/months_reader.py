@@ -34,7 +34,7 @@ _INDEX = TypeAdapter(list[FileContent])
 _FILES_PER_WRITE = 100
 
 _Key = tuple[str, int, str]
-"""What a file is known by: its path below the export's folder, its size and its ETag."""
+"""The identity of a file: its path below the export's folder, its size and its ETag."""
 
 
 class MonthsReader:
@@ -59,7 +59,10 @@ class MonthsReader:
     def read(
         self, store: ObjectStore, folder: str, files: Sequence[ObjectInfo], bill_format: Format
     ) -> SharedFiles:
-        """Return what is known of the files below a folder; download and read only unknown ones."""
+        """Return the months of the files below a folder; download and read only unknown files.
+
+        A file that cannot be read is one of the result's `problems`. Raises the store's errors.
+        """
         keys = {
             file: (file.key.removeprefix(folder).lstrip("/"), file.size, file.etag)
             for file in files
@@ -179,7 +182,10 @@ class MonthsReader:
     def _delete_staged_copies(
         self, keys: Mapping[ObjectInfo, _Key], known: Mapping[_Key, FileContent]
     ) -> None:
-        """Delete the copies that every month of the export that needs them has linked."""
+        """Delete the copies to which every month that needs them has a hard link.
+
+        Only months of the export's settings count.
+        """
         months = set(map(str, self._export.months()))
         on_disk = {path.name: path for path in self._files.existing_paths()}
         for file, key in keys.items() if on_disk else ():

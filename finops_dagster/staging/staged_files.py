@@ -46,7 +46,10 @@ class StagedFile(Download):
     delivered: int | None = None
 
     def is_copy_of(self, info: ObjectInfo) -> bool:
-        """Return whether the file has the bytes that the store has now, as its ETag says."""
+        """Return whether the file has the size and the ETag that the store has now.
+
+        False for a file that an earlier release recorded without a SHA-256.
+        """
         is_same = (self.delivered, self.etag) == (info.size, info.etag)
         return is_same and self.sha256 is not None
 
@@ -99,8 +102,8 @@ class StagedFiles:
     ) -> int:
         """Download the missing files, or all with `force`; return the bytes downloaded.
 
-        `files` are by their names in the folder. Raises FileInvalid if a file is damaged, and the
-        store's errors.
+        A file that another folder has is linked or copied instead, unless `force`. `files` are by
+        their names in the folder. Raises FileInvalid if a file is damaged, and the store's errors.
         """
         staged, missing = self.intact_files(), dict(files)
         copies = {} if force else self._available_copies()
@@ -145,7 +148,10 @@ class StagedFiles:
             return 0
 
     def download(self, store: ObjectStore, info: ObjectInfo, name: str) -> int:
-        """Download and verify one file, and log it; return the bytes downloaded."""
+        """Download and verify one file, and log it; return its size in the store.
+
+        A transient error is retried three times.
+        """
         path, part = self._folder / name, self._folder / f"{name}.part"
         retrying = Retrying(
             retry=retry_if_exception_type(StoreUnavailable),
