@@ -134,7 +134,10 @@ class AwsCur1(AwsFormat):
         return _family_and_name(header)[0] in _USER_DEFINED_FAMILIES
 
     def alias_of(self, header: str, known_headers: Collection[str]) -> str | None:
-        """Return a CSV header's name in Parquet, or the reverse, the nearest in letter case."""
+        """Return the known Parquet header of a CSV header's column, or the reverse.
+
+        If several match, the nearest in letter case; None if none does.
+        """
         aliases = (
             known
             for known in known_headers

@@ -95,9 +95,9 @@ class AwsSource:
         }
 
     def available_files(self, manifest: Manifest) -> AvailableFiles:
-        """Send a HEAD for each file, in parallel. Raises ObjectMissing.
+        """Return the listed files as the store has them, by a HEAD for each, in parallel.
 
-        For a copied bucket, a warning says what could not be compared.
+        For a copied bucket, a warning says what could not be compared. Raises ObjectMissing.
         """
         files = self._stored_files(manifest)
         if not (self._export.copied and manifest.will_be_overwritten):
@@ -114,7 +114,8 @@ class AwsSource:
     ) -> int:
         """Download and verify the files; return the bytes downloaded.
 
-        Raises FileInvalid if AWS has overwritten the files with a newer version.
+        Raises FileInvalid if a file is damaged, has another size than the manifest says, or was
+        overwritten by AWS with that of a newer version.
         """
         self._check_against_manifest(manifest, available.files)
         size, source = folder.fetch(self._store, available.files, force=force), manifest.source
@@ -126,7 +127,7 @@ class AwsSource:
         return size
 
     def _check_against_manifest(self, manifest: Manifest, available: Sequence[ObjectInfo]) -> None:
-        """Raise FileInvalid where a size or a time shows that a file is not the manifest's."""
+        """Raise FileInvalid if a size or a time shows that a file is not the manifest's."""
         compares_times = manifest.will_be_overwritten and not self._export.copied
         for listed_file, file in zip(manifest.files, available, strict=True):
             if listed_file.size not in (None, file.size):
