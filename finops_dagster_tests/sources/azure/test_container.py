@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
+
 import pytest
 
 from finops_dagster.settings import load_settings
@@ -58,3 +61,19 @@ def test_a_tick_lists_the_months_and_reads_no_manifest_twice(
     assert requested_months(project.tick(first.cursor, "contoso_manifests")) == []
     assert azure.requests
     assert all("comp=list" in path for _, path in azure.requests)
+
+
+@pytest.mark.thorough
+def test_thousands_of_runs_cost_a_listing_and_a_manifest_of_each_month(
+    project: Project, azure: AzureServer
+) -> None:
+    months, numbers = ("2023-10", "2023-11"), range(1, 1001)
+    with ThreadPoolExecutor(8) as pool:
+        for month, number in product(months, numbers):
+            pool.submit(deliver, project.put, Run(month, number))
+    azure.requests.clear()
+    assert requested_months(project.tick(sensor="contoso_manifests")) == ["2023-11", "2023-10"]
+    listings = [path for _, path in azure.requests if "comp=list" in path]
+    manifests = [path for _, path in azure.requests if path.endswith("manifest.json")]
+    assert len(manifests) == len(months)
+    assert len(listings) + len(manifests) == len(azure.requests) <= 10
