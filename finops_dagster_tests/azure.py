@@ -33,7 +33,7 @@ class Layout:
 
 
 LAYOUTS = {
-    "run times": Layout("{export}/{dates}/{time}/{run}", "opencost, a sibling project"),
+    "run times": Layout("{export}/{dates}/{time}/{run}", "opencost"),
     "run ids": Layout("{export}/{dates}/{run}"),
     "dates first": Layout("{dates}/{export}/{time}/{run}"),
     "dates first, run ids": Layout("{dates}/{export}/{run}"),
