@@ -116,6 +116,7 @@ def payer(number: int, s3: S3Server) -> dict[str, Any]:
     }
 
 
+@pytest.mark.thorough
 def test_fifty_exports_are_independent(project: Project, s3: S3Server) -> None:
     payers = [payer(number, s3) for number in range(50)]
     project.export |= payers[0] | {"source": "s3://billing-of-nobody/cur"}

@@ -140,7 +140,10 @@ def test_csv_and_parquet_have_equal_cells(
 @pytest.mark.parametrize(
     "reversed_order", [False, True], ids=["csv-then-parquet", "parquet-then-csv"]
 )
-@pytest.mark.parametrize("format_name", ["cur1", "cur2", "focus-1.2"])
+@pytest.mark.parametrize(
+    "format_name",
+    ["cur1", *(pytest.param(f, marks=pytest.mark.thorough) for f in ("cur2", "focus-1.2"))],
+)
 def test_a_table_takes_months_of_csv_and_of_parquet(
     project: Project, format_name: str, reversed_order: bool
 ) -> None:

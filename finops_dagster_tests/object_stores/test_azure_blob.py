@@ -728,6 +728,7 @@ def test_a_refusal_of_entra_id_is_told_without_its_trace(entra: EntraId) -> None
     )
 
 
+@pytest.mark.thorough
 def test_an_unreachable_entra_id_is_a_transient_error(
     entra: EntraId, monkeypatch: pytest.MonkeyPatch
 ) -> None:
