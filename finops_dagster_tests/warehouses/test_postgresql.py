@@ -164,6 +164,7 @@ def test_reader_that_blocks_a_load_is_named_in_the_error(
     assert month_totals(postgresql) == [("2024-01", 1, 2)]
 
 
+@pytest.mark.thorough
 def test_load_that_waits_for_a_reader_does_not_block_other_readers(
     project: Project, server: PostgreSQLServer, postgresql: PostgreSQL, month_of: MonthOf
 ) -> None:
@@ -223,6 +224,7 @@ def test_broken_connection_is_transient(
     assert postgresql.tables() == {TABLE, f"{TABLE}_loads"}
 
 
+@pytest.mark.thorough
 def test_months_loaded_at_once_both_add_their_columns(
     project: Project, postgresql: PostgreSQL
 ) -> None:
@@ -278,6 +280,7 @@ def test_only_tags_and_cost_categories_may_become_keys(project: Project, column_
     }
 
 
+@pytest.mark.thorough
 def test_tags_beyond_the_column_limit_become_keys(
     project: Project, postgresql: PostgreSQL, month_of: MonthOf
 ) -> None:
