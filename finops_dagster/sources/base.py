@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Protocol
+from typing import ClassVar, Protocol
 
-from finops_dagster.billing.columns import Naming, Sql, SqlType, quoted
+from finops_dagster.billing.columns import Naming, Sql, SqlType, flat_name, quoted
 from finops_dagster.billing.content import Content, FileContent
 from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.manifest import Manifest
@@ -55,6 +55,28 @@ class Format(Naming, Protocol):
         of the table.
         """
         ...
+
+
+class FixedFormat(Format, Protocol):
+    """A format whose headers the vendor chooses, and that are the same in every kind of file."""
+
+    known_types: ClassVar[Mapping[str, SqlType]] = {}  # of the documented columns
+
+    def column(self, header: str) -> str:
+        """Return the header in lower case."""
+        return flat_name(header)
+
+    def is_user_defined(self, header: str) -> bool:
+        """Return False: tags are keys of a map."""
+        return False
+
+    def alias_of(self, header: str, known_headers: Collection[str]) -> str | None:
+        """Return None: headers in CSV and in Parquet are the same."""
+        return None
+
+    def sql_type(self, header: str, declared: str | None) -> SqlType | None:
+        """Return the documented type of a column; None for any other."""
+        return self.known_types.get(self.column(header))
 
 
 def is_money(bill_format: Format, column: str) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from hashlib import md5
 from typing import Any, ClassVar
 
-from finops_dagster.billing.columns import SqlType, flat_name
+from finops_dagster.billing.columns import SqlType
 from finops_dagster.billing.errors import excerpt
 from finops_dagster.billing.manifest import Column, ListedFile
 from finops_dagster.sources.aws.cur1 import KNOWN_MONEY, KNOWN_QUANTITIES, KNOWN_TIME, athena_name
@@ -47,7 +47,6 @@ class DataExport(AwsFormat):
         for period in ("BILLING_PERIOD", "billing_period")
         for manifest in ("{name}-Manifest.json", "Manifest.json")
     )
-    known_types: ClassVar[dict[str, SqlType]]
 
     def vendor_id(self, document: ManifestJson, keys: Sequence[str], body: bytes) -> str:
         """Return the id in the manifest, else the version's folder, else the manifest's MD5.
@@ -80,10 +79,6 @@ class DataExport(AwsFormat):
         folder, path = document.split_key(key, f"(?i:billing_period)={document.month}")
         # `true` is an int in Python, and no size.
         return ListedFile(f"{root}/data/{folder}/{path}", size if type(size) is int else None)
-
-    def column(self, header: str) -> str:
-        """Return the header in lower case."""
-        return flat_name(header)
 
     def sql_type(self, header: str, declared: str | None) -> SqlType | None:
         """Return the documented type of a column, or else the declared one."""

@@ -15,7 +15,7 @@ from finops_dagster.billing.columns import Sql
 from finops_dagster.billing.errors import ManifestInvalid, excerpt, excerpts
 from finops_dagster.billing.manifest import Column, ListedFile, Manifest, ManifestFile
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.sources.base import Format, every_cost_has_invoice
+from finops_dagster.sources.base import FixedFormat, every_cost_has_invoice
 from finops_dagster.sources.manifest_json import (
     UNREADABLE_ADVICE,
     json_object,
@@ -27,7 +27,7 @@ _MAX_FIELDS_SHOWN = 12
 _T = TypeVar("_T", str, list[Any])
 
 
-class AwsFormat(Format, Protocol):
+class AwsFormat(FixedFormat, Protocol):
     """A format of AWS: each month has a manifest, which AWS rewrites last in every refresh."""
 
     vendor: str = "aws"
@@ -89,14 +89,6 @@ class AwsFormat(Format, Protocol):
     @abstractmethod
     def listed_file(self, document: ManifestJson, entry: Any) -> ListedFile:
         """Return the file that an entry of the manifest's list names."""
-
-    def is_user_defined(self, header: str) -> bool:
-        """Return False: AWS chooses the headers, and tags are keys of a map."""
-        return False
-
-    def alias_of(self, header: str, known_headers: Collection[str]) -> str | None:
-        """Return None: headers in CSV and in Parquet are the same."""
-        return None
 
     def finality_sql(self, columns: Collection[str]) -> Sql | None:
         """Return SQL that is true if every cost has an invoice id: AWS closes a month with them.

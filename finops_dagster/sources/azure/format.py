@@ -7,7 +7,7 @@ from collections.abc import Collection
 from typing import ClassVar, Protocol
 
 from finops_dagster.billing.columns import Sql, SqlType, flat_name, quoted
-from finops_dagster.sources.base import Format
+from finops_dagster.sources.base import FixedFormat
 from finops_dagster.sources.focus import COSTS as FOCUS_COSTS
 from finops_dagster.sources.focus import FocusColumns
 
@@ -16,7 +16,7 @@ from finops_dagster.sources.focus import FocusColumns
 _LOCALISED = re.compile(r".*\(([A-Za-z][A-Za-z0-9_]*)\)\s*")
 
 
-class AzureFormat(Format, Protocol):
+class AzureFormat(FixedFormat, Protocol):
     """A dataset of Azure Cost Management: headers differ by agreement, and are read by name."""
 
     vendor: str = "azure"
@@ -25,24 +25,11 @@ class AzureFormat(Format, Protocol):
     time_formats: tuple[str, ...] = ()
     # A billing account may have invoices in several currencies.
     expects_one_currency: bool = False
-    known_types: ClassVar[dict[str, SqlType]]
 
     def column(self, header: str) -> str:
         """Return the English header in lower case."""
         localised = _LOCALISED.fullmatch(header)
         return flat_name(localised[1] if localised else header)
-
-    def is_user_defined(self, header: str) -> bool:  # noqa: ARG002
-        """Return False: Azure chooses the headers, and tags are keys of a map."""
-        return False
-
-    def alias_of(self, header: str, known_headers: Collection[str]) -> str | None:  # noqa: ARG002
-        """Return None: headers in CSV and in Parquet are the same."""
-        return None
-
-    def sql_type(self, header: str, declared: str | None) -> SqlType | None:  # noqa: ARG002
-        """Return the documented type of a column; manifests declare none."""
-        return self.known_types.get(self.column(header))
 
     def finality_sql(self, columns: Collection[str]) -> Sql | None:
         """Return SQL that is true if every cost has an invoice id, NULL for an enrolment without.
