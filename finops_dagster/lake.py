@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -74,28 +74,45 @@ def read_footer(path: Path) -> LoadedVersion | None:
 
     Fields that old files lack get their defaults. No rows are read.
     """
+    texts = footer_texts(path)
+    return None if texts is None else version_of_footer(texts)
+
+
+def footer_texts(path: Path) -> dict[str, str] | None:
+    """Return the texts in a file's footer by key; None if the file is missing or damaged.
+
+    The number of rows is added as `row_count`.
+    """
     try:
         metadata = pq.read_metadata(path)
     except (OSError, pa.ArrowInvalid):
         return None
-    footer = {key.decode(): text.decode() for key, text in (metadata.metadata or {}).items()}
-    if "manifest_id" not in footer or "total_cost" not in footer:
+    texts = {key.decode(): text.decode() for key, text in (metadata.metadata or {}).items()}
+    return {**texts, "row_count": str(metadata.num_rows)}
+
+
+def version_of_footer(texts: Mapping[str, str]) -> LoadedVersion | None:
+    """Return the version that the texts of a footer record; None if they are not ours."""
+    if "manifest_id" not in texts or "total_cost" not in texts:
         return None
-    footer = {**_TEXTS, "files": "0", "bytes": "0", **footer}
-    row = {name: json.loads(footer.get(key, "null")) for name, key in _JSON.items()}
-    row |= {name: footer[name] for name in _TEXTS}
-    return LoadedVersion.of_row({**row, "row_count": metadata.num_rows})
+    texts = {**_TEXTS, "files": "0", "bytes": "0", **texts}
+    row = {name: json.loads(texts.get(key, "null")) for name, key in _JSON.items()}
+    row |= {name: texts[name] for name in _TEXTS}
+    return LoadedVersion.of_row({**row, "row_count": int(texts["row_count"])})
 
 
-def _footer(load: Load, names: dict[str, str]) -> dict[str, str]:
-    """Return the footer that `read_footer` and `names_from_footers` read; `names` are by header."""
-    row = load.row()
+def footer_of(version: LoadedVersion) -> dict[str, str]:
+    """Return the texts that `version_of_footer` reads."""
+    row = version.row()
     return {
-        "export": load.export,
-        "columns": json.dumps(names),
         **{name: row[name] for name in _TEXTS},
         **{key: json.dumps(row[name]) for name, key in _JSON.items()},
     }
+
+
+def _footer(load: Load, names: dict[str, str]) -> dict[str, str]:
+    """Return the footer of a load's file; `names` are the column names by header."""
+    return {"export": load.export, "columns": json.dumps(names), **footer_of(load)}
 
 
 def names_from_footers(paths: Iterable[Path]) -> dict[str, str]:
@@ -157,13 +174,8 @@ def exporting_month(
     ledger gets the new file's checksum. On any error, also in the block, the old file stays.
     Readers see the whole old file or the whole new one. Raises ReconciliationError.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
     footer = _footer(load, ledger.names_by_header(connection, load.table))
-    metadata = ", ".join(f"{name}: {literal(text)}" for name, text in footer.items())
-    try:
-        options = Sql(f", KV_METADATA {{{metadata}}}")
-        _copy(connection, Sql(f"FROM {month_relation(load)}"), part, options)
+    with replacing_file(connection, Sql(f"FROM {month_relation(load)}"), path, footer) as part:
         measured = measure_month(
             connection, parquet_relation(part), load.month, bill_format, load.totals.sums
         )
@@ -172,6 +184,23 @@ def exporting_month(
         yield part.stat().st_size
         # Before the rename: a file whose checksum is not in the ledger would count as damaged.
         ledger.complete_load(connection, load, lake_sha256=file_sha256(part))
+
+
+@contextmanager
+def replacing_file(
+    connection: duckdb.DuckDBPyConnection, query: Sql, path: Path, footer: Mapping[str, str]
+) -> Iterator[Path]:
+    """Write the rows of a query to a new Parquet file, which replaces the one at `path`.
+
+    The block gets the path of the new file, and runs before the replacement. On any error, also in
+    the block, the old file stays. Readers see the whole old file or the whole new one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    metadata = ", ".join(f"{quoted(name)}: {literal(text)}" for name, text in footer.items())
+    try:
+        _copy(connection, query, part, Sql(f", KV_METADATA {{{metadata}}}"))
+        yield part
         part.replace(path)
     except BaseException:
         part.unlink(missing_ok=True)

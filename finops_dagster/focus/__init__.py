@@ -1,0 +1,1 @@
+"""One FOCUS table over every export: the specification, the mappings, the rules."""

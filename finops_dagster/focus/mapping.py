@@ -1,0 +1,169 @@
+"""What a mapping to FOCUS is: which charges a line item becomes, and the SQL of their columns.
+
+A mapping is data: the columns that it reads, lookup tables, the kinds of line items with their
+charges, and an expression for each FOCUS column. `FocusQuery` makes SQL of it. SQL in a mapping is
+written in this code; nothing of a bill or of the settings is part of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from finops_dagster.billing.columns import Sql, SqlType, literal, quoted
+
+# Columns that every charge has, beside those of the mapping.
+ADDED_TYPES: Mapping[str, Sql] = {
+    "x_export": Sql(SqlType.TEXT),
+    "x_manifest_id": Sql(SqlType.TEXT),
+    "x_billing_month": Sql("DATE"),
+    "x_rule": Sql(SqlType.TEXT),
+    "x_source_line_items": Sql("VARCHAR[]"),
+}
+_MAP_ENTRY = re.compile(r"(\w+)\[(.+)\]")
+
+
+@dataclass(frozen=True)
+class Input:
+    """A column of the bill, under the name by which expressions read it.
+
+    `spellings` are the names that it may have in the bill, `product[region]` for an entry of a map.
+    The first that is not NULL counts; the name itself is tried first. Where the bill has none, the
+    input is NULL. `build` instead makes SQL of all columns of the bill, and names those it reads.
+    """
+
+    name: str
+    type: SqlType = SqlType.TEXT
+    spellings: tuple[str, ...] = ()
+    build: Callable[[Collection[str]], tuple[Sql, Collection[str]]] | None = None
+
+    def sql(self, columns: Mapping[str, str]) -> tuple[Sql, Collection[str]]:
+        """Return SQL for the cell, and the bill's columns that it reads.
+
+        `columns` are the bill's, with their types.
+        """
+        if self.build is not None:
+            sql, read = self.build(columns)
+            return Sql(f"CAST({sql} AS {self.type})"), read
+        cells, read = list[Sql](), list[str]()
+        for spelling in (self.name, *self.spellings):
+            entry = _MAP_ENTRY.fullmatch(spelling)
+            if spelling in columns:
+                cells.append(quoted(spelling))
+                read.append(spelling)
+            elif entry and columns.get(entry[1], "").startswith("MAP"):
+                cells.append(Sql(f"{quoted(entry[1])}[{literal(entry[2])}]"))
+        if self.type is SqlType.TEXT:
+            # Vendors write an absent text as an empty one.
+            cells = [Sql(f"nullif(CAST({cell} AS VARCHAR), '')") for cell in cells]
+        cells = cells or [Sql("NULL")]
+        return Sql(f"CAST(coalesce({', '.join(cells)}) AS {self.type})"), read
+
+
+@dataclass(frozen=True)
+class Expression:
+    """The SQL of a column of the charges, and why it is so, where that is not plain.
+
+    `type` is for columns that FOCUS does not define; those begin with `x_`.
+    """
+
+    sql: str
+    why: str = ""
+    type: Sql | None = None
+
+
+@dataclass(frozen=True)
+class Charge:
+    """A charge that a line item becomes. `rule` is its `x_rule`.
+
+    `columns` are the expressions that differ from the mapping's. A charge that is not the first of
+    its kind may have a condition, `when`.
+    """
+
+    rule: str
+    columns: Mapping[str, str] = field(default_factory=dict)
+    when: str = "true"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of line items, told by a condition, with the charges that each becomes.
+
+    Costs of its charges may differ from the bill only if `moved` says why: the difference is then a
+    named entry of the month. Kinds with the same `cancels` move amounts among each other, whose sum
+    over the month is 0.
+    """
+
+    name: str
+    when: str
+    charges: tuple[Charge, ...] = ()
+    moved: str = ""
+    cancels: str = ""
+    is_extra: bool = False
+    """Whether the mapping's extra lines are of this kind, and none of the bill."""
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """A table of a CSV file in `lookups/`, joined to the line items by its first columns.
+
+    `keys` are the SQL of the key cells, one for each key column. An expression reads the column
+    `category` of the lookup `service` as `service_category`.
+    """
+
+    name: str
+    file: str
+    keys: tuple[str, ...]
+
+    @property
+    def path(self) -> Path:
+        """The path of the CSV file."""
+        return Path(__file__).parent / "lookups" / self.file
+
+
+@dataclass(frozen=True)
+class FocusMapping:
+    """How the line items of a format become charges.
+
+    `headline` and `amortized` are SQL of the amounts of a line item that the sums of BilledCost and
+    EffectiveCost must equal. The first kind whose condition holds counts; the last one takes all
+    others. `derived` are computed from the other columns of the charge. `extra_lines` is a SELECT
+    FROM bill that gives further line items, made of several. `line_items` is SQL for the list of
+    the vendor's ids of a line item; `line_number` counts the rows of the bill's file, and `dataset`
+    names the file if there are several.
+    """
+
+    name: str
+    inputs: Sequence[Input]
+    kinds: Sequence[Kind]
+    columns: Mapping[str, Expression]
+    derived: Mapping[str, Expression] = field(default_factory=dict)
+    lookups: Sequence[Lookup] = ()
+    headline: str = "0"
+    amortized: str = "0"
+    currency: str = "NULL"
+    line_items: str = "[CAST(line_number AS VARCHAR)]"
+    extra_lines: str | None = None
+    kept: frozenset[str] = frozenset()
+    """Inputs that the charges also show under their names in the bill, as `x_...`."""
+
+    @cached_property
+    def version(self) -> str:
+        """The name with a digest of all that the charges depend on, also of the lookup tables."""
+        digest = hashlib.sha256()
+        for part in (self.inputs, self.kinds, self.columns, self.derived, self.lookups):
+            digest.update(re.sub(r" at 0x[0-9a-f]+", "", repr(part)).encode())
+        for text in (self.headline, self.amortized, self.currency, self.line_items):
+            digest.update(text.encode())
+        digest.update(repr((self.extra_lines, sorted(self.kept))).encode())
+        for lookup in self.lookups:
+            digest.update(lookup.path.read_bytes())
+        return f"{self.name} {digest.hexdigest()[:12]}"
+
+    def kinds_of_rules(self) -> dict[str, Kind]:
+        """Return each rule's kind."""
+        return {charge.rule: kind for kind in self.kinds for charge in kind.charges}

@@ -1,0 +1,15 @@
+"""The mappings to FOCUS, by vendor and format."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from finops_dagster.focus.mapping import FocusMapping
+
+MAPPINGS: Mapping[tuple[str, str], FocusMapping] = {}
+"""The mapping of each format of each vendor; a format without one has no charges."""
+
+
+def mapping_of(vendor: str, bill_format: str) -> FocusMapping | None:
+    """Return the mapping of a vendor's format, as the lake's file names it; None if it has none."""
+    return MAPPINGS.get((vendor, bill_format))

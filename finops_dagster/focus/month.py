@@ -1,0 +1,379 @@
+"""A month's charges: derived from its bill in the lake, written beside it, and accounted for.
+
+`<parquet_dir>/focus/<export>/billing_month=2024-01/<export>-2024-01.parquet`
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Self
+
+import duckdb
+from duckdb import DuckDBPyConnection
+
+from finops_dagster.billing.columns import Sql, file_literal, literal, quoted
+from finops_dagster.billing.errors import (
+    BillError,
+    ReconciliationError,
+    StageMissing,
+    count_text,
+    first_line,
+    reprocess_advice,
+)
+from finops_dagster.billing.money import (
+    MeasuredTotals,
+    Totals,
+    decimal_text,
+    exact_sum,
+    reconcile,
+)
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.billing.version import LoadedVersion
+from finops_dagster.focus.mapping import FocusMapping, Kind
+from finops_dagster.focus.query import FocusQuery, KindTotals
+from finops_dagster.focus.specification import Specification
+from finops_dagster.lake import (
+    Lake,
+    footer_of,
+    footer_texts,
+    parquet_relation,
+    read_footer,
+    replacing_file,
+    version_of_footer,
+)
+from finops_dagster.tables.database import DuckDB
+
+FOCUS_VERSION = "1.2"
+FOCUS_FORMAT = f"focus-{FOCUS_VERSION}"
+COST, EFFECTIVE_COST, CURRENCY = "BilledCost", "EffectiveCost", "BillingCurrency"
+_COSTS = (COST, EFFECTIVE_COST, "ListCost", "ContractedCost")
+_MOST_UNKNOWN = 20
+_REPORT = "the mapping has a fault: report it, with this message"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What FOCUS leaves out or moves of one kind of line items, in one currency.
+
+    `billed` is the headline cost of the line items less the BilledCost of their charges,
+    `effective` their amortized cost less the EffectiveCost. `why` is the mapping's reason.
+    """
+
+    kind: str
+    why: str
+    currency: str
+    rows: int
+    billed: Decimal
+    effective: Decimal
+
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any]) -> Self:
+        """Return the entry that `row` turned into this row."""
+        amounts = {name: Decimal(row[name]) for name in ("billed", "effective")}
+        return cls(**{**row, **amounts})
+
+    def row(self) -> dict[str, Any]:
+        """Return the row for the footer; amounts are text, to stay exact."""
+        amounts = {name: decimal_text(getattr(self, name)) for name in ("billed", "effective")}
+        return {**asdict(self), **amounts}
+
+
+@dataclass(frozen=True)
+class FocusMonth:
+    """The record of a month's charges, as the footer of their file has it.
+
+    `version` has the version id of the bill, the number of charges and the sums of their costs; its
+    headline cost is BilledCost. `mapping` is the version of the mapping, `sources` are the version
+    ids of all bills that the charges are of, by export. `unknown` are the keys that a lookup does
+    not have, with their line items, by lookup.
+    """
+
+    version: LoadedVersion
+    mapping: str
+    sources: Mapping[str, str]
+    entries: Sequence[Entry] = ()
+    unknown: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path) -> FocusMonth | None:
+        """Return the record of a file; None if it is missing, damaged, or not one of charges."""
+        texts = footer_texts(path) or {}
+        version = version_of_footer(texts)
+        if version is None or "mapping" not in texts:
+            return None
+        entries = [Entry.of_row(row) for row in json.loads(texts["entries"])]
+        sources, unknown = (json.loads(texts[name]) for name in ("sources", "unknown"))
+        return cls(version, texts["mapping"], sources, entries, unknown)
+
+    def footer(self, export: str) -> dict[str, str]:
+        """Return the texts that `read` reads."""
+        return {
+            "export": export,
+            **footer_of(self.version),
+            "mapping": self.mapping,
+            "sources": json.dumps(self.sources),
+            "entries": json.dumps([entry.row() for entry in self.entries]),
+            "unknown": json.dumps(self.unknown),
+        }
+
+
+def focus_lake(lake: Lake) -> Lake:
+    """Return the lake of the charges, which lies in the lake of the bills."""
+    return Lake(lake.root / "focus")
+
+
+@dataclass(frozen=True)
+class FocusDerivation:
+    """Derives the charges of one month of an export.
+
+    `exports` are the exports whose bills are read, by dataset: the export itself under the dataset
+    "" or, where a second bill completes the first, both by the names of their datasets. The first
+    one owns the charges.
+    """
+
+    lake: Lake
+    duckdb: DuckDB
+    mapping: FocusMapping
+    exports: Mapping[str, str]
+    month: BillingMonth
+
+    @property
+    def export(self) -> str:
+        """The export that owns the charges."""
+        return next(iter(self.exports.values()))
+
+    @property
+    def path(self) -> Path:
+        """The path of the month's file of charges, which may not exist yet."""
+        return focus_lake(self.lake).path(self.export, self.month)
+
+    def sources(self) -> dict[str, LoadedVersion]:
+        """Return the versions of the bills in the lake, by export.
+
+        Raises StageMissing if the lake lacks one.
+        """
+        versions = {}
+        for export in self.exports.values():
+            version = read_footer(self.lake.path(export, self.month))
+            if version is None:
+                raise StageMissing(
+                    f"{self.lake.path(export, self.month)} is missing or damaged, and the charges "
+                    f"of {self.month} are derived from it; {reprocess_advice(export, self.month)}"
+                )
+            versions[export] = version
+        return versions
+
+    def current(self) -> FocusMonth | None:
+        """Return the record of the month's file, if it is of the lake's bills and this mapping.
+
+        None otherwise, and where the file's rows do not have the totals of its footer.
+        """
+        record = FocusMonth.read(self.path)
+        ids = {export: version.manifest_id for export, version in self.sources().items()}
+        if record is None or (record.mapping, dict(record.sources)) != (self.mapping.version, ids):
+            return None
+        with self.duckdb.scratch() as connection:
+            try:
+                totals = month_totals(totals_by_rule(connection, parquet_relation(self.path)))
+            except duckdb.Error:
+                return None
+        return record if totals.difference(record.version.totals) is None else None
+
+    @contextmanager
+    def replacing_month(self, run_id: str) -> Iterator[FocusMonth]:
+        """Derive the month's charges, and replace its file by them.
+
+        The block gets the record, and runs before the replacement; on any error, also in the block,
+        the old file stays. Raises StageMissing if the lake lacks a bill, ReconciliationError if the
+        charges do not add up to the bills, and BillError if a bill cannot be read.
+        """
+        versions = self.sources()
+        with self.duckdb.scratch(preserve_insertion_order=False) as connection:
+            try:
+                query = self._query(connection, versions[self.export].manifest_id)
+                charges = query.charges()
+                record = self._record(query, Sql(f"({charges})"), versions, run_id)
+                footer = record.footer(self.export)
+                with replacing_file(connection, charges, self.path, footer) as part:
+                    written = month_totals(totals_by_rule(connection, parquet_relation(part)))
+                    advice = reprocess_advice(self.export, self.month)
+                    reconcile(
+                        str(self.path), record.version.totals, MeasuredTotals(written, 0), advice
+                    )
+                    yield record
+            except duckdb.Error as error:
+                paths = ", ".join(str(self.lake.path(export, self.month)) for export in versions)
+                raise BillError(
+                    f"the charges of {self.export} {self.month} cannot be derived from {paths}: "
+                    f"{first_line(error)}; {reprocess_advice(self.export, self.month)}"
+                ) from error
+
+    def _query(self, connection: DuckDBPyConnection, manifest_id: str) -> FocusQuery:
+        connection.execute("SET TimeZone = 'UTC'")
+        query = FocusQuery(
+            connection,
+            self.mapping,
+            Specification.load(FOCUS_VERSION),
+            {name: self._relation(export) for name, export in self.exports.items()},
+            {
+                "x_export": literal(self.export),
+                "x_manifest_id": literal(manifest_id),
+                "x_billing_month": Sql(f"DATE {literal(str(self.month.first_day))}"),
+            },
+        )
+        query.prepare()
+        return query
+
+    def _relation(self, export: str) -> Sql:
+        path = file_literal(self.lake.path(export, self.month))
+        return Sql(f"read_parquet({path}, hive_partitioning = false, file_row_number = true)")
+
+    def _record(
+        self,
+        query: FocusQuery,
+        charges: Sql,
+        versions: Mapping[str, LoadedVersion],
+        run_id: str,
+    ) -> FocusMonth:
+        """Return the record of the month's charges, before they are written.
+
+        Raises ReconciliationError if they do not add up to the bills.
+        """
+        bill = versions[self.export]
+        of_kinds = query.totals_by_kind()
+        self._require_whole_bill(versions, of_kinds)
+        of_rules = totals_by_rule(query.connection, charges)
+        entries = add_up(self.mapping, of_kinds, of_rules)
+        unknown = {name: dict(keys[:_MOST_UNKNOWN]) for name, keys in query.unknown_keys()}
+        version = LoadedVersion(
+            bill.manifest_id,
+            month_totals(of_rules),
+            FOCUS_FORMAT,
+            bill.files,
+            bill.bytes,
+            run_id=run_id,
+        )
+        ids = {export: version.manifest_id for export, version in versions.items()}
+        return FocusMonth(version, self.mapping.version, ids, entries, unknown)
+
+    def _require_whole_bill(
+        self, versions: Mapping[str, LoadedVersion], of_kinds: Sequence[KindTotals]
+    ) -> None:
+        """Raise ReconciliationError unless the kinds have all rows of the bills, and their cost.
+
+        The headline costs of a second bill are the amortized costs of the first one.
+        """
+        first, *others = versions.values()
+        recorded = Totals(sum(v.totals.rows for v in versions.values()), first.totals.cost)
+        counted = Totals(sum(k.rows for k in of_kinds), exact_sum(k.headline for k in of_kinds))
+        amortized = exact_sum(k.amortized for k in of_kinds)
+        if counted != recorded or any(other.totals.cost != amortized for other in others):
+            raise ReconciliationError(
+                f"the line items of {self.export} {self.month} have {counted} (amortized "
+                f"{decimal_text(amortized)}), but the lake has {recorded}"
+                + "".join(f" and {other.totals}" for other in others)
+            )
+
+
+@dataclass(frozen=True)
+class RuleTotals:
+    """The charges that one rule made, in one currency; `sums` are of the costs, by column."""
+
+    rule: str
+    currency: str
+    rows: int
+    sums: Mapping[str, Decimal]
+
+
+def totals_by_rule(connection: DuckDBPyConnection, charges: Sql) -> list[RuleTotals]:
+    """Return the number of charges and their costs, by rule and currency."""
+    sums = Sql(", ".join(f"coalesce(sum({quoted(name)}), 0)" for name in _COSTS))
+    rows = connection.execute(
+        f"SELECT x_rule, coalesce({quoted(CURRENCY)}, ''), count(*), {sums} "
+        f"FROM {charges} GROUP BY ALL"
+    ).fetchall()
+    return [
+        RuleTotals(rule, currency, count, dict(zip(_COSTS, amounts, strict=True)))
+        for rule, currency, count, *amounts in rows
+    ]
+
+
+def month_totals(of_rules: Iterable[RuleTotals]) -> Totals:
+    """Return the totals of a month's charges; BilledCost is their headline cost."""
+    rows, sums, costs = 0, defaultdict[str, Decimal](Decimal), defaultdict[str, Decimal](Decimal)
+    for totals in of_rules:
+        rows += totals.rows
+        costs[totals.currency] = exact_sum([costs[totals.currency], totals.sums[COST]])
+        for name, amount in totals.sums.items():
+            sums[name] = exact_sum([sums[name], amount])
+    return Totals(rows, sums[COST], sums, costs)
+
+
+def add_up(
+    mapping: FocusMapping, of_kinds: Sequence[KindTotals], of_rules: Sequence[RuleTotals]
+) -> list[Entry]:
+    """Return the entries of a month: what the charges of each kind leave out or move.
+
+    Raises ReconciliationError for a kind whose costs differ although it moves none, for a line item
+    without its charge, and for kinds that should cancel and do not.
+    """
+    kinds = mapping.kinds_of_rules()
+    charges: dict[tuple[str, str], list[RuleTotals]] = defaultdict(list)
+    for totals in of_rules:
+        charges[kinds[totals.rule].name, totals.currency].append(totals)
+    items = {(mapping.kinds[kind.kind].name, kind.currency): kind for kind in of_kinds}
+    entries = []
+    for kind in mapping.kinds:
+        for currency in sorted({c for name, c in {*items, *charges} if name == kind.name}):
+            none = KindTotals(0, currency, 0, Decimal(0), Decimal(0))
+            key = (kind.name, currency)
+            entry = _entry(kind, items.get(key, none), charges[key])
+            if kind.moved:
+                entries.append(entry)
+    _require_cancelled(mapping, entries)
+    return entries
+
+
+def _entry(kind: Kind, items: KindTotals, charges: Sequence[RuleTotals]) -> Entry:
+    """Return the difference between line items and their charges. Raises ReconciliationError."""
+    first = kind.charges[0].rule if kind.charges else None
+    rows = sum(charge.rows for charge in charges if charge.rule == first)
+    if first and rows != items.rows and not kind.is_extra:
+        raise ReconciliationError(
+            f"{count_text(items.rows, 'line item')} of the kind {kind.name!r} became "
+            f"{count_text(rows, 'charge')}; {_REPORT}"
+        )
+    billed, effective = (
+        exact_sum([amount, *(-charge.sums[name] for charge in charges)])
+        for name, amount in ((COST, items.headline), (EFFECTIVE_COST, items.amortized))
+    )
+    if not kind.moved and (billed or effective):
+        raise ReconciliationError(
+            f"the charges of the kind {kind.name!r} differ from the bill by BilledCost "
+            f"{decimal_text(billed)} and EffectiveCost {decimal_text(effective)} "
+            f"{items.currency}; {_REPORT}"
+        )
+    return Entry(kind.name, kind.moved, items.currency, items.rows, billed, effective)
+
+
+def _require_cancelled(mapping: FocusMapping, entries: Iterable[Entry]) -> None:
+    """Raise ReconciliationError if amounts that kinds move among each other do not sum to 0."""
+    groups = {kind.name: kind.cancels for kind in mapping.kinds}
+    moved: dict[tuple[str, str], list[Entry]] = defaultdict(list)
+    for entry in entries:
+        if groups[entry.kind]:
+            moved[groups[entry.kind], entry.currency].append(entry)
+    for (group, currency), of_group in moved.items():
+        for what in ("billed", "effective"):
+            rest = exact_sum(getattr(entry, what) for entry in of_group)
+            if rest:
+                raise ReconciliationError(
+                    f"what {group} moves leaves {decimal_text(rest)} {currency} of the {what} "
+                    f"cost; {_REPORT}"
+                )

@@ -1,0 +1,132 @@
+"""A version of FOCUS as data: its columns, read from `focus-<version>.toml`.
+
+The schema of the table, the rules and the pages come from it.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cache
+from pathlib import Path
+from typing import Any, Self
+
+from finops_dagster.billing.columns import SqlType
+
+
+class ColumnType(StrEnum):
+    """The types of values in FOCUS; its two formats of numbers and of times are part of them."""
+
+    TEXT = "text"
+    DECIMAL = "decimal"
+    TIME = "time"
+    JSON = "json"
+
+    @property
+    def sql_type(self) -> SqlType:
+        """Return the type that such a column has in the table."""
+        return {
+            ColumnType.TEXT: SqlType.TEXT,
+            ColumnType.DECIMAL: SqlType.MONEY,
+            ColumnType.TIME: SqlType.TIME,
+            ColumnType.JSON: SqlType.TEXT_MAP,
+        }[self]
+
+
+class Level(StrEnum):
+    """Whether a dataset needs a column: always, where the provider has such a thing, or better so.
+
+    The table has all of them.
+    """
+
+    MANDATORY = "mandatory"
+    CONDITIONAL = "conditional"
+    RECOMMENDED = "recommended"
+
+
+class ValueFormat(StrEnum):
+    """The formats of texts that FOCUS has rules for."""
+
+    CURRENCY = "currency"
+    UNIT = "unit"
+
+
+@dataclass(frozen=True)
+class FocusColumn:
+    """A column of FOCUS. `focus-1.2.toml` says what each field means.
+
+    `allowed_values` is empty where every value is allowed. `values_by_category` says it by
+    ServiceCategory, and is empty except for ServiceSubcategory. `keys` is empty where customers
+    choose them.
+    """
+
+    name: str
+    type: ColumnType
+    level: Level
+    nullable: bool
+    description: str
+    when: str | None = None
+    allowed_values: tuple[str, ...] = ()
+    values_by_category: Mapping[str, tuple[str, ...]] | None = None
+    keys: tuple[str, ...] = ()
+    format: ValueFormat | None = None
+    minimum: int | None = None
+
+    @classmethod
+    def of_table(cls, name: str, table: Mapping[str, Any]) -> Self:
+        """Return the column that a table of the TOML file describes."""
+        fields = dict(table)
+        values = fields.pop("values", [])
+        if isinstance(values, dict):
+            fields["values_by_category"] = {key: tuple(group) for key, group in values.items()}
+            values = [value for group in values.values() for value in group]
+        value_format = fields.pop("format", None)
+        return cls(
+            name=name,
+            type=ColumnType(fields.pop("type")),
+            level=Level(fields.pop("level")),
+            allowed_values=tuple(values),
+            keys=tuple(fields.pop("keys", [])),
+            format=None if value_format is None else ValueFormat(value_format),
+            **fields,
+        )
+
+
+@dataclass(frozen=True)
+class Specification:
+    """A version of FOCUS. `columns` are in its order, which is that of their names."""
+
+    version: str
+    columns: tuple[FocusColumn, ...]
+
+    @classmethod
+    @cache
+    def load(cls, version: str = "1.2") -> Self:
+        """Return a version that this release knows."""
+        return cls.read(Path(__file__).with_name(f"focus-{version}.toml"))
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Return the specification in a TOML file.
+
+        A file may name in `based_on` a version that `load` knows: it then has only the columns
+        that are new or changed, and names in `removed_columns` those that are gone.
+        """
+        file = tomllib.loads(path.read_text(encoding="utf-8"))
+        base = cls.load(file["based_on"]).columns if "based_on" in file else ()
+        columns = {column.name: column for column in base}
+        columns |= {
+            name: FocusColumn.of_table(name, table) for name, table in file["columns"].items()
+        }
+        for name in file.get("removed_columns", []):
+            del columns[name]
+        return cls(file["version"], tuple(columns[name] for name in sorted(columns)))
+
+    def column(self, name: str) -> FocusColumn:
+        """Return a column by FOCUS's spelling of its name. Raises KeyError."""
+        for column in self.columns:
+            if column.name == name:
+                return column
+        raise KeyError(name)
