@@ -71,6 +71,7 @@ CREATE OR REPLACE TEMP MACRO rounding_change(cell) AS list_transform(list_transf
 """
 
 # DuckDB's cast to TIMESTAMP drops an offset such as +01:00, and its cast to TIMESTAMPTZ applies it.
+# Nearly all cells have the first form below, for which the faster cast to TIMESTAMP does the same.
 # Both accept "infinity", years of five digits and years before Christ, and cut what is finer than a
 # microsecond; these cells are refused.
 # DuckDB reads a number in JSON as a double. `mark_numbers` turns numbers into strings that begin
@@ -81,6 +82,7 @@ CREATE OR REPLACE TEMP MACRO rounding_change(cell) AS list_transform(list_transf
 # A year of two digits is no year: `strptime` reads 9/2/23 as of the year 23.
 _TIMES_AND_MAPS = r"""
 CREATE OR REPLACE TEMP MACRO utc_timestamp(cell) AS CASE
+    WHEN cell LIKE '____-__-__T__:__:__Z' AND cell >= '0001' THEN CAST(cell AS TIMESTAMP)
     WHEN cell[5] <> '-' OR cell < '0001' OR contains(cell, '(')
         OR (contains(cell, '.') AND regexp_matches(cell, '\.\d{6}\d*[1-9]'))
         THEN CAST('not exact: ' || cell AS TIMESTAMP)

@@ -39,7 +39,7 @@ from finops_dagster.tables.database import DuckDB
 from finops_dagster.tables.files import header_types, translated_error
 
 # A block of pyarrow's must hold a whole row; DuckDB refuses rows of more than 16 MB.
-_BLOCK_BYTES, _LARGEST_ROW_BYTES = 1 << 20, 32 << 20
+_BLOCK_BYTES, _LARGEST_ROW_BYTES = 4 << 20, 32 << 20
 _HEADERS_SHOWN = 10
 
 Batch = dict[int, pa.Array]
