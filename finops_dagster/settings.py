@@ -166,6 +166,19 @@ class Settings(BaseSettings):
                 raise ValueError(f"two exports have the {key} {duplicates[0]!r}; give each its own")
         return self
 
+    @model_validator(mode="after")
+    def _check_focus(self) -> Settings:
+        tables = {export.table_name.lower(): n for n, export in enumerate(self.exports)}
+        for table, number in tables.items():
+            if (other := tables.get(f"{table}_focus")) is not None:
+                raise ValueError(
+                    f"exports[{other}].table is {table}_focus, which is the table of the charges "
+                    f"of exports[{number}].table {table}; give one of them another name"
+                )
+        for export in self.exports:
+            export.check_partners(self.exports)
+        return self
+
     @classmethod
     def settings_customise_sources(
         cls,

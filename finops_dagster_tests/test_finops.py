@@ -12,6 +12,7 @@ import typer.main
 from pytest import MonkeyPatch
 
 from finops_dagster.cli.app import app
+from finops_dagster_tests import azure
 from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import ROOT, SETTINGS, STAGES, Project
 
@@ -136,6 +137,24 @@ def test_config_check_reports_what_cannot_be_reached(project: Project, finops: F
         "SOURCE prints"
     )
     assert set(without_exports.values()) == {""}
+
+
+def test_config_check_says_which_costs_of_azure_have_no_focus(
+    project: Project, finops: Finops
+) -> None:
+    settings = ""
+    for format_, dataset in {"actual": "ActualCost", "focus": "FocusCost"}.items():
+        azure.deliver(project.put, azure.Run(dataset=dataset, export=format_), azure.costs("1"))
+        settings += (
+            f"[[exports]]\nname = 'contoso-{format_}'\nvendor = 'azure'\nformat = '{format_}'\n"
+            "source = 'file://source'\nstart_month = '2024-01'\n"
+        )
+    (project.folder / "finops.toml").write_text(settings)
+    answers = {row["what"]: row["answer"] for row in finops.json("config", "check")}
+    assert answers["contoso-focus"] == "1 month, 2024-01 to 2024-01"
+    assert answers["contoso-actual"] == answers["contoso-focus"] + (
+        "; no FOCUS, which needs amortized_from to join the actual and amortized costs"
+    )
 
 
 def test_config_check_reports_what_cannot_be_written(
@@ -267,6 +286,7 @@ def test_commands_that_need_no_history_do_not_import_dagster(
     code = f"""if True:
         import sys
         from finops_dagster.cli.app import app
+from finops_dagster_tests import azure
         assert not [name for name in {engines} if name in sys.modules]
         for command in {list(map(shlex.split, WITHOUT_DAGSTER))}:
             try:

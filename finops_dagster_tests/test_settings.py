@@ -105,6 +105,13 @@ A_B = OTHER.replace('"b"', '"a-b"') + OTHER.replace('"b"', '"a_b"')
         (EXPORT + EXPORT, "two exports have the name 'acme'; give each its own"),
         (A_B, "two exports have the name"),
         (EXPORT + "table = 't'" + OTHER + "table = 'T'", "two exports have the table 't'"),
+        (EXPORT.replace('"acme"', '"Focus"'), "exports[0]: name 'focus' is reserved; give"),
+        (EXPORT + "table = 'Accounts'", "exports[0]: table 'accounts' is reserved; give"),
+        (
+            EXPORT + OTHER + "table = 'ACME_focus'",
+            "exports[1].table is acme_focus, which is the table of the charges of exports[0].table "
+            "acme; give one of them another name",
+        ),
         ("database = 7", "database: must be a table"),
         ("[database]\nbackend = 'oracle'", "database.backend: 'oracle' is not one of duckdb, "),
         ("[database.oracle]\nhost = 'x'", "database.oracle: unknown key"),
@@ -192,6 +199,54 @@ def test_a_vendor_has_its_own_keys(file: Path, monkeypatch: MonkeyPatch) -> None
         f"{file}: exports[0].folder: is a URL; it must be a path on this machine; "
         f"{file}: exports[0].region: unknown key; {file}: exports[1].folder: unknown key"
     )
+
+
+ACTUAL = """
+[[exports]]
+name = "actual"
+vendor = "azure"
+format = "actual"
+source = "abfss://costs@contoso.dfs.core.windows.net/exports"
+start_month = "2024-01"
+"""
+AMORTIZED = ACTUAL.replace('"actual"', '"amortized"')
+FROM = "amortized_from = 'amortized'"
+
+
+def test_the_charges_of_an_export_are_derived_from_its_bill(file: Path) -> None:
+    """Actual and amortized costs of Azure are two bills of the same charges."""
+    focus = ACTUAL.replace('"actual"', '"focus-costs"', 1).replace('"actual"', '"focus"')
+    exports = load(file, EXPORT + ACTUAL + FROM + AMORTIZED + focus).exports
+    assert [export.focus_exports for export in exports] == [
+        {"": "acme"},
+        {"actual": "actual", "amortized": "amortized"},
+        None,
+        {"": "focus-costs"},
+    ]
+    assert not any(export.without_focus(exports) for export in exports)
+
+
+def test_actual_and_amortized_costs_alone_have_no_focus(file: Path) -> None:
+    exports = load(file, ACTUAL + AMORTIZED).exports
+    assert [export.focus_exports for export in exports] == [None, None]
+    assert all(export.without_focus(exports) for export in exports)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (AMORTIZED + FROM, "exports[0]: amortized_from belongs to actual costs, not to amortized"),
+        (ACTUAL + FROM, "amortized_from = 'amortized' of 'actual' is not the name of an Azure"),
+        (ACTUAL + "amortized_from = 'actual'", "amortized_from = 'actual' of 'actual' is not"),
+        (ACTUAL + "amortized_from = 'acme'" + EXPORT, "amortized_from = 'acme' of 'actual' is not"),
+        (
+            ACTUAL + FROM + ACTUAL.replace('"actual"', '"b"', 1) + FROM + AMORTIZED,
+            "amortized_from = 'amortized' of 'actual' is also named by 'b'; remove one of the two",
+        ),
+    ],
+)
+def test_amortized_costs_are_those_of_one_export(file: Path, text: str, message: str) -> None:
+    assert refusal(file, text).startswith(f"{file}: {message}")
 
 
 def test_an_export_ends_with_its_end_month(file: Path) -> None:

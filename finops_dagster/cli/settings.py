@@ -6,7 +6,7 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -169,7 +169,7 @@ def check_connections(settings: Settings) -> list[Row]:
     """
     storage = settings.storage
     checks: dict[str, Callable[[], str]] = {
-        export.name: partial(_check_export, export) for export in settings.exports
+        export.name: partial(_check_export, export, settings.exports) for export in settings.exports
     } or {"exports": _no_exports}
     checks |= {
         "storage.staging_dir": partial(_check_writable, storage.staging_dir),
@@ -195,10 +195,13 @@ def _no_exports() -> str:
     )
 
 
-def _check_export(export: ExportSettings) -> str:
+def _check_export(export: ExportSettings, exports: Sequence[ExportSettings]) -> str:
     source = VENDORS[export.vendor].source(export, ObjectStores(), None)
     months = available_manifests(source, export.months()[::-1])
-    return f"{count_text(len(months), 'month')}, {min(months)} to {max(months)}"
+    answer = f"{count_text(len(months), 'month')}, {min(months)} to {max(months)}"
+    if export.without_focus(exports):
+        answer += "; no FOCUS, which needs amortized_from to join the actual and amortized costs"
+    return answer
 
 
 def _check_writable(folder: Path, file: Path | None = None) -> str:

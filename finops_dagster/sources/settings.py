@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Literal, Self
 
 from pydantic import StringConstraints, field_validator, model_validator
 
+from finops_dagster.billing.columns import flat_name
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.settings_table import SettingsTable
+
+# Relations that `finops query` and the warehouse have beside those of the exports.
+_RESERVED = ("focus", "focus_named", "accounts", "report")
 
 
 class ExportSettings(SettingsTable):
@@ -38,6 +43,29 @@ class ExportSettings(SettingsTable):
         if self.end_month is not None and self.end_month < self.start_month:
             raise ValueError(f"end_month {self.end_month} is before start_month {self.start_month}")
         return self
+
+    @model_validator(mode="after")
+    def _check_reserved(self) -> Self:
+        for key, name in {"name": flat_name(self.name), "table": self.table.lower()}.items():
+            if name in _RESERVED:
+                raise ValueError(f"{key} {name!r} is reserved; give the export another {key}")
+        return self
+
+    @property
+    def focus_exports(self) -> Mapping[str, str] | None:
+        """The exports whose bills the charges of this export are derived from, by dataset.
+
+        One bill has the dataset "". None if the export has no charges of its own.
+        """
+        return {"": self.name}
+
+    def without_focus(self, exports: Sequence[ExportSettings]) -> bool:
+        """Return whether no charges are derived from this export's bill; `exports` are all."""
+        bills = {name for export in exports for name in (export.focus_exports or {}).values()}
+        return self.name not in bills
+
+    def check_partners(self, exports: Sequence[ExportSettings]) -> None:
+        """Raise ValueError unless the exports that this one names are in the settings, and fit."""
 
     @property
     def shares_files(self) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal, Self
 
-from pydantic import StringConstraints
+from pydantic import StringConstraints, model_validator
 
+from finops_dagster.billing.errors import excerpt
 from finops_dagster.object_stores.settings import StoreSettings
 from finops_dagster.sources.settings import ExportSettings
 
@@ -17,8 +19,47 @@ class AzureExport(StoreSettings, ExportSettings):
 
     Several exports of Azure may deliver it, such as a daily and a monthly one. `export_names` are
     their names; without them, all exports of the dataset below `source` are used.
+
+    FOCUS has the costs of an actual and of an amortized export: `amortized_from` of the actual one
+    names the other, and the charges are those of the actual one.
     """
 
     vendor: Literal["azure"]
     format: Literal["focus", "actual", "amortized"]
     export_names: tuple[ExportName, ...] = ()
+    amortized_from: str | None = None
+
+    @model_validator(mode="after")
+    def _check_format(self) -> Self:
+        if self.amortized_from is not None and self.format != "actual":
+            raise ValueError(
+                f"amortized_from belongs to actual costs, not to {self.format}; remove it"
+            )
+        return self
+
+    @property
+    def focus_exports(self) -> Mapping[str, str] | None:
+        """The export itself for FOCUS; for actual costs, with the export of the amortized ones.
+
+        None for amortized costs, and for actual ones alone.
+        """
+        if self.format == "focus":
+            return super().focus_exports
+        if self.amortized_from is None:
+            return None
+        return {"actual": self.name, "amortized": self.amortized_from}
+
+    def check_partners(self, exports: Sequence[ExportSettings]) -> None:
+        """Raise ValueError unless `amortized_from` names an export that no other one names."""
+        if self.amortized_from is None:
+            return
+        ours = [e for e in exports if isinstance(e, AzureExport)]
+        problem = ""
+        if not any(e.name == self.amortized_from and e.format == "amortized" for e in ours):
+            problem = 'is not the name of an Azure export of format = "amortized"; correct it'
+        if others := [e for e in ours if e != self and e.amortized_from == self.amortized_from]:
+            problem = f"is also named by {others[0].name!r}; remove one of the two"
+        if problem:
+            raise ValueError(
+                f"amortized_from = {excerpt(self.amortized_from)} of {self.name!r} {problem}"
+            )
