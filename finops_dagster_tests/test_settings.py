@@ -80,6 +80,7 @@ WAREHOUSE = f"{DUCKDB}warehouse_path = "
 IS_NO = "database.duckdb: warehouse_path is database_path"
 IS_ONE = "database.duckdb: warehouse_path is one file for all exports and months"
 SNOWFLAKE = "[database.snowflake]\naccount = 'a'\nuser = 'u'\nwarehouse = 'w'\ndatabase = 'd'\n"
+SNOWFLAKE_PAGE = SNOWFLAKE.replace("'a'", "'https://app.snowflake.com/acme/finops'")
 OTHER = EXPORT.replace('"acme"', '"b"')
 A_B = OTHER.replace('"b"', '"a-b"') + OTHER.replace('"b"', '"a_b"')
 
@@ -125,6 +126,7 @@ A_B = OTHER.replace('"b"', '"a-b"') + OTHER.replace('"b"', '"a_b"')
         (WAREHOUSE + "'data/../data/finops.duckdb'", IS_NO + "; give the warehouse another file"),
         (WAREHOUSE + "'a.duckdb'\ndatabase_path = '{export}.duckdb'", IS_NO),
         (WAREHOUSE + "'{month}.duckdb'", IS_ONE),
+        (SNOWFLAKE_PAGE, "database.snowflake.account: is no account's identifier, such as "),
         (SNOWFLAKE + "password = 'hunter2'", "database.snowflake.password: unknown key; " + BELONG),
         (SQL + "credentials.password = 'hunter2'", "database.sql: credentials.password" + GIVE_IT),
         (SQL + "credentials = 'mysql://finops:hunter2@db'", "database.sql: credentials" + GIVE_IT),

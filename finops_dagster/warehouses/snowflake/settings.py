@@ -15,11 +15,12 @@ _ADDRESS = re.compile(r"^https?://|\.snowflakecomputing\.(com|cn)(/.*)?$", re.IG
 class SnowflakeSettings(SettingsTable):
     """A schema of a database.
 
-    `account` is the account's identifier, or its address as the browser shows it. `warehouse` is
-    Snowflake's word for the machines that run statements. The environment has SNOWFLAKE_PASSWORD,
-    or SNOWFLAKE_PRIVATE_KEY_PATH and, if the key has a passphrase,
-    SNOWFLAKE_PRIVATE_KEY_PASSPHRASE. `stage` is an external stage whose root is a copy of the
-    lake: files are then read from there, and none is uploaded.
+    `account` is the account's identifier, or its address: acme-finops.snowflakecomputing.com.
+    `warehouse` is Snowflake's word for the machines that run statements. The environment has
+    SNOWFLAKE_PASSWORD, or SNOWFLAKE_PRIVATE_KEY_PATH and, if the key has a passphrase,
+    SNOWFLAKE_PRIVATE_KEY_PASSPHRASE; the key is used if both are set. `stage` is an external stage
+    whose root is a copy of the lake, which you keep up to date: files are then read from there, and
+    none is uploaded. `host`, `port` and `protocol` are for a server at another address.
     """
 
     account: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
@@ -37,4 +38,7 @@ class SnowflakeSettings(SettingsTable):
     @classmethod
     def _without_address(cls, account: str) -> str:
         # The connector adds the address, even if the identifier already ends in it.
-        return _ADDRESS.sub("", account)
+        identifier = _ADDRESS.sub("", account)
+        if "/" in identifier:  # app.snowflake.com/acme/finops, which the browser shows
+            raise ValueError("is no account's identifier, such as acme-finops")
+        return identifier
