@@ -15,6 +15,7 @@ from filelock import FileLock
 from pytest import MonkeyPatch
 
 from finops_dagster.billing.disk import disk_problem
+from finops_dagster.cli.history import open_history
 from finops_dagster.pipeline import checks, stage
 from finops_dagster.pipeline.postgres_history import check_driver
 from finops_dagster.pipeline.runs import open_instance
@@ -180,6 +181,31 @@ def test_runs_that_dagster_started_are_reported(
     assert (failed["stage"], failed["cause"]) == ("staged_files", "CellInvalid")
     assert failed["months"] == "2024-02"
     assert "'much' cannot be kept exactly" in failed["last"]
+
+
+def test_the_cause_of_a_failure_outside_of_the_stages(
+    project: Project, monkeypatch: MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(project.folder / ".dagster"))
+    project.deliver("1")
+    with open_instance() as instance:
+        project.instance = instance
+        lost, canceled = (
+            instance.create_run_for_job(project.definitions().resolve_job_def("acme_month"))
+            for _ in range(2)
+        )
+        instance.report_run_failed(lost)
+        instance.report_run_canceled(canceled)
+        locks = project.folder / ".dagster/finops_runs"
+        locks.write_text("no folder")
+        failed = project.materialize("2024-01")
+    with open_history() as history:
+        causes = {run_id: failure.cause for run_id, failure in history.failures.items()}
+    assert causes == {
+        lost.run_id: "the process was lost",
+        canceled.run_id: "canceled",
+        failed.run_id: "FileExistsError",
+    }
 
 
 @pytest.mark.parametrize("place", ["data", "data/staging", "data/parquet", ".dagster", None])

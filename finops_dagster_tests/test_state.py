@@ -5,12 +5,13 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import duckdb
 import pytest
 from tenacity import Retrying, stop_after_delay, wait_fixed
 
+from finops_dagster.cli.history import History
 from finops_dagster_tests.cur import line_items
 from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import STAGES, Project
@@ -203,6 +204,16 @@ def test_a_lost_run_is_seen_and_marked_as_failed(
     (run, _) = finops.json("aws", "show-state", "--runs")
     assert run["status"] == "failure"
     assert finops("aws", "run-pipeline").startswith("acme 2024-01  exported  v2")
+
+
+def test_an_end_is_estimated_if_every_export_has_been_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seconds = {"acme": {"manifest": [1.0, 3.0], "parquet": [5.0]}, "new": {"parquet": []}}
+    monkeypatch.setattr(History, "stage_seconds", lambda _, export: seconds[export])
+    assert History(None).usual_duration(["acme"]) == timedelta(seconds=7)
+    assert History(None).usual_duration(["acme", "new"]) is None
+    assert History(None).usual_duration([]) is None
 
 
 def test_commands_that_start_together_share_a_new_history(project: Project, finops: Finops) -> None:

@@ -23,6 +23,7 @@ from finops_dagster.settings import dagster_home
 
 if TYPE_CHECKING:
     import dagster as dg
+    from dagster_shared.error import SerializableErrorInfo
 
 
 # Dagster's statuses, in lower case, of runs that ended without success.
@@ -63,8 +64,8 @@ class RunFailure:
     """Why a run failed or was canceled, or that it is still in progress.
 
     `stage` is the stage that failed; None if no stage did. `cause` is the name of the error's
-    class, "the process was lost", or empty if unknown. `message` is one line. `check` is the name
-    of the check that failed, if one did.
+    class, or empty if unknown; "canceled" or "the process was lost" where there is none. `message`
+    is one line. `check` is the name of the check that failed, if one did.
     """
 
     stage: str | None
@@ -271,10 +272,10 @@ class History:
     def usual_duration(self, exports: Collection[str]) -> timedelta | None:
         """Return the sum of the median durations of all stages of the exports.
 
-        None if no month was ever written to Parquet, so that the sum would miss a stage.
+        None without exports, or if one never wrote a month to Parquet: the sum would miss stages.
         """
         stage_seconds = [self.stage_seconds(export) for export in exports]
-        if not any(by_stage["parquet"] for by_stage in stage_seconds):
+        if not stage_seconds or not all(by_stage["parquet"] for by_stage in stage_seconds):
             return None
         medians = [
             median(seconds)
@@ -307,10 +308,16 @@ def _run(record: dg.RunRecord) -> Run:
 
 
 def _failure(event: dg.DagsterEvent) -> RunFailure:
-    # The event of a run's end has the event of the first failed step.
+    # The event of a run's end has the event of the first failed step, or an error outside of steps.
     step = getattr(event.event_specific_data, "first_step_failure_event", None)
     if step is None:
-        return RunFailure(None, "the process was lost", event.message or "")
+        if event.event_type_value == "PIPELINE_CANCELED":
+            return RunFailure(None, "canceled", event.message or "")
+        error = getattr(event.event_specific_data, "error", None)
+        if error is None:
+            return RunFailure(None, "the process was lost", event.message or "")
+        cause, message = _innermost(error)
+        return RunFailure(None, cause, message or event.message or "")
     # Dagster joins the parts of an asset key by two underscores: acme__billing_table.
     stage = str(step.step_key).rpartition("__")[2]
     failure, error = step.step_failure_data.user_failure_data, step.step_failure_data.error
@@ -322,10 +329,14 @@ def _failure(event: dg.DagsterEvent) -> RunFailure:
         return RunFailure(stage, "", event.message or "")
     if error.cls_name in INTERRUPT_ERRORS:
         return RunFailure(stage, error.cls_name, "stopped by the user")
-    # Dagster wraps an asset's error in its own; the innermost says what happened.
+    return RunFailure(stage, *_innermost(error))
+
+
+def _innermost(error: SerializableErrorInfo) -> tuple[str, str]:
+    """Return the class and the message of the error that Dagster wraps in its own."""
     while error.cause is not None:
         error = error.cause
-    return RunFailure(stage, str(error.cls_name), error.message.strip().partition("\n")[0])
+    return str(error.cls_name), error.message.strip().partition("\n")[0]
 
 
 def _materialization(record: dg.EventLogRecord) -> Materialization:
