@@ -63,9 +63,10 @@ app.add_typer(worker.app, name="worker", help="List and stop runs in progress.")
 
 
 def main() -> None:
-    """Run the command of `sys.argv`; an error is printed as one line, and the exit code is 1.
+    """Run the command of `sys.argv`, and end the process.
 
-    Sets the umask and the frequency of garbage collection for this process.
+    An error is printed as one line, with exit code 1; wrong usage has exit code 2. Sets the umask
+    and the frequency of garbage collection, and escapes output that a terminal cannot print.
     """
     keep_files_private()
     collect_garbage_seldom()
@@ -104,7 +105,7 @@ def finops(_version: _Version = False) -> None:
 def init(context: typer.Context) -> None:
     """Write a first settings file.
 
-    An existing file is never changed.
+    Fails if there is a settings file already, and does not change it.
 
     $ finops init
     """
@@ -204,7 +205,7 @@ def config(context: typer.Context, json: Json = False) -> None:
         show(origins(Options.of(context)), as_json=json, empty="no settings")
 
 
-Source = Annotated[
+SourceAddress = Annotated[
     str,
     typer.Argument(
         metavar="SOURCE",
@@ -227,7 +228,7 @@ RequesterPays = Annotated[
 
 @config_app.command()
 def discover(
-    source: Source,
+    source: SourceAddress,
     region: Region = None,
     endpoint_url: Endpoint = None,
     profile: Profile = None,

@@ -33,7 +33,7 @@ _RECORDS, _FAILURES_PER_PAGE = 50, 500
 
 @dataclass(frozen=True)
 class Run:
-    """A run of one month. `stages` are the selected stages by export.
+    """A run of one month. `stages` are the selected stages by export; times are in UTC.
 
     `status` is Dagster's, in lower case, such as `queued`, `started`, `success` or `failure`.
     `month` is empty if the run has no partition.
@@ -90,10 +90,11 @@ class Materialization:
 
 @contextmanager
 def open_history() -> Iterator[History]:
-    """Give the block the history in DAGSTER_HOME.
+    """Give the block the history in DAGSTER_HOME, by default in the folder .dagster.
 
-    Without one, the history is empty, and Dagster is not imported. If DuckDB is not imported yet,
-    all imported objects are excluded from garbage collection, so that the process ends faster.
+    If nothing was ever recorded there, the history is empty, and Dagster is not imported. If DuckDB
+    is not imported yet, all imported objects are excluded from garbage collection, so that the
+    process ends faster. Raises SettingsError for a PostgreSQL driver that Dagster cannot use.
     """
     home = dagster_home()
     if not (home / "dagster.yaml").exists() and not (home / "history").exists():
@@ -121,7 +122,7 @@ class History:
 
     @cached_property
     def runs(self) -> list[Run]:
-        """All runs, newest first."""
+        """All runs; the last one requested is first."""
         return list(map(_run, self.instance.get_run_records())) if self.instance else []
 
     @cached_property
@@ -160,7 +161,7 @@ class History:
         return failures
 
     def reason(self, run: Run) -> str | None:
-        """Return why the run failed or was canceled; None if it did not."""
+        """Return the message of a run that failed or was canceled; None for any other."""
         return self.failures[run.id].message if run.id in self.failures else None
 
     def status(self, export: str, month: str) -> tuple[str, str | None]:
@@ -236,11 +237,11 @@ class History:
     def why_not_materialized(
         self, export: str, month: str, stage: str, last: Materialization | None
     ) -> RunFailure | None:
-        """Return why the newest run that selected a stage did not materialize it.
+        """Return why the newest run that selected a month's stage did not materialize it.
 
-        None if it did or succeeded, or if no run selected the stage. `last` is the stage's last
-        materialization. The failure may be of an earlier stage. For a run in progress, the message
-        says so, and which error is being retried.
+        None if the run did or succeeded, if another has done it since, or if none selected the
+        stage. `last` is the stage's last materialization of the month. The failure may be of an
+        earlier stage. For a run in progress, the message says so, and which error is being retried.
         """
         runs = self.month_runs.get((export, month), [])
         run = next((run for run in runs if stage in run.stages[export]), None)
@@ -270,7 +271,7 @@ class History:
         }
 
     def usual_duration(self, exports: Collection[str]) -> timedelta | None:
-        """Return the sum of the median durations of all stages of the exports.
+        """Return the sum of the median durations of the stages of the exports.
 
         None without exports, or if one never wrote a month to Parquet: the sum would miss stages.
         """

@@ -1,4 +1,4 @@
-"""Stage 1: the vendor's newest manifest of the month, the only list of its files."""
+"""Stage 1: the vendor's manifest of the month, the only list of its files."""
 
 import dagster as dg
 
@@ -24,7 +24,11 @@ from finops_dagster.tables.database import BillingDatabase
 
 
 def manifest_asset(export: Export) -> dg.AssetsDefinition:
-    """Return the asset of a month's manifest."""
+    """Return the asset that stores a month's newest manifest in the staging folder.
+
+    If the newest is of an older vendor's run than the loaded version, the loaded one's stays; if it
+    covers fewer days, the stage fails. `force` skips both tests.
+    """
     shares_files, kinds = export.settings.shares_files, {export.settings.vendor, "json"}
     checks = [FRESH, FILES_AVAILABLE] if shares_files else [FRESH]
 

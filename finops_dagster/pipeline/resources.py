@@ -42,7 +42,10 @@ class RunOptions(dg.ConfigurableResource):  # type: ignore[type-arg]
     """Options of one run: `resources: {run_options: {config: {force: true}}}` in its config."""
 
     force: bool = False
-    """Run every stage again, also where it has the version already."""
+    """Run every stage again, also where it has the version already.
+
+    The vendor's newest run replaces the loaded one, also if it is older or covers fewer days.
+    """
 
 
 class RunLock(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -50,7 +53,10 @@ class RunLock(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[RunLock]:
-        """Hold the run's lock from the first stage to the last, also if Dagster started the run."""
+        """Hold the run's lock from the first stage to the last.
+
+        If `finops` started the run, its process holds the lock already, and this does nothing.
+        """
         assert context.instance is not None
         assert context.run is not None
         with run_lock(Path(context.instance.root_directory), context.run.run_id):

@@ -28,7 +28,7 @@ class Vendor:
     """The parts of a vendor, each made of an export's settings.
 
     `source` also gets a reader of the files that months share; None where no file may be read.
-    `discover` finds exports in a store for `finops init`.
+    `discover` finds exports in a store for `finops config discover`.
     """
 
     settings: type[ExportSettings]

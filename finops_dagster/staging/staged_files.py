@@ -58,6 +58,7 @@ class StagedFiles:
     """A folder of verified files, with `staged.jsonl`, the log of their downloads.
 
     `copies` are other folders, from which a file with the same key, size and ETag is taken.
+    `limits` say how far files may inflate. Hold `lock` to download; it also creates the folder.
     """
 
     def __init__(
@@ -73,7 +74,10 @@ class StagedFiles:
         return self._log.exists()
 
     def lock(self) -> AbstractContextManager[object]:
-        """Return the lock that a run holds while it stages or loads these files."""
+        """Return the lock that a run holds while it stages or loads these files.
+
+        To enter it creates the folder, and waits for another run without a limit.
+        """
         return waiting_lock(self._folder / ".lock", f"staging the files in {self._folder}")
 
     def path(self, name: str) -> Path:
@@ -100,10 +104,11 @@ class StagedFiles:
     def fetch_missing(
         self, store: ObjectStore, files: Mapping[str, ObjectInfo], *, force: bool = False
     ) -> int:
-        """Download the missing files, or all with `force`; return the bytes downloaded.
+        """Download the missing and the changed files, or all with `force`; return the bytes.
 
-        A file that another folder has is linked or copied instead, unless `force`. `files` are by
-        their names in the folder. Raises FileInvalid if a file is damaged, and the store's errors.
+        `files` are by their names in the folder. A file that another folder has is linked or copied
+        instead, unless `force`. If the store has deleted a file, its intact copy stays. Raises
+        FileInvalid if a file is damaged or the files inflate too far, and the store's errors.
         """
         staged, missing = self.intact_files(), dict(files)
         copies = {} if force else self._available_copies()
@@ -150,7 +155,8 @@ class StagedFiles:
     def download(self, store: ObjectStore, info: ObjectInfo, name: str) -> int:
         """Download and verify one file, and log it; return its size in the store.
 
-        A transient error is retried three times.
+        A transient error is retried three times. Raises FileInvalid if the file is damaged or
+        inflates too far, and the store's errors; an older copy then stays.
         """
         path, part = self._folder / name, self._folder / f"{name}.part"
         retrying = Retrying(

@@ -23,7 +23,7 @@ from finops_dagster.sources.aws.cur1 import AwsCur1
 from finops_dagster.sources.aws.data_exports import AwsCur2, AwsFocus
 from finops_dagster.sources.aws.format import AwsFormat
 from finops_dagster.sources.aws.settings import AwsExport
-from finops_dagster.sources.base import AvailableFiles, ManifestOrError, VersionFolder
+from finops_dagster.sources.base import AvailableFiles, ManifestOrError, Source, VersionFolder
 
 _ListFolders = Callable[[str], set[str]]
 # The possible keys of a month's manifest, by the months' folder.
@@ -45,7 +45,7 @@ def aws_formats(column_names: str = "flat") -> dict[str, AwsFormat]:
     return {format_.name: format_ for format_ in formats}
 
 
-class AwsSource:
+class AwsSource(Source):
     """One cost export of AWS in a bucket, or in a copy of one.
 
     Parsed manifests are cached by their ETags, so that an unchanged one is not transferred again.

@@ -28,7 +28,7 @@ class ReadRun:
     """A run whose manifest was read.
 
     `dataset` and `scope` are in lower case, and None where the manifest does not say them.
-    `manifest` is None for another dataset than those asked for.
+    `manifest` is None if the dataset is none of those that `read_run` got.
     """
 
     run: Run
@@ -39,15 +39,19 @@ class ReadRun:
 
 
 def read_run(body: bytes, run: Run, format_name: str, datasets: Collection[str]) -> ReadRun:
-    """Parse the manifest of a run, if it is of one of these datasets. Raises ManifestInvalid."""
+    """Parse the manifest of a run. Raises ManifestInvalid.
+
+    `datasets` are in lower case. The list of files is parsed only if the run is of one of them, or
+    does not say its dataset.
+    """
     document = _Document(json_object(body, ManifestFile(**vars(run.file))), run)
     dataset, scope = (
         document.text("exportConfig", "type"),
         document.text("exportConfig", "resourceId"),
     )
     submitted = document.submitted()
-    is_asked = dataset is None or dataset.lower() in datasets
-    manifest = document.manifest(format_name, body, submitted) if is_asked else None
+    is_wanted = dataset is None or dataset.lower() in datasets
+    manifest = document.manifest(format_name, body, submitted) if is_wanted else None
     return ReadRun(
         run,
         submitted,
@@ -58,7 +62,10 @@ def read_run(body: bytes, run: Run, format_name: str, datasets: Collection[str])
 
 
 def run_without_manifest(run: Run, format_name: str, number: int) -> ReadRun:
-    """Return a run of one file, the newest of `number` in its folder; its ETag is the version."""
+    """Return a run of one file without a manifest; the file's ETag is the vendor's id.
+
+    A warning says that the file is the newest of `number` in its folder.
+    """
     file = run.file
     manifest = Manifest(
         format_name,
@@ -85,13 +92,13 @@ def _delivery(submitted: datetime, days: DateRange) -> Delivery:
 
 @dataclass(frozen=True)
 class _Document:
-    """The fields of a manifest. Every method raises ManifestInvalid."""
+    """The fields of a manifest. Methods raise ManifestInvalid for a value that cannot be used."""
 
     fields: dict[str, Any]
     run: Run
 
     def field(self, *path: str) -> Any:
-        """Return a field of nested objects; None where it is absent."""
+        """Return a field of nested objects; None where it, or an object above it, is absent."""
         value: Any = self.fields
         for name in path:
             value = value.get(name) if isinstance(value, dict) else None
@@ -116,7 +123,10 @@ class _Document:
             raise self.invalid(f": runInfo.submittedTime is {excerpt(text)}, not a time") from None
 
     def manifest(self, format_name: str, body: bytes, submitted: datetime) -> Manifest:
-        """Return the manifest as the pipeline reads it."""
+        """Return the manifest as the pipeline reads it.
+
+        Its id is that of the run, else the one in the folder's name, else the MD5 of `body`.
+        """
         blobs, source = self.blobs(), ManifestFile(**vars(self.run.file))
         run_id = self.text("runInfo", "runId") or self.run.run_id
         return Manifest(
@@ -194,7 +204,7 @@ class _Document:
         return total
 
     def invalid(self, problem: str) -> ManifestInvalid:
-        """Return the error to raise; its message begins with the manifest's location."""
+        """Return the error to raise. `problem` follows the location: " lists no files"."""
         return ManifestInvalid(f"{self.run.file.location}{problem}")
 
 

@@ -28,13 +28,13 @@ from finops_dagster.sources.azure.format import azure_formats
 from finops_dagster.sources.azure.layout import Run, date_folders, runs_below
 from finops_dagster.sources.azure.manifest import ReadRun, read_run, run_without_manifest
 from finops_dagster.sources.azure.settings import AzureExport
-from finops_dagster.sources.base import AvailableFiles, ManifestOrError, VersionFolder
+from finops_dagster.sources.base import AvailableFiles, ManifestOrError, Source, VersionFolder
 
 _MAX_PARALLEL_REQUESTS = 16
 _MAX_NAMES_SHOWN = 12
 
 
-class AzureSource:
+class AzureSource(Source):
     """One dataset of one scope, which several exports may deliver into a container.
 
     A run of an export has the whole month so far: the newest run is the month's version, and runs

@@ -22,6 +22,7 @@ from finops_dagster.sources.base import (
     ManifestOrError,
     SharedFiles,
     SharedFilesReader,
+    Source,
     VersionFolder,
 )
 from finops_dagster.sources.focus_files.data_files import data_files, digest, month_of_day, relative
@@ -31,7 +32,7 @@ from finops_dagster.sources.focus_files.settings import FocusFilesExport
 _MAX_NAMES_SHOWN = 5
 
 
-class IncrementalFiles:
+class IncrementalFiles(Source):
     """FOCUS files whose rows say their month; a file may hold rows of several.
 
     The version of a month is the set of files that hold rows of it: its id is a digest of their
@@ -45,17 +46,22 @@ class IncrementalFiles:
     def __init__(
         self, export: FocusFilesExport, stores: ObjectStores, reader: SharedFilesReader | None
     ) -> None:
-        """Open the export's store. Without a reader, days in keys stand for the months of rows."""
+        """Open the export's store.
+
+        Without a reader, the day in each key stands for the months of the file's rows: then the
+        manifests only show which months there are, and must not be loaded.
+        """
         self._export, self._reader = export, reader
         self._store, self._root = stores.open(export)
 
     def newest_manifests(
         self, months: Iterable[BillingMonth]
     ) -> dict[BillingMonth, ManifestOrError]:
-        """Return a manifest of each month, by one LIST, and one GET for each file that is new.
+        """Return the newest manifest of each month, or the error that says why there is none.
 
-        While a file cannot be read, its months are unknown: then no month gets a new version, and
-        the month of its day fails with the reason.
+        Takes one LIST, and one GET for each file that is new. A file that cannot be read may hold
+        rows of any month: then the month of its day, and each month whose files differ from the
+        loaded ones, has ManifestInvalid.
         """
         files = data_files(self._store, self._root)
         if self._reader is None:
@@ -121,9 +127,10 @@ class IncrementalFiles:
         )
 
     def available_files(self, manifest: Manifest) -> AvailableFiles:
-        """List the folder once. Raises FileInvalid for a file with other bytes than were read.
+        """List the folder once. Raises FileInvalid for a file with another ETag than it had.
 
-        A file that the store no longer has is described as it was read, and a warning names it.
+        A file that the store no longer has is described as it was read; the result's warnings name
+        it.
         """
         available = {file.key: file for file in data_files(self._store, self._root)}
         files, warnings = [], []

@@ -16,7 +16,7 @@ from finops_dagster.object_stores import (
     StoreError,
     StoreUnavailable,
 )
-from finops_dagster.sources.base import AvailableFiles, ManifestOrError, VersionFolder
+from finops_dagster.sources.base import AvailableFiles, ManifestOrError, Source, VersionFolder
 from finops_dagster.sources.focus_files.data_files import (
     digest,
     manifest_source,
@@ -31,7 +31,7 @@ _MAX_PARALLEL_REQUESTS = 16
 _MAX_NAMES_SHOWN = 12
 
 
-class ReplacedFiles:
+class ReplacedFiles(Source):
     """A folder of FOCUS files for each month: the files below it are its newest version.
 
     No manifest says which files belong together. So the listing is the manifest: the version's id
