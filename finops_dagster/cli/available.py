@@ -30,7 +30,8 @@ def available_months(
     """Yield each selected export with its source and its newest manifests by month.
 
     The value of a month is the error if its manifest cannot be read. An export whose manifests
-    cannot be listed, or that has none, is left out; `on_problem` gets a line about it.
+    cannot be listed, or that has none in the selected months, is left out; `on_problem` gets a line
+    about it. Raises BillError if no export is selected.
     """
     stores, stored = ObjectStores(), StoredMonths(settings)
     for export in selection.exports(settings):
@@ -54,8 +55,8 @@ def available_manifests(
 ) -> dict[BillingMonth, ManifestOrError]:
     """Return the newest manifest of each delivered month; its error if it cannot be read.
 
-    `months` must not be empty. Raises StoreError if the store fails for any of them, and
-    ManifestMissing if none has a manifest.
+    `months` must not be empty. Raises StoreError or StoreUnavailable if the store fails for any of
+    them, and ManifestMissing if none has a manifest.
     """
     manifests = source.newest_manifests(months)
     problems = [
@@ -91,7 +92,11 @@ def _manifests(
 def discovery_rows(
     settings: Settings, selection: Selection, on_problem: OnProblem
 ) -> Iterator[Row]:
-    """Yield a row for each month: the vendor's newest version, and whether DuckDB has it."""
+    """Yield a row for each month: the vendor's newest version, and whether DuckDB has it.
+
+    `loaded` is "yes", "no", or names the other version that DuckDB has. A month whose manifest or
+    files cannot be read is left out; `on_problem` gets a line about it.
+    """
     for month, source, manifest in _manifests(settings, selection, on_problem):
         export, name = month.key
         try:
@@ -133,7 +138,8 @@ def _loaded(month: StoredMonth, manifest: Manifest) -> str:
 def plan_rows(settings: Settings, selection: Selection, on_problem: OnProblem) -> Iterator[Row]:
     """Yield a row for each month with the stages that a run would execute.
 
-    Versions and the manifest's time and size decide. The vendor's files are not compared.
+    Versions and the manifest's time and size decide. The vendor's files are not compared. A month
+    whose manifest cannot be read is left out; `on_problem` gets a line about it.
     """
     for month, _, manifest in _manifests(settings, selection, on_problem):
         export, name = month.key
@@ -163,7 +169,8 @@ def _is_rewritten(manifest: Manifest, stored: Manifest) -> bool:
 def stale_rows(settings: Settings, rows: list[Row], on_problem: OnProblem) -> list[Row]:
     """Return those rows of `month_rows` whose last stage lacks the vendor's newest version.
 
-    Asks the vendor. Months that the vendor does not have are left out.
+    Asks the vendor for all months of the settings; `on_problem` gets a line for each manifest that
+    cannot be read. Such months, and those that the vendor does not have, are left out.
     """
     manifests = _manifests(settings, Selection(), on_problem)
     newest = {month.key: manifest.id for month, _, manifest in manifests}

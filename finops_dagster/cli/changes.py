@@ -23,10 +23,10 @@ _CHANGES_SHOWN = 3
 
 @contextmanager
 def log_changes(command: str) -> Iterator[list[str]]:
-    """Log the command with the changes that the block appends to the list it gets.
+    """Log the command, after the block, with the changes that it appended to the list it got.
 
     The changes, a line of text each, are logged also if the block raises. Without changes nothing
-    is written.
+    is written. The time that is logged is that of the beginning.
     """
     changes: list[str] = []
     at = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"

@@ -20,7 +20,8 @@ _SUPERSEDED = "ignore:Function `dev_command` is superseded"
 def serve(options: Options, port: int) -> NoReturn:
     """Replace this process by `dagster dev`, which gets the settings in environment variables.
 
-    Raises SettingsError, and BillError if the port cannot be used; nothing is started then.
+    Creates `dagster.yaml` in DAGSTER_HOME if it is missing. Raises SettingsError, and BillError if
+    the port cannot be used; nothing is started then.
     """
     backend = options.settings().database.backend
     try:

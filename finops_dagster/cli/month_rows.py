@@ -47,10 +47,11 @@ def loaded_months(settings: Settings, selection: Selection) -> list[Row]:
 
 
 def month_rows(settings: Settings, selection: Selection, history: History) -> Iterator[Row]:
-    """Yield a row for each month that is stored or was run.
+    """Yield a row for each selected month that is stored, or whose last run did not succeed.
 
     A row has the version of each stage, the totals of the Parquet file, and the status of the last
-    run with the reason of a failure. What is missing is None.
+    run ("success" if none ran) with the reason of a failure. Other values that are missing are
+    None.
     """
     for month in StoredMonths(settings).months(selection):
         export, name = month.key
@@ -71,7 +72,7 @@ def month_rows(settings: Settings, selection: Selection, history: History) -> It
 def stage_rows(settings: Settings, selection: Selection) -> list[Row]:
     """Return a row for each stage of one month: its last result, and the error since then.
 
-    The selection must be one month of one export.
+    The selection must be one month of one export. What a stage has not recorded is None.
     """
     export, month = selection.exports(settings)[0].name, str(selection.start)
     with open_history() as history:

@@ -42,11 +42,13 @@ def run_months(
     force: bool,
     as_json: bool = False,
 ) -> bool:
-    """Run the months one after the other, print a line as each ends, and return if all succeeded.
+    """Run the months one by one, print a line as each ends, and return whether all succeeded.
 
-    `until` is the last stage to run; without it every stage runs. A stage that reads only what an
-    earlier stage stored runs alone, so it needs no vendor. `force` runs unchanged months again.
-    Lost runs are marked as failed first. Raises BillError if there is no warehouse to load into.
+    An export that has none of the months did not succeed. `until` is the last stage to run; without
+    it every stage runs. A stage that reads only what an earlier stage stored runs alone, so it
+    needs no vendor. `force` runs unchanged months again. `as_json` prints each month as one line of
+    JSON. Lost runs are marked as failed first. Raises BillError if no export is selected, or if
+    there is no warehouse to load into; KeyboardInterrupt if Ctrl-C stopped a run.
     """
     stages = _stages(settings, until)
     definitions = build_definitions(settings)

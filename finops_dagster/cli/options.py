@@ -69,7 +69,7 @@ class Options:
     def settings_and_selection(cls, context: typer.Context) -> tuple[Settings, Selection]:
         """Return the settings, and the months that the options of a vendor's command select.
 
-        Raises SettingsError.
+        Only for commands in a vendor's group. Raises SettingsError.
         """
         # The group of a vendor's commands has the vendor's name.
         assert context.parent is not None
@@ -244,7 +244,7 @@ class VendorGroup(Group):
 def exit_after(run: Callable[[], bool]) -> NoReturn:
     """Call `run`, and exit with 0 if it returns True, else with 1.
 
-    Ctrl-C ends it with a line that says how to continue.
+    After Ctrl-C it prints how to continue, and exits with 1.
     """
     try:
         succeeded = run()

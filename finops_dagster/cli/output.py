@@ -144,8 +144,8 @@ def print_json(document: Any, *, indent: int | None = 2) -> None:
 def json_value(value: Any) -> Any:
     """Return a value as JSON types that no reader rounds.
 
-    Amounts and whole numbers above 2^53 become text. Times become ISO 8601 with their zone; a time
-    without one is in UTC.
+    Amounts, whole numbers above 2^53, NaN and infinity become text. Times become ISO 8601 with
+    their zone; a time without one is in UTC.
     """
     match value:
         case dict():
@@ -176,7 +176,10 @@ def json_value(value: Any) -> Any:
 
 
 def cell_text(value: Any) -> str:
-    """Return a cell of a query's result as text: `NULL` for None, other values as in JSON."""
+    """Return a cell of a query's result as text: `NULL` for None, other values as in JSON.
+
+    The text is escaped and shortened.
+    """
     if value is None:
         return "NULL"
     plain = json_value(value)
@@ -187,8 +190,8 @@ def cell_text(value: Any) -> str:
 def value_text(value: Any) -> str:
     """Return a value of a row as text for people: `1,234`, `1,234.50` for an amount, `yes`.
 
-    A time is shown in UTC; one without a zone is in UTC already. None becomes empty, and a float
-    is printed as it is.
+    A time is shown in UTC; one without a zone is in UTC already. None becomes empty, a float is
+    printed as it is, and text is escaped and shortened.
     """
     match value:
         case None:

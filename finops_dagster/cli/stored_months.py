@@ -55,7 +55,7 @@ def stages_until(settings: Settings, stage: str | None = None) -> tuple[str, ...
 
 
 def newest_version(versions: StageVersions) -> str | None:
-    """Return the newest version of a month that was read from the vendor, or None.
+    """Return the newest version of a month that was read from the vendor; None if none was.
 
     It is the version of the staged files if they were fetched for the manifest that was read last,
     otherwise the manifest's own id.
@@ -68,8 +68,9 @@ def newest_version(versions: StageVersions) -> str | None:
 class StoredMonths:
     """The months of all exports, and the places that store them.
 
-    `table_versions` and `warehouse_versions` take the name of an export. Each ledger is read once.
-    If it cannot be read, one line on standard error says so.
+    `table_versions` and `warehouse_versions` take the name of an export, and return the version of
+    each loaded month; of a warehouse that does not answer, None. Each ledger is read once. If it
+    cannot be read, one line on standard error says so.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -238,17 +239,19 @@ class StoredMonth:
 
     @property
     def table_version(self) -> str | None:
-        """The version that the ledger records for the billing table, or None.
+        """The version that the ledger records for the billing table; None if it records none.
 
-        The table itself is not read.
+        The table itself is not read. While a load has the DuckDB file open, it is the version in
+        the Parquet file.
         """
         return self.storage.table_versions(self.export.name).get(str(self.month))
 
     @cached_property
     def versions(self) -> dict[str, str | None]:
-        """The version of each stage, None where there is none.
+        """The version of each stage; None where there is none, UNKNOWN if a warehouse is silent.
 
-        Once the staged files are cleaned up, the version of the billing table stands for them.
+        Once the staged files are cleaned up, the version of the billing table stands for them, and
+        also for the manifest if that is gone.
         """
         manifest, staged = self.staging.manifest(), self.staging.records()
         files = staged[0].manifest_id if staged else self.table_version

@@ -237,7 +237,8 @@ def import_document(
     """Restore loads and materializations of the months that the data on this machine confirms.
 
     Loads are recorded in the ledger, materializations in Dagster's event log. `on_month` gets a
-    line for each month. Returns a line for each export or stage that is refused.
+    line for each month with a confirmed stage. Returns a line for each export or stage that is
+    refused. Raises BillError for a DuckDB file that cannot be opened, and WarehouseUnavailable.
     """
     stored, refused = StoredMonths(settings), list[str]()
     with open_instance() as instance:

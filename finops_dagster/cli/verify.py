@@ -108,9 +108,10 @@ class Coverage:
 def verify(
     settings: Settings, selection: Selection, *, deep: bool
 ) -> tuple[list[tuple[StoredMonth, str, Repair]], Coverage]:
-    """Return each difference with its month and repair, and what was checked; repairs nothing.
+    """Return each difference with its month and repair, and what was checked; repair nothing.
 
-    A month's error is a difference too. Raises WarehouseUnavailable. On a terminal, standard error
+    A month's error is a difference too; of a missing DuckDB file, an empty one is created. Raises
+    BillError if no export is selected, and WarehouseUnavailable. On a terminal, standard error
     shows the month that is being read.
     """
     has_warehouse = settings.database.has_warehouse
@@ -158,7 +159,7 @@ def repair_months(
     """Restore the ledger from the data, then run the repair of each month that still differs.
 
     `on_restored` gets a line for each month whose load is recorded in the ledger again. Returns
-    whether every run succeeded.
+    whether every run succeeded. Raises the errors of `verify`.
     """
     for month, _ in _recorded_months(settings, selection, Coverage()):
         with suppress(BillError):  # `verify` reports a database that cannot be opened.
