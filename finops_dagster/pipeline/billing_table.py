@@ -33,7 +33,7 @@ from finops_dagster.tables.month_report import MonthReport, Restatement, month_r
 
 
 def billing_table_asset(export: Export) -> dg.AssetsDefinition:
-    """Return the asset of a month in the export's table."""
+    """Return the asset that replaces a month in the export's DuckDB table."""
     kinds, month_checks = {"duckdb", "table"}, _month_checks(export)
 
     @stage(export, "billing_table", kinds=kinds, checks=[*month_checks], version="staged_files")
@@ -96,9 +96,11 @@ class MonthLoading:
     def replacing_month(self, *, force: bool) -> Iterator[LoadedMonth]:
         """Replace the month in the table by this version, unless the table has it already.
 
-        The block gets a report of the month in the table, and runs before the commit. After any
-        error, also in the block, the table has the previous version. Raises StageMissing,
-        FileInvalid for a damaged staged file, ReconciliationError, and what
+        If the staged files were deleted, the rows come from the lake. The block gets the month in
+        the table and the outcome, also for an unchanged month, and runs before the commit: after
+        any error, also in the block, the table has the previous version. Raises BillError for a
+        version that lacks a shared file of the loaded one, unless `force`; StageMissing;
+        FileInvalid for a damaged staged file; ReconciliationError; and what
         `MonthLoader.replacing_month` raises.
         """
         export, month = self.export, self.month

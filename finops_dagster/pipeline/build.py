@@ -59,7 +59,7 @@ def build_resources(settings: Settings) -> Resources:
 
 
 def build_definitions(settings: Settings) -> dg.Definitions:
-    """Return the definitions of the settings, without network access and credentials."""
+    """Return the definitions of the settings; needs no network access and no credentials."""
     exports = [Export(export) for export in settings.exports]
     duckdb, limit_names = settings.database.duckdb, set(DuckDB.__annotations__)
     resources = {

@@ -27,7 +27,7 @@ _REPAIRED = "exported again, as the file was damaged"  # an outcome
 
 
 def parquet_asset(export: Export) -> dg.AssetsDefinition:
-    """Return the asset of a month's Parquet file."""
+    """Return the asset that exports a month's rows to its Parquet file."""
 
     @stage(export, "parquet", kinds={"parquet"}, checks=[RECONCILES], load="billing_table")
     def parquet(

@@ -203,7 +203,7 @@ def require_version(expected: str, current: str) -> None:
 def previous_metadata(
     context: dg.AssetExecutionContext, manifest_id: str, *keys: str
 ) -> dict[str, dg.MetadataValue[Any]]:
-    """Return the values of `keys` in the metadata of the month's last materialization.
+    """Return the values of `keys` in the metadata of the stage's last materialization of the month.
 
     Empty if that had another version than `manifest_id`. A run that changes nothing repeats them,
     because Dagster's UI shows only the last materialization.

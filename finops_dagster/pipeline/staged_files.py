@@ -25,7 +25,10 @@ from finops_dagster.tables.database import BillingDatabase, DuckDB
 
 @dataclass(frozen=True)
 class StagingResult:
-    """The staged version, the stage's outcome, and the bytes that this run has downloaded."""
+    """The staged version, the stage's outcome, and the bytes that this run has downloaded.
+
+    `outcome` is `staged` or `unchanged`.
+    """
 
     version: VersionRecord
     outcome: str
@@ -34,7 +37,7 @@ class StagingResult:
 
 
 def staged_files_asset(export: Export) -> dg.AssetsDefinition:
-    """Return the asset of a month's files."""
+    """Return the asset that stages and counts a month's files."""
 
     @stage(export, "staged_files", kinds={"file"}, manifest="manifest")
     def staged_files(
@@ -88,7 +91,9 @@ class MonthStaging:
     def stage(self, source: Source, *, force: bool) -> StagingResult:
         """Download and count the files unless they are unchanged, and record their version.
 
-        Raises FileInvalid, and what the source raises.
+        Deletes the staged files of older versions. If the vendor has deleted files, a verified copy
+        of them is used, with a warning. Raises FileInvalid, BillError if another run has read a
+        newer manifest meanwhile, and what the source raises.
         """
         known = self._known_versions()
         verified = self._verified_version(known)

@@ -25,7 +25,7 @@ from finops_dagster.warehouses.month_file import MonthFile
 
 
 def warehouse_table_asset(export: Export, backend: str) -> dg.AssetsDefinition:
-    """Return the asset of a month in a warehouse of the kind `backend`."""
+    """Return the asset that replaces a month in a warehouse of the kind `backend`."""
     kinds = {backend, "table"}
 
     @stage(export, "warehouse_table", kinds=kinds, checks=[RECONCILES], footer="parquet")
