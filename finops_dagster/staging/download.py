@@ -65,7 +65,8 @@ def download_verified(
 
     Gzip is verified by its checksum, a ZIP is unpacked, and Parquet must end with its footer. Gzip
     that DuckDB refuses and Parquet that it does not read exactly are rewritten. Raises
-    FileInvalid, and StoreUnavailable where bytes are missing.
+    FileInvalid, and the store's errors: StoreUnavailable where bytes are missing. After an error, a
+    part of the file may be at `path`.
     """
     suffix = Path(info.key).suffix
     try:

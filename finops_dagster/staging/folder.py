@@ -81,7 +81,7 @@ class StagedMonth:
         return None
 
     def write_manifest(self, manifest: Manifest) -> None:
-        """Write the manifest for the later stages, under the month's lock."""
+        """Take the month's lock, and write the manifest for the later stages."""
         with folder_lock(self._folder):
             replace_file(self._manifest_file, _MANIFEST.dump_json(manifest, indent=1))
 
@@ -105,7 +105,7 @@ class StagedMonth:
     def write_record(self, record: VersionRecord) -> None:
         """Put the record of a version that was staged whole first in the list of records.
 
-        Raises BillError if another run has read a newer manifest meanwhile.
+        Takes the month's lock. Raises BillError if another run has read a newer manifest meanwhile.
         """
         with folder_lock(self._folder):
             manifest, records = self.manifest(), self.records()
@@ -117,7 +117,7 @@ class StagedMonth:
                 replace_file(self._record_file, document)
 
     def version(self, manifest: Manifest) -> StagedVersion:
-        """Return the staged files of a manifest's version."""
+        """Return the staged files of a manifest's version, which need not exist."""
         name = staging_folder_name(manifest.id)
         copies = [
             StagedFiles(folder, self._limits)
@@ -187,7 +187,8 @@ class StagedVersion(StagedFiles):
     def content(self) -> Content | None:
         """Return the content; None unless all files are staged and unchanged since.
 
-        A file is read only if its time of change differs.
+        A file is read only if its time of change differs. Also None if an earlier release recorded
+        a file without its SHA-256.
         """
         files = self.intact_files()
         staged = [files[name] for name in self._listed if name in files]
@@ -200,10 +201,9 @@ class StagedVersion(StagedFiles):
         )
 
     def fetch(self, store: ObjectStore, files: Sequence[ObjectInfo], *, force: bool = False) -> int:
-        """Download the missing files, or all with `force`; return the bytes downloaded.
+        """Take the version's lock and call `fetch_missing`; return the bytes downloaded.
 
-        `files` are the manifest's, in its order. Holds the version's lock. Raises FileInvalid if a
-        file is damaged, and the store's errors.
+        `files` are the manifest's, in its order.
         """
         with self.lock():
             return self.fetch_missing(
@@ -236,7 +236,7 @@ def newer_version_message(version: str, newer: str) -> str:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Replace a file in one step, so that no reader sees half of it."""
+    """Replace a file in one step, so that no reader sees half of it; its folder must exist."""
     part = path.with_name(f"{path.name}.part")
     with path_in_errors(part):
         part.write_bytes(content)
@@ -244,7 +244,10 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 def folder_lock(folder: Path, timeout: float = -1) -> FileLock:
-    """Create a folder if it is missing, and return its lock."""
+    """Create a folder if it is missing, and return its lock, which is not taken yet.
+
+    To take it waits `timeout` seconds, and then raises filelock's Timeout; -1 has no limit.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     return FileLock(folder / ".lock", timeout=timeout)
 

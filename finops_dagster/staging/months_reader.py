@@ -61,7 +61,9 @@ class MonthsReader:
     ) -> SharedFiles:
         """Return the months of the files below a folder; download and read only unknown files.
 
-        A file that cannot be read is one of the result's `problems`. Raises the store's errors.
+        A file that cannot be read is one of the result's `problems`. Takes the lock of the shared
+        files to read, writes the index, and deletes copies that their months have staged. Raises
+        the store's errors.
         """
         keys = {
             file: (file.key.removeprefix(folder).lstrip("/"), file.size, file.etag)

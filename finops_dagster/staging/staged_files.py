@@ -76,7 +76,7 @@ class StagedFiles:
     def lock(self) -> AbstractContextManager[object]:
         """Return the lock that a run holds while it stages or loads these files.
 
-        To enter it creates the folder, and waits for another run without a limit.
+        Entering it creates the folder, and waits for another run without a limit.
         """
         return waiting_lock(self._folder / ".lock", f"staging the files in {self._folder}")
 
