@@ -21,7 +21,7 @@ UNREADABLE_ADVICE = (
 
 
 def json_object(body: bytes, source: ManifestFile) -> dict[str, Any]:
-    """Return the JSON object of a manifest; texts that are not Unicode are refused."""
+    """Return the JSON object of a manifest. Raises ManifestInvalid, also for broken Unicode."""
     try:
         document = from_json(body.removeprefix(codecs.BOM_UTF8))
     except ValueError as error:
@@ -37,7 +37,7 @@ def json_object(body: bytes, source: ManifestFile) -> dict[str, Any]:
 
 
 def usable_id(vendor_id: str, source: ManifestFile) -> str:
-    """Return the vendor's id of a version, which names folders and shows in messages."""
+    """Return the vendor's id if it can name a folder, else raise ManifestInvalid."""
     if len(vendor_id) > _MAX_ID_LENGTH or not vendor_id.isprintable() or vendor_id.isspace():
         raise ManifestInvalid(
             f"{source.location}: {excerpt(vendor_id)} is not a usable version id; "
@@ -47,7 +47,7 @@ def usable_id(vendor_id: str, source: ManifestFile) -> str:
 
 
 def usable_key(key: Any, source: ManifestFile) -> str:
-    """Return the key of a listed file, which has no step upwards in its path."""
+    """Return the key of a listed file. Raises ManifestInvalid, also for a step upwards in it."""
     if not isinstance(key, str) or not key:
         raise ManifestInvalid(
             f"{source.location} lists {excerpt(key)}, which is not the key of a file; "

@@ -22,7 +22,8 @@ class ExportSettings(SettingsTable):
 
     `name` is the first part of the export's asset keys. Without an `end_month`, the month in
     progress is the last. `decimals` decides about amounts of money with more than 18 decimals:
-    "exact" refuses them, "round" rounds and counts them.
+    "exact" refuses them, "round" rounds and counts them. `sensor` is whether the export's sensor
+    is on at first.
     """
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
@@ -83,7 +84,10 @@ class ExportSettings(SettingsTable):
         return self.table or self.group
 
     def months(self) -> list[BillingMonth]:
-        """Return the months from the first to the last, or to the month in progress."""
+        """Return the months from the first to the last, without months of the future.
+
+        At least the first is returned.
+        """
         months = [BillingMonth.parse(self.start_month)]
         last = BillingMonth.current()
         if self.end_month is not None:

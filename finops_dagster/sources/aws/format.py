@@ -100,7 +100,7 @@ class AwsFormat(FixedFormat, Protocol):
 
 @dataclass(frozen=True)
 class ManifestJson:
-    """The JSON fields of a manifest. Every method raises ManifestInvalid.
+    """The JSON fields of a manifest. Methods raise ManifestInvalid for a value that cannot be used.
 
     `title` is the format that the manifest should have, for messages.
     """
@@ -167,7 +167,7 @@ class ManifestJson:
             )
 
     def invalid(self, problem: str) -> ManifestInvalid:
-        """Return the error to raise; its message begins with the manifest's location."""
+        """Return the error to raise. `problem` follows the location: " lists no files"."""
         return ManifestInvalid(f"{self.source.location}{problem}; {UNREADABLE_ADVICE}")
 
 

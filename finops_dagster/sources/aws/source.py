@@ -40,7 +40,7 @@ _MONTH_FOLDER = re.compile(r"(billing_period|year|month)=\d", re.I)
 
 
 def aws_formats(column_names: str = "flat") -> dict[str, AwsFormat]:
-    """Return AWS's formats by their names in the settings."""
+    """Return AWS's formats by their names in the settings; `column_names` is that of the export."""
     formats: tuple[AwsFormat, ...] = (AwsCur1(column_names), AwsCur2(), AwsFocus())
     return {format_.name: format_ for format_ in formats}
 

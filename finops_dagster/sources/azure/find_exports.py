@@ -43,7 +43,10 @@ class _Export:
 
 
 def discover(searched: SearchedStore) -> Iterator[FoundExport]:
-    """Yield one export for each dataset of a scope, which several exports of Azure may deliver."""
+    """Yield one export for each dataset of a scope, which several exports of Azure may deliver.
+
+    Raises the store's error.
+    """
     ranges: dict[str, dict[str, DateRange]] = defaultdict(dict)
     for path, days in date_folders(searched.store, searched.folder, is_search=True):
         # The folders of AWS's CUR v1 end on the first day of the next month.

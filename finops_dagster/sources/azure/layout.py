@@ -86,10 +86,11 @@ class Run:
 def date_folders(
     store: ObjectStore, source: str, *, is_search: bool = False
 ) -> Iterator[tuple[str, DateRange]]:
-    """Yield the folders of dates below a folder, by a LIST of each folder above them, in parallel.
+    """Yield path and days of each folder of dates, by parallel LISTs of the folders above them.
 
-    Raises StoreError where there are too many folders for a folder of exports; a search ends there,
-    and does not look into the folders of other vendors' months, `billing_period=2026-01`.
+    They are searched below the folder `source`. Raises StoreError where there are too many folders
+    for a folder of exports; with `is_search` it ends there, and leaves out the folders of other
+    vendors' months, `billing_period=2026-01`.
     """
     level, listed = [source], 0
     with ThreadPoolExecutor(_MAX_PARALLEL_REQUESTS) as pool:

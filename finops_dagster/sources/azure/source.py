@@ -104,7 +104,8 @@ class AzureSource(Source):
     ) -> int:
         """Download and verify the files; return the bytes downloaded.
 
-        Raises FileInvalid if the run's folder has gone, or its manifest has changed meanwhile.
+        Raises FileInvalid if a file is damaged, the run's folder has gone, or its manifest has
+        changed meanwhile.
         """
         try:
             size = folder.fetch(self._store, available.files, force=force)

@@ -105,7 +105,10 @@ class ReplacedFiles(Source):
         )
 
     def available_files(self, manifest: Manifest) -> AvailableFiles:
-        """List the month's folder once. Raises ObjectMissing, and FileInvalid for other files."""
+        """List the month's folder once. Raises FileInvalid if it has other files than the manifest.
+
+        Raises ObjectMissing if it lacks a file.
+        """
         folder = manifest.source.key
         files = newest_delivery(self._store, folder)
         present = {file.key for file in files}
@@ -120,7 +123,7 @@ class ReplacedFiles(Source):
     ) -> int:
         """Download and verify the files; return the bytes downloaded.
 
-        Raises FileInvalid if the provider has changed the folder meanwhile.
+        Raises FileInvalid if a file is damaged, or the provider has changed the folder meanwhile.
         """
         size = folder.fetch(self._store, available.files, force=force)
         self._require_version(manifest, newest_delivery(self._store, manifest.source.key))
