@@ -39,7 +39,7 @@ class ObjectInfo:
 
 
 class ObjectStore(Protocol):
-    """A store to list and read. Every method raises StoreError or StoreUnavailable."""
+    """A store to list and read. Methods that read it raise StoreError or StoreUnavailable."""
 
     def location(self, key: str) -> str:
         """Return the full address of a key, for messages."""
@@ -50,7 +50,7 @@ class ObjectStore(Protocol):
         ...
 
     def files(self, folder: str) -> list[ObjectInfo]:
-        """Return the objects directly in a folder, sorted by key."""
+        """Return the objects directly in a folder, sorted by key; none where it does not exist."""
         ...
 
     def files_below(self, folder: str) -> list[ObjectInfo]:
@@ -69,18 +69,24 @@ class ObjectStore(Protocol):
         ...
 
     def chunks(self, info: ObjectInfo) -> Iterator[bytes]:
-        """Yield the object's bytes. Raises ObjectChanged unless it has the ETag of `info`."""
+        """Yield the object's bytes. Raises ObjectChanged unless it has the ETag of `info`.
+
+        The error may come after the last byte.
+        """
         ...
 
 
 class ObjectStores:
-    """The stores of all exports: one client for each in a process, created at first use."""
+    """The stores of all exports: one client for each of them, created at first use."""
 
     def __init__(self) -> None:
         self._opened: dict[StoreSettings, tuple[ObjectStore, str]] = {}
 
     def open(self, settings: StoreSettings) -> tuple[ObjectStore, str]:
-        """Return the store of an export and the prefix in it, without a slash at its end."""
+        """Return the store of an export and the prefix in it, without a slash at its end.
+
+        Does not connect. Raises StoreError for a client or credentials that are missing.
+        """
         if settings not in self._opened:
             self._opened[settings] = _open_store(settings)
         return self._opened[settings]

@@ -24,7 +24,7 @@ from azure.storage.blob import (
 )
 from requests.adapters import HTTPAdapter
 
-from finops_dagster.object_stores import ObjectInfo, StoreError, StoreUnavailable
+from finops_dagster.object_stores import ObjectInfo, ObjectStore, StoreError, StoreUnavailable
 from finops_dagster.object_stores.azure_address import AZURE_EXAMPLE, AzureAddress
 from finops_dagster.object_stores.azure_errors import azure_error, entra_error
 
@@ -45,7 +45,7 @@ _LOGIN_HOSTS = {
 _SIGNATURE = re.compile(r"(?i)\b(sig=)[^&\s'\"]+")
 
 
-class AzureBlobStore:
+class AzureBlobStore(ObjectStore):
     """One container, with credentials from the environment."""
 
     def __init__(self, address: AzureAddress) -> None:

@@ -7,12 +7,18 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from finops_dagster.object_stores import ObjectChanged, ObjectInfo, ObjectMissing, StoreError
+from finops_dagster.object_stores import (
+    ObjectChanged,
+    ObjectInfo,
+    ObjectMissing,
+    ObjectStore,
+    StoreError,
+)
 
 _CHUNK_BYTES = 1024 * 1024
 
 
-class LocalStore:
+class LocalStore(ObjectStore):
     """A store of the files below `folder`; an ETag is made of size and time of change."""
 
     def __init__(self, folder: str) -> None:

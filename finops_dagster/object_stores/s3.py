@@ -16,7 +16,7 @@ from botocore.credentials import (
 )
 from botocore.exceptions import BotoCoreError, ClientError
 
-from finops_dagster.object_stores import ObjectInfo, StoreUnavailable
+from finops_dagster.object_stores import ObjectInfo, ObjectStore, StoreUnavailable
 from finops_dagster.object_stores.s3_errors import has_s3_code, s3_error
 from finops_dagster.object_stores.settings import StoreSettings
 
@@ -36,7 +36,7 @@ _CONFIG = Config(
 )
 
 
-class S3Store:
+class S3Store(ObjectStore):
     """One bucket or access point, with boto3's credentials or those of the settings' role."""
 
     def __init__(self, bucket: str, settings: StoreSettings) -> None:
