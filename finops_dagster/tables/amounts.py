@@ -29,7 +29,7 @@ class NotExact(Exception):
 
 
 def exact_total(amounts: pa.Array) -> Decimal:
-    """Return the exact sum of amounts of the type MONEY without NULLs; 0 if there are no others.
+    """Return the exact sum of amounts of the type MONEY; NULLs add nothing.
 
     Raises NotExact for an amount that is not less than LIMIT, without its sign.
     """

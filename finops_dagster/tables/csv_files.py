@@ -82,7 +82,10 @@ def csv_file(path: Path, null_words: tuple[str, ...] = ()) -> CsvFiles | None:
 
 
 def time_format_of(file: CsvFiles, headers: Sequence[str], formats: Sequence[str]) -> str | None:
-    """Return the format, for strptime, of the first cell in these columns; None for ISO 8601."""
+    """Return which of the strptime `formats` the first cell in these columns has.
+
+    None if it has none of them, and so should be ISO 8601, or if no cell has a value.
+    """
     positions = [file.positions[header] for header in headers]
     empty = {"", *file.null_words}
     # Errors are left to DuckDB, which tells the line.
