@@ -74,7 +74,10 @@ class Warehouse:
             return dialect.ping()
 
     def full_name(self, table: str) -> str:
-        """Return the table's name with its schema and database, for people; does not connect."""
+        """Return the table's name with its schema and database, for people; does not connect.
+
+        Raises BillError if the settings of `sql` have no address.
+        """
         return self._open_dialect().full_name(table)
 
     def loaded_months(self, table: str) -> list[WarehouseMonth]:

@@ -333,7 +333,10 @@ class PostgreSQLDialect(Dialect):
 
     @contextmanager
     def transaction(self, file: MonthFile) -> Iterator[None]:
-        """Commit the open transaction at the end of the block; a failed block leaves it open."""
+        """Commit the open transaction at the end of the block.
+
+        A failed block leaves it open, until the connection closes and rolls it back.
+        """
         yield
         self._connection.commit()
 

@@ -38,8 +38,8 @@ def try_seconds(wait_seconds: int) -> int:
 def lock_statement(tables: Sequence[Sql], name: str, wait_seconds: int) -> Sql:
     """Return the statement that locks tables against readers until the transaction ends.
 
-    After `wait_seconds` PostgreSQL raises lock_not_available, whose message has `name` for the
-    tables, and the processes that use them.
+    After as many whole tries as `wait_seconds` has time for, PostgreSQL raises lock_not_available.
+    Its message has `name` for the tables, and the processes that use them.
     """
     problem = f"{name} was in use for {wait_seconds} s, last by server process "
     return Sql(
