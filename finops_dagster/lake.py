@@ -240,7 +240,10 @@ def _copy(
 
 
 def matches_checksum(load: Load, path: Path) -> bool | None:
-    """Return whether the file has the checksum that `load` records; None if it records none."""
+    """Return whether the file has the checksum that `load` records; None if it records none.
+
+    The file must exist, and is read whole.
+    """
     return None if load.lake_sha256 is None else file_sha256(path) == load.lake_sha256
 
 
