@@ -23,7 +23,7 @@ class Delivery:
 
     @classmethod
     def of_row(cls, row: dict[str, Any] | None) -> Delivery | None:
-        """Return the delivery of a row that `row` wrote, whose values may be text."""
+        """Return the delivery of a row that `row` wrote, with values or texts; None for None."""
         return _DELIVERY.validate_python(row)
 
     def row(self) -> dict[str, str | None]:

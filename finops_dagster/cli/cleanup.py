@@ -23,7 +23,8 @@ from finops_dagster.tables import ledger
 def clean(settings: Settings, *, older_than: timedelta, dry_run: bool) -> Iterator[Row]:
     """Delete old staged files, runs and load records that no month needs; yield a row for each.
 
-    They are deleted as the rows are iterated. A dry run yields the same rows and deletes nothing.
+    Old is what is older than `older_than`. They are deleted as the rows are iterated. A dry run
+    yields the same rows and deletes nothing.
     """
     cutoff = datetime.now(UTC) - older_than
     stored = StoredMonths(settings)

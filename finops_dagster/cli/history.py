@@ -165,9 +165,10 @@ class History:
         return self.failures[run.id].message if run.id in self.failures else None
 
     def status(self, export: str, month: str) -> tuple[str, str | None]:
-        """Return the status of a month's last run, and why it failed; "success" if none ran.
+        """Return the status of a month's last run, and the message of its failure or None.
 
-        A failed run counts as the last one until later runs have done every stage that it missed.
+        The status is "success" if none ran. A failed run counts as the last one until later runs
+        have done every stage that it missed.
         """
         done_stages = set[str]()
         for run in self.month_runs.get((export, month), []):

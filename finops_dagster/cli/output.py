@@ -137,7 +137,7 @@ def show_query_result(names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> 
 
 
 def print_json(document: Any, *, indent: int | None = 2) -> None:
-    """Print JSON in ASCII with exact values, see `json_value`."""
+    """Print JSON in ASCII with exact values, see `json_value`; in one line if `indent` is None."""
     print(json.dumps(json_value(document), indent=indent), flush=True)  # noqa: T201
 
 

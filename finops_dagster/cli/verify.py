@@ -110,9 +110,9 @@ def verify(
 ) -> tuple[list[tuple[StoredMonth, str, Repair]], Coverage]:
     """Return each difference with its month and repair, and what was checked; repair nothing.
 
-    A month's error is a difference too; of a missing DuckDB file, an empty one is created. Raises
-    BillError if no export is selected, and WarehouseUnavailable. On a terminal, standard error
-    shows the month that is being read.
+    `deep` also reads every staged file and every cell. A month's error is a difference too. A
+    missing DuckDB file is created, empty. Raises BillError if no export is selected, and
+    WarehouseUnavailable. On a terminal, standard error shows the month that is being read.
     """
     has_warehouse = settings.database.has_warehouse
     coverage = Coverage(deep, settings.database.backend if has_warehouse else None)
@@ -159,7 +159,7 @@ def repair_months(
     """Restore the ledger from the data, then run the repair of each month that still differs.
 
     `on_restored` gets a line for each month whose load is recorded in the ledger again. Returns
-    whether every run succeeded. Raises the errors of `verify`.
+    whether every run succeeded. `deep` and the errors are those of `verify`.
     """
     for month, _ in _recorded_months(settings, selection, Coverage()):
         with suppress(BillError):  # `verify` reports a database that cannot be opened.

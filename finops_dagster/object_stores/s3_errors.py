@@ -66,7 +66,10 @@ _SHORT_REPR.maxstring = 600
 def s3_error(
     error: aws.ClientError | aws.BotoCoreError, location: str, *, requester_pays: bool
 ) -> Exception:
-    """Return the store error for an error of boto3: transient, missing, changed or permanent."""
+    """Return the store error for an error of boto3: transient, missing, changed or permanent.
+
+    `requester_pays` is the setting, which the advice depends on.
+    """
     if not isinstance(error, aws.ClientError):
         if isinstance(error, aws.ConnectionError | aws.HTTPClientError | aws.IncompleteReadError):
             return StoreUnavailable(f"{location}: {error}")

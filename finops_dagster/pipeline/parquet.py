@@ -59,12 +59,12 @@ def writing_month(
 ) -> Iterator[tuple[Load, str, int]]:
     """Write the month's rows from the table to the lake, unless the file there is up to date.
 
-    A file is up to date if it is of the table's load and has the checksum that it was written with.
-    The block gets the load, the outcome, and the file's size in bytes, also of an unchanged file.
-    It runs, with the database open, before the new file replaces the old one and the ledger gets
-    its checksum; after any error, also in the block, the old one stays. Raises StageMissing if the
-    table does not have the rows that the ledger records, and ReconciliationError if the new file
-    does not have them.
+    With `force` that file is replaced too. A file is up to date if it is of the table's load and
+    has the checksum that it was written with. The block gets the load, the outcome, and the file's
+    size in bytes, also of an unchanged file. It runs, with the database open, before the new file
+    replaces the old one and the ledger gets its checksum; after any error, also in the block, the
+    old one stays. Raises StageMissing if the table does not have the rows that the ledger records,
+    and ReconciliationError if the new file does not have them.
     """
     path = lake.path(export.name, month)
     with database.connect(export.name, month) as connection:

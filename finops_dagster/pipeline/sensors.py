@@ -60,10 +60,11 @@ class RequestedMonth:
 def manifest_sensor(export: Export, last_stage: str) -> dg.SensorDefinition:
     """Return the sensor that requests a run of every month whose newest version is not loaded.
 
-    Each version is requested up to six times, with growing pauses, until a run has loaded it or was
-    canceled. The newest month comes first; months in progress are skipped. A month with an invalid
-    manifest is requested too: people see its failed run, but not the sensor's log. The tick fails
-    if the store refuses access, or has no month of the export at all.
+    A version is loaded once a run has completed `last_stage`. Each is requested up to six times,
+    with growing pauses, until it is loaded or its run was canceled. The newest month comes first;
+    months with a run in progress are skipped. A month with an invalid manifest is requested too:
+    people see its failed run, but not the sensor's log. The tick fails if the store refuses access,
+    or has no month of the export at all.
     """
     # A source remembers the manifests that it read: an unchanged one costs one conditional GET.
     sources: dict[ObjectStores, Source] = {}

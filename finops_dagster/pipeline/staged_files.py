@@ -91,9 +91,10 @@ class MonthStaging:
     def stage(self, source: Source, *, force: bool) -> StagingResult:
         """Download and count the files unless they are unchanged, and record their version.
 
-        Deletes the staged files of older versions. If the vendor has deleted files, a verified copy
-        of them is used, with a warning. Raises FileInvalid, BillError if another run has read a
-        newer manifest meanwhile, and what the source raises.
+        With `force`, unchanged files are downloaded and counted again. Without it, a verified copy
+        of files that the vendor has deleted is used, with a warning. Deletes the staged files of
+        older versions. Raises FileInvalid, BillError if another run has read a newer manifest
+        meanwhile, and what the source raises.
         """
         known = self._known_versions()
         verified = self._verified_version(known)

@@ -203,7 +203,7 @@ class StagedVersion(StagedFiles):
     def fetch(self, store: ObjectStore, files: Sequence[ObjectInfo], *, force: bool = False) -> int:
         """Take the version's lock and call `fetch_missing`; return the bytes downloaded.
 
-        `files` are the manifest's, in its order.
+        `files` are the manifest's, in its order; `force` downloads all.
         """
         with self.lock():
             return self.fetch_missing(

@@ -119,7 +119,10 @@ class AwsCur1(AwsFormat):
         return athena_name(header) if self._athena else _flat_name(header)
 
     def sql_type(self, header: str, declared: str | None) -> SqlType | None:
-        """Return the type of a column; the manifest decides only where none is documented."""
+        """Return the type of a column; the manifest decides only where none is documented.
+
+        None if it declares none that is known.
+        """
         if self.is_user_defined(header):
             return SqlType.TEXT
         name = _flat_name(header)

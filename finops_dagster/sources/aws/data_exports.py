@@ -81,7 +81,7 @@ class DataExport(AwsFormat):
         return ListedFile(f"{root}/data/{folder}/{path}", size if type(size) is int else None)
 
     def sql_type(self, header: str, declared: str | None) -> SqlType | None:
-        """Return the documented type of a column, or else the declared one."""
+        """Return the documented type of a column, or else the declared one; None without both."""
         declared_type = (declared or "").lower()
         if self.column(header) in self.known_types:
             return self.known_types[self.column(header)]

@@ -12,7 +12,10 @@ from finops_dagster.sources.focus_files.settings import FocusFilesExport
 def focus_files_source(
     export: FocusFilesExport, stores: ObjectStores, reader: SharedFilesReader | None
 ) -> Source:
-    """Return the source of an export."""
+    """Return the source of an export.
+
+    `reader` is None where no file may be read; the layout "replaced" needs none.
+    """
     if export.layout == "replaced":
         return ReplacedFiles(export, stores)
     return IncrementalFiles(export, stores, reader)
