@@ -52,7 +52,10 @@ class RequestedMonth:
         return cls(entry, times=1) if isinstance(entry, str) else cls(**entry)
 
     def pause_is_over(self, now: float) -> bool:
-        """Return whether the pause after the last request is over and requests are left."""
+        """Return whether the pause after the last request is over and requests are left.
+
+        `now` is in seconds since 1970.
+        """
         pauses = (0, *_PAUSES)
         return self.times < len(pauses) and now - self.last >= pauses[self.times]
 

@@ -40,9 +40,9 @@ def stage(
 ) -> Callable[[Body], dg.AssetsDefinition]:
     """Return a decorator that makes the body of the stage `name` an asset, partitioned by month.
 
-    `upstream` maps parameters of the body to the stages whose records they receive, or None where
-    no record is stored. The body must have a parameter `lake`. Its errors become failures with a
-    message of one line; only a transient error is retried.
+    `upstream` maps parameters of the body to the stages whose records they receive; where no record
+    is stored, they receive None. The body must have a parameter `lake`. Its errors become failures
+    with a message of one line; only a transient error is retried, three times.
     """
     key = export.key(name)
     with catch_warnings():
