@@ -110,7 +110,7 @@ def _open_azure_store(source: str) -> ObjectStore:
         from finops_dagster.object_stores.azure_blob import AzureBlobStore
     except ModuleNotFoundError as error:
         raise StoreError(
-            f"{source}: the client of Azure is not installed ({error.name} is missing); run "
-            'pip install "finops-dagster[azure]"'
+            f"{source}: the client of Azure is not installed ({error.name} is missing); run pip "
+            "install '.[azure]' in the folder from which finops_dagster was installed"
         ) from error
     return AzureBlobStore(AzureAddress.parse(source))

@@ -59,7 +59,7 @@ def open_warehouse(settings: BackendSettings) -> Warehouse:
         factory_of = resolve_name(DIALECTS[backend])
     except ModuleNotFoundError as error:
         raise SettingsError(
-            f"the client of backend {backend} is not installed ({error.name} is missing); run "
-            f'pip install "finops-dagster[{backend}]"'
+            f"the client of backend {backend} is not installed ({error.name} is missing); run pip "
+            f"install '.[{backend}]' in the folder from which finops_dagster was installed"
         ) from error
     return Warehouse(factory_of(settings.warehouse))

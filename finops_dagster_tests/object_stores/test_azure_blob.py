@@ -617,7 +617,7 @@ def test_a_missing_client_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(sys.modules, "azure.storage.blob", None)
     monkeypatch.delitem(sys.modules, "finops_dagster.object_stores.azure_blob")
     monkeypatch.delattr("finops_dagster.object_stores.azure_blob")
-    with pytest.raises(StoreError, match=r'run pip install "finops-dagster\[azure\]"'):
+    with pytest.raises(StoreError, match=r"run pip install '\.\[azure\]' in the folder"):
         ObjectStores().open(StoreSettings(source=CONTOSO))
 
 
