@@ -146,8 +146,22 @@ def test_mend_repairs_all_damage_at_once(loaded: Finops) -> None:
 def test_every_money_column_is_compared_with_the_ledger(loaded: Finops) -> None:
     in_table("lineitem_blendedcost = 0.700000000000000001")(loaded.project)
     (row,) = loaded.json("state", "verify")
-    assert "but the table does not have its rows" in row["what_differs"]
-    assert row["repair"] == REPROCESS
+    assert "but the table does not have its rows and cost" in row["what_differs"]
+    assert row["repair"] == RUN
+    loaded(*RUN.split()[1:])
+    assert loaded.json(*DEEP) == []
+
+
+def test_a_warehouse_that_lost_rows_is_loaded_again(project: Project) -> None:
+    finops = Finops(project, '[database.duckdb]\nwarehouse_path = "data/warehouse.duckdb"\n')
+    project.deliver("1", "2", month=MONTH)
+    finops("aws", "run-pipeline")
+    with duckdb.connect(str(project.folder / "data/warehouse.duckdb")) as warehouse:
+        warehouse.execute("DELETE FROM aws_billing_data WHERE lineitem_unblendedcost = 2")
+    (row,) = finops.json("state", "verify")
+    assert row["repair"] == RUN
+    finops(*RUN.split()[1:])
+    assert finops.json("state", "verify") == []
 
 
 def test_a_damaged_staged_file_is_never_loaded(loaded: Finops) -> None:

@@ -224,8 +224,8 @@ def _differences(month: StoredMonth, logged: LoggedVersions) -> Differences:
         load = month.verified_load(connection)
     if recorded is not None and load is None:
         yield (
-            f"the ledger has {recorded.manifest_id}, but the table does not have its rows",
-            Repair.REPROCESS,
+            f"the ledger has {recorded.manifest_id}, but the table does not have its rows and cost",
+            Repair.RUN,
         )
         return  # the other copies can only be compared with a table that is right
     version = load and load.manifest_id
@@ -263,7 +263,7 @@ def _warehouse_differences(
     if logged_version is not None and not file.footer.is_same(version):
         yield (
             f"{table} has {_version_text(version)}, {file.path} {file.footer.totals}",
-            Repair.REPROCESS,
+            Repair.RUN,
         )
 
 
