@@ -266,6 +266,11 @@ def _refuse_unusable_variables() -> None:
                 f"environment variable {variable}: there is no such setting; correct its name, or "
                 "unset it"
             )
+        if prefix == "FINOPS" and is_nested and section == "EXPORTS":
+            raise SettingsError(
+                f"environment variable {variable}: no variable sets a single key of an export; "
+                "change the settings file, or set FINOPS_EXPORTS to all exports as JSON"
+            )
     if URL.match(os.environ.get("DAGSTER_HOME", "")):
         raise SettingsError(
             "environment variable DAGSTER_HOME: is a URL; it must be a path on this machine"

@@ -296,7 +296,7 @@ def test_environment_variables_replace_values_of_the_file(
     "variable",
     [
         *("FINOPS_DATABASE", "FINOPS_DATABASE__BACKEND", "FINOPS_DATABASE__DUCKDB"),
-        *("FINOPS_DATABSE__BACKEND", "FINOPS_EXPORTS", "DAGSTER_HOME"),
+        *("FINOPS_DATABSE__BACKEND", "FINOPS_EXPORTS", "FINOPS_EXPORTS__0__TABLE", "DAGSTER_HOME"),
     ],
 )
 def test_a_mistake_in_the_environment_names_the_variable(
