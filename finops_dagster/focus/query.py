@@ -57,10 +57,7 @@ class FocusQuery:
         extra lines as well.
         """
         for lookup in self.mapping.lookups:
-            self.connection.execute(
-                f"CREATE OR REPLACE TEMP TABLE {_table(lookup)} AS FROM "
-                f"read_csv({file_literal(lookup.path)}, header = true, all_varchar = true)"
-            )
+            self._create_table(lookup)
         bill = Sql(" UNION ALL BY NAME ".join(self._bill(dataset) for dataset in self.sources))
         self._create_view("bill", bill)
         self._create_view("bill_lines", self._with_kinds(Sql("FROM bill")))
@@ -115,6 +112,14 @@ class FocusQuery:
                 ).fetchall(),
             )
 
+    def _create_table(self, lookup: Lookup) -> None:
+        file = Sql(f"read_csv({file_literal(lookup.path)}, header = true, all_varchar = true)")
+        names = [name for name, *_ in self.connection.execute(f"DESCRIBE FROM {file}").fetchall()]
+        columns = Sql(", ".join(f"{quoted(n)} AS {quoted(f'{lookup.name}_{n}')}" for n in names))
+        self.connection.execute(
+            f"CREATE OR REPLACE TEMP TABLE {_table(lookup)} AS SELECT {columns} FROM {file}"
+        )
+
     def _create_view(self, name: str, query: Sql) -> None:
         self.connection.execute(f"CREATE OR REPLACE TEMP VIEW {quoted(name)} AS {query}")
 
@@ -145,8 +150,10 @@ class FocusQuery:
         for lookup in self.mapping.lookups:
             table = _table(lookup)
             names = [name for name, *_ in self.connection.execute(f"DESCRIBE {table}").fetchall()]
-            found += [f"{table}.{quoted(n)} AS {quoted(f'{lookup.name}_{n}')}" for n in names]
-            found.append(f"{table}.{quoted(names[0])} IS NOT NULL AS {_is_known(lookup)}")
+            found += [
+                f"{table}.*",
+                f"{table}.{quoted(names[0])} IS NOT NULL AS {_is_known(lookup)}",
+            ]
             on = (
                 f"{table}.{quoted(name)} = ({key})"
                 for name, key in zip(names, lookup.keys, strict=False)

@@ -1,0 +1,1 @@
+"""One FOCUS table over every export: the mappings, the rules, and what others say of them."""
