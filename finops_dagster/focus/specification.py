@@ -47,8 +47,9 @@ class Level(StrEnum):
 
 
 class ValueFormat(StrEnum):
-    """The formats of texts that FOCUS has rules for."""
+    """The formats of texts that FOCUS has rules for; `focus-1.2.toml` says what they are."""
 
+    NATIONAL_CURRENCY = "national_currency"
     CURRENCY = "currency"
     UNIT = "unit"
 
@@ -73,6 +74,8 @@ class FocusColumn:
     keys: tuple[str, ...] = ()
     format: ValueFormat | None = None
     minimum: int | None = None
+    null_when: str | None = None
+    filled_when: str | None = None
 
     @classmethod
     def of_table(cls, name: str, table: Mapping[str, Any]) -> Self:
@@ -95,11 +98,35 @@ class FocusColumn:
 
 
 @dataclass(frozen=True)
+class ColumnsRule:
+    """A rule over several columns, with a sentence that says it.
+
+    It has either `holds`, SQL that is true or NULL of each charge that keeps the rule; or `one` and
+    `per`, two columns of which each value of the second has exactly one of the first. `disputed`
+    says why a charge that is right may break the rule.
+    """
+
+    id: str
+    text: str
+    holds: str | None = None
+    one: str | None = None
+    per: str | None = None
+    disputed: str | None = None
+
+
+@dataclass(frozen=True)
 class Specification:
-    """A version of FOCUS. `columns` are in its order, which is that of their names."""
+    """A version of FOCUS. `columns` are in its order, which is that of their names.
+
+    `recommendations` are the ids of rules that are a "should". `model_rules` has, by our id, the
+    ids of the rules in the foundation's model that a rule checks.
+    """
 
     version: str
     columns: tuple[FocusColumn, ...]
+    columns_rules: tuple[ColumnsRule, ...]
+    recommendations: frozenset[str]
+    model_rules: Mapping[str, tuple[str, ...]]
 
     @classmethod
     @cache
@@ -111,18 +138,26 @@ class Specification:
     def read(cls, path: Path) -> Self:
         """Return the specification in a TOML file.
 
-        A file may name in `based_on` a version that `load` knows: it then has only the columns
-        that are new or changed, and names in `removed_columns` those that are gone.
+        A file may name in `based_on` a version that `load` knows: it then has only the columns and
+        rules that are new or changed, and names in `removed_columns` those that are gone.
         """
         file = tomllib.loads(path.read_text(encoding="utf-8"))
-        base = cls.load(file["based_on"]).columns if "based_on" in file else ()
-        columns = {column.name: column for column in base}
+        base = cls.load(file["based_on"]) if "based_on" in file else None
+        columns = {column.name: column for column in base.columns} if base else {}
         columns |= {
             name: FocusColumn.of_table(name, table) for name, table in file["columns"].items()
         }
         for name in file.get("removed_columns", []):
             del columns[name]
-        return cls(file["version"], tuple(columns[name] for name in sorted(columns)))
+        rules = {rule.id: rule for rule in base.columns_rules} if base else {}
+        rules |= {key: ColumnsRule(key, **table) for key, table in file.get("rules", {}).items()}
+        return cls(
+            file["version"],
+            tuple(columns[name] for name in sorted(columns)),
+            tuple(rules[key] for key in sorted(rules)),
+            frozenset(file.get("recommendations", base.recommendations if base else ())),
+            base.model_rules if base else _model_rules(path),
+        )
 
     def column(self, name: str) -> FocusColumn:
         """Return a column by FOCUS's spelling of its name. Raises KeyError."""
@@ -130,3 +165,10 @@ class Specification:
             if column.name == name:
                 return column
         raise KeyError(name)
+
+
+def _model_rules(specification: Path) -> Mapping[str, tuple[str, ...]]:
+    """Return the ids of the foundation's model by ours, from the file beside the specification."""
+    path = specification.with_name(f"{specification.stem}-model.toml")
+    file = tomllib.loads(path.read_text(encoding="utf-8"))
+    return {key: tuple(ids) for key, ids in file.items()}

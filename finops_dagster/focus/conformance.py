@@ -1,0 +1,179 @@
+"""Check charges against the rules of FOCUS, in DuckDB."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+
+from finops_dagster.billing.columns import Sql, quoted
+from finops_dagster.focus.rules import (
+    ChargeRule,
+    CustomColumnsRule,
+    PresenceRule,
+    Rule,
+    TypeRule,
+    UniqueRule,
+    as_written,
+    rules_of,
+)
+from finops_dagster.focus.specification import ColumnType, Specification
+
+# DuckDB's names of the types that can hold FOCUS's. A map of texts stands for its JSON object.
+_TYPES = {
+    ColumnType.TEXT: r"VARCHAR|ENUM\(.*\)",
+    ColumnType.DECIMAL: r"DECIMAL\(.*\)|DOUBLE|FLOAT",
+    ColumnType.TIME: r"TIMESTAMP.*|DATE",
+    ColumnType.JSON: r"VARCHAR|JSON|MAP\(VARCHAR, ([A-Z ]+|DECIMAL\(.*\))\)",
+}
+_LINE_ITEMS = "x_source_line_items"
+
+
+@dataclass(frozen=True)
+class BrokenRule:
+    """A rule with the number of charges that break it; all of them where it is on a whole column.
+
+    `example` has the values of the rule's columns in one such charge, with its line items if the
+    charges say them. Of a rule on all charges together, it has two of the values.
+    """
+
+    rule: Rule
+    rows: int
+    example: Mapping[str, Any]
+
+
+def conforms(
+    connection: duckdb.DuckDBPyConnection,
+    relation: Sql,
+    specification: Specification | None = None,
+) -> Sequence[BrokenRule]:
+    """Return the rules that charges break, disputed ones too, by id; FOCUS 1.2's by default.
+
+    `relation` is what follows FROM to read the charges. Values of other types are read as FOCUS's
+    types. A rule on a column that is missing is not checked: its `present` is broken.
+    """
+    specification = specification or Specification.load()
+    described = connection.execute(f"DESCRIBE FROM {relation}").fetchall()
+    types = {name: sql_type for name, sql_type, *_ in described}
+    charges = _Charges(connection, _readable(relation, types, specification), types)
+    rules = [rule for rule in rules_of(specification) if charges.has_columns_of(rule)]
+    row_counts = charges.row_counts([rule for rule in rules if isinstance(rule, ChargeRule)])
+    broken = (charges.broken(rule, row_counts) for rule in rules)
+    return [rule for rule in broken if rule is not None]
+
+
+@dataclass(frozen=True)
+class _Charges:
+    """A relation whose columns can be read, and the types that they were written in."""
+
+    connection: duckdb.DuckDBPyConnection
+    readable: Sql
+    types: Mapping[str, str]
+
+    def has_columns_of(self, rule: Rule) -> bool:
+        """Return whether the rule can be checked."""
+        on_names = isinstance(rule, PresenceRule | CustomColumnsRule)
+        return on_names or self.types.keys() >= set(rule.columns)
+
+    def row_counts(self, rules: Sequence[ChargeRule]) -> dict[str, int]:
+        """Return how many charges there are, under "", and how many break each rule, by its id.
+
+        It is one scan: one for each rule would take a hundred times as long.
+        """
+        counts = Sql(", ").join(
+            [Sql("count(*)"), *(Sql(f"count_if({rule.breaks})") for rule in rules)]
+        )
+        row = self._first(Sql(f"SELECT {counts} FROM {self.readable}")) or ()
+        return dict(zip(["", *(rule.id for rule in rules)], row, strict=True))
+
+    def broken(self, rule: Rule, row_counts: Mapping[str, int]) -> BrokenRule | None:
+        """Return the rule if charges break it, or None."""
+        match rule:
+            case ChargeRule() if row_counts[rule.id]:
+                return BrokenRule(rule, row_counts[rule.id], self._example(rule))
+            case UniqueRule():
+                return self._broken_unique(rule)
+            case PresenceRule() | TypeRule() | CustomColumnsRule():
+                example = self._columns_against(rule)
+                return BrokenRule(rule, row_counts[""], example) if example else None
+        return None
+
+    def _columns_against(self, rule: PresenceRule | TypeRule | CustomColumnsRule) -> dict[str, str]:
+        """Return the types of columns that break a rule on names and types, by name."""
+        match rule:
+            case PresenceRule(columns=(column,)):
+                return {} if column in self.types else {column: "missing"}
+            case TypeRule(columns=(column,)):
+                is_right = re.fullmatch(_TYPES[rule.type], self.types[column])
+                return {} if is_right else {column: self.types[column]}
+            case CustomColumnsRule():
+                return {
+                    name: sql_type
+                    for name, sql_type in self.types.items()
+                    if name not in rule.columns and not name.startswith(rule.prefix)
+                }
+        return {}
+
+    def _broken_unique(self, rule: UniqueRule) -> BrokenRule | None:
+        one, per = quoted(rule.one), quoted(rule.per)
+        row = self._first(
+            Sql(
+                f"SELECT {per}, min({one}), max({one}), sum(count(*)) OVER ()::BIGINT "
+                f"FROM {self.readable} WHERE {per} IS NOT NULL GROUP BY {per} "
+                f"HAVING min({one}) IS NULL OR min({one}) <> max({one}) ORDER BY {per} LIMIT 1"
+            )
+        )
+        if row is None:
+            return None
+        key, *values, rows = row
+        return BrokenRule(rule, rows, {rule.per: key, rule.one: list(dict.fromkeys(values))})
+
+    def _example(self, rule: ChargeRule) -> dict[str, Any]:
+        """Return the rule's columns in one charge that breaks it, as they were written."""
+        columns = [*rule.columns, *({_LINE_ITEMS} & self.types.keys())]
+        values = Sql(", ").join(map(as_written, columns))
+        row = self._first(Sql(f"SELECT {values} FROM {self.readable} WHERE {rule.breaks} LIMIT 1"))
+        return dict(zip(columns, row or (), strict=True))
+
+    def _first(self, query: Sql) -> tuple[Any, ...] | None:
+        # A connection with rows that are left to fetch can do nothing else.
+        rows: list[tuple[Any, ...]] = self.connection.execute(query).fetchall()
+        return rows[0] if rows else None
+
+
+def _readable(relation: Sql, types: Mapping[str, str], specification: Specification) -> Sql:
+    """Return the relation with FOCUS's columns in FOCUS's types, and each as it was written too.
+
+    A value that cannot be read is NULL.
+    """
+    columns = {column.name: column.type for column in specification.columns}
+    read = [
+        Sql(f"{_cast(quoted(name), sql_type, columns[name])} AS {quoted(name)}")
+        for name, sql_type in types.items()
+        if name in columns
+    ]
+    written = [Sql(f"{quoted(name)} AS {as_written(name)}") for name in types]
+    return Sql(f"(SELECT {Sql(', ').join([*read, *written])} FROM {relation})")
+
+
+def _cast(name: Sql, written_type: str, column_type: ColumnType) -> Sql:
+    """Return the SQL that reads a column as FOCUS's type; NULL where a value cannot be read."""
+    is_read = re.fullmatch(_TYPES[column_type], written_type)
+    if is_read and written_type not in ("VARCHAR", "JSON", "DOUBLE", "FLOAT"):
+        return name
+    text = Sql(f"{name}::VARCHAR")
+    match column_type:
+        case ColumnType.TEXT:
+            return name if written_type == "VARCHAR" else text
+        case ColumnType.DECIMAL | ColumnType.TIME:
+            return Sql(f"TRY_CAST({text} AS {column_type.sql_type})")
+        case ColumnType.JSON:
+            # json_type has the types of all values of an object, if `$.*` asks for them.
+            return Sql(
+                f"CASE WHEN json_valid({text}) AND json_type({text}) = 'OBJECT' "
+                f"AND NOT list_has_any(json_type({text}, '$.*'), ['OBJECT', 'ARRAY']) "
+                f"THEN TRY_CAST({text}::JSON AS {column_type.sql_type}) END"
+            )
