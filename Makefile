@@ -6,6 +6,7 @@ PORT ?= 3000
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 FAKESNOW := .venv-fakesnow/bin/fakesnow
+FOCUS_VALIDATOR := .venv-focus-validator/bin/focus-validator
 AZURITE := .azurite/node_modules/azurite/package.json
 DLT := .venv-dlt/bin/dlt
 AUDIT := $(BIN)/pip-audit --strict --no-deps --disable-pip --progress-spinner off --requirement
@@ -22,10 +23,10 @@ demo: $(INSTALLED) $(DAGSTER_HOME)/dagster.yaml  ## load three months of two inv
 dev: $(INSTALLED) $(DAGSTER_HOME)/dagster.yaml  ## start the UI on http://127.0.0.1:3000; or on PORT=3001
 	@$(BIN)/finops --config $(CONFIG) dev --port $(PORT)
 
-test: $(INSTALLED) $(FAKESNOW) $(AZURITE)  ## run the tests, against real servers that they start themselves
+test: $(INSTALLED) $(FAKESNOW) $(FOCUS_VALIDATOR) $(AZURITE)  ## run the tests, against real servers that they start themselves
 	$(BIN)/python -m pytest -m 'not thorough' --numprocesses auto --dist worksteal
 
-thorough: $(INSTALLED) $(FAKESNOW) $(AZURITE)  ## run the tests that take minutes, such as those with slow test servers
+thorough: $(INSTALLED) $(FAKESNOW) $(FOCUS_VALIDATOR) $(AZURITE)  ## run the tests that take minutes, such as those with slow test servers
 	$(BIN)/python -m pytest -m thorough --numprocesses auto --dist worksteal
 
 faults: $(INSTALLED)  ## inject every fault for ten minutes, then run the fuzzers with new examples
@@ -75,6 +76,18 @@ $(FAKESNOW) $(DLT):
 	$(PYTHON) -m venv $(@D:/bin=)
 	$(@D)/pip install --quiet --disable-pip-version-check --requirement $^
 	@touch $@
+
+# The FOCUS foundation's validator needs Python 3.12 or 3.13: the first that starts, on the path or of pyenv.
+# Without one nothing is installed, and the tests say so.
+VALIDATOR_PYTHONS = $(PYTHON) python3.12 python3.13 \
+  $(wildcard $(addprefix $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions/,3.12*/bin/python 3.13*/bin/python))
+$(FOCUS_VALIDATOR): finops_dagster_tests/focus/validator-requirements.txt
+	@for python in $(VALIDATOR_PYTHONS); do \
+	  $$python -c 'import ensurepip, sys; sys.exit((3, 12) > sys.version_info or (3, 14) <= sys.version_info)' \
+	    2>/dev/null || continue; \
+	  set -ex; $$python -m venv $(@D:/bin=); \
+	  $(@D)/pip install --quiet --disable-pip-version-check --no-deps --requirement $<; touch $@; break; \
+	done
 
 # Azurite, which stands for Azure Blob Storage in tests, needs Node.js 20: the machine's, or PyPI's.
 # Its lock file has no addresses, so that npm takes the packages from the registry of the machine:
