@@ -15,33 +15,19 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
+from finops_dagster.focus.specification import ColumnType, Specification
+
 Charge = dict[str, object]
 
-_TEXTS = (
-    "AvailabilityZone BillingAccountId BillingAccountName BillingAccountType BillingCurrency "
-    "CapacityReservationId CapacityReservationStatus ChargeCategory ChargeClass ChargeDescription "
-    "ChargeFrequency CommitmentDiscountCategory CommitmentDiscountId CommitmentDiscountName "
-    "CommitmentDiscountStatus CommitmentDiscountType CommitmentDiscountUnit ConsumedUnit InvoiceId "
-    "InvoiceIssuerName PricingCategory PricingCurrency PricingUnit ProviderName PublisherName "
-    "RegionId RegionName ResourceId ResourceName ResourceType ServiceCategory ServiceName "
-    "ServiceSubcategory SkuId SkuMeter SkuPriceId SubAccountId SubAccountName SubAccountType"
-).split()
-_DECIMALS = (
-    "BilledCost CommitmentDiscountQuantity ConsumedQuantity ContractedCost ContractedUnitPrice "
-    "EffectiveCost ListCost ListUnitPrice PricingCurrencyContractedUnitPrice "
-    "PricingCurrencyEffectiveCost PricingCurrencyListUnitPrice PricingQuantity"
-).split()
-_TIMES = "BillingPeriodEnd BillingPeriodStart ChargePeriodEnd ChargePeriodStart".split()
-_MAPS = "SkuPriceDetails Tags".split()
+_TYPES = {
+    ColumnType.TEXT: pa.string(),
+    ColumnType.DECIMAL: pa.decimal128(38, 18),
+    ColumnType.TIME: pa.timestamp("us"),
+    ColumnType.JSON: pa.map_(pa.string(), pa.string()),
+}
 SCHEMA = pa.schema(
-    sorted(
-        [(name, pa.string()) for name in _TEXTS]
-        + [(name, pa.decimal128(38, 18)) for name in _DECIMALS]
-        + [(name, pa.timestamp("us")) for name in _TIMES]
-        + [(name, pa.map_(pa.string(), pa.string())) for name in _MAPS]
-    )
+    [(column.name, _TYPES[column.type]) for column in Specification.load("1.2").columns]
 )
-"""The 57 columns of FOCUS 1.2."""
 
 _HOUR, _DAY, _MONTH = timedelta(hours=1), timedelta(days=1), timedelta(days=31)
 _START = datetime(2026, 1, 1)
