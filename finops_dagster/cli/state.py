@@ -97,7 +97,7 @@ def list_months(
         bool, typer.Option("--active", help="Only months with a run in progress.")
     ] = False,
     failed: Annotated[
-        bool, typer.Option("--failed", help="Only months whose last run failed.")
+        bool, typer.Option("--failed", help="Only months whose last run failed or was stopped.")
     ] = False,
     stale: Annotated[
         bool,
@@ -184,7 +184,7 @@ def reprocess(context: typer.Context, export: ExportArgument, month: MonthArgume
 
 @app.command()
 def reset_failed(context: typer.Context) -> None:
-    """Run again every month whose last run failed.
+    """Run again every month whose last run failed or was stopped.
 
     The failed runs stay in the history.
 
