@@ -93,6 +93,7 @@ class AwsFormat(FixedFormat, Protocol):
     def finality_sql(self, columns: Collection[str]) -> Sql | None:
         """Return SQL that is true if every cost has an invoice id: AWS closes a month with them.
 
+        None if `columns` lack the cost or the id.
         https://docs.aws.amazon.com/cur/latest/userguide/table-dictionary-cur2-bill.html
         """
         return every_cost_has_invoice(self.cost, self.invoice, columns)

@@ -34,8 +34,9 @@ class AzureFormat(FixedFormat, Protocol):
     def finality_sql(self, columns: Collection[str]) -> Sql | None:
         """Return SQL that is true if every cost has an invoice id, NULL for an enrolment without.
 
-        An Enterprise Agreement has no invoice ids, so nothing shows that its month is closed; its
-        billing account is a number. Version 1.0 of FOCUS has the id in `x_InvoiceId`.
+        None if `columns` lack one that this needs. An Enterprise Agreement has no invoice ids, so
+        nothing shows that its month is closed; its billing account is a number. Version 1.0 of
+        FOCUS has the id in `x_InvoiceId`.
         """
         names = [name for name in (self.invoice, "x_invoiceid") if name in columns]
         if not names or not {self.cost, "billingaccountid"} <= set(columns):

@@ -35,5 +35,5 @@ class FocusFilesFormat(FocusColumns, FixedFormat):
     }
 
     def finality_sql(self, columns: Collection[str]) -> Sql | None:
-        """Return SQL that is true if every cost has an invoice id, where there is InvoiceId."""
+        """Return SQL that is true if every cost has an invoice id; None without InvoiceId."""
         return every_cost_has_invoice(self.cost, self.invoice, columns)
