@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from finops_dagster.cli import run, state, worker
+from finops_dagster.cli import focus, run, state, worker
 from finops_dagster.cli.options import Group, Json, Options
 from finops_dagster.cli.output import show
 from finops_dagster.processes import collect_garbage_seldom, keep_files_private
@@ -59,6 +59,7 @@ for _vendor in vendors():
 app.add_typer(
     state.app, name="state", help="Show, verify, repair and move the records of loaded months."
 )
+app.add_typer(focus.app, name="focus", help="Check the FOCUS charges of the months.")
 app.add_typer(worker.app, name="worker", help="List and stop runs in progress.")
 
 

@@ -1,0 +1,91 @@
+"""`finops focus check`: check the files of charges against the rules of FOCUS."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import duckdb
+
+from finops_dagster.billing.errors import BillError, count_text, first_line, reprocess_advice
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.cli.options import Selection
+from finops_dagster.cli.output import Headings, Row, cell_text
+from finops_dagster.focus.conformance import BrokenRule, conforms
+from finops_dagster.focus.month import FOCUS_VERSION, focus_lake
+from finops_dagster.focus.rules import rules_of
+from finops_dagster.focus.specification import Specification
+from finops_dagster.lake import Lake, parquet_relation
+from finops_dagster.settings import Settings
+from finops_dagster.tables.database import DuckDB
+from finops_dagster.terminal import console
+
+HEADINGS: Headings = {
+    "export": "export",
+    "month": "month",
+    "broken rule": "rule",
+    "what it says": "text",
+    "charges": "rows",
+    "example": lambda row: ", ".join(
+        f"{name}={cell_text(value)}" for name, value in row["example"].items()
+    ),
+}
+Broken = tuple[str, BillingMonth, BrokenRule]
+"""A rule that charges break, with their export and month."""
+
+
+def check(settings: Settings, selection: Selection) -> tuple[list[Broken], list[str]]:
+    """Return the broken rules, by export and month, and lines that say what was checked.
+
+    Raises BillError if there is no file of charges, or one that cannot be read. On a terminal,
+    standard error shows the month that is being read.
+    """
+    lake = focus_lake(Lake(settings.storage.parquet_dir))
+    specification = Specification.load(FOCUS_VERSION)
+    months = [
+        (export.name, month, path)
+        for export in selection.exports(settings)
+        for month in selection.months(export)
+        if (path := lake.path(export.name, month)).exists()
+    ]
+    if not months:
+        raise BillError(
+            f"{lake.root} has no charges of the selected months: their exports have no focus, or "
+            "were not loaded; run finops aws run-pipeline, or that of another vendor"
+        )
+    broken: list[Broken] = []
+    with console(stderr=True).status("") as status:
+        for export, month, path in months:
+            status.update(f"reading {export} {month}")
+            with DuckDB.of(settings.database.duckdb).scratch() as connection:
+                try:
+                    rules = conforms(connection, parquet_relation(path), specification)
+                except duckdb.Error as error:
+                    problem = f"{path} cannot be read: {first_line(error)}"
+                    raise BillError(f"{problem}; {reprocess_advice(export, month)}") from error
+            broken += [(export, month, rule) for rule in rules]
+    return broken, list(_coverage(len(months), specification, broken))
+
+
+def as_row(export: str, month: BillingMonth, broken: BrokenRule) -> Row:
+    """Return a broken rule as a row to print."""
+    rule = broken.rule
+    return {
+        "export": export,
+        "month": str(month),
+        "rule": rule.id,
+        "text": rule.text,
+        "rows": broken.rows,
+        "example": dict(broken.example),
+        "required": rule.required,
+        "disputed": rule.disputed,
+        "model_rules": list(rule.model_ids),
+    }
+
+
+def _coverage(months: int, specification: Specification, broken: Sequence[Broken]) -> Iterator[str]:
+    """Yield lines that say what was checked, and why a disputed rule may be broken."""
+    rules = count_text(len(rules_of(specification)), "rule")
+    yield f"checked {count_text(months, 'month')}: {rules} of FOCUS {specification.version}"
+    disputed = {found.rule.id: found.rule.disputed for *_, found in broken if found.rule.disputed}
+    for rule, reason in disputed.items():
+        yield f"{rule} is disputed: {reason}"
