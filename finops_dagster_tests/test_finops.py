@@ -286,7 +286,6 @@ def test_commands_that_need_no_history_do_not_import_dagster(
     code = f"""if True:
         import sys
         from finops_dagster.cli.app import app
-from finops_dagster_tests import azure
         assert not [name for name in {engines} if name in sys.modules]
         for command in {list(map(shlex.split, WITHOUT_DAGSTER))}:
             try:
