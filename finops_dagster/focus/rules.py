@@ -24,6 +24,9 @@ _WORDS = r"[A-Za-z][A-Za-z0-9]*(\s+[A-Za-z][A-Za-z0-9]*)*"
 _TIME = "(Year|Month|Day|Hour|Minute|Second)"
 _UNIT = f"([0-9]+ )?{_WORDS}|{_WORDS}-{_TIME}s|{_WORDS}/{_TIME}|{_WORDS}/[0-9]+ {_TIME}s"
 
+# What vendors and tools write instead of null.
+_PLACEHOLDERS = ("NULL", "N/A", "Not Applicable")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
@@ -131,7 +134,9 @@ def _value_rules(column: FocusColumn) -> Iterator[tuple[str, str, Sql]]:
     name = quoted(column.name)
     if column.type is ColumnType.TEXT and not column.allowed_values:
         # The comparison, which only blank texts and few others pass, saves most of the time.
-        yield "format", "is not blank", Sql(f"{name} < '!' AND trim({name}) = ''")
+        blank = Sql(f"({name} < '!' AND trim({name}) = '')")
+        placeholder = Sql(f"{name} IN {_in_parentheses(_PLACEHOLDERS)}")
+        yield "format", "is not blank, and no word for null", Sql(f"{blank} OR {placeholder}")
     elif column.type is not ColumnType.TEXT:
         unreadable = Sql(f"{name} IS NULL AND {as_written(column.name)} IS NOT NULL")
         yield "format", f"can be read as {column.type}", unreadable

@@ -139,6 +139,7 @@ WEB = {"ServiceCategory": "'Web'", "ServiceSubcategory": "'Other (Web)'"}
 BROKEN: list[tuple[Charge, Charge, str]] = [
     (USAGE, {"BilledCost": "NULL"}, "BilledCost.not_null"),
     (USAGE, {"ServiceName": "' '"}, "ServiceName.format"),
+    (USAGE, {"InvoiceId": "'NULL'"}, "InvoiceId.format"),
     (USAGE, {"ChargeFrequency": "'Monthly'"}, "ChargeFrequency.values"),
     (USAGE, {"ChargeClass": "'correction'"}, "ChargeClass.values"),
     (USAGE, {"BillingCurrency": "'EURO'"}, "BillingCurrency.currency"),

@@ -1,0 +1,45 @@
+"""Benchmarks of the FOCUS charges of a month."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+
+from finops_dagster.billing.columns import literal
+from finops_dagster_tests.benchmarks.project import (
+    MONTH,
+    BenchmarkProject,
+    Figure,
+    Run,
+    made_once,
+)
+from finops_dagster_tests.focus.test_rules import GOOD, write
+
+
+def focus_rules(rows: int, runs: int) -> Iterator[Figure]:
+    """Measure the check of a month's charges against every rule of FOCUS, as a process."""
+    charges = made_once(f"charges-{rows}", _write_charges, rows)
+    project = BenchmarkProject.create(charges, memory_limit="1GB")
+    month = project.work / f"parquet/focus/bench/billing_month={MONTH}/bench-{MONTH}.parquet"
+    month.parent.mkdir(parents=True)
+    month.symlink_to(charges / "charges.parquet")
+    checked = Run.median(project.finops("focus", "check") for _ in range(runs))
+    notes = f"peak {checked.megabytes:,.0f} MB at memory_limit = 1GB"
+    yield checked.figure(f"all rules of FOCUS over {rows:,} charges", 20, notes)
+
+
+def _write_charges(folder: Path, rows: int) -> None:
+    """Write charges that keep every rule, with as many resources as line items."""
+    folder.mkdir(parents=True)
+    with duckdb.connect() as connection:
+        table = write(connection, *GOOD)
+        connection.execute(
+            f"COPY (SELECT charges.* REPLACE (if(CommitmentDiscountId IS NULL, "
+            f"ResourceId || '-' || number, ResourceId) AS ResourceId, "
+            f"[uuid()::VARCHAR] AS x_source_line_items) "
+            f"FROM {table} AS charges, range({rows // len(GOOD) + 1}) AS numbers(number) "
+            f"LIMIT {rows}) TO {literal(str(folder / 'charges.parquet'))} "
+            "(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 40960)"
+        )
