@@ -29,6 +29,10 @@ COPIES = {
     "demo/demo.toml": "config/demo.toml",
     "dagster.yaml": "dagster.yaml",
 }
+DATA = (
+    "demo/kinds.csv demo/azure/charges.sql focus/currencies.json focus/focus-1.2-model.toml "
+    "focus/focus-1.2.toml"
+).split()
 
 
 def test_the_wheel_has_all_files_of_the_first_steps(tmp_path: Path) -> None:
@@ -48,7 +52,7 @@ def test_the_wheel_has_all_files_of_the_first_steps(tmp_path: Path) -> None:
         [*FINOPS, "init"], cwd=empty, env=environment, capture_output=True, text=True, check=True
     )
     assert "config/finops.toml is written" in result.stdout
-    for packaged in (*COPIES, "demo/kinds.csv", "demo/azure/charges.sql"):
+    for packaged in (*COPIES, *DATA):
         text = (site / PACKAGE.name / packaged).read_text()
         assert text == (PACKAGE / packaged).read_text()
         assert packaged not in COPIES or text == (ROOT / COPIES[packaged]).read_text()
