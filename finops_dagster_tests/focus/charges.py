@@ -154,8 +154,17 @@ def _used(costs: Charge, category: str = "Standard", length: timedelta = _HOUR) 
 def _purchase(fee: str, **columns: object) -> Charge:
     costs = {**_costs(fee, "0", fee, fee, "1"), "PricingUnit": "Units", "PricingCategory": "Other"}
     kind = {"ChargeCategory": "Purchase", "ChargeFrequency": "Recurring"}
-    without = {"ResourceId": None, "ResourceName": None, "ResourceType": None}
-    return {**_charge(_START, _MONTH), **costs, **kind, **without, **columns}
+    charge = {**_charge(_START, _MONTH), **costs, **kind, **columns}
+    return {**charge, **_commitment_as_resource(charge)}
+
+
+def _commitment_as_resource(charge: Charge) -> Charge:
+    """Return the resource of a purchase, and of what nobody used: the commitment, if any."""
+    return {
+        "ResourceId": charge.get("CommitmentDiscountId"),
+        "ResourceName": charge.get("CommitmentDiscountName"),
+        "ResourceType": charge.get("CommitmentDiscountType"),
+    }
 
 
 def _usage() -> dict[str, Charge]:
@@ -183,9 +192,8 @@ def _usage() -> dict[str, Charge]:
 
 
 def _reservation() -> dict[str, Charge]:
-    """A reservation of 744 hours for 50 a month: 700 hours are used."""
+    """A reservation of 744 hours for 74.4 a month: 700 hours are used."""
     used = {**_RESERVATION, "CommitmentDiscountStatus": "Used"}
-    unused = {**_RESERVATION, "CommitmentDiscountStatus": "Unused"}
     quantity = "CommitmentDiscountQuantity"
     return {
         "reservation purchase": _purchase("74.4", **_RESERVATION, **{quantity: Decimal(744)}),
@@ -195,8 +203,8 @@ def _reservation() -> dict[str, Charge]:
             quantity: Decimal(700),
         },
         "reservation unused": {
-            **_unused(_used(_costs("0", "4.4", "0", "0", "44"), "Committed", _MONTH)),
-            **unused,
+            **_used(_costs("0", "4.4", "0", "0", "44"), "Committed", _MONTH),
+            **_unused(_RESERVATION),
             quantity: Decimal(44),
         },
     }
@@ -205,7 +213,6 @@ def _reservation() -> dict[str, Charge]:
 def _savings_plan() -> dict[str, Charge]:
     """A savings plan of 10 for a day, paid at once: 9 of it is used."""
     used = {**_SAVINGS_PLAN, "CommitmentDiscountStatus": "Used"}
-    unused = {**_SAVINGS_PLAN, "CommitmentDiscountStatus": "Unused"}
     quantity = "CommitmentDiscountQuantity"
     fee = _purchase("10", **_SAVINGS_PLAN, **{quantity: Decimal(10)})
     return {
@@ -216,8 +223,8 @@ def _savings_plan() -> dict[str, Charge]:
             quantity: Decimal(9),
         },
         "savings plan unused": {
-            **_unused(_used(_costs("0", "1", "0", "0", "1"), "Committed", _DAY)),
-            **unused,
+            **_used(_costs("0", "1", "0", "0", "1"), "Committed", _DAY),
+            **_unused(_SAVINGS_PLAN),
             quantity: Decimal(1),
         },
     }
@@ -233,8 +240,10 @@ def _capacity_reservation() -> dict[str, Charge]:
     }
 
 
-def _unused(charge: Charge) -> Charge:
-    return {**charge, "ConsumedQuantity": None, "ConsumedUnit": None}
+def _unused(commitment: Charge) -> Charge:
+    nothing = {"ConsumedQuantity": None, "ConsumedUnit": None}
+    status = {"CommitmentDiscountStatus": "Unused"}
+    return {**commitment, **_commitment_as_resource(commitment), **nothing, **status}
 
 
 def _other_categories() -> dict[str, Charge]:
