@@ -91,6 +91,25 @@ def footer_texts(path: Path) -> dict[str, str] | None:
     return {**texts, "row_count": str(metadata.num_rows)}
 
 
+def empty_columns(path: Path) -> set[str]:
+    """Return the columns that have no value in any row of a file; maps count as filled.
+
+    The footer alone is read.
+    """
+    metadata = pq.read_metadata(path)
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    return {
+        metadata.schema.column(number).path
+        for number in range(metadata.num_columns)
+        if metadata.schema.column(number).max_repetition_level == 0
+        and all(_is_empty(group.column(number)) for group in groups)
+    }
+
+
+def _is_empty(chunk: pq.ColumnChunkMetaData) -> bool:
+    return bool(chunk.is_stats_set and chunk.statistics.null_count == chunk.num_values)
+
+
 def version_of_footer(texts: Mapping[str, str]) -> LoadedVersion | None:
     """Return the version that the texts of a footer record; None if they are not ours."""
     if "manifest_id" not in texts or "total_cost" not in texts:

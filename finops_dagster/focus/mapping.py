@@ -37,7 +37,7 @@ class Input:
     """
 
     name: str
-    type: SqlType = SqlType.TEXT
+    type: SqlType | Sql = SqlType.TEXT
     spellings: tuple[str, ...] = ()
     build: Callable[[Collection[str]], tuple[Sql, Collection[str]]] | None = None
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from finops_dagster.focus.aws_cur import AWS_CUR
 from finops_dagster.focus.mapping import FocusMapping
 
-MAPPINGS: Mapping[tuple[str, str], FocusMapping] = {}
+MAPPINGS: Mapping[tuple[str, str], FocusMapping] = {
+    ("aws", "cur1"): AWS_CUR,
+    ("aws", "cur2"): AWS_CUR,
+}
 """The mapping of each format of each vendor; a format without one has no charges."""
 
 

@@ -40,6 +40,7 @@ from finops_dagster.focus.query import FocusQuery, KindTotals
 from finops_dagster.focus.specification import Specification
 from finops_dagster.lake import (
     Lake,
+    empty_columns,
     footer_of,
     footer_texts,
     parquet_relation,
@@ -231,8 +232,14 @@ class FocusDerivation:
         return query
 
     def _relation(self, export: str) -> Sql:
-        path = file_literal(self.lake.path(export, self.month))
-        return Sql(f"read_parquet({path}, hive_partitioning = false, file_row_number = true)")
+        """Return what follows FROM to read a bill, without the columns that have no value."""
+        path = self.lake.path(export, self.month)
+        empty = ", ".join(map(quoted, sorted(empty_columns(path))))
+        excluded = Sql(f"EXCLUDE ({empty})") if empty else Sql("")
+        return Sql(
+            f"(SELECT * {excluded} FROM read_parquet({file_literal(path)}, "
+            "hive_partitioning = false, file_row_number = true))"
+        )
 
     def _record(
         self,
@@ -334,7 +341,7 @@ def add_up(
             none = KindTotals(0, currency, 0, Decimal(0), Decimal(0))
             key = (kind.name, currency)
             entry = _entry(kind, items.get(key, none), charges[key])
-            if kind.moved:
+            if kind.moved and (not kind.charges or entry.billed or entry.effective):
                 entries.append(entry)
     _require_cancelled(mapping, entries)
     return entries

@@ -63,7 +63,11 @@ class FocusQuery:
         self._create_view("bill_lines", self._with_kinds(Sql("FROM bill")))
         lines = Sql("FROM bill_lines")
         if self.mapping.extra_lines is not None:
-            extra = self._with_kinds(Sql(self.mapping.extra_lines))
+            # Columns that the extra lines lack are NULL in them. They are in a table because their
+            # sums need the whole bill.
+            extra = Sql(f"FROM bill WHERE false UNION ALL BY NAME ({self.mapping.extra_lines})")
+            self.connection.execute(f"CREATE OR REPLACE TEMP TABLE extra_bill AS {extra}")
+            extra = self._with_kinds(Sql("FROM extra_bill"))
             lines = Sql(f"FROM bill_lines UNION ALL BY NAME ({extra})")
         self._create_view("lines", lines)
 
