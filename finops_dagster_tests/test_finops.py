@@ -1,5 +1,6 @@
 """The commands of `finops`: what they print, their options, and their help."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -115,6 +116,14 @@ def test_settings_are_shown_with_their_origin(finops: Finops, monkeypatch: Monke
     monkeypatch.setenv("FINOPS_DATABASE__DUCKDB__MEMORY_LIMIT", "1GB")
     assert "FINOPS_DATABASE__DUCKDB__MEMORY_LIMIT" in finops("config")
     assert "command line" in finops("--database-config", "threads=1", "config")
+    monkeypatch.setenv("FINOPS_DATABASE__DUCKDB", '{"memory_limit": "3GB", "threads": 1}')
+    export = {"name": "x", "vendor": "aws", "source": "file://x", "export_name": "x"}
+    monkeypatch.setenv("FINOPS_EXPORTS", json.dumps([{**export, "start_month": "2024-01"}]))
+    origins = {row["setting"]: row["from"] for row in finops.json("config")}
+    assert origins["database.duckdb.threads"] == "FINOPS_DATABASE__DUCKDB"
+    assert origins["database.duckdb.memory_limit"] == "FINOPS_DATABASE__DUCKDB__MEMORY_LIMIT"
+    assert origins["exports[0].name"] == "FINOPS_EXPORTS"
+    assert origins["exports[0].table"] == "default"
 
 
 def problems(finops: Finops) -> dict[str, str]:

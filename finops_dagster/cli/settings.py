@@ -7,6 +7,7 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -136,7 +137,7 @@ def origins(options: Options) -> list[Row]:
     A setting without a value is left out. Raises SettingsError.
     """
     settings, file = options.settings(), settings_file(options.config)
-    file_values = dict(flat_settings(tomllib.loads(file.read_text())))
+    in_file = {name for name, _ in flat_settings(tomllib.loads(file.read_text()))}
     backend = settings.database.backend
     option_names = {
         f"database.{backend}.{pair.partition('=')[0]}" for pair in options.database_config
@@ -144,22 +145,36 @@ def origins(options: Options) -> list[Row]:
     if options.backend:
         option_names.add("database.backend")
 
+    variables = _variables_by_setting()
+    if "FINOPS_EXPORTS" in os.environ:  # It replaces all exports of the file.
+        in_file = {name for name in in_file if not name.startswith("exports[")}
+
     # In the order in which they override each other, see `load_settings`.
     def origin(name: str) -> str:
-        variable = "FINOPS_" + name.replace(".", "__").upper()
         if name in option_names:
             return "command line"
         if name == "database.backend" and os.environ.get("OPEN_FINOPS_DATABASE_BACKEND"):
             return "OPEN_FINOPS_DATABASE_BACKEND"
-        if variable in os.environ:
-            return variable
-        return str(file) if name in file_values else "default"
+        return variables.get(name) or (str(file) if name in in_file else "default")
 
     return [
         {"setting": name, "value": value, "from": origin(name)}
         for name, value in flat_settings(settings.model_dump(mode="json", by_alias=True))
         if value is not None
     ]
+
+
+def _variables_by_setting() -> dict[str, str]:
+    """Return the FINOPS_ variable that gives each setting; it may have a whole table as JSON."""
+    variables = {}
+    # A variable of a single key overrides that of its table.
+    for variable in sorted(filter(re.compile("FINOPS_", re.I).match, os.environ), key=len):
+        name = variable[len("FINOPS_") :].lower().replace("__", ".")
+        variables[name] = variable
+        with suppress(ValueError):
+            table = json.loads(os.environ[variable])
+            variables |= dict.fromkeys(dict(flat_settings(table, name)), variable)
+    return variables
 
 
 def check_connections(settings: Settings) -> list[Row]:
