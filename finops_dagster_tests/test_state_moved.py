@@ -155,9 +155,9 @@ def test_state_moves_to_another_machine_with_its_data(project: Project, loaded: 
     ("text", "message"),
     [
         ("{}", "state.json was not written by finops state export: finops_dagster: Field required"),
-        ("[]", "state.json was not written by finops state export: "),
+        ("[]", "state.json was not written by finops state export: Input should be"),
         ("{", "state.json cannot be read: "),
-        (None, "state.json cannot be read: "),
+        (None, "state.json cannot be read: No such file or directory; name the file that finops"),
     ],
 )
 def test_a_file_that_is_no_state_is_one_line(

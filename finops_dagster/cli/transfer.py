@@ -150,14 +150,16 @@ def read_document(file: Path) -> StateDocument:
         # YAML has dates where JSON has text.
         return StateDocument.model_validate_json(json.dumps(document, default=str), strict=False)
     except ValidationError as error:
-        problem = error.errors()[0]
-        location = ".".join(map(str, problem["loc"]))
+        first = error.errors()[0]
+        problem = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
         raise BillError(
-            f"{file} was not written by finops state export: {location}: {problem['msg']}; "
-            "write it again on the old machine"
+            f"{file} was not written by finops state export: {problem}; write it again on the old "
+            "machine: finops state export FILE"
         ) from error
     except OSError as error:
-        raise BillError(f"{file} cannot be read: {error.strerror}") from error
+        raise BillError(
+            f"{file} cannot be read: {error.strerror}; name the file that finops state export wrote"
+        ) from error
     except (ValueError, yaml.YAMLError) as error:
         raise BillError(
             f"{file} cannot be read: {' '.join(str(error).split())}; write it again on the old "
