@@ -155,6 +155,11 @@ class Settings(BaseSettings):
         Annotated[SerializeAsAny[ExportSettings], BeforeValidator(_vendor_export)], ...
     ] = ()
 
+    @property
+    def location(self) -> str:
+        """The settings file, for a message; `the settings` where there is none."""
+        return str(self.model_config.get("toml_file") or "the settings")
+
     @model_validator(mode="after")
     def _check_unique(self) -> Settings:
         for key, names in {

@@ -142,7 +142,7 @@ def test_config_check_reports_what_cannot_be_reached(project: Project, finops: F
     (project.folder / "finops.toml").write_text("")
     without_exports = problems(finops)
     assert without_exports.pop("exports") == (
-        "the settings have no export: add an [[exports]] block, which finops config discover "
+        "finops.toml has no export: add an [[exports]] block, which finops config discover "
         "SOURCE prints"
     )
     assert set(without_exports.values()) == {""}
@@ -202,7 +202,13 @@ def test_config_check_reports_what_cannot_be_written(
         ("--database-config threads config", 2, "must be KEY=VALUE"),
         ("config check --database-config threads", 2, "must be KEY=VALUE"),
         ("aws unload", 2, "No such command 'unload'"),
-        ("aws show-state --export nope", 1, "the settings have acme\n"),
+        ("aws show-state --export nope", 1, "finops.toml has no export 'nope'; name one of these"),
+        ("azure show-state --export acme", 1, "run finops aws, not finops azure\n"),
+        (
+            "aws show-state --start-date 2024-05 --end-date 2024-01",
+            1,
+            "--end-date 2024-01 is before --start-date 2024-05; exchange them\n",
+        ),
         ("aws load-billing-remote", 1, "the backend duckdb has no warehouse; choose another"),
         ("aws run-pipeline --end-date 2020-01", 1, "acme has no month in the selected range"),
         ("aws run-pipeline --export acme", 1, "acme has no manifest of"),
@@ -306,6 +312,16 @@ def test_commands_that_need_no_history_do_not_import_dagster(
     subprocess.run([sys.executable, "-c", code], env=finops.environment, check=True)
 
 
+@pytest.mark.parametrize("command", ["discover-manifests", "run-pipeline --dry-run"])
+def test_a_month_that_failed_was_found(project: Project, finops: Finops, command: str) -> None:
+    project.deliver("1")
+    for manifest in project.folder.rglob("*-Manifest.json"):
+        manifest.write_text("{")
+    failed = finops("aws", *command.split(), code=1)
+    assert failed.startswith("acme 2024-01  failed: ")
+    assert "no months found" not in failed
+
+
 def test_every_vendor_has_its_commands(project: Project, finops: Finops) -> None:
     code = (
         "from finops_dagster.sources import VENDORS; VENDORS['northwind'] = VENDORS['aws'];"
@@ -318,7 +334,7 @@ def test_every_vendor_has_its_commands(project: Project, finops: Finops) -> None
         capture_output=True,
         text=True,
     )
-    assert result.stderr.startswith("the settings have no export of northwind: ")
+    assert result.stderr.startswith("finops.toml has no export of northwind: ")
 
 
 def test_the_printed_version_is_that_of_the_package(finops: Finops) -> None:

@@ -69,13 +69,16 @@ class Options:
     def settings_and_selection(cls, context: typer.Context) -> tuple[Settings, Selection]:
         """Return the settings, and the months that the options of a vendor's command select.
 
-        Only for commands in a vendor's group. Raises SettingsError.
+        Only for commands in a vendor's group. Raises SettingsError, and BillError if the last month
+        is before the first.
         """
         # The group of a vendor's commands has the vendor's name.
         assert context.parent is not None
         options, vendor = cls.of(context), str(context.parent.info_name)
-        selection = Selection(vendor, options.export, options.start_date, options.end_date)
-        return options.settings(), selection
+        start, end = options.start_date, options.end_date
+        if start and end and end < start:
+            raise BillError(f"--end-date {end} is before --start-date {start}; exchange them")
+        return options.settings(), Selection(vendor, options.export, start, end)
 
 
 @dataclass(frozen=True)
@@ -94,14 +97,19 @@ class Selection:
         """Return the selected exports. Raises BillError if there are none."""
         candidates = [export for export in settings.exports if self.vendor in (None, export.vendor)]
         chosen = [export for export in candidates if self.export in (None, export.name)]
-        if not chosen and self.export:
-            names = ", ".join(export.name for export in candidates) or "none"
-            raise BillError(f"no export is named {self.export!r}; the settings have {names}")
-        if not chosen:
+        for export in settings.exports if not chosen else ():
+            if export.name == self.export:
+                raise BillError(
+                    f"{settings.location}: the export {self.export!r} has vendor = "
+                    f'"{export.vendor}"; run finops {export.vendor}, not finops {self.vendor}'
+                )
+        if not chosen and self.export and candidates:
+            names = ", ".join(export.name for export in candidates)
             raise BillError(
-                f"the settings have no export of {self.vendor or 'any vendor'}: add an [[exports]] "
-                "block, which finops config discover SOURCE prints"
+                f"{settings.location} has no export {self.export!r}; name one of these: {names}"
             )
+        if not chosen:
+            raise no_exports(settings, self.vendor)
         return chosen
 
     def months(self, export: ExportSettings) -> list[BillingMonth]:
@@ -112,6 +120,14 @@ class Selection:
             for month in reversed(export.months())
             if (self.start or "") <= str(month) <= (self.end or "9999-12")
         ]
+
+
+def no_exports(settings: Settings, vendor: str | None = None) -> BillError:
+    """Return the error that there is no export, of the vendor or at all."""
+    return BillError(
+        f"{settings.location} has no export{f' of {vendor}' if vendor else ''}: add an [[exports]] "
+        "block, which finops config discover SOURCE prints"
+    )
 
 
 def _store(context: typer.Context, parameter: typer.CallbackParam, value: Any) -> None:
@@ -171,7 +187,7 @@ def _months(
         str | None,
         _shared_option(
             metavar="YYYY-MM",
-            help="Last month. Default: the export's end_month, else the newest month.",
+            help="Last month. Default: the export's end_month, else the newest that exists.",
         ),
     ] = None,
 ) -> None:

@@ -76,13 +76,14 @@ def show(
     """Print rows that have the same keys, as a table or as JSON.
 
     A table has the columns of `headings`, or all keys. If it is too wide even with folded cells,
-    each row is printed as a list of its filled values. Without rows the line `empty` is printed.
-    JSON has all keys, and is `[]` without rows.
+    each row is printed as a list of its filled values. Without rows the line `empty` is printed, if
+    it has text. JSON has all keys, and is `[]` without rows.
     """
     if as_json:
         print_json(rows)
     elif not rows:
-        print_line(empty)
+        if empty:
+            print_line(empty)
     else:
         columns = [
             _Column.of(

@@ -87,7 +87,7 @@ def discover_manifests(context: typer.Context, json: Json = False) -> None:
     problems: list[str] = []
     rows = list(discovery_rows(*Options.settings_and_selection(context), problems.append))
     headings = _RUN_HEADINGS if rows and "submitted_at" in rows[0] else None
-    show(rows, as_json=json, empty="no months found", headings=headings)
+    show(rows, as_json=json, empty="" if problems else "no months found", headings=headings)
     exit_with(problems)
 
 
@@ -125,7 +125,7 @@ def run_pipeline(
         show(
             list(plan_rows(settings, months, problems.append)),
             as_json=json,
-            empty="no months found",
+            empty="" if problems else "no months found",
         )
         exit_with(problems)
     from finops_dagster.cli.month_runs import run_months

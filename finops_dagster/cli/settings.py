@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from finops_dagster.billing.columns import flat_name
 from finops_dagster.billing.errors import BillError, count_text, excerpts, shortened
 from finops_dagster.cli.available import available_manifests
-from finops_dagster.cli.options import Options
+from finops_dagster.cli.options import Options, no_exports
 from finops_dagster.cli.output import Row
 from finops_dagster.object_stores import ObjectStores, StoreError, StoreUnavailable
 from finops_dagster.object_stores.settings import StoreSettings
@@ -185,7 +185,7 @@ def check_connections(settings: Settings) -> list[Row]:
     storage = settings.storage
     checks: dict[str, Callable[[], str]] = {
         export.name: partial(_check_export, export, settings.exports) for export in settings.exports
-    } or {"exports": _no_exports}
+    } or {"exports": partial(_fail_without_exports, settings)}
     checks |= {
         "storage.staging_dir": partial(_check_writable, storage.staging_dir),
         "storage.parquet_dir": partial(_check_writable, storage.parquet_dir),
@@ -203,11 +203,8 @@ def check_connections(settings: Settings) -> list[Row]:
     return rows
 
 
-def _no_exports() -> str:
-    raise BillError(
-        "the settings have no export: add an [[exports]] block, which finops config discover "
-        "SOURCE prints"
-    )
+def _fail_without_exports(settings: Settings) -> str:
+    raise no_exports(settings)
 
 
 def _check_export(export: ExportSettings, exports: Sequence[ExportSettings]) -> str:

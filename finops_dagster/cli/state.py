@@ -130,7 +130,7 @@ def list_months(
         from finops_dagster.cli.available import stale_rows
 
         rows = stale_rows(settings, rows, problems.append)
-    show(rows, as_json=json, empty="no months found", headings=headings)
+    show(rows, as_json=json, empty="" if problems else "no months found", headings=headings)
     exit_with(problems)
 
 
