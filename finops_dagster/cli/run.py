@@ -34,7 +34,7 @@ _COMMANDS = [
     (
         "export-parquet",
         "parquet",
-        f"Write the Parquet file of each month that DuckDB holds.\n\n{_RUNS_ALONE}",
+        f"Write each month's Parquet file from DuckDB.\n\n{_RUNS_ALONE}",
     ),
     (
         "load-billing-remote",
@@ -135,7 +135,7 @@ def run_pipeline(
 
 @app.command()
 def show_state(context: typer.Context, runs: Runs = False, json: Json = False) -> None:
-    """Show the newest version of each month, and which stages lack it.
+    """Show which stages lack each month's newest version.
 
     "version" is the newest version that was read from the vendor. "stages behind" names the later
     stages (staged files, DuckDB table, Parquet file, warehouse table) that have an older version,

@@ -279,7 +279,7 @@ def cleanup(
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
-    """Delete old staged files, runs and load records.
+    """Delete old staged files, runs and records of replaced loads.
 
     Deletes what is older than --older-than:
 
