@@ -105,7 +105,7 @@ class SettingsTable(BaseModel):
     def _refuse_control_characters(cls, value: object) -> object:
         if isinstance(value, str) and CONTROL_CHARACTER.search(value):
             text = "a secret" if holds_secret("", value) else excerpt(value)
-            raise ValueError(f"{text} has a line end or another control character")
+            raise ValueError(f"{text} has a line end or another control character; remove it")
         return value
 
 

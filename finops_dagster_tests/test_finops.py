@@ -96,9 +96,8 @@ def test_query_reads_the_lake_by_table_and_cannot_write(project: Project, finops
     assert sum("0.0000004" in line for line in lines) == 200
     target = project.folder / "stolen.csv"
     for statement in (f"COPY (SELECT 1) TO '{target}'", "SELECT 1; SELECT 2", "DROP VIEW acme", ""):
-        assert (
-            finops("query", statement, code=1) == "the query is not one SELECT; nothing was run\n"
-        )
+        refused = finops("query", statement, code=1)
+        assert refused.startswith("the query is not one SELECT, and was not run; write")
     assert not target.exists()
     missing = finops("query", "FROM nothing_here", code=1)
     assert missing.endswith("nothing_here does not exist! The tables are: aws_billing_data\n")
@@ -203,7 +202,7 @@ def test_config_check_reports_what_cannot_be_written(
         ("config check --database-config threads", 2, "must be KEY=VALUE"),
         ("aws unload", 2, "No such command 'unload'"),
         ("aws show-state --export nope", 1, "finops.toml has no export 'nope'; name one of these"),
-        ("azure show-state --export acme", 1, "run finops aws, not finops azure\n"),
+        ("azure show-state --export acme", 1, 'vendor = "aws", not "azure"; use finops aws\n'),
         (
             "aws show-state --start-date 2024-05 --end-date 2024-01",
             1,

@@ -239,7 +239,10 @@ def test_query_names_every_column_and_counts_those_it_hides(
     assert finops("query", "SELECT 1 a, 2 a").split()[:5] == ["a", "a", "────", "1", "2"]
     result = finops.run("query", "--json", "SELECT 1 a, 2 a, 3 a_1")
     assert json.loads(result.stdout) == [{"a": 1, "a_2": 2, "a_1": 3}]
-    assert result.stderr == "several columns are named a; the key of one of them is a_2\n"
+    assert result.stderr == (
+        "several columns are named a; the key of one of them is a_2; to choose the keys, rename "
+        "the columns with AS\n"
+    )
 
     monkeypatch.setenv("COLUMNS", "80")
     columns = ", ".join(f"{number} AS column{number}" for number in range(198))

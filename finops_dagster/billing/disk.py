@@ -20,7 +20,7 @@ _MESSAGES = {
     "or set another folder",
     errno.EPERM: "{path} cannot be changed: this user has no permission; change its owner or mode, "
     "or set another folder",
-    errno.ENOENT: "{path} does not exist",
+    errno.ENOENT: "{path} does not exist; restore it, or run the same command again",
     errno.ENOTDIR: "{path} is a file where a folder should be; move it away, or set another folder",
     errno.EEXIST: "{path} is a file where a folder should be; move it away, or set another folder",
     errno.EISDIR: "{path} is a folder where a file should be; move it away, or set another folder",

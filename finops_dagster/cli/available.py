@@ -39,8 +39,8 @@ def available_months(
             months = selection.months(export)
             if not months:
                 raise BillError(
-                    f"{export.name} has no month in the selected range; its settings begin with "
-                    f"{export.start_month} and end with {export.months()[-1]}"
+                    f"{export.name} has no month in the selected range; choose from "
+                    f"{export.start_month} (start_month) to {export.months()[-1]}"
                 )
             source = stored.source(export, stores)
             manifests = available_manifests(source, months)

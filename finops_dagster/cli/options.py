@@ -101,7 +101,7 @@ class Selection:
             if export.name == self.export:
                 raise BillError(
                     f"{settings.location}: the export {self.export!r} has vendor = "
-                    f'"{export.vendor}"; run finops {export.vendor}, not finops {self.vendor}'
+                    f'"{export.vendor}", not "{self.vendor}"; use finops {export.vendor}'
                 )
         if not chosen and self.export and candidates:
             names = ", ".join(export.name for export in candidates)

@@ -29,7 +29,10 @@ def print_query(settings: Settings, sql: str, *, as_json: bool) -> None:
         keys = _unique_names(names)
         for name, key in zip(names, keys, strict=True):
             if name != key:
-                print_error(f"several columns are named {name}; the key of one of them is {key}")
+                print_error(
+                    f"several columns are named {name}; the key of one of them is {key}; to choose "
+                    "the keys, rename the columns with AS"
+                )
         print_json([dict(zip(keys, row, strict=True)) for row in rows])
     elif not rows:
         print_line("no rows")
@@ -67,7 +70,9 @@ def _run(
             # Other statements could write files, such as COPY and ATTACH.
             statements = connection.extract_statements(sql)
             if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:
-                raise BillError("the query is not one SELECT; nothing was run")
+                raise BillError(
+                    "the query is not one SELECT, and was not run; write a single SELECT statement"
+                )
             result = connection.execute(statements[0])
             names = [column[0] for column in result.description or []]
             return names, result.fetchall() if limit is None else result.fetchmany(limit)

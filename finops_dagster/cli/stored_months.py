@@ -157,7 +157,10 @@ class StoredMonths:
         except BillError as error:
             # After the semicolon is what to do about it, which does not help here.
             problem = str(error).partition(";")[0]
-            self._print_error(f"{problem}; the version in the Parquet file is shown for the table")
+            self._print_error(
+                f"{problem}; instead of the DuckDB table's version, that of the Parquet file is "
+                "shown"
+            )
         months = [StoredMonth(export, month, self) for month in export.months()]
         records = {str(stored.month): stored.lake_record for stored in months}
         return {month: record.manifest_id for month, record in records.items() if record}

@@ -115,7 +115,7 @@ class AzureBlobStore(ObjectStore):
             download = self._download(info.key, info.etag, MatchConditions.IfNotModified)
             if download.size != info.size:
                 raise StoreUnavailable(
-                    f"{info.location}: Azure offers {download.size} bytes of an object that has "
+                    f"{info.location}: Azure sends {download.size} bytes, but the blob has "
                     f"{info.size}"
                 )
             yield from download.chunks()

@@ -81,4 +81,6 @@ def _translated_errors(path: str) -> Iterator[None]:
     except (FileNotFoundError, NotADirectoryError):
         raise ObjectMissing(f"{path}: there is no such file") from None
     except OSError as error:
-        raise StoreError(f"{path}: {error.strerror}") from error
+        raise StoreError(
+            f"{path} cannot be read: {error.strerror}; allow reading it, or check the disk"
+        ) from error

@@ -122,8 +122,8 @@ class S3Store(ObjectStore):
             response = self._client.get_object(**self._bucket_args, Key=info.key, IfMatch=info.etag)
             if response["ContentLength"] != info.size:
                 raise StoreUnavailable(
-                    f"{info.location}: S3 offers {response['ContentLength']} bytes of an object "
-                    f"that has {info.size}"
+                    f"{info.location}: S3 sends {response['ContentLength']} bytes, but the "
+                    f"object has {info.size}"
                 )
             yield from response["Body"].iter_chunks(_CHUNK_BYTES)
 

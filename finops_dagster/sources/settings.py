@@ -42,7 +42,10 @@ class ExportSettings(SettingsTable):
     @model_validator(mode="after")
     def _check_order(self) -> Self:
         if self.end_month is not None and self.end_month < self.start_month:
-            raise ValueError(f"end_month {self.end_month} is before start_month {self.start_month}")
+            raise ValueError(
+                f"end_month {self.end_month} is before start_month {self.start_month}; set it to "
+                "that month or a later one"
+            )
         return self
 
     @model_validator(mode="after")

@@ -209,4 +209,4 @@ def _error_message(path: Path, error: Exception) -> str:
             f"{path} was written by a newer DuckDB than the installed {duckdb.__version__}; "
             f"install the newer one, or {_RELOAD_ADVICE}"
         )
-    return f"{path} cannot be opened: {first_line(error)}"
+    return f"{path} cannot be opened: {first_line(error)}; check the file and its folder"

@@ -118,8 +118,8 @@ def exact_amount(value: object) -> Decimal:
     """
     if isinstance(value, float):
         raise BillError(
-            "the database adds amounts as floats, which are not exact; choose a database with an "
-            "exact DECIMAL or NUMERIC type"
+            "the database adds amounts as floats, which are not exact; name a database with an "
+            "exact DECIMAL or NUMERIC type in [database.sql]"
         )
     return Decimal(str(value)) if value is not None else Decimal(0)
 

@@ -18,7 +18,12 @@ from finops_dagster.billing.delivery import Delivery
 from finops_dagster.billing.errors import ManifestInvalid, excerpt
 from finops_dagster.billing.manifest import ListedFile, Manifest, ManifestFile
 from finops_dagster.sources.azure.layout import DateRange, Run
-from finops_dagster.sources.manifest_json import json_object, usable_id, usable_key
+from finops_dagster.sources.manifest_json import (
+    UNREADABLE_ADVICE,
+    json_object,
+    usable_id,
+    usable_key,
+)
 
 _SCOPE_END = re.compile(r"/providers/microsoft\.costmanagement/exports/.*", re.I | re.S)
 
@@ -151,7 +156,8 @@ class _Document:
         if days.month != folder.month:
             raise self.invalid(
                 f": runInfo begins on {first}, in {days.month}, but its folder is of {folder}, in "
-                f"{folder.month}; export the month again"
+                f"{folder.month}",
+                "export the month again",
             )
         return days
 
@@ -169,7 +175,7 @@ class _Document:
         if blobs is None and count == 0:
             return []
         if not isinstance(blobs, list) or not all(isinstance(blob, dict) for blob in blobs):
-            raise self.invalid(" has no list of blobs; is it the manifest of an Azure export?")
+            raise self.invalid(" has no list of blobs, which the manifest of an Azure export has")
         if count not in (None, len(blobs)):
             raise self.invalid(f" lists {len(blobs)} blobs, but its blobCount is {count}")
         return blobs
@@ -203,9 +209,9 @@ class _Document:
             return sum(count for count in counts if count is not None)
         return total
 
-    def invalid(self, problem: str) -> ManifestInvalid:
+    def invalid(self, problem: str, advice: str = UNREADABLE_ADVICE) -> ManifestInvalid:
         """Return the error to raise. `problem` follows the location: " lists no files"."""
-        return ManifestInvalid(f"{self.run.file.location}{problem}")
+        return ManifestInvalid(f"{self.run.file.location}{problem}; {advice}")
 
 
 def _count(value: Any) -> int | None:

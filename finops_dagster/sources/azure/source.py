@@ -225,7 +225,7 @@ class AzureSource(Source):
         return ManifestMissing(
             f"{self._export.name} has no run of {month} with the dataset of its format, "
             f"{self._format.name}: {self._store.location(self._prefix)} has "
-            f"{excerpts(datasets, _MAX_NAMES_SHOWN)}"
+            f"{excerpts(datasets, _MAX_NAMES_SHOWN)}; set the format or the source of the export"
         )
 
     def _missing_message(self, month: BillingMonth, existing: Sequence[BillingMonth]) -> str:
@@ -264,6 +264,7 @@ def _with_warning(chosen: ReadRun, newest: Sequence[ReadRun]) -> Manifest:
     ]
     if fuller and delivery:
         warnings += (
-            f"the newest run covers {delivery.days}, fewer days than {excerpts(fuller, 3)}",
+            f"the newest run covers {delivery.days}, fewer days than {excerpts(fuller, 3)}; to "
+            "load all days, run the export of the whole month again",
         )
     return replace(chosen.manifest, warnings=warnings)

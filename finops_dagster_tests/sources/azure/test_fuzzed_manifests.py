@@ -91,7 +91,7 @@ def test_any_bytes_are_read_or_refused(body: bytes) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"blobs": None}, "has no list of blobs; is it the manifest of an Azure export?"),
+        ({"blobs": None}, "has no list of blobs, which the manifest of an Azure export has; "),
         ({"blobs": [{"blobName": "a/x.csv"}, {"blobName": "b/x.csv"}], "blobCount": 2}, "twice"),
         ({"blobs": [{"blobName": "a/"}]}, "lists 'a/', which is a folder"),
         ({"blobs": [{"blobName": "../x\n.csv"}]}, "which has a control character, or . or .."),
@@ -108,3 +108,4 @@ def test_a_manifest_that_cannot_be_used_says_why(changes: dict[str, Any], messag
     error = read(json.dumps(document("2024-04-01") | changes).encode())
     assert isinstance(error, ManifestInvalid)
     assert message in str(error)
+    assert "; wait for the vendor's next manifest" in str(error)
