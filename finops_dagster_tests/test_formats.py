@@ -235,7 +235,7 @@ def test_an_export_without_a_cost_column_fails_and_lists_its_columns(project: Pr
         path.write_bytes(gzip.compress(b"bill_bill_type,bill_invoice_id\nAnniversary,\n"))
     rewrite(manifest, columns=[{"name": "bill_bill_type"}])
     error = project.materialize().error
-    assert "no column becomes line_item_unblended_cost" in error
+    assert "no column gives line_item_unblended_cost" in error
     assert "the file has the columns bill_bill_type, bill_invoice_id" in error
 
 

@@ -296,7 +296,8 @@ def count_month(
         if not -LIMIT < amount < LIMIT:
             raise FileInvalid(
                 f"{paths[0].parent}: the sum of {name} is more than {SqlType.MONEY} holds; "
-                "check the amounts in the files; the vendor must deliver wrong ones again"
+                "check the amounts in the files; if they are wrong, the vendor must deliver the "
+                "files again"
             )
     sums = {name: amount for name, amount in total.sums.items() if name not in total.unknown}
     cost = total.sums.get(bill_format.cost, Decimal(0))
@@ -314,8 +315,8 @@ def _readers(
         cost = positions.get(bill_format.cost)
         if cost is None:
             raise FileInvalid(
-                f"{group.paths[0]}: no column becomes {bill_format.cost}, the headline cost; check "
-                "the format of the export: the file has the columns "
+                f"{group.paths[0]}: no column gives {bill_format.cost}, the cost of the month; "
+                "check the format of the export: the file has the columns "
                 f"{excerpts(group.headers, _HEADERS_SHOWN)}"
             )
         money = {
@@ -345,7 +346,8 @@ def _translated_error(reader: FileReader, error: Exception, limits: DuckDB) -> E
             connection.execute(f"SELECT count(*), sum({cell}) FROM {file.scan()}").fetchall()
         except duckdb.Error as scan_error:
             return translated_error(connection, scan_error, [file], [cost])
-    return FileInvalid(f"{file.paths[0]}: {first_line(error) or 'a cost is not an exact number'}")
+    problem = first_line(error) or f'column "{excerpts([header], 1)}" has a cost that is no number'
+    return FileInvalid(f"{file.paths[0]}: {problem}; the vendor must deliver the file again")
 
 
 def _month_of_text(text: str, time_format: str | None) -> BillingMonth | None:

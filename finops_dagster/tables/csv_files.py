@@ -163,8 +163,8 @@ def malformed_row_error(error: duckdb.Error) -> FileInvalid | None:
     name = file[1] if file else "a file"
     if "invalid state" in text:
         return FileInvalid(
-            f"{name}: a line does not end as the header does, or a quote is inside an unquoted "
-            f"value; {_ADVICE}"
+            f"{name}: a line has another line end than the header (LF, CRLF or CR), or a quote is "
+            f"inside an unquoted value; {_ADVICE}"
         )
     line = re.search(r"CSV Error on Line: (\d+)", text)
     if line is None or "Error when converting" in text:

@@ -25,6 +25,7 @@ from finops_dagster.tables.csv_files import (
 from finops_dagster.tables.parquet_files import PARQUET_MAGIC, parquet_file
 
 _HEADERS_SHOWN = 10
+_CELL_ADVICE = "the vendor must correct it and deliver the file again"
 
 
 def read_files(
@@ -72,8 +73,9 @@ def billing_period_header(file: BillFiles, bill_format: Format) -> str:
         if bill_format.column(header) == bill_format.billing_period:
             return header
     raise FileInvalid(
-        f"{file.paths[0]}: no column becomes {bill_format.billing_period}, so its rows are of no "
-        f"known month; the file has the columns {excerpts(file.headers, _HEADERS_SHOWN)}"
+        f"{file.paths[0]}: no column gives {bill_format.billing_period}, so its rows are of no "
+        "known month; if it is not a file of the export, move it away; it has the columns "
+        f"{excerpts(file.headers, _HEADERS_SHOWN)}"
     )
 
 
@@ -148,7 +150,7 @@ def _first_bad_text(
             return CellInvalid(
                 header,
                 f'{file.paths[0]}, column "{excerpts([header], 1)}": '
-                f"{excerpt(value[1]) if value else 'a value'} is not UTF-8",
+                f"{excerpt(value[1]) if value else 'a value'} is not UTF-8; {_CELL_ADVICE}",
             )
     return None
 
@@ -180,8 +182,11 @@ def _first_bad_cell(
     header, advice = bad["header"], ""
     if bad["can_be_rounded"]:
         advice = '; set decimals = "round" for the export to round such amounts to 18 decimals'
-    elif typed[header].table_type is SqlType.TIME and file.time_format:
-        advice = f"; the first time in the file has the format {file.time_format}"
+    elif typed[header].version_type == typed[header].table_type:
+        # Otherwise an earlier month has set the type, and the caller says what to do.
+        if typed[header].table_type is SqlType.TIME and file.time_format:
+            advice = f"; the first time in the file has the format {file.time_format}"
+        advice += f"; {_CELL_ADVICE}"
     return CellInvalid(
         header,
         f'{file.paths[0]}, {file.row_location(record)}, column "{excerpts([header], 1)}": '

@@ -9,6 +9,7 @@ from finops_dagster.billing.money import Totals
 from finops_dagster_tests.cur import csv_bytes, line_item, line_items
 from finops_dagster_tests.hostile.reading import Reader, one_line
 
+CORRECT_IT = "the vendor must correct it and deliver the file again"
 AMOUNTS_KEPT = {
     "1e19": Decimal(10) ** 19,
     "1e-18": Decimal("1e-18"),
@@ -72,7 +73,7 @@ def test_a_cell_that_is_not_an_amount_is_refused(reader: Reader) -> None:
     for cell in AMOUNTS_REFUSED:
         error = reader.refusal(csv_bytes(line_items("2024-01", "1", cell)))
         assert 'line 3, column "lineItem/UnblendedCost": ' in error
-        assert error.endswith(" cannot be kept exactly as DECIMAL(38,18)")
+        assert error.endswith(f" cannot be kept exactly as DECIMAL(38,18); {CORRECT_IT}")
 
 
 def test_an_amount_with_more_than_18_decimals_is_refused_and_the_error_says_how_to_round(
@@ -95,7 +96,7 @@ def test_rounding_is_half_to_even_and_accepts_no_other_cells(
     for cell in AMOUNTS_REFUSED:
         refusal = reader.load(csv_bytes(line_items("2024-01", "1", cell)), round_money=True)
         assert isinstance(refusal, CellInvalid), cell
-        assert one_line(refusal).endswith(" cannot be kept exactly as DECIMAL(38,18)")
+        assert one_line(refusal).endswith(f" as DECIMAL(38,18); {CORRECT_IT}")
 
 
 def test_times_are_kept_to_the_microsecond(reader: Reader) -> None:

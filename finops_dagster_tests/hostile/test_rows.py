@@ -23,13 +23,13 @@ REFUSED = {
     ),
     "the header twice": (FIRST_LINE + BILL, "'lineItem/UnblendedCost' cannot be kept exactly"),
     "nothing but NUL bytes at the end": (BILL + b"\0" * 100, "line 4: the row has 1 columns"),
-    "two kinds of line ends": (BILL.replace(b"\n", b"\r\n", 1), "does not end as the header does"),
-    "no header": (BILL.partition(b"\n")[2], "no column becomes lineitem_unblendedcost"),
+    "two kinds of line ends": (BILL.replace(b"\n", b"\r\n", 1), "another line end than the header"),
+    "no header": (BILL.partition(b"\n")[2], "no column gives lineitem_unblendedcost"),
     "an empty line for a header": (b"\n" + BILL, "the first line is empty"),
     "UTF-16": (BILL.decode().encode("utf-16"), "the header cannot be read: "),
     "a Parquet file's first bytes": (b"PAR1" + BILL, "not a complete Parquet file: "),
     "gzip within gzip": (b"\x1f\x8b\x08", "the header cannot be read: "),
-    "every byte": (bytes(range(256)) * 9, "no column becomes lineitem_unblendedcost"),
+    "every byte": (bytes(range(256)) * 9, "no column gives lineitem_unblendedcost"),
 }
 LOADED = {
     "an empty line between two rows": BILL.replace(b"\nabc", b"\n\nabc", 2),

@@ -284,7 +284,7 @@ def test_a_run_that_does_not_say_its_dataset_is_told_by_the_header_of_its_files(
     project: Project,
 ) -> None:
     deliver(project.put, Run(manifest="2021-01-01"), usage_rows(*BILL))
-    assert "no column becomes billedcost, the headline cost; check the format" in refused(project)
+    assert "no column gives billedcost, the cost of the month; check the format" in refused(project)
 
 
 @pytest.mark.parametrize("version", ["1.0", "1.2-preview"])

@@ -302,7 +302,7 @@ def test_a_row_without_a_period_is_refused_with_file_and_line(project: Project) 
     ("body", "message"),
     [
         (gzip.compress(csv_bytes(charges("2026-02", "1")))[:-9], "the gzip data is cut short"),
-        (gzip.compress(b"Product,Amount\nVM,1\n"), "no column becomes billingperiodstart"),
+        (gzip.compress(b"Product,Amount\nVM,1\n"), "no column gives billingperiodstart"),
         (
             gzip.compress(csv_bytes(charges("2026-02", "1", BillingPeriodStart="soon"))),
             'line 2, column "BillingP',

@@ -205,5 +205,5 @@ def test_a_file_of_another_month_is_refused(project: Project) -> None:
 def test_a_file_without_focus_columns_is_refused_by_name(project: Project) -> None:
     project.put("oracle/2026-01/report.csv", b"Product,Amount\nVM,1\n")
     error = project.materialize("2026-01", export="oracle").error
-    assert "report.csv: no column becomes billedcost, the headline cost" in error
+    assert "report.csv: no column gives billedcost, the cost of the month" in error
     assert "Product, Amount" in error
