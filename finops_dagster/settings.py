@@ -257,8 +257,10 @@ def load_settings(
             f"environment variable {' or '.join(variables)}: the value of a table must be "
             "JSON; FINOPS_DATABASE__BACKEND is an example of a single key"
         ) from error
-    except (ValueError, RecursionError, OSError) as error:
-        raise SettingsError(f"{file}: {first_line(error)}") from error
+    except OSError as error:
+        raise SettingsError(f"{file} cannot be read: {error.strerror}; allow reading it") from error
+    except (ValueError, RecursionError) as error:
+        raise SettingsError(f"{file}: {first_line(error)}; correct the file") from error
 
 
 def _refuse_unusable_variables() -> None:

@@ -125,8 +125,8 @@ class ManifestJson:
                 return value
         fields = excerpts(list(self.fields), _MAX_FIELDS_SHOWN) or "nothing"
         raise ManifestInvalid(
-            f"{self.source.location} has no {description}; is it the manifest of {self.title}? "
-            f"It has {fields}"
+            f"{self.source.location} has no {description}, which a manifest of {self.title} has; "
+            f"check the export's format and source: the manifest has the fields {fields}"
         )
 
     def vendor_id(self, *names: str) -> str:

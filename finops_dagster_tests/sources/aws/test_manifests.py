@@ -188,7 +188,10 @@ BAD_PATH = "has a control character, or . or .. in its path"
 NO_FILE = "which is not a file below the month's folder ("
 NO_NAME = "is not a usable version id"
 WRONG_CUR1: list[tuple[dict[str, Any], str]] = [
-    ({"assemblyId": None}, "has no assemblyId; is it the manifest of CUR v1? It has assemblyId,"),
+    (
+        {"assemblyId": None},
+        "has no assemblyId, which a manifest of CUR v1 has; check the export's format",
+    ),
     ({"assemblyId": None, "\n": 1, "x" * 9999: 1}, "has no assemblyId"),
     ({"assemblyId": "a\0b"}, f"'a\\x00b' {NO_NAME}"),
     ({"assemblyId": "a\nb"}, f"'a\\nb' {NO_NAME}"),
@@ -217,7 +220,7 @@ WRONG_CUR1: list[tuple[dict[str, Any], str]] = [
     ({"billingPeriod": None}, "billingPeriod is None"),
 ]
 WRONG_CUR2: list[tuple[dict[str, Any], str]] = [
-    ({"executionId": ""}, "has no executionId or assemblyId; is it the manifest of CUR 2.0?"),
+    ({"executionId": ""}, "has no executionId or assemblyId, which a manifest of CUR 2.0 has;"),
     ({"executionId": "a\nb"}, f"'a\\nb' {NO_NAME}"),
     ({"executionId": "\u202eab"}, NO_NAME),
     ({"executionId": "x" * 257}, NO_NAME),
