@@ -209,7 +209,11 @@ def test_config_check_reports_what_cannot_be_written(
             "--end-date 2024-01 is before --start-date 2024-05; exchange them\n",
         ),
         ("aws load-billing-remote", 1, "the backend duckdb has no warehouse; choose another"),
-        ("aws run-pipeline --end-date 2020-01", 1, "acme has no month in the selected range"),
+        (
+            "aws run-pipeline --end-date 2020-01",
+            1,
+            "acme has no month in the selected range; choose",
+        ),
         ("aws run-pipeline --export acme", 1, "acme has no manifest of"),
         ("--config nope.toml config", 1, "nope.toml: the settings file does not exist"),
         ("--backend oracle config", 1, "database.backend: 'oracle' is not one of"),

@@ -100,8 +100,8 @@ def date_folders(
                 return
             if listed > _MAX_FOLDERS:
                 raise StoreError(
-                    f"{store.location(source)} has more than {_MAX_FOLDERS:,} folders that are no "
-                    "folders of dates; set source to the folder that has the exports' folders"
+                    f"{store.location(source)} has more than {_MAX_FOLDERS:,} folders without "
+                    "dates in their names; set source to the folder that has the exports' folders"
                 )
             next_level = []
             for folder, names in zip(level, pool.map(store.folders, level), strict=True):

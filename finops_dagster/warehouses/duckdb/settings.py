@@ -34,7 +34,7 @@ class DuckDBSettings(SettingsTable):
         unknown = set(re.findall(r"{[^}]*}?", path)) - {"{export}", "{month}"}
         if unknown:
             raise ValueError(
-                f"has {', '.join(unknown)}; only {{export}} and {{month}} are replaced"
+                f"has {', '.join(sorted(unknown))}; use only {{export}} and {{month}} in braces"
             )
         return path
 
