@@ -134,7 +134,8 @@ class FocusMapping:
     others. `derived` are computed from the other columns of the charge. `extra_lines` is a SELECT
     FROM bill that gives further line items, made of several. `line_items` is SQL for the list of
     the vendor's ids of a line item; `line_number` counts the rows of the bill's file, and `dataset`
-    names the file if there are several.
+    names the file if there are several. `steps` add columns to the line items after the lookups:
+    each reads those before it, so that the SQL of what many expressions read is written once.
     """
 
     name: str
@@ -143,6 +144,7 @@ class FocusMapping:
     columns: Mapping[str, Expression]
     derived: Mapping[str, Expression] = field(default_factory=dict)
     lookups: Sequence[Lookup] = ()
+    steps: Sequence[Mapping[str, str]] = ()
     headline: str = "0"
     amortized: str = "0"
     currency: str = "NULL"
@@ -155,7 +157,8 @@ class FocusMapping:
     def version(self) -> str:
         """The name with a digest of all that the charges depend on, also of the lookup tables."""
         digest = hashlib.sha256()
-        for part in (self.inputs, self.kinds, self.columns, self.derived, self.lookups):
+        parts = (self.inputs, self.kinds, self.columns, self.derived, self.lookups, self.steps)
+        for part in parts:
             digest.update(re.sub(r" at 0x[0-9a-f]+", "", repr(part)).encode())
         for text in (self.headline, self.amortized, self.currency, self.line_items):
             digest.update(text.encode())

@@ -169,10 +169,11 @@ class FocusQuery:
         )
         last = len(self.mapping.kinds) - 1
         kind = f"CASE {' '.join(conditions)} ELSE {last} END" if conditions else f"{last}"
-        return Sql(
-            f"SELECT *, {kind} AS kind FROM "
-            f"(SELECT {selected} FROM ({lines}) line {' '.join(joins)})"
-        )
+        relation = Sql(f"SELECT {selected} FROM ({lines}) line {' '.join(joins)}")
+        for step in self.mapping.steps:
+            added = ", ".join(f"{sql} AS {quoted(name)}" for name, sql in step.items())
+            relation = Sql(f"SELECT *, {added} FROM ({relation})")
+        return Sql(f"SELECT *, {kind} AS kind FROM ({relation})")
 
     def _numbered_charges(self, number: int) -> Sql:
         """Return the SELECT of each line item's first charge (0), or of its second (1)."""
