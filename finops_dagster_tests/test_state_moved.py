@@ -199,7 +199,7 @@ def test_one_export_is_exported_alone(project: Project, loaded: Finops) -> None:
     assert len(document["runs"]) == 5
     loaded(*export, "other.json", "other")
     assert json.loads(Path("other.json").read_text())["runs"] == []
-    assert "the settings have acme, other" in loaded(*export, "none.json", "nope", code=1)
+    assert "name one of these: acme, other" in loaded(*export, "none.json", "nope", code=1)
     assert not Path("none.json").exists()
 
 
