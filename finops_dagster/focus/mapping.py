@@ -111,8 +111,9 @@ class Kind:
 class Lookup:
     """A table of a CSV file in `lookups/`, joined to the line items by its first columns.
 
-    `keys` are the SQL of the key cells, one for each key column. An expression reads the column
-    `category` of the lookup `service` as `service_category`.
+    `keys` are the SQL of the key cells, one for each key column. Expressions, and the keys of the
+    lookups after this one, read the column `category` of the lookup `service` as
+    `service_category`; `service_is_known` is whether the table has the line item's key.
     """
 
     name: str

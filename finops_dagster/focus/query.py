@@ -149,31 +149,28 @@ class FocusQuery:
         return Sql(f"SELECT {', '.join(selected)} FROM {relation}")
 
     def _with_kinds(self, lines: Sql) -> Sql:
-        """Return the SELECT of line items with what the lookups found, and with their kinds."""
-        found, joins = list[str](), list[str]()
+        """Return the SELECT of line items with what lookups and steps add, and with their kinds."""
         for lookup in self.mapping.lookups:
             table = _table(lookup)
             names = [name for name, *_ in self.connection.execute(f"DESCRIBE {table}").fetchall()]
-            found += [
-                f"{table}.*",
-                f"{table}.{quoted(names[0])} IS NOT NULL AS {_is_known(lookup)}",
-            ]
+            found = f"{table}.*, {table}.{quoted(names[0])} IS NOT NULL AS {_is_known(lookup)}"
             on = (
                 f"{table}.{quoted(name)} = ({key})"
                 for name, key in zip(names, lookup.keys, strict=False)
             )
-            joins.append(f"LEFT JOIN {table} ON {' AND '.join(on)}")
-        selected = ", ".join(["line.*", *found])
+            lines = Sql(
+                f"SELECT line.*, {found} FROM ({lines}) line "
+                f"LEFT JOIN {table} ON {' AND '.join(on)}"
+            )
+        for step in self.mapping.steps:
+            added = ", ".join(f"{sql} AS {quoted(name)}" for name, sql in step.items())
+            lines = Sql(f"SELECT *, {added} FROM ({lines})")
         *conditions, _ = (
             f"WHEN {kind.when} THEN {number}" for number, kind in enumerate(self.mapping.kinds)
         )
         last = len(self.mapping.kinds) - 1
         kind = f"CASE {' '.join(conditions)} ELSE {last} END" if conditions else f"{last}"
-        relation = Sql(f"SELECT {selected} FROM ({lines}) line {' '.join(joins)}")
-        for step in self.mapping.steps:
-            added = ", ".join(f"{sql} AS {quoted(name)}" for name, sql in step.items())
-            relation = Sql(f"SELECT *, {added} FROM ({relation})")
-        return Sql(f"SELECT *, {kind} AS kind FROM ({relation})")
+        return Sql(f"SELECT *, {kind} AS kind FROM ({lines})")
 
     def _numbered_charges(self, number: int) -> Sql:
         """Return the SELECT of each line item's first charge (0), or of its second (1)."""

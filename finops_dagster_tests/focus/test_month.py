@@ -171,6 +171,27 @@ def test_keys_that_a_lookup_does_not_have_are_counted(lakeside: Lakeside, tmp_pa
     assert lakeside.charges("DISTINCT ServiceName") == [("Service A",), ("b",), (None,)]
 
 
+def test_a_lookup_reads_what_those_before_it_found(lakeside: Lakeside, tmp_path: Path) -> None:
+    """One that is asked only if the other has no answer counts what neither knows."""
+    for name, line in {"first": "a,Service A", "second": "b,Service B"}.items():
+        (tmp_path / f"{name}.csv").write_text(f"service_id,name\n{line}\n")
+    mapping = replace(
+        MAPPING,
+        inputs=[*MAPPING.inputs, Input("service")],
+        lookups=[
+            Lookup("first", str(tmp_path / "first.csv"), ("service",)),
+            Lookup(
+                "second",
+                str(tmp_path / "second.csv"),
+                ("CASE WHEN NOT first_is_known THEN service END",),
+            ),
+        ],
+        columns={**MAPPING.columns, "ServiceName": Expression("coalesce(first_name, second_name)")},
+    )
+    assert lakeside.derive(mapping).unknown == {"first": {"b": 2}, "second": {}}
+    assert lakeside.charges("DISTINCT ServiceName") == [("Service A",), ("Service B",), (None,)]
+
+
 def with_kinds(*kinds: Kind, **fields: Any) -> FocusMapping:
     return replace(MAPPING, kinds=kinds, **fields)
 
