@@ -55,6 +55,10 @@ class MonthRun:
         """Return the metadata of a stage's materialization, as plain values."""
         return {name: cell.value for name, cell in self._materializations[stage].metadata.items()}
 
+    def stages(self) -> list[str]:
+        """Return the stages in the order in which they were materialized."""
+        return list(self._materializations)
+
     def outcomes(self) -> dict[str, str]:
         return {stage: str(self.metadata(stage)["outcome"]) for stage in self._materializations}
 
@@ -252,6 +256,11 @@ class Project:
 
     def parquet_path(self, month: str = "2024-01", export: str = "acme") -> Path:
         return self.folder / f"data/parquet/{export}/billing_month={month}/{export}-{month}.parquet"
+
+    def focus_path(self, month: str = "2024-01") -> Path:
+        """Return the path of the month's charges."""
+        folder = self.folder / "data/parquet/focus/acme"
+        return folder / f"billing_month={month}/acme-{month}.parquet"
 
     def parquet_scan(self, month: str = "2024-01") -> str:
         return f"read_parquet('{self.parquet_path(month)}', hive_partitioning = false)"

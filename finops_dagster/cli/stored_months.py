@@ -19,7 +19,7 @@ from finops_dagster.billing.version import Load, LoadedVersion
 from finops_dagster.cli.options import Selection
 from finops_dagster.lake import Lake, read_footer
 from finops_dagster.object_stores import ObjectStores
-from finops_dagster.pipeline import STAGES
+from finops_dagster.pipeline import BILL_STAGES
 from finops_dagster.settings import Settings
 from finops_dagster.sources import VENDORS
 from finops_dagster.sources.base import Format, Source
@@ -51,7 +51,7 @@ def last_stage(settings: Settings) -> str:
 
 def stages_until(settings: Settings, stage: str | None = None) -> tuple[str, ...]:
     """Return the stages of the pipeline up to and with `stage`, by default all that it has."""
-    return STAGES[: STAGES.index(stage or last_stage(settings)) + 1]
+    return BILL_STAGES[: BILL_STAGES.index(stage or last_stage(settings)) + 1]
 
 
 def newest_version(versions: StageVersions) -> str | None:

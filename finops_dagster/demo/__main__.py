@@ -34,7 +34,7 @@ from finops_dagster.demo.bills import (
     DemoVersion,
 )
 from finops_dagster.demo.export import write_version
-from finops_dagster.pipeline import STAGES
+from finops_dagster.pipeline import BILL_STAGES
 from finops_dagster.pipeline.build import build_definitions
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.runs import MetadataValues, open_instance, run_month
@@ -142,7 +142,7 @@ def _deliver_and_load(
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn())
     with open_instance() as instance, Progress(*columns, console=console) as progress:
         # The demo has no warehouse.
-        bar = progress.add_task("", total=len(steps) * len(STAGES[:-1]))
+        bar = progress.add_task("", total=len(steps) * len(BILL_STAGES[:-1]))
         for bill, export, (month, version) in steps:
             name = f"{bill.cloud:5}  {month}"
             if version is not None:

@@ -1,5 +1,17 @@
-"""The chain of one export, one file a stage: manifest, staged files, table, Parquet, warehouse."""
+"""The stages of one export, one file each: from the manifest to the warehouse, and to FOCUS."""
 
+from collections.abc import Mapping
 from typing import Final
 
-STAGES: Final = ("manifest", "staged_files", "billing_table", "parquet", "warehouse_table")
+BILL_STAGES: Final = ("manifest", "staged_files", "billing_table", "parquet", "warehouse_table")
+"""The stages of the bill, each after the one before it."""
+FOCUS_STAGES: Final = ("focus", "warehouse_focus")
+"""The stages of the charges, of exports that have a mapping to FOCUS."""
+STAGES: Final = (*BILL_STAGES, *FOCUS_STAGES)
+
+PREVIOUS_STAGE: Final[Mapping[str, str]] = {
+    **dict(zip(BILL_STAGES[1:], BILL_STAGES, strict=False)),
+    "focus": "parquet",
+    "warehouse_focus": "focus",
+}
+"""The stage from which each stage reads; the manifest has none."""

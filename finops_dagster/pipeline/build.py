@@ -12,6 +12,7 @@ from finops_dagster.lake import Lake
 from finops_dagster.object_stores import ObjectStores
 from finops_dagster.pipeline.billing_table import billing_table_asset
 from finops_dagster.pipeline.export import Export
+from finops_dagster.pipeline.focus import focus_asset
 from finops_dagster.pipeline.manifest import manifest_asset
 from finops_dagster.pipeline.parquet import parquet_asset
 from finops_dagster.pipeline.resources import BillingDatabaseResource, RunLock, RunOptions, records
@@ -78,8 +79,9 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         factories.append(partial(warehouse_table_asset, backend=settings.database.backend))
     else:
         del resources["warehouse"]
+    focus = [focus_asset(export) for export in exports if export.has_focus]
     return dg.Definitions(
-        assets=[factory(export) for export in exports for factory in factories],
+        assets=[*(factory(export) for export in exports for factory in factories), *focus],
         jobs=[
             # A backfill starts one run for each month, so that a bad month fails alone.
             dg.define_asset_job(

@@ -1,4 +1,4 @@
-"""Asset checks of a month: `reconciles` blocks, every other one warns."""
+"""Asset checks of a month: `reconciles` and `adds_up` block, every other one warns."""
 
 from __future__ import annotations
 
@@ -43,6 +43,12 @@ RECONCILES = Check(
     "reconciles",
     "The stage has the same version as the previous stage. All rows belong to this billing month. "
     "Rows and costs equal, to the last digit, the totals that were counted in the vendor's files.",
+    blocking=True,
+)
+ADDS_UP = Check(
+    "adds_up",
+    "The charges add up to the bill, to the last digit: BilledCost to its headline cost, and "
+    "EffectiveCost to its amortized cost. What they leave out or move is listed, with its sums.",
     blocking=True,
 )
 FRESH = Check(

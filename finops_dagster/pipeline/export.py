@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import dagster as dg
 
 from finops_dagster.billing.months import BillingMonth
+from finops_dagster.focus.exports import focus_exports
 from finops_dagster.lake import Lake
 from finops_dagster.object_stores import ObjectStores
 from finops_dagster.sources import VENDORS
@@ -44,6 +45,11 @@ class Export:
     def formats(self) -> Mapping[str, Format]:
         """The vendor's formats by name; the manifest says which one a month has."""
         return VENDORS[self.settings.vendor].formats(self.settings)
+
+    @functools.cached_property
+    def has_focus(self) -> bool:
+        """Whether the export's months become charges of FOCUS."""
+        return focus_exports(self.settings) is not None
 
     def source(
         self, stores: ObjectStores, staging: StagingFolder, lake: Lake, database: BillingDatabase

@@ -16,6 +16,7 @@ from finops_dagster.billing.errors import escaped, excerpts, shortened
 from finops_dagster.billing.manifest import Manifest, ManifestFile
 from finops_dagster.billing.money import decimal_text
 from finops_dagster.billing.version import Load, Version
+from finops_dagster.focus.month import Entry
 from finops_dagster.staging.folder import VersionRecord
 from finops_dagster.tables.month_report import MonthReport, Restatement
 
@@ -146,6 +147,33 @@ def table_metadata(loaded: LoadedMonth, repeated: Mapping[str, dg.MetadataValue[
     }
 
 
+def entries_table(entries: Iterable[Entry]) -> dg.MetadataValue[Any]:
+    """Return what the charges of a month leave out or move, as a table."""
+    lines = [
+        (
+            markdown(entry.kind),
+            markdown(entry.why),
+            entry.currency,
+            f"{entry.rows:,}",
+            decimal_text(entry.billed),
+            decimal_text(entry.effective),
+        )
+        for entry in entries
+    ]
+    return _table("| rule | why | currency | rows | billed | effective |", lines, texts=3)
+
+
+def unknown_keys_table(unknown: Mapping[str, Mapping[str, int]]) -> Metadata:
+    """Return the keys that lookups do not have, with their line items; empty if none are."""
+    lines = [
+        (markdown(lookup), markdown(key), f"{rows:,}")
+        for lookup, keys in unknown.items()
+        for key, rows in keys.items()
+    ]
+    header = "| lookup | unknown key | line items |"
+    return {"unknown": _table(header, lines, texts=2)} if lines else {}
+
+
 def warnings_metadata(messages: Sequence[str]) -> dict[str, dg.MetadataValue[Any]]:
     """Return the metadata `warnings` with a line for each message; an empty dict without any."""
     lines = "\n".join(f"- {escaped(message)}" for message in messages)
@@ -167,9 +195,9 @@ def markdown(text: str) -> str:
     return f"{fence}{pad}{code}{pad}{fence}"
 
 
-def _table(header: str, lines: Iterable[Sequence[str]]) -> dg.MetadataValue[Any]:
-    """Return a Markdown table; its columns after the first are numbers, aligned right."""
-    rule = f"|---|{'---:|' * (header.count('|') - 2)}"
+def _table(header: str, lines: Iterable[Sequence[str]], texts: int = 1) -> dg.MetadataValue[Any]:
+    """Return a Markdown table; its columns after the first `texts` are numbers, aligned right."""
+    rule = f"|{'---|' * texts}{'---:|' * (header.count('|') - 1 - texts)}"
     return dg.MetadataValue.md(
         "\n".join([header, rule, *(f"| {' | '.join(cells)} |" for cells in lines)])
     )

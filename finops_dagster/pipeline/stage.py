@@ -1,12 +1,13 @@
-"""The asset decorator of the five stages, their results, and their failure messages."""
+"""The asset decorator of the stages, their results, and their failure messages."""
 
 from __future__ import annotations
 
 import functools
 import gc
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 from warnings import catch_warnings, simplefilter
 
@@ -18,6 +19,7 @@ from finops_dagster.billing.errors import BillError, ReconciliationError, escape
 from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import Version
+from finops_dagster.focus.month import focus_lake
 from finops_dagster.lake import Lake, read_footer
 from finops_dagster.object_stores import StoreError, StoreUnavailable
 from finops_dagster.pipeline.checks import RECONCILES, Check
@@ -36,13 +38,20 @@ _SECONDS_BETWEEN_RETRIES = 10
 
 
 def stage(
-    export: Export, name: str, *, kinds: set[str], checks: Sequence[Check] = (), **upstream: str
+    export: Export,
+    name: str,
+    *,
+    kinds: set[str],
+    checks: Sequence[Check] = (),
+    options: Mapping[str, Any] = MappingProxyType({}),
+    **upstream: str,
 ) -> Callable[[Body], dg.AssetsDefinition]:
     """Return a decorator that makes the body of the stage `name` an asset, partitioned by month.
 
     `upstream` maps parameters of the body to the stages whose records they receive; where no record
-    is stored, they receive None. The body must have a parameter `lake`. Its errors become failures
-    with a message of one line; only a transient error is retried, three times.
+    is stored, they receive None. `options` are further arguments of `dagster.asset`. The body must
+    have a parameter `lake`. Its errors become failures with a message of one line; only a transient
+    error is retried, three times.
     """
     key = export.key(name)
     with catch_warnings():
@@ -66,8 +75,10 @@ def stage(
         tags={"finops/export": export.name},
         check_specs=check_specs,
         io_manager_key="records",
+        **options,
     )
-    return lambda body: asset(_explain_failures(body))
+    blocking = next((check.name for check in checks if check.blocking), RECONCILES.name)
+    return lambda body: asset(_explain_failures(body, blocking))
 
 
 def stage_result(
@@ -95,7 +106,7 @@ def stage_result(
     )
 
 
-def _explain_failures(body: Body) -> Callable[..., Events]:
+def _explain_failures(body: Body, blocking_check: str) -> Callable[..., Events]:
     """Wrap a body so that its errors become messages of one line, and its seconds metadata.
 
     A failed reconciliation also becomes a failed check. Permanent errors are not retried,
@@ -113,11 +124,11 @@ def _explain_failures(body: Body) -> Callable[..., Events]:
             yield dg.AssetCheckResult(
                 passed=False,
                 asset_key=context.asset_key,
-                check_name=RECONCILES.name,
+                check_name=blocking_check,
                 description=message,
             )
             _drop_traces(error)
-            raise _failure(error, message, check=RECONCILES.name) from None
+            raise _failure(error, message, check=blocking_check) from None
         except (BillError, StoreError) as error:
             _drop_traces(error)
             raise _failure(error, f"{error}{_version_kept(context, lake)}") from None
@@ -132,12 +143,14 @@ def _explain_failures(body: Body) -> Callable[..., Events]:
 def _version_kept(context: dg.AssetExecutionContext, lake: Lake) -> str:
     """Return the end of a failure's message: the version in the lake, or nothing."""
     export, stage = context.asset_key.path
-    footer = read_footer(lake.path(export, billing_month(context)))
-    # When the warehouse's stage runs, the lake has the new version already, and BigQuery is only
+    places = {"focus": (focus_lake(lake), "the file of charges")}
+    place, name = places.get(stage, (lake, "the lake"))
+    footer = read_footer(place.path(export, billing_month(context)))
+    # When a warehouse's stage runs, the lake has the new version already, and BigQuery is only
     # measured after its commit: which version the warehouse has is not known here.
-    if footer is None or stage == "warehouse_table":
+    if footer is None or stage.startswith("warehouse_"):
         return ""
-    return f"; the lake keeps version {footer.manifest_id}"
+    return f"; {name} keeps version {footer.manifest_id}"
 
 
 def _unexpected(

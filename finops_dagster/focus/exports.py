@@ -1,0 +1,46 @@
+"""Which exports have charges, and the derivation of a month of one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from finops_dagster.billing.errors import BillError, StageMissing, reprocess_advice
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.focus.mappings import MAPPINGS, mapping_of
+from finops_dagster.focus.month import FocusDerivation
+from finops_dagster.lake import Lake, read_footer
+from finops_dagster.sources import VENDORS
+from finops_dagster.sources.settings import ExportSettings
+from finops_dagster.tables.database import DuckDB
+
+
+def focus_exports(export: ExportSettings) -> Mapping[str, str] | None:
+    """Return the exports whose bills an export's charges are derived from, by dataset.
+
+    The export itself has the dataset "" if it is the only one. None if the export has no charges.
+    """
+    formats = VENDORS[export.vendor].formats(export)
+    has_mapping = any((export.vendor, name) in MAPPINGS for name in formats)
+    return {"": export.name} if has_mapping else None
+
+
+def focus_derivation(
+    export: ExportSettings, month: BillingMonth, lake: Lake, duckdb: DuckDB
+) -> FocusDerivation:
+    """Return the derivation of a month of an export that has charges.
+
+    Raises StageMissing if the lake does not have the month's bill, and BillError if the format of
+    the bill has no mapping.
+    """
+    exports, path = focus_exports(export), lake.path(export.name, month)
+    bill = read_footer(path)
+    if bill is None:
+        advice = reprocess_advice(export.name, month)
+        raise StageMissing(f"{path} is missing or damaged; {advice}")
+    mapping = mapping_of(export.vendor, bill.format)
+    if mapping is None or exports is None:
+        raise BillError(
+            f"{export.name} {month} has the format {bill.format}, which has no mapping to FOCUS; "
+            "only the bill is loaded"
+        )
+    return FocusDerivation(lake, duckdb, mapping, exports, month)

@@ -1,0 +1,138 @@
+"""The stage of the charges: what it derives, when it does no work, and what a failure leaves."""
+
+from decimal import Decimal
+
+import duckdb
+import pytest
+
+from finops_dagster.focus.mappings import MAPPINGS
+from finops_dagster.focus.month import FocusMonth
+from finops_dagster_tests.cur import line_item
+from finops_dagster_tests.project import Project
+from finops_dagster_tests.small_mapping import small_mapping
+
+
+@pytest.fixture
+def focus(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """Return a project whose export has a small mapping to FOCUS."""
+    monkeypatch.setitem(MAPPINGS, ("aws", "cur1"), small_mapping())
+    return project
+
+
+def charges(project: Project, columns: str, month: str = "2024-01") -> list[tuple[object, ...]]:
+    """Return columns of the month's charges, sorted."""
+    path = project.focus_path(month)
+    return duckdb.sql(f"SELECT {columns} FROM read_parquet('{path}') ORDER BY ALL").fetchall()
+
+
+def taxed(*costs: str, tax: str) -> list[dict[str, str]]:
+    rows = [line_item("2024-01", lineItem__UnblendedCost=cost) for cost in costs]
+    tax_row = {"lineItem__UnblendedCost": tax, "lineItem__ProductCode": "Tax"}
+    return [*rows, line_item("2024-01", **tax_row)]
+
+
+def test_a_month_becomes_charges_of_its_version_in_the_same_run(focus: Project) -> None:
+    focus.deliver(taxed("0.1", "2", tax="0.000000000000000001"))
+    run = focus.load()
+    assert run.data_versions() == {"v1"}
+    assert run.outcomes()["focus"] == "derived"
+    assert charges(focus, "BilledCost, x_manifest_id, x_export, x_rule, x_source_line_items") == [
+        (Decimal("0.1"), "v1", "acme", "usage", ["abc"]),
+        (Decimal(2), "v1", "acme", "usage", ["abc"]),
+    ]
+    metadata = run.metadata("focus")
+    assert metadata["dagster/partition_row_count"] == 2
+    assert metadata["total_cost_exact"] == metadata["effective_cost_exact"] == "2.1"
+    assert metadata["mapping"] == small_mapping().version
+    assert metadata["sources"] == "acme v1"
+    assert metadata["path"] == str(focus.focus_path().relative_to(focus.folder))
+    assert metadata["entries"].splitlines()[2:] == [
+        "| tax | taxes are no charges here | USD | 1 | 0.000000000000000001 "
+        "| 0.000000000000000001 |"
+    ]
+    assert run.checks()["focus.adds_up"]
+
+
+def test_a_month_of_the_same_version_and_mapping_is_not_derived_again(focus: Project) -> None:
+    focus.deliver("1")
+    focus.load()
+    written = focus.focus_path().stat().st_mtime_ns
+    run = focus.load()
+    assert run.outcomes()["focus"] == "unchanged"
+    assert run.metadata("focus")["total_cost_exact"] == "1"
+    assert focus.focus_path().stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize("change", ["version", "mapping", "damage", "loss"])
+def test_a_month_is_derived_again_when_something_changed(
+    focus: Project, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    focus.deliver("1")
+    focus.load()
+    version, mapping = "v1", small_mapping()
+    if change == "version":
+        version = "v2"
+        focus.deliver("1", "1", version=version)
+    elif change == "mapping":
+        mapping = small_mapping("newer")
+        monkeypatch.setitem(MAPPINGS, ("aws", "cur1"), mapping)
+    elif change == "damage":
+        focus.focus_path().write_bytes(b"PAR1")
+    else:
+        focus.focus_path().unlink()
+    run = focus.load()
+    assert run.outcomes()["focus"] == "derived"
+    record = FocusMonth.read(focus.focus_path())
+    assert record is not None
+    assert (record.version.manifest_id, record.mapping) == (version, mapping.version)
+
+
+def test_charges_that_do_not_add_up_leave_the_bill_loaded_and_its_warehouse_running(
+    focus: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    focus.database = {"duckdb": {"warehouse_path": str(focus.folder / "data/warehouse.duckdb")}}
+    focus.deliver("1")
+    focus.load()
+    monkeypatch.setitem(MAPPINGS, ("aws", "cur1"), small_mapping(moved=""))
+    focus.deliver(taxed("1", tax="0.5"), version="v2")
+    run = focus.materialize()
+    assert not run.success
+    assert "the charges of the kind 'tax' differ from the bill by BilledCost 0.5" in run.error
+    assert "; the file of charges keeps version v1" in run.error
+    assert not run.checks()["focus.adds_up"]
+    assert run.outcomes() == {
+        "manifest": "read",
+        "staged_files": "staged",
+        "billing_table": "loaded",
+        "parquet": "exported",
+        "warehouse_table": "loaded",
+    }
+    assert charges(focus, "BilledCost, x_manifest_id") == [(1, "v1")]
+    assert not list(focus.folder.rglob("*.part*"))
+
+
+def test_the_warehouse_comes_before_the_charges(focus: Project) -> None:
+    focus.database = {"duckdb": {"warehouse_path": str(focus.folder / "data/warehouse.duckdb")}}
+    focus.deliver("1")
+    assert focus.load().stages()[-2:] == ["warehouse_table", "focus"]
+
+
+def test_a_failed_warehouse_does_not_keep_the_charges_from_being_derived(focus: Project) -> None:
+    focus.database = {"duckdb": {"warehouse_path": str(focus.folder)}}  # a folder is no database
+    focus.deliver("1")
+    run = focus.materialize()
+    assert not run.success
+    assert run.outcomes()["focus"] == "derived"
+
+
+def test_an_export_without_a_mapping_has_no_stage_of_charges(project: Project) -> None:
+    project.deliver("1")
+    assert "focus" not in project.load().outcomes()
+
+
+def test_a_month_whose_bill_is_not_loaded_says_what_to_do(focus: Project) -> None:
+    run = focus.materialize(stages=["focus"])
+    assert run.error == (
+        f"{focus.parquet_path().relative_to(focus.folder)} is missing or damaged; run finops state "
+        "reprocess acme 2024-01 to read the vendor's files again"
+    )

@@ -1,0 +1,39 @@
+"""A small mapping to FOCUS, for tests of the stages: a fee and its part, taxes left out."""
+
+from finops_dagster.billing.columns import SqlType
+from finops_dagster.focus.mapping import Charge, Expression, FocusMapping, Input, Kind
+
+
+def small_mapping(name: str = "small", *, moved: str = "taxes are no charges here") -> FocusMapping:
+    """Return a mapping of the tests' CUR v1.
+
+    Line items of the service Tax are left out, which the mapping declares only if `moved` says why.
+    """
+    return FocusMapping(
+        name,
+        [
+            Input("cost", SqlType.MONEY, ("lineitem_unblendedcost",)),
+            Input("service", spellings=("lineitem_productcode",)),
+            Input("id", spellings=("identity_lineitemid",)),
+            Input("account", spellings=("bill_payeraccountid",)),
+        ],
+        [
+            Kind("tax", "service = 'Tax'", moved=moved),
+            Kind("other", "true", (Charge("usage"),)),
+        ],
+        {
+            "BilledCost": Expression("cost"),
+            "EffectiveCost": Expression("cost"),
+            "ListCost": Expression("cost"),
+            "ContractedCost": Expression("cost"),
+            "BillingCurrency": Expression("'USD'"),
+            "BillingAccountId": Expression("account"),
+            "ChargeCategory": Expression("'Usage'"),
+            "ServiceName": Expression("service"),
+            "Tags": Expression("MAP {'service': service}"),
+        },
+        headline="cost",
+        amortized="cost",
+        currency="'USD'",
+        line_items="[id]",
+    )
