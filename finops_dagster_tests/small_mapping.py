@@ -2,6 +2,7 @@
 
 from finops_dagster.billing.columns import SqlType
 from finops_dagster.focus.mapping import Charge, Expression, FocusMapping, Input, Kind
+from finops_dagster_tests.cur import line_item
 
 
 def small_mapping(name: str = "small", *, moved: str = "taxes are no charges here") -> FocusMapping:
@@ -37,3 +38,10 @@ def small_mapping(name: str = "small", *, moved: str = "taxes are no charges her
         currency="'USD'",
         line_items="[id]",
     )
+
+
+def taxed(*costs: str, tax: str) -> list[dict[str, str]]:
+    """Return line items of these costs, and one of the tax."""
+    rows = [line_item("2024-01", lineItem__UnblendedCost=cost) for cost in costs]
+    tax_row = {"lineItem__UnblendedCost": tax, "lineItem__ProductCode": "Tax"}
+    return [*rows, line_item("2024-01", **tax_row)]

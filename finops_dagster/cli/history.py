@@ -17,7 +17,7 @@ from functools import cached_property
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from finops_dagster.pipeline import STAGES
+from finops_dagster.pipeline import STAGES, with_previous
 from finops_dagster.processes import INTERRUPT_ERRORS, read_note
 from finops_dagster.settings import dagster_home
 
@@ -164,24 +164,56 @@ class History:
         """Return the message of a run that failed or was canceled; None for any other."""
         return self.failures[run.id].message if run.id in self.failures else None
 
-    def status(self, export: str, month: str) -> tuple[str, str | None]:
+    def status(
+        self, export: str, month: str, stages: Collection[str] = STAGES
+    ) -> tuple[str, str | None]:
         """Return the status of a month's last run, and the message of its failure or None.
 
         The status is "success" if none ran. A failed run counts as the last one until later runs
-        have done every stage that it missed.
+        have done every stage that it missed. `stages` are those that the export has.
         """
         done_stages = set[str]()
         for run in self.month_runs.get((export, month), []):
-            stages = run.stages[export]
+            # A run of the job selects all stages, also those that the export does not have.
+            selected = [stage for stage in run.stages[export] if stage in stages]
             if run.status == "success":
-                done_stages |= set(stages)
+                done_stages |= set(selected)
                 continue
-            failed_stage = self.failures[run.id].stage if run.id in self.failures else None
-            # The stages after the failed one did not run. If it is unknown, any may be missing.
-            missed = stages[stages.index(failed_stage) :] if failed_stage in stages else stages
-            if set(missed) - done_stages:
+            if set(self._missed_stages(run, selected)) - done_stages:
                 return run.status, self.reason(run)
         return "success", None
+
+    def _missed_stages(self, run: Run, selected: Sequence[str]) -> Sequence[str]:
+        """Return those selected stages that a failed run did not do."""
+        failed = self.failures[run.id].stage if run.id in self.failures else None
+        if failed not in selected:
+            return selected  # any may be missing
+        return [s for s in selected if self._stage_failure(run, s) is not None]
+
+    def _stage_failure(self, run: Run, stage: str) -> RunFailure | None:
+        """Return why a failed run did not do a stage: its own failure, or one of a stage before it.
+
+        None if it did the stage.
+        """
+        first = self.failures[run.id]
+        if first.stage is None or first.stage in with_previous(stage):
+            return first
+        if STAGES.index(stage) < STAGES.index(first.stage):
+            return None
+        failures = self._step_failures(run.id)
+        return next((failures[s] for s in with_previous(stage) if s in failures), None)
+
+    def _step_failures(self, run_id: str) -> dict[str | None, RunFailure]:
+        """Return all failures of a run by stage; the run's own event has the first one alone."""
+        assert self.instance is not None
+        import dagster as dg
+
+        records = self.instance.get_records_for_run(
+            run_id, of_type=dg.DagsterEventType.STEP_FAILURE
+        )
+        events = (record.event_log_entry.dagster_event for record in records.records)
+        failures = [_step_failure(event) for event in events if event is not None]
+        return {failure.stage: failure for failure in failures}
 
     def materializations(
         self, export: str, months: Collection[str], stages: Sequence[str] = STAGES
@@ -251,7 +283,7 @@ class History:
         if last and (last.run == run.id or last.at > (run.ended or datetime.now(UTC))):
             return None
         if run.id in self.failures:
-            return self.failures[run.id]
+            return self._stage_failure(run, stage)
         retried, reason = read_note(dagster_home(), run.id).get("retry", ("", ""))
         retry = f", trying again: {reason}" if retried == stage else ""
         return RunFailure(None, "", f"in progress{retry}")
@@ -320,6 +352,10 @@ def _failure(event: dg.DagsterEvent) -> RunFailure:
             return RunFailure(None, "the process was lost", event.message or "")
         cause, message = _innermost(error)
         return RunFailure(None, cause, message or event.message or "")
+    return _step_failure(step)
+
+
+def _step_failure(step: dg.DagsterEvent) -> RunFailure:
     # Dagster joins the parts of an asset key by two underscores: acme__billing_table.
     stage = str(step.step_key).rpartition("__")[2]
     failure, error = step.step_failure_data.user_failure_data, step.step_failure_data.error
@@ -328,7 +364,7 @@ def _failure(event: dg.DagsterEvent) -> RunFailure:
         cause = metadata.get("cause") or (error.cls_name if error else "")
         return RunFailure(stage, str(cause), failure.description, metadata.get("check"))
     if error is None:
-        return RunFailure(stage, "", event.message or "")
+        return RunFailure(stage, "", step.message or "")
     if error.cls_name in INTERRUPT_ERRORS:
         return RunFailure(stage, error.cls_name, "stopped by the user")
     return RunFailure(stage, *_innermost(error))

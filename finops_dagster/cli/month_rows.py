@@ -17,7 +17,7 @@ from finops_dagster.cli.stored_months import (
     StageVersions,
     StoredMonths,
     newest_version,
-    stages_until,
+    stages_of,
 )
 from finops_dagster.pipeline import STAGES
 from finops_dagster.settings import Settings
@@ -56,7 +56,7 @@ def month_rows(settings: Settings, selection: Selection, history: History) -> It
     for month in StoredMonths(settings).months(selection):
         export, name = month.key
         # "success" also stands for months that never ran; those are listed only if stored.
-        last_run, reason = history.status(export, name)
+        last_run, reason = history.status(export, name, month.stages)
         if last_run != "success" or not set(month.versions.values()) <= {None, UNKNOWN}:
             yield {
                 "export": export,
@@ -74,11 +74,11 @@ def stage_rows(settings: Settings, selection: Selection) -> list[Row]:
 
     The selection must be one month of one export. What a stage has not recorded is None.
     """
-    export, month = selection.exports(settings)[0].name, str(selection.start)
+    export, month = selection.exports(settings)[0], str(selection.start)
     with open_history() as history:
-        by_stage = history.materializations(export, [month], stages_until(settings))
+        by_stage = history.materializations(export.name, [month], stages_of(settings, export))
         return [
-            _stage_row(stage, last, history.why_not_materialized(export, month, stage, last))
+            _stage_row(stage, last, history.why_not_materialized(export.name, month, stage, last))
             for stage, last in ((stage, by_stage[stage].get(month)) for stage in by_stage)
         ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from decimal import Decimal
 from functools import partial
 from typing import Any
@@ -18,7 +18,9 @@ from finops_dagster.cli.errors import one_line
 from finops_dagster.cli.month_rows import restatement_fields, restatement_text
 from finops_dagster.cli.options import Selection
 from finops_dagster.cli.output import OnProblem, Row, print_json
-from finops_dagster.cli.stored_months import StoredMonth, StoredMonths, stages_until
+from finops_dagster.cli.stored_months import StoredMonth, StoredMonths, stages_of
+from finops_dagster.focus.exports import focus_exports
+from finops_dagster.pipeline import BILL_STAGES, FOCUS_STAGES, PREVIOUS_STAGE
 from finops_dagster.pipeline.build import build_definitions
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.runs import MonthRun, end_lost_runs, open_instance, run_month
@@ -26,11 +28,12 @@ from finops_dagster.settings import Settings
 from finops_dagster.terminal import console, print_error
 
 # These stages run alone, from what the stage before them stored; the vendor is not asked. Each has
-# the stage before it and the command that runs that stage.
-_PREVIOUS_STAGES = {
-    "billing_table": ("staged_files", "extract-billing"),
-    "parquet": ("billing_table", "load-billing-local"),
-    "warehouse_table": ("parquet", "export-parquet"),
+# the command that runs the stage before it.
+_RUN_ALONE = {
+    "billing_table": "extract-billing",
+    "parquet": "load-billing-local",
+    "warehouse_table": "export-parquet",
+    "focus": "export-parquet",
 }
 
 
@@ -47,10 +50,10 @@ def run_months(
     An export that has none of the months did not succeed. `until` is the last stage to run; without
     it every stage runs. A stage that reads only what an earlier stage stored runs alone, so it
     needs no vendor. `force` runs unchanged months again. `as_json` prints each month as one line of
-    JSON. Lost runs are marked as failed first. Raises BillError if no export is selected, or if
-    there is no warehouse to load into; KeyboardInterrupt if Ctrl-C stopped a run.
+    JSON. Lost runs are marked as failed first. Raises BillError if no selected export has the
+    stage; KeyboardInterrupt if Ctrl-C stopped a run.
     """
-    stages = _stages(settings, until)
+    stages = _stages(settings, selection, until)
     definitions = build_definitions(settings)
     succeeded = True
     with open_instance() as instance, _Progress(is_hidden=as_json) as progress:
@@ -62,12 +65,15 @@ def run_months(
             (print_error if as_json else progress.print_line)(line)
 
         # All months first: the bar shows how many there are.
-        months = list(_months_to_run(settings, selection, until, on_problem))
-        progress.month_count, progress.stage_count = len(months), len(stages)
-        run_stages = partial(run_month, definitions, instance, stages=stages, force=force)
+        months = list(_months_to_run(settings, selection, until, stages, on_problem))
+        progress.month_count = len(months)
+        progress.stage_count = max(map(len, stages.values()), default=0)
+        run_stages = partial(run_month, definitions, instance, force=force)
         for month in months:
             progress.start_month(month)
-            result = _month_run(run_stages, month, progress)
+            result = _month_run(
+                partial(run_stages, stages=stages[month.export.name]), month, progress
+            )
             succeeded &= result.error is None
             row = _row(month, result)
             if as_json:
@@ -78,13 +84,27 @@ def run_months(
     return succeeded
 
 
-def _stages(settings: Settings, until: str | None) -> tuple[str, ...]:
+def _stages(
+    settings: Settings, selection: Selection, until: str | None
+) -> dict[str, tuple[str, ...]]:
+    """Return the stages to run, by export; exports that do not have the stage `until` are left out.
+
+    Raises BillError if none has it.
+    """
     if until == "warehouse_table" and not settings.database.has_warehouse:
         raise BillError(
             "the backend duckdb has no warehouse; choose another with --backend, or set "
             "database.duckdb.warehouse_path"
         )
-    return (until,) if until and until in _PREVIOUS_STAGES else stages_until(settings, until)
+    exports = selection.exports(settings)
+    if until is None:
+        return {export.name: stages_of(settings, export) for export in exports}
+    stages = (until,) if until in _RUN_ALONE else BILL_STAGES[: BILL_STAGES.index(until) + 1]
+    by_export = {e.name: stages for e in exports if until not in FOCUS_STAGES or focus_exports(e)}
+    if not by_export:
+        names = ", ".join(export.name for export in exports)
+        raise BillError(f"{names}: no mapping to FOCUS exists for these exports")
+    return by_export
 
 
 def _month_run(
@@ -104,20 +124,27 @@ def _month_run(
 
 
 def _months_to_run(
-    settings: Settings, selection: Selection, until: str | None, on_problem: OnProblem
+    settings: Settings,
+    selection: Selection,
+    until: str | None,
+    stages: Collection[str],
+    on_problem: OnProblem,
 ) -> Iterator[StoredMonth]:
     """Yield the months to run: those that the previous stage has, or that the vendor has.
 
-    `on_problem` is called for an export that has none.
+    `stages` has the exports that have the stage `until`. `on_problem` is called for one of them
+    that has no month.
     """
     stored = StoredMonths(settings)
-    if until not in _PREVIOUS_STAGES:
+    if until not in _RUN_ALONE:
         for export, _, manifests in available_months(settings, selection, on_problem):
             yield from (StoredMonth(export, month, stored) for month in manifests)
         return
-    previous_stage, command = _PREVIOUS_STAGES[until]
+    previous_stage, command = PREVIOUS_STAGE[until], _RUN_ALONE[until]
     months = [month for month in stored.months(selection) if month.has_stage(previous_stage)]
     for export in selection.exports(settings):
+        if export.name not in stages:
+            continue
         export_months = [month for month in months if month.export == export]
         if not export_months:
             on_problem(
@@ -187,15 +214,22 @@ class _Progress(Progress):
 def _row(month: StoredMonth, result: MonthRun) -> Row:
     """Return the result of a month as a row.
 
-    `outcome` is `failed`, `unchanged`, or the outcome of the last stage that had work to do.
+    `outcome` is `failed`, `unchanged`, or the outcome of the last stage that had work to do. Rows
+    and cost are those of the bill, also if only a stage of the charges failed.
     """
     stages = list(result.stages.values())
     # Only the stages that hold the month's rows have this key: table, Parquet file, warehouse.
-    loads = [metadata for metadata in stages if "dagster/partition_row_count" in metadata]
-    outcomes = [metadata["outcome"] for metadata in loads or stages[-1:]]
+    with_rows = {s: m for s, m in result.stages.items() if "dagster/partition_row_count" in m}
+    loads = [m for s, m in with_rows.items() if s in BILL_STAGES] or list(with_rows.values())
+    # The last stage of the bill that had work to do counts, or else that of the charges.
+    in_order = sorted(with_rows, key=lambda stage: stage in BILL_STAGES)
+    outcomes = [with_rows[stage]["outcome"] for stage in in_order]
+    outcomes = outcomes or [metadata["outcome"] for metadata in stages[-1:]]
     changes = [outcome for outcome in outcomes if outcome != "unchanged"]
     versions = [metadata["manifest_id"] for metadata in stages if "manifest_id" in metadata]
-    totals = loads[-1] if loads and result.error is None else {}
+    failed = {*result.failed_stages}
+    has_bill = result.error is None or (failed and failed <= {*FOCUS_STAGES})
+    totals = loads[-1] if loads and has_bill else {}
     table = result.stages.get("billing_table", {})
     return {
         "export": month.key[0],
@@ -216,7 +250,7 @@ def _row(month: StoredMonth, result: MonthRun) -> Row:
 def _line(row: Row) -> str:
     month = f"{row['export']} {row['month']}"
     if row["outcome"] == "failed":
-        return f"{month}  failed: {row['reason']}"
+        return f"{month}  failed: {row['reason']}{_loaded_bill(row)}"
     line = f"{month}  {row['outcome']}  {row['version']}"
     if row["rows"] is not None:
         line += f"  {count_text(row['rows'], 'row')}  {Decimal(row['cost']):,.2f}"
@@ -226,3 +260,11 @@ def _line(row: Row) -> str:
     if row["failed_checks"]:
         line += f"  failed checks: {', '.join(row['failed_checks'])}"
     return line
+
+
+def _loaded_bill(row: Row) -> str:
+    """Return the end of the line of a month of which only the charges failed."""
+    if row["rows"] is None:
+        return ""
+    rows, cost = count_text(row["rows"], "row"), Decimal(row["cost"])
+    return f"; the bill is loaded: {row['version']}  {rows}  {cost:,.2f}"

@@ -41,6 +41,11 @@ _COMMANDS = [
         "warehouse_table",
         f"Load each month's Parquet file into the warehouse.\n\n{_RUNS_ALONE}",
     ),
+    (
+        "derive-focus",
+        "focus",
+        f"Derive the FOCUS charges of each month from its Parquet file.\n\n{_RUNS_ALONE}",
+    ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show which stages would run.")]
 Runs = Annotated[

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -17,6 +17,8 @@ from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import Load, LoadedVersion
 from finops_dagster.cli.options import Selection
+from finops_dagster.focus.exports import focus_derivation, focus_exports
+from finops_dagster.focus.month import FocusDerivation, FocusMonth, focus_lake
 from finops_dagster.lake import Lake, read_footer
 from finops_dagster.object_stores import ObjectStores
 from finops_dagster.pipeline import BILL_STAGES
@@ -45,13 +47,14 @@ FROM finops_state.manifests WHERE state = 'loaded'
 
 
 def last_stage(settings: Settings) -> str:
-    """Return the stage at which the pipeline ends."""
+    """Return the stage at which the pipeline of the bill ends."""
     return "warehouse_table" if settings.database.has_warehouse else "parquet"
 
 
-def stages_until(settings: Settings, stage: str | None = None) -> tuple[str, ...]:
-    """Return the stages of the pipeline up to and with `stage`, by default all that it has."""
-    return BILL_STAGES[: BILL_STAGES.index(stage or last_stage(settings)) + 1]
+def stages_of(settings: Settings, export: ExportSettings) -> tuple[str, ...]:
+    """Return the stages of an export; those of the charges only where its format has a mapping."""
+    bill = BILL_STAGES[: BILL_STAGES.index(last_stage(settings)) + 1]
+    return (*bill, "focus") if focus_exports(export) else bill
 
 
 def newest_version(versions: StageVersions) -> str | None:
@@ -75,7 +78,6 @@ class StoredMonths:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.stages = stages_until(settings)
         storage, duckdb = settings.storage, settings.database.duckdb
         self.lake = Lake(storage.parquet_dir)
         limits = InflationLimits(storage.max_inflation, storage.max_inflated_bytes)
@@ -266,8 +268,39 @@ class StoredMonth:
             "billing_table": self.table_version,
             "parquet": self.lake_record.manifest_id if self.lake_record else None,
             "warehouse_table": UNKNOWN if warehouse is None else warehouse.get(str(self.month)),
+            "focus": self.focus_version if "focus" in self.stages else None,
         }
-        return {stage: versions[stage] for stage in self.storage.stages}
+        return {stage: versions[stage] for stage in self.stages}
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages of the month's export."""
+        return stages_of(self.storage.settings, self.export)
+
+    @property
+    def focus_path(self) -> Path:
+        """The month's file of charges, which need not exist."""
+        return focus_lake(self.storage.lake).path(self.export.name, self.month)
+
+    @property
+    def focus_derivation(self) -> FocusDerivation:
+        """The derivation of the month's charges. Raises BillError if it has no mapping or bill."""
+        storage = self.storage
+        return focus_derivation(self.export, self.month, storage.lake, storage.database.duckdb)
+
+    @cached_property
+    def focus_version(self) -> str | None:
+        """The version that the month's charges are of, or None; their rows are not read.
+
+        If the bill or the mapping is another one since, the text says so after the version.
+        """
+        record = FocusMonth.read(self.focus_path)
+        if record is None:
+            return None
+        with suppress(BillError):
+            if difference := self.focus_derivation.difference(record):
+                return f"{record.version.manifest_id} ({difference})"
+        return record.version.manifest_id
 
     def has_stage(self, stage: str) -> bool:
         """Return whether the next stage can run from what this stage stored."""

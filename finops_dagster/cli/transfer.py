@@ -35,7 +35,7 @@ from finops_dagster.sources.settings import ExportSettings
 from finops_dagster.tables import ledger
 
 MonthName = Annotated[str, StringConstraints(pattern=r"^\d{4}-(0[1-9]|1[0-2])$")]
-Stage = Literal["manifest", "staged_files", "billing_table", "parquet", "warehouse_table"]
+Stage = Literal["manifest", "staged_files", "billing_table", "parquet", "warehouse_table", "focus"]
 # The fields of the document with the ledger's columns.
 _LEDGER_COLUMNS = {
     "version": "manifest_id",
@@ -348,6 +348,8 @@ def _confirmed_version(
             return None
         version = month.storage.warehouse.measured_version(month.month_file)
         return version.manifest_id if version else None
+    if stage == "focus":
+        return month.focus_version
     manifest = month.staging.manifest()
     if manifest is None or (table_version and is_version_of(table_version, manifest.id)):
         is_table_version = (

@@ -176,8 +176,7 @@ class FocusDerivation:
         None otherwise, and where the file's rows do not have the totals of its footer.
         """
         record = FocusMonth.read(self.path)
-        ids = {export: version.manifest_id for export, version in self.sources().items()}
-        if record is None or (record.mapping, dict(record.sources)) != (self.mapping.version, ids):
+        if record is None or self.difference(record) is not None:
             return None
         with self.duckdb.scratch() as connection:
             try:
@@ -185,6 +184,18 @@ class FocusDerivation:
             except duckdb.Error:
                 return None
         return record if totals.difference(record.version.totals) is None else None
+
+    def difference(self, record: FocusMonth) -> str | None:
+        """Return how a record differs from the lake's bills or this mapping; None if it does not.
+
+        Raises StageMissing if the lake lacks a bill.
+        """
+        for export, version in self.sources().items():
+            if record.sources.get(export) != version.manifest_id:
+                return f"the bill of {export} is {version.manifest_id}"
+        if record.mapping != self.mapping.version:
+            return f"the mapping is {self.mapping.version}"
+        return None
 
     @contextmanager
     def replacing_month(self, run_id: str) -> Iterator[FocusMonth]:

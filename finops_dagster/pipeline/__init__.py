@@ -15,3 +15,10 @@ PREVIOUS_STAGE: Final[Mapping[str, str]] = {
     "warehouse_focus": "focus",
 }
 """The stage from which each stage reads; the manifest has none."""
+
+
+def with_previous(stage: str) -> tuple[str, ...]:
+    """Return the stage and all stages before it, the nearest first."""
+    if stage not in PREVIOUS_STAGE:
+        return (stage,)
+    return (stage, *with_previous(PREVIOUS_STAGE[stage]))

@@ -15,6 +15,7 @@ import dagster as dg
 from dagster_shared.error import SerializableErrorInfo
 
 from finops_dagster.billing.months import BillingMonth
+from finops_dagster.pipeline import BILL_STAGES
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.postgres_history import check_driver
 from finops_dagster.processes import instance_lock, lost_runs, remove_lock, run_lock
@@ -30,7 +31,8 @@ class MonthRun:
     """The result of a run: the metadata of each stage that succeeded, and the error of the next.
 
     `run_id` is None if no run was started. `stages` has plain values of metadata by stage and key.
-    `error` is a line of text, or None if all stages succeeded.
+    `error` is a line of text, or None if all stages succeeded. The stages of the bill may have
+    succeeded although `focus` is among the `failed_stages`.
     """
 
     month: BillingMonth
@@ -39,6 +41,7 @@ class MonthRun:
     stages: dict[str, MetadataValues]
     error: str | None
     failed_check_names: tuple[str, ...] = ()
+    failed_stages: tuple[str, ...] = ()
 
     @property
     def is_unchanged(self) -> bool:
@@ -141,6 +144,7 @@ def run_month(
         tuple(
             check.check_name for check in result.get_asset_check_evaluations() if not check.passed
         ),
+        tuple(map(_stage, result.get_step_failure_events())),
     )
 
 
@@ -170,20 +174,32 @@ def _failure_reason(result: dg.ExecuteInProcessResult) -> str | None:
     """Return why the run failed, None if it did not. Raises KeyboardInterrupt."""
     if result.success:
         return None
-    for event in result.get_step_failure_events():
-        failure = event.step_failure_data
-        if failure.error_source is not None and failure.error_source.name == "INTERRUPT":
-            raise KeyboardInterrupt
-        if failure.user_failure_data is not None and failure.user_failure_data.description:
-            return failure.user_failure_data.description
-        return (
-            _error_line(failure.error, result.run_id)
-            or f"a stage failed; run {result.run_id} in the UI has its log"
-        )
+    reasons = {_stage(e): _step_reason(e, result.run_id) for e in result.get_step_failure_events()}
+    if len(reasons) == 1 and reasons.keys() <= {*BILL_STAGES}:
+        return next(iter(reasons.values()))
+    if reasons:
+        return "; ".join(f"{stage}: {reason}" for stage, reason in reasons.items())
     errors = [event.job_failure_data.error for event in result.all_events if event.is_run_failure]
     return (
         _error_line(errors[-1] if errors else None, result.run_id)
         or f"the run failed; run {result.run_id} in the UI has its log"
+    )
+
+
+def _stage(event: dg.DagsterEvent) -> str:
+    # Dagster joins the parts of an asset key by two underscores: acme__billing_table.
+    return str(event.step_key).rpartition("__")[2]
+
+
+def _step_reason(event: dg.DagsterEvent, run_id: str) -> str:
+    """Return why a stage failed. Raises KeyboardInterrupt."""
+    failure = event.step_failure_data
+    if failure.error_source is not None and failure.error_source.name == "INTERRUPT":
+        raise KeyboardInterrupt
+    if failure.user_failure_data is not None and failure.user_failure_data.description:
+        return failure.user_failure_data.description
+    return (
+        _error_line(failure.error, run_id) or f"a stage failed; run {run_id} in the UI has its log"
     )
 
 

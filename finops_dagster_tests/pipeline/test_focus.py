@@ -1,5 +1,6 @@
 """The stage of the charges: what it derives, when it does no work, and what a failure leaves."""
 
+import shutil
 from decimal import Decimal
 
 import duckdb
@@ -7,28 +8,15 @@ import pytest
 
 from finops_dagster.focus.mappings import MAPPINGS
 from finops_dagster.focus.month import FocusMonth
-from finops_dagster_tests.cur import line_item
+from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import Project
-from finops_dagster_tests.small_mapping import small_mapping
-
-
-@pytest.fixture
-def focus(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """Return a project whose export has a small mapping to FOCUS."""
-    monkeypatch.setitem(MAPPINGS, ("aws", "cur1"), small_mapping())
-    return project
+from finops_dagster_tests.small_mapping import small_mapping, taxed
 
 
 def charges(project: Project, columns: str, month: str = "2024-01") -> list[tuple[object, ...]]:
     """Return columns of the month's charges, sorted."""
     path = project.focus_path(month)
     return duckdb.sql(f"SELECT {columns} FROM read_parquet('{path}') ORDER BY ALL").fetchall()
-
-
-def taxed(*costs: str, tax: str) -> list[dict[str, str]]:
-    rows = [line_item("2024-01", lineItem__UnblendedCost=cost) for cost in costs]
-    tax_row = {"lineItem__UnblendedCost": tax, "lineItem__ProductCode": "Tax"}
-    return [*rows, line_item("2024-01", **tax_row)]
 
 
 def test_a_month_becomes_charges_of_its_version_in_the_same_run(focus: Project) -> None:
@@ -136,3 +124,90 @@ def test_a_month_whose_bill_is_not_loaded_says_what_to_do(focus: Project) -> Non
         f"{focus.parquet_path().relative_to(focus.folder)} is missing or damaged; run finops state "
         "reprocess acme 2024-01 to read the vendor's files again"
     )
+
+
+FULL_RUN = ("aws", "run-pipeline", "--start-date", "2024-01", "--end-date", "2024-01")
+
+
+@pytest.fixture
+def finops(focus: Project) -> Finops:
+    """Return the command in a project with a small mapping and a warehouse."""
+    warehouse = '[database.duckdb]\nwarehouse_path = "data/warehouse.duckdb"\n'
+    return Finops(focus, warehouse)
+
+
+def test_the_line_of_a_month_names_the_failed_charges_and_the_loaded_bill(
+    finops: Finops, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(MAPPINGS, ("aws", "cur1"), small_mapping(moved=""))
+    finops.project.deliver(taxed("1", tax="0.5"))
+    line, *_ = finops(*FULL_RUN, code=1).splitlines()
+    assert line.startswith("acme 2024-01  failed: focus: the charges of the kind 'tax' differ")
+    assert line.endswith("; the bill is loaded: v1  2 rows  1.50")
+    (row,) = finops.json("state", "list")
+    assert (row["warehouse_table"], row["focus"], row["last_run"]) == ("v1", None, "failure")
+    assert "focus: nothing" in finops("state", "list")
+    stages = {row["stage"]: row for row in finops.json("state", "show", "acme", "2024-01")}
+    assert stages["warehouse_table"]["outcome"] == "loaded"
+    assert stages["warehouse_table"]["error"] is None
+    assert "differ from the bill" in stages["focus"]["error"]
+    assert stages["focus"]["checks"] == "failed: adds_up"
+
+
+def test_charges_are_derived_alone_without_the_vendor(
+    finops: Finops, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finops.project.deliver("1")
+    monkeypatch.setitem(MAPPINGS, ("aws", "cur1"), small_mapping(moved=""))
+    finops.project.deliver(taxed("1", tax="0.5"))
+    finops(*FULL_RUN, code=1)
+    shutil.rmtree(finops.project.source)
+    monkeypatch.setitem(MAPPINGS, ("aws", "cur1"), small_mapping())
+    assert finops("aws", "derive-focus").startswith("acme 2024-01  derived  v1  1 row  1.00")
+    (row,) = finops.json("state", "list")
+    assert (row["focus"], row["last_run"]) == ("v1", "success")
+    assert finops("aws", "derive-focus").startswith("acme 2024-01  unchanged  v1")
+
+
+def test_a_failed_warehouse_and_failed_charges_are_both_named(
+    finops: Finops, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (finops.project.folder / "data/warehouse.duckdb").mkdir(parents=True)  # no database
+    monkeypatch.setitem(MAPPINGS, ("aws", "cur1"), small_mapping(moved=""))
+    finops.project.deliver(taxed("1", tax="0.5"))
+    line, *_ = finops(*FULL_RUN, code=1).splitlines()
+    assert line.startswith("acme 2024-01  failed: warehouse_table: ")
+    assert "; focus: the charges of the kind 'tax' differ" in line
+    stages = {row["stage"]: row for row in finops.json("state", "show", "acme", "2024-01")}
+    assert "warehouse.duckdb" in stages["warehouse_table"]["error"]
+    assert "differ from the bill" in stages["focus"]["error"]
+    monkeypatch.setitem(MAPPINGS, ("aws", "cur1"), small_mapping())
+    finops("aws", "derive-focus")
+    assert finops.json("state", "list")[0]["last_run"] == "failure"  # the warehouse's
+
+
+def test_the_state_says_that_charges_are_of_an_older_mapping(
+    finops: Finops, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finops.project.deliver("1")
+    finops(*FULL_RUN)
+    newer = small_mapping("newer")
+    monkeypatch.setitem(MAPPINGS, ("aws", "cur1"), newer)
+    (row,) = finops.json("state", "list")
+    assert row["focus"] == f"v1 (the mapping is {newer.version})"
+    assert f"focus: v1 (the mapping is {newer.version})" in finops("state", "show", "acme")
+
+
+def test_a_command_for_exports_without_a_mapping_says_so(project: Project) -> None:
+    output = Finops(project)("aws", "derive-focus", code=1)
+    assert output == "acme: no mapping to FOCUS exists for these exports\n"
+
+
+def test_state_is_moved_with_its_charges(finops: Finops) -> None:
+    finops.project.deliver("1")
+    finops(*FULL_RUN)
+    finops("state", "export", "state.json")
+    shutil.rmtree(finops.project.folder / ".dagster")
+    assert finops("state", "import", "state.json") == "months imported: 1\n"
+    stages = {row["stage"]: row for row in finops.json("state", "show", "acme", "2024-01")}
+    assert stages["focus"]["version"] == "v1"
