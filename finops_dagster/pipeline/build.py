@@ -16,7 +16,11 @@ from finops_dagster.pipeline.focus import focus_asset
 from finops_dagster.pipeline.manifest import manifest_asset
 from finops_dagster.pipeline.parquet import parquet_asset
 from finops_dagster.pipeline.resources import BillingDatabaseResource, RunLock, RunOptions, records
-from finops_dagster.pipeline.sensors import lost_runs_sensor, manifest_sensor
+from finops_dagster.pipeline.sensors import (
+    focus_automation_sensor,
+    lost_runs_sensor,
+    manifest_sensor,
+)
 from finops_dagster.pipeline.staged_files import staged_files_asset
 from finops_dagster.pipeline.warehouse_table import warehouse_table_asset
 from finops_dagster.settings import Settings
@@ -92,7 +96,11 @@ def build_definitions(settings: Settings) -> dg.Definitions:
             )
             for export in exports
         ],
-        sensors=[*(manifest_sensor(export, last_stage) for export in exports), lost_runs_sensor()],
+        sensors=[
+            *(manifest_sensor(export, last_stage) for export in exports),
+            *focus_automation_sensor(exports),
+            lost_runs_sensor(),
+        ],
         resources=resources,
         # A run writes JSON lines if its config names that logger: docs/operations.md.
         loggers={"console": dg.colored_console_logger, "json": dg.json_console_logger},

@@ -19,14 +19,20 @@ from finops_dagster.pipeline.resources import RunOptions
 from finops_dagster.pipeline.stage import billing_month, require_version, stage, stage_result
 from finops_dagster.tables.database import BillingDatabase
 
-# After the warehouse's stage, which is a sibling: the bill does not wait for its charges.
-LAST = {"op_tags": {"dagster/priority": "-1"}}
+OPTIONS = {
+    # After the warehouse's stage, which is a sibling: the bill does not wait for its charges.
+    "op_tags": {"dagster/priority": "-1"},
+    # A run of `parquet` alone is followed, of any month; a run that has both stages is not.
+    "automation_condition": dg.AutomationCondition.eager().without(
+        dg.AutomationCondition.in_latest_time_window()
+    ),
+}
 
 
 def focus_asset(export: Export) -> dg.AssetsDefinition:
     """Return the asset of a month's charges, for an export that has a mapping."""
 
-    @stage(export, "focus", kinds={"parquet"}, checks=[ADDS_UP], options=LAST, footer="parquet")
+    @stage(export, "focus", kinds={"parquet"}, checks=[ADDS_UP], options=OPTIONS, footer="parquet")
     def focus(
         context: dg.AssetExecutionContext,
         footer: LoadedVersion | None,

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import dagster as dg
 
-from finops_dagster.billing.errors import ManifestInvalid, ManifestMissing, excerpts
+from finops_dagster.billing.errors import BillError, ManifestInvalid, ManifestMissing, excerpts
 from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.months import BillingMonth
+from finops_dagster.focus.exports import focus_derivation
+from finops_dagster.focus.month import FocusMonth
 from finops_dagster.lake import Lake
 from finops_dagster.object_stores import ObjectStores
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.runs import end_lost_runs
 from finops_dagster.sources.base import ManifestOrError, Source
 from finops_dagster.staging.folder import StagingFolder
-from finops_dagster.tables.database import BillingDatabase
+from finops_dagster.tables.database import BillingDatabase, DuckDB
 
 # Seconds until a month whose run failed is requested again: a network or a server recovers within
 # an hour or a day, but a defect of the bill needs a new delivery, or somebody who looks at it.
@@ -33,11 +36,12 @@ _IN_PROGRESS = [
 
 @dataclass(frozen=True)
 class RequestedMonth:
-    """A month in the sensor's cursor.
+    """A month in the sensor's cursor, or its charges.
 
-    `version` is the manifest's ETag, `times` the number of runs that were requested for it, `last`
-    the time of the last request in seconds since 1970, and `is_loaded` whether a run has loaded it.
-    The cursor is stored as JSON: the fields keep their names.
+    `version` is the manifest's ETag; of charges, the bill's version and the mapping's. `times` is
+    the number of runs that were requested for it, `last` the time of the last request in seconds
+    since 1970, and `is_loaded` whether a run has loaded it. The cursor is stored as JSON: the
+    fields keep their names.
     """
 
     version: str
@@ -68,6 +72,9 @@ def manifest_sensor(export: Export, last_stage: str) -> dg.SensorDefinition:
     months with a run in progress are skipped. A month with an invalid manifest is requested too:
     people see its failed run, but not the sensor's log. The tick fails if the store refuses access,
     or has no month of the export at all.
+
+    Where only the charges are missing, or are of another bill or mapping than now, a run of their
+    stages alone is requested, in the same way.
     """
     # A source remembers the manifests that it read: an unchanged one costs one conditional GET.
     sources: dict[ObjectStores, Source] = {}
@@ -100,6 +107,7 @@ def manifest_sensor(export: Export, last_stage: str) -> dg.SensorDefinition:
                 context.log.error(str(manifest))
         history = _History(context.instance, export, last_stage)
         requests = list(_requests(history, manifests, cursor))
+        requests += _focus_requests(history, lake, cursor, requests)
         document = {month: asdict(requested) for month, requested in cursor.items()}
         reason = None if requests else _skip_reason(manifests, cursor)
         return dg.SensorResult(
@@ -140,6 +148,77 @@ def _requests(
             yield dg.RunRequest(f"{key}/{etag}/{now}", partition_key=key)
             requested = replace(requested, times=requested.times + 1, last=now)
         cursor[key] = requested
+
+
+def _focus_requests(
+    history: _History,
+    lake: Lake,
+    cursor: dict[str, RequestedMonth],
+    requests: Sequence[dg.RunRequest],
+) -> list[dg.RunRequest]:
+    """Return the runs to request for charges alone, the newest month first; update `cursor`.
+
+    `requests` are those of the whole months, which derive the charges too.
+    """
+    now, focus_requests = time.time(), list[dg.RunRequest]()
+    due = _due_charges(history.export, lake)
+    if not due:
+        return []
+    busy = history.months_in_progress() | {request.partition_key for request in requests}
+    for month, version in sorted(due.items(), reverse=True):
+        key = f"{month} focus"
+        requested = cursor.get(key)
+        if requested is None or requested.version != version:
+            requested = RequestedMonth(version)
+        is_due = requested.pause_is_over(now) and month not in busy
+        if is_due and not (requested.times and history.was_canceled(month)):
+            focus_requests.append(
+                dg.RunRequest(
+                    f"{key}/{version}/{now}",
+                    partition_key=month,
+                    asset_selection=[history.export.key("focus")],
+                )
+            )
+            requested = replace(requested, times=requested.times + 1, last=now)
+        cursor[key] = requested
+    return focus_requests
+
+
+def _due_charges(export: Export, lake: Lake) -> dict[str, str]:
+    """Return the loaded months whose charges are missing, or of another bill or mapping.
+
+    The text of each says what they are to be derived from, and by which mapping. Only footers of
+    files are read.
+    """
+    due = {}
+    for month in export.months() if export.has_focus else ():
+        with suppress(BillError):  # The bill is not loaded, or has no mapping.
+            derivation = focus_derivation(export.settings, month, lake, DuckDB())
+            record = FocusMonth.read(derivation.path)
+            if record is None or derivation.difference(record) is not None:
+                versions = [version.manifest_id for version in derivation.sources().values()]
+                due[str(month)] = " ".join([*versions, derivation.mapping.version])
+    return due
+
+
+def focus_automation_sensor(exports: Iterable[Export]) -> list[dg.SensorDefinition]:
+    """Return the sensor that follows runs outside of the jobs, in a list that may be empty.
+
+    It derives the charges of months whose bill another run has changed, such as one of `parquet`
+    alone, for exports whose own sensor is switched on.
+    """
+    followed = (export for export in exports if export.has_focus and export.settings.sensor)
+    keys = [export.key("focus") for export in followed]
+    if not keys:
+        return []
+    return [
+        dg.AutomationConditionSensorDefinition(
+            "focus_automation",
+            target=dg.AssetSelection.assets(*keys),
+            default_status=dg.DefaultSensorStatus.RUNNING,
+            description="Derives charges again whose bill was changed outside of its job.",
+        )
+    ]
 
 
 def _skip_reason(

@@ -1,0 +1,90 @@
+"""Charges are derived again when the bill or the mapping changes, and never twice."""
+
+import json
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from finops_dagster.focus.mappings import MAPPINGS
+from finops_dagster_tests.project import Project, requested_months
+from finops_dagster_tests.small_mapping import small_mapping, taxed
+
+
+class Automation:
+    """Evaluates the automation conditions of a project, as Dagster does every 30 seconds."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+        self._cursor: Any = None
+        self.requested()  # Dagster's first evaluation knows of no earlier one.
+
+    def requested(self) -> list[str]:
+        """Return the months and stages that a new evaluation requests."""
+        definitions, instance = self._project.definitions(), self._project.instance
+        result = dg.evaluate_automation_conditions(definitions, instance, cursor=self._cursor)
+        self._cursor = result.cursor
+        return [
+            f"{month} {key.path[-1]}"
+            for key in definitions.resolve_asset_graph().get_all_asset_keys()
+            for month in sorted(result.get_requested_partitions(key))
+        ]
+
+
+def test_a_run_of_the_job_derives_charges_once(focus: Project) -> None:
+    automation = Automation(focus)
+    focus.deliver("1")
+    focus.load()
+    assert automation.requested() == []
+    focus.deliver("2", version="v2")
+    focus.load()
+    assert automation.requested() == []
+
+
+def test_a_run_of_parquet_alone_is_followed_once_by_the_charges(focus: Project) -> None:
+    automation = Automation(focus)
+    for version in ("v1", "v2"):
+        focus.deliver("1", version=version)
+        focus.load(stages=["manifest", "staged_files", "billing_table", "parquet"])
+        assert automation.requested() == ["2024-01 focus"]
+        assert automation.requested() == []
+        assert focus.load(stages=["focus"]).outcomes() == {"focus": "derived"}
+        assert automation.requested() == []
+
+
+def test_the_sensor_requests_the_charges_alone_after_another_mapping(
+    focus: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    focus.deliver("1")
+    focus.load()
+    loaded = focus.tick()
+    assert (requested_months(loaded)) == []
+    monkeypatch.setitem(MAPPINGS, ("aws", "cur1"), small_mapping("newer"))
+    (request,) = focus.tick(loaded.cursor).run_requests or []
+    assert request.partition_key == "2024-01"
+    assert [key.to_user_string() for key in request.asset_selection or []] == ["acme/focus"]
+
+
+def test_the_sensor_requests_charges_that_failed_again_after_a_pause(
+    focus: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(MAPPINGS, ("aws", "cur1"), small_mapping(moved=""))
+    focus.deliver(taxed("1", tax="1"))
+    assert not focus.materialize().success
+    first = focus.tick()
+    assert requested_months(first) == ["2024-01"]
+    second = focus.tick(first.cursor)
+    assert requested_months(second) == []
+    cursor = json.loads(second.cursor or "")
+    cursor["2024-01 focus"]["last"] -= 10**7
+    assert requested_months(focus.tick(json.dumps(cursor))) == ["2024-01"]
+
+
+def test_a_new_month_is_requested_whole_and_not_for_its_charges_too(focus: Project) -> None:
+    focus.deliver("1")
+    (request,) = focus.tick().run_requests or []
+    assert request.asset_selection is None
+    focus.load()
+    focus.deliver("2", version="v2")
+    (request,) = focus.tick().run_requests or []
+    assert request.asset_selection is None
