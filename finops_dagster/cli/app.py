@@ -174,7 +174,9 @@ def query(
     sql: Annotated[
         str,
         typer.Argument(
-            metavar="SQL", help="One SELECT. Each export is a view named by its `table` setting."
+            metavar="SQL",
+            help="One SELECT. Each export is a view named by its `table` setting; the view focus "
+            "has the charges of all exports.",
         ),
     ],
     json: Json = False,

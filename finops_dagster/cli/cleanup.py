@@ -14,6 +14,8 @@ from finops_dagster.cli.history import History, open_history
 from finops_dagster.cli.options import Selection
 from finops_dagster.cli.output import Row
 from finops_dagster.cli.stored_months import StoredMonth, StoredMonths
+from finops_dagster.focus.month import focus_lake
+from finops_dagster.lake import Lake
 from finops_dagster.pipeline import STAGES
 from finops_dagster.processes import lost_runs
 from finops_dagster.settings import Settings, dagster_home
@@ -71,7 +73,8 @@ def clean_after_lost_runs(settings: Settings, *, dry_run: bool) -> Iterator[Row]
     yield from (_row("lost run", run, 0) for run in lost)
     busy_exports = {export for run in in_progress for export in run.stages}
     for export in settings.exports:
-        for root in (settings.storage.staging_dir, settings.storage.parquet_dir):
+        lake = Lake(settings.storage.parquet_dir)
+        for root in (settings.storage.staging_dir, lake.root, focus_lake(lake).root):
             # A running load writes such files too, so they may not be deleted beside it.
             unfinished = (
                 () if export.name in busy_exports else (root / export.name).rglob("*.part*")

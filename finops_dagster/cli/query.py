@@ -8,9 +8,11 @@ from typing import Any
 
 import duckdb
 
-from finops_dagster.billing.columns import files_literal, quoted
+from finops_dagster.billing.columns import Sql, files_literal, quoted
 from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.cli.output import print_json, show_query_result
+from finops_dagster.focus.month import focus_lake
+from finops_dagster.lake import Lake
 from finops_dagster.settings import Settings
 from finops_dagster.tables.database import DuckDB
 from finops_dagster.terminal import print_error, print_line
@@ -89,8 +91,12 @@ def _run(
 
 
 def _create_views(connection: duckdb.DuckDBPyConnection, settings: Settings) -> list[str]:
-    """Create a view for each export that has Parquet files, and return the views' names."""
-    tables = []
+    """Create the views and return their names: one for each export that has Parquet files.
+
+    The view `focus` has the charges of all exports.
+    """
+    tables, charges = list[str](), list[Sql]()
+    focus = focus_lake(Lake(settings.storage.parquet_dir)).root
     for export in settings.exports:
         folder = settings.storage.parquet_dir / export.name
         if any(folder.glob("billing_month=*/*.parquet")):
@@ -102,4 +108,12 @@ def _create_views(connection: duckdb.DuckDBPyConnection, settings: Settings) -> 
                 "union_by_name = true, hive_partitioning = false)"
             )
             tables.append(export.table_name)
+        if any((focus / export.name).glob("billing_month=*/*.parquet")):
+            charges.append(files_literal(focus / export.name, "billing_month=*/*.parquet"))
+    if charges:
+        connection.execute(
+            f"CREATE VIEW focus AS FROM read_parquet([{', '.join(charges)}], "
+            "union_by_name = true, hive_partitioning = false)"
+        )
+        tables.append("focus")
     return tables

@@ -23,6 +23,7 @@ from finops_dagster.cli.month_runs import run_months
 from finops_dagster.cli.options import Selection
 from finops_dagster.cli.output import Headings, Row, key_headings
 from finops_dagster.cli.stored_months import StoredMonth, StoredMonths
+from finops_dagster.focus.month import FocusMonth
 from finops_dagster.lake import (
     load_from_footer,
     matches_checksum,
@@ -87,10 +88,14 @@ class Coverage:
     """The number of months without any record, by export."""
     skipped: Counter[str] = field(default_factory=Counter)
     """The number of months by what was not checked in them."""
+    has_charges: bool = False
+    """Whether an export has charges of FOCUS, which are checked too."""
 
     def lines(self) -> Iterator[str]:
         """Yield the coverage as lines of text."""
         checked = _CHECKED_DEEP if self.is_deep else _CHECKED
+        if self.has_charges:
+            checked += ", rows and costs of charges"
         if self.warehouse is not None:
             checked += f", and of {self.warehouse}"
         yield f"checked {count_text(self.months, 'month')}: {checked}"
@@ -120,6 +125,7 @@ def verify(
     with console(stderr=True).status("") as status:
         for month, logged in _recorded_months(settings, selection, coverage):
             status.update(f"reading {month}")
+            coverage.has_charges |= "focus" in month.stages
             try:
                 differences.extend(
                     (month, *difference) for difference in _differences(month, logged)
@@ -249,6 +255,24 @@ def _differences(month: StoredMonth, logged: LoggedVersions) -> Differences:
             yield from _warehouse_differences(
                 month.month_file, logged["warehouse_table"], warehouse
             )
+        if "focus" in month.stages:
+            yield from _focus_differences(month, logged["focus"])
+
+
+def _focus_differences(month: StoredMonth, logged_version: str | None) -> Differences:
+    """Compare the file of charges with the bill, the mapping, its own footer and the event log."""
+    path, derivation = month.focus_path, month.focus_derivation
+    record = FocusMonth.read(path)
+    if record is None:
+        yield f"{path} has no complete month of charges", Repair.RUN
+        return
+    version = record.version.manifest_id
+    if difference := derivation.difference(record):
+        yield f"{path} has {version} by the mapping {record.mapping}, but {difference}", Repair.RUN
+    elif derivation.current() is None:
+        yield f"{path} does not have the costs of its footer", Repair.RUN
+    if version != logged_version:
+        yield f"{path} has {version}, the event log {logged_version or 'no version'}", Repair.RUN
 
 
 def _warehouse_differences(

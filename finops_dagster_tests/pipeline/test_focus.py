@@ -6,10 +6,14 @@ from decimal import Decimal
 import duckdb
 import pytest
 
+from finops_dagster.billing.columns import Sql
+from finops_dagster.billing.months import BillingMonth
 from finops_dagster.focus.mappings import MAPPINGS
 from finops_dagster.focus.month import FocusMonth
+from finops_dagster.lake import Lake, replacing_file
+from finops_dagster_tests.cur import HEADERS, line_item
 from finops_dagster_tests.finops import Finops
-from finops_dagster_tests.project import Project
+from finops_dagster_tests.project import SETTINGS, Project
 from finops_dagster_tests.small_mapping import small_mapping, taxed
 
 
@@ -196,6 +200,77 @@ def test_the_state_says_that_charges_are_of_an_older_mapping(
     (row,) = finops.json("state", "list")
     assert row["focus"] == f"v1 (the mapping is {newer.version})"
     assert f"focus: v1 (the mapping is {newer.version})" in finops("state", "show", "acme")
+
+
+def test_verify_names_what_differs_in_the_charges_and_repairs_it(
+    finops: Finops, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finops.project.deliver("1", "2")
+    finops(*FULL_RUN)
+    assert "all agree" in (output := finops("state", "verify"))
+    assert "rows and costs of charges" in output
+    path = finops.project.focus_path()
+    shown, newer = str(path.relative_to(finops.project.folder)), small_mapping("newer")
+
+    def difference() -> str:
+        (row,) = finops.json("state", "verify")
+        finops("state", "verify", "--repair")
+        assert "all agree" in finops("state", "verify")
+        return str(row["what_differs"])
+
+    path.unlink()
+    assert difference() == f"{shown} has no complete month of charges"
+    record = FocusMonth.read(path)
+    assert record is not None
+    other = Lake(path.parent).path("other", BillingMonth.parse("2024-01"))
+    query = Sql(f"FROM read_parquet('{path}') LIMIT 1")
+    footer = record.footer("acme")
+    with duckdb.connect() as connection, replacing_file(connection, query, other, footer):
+        pass
+    other.replace(path)
+    assert difference() == f"{shown} does not have the costs of its footer"
+    monkeypatch.setitem(MAPPINGS, ("aws", "cur1"), newer)
+    assert difference() == (
+        f"{shown} has v1 by the mapping {record.mapping}, but the mapping is {newer.version}"
+    )
+    finops.project.deliver("5", version="v2")
+    finops("aws", "extract-billing", "--start-date", "2024-01", "--end-date", "2024-01")
+    for command in ("load-billing-local", "export-parquet", "load-billing-remote"):
+        finops("aws", command)
+    assert (
+        difference() == f"{shown} has v1 by the mapping {newer.version}, but the bill of acme is v2"
+    )
+
+
+def test_cleanup_deletes_unfinished_files_of_charges(finops: Finops) -> None:
+    finops.project.deliver("1")
+    finops(*FULL_RUN)
+    part = finops.project.focus_path().with_suffix(".parquet.part")
+    part.write_text("cut short")
+    assert part.name in finops("state", "cleanup", "--stale")
+    assert not part.exists()
+
+
+def test_query_has_the_charges_of_all_exports(project: Project, focus: Project) -> None:
+    second = SETTINGS.replace('"acme"', '"beta"').replace("aws_billing_data", "beta")
+    finops = Finops(project, second)
+    headers = (*HEADERS, "resourceTags/user:team")
+    focus.deliver([line_item("2024-01", **{"resourceTags__user:team": "red"})], headers=headers)
+    focus.deliver("2", month="2024-02")
+    finops("aws", "run-pipeline", "--start-date", "2024-01", "--end-date", "2024-02")
+    sql = "SELECT x_export, x_billing_month, BilledCost, "
+    sql += "Tags['service'] s, COLUMNS('.*team') FROM focus"
+    rows = finops.json("query", f"{sql} ORDER BY ALL")
+    assert [(row["x_export"], row["x_billing_month"], row["BilledCost"]) for row in rows] == [
+        (export, f"2024-0{month}-01", str(month)) for export in ("acme", "beta") for month in (1, 2)
+    ]
+    assert rows[0]["s"] == "AmazonEC2"
+    assert [row[name] for row in rows for name in row if name.endswith("team")] == [
+        "red",
+        None,
+        "red",
+        None,
+    ]
 
 
 def test_a_command_for_exports_without_a_mapping_says_so(project: Project) -> None:
