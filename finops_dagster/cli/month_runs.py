@@ -34,6 +34,7 @@ _RUN_ALONE = {
     "parquet": "load-billing-local",
     "warehouse_table": "export-parquet",
     "focus": "export-parquet",
+    "warehouse_focus": "derive-focus",
 }
 
 
@@ -91,7 +92,7 @@ def _stages(
 
     Raises BillError if none has it.
     """
-    if until == "warehouse_table" and not settings.database.has_warehouse:
+    if until in ("warehouse_table", "warehouse_focus") and not settings.database.has_warehouse:
         raise BillError(
             "the backend duckdb has no warehouse; choose another with --backend, or set "
             "database.duckdb.warehouse_path"

@@ -46,6 +46,11 @@ _COMMANDS = [
         "focus",
         f"Derive the FOCUS charges of each month from its Parquet file.\n\n{_RUNS_ALONE}",
     ),
+    (
+        "load-focus-remote",
+        "warehouse_focus",
+        f"Load the FOCUS charges of each month into the warehouse.\n\n{_RUNS_ALONE}",
+    ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show which stages would run.")]
 Runs = Annotated[

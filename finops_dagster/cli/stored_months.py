@@ -21,7 +21,7 @@ from finops_dagster.focus.exports import focus_derivation, focus_exports
 from finops_dagster.focus.month import FocusDerivation, FocusMonth, focus_lake
 from finops_dagster.lake import Lake, read_footer
 from finops_dagster.object_stores import ObjectStores
-from finops_dagster.pipeline import BILL_STAGES
+from finops_dagster.pipeline import BILL_STAGES, FOCUS_STAGES
 from finops_dagster.settings import Settings
 from finops_dagster.sources import VENDORS
 from finops_dagster.sources.base import Format, Source
@@ -54,7 +54,9 @@ def last_stage(settings: Settings) -> str:
 def stages_of(settings: Settings, export: ExportSettings) -> tuple[str, ...]:
     """Return the stages of an export; those of the charges only where its format has a mapping."""
     bill = BILL_STAGES[: BILL_STAGES.index(last_stage(settings)) + 1]
-    return (*bill, "focus") if focus_exports(export) else bill
+    if not focus_exports(export):
+        return bill
+    return (*bill, *(FOCUS_STAGES if settings.database.has_warehouse else FOCUS_STAGES[:1]))
 
 
 def newest_version(versions: StageVersions) -> str | None:
@@ -71,9 +73,9 @@ def newest_version(versions: StageVersions) -> str | None:
 class StoredMonths:
     """The months of all exports, and the places that store them.
 
-    `table_versions` and `warehouse_versions` take the name of an export, and return the version of
-    each loaded month; of a warehouse that does not answer, None. Each ledger is read once. If it
-    cannot be read, one line on standard error says so.
+    `table_versions` takes the name of an export, `warehouse_versions` that of a table; both return
+    the version of each loaded month; of a warehouse that does not answer, None. Each ledger is read
+    once. If it cannot be read, one line on standard error says so.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -167,13 +169,12 @@ class StoredMonths:
         records = {str(stored.month): stored.lake_record for stored in months}
         return {month: record.manifest_id for month, record in records.items() if record}
 
-    def _warehouse_versions(self, export_name: str) -> dict[str, str] | None:
+    def _warehouse_versions(self, table: str) -> dict[str, str] | None:
         """Return the version in the warehouse by month; None if the warehouse does not answer."""
         try:
             if self.warehouse is None:
                 return {}
-            _, loads = self.loads(self._exports[export_name])
-            return {load.month: load.manifest_id for load in loads}
+            return {load.month: load.manifest_id for load in self.warehouse.loaded_months(table)}
         except (BillError, WarehouseUnavailable) as error:
             self._print_error(f"{error}; the version in the warehouse is unknown")
             return None
@@ -260,7 +261,7 @@ class StoredMonth:
         """
         manifest, staged = self.staging.manifest(), self.staging.records()
         files = staged[0].manifest_id if staged else self.table_version
-        warehouse = self.storage.warehouse_versions(self.export.name)
+        warehouse = self.storage.warehouse_versions(self.export.table_name)
         # The vendor's id is what is before the +; a hash of the content follows it.
         versions = {
             "manifest": manifest.id if manifest else files and files.partition("+")[0],
@@ -268,7 +269,7 @@ class StoredMonth:
             "billing_table": self.table_version,
             "parquet": self.lake_record.manifest_id if self.lake_record else None,
             "warehouse_table": UNKNOWN if warehouse is None else warehouse.get(str(self.month)),
-            "focus": self.focus_version if "focus" in self.stages else None,
+            **(self._focus_versions if "focus" in self.stages else {}),
         }
         return {stage: versions[stage] for stage in self.stages}
 
@@ -287,6 +288,24 @@ class StoredMonth:
         """The derivation of the month's charges. Raises BillError if it has no mapping or bill."""
         storage = self.storage
         return focus_derivation(self.export, self.month, storage.lake, storage.database.duckdb)
+
+    @property
+    def _focus_versions(self) -> dict[str, str | None]:
+        """The version of each stage of the charges, None where there is none."""
+        loads = self.storage.warehouse_versions(f"{self.export.table_name}_focus")
+        loaded = UNKNOWN if loads is None else loads.get(str(self.month))
+        if (record := FocusMonth.read(self.focus_path)) and loaded == record.load_version:
+            loaded = self.focus_version
+        return {"focus": self.focus_version, "warehouse_focus": loaded}
+
+    @property
+    def focus_month_file(self) -> MonthFile:
+        """The file of charges as a warehouse loads it. Raises StageMissing."""
+        from finops_dagster.pipeline.export import Export
+        from finops_dagster.pipeline.warehouse_focus import focus_file
+
+        export, storage = Export(self.export), self.storage
+        return focus_file(export, self.month, storage.lake, storage.database.duckdb)[1]
 
     @cached_property
     def focus_version(self) -> str | None:

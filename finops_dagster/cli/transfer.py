@@ -29,13 +29,22 @@ from finops_dagster.cli.history import History, Materialization, open_history
 from finops_dagster.cli.options import Selection
 from finops_dagster.cli.stored_months import StoredMonth, StoredMonths
 from finops_dagster.lake import restore_load
+from finops_dagster.pipeline import FOCUS_STAGES
 from finops_dagster.pipeline.runs import open_instance
 from finops_dagster.settings import Settings
 from finops_dagster.sources.settings import ExportSettings
 from finops_dagster.tables import ledger
 
 MonthName = Annotated[str, StringConstraints(pattern=r"^\d{4}-(0[1-9]|1[0-2])$")]
-Stage = Literal["manifest", "staged_files", "billing_table", "parquet", "warehouse_table", "focus"]
+Stage = Literal[
+    "manifest",
+    "staged_files",
+    "billing_table",
+    "parquet",
+    "warehouse_table",
+    "focus",
+    "warehouse_focus",
+]
 # The fields of the document with the ledger's columns.
 _LEDGER_COLUMNS = {
     "version": "manifest_id",
@@ -348,8 +357,8 @@ def _confirmed_version(
             return None
         version = month.storage.warehouse.measured_version(month.month_file)
         return version.manifest_id if version else None
-    if stage == "focus":
-        return month.focus_version
+    if stage in FOCUS_STAGES:
+        return month.versions.get(stage)
     manifest = month.staging.manifest()
     if manifest is None or (table_version and is_version_of(table_version, manifest.id)):
         is_table_version = (

@@ -256,11 +256,11 @@ def _differences(month: StoredMonth, logged: LoggedVersions) -> Differences:
                 month.month_file, logged["warehouse_table"], warehouse
             )
         if "focus" in month.stages:
-            yield from _focus_differences(month, logged["focus"])
+            yield from _focus_differences(month, logged)
 
 
-def _focus_differences(month: StoredMonth, logged_version: str | None) -> Differences:
-    """Compare the file of charges with the bill, the mapping, its own footer and the event log."""
+def _focus_differences(month: StoredMonth, logged: LoggedVersions) -> Differences:
+    """Compare the charges with the bill and the mapping, in their file and in the warehouse."""
     path, derivation = month.focus_path, month.focus_derivation
     record = FocusMonth.read(path)
     if record is None:
@@ -271,8 +271,14 @@ def _focus_differences(month: StoredMonth, logged_version: str | None) -> Differ
         yield f"{path} has {version} by the mapping {record.mapping}, but {difference}", Repair.RUN
     elif derivation.current() is None:
         yield f"{path} does not have the costs of its footer", Repair.RUN
-    if version != logged_version:
-        yield f"{path} has {version}, the event log {logged_version or 'no version'}", Repair.RUN
+    if version != logged["focus"]:
+        yield f"{path} has {version}, the event log {logged['focus'] or 'no version'}", Repair.RUN
+    warehouse, logged_load = month.storage.warehouse, logged["warehouse_focus"]
+    if warehouse is not None:
+        file = month.focus_month_file
+        # The ledger has the versions of bills and mapping, the event log that of the bill alone.
+        logged_version = file.footer.manifest_id if logged_load == version else logged_load
+        yield from _warehouse_differences(file, logged_version, warehouse)
 
 
 def _warehouse_differences(

@@ -112,6 +112,11 @@ class FocusMonth:
         sources, unknown = (json.loads(texts[name]) for name in ("sources", "unknown"))
         return cls(version, texts["mapping"], sources, entries, unknown)
 
+    @property
+    def load_version(self) -> str:
+        """The version id in a warehouse's ledger: of all bills and of the mapping."""
+        return " ".join([*self.sources.values(), self.mapping])
+
     def footer(self, export: str) -> dict[str, str]:
         """Return the texts that `read` reads."""
         return {

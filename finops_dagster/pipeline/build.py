@@ -22,6 +22,7 @@ from finops_dagster.pipeline.sensors import (
     manifest_sensor,
 )
 from finops_dagster.pipeline.staged_files import staged_files_asset
+from finops_dagster.pipeline.warehouse_focus import focus_table, warehouse_focus_asset
 from finops_dagster.pipeline.warehouse_table import warehouse_table_asset
 from finops_dagster.settings import Settings
 from finops_dagster.staging.folder import StagingFolder
@@ -83,7 +84,11 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         factories.append(partial(warehouse_table_asset, backend=settings.database.backend))
     else:
         del resources["warehouse"]
-    focus = [focus_asset(export) for export in exports if export.has_focus]
+    with_focus = [export for export in exports if export.has_focus]
+    focus = list(map(focus_asset, with_focus))
+    if settings.database.has_warehouse:
+        backend, tables = settings.database.backend, list(map(focus_table, with_focus))
+        focus += [warehouse_focus_asset(export, backend, tables) for export in with_focus]
     return dg.Definitions(
         assets=[*(factory(export) for export in exports for factory in factories), *focus],
         jobs=[
@@ -98,7 +103,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         ],
         sensors=[
             *(manifest_sensor(export, last_stage) for export in exports),
-            *focus_automation_sensor(exports),
+            *focus_automation_sensor(exports, has_warehouse=settings.database.has_warehouse),
             lost_runs_sensor(),
         ],
         resources=resources,

@@ -11,6 +11,7 @@ import dagster as dg
 from dagster_duckdb import DuckDBResource
 
 from finops_dagster.billing.months import BillingMonth
+from finops_dagster.focus.month import focus_lake
 from finops_dagster.lake import Lake, read_footer
 from finops_dagster.processes import run_lock
 from finops_dagster.staging.folder import StagingFolder
@@ -84,8 +85,9 @@ class RecordsIOManager(dg.IOManager):
         if (key, month) in self._records:
             return self._records[key, month]
         (export, stage), billing_month = key.path, BillingMonth.parse(month)
-        if stage == "parquet":
-            return read_footer(self._lake.path(export, billing_month))
+        places = {"parquet": self._lake, "focus": focus_lake(self._lake)}
+        if stage in places:
+            return read_footer(places[stage].path(export, billing_month))
         staged = self._staging.month(export, billing_month)
         readers = {"manifest": staged.manifest, "staged_files": staged.current_record}
         return readers[stage]() if stage in readers else None

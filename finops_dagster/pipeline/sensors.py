@@ -18,6 +18,7 @@ from finops_dagster.focus.exports import focus_derivation
 from finops_dagster.focus.month import FocusMonth
 from finops_dagster.lake import Lake
 from finops_dagster.object_stores import ObjectStores
+from finops_dagster.pipeline import FOCUS_STAGES
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.runs import end_lost_runs
 from finops_dagster.sources.base import ManifestOrError, Source
@@ -176,7 +177,7 @@ def _focus_requests(
                 dg.RunRequest(
                     f"{key}/{version}/{now}",
                     partition_key=month,
-                    asset_selection=[history.export.key("focus")],
+                    asset_selection=list(map(history.export.key, history.focus_stages)),
                 )
             )
             requested = replace(requested, times=requested.times + 1, last=now)
@@ -201,14 +202,17 @@ def _due_charges(export: Export, lake: Lake) -> dict[str, str]:
     return due
 
 
-def focus_automation_sensor(exports: Iterable[Export]) -> list[dg.SensorDefinition]:
+def focus_automation_sensor(
+    exports: Iterable[Export], *, has_warehouse: bool
+) -> list[dg.SensorDefinition]:
     """Return the sensor that follows runs outside of the jobs, in a list that may be empty.
 
     It derives the charges of months whose bill another run has changed, such as one of `parquet`
     alone, for exports whose own sensor is switched on.
     """
     followed = (export for export in exports if export.has_focus and export.settings.sensor)
-    keys = [export.key("focus") for export in followed]
+    stages = FOCUS_STAGES if has_warehouse else FOCUS_STAGES[:1]
+    keys = [export.key(stage) for export in followed for stage in stages]
     if not keys:
         return []
     return [
@@ -245,6 +249,11 @@ class _History:
     instance: dg.DagsterInstance
     export: Export
     last_stage: str
+
+    @property
+    def focus_stages(self) -> Sequence[str]:
+        """The stages of the charges that the export has."""
+        return FOCUS_STAGES if self.last_stage == "warehouse_table" else FOCUS_STAGES[:1]
 
     def months_in_progress(self) -> set[str]:
         """Return the months with a queued or running run, also of runs that `finops` started."""

@@ -1,5 +1,7 @@
 """Stage 5: the month in the warehouse, loaded from the lake's file."""
 
+from collections.abc import Callable, Sequence
+
 import dagster as dg
 import pyarrow.parquet as pq
 
@@ -39,27 +41,43 @@ def warehouse_table_asset(export: Export, backend: str) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult[LoadedVersion]:
         """Load the month's Parquet file into the warehouse, in one step."""
         file = month_file(export, billing_month(context), lake, database.duckdb)
-        version = file.footer
         if footer is not None:
-            require_version(footer.manifest_id, version.manifest_id)
-        is_loaded = not run_options.force and version.is_same(warehouse.measured_version(file))
-        metadata = {
-            **version_metadata(version),
-            "dagster/table_name": warehouse.full_name(file.table),
-            **previous_metadata(context, version.manifest_id, "warnings"),
-            "job_id": "none",
-        }
-        outcome = "unchanged" if is_loaded else "loaded"
-        result = stage_result(version, outcome, metadata, [reconciles(version)])
-        if not is_loaded:
-            # Last, after all that can fail: a failure after the commit would leave the load without
-            # a materialization in Dagster's event log.
-            load = warehouse.replace_month(file)
-            messages = warnings_metadata(load.warnings) if load.warnings else {}
-            context.add_asset_metadata({"job_id": load.job_id, **messages})
-        return result
+            require_version(footer.manifest_id, file.footer.manifest_id)
+        return load_month(context, file, file.footer, warehouse, force=run_options.force)
 
     return warehouse_table
+
+
+def load_month(
+    context: dg.AssetExecutionContext,
+    file: MonthFile,
+    version: LoadedVersion,
+    warehouse: Warehouse,
+    *,
+    force: bool,
+    after_load: Callable[[], Sequence[str]] = tuple,
+) -> dg.MaterializeResult[LoadedVersion]:
+    """Load a month's file into the warehouse unless it has it, and return the stage's result.
+
+    `version` is what the result records. `after_load` runs after a load, and returns warnings; it
+    raises nothing.
+    """
+    is_loaded = not force and file.footer.is_same(warehouse.measured_version(file))
+    metadata = {
+        **version_metadata(version),
+        "dagster/table_name": warehouse.full_name(file.table),
+        **previous_metadata(context, version.manifest_id, "warnings"),
+        "job_id": "none",
+    }
+    outcome = "unchanged" if is_loaded else "loaded"
+    result = stage_result(version, outcome, metadata, [reconciles(version)])
+    if not is_loaded:
+        # Last, after all that can fail: a failure after the commit would leave the load without
+        # a materialization in Dagster's event log.
+        load = warehouse.replace_month(file)
+        messages = warnings_metadata([*load.warnings, *after_load()])
+        context.add_asset_metadata({"job_id": load.job_id, **messages})
+    return result
 
 
 def month_file(export: Export, month: BillingMonth, lake: Lake, duckdb: DuckDB) -> MonthFile:

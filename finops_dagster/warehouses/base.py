@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
+from finops_dagster.billing.columns import Sql
 from finops_dagster.billing.errors import first_line, reprocess_advice
 from finops_dagster.billing.money import reconcile
 from finops_dagster.billing.version import Version
@@ -96,7 +97,7 @@ class Warehouse:
         with self._connected_dialect() as dialect:
             months = months_from_loads(recorded_loads(dialect, file.table))
             load = {load.month: load for load in months}.get(str(file.month))
-            period_columns = [*filter(None, [file.billing_period_column]), "billing_month"]
+            period_columns = [*filter(None, [file.billing_period_column]), file.month_column]
             columns = [*file.money_columns, *period_columns]
             if load is None or not dialect.has_columns(file.table, columns):
                 return None
@@ -107,6 +108,23 @@ class Warehouse:
         if version.is_same(file.footer) and measured.totals.difference(file.footer.totals):
             return None
         return version
+
+    def unite(self, view: str, tables: Iterable[str], columns: Mapping[str, str]) -> None:
+        """Create or replace a view of all rows of the tables; those that do not exist are left out.
+
+        `columns` are the view's, with their data types. One that a table lacks is NULL in its rows.
+        Does nothing if no table exists.
+        """
+        with self._connected_dialect(write=True) as dialect:
+            selects = []
+            for table in filter(dialect.stored_columns, tables):
+                cells = ", ".join(
+                    f"{_cell_or_null(dialect, table, name, data_type)} AS {dialect.quoted(name)}"
+                    for name, data_type in columns.items()
+                )
+                selects.append(f"SELECT {cells} FROM {dialect.table_sql(table)}")
+            if selects:
+                dialect.create_view(view, Sql(" UNION ALL ".join(selects)))
 
     def digest(self, file: MonthFile) -> MonthDigest:
         """Return the digests of the file's columns in the table, of the warehouse's digest kind.
@@ -171,3 +189,9 @@ class Warehouse:
         dialect = self._open_dialect()
         with dialect.connected(write=write):
             yield dialect
+
+
+def _cell_or_null(dialect: Dialect, table: str, name: str, data_type: str) -> Sql:
+    if dialect.has_columns(table, [name]):
+        return dialect.quoted(name)
+    return Sql(f"CAST(NULL AS {dialect.cast_type(data_type)})")

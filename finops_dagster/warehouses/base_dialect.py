@@ -141,6 +141,10 @@ class BaseDialect(ABC):
         """Return the warehouse's name of a data type, for a column's definition or a cast."""
         return self.column_types[data_type].native
 
+    def cast_type(self, data_type: str) -> Sql:
+        """Return the name of a data type in a CAST."""
+        return self.native_type(data_type)
+
     def placeholder(self, number: int) -> Sql:
         """Return the placeholder of the value with this number, from 1, in `query`."""
         return Sql(f"${int(number)}")
@@ -155,7 +159,7 @@ class BaseDialect(ABC):
 
     def month_condition(self, file: MonthFile) -> Sql:
         """Return the condition that selects the month's rows."""
-        return Sql(f"{self.quoted('billing_month')} = {self.date_literal(file.month.first_day)}")
+        return Sql(f"{self.quoted(file.month_column)} = {self.date_literal(file.month.first_day)}")
 
     def sum_expression(self, cell: Sql) -> Sql:
         """Return the SQL that adds the amounts of `cell` exactly; its result may be a text."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, ClassVar
@@ -23,8 +23,6 @@ class Dialect(BaseDialect):
     An object serves one connection. By default a month is deleted and inserted in one transaction.
     """
 
-    table_options: ClassVar[Sql] = Sql("")
-    """The SQL after the columns in CREATE TABLE, except for a ledger."""
     add_column_clause: ClassVar[Sql] = Sql("ADD COLUMN")
     """The SQL before the column's definition in ALTER TABLE."""
 
@@ -150,12 +148,20 @@ class Dialect(BaseDialect):
         If `columns` are LEDGER_COLUMNS themselves, it is a ledger: without `table_options`, and
         with NOT NULL.
         """
-        options = Sql("") if columns is LEDGER_COLUMNS else self.table_options
+        options = Sql("") if columns is LEDGER_COLUMNS else self.table_options(columns)
         self.query(
             f"CREATE TABLE IF NOT EXISTS {self.table_sql(table)} "
             f"({', '.join(self.column_definitions(columns))}) {options}"
         )
         self._stored_columns.pop(table, None)
+
+    def table_options(self, columns: Collection[str]) -> Sql:
+        """Return the SQL after the columns in CREATE TABLE, except for a ledger."""
+        return Sql("")
+
+    def create_view(self, view: str, query: Sql) -> None:
+        """Create a view, or replace it by one of the same columns; commit."""
+        self.query(f"CREATE OR REPLACE VIEW {self.table_sql(view)} AS {query}")
 
     def add_columns(self, table: str, columns: Mapping[str, str]) -> None:
         """Add columns of these data types; the table must have none of them."""

@@ -58,6 +58,24 @@ class MonthFile:
     """The column of the headline cost's currency."""
     duckdb: DuckDB = field(default_factory=DuckDB)
     """The limits and folders of the DuckDB that reads the file."""
+    month_column: str = "billing_month"
+    """The column of the month's first day."""
+    version_column: str = "manifest_id"
+    """The column of the bill's version id."""
+    version_in_rows: str | None = None
+    """The version id in the rows, where it is not the footer's."""
+    folder_in_lake: str = ""
+    """The folder of the lake that has the export's folder, with a slash at its end."""
+
+    @property
+    def path_in_lake(self) -> str:
+        """The path relative to the lake."""
+        return self.folder_in_lake + "/".join(self.path.parts[-3:])
+
+    @property
+    def list_columns(self) -> list[str]:
+        """The columns of lists, which warehouses store as JSON text."""
+        return [column.name for column in self.schema if pa.types.is_list(column.type)]
 
     @property
     def data_types(self) -> dict[str, str]:
@@ -78,8 +96,11 @@ class MonthFile:
         The connection needs the macros of `prepare_casts`. A text that is no exact amount fails the
         query; `refuse_inexact_text` finds it.
         """
+        lists = set(self.list_columns)
 
         def cell(name: str, file_type: str) -> Sql:
+            if name in lists:
+                return Sql(f"CAST(to_json({quoted(name)}) AS VARCHAR)")
             target = target_types.get(name, file_type)
             if target == file_type:
                 return quoted(name)
@@ -102,7 +123,7 @@ class MonthFile:
 
         The block gets `self` if no type differs. Raises BillError if the file cannot be read.
         """
-        if all(
+        if not self.list_columns and all(
             target_types.get(name, file_type) == file_type
             for name, file_type in self.data_types.items()
         ):

@@ -106,7 +106,7 @@ def test_charges_that_do_not_add_up_leave_the_bill_loaded_and_its_warehouse_runn
 def test_the_warehouse_comes_before_the_charges(focus: Project) -> None:
     focus.database = {"duckdb": {"warehouse_path": str(focus.folder / "data/warehouse.duckdb")}}
     focus.deliver("1")
-    assert focus.load().stages()[-2:] == ["warehouse_table", "focus"]
+    assert focus.load().stages()[-3:] == ["warehouse_table", "focus", "warehouse_focus"]
 
 
 def test_a_failed_warehouse_does_not_keep_the_charges_from_being_derived(focus: Project) -> None:
@@ -168,8 +168,9 @@ def test_charges_are_derived_alone_without_the_vendor(
     shutil.rmtree(finops.project.source)
     monkeypatch.setitem(MAPPINGS, ("aws", "cur1"), small_mapping())
     assert finops("aws", "derive-focus").startswith("acme 2024-01  derived  v1  1 row  1.00")
+    assert finops("aws", "load-focus-remote").startswith("acme 2024-01  loaded  v1  1 row  1.00")
     (row,) = finops.json("state", "list")
-    assert (row["focus"], row["last_run"]) == ("v1", "success")
+    assert (row["focus"], row["warehouse_focus"], row["last_run"]) == ("v1", "v1", "success")
     assert finops("aws", "derive-focus").startswith("acme 2024-01  unchanged  v1")
 
 
@@ -200,6 +201,7 @@ def test_the_state_says_that_charges_are_of_an_older_mapping(
     (row,) = finops.json("state", "list")
     assert row["focus"] == f"v1 (the mapping is {newer.version})"
     assert f"focus: v1 (the mapping is {newer.version})" in finops("state", "show", "acme")
+    assert row["warehouse_focus"] == row["focus"]
 
 
 def test_verify_names_what_differs_in_the_charges_and_repairs_it(
@@ -213,7 +215,7 @@ def test_verify_names_what_differs_in_the_charges_and_repairs_it(
     shown, newer = str(path.relative_to(finops.project.folder)), small_mapping("newer")
 
     def difference() -> str:
-        (row,) = finops.json("state", "verify")
+        row, *_ = finops.json("state", "verify")
         finops("state", "verify", "--repair")
         assert "all agree" in finops("state", "verify")
         return str(row["what_differs"])

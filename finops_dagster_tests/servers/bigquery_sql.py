@@ -49,8 +49,11 @@ def run_query(catalog: Catalog, project: str, config: Resource, location: str) -
     """Run the statement of a `query` configuration, in the location of its tables."""
     statement = _parsed(config["query"])
     tables = []
+    is_view = isinstance(statement, exp.Create) and statement.kind == "VIEW"
     for node in statement.find_all(exp.Table):
-        table = catalog.table(node.catalog or project, node.db, node.name, location)
+        is_created = is_view and node is statement.this
+        find = catalog.view if is_created else catalog.table
+        table = find(node.catalog or project, node.db, node.name, location)
         tables.append(table)
         node.set("catalog", None)
         node.set("db", exp.to_identifier(table.dataset.duckdb_schema, quoted=True))
@@ -62,6 +65,9 @@ def run_query(catalog: Catalog, project: str, config: Resource, location: str) -
     _bind_arrays(bound)
     parameters = _bind_parameters(bound, config.get("queryParameters") or [])
     try:
+        if is_view:
+            catalog.connection.execute(statement.sql("duckdb"))
+            return QueryResult()
         if isinstance(statement, exp.Create):
             _remake_table(catalog, tables[0], statement, parameters)
             return QueryResult()
@@ -79,7 +85,7 @@ def _parsed(sql: str) -> exp.Expression:
     if len(statements) > 1 or not isinstance(statement, _STATEMENTS):
         raise not_supported("scripts, DDL, or anything but one SELECT or DML statement")
     if isinstance(statement, exp.Create) and not _is_remaking(statement):
-        raise not_supported("DDL but CREATE OR REPLACE TABLE of the table's own rows")
+        raise not_supported("DDL but CREATE OR REPLACE of a view, or a table of its own rows")
     if isinstance(statement, exp.Update | exp.Delete) and not statement.args.get("where"):
         raise invalid_query(f"{statement.key.upper()} must have a WHERE clause at [1:1]")
     return statement
@@ -172,10 +178,13 @@ def _json_value(value: Any, type_name: str) -> str | None:
 
 
 def _is_remaking(statement: exp.Create) -> bool:
-    """Return whether a statement is CREATE OR REPLACE TABLE with columns, AS a query."""
+    """Return whether a statement is CREATE OR REPLACE of a view or of a table, AS a query.
+
+    The table must have columns.
+    """
     parts = statement.args
-    is_schema = isinstance(parts["this"], exp.Schema)
-    return bool(parts["replace"] and is_schema and parts["expression"])
+    is_complete = isinstance(parts["this"], exp.Schema) or statement.kind == "VIEW"
+    return bool(parts["replace"] and is_complete and parts["expression"])
 
 
 def _remake_table(catalog: Catalog, table: Table, statement: exp.Create, values: Resource) -> None:

@@ -77,6 +77,7 @@ class Table:
         names = ("timePartitioning", "clustering", *_DESCRIPTIVE)
         self.properties = {name: properties[name] for name in names if properties.get(name)}
         self.version = 1
+        self.kind = "TABLE"
         types = {name: field["type"] for name, field in fields_by_name(fields).items()}
         months = self.properties.get("timePartitioning")
         if months and (months["type"], types.get(months.get("field"))) != ("MONTH", "DATE"):
@@ -95,7 +96,7 @@ class Table:
         """Return the table as the REST API shows it, without the number of rows."""
         reference = {"projectId": self.dataset.project, "datasetId": self.dataset.dataset_id}
         return {
-            "type": "TABLE",
+            "type": self.kind,
             "id": self.full_name,
             "etag": self.etag,
             "location": self.dataset.location,
@@ -169,9 +170,16 @@ class Catalog:
             raise not_found(f"Table {dataset.full_name}.{table_id}")
         return dataset.tables[table_id]
 
+    def view(self, project: str, dataset_id: str, view_id: str, location: str) -> Table:
+        """Return a view, which need not exist in DuckDB; its fields are not listed."""
+        dataset = self.dataset(project, dataset_id, location)
+        view = dataset.tables.setdefault(view_id, Table(dataset, view_id, [], {}))
+        view.kind = "VIEW"
+        return view
+
     def delete_table(self, table: Table) -> None:
-        """Drop a table with its rows."""
-        self.connection.execute(f"DROP TABLE {table.sql_name}")
+        """Drop a table with its rows, or a view."""
+        self.connection.execute(f"DROP {table.kind} {table.sql_name}")
         del table.dataset.tables[table.table_id]
 
     def patch_table(self, table: Table, patch: Resource, if_match: str | None) -> None:

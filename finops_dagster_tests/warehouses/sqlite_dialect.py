@@ -112,6 +112,10 @@ class SQLite(Dialect):
             raise
         self.query("COMMIT")
 
+    def create_view(self, view: str, query: Sql) -> None:
+        self.query(f"DROP VIEW IF EXISTS {self.table_sql(view)}")
+        self.query(f"CREATE VIEW {self.table_sql(view)} AS {query}")
+
     def cast_columns_to_text(self, table: str, columns: Mapping[str, str]) -> None:
         for name, data_type in columns.items():
             column, cell = quoted(name), self.column_types[data_type].to_text.format(quoted(name))

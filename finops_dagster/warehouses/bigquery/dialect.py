@@ -182,7 +182,7 @@ class BigQueryDialect(Dialect):
                 dataset.location = self._settings.location
                 self._client.create_dataset(dataset, exists_ok=True)
             table = bigquery.Table(self.full_name(file.table), _fields(change.new_columns))
-            table.time_partitioning = bigquery.TimePartitioning("MONTH", field="billing_month")
+            table.time_partitioning = bigquery.TimePartitioning("MONTH", field=file.month_column)
             table.clustering_fields = list(file.cluster_by) or None
             self._client.create_table(table, exists_ok=True)
             self.apply_schema_change(file, change)

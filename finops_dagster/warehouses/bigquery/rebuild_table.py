@@ -45,9 +45,11 @@ def rebuild_statement(table: Table, cells_as_text: Mapping[str, Sql]) -> Sql:
     cells = ", ".join(f"{cell} AS {in_backticks(name)}" for name, cell in cells_as_text.items())
     clusters = ", ".join(map(in_backticks, table.clustering_fields or ()))
     name, options = in_backticks(str(table.reference)), ", ".join(_options(table))
+    field = table.time_partitioning.field if table.time_partitioning else None
+    month = Sql(f"DATE_TRUNC({field or 'billing_month'}, MONTH)")
     return Sql(
         f"CREATE OR REPLACE TABLE {name} ({columns}) "
-        "PARTITION BY DATE_TRUNC(billing_month, MONTH) "
+        f"PARTITION BY {month} "
         + (f"CLUSTER BY {clusters} " if clusters else "")
         + f"OPTIONS({options}) AS SELECT * REPLACE ({cells}) FROM {name}"
     )

@@ -43,7 +43,7 @@ $$"""
 
 
 class PostgreSQLDialect(Dialect):
-    """One schema, with one table for each export, partitioned by LIST (billing_month).
+    """One schema, with tables for each export, partitioned by LIST of the month's first day.
 
     Tags that have no column are keys of one jsonb column, the overflow column.
     """
@@ -240,7 +240,8 @@ class PostgreSQLDialect(Dialect):
         if not existing:
             self.query(
                 f"CREATE TABLE {table} "
-                "(billing_month date, manifest_id text) PARTITION BY LIST (billing_month)"
+                f"({quoted(file.month_column)} date, {quoted(file.version_column)} text) "
+                f"PARTITION BY LIST ({quoted(file.month_column)})"
             )
         self._connection.commit()
 
@@ -285,7 +286,7 @@ class PostgreSQLDialect(Dialect):
         # With the partition's condition as a CHECK, ATTACH PARTITION does not scan the rows.
         self.query(
             f"CREATE TABLE {self.table_sql(incoming)} ({definitions}, "
-            f"CHECK (billing_month IS NOT NULL AND {self.month_condition(file)}))"
+            f"CHECK ({quoted(file.month_column)} IS NOT NULL AND {self.month_condition(file)}))"
         )
         schema = self._settings.schema_name
         with file.duckdb.scratch(preserve_insertion_order=False) as connection:
@@ -415,6 +416,11 @@ class PostgreSQLDialect(Dialect):
         self.query(f"SET LOCAL lock_timeout = '{try_seconds(wait)}s'")
         names = [self.table_sql(table) for table in tables]
         self.query(lock_statement(names, self.full_name(file.table), wait))
+
+    def create_view(self, view: str, query: Sql) -> None:
+        # Two loads that replace one view at the same time would fail.
+        self._take_advisory_lock(str(self.table_sql(view)))
+        super().create_view(view, query)
 
     def add_columns(self, table: str, columns: Mapping[str, str]) -> None:
         new = ", ".join(Sql(f"ADD COLUMN {new}") for new in self.column_definitions(columns))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -85,7 +85,6 @@ class SnowflakeDialect(Dialect):
         DATE: ColumnType.of("DATE", "{0}::VARCHAR", digest_text="TO_VARCHAR({0}, 'YYYY-MM-DD')"),
         COUNT: ColumnType.of("NUMBER(38, 0)"),
     }
-    table_options: ClassVar[Sql] = Sql('CLUSTER BY ("BILLING_MONTH")')
     add_column_clause: ClassVar[Sql] = Sql("ADD COLUMN IF NOT EXISTS")
     transactional_ddl = False  # DDL commits the open transaction
     digest_kind = DigestKind.MD5
@@ -193,10 +192,12 @@ class SnowflakeDialect(Dialect):
             self.query(f"PUT {url} @{temporary} AUTO_COMPRESS = FALSE")
             stage, files = temporary, ""
         else:
-            path_in_lake = "/".join(file.path.parts[-3:])
-            stage, files = Sql(external_stage), f"FILES = ({_string_literal(path_in_lake)})"
+            stage = Sql(external_stage)
+            files = f"FILES = ({_string_literal(file.path_in_lake)})"
         cells = ", ".join(
-            f"$1:{quoted(n)}::{self.native_type(data_type)}"
+            f"TO_JSON($1:{quoted(n)})"
+            if n in file.list_columns
+            else f"$1:{quoted(n)}::{self.native_type(data_type)}"
             for n, data_type in file.data_types.items()
         )
         # Only the vectorized scanner reads a Parquet map as an OBJECT.
@@ -205,8 +206,9 @@ class SnowflakeDialect(Dialect):
             "FILE_FORMAT = (TYPE = PARQUET USE_VECTORIZED_SCANNER = TRUE)"
         )
         if external_stage is not None:
-            ((id_in_stage,),) = self.query(f"SELECT MAX(manifest_id) FROM {temporary}")
-            if id_in_stage not in (None, file.footer.manifest_id):
+            version = self.quoted(file.version_column)
+            ((id_in_stage,),) = self.query(f"SELECT MAX({version}) FROM {temporary}")
+            if id_in_stage not in (None, file.version_in_rows or file.footer.manifest_id):
                 raise BillError(
                     f"stage {stage} has version {id_in_stage} of {file.export} {file.month}, but "
                     f"the lake has {file.footer.manifest_id}; copy the lake to the stage and run "
@@ -235,9 +237,14 @@ class SnowflakeDialect(Dialect):
         names = list(self.read_columns(table))
         rows = self._select_with_text(self.table_sql(table), names, present_types)
         self.query(
-            f"CREATE OR REPLACE TABLE {self.table_sql(table)} {self.table_options} COPY GRANTS "
-            f"AS {rows}"
+            f"CREATE OR REPLACE TABLE {self.table_sql(table)} {self.table_options(names)} "
+            f"COPY GRANTS AS {rows}"
         )
+
+    def table_options(self, columns: Collection[str]) -> Sql:
+        stored_names = set(map(self.stored_name, columns))
+        month = "BILLING_MONTH" if "BILLING_MONTH" in stored_names else "X_BILLING_MONTH"
+        return Sql(f"CLUSTER BY ({quoted(month)})")
 
 
 def _native_type(declared: str) -> str:

@@ -193,8 +193,8 @@ class SqlDialect(Dialect):
             return
         table = self._create_table(file.table, self.target_columns(file))
         if self._connection.dialect.name in _INDEXED_DATABASES:
-            month = table.columns["billing_month"]
-            sa.Index(self.stored_name(f"{file.table}_billing_month"), month).create(
+            (month,) = (c for c in table.columns if c.name == self.stored_name(file.month_column))
+            sa.Index(self.stored_name(f"{file.table}_{file.month_column}"), month).create(
                 self._connection
             )
             self._commit_outside_transaction()
@@ -327,6 +327,17 @@ class SqlDialect(Dialect):
                 if self.read_columns(_incoming_table(job_id)):
                     self.query(f"DROP TABLE {self.table_sql(_incoming_table(job_id))}")
 
+    def cast_type(self, data_type: str) -> Sql:
+        # MySQL knows CHAR in a CAST, but not the types of its text columns.
+        is_text = isinstance(self.sqlalchemy_types[data_type], sa.String)
+        return Sql("CHAR") if is_text else self.native_type(data_type)
+
+    def create_view(self, view: str, query: Sql) -> None:
+        """Drop the view if it exists, and create it; SQLite cannot replace one."""
+        with self._atomic():
+            self.query(f"DROP VIEW IF EXISTS {self.table_sql(view)}")
+            self.query(f"CREATE VIEW {self.table_sql(view)} AS {query}")
+
     def create_table(self, table: str, columns: Mapping[str, str]) -> None:
         self._create_table(table, columns)
 
@@ -340,7 +351,7 @@ class SqlDialect(Dialect):
             sa.Column(
                 sa.sql.quoted_name(self.stored_name(name), quote=True),
                 self.sqlalchemy_types[data_type],
-                key=name if name == "billing_month" else f"c{position}",
+                key=f"c{position}",
                 nullable=name not in required,
             )
             for position, (name, data_type) in enumerate(columns.items())

@@ -1,0 +1,139 @@
+"""The month's charges in the warehouse, loaded from their file, and the view of all charges."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import dagster as dg
+import pyarrow.parquet as pq
+
+from finops_dagster.billing.columns import SqlType
+from finops_dagster.billing.errors import BillError, StageMissing
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.billing.version import LoadedVersion
+from finops_dagster.focus.mapping import ADDED_TYPES
+from finops_dagster.focus.month import COST, CURRENCY, FOCUS_VERSION, FocusMonth, focus_lake
+from finops_dagster.focus.query import vendor_name
+from finops_dagster.focus.specification import Specification
+from finops_dagster.lake import Lake, names_from_footers, read_footer
+from finops_dagster.pipeline.checks import Check
+from finops_dagster.pipeline.export import Export
+from finops_dagster.pipeline.focus import OPTIONS
+from finops_dagster.pipeline.resources import RunOptions
+from finops_dagster.pipeline.stage import billing_month, month_command, require_version, stage
+from finops_dagster.pipeline.warehouse_table import load_month
+from finops_dagster.tables.database import BillingDatabase, DuckDB
+from finops_dagster.tables.digest import DATE
+from finops_dagster.warehouses.base import Warehouse
+from finops_dagster.warehouses.month_file import MonthFile, WarehouseUnavailable
+
+VIEW = "focus"
+RECONCILES_CHARGES = Check(
+    "reconciles",
+    "The warehouse has the charges of the file: as many rows, with the same costs to the last "
+    "digit.",
+    blocking=True,
+)
+_CLUSTER_BY = ("ChargePeriodStart", "ServiceName")
+
+
+def warehouse_focus_asset(
+    export: Export, backend: str, tables: Sequence[str]
+) -> dg.AssetsDefinition:
+    """Return the asset of a month's charges in a warehouse of the kind `backend`.
+
+    `tables` are the tables of charges of all exports, which a view unites.
+    """
+    kinds, checks = {backend, "table"}, [RECONCILES_CHARGES]
+
+    @stage(export, "warehouse_focus", kinds=kinds, checks=checks, options=OPTIONS, charges="focus")
+    def warehouse_focus(
+        context: dg.AssetExecutionContext,
+        charges: LoadedVersion | None,
+        lake: dg.ResourceParam[Lake],
+        database: dg.ResourceParam[BillingDatabase],
+        warehouse: dg.ResourceParam[Warehouse],
+        run_options: RunOptions,
+    ) -> dg.MaterializeResult[LoadedVersion]:
+        """Load the month's charges into the warehouse, in one step."""
+        record, file = focus_file(export, billing_month(context), lake, database.duckdb)
+        if charges is not None:
+            require_version(charges.manifest_id, record.version.manifest_id)
+        unite = partial(_unite, warehouse, tables)
+        force = run_options.force
+        return load_month(context, file, record.version, warehouse, force=force, after_load=unite)
+
+    return warehouse_focus
+
+
+def focus_table(export: Export) -> str:
+    """Return the table of an export's charges in the warehouse."""
+    return f"{export.table}_focus"
+
+
+def view_columns() -> dict[str, str]:
+    """Return the columns of the view of all charges, with their data types.
+
+    They are those that every mapping may have: FOCUS's, and what says where a charge is from. The
+    vendors' own columns are in the tables, as the view must stay the same.
+    """
+    defined = {c.name: c.type.sql_type for c in Specification.load(FOCUS_VERSION).columns}
+    added = {name: DATE if sql == DATE else SqlType.TEXT for name, sql in ADDED_TYPES.items()}
+    return {**defined, **added}
+
+
+def _unite(warehouse: Warehouse, tables: Sequence[str]) -> list[str]:
+    """Create or replace the view of all charges, and return a warning if that fails."""
+    try:
+        warehouse.unite(VIEW, tables, view_columns())
+    except (BillError, WarehouseUnavailable) as error:
+        name = warehouse.full_name(VIEW)
+        return [f"the month is loaded, but the view {name} was not created again: {error}"]
+    return []
+
+
+def _tags(export: Export, bill: Path) -> list[str]:
+    """Return the names that tags and cost categories of a bill have among its charges."""
+    footer = read_footer(bill)
+    if footer is None:
+        return []
+    is_user_defined = export.formats[footer.format].is_user_defined
+    names = names_from_footers([bill]).items()
+    return [vendor_name(name) for header, name in names if is_user_defined(header)]
+
+
+def focus_file(
+    export: Export, month: BillingMonth, lake: Lake, duckdb: DuckDB
+) -> tuple[FocusMonth, MonthFile]:
+    """Return the record of a month's charges, and their file as a warehouse loads it.
+
+    The version id in the file's footer is that of the bills with the mapping's, so that the
+    warehouse is loaded again if any of them changes. Raises StageMissing.
+    """
+    path = focus_lake(lake).path(export.name, month)
+    record = FocusMonth.read(path)
+    if record is None:
+        command = month_command("derive-focus", export, month)
+        raise StageMissing(f"{path} is missing or damaged; run {command}")
+    schema = pq.read_schema(path)
+    return record, MonthFile(
+        export.name,
+        focus_table(export),
+        month,
+        path,
+        replace(record.version, manifest_id=record.load_version),
+        schema,
+        cost_column=COST,
+        billing_period_column=None,
+        cluster_by=tuple(name for name in _CLUSTER_BY if name in schema.names),
+        user_defined_columns=tuple(
+            name for name in _tags(export, lake.path(export.name, month)) if name in schema.names
+        ),
+        currency_column=CURRENCY,
+        duckdb=duckdb,
+        month_column="x_billing_month",
+        version_column="x_manifest_id",
+        version_in_rows=record.version.manifest_id,
+        folder_in_lake="focus/",
+    )
