@@ -388,7 +388,7 @@ _CELLS = (
     ),
 )
 
-AZURE_FOCUS = NativeMapping(
+_NATIVE = NativeMapping(
     "azure-focus",
     names=_NAMES,
     inputs=(
@@ -427,4 +427,6 @@ AZURE_FOCUS = NativeMapping(
         ),
     ),
     kept=frozenset(spelling for column in _INPUTS for spelling in column.spellings),
-).focus_mapping()
+)
+
+AZURE_FOCUS = _NATIVE.focus_mapping()
