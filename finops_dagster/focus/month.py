@@ -301,6 +301,7 @@ class FocusDerivation:
                 f"the line items of {self.export} {self.month} have {counted} (amortized "
                 f"{decimal_text(amortized)}), but the lake has {recorded}"
                 + "".join(f" and {other.totals}" for other in others)
+                + f"; {_REPORT}"
             )
 
 

@@ -195,7 +195,7 @@ class MonthLoader:
         if len(costs) > 1:
             raise BillError(
                 f"{load.export} {load.month} has several columns for the headline cost, "
-                f"{excerpts(costs, 3)}; the vendor must deliver one"
+                f"{excerpts(costs, 3)}; the vendor must deliver the files again with one"
             )
         for header, name in names.items():
             if bill_format.column(header) == bill_format.cost != name:
