@@ -54,9 +54,9 @@ def holds_secret(name: str, value: object) -> bool:
 
 
 def flat_settings(table: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield each value with its dotted name: `duckdb.memory_limit`, `exports[0].name`.
+    """Yield each value of dicts and lists with its dotted name.
 
-    `name` is the dotted name of the table itself.
+    Such as `duckdb.memory_limit`, `exports[0].name`. `name` is the dotted name of the table itself.
     """
     if isinstance(table, dict):
         for key, value in table.items():

@@ -69,7 +69,8 @@ class Manifest:
     the same folders. `row_count` is the number of rows in all files, None where the vendor does not
     say it. `warnings` are the source's, such as how it chose the month. `shared_folder` is the
     folder with the files of all months, where files hold rows of several; None where the files are
-    the month's own, and `deleted_files` are the names of those that the store no longer has.
+    the month's own. `deleted_files` are the names of the listed files that the store no longer has;
+    their rows stay in the month.
     """
 
     format: str
@@ -86,7 +87,7 @@ class Manifest:
 
     @property
     def file_names(self) -> list[str]:
-        """The names of the files in records: their paths below the folder that all share."""
+        """The names of `files` in records: their paths below `shared_folder`, or in their folder."""
         keys = [file.key for file in self.files]
         if self.shared_folder is None:
             return relative_names(keys)

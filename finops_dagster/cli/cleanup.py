@@ -59,8 +59,8 @@ def clean(settings: Settings, *, older_than: timedelta, dry_run: bool) -> Iterat
 def clean_after_lost_runs(settings: Settings, *, dry_run: bool) -> Iterator[Row]:
     """Mark lost runs as failed, delete unfinished files, and yield a row for each.
 
-    All of it happens as the rows are iterated; a dry run yields the same rows and changes nothing.
-    The files of an export with a run in progress are skipped.
+    All of it happens as the rows are iterated. A dry run changes nothing; its rows may also name
+    lost runs that Dagster shows as ended. Files of an export with a run in progress are skipped.
     """
     with open_history() as history:
         if dry_run or history.instance is None:

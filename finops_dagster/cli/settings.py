@@ -63,7 +63,7 @@ def write_first_settings(file: Path | None) -> Path:
 def find_exports(source: str, **store_settings: Any) -> list[FoundExport]:
     """Return the exports of every vendor below a URL or a folder, with distinct names.
 
-    `store_settings` are fields of StoreSettings; None stands for the default. Raises BillError if
+    `store_settings` are the fields of StoreSettings but `source`. Raises BillError if
     there is no export, SettingsError, StoreError and StoreUnavailable.
     """
     if "://" not in source or source.startswith("file://"):
@@ -134,7 +134,7 @@ def _toml(value: str | bool | list[str]) -> str:
 def origins(options: Options) -> list[Row]:
     """Return a row for each setting: its value, and the option, variable or file it comes from.
 
-    A setting without a value is left out. Raises SettingsError.
+    A setting whose value is None is left out. Raises SettingsError.
     """
     settings, file = options.settings(), settings_file(options.config)
     in_file = {name for name, _ in flat_settings(tomllib.loads(file.read_text()))}
@@ -177,10 +177,13 @@ def _variables_by_setting() -> dict[str, str]:
     return variables
 
 
-def check_connections(settings: Settings) -> list[Row]:
-    """Return a row for each export, folder and database: its answer, or the problem in one line.
+_PROBLEMS = (BillError, SettingsError, StoreError, StoreUnavailable, WarehouseUnavailable)
 
-    Connects to the stores and the warehouse, and changes nothing.
+
+def check_connections(settings: Settings) -> list[Row]:
+    """Return a row for each export, folder and database: `answer`, or `problem` in one line.
+
+    The other one of the two is empty. Connects to the stores and the warehouse, changes nothing.
     """
     storage = settings.storage
     checks: dict[str, Callable[[], str]] = {
@@ -198,7 +201,7 @@ def check_connections(settings: Settings) -> list[Row]:
     for name, check in checks.items():
         try:
             rows.append({"what": name, "answer": check(), "problem": ""})
-        except (BillError, StoreError, StoreUnavailable, WarehouseUnavailable) as error:
+        except _PROBLEMS as error:
             rows.append({"what": name, "answer": "", "problem": str(error)})
     return rows
 

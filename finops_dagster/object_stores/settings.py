@@ -18,6 +18,7 @@ _ACCESS_POINT = re.compile(r"arn:[^/]*:(?:outpost[:/][^/:]+[:/])?accesspoint[:/]
 class StoreSettings(SettingsTable):
     """The settings of a store: a bucket, an access point or a container, or a folder.
 
+    `source` is a URL: `s3://bucket/prefix`, one of Azure, or `file:///folder`.
     All keys but `source` are for S3. A folder ignores them, so that an export can move to a copy of
     its bucket; a source in Azure refuses them. The settings of exports that are delivered as files
     derive from this class.
@@ -56,7 +57,8 @@ def is_azure(source: str) -> bool:
 def split_source(source: str) -> tuple[str, str]:
     """Return the root of a source and the prefix in it: `s3://bucket` and `exports/cur`.
 
-    Raises ValueError if the source is not the address of a store.
+    Those of a folder are `file://` and its path. Raises ValueError if the source is not the
+    address of a store.
     """
     scheme, _, rest = source.partition("://")
     if is_azure(source):
@@ -79,7 +81,10 @@ def split_source(source: str) -> tuple[str, str]:
 
 
 def join_source(root: str, prefix: str) -> str:
-    """Return the source that `split_source` splits into this root and prefix."""
+    """Return the source of this root and prefix, as `split_source` splits it.
+
+    The prefix of a folder is given without its first slash.
+    """
     if is_azure(root):
         prefix = prefix.replace("%", "%25").replace("?", "%3F")
     return f"{root}/{prefix}" if prefix or root == "file://" else root

@@ -51,7 +51,10 @@ class Resources:
 
 
 def build_resources(settings: Settings) -> Resources:
-    """Return the resources that the settings name, for the stages and for scripts."""
+    """Return the resources that the settings name, for the stages and for scripts; opens none.
+
+    Raises SettingsError if the client of the warehouse is not installed.
+    """
     duckdb = settings.database.duckdb
     return Resources(
         StagingFolder(
@@ -65,7 +68,10 @@ def build_resources(settings: Settings) -> Resources:
 
 
 def build_definitions(settings: Settings) -> dg.Definitions:
-    """Return the definitions of the settings; needs no network access and no credentials."""
+    """Return the definitions of the settings; needs no network access and no credentials.
+
+    Raises SettingsError if the client of the warehouse is not installed.
+    """
     exports = [Export(export) for export in settings.exports]
     duckdb, limit_names = settings.database.duckdb, set(DuckDB.__annotations__)
     resources = {

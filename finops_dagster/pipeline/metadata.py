@@ -91,7 +91,7 @@ def _delivery(delivery: Delivery | None) -> Metadata:
 
 
 def object_metadata(source: ManifestFile) -> Metadata:
-    """Return the metadata of the object that a manifest was read from.
+    """Return address, size and time of the object that a manifest was read from.
 
     The sensor compares them, to see whether a run has read the vendor's newest manifest.
     """
@@ -148,7 +148,7 @@ def table_metadata(loaded: LoadedMonth, repeated: Mapping[str, dg.MetadataValue[
 
 
 def entries_table(entries: Iterable[Entry]) -> dg.MetadataValue[Any]:
-    """Return what the charges of a month leave out or move, as a table."""
+    """Return what a month in FOCUS leaves out or moves, as a table; there is at least one entry."""
     lines = [
         (
             markdown(entry.kind),
