@@ -669,11 +669,12 @@ _EXTRA_LINES = f"""
         AND abs(sum({_UNBLENDED} - {_COST})) <= count(*) * 0.000000001"""
 
 _ID = "line_item_resource_id"
+# nullif, because DuckDB 2.0.0 fails to compare a split_part of NULL, which a bill without ids has.
 _RESOURCE_KEY = f"""CASE WHEN {_ID} IS NULL THEN NULL
     WHEN starts_with({_ID}, 'arn:') THEN concat(split_part({_ID}, ':', 3), ':', CASE
         WHEN contains(split_part({_ID}, ':', 6), '/')
         THEN split_part(ltrim(split_part({_ID}, ':', 6), '/'), '/', 1)
-        WHEN split_part({_ID}, ':', 7) <> '' THEN split_part({_ID}, ':', 6) END)
+        WHEN nullif(split_part({_ID}, ':', 7), '') IS NOT NULL THEN split_part({_ID}, ':', 6) END)
     WHEN regexp_full_match({_ID}, '[a-z]{{1,6}}-[0-9a-f]{{8,17}}')
     THEN split_part({_ID}, '-', 1) || '-'
     ELSE line_item_product_code END"""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import date
+from decimal import Decimal
 from pathlib import Path
 
 import duckdb
@@ -61,3 +62,14 @@ def test_cur_1_and_cur_2_of_a_bill_become_the_same_charges(tmp_path: Path) -> No
     ]
     assert charges[0] == charges[1]
     assert len(charges[0]) > 1400
+
+
+def test_a_bill_without_resource_ids_becomes_charges(tmp_path: Path) -> None:
+    """AWS gives the column only to customers who ask for it."""
+    month = CurMonth(tmp_path)
+    rows = demo_rows(tmp_path / "source", Layout())
+    record = month.derive(
+        {header: cell for header, cell in row.items() if header != "lineItem/ResourceId"}
+        for row in rows
+    )
+    assert record.version.totals.cost == sum(Decimal(row["lineItem/UnblendedCost"]) for row in rows)
