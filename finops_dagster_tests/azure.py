@@ -247,13 +247,14 @@ class Charge:
     invoice: str = ""
     tags: str = '{"env": "prod"}'
     day: int = 3
+    pricing: str = "OnDemand"
 
 
 BILL = (
     Charge("12.500000000000000001", "12.500000000000000001"),
-    Charge("120", "0", "Purchase", "Reservations"),
-    Charge("0", "70.25"),
-    Charge("0", "49.75", "UnusedReservation"),
+    Charge("120", "0", "Purchase", "Reservations", pricing="Reservation"),
+    Charge("0", "70.25", pricing="Reservation"),
+    Charge("0", "49.75", "UnusedReservation", pricing="Reservation"),
     Charge("-3.5", "-3.5", "Refund", "Storage"),
     Charge("0.01", "0.01", "RoundingAdjustment", ""),
 )
@@ -310,6 +311,7 @@ class Agreement:
     quantity: str = "Quantity"
     tags: str = "Tags"
     kind: str = "ChargeType"
+    pricing: str = "PricingModel"
     invoice: str = ""
     billing_account: str = "BillingAccountId"
     date_format: str = "{0:%Y-%m-%d}"
@@ -327,6 +329,7 @@ _MCA = Agreement(
     quantity="quantity",
     tags="tags",
     kind="chargeType",
+    pricing="pricingModel",
     invoice="invoiceId",
     billing_account="billingAccountId",
     date_format="{0:%m/%d/%Y}",
@@ -340,6 +343,7 @@ _OLD = Agreement(
     period=("", ""),
     quantity="UsageQuantity",
     kind="",
+    pricing="",
     billing_account="",
     has_braces=False,
 )
@@ -380,7 +384,6 @@ def usage_rows(
     """Return the rows of usage details: actual or amortized costs under an agreement."""
     style, period = AGREEMENTS[agreement], BillingMonth.parse(month)
     first, last = period.first_day, period.next.first_day - timedelta(days=1)
-    left_out = "Purchase" if amortized else "UnusedReservation"
     rows = []
     for charge in charges:
         day = style.date_format.format(first + timedelta(days=charge.day - 1))
@@ -398,10 +401,13 @@ def usage_rows(
             style.period[1]: end,
             style.tags: charge.tags if style.has_braces else charge.tags.strip("{}"),
             style.kind: charge.kind,
+            style.pricing: charge.pricing,
             style.invoice: charge.invoice,
             style.billing_account: "0123456",
         }
         row.pop("", None)
-        if charge.kind != left_out:
+        is_of_commitment = charge.pricing in ("Reservation", "SavingsPlan")
+        is_purchase = charge.kind in ("Purchase", "Refund") and is_of_commitment
+        if not (is_purchase if amortized else charge.kind.startswith("Unused")):
             rows.append(row)
     return rows
