@@ -31,7 +31,7 @@ COPIES = {
 }
 DATA = (
     "demo/kinds.csv demo/azure/charges.sql focus/currencies.json focus/focus-1.2-model.toml "
-    "focus/focus-1.2.toml"
+    "focus/focus-1.2.toml focus/questions/top-services.sql"
 ).split()
 
 

@@ -27,7 +27,7 @@ from finops_dagster_tests.finops import FINOPS
 from finops_dagster_tests.project import ROOT
 
 PAGE = ROOT / "docs" / "focus.md"
-QUESTIONS = Path(focus.__file__).parent / "questions"
+QUESTIONS = Path(focus.__file__).with_name("questions")
 _FORMATS = {
     ("aws", "cur1"): "AWS CUR v1",
     ("aws", "cur2"): "AWS CUR 2.0",
@@ -36,6 +36,10 @@ _FORMATS = {
     ("azure", "focus"): "Azure FOCUS",
     ("focus-files", "focus"): "FOCUS files",
 }
+_ORDER = """
+top-services amortized-against-billed effective-savings-rate commitments untagged marketplace
+tax-and-credits month-against-month by-account by-tag
+""".split()
 
 
 class Question(NamedTuple):
@@ -72,8 +76,8 @@ class Question(NamedTuple):
 
 
 def questions() -> list[Question]:
-    """Return the ten questions, in the order of their names."""
-    return [Question.read(path) for path in sorted(QUESTIONS.glob("*.sql"))]
+    """Return the questions, in the order of the page."""
+    return [Question.read(QUESTIONS / f"{name}.sql") for name in _ORDER]
 
 
 def columns_table() -> str:

@@ -55,6 +55,7 @@ def focus() -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 def test_every_question_has_an_answer(focus: duckdb.DuckDBPyConnection) -> None:
+    assert {path.stem for path in page.QUESTIONS.glob("*.sql")} == set(QUESTIONS)
     assert len(QUESTIONS) == 10
     for question in QUESTIONS.values():
         assert focus.sql(question.sql).fetchall(), question.name

@@ -1,5 +1,5 @@
 -- How much was billed in each month, and how much is the amortized cost?
--- What a purchase of a commitment bills, the charges that use it have as EffectiveCost.
+-- A commitment is billed when it is paid, and amortized over what it covers in its whole term.
 SELECT x_billing_month AS month, ProviderName, BillingCurrency,
        round(sum(BilledCost), 2) AS billed,
        round(sum(EffectiveCost), 2) AS amortized,

@@ -1,5 +1,5 @@
 -- How much less than the list prices was paid for usage?
--- The unused part of a commitment has no list cost, so all of it lowers the rate.
+-- What is not used of a commitment has no list cost, so all of it lowers the rate.
 WITH charges AS (
     SELECT *, CommitmentDiscountStatus IS NOT DISTINCT FROM 'Unused' AS is_unused,
            if(is_unused, 0, ListCost) AS list, if(is_unused, 0, ContractedCost) AS contracted
@@ -10,7 +10,7 @@ SELECT x_billing_month AS month, ProviderName, BillingCurrency, round(sum(list),
        round(sum(list - contracted), 2) AS saved_by_contract,
        round(sum(contracted - EffectiveCost), 2) AS saved_by_commitments,
        round(sum(EffectiveCost), 2) AS effective,
-       round(100 * (1 - sum(EffectiveCost) / nullif(sum(charges.list), 0)), 1) AS savings_rate
+       round(100 * (1 - sum(EffectiveCost) / nullif(sum(charges.list), 0)), 1) AS percent
 FROM charges
 GROUP BY ALL
 ORDER BY ALL;
