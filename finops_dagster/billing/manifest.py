@@ -87,7 +87,7 @@ class Manifest:
 
     @property
     def file_names(self) -> list[str]:
-        """The names of `files` in records: their paths below `shared_folder`, or in their folder."""
+        """The names of `files` in records: their paths below `shared_folder` or their own."""
         keys = [file.key for file in self.files]
         if self.shared_folder is None:
             return relative_names(keys)
