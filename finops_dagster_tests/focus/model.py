@@ -7,12 +7,11 @@ mistake of the validator, which finds hardly any value that is not allowed.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 Check = dict[str, Any]
+Model = dict[str, Any]
 
 _SPECIFICATION = "https://github.com/FinOps-Open-Cost-and-Usage-Spec/FOCUS_Spec"
 _ERRATA = f"{_SPECIFICATION}/blob/HEAD/ERRATA.md"
@@ -101,9 +100,8 @@ ERRATA = (
 )
 
 
-def corrected_model(path: Path) -> dict[str, Any]:
-    """Return the model in a file with its errata."""
-    model: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+def corrected(model: Model) -> Model:
+    """Return the model with its errata, changed in place."""
     for erratum in ERRATA:
         criteria = model["ModelRules"][erratum.rule]["ValidationCriteria"]
         assert criteria[erratum.part] != erratum.correction, f"{erratum.rule} is corrected already"

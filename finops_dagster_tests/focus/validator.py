@@ -8,21 +8,22 @@ folder that it is started in, and writes a log there.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import pytest
 
-from finops_dagster_tests.focus.model import corrected_model
+from finops_dagster_tests.focus.model import Model, corrected
 
 _HOME = Path(__file__).parents[2] / ".venv-focus-validator"
 EXECUTABLE = _HOME / "bin/focus-validator"
-MODEL = "model-1.2.0.1.json"
+_MODEL = "model-1.2.0.1.json"
+_NO_NETWORK = dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), "http://127.0.0.1:9")
 needs_validator = pytest.mark.skipif(
     not EXECUTABLE.exists(),
     reason="focus-validator is not installed: it needs Python 3.12 or 3.13, see Makefile",
@@ -44,13 +45,20 @@ class Judgment:
     failures: dict[str, int] = field(default_factory=dict)
 
 
-def judge(charges: Path, folder: Path) -> Judgment:
-    """Return what the validator says of a Parquet file of charges; work in a folder.
+def delivered_model() -> Model:
+    """Return the model that the validator is installed with."""
+    model: Model = json.loads((_installed() / _MODEL).read_text(encoding="utf-8"))
+    return model
 
-    Either all charges of a file have an invoice, or none has, or else the model's rules of
-    InvoiceId are broken. So a month that is invoiced in part is judged in two parts by them.
+
+def judge(charges: Path, folder: Path, model: Model | None = None) -> Judgment:
+    """Return what the validator says of a Parquet file of charges; work in a new folder.
+
+    `model` is the corrected one by default. Either all charges of a file have an invoice, or none
+    has, or else the model's rules of InvoiceId are broken. So a month that is invoiced in part is
+    judged in two parts by them.
     """
-    model = corrected_model(_installed() / MODEL)
+    model = model or corrected(delivered_model())
     judgment = _judge(charges, "true", model, folder / "all")
     parts = [part for part in ("InvoiceId IS NULL", "InvoiceId IS NOT NULL") if _has(charges, part)]
     if len(parts) == 1:
@@ -63,9 +71,7 @@ def judge(charges: Path, folder: Path) -> Judgment:
     return Judgment(judgment.checked, failures)
 
 
-def _judge(
-    charges: Path, condition: str, model: dict[str, Any], folder: Path, rules: str = ""
-) -> Judgment:
+def _judge(charges: Path, condition: str, model: Model, folder: Path, rules: str = "") -> Judgment:
     _prepare(folder, model)
     _write_rows(charges, condition, folder / "charges.parquet")
     arguments = (
@@ -74,7 +80,12 @@ def _judge(
     ).split()
     arguments += ["--filter-rules", rules] if rules else []
     process = subprocess.run(
-        [EXECUTABLE, *arguments], cwd=folder, capture_output=True, text=True, check=False
+        [EXECUTABLE, *arguments],
+        cwd=folder,
+        env=os.environ | _NO_NETWORK,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     totals = _TOTALS.search(process.stdout)
     assert totals, f"focus-validator reported nothing: {process.stderr[-2000:]}"
@@ -84,10 +95,10 @@ def _judge(
     return Judgment(passed + failed, _without_summaries(failures, model))
 
 
-def _prepare(folder: Path, model: dict[str, Any]) -> None:
+def _prepare(folder: Path, model: Model) -> None:
     """Create what the validator looks for in the folder that it is started in."""
     (folder / "rules").mkdir(parents=True)
-    (folder / "rules" / MODEL).write_text(json.dumps(model), encoding="utf-8")
+    (folder / "rules" / _MODEL).write_text(json.dumps(model), encoding="utf-8")
     (folder / "focus_validator/rules").mkdir(parents=True)
     shutil.copy(_installed() / "currency_codes.csv", folder / "focus_validator/rules")
 
@@ -111,7 +122,7 @@ def _has(charges: Path, condition: str) -> bool:
         return bool(connection.read_parquet(str(charges)).filter(condition).limit(1).fetchall())
 
 
-def _without_summaries(failures: dict[str, int], model: dict[str, Any]) -> dict[str, int]:
+def _without_summaries(failures: dict[str, int], model: Model) -> dict[str, int]:
     """Leave out each rule that says "all of these rules hold", if one of them failed."""
 
     def is_summary(rule: str) -> bool:
