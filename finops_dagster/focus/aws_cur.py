@@ -134,10 +134,11 @@ def _price_details(columns: Collection[str]) -> tuple[Sql, Collection[str]]:
         elif "product" in columns:
             cell = Sql(f'"product"[{literal(athena_name(attribute))}]')
             cells.append(Sql(f"{{'key': {literal(key)}, 'value': {cell}}}"))
+            read.append("product")
     if not cells:
         return Sql("NULL"), ()
     filled = Sql(f"list_filter([{', '.join(cells)}], lambda e: e.value <> '')")
-    return _map_of(filled), read
+    return _map_of(filled), dict.fromkeys(read)
 
 
 def _map(cells: Mapping[str, str], filled: Sql) -> tuple[Sql, Collection[str]]:
@@ -319,6 +320,7 @@ KINDS = (
         moved="it allots the cost of an instance, which has its own line item, to containers; "
         "FOCUS has no such charges before 1.3",
     ),
+    _net("usage", _type("Usage"), Charge("usage")),
     _net("discount in net costs", f"has_net AND {_IS_DISCOUNT} AND {_COST} = 0"),
     _net("discount", _IS_DISCOUNT, Charge("discount", _ADJUSTMENT)),
     _pair("savings plan negation", _type("SavingsPlanNegation")),
@@ -495,7 +497,6 @@ KINDS = (
         ),
     ),
     _net("refund", _type("Refund"), Charge("refund", _ADJUSTMENT)),
-    _net("usage", _type("Usage"), Charge("usage")),
     _net("other", "true", Charge("other", _ADJUSTMENT)),
 )
 
@@ -565,11 +566,9 @@ COLUMNS = {
         "CASE WHEN line_item_resource_id IS NOT NULL THEN coalesce(resource_type, "
         f"product_product_family, {_SERVICE}) END"
     ),
-    "ServiceCategory": Expression("coalesce(service_category, named_category, 'Other')"),
+    "ServiceCategory": Expression("coalesce(category_category, 'Other')"),
     "ServiceName": Expression(_SERVICE),
-    "ServiceSubcategory": Expression(
-        "coalesce(service_subcategory, named_subcategory, 'Other (Other)')"
-    ),
+    "ServiceSubcategory": Expression("coalesce(category_subcategory, 'Other (Other)')"),
     "SkuId": Expression(_SKU),
     "SkuMeter": Expression(f"coalesce(line_item_usage_type, {_SKU})"),
     "SkuPriceDetails": Expression("price_details"),
@@ -669,14 +668,11 @@ _EXTRA_LINES = f"""
         AND abs(sum({_UNBLENDED} - {_COST})) <= count(*) * 0.000000001"""
 
 _ID = "line_item_resource_id"
-# nullif, because DuckDB 2.0.0 fails to compare a split_part of NULL, which a bill without ids has.
+_ARN = "^arn:[^:]*:([^:]+):[^:]*:[^:]*:/?(?:([a-zA-Z0-9_-]+)[:/])?.*$"
 _RESOURCE_KEY = f"""CASE WHEN {_ID} IS NULL THEN NULL
-    WHEN starts_with({_ID}, 'arn:') THEN concat(split_part({_ID}, ':', 3), ':', CASE
-        WHEN contains(split_part({_ID}, ':', 6), '/')
-        THEN split_part(ltrim(split_part({_ID}, ':', 6), '/'), '/', 1)
-        WHEN nullif(split_part({_ID}, ':', 7), '') IS NOT NULL THEN split_part({_ID}, ':', 6) END)
+    WHEN starts_with({_ID}, 'arn:') THEN regexp_replace({_ID}, {literal(_ARN)}, '\\1:\\2')
     WHEN regexp_full_match({_ID}, '[a-z]{{1,6}}-[0-9a-f]{{8,17}}')
-    THEN split_part({_ID}, '-', 1) || '-'
+    THEN regexp_replace({_ID}, '[0-9a-f]+$', '')
     ELSE line_item_product_code END"""
 
 AWS_CUR = FocusMapping(
@@ -712,7 +708,7 @@ AWS_CUR = FocusMapping(
     derived=DERIVED,
     lookups=[
         Lookup("service", "aws_services.csv", ("line_item_product_code",)),
-        Lookup("named", "aws_services.csv", ("product_product_name",)),
+        Lookup("category", "aws_categories.csv", (_SERVICE,)),
         Lookup("region", "aws_regions.csv", (_REGION,)),
         Lookup("unit", "aws_units.csv", ("lower(pricing_unit)",)),
         Lookup("resource", "aws_resource_types.csv", (_RESOURCE_KEY,)),
@@ -722,4 +718,5 @@ AWS_CUR = FocusMapping(
     currency="line_item_currency_code",
     line_items="coalesce(rest_of, [identity_line_item_id])",
     extra_lines=_EXTRA_LINES,
+    kept=frozenset({"product"}),
 )

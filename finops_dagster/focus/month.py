@@ -214,10 +214,9 @@ class FocusDerivation:
         with self.duckdb.scratch(preserve_insertion_order=False) as connection:
             try:
                 query = self._query(connection, versions[self.export].manifest_id)
-                charges = query.charges()
-                record = self._record(query, Sql(f"({charges})"), versions, run_id)
+                record = self._record(query, versions, run_id)
                 footer = record.footer(self.export)
-                with replacing_file(connection, charges, self.path, footer) as part:
+                with replacing_file(connection, query.charges(), self.path, footer) as part:
                     written = month_totals(totals_by_rule(connection, parquet_relation(part)))
                     advice = reprocess_advice(self.export, self.month)
                     reconcile(
@@ -260,7 +259,6 @@ class FocusDerivation:
     def _record(
         self,
         query: FocusQuery,
-        charges: Sql,
         versions: Mapping[str, LoadedVersion],
         run_id: str,
     ) -> FocusMonth:
@@ -271,7 +269,8 @@ class FocusDerivation:
         bill = versions[self.export]
         of_kinds = query.totals_by_kind()
         self._require_whole_bill(versions, of_kinds)
-        of_rules = totals_by_rule(query.connection, charges)
+        charges = query.charges([*_COSTS, CURRENCY])
+        of_rules = totals_by_rule(query.connection, Sql(f"({charges})"))
         entries = add_up(self.mapping, of_kinds, of_rules)
         unknown = {name: dict(keys[:_MOST_UNKNOWN]) for name, keys in query.unknown_keys()}
         version = LoadedVersion(

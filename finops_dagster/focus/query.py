@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cached_property
@@ -17,7 +18,7 @@ from finops_dagster.billing.columns import (
     literal,
     quoted,
 )
-from finops_dagster.focus.mapping import ADDED_TYPES, FocusMapping, Kind, Lookup
+from finops_dagster.focus.mapping import ADDED_TYPES, FocusMapping, Input, Kind, Lookup
 from finops_dagster.focus.specification import Specification
 
 _ROW_NUMBER = "file_row_number"
@@ -50,42 +51,47 @@ class FocusQuery:
     constants: Mapping[str, Sql] = field(default_factory=dict)
 
     def prepare(self) -> None:
-        """Create the tables of the lookups, and the temporary views that the queries read.
+        """Create the tables of the lookups and of built inputs, and the view of the line items.
 
-        `bill` has the inputs, and every other column of the bill as `x_...`. `bill_lines` has what
-        the lookups found too, and in `kind` the number of each line item's kind; `lines` has the
-        extra lines as well.
+        `lines` has the inputs of the bill and of the extra lines, and every other column of the
+        bill as `x_...`. `bill` is the same without the extra lines.
         """
         for lookup in self.mapping.lookups:
             self._create_table(lookup)
-        bill = Sql(" UNION ALL BY NAME ".join(self._bill(dataset) for dataset in self.sources))
-        self._create_view("bill", bill)
-        self._create_view("bill_lines", self._with_kinds(Sql("FROM bill")))
-        lines = Sql("FROM bill_lines")
+        self._create_view("bill", self._bill([self.mapping.extra_lines or ""]))
         if self.mapping.extra_lines is not None:
-            # Columns that the extra lines lack are NULL in them. They are in a table because their
-            # sums need the whole bill.
-            extra = Sql(f"FROM bill WHERE false UNION ALL BY NAME ({self.mapping.extra_lines})")
-            self.connection.execute(f"CREATE OR REPLACE TEMP TABLE extra_bill AS {extra}")
-            extra = self._with_kinds(Sql("FROM extra_bill"))
-            lines = Sql(f"FROM bill_lines UNION ALL BY NAME ({extra})")
-        self._create_view("lines", lines)
+            # They are in a table because their sums need the whole bill. Columns that they lack are
+            # NULL in them.
+            extra = Sql(self.mapping.extra_lines)
+            extra = Sql(f"FROM bill WHERE false UNION ALL BY NAME ({extra})")
+            self.connection.execute(f"CREATE OR REPLACE TEMP TABLE extra_lines AS {extra}")
 
-    def charges(self) -> Sql:
-        """Return the SELECT of the month's charges: the columns of FOCUS first, in its order."""
+    def charges(self, names: Collection[str] | None = None) -> Sql:
+        """Return the SELECT of the month's charges: the columns of FOCUS first, in its order.
+
+        With `names`, they have these columns and `x_rule` alone.
+        """
         mapping = self.mapping
-        most = max(len(kind.charges) for kind in mapping.kinds)
-        parts = Sql(" UNION ALL BY NAME ".join(map(self._numbered_charges, range(most))))
+        given = [*mapping.columns, *mapping.derived, *ADDED_TYPES]
+        if names is not None:
+            given = [name for name in given if name in (*names, "x_rule")]
+        vendors = self._vendor_columns if names is None else []
         derived = {
-            name: self._typed(name, Sql(expression.sql))
-            for name, expression in mapping.derived.items()
+            name: self._typed(name, Sql(mapping.derived[name].sql))
+            for name in given
+            if name in mapping.derived
         }
-        given = [*mapping.columns, *derived, *ADDED_TYPES]
+        most = max(len(kind.charges) for kind in mapping.kinds)
+        parts = Sql(
+            " UNION ALL BY NAME ".join(
+                self._numbered_charges(number, given, vendors) for number in range(most)
+            )
+        )
         defined = [c.name for c in self.specification.columns if c.name in given]
         added = [name for name in given if name not in defined]
         columns = ", ".join(
             f"{derived.get(name, quoted(name))} AS {quoted(name)}"
-            for name in [*defined, *added, *self._vendor_columns]
+            for name in [*defined, *added, *vendors]
         )
         return Sql(f"SELECT {columns} FROM ({parts})")
 
@@ -95,30 +101,41 @@ class FocusQuery:
         currency, headline, amortized = map(
             Sql, (mapping.currency, mapping.headline, mapping.amortized)
         )
+        lines = self._with_kinds([currency, headline, amortized], with_extra=False)
         rows = self.connection.execute(
             f"SELECT kind, coalesce({currency}, ''), count(*), "
             f"coalesce(sum(CAST({headline} AS {SqlType.MONEY})), 0), "
             f"coalesce(sum(CAST({amortized} AS {SqlType.MONEY})), 0) "
-            "FROM bill_lines GROUP BY ALL"
+            f"FROM ({lines}) GROUP BY ALL"
         ).fetchall()
         return [KindTotals(*row) for row in rows]
 
     def unknown_keys(self) -> Iterator[tuple[str, list[tuple[str, int]]]]:
         """Yield each lookup's name with the keys that it lacks, and the number of line items."""
         for lookup in self.mapping.lookups:
-            keys, first = Sql(", ".join(lookup.keys)), Sql(lookup.keys[0])
+            table = _table(lookup)
+            names = [*self._columns(table)]
+            cells = Sql(", ".join(f"{key} AS key{n}" for n, key in enumerate(lookup.keys)))
+            keys = [Sql(f"key{n}") for n in range(len(lookup.keys))]
+            on = Sql(" AND ".join(f"{quoted(names[n])} = {key}" for n, key in enumerate(keys)))
+            lines = self._lines(lookup.keys, with_extra=False)
             yield (
                 lookup.name,
                 self.connection.execute(
-                    f"SELECT concat_ws(' ', {keys}), count(*) FROM bill_lines "
-                    f"WHERE NOT {_is_known(lookup)} AND {first} IS NOT NULL "
-                    "GROUP BY 1 ORDER BY 2 DESC, 1"
+                    f"SELECT concat_ws(' ', {', '.join(keys)}), line_items FROM "
+                    f"(SELECT {cells}, count(*) AS line_items FROM ({lines}) GROUP BY ALL) "
+                    f"ANTI JOIN {table} ON {on} WHERE key0 IS NOT NULL ORDER BY 2 DESC, 1"
                 ).fetchall(),
             )
 
+    def _columns(self, relation: Sql) -> dict[str, str]:
+        """Return the types of a relation's columns by name."""
+        rows = self.connection.execute(f"DESCRIBE FROM {relation}").fetchall()
+        return {name: sql_type for name, sql_type, *_ in rows}
+
     def _create_table(self, lookup: Lookup) -> None:
         file = Sql(f"read_csv({file_literal(lookup.path)}, header = true, all_varchar = true)")
-        names = [name for name, *_ in self.connection.execute(f"DESCRIBE FROM {file}").fetchall()]
+        names = self._columns(file)
         columns = Sql(", ".join(f"{quoted(n)} AS {quoted(f'{lookup.name}_{n}')}" for n in names))
         self.connection.execute(
             f"CREATE OR REPLACE TEMP TABLE {_table(lookup)} AS SELECT {columns} FROM {file}"
@@ -127,79 +144,129 @@ class FocusQuery:
     def _create_view(self, name: str, query: Sql) -> None:
         self.connection.execute(f"CREATE OR REPLACE TEMP VIEW {quoted(name)} AS {query}")
 
-    def _bill(self, dataset: str) -> Sql:
+    def _bill(self, used: Iterable[str]) -> Sql:
+        """Return the SELECT of the inputs of all datasets; built ones only if `used` names them."""
+        datasets = (self._dataset(name, _words(used)) for name in self.sources)
+        return Sql(" UNION ALL BY NAME ".join(datasets))
+
+    def _dataset(self, dataset: str, words: Collection[str]) -> Sql:
         """Return the SELECT of a dataset's inputs, and of its other columns as `x_...`."""
         relation = self.sources[dataset]
         columns = {
             name: sql_type
-            for name, sql_type, *_ in self.connection.execute(
-                f"DESCRIBE FROM {relation}"
-            ).fetchall()
+            for name, sql_type in self._columns(relation).items()
             if name not in (*ADDED_COLUMNS, _ROW_NUMBER)
         }
-        cells = {column.name: column.sql(columns) for column in self.mapping.inputs}
-        read = {name for _, names in cells.values() for name in names} - self.mapping.kept
-        passed_on = {name: vendor_name(name) for name in columns if name not in read}
+        cells, read, joins = list[str](), set[str](), list[Sql]()
+        for column in self.mapping.inputs:
+            cell, names = column.sql(columns)
+            read.update(names)
+            if column.build is not None and names:
+                if column.name not in words:
+                    continue
+                joins.append(self._combinations(column, dataset, cell, names))
+                cell = Sql(f"{_combinations_table(column, dataset)}.cell")
+            cells.append(f"{cell} AS {quoted(column.name)}")
+        passed_on = (name for name in columns if name not in read - self.mapping.kept)
         selected = [
-            *(f"{cell} AS {quoted(name)}" for name, (cell, _) in cells.items()),
-            *(f"{quoted(name)} AS {quoted(new)}" for name, new in passed_on.items()),
+            *cells,
+            *(f"bill.{quoted(name)} AS {quoted(vendor_name(name))}" for name in passed_on),
             f"{literal(dataset)} AS dataset",
             f"{_ROW_NUMBER} + 1 AS line_number",
         ]
-        return Sql(f"SELECT {', '.join(selected)} FROM {relation}")
+        return Sql(f"SELECT {', '.join(selected)} FROM {relation} bill {' '.join(joins)}")
 
-    def _with_kinds(self, lines: Sql) -> Sql:
-        """Return the SELECT of line items with what lookups and steps add, and with their kinds."""
-        for lookup in self.mapping.lookups:
-            table = _table(lookup)
-            names = [name for name, *_ in self.connection.execute(f"DESCRIBE {table}").fetchall()]
-            found = f"{table}.*, {table}.{quoted(names[0])} IS NOT NULL AS {_is_known(lookup)}"
-            on = (
-                f"{table}.{quoted(name)} = ({key})"
-                for name, key in zip(names, lookup.keys, strict=False)
+    def _combinations(self, column: Input, dataset: str, cell: Sql, names: Collection[str]) -> Sql:
+        """Create a table of a built input's values, and return the join with it.
+
+        Such a value takes long to build, and line items repeat the cells of which it is built: each
+        combination of them is built once.
+        """
+        table = _combinations_table(column, dataset)
+        read = Sql(", ".join(map(quoted, names)))
+        keys = {quoted(name): quoted(f"key {number}") for number, name in enumerate(names)}
+        key_cells = Sql(", ".join(f"{name} AS {key}" for name, key in keys.items()))
+        self.connection.execute(
+            f"CREATE TEMP TABLE IF NOT EXISTS {table} AS SELECT {key_cells}, {cell} AS cell FROM "
+            f"(SELECT DISTINCT {read} FROM {self.sources[dataset]})"
+        )
+        on = Sql(
+            " AND ".join(
+                f"bill.{name} IS NOT DISTINCT FROM {table}.{key}" for name, key in keys.items()
             )
-            lines = Sql(
-                f"SELECT line.*, {found} FROM ({lines}) line "
-                f"LEFT JOIN {table} ON {' AND '.join(on)}"
-            )
-        for step in self.mapping.steps:
-            added = ", ".join(f"{sql} AS {quoted(name)}" for name, sql in step.items())
-            lines = Sql(f"SELECT *, {added} FROM ({lines})")
+        )
+        return Sql(f"LEFT JOIN {table} ON {on}")
+
+    def _lines(self, used: Iterable[str], *, with_extra: bool = True) -> Sql:
+        """Return the SELECT of the line items with what lookups and steps add.
+
+        Only those lookups, steps and built inputs are part of it that `used` names, which is SQL:
+        they cost most of the time.
+        """
+        words, added, joins = _words(used), list[Sql](), list[tuple[Sql, Sql]]()
+        for step in reversed(self.mapping.steps):
+            cells = {name: sql for name, sql in step.items() if name in words}
+            words |= _words(cells.values())
+            added.insert(0, Sql("".join(f", {sql} AS {quoted(n)}" for n, sql in cells.items())))
+        for lookup in reversed(self.mapping.lookups):
+            names = [*self._columns(_table(lookup))]
+            if not words.isdisjoint([*names, f"{lookup.name}_is_known"]):
+                words |= _words(lookup.keys)
+                joins.insert(0, _join(lookup, names))
+        lines = self._bill(words)
+        if with_extra and self.mapping.extra_lines is not None:
+            lines = Sql(f"{lines} UNION ALL BY NAME FROM extra_lines")
+        for found, join in joins:
+            lines = Sql(f"SELECT line.*, {found} FROM ({lines}) line {join}")
+        for cells_of_step in filter(None, added):
+            lines = Sql(f"SELECT *{cells_of_step} FROM ({lines})")
+        return lines
+
+    def _with_kinds(self, used: Iterable[str], *, with_extra: bool = True) -> Sql:
+        """Return the SELECT of the line items with their kinds; `used` as for `_lines`."""
         *conditions, _ = (
             f"WHEN {kind.when} THEN {number}" for number, kind in enumerate(self.mapping.kinds)
         )
         last = len(self.mapping.kinds) - 1
-        kind = f"CASE {' '.join(conditions)} ELSE {last} END" if conditions else f"{last}"
+        kind = Sql(f"CASE {' '.join(conditions)} ELSE {last} END" if conditions else f"{last}")
+        lines = self._lines([*used, kind], with_extra=with_extra)
         return Sql(f"SELECT *, {kind} AS kind FROM ({lines})")
 
-    def _numbered_charges(self, number: int) -> Sql:
-        """Return the SELECT of each line item's first charge (0), or of its second (1)."""
-        kinds = {n: kind for n, kind in enumerate(self.mapping.kinds) if len(kind.charges) > number}
-        rules = {n: literal(kind.charges[number].rule) for n, kind in kinds.items()}
+    def _numbered_charges(self, number: int, names: Sequence[str], vendors: Sequence[str]) -> Sql:
+        """Return the SELECT of each line item's first charge (0), or of its second (1).
+
+        `names` are their columns that the mapping gives, `vendors` those of the bill.
+        """
+        mapping = self.mapping
+        kinds = {n: kind for n, kind in enumerate(mapping.kinds) if len(kind.charges) > number}
+        derived_of = _words(mapping.derived[name].sql for name in names if name in mapping.derived)
         cells = {
             name: self._typed(name, self._by_kind(name, Sql(expression.sql), kinds, number))
-            for name, expression in self.mapping.columns.items()
+            for name, expression in mapping.columns.items()
+            if name in names or name in derived_of
+        }
+        rules = {n: literal(kind.charges[number].rule) for n, kind in kinds.items()}
+        added = {
+            **self.constants,
+            "x_rule": _case(rules, None),
+            "x_source_line_items": Sql(mapping.line_items),
         }
         cells |= {
             name: Sql(f"CAST({sql} AS {ADDED_TYPES[name]})")
-            for name, sql in {
-                **self.constants,
-                "x_rule": _case(rules, None),
-                "x_source_line_items": Sql(self.mapping.line_items),
-            }.items()
+            for name, sql in added.items()
+            if name in names
         }
         selected = ", ".join(
             [
                 *(f"{cell} AS {quoted(name)}" for name, cell in cells.items()),
-                *map(quoted, self._vendor_columns),
+                *map(quoted, vendors),
             ]
         )
         conditions = {n: Sql(kind.charges[number].when) for n, kind in kinds.items()}
+        condition = _case(conditions, None)
         numbers = ", ".join(map(str, kinds))
-        return Sql(
-            f"SELECT {selected} FROM lines "
-            f"WHERE kind IN ({numbers}) AND ({_case(conditions, None)})"
-        )
+        lines = self._with_kinds([*cells.values(), condition])
+        return Sql(f"SELECT {selected} FROM ({lines}) WHERE kind IN ({numbers}) AND ({condition})")
 
     def _by_kind(self, name: str, sql: Sql, kinds: Mapping[int, Kind], number: int) -> Sql:
         """Return the SQL of a column, whose expression may be another for some kinds."""
@@ -219,11 +286,10 @@ class FocusQuery:
     def _vendor_columns(self) -> list[str]:
         """The columns of the bill that pass through, in the bill's order."""
         own = {name.lower() for name in (*self.mapping.columns, *self.mapping.derived)}
-        rows = self.connection.execute("DESCRIBE lines").fetchall()
         inputs = {column.name for column in self.mapping.inputs}
         return [
             name
-            for name, *_ in rows
+            for name in self._columns(Sql("bill"))
             if name.startswith("x_") and name.lower() not in own and name not in inputs
         ]
 
@@ -242,6 +308,25 @@ def _case(cells: Mapping[int, Sql], otherwise: Sql | None) -> Sql:
     cases = " ".join(f"WHEN {number} THEN {cell}" for number, cell in cells.items())
     ending = "" if otherwise is None else f" ELSE {otherwise}"
     return Sql(f"CASE kind {cases}{ending} END")
+
+
+def _combinations_table(column: Input, dataset: str) -> Sql:
+    return quoted(f"{column.name} of {dataset}")
+
+
+def _words(texts: Iterable[str]) -> set[str]:
+    """Return all words of SQL: among them are the names of the columns that it reads."""
+    return {word for text in texts for word in re.findall(r"\w+", text)}
+
+
+def _join(lookup: Lookup, names: Sequence[str]) -> tuple[Sql, Sql]:
+    """Return the columns that a lookup finds, and the join with its table of columns `names`."""
+    table = _table(lookup)
+    on = (
+        f"{table}.{quoted(name)} = ({key})" for name, key in zip(names, lookup.keys, strict=False)
+    )
+    found = f"{table}.*, {table}.{quoted(names[0])} IS NOT NULL AS {_is_known(lookup)}"
+    return Sql(found), Sql(f"LEFT JOIN {table} ON {' AND '.join(on)}")
 
 
 def _table(lookup: Lookup) -> Sql:

@@ -6,7 +6,8 @@ The product codes are those of AWS's price list, and of the MIT-licensed aws_cat
 https://github.com/finopsfoundation/focus_converters. That table has a category for each code; here
 a category and a subcategory are chosen for each ServiceName.
 
-aws_services.csv        product code, or the product's name -> ServiceName, category, subcategory
+aws_services.csv        product code -> ServiceName
+aws_categories.csv      ServiceName -> ServiceCategory, ServiceSubcategory
 aws_regions.csv         region code -> RegionName, as CUR calls the location
 aws_units.csv           AWS's unit, in lower case -> PricingUnit in FOCUS's spelling
 aws_resource_types.csv  the beginning of an ARN or of an id, or else a product code -> ResourceType
@@ -517,15 +518,14 @@ Workspace: workspaces:workspace ws- aps:workspace
 
 
 def _services() -> Iterator[tuple[str, ...]]:
-    """Yield a row for every product code, and one for every name."""
+    """Yield each product code with its name, category and subcategory."""
     category = subcategory = ""
     for line in _SERVICES.strip().splitlines():
         if line.startswith("["):
             category, subcategory = line.strip("[]").split(" / ")
             continue
         name, _, codes = line.rpartition(":")
-        for key in {name, *codes.split()}:
-            yield key, name, category, subcategory
+        yield from ((code, name, category, subcategory) for code in codes.split())
 
 
 def _keys(text: str) -> Iterator[tuple[str, str]]:
@@ -549,8 +549,9 @@ def _write(name: str, header: str, rows: Iterable[tuple[str, ...]]) -> None:
 
 
 def main() -> None:
-    """Write the four tables."""
-    _write("services", "key name category subcategory", _services())
+    """Write the tables."""
+    _write("services", "code name", ((code, name) for code, name, *_ in _services()))
+    _write("categories", "name category subcategory", (row[1:] for row in _services()))
     _write("regions", "id name", (tuple(r.split(" ", 1)) for r in _REGIONS.strip().splitlines()))
     _write("units", "key name", _units())
     _write("resource_types", "key type", _keys(_RESOURCE_TYPES))
