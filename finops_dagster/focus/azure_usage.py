@@ -78,6 +78,7 @@ _COMPUTED = {
         WHEN contains(benefit, '/microsoft.billingbenefits/') THEN 'Savings Plan'
         WHEN benefit IS NOT NULL THEN 'Reservation' END""",
     "publisher": _word("publishertype"),
+    "location": _known("resourcelocation"),
     # A refund has the category of what is refunded, where anything tells it.
     "category": """CASE
         WHEN charge_type IN ('usage', 'unusedreservation', 'unusedsavingsplan') THEN 'Usage'
@@ -114,7 +115,7 @@ _INPUTS = (
 
 _COST = "costinbillingcurrency"
 _IS_PURCHASE = "(charge_type IN ('purchase', 'refund') AND commitment IS NOT NULL)"
-_IS_UNUSED = "charge_type IN ('unusedreservation', 'unusedsavingsplan')"
+_IS_UNUSED = "(charge_type IN ('unusedreservation', 'unusedsavingsplan'))"
 _IS_COVERED = "(charge_type = 'usage' AND commitment IS NOT NULL)"
 _IS_PRICED = "category IN ('Usage', 'Purchase')"
 
@@ -177,7 +178,7 @@ _STEPS = (
 
 _HAS_COMMITMENT = "commitment_id IS NOT NULL"
 _COMMITTED = f"({_HAS_COMMITMENT} AND {_IS_PRICED} AND NOT is_correction)"
-_CONSUMES = f"(category = 'Usage' AND NOT ({_IS_UNUSED} OR is_correction))"
+_CONSUMES = f"(category = 'Usage' AND NOT {_IS_UNUSED})"
 _HAS_NO_PRICE = f"charge_type = 'usage' AND {_COST} <> 0"
 _CHANGES = f"""list_filter([
     CASE WHEN {_HAS_NO_PRICE} AND at_contract IS NULL THEN 'MissingContractedCost' END,
@@ -206,7 +207,7 @@ def _of_service(column: str, default: str) -> str:
 
 def _price(cost: str, column: str) -> str:
     """Return SQL for the price that makes a cost, or the bill's own price of no quantity."""
-    price = f"CASE WHEN PricingQuantity = 0 THEN {column} ELSE {cost} / PricingQuantity END"
+    price = f"if(PricingQuantity = 0, {column}, {cost} / PricingQuantity)"
     return f"CASE WHEN ChargeCategory IN ('Usage', 'Purchase') AND {price} >= 0 THEN {price} END"
 
 
@@ -286,17 +287,18 @@ _MAPPED = {
         f"CASE WHEN {_HAS_COMMITMENT} THEN coalesce(benefitname, reservationname) END"
     ),
     "CommitmentDiscountQuantity": Expression(
-        f"""CASE WHEN NOT ({_COMMITTED}) THEN NULL
+        f"""CASE WHEN NOT {_COMMITTED} THEN NULL
             WHEN commitment = 'Savings Plan' THEN {_double(_COST)} / rate
             ELSE pricing_quantity * coalesce({_RATIO}, 1) END"""
     ),
     "CommitmentDiscountStatus": Expression("NULL", "a purchase is neither used nor unused"),
     "CommitmentDiscountType": Expression(f"CASE WHEN {_HAS_COMMITMENT} THEN commitment END"),
     "CommitmentDiscountUnit": Expression(
-        f"""CASE WHEN NOT ({_COMMITTED}) THEN NULL
+        f"""CASE WHEN NOT {_COMMITTED} THEN NULL
             WHEN commitment = 'Savings Plan' THEN coalesce(pricingcurrency, billingcurrency)
             WHEN {_RATIO} IS NOT NULL THEN 'Normalized ' || pricing_unit ELSE pricing_unit END"""
     ),
+    # A refund of usage gives back its quantity; FOCUS's model wants one of corrections too.
     "ConsumedQuantity": Expression(
         f"CASE WHEN {_CONSUMES} THEN if(has_quantity, coalesce(singles, 0), pricing_quantity) END"
     ),
@@ -320,10 +322,8 @@ _MAPPED = {
         """CASE WHEN lower(publishername) <> 'microsoft corporation' THEN publishername
             WHEN contains(publisher, 'marketplace') THEN 'Azure Marketplace' ELSE 'Microsoft' END"""
     ),
-    "RegionId": Expression(
-        f"coalesce(region_id, lower(replace({_known('resourcelocation')}, ' ', '')))"
-    ),
-    "RegionName": Expression(f"coalesce(region_name, {_known('resourcelocation')})"),
+    "RegionId": Expression("coalesce(region_id, lower(replace(location, ' ', '')))"),
+    "RegionName": Expression("coalesce(region_name, location)"),
     "ResourceId": Expression("resource", "Azure writes ids in several cases"),
     "ResourceName": Expression(
         f"""CASE WHEN resource IS NOT NULL THEN lower(coalesce({_known("resourcename")},
@@ -499,7 +499,7 @@ AZURE_USAGE = FocusMapping(
             "azure_service_names.csv",
             (f"CASE WHEN NOT ({_KNOWS_SERVICE}) THEN metercategory END",),
         ),
-        Lookup("region", "azure_regions.csv", (f"lower({_known('resourcelocation')})",)),
+        Lookup("region", "azure_regions.csv", ("lower(location)",)),
         Lookup("unit", "azure_units.csv", ("lower(trim(unitofmeasure))",)),
     ),
     steps=_STEPS,

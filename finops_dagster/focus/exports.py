@@ -21,7 +21,7 @@ def focus_exports(export: ExportSettings) -> Mapping[str, str] | None:
     """
     formats = VENDORS[export.vendor].formats(export)
     has_mapping = any((export.vendor, name) in MAPPINGS for name in formats)
-    return {"": export.name} if has_mapping else None
+    return export.focus_exports if has_mapping else None
 
 
 def focus_derivation(

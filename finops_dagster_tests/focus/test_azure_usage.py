@@ -33,6 +33,8 @@ from finops_dagster_tests.azure import (
     focus_rows,
     usage_rows,
 )
+from finops_dagster_tests.focus.known_false import wrong_rules
+from finops_dagster_tests.focus.validator import judge, needs_validator
 from finops_dagster_tests.project import ROOT, Project
 
 EXPORTS = {"actual": "contoso", "amortized": "contoso-amortized"}
@@ -59,9 +61,6 @@ class TwoBills:
                 path = self.lake.path(export, self.month)
                 with replacing_file(connection, query, path, footer):
                     pass
-        return self.derive_again()
-
-    def derive_again(self) -> FocusMonth:
         derivation = FocusDerivation(self.lake, DuckDB(), AZURE_USAGE, EXPORTS, self.month)
         with derivation.replacing_month("run") as record:
             return record
@@ -198,6 +197,13 @@ def test_every_type_of_charge_is_as_worked_out_by_hand(bills: TwoBills) -> None:
     assert month.version.totals.sums["EffectiveCost"] == Decimal("57.31")
     assert month.unknown == {lookup.name: {} for lookup in AZURE_USAGE.lookups}
     assert bills.broken_rules() == []
+
+
+@needs_validator
+def test_the_foundations_validator_finds_nothing_wrong(bills: TwoBills, tmp_path: Path) -> None:
+    bills.derive(named(IN_BOTH | IN_ACTUAL), named(IN_BOTH | IN_AMORTIZED))
+    (charges,) = bills.lake.root.glob("focus/**/*.parquet")
+    assert wrong_rules(charges, judge(charges, tmp_path / "validator")) == {}
 
 
 def test_what_both_bills_have_is_named_and_cancels(bills: TwoBills) -> None:
@@ -465,7 +471,7 @@ def rows_of(lookup: Lookup) -> list[Row]:
 
 
 def load_both(project: Project, actual: Any, amortized: Any, month: str = "2024-01") -> TwoBills:
-    """Load both bills by the stages of their exports, and derive the month's charges."""
+    """Load both bills, and derive the month's charges, by the stages of their exports."""
     project.export = {
         "name": "contoso",
         "vendor": "azure",
@@ -477,16 +483,14 @@ def load_both(project: Project, actual: Any, amortized: Any, month: str = "2024-
     project.add_export(name="contoso-amortized", format="amortized", amortized_from=None)
     assert project.settings().exports[0].focus_exports == EXPORTS
     for dataset, (export, part) in {
-        "ActualCost": ("contoso", actual),
         "AmortizedCost": ("contoso-amortized", amortized),
+        "ActualCost": ("contoso", actual),
     }.items():
         changes = {"dataRowCount": 27} if isinstance(part, bytes) else {}
         run = Run(month, export=export, dataset=dataset)
         deliver(project.put, run, part, suffix="csv", changes=changes)
         project.load(month, export=export)
-    bills = TwoBills(project.folder / "data/parquet", BillingMonth.parse(month))
-    bills.derive_again()
-    return bills
+    return TwoBills(project.folder / "data/parquet", BillingMonth.parse(month))
 
 
 @pytest.mark.parametrize(
