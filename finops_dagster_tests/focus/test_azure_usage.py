@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import hypothesis
+import hypothesis.strategies as st
 import pytest
 
 from finops_dagster.billing.columns import Sql, SqlType, literal, quoted
@@ -195,6 +197,7 @@ def test_every_type_of_charge_is_as_worked_out_by_hand(bills: TwoBills) -> None:
     # 44.81 are in both bills; 10 - 4 + 2.5 in the actual one, 7 + 2 + 3 + 0.5 in the amortized one.
     assert month.version.totals.cost == Decimal("53.31")
     assert month.version.totals.sums["EffectiveCost"] == Decimal("57.31")
+    assert month.sources == {export: f"{export} v1" for export in EXPORTS.values()}
     assert month.unknown == {lookup.name: {} for lookup in AZURE_USAGE.lookups}
     assert bills.broken_rules() == []
 
@@ -286,6 +289,52 @@ def test_a_difference_of_the_two_bills_is_a_charge_with_its_name(bills: TwoBills
     (entry,) = (entry for entry in month.entries if entry.kind == difference)
     assert (entry.billed, entry.effective) == (Decimal("-3.0000000001"), 0)
     assert bills.broken_rules() == []
+
+
+COSTS = st.decimals(-(10**6), 10**6, places=18)
+LINES = st.builds(
+    line,
+    st.sampled_from(["Usage", "Purchase", "Refund", "Tax", "Credit", "UnusedReservation", "New"]),
+    COSTS.map(str),
+    PricingModel=st.sampled_from(["OnDemand", "Reservation", "SavingsPlan", ""]),
+    BenefitId=st.sampled_from(["", PLAN, RESERVATION]),
+    BillingCurrencyCode=st.sampled_from(["USD", "EUR"]),
+    Quantity=st.sampled_from(["", "0", "-1", "0.1"]),
+)
+BILL_LINES = st.lists(LINES, min_size=1, max_size=8)
+
+
+@hypothesis.settings(max_examples=10)
+@hypothesis.given(BILL_LINES, BILL_LINES, BILL_LINES)
+def test_any_two_bills_add_up(
+    tmp_path_factory: pytest.TempPathFactory, common: list[Row], actual: list[Row], rest: list[Row]
+) -> None:
+    """The costs of each bill are those of the charges, but for what the month names."""
+    bills = TwoBills(tmp_path_factory.mktemp("lake"))
+    month = bills.derive([*common, *actual], [*common, *rest])
+    billed, effective = (
+        {
+            currency: sum(
+                Decimal(row["CostInBillingCurrency"])
+                for row in rows
+                if row["BillingCurrencyCode"] == currency
+            )
+            for currency in ("EUR", "USD")
+        }
+        for rows in ([*common, *actual], [*common, *rest])
+    )
+    for entry in month.entries:
+        effective[entry.currency] -= entry.effective
+    sums = duckdb.execute(
+        f"SELECT BillingCurrency, sum(BilledCost), sum(EffectiveCost) FROM {bills.relation} "
+        "GROUP BY ALL"
+    ).fetchall()
+    assert {row[0]: row[1:] for row in sums} == {
+        currency: (billed[currency], effective[currency]) for currency, *_ in sums
+    }
+    assert {entry.kind for entry in month.entries if entry.effective} <= {
+        "purchase of a commitment in the amortized bill"
+    }
 
 
 def test_pitfalls_26_and_34_quantity_and_price_are_of_the_same_unit(bills: TwoBills) -> None:
