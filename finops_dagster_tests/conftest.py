@@ -9,6 +9,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from finops_dagster.focus.mappings import MAPPINGS
 from finops_dagster_tests.cur import Put
 from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import Project
@@ -53,8 +54,13 @@ _bucket_numbers = itertools.count(1)
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """Return an empty project whose export `acme` reads a local folder."""
+    """Return an empty project whose export `acme` reads a local folder.
+
+    Most tests are about the bill alone: no format has a mapping to FOCUS, unless a test sets one.
+    """
     monkeypatch.chdir(tmp_path)
+    for key in list(MAPPINGS):
+        monkeypatch.delitem(MAPPINGS, key)
     return Project(tmp_path)
 
 

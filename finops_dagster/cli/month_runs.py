@@ -67,6 +67,7 @@ def run_months(
 
         # All months first: the bar shows how many there are.
         months = list(_months_to_run(settings, selection, until, stages, on_problem))
+        months.sort(key=lambda month: month.export.name not in _completing(settings))
         progress.month_count = len(months)
         progress.stage_count = max(map(len, stages.values()), default=0)
         run_stages = partial(run_month, definitions, instance, force=force)
@@ -122,6 +123,16 @@ def _month_run(
         )
     except Exception as error:
         return MonthRun(month.month, None, 0, {}, one_line(error))
+
+
+def _completing(settings: Settings) -> set[str]:
+    """Return the exports whose bills complete those of others: they run first."""
+    return {
+        name
+        for export in settings.exports
+        for name in (focus_exports(export) or {}).values()
+        if name != export.name
+    }
 
 
 def _months_to_run(

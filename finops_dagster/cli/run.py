@@ -80,7 +80,7 @@ def group_help(vendor: str) -> str:
     return (
         f'Load the months of exports that have vendor = "{vendor}".\n\n'
         "A month has these stages: manifest, staged files, DuckDB table, Parquet file, warehouse "
-        "table."
+        "table, and for FOCUS the charges, in a Parquet file and in the warehouse."
     )
 
 
@@ -148,8 +148,8 @@ def show_state(context: typer.Context, runs: Runs = False, json: Json = False) -
     """Show which stages lack each month's newest version.
 
     "version" is the newest version that was read from the vendor. "stages behind" names the later
-    stages (staged files, DuckDB table, Parquet file, warehouse table) that have an older version,
-    or nothing. The vendor is not asked: discover-manifests does that.
+    stages (staged files, DuckDB table, Parquet file, warehouse table, FOCUS charges) that have an
+    older version, or nothing. The vendor is not asked: discover-manifests does that.
 
     $ finops aws show-state
     $ finops aws show-state --runs --export acme --start-date 2026-01

@@ -219,9 +219,9 @@ def verify(
 ) -> None:
     """Check that all copies of a month agree.
 
-    Compares Dagster's event log, the load records (the ledger), the DuckDB table, the Parquet file
-    and the warehouse. Lists every difference with the command that repairs it; the exit code is
-    then 1. Standard error says what was checked and what was not.
+    Compares Dagster's event log, the load records (the ledger), the DuckDB table, the Parquet
+    files, the charges of FOCUS and the warehouse. Lists every difference with the command that
+    repairs it; the exit code is then 1. Standard error says what was checked and what was not.
 
     $ finops state verify
     $ finops state verify acme 2026-01 --deep

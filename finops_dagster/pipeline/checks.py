@@ -51,6 +51,10 @@ ADDS_UP = Check(
     "EffectiveCost to its amortized cost. What they leave out or move is listed, with its sums.",
     blocking=True,
 )
+CONFORMS = Check(
+    "focus_conforms",
+    "No charge breaks a rule of FOCUS; rules that are disputed are listed and do not count.",
+)
 FRESH = Check(
     "manifest_is_fresh", "The vendor still delivers the month in progress: its manifest is recent."
 )

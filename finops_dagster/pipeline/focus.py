@@ -1,25 +1,45 @@
 """The month's charges in FOCUS, derived from the lake's file and written beside it."""
 
+from collections.abc import Iterator, Mapping
+from typing import Any
+from warnings import catch_warnings, simplefilter
+
 import dagster as dg
 
+from finops_dagster.billing.errors import count_text
 from finops_dagster.billing.money import decimal_text
 from finops_dagster.billing.version import LoadedVersion
-from finops_dagster.focus.exports import focus_derivation
-from finops_dagster.focus.month import EFFECTIVE_COST, FocusMonth
-from finops_dagster.lake import Lake
-from finops_dagster.pipeline.checks import ADDS_UP
+from finops_dagster.focus.conformance import conforms
+from finops_dagster.focus.exports import focus_derivation, focus_exports
+from finops_dagster.focus.month import (
+    EFFECTIVE_COST,
+    FOCUS_VERSION,
+    FocusDerivation,
+    FocusMonth,
+)
+from finops_dagster.lake import Lake, parquet_relation
+from finops_dagster.pipeline.checks import ADDS_UP, CONFORMS
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.metadata import (
     Metadata,
     entries_table,
+    rules_table,
     unknown_keys_table,
     version_metadata,
 )
 from finops_dagster.pipeline.resources import RunOptions
-from finops_dagster.pipeline.stage import billing_month, require_version, stage, stage_result
+from finops_dagster.pipeline.stage import (
+    billing_month,
+    previous_metadata,
+    require_version,
+    stage,
+    stage_result,
+)
 from finops_dagster.tables.database import BillingDatabase
 
-OPTIONS = {
+_CHECKS = (ADDS_UP, CONFORMS)
+_RULES_BROKEN, _BROKEN_RULES = "rules_broken", "broken_rules"
+OPTIONS: Mapping[str, Any] = {
     # After the warehouse's stage, which is a sibling: the bill does not wait for its charges.
     "op_tags": {"dagster/priority": "-1"},
     # A run of `parquet` alone is followed, of any month; a run that has both stages is not.
@@ -31,8 +51,9 @@ OPTIONS = {
 
 def focus_asset(export: Export) -> dg.AssetsDefinition:
     """Return the asset of a month's charges, for an export that has a mapping."""
+    options = {**OPTIONS, "deps": list(_other_bills(export))}
 
-    @stage(export, "focus", kinds={"parquet"}, checks=[ADDS_UP], options=OPTIONS, footer="parquet")
+    @stage(export, "focus", kinds={"parquet"}, checks=_CHECKS, options=options, footer="parquet")
     def focus(
         context: dg.AssetExecutionContext,
         footer: LoadedVersion | None,
@@ -46,16 +67,58 @@ def focus_asset(export: Export) -> dg.AssetsDefinition:
         if footer is not None:
             current = derivation.sources()[export.name].manifest_id
             require_version(footer.manifest_id, current)
-        path = {"path": dg.MetadataValue.path(derivation.path)}
-        record = None if run_options.force else derivation.current()
-        if record is not None:
-            metadata = {**focus_metadata(record), **path}
-            return stage_result(record.version, "unchanged", metadata, [adds_up(record)])
-        with derivation.replacing_month(context.run.run_id) as record:
-            metadata = {**focus_metadata(record), **path}
-            return stage_result(record.version, "derived", metadata, [adds_up(record)])
+        record, outcome = None if run_options.force else derivation.current(), "unchanged"
+        if record is None:
+            with derivation.replacing_month(context.run.run_id) as record:
+                outcome = "derived"
+        repeated = _previous_conformance(context, record) if outcome == "unchanged" else {}
+        conformance = repeated or _conformance(derivation)
+        metadata = {
+            **focus_metadata(record),
+            **conformance,
+            "path": dg.MetadataValue.path(derivation.path),
+        }
+        results = [adds_up(record), focus_conforms(conformance)]
+        return stage_result(record.version, outcome, metadata, results)
 
     return focus
+
+
+def _other_bills(export: Export) -> Iterator[dg.AssetDep]:
+    """Yield the Parquet files of other exports that complete the bill, such as amortized costs."""
+    for name in (focus_exports(export.settings) or {}).values():
+        if name != export.name:
+            with catch_warnings():
+                # A beta feature of Dagster, whose version is pinned. The other export may begin
+                # with a later month.
+                simplefilter("ignore", dg.BetaWarning)
+                mapping = dg.TimeWindowPartitionMapping(allow_nonexistent_upstream_partitions=True)
+            yield dg.AssetDep(dg.AssetKey([name, "parquet"]), partition_mapping=mapping)
+
+
+def _conformance(derivation: FocusDerivation) -> Metadata:
+    """Check the month's charges by the rules of FOCUS, and return the broken ones as metadata."""
+    with derivation.duckdb.scratch() as connection:
+        broken = conforms(connection, parquet_relation(derivation.path))
+    count = sum(not rule.rule.disputed for rule in broken)
+    return {_RULES_BROKEN: count, **({_BROKEN_RULES: rules_table(broken)} if broken else {})}
+
+
+def _previous_conformance(context: dg.AssetExecutionContext, record: FocusMonth) -> Metadata:
+    """Return the metadata of `_conformance` of the last run, if its charges were the same."""
+    keys = (_RULES_BROKEN, _BROKEN_RULES, "mapping")
+    previous = previous_metadata(context, record.version.manifest_id, *keys)
+    if "mapping" not in previous or previous.pop("mapping").value != record.mapping:
+        return {}
+    return {**previous}
+
+
+def focus_conforms(conformance: Metadata) -> dg.AssetCheckResult:
+    """Check that the charges break no rule of FOCUS; `conformance` is that of `_conformance`."""
+    count = conformance[_RULES_BROKEN]
+    broken = count.value if isinstance(count, dg.IntMetadataValue) else count
+    description = f"{count_text(int(str(broken)), 'rule')} of FOCUS {FOCUS_VERSION} broken."
+    return CONFORMS.result(passed=not broken, description=description)
 
 
 def adds_up(record: FocusMonth) -> dg.AssetCheckResult:

@@ -16,6 +16,7 @@ from finops_dagster.billing.errors import escaped, excerpts, shortened
 from finops_dagster.billing.manifest import Manifest, ManifestFile
 from finops_dagster.billing.money import decimal_text
 from finops_dagster.billing.version import Load, Version
+from finops_dagster.focus.conformance import BrokenRule
 from finops_dagster.focus.month import Entry
 from finops_dagster.staging.folder import VersionRecord
 from finops_dagster.tables.month_report import MonthReport, Restatement
@@ -152,7 +153,7 @@ def entries_table(entries: Iterable[Entry]) -> dg.MetadataValue[Any]:
     lines = [
         (
             markdown(entry.kind),
-            markdown(entry.why),
+            entry.why,
             entry.currency,
             f"{entry.rows:,}",
             decimal_text(entry.billed),
@@ -161,6 +162,21 @@ def entries_table(entries: Iterable[Entry]) -> dg.MetadataValue[Any]:
         for entry in entries
     ]
     return _table("| rule | why | currency | rows | billed | effective |", lines, texts=3)
+
+
+def rules_table(broken: Iterable[BrokenRule]) -> dg.MetadataValue[Any]:
+    """Return the rules of FOCUS that charges break, with an example of each, as a table."""
+    lines = [
+        (
+            markdown(found.rule.id),
+            found.rule.text,
+            found.rule.disputed or "",
+            markdown(", ".join(f"{name}={value}" for name, value in found.example.items())),
+            f"{found.rows:,}",
+        )
+        for found in broken
+    ]
+    return _table("| rule | what it says | disputed because | example | charges |", lines, texts=4)
 
 
 def unknown_keys_table(unknown: Mapping[str, Mapping[str, int]]) -> Metadata:

@@ -1,4 +1,4 @@
-"""Four assets that do nothing, with as many checks as the stages have.
+"""Five assets that do nothing, with as many checks as the stages have.
 
 They show how long Dagster itself takes to materialize a month.
 """
@@ -25,7 +25,7 @@ def _asset(name: str, upstream: list[str]) -> dg.AssetsDefinition:
     return nothing
 
 
-NAMES = ["one", "two", "three", "four"]
+NAMES = ["one", "two", "three", "four", "five"]
 defs = dg.Definitions(
     assets=[_asset(name, NAMES[:number][-1:]) for number, name in enumerate(NAMES)],
     executor=dg.in_process_executor,

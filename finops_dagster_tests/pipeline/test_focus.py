@@ -45,6 +45,18 @@ def test_a_month_becomes_charges_of_its_version_in_the_same_run(focus: Project) 
     assert run.checks()["focus.adds_up"]
 
 
+def test_broken_rules_of_focus_are_listed_and_do_not_stop_the_run(focus: Project) -> None:
+    focus.deliver("1")
+    first, second = focus.load(), focus.load()
+    for run in (first, second):
+        assert not run.checks()["focus.focus_conforms"]
+        table = str(run.metadata("focus")["broken_rules"])
+        # The small mapping has no such column.
+        assert "| `AvailabilityZone.present` |" in table
+        assert run.metadata("focus")["rules_broken"] > 1
+    assert first.metadata("focus")["broken_rules"] == second.metadata("focus")["broken_rules"]
+
+
 def test_a_month_of_the_same_version_and_mapping_is_not_derived_again(focus: Project) -> None:
     focus.deliver("1")
     focus.load()

@@ -88,3 +88,16 @@ def test_a_new_month_is_requested_whole_and_not_for_its_charges_too(focus: Proje
     focus.deliver("2", version="v2")
     (request,) = focus.tick().run_requests or []
     assert request.asset_selection is None
+
+
+def test_charges_of_two_exports_depend_on_the_files_of_both(
+    focus: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(MAPPINGS, ("azure", "actual"), small_mapping())
+    azure = {"vendor": "azure", "source": f"file://{focus.source}", "start_month": "2024-01"}
+    focus.export = {**azure, "name": "actual", "format": "actual", "amortized_from": "amortized"}
+    focus.more_exports = [{**azure, "name": "amortized", "format": "amortized"}]
+    graph = focus.definitions().resolve_asset_graph()
+    parents = graph.get(dg.AssetKey(["actual", "focus"])).parent_keys
+    assert {key.to_user_string() for key in parents} == {"actual/parquet", "amortized/parquet"}
+    assert not graph.has(dg.AssetKey(["amortized", "focus"]))

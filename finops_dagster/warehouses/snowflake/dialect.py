@@ -241,6 +241,10 @@ class SnowflakeDialect(Dialect):
             f"COPY GRANTS AS {rows}"
         )
 
+    def create_view(self, view: str, query: Sql) -> None:
+        # Without COPY GRANTS, readers would lose their rights.
+        self.query(f"CREATE OR REPLACE VIEW {self.table_sql(view)} COPY GRANTS AS {query}")
+
     def table_options(self, columns: Collection[str]) -> Sql:
         stored_names = set(map(self.stored_name, columns))
         month = "BILLING_MONTH" if "BILLING_MONTH" in stored_names else "X_BILLING_MONTH"

@@ -333,7 +333,10 @@ class SqlDialect(Dialect):
         return Sql("CHAR") if is_text else self.native_type(data_type)
 
     def create_view(self, view: str, query: Sql) -> None:
-        """Drop the view if it exists, and create it; SQLite cannot replace one."""
+        """Create or replace the view; SQLite and SQL Server drop an old one first."""
+        if self._connection.dialect.name not in ("sqlite", "mssql"):
+            super().create_view(view, query)
+            return
         with self._atomic():
             self.query(f"DROP VIEW IF EXISTS {self.table_sql(view)}")
             self.query(f"CREATE VIEW {self.table_sql(view)} AS {query}")
