@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from itertools import chain, count
 from typing import Any
@@ -14,6 +15,7 @@ from finops_dagster.cli.output import print_json, show_query_result
 from finops_dagster.focus.month import focus_lake
 from finops_dagster.lake import Lake
 from finops_dagster.settings import Settings
+from finops_dagster.tables.bill_files import AS_TEXT
 from finops_dagster.tables.database import DuckDB
 from finops_dagster.terminal import print_error, print_line
 
@@ -111,9 +113,37 @@ def _create_views(connection: duckdb.DuckDBPyConnection, settings: Settings) -> 
         if any((focus / export.name).glob("billing_month=*/*.parquet")):
             charges.append(files_literal(focus / export.name, "billing_month=*/*.parquet"))
     if charges:
-        connection.execute(
-            f"CREATE VIEW focus AS FROM read_parquet([{', '.join(charges)}], "
-            "union_by_name = true, hive_partitioning = false)"
-        )
+        _create_focus_view(connection, charges)
         tables.append("focus")
     return tables
+
+
+def _create_focus_view(connection: duckdb.DuckDBPyConnection, files: Sequence[Sql]) -> None:
+    """Create the view `focus` of the charges in the files of each export.
+
+    A vendor's own column that has other types in two exports is text.
+    """
+    options = Sql("union_by_name = true, hive_partitioning = false")
+    relations = [Sql(f"read_parquet({of_export}, {options})") for of_export in files]
+    columns = [
+        {
+            name: sql_type
+            for name, sql_type, *_ in connection.execute(f"DESCRIBE FROM {r}").fetchall()
+        }
+        for r in relations
+    ]
+    types: dict[str, set[str]] = defaultdict(set)
+    for name, sql_type in chain.from_iterable(map(dict.items, columns)):
+        types[name.lower()].add(sql_type)
+
+    def cell(name: str, sql_type: str) -> Sql:
+        if len(types[name.lower()]) == 1:
+            return quoted(name)
+        as_text = AS_TEXT.get(sql_type, Sql("CAST({0} AS VARCHAR)"))
+        return Sql(f"{as_text.format(quoted(name))} AS {quoted(name)}")
+
+    selects = Sql(" UNION ALL BY NAME ").join(
+        Sql(f"SELECT {', '.join(cell(*column) for column in of_export.items())} FROM {relation}")
+        for of_export, relation in zip(columns, relations, strict=True)
+    )
+    connection.execute(f"CREATE VIEW focus AS {selects}")

@@ -289,12 +289,17 @@ class StoredMonth:
         storage = self.storage
         return focus_derivation(self.export, self.month, storage.lake, storage.database.duckdb)
 
+    @cached_property
+    def focus_record(self) -> FocusMonth | None:
+        """The record in the footer of the file of charges; None if it cannot be read."""
+        return FocusMonth.read(self.focus_path)
+
     @property
     def _focus_versions(self) -> dict[str, str | None]:
         """The version of each stage of the charges, None where there is none."""
         loads = self.storage.warehouse_versions(f"{self.export.table_name}_focus")
         loaded = UNKNOWN if loads is None else loads.get(str(self.month))
-        if (record := FocusMonth.read(self.focus_path)) and loaded == record.load_version:
+        if self.focus_record and loaded == self.focus_record.load_version:
             loaded = self.focus_version
         return {"focus": self.focus_version, "warehouse_focus": loaded}
 
@@ -313,7 +318,7 @@ class StoredMonth:
 
         If the bill or the mapping is another one since, the text says so after the version.
         """
-        record = FocusMonth.read(self.focus_path)
+        record = self.focus_record
         if record is None:
             return None
         with suppress(BillError):

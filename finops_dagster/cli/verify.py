@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
-from itertools import groupby
+from itertools import chain, groupby
 
 import duckdb
 
@@ -23,7 +23,6 @@ from finops_dagster.cli.month_runs import run_months
 from finops_dagster.cli.options import Selection
 from finops_dagster.cli.output import Headings, Row, key_headings
 from finops_dagster.cli.stored_months import StoredMonth, StoredMonths
-from finops_dagster.focus.month import FocusMonth
 from finops_dagster.lake import (
     load_from_footer,
     matches_checksum,
@@ -131,9 +130,8 @@ def verify(
                     (month, *difference) for difference in _differences(month, logged)
                 )
                 if deep:
-                    differences.extend(
-                        (month, *damage) for damage in _damage(month, logged, coverage)
-                    )
+                    damages = chain(_damage(month, logged, coverage), _focus_damage(month))
+                    differences.extend((month, *damage) for damage in damages)
             except LedgerDamaged as error:
                 differences.append((month, str(error), Repair.LEDGER))
             except BillError as error:  # A damaged database must not hide the other months.
@@ -262,7 +260,7 @@ def _differences(month: StoredMonth, logged: LoggedVersions) -> Differences:
 def _focus_differences(month: StoredMonth, logged: LoggedVersions) -> Differences:
     """Compare the charges with the bill and the mapping, in their file and in the warehouse."""
     path, derivation = month.focus_path, month.focus_derivation
-    record = FocusMonth.read(path)
+    record = month.focus_record
     if record is None:
         yield f"{path} has no complete month of charges", Repair.RUN
         return
@@ -330,6 +328,24 @@ def _damage(month: StoredMonth, logged: LoggedVersions, coverage: Coverage) -> D
         digests = _digests(connection, month_relation(load), file, kinds)
     table_copy = _Copy(f"table {load.table}", digests)
     yield from _copy_differences(table_copy, lake_copy, warehouse_copy, is_unchanged=is_unchanged)
+
+
+def _focus_damage(month: StoredMonth) -> Differences:
+    """Derive the charges again, and compare every column of their file with them.
+
+    A file that `_focus_differences` reports is not read.
+    """
+    if month.focus_record is None or month.focus_derivation.current() is None:
+        return
+    path = month.focus_path
+    try:
+        columns = month.focus_derivation.differing_columns()
+    except duckdb.Error as error:
+        yield f"{path} cannot be read: {first_line(error)}", Repair.REPROCESS
+        return
+    if columns:
+        names = _names_text(columns)
+        yield f"{path} differs in {names} from the charges of its bill", Repair.REPROCESS
 
 
 def _warehouse_copy(file: MonthFile, warehouse: Warehouse, coverage: Coverage) -> _Copy:

@@ -48,7 +48,9 @@ from finops_dagster.lake import (
     replacing_file,
     version_of_footer,
 )
+from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.database import DuckDB
+from finops_dagster.tables.digest import DigestKind, month_digest
 
 FOCUS_VERSION = "1.2"
 FOCUS_FORMAT = f"focus-{FOCUS_VERSION}"
@@ -201,6 +203,21 @@ class FocusDerivation:
         if record.mapping != self.mapping.version:
             return f"the mapping is {self.mapping.version}"
         return None
+
+    def differing_columns(self) -> list[str]:
+        """Derive the charges again, and return the columns in which the file's cells differ.
+
+        Writes nothing. Raises duckdb.Error if a file cannot be read.
+        """
+        manifest_id = self.sources()[self.export].manifest_id
+        with self.duckdb.scratch(preserve_insertion_order=False) as connection:
+            charges = Sql(f"({self._query(connection, manifest_id).charges()})")
+            prepare_casts(connection)
+            derived, in_file = (
+                month_digest(connection, relation, {}, DigestKind.HASH)
+                for relation in (charges, parquet_relation(self.path))
+            )
+        return in_file.differing_columns(derived)
 
     @contextmanager
     def replacing_month(self, run_id: str) -> Iterator[FocusMonth]:

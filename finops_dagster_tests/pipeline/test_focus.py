@@ -10,7 +10,7 @@ from finops_dagster.billing.columns import Sql
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.focus.mappings import MAPPINGS
 from finops_dagster.focus.month import FocusMonth
-from finops_dagster.lake import Lake, replacing_file
+from finops_dagster.lake import Lake, parquet_relation, replacing_file
 from finops_dagster_tests.cur import HEADERS, line_item
 from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import SETTINGS, Project
@@ -256,6 +256,27 @@ def test_verify_names_what_differs_in_the_charges_and_repairs_it(
     )
 
 
+def test_deep_verification_finds_a_changed_cell_of_the_charges(finops: Finops) -> None:
+    finops.project.deliver("1", "2")
+    finops(*FULL_RUN)
+    assert "all agree" in finops("state", "verify", "--deep")
+    path = finops.project.focus_path()
+    record = FocusMonth.read(path)
+    assert record is not None
+    query = Sql(f"SELECT * REPLACE ('999' AS BillingAccountId) FROM {parquet_relation(path)}")
+    other, footer = path.with_name("other.parquet"), record.footer("acme")
+    with duckdb.connect() as connection, replacing_file(connection, query, other, footer):
+        pass
+    other.replace(path)
+    assert "all agree" in finops("state", "verify")
+    (row,) = finops.json("state", "verify", "--deep")
+    assert row["what_differs"].endswith(
+        "acme-2024-01.parquet differs in BillingAccountId from the charges of its bill"
+    )
+    finops("state", "verify", "--deep", "--repair")
+    assert "all agree" in finops("state", "verify", "--deep")
+
+
 def test_cleanup_deletes_unfinished_files_of_charges(finops: Finops) -> None:
     finops.project.deliver("1")
     finops(*FULL_RUN)
@@ -285,6 +306,22 @@ def test_query_has_the_charges_of_all_exports(project: Project, focus: Project) 
         "red",
         None,
     ]
+
+
+def test_query_has_columns_of_other_types_in_two_exports_as_text(
+    project: Project, focus: Project
+) -> None:
+    second = SETTINGS.replace('"acme"', '"beta"').replace("aws_billing_data", "beta")
+    second = second.replace("acme-cur", "beta-cur")
+    finops = Finops(project, second)
+    headers, cells = (*HEADERS, "product/x"), {"product__x": "1"}
+    for name, kind in {"acme-cur": "BigDecimal", "beta-cur": "String"}.items():
+        row = line_item("2024-01", **cells)
+        types = {"product/x": kind}
+        focus.deliver([row], headers=headers, types=types, export_name=name)
+    finops(*FULL_RUN)
+    sql = "SELECT COLUMNS('x_product_.*') AS x FROM focus"
+    assert [row["x"] for row in finops.json("query", sql)] == ["1.000000000000000000", "1"]
 
 
 def test_a_command_for_exports_without_a_mapping_says_so(project: Project) -> None:
