@@ -17,10 +17,10 @@ from typing import NamedTuple
 from duckdb import DuckDBPyConnection
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
-from finops_dagster.billing.columns import files_literal
+from finops_dagster.billing.columns import file_literal, files_literal
 from finops_dagster.billing.errors import BillError, shortened
 from finops_dagster.billing.money import Totals, decimal_text
 from finops_dagster.billing.months import BillingMonth
@@ -34,7 +34,9 @@ from finops_dagster.demo.bills import (
     DemoVersion,
 )
 from finops_dagster.demo.export import write_version
-from finops_dagster.pipeline import BILL_STAGES
+from finops_dagster.focus.month import focus_lake
+from finops_dagster.lake import Lake
+from finops_dagster.pipeline import STAGES
 from finops_dagster.pipeline.build import build_definitions
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.runs import MetadataValues, open_instance, run_month
@@ -45,24 +47,16 @@ from finops_dagster.terminal import console as plain_console
 
 _SETTINGS = Path(__file__).with_name("demo.toml")
 _SETTINGS_COPY = Path("data/demo/finops.toml")  # for the commands after the demo
-_SHOWN_SERVICES = 8  # of each cloud
-_CHARGE_VIEW = """
-CREATE OR REPLACE VIEW {cloud} AS
-SELECT strftime(billing_month, '%Y-%m') AS month, {service} AS service, {cost} AS cost
-FROM read_parquet({files}, hive_partitioning = false)
-"""
-_MONTH_TOTALS = "SELECT count(*), sum(cost) FROM {cloud} WHERE month = $month"
-_COST_BY_SERVICE = """
-WITH ranked AS (
-    SELECT service, row_number() OVER (ORDER BY sum(cost) DESC) AS rank, count(*) OVER () AS number
-    FROM {cloud} GROUP BY service
-), shown AS (
-    SELECT month, cost, least(rank, {shown} + 1) AS rank,
-        if(rank <= {shown}, service, number - {shown} || ' more') AS service
-    FROM {cloud} JOIN ranked USING (service)
+# The demo has no warehouse.
+_STAGES = [stage for stage in STAGES if not stage.startswith("warehouse")]
+_MONTH_TOTALS = "SELECT count(*), sum({cost}) FROM read_parquet({path}, hive_partitioning = false)"
+_COST_BY_CATEGORY = """
+SELECT ProviderName, BillingCurrency, ServiceCategory, sum(BilledCost), sum(EffectiveCost)
+FROM read_parquet({files}, union_by_name = true, hive_partitioning = false)
+GROUP BY GROUPING SETS (
+    (ProviderName, BillingCurrency), (ProviderName, BillingCurrency, ServiceCategory)
 )
-FROM (PIVOT shown ON month USING coalesce(sum(cost), 0) GROUP BY rank, service)
-ORDER BY rank
+ORDER BY ProviderName, BillingCurrency, ServiceCategory IS NULL, sum(BilledCost) DESC
 """
 
 
@@ -70,6 +64,8 @@ class _Load(NamedTuple):
     bill: DemoBill
     month: BillingMonth
     totals: Totals
+    charged: Decimal
+    """The BilledCost of the month's charges."""
     is_unchanged: bool
 
 
@@ -99,7 +95,7 @@ def main() -> int:
             console.print(shortened(str(error)), style="red", soft_wrap=True)
             return 1
         _print_restatements(console, loads)
-        _print_costs(console, connection)
+        _print_costs(console, connection, settings.storage.parquet_dir)
         if not _print_comparison(console, loads):
             return 1
     if all(load.is_unchanged for load in loads):
@@ -141,8 +137,7 @@ def _deliver_and_load(
     ]
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn())
     with open_instance() as instance, Progress(*columns, console=console) as progress:
-        # The demo has no warehouse.
-        bar = progress.add_task("", total=len(steps) * len(BILL_STAGES[:-1]))
+        bar = progress.add_task("", total=len(steps) * len(_STAGES))
         for bill, export, (month, version) in steps:
             name = f"{bill.cloud:5}  {month}"
             if version is not None:
@@ -155,10 +150,10 @@ def _deliver_and_load(
             run = run_month(definitions, instance, export, month, on_stage=advance)
             if run.error is not None:
                 raise BillError(f"{bill.cloud} {month} failed: {run.error}")
-            folder = settings.storage.parquet_dir / export.settings.name
-            load = _Load(
-                bill, month, _lake_totals(connection, bill, folder, month), run.is_unchanged
-            )
+            lake = Lake(settings.storage.parquet_dir)
+            totals = _totals(connection, lake.path(export.name, month), bill.cost)
+            charges = _totals(connection, focus_lake(lake).path(export.name, month), "BilledCost")
+            load = _Load(bill, month, totals, charges.cost, run.is_unchanged)
             progress.console.print(
                 f"{name}  {'unchanged' if run.is_unchanged else 'loaded   '}  "
                 f"{bill.newest(month.first_day)[0]:16}  {load.totals.rows:,} rows  "
@@ -177,22 +172,17 @@ def _steps(bill: DemoBill) -> Iterator[tuple[BillingMonth, DemoVersion | None]]:
         yield BillingMonth.of(version.month), version
 
 
-def _lake_totals(
-    connection: DuckDBPyConnection, bill: DemoBill, folder: Path, month: BillingMonth
-) -> Totals:
-    files = files_literal(folder, "*/*.parquet")
-    connection.execute(_CHARGE_VIEW.format(**vars(bill), files=files))
-    row = connection.execute(
-        _MONTH_TOTALS.format(cloud=bill.cloud), {"month": str(month)}
-    ).fetchone()
-    return Totals.of(row)
+def _totals(connection: DuckDBPyConnection, path: Path, cost: str) -> Totals:
+    """Return the number of rows in a month's file, and the sum of a column."""
+    query = _MONTH_TOTALS.format(cost=cost, path=file_literal(path))
+    return Totals.of(connection.execute(query).fetchone())
 
 
 def _print_restatements(console: Console, loads: list[_Load]) -> None:
     """Print what the second version of a month changed."""
     first: dict[tuple[str, BillingMonth], Totals] = {}
     lines = [""]
-    for bill, month, totals, _ in loads:
+    for bill, month, totals, *_ in loads:
         previous = first.setdefault((bill.cloud, month), totals)
         if previous is not totals:
             lines.append(
@@ -204,39 +194,43 @@ def _print_restatements(console: Console, loads: list[_Load]) -> None:
         console.print(*lines, sep="\n")
 
 
-def _print_costs(console: Console, connection: DuckDBPyConnection) -> None:
+def _print_costs(console: Console, connection: DuckDBPyConnection, parquet_dir: Path) -> None:
+    """Print a table of the charges of all months; costs in different currencies are not added."""
     table = Table(
-        "service",
-        title="\nAWS's unblended and Azure's billed cost by service",
+        "provider",
+        "service category",
+        *(Column(heading, justify="right") for heading in ("billed", "effective", "currency")),
+        title="\nBoth bills in FOCUS: the cost of three months",
         title_justify="left",
     )
-    for bill in BILLS:
-        query = _COST_BY_SERVICE.format(cloud=bill.cloud, shown=_SHOWN_SERVICES)
-        costs = connection.execute(query)
-        if bill is BILLS[0]:
-            for month, *_ in (costs.description or [])[2:]:
-                table.add_column(month, justify="right")
-        rows = costs.fetchall()
-        for _, service, *by_month in rows:
-            table.add_row(shortened(service), *(f"{cost:,.2f}" for cost in by_month))
-        totals = (f"{sum(column):,.2f}" for column in list(zip(*rows, strict=True))[2:])
-        table.add_row(f"{bill.cloud} total, {bill.currency}", *totals, style="bold")
-        table.add_section()
+    files = files_literal(focus_lake(Lake(parquet_dir)).root, "*/*/*.parquet")
+    rows = connection.execute(_COST_BY_CATEGORY.format(files=files)).fetchall()
+    for provider, currency, category, *costs in rows:
+        cells = (provider, shortened(category or "total"), *(f"{cost:,.2f}" for cost in costs))
+        table.add_row(*cells, currency, style=None if category else "bold")
+        if not category:
+            table.add_section()
     console.print(table)
 
 
 def _print_comparison(console: Console, loads: list[_Load]) -> bool:
-    """Print the costs in the source files and in the lake, and return whether the totals agree."""
-    console.print("\nThe source files, summed cell by cell in Python  =  the lake:")
+    """Print the costs in the source files, the lake and FOCUS; return whether they agree."""
+    console.print(
+        "\nThe source files, summed cell by cell in Python  =  the lake  =  BilledCost in FOCUS:"
+    )
     is_equal = True
     newest = {(load.bill.cloud, load.month): load for load in loads}
-    for bill, month, loaded, _ in (newest[key] for key in sorted(newest)):
+    for bill, month, loaded, charged, _ in (newest[key] for key in sorted(newest)):
         source = _source_totals(bill.newest(month.first_day)[1], bill.header)
-        compared = (
-            f"=  {decimal_text(loaded.cost)}" if source == loaded else f"differs from  {loaded}"
+        signs = [
+            "=" if equal else "differs from" for equal in (source == loaded, loaded.cost == charged)
+        ]
+        console.print(
+            f"{bill.cloud:5}  {month}  {source}  {signs[0]}  {decimal_text(loaded.cost)}  "
+            f"{signs[1]}  {decimal_text(charged)}",
+            soft_wrap=True,
         )
-        console.print(f"{bill.cloud:5}  {month}  {source}  {compared}", soft_wrap=True)
-        is_equal &= source == loaded
+        is_equal &= source == loaded and loaded.cost == charged
     return is_equal
 
 

@@ -43,14 +43,13 @@ class DemoVersion:
 class DemoBill:
     """One cloud's bill.
 
-    `service` and `cost` are columns of its table, `header` is that of the cost in its files.
-    `newest` returns the name and the files of a month's newest version; the name is empty where
-    none was delivered. Later names are greater.
+    `cost` is a column of its table, `header` that of the same cost in its files. `newest` returns
+    the name and the files of a month's newest version; the name is empty where none was delivered.
+    Later names are greater.
     """
 
     cloud: str
     currency: str
-    service: str
     cost: str
     header: str
     versions: Sequence[DemoVersion]
@@ -80,7 +79,7 @@ def _submitted(manifest: Path) -> str:
 # In the order of the exports in demo.toml.
 BILLS = [
     DemoBill(
-        "AWS", "USD", "lineitem_productcode", "lineitem_unblendedcost", "lineItem/UnblendedCost",
+        "AWS", "USD", "lineitem_unblendedcost", "lineItem/UnblendedCost",
         [
             DemoVersion(
                 version.month,
@@ -92,7 +91,7 @@ BILLS = [
         _newest_of_aws,
     ),
     DemoBill(
-        "Azure", "EUR", "servicename", "billedcost", "BilledCost",
+        "Azure", "EUR", "billedcost", "BilledCost",
         [
             DemoVersion(
                 run.month,
