@@ -58,6 +58,7 @@ class NativeMapping:
     lookups: Sequence[Lookup] = ()
     kept: frozenset[str] = frozenset()
     builds: Mapping[str, Build] = field(default_factory=dict)
+    line_items: str = "[CAST(line_number AS VARCHAR)]"
 
     def focus_mapping(self) -> FocusMapping:
         """Return the mapping. Its rules are the names of its kinds."""
@@ -82,6 +83,7 @@ class NativeMapping:
             headline="BilledCost",
             amortized="EffectiveCost",
             currency="BillingCurrency",
+            line_items=self.line_items,
             kept=self.kept,
         )
 

@@ -95,13 +95,16 @@ def price_of(cost: str) -> str:
 
 
 def is_of_category(category: str) -> str:
-    """Return SQL that is true if the vendor's subcategory is one of a category."""
+    """Return SQL that is true if the vendor's subcategory is one of a category.
+
+    NULL if FOCUS does not have the category.
+    """
     column = SPECIFICATION.column("ServiceSubcategory")
     cases = " ".join(
         f"WHEN {literal(category)} THEN ServiceSubcategory IN ({', '.join(map(literal, names))})"
         for category, names in (column.values_by_category or {}).items()
     )
-    return f"(CASE {category} {cases} ELSE false END)"
+    return f"(CASE {category} {cases} END)"
 
 
 def price_details(details: str, names: Mapping[str, tuple[str, ...]] | None = None) -> str:
@@ -131,12 +134,34 @@ def price_details(details: str, names: Mapping[str, tuple[str, ...]] | None = No
     return f"CASE WHEN {details} IS NOT NULL THEN map_concat({', '.join(maps)}) END"
 
 
-OTHER_SUBCATEGORY = "'Other (' || {ServiceCategory} || ')'"
+# NULL for a category that FOCUS does not have.
+OTHER_SUBCATEGORY = (
+    "CASE WHEN {ServiceCategory} IN ("
+    + ", ".join(map(literal, SPECIFICATION.column("ServiceCategory").allowed_values))
+    + ") THEN 'Other (' || {ServiceCategory} || ')' END"
+)
+IS_OF_CATEGORY = is_of_category("{ServiceCategory}")
+_IS_COMMITTED = (
+    "{CommitmentDiscountId} IS NOT NULL AND {ChargeCategory} IN ('Usage', 'Purchase') "
+    "AND {ChargeClass} IS NULL"
+)
 _SAME_CURRENCY = "{PricingCurrency} = {BillingCurrency}"
 _NO_PRICE = "the export has no price, and this one makes the cost"
 
 # What every vendor's export may lack, and how it follows from other columns.
 DERIVED: Mapping[str, Expression] = {
+    "CommitmentDiscountQuantity": Expression(
+        f"coalesce(CommitmentDiscountQuantity, CASE WHEN {_IS_COMMITTED} "
+        "THEN CASE {CommitmentDiscountCategory} WHEN 'Usage' THEN {PricingQuantity} "
+        "WHEN 'Spend' THEN if({ChargeCategory} = 'Usage', {EffectiveCost}, {BilledCost}) END END)",
+        "FOCUS 1.0 does not have it; a promise of money is used by what the usage costs",
+    ),
+    "CommitmentDiscountUnit": Expression(
+        "coalesce(CommitmentDiscountUnit, CASE WHEN {CommitmentDiscountQuantity} IS NOT NULL "
+        "THEN CASE {CommitmentDiscountCategory} WHEN 'Usage' THEN {PricingUnit} "
+        "WHEN 'Spend' THEN {BillingCurrency} END END)",
+        "as CommitmentDiscountQuantity",
+    ),
     "ContractedCost": Expression(
         f"coalesce(ContractedCost, {product('ContractedUnitPrice', '{PricingQuantity}')})",
         "FOCUS defines it as this product",
@@ -255,7 +280,7 @@ REPAIRS: Sequence[Repair] = (
     Repair(
         "InvalidServiceSubcategory",
         "ServiceSubcategory",
-        "ServiceSubcategory IS NOT NULL AND NOT " + is_of_category("{ServiceCategory}"),
+        f"ServiceSubcategory IS NOT NULL AND NOT {IS_OF_CATEGORY}",
         OTHER_SUBCATEGORY,
         "FOCUS has a closed list of subcategories for each category",
     ),

@@ -270,7 +270,7 @@ def _short_names(file: Mapping[str, object]) -> dict[str, str]:
     constants = {
         name.lstrip("_"): _one_line(value)
         for name, value in file.items()
-        if re.fullmatch("_[A-Z][A-Z_]+", name) and isinstance(value, str) and _is_long(value)
+        if re.fullmatch("_?[A-Z][A-Z_]+", name) and isinstance(value, str) and _is_long(value)
     }
     return dict(sorted(constants.items(), key=lambda item: -len(item[1])))
 
