@@ -63,7 +63,8 @@ def _double(amount: str) -> str:
 
 # `/subscriptions/../providers/Microsoft.Sql/servers/one/databases/two`: a name follows each type.
 _PATH = "string_split(regexp_extract(lower(resourceid), '.*/providers/(.+)', 1), '/')"
-# What several expressions read, each made of the columns above.
+# What the kinds, the lookups and several expressions read, made of the bill's columns and of those
+# before it.
 _COMPUTED = {
     # The oldest pay-as-you-go bills have no charge type, and nothing but usage.
     "charge_type": f"coalesce(nullif({_word('chargetype')}, ''), 'usage')",
@@ -78,7 +79,6 @@ _COMPUTED = {
         WHEN contains(benefit, '/microsoft.billingbenefits/') THEN 'Savings Plan'
         WHEN benefit IS NOT NULL THEN 'Reservation' END""",
     "publisher": _word("publishertype"),
-    "location": _known("resourcelocation"),
     # A refund has the category of what is refunded, where anything tells it.
     "category": """CASE
         WHEN charge_type IN ('usage', 'unusedreservation', 'unusedsavingsplan') THEN 'Usage'
@@ -93,8 +93,6 @@ _COMPUTED = {
     "resource_type": f"""nullif(array_to_string(list_filter({_PATH},
         lambda part, number: number = 1 OR number % 2 = 0), '/'), '')""",
 }
-
-
 # Like tags, the details are written with and without braces.
 _INFO = """TRY_CAST(TRY_CAST(CASE WHEN starts_with(ltrim(additionalinfo), '{') THEN additionalinfo
     ELSE '{' || additionalinfo || '}' END AS JSON) AS MAP(VARCHAR, VARCHAR))"""
@@ -145,6 +143,7 @@ _STEPS = (
         "rate": _double("coalesce(nullif(exchangeratepricingtobilling, 0), 1)"),
         "block": "coalesce(CAST(unit_block AS DECIMAL(18, 0)), 1)",
         "resource": f"lower({_known('resourceid')})",
+        "place": _known("resourcelocation"),
         "subscription": f"lower({_known('subscriptionid')})",
         "commitment_id": f"""CASE WHEN commitment IS NOT NULL
             THEN coalesce(benefit, lower({_known("productorderid")})) END""",
@@ -322,8 +321,8 @@ _MAPPED = {
         """CASE WHEN lower(publishername) <> 'microsoft corporation' THEN publishername
             WHEN contains(publisher, 'marketplace') THEN 'Azure Marketplace' ELSE 'Microsoft' END"""
     ),
-    "RegionId": Expression("coalesce(region_id, lower(replace(location, ' ', '')))"),
-    "RegionName": Expression("coalesce(region_name, location)"),
+    "RegionId": Expression("coalesce(region_id, lower(replace(place, ' ', '')))"),
+    "RegionName": Expression("coalesce(region_name, place)"),
     "ResourceId": Expression("resource", "Azure writes ids in several cases"),
     "ResourceName": Expression(
         f"""CASE WHEN resource IS NOT NULL THEN lower(coalesce({_known("resourcename")},
@@ -499,7 +498,7 @@ AZURE_USAGE = FocusMapping(
             "azure_service_names.csv",
             (f"CASE WHEN NOT ({_KNOWS_SERVICE}) THEN metercategory END",),
         ),
-        Lookup("region", "azure_regions.csv", ("lower(location)",)),
+        Lookup("region", "azure_regions.csv", (f"lower({_known('resourcelocation')})",)),
         Lookup("unit", "azure_units.csv", ("lower(trim(unitofmeasure))",)),
     ),
     steps=_STEPS,

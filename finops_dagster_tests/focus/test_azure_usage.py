@@ -22,6 +22,7 @@ from finops_dagster.focus.azure_usage import AZURE_USAGE
 from finops_dagster.focus.conformance import conforms
 from finops_dagster.focus.mapping import Lookup
 from finops_dagster.focus.month import FocusDerivation, FocusMonth
+from finops_dagster.focus.specification import Specification
 from finops_dagster.lake import Lake, footer_of, replacing_file
 from finops_dagster.sources.azure.format import AzureActual
 from finops_dagster.tables.database import DuckDB
@@ -395,6 +396,8 @@ def test_ids_are_as_in_azures_focus_and_resources_have_types(bills: TwoBills) ->
             "Virtual machine",
         )
     ]
+    # A customer agreement has both columns.
+    bills.derive([row], [{**row, "ResourceLocation": "", "location": "eastus2"}])
     assert bills.charges("RegionId, RegionName, Tags, x_resourceid") == [
         ("eastus2", "East US 2", {"env": "prod", "new": "true"}, MACHINE)
     ]
@@ -504,7 +507,7 @@ def test_what_is_unknown_falls_to_a_default_and_is_counted(bills: TwoBills) -> N
     assert bills.broken_rules() == []
 
 
-def test_a_service_has_one_category_in_all_lookups() -> None:
+def test_pitfall_35_a_service_has_one_category_of_focus_in_all_lookups() -> None:
     categories: dict[str, set[tuple[str, str]]] = {}
     for lookup in AZURE_USAGE.lookups:
         for row in rows_of(lookup):
@@ -513,6 +516,17 @@ def test_a_service_has_one_category_in_all_lookups() -> None:
                 kinds.add((row["category"], row["subcategory"]))
     assert len(categories) > 100
     assert all(len(kinds) == 1 for kinds in categories.values())
+    allowed = Specification.load().column("ServiceSubcategory").values_by_category or {}
+    for ((category, subcategory),) in categories.values():
+        assert subcategory in allowed[category]
+
+
+def test_every_unit_is_spelled_as_focus_has_it(bills: TwoBills) -> None:
+    (units,) = (lookup for lookup in AZURE_USAGE.lookups if lookup.name == "unit")
+    measures = [row["measure"] for row in rows_of(units)]
+    rows = [line("Usage", "1", Quantity="2", UnitOfMeasure=measure) for measure in measures]
+    assert bills.derive(rows, rows).unknown["unit"] == {}
+    assert bills.broken_rules() == []
 
 
 def rows_of(lookup: Lookup) -> list[Row]:
