@@ -21,6 +21,7 @@ from finops_dagster.billing.version import LoadedVersion
 from finops_dagster.focus.azure_usage import AZURE_USAGE
 from finops_dagster.focus.conformance import conforms
 from finops_dagster.focus.mapping import Lookup
+from finops_dagster.focus.mappings import MAPPINGS
 from finops_dagster.focus.month import FocusDerivation, FocusMonth
 from finops_dagster.focus.specification import Specification
 from finops_dagster.lake import Lake, footer_of, replacing_file
@@ -531,6 +532,13 @@ def test_every_unit_is_spelled_as_focus_has_it(bills: TwoBills) -> None:
 
 def rows_of(lookup: Lookup) -> list[Row]:
     return list(csv.DictReader(io.StringIO(lookup.path.read_text("utf-8"))))
+
+
+@pytest.fixture
+def project(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """Return a project whose months have charges."""
+    monkeypatch.setitem(MAPPINGS, ("azure", "actual"), AZURE_USAGE)
+    return project
 
 
 def load_both(project: Project, actual: Any, amortized: Any, month: str = "2024-01") -> TwoBills:
