@@ -97,8 +97,10 @@ def columns_table() -> str:
 def mapping_tables() -> str:
     """Return the tables of all mappings."""
     formats: dict[str, list[str]] = {}
-    mappings = {mapping.name: mapping for mapping in MAPPINGS.values()}
-    for key, mapping in MAPPINGS.items():
+    # In the order of their names, as tests that set mappings for themselves put them in another.
+    by_format = {key: MAPPINGS[key] for key in sorted(MAPPINGS)}
+    mappings = {mapping.name: mapping for mapping in by_format.values()}
+    for key, mapping in by_format.items():
         formats.setdefault(mapping.name, []).append(_FORMATS[key])
     parts = [
         f"### {' and '.join(formats[name])}\n\n{MappingTables.of(mapping)}"
