@@ -82,9 +82,13 @@ ERRATA = (
         )
         for rule in ("CommitmentDiscountUnit-C-005-C", "CommitmentDiscountUnit-C-006-C")
     ),
-    # Its sentence says "is not Correction", its condition the opposite; so that nothing is let pass
-    # which the model refuses, it is checked of all.
-    Erratum("ConsumedQuantity-C-006-C", "Condition", {}, "not reported; ConsumedQuantity-C-007-C"),
+    # Its sentence is of charges that are no corrections, its condition of those that are.
+    Erratum(
+        "ConsumedQuantity-C-006-C",
+        "Condition",
+        _is_not("ChargeClass", "Correction"),
+        f"not reported; the sentence is of {_SPECIFICATION}/pull/798",
+    ),
     # It needs the name and the type, as SubAccountName-C-003-C does; not one of them.
     Erratum(
         "SubAccountType-C-003-C",

@@ -1,0 +1,124 @@
+"""The charges that each mapping makes of a bill, judged by the foundation's validator."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import pytest
+
+from finops_dagster.demo.azure.export import AzureRun, write_run
+from finops_dagster.demo.export import BillVersion, Layout, write_version
+from finops_dagster_tests.focus.known_false import wrong_rules
+from finops_dagster_tests.focus.reports import IS_RECORDING, Report, digest_of
+from finops_dagster_tests.focus.test_azure_usage import (
+    IN_ACTUAL,
+    IN_AMORTIZED,
+    IN_BOTH,
+    TwoBills,
+    named,
+)
+from finops_dagster_tests.focus.validator import judge, needs_validator
+from finops_dagster_tests.project import ROOT, Project
+
+DATA = ROOT.parent / "shared/data"
+
+
+def _aws(project: Project, layout: Layout, *, restated: bool = True) -> Path:
+    project.export |= {"format": layout.format.partition("-")[0]}
+    version = BillVersion(date(2024, 1, 1), "20240203T050312Z", rows=2_000, restated=restated)
+    write_version(project.source, "", "acme-cur", version, layout=layout)
+    project.load()
+    return project.focus_path()
+
+
+def _public_aws(project: Project) -> Path:
+    bill = _public("focus_converters/aws-cur-v1.csv")
+    headers = tuple(bill.decode().splitlines()[0].split(","))
+    files = {"headers": headers, "with_types": False, "suffix": "gz"}
+    project.deliver(gzip.compress(bill), month="2023-11", **files)
+    project.load("2023-11")
+    return project.focus_path("2023-11")
+
+
+def _azure_focus(project: Project) -> Path:
+    project.export |= {"vendor": "azure", "format": "focus"}
+    del project.export["export_name"]
+    submitted_at = datetime(2024, 2, 3, 5, tzinfo=UTC)
+    run = AzureRun(date(2024, 1, 1), submitted_at, resources=60, restated=True)
+    write_run(project.source, "", "contoso", run)
+    project.load()
+    return project.focus_path()
+
+
+def _azure_usage(project: Project) -> Path:
+    bills = TwoBills(project.folder / "lake")
+    bills.derive(named(IN_BOTH | IN_ACTUAL), named(IN_BOTH | IN_AMORTIZED))
+    return _only_file(bills)
+
+
+def _public(path: str) -> bytes:
+    """Return a real bill, which its owner published with other names in it."""
+    if not DATA.is_dir():
+        pytest.skip("the public bills are not in ../shared/data")
+    return (DATA / path).read_bytes()
+
+
+def _only_file(bills: TwoBills) -> Path:
+    (path,) = (bills.lake.root / "focus").rglob("*.parquet")
+    return path
+
+
+BILLS: dict[str, Callable[[Project], Path]] = {
+    "aws-cur1": lambda project: _aws(project, Layout("cur1")),
+    "aws-cur1-public": _public_aws,
+    "aws-cur2-before-the-invoice": lambda project: _aws(
+        project, Layout("cur2", "parquet"), restated=False
+    ),
+    "azure-focus": _azure_focus,
+    "azure-usage": _azure_usage,
+}
+"""Functions that make charges of a bill in a project, and return their file."""
+
+QUICK = {"aws-cur1", "azure-focus", "azure-usage"}
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(name, marks=[] if name in QUICK else pytest.mark.thorough) for name in BILLS
+    ]
+)
+def bill(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def charges(project: Project, bill: str) -> Path:
+    return BILLS[bill](project)
+
+
+def test_recorded_report(bill: str, charges: Path) -> None:
+    """No rule failed but known false ones when the same charges were judged."""
+    report = Report.read(bill)
+    assert (report.digest, report.charges) == digest_of(charges), (
+        "the charges differ from those that were judged; reports.py says how to record a report"
+    )
+    assert wrong_rules(charges, report.judgment) == {}
+
+
+@needs_validator
+@pytest.mark.thorough
+def test_judgment(bill: str, charges: Path, tmp_path: Path) -> None:
+    """No rule fails but known false ones, each on the charges that its reason holds of."""
+    report = Report.of(charges, judge(charges, tmp_path / "judgment"))
+    assert wrong_rules(charges, report.judgment) == {}
+    if IS_RECORDING:
+        report.record(bill)
+    assert report == Report.read(bill)
+
+
+def test_each_bill_has_a_report() -> None:
+    folder = Path(__file__).parent / "reports"
+    assert {path.stem for path in folder.iterdir()} == BILLS.keys()
