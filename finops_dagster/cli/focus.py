@@ -1,12 +1,20 @@
-"""`finops focus`: check a month's FOCUS charges."""
+"""`finops focus`: check the FOCUS charges of months, and compare those of two exports."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
+from finops_dagster.billing.months import BillingMonth
 from finops_dagster.cli.options import Group, Json, Options, Selection
 from finops_dagster.cli.output import show
-from finops_dagster.cli.state import OptionalExport, OptionalMonth
+from finops_dagster.cli.state import (
+    ExportArgument,
+    MonthArgument,
+    OptionalExport,
+    OptionalMonth,
+)
 from finops_dagster.terminal import print_error
 
 app = typer.Typer(cls=Group, no_args_is_help=True)
@@ -36,3 +44,37 @@ def check(
     for line in coverage:
         print_error(line)
     raise typer.Exit(any(not rule.rule.disputed for _, _, rule in broken))
+
+
+OtherExport = Annotated[
+    str, typer.Argument(metavar="OTHER_EXPORT", help="Name of the export to compare it with.")
+]
+
+
+@app.command()
+def compare(
+    context: typer.Context,
+    export: ExportArgument,
+    other_export: OtherExport,
+    month: MonthArgument,
+    json: Json = False,
+) -> None:
+    """Compare the charges of two exports of the same month, by account, service and category.
+
+    Such as the vendor's own FOCUS export, and the charges that are derived from its other export.
+    Lists what differs in a billed or effective cost; the exit code is then 1.
+
+    $ finops focus compare acme acme-focus 2026-01
+    """
+    from finops_dagster.cli import comparison
+
+    exports = (export, other_export)
+    settings = Options.of(context).settings()
+    groups = comparison.compare(settings, exports, BillingMonth.parse(month))
+    differing = [group for group in groups if group.differs]
+    rows = [comparison.as_row(group) for group in differing]
+    headings = comparison.headings(exports)
+    show(rows, as_json=json, empty="nothing differs", headings=headings)
+    for line in comparison.summary(exports, groups):
+        print_error(line)
+    raise typer.Exit(bool(differing))

@@ -1,0 +1,99 @@
+"""`finops focus compare`: compare the charges of two exports of one month."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from decimal import Decimal
+from pathlib import Path
+
+import duckdb
+
+from finops_dagster.billing.errors import BillError, count_text, first_line, reprocess_advice
+from finops_dagster.billing.money import decimal_text, exact_sum
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.cli.options import Selection
+from finops_dagster.cli.output import Headings, Row
+from finops_dagster.focus.comparison import Group, compared
+from finops_dagster.focus.month import focus_lake
+from finops_dagster.lake import Lake, parquet_relation
+from finops_dagster.settings import Settings
+from finops_dagster.tables.database import DuckDB
+
+
+def compare(settings: Settings, exports: tuple[str, str], month: BillingMonth) -> Sequence[Group]:
+    """Return the groups of charges of two exports, those with the largest differences first.
+
+    Raises BillError if an export has no charges of the month, or they cannot be read.
+    """
+    first, second = (parquet_relation(_path(settings, export, month)) for export in exports)
+    with DuckDB.of(settings.database.duckdb).scratch() as connection:
+        try:
+            return compared(connection, first, second)
+        except duckdb.Error as error:
+            raise BillError(
+                f"the charges of {' and '.join(exports)} of {month} cannot be compared: "
+                f"{first_line(error)}; {reprocess_advice(exports[0], month)}"
+            ) from error
+
+
+def headings(exports: tuple[str, str]) -> Headings:
+    """Return the headings of the table, in which two exports stand side by side."""
+    return {
+        "account": "account",
+        "service": "service",
+        "category": "category",
+        "currency": "currency",
+        **{
+            f"{what} {export}": f"{what}_{side}"
+            for what in ("billed", "effective")
+            for side, export in enumerate(exports, 1)
+        },
+    }
+
+
+def as_row(group: Group) -> Row:
+    """Return a group as a row to print."""
+    amounts = {"billed": group.billed, "effective": group.effective}
+    return {
+        "account": group.account,
+        "service": group.service,
+        "category": group.category,
+        "currency": group.currency,
+        **{f"rows_{side}": rows for side, rows in enumerate(group.rows, 1)},
+        **{
+            f"{what}_{side}": amount
+            for what, pair in amounts.items()
+            for side, amount in enumerate(pair, 1)
+        },
+    }
+
+
+def summary(exports: tuple[str, str], groups: Sequence[Group]) -> Iterator[str]:
+    """Yield a line that counts the groups, and one for each currency with the sums of both."""
+    differing = sum(group.differs for group in groups)
+    yield (
+        f"{differing} of {count_text(len(groups), 'group')} of account, service and category differ"
+    )
+    for currency in sorted({group.currency or "" for group in groups}):
+        of_currency = [group for group in groups if (group.currency or "") == currency]
+        sums = ", ".join(
+            f"{export}: billed {_sum(g.billed[side] for g in of_currency)}, "
+            f"effective {_sum(g.effective[side] for g in of_currency)}"
+            for side, export in enumerate(exports)
+        )
+        yield f"{currency}: {sums}"
+
+
+def _sum(amounts: Iterable[Decimal]) -> str:
+    return decimal_text(exact_sum(amounts))
+
+
+def _path(settings: Settings, export: str, month: BillingMonth) -> Path:
+    """Return the file of charges. Raises BillError if there is no such export, or no file."""
+    Selection(None, export).exports(settings)
+    path = focus_lake(Lake(settings.storage.parquet_dir)).path(export, month)
+    if not path.exists():
+        raise BillError(
+            f"{export} has no charges of {month} ({path}); {reprocess_advice(export, month)}"
+        )
+    return path

@@ -1,0 +1,81 @@
+"""Compare the charges of two exports of one month, as a vendor's own FOCUS export and ours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import duckdb
+
+from finops_dagster.billing.columns import Sql
+
+_KEYS = Sql("SubAccountId, ServiceName, ChargeCategory, BillingCurrency")
+
+
+@dataclass(frozen=True)
+class Group:
+    """The charges of an account, service, category and currency in two exports.
+
+    Each pair has the value of the first export and that of the second one.
+    """
+
+    account: str | None
+    service: str | None
+    category: str | None
+    currency: str | None
+    rows: tuple[int, int]
+    billed: tuple[Decimal, Decimal]
+    effective: tuple[Decimal, Decimal]
+
+    @property
+    def differs(self) -> bool:
+        """Whether a cost differs; the same cost may be in more or fewer charges."""
+        return self.billed[0] != self.billed[1] or self.effective[0] != self.effective[1]
+
+
+def compared(connection: duckdb.DuckDBPyConnection, first: Sql, second: Sql) -> Sequence[Group]:
+    """Return all groups of charges, those with the largest differences first.
+
+    `first` and `second` are what follows FROM to read the charges.
+    """
+    sides = Sql(
+        " UNION ALL ".join(
+            f"SELECT {side} AS side, {_KEYS}, BilledCost, EffectiveCost FROM {relation}"
+            for side, relation in enumerate((first, second))
+        )
+    )
+    sums = Sql(
+        ", ".join(
+            f"{total} FILTER (side = {side}) AS {name}{side}"
+            for name, total in (
+                ("charges", "count(*)"),
+                ("billed", "sum(BilledCost)"),
+                ("effective", "sum(EffectiveCost)"),
+            )
+            for side in (0, 1)
+        )
+    )
+    rows = connection.execute(
+        "SELECT *, greatest(abs(coalesce(billed0, 0) - coalesce(billed1, 0)), "
+        "abs(coalesce(effective0, 0) - coalesce(effective1, 0))) AS difference "
+        f"FROM (SELECT {_KEYS}, {sums} FROM ({sides}) GROUP BY ALL) "
+        f"ORDER BY difference DESC, {_KEYS}"
+    ).fetchall()
+    return [_group(row) for row in rows]
+
+
+def _group(row: tuple[Any, ...]) -> Group:
+    account, service, category, currency, *rest = row
+    rows0, rows1, *costs, _ = rest
+    billed0, billed1, effective0, effective1 = (cost or Decimal(0) for cost in costs)
+    return Group(
+        account,
+        service,
+        category,
+        currency,
+        rows=(rows0, rows1),
+        billed=(billed0, billed1),
+        effective=(effective0, effective1),
+    )
