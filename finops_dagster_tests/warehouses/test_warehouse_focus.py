@@ -16,7 +16,7 @@ TABLE = "aws_billing_data_focus"
 
 
 @pytest.fixture(autouse=True)
-def _mapping(monkeypatch: pytest.MonkeyPatch) -> None:
+def _mapping(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(MAPPINGS, ("aws", "cur1"), small_mapping())
 
 
