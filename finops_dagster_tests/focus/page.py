@@ -1,7 +1,8 @@
 """Write the parts of docs/focus.md that are made: the tables, and the questions with answers.
 
-`make demo` comes first, as the answers to the questions are of its bill. Then in this folder:
-FINOPS_CONFIG=data/demo/finops.toml DAGSTER_HOME=.dagster python -m finops_dagster_tests.focus.page
+python -m finops_dagster_tests.focus.page --tables
+
+Without `--tables` it also answers the questions, from the months that `make demo` has loaded here.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class Question(NamedTuple):
     def session(self) -> str:
         """Run the command, and return it with what it prints."""
         arguments = [*FINOPS, "query", f"\n{self.sql}"]
-        environment = {**os.environ, "COLUMNS": "115"}
+        environment = {**os.environ, "COLUMNS": "115", "FINOPS_CONFIG": "data/demo/finops.toml"}
         done = subprocess.run(arguments, capture_output=True, text=True, env=environment)
         if done.returncode:
             raise SystemExit(done.stderr)
@@ -278,8 +279,9 @@ def _short_names(file: Mapping[str, object]) -> dict[str, str]:
 
 
 def _is_long(sql: str) -> bool:
-    """Return whether SQL deserves a short name; the beginning of a CASE does not."""
-    return len(sql) > 30 and (not sql.startswith("CASE") or sql.endswith("END"))
+    """Return whether SQL deserves a short name; the beginning of a CASE, or of an id, does not."""
+    is_whole = sql.endswith("END") if sql.startswith("CASE") else not sql.startswith("/")
+    return len(sql) > 30 and is_whole
 
 
 def _one_line(sql: str) -> str:
@@ -298,5 +300,6 @@ def with_tables(page: str) -> str:
 
 if __name__ == "__main__":
     page = with_tables(PAGE.read_text(encoding="utf-8"))
-    page = with_part(page, "questions", "\n".join(q.session() for q in questions()))
+    if "--tables" not in sys.argv:
+        page = with_part(page, "questions", "\n".join(q.session() for q in questions()))
     PAGE.write_text(page, encoding="utf-8")
