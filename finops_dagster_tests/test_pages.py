@@ -1,4 +1,4 @@
-"""The sessions of README.md and docs/operations.md print what the pages show, and links work."""
+"""The sessions in README.md and docs print what the pages show, and links work."""
 
 import os
 import re
@@ -89,7 +89,7 @@ def run(command: str, folder: Path) -> str:
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("page", ["README.md", "docs/operations.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/focus.md", "docs/operations.md"])
 def test_sessions_print_what_the_page_shows(page: str, demo: Path, tmp_path: Path) -> None:
     folder = tmp_path / "demo"
     shutil.copytree(demo, folder)
