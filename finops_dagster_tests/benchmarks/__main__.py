@@ -18,7 +18,7 @@ from rich.table import Table
 
 from finops_dagster.terminal import console as plain_console
 from finops_dagster_tests.benchmarks.azure import azure_month, azure_sensor
-from finops_dagster_tests.benchmarks.focus import focus_rules
+from finops_dagster_tests.benchmarks.focus import focus, focus_rules
 from finops_dagster_tests.benchmarks.many import (
     backfill,
     file_size,
@@ -35,7 +35,7 @@ from finops_dagster_tests.benchmarks.warehouse import warehouse
 # Each takes the rows of a month and the number of runs, and yields its figures as medians.
 MEASURES: list[Callable[[int, int], Iterable[Figure]]] = [
     month, memory, backfill, imports, sensor, file_size, query, growth, state, warehouse,
-    azure_month, azure_sensor, focus_rules,
+    azure_month, azure_sensor, focus, focus_rules,
 ]  # fmt: skip
 
 

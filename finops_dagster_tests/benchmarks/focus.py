@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 
 import duckdb
 
@@ -14,8 +15,28 @@ from finops_dagster_tests.benchmarks.project import (
     Figure,
     Run,
     made_once,
+    source,
 )
 from finops_dagster_tests.focus.test_rules import GOOD, write
+
+
+def focus(rows: int, runs: int) -> Iterator[Figure]:
+    """Measure the charges of a month of CUR v1, beside loading it, and the month unchanged."""
+    bill = source(rows)
+    load, derived, first, unchanged = list[float](), list[float](), list[Run](), list[Run]()
+    for _ in range(runs):
+        project = BenchmarkProject.create(bill, memory_limit="1GB")
+        first.append(project.materialize(focus=True))
+        load.append(project.stage_seconds("billing_table") + project.stage_seconds("parquet"))
+        derived.append(project.stage_seconds("focus"))
+        unchanged.append(project.materialize(focus=True))
+    measure = f"charges of {rows:,} line items, against staged files to table and Parquet"
+    notes = (
+        f"{median(derived):.2f} s, the load {median(load):.2f} s; "
+        f"peak of all stages {Run.median(first).megabytes:,.0f} MB at memory_limit = 1GB"
+    )
+    yield Figure(measure, median(derived) / median(load), "x", 0.5, notes)
+    yield Run.median(unchanged).figure("the month unchanged, all stages with its charges", 3)
 
 
 def focus_rules(rows: int, runs: int) -> Iterator[Figure]:

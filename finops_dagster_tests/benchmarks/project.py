@@ -160,10 +160,13 @@ class BenchmarkProject:
         }
         return cls(work)
 
-    def materialize(self, module: str = "finops_dagster.definitions") -> Run:
-        """Materialize all stages of the month by `dagster asset materialize`."""
+    def materialize(
+        self, module: str = "finops_dagster.definitions", *, focus: bool = False
+    ) -> Run:
+        """Materialize the month by `dagster asset materialize`: its bill, or also its charges."""
         dagster = str(Path(sys.executable).parent / "dagster")
-        selection = ["--select", "group:bench", "--partition", MONTH]
+        assets = "group:bench" if focus else 'group:bench and not key:"bench/focus"'
+        selection = ["--select", assets, "--partition", MONTH]
         return self.run([dagster, "asset", "materialize", "-m", module, *selection])
 
     def finops(self, *arguments: str) -> Run:
@@ -191,9 +194,9 @@ class BenchmarkProject:
                 sys.exit(output.read()[-4000:])
         return Run(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
-    def stage_seconds(self, stage: str) -> float:
+    def stage_seconds(self, stage: str, month: str = MONTH) -> float:
         """Return the seconds in the metadata of the stage's last materialization of the month."""
-        of_stage = dg.AssetRecordsFilter(dg.AssetKey(["bench", stage]), asset_partitions=[MONTH])
+        of_stage = dg.AssetRecordsFilter(dg.AssetKey(["bench", stage]), asset_partitions=[month])
         with dg.DagsterInstance.get() as instance:
             (record,) = instance.fetch_materializations(of_stage, limit=1).records
         assert record.asset_materialization is not None
