@@ -114,7 +114,7 @@ _NATIVE = NativeMapping(
         Lookup("resource", "aws_resource_types.csv", (_RESOURCE_KEY,)),
         Lookup(
             "service",
-            "aws_services.csv",
+            "aws_categories.csv",
             (
                 f"CASE WHEN ServiceSubcategory IS NULL OR {_SECOND_CATEGORY} "
                 f"OR NOT {_IS_OF_ITS_CATEGORY} THEN ServiceName END",

@@ -169,9 +169,9 @@ class NativeMapping:
 
     def _inputs(self) -> Iterator[Input]:
         for column in SPECIFICATION.columns:
-            spellings = (*self.names.get(column.name, ()), *OLDER_NAMES.get(column.name, ()))
-            build = self.builds.get(column.name)
-            yield Input(column.name.lower(), column.type.sql_type, spellings, build)
+            name = column.name
+            spellings = (name.lower(), *self.names.get(name, ()), *OLDER_NAMES.get(name, ()))
+            yield Input(name, column.type.sql_type, spellings, self.builds.get(name))
 
     def _why(self, column: str) -> str:
         expression = self._derived.get(column)
