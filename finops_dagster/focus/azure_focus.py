@@ -7,9 +7,9 @@ https://learn.microsoft.com/cloud-computing/finops/focus/conformance-summary
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
-from finops_dagster.billing.columns import Sql, SqlType
+from finops_dagster.billing.columns import Sql, SqlType, quoted
 from finops_dagster.focus.mapping import Expression, Input, Lookup
 from finops_dagster.focus.native import NativeMapping
 from finops_dagster.focus.repairs import (
@@ -26,8 +26,17 @@ from finops_dagster.focus.repairs import (
 _COMMITMENT_PURCHASE = "{ChargeCategory} = 'Purchase' AND CommitmentDiscountId IS NOT NULL"
 _EFFECTIVE_COST_OF_PURCHASE = f"{_COMMITMENT_PURCHASE} AND EffectiveCost <> 0"
 _HAS_COST = "(BilledCost <> 0 OR EffectiveCost <> 0)"
-_DETAILS = "TRY_CAST(TRY_CAST(sku_details AS JSON) AS MAP(VARCHAR, VARCHAR))"
+_DETAILS = "details"
 _BLOCK = "coalesce(nullif(block_size, 0), 1)"
+
+
+def _details(columns: Collection[str]) -> tuple[Sql, Collection[str]]:
+    """Return SQL for the properties of a SKU, which Azure writes as JSON."""
+    if "x_skudetails" not in columns:
+        return Sql("NULL"), ()
+    json = Sql(f"TRY_CAST({quoted('x_skudetails')} AS JSON)")
+    return Sql(f"TRY_CAST({json} AS {SqlType.TEXT_MAP})"), ("x_skudetails",)
+
 
 # The vendor's columns under the names by which expressions read them.
 _INPUTS = (
@@ -37,7 +46,7 @@ _INPUTS = (
     Input("effective_unit_price", SqlType.MONEY, ("x_effectiveunitprice",)),
     Input("publisher_category", spellings=("x_publishercategory",)),
     Input("internal_type", spellings=("x_resourcetype",)),
-    Input("sku_details", spellings=("x_skudetails",)),
+    Input("details", SqlType.TEXT_MAP, build=_details),
     Input("meter_category", spellings=("x_skumetercategory",)),
     Input("meter_subcategory", spellings=("x_skumetersubcategory",)),
     Input("charge_subcategory", spellings=("chargesubcategory",)),
@@ -426,7 +435,9 @@ _NATIVE = NativeMapping(
             ("ServiceName",),
         ),
     ),
-    kept=frozenset(spelling for column in _INPUTS for spelling in column.spellings),
+    kept=frozenset(
+        ["x_skudetails", *(spelling for column in _INPUTS for spelling in column.spellings)]
+    ),
 )
 
 AZURE_FOCUS = _NATIVE.focus_mapping()

@@ -1,4 +1,9 @@
-"""Azure's FOCUS exports become FOCUS 1.2, with what Microsoft has wrong repaired and recorded."""
+"""Azure's FOCUS exports become FOCUS 1.2, with what Microsoft has wrong repaired and recorded.
+
+Numbers with # are issues of microsoft/finops-toolkit. Its #1734 (pitfall 5: costs that were loaded
+before the prices lack list costs) cannot happen here: no price sheet is loaded, so that a month's
+charges depend on its bill alone.
+"""
 
 from __future__ import annotations
 
@@ -112,40 +117,40 @@ def test_a_charge_without_defects_is_not_changed(month: NativeMonth, row: Row) -
     assert month.broken_rules() == {}
 
 
-# What is changed of a charge without defects, the values that the charge has then, the code of the
+# What is changed in a charge without defects, the values that the charge has then, the code of the
 # repair, and what the vendor wrote. All numbers are worked out by hand.
 REPAIRS: dict[str, tuple[Row, Row, str, Row]] = {
-    "#874: a contracted cost of 0 is price times quantity": (
+    "pitfall 24 (#874): a contracted cost of 0 is price times quantity": (
         {**USAGE, "ContractedCost": "0"},
         {"ContractedCost": "0.8", "ContractedUnitPrice": "0.4"},
         "MissingContractedCost",
         {"ContractedCost": "0"},
     ),
-    "#874, #836: reserved usage without prices has the price paid": (
+    "pitfalls 24 and 33 (#874, #1835): reserved usage without prices has the price paid": (
         {**USED, "ContractedCost": "0", "ContractedUnitPrice": "0"},
         {"ContractedCost": "0.6", "ContractedUnitPrice": "0.3"},
         "MissingContractedCost MissingContractedUnitPrice",
         {"ContractedCost": "0", "ContractedUnitPrice": "0"},
     ),
-    "#873: a list cost of 0 is the contracted cost where there is no list price": (
+    "pitfall 25 (#873): a list cost of 0 is the contracted cost where there is no list price": (
         {**USAGE, "ListCost": "0", "ListUnitPrice": None},
         {"ListCost": "0.8", "ListUnitPrice": "0.4"},
         "MissingListCost MissingListUnitPrice",
         {"ListCost": "0", "ListUnitPrice": None},
     ),
-    "#728: but the list price counts where there is one, though it is not the price paid": (
+    "pitfall 27 (#728): but a list price counts, though it is not the price paid": (
         {**USAGE, "ListCost": "0"},
         {"ListCost": "1", "ListUnitPrice": "0.5"},
         "MissingListCost",
         {"ListCost": "0"},
     ),
-    "#727: a contracted cost of another block size": (
+    "pitfall 26 (#727): a contracted cost of another block size": (
         {**USAGE, "x_PricingBlockSize": "100", "ContractedCost": "80"},
         {"ContractedCost": "0.8"},
         "InvalidContractedCost",
         {"ContractedCost": "80"},
     ),
-    "#1092: the purchase of a commitment has no effective cost": (
+    "pitfall 29 (#1092): the purchase of a commitment has no effective cost": (
         {**PURCHASE, "EffectiveCost": "0.8", "x_EffectiveCostInUsd": "0.8"},
         {"EffectiveCost": "0", "x_effectivecostinusd": "0", "BilledCost": "0.8"},
         "InvalidEffectiveCost",
@@ -157,7 +162,7 @@ REPAIRS: dict[str, tuple[Row, Row, str, Row]] = {
         "InvalidChargeFrequency",
         {"ChargeFrequency": "Usage-Based"},
     ),
-    "#836: usage of a commitment shown as Standard": (
+    "pitfall 28 (#836): usage of a commitment shown as Standard": (
         {**USED, "PricingCategory": "Standard"},
         {"PricingCategory": "Committed"},
         "PricingCategoryShouldBeCommitted",
@@ -198,7 +203,7 @@ REPAIRS: dict[str, tuple[Row, Row, str, Row]] = {
         "MissingServiceName",
         {"ServiceName": None},
     ),
-    "#PR2006: an invented subcategory, of a service that Microsoft publishes": (
+    "pitfall 35 (PR#2006): an invented subcategory, of a service that Microsoft publishes": (
         {
             **USAGE,
             "ServiceName": "Key Vault",
@@ -209,7 +214,7 @@ REPAIRS: dict[str, tuple[Row, Row, str, Row]] = {
         "InvalidServiceSubcategory",
         {"ServiceSubcategory": "Encryption and Secrets"},
     ),
-    "#PR2006: an invented subcategory of an unknown service": (
+    "pitfall 35 (PR#2006): an invented subcategory of an unknown service": (
         {**USAGE, "ServiceName": "New Service", "ServiceSubcategory": "Machines of Tomorrow"},
         {"ServiceSubcategory": "Other (Compute)"},
         "InvalidServiceSubcategory",
@@ -227,7 +232,7 @@ REPAIRS: dict[str, tuple[Row, Row, str, Row]] = {
         "MissingPricingUnit",
         {"PricingUnit": None},
     ),
-    "#779: ids in mixed case": (
+    "pitfall 31 (#779): ids in mixed case": (
         {**USAGE, "ResourceId": MACHINE.upper(), "SubAccountId": "/Subscriptions/S"},
         {"ResourceId": MACHINE, "SubAccountId": "/subscriptions/s"},
         "MixedCase",
@@ -255,7 +260,7 @@ REPAIRS: dict[str, tuple[Row, Row, str, Row]] = {
         "MissingResourceId",
         {"ResourceId": None, "ResourceName": None, "ResourceType": None},
     ),
-    "#PR909: words for no value": (
+    "pitfall 32 (PR#909): words for no value": (
         {**USAGE, "SkuPriceId": "-2", "SubAccountName": "Unassigned", "x_AccountId": "-2"},
         {"SkuPriceId": None, "SubAccountName": None, "x_accountid": None},
         "NoValue",
