@@ -477,8 +477,9 @@ KINDS = (
                 **_COMMITMENT,
                 "ChargeFrequency": "'One-Time'",
                 "ChargeClass": _CORRECTION,
-                "CommitmentDiscountQuantity": f"CASE WHEN ({_CORRECTION}) IS NULL "
-                f"THEN {_RESERVED_UNITS} END",
+                # AWS's SQL counts it as amortized cost. FOCUS has none of a commitment's purchase,
+                # so only its resource names the commitment.
+                "CommitmentDiscountId": "NULL",
             },
         ),
     ),
