@@ -240,7 +240,6 @@ _NO_PRICE = {
     "ConsumedQuantity": "NULL",
     "ConsumedUnit": "NULL",
     "ListCost": _COST,
-    "ContractedCost": _COST,
     "SkuPriceId": "NULL",
     "SkuPriceDetails": "NULL",
     "SkuId": "product_sku",
@@ -259,7 +258,6 @@ _PURCHASE = {
     "PricingCategory": "'Standard'",
     "PricingQuantity": _quantity(_COST),
     "ListCost": _COST,
-    "ContractedCost": _COST,
     "ConsumedQuantity": "NULL",
     "ConsumedUnit": "NULL",
     "CapacityReservationId": "NULL",
@@ -268,7 +266,6 @@ _PURCHASE = {
 _UNUSED = {
     "BilledCost": "0",
     "ListCost": "0",
-    "ContractedCost": "0",
     "PricingCategory": "'Committed'",
     "ConsumedQuantity": "NULL",
     "ConsumedUnit": "NULL",
@@ -334,7 +331,6 @@ KINDS = (
                 "BilledCost": "0",
                 "EffectiveCost": _COVERED,
                 "ListCost": f"coalesce({_PUBLIC}, {_UNBLENDED})",
-                "ContractedCost": f"coalesce({_PUBLIC}, {_UNBLENDED})",
                 "PricingQuantity": _quantity(f"coalesce({_PUBLIC}, {_UNBLENDED})"),
                 "CommitmentDiscountId": _PLAN,
                 "CommitmentDiscountQuantity": _COVERED,
@@ -372,7 +368,6 @@ KINDS = (
                 **_USED,
                 "EffectiveCost": _RESERVED,
                 "ListCost": f"coalesce({_PUBLIC}, {_RESERVED})",
-                "ContractedCost": f"coalesce({_PUBLIC}, {_RESERVED})",
                 "PricingQuantity": _quantity(f"coalesce({_PUBLIC}, {_RESERVED})"),
                 "CommitmentDiscountId": _RESERVATION,
                 "CommitmentDiscountQuantity": _RESERVED_UNITS,
@@ -491,7 +486,6 @@ KINDS = (
             {
                 "ChargeClass": _CORRECTION,
                 "ListCost": _COST,
-                "ContractedCost": _COST,
                 "PricingQuantity": _quantity(_COST),
                 "ConsumedQuantity": _quantity(_COST),
             },
@@ -539,7 +533,6 @@ COLUMNS = {
     "CommitmentDiscountStatus": Expression("NULL"),
     "ConsumedQuantity": Expression("line_item_usage_amount"),
     "ConsumedUnit": Expression(f"CASE WHEN line_item_usage_amount IS NOT NULL THEN {_UNIT} END"),
-    "ContractedCost": Expression(_USAGE_LIST, "CUR does not say what a contract's prices are"),
     "EffectiveCost": Expression(_COST, "as AWS's public SQL for amortized cost"),
     "InvoiceId": Expression("bill_invoice_id"),
     "InvoiceIssuerName": Expression("coalesce(bill_invoicing_entity, 'Amazon Web Services, Inc.')"),
@@ -615,9 +608,10 @@ DERIVED = {
         "CASE WHEN CommitmentDiscountQuantity IS NULL THEN NULL "
         f"WHEN {_IS_PLAN} THEN BillingCurrency ELSE 'Normalized Hours' END"
     ),
-    "ContractedUnitPrice": _price("ContractedCost"),
+    "ContractedCost": Expression("ListCost", "CUR does not say what a contract's prices are"),
+    "ContractedUnitPrice": _price("ListCost"),
     "ListUnitPrice": _price("ListCost"),
-    "PricingCurrencyContractedUnitPrice": _price("ContractedCost"),
+    "PricingCurrencyContractedUnitPrice": _price("ListCost"),
     "PricingCurrencyEffectiveCost": Expression("EffectiveCost"),
     "PricingCurrencyListUnitPrice": _price("ListCost"),
 }
