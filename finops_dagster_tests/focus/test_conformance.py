@@ -18,6 +18,7 @@ from finops_dagster_tests.focus.test_azure_usage import (
     IN_AMORTIZED,
     IN_BOTH,
     TwoBills,
+    load_both,
     named,
 )
 from finops_dagster_tests.focus.validator import judge, needs_validator
@@ -59,6 +60,11 @@ def _azure_usage(project: Project) -> Path:
     return _only_file(bills)
 
 
+def _public_azure(project: Project) -> Path:
+    bill = _public("focus_converters/azure-ea-export.csv")
+    return _only_file(load_both(project, bill, bill, "2023-09"))
+
+
 def _public(path: str) -> bytes:
     """Return a real bill, which its owner published with other names in it."""
     if not DATA.is_dir():
@@ -79,6 +85,7 @@ BILLS: dict[str, Callable[[Project], Path]] = {
     ),
     "azure-focus": _azure_focus,
     "azure-usage": _azure_usage,
+    "azure-usage-public": _public_azure,
 }
 """Functions that make charges of a bill in a project, and return their file."""
 
@@ -95,8 +102,10 @@ def bill(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def charges(project: Project, bill: str) -> Path:
-    return BILLS[bill](project)
+def charges(bill: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the file of the bill's charges. The fixture `project` would have no mapping."""
+    monkeypatch.chdir(tmp_path)
+    return BILLS[bill](Project(tmp_path))
 
 
 def test_recorded_report(bill: str, charges: Path) -> None:
