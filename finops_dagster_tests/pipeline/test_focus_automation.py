@@ -101,3 +101,16 @@ def test_charges_of_two_exports_depend_on_the_files_of_both(
     parents = graph.get(dg.AssetKey(["actual", "focus"])).parent_keys
     assert {key.to_user_string() for key in parents} == {"actual/parquet", "amortized/parquet"}
     assert not graph.has(dg.AssetKey(["amortized", "focus"]))
+
+
+def test_the_warehouse_follows_the_charges_in_the_same_evaluation(focus: Project) -> None:
+    focus.database = {"duckdb": {"warehouse_path": str(focus.folder / "data/warehouse.duckdb")}}
+    automation = Automation(focus)
+    focus.deliver("1")
+    focus.load()
+    assert automation.requested() == []
+    focus.deliver("2", version="v2")
+    focus.load(stages=["manifest", "staged_files", "billing_table", "parquet", "warehouse_table"])
+    assert sorted(automation.requested()) == ["2024-01 focus", "2024-01 warehouse_focus"]
+    focus.load(stages=["focus", "warehouse_focus"])
+    assert automation.requested() == []
