@@ -21,7 +21,7 @@ from finops_dagster import focus
 from finops_dagster.focus import repairs
 from finops_dagster.focus.mapping import Charge, Expression, FocusMapping, Kind
 from finops_dagster.focus.mappings import MAPPINGS
-from finops_dagster.focus.native import NativeMapping
+from finops_dagster.focus.native import OLDER_NAMES, NativeMapping
 from finops_dagster.focus.repairs import Repair
 from finops_dagster.focus.specification import Specification
 from finops_dagster_tests.finops import FINOPS
@@ -114,6 +114,7 @@ def mapping_tables() -> str:
             "### All exports that are FOCUS already\n",
             _table(["column", "SQL", "why"], shared.expressions(repairs.DERIVED)),
             shared.repairs(repairs.REPAIRS),
+            _other_names(OLDER_NAMES),
         ]
     )
 
@@ -157,6 +158,7 @@ class MappingTables:
             tables += [
                 _table(["column", "SQL", "why"], self.expressions(self.native.derived)),
                 self.repairs(self.native.repairs),
+                _other_names(self.native.names),
             ]
         else:
             tables.append(_table(["column", "SQL", "why"], self._columns()))
@@ -254,6 +256,11 @@ class MappingTables:
             if name != own_name:
                 sql = re.sub(rf"\({re.escape(text)}\)|(?<!\w){re.escape(text)}(?!\w)", name, sql)
         return f"`{_escaped(sql)}`"
+
+
+def _other_names(names: Mapping[str, Sequence[str]]) -> str:
+    rows = ([f"`{name}`", ", ".join(f"`{n}`" for n in others)] for name, others in names.items())
+    return _table(["column", "is also read under the names"], rows)
 
 
 def _table(headings: list[str], rows: Iterable[list[str]]) -> str:
