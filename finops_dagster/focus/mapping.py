@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -164,8 +165,12 @@ class FocusMapping:
         for text in (self.headline, self.amortized, self.currency, self.line_items):
             digest.update(text.encode())
         digest.update(repr((self.extra_lines, sorted(self.kept))).encode())
-        for lookup in self.lookups:
-            digest.update(lookup.path.read_bytes())
+        builds = [column.build for column in self.inputs if column.build is not None]
+        # What a function of a mapping does is not in its repr: a change of its module counts.
+        modules = {getattr(build, "func", build).__module__ for build in builds}
+        sources = [Path(str(sys.modules[module].__file__)) for module in sorted(modules)]
+        for path in (*sources, *(lookup.path for lookup in self.lookups)):
+            digest.update(path.read_bytes())
         return f"{self.name} {digest.hexdigest()[:12]}"
 
     def kinds_of_rules(self) -> dict[str, Kind]:
