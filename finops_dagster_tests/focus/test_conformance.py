@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -11,7 +12,12 @@ import pytest
 
 from finops_dagster.demo.azure.export import AzureRun, write_run
 from finops_dagster.demo.export import BillVersion, Layout, write_version
+from finops_dagster.sources.aws.data_exports import AwsFocus
+from finops_dagster.sources.base import Format
+from finops_dagster.sources.focus_files.format import FocusFilesFormat
+from finops_dagster_tests.focus.charges import good_charges
 from finops_dagster_tests.focus.known_false import wrong_rules
+from finops_dagster_tests.focus.native_month import NativeMonth
 from finops_dagster_tests.focus.reports import IS_RECORDING, Report, digest_of
 from finops_dagster_tests.focus.test_azure_usage import (
     IN_ACTUAL,
@@ -24,6 +30,7 @@ from finops_dagster_tests.focus.test_azure_usage import (
 from finops_dagster_tests.focus.validator import judge, needs_validator
 from finops_dagster_tests.project import ROOT, Project
 
+CHARGES = good_charges().values()
 DATA = ROOT.parent / "shared/data"
 
 
@@ -65,6 +72,19 @@ def _public_azure(project: Project) -> Path:
     return _only_file(load_both(project, bill, bill, "2023-09"))
 
 
+def _focus(project: Project, bill_format: Format) -> Path:
+    """Return what becomes of a file that is FOCUS, and keeps every rule already."""
+    month = NativeMonth(project.folder / "lake", bill_format)
+    month.derive(*({name: _text(cell) for name, cell in charge.items()} for charge in CHARGES))
+    return month.path
+
+
+def _text(cell: object) -> str | None:
+    if cell is None or isinstance(cell, dict):
+        return cell and json.dumps(cell)
+    return str(cell)
+
+
 def _public(path: str) -> bytes:
     """Return a real bill, which its owner published with other names in it."""
     if not DATA.is_dir():
@@ -83,9 +103,11 @@ BILLS: dict[str, Callable[[Project], Path]] = {
     "aws-cur2-before-the-invoice": lambda project: _aws(
         project, Layout("cur2", "parquet"), restated=False
     ),
+    "aws-focus": lambda project: _focus(project, AwsFocus()),
     "azure-focus": _azure_focus,
     "azure-usage": _azure_usage,
     "azure-usage-public": _public_azure,
+    "focus-files": lambda project: _focus(project, FocusFilesFormat()),
 }
 """Functions that make charges of a bill in a project, and return their file."""
 
