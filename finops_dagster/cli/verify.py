@@ -94,7 +94,7 @@ class Coverage:
         """Yield the coverage as lines of text."""
         checked = _CHECKED_DEEP if self.is_deep else _CHECKED
         if self.has_charges:
-            checked += ", rows and costs of charges"
+            checked += f", {'every column' if self.is_deep else 'rows and costs'} of charges"
         if self.warehouse is not None:
             checked += f", and of {self.warehouse}"
         yield f"checked {count_text(self.months, 'month')}: {checked}"
