@@ -95,7 +95,7 @@ def test_the_demo_loads_three_months_of_two_clouds_and_restates_one(
     assert finops.json(*stale) == []
     assert "AWS restated 2024-03" in finops.run_process("demo", "--restate")
     assert [row["month"] for row in finops.json(*stale)] == ["2024-03"]
-    lines = finops("-c", DEMO, "aws", "run-pipeline").splitlines()
+    lines = finops.run_process("-c", DEMO, "aws", "run-pipeline").splitlines()
     assert lines[0].startswith("demo 2024-03  exported")
     assert finops.json(*stale) == []
     assert "Nothing has changed: every stage" in finops.run_process("demo")
