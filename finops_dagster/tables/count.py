@@ -242,11 +242,15 @@ class FileReader:
         if self.currency_position is None:
             return {"": exact_total(amounts)} if len(amounts) > amounts.null_count else {}
         names = batch[self.currency_position]
-        if pa.types.is_dictionary(names.type):
-            names = names.cast(names.type.value_type)
-        names = pc.fill_null(
-            self._words_to_nulls(names.cast(pa.string()), self.currency_position), ""
+        if not pa.types.is_dictionary(names.type):
+            names = names.dictionary_encode()
+        currencies = pc.fill_null(
+            self._words_to_nulls(names.dictionary.cast(pa.string()), self.currency_position), ""
         )
+        if names.null_count == 0 and len(set(currencies.to_pylist())) == 1:  # as in most batches
+            known = len(amounts) > amounts.null_count
+            return {currencies[0].as_py(): exact_total(amounts)} if known else {}
+        names = pc.fill_null(currencies.take(names.indices), "")
         known = pc.is_valid(amounts)
         names, amounts = names.filter(known), amounts.filter(known)
         return {
