@@ -306,6 +306,7 @@ LINES = st.builds(
 BILL_LINES = st.lists(LINES, min_size=1, max_size=8)
 
 
+@pytest.mark.thorough
 @hypothesis.settings(max_examples=10)
 @hypothesis.given(BILL_LINES, BILL_LINES, BILL_LINES)
 def test_any_two_bills_add_up(
@@ -522,6 +523,7 @@ def test_pitfall_35_a_service_has_one_category_of_focus_in_all_lookups() -> None
         assert subcategory in allowed[category]
 
 
+@pytest.mark.thorough
 def test_every_unit_is_spelled_as_focus_has_it(bills: TwoBills) -> None:
     (units,) = (lookup for lookup in AZURE_USAGE.lookups if lookup.name == "unit")
     measures = [row["measure"] for row in rows_of(units)]

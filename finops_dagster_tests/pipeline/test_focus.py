@@ -170,6 +170,7 @@ def test_the_line_of_a_month_names_the_failed_charges_and_the_loaded_bill(
     assert stages["focus"]["checks"] == "failed: adds_up"
 
 
+@pytest.mark.thorough
 def test_charges_are_derived_alone_without_the_vendor(
     finops: Finops, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,6 +187,7 @@ def test_charges_are_derived_alone_without_the_vendor(
     assert finops("aws", "derive-focus").startswith("acme 2024-01  unchanged  v1")
 
 
+@pytest.mark.thorough
 def test_a_failed_warehouse_and_failed_charges_are_both_named(
     finops: Finops, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,6 +218,7 @@ def test_the_state_says_that_charges_are_of_an_older_mapping(
     assert row["warehouse_focus"] == row["focus"]
 
 
+@pytest.mark.thorough
 def test_verify_names_what_differs_in_the_charges_and_repairs_it(
     finops: Finops, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -256,6 +259,7 @@ def test_verify_names_what_differs_in_the_charges_and_repairs_it(
     )
 
 
+@pytest.mark.thorough
 def test_deep_verification_finds_a_changed_cell_of_the_charges(finops: Finops) -> None:
     finops.project.deliver("1", "2")
     finops(*FULL_RUN)
@@ -277,6 +281,7 @@ def test_deep_verification_finds_a_changed_cell_of_the_charges(finops: Finops) -
     assert "all agree" in finops("state", "verify", "--deep")
 
 
+@pytest.mark.thorough
 def test_cleanup_deletes_unfinished_files_of_charges(finops: Finops) -> None:
     finops.project.deliver("1")
     finops(*FULL_RUN)
@@ -308,6 +313,7 @@ def test_query_has_the_charges_of_all_exports(project: Project, focus: Project) 
     ]
 
 
+@pytest.mark.thorough
 def test_query_has_columns_of_other_types_in_two_exports_as_text(
     project: Project, focus: Project
 ) -> None:
@@ -329,6 +335,7 @@ def test_a_command_for_exports_without_a_mapping_says_so(project: Project) -> No
     assert output == "acme: no mapping to FOCUS exists for these exports\n"
 
 
+@pytest.mark.thorough
 def test_state_is_moved_with_its_charges(finops: Finops) -> None:
     finops.project.deliver("1")
     finops(*FULL_RUN)

@@ -103,6 +103,7 @@ def test_charges_of_two_exports_depend_on_the_files_of_both(
     assert not graph.has(dg.AssetKey(["amortized", "focus"]))
 
 
+@pytest.mark.thorough
 def test_the_warehouse_follows_the_charges_in_the_same_evaluation(focus: Project) -> None:
     focus.database = {"duckdb": {"warehouse_path": str(focus.folder / "data/warehouse.duckdb")}}
     automation = Automation(focus)
