@@ -266,9 +266,9 @@ def test_runs_in_postgresql_are_listed_stopped_and_exported(
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
     assert "is marked as failed" in with_postgresql("worker", "stop", run["run"][:8])
-    assert "acme 2024-02  exported  v2" in with_postgresql("aws", "run-pipeline")
+    assert "acme 2024-02  exported  v2" in with_postgresql.run_process("aws", "run-pipeline")
     assert with_postgresql("state", "export", "state.json").endswith("1 export, 5 runs\n")
     deleted = with_postgresql.json("state", "cleanup", "--older-than", "0h")
     assert [row["what"] for row in deleted].count("run") == 3
-    assert with_postgresql("state", "import", "state.json") == "months imported: 2\n"
-    assert with_postgresql("state", "verify").startswith("all agree\n")
+    assert with_postgresql.run_process("state", "import", "state.json") == "months imported: 2\n"
+    assert with_postgresql.run_process("state", "verify").startswith("all agree\n")

@@ -75,7 +75,8 @@ def load_month(
         # Last, after all that can fail: a failure after the commit would leave the load without
         # a materialization in Dagster's event log.
         load = warehouse.replace_month(file)
-        messages = warnings_metadata([*load.warnings, *after_load()])
+        warnings = [*load.warnings, *after_load()]
+        messages = warnings_metadata(warnings) if warnings else {}
         context.add_asset_metadata({"job_id": load.job_id, **messages})
     return result
 

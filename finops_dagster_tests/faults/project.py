@@ -171,7 +171,8 @@ class FaultProject:
             *_, newest = self.delivered[month].values()
             assert bill == newest, f"{month} in {output}: {bill}, but {newest} was delivered"
         parquet = {path for path in (self.folder / "data/parquet").rglob("*") if path.is_file()}
-        assert parquet == {self._parquet(month) for month in self.delivered}
+        bills = {self._parquet(month) for month in self.delivered}
+        assert parquet == bills | {self._charges(month) for month in self.delivered}
         staged = (self.folder / "data/staging").rglob("*.csv*")  # in <month>/<version>
         newest_files = self._newest_files
         surplus = [p for p in staged if "/".join(p.parts[-2:]) not in newest_files[p.parts[-3]]]
@@ -209,8 +210,11 @@ class FaultProject:
                 bills["the warehouse", month] = warehouse_bill(warehouse, month)
         return bills
 
-    def _parquet(self, month: str) -> Path:
-        return self.folder / f"data/parquet/acme/billing_month={month}/acme-{month}.parquet"
+    def _parquet(self, month: str, folder: str = "data/parquet") -> Path:
+        return self.folder / f"{folder}/acme/billing_month={month}/acme-{month}.parquet"
+
+    def _charges(self, month: str) -> Path:
+        return self._parquet(month, "data/parquet/focus")
 
 
 class Command(subprocess.Popen[bytes]):
