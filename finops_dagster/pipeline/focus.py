@@ -10,9 +10,9 @@ from finops_dagster.billing.errors import count_text
 from finops_dagster.billing.money import decimal_text
 from finops_dagster.billing.version import LoadedVersion
 from finops_dagster.focus.conformance import conforms
+from finops_dagster.focus.entries import EFFECTIVE_COST
 from finops_dagster.focus.exports import focus_derivation, focus_exports
 from finops_dagster.focus.month import (
-    EFFECTIVE_COST,
     FOCUS_VERSION,
     FocusDerivation,
     FocusMonth,

@@ -17,7 +17,7 @@ from finops_dagster.billing.manifest import Manifest, ManifestFile
 from finops_dagster.billing.money import decimal_text
 from finops_dagster.billing.version import Load, Version
 from finops_dagster.focus.conformance import BrokenRule
-from finops_dagster.focus.month import Entry
+from finops_dagster.focus.entries import Entry
 from finops_dagster.staging.folder import VersionRecord
 from finops_dagster.tables.month_report import MonthReport, Restatement
 

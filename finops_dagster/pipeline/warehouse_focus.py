@@ -12,8 +12,9 @@ from finops_dagster.billing.columns import SqlType
 from finops_dagster.billing.errors import BillError, StageMissing
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import LoadedVersion
+from finops_dagster.focus.entries import COST, CURRENCY
 from finops_dagster.focus.mapping import ADDED_TYPES
-from finops_dagster.focus.month import COST, CURRENCY, FOCUS_VERSION, FocusMonth, focus_lake
+from finops_dagster.focus.month import FOCUS_VERSION, FocusMonth, focus_lake
 from finops_dagster.focus.query import vendor_name
 from finops_dagster.focus.specification import Specification
 from finops_dagster.lake import Lake, names_from_footers, read_footer

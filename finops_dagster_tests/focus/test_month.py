@@ -19,8 +19,9 @@ from finops_dagster.billing.errors import ReconciliationError, StageMissing
 from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import LoadedVersion
+from finops_dagster.focus.entries import Entry
 from finops_dagster.focus.mapping import Charge, Expression, FocusMapping, Input, Kind, Lookup
-from finops_dagster.focus.month import Entry, FocusDerivation, FocusMonth
+from finops_dagster.focus.month import FocusDerivation, FocusMonth
 from finops_dagster.lake import Lake, footer_of, replacing_file
 from finops_dagster.tables.database import DuckDB
 
