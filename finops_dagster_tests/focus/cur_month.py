@@ -16,6 +16,7 @@ from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import LoadedVersion
 from finops_dagster.focus.aws_cur import AWS_CUR
+from finops_dagster.focus.conformance import conforms
 from finops_dagster.focus.month import FocusDerivation, FocusMonth
 from finops_dagster.lake import Lake, footer_of, replacing_file
 from finops_dagster.sources.aws.cur1 import AwsCur1
@@ -25,6 +26,26 @@ from finops_dagster.tables.database import DuckDB
 JANUARY = BillingMonth(2024, 1)
 Row = Mapping[str, Any]
 Format = AwsCur1 | AwsCur2
+
+
+def line(line_type: str, cost: str, **cells: str) -> Row:
+    """Return a line item of one day, with the cells that every bill has; `__` stands for `/`."""
+    return {
+        "identity/LineItemId": "i",
+        "bill/PayerAccountId": "1",
+        "bill/BillingPeriodStartDate": "2024-01-01 00:00:00",
+        "bill/BillingPeriodEndDate": "2024-02-01 00:00:00",
+        "bill/InvoicingEntity": "Amazon Web Services, Inc.",
+        "lineItem/UsageAccountId": "2",
+        "lineItem/LineItemType": line_type,
+        "lineItem/UsageStartDate": "2024-01-03 00:00:00",
+        "lineItem/UsageEndDate": "2024-01-04 00:00:00",
+        "lineItem/ProductCode": "AmazonEC2",
+        "lineItem/UsageAmount": "4",
+        "lineItem/CurrencyCode": "USD",
+        "lineItem/UnblendedCost": cost,
+        **{name.replace("__", "/"): cell for name, cell in cells.items()},
+    }
 
 
 @dataclass(frozen=True)
@@ -48,6 +69,11 @@ class CurMonth:
         result = duckdb.execute(f"SELECT {columns} FROM {self.relation} ORDER BY {order}")
         names = [column[0] for column in result.description]
         return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+
+    def broken_rules(self) -> set[str]:
+        """Return the ids of FOCUS's rules that the charges break."""
+        with duckdb.connect() as connection:
+            return {broken.rule.id for broken in conforms(connection, self.relation)}
 
     @property
     def relation(self) -> Sql:
