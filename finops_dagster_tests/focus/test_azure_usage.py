@@ -58,16 +58,23 @@ class TwoBills:
     def derive(self, actual: Sequence[Row], amortized: Sequence[Row]) -> FocusMonth:
         """Write both bills as the stage `parquet` does, and derive their charges."""
         for export, rows in zip(EXPORTS.values(), (actual, amortized), strict=True):
-            total = sum((Decimal(row["CostInBillingCurrency"]) for row in rows), Decimal(0))
-            footer = footer_of(LoadedVersion(f"{export} v1", Totals(len(rows), total)))
-            query = Sql(" UNION ALL BY NAME ".join(map(_select, rows)))
-            with duckdb.connect() as connection:
-                path = self.lake.path(export, self.month)
-                with replacing_file(connection, query, path, footer):
-                    pass
-        derivation = FocusDerivation(self.lake, DuckDB(), AZURE_USAGE, EXPORTS, self.month)
-        with derivation.replacing_month("run") as record:
+            self.write(export, rows)
+        with self.derivation.replacing_month("run") as record:
             return record
+
+    def write(self, export: str, rows: Sequence[Row], version: str = "v1") -> None:
+        """Write the bill of one of the exports."""
+        total = sum((Decimal(row["CostInBillingCurrency"]) for row in rows), Decimal(0))
+        footer = footer_of(LoadedVersion(f"{export} {version}", Totals(len(rows), total)))
+        query = Sql(" UNION ALL BY NAME ".join(map(_select, rows)))
+        with duckdb.connect() as connection:
+            path = self.lake.path(export, self.month)
+            with replacing_file(connection, query, path, footer):
+                pass
+
+    @property
+    def derivation(self) -> FocusDerivation:
+        return FocusDerivation(self.lake, DuckDB(), AZURE_USAGE, EXPORTS, self.month)
 
     @property
     def relation(self) -> Sql:
@@ -338,6 +345,15 @@ def test_any_two_bills_add_up(
     assert {entry.kind for entry in month.entries if entry.effective} <= {
         "purchase of a commitment in the amortized bill"
     }
+
+
+def test_pitfall_5_charges_are_old_when_either_bill_is_newer(bills: TwoBills) -> None:
+    """finops-toolkit#1734: costs that were loaded before their prices never got them."""
+    for export in EXPORTS.values():
+        bills.derive([line("Usage", "1")], [line("Usage", "1")])
+        assert bills.derivation.current() is not None
+        bills.write(export, [line("Usage", "1")], version="v2")
+        assert bills.derivation.current() is None
 
 
 def test_pitfalls_26_and_34_quantity_and_price_are_of_the_same_unit(bills: TwoBills) -> None:
