@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from finops_dagster.billing.columns import literal
 from finops_dagster.focus.mapping import Expression, Input, Lookup
 from finops_dagster.focus.native import NativeMapping
 from finops_dagster.focus.repairs import IS_OF_CATEGORY, OTHER_SUBCATEGORY, Repair, is_of_category
+from finops_dagster.focus.rules import UNIT
 
 _IS_SAVINGS_PLAN = "contains(CommitmentDiscountId, ':savingsplan')"
 # An ARN has the type of a resource in its sixth part, before a slash or a colon.
@@ -25,6 +27,7 @@ _RESOURCE_KEY = """CASE WHEN ResourceId IS NULL OR ResourceType IS NOT NULL THEN
     ELSE coalesce(service_code, ServiceName) END"""
 _SECOND_CATEGORY = "ServiceName = 'Amazon Elastic Compute Cloud' AND ServiceCategory <> 'Compute'"
 _IS_OF_ITS_CATEGORY = is_of_category("ServiceCategory")
+_HAS_SKU = "{ChargeCategory} IN ('Usage', 'Purchase')"
 _SUBCATEGORY = (
     "coalesce(CASE WHEN service_category = {ServiceCategory} THEN service_subcategory END, "
     f"{OTHER_SUBCATEGORY})"
@@ -48,7 +51,7 @@ _DERIVED: Mapping[str, Expression] = {
         "1.0 does not have it; as for the services of CUR",
     ),
     "SkuMeter": Expression(
-        "coalesce(SkuMeter, usage_type)", "1.0 does not have it; 1.2 has the usage type"
+        "coalesce(SkuMeter, usage_type, {SkuId})", "1.0 does not have it; 1.2 has the usage type"
     ),
     "SubAccountType": Expression("coalesce(SubAccountType, 'Account')", "1.0 does not have it"),
 }
@@ -74,6 +77,30 @@ _REPAIRS = (
         "PricingUnit",
         "PricingUnit IS NULL AND {PricingQuantity} IS NOT NULL",
         "coalesce(ConsumedUnit, 'Units')",
+        "AWS says that it may be empty",
+    ),
+    *(
+        Repair(
+            "InvalidUnit",
+            f"{kind}Unit",
+            f"{kind.lower()}_unit_name IS NOT NULL",
+            f"{kind.lower()}_unit_name",
+            "a few, such as GiB/Second-Months, are not in FOCUS's spelling",
+        )
+        for kind in ("Consumed", "Pricing")
+    ),
+    Repair(
+        "MissingSkuId",
+        "SkuId",
+        f"SkuId IS NULL AND SkuPriceId IS NULL AND service_code IS NOT NULL AND {_HAS_SKU}",
+        "service_code",
+        "AWS says that it may be empty; the service stands for it, as for line items of CUR",
+    ),
+    Repair(
+        "MissingSkuPriceId",
+        "SkuPriceId",
+        f"SkuPriceId IS NULL AND {{SkuId}} IS NOT NULL AND {_HAS_SKU}",
+        "{SkuId}",
         "AWS says that it may be empty",
     ),
     Repair(
@@ -110,6 +137,17 @@ _NATIVE = NativeMapping(
     derived=_DERIVED,
     repairs=_REPAIRS,
     lookups=(
+        *(
+            Lookup(
+                f"{kind.lower()}_unit",
+                "aws_units.csv",
+                (
+                    f"CASE WHEN NOT regexp_full_match({kind}Unit, {literal(UNIT)}) "
+                    f"THEN lower({kind}Unit) END",
+                ),
+            )
+            for kind in ("Consumed", "Pricing")
+        ),
         Lookup("region", "aws_regions.csv", ("CASE WHEN RegionName IS NULL THEN RegionId END",)),
         Lookup("resource", "aws_resource_types.csv", (_RESOURCE_KEY,)),
         Lookup(

@@ -22,7 +22,7 @@ from finops_dagster.focus.specification import (
 # before it, times a time (GB-Hours), or per time (Requests/Second, Requests/3 Months).
 _WORDS = r"[A-Za-z][A-Za-z0-9]*(\s+[A-Za-z][A-Za-z0-9]*)*"
 _TIME = "(Year|Month|Day|Hour|Minute|Second)"
-_UNIT = f"([0-9]+ )?{_WORDS}|{_WORDS}-{_TIME}s|{_WORDS}/{_TIME}|{_WORDS}/[0-9]+ {_TIME}s"
+UNIT = f"([0-9]+ )?{_WORDS}|{_WORDS}-{_TIME}s|{_WORDS}/{_TIME}|{_WORDS}/[0-9]+ {_TIME}s"
 
 # What vendors and tools write instead of null.
 _PLACEHOLDERS = ("NULL", "N/A", "Not Applicable")
@@ -172,7 +172,7 @@ def _value_rules(column: FocusColumn) -> Iterator[tuple[str, str, Sql]]:
 def _format_rule(name: Sql, value_format: ValueFormat) -> tuple[str, str, Sql]:
     match value_format:
         case ValueFormat.UNIT:
-            unit = literal(_UNIT)
+            unit = literal(UNIT)
             return (
                 "unit",
                 "is a unit as FOCUS spells it",

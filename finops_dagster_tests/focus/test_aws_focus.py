@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import re
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
+from finops_dagster.focus.aws_cur import AWS_CUR
+from finops_dagster.focus.rules import UNIT
 from finops_dagster.sources.aws.data_exports import AwsFocus
 from finops_dagster_tests.focus.native_month import NativeMonth, Row, has_sample, sample_rows
 
@@ -106,10 +110,35 @@ REPAIRS: dict[str, tuple[Row, Row, str]] = {
     ),
     "the unit": ({"PricingUnit": ""}, {"PricingUnit": "Hours"}, "MissingPricingUnit"),
     "the SKU of a price": ({"SkuId": ""}, {"SkuId": "SKU"}, ""),
+    "a unit that FOCUS spells otherwise": (
+        {"PricingUnit": "Lambda-GB-Seconds", "ConsumedUnit": "GiB/Second-Months"},
+        {"PricingUnit": "GB-Seconds", "ConsumedUnit": "GiBps-Months"},
+        "InvalidUnit",
+    ),
+    "a unit that is unknown": (
+        {"PricingUnit": "10K"},
+        {"PricingUnit": "10K"},
+        "",
+    ),
+    "the service is the SKU": (
+        {"SkuId": "", "SkuPriceId": "", "SkuMeter": "", "x_UsageType": ""},
+        {"SkuId": "AmazonEC2", "SkuPriceId": "AmazonEC2", "SkuMeter": "AmazonEC2"},
+        "MissingSkuId MissingSkuPriceId",
+    ),
+    "the SKU is that of the price": (
+        {"SkuPriceId": ""},
+        {"SkuId": "SKU", "SkuPriceId": "SKU"},
+        "MissingSkuPriceId",
+    ),
     "nothing tells the SKU": (
-        {"SkuId": "", "SkuPriceId": ""},
+        {"SkuId": "", "SkuPriceId": "", "x_ServiceCode": ""},
         {"SkuId": None, "SkuPriceId": None, "SkuMeter": None},
         "",
+    ),
+    "a credit has no SKU": (
+        {"SkuId": "", "SkuPriceId": "", "ChargeCategory": "Credit"},
+        {"SkuId": None, "SkuPriceId": None},
+        "NotApplicable",
     ),
     "the type in an id": (
         {"ResourceType": ""},
@@ -193,14 +222,18 @@ def test_awss_rows_of_the_sample_data_add_up(month: NativeMonth) -> None:
         Decimal(row["BilledCost"] or "0") for row in rows
     )
     assert (len(charges), month.record.entries) == (942, [])
-    # The sample has neither x_UsageType nor effective and contracted costs of less than one dollar,
-    # and one credit with a negative price; IOPS are no unit for FOCUS.
+    # The sample has no effective and contracted costs of less than a dollar, and one credit with a
+    # negative price.
     assert month.broken_rules() == {
-        "ConsumedUnit.unit": 9,
         "ContractedCost.product": 18,
         "ContractedUnitPrice.minimum": 1,
         "EffectiveCost.credit": 1,
         "PricingCurrencyContractedUnitPrice.minimum": 1,
-        "PricingUnit.unit": 9,
-        "SkuMeter.filled": 942,
     }
+
+
+def test_every_unit_is_spelled_as_focus_has_it() -> None:
+    (lookup,) = (lookup for lookup in AWS_CUR.lookups if lookup.name == "unit")
+    with lookup.path.open(encoding="utf-8", newline="") as lines:
+        wrong = [row for row in csv.DictReader(lines) if not re.fullmatch(UNIT, row["name"])]
+    assert wrong == []

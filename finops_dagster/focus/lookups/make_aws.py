@@ -383,8 +383,8 @@ GB: Gigabyte Gigabytes
 GB-Days:
 GB-Hours: GB-Hrs GB-Hour GigabyteHrs GB-hour
 GB-Months: GB-Mo GB-month GB-Month
-GB-Seconds: GB-Second Lambda-GB-Second Lambda-Provisioned-GB-Second
-GiBps-Months: GiBps-Mo
+GB-Seconds: GB-Second Lambda-GB-Second Lambda-GB-Seconds Lambda-Provisioned-GB-Second
+GiBps-Months: GiBps-Mo GiB/Second-Months
 Hours: Hrs Hour hours Hourly hour HOURS
 Images: Image
 Invocations: Invocation
