@@ -15,8 +15,8 @@ from filelock import FileLock
 from pytest import MonkeyPatch
 
 from finops_dagster.billing.disk import disk_problem
-from finops_dagster.cli.history import open_history
 from finops_dagster.pipeline import checks, stage
+from finops_dagster.pipeline.history import open_history
 from finops_dagster.pipeline.postgres_history import check_driver
 from finops_dagster.pipeline.runs import open_instance
 from finops_dagster.settings_table import SettingsError

@@ -11,7 +11,7 @@ import duckdb
 import pytest
 from tenacity import Retrying, stop_after_delay, wait_fixed
 
-from finops_dagster.cli.history import History
+from finops_dagster.pipeline.history import History
 from finops_dagster_tests.cur import line_items
 from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import STAGES, Project

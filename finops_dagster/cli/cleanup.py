@@ -10,13 +10,13 @@ from pathlib import Path
 from rich.filesize import decimal
 
 from finops_dagster.billing.manifest import staging_folder_name
-from finops_dagster.cli.history import History, open_history
 from finops_dagster.cli.options import Selection
 from finops_dagster.cli.output import Row
 from finops_dagster.cli.stored_months import StoredMonth, StoredMonths
 from finops_dagster.focus.month import focus_lake
 from finops_dagster.lake import Lake
 from finops_dagster.pipeline import STAGES
+from finops_dagster.pipeline.history import History, open_history
 from finops_dagster.processes import lost_runs
 from finops_dagster.settings import Settings, dagster_home
 from finops_dagster.tables import ledger

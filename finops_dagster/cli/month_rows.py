@@ -9,7 +9,6 @@ from typing import Any
 
 from finops_dagster.billing.errors import count_text
 from finops_dagster.billing.money import decimal_text
-from finops_dagster.cli.history import History, Materialization, RunFailure, open_history
 from finops_dagster.cli.options import Selection
 from finops_dagster.cli.output import Headings, Row, key_headings
 from finops_dagster.cli.stored_months import (
@@ -20,6 +19,7 @@ from finops_dagster.cli.stored_months import (
     stages_of,
 )
 from finops_dagster.pipeline import STAGES
+from finops_dagster.pipeline.history import History, Materialization, RunFailure, open_history
 from finops_dagster.settings import Settings
 
 

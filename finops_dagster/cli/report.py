@@ -10,7 +10,6 @@ from statistics import median
 
 from finops_dagster.billing.errors import shortened
 from finops_dagster.cli.available import available_months
-from finops_dagster.cli.history import FAILED, History, open_history
 from finops_dagster.cli.month_rows import month_rows
 from finops_dagster.cli.options import Selection
 from finops_dagster.cli.output import (
@@ -23,6 +22,7 @@ from finops_dagster.cli.output import (
     value_text,
 )
 from finops_dagster.cli.stored_months import last_stage, newest_version
+from finops_dagster.pipeline.history import FAILED, History, open_history
 from finops_dagster.settings import Settings
 from finops_dagster.terminal import console
 

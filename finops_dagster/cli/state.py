@@ -113,8 +113,8 @@ def list_months(
     $ finops state list
     $ finops state list --failed
     """
-    from finops_dagster.cli.history import FAILED
     from finops_dagster.cli.status import month_status
+    from finops_dagster.pipeline.history import FAILED
 
     settings, problems = Options.of(context).settings(), list[str]()
     rows = month_status(settings, Selection())
@@ -190,9 +190,9 @@ def reset_failed(context: typer.Context) -> None:
 
     $ finops state reset-failed
     """
-    from finops_dagster.cli.history import FAILED
     from finops_dagster.cli.month_runs import run_months
     from finops_dagster.cli.status import month_status
+    from finops_dagster.pipeline.history import FAILED
 
     settings = Options.of(context).settings()
     failed = [row for row in month_status(settings, Selection()) if row["last_run"] in FAILED]

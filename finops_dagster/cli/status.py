@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from finops_dagster.cli.history import open_history
 from finops_dagster.cli.options import Selection
 from finops_dagster.cli.output import Row
+from finops_dagster.pipeline.history import open_history
 from finops_dagster.settings import Settings
 
 

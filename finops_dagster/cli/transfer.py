@@ -25,11 +25,11 @@ from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.money import RoundedColumn, decimal_text
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import Load
-from finops_dagster.cli.history import History, Materialization, open_history
 from finops_dagster.cli.options import Selection
 from finops_dagster.cli.stored_months import StoredMonth, StoredMonths
 from finops_dagster.lake import restore_load
 from finops_dagster.pipeline import FOCUS_STAGES
+from finops_dagster.pipeline.history import History, Materialization, open_history
 from finops_dagster.pipeline.runs import open_instance
 from finops_dagster.settings import Settings
 from finops_dagster.sources.settings import ExportSettings

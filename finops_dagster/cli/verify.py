@@ -18,7 +18,6 @@ import duckdb
 from finops_dagster.billing.columns import Sql
 from finops_dagster.billing.errors import BillError, LedgerDamaged, count_text, excerpts, first_line
 from finops_dagster.billing.version import Load, Version
-from finops_dagster.cli.history import open_history
 from finops_dagster.cli.month_runs import run_months
 from finops_dagster.cli.options import Selection
 from finops_dagster.cli.output import Headings, Row, key_headings
@@ -32,6 +31,7 @@ from finops_dagster.lake import (
     restore_load,
 )
 from finops_dagster.pipeline import STAGES
+from finops_dagster.pipeline.history import open_history
 from finops_dagster.settings import Settings
 from finops_dagster.tables import ledger
 from finops_dagster.tables.casts import prepare_casts

@@ -14,7 +14,7 @@ from finops_dagster.cli.output import Headings, Row, key_headings, show
 from finops_dagster.terminal import print_line
 
 if TYPE_CHECKING:
-    from finops_dagster.cli.history import History
+    from finops_dagster.pipeline.history import History
     from finops_dagster.settings import Settings
 
 app = typer.Typer(cls=Group, no_args_is_help=True)
@@ -29,7 +29,7 @@ def list_runs(export: ExportName = None, json: Json = False) -> None:
 
     $ finops worker list --export acme
     """
-    from finops_dagster.cli.history import open_history
+    from finops_dagster.pipeline.history import open_history
 
     with open_history() as history:
         rows = runs_in_progress(history, export)
@@ -49,7 +49,7 @@ def stop(
     $ finops worker stop 6efd03df
     """
     from finops_dagster.cli.changes import log_changes
-    from finops_dagster.cli.history import open_history
+    from finops_dagster.pipeline.history import open_history
 
     with log_changes("worker stop") as changes, open_history() as history:
         changes.append(stop_run(history, run))
@@ -62,7 +62,7 @@ def past_runs(settings: Settings, selection: Selection, limit: int | None) -> li
     Times are in UTC. The seconds of a run in progress are those until now. `limit` is the largest
     number of rows; None returns all.
     """
-    from finops_dagster.cli.history import open_history
+    from finops_dagster.pipeline.history import open_history
 
     months = {
         export.name: set(map(str, selection.months(export)))
