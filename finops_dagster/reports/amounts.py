@@ -1,0 +1,182 @@
+"""The tables of amounts of a report, from the sums of the charges and the positions of their lines.
+
+Nothing is rounded, and currencies are never added up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+from decimal import Context, Decimal
+from math import gcd
+from typing import Any
+
+from duckdb import DuckDBPyConnection
+
+from finops_dagster.billing.columns import Sql, literal, quoted
+from finops_dagster.reports.document import AMOUNTS, TABLES, Document
+
+MOST_RESOURCES, MOST_RESOURCES_OF_A_SERVICE, MOST_UNTAGGED, MOST_COMMITMENTS = 1_000, 5, 20, 50
+_DECIMALS = 18
+_EXACT = Context(prec=76)
+# Larger whole numbers are rounded by JavaScript and others, which read them as doubles.
+_LARGEST_NUMBER = 2**53
+
+_PLACED = """
+CREATE TEMP VIEW {view} AS
+SELECT sums.* EXCLUDE (month, currency, account),
+       CAST(date_diff('month', DATE {first_day}, sums.month) AS INTEGER) AS month,
+       list_position({currencies}, sums.currency) - 1 AS currency,
+       account_lines.position AS account
+FROM {sums} AS sums
+JOIN account_lines USING (provider, account, own_line, billed_line)
+"""
+_QUERIES: Mapping[str, Sql] = {
+    "costs": Sql("""
+        SELECT month, currency, account, service_lines.position AS service,
+               sum(billed) AS billed, sum(effective) AS effective
+        FROM placed_costs JOIN service_lines USING (provider, category, service)
+        GROUP BY month, currency, account, service_lines.position
+    """),
+    "region_costs": Sql("""
+        SELECT month, currency, account, region_lines.position AS region,
+               sum(billed) AS billed, sum(effective) AS effective
+        FROM placed_costs JOIN region_lines USING (provider, region)
+        GROUP BY month, currency, account, region_lines.position
+    """),
+    "day_costs": Sql("""
+        SELECT month, currency, account, day, sum(billed) AS billed, sum(effective) AS effective
+        FROM placed_costs WHERE day > 0 GROUP BY ALL
+    """),
+    "kinds": Sql("""
+        SELECT month, currency, account, kind, sum(billed) AS billed, sum(effective) AS effective
+        FROM placed_costs WHERE kind IS NOT NULL GROUP BY ALL
+    """),
+    "savings": Sql("""
+        SELECT month, currency, account, sum(list) AS list, sum(contracted) AS contracted,
+               sum(usage) AS effective
+        FROM placed_usage GROUP BY ALL
+    """),
+    "commitments": Sql(f"""
+        WITH ranked AS (
+            SELECT currency, commitment,
+                   row_number() OVER (
+                       PARTITION BY currency ORDER BY sum(used + unused) DESC, commitment
+                   ) AS rank
+            FROM placed_usage WHERE commitment IS NOT NULL GROUP BY currency, commitment
+        )
+        SELECT month, currency, account, if(rank <= {MOST_COMMITMENTS}, commitment, 'other') AS id,
+               if(rank <= {MOST_COMMITMENTS}, commitment_type, NULL) AS type,
+               sum(used) AS used, sum(unused) AS unused, CAST(NULL AS VARCHAR) AS ends
+        FROM placed_usage JOIN ranked USING (currency, commitment) GROUP BY ALL
+    """),
+    "tags": Sql("""
+        SELECT month, currency, account, sum(tagged) AS tagged, sum(untagged) AS untagged
+        FROM placed_usage GROUP BY ALL
+    """),
+    "untagged_resources": Sql(f"""
+        WITH untagged AS (
+            SELECT currency, account, service_lines.position AS service, resource AS id,
+                   any_value(name) AS name, sum(untagged) AS effective
+            FROM placed_resources JOIN service_lines USING (provider, category, service)
+            WHERE month = $month GROUP BY currency, account, service_lines.position, resource
+        )
+        SELECT currency, account, service, coalesce(nullif(name, ''), id) AS resource, effective
+        FROM untagged
+        QUALIFY row_number() OVER (
+            PARTITION BY currency ORDER BY effective DESC, id
+        ) <= {MOST_UNTAGGED}
+    """),
+    # Each resource has its rows of both months.
+    "resources": Sql(f"""
+        WITH resources AS (
+            SELECT month, currency, account, service_lines.position AS service, resource,
+                   any_value(name) AS name, any_value(detail) AS detail,
+                   sum(billed) AS billed, sum(effective) AS effective
+            FROM placed_resources JOIN service_lines USING (provider, category, service)
+            GROUP BY month, currency, account, service_lines.position, resource
+        ), sizes AS (
+            SELECT currency, account, service, resource,
+                   sum(greatest(abs(billed), abs(effective))) AS size
+            FROM resources GROUP BY currency, account, service, resource
+            QUALIFY row_number() OVER (
+                PARTITION BY currency, account, service ORDER BY size DESC, resource
+            ) <= {MOST_RESOURCES_OF_A_SERVICE}
+        ), largest AS (
+            FROM sizes
+            QUALIFY row_number() OVER (
+                PARTITION BY currency ORDER BY size DESC, resource
+            ) <= {MOST_RESOURCES}
+        )
+        SELECT month, currency, account, service, coalesce(nullif(name, ''), resource) AS resource,
+               detail, billed, effective
+        FROM resources SEMI JOIN largest USING (currency, account, service, resource)
+    """),
+}
+
+
+def add_amounts(connection: DuckDBPyConnection, first_day: date, document: Document) -> None:
+    """Fill the document's tables of amounts, which are decimals; rows without amounts are left out.
+
+    Needs the tables of `read_charges`, `read_resources` and `add_lines`. `first_day` is that of the
+    document's first month.
+    """
+    currencies = Sql(f"[{', '.join(map(literal, document['currencies']))}]")
+    for kind in ("costs", "usage", "resources"):
+        sums = {"costs": "cost_sums", "usage": "usage_sums", "resources": "resource_sums"}[kind]
+        connection.execute(
+            _PLACED.format(
+                view=quoted(f"placed_{kind}"),
+                sums=quoted(sums),
+                first_day=literal(str(first_day)),
+                currencies=currencies,
+            )
+        )
+    for table, columns in TABLES.items():
+        document[table] = _table(connection, _QUERIES[table], columns, document["month"])
+
+
+def _table(
+    connection: DuckDBPyConnection, query: Sql, columns: Sequence[str], month: int
+) -> dict[str, list[Any]]:
+    names = Sql(", ").join(map(quoted, columns))
+    filled = Sql(" OR ").join(Sql(f"{quoted(name)} <> 0") for name in columns if name in AMOUNTS)
+    # Sorted, so that a page compresses well.
+    order = Sql(", ").join(
+        Sql(f"{quoted(name)} NULLS FIRST")
+        for name in sorted(columns, key=lambda name: name == "month")
+        if name not in AMOUNTS
+    )
+    parameters = {"month": month} if "$month" in query else {}
+    rows = connection.execute(
+        f"SELECT {names} FROM ({query}) WHERE {filled} ORDER BY {order}", parameters
+    ).fetchall()
+    values = zip(*rows, strict=True) if rows else ([] for _ in columns)
+    return {name: list(column) for name, column in zip(columns, values, strict=True)}
+
+
+def scaled(document: Document) -> Document:
+    """Return a document with whole numbers in place of decimals, by the smallest scale that fits.
+
+    Those above 2^53 are text.
+    """
+    amounts = {
+        (table, column): [_units(amount) for amount in document[table][column]]
+        for table, columns in TABLES.items()
+        for column in columns
+        if column in AMOUNTS
+    }
+    divisor = gcd(10**_DECIMALS, *(units for column in amounts.values() for units in column))
+    zeros = next(n for n in range(_DECIMALS, -1, -1) if divisor % 10**n == 0)
+    for (table, column), units in amounts.items():
+        document[table] |= {column: [_number(amount // 10**zeros) for amount in units]}
+    return {**document, "scale": _DECIMALS - zeros}
+
+
+def _units(amount: Decimal) -> int:
+    """Return the amount in units of its last decimal."""
+    return int(amount.scaleb(_DECIMALS, _EXACT))
+
+
+def _number(units: int) -> int | str:
+    return units if abs(units) < _LARGEST_NUMBER else str(units)

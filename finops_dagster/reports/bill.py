@@ -1,0 +1,111 @@
+"""The figures of a report, computed from the charges in the lake: one document for page and files.
+
+The sums of the document's amounts are those of the charges, to the last digit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import duckdb
+from duckdb import DuckDBPyConnection
+
+from finops_dagster.billing.errors import BillError, first_line
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.lake import Lake
+from finops_dagster.reports.amounts import add_amounts, scaled
+from finops_dagster.reports.document import Document, empty_document
+from finops_dagster.reports.lines import add_lines
+from finops_dagster.reports.sums import read_charges, read_resources
+from finops_dagster.reports.versions import MonthFiles, add_versions, require_whole_months
+from finops_dagster.sources.settings import ExportSettings
+from finops_dagster.tables.database import DuckDB
+
+_MONTHS_BY_DAY = 3
+# Until the accounts file is read: the lines that it would have.
+_ACCOUNTS = """
+CREATE TEMP TABLE accounts (
+    account_id VARCHAR, name VARCHAR, owner VARCHAR, environment VARCHAR, cost_centre VARCHAR,
+    valid_from DATE, valid_to DATE
+)
+"""
+_CURRENCIES = "SELECT currency FROM usage_sums GROUP BY ALL ORDER BY sum(charges) DESC, currency"
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What a report is about: months up to `last`, which it shows first, and one of its currencies.
+
+    Without `last`, the months up to the newest, and the newest whole month is shown first. Without
+    `currency`, that of most charges.
+    """
+
+    last: BillingMonth | None = None
+    months: int = 13
+    currency: str | None = None
+
+
+@dataclass(frozen=True)
+class Bill:
+    """The charges of exports in the lake, for a report with the title `project`."""
+
+    project: str
+    lake: Lake
+    duckdb: DuckDB
+    exports: Sequence[ExportSettings]
+
+    def document(self, scope: Scope) -> Document:
+        """Return the document of the months in scope; one without months where there are none.
+
+        Raises BillError if there is no such month or currency, and if a file cannot be read or
+        does not have the totals of its record.
+        """
+        files = MonthFiles.of(self.lake, self.exports, scope.last, scope.months)
+        document = empty_document()
+        document["project"] = self.project
+        document["made_at"] = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+        if not files.charges:
+            return document
+        document["months"] = list(map(str, files.months))
+        document["month"] = files.months.index(scope.last or files.newest_whole_month)
+        with self.duckdb.scratch(preserve_insertion_order=False) as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            connection.execute("SET enable_progress_bar = false")
+            try:
+                _fill(connection, files, document, scope.currency)
+            except duckdb.Error as error:
+                raise BillError(
+                    f"the charges in {self.lake.root} cannot be read: {first_line(error)}; run "
+                    "finops state verify --deep"
+                ) from error
+        return scaled(document)
+
+
+def _fill(
+    connection: DuckDBPyConnection, files: MonthFiles, document: Document, currency: str | None
+) -> None:
+    """Fill a document, whose months are set, from the files of charges."""
+    connection.execute(_ACCOUNTS)
+    by_day = files.months[-_MONTHS_BY_DAY:]
+    read_charges(connection, files.paths(), by_day[0].first_day)
+    require_whole_months(connection, files)
+    document["currencies"] = _currencies(connection, currency)
+    add_lines(connection, document)
+    shown = files.months[document["month"]]
+    read_resources(connection, files.paths([shown, shown.previous]))
+    add_amounts(connection, files.months[0].first_day, document)
+    add_versions(connection, files, document)
+
+
+def _currencies(connection: DuckDBPyConnection, first: str | None) -> list[str]:
+    """Return the currencies of the charges: `first`, or else that of most charges, comes first.
+
+    Raises BillError if no charge has the currency `first`.
+    """
+    rows = connection.execute(_CURRENCIES).fetchall()
+    currencies = [currency for (currency,) in rows]
+    if first and first not in currencies:
+        raise BillError(f"no charge has the currency {first}; choose {' or '.join(currencies)}")
+    return sorted(currencies, key=lambda currency: currency != first)

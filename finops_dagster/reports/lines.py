@@ -1,0 +1,211 @@
+"""The accounts, services and regions of a report: the largest ones, and a line for the others.
+
+A line stands for one or several groups of `cost_sums`. The temporary tables `account_lines`,
+`service_lines` and `region_lines` have the position of the line of each group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import Any
+
+from duckdb import DuckDBPyConnection
+
+from finops_dagster.billing.columns import Sql, quoted
+from finops_dagster.reports.document import Document
+
+MOST_ACCOUNTS, MOST_SERVICES, MOST_REGIONS = 300, 60, 40
+MOST_ROWS = 90_000
+"""The most rows of a document that its largest accounts may have, which keeps a page small."""
+
+# Groups are ranked by the larger one of their two costs. As currencies cannot be compared, each has
+# its own ranks, and the best one counts.
+_RANKED = """
+WITH sums AS (
+    SELECT {keys}, currency, count(DISTINCT (month, service, category, region, kind, day)) AS rows,
+           greatest(abs(sum(billed)), abs(sum(effective))) AS size
+    FROM cost_sums WHERE {condition} GROUP BY ALL
+), ranks AS (
+    SELECT *, row_number() OVER (PARTITION BY currency ORDER BY size DESC, {keys}) AS rank
+    FROM sums
+)
+SELECT {keys}, CAST(sum(rows) AS BIGINT) FROM ranks GROUP BY {keys} ORDER BY min(rank), {keys}
+"""
+# The line of the charge's own account in the accounts file comes before that of the account that
+# is billed for it.
+_ACCOUNTS = """
+WITH names AS (
+    SELECT provider, account, arg_max(account_name, month) AS name FROM usage_sums GROUP BY ALL
+)
+SELECT provider, account, own_line, billed_line,
+       coalesce(
+           own.name, if(billed.account_id = account, billed.name, NULL), names.name, account
+       ) AS name,
+       coalesce(own.owner, billed.owner) AS owner,
+       coalesce(own.environment, billed.environment) AS environment,
+       coalesce(own.cost_centre, billed.cost_centre) AS cost_centre,
+       coalesce(own.account_id, billed.account_id) IS NOT NULL AS listed
+FROM (SELECT DISTINCT provider, account, own_line, billed_line FROM usage_sums)
+JOIN names USING (provider, account)
+LEFT JOIN accounts AS own ON own.rowid = own_line
+LEFT JOIN accounts AS billed ON billed.rowid = billed_line
+"""
+
+Values = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """A group of `cost_sums`: its keys, its own line, and the line that it shares if it is small.
+
+    Groups may have the same line. `shared` are the values that such a line keeps.
+    """
+
+    keys: Values
+    line: Values
+    shared: Values
+
+
+@dataclass(frozen=True)
+class Lines:
+    """The lines of a list: those of the largest groups, and then the others with their number."""
+
+    own: Sequence[Values]
+    shared: Sequence[tuple[Values, int]]
+    positions: Sequence[int]
+    """The position of each group's line, in the order of the groups."""
+
+    @classmethod
+    def of(cls, groups: Sequence[Group], most: int) -> Lines:
+        """Return the lines of groups that are sorted by size; `most` have a line of their own."""
+        lines = list(dict.fromkeys(group.line for group in groups))
+        shared_by: dict[Values, list[Values]] = {}
+        shared_of = {group.line: group.shared for group in groups}
+        for line in lines[most:]:
+            shared_by.setdefault(shared_of[line], []).append(line)
+        # A line that would be shared by nobody can as well have its name.
+        alone = {alike[0] for alike in shared_by.values() if len(alike) == 1}
+        own = [*lines[:most], *(line for line in lines[most:] if line in alone)]
+        shared = [(values, len(alike)) for values, alike in shared_by.items() if len(alike) > 1]
+        position = {line: number for number, line in enumerate(own)}
+        for number, (values, _) in enumerate(shared, len(own)):
+            position |= dict.fromkeys(shared_by[values], number)
+        return cls(own, shared, [position[group.line] for group in groups])
+
+    @property
+    def left_out(self) -> int:
+        """The number of lines that share one with others."""
+        return sum(count for _, count in self.shared)
+
+
+def add_lines(connection: DuckDBPyConnection, document: Document) -> None:
+    """Fill the document's lists of accounts, services and regions, and all that these refer to.
+
+    Creates the tables of positions. Needs those of `read_charges`, and the table `accounts`.
+    """
+    accounts, services, regions = _accounts(connection), _services(connection), _regions(connection)
+    document["left_out"] |= {
+        "accounts": accounts.left_out,
+        "services": services.left_out,
+        "regions": regions.left_out,
+    }
+    providers = document["providers"] = _names(accounts, 0)
+    owners = document["owners"] = _names(accounts, 1)
+    categories = document["categories"] = _names(services, 1)
+    document["accounts"] = [
+        {
+            "id": account,
+            "name": name,
+            "provider": providers.index(provider),
+            "owner": None if owner is None else owners.index(owner),
+            "environment": environment,
+            "cost_centre": cost_centre,
+            "listed": listed,
+        }
+        for provider, owner, cost_centre, listed, environment, account, name in _rows(accounts, 7)
+    ]
+    document["services"] = [
+        {
+            "name": name,
+            "provider": providers.index(provider),
+            "category": categories.index(category),
+        }
+        for provider, category, name in _rows(services, 3)
+    ]
+    document["regions"] = [
+        {"name": name, "provider": providers.index(provider)}
+        for provider, name in _rows(regions, 2)
+    ]
+
+
+def _names(lines: Lines, position: int) -> list[str]:
+    """Return the different values at a position of all lines, sorted, without None."""
+    values = {line[position] for line in (*lines.own, *(shared for shared, _ in lines.shared))}
+    return sorted(values - {None})
+
+
+def _rows(lines: Lines, width: int) -> Iterator[Values]:
+    """Yield the values of each line; one that groups share has its number as its last value."""
+    yield from lines.own
+    for values, count in lines.shared:
+        yield (*values, *[None] * (width - len(values) - 1), f"Other ({count:,})")
+
+
+def _accounts(connection: DuckDBPyConnection) -> Lines:
+    keys = ("provider", "account", "own_line", "billed_line")
+    ranked = _ranked(connection, keys, Sql("true"))
+    values = {tuple(row[:4]): tuple(row[4:]) for row in connection.execute(_ACCOUNTS).fetchall()}
+    groups = []
+    for *group, _ in ranked:
+        name, owner, environment, cost_centre, listed = values[tuple(group)]
+        shared = (group[0], owner, cost_centre, listed)
+        groups.append(Group(tuple(group), (*shared, environment, group[1], name), shared))
+    fitting = sum(rows <= MOST_ROWS for rows in accumulate(rows for *_, rows in ranked))
+    lines = Lines.of(groups, min(MOST_ACCOUNTS, fitting))
+    if len(lines.own) + len(lines.shared) > 2 * MOST_ACCOUNTS:
+        # Most accounts have an owner of their own, so that to keep owners apart leaves out nothing.
+        groups = [replace(group, shared=(group.keys[0], None, None, False)) for group in groups]
+        lines = Lines.of(groups, min(MOST_ACCOUNTS, fitting))
+    _create_positions(connection, "account_lines", keys, groups, lines)
+    return lines
+
+
+def _services(connection: DuckDBPyConnection) -> Lines:
+    keys = ("provider", "category", "service")
+    ranked = _ranked(connection, keys, Sql("service IS NOT NULL"))
+    groups = [Group(line, line, line[:2]) for line in (row[:3] for row in ranked)]
+    lines = Lines.of(groups, MOST_SERVICES)
+    _create_positions(connection, "service_lines", keys, groups, lines)
+    return lines
+
+
+def _regions(connection: DuckDBPyConnection) -> Lines:
+    keys = ("provider", "region")
+    ranked = _ranked(connection, keys, Sql("region IS NOT NULL"))
+    groups = [Group(line, line, line[:1]) for line in (row[:2] for row in ranked)]
+    lines = Lines.of(groups, MOST_REGIONS)
+    _create_positions(connection, "region_lines", keys, groups, lines)
+    return lines
+
+
+def _ranked(connection: DuckDBPyConnection, keys: Sequence[str], condition: Sql) -> list[Values]:
+    """Return the groups of `cost_sums` by these keys, the largest first, with their rows."""
+    columns = Sql(", ").join(map(quoted, keys))
+    return connection.execute(_RANKED.format(keys=columns, condition=condition)).fetchall()
+
+
+def _create_positions(
+    connection: DuckDBPyConnection,
+    table: str,
+    keys: Sequence[str],
+    groups: Sequence[Group],
+    lines: Lines,
+) -> None:
+    """Create the table of the groups of a list, with the position of the line of each."""
+    columns = [list(column) for column in zip(*(group.keys for group in groups), strict=True)]
+    names = [*keys, "position"]
+    values = Sql(", ").join(Sql(f"unnest(?) AS {quoted(name)}") for name in names)
+    parameters = [*(columns or [[] for _ in keys]), lines.positions]
+    connection.execute(f"CREATE TEMP TABLE {quoted(table)} AS SELECT {values}", parameters)

@@ -1,0 +1,225 @@
+"""The months of a report: their files, the versions that the charges are of, and their states."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from duckdb import DuckDBPyConnection
+
+from finops_dagster.billing.errors import BillError, reprocess_advice
+from finops_dagster.billing.money import decimal_text, exact_sum
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.billing.version import LoadedVersion
+from finops_dagster.focus.entries import COST, EFFECTIVE_COST
+from finops_dagster.focus.month import FocusMonth, focus_lake
+from finops_dagster.lake import Lake, parquet_relation, read_footer
+from finops_dagster.reports.document import Document
+from finops_dagster.reports.sums import NONE
+from finops_dagster.sources import VENDORS
+from finops_dagster.sources.settings import ExportSettings
+
+IN_PROGRESS, OPEN, RESTATED, FINAL = "in progress", "open", "restated", "final"
+_STATES = (IN_PROGRESS, OPEN, RESTATED, FINAL)
+"""The states of a month; over several exports, the first of theirs counts."""
+_MEASURED = """
+WITH measured AS (
+    SELECT export, month, sum(charges) AS charges, (sum(billed), sum(effective)) AS costs
+    FROM usage_sums GROUP BY ALL
+), by_dimension AS (
+    SELECT export, month, service IS NULL, region IS NULL, kind IS NULL,
+           (sum(billed), sum(effective)) AS costs
+    FROM cost_sums GROUP BY ALL
+)
+SELECT export, strftime(month, '%Y-%m'), charges, measured.costs,
+       bool_and(by_dimension.costs = measured.costs)
+FROM measured JOIN by_dimension USING (export, month) GROUP BY ALL
+"""
+
+
+@dataclass(frozen=True)
+class MonthOfCharges:
+    """The charges of a month of an export, and the bill that they are of."""
+
+    export: ExportSettings
+    month: BillingMonth
+    path: Path
+    record: FocusMonth
+    bill_path: Path
+
+    @cached_property
+    def bill(self) -> LoadedVersion | None:
+        """The bill in the lake; None if it is missing, or of another version than the charges."""
+        version = read_footer(self.bill_path)
+        is_same = version and version.manifest_id == self.record.sources.get(self.export.name)
+        return version if is_same else None
+
+    def is_final(self, connection: DuckDBPyConnection) -> bool | None:
+        """Return whether the month is final; None if its bill does not tell."""
+        if self.bill is None:
+            return None
+        bill_format = VENDORS[self.export.vendor].formats(self.export).get(self.bill.format)
+        columns = pq.read_schema(self.bill_path).names
+        finality = bill_format and bill_format.finality_sql(columns)
+        if finality is None:
+            return None
+        query = f"SELECT {finality} FROM {parquet_relation(self.bill_path)}"
+        ((is_final,),) = connection.execute(query).fetchall()
+        return None if is_final is None else bool(is_final)
+
+    def state(self, connection: DuckDBPyConnection) -> str:
+        """Return the state of the month."""
+        if self.month >= BillingMonth.current():
+            return IN_PROGRESS
+        return FINAL if self.is_final(connection) else OPEN
+
+    def equals_bill(self) -> bool | None:
+        """Return whether the charges and their entries add up to the bill, in each currency.
+
+        The bill was reconciled with the vendor's files when it was loaded. None if the lake does
+        not have it, or does not record its cost by currency.
+        """
+        if self.bill is None or self.bill.totals.costs is None:
+            return None
+        costs: dict[str, list[Decimal]] = defaultdict(list)
+        for currency, cost in (self.record.version.totals.costs or {}).items():
+            costs[currency].append(cost)
+        for entry in self.record.entries:
+            costs[entry.currency].append(entry.billed)
+        for currency, cost in self.bill.totals.costs.items():
+            costs[currency].append(-cost)
+        return not any(map(exact_sum, costs.values()))
+
+
+@dataclass(frozen=True)
+class MonthFiles:
+    """The files of charges of a report: of all its exports, in consecutive months."""
+
+    months: Sequence[BillingMonth]
+    charges: Sequence[MonthOfCharges]
+
+    @classmethod
+    def of(
+        cls, lake: Lake, exports: Iterable[ExportSettings], last: BillingMonth | None, count: int
+    ) -> MonthFiles:
+        """Return the files of the `count` months up to `last`, or up to the newest month.
+
+        Raises BillError if no export has the month `last`, and for a file that cannot be read.
+        """
+        paths = {
+            (export.name, _month_of(path)): (export, path)
+            for export in exports
+            for path in focus_lake(lake).paths(export.name)
+        }
+        available = sorted({month for _, month in paths})
+        if last and last not in available:
+            known = f"{available[0]} to {available[-1]}" if available else "none"
+            raise BillError(f"no export has charges of {last}; the months with charges: {known}")
+        end = last or max(available, default=None)
+        months = [] if end is None else [end]
+        while 0 < len(months) < count and months[0] > available[0]:
+            months.insert(0, months[0].previous)
+        charges = [
+            _month_of_charges(lake, export, month, path)
+            for (_, month), (export, path) in sorted(paths.items(), key=lambda item: item[0][1])
+            if month in months
+        ]
+        return cls(months, charges)
+
+    def paths(self, months: Iterable[BillingMonth] | None = None) -> list[Path]:
+        """Return the paths of the files of these months, or of all."""
+        chosen = set(self.months if months is None else months)
+        return [charges.path for charges in self.charges if charges.month in chosen]
+
+    @property
+    def newest_whole_month(self) -> BillingMonth:
+        """The newest past month that no export lacks which has the month before it.
+
+        The newest month, if there is no such month.
+        """
+        months = defaultdict[str, set[BillingMonth]](set)
+        for charges in self.charges:
+            months[charges.export.name].add(charges.month)
+        whole = (
+            month
+            for month in reversed(self.months)
+            if month < BillingMonth.current()
+            and any(month in of_export for of_export in months.values())
+            and all(month in m or month.previous not in m for m in months.values())
+        )
+        return next(whole, self.months[-1])
+
+
+def _month_of(path: Path) -> BillingMonth:
+    return BillingMonth.parse(path.parent.name.partition("=")[2])
+
+
+def _month_of_charges(
+    lake: Lake, export: ExportSettings, month: BillingMonth, path: Path
+) -> MonthOfCharges:
+    record = FocusMonth.read(path)
+    if record is None:
+        raise BillError(f"{path} is damaged; {reprocess_advice(export.name, month)}")
+    return MonthOfCharges(export, month, path, record, lake.path(export.name, month))
+
+
+def require_whole_months(connection: DuckDBPyConnection, files: MonthFiles) -> None:
+    """Raise BillError unless the sums of the charges are those of their records.
+
+    A load may have replaced a file since its record was read. Needs the tables of `read_charges`.
+    """
+    measured = {
+        (export, month): tuple(totals)
+        for export, month, *totals in connection.execute(_MEASURED).fetchall()
+    }
+    for charges in files.charges:
+        totals = charges.record.version.totals
+        sums = totals.sums or {}
+        recorded = (totals.rows, (sums.get(COST), sums.get(EFFECTIVE_COST)), True)
+        key = (charges.export.name, str(charges.month))
+        if totals.rows and measured.get(key) != recorded:
+            raise BillError(
+                f"{charges.path} does not have the totals of its record: it was replaced while the "
+                "report was made, or is damaged; make the report again, or else run finops state "
+                "verify --deep"
+            )
+
+
+def add_versions(connection: DuckDBPyConnection, files: MonthFiles, document: Document) -> None:
+    """Fill the document's versions, and the states of its months."""
+    states = defaultdict[int, list[str]](list)
+    for charges in files.charges:
+        month, state = files.months.index(charges.month), charges.state(connection)
+        states[month].append(state)
+        document["versions"].append({**_version_row(charges), "month": month, "state": state})
+    document["month_states"] = [
+        min(states[month], key=_STATES.index, default=None) for month in range(len(files.months))
+    ]
+
+
+def _version_row(charges: MonthOfCharges) -> dict[str, Any]:
+    bill, version = charges.bill, charges.record.version
+    costs = version.totals.costs if bill is None else bill.totals.costs
+    return {
+        "export": charges.export.name,
+        "vendor": charges.export.vendor,
+        "version": version.manifest_id,
+        "rows": bill and bill.totals.rows,
+        "charges": version.totals.rows,
+        "loaded_at": bill and _modified(charges.bill_path),
+        "totals": {
+            currency or NONE: decimal_text(cost) for currency, cost in (costs or {}).items()
+        },
+        "equal": charges.equals_bill(),
+    }
+
+
+def _modified(path: Path) -> str:
+    return f"{datetime.fromtimestamp(path.stat().st_mtime, UTC):%Y-%m-%dT%H:%M:%SZ}"
