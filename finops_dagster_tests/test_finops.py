@@ -100,7 +100,9 @@ def test_query_reads_the_lake_by_table_and_cannot_write(project: Project, finops
         assert refused.startswith("the query is not one SELECT, and was not run; write")
     assert not target.exists()
     missing = finops("query", "FROM nothing_here", code=1)
-    assert missing.endswith("nothing_here does not exist! The tables are: aws_billing_data\n")
+    assert missing.endswith(
+        "nothing_here does not exist! The tables are: aws_billing_data, accounts\n"
+    )
 
     project.parquet_path().write_bytes(project.parquet_path().read_bytes()[:-8])
     damaged = finops("query", "SELECT count(*) FROM aws_billing_data", code=1)

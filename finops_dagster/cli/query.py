@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from itertools import chain, count
 from typing import Any
 
 import duckdb
 
-from finops_dagster.billing.columns import Sql, files_literal, quoted
 from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.cli.output import print_json, show_query_result
-from finops_dagster.focus.month import focus_lake
-from finops_dagster.lake import Lake
+from finops_dagster.reports.relations import create_relations
 from finops_dagster.settings import Settings
-from finops_dagster.tables.bill_files import AS_TEXT
 from finops_dagster.tables.database import DuckDB
 from finops_dagster.terminal import print_error, print_line
 
@@ -70,7 +66,7 @@ def _run(
         connection.execute("SET TimeZone = 'UTC'")
         tables: list[str] = []
         try:
-            tables = _create_views(connection, settings)
+            tables = create_relations(connection, settings.storage.parquet_dir, settings.exports)
             # Other statements could write files, such as COPY and ATTACH.
             statements = connection.extract_statements(sql)
             if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:
@@ -83,67 +79,11 @@ def _run(
         except duckdb.Error as error:
             message = first_line(error)
             if message.startswith("Catalog Error: Table"):
-                message += f" The tables are: {', '.join(tables) or 'none, as no month is loaded'}"
+                empty = "" if len(tables) > 1 else ", as no month is loaded"
+                message += f" The tables are: {', '.join(tables)}{empty}"
             # For a damaged Parquet file Thrift raises an error without a class or the file's name.
             elif type(error) is duckdb.Error or isinstance(
                 error, duckdb.InvalidInputException | duckdb.IOException
             ):
                 message += _FILE_HINT
             raise BillError(message) from error
-
-
-def _create_views(connection: duckdb.DuckDBPyConnection, settings: Settings) -> list[str]:
-    """Create the views and return their names: one for each export that has Parquet files.
-
-    The view `focus` has the charges of all exports.
-    """
-    tables, charges = list[str](), list[Sql]()
-    focus = focus_lake(Lake(settings.storage.parquet_dir)).root
-    for export in settings.exports:
-        folder = settings.storage.parquet_dir / export.name
-        if any(folder.glob("billing_month=*/*.parquet")):
-            files = files_literal(folder, "billing_month=*/*.parquet")
-            # Months may differ in their columns. The files have billing_month as a DATE, which the
-            # name of the folder would replace by text.
-            connection.execute(
-                f"CREATE VIEW {quoted(export.table_name)} AS FROM read_parquet({files}, "
-                "union_by_name = true, hive_partitioning = false)"
-            )
-            tables.append(export.table_name)
-        if any((focus / export.name).glob("billing_month=*/*.parquet")):
-            charges.append(files_literal(focus / export.name, "billing_month=*/*.parquet"))
-    if charges:
-        _create_focus_view(connection, charges)
-        tables.append("focus")
-    return tables
-
-
-def _create_focus_view(connection: duckdb.DuckDBPyConnection, files: Sequence[Sql]) -> None:
-    """Create the view `focus` of the charges in the files of each export.
-
-    A vendor's own column that has other types in two exports is text.
-    """
-    options = Sql("union_by_name = true, hive_partitioning = false")
-    relations = [Sql(f"read_parquet({of_export}, {options})") for of_export in files]
-    columns = [
-        {
-            name: sql_type
-            for name, sql_type, *_ in connection.execute(f"DESCRIBE FROM {r}").fetchall()
-        }
-        for r in relations
-    ]
-    types: dict[str, set[str]] = defaultdict(set)
-    for name, sql_type in chain.from_iterable(map(dict.items, columns)):
-        types[name.lower()].add(sql_type)
-
-    def cell(name: str, sql_type: str) -> Sql:
-        if len(types[name.lower()]) == 1:
-            return quoted(name)
-        as_text = AS_TEXT.get(sql_type, Sql("CAST({0} AS VARCHAR)"))
-        return Sql(f"{as_text.format(quoted(name))} AS {quoted(name)}")
-
-    selects = Sql(" UNION ALL BY NAME ").join(
-        Sql(f"SELECT {', '.join(cell(*column) for column in of_export.items())} FROM {relation}")
-        for of_export, relation in zip(columns, relations, strict=True)
-    )
-    connection.execute(f"CREATE VIEW focus AS {selects}")
