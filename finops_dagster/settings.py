@@ -29,6 +29,7 @@ from pydantic_settings import SettingsError as EnvironmentUnreadable
 
 from finops_dagster.billing.columns import flat_name
 from finops_dagster.billing.errors import excerpt, first_line
+from finops_dagster.reports.accounts import AccountsSettings
 from finops_dagster.settings_table import (
     URL,
     LocalPath,
@@ -151,6 +152,7 @@ class Settings(BaseSettings):
     database: Annotated[SerializeAsAny[DatabaseSettings], BeforeValidator(_with_warehouses)] = (
         DatabaseSettings()
     )
+    accounts: AccountsSettings = AccountsSettings()
     exports: tuple[
         Annotated[SerializeAsAny[ExportSettings], BeforeValidator(_vendor_export)], ...
     ] = ()

@@ -66,7 +66,9 @@ def _run(
         connection.execute("SET TimeZone = 'UTC'")
         tables: list[str] = []
         try:
-            tables = create_relations(connection, settings.storage.parquet_dir, settings.exports)
+            tables = create_relations(
+                connection, settings.storage.parquet_dir, settings.exports, settings.accounts
+            )
             # Other statements could write files, such as COPY and ATTACH.
             statements = connection.extract_statements(sql)
             if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:

@@ -23,6 +23,7 @@ from finops_dagster.cli.options import Options, no_exports
 from finops_dagster.cli.output import Row
 from finops_dagster.object_stores import ObjectStores, StoreError, StoreUnavailable
 from finops_dagster.object_stores.settings import StoreSettings
+from finops_dagster.reports.accounts import read_accounts
 from finops_dagster.settings import DEFAULT_CONFIGS, Settings, dagster_home, settings_file
 from finops_dagster.settings_table import SettingsError, flat_settings, problems_line
 from finops_dagster.sources import VENDORS
@@ -32,7 +33,7 @@ from finops_dagster.tables.database import DuckDB
 from finops_dagster.warehouses import open_warehouse
 from finops_dagster.warehouses.month_file import WarehouseUnavailable
 
-_FOLDERS_SHOWN = 12
+_NAMES_SHOWN = 12
 
 
 def write_first_settings(file: Path | None) -> Path:
@@ -79,7 +80,7 @@ def find_exports(source: str, **store_settings: Any) -> list[FoundExport]:
         folders = sorted(searched.store.folders(searched.folder))
         raise BillError(
             f"{source} has no cost export of {' or '.join(VENDORS)}; its folders are: "
-            f"{excerpts(folders, _FOLDERS_SHOWN) or 'none'}; name the folder that contains the "
+            f"{excerpts(folders, _NAMES_SHOWN) or 'none'}; name the folder that contains the "
             "folder of the export"
         )
     # Two exports of the settings may not have the same name: the second gets a number.
@@ -195,6 +196,8 @@ def check_connections(settings: Settings) -> list[Row]:
         "DAGSTER_HOME": partial(_check_writable, dagster_home()),
         "duckdb": partial(_check_duckdb, settings),
     }
+    if settings.accounts.file is not None:
+        checks["accounts.file"] = partial(_check_accounts, settings.accounts.file)
     if settings.database.has_warehouse:
         checks["warehouse"] = partial(_check_warehouse, settings)
     rows = []
@@ -252,6 +255,15 @@ def _check_duckdb(settings: Settings) -> str:
     connections = replace(DuckDB.of(settings.database.duckdb), lock_wait_seconds=0)
     with connections.open(path, read_only=True):
         return f"{path}, {path.stat().st_size / 1e6:,.1f} MB"
+
+
+def _check_accounts(file: Path) -> str:
+    accounts = read_accounts(file)
+    answer = count_text(len(accounts.lines), "line")
+    if shorter := accounts.shorter_ids():
+        numbers = excerpts([str(line.number) for line in shorter], _NAMES_SHOWN)
+        answer += f"; ids of fewer than 12 digits, which a spreadsheet may have cut: line {numbers}"
+    return answer
 
 
 def _check_warehouse(settings: Settings) -> str:

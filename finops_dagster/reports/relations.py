@@ -5,8 +5,10 @@ They are views over the Parquet files, so that nothing is loaded, in a DuckDB in
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import date
 from itertools import chain
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from duckdb import DuckDBPyConnection
 from finops_dagster.billing.columns import Sql, files_literal, quoted
 from finops_dagster.focus.month import focus_lake
 from finops_dagster.lake import Lake
+from finops_dagster.reports.accounts import AccountsFile, AccountsSettings, read_accounts
 from finops_dagster.sources.settings import ExportSettings
 from finops_dagster.tables.bill_files import AS_TEXT
 
@@ -31,50 +34,23 @@ SELECT
     CAST(NULL AS TIMESTAMP) AS ChargePeriodStart
 WHERE false
 """)
-_CREATE_ACCOUNTS = Sql("""
-CREATE TABLE accounts (
-    account_id VARCHAR, name VARCHAR, owner VARCHAR, environment VARCHAR, cost_centre VARCHAR,
-    valid_from DATE, valid_to DATE
-)
-""")
-# A charge has the line of its own account, or else that of the account that is billed. No two lines
-# of an account are valid on the same day, so no charge is counted twice. The billed account answers
-# for the charge, but has a name of its own.
-_CREATE_FOCUS_NAMED = Sql("""
-CREATE VIEW focus_named AS
-SELECT
-    focus.*,
-    coalesce(
-        own.name, SubAccountName, SubAccountId, billed.name, BillingAccountName, BillingAccountId
-    ) AS AccountName,
-    coalesce(own.owner, billed.owner) AS AccountOwner,
-    coalesce(own.environment, billed.environment) AS AccountEnvironment,
-    coalesce(own.cost_centre, billed.cost_centre) AS AccountCostCentre
-FROM focus
-LEFT JOIN accounts AS own
-    ON own.account_id = SubAccountId
-    AND ChargePeriodStart >= coalesce(own.valid_from, DATE '0001-01-01')
-    AND ChargePeriodStart < coalesce(own.valid_to + 1, DATE '9999-12-31')
-LEFT JOIN accounts AS billed
-    ON own.account_id IS NULL
-    AND billed.account_id = BillingAccountId
-    AND ChargePeriodStart >= coalesce(billed.valid_from, DATE '0001-01-01')
-    AND ChargePeriodStart < coalesce(billed.valid_to + 1, DATE '9999-12-31')
-""")
 
 
 def create_relations(
-    connection: DuckDBPyConnection, parquet_dir: Path, exports: Sequence[ExportSettings]
+    connection: DuckDBPyConnection,
+    parquet_dir: Path,
+    exports: Sequence[ExportSettings],
+    accounts: AccountsSettings,
 ) -> list[str]:
     """Create the views of the exports' months in the connection, and return the views' names.
 
     - `<table>` of each export that has a month: the vendor's rows
     - `focus`: the charges of all exports, if there are any
-    - `accounts`: the lines of the accounts file
-    - `focus_named`: `focus` with the names of its accounts, as `AccountName`, `AccountOwner`,
-      `AccountEnvironment` and `AccountCostCentre`
+    - `accounts`: the lines of the accounts file; empty without one
+    - `focus_named`: `focus` with what the file says of each charge's account
 
-    Raises duckdb.Error where a Parquet file cannot be read.
+    Raises BillError where the accounts file cannot be used, and duckdb.Error where a Parquet file
+    cannot be read.
     """
     names, charges = list[str](), list[Sql]()
     focus = focus_lake(Lake(parquet_dir)).root
@@ -84,11 +60,12 @@ def create_relations(
             names.append(export.table_name)
         if of_export := _months_of(focus / export.name):
             charges.append(of_export)
-    connection.execute(_CREATE_ACCOUNTS)
+    lines = read_accounts(accounts.file)
+    _create_accounts(connection, lines)
     names.append("accounts")
     if charges:
         _create_focus(connection, charges)
-        connection.execute(_CREATE_FOCUS_NAMED)
+        _create_focus_named(connection, lines)
         names += ["focus", "focus_named"]
     return names
 
@@ -98,6 +75,97 @@ def _months_of(folder: Path) -> Sql | None:
     if not any(folder.glob(_MONTH_FILES)):
         return None
     return Sql(f"read_parquet({files_literal(folder, _MONTH_FILES)}, {_READ_OPTIONS})")
+
+
+def _create_accounts(connection: DuckDBPyConnection, accounts: AccountsFile) -> None:
+    """Create the table `accounts`, with a row for each line, and further columns as in the file."""
+    lines = accounts.lines
+    _create_table(
+        connection,
+        Sql("accounts"),
+        {
+            "account_id": [line.account_id for line in lines],
+            **{name: [line.texts.get(name) for line in lines] for name in accounts.text_columns},
+        },
+        {
+            "valid_from": [line.valid_from for line in lines],
+            "valid_to": [line.valid_to for line in lines],
+        },
+    )
+
+
+def _create_focus_named(connection: DuckDBPyConnection, accounts: AccountsFile) -> None:
+    """Create the view `focus_named`: each charge with the line of its account, if there is one.
+
+    That is the line of its sub account, or else that of its billing account, which is valid when
+    the charge begins. No two lines of an account are valid on the same day, so no charge is counted
+    twice.
+    """
+    lines = [(spelling, line) for line in accounts.lines for spelling in sorted(line.spellings)]
+    named = {_named_column(name): name for name in accounts.text_columns}
+    _create_table(
+        connection,
+        Sql("account_spellings"),
+        {
+            "spelling": [spelling for spelling, _ in lines],
+            **{
+                column: [line.texts.get(name) for _, line in lines]
+                for column, name in named.items()
+            },
+        },
+        {
+            "first_day": [line.valid_from or date.min for _, line in lines],
+            "last_day": [line.valid_to or date.max for _, line in lines],
+        },
+    )
+    cells = Sql(", ").join(
+        Sql(f"coalesce(own.{quoted(column)}, billed.{quoted(column)}) AS {quoted(column)}")
+        for column in named
+        if column != "AccountName"
+    )
+    # The billing account answers for an account that has no line, but has a name of its own.
+    connection.execute(
+        Sql(f"""
+        CREATE VIEW focus_named AS
+        SELECT
+            focus.*,
+            coalesce(
+                own.AccountName, SubAccountName, SubAccountId, billed.AccountName,
+                BillingAccountName, BillingAccountId
+            ) AS AccountName,
+            {cells},
+            own.spelling IS NOT NULL OR (SubAccountId IS NULL AND billed.spelling IS NOT NULL)
+                AS AccountListed
+        FROM focus
+        LEFT JOIN account_spellings AS own
+            ON own.spelling = SubAccountId
+            AND CAST(ChargePeriodStart AS DATE) BETWEEN own.first_day AND own.last_day
+        LEFT JOIN account_spellings AS billed
+            ON billed.spelling = BillingAccountId
+            AND CAST(ChargePeriodStart AS DATE) BETWEEN billed.first_day AND billed.last_day
+            AND own.spelling IS NULL
+        """)
+    )
+
+
+def _create_table(
+    connection: DuckDBPyConnection,
+    name: Sql,
+    texts: Mapping[str, Sequence[str | None]],
+    dates: Mapping[str, Sequence[date | None]],
+) -> None:
+    """Create a table of these columns, whose cells are all given in the order of its rows."""
+    columns = [Sql(f"unnest(CAST(? AS VARCHAR[])) AS {quoted(column)}") for column in texts]
+    columns += [Sql(f"unnest(CAST(? AS DATE[])) AS {quoted(column)}") for column in dates]
+    select = Sql(", ").join(columns)
+    cells = [*texts.values(), *dates.values()]
+    connection.execute(Sql(f"CREATE TABLE {name} AS SELECT {select}"), cells)
+
+
+def _named_column(heading: str) -> str:
+    """Return the column of `focus_named` for a column of the file: `AccountCostCentre`."""
+    words = re.split(r"[\W_]+", heading)
+    return "Account" + ("".join(word[:1].upper() + word[1:] for word in words) or heading)
 
 
 def _create_focus(connection: DuckDBPyConnection, relations: Sequence[Sql]) -> None:
