@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from finops_dagster.cli import focus, run, state, worker
+from finops_dagster.cli import accounts, focus, run, state, worker
 from finops_dagster.cli.options import Group, Json, Options
 from finops_dagster.cli.output import show
 from finops_dagster.processes import collect_garbage_seldom, keep_files_private
@@ -60,6 +60,7 @@ app.add_typer(
     state.app, name="state", help="Show, verify, repair and move the records of loaded months."
 )
 app.add_typer(focus.app, name="focus", help="Check the FOCUS charges of the months.")
+app.add_typer(accounts.app, name="accounts", help="Compare the accounts file with the bill.")
 app.add_typer(worker.app, name="worker", help="List and stop runs in progress.")
 
 

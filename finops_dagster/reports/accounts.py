@@ -75,12 +75,12 @@ class AccountsFile:
     text_columns: tuple[str, ...] = _TEXT_COLUMNS
     lines: tuple[AccountLine, ...] = ()
 
-    def with_lost_zeros(self, bill_ids: Iterable[str]) -> dict[int, str]:
+    def with_lost_zeros(self, bill_ids: Iterable[str | None]) -> dict[int, str]:
         """Return the id in the bill of each line whose id has lost its leading zeros.
 
         The keys are numbers of lines. A spreadsheet that takes ids for numbers drops the zeros.
         """
-        ids = set(bill_ids)
+        ids = set(filter(None, bill_ids))
         stripped = {id_.lstrip("0"): id_ for id_ in ids if id_.isdigit() and id_.startswith("0")}
         return {
             line.number: stripped[line.account_id.lstrip("0")]

@@ -7,20 +7,25 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import date
 from itertools import chain
 from pathlib import Path
 
+import duckdb
 from duckdb import DuckDBPyConnection
 
 from finops_dagster.billing.columns import Sql, files_literal, quoted
+from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.focus.month import focus_lake
 from finops_dagster.lake import Lake
 from finops_dagster.reports.accounts import AccountsFile, AccountsSettings, read_accounts
 from finops_dagster.sources.settings import ExportSettings
 from finops_dagster.tables.bill_files import AS_TEXT
+from finops_dagster.tables.database import DuckDB
 
+_DAMAGED = "a Parquet file is damaged: run finops state verify --deep"
 _MONTH_FILES = "billing_month=*/*.parquet"
 # Months may differ in their columns. The files have billing_month as a DATE, which the name of the
 # folder would replace by text.
@@ -34,6 +39,27 @@ SELECT
     CAST(NULL AS TIMESTAMP) AS ChargePeriodStart
 WHERE false
 """)
+
+
+@contextmanager
+def open_relations(
+    database: DuckDB,
+    parquet_dir: Path,
+    exports: Sequence[ExportSettings],
+    accounts: AccountsSettings,
+) -> Iterator[tuple[DuckDBPyConnection, list[str]]]:
+    """Open a DuckDB in memory for the block, with the relations, and yield it and their names.
+
+    Raises BillError as `create_relations`, and for an error of DuckDB in the block: the code's own
+    queries are right, so a Parquet file is damaged.
+    """
+    with database.scratch() as connection:
+        # DuckDB shows times in the zone of the machine; the answer should be the same everywhere.
+        connection.execute("SET TimeZone = 'UTC'")
+        try:
+            yield connection, create_relations(connection, parquet_dir, exports, accounts)
+        except duckdb.Error as error:
+            raise BillError(f"{first_line(error)}; {_DAMAGED}") from error
 
 
 def create_relations(

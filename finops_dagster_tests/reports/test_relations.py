@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finops_dagster.billing.columns import literal
 from finops_dagster.billing.errors import BillError
 from finops_dagster.reports.accounts import AccountsSettings
 from finops_dagster.reports.relations import create_relations
 from finops_dagster.sources.settings import ExportSettings
+from finops_dagster_tests.reports.charges import charge, write_charges
 
 EXPORTS = [
     ExportSettings(name=name, vendor="aws", start_month="2024-01") for name in ("acme", "globex")
@@ -28,23 +28,6 @@ def connection() -> Iterator[duckdb.DuckDBPyConnection]:
         yield connection
 
 
-def write_charges(lake: Path, export: ExportSettings, month: str, query: str) -> None:
-    """Write the rows of a query as the charges of an export's month."""
-    folder = lake / "focus" / export.name / f"billing_month={month}"
-    folder.mkdir(parents=True)
-    duckdb.sql(query).write_parquet(str(folder / f"{export.name}-{month}.parquet"))
-
-
-def charge(account: str | None, cost: str, payer: str = "p", day: str = "2024-01-15") -> str:
-    """Return the SQL of a charge of a sub account, or of none."""
-    return (
-        f"SELECT '{payer}' AS BillingAccountId, CAST(NULL AS VARCHAR) AS BillingAccountName, "
-        f"CAST({literal(account) if account else 'NULL'} AS VARCHAR) AS SubAccountId, "
-        f"CAST(NULL AS VARCHAR) AS SubAccountName, TIMESTAMP '{day}' AS ChargePeriodStart, "
-        f"CAST({cost} AS DECIMAL(38, 18)) AS BilledCost"
-    )
-
-
 def test_the_views_of_a_lake_without_months_are_the_accounts_alone(
     tmp_path: Path, connection: duckdb.DuckDBPyConnection
 ) -> None:
@@ -55,11 +38,11 @@ def test_the_views_of_a_lake_without_months_are_the_accounts_alone(
 def test_focus_named_has_the_charges_of_focus_once_each(
     tmp_path: Path, connection: duckdb.DuckDBPyConnection
 ) -> None:
-    write_charges(tmp_path, EXPORTS[0], "2024-01", charge("a", "1.000000000000000001"))
-    write_charges(tmp_path, EXPORTS[0], "2024-02", charge(None, "2"))
+    write_charges(tmp_path, "acme", "2024-01", charge("a", "1.000000000000000001"))
+    write_charges(tmp_path, "acme", "2024-02", charge(None, "2"))
     # FOCUS does not require the columns of sub accounts.
     without_accounts = "SELECT CAST(3 AS DECIMAL(38, 18)) AS BilledCost, 'x' AS x_more"
-    write_charges(tmp_path, EXPORTS[1], "2024-01", without_accounts)
+    write_charges(tmp_path, "globex", "2024-01", without_accounts)
     views = create_relations(connection, tmp_path, EXPORTS, AccountsSettings())
     assert views == ["accounts", "focus", "focus_named"]
     names = "SELECT BilledCost, AccountName, AccountOwner, x_more FROM focus_named ORDER BY 1"
@@ -87,7 +70,7 @@ def test_a_charge_has_the_line_of_its_sub_account_or_else_of_its_billing_account
     accounts = {"listed": "1", "unlisted": "2", None: "3", "p": "4"}
     charges = [charge(account, cost) for account, cost in accounts.items()]
     other_payer = charge("unlisted", "5", payer="q")
-    write_charges(tmp_path, EXPORTS[0], "2024-01", " UNION ALL ".join([*charges, other_payer]))
+    write_charges(tmp_path, "acme", "2024-01", *charges, other_payer)
     file = "id,name,owner,cost centre,Team lead\nlisted,Shop,Ada,,\np,Payer,Grace,C1,Alan\n"
     columns = (
         "AccountName, AccountOwner, AccountCostCentre, AccountTeamLead, AccountEnvironment, "
@@ -105,26 +88,26 @@ def test_a_charge_has_the_line_of_its_sub_account_or_else_of_its_billing_account
 def test_a_line_counts_from_its_first_to_its_last_day(tmp_path: Path) -> None:
     days = ["2023-12-31 23:59:59", "2024-01-01", "2024-01-31 23:00:00", "2024-02-01"]
     charges = [charge("a", str(cost), day=day) for cost, day in enumerate(days)]
-    write_charges(tmp_path, EXPORTS[0], "2024-01", " UNION ALL ".join(charges))
+    write_charges(tmp_path, "acme", "2024-01", *charges)
     file = "id,name,valid_from,valid_to\na,old,2024-01-01,2024-01-31\na,new,2024-02-01,\n"
     names = [name for (name,) in named(tmp_path, file, "AccountName")]
     assert names == ["a", "old", "old", "new"]
 
 
 def test_old_months_follow_a_new_name_without_a_load(tmp_path: Path) -> None:
-    write_charges(tmp_path, EXPORTS[0], "2023-01", charge("a", "1"))
+    write_charges(tmp_path, "acme", "2023-01", charge("a", "1"))
     for name in ("before", "after"):
         assert named(tmp_path, f"id,name\na,{name}\n", "AccountName") == [(name,)]
 
 
 @pytest.mark.parametrize("written", ["0A1B", "0a1b", "/subscriptions/0A1B"])
 def test_a_subscription_of_azure_is_found_by_its_id(tmp_path: Path, written: str) -> None:
-    write_charges(tmp_path, EXPORTS[0], "2024-01", charge("/subscriptions/0a1b", "1"))
+    write_charges(tmp_path, "acme", "2024-01", charge("/subscriptions/0a1b", "1"))
     assert named(tmp_path, f"id,name\n{written},office\n", "AccountName") == [("office",)]
 
 
 def test_ids_keep_their_zeros(tmp_path: Path) -> None:
-    write_charges(tmp_path, EXPORTS[0], "2024-01", charge("000000000123", "1"))
+    write_charges(tmp_path, "acme", "2024-01", charge("000000000123", "1"))
     for written, is_listed in {"000000000123": True, "123": False}.items():
         assert named(tmp_path, f"id\n{written}\n", "AccountListed") == [(is_listed,)]
 
@@ -133,7 +116,7 @@ HOSTILE = "'; DROP TABLE accounts; --", '"quoted"', "\U0001f600", "\u202eright",
 
 
 def test_hostile_headings_and_names_stay_text(tmp_path: Path) -> None:
-    write_charges(tmp_path, EXPORTS[0], "2024-01", charge("a", "1"))
+    write_charges(tmp_path, "acme", "2024-01", charge("a", "1"))
     file = tmp_path / "accounts.csv"
     with file.open("w", newline="") as lines:
         csv.writer(lines).writerows([["id", "name", *HOSTILE], ["a", *HOSTILE, "x"]])
@@ -156,7 +139,7 @@ def test_no_charge_is_lost_or_counted_twice(
 ) -> None:
     lake = tmp_path_factory.mktemp("lake")
     rows = [charge(sub, str(n), payer, day) for n, (sub, payer, day) in enumerate(charges)]
-    write_charges(lake, EXPORTS[0], "2024-01", " UNION ALL ".join(rows))
+    write_charges(lake, "acme", "2024-01", *rows)
     written = [
         ",".join([id_, str(n), first or "", last or ""])
         for n, (id_, first, last) in enumerate(lines)

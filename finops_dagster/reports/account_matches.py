@@ -1,0 +1,89 @@
+"""Which accounts of the bill the accounts file has, and which of its lines the bill has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+
+from duckdb import DuckDBPyConnection
+
+from finops_dagster.billing.columns import Sql
+from finops_dagster.reports.accounts import AccountLine, AccountsFile
+
+# The newest charge of an account decides which line it has.
+_ACCOUNTS = Sql("""
+SELECT
+    coalesce(SubAccountId, BillingAccountId) AS account,
+    BillingCurrency AS currency,
+    arg_max(AccountName, ChargePeriodStart) AS name,
+    arg_max_null(AccountOwner, ChargePeriodStart) AS owner,
+    arg_max_null(AccountEnvironment, ChargePeriodStart) AS environment,
+    arg_max_null(AccountCostCentre, ChargePeriodStart) AS cost_centre,
+    arg_max(AccountListed, ChargePeriodStart) AS listed,
+    coalesce(sum(BilledCost) FILTER (
+        WHERE x_billing_month = (SELECT max(x_billing_month) FROM focus)
+    ), 0) AS cost
+FROM focus_named
+GROUP BY account, currency
+ORDER BY listed, currency, cost DESC, account
+""")
+_IDS = Sql("SELECT DISTINCT unnest([SubAccountId, BillingAccountId]) FROM focus")
+_MATCHED_LINES = Sql("""
+WITH days AS (
+    SELECT DISTINCT unnest([SubAccountId, BillingAccountId]) AS account,
+        CAST(ChargePeriodStart AS DATE) AS day
+    FROM focus
+)
+SELECT DISTINCT spelling, first_day
+FROM account_spellings JOIN days ON account = spelling AND day BETWEEN first_day AND last_day
+""")
+
+
+@dataclass(frozen=True)
+class BilledAccount:
+    """An account of the bill in one currency: what it is called, and its cost of the last month.
+
+    `listed` is whether the file has a line of the account itself that is valid now.
+    """
+
+    account_id: str
+    currency: str
+    name: str
+    owner: str | None
+    environment: str | None
+    cost_centre: str | None
+    listed: bool
+    cost: Decimal
+
+
+def last_month(connection: DuckDBPyConnection) -> date:
+    """Return the newest month that has charges. `focus` must exist."""
+    ((month,),) = connection.execute("SELECT max(x_billing_month) FROM focus").fetchall()
+    assert isinstance(month, date)
+    return month
+
+
+def billed_accounts(connection: DuckDBPyConnection) -> list[BilledAccount]:
+    """Return the accounts of all charges, those that are not in the file first, then by cost."""
+    return [BilledAccount(*row) for row in connection.execute(_ACCOUNTS).fetchall()]
+
+
+def unmatched_lines(connection: DuckDBPyConnection, accounts: AccountsFile) -> dict[int, str]:
+    """Return why no charge has a line of the file, by the numbers of these lines."""
+    matched = set(connection.execute(_MATCHED_LINES).fetchall())
+    lost_zeros = accounts.with_lost_zeros(id_ for (id_,) in connection.execute(_IDS).fetchall())
+
+    def reason(line: AccountLine) -> str:
+        if line.number in lost_zeros:
+            return f"the bill has {lost_zeros[line.number]}: a spreadsheet drops leading zeros"
+        days = " in these days" if line.valid_from or line.valid_to else ""
+        return f"no charge has this account{days}"
+
+    return {
+        line.number: reason(line)
+        for line in accounts.lines
+        if not any(
+            (spelling, line.valid_from or date.min) in matched for spelling in line.spellings
+        )
+    }
