@@ -30,6 +30,7 @@ from finops_dagster.billing.errors import (
 )
 from finops_dagster.billing.money import reconcile
 from finops_dagster.billing.months import BillingMonth
+from finops_dagster.billing.restatement import footer_of_restatements, restatements_of_footer
 from finops_dagster.billing.version import Load, LoadedVersion
 from finops_dagster.sources.base import Format
 from finops_dagster.tables import ledger
@@ -37,6 +38,7 @@ from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.digest import DigestKind, column_type, month_digest
 from finops_dagster.tables.load import MonthLoader, measure_month, verified_totals
 from finops_dagster.tables.parquet_files import parquet_file
+from finops_dagster.tables.restatements import restatements, restore_restatements
 
 # In DuckDB's default groups of 122,880, wide rows spill to disk under a small memory_limit and take
 # four times as long; groups of 40,960 do not, and make the file 8 % larger.
@@ -129,9 +131,14 @@ def footer_of(version: LoadedVersion) -> dict[str, str]:
     }
 
 
-def _footer(load: Load, names: dict[str, str]) -> dict[str, str]:
-    """Return the footer of a load's file; `names` are the column names by header."""
-    return {"export": load.export, "columns": json.dumps(names), **footer_of(load)}
+def _footer(connection: duckdb.DuckDBPyConnection, load: Load) -> dict[str, str]:
+    """Return the footer of a load's file, with what only the ledger knows of its month."""
+    return {
+        "export": load.export,
+        "columns": json.dumps(ledger.names_by_header(connection, load.table)),
+        **footer_of(load),
+        **footer_of_restatements(restatements(connection, load.export, load.month)),
+    }
 
 
 def names_from_footers(paths: Iterable[Path]) -> dict[str, str]:
@@ -193,7 +200,7 @@ def exporting_month(
     ledger gets the new file's checksum. On any error, also in the block, the old file stays.
     Readers see the whole old file or the whole new one. Raises ReconciliationError.
     """
-    footer = _footer(load, ledger.names_by_header(connection, load.table))
+    footer = _footer(connection, load)
     with replacing_file(connection, Sql(f"FROM {month_relation(load)}"), path, footer) as part:
         measured = measure_month(
             connection, parquet_relation(part), load.month, bill_format, load.totals.sums
@@ -296,8 +303,8 @@ def restore_load(
 ) -> bool:
     """Record a load that the ledger has lost, if the table has its rows; return whether it does.
 
-    All rows of the month must be of its version, and have its totals. The export's column names
-    are recorded too, from the footer of the Parquet file at `path`.
+    All rows of the month must be of its version, and have its totals. The export's column names and
+    the month's restatements are recorded too, from the footer of the Parquet file at `path`.
     """
     if verified_totals(connection, load, bill_format) is None:
         return False
@@ -308,7 +315,19 @@ def restore_load(
         return False
     ledger.restore_loads(connection, [load])
     ledger.record_export(connection, load, bill_format.vendor, names_from_footers([path]))
+    restore_restatements_of_footer(connection, load, path)
     return True
+
+
+def restore_restatements_of_footer(
+    connection: duckdb.DuckDBPyConnection, load: Load, path: Path
+) -> int:
+    """Record the restatements in a Parquet file's footer that the ledger lacks for a load's month.
+
+    Returns how many it lacked.
+    """
+    in_footer = restatements_of_footer(footer_texts(path) or {})
+    return restore_restatements(connection, load.export, load.month, in_footer)
 
 
 @contextmanager

@@ -12,11 +12,17 @@ from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import Project
 
 HEADERS = (*PLAIN, "bill/InvoiceId", "lineItem/CurrencyCode", "lineItem/Extra")
+WITH_ACCOUNT = (*PLAIN, "lineItem/UsageAccountId")
 
 
 def bill(**costs: str) -> list[dict[str, str]]:
     return [
-        line_item("2024-01", lineItem__ProductCode=service, lineItem__UnblendedCost=cost)
+        line_item(
+            "2024-01",
+            lineItem__ProductCode=service,
+            lineItem__UsageAccountId="111111111111",
+            lineItem__UnblendedCost=cost,
+        )
         for service, cost in costs.items()
     ]
 
@@ -24,29 +30,29 @@ def bill(**costs: str) -> list[dict[str, str]]:
 def test_the_metadata_has_rows_cost_and_the_five_largest_changes(project: Project) -> None:
     first = bill(EC2="100", S3="50", RDS="20", SQS="4", SNS="3", Lambda="2", Glue="1", Tax="9")
     second = bill(EC2="100", S3="40", RDS="21", SQS="2", SNS="7", Lambda="2.5", Athena="30")
-    project.deliver(first)
+    project.deliver(first, headers=WITH_ACCOUNT)
     assert "restatement" not in project.load().metadata("billing_table")
-    project.deliver(second, version="v2")
+    project.deliver(second, version="v2", headers=WITH_ACCOUNT)
     metadata = project.load().metadata("billing_table")
     assert (metadata["rows_changed"], metadata["cost_changed"]) == (-1, 13.5)
     assert "final" not in metadata, "an export without invoices cannot tell"
     assert metadata["restatement"].splitlines() == [
-        "| | v1 | v2 | change |",
-        "|---|---:|---:|---:|",
-        "| rows | 8 | 7 | -1 |",
-        "| cost | 189.00 | 202.50 | +13.50 |",
-        "| Athena | 0.00 | 30.00 | +30.00 |",
-        "| S3 | 50.00 | 40.00 | -10.00 |",
-        "| Tax | 9.00 | 0.00 | -9.00 |",
-        "| SNS | 3.00 | 7.00 | +4.00 |",
-        "| SQS | 4.00 | 2.00 | -2.00 |",
-        "| 3 other services | 23.00 | 23.50 | +0.50 |",
+        "| service | account | v1 | v2 | change |",
+        "|---|---|---:|---:|---:|",
+        "| rows |  | 8 | 7 | -1 |",
+        "| cost |  | 189.00 | 202.50 | +13.50 |",
+        "| Athena | 111111111111 | 0.00 | 30.00 | +30.00 |",
+        "| S3 | 111111111111 | 50.00 | 40.00 | -10.00 |",
+        "| Tax | 111111111111 | 9.00 | 0.00 | -9.00 |",
+        "| SNS | 111111111111 | 3.00 | 7.00 | +4.00 |",
+        "| SQS | 111111111111 | 4.00 | 2.00 | -2.00 |",
+        "| other |  | 123.00 | 123.50 | +0.50 |",
     ]
     for force in (False, True, False):
         again = project.load(force=force).metadata("billing_table")
         for name in ("rows_changed", "cost_changed", "restatement"):
             assert again[name] == metadata[name], "it stays until the next version"
-    project.deliver(second[:1], version="v3")
+    project.deliver(second[:1], version="v3", headers=WITH_ACCOUNT)
     assert project.load().metadata("billing_table")["rows_changed"] == -6
 
 
@@ -110,6 +116,8 @@ def test_a_final_month_is_recognized_in_every_format(project: Project, layout: L
     assert Decimal(str(metadata["cost_changed"])) != 0
     changes = metadata["restatement"]
     assert "| AmazonEC2 |" in changes or "Elastic Compute" in changes
+    _, account, *_ = changes.splitlines()[4].strip("| ").split(" | ")
+    assert account.isdecimal() and len(account) == 12
 
 
 def priced(*rows: tuple[str, str, str]) -> list[dict[str, str]]:
@@ -150,7 +158,7 @@ def test_services_are_listed_by_cost(project: Project, is_first: bool) -> None:
     assert metadata["currency"] == "USD"
     assert outcome.checks()["billing_table.one_currency"]
     assert project.totals() == (6, Decimal("999.5"))
-    assert is_first or "| AmazonEKS | 5.00 | 0.00 | -5.00 |" in metadata["restatement"]
+    assert is_first or "| AmazonEKS in USD | `(none)` | 5.00 | 0.00 |" in metadata["restatement"]
 
 
 def test_a_month_without_any_cost_is_loaded(project: Project) -> None:

@@ -71,7 +71,7 @@ def test_other_files_with_the_same_vendor_id_are_a_new_version(
     warning = f"the vendor delivered other files with the id v1 before; these are version {version}"
     assert warning in outcome.metadata("staged_files")["warnings"]
     header, *_ = outcome.metadata("billing_table")["restatement"].splitlines()
-    assert header.replace("`", "") == f"| | v1 | {version} | change |"
+    assert header.replace("`", "") == f"| service | account | v1 | {version} | change |"
     assert project.ledger() == [("v1", "superseded"), (version, "loaded")]
     footer = read_footer(project.parquet_path())
     assert footer is not None
@@ -290,4 +290,4 @@ def test_versions_are_ordered_by_load_number_and_not_by_time(project: Project) -
     project.deliver(part("1", "1"), version="v3")
     for _ in range(2):  # when it is loaded, and when it is unchanged
         metadata = project.load().metadata("billing_table")
-        assert metadata["restatement"].startswith("| | v2 | v3 | change |\n")
+        assert metadata["restatement"].startswith("| service | account | v2 | v3 | change |\n")

@@ -10,8 +10,16 @@ import duckdb
 from finops_dagster.billing.content import Content
 from finops_dagster.billing.errors import BillError, FileInvalid, StageMissing, excerpts
 from finops_dagster.billing.months import BillingMonth
+from finops_dagster.billing.restatement import Restatement
 from finops_dagster.billing.version import Load, with_vendor_id
-from finops_dagster.lake import Lake, load_from_footer, names_from_footers, restoring_month
+from finops_dagster.lake import (
+    Lake,
+    load_from_footer,
+    month_relation,
+    names_from_footers,
+    restore_restatements_of_footer,
+    restoring_month,
+)
 from finops_dagster.pipeline import checks
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.metadata import LOAD_KEYS, LoadedMonth, table_metadata
@@ -24,12 +32,14 @@ from finops_dagster.pipeline.stage import (
     stage,
     stage_result,
 )
+from finops_dagster.sources.base import Format
 from finops_dagster.staging.folder import StagedVersion, StagingFolder, VersionRecord
 from finops_dagster.tables import ledger
 from finops_dagster.tables.database import BillingDatabase, logging_query_progress
 from finops_dagster.tables.files import read_files
 from finops_dagster.tables.load import MonthLoader, verified_load
-from finops_dagster.tables.month_report import MonthReport, Restatement, month_report
+from finops_dagster.tables.month_report import MonthReport, month_report
+from finops_dagster.tables.restatements import keep_replaced_costs, record_restatement
 
 
 def billing_table_asset(export: Export) -> dg.AssetsDefinition:
@@ -107,20 +117,35 @@ class MonthLoading:
         with self.database.connect(export.name, month) as connection:
             manifest_id = self._id_in_ledger(connection)
             existing = verified_load(connection, export.name, month, export.formats)
-            previous = None
-            if existing is not None:
-                previous = month_report(connection, existing, export.formats[existing.format])
-            is_restated = existing is not None and existing.manifest_id != manifest_id
-            if previous and not is_restated and not force:
-                self._complete_ledger(connection, previous.load)
-                yield LoadedMonth(previous)
+            if existing and existing.manifest_id == manifest_id and not force:
+                self._complete_ledger(connection, existing)
+                yield LoadedMonth(month_report(connection, existing, self._format(existing)))
                 return
             if existing is not None and not force:
                 self._require_known_files(existing)
+            if existing is not None:
+                rows = month_relation(existing)
+                keep_replaced_costs(connection, rows, self._format(existing))
             with self._replacing_rows(connection, manifest_id) as (load, warnings):
-                report = month_report(connection, load, export.formats[load.format])
-                restatement = Restatement(previous, report) if previous and is_restated else None
+                restatement = self._record_restatement(connection, existing, load)
+                report = month_report(connection, load, self._format(load))
                 yield LoadedMonth(report, "loaded", warnings, restatement)
+
+    def _format(self, load: Load) -> Format:
+        return self.export.formats[load.format]
+
+    def _record_restatement(
+        self, connection: duckdb.DuckDBPyConnection, replaced: Load | None, load: Load
+    ) -> Restatement | None:
+        """Record what the load changed, and return it; None if it replaced or changed nothing.
+
+        A ledger that was lost gets the month's earlier restatements from the lake first.
+        """
+        restore_restatements_of_footer(connection, load, self.lake.path(load.export, load.month))
+        if replaced is None:
+            return None
+        rows, bill_format = month_relation(load), self._format(load)
+        return record_restatement(connection, load, rows, replaced.manifest_id, bill_format)
 
     def _id_in_ledger(self, connection: duckdb.DuckDBPyConnection) -> str:
         """Return the id of the ledger's load with this content, else the id for a new load.

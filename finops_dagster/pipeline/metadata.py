@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC
-from decimal import Decimal
 from typing import Any
 
 import dagster as dg
@@ -14,12 +13,13 @@ import dagster as dg
 from finops_dagster.billing.delivery import Delivery
 from finops_dagster.billing.errors import escaped, excerpts, shortened
 from finops_dagster.billing.manifest import Manifest, ManifestFile
-from finops_dagster.billing.money import decimal_text
+from finops_dagster.billing.money import decimal_text, exact_sum
+from finops_dagster.billing.restatement import CostChange, Restatement, summed_changes
 from finops_dagster.billing.version import Load, Version
 from finops_dagster.focus.conformance import BrokenRule
 from finops_dagster.focus.entries import Entry
 from finops_dagster.staging.folder import VersionRecord
-from finops_dagster.tables.month_report import MonthReport, Restatement
+from finops_dagster.tables.month_report import MonthReport
 
 Metadata = dict[str, dg.MetadataValue[Any] | dg.TableSchema | str | int | float | bool]
 
@@ -41,7 +41,7 @@ class LoadedMonth:
     """A month in the billing table: its report, and the outcome of the stage.
 
     `outcome` is `loaded` or `unchanged`. `warnings` has a line for each column that has another
-    type in the table than in this version. `restatement` is None unless a version was replaced.
+    type in the table than in this version. `restatement` is None unless the load changed a month.
     """
 
     report: MonthReport
@@ -118,24 +118,15 @@ def staged_metadata(record: VersionRecord) -> Metadata:
 def table_metadata(loaded: LoadedMonth, repeated: Mapping[str, dg.MetadataValue[Any]]) -> Metadata:
     """Return the metadata of the billing table.
 
-    `repeated` has the values of LOAD_KEYS from the last run, if that had the same version. They win
-    over those of this load, except for `warnings`.
+    `repeated` has the values of LOAD_KEYS from the last run, if that had the same version.
     """
     report, restatement = loaded.report, loaded.restatement
-    # The UI keeps this order: what changed comes first, as people look for it first.
-    changes: Metadata = {} if report.is_final is None else {"final": report.is_final}
-    if restatement is not None:
-        changes |= {
-            "replaced_version": restatement.previous.load.manifest_id,
-            "rows_changed": restatement.added_rows,
-            "cost_changed": float(restatement.added_cost),
-            "cost_changed_exact": decimal_text(restatement.added_cost),
-            "restatement": _restatement_table(restatement),
-        }
     return {
         **version_metadata(report.load),
-        **changes,
+        # The UI keeps this order: what changed comes first, as people look for it first.
+        **({} if report.is_final is None else {"final": report.is_final}),
         **repeated,
+        **({} if restatement is None else _restatement_metadata(restatement)),
         **warnings_metadata(loaded.warnings),
         **_rounded_columns(report.load),
         "currency": ", ".join(currency for currency, _ in report.currencies),
@@ -240,29 +231,47 @@ def _service_table(report: MonthReport) -> dg.MetadataValue[Any]:
     return _table(f"| service | {report.cost_column} |", lines)
 
 
+def _restatement_metadata(restatement: Restatement) -> Metadata:
+    totals = restatement.totals
+    added_cost = exact_sum(total.added_cost for total in totals)
+    return {
+        "replaced_version": restatement.replaced_id,
+        "rows_changed": sum(total.added_rows for total in totals),
+        "cost_changed": float(added_cost),
+        "cost_changed_exact": decimal_text(added_cost),
+        "restatement": _restatement_table(restatement),
+    }
+
+
 def _restatement_table(restatement: Restatement) -> dg.MetadataValue[Any]:
-    """Return rows and cost of both versions, and the services whose cost changed most."""
-    old, new = restatement.previous.load, restatement.current.load
-    changes = restatement.cost_changes()
-    shown, rest = changes[:_MAX_CHANGES], changes[_MAX_CHANGES:]
-    costs = [("cost", old.totals.cost, new.totals.cost)]
-    costs += [(markdown(name), old_cost, new_cost) for name, old_cost, new_cost in shown]
-    if rest:
-        old_cost = sum((change[1] for change in rest), Decimal(0))
-        new_cost = sum((change[2] for change in rest), Decimal(0))
-        costs.append((f"{len(rest)} other services", old_cost, new_cost))
+    """Return rows and costs of both versions, and the services and accounts that changed most."""
+    totals, changes = restatement.totals, restatement.changes
+    listed = [change for change in changes if not change.is_other][:_MAX_CHANGES]
+    rest = summed_changes(change for change in changes if change not in listed)
+
+    def costs(change: CostChange, service: str, account: str) -> tuple[str, ...]:
+        currency = ""
+        if len(totals) > 1:
+            named = f" in {markdown(change.currency or '')}"
+            currency = named if change.currency else " without currency"
+        before, after = f"{change.cost_before:,.2f}", f"{change.cost_after:,.2f}"
+        return service + currency, account, before, after, f"{change.added_cost:+,.2f}"
+
+    old_rows, new_rows = (
+        sum(change.rows_before for change in totals),
+        sum(change.rows_after for change in totals),
+    )
     return _table(
-        f"| | {markdown(old.manifest_id)} | {markdown(new.manifest_id)} | change |",
+        f"| service | account | {markdown(restatement.replaced_id)} "
+        f"| {markdown(restatement.manifest_id)} | change |",
         [
-            (
-                "rows",
-                f"{old.totals.rows:,}",
-                f"{new.totals.rows:,}",
-                f"{restatement.added_rows:+,}",
-            ),
+            ("rows", "", f"{old_rows:,}", f"{new_rows:,}", f"{new_rows - old_rows:+,}"),
+            *(costs(total, "cost", "") for total in totals),
             *(
-                (name, f"{old_cost:,.2f}", f"{new_cost:,.2f}", f"{new_cost - old_cost:+,.2f}")
-                for name, old_cost, new_cost in costs
+                costs(c, markdown(c.service or "(none)"), markdown(c.account or "(none)"))
+                for c in listed
             ),
+            *(costs(change, "other", "") for change in rest),
         ],
+        texts=2,
     )

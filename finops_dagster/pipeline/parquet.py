@@ -7,8 +7,9 @@ import dagster as dg
 
 from finops_dagster.billing.errors import StageMissing
 from finops_dagster.billing.months import BillingMonth
+from finops_dagster.billing.restatement import restatements_of_footer
 from finops_dagster.billing.version import Load, LoadedVersion
-from finops_dagster.lake import Lake, exporting_month, is_intact, read_footer
+from finops_dagster.lake import Lake, exporting_month, footer_texts, is_intact, version_of_footer
 from finops_dagster.pipeline.checks import RECONCILES, reconciles
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.metadata import version_metadata
@@ -22,6 +23,7 @@ from finops_dagster.pipeline.stage import (
 )
 from finops_dagster.tables.database import BillingDatabase, logging_query_progress
 from finops_dagster.tables.load import verified_load
+from finops_dagster.tables.restatements import restatements
 
 _REPAIRED = "exported again, as the file was damaged"  # an outcome
 
@@ -59,12 +61,13 @@ def writing_month(
 ) -> Iterator[tuple[Load, str, int]]:
     """Write the month's rows from the table to the lake, unless the file there is up to date.
 
-    With `force` that file is replaced too. A file is up to date if it is of the table's load and
-    has the checksum that it was written with. The block gets the load, the outcome, and the file's
-    size in bytes, also of an unchanged file. It runs, with the database open, before the new file
-    replaces the old one and the ledger gets its checksum; after any error, also in the block, the
-    old one stays. Raises StageMissing if the table does not have the rows that the ledger records,
-    and ReconciliationError if the new file does not have them.
+    With `force` that file is replaced too. A file is up to date if it is of the table's load, has
+    the restatements in the ledger, and has the checksum that it was written with. The block gets
+    the load, the outcome, and the file's size in bytes, also of an unchanged file. It runs, with
+    the database open, before the new file replaces the old one and the ledger gets its checksum;
+    after any error, also in the block, the old one stays. Raises StageMissing if the table does not
+    have the rows that the ledger records, and ReconciliationError if the new file does not have
+    them.
     """
     path = lake.path(export.name, month)
     with database.connect(export.name, month) as connection:
@@ -75,8 +78,9 @@ def writing_month(
                 f"table {export.table} has no load of {month}, or its rows differ from the load; "
                 f"run {command}"
             )
-        footer, bill_format = read_footer(path), export.formats[load.format]
-        is_current = load.is_same(footer)
+        texts, bill_format = footer_texts(path) or {}, export.formats[load.format]
+        footer, recorded = version_of_footer(texts), restatements(connection, export.name, month)
+        is_current = load.is_same(footer) and restatements_of_footer(texts) == recorded
         if is_current and not force and is_intact(connection, load, path):
             yield load, "unchanged", path.stat().st_size
             return

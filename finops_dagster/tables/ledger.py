@@ -7,7 +7,7 @@ Functions write in the caller's transaction, if there is one.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -21,7 +21,7 @@ from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import Load
 
 # `manifests` has every version that was loaded, `exports` every export with the column name of each
-# header, and `runs` every load that was committed.
+# header, `runs` every load that was committed, and `restatements` what loads changed.
 _LAYOUT = {
     "manifests": {
         "export": "VARCHAR",
@@ -61,6 +61,22 @@ _LAYOUT = {
         "seconds": "DOUBLE",
         "row_count": "BIGINT",
         "byte_count": "BIGINT",
+    },
+    "restatements": {
+        "export": "VARCHAR",
+        "billing_month": "DATE",
+        "restatement_number": "BIGINT",
+        "manifest_id": "VARCHAR",
+        "replaced_id": "VARCHAR",
+        "restated_at": "TIMESTAMP",
+        "run_id": "VARCHAR",
+        "currency": "VARCHAR",
+        "service": "VARCHAR",
+        "account": "VARCHAR",
+        "cost_before": "DECIMAL(38,18)",
+        "cost_after": "DECIMAL(38,18)",
+        "rows_before": "BIGINT",
+        "rows_after": "BIGINT",
     },
 }
 # The columns that the first layout of `manifests` did not have, with their values in older rows.
@@ -227,13 +243,16 @@ def _key(load: Load) -> dict[str, Any]:
     return {"export": load.export, "billing_month": first_day, "manifest_id": load.manifest_id}
 
 
-def _insert(connection: duckdb.DuckDBPyConnection, table: str, row: Mapping[str, Any]) -> None:
+def insert_rows(
+    connection: duckdb.DuckDBPyConnection, table: str, rows: Sequence[Mapping[str, Any]]
+) -> None:
+    """Insert rows, at least one and all with the same columns, into a table of the ledger."""
     # As JSON: DuckDB binds a mapping as a STRUCT, whose names must not differ in case alone.
-    columns = _definitions({name: _LAYOUT[table][name] for name in row})
+    columns = _definitions({name: _LAYOUT[table][name] for name in rows[0]})
     connection.execute(
-        f"INSERT INTO finops_state.{quoted(table)} BY NAME "
-        f"SELECT unnest(CAST(?::JSON AS STRUCT({columns})))",
-        [json.dumps(row, default=str)],
+        f"INSERT INTO finops_state.{quoted(table)} BY NAME SELECT unnest(inserted) "
+        f"FROM (SELECT unnest(CAST(?::JSON AS STRUCT({columns})[])) AS inserted)",
+        [json.dumps(rows, default=str)],
     )
 
 
@@ -246,7 +265,7 @@ def record_load(connection: duckdb.DuckDBPyConnection, load: Load, seconds: floa
     now = datetime.now(UTC).replace(tzinfo=None)
     restore_loads(connection, [replace(load, state="loaded", loaded_at=now, number=None)])
     row = {**load.row(), **_key(load), "committed_at": now, "seconds": seconds}
-    _insert(connection, "runs", {name: row[name] for name in _LAYOUT["runs"]})
+    insert_rows(connection, "runs", [{name: row[name] for name in _LAYOUT["runs"]}])
 
 
 def restore_loads(connection: duckdb.DuckDBPyConnection, loads: Iterable[Load]) -> None:
@@ -278,7 +297,7 @@ def restore_loads(connection: duckdb.DuckDBPyConnection, loads: Iterable[Load]) 
             "loaded_at": load.loaded_at,
             "load_number": load.number or last_number[0][0] + 1,
         }
-        _insert(connection, "manifests", row)
+        insert_rows(connection, "manifests", [row])
 
 
 def complete_load(
@@ -355,4 +374,4 @@ def record_export(
         "columns": {**names, **names_by_header(connection, load.table)},
     }
     connection.execute("DELETE FROM finops_state.exports WHERE table_name = ?", [load.table])
-    _insert(connection, "exports", row)
+    insert_rows(connection, "exports", [row])

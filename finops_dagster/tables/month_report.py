@@ -1,4 +1,4 @@
-"""A loaded month's report: its costs, its finality, and what a restatement changed."""
+"""A loaded month's report: its costs, and whether it is final."""
 
 from __future__ import annotations
 
@@ -36,32 +36,6 @@ class MonthReport:
     currencies: list[tuple[str, Decimal]]
     is_final: bool | None
     """Whether the month is final; None if the table's columns do not tell."""
-
-
-@dataclass(frozen=True)
-class Restatement:
-    """A restatement of a month: its report before (`previous`) and after it (`current`)."""
-
-    previous: MonthReport
-    current: MonthReport
-
-    @property
-    def added_rows(self) -> int:
-        """The number of rows that the month gained; negative if it lost rows."""
-        return self.current.load.totals.rows - self.previous.load.totals.rows
-
-    @property
-    def added_cost(self) -> Decimal:
-        """The headline cost that the month gained; negative if it fell."""
-        return self.current.load.totals.cost - self.previous.load.totals.cost
-
-    def cost_changes(self) -> list[tuple[str, Decimal, Decimal]]:
-        """Return (service, cost before, cost after) if they differ, the largest change first."""
-        before, after = dict(self.previous.services), dict(self.current.services)
-        zero = Decimal(0)
-        costs = [(name, before.get(name, zero), after.get(name, zero)) for name in before | after]
-        changed = [(name, old, new) for name, old, new in costs if old != new]
-        return sorted(changed, key=lambda change: (-abs(change[2] - change[1]), change[0]))
 
 
 def month_report(

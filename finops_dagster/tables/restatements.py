@@ -1,0 +1,179 @@
+"""Restatements in the ledger: what a load replaced, in the transaction that replaced it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from itertools import groupby
+from typing import Any
+
+import duckdb
+
+from finops_dagster.billing.columns import Sql, quoted
+from finops_dagster.billing.money import decimal_text
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.billing.restatement import (
+    MAX_CHANGES,
+    MAX_RESTATEMENTS,
+    OTHER,
+    CostChange,
+    Restatement,
+    sorted_changes,
+)
+from finops_dagster.billing.version import Load
+from finops_dagster.sources.base import Format
+from finops_dagster.tables import ledger
+
+_IS_MONTH = Sql("export = ? AND billing_month = ?")
+# The largest changes are found by rounded differences: an exact one may not fit into its type.
+_CHANGES = """
+WITH before_and_after AS (
+    SELECT currency, service, account, cost AS cost_before, row_count AS rows_before
+    FROM replaced_costs
+    UNION ALL BY NAME
+    SELECT currency, service, account, cost AS cost_after, row_count AS rows_after
+    FROM ({costs})
+), summed AS (
+    SELECT currency, service, account,
+        coalesce(sum(cost_before), 0) AS old_cost, coalesce(sum(cost_after), 0) AS new_cost,
+        coalesce(sum(rows_before), 0) AS old_rows, coalesce(sum(rows_after), 0) AS new_rows,
+        old_cost <> new_cost OR old_rows <> new_rows AS is_changed
+    FROM before_and_after GROUP BY currency, service, account
+), numbered AS (
+    SELECT *, is_changed AND row_number() OVER (
+        ORDER BY is_changed DESC, abs(new_cost::DOUBLE - old_cost::DOUBLE) DESC,
+            abs(new_rows - old_rows) DESC, currency, service, account
+    ) <= $max_changes AS is_listed
+    FROM summed
+)
+SELECT currency, if(is_listed, service, $other), if(is_listed, account, $other),
+    sum(old_cost), sum(new_cost), sum(old_rows)::BIGINT, sum(new_rows)::BIGINT
+FROM numbered GROUP BY 1, 2, 3, is_listed
+"""
+
+
+def keep_replaced_costs(
+    connection: duckdb.DuckDBPyConnection, rows: Sql, bill_format: Format
+) -> None:
+    """Keep the costs by service and account of rows that a load is going to replace.
+
+    `rows` is what follows FROM to read them. The costs are kept for `record_restatement`, until the
+    connection is closed.
+    """
+    costs = _costs(connection, rows, bill_format)
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE replaced_costs AS {costs}")
+
+
+def record_restatement(
+    connection: duckdb.DuckDBPyConnection,
+    load: Load,
+    rows: Sql,
+    replaced_id: str,
+    bill_format: Format,
+) -> Restatement | None:
+    """Record what a load changed, in the transaction that replaced the rows, and return it.
+
+    `rows` is what follows FROM to read the load's rows, and `replaced_id` the version whose costs
+    `keep_replaced_costs` has kept. None, and nothing is recorded, if that is the load's version too
+    and neither a cost nor a number of rows changed.
+    """
+    costs = _costs(connection, rows, bill_format)
+    found = connection.execute(
+        _CHANGES.format(costs=costs), {"max_changes": MAX_CHANGES, "other": OTHER}
+    ).fetchall()
+    changes = sorted_changes(CostChange(*row) for row in found)
+    if load.manifest_id == replaced_id and all(change.is_other for change in changes):
+        return None
+    ((number,),) = connection.execute(
+        "SELECT coalesce(max(restatement_number), 0) + 1 FROM finops_state.restatements "
+        f"WHERE {_IS_MONTH}",
+        [load.export, load.month.first_day],
+    ).fetchall()
+    now = datetime.now(UTC).replace(tzinfo=None)
+    restatement = Restatement(number, load.manifest_id, replaced_id, now, load.run_id, changes)
+    restore_restatements(connection, load.export, load.month, [restatement])
+    return restatement
+
+
+def _costs(connection: duckdb.DuckDBPyConnection, rows: Sql, bill_format: Format) -> Sql:
+    """Return a SELECT of the costs of rows by currency, service and account."""
+    described = connection.execute(f"DESCRIBE FROM {rows}").fetchall()
+    present = {name for name, *_ in described}
+
+    def text(column: str) -> Sql:
+        return Sql(f"nullif({quoted(column)}::VARCHAR, '')") if column in present else Sql("NULL")
+
+    cost = Sql(quoted(bill_format.cost) if bill_format.cost in present else "NULL::DECIMAL(38,18)")
+    return Sql(
+        f"SELECT {text(bill_format.currency)} AS currency, {text(bill_format.service)} AS service, "
+        f"{text(bill_format.account)} AS account, sum({cost}) AS cost, count(*) AS row_count "
+        f"FROM {rows} GROUP BY 1, 2, 3"
+    )
+
+
+def restatements(
+    connection: duckdb.DuckDBPyConnection, export: str, month: BillingMonth
+) -> list[Restatement]:
+    """Return the restatements of a month in the ledger, the newest first."""
+    rows = connection.execute(
+        "SELECT restatement_number, manifest_id, replaced_id, restated_at, run_id, currency, "
+        "service, account, cost_before, cost_after, rows_before, rows_after "
+        f"FROM finops_state.restatements WHERE {_IS_MONTH} ORDER BY restatement_number DESC",
+        [export, month.first_day],
+    ).fetchall()
+    groups = [list(group) for _, group in groupby(rows, key=lambda row: row[0])]
+    return [
+        Restatement(
+            *(number, manifest_id, replaced_id, restated_at, run_id),
+            sorted_changes(CostChange(*row[5:]) for row in group),
+        )
+        for group in groups
+        for number, manifest_id, replaced_id, restated_at, run_id, *_ in group[:1]
+    ]
+
+
+def restore_restatements(
+    connection: duckdb.DuckDBPyConnection,
+    export: str,
+    month: BillingMonth,
+    restored: Iterable[Restatement],
+) -> int:
+    """Record restatements that the ledger lacks, and return how many it lacked.
+
+    A recorded one of the same number is replaced. The ledger keeps the newest `MAX_RESTATEMENTS` of
+    the month, as the footer of its Parquet file does.
+    """
+    recorded = restatements(connection, export, month)
+    missing = [restatement for restatement in restored if restatement not in recorded]
+    if not missing:
+        return 0
+    key = {"export": export, "billing_month": month.first_day}
+    for restatement in missing:
+        connection.execute(
+            f"DELETE FROM finops_state.restatements WHERE {_IS_MONTH} AND restatement_number = ?",
+            [*key.values(), restatement.number],
+        )
+        if rows := [{**key, **row} for row in _rows(restatement)]:
+            ledger.insert_rows(connection, "restatements", rows)
+    connection.execute(
+        f"DELETE FROM finops_state.restatements WHERE {_IS_MONTH} AND restatement_number <= "
+        "(SELECT max(restatement_number) FROM finops_state.restatements "
+        f"WHERE {_IS_MONTH}) - ?",
+        [*key.values(), *key.values(), MAX_RESTATEMENTS],
+    )
+    return len(missing)
+
+
+def _rows(restatement: Restatement) -> list[dict[str, Any]]:
+    """Return the rows of the ledger for a restatement, one for each change."""
+    fields = {name: value for name, value in vars(restatement).items() if name != "changes"}
+    fields["restatement_number"] = fields.pop("number")
+    return [
+        {
+            **fields,
+            **vars(change),
+            "cost_before": decimal_text(change.cost_before),
+            "cost_after": decimal_text(change.cost_after),
+        }
+        for change in restatement.changes
+    ]
