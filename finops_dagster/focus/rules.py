@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -141,16 +141,11 @@ def _value_rules(column: FocusColumn) -> Iterator[tuple[str, str, Sql]]:
         unreadable = Sql(f"{name} IS NULL AND {as_written(column.name)} IS NOT NULL")
         yield "format", f"can be read as {column.type}", unreadable
     if column.allowed_values:
-        allowed = _in_parentheses(column.allowed_values)
-        yield "values", "has an allowed value", Sql(f"{name} NOT IN {allowed}")
+        yield "values", "has an allowed value", _not_in(name, column.allowed_values)
     if column.values_by_category:
         groups = column.values_by_category.items()
-        pairs = Sql(", ").join(
-            Sql(f"({literal(category)}, {literal(value)})")
-            for category, values in groups
-            for value in values
-        )
-        other = Sql(f"(ServiceCategory, {name}) NOT IN ({pairs})")
+        categories = {value: category for category, values in groups for value in values}
+        other = Sql(f"{_map(categories)}[{name}] IS DISTINCT FROM ServiceCategory")
         unknown = Sql(f"ServiceCategory IS NOT NULL AND {name} IS NOT NULL AND {other}")
         yield "category", "is one of its ServiceCategory", unknown
     if column.keys:
@@ -185,8 +180,7 @@ def _format_rule(name: Sql, value_format: ValueFormat) -> tuple[str, str, Sql]:
                 Sql(f"NOT regexp_full_match({name}, '[A-Z]{{3}}')"),
             )
         case ValueFormat.NATIONAL_CURRENCY:
-            codes = _in_parentheses(_national_currencies())
-            return "currency", "is a code of ISO 4217", Sql(f"{name} NOT IN {codes}")
+            return "currency", "is a code of ISO 4217", _not_in(name, _national_currencies())
 
 
 def _null_rules(column: FocusColumn) -> Iterator[tuple[str, str, Sql]]:
@@ -227,6 +221,20 @@ def _columns_in(sql: str) -> tuple[str, ...]:
     """Return the columns that SQL names: its only words in both upper and lower case."""
     without_texts = re.sub(r"'[^']*'", "", sql)
     return tuple(dict.fromkeys(re.findall(r"\b[A-Z][A-Za-z]*[a-z][A-Za-z]*\b", without_texts)))
+
+
+def _not_in(name: Sql, values: Iterable[str]) -> Sql:
+    """Return the condition that a column has a value that is none of these.
+
+    A function of one column is computed once for each text in the dictionary of a Parquet file, IN
+    is not: it takes ten times as long for a hundred values.
+    """
+    return Sql(f"NOT map_contains({_map(dict.fromkeys(values, ''))}, {name})")
+
+
+def _map(texts: Mapping[str, str]) -> Sql:
+    entries = (f"{literal(key)}: {literal(text)}" for key, text in texts.items())
+    return Sql(f"MAP {{{', '.join(entries)}}}")
 
 
 def _in_parentheses(values: Iterable[str]) -> Sql:
