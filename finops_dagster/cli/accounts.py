@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from finops_dagster.billing.errors import count_text
-from finops_dagster.cli.options import Group, Json, Options
+from finops_dagster.billing.errors import BillError, count_text
+from finops_dagster.cli.options import ExternalId, Group, Json, Options, Profile, Role
 from finops_dagster.cli.output import Headings, Row, show, value_text
-from finops_dagster.terminal import print_error
+from finops_dagster.terminal import print_error, print_line
 
 if TYPE_CHECKING:
     from finops_dagster.reports.account_matches import BilledAccount
     from finops_dagster.reports.accounts import AccountsFile
     from finops_dagster.settings import Settings
+    from finops_dagster.sources.aws.organization import Organization
 
 app = typer.Typer(cls=Group, no_args_is_help=True)
 
+_NO_FILE = "no accounts file is set: set accounts.file (docs/accounts.md)"
 _HEADINGS: Headings = {
     "account": "account_id",
     "name": "name",
@@ -49,6 +51,70 @@ def list_accounts(context: typer.Context, json: Json = False) -> None:
         print_error(line)
 
 
+@app.command()
+def pull(
+    context: typer.Context,
+    region: Annotated[
+        str, typer.Option(metavar="NAME", help="AWS region; others are for China and GovCloud.")
+    ] = "us-east-1",
+    endpoint_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="Another address of AWS Organizations.")
+    ] = None,
+    profile: Profile = None,
+    role_arn: Role = None,
+    external_id: ExternalId = None,
+) -> None:
+    """Add the accounts of an AWS organization to the accounts file.
+
+    Adds a line for each account that has none, with its name and its tags: owner, environment, cost
+    centre, and every other tag that is a column of the file. Lines that exist stay as they are.
+
+    $ finops accounts pull --profile management
+    """
+    from finops_dagster.sources.aws.organization import Organization
+
+    file = Options.of(context).settings().accounts.file
+    if file is None:
+        raise BillError(f"{_NO_FILE}, which is then created")
+    organization = Organization(region, endpoint_url, profile, role_arn, external_id)
+    added, present = _add_from(organization, file)
+    print_line(
+        f"{count_text(added, 'account')} {'is' if added == 1 else 'are'} added to {file}; "
+        f"{present:,} {'was' if present == 1 else 'were'} in it already"
+    )
+
+
+def _add_from(organization: Organization, file: Path) -> tuple[int, int]:
+    """Add the organization's accounts to the file; return how many, and how many it had already.
+
+    Without the right to read tags, the lines have only ids and names, and a line on standard error
+    says so. Raises BillError.
+    """
+    from finops_dagster.reports.accounts import heading_key, read_accounts
+    from finops_dagster.reports.add_accounts import add_accounts
+    from finops_dagster.sources.aws.organization import AccessDenied
+
+    known = {line.key for line in read_accounts(file).lines} if file.exists() else set[str]()
+    names = organization.account_names()
+    new = {account: name for account, name in names.items() if account not in known}
+    lines, tags_allowed = [], True
+    for account, name in new.items():
+        tags: Mapping[str, str] = {}
+        if tags_allowed:
+            try:
+                tags = organization.tags(account)
+            except AccessDenied as error:
+                print_error(f"{error}; the accounts are added without their tags")
+                tags_allowed = False
+        cells = {heading_key(key): cell for key, cell in tags.items()}
+        # The tags of a customer say nothing about the days of a line.
+        known_cells = {"account_id": account, "name": name, "valid_from": "", "valid_to": ""}
+        lines.append({**cells, **known_cells})
+    if lines:
+        add_accounts(file, lines)
+    return len(lines), len(names) - len(lines)
+
+
 def _accounts(settings: Settings) -> tuple[list[Row], list[str]]:
     """Return the rows of `accounts list`, and lines that count their problems.
 
@@ -73,7 +139,7 @@ def _accounts(settings: Settings) -> tuple[list[Row], list[str]]:
     problems = [row for row in rows if row["problem"]]
     fine = [row for row in rows if not row["problem"]]
     if file is None:
-        return rows, ["no accounts file is set: set accounts.file (docs/accounts.md)"]
+        return rows, [_NO_FILE]
     return [*problems, *line_rows, *fine], [
         *_unlisted_summary(rows, month, file),
         *_unmatched_summary(len(line_rows), len(lines.lines), file),

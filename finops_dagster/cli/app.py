@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from finops_dagster.cli import accounts, focus, run, state, worker
-from finops_dagster.cli.options import Group, Json, Options
+from finops_dagster.cli.options import ExternalId, Group, Json, Options, Profile, Role
 from finops_dagster.cli.output import show
 from finops_dagster.processes import collect_garbage_seldom, keep_files_private
 from finops_dagster.terminal import print_error, print_line
@@ -219,11 +219,6 @@ SourceAddress = Annotated[
 Region = Annotated[str | None, typer.Option(metavar="NAME", help="AWS region of the bucket.")]
 Endpoint = Annotated[
     str | None, typer.Option(metavar="URL", help="Address of an S3 server that is not AWS.")
-]
-Profile = Annotated[str | None, typer.Option(metavar="NAME", help="Profile in ~/.aws/config.")]
-Role = Annotated[str | None, typer.Option(metavar="ARN", help="IAM role to assume.")]
-ExternalId = Annotated[
-    str | None, typer.Option(metavar="ID", help="External id that the role requires.")
 ]
 RequesterPays = Annotated[
     bool, typer.Option("--requester-pays", help="Pay for the requests, as the bucket demands it.")

@@ -37,6 +37,11 @@ Force = Annotated[
 ExportName = Annotated[
     str | None, typer.Option("--export", metavar="NAME", help="Only this export. Default: all.")
 ]
+Profile = Annotated[str | None, typer.Option(metavar="NAME", help="Profile in ~/.aws/config.")]
+Role = Annotated[str | None, typer.Option(metavar="ARN", help="IAM role to assume.")]
+ExternalId = Annotated[
+    str | None, typer.Option(metavar="ID", help="External id that the role requires.")
+]
 
 
 @dataclass(frozen=True)

@@ -6,17 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import boto3
-import botocore.session
 from botocore.config import Config
-from botocore.credentials import (
-    CredentialProvider,
-    CredentialResolver,
-    DeferredRefreshableCredentials,
-)
 from botocore.exceptions import BotoCoreError, ClientError
 
 from finops_dagster.object_stores import ObjectInfo, ObjectStore, StoreUnavailable
+from finops_dagster.object_stores.aws_session import aws_session
 from finops_dagster.object_stores.s3_errors import has_s3_code, s3_error
 from finops_dagster.object_stores.settings import StoreSettings
 
@@ -145,35 +139,5 @@ def _client(settings: StoreSettings, bucket: str) -> S3Client:
     if bucket.startswith("arn:"):
         # An access point answers in its own region alone, which its ARN names.
         region = region or bucket.split(":")[3] or None
-    session = boto3.Session(profile_name=settings.profile, region_name=region)
-    if settings.role_arn:
-        assumed_session = botocore.session.get_session()
-        role = _AssumedRole(session, settings.role_arn, settings.external_id)
-        assumed_session.register_component("credential_provider", CredentialResolver([role]))
-        session = boto3.Session(botocore_session=assumed_session, region_name=session.region_name)
+    session = aws_session(region, settings.profile, settings.role_arn, settings.external_id)
     return session.client("s3", endpoint_url=settings.endpoint_url, config=_CONFIG)
-
-
-class _AssumedRole(CredentialProvider):
-    """Credentials of the settings' role, renewed while a long download runs."""
-
-    METHOD = "assume-role"
-
-    def __init__(self, session: boto3.Session, role_arn: str, external_id: str | None) -> None:
-        super().__init__()
-        self._session, self._role = session, {"RoleArn": role_arn}
-        if external_id:
-            self._role["ExternalId"] = external_id
-
-    def load(self) -> DeferredRefreshableCredentials:
-        return DeferredRefreshableCredentials(self._assume, self.METHOD)
-
-    def _assume(self) -> dict[str, str]:
-        sts: Any = self._session.client("sts")
-        role = sts.assume_role(**self._role, RoleSessionName="finops_dagster")["Credentials"]
-        return {
-            "access_key": role["AccessKeyId"],
-            "secret_key": role["SecretAccessKey"],
-            "token": role["SessionToken"],
-            "expiry_time": role["Expiration"].isoformat(),
-        }

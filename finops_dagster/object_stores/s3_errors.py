@@ -82,7 +82,7 @@ def s3_error(
         return ObjectMissing(f"{location}: there is no such object")
     if status == 412:
         return ObjectChanged(f"{location} changed while it was read; run the month again")
-    message = _aws_message(error)
+    message = aws_message(error)
     service = "STS" if error.operation_name.startswith("AssumeRole") else "S3"
     line = f"{location}: {service} refuses ({code}{message and f': {message}'})"
     if status >= 500 or status == 429 or code in _TRANSIENT_CODES:
@@ -102,7 +102,7 @@ def has_s3_code(error: aws.ClientError) -> bool:
     return not (error.response["Error"].get("Code") or "0").isdigit()
 
 
-def _aws_message(error: aws.ClientError) -> str:
+def aws_message(error: aws.ClientError) -> str:
     """Return AWS's message in one short line, without the secrets that some stores repeat in it."""
     # Some stores quote the signature and the session token of the request.
     message = " ".join(str(error.response["Error"].get("Message") or "").split()).rstrip(".")

@@ -1,12 +1,16 @@
 """`finops accounts` compares the accounts file with the bill, and fills it."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
+import boto3
 import pytest
 
 from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.reports.charges import charge, write_charges
+from finops_dagster_tests.servers.s3 import S3Server
 
 
 @pytest.fixture
@@ -103,3 +107,110 @@ def test_a_broken_file_ends_queries_with_one_line(
     problem = "accounts.csv, line 2: has no account_id; write it, or delete the line\n"
     assert finops("accounts", "list", code=1) == problem
     assert finops("query", "SELECT 1", code=1) == problem
+
+
+@pytest.fixture
+def organization(s3: S3Server) -> Iterator[dict[str, str]]:
+    """Create an organization of three accounts in the server, and yield their ids by name."""
+    client = boto3.client("organizations", endpoint_url=s3.url, region_name="us-east-1")
+    created = client.create_organization(FeatureSet="ALL")["Organization"]
+    tags = {"Owner": "Ada, of shop", "cost-center": "CC-1", "Team": "web", "valid from": "soon"}
+    members = {
+        name: client.create_account(
+            Email=f"{number}@example.com",
+            AccountName=name,
+            Tags=[{"Key": key, "Value": value} for key, value in tags.items()],
+        )["CreateAccountStatus"]["AccountId"]
+        for number, name in enumerate(['the "shop"', "data"])
+    }
+    yield {"master": created["MasterAccountId"], **members}
+    for account in members.values():
+        client.remove_account_from_organization(AccountId=account)
+    client.delete_organization()
+
+
+def pull(finops: Finops, s3: S3Server, code: int = 0) -> str:
+    return finops("accounts", "pull", "--endpoint-url", s3.url, code=code)
+
+
+def test_pull_creates_the_file_from_names_and_tags(
+    finops: Finops, lake: Path, s3: S3Server, organization: dict[str, str]
+) -> None:
+    assert pull(finops, s3) == "3 accounts are added to accounts.csv; 0 were in it already\n"
+    shop, data = organization['the "shop"'], organization["data"]
+    lines = (finops.project.folder / "accounts.csv").read_text().splitlines()
+    assert lines == [
+        "account_id,name,owner,environment,cost_centre,valid_from,valid_to",
+        f"{organization['master']},master,,,,,",
+        f'{shop},"the ""shop""","Ada, of shop",,CC-1,,',
+        f'{data},data,"Ada, of shop",,CC-1,,',
+    ]
+    assert pull(finops, s3) == "0 accounts are added to accounts.csv; 3 were in it already\n"
+
+
+def test_pull_only_adds_lines_to_what_a_person_wrote(
+    finops: Finops, lake: Path, s3: S3Server, organization: dict[str, str]
+) -> None:
+    file, shop = finops.project.folder / "accounts.csv", organization['the "shop"']
+    written = f'\ufeff"Owner",Account ID ,team,Notes\r\n"me", {shop} ,,\'"mine"\'\r\n,77,,'.encode()
+    file.write_bytes(written)
+    file.chmod(0o640)
+    assert pull(finops, s3) == "2 accounts are added to accounts.csv; 1 was in it already\n"
+    assert file.read_bytes().startswith(written + b"\r\n")
+    assert file.read_bytes()[len(written) :].decode().split("\r\n") == [
+        "",
+        f",{organization['master']},,",
+        f'"Ada, of shop",{organization["data"]},web,',
+        "",
+    ]
+    assert file.stat().st_mode & 0o777 == 0o640
+    assert not list(finops.project.folder.glob("*.part"))
+
+
+Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes] | None]
+
+
+def refusing(action: str, code: str = "AccessDeniedException") -> Wsgi:
+    """Return a fault that refuses an action of Organizations, as AWS does."""
+
+    def fault(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes] | None:
+        if not environ.get("HTTP_X_AMZ_TARGET", "").endswith(f".{action}"):
+            return None
+        start("400 Bad Request", [("Content-Type", "application/x-amz-json-1.1")])
+        return [json.dumps({"__type": code, "Message": "You don't have permissions."}).encode()]
+
+    return fault
+
+
+def test_a_refusal_names_the_right_that_is_missing(
+    finops: Finops, lake: Path, s3: S3Server, organization: dict[str, str]
+) -> None:
+    s3.fault = refusing("ListAccounts")
+    assert pull(finops, s3, code=1) == (
+        "AWS refuses organizations:ListAccounts (AccessDeniedException: You don't have "
+        "permissions); use credentials of the management account, or of a delegated "
+        "administrator, whose policy allows organizations:ListAccounts\n"
+    )
+    s3.fault = refusing("ListAccounts", "AWSOrganizationsNotInUseException")
+    assert "use credentials of an account that is in an organ" in pull(finops, s3, code=1)
+    assert not (finops.project.folder / "accounts.csv").exists()
+    s3.fault = refusing("ListTagsForResource")
+    result = finops.run("accounts", "pull", "--endpoint-url", s3.url)
+    assert result.stdout == "3 accounts are added to accounts.csv; 0 were in it already\n"
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("AWS refuses organizations:ListTagsForResource (AccessDenied")
+    assert line.endswith("the accounts are added without their tags")
+
+
+def test_pull_needs_a_file_and_credentials(
+    finops: Finops, lake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("HOME", str(finops.project.folder))
+    assert finops("accounts", "pull", code=1).startswith("no AWS credentials were found; set AWS_")
+    missing = finops("accounts", "pull", "--profile", "none", code=1)
+    assert missing == "AWS Organizations: The config profile (none) could not be found\n"
+    del finops.environment["FINOPS_ACCOUNTS__FILE"]
+    assert finops("accounts", "pull", code=1).startswith("no accounts file is set: set accounts.f")

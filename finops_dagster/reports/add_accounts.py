@@ -1,0 +1,33 @@
+"""Add lines to the accounts file, without changing what a person wrote."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping
+from io import StringIO
+from pathlib import Path
+
+from finops_dagster.reports.accounts import accounts_text, heading_key
+from finops_dagster.reports.new_file import new_file
+
+_FIRST_LINE = "account_id,name,owner,environment,cost_centre,valid_from,valid_to"
+
+
+def add_accounts(file: Path, accounts: Iterable[Mapping[str, str]]) -> None:
+    """Add a line for each account to the end of the file, which is created if it is missing.
+
+    The keys of an account are columns, or headings of the file as `heading_key` returns them; what
+    the file has no column for is left out. The file that exists can be read by `read_accounts`.
+    """
+    old = file.read_bytes() if file.exists() else f"{_FIRST_LINE}\n".encode()
+    text = accounts_text(file) if file.exists() else _FIRST_LINE
+    rows = csv.reader(StringIO(text, newline=""))
+    headings = next(row for row in rows if any(map(str.strip, row)))
+    line_end = "\r\n" if b"\r\n" in old else "\n"
+    added = StringIO(newline="")
+    writer = csv.writer(added, lineterminator=line_end)
+    for account in accounts:
+        writer.writerow([account.get(heading_key(heading.strip()), "") for heading in headings])
+    between = b"" if old.endswith((b"\n", b"\r")) else line_end.encode()
+    with new_file(file) as part:
+        part.write_bytes(old + between + added.getvalue().encode())
