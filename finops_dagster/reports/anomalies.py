@@ -1,0 +1,150 @@
+"""Anomalies: days on which a service or an account costs what earlier days do not let expect."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+
+import numpy as np
+
+from finops_dagster.reports import changes, rises
+from finops_dagster.reports.daily_costs import DailyCosts, Series
+from finops_dagster.reports.expected_costs import MONTH, WEEK
+from finops_dagster.reports.findings import Finding, History, Kind, least_differences
+from finops_dagster.reports.rolling import rolling_mean
+
+# Series that are looked at together: windows over all of a large bill would fill the memory.
+_CHUNK = 256
+# The more telling kinds first: what is found of a series hides what follows from it.
+_FINDERS = (
+    changes.new_services,
+    changes.vanished_services,
+    changes.credits_ended,
+    changes.price_changes,
+    rises.rises,
+    changes.regions_moved,
+    rises.slow_leaks,
+)
+
+
+@dataclass(frozen=True)
+class Anomaly:
+    """Unusual days of a service of an account; without a service, of the whole account.
+
+    `cost` is that of the days, `expected` what earlier days let expect. Of a change that stays, the
+    days are the first week. `detail` is the region that costs moved to.
+    """
+
+    kind: Kind
+    first_day: date
+    last_day: date
+    currency: str
+    provider: str
+    account: str
+    account_name: str
+    service: str | None
+    cost: Decimal
+    expected: Decimal
+    detail: str = ""
+
+    @property
+    def difference(self) -> Decimal:
+        """What the days cost more than expected; negative if less."""
+        return self.cost - self.expected
+
+    @property
+    def sentence(self) -> str:
+        """What is unusual, in one sentence."""
+        days = f"on {self.first_day}"
+        if self.last_day > self.first_day:
+            days = f"from {self.first_day} to {self.last_day}"
+        subject = f"{self.service} of account" if self.service else "Account"
+        cost, expected = f"{self.cost:,.2f}", f"{self.expected:,.2f} {self.currency}"
+        instead = f"{cost} instead of about {expected}"
+        return f"{subject} {self.account_name} {_PREDICATES[self.kind]}".format(
+            day=self.first_day,
+            days=days,
+            cost=f"{cost} {self.currency}",
+            instead=instead,
+            region=self.detail,
+        )
+
+
+_PREDICATES = {
+    Kind.SPIKE: "cost {instead} {days}.",
+    Kind.WEEKEND_WORK: "cost {instead} at the weekend, {days}.",
+    Kind.STEP: "costs more since {day}: {instead} {days}.",
+    Kind.RAMP: "costs more each day since {day}: {instead} {days}.",
+    Kind.SLOW_LEAK: "has grown for eight weeks: {instead} {days}.",
+    Kind.NEW_SERVICE: "is new since {day}: {cost} {days}.",
+    Kind.NEW_ACCOUNT: "is new since {day}: {cost} {days}.",
+    Kind.VANISHED_SERVICE: "is gone since {day}: {instead} {days}.",
+    Kind.REGION_MOVED: "has moved to {region} since {day}: {instead} there {days}.",
+    Kind.PRICE_CHANGE: "has higher prices since {day}: {instead} {days}.",
+    Kind.COMMITMENT_ENDED: "is no longer covered by a commitment since {day}: {instead} {days}.",
+    Kind.CREDIT_ENDED: "gets no credits any longer since {day}: {instead} {days}.",
+}
+
+
+def find_anomalies(costs: DailyCosts) -> list[Anomaly]:
+    """Return the anomalies, the newest first, and the largest first of those of a day."""
+    if not costs.series:
+        return []
+    # A day that is not known is neither above nor below anything.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        findings = list(_independent(_findings(costs)))
+    anomalies = [_anomaly(costs, finding) for finding in findings]
+    return sorted(anomalies, key=lambda a: (a.first_day, abs(a.difference)), reverse=True)
+
+
+def _findings(costs: DailyCosts) -> Iterator[tuple[tuple[Series, ...], Finding]]:
+    """Yield what is found, and the series it is found in."""
+    least = least_differences(costs)
+    for finding in changes.new_accounts(costs, least):
+        yield tuple(costs.series[row] for row in finding.rows), finding
+    large_weeks = rolling_mean(costs.cost, WEEK) * WEEK >= least
+    rows = np.flatnonzero(large_weeks.any(axis=1))
+    for start in range(0, len(rows), _CHUNK):
+        chosen = rows[start : start + _CHUNK]
+        history = History.of(costs.of_rows(chosen.tolist()), least[chosen])
+        for finder in _FINDERS:
+            for finding in finder(history):
+                yield tuple(history.costs.series[row] for row in finding.rows), finding
+
+
+def _independent(
+    findings: Iterable[tuple[tuple[Series, ...], Finding]],
+) -> Iterator[tuple[tuple[Series, ...], Finding]]:
+    """Yield the findings that do not follow from one before, of the same series."""
+    earlier: dict[Series, list[Finding]] = defaultdict(list)
+    for series, finding in findings:
+        if not any(_follows(finding, other) for one in series for other in earlier[one]):
+            for one in series:
+                earlier[one].append(finding)
+            yield series, finding
+
+
+def _follows(finding: Finding, other: Finding) -> bool:
+    """Return whether a finding may be an effect of another one of its series."""
+    effect = 3 * MONTH if finding.kind is Kind.SLOW_LEAK else MONTH
+    return other.first - WEEK <= finding.last and finding.first <= other.last + effect
+
+
+def _anomaly(costs: DailyCosts, found: tuple[tuple[Series, ...], Finding]) -> Anomaly:
+    (series, *_), finding = found
+    return Anomaly(
+        finding.kind,
+        costs.day(finding.first),
+        costs.day(finding.last),
+        series.currency,
+        series.provider,
+        series.account,
+        series.account_name,
+        None if finding.kind is Kind.NEW_ACCOUNT else series.service,
+        Decimal(f"{finding.cost:.2f}"),
+        Decimal(f"{finding.expected:.2f}"),
+        finding.detail,
+    )

@@ -1,0 +1,133 @@
+"""Changes of another kind than a higher usage: what begins, ends, moves, or has another price."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from finops_dagster.reports.daily_costs import Array, DailyCosts
+from finops_dagster.reports.expected_costs import MONTH, WEEK, robust_scale
+from finops_dagster.reports.findings import Finding, Flags, History, Kind, known_mean, runs
+from finops_dagster.reports.rolling import rolling_mean, rolling_median, shifted
+
+_LEAST_PRICE_RISE, _LEAST_MOVED_SHARE = np.log(1.15), 0.15
+_UNUSUAL = 6  # times the usual change
+_LEAST_SCALE = 0.02  # of a price or a share
+_DAYS_OF_A_CHANGE = 3  # it is measured over
+
+
+def new_accounts(costs: DailyCosts, least: Array) -> Iterator[Finding]:
+    """Yield the first week of accounts that had no cost of a service for eight weeks before."""
+    accounts = defaultdict(list)
+    for row, series in enumerate(costs.series):
+        accounts[series.currency, series.provider, series.account].append(row)
+    rows = list(accounts.values())
+    positive = np.stack([(costs.cost[of_account] > 0).any(axis=0) for of_account in rows])
+    for number, first in _beginnings(positive):
+        yield from _first_week(costs, Kind.NEW_ACCOUNT, rows[number], first, least)
+
+
+def new_services(history: History) -> Iterator[Finding]:
+    """Yield the first week of services that had no cost for eight weeks before."""
+    for row, first in _beginnings(history.costs.cost > 0):
+        yield from _first_week(history.costs, Kind.NEW_SERVICE, [row], first, history.least)
+
+
+def _first_week(
+    costs: DailyCosts, kind: Kind, rows: Sequence[int], first: int, least: Array
+) -> Iterator[Finding]:
+    last = min(first + WEEK, costs.day_count) - 1
+    cost = float(np.nansum(costs.cost[rows, first : last + 1]))
+    if cost >= least[rows[0], first]:
+        yield Finding(kind, tuple(rows), first, last, cost, 0.0)
+
+
+def _beginnings(positive: Flags) -> Iterator[tuple[int, int]]:
+    """Yield row and day where a row is positive after eight weeks without."""
+    quiet = rolling_mean(positive, 2 * MONTH)[:, :-1] == 0
+    # Of the first four weeks nobody knows what was before them.
+    quiet[:, : MONTH - 1] = False
+    for row, day in np.argwhere(quiet & positive[:, 1:]):
+        yield int(row), int(day) + 1
+
+
+def vanished_services(history: History) -> Iterator[Finding]:
+    """Yield the first week without services that had costs on nearly every day."""
+    cost = history.costs.cost
+    for row, first in _ends(cost > 0, cost <= 0):
+        yield from history.finding(Kind.VANISHED_SERVICE, row, history.week_from(first))
+
+
+def credits_ended(history: History) -> Iterator[Finding]:
+    """Yield the first week without credits that were given on nearly every day."""
+    credited = history.costs.credits
+    usual = rolling_mean(credited, MONTH)
+    for row, first in _ends(credited > 0, (credited <= 0) & ~np.isnan(history.costs.cost)):
+        days = history.week_from(first)
+        expected = history.costs.cost[row, days] - usual[row, first - 1]
+        yield from history.finding(Kind.CREDIT_ENDED, row, days, expected)
+
+
+def _ends(positive: Flags, gone: Flags) -> Iterator[tuple[int, int]]:
+    """Yield row and day where a row is gone for three days that was there on nearly every one."""
+    steady = rolling_mean(positive, MONTH) > 0.9
+    ends = steady[:, MONTH - 1 : -3] & positive[:, MONTH - 1 : -3]
+    for days in (1, 2, 3):
+        ends &= gone[:, MONTH - 1 + days : gone.shape[1] - 3 + days]
+    for row, day in np.argwhere(ends):
+        yield int(row), int(day) + MONTH
+
+
+def price_changes(history: History) -> Iterator[Finding]:
+    """Yield services whose cost rose more than that of the same usage at earlier prices.
+
+    Where commitments covered a part of the cost before, the commitment ended.
+    """
+    days = _DAYS_OF_A_CHANGE
+    prices = np.log(history.costs.cost / history.costs.repriced)
+    prices[~np.isfinite(prices)] = np.nan
+    price = rolling_median(prices, days)
+    usual = shifted(rolling_median(price, MONTH, WEEK), days)
+    scale = robust_scale(price - usual, days, _LEAST_SCALE)
+    flags = price - np.fmax(usual, 0) > _LEAST_PRICE_RISE
+    flags &= price - usual > _UNUSUAL * scale
+    for row, first, _ in runs(flags, gap=WEEK):
+        kind = Kind.COMMITMENT_ENDED if commitment_ended(history, row, first) else Kind.PRICE_CHANGE
+        yield from history.finding(kind, row, history.week_from(first))
+
+
+def commitment_ended(history: History, row: int, first: int) -> bool:
+    """Return whether commitments covered a part of the cost, but much less from that day on."""
+    covered = history.costs.committed[row]
+    before = known_mean(covered[max(first - MONTH, 0) : first - _DAYS_OF_A_CHANGE + 1])
+    after = known_mean(covered[first : first + _DAYS_OF_A_CHANGE])
+    usual = np.nan_to_num(history.expected.level[row, first])
+    return bool(before > 0.1 * usual and after < 0.5 * before)
+
+
+def regions_moved(history: History) -> Iterator[Finding]:
+    """Yield services of which a region has a larger share, while all of it costs the same."""
+    if not history.costs.regions:
+        return
+    owners = np.array([row for row, _ in history.costs.regions])
+    days = _DAYS_OF_A_CHANGE
+    total = rolling_median(history.costs.cost, days)
+    share = rolling_median(history.costs.region_costs / history.costs.cost[owners], days)
+    usual = shifted(rolling_median(share, MONTH, 2 * WEEK), days)
+    scale = robust_scale(share - usual, days, _LEAST_SCALE)
+    flags = share - usual > np.fmax(_LEAST_MOVED_SHARE, _UNUSUAL * scale)
+    usual_total = shifted(rolling_median(total, MONTH, 2 * WEEK), days)
+    flags &= np.abs(np.log(total / usual_total))[owners] < np.log(1.35)
+    for number, first, _ in runs(flags, gap=WEEK):
+        week = history.week_from(first)
+        cost = history.costs.region_costs[number, week]
+        moved = cost - usual[number, first] * history.costs.cost[owners[number], week]
+        if np.nansum(moved) >= history.least[owners[number], first]:
+            row, region = history.costs.regions[number]
+            total_cost = float(np.nansum(cost))
+            expected = total_cost - float(np.nansum(moved))
+            yield Finding(
+                Kind.REGION_MOVED, (row,), first, week.stop - 1, total_cost, expected, region
+            )

@@ -1,0 +1,110 @@
+"""What each day should have cost: medians of the days before it, by weekday.
+
+All arrays have a row for each series and a column for each day. What is said of a day depends on
+that day and on earlier ones only, so that it stays when later days are loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from finops_dagster.reports.daily_costs import Array, Days
+from finops_dagster.reports.rolling import median, rolling_mean, rolling_median, shifted
+
+WEEK, MONTH = 7, 28
+_WEEKS_OF_WEEKDAYS = 13
+_DAYS_OF_SCALE, _LEAST_DAYS_OF_SCALE = 56, 14
+# The median deviation times this is the standard deviation of what is distributed normally.
+_NORMAL = 1.4826
+# The steadiest cost may still change by a fifth on a day.
+_LEAST_SCALE = 0.045
+# This part of the level is added to costs before they are compared as ratios. Otherwise the first
+# work of a weekend would be infinitely many times the usual.
+_OFFSET = 0.1
+# The job at the end of a month may cost this much more than the one before.
+_RECURRING_VARIES = 1.3
+
+
+@dataclass(frozen=True)
+class ExpectedCosts:
+    """The expected cost of each day, and how far its cost is from it.
+
+    `level` is the cost of a day whatever its weekday, `weekdays` the factor of its weekday.
+    `deviation` is the logarithm of cost / expected cost, and `scale` its usual size.
+    """
+
+    level: Array
+    weekdays: Array
+    deviation: Array
+    scale: Array
+
+
+def expected_costs(cost: Array) -> ExpectedCosts:
+    """Return what the days before each day let expect.
+
+    NaN where there are too few of them, or where most of them cost nothing.
+    """
+    weekdays = _weekday_factors(cost)
+    # The median of four weeks of weekly means: neither a spike nor a weekend changes it.
+    level = shifted(rolling_median(rolling_mean(cost, WEEK), MONTH - WEEK), 1)
+    level[:, : MONTH - WEEK + 1] = np.nan
+    level[level <= 0] = np.nan
+    deviation = deviations(cost, level, weekdays)
+    usual = rolling_median(np.abs(deviation), _DAYS_OF_SCALE, _LEAST_DAYS_OF_SCALE)
+    scale = np.maximum(_NORMAL * shifted(usual, 1), _LEAST_SCALE)
+    return ExpectedCosts(level, weekdays, deviation, scale)
+
+
+def deviations(cost: Array, level: Array, weekdays: Array) -> Array:
+    """Return the logarithms of cost / expected cost."""
+    offset = _OFFSET * level
+    return np.asarray(np.log((np.maximum(cost, 0) + offset) / (level * weekdays + offset)))
+
+
+def _weekday_factors(cost: Array) -> Array:
+    """Return what each day's weekday costs, as a factor of the mean of its week."""
+    week = shifted(rolling_mean(cost, WEEK), -(WEEK // 2))
+    ratio = np.where(week > 0, cost / week, np.nan)
+    # The week around a day is known three days later, so that of a week before is known.
+    earlier = [shifted(ratio, WEEK * weeks) for weeks in range(1, _WEEKS_OF_WEEKDAYS + 1)]
+    return np.nan_to_num(median(np.stack(earlier, axis=-1)), nan=1.0)
+
+
+def excess(expected: ExpectedCosts, deviation: Array, days: int) -> Array:
+    """Return the mean deviation of each day and those before it, as a multiple of its usual size.
+
+    Days that follow each other often deviate alike. So the usual size of a mean of many days is
+    measured too.
+    """
+    mean = rolling_mean(deviation, days)
+    scale = expected.scale / np.sqrt(days)
+    if days > 2:
+        usual = rolling_median(np.abs(mean), 2 * _DAYS_OF_SCALE, _LEAST_DAYS_OF_SCALE)
+        scale = np.fmax(scale, _NORMAL * shifted(usual, days))
+    return np.asarray(mean / scale)
+
+
+def robust_scale(values: Array, days: int, least: float) -> Array:
+    """Return the usual size of values that are around 0, of the time until `days` days before."""
+    usual = rolling_median(np.abs(values), 2 * MONTH, _LEAST_DAYS_OF_SCALE)
+    return np.maximum(_NORMAL * shifted(usual, days), least)
+
+
+def without_recurring(cost: Array, expected: ExpectedCosts, same_days: Sequence[Days]) -> Array:
+    """Return the cost without what was as unusual on the same day of an earlier month.
+
+    Each of `same_days` has for each day the number of the day to compare with, or -1; the days
+    beside it are compared too.
+    """
+    usual = expected.level * expected.weekdays
+    unusual = np.where(expected.deviation > 3 * expected.scale, cost - usual, 0)
+    padded = np.pad(unusual, ((0, 0), (2, 2)))
+    recurring = np.zeros_like(cost)
+    for numbers in same_days:
+        for beside in (-1, 0, 1):
+            places = np.where(numbers < 0, 0, numbers + 2 + beside)
+            recurring = np.fmax(recurring, padded[:, places])
+    return np.asarray(cost - np.fmin(_RECURRING_VARIES * recurring, np.fmax(cost - usual, 0)))

@@ -1,0 +1,118 @@
+"""What is found in daily costs: unusual days of a kind, with their cost and what was expected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from finops_dagster.reports.daily_costs import Array, DailyCosts
+from finops_dagster.reports.expected_costs import MONTH, WEEK, ExpectedCosts, expected_costs
+from finops_dagster.reports.rolling import rolling_median
+
+Flags = npt.NDArray[np.bool_]
+
+# A difference below both is not worth an alarm: in units of the currency, and as a part of what a
+# day of the whole bill costs.
+_LEAST_DIFFERENCE, _LEAST_PART_OF_A_DAY = 5.0, 0.005
+
+
+class Kind(StrEnum):
+    """What is unusual."""
+
+    SPIKE = "spike"
+    STEP = "step"
+    RAMP = "ramp"
+    NEW_SERVICE = "new service"
+    NEW_ACCOUNT = "new account"
+    REGION_MOVED = "region moved"
+    COMMITMENT_ENDED = "commitment ended"
+    CREDIT_ENDED = "credit ended"
+    PRICE_CHANGE = "price change"
+    VANISHED_SERVICE = "vanished service"
+    WEEKEND_WORK = "weekend work"
+    SLOW_LEAK = "slow leak"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Unusual days of series, from `first` to `last`: a week at most of a change that stays.
+
+    `cost` and `expected` are the sums of the days. `detail` is the region that costs moved to.
+    """
+
+    kind: Kind
+    rows: tuple[int, ...]
+    first: int
+    last: int
+    cost: float
+    expected: float
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class History:
+    """Daily costs, what they let expect, and the least difference of each day for an alarm."""
+
+    costs: DailyCosts
+    expected: ExpectedCosts
+    least: Array
+
+    @classmethod
+    def of(cls, costs: DailyCosts, least: Array) -> History:
+        """Return the history of daily costs."""
+        return cls(costs, expected_costs(costs.cost), least)
+
+    def week_from(self, first: int) -> slice:
+        """Return the days of the week that begins with a day, as far as there are any."""
+        return slice(first, min(first + WEEK, self.costs.day_count))
+
+    def expected_from(self, row: int, days: slice) -> Array:
+        """Return the expected cost of days as it was before the first of them."""
+        level = np.nan_to_num(self.expected.level[row, days.start])
+        return np.asarray(level * self.expected.weekdays[row, days])
+
+    def finding(
+        self, kind: Kind, row: int, days: slice, expected: Array | None = None
+    ) -> Iterator[Finding]:
+        """Yield the finding if its difference is large enough.
+
+        Without `expected`, the days before let expect what the days cost.
+        """
+        cost = self.costs.cost[row, days]
+        usual = self.expected_from(row, days) if expected is None else expected
+        known = ~np.isnan(cost)
+        total, usual_total = float(cost[known].sum()), float(usual[known].sum())
+        if abs(total - usual_total) >= self.least[row, days.start]:
+            yield Finding(kind, (row,), days.start, days.stop - 1, total, usual_total)
+
+
+def least_differences(costs: DailyCosts) -> Array:
+    """Return for each series and day the difference from which on it is worth an alarm."""
+    currencies = np.array([series.currency for series in costs.series])
+    least = np.full(costs.cost.shape, _LEAST_DIFFERENCE)
+    for currency in set(currencies.tolist()):
+        rows = currencies == currency
+        total = np.nansum(costs.cost[rows], axis=0, keepdims=True)
+        usual_day = rolling_median(total, 2 * MONTH)
+        least[rows] = np.maximum(least[rows], _LEAST_PART_OF_A_DAY * usual_day)
+    return least
+
+
+def runs(flags: Flags, gap: int) -> Iterator[tuple[int, int, int]]:
+    """Yield row, first and last day of flagged days that are at most `gap` days apart."""
+    for row in np.flatnonzero(flags.any(axis=1)):
+        days = np.flatnonzero(flags[row])
+        breaks = np.flatnonzero(np.diff(days) > gap)
+        firsts, lasts = days[np.r_[0, breaks + 1]], days[np.r_[breaks, len(days) - 1]]
+        for first, last in zip(firsts.tolist(), lasts.tolist(), strict=True):
+            yield int(row), first, last
+
+
+def known_mean(values: Array) -> float:
+    """Return the mean of the known values; 0 if there is none."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else 0.0

@@ -1,0 +1,57 @@
+"""Statistics of each day and the days before it, over arrays with a column for each day."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
+
+from finops_dagster.reports.daily_costs import Array
+
+
+def shifted(values: Array, days: int) -> Array:
+    """Return for each day the value of `days` before, or after if negative; NaN outside."""
+    result = np.full_like(values, np.nan)
+    if days > 0:
+        result[:, days:] = values[:, :-days]
+    else:
+        result[:, :days] = values[:, -days:]
+    return result
+
+
+def rolling_mean(values: Array | npt.NDArray[np.bool_], days: int) -> Array:
+    """Return the mean of the known values; NaN if none is known."""
+    known = ~np.isnan(values)
+    return np.asarray(_sum(np.where(known, values, 0), days) / _sum(known, days))
+
+
+def _sum(values: Array | npt.NDArray[np.bool_], days: int) -> Array:
+    total = np.cumsum(values, axis=1, dtype=float)
+    total[:, days:] -= total[:, :-days].copy()
+    return total
+
+
+def rolling_max(values: Array, days: int) -> Array:
+    """Return the highest of the known values."""
+    return np.asarray(np.fmax.reduce(_windows(values, days), axis=-1))
+
+
+def rolling_median(values: Array, days: int, least: int = 1) -> Array:
+    """Return the median of the known values; NaN if fewer than `least` are known."""
+    return median(_windows(values, days), least)
+
+
+def _windows(values: Array, days: int) -> Array:
+    padded = np.pad(values, ((0, 0), (days - 1, 0)), constant_values=np.nan)
+    return sliding_window_view(padded, days, axis=1)
+
+
+def median(values: Array, least: int = 1) -> Array:
+    """Return the median of the known values along the last axis; NaN if fewer than `least` are."""
+    # numpy's own, with NaN, takes twenty times as long.
+    ordered = np.sort(values, axis=-1)  # NaN is last
+    length = values.shape[-1]
+    known = length - np.isnan(values).sum(axis=-1)
+    middle = np.stack([np.maximum(known - 1, 0) // 2, np.minimum(known // 2, length - 1)], axis=-1)
+    result = np.take_along_axis(ordered, middle, axis=-1).mean(axis=-1)
+    return np.where(known < least, np.nan, result)
