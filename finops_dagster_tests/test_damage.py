@@ -114,9 +114,8 @@ def cells(project: Project) -> list[list[tuple[object, ...]]]:
     return [project.query("FROM aws_billing_data ORDER BY ALL"), in_lake]
 
 
-@pytest.mark.parametrize(
-    "damages", [DAMAGES, pytest.param(MORE_DAMAGES, marks=pytest.mark.thorough)]
-)
+@pytest.mark.thorough
+@pytest.mark.parametrize("damages", [DAMAGES, MORE_DAMAGES])
 def test_damage_is_found_and_repaired_by_the_command_that_is_named(
     loaded: Finops, damages: list[Damage]
 ) -> None:

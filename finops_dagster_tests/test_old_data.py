@@ -147,9 +147,10 @@ def warehouse_of(old: OldProject, name: str) -> Iterator[Adapter]:
             yield adapter
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "name",
-    ["duckdb", *(pytest.param(name, marks=pytest.mark.thorough) for name in ("sql", "postgresql"))],
+    ["duckdb", "sql", "postgresql"],
 )
 def test_the_tables_of_a_warehouse_are_carried_on(
     old: OldProject, name: str, monkeypatch: pytest.MonkeyPatch
@@ -181,6 +182,7 @@ def test_the_tables_of_a_warehouse_are_carried_on(
         assert old(*backend, "state", "verify").startswith("all agree\n")
 
 
+@pytest.mark.thorough
 def test_a_month_is_kept_when_its_files_are_deleted_everywhere(project: Project) -> None:
     """The first release's lake lists no files of a version, and they can be deleted everywhere.
 

@@ -122,6 +122,7 @@ def assert_shows(printed: str, *texts: str) -> None:
             assert expected in flat or expected.replace("\\", "\\\\") in flat, ascii(printed)
 
 
+@pytest.mark.thorough
 def test_failed_months_show_the_escaped_cell_and_the_next_month_runs(
     first_run: CommandResult,
 ) -> None:

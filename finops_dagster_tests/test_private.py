@@ -95,6 +95,7 @@ def output(finops: Finops, command: str) -> str:
     return result.output + "".join(traceback.format_exception(result.exception))
 
 
+@pytest.mark.thorough
 def test_files_are_private_and_neither_files_nor_output_have_a_secret(
     finops: Finops, server: PostgreSQLServer, monkeypatch: MonkeyPatch
 ) -> None:

@@ -32,12 +32,10 @@ WAITS = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "command",
-    [
-        command if "run" in command else pytest.param(command, marks=pytest.mark.thorough)
-        for command in WAITS
-    ],
+    WAITS,
 )
 def test_a_wait_for_a_lock_is_reported(project: Project, finops: Finops, command: str) -> None:
     project.deliver("1")

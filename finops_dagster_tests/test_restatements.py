@@ -169,6 +169,7 @@ def test_a_month_without_any_cost_is_loaded(project: Project) -> None:
     assert all(outcome.checks().values())
 
 
+@pytest.mark.thorough
 def test_the_terminal_shows_what_changed(project: Project, finops: Finops) -> None:
     project.deliver(bill(EC2="100", S3="50"))
     first = finops("aws", "run-pipeline")

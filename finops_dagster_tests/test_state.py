@@ -74,6 +74,7 @@ def test_a_month_is_shown_by_stage_and_by_run(project: Project, finops: Finops) 
     assert [run["month"] for run in all_runs] == ["2024-01", "2024-01", "2024-01", "2024-02"]
 
 
+@pytest.mark.thorough
 def test_failed_and_stale_months_are_listed_and_run_again(project: Project, finops: Finops) -> None:
     def listed(option: str) -> list[str]:
         return [row["month"] for row in finops.json("state", "list", option)]
@@ -96,7 +97,8 @@ def test_failed_and_stale_months_are_listed_and_run_again(project: Project, fino
     assert line.startswith("acme 2024-01  exported  v1")
 
 
-@pytest.mark.parametrize("by_command", [False, pytest.param(True, marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("by_command", [False, True])
 def test_differences_are_found_and_repaired(
     project: Project, finops: Finops, by_command: bool
 ) -> None:
@@ -160,7 +162,8 @@ def test_a_stopped_run_continues_with_the_same_command(
     assert finops("aws", "run-pipeline").count("exported  v1") == 2
 
 
-@pytest.mark.parametrize("way", ["stop", pytest.param("cleanup", marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("way", ["stop", "cleanup"])
 def test_a_lost_run_is_seen_and_marked_as_failed(
     project: Project, finops: Finops, way: str
 ) -> None:

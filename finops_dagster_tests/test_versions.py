@@ -22,7 +22,7 @@ from finops_dagster_tests.servers.s3 import S3Server
 OTHER = re.compile(r"v1\+[0-9a-f]{8}")
 
 
-@pytest.fixture(params=["folder", "s3"])
+@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.thorough)])
 def anywhere(request: pytest.FixtureRequest, project: Project) -> Project:
     """Return a project whose export reads a folder, or a bucket."""
     if request.param == "s3":
@@ -244,6 +244,7 @@ def test_files_newer_than_their_manifest_are_an_error(
     assert warning in outcome.metadata("staged_files")["warnings"]
 
 
+@pytest.mark.thorough
 def test_every_command_tells_contents_of_one_vendor_id_apart(
     project: Project, finops: Finops
 ) -> None:

@@ -205,6 +205,7 @@ def test_a_failed_warehouse_and_failed_charges_are_both_named(
     assert finops.json("state", "list")[0]["last_run"] == "failure"  # the warehouse's
 
 
+@pytest.mark.thorough
 def test_the_state_says_that_charges_are_of_an_older_mapping(
     finops: Finops, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -291,6 +292,7 @@ def test_cleanup_deletes_unfinished_files_of_charges(finops: Finops) -> None:
     assert not part.exists()
 
 
+@pytest.mark.thorough
 def test_query_has_the_charges_of_all_exports(project: Project, focus: Project) -> None:
     second = SETTINGS.replace('"acme"', '"beta"').replace("aws_billing_data", "beta")
     finops = Finops(project, second)

@@ -24,13 +24,14 @@ from finops_dagster_tests.project import Project
 from finops_dagster_tests.warehouses.adapters import ADAPTERS, Adapter, install, running_adapter
 
 MonthOf = Callable[..., MonthFile]
-# The seam's own test warehouse, "sqlite", is here as it shows nothing that a user has.
-_SLOW = ("snowflake", "sql_sqlite", "sqlite")
+# Snowflake's server is slow. A second DuckDB file is replaced as PostgreSQL's tables are, and the
+# seam's own test warehouse, "sqlite", shows nothing that a user has.
+_SLOW = ("duckdb", "snowflake", "sql_sqlite", "sqlite")
 _ALWAYS = ("test_first_load",)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark most tests of the slow and unused servers as thorough, since they take minutes."""
+    """Mark most tests of these warehouses as thorough, since together they take minutes."""
     for item in items:
         if isinstance(item, pytest.Function) and hasattr(item, "callspec"):
             is_slow = item.callspec.params.get("adapter") in _SLOW

@@ -45,6 +45,7 @@ def reader(path: Path) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
+@pytest.mark.thorough
 def test_reader_blocks_loads_only(project: Project, reader: subprocess.Popen[str]) -> None:
     assert project.load("2024-01").outcomes()["warehouse_table"] == "unchanged"
     error = project.materialize("2024-01", force=True).error

@@ -300,6 +300,7 @@ def test_postgresql_server_keeps_decimals_and_zones(
     ]
 
 
+@pytest.mark.thorough
 def test_queries_of_the_docs_run(project: Project, server: PostgreSQLServer) -> None:
     credentials = f"postgresql://postgres@/acme?host={server.host}"
     project.database = {

@@ -552,6 +552,7 @@ def run_to_success(processes: list[subprocess.Popen[str]]) -> None:
         assert process.returncode == 0, stderr
 
 
+@pytest.mark.thorough
 def test_killed_load_is_finished_by_the_next(project: Project, warehouse: Adapter) -> None:
     load_version(project, "v1", "1", "2")
     load_into_lake(project, "v2", "8")
@@ -596,6 +597,7 @@ def test_location_has_no_secret(project: Project, warehouse: Adapter) -> None:
     assert not any(secret in answer for secret in warehouse.environment.values())
 
 
+@pytest.mark.thorough
 def test_queries_of_the_docs_run(project: Project, warehouse: Adapter) -> None:
     if not warehouse.docs_section:
         pytest.skip("the page has queries of PostgreSQL for any SQL database")

@@ -92,6 +92,7 @@ def test_every_layout_in_a_folder_is_found_without_a_settings_file(
     }
 
 
+@pytest.mark.thorough
 def test_every_layout_in_a_bucket_is_found_and_no_folder_is_listed_again(
     project: Project, finops: Finops, s3: S3Server, bucket: str
 ) -> None:
