@@ -129,6 +129,9 @@ def test_a_restatement_replaces_the_loaded_month(old: OldProject) -> None:
         ("2024-02", 9, None, "red"),
         ("2024-03", Decimal("-0.25"), "red", None),
     ]
+    costs = "replaced_id, sum(cost_before), sum(cost_after)"
+    restated = old.project.query(f"SELECT {costs} FROM finops_state.restatements GROUP BY ALL")
+    assert restated == [("v1", MONTHS["acme", "2024-01"][2], 4)]
     old.assert_all_agree()
 
 

@@ -9,6 +9,7 @@ from finops_dagster.billing.restatement import OTHER, Restatement, restatements_
 from finops_dagster.lake import footer_texts
 from finops_dagster_tests.cur import HEADERS as PLAIN
 from finops_dagster_tests.cur import csv_bytes, line_item
+from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import UNCHANGED, MonthRun, Project
 
 HEADERS = (*PLAIN, "lineItem/UsageAccountId", "lineItem/CurrencyCode")
@@ -115,3 +116,35 @@ def test_a_history_that_did_not_reach_the_lake_is_written_later(project: Project
     assert project.load().outcomes() == UNCHANGED | {"parquet": "exported"}
     assert_lake_has_all(project, ["v1", "v2"])
     assert project.load().outcomes() == UNCHANGED
+
+
+def test_verify_and_import_restore_restatements_and_cleanup_keeps_them(
+    project: Project, finops: Finops
+) -> None:
+    for number in ("1", "2"):
+        project.deliver(rows_of(("EC2", "1", number)), version=f"v{number}", headers=HEADERS)
+        finops("aws", "run-pipeline")
+    history = in_lake(project)
+    finops("state", "export", "state.yaml")
+    project.execute("UPDATE finops_state.manifests SET loaded_at = '2020-01-01'")
+    finops("state", "cleanup", "--older-than", "0h")
+    assert finops("state", "verify").startswith("all agree\n")
+
+    project.execute("DELETE FROM finops_state.restatements")
+    (difference,) = finops.json("state", "verify")
+    assert difference["what_differs"].startswith("the ledger lacks 1 restatement of data/parquet/")
+    assert difference["repair"] == "finops state verify --repair"
+    restored = "acme 2024-01  restored in the ledger: 1 restatement\n"
+    assert restored in finops("state", "verify", "--repair")
+    project.execute("ALTER TABLE finops_state.restatements DROP COLUMN service")
+    damage = "finops_state.restatements is damaged: it has no column service"
+    assert damage in finops("state", "verify", code=1)
+    assert restored in finops("state", "verify", "--repair")
+    project.execute("DROP SCHEMA finops_state CASCADE")
+    assert "restored in the ledger: v2" in finops("state", "verify", "--repair")
+    assert_lake_has_all(project, ["v2"])
+
+    project.execute("DELETE FROM finops_state.restatements")
+    finops("state", "import", "state.yaml")
+    assert_lake_has_all(project, ["v2"])
+    assert in_lake(project) == history

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 
 import dagster as dg
 import yaml
+from duckdb import DuckDBPyConnection
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from finops_dagster.billing.content import FileContent, is_version_of
@@ -24,6 +25,7 @@ from finops_dagster.billing.delivery import Delivery
 from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.money import RoundedColumn, decimal_text
 from finops_dagster.billing.months import BillingMonth
+from finops_dagster.billing.restatement import Restatement
 from finops_dagster.billing.version import Load
 from finops_dagster.cli.options import Selection
 from finops_dagster.cli.stored_months import StoredMonth, StoredMonths
@@ -34,6 +36,11 @@ from finops_dagster.pipeline.runs import open_instance
 from finops_dagster.settings import Settings
 from finops_dagster.sources.settings import ExportSettings
 from finops_dagster.tables import ledger
+from finops_dagster.tables.restatements import (
+    restatements,
+    restatements_by_month,
+    restore_restatements,
+)
 
 MonthName = Annotated[str, StringConstraints(pattern=r"^\d{4}-(0[1-9]|1[0-2])$")]
 Stage = Literal[
@@ -114,13 +121,17 @@ class LoadDocument(_Document):
 
 
 class ExportState(_Document):
-    """The state of an export: its loads, and its last materializations by month and stage."""
+    """The state of an export: its loads, and its last materializations by month and stage.
+
+    `restatements` are by month, the newest first; documents of earlier releases have none.
+    """
 
     name: str
     vendor: str
     table: str
     versions: list[LoadDocument]
     months: dict[MonthName, dict[Stage, Materialization]]
+    restatements: dict[MonthName, list[Restatement]] = {}
 
 
 class StateDocument(_Document):
@@ -199,6 +210,7 @@ def state_document(settings: Settings, selection: Selection) -> StateDocument:
                     table=export.table_name,
                     versions=list(_load_documents(stored, export.name)),
                     months=_materializations(history, export),
+                    restatements=_restatements_by_month(stored, export.name),
                 )
                 for export in exports
             ],
@@ -218,12 +230,27 @@ def state_document(settings: Settings, selection: Selection) -> StateDocument:
         )
 
 
-def _load_documents(stored: StoredMonths, export: str) -> Iterator[LoadDocument]:
-    """Yield the loads in the ledgers of all DuckDB files of the export."""
+def _ledgers(stored: StoredMonths, export: str) -> Iterator[DuckDBPyConnection]:
+    """Yield a connection to each existing DuckDB file of the export, the oldest month first."""
     files = {month.database_path: month for month in stored.months(Selection(export=export))}
     for file in filter(Path.exists, reversed(files)):
         with files[file].connect() as connection:
-            yield from map(LoadDocument.of, ledger.loads(connection, export))
+            yield connection
+
+
+def _load_documents(stored: StoredMonths, export: str) -> Iterator[LoadDocument]:
+    """Yield the loads in the ledgers of all DuckDB files of the export."""
+    for connection in _ledgers(stored, export):
+        yield from map(LoadDocument.of, ledger.loads(connection, export))
+
+
+def _restatements_by_month(stored: StoredMonths, export: str) -> dict[str, list[Restatement]]:
+    """Return the restatements in the ledgers of all DuckDB files of the export, by month."""
+    return {
+        str(month): restated
+        for connection in _ledgers(stored, export)
+        for month, restated in restatements_by_month(connection, export).items()
+    }
 
 
 def _materializations(history: History, export: ExportSettings) -> Any:
@@ -263,7 +290,7 @@ def import_document(
             logged = History(instance).materializations(export_state.name, export_state.months)
             for name, stages in export_state.months.items():
                 month = StoredMonth(export, BillingMonth.parse(name), stored)
-                confirmed, problems = _confirmed_stages(month, export_state.versions, stages)
+                confirmed, problems = _confirmed_stages(month, export_state)
                 refused += problems
                 for stage in confirmed:
                     last = logged[stage].get(name)
@@ -276,16 +303,13 @@ def import_document(
 
 
 def _confirmed_stages(
-    month: StoredMonth,
-    entries: list[LoadDocument],
-    stages: dict[Stage, Materialization],
+    month: StoredMonth, export_state: ExportState
 ) -> tuple[list[Stage], list[str]]:
     """Restore the month's ledger, and return the stages whose version the data confirms.
 
     The second list has a line for each of the others.
     """
-    month_entries = [entry for entry in entries if entry.month == str(month.month)]
-    table_version = _restore_ledger(month, month_entries)
+    table_version, stages = _restore_ledger(month, export_state), export_state.months[month.key[1]]
     confirmed, problems = list[Stage](), list[str]()
     for stage, materialization in stages.items():
         version = _confirmed_version(month, stage, materialization.version, table_version)
@@ -315,13 +339,15 @@ def _report(
     )
 
 
-def _restore_ledger(month: StoredMonth, entries: list[LoadDocument]) -> str | None:
-    """Restore the loads that the ledger lacks if the table confirms them.
+def _restore_ledger(month: StoredMonth, export_state: ExportState) -> str | None:
+    """Restore the loads and restatements that the ledger lacks if the table confirms them.
 
     Returns the version in the table.
     """
     if not month.database_path.exists():
         return None
+    name = str(month.month)
+    entries = [entry for entry in export_state.versions if entry.month == name]
     # The document has the newest load first; load numbers count from the oldest.
     documented = [
         entry.load(month.export, number)
@@ -338,6 +364,9 @@ def _restore_ledger(month: StoredMonth, entries: list[LoadDocument]) -> str | No
         # Superseded loads have no rows; they are trusted if the loaded one is confirmed.
         if current in documented:
             ledger.restore_loads(connection, [load for load in missing if load.state != "loaded"])
+            known = {r.number for r in restatements(connection, month.export.name, month.month)}
+            unknown = [r for r in export_state.restatements.get(name, []) if r.number not in known]
+            restore_restatements(connection, month.export.name, month.month, unknown)
         return current.manifest_id if current else None
 
 

@@ -7,28 +7,33 @@ version, rows and cost. With --deep every staged file, Parquet page and cell is 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import chain, groupby
+from pathlib import Path
 
 import duckdb
 
 from finops_dagster.billing.columns import Sql
 from finops_dagster.billing.errors import BillError, LedgerDamaged, count_text, excerpts, first_line
-from finops_dagster.billing.version import Load, Version
+from finops_dagster.billing.restatement import Restatement, restatements_of_footer
+from finops_dagster.billing.version import Version
 from finops_dagster.cli.month_runs import run_months
 from finops_dagster.cli.options import Selection
 from finops_dagster.cli.output import Headings, Row, key_headings
 from finops_dagster.cli.stored_months import StoredMonth, StoredMonths
 from finops_dagster.lake import (
+    footer_texts,
     load_from_footer,
     matches_checksum,
     month_relation,
     parquet_relation,
     read_footer,
     restore_load,
+    restore_restatements_of_footer,
+    version_of_footer,
 )
 from finops_dagster.pipeline import STAGES
 from finops_dagster.pipeline.history import open_history
@@ -36,6 +41,7 @@ from finops_dagster.settings import Settings
 from finops_dagster.tables import ledger
 from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.digest import DigestKind, MonthDigest, month_digest
+from finops_dagster.tables.restatements import restatements
 from finops_dagster.terminal import console
 from finops_dagster.warehouses.base import Warehouse
 from finops_dagster.warehouses.month_file import MonthFile
@@ -162,13 +168,13 @@ def repair_months(
 ) -> bool:
     """Restore the ledger from the data, then run the repair of each month that still differs.
 
-    `on_restored` gets a line for each month whose load is recorded in the ledger again. Returns
-    whether every run succeeded. `deep` and the errors are those of `verify`.
+    `on_restored` gets a line for each month whose load or restatements are recorded in the ledger
+    again. Returns whether every run succeeded. `deep` and the errors are those of `verify`.
     """
     for month, _ in _recorded_months(settings, selection, Coverage()):
         with suppress(BillError):  # `verify` reports a database that cannot be opened.
-            if load := _restore_ledger(month):
-                on_restored(f"{month}  restored in the ledger: {load.manifest_id}")
+            if restored := _restore_ledger(month):
+                on_restored(f"{month}  restored in the ledger: {restored}")
     repairs: dict[tuple[str, str], list[Repair]] = defaultdict(list)
     for month, _, repair in verify(settings, selection, deep=deep)[0]:
         repairs[month.key].append(repair)
@@ -181,21 +187,24 @@ def repair_months(
     return succeeded
 
 
-def _restore_ledger(month: StoredMonth) -> Load | None:
-    """Record the load in the Parquet file's footer in the ledger again if the table confirms it.
+def _restore_ledger(month: StoredMonth) -> str | None:
+    """Record what the Parquet file's footer records in the ledger again if the table confirms it.
 
-    A damaged table of the ledger is replaced by an empty one first. Returns the load, or None
-    if none was recorded.
+    A damaged table of the ledger is replaced by an empty one first. Returns the version whose load
+    was recorded, or how many restatements were, or None if the ledger lacked nothing.
     """
+    export, path = month.export, month.parquet_path
     with month.connect(repair=True) as connection:
-        if month.verified_load(connection) is not None:
+        in_lake = load_from_footer(path, export.name, month.month, export.table_name)
+        load = month.verified_load(connection)
+        if load is not None and load.is_same(in_lake):
+            restored = restore_restatements_of_footer(connection, load, path)
+            return count_text(restored, "restatement") if restored else None
+        if load is not None or in_lake is None:
             return None
-        export = month.export
-        load = load_from_footer(month.parquet_path, export.name, month.month, export.table_name)
-        if load is None:
-            return None
-        bill_format = month.formats[load.format]
-        return load if restore_load(connection, load, bill_format, month.parquet_path) else None
+        bill_format = month.formats[in_lake.format]
+        is_restored = restore_load(connection, in_lake, bill_format, path)
+        return in_lake.manifest_id if is_restored else None
 
 
 def _recorded_months(
@@ -226,6 +235,7 @@ def _differences(month: StoredMonth, logged: LoggedVersions) -> Differences:
     with month.connect() as connection:
         recorded = ledger.newest_load(connection, month.export.name, month.month)
         load = month.verified_load(connection)
+        history = restatements(connection, month.export.name, month.month)
     if recorded is not None and load is None:
         yield (
             f"the ledger has {recorded.manifest_id}, but the table does not have its rows and cost",
@@ -239,12 +249,15 @@ def _differences(month: StoredMonth, logged: LoggedVersions) -> Differences:
             f"{logged['billing_table'] or 'no version'}",
             Repair.RUN,
         )
-    path, footer = month.parquet_path, read_footer(month.parquet_path)
+    path, texts = month.parquet_path, footer_texts(month.parquet_path) or {}
+    footer = version_of_footer(texts)
     if load is not None and not load.is_same(footer):
         yield (
             f"{path} has {_version_text(footer)}, the table {version} with {load.totals}",
             Repair.RUN,
         )
+    elif load is not None:
+        yield from _history_differences(path, restatements_of_footer(texts), history)
     if footer is not None:
         if footer.manifest_id != logged["parquet"]:
             logged_version = logged["parquet"] or "no version"
@@ -255,6 +268,18 @@ def _differences(month: StoredMonth, logged: LoggedVersions) -> Differences:
             )
         if "focus" in month.stages:
             yield from _focus_differences(month, logged)
+
+
+def _history_differences(
+    path: Path, in_lake: Sequence[Restatement], in_ledger: Sequence[Restatement]
+) -> Differences:
+    """Compare the restatements of a month whose version is the same in the lake and the ledger."""
+    lost = [restatement for restatement in in_lake if restatement not in in_ledger]
+    missing = [restatement for restatement in in_ledger if restatement not in in_lake]
+    if lost:
+        yield f"the ledger lacks {count_text(len(lost), 'restatement')} of {path}", Repair.LEDGER
+    elif missing:
+        yield f"{path} lacks {count_text(len(missing), 'restatement')} of the ledger", Repair.RUN
 
 
 def _focus_differences(month: StoredMonth, logged: LoggedVersions) -> Differences:

@@ -115,21 +115,32 @@ def restatements(
     connection: duckdb.DuckDBPyConnection, export: str, month: BillingMonth
 ) -> list[Restatement]:
     """Return the restatements of a month in the ledger, the newest first."""
+    return restatements_by_month(connection, export, month).get(month, [])
+
+
+def restatements_by_month(
+    connection: duckdb.DuckDBPyConnection, export: str, month: BillingMonth | None = None
+) -> dict[BillingMonth, list[Restatement]]:
+    """Return the restatements of each month of an export, or of one month, the newest first.
+
+    Months without any are left out.
+    """
     rows = connection.execute(
-        "SELECT restatement_number, manifest_id, replaced_id, restated_at, run_id, currency, "
-        "service, account, cost_before, cost_after, rows_before, rows_after "
-        f"FROM finops_state.restatements WHERE {_IS_MONTH} ORDER BY restatement_number DESC",
-        [export, month.first_day],
+        "SELECT billing_month, restatement_number, manifest_id, replaced_id, restated_at, run_id, "
+        "currency, service, account, cost_before, cost_after, rows_before, rows_after "
+        "FROM finops_state.restatements "
+        "WHERE export = ? AND billing_month = coalesce(?, billing_month) "
+        "ORDER BY billing_month, restatement_number DESC",
+        [export, month and month.first_day],
     ).fetchall()
-    groups = [list(group) for _, group in groupby(rows, key=lambda row: row[0])]
-    return [
-        Restatement(
-            *(number, manifest_id, replaced_id, restated_at, run_id),
-            sorted_changes(CostChange(*row[5:]) for row in group),
+    by_month: dict[BillingMonth, list[Restatement]] = {}
+    for key, group in groupby(rows, key=lambda row: row[:6]):
+        first_day, number, manifest_id, replaced_id, restated_at, run_id = key
+        changes = sorted_changes(CostChange(*row[6:]) for row in group)
+        by_month.setdefault(BillingMonth.of(first_day), []).append(
+            Restatement(number, manifest_id, replaced_id, restated_at, run_id, changes)
         )
-        for group in groups
-        for number, manifest_id, replaced_id, restated_at, run_id, *_ in group[:1]
-    ]
+    return by_month
 
 
 def restore_restatements(
