@@ -18,7 +18,7 @@ from finops_dagster.billing.columns import (
     literal,
     quoted,
 )
-from finops_dagster.focus.mapping import ADDED_TYPES, FocusMapping, Input, Kind, Lookup
+from finops_dagster.focus.mapping import ADDED_TYPES, Charge, FocusMapping, Input, Lookup
 from finops_dagster.focus.specification import Specification
 
 _ROW_NUMBER = "file_row_number"
@@ -81,19 +81,14 @@ class FocusQuery:
             for name in given
             if name in mapping.derived
         }
-        most = max(len(kind.charges) for kind in mapping.kinds)
-        parts = Sql(
-            " UNION ALL BY NAME ".join(
-                self._numbered_charges(number, given, vendors) for number in range(most)
-            )
-        )
+        lines = self._lines_by_charge(given, vendors)
         defined = [c.name for c in self.specification.columns if c.name in given]
         added = [name for name in given if name not in defined]
         columns = ", ".join(
             f"{derived.get(name, quoted(name))} AS {quoted(name)}"
             for name in [*defined, *added, *vendors]
         )
-        return Sql(f"SELECT {columns} FROM ({parts})")
+        return Sql(f"SELECT {columns} FROM ({lines})")
 
     def totals_by_kind(self) -> list[KindTotals]:
         """Return the number of the bill's line items and their costs, by kind and currency."""
@@ -232,23 +227,21 @@ class FocusQuery:
         lines = self._lines([*used, kind], with_extra=with_extra)
         return Sql(f"SELECT *, {kind} AS kind FROM ({lines})")
 
-    def _numbered_charges(self, number: int, names: Sequence[str], vendors: Sequence[str]) -> Sql:
-        """Return the SELECT of each line item's first charge (0), or of its second (1).
+    def _lines_by_charge(self, names: Sequence[str], vendors: Sequence[str]) -> Sql:
+        """Return the SELECT of the line items, once for each charge that they become.
 
-        `names` are their columns that the mapping gives, `vendors` those of the bill.
+        `names` are the columns that the mapping gives, `vendors` those of the bill.
         """
         mapping = self.mapping
-        kinds = {n: kind for n, kind in enumerate(mapping.kinds) if len(kind.charges) > number}
         derived_of = _words(mapping.derived[name].sql for name in names if name in mapping.derived)
         cells = {
-            name: self._typed(name, self._by_kind(name, Sql(expression.sql), kinds, number))
+            name: self._typed(name, self._by_charge(name, Sql(expression.sql)))
             for name, expression in mapping.columns.items()
             if name in names or name in derived_of
         }
-        rules = {n: literal(kind.charges[number].rule) for n, kind in kinds.items()}
         added = {
             **self.constants,
-            "x_rule": _case(rules, None),
+            "x_rule": _case({n: literal(c.rule) for n, c in enumerate(self._charges)}, None),
             "x_source_line_items": Sql(mapping.line_items),
         }
         cells |= {
@@ -256,26 +249,31 @@ class FocusQuery:
             for name, sql in added.items()
             if name in names
         }
-        selected = ", ".join(
-            [
-                *(f"{cell} AS {quoted(name)}" for name, cell in cells.items()),
-                *map(quoted, vendors),
-            ]
-        )
-        conditions = {n: Sql(kind.charges[number].when) for n, kind in kinds.items()}
-        condition = _case(conditions, None)
-        numbers = ", ".join(map(str, kinds))
+        selected = [*(f"{cell} AS {quoted(name)}" for name, cell in cells.items())]
+        selected += map(quoted, vendors)
+        conditions = {n: Sql(c.when) for n, c in enumerate(self._charges) if c.when != "true"}
+        condition = _case(conditions, Sql("true"))
         lines = self._with_kinds([*cells.values(), condition])
-        return Sql(f"SELECT {selected} FROM ({lines}) WHERE kind IN ({numbers}) AND ({condition})")
+        kinds = enumerate(kind for kind, of in enumerate(mapping.kinds) for _ in of.charges)
+        numbers = ", ".join(f"({kind}, {number})" for number, kind in kinds)
+        return Sql(
+            f"SELECT {', '.join(selected)} FROM ({lines}) "
+            f"JOIN (VALUES {numbers}) AS charges(kind, charge) USING (kind) WHERE {condition}"
+        )
 
-    def _by_kind(self, name: str, sql: Sql, kinds: Mapping[int, Kind], number: int) -> Sql:
-        """Return the SQL of a column, whose expression may be another for some kinds."""
+    def _by_charge(self, name: str, sql: Sql) -> Sql:
+        """Return the SQL of a column, whose expression may be another for some charges."""
         others = {
-            n: Sql(kind.charges[number].columns[name])
-            for n, kind in kinds.items()
-            if name in kind.charges[number].columns
+            number: Sql(charge.columns[name])
+            for number, charge in enumerate(self._charges)
+            if name in charge.columns
         }
-        return _case(others, None if len(others) == len(kinds) else sql)
+        return _case(others, None if len(others) == len(self._charges) else sql)
+
+    @cached_property
+    def _charges(self) -> list[Charge]:
+        """The charges of all kinds; `charge` is their number."""
+        return [charge for kind in self.mapping.kinds for charge in kind.charges]
 
     def _typed(self, name: str, sql: Sql) -> Sql:
         expression = self.mapping.columns.get(name) or self.mapping.derived[name]
@@ -300,14 +298,14 @@ def vendor_name(column: str) -> str:
 
 
 def _case(cells: Mapping[int, Sql], otherwise: Sql | None) -> Sql:
-    """Return the SQL that picks a cell by `kind`; all kinds have one if `otherwise` is None."""
+    """Return the SQL that picks a cell by `charge`; all have one if `otherwise` is None."""
     if len(set(cells.values())) <= 1 and otherwise is None:
         return next(iter(cells.values()))
     if not cells and otherwise is not None:
         return otherwise
     cases = " ".join(f"WHEN {number} THEN {cell}" for number, cell in cells.items())
     ending = "" if otherwise is None else f" ELSE {otherwise}"
-    return Sql(f"CASE kind {cases}{ending} END")
+    return Sql(f"CASE charge {cases}{ending} END")
 
 
 def _combinations_table(column: Input, dataset: str) -> Sql:
