@@ -5,7 +5,7 @@ Nothing is rounded, and currencies are never added up.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from decimal import Context, Decimal
 from math import gcd
@@ -46,7 +46,7 @@ _QUERIES: Mapping[str, Sql] = {
     """),
     "day_costs": Sql("""
         SELECT month, currency, account, day, sum(billed) AS billed, sum(effective) AS effective
-        FROM placed_costs WHERE day > 0 GROUP BY ALL
+        FROM placed_costs WHERE day IS NOT NULL GROUP BY ALL
     """),
     "kinds": Sql("""
         SELECT month, currency, account, kind, sum(billed) AS billed, sum(effective) AS effective
@@ -113,6 +113,10 @@ _QUERIES: Mapping[str, Sql] = {
         FROM resources SEMI JOIN largest USING (currency, account, service, resource)
     """),
 }
+_RESOURCES = """
+SELECT count(DISTINCT (currency, account, service, category, resource))
+FROM placed_resources WHERE month = $month AND (billed <> 0 OR effective <> 0)
+"""
 
 
 def add_amounts(connection: DuckDBPyConnection, first_day: date, document: Document) -> None:
@@ -134,6 +138,9 @@ def add_amounts(connection: DuckDBPyConnection, first_day: date, document: Docum
         )
     for table, columns in TABLES.items():
         document[table] = _table(connection, _QUERIES[table], columns, document["month"])
+    ((resources,),) = connection.execute(_RESOURCES, {"month": document["month"]}).fetchall()
+    shown = document["resources"]["month"].count(document["month"])
+    document["left_out"]["resources"] = resources - shown
 
 
 def _table(
@@ -160,17 +167,29 @@ def scaled(document: Document) -> Document:
 
     Those above 2^53 are text.
     """
-    amounts = {
-        (table, column): [_units(amount) for amount in document[table][column]]
-        for table, columns in TABLES.items()
-        for column in columns
-        if column in AMOUNTS
-    }
-    divisor = gcd(10**_DECIMALS, *(units for column in amounts.values() for units in column))
+    divisor = gcd(10**_DECIMALS, *map(_units, _decimals(document)))
     zeros = next(n for n in range(_DECIMALS, -1, -1) if divisor % 10**n == 0)
-    for (table, column), units in amounts.items():
-        document[table] |= {column: [_number(amount // 10**zeros) for amount in units]}
-    return {**document, "scale": _DECIMALS - zeros}
+
+    def with_units(value: Any) -> Any:
+        match value:
+            case dict():
+                return {name: with_units(part) for name, part in value.items()}
+            case list():
+                return [with_units(part) for part in value]
+            case Decimal():
+                return _number(_units(value) // 10**zeros)
+        return value
+
+    return {**with_units(document), "scale": _DECIMALS - zeros}
+
+
+def _decimals(value: Any) -> Iterator[Decimal]:
+    """Yield the decimals in a document, at any depth."""
+    if isinstance(value, Decimal):
+        yield value
+    elif isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _decimals(part)
 
 
 def _units(amount: Decimal) -> int:

@@ -15,22 +15,18 @@ from duckdb import DuckDBPyConnection
 from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.lake import Lake
+from finops_dagster.reports.accounts import AccountsSettings, read_accounts
 from finops_dagster.reports.amounts import add_amounts, scaled
 from finops_dagster.reports.document import Document, empty_document
 from finops_dagster.reports.lines import add_lines
+from finops_dagster.reports.relations import create_account_spellings
+from finops_dagster.reports.restated import add_restatements
 from finops_dagster.reports.sums import read_charges, read_resources
 from finops_dagster.reports.versions import MonthFiles, add_versions, require_whole_months
 from finops_dagster.sources.settings import ExportSettings
 from finops_dagster.tables.database import DuckDB
 
 _MONTHS_BY_DAY = 3
-# Until the accounts file is read: the lines that it would have.
-_ACCOUNTS = """
-CREATE TEMP TABLE accounts (
-    account_id VARCHAR, name VARCHAR, owner VARCHAR, environment VARCHAR, cost_centre VARCHAR,
-    valid_from DATE, valid_to DATE
-)
-"""
 _CURRENCIES = "SELECT currency FROM usage_sums GROUP BY ALL ORDER BY sum(charges) DESC, currency"
 
 
@@ -55,12 +51,13 @@ class Bill:
     lake: Lake
     duckdb: DuckDB
     exports: Sequence[ExportSettings]
+    accounts: AccountsSettings
 
     def document(self, scope: Scope) -> Document:
         """Return the document of the months in scope; one without months where there are none.
 
         Raises BillError if there is no such month or currency, and if a file cannot be read or
-        does not have the totals of its record.
+        does not have the totals of its record; also for an accounts file that cannot be used.
         """
         files = MonthFiles.of(self.lake, self.exports, scope.last, scope.months)
         document = empty_document()
@@ -70,10 +67,12 @@ class Bill:
             return document
         document["months"] = list(map(str, files.months))
         document["month"] = files.months.index(scope.last or files.newest_whole_month)
+        accounts = read_accounts(self.accounts.file)
         with self.duckdb.scratch(preserve_insertion_order=False) as connection:
             connection.execute("SET TimeZone = 'UTC'")
             connection.execute("SET enable_progress_bar = false")
             try:
+                create_account_spellings(connection, accounts)
                 _fill(connection, files, document, scope.currency)
             except duckdb.Error as error:
                 raise BillError(
@@ -87,9 +86,7 @@ def _fill(
     connection: DuckDBPyConnection, files: MonthFiles, document: Document, currency: str | None
 ) -> None:
     """Fill a document, whose months are set, from the files of charges."""
-    connection.execute(_ACCOUNTS)
-    by_day = files.months[-_MONTHS_BY_DAY:]
-    read_charges(connection, files.paths(), by_day[0].first_day)
+    read_charges(connection, files.paths(), files.paths(files.months[-_MONTHS_BY_DAY:]))
     require_whole_months(connection, files)
     document["currencies"] = _currencies(connection, currency)
     add_lines(connection, document)
@@ -97,6 +94,7 @@ def _fill(
     read_resources(connection, files.paths([shown, shown.previous]))
     add_amounts(connection, files.months[0].first_day, document)
     add_versions(connection, files, document)
+    add_restatements(connection, files, document)
 
 
 def _currencies(connection: DuckDBPyConnection, first: str | None) -> list[str]:

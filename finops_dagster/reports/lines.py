@@ -40,17 +40,18 @@ WITH names AS (
     SELECT provider, account, arg_max(account_name, month) AS name FROM usage_sums GROUP BY ALL
 )
 SELECT provider, account, own_line, billed_line,
+       own.spelling IS NOT NULL OR coalesce(billed.spelling = account, false) AS listed,
        coalesce(
-           own.name, if(billed.account_id = account, billed.name, NULL), names.name, account
+           own.AccountName, if(billed.spelling = account, billed.AccountName, NULL), names.name,
+           account
        ) AS name,
-       coalesce(own.owner, billed.owner) AS owner,
-       coalesce(own.environment, billed.environment) AS environment,
-       coalesce(own.cost_centre, billed.cost_centre) AS cost_centre,
-       coalesce(own.account_id, billed.account_id) IS NOT NULL AS listed
+       coalesce(own.AccountOwner, billed.AccountOwner) AS owner,
+       coalesce(own.AccountEnvironment, billed.AccountEnvironment) AS environment,
+       coalesce(own.AccountCostCentre, billed.AccountCostCentre) AS cost_centre
 FROM (SELECT DISTINCT provider, account, own_line, billed_line FROM usage_sums)
 JOIN names USING (provider, account)
-LEFT JOIN accounts AS own ON own.rowid = own_line
-LEFT JOIN accounts AS billed ON billed.rowid = billed_line
+LEFT JOIN account_spellings AS own ON own.rowid = own_line
+LEFT JOIN account_spellings AS billed ON billed.rowid = billed_line
 """
 
 Values = tuple[Any, ...]
@@ -103,7 +104,7 @@ class Lines:
 def add_lines(connection: DuckDBPyConnection, document: Document) -> None:
     """Fill the document's lists of accounts, services and regions, and all that these refer to.
 
-    Creates the tables of positions. Needs those of `read_charges`, and the table `accounts`.
+    Creates the tables of positions. Needs those of `read_charges`, and `account_spellings`.
     """
     accounts, services, regions = _accounts(connection), _services(connection), _regions(connection)
     document["left_out"] |= {
@@ -159,7 +160,7 @@ def _accounts(connection: DuckDBPyConnection) -> Lines:
     values = {tuple(row[:4]): tuple(row[4:]) for row in connection.execute(_ACCOUNTS).fetchall()}
     groups = []
     for *group, _ in ranked:
-        name, owner, environment, cost_centre, listed = values[tuple(group)]
+        listed, name, owner, environment, cost_centre = values[tuple(group)]
         shared = (group[0], owner, cost_centre, listed)
         groups.append(Group(tuple(group), (*shared, environment, group[1], name), shared))
     fitting = sum(rows <= MOST_ROWS for rows in accumulate(rows for *_, rows in ranked))

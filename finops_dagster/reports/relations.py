@@ -39,6 +39,17 @@ SELECT
     CAST(NULL AS TIMESTAMP) AS ChargePeriodStart
 WHERE false
 """)
+# What follows `FROM focus` to join the lines of the accounts file: that of the sub account, or else
+# that of the billing account, which is valid when the charge begins.
+ACCOUNT_JOINS = Sql("""
+LEFT JOIN account_spellings AS own
+    ON own.spelling = SubAccountId
+    AND CAST(ChargePeriodStart AS DATE) BETWEEN own.first_day AND own.last_day
+LEFT JOIN account_spellings AS billed
+    ON billed.spelling = BillingAccountId
+    AND CAST(ChargePeriodStart AS DATE) BETWEEN billed.first_day AND billed.last_day
+    AND own.spelling IS NULL
+""")
 
 
 @contextmanager
@@ -120,12 +131,10 @@ def _create_accounts(connection: DuckDBPyConnection, accounts: AccountsFile) -> 
     )
 
 
-def _create_focus_named(connection: DuckDBPyConnection, accounts: AccountsFile) -> None:
-    """Create the view `focus_named`: each charge with the line of its account, if there is one.
+def create_account_spellings(connection: DuckDBPyConnection, accounts: AccountsFile) -> list[str]:
+    """Create the table `account_spellings` for ACCOUNT_JOINS, and return its columns of texts.
 
-    That is the line of its sub account, or else that of its billing account, which is valid when
-    the charge begins. No two lines of an account are valid on the same day, so no charge is counted
-    twice.
+    It has a row for each spelling of the id of each line.
     """
     lines = [(spelling, line) for line in accounts.lines for spelling in sorted(line.spellings)]
     named = {_named_column(name): name for name in accounts.text_columns}
@@ -144,6 +153,15 @@ def _create_focus_named(connection: DuckDBPyConnection, accounts: AccountsFile) 
             "last_day": [line.valid_to or date.max for _, line in lines],
         },
     )
+    return list(named)
+
+
+def _create_focus_named(connection: DuckDBPyConnection, accounts: AccountsFile) -> None:
+    """Create the view `focus_named`: each charge with the line of its account, if there is one.
+
+    No two lines of an account are valid on the same day, so no charge is counted twice.
+    """
+    named = create_account_spellings(connection, accounts)
     cells = Sql(", ").join(
         Sql(f"coalesce(own.{quoted(column)}, billed.{quoted(column)}) AS {quoted(column)}")
         for column in named
@@ -163,13 +181,7 @@ def _create_focus_named(connection: DuckDBPyConnection, accounts: AccountsFile) 
             own.spelling IS NOT NULL OR (SubAccountId IS NULL AND billed.spelling IS NOT NULL)
                 AS AccountListed
         FROM focus
-        LEFT JOIN account_spellings AS own
-            ON own.spelling = SubAccountId
-            AND CAST(ChargePeriodStart AS DATE) BETWEEN own.first_day AND own.last_day
-        LEFT JOIN account_spellings AS billed
-            ON billed.spelling = BillingAccountId
-            AND CAST(ChargePeriodStart AS DATE) BETWEEN billed.first_day AND billed.last_day
-            AND own.spelling IS NULL
+        {ACCOUNT_JOINS}
         """)
     )
 

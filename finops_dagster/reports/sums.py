@@ -1,18 +1,18 @@
 """Sums of the charges by what a report shows, in temporary tables of a scratch database.
 
-The files of charges are read once for `cost_sums` and `usage_sums`. Everything else is computed
-from these two tables, and from `resource_sums`, which has the resources of few months.
+The files are read once for each of four groupings by their own columns, which is fast. All that a
+report says of the charges is computed from these groups. The resources of few months are apart.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date
 from pathlib import Path
 
 from duckdb import DuckDBPyConnection
 
 from finops_dagster.billing.columns import Sql, file_literal, literal, quoted
+from finops_dagster.reports.relations import ACCOUNT_JOINS
 
 NONE = "(none)"
 """The name of an account, a service or a region that a charge does not have."""
@@ -24,12 +24,15 @@ def _text(*columns: str) -> Sql:
     return Sql(f"coalesce({texts}, {literal(NONE)})")
 
 
-# The columns that each table is grouped by.
+_COLUMNS = Sql(
+    "x_billing_month, x_export, BillingCurrency, ProviderName, SubAccountId, BillingAccountId, "
+    "own.rowid AS own_line, billed.rowid AS billed_line"
+)
 _KEYS = Sql(
     "x_billing_month AS month, x_export AS export, "
     f"{_text('BillingCurrency')} AS currency, {_text('ProviderName')} AS provider, "
     f"{_text('SubAccountId', 'BillingAccountId')} AS account, "
-    "coalesce(own.rowid, -1) AS own_line, coalesce(billed.rowid, -1) AS billed_line"
+    "coalesce(own_line, -1) AS own_line, coalesce(billed_line, -1) AS billed_line"
 )
 _SERVICE = Sql(f"{_text('ServiceName')} AS service, {_text('ServiceCategory')} AS category")
 _COSTS = Sql("coalesce(sum(BilledCost), 0) AS billed, coalesce(sum(EffectiveCost), 0) AS effective")
@@ -37,7 +40,7 @@ _COSTS = Sql("coalesce(sum(BilledCost), 0) AS billed, coalesce(sum(EffectiveCost
 # more, an adjustment. Amazon publishes services of AWS under names that do not begin with AWS.
 _KIND = Sql("""
 CASE WHEN ChargeCategory IN ('Credit', 'Tax') THEN ChargeCategory
-     WHEN ChargeClass = 'Correction' THEN if(BilledCost < 0, 'Refund', 'Adjustment')
+     WHEN ChargeClass = 'Correction' THEN if(is_negative, 'Refund', 'Adjustment')
      WHEN ServiceSubcategory = 'Support' THEN 'Support'
      WHEN NOT starts_with(PublisherName, ProviderName)
          AND NOT (ProviderName = 'AWS' AND starts_with(PublisherName, 'Amazon')) THEN 'Marketplace'
@@ -58,60 +61,64 @@ _IS_TAGGED = Sql(
 )
 
 
-# The lines of the accounts file for a charge: that of its own account, or else that of the account
-# that is billed.
-_FILE_LINES = Sql("""
-LEFT JOIN accounts AS own
-    ON own.account_id = SubAccountId
-    AND ChargePeriodStart >= coalesce(own.valid_from, DATE '0001-01-01')
-    AND ChargePeriodStart < coalesce(own.valid_to + 1, DATE '9999-12-31')
-LEFT JOIN accounts AS billed
-    ON own.account_id IS NULL
-    AND billed.account_id = BillingAccountId
-    AND ChargePeriodStart >= coalesce(billed.valid_from, DATE '0001-01-01')
-    AND ChargePeriodStart < coalesce(billed.valid_to + 1, DATE '9999-12-31')
-""")
-_GROUPS = Sql("month, export, currency, provider, account, own_line, billed_line")
-
-
 def _sum(column: str, condition: Sql) -> Sql:
     """Return SQL for the sum of a column over the charges that fulfil the condition."""
     return Sql(f"coalesce(sum({quoted(column)}) FILTER ({condition}), 0)")
 
 
-def read_charges(connection: DuckDBPyConnection, files: Sequence[Path], first_day: date) -> None:
-    """Create `cost_sums` and `usage_sums` from files of charges; months from `first_day` by day.
+def read_charges(
+    connection: DuckDBPyConnection, files: Sequence[Path], files_by_day: Sequence[Path]
+) -> None:
+    """Create `cost_sums` and `usage_sums` from files of charges.
 
     `cost_sums` has the billed and the effective cost of each account four times: by service and
-    category, by region, by kind and by day; the other columns of such a row are NULL. All charges
-    of a month before `first_day` are on day 0. `usage_sums` has the costs of usage by account and
-    commitment, and all charges of an account in `charges`.
+    category, by region, by kind and, for the charges of `files_by_day`, by day; the other columns
+    of such a row are NULL. `usage_sums` has the costs of usage by account and commitment. Needs the
+    table of `create_account_spellings`.
     """
-    charges = _charges(connection, files)
+    _group(connection, "by_service", files, Sql("ServiceName, ServiceCategory"))
+    _group(connection, "by_region", files, Sql("RegionName, RegionId"))
+    _group(connection, "by_day", files_by_day, Sql(f"{_DAY} AS day"))
+    _group(
+        connection,
+        "by_use",
+        files,
+        Sql(
+            "SubAccountName, BillingAccountName, PublisherName, ServiceSubcategory, "
+            "ChargeCategory, ChargeClass, BilledCost < 0 AS is_negative, CommitmentDiscountId, "
+            "CommitmentDiscountType, CommitmentDiscountStatus, "
+            f"ResourceId IS NOT NULL AS has_resource, {_IS_TAGGED} AS is_tagged, "
+            "sum(ListCost) AS ListCost, sum(ContractedCost) AS ContractedCost, count(*) AS charges"
+        ),
+    )
     region = _text("RegionName", "RegionId")
-    day = Sql(f"if(x_billing_month >= DATE {literal(str(first_day))}, {_DAY}, 0)")
     connection.execute(
         "CREATE TEMP TABLE cost_sums AS "
-        f"SELECT {_KEYS}, {_SERVICE}, {region} AS region, {_KIND} AS kind, {day} AS day, {_COSTS} "
-        f"FROM {charges} GROUP BY {_GROUPS}, "
-        "GROUPING SETS ((service, category), (region), (kind), (day))"
+        f"SELECT {_KEYS}, {_SERVICE}, {_COSTS} FROM by_service GROUP BY ALL UNION ALL BY NAME "
+        f"SELECT {_KEYS}, {region} AS region, {_COSTS} FROM by_region GROUP BY ALL "
+        f"UNION ALL BY NAME SELECT {_KEYS}, {_KIND} AS kind, {_COSTS} FROM by_use GROUP BY ALL "
+        f"UNION ALL BY NAME SELECT {_KEYS}, day, {_COSTS} FROM by_day GROUP BY ALL"
     )
+    _create_usage_sums(connection)
+
+
+def _create_usage_sums(connection: DuckDBPyConnection) -> None:
     used = Sql(f"{_IS_USAGE} AND NOT {_IS_UNUSED}")
     committed = Sql(f"{_IS_USAGE} AND CommitmentDiscountId IS NOT NULL")
-    with_resource = Sql(f"{_IS_USAGE} AND ResourceId IS NOT NULL")
+    with_resource = Sql(f"{_IS_USAGE} AND has_resource")
     connection.execute(
         f"CREATE TEMP TABLE usage_sums AS SELECT {_KEYS}, "
         "max(if(SubAccountId IS NULL, BillingAccountName, SubAccountName)) AS account_name, "
         f"if({committed}, CommitmentDiscountId, NULL) AS commitment, "
         f"if({committed}, CommitmentDiscountType, NULL) AS commitment_type, "
-        f"count(*) AS charges, {_COSTS}, "
+        f"sum(charges) AS charges, {_COSTS}, "
         f"{_sum('ListCost', used)} AS list, {_sum('ContractedCost', used)} AS contracted, "
         f"{_sum('EffectiveCost', _IS_USAGE)} AS usage, "
         f"{_sum('EffectiveCost', Sql(f'{committed} AND NOT {_IS_UNUSED}'))} AS used, "
         f"{_sum('EffectiveCost', Sql(f'{committed} AND {_IS_UNUSED}'))} AS unused, "
-        f"{_sum('EffectiveCost', Sql(f'{with_resource} AND {_IS_TAGGED}'))} AS tagged, "
-        f"{_sum('EffectiveCost', Sql(f'{with_resource} AND NOT {_IS_TAGGED}'))} AS untagged "
-        f"FROM {charges} GROUP BY {_GROUPS}, commitment, commitment_type"
+        f"{_sum('EffectiveCost', Sql(f'{with_resource} AND is_tagged'))} AS tagged, "
+        f"{_sum('EffectiveCost', Sql(f'{with_resource} AND NOT is_tagged'))} AS untagged "
+        "FROM by_use GROUP BY ALL"
     )
 
 
@@ -120,13 +127,28 @@ def read_resources(connection: DuckDBPyConnection, files: Sequence[Path]) -> Non
 
     `untagged` is the effective cost of its usage without a tag.
     """
-    untagged = _sum("EffectiveCost", Sql(f"{_IS_USAGE} AND NOT {_IS_TAGGED}"))
+    columns = Sql(
+        "ServiceName, ServiceCategory, ResourceId, any_value(ResourceName) AS name, "
+        "any_value(ResourceType) AS detail, "
+        f"{_sum('EffectiveCost', Sql(f'{_IS_USAGE} AND NOT {_IS_TAGGED}'))} AS untagged"
+    )
+    _group(connection, "by_resource", files, columns)
     connection.execute(
-        f"CREATE TEMP TABLE resource_sums AS SELECT {_KEYS}, {_SERVICE}, ResourceId AS resource, "
-        "any_value(ResourceName) AS name, any_value(ResourceType) AS detail, "
-        f"{_COSTS}, {untagged} AS untagged FROM {_charges(connection, files)} "
-        "WHERE ResourceId IS NOT NULL "
-        f"GROUP BY {_GROUPS}, service, category, resource"
+        f"CREATE TEMP VIEW resource_sums AS SELECT {_KEYS}, {_SERVICE}, ResourceId AS resource, "
+        "name, detail, BilledCost AS billed, EffectiveCost AS effective, untagged "
+        "FROM by_resource WHERE ResourceId IS NOT NULL"
+    )
+
+
+def _group(connection: DuckDBPyConnection, table: str, files: Sequence[Path], columns: Sql) -> None:
+    """Create a table of charges in groups, which have the costs that their charges have in all.
+
+    They are grouped by their accounts and months, and by the `columns` that are no aggregates.
+    """
+    connection.execute(
+        f"CREATE TEMP TABLE {quoted(table)} AS SELECT {_COLUMNS}, {columns}, "
+        "sum(BilledCost) AS BilledCost, sum(EffectiveCost) AS EffectiveCost "
+        f"FROM {_charges(connection, files)} GROUP BY ALL"
     )
 
 
@@ -134,7 +156,7 @@ def _charges(connection: DuckDBPyConnection, files: Sequence[Path]) -> Sql:
     """Return what follows FROM to read charges with their lines of the accounts file."""
     paths = Sql(", ").join(map(file_literal, files))
     charges = Sql(f"read_parquet([{paths}], union_by_name = true, hive_partitioning = false)")
-    if connection.execute("FROM accounts LIMIT 1").fetchone() is None:
+    if connection.execute("FROM account_spellings LIMIT 1").fetchone() is None:
         # To join nothing takes time, too.
         return Sql(f"{charges}, (SELECT NULL AS rowid) AS own, (SELECT NULL AS rowid) AS billed")
-    return Sql(f"{charges} {_FILE_LINES}")
+    return Sql(f"{charges} {ACCOUNT_JOINS}")

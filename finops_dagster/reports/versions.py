@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
@@ -17,10 +17,11 @@ from duckdb import DuckDBPyConnection
 from finops_dagster.billing.errors import BillError, reprocess_advice
 from finops_dagster.billing.money import decimal_text, exact_sum
 from finops_dagster.billing.months import BillingMonth
+from finops_dagster.billing.restatement import Restatement, restatements_of_footer
 from finops_dagster.billing.version import LoadedVersion
 from finops_dagster.focus.entries import COST, EFFECTIVE_COST
 from finops_dagster.focus.month import FocusMonth, focus_lake
-from finops_dagster.lake import Lake, parquet_relation, read_footer
+from finops_dagster.lake import Lake, footer_texts, parquet_relation, read_footer
 from finops_dagster.reports.document import Document
 from finops_dagster.reports.sums import NONE
 from finops_dagster.sources import VENDORS
@@ -29,6 +30,8 @@ from finops_dagster.sources.settings import ExportSettings
 IN_PROGRESS, OPEN, RESTATED, FINAL = "in progress", "open", "restated", "final"
 _STATES = (IN_PROGRESS, OPEN, RESTATED, FINAL)
 """The states of a month; over several exports, the first of theirs counts."""
+# AWS closes a month within about ten days of its end, Azure earlier.
+_CLOSING_DAYS = 15
 _MEASURED = """
 WITH measured AS (
     SELECT export, month, sum(charges) AS charges, (sum(billed), sum(effective)) AS costs
@@ -55,17 +58,28 @@ class MonthOfCharges:
     bill_path: Path
 
     @cached_property
-    def bill(self) -> LoadedVersion | None:
+    def bill_version(self) -> LoadedVersion | None:
         """The bill in the lake; None if it is missing, or of another version than the charges."""
         version = read_footer(self.bill_path)
         is_same = version and version.manifest_id == self.record.sources.get(self.export.name)
         return version if is_same else None
 
+    @property
+    def bill_format(self) -> str:
+        """The name of the bill's format; empty where the bill is missing."""
+        return self.bill_version.format if self.bill_version else ""
+
+    @cached_property
+    def restatements(self) -> Sequence[Restatement]:
+        """The restatements of the month, the newest first; none where the bill is missing."""
+        texts = footer_texts(self.bill_path) if self.bill_version else None
+        return restatements_of_footer(texts or {})
+
     def is_final(self, connection: DuckDBPyConnection) -> bool | None:
         """Return whether the month is final; None if its bill does not tell."""
-        if self.bill is None:
+        if self.bill_version is None:
             return None
-        bill_format = VENDORS[self.export.vendor].formats(self.export).get(self.bill.format)
+        bill_format = VENDORS[self.export.vendor].formats(self.export).get(self.bill_version.format)
         columns = pq.read_schema(self.bill_path).names
         finality = bill_format and bill_format.finality_sql(columns)
         if finality is None:
@@ -75,9 +89,15 @@ class MonthOfCharges:
         return None if is_final is None else bool(is_final)
 
     def state(self, connection: DuckDBPyConnection) -> str:
-        """Return the state of the month."""
+        """Return the state of the month.
+
+        It is restated if a version was replaced after the time in which vendors close a month.
+        """
         if self.month >= BillingMonth.current():
             return IN_PROGRESS
+        closing_day = self.month.next.first_day + timedelta(days=_CLOSING_DAYS)
+        if any(restated.restated_at.date() >= closing_day for restated in self.restatements):
+            return RESTATED
         return FINAL if self.is_final(connection) else OPEN
 
     def equals_bill(self) -> bool | None:
@@ -86,14 +106,14 @@ class MonthOfCharges:
         The bill was reconciled with the vendor's files when it was loaded. None if the lake does
         not have it, or does not record its cost by currency.
         """
-        if self.bill is None or self.bill.totals.costs is None:
+        if self.bill_version is None or self.bill_version.totals.costs is None:
             return None
         costs: dict[str, list[Decimal]] = defaultdict(list)
         for currency, cost in (self.record.version.totals.costs or {}).items():
             costs[currency].append(cost)
         for entry in self.record.entries:
             costs[entry.currency].append(entry.billed)
-        for currency, cost in self.bill.totals.costs.items():
+        for currency, cost in self.bill_version.totals.costs.items():
             costs[currency].append(-cost)
         return not any(map(exact_sum, costs.values()))
 
@@ -205,7 +225,7 @@ def add_versions(connection: DuckDBPyConnection, files: MonthFiles, document: Do
 
 
 def _version_row(charges: MonthOfCharges) -> dict[str, Any]:
-    bill, version = charges.bill, charges.record.version
+    bill, version = charges.bill_version, charges.record.version
     costs = version.totals.costs if bill is None else bill.totals.costs
     return {
         "export": charges.export.name,

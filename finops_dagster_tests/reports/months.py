@@ -97,7 +97,7 @@ class Months:
         settings = Settings.model_validate(
             {"exports": [{"name": name, **_EXPORT} for name in exports or ["acme"]]}
         )
-        return Bill("Acme", self.lake, DuckDB(), settings.exports)
+        return Bill("Acme", self.lake, DuckDB(), settings.exports, settings.accounts)
 
     def document(self, scope: Scope | None = None) -> Document:
         return self.bill().document(scope or Scope())
