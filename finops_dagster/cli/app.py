@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from finops_dagster.cli import accounts, focus, run, state, worker
+from finops_dagster.cli import accounts, bill_report, focus, run, state, worker
 from finops_dagster.cli.options import ExternalId, Group, Json, Options, Profile, Role
 from finops_dagster.cli.output import show
 from finops_dagster.processes import collect_garbage_seldom, keep_files_private
@@ -41,7 +41,8 @@ Examples:
   finops init                 Write config/finops.toml, for your own bill
   finops config check         Check the settings and every connection
   finops aws run-pipeline     Load every month
-  finops state list           List the loaded months"""
+  finops state list           List the loaded months
+  finops report               Write a report of the bill"""
 
 app = typer.Typer(
     cls=Group,
@@ -192,6 +193,8 @@ def query(
 
     print_query(Options.of(context).settings(), sql, as_json=json)
 
+
+app.command()(bill_report.report)
 
 config_app = typer.Typer(cls=Group, invoke_without_command=True)
 app.add_typer(config_app, name="config")

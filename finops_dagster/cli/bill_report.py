@@ -1,0 +1,107 @@
+"""`finops report`: write a report of the bill, as a workbook or as other files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from finops_dagster.billing.errors import BillError
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.cli.options import Options, Selection, check_month, no_exports
+from finops_dagster.terminal import print_line
+
+if TYPE_CHECKING:
+    from finops_dagster.reports.bill import Scope
+    from finops_dagster.reports.document import Document
+    from finops_dagster.settings import Settings
+
+
+def report(
+    context: typer.Context,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="File to write; with csv a folder. Default: report.…"),
+    ] = None,
+    output_format: Annotated[
+        Literal["xlsx", "csv", "json"],
+        typer.Option("--format", metavar="FORMAT", help="xlsx, csv or json."),
+    ] = "xlsx",
+    month: Annotated[
+        str | None,
+        typer.Option(
+            metavar="YYYY-MM",
+            callback=check_month,
+            help="Last month, which is shown first. Default: all up to the newest month; the "
+            "newest whole one is shown first.",
+        ),
+    ] = None,
+    months: Annotated[
+        int, typer.Option(metavar="N", min=1, max=120, help="Number of months.")
+    ] = 13,
+    export: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Only this export. May be given several times."),
+    ] = None,
+    currency: Annotated[
+        str | None,
+        typer.Option(metavar="CODE", help="Currency that is shown first, such as USD."),
+    ] = None,
+    open_it: Annotated[bool, typer.Option("--open", help="Open the report.")] = False,
+) -> None:
+    """Write a report of the bill.
+
+    It has the costs by month, service, account and region, what moved, what was saved, and the
+    version of each month. It is computed from the charges of all exports, so that all clouds stand
+    in one report. Amounts in different currencies are never added up.
+
+    $ finops report --month 2026-01 --out january.xlsx
+    $ finops report --format csv --out january
+    """
+    from finops_dagster.reports.bill import Scope
+    from finops_dagster.reports.files import write_report
+    from finops_dagster.reports.headline import Headline
+
+    last = BillingMonth.parse(month) if month else None
+    settings = Options.of(context).settings()
+    document = _document(settings, export or [], Scope(last, months, currency))
+    path = out or Path("report" if output_format == "csv" else f"report.{output_format}")
+    write_report(document, path, output_format)
+    print_line(f"{path} is written: {document['months'][0]} to {document['months'][-1]}")
+    if headline := Headline.of(document):
+        print_line(str(headline))
+    if open_it:
+        typer.launch(str(path))
+
+
+def _document(settings: Settings, exports: Sequence[str], scope: Scope) -> Document:
+    """Return the document of the exports with these names, or of all.
+
+    Raises BillError if there is no such export, or if none has charges.
+    """
+    from finops_dagster.lake import Lake
+    from finops_dagster.reports.bill import Bill
+    from finops_dagster.tables.database import DuckDB
+
+    if not settings.exports:
+        raise no_exports(settings)
+    for name in exports:
+        Selection(export=name).exports(settings)  # raises for an unknown name
+    chosen = [export for export in settings.exports if not exports or export.name in exports]
+    bill = Bill(
+        settings.project.name,
+        Lake(settings.storage.parquet_dir),
+        DuckDB.of(settings.database.duckdb),
+        chosen,
+        settings.accounts,
+    )
+    document = bill.document(scope)
+    if not document["months"]:
+        names = ", ".join(export.name for export in chosen)
+        raise BillError(
+            f"{bill.lake.root} has no charges of {names}; load a month first, such as by "
+            "finops aws run-pipeline"
+        )
+    return document

@@ -1,0 +1,54 @@
+"""The key figures of a report: the cost of the month shown first, in its first currency."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Context, Decimal
+from typing import Self
+
+from finops_dagster.reports.document import Document
+
+_EXACT = Context(prec=76)
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The month shown first: its state, its exact costs, and its billed cost of the month before.
+
+    `previous` is None if the report does not have the month before.
+    """
+
+    month: str
+    state: str
+    currency: str
+    billed: Decimal
+    effective: Decimal
+    previous: Decimal | None
+
+    @classmethod
+    def of(cls, document: Document) -> Self | None:
+        """Return the headline of a document; None if it has no months or no costs."""
+        month = document["month"]
+        if month is None or not document["currencies"]:
+            return None
+        return cls(
+            document["months"][month],
+            document["month_states"][month],
+            document["currencies"][0],
+            _sum(document, "billed", month),
+            _sum(document, "effective", month),
+            _sum(document, "billed", month - 1) if month else None,
+        )
+
+    def __str__(self) -> str:
+        change = ""
+        if self.previous is not None:
+            change = f", {self.billed - self.previous:+,.2f} against the month before"
+        return f"{self.month} ({self.state}): {self.billed:,.2f} {self.currency} billed{change}"
+
+
+def _sum(document: Document, column: str, month: int) -> Decimal:
+    costs = document["costs"]
+    keys = zip(costs["month"], costs["currency"], costs[column], strict=True)
+    units = sum(int(amount) for m, currency, amount in keys if (m, currency) == (month, 0))
+    return Decimal(units).scaleb(-document["scale"], _EXACT)
