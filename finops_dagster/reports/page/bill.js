@@ -54,10 +54,9 @@ const monthAndYear = (m) => `${MONTH_NAMES[monthNumber(m) - 1]} ${year(m)}`;
 const shortMonth = (m) => MONTH_NAMES[monthNumber(m) - 1].slice(0, 3);
 const daysOf = (m) => new Date(Date.UTC(Number(year(m)), monthNumber(m), 0)).getUTCDate();
 
-/** Return a month's name, with the year where two months of the bill share the name. */
+/** Return a month's name, with the year where it is far from the chosen month. */
 function monthName(m) {
-  const same = bill.months.filter((month) => month.slice(5) === bill.months[m].slice(5));
-  return same.length > 1 ? monthAndYear(m) : MONTH_NAMES[monthNumber(m) - 1];
+  return Math.abs(m - choice.month) > 6 ? monthAndYear(m) : MONTH_NAMES[monthNumber(m) - 1];
 }
 
 /** Return a date or moment as "3 February", with the year where it is not the bill's last. */

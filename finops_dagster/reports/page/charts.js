@@ -14,9 +14,14 @@ function plot(width, options) {
   });
 }
 
-/** Return gridlines with their values, at most four, behind the marks. */
+/** Return round values of a scale, at most four beside zero. */
+function ticksOf([low, high]) {
+  return [4, 3, 2, 1].map((count) => d3.ticks(low, high, count)).find((ticks) => ticks.length < 6) ?? [0];
+}
+
+/** Return gridlines with their values, behind the marks. */
 function grid(scaleY, text) {
-  const ticks = d3.ticks(scaleY[0], scaleY[1], 4);
+  const ticks = ticksOf(scaleY);
   return [
     Plot.ruleY(ticks, { stroke: (y) => (y === 0 ? "var(--axis)" : "var(--grid)") }),
     Plot.text(ticks, { y: (y) => y, frameAnchor: "left", dx: -8, textAnchor: "end", text,
@@ -113,20 +118,26 @@ function monthsChart(width, series) {
         stroke: ({ m, s }) => (isHatched(m) ? SERIES[s] : "var(--paper)"), strokeWidth: 1,
       }),
       Plot.ruleY([0], { stroke: "var(--axis)" }),
-      Plot.text(months.filter((m) => band >= 34 || m === choice.month), {
+      chosenBold(months.filter((m) => band >= 34 || m === choice.month), {
         x: (m) => m, y: (m) => tops[m], dy: -10,
         text: (m) => unit.text(d3.sum(bars, (bar) => (bar.m === m ? bar.value : 0))),
-        fill: (m) => (m === choice.month ? "var(--ink)" : "var(--second)"),
-        className: "values",
       }),
       endNames(series, bars.filter((bar) => bar.m === months.length - 1), y, height - 76),
-      Plot.text(months.filter(near), { x: (m) => m, frameAnchor: "bottom", dy: 16, text: shortMonth,
-        fill: (m) => (m === choice.month ? "var(--ink)" : "var(--second)") }),
+      chosenBold(months.filter(near), { x: (m) => m, frameAnchor: "bottom", dy: 16, text: shortMonth }),
       stateMarks(months, 31),
       Plot.text(months.filter((m) => m === 0 || (monthNumber(m) === 1 && band * m > 36)), {
         x: (m) => m, frameAnchor: "bottom", dy: 47, text: year, fill: "var(--second)" }),
     ],
   });
+}
+
+/** Write a text at months, the chosen one's in bold. */
+function chosenBold(months, options) {
+  const isChosen = (m) => m === choice.month;
+  return [
+    Plot.text(months.filter((m) => !isChosen(m)), { ...options, fill: "var(--second)" }),
+    Plot.text(months.filter(isChosen), { ...options, fill: "var(--ink)", fontWeight: 600 }),
+  ];
 }
 
 /** Name the series at the end of the last bar, each beside its part, none over another. */
@@ -165,7 +176,7 @@ function runningChart(width, front, back) {
   const beside = isPart && day < last - 9
     ? { textAnchor: "start", dx: 8 } : { textAnchor: "end", dx: -8 };
   return plot(width, {
-    height: 300, marginLeft: 40, marginRight: 92, marginTop: 12, marginBottom: 28,
+    height: Math.max(240, Math.min(420, width * 0.75, 29 * bill.months.length + 24)), marginLeft: 40, marginRight: 92, marginTop: 12, marginBottom: 28,
     x: { type: "linear", domain: [1, last], axis: null }, y: { domain: y, axis: null },
     marks: [
       grid(y, unit.tick),
@@ -205,7 +216,7 @@ function tinyMonths(amounts, months) {
 function tinyChange(amount, largest) {
   const most = Math.max(drawn(largest), 0.01);
   return tiny(plot(84, {
-    height: 12, x: { domain: [-most, most], axis: null },
+    height: 18, marginTop: 4, marginBottom: 4, x: { domain: [-most, most], axis: null },
     marks: [
       Plot.barX([drawn(amount)], { x: (d) => d, inset: 0,
         fill: (d) => (d > 0 ? "var(--rise)" : "var(--fall)") }),
@@ -214,12 +225,13 @@ function tinyChange(amount, largest) {
   }));
 }
 
-/** Draw a share from nothing to all. */
-function tinyShare(tenths, colour = "var(--series-1)") {
+/** Draw a share from nothing to all, the rest in grey or as an outline. */
+function tinyShare(tenths, colour = "var(--series-1)", isOutlined = false) {
   const share = Math.max(0, Math.min(1000, tenths ?? 0));
   return tiny(plot(64, {
-    height: 10, x: { domain: [0, 1000], axis: null },
-    marks: [Plot.barX([1000], { x: (d) => d, fill: "var(--grid)" }),
+    height: 18, marginTop: 4, marginBottom: 4, x: { domain: [0, 1000], axis: null },
+    marks: [Plot.barX([1000], { x: (d) => d, inset: isOutlined ? 0.5 : 0, stroke: isOutlined ? colour : "none",
+      fill: isOutlined ? "none" : "var(--grid)" }),
       Plot.barX([share], { x: (d) => d, fill: colour })],
   }));
 }
@@ -236,9 +248,10 @@ function stepsChart(width, steps, net) {
   const values = bars.flatMap(({ from, to }) => [from, to]);
   const [low, high] = [Math.min(0, ...values), Math.max(0, ...values)];
   const colours = { rise: "var(--rise)", fall: "var(--fall)", net: "var(--ink)" };
-  const isLeft = ({ from, to }) => Math.max(from, to) > low + (high - low) * 0.72;
+  const isRight = ({ from, to }) => Math.max(from, to) <= low + (high - low) * 0.72;
+  const isLeft = (bar) => !isRight(bar) && Math.min(bar.from, bar.to) > low + (high - low) * 0.28;
   const value = (filter, options) => Plot.text(bars.filter(filter), {
-    y: "name", text: ({ amount }) => signed(amount), fill: "var(--ink)", fontWeight: 600, ...HALO,
+    y: "name", text: ({ amount }) => signed(amount), fill: "var(--ink)", fontWeight: 600,
     ...options });
   return plot(width, {
     height: 52 * bars.length, marginLeft: 84, marginRight: 84, marginTop: 0, marginBottom: 0,
@@ -249,8 +262,10 @@ function stepsChart(width, steps, net) {
       Plot.link(bars.slice(0, -1), { x1: "to", x2: "to", y1: "name", y2: (_, n) => bars[n + 1].name,
         stroke: "var(--axis)", strokeDasharray: "2,2" }),
       Plot.barX(bars, { x1: "from", x2: "to", y: "name", fill: ({ kind }) => colours[kind] }),
-      value((bar) => !isLeft(bar), { x: ({ from, to }) => Math.max(from, to), textAnchor: "start", dx: 8 }),
-      value(isLeft, { x: ({ from, to }) => Math.min(from, to), textAnchor: "end", dx: -8 }),
+      value(isRight, { ...HALO, x: ({ from, to }) => Math.max(from, to), textAnchor: "start", dx: 8 }),
+      value(isLeft, { ...HALO, x: ({ from, to }) => Math.min(from, to), textAnchor: "end", dx: -8 }),
+      value((bar) => !isRight(bar) && !isLeft(bar), { fill: "var(--paper)",
+        x: ({ from, to }) => Math.max(from, to), textAnchor: "end", dx: -8 }),
       Plot.text(bars, { y: "name", frameAnchor: "left", dx: -84, dy: -8, textAnchor: "start",
         text: "name", fill: "var(--ink)", fontWeight: 600 }),
       Plot.text(bars.filter(({ count }) => count !== undefined), { y: "name", frameAnchor: "left",
@@ -266,7 +281,7 @@ function versionsChart(width, points) {
   const pad = (high - low || 1) * 0.25;
   const y = [low - pad, high + pad];
   const unit = unitOf(Math.max(...values.map(Math.abs)));
-  const ticks = d3.ticks(...y, 4);
+  const ticks = ticksOf(y);
   const steps = points.flatMap((_, n) => [[n, values[n]], [n + 1, values[n]]]);
   return plot(width, {
     height: 220, marginLeft: 64, marginRight: 8, marginTop: 12, marginBottom: 44,
@@ -315,7 +330,7 @@ function pricesChart(width, prices) {
 function percentChart(width, tenths, most = null) {
   const months = d3.range(bill.months.length);
   const points = months.filter((m) => tenths[m] !== null).map((m) => [m, tenths[m] / 10]);
-  const y = most ? [0, most] : domain(points.map(([, value]) => value));
+  const y = most ? [0, most] : domain(points.map(([, value]) => value * 1.1));
   const end = points.filter(([m]) => m === choice.month);
   return plot(width, {
     height: 120, marginLeft: 40, marginRight: 64, marginTop: 12, marginBottom: 28,
@@ -339,56 +354,63 @@ function multipleChart(width, amounts, y) {
   const colour = (m) => (bill.month_states[m] === "in progress" ? hatch(0)
     : m === choice.month ? "var(--series-1)" : "var(--past)");
   return plot(width, {
-    height: 130, marginLeft: 44, marginRight: 0, marginTop: 8, marginBottom: 24,
+    height: 130, marginLeft: 52, marginRight: 0, marginTop: 8, marginBottom: 24,
     x: { type: "band", domain: months, padding: 0.2, axis: null }, y: { domain: y, axis: null },
     marks: [
       grid(y, unit.tick),
       Plot.barY(months, { x: (m) => m, y: (m) => drawn(amounts[m]), fill: colour,
         title: (m) => `${monthAndYear(m)}: ${money(amounts[m])}` }),
       Plot.ruleY([0], { stroke: "var(--axis)" }),
-      Plot.text(months.length > 1 ? [0, months.length - 1] : months, { x: (m) => m, frameAnchor: "bottom", dy: 14,
-        textAnchor: (m) => (m ? "end" : "start"), dx: 0, text: (m) => `${shortMonth(m)} ${year(m).slice(2)}` }),
+      Plot.text([0], { frameAnchor: "bottom-left", dy: 20, text: (m) => `${shortMonth(m)} ${year(m).slice(2)}` }),
+      Plot.text(months.slice(1).slice(-1), { frameAnchor: "bottom-right", dy: 20,
+        text: (m) => `${shortMonth(m)} ${year(m).slice(2)}` }),
     ],
   });
 }
 
-/** Draw provider, category, service and account as nested cells, whose area is the cost.
+const pen = document.createElement("canvas").getContext("2d");
+
+/** Return a text cut to a width in pixels; nothing where hardly a letter fits. */
+function fitted(text, width, weight) {
+  pen.font = `${weight} 12px Inter, system-ui, sans-serif`;
+  if (pen.measureText(text).width <= width) return text;
+  const letters = Array.from(text);
+  while (letters.length && pen.measureText(`${letters.join("")}\u2026`).width > width) letters.pop();
+  return letters.length < 4 ? "" : `${letters.join("").trimEnd()}\u2026`;
+}
+
+/** Draw provider, category and service as nested cells, whose area is the cost.
  *
  * `root` is a tree of {name, value or children, where}; a cell leads to what it holds.
  */
 function treeChart(width, root, isChosen) {
   const height = Math.max(320, Math.min(420, width * 0.55));
   const tree = d3.hierarchy(root).sum(({ value }) => value ?? 0).sort((a, b) => b.value - a.value);
-  d3.treemap().size([width, height]).round(true).paddingInner((node) => (node.depth < 2 ? 6 : 1))
+  d3.treemap().size([width, height]).round(true).paddingInner((node) => (node.depth < 2 ? 8 : 2))
     .paddingTop((node) => (node.depth === 1 || node.depth === 2 ? 18 : 0))(tree);
   const nodes = tree.descendants().filter((node) => node.depth > 0);
   const providers = tree.children ?? [];
   const series = (node) => Math.min(providers.indexOf(node.ancestors().at(-2) ?? node), 5);
   const wide = (node) => node.x1 - node.x0;
-  const cells = nodes.filter((node) => node.depth >= 3 && !node.children && wide(node) > 0);
   const services = nodes.filter((node) => node.depth === 3);
-  const fit = (node, text, size = 6.8) => {
-    const letters = Array.from(text);
-    const room = Math.floor((wide(node) - 12) / size);
-    return letters.length <= room ? text : room < 5 ? "" : `${letters.slice(0, room - 1).join("")}\u2026`;
-  };
+  const fit = (node, text, weight = 400) => fitted(text, wide(node) - 10, weight);
   const tall = (node) => node.y1 - node.y0;
   const text = (data, dy, of, options) => Plot.text(data, {
     x: "x0", y: "y0", dx: 6, dy, textAnchor: "start", text: of, pointerEvents: "none", ...options });
   return plot(width, {
     height, x: { type: "identity", axis: null }, y: { type: "identity", axis: null },
     marks: [
-      Plot.rect(cells, { x1: "x0", x2: "x1", y1: "y0", y2: "y1", fill: (node) => SERIES[series(node)],
+      Plot.rect(services, { x1: "x0", x2: "x1", y1: "y0", y2: "y1", fill: (node) => SERIES[series(node)],
         href: (node) => addressWith({ where: node.data.where }),
         title: (node) => `${node.ancestors().reverse().slice(1).map(({ data }) => data.name).join(", ")}: ${node.data.text}` }),
       Plot.rect(services.filter(isChosen), { x1: "x0", x2: "x1", y1: "y0", y2: "y1", inset: 3, fill: "none",
         stroke: "var(--paper)", strokeWidth: 1.5, pointerEvents: "none" }),
-      text(services.filter((node) => tall(node) >= 20), 14, (node) => fit(node, node.data.name),
+      text(services.filter((node) => tall(node) >= 20), 14, (node) => fit(node, node.data.name, 600),
         { fill: (node) => ON_SERIES[series(node)], fontWeight: 600 }),
-      text(services.filter((node) => tall(node) >= 38 && fit(node, node.data.text, 6.4) === node.data.text), 30,
+      text(services.filter((node) => tall(node) >= 38 && fit(node, node.data.text) === node.data.text), 30,
         ({ data }) => data.text, { fill: (node) => ON_SERIES[series(node)] }),
-      text(nodes.filter(({ depth }) => depth === 2), 11, (node) => fit(node, node.data.name, 6.2), { dx: 0 }),
-      text(nodes.filter(({ depth }) => depth === 1), 9, (node) => fit(node, `${node.data.name}  ${node.data.text}`, 6.8),
+      text(nodes.filter(({ depth }) => depth === 2), 11, (node) => fit(node, node.data.name), { dx: 0 }),
+      text(nodes.filter(({ depth }) => depth === 1), 9, (node) => fit(node, `${node.data.name}  ${node.data.text}`, 600),
         { dx: 0, fill: "var(--ink)", fontWeight: 600 }),
     ],
   });

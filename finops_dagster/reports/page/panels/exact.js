@@ -39,7 +39,7 @@ function exactTable(versions) {
       nameCell(named(version.export), named(version.vendor)), nameCell(named(version.version)), loadedText(version.loaded_at),
       grouped(String(version.rows)), exactTotal(version.totals[currency]), equalText(version.equal)]);
   });
-  return table(`Loaded versions, totals in ${currencyName()}`, [["Month", "text"], ["State", "text"], ["Export", "text export"],
+  return table(`Loaded versions, totals in ${currencyName()}`, [["Month", "text"], ["State", "text wide"], ["Export", "text export"],
     ["Version", "text version wide"], ["Loaded", "text wide"], ["Rows", "money wide"], [`Exact total`, "money"], ["Vendor's files", "text wide last"]], rows);
 }
 

@@ -196,6 +196,7 @@ function monthsTable(figures) {
       money(billed[m]), money(effective[m]),
       isComparable ? change(figures.months[m], figures.months[m - 1]) : DASH]);
   });
-  return table("Months", [["Month", "text"], ["State", "text"], ["Billed", "money"],
-    ["Effective", "money"], ["Change", "money"]], rows.reverse());
+  const kind = (cost) => (choice.cost === cost ? "money" : "money wide");
+  return table("Months", [["Month", "text"], ["State", "text"], ["Billed", kind("billed")],
+    ["Effective", kind("effective")], ["Change", "money"]], rows.reverse());
 }

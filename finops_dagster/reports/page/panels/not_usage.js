@@ -11,7 +11,7 @@ function notUsagePanel() {
     .map((kind) => ({ kind, name: KIND_NAMES[kind] ?? named(kind), months: byKind.get(kind) }))
     .filter(({ months }) => months.some((amount) => amount !== 0n));
   const note = shown.length ? `One scale for all ${shown.length}, ${currencyName()}.` : null;
-  panel("What is not usage", notUsageSentence(shown), note, shown.length ? el("div", { class: "multiples" }, multiples(shown)) : null,
+  panel("What is not usage", notUsageSentence(shown), note, shown.length ? el("div", { class: "multiples", style: `--columns: ${Math.min(6, shown.length)}` }, multiples(shown)) : null,
     shown.length ? notUsageTable(shown) : null);
 }
 

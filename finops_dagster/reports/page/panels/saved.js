@@ -13,9 +13,9 @@ function savedPanel() {
   const saved = savedIn(month);
   const commitments = commitmentsIn(month);
   panel("What was saved", savedSentence(saved), savedNote(commitments),
-    saved.list > 0n || commitments.length ? row(saved.list > 0n ? part(commitments.length ? 5 : 6, pricesFigure(saved)) : null,
-      commitments.length ? part(7, commitmentsTable(commitments)) : null) : null,
-    saved.list > 0n && bill.months.length > 1 ? row(part(commitments.length ? 5 : 6, rateFigure())) : null);
+    saved.list > 0n || commitments.length ? row(
+      saved.list > 0n ? part(5, pricesFigure(saved), bill.months.length > 1 ? rateFigure() : null) : null,
+      commitments.length ? part(7, commitmentsTable(commitments)) : null) : null);
 }
 
 function savedSentence({ list, effective }) {
@@ -82,7 +82,7 @@ function commitmentsTable(commitments) {
   };
   const line = (name, end, list, kind = null) => {
     const [used, unused] = [sum(list, "used"), sum(list, "unused")];
-    return as(kind, [name, end, money(used + unused), tinyShare(perMille(used, used + unused)), money(unused), share(used, unused)]);
+    return as(kind, [name, end, money(used + unused), tinyShare(perMille(used, used + unused), "var(--series-1)", true), money(unused), share(used, unused)]);
   };
   const rows = first.map((c) => line(stacked(named(c.id), `${named(c.type)}, ${accountName(c.account)}`), ends(c.ends), [c]));
   if (others.length) rows.push(line(`Other (${others.length})`, "", others, "other"));

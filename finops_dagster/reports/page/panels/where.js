@@ -38,7 +38,7 @@ function whereNote(byAccount, byRegion) {
   };
   const folded = Object.entries(bill.left_out).filter(([name, n]) => n > 0 && name !== "resources")
     .map(([name, n]) => `${n} ${name}`);
-  return `${count(byAccount, "account")}, ${count(byRegion, "region")}. Small columns start at zero, each row on its own scale, the whole months.${
+  return `${count(byAccount, "account")}, ${count(byRegion, "region")}. Small columns are the whole months from zero, each row on its own scale.${
     folded.length ? ` The smallest ${folded.join(", ")} are one line, other, that adds up.` : ""}`;
 }
 
@@ -104,15 +104,14 @@ function treeFigure(figures) {
   const path = placePath(root);
   const least = drawn(root.amount > 0n ? root.amount : 0n) * 0.03;
   const cell = (node, where, depth) => {
-    const value = drawn(node.amount);
-    const inside = depth < 4 ? ordered(node).filter(({ amount }) => amount > 0n) : [];
-    const common = { name: depth === 4 ? accountName(node.account) : node.key, text: money(node.amount), where };
-    if (depth === 4 || !inside.length) return { ...common, value: Math.max(0, value) };
+    const inside = depth < 3 ? ordered(node).filter(({ amount }) => amount > 0n) : [];
+    const common = { name: node.key, text: money(node.amount), where };
+    if (depth === 3) return { ...common, value: drawn(node.amount) };
     const small = depth === 1 ? inside.filter(({ amount }) => drawn(amount) < least) : [];
     const large = inside.filter((child) => small.length < 2 || !small.includes(child));
     const children = large.map((child) => cell(child, [...where, child.key], depth + 1));
     if (small.length > 1) {
-      children.push({ name: "Other", text: money(total(small.map((c) => c.amount))), where, children:
+      children.push({ name: "Other categories", text: money(total(small.map((c) => c.amount))), where, children:
         small.flatMap((c) => ordered(c).filter(({ amount }) => amount > 0n).map((s) =>
           cell(s, [...where, c.key, s.key], 3))) });
     }
@@ -130,8 +129,8 @@ function treeFigure(figures) {
   };
   const below = figures.rows.some((n) => bill.costs.month[n] === choice.month && bill.costs[choice.cost][n] < 0n);
   return figure(`${monthName(choice.month)}: provider, category, service (area = ${choice.cost} cost)`,
-    "Cost by provider, category, service and account; each cell leads to what it holds",
-    (width) => treeChart(width, data, (node) => node.data.where.slice(0, 3).join("\n") === chosen),
+    "Cost by provider, category and service; each cell leads to its accounts",
+    (width) => treeChart(width, data, (node) => node.data.where.join("\n") === chosen),
     { table: makeTable, under: below ? "Lines below zero have no area; they are in the tables." : null });
 }
 
@@ -140,6 +139,7 @@ function placeTable(figures) {
   const place = path.at(-1);
   const where = path.slice(1).map(({ key }) => key);
   const heads = ["Provider", "Category", "Service", "Account", "Resource"];
+  const captions = ["Providers", "Categories", "Services", "Accounts", "Resources"];
   const label = (node) => (node.account === null || node.account === undefined ? node.key : accountName(node.account));
   const crumbs = el("nav", { class: "crumbs", "aria-label": "Place in the bill" }, path.map((node, depth) => [
     depth ? el("span", { class: "second", "aria-hidden": "true" }, " \u203a ") : null,
@@ -160,7 +160,7 @@ function placeTable(figures) {
     rows.push(as("other", [others.length ? `Other (${others.length})` : "Other", money(rest), share(rest)]));
   }
   rows.push(as("total", [nameCell(label(place)), money(place.amount), share(place.amount)]));
-  return [crumbs, table(`${heads[path.length - 1]}s of ${label(place)}`, [[heads[path.length - 1], "text grows"],
+  return [crumbs, table(`${captions[path.length - 1]} of ${label(place)}`, [[heads[path.length - 1], "text grows"],
     [shortMonth(choice.month), "money"], ["Share", "money"]], rows, { class: "unseen-caption" })];
 }
 
