@@ -298,6 +298,23 @@ def is_intact(connection: duckdb.DuckDBPyConnection, load: Load, path: Path) -> 
     return True
 
 
+def has_rows_of(
+    connection: duckdb.DuckDBPyConnection, load: Load, path: Path, formats: Mapping[str, Format]
+) -> bool:
+    """Return whether a Parquet file can be read and has the totals of `load`, which it records.
+
+    False too for a format that is not among `formats`, which are by name.
+    """
+    if load.format not in formats:
+        return False
+    rows, bill_format = parquet_relation(path), formats[load.format]
+    try:
+        measured = measure_month(connection, rows, load.month, bill_format, load.totals.sums)
+    except duckdb.Error:
+        return False
+    return measured.totals.difference(load.totals) is None
+
+
 def restore_load(
     connection: duckdb.DuckDBPyConnection, load: Load, bill_format: Format, path: Path
 ) -> bool:

@@ -99,8 +99,12 @@ def test_a_lost_database_gets_the_history_from_the_lake(project: Project) -> Non
     project.load()
     assert_lake_has_all(project, ["v2"])
     assert in_lake(project) == history
-    load(project, "v3", ("EC2", "1", "3"))
+    project.database_file.unlink()
+    outcome = load(project, "v3", ("EC2", "1", "4"))
     assert_lake_has_all(project, ["v3", "v2"])
+    newest, *_ = in_lake(project)
+    assert [(c.cost_before, c.cost_after) for c in newest.changes] == [(2, 4)], "from the lake"
+    assert outcome.metadata("billing_table")["replaced_version"] == "v2"
 
 
 def test_a_history_that_did_not_reach_the_lake_is_written_later(project: Project) -> None:

@@ -14,9 +14,11 @@ from finops_dagster.billing.restatement import Restatement
 from finops_dagster.billing.version import Load, with_vendor_id
 from finops_dagster.lake import (
     Lake,
+    has_rows_of,
     load_from_footer,
     month_relation,
     names_from_footers,
+    parquet_relation,
     restore_restatements_of_footer,
     restoring_month,
 )
@@ -123,29 +125,47 @@ class MonthLoading:
                 return
             if existing is not None and not force:
                 self._require_known_files(existing)
-            if existing is not None:
-                rows = month_relation(existing)
-                keep_replaced_costs(connection, rows, self._format(existing))
+            replaced_id = self._keep_replaced_costs(connection, existing, manifest_id)
             with self._replacing_rows(connection, manifest_id) as (load, warnings):
-                restatement = self._record_restatement(connection, existing, load)
+                restatement = self._record_restatement(connection, load, replaced_id)
                 report = month_report(connection, load, self._format(load))
                 yield LoadedMonth(report, "loaded", warnings, restatement)
 
     def _format(self, load: Load) -> Format:
         return self.export.formats[load.format]
 
+    def _keep_replaced_costs(
+        self, connection: duckdb.DuckDBPyConnection, existing: Load | None, manifest_id: str
+    ) -> str | None:
+        """Keep the costs of the version that this load replaces; return its id, or None.
+
+        It is the version in the table, or if the database was lost, another one in the lake.
+        """
+        if existing is not None:
+            rows, bill_format = month_relation(existing), self._format(existing)
+            keep_replaced_costs(connection, rows, bill_format)
+            return existing.manifest_id
+        export, path = self.export, self.lake.path(self.export.name, self.month)
+        in_lake = load_from_footer(path, export.name, self.month, export.table)
+        if in_lake is None or in_lake.manifest_id == manifest_id:
+            return None
+        if not has_rows_of(connection, in_lake, path, export.formats):
+            return None
+        keep_replaced_costs(connection, parquet_relation(path), self._format(in_lake))
+        return in_lake.manifest_id
+
     def _record_restatement(
-        self, connection: duckdb.DuckDBPyConnection, replaced: Load | None, load: Load
+        self, connection: duckdb.DuckDBPyConnection, load: Load, replaced_id: str | None
     ) -> Restatement | None:
         """Record what the load changed, and return it; None if it replaced or changed nothing.
 
         A ledger that was lost gets the month's earlier restatements from the lake first.
         """
         restore_restatements_of_footer(connection, load, self.lake.path(load.export, load.month))
-        if replaced is None:
+        if replaced_id is None:
             return None
         rows, bill_format = month_relation(load), self._format(load)
-        return record_restatement(connection, load, rows, replaced.manifest_id, bill_format)
+        return record_restatement(connection, load, rows, replaced_id, bill_format)
 
     def _id_in_ledger(self, connection: duckdb.DuckDBPyConnection) -> str:
         """Return the id of the ledger's load with this content, else the id for a new load.
