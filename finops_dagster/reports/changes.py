@@ -10,9 +10,16 @@ import numpy as np
 from finops_dagster.reports.daily_costs import Array, DailyCosts
 from finops_dagster.reports.expected_costs import MONTH, WEEK, robust_scale
 from finops_dagster.reports.findings import Finding, Flags, History, Kind, known_mean, runs
-from finops_dagster.reports.rolling import rolling_mean, rolling_median, shifted
+from finops_dagster.reports.rolling import (
+    rolling_max,
+    rolling_mean,
+    rolling_median,
+    rolling_second_lowest,
+    shifted,
+)
 
 _LEAST_PRICE_RISE, _LEAST_MOVED_SHARE = np.log(1.15), 0.15
+_EQUAL = 1.35  # times as much at most
 _UNUSUAL = 6  # times the usual change
 _LEAST_SCALE = 0.02  # of a price or a share
 _DAYS_OF_A_CHANGE = 3  # it is measured over
@@ -24,14 +31,14 @@ def new_accounts(costs: DailyCosts, least: Array) -> Iterator[Finding]:
     for row, series in enumerate(costs.series):
         accounts[series.currency, series.provider, series.account].append(row)
     rows = list(accounts.values())
-    positive = np.stack([(costs.cost[of_account] > 0).any(axis=0) for of_account in rows])
-    for number, first in _beginnings(positive):
+    highest = np.stack([np.fmax.reduce(costs.cost[of_account], axis=0) for of_account in rows])
+    for number, first in _beginnings(highest):
         yield from _first_week(costs, Kind.NEW_ACCOUNT, rows[number], first, least)
 
 
 def new_services(history: History) -> Iterator[Finding]:
     """Yield the first week of services that had no cost for eight weeks before."""
-    for row, first in _beginnings(history.costs.cost > 0):
+    for row, first in _beginnings(history.costs.cost):
         yield from _first_week(history.costs, Kind.NEW_SERVICE, [row], first, history.least)
 
 
@@ -44,12 +51,13 @@ def _first_week(
         yield Finding(kind, tuple(rows), first, last, cost, 0.0)
 
 
-def _beginnings(positive: Flags) -> Iterator[tuple[int, int]]:
-    """Yield row and day where a row is positive after eight weeks without."""
-    quiet = rolling_mean(positive, 2 * MONTH)[:, :-1] == 0
-    # Of the first four weeks nobody knows what was before them.
+def _beginnings(cost: Array) -> Iterator[tuple[int, int]]:
+    """Yield row and day where a row has a cost, after eight weeks without; four must be known."""
+    known = ~np.isnan(cost)
+    positive = np.where(known, cost > 0, np.nan)
+    quiet = (rolling_mean(positive, 2 * MONTH) == 0) & (rolling_mean(known, 2 * MONTH) >= 0.5)
     quiet[:, : MONTH - 1] = False
-    for row, day in np.argwhere(quiet & positive[:, 1:]):
+    for row, day in np.argwhere(quiet[:, :-1] & (cost[:, 1:] > 0)):
         yield int(row), int(day) + 1
 
 
@@ -89,13 +97,18 @@ def price_changes(history: History) -> Iterator[Finding]:
     prices = np.log(history.costs.cost / history.costs.repriced)
     prices[~np.isfinite(prices)] = np.nan
     price = rolling_median(prices, days)
-    usual = shifted(rolling_median(price, MONTH, WEEK), days)
+    usual = np.fmax(shifted(rolling_median(price, MONTH, 2 * WEEK), days), 0)
     scale = robust_scale(price - usual, days, _LEAST_SCALE)
-    flags = price - np.fmax(usual, 0) > _LEAST_PRICE_RISE
-    flags &= price - usual > _UNUSUAL * scale
+    flags = price - usual > np.fmax(_LEAST_PRICE_RISE, _UNUSUAL * scale)
+    flags &= (price > shifted(rolling_max(price, 2 * MONTH), days)) & history.learnt
     for row, first, _ in runs(flags, gap=WEEK):
-        kind = Kind.COMMITMENT_ENDED if commitment_ended(history, row, first) else Kind.PRICE_CHANGE
-        yield from history.finding(kind, row, history.week_from(first))
+        week = history.week_from(first)
+        rise = np.nanmax(price[row, first : first + days]) - usual[row, first]
+        kind = Kind.PRICE_CHANGE
+        if commitment_ended(history, row, first):
+            kind = Kind.COMMITMENT_ENDED
+        expected = history.costs.cost[row, week] / np.exp(rise)
+        yield from history.finding(kind, row, week, expected)
 
 
 def commitment_ended(history: History, row: int, first: int) -> bool:
@@ -112,22 +125,25 @@ def regions_moved(history: History) -> Iterator[Finding]:
     if not history.costs.regions:
         return
     owners = np.array([row for row, _ in history.costs.regions])
-    days = _DAYS_OF_A_CHANGE
-    total = rolling_median(history.costs.cost, days)
-    share = rolling_median(history.costs.region_costs / history.costs.cost[owners], days)
-    usual = shifted(rolling_median(share, MONTH, 2 * WEEK), days)
-    scale = robust_scale(share - usual, days, _LEAST_SCALE)
-    flags = share - usual > np.fmax(_LEAST_MOVED_SHARE, _UNUSUAL * scale)
-    usual_total = shifted(rolling_median(total, MONTH, 2 * WEEK), days)
-    flags &= np.abs(np.log(total / usual_total))[owners] < np.log(1.35)
-    for number, first, _ in runs(flags, gap=WEEK):
-        week = history.week_from(first)
+    shares = history.costs.region_costs / history.costs.cost[owners]
+    usual = shifted(rolling_median(shares, MONTH, 2 * WEEK), WEEK)
+    flags = rolling_median(shares, WEEK) - usual > _LEAST_MOVED_SHARE
+    # Where jobs happen to run changes from day to day: nearly all days of the week have to be
+    # above nearly all days of two months.
+    flags &= rolling_second_lowest(shares, WEEK) > shifted(
+        -rolling_second_lowest(-shares, 2 * MONTH), WEEK
+    )
+    flags &= history.learnt[owners]
+    total = rolling_median(history.costs.cost, WEEK)
+    usual_total = shifted(rolling_median(total, MONTH, 2 * WEEK), WEEK)
+    flags &= np.abs(np.log(total / usual_total))[owners] < np.log(_EQUAL)
+    for number, seen, _ in runs(flags, gap=WEEK):
+        row, region = history.costs.regions[number]
+        # The median of a week is that of its fourth day.
+        week = history.week_from(seen - WEEK // 2)
         cost = history.costs.region_costs[number, week]
-        moved = cost - usual[number, first] * history.costs.cost[owners[number], week]
-        if np.nansum(moved) >= history.least[owners[number], first]:
-            row, region = history.costs.regions[number]
-            total_cost = float(np.nansum(cost))
+        moved = cost - usual[number, seen] * history.costs.cost[row, week]
+        if np.nansum(moved) >= history.least[row, week.start]:
+            total_cost, last = float(np.nansum(cost)), week.stop - 1
             expected = total_cost - float(np.nansum(moved))
-            yield Finding(
-                Kind.REGION_MOVED, (row,), first, week.stop - 1, total_cost, expected, region
-            )
+            yield Finding(Kind.REGION_MOVED, (row,), week.start, last, total_cost, expected, region)

@@ -15,6 +15,8 @@ from finops_dagster.reports.daily_costs import Array, Days
 from finops_dagster.reports.rolling import median, rolling_mean, rolling_median, shifted
 
 WEEK, MONTH = 7, 28
+# Of the first ten weeks little is said: until then the end of a month has been seen once at most.
+LEARNING_DAYS = 10 * WEEK
 _WEEKS_OF_WEEKDAYS = 13
 _DAYS_OF_SCALE, _LEAST_DAYS_OF_SCALE = 56, 14
 # The median deviation times this is the standard deviation of what is distributed normally.

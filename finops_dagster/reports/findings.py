@@ -10,7 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from finops_dagster.reports.daily_costs import Array, DailyCosts
-from finops_dagster.reports.expected_costs import MONTH, WEEK, ExpectedCosts, expected_costs
+from finops_dagster.reports.expected_costs import (
+    LEARNING_DAYS,
+    MONTH,
+    WEEK,
+    ExpectedCosts,
+    expected_costs,
+)
 from finops_dagster.reports.rolling import rolling_median
 
 Flags = npt.NDArray[np.bool_]
@@ -65,6 +71,11 @@ class History:
     def of(cls, costs: DailyCosts, least: Array) -> History:
         """Return the history of daily costs."""
         return cls(costs, expected_costs(costs.cost), least)
+
+    @property
+    def learnt(self) -> Flags:
+        """The days before which enough days of the series are known."""
+        return np.cumsum(~np.isnan(self.costs.cost), axis=1) > LEARNING_DAYS
 
     def week_from(self, first: int) -> slice:
         """Return the days of the week that begins with a day, as far as there are any."""

@@ -22,16 +22,13 @@ from finops_dagster.reports.rolling import rolling_max, rolling_mean, shifted
 
 _UNUSUAL = 4.5  # times the usual deviation
 _LEAST_RISE = np.log(1.15)
-# Nothing is said of the first ten weeks: until then the end of a month has been seen once at most.
-_LEARNING_DAYS = 10 * WEEK
 _LEAST_GROWTH, _LEAST_GROWTH_OF_A_PART = np.log(1.3), np.log(1.03)
 _RESTING = 0.05  # times the level: what a service costs on a day of rest
 
 
 def rises(history: History) -> Iterator[Finding]:
     """Yield spikes, weekend work, steps and ramps."""
-    flags = _high_days(history)
-    flags[:, :_LEARNING_DAYS] = False
+    flags = _high_days(history) & history.learnt
     # A service that rests on many days has a usual cost on none.
     busiest = shifted(rolling_max(history.costs.cost, 3 * MONTH), 1)
     flags &= ~_rests(history) | (history.costs.cost > 2 * busiest)
@@ -146,7 +143,10 @@ def slow_leaks(history: History) -> Iterator[Finding]:
         ]
     )
     total = growth.sum(axis=0)
-    flags = (total > _LEAST_GROWTH) & (growth.min(axis=0) > _LEAST_GROWTH_OF_A_PART)
+    # The level is that of four weeks: it varies about a fifth as much as the days do.
+    noise = _UNUSUAL * history.expected.scale / 5 * np.sqrt(2)
+    flags = (total > np.fmax(_LEAST_GROWTH, noise)) & history.learnt
+    flags &= growth.min(axis=0) > _LEAST_GROWTH_OF_A_PART
     # A step would be most of the growth.
     flags &= (growth.max(axis=0) < 0.5 * total) & ~_rests(history)
     for row, first, _ in runs(flags, gap=MONTH):

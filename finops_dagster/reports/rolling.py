@@ -36,6 +36,11 @@ def rolling_max(values: Array, days: int) -> Array:
     return np.asarray(np.fmax.reduce(_windows(values, days), axis=-1))
 
 
+def rolling_second_lowest(values: Array, days: int) -> Array:
+    """Return the second lowest of the values; NaN if fewer than two are known."""
+    return np.asarray(np.sort(_windows(values, days), axis=-1)[..., 1])
+
+
 def rolling_median(values: Array, days: int, least: int = 1) -> Array:
     """Return the median of the known values; NaN if fewer than `least` are known."""
     return median(_windows(values, days), least)

@@ -128,7 +128,9 @@ class Bill:
 
     def _mix(self) -> Array:
         """Return the noise of prices: a tier of a price, or another hour of the day."""
-        return self.random.lognormal(0, 0.01, self.usage.shape)
+        count = len(self.series)
+        noise = np.where(self.random.random(count) < 0.15, self.random.uniform(0, 0.2, count), 0.01)
+        return np.exp(self.random.normal(0, 1, self.usage.shape) * noise[:, None])
 
 
 def bill(seed: int) -> Bill:
@@ -220,11 +222,11 @@ def _constant(
 
 
 def _region_shares(random: np.random.Generator) -> Array:
-    """Return the shares of one to three regions by day."""
+    """Return the shares of one to three regions by day: steady, or wherever jobs happen to run."""
     count = int(random.choice([1, 2, 3], p=[0.5, 0.3, 0.2]))
-    shares = random.dirichlet(np.full(count, 2.0))[:, None] * random.lognormal(
-        0, 0.05, (count, DAYS)
-    )
+    noise = 0.05 if random.random() < 0.7 else random.uniform(0.2, 2)
+    sizes = random.dirichlet(np.full(count, 2.0))[:, None]
+    shares = sizes * random.lognormal(0, noise, (count, DAYS))
     return np.asarray(shares / shares.sum(0))
 
 
@@ -277,7 +279,8 @@ def _new_account(bill: Bill, factor: float) -> None:
 
 def _region_moved(bill: Bill, factor: float) -> None:
     """Let the largest region lose what is above one part in `factor` to another region."""
-    number = bill.choose(_MEDIUM, bill.parts * [len(shares) > 1 for shares in bill.shares])
+    steady = [len(shares) > 1 and shares.std(axis=1).max() < 0.05 for shares in bill.shares]
+    number = bill.choose(_MEDIUM, bill.parts * steady)
     day, shares = bill.choose_day(), bill.shares[number]
     origin = int(np.argmax(shares[:, 0]))
     moved = shares[origin, day:] * (1 - 1 / factor)
