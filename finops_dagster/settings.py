@@ -27,6 +27,7 @@ from pydantic_settings import (
 )
 from pydantic_settings import SettingsError as EnvironmentUnreadable
 
+from finops_dagster.alerts.settings import AlertSettings
 from finops_dagster.billing.columns import flat_name
 from finops_dagster.billing.errors import excerpt, first_line
 from finops_dagster.reports.accounts import AccountsSettings
@@ -156,6 +157,7 @@ class Settings(BaseSettings):
     exports: tuple[
         Annotated[SerializeAsAny[ExportSettings], BeforeValidator(_vendor_export)], ...
     ] = ()
+    alerts: AlertSettings | None = None
 
     @property
     def location(self) -> str:

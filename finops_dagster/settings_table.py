@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -37,6 +38,7 @@ _MESSAGES = {
 _REPLACEMENTS = {
     "aws": 'write each export as [[exports]] with vendor = "aws"; finops init writes an example',
     "state_db": "remove it: state is kept with the data, and runs in DAGSTER_HOME",
+    "webhook": "set webhook_env to the name of an environment variable that has the URL",
     "state_manager": "remove it: Dagster keeps runs and their state in DAGSTER_HOME",
 }
 
@@ -48,9 +50,19 @@ class SettingsError(Exception):
 def holds_secret(name: str, value: object) -> bool:
     """Return whether a setting is a secret, by its name or by its value.
 
-    A URL with a password counts as a secret.
+    A URL with a password counts as a secret. The name of an environment variable, in a setting that
+    ends with `_env`, does not.
     """
-    return bool(_SECRET_KEY.search(name) or _SECRET_VALUE.search(str(value)))
+    is_named = _SECRET_KEY.search(name) and not name.endswith("_env")
+    return bool(is_named or _SECRET_VALUE.search(str(value)))
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host is this machine by its name or address; no name is looked up."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 def flat_settings(table: Any, name: str = "") -> Iterator[tuple[str, Any]]:

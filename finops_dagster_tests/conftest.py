@@ -1,4 +1,4 @@
-"""Fixtures of all tests: a project, the `finops` command, real S3 and Azure Blob servers."""
+"""Fixtures of all tests: a project, the `finops` command, and real servers."""
 
 import gc
 import itertools
@@ -15,6 +15,7 @@ from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import Project
 from finops_dagster_tests.servers.azurite import AzureServer
 from finops_dagster_tests.servers.s3 import S3Server
+from finops_dagster_tests.servers.webhook import WebhookServer
 
 # The same examples in every run; `--hypothesis-profile=faults` looks for new ones.
 hypothesis.settings.register_profile(
@@ -125,3 +126,12 @@ def container(azure: AzureServer) -> str:
     name = f"acme-costs-{next(_bucket_numbers)}"
     azure.container(name).create_container()
     return name
+
+
+@pytest.fixture
+def webhook(monkeypatch: pytest.MonkeyPatch) -> Iterator[WebhookServer]:
+    """Return a server whose URL, with a secret in it, is in the variable ALERT_WEBHOOK."""
+    server = WebhookServer()
+    monkeypatch.setenv("ALERT_WEBHOOK", f"{server.url}/services/hunter2")
+    yield server
+    server.close()

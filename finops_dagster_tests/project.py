@@ -105,6 +105,7 @@ class Project:
         self.more_exports: list[dict[str, Any]] = []
         self.storage: dict[str, Any] = {}
         self.database: dict[str, Any] = {}
+        self.alerts: dict[str, Any] | None = None
         self.instance = dg.DagsterInstance.ephemeral()
         self._built: tuple[dict[str, Any], dg.Definitions] | None = None
 
@@ -138,7 +139,7 @@ class Project:
         return deliver(self.put, month, files, version=version, **delivery)
 
     def settings(self) -> Settings:
-        tables = {"storage": self.storage, "database": self.database}
+        tables = {"storage": self.storage, "database": self.database, "alerts": self.alerts}
         return Settings.model_validate(tables | {"exports": [self.export, *self.more_exports]})
 
     def definitions(self) -> dg.Definitions:

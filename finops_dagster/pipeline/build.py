@@ -10,6 +10,7 @@ import dagster as dg
 
 from finops_dagster.lake import Lake
 from finops_dagster.object_stores import ObjectStores
+from finops_dagster.pipeline.alerts import alerts_sensor
 from finops_dagster.pipeline.billing_table import billing_table_asset
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.focus import focus_asset
@@ -111,6 +112,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
             *(manifest_sensor(export, last_stage) for export in exports),
             *focus_automation_sensor(exports, has_warehouse=settings.database.has_warehouse),
             lost_runs_sensor(),
+            *([alerts_sensor(settings.alerts, exports, last_stage)] if settings.alerts else []),
         ],
         resources=resources,
         # A run writes JSON lines if its config names that logger: docs/operations.md.

@@ -114,16 +114,21 @@ def open_history() -> Iterator[History]:
 class History:
     """The runs and materializations in a Dagster instance; without an instance, there are none.
 
-    Runs and failures are read once and kept.
+    Runs and failures are read once and kept; with `since`, only those of runs that changed later.
     """
 
-    def __init__(self, instance: dg.DagsterInstance | None) -> None:
-        self.instance = instance
+    def __init__(self, instance: dg.DagsterInstance | None, since: datetime | None = None) -> None:
+        self.instance, self._since = instance, since
 
     @cached_property
     def runs(self) -> list[Run]:
         """All runs; the last one requested is first."""
-        return list(map(_run, self.instance.get_run_records())) if self.instance else []
+        if self.instance is None:
+            return []
+        import dagster as dg
+
+        changed = None if self._since is None else dg.RunsFilter(updated_after=self._since)
+        return list(map(_run, self.instance.get_run_records(changed)))
 
     @cached_property
     def month_runs(self) -> dict[tuple[str, str], list[Run]]:
@@ -155,6 +160,9 @@ class History:
                 )
                 cursor, has_more = page.cursor, page.has_more
                 for record in page.records:
+                    if self._since and record.timestamp < self._since.timestamp():
+                        has_more = False
+                        break
                     event = record.event_log_entry.dagster_event
                     assert event is not None
                     failures.setdefault(record.run_id, _failure(event))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC
 from typing import Any
 
@@ -14,7 +15,13 @@ from finops_dagster.billing.delivery import Delivery
 from finops_dagster.billing.errors import escaped, excerpts, shortened
 from finops_dagster.billing.manifest import Manifest, ManifestFile
 from finops_dagster.billing.money import decimal_text, exact_sum
-from finops_dagster.billing.restatement import CostChange, Restatement, summed_changes
+from finops_dagster.billing.restatement import (
+    CostChange,
+    Restatement,
+    footer_of_restatements,
+    restatements_of_footer,
+    summed_changes,
+)
 from finops_dagster.billing.version import Load, Version
 from finops_dagster.focus.conformance import BrokenRule
 from finops_dagster.focus.entries import Entry
@@ -23,6 +30,8 @@ from finops_dagster.tables.month_report import MonthReport
 
 Metadata = dict[str, dg.MetadataValue[Any] | dg.TableSchema | str | int | float | bool]
 
+RESTATED = "restated"
+"""The key of the summary of a restatement, as JSON with exact amounts, which alerts read."""
 # Known only while the month is replaced; later runs repeat them until the next version is loaded.
 LOAD_KEYS = (
     "replaced_version",
@@ -30,6 +39,7 @@ LOAD_KEYS = (
     "cost_changed",
     "cost_changed_exact",
     "restatement",
+    RESTATED,
     "warnings",
 )
 _MAX_SERVICES, _MAX_CHANGES, _MAX_HEADERS = 20, 5, 50
@@ -232,7 +242,7 @@ def _service_table(report: MonthReport) -> dg.MetadataValue[Any]:
 
 
 def _restatement_metadata(restatement: Restatement) -> Metadata:
-    totals = restatement.totals
+    totals, summary = restatement.totals, footer_of_restatements([_summary(restatement)])
     added_cost = exact_sum(total.added_cost for total in totals)
     return {
         "replaced_version": restatement.replaced_id,
@@ -240,14 +250,28 @@ def _restatement_metadata(restatement: Restatement) -> Metadata:
         "cost_changed": float(added_cost),
         "cost_changed_exact": decimal_text(added_cost),
         "restatement": _restatement_table(restatement),
+        RESTATED: dg.MetadataValue.text(json.dumps(summary)),
     }
+
+
+def restated(metadata: Mapping[str, dg.MetadataValue[Any]]) -> Restatement | None:
+    """Return the summary of the restatement in the metadata of the billing table; None without."""
+    if RESTATED not in metadata:
+        return None
+    return restatements_of_footer(json.loads(str(metadata[RESTATED].value)))[0]
+
+
+def _summary(restatement: Restatement) -> Restatement:
+    """Return the restatement with its largest changes, and all others added up."""
+    changes = restatement.changes
+    listed = [change for change in changes if not change.is_other][:_MAX_CHANGES]
+    rest = summed_changes(change for change in changes if change not in listed)
+    return replace(restatement, changes=(*listed, *rest))
 
 
 def _restatement_table(restatement: Restatement) -> dg.MetadataValue[Any]:
     """Return rows and costs of both versions, and the services and accounts that changed most."""
-    totals, changes = restatement.totals, restatement.changes
-    listed = [change for change in changes if not change.is_other][:_MAX_CHANGES]
-    rest = summed_changes(change for change in changes if change not in listed)
+    totals, changes = restatement.totals, _summary(restatement).changes
 
     def costs(change: CostChange, service: str, account: str) -> tuple[str, ...]:
         currency = ""
@@ -268,10 +292,11 @@ def _restatement_table(restatement: Restatement) -> dg.MetadataValue[Any]:
             ("rows", "", f"{old_rows:,}", f"{new_rows:,}", f"{new_rows - old_rows:+,}"),
             *(costs(total, "cost", "") for total in totals),
             *(
-                costs(c, markdown(c.service or "(none)"), markdown(c.account or "(none)"))
-                for c in listed
+                costs(c, "other", "")
+                if c.is_other
+                else costs(c, markdown(c.service or "(none)"), markdown(c.account or "(none)"))
+                for c in changes
             ),
-            *(costs(change, "other", "") for change in rest),
         ],
         texts=2,
     )

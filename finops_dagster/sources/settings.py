@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Literal, Self
 
-from pydantic import StringConstraints, field_validator, model_validator
+from pydantic import PositiveInt, StringConstraints, field_validator, model_validator
 
 from finops_dagster.billing.columns import flat_name
 from finops_dagster.billing.months import BillingMonth
@@ -23,7 +23,7 @@ class ExportSettings(SettingsTable):
     `name` is the first part of the export's asset keys. Without an `end_month`, the month in
     progress is the last. `decimals` decides about amounts of money with more than 18 decimals:
     "exact" refuses them, "round" rounds and counts them. `sensor` is whether the export's sensor
-    is on at first.
+    is on at first. `silent_days` replaces that of the alerts for this export.
     """
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
@@ -33,6 +33,7 @@ class ExportSettings(SettingsTable):
     table: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = ""
     decimals: Literal["exact", "round"] = "exact"
     sensor: bool = False
+    silent_days: PositiveInt | None = None
 
     @field_validator("start_month", "end_month")
     @classmethod

@@ -1,0 +1,1 @@
+"""Alerts: what a person should know, and the ways in which it is sent."""

@@ -1,0 +1,135 @@
+"""An alert as text: the number, the change, the reason, and the command to look further."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Self
+
+from finops_dagster.billing.errors import count_text, shortened
+from finops_dagster.billing.restatement import CostChange, Restatement
+
+_MAX_REASONS = 3
+
+
+@dataclass(frozen=True)
+class Alert:
+    """What a person should know. `key` is the same whenever the same thing is told.
+
+    `title` and `lines` are one line each, and `command` shows more. Text of vendors in them is
+    escaped. The fields are stored as JSON: they keep their names.
+    """
+
+    key: str
+    title: str
+    lines: Sequence[str]
+    command: str
+
+    @classmethod
+    def of(cls, key: str, title: str, lines: Sequence[str], command: str) -> Self:
+        """Return an alert with every text escaped and shortened."""
+        return cls(key, shortened(title), tuple(map(shortened, lines)), command)
+
+    @property
+    def text(self) -> str:
+        """The whole alert as plain text, the title first."""
+        return "\n".join([self.title, "", *self.lines, "", f"To look further: {self.command}"])
+
+    @property
+    def digest(self) -> str:
+        """A short name of the key, by which a receiver recognises an alert that is sent again."""
+        return hashlib.sha256(self.key.encode()).hexdigest()[:32]
+
+
+def sample_alert() -> Alert:
+    """Return the alert that `finops alerts test` sends."""
+    lines = ["This message was sent by finops alerts test. Nothing has happened to any month."]
+    return Alert.of("test", "Test of the alerts of finops", lines, "finops state list")
+
+
+def month_failed(
+    export: str, month: str, reason: str, failures: int, since: datetime, key: str
+) -> Alert:
+    """Return the alert of a month whose last run failed. `since` is the first failure, in UTC."""
+    return Alert.of(
+        key,
+        f"{export} {month} failed",
+        [
+            f"Reason: {reason}",
+            f"{count_text(failures, 'run')} failed since {_time(since)}. Readers still see the "
+            "version that was loaded before, if there was one.",
+        ],
+        f"finops state show {export} {month}",
+    )
+
+
+def exceeds(restatement: Restatement, percent: float, amount: float) -> bool:
+    """Return whether the cost in any currency changed by at least both thresholds."""
+    return any(
+        abs(total.added_cost)
+        >= max(Decimal(amount), abs(total.cost_before) * Decimal(percent) / 100)
+        for total in restatement.totals
+        if total.added_cost
+    )
+
+
+def month_restated(export: str, month: str, restatement: Restatement, key: str) -> Alert:
+    """Return the alert of a restatement: costs in each currency, and the largest changes."""
+    totals = [total for total in restatement.totals if total.added_cost]
+    changes = [f"{_added(total)}{_percent(total)}" for total in totals]
+    reasons = [
+        f"{change.service or '(none)'} in account {change.account or '(none)'} {_added(change)}"
+        for change in restatement.changes
+        if change.added_cost and not change.is_other
+    ]
+    rows = sum(total.added_rows for total in restatement.totals)
+    return Alert.of(
+        key,
+        f"{export} {month} restated: {', '.join(changes)}",
+        [
+            *(
+                f"Cost: {total.cost_before:,.2f} before, "
+                f"{_amount(total.cost_after, total.currency)} now"
+                for total in totals
+            ),
+            f"Reason: the vendor changed {', '.join(reasons[:_MAX_REASONS])}",
+            f"Version {restatement.manifest_id} replaced {restatement.replaced_id}: "
+            f"{count_text(rows, 'row', '+')}",
+        ],
+        f"finops state show {export} {month}",
+    )
+
+
+def export_silent(export: str, newest: datetime, days: int, silent_days: int, key: str) -> Alert:
+    """Return the alert of an export whose newest version, of the time `newest`, is too old."""
+    return Alert.of(
+        key,
+        f"{export} has been silent for {count_text(days, 'day')}",
+        [
+            f"Its newest known version is of {_time(newest)}; up to "
+            f"{count_text(silent_days, 'day')} are normal.",
+            "Reason: the vendor delivers no more, or nobody has looked for new versions since.",
+        ],
+        "finops config check",
+    )
+
+
+def _amount(amount: Decimal, currency: str | None, sign: str = "") -> str:
+    """Return an amount with its currency, which a bill may lack."""
+    return f"{amount:{sign},.2f}{f' {currency}' if currency else ''}"
+
+
+def _added(change: CostChange) -> str:
+    return _amount(change.added_cost, change.currency, "+")
+
+
+def _percent(change: CostChange) -> str:
+    before = change.cost_before
+    return f" ({change.added_cost / abs(before):+.1%})" if before else ""
+
+
+def _time(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M} UTC"

@@ -1,0 +1,37 @@
+"""Alerts by a program, which gets the text on its standard input."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from finops_dagster.alerts.alert import Alert
+from finops_dagster.alerts.send import SECONDS, SendFailed
+
+
+@dataclass(frozen=True)
+class Command:
+    """A program and its arguments. No shell reads them."""
+
+    arguments: Sequence[str]
+
+    def send(self, alert: Alert) -> str:
+        """Run the program with an alert; see `Way`. What it prints is not shown."""
+        program = self.arguments[0]
+        try:
+            ended = subprocess.run(
+                self.arguments,
+                input=alert.text.encode(),
+                timeout=SECONDS,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+        except subprocess.TimeoutExpired:
+            raise SendFailed(f"{program} did not end within {SECONDS} s, and was killed") from None
+        except OSError as error:
+            reason = (error.strerror or "unknown error").lower()
+            raise SendFailed(f"{program} cannot be started: {reason}") from None
+        if ended.returncode:
+            raise SendFailed(f"{program} ended with exit code {ended.returncode}")
+        return f"{program} ended with exit code 0"

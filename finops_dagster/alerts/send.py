@@ -1,0 +1,37 @@
+"""What the ways of sending share: their error, their secrets, and the time that they wait."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+
+SECONDS = 10
+"""How long a way waits for an answer. A tick of a sensor has a minute for all of them."""
+
+
+class SendFailed(Exception):
+    """An alert was not sent; the message is one line without secrets."""
+
+
+def secret(variable: str) -> str:
+    """Return the secret in an environment variable. Raises SendFailed if it is not set."""
+    value = os.environ.get(variable, "").strip()
+    if not value:
+        raise SendFailed(f"the environment variable {variable} is not set; set it for this process")
+    return value
+
+
+def network_problem(error: BaseException) -> str:
+    """Return why a connection failed, in words that have no part of its address or its secrets."""
+    if isinstance(error, TimeoutError):
+        return f"no answer within {SECONDS} s"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the server's certificate is not trusted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return f"no encrypted connection: {error.reason or 'the handshake failed'}"
+    if isinstance(error, socket.gaierror):
+        return "the server's name is unknown; check the address and the network"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return "the connection failed"

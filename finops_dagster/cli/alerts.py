@@ -1,0 +1,49 @@
+"""`finops alerts`: try the ways in which alerts are sent."""
+
+from __future__ import annotations
+
+import typer
+
+from finops_dagster.cli.options import Group, Json, Options
+from finops_dagster.cli.output import Row, show
+
+app = typer.Typer(cls=Group, no_args_is_help=True)
+
+
+@app.callback()
+def alerts() -> None:
+    """Make `test` a command of its own: typer would merge a single one into the group."""
+
+
+@app.command("test")
+def send_test(context: typer.Context, json: Json = False) -> None:
+    """Send a test message in each way of the table [alerts].
+
+    The exit code is 1 if one of them does not take it.
+
+    $ finops alerts test
+    """
+    rows = _send_test(context)
+    show(rows, as_json=json, empty="no way is set")
+    raise typer.Exit(any(row["problem"] for row in rows))
+
+
+def _send_test(context: typer.Context) -> list[Row]:
+    """Return a row for each way: `answer`, or `problem` in one line; the other is empty."""
+    from finops_dagster.alerts.alert import sample_alert
+    from finops_dagster.alerts.send import SendFailed
+    from finops_dagster.alerts.ways import ways_of
+    from finops_dagster.settings_table import SettingsError
+
+    settings = Options.of(context).settings()
+    if settings.alerts is None:
+        raise SettingsError(
+            f"{settings.location} has no table [alerts]; docs/alerts.md says how to write one"
+        )
+    rows = []
+    for name, way in ways_of(settings.alerts).items():
+        try:
+            rows.append({"way": name, "answer": way.send(sample_alert()), "problem": ""})
+        except SendFailed as error:
+            rows.append({"way": name, "answer": "", "problem": str(error)})
+    return rows

@@ -1,0 +1,234 @@
+"""The sensor that sends what a person should know, once each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Self
+
+import dagster as dg
+
+from finops_dagster.alerts.alert import (
+    Alert,
+    exceeds,
+    export_silent,
+    month_failed,
+    month_restated,
+)
+from finops_dagster.alerts.settings import AlertSettings
+from finops_dagster.alerts.unsent import Unsent, send
+from finops_dagster.alerts.ways import ways_of
+from finops_dagster.billing.errors import count_text
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.pipeline import BILL_STAGES, FOCUS_STAGES
+from finops_dagster.pipeline.export import Export
+from finops_dagster.pipeline.history import History, Run
+from finops_dagster.pipeline.metadata import restated
+
+# A month that failed earlier is known, or nobody has tried it again since.
+_FAILURES_READ = timedelta(days=14)
+_MONTHS_READ = 13
+_MOST_UNSENT = 100
+
+Found = Iterator[tuple[str, Alert | None]]
+"""The key of each state that holds, with its alert; None where it is not worth one yet.
+
+A key that has none keeps what is known of it: a failed month whose next run is in progress.
+"""
+
+
+@dataclass
+class Cursor:
+    """What the sensor remembers from tick to tick, as JSON: the fields keep their names.
+
+    `known` has the keys of states that were told and still hold. `restatements` has the storage id
+    of the last load that was read, by export. `unsent` are the alerts that a way has not taken.
+    """
+
+    known: list[str] = field(default_factory=list)
+    restatements: dict[str, int] = field(default_factory=dict)
+    unsent: list[Unsent] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, text: str | None) -> Self:
+        """Return the cursor of the last tick; an empty one at the first."""
+        document = json.loads(text or "{}")
+        unsent = [Unsent(Alert(**u["alert"]), u["ways"]) for u in document.pop("unsent", [])]
+        return cls(**document, unsent=unsent)
+
+
+def alerts_sensor(
+    settings: AlertSettings, exports: Sequence[Export], last_stage: str
+) -> dg.SensorDefinition:
+    """Return the sensor of the alerts of all exports; `last_stage` is that of the bill.
+
+    Each alert is sent once in each way. One that a way does not take is sent again at the next
+    tick, in that way alone. It is sent twice only if the process dies after it was sent and before
+    Dagster has stored the cursor.
+    """
+
+    @dg.sensor(
+        name="alerts",
+        minimum_interval_seconds=300,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Sends failed months, restatements and silent exports to people, once each.",
+    )
+    def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        cursor, instance = Cursor.read(context.cursor), context.instance
+        alerts = [*_restatements(settings, exports, instance, cursor.restatements)]
+        states = {
+            **dict(_failed_months(settings, exports, instance, last_stage)),
+            **dict(_silent_exports(settings, exports, instance)),
+        }
+        alerts += [a for key, a in states.items() if a is not None and key not in cursor.known]
+        known = [key for key, a in states.items() if a is not None or key in cursor.known]
+        ways = ways_of(settings)
+        unsent = [*cursor.unsent, *(Unsent(alert, [*ways]) for alert in alerts)]
+        for dropped in unsent[:-_MOST_UNSENT]:
+            context.log.error(f"not sent, as too many wait: {dropped.alert.title}")
+        waiting, problems = send(unsent[-_MOST_UNSENT:], ways)
+        for problem in problems:
+            context.log.error(problem)
+        document = asdict(Cursor(known, cursor.restatements, waiting))
+        sent = len(unsent) - len(waiting)
+        reason = f"{count_text(sent, 'alert')} sent; {len(waiting)} to send at the next tick"
+        return dg.SensorResult(
+            skip_reason="; ".join([reason, *problems]) if unsent else "there is nothing to tell",
+            cursor=json.dumps(document, sort_keys=True),
+        )
+
+    return sensor
+
+
+def _failed_months(
+    settings: AlertSettings,
+    exports: Sequence[Export],
+    instance: dg.DagsterInstance,
+    last_stage: str,
+) -> Found:
+    """Find months whose last run failed, and none of whose runs succeeded since the first failure.
+
+    While a run is in progress, or the first failure is newer than `failed_minutes`, there is no
+    alert: the sensor of the manifests requests a failed month again after ten minutes.
+    """
+    now = datetime.now(UTC)
+    history = History(instance, since=now - _FAILURES_READ)
+    bill = BILL_STAGES[: BILL_STAGES.index(last_stage) + 1]
+    charges = FOCUS_STAGES if last_stage == "warehouse_table" else FOCUS_STAGES[:1]
+    all_stages = {
+        export.name: (*bill, *(charges if export.has_focus else ())) for export in exports
+    }
+    for (export, month), runs in history.month_runs.items():
+        stages = all_stages.get(export, ())
+        status, reason = history.status(export, month, stages)
+        if not stages or status in ("success", "canceled"):
+            continue
+        key, failed = f"failed {export} {month}", _failed_runs(runs)
+        first = min((run.ended or now for run in failed), default=now)
+        is_due = status == "failure" and now - first >= timedelta(minutes=settings.failed_minutes)
+        reason = reason or "the run has no message"
+        yield (
+            key,
+            month_failed(export, month, reason, len(failed), first, key) if is_due else None,
+        )
+
+
+def _failed_runs(runs: Sequence[Run]) -> list[Run]:
+    """Return the failed runs of a month since its last success; `runs` has the newest first."""
+    failed = []
+    for run in runs:
+        if run.status == "success":
+            break
+        if run.status == "failure":
+            failed.append(run)
+    return failed
+
+
+def _silent_exports(
+    settings: AlertSettings, exports: Sequence[Export], instance: dg.DagsterInstance
+) -> Found:
+    """Find exports whose newest version is too old; not those whose last month is over.
+
+    The newest version is that of the newest manifest that a run has read in the last 13 months.
+    """
+    history, now = History(instance), datetime.now(UTC)
+    for export in exports:
+        months = export.months()[-_MONTHS_READ:]
+        if months[-1] < BillingMonth.current():
+            continue
+        manifests = history.materializations(export.name, [*map(str, months)], ["manifest"])
+        times = [
+            manifest.metadata["last_modified"]
+            for manifest in manifests["manifest"].values()
+            if "last_modified" in manifest.metadata
+        ]
+        if not times:
+            continue
+        newest = datetime.fromtimestamp(max(times), UTC)
+        days, silent_days = (now - newest).days, export.settings.silent_days or settings.silent_days
+        if now - newest > timedelta(days=silent_days):
+            key = f"silent {export.name} {newest:%Y-%m-%dT%H:%M:%S}"
+            yield key, export_silent(export.name, newest, days, silent_days, key)
+
+
+def _restatements(
+    settings: AlertSettings,
+    exports: Sequence[Export],
+    instance: dg.DagsterInstance,
+    positions: dict[str, int],
+) -> Iterator[Alert]:
+    """Yield restatements above the thresholds since the last tick, and update `positions`.
+
+    The first tick of an export yields none: its restatements so far are no news.
+    """
+    for export in exports:
+        table = export.key("billing_table")
+        if export.name not in positions:
+            newest = instance.fetch_materializations(table, limit=1).records
+            positions[export.name] = newest[0].storage_id if newest else 0
+            continue
+        loads = dg.AssetRecordsFilter(table, after_storage_id=positions[export.name])
+        # At most this many a tick; the rest follows.
+        for record in instance.fetch_materializations(loads, 100, ascending=True).records:
+            positions[export.name] = record.storage_id
+            alert = _restatement(settings, export, instance, record)
+            if alert is not None:
+                yield alert
+
+
+def _restatement(
+    settings: AlertSettings,
+    export: Export,
+    instance: dg.DagsterInstance,
+    record: dg.EventLogRecord,
+) -> Alert | None:
+    """Return the alert of a materialization of the billing table; None if it is not worth one."""
+    event, month = record.asset_materialization, record.partition_key
+    assert event is not None
+    assert month is not None
+    restatement, version = restated(event.metadata), _plain(event, "manifest_id")
+    if restatement is None or _plain(event, "outcome") != "loaded":
+        return None
+    previous = dg.AssetRecordsFilter(
+        export.key("billing_table"), asset_partitions=[month], before_storage_id=record.storage_id
+    )
+    earlier = instance.fetch_materializations(previous, 1).records
+    before = earlier[0].asset_materialization if earlier else None
+    if before is not None and _plain(before, "manifest_id") == version:
+        return None  # The same version was loaded again, and repeats what it changed before.
+    was_final = before is not None and _plain(before, "final")
+    first_day = datetime.combine(BillingMonth.parse(month).next.first_day, datetime.min.time(), UTC)
+    age = datetime.fromtimestamp(record.timestamp, UTC) - first_day
+    if not was_final and age < timedelta(days=settings.settled_days):
+        return None
+    if not exceeds(restatement, settings.restatement_percent, settings.restatement_amount):
+        return None
+    key = f"restated {export.name} {month} {version}"
+    return month_restated(export.name, month, restatement, key)
+
+
+def _plain(event: dg.AssetMaterialization, key: str) -> object:
+    """Return a plain value of metadata; None where another program recorded the event without."""
+    return event.metadata[key].value if key in event.metadata else None

@@ -1,0 +1,1 @@
+"""Alerts: the ways in which they are sent, to real servers on this machine."""

@@ -1,0 +1,173 @@
+"""The sensor sends what a person should know, once each, and nothing that mended itself."""
+
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+import pytest
+
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.pipeline.alerts import Cursor
+from finops_dagster_tests.cur import HEADERS, line_item
+from finops_dagster_tests.project import Project
+from finops_dagster_tests.servers.webhook import WebhookServer
+
+
+class Alerts:
+    """Ticks of the sensor, each with the cursor of the one before it."""
+
+    def __init__(self, project: Project, webhook: WebhookServer) -> None:
+        self.project, self.webhook = project, webhook
+        self.cursor: str | None = None
+        self.reason = ""
+
+    def tick(self) -> list[str]:
+        """Return the texts that were sent in one tick."""
+        seen = len(self.webhook.texts)
+        result = self.project.tick(self.cursor, "alerts")
+        self.cursor = result.cursor
+        assert isinstance(result.skip_reason, dg.SkipReason)
+        self.reason = result.skip_reason.skip_message or ""
+        return self.webhook.texts[seen:]
+
+
+@pytest.fixture
+def alerts(project: Project, webhook: WebhookServer) -> Alerts:
+    """Return the sensor of a project whose export has been over for years."""
+    project.export |= {"start_month": "2024-01", "end_month": "2024-03"}
+    project.alerts = {"webhook_env": "ALERT_WEBHOOK", "failed_minutes": 0}
+    return Alerts(project, webhook)
+
+
+def fail(project: Project, month: str = "2024-01") -> None:
+    project.deliver("much", month=month, version="broken")
+    assert not project.materialize(month, stages=LOADED).success
+
+
+def test_a_failed_month_is_told_once_and_again_after_it_succeeded(alerts: Alerts) -> None:
+    project = alerts.project
+    fail(project)
+    (text,) = alerts.tick()
+    assert text.startswith("acme 2024-01 failed\n\nReason: ")
+    assert "'much'" in text
+    assert "1 run failed since" in text
+    assert text.endswith("To look further: finops state show acme 2024-01")
+    assert alerts.tick() == []
+    fail(project)
+    assert alerts.tick() == [], "the sensor of the manifests tries a failed month again"
+    project.deliver("1")
+    project.load(stages=LOADED)
+    assert alerts.tick() == []
+    fail(project)
+    assert len(alerts.tick()) == 1
+
+
+def test_a_month_that_a_retry_mends_is_not_told(alerts: Alerts) -> None:
+    alerts.project.alerts = {"webhook_env": "ALERT_WEBHOOK", "failed_minutes": 20}
+    fail(alerts.project)
+    assert alerts.tick() == []
+    alerts.project.deliver("1")
+    alerts.project.load(stages=LOADED)
+    assert alerts.tick() == []
+    assert alerts.reason == "there is nothing to tell"
+
+
+def test_while_a_run_is_in_progress_nothing_is_told_and_nothing_is_forgotten(
+    alerts: Alerts,
+) -> None:
+    project = alerts.project
+    fail(project)
+    alerts.tick()
+    run = dg.DagsterRun(
+        "acme_month",
+        status=dg.DagsterRunStatus.STARTED,
+        tags={"finops/export": "acme", "dagster/partition": "2024-01"},
+    )
+    project.instance.add_run(run)
+    assert alerts.tick() == []
+    project.instance.report_run_failed(run)
+    assert alerts.tick() == []
+
+
+LOADED = ["manifest", "staged_files", "billing_table"]
+
+
+def restate(alerts: Alerts, cost: str, version: str) -> list[str]:
+    """Load a month's new version that has this cost, and return what a tick sends."""
+    rows = [line_item("2024-01", lineItem__UnblendedCost=cost, lineItem__CurrencyCode="USD")]
+    headers = (*HEADERS, "lineItem/CurrencyCode")
+    alerts.project.deliver(rows, version=version, headers=headers)
+    alerts.project.load(stages=LOADED)
+    return alerts.tick()
+
+
+def test_a_restatement_above_the_threshold_is_told_once(alerts: Alerts) -> None:
+    alerts.project.deliver("50")
+    alerts.project.load(stages=LOADED)
+    assert restate(alerts, "100", "v2") == [], "what was before the first tick is no news"
+    assert restate(alerts, "100.9", "v3") == []
+    (text,) = restate(alerts, "1099", "v4")
+    assert text.splitlines() == [
+        "acme 2024-01 restated: +998.10 USD (+989.2%)",
+        "",
+        "Cost: 100.90 before, 1,099.00 USD now",
+        "Reason: the vendor changed AmazonEC2 in account (none) +998.10 USD",
+        "Version v4 replaced v3: +0 rows",
+        "",
+        "To look further: finops state show acme 2024-01",
+    ]
+    alerts.project.load(stages=LOADED, force=True)
+    assert alerts.tick() == [], "the same version loaded again changes nothing"
+
+
+def test_a_month_that_still_grows_is_not_restated(alerts: Alerts) -> None:
+    project, month = alerts.project, str(BillingMonth.current())
+    del project.export["end_month"]
+    alerts.tick()
+    for version, cost in {"v1": "100", "v2": "150"}.items():
+        project.deliver(cost, month=month, version=version)
+        project.load(month, stages=LOADED)
+    assert alerts.tick() == []
+
+
+def test_a_silent_export_is_told_once_for_each_silence(
+    alerts: Alerts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project, month = alerts.project, str(BillingMonth.current())
+    del project.export["end_month"]
+    project.alerts = {"webhook_env": "ALERT_WEBHOOK", "silent_days": 2}
+    project.deliver("1", month=month)
+    project.load(month, stages=["manifest"])
+    assert alerts.tick() == []
+    later = datetime.now(UTC) + timedelta(days=4, hours=1)
+
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return later
+
+    monkeypatch.setattr("finops_dagster.pipeline.alerts.datetime", Later)
+    (text,) = alerts.tick()
+    assert text.startswith("acme has been silent for 4 days\n")
+    assert alerts.tick() == []
+    project.export["silent_days"] = 30
+    assert alerts.tick() == []
+
+
+def test_an_alert_that_is_not_taken_waits_for_the_next_tick(alerts: Alerts) -> None:
+    fail(alerts.project, "2024-01")
+    fail(alerts.project, "2024-02")
+    alerts.webhook.statuses = [500]
+    assert alerts.tick() == []
+    assert alerts.reason.startswith("0 alerts sent; 2 to send at the next tick; webhook: ")
+    assert "hunter2" not in alerts.reason + (alerts.cursor or "")
+    assert len(alerts.tick()) == 2
+    assert alerts.tick() == []
+    assert Cursor.read(alerts.cursor).unsent == []
+
+
+def test_the_sensor_exists_where_alerts_are_set(alerts: Alerts) -> None:
+    sensor = alerts.project.definitions().get_sensor_def("alerts")
+    assert sensor.default_status is dg.DefaultSensorStatus.RUNNING
+    alerts.project.alerts = None
+    names = {sensor.name for sensor in alerts.project.definitions().sensors or ()}
+    assert names == {"acme_manifests", "lost_runs"}
