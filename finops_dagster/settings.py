@@ -31,6 +31,7 @@ from finops_dagster.alerts.settings import AlertSettings
 from finops_dagster.billing.columns import flat_name
 from finops_dagster.billing.errors import excerpt, first_line
 from finops_dagster.reports.accounts import AccountsSettings
+from finops_dagster.reports.budgets import Budgets
 from finops_dagster.settings_table import (
     URL,
     LocalPath,
@@ -45,6 +46,8 @@ from finops_dagster.warehouses.duckdb.settings import DuckDBSettings
 
 # The first that exists is read; they are relative to the working directory.
 DEFAULT_CONFIGS = (Path("config/finops.toml"), Path("config.toml"))
+# What the settings file has several of, each a block.
+_BLOCKS = {"EXPORTS": "an export", "BUDGETS": "a budget"}
 # The key of values from the command line for the chosen backend's table. It is not a text, so that
 # no TOML file can have it.
 _OVERRIDES = None
@@ -154,6 +157,7 @@ class Settings(BaseSettings):
         DatabaseSettings()
     )
     accounts: AccountsSettings = AccountsSettings()
+    budgets: Budgets = ()
     exports: tuple[
         Annotated[SerializeAsAny[ExportSettings], BeforeValidator(_vendor_export)], ...
     ] = ()
@@ -277,10 +281,11 @@ def _refuse_unusable_variables() -> None:
                 f"environment variable {variable}: there is no such setting; correct its name, or "
                 "unset it"
             )
-        if prefix == "FINOPS" and is_nested and section == "EXPORTS":
+        if prefix == "FINOPS" and is_nested and section in _BLOCKS:
             raise SettingsError(
-                f"environment variable {variable}: no variable sets a single key of an export; "
-                "change the settings file, or set FINOPS_EXPORTS to all exports as JSON"
+                f"environment variable {variable}: no variable sets a single key of "
+                f"{_BLOCKS[section]}; change the settings file, or set FINOPS_{section} to all "
+                f"{section.lower()} as JSON"
             )
     if URL.match(os.environ.get("DAGSTER_HOME", "")):
         raise SettingsError(

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from finops_dagster.cli import accounts, alerts, bill_report, focus, run, state, worker
+from finops_dagster.cli import accounts, alerts, bill_report, budgets, focus, run, state, worker
 from finops_dagster.cli.options import ExternalId, Group, Json, Options, Profile, Role
 from finops_dagster.cli.output import show
 from finops_dagster.processes import collect_garbage_seldom, keep_files_private
@@ -63,6 +63,8 @@ app.add_typer(
 app.add_typer(focus.app, name="focus", help="Check the FOCUS charges of the months.")
 app.add_typer(accounts.app, name="accounts", help="Compare the accounts file with the bill.")
 app.add_typer(alerts.app, name="alerts", help="Try the ways in which alerts are sent.")
+app.command()(budgets.budgets)
+app.command()(budgets.anomalies)
 app.add_typer(worker.app, name="worker", help="List and stop runs in progress.")
 
 

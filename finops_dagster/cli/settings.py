@@ -24,6 +24,8 @@ from finops_dagster.cli.output import Row
 from finops_dagster.object_stores import ObjectStores, StoreError, StoreUnavailable
 from finops_dagster.object_stores.settings import StoreSettings
 from finops_dagster.reports.accounts import read_accounts
+from finops_dagster.reports.budgets import unmatched_filters
+from finops_dagster.reports.relations import open_relations
 from finops_dagster.settings import DEFAULT_CONFIGS, Settings, dagster_home, settings_file
 from finops_dagster.settings_table import SettingsError, flat_settings, problems_line
 from finops_dagster.sources import VENDORS
@@ -147,8 +149,9 @@ def origins(options: Options) -> list[Row]:
         option_names.add("database.backend")
 
     variables = _variables_by_setting()
-    if "FINOPS_EXPORTS" in os.environ:  # It replaces all exports of the file.
-        in_file = {name for name in in_file if not name.startswith("exports[")}
+    for block in ("exports", "budgets"):
+        if f"FINOPS_{block.upper()}" in os.environ:  # It replaces all blocks of the file.
+            in_file = {name for name in in_file if not name.startswith(f"{block}[")}
 
     # In the order in which they override each other, see `load_settings`.
     def origin(name: str) -> str:
@@ -198,6 +201,8 @@ def check_connections(settings: Settings) -> list[Row]:
     }
     if settings.accounts.file is not None:
         checks["accounts.file"] = partial(_check_accounts, settings.accounts.file)
+    if settings.budgets:
+        checks["budgets"] = partial(_check_budgets, settings)
     if settings.database.has_warehouse:
         checks["warehouse"] = partial(_check_warehouse, settings)
     rows = []
@@ -263,6 +268,17 @@ def _check_accounts(file: Path) -> str:
     if shorter := accounts.shorter_ids():
         numbers = excerpts([str(line.number) for line in shorter], _NAMES_SHOWN)
         answer += f"; ids of fewer than 12 digits, which a spreadsheet may have cut: line {numbers}"
+    return answer
+
+
+def _check_budgets(settings: Settings) -> str:
+    database, lake = DuckDB.of(settings.database.duckdb), settings.storage.parquet_dir
+    answer = count_text(len(settings.budgets), "budget")
+    with open_relations(database, lake, settings.exports, settings.accounts) as (bill, relations):
+        if "focus" not in relations:
+            return f"{answer}; no month has charges yet"
+        if unmatched := unmatched_filters(bill, settings.budgets):
+            raise BillError("; ".join(unmatched))
     return answer
 
 

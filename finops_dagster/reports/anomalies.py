@@ -7,14 +7,20 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from finops_dagster.billing.months import BillingMonth
 from finops_dagster.reports import changes, rises
 from finops_dagster.reports.daily_costs import DailyCosts, Series
+from finops_dagster.reports.daily_usage import read_daily_costs
 from finops_dagster.reports.expected_costs import MONTH, WEEK
 from finops_dagster.reports.findings import Finding, History, Kind, least_differences
 from finops_dagster.reports.rolling import rolling_mean
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
 
 # Series that are looked at together: windows over all of a large bill would fill the memory.
 _CHUNK = 256
@@ -87,6 +93,21 @@ _PREDICATES = {
     Kind.COMMITMENT_ENDED: "is no longer covered by a commitment since {day}: {instead} {days}.",
     Kind.CREDIT_ENDED: "gets no credits any longer since {day}: {instead} {days}.",
 }
+
+
+def read_anomalies(
+    connection: DuckDBPyConnection, month: BillingMonth | None = None
+) -> list[Anomaly]:
+    """Return the anomalies that begin in a month, by default the newest, as `find_anomalies`.
+
+    Needs the relation `focus_named`.
+    """
+    # A change that begins on the last days is told apart from a spike by the month after.
+    costs = read_daily_costs(connection, month.next if month else None)
+    if costs is None:
+        return []
+    chosen = month or BillingMonth.of(costs.day(costs.day_count - 1))
+    return [a for a in find_anomalies(costs) if BillingMonth.of(a.first_day) == chosen]
 
 
 def find_anomalies(costs: DailyCosts) -> list[Anomaly]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from finops_dagster.billing.columns import Sql
 from finops_dagster.billing.months import BillingMonth
+from finops_dagster.reports.charges import CHARGES
 from finops_dagster.reports.daily_costs import Array, DailyCosts, Series
 
 if TYPE_CHECKING:
@@ -19,19 +20,6 @@ _MONTHS = 13
 # least this part of what the same weekday cost in the four weeks before.
 _COMPLETE, _NEWEST_DAYS = 0.75, 3
 
-# Not every vendor's FOCUS has these columns.
-_CHARGES = Sql("""
-FROM focus_named UNION ALL BY NAME SELECT
-    CAST(NULL AS VARCHAR) AS ProviderName, CAST(NULL AS VARCHAR) AS ServiceName,
-    CAST(NULL AS VARCHAR) AS BillingCurrency, CAST(NULL AS VARCHAR) AS ChargeCategory,
-    CAST(NULL AS VARCHAR) AS ChargeClass, CAST(NULL AS VARCHAR) AS RegionName,
-    CAST(NULL AS VARCHAR) AS RegionId, CAST(NULL AS VARCHAR) AS SkuId,
-    CAST(NULL AS VARCHAR) AS PricingUnit, CAST(NULL AS VARCHAR) AS CommitmentDiscountStatus,
-    CAST(NULL AS VARCHAR) AS x_export, CAST(NULL AS TIMESTAMP) AS ChargePeriodEnd,
-    CAST(NULL AS DECIMAL(38, 18)) AS PricingQuantity,
-    CAST(NULL AS DECIMAL(38, 18)) AS EffectiveCost
-WHERE false
-""")
 # Doubles are exact enough here, and are added up several times as fast.
 _USAGE = Sql("""
 CREATE OR REPLACE TEMP TABLE usage AS
@@ -121,7 +109,7 @@ def read_daily_costs(
 
     `last` is the last month, by default the newest. None if there is no usage in these months.
     """
-    connection.execute(f"CREATE OR REPLACE TEMP VIEW charges AS {_CHARGES}")
+    connection.execute(f"CREATE OR REPLACE TEMP VIEW charges AS {CHARGES}")
     (newest,) = connection.execute("SELECT max(x_billing_month) FROM charges").fetchone() or (None,)
     if newest is None:
         return None

@@ -1,0 +1,282 @@
+"""Budgets: an amount a month for a part of the bill, and what was spent of it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from finops_dagster.billing.columns import Sql, literal
+from finops_dagster.billing.errors import excerpt, excerpts
+from finops_dagster.billing.money import exact_sum
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.reports.charges import CHARGES
+from finops_dagster.settings_table import SettingsTable
+
+if TYPE_CHECKING:  # The settings are read by commands that do not need DuckDB.
+    from duckdb import DuckDBPyConnection
+
+_NONE = "(none)"
+_NAMES_SHOWN = 8
+_LAST_DAY = Sql(
+    "max(day(least(CAST(ChargePeriodStart AS DATE), last_day(x_billing_month)))) "
+    "FILTER (ChargeCategory = 'Usage')"
+)
+
+
+def _as_list(names: object) -> object:
+    return [names] if isinstance(names, str) else names
+
+
+def _unique(budgets: tuple[BudgetSettings, ...]) -> tuple[BudgetSettings, ...]:
+    names = [budget.name for budget in budgets]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"two budgets have the name {excerpt(name)}; give each its own")
+    return budgets
+
+
+Text = Annotated[str, Field(min_length=1)]
+Names = Annotated[tuple[Text, ...], BeforeValidator(_as_list), Field(min_length=1)]
+"""One name or several, of which any may match; `(none)` is what has no name."""
+
+
+class BudgetSettings(SettingsTable):
+    """An amount of one currency a month, for the charges that match all filters.
+
+    Names are compared without case. `account` is an id or a name.
+    """
+
+    name: Text
+    amount: Annotated[Decimal, Field(gt=0)]
+    currency: Text
+    cost: Literal["effective", "billed"] = "effective"
+    provider: Names | None = None
+    account: Names | None = None
+    owner: Names | None = None
+    service: Names | None = None
+    tag: Mapping[Text, Names] = {}
+
+    @property
+    def filters(self) -> Iterator[tuple[str, str]]:
+        """Yield each name of each filter; the filter of a tag is called `tag.<key>`."""
+        for key in ("provider", "account", "owner", "service"):
+            for name in getattr(self, key) or ():
+                yield key, name
+        for key, values in self.tag.items():
+            for value in values:
+                yield f"tag.{key}", value
+
+    @property
+    def filter_text(self) -> str:
+        """The filters in one line; empty for a budget of the whole bill."""
+        names = defaultdict(list)
+        for key, name in self.filters:
+            names[key].append(name)
+        return " and ".join(f"{key} = {' or '.join(of_key)}" for key, of_key in names.items())
+
+
+Budgets = Annotated[tuple[BudgetSettings, ...], AfterValidator(_unique)]
+"""The blocks `[[budgets]]` of the settings, each with a name of its own."""
+
+
+@dataclass(frozen=True)
+class BudgetMonth:
+    """What was spent of a budget in a month, exactly.
+
+    `days_passed` is the number of days that the bill has of a month in progress; None once the
+    month is over.
+    """
+
+    budget: BudgetSettings
+    month: BillingMonth
+    spent: Decimal
+    days_passed: int | None
+
+    @property
+    def is_crossed(self) -> bool:
+        """Whether more was spent than the amount."""
+        return self.spent > self.budget.amount
+
+    @property
+    def passed(self) -> Decimal:
+        """The part of the month that has passed: 1 once it is over."""
+        return Decimal(1) if self.days_passed is None else Decimal(self.days_passed) / self._days
+
+    @property
+    def forecast(self) -> Decimal | None:
+        """What the month costs if each day costs as much as those so far; None without a day."""
+        if self.days_passed is None:
+            return self.spent
+        return self.spent * self._days / self.days_passed if self.days_passed else None
+
+    @property
+    def state(self) -> str:
+        """What became of the budget: `kept`, `crossed`, or how it stands in the month so far."""
+        if self.is_crossed:
+            return "crossed"
+        if self.days_passed is None:
+            return "kept"
+        is_ahead = self.forecast is not None and self.forecast > self.budget.amount
+        return "will be crossed" if is_ahead else "in progress"
+
+    @property
+    def sentence(self) -> str:
+        """How the budget stands, in one sentence."""
+        budget, currency = self.budget, self.budget.currency
+        text = (
+            f"Budget {budget.name}: {self.spent:,.2f} of {budget.amount:,.2f} {currency} "
+            f"{'is' if self.days_passed is not None else 'was'} spent in {self.month}"
+        )
+        if self.days_passed is not None:
+            text += f", with {self.days_passed} of {self._days} days passed"
+            if self.forecast is not None:
+                text += f"; at this rate the month costs {self.forecast:,.2f} {currency}"
+        return f"{text}."
+
+    @property
+    def _days(self) -> int:
+        return (self.month.next.first_day - self.month.first_day).days
+
+
+def budget_months(
+    connection: DuckDBPyConnection, budgets: Sequence[BudgetSettings], today: date | None = None
+) -> list[BudgetMonth]:
+    """Return each budget in each month of the bill, the newest month first.
+
+    Needs the relation `focus_named`. `today`, in UTC, tells which months are over.
+    """
+    if not budgets:
+        return []
+    current = BillingMonth.of(today or datetime.now(UTC).date())
+    sums = Sql(", ").join(
+        Sql(f"coalesce(sum({_cost(budget)}) FILTER ({_matches(budget)}), 0)") for budget in budgets
+    )
+    rows = connection.execute(
+        f"SELECT x_billing_month, lower(coalesce(ProviderName, {literal(_NONE)})), {_LAST_DAY}, "
+        f"{sums} FROM ({CHARGES}) GROUP BY ALL"
+    ).fetchall()
+    by_month = defaultdict(list)
+    for first_day, *row in rows:
+        by_month[BillingMonth.of(first_day)].append(_ProviderMonth(row[0], row[1], row[2:]))
+    return [
+        BudgetMonth(
+            budget,
+            month,
+            exact_sum(provider.spent[number] for provider in by_month[month]),
+            None if month < current else _days_passed(budget, by_month[month]),
+        )
+        for month in sorted(by_month, reverse=True)
+        for number, budget in enumerate(budgets)
+    ]
+
+
+@dataclass(frozen=True)
+class _ProviderMonth:
+    """A month of a provider: its last day with usage, and what was spent of each budget."""
+
+    provider: str
+    last_day: int | None
+    spent: Sequence[Decimal]
+
+
+def _days_passed(budget: BudgetSettings, providers: Iterable[_ProviderMonth]) -> int:
+    """Return how many days of the month the bill has, of the provider that has the fewest."""
+    names = {name.lower() for name in budget.provider or ()}
+    days = [
+        provider.last_day
+        for provider in providers
+        if provider.last_day is not None and (not names or provider.provider in names)
+    ]
+    return min(days, default=0)
+
+
+def unmatched_filters(
+    connection: DuckDBPyConnection, budgets: Sequence[BudgetSettings]
+) -> list[str]:
+    """Return a line for each budget with a filter that matches no charge of any month.
+
+    Needs the relation `focus_named`.
+    """
+    if not budgets:
+        return []
+    filters = [(budget, key, name) for budget in budgets for key, name in budget.filters]
+    by_name = [_matches_name(key, [name]) for _, key, name in filters]
+    counts = Sql(", ").join(
+        Sql(f"count(*) FILTER ({sql})") for sql in [*by_name, *map(_matches, budgets)]
+    )
+    row = connection.execute(f"SELECT {counts} FROM ({CHARGES})").fetchone() or ()
+    lines: dict[str, str] = {}
+    for (budget, key, name), matches in zip(filters, row, strict=False):
+        if not matches:
+            names = f"{key} {excerpt(name)}; {_names_of_charges(connection, key)}"
+            lines.setdefault(budget.name, f"no charge of any month has the {names}")
+    for budget, matches in zip(budgets, row[len(filters) :], strict=True):
+        if not matches:
+            filters_text = " and ".join(
+                filter(None, [budget.filter_text, f"currency = {budget.currency}"])
+            )
+            lines.setdefault(budget.name, f"no charge of any month has {filters_text}")
+    return [f"budget {excerpt(name)}: {line}" for name, line in lines.items()]
+
+
+def _names_of_charges(connection: DuckDBPyConnection, key: str) -> str:
+    """Return what the charges with the highest costs have where a filter compares names."""
+    text = _texts(key)[-1]
+    names = connection.execute(
+        f"SELECT {text} AS name FROM ({CHARGES}) WHERE name <> '' GROUP BY name "
+        f"ORDER BY sum(abs(EffectiveCost)) DESC LIMIT {_NAMES_SHOWN + 1}"
+    ).fetchall()
+    return f"they have {excerpts([name for (name,) in names], _NAMES_SHOWN) or 'none'}"
+
+
+def _cost(budget: BudgetSettings) -> Sql:
+    return Sql("EffectiveCost") if budget.cost == "effective" else Sql("BilledCost")
+
+
+def _matches(budget: BudgetSettings) -> Sql:
+    """Return the condition that a charge matches the currency and all filters of a budget."""
+    names: dict[str, list[str]] = defaultdict(list)
+    for key, name in budget.filters:
+        names[key].append(name)
+    conditions = [_matches_name(key, of_key) for key, of_key in names.items()]
+    currency = Sql(f"lower(BillingCurrency) = {literal(budget.currency.lower())}")
+    all_conditions = Sql(" AND ").join([currency, *conditions])
+    return Sql(f"({all_conditions})")
+
+
+def _matches_name(key: str, names: Sequence[str]) -> Sql:
+    """Return the condition that a charge has one of the names."""
+    wanted = Sql(", ").join(literal(name.lower()) for name in names)
+    alternatives = Sql(" OR ").join(
+        Sql(f"coalesce(nullif(lower({text}), ''), {literal(_NONE)}) IN ({wanted})")
+        for text in _texts(key)
+    )
+    return Sql(f"({alternatives})")
+
+
+def _texts(key: str) -> Sequence[Sql]:
+    """Return the texts of a charge that a filter compares."""
+    if key.startswith("tag."):
+        tag = literal(key.removeprefix("tag.").lower())
+        entries = Sql(f"list_filter(map_entries(Tags), lambda entry: lower(entry.key) = {tag})")
+        return [Sql(f"{entries}[1].value")]
+    return _TEXTS[key]
+
+
+# People leave out the path with which the ids of Azure's subscriptions begin.
+_TEXTS: Mapping[str, Sequence[Sql]] = {
+    "provider": [Sql("ProviderName")],
+    "account": [
+        Sql("regexp_replace(coalesce(SubAccountId, BillingAccountId), '^/subscriptions/', '')"),
+        Sql("coalesce(SubAccountId, BillingAccountId)"),
+        Sql("AccountName"),
+    ],
+    "owner": [Sql("AccountOwner")],
+    "service": [Sql("ServiceName")],
+}

@@ -1,0 +1,21 @@
+"""The charges of all exports as reports read them: with every column that they need."""
+
+from __future__ import annotations
+
+from finops_dagster.billing.columns import Sql
+
+# Not every vendor's FOCUS has these columns.
+CHARGES = Sql("""
+FROM focus_named UNION ALL BY NAME SELECT
+    CAST(NULL AS VARCHAR) AS ProviderName, CAST(NULL AS VARCHAR) AS ServiceName,
+    CAST(NULL AS VARCHAR) AS BillingCurrency, CAST(NULL AS VARCHAR) AS ChargeCategory,
+    CAST(NULL AS VARCHAR) AS ChargeClass, CAST(NULL AS VARCHAR) AS RegionName,
+    CAST(NULL AS VARCHAR) AS RegionId, CAST(NULL AS VARCHAR) AS SkuId,
+    CAST(NULL AS VARCHAR) AS PricingUnit, CAST(NULL AS VARCHAR) AS CommitmentDiscountStatus,
+    CAST(NULL AS VARCHAR) AS x_export, CAST(NULL AS TIMESTAMP) AS ChargePeriodEnd,
+    CAST(NULL AS DECIMAL(38, 18)) AS PricingQuantity,
+    CAST(NULL AS DECIMAL(38, 18)) AS BilledCost, CAST(NULL AS DECIMAL(38, 18)) AS EffectiveCost,
+    CAST(NULL AS MAP(VARCHAR, VARCHAR)) AS Tags
+WHERE false
+""")
+"""A query of the charges in `focus_named`, which a lake without charges does not have."""
