@@ -27,7 +27,8 @@ SCRIPTS = (
     "panels/exact.js",
     "page.js",
 )
-LIBRARIES = ("vendor/d3.min.js", "vendor/plot.min.js")
+# Each with its licence, which has to go wherever a copy goes.
+LIBRARIES = {"vendor/d3.min.js": "vendor/LICENSE-d3", "vendor/plot.min.js": "vendor/LICENSE-plot"}
 
 
 def page_html(bill: Mapping[str, object]) -> str:
@@ -45,7 +46,10 @@ def _fixed_parts() -> dict[str, str]:
     """Return the parts of the page that are the same for every bill."""
     style = _file("page.css").decode()
     font = base64.b64encode(_file("vendor/inter-latin.woff2")).decode()
-    libraries = "\n".join(_file(name).decode() for name in LIBRARIES)
+    libraries = "\n".join(
+        f"/*\n{_file(licence).decode()}*/\n{_file(library).decode()}"
+        for library, licence in LIBRARIES.items()
+    )
     own = "\n".join(_file(name).decode() for name in SCRIPTS)
     script = f'(() => {{\n"use strict";\n{own}}})();\n'
     loader = _file("start.js").decode()

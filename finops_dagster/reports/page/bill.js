@@ -47,6 +47,13 @@ function named(name, longest = 300) {
   return /[\u0590-\u08ff\ufb1d-\ufefc]/.test(cut) ? `\u2068${cut}\u2069` : cut;
 }
 
+const counted = (count, word) => `${grouped(String(count))} ${word}${count === 1 ? "" : "s"}`;
+
+/** Return names as a phrase: "a, b and c". */
+function listed(names) {
+  return names.length < 2 ? names.join("") : `${names.slice(0, -1).join(", ")} and ${names.at(-1)}`;
+}
+
 const IN_TITLE = 40;
 const monthNumber = (m) => Number(bill.months[m].slice(5));
 const year = (m) => bill.months[m].slice(0, 4);

@@ -6,6 +6,9 @@ const ON_SERIES = [1, 2, 3, 4, 5, 6].map((n) => `var(--on-series-${n})`);
 const hatch = (s) => `url(#hatch-${s + 1})`;
 const HALO = { stroke: "var(--paper)", strokeWidth: 4, paintOrder: "stroke" };
 
+/** Return a height on screen, or on paper, where pages are to be filled. */
+const tall = (onScreen, onPaper) => (document.documentElement.classList.contains("paper") ? onPaper : onScreen);
+
 function plot(width, options) {
   return Plot.plot({
     width, marginLeft: 0, marginRight: 0, marginTop: 0, marginBottom: 0,
@@ -102,7 +105,7 @@ function monthsChart(width, series) {
   const y = domain([...tops, ...months.map((m) => sum(m, -1))]);
   const unit = unitOf(Math.max(...tops, 0));
   const right = Math.min(130, 16 + 7 * Math.max(...series.map(({ name }) => name.length)));
-  const height = 300;
+  const height = tall(300, 236);
   const band = (width - 40 - right) / months.length;
   const near = (m) => (choice.month - m) % Math.ceil(30 / band) === 0;
   const isHatched = (m) => bill.month_states[m] === "in progress";
@@ -176,7 +179,7 @@ function runningChart(width, front, back) {
   const beside = isPart && day < last - 9
     ? { textAnchor: "start", dx: 8 } : { textAnchor: "end", dx: -8 };
   return plot(width, {
-    height: Math.max(240, Math.min(420, width * 0.75, 29 * bill.months.length + 24)), marginLeft: 40, marginRight: 92, marginTop: 12, marginBottom: 28,
+    height: Math.max(tall(240, 200), Math.min(420, width * 0.75, 29 * bill.months.length + 24)), marginLeft: 40, marginRight: 92, marginTop: 12, marginBottom: 28,
     x: { type: "linear", domain: [1, last], axis: null }, y: { domain: y, axis: null },
     marks: [
       grid(y, unit.tick),
@@ -254,7 +257,7 @@ function stepsChart(width, steps, net) {
     y: "name", text: ({ amount }) => signed(amount), fill: "var(--ink)", fontWeight: 600,
     ...options });
   return plot(width, {
-    height: 52 * bars.length, marginLeft: 84, marginRight: 84, marginTop: 0, marginBottom: 0,
+    height: tall(52, 44) * bars.length, marginLeft: 84, marginRight: 84, marginTop: 0, marginBottom: 0,
     x: { domain: low === high ? [0, 1] : [low, high], axis: null },
     y: { type: "band", domain: bars.map(({ name }) => name), padding: 0.5, axis: null },
     marks: [
@@ -269,7 +272,7 @@ function stepsChart(width, steps, net) {
       Plot.text(bars, { y: "name", frameAnchor: "left", dx: -84, dy: -8, textAnchor: "start",
         text: "name", fill: "var(--ink)", fontWeight: 600 }),
       Plot.text(bars.filter(({ count }) => count !== undefined), { y: "name", frameAnchor: "left",
-        dx: -84, dy: 9, textAnchor: "start", text: ({ count }) => `${count} ${count === 1 ? "line" : "lines"}` }),
+        dx: -84, dy: 9, textAnchor: "start", text: ({ count }) => counted(count, "line") }),
     ],
   });
 }
@@ -384,7 +387,7 @@ function fitted(text, width, weight) {
  * `root` is a tree of {name, value or children, where}; a cell leads to what it holds.
  */
 function treeChart(width, root, isChosen) {
-  const height = Math.max(320, Math.min(420, width * 0.55));
+  const height = tall(Math.max(320, Math.min(420, width * 0.55)), 260);
   const tree = d3.hierarchy(root).sum(({ value }) => value ?? 0).sort((a, b) => b.value - a.value);
   d3.treemap().size([width, height]).round(true).paddingInner((node) => (node.depth < 2 ? 8 : 2))
     .paddingTop((node) => (node.depth === 1 || node.depth === 2 ? 18 : 0))(tree);
@@ -394,7 +397,7 @@ function treeChart(width, root, isChosen) {
   const wide = (node) => node.x1 - node.x0;
   const services = nodes.filter((node) => node.depth === 3);
   const fit = (node, text, weight = 400) => fitted(text, wide(node) - 10, weight);
-  const tall = (node) => node.y1 - node.y0;
+  const high = (node) => node.y1 - node.y0;
   const text = (data, dy, of, options) => Plot.text(data, {
     x: "x0", y: "y0", dx: 6, dy, textAnchor: "start", text: of, pointerEvents: "none", ...options });
   return plot(width, {
@@ -405,9 +408,9 @@ function treeChart(width, root, isChosen) {
         title: (node) => `${node.ancestors().reverse().slice(1).map(({ data }) => data.name).join(", ")}: ${node.data.text}` }),
       Plot.rect(services.filter(isChosen), { x1: "x0", x2: "x1", y1: "y0", y2: "y1", inset: 3, fill: "none",
         stroke: "var(--paper)", strokeWidth: 1.5, pointerEvents: "none" }),
-      text(services.filter((node) => tall(node) >= 20), 14, (node) => fit(node, node.data.name, 600),
+      text(services.filter((node) => high(node) >= 20), 14, (node) => fit(node, node.data.name, 600),
         { fill: (node) => ON_SERIES[series(node)], fontWeight: 600 }),
-      text(services.filter((node) => tall(node) >= 38 && fit(node, node.data.text) === node.data.text), 30,
+      text(services.filter((node) => high(node) >= 38 && fit(node, node.data.text) === node.data.text), 30,
         ({ data }) => data.text, { fill: (node) => ON_SERIES[series(node)] }),
       text(nodes.filter(({ depth }) => depth === 2), 11, (node) => fit(node, node.data.name), { dx: 0 }),
       text(nodes.filter(({ depth }) => depth === 1), 9, (node) => fit(node, `${node.data.name}  ${node.data.text}`, 600),

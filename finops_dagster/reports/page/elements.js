@@ -33,9 +33,10 @@ const stateCell = (m) => el("span", { class: "state" }, mark(bill.month_states[m
 
 /** Add a panel: its number, what it answers, a sentence made from the figures, a note. */
 function panel(topic, sentence, note, ...rows) {
+  const kind = topic.toLowerCase().replaceAll(" ", "-");
   const panels = document.getElementById("panels");
   const number = panels.children.length + 1;
-  panels.append(el("section", { class: "panel", "aria-labelledby": `panel-${number}` },
+  panels.append(el("section", { class: `panel ${kind}`, "aria-labelledby": `panel-${number}` },
     el("p", { class: "topic" }, el("b", {}, String(number)), ` ${topic}`),
     el("h2", { id: `panel-${number}` }, sentence), note ? el("p", { class: "note" }, note) : null,
     rows));
@@ -47,7 +48,7 @@ const part = (width, ...children) => el("div", { class: `part w${width}` }, chil
 /** Return a table. Columns: [head, class]; rows: arrays of cells, with an optional class. */
 function table(caption, columns, rows, attributes = {}) {
   const head = el("tr", {}, columns.map(([text, kind]) => el("th", { scope: "col", class: kind },
-    text)));
+    text || el("span", { class: "unseen" }, "Drawn"))));
   const body = rows.map((cells) => el("tr", { class: cells.kind ?? null }, cells.map((cell, n) =>
     el(n === 0 ? "th" : "td", { scope: n === 0 ? "row" : null, class: columns[n][1] }, cell))));
   return el("table", attributes, el("caption", {}, caption), el("thead", {}, head),
@@ -87,6 +88,8 @@ function figure(title, label, draw, options = {}) {
 
 function labelled(drawing, label) {
   const links = drawing.querySelector("a");
+  // Plot names each group after its mark, which says nothing to a reader.
+  for (const group of drawing.querySelectorAll("g[aria-label]")) group.removeAttribute("aria-label");
   drawing.setAttribute("role", links ? "group" : "img");
   drawing.setAttribute("aria-label", label);
   return drawing;

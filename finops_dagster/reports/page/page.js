@@ -13,9 +13,9 @@ function drawPatterns() {
 function drawHead() {
   const exports = new Set(bill.versions.map((version) => version.export)).size;
   document.getElementById("project").textContent = named(bill.project);
-  document.getElementById("made").replaceChildren(
-    `Made ${dayText(bill.made_at, true)}, ${bill.made_at.slice(11, 16)} UTC`, el("br"),
-    `${exports} ${exports === 1 ? "export" : "exports"}, ${bill.months.length} ${bill.months.length === 1 ? "month" : "months"}, amounts in ${currencyName()}`);
+  const made = bill.made_at ? [`Made ${dayText(bill.made_at, true)}, ${bill.made_at.slice(11, 16)} UTC`, el("br")] : [];
+  document.getElementById("made").replaceChildren(...made, `${counted(exports, "export")}, ${
+    counted(bill.months.length, "month")}${bill.currencies.length ? `, amounts in ${currencyName()}` : ""}`);
   document.getElementById("foot").textContent = "Drawn with d3 and Observable Plot (ISC licence), set in Inter (SIL Open Font License).";
   document.title = `Cloud bill, ${named(bill.project, 60)}`;
 }

@@ -9,7 +9,7 @@ function exactPanel() {
 
 function exactSentence(versions) {
   const count = (equal) => versions.filter((version) => version.equal === equal).length;
-  const loads = `${versions.length} ${versions.length === 1 ? "load" : "loads"}`;
+  const loads = counted(versions.length, "load");
   if (!versions.length) return "No load is recorded for these months";
   if (count(false)) return `${count(false)} of ${loads} ${count(false) === 1 ? "differs" : "differ"} from the vendors' files`;
   if (count(null)) return `${count(true)} of ${loads} were compared with the vendors' files, and equal them`;
@@ -40,7 +40,7 @@ function exactTable(versions) {
       grouped(String(version.rows)), exactTotal(version.totals[currency]), equalText(version.equal)]);
   });
   return table(`Loaded versions, totals in ${currencyName()}`, [["Month", "text"], ["State", "text wide"], ["Export", "text export"],
-    ["Version", "text version wide"], ["Loaded", "text wide"], ["Rows", "money wide"], [`Exact total`, "money"], ["Vendor's files", "text wide last"]], rows);
+    ["Version", "text version wide"], ["Loaded", "text wide"], ["Rows", "money wide"], ["Exact total", "money"], ["Vendor's files", "text wide last"]], rows, { class: "exact-table" });
 }
 
 const loadedText = (moment) => (moment ? `${dayText(moment).replace(/([A-Z][a-z]{2})[a-z]*/, "$1")} ${moment.slice(0, 4)}, ${moment.slice(11, 16)}` : DASH);

@@ -40,8 +40,7 @@ function howMuchSentence(figures, days) {
 }
 
 function runningSentence({ front, back, same }) {
-  const stands = `${front.name} stands at ${money(front.totals.at(-1))} after ${front.totals.length} ${
-    front.totals.length === 1 ? "day" : "days"}`;
+  const stands = `${front.name} stands at ${money(front.totals.at(-1))} after ${counted(front.totals.length, "day")}`;
   if (!back) return stands;
   const moved = front.totals.at(-1) - same;
   return `${stands}, ${moved === 0n ? "level with" : `${money(absolute(moved))} ${
@@ -93,7 +92,7 @@ function theNumber(figures, days) {
   const cost = figures.months[month];
   const moved = against < 0 ? null : cost - figures.months[against];
   const tenths = against < 0 ? null : perMille(moved, figures.months[against]);
-  return [
+  return el("div", { class: "headline" },
     el("p", { class: "second" }, `${monthAndYear(month)}, ${choice.cost}`),
     el("p", { class: "number" }, el("span", { class: "amount" }, money(cost)), " ",
       el("span", { class: "unit" }, currencyName())),
@@ -103,8 +102,7 @@ function theNumber(figures, days) {
         moved > 0n ? "\u25b2" : moved < 0n ? "\u25bc" : "="),
       el("b", {}, signed(moved)), el("span", { class: "second" }, `${tenths === null || tenths > 9999 ? ""
         : `(${change(cost, figures.months[against])}) `}against ${monthName(against)}`)),
-    keyFigures(figures, days),
-  ];
+    keyFigures(figures, days));
 }
 
 function stateText(month) {

@@ -19,8 +19,7 @@ function notUsageSentence(shown) {
   const name = monthName(choice.month);
   const some = shown.filter(({ months }) => months[choice.month] !== 0n);
   if (!some.length) return `${name} has no tax, support, credits or anything else that is not usage`;
-  const names = some.map((kind) => kind.name.toLowerCase());
-  const list = names.length === 1 ? names[0] : `${names.slice(0, -1).join(", ")} and ${names.at(-1)}`;
+  const list = listed(some.map((kind) => kind.name.toLowerCase()));
   const sum = total(some.map(({ months }) => months[choice.month]));
   if (sum < 0n) return `${list[0].toUpperCase()}${list.slice(1)} take ${money(-sum)} off ${name}`;
   return `${money(sum)} of ${name} is ${list}`;

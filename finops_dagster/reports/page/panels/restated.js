@@ -26,7 +26,7 @@ function restatedPanel() {
     return;
   }
   const chosen = all[choice.restatement] ?? all[0];
-  panel("What was restated", restatedSentence(chosen), `${all.length === 1 ? "One restatement" : `${all.length} restatements`} in ${
+  panel("What was restated", restatedSentence(chosen), `${counted(all.length, "restatement")} in ${
     currencyName()}. Billed cost, before and after.`,
   row(part(5, versionsFigure(chosen)), part(7, restatedTable(chosen))), all.length > 1 ? row(part(12, restatementsTable(all, chosen))) : null);
 }

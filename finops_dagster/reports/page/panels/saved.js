@@ -77,7 +77,7 @@ function commitmentsTable(commitments) {
   const ends = (date) => {
     if (!date) return DASH;
     const days = daysBetween(made, date);
-    return stacked(dayText(date, true), days >= 0 && days <= 60 ? `in ${days} ${days === 1 ? "day" : "days"}` : days < 0 ? "ended" : null,
+    return stacked(dayText(date, true), days >= 0 && days <= 60 ? `in ${counted(days, "day")}` : days < 0 ? "ended" : null,
       days >= 0 && days <= 60 ? "rise" : "second");
   };
   const line = (name, end, list, kind = null) => {

@@ -34,7 +34,7 @@ function whereSentence(figures, byService, byCategory) {
 function whereNote(byAccount, byRegion) {
   const count = (map, word) => {
     const n = [...map.values()].filter((months) => months[choice.month] !== 0n).length;
-    return `${n} ${word}${n === 1 ? "" : "s"}`;
+    return counted(n, word);
   };
   const folded = Object.entries(bill.left_out).filter(([name, n]) => n > 0 && name !== "resources")
     .map(([name, n]) => `${n} ${name}`);

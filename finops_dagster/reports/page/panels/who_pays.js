@@ -30,9 +30,9 @@ function accountsNote(figures) {
   const used = new Set(figures.rows.filter((n) => costs.month[n] === choice.month).map((n) => costs.account[n]));
   const unknown = [...used].filter((a) => !accounts[a].listed);
   if (!unknown.length) return "Every account of the month has a line in the accounts file.";
-  const names = unknown.slice(0, 3).map((a) => accountName(a, IN_TITLE)).join(", ");
-  const more = unknown.length > 3 ? ` and ${unknown.length - 3} more` : "";
-  return `${names}${more} ${unknown.length === 1 ? "has" : "have"} no line in the accounts file.`;
+  const names = unknown.slice(0, 3).map((a) => accountName(a, IN_TITLE));
+  if (unknown.length > 3) names.push(`${unknown.length - 3} more`);
+  return `${listed(names)} ${unknown.length === 1 ? "has" : "have"} no line in the accounts file.`;
 }
 
 function ownersOf(figures, tagged, untagged) {

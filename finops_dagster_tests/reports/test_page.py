@@ -1,0 +1,429 @@
+"""The page of a bill: what it shows is the document's figures, and nothing in a bill breaks it."""
+
+import copy
+import re
+from collections.abc import Callable, Iterator
+from decimal import ROUND_HALF_UP, Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page
+
+from finops_dagster.reports.page import page_html
+from finops_dagster_tests.reports.bills import Shape, invented_bill
+from finops_dagster_tests.reports.browser import Opener, chromium, go, rows, small_bill
+
+Bill = dict[str, Any]
+HOSTILE = (
+    "<img src=x onerror=\"document.title='hacked'\">",
+    "</script><script>document.title='hacked'</script>",
+    "\u05d7\u05e9\u05d1\u05d5\u05df \u202eexe.gpj",
+    "\U0001f4b8\U0001f468\u200d\U0001f469\u200d\U0001f467 costs & \"more\" 'yet' ${x} `y` {{z}}",
+    "long " * 60,
+    "zero\x00one\nline\ttab",
+)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def open_bill(browser: Browser, tmp_path: Path) -> Iterator[Opener]:
+    """Open bills as pages; none may complain in the console, or ask for anything."""
+    opener = Opener(browser, tmp_path)
+    yield opener
+    for context in browser.contexts:
+        context.close()
+    assert opener.complaints == []
+
+
+def money(bill: Bill, amount: int) -> str:
+    exact = Decimal(amount).scaleb(-bill["scale"])
+    text = f"{exact.quantize(Decimal('0.01'), ROUND_HALF_UP):,}"
+    return text.replace("-", "\u2212") if text.strip("-0.") else "0.00"
+
+
+def cost(
+    bill: Bill, month: str, where: Callable[[Bill], bool] = lambda _: True, **choice: Any
+) -> int:
+    """Return the exact cost of a month: of accounts, services, a currency, billed or effective."""
+    table = bill[choice.get("table", "costs")]
+    found = 0
+    for n, m in enumerate(table["month"]):
+        row = {name: column[n] for name, column in table.items()}
+        if bill["months"][m] == month and row["currency"] == choice.get("currency", 0):
+            account = bill["accounts"][row["account"]]
+            if where({**row, **account, "account": row["account"]}):
+                found += int(row[choice.get("column", "billed")])
+    return found
+
+
+def shown(page: Page) -> str:
+    return page.inner_text(".number .amount")
+
+
+def titles(page: Page) -> dict[str, str]:
+    """Return the sentences of the panels by their topics."""
+    return {
+        panel.query_selector(".topic").inner_text().split(" ", 1)[1].strip(): panel.query_selector(  # type: ignore[union-attr]
+            "h2"
+        ).inner_text()  # type: ignore[union-attr]
+        for panel in page.query_selector_all(".panel")
+    }
+
+
+def emptied(bill: Bill) -> Bill:
+    """Return the bill without a row, as before its first month."""
+    empty = copy.deepcopy(bill)
+    for name, value in bill.items():
+        if isinstance(value, list):
+            empty[name] = []
+        elif isinstance(value, dict) and name != "left_out":
+            empty[name] = {column: [] for column in value}
+    return empty | {"month": None, "made_at": "", "project": "", "scale": 0}
+
+
+# What needs no browser.
+
+
+def test_the_tables_of_the_small_bill_add_up_to_the_same_months() -> None:
+    bill = small_bill()
+    for month in bill["months"]:
+        for column in ("billed", "effective"):
+            sums = {
+                table: cost(bill, month, table=table, column=column)
+                for table in ("costs", "region_costs", "kinds")
+            }
+            assert len(set(sums.values())) == 1, sums
+
+
+def test_a_page_is_one_file_that_names_no_other() -> None:
+    html = page_html(small_bill())
+    assert len(html) < 400_000
+    assert not re.search(r'(src|href|action)=|url\((?!"data:)|@import', html.split("<body>")[0])
+    assert "default-src 'none'" in html
+
+
+def test_a_name_cannot_become_markup() -> None:
+    bill = small_bill()
+    bill["accounts"][0]["name"] = HOSTILE[1]
+    assert "hacked" not in page_html(bill)
+
+
+def test_the_same_bill_gives_the_same_page() -> None:
+    assert page_html(small_bill()) == page_html(small_bill())
+
+
+# What the browser shows.
+
+
+@pytest.mark.thorough
+def test_every_panel_is_drawn(open_bill: Opener) -> None:
+    page = open_bill(small_bill())
+    assert list(titles(page)) == [
+        "How much", "Where", "What moved", "Budgets", "Unusual days", "What was restated",
+        "What was saved", "Who pays", "What is not usage", "Is it exact",
+    ]  # fmt: skip
+    charts = page.query_selector_all("figure .drawing")
+    assert len(charts) >= 12
+    for chart in charts:
+        svg = chart.query_selector("svg")
+        assert svg is not None
+        assert svg.get_attribute("aria-label")
+        assert svg.query_selector("path, rect")
+
+
+@pytest.mark.thorough
+def test_every_chart_has_its_table(open_bill: Opener) -> None:
+    page = open_bill(small_bill())
+    for button in page.query_selector_all("figcaption button[aria-expanded]"):
+        assert button.get_attribute("aria-expanded") == "false"
+        button.click()
+        assert button.get_attribute("aria-expanded") == "true"
+    without = page.evaluate(
+        """() => [...document.querySelectorAll("figure.chart")].filter((figure) =>
+          !figure.querySelector("table") && !figure.closest(".multiples")).length"""
+    )
+    assert without == 0
+
+
+FILTERS: list[tuple[str, Callable[[Bill], bool], dict[str, Any]]] = [
+    ("", lambda _: True, {}),
+    ("#provider=Azure", lambda row: row["provider"] == 1, {}),
+    ("#account=318860042217", lambda row: row["id"] == "318860042217", {}),
+    ("#owner=Storefront", lambda row: row["owner"] == 3, {}),
+    ("#owner=-", lambda row: row["owner"] is None, {}),
+    ("#provider=AWS&owner=Data", lambda row: row["provider"] == 0 and row["owner"] == 0, {}),
+    ("#currency=EUR", lambda _: True, {"currency": 1}),
+    ("#cost=effective", lambda _: True, {"column": "effective"}),
+]
+
+
+@pytest.mark.thorough
+def test_figure_table_and_chart_follow_every_filter(open_bill: Opener) -> None:
+    bill = small_bill()
+    page = open_bill(bill)
+    seen = set()
+    for address, where, choice in FILTERS:
+        go(page, address or "#")
+        for month in ("2024-01", "2023-11"):
+            go(page, f"{address or '#'}&month={month}")
+            expected = money(bill, cost(bill, month, where, **choice))
+            label = {"2024-01": "Jan 2024", "2023-11": "Nov 2023"}[month]
+            column = 3 if choice.get("column") == "effective" else 2
+            assert shown(page) == expected
+            assert {row[0]: row[column] for row in rows(page, "Months")}[label] == expected
+            assert rows(page, "Services")[-1][2] == expected
+            assert rows(page, "Accounts")[-1][2] == expected
+            assert rows(page, "Regions")[-1][2] == expected
+            assert rows(page, "By owner")[-1][3] == expected
+            chart = page.get_attribute("figure svg[aria-label*='by month']", "aria-label") or ""
+            assert (
+                f"{'January 2024' if month == '2024-01' else 'November 2023'} {expected}" in chart
+            )
+            seen.add(expected)
+    assert len(seen) == 2 * len(FILTERS)
+
+
+@pytest.mark.thorough
+def test_rows_are_the_sums_of_their_service_account_and_region(open_bill: Opener) -> None:
+    bill = small_bill()
+    page = open_bill(bill)
+    for caption, table, column in (
+        ("Services", "costs", "service"), ("Accounts", "costs", "account"),
+        ("Regions", "region_costs", "region"),
+    ):  # fmt: skip
+        lines = [row for row in rows(page, caption)[:-1] if not row[0].startswith("Other (")]
+        assert lines
+        for name, _, amount, _ in lines:
+            keys = {n for n, item in enumerate(bill[f"{column}s"]) if item["name"] == name}
+            exact = cost(bill, "2024-01", lambda row: row[column] in keys, table=table)  # noqa: B023
+            assert amount == money(bill, exact), name
+
+
+@pytest.mark.thorough
+def test_what_moved_is_split_and_adds_up(open_bill: Opener) -> None:
+    bill = small_bill()
+    page = open_bill(bill, "#month=2024-01&against=2023-10")
+    lines: dict[tuple[int, int], list[int]] = {}
+    for n, m in enumerate(bill["costs"]["month"]):
+        month = bill["months"][m]
+        if bill["costs"]["currency"][n] == 0 and month in ("2024-01", "2023-10"):
+            key = (bill["costs"]["service"][n], bill["costs"]["account"][n])
+            line = lines.setdefault(key, [0, 0])
+            line[month == "2024-01"] += int(bill["costs"]["billed"][n])
+    moved = [after - before for before, after in lines.values()]
+    rises, falls = sum(m for m in moved if m > 0), -sum(m for m in moved if m < 0)
+    sentence = f"Rises of {money(bill, rises)} against falls of {money(bill, falls)}"
+    assert titles(page)["What moved"] == sentence
+    page.click("button[aria-label^='Table: From October']")
+    steps = {row[0]: row[1:] for row in rows(page, "Steps")}
+    assert steps["New"][0] == str(sum(before == 0 for before, _ in lines.values()))
+    assert steps["Gone"][0] == str(sum(after == 0 for _, after in lines.values()))
+    assert steps["Net"][1].lstrip("+") == money(bill, rises - falls)
+
+
+@pytest.mark.thorough
+def test_a_reader_filters_with_the_controls_and_finds_the_choice_in_the_address(
+    open_bill: Opener,
+) -> None:
+    bill = small_bill()
+    page = open_bill(bill)
+    page.select_option("#filter-provider", "AWS")
+    page.select_option("#filter-month", "2023-12")
+    page.get_by_role("button", name="Effective", exact=True).click()
+    aws = cost(bill, "2023-12", lambda row: row["provider"] == 0, column="effective")
+    assert shown(page) == money(bill, aws)
+    again = open_bill(bill, page.evaluate("location.hash"))
+    assert shown(again) == money(bill, aws)
+    assert again.input_value("#filter-provider") == "AWS"
+    again.get_by_role("link", name="Clear").click()
+    again.wait_for_function("document.querySelector('#filter-provider').value === ''")
+    assert shown(again) == money(bill, cost(bill, "2024-01"))
+
+
+@pytest.mark.thorough
+def test_a_reader_drills_from_the_provider_to_a_resource(open_bill: Opener) -> None:
+    bill = small_bill()
+    page = open_bill(bill, "#where=")
+    path = [("AWS", "Category"), ("Compute", "Service"), ("AmazonEC2", "Account"),
+            ("shop-production", "Resource")]  # fmt: skip
+    for name, head in path:
+        page.locator(".where table.unseen-caption").get_by_role("link", name=name).click()
+        page.wait_for_function(
+            "(head) => document.querySelector('.where .unseen-caption th').textContent === head",
+            arg=head,
+        )
+    lines = page.locator(".where table.unseen-caption tbody tr").all_inner_texts()
+    exact = cost(bill, "2024-01", lambda row: row["account"] == 0 and row["service"] == 0)
+    assert lines[-1].split("\t")[1] == money(bill, exact)
+    assert len(lines) > 2
+
+
+@pytest.mark.thorough
+def test_the_keyboard_is_enough(open_bill: Opener) -> None:
+    bill = small_bill()
+    page = open_bill(bill)
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.wait_for_function("location.hash.includes('cost=effective')")
+    assert shown(page) == money(bill, cost(bill, "2024-01", column="effective"))
+    assert page.evaluate("document.activeElement.textContent") == "Effective"
+    page.keyboard.press("Tab")
+    page.keyboard.press("ArrowDown")
+    page.wait_for_function("location.hash.includes('month=')")
+    assert page.evaluate("document.activeElement.id") == "filter-month"
+    page.focus("figure svg a")
+    page.keyboard.press("Enter")
+    page.wait_for_function("location.hash.includes('where=')")
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("width", [1280, 390])
+def test_hostile_names_are_text(open_bill: Opener, width: int) -> None:
+    bill = small_bill()
+    for n, name in enumerate(HOSTILE):
+        for table in ("accounts", "services", "regions"):
+            bill[table][n % len(bill[table])]["name"] = name
+        for names in ("owners", "providers", "categories"):
+            if n < len(bill[names]):
+                bill[names][n] = name
+    for version in bill["versions"]:
+        version |= {"export": HOSTILE[0] + version["export"], "version": HOSTILE[4]}
+    bill["restatements"][0] |= {"export": bill["versions"][0]["export"], "from": HOSTILE[1]}
+    bill["resources"]["resource"] = [HOSTILE[n % 6] for n in range(len(bill["resources"]["month"]))]
+    bill["budgets"][0]["name"] = HOSTILE[3]
+    bill["project"] = HOSTILE[1]
+    page = open_bill(bill, width=width)
+    text = page.inner_text("body")
+    assert HOSTILE[0] in text
+    assert HOSTILE[3] in text
+    assert page.query_selector("img, body script script") is None
+    assert "hacked" not in page.title().replace(HOSTILE[1][:40], "")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert "\u202e" not in text
+
+
+@pytest.mark.thorough
+def test_a_bill_without_a_month_says_so(open_bill: Opener) -> None:
+    page = open_bill(emptied(small_bill()))
+    assert titles(page) == {"How much": "No charges yet"}
+
+
+@pytest.mark.thorough
+def test_one_month_is_compared_with_none(open_bill: Opener) -> None:
+    bill = invented_bill(Shape(months=1))
+    bill["month_states"] = ["final"]
+    page = open_bill(bill)
+    sentences = titles(page)
+    total = money(bill, cost(bill, "2024-02"))
+    assert shown(page) == total
+    assert sentences["How much"] == f"February cost {total} USD"
+    assert sentences["What moved"] == "There is no month to compare February with"
+    assert sentences["What was restated"] == "No month was restated"
+
+
+@pytest.mark.thorough
+def test_equal_months_are_the_same(open_bill: Opener) -> None:
+    bill = invented_bill(Shape(months=1))
+    for table in ("costs", "region_costs", "day_costs", "kinds", "savings", "commitments", "tags"):
+        before = bill[table]
+        bill[table] = {
+            name: ([0] * len(column) + [1] * len(column)) if name == "month" else column * 2
+            for name, column in before.items()
+        }
+    bill |= {"months": ["2024-01", "2024-02"], "month": 1, "month_states": ["final", "final"]}
+    page = open_bill(bill)
+    assert titles(page)["How much"] == "February cost the same as January"
+    assert titles(page)["What moved"] == "Nothing moved between January and February"
+
+
+@pytest.mark.thorough
+def test_negative_and_zero_months_have_true_sentences(open_bill: Opener) -> None:
+    bill = small_bill()
+    for table in ("costs", "region_costs", "day_costs", "kinds"):
+        for column in ("billed", "effective"):
+            bill[table][column] = [
+                -int(amount) if month == 4 else 0 if month == 3 else amount
+                for month, amount in zip(bill[table]["month"], bill[table][column], strict=True)
+            ]
+    page = open_bill(bill)
+    total = cost(bill, "2024-01")
+    assert shown(page) == money(bill, total)
+    assert shown(page).startswith("\u2212")
+    less = f"January cost {money(bill, -total)} USD less than December"
+    assert titles(page)["How much"].startswith(less)
+    assert "%" not in titles(page)["How much"]
+    assert "%" not in titles(page)["Where"]
+
+
+@pytest.mark.thorough
+def test_a_month_in_progress_is_not_compared_with_a_whole_one(open_bill: Opener) -> None:
+    bill = small_bill()
+    page = open_bill(bill, "#month=2024-02")
+    stands = f"February stands at {money(bill, cost(bill, '2024-02'))} after 16 days"
+    assert titles(page)["How much"].startswith(stands)
+    assert "on the same day" in titles(page)["How much"]
+
+
+@pytest.mark.thorough
+def test_what_does_not_equal_the_vendors_files_is_in_the_sentence(open_bill: Opener) -> None:
+    bill = small_bill()
+    page = open_bill(bill)
+    assert titles(page)["Is it exact"] == "Every month equals the vendors' files to the last digit"
+    exact = next(v for v in bill["versions"] if v["month"] == 4 and v["vendor"] == "aws")
+    digits = exact["totals"]["USD"].replace(".", "")
+    assert digits in re.sub(r"[,.]", "", page.inner_text(".exact-lines"))
+    bill["versions"][0]["equal"] = False
+    sentence = titles(open_bill(bill))["Is it exact"]
+    assert sentence == f"1 of {len(bill['versions'])} loads differs from the vendors' files"
+
+
+@pytest.mark.thorough
+def test_amounts_beyond_a_double_are_exact(open_bill: Opener) -> None:
+    bill = small_bill()
+    bill["costs"]["billed"][-1] = str(9_007_199_254_740_993 * 10 ** bill["scale"] + 3)
+    month = bill["months"][bill["costs"]["month"][-1]]
+    currency = bill["costs"]["currency"][-1]
+    page = open_bill(bill, f"#month={month}&currency={bill['currencies'][currency]}")
+    assert shown(page) == money(bill, cost(bill, month, currency=currency))
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1280), ("light", 390)])
+def test_axe_finds_nothing_to_mend(open_bill: Opener, scheme: str, width: int) -> None:
+    page = open_bill(small_bill(), width=width, scheme=scheme)
+    for button in page.query_selector_all("figcaption button[aria-expanded]"):
+        button.click()
+    found = Axe().run(page).response["violations"]
+    assert [(v["id"], [n["html"][:200] for n in v["nodes"]][:3]) for v in found] == []
+
+
+@pytest.mark.thorough
+def test_paper_is_white_and_a4(open_bill: Opener, tmp_path: Path) -> None:
+    page = open_bill(small_bill(), scheme="dark")
+    pdf = page.pdf(prefer_css_page_size=True, print_background=True)
+    assert re.search(rb"/MediaBox\s*\[0 0 59[45](\.\d+)? 84[12](\.\d+)?\]", pdf)
+    assert 3 <= len(re.findall(rb"/Type\s*/Page\b", pdf)) <= 9
+    page.emulate_media(media="print")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert page.is_visible("#selection")
+    assert "December 2023" in page.inner_text("#selection")
+
+
+@pytest.mark.thorough
+def test_a_large_bill_opens_and_is_exact(open_bill: Opener) -> None:
+    bill = invented_bill(Shape(months=13, accounts=300, services=60, per_account=20))
+    page = open_bill(bill)
+    assert shown(page) == money(bill, cost(bill, "2024-01"))
+    go(page, "#account=900000000042")
+    only = cost(bill, "2024-01", lambda row: row["id"] == "900000000042")
+    assert shown(page) == money(bill, only)
+    services = rows(page, "Services")
+    assert services[-1][2] == money(bill, only)
