@@ -116,7 +116,8 @@ const total = (amounts) => [...amounts].reduce((sum, amount) => sum + amount, 0n
 
 /** Sort [key, months] by the size of the chosen month, then of all months, the largest first. */
 function largestFirst(byKey, size = (months) => months[choice.month]) {
-  return [...byKey].sort(([, a], [, b]) => compare(size(b), size(a)) || compare(total(b), total(a)));
+  return [...byKey].map((entry) => [entry, size(entry[1]), total(entry[1])])
+    .sort((a, b) => compare(b[1], a[1]) || compare(b[2], a[2])).map(([entry]) => entry);
 }
 
 const compare = (a, b) => (a < b ? -1 : a > b ? 1 : 0);

@@ -28,8 +28,10 @@ function mark(state) {
   return svg;
 }
 
-const stateCell = (m) => el("span", { class: "state" }, mark(bill.month_states[m]),
-  STATES[bill.month_states[m]] ?? named(bill.month_states[m]));
+/** Return a state's mark and word; a month without a file has none. */
+function stateCell(state) {
+  return state ? el("span", { class: "state" }, mark(state), STATES[state] ?? named(state)) : "No file";
+}
 
 /** Add a panel: its number, what it answers, a sentence made from the figures, a note. */
 function panel(topic, sentence, note, ...rows) {
@@ -79,10 +81,8 @@ function figure(title, label, draw, options = {}) {
     options.switch ?? null, options.table ? tableButton(title, options.table) : null),
   options.under ? el("p", { class: "under" }, options.under) : null, place, options.key ?? null,
   options.table && choice.tables.has(title) ? options.table() : null);
-  chart.redraw = () => {
-    const width = Math.floor(place.clientWidth);
-    if (width > 0) place.replaceChildren(labelled(draw(width), label));
-  };
+  chart.width = () => Math.floor(place.clientWidth);
+  chart.draw = (width) => place.replaceChildren(labelled(draw(width), label));
   return chart;
 }
 

@@ -53,8 +53,11 @@ function drawPanels() {
     `${choiceText()} ${monthAndYear(choice.month)}: ${money(figures.months[choice.month])} ${currencyName()}.`;
 }
 
+/** Draw all charts anew; all are measured first, as each drawing changes the layout. */
 function drawCharts() {
-  for (const chart of document.querySelectorAll("figure.chart")) chart.redraw?.();
+  const charts = [...document.querySelectorAll("figure.chart")].filter((chart) => chart.draw);
+  const widths = charts.map((chart) => chart.width());
+  charts.forEach((chart, n) => { if (widths[n] > 0) chart.draw(widths[n]); });
 }
 
 /** Lay the page out for paper while it is printed, so that charts are drawn for its width. */

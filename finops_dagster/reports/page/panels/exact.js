@@ -35,14 +35,15 @@ function exactTable(versions) {
     before = version.month;
     const kind = `${version.month === choice.month ? "chosen" : ""} ${isNew ? "" : "same"}`.trim();
     return as(kind || null, [el("span", isNew ? {} : { class: "unseen" }, `${shortMonth(version.month)} ${year(version.month)}`),
-      el("span", { class: "state" }, mark(version.state), STATES[version.state] ?? named(version.state)),
+      stateCell(version.state),
       nameCell(named(version.export), named(version.vendor)), nameCell(named(version.version)), loadedText(version.loaded_at),
-      grouped(String(version.rows)), exactTotal(version.totals[currency]), equalText(version.equal)]);
+      rowsText(version), exactTotal(version.totals[currency]), equalText(version.equal)]);
   });
   return table(`Loaded versions, totals in ${currencyName()}`, [["Month", "text"], ["State", "text wide"], ["Export", "text export"],
     ["Version", "text version wide"], ["Loaded", "text wide"], ["Rows", "money wide"], ["Exact total", "money"], ["Vendor's files", "text wide last"]], rows, { class: "exact-table" });
 }
 
+const rowsText = ({ rows }) => (rows === null ? DASH : grouped(String(rows)));
 const loadedText = (moment) => (moment ? `${dayText(moment).replace(/([A-Z][a-z]{2})[a-z]*/, "$1")} ${moment.slice(0, 4)}, ${moment.slice(11, 16)}` : DASH);
 
 /** Return the last line of the page, to be held up to the vendor's files. */
@@ -51,7 +52,7 @@ function exactLine(versions) {
   const currency = bill.currencies[choice.currency];
   return el("div", { class: "exact-lines" }, some.filter(({ totals }) => totals[currency] !== undefined).map((version) =>
     el("p", {}, mark(version.state), ` ${monthAndYear(version.month)} \u00b7 `, el("bdi", {}, named(version.export)), ` \u00b7 `,
-      el("b", {}, `${grouped(String(version.rows))} rows`), " \u00b7 ", el("b", {}, exactTotal(version.totals[currency]), ` ${currencyName()}`),
+      el("b", {}, `${rowsText(version)} rows`), " \u00b7 ", el("b", {}, exactTotal(version.totals[currency]), ` ${currencyName()}`),
       " \u00b7 version ", el("bdi", {}, named(version.version)),
       version.equal ? " \u00b7 equals the vendor's files" : version.equal === false ? " \u00b7 differs from the vendor's files" : "")));
 }

@@ -96,7 +96,7 @@ function theNumber(figures, days) {
     el("p", { class: "second" }, `${monthAndYear(month)}, ${choice.cost}`),
     el("p", { class: "number" }, el("span", { class: "amount" }, money(cost)), " ",
       el("span", { class: "unit" }, currencyName())),
-    el("p", { class: "fact" }, stateCell(month), el("span", { class: "second" }, stateText(month))),
+    el("p", { class: "fact" }, stateCell(bill.month_states[month]), el("span", { class: "second" }, stateText(month))),
     moved === null ? null : el("p", { class: "fact" },
       el("span", { class: moved > 0n ? "rise" : moved < 0n ? "fall" : "second", "aria-hidden": "true" },
         moved > 0n ? "\u25b2" : moved < 0n ? "\u25bc" : "="),
@@ -190,7 +190,7 @@ function monthsTable(figures) {
   const { billed, effective } = figures.costs;
   const rows = bill.months.map((_, m) => {
     const isComparable = m > 0 && bill.month_states[m] !== "in progress";
-    return as(m === choice.month ? "chosen" : null, [`${shortMonth(m)} ${year(m)}`, stateCell(m),
+    return as(m === choice.month ? "chosen" : null, [`${shortMonth(m)} ${year(m)}`, stateCell(bill.month_states[m]),
       money(billed[m]), money(effective[m]),
       isComparable ? change(figures.months[m], figures.months[m - 1]) : DASH]);
   });

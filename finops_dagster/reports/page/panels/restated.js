@@ -2,7 +2,7 @@
 
 /** Return the restatements of a month in the chosen currency and accounts, newest first.
  *
- * `moved` is what changed in the chosen accounts.
+ * `moved` is what changed in the chosen accounts. Lines without an account belong to no choice of some.
  */
 function restatementsOf(month = null) {
   return bill.restatements.filter(({ currency, month: m }) => currency === choice.currency && (month === null || m === month))
@@ -11,7 +11,7 @@ function restatementsOf(month = null) {
 }
 
 function restatedLines({ by_service: { service, account, before, after, rows }, before: whole, after: newest }) {
-  const lines = d3.range(rows).filter((n) => account[n] === null || choice.accounts[account[n]])
+  const lines = d3.range(rows).filter((n) => (account[n] === null ? !isFiltered() : choice.accounts[account[n]]))
     .map((n) => ({ service: service[n], account: account[n], before: before[n], after: after[n], moved: after[n] - before[n] }))
     .filter(({ moved }) => moved !== 0n);
   const moved = isFiltered() ? total(lines.map((line) => line.moved)) : newest - whole;
@@ -27,7 +27,8 @@ function restatedPanel() {
   }
   const chosen = all[choice.restatement] ?? all[0];
   panel("What was restated", restatedSentence(chosen), `${counted(all.length, "restatement")} in ${
-    currencyName()}. Billed cost, before and after.`,
+    currencyName()}. The vendor's cost, before and after.${isFiltered() && chosen.by_service.account.includes(null)
+    ? " The smaller changes are not kept by account, and are not in the selection." : ""}`,
   row(part(5, versionsFigure(chosen)), part(7, restatedTable(chosen))), all.length > 1 ? row(part(12, restatementsTable(all, chosen))) : null);
 }
 

@@ -84,7 +84,7 @@ function commitmentsTable(commitments) {
     const [used, unused] = [sum(list, "used"), sum(list, "unused")];
     return as(kind, [name, end, money(used + unused), tinyShare(perMille(used, used + unused), "var(--series-1)", true), money(unused), share(used, unused)]);
   };
-  const rows = first.map((c) => line(stacked(named(c.id), `${named(c.type)}, ${accountName(c.account)}`), ends(c.ends), [c]));
+  const rows = first.map((c) => line(stacked(named(c.id), c.type ? `${named(c.type)}, ${accountName(c.account)}` : accountName(c.account)), ends(c.ends), [c]));
   if (others.length) rows.push(line(`Other (${others.length})`, "", others, "other"));
   rows.push(line("Total", "", commitments, "total"));
   return table(`Commitments in ${monthName(choice.month)}, ${currencyName()}`, [["Commitment", "text grows"], ["Ends", "text wide"],
