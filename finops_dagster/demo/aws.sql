@@ -44,16 +44,24 @@ CREATE TABLE line_item_type AS FROM (VALUES
     ('DiscountedUsage', 0, 60, 'Anniversary', 'Usage', 'Usage-Based', 'Committed'),
     ('SavingsPlanCoveredUsage', 100, 72, 'Anniversary', 'Usage', 'Usage-Based', 'Committed'),
     ('SavingsPlanNegation', -100, NULL, 'Anniversary', 'Adjustment', 'Usage-Based', NULL),
-    ('SavingsPlanRecurringFee', 100, NULL, 'Anniversary', 'Purchase', 'Recurring', NULL),
-    ('RIFee', 100, NULL, 'Anniversary', 'Purchase', 'Recurring', NULL),
+    ('SavingsPlanRecurringFee', 100, NULL, 'Anniversary', 'Purchase', 'Recurring', 'Standard'),
+    ('RIFee', 100, NULL, 'Anniversary', 'Purchase', 'Recurring', 'Standard'),
     ('EdpDiscount', -6, NULL, 'Anniversary', 'Adjustment', 'One-Time', NULL),
     ('Credit', 100, NULL, 'Anniversary', 'Credit', 'One-Time', NULL),
     ('Refund', 100, NULL, 'Refund', 'Adjustment', 'One-Time', NULL),
     ('Tax', 100, NULL, 'Anniversary', 'Tax', 'One-Time', NULL),
-    ('Fee', 100, NULL, 'Purchase', 'Purchase', 'One-Time', NULL)
+    ('Fee', 100, NULL, 'Purchase', 'Purchase', 'One-Time', 'Standard')
 ) AS line_item_type(
     type, cost_percent, committed_percent, bill_type, charge_category, charge_frequency, pricing_category
 );
+
+-- AWS spells units otherwise in FOCUS.
+CREATE MACRO focus_unit(unit) AS CASE
+    WHEN unit IN ('Hrs', 'hours') THEN 'Hours'
+    WHEN unit = 'GB-Mo' THEN 'GB-Months'
+    WHEN unit = 'Lambda-GB-Second' THEN 'Lambda-GB-Seconds'
+    ELSE unit
+END;
 
 -- The commitments: two Savings Plans in turn, and one reservation each of EC2 and RDS.
 CREATE MACRO savings_plan_arn(number) AS 'arn:aws:savingsplans::' || payer_account() || ':savingsplan/'

@@ -159,6 +159,7 @@ WITH numbered AS (
 )
 SELECT
     position, type, is_usage, is_reserved, commitment, account, account_name(account) AS account_name, business_unit,
+    charge_category, charge_frequency, pricing_category,
     usage_start, usage_start + to_hours(step_hours) AS usage_end,
     -- 39 bytes in base 64, made to look like AWS's base 32.
     translate(lower(to_base64(unhex(
@@ -177,10 +178,8 @@ SELECT
     aws_number(committed, exponent) AS committed_cost,
     value_if(is_reserved, aws_number(committed // 2, exponent)) AS recurring_cost,
     value_if(is_reserved, aws_number(committed - committed // 2, exponent)) AS upfront_cost,
-    CASE
-        WHEN type IN ('SavingsPlanNegation', 'SavingsPlanRecurringFee', 'RIFee') THEN '0'
-        ELSE coalesce(committed_cost, billed_cost)
-    END AS effective_cost,
+    if(fee IS NULL, coalesce(committed_cost, billed_cost), '0') AS effective_cost,
+    aws_number(if(type = 'RIFee', 2, 1) * (fee - used), false) AS unused_cost, -- half of it is upfront
     value_if(type = 'Usage' AND follower = 'EdpDiscount', aws_number(percent_of(cost, -6), exponent)) AS discount,
     value_if(has_tags, name || '-' || serial % 40) AS tag_name,
     value_if(has_tags, name) AS tag_app,
@@ -193,4 +192,21 @@ SELECT
 FROM (
     SELECT *, percent_of(cost, committed_percent) AS committed, if(lump, tick(), quantity) AS usage_quantity
     FROM measured
+);
+
+-- The same charges as FOCUS has them: without negations, as what a Savings Plan covers bills nothing, and
+-- with a charge of its own for what was not used of a commitment.
+CREATE MACRO focus_charges(first_charge, end_charge) AS TABLE
+SELECT * REPLACE (
+    if(is_unused, 'Usage', charge_category) AS charge_category,
+    if(is_unused, 'Usage-Based', charge_frequency) AS charge_frequency,
+    if(is_unused, 'Committed', pricing_category) AS pricing_category,
+    if(is_unused OR type = 'SavingsPlanCoveredUsage', '0', billed_cost) AS billed_cost,
+    if(is_unused, unused_cost, effective_cost) AS effective_cost,
+    if(is_unused, '0', coalesce(list_cost, billed_cost)) AS list_cost
+)
+FROM (
+    SELECT *, unnest(if(unused_cost IS NULL, [false], [false, true])) AS is_unused
+    FROM charges(first_charge, end_charge)
+    WHERE type <> 'SavingsPlanNegation'
 );

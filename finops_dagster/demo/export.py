@@ -46,9 +46,9 @@ def write_version(
     """Write one version of a month's bill under `folder`, and return its manifest's path.
 
     `folder` stands for the bucket; files of older versions stay, or are overwritten if the layout
-    says so. Every layout has the same rows in the same order. `prefix` may be empty; slashes at its
-    ends are dropped. The manifest is written last and replaced in one step, as a reader takes a
-    changed manifest to mean that all its files are there.
+    says so. Every layout has the same cost, and but for FOCUS the same rows in the same order.
+    `prefix` may be empty; slashes at its ends are dropped. The manifest is written last and
+    replaced in one step, as a reader takes a changed manifest to mean that all its files are there.
     """
     delivery = DemoDelivery(folder, prefix.strip("/"), export_name, version, layout)
     # One thread a file, and joins whose sides DuckDB does not swap, keep the rows in order without
@@ -90,11 +90,12 @@ def _write_files(connection: DuckDBPyConnection, delivery: DemoDelivery) -> None
     """Write every file: the rows in order, in parts as equal as possible."""
     files, rows, keys = delivery.layout.files, delivery.version.rows, delivery.keys
     columns = _columns(connection, delivery)
+    charges = Sql("focus_charges" if delivery.layout.format.startswith("focus") else "charges")
 
     def write(key: str, first: int, end: int) -> None:
         with connection.cursor() as cursor, replacing_file(delivery.bucket / key) as path:
             cursor.execute(
-                f"COPY (SELECT {columns} FROM charges($first, $end) AS charge "
+                f"COPY (SELECT {columns} FROM {charges}($first, $end) AS charge "
                 "LEFT JOIN cell ON cell.position = charge.position) "
                 f"TO $path ({_COPY_OPTIONS[files]})",
                 {"path": str(path), "first": first, "end": end},

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import csv
 import re
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from finops_dagster.demo.export import BillVersion, Layout, write_version
 from finops_dagster.focus.aws_cur import AWS_CUR
 from finops_dagster.focus.rules import UNIT
 from finops_dagster.sources.aws.data_exports import AwsFocus
+from finops_dagster_tests.demo.delivered import all_rows
 from finops_dagster_tests.focus.native_month import NativeMonth, Row, has_sample, sample_rows
 
 AWS = "Amazon Web Services, Inc."
@@ -237,3 +241,11 @@ def test_every_unit_is_spelled_as_focus_has_it() -> None:
     with lookup.path.open(encoding="utf-8", newline="") as lines:
         wrong = [row for row in csv.DictReader(lines) if not re.fullmatch(UNIT, row["name"])]
     assert wrong == []
+
+
+@pytest.mark.parametrize("version", ["focus-1.0", "focus-1.2"])
+def test_the_demos_bill_keeps_all_rules(month: NativeMonth, tmp_path: Path, version: Any) -> None:
+    bill = BillVersion(date(2024, 9, 1), "20241003T050312Z", rows=1000, restated=True)
+    manifest = write_version(tmp_path, "", "daily", bill, layout=Layout(version))
+    month.derive(*all_rows(tmp_path, manifest))
+    assert month.broken_rules() == {}

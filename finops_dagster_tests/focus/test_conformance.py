@@ -104,6 +104,7 @@ BILLS: dict[str, Callable[[Project], Path]] = {
         project, Layout("cur2", "parquet"), restated=False
     ),
     "aws-focus": lambda project: _focus(project, AwsFocus()),
+    "aws-focus-demo": lambda project: _aws(project, Layout("focus-1.2")),
     "azure-focus": _azure_focus,
     "azure-usage": _azure_usage,
     "azure-usage-public": _public_azure,
