@@ -16,7 +16,8 @@ from duckdb import DuckDBPyConnection
 from finops_dagster.billing.columns import Sql, literal, quoted
 from finops_dagster.reports.document import AMOUNTS, TABLES, Document
 
-MOST_RESOURCES, MOST_RESOURCES_OF_A_SERVICE, MOST_UNTAGGED, MOST_COMMITMENTS = 1_000, 5, 20, 50
+MOST_RESOURCES, MOST_RESOURCES_OF_A_SERVICE, MOST_UNTAGGED = 1_000, 5, 20
+MOST_COMMITMENTS, MOST_COMMITMENT_ROWS = 50, 5_000
 _DECIMALS = 18
 _EXACT = Context(prec=76)
 # Larger whole numbers are rounded by JavaScript and others, which read them as doubles.
@@ -58,15 +59,19 @@ _QUERIES: Mapping[str, Sql] = {
         FROM placed_usage GROUP BY ALL
     """),
     "commitments": Sql(f"""
-        WITH ranked AS (
-            SELECT currency, commitment,
-                   row_number() OVER (
-                       PARTITION BY currency ORDER BY sum(used + unused) DESC, commitment
-                   ) AS rank
-            FROM placed_usage WHERE commitment IS NOT NULL GROUP BY currency, commitment
+        WITH sizes AS (
+            SELECT currency, commitment, count(*) AS rows, sum(used + unused) AS size
+            FROM placed_usage WHERE commitment IS NOT NULL GROUP BY ALL
+        ), ranked AS (
+            SELECT currency, commitment, row_number() OVER largest_first <= {MOST_COMMITMENTS}
+                AND sum(rows) OVER largest_first <= {MOST_COMMITMENT_ROWS} AS is_listed
+            FROM sizes
+            WINDOW largest_first AS (
+                PARTITION BY currency ORDER BY size DESC, commitment ROWS UNBOUNDED PRECEDING
+            )
         )
-        SELECT month, currency, account, if(rank <= {MOST_COMMITMENTS}, commitment, 'other') AS id,
-               if(rank <= {MOST_COMMITMENTS}, commitment_type, NULL) AS type,
+        SELECT month, currency, account, if(is_listed, commitment, 'other') AS id,
+               if(is_listed, commitment_type, NULL) AS type,
                sum(used) AS used, sum(unused) AS unused, CAST(NULL AS VARCHAR) AS ends
         FROM placed_usage JOIN ranked USING (currency, commitment) GROUP BY ALL
     """),

@@ -17,21 +17,31 @@ from finops_dagster.billing.columns import Sql, quoted
 from finops_dagster.reports.document import Document
 
 MOST_ACCOUNTS, MOST_SERVICES, MOST_REGIONS = 300, 60, 40
-MOST_ROWS = 90_000
-"""The most rows of a document that its largest accounts may have, which keeps a page small."""
+MOST_BYTES = 1_000_000
+"""The most bytes of a page that the costs of its largest accounts may take."""
 
 # Groups are ranked by the larger one of their two costs. As currencies cannot be compared, each has
 # its own ranks, and the best one counts.
 _RANKED = """
 WITH sums AS (
-    SELECT {keys}, currency, count(DISTINCT (month, service, category, region, kind, day)) AS rows,
-           greatest(abs(sum(billed)), abs(sum(effective))) AS size
+    SELECT {keys}, currency, greatest(abs(sum(billed)), abs(sum(effective))) AS size
     FROM cost_sums WHERE {condition} GROUP BY ALL
 ), ranks AS (
     SELECT *, row_number() OVER (PARTITION BY currency ORDER BY size DESC, {keys}) AS rank
     FROM sums
 )
-SELECT {keys}, CAST(sum(rows) AS BIGINT) FROM ranks GROUP BY {keys} ORDER BY min(rank), {keys}
+SELECT {keys} FROM ranks GROUP BY {keys} ORDER BY min(rank), {keys}
+"""
+# A page has the amounts of a row compressed, and then as text: 0.55 bytes a digit, and 3 for all
+# other columns. The effective cost is written as its difference from the billed cost.
+_BYTES = """
+SELECT provider, account, own_line, billed_line,
+       sum(3 + 0.55 * (digits(billed) + digits(effective - billed)))
+FROM cost_sums GROUP BY ALL
+"""
+_DIGITS = """
+CREATE TEMP MACRO digits(amount) AS
+length(rtrim(replace(CAST(abs(amount) AS VARCHAR), '.', ''), '0'))
 """
 # The line of the charge's own account in the accounts file comes before that of the account that
 # is billed for it.
@@ -158,12 +168,14 @@ def _accounts(connection: DuckDBPyConnection) -> Lines:
     keys = ("provider", "account", "own_line", "billed_line")
     ranked = _ranked(connection, keys, Sql("true"))
     values = {tuple(row[:4]): tuple(row[4:]) for row in connection.execute(_ACCOUNTS).fetchall()}
+    connection.execute(_DIGITS)
+    byte_counts = {tuple(key): count for *key, count in connection.execute(_BYTES).fetchall()}
     groups = []
-    for *group, _ in ranked:
-        listed, name, owner, environment, cost_centre = values[tuple(group)]
+    for group in ranked:
+        listed, name, owner, environment, cost_centre = values[group]
         shared = (group[0], owner, cost_centre, listed)
-        groups.append(Group(tuple(group), (*shared, environment, group[1], name), shared))
-    fitting = sum(rows <= MOST_ROWS for rows in accumulate(rows for *_, rows in ranked))
+        groups.append(Group(group, (*shared, environment, group[1], name), shared))
+    fitting = sum(total <= MOST_BYTES for total in accumulate(map(byte_counts.__getitem__, ranked)))
     lines = Lines.of(groups, min(MOST_ACCOUNTS, fitting))
     if len(lines.own) + len(lines.shared) > 2 * MOST_ACCOUNTS:
         # Most accounts have an owner of their own, so that to keep owners apart leaves out nothing.
@@ -176,7 +188,7 @@ def _accounts(connection: DuckDBPyConnection) -> Lines:
 def _services(connection: DuckDBPyConnection) -> Lines:
     keys = ("provider", "category", "service")
     ranked = _ranked(connection, keys, Sql("service IS NOT NULL"))
-    groups = [Group(line, line, line[:2]) for line in (row[:3] for row in ranked)]
+    groups = [Group(line, line, line[:2]) for line in ranked]
     lines = Lines.of(groups, MOST_SERVICES)
     _create_positions(connection, "service_lines", keys, groups, lines)
     return lines
@@ -185,14 +197,14 @@ def _services(connection: DuckDBPyConnection) -> Lines:
 def _regions(connection: DuckDBPyConnection) -> Lines:
     keys = ("provider", "region")
     ranked = _ranked(connection, keys, Sql("region IS NOT NULL"))
-    groups = [Group(line, line, line[:1]) for line in (row[:2] for row in ranked)]
+    groups = [Group(line, line, line[:1]) for line in ranked]
     lines = Lines.of(groups, MOST_REGIONS)
     _create_positions(connection, "region_lines", keys, groups, lines)
     return lines
 
 
 def _ranked(connection: DuckDBPyConnection, keys: Sequence[str], condition: Sql) -> list[Values]:
-    """Return the groups of `cost_sums` by these keys, the largest first, with their rows."""
+    """Return the groups of `cost_sums` by these keys, the largest first."""
     columns = Sql(", ").join(map(quoted, keys))
     return connection.execute(_RANKED.format(keys=columns, condition=condition)).fetchall()
 
