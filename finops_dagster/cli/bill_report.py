@@ -1,4 +1,4 @@
-"""`finops report`: write a report of the bill, as a workbook or as other files."""
+"""`finops report`: write a report of the bill, as one page or as files."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def report(
         typer.Option(metavar="PATH", help="File to write; with csv a folder. Default: report.…"),
     ] = None,
     output_format: Annotated[
-        Literal["xlsx", "csv", "json"],
-        typer.Option("--format", metavar="FORMAT", help="xlsx, csv or json."),
-    ] = "xlsx",
+        Literal["html", "xlsx", "csv", "json"],
+        typer.Option("--format", metavar="FORMAT", help="html, xlsx, csv or json."),
+    ] = "html",
     month: Annotated[
         str | None,
         typer.Option(
             metavar="YYYY-MM",
             callback=check_month,
-            help="Last month, which is shown first. Default: all up to the newest month; the "
+            help="Last month, which is shown first. Default: the newest month is the last, and the "
             "newest whole one is shown first.",
         ),
     ] = None,
@@ -53,12 +53,12 @@ def report(
 ) -> None:
     """Write a report of the bill.
 
-    It has the costs by month, service, account and region, what moved, what was saved, and the
-    version of each month. It is computed from the charges of all exports, so that all clouds stand
-    in one report. Amounts in different currencies are never added up.
+    It is one page for any browser, which makes no request, or with --format other files. It has the
+    costs by month, service, account and region, what moved, what was saved, and the version of each
+    month. All clouds stand in it. Amounts in different currencies are never added up.
 
-    $ finops report --month 2026-01 --out january.xlsx
-    $ finops report --format csv --out january
+    $ finops report --open
+    $ finops report --month 2026-01 --format xlsx --out january.xlsx
     """
     from finops_dagster.reports.bill import Scope
     from finops_dagster.reports.files import write_report

@@ -1,4 +1,4 @@
-"""A report as a file: a workbook, JSON, or a folder of CSV files."""
+"""A report as a file: a page, a workbook, JSON, or a folder of CSV files."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from finops_dagster.reports.document import Document
+from finops_dagster.reports.page import page_html
 from finops_dagster.reports.sheets import write_csv, write_xlsx
 
 
 def write_report(document: Document, path: Path, output_format: str) -> None:
-    """Write the report to `path`, which is a folder for `csv`; other formats: `json`, `xlsx`.
+    """Write the report to `path`, which is a folder for `csv`; else `html`, `json` or `xlsx`.
 
     A file is replaced once the new one is complete. Raises BillError as `write_xlsx`.
     """
@@ -27,11 +28,16 @@ def write_report(document: Document, path: Path, output_format: str) -> None:
         part.unlink(missing_ok=True)
 
 
+def _write_page(document: Document, path: Path) -> None:
+    path.write_text(page_html(document), encoding="utf-8")
+
+
 def _write_json(document: Document, path: Path) -> None:
     path.write_text(json.dumps(document, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
 _WRITERS: Mapping[str, Callable[[Document, Path], None]] = {
+    "html": _write_page,
     "json": _write_json,
     "xlsx": write_xlsx,
 }

@@ -97,6 +97,8 @@ def test_the_command_writes_a_report_in_every_format(loaded: Finops) -> None:
     loaded("report", "--format", "xlsx", "--out", "bills/report.xlsx")
     assert len(cells(folder / "bills/report.xlsx", "months")) == 3
     loaded("report", "--format", "csv")
+    assert loaded("report").startswith("report.html is written: 2024-01 to 2024-02\n")
+    assert "<script" in (folder / "report.html").read_text(encoding="utf-8")
     assert (folder / "report/costs.csv").exists()
     assert not list(folder.rglob("*.part"))
 
