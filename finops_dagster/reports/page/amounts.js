@@ -61,16 +61,34 @@ function drawn(amount) {
 
 /** Return the unit of a chart whose largest value is given, and how it writes values. */
 function unitOf(largest) {
-  const [size, word] = [[1e9, "billion "], [1e6, "million "], [1e4, "thousand "], [1, ""]].find(
-    ([least]) => largest >= least) ?? [1, ""];
+  const [size, word] = [
+    [1e9, "billion "],
+    [1e6, "million "],
+    [1e4, "thousand "],
+    [1, ""],
+  ].find(([least]) => largest >= least) ?? [1, ""];
   const divisor = size === 1e4 ? 1e3 : size;
   const places = divisor === 1 && largest >= 100 ? 0 : divisor === 1 ? 2 : 1;
   const text = (value) => {
-    const shown = grouped(Math.abs(value / divisor).toFixed(places).split(".")[0]);
-    const rest = places ? `.${Math.abs(value / divisor).toFixed(places).split(".")[1]}` : "";
+    const shown = grouped(
+      Math.abs(value / divisor)
+        .toFixed(places)
+        .split(".")[0],
+    );
+    const rest = places
+      ? `.${
+          Math.abs(value / divisor)
+            .toFixed(places)
+            .split(".")[1]
+        }`
+      : "";
     const isZero = Number(Math.abs(value / divisor).toFixed(places)) === 0;
     return `${value < 0 && !isZero ? MINUS : ""}${shown}${rest}`;
   };
-  const tick = (value) => `${value < 0 ? MINUS : ""}${d3.format(",")(Math.abs(value / divisor))}`;
-  return { word, text, tick };
+  const ticks = (values) => {
+    const step = values.length > 1 ? (values[1] - values[0]) / divisor : 1;
+    const form = d3.format(`,.${d3.precisionFixed(step)}f`);
+    return (value) => `${value < 0 ? MINUS : ""}${form(Math.abs(value / divisor))}`;
+  };
+  return { word, text, ticks };
 }

@@ -1,20 +1,55 @@
 /* The document: its tables with exact amounts, and sums over the rows that the reader has chosen. */
 
-const MONTH_NAMES = ["January", "February", "March", "April", "May", "June", "July", "August",
-  "September", "October", "November", "December"];
+const MONTH_NAMES = [
+  "January",
+  "February",
+  "March",
+  "April",
+  "May",
+  "June",
+  "July",
+  "August",
+  "September",
+  "October",
+  "November",
+  "December",
+];
 const STATES = {
-  "final": "Final", "in progress": "In progress", "restated": "Restated", "open": "Open",
+  final: "Final",
+  "in progress": "In progress",
+  restated: "Restated",
+  open: "Open",
 };
-const AMOUNTS = ["billed", "effective", "list", "contracted", "used", "unused", "tagged",
-  "untagged", "before", "after"];
+const AMOUNTS = [
+  "billed",
+  "effective",
+  "list",
+  "contracted",
+  "used",
+  "unused",
+  "tagged",
+  "untagged",
+  "before",
+  "after",
+];
 let bill = null;
 
 /** Take the document in: amounts become BigInt, names lose what could disturb the text around. */
 function readBill(text) {
   bill = JSON.parse(text);
   scale = bill.scale;
-  for (const table of ["costs", "region_costs", "day_costs", "kinds", "savings", "commitments",
-    "tags", "untagged_resources", "resources"]) bill[table] = readTable(bill[table]);
+  for (const table of [
+    "costs",
+    "region_costs",
+    "day_costs",
+    "kinds",
+    "savings",
+    "commitments",
+    "tags",
+    "untagged_resources",
+    "resources",
+  ])
+    bill[table] = readTable(bill[table]);
   for (const restatement of bill.restatements) {
     restatement.before = BigInt(restatement.before);
     restatement.after = BigInt(restatement.after);
@@ -39,11 +74,11 @@ function readTable(table) {
 
 /** Return a name as one line of text: no control characters, no change of direction outside it. */
 function named(name, longest = 300) {
-  const clean = String(name ?? "").replace(/[\u0000-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]+/g, " ")
+  const clean = String(name ?? "")
+    .replace(/[\u0000-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]+/g, " ")
     .trim();
   const letters = Array.from(clean || "(no name)");
-  const cut = letters.length > longest ? `${letters.slice(0, longest - 1).join("")}\u2026`
-    : letters.join("");
+  const cut = letters.length > longest ? `${letters.slice(0, longest - 1).join("")}\u2026` : letters.join("");
   return /[\u0590-\u08ff\ufb1d-\ufefc]/.test(cut) ? `\u2068${cut}\u2069` : cut;
 }
 
@@ -66,7 +101,20 @@ function monthName(m) {
   return Math.abs(m - choice.month) > 6 ? monthAndYear(m) : MONTH_NAMES[monthNumber(m) - 1];
 }
 
-/** Return a date or moment as "3 February", with the year where it is not the bill's last. */
+/** Return a name without the path in front of it, such as that of a resource in a cloud's notation. */
+function shortId(id) {
+  const text = String(id);
+  return text.startsWith("arn:")
+    ? text.split(":").slice(5).join(":") || text
+    : text.startsWith("/")
+      ? text.split("/").at(-1) || text
+      : text;
+}
+
+/** Return a moment as a day that a month's panel names: with the year where it is another. */
+const dayNear = (moment, m) => dayText(moment, moment.slice(0, 4) !== year(m));
+
+/** Return a date or moment as "3 February", or with its year. */
 function dayText(moment, withYear = false) {
   const [y, m, d] = moment.slice(0, 10).split("-").map(Number);
   return `${d} ${MONTH_NAMES[m - 1]}${withYear ? ` ${y}` : ""}`;
@@ -84,8 +132,12 @@ const providerOf = (a) => bill.accounts[a].provider ?? -1;
 function chosenRows(table, month = null) {
   const rows = [];
   for (let n = 0; n < table.rows; n += 1) {
-    if (table.currency[n] === choice.currency && choice.accounts[table.account[n]] &&
-      (month === null || table.month[n] === month)) rows.push(n);
+    if (
+      table.currency[n] === choice.currency &&
+      choice.accounts[table.account[n]] &&
+      (month === null || table.month[n] === month)
+    )
+      rows.push(n);
   }
   return rows;
 }
@@ -116,8 +168,10 @@ const total = (amounts) => [...amounts].reduce((sum, amount) => sum + amount, 0n
 
 /** Sort [key, months] by the size of the chosen month, then of all months, the largest first. */
 function largestFirst(byKey, size = (months) => months[choice.month]) {
-  return [...byKey].map((entry) => [entry, size(entry[1]), total(entry[1])])
-    .sort((a, b) => compare(b[1], a[1]) || compare(b[2], a[2])).map(([entry]) => entry);
+  return [...byKey]
+    .map((entry) => [entry, size(entry[1]), total(entry[1])])
+    .sort((a, b) => compare(b[1], a[1]) || compare(b[2], a[2]))
+    .map(([entry]) => entry);
 }
 
 const compare = (a, b) => (a < b ? -1 : a > b ? 1 : 0);

@@ -4,8 +4,13 @@
 function drawPatterns() {
   const defs = d3.select("#patterns");
   SERIES.forEach((colour, s) => {
-    const pattern = defs.append("pattern").attr("id", `hatch-${s + 1}`).attr("width", 5).attr("height", 5)
-      .attr("patternUnits", "userSpaceOnUse").attr("patternTransform", "rotate(45)");
+    const pattern = defs
+      .append("pattern")
+      .attr("id", `hatch-${s + 1}`)
+      .attr("width", 5)
+      .attr("height", 5)
+      .attr("patternUnits", "userSpaceOnUse")
+      .attr("patternTransform", "rotate(45)");
     pattern.append("line").attr("y2", 5).attr("stroke-width", 4).style("stroke", colour);
   });
 }
@@ -13,10 +18,20 @@ function drawPatterns() {
 function drawHead() {
   const exports = new Set(bill.versions.map((version) => version.export)).size;
   document.getElementById("project").textContent = named(bill.project);
-  const made = bill.made_at ? [`Made ${dayText(bill.made_at, true)}, ${bill.made_at.slice(11, 16)} UTC`, el("br")] : [];
-  document.getElementById("made").replaceChildren(...made, `${counted(exports, "export")}, ${
-    counted(bill.months.length, "month")}${bill.currencies.length ? `, amounts in ${currencyName()}` : ""}`);
-  document.getElementById("foot").textContent = "Drawn with d3 and Observable Plot (ISC licence), set in Inter (SIL Open Font License).";
+  const made = bill.made_at
+    ? [`Made ${dayText(bill.made_at, true)}, ${bill.made_at.slice(11, 16)} UTC`, el("br")]
+    : [];
+  document
+    .getElementById("made")
+    .replaceChildren(
+      ...made,
+      `${counted(exports, "export")}, ${counted(
+        bill.months.length,
+        "month",
+      )}${bill.currencies.length ? `, amounts in ${currencyName()}` : ""}`,
+    );
+  document.getElementById("foot").textContent =
+    "Drawn with d3 and Observable Plot (ISC licence), set in Inter (SIL Open Font License).";
   document.title = `Cloud bill, ${named(bill.project, 60)}`;
 }
 
@@ -57,7 +72,9 @@ function drawPanels() {
 function drawCharts() {
   const charts = [...document.querySelectorAll("figure.chart")].filter((chart) => chart.draw);
   const widths = charts.map((chart) => chart.width());
-  charts.forEach((chart, n) => { if (widths[n] > 0) chart.draw(widths[n]); });
+  charts.forEach((chart, n) => {
+    if (widths[n] > 0) chart.draw(widths[n]);
+  });
 }
 
 /** Lay the page out for paper while it is printed, so that charts are drawn for its width. */

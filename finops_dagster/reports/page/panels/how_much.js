@@ -28,23 +28,28 @@ function howMuchSentence(figures, days) {
   const [cost, name] = [figures.months[month], monthName(month)];
   if (!figures.rows.some((n) => bill.costs.month[n] === month)) return `No charges yet in ${name}`;
   if (bill.month_states[month] === "in progress") {
-    return days?.front.m === month ? runningSentence(days)
+    return days?.front.m === month
+      ? runningSentence(days)
       : `${name} stands at ${money(cost)} ${currencyName()} so far`;
   }
-  const compared = against < 0 ? `${money(cost)} ${currencyName()}`
-    : comparison(cost, figures.months[against], monthName(against));
+  const compared =
+    against < 0
+      ? `${money(cost)} ${currencyName()}`
+      : comparison(cost, figures.months[against], monthName(against));
   if (!days?.back || days.back.m !== month) return `${name} cost ${compared}`;
   const sign = compare(days.front.totals.at(-1), days.same);
-  return `${name} cost ${compared}, and ${days.front.name} ${sign > 0 ? "runs ahead of"
-    : sign < 0 ? "runs behind" : "runs level with"} ${days.back.name}`;
+  return `${name} cost ${compared}, and ${days.front.name} ${
+    sign > 0 ? "runs ahead of" : sign < 0 ? "runs behind" : "runs level with"
+  } ${days.back.name}`;
 }
 
 function runningSentence({ front, back, same }) {
   const stands = `${front.name} stands at ${money(front.totals.at(-1))} after ${counted(front.totals.length, "day")}`;
   if (!back) return stands;
   const moved = front.totals.at(-1) - same;
-  return `${stands}, ${moved === 0n ? "level with" : `${money(absolute(moved))} ${
-    moved > 0n ? "above" : "below"}`} ${back.name} on the same day`;
+  return `${stands}, ${
+    moved === 0n ? "level with" : `${money(absolute(moved))} ${moved > 0n ? "above" : "below"}`
+  } ${back.name} on the same day`;
 }
 
 /** Return the running totals of the newest month that the choice is about, and of the one before. */
@@ -71,8 +76,11 @@ function lastDay(m) {
 
 function runningMonth(m, days) {
   if (!days || !bill.day_costs.month.includes(m)) return null;
-  const byDay = sums(chosenRows(bill.day_costs, m), bill.day_costs[choice.cost],
-    (n) => bill.day_costs.day[n]);
+  const byDay = sums(
+    chosenRows(bill.day_costs, m),
+    bill.day_costs[choice.cost],
+    (n) => bill.day_costs.day[n],
+  );
   let sum = 0n;
   const totals = d3.range(1, days + 1).map((day) => (sum += byDay.get(day) ?? 0n));
   return { m, name: monthName(m), totals };
@@ -82,9 +90,24 @@ function howMuchPanel(figures) {
   const days = runningDays();
   const sentence = howMuchSentence(figures, days);
   const isOther = days && days.front.m !== choice.month;
-  panel("How much", sentence, isOther ? `${runningSentence(days)}.` : null,
+  const note = [isOther ? `${runningSentence(days)}.` : null, otherCurrencies()].filter(Boolean).join(" ");
+  panel(
+    "How much",
+    sentence,
+    note,
     row(part(4, theNumber(figures, days)), part(8, monthsFigure(figures))),
-    row(part(6, runningFigure(days)), part(6, monthsTable(figures))));
+    row(part(6, runningFigure(days)), part(6, monthsTable(figures))),
+  );
+}
+
+/** Say which currencies of the bill are not in the figures. */
+function otherCurrencies() {
+  const others = bill.currencies
+    .filter((_, c) => c !== choice.currency)
+    .map((currency) => named(currency, 12));
+  return others.length
+    ? `This is what is billed in ${currencyName()}; the bill in ${listed(others)} is apart.`
+    : null;
 }
 
 function theNumber(figures, days) {
@@ -92,17 +115,44 @@ function theNumber(figures, days) {
   const cost = figures.months[month];
   const moved = against < 0 ? null : cost - figures.months[against];
   const tenths = against < 0 ? null : perMille(moved, figures.months[against]);
-  return el("div", { class: "headline" },
+  return el(
+    "div",
+    { class: "headline" },
     el("p", { class: "second" }, `${monthAndYear(month)}, ${choice.cost}`),
-    el("p", { class: "number" }, el("span", { class: "amount" }, money(cost)), " ",
-      el("span", { class: "unit" }, currencyName())),
-    el("p", { class: "fact" }, stateCell(bill.month_states[month]), el("span", { class: "second" }, stateText(month))),
-    moved === null ? null : el("p", { class: "fact" },
-      el("span", { class: moved > 0n ? "rise" : moved < 0n ? "fall" : "second", "aria-hidden": "true" },
-        moved > 0n ? "\u25b2" : moved < 0n ? "\u25bc" : "="),
-      el("b", {}, signed(moved)), el("span", { class: "second" }, `${tenths === null || tenths > 9999 ? ""
-        : `(${change(cost, figures.months[against])}) `}against ${monthName(against)}`)),
-    keyFigures(figures, days));
+    el(
+      "p",
+      { class: "number" },
+      el("span", { class: "amount" }, money(cost)),
+      " ",
+      el("span", { class: "unit" }, currencyName()),
+    ),
+    el(
+      "p",
+      { class: "fact" },
+      stateCell(bill.month_states[month]),
+      el("span", { class: "second" }, stateText(month)),
+    ),
+    moved === null
+      ? null
+      : el(
+          "p",
+          { class: "fact" },
+          el(
+            "span",
+            { class: moved > 0n ? "rise" : moved < 0n ? "fall" : "second", "aria-hidden": "true" },
+            moved > 0n ? "\u25b2" : moved < 0n ? "\u25bc" : "=",
+          ),
+          el("b", {}, signed(moved)),
+          el(
+            "span",
+            { class: "second" },
+            `${
+              tenths === null || tenths > 9999 ? "" : `(${change(cost, figures.months[against])}) `
+            }against ${monthName(against)}`,
+          ),
+        ),
+    keyFigures(figures, days),
+  );
 }
 
 function stateText(month) {
@@ -110,9 +160,9 @@ function stateText(month) {
   const loaded = d3.max(versions, (version) => version.loaded_at);
   const restated = bill.restatements.find((restatement) => restatement.month === month);
   if (bill.month_states[month] === "restated" && restated) {
-    return `on ${dayText(restated.restated_at)}`;
+    return `on ${dayNear(restated.restated_at, month)}`;
   }
-  return loaded ? `loaded ${dayText(loaded)}` : "";
+  return loaded ? `loaded ${dayNear(loaded, month)}` : "";
 }
 
 function keyFigures(figures, days) {
@@ -122,32 +172,51 @@ function keyFigures(figures, days) {
   const restated = against < 0 || choice.cost !== "billed" ? [] : restatementsOf(against);
   if (restated.length) {
     const added = total(restated.map(({ moved }) => moved));
-    lines.push([el("span", {}, `Against ${monthName(against)} as first billed`,
-      el("small", {}, `restated by ${signed(added)} on ${dayText(restated[0].restated_at)}`)),
-    signed(figures.months[month] - figures.months[against] + added)]);
+    lines.push([
+      el(
+        "span",
+        {},
+        `Against ${monthName(against)} as first billed`,
+        el("small", {}, `restated by ${signed(added)} on ${dayNear(restated[0].restated_at, against)}`),
+      ),
+      signed(figures.months[month] - figures.months[against] + added),
+    ]);
   }
   const saved = savedIn(month);
   if (saved.list > 0n) lines.push(["Saved against list price", money(saved.list - saved.effective)]);
   if (days && days.front.m !== month) {
-    lines.push([el("span", { class: "state" }, mark("in progress"),
-      `${days.front.name}, ${days.front.totals.length} of ${daysOf(days.front.m)} days`),
-    money(days.front.totals.at(-1))]);
+    lines.push([
+      el(
+        "span",
+        { class: "state" },
+        mark("in progress"),
+        `${days.front.name}, ${days.front.totals.length} of ${daysOf(days.front.m)} days`,
+      ),
+      money(days.front.totals.at(-1)),
+    ]);
   }
-  return el("dl", { class: "key-figures" }, lines.map(([name, value]) =>
-    el("div", {}, el("dt", {}, name), el("dd", {}, value))));
+  return el(
+    "dl",
+    { class: "key-figures" },
+    lines.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))),
+  );
 }
 
 /** Return the series of the months' chart: at most six, the rest as "Other". */
 function monthSeries(figures) {
   const { costs, services } = bill;
   const byCategory = choice.stack === "category";
-  const keyOf = byCategory ? (n) => services[costs.service[n]].category ?? -1
+  const keyOf = byCategory
+    ? (n) => services[costs.service[n]].category ?? -1
     : (n) => providerOf(costs.account[n]);
   const name = byCategory ? categoryName : providerName;
   const [first, others] = cut(largestFirst(monthsBy(costs, figures.rows, keyOf), total), 5);
   const series = first.map(([key, months]) => ({ name: name(key, 18), months }));
   if (others.length) {
-    series.push({ name: "Other", months: bill.months.map((_, m) => total(others.map(([, months]) => months[m]))) });
+    series.push({
+      name: "Other",
+      months: bill.months.map((_, m) => total(others.map(([, months]) => months[m]))),
+    });
   }
   return series;
 }
@@ -156,45 +225,102 @@ function monthsFigure(figures) {
   const series = monthSeries(figures);
   const unit = unitOf(Math.max(...figures.months.map(drawn), 0));
   const word = choice.cost === "billed" ? "Billed" : "Effective";
-  const makeTable = () => table(`${word} cost by month and ${choice.stack}, ${currencyName()}`,
-    [["Month", "text"], ...series.map(({ name }) => [name, "money"]), ["Total", "money"]],
-    bill.months.map((_, m) => [monthAndYear(m), ...series.map(({ months }) => money(months[m])),
-      money(figures.months[m])]).reverse());
-  const label = `${word} cost by month, ${bill.months.map((_, m) =>
-    `${monthAndYear(m)} ${money(figures.months[m])}`).join(", ")}`;
-  const buttons = ["provider", "category"].map((by) => el("button", {
-    type: "button", class: "link", "aria-pressed": String(choice.stack === by), "data-keep": `by-${by}`,
-    onclick: () => { location.hash = addressWith({ by: by === "provider" ? null : by }); },
-  }, `By ${by}`));
-  return figure(`${word} cost by month, ${unit.word}${currencyName()}`, label,
-    (width) => monthsChart(width, series), { key: stateKey(), table: makeTable,
-      switch: el("span", { class: "choices", role: "group", "aria-label": "Stacked" }, buttons) });
+  const makeTable = () =>
+    table(
+      `${word} cost by month and ${choice.stack}, ${currencyName()}`,
+      [["Month", "text"], ...series.map(({ name }) => [name, "money"]), ["Total", "money"]],
+      bill.months
+        .map((_, m) => [
+          monthAndYear(m),
+          ...series.map(({ months }) => money(months[m])),
+          money(figures.months[m]),
+        ])
+        .reverse(),
+    );
+  const label = `${word} cost by month, ${bill.months
+    .map((_, m) => `${monthAndYear(m)} ${money(figures.months[m])}`)
+    .join(", ")}`;
+  const buttons = ["provider", "category"].map((by) =>
+    el(
+      "button",
+      {
+        type: "button",
+        class: "link",
+        "aria-pressed": String(choice.stack === by),
+        "data-keep": `by-${by}`,
+        onclick: () => {
+          location.hash = addressWith({ by: by === "provider" ? null : by });
+        },
+      },
+      `By ${by}`,
+    ),
+  );
+  return figure(
+    `${word} cost by month, ${unit.word}${currencyName()}`,
+    label,
+    (width) => monthsChart(width, series),
+    {
+      key: stateKey(),
+      table: makeTable,
+      switch: el("span", { class: "choices", role: "group", "aria-label": "Stacked" }, buttons),
+    },
+  );
 }
 
 function runningFigure(days) {
   if (!days) {
-    return [el("h3", {}, "Running total by day of month"), el("p", { class: "note" },
-      `Days are kept for the newest three months; ${monthName(choice.month)} is older.`)];
+    return [
+      el("h3", {}, "Running total by day of month"),
+      el(
+        "p",
+        { class: "note" },
+        `Days are kept for the newest three months; ${monthName(choice.month)} is older.`,
+      ),
+    ];
   }
   const lines = [days.front, days.back].filter(Boolean);
   const unit = unitOf(Math.max(...lines.flatMap(({ totals }) => totals.map((t) => Math.abs(drawn(t))))));
-  const makeTable = () => table(`Running total by day, ${currencyName()}`,
-    [["Day", "text"], ...lines.map(({ name }) => [name, "money"])],
-    d3.range(Math.max(...lines.map(({ totals }) => totals.length))).map((d) => [String(d + 1),
-      ...lines.map(({ totals }) => (d < totals.length ? money(totals[d]) : DASH))]));
-  return figure(`Running total by day of month, ${unit.word}${currencyName()}`, runningSentence(days),
-    (width) => runningChart(width, days.front, days.back), { table: makeTable });
+  const makeTable = () =>
+    table(
+      `Running total by day, ${currencyName()}`,
+      [["Day", "text"], ...lines.map(({ name }) => [name, "money"])],
+      d3
+        .range(Math.max(...lines.map(({ totals }) => totals.length)))
+        .map((d) => [
+          String(d + 1),
+          ...lines.map(({ totals }) => (d < totals.length ? money(totals[d]) : DASH)),
+        ]),
+    );
+  return figure(
+    `Running total by day of month, ${unit.word}${currencyName()}`,
+    runningSentence(days),
+    (width) => runningChart(width, days.front, days.back),
+    { table: makeTable },
+  );
 }
 
 function monthsTable(figures) {
   const { billed, effective } = figures.costs;
   const rows = bill.months.map((_, m) => {
     const isComparable = m > 0 && bill.month_states[m] !== "in progress";
-    return as(m === choice.month ? "chosen" : null, [`${shortMonth(m)} ${year(m)}`, stateCell(bill.month_states[m]),
-      money(billed[m]), money(effective[m]),
-      isComparable ? change(figures.months[m], figures.months[m - 1]) : DASH]);
+    return as(m === choice.month ? "chosen" : null, [
+      `${shortMonth(m)} ${year(m)}`,
+      stateCell(bill.month_states[m]),
+      money(billed[m]),
+      money(effective[m]),
+      isComparable ? change(figures.months[m], figures.months[m - 1]) : DASH,
+    ]);
   });
   const kind = (cost) => (choice.cost === cost ? "money" : "money wide");
-  return table("Months", [["Month", "text"], ["State", "text"], ["Billed", kind("billed")],
-    ["Effective", kind("effective")], ["Change", "money"]], rows.reverse());
+  return table(
+    "Months",
+    [
+      ["Month", "text"],
+      ["State", "text"],
+      ["Billed", kind("billed")],
+      ["Effective", kind("effective")],
+      ["Change", "money"],
+    ],
+    rows.reverse(),
+  );
 }

@@ -7,12 +7,29 @@ function notUsagePanel() {
   const { kinds } = bill;
   const rows = chosenRows(kinds).filter((n) => kinds.kind[n] !== "Usage");
   const byKind = monthsBy(kinds, rows, (n) => kinds.kind[n]);
-  const shown = [...KINDS.filter((kind) => byKind.has(kind)), ...[...byKind.keys()].filter((kind) => !KINDS.includes(kind))]
+  const shown = [
+    ...KINDS.filter((kind) => byKind.has(kind)),
+    ...[...byKind.keys()].filter((kind) => !KINDS.includes(kind)),
+  ]
     .map((kind) => ({ kind, name: KIND_NAMES[kind] ?? named(kind), months: byKind.get(kind) }))
-    .filter(({ months }) => months.some((amount) => amount !== 0n));
+    .filter(({ months }) => months.some((amount) => cents(amount) !== 0n));
   const note = shown.length ? `One scale for all ${shown.length}, ${currencyName()}.` : null;
-  panel("What is not usage", notUsageSentence(shown), note, shown.length ? el("div", { class: "multiples", style: `--columns: ${Math.min(6, shown.length)}` }, multiples(shown)) : null,
-    shown.length ? notUsageTable(shown) : null);
+  panel(
+    "What is not usage",
+    notUsageSentence(shown),
+    note,
+    shown.length
+      ? el(
+          "div",
+          {
+            class: "multiples",
+            style: `--columns: ${shown.length > 6 ? Math.ceil(shown.length / 2) : shown.length}`,
+          },
+          multiples(shown),
+        )
+      : null,
+    shown.length ? notUsageTable(shown) : null,
+  );
 }
 
 function notUsageSentence(shown) {
@@ -29,16 +46,42 @@ function multiples(shown) {
   const y = domain(shown.flatMap(({ months }) => months.map(drawn)));
   return shown.map(({ name, months }) => {
     const moved = choice.against < 0 ? null : months[choice.month] - months[choice.against];
-    return el("div", {}, el("h3", {}, name), el("p", { class: "small-number" }, money(months[choice.month])),
-      moved === null ? null : el("p", { class: "second small" }, `${signed(moved)} against ${monthName(choice.against)}`),
-      figure("", `${name} by month: ${months.map((amount, m) => `${monthAndYear(m)} ${money(amount)}`).join(", ")}`,
-        (width) => multipleChart(width, months, y)));
+    return el(
+      "div",
+      {},
+      el("h3", {}, name),
+      el("p", { class: "small-number" }, money(months[choice.month])),
+      moved === null
+        ? null
+        : el("p", { class: "second small" }, `${signed(moved)} against ${monthName(choice.against)}`),
+      figure(
+        "",
+        `${name} by month: ${months.map((amount, m) => `${monthAndYear(m)} ${money(amount)}`).join(", ")}`,
+        (width) => multipleChart(width, months, y),
+      ),
+    );
   });
 }
 
 function notUsageTable(shown) {
   const title = "What is not usage, by month";
-  const makeTable = () => table(`${title}, ${currencyName()}`, [["Month", "text"], ...shown.map(({ name }) => [name, "money"])],
-    bill.months.map((_, m) => as(m === choice.month ? "chosen" : null, [monthAndYear(m), ...shown.map(({ months }) => money(months[m]))])).reverse());
-  return el("figure", { class: "chart" }, el("figcaption", {}, tableButton(title, makeTable)), choice.tables.has(title) ? makeTable() : null);
+  const makeTable = () =>
+    table(
+      `${title}, ${currencyName()}`,
+      [["Month", "text"], ...shown.map(({ name }) => [name, "money"])],
+      bill.months
+        .map((_, m) =>
+          as(m === choice.month ? "chosen" : null, [
+            monthAndYear(m),
+            ...shown.map(({ months }) => money(months[m])),
+          ]),
+        )
+        .reverse(),
+    );
+  return el(
+    "figure",
+    { class: "chart" },
+    el("figcaption", {}, tableButton(title, makeTable)),
+    choice.tables.has(title) ? makeTable() : null,
+  );
 }

@@ -8,14 +8,22 @@ function wherePanel(figures) {
   const byAccount = monthsBy(costs, figures.rows, (n) => costs.account[n]);
   const regionRows = chosenRows(bill.region_costs);
   const byRegion = monthsBy(bill.region_costs, regionRows, (n) => bill.region_costs.region[n]);
-  const byCategory = sums(figures.rows.filter((n) => costs.month[n] === choice.month),
-    costs[choice.cost], (n) => services[costs.service[n]].category ?? -1);
-  panel("Where", whereSentence(figures, byService, byCategory), whereNote(byAccount, byRegion),
-    row(part(4, topTable("Services", "Service", byService, serviceName, bill.left_out.services)),
+  const byCategory = sums(
+    figures.rows.filter((n) => costs.month[n] === choice.month),
+    costs[choice.cost],
+    (n) => services[costs.service[n]].category ?? -1,
+  );
+  panel(
+    "Where",
+    whereSentence(figures, byService, byCategory),
+    whereNote(byAccount, byRegion),
+    row(
+      part(4, topTable("Services", "Service", byService, serviceName, bill.left_out.services)),
       part(4, topTable("Accounts", "Account", byAccount, accountName, bill.left_out.accounts)),
-      part(4, topTable("Regions", "Region", byRegion, (r, most) => named(bill.regions[r].name, most),
-        bill.left_out.regions))),
-    row(part(8, treeFigure(figures)), part(4, placeTable(figures))));
+      part(4, topTable("Regions", "Region", byRegion, regionName, bill.left_out.regions)),
+    ),
+    row(part(8, treeFigure(figures)), part(4, placeTable(figures))),
+  );
 }
 
 function whereSentence(figures, byService, byCategory) {
@@ -36,27 +44,47 @@ function whereNote(byAccount, byRegion) {
     const n = [...map.values()].filter((months) => months[choice.month] !== 0n).length;
     return counted(n, word);
   };
-  const folded = Object.entries(bill.left_out).filter(([name, n]) => n > 0 && name !== "resources")
+  const folded = Object.entries(bill.left_out)
+    .filter(([name, n]) => n > 0 && name !== "resources")
     .map(([name, n]) => `${n} ${name}`);
   return `${count(byAccount, "account")}, ${count(byRegion, "region")}. Small columns are the whole months from zero, each row on its own scale.${
-    folded.length ? ` The smallest ${folded.join(", ")} are one line, other, that adds up.` : ""}`;
+    folded.length ? ` The smallest ${folded.join(", ")} are one line, other, that adds up.` : ""
+  }`;
 }
 
 function topTable(caption, head, byKey, name, folded) {
   const { month, against } = choice;
-  const all = largestFirst(byKey).filter(([, months]) => months[month] !== 0n ||
-    (against >= 0 && months[against] !== 0n));
+  const all = largestFirst(byKey).filter(
+    ([, months]) => months[month] !== 0n || (against >= 0 && months[against] !== 0n),
+  );
   const [first, others] = cut(all, TOP);
-  const whole = d3.range(bill.months.length).filter((m) => bill.month_states[m] !== "in progress" || m === month);
-  const line = (text, months, kind = null) => as(kind, [text, tinyMonths(months, whole), money(months[month]),
-    against < 0 ? DASH : change(months[month], months[against])]);
+  const whole = d3
+    .range(bill.months.length)
+    .filter((m) => bill.month_states[m] !== "in progress" || m === month);
+  const line = (text, months, kind = null) =>
+    as(kind, [
+      text,
+      tinyMonths(months, whole),
+      money(months[month]),
+      against < 0 ? DASH : change(months[month], months[against]),
+    ]);
   const sumOf = (list) => bill.months.map((_, m) => total(list.map(([, months]) => months[m])));
   const rows = first.map(([key, months]) => line(nameCell(name(key)), months));
   if (others.length) rows.push(line(`Other (${others.length + folded})`, sumOf(others), "other"));
   rows.push(line("Total", sumOf([...byKey]), "total"));
-  return table(caption, [[head, "text grows"], ["Months", "text tiny wide"], [shortMonth(month), "money"],
-    ["Change", "money"]], rows);
+  return table(
+    caption,
+    [
+      [head, "text grows"],
+      ["Months", "text tiny wide"],
+      [shortMonth(month), "money"],
+      ["Change", "money"],
+    ],
+    rows,
+  );
 }
+
+const regionName = (r) => (bill.regions[r].name === "(none)" ? "No region" : named(bill.regions[r].name));
 
 /** Return the costs of the month as a tree: provider, category, service, account. */
 function placeTree(figures) {
@@ -65,13 +93,22 @@ function placeTree(figures) {
   for (const n of figures.rows) {
     if (costs.month[n] !== choice.month) continue;
     const service = services[costs.service[n]];
-    const path = [providerName(service.provider ?? -1), categoryName(service.category ?? -1),
-      serviceName(costs.service[n]), bill.accounts[costs.account[n]].id];
+    const path = [
+      providerName(service.provider ?? -1),
+      categoryName(service.category ?? -1),
+      serviceName(costs.service[n]),
+      bill.accounts[costs.account[n]].id,
+    ];
     let level = root;
     for (const [depth, key] of path.entries()) {
       if (!level.has(key)) {
-        level.set(key, { key, amount: 0n, inside: new Map(), service: depth > 1 ? costs.service[n] : null,
-          account: depth > 2 ? costs.account[n] : null });
+        level.set(key, {
+          key,
+          amount: 0n,
+          inside: new Map(),
+          service: depth > 1 ? costs.service[n] : null,
+          account: depth > 2 ? costs.account[n] : null,
+        });
       }
       level.get(key).amount += costs[choice.cost][n];
       level = level.get(key).inside;
@@ -111,27 +148,54 @@ function treeFigure(figures) {
     const large = inside.filter((child) => small.length < 2 || !small.includes(child));
     const children = large.map((child) => cell(child, [...where, child.key], depth + 1));
     if (small.length > 1) {
-      children.push({ name: "Other categories", text: money(total(small.map((c) => c.amount))), where, children:
-        small.flatMap((c) => ordered(c).filter(({ amount }) => amount > 0n).map((s) =>
-          cell(s, [...where, c.key, s.key], 3))) });
+      children.push({
+        name: "Other categories",
+        text: money(total(small.map((c) => c.amount))),
+        where,
+        children: small.flatMap((c) =>
+          ordered(c)
+            .filter(({ amount }) => amount > 0n)
+            .map((s) => cell(s, [...where, c.key, s.key], 3)),
+        ),
+      });
     }
     return { ...common, children };
   };
-  const data = { name: "All", children: ordered(root).filter(({ amount }) => amount > 0n)
-    .map((provider) => cell(provider, [provider.key], 1)) };
-  if (!data.children.length) return el("p", { class: "note" }, "No cost above zero to draw.");
-  const chosen = path.slice(1, 4).map(({ key }) => key).join("\n");
-  const makeTable = () => {
-    const lines = ordered(root).flatMap((p) => ordered(p).flatMap((c) => ordered(c).map((s) =>
-      [nameCell(s.key, `${p.key}, ${c.key}`), money(s.amount)])));
-    return table("Cost by service", [["Service, provider, category", "text grows"],
-      [shortMonth(choice.month), "money"]], [...lines, as("total", ["Total", money(root.amount)])]);
+  const data = {
+    name: "All",
+    children: ordered(root)
+      .filter(({ amount }) => amount > 0n)
+      .map((provider) => cell(provider, [provider.key], 1)),
   };
-  const below = figures.rows.some((n) => bill.costs.month[n] === choice.month && bill.costs[choice.cost][n] < 0n);
-  return figure(`${monthName(choice.month)}: provider, category, service (area = ${choice.cost} cost)`,
+  if (!data.children.length) return el("p", { class: "note" }, "No cost above zero to draw.");
+  const chosen = path
+    .slice(1, 4)
+    .map(({ key }) => key)
+    .join("\n");
+  const makeTable = () => {
+    const lines = ordered(root).flatMap((p) =>
+      ordered(p).flatMap((c) =>
+        ordered(c).map((s) => [nameCell(s.key, `${p.key}, ${c.key}`), money(s.amount)]),
+      ),
+    );
+    return table(
+      "Cost by service",
+      [
+        ["Service, provider, category", "text grows"],
+        [shortMonth(choice.month), "money"],
+      ],
+      [...lines, as("total", ["Total", money(root.amount)])],
+    );
+  };
+  const below = figures.rows.some(
+    (n) => bill.costs.month[n] === choice.month && bill.costs[choice.cost][n] < 0n,
+  );
+  return figure(
+    `${monthName(choice.month)}: provider, category, service (area = ${choice.cost} cost)`,
     "Cost by provider, category and service; each cell leads to its accounts",
     (width) => treeChart(width, data, (node) => node.data.where.join("\n") === chosen),
-    { table: makeTable, under: below ? "Lines below zero have no area; they are in the tables." : null });
+    { table: makeTable, under: below ? "Lines below zero have no area; they are in the tables." : null },
+  );
 }
 
 function placeTable(figures) {
@@ -140,17 +204,33 @@ function placeTable(figures) {
   const where = path.slice(1).map(({ key }) => key);
   const heads = ["Provider", "Category", "Service", "Account", "Resource"];
   const captions = ["Providers", "Categories", "Services", "Accounts", "Resources"];
-  const label = (node) => (node.account === null || node.account === undefined ? node.key : accountName(node.account));
-  const crumbs = el("nav", { class: "crumbs", "aria-label": "Place in the bill" }, path.map((node, depth) => [
-    depth ? el("span", { class: "second", "aria-hidden": "true" }, " \u203a ") : null,
-    depth === path.length - 1 ? el("b", { "aria-current": "true" }, el("bdi", {}, label(node)))
-      : link(label(node), { where: depth ? where.slice(0, depth) : [""] }, `crumb-${depth}`)]));
-  const lines = place.inside.size ? ordered(place).map((node) => ({
-    name: link(label(node), { where: [...where, node.key] }, `into-${label(node)}`), amount: node.amount }))
+  const label = (node) =>
+    node.account === null || node.account === undefined ? node.key : accountName(node.account);
+  const crumbs = el(
+    "nav",
+    { class: "crumbs", "aria-label": "Place in the bill" },
+    path.map((node, depth) => [
+      depth ? el("span", { class: "second", "aria-hidden": "true" }, " \u203a ") : null,
+      depth === path.length - 1
+        ? el("b", { "aria-current": "true" }, el("bdi", {}, label(node)))
+        : link(label(node), { where: depth ? where.slice(0, depth) : [""] }, `crumb-${depth}`),
+    ]),
+  );
+  const lines = place.inside.size
+    ? ordered(place).map((node) => ({
+        name: link(label(node), { where: [...where, node.key] }, `into-${label(node)}`),
+        amount: node.amount,
+      }))
     : resourcesOf(place);
   if (!lines) {
-    return [crumbs, el("p", { class: "note" },
-      `Resources are kept for ${monthAndYear(bill.month)} and the month before it.`)];
+    return [
+      crumbs,
+      el(
+        "p",
+        { class: "note" },
+        `Resources are kept for ${monthAndYear(bill.month)} and the month before it.`,
+      ),
+    ];
   }
   const [first, others] = cut(lines, 9);
   const share = (amount) => percent(perMille(amount, place.amount));
@@ -160,8 +240,19 @@ function placeTable(figures) {
     rows.push(as("other", [others.length ? `Other (${others.length})` : "Other", money(rest), share(rest)]));
   }
   rows.push(as("total", [nameCell(label(place)), money(place.amount), share(place.amount)]));
-  return [crumbs, table(`${captions[path.length - 1]} of ${label(place)}`, [[heads[path.length - 1], "text grows"],
-    [shortMonth(choice.month), "money"], ["Share", "money"]], rows, { class: "unseen-caption" })];
+  return [
+    crumbs,
+    table(
+      `${captions[path.length - 1]} of ${label(place)}`,
+      [
+        [heads[path.length - 1], "text grows"],
+        [shortMonth(choice.month), "money"],
+        ["Share", "money"],
+      ],
+      rows,
+      { class: "unseen-caption" },
+    ),
+  ];
 }
 
 /** Return the resources of an account's service, or null where the month's are not in the page. */
@@ -170,13 +261,24 @@ function resourcesOf({ account, service }) {
   if (!resources.month.includes(choice.month)) return null;
   return chosenRows(resources, choice.month)
     .filter((n) => resources.account[n] === account && resources.service[n] === service)
-    .map((n) => ({ name: stacked(named(resources.resource[n]), resources.detail[n] ? named(resources.detail[n]) : null),
-      amount: resources[choice.cost][n] }))
+    .map((n) => ({
+      name: stacked(
+        named(shortId(resources.resource[n])),
+        resources.detail[n] ? named(resources.detail[n]) : null,
+        "second",
+        named(resources.resource[n]),
+      ),
+      amount: resources[choice.cost][n],
+    }))
     .sort((a, b) => compare(b.amount, a.amount));
 }
 
-/** Return a name with a second line. */
-function stacked(name, second, kind = "second") {
-  return el("span", { class: "stacked" }, el("bdi", { class: "name", title: name }, name),
-    second ? el("bdi", { class: `name ${kind}`, title: second }, second) : null);
+/** Return a name with a second line; `whole` is shown when the name is pointed at. */
+function stacked(name, second, kind = "second", whole = name) {
+  return el(
+    "span",
+    { class: "stacked" },
+    el("bdi", { class: "name", title: whole }, name),
+    second ? el("bdi", { class: `name ${kind}`, title: second }, second) : null,
+  );
 }

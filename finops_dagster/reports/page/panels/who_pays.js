@@ -6,28 +6,41 @@ function whoPaysPanel(figures) {
   const tagged = sums(rows, tags.tagged, (n) => tags.account[n]);
   const untagged = sums(rows, tags.untagged, (n) => tags.account[n]);
   const owners = ownersOf(figures, tagged, untagged);
-  panel("Who pays", whoPaysSentence(owners, total(untagged.values()), total(tagged.values())), accountsNote(figures),
-    row(part(8, ownersTable(figures, owners)), part(4, coverageFigure(), untaggedTable(total(untagged.values())))));
+  panel(
+    "Who pays",
+    whoPaysSentence(owners, total(untagged.values()), total(tagged.values())),
+    accountsNote(figures),
+    row(
+      part(8, ownersTable(figures, owners)),
+      part(4, coverageFigure(), untaggedTable(total(untagged.values()))),
+    ),
+  );
 }
 
 function whoPaysSentence(owners, untagged, tagged) {
   const all = tagged + untagged;
   const known = owners.filter(({ owner, months }) => owner >= 0 && months[choice.month] > 0n);
   if (all <= 0n) {
-    return known.length ? `${ownerName(known[0].owner, IN_TITLE)} pays most: ${money(known[0].months[choice.month])}`
+    return known.length
+      ? `${ownerName(known[0].owner, IN_TITLE)} pays most: ${money(known[0].months[choice.month])}`
       : "No account of this month has an owner";
   }
   if (untagged === 0n) return "All usage carries a tag";
   const tenths = perMille(untagged, all);
   if (tenths === null || tenths < 5 || tenths > 1000) return `Usage of ${money(untagged)} carries no tag`;
-  return tagged === 0n ? `No usage carries a tag: ${money(untagged)}` : `${Math.round(tenths / 10)} % of usage, ${money(untagged)}, carries no tag`;
+  return tagged === 0n
+    ? `No usage carries a tag: ${money(untagged)}`
+    : `${Math.round(tenths / 10)} % of usage, ${money(untagged)}, carries no tag`;
 }
 
 /** Say which accounts of the month have no line in the accounts file. */
 function accountsNote(figures) {
   const { costs, accounts } = bill;
-  if (!accounts.some(({ listed }) => listed)) return "There is no accounts file: names are the vendor's, and no account has an owner.";
-  const used = new Set(figures.rows.filter((n) => costs.month[n] === choice.month).map((n) => costs.account[n]));
+  if (!accounts.some(({ listed }) => listed))
+    return "There is no accounts file: names are the vendor's, and no account has an owner.";
+  const used = new Set(
+    figures.rows.filter((n) => costs.month[n] === choice.month).map((n) => costs.account[n]),
+  );
   const unknown = [...used].filter((a) => !accounts[a].listed);
   if (!unknown.length) return "Every account of the month has a line in the accounts file.";
   const names = unknown.slice(0, 3).map((a) => accountName(a, IN_TITLE));
@@ -38,74 +51,153 @@ function accountsNote(figures) {
 function ownersOf(figures, tagged, untagged) {
   const { costs } = bill;
   const byAccount = monthsBy(costs, figures.rows, (n) => costs.account[n]);
-  const owners = d3.groups(largestFirst(byAccount), ([a]) => ownerOf(a)).map(([owner, accounts]) => ({
-    owner, accounts: accounts.map(([account, months]) => ({ account, months,
-      tagged: tagged.get(account) ?? 0n, untagged: untagged.get(account) ?? 0n })),
-  }));
+  const owners = d3
+    .groups(largestFirst(byAccount), ([a]) => ownerOf(a))
+    .map(([owner, accounts]) => ({
+      owner,
+      accounts: accounts.map(([account, months]) => ({
+        account,
+        months,
+        tagged: tagged.get(account) ?? 0n,
+        untagged: untagged.get(account) ?? 0n,
+      })),
+    }));
   for (const line of owners) Object.assign(line, summed(line.accounts));
-  return owners.sort((a, b) => (a.owner < 0) - (b.owner < 0) || compare(b.months[choice.month], a.months[choice.month]));
+  return owners.sort(
+    (a, b) => (a.owner < 0) - (b.owner < 0) || compare(b.months[choice.month], a.months[choice.month]),
+  );
 }
 
 function summed(lines) {
-  return { months: bill.months.map((_, m) => total(lines.map(({ months }) => months[m]))),
-    tagged: total(lines.map((line) => line.tagged)), untagged: total(lines.map((line) => line.untagged)) };
+  return {
+    months: bill.months.map((_, m) => total(lines.map(({ months }) => months[m]))),
+    tagged: total(lines.map((line) => line.tagged)),
+    untagged: total(lines.map((line) => line.untagged)),
+  };
 }
 
 function ownersTable(figures, owners) {
   const { month, against } = choice;
   const line = (name, id, centre, { months, tagged, untagged }, kind, colour) => {
     const covered = perMille(tagged, tagged + untagged);
-    return as(kind, [name, id, centre, money(months[month]), percent(perMille(months[month], figures.months[month])),
+    return as(kind, [
+      name,
+      id,
+      centre,
+      money(months[month]),
+      percent(perMille(months[month], figures.months[month])),
       against < 0 ? DASH : signed(months[month] - months[against]),
-      covered === null ? "" : tinyShare(covered, colour), percent(covered)]);
+      covered === null ? "" : tinyShare(covered, colour),
+      percent(covered),
+    ]);
   };
   const most = Math.max(1, Math.floor(18 / Math.max(1, owners.length)));
   const [first, others] = cut(owners, 10);
   const rows = first.flatMap((owner) => {
-    const [accounts, more] = cut(owner.accounts.filter(({ months }) => months[month] !== 0n || (against >= 0 && months[against] !== 0n)), most);
+    const [accounts, more] = cut(
+      owner.accounts.filter(({ months }) => months[month] !== 0n || (against >= 0 && months[against] !== 0n)),
+      most,
+    );
     const head = line(el("bdi", {}, ownerName(owner.owner)), "", "", owner, "group", "var(--series-1)");
     const inside = accounts.map((a) => {
       const { id, cost_centre: centre, listed, provider } = bill.accounts[a.account];
-      return line(stacked(accountName(a.account), listed || !bill.accounts.some((other) => other.listed) ? null : "not in the accounts file"),
-        nameCell(`${provider === null ? "" : `${providerName(provider)} `}${named(id)}`), named(centre || DASH), a, "inside", "var(--past)");
+      return line(
+        stacked(
+          accountName(a.account),
+          listed || !bill.accounts.some((other) => other.listed) ? null : "not in the accounts file",
+        ),
+        nameCell(`${provider === null ? "" : `${providerName(provider)} `}${named(shortId(id))}`),
+        named(centre || DASH),
+        a,
+        "inside",
+        "var(--past)",
+      );
     });
-    if (more.length) inside.push(line(`Other (${more.length})`, "", "", summed(more), "inside other", "var(--past)"));
+    if (more.length)
+      inside.push(line(`Other (${more.length})`, "", "", summed(more), "inside other", "var(--past)"));
     return [head, ...inside];
   });
-  if (others.length) rows.push(line(`Other owners (${others.length})`, "", "", summed(others), "group", "var(--series-1)"));
+  if (others.length)
+    rows.push(line(`Other owners (${others.length})`, "", "", summed(others), "group", "var(--series-1)"));
   rows.push(line("Total", "", "", summed(owners), "total", "var(--series-1)"));
-  return table(`By owner and account, ${monthName(month)}, ${currencyName()}`, [["Owner, account", "text grows"], ["Id", "text id wide"],
-    ["Cost centre", "text wide"], [shortMonth(month), "money"], ["Share", "money wide"], ["Change", "money"], ["", "tiny wide"],
-    ["Tagged", "money wide"]], rows);
+  return table(
+    `By owner and account, ${monthName(month)}, ${currencyName()}`,
+    [
+      ["Owner, account", "text grows"],
+      ["Id", "text id wide"],
+      ["Cost centre", bill.accounts.some((account) => account.cost_centre) ? "text wide" : "hidden"],
+      [shortMonth(month), "money"],
+      ["Share", "money wide"],
+      ["Change", "money"],
+      ["", "tiny wide"],
+      ["Tagged", "money wide"],
+    ],
+    rows,
+  );
 }
 
 function coverageFigure() {
   const { tags } = bill;
   const rows = chosenRows(tags);
-  if (!rows.length) return el("p", { class: "note" }, "No usage with a resource, so nothing that could carry a tag.");
+  if (!rows.length)
+    return el("p", { class: "note" }, "No usage with a resource, so nothing that could carry a tag.");
   const [tagged, untagged] = ["tagged", "untagged"].map((name) => {
     const byMonth = sums(rows, tags[name], (n) => tags.month[n]);
     return bill.months.map((_, m) => byMonth.get(m) ?? 0n);
   });
   const tenths = bill.months.map((_, m) => perMille(tagged[m], tagged[m] + untagged[m]));
-  const makeTable = () => table("Usage that carries a tag, by month", [["Month", "text"], ["Tagged", "money"], ["Untagged", "money"],
-    ["Tagged, %", "money"]], bill.months.map((_, m) => [monthAndYear(m), money(tagged[m]), money(untagged[m]), percent(tenths[m])]).reverse());
-  return figure("Usage that carries a tag, percent", bill.months.map((_, m) => `${monthAndYear(m)} ${percent(tenths[m])}`).join(", "),
-    (width) => percentChart(width, tenths, 100), { table: makeTable });
+  const makeTable = () =>
+    table(
+      "Usage that carries a tag, by month",
+      [
+        ["Month", "text"],
+        ["Tagged", "money"],
+        ["Untagged", "money"],
+        ["Tagged, %", "money"],
+      ],
+      bill.months
+        .map((_, m) => [monthAndYear(m), money(tagged[m]), money(untagged[m]), percent(tenths[m])])
+        .reverse(),
+    );
+  return figure(
+    "Usage that carries a tag, percent",
+    bill.months.map((_, m) => `${monthAndYear(m)} ${percent(tenths[m])}`).join(", "),
+    (width) => percentChart(width, tenths, 100),
+    { table: makeTable },
+  );
 }
 
 function untaggedTable(untagged) {
   const { untagged_resources: resources } = bill;
   if (choice.month !== bill.month) {
-    return el("p", { class: "note" }, `The largest untagged resources are kept for ${monthAndYear(bill.month)}.`);
+    return el(
+      "p",
+      { class: "note" },
+      `The largest untagged resources are kept for ${monthAndYear(bill.month)}.`,
+    );
   }
-  const lines = d3.range(resources.rows).filter((n) => resources.currency[n] === choice.currency && choice.accounts[resources.account[n]])
-    .sort((a, b) => compare(resources.effective[b], resources.effective[a])).slice(0, 6);
+  const lines = d3
+    .range(resources.rows)
+    .filter((n) => resources.currency[n] === choice.currency && choice.accounts[resources.account[n]])
+    .sort((a, b) => compare(resources.effective[b], resources.effective[a]))
+    .slice(0, 6);
   if (!lines.length) return null;
   const rest = untagged - total(lines.map((n) => resources.effective[n]));
-  const rows = lines.map((n) => [stacked(named(resources.resource[n]), `${serviceName(resources.service[n])}, ${accountName(resources.account[n])}`),
-    money(resources.effective[n])]);
+  const rows = lines.map((n) => [
+    stacked(
+      named(shortId(resources.resource[n])),
+      `${serviceName(resources.service[n])}, ${accountName(resources.account[n])}`,
+    ),
+    money(resources.effective[n]),
+  ]);
   if (rest !== 0n) rows.push(as("other", ["Other", money(rest)]));
   rows.push(as("total", ["Untagged", money(untagged)]));
-  return table("Largest without a tag, effective cost", [["Resource", "text grows"], [shortMonth(choice.month), "money"]], rows);
+  return table(
+    "Largest without a tag, effective cost",
+    [
+      ["Resource", "text grows"],
+      [shortMonth(choice.month), "money"],
+    ],
+    rows,
+  );
 }
