@@ -1,6 +1,5 @@
 """The page of a bill: what it shows is the document's figures, and nothing in a bill breaks it."""
 
-import copy
 import re
 from collections.abc import Callable, Iterator
 from decimal import ROUND_HALF_UP, Decimal
@@ -11,6 +10,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page
 
+from finops_dagster.reports.document import TABLES, empty_document
 from finops_dagster.reports.page import page_html
 from finops_dagster_tests.reports.bills import Shape, invented_bill
 from finops_dagster_tests.reports.browser import Opener, chromium, go, rows, small_bill
@@ -77,17 +77,6 @@ def titles(page: Page) -> dict[str, str]:
     }
 
 
-def emptied(bill: Bill) -> Bill:
-    """Return the bill without a row, as before its first month."""
-    empty = copy.deepcopy(bill)
-    for name, value in bill.items():
-        if isinstance(value, list):
-            empty[name] = []
-        elif isinstance(value, dict) and name != "left_out":
-            empty[name] = {column: [] for column in value}
-    return empty | {"month": None, "made_at": "", "project": "", "scale": 0}
-
-
 # What needs no browser.
 
 
@@ -100,6 +89,13 @@ def test_the_tables_of_the_small_bill_add_up_to_the_same_months() -> None:
                 for table in ("costs", "region_costs", "kinds")
             }
             assert len(set(sums.values())) == 1, sums
+
+
+def test_the_small_bill_has_the_form_of_a_document() -> None:
+    bill, empty = small_bill(), empty_document()
+    assert bill.keys() == empty.keys()
+    for table, columns in TABLES.items():
+        assert bill[table].keys() == set(columns)
 
 
 def test_a_page_is_one_file_that_names_no_other() -> None:
@@ -312,7 +308,7 @@ def test_hostile_names_are_text(open_bill: Opener, width: int) -> None:
 
 @pytest.mark.thorough
 def test_a_bill_without_a_month_says_so(open_bill: Opener) -> None:
-    page = open_bill(emptied(small_bill()))
+    page = open_bill(empty_document())
     assert titles(page) == {"How much": "No charges yet"}
 
 

@@ -80,7 +80,7 @@ function versionsFigure(chosen) {
     )
     .reverse();
   const points = [
-    { text: "as first loaded", amount: chain[0].before },
+    { text: "before", amount: chain[0].before },
     ...chain.map(({ restated_at: at, after }) => ({ text: dayText(at), amount: after })),
   ].slice(-6);
   const unit = unitOf(Math.max(...points.map(({ amount }) => Math.abs(drawn(amount)))));
