@@ -6,6 +6,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page
@@ -14,6 +15,7 @@ from finops_dagster.reports.document import TABLES, empty_document
 from finops_dagster.reports.page import page_html
 from finops_dagster_tests.reports.bills import Shape, invented_bill
 from finops_dagster_tests.reports.browser import Opener, chromium, go, rows, small_bill
+from finops_dagster_tests.reports.months import Months, charge
 
 Bill = dict[str, Any]
 HOSTILE = (
@@ -379,6 +381,52 @@ def test_what_does_not_equal_the_vendors_files_is_in_the_sentence(open_bill: Ope
     bill["versions"][0]["equal"] = False
     sentence = titles(open_bill(bill))["Is it exact"]
     assert sentence == f"1 of {len(bill['versions'])} loads differs from the vendors' files"
+
+
+@pytest.mark.thorough
+def test_an_account_may_have_several_lines_and_a_line_several_accounts(open_bill: Opener) -> None:
+    bill = small_bill()
+    first, other = bill["accounts"][0], bill["accounts"][1]
+    other |= {"id": first["id"], "name": "shop before the move"}
+    bill["accounts"][2] |= {"id": None, "name": "Other (12)"}
+    page = open_bill(bill, f"#account={first['id']}")
+    both = cost(bill, "2024-01", lambda row: row["account"] in (0, 1))
+    assert shown(page) == money(bill, both)
+    go(page, "#account=other-2")
+    folded = cost(bill, "2024-01", lambda row: row["account"] == 2)
+    assert shown(page) == money(bill, folded)
+
+
+@pytest.mark.thorough
+def test_the_sums_are_those_of_a_query(open_bill: Opener, tmp_path: Path) -> None:
+    months = Months(tmp_path / "lake")
+    for number, month in enumerate(("2025-01", "2025-02", "2025-03")):
+        charges = [
+            charge(
+                f"{(n * 37 + number) % 101}.{n:018}",
+                f"{n % 53}.005",
+                SubAccountId=f"{n % 7:03}",
+                SubAccountName=f"team {n % 7}",
+                ServiceName=f"Service {n % 5}",
+            )
+            for n in range(400)
+        ]
+        months.write(month, charges)
+    page = open_bill(months.document(), "#month=2025-02&against=2025-01")
+    query = """
+        SELECT {key}, CAST(sum(BilledCost) AS DECIMAL(38, 2))
+        FROM read_parquet('{folder}/**/*.parquet') WHERE x_billing_month = DATE '{month}'
+        GROUP BY ALL
+    """
+
+    def sums(key: str, month: str = "2025-02-01") -> dict[str, str]:
+        sql = query.format(key=key, folder=tmp_path / "lake", month=month)
+        return {name: f"{amount:,}" for name, amount in duckdb.sql(sql).fetchall()}
+
+    assert {row[0]: row[2] for row in rows(page, "Services")[:-1]} == sums("ServiceName")
+    assert {row[0]: row[2] for row in rows(page, "Accounts")[:-1]} == sums("SubAccountName")
+    assert shown(page) == sums("'all'")["all"]
+    assert rows(page, "Months")[-1][2] == sums("'all'", "2025-01-01")["all"]
 
 
 @pytest.mark.thorough

@@ -120,6 +120,12 @@ function dayText(moment, withYear = false) {
   return `${d} ${MONTH_NAMES[m - 1]}${withYear ? ` ${y}` : ""}`;
 }
 
+/** Return what stands for an account in an address: its id, or for a line of others its place. */
+const accountKey = (a) => bill.accounts[a].id ?? `other-${a}`;
+
+/** Return how many names a line stands for: that of the smallest is "Other (12)". */
+const linesIn = (name) => Number(/^Other \(([\d,]+)\)$/.exec(name)?.[1].replaceAll(",", "") ?? 1);
+
 const accountName = (a, longest) => named(bill.accounts[a].name ?? bill.accounts[a].id, longest);
 const serviceName = (s, longest) => named(bill.services[s].name, longest);
 const ownerName = (o, longest) => (o < 0 ? "No owner" : named(bill.owners[o], longest));

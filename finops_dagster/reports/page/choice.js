@@ -28,19 +28,22 @@ function readChoice() {
   choice.currency = place(bill.currencies, "currency") ?? 0;
   choice.provider = place(bill.providers, "provider");
   choice.account = place(
-    bill.accounts.map((account) => account.id),
+    bill.accounts.map((_, a) => accountKey(a)),
     "account",
   );
   choice.owner = address.get("owner") === NO_OWNER ? -1 : place(bill.owners, "owner");
   choice.where = address.getAll("where");
   choice.restatement = Number(address.get("restatement") ?? 0) || 0;
-  choice.accounts = bill.accounts.map((_, a) => isChosen(a) && (choice.account ?? a) === a);
+  choice.accounts = bill.accounts.map((_, a) => isChosen(a) && isAccount(a));
 }
 
 function indexOrNull(list, value) {
   const index = list.indexOf(value);
   return index < 0 ? null : index;
 }
+
+/** Tell whether an account is the chosen one, which may have several lines with names of their time. */
+const isAccount = (a) => choice.account === null || accountKey(a) === accountKey(choice.account);
 
 /** Tell whether an account is of the chosen provider and owner. */
 function isChosen(a) {
@@ -81,9 +84,13 @@ const currencyName = () => named(bill.currencies[choice.currency] ?? "", 12);
 /** Return the filters, whose change changes the address. */
 function filters() {
   const months = bill.months.map((month, m) => [month, monthAndYear(m)]).reverse();
-  const accounts = bill.accounts.flatMap((account, a) =>
-    isChosen(a) || a === choice.account ? [[account.id, accountName(a, 60)]] : [],
-  );
+  const accounts = [
+    ...new Map(
+      bill.accounts.flatMap((_, a) =>
+        isChosen(a) || a === choice.account ? [[accountKey(a), accountName(a, 60)]] : [],
+      ),
+    ),
+  ];
   const owners = bill.owners.map((owner, o) => [owner, ownerName(o, 60)]);
   if (bill.accounts.some((_, a) => ownerOf(a) < 0)) owners.push([NO_OWNER, "No owner"]);
   const id = (list, index) => (index === null ? null : list[index]);
@@ -104,7 +111,16 @@ function filters() {
       id(bill.providers, choice.provider),
       "All",
     ),
-    filter("account", "Account", accounts, bill.accounts[choice.account]?.id, `All ${accounts.length}`),
+    filter(
+      "account",
+      "Account",
+      accounts,
+      id(
+        bill.accounts.map((_, a) => accountKey(a)),
+        choice.account,
+      ),
+      `All ${accounts.length}`,
+    ),
     filter(
       "owner",
       "Owner",

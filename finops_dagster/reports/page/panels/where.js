@@ -18,9 +18,9 @@ function wherePanel(figures) {
     whereSentence(figures, byService, byCategory),
     whereNote(byAccount, byRegion),
     row(
-      part(4, topTable("Services", "Service", byService, serviceName, bill.left_out.services)),
-      part(4, topTable("Accounts", "Account", byAccount, accountName, bill.left_out.accounts)),
-      part(4, topTable("Regions", "Region", byRegion, regionName, bill.left_out.regions)),
+      part(4, topTable("Services", "Service", byService, serviceName)),
+      part(4, topTable("Accounts", "Account", byAccount, accountName)),
+      part(4, topTable("Regions", "Region", byRegion, regionName)),
     ),
     row(part(8, treeFigure(figures)), part(4, placeTable(figures))),
   );
@@ -48,11 +48,11 @@ function whereNote(byAccount, byRegion) {
     .filter(([name, n]) => n > 0 && name !== "resources")
     .map(([name, n]) => `${n} ${name}`);
   return `${count(byAccount, "account")}, ${count(byRegion, "region")}. Small columns are the whole months from zero, each row on its own scale.${
-    folded.length ? ` The smallest ${folded.join(", ")} are one line, other, that adds up.` : ""
+    folded.length ? ` The smallest ${listed(folded)} share lines, Other (n), that add up.` : ""
   }`;
 }
 
-function topTable(caption, head, byKey, name, folded) {
+function topTable(caption, head, byKey, name) {
   const { month, against } = choice;
   const all = largestFirst(byKey).filter(
     ([, months]) => months[month] !== 0n || (against >= 0 && months[against] !== 0n),
@@ -70,7 +70,14 @@ function topTable(caption, head, byKey, name, folded) {
     ]);
   const sumOf = (list) => bill.months.map((_, m) => total(list.map(([, months]) => months[m])));
   const rows = first.map(([key, months]) => line(nameCell(name(key)), months));
-  if (others.length) rows.push(line(`Other (${others.length + folded})`, sumOf(others), "other"));
+  if (others.length)
+    rows.push(
+      line(
+        `Other (${grouped(String(d3.sum(others, ([key]) => linesIn(name(key)))))})`,
+        sumOf(others),
+        "other",
+      ),
+    );
   rows.push(line("Total", sumOf([...byKey]), "total"));
   return table(
     caption,
@@ -97,7 +104,7 @@ function placeTree(figures) {
       providerName(service.provider ?? -1),
       categoryName(service.category ?? -1),
       serviceName(costs.service[n]),
-      bill.accounts[costs.account[n]].id,
+      accountKey(costs.account[n]),
     ];
     let level = root;
     for (const [depth, key] of path.entries()) {
@@ -260,7 +267,9 @@ function resourcesOf({ account, service }) {
   const { resources } = bill;
   if (!resources.month.includes(choice.month)) return null;
   return chosenRows(resources, choice.month)
-    .filter((n) => resources.account[n] === account && resources.service[n] === service)
+    .filter(
+      (n) => accountKey(resources.account[n]) === accountKey(account) && resources.service[n] === service,
+    )
     .map((n) => ({
       name: stacked(
         named(shortId(resources.resource[n])),

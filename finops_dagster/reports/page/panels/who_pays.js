@@ -106,7 +106,7 @@ function ownersTable(figures, owners) {
           accountName(a.account),
           listed || !bill.accounts.some((other) => other.listed) ? null : "not in the accounts file",
         ),
-        nameCell(`${provider === null ? "" : `${providerName(provider)} `}${named(shortId(id))}`),
+        nameCell(`${provider === null ? "" : `${providerName(provider)} `}${id ? named(shortId(id)) : ""}`),
         named(centre || DASH),
         a,
         "inside",
