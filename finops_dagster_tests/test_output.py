@@ -136,10 +136,15 @@ def test_failed_months_show_the_escaped_cell_and_the_next_month_runs(
 
 @pytest.mark.usefixtures("first_run")
 def test_query_escapes_cells_and_its_json_has_them_whole(finops: Finops) -> None:
-    shown = finops("query", SERVICES)
-    assert_shows(shown, *HOSTILE.values())
+    result = finops.run("query", SERVICES)
+    assert_shows(result.stdout, *(text for text in HOSTILE.values() if len(text) < 1000))
+    _, _, *cells = result.stdout.splitlines()
+    assert len(cells) == len(HOSTILE)  # each row in one line
+    assert [cell for cell in cells if cell.endswith("…")] == ["b" * 199 + "…"]
+    assert result.stderr == "cut, with an ellipsis: 1 cell; use --format csv or json for all\n"
     assert [row["service"] for row in finops.json("query", SERVICES)] == list(HOSTILE.values())
-    assert "… 9,000 characters are not shown …" in re.sub(r"\s+", " ", shown)
+    one_row = finops("query", f"{SERVICES} DESC LIMIT 1")
+    assert "… 9,000 characters are not shown …" in re.sub(r"\s+", " ", one_row)
 
 
 @pytest.mark.usefixtures("first_run")
@@ -241,7 +246,7 @@ def test_query_names_every_column_and_counts_those_it_hides(
     result = finops.run("query", "--json", "SELECT 1 a, 2 a, 3 a_1")
     assert json.loads(result.stdout) == [{"a": 1, "a_2": 2, "a_1": 3}]
     assert result.stderr == (
-        "several columns are named a; the key of one of them is a_2; to choose the keys, rename "
+        "several columns are named a; one of them is written as a_2; to choose the names, rename "
         "the columns with AS\n"
     )
 
@@ -254,9 +259,8 @@ def test_query_names_every_column_and_counts_those_it_hides(
     assert shown[-1] == "column197"
     assert len(rows) == 2
     left_out = 198 - len(shown) + 1
-    assert (
-        result.stderr
-        == f"not shown: {left_out} of 198 columns; select fewer, or use --json for all\n"
+    assert result.stderr == (
+        f"not shown: {left_out} of 198 columns; select fewer, or use --format csv or json for all\n"
     )
     one_row = finops("query", f"SELECT {columns}").splitlines()
     assert len(one_row) == 198 and one_row[9].split() == ["column9", "9"]

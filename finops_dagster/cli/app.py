@@ -6,14 +6,16 @@ import sys
 from collections.abc import Iterable
 from importlib.util import find_spec
 from io import TextIOWrapper
+from pathlib import Path
 from pkgutil import iter_modules
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from finops_dagster.cli import accounts, alerts, bill_report, budgets, focus, run, state, worker
 from finops_dagster.cli.options import ExternalId, Group, Json, Options, Profile, Role
 from finops_dagster.cli.output import show
+from finops_dagster.cli.query_command import QueryCommand, chosen_format
 from finops_dagster.processes import collect_garbage_seldom, keep_files_private
 from finops_dagster.terminal import print_error, print_line
 
@@ -173,28 +175,69 @@ def dev(
     serve(Options.of(context), port)
 
 
-@app.command()
+QueryFormat = Annotated[
+    Literal["table", "csv", "json", "parquet"] | None,
+    typer.Option(
+        "--format",
+        metavar="FORMAT",
+        help="table, csv, json or parquet. Default: as the suffix of --out, else table.",
+    ),
+]
+
+
+@app.command(cls=QueryCommand)
 def query(
     context: typer.Context,
     sql: Annotated[
-        str,
+        str | None,
         typer.Argument(
-            metavar="SQL",
-            help="One SELECT. Each export is a view named by its `table` setting; the view focus "
-            "has the charges of all exports.",
+            metavar="[SQL]",
+            show_default=False,
+            help="One SELECT, or - to read it from standard input. Each export is a view named by "
+            "its `table` setting; focus has the charges of all exports, and focus_named also the "
+            "names of their accounts.",
         ),
-    ],
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", metavar="FILE", help="File that has the SELECT.")
+    ] = None,
+    named: Annotated[
+        str | None,
+        typer.Option("--named", metavar="[NAME]", help="Question with a name; without, list them."),
+    ] = None,
+    output_format: QueryFormat = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="File to write, such as x.csv.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Query the Parquet files of all exports.
 
-    A query can run while months are being loaded. Without --json, at most 200 rows are shown.
+    A query can run while months are being loaded. A table has at most 200 rows; every other format
+    has all of them.
 
     $ finops query "SELECT count(*) FROM aws_billing_data"
+    $ finops query --named top-services
+    $ finops query --file month.sql --out month.parquet
     """
-    from finops_dagster.cli.query import print_query
+    from finops_dagster.cli import query as queries
 
-    print_query(Options.of(context).settings(), sql, as_json=json)
+    if named == "":
+        show(queries.questions(), as_json=json, empty="")
+        return
+    chosen = chosen_format(output_format, out, as_json=json)
+    if named is not None and sql is None and file is None:
+        sql = queries.question_sql(named)
+    elif named is not None or (sql is None) == (file is None):
+        raise typer.BadParameter("name one of: the SQL, --file or --named")
+    elif sql is None or sql == "-":
+        sql = queries.read_sql("-" if file is None else str(file))
+    try:
+        queries.run_query(Options.of(context).settings(), sql, chosen, out)
+    except queries.QueryInvalid as error:
+        for line in (str(error), *error.place):
+            print_error(line)
+        raise typer.Exit(1) from error
 
 
 app.command()(bill_report.report)

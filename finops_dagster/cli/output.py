@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
+from enum import Enum
 from functools import cached_property
+from itertools import chain
 from typing import Any, NoReturn
 
 import typer
@@ -31,8 +34,18 @@ _GAP = "  "
 # setting, a service, a version) is never broken.
 _NEVER_FOLDED, _LINES_OF_A_CELL, _WIDE_ENOUGH = 16, 3, 40
 _NEVER_BROKEN = 24
+# The least that is shown of a text that is cut, and the least width of a name beside its value.
+_LEAST_OF_A_CUT_CELL, _NARROWEST_NAME = 20, 8
 # Larger whole numbers are rounded by JavaScript, jq and others, which read them as doubles.
 _LARGEST_JSON_NUMBER = 2**53
+
+
+class _TooLong(Enum):
+    """What happens to a cell that is wider than its column."""
+
+    FOLD = "its lines stand below each other"
+    CUT = "it ends in an ellipsis"
+    KEEP = "it is never too long, because the column is not narrowed"
 
 
 @dataclass(frozen=True)
@@ -42,32 +55,56 @@ class _Column:
     heading: str
     cells: Sequence[str]
     is_numeric: bool = False
+    too_long: _TooLong = _TooLong.FOLD
 
     @classmethod
     def of(cls, heading: str, values: Sequence[Any], as_text: Callable[[Any], str]) -> _Column:
         known = [value for value in values if value is not None]
         is_numeric = bool(known) and all(map(is_number, known))
-        return cls(shortened(heading), list(map(as_text, values)), is_numeric)
+        # A part of a number looks like another number.
+        too_long = _TooLong.KEEP if is_numeric else _TooLong.FOLD
+        return cls(shortened(heading), list(map(as_text, values)), is_numeric, too_long)
 
     @cached_property
     def full_width(self) -> int:
-        """The width at which no cell is folded."""
+        """The width at which no cell is folded or cut."""
         return max(map(cell_len, (self.heading, *self.cells)))
 
     @cached_property
-    def minimum_width(self) -> int:
-        """The width at which every cell is folded as far as it stays readable."""
-        return max(map(_minimum_width, (*self.heading.split(), *self.cells)), default=1)
+    def cells_width(self) -> int:
+        """The width at which at most the heading is folded."""
+        return max(map(cell_len, self.cells), default=0)
 
-    def folded(self, cell: str, width: int) -> list[str]:
+    @cached_property
+    def minimum_width(self) -> int:
+        """The width at which every cell is folded or cut as far as it stays readable."""
+        width = {
+            _TooLong.FOLD: _minimum_width,
+            _TooLong.CUT: lambda cell: min(cell_len(cell), _LEAST_OF_A_CUT_CELL),
+            _TooLong.KEEP: cell_len,
+        }[self.too_long]
+        words = map(_minimum_width, _words_of_heading(self.heading))
+        return max(chain(words, map(width, self.cells)), default=1)
+
+    @cached_property
+    def usual_width(self) -> int:
+        """The width at which only long cells are folded or cut."""
+        if self.too_long is _TooLong.KEEP:
+            return self.minimum_width
+        return min(self.full_width, _WIDE_ENOUGH)
+
+    def lines(self, cell: str, width: int) -> list[str]:
         """Return the lines of a cell, each padded to `width`."""
         lines = [cell]
-        if cell_len(cell) > width:
+        if cell_len(cell) > width and self.too_long is _TooLong.FOLD:
             folded = Text(cell).wrap(console(), width, overflow="fold")
             lines = [line.plain.strip() for line in folded]
+        elif cell_len(cell) > width and self.too_long is _TooLong.CUT:
+            lines = [set_cell_size(cell, width - 1) + "…"]
+        blanks = [" " * (width - cell_len(line)) for line in lines]
         if self.is_numeric:
-            return [" " * (width - cell_len(line)) + line for line in lines]
-        return [set_cell_size(line, width) for line in lines]
+            return [blank + line for blank, line in zip(blanks, lines, strict=True)]
+        return [line + blank for blank, line in zip(blanks, lines, strict=True)]
 
 
 def show(
@@ -113,28 +150,49 @@ def exit_with(problems: Sequence[str]) -> NoReturn:
     raise typer.Exit(bool(problems))
 
 
-def show_query_result(names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> int:
-    """Print the rows of a query, at least one, and return the number of columns left out.
+def show_query_result(names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> tuple[int, int]:
+    """Print the rows of a query, at least one; return how many columns are left out and cells cut.
 
-    One row is printed with all its columns. Several rows are printed with the first and the last
-    columns that fit the terminal.
+    One row is printed with all its columns, and no cell is cut. Several rows are printed with the
+    first and the last columns that fit the terminal, each row in one line.
     """
     columns = [
-        _Column.of(name, values, cell_text)
+        _query_column(name, values)
         for name, values in zip(names, zip(*rows, strict=True), strict=True)
     ]
-    if _fit(columns) or len(rows) == 1:
-        (_print_table if _fit(columns) else _print_records)(columns)
-        return 0
-    ellipsis = _Column("…", ["…"] * len(rows))
-    for shown_count in range(len(columns) - 1, 0, -1):
-        first, last = (shown_count + 1) // 2, len(columns) - shown_count // 2
+    if len(rows) == 1:
+        whole = [replace(column, too_long=_TooLong.KEEP) for column in columns]
+        (_print_table if _fit(whole) else _print_records)(whole)
+        return 0, 0
+    if _fit(columns):
+        return 0, _print_table(columns)
+    shown = _first_and_last(columns)
+    return len(columns) - len(shown) + 1, _print_table(shown)
+
+
+def _query_column(name: str, values: Sequence[Any]) -> _Column:
+    """Return a column of a query's result; amounts in it have the same number of decimals."""
+    column = _Column.of(name, values, cell_text)
+    if column.is_numeric and any(isinstance(value, Decimal) for value in values):
+        decimals = max(len(cell.partition(".")[2]) for cell in column.cells)
+        cells = [
+            f"{value:.{decimals}f}" if isinstance(value, Decimal) else cell
+            for value, cell in zip(values, column.cells, strict=True)
+        ]
+        return replace(column, cells=cells)
+    is_text = any(isinstance(value, str | bytes | list | dict) for value in values)
+    return replace(column, too_long=_TooLong.CUT if is_text else _TooLong.KEEP)
+
+
+def _first_and_last(columns: Sequence[_Column]) -> list[_Column]:
+    """Return the first and the last columns that fit the terminal, with a column of ellipses."""
+    ellipsis = _Column("…", ["…"] * len(columns[0].cells))
+    for count in range(len(columns) - 1, 0, -1):
+        first, last = (count + 1) // 2, len(columns) - count // 2
         shown = [*columns[:first], ellipsis, *columns[last:]]
-        width = sum(min(column.full_width, _WIDE_ENOUGH) for column in shown)
-        if shown_count == 1 or width <= _available_width(shown):
+        if sum(column.usual_width for column in shown) <= _available_width(shown):
             break
-    _print_table(shown)
-    return len(columns) - shown_count
+    return shown
 
 
 def print_json(document: Any, *, indent: int | None = 2) -> None:
@@ -228,20 +286,59 @@ def _print_records(columns: Sequence[_Column]) -> None:
     """Print one value on each line, and a blank line between two rows; skip empty values."""
     for row in range(len(columns[0].cells)):
         filled = [column for column in columns if column.cells[row]]
-        names = _Column("", [column.heading for column in filled])
-        values = _Column("", [column.cells[row] for column in filled])
-        width = min(names.full_width, _WIDE_ENOUGH)
+        names = [_Column("", [column.heading]) for column in filled]
+        numbers = [cell_len(column.cells[row]) for column in filled if column.is_numeric]
+        available = _available_width(["name", "value"])
+        room = max(available - max(numbers, default=0), _NARROWEST_NAME)
+        width = min(max(name.full_width for name in names), _WIDE_ENOUGH, room)
         if row:
             print_line("")
-        _print_rows([names, values], [width, _available_width([names, values]) - width])
+        for name, column in zip(names, filled, strict=True):
+            too_long = _TooLong.KEEP if column.is_numeric else _TooLong.FOLD
+            value = _Column("", [column.cells[row]], too_long=too_long)
+            _print_rows([name, value], [width, max(available - width, 1)])
 
 
-def _print_table(columns: Sequence[_Column]) -> None:
+def _print_table(columns: Sequence[_Column]) -> int:
+    """Print the columns below their headings, and return the number of cells that are cut."""
     widths = _widths(columns)
-    header = [_Column("", [column.heading], column.is_numeric) for column in columns]
-    _print_rows(header, widths, style="bold")
-    console().print("─" * (sum(widths) + len(_GAP) * (len(widths) - 1)))
+    _print_header(columns, widths)
+    console().print("─" * (sum(widths) + len(_GAP) * (len(widths) - 1)), soft_wrap=True)
     _print_rows(columns, widths)
+    return sum(
+        cell_len(cell) > width
+        for column, width in zip(columns, widths, strict=True)
+        if column.too_long is _TooLong.CUT
+        for cell in column.cells
+    )
+
+
+def _print_header(columns: Sequence[_Column], widths: Sequence[int]) -> None:
+    folded = [
+        _folded_heading(column.heading, width)
+        for column, width in zip(columns, widths, strict=True)
+    ]
+    height = max(map(len, folded))
+    rows = [
+        _Column("", lines + [""] * (height - len(lines)), column.is_numeric)
+        for column, lines in zip(columns, folded, strict=True)
+    ]
+    _print_rows(rows, widths, style="bold")
+
+
+def _words_of_heading(heading: str) -> list[str]:
+    """Return the parts of a heading that may stand on lines of their own: `Billing`, `Currency`."""
+    return re.split(r"(?<=[a-z])(?=[A-Z])|(?<=_)| +", heading)
+
+
+def _folded_heading(heading: str, width: int) -> list[str]:
+    """Return the lines of a heading; only one that is too long is folded."""
+    lines = [""]
+    for word in re.split(r"(?<=[a-z])(?=[A-Z])|(?<=_)|(?<= )", heading):
+        if cell_len(f"{lines[-1]}{word}".rstrip()) > width and lines[-1]:
+            lines.append("")
+        lines[-1] += word
+    return [line.rstrip() for line in lines]
 
 
 def _print_rows(columns: Sequence[_Column], widths: Sequence[int], style: str = "") -> None:
@@ -249,7 +346,7 @@ def _print_rows(columns: Sequence[_Column], widths: Sequence[int], style: str = 
     lines = []
     for row in zip(*(column.cells for column in columns), strict=True):
         cells = [
-            column.folded(cell, width)
+            column.lines(cell, width)
             for column, cell, width in zip(columns, row, widths, strict=True)
         ]
         blanks = [" " * width for width in widths]
@@ -269,17 +366,24 @@ def _fit(columns: Sequence[_Column]) -> bool:
     return sum(column.minimum_width for column in columns) <= _available_width(columns)
 
 
-def _available_width(columns: Sequence[_Column]) -> int:
+def _available_width(columns: Sequence[object]) -> int:
     return console().width - len(_GAP) * (len(columns) - 1)
 
 
 def _widths(columns: Sequence[_Column]) -> list[int]:
-    """Return the width of each column: the widest are narrowed until all fit the terminal."""
+    """Return the width of each column: the widest are narrowed until all fit the terminal.
+
+    Headings are folded before cells.
+    """
     widths = [column.full_width for column in columns]
     for _ in range(sum(widths) - _available_width(columns)):
-        foldable = [i for i, column in enumerate(columns) if widths[i] > column.minimum_width]
-        if foldable:
-            widths[max(foldable, key=widths.__getitem__)] -= 1
+        narrowable = [
+            (widths[i] > column.cells_width, widths[i], i)
+            for i, column in enumerate(columns)
+            if widths[i] > column.minimum_width
+        ]
+        if narrowable:
+            widths[max(narrowable)[2]] -= 1
     return widths
 
 

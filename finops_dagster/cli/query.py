@@ -2,46 +2,189 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import chain, count
-from typing import Any
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import IO, Literal
 
 import duckdb
+from rich.cells import cell_len
 
-from finops_dagster.billing.errors import BillError, first_line
-from finops_dagster.cli.output import print_json, show_query_result
-from finops_dagster.reports.relations import create_relations
+from finops_dagster.billing.columns import Sql, literal, quoted
+from finops_dagster.billing.errors import BillError, count_text, excerpt
+from finops_dagster.cli.output import Row, json_value, show_query_result
+from finops_dagster.focus.named_questions import named_questions
+from finops_dagster.reports.new_file import new_file
+from finops_dagster.reports.relations import open_relations
 from finops_dagster.settings import Settings
 from finops_dagster.tables.database import DuckDB
 from finops_dagster.terminal import print_error, print_line
 
-_ROWS_SHOWN = 200
+_ROWS_SHOWN, _ROWS_AT_ONCE = 200, 1000
 _FILE_HINT = "; if the query is correct, a Parquet file is damaged: run finops state verify --deep"
+_ALL_OF_IT = "use --format csv or json for all"
+_VIEW = Sql("finops_query")
+_COPY_OPTIONS = {
+    "csv": Sql("FORMAT csv, HEADER"),
+    "parquet": Sql("FORMAT parquet, COMPRESSION zstd"),
+}
 
 
-def print_query(settings: Settings, sql: str, *, as_json: bool) -> None:
-    """Run one SELECT and print its rows: all as JSON, the first ones as a table.
+Format = Literal["table", "csv", "json", "parquet"]
+"""How the rows of a query are written."""
 
-    The table has 200 rows at most. What it leaves out is said on standard error. Raises BillError.
+
+class QueryInvalid(BillError):
+    """DuckDB refuses the query; `place` has the line of the SQL, and a line that points into it."""
+
+    def __init__(self, message: str, place: Sequence[str]) -> None:
+        super().__init__(message)
+        self.place = place
+
+
+def read_sql(source: str) -> str:
+    """Return the SQL in a file, or in standard input if `source` is `-`. Raises BillError."""
+    name = "standard input" if source == "-" else source
+    try:
+        return sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise BillError(f"{name} cannot be read: {error.strerror}; name a file of SQL") from error
+    except UnicodeDecodeError as error:
+        raise BillError(f"{name} is not in UTF-8; save it as UTF-8") from error
+
+
+def questions() -> list[Row]:
+    """Return a row for each question that has a name."""
+    return [
+        {"name": question.name, "question": question.text}
+        for question in named_questions().values()
+    ]
+
+
+def question_sql(name: str) -> str:
+    """Return the SQL of a question. Raises BillError, which lists the names."""
+    known = named_questions()
+    if name not in known:
+        raise BillError(
+            f"there is no question {excerpt(name)}; the questions are: {', '.join(known)}"
+        )
+    return known[name].sql
+
+
+def run_query(settings: Settings, sql: str, output_format: Format, out: Path | None) -> None:
+    """Run one SELECT, and print its rows, or write them to the file `out`.
+
+    A table has 200 rows at most. What it leaves out is said on standard error. Every other format
+    has all rows, exactly; only JSON keeps the result in memory, within DuckDB's limit. Raises
+    BillError, and QueryInvalid.
     """
-    names, rows = _run(settings, sql, None if as_json else _ROWS_SHOWN + 1)
-    if as_json:
-        keys = _unique_names(names)
-        for name, key in zip(names, keys, strict=True):
-            if name != key:
-                print_error(
-                    f"several columns are named {name}; the key of one of them is {key}; to choose "
-                    "the keys, rename the columns with AS"
+    database, lake = DuckDB.of(settings.database.duckdb), settings.storage.parquet_dir
+    with open_relations(database, lake, settings.exports, settings.accounts) as (connection, names):
+        try:
+            # Other statements could write files, such as COPY and ATTACH.
+            statements = connection.extract_statements(sql)
+            if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:
+                raise BillError(
+                    "the query is not one SELECT, and was not run; write a single SELECT statement"
                 )
-        print_json([dict(zip(keys, row, strict=True)) for row in rows])
-    elif not rows:
-        print_line("no rows")
-    else:
-        if left_out := show_query_result(names, rows[:_ROWS_SHOWN]):
-            columns = f"{left_out} of {len(names)} columns"
-            print_error(f"not shown: {columns}; select fewer, or use --json for all")
+            query = _Query(connection, statements[0])
+            if output_format == "table":
+                query.print_table()
+            elif out is not None:
+                with new_file(out) as part:
+                    rows = query.write(output_format, part)
+                print_line(f"{out}: {count_text(rows, 'row')}")
+            elif output_format == "json":
+                query.write_json(sys.stdout)
+            else:
+                query.print_csv(settings.database.duckdb.temp_dir)
+        except duckdb.Error as error:
+            raise _query_invalid(error, names) from error
+
+
+@dataclass(frozen=True)
+class _Query:
+    """One SELECT, which has not run yet, and the connection in which it runs."""
+
+    connection: duckdb.DuckDBPyConnection
+    statement: duckdb.Statement
+
+    def print_table(self) -> None:
+        """Print the first rows, and say on standard error what is left out."""
+        names = self._execute()
+        rows = self.connection.fetchmany(_ROWS_SHOWN + 1)
+        if not rows:
+            print_line("no rows")
+            return
+        columns_hidden, cells_cut = show_query_result(names, rows[:_ROWS_SHOWN])
+        if columns_hidden:
+            columns = f"{columns_hidden} of {len(names)} columns"
+            print_error(f"not shown: {columns}; select fewer, or {_ALL_OF_IT}")
+        if cells_cut:
+            print_error(f"cut, with an ellipsis: {count_text(cells_cut, 'cell')}; {_ALL_OF_IT}")
         if len(rows) > _ROWS_SHOWN:
-            print_error(f"only the first {_ROWS_SHOWN} rows are shown; use --json for all")
+            print_error(f"only the first {_ROWS_SHOWN} rows are shown; {_ALL_OF_IT}")
+
+    def print_csv(self, temp_dir: Path | None) -> None:
+        """Print the rows as CSV, by way of a file: DuckDB writes to files only."""
+        with TemporaryDirectory(dir=temp_dir) as folder:
+            file = Path(folder) / "rows.csv"
+            self.write("csv", file)
+            with file.open(encoding="utf-8", newline="") as lines:
+                shutil.copyfileobj(lines, sys.stdout)
+        sys.stdout.flush()
+
+    def write(self, output_format: Format, file: Path) -> int:
+        """Write the rows to a file, and return their number."""
+        if output_format == "json":
+            with file.open("w", encoding="ascii") as stream:
+                return self.write_json(stream)
+        relation = self.connection.sql(self.statement)
+        relation.create_view(_VIEW)
+        described = self.connection.execute(Sql(f"DESCRIBE FROM {_VIEW}")).fetchall()
+        _report_renamed(relation.columns, [name for name, *_ in described])
+        cells = Sql(", ").join(
+            _in_parquet(name, sql_type) if output_format == "parquet" else quoted(name)
+            for name, sql_type, *_ in described
+        )
+        target, options = literal(str(file)), _COPY_OPTIONS[output_format]
+        copied = self.connection.execute(
+            Sql(f"COPY (SELECT {cells} FROM {_VIEW}) TO {target} ({options})")
+        )
+        ((rows,),) = copied.fetchall()
+        assert isinstance(rows, int)
+        return rows
+
+    def write_json(self, stream: IO[str]) -> int:
+        """Write the rows as an array of objects, a few at a time, and return their number."""
+        names = self._execute()
+        keys = _unique_names(names)
+        _report_renamed(names, keys)
+        rows = 0
+        for row in chain.from_iterable(iter(lambda: self.connection.fetchmany(_ROWS_AT_ONCE), [])):
+            text = json.dumps(json_value(dict(zip(keys, row, strict=True))), indent=2)
+            # A line end within a text is escaped in JSON.
+            stream.write((",\n  " if rows else "[\n  ") + text.replace("\n", "\n  "))
+            rows += 1
+        stream.write("\n]\n" if rows else "[]\n")
+        stream.flush()
+        return rows
+
+    def _execute(self) -> list[str]:
+        """Run the query, and return the names of its columns, which may repeat."""
+        return [name for name, *_ in self.connection.execute(self.statement).description or []]
+
+
+def _in_parquet(name: str, sql_type: str) -> Sql:
+    """Return a column as Parquet can have it: no whole numbers of 128 bits, but decimals."""
+    if sql_type in ("HUGEINT", "UHUGEINT"):
+        return Sql(f"CAST({quoted(name)} AS DECIMAL(38, 0)) AS {quoted(name)}")
+    return quoted(name)
 
 
 def _unique_names(names: Sequence[str]) -> list[str]:
@@ -54,38 +197,45 @@ def _unique_names(names: Sequence[str]) -> list[str]:
     return unique
 
 
-def _run(
-    settings: Settings, sql: str, limit: int | None
-) -> tuple[list[str], list[tuple[Any, ...]]]:
-    """Run one SELECT, and return the names of its columns, which may repeat, and its rows.
-
-    `limit` is the largest number of rows to return; None returns all.
-    """
-    with DuckDB.of(settings.database.duckdb).scratch() as connection:
-        # DuckDB shows times in the zone of the machine; the answer should be the same everywhere.
-        connection.execute("SET TimeZone = 'UTC'")
-        tables: list[str] = []
-        try:
-            tables = create_relations(
-                connection, settings.storage.parquet_dir, settings.exports, settings.accounts
+def _report_renamed(names: Sequence[str], written: Sequence[str]) -> None:
+    for name, key in zip(names, written, strict=True):
+        if name != key:
+            print_error(
+                f"several columns are named {name}; one of them is written as {key}; to choose the "
+                "names, rename the columns with AS"
             )
-            # Other statements could write files, such as COPY and ATTACH.
-            statements = connection.extract_statements(sql)
-            if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:
-                raise BillError(
-                    "the query is not one SELECT, and was not run; write a single SELECT statement"
-                )
-            result = connection.execute(statements[0])
-            names = [column[0] for column in result.description or []]
-            return names, result.fetchall() if limit is None else result.fetchmany(limit)
-        except duckdb.Error as error:
-            message = first_line(error)
-            if message.startswith("Catalog Error: Table"):
-                empty = "" if len(tables) > 1 else ", as no month is loaded"
-                message += f" The tables are: {', '.join(tables)}{empty}"
-            # For a damaged Parquet file Thrift raises an error without a class or the file's name.
-            elif type(error) is duckdb.Error or isinstance(
-                error, duckdb.InvalidInputException | duckdb.IOException
-            ):
-                message += _FILE_HINT
-            raise BillError(message) from error
+
+
+def _query_invalid(error: duckdb.Error, names: Sequence[str]) -> QueryInvalid:
+    """Return the error with DuckDB's hints, and with the line of the SQL that it is about."""
+    lines = str(error).splitlines()
+    first = next((n for n, line in enumerate(lines) if line.startswith("LINE ")), len(lines))
+    message = " ".join(" ".join(lines[:first]).split())
+    if message.startswith("Catalog Error: Table"):
+        empty = "" if len(names) > 1 else ", as no month is loaded"
+        message += f" The tables are: {', '.join(names)}{empty}"
+    # For a damaged Parquet file Thrift raises an error without a class or the file's name.
+    elif type(error) is duckdb.Error or isinstance(
+        error, duckdb.InvalidInputException | duckdb.IOException
+    ):
+        message += _FILE_HINT
+    place = [line for line in lines[first:] if line.strip()]
+    if any(_VIEW in line for line in place):  # It is about the statement that writes a file.
+        place = []
+    return QueryInvalid(message, _printable(place))
+
+
+def _printable(place: Sequence[str]) -> list[str]:
+    """Return the line of SQL with blanks for tabs and the like, and what points into it."""
+    if len(place) != 2:
+        return []
+    line, marks = place
+    start, width, unprintable = len(marks) - len(marks.lstrip()), 0, 0
+    for character in line:
+        if width == start and character.isprintable():
+            break
+        # DuckDB takes such a character for one without width.
+        unprintable += not character.isprintable()
+        width += cell_len(character) if character.isprintable() else 0
+    shown = "".join(character if character.isprintable() else " " for character in line)
+    return [shown, " " * unprintable + marks]

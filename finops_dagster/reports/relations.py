@@ -92,11 +92,13 @@ def create_relations(
     names, charges = list[str](), list[Sql]()
     focus = focus_lake(Lake(parquet_dir)).root
     for export in exports:
-        if bill := _months_of(parquet_dir / export.name):
-            connection.execute(f"CREATE VIEW {quoted(export.table_name)} AS FROM {bill}")
+        months = _months_of(parquet_dir / export.name)
+        if months is not None:
+            connection.execute(f"CREATE VIEW {quoted(export.table_name)} AS FROM {months}")
             names.append(export.table_name)
-        if of_export := _months_of(focus / export.name):
-            charges.append(of_export)
+        months_of_charges = _months_of(focus / export.name)
+        if months_of_charges is not None:
+            charges.append(months_of_charges)
     lines = read_accounts(accounts.file)
     _create_accounts(connection, lines)
     names.append("accounts")

@@ -11,16 +11,16 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from pathlib import Path
-from typing import NamedTuple
 
 from finops_dagster import focus
 from finops_dagster.focus import repairs
 from finops_dagster.focus.mapping import Charge, Expression, FocusMapping, Kind
 from finops_dagster.focus.mappings import MAPPINGS
+from finops_dagster.focus.named_questions import NamedQuestion, named_questions
 from finops_dagster.focus.native import OLDER_NAMES, NativeMapping
 from finops_dagster.focus.repairs import Repair
 from finops_dagster.focus.specification import Specification
@@ -28,7 +28,6 @@ from finops_dagster_tests.finops import FINOPS
 from finops_dagster_tests.project import ROOT
 
 PAGE = ROOT / "docs" / "focus.md"
-QUESTIONS = Path(focus.__file__).with_name("questions")
 _FORMATS = {
     ("aws", "cur1"): "AWS CUR v1",
     ("aws", "cur2"): "AWS CUR 2.0",
@@ -43,42 +42,35 @@ tax-and-credits month-against-month by-account by-tag
 """.split()
 
 
-class Question(NamedTuple):
-    """A question, with remarks on it and its SQL. `name` is that of its file."""
-
-    name: str
-    text: str
-    remarks: str
-    sql: str
-
-    @classmethod
-    def read(cls, path: Path) -> Question:
-        """Read a file of `questions/`: comments first, of which the first line is the question."""
-        lines = path.read_text(encoding="utf-8").splitlines()
-        comments = [line.removeprefix("-- ") for line in lines if line.startswith("--")]
-        sql = "\n".join(line for line in lines if not line.startswith("--"))
-        return cls(path.stem, comments[0], " ".join(comments[1:]), sql.removesuffix(";"))
-
-    @property
-    def command(self) -> str:
-        """The command that answers it."""
-        return f'finops query "\n{self.sql}"'
-
-    def session(self) -> str:
-        """Run the command, and return it with what it prints."""
-        arguments = [*FINOPS, "query", f"\n{self.sql}"]
-        environment = {**os.environ, "COLUMNS": "115", "FINOPS_CONFIG": "data/demo/finops.toml"}
-        done = subprocess.run(arguments, capture_output=True, text=True, env=environment)
-        if done.returncode:
-            raise SystemExit(done.stderr)
-        printed = "\n".join(line.rstrip() for line in done.stdout.splitlines())
-        remarks = f"{self.remarks}\n\n" if self.remarks else ""
-        return f"### {self.text}\n\n{remarks}```console\n$ {self.command}\n{printed}\n```\n"
-
-
-def questions() -> list[Question]:
+def questions() -> list[NamedQuestion]:
     """Return the questions, in the order of the page."""
-    return [Question.read(QUESTIONS / f"{name}.sql") for name in _ORDER]
+    known = named_questions()
+    assert known.keys() == set(_ORDER)
+    return [known[name] for name in _ORDER]
+
+
+def command(question: NamedQuestion) -> str:
+    """Return the command that answers a question."""
+    return f'finops query "\n{question.sql}"'
+
+
+def session(question: NamedQuestion) -> str:
+    """Run the command of a question, and return it with what it prints."""
+    arguments = [*FINOPS, "query", f"\n{question.sql}"]
+    environment = {**os.environ, "COLUMNS": "115", "FINOPS_CONFIG": "data/demo/finops.toml"}
+    pipe, both = subprocess.PIPE, subprocess.STDOUT
+    done = subprocess.run(arguments, stdout=pipe, stderr=both, text=True, env=environment)
+    if done.returncode:
+        raise SystemExit(done.stdout)
+    printed = "\n".join(line.rstrip() for line in done.stdout.splitlines())
+    shown = f"```console\n$ {command(question)}\n{printed}\n```\n"
+    return f"### {question.text}\n\n{introduction(question)}\n\n{shown}"
+
+
+def introduction(question: NamedQuestion) -> str:
+    """Return what stands between a question and its SQL."""
+    text = f"{question.remarks} By name: `finops query --named {question.name}`".strip()
+    return textwrap.fill(text, 119, break_on_hyphens=False)
 
 
 def columns_table() -> str:
@@ -308,5 +300,5 @@ def with_tables(page: str) -> str:
 if __name__ == "__main__":
     page = with_tables(PAGE.read_text(encoding="utf-8"))
     if "--tables" not in sys.argv:
-        page = with_part(page, "questions", "\n".join(q.session() for q in questions()))
+        page = with_part(page, "questions", "\n".join(map(session, questions())))
     PAGE.write_text(page, encoding="utf-8")

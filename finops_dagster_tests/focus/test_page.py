@@ -37,8 +37,8 @@ def test_the_page_has_the_tables_of_the_specification_and_the_mappings() -> None
 @pytest.mark.parametrize("name", QUESTIONS)
 def test_the_page_has_every_question(name: str) -> None:
     question = QUESTIONS[name]
-    assert f"### {question.text}\n\n{question.remarks}" in PAGE_TEXT
-    assert f"```console\n$ {question.command}\n" in PAGE_TEXT
+    introduction = f"### {question.text}\n\n{page.introduction(question)}"
+    assert f"{introduction}\n\n```console\n$ {page.command(question)}\n" in PAGE_TEXT
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,6 @@ def focus() -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 def test_every_question_has_an_answer(focus: duckdb.DuckDBPyConnection) -> None:
-    assert {path.stem for path in page.QUESTIONS.glob("*.sql")} == set(QUESTIONS)
     assert len(QUESTIONS) == 10
     for question in QUESTIONS.values():
         assert focus.sql(question.sql).fetchall(), question.name

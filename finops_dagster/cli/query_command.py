@@ -1,0 +1,49 @@
+"""The arguments of `finops query`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import typer
+import typer.core
+
+_Format = Literal["table", "csv", "json", "parquet"]
+_SUFFIXES: dict[str, _Format] = {".csv": "csv", ".json": "json", ".parquet": "parquet"}
+# A comment of SQL, which is no option: options have no blanks before their value.
+_COMMENT = re.compile(r"--[^=]*\s")
+
+
+class QueryCommand(typer.core.TyperCommand):
+    """A command whose option `--named` may have no value, and whose argument is SQL."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Give `--named` an empty value if it has none, and refuse SQL that looks as an option."""
+        end = args.index("--") if "--" in args else len(args)
+        if any(map(_COMMENT.match, args[:end])):
+            raise typer.BadParameter(
+                "SQL that begins with -- is taken for an option; write -- and a blank before it, "
+                "or use --file"
+            )
+        for place in reversed(range(end)):
+            value = args[place + 1 : place + 2]
+            if args[place] == "--named" and (not value or value[0].startswith("-")):
+                args = [*args[: place + 1], "", *args[place + 1 :]]
+        return super().parse_args(ctx, args)
+
+
+def chosen_format(output_format: _Format | None, out: Path | None, *, as_json: bool) -> _Format:
+    """Return the format of the options `--format`, `--out` and `--json`. Raises BadParameter."""
+    if as_json:
+        if output_format not in (None, "json"):
+            raise typer.BadParameter(f"--json and --format {output_format} exclude each other")
+        return "json"
+    if out is None:
+        if output_format == "parquet":
+            raise typer.BadParameter("--format parquet needs a file: add --out FILE")
+        return output_format or "table"
+    found = output_format or _SUFFIXES.get(out.suffix.lower())
+    if found in (None, "table"):
+        raise typer.BadParameter("--out needs --format csv, json or parquet")
+    return found
