@@ -30,7 +30,11 @@ from finops_dagster.billing.errors import (
 )
 from finops_dagster.billing.money import reconcile
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.billing.restatement import footer_of_restatements, restatements_of_footer
+from finops_dagster.billing.restatement import (
+    footer_of_restatements,
+    newest_number_in_footer,
+    restatements_of_footer,
+)
 from finops_dagster.billing.version import Load, LoadedVersion
 from finops_dagster.sources.base import Format
 from finops_dagster.tables import ledger
@@ -38,7 +42,11 @@ from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.digest import DigestKind, column_type, month_digest
 from finops_dagster.tables.load import MonthLoader, measure_month, verified_totals
 from finops_dagster.tables.parquet_files import parquet_file
-from finops_dagster.tables.restatements import restatements, restore_restatements
+from finops_dagster.tables.restatements import (
+    newest_number,
+    restatements,
+    restore_restatements,
+)
 
 # In DuckDB's default groups of 122,880, wide rows spill to disk under a small memory_limit and take
 # four times as long; groups of 40,960 do not, and make the file 8 % larger.
@@ -200,6 +208,7 @@ def exporting_month(
     ledger gets the new file's checksum. On any error, also in the block, the old file stays.
     Readers see the whole old file or the whole new one. Raises ReconciliationError.
     """
+    recover_restatements(connection, load, path)
     footer = _footer(connection, load)
     with replacing_file(connection, Sql(f"FROM {month_relation(load)}"), path, footer) as part:
         measured = measure_month(
@@ -345,6 +354,16 @@ def restore_restatements_of_footer(
     """
     in_footer = restatements_of_footer(footer_texts(path) or {})
     return restore_restatements(connection, load.export, load.month, in_footer)
+
+
+def recover_restatements(connection: duckdb.DuckDBPyConnection, load: Load, path: Path) -> None:
+    """Record the restatements in a Parquet file's footer if it has newer ones than the ledger.
+
+    Only a ledger that was lost lacks them.
+    """
+    in_footer = newest_number_in_footer(footer_texts(path) or {})
+    if in_footer > newest_number(connection, load.export, load.month):
+        restore_restatements_of_footer(connection, load, path)
 
 
 @contextmanager

@@ -120,6 +120,9 @@ def test_a_history_that_did_not_reach_the_lake_is_written_later(project: Project
     assert project.load().outcomes() == UNCHANGED | {"parquet": "exported"}
     assert_lake_has_all(project, ["v1", "v2"])
     assert project.load().outcomes() == UNCHANGED
+    project.execute("DELETE FROM finops_state.restatements")
+    project.load(stages=["parquet"], force=True)
+    assert_lake_has_all(project, ["v1", "v2"])
 
 
 def test_verify_and_import_restore_restatements_and_cleanup_keeps_them(

@@ -74,6 +74,11 @@ class Restatement:
     changes: tuple[CostChange, ...]
 
     @property
+    def listed(self) -> list[CostChange]:
+        """The services and accounts that are listed, the largest change first."""
+        return [change for change in self.changes if not change.is_other]
+
+    @property
     def totals(self) -> tuple[CostChange, ...]:
         """The totals of both versions, of each currency; service and account are `OTHER`."""
         return summed_changes(self.changes)
@@ -130,6 +135,12 @@ def restatements_of_footer(texts: Mapping[str, str]) -> list[Restatement]:
         )
         for row in json.loads(texts.get(_FOOTER_KEY, "[]"))
     ]
+
+
+def newest_number_in_footer(texts: Mapping[str, str]) -> int:
+    """Return the number of the newest restatement in a footer; 0 without any."""
+    rows = json.loads(texts.get(_FOOTER_KEY, "[]"))
+    return rows[0]["number"] if rows else 0
 
 
 def footer_of_restatements(restatements: Sequence[Restatement]) -> dict[str, str]:

@@ -19,7 +19,7 @@ from finops_dagster.lake import (
     month_relation,
     names_from_footers,
     parquet_relation,
-    restore_restatements_of_footer,
+    recover_restatements,
     restoring_month,
 )
 from finops_dagster.pipeline import checks
@@ -161,7 +161,7 @@ class MonthLoading:
 
         A ledger that was lost gets the month's earlier restatements from the lake first.
         """
-        restore_restatements_of_footer(connection, load, self.lake.path(load.export, load.month))
+        recover_restatements(connection, load, self.lake.path(load.export, load.month))
         if replaced_id is None:
             return None
         rows, bill_format = month_relation(load), self._format(load)

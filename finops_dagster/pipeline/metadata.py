@@ -264,7 +264,7 @@ def restated(metadata: Mapping[str, dg.MetadataValue[Any]]) -> Restatement | Non
 def _summary(restatement: Restatement) -> Restatement:
     """Return the restatement with its largest changes, and all others added up."""
     changes = restatement.changes
-    listed = [change for change in changes if not change.is_other][:_MAX_CHANGES]
+    listed = restatement.listed[:_MAX_CHANGES]
     rest = summed_changes(change for change in changes if change not in listed)
     return replace(restatement, changes=(*listed, *rest))
 

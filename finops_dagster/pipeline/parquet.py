@@ -7,7 +7,7 @@ import dagster as dg
 
 from finops_dagster.billing.errors import StageMissing
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.billing.restatement import restatements_of_footer
+from finops_dagster.billing.restatement import newest_number_in_footer
 from finops_dagster.billing.version import Load, LoadedVersion
 from finops_dagster.lake import Lake, exporting_month, footer_texts, is_intact, version_of_footer
 from finops_dagster.pipeline.checks import RECONCILES, reconciles
@@ -23,7 +23,7 @@ from finops_dagster.pipeline.stage import (
 )
 from finops_dagster.tables.database import BillingDatabase, logging_query_progress
 from finops_dagster.tables.load import verified_load
-from finops_dagster.tables.restatements import restatements
+from finops_dagster.tables.restatements import newest_number
 
 _REPAIRED = "exported again, as the file was damaged"  # an outcome
 
@@ -79,8 +79,8 @@ def writing_month(
                 f"run {command}"
             )
         texts, bill_format = footer_texts(path) or {}, export.formats[load.format]
-        footer, recorded = version_of_footer(texts), restatements(connection, export.name, month)
-        is_current = load.is_same(footer) and restatements_of_footer(texts) == recorded
+        footer, newest = version_of_footer(texts), newest_number(connection, export.name, month)
+        is_current = load.is_same(footer) and newest_number_in_footer(texts) >= newest
         if is_current and not force and is_intact(connection, load, path):
             yield load, "unchanged", path.stat().st_size
             return

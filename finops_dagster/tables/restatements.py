@@ -84,14 +84,10 @@ def record_restatement(
     changes = sorted_changes(CostChange(*row) for row in found)
     if load.manifest_id == replaced_id and all(change.is_other for change in changes):
         return None
-    ((number,),) = connection.execute(
-        "SELECT coalesce(max(restatement_number), 0) + 1 FROM finops_state.restatements "
-        f"WHERE {_IS_MONTH}",
-        [load.export, load.month.first_day],
-    ).fetchall()
+    number = newest_number(connection, load.export, load.month) + 1
     now = datetime.now(UTC).replace(tzinfo=None)
     restatement = Restatement(number, load.manifest_id, replaced_id, now, load.run_id, changes)
-    restore_restatements(connection, load.export, load.month, [restatement])
+    _write(connection, load.export, load.month, [restatement])
     return restatement
 
 
@@ -143,6 +139,15 @@ def restatements_by_month(
     return by_month
 
 
+def newest_number(connection: duckdb.DuckDBPyConnection, export: str, month: BillingMonth) -> int:
+    """Return the number of the month's newest restatement in the ledger; 0 without any."""
+    ((number,),) = connection.execute(
+        f"SELECT max(restatement_number) FROM finops_state.restatements WHERE {_IS_MONTH}",
+        [export, month.first_day],
+    ).fetchall()
+    return number or 0
+
+
 def restore_restatements(
     connection: duckdb.DuckDBPyConnection,
     export: str,
@@ -151,28 +156,34 @@ def restore_restatements(
 ) -> int:
     """Record restatements that the ledger lacks, and return how many it lacked.
 
-    A recorded one of the same number is replaced. The ledger keeps the newest `MAX_RESTATEMENTS` of
-    the month, as the footer of its Parquet file does.
+    A recorded one of the same number is replaced.
     """
     recorded = restatements(connection, export, month)
     missing = [restatement for restatement in restored if restatement not in recorded]
-    if not missing:
-        return 0
+    _write(connection, export, month, missing)
+    return len(missing)
+
+
+def _write(
+    connection: duckdb.DuckDBPyConnection,
+    export: str,
+    month: BillingMonth,
+    written: Iterable[Restatement],
+) -> None:
+    """Write restatements, replace those with their numbers, and keep the newest of the month."""
     key = {"export": export, "billing_month": month.first_day}
-    for restatement in missing:
+    for restatement in written:
         connection.execute(
             f"DELETE FROM finops_state.restatements WHERE {_IS_MONTH} AND restatement_number = ?",
             [*key.values(), restatement.number],
         )
         if rows := [{**key, **row} for row in _rows(restatement)]:
             ledger.insert_rows(connection, "restatements", rows)
+    # The footer of the month's Parquet file has as many.
     connection.execute(
-        f"DELETE FROM finops_state.restatements WHERE {_IS_MONTH} AND restatement_number <= "
-        "(SELECT max(restatement_number) FROM finops_state.restatements "
-        f"WHERE {_IS_MONTH}) - ?",
-        [*key.values(), *key.values(), MAX_RESTATEMENTS],
+        f"DELETE FROM finops_state.restatements WHERE {_IS_MONTH} AND restatement_number <= ?",
+        [*key.values(), newest_number(connection, export, month) - MAX_RESTATEMENTS],
     )
-    return len(missing)
 
 
 def _rows(restatement: Restatement) -> list[dict[str, Any]]:
