@@ -180,7 +180,16 @@ def test_the_terminal_shows_what_changed(project: Project, finops: Finops) -> No
     for unchanged in (first, finops("aws", "run-pipeline")):
         assert "restated" not in unchanged, "this run changed nothing"
     assert "failed checks" not in first
-    assert change in finops("state", "show", "acme", "2024-01")
+    shown = " ".join(finops("state", "show", "acme", "2024-01").split())
+    assert change in shown
+    assert "largest changes" in shown
+    assert "S3 in (none)" in shown
     table = finops.json("state", "show", "acme", "2024-01")[2]
     assert (table["replaced_version"], table["rows_changed"]) == ("v1", -1)
     assert table["cost_changed"] == "-49.999999999999999999"
+    changes = [(c["service"], c["cost_before"], c["cost_after"]) for c in table["largest_changes"]]
+    assert changes == [("S3", "50", "0"), ("EC2", "100", "100.000000000000000001")]
+    (restatement,) = finops.json("state", "report")["restatements"]
+    assert restatement["largest_change"] == "S3 in (none) -50.00"
+    totals = (restatement["cost_before"], restatement["cost_after"])
+    assert totals == ("150", "100.000000000000000001")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Any
 
-from finops_dagster.billing.errors import count_text
+from finops_dagster.billing.errors import count_text, shortened
 from finops_dagster.billing.money import decimal_text
+from finops_dagster.billing.restatement import CostChange, restatements_of_footer
 from finops_dagster.cli.options import Selection
 from finops_dagster.cli.output import Headings, Row, key_headings
 from finops_dagster.cli.stored_months import (
@@ -21,6 +23,8 @@ from finops_dagster.cli.stored_months import (
 from finops_dagster.pipeline import STAGES
 from finops_dagster.pipeline.history import History, Materialization, RunFailure, open_history
 from finops_dagster.settings import Settings
+
+_CHANGES_SHOWN = 3
 
 
 def loaded_months(settings: Settings, selection: Selection) -> list[Row]:
@@ -109,15 +113,18 @@ def restatement_fields(metadata: Mapping[str, Any]) -> Row:
     """Return what a restatement changed, from the metadata of `billing_table`.
 
     All fields are None if the load replaced no version. Loads of earlier releases recorded a
-    rounded cost and no replaced version.
+    rounded cost, no replaced version, and no largest changes.
     """
     # The shortest text of the float is the rounded cost that was recorded.
     cost = metadata.get("cost_changed")
     rounded = None if cost is None else decimal_text(Decimal(str(cost)))
+    recorded = restatements_of_footer(json.loads(metadata.get("restated", "{}")))
+    changes = [vars(change) for of in recorded for change in of.listed[:_CHANGES_SHOWN]]
     return {
         "replaced_version": metadata.get("replaced_version"),
         "rows_changed": metadata.get("rows_changed"),
         "cost_changed": metadata.get("cost_changed_exact", rounded),
+        "largest_changes": changes or None,
     }
 
 
@@ -128,6 +135,20 @@ def restatement_text(row: Row) -> str | None:
     rows, cost = row["rows_changed"], Decimal(row["cost_changed"])
     replaced = row["replaced_version"] or "the version before"
     return f"{count_text(rows, 'row', '+')}, {cost:+,.2f} against {replaced}"
+
+
+def _largest_changes_text(row: Row) -> str | None:
+    changes = [CostChange(**change) for change in row["largest_changes"] or ()]
+    return "; ".join(map(change_text, changes)) or None
+
+
+def change_text(change: CostChange) -> str:
+    """Return service, account and the change of the cost as text: `Tax in 123456789012 +1.50 USD`.
+
+    Names are shortened.
+    """
+    service, account = (shortened(name or "(none)") for name in (change.service, change.account))
+    return f"{service} in {account} {change.added_cost:+,.2f} {change.currency or ''}".rstrip()
 
 
 def stages_behind(versions: StageVersions) -> str | None:
@@ -154,5 +175,6 @@ MONTH_HEADINGS: Headings = {
 STAGE_HEADINGS: Headings = {
     **key_headings("stage version outcome rows cost"),
     "restatement": restatement_text,
+    "largest_changes": _largest_changes_text,
     **key_headings("when run checks error"),
 }

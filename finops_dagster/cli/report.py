@@ -1,4 +1,4 @@
-"""`finops state report`: progress, failures by cause, durations and restarts of all exports."""
+"""`finops state report`: progress, restatements, failures, durations, restarts of all exports."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from datetime import UTC, datetime
 from statistics import median
 
 from finops_dagster.billing.errors import shortened
+from finops_dagster.billing.restatement import Restatement
 from finops_dagster.cli.available import available_months
-from finops_dagster.cli.month_rows import month_rows
+from finops_dagster.cli.month_rows import change_text, month_rows
 from finops_dagster.cli.options import Selection
 from finops_dagster.cli.output import (
     OnProblem,
@@ -21,7 +22,7 @@ from finops_dagster.cli.output import (
     show,
     value_text,
 )
-from finops_dagster.cli.stored_months import last_stage, newest_version
+from finops_dagster.cli.stored_months import StoredMonths, last_stage, newest_version
 from finops_dagster.pipeline.history import FAILED, History, open_history
 from finops_dagster.settings import Settings
 from finops_dagster.terminal import console
@@ -54,6 +55,7 @@ _COLUMN_HEADINGS = {
     "times": {"times": "loads", "longest": "longest_seconds"},
     "restarts": {"begun_again_after_a_failure": "after_a_failure"},
 }
+_RESTATEMENTS_SHOWN = 10
 Sections = dict[str, list[Row]]
 """The tables of the report, by the key that each has in JSON."""
 
@@ -68,6 +70,7 @@ def report_sections(settings: Settings, on_problem: OnProblem) -> Sections:
     with open_history() as history:
         return {
             "progress": _progress(settings, history, on_problem) if exports else [],
+            "restatements": _restatements(settings),
             "failures_by_cause": _failures(history, exports),
             "times": list(_durations(history, exports)),
             "restarts": [_restarts(history, export) for export in exports],
@@ -110,6 +113,34 @@ def _status(row: Row, last_stage: str) -> str:
         return "failed" if row["last_run"] in FAILED else "running"
     has_newest = row[last_stage] is not None and row[last_stage] == newest_version(row)
     return "complete" if has_newest else "pending"
+
+
+def _restatements(settings: Settings) -> list[Row]:
+    """Return a row for each currency of the newest restatements in the lake, the newest first."""
+    restatements = [
+        (month, restatement)
+        for month in StoredMonths(settings).months(Selection())
+        for restatement in month.restatements
+    ]
+    restatements.sort(key=lambda found: found[1].restated_at, reverse=True)
+    return [
+        {
+            "export": month.key[0],
+            "month": month.key[1],
+            "restated_at": restatement.restated_at,
+            "currency": total.currency,
+            "cost_before": total.cost_before,
+            "cost_after": total.cost_after,
+            "largest_change": _largest_change(restatement, total.currency),
+        }
+        for month, restatement in restatements[:_RESTATEMENTS_SHOWN]
+        for total in restatement.totals
+    ]
+
+
+def _largest_change(restatement: Restatement, currency: str | None) -> str | None:
+    changes = (change for change in restatement.listed if change.currency == currency)
+    return next(map(change_text, changes), None)
 
 
 def _failures(history: History, exports: Iterable[str]) -> list[Row]:

@@ -140,10 +140,11 @@ def report(
     output_format: ReportFormat = "table",
     json: Json = False,
 ) -> None:
-    """Report progress, failures, durations and restarts.
+    """Report progress, restatements, failures, durations and restarts.
 
     Counts the months that are complete, pending, running and failed, the failures by cause, and
-    the restarts: runs that repeat a failed month. Durations are in seconds, by stage.
+    the restarts: runs that repeat a failed month. Lists the last restatements. Durations are in
+    seconds, by stage.
 
     $ finops state report --format html > report.html
     """

@@ -15,11 +15,12 @@ from duckdb import DuckDBPyConnection
 from finops_dagster.billing.content import is_version_of
 from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.billing.months import BillingMonth
+from finops_dagster.billing.restatement import Restatement, restatements_of_footer
 from finops_dagster.billing.version import Load, LoadedVersion
 from finops_dagster.cli.options import Selection
 from finops_dagster.focus.exports import focus_derivation, focus_exports
 from finops_dagster.focus.month import FocusDerivation, FocusMonth, focus_lake
-from finops_dagster.lake import Lake, read_footer
+from finops_dagster.lake import Lake, footer_texts, version_of_footer
 from finops_dagster.object_stores import ObjectStores
 from finops_dagster.pipeline import BILL_STAGES, FOCUS_STAGES
 from finops_dagster.settings import Settings
@@ -207,9 +208,18 @@ class StoredMonth:
         return self.storage.lake.path(self.export.name, self.month)
 
     @cached_property
+    def _footer_texts(self) -> dict[str, str]:
+        return footer_texts(self.parquet_path) or {}
+
+    @cached_property
     def lake_record(self) -> LoadedVersion | None:
         """The version that the footer of the Parquet file records; None if it cannot be read."""
-        return read_footer(self.parquet_path)
+        return version_of_footer(self._footer_texts)
+
+    @property
+    def restatements(self) -> list[Restatement]:
+        """The restatements in the footer of the Parquet file, the newest first."""
+        return restatements_of_footer(self._footer_texts)
 
     @property
     def month_file(self) -> MonthFile:
