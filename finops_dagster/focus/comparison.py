@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -10,6 +10,8 @@ from typing import Any
 import duckdb
 
 from finops_dagster.billing.columns import Sql
+from finops_dagster.focus.month import FocusDerivation, FocusMonth, focus_lake
+from finops_dagster.lake import parquet_relation, read_footer
 
 _KEYS = Sql("SubAccountId, ServiceName, ChargeCategory, BillingCurrency")
 
@@ -33,6 +35,48 @@ class Group:
     def differs(self) -> bool:
         """Whether a cost differs; the same cost may be in more or fewer charges."""
         return self.billed[0] != self.billed[1] or self.effective[0] != self.effective[1]
+
+
+def counterparts(
+    derivation: FocusDerivation, exports: Iterable[str]
+) -> Iterator[tuple[str, FocusMonth]]:
+    """Yield those of the exports, with their records, with which a month's charges are compared.
+
+    Of the two bills, one is the vendor's own FOCUS and the other is not. Both are of a same billing
+    account. Nothing but footers and account ids is read.
+    """
+    is_own = _is_own_focus(derivation, derivation.export)
+    for export in exports:
+        record = FocusMonth.read(focus_lake(derivation.lake).path(export, derivation.month))
+        if record is None or _is_own_focus(derivation, export) == is_own:
+            continue
+        accounts = Sql(
+            " INTERSECT ".join(
+                f"SELECT BillingAccountId FROM {charges}"
+                for charges in _charges(derivation, export)
+            )
+        )
+        with derivation.duckdb.scratch() as connection:
+            if connection.execute(accounts).fetchone():
+                yield export, record
+
+
+def differences(derivation: FocusDerivation, export: str) -> Sequence[Group]:
+    """Return the groups in which a month's charges differ from those of another export."""
+    with derivation.duckdb.scratch() as connection:
+        groups = compared(connection, *_charges(derivation, export))
+    return [group for group in groups if group.differs]
+
+
+def _is_own_focus(derivation: FocusDerivation, export: str) -> bool:
+    bill = read_footer(derivation.lake.path(export, derivation.month))
+    return bill is not None and bill.format == "focus"
+
+
+def _charges(derivation: FocusDerivation, export: str) -> tuple[Sql, Sql]:
+    """Return what follows FROM to read the charges of the month, and those of another export."""
+    other = focus_lake(derivation.lake).path(export, derivation.month)
+    return parquet_relation(derivation.path), parquet_relation(other)
 
 
 def compared(connection: duckdb.DuckDBPyConnection, first: Sql, second: Sql) -> Sequence[Group]:

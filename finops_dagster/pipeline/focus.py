@@ -1,14 +1,16 @@
 """The month's charges in FOCUS, derived from the lake's file and written beside it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from warnings import catch_warnings, simplefilter
 
 import dagster as dg
+import duckdb
 
-from finops_dagster.billing.errors import count_text
+from finops_dagster.billing.errors import count_text, first_line
 from finops_dagster.billing.money import decimal_text
 from finops_dagster.billing.version import LoadedVersion
+from finops_dagster.focus.comparison import counterparts, differences
 from finops_dagster.focus.conformance import conforms
 from finops_dagster.focus.entries import EFFECTIVE_COST
 from finops_dagster.focus.exports import focus_derivation, focus_exports
@@ -22,6 +24,7 @@ from finops_dagster.pipeline.checks import ADDS_UP, CONFORMS
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.metadata import (
     Metadata,
+    differences_table,
     entries_table,
     rules_table,
     unknown_keys_table,
@@ -39,6 +42,7 @@ from finops_dagster.tables.database import BillingDatabase
 
 _CHECKS = (ADDS_UP, CONFORMS)
 _RULES_BROKEN, _BROKEN_RULES = "rules_broken", "broken_rules"
+_COMPARED_WITH, _GROUPS_DIFFER, _DIFFERENCES = "compared_with", "groups_differ", "differences"
 OPTIONS: Mapping[str, Any] = {
     # After the warehouse's stage, which is a sibling: the bill does not wait for its charges.
     "op_tags": {"dagster/priority": "-1"},
@@ -49,8 +53,17 @@ OPTIONS: Mapping[str, Any] = {
 }
 
 
-def focus_asset(export: Export) -> dg.AssetsDefinition:
-    """Return the asset of a month's charges, for an export that has a mapping."""
+def focus_asset(export: Export, others: Iterable[Export]) -> dg.AssetsDefinition:
+    """Return the asset of a month's charges, for an export that has a mapping.
+
+    `others` are the exports that have one. A month that one of them has as the vendor's own FOCUS
+    is compared with it.
+    """
+    of_vendor = [
+        other.name
+        for other in others
+        if other.settings.vendor == export.settings.vendor and other.name != export.name
+    ]
     options = {**OPTIONS, "deps": list(_other_bills(export))}
 
     @stage(export, "focus", kinds={"parquet"}, checks=_CHECKS, options=options, footer="parquet")
@@ -76,6 +89,7 @@ def focus_asset(export: Export) -> dg.AssetsDefinition:
         metadata = {
             **focus_metadata(record),
             **conformance,
+            **_comparison(context, derivation, record, of_vendor),
             "path": dg.MetadataValue.path(derivation.path),
         }
         results = [adds_up(record), focus_conforms(conformance)]
@@ -111,6 +125,36 @@ def _previous_conformance(context: dg.AssetExecutionContext, record: FocusMonth)
     if "mapping" not in previous or previous.pop("mapping").value != record.mapping:
         return {}
     return {**previous}
+
+
+def _comparison(
+    context: dg.AssetExecutionContext,
+    derivation: FocusDerivation,
+    record: FocusMonth,
+    exports: Iterable[str],
+) -> Metadata:
+    """Return what differs from the month's charges that the vendor made itself, as metadata.
+
+    Empty if no other export has them. What the last run compared is not compared again.
+    """
+    try:
+        others = dict(counterparts(derivation, exports))
+        if not others:
+            return {}
+        versions = [f"{name} {other.load_version}" for name, other in others.items()]
+        compared_with = "; ".join(versions)
+        keys = (_COMPARED_WITH, _GROUPS_DIFFER, _DIFFERENCES, "mapping")
+        previous = previous_metadata(context, record.version.manifest_id, *keys)
+        found = {key: value.value for key, value in previous.items()}
+        if (found.get(_COMPARED_WITH), found.get("mapping")) == (compared_with, record.mapping):
+            return {**previous}
+        groups = {name: differences(derivation, name) for name in others}
+    except duckdb.Error as error:
+        # The other charges are no part of this month, which stays right without them.
+        return {_COMPARED_WITH: f"nothing, as charges cannot be read: {first_line(error)}"}
+    count = sum(map(len, groups.values()))
+    table = {_DIFFERENCES: differences_table(derivation.export, groups)} if count else {}
+    return {_COMPARED_WITH: compared_with, _GROUPS_DIFFER: count, **table}
 
 
 def focus_conforms(conformance: Metadata) -> dg.AssetCheckResult:

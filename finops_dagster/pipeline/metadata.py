@@ -23,6 +23,7 @@ from finops_dagster.billing.restatement import (
     summed_changes,
 )
 from finops_dagster.billing.version import Load, Version
+from finops_dagster.focus.comparison import Group
 from finops_dagster.focus.conformance import BrokenRule
 from finops_dagster.focus.entries import Entry
 from finops_dagster.staging.folder import VersionRecord
@@ -42,7 +43,7 @@ LOAD_KEYS = (
     RESTATED,
     "warnings",
 )
-_MAX_SERVICES, _MAX_CHANGES, _MAX_HEADERS = 20, 5, 50
+_MAX_SERVICES, _MAX_CHANGES, _MAX_HEADERS, _MAX_DIFFERENCES = 20, 5, 50, 20
 _PLAIN_WORDS = re.compile(r"(?:[A-Za-z0-9 -]|(?<=[A-Za-z0-9])_(?=[A-Za-z0-9]))*")
 
 
@@ -178,6 +179,30 @@ def rules_table(broken: Iterable[BrokenRule]) -> dg.MetadataValue[Any]:
         for found in broken
     ]
     return _table("| rule | what it says | disputed because | example | charges |", lines, texts=4)
+
+
+def differences_table(export: str, groups: Mapping[str, Sequence[Group]]) -> dg.MetadataValue[Any]:
+    """Return what charges of other exports cost otherwise, by export; there is at least one group.
+
+    Of each export, the largest differences are shown.
+    """
+    lines = [
+        (
+            other,
+            markdown(group.account or ""),
+            markdown(group.service or ""),
+            markdown(group.category or ""),
+            group.currency or "",
+            *map(decimal_text, (*group.billed, *group.effective)),
+        )
+        for other, of_other in groups.items()
+        for group in of_other[:_MAX_DIFFERENCES]
+    ]
+    header = (
+        "| compared with | account | service | category | currency "
+        f"| billed {export} | billed there | effective {export} | effective there |"
+    )
+    return _table(header, lines, texts=5)
 
 
 def unknown_keys_table(unknown: Mapping[str, Mapping[str, int]]) -> Metadata:

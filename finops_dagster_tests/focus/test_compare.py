@@ -1,10 +1,15 @@
-"""`finops focus compare` on the charges of two exports of one month."""
+"""The charges of two exports of one month are compared, by `finops focus compare` and in runs."""
 
 from __future__ import annotations
 
+from datetime import date
+from pathlib import Path
+
 import duckdb
+import pyarrow.parquet as pq
 import pytest
 
+from finops_dagster.demo.export import BillVersion, Layout, write_version
 from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import Project
 
@@ -92,3 +97,65 @@ def test_exports_and_months_without_charges_are_errors(finops: Finops) -> None:
         "focus", "compare", "own", "acme", "2026-02", code=1
     )
     assert "no export 'other'" in finops("focus", "compare", "acme", "other", "2026-01", code=1)
+
+
+@pytest.fixture
+def company(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """Return a project of a company that has its bill as CUR in `acme`, and as FOCUS in `own`.
+
+    The fixture `project` would have no mappings.
+    """
+    monkeypatch.chdir(tmp_path)
+    project = Project(tmp_path)
+    project.add_export(name="own", format="focus", export_name="own", table="own")
+    deliver(project, "acme-cur", "cur1")
+    deliver(project, "own", "focus-1.2")
+    project.load()
+    return project
+
+
+def deliver(project: Project, export_name: str, layout: str, *, restated: bool = False) -> None:
+    version = "20240204T000000Z" if restated else "20240203T000000Z"
+    bill = BillVersion(date(2024, 1, 1), version, rows=1000, restated=restated)
+    write_version(project.source, "", export_name, bill, layout=Layout(layout))  # type: ignore[arg-type]
+
+
+def test_the_same_bill_as_cur_and_as_the_vendors_focus_has_the_same_costs(company: Project) -> None:
+    run = company.load(export="own")
+    assert run.metadata("focus")["groups_differ"] == 0
+    assert "differences" not in run.metadata("focus")
+    assert Finops(company, OWN).json("focus", "compare", "acme", "own", "2024-01") == []
+
+
+@pytest.mark.thorough
+def test_a_run_shows_what_differs_from_the_vendors_own_focus(company: Project) -> None:
+    """The run of either export does, whose month is loaded last; a repeated run repeats it."""
+    assert "compared_with" not in company.load().metadata("focus")
+    deliver(company, "own", "focus-1.2", restated=True)
+    runs = [company.load(export="own"), company.load(), company.load()]
+    first, second, third = (run.metadata("focus") for run in runs)
+    assert first["groups_differ"] == second["groups_differ"] > 0
+    assert str(first["compared_with"]).startswith("acme 20240203T000000Z aws-cur ")
+    assert str(second["compared_with"]).startswith("own ")
+    assert runs[2].outcomes()["focus"] == "unchanged"
+    assert third["differences"] == second["differences"]
+    header, _, *lines = str(second["differences"]).splitlines()
+    assert header.endswith("billed acme | billed there | effective acme | effective there |")
+    assert len(lines) == min(20, int(str(second["groups_differ"])))
+    assert all(line.startswith("| own | ") for line in lines)
+
+
+@pytest.mark.thorough
+def test_charges_of_other_accounts_are_not_compared_and_unreadable_ones_do_no_harm(
+    company: Project,
+) -> None:
+    company.load(export="own")
+    path = company.folder / "data/parquet/focus/own/billing_month=2024-01/own-2024-01.parquet"
+    charges = pq.read_table(path, partitioning=None)
+    number = charges.column_names.index("BillingAccountId")
+    others = charges.set_column(number, "BillingAccountId", [["other"] * len(charges)])
+    pq.write_table(others, path)
+    assert "compared_with" not in company.load().metadata("focus")
+    pq.write_table(charges.drop_columns(["BillingAccountId"]), path)
+    metadata = company.load().metadata("focus")
+    assert str(metadata["compared_with"]).startswith("nothing, as charges cannot be read: ")
