@@ -283,7 +283,7 @@ def test_the_keyboard_is_enough(open_bill: Opener) -> None:
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("width", [1280, 768, 390])
 def test_hostile_names_are_text(open_bill: Opener, width: int) -> None:
     bill = small_bill()
     for n, name in enumerate(HOSTILE):
@@ -322,6 +322,9 @@ def test_one_month_is_compared_with_none(open_bill: Opener) -> None:
     sentences = titles(page)
     total = money(bill, cost(bill, "2024-02"))
     assert shown(page) == total
+    bar = page.query_selector("figure [aria-label^='Billed'] rect")
+    assert bar is not None
+    assert float(bar.get_attribute("width") or 0) > 20
     assert sentences["How much"] == f"February cost {total} USD"
     assert sentences["What moved"] == "There is no month to compare February with"
     assert sentences["What was restated"] == "No month was restated"

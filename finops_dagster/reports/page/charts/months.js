@@ -50,7 +50,7 @@ function monthsChart(width, series) {
   const unit = unitOf(Math.max(...tops, 0));
   const right = 16 + Math.max(...series.map(({ name }) => textWidth(name, 600)));
   const height = tall(300, 212);
-  const band = (width - 40 - right) / months.length;
+  const band = (width - 40 - right) / (months.length + 0.28);
   const inset = Math.max(0, (band * 0.72 - 72) / 2);
   const near = (m) => (choice.month - m) % Math.ceil(30 / band) === 0;
   const isHatched = (m) => bill.month_states[m] === "in progress";

@@ -83,7 +83,7 @@ function anomaliesPanel() {
       : days.length === 1
         ? `One unusual day in ${name}: ${signed(days[0].cost - days[0].expected)} against what was expected`
         : `${days.length} lines with an unusual day in ${name}, the largest ${signed(days[0].cost - days[0].expected)}`,
-    "Expected is what the same weekday cost before.",
+    "Expected is computed from the days before, by weekday. Of a change that stays, a week at most is counted.",
     days.length
       ? row(
           part(
