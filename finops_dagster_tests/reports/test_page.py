@@ -387,6 +387,45 @@ def test_what_does_not_equal_the_vendors_files_is_in_the_sentence(open_bill: Ope
 
 
 @pytest.mark.thorough
+def test_a_restatement_of_a_closed_month_comes_before_a_load_of_a_month_in_progress(
+    open_bill: Opener,
+) -> None:
+    bill = small_bill()
+    closed = bill["restatements"][0]
+    daily = {**closed, "month": 5, "restated_at": "2024-02-16T05:00:00Z"}
+    bill["restatements"] = [daily, closed]
+    moved = money(bill, int(closed["after"]) - int(closed["before"]))
+    page = open_bill(bill)
+    assert titles(page)["What was restated"] == (
+        f"aws-main raised December by {moved} on 14 February 2024, after it had closed"
+    )
+    assert f"+{moved}" in page.inner_text(".key-figures small")
+    page.get_by_role("link", name="16 February 2024").click()
+    page.wait_for_function("location.hash.includes('restatement=0')")
+    assert titles(page)["What was restated"] == (
+        f"aws-main raised February by {moved} on 16 February, before it had closed"
+    )
+
+
+@pytest.mark.thorough
+def test_restated_lines_follow_the_filter(open_bill: Opener) -> None:
+    bill = small_bill()
+    changes = bill["restatements"][0]["by_service"]
+    own = [
+        int(after) - int(before)
+        for account, before, after in zip(
+            changes["account"], changes["before"], changes["after"], strict=True
+        )
+        if bill["accounts"][account]["id"] == "318860042217"
+    ]
+    page = open_bill(bill, "#account=318860042217")
+    change = rows(page, "What version")[-1][3].replace("+", "")
+    assert change == money(bill, sum(own))
+    go(page, "#provider=Azure")
+    assert titles(page)["What was restated"] == "No restatement touches this selection"
+
+
+@pytest.mark.thorough
 def test_an_account_may_have_several_lines_and_a_line_several_accounts(open_bill: Opener) -> None:
     bill = small_bill()
     first, other = bill["accounts"][0], bill["accounts"][1]

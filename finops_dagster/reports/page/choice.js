@@ -10,7 +10,7 @@ const choice = {
   currency: 0,
   stack: "provider",
   where: [],
-  restatement: 0,
+  restatement: null,
   accounts: [],
   tables: new Set(),
 };
@@ -33,7 +33,7 @@ function readChoice() {
   );
   choice.owner = address.get("owner") === NO_OWNER ? -1 : place(bill.owners, "owner");
   choice.where = address.getAll("where");
-  choice.restatement = Number(address.get("restatement") ?? 0) || 0;
+  choice.restatement = address.has("restatement") ? Number(address.get("restatement")) : null;
   choice.accounts = bill.accounts.map((_, a) => isChosen(a) && isAccount(a));
 }
 

@@ -26,7 +26,9 @@ function comparison(after, before, name) {
 function howMuchSentence(figures, days) {
   const { month, against } = choice;
   const [cost, name] = [figures.months[month], monthName(month)];
-  if (!figures.rows.some((n) => bill.costs.month[n] === month)) return `No charges yet in ${name}`;
+  if (!figures.rows.some((n) => bill.costs.month[n] === month)) {
+    return isFiltered() ? `No charges in ${name} for this selection` : `No charges yet in ${name}`;
+  }
   if (bill.month_states[month] === "in progress") {
     return days?.front.m === month
       ? runningSentence(days)
@@ -147,7 +149,9 @@ function theNumber(figures, days) {
             "span",
             { class: "second" },
             `${
-              tenths === null || tenths > 9999 ? "" : `(${change(cost, figures.months[against])}) `
+              tenths === null || tenths > 9999 || cost <= 0n
+                ? ""
+                : `(${change(cost, figures.months[against])}) `
             }against ${monthName(against)}`,
           ),
         ),
@@ -158,7 +162,9 @@ function theNumber(figures, days) {
 function stateText(month) {
   const versions = bill.versions.filter((version) => version.month === month);
   const loaded = d3.max(versions, (version) => version.loaded_at);
-  const restated = bill.restatements.find((restatement) => restatement.month === month);
+  const restated = bill.restatements.find(
+    (restatement) => restatement.month === month && isLate(restatement),
+  );
   if (bill.month_states[month] === "restated" && restated) {
     return `on ${dayNear(restated.restated_at, month)}`;
   }
@@ -169,14 +175,14 @@ function keyFigures(figures, days) {
   const { month, against } = choice;
   const other = choice.cost === "billed" ? "effective" : "billed";
   const lines = [[other === "billed" ? "Billed cost" : "Effective cost", money(figures.costs[other][month])]];
-  const restated = against < 0 || choice.cost !== "billed" ? [] : restatementsOf(against);
+  const restated = against < 0 || choice.cost !== "billed" ? [] : restatementsOf(against).filter(isLate);
   if (restated.length) {
     const added = total(restated.map(({ moved }) => moved));
     lines.push([
       el(
         "span",
         {},
-        `Against ${monthName(against)} as first billed`,
+        `Against ${monthName(against)} before it was restated`,
         el("small", {}, `restated by ${signed(added)} on ${dayNear(restated[0].restated_at, against)}`),
       ),
       signed(figures.months[month] - figures.months[against] + added),
@@ -274,7 +280,9 @@ function runningFigure(days) {
       el(
         "p",
         { class: "note" },
-        `Days are kept for the newest three months; ${monthName(choice.month)} is older.`,
+        choice.month < bill.months.length - 3
+          ? `Days are kept for the newest three months; ${monthName(choice.month)} is older.`
+          : `No charges by day in ${monthName(choice.month)}.`,
       ),
     ];
   }

@@ -11,6 +11,11 @@ function restatementsOf(month = null) {
     .filter(({ lines }) => lines.length || !isFiltered());
 }
 
+/** Tell whether a month was restated when vendors have closed it: half a month after its end. */
+function isLate({ month, restated_at: at }) {
+  return Date.parse(at) >= Date.UTC(Number(year(month)), monthNumber(month), 16);
+}
+
 function restatedLines({
   by_service: { service, account, before, after, rows },
   before: whole,
@@ -43,7 +48,7 @@ function restatedPanel() {
     );
     return;
   }
-  const chosen = all[choice.restatement] ?? all[0];
+  const chosen = all[choice.restatement] ?? all.find(isLate) ?? all[0];
   panel(
     "What was restated",
     restatedSentence(chosen),
@@ -57,8 +62,9 @@ function restatedPanel() {
   );
 }
 
-function restatedSentence({ export: name, month, restated_at: at, after, moved }) {
-  const day = dayNear(at, month);
+function restatedSentence(restatement) {
+  const { export: name, month, restated_at: at, after, moved } = restatement;
+  const day = `${dayNear(at, month)}, ${isLate(restatement) ? "after" : "before"} it had closed`;
   const when = `${monthName(month)} on ${day}`;
   const some = isFiltered() ? ` of this selection` : "";
   if (moved === 0n) {
@@ -163,6 +169,7 @@ function restatementsTable(all, chosen) {
       ["Restated", "text"],
       ["Month", "text"],
       ["Export", "text grows"],
+      ["When", "text wide"],
       ["Before", "money wide"],
       ["After", "money wide"],
       ["Change", "money"],
@@ -172,6 +179,7 @@ function restatementsTable(all, chosen) {
         link(dayText(restatement.restated_at, true), { restatement: String(n) }, `restatement-${n}`),
         monthAndYear(restatement.month),
         nameCell(named(restatement.export)),
+        isLate(restatement) ? "after it had closed" : "before it had closed",
         money(restatement.before),
         money(restatement.after),
         signed(restatement.after - restatement.before),

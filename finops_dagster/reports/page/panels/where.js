@@ -36,7 +36,7 @@ function whereSentence(figures, byService, byCategory) {
   const [[category, amount]] = [...byCategory].sort((a, b) => compare(b[1], a[1]));
   const tenths = perMille(amount, sum);
   if (tenths === null || tenths < 10 || tenths >= 1000) return lead;
-  return `${categoryName(category, IN_TITLE)} is ${Math.round(tenths / 10)} % of the bill; ${lead}`;
+  return `${categoryName(category, IN_TITLE)} is ${Math.round(tenths / 10)} % of ${isFiltered() ? "the selection" : "the bill"}; ${lead}`;
 }
 
 function whereNote(byAccount, byRegion) {

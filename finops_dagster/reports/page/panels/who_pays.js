@@ -163,7 +163,7 @@ function coverageFigure() {
     "Usage that carries a tag, percent",
     bill.months.map((_, m) => `${monthAndYear(m)} ${percent(tenths[m])}`).join(", "),
     (width) => percentChart(width, tenths, 100),
-    { table: makeTable },
+    { table: makeTable, under: "Of usage that has a resource" },
   );
 }
 
