@@ -52,6 +52,7 @@ COMMANDS = [
     *("aws show-state --runs", "state list", "state show acme", "state show acme 2024-01"),
     *("state show acme 2024-02", "state report", "state verify"),
     *("state cleanup --dry-run --older-than 0h", "config", "config check", "worker list"),
+    "accounts list",
 ]
 QUERIES = ["FROM aws_billing_data", "FROM aws_billing_data LIMIT 1"]
 SERVICES = (

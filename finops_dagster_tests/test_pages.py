@@ -89,7 +89,9 @@ def run(command: str, folder: Path) -> str:
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("page", ["README.md", "docs/focus.md", "docs/operations.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/accounts.md", "docs/focus.md", "docs/operations.md"]
+)
 def test_sessions_print_what_the_page_shows(page: str, demo: Path, tmp_path: Path) -> None:
     folder = tmp_path / "demo"
     shutil.copytree(demo, folder)

@@ -25,10 +25,9 @@ app = typer.Typer(cls=Group, no_args_is_help=True)
 
 _NO_FILE = "no accounts file is set: set accounts.file (docs/accounts.md)"
 _HEADINGS: Headings = {
-    "account": "account_id",
+    "account": lambda row: _short_id(row["account_id"]),
     "name": "name",
     "owner": "owner",
-    "environment": "environment",
     "cost centre": "cost_centre",
     "last month": "cost",
     "currency": "currency",
@@ -159,6 +158,12 @@ def _account_row(account: BilledAccount, month: str, file: Path | None) -> Row:
         "line": None,
         "problem": None if account.listed or file is None else "not in the file",
     }
+
+
+def _short_id(account_id: str) -> str:
+    """Return an id without the path that Azure puts before it."""
+    path, slash, name = account_id.removeprefix("/subscriptions/").rpartition("/")
+    return f"…/{name}" if slash and path else name
 
 
 def _line_rows(lines: AccountsFile, unmatched: dict[int, str]) -> list[Row]:

@@ -46,6 +46,7 @@ from finops_dagster.tables.database import DuckDB
 from finops_dagster.terminal import console as plain_console
 
 _SETTINGS = Path(__file__).with_name("demo.toml")
+_ACCOUNTS = Path(__file__).with_name("accounts.csv")
 _SETTINGS_COPY = Path("data/demo/finops.toml")  # for the commands after the demo
 # The demo has no warehouse.
 _STAGES = [stage for stage in STAGES if not stage.startswith("warehouse")]
@@ -80,6 +81,9 @@ def main() -> int:
     settings = Settings.model_validate(tomllib.loads(_SETTINGS.read_text(encoding="utf-8")))
     _SETTINGS_COPY.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(_SETTINGS, _SETTINGS_COPY)
+    accounts = settings.accounts.file
+    if accounts is not None and not accounts.exists():  # People may try out names of their own.
+        shutil.copyfile(_ACCOUNTS, accounts)
     console.print(
         Text("\nThree months of an invented company's bills", style="bold"),
         Text(" from AWS and Azure, loaded as yours would be.\n"),

@@ -122,10 +122,14 @@ def test_lost_zeros_are_noticed_in_the_file_and_in_the_bill(tmp_path: Path) -> N
     assert accounts.with_lost_zeros(bill) == {3: "012345678901"}
 
 
-def test_the_example_can_be_read() -> None:
-    accounts = read_accounts(ROOT / "config/accounts.csv")
+@pytest.mark.parametrize(
+    ("file", "column"),
+    [("config/accounts.csv", "team"), ("finops_dagster/demo/accounts.csv", "business_unit")],
+)
+def test_the_examples_can_be_read(file: str, column: str) -> None:
+    accounts = read_accounts(ROOT / file)
     assert len({line.key for line in accounts.lines}) < len(accounts.lines)
-    assert "team" in accounts.text_columns
+    assert column in accounts.text_columns
 
 
 def test_config_check_says_what_is_wrong_with_the_file(finops: Finops) -> None:
