@@ -71,7 +71,7 @@ def stage(
         partitions_def=export.partitions,
         group_name=export.settings.group,
         kinds=kinds,
-        owners=["team:finops"],
+        owners=[export.settings.owner],
         tags={"finops/export": export.name},
         check_specs=check_specs,
         io_manager_key="records",

@@ -10,9 +10,12 @@ from typing import Annotated, Literal, Self
 from pydantic import PositiveInt, StringConstraints, field_validator, model_validator
 
 from finops_dagster.billing.columns import flat_name
+from finops_dagster.billing.errors import excerpt
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.settings_table import SettingsTable
 
+# As Dagster wants them.
+_OWNER = re.compile(r"\b[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Z|a-z]{2,7}\b|team:.+")
 # Relations that `finops query` and the warehouse have beside those of the exports.
 _RESERVED = ("focus", "focus_named", "accounts", "report")
 
@@ -23,7 +26,8 @@ class ExportSettings(SettingsTable):
     `name` is the first part of the export's asset keys. Without an `end_month`, the month in
     progress is the last. `decimals` decides about amounts of money with more than 18 decimals:
     "exact" refuses them, "round" rounds and counts them. `sensor` is whether the export's sensor
-    is on at first. `silent_days` replaces that of the alerts for this export.
+    is on at first. `owner` is shown in Dagster's UI: an e-mail address or `team:name`.
+    `silent_days` replaces that of the alerts for this export.
     """
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
@@ -33,7 +37,17 @@ class ExportSettings(SettingsTable):
     table: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = ""
     decimals: Literal["exact", "round"] = "exact"
     sensor: bool = False
+    owner: str = "team:finops"
     silent_days: PositiveInt | None = None
+
+    @field_validator("owner")
+    @classmethod
+    def _check_owner(cls, owner: str) -> str:
+        if not _OWNER.fullmatch(owner):
+            raise ValueError(
+                f"{excerpt(owner)} is no owner; write an e-mail address, or team: and a name"
+            )
+        return owner
 
     @field_validator("start_month", "end_month")
     @classmethod
