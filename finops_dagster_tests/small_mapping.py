@@ -30,6 +30,7 @@ def small_mapping(name: str = "small", *, moved: str = "taxes are no charges her
             "BillingCurrency": Expression("'USD'"),
             "BillingAccountId": Expression("account"),
             "ChargeCategory": Expression("'Usage'"),
+            "ServiceCategory": Expression("'Compute'"),
             "ServiceName": Expression("service"),
             "Tags": Expression("MAP {'service': service}"),
         },

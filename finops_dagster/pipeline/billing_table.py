@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import dagster as dg
 import duckdb
@@ -23,8 +24,16 @@ from finops_dagster.lake import (
     restoring_month,
 )
 from finops_dagster.pipeline import checks
+from finops_dagster.pipeline.column_schema import table_schema
 from finops_dagster.pipeline.export import Export
-from finops_dagster.pipeline.metadata import LOAD_KEYS, LoadedMonth, table_metadata
+from finops_dagster.pipeline.metadata import (
+    LOAD_KEYS,
+    LoadedMonth,
+    Metadata,
+    file_uri,
+    table_metadata,
+)
+from finops_dagster.pipeline.pictures import cost_by_month
 from finops_dagster.pipeline.resources import RunOptions
 from finops_dagster.pipeline.stage import (
     billing_month,
@@ -64,11 +73,26 @@ def billing_table_asset(export: Export) -> dg.AssetsDefinition:
         loading = MonthLoading(export, month, version, staging, database, lake, context.run.run_id)
         with loading.replacing_month(force=run_options.force) as loaded:
             previous = previous_metadata(context, loaded.report.load.manifest_id, *LOAD_KEYS)
-            metadata = table_metadata(loaded, previous)
+            metadata = {
+                **table_metadata(loaded, previous),
+                **_picture_and_place(export, loaded.report, database.path(export.name, month)),
+            }
             results = [evaluate(loaded.report) for evaluate in month_checks.values()]
             return stage_result(loaded.report.load, loaded.outcome, metadata, results)
 
     return billing_table
+
+
+def _picture_and_place(export: Export, report: MonthReport, database: Path) -> Metadata:
+    """Return the metadata of the table: its costs by month, its columns, and where it is."""
+    types, vendor = report.column_types, export.settings.vendor
+    return {
+        "cost_by_month": cost_by_month(report.month_costs),
+        # DuckDB names a database by its file.
+        "dagster/table_name": f"{database.stem}.main.{report.load.table}",
+        "dagster/column_schema": table_schema(types, vendor, report.load.format),
+        "dagster/uri": file_uri(database),
+    }
 
 
 def _month_checks(

@@ -1,18 +1,21 @@
 """The month's charges in FOCUS, derived from the lake's file and written beside it."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 from warnings import catch_warnings, simplefilter
 
 import dagster as dg
 import duckdb
+import pyarrow.parquet as pq
 
+from finops_dagster.billing.columns import quoted
 from finops_dagster.billing.errors import count_text, first_line
 from finops_dagster.billing.money import decimal_text
 from finops_dagster.billing.version import LoadedVersion
 from finops_dagster.focus.comparison import counterparts, differences
 from finops_dagster.focus.conformance import conforms
-from finops_dagster.focus.entries import EFFECTIVE_COST
+from finops_dagster.focus.entries import COST, CURRENCY, EFFECTIVE_COST
 from finops_dagster.focus.exports import focus_derivation, focus_exports
 from finops_dagster.focus.month import (
     FOCUS_VERSION,
@@ -21,15 +24,18 @@ from finops_dagster.focus.month import (
 )
 from finops_dagster.lake import Lake, parquet_relation
 from finops_dagster.pipeline.checks import ADDS_UP, CONFORMS
+from finops_dagster.pipeline.column_schema import charges_schema
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.metadata import (
     Metadata,
     differences_table,
     entries_table,
+    file_uri,
     rules_table,
     unknown_keys_table,
     version_metadata,
 )
+from finops_dagster.pipeline.pictures import cost_by_category
 from finops_dagster.pipeline.resources import RunOptions
 from finops_dagster.pipeline.stage import (
     billing_month,
@@ -43,6 +49,7 @@ from finops_dagster.tables.database import BillingDatabase
 _CHECKS = (ADDS_UP, CONFORMS)
 _RULES_BROKEN, _BROKEN_RULES = "rules_broken", "broken_rules"
 _COMPARED_WITH, _GROUPS_DIFFER, _DIFFERENCES = "compared_with", "groups_differ", "differences"
+_COST_BY_CATEGORY, _CATEGORY = "cost_by_category", "ServiceCategory"
 OPTIONS: Mapping[str, Any] = {
     # After the warehouse's stage, which is a sibling: the bill does not wait for its charges.
     "op_tags": {"dagster/priority": "-1"},
@@ -91,6 +98,8 @@ def focus_asset(export: Export, others: Iterable[Export]) -> dg.AssetsDefinition
             **conformance,
             **_comparison(context, derivation, record, of_vendor),
             "path": dg.MetadataValue.path(derivation.path),
+            "dagster/uri": file_uri(derivation.path),
+            "dagster/column_schema": charges_schema(derivation.path, export.settings.vendor),
         }
         results = [adds_up(record), focus_conforms(conformance)]
         return stage_result(record.version, outcome, metadata, results)
@@ -111,16 +120,33 @@ def _other_bills(export: Export) -> Iterator[dg.AssetDep]:
 
 
 def _conformance(derivation: FocusDerivation) -> Metadata:
-    """Check the month's charges by the rules of FOCUS, and return the broken ones as metadata."""
+    """Check the month's charges by the rules of FOCUS, and return the broken ones as metadata.
+
+    The costs by service category are part of it.
+    """
     with derivation.duckdb.scratch() as connection:
         broken = conforms(connection, parquet_relation(derivation.path))
+        picture = _cost_by_category(connection, derivation.path)
     count = sum(not rule.rule.disputed for rule in broken)
-    return {_RULES_BROKEN: count, **({_BROKEN_RULES: rules_table(broken)} if broken else {})}
+    listed = {_BROKEN_RULES: rules_table(broken)} if broken else {}
+    return {**picture, _RULES_BROKEN: count, **listed}
+
+
+def _cost_by_category(connection: duckdb.DuckDBPyConnection, charges: Path) -> Metadata:
+    """Return the costs by service category as metadata; empty if the charges have none."""
+    if _CATEGORY not in pq.read_schema(charges).names:
+        return {}
+    rows = connection.execute(
+        f"SELECT {quoted(CURRENCY)}, coalesce({quoted(_CATEGORY)}, '(none)'), "
+        f"sum({quoted(COST)}), sum({quoted(EFFECTIVE_COST)}) "
+        f"FROM {parquet_relation(charges)} GROUP BY ALL"
+    ).fetchall()
+    return {_COST_BY_CATEGORY: cost_by_category(rows)} if rows else {}
 
 
 def _previous_conformance(context: dg.AssetExecutionContext, record: FocusMonth) -> Metadata:
     """Return the metadata of `_conformance` of the last run, if its charges were the same."""
-    keys = (_RULES_BROKEN, _BROKEN_RULES, "mapping")
+    keys = (_RULES_BROKEN, _BROKEN_RULES, _COST_BY_CATEGORY, "mapping")
     previous = previous_metadata(context, record.version.manifest_id, *keys)
     if "mapping" not in previous or previous.pop("mapping").value != record.mapping:
         return {}

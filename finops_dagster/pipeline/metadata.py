@@ -7,14 +7,16 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import dagster as dg
 
 from finops_dagster.billing.delivery import Delivery
 from finops_dagster.billing.errors import escaped, excerpts, shortened
 from finops_dagster.billing.manifest import Manifest, ManifestFile
-from finops_dagster.billing.money import decimal_text, exact_sum
+from finops_dagster.billing.money import Totals, decimal_text, exact_sum
 from finops_dagster.billing.restatement import (
     CostChange,
     Restatement,
@@ -72,7 +74,21 @@ def version_metadata(version: Version) -> Metadata:
 
 def _cost(version: Version) -> Metadata:
     cost = version.totals.cost
-    return {"total_cost": float(cost), "total_cost_exact": decimal_text(cost)}
+    return {
+        "total_cost": float(cost),
+        "total_cost_exact": decimal_text(cost),
+        **_currencies(version.totals),
+    }
+
+
+def _currencies(totals: Totals) -> Metadata:
+    """Return the currencies of the headline cost, the largest first; nothing if they are unknown.
+
+    Old releases did not record them.
+    """
+    by_cost = sorted((totals.costs or {}).items(), key=lambda pair: (-pair[1], pair[0]))
+    names = ", ".join(currency or "(none)" for currency, _ in by_cost)
+    return {"currency": names} if names else {}
 
 
 def manifest_metadata(manifest: Manifest, previous: Manifest | None) -> Metadata:
@@ -107,11 +123,18 @@ def object_metadata(source: ManifestFile) -> Metadata:
 
     The sensor compares them, to see whether a run has read the vendor's newest manifest.
     """
+    location, is_url = source.location, "://" in source.location
     return {
-        "manifest": source.location,
+        "manifest": location,
+        "dagster/uri": location if is_url else file_uri(Path(location)),
         "bytes": source.size,
         "last_modified": dg.MetadataValue.timestamp(source.last_modified),
     }
+
+
+def file_uri(path: Path) -> str:
+    """Return the address of a file on this machine, with the `=` of a month's folder as it is."""
+    return f"file://{quote(str(path.resolve()), safe='/=')}"
 
 
 def staged_metadata(record: VersionRecord) -> Metadata:
@@ -143,10 +166,6 @@ def table_metadata(loaded: LoadedMonth, repeated: Mapping[str, dg.MetadataValue[
         "currency": ", ".join(currency for currency, _ in report.currencies),
         "services": len(report.services),
         "cost_by_service": _service_table(report),
-        "dagster/table_name": report.load.table,
-        "dagster/column_schema": dg.TableSchema(
-            [dg.TableColumn(name, sql_type) for name, sql_type in report.column_types.items()]
-        ),
     }
 
 
@@ -163,7 +182,7 @@ def entries_table(entries: Iterable[Entry]) -> dg.MetadataValue[Any]:
         )
         for entry in entries
     ]
-    return _table("| rule | why | currency | rows | billed | effective |", lines, texts=3)
+    return markdown_table("| rule | why | currency | rows | billed | effective |", lines, texts=3)
 
 
 def rules_table(broken: Iterable[BrokenRule]) -> dg.MetadataValue[Any]:
@@ -178,7 +197,9 @@ def rules_table(broken: Iterable[BrokenRule]) -> dg.MetadataValue[Any]:
         )
         for found in broken
     ]
-    return _table("| rule | what it says | disputed because | example | charges |", lines, texts=4)
+    return markdown_table(
+        "| rule | what it says | disputed because | example | charges |", lines, texts=4
+    )
 
 
 def differences_table(export: str, groups: Mapping[str, Sequence[Group]]) -> dg.MetadataValue[Any]:
@@ -202,7 +223,7 @@ def differences_table(export: str, groups: Mapping[str, Sequence[Group]]) -> dg.
         "| compared with | account | service | category | currency "
         f"| billed {export} | billed there | effective {export} | effective there |"
     )
-    return _table(header, lines, texts=5)
+    return markdown_table(header, lines, texts=5)
 
 
 def unknown_keys_table(unknown: Mapping[str, Mapping[str, int]]) -> Metadata:
@@ -213,7 +234,7 @@ def unknown_keys_table(unknown: Mapping[str, Mapping[str, int]]) -> Metadata:
         for key, rows in keys.items()
     ]
     header = "| lookup | unknown key | line items |"
-    return {"unknown": _table(header, lines, texts=2)} if lines else {}
+    return {"unknown": markdown_table(header, lines, texts=2)} if lines else {}
 
 
 def warnings_metadata(messages: Sequence[str]) -> dict[str, dg.MetadataValue[Any]]:
@@ -237,7 +258,9 @@ def markdown(text: str) -> str:
     return f"{fence}{pad}{code}{pad}{fence}"
 
 
-def _table(header: str, lines: Iterable[Sequence[str]], texts: int = 1) -> dg.MetadataValue[Any]:
+def markdown_table(
+    header: str, lines: Iterable[Sequence[str]], texts: int = 1
+) -> dg.MetadataValue[Any]:
     """Return a Markdown table; its columns after the first `texts` are numbers, aligned right."""
     rule = f"|{'---|' * texts}{'---:|' * (header.count('|') - 1 - texts)}"
     return dg.MetadataValue.md(
@@ -255,7 +278,7 @@ def _rounded_columns(load: Load) -> Metadata:
         for column in load.rounded or ()
     ]
     header = "| column | cells rounded to 18 decimals | difference in all |"
-    return {"decimals_rounded": _table(header, lines)} if lines else {}
+    return {"decimals_rounded": markdown_table(header, lines)} if lines else {}
 
 
 def _service_table(report: MonthReport) -> dg.MetadataValue[Any]:
@@ -263,7 +286,9 @@ def _service_table(report: MonthReport) -> dg.MetadataValue[Any]:
     rest = report.services[_MAX_SERVICES:]
     if rest:
         lines.append((f"{len(rest)} other services", f"{sum(cost for _, cost in rest):,.2f}"))
-    return _table(f"| service | {report.cost_column} |", lines)
+    # Costs of several currencies are added up here: `currency` says so.
+    currency = f" {markdown(report.currencies[0][0])}" if len(report.currencies) == 1 else ""
+    return markdown_table(f"| service | {report.cost_column}{currency} |", lines)
 
 
 def _restatement_metadata(restatement: Restatement) -> Metadata:
@@ -310,7 +335,7 @@ def _restatement_table(restatement: Restatement) -> dg.MetadataValue[Any]:
         sum(change.rows_before for change in totals),
         sum(change.rows_after for change in totals),
     )
-    return _table(
+    return markdown_table(
         f"| service | account | {markdown(restatement.replaced_id)} "
         f"| {markdown(restatement.manifest_id)} | change |",
         [

@@ -12,7 +12,7 @@ from finops_dagster.billing.version import Load, LoadedVersion
 from finops_dagster.lake import Lake, exporting_month, footer_texts, is_intact, version_of_footer
 from finops_dagster.pipeline.checks import RECONCILES, reconciles
 from finops_dagster.pipeline.export import Export
-from finops_dagster.pipeline.metadata import version_metadata
+from finops_dagster.pipeline.metadata import file_uri, version_metadata
 from finops_dagster.pipeline.resources import RunOptions
 from finops_dagster.pipeline.stage import (
     billing_month,
@@ -48,6 +48,7 @@ def parquet_asset(export: Export) -> dg.AssetsDefinition:
             metadata = {
                 **version_metadata(version),
                 "path": dg.MetadataValue.path(lake.path(export.name, month)),
+                "dagster/uri": file_uri(lake.path(export.name, month)),
                 "bytes": size,
             }
             return stage_result(version, outcome, metadata, [reconciles(version)])

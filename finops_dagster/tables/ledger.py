@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import duckdb
@@ -225,6 +226,24 @@ def loaded_files(connection: duckdb.DuckDBPyConnection, export: str) -> dict[Bil
         BillingMonth.of(first_day): Content.of(map(FileContent.of_row, files))
         for first_day, files in rows
     }
+
+
+def month_costs(
+    connection: duckdb.DuckDBPyConnection, export: str, last: BillingMonth, count: int
+) -> list[tuple[BillingMonth, dict[str, Decimal]]]:
+    """Return the headline costs by currency of the last `count` loaded months up to `last`.
+
+    The oldest month is first. In records of releases without currencies, the whole cost has the
+    currency "".
+    """
+    rows = connection.execute(
+        "SELECT billing_month, coalesce(cost_by_currency, MAP {'': total_cost}) "
+        "FROM finops_state.manifests "
+        "WHERE export = ? AND state = 'loaded' AND billing_month <= ? "
+        "ORDER BY billing_month DESC LIMIT ?",
+        [export, last.first_day, count],
+    ).fetchall()
+    return [(BillingMonth.of(first_day), dict(costs)) for first_day, costs in reversed(rows)]
 
 
 def newest_load(

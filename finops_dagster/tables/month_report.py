@@ -8,10 +8,14 @@ from decimal import Decimal
 import duckdb
 
 from finops_dagster.billing.columns import Sql, quoted
+from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import Load
 from finops_dagster.sources.base import Format
 from finops_dagster.tables import ledger
 from finops_dagster.tables.load import table_columns
+
+# A year, and the same month of the year before.
+_MONTHS_SHOWN = 13
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,8 @@ class MonthReport:
     """The name of the headline cost's column."""
     services: list[tuple[str, Decimal]]
     currencies: list[tuple[str, Decimal]]
+    month_costs: list[tuple[BillingMonth, dict[str, Decimal]]]
+    """The headline costs of the export's last 13 months up to this one, oldest first."""
     is_final: bool | None
     """Whether the month is final; None if the table's columns do not tell."""
 
@@ -60,6 +66,7 @@ def month_report(
             ((currency or "(none)", cost) for currency, cost in costs.items()),
             key=lambda pair: (-pair[1], pair[0]),
         ),
+        ledger.month_costs(connection, load.export, load.month, _MONTHS_SHOWN),
         _is_final(connection, load, bill_format.finality_sql(column_types)),
     )
 

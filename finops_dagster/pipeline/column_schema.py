@@ -1,0 +1,61 @@
+"""The columns of tables and files in Dagster's UI, with what each of them means."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+import dagster as dg
+import pyarrow.parquet as pq
+
+from finops_dagster.focus.month import FOCUS_VERSION
+from finops_dagster.focus.specification import Specification
+from finops_dagster.tables.digest import column_type
+
+
+def table_schema(types: Mapping[str, str], vendor: str, bill_format: str) -> dg.TableSchema:
+    """Return the schema of a billing table; `types` has DuckDB's type of each column.
+
+    A column that we know nothing of has no description.
+    """
+    own = _focus_descriptions() if bill_format.startswith("focus") else _descriptions(vendor)
+    known = {**own, **_descriptions("added")}
+    return _schema(types, known)
+
+
+def charges_schema(path: Path, vendor: str) -> dg.TableSchema:
+    """Return the schema of a file of charges, which must exist; only its footer is read."""
+    types = {field.name: column_type(field.type) for field in pq.read_schema(path)}
+    of_vendor = {f"x{key}": text for key, text in _descriptions(vendor).items()}
+    return _schema(types, {**of_vendor, **_focus_descriptions(), **_descriptions("added")})
+
+
+def _schema(types: Mapping[str, str], descriptions: Mapping[str, str]) -> dg.TableSchema:
+    return dg.TableSchema(
+        [
+            dg.TableColumn(name, str(sql_type), description=descriptions.get(_key(name)))
+            for name, sql_type in types.items()
+        ]
+    )
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+@cache
+def _tables() -> dict[str, dict[str, str]]:
+    return tomllib.loads(Path(__file__).with_name("columns.toml").read_text(encoding="utf-8"))
+
+
+def _descriptions(table: str) -> Mapping[str, str]:
+    return _tables().get(table, {})
+
+
+@cache
+def _focus_descriptions() -> Mapping[str, str]:
+    columns = Specification.load(FOCUS_VERSION).columns
+    return {_key(column.name): column.description for column in columns}
