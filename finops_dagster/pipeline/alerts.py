@@ -26,6 +26,7 @@ from finops_dagster.pipeline import BILL_STAGES, FOCUS_STAGES
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.history import History, Run
 from finops_dagster.pipeline.metadata import restated
+from finops_dagster.pipeline.report_alerts import report_alerts
 
 # A month that failed earlier is known, or nobody has tried it again since.
 _FAILURES_READ = timedelta(days=14)
@@ -73,7 +74,7 @@ def alerts_sensor(
         name="alerts",
         minimum_interval_seconds=300,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Sends failed months, restatements and silent exports to people, once each.",
+        description="Sends people what they should know, once each: docs/alerts.md says what.",
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         cursor, instance = Cursor.read(context.cursor), context.instance
@@ -81,6 +82,7 @@ def alerts_sensor(
         states = {
             **dict(_failed_months(settings, exports, instance, last_stage)),
             **dict(_silent_exports(settings, exports, instance)),
+            **dict(report_alerts(instance)),
         }
         alerts += [a for key, a in states.items() if a is not None and key not in cursor.known]
         known = [key for key, a in states.items() if a is not None or key in cursor.known]

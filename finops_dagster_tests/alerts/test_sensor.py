@@ -1,12 +1,18 @@
 """The sensor sends what a person should know, once each, and nothing that mended itself."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 
 import dagster as dg
 import pytest
 
+from finops_dagster.alerts.alert import Alert
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.pipeline.alerts import Cursor
+from finops_dagster.pipeline.report_alerts import alerts_metadata, anomaly_alert, budget_alert
+from finops_dagster.reports.anomalies import Anomaly
+from finops_dagster.reports.budgets import BudgetMonth, BudgetSettings
+from finops_dagster.reports.findings import Kind
 from finops_dagster_tests.cur import HEADERS, line_item
 from finops_dagster_tests.project import Project
 from finops_dagster_tests.servers.webhook import WebhookServer
@@ -150,6 +156,47 @@ def test_a_silent_export_is_told_once_for_each_silence(
     assert text.startswith("acme has been silent for 4 days\n")
     assert alerts.tick() == []
     project.export["silent_days"] = 30
+    assert alerts.tick() == []
+
+
+def report(project: Project, *found: Alert) -> None:
+    """Make a report whose check found these."""
+
+    @dg.asset(check_specs=[dg.AssetCheckSpec("budgets_kept", asset="report")])
+    def report():
+        yield dg.AssetCheckResult(passed=not found, metadata=alerts_metadata(found))
+        yield dg.MaterializeResult()
+
+    assert dg.materialize([report], instance=project.instance).success
+
+
+def test_what_the_checks_of_the_report_find_is_told_once_each(alerts: Alerts) -> None:
+    team = {"name": "team", "amount": "100", "currency": "USD", "owner": "cloud"}
+    month = BillingMonth.parse("2024-01")
+    budget = BudgetMonth(BudgetSettings.model_validate(team), month, Decimal(120), None)
+    first, last = date(2024, 1, 9), date(2024, 1, 10)
+    who = ("USD", "AWS", "1234", "shop", "AmazonEC2")
+    unusual = Anomaly(Kind.SPIKE, first, last, *who, Decimal(50), Decimal(10))
+    report(alerts.project, budget_alert(budget))
+    (text,) = alerts.tick()
+    assert text.splitlines() == [
+        "Budget team crossed in 2024-01: +20.00 USD (+20.0%)",
+        "",
+        "Budget team: 120.00 of 100.00 USD was spent in 2024-01.",
+        "It counts: owner = cloud",
+        "",
+        "To look further: finops budgets --month 2024-01",
+    ]
+    report(alerts.project, budget_alert(budget), anomaly_alert(unusual))
+    (text,) = alerts.tick()
+    title = "Unusual cost of AmazonEC2 in account shop: +40.00 USD"
+    assert text.splitlines()[::2] == [
+        title,
+        f"Reason: {unusual.sentence}",
+        "To look further: finops anomalies --month 2024-01",
+    ]
+    assert alerts.tick() == []
+    report(alerts.project)
     assert alerts.tick() == []
 
 
