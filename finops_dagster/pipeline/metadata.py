@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -300,7 +299,7 @@ def _restatement_metadata(restatement: Restatement) -> Metadata:
         "cost_changed": float(added_cost),
         "cost_changed_exact": decimal_text(added_cost),
         "restatement": _restatement_table(restatement),
-        RESTATED: dg.MetadataValue.text(json.dumps(summary)),
+        RESTATED: dg.MetadataValue.json(summary),
     }
 
 
@@ -308,7 +307,8 @@ def restated(metadata: Mapping[str, dg.MetadataValue[Any]]) -> Restatement | Non
     """Return the summary of the restatement in the metadata of the billing table; None without."""
     if RESTATED not in metadata:
         return None
-    return restatements_of_footer(json.loads(str(metadata[RESTATED].value)))[0]
+    summary: Any = metadata[RESTATED].value
+    return restatements_of_footer(summary)[0]
 
 
 def _summary(restatement: Restatement) -> Restatement:
