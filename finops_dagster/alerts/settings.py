@@ -81,7 +81,7 @@ class AlertSettings(SettingsTable):
     failed_minutes: int = Field(default=20, ge=0)
     restatement_percent: float = Field(default=1.0, ge=0)
     restatement_amount: float = Field(default=1.0, ge=0)
-    settled_days: int = Field(default=10, ge=0)
+    settled_days: int = Field(default=15, ge=0)
     silent_days: PositiveInt = 3
 
     @model_validator(mode="after")
