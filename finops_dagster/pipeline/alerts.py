@@ -90,7 +90,8 @@ def alerts_sensor(
         unsent = [*cursor.unsent, *(Unsent(alert, [*ways]) for alert in alerts)]
         for dropped in unsent[:-_MOST_UNSENT]:
             context.log.error(f"not sent, as too many wait: {dropped.alert.title}")
-        waiting, problems = send(unsent[-_MOST_UNSENT:], ways)
+        unsent = unsent[-_MOST_UNSENT:]
+        waiting, problems = send(unsent, ways)
         for problem in problems:
             context.log.error(problem)
         document = asdict(Cursor(known, cursor.restatements, waiting))

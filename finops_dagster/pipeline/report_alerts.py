@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # They take time to import.
     from finops_dagster.reports.budgets import BudgetMonth
 
 _REPORT, _KEY = dg.AssetKey("report"), "alerts"
+_REPORTS_READ = 5
 
 
 def alerts_metadata(alerts: Iterable[Alert]) -> dict[str, dg.MetadataValue[Any]]:
@@ -54,12 +55,22 @@ def anomaly_alert(anomaly: Anomaly) -> Alert:
 
 
 def report_alerts(instance: dg.DagsterInstance) -> Iterator[tuple[str, Alert]]:
-    """Yield what the checks of the newest report found, each with its key."""
-    for report in instance.fetch_materializations(_REPORT, 1).records:
-        evaluation = dg.DagsterEventType.ASSET_CHECK_EVALUATION
-        for record in instance.get_records_for_run(report.run_id, of_type=evaluation).records:
-            event = record.event_log_entry.dagster_event
-            metadata = getattr(event and event.event_specific_data, "metadata", {})
-            for fields in metadata[_KEY].value if _KEY in metadata else ():
-                alert = Alert(**fields)
-                yield alert.key, alert
+    """Yield what the checks of the newest report found, each with its key.
+
+    A report whose run has not succeeded yet does not count: its checks may be missing.
+    """
+    for report in instance.fetch_materializations(_REPORT, _REPORTS_READ).records:
+        run = instance.get_run_by_id(report.run_id)
+        if run is not None and run.is_success:
+            yield from _alerts_of_checks(instance, run.run_id)
+            return
+
+
+def _alerts_of_checks(instance: dg.DagsterInstance, run_id: str) -> Iterator[tuple[str, Alert]]:
+    evaluation = dg.DagsterEventType.ASSET_CHECK_EVALUATION
+    for record in instance.get_records_for_run(run_id, of_type=evaluation).records:
+        event = record.event_log_entry.dagster_event
+        metadata = getattr(event and event.event_specific_data, "metadata", {})
+        for fields in metadata[_KEY].value if _KEY in metadata else ():
+            alert = Alert(**fields)
+            yield alert.key, alert

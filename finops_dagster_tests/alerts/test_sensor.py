@@ -159,15 +159,18 @@ def test_a_silent_export_is_told_once_for_each_silence(
     assert alerts.tick() == []
 
 
-def report(project: Project, *found: Alert) -> None:
-    """Make a report whose check found these."""
+def report(project: Project, *found: Alert, fails: bool = False) -> None:
+    """Make a report whose check found these, or that fails before its check."""
 
     @dg.asset(check_specs=[dg.AssetCheckSpec("budgets_kept", asset="report")])
     def report():
-        yield dg.AssetCheckResult(passed=not found, metadata=alerts_metadata(found))
         yield dg.MaterializeResult()
+        if fails:
+            raise ValueError
+        yield dg.AssetCheckResult(passed=not found, metadata=alerts_metadata(found))
 
-    assert dg.materialize([report], instance=project.instance).success
+    result = dg.materialize([report], instance=project.instance, raise_on_error=False)
+    assert result.success is not fails
 
 
 def test_what_the_checks_of_the_report_find_is_told_once_each(alerts: Alerts) -> None:
@@ -196,8 +199,12 @@ def test_what_the_checks_of_the_report_find_is_told_once_each(alerts: Alerts) ->
         "To look further: finops anomalies --month 2024-01",
     ]
     assert alerts.tick() == []
+    report(alerts.project, fails=True)
+    assert alerts.tick() == [], "a report without its checks tells nothing new"
     report(alerts.project)
     assert alerts.tick() == []
+    report(alerts.project, budget_alert(budget))
+    assert len(alerts.tick()) == 1, "the budget was kept in between"
 
 
 def test_an_alert_that_is_not_taken_waits_for_the_next_tick(alerts: Alerts) -> None:
