@@ -16,6 +16,7 @@ from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.focus import focus_asset
 from finops_dagster.pipeline.manifest import manifest_asset
 from finops_dagster.pipeline.parquet import parquet_asset
+from finops_dagster.pipeline.report import report_asset
 from finops_dagster.pipeline.resources import BillingDatabaseResource, RunLock, RunOptions, records
 from finops_dagster.pipeline.sensors import (
     focus_automation_sensor,
@@ -96,6 +97,8 @@ def build_definitions(settings: Settings) -> dg.Definitions:
     if settings.database.has_warehouse:
         backend, tables = settings.database.backend, list(map(focus_table, with_focus))
         focus += [warehouse_focus_asset(export, backend, tables) for export in with_focus]
+    if with_focus:
+        focus.append(report_asset(settings, with_focus))
     return dg.Definitions(
         assets=[*(factory(export) for export in exports for factory in factories), *focus],
         jobs=[

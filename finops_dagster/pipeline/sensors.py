@@ -20,6 +20,7 @@ from finops_dagster.lake import Lake
 from finops_dagster.object_stores import ObjectStores
 from finops_dagster.pipeline import FOCUS_STAGES
 from finops_dagster.pipeline.export import Export
+from finops_dagster.pipeline.report import REPORT
 from finops_dagster.pipeline.runs import end_lost_runs
 from finops_dagster.sources.base import ManifestOrError, Source
 from finops_dagster.staging.folder import StagingFolder
@@ -205,22 +206,25 @@ def _due_charges(export: Export, lake: Lake) -> dict[str, str]:
 def focus_automation_sensor(
     exports: Iterable[Export], *, has_warehouse: bool
 ) -> list[dg.SensorDefinition]:
-    """Return the sensor that follows runs outside of the jobs, in a list that may be empty.
+    """Return the sensor that follows runs, in a list that may be empty.
 
     It derives the charges of months whose bill another run has changed, such as one of `parquet`
-    alone, for exports whose own sensor is switched on.
+    alone, for exports whose own sensor is switched on. It writes the report after all runs that
+    derive charges.
     """
-    followed = (export for export in exports if export.has_focus and export.settings.sensor)
-    stages = FOCUS_STAGES if has_warehouse else FOCUS_STAGES[:1]
-    keys = [export.key(stage) for export in followed for stage in stages]
-    if not keys:
+    with_focus = [export for export in exports if export.has_focus]
+    if not with_focus:
         return []
+    stages = FOCUS_STAGES if has_warehouse else FOCUS_STAGES[:1]
+    followed = (export for export in with_focus if export.settings.sensor)
+    keys = [REPORT, *(export.key(stage) for export in followed for stage in stages)]
     return [
         dg.AutomationConditionSensorDefinition(
             "focus_automation",
             target=dg.AssetSelection.assets(*keys),
             default_status=dg.DefaultSensorStatus.RUNNING,
-            description="Derives charges again whose bill was changed outside of its job.",
+            description="Derives charges again whose bill was changed outside of its job, and "
+            "writes the report after charges were derived.",
         )
     ]
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from duckdb import DuckDBPyConnection
 
 from finops_dagster.billing.columns import Sql, file_literal, literal, quoted
+from finops_dagster.focus.month import FOCUS_VERSION
+from finops_dagster.focus.specification import Specification
 from finops_dagster.reports.relations import ACCOUNT_JOINS
 
 NONE = "(none)"
@@ -155,7 +157,15 @@ def _group(connection: DuckDBPyConnection, table: str, files: Sequence[Path], co
 def _charges(connection: DuckDBPyConnection, files: Sequence[Path]) -> Sql:
     """Return what follows FROM to read charges with their lines of the accounts file."""
     paths = Sql(", ").join(map(file_literal, files))
-    charges = Sql(f"read_parquet([{paths}], union_by_name = true, hive_partitioning = false)")
+    # A mapping may lack columns of FOCUS.
+    columns = Sql(", ").join(
+        Sql(f"CAST(NULL AS {column.type.sql_type}) AS {quoted(column.name)}")
+        for column in Specification.load(FOCUS_VERSION).columns
+    )
+    charges = Sql(
+        f"(FROM read_parquet([{paths}], union_by_name = true, hive_partitioning = false) "
+        f"UNION ALL BY NAME SELECT {columns} WHERE false)"
+    )
     if connection.execute("FROM account_spellings LIMIT 1").fetchone() is None:
         # To join nothing takes time, too.
         return Sql(f"{charges}, (SELECT NULL AS rowid) AS own, (SELECT NULL AS rowid) AS billed")

@@ -1,0 +1,95 @@
+"""The newest page of the bill, over the charges of all exports, kept beside the lake."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import dagster as dg
+
+from finops_dagster.billing.errors import BillError, escaped
+from finops_dagster.billing.money import decimal_text
+from finops_dagster.lake import Lake
+from finops_dagster.pipeline.export import Export
+from finops_dagster.pipeline.metadata import Metadata
+from finops_dagster.settings import Settings
+from finops_dagster.tables.database import BillingDatabase, DuckDB
+
+REPORT = dg.AssetKey(["report"])
+# One report for all months of a backfill: once the runs that derive charges have ended. `eager`
+# would wait until every month has charges, and may miss those of the half minute after a request.
+_AUTOMATION = (
+    dg.AutomationCondition.any_deps_match(dg.AutomationCondition.newly_updated()).since(
+        dg.AutomationCondition.newly_requested()
+    )
+    & ~dg.AutomationCondition.any_deps_in_progress()
+    & ~dg.AutomationCondition.in_progress()
+)
+
+
+def report_path(lake: Lake) -> Path:
+    """Return the path of the newest page, which may not exist yet."""
+    return lake.root / "report" / "report.html"
+
+
+def report_asset(settings: Settings, exports: Sequence[Export]) -> dg.AssetsDefinition:
+    """Return the asset of the page of the bill; `exports` are those that have charges."""
+
+    @dg.asset(
+        key=REPORT,
+        deps=[export.key("focus") for export in exports],
+        group_name="report",
+        kinds={"html"},
+        owners=["team:finops"],
+        automation_condition=_AUTOMATION,
+    )
+    def report(
+        context: dg.AssetExecutionContext,
+        lake: dg.ResourceParam[Lake],
+        database: dg.ResourceParam[BillingDatabase],
+    ) -> dg.MaterializeResult[None]:
+        """Write the page of the charges of all exports."""
+        try:
+            path, metadata = write_newest_report(settings, lake, database.duckdb)
+        except BillError as error:
+            cause = {"cause": type(error).__name__}
+            raise dg.Failure(escaped(str(error)), metadata=cause, allow_retries=False) from None
+        context.log.info(f"{path} is written")
+        return dg.MaterializeResult(metadata=metadata)
+
+    return report
+
+
+def write_newest_report(settings: Settings, lake: Lake, duckdb: DuckDB) -> tuple[Path, Metadata]:
+    """Write the newest page beside the lake, and return its path and its key figures.
+
+    Raises BillError where there are no charges, or a file cannot be used.
+    """
+    # They take time to import, and most runs write no report.
+    from finops_dagster.reports.bill import Bill, Scope
+    from finops_dagster.reports.files import write_report
+    from finops_dagster.reports.headline import Headline
+
+    bill = Bill(settings.project.name, lake, duckdb, settings.exports, settings.accounts)
+    document = bill.document(Scope())
+    months = document["months"]
+    if not months:
+        raise BillError(f"{lake.root} has no charges of any month; load a month first")
+    path = report_path(lake)
+    write_report(document, path, "html")
+    metadata: Metadata = {
+        "path": dg.MetadataValue.path(path.resolve()),
+        "bytes": path.stat().st_size,
+        "months": f"{months[0]} to {months[-1]}",
+    }
+    if headline := Headline.of(document):
+        metadata |= {
+            "month": headline.month,
+            "state": headline.state,
+            "currency": headline.currency,
+            "billed": float(headline.billed),
+            "billed_exact": decimal_text(headline.billed),
+            "effective": float(headline.effective),
+            "effective_exact": decimal_text(headline.effective),
+        }
+        if headline.previous is not None:
+            metadata["billed_month_before"] = float(headline.previous)
+    return path, metadata

@@ -1,0 +1,68 @@
+"""The asset `report`: one page over all exports, made once after months of charges."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from finops_dagster_tests.pipeline.automation import Automation
+from finops_dagster_tests.project import Project
+
+PAGE = Path("data/parquet/report/report.html")
+
+
+def materialize(project: Project) -> dg.ExecuteInProcessResult:
+    definitions = project.definitions()
+    return definitions.resolve_implicit_global_asset_job_def().execute_in_process(
+        instance=project.instance,
+        asset_selection=[dg.AssetKey(["report"])],
+        raise_on_error=False,
+    )
+
+
+def failure(result: dg.ExecuteInProcessResult) -> str | None:
+    """Return the message of the failed asset."""
+    (failed,) = [event for event in result.all_events if event.is_step_failure]
+    reported = failed.step_failure_data.user_failure_data
+    return reported and reported.description
+
+
+def metadata(result: dg.ExecuteInProcessResult) -> dict[str, Any]:
+    assert result.success, failure(result)
+    (event,) = result.get_asset_materialization_events()
+    return {name: entry.value for name, entry in event.materialization.metadata.items()}
+
+
+def test_the_page_lies_beside_the_lake_and_its_key_figures_in_the_metadata(focus: Project) -> None:
+    focus.deliver("1.000000000000000001", month="2024-01")
+    focus.deliver("3", month="2024-02")
+    for month in ("2024-01", "2024-02"):
+        focus.load(month)
+    values = metadata(materialize(focus))
+    assert Path(values["path"]) == focus.folder / PAGE
+    assert "<html" in PAGE.read_text(encoding="utf-8")
+    assert (values["month"], values["months"]) == ("2024-02", "2024-01 to 2024-02")
+    assert (values["billed_exact"], values["effective_exact"]) == ("3", "3")
+    assert Decimal(str(values["billed_month_before"])) == 1
+    assert values["bytes"] == PAGE.stat().st_size
+
+
+def test_a_report_without_charges_fails_in_one_line(focus: Project) -> None:
+    result = materialize(focus)
+    assert failure(result) == "data/parquet has no charges of any month; load a month first"
+
+
+def test_several_months_make_one_report(focus: Project) -> None:
+    automation = Automation(focus)
+    for month in ("2024-01", "2024-02"):
+        focus.deliver("1", month=month)
+        focus.load(month)
+    assert automation.requested() == ["report"]
+    assert automation.requested() == []
+
+
+def test_an_export_without_charges_has_no_report(project: Project) -> None:
+    assert not project.definitions().resolve_asset_graph().has(dg.AssetKey(["report"]))
