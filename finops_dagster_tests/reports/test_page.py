@@ -315,6 +315,15 @@ def test_a_bill_without_a_month_says_so(open_bill: Opener) -> None:
 
 
 @pytest.mark.thorough
+def test_a_selection_without_charges_says_so(open_bill: Opener) -> None:
+    page = open_bill(small_bill(), "#provider=Azure&owner=Data")
+    assert shown(page) == "0.00"
+    assert titles(page)["How much"] == "No charges in January for this selection"
+    assert titles(page)["Where"] == "Nothing was charged for in January"
+    assert titles(page)["What moved"] == "Nothing moved between December and January"
+
+
+@pytest.mark.thorough
 def test_one_month_is_compared_with_none(open_bill: Opener) -> None:
     bill = invented_bill(Shape(months=1))
     bill["month_states"] = ["final"]

@@ -59,6 +59,9 @@ function drawn(amount) {
   return Number(cents(amount)) / 100;
 }
 
+/** Return the unit that fits amounts. */
+const unitFor = (amounts) => unitOf(Math.max(0, ...amounts.map((amount) => Math.abs(drawn(amount)))));
+
 /** Return the unit of a chart whose largest value is given, and how it writes values. */
 function unitOf(largest) {
   const [size, word] = [

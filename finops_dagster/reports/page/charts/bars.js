@@ -75,12 +75,11 @@ function stepsChart(width, steps, net) {
 }
 
 /** Draw a total by version: points {text, amount}; the axis does not start at zero. */
-function versionsChart(width, points) {
+function versionsChart(width, points, unit) {
   const values = points.map(({ amount }) => drawn(amount));
   const [low, high] = d3.extent(values);
   const pad = (high - low || 1) * 0.25;
   const y = [low - pad, high + pad];
-  const unit = unitOf(Math.max(...values.map(Math.abs)));
   const ticks = ticksOf(y);
   const steps = points.flatMap((_, n) => [
     [n, values[n]],
@@ -88,7 +87,7 @@ function versionsChart(width, points) {
   ]);
   return plot(width, {
     height: 220,
-    marginLeft: 64,
+    marginLeft: marginOf(y, unit),
     marginRight: 8,
     marginTop: 12,
     marginBottom: 44,

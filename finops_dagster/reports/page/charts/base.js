@@ -28,6 +28,12 @@ function ticksOf([low, high]) {
   return [4, 3, 2, 1].map((count) => d3.ticks(low, high, count)).find((ticks) => ticks.length < 6) ?? [0];
 }
 
+/** Return the margin that the values of a scale need at its left. */
+function marginOf(scaleY, unit) {
+  const ticks = ticksOf(scaleY);
+  return Math.ceil(13 + Math.max(14, ...ticks.map((value) => textWidth(unit.ticks(ticks)(value), 400))));
+}
+
 /** Return gridlines with their values, behind the marks. */
 function grid(scaleY, unit) {
   const ticks = ticksOf(scaleY);
@@ -46,7 +52,10 @@ function grid(scaleY, unit) {
 
 const domain = (values, least = 0) => {
   const [low, high] = [Math.min(least, ...values), Math.max(least, ...values)];
-  return low === high ? [0, 1] : d3.nice(low, high, 4);
+  if (low === high) return [0, 1];
+  const nice = d3.nice(low, high, 4);
+  // A little below zero needs no gridline there.
+  return low < 0 && -low < high / 10 ? [low * 1.1, nice[1]] : nice;
 };
 
 /** Return the pieces of a state's mark: how each is drawn within a radius, and its colours. */

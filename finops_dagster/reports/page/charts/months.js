@@ -34,7 +34,7 @@ function stateKey() {
 }
 
 /** Draw the months as stacked bars. Series: {name, months: [amount]}, the first at the bottom. */
-function monthsChart(width, series) {
+function monthsChart(width, series, unit) {
   const months = d3.range(bill.months.length);
   const bars = series.flatMap(({ months: amounts }, s) =>
     months.map((m) => ({
@@ -47,16 +47,16 @@ function monthsChart(width, series) {
   const sum = (m, sign) => d3.sum(bars, (bar) => (bar.m === m && bar.value * sign > 0 ? bar.value : 0));
   const tops = months.map((m) => sum(m, 1));
   const y = domain([...tops, ...months.map((m) => sum(m, -1))]);
-  const unit = unitOf(Math.max(...tops, 0));
-  const right = 16 + Math.max(...series.map(({ name }) => textWidth(name, 600)));
+  const right = 16 + Math.max(0, ...series.map(({ name }) => textWidth(name, 600)));
+  const left = marginOf(y, unit);
   const height = tall(300, 212);
-  const band = (width - 40 - right) / (months.length + 0.28);
+  const band = (width - left - right) / (months.length + 0.28);
   const inset = Math.max(0, (band * 0.72 - 72) / 2);
   const near = (m) => (choice.month - m) % Math.ceil(30 / band) === 0;
   const isHatched = (m) => bill.month_states[m] === "in progress";
   return plot(width, {
     height,
-    marginLeft: 40,
+    marginLeft: left,
     marginRight: right,
     marginTop: 20,
     marginBottom: 56,
@@ -71,8 +71,8 @@ function monthsChart(width, series) {
         title: "text",
         insetLeft: inset,
         insetRight: inset,
-        fill: ({ m, s }) => (isHatched(m) ? hatch(s) : SERIES[s]),
-        stroke: ({ m, s }) => (isHatched(m) ? SERIES[s] : "var(--paper)"),
+        fill: ({ m, s }) => (isHatched(m) ? hatch(series[s].colour) : SERIES[series[s].colour]),
+        stroke: ({ m, s }) => (isHatched(m) ? SERIES[series[s].colour] : "var(--paper)"),
         strokeWidth: 1,
       }),
       Plot.ruleY([0], { stroke: "var(--axis)" }),
@@ -140,15 +140,14 @@ function endNames(series, last, y, height) {
     textAnchor: "start",
     frameAnchor: "right",
     dx: 8,
-    fill: ({ s }) => `var(--series-text-${s + 1})`,
+    fill: ({ s }) => `var(--series-text-${series[s].colour + 1})`,
     fontWeight: 600,
   });
 }
 
 /** Draw one of several multiples of months, all on the scale `y`. */
-function multipleChart(width, amounts, y) {
+function multipleChart(width, amounts, y, unit) {
   const months = d3.range(bill.months.length);
-  const unit = unitOf(Math.max(...y.map(Math.abs)));
   const colour = (m) =>
     bill.month_states[m] === "in progress"
       ? hatch(0)
@@ -157,7 +156,7 @@ function multipleChart(width, amounts, y) {
         : "var(--past)";
   return plot(width, {
     height: 130,
-    marginLeft: 52,
+    marginLeft: marginOf(y, unit),
     marginRight: 0,
     marginTop: 8,
     marginBottom: 24,

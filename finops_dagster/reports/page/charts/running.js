@@ -1,11 +1,10 @@
 /* The running total of a month by day, beside that of another. */
 
 /** Draw running totals by day. Each: {name, totals: [amount of day 1, …]}; the first is in front. */
-function runningChart(width, front, back) {
+function runningChart(width, front, back, unit) {
   const lines = [back, front].filter(Boolean);
   const points = ({ totals }) => totals.map((amount, d) => [d + 1, drawn(amount)]);
   const y = domain(lines.flatMap((line) => points(line).map(([, value]) => value)));
-  const unit = unitOf(Math.max(...y.map(Math.abs)));
   const last = Math.max(...lines.map(({ totals }) => totals.length), 28);
   const day = front.totals.length;
   const same = back?.totals[day - 1];
@@ -17,7 +16,7 @@ function runningChart(width, front, back) {
   const beside = isPart && day < last - 9 ? { textAnchor: "start", dx: 8 } : { textAnchor: "end", dx: -8 };
   return plot(width, {
     height: Math.max(tall(240, 200), Math.min(420, width * 0.75, 29 * bill.months.length + 24)),
-    marginLeft: 40,
+    marginLeft: marginOf(y, unit),
     marginRight: 92,
     marginTop: 12,
     marginBottom: 28,

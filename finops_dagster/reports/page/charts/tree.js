@@ -17,8 +17,7 @@ function treeChart(width, root, isChosen) {
     .paddingInner((node) => (node.depth < 2 ? 8 : 2))
     .paddingTop((node) => (node.depth === 1 || node.depth === 2 ? 18 : 0))(tree);
   const nodes = tree.descendants().filter((node) => node.depth > 0);
-  const providers = tree.children ?? [];
-  const series = (node) => Math.min(providers.indexOf(node.ancestors().at(-2) ?? node), 5);
+  const series = (node) => node.ancestors().at(-2).data.colour;
   const wide = (node) => node.x1 - node.x0;
   const services = nodes.filter((node) => node.depth === 3);
   const fit = (node, text, weight = 400) => fitted(text, wide(node) - 10, weight);

@@ -208,6 +208,25 @@ function keyFigures(figures, days) {
   );
 }
 
+const colourOrders = new Map();
+
+/** Return the keys of the bill by their cost in all months, whatever is filtered: the order of colours. */
+function colourOrder(what, keyOf) {
+  const kept = `${what} ${choice.currency}`;
+  if (!colourOrders.has(kept)) {
+    const rows = d3.range(bill.costs.rows).filter((n) => bill.costs.currency[n] === choice.currency);
+    const byKey = [...sums(rows, bill.costs.billed, keyOf)].sort((a, b) => compare(b[1], a[1]));
+    colourOrders.set(
+      kept,
+      byKey.map(([key]) => key),
+    );
+  }
+  return colourOrders.get(kept);
+}
+
+const providerColour = (p) =>
+  Math.min(5, Math.max(0, colourOrder("provider", (n) => providerOf(bill.costs.account[n])).indexOf(p)));
+
 /** Return the series of the months' chart: at most six, the rest as "Other". */
 function monthSeries(figures) {
   const { costs, services } = bill;
@@ -216,11 +235,21 @@ function monthSeries(figures) {
     ? (n) => services[costs.service[n]].category ?? -1
     : (n) => providerOf(costs.account[n]);
   const name = byCategory ? categoryName : providerName;
-  const [first, others] = cut(largestFirst(monthsBy(costs, figures.rows, keyOf), total), 5);
-  const series = first.map(([key, months]) => ({ name: name(key, 18), months }));
+  const byKey = monthsBy(costs, figures.rows, keyOf);
+  const order = colourOrder(choice.stack, keyOf);
+  const [first, others] = cut(
+    order.filter((key) => byKey.has(key)).map((key) => [key, byKey.get(key)]),
+    5,
+  );
+  const series = first.map(([key, months], s) => ({
+    name: name(key, 18),
+    months,
+    colour: first.every(([other]) => order.indexOf(other) < 6) ? order.indexOf(key) : s,
+  }));
   if (others.length) {
     series.push({
       name: "Other",
+      colour: 5,
       months: bill.months.map((_, m) => total(others.map(([, months]) => months[m]))),
     });
   }
@@ -229,7 +258,7 @@ function monthSeries(figures) {
 
 function monthsFigure(figures) {
   const series = monthSeries(figures);
-  const unit = unitOf(Math.max(...figures.months.map(drawn), 0));
+  const unit = unitFor(figures.months);
   const word = choice.cost === "billed" ? "Billed" : "Effective";
   const makeTable = () =>
     table(
@@ -264,7 +293,7 @@ function monthsFigure(figures) {
   return figure(
     `${word} cost by month, ${unit.word}${currencyName()}`,
     label,
-    (width) => monthsChart(width, series),
+    (width) => monthsChart(width, series, unit),
     {
       key: stateKey(),
       table: makeTable,
@@ -287,7 +316,7 @@ function runningFigure(days) {
     ];
   }
   const lines = [days.front, days.back].filter(Boolean);
-  const unit = unitOf(Math.max(...lines.flatMap(({ totals }) => totals.map((t) => Math.abs(drawn(t))))));
+  const unit = unitFor(lines.flatMap(({ totals }) => totals));
   const makeTable = () =>
     table(
       `Running total by day, ${currencyName()}`,
@@ -302,7 +331,7 @@ function runningFigure(days) {
   return figure(
     `Running total by day of month, ${unit.word}${currencyName()}`,
     runningSentence(days),
-    (width) => runningChart(width, days.front, days.back),
+    (width) => runningChart(width, days.front, days.back, unit),
     { table: makeTable },
   );
 }

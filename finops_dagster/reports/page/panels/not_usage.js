@@ -13,7 +13,9 @@ function notUsagePanel() {
   ]
     .map((kind) => ({ kind, name: KIND_NAMES[kind] ?? named(kind), months: byKind.get(kind) }))
     .filter(({ months }) => months.some((amount) => cents(amount) !== 0n));
-  const note = shown.length ? `One scale for all ${shown.length}, ${currencyName()}.` : null;
+  const note = shown.length
+    ? `One scale for all ${shown.length}, ${unitFor(shown.flatMap(({ months }) => months)).word}${currencyName()}.`
+    : null;
   panel(
     "What is not usage",
     notUsageSentence(shown),
@@ -43,6 +45,7 @@ function notUsageSentence(shown) {
 }
 
 function multiples(shown) {
+  const unit = unitFor(shown.flatMap(({ months }) => months));
   const y = domain(shown.flatMap(({ months }) => months.map(drawn)));
   return shown.map(({ name, months }) => {
     const moved = choice.against < 0 ? null : months[choice.month] - months[choice.against];
@@ -57,7 +60,7 @@ function multiples(shown) {
       figure(
         "",
         `${name} by month: ${months.map((amount, m) => `${monthAndYear(m)} ${money(amount)}`).join(", ")}`,
-        (width) => multipleChart(width, months, y),
+        (width) => multipleChart(width, months, y, unit),
       ),
     );
   });

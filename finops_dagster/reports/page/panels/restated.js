@@ -89,7 +89,7 @@ function versionsFigure(chosen) {
     { text: "before", amount: chain[0].before },
     ...chain.map(({ restated_at: at, after }) => ({ text: dayText(at), amount: after })),
   ].slice(-6);
-  const unit = unitOf(Math.max(...points.map(({ amount }) => Math.abs(drawn(amount)))));
+  const unit = unitFor(points.map(({ amount }) => amount));
   const versions = [chain[0].from, ...chain.map(({ to }) => to)].slice(-6);
   const makeTable = () =>
     table(
@@ -104,7 +104,7 @@ function versionsFigure(chosen) {
   return figure(
     `${monthName(chosen.month)}'s whole total in ${named(chosen.export, 24)}, by version, ${unit.word}${currencyName()}`,
     points.map(({ text, amount }) => `${text} ${money(amount)}`).join(", "),
-    (width) => versionsChart(width, points),
+    (width) => versionsChart(width, points, unit),
     { under: "The axis does not start at zero", table: makeTable },
   );
 }

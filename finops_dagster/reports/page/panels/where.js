@@ -115,6 +115,7 @@ function placeTree(figures) {
           inside: new Map(),
           service: depth > 1 ? costs.service[n] : null,
           account: depth > 2 ? costs.account[n] : null,
+          provider: service.provider ?? -1,
         });
       }
       level.get(key).amount += costs[choice.cost][n];
@@ -172,7 +173,7 @@ function treeFigure(figures) {
     name: "All",
     children: ordered(root)
       .filter(({ amount }) => amount > 0n)
-      .map((provider) => cell(provider, [provider.key], 1)),
+      .map((node) => ({ ...cell(node, [node.key], 1), colour: providerColour(node.provider) })),
   };
   if (!data.children.length) return el("p", { class: "note" }, "No cost above zero to draw.");
   const chosen = path
