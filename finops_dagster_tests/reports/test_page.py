@@ -435,6 +435,27 @@ def test_restated_lines_follow_the_filter(open_bill: Opener) -> None:
 
 
 @pytest.mark.thorough
+def test_who_pays_is_summed_by_owner_and_by_cost_centre(open_bill: Opener) -> None:
+    bill = small_bill()
+    page = open_bill(bill)
+    for choose, caption, name, value in (
+        ("By owner", "By owner", "Data", lambda row: row["owner"] == 0),
+        (
+            "By cost centre",
+            "By cost centre",
+            "CC-4100",
+            lambda row: row["cost_centre"] == "CC-4100",
+        ),
+        ("By cost centre", "By cost centre", "No cost centre", lambda row: not row["cost_centre"]),
+    ):
+        page.get_by_role("button", name=choose).click()
+        page.wait_for_selector(f"caption:has-text('{caption} and account')")
+        lines = {row[0]: row for row in rows(page, caption)}
+        assert lines[name][3] == money(bill, cost(bill, "2024-01", value))
+        assert lines["Total"][3] == shown(page)
+
+
+@pytest.mark.thorough
 def test_an_account_may_have_several_lines_and_a_line_several_accounts(open_bill: Opener) -> None:
     bill = small_bill()
     first, other = bill["accounts"][0], bill["accounts"][1]

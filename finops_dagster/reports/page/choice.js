@@ -9,6 +9,7 @@ const choice = {
   owner: null,
   currency: 0,
   stack: "provider",
+  payer: "owner",
   where: [],
   restatement: null,
   accounts: [],
@@ -22,6 +23,7 @@ function readChoice() {
   const place = (list, name) => (address.has(name) ? indexOrNull(list, address.get(name)) : null);
   choice.cost = address.get("cost") === "effective" ? "effective" : "billed";
   choice.stack = address.get("by") === "category" ? "category" : "provider";
+  choice.payer = address.get("payer") === "cost-centre" ? "cost-centre" : "owner";
   choice.month = place(bill.months, "month") ?? bill.month ?? -1;
   choice.against = place(bill.months, "against") ?? choice.month - 1;
   if (choice.against === choice.month) choice.against = choice.month - 1;

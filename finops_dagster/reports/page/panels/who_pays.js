@@ -5,25 +5,25 @@ function whoPaysPanel(figures) {
   const rows = chosenRows(tags, choice.month);
   const tagged = sums(rows, tags.tagged, (n) => tags.account[n]);
   const untagged = sums(rows, tags.untagged, (n) => tags.account[n]);
-  const owners = ownersOf(figures, tagged, untagged);
+  const payers = payersOf(figures, tagged, untagged);
   panel(
     "Who pays",
-    whoPaysSentence(owners, total(untagged.values()), total(tagged.values())),
+    whoPaysSentence(payers, total(untagged.values()), total(tagged.values())),
     accountsNote(figures),
     row(
-      part(8, ownersTable(figures, owners)),
+      part(8, payerSwitch(), payersTable(figures, payers)),
       part(4, coverageFigure(), untaggedTable(total(untagged.values()))),
     ),
   );
 }
 
-function whoPaysSentence(owners, untagged, tagged) {
+function whoPaysSentence(payers, untagged, tagged) {
   const all = tagged + untagged;
-  const known = owners.filter(({ owner, months }) => owner >= 0 && months[choice.month] > 0n);
+  const known = payers.filter(({ payer, months }) => payer !== null && months[choice.month] > 0n);
   if (all <= 0n) {
     return known.length
-      ? `${ownerName(known[0].owner, IN_TITLE)} pays most: ${money(known[0].months[choice.month])}`
-      : "No account of this month has an owner";
+      ? `${payerName(known[0].payer, IN_TITLE)} pays most: ${money(known[0].months[choice.month])}`
+      : `No account of this month has ${choice.payer === "owner" ? "an owner" : "a cost centre"}`;
   }
   if (untagged === 0n) return "All usage carries a tag";
   const tenths = perMille(untagged, all);
@@ -37,7 +37,7 @@ function whoPaysSentence(owners, untagged, tagged) {
 function accountsNote(figures) {
   const { costs, accounts } = bill;
   if (!accounts.some(({ listed }) => listed))
-    return "There is no accounts file: names are the vendor's, and no account has an owner.";
+    return "No account is in an accounts file: names are the vendor's, and no account has an owner.";
   const used = new Set(
     figures.rows.filter((n) => costs.month[n] === choice.month).map((n) => costs.account[n]),
   );
@@ -48,13 +48,17 @@ function accountsNote(figures) {
   return `${listed(names)} ${unknown.length === 1 ? "has" : "have"} no line in the accounts file.`;
 }
 
-function ownersOf(figures, tagged, untagged) {
+/** Return who pays, by owner or by cost centre: the largest first, and last what has none. */
+function payersOf(figures, tagged, untagged) {
   const { costs } = bill;
-  const byAccount = monthsBy(costs, figures.rows, (n) => costs.account[n]);
-  const owners = d3
-    .groups(largestFirst(byAccount), ([a]) => ownerOf(a))
-    .map(([owner, accounts]) => ({
-      owner,
+  const { month, against } = choice;
+  const byAccount = [...monthsBy(costs, figures.rows, (n) => costs.account[n])].filter(
+    ([, months]) => months[month] !== 0n || (against >= 0 && months[against] !== 0n),
+  );
+  const payers = d3
+    .groups(largestFirst(byAccount), ([a]) => payerOf(a))
+    .map(([payer, accounts]) => ({
+      payer,
       accounts: accounts.map(([account, months]) => ({
         account,
         months,
@@ -62,10 +66,40 @@ function ownersOf(figures, tagged, untagged) {
         untagged: untagged.get(account) ?? 0n,
       })),
     }));
-  for (const line of owners) Object.assign(line, summed(line.accounts));
-  return owners.sort(
-    (a, b) => (a.owner < 0) - (b.owner < 0) || compare(b.months[choice.month], a.months[choice.month]),
+  for (const line of payers) Object.assign(line, summed(line.accounts));
+  return payers.sort(
+    (a, b) => (a.payer === null) - (b.payer === null) || compare(b.months[month], a.months[month]),
   );
+}
+
+/** Return the name of the owner or the cost centre of an account, or null. */
+function payerOf(a) {
+  const name = choice.payer === "owner" ? bill.owners[ownerOf(a)] : bill.accounts[a].cost_centre;
+  return name || null;
+}
+
+const payerName = (payer, longest) =>
+  payer === null ? `No ${choice.payer === "owner" ? "owner" : "cost centre"}` : named(payer, longest);
+
+/** Return what chooses between owners and cost centres, where accounts have both. */
+function payerSwitch() {
+  if (!bill.accounts.some((account) => account.cost_centre)) return null;
+  const buttons = ["owner", "cost-centre"].map((by) =>
+    el(
+      "button",
+      {
+        type: "button",
+        class: "link",
+        "aria-pressed": String(choice.payer === by),
+        "data-keep": `payer-${by}`,
+        onclick: () => {
+          location.hash = addressWith({ payer: by === "owner" ? null : by });
+        },
+      },
+      by === "owner" ? "By owner" : "By cost centre",
+    ),
+  );
+  return el("div", { class: "choices small", role: "group", "aria-label": "Who pays" }, buttons);
 }
 
 function summed(lines) {
@@ -76,7 +110,7 @@ function summed(lines) {
   };
 }
 
-function ownersTable(figures, owners) {
+function payersTable(figures, payers) {
   const { month, against } = choice;
   const line = (name, id, centre, { months, tagged, untagged }, kind, colour) => {
     const covered = perMille(tagged, tagged + untagged);
@@ -91,23 +125,23 @@ function ownersTable(figures, owners) {
       percent(covered),
     ]);
   };
-  const most = Math.max(1, Math.floor(18 / Math.max(1, owners.length)));
-  const [first, others] = cut(owners, 10);
-  const rows = first.flatMap((owner) => {
-    const [accounts, more] = cut(
-      owner.accounts.filter(({ months }) => months[month] !== 0n || (against >= 0 && months[against] !== 0n)),
-      most,
-    );
-    const head = line(el("bdi", {}, ownerName(owner.owner)), "", "", owner, "group", "var(--series-1)");
+  const isByOwner = choice.payer === "owner";
+  const word = isByOwner ? "owner" : "cost centre";
+  const second = (a) => named((isByOwner ? bill.accounts[a].cost_centre : bill.owners[ownerOf(a)]) || DASH);
+  const most = Math.max(1, Math.floor(18 / Math.max(1, payers.length)));
+  const [first, others] = cut(payers, 10);
+  const rows = first.flatMap((payer) => {
+    const [accounts, more] = cut(payer.accounts, most);
+    const head = line(el("bdi", {}, payerName(payer.payer)), "", "", payer, "group", "var(--series-1)");
     const inside = accounts.map((a) => {
-      const { id, cost_centre: centre, listed, provider } = bill.accounts[a.account];
+      const { id, listed, provider } = bill.accounts[a.account];
       return line(
         stacked(
           accountName(a.account),
           listed || !bill.accounts.some((other) => other.listed) ? null : "not in the accounts file",
         ),
         nameCell(`${provider === null ? "" : `${providerName(provider)} `}${id ? named(shortId(id)) : ""}`),
-        named(centre || DASH),
+        second(a.account),
         a,
         "inside",
         "var(--past)",
@@ -118,14 +152,14 @@ function ownersTable(figures, owners) {
     return [head, ...inside];
   });
   if (others.length)
-    rows.push(line(`Other owners (${others.length})`, "", "", summed(others), "group", "var(--series-1)"));
-  rows.push(line("Total", "", "", summed(owners), "total", "var(--series-1)"));
+    rows.push(line(`Other (${others.length})`, "", "", summed(others), "group", "var(--series-1)"));
+  rows.push(line("Total", "", "", summed(payers), "total", "var(--series-1)"));
   return table(
-    `By owner and account, ${monthName(month)}, ${currencyName()}`,
+    `By ${word} and account, ${monthName(month)}, ${currencyName()}`,
     [
-      ["Owner, account", "text grows"],
+      [`${word[0].toUpperCase()}${word.slice(1)}, account`, "text grows"],
       ["Id", "text id wide"],
-      ["Cost centre", bill.accounts.some((account) => account.cost_centre) ? "text wide" : "hidden"],
+      [isByOwner ? "Cost centre" : "Owner", isByOwner && !payerSwitch() ? "hidden" : "text wide"],
       [shortMonth(month), "money"],
       ["Share", "money wide"],
       ["Change", "money"],
