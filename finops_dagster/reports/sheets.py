@@ -152,8 +152,12 @@ def _named(document: Document, row: Row) -> dict[str, Cell]:
             cells |= _account(document, value)
         elif column == "service":
             service = {} if value is None else document["services"][value]
-            category = service and document["categories"][service["category"]]
-            cells |= {"service": service.get("name"), "service_category": category or None}
+            # A service that only a restatement has is of no category.
+            category = service.get("category")
+            cells |= {
+                "service": service.get("name"),
+                "service_category": None if category is None else document["categories"][category],
+            }
         elif column in _MONEY and value is not None:
             cells[column] = Decimal(value).scaleb(-document["scale"], _EXACT)
         else:

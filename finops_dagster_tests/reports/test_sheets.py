@@ -65,6 +65,15 @@ def test_no_name_becomes_a_formula(document: Document, tmp_path: Path) -> None:
         assert f"'{HOSTILE}" in {row["resource"] for row in csv.DictReader(file)}
 
 
+def test_a_service_that_only_a_restatement_has_is_of_no_category(
+    document: Document, tmp_path: Path
+) -> None:
+    document["services"][0]["category"] = None
+    write_xlsx(document, tmp_path / "report.xlsx")
+    services = {row["service"]: row for row in cells(tmp_path / "report.xlsx", "costs")}
+    assert services["Machines"]["service_category"] is None
+
+
 def test_csv_files_have_exact_amounts(document: Document, tmp_path: Path) -> None:
     write_csv(document, tmp_path)
     with (tmp_path / "months.csv").open(encoding="utf-8", newline="") as file:
