@@ -297,6 +297,7 @@ def test_hostile_names_are_text(open_bill: Opener, width: int) -> None:
     bill["restatements"][0] |= {"export": bill["versions"][0]["export"], "from": HOSTILE[1]}
     bill["resources"]["resource"] = [HOSTILE[n % 6] for n in range(len(bill["resources"]["month"]))]
     bill["budgets"][0]["name"] = HOSTILE[3]
+    bill["services"][3]["category"] = None
     bill["project"] = HOSTILE[1]
     page = open_bill(bill, width=width)
     text = page.inner_text("body")
