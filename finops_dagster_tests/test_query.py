@@ -49,6 +49,9 @@ def test_csv_and_json_are_exact_on_standard_output_and_in_files(finops: Finops) 
     finops("query", EXACT, "--out", "rows.JSON")
     assert Path("rows.JSON").read_text() == printed
     assert finops("query", "SELECT 1 WHERE false", "--json") == "[]\n"
+    nested = "SELECT {'a': [1, 2], 'b': {'c': 'x\n'}} AS n, [] AS e, range AS r FROM range(3)"
+    printed = finops("query", nested, "--json")
+    assert printed == json.dumps(json.loads(printed), indent=2) + "\n"
 
 
 def test_parquet_has_the_types_and_the_order_of_the_query(finops: Finops) -> None:

@@ -27,6 +27,8 @@ _SPELLINGS = {
     "valid_to": ("validto",),
 }
 _COLUMNS = {spelling: column for column, all_ in _SPELLINGS.items() for spelling in all_}
+# `focus_named` has a column of its own of this name.
+_LISTED = "listed"
 _AWS_DIGITS = 12
 _AZURE_PATH = "/subscriptions/"
 # How spreadsheets write a long number: 1.23457E+11, 123456789012.0.
@@ -169,6 +171,11 @@ def _columns(place: str, headings: Sequence[str]) -> list[str]:
                 )
         raise BillError(f"{place}: no column is called account_id; name the column of the ids so")
     for heading, key in zip(filter(None, headings), keys, strict=True):
+        if key == _LISTED:
+            raise BillError(
+                f"{place}: focus_named has a column AccountListed already; rename the column "
+                f"{excerpt(heading)}"
+            )
         if keys.count(key) > 1:
             raise BillError(
                 f"{place}: two columns are {excerpt(key)}, one of them {excerpt(heading)}; "

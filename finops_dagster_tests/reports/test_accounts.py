@@ -74,6 +74,7 @@ def test_more_columns_are_taken_as_they_are(tmp_path: Path) -> None:
         ("account_id,name\n1.23457E+11,a\n", "line 2: account_id '1.23457E+11' was changed by a"),
         ("account_id,name\n123456789012.0,a\n", "line 2: account_id '123456789012.0' was chang"),
         ("account_id,Team,team\n", "line 1: two columns are 'team', one of them 'Team'; rename"),
+        ("id,Listed\n", "line 1: focus_named has a column AccountListed already; rename the"),
         ("account_id,id\n", "line 1: two columns are 'account_id', one of them 'account_id'"),
         ("account_id,name\n1,caf\xe9\n".encode("latin-1"), "line 2: is not in UTF-8; save the"),
         ("account_id,name\n".encode("utf-16"), "line 1: is not in UTF-8"),
