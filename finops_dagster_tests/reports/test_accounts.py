@@ -4,7 +4,7 @@ from datetime import date
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finops_dagster.billing.errors import BillError
@@ -106,6 +106,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         read_accounts(tmp_path)
 
 
+@settings(max_examples=40)
 @given(st.binary() | st.text(st.sampled_from('id,\n"1;\t2024-é \r')).map(str.encode))
 def test_any_file_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, text: bytes) -> None:
     file = tmp_path_factory.getbasetemp() / "any.csv"

@@ -127,7 +127,7 @@ def test_hostile_headings_and_names_stay_text(tmp_path: Path) -> None:
 ids, days = st.sampled_from("abc"), st.integers(1, 9).map(lambda day: f"2024-01-0{day}")
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(
     lines=st.lists(st.tuples(ids, st.none() | days, st.none() | days), max_size=6),
     charges=st.lists(st.tuples(st.none() | ids, ids, days), min_size=1, max_size=20),
