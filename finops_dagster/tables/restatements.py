@@ -29,7 +29,7 @@ _IS_MONTH = Sql("export = ? AND billing_month = ?")
 _CHANGES = """
 WITH before_and_after AS (
     SELECT currency, service, account, cost AS cost_before, row_count AS rows_before
-    FROM replaced_costs
+    FROM finops_replaced_costs
     UNION ALL BY NAME
     SELECT currency, service, account, cost AS cost_after, row_count AS rows_after
     FROM ({costs})
@@ -61,7 +61,8 @@ def keep_replaced_costs(
     connection is closed.
     """
     costs = _costs(connection, rows, bill_format)
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE replaced_costs AS {costs}")
+    # A temporary table hides a table of its name: an export hardly has this one.
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE finops_replaced_costs AS {costs}")
 
 
 def record_restatement(
