@@ -97,7 +97,9 @@ def _budgets(settings: Settings, month: str | None) -> tuple[list[BudgetMonth], 
 
 
 def _anomalies(settings: Settings, month: str | None) -> list[Anomaly]:
+    """Return the anomalies that begin in a month, by default the newest."""
     from finops_dagster.reports.anomalies import read_anomalies
+    from finops_dagster.reports.charges import newest_month
     from finops_dagster.reports.relations import open_relations
     from finops_dagster.tables.database import DuckDB
 
@@ -105,7 +107,10 @@ def _anomalies(settings: Settings, month: str | None) -> list[Anomaly]:
     with open_relations(database, lake, settings.exports, settings.accounts) as (bill, relations):
         if "focus" not in relations:
             return []
-        return read_anomalies(bill, BillingMonth.parse(month) if month else None)
+        chosen = BillingMonth.parse(month) if month else newest_month(bill)
+        # The month after tells whether what begins on the last days stays.
+        found = read_anomalies(bill, chosen.next if chosen else None)
+    return [anomaly for anomaly in found if anomaly.month == chosen]
 
 
 def _budget_row(of_month: BudgetMonth) -> Row:

@@ -57,6 +57,11 @@ class Anomaly:
     detail: str = ""
 
     @property
+    def month(self) -> BillingMonth:
+        """The month in which it begins."""
+        return BillingMonth.of(self.first_day)
+
+    @property
     def difference(self) -> Decimal:
         """What the days cost more than expected; negative if less."""
         return self.cost - self.expected
@@ -96,18 +101,14 @@ _PREDICATES = {
 
 
 def read_anomalies(
-    connection: DuckDBPyConnection, month: BillingMonth | None = None
+    connection: DuckDBPyConnection, last: BillingMonth | None = None
 ) -> list[Anomaly]:
-    """Return the anomalies that begin in a month, by default the newest, as `find_anomalies`.
+    """Return the anomalies of the thirteen months until the last, as `find_anomalies` does.
 
-    Needs the relation `focus_named`.
+    `last` is the newest month by default. Needs the relation `focus_named`.
     """
-    # A change that begins on the last days is told apart from a spike by the month after.
-    costs = read_daily_costs(connection, month.next if month else None)
-    if costs is None:
-        return []
-    chosen = month or BillingMonth.of(costs.day(costs.day_count - 1))
-    return [a for a in find_anomalies(costs) if BillingMonth.of(a.first_day) == chosen]
+    costs = read_daily_costs(connection, last)
+    return [] if costs is None else find_anomalies(costs)
 
 
 def find_anomalies(costs: DailyCosts) -> list[Anomaly]:

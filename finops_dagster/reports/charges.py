@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from finops_dagster.billing.columns import Sql
+from finops_dagster.billing.months import BillingMonth
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
 
 # Not every vendor's FOCUS has these columns.
 CHARGES = Sql("""
@@ -19,3 +25,9 @@ FROM focus_named UNION ALL BY NAME SELECT
 WHERE false
 """)
 """A query of the charges in `focus_named`, which a lake without charges does not have."""
+
+
+def newest_month(connection: DuckDBPyConnection) -> BillingMonth | None:
+    """Return the newest month in `focus_named`; None if it is empty."""
+    row = connection.execute("SELECT max(x_billing_month) FROM focus_named").fetchone()
+    return BillingMonth.of(row[0]) if row and row[0] else None

@@ -9,8 +9,9 @@ import numpy as np
 
 from finops_dagster.billing.columns import Sql
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.reports.charges import CHARGES
+from finops_dagster.reports.charges import CHARGES, newest_month
 from finops_dagster.reports.daily_costs import Array, DailyCosts, Series
+from finops_dagster.reports.findings import LEAST_PART_OF_A_DAY
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -22,53 +23,67 @@ _COMPLETE, _NEWEST_DAYS = 0.75, 3
 
 # Doubles are exact enough here, and are added up several times as fast.
 _USAGE = Sql("""
-CREATE OR REPLACE TEMP TABLE usage AS
 SELECT
-    x_billing_month AS month,
+    x_billing_month AS month, x_export AS export,
+    greatest(CAST(ChargePeriodStart AS DATE), month) AS first_day,
+    coalesce(CAST(ChargePeriodEnd - INTERVAL 1 SECOND AS DATE), first_day) AS final_day,
+    -- A charge of a longer time costs the same on each of its days.
+    greatest(1, 1 + date_diff('day', first_day, least(final_day, last_day(month)))) AS days,
     coalesce(BillingCurrency, '(none)') AS currency,
     coalesce(ProviderName, '(none)') AS provider,
     coalesce(SubAccountId, BillingAccountId, '(none)') AS account,
-    coalesce(AccountName, '(none)') AS account_name,
     coalesce(ServiceName, '(none)') AS service,
-    coalesce(RegionName, RegionId, '(none)') AS region,
-    SkuId AS sku,
-    PricingUnit AS unit,
-    x_export AS export,
-    greatest(CAST(ChargePeriodStart AS DATE), x_billing_month) AS first_day,
-    -- A charge of a longer time costs the same on each of its days.
-    greatest(1, 1 + date_diff(
-        'day',
-        first_day,
-        least(CAST(ChargePeriodEnd - INTERVAL 1 SECOND AS DATE), last_day(x_billing_month))
-    )) AS days,
+    -- To join by four texts takes twice as long.
+    hash(currency, provider, account, service) AS key,
+    AccountName, RegionName, RegionId, SkuId, PricingUnit,
     ChargeCategory = 'Credit' AS is_credit,
-    sum(CAST(EffectiveCost AS DOUBLE)) AS cost,
-    sum(CAST(PricingQuantity AS DOUBLE)) AS quantity,
-    sum(CAST(EffectiveCost AS DOUBLE)) FILTER (CommitmentDiscountStatus = 'Used') AS committed
+    CAST(EffectiveCost AS DOUBLE) AS cost,
+    CAST(PricingQuantity AS DOUBLE) AS quantity,
+    CommitmentDiscountStatus IS NOT DISTINCT FROM 'Used' AS is_committed
 FROM charges
 WHERE x_billing_month BETWEEN $first AND $last
     AND ((ChargeCategory = 'Usage' AND ChargeClass IS NULL) OR ChargeCategory = 'Credit')
-GROUP BY ALL
 """)
-_SERIES = Sql("""
+# A series that costs less in its dearest month than what matters on a day is left out.
+_SERIES = Sql(f"""
 CREATE OR REPLACE TEMP TABLE series AS
+WITH months AS (
+    SELECT currency, provider, account, service, month,
+        coalesce(arg_max(AccountName, first_day), '(none)') AS account_name,
+        max(export) AS export, any_value(key) AS key, sum(if(is_credit, 0, cost)) AS cost
+    FROM ({_USAGE})
+    GROUP BY currency, provider, account, service, month
+), currencies AS (
+    SELECT currency, min(cost) / 31 AS day_cost
+    FROM (SELECT currency, month, sum(cost) AS cost FROM months GROUP BY ALL)
+    WHERE cost > 0 GROUP BY currency
+)
 SELECT
-    currency, provider, account, service, arg_max(account_name, first_day) AS account_name,
-    arg_max(export, first_day) AS export,
+    currency, provider, account, service, arg_max(account_name, month) AS account_name,
+    arg_max(export, month) AS export, any_value(key) AS key,
     row_number() OVER (ORDER BY currency, provider, account, service) - 1 AS number
-FROM usage
-GROUP BY currency, provider, account, service
+FROM months JOIN currencies USING (currency)
+GROUP BY currency, provider, account, service, day_cost
+HAVING max(cost) >= day_cost * {LEAST_PART_OF_A_DAY}
+""")
+_SERIES_USAGE = Sql(f"""
+CREATE OR REPLACE TEMP TABLE series_usage AS
+SELECT
+    number, month, usage.export, coalesce(RegionName, RegionId, '(none)') AS region,
+    if(quantity > 0, hash(SkuId, PricingUnit), NULL) AS sku,
+    first_day, days, is_credit, sum(cost) AS cost, sum(quantity) AS quantity,
+    sum(cost) FILTER (is_committed) AS committed
+FROM ({_USAGE}) AS usage JOIN series USING (key)
+GROUP BY ALL
 """)
 _PRICES = Sql("""
 CREATE OR REPLACE TEMP TABLE prices AS
 SELECT
-    currency, provider, account, service, region, sku, unit,
-    CAST(month + INTERVAL 1 MONTH AS DATE) AS month,
+    number, region, sku, CAST(month + INTERVAL 1 MONTH AS DATE) AS month,
     sum(cost) / sum(quantity) AS previous_price
-FROM usage
+FROM series_usage
 WHERE NOT is_credit AND sku IS NOT NULL
-GROUP BY ALL
-HAVING sum(quantity) > 0
+GROUP BY number, region, sku, month
 """)
 _DAYS = Sql("""
 CREATE OR REPLACE TEMP TABLE usage_days AS
@@ -82,11 +97,9 @@ FROM (
         if(is_credit, 0, coalesce(quantity * previous_price, cost)) / days AS repriced,
         if(is_credit, 0, coalesce(committed, 0)) / days AS committed,
         if(is_credit, -cost, 0) / days AS credit
-    FROM usage
-    JOIN series USING (currency, provider, account, service)
-    LEFT JOIN prices USING (currency, provider, account, service, region, sku, unit, month)
+    FROM series_usage LEFT JOIN prices USING (number, region, sku, month)
 )
-GROUP BY ALL
+GROUP BY number, day, region
 """)
 _REGIONS = Sql("""
 SELECT number, day, region, cost, dense_rank() OVER (ORDER BY number, region) - 1 AS place
@@ -98,7 +111,7 @@ FROM (
 # What is charged for a longer time says nothing of how far a month has come.
 _LOADED_MONTHS = Sql("""
 SELECT export, month, max(first_day) FILTER (days = 1)
-FROM usage WHERE NOT is_credit GROUP BY export, month ORDER BY month
+FROM series_usage WHERE NOT is_credit GROUP BY export, month ORDER BY month
 """)
 
 
@@ -110,16 +123,16 @@ def read_daily_costs(
     `last` is the last month, by default the newest. None if there is no usage in these months.
     """
     connection.execute(f"CREATE OR REPLACE TEMP VIEW charges AS {CHARGES}")
-    (newest,) = connection.execute("SELECT max(x_billing_month) FROM charges").fetchone() or (None,)
+    newest = newest_month(connection)
     if newest is None:
         return None
-    last = min(last, BillingMonth.of(newest)) if last else BillingMonth.of(newest)
+    last = min(last, newest) if last else newest
     first = last
     for _ in range(_MONTHS - 1):
         first = first.previous
     months = {"first": first.first_day, "last": last.first_day}
-    connection.execute(_USAGE, months)
-    connection.execute(_SERIES)
+    connection.execute(_SERIES, months)
+    connection.execute(_SERIES_USAGE, months)
     connection.execute(_PRICES)
     connection.execute(_DAYS, {"first": first.first_day})
     day_count = (last.next.first_day - first.first_day).days

@@ -23,7 +23,7 @@ Flags = npt.NDArray[np.bool_]
 
 # A difference below both is not worth an alarm: in units of the currency, and as a part of what a
 # day of the whole bill costs.
-_LEAST_DIFFERENCE, _LEAST_PART_OF_A_DAY = 5.0, 0.005
+_LEAST_DIFFERENCE, LEAST_PART_OF_A_DAY = 5.0, 0.005
 
 
 class Kind(StrEnum):
@@ -109,7 +109,7 @@ def least_differences(costs: DailyCosts) -> Array:
         rows = currencies == currency
         total = np.nansum(costs.cost[rows], axis=0, keepdims=True)
         usual_day = rolling_median(total, 2 * MONTH)
-        least[rows] = np.maximum(least[rows], _LEAST_PART_OF_A_DAY * usual_day)
+        least[rows] = np.maximum(least[rows], LEAST_PART_OF_A_DAY * usual_day)
     return least
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime, time, timedelta
 from decimal import Decimal
 
 import numpy as np
 import pytest
 
+from finops_dagster.billing.months import BillingMonth
 from finops_dagster.reports.anomalies import find_anomalies
 from finops_dagster.reports.daily_costs import DailyCosts, Series
+from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.reports.judge import JUDGED_SEEDS, false_alarms_a_month, judge, judge_all
+from finops_dagster_tests.reports.months import Months, charge
 from finops_dagster_tests.reports.planted import DAYS, KINDS, bill, plant_all
 
 
@@ -126,3 +130,27 @@ def test_the_same_job_at_the_end_of_each_month_is_no_anomaly() -> None:
 
 def test_no_series_has_no_anomaly() -> None:
     assert find_anomalies(_steady()) == []
+
+
+def test_finops_anomalies_shows_what_begins_in_a_month(finops: Finops) -> None:
+    assert "no unusual days" in finops("anomalies")
+    months = Months(finops.project.folder / "data/parquet")
+    for month in ("2025-01", "2025-02", "2025-03", "2025-04"):
+        first = BillingMonth.parse(month)
+        days = (first.next.first_day - first.first_day).days
+        start = datetime.combine(first.first_day, time())
+        cheap_days = 10 if month == "2025-04" else days
+        months.write(
+            month,
+            [
+                charge("20" if day < cheap_days else "60", ChargePeriodStart=start + timedelta(day))
+                for day in range(days)
+            ],
+        )
+    (anomaly,) = finops.json("anomalies")
+    assert (anomaly["first_day"], anomaly["kind"]) == ("2025-04-11", "step")
+    assert (anomaly["account"], anomaly["account_name"]) == ("002", "web")
+    assert (anomaly["cost"], anomaly["expected"], anomaly["difference"]) == ("420", "140", "280")
+    assert "costs more since 2025-04-11" in anomaly["sentence"]
+    assert "step" in finops("anomalies", "--month", "2025-04")
+    assert "no unusual days" in finops("anomalies", "--month", "2025-03")

@@ -1,0 +1,129 @@
+"""Checks of the report: budgets that are crossed, and unusual days; both only warn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+
+import dagster as dg
+
+from finops_dagster.billing.errors import count_text, shortened
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.pipeline.checks import Check
+from finops_dagster.reports.anomalies import Anomaly
+from finops_dagster.reports.budgets import BudgetMonth
+
+BUDGETS_KEPT = Check(
+    "budgets_kept", "In the newest month, no more was spent of any budget than its amount."
+)
+NO_UNUSUAL_DAYS = Check(
+    "no_unusual_days",
+    "In the newest month, no service of an account costs what the days before do not let expect.",
+)
+_MOST_ROWS = 200
+_BUDGET_COLUMNS = "month budget state currency spent amount part forecast".split()
+_MONTH_COLUMNS = "month currency anomalies difference".split()
+_ANOMALY_COLUMNS = [
+    "first day",
+    "last day",
+    *"kind account service currency cost expected difference".split(),
+]
+
+
+def budgets_kept(months: Sequence[BudgetMonth]) -> dg.AssetCheckResult:
+    """Check the budgets in the newest month; `months` has each budget in each month."""
+    newest = max((of_month.month for of_month in months), default=None)
+    crossed = [m for m in months if m.month == newest and m.is_crossed]
+    description = " ".join(m.sentence for m in crossed) or (
+        f"No budget is crossed in {newest}." if months else "No budgets are set, or no months."
+    )
+    rows = [
+        {
+            "month": str(of_month.month),
+            "budget": of_month.budget.name,
+            "state": of_month.state,
+            "currency": of_month.budget.currency,
+            "spent": f"{of_month.spent:,.2f}",
+            "amount": f"{of_month.budget.amount:,.2f}",
+            "part": f"{of_month.spent / of_month.budget.amount:.1%}",
+            "forecast": "" if of_month.forecast is None else f"{of_month.forecast:,.2f}",
+        }
+        for of_month in months
+    ]
+    return dg.AssetCheckResult(
+        passed=not crossed,
+        check_name=BUDGETS_KEPT.name,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=description,
+        metadata={
+            "crossed": len(crossed),
+            "budgets": _table(_BUDGET_COLUMNS, rows),
+        },
+    )
+
+
+def no_unusual_days(
+    anomalies: Sequence[Anomaly], newest: BillingMonth | None
+) -> dg.AssetCheckResult:
+    """Check that no anomaly begins in the newest month; `anomalies` has those of all months."""
+    found = [anomaly for anomaly in anomalies if anomaly.month == newest]
+    description = f"No unusual days in {newest}." if newest else "No month has charges."
+    if found:
+        largest = max(found, key=lambda anomaly: abs(anomaly.difference))
+        description = f"{count_text(len(found), 'unusual change')} in {newest}: {largest.sentence}"
+    return dg.AssetCheckResult(
+        passed=not found,
+        check_name=NO_UNUSUAL_DAYS.name,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=description,
+        metadata={
+            "unusual": len(found),
+            "by_month": _by_month(anomalies),
+            "anomalies": _anomaly_table(anomalies),
+        },
+    )
+
+
+def _by_month(anomalies: Sequence[Anomaly]) -> dg.TableMetadataValue:
+    """Return how many anomalies begin in each month, and their difference by currency."""
+
+    def month_and_currency(anomaly: Anomaly) -> tuple[BillingMonth, str]:
+        return anomaly.month, anomaly.currency
+
+    rows = []
+    ordered = sorted(anomalies, key=month_and_currency, reverse=True)
+    for (month, currency), group in groupby(ordered, key=month_and_currency):
+        differences = [anomaly.difference for anomaly in group]
+        rows.append(
+            {
+                "month": str(month),
+                "currency": currency,
+                "anomalies": str(len(differences)),
+                "difference": f"{sum(differences):+,.2f}",
+            }
+        )
+    return _table(_MONTH_COLUMNS, rows)
+
+
+def _anomaly_table(anomalies: Sequence[Anomaly]) -> dg.TableMetadataValue:
+    rows = [
+        {
+            "first day": str(anomaly.first_day),
+            "last day": str(anomaly.last_day),
+            "kind": str(anomaly.kind),
+            "account": shortened(anomaly.account_name),
+            "service": shortened(anomaly.service or ""),
+            "currency": anomaly.currency,
+            "cost": f"{anomaly.cost:,.2f}",
+            "expected": f"{anomaly.expected:,.2f}",
+            "difference": f"{anomaly.difference:+,.2f}",
+        }
+        for anomaly in anomalies
+    ]
+    return _table(_ANOMALY_COLUMNS, rows)
+
+
+def _table(columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> dg.TableMetadataValue:
+    schema = dg.TableSchema([dg.TableColumn(column) for column in columns])
+    records = [dg.TableRecord(row) for row in rows[:_MOST_ROWS]]
+    return dg.MetadataValue.table(records=records, schema=schema)

@@ -1,0 +1,88 @@
+"""The checks of the report warn of crossed budgets and of unusual days, with a table by month."""
+
+from datetime import date
+from decimal import Decimal
+
+import dagster as dg
+
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.pipeline.report_checks import budgets_kept, no_unusual_days
+from finops_dagster.reports.anomalies import Anomaly
+from finops_dagster.reports.budgets import BudgetMonth, BudgetSettings
+from finops_dagster.reports.findings import Kind
+
+JANUARY, FEBRUARY = BillingMonth(2026, 1), BillingMonth(2026, 2)
+
+
+def spent(month: BillingMonth, amount: str, days_passed: int | None = None) -> BudgetMonth:
+    budget = BudgetSettings(name="Shop", amount=Decimal(10), currency="USD")
+    return BudgetMonth(budget, month, Decimal(amount), days_passed)
+
+
+def anomaly(day: date, cost: str) -> Anomaly:
+    names = ("USD", "AWS", "0123", "web", "EC2")
+    return Anomaly(Kind.SPIKE, day, day, *names, Decimal(cost), Decimal(5))
+
+
+def rows(result: dg.AssetCheckResult, name: str) -> list[dict[str, object]]:
+    table = result.metadata[name]
+    assert isinstance(table, dg.TableMetadataValue)
+    return [dict(record.data) for record in table.records]
+
+
+def test_a_budget_that_is_crossed_in_the_newest_month_is_a_warning() -> None:
+    result = budgets_kept([spent(FEBRUARY, "11", 14), spent(JANUARY, "2")])
+    assert (result.passed, result.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert result.description == (
+        "Budget Shop: 11.00 of 10.00 USD is spent in 2026-02, with 14 of 28 days passed; at this "
+        "rate the month costs 22.00 USD."
+    )
+    assert rows(result, "budgets") == [
+        {
+            "month": "2026-02",
+            "budget": "Shop",
+            "state": "crossed",
+            "currency": "USD",
+            "spent": "11.00",
+            "amount": "10.00",
+            "part": "110.0%",
+            "forecast": "22.00",
+        },
+        {
+            "month": "2026-01",
+            "budget": "Shop",
+            "state": "kept",
+            "currency": "USD",
+            "spent": "2.00",
+            "amount": "10.00",
+            "part": "20.0%",
+            "forecast": "2.00",
+        },
+    ]
+
+
+def test_a_budget_that_was_crossed_earlier_is_only_listed() -> None:
+    result = budgets_kept([spent(FEBRUARY, "2", 14), spent(JANUARY, "11")])
+    assert result.passed
+    assert [row["state"] for row in rows(result, "budgets")] == ["in progress", "crossed"]
+
+
+def test_unusual_days_of_the_newest_month_are_a_warning() -> None:
+    anomalies = [anomaly(date(2026, 2, 3), "20"), anomaly(date(2026, 1, 3), "7")]
+    result = no_unusual_days(anomalies, FEBRUARY)
+    assert (result.passed, result.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert result.description == (
+        "1 unusual change in 2026-02: EC2 of account web cost 20.00 instead of about 5.00 USD on "
+        "2026-02-03."
+    )
+    assert rows(result, "by_month") == [
+        {"month": "2026-02", "currency": "USD", "anomalies": "1", "difference": "+15.00"},
+        {"month": "2026-01", "currency": "USD", "anomalies": "1", "difference": "+2.00"},
+    ]
+    assert [row["first day"] for row in rows(result, "anomalies")] == ["2026-02-03", "2026-01-03"]
+
+
+def test_without_budgets_and_months_the_checks_pass() -> None:
+    assert budgets_kept([]).passed
+    assert no_unusual_days([], None).passed
+    assert no_unusual_days([anomaly(date(2026, 1, 3), "7")], FEBRUARY).passed
