@@ -137,8 +137,8 @@ def _cost_by_category(connection: duckdb.DuckDBPyConnection, charges: Path) -> M
     if _CATEGORY not in pq.read_schema(charges).names:
         return {}
     rows = connection.execute(
-        f"SELECT {quoted(CURRENCY)}, coalesce({quoted(_CATEGORY)}, '(none)'), "
-        f"sum({quoted(COST)}), sum({quoted(EFFECTIVE_COST)}) "
+        f"SELECT coalesce({quoted(CURRENCY)}, '(none)'), coalesce({quoted(_CATEGORY)}, '(none)'), "
+        f"coalesce(sum({quoted(COST)}), 0), coalesce(sum({quoted(EFFECTIVE_COST)}), 0) "
         f"FROM {parquet_relation(charges)} GROUP BY ALL"
     ).fetchall()
     return {_COST_BY_CATEGORY: cost_by_category(rows)} if rows else {}
