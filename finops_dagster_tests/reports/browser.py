@@ -78,6 +78,15 @@ def go(page: Page, address: str) -> None:
     )
 
 
+def wait_for_choice(page: Page, part: str) -> None:
+    """Wait until the page is drawn for an address that has this part."""
+    page.wait_for_function(
+        """(part) => location.hash.includes(part) &&
+          document.documentElement.dataset.address === location.hash""",
+        arg=part,
+    )
+
+
 def rows(page: Page, caption: str) -> list[list[str]]:
     """Return the texts of the rows of the table whose caption starts so."""
     return page.evaluate(  # type: ignore[no-any-return]

@@ -14,7 +14,14 @@ from playwright.sync_api import Browser, Page
 from finops_dagster.reports.document import TABLES, empty_document
 from finops_dagster.reports.page import page_html
 from finops_dagster_tests.reports.bills import Shape, invented_bill
-from finops_dagster_tests.reports.browser import Opener, chromium, go, rows, small_bill
+from finops_dagster_tests.reports.browser import (
+    Opener,
+    chromium,
+    go,
+    rows,
+    small_bill,
+    wait_for_choice,
+)
 from finops_dagster_tests.reports.months import Months, charge
 
 Bill = dict[str, Any]
@@ -236,6 +243,7 @@ def test_a_reader_filters_with_the_controls_and_finds_the_choice_in_the_address(
     page.select_option("#filter-month", "2023-12")
     page.get_by_role("button", name="Effective", exact=True).click()
     aws = cost(bill, "2023-12", lambda row: row["provider"] == 0, column="effective")
+    wait_for_choice(page, "cost=effective")
     assert shown(page) == money(bill, aws)
     again = open_bill(bill, page.evaluate("location.hash"))
     assert shown(again) == money(bill, aws)
@@ -270,16 +278,16 @@ def test_the_keyboard_is_enough(open_bill: Opener) -> None:
     page.keyboard.press("Tab")
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
-    page.wait_for_function("location.hash.includes('cost=effective')")
+    wait_for_choice(page, "cost=effective")
     assert shown(page) == money(bill, cost(bill, "2024-01", column="effective"))
     assert page.evaluate("document.activeElement.textContent") == "Effective"
     page.keyboard.press("Tab")
     page.keyboard.press("ArrowDown")
-    page.wait_for_function("location.hash.includes('month=')")
+    wait_for_choice(page, "month=")
     assert page.evaluate("document.activeElement.id") == "filter-month"
     page.focus("figure svg a")
     page.keyboard.press("Enter")
-    page.wait_for_function("location.hash.includes('where=')")
+    wait_for_choice(page, "where=")
 
 
 @pytest.mark.thorough
@@ -411,7 +419,7 @@ def test_a_restatement_of_a_closed_month_comes_before_a_load_of_a_month_in_progr
     )
     assert f"+{moved}" in page.inner_text(".key-figures small")
     page.get_by_role("link", name="16 February 2024").click()
-    page.wait_for_function("location.hash.includes('restatement=0')")
+    wait_for_choice(page, "restatement=0")
     assert titles(page)["What was restated"] == (
         f"aws-main raised February by {moved} on 16 February, before it had closed"
     )

@@ -88,7 +88,10 @@ async function openBill() {
   drawPatterns();
   drawPage();
   document.documentElement.dataset.ready = "true";
-  window.addEventListener("hashchange", drawPage);
+  window.addEventListener("hashchange", () => {
+    drawPage();
+    document.documentElement.dataset.address = location.hash;
+  });
   window.addEventListener("beforeprint", () => printed(true));
   window.addEventListener("afterprint", () => printed(false));
   let width = document.documentElement.clientWidth;
