@@ -90,7 +90,8 @@ def run(command: str, folder: Path) -> str:
 
 @pytest.mark.thorough
 @pytest.mark.parametrize(
-    "page", ["README.md", "docs/accounts.md", "docs/focus.md", "docs/operations.md"]
+    "page",
+    ["README.md", "docs/accounts.md", "docs/budgets.md", "docs/focus.md", "docs/operations.md"],
 )
 def test_sessions_print_what_the_page_shows(page: str, demo: Path, tmp_path: Path) -> None:
     folder = tmp_path / "demo"

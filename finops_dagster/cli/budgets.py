@@ -37,13 +37,12 @@ _BUDGET_HEADINGS: Headings = {
 }
 _ANOMALY_HEADINGS: Headings = {
     "first day": "first_day",
-    "last day": "last_day",
+    "days": lambda row: (row["last_day"] - row["first_day"]).days + 1,
     "kind": "kind",
     "account": "account_name",
     "service": "service",
     "cost": "cost",
     "expected": "expected",
-    "difference": "difference",
     "currency": "currency",
 }
 

@@ -323,7 +323,7 @@ def _vanished_service(bill: Bill, factor: float) -> None:
 def _weekend_work(bill: Bill, factor: float) -> None:
     """Let one weekend cost more, in a service that rests at weekends."""
     weekend = np.array([bill.day(n).weekday() >= 5 for n in range(DAYS)])
-    rest = bill.cost()[:, weekend].mean(1) / bill.cost()[:, ~weekend].mean(1)
+    rest = bill.cost()[:, weekend].mean(1) / np.maximum(bill.cost()[:, ~weekend].mean(1), 1e-9)
     number = bill.choose(_LARGE / 3, np.where(rest < 0.75, bill.parts * rest, 0))
     day = bill.choose_day()
     day += (5 - bill.day(day).weekday()) % 7
