@@ -10,6 +10,7 @@ import dagster as dg
 from finops_dagster.billing.errors import count_text, shortened
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.pipeline.checks import Check
+from finops_dagster.pipeline.report_alerts import alerts_metadata, anomaly_alert, budget_alert
 from finops_dagster.reports.anomalies import Anomaly
 from finops_dagster.reports.budgets import BudgetMonth
 
@@ -58,6 +59,7 @@ def budgets_kept(months: Sequence[BudgetMonth]) -> dg.AssetCheckResult:
         metadata={
             "crossed": len(crossed),
             "budgets": _table(_BUDGET_COLUMNS, rows),
+            **alerts_metadata(map(budget_alert, crossed)),
         },
     )
 
@@ -80,6 +82,7 @@ def no_unusual_days(
             "unusual": len(found),
             "by_month": _by_month(anomalies),
             "anomalies": _anomaly_table(anomalies),
+            **alerts_metadata(map(anomaly_alert, found)),
         },
     )
 

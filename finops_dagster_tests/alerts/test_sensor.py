@@ -6,10 +6,9 @@ from decimal import Decimal
 import dagster as dg
 import pytest
 
-from finops_dagster.alerts.alert import Alert
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.pipeline.alerts import Cursor
-from finops_dagster.pipeline.report_alerts import alerts_metadata, anomaly_alert, budget_alert
+from finops_dagster.pipeline.report_checks import budgets_kept, no_unusual_days
 from finops_dagster.reports.anomalies import Anomaly
 from finops_dagster.reports.budgets import BudgetMonth, BudgetSettings
 from finops_dagster.reports.findings import Kind
@@ -159,15 +158,16 @@ def test_a_silent_export_is_told_once_for_each_silence(
     assert alerts.tick() == []
 
 
-def report(project: Project, *found: Alert, fails: bool = False) -> None:
-    """Make a report whose check found these, or that fails before its check."""
+def report(project: Project, *results: dg.AssetCheckResult, fails: bool = False) -> None:
+    """Make a report with these results of checks, or one that fails before its checks."""
+    specs = [dg.AssetCheckSpec(str(result.check_name), asset="report") for result in results]
 
-    @dg.asset(check_specs=[dg.AssetCheckSpec("budgets_kept", asset="report")])
+    @dg.asset(check_specs=specs)
     def report():
         yield dg.MaterializeResult()
         if fails:
             raise ValueError
-        yield dg.AssetCheckResult(passed=not found, metadata=alerts_metadata(found))
+        yield from results
 
     result = dg.materialize([report], instance=project.instance, raise_on_error=False)
     assert result.success is not fails
@@ -177,10 +177,10 @@ def test_what_the_checks_of_the_report_find_is_told_once_each(alerts: Alerts) ->
     team = {"name": "team", "amount": "100", "currency": "USD", "owner": "cloud"}
     month = BillingMonth.parse("2024-01")
     budget = BudgetMonth(BudgetSettings.model_validate(team), month, Decimal(120), None)
-    first, last = date(2024, 1, 9), date(2024, 1, 10)
     who = ("USD", "AWS", "1234", "shop", "AmazonEC2")
-    unusual = Anomaly(Kind.SPIKE, first, last, *who, Decimal(50), Decimal(10))
-    report(alerts.project, budget_alert(budget))
+    days = date(2024, 1, 9), date(2024, 1, 10)
+    unusual = Anomaly(Kind.SPIKE, *days, *who, Decimal(50), Decimal(10))
+    report(alerts.project, budgets_kept([budget]), no_unusual_days([], month))
     (text,) = alerts.tick()
     assert text.splitlines() == [
         "Budget team crossed in 2024-01: +20.00 USD (+20.0%)",
@@ -190,20 +190,19 @@ def test_what_the_checks_of_the_report_find_is_told_once_each(alerts: Alerts) ->
         "",
         "To look further: finops budgets --month 2024-01",
     ]
-    report(alerts.project, budget_alert(budget), anomaly_alert(unusual))
+    report(alerts.project, budgets_kept([budget]), no_unusual_days([unusual], month))
     (text,) = alerts.tick()
-    title = "Unusual cost of AmazonEC2 in account shop: +40.00 USD"
     assert text.splitlines()[::2] == [
-        title,
+        "Unusual cost of AmazonEC2 in account shop: +40.00 USD",
         f"Reason: {unusual.sentence}",
         "To look further: finops anomalies --month 2024-01",
     ]
     assert alerts.tick() == []
-    report(alerts.project, fails=True)
+    report(alerts.project, budgets_kept([budget]), fails=True)
     assert alerts.tick() == [], "a report without its checks tells nothing new"
-    report(alerts.project)
+    report(alerts.project, budgets_kept([]))
     assert alerts.tick() == []
-    report(alerts.project, budget_alert(budget))
+    report(alerts.project, budgets_kept([budget]))
     assert len(alerts.tick()) == 1, "the budget was kept in between"
 
 
