@@ -96,6 +96,7 @@ def _document(settings: Settings, exports: Sequence[str], scope: Scope) -> Docum
         DuckDB.of(settings.database.duckdb),
         chosen,
         settings.accounts,
+        settings.budgets,
     )
     document = bill.document(scope)
     if not document["months"]:

@@ -68,7 +68,9 @@ def write_newest_report(settings: Settings, lake: Lake, duckdb: DuckDB) -> tuple
     from finops_dagster.reports.files import write_report
     from finops_dagster.reports.headline import Headline
 
-    bill = Bill(settings.project.name, lake, duckdb, settings.exports, settings.accounts)
+    bill = Bill(
+        settings.project.name, lake, duckdb, settings.exports, settings.accounts, settings.budgets
+    )
     document = bill.document(Scope())
     months = document["months"]
     if not months:

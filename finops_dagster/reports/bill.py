@@ -15,13 +15,15 @@ from duckdb import DuckDBPyConnection
 from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.lake import Lake
-from finops_dagster.reports.accounts import AccountsSettings, read_accounts
+from finops_dagster.reports.accounts import AccountsSettings
 from finops_dagster.reports.amounts import add_amounts, scaled
+from finops_dagster.reports.budgets import BudgetSettings
 from finops_dagster.reports.document import Document, empty_document
 from finops_dagster.reports.lines import add_lines
-from finops_dagster.reports.relations import create_account_spellings
+from finops_dagster.reports.relations import create_relations
 from finops_dagster.reports.restated import add_restatements
 from finops_dagster.reports.sums import read_charges, read_resources
+from finops_dagster.reports.unusual import add_anomalies, add_budgets
 from finops_dagster.reports.versions import MonthFiles, add_versions, require_whole_months
 from finops_dagster.sources.settings import ExportSettings
 from finops_dagster.tables.database import DuckDB
@@ -52,6 +54,7 @@ class Bill:
     duckdb: DuckDB
     exports: Sequence[ExportSettings]
     accounts: AccountsSettings
+    budgets: Sequence[BudgetSettings] = ()
 
     def document(self, scope: Scope) -> Document:
         """Return the document of the months in scope; one without months where there are none.
@@ -67,13 +70,14 @@ class Bill:
             return document
         document["months"] = list(map(str, files.months))
         document["month"] = files.months.index(scope.last or files.newest_whole_month)
-        accounts = read_accounts(self.accounts.file)
         with self.duckdb.scratch(preserve_insertion_order=False) as connection:
             connection.execute("SET TimeZone = 'UTC'")
             connection.execute("SET enable_progress_bar = false")
             try:
-                create_account_spellings(connection, accounts)
+                create_relations(connection, self.lake.root, self.exports, self.accounts)
                 _fill(connection, files, document, scope.currency)
+                add_budgets(connection, files, self.budgets, document)
+                add_anomalies(connection, files, document)
             except duckdb.Error as error:
                 raise BillError(
                     f"the charges in {self.lake.root} cannot be read: {first_line(error)}; run "

@@ -25,7 +25,7 @@ _COMPLETE, _NEWEST_DAYS = 0.75, 3
 _USAGE = Sql("""
 SELECT
     x_billing_month AS month, x_export AS export,
-    greatest(CAST(ChargePeriodStart AS DATE), month) AS first_day,
+    least(greatest(CAST(ChargePeriodStart AS DATE), month), last_day(month)) AS first_day,
     coalesce(CAST(ChargePeriodEnd - INTERVAL 1 SECOND AS DATE), first_day) AS final_day,
     -- A charge of a longer time costs the same on each of its days.
     greatest(1, 1 + date_diff('day', first_day, least(final_day, last_day(month)))) AS days,

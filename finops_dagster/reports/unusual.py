@@ -1,0 +1,67 @@
+"""Budgets and unusual days in the months of a report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from duckdb import DuckDBPyConnection
+
+from finops_dagster.reports.anomalies import read_anomalies
+from finops_dagster.reports.budgets import BudgetSettings, budget_months
+from finops_dagster.reports.document import Document
+from finops_dagster.reports.versions import MonthFiles
+
+MOST_ANOMALIES = 200
+_ACCOUNT_POSITIONS = "SELECT provider, account, min(position) FROM account_lines GROUP BY ALL"
+_SERVICE_POSITIONS = "SELECT provider, service, min(position) FROM service_lines GROUP BY ALL"
+
+
+def add_budgets(
+    connection: DuckDBPyConnection,
+    files: MonthFiles,
+    budgets: Sequence[BudgetSettings],
+    document: Document,
+) -> None:
+    """Fill the document's budgets in its months; amounts are decimals. Needs `focus_named`."""
+    for of_month in budget_months(connection, budgets):
+        budget = of_month.budget
+        if of_month.month in files.months and budget.currency in document["currencies"]:
+            document["budgets"].append(
+                {
+                    "name": budget.name,
+                    "currency": document["currencies"].index(budget.currency),
+                    "month": files.months.index(of_month.month),
+                    "amount": budget.amount,
+                    "spent": of_month.spent,
+                    "filter": budget.filter_text,
+                }
+            )
+
+
+def add_anomalies(connection: DuckDBPyConnection, files: MonthFiles, document: Document) -> None:
+    """Fill the document's unusual days, the newest first; amounts are decimals.
+
+    Needs `focus_named` and the tables of positions.
+    """
+    positions = [
+        {(provider, name): position for provider, name, position in rows}
+        for rows in (
+            connection.execute(query).fetchall()
+            for query in (_ACCOUNT_POSITIONS, _SERVICE_POSITIONS)
+        )
+    ]
+    accounts, services = positions
+    found = [a for a in read_anomalies(connection, files.months[-1]) if a.month in files.months]
+    for anomaly in found[:MOST_ANOMALIES]:
+        if anomaly.currency in document["currencies"]:
+            document["anomalies"].append(
+                {
+                    "day": anomaly.first_day.isoformat(),
+                    "currency": document["currencies"].index(anomaly.currency),
+                    "service": services.get((anomaly.provider, anomaly.service)),
+                    "account": accounts.get((anomaly.provider, anomaly.account)),
+                    "cost": anomaly.cost,
+                    "expected": anomaly.expected,
+                    "kind": anomaly.kind,
+                }
+            )
