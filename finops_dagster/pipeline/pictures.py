@@ -20,8 +20,10 @@ _WIDTH, _MAX_CATEGORIES = 20, 12
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
-def cost_by_month(costs: Sequence[tuple[BillingMonth, Mapping[str, Decimal]]]) -> Any:
-    """Return the headline costs of months as a picture, a row for each month and currency."""
+def cost_by_month(
+    costs: Sequence[tuple[BillingMonth | str, Mapping[str, Decimal]]],
+) -> dg.MetadataValue[Any]:
+    """Return the costs of months as a picture, a row for each month and currency."""
     rows = [
         (str(month), currency, cost)
         for month, by_currency in costs

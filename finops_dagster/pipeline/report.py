@@ -9,7 +9,8 @@ from finops_dagster.billing.errors import BillError, escaped
 from finops_dagster.billing.money import decimal_text
 from finops_dagster.lake import Lake
 from finops_dagster.pipeline.export import Export
-from finops_dagster.pipeline.metadata import Metadata
+from finops_dagster.pipeline.metadata import Metadata, file_uri
+from finops_dagster.pipeline.pictures import cost_by_month
 from finops_dagster.settings import Settings
 from finops_dagster.tables.database import BillingDatabase, DuckDB
 
@@ -66,7 +67,7 @@ def write_newest_report(settings: Settings, lake: Lake, duckdb: DuckDB) -> tuple
     # They take time to import, and most runs write no report.
     from finops_dagster.reports.bill import Bill, Scope
     from finops_dagster.reports.files import write_report
-    from finops_dagster.reports.headline import Headline
+    from finops_dagster.reports.headline import Headline, costs_by_month
 
     bill = Bill(
         settings.project.name, lake, duckdb, settings.exports, settings.accounts, settings.budgets
@@ -79,6 +80,7 @@ def write_newest_report(settings: Settings, lake: Lake, duckdb: DuckDB) -> tuple
     write_report(document, path, "html")
     metadata: Metadata = {
         "path": dg.MetadataValue.path(path.resolve()),
+        "dagster/uri": file_uri(path),
         "bytes": path.stat().st_size,
         "months": f"{months[0]} to {months[-1]}",
     }
@@ -94,4 +96,5 @@ def write_newest_report(settings: Settings, lake: Lake, duckdb: DuckDB) -> tuple
         }
         if headline.previous is not None:
             metadata["billed_month_before"] = float(headline.previous)
+        metadata["cost_by_month"] = cost_by_month(costs_by_month(document))
     return path, metadata

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from decimal import Context, Decimal
 from typing import Self
@@ -52,3 +53,23 @@ def _sum(document: Document, column: str, month: int) -> Decimal:
     keys = zip(costs["month"], costs["currency"], costs[column], strict=True)
     units = sum(int(amount) for m, currency, amount in keys if (m, currency) == (month, 0))
     return Decimal(units).scaleb(-document["scale"], _EXACT)
+
+
+def costs_by_month(document: Document) -> list[tuple[str, dict[str, Decimal]]]:
+    """Return the billed costs of a document's months by currency, the oldest month first."""
+    costs = document["costs"]
+    units: dict[int, dict[int, int]] = defaultdict(lambda: defaultdict(int))
+    for month, currency, amount in zip(
+        costs["month"], costs["currency"], costs["billed"], strict=True
+    ):
+        units[month][currency] += int(amount)
+    return [
+        (
+            document["months"][month],
+            {
+                document["currencies"][currency]: Decimal(sum_).scaleb(-document["scale"], _EXACT)
+                for currency, sum_ in units[month].items()
+            },
+        )
+        for month in sorted(units)
+    ]

@@ -46,6 +46,7 @@ def test_the_page_lies_beside_the_lake_and_its_key_figures_in_the_metadata(focus
     assert "<html" in PAGE.read_text(encoding="utf-8")
     assert (values["month"], values["months"]) == ("2024-02", "2024-01 to 2024-02")
     assert (values["billed_exact"], values["effective_exact"]) == ("3", "3")
+    assert values["cost_by_month"].endswith(f"| 2024-02 | USD | {'█' * 20} | 3.00 |")
     assert Decimal(str(values["billed_month_before"])) == 1
     assert values["bytes"] == PAGE.stat().st_size
 
