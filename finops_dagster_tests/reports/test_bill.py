@@ -63,7 +63,7 @@ def sums(charges: list[Charge], column: str, key: Callable[[Charge], Any]) -> di
 
 
 @hypothesis.given(bills=st.lists(_CHARGES, min_size=1, max_size=3), most=st.integers(1, 3))
-@hypothesis.settings(max_examples=8)
+@hypothesis.settings(max_examples=5)
 def test_every_table_of_costs_adds_up_to_the_charges(bills: list[list[Charge]], most: int) -> None:
     with (
         TemporaryDirectory() as folder,

@@ -1,0 +1,100 @@
+"""Benchmarks of the report over thirteen months of charges."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+
+from finops_dagster.billing.columns import Sql, literal
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.billing.version import LoadedVersion
+from finops_dagster.focus.entries import month_totals, totals_by_rule
+from finops_dagster.focus.month import FocusMonth
+from finops_dagster.lake import Lake, replacing_file
+from finops_dagster_tests.benchmarks.project import BenchmarkProject, Figure, Run, made_once
+from finops_dagster_tests.focus.test_rules import GOOD, write
+
+_MONTHS, _FIRST = 13, BillingMonth(2023, 1)
+# Accounts, services and resources are chosen as in most bills: the second of them has half the
+# charges of the first, the third a third. An account is in up to six of twenty regions.
+_CHARGES = """
+WITH draws AS (
+    SELECT CAST(exp(random() * ln({accounts} + 0.5)) AS INTEGER) AS account,
+           CAST(exp(random() * ln({services} + 0.5)) AS INTEGER) AS service,
+           CAST(exp(random() * ln(2000)) AS INTEGER) AS resource,
+           CAST(exp(random() * ln(6.5)) AS INTEGER) AS region_of_account,
+           CAST(random() * {hours} AS INTEGER) AS hour,
+           random() AS kind, random() AS commitment, random() AS tag,
+           CAST(exp(random() * 9 - 7) AS DECIMAL(38,10)) AS price
+    FROM range({rows})
+), priced AS (
+    SELECT *, (account * 7 + region_of_account) % 20 AS region,
+           CASE WHEN kind < 0.96 THEN 'Usage' WHEN kind < 0.97 THEN 'Purchase'
+                   WHEN kind < 0.98 THEN 'Tax' WHEN kind < 0.99 THEN 'Credit' ELSE 'Adjustment'
+              END AS category,
+           kind < 0.96 AND service % 5 = 1 AND commitment < 0.3 AS is_committed,
+           if(category = 'Credit', -price, price) AS cost
+    FROM draws
+)
+SELECT template.* REPLACE (
+    CAST(if(is_committed, 0, cost) AS DECIMAL(38,18)) AS BilledCost,
+    CAST(if(is_committed, cost * 0.7, cost) AS DECIMAL(38,18)) AS EffectiveCost,
+    CAST(if(is_committed AND commitment < 0.02, 0, cost) AS DECIMAL(38,18)) AS ContractedCost,
+    CAST(if(is_committed AND commitment < 0.02, 0, cost) AS DECIMAL(38,18)) AS ListCost,
+    category AS ChargeCategory, NULL AS ChargeClass,
+    format('{{:012}}', 100000000000 + account) AS SubAccountId,
+    'account ' || account AS SubAccountName,
+    'Service ' || service AS ServiceName, 'Category ' || service % 17 AS ServiceCategory,
+    'region-' || region AS RegionId, 'Region ' || region AS RegionName,
+    if(category = 'Usage', 'arn:aws:service-' || service || ':region-' || region || ':' || account
+        || ':resource/' || format('{{:017x}}', resource * 7919), NULL) AS ResourceId,
+    NULL AS ResourceName,
+    if(is_committed, 'arn:aws:savingsplans::' || account % 40 || ':savingsplan/' || account % 40,
+        NULL) AS CommitmentDiscountId,
+    if(is_committed, 'Savings Plan', NULL) AS CommitmentDiscountType,
+    if(is_committed, if(commitment < 0.02, 'Unused', 'Used'), NULL) AS CommitmentDiscountStatus,
+    CASE WHEN category = 'Usage' AND tag < 0.7 THEN MAP {{'team': 'team ' || account % 12,
+        'application': 'application ' || resource % 50, 'aws:createdBy': 'role ' || account}}
+        WHEN tag < 0.8 THEN MAP {{'aws:createdBy': 'role ' || account}} END AS Tags,
+    TIMESTAMP {first_day} + INTERVAL (hour) HOUR AS ChargePeriodStart,
+    TIMESTAMP {first_day} + INTERVAL (hour + 1) HOUR AS ChargePeriodEnd,
+    TIMESTAMP {first_day} AS BillingPeriodStart,
+    TIMESTAMP {first_day} + INTERVAL 1 MONTH AS BillingPeriodEnd,
+    [CAST(uuid() AS VARCHAR)] AS x_source_line_items
+), 'bench' AS x_export, '1' AS x_manifest_id, 'usage' AS x_rule, DATE {first_day} AS x_billing_month
+FROM priced, (FROM {template} LIMIT 1) AS template
+"""
+
+
+def report(rows: int, runs: int) -> Iterator[Figure]:
+    """Measure the page of thirteen months of charges, as a process, and its size."""
+    charges = made_once(f"months-{rows}-{_MONTHS}", _write_months, rows)
+    project = BenchmarkProject.create(charges, memory_limit="1GB")
+    focus = project.work / "parquet/focus"
+    focus.parent.mkdir(parents=True)
+    focus.symlink_to(charges, target_is_directory=True)
+    page = project.work / "report.html"
+    made = Run.median(project.finops("report", "--out", str(page)) for _ in range(runs))
+    notes = f"peak {made.megabytes:,.0f} MB at memory_limit = 1GB"
+    yield made.figure(f"the page of {_MONTHS} months of {rows:,} charges", 15, notes)
+    yield Figure("size of the page", page.stat().st_size / 1e3, "kB", 1500)
+
+
+def _write_months(folder: Path, rows: int) -> None:
+    """Write the charges of 300 accounts and 60 services into `folder`, as the lake has them."""
+    month = _FIRST
+    with duckdb.connect() as connection:
+        template = write(connection, *GOOD[:1])
+        for _ in range(_MONTHS):
+            first_day = literal(str(month.first_day))
+            sizes = {"accounts": 300, "services": 60, "rows": rows, "hours": 28 * 24}
+            query = _CHARGES.format(**sizes, template=template, first_day=first_day)
+            connection.execute(f"CREATE OR REPLACE TABLE month AS {query}")
+            totals = month_totals(totals_by_rule(connection, Sql("month")))
+            record = FocusMonth(LoadedVersion("1", totals), "bench", {"bench": "1"})
+            path, footer = Lake(folder).path("bench", month), record.footer("bench")
+            with replacing_file(connection, Sql("FROM month"), path, footer):
+                pass
+            month = month.next
