@@ -10,6 +10,7 @@ from typing import Any
 
 from finops_dagster.billing.errors import count_text, shortened
 from finops_dagster.billing.money import decimal_text
+from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.restatement import CostChange, restatements_of_footer
 from finops_dagster.cli.options import Selection
 from finops_dagster.cli.output import Headings, Row, key_headings
@@ -20,7 +21,8 @@ from finops_dagster.cli.stored_months import (
     newest_version,
     stages_of,
 )
-from finops_dagster.pipeline import STAGES
+from finops_dagster.focus.exports import no_charges_reason
+from finops_dagster.pipeline import FOCUS_STAGES, STAGES
 from finops_dagster.pipeline.history import History, Materialization, RunFailure, open_history
 from finops_dagster.settings import Settings
 
@@ -54,8 +56,8 @@ def month_rows(settings: Settings, selection: Selection, history: History) -> It
     """Yield a row for each selected month that is stored, or whose last run did not succeed.
 
     A row has the version of each stage, the totals of the Parquet file, and the status of the last
-    run ("success" if none ran) with the reason of a failure. Other values that are missing are
-    None.
+    run ("success" if none ran) with the reason of a failure, or why the month has no charges. Other
+    values that are missing are None.
     """
     for month in StoredMonths(settings).months(selection):
         export, name = month.key
@@ -69,7 +71,7 @@ def month_rows(settings: Settings, selection: Selection, history: History) -> It
                 "rows": month.lake_record and month.lake_record.totals.rows,
                 "cost": month.lake_record and month.lake_record.totals.cost,
                 "last_run": last_run,
-                "reason": reason,
+                "reason": reason or month.no_charges,
             }
 
 
@@ -79,12 +81,17 @@ def stage_rows(settings: Settings, selection: Selection) -> list[Row]:
     The selection must be one month of one export. What a stage has not recorded is None.
     """
     export, month = selection.exports(settings)[0], str(selection.start)
+    no_charges = no_charges_reason(export, BillingMonth.parse(month), settings.exports)
     with open_history() as history:
         by_stage = history.materializations(export.name, [month], stages_of(settings, export))
-        return [
+        rows = [
             _stage_row(stage, last, history.why_not_materialized(export.name, month, stage, last))
             for stage, last in ((stage, by_stage[stage].get(month)) for stage in by_stage)
         ]
+    return [
+        row | {"error": no_charges} if no_charges and row["stage"] in FOCUS_STAGES else row
+        for row in rows
+    ]
 
 
 def _stage_row(stage: str, last: Materialization | None, failure: RunFailure | None) -> Row:

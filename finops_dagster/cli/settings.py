@@ -21,6 +21,7 @@ from finops_dagster.billing.errors import BillError, count_text, excerpts, short
 from finops_dagster.cli.available import available_manifests
 from finops_dagster.cli.options import Options, no_exports
 from finops_dagster.cli.output import Row
+from finops_dagster.focus.exports import no_charges_reason
 from finops_dagster.object_stores import ObjectStores, StoreError, StoreUnavailable
 from finops_dagster.object_stores.settings import StoreSettings
 from finops_dagster.reports.accounts import read_accounts
@@ -224,7 +225,9 @@ def _check_export(export: ExportSettings, exports: Sequence[ExportSettings]) -> 
     answer = f"{count_text(len(months), 'month')}, {min(months)} to {max(months)}"
     if export.without_focus(exports):
         answer += "; no FOCUS, which needs amortized_from to join the actual and amortized costs"
-    return answer
+    reasons = (no_charges_reason(export, month, exports) for month in sorted(months))
+    reason = next(filter(None, reasons), None)
+    return answer if reason is None else f"{answer}; {reason}"
 
 
 def _check_writable(folder: Path, file: Path | None = None) -> str:

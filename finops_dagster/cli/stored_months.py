@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
@@ -18,7 +18,7 @@ from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.restatement import Restatement, restatements_of_footer
 from finops_dagster.billing.version import Load, LoadedVersion
 from finops_dagster.cli.options import Selection
-from finops_dagster.focus.exports import focus_derivation, focus_exports
+from finops_dagster.focus.exports import focus_derivation, focus_exports, no_charges_reason
 from finops_dagster.focus.month import FocusDerivation, FocusMonth, focus_lake
 from finops_dagster.lake import Lake, footer_texts, version_of_footer
 from finops_dagster.object_stores import ObjectStores
@@ -58,6 +58,11 @@ def stages_of(settings: Settings, export: ExportSettings) -> tuple[str, ...]:
     if not focus_exports(export):
         return bill
     return (*bill, *(FOCUS_STAGES if settings.database.has_warehouse else FOCUS_STAGES[:1]))
+
+
+def without_charges(stages: Sequence[str]) -> tuple[str, ...]:
+    """Return the stages without those of the charges."""
+    return tuple(stage for stage in stages if stage not in FOCUS_STAGES)
 
 
 def newest_version(versions: StageVersions) -> str | None:
@@ -285,8 +290,14 @@ class StoredMonth:
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """The stages of the month's export."""
-        return stages_of(self.storage.settings, self.export)
+        """The stages of the month's export; those of the charges only if the month has charges."""
+        stages = stages_of(self.storage.settings, self.export)
+        return stages if self.no_charges is None else without_charges(stages)
+
+    @cached_property
+    def no_charges(self) -> str | None:
+        """Why the month has no charges although the export has some; None for any other month."""
+        return no_charges_reason(self.export, self.month, self.storage.settings.exports)
 
     @property
     def focus_path(self) -> Path:

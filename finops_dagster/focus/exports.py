@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from finops_dagster.billing.errors import BillError, StageMissing, reprocess_advice
 from finops_dagster.billing.months import BillingMonth
@@ -22,6 +22,25 @@ def focus_exports(export: ExportSettings) -> Mapping[str, str] | None:
     formats = VENDORS[export.vendor].formats(export)
     has_mapping = any((export.vendor, name) in MAPPINGS for name in formats)
     return export.focus_exports if has_mapping else None
+
+
+def no_charges_reason(
+    export: ExportSettings, month: BillingMonth, exports: Iterable[ExportSettings]
+) -> str | None:
+    """Return why a month of an export with charges has none, or None if it has some.
+
+    An export that completes its bill does not have the month, by its settings. `exports` are all.
+    """
+    names = (focus_exports(export) or {}).values()
+    for other in exports:
+        if other.name in names and month not in other.months():
+            bound = "starts" if str(month) < other.start_month else "ends"
+            limit = other.start_month if bound == "starts" else other.end_month
+            return (
+                f"{export.name} {month} has no charges, as {other.name}, which completes its bill, "
+                f"{bound} with {limit}; to have them, change its {bound[:-1]}_month"
+            )
+    return None
 
 
 def focus_derivation(

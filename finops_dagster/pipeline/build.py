@@ -93,7 +93,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
     else:
         del resources["warehouse"]
     with_focus = [export for export in exports if export.has_focus]
-    focus = [focus_asset(export, with_focus) for export in with_focus]
+    focus = [focus_asset(export, exports) for export in with_focus]
     if settings.database.has_warehouse:
         backend, tables = settings.database.backend, list(map(focus_table, with_focus))
         focus += [warehouse_focus_asset(export, backend, tables) for export in with_focus]

@@ -1,6 +1,6 @@
 """The month's charges in FOCUS, derived from the lake's file and written beside it."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from warnings import catch_warnings, simplefilter
@@ -16,7 +16,7 @@ from finops_dagster.billing.version import LoadedVersion
 from finops_dagster.focus.comparison import counterparts, differences
 from finops_dagster.focus.conformance import conforms
 from finops_dagster.focus.entries import COST, CURRENCY, EFFECTIVE_COST
-from finops_dagster.focus.exports import focus_derivation, focus_exports
+from finops_dagster.focus.exports import focus_derivation, focus_exports, no_charges_reason
 from finops_dagster.focus.month import (
     FOCUS_VERSION,
     FocusDerivation,
@@ -60,18 +60,19 @@ OPTIONS: Mapping[str, Any] = {
 }
 
 
-def focus_asset(export: Export, others: Iterable[Export]) -> dg.AssetsDefinition:
+def focus_asset(export: Export, exports: Sequence[Export]) -> dg.AssetsDefinition:
     """Return the asset of a month's charges, for an export that has a mapping.
 
-    `others` are the exports that have one. A month that one of them has as the vendor's own FOCUS
-    is compared with it.
+    `exports` are all of the settings. A month that another one of the vendor has as FOCUS, which
+    the vendor made, is compared with it.
     """
     of_vendor = [
         other.name
-        for other in others
+        for other in exports
         if other.settings.vendor == export.settings.vendor and other.name != export.name
     ]
-    options = {**OPTIONS, "deps": list(_other_bills(export))}
+    settings = [other.settings for other in exports]
+    options = {**OPTIONS, "deps": list(_other_bills(export)), "output_required": False}
 
     @stage(export, "focus", kinds={"parquet"}, checks=_CHECKS, options=options, footer="parquet")
     def focus(
@@ -80,9 +81,12 @@ def focus_asset(export: Export, others: Iterable[Export]) -> dg.AssetsDefinition
         lake: dg.ResourceParam[Lake],
         database: dg.ResourceParam[BillingDatabase],
         run_options: RunOptions,
-    ) -> dg.MaterializeResult[LoadedVersion]:
+    ) -> dg.MaterializeResult[LoadedVersion] | Sequence[dg.AssetCheckResult]:
         """Derive the month's charges from its bill, and account for every amount of it."""
         month = billing_month(context)
+        if reason := no_charges_reason(export.settings, month, settings):
+            context.log.warning(reason)
+            return [check.result(passed=True, description=reason) for check in _CHECKS]
         derivation = focus_derivation(export.settings, month, lake, database.duckdb)
         if footer is not None:
             current = derivation.sources()[export.name].manifest_id

@@ -31,7 +31,7 @@ from finops_dagster.traces import record_unexpected_error
 from finops_dagster.warehouses.month_file import WarehouseUnavailable
 
 Record = TypeVar("Record", bound=Manifest | Version)
-Body = Callable[..., dg.MaterializeResult[Any]]
+Body = Callable[..., dg.MaterializeResult[Any] | Sequence[dg.AssetCheckResult]]
 Events = Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]
 _RETRIES = 3
 _SECONDS_BETWEEN_RETRIES = 10
@@ -51,7 +51,8 @@ def stage(
     `upstream` maps parameters of the body to the stages whose records they receive; where no record
     is stored, they receive None. `options` are further arguments of `dagster.asset`. The body must
     have a parameter `lake`. Its errors become failures with a message of one line; only a transient
-    error is retried, three times.
+    error is retried, three times. A body with the option `output_required=False` may return the
+    results of its checks alone: then the month has nothing in this stage, and the next is skipped.
     """
     key = export.key(name)
     with catch_warnings():
@@ -135,7 +136,7 @@ def _explain_failures(body: Body, blocking_check: str) -> Callable[..., Events]:
         except Exception as error:
             raise _unexpected(context, error, _version_kept(context, lake)) from error
         context.add_asset_metadata({"seconds": round(time.monotonic() - started, 3)})
-        yield result
+        yield from [result] if isinstance(result, dg.MaterializeResult) else result
 
     return run
 

@@ -18,6 +18,7 @@ from finops_dagster.billing.columns import Sql, SqlType, literal, quoted
 from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import LoadedVersion
+from finops_dagster.cli.stored_months import StoredMonth, StoredMonths
 from finops_dagster.focus.azure_usage import AZURE_USAGE
 from finops_dagster.focus.conformance import conforms
 from finops_dagster.focus.mapping import Lookup
@@ -559,16 +560,18 @@ def project(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     return project
 
 
+ACTUAL = {
+    "name": "contoso",
+    "vendor": "azure",
+    "format": "actual",
+    "start_month": "2023-09",
+    "amortized_from": "contoso-amortized",
+}
+
+
 def load_both(project: Project, actual: Any, amortized: Any, month: str = "2024-01") -> TwoBills:
     """Load both bills, and derive the month's charges, by the stages of their exports."""
-    project.export = {
-        "name": "contoso",
-        "vendor": "azure",
-        "format": "actual",
-        "source": f"file://{project.source}",
-        "start_month": "2023-09",
-        "amortized_from": "contoso-amortized",
-    }
+    project.export = ACTUAL | {"source": f"file://{project.source}"}
     project.add_export(name="contoso-amortized", format="amortized", amortized_from=None)
     assert project.settings().exports[0].focus_exports == EXPORTS
     for dataset, (export, part) in {
@@ -604,6 +607,32 @@ def test_the_same_bill_has_the_sums_that_azures_focus_has(project: Project, agre
         ("2024-01-01 00:00:00", "2024-02-01 00:00:00")
     ]
     assert "difference of the bills" not in {rule for (rule,) in bills.charges("x_rule")}
+
+
+@pytest.mark.parametrize(
+    ("limit", "end"),
+    [
+        ({"start_month": "2024-02"}, "starts with 2024-02; to have them, change its start_month"),
+        ({"end_month": "2023-12"}, "ends with 2023-12; to have them, change its end_month"),
+    ],
+)
+def test_a_month_that_the_amortized_export_lacks_has_no_charges_and_does_not_fail(
+    project: Project, limit: dict[str, str], end: str
+) -> None:
+    project.export = ACTUAL | {"source": f"file://{project.source}"}
+    project.add_export(name="contoso-amortized", format="amortized", amortized_from=None, **limit)
+    run = Run("2024-01", export="contoso", dataset="ActualCost")
+    deliver(project.put, run, usage_rows(*BILL, agreement="EA"), suffix="csv")
+    loaded = project.load(export="contoso")
+    assert [*loaded.outcomes()] == ["manifest", "staged_files", "billing_table", "parquet"]
+    reason = (
+        "contoso 2024-01 has no charges, as contoso-amortized, which completes its bill, " + end
+    )
+    assert loaded.checks()["focus.adds_up"]
+    settings = project.settings()
+    month = StoredMonth(settings.exports[0], JANUARY, StoredMonths(settings))
+    assert month.no_charges == reason
+    assert "focus" not in month.versions
 
 
 def test_the_real_bill_of_an_enrolment_adds_up_and_conforms(project: Project) -> None:
