@@ -1,6 +1,6 @@
 """The newest page of the bill, over the charges of all exports, kept beside the lake."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import dagster as dg
@@ -11,6 +11,7 @@ from finops_dagster.lake import Lake
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.metadata import Metadata, file_uri
 from finops_dagster.pipeline.pictures import cost_by_month
+from finops_dagster.pipeline.report_checks import BUDGETS_KEPT, NO_UNUSUAL_DAYS, check_report
 from finops_dagster.settings import Settings
 from finops_dagster.tables.database import BillingDatabase, DuckDB
 
@@ -40,21 +41,27 @@ def report_asset(settings: Settings, exports: Sequence[Export]) -> dg.AssetsDefi
         group_name="report",
         kinds={"html"},
         owners=["team:finops"],
+        check_specs=[
+            dg.AssetCheckSpec(check.name, asset=REPORT, description=check.description)
+            for check in (BUDGETS_KEPT, NO_UNUSUAL_DAYS)
+        ],
         automation_condition=_AUTOMATION,
     )
     def report(
         context: dg.AssetExecutionContext,
         lake: dg.ResourceParam[Lake],
         database: dg.ResourceParam[BillingDatabase],
-    ) -> dg.MaterializeResult[None]:
+    ) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
         """Write the page of the charges of all exports."""
         try:
             path, metadata = write_newest_report(settings, lake, database.duckdb)
+            checks = check_report(settings, database.duckdb)
         except BillError as error:
             cause = {"cause": type(error).__name__}
             raise dg.Failure(escaped(str(error)), metadata=cause, allow_retries=False) from None
         context.log.info(f"{path} is written")
-        return dg.MaterializeResult(metadata=metadata)
+        yield dg.MaterializeResult(metadata=metadata)
+        yield from checks
 
     return report
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -11,8 +12,12 @@ from finops_dagster.billing.errors import count_text, shortened
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.pipeline.checks import Check
 from finops_dagster.pipeline.report_alerts import alerts_metadata, anomaly_alert, budget_alert
-from finops_dagster.reports.anomalies import Anomaly
-from finops_dagster.reports.budgets import BudgetMonth
+from finops_dagster.settings import Settings
+from finops_dagster.tables.database import DuckDB
+
+if TYPE_CHECKING:  # They take time to import.
+    from finops_dagster.reports.anomalies import Anomaly
+    from finops_dagster.reports.budgets import BudgetMonth
 
 BUDGETS_KEPT = Check(
     "budgets_kept", "In the newest month, no more was spent of any budget than its amount."
@@ -29,6 +34,24 @@ _ANOMALY_COLUMNS = [
     "last day",
     *"kind account service currency cost expected difference".split(),
 ]
+
+
+def check_report(settings: Settings, duckdb: DuckDB) -> list[dg.AssetCheckResult]:
+    """Return the results of all checks of the report, from the charges in the lake.
+
+    Raises BillError if a file cannot be read.
+    """
+    from finops_dagster.reports.anomalies import read_anomalies
+    from finops_dagster.reports.budgets import budget_months
+    from finops_dagster.reports.charges import newest_month
+    from finops_dagster.reports.relations import open_relations
+
+    lake = settings.storage.parquet_dir
+    with open_relations(duckdb, lake, settings.exports, settings.accounts) as (bill, relations):
+        if "focus" not in relations:
+            return [budgets_kept([]), no_unusual_days([], None)]
+        budgets = budgets_kept(budget_months(bill, settings.budgets))
+        return [budgets, no_unusual_days(read_anomalies(bill), newest_month(bill))]
 
 
 def budgets_kept(months: Sequence[BudgetMonth]) -> dg.AssetCheckResult:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import pytest
 
 from finops_dagster_tests.pipeline.automation import Automation
 from finops_dagster_tests.project import Project
@@ -49,6 +51,24 @@ def test_the_page_lies_beside_the_lake_and_its_key_figures_in_the_metadata(focus
     assert values["cost_by_month"].endswith(f"| 2024-02 | USD | {'█' * 20} | 3.00 |")
     assert Decimal(str(values["billed_month_before"])) == 1
     assert values["bytes"] == PAGE.stat().st_size
+
+
+def test_the_report_warns_of_a_crossed_budget(
+    focus: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budget = {"name": "All", "amount": "1", "currency": "USD"}
+    monkeypatch.setenv("FINOPS_BUDGETS", json.dumps([budget]))
+    focus.deliver("1.000000000000000001", month="2024-01")
+    focus.load("2024-01")
+    result = materialize(focus)
+    checks = {check.check_name: check for check in result.get_asset_check_evaluations()}
+    assert {name: check.passed for name, check in checks.items()} == {
+        "budgets_kept": False,
+        "no_unusual_days": True,
+    }
+    (row,) = checks["budgets_kept"].metadata["budgets"].records
+    assert (row.data["budget"], row.data["state"]) == ("All", "crossed")
+    assert result.success
 
 
 def test_a_report_without_charges_fails_in_one_line(focus: Project) -> None:
