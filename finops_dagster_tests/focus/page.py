@@ -15,6 +15,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from types import ModuleType
 
 from finops_dagster import focus
 from finops_dagster.focus import repairs
@@ -36,6 +37,7 @@ _FORMATS = {
     ("azure", "focus"): "Azure FOCUS",
     ("focus-files", "focus"): "FOCUS files",
 }
+_LONGEST_SQL = 120
 _ORDER = """
 top-services amortized-against-billed effective-savings-rate commitments untagged marketplace
 tax-and-credits month-against-month by-account by-tag
@@ -96,14 +98,15 @@ def mapping_tables() -> str:
     for key, mapping in by_format.items():
         formats.setdefault(mapping.name, []).append(_FORMATS[key])
     parts = [
-        f"### {' and '.join(formats[name])}\n\n{MappingTables.of(mapping)}"
+        f"### {' and '.join(formats[name])}\n\n"
+        f"In `{_module_of(mapping).__name__.replace('.', '/')}.py`.\n\n{MappingTables.of(mapping)}"
         for name, mapping in mappings.items()
     ]
     shared = MappingTables(next(iter(mappings.values())), _short_names(vars(repairs)), None)
     return "\n".join(
         [
             *parts,
-            "### All exports that are FOCUS already\n",
+            "### All exports that are FOCUS already\n\nIn `finops_dagster/focus/repairs.py`.\n",
             _table(["column", "SQL", "why"], shared.expressions(repairs.DERIVED)),
             shared.repairs(repairs.REPAIRS),
             _other_names(OLDER_NAMES),
@@ -135,8 +138,7 @@ class MappingTables:
     @classmethod
     def of(cls, mapping: FocusMapping) -> MappingTables:
         """Return the tables, with the names that the mapping's own file gives to its SQL."""
-        files = (vars(module) for name, module in sys.modules.items() if focus.__name__ in name)
-        file = next(f for f in files if mapping in f.values() and "MAPPINGS" not in f)
+        file = vars(_module_of(mapping))
         natives = (value for value in file.values() if isinstance(value, NativeMapping))
         native = next((native for native in natives if native.name == mapping.name), None)
         return cls(mapping, _short_names(file), native)
@@ -216,7 +218,9 @@ class MappingTables:
             for charge in charges:
                 if charge.columns.get(name, expressions[name].sql) != expressions[name].sql:
                     others.setdefault(charge.columns[name], []).append(charge.rule)
-            cells = [f"{', '.join(rules)}: {self._code(sql)}" for sql, rules in others.items()]
+            cells = [
+                f"{_rules(rules, charges)}: {self._code(sql)}" for sql, rules in others.items()
+            ]
             if len(charges) > sum(map(len, others.values())):
                 cells.insert(0, self._code(expressions[name].sql))
             yield [f"`{name}`", "<br>".join(cells), _escaped(expressions[name].why)]
@@ -242,12 +246,43 @@ class MappingTables:
         yield from ([f"`{name}`", shown[name]] for name in sorted(shown))
 
     def _code(self, sql: str, own_name: str = "") -> str:
-        """Return SQL for a cell of a table, in one line, with the short names."""
+        """Return SQL for a cell of a table, in one line, with the short names.
+
+        Instead of long SQL, it says what that reads.
+        """
         sql = re.sub(r"\bnew_(\w+)", r"{\1}", _one_line(sql))
         for name, text in self.names.items():
             if name != own_name:
                 sql = re.sub(rf"\({re.escape(text)}\)|(?<!\w){re.escape(text)}(?!\w)", name, sql)
-        return f"`{_escaped(sql)}`"
+        if len(sql) <= _LONGEST_SQL:
+            return f"`{_escaped(sql)}`"
+        words = re.findall(r"\w+", re.sub("'[^']*'", "", sql))
+        read = dict.fromkeys(word for word in words if self._is_name(word) and word != own_name)
+        return f"of {', '.join(f'`{name}`' for name in read)}" if read else "in the file"
+
+    def _is_name(self, word: str) -> bool:
+        """Return whether a word of SQL is the name of a value, and not SQL's own."""
+        mapping = self.mapping
+        names = {"column", *self.names, *mapping.columns, *(i.name for i in mapping.inputs)}
+        names |= {name for step in mapping.steps for name in step}
+        lookups = tuple(f"{lookup.name}_" for lookup in mapping.lookups)
+        return word in names or word.startswith(lookups or "-")
+
+
+def _module_of(mapping: FocusMapping) -> ModuleType:
+    """Return the module that defines a mapping."""
+    modules = (module for name, module in sys.modules.items() if focus.__name__ in name)
+    return next(
+        module
+        for module in modules
+        if mapping in vars(module).values() and "MAPPINGS" not in vars(module)
+    )
+
+
+def _rules(rules: Sequence[str], charges: Sequence[Charge]) -> str:
+    """Return the names of rules; if they are most of them, those of the others."""
+    others = [charge.rule for charge in charges if charge.rule not in rules]
+    return f"all but {', '.join(others)}" if len(others) < len(rules) / 2 else ", ".join(rules)
 
 
 def _other_names(names: Mapping[str, Sequence[str]]) -> str:
