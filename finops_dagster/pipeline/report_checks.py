@@ -20,11 +20,13 @@ if TYPE_CHECKING:  # They take time to import.
     from finops_dagster.reports.budgets import BudgetMonth
 
 BUDGETS_KEPT = Check(
-    "budgets_kept", "In the newest month, no more was spent of any budget than its amount."
+    "budgets_kept",
+    "In the newest month and the one before, no more was spent of any budget than its amount.",
 )
 NO_UNUSUAL_DAYS = Check(
     "no_unusual_days",
-    "In the newest month, no service of an account costs what the days before do not let expect.",
+    "In the newest month and the one before, no service of an account costs what the days before "
+    "do not let expect.",
 )
 _MOST_ROWS = 200
 _BUDGET_COLUMNS = "month budget state currency spent amount part forecast".split()
@@ -55,11 +57,12 @@ def check_report(settings: Settings, duckdb: DuckDB) -> list[dg.AssetCheckResult
 
 
 def budgets_kept(months: Sequence[BudgetMonth]) -> dg.AssetCheckResult:
-    """Check the budgets in the newest month; `months` has each budget in each month."""
+    """Check the budgets in the newest two months; `months` has each budget in each month."""
     newest = max((of_month.month for of_month in months), default=None)
-    crossed = [m for m in months if m.month == newest and m.is_crossed]
+    # The last days of a month are delivered when the next one has begun.
+    crossed = [m for m in months if newest and m.month >= newest.previous and m.is_crossed]
     description = " ".join(m.sentence for m in crossed) or (
-        f"No budget is crossed in {newest}." if months else "No budgets are set, or no months."
+        f"No budget is crossed in {newest}." if newest else "No budgets are set, or no months."
     )
     rows = [
         {
@@ -90,12 +93,13 @@ def budgets_kept(months: Sequence[BudgetMonth]) -> dg.AssetCheckResult:
 def no_unusual_days(
     anomalies: Sequence[Anomaly], newest: BillingMonth | None
 ) -> dg.AssetCheckResult:
-    """Check that no anomaly begins in the newest month; `anomalies` has those of all months."""
-    found = [anomaly for anomaly in anomalies if anomaly.month == newest]
+    """Check that no anomaly begins in the newest two months; `anomalies` has those of all."""
+    found = [anomaly for anomaly in anomalies if newest and anomaly.month >= newest.previous]
     description = f"No unusual days in {newest}." if newest else "No month has charges."
     if found:
         largest = max(found, key=lambda anomaly: abs(anomaly.difference))
-        description = f"{count_text(len(found), 'unusual change')} in {newest}: {largest.sentence}"
+        count = count_text(len(found), "unusual change")
+        description = f"{count} since the month before {newest}; the largest: {largest.sentence}"
     return dg.AssetCheckResult(
         passed=not found,
         check_name=NO_UNUSUAL_DAYS.name,

@@ -11,7 +11,7 @@ from finops_dagster.reports.anomalies import Anomaly
 from finops_dagster.reports.budgets import BudgetMonth, BudgetSettings
 from finops_dagster.reports.findings import Kind
 
-JANUARY, FEBRUARY = BillingMonth(2026, 1), BillingMonth(2026, 2)
+DECEMBER, JANUARY, FEBRUARY = BillingMonth(2025, 12), BillingMonth(2026, 1), BillingMonth(2026, 2)
 
 
 def spent(month: BillingMonth, amount: str, days_passed: int | None = None) -> BudgetMonth:
@@ -30,7 +30,7 @@ def rows(result: dg.AssetCheckResult, name: str) -> list[dict[str, object]]:
     return [dict(record.data) for record in table.records]
 
 
-def test_a_budget_that_is_crossed_in_the_newest_month_is_a_warning() -> None:
+def test_a_budget_that_is_crossed_in_the_newest_months_is_a_warning() -> None:
     result = budgets_kept([spent(FEBRUARY, "11", 14), spent(JANUARY, "2")])
     assert (result.passed, result.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert result.description == (
@@ -62,27 +62,29 @@ def test_a_budget_that_is_crossed_in_the_newest_month_is_a_warning() -> None:
 
 
 def test_a_budget_that_was_crossed_earlier_is_only_listed() -> None:
-    result = budgets_kept([spent(FEBRUARY, "2", 14), spent(JANUARY, "11")])
+    february, crossed = spent(FEBRUARY, "2", 14), "11"
+    assert not budgets_kept([february, spent(JANUARY, crossed)]).passed
+    result = budgets_kept([february, spent(JANUARY, "2"), spent(DECEMBER, crossed)])
     assert result.passed
-    assert [row["state"] for row in rows(result, "budgets")] == ["in progress", "crossed"]
+    assert [row["state"] for row in rows(result, "budgets")] == ["in progress", "kept", "crossed"]
 
 
-def test_unusual_days_of_the_newest_month_are_a_warning() -> None:
-    anomalies = [anomaly(date(2026, 2, 3), "20"), anomaly(date(2026, 1, 3), "7")]
+def test_unusual_days_of_the_newest_months_are_a_warning() -> None:
+    anomalies = [anomaly(date(2026, 2, 3), "20"), anomaly(date(2025, 12, 3), "7")]
     result = no_unusual_days(anomalies, FEBRUARY)
     assert (result.passed, result.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert result.description == (
-        "1 unusual change in 2026-02: EC2 of account web cost 20.00 instead of about 5.00 USD on "
-        "2026-02-03."
+        "1 unusual change since the month before 2026-02; the largest: EC2 of account web cost "
+        "20.00 instead of about 5.00 USD on 2026-02-03."
     )
     assert rows(result, "by_month") == [
         {"month": "2026-02", "currency": "USD", "anomalies": "1", "difference": "+15.00"},
-        {"month": "2026-01", "currency": "USD", "anomalies": "1", "difference": "+2.00"},
+        {"month": "2025-12", "currency": "USD", "anomalies": "1", "difference": "+2.00"},
     ]
-    assert [row["first day"] for row in rows(result, "anomalies")] == ["2026-02-03", "2026-01-03"]
+    assert [row["first day"] for row in rows(result, "anomalies")] == ["2026-02-03", "2025-12-03"]
 
 
 def test_without_budgets_and_months_the_checks_pass() -> None:
     assert budgets_kept([]).passed
     assert no_unusual_days([], None).passed
-    assert no_unusual_days([anomaly(date(2026, 1, 3), "7")], FEBRUARY).passed
+    assert no_unusual_days([anomaly(date(2025, 12, 3), "7")], FEBRUARY).passed
