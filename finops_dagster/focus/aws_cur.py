@@ -663,11 +663,12 @@ _EXTRA_LINES = f"""
         AND abs(sum({_UNBLENDED} - {_COST})) <= count(*) * 0.000000001"""
 
 _ID = "line_item_resource_id"
-_ARN = "^arn:[^:]*:([^:]+):[^:]*:[^:]*:/?(?:([a-zA-Z0-9_-]+)[:/])?.*$"
+_ARN = "^arn:[^:]*:[^:]+:[^:]*:[^:]*:/?([a-zA-Z0-9_-]+)[:/]"
 _RESOURCE_KEY = f"""CASE WHEN {_ID} IS NULL THEN NULL
-    WHEN starts_with({_ID}, 'arn:') THEN regexp_replace({_ID}, {literal(_ARN)}, '\\1:\\2')
+    WHEN starts_with({_ID}, 'arn:')
+    THEN split_part({_ID}, ':', 3) || ':' || regexp_extract({_ID}, {literal(_ARN)}, 1)
     WHEN regexp_full_match({_ID}, '[a-z]{{1,6}}-[0-9a-f]{{8,17}}')
-    THEN regexp_replace({_ID}, '[0-9a-f]+$', '')
+    THEN split_part({_ID}, '-', 1) || '-'
     ELSE line_item_product_code END"""
 
 AWS_CUR = FocusMapping(
