@@ -51,6 +51,9 @@ from finops_dagster.tables.restatements import (
 # In DuckDB's default groups of 122,880, wide rows spill to disk under a small memory_limit and take
 # four times as long; groups of 40,960 do not, and make the file 8 % larger.
 _ROW_GROUP_ROWS = 40_960
+# DuckDB prepares room for a dictionary of this many values for each column and row group. Its
+# default, a fifth of the rows, takes a tenth more time. No file grows: dictionaries are smaller.
+_DICTIONARY_VALUES = 2_000
 
 
 @dataclass(frozen=True)
@@ -268,7 +271,8 @@ def _copy(
     try:
         connection.execute(
             f"COPY ({query}) TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd, "
-            f"ROW_GROUP_SIZE {_ROW_GROUP_ROWS}{options or Sql('')})"
+            f"ROW_GROUP_SIZE {_ROW_GROUP_ROWS}, "
+            f"DICTIONARY_SIZE_LIMIT {_DICTIONARY_VALUES}{options or Sql('')})"
         )
     finally:
         connection.execute("RESET disabled_optimizers")
