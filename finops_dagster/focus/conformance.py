@@ -58,9 +58,11 @@ def conforms(
     specification = specification or Specification.load()
     described = connection.execute(f"DESCRIBE FROM {relation}").fetchall()
     types = {name: sql_type for name, sql_type, *_ in described}
-    charges = _Charges(connection, _readable(relation, types, specification), types)
+    cells = _cells(types, specification)
+    charges = _Charges(connection, _readable(relation, types, cells), types)
     rules = [rule for rule in rules_of(specification) if charges.has_columns_of(rule)]
-    row_counts = charges.row_counts([rule for rule in rules if isinstance(rule, ChargeRule)])
+    on_charges = [rule for rule in rules if isinstance(rule, ChargeRule)]
+    row_counts = charges.row_counts([r for r in on_charges if not _is_kept_by_type(r, cells)])
     broken = (charges.broken(rule, row_counts) for rule in rules)
     return [rule for rule in broken if rule is not None]
 
@@ -92,7 +94,7 @@ class _Charges:
     def broken(self, rule: Rule, row_counts: Mapping[str, int]) -> BrokenRule | None:
         """Return the rule if charges break it, or None."""
         match rule:
-            case ChargeRule() if row_counts[rule.id]:
+            case ChargeRule() if row_counts.get(rule.id):
                 return BrokenRule(rule, row_counts[rule.id], self._example(rule))
             case UniqueRule():
                 return self._broken_unique(rule)
@@ -144,17 +146,28 @@ class _Charges:
         return rows[0] if rows else None
 
 
-def _readable(relation: Sql, types: Mapping[str, str], specification: Specification) -> Sql:
+def _cells(types: Mapping[str, str], specification: Specification) -> dict[str, Sql]:
+    """Return the SQL that reads each of FOCUS's columns in its type, by name."""
+    columns = {column.name: column.type for column in specification.columns}
+    return {
+        name: _cast(quoted(name), sql_type, columns[name])
+        for name, sql_type in types.items()
+        if name in columns
+    }
+
+
+def _is_kept_by_type(rule: ChargeRule, cells: Mapping[str, Sql]) -> bool:
+    """Return whether the rule is that a column can be read, which was written in FOCUS's type."""
+    (name, *_) = rule.columns
+    return as_written(name) in rule.breaks and cells[name] == quoted(name)
+
+
+def _readable(relation: Sql, types: Mapping[str, str], cells: Mapping[str, Sql]) -> Sql:
     """Return the relation with FOCUS's columns in FOCUS's types, and each as it was written too.
 
     A value that cannot be read is NULL.
     """
-    columns = {column.name: column.type for column in specification.columns}
-    read = [
-        Sql(f"{_cast(quoted(name), sql_type, columns[name])} AS {quoted(name)}")
-        for name, sql_type in types.items()
-        if name in columns
-    ]
+    read = [Sql(f"{cell} AS {quoted(name)}") for name, cell in cells.items()]
     written = [Sql(f"{quoted(name)} AS {as_written(name)}") for name in types]
     return Sql(f"(SELECT {Sql(', ').join([*read, *written])} FROM {relation})")
 
