@@ -14,7 +14,7 @@ from pathlib import Path
 import duckdb
 from duckdb import DuckDBPyConnection
 
-from finops_dagster.billing.columns import Sql, file_literal, literal, quoted
+from finops_dagster.billing.columns import Sql, SqlType, file_literal, literal, quoted
 from finops_dagster.billing.errors import (
     BillError,
     ReconciliationError,
@@ -187,12 +187,16 @@ class FocusDerivation:
         manifest_id = self.sources()[self.export].manifest_id
         with self.duckdb.scratch(preserve_insertion_order=False) as connection:
             charges = Sql(f"({self._query(connection, manifest_id).charges()})")
+            in_file = parquet_relation(self.path)
+            described = connection.execute(f"DESCRIBE FROM {in_file}").fetchall()
+            # The charges have ENUMs in maps where the file has texts.
+            types = {name: str(t) for name, t, *_ in described if t == SqlType.TEXT_MAP}
             prepare_casts(connection)
-            derived, in_file = (
-                month_digest(connection, relation, {}, DigestKind.HASH)
-                for relation in (charges, parquet_relation(self.path))
+            derived, written = (
+                month_digest(connection, relation, types, DigestKind.HASH)
+                for relation in (charges, in_file)
             )
-        return in_file.differing_columns(derived)
+        return written.differing_columns(derived)
 
     @contextmanager
     def replacing_month(self, run_id: str) -> Iterator[FocusMonth]:

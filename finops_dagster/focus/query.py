@@ -22,6 +22,8 @@ from finops_dagster.focus.mapping import ADDED_TYPES, Charge, FocusMapping, Inpu
 from finops_dagster.focus.specification import Specification
 
 _ROW_NUMBER = "file_row_number"
+# The dictionary of an ENUM is written whole with each row group.
+_MOST_ENUM_TEXTS = 4096
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,11 @@ class FocusQuery:
         """
         for lookup in self.mapping.lookups:
             self._create_table(lookup)
+        for dataset, columns in self._bill_columns.items():
+            for column in self.mapping.inputs:
+                cell, names = column.sql(columns)
+                if column.build is not None and names:
+                    self._create_combinations(column, dataset, cell, names)
         self._create_view("bill", self._bill([self.mapping.extra_lines or ""]))
         if self.mapping.extra_lines is not None:
             # They are in a table because their sums need the whole bill. Columns that they lack are
@@ -108,8 +115,7 @@ class FocusQuery:
     def unknown_keys(self) -> Iterator[tuple[str, list[tuple[str, int]]]]:
         """Yield each lookup's name with the keys that it lacks, and the number of line items."""
         for lookup in self.mapping.lookups:
-            table = _table(lookup)
-            names = [*self._columns(table)]
+            table, names = _table(lookup), self._lookup_columns[lookup.name]
             cells = Sql(", ".join(f"{key} AS key{n}" for n, key in enumerate(lookup.keys)))
             keys = [Sql(f"key{n}") for n in range(len(lookup.keys))]
             on = Sql(" AND ".join(f"{quoted(names[n])} = {key}" for n, key in enumerate(keys)))
@@ -146,12 +152,7 @@ class FocusQuery:
 
     def _dataset(self, dataset: str, words: Collection[str]) -> Sql:
         """Return the SELECT of a dataset's inputs, and of its other columns as `x_...`."""
-        relation = self.sources[dataset]
-        columns = {
-            name: sql_type
-            for name, sql_type in self._columns(relation).items()
-            if name not in (*ADDED_COLUMNS, _ROW_NUMBER)
-        }
+        columns = self._bill_columns[dataset]
         cells, read, joins = list[str](), set[str](), list[Sql]()
         for column in self.mapping.inputs:
             cell, names = column.sql(columns)
@@ -159,7 +160,7 @@ class FocusQuery:
             if column.build is not None and names:
                 if column.name not in words:
                     continue
-                joins.append(self._combinations(column, dataset, cell, names))
+                joins.append(_combinations_join(column, dataset, names))
                 cell = Sql(f"{_combinations_table(column, dataset)}.cell")
             cells.append(f"{cell} AS {quoted(column.name)}")
         passed_on = (name for name in columns if name not in read - self.mapping.kept)
@@ -169,28 +170,42 @@ class FocusQuery:
             f"{literal(dataset)} AS dataset",
             f"{_ROW_NUMBER} + 1 AS line_number",
         ]
-        return Sql(f"SELECT {', '.join(selected)} FROM {relation} bill {' '.join(joins)}")
+        source = f"{self.sources[dataset]} bill {' '.join(joins)}"
+        return Sql(f"SELECT {', '.join(selected)} FROM {source}")
 
-    def _combinations(self, column: Input, dataset: str, cell: Sql, names: Collection[str]) -> Sql:
-        """Create a table of a built input's values, and return the join with it.
+    def _create_combinations(
+        self, column: Input, dataset: str, cell: Sql, names: Collection[str]
+    ) -> None:
+        """Create a table of a built input's values.
 
         Such a value takes long to build, and line items repeat the cells of which it is built: each
         combination of them is built once.
         """
         table = _combinations_table(column, dataset)
         read = Sql(", ".join(map(quoted, names)))
-        keys = {quoted(name): quoted(f"key {number}") for number, name in enumerate(names)}
-        key_cells = Sql(", ".join(f"{name} AS {key}" for name, key in keys.items()))
+        keys = Sql(", ".join(f"{quoted(n)} AS {_key(number)}" for number, n in enumerate(names)))
         self.connection.execute(
-            f"CREATE TEMP TABLE IF NOT EXISTS {table} AS SELECT {key_cells}, {cell} AS cell FROM "
+            f"CREATE OR REPLACE TEMP TABLE {table} AS SELECT {keys}, {cell} AS cell FROM "
             f"(SELECT DISTINCT {read} FROM {self.sources[dataset]})"
         )
-        on = Sql(
-            " AND ".join(
-                f"bill.{name} IS NOT DISTINCT FROM {table}.{key}" for name, key in keys.items()
-            )
-        )
-        return Sql(f"LEFT JOIN {table} ON {on}")
+        if column.type is SqlType.TEXT_MAP:
+            self._use_enums(column, dataset)
+
+    def _use_enums(self, column: Input, dataset: str) -> None:
+        """Give the maps of combinations texts of ENUM types, if they have few different ones.
+
+        DuckDB writes them to Parquet in a third of the time, where they are texts again.
+        """
+        table, types = _combinations_table(column, dataset), list[Sql]()
+        for part in ("keys", "values"):
+            texts = f"SELECT DISTINCT unnest(map_{part}(cell)) AS text FROM {table}"
+            texts = f"SELECT text FROM ({texts}) WHERE text IS NOT NULL"
+            ((count,),) = self.connection.execute(f"SELECT count(*) FROM ({texts})").fetchall()
+            if count > _MOST_ENUM_TEXTS:
+                return
+            types.append(quoted(f"{column.name} {part} of {dataset}"))
+            self.connection.execute(f"CREATE OR REPLACE TYPE {types[-1]} AS ENUM ({texts})")
+        self.connection.execute(f"ALTER TABLE {table} ALTER cell TYPE MAP({', '.join(types)})")
 
     def _lines(self, used: Iterable[str], *, with_extra: bool = True) -> Sql:
         """Return the SELECT of the line items with what lookups and steps add.
@@ -204,7 +219,7 @@ class FocusQuery:
             words |= _words(cells.values())
             added.insert(0, Sql("".join(f", {sql} AS {quoted(n)}" for n, sql in cells.items())))
         for lookup in reversed(self.mapping.lookups):
-            names = [*self._columns(_table(lookup))]
+            names = self._lookup_columns[lookup.name]
             if not words.isdisjoint([*names, f"{lookup.name}_is_known"]):
                 words |= _words(lookup.keys)
                 joins.insert(0, _join(lookup, names))
@@ -278,7 +293,31 @@ class FocusQuery:
     def _typed(self, name: str, sql: Sql) -> Sql:
         expression = self.mapping.columns.get(name) or self.mapping.derived[name]
         column_type = expression.type or Sql(self.specification.column(name).type.sql_type)
+        if expression.sql in self._map_inputs:
+            return sql  # its texts may be of ENUM types
         return Sql(f"CAST({sql} AS {column_type})")
+
+    @cached_property
+    def _map_inputs(self) -> set[str]:
+        """The inputs that are maps of texts already."""
+        return {c.name for c in self.mapping.inputs if c.type is SqlType.TEXT_MAP}
+
+    @cached_property
+    def _bill_columns(self) -> dict[str, dict[str, str]]:
+        """The types of the columns of the bill, by dataset."""
+        return {
+            dataset: {
+                name: sql_type
+                for name, sql_type in self._columns(relation).items()
+                if name not in (*ADDED_COLUMNS, _ROW_NUMBER)
+            }
+            for dataset, relation in self.sources.items()
+        }
+
+    @cached_property
+    def _lookup_columns(self) -> dict[str, list[str]]:
+        """The columns of the table of each lookup."""
+        return {lookup.name: [*self._columns(_table(lookup))] for lookup in self.mapping.lookups}
 
     @cached_property
     def _vendor_columns(self) -> list[str]:
@@ -306,6 +345,20 @@ def _case(cells: Mapping[int, Sql], otherwise: Sql | None) -> Sql:
     cases = " ".join(f"WHEN {number} THEN {cell}" for number, cell in cells.items())
     ending = "" if otherwise is None else f" ELSE {otherwise}"
     return Sql(f"CASE charge {cases}{ending} END")
+
+
+def _combinations_join(column: Input, dataset: str, names: Collection[str]) -> Sql:
+    """Return the join of a bill with the table of a built input's values."""
+    table = _combinations_table(column, dataset)
+    on = " AND ".join(
+        f"bill.{quoted(name)} IS NOT DISTINCT FROM {table}.{_key(number)}"
+        for number, name in enumerate(names)
+    )
+    return Sql(f"LEFT JOIN {table} ON {on}")
+
+
+def _key(number: int) -> Sql:
+    return quoted(f"key {number}")
 
 
 def _combinations_table(column: Input, dataset: str) -> Sql:
