@@ -80,6 +80,7 @@ _TEXTS = {"manifest_id": "", "total_cost": "", "format": "cur1", "run_id": ""}
 _JSON = {"file_count": "files", "byte_count": "bytes", "files": "source_files"} | {
     name: name for name in ("decimals_rounded", "money_sums", "cost_by_currency", "delivery")
 }
+_LOADED_AT = "loaded_at"
 
 
 def read_footer(path: Path) -> LoadedVersion | None:
@@ -147,9 +148,15 @@ def _footer(connection: duckdb.DuckDBPyConnection, load: Load) -> dict[str, str]
     return {
         "export": load.export,
         "columns": json.dumps(ledger.names_by_header(connection, load.table)),
+        **_footer_of_time(load),
         **footer_of(load),
         **footer_of_restatements(restatements(connection, load.export, load.month)),
     }
+
+
+def _footer_of_time(load: Load) -> dict[str, str]:
+    # The time of the file is not enough: a copy or a restored backup has another one.
+    return {} if load.loaded_at is None else {_LOADED_AT: load.loaded_at.isoformat()}
 
 
 def names_from_footers(paths: Iterable[Path]) -> dict[str, str]:
@@ -169,14 +176,19 @@ def names_from_footers(paths: Iterable[Path]) -> dict[str, str]:
 def load_from_footer(path: Path, export: str, month: BillingMonth, table: str) -> Load | None:
     """Return the load that a file's footer records; None if `read_footer` finds none.
 
-    Its `number` and `lake_sha256` are None, and its `loaded_at` is the time of the file. `table` is
-    the table that the month belongs to; it is not read.
+    Its `number` and `lake_sha256` are None. Files of earlier releases do not record `loaded_at`,
+    which then is the time of the file. `table` is the table that the month belongs to; it is not
+    read.
     """
-    version = read_footer(path)
+    texts = footer_texts(path) or {}
+    version = version_of_footer(texts)
     if version is None:
         return None
-    written = datetime.fromtimestamp(path.stat().st_mtime, UTC).replace(tzinfo=None)
-    return Load(**vars(version), export=export, month=month, table=table, loaded_at=written)
+    if _LOADED_AT in texts:
+        loaded_at = datetime.fromisoformat(texts[_LOADED_AT])
+    else:
+        loaded_at = datetime.fromtimestamp(path.stat().st_mtime, UTC).replace(tzinfo=None)
+    return Load(**vars(version), export=export, month=month, table=table, loaded_at=loaded_at)
 
 
 def parquet_relation(path: Path) -> Sql:

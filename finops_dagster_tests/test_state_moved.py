@@ -172,7 +172,7 @@ def test_a_file_that_is_no_state_is_one_line(
 
 @pytest.mark.thorough
 def test_a_damaged_ledger_is_rebuilt_from_the_data(project: Project, loaded: Finops) -> None:
-    columns = "* EXCLUDE (loaded_at, load_number, lake_sha256)"
+    columns = "* EXCLUDE (load_number, lake_sha256)"
     before = project.ledger(columns)
     project.execute("ALTER TABLE finops_state.manifests DROP COLUMN total_cost")
     failed = loaded("aws", "run-pipeline", "--end-date", "2024-01", code=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
@@ -18,10 +18,10 @@ from finops_dagster.billing.errors import BillError, reprocess_advice
 from finops_dagster.billing.money import decimal_text, exact_sum
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.restatement import Restatement, restatements_of_footer
-from finops_dagster.billing.version import LoadedVersion
+from finops_dagster.billing.version import Load
 from finops_dagster.focus.entries import COST, EFFECTIVE_COST
 from finops_dagster.focus.month import FocusMonth, focus_lake
-from finops_dagster.lake import Lake, footer_texts, parquet_relation, read_footer
+from finops_dagster.lake import Lake, footer_texts, load_from_footer, parquet_relation
 from finops_dagster.reports.document import Document
 from finops_dagster.reports.sums import NONE
 from finops_dagster.sources import VENDORS
@@ -58,28 +58,30 @@ class MonthOfCharges:
     bill_path: Path
 
     @cached_property
-    def bill_version(self) -> LoadedVersion | None:
-        """The bill in the lake; None if it is missing, or of another version than the charges."""
-        version = read_footer(self.bill_path)
-        is_same = version and version.manifest_id == self.record.sources.get(self.export.name)
-        return version if is_same else None
+    def bill(self) -> Load | None:
+        """The load of the bill that is in the lake; None if it is missing or of another version."""
+        load = load_from_footer(
+            self.bill_path, self.export.name, self.month, self.export.table_name
+        )
+        is_same = load and load.manifest_id == self.record.sources.get(self.export.name)
+        return load if is_same else None
 
     @property
     def bill_format(self) -> str:
         """The name of the bill's format; empty where the bill is missing."""
-        return self.bill_version.format if self.bill_version else ""
+        return self.bill.format if self.bill else ""
 
     @cached_property
     def restatements(self) -> Sequence[Restatement]:
         """The restatements of the month, the newest first; none where the bill is missing."""
-        texts = footer_texts(self.bill_path) if self.bill_version else None
+        texts = footer_texts(self.bill_path) if self.bill else None
         return restatements_of_footer(texts or {})
 
     def is_final(self, connection: DuckDBPyConnection) -> bool | None:
         """Return whether the month is final; None if its bill does not tell."""
-        if self.bill_version is None:
+        if self.bill is None:
             return None
-        bill_format = VENDORS[self.export.vendor].formats(self.export).get(self.bill_version.format)
+        bill_format = VENDORS[self.export.vendor].formats(self.export).get(self.bill.format)
         columns = pq.read_schema(self.bill_path).names
         finality = bill_format and bill_format.finality_sql(columns)
         if finality is None:
@@ -106,14 +108,14 @@ class MonthOfCharges:
         The bill was reconciled with the vendor's files when it was loaded. None if the lake does
         not have it, or does not record its cost by currency.
         """
-        if self.bill_version is None or self.bill_version.totals.costs is None:
+        if self.bill is None or self.bill.totals.costs is None:
             return None
         costs: dict[str, list[Decimal]] = defaultdict(list)
         for currency, cost in (self.record.version.totals.costs or {}).items():
             costs[currency].append(cost)
         for entry in self.record.entries:
             costs[entry.currency].append(entry.billed)
-        for currency, cost in self.bill_version.totals.costs.items():
+        for currency, cost in self.bill.totals.costs.items():
             costs[currency].append(-cost)
         return not any(map(exact_sum, costs.values()))
 
@@ -225,7 +227,7 @@ def add_versions(connection: DuckDBPyConnection, files: MonthFiles, document: Do
 
 
 def _version_row(charges: MonthOfCharges) -> dict[str, Any]:
-    bill, version = charges.bill_version, charges.record.version
+    bill, version = charges.bill, charges.record.version
     costs = version.totals.costs if bill is None else bill.totals.costs
     return {
         "export": charges.export.name,
@@ -233,13 +235,9 @@ def _version_row(charges: MonthOfCharges) -> dict[str, Any]:
         "version": version.manifest_id,
         "rows": bill and bill.totals.rows,
         "charges": version.totals.rows,
-        "loaded_at": bill and _modified(charges.bill_path),
+        "loaded_at": bill and bill.loaded_at and f"{bill.loaded_at:%Y-%m-%dT%H:%M:%SZ}",
         "totals": {
             currency or NONE: decimal_text(cost) for currency, cost in (costs or {}).items()
         },
         "equal": charges.equals_bill(),
     }
-
-
-def _modified(path: Path) -> str:
-    return f"{datetime.fromtimestamp(path.stat().st_mtime, UTC):%Y-%m-%dT%H:%M:%SZ}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
@@ -35,12 +36,16 @@ def write_bill(
     invoice: str | None = None,
     version: str = "v1",
     restatements: Sequence[Restatement] = (),
+    **texts: str,
 ) -> None:
-    """Write the bill that the charges of January are of, with one line item."""
+    """Write the bill that the charges of January are of, with one line item.
+
+    `texts` are further ones of its footer.
+    """
     text = "NULL" if invoice is None else literal(invoice)
     query = Sql(f"SELECT CAST({cost} AS DECIMAL(38,18)) AS billedcost, {text} AS invoiceid")
     totals = Totals(1, Decimal(cost), None, {"USD": Decimal(cost)})
-    footer = footer_of(LoadedVersion(version, totals, "focus"))
+    footer = footer_of(LoadedVersion(version, totals, "focus")) | texts
     path = months.lake.path("acme", BillingMonth.parse(JANUARY))
     with (
         duckdb.connect() as connection,
@@ -71,6 +76,19 @@ def test_a_month_is_final_when_its_bill_says_so(months: Months) -> None:
     assert (version["state"], version["equal"]) == ("final", True)
     assert (version["rows"], version["charges"], version["totals"]) == (1, 1, {"USD": "3"})
     assert months.document()["month_states"] == ["final"]
+
+
+def test_the_time_of_a_load_is_that_of_its_record_and_not_of_its_file(months: Months) -> None:
+    months.write(JANUARY, [charge("3")])
+    write_bill(months, "3", loaded_at="2025-02-03T04:05:06.789012")
+    assert january(months)["loaded_at"] == "2025-02-03T04:05:06Z"
+
+
+def test_the_time_of_a_load_of_an_earlier_release_is_that_of_its_file(months: Months) -> None:
+    months.write(JANUARY, [charge("3")])
+    write_bill(months, "3")
+    os.utime(months.lake.path("acme", BillingMonth.parse(JANUARY)), (86_400, 86_400))
+    assert january(months)["loaded_at"] == "1970-01-02T00:00:00Z"
 
 
 def test_charges_that_differ_from_their_bill_are_not_equal_to_it(months: Months) -> None:
