@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
@@ -125,7 +124,7 @@ def restatement_fields(metadata: Mapping[str, Any]) -> Row:
     # The shortest text of the float is the rounded cost that was recorded.
     cost = metadata.get("cost_changed")
     rounded = None if cost is None else decimal_text(Decimal(str(cost)))
-    recorded = restatements_of_footer(json.loads(metadata.get("restated", "{}")))
+    recorded = restatements_of_footer(metadata.get("restated", {}))
     changes = [vars(change) for of in recorded for change in of.listed[:_CHANGES_SHOWN]]
     return {
         "replaced_version": metadata.get("replaced_version"),
