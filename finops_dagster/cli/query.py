@@ -16,6 +16,7 @@ import duckdb
 from rich.cells import cell_len
 
 from finops_dagster.billing.columns import Sql, literal, quoted
+from finops_dagster.billing.disk import disk_problem
 from finops_dagster.billing.errors import BillError, count_text, excerpt
 from finops_dagster.cli.output import Row, json_value, show_query_result
 from finops_dagster.focus.named_questions import named_questions
@@ -104,6 +105,8 @@ def run_query(settings: Settings, sql: str, output_format: Format, out: Path | N
             else:
                 query.print_csv(settings.database.duckdb.temp_dir)
         except duckdb.Error as error:
+            if problem := disk_problem(error):
+                raise BillError(problem) from error
             raise _query_invalid(error, names) from error
 
 

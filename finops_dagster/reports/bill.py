@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import duckdb
 from duckdb import DuckDBPyConnection
 
-from finops_dagster.billing.errors import BillError, first_line
+from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.lake import Lake
 from finops_dagster.reports.accounts import AccountsSettings
@@ -20,7 +20,7 @@ from finops_dagster.reports.amounts import add_amounts, scaled
 from finops_dagster.reports.budgets import BudgetSettings
 from finops_dagster.reports.document import Document, empty_document
 from finops_dagster.reports.lines import add_lines
-from finops_dagster.reports.relations import create_relations
+from finops_dagster.reports.relations import create_relations, read_error
 from finops_dagster.reports.restated import add_restatements
 from finops_dagster.reports.sums import read_charges, read_resources
 from finops_dagster.reports.unusual import add_anomalies, add_budgets
@@ -79,10 +79,7 @@ class Bill:
                 add_budgets(connection, files, self.budgets, document)
                 add_anomalies(connection, files, document)
             except duckdb.Error as error:
-                raise BillError(
-                    f"the charges in {self.lake.root} cannot be read: {first_line(error)}; run "
-                    "finops state verify --deep"
-                ) from error
+                raise read_error(error) from error
         return scaled(document)
 
 

@@ -17,6 +17,7 @@ import duckdb
 from duckdb import DuckDBPyConnection
 
 from finops_dagster.billing.columns import Sql, files_literal, quoted
+from finops_dagster.billing.disk import disk_problem
 from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.focus.month import focus_lake
 from finops_dagster.lake import Lake
@@ -25,7 +26,6 @@ from finops_dagster.sources.settings import ExportSettings
 from finops_dagster.tables.bill_files import AS_TEXT
 from finops_dagster.tables.database import DuckDB
 
-_DAMAGED = "a Parquet file is damaged: run finops state verify --deep"
 _MONTH_FILES = "billing_month=*/*.parquet"
 # Months may differ in their columns. The files have billing_month as a DATE, which the name of the
 # folder would replace by text.
@@ -61,8 +61,8 @@ def open_relations(
 ) -> Iterator[tuple[DuckDBPyConnection, list[str]]]:
     """Open a DuckDB in memory for the block, with the relations, and yield it and their names.
 
-    Raises BillError as `create_relations`, and for an error of DuckDB in the block: the code's own
-    queries are right, so a Parquet file is damaged.
+    Raises BillError as `create_relations`, and that of `read_error` for an error of DuckDB in the
+    block.
     """
     with database.scratch() as connection:
         # DuckDB shows times in the zone of the machine; the answer should be the same everywhere.
@@ -70,7 +70,23 @@ def open_relations(
         try:
             yield connection, create_relations(connection, parquet_dir, exports, accounts)
         except duckdb.Error as error:
-            raise BillError(f"{first_line(error)}; {_DAMAGED}") from error
+            raise read_error(error) from error
+
+
+def read_error(error: duckdb.Error) -> BillError:
+    """Return an error of the code's own query over the lake, with what to do.
+
+    The SQL is right: if memory and disk are not the cause, a Parquet file is damaged.
+    """
+    if isinstance(error, duckdb.OutOfMemoryException):
+        return BillError(
+            "DuckDB needs more memory for this than database.duckdb.memory_limit; raise it, or "
+            f"lower database.duckdb.threads ({first_line(error)})"
+        )
+    return BillError(
+        disk_problem(error)
+        or f"{first_line(error)}; a Parquet file is damaged: run finops state verify --deep"
+    )
 
 
 def create_relations(

@@ -11,10 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from finops_dagster.billing.columns import literal
 from finops_dagster.billing.errors import BillError
 from finops_dagster.reports.accounts import AccountsSettings
-from finops_dagster.reports.relations import create_relations
+from finops_dagster.reports.relations import create_relations, open_relations
 from finops_dagster.sources.settings import ExportSettings
+from finops_dagster.tables.database import DuckDB
 from finops_dagster_tests.reports.charges import charge, write_charges
 
 EXPORTS = [
@@ -51,6 +53,35 @@ def test_focus_named_has_the_charges_of_focus_once_each(
         (Decimal(2), "p", None, None),
         (Decimal(3), None, None, "x"),
     ]
+
+
+SORTED = (
+    "CREATE TEMP TABLE sorted AS SELECT range, hash(range) AS h FROM range(10_000_000) ORDER BY h"
+)
+
+
+def test_too_little_memory_or_disk_is_not_taken_for_a_damaged_file(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for folder, message in (("", "needs more memory"), (f"{tmp_path}/file/below", "move it away")):
+        with (
+            pytest.raises(BillError, match=message) as raised,
+            open_relations(DuckDB(), tmp_path, EXPORTS, AccountsSettings()) as (connection, _),
+        ):
+            connection.execute(f"SET temp_directory = {literal(folder)}")
+            connection.execute("SET memory_limit = '20MB'")
+            connection.execute(SORTED)
+        assert "damaged" not in str(raised.value)
+
+
+def test_a_damaged_file_is_said_to_be_damaged(tmp_path: Path) -> None:
+    write_charges(tmp_path, "acme", "2024-01", charge("a", "1"))
+    (path,) = tmp_path.rglob("*.parquet")
+    path.write_bytes(path.read_bytes()[:-8])
+    with (
+        pytest.raises(BillError, match="a Parquet file is damaged: run finops state verify --deep"),
+        open_relations(DuckDB(), tmp_path, EXPORTS, AccountsSettings()),
+    ):
+        pass
 
 
 def named(lake: Path, text: str, columns: str) -> list[tuple[Any, ...]]:
