@@ -382,13 +382,58 @@ def test_negative_and_zero_months_have_true_sentences(open_bill: Opener) -> None
     assert "%" not in titles(page)["Where"]
 
 
+def by_day(bill: Bill, month: str, last: int, provider: int | None = None) -> int:
+    """Return the billed cost of a month up to a day, in the first currency."""
+    return cost(
+        bill,
+        month,
+        lambda row: row["day"] <= last and provider in (None, row["provider"]),
+        table="day_costs",
+    )
+
+
 @pytest.mark.thorough
 def test_a_month_in_progress_is_not_compared_with_a_whole_one(open_bill: Opener) -> None:
     bill = small_bill()
     page = open_bill(bill, "#month=2024-02")
-    stands = f"February stands at {money(bill, cost(bill, '2024-02'))} after 16 days"
+    stands = f"February stands at {money(bill, cost(bill, '2024-02'))} USD after 16 days"
     assert titles(page)["How much"].startswith(stands)
     assert "on the same day" in titles(page)["How much"]
+    moved = money(bill, cost(bill, "2024-02") - by_day(bill, "2024-01", 16))
+    fact = page.inner_text(".headline .fact:nth-of-type(4)")
+    assert moved.lstrip("\u2212") in fact
+    assert fact.endswith("against January on day 16")
+    assert "beside the whole of January" in page.inner_text(".what-moved .note")
+    go(page, "#month=2024-01&against=2024-02")
+    assert titles(page)["How much"].startswith(
+        f"January cost {money(bill, cost(bill, '2024-01'))} USD, and February runs"
+    )
+
+
+@pytest.mark.thorough
+def test_days_that_one_provider_has_not_sent_yet_are_not_compared(open_bill: Opener) -> None:
+    bill = small_bill()
+    days = bill["day_costs"]
+    is_late = [
+        bill["months"][month] == "2024-02" and day > 14 and bill["accounts"][account]["provider"]
+        for month, account, day in zip(days["month"], days["account"], days["day"], strict=True)
+    ]
+    bill["day_costs"] = {
+        name: [cell for cell, late in zip(column, is_late, strict=True) if not late]
+        for name, column in days.items()
+    }
+    page = open_bill(bill)
+    now, before = (by_day(bill, month, 14) for month in ("2024-02", "2024-01"))
+    word = "above" if now > before else "below"
+    assert page.inner_text(".how-much .note").startswith(
+        f"February stands at {money(bill, now)} USD after 14 days, {money(bill, abs(now - before))}"
+        f" {word} January on the same day. Days of February after day 14 are left out of it"
+    )
+    go(page, "#provider=AWS")
+    aws = money(bill, by_day(bill, "2024-02", 16, provider=0))
+    note = page.inner_text(".how-much .note")
+    assert note.startswith(f"February stands at {aws} USD after 16 days")
+    assert "left out" not in note
 
 
 @pytest.mark.thorough

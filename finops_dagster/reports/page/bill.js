@@ -95,6 +95,7 @@ const year = (m) => bill.months[m].slice(0, 4);
 const monthAndYear = (m) => `${MONTH_NAMES[monthNumber(m) - 1]} ${year(m)}`;
 const shortMonth = (m) => MONTH_NAMES[monthNumber(m) - 1].slice(0, 3);
 const daysOf = (m) => new Date(Date.UTC(Number(year(m)), monthNumber(m), 0)).getUTCDate();
+const isInProgress = (m) => bill.month_states[m] === "in progress";
 
 /** Return a month's name, with the year where it is far from the chosen month. */
 function monthName(m) {

@@ -24,20 +24,18 @@ function comparison(after, before, name) {
 }
 
 function howMuchSentence(figures, days) {
-  const { month, against } = choice;
+  const { month } = choice;
   const [cost, name] = [figures.months[month], monthName(month)];
   if (!figures.rows.some((n) => bill.costs.month[n] === month)) {
     return isFiltered() ? `No charges in ${name} for this selection` : `No charges yet in ${name}`;
   }
-  if (bill.month_states[month] === "in progress") {
+  if (isInProgress(month)) {
     return days?.front.m === month
       ? runningSentence(days)
       : `${name} stands at ${money(cost)} ${currencyName()} so far`;
   }
-  const compared =
-    against < 0
-      ? `${money(cost)} ${currencyName()}`
-      : comparison(cost, figures.months[against], monthName(against));
+  const other = comparedMonth(figures, days);
+  const compared = other ? comparison(cost, other.before, other.name) : `${money(cost)} ${currencyName()}`;
   if (!days?.back || days.back.m !== month) return `${name} cost ${compared}`;
   const sign = compare(days.front.totals.at(-1), days.same);
   return `${name} cost ${compared}, and ${days.front.name} ${
@@ -45,8 +43,24 @@ function howMuchSentence(figures, days) {
   } ${days.back.name}`;
 }
 
+/** Return what the chosen month is compared with: like with like, or null.
+ *
+ * A month in progress is compared with the same days of the month before, and never with a whole one.
+ */
+function comparedMonth(figures, days) {
+  const { month, against } = choice;
+  if (isInProgress(month)) {
+    if (days?.front.m !== month || !days.back) return null;
+    const { front, back, same } = days;
+    return { after: front.totals.at(-1), before: same, name: `${back.name} on day ${front.totals.length}` };
+  }
+  if (against < 0 || isInProgress(against)) return null;
+  return { after: figures.months[month], before: figures.months[against], name: monthName(against) };
+}
+
 function runningSentence({ front, back, same }) {
-  const stands = `${front.name} stands at ${money(front.totals.at(-1))} after ${counted(front.totals.length, "day")}`;
+  const cost = `${money(front.totals.at(-1))} ${currencyName()}`;
+  const stands = `${front.name} ${isInProgress(front.m) ? "stands at" : "was"} ${cost} after ${counted(front.totals.length, "day")}`;
   if (!back) return stands;
   const moved = front.totals.at(-1) - same;
   return `${stands}, ${
@@ -58,7 +72,7 @@ function runningSentence({ front, back, same }) {
 function runningDays() {
   const { month } = choice;
   const next = month + 1;
-  const newest = bill.month_states[next] === "in progress" ? next : month;
+  const newest = isInProgress(next) ? next : month;
   const front = runningMonth(newest, lastDay(newest));
   if (!front) return null;
   const back = newest > 0 ? runningMonth(newest - 1, daysOf(newest - 1)) : null;
@@ -66,14 +80,26 @@ function runningDays() {
   return { front, back, same };
 }
 
-/** Return the last day of a month that has charges of any account: what the vendor has sent. */
+/** Return the last day of a month that every chosen provider with charges in it has sent. */
 function lastDay(m) {
-  if (bill.month_states[m] !== "in progress") return daysOf(m);
-  let last = 0;
-  for (let n = 0; n < bill.day_costs.rows; n += 1) {
-    if (bill.day_costs.month[n] === m) last = Math.max(last, bill.day_costs.day[n]);
-  }
-  return last;
+  return isInProgress(m) ? (d3.min(lastDays(m).values()) ?? 0) : daysOf(m);
+}
+
+/** Return the last day of a month by chosen provider: providers do not send their days at the same time. */
+function lastDays(m) {
+  const { account, day } = bill.day_costs;
+  return d3.rollup(
+    chosenRows(bill.day_costs, m),
+    (rows) => d3.max(rows, (n) => day[n]),
+    (n) => providerOf(account[n]),
+  );
+}
+
+/** Say that the running total stops before the last day of some provider; null if it does not. */
+function unsharedDays({ front: { m, name, totals } }) {
+  return isInProgress(m) && d3.max(lastDays(m).values()) > totals.length
+    ? `Days of ${name} after day ${totals.length} are left out of it: not every provider has sent them.`
+    : null;
 }
 
 function runningMonth(m, days) {
@@ -92,7 +118,9 @@ function howMuchPanel(figures) {
   const days = runningDays();
   const sentence = howMuchSentence(figures, days);
   const isOther = days && days.front.m !== choice.month;
-  const note = [isOther ? `${runningSentence(days)}.` : null, otherCurrencies()].filter(Boolean).join(" ");
+  const note = [isOther ? `${runningSentence(days)}.` : null, days && unsharedDays(days), otherCurrencies()]
+    .filter(Boolean)
+    .join(" ");
   panel(
     "How much",
     sentence,
@@ -113,10 +141,7 @@ function otherCurrencies() {
 }
 
 function theNumber(figures, days) {
-  const { month, against } = choice;
-  const cost = figures.months[month];
-  const moved = against < 0 ? null : cost - figures.months[against];
-  const tenths = against < 0 ? null : perMille(moved, figures.months[against]);
+  const { month } = choice;
   return el(
     "div",
     { class: "headline" },
@@ -124,7 +149,7 @@ function theNumber(figures, days) {
     el(
       "p",
       { class: "number" },
-      el("span", { class: "amount" }, money(cost)),
+      el("span", { class: "amount" }, money(figures.months[month])),
       " ",
       el("span", { class: "unit" }, currencyName()),
     ),
@@ -134,28 +159,24 @@ function theNumber(figures, days) {
       stateCell(bill.month_states[month]),
       el("span", { class: "second" }, stateText(month)),
     ),
-    moved === null
-      ? null
-      : el(
-          "p",
-          { class: "fact" },
-          el(
-            "span",
-            { class: moved > 0n ? "rise" : moved < 0n ? "fall" : "second", "aria-hidden": "true" },
-            moved > 0n ? "\u25b2" : moved < 0n ? "\u25bc" : "=",
-          ),
-          el("b", {}, signed(moved)),
-          el(
-            "span",
-            { class: "second" },
-            `${
-              tenths === null || tenths > 9999 || cost <= 0n
-                ? ""
-                : `(${change(cost, figures.months[against])}) `
-            }against ${monthName(against)}`,
-          ),
-        ),
+    changeFact(comparedMonth(figures, days)),
     keyFigures(figures, days),
+  );
+}
+
+/** Return how the number stands to what it is compared with; null if that is nothing. */
+function changeFact(compared) {
+  if (!compared) return null;
+  const { after, before, name } = compared;
+  const [moved, tenths] = [after - before, perMille(after - before, before)];
+  const hasPercentage = tenths !== null && tenths <= 9999 && after > 0n;
+  const kind = moved > 0n ? "rise" : moved < 0n ? "fall" : "second";
+  return el(
+    "p",
+    { class: "fact" },
+    el("span", { class: kind, "aria-hidden": "true" }, moved > 0n ? "\u25b2" : moved < 0n ? "\u25bc" : "="),
+    el("b", {}, signed(moved)),
+    el("span", { class: "second" }, `${hasPercentage ? `(${change(after, before)}) ` : ""}against ${name}`),
   );
 }
 
@@ -175,7 +196,8 @@ function keyFigures(figures, days) {
   const { month, against } = choice;
   const other = choice.cost === "billed" ? "effective" : "billed";
   const lines = [[other === "billed" ? "Billed cost" : "Effective cost", money(figures.costs[other][month])]];
-  const restated = against < 0 || choice.cost !== "billed" ? [] : restatementsOf(against).filter(isLate);
+  const isComparable = against >= 0 && !isInProgress(month) && choice.cost === "billed";
+  const restated = isComparable ? restatementsOf(against).filter(isLate) : [];
   if (restated.length) {
     const added = total(restated.map(({ moved }) => moved));
     lines.push([
@@ -339,7 +361,7 @@ function runningFigure(days) {
 function monthsTable(figures) {
   const { billed, effective } = figures.costs;
   const rows = bill.months.map((_, m) => {
-    const isComparable = m > 0 && bill.month_states[m] !== "in progress";
+    const isComparable = m > 0 && !isInProgress(m);
     return as(m === choice.month ? "chosen" : null, [
       `${shortMonth(m)} ${year(m)}`,
       stateCell(bill.month_states[m]),

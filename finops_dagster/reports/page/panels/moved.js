@@ -13,14 +13,14 @@ function movedPanel(figures) {
   });
   for (const step of steps) step.kind = step.amount > 0n ? "rise" : "fall";
   const net = figures.months[month] - figures.months[against];
-  const unfinished = [month, against].find((m) => bill.month_states[m] === "in progress");
+  const [unfinished, whole] = isInProgress(month) ? [month, against] : [against, month];
   panel(
     "What moved",
     movedSentence(lines),
     `${monthAndYear(against)} against ${monthAndYear(month)}, by service and account.${
-      unfinished === undefined
-        ? ""
-        : ` ${monthName(unfinished)} is in progress: only its days so far are compared.`
+      isInProgress(unfinished)
+        ? ` ${monthName(unfinished)} is in progress: its days so far stand beside the whole of ${monthName(whole)}.`
+        : ""
     }`,
     lines.length ? row(part(4, stepsFigure(steps, net)), part(8, movedTable(figures, lines, net))) : null,
   );
