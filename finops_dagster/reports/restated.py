@@ -40,6 +40,7 @@ def add_restatements(connection: DuckDBPyConnection, files: MonthFiles, document
                         "export": charges.export.name,
                         "month": files.months.index(charges.month),
                         "restated_at": f"{restatement.restated_at:%Y-%m-%dT%H:%M:%SZ}",
+                        "late": charges.is_late(restatement),
                         "currency": document["currencies"].index(currency),
                         "before": total.cost_before,
                         "after": total.cost_after,

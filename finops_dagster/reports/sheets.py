@@ -27,10 +27,12 @@ _COLUMNS_OF: Mapping[str, Sequence[str]] = {
     "service": "service_category service".split(),
 }
 _MONTHS = "month state currency provider billed effective".split()
-_RESTATED = "export month restated_at from to currency".split()
+_RESTATED = "export month restated_at late from to currency".split()
 _BUDGETS = "name month currency filter amount spent".split()
 _ANOMALIES = "day currency account service kind cost expected".split()
-_VERSIONS = "export vendor month version rows charges loaded_at state currency total equal".split()
+_VERSIONS = (
+    "export vendor month version rows charges loaded_at state final currency total equal".split()
+)
 _MONEY = {*AMOUNTS, "before", "after", "amount", "spent", "cost", "expected"}
 
 

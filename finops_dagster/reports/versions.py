@@ -90,17 +90,21 @@ class MonthOfCharges:
         ((is_final,),) = connection.execute(query).fetchall()
         return None if is_final is None else bool(is_final)
 
-    def state(self, connection: DuckDBPyConnection) -> str:
-        """Return the state of the month.
+    def is_late(self, restatement: Restatement) -> bool:
+        """Return whether a version was replaced after the time in which vendors close a month."""
+        closing_day = self.month.next.first_day + timedelta(days=_CLOSING_DAYS)
+        return restatement.restated_at.date() >= closing_day
 
-        It is restated if a version was replaced after the time in which vendors close a month.
+    def state(self, *, is_final: bool | None) -> str:
+        """Return the state of the month, of which `is_final` has said whether it is final.
+
+        A month with a late restatement is restated, whether it is final or not.
         """
         if self.month >= BillingMonth.current():
             return IN_PROGRESS
-        closing_day = self.month.next.first_day + timedelta(days=_CLOSING_DAYS)
-        if any(restated.restated_at.date() >= closing_day for restated in self.restatements):
+        if any(map(self.is_late, self.restatements)):
             return RESTATED
-        return FINAL if self.is_final(connection) else OPEN
+        return FINAL if is_final else OPEN
 
     def equals_bill(self) -> bool | None:
         """Return whether the charges and their entries add up to the bill, in each currency.
@@ -218,9 +222,11 @@ def add_versions(connection: DuckDBPyConnection, files: MonthFiles, document: Do
     """Fill the document's versions, and the states of its months."""
     states = defaultdict[int, list[str]](list)
     for charges in files.charges:
-        month, state = files.months.index(charges.month), charges.state(connection)
+        month, is_final = files.months.index(charges.month), charges.is_final(connection)
+        state = charges.state(is_final=is_final)
         states[month].append(state)
-        document["versions"].append({**_version_row(charges), "month": month, "state": state})
+        row = {**_version_row(charges), "month": month, "state": state, "final": is_final}
+        document["versions"].append(row)
     document["month_states"] = [
         min(states[month], key=_STATES.index, default=None) for month in range(len(files.months))
     ]

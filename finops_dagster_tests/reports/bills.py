@@ -245,6 +245,7 @@ class _Bill:
         after = sum(sums.values())
         return [{
             "export": "aws-main", "month": month, "restated_at": "2024-02-14T05:00:12Z",
+            "late": True,
             "currency": 0, "before": number(after - changed), "after": number(after),
             "from": "20240108T050640Z", "to": "20240214T045101Z",
             "by_service": _table("service account before after", rows),
@@ -273,6 +274,7 @@ class _Bill:
                         "charges": rows,
                         "loaded_at": f"{month}-28T05:12:30Z",
                         "state": self._state(m, provider),
+                        "final": m < len(self.months) - 1,
                         "totals": {c: decimal(t) for c, t in totals.items()},
                         "equal": True,
                     }

@@ -455,7 +455,7 @@ def test_a_restatement_of_a_closed_month_comes_before_a_load_of_a_month_in_progr
 ) -> None:
     bill = small_bill()
     closed = bill["restatements"][0]
-    daily = {**closed, "month": 5, "restated_at": "2024-02-16T05:00:00Z"}
+    daily = {**closed, "month": 5, "restated_at": "2024-02-16T05:00:00Z", "late": False}
     bill["restatements"] = [daily, closed]
     moved = money(bill, int(closed["after"]) - int(closed["before"]))
     page = open_bill(bill)
@@ -468,6 +468,22 @@ def test_a_restatement_of_a_closed_month_comes_before_a_load_of_a_month_in_progr
     assert titles(page)["What was restated"] == (
         f"aws-main raised February by {moved} on 16 February, before it had closed"
     )
+
+
+@pytest.mark.thorough
+def test_the_page_says_whether_a_restated_month_is_final_now(open_bill: Opener) -> None:
+    bill = small_bill()
+    for is_final, words in (
+        (True, "final now"),
+        (False, "not final yet"),
+        (None, "unknown whether final"),
+    ):
+        for version in bill["versions"]:
+            version["final"] = is_final
+        page = open_bill(bill, "#month=2023-12")
+        assert f"on 14 February 2024, {words}" in page.inner_text(".headline")
+        restated = [row[1] for row in rows(page, "Loaded versions") if "Restated" in row[1]]
+        assert restated == [f"Restated{words}"]
 
 
 @pytest.mark.thorough

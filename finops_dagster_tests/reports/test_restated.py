@@ -115,6 +115,16 @@ def test_a_closed_month_with_another_version_is_restated(
     changed = restatement(day, ("Machines", "002", "1", "2"))
     write_bill(months, "3", invoice="I-1", restatements=[changed])
     assert january(months)["state"] == state
+    assert [found["late"] for found in months.document()["restatements"]] == [state == "restated"]
+
+
+@pytest.mark.parametrize("invoice", [None, "I-1"])
+def test_a_restated_month_is_final_now_or_not(months: Months, invoice: str | None) -> None:
+    months.write(JANUARY, [charge("3")])
+    changed = restatement(datetime(2025, 3, 1), ("Machines", "002", "1", "2"))
+    write_bill(months, "3", invoice=invoice, restatements=[changed])
+    version = january(months)
+    assert (version["state"], version["final"]) == ("restated", invoice is not None)
 
 
 def test_a_restatement_has_the_services_and_accounts_of_the_report(

@@ -95,6 +95,13 @@ const year = (m) => bill.months[m].slice(0, 4);
 const monthAndYear = (m) => `${MONTH_NAMES[monthNumber(m) - 1]} ${year(m)}`;
 const shortMonth = (m) => MONTH_NAMES[monthNumber(m) - 1].slice(0, 3);
 const daysOf = (m) => new Date(Date.UTC(Number(year(m)), monthNumber(m), 0)).getUTCDate();
+
+/** Say whether a restated month is final again; a bill may not tell. */
+function finalText(versions) {
+  if (versions.every(({ final }) => final)) return "final now";
+  return versions.some(({ final }) => final === false) ? "not final yet" : "unknown whether final";
+}
+
 const isInProgress = (m) => bill.month_states[m] === "in progress";
 
 /** Return a month's name, with the year where it is far from the chosen month. */

@@ -42,6 +42,12 @@ const equalText = (equal) =>
       ? el("b", { class: "rise" }, "differs")
       : "not compared";
 
+/** Return a version's state; a restated one is either final again or still open. */
+const versionState = (version) =>
+  version.state === "restated"
+    ? el("div", {}, stateCell(version.state), el("small", {}, finalText([version])))
+    : stateCell(version.state);
+
 function exactTable(versions) {
   const currency = bill.currencies[choice.currency];
   let before = null;
@@ -51,7 +57,7 @@ function exactTable(versions) {
     const kind = `${version.month === choice.month ? "chosen" : ""} ${isNew ? "" : "same"}`.trim();
     return as(kind || null, [
       el("span", isNew ? {} : { class: "unseen" }, `${shortMonth(version.month)} ${year(version.month)}`),
-      stateCell(version.state),
+      versionState(version),
       nameCell(named(version.export), named(version.vendor)),
       nameCell(named(version.version)),
       loadedText(version.loaded_at),

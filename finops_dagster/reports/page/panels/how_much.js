@@ -183,11 +183,10 @@ function changeFact(compared) {
 function stateText(month) {
   const versions = bill.versions.filter((version) => version.month === month);
   const loaded = d3.max(versions, (version) => version.loaded_at);
-  const restated = bill.restatements.find(
-    (restatement) => restatement.month === month && isLate(restatement),
-  );
-  if (bill.month_states[month] === "restated" && restated) {
-    return `on ${dayNear(restated.restated_at, month)}`;
+  const restated = bill.restatements.find((restatement) => restatement.month === month && restatement.late);
+  if (bill.month_states[month] === "restated") {
+    const now = finalText(versions);
+    return restated ? `on ${dayNear(restated.restated_at, month)}, ${now}` : now;
   }
   return loaded ? `loaded ${dayNear(loaded, month)}` : "";
 }
@@ -197,7 +196,7 @@ function keyFigures(figures, days) {
   const other = choice.cost === "billed" ? "effective" : "billed";
   const lines = [[other === "billed" ? "Billed cost" : "Effective cost", money(figures.costs[other][month])]];
   const isComparable = against >= 0 && !isInProgress(month) && choice.cost === "billed";
-  const restated = isComparable ? restatementsOf(against).filter(isLate) : [];
+  const restated = isComparable ? restatementsOf(against).filter(({ late }) => late) : [];
   if (restated.length) {
     const added = total(restated.map(({ moved }) => moved));
     lines.push([

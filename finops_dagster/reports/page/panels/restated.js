@@ -11,11 +11,6 @@ function restatementsOf(month = null) {
     .filter(({ lines }) => lines.length || !isFiltered());
 }
 
-/** Tell whether a month was restated when vendors have closed it: half a month after its end. */
-function isLate({ month, restated_at: at }) {
-  return Date.parse(at) >= Date.UTC(Number(year(month)), monthNumber(month), 16);
-}
-
 function restatedLines({
   by_service: { service, account, before, after, rows },
   before: whole,
@@ -48,7 +43,7 @@ function restatedPanel() {
     );
     return;
   }
-  const chosen = all[choice.restatement] ?? all.find(isLate) ?? all[0];
+  const chosen = all[choice.restatement] ?? all.find(({ late }) => late) ?? all[0];
   panel(
     "What was restated",
     restatedSentence(chosen),
@@ -64,7 +59,7 @@ function restatedPanel() {
 
 function restatedSentence(restatement) {
   const { export: name, month, restated_at: at, after, moved } = restatement;
-  const day = `${dayNear(at, month)}, ${isLate(restatement) ? "after" : "before"} it had closed`;
+  const day = `${dayNear(at, month)}, ${restatement.late ? "after" : "before"} it had closed`;
   const when = `${monthName(month)} on ${day}`;
   const some = isFiltered() ? ` of this selection` : "";
   if (moved === 0n) {
@@ -179,7 +174,7 @@ function restatementsTable(all, chosen) {
         link(dayText(restatement.restated_at, true), { restatement: String(n) }, `restatement-${n}`),
         monthAndYear(restatement.month),
         nameCell(named(restatement.export)),
-        isLate(restatement) ? "after it had closed" : "before it had closed",
+        restatement.late ? "after it had closed" : "before it had closed",
         money(restatement.before),
         money(restatement.after),
         signed(restatement.after - restatement.before),
