@@ -1,1 +1,1 @@
-"""Alerts: what a person should know, and the ways in which it is sent."""
+"""Alerts: what a person should know, and the channels through which it is sent."""

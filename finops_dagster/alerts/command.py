@@ -17,7 +17,7 @@ class Command:
     arguments: Sequence[str]
 
     def send(self, alert: Alert) -> str:
-        """Run the program with an alert; see `Way`. What it prints is not shown."""
+        """Run the program with an alert; see `Channel`. What it prints is not shown."""
         program = self.arguments[0]
         try:
             ended = subprocess.run(

@@ -1,4 +1,4 @@
-"""What the ways of sending share: their error, their secrets, and the time that they wait."""
+"""What the channels share: their error, their secrets, and the time that they wait."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import socket
 import ssl
 
 SECONDS = 10
-"""How long a way waits for an answer. A tick of a sensor has a minute for all of them."""
+"""How long a channel waits for an answer. A tick of a sensor has a minute for all of them."""
 
 
 class SendFailed(Exception):

@@ -1,4 +1,4 @@
-"""The settings `[alerts]`: the ways in which alerts are sent, and what is worth one."""
+"""The settings `[alerts]`: the channels through which alerts are sent, and what is worth one."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class SmtpSettings(SettingsTable):
 
 
 class AlertSettings(SettingsTable):
-    """The ways in which alerts are sent, at least one, and what is worth one.
+    """The channels through which alerts are sent, at least one, and what is worth one.
 
     The URL of the webhook is in the environment variable `webhook_env`. `command` is a program and
     its arguments; it gets the text on its standard input. A month has failed once its runs have
@@ -85,9 +85,9 @@ class AlertSettings(SettingsTable):
     silent_days: PositiveInt = 3
 
     @model_validator(mode="after")
-    def _check_ways(self) -> Self:
+    def _check_channels(self) -> Self:
         if not (self.webhook_env or self.smtp or self.command):
             raise ValueError(
-                "there is no way to send an alert; set webhook_env, command, or a table smtp"
+                "there is no channel for alerts; set webhook_env, command, or a table smtp"
             )
         return self

@@ -21,7 +21,7 @@ class MailServer:
     settings: SmtpSettings
 
     def send(self, alert: Alert) -> str:
-        """Send an alert; see `Way`. It is sent if any of the receivers was accepted."""
+        """Send an alert; see `Channel`. It is sent if any of the receivers was accepted."""
         settings = self.settings
         password = secret(settings.password_env) if settings.password_env else ""
         place = f"{settings.host}:{settings.port}"

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from finops_dagster.alerts.alert import Alert
+from finops_dagster.alerts.channels import Channel
 from finops_dagster.alerts.send import SendFailed
-from finops_dagster.alerts.ways import Way
 
 # A tick that takes a minute is discarded by Dagster, with all that it would have remembered.
 _SECONDS = 30
@@ -16,28 +16,30 @@ _SECONDS = 30
 
 @dataclass
 class Unsent:
-    """An alert, and the names of the ways that have not taken it. It is stored as JSON."""
+    """An alert, and the names of the channels that have not taken it. It is stored as JSON."""
 
     alert: Alert
-    ways: list[str]
+    pending_channels: list[str]
 
 
-def send(unsent: Sequence[Unsent], ways: Mapping[str, Way]) -> tuple[list[Unsent], list[str]]:
-    """Send alerts; return what a way has not taken, and a line for each way that failed.
+def send(
+    unsent: Sequence[Unsent], channels: Mapping[str, Channel]
+) -> tuple[list[Unsent], list[str]]:
+    """Send alerts; return what a channel has not taken, and a line for each channel that failed.
 
-    A way that failed is not tried again, and no way is tried after 30 seconds. Ways that are no
-    longer in `ways` are forgotten.
+    A channel that failed is not tried again, and none is tried after 30 seconds. Channels
+    that are no longer in `channels` are forgotten.
     """
     problems: dict[str, str] = {}
     end, waiting = time.monotonic() + _SECONDS, list[Unsent]()
     for item in unsent:
         left = []
-        for name in (name for name in item.ways if name in ways):
+        for name in (name for name in item.pending_channels if name in channels):
             if name in problems or time.monotonic() > end:
                 left.append(name)
                 continue
             try:
-                ways[name].send(item.alert)
+                channels[name].send(item.alert)
             except SendFailed as error:
                 problems[name] = f"{name}: {error}"
                 left.append(name)

@@ -33,7 +33,7 @@ class Webhook:
     form: Literal["slack", "teams"]
 
     def send(self, alert: Alert) -> str:
-        """Post an alert; see `Way`."""
+        """Post an alert; see `Channel`."""
         document = {"slack": slack_document, "teams": teams_document}[self.form](alert)
         body, headers = json.dumps(document).encode(), {"Content-Type": "application/json"}
         url = self._url()

@@ -1,4 +1,4 @@
-"""`finops alerts`: try the ways in which alerts are sent."""
+"""`finops alerts`: try the channels through which alerts are sent."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ def alerts() -> None:
 
 @app.command("test")
 def send_test(context: typer.Context, json: Json = False) -> None:
-    """Send a test message in each way of the table [alerts].
+    """Send a test message through each channel of the table [alerts].
 
     The exit code is 1 if one of them does not take it.
 
     $ finops alerts test
     """
     rows = _send_test(context)
-    show(rows, as_json=json, empty="no way is set")
+    show(rows, as_json=json, empty="no channel is set")
     raise typer.Exit(any(row["problem"] for row in rows))
 
 
 def _send_test(context: typer.Context) -> list[Row]:
-    """Return a row for each way: `answer`, or `problem` in one line; the other is empty."""
+    """Return a row for each channel: `answer`, or `problem` in one line; the other is empty."""
     from finops_dagster.alerts.alert import sample_alert
+    from finops_dagster.alerts.channels import channels_of
     from finops_dagster.alerts.send import SendFailed
-    from finops_dagster.alerts.ways import ways_of
     from finops_dagster.settings_table import SettingsError
 
     settings = Options.of(context).settings()
@@ -41,9 +41,9 @@ def _send_test(context: typer.Context) -> list[Row]:
             f"{settings.location} has no table [alerts]; docs/alerts.md says how to write one"
         )
     rows = []
-    for name, way in ways_of(settings.alerts).items():
+    for name, channel in channels_of(settings.alerts).items():
         try:
-            rows.append({"way": name, "answer": way.send(sample_alert()), "problem": ""})
+            rows.append({"channel": name, "answer": channel.send(sample_alert()), "problem": ""})
         except SendFailed as error:
-            rows.append({"way": name, "answer": "", "problem": str(error)})
+            rows.append({"channel": name, "answer": "", "problem": str(error)})
     return rows

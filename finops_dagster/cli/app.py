@@ -64,7 +64,7 @@ app.add_typer(
 )
 app.add_typer(focus.app, name="focus", help="Check the FOCUS charges of the months.")
 app.add_typer(accounts.app, name="accounts", help="Compare the accounts file with the bill.")
-app.add_typer(alerts.app, name="alerts", help="Try the ways in which alerts are sent.")
+app.add_typer(alerts.app, name="alerts", help="Try the channels through which alerts are sent.")
 app.command()(budgets.budgets)
 app.command()(budgets.anomalies)
 app.add_typer(worker.app, name="worker", help="List and stop runs in progress.")

@@ -17,9 +17,9 @@ from finops_dagster.alerts.alert import (
     month_failed,
     month_restated,
 )
+from finops_dagster.alerts.channels import channels_of
 from finops_dagster.alerts.settings import AlertSettings
 from finops_dagster.alerts.unsent import Unsent, send
-from finops_dagster.alerts.ways import ways_of
 from finops_dagster.billing.errors import count_text
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.pipeline import BILL_STAGES, FOCUS_STAGES
@@ -45,7 +45,7 @@ class Cursor:
     """What the sensor remembers from tick to tick, as JSON: the fields keep their names.
 
     `known` has the keys of states that were told and still hold. `restatements` has the storage id
-    of the last load that was read, by export. `unsent` are the alerts that a way has not taken.
+    of the last load that was read, by export. `unsent` are the alerts that a channel has not taken.
     """
 
     known: list[str] = field(default_factory=list)
@@ -56,7 +56,7 @@ class Cursor:
     def read(cls, text: str | None) -> Self:
         """Return the cursor of the last tick; an empty one at the first."""
         document = json.loads(text or "{}")
-        unsent = [Unsent(Alert(**u["alert"]), u["ways"]) for u in document.pop("unsent", [])]
+        unsent = [Unsent(**u | {"alert": Alert(**u["alert"])}) for u in document.pop("unsent", [])]
         return cls(**document, unsent=unsent)
 
 
@@ -65,9 +65,9 @@ def alerts_sensor(
 ) -> dg.SensorDefinition:
     """Return the sensor of the alerts of all exports; `last_stage` is that of the bill.
 
-    Each alert is sent once in each way. One that a way does not take is sent again at the next
-    tick, in that way alone. It is sent twice only if the process dies after it was sent and before
-    Dagster has stored the cursor.
+    Each alert is sent once through each channel. One that a channel does not take is sent again at
+    the next tick, through that channel alone. It is sent twice only if the process dies after it
+    was sent and before Dagster has stored the cursor.
     """
 
     @dg.sensor(
@@ -86,12 +86,12 @@ def alerts_sensor(
         }
         alerts += [a for key, a in states.items() if a is not None and key not in cursor.known]
         known = [key for key, a in states.items() if a is not None or key in cursor.known]
-        ways = ways_of(settings)
-        unsent = [*cursor.unsent, *(Unsent(alert, [*ways]) for alert in alerts)]
+        channels = channels_of(settings)
+        unsent = [*cursor.unsent, *(Unsent(alert, [*channels]) for alert in alerts)]
         for dropped in unsent[:-_MOST_UNSENT]:
             context.log.error(f"not sent, as too many wait: {dropped.alert.title}")
         unsent = unsent[-_MOST_UNSENT:]
-        waiting, problems = send(unsent, ways)
+        waiting, problems = send(unsent, channels)
         for problem in problems:
             context.log.error(problem)
         document = asdict(Cursor(known, cursor.restatements, waiting))

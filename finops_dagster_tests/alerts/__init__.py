@@ -1,1 +1,1 @@
-"""Alerts: the ways in which they are sent, to real servers on this machine."""
+"""Alerts: the channels through which they are sent, to real servers on this machine."""

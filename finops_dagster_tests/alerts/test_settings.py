@@ -18,7 +18,7 @@ LOGIN = {"user": "finops", "password_env": "MAIL_PASSWORD"}
 @pytest.mark.parametrize(
     ("table", "problem"),
     [
-        ({}, "alerts: there is no way to send an alert; set webhook_env, command, or a table smtp"),
+        ({}, "alerts: there is no channel for alerts; set webhook_env, command, or a table smtp"),
         ({"webhook_env": "https://hooks.acme.example/hunter2"}, "alerts: webhook_env: must be the"),
         ({"webhook_env": "hunter2"}, "alerts: webhook_env: must be the name of an environment"),
         ({"webhook": "https://hooks.acme.example/hunter2"}, "alerts: webhook: unknown key; set"),
@@ -46,7 +46,7 @@ def test_a_test_message_goes_through_every_way(
     monkeypatch.setenv("MAIL_PASSWORD", "hunter2")
     login = 'user = "finops"\npassword_env = "MAIL_PASSWORD"\n'
     finops = Finops(project, table + smtp + login)
-    rows = {row["way"]: row for row in json.loads(finops("alerts", "test", "--json", code=1))}
+    rows = {row["channel"]: row for row in json.loads(finops("alerts", "test", "--json", code=1))}
     assert rows["webhook"]["answer"] == "the server answered 200"
     assert rows["smtp"]["problem"] == "127.0.0.1:1: connection refused"
     assert rows["command"]["answer"] == "true ended with exit code 0"

@@ -1,4 +1,4 @@
-"""The ways in which alerts are sent, from the settings."""
+"""The channels through which alerts are sent, from the settings."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from finops_dagster.alerts.smtp import MailServer
 from finops_dagster.alerts.webhook import Webhook
 
 
-class Way(Protocol):
-    """A way to send alerts."""
+class Channel(Protocol):
+    """A channel for alerts."""
 
     def send(self, alert: Alert) -> str:
         """Send an alert, and return the answer in a line.
@@ -24,13 +24,13 @@ class Way(Protocol):
         ...
 
 
-def ways_of(settings: AlertSettings) -> Mapping[str, Way]:
-    """Return the ways by their names in the settings; reads no secret and connects to nothing."""
-    ways: dict[str, Way] = {}
+def channels_of(settings: AlertSettings) -> Mapping[str, Channel]:
+    """Return the channels by their names in the settings; read no secret, connect to nothing."""
+    channels: dict[str, Channel] = {}
     if settings.webhook_env:
-        ways["webhook"] = Webhook(settings.webhook_env, settings.webhook_form)
+        channels["webhook"] = Webhook(settings.webhook_env, settings.webhook_form)
     if settings.smtp:
-        ways["smtp"] = MailServer(settings.smtp)
+        channels["smtp"] = MailServer(settings.smtp)
     if settings.command:
-        ways["command"] = Command(settings.command)
-    return ways
+        channels["command"] = Command(settings.command)
+    return channels

@@ -1,4 +1,4 @@
-"""Each way sends an alert as it is, says in a line why it cannot, and shows no secret."""
+"""Each channel sends an alert as it is, says in a line why it cannot, and shows no secret."""
 
 import socket
 import sys
@@ -18,22 +18,22 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from finops_dagster.alerts.alert import Alert
+from finops_dagster.alerts.channels import Channel, channels_of
 from finops_dagster.alerts.command import Command
 from finops_dagster.alerts.send import SendFailed
 from finops_dagster.alerts.settings import AlertSettings
 from finops_dagster.alerts.smtp import MailServer
 from finops_dagster.alerts.unsent import Unsent, send
-from finops_dagster.alerts.ways import Way, ways_of
 from finops_dagster.alerts.webhook import Webhook
 from finops_dagster_tests.servers.webhook import WebhookServer
 
 ALERT = Alert.of("key", "acme 2026-01 failed", ["Reason: <!channel> *costs* & más"], "finops -h")
 
 
-def problem(way: Way) -> str:
-    """Return why a way does not take an alert, and assert that no secret is in the error."""
+def problem(channel: Channel) -> str:
+    """Return why a channel does not take an alert, and assert that no secret is in the error."""
     with pytest.raises(SendFailed) as caught:
-        way.send(ALERT)
+        channel.send(ALERT)
     error: BaseException | None = caught.value
     while error is not None:
         assert "hunter2" not in str(error)
@@ -174,7 +174,7 @@ def mail_server(
     controller.stop()
 
 
-def mail_way(controller: Controller, **changes: Any) -> MailServer:
+def mail_channel(controller: Controller, **changes: Any) -> MailServer:
     table = {
         "host": "127.0.0.1",
         "port": controller.port,
@@ -193,10 +193,10 @@ def test_a_mail_is_sent_encrypted_and_with_a_login(
     mail_server: tuple[Controller, Mailbox],
 ) -> None:
     controller, mailbox = mail_server
-    way = mail_way(controller, to=["fin@acme.example", "no-one@acme.example"])
+    channel = mail_channel(controller, to=["fin@acme.example", "no-one@acme.example"])
     place = f"127.0.0.1:{controller.port}"
-    assert way.send(ALERT) == f"{place} took the mail; it refused no-one@acme.example"
-    way.send(ALERT)
+    assert channel.send(ALERT) == f"{place} took the mail; it refused no-one@acme.example"
+    channel.send(ALERT)
     first, again = mailbox.mails
     assert first.rcpt_tos == ["fin@acme.example"]
     content = (first.content or b"").decode() if isinstance(first.content, bytes) else ""
@@ -211,26 +211,26 @@ def test_mails_that_are_not_sent(
     mail_server: tuple[Controller, Mailbox], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     controller, mailbox = mail_server
-    assert "refuses every receiver" in problem(mail_way(controller, to=["no@acme.example"]))
-    plain = mail_way(controller, security="none", user=None, password_env=None)
+    assert "refuses every receiver" in problem(mail_channel(controller, to=["no@acme.example"]))
+    plain = mail_channel(controller, security="none", user=None, password_env=None)
     assert "refuses the sender (530)" in problem(plain)
-    assert "no encrypted connection" in problem(mail_way(controller, security="tls"))
-    assert "connection refused" in problem(mail_way(controller, port=1))
+    assert "no encrypted connection" in problem(mail_channel(controller, security="tls"))
+    assert "connection refused" in problem(mail_channel(controller, port=1))
     monkeypatch.setenv("MAIL_PASSWORD", "hunter22")
-    assert "refuses the login (535)" in problem(mail_way(controller))
+    assert "refuses the login (535)" in problem(mail_channel(controller))
     monkeypatch.delenv("MAIL_PASSWORD")
-    assert "MAIL_PASSWORD is not set" in problem(mail_way(controller))
+    assert "MAIL_PASSWORD is not set" in problem(mail_channel(controller))
     monkeypatch.setenv("MAIL_PASSWORD", "hunter2")
     monkeypatch.delenv("SSL_CERT_FILE")
-    assert "certificate is not trusted: self-signed" in problem(mail_way(controller))
+    assert "certificate is not trusted: self-signed" in problem(mail_channel(controller))
     assert mailbox.mails == []
 
 
 def test_a_command_gets_the_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     received = tmp_path / "text"
     code = f"import sys; open({str(received)!r}, 'w').write(sys.stdin.read()); print('hunter2')"
-    way = Command([sys.executable, "-c", code])
-    assert way.send(ALERT) == f"{sys.executable} ended with exit code 0"
+    channel = Command([sys.executable, "-c", code])
+    assert channel.send(ALERT) == f"{sys.executable} ended with exit code 0"
     assert received.read_text() == ALERT.text
     failing = [sys.executable, "-c", "import sys; sys.exit('hunter2')"]
     assert problem(Command(failing)) == f"{sys.executable} ended with exit code 1"
@@ -244,16 +244,16 @@ def test_one_way_that_fails_neither_loses_nor_doubles_an_alert(
 ) -> None:
     log = tmp_path / "log"
     script = ["sh", "-c", f"head -n 1 >> {log}"]
-    ways = ways_of(AlertSettings(webhook_env="ALERT_WEBHOOK", command=tuple(script)))
+    channels = channels_of(AlertSettings(webhook_env="ALERT_WEBHOOK", command=tuple(script)))
     alerts = [Alert.of(str(number), f"alert {number}", [], "finops -h") for number in range(3)]
     webhook.statuses = [200, 500]
-    waiting, problems = send([Unsent(alert, [*ways]) for alert in alerts], ways)
-    assert [(item.alert.title, item.ways) for item in waiting] == [
+    waiting, problems = send([Unsent(alert, [*channels]) for alert in alerts], channels)
+    assert [(item.alert.title, item.pending_channels) for item in waiting] == [
         ("alert 1", ["webhook"]),
         ("alert 2", ["webhook"]),
     ]
     assert len(problems) == 1
-    assert len(webhook.paths) == 2, "a way that failed is not tried again in the same tick"
-    assert send(waiting, ways) == ([], [])
+    assert len(webhook.paths) == 2, "a channel that failed is not tried again in the same tick"
+    assert send(waiting, channels) == ([], [])
     assert [text.partition("\n")[0] for text in webhook.texts] == ["alert 0", "alert 1", "alert 2"]
     assert log.read_text().split("\n") == ["alert 0", "alert 1", "alert 2", ""]
