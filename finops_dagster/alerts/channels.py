@@ -32,5 +32,5 @@ def channels_of(settings: AlertSettings) -> Mapping[str, Channel]:
     if settings.smtp:
         channels["smtp"] = MailServer(settings.smtp)
     if settings.command:
-        channels["command"] = Command(settings.command)
+        channels["command"] = Command(settings.command, settings.secret_variables)
     return channels

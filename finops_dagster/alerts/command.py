@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from finops_dagster.alerts.alert import Alert
@@ -12,17 +13,23 @@ from finops_dagster.alerts.send import SECONDS, SendFailed
 
 @dataclass(frozen=True)
 class Command:
-    """A program and its arguments. No shell reads them."""
+    """A program and its arguments. No shell reads them.
+
+    The program gets the environment without `secrets`: the variables of the other channels.
+    """
 
     arguments: Sequence[str]
+    secrets: Collection[str] = ()
 
     def send(self, alert: Alert) -> str:
         """Run the program with an alert; see `Channel`. What it prints is not shown."""
         program = self.arguments[0]
+        environment = {k: value for k, value in os.environ.items() if k not in self.secrets}
         try:
             ended = subprocess.run(
                 self.arguments,
                 input=alert.text.encode(),
+                env=environment,
                 timeout=SECONDS,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

@@ -84,6 +84,12 @@ class AlertSettings(SettingsTable):
     settled_days: int = Field(default=15, ge=0)
     silent_days: PositiveInt = 3
 
+    @property
+    def secret_variables(self) -> frozenset[str]:
+        """The environment variables that have secrets."""
+        names = self.webhook_env, self.smtp and self.smtp.password_env
+        return frozenset(name for name in names if name)
+
     @model_validator(mode="after")
     def _check_channels(self) -> Self:
         if not (self.webhook_env or self.smtp or self.command):

@@ -43,13 +43,21 @@ class MailServer:
         except smtplib.SMTPSenderRefused as error:
             problem = f"{place} refuses the sender ({error.smtp_code}); check alerts.smtp.from"
         except smtplib.SMTPNotSupportedError:
-            problem = f"{place} offers no STARTTLS or no login; check alerts.smtp.security"
+            problem = (
+                f"{place} offers no STARTTLS, no login, or no SMTPUTF8, which addresses outside of "
+                "ASCII need; check alerts.smtp.security, from and to"
+            )
         except smtplib.SMTPResponseException as error:
             problem = f"{place} answered {error.smtp_code}"
         except smtplib.SMTPException:
             problem = f"{place} is silent or hangs up; check alerts.smtp.security and port"
         except OSError as error:
             problem = f"{place}: {network_problem(error)}"
+        except ValueError:  # Its text may have a character of the password.
+            problem = (
+                f"{place}: the host, the user, the password or an address has a character that "
+                "cannot be sent; check alerts.smtp and the variable of the password"
+            )
         raise SendFailed(problem)
 
     def _connect(self) -> smtplib.SMTP:

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from finops_dagster.alerts.alert import Alert
 from finops_dagster.alerts.channels import Channel
 from finops_dagster.alerts.send import SendFailed
 
-# A tick that takes a minute is discarded by Dagster, with all that it would have remembered.
-_SECONDS = 30
+TICK_SECONDS = 30
+"""Seconds after the start of a tick in which sends may begin.
+
+A tick that takes a minute is discarded by Dagster, with all that it would have remembered.
+"""
+# The time limits of a channel are for each step of a conversation, of which a mail has many.
+_SEND_SECONDS = 15
+# A day of ticks: time enough to mend a channel that refuses everything.
+_MOST_TRIES = 288
+_MOST_UNSENT = 100
 
 
 @dataclass
@@ -20,29 +29,58 @@ class Unsent:
 
     alert: Alert
     pending_channels: list[str]
+    tries: int = 0
+
+
+def limited(unsent: Sequence[Unsent]) -> tuple[list[Unsent], list[str]]:
+    """Return the alerts that are still to be sent, and a line for each that is dropped."""
+    newest = unsent[-_MOST_UNSENT:]
+    dropped = [f"not sent, as too many wait: {u.alert.title}" for u in unsent[:-_MOST_UNSENT]]
+    dropped += [
+        f"not sent in {_MOST_TRIES} tries, and dropped: {u.alert.title}"
+        for u in newest
+        if u.tries >= _MOST_TRIES
+    ]
+    return [u for u in newest if u.tries < _MOST_TRIES], dropped
 
 
 def send(
-    unsent: Sequence[Unsent], channels: Mapping[str, Channel]
+    unsent: Sequence[Unsent], channels: Mapping[str, Channel], end: float
 ) -> tuple[list[Unsent], list[str]]:
     """Send alerts; return what a channel has not taken, and a line for each channel that failed.
 
-    A channel that failed is not tried again, and none is tried after 30 seconds. Channels
-    that are no longer in `channels` are forgotten.
+    A channel that failed is not tried again, and none is tried after `end`, a time of
+    `time.monotonic`. Channels that are no longer in `channels` are forgotten. Alerts with fewer
+    tries are sent first, so that one that is always refused does not hold up the others.
     """
     problems: dict[str, str] = {}
-    end, waiting = time.monotonic() + _SECONDS, list[Unsent]()
-    for item in unsent:
-        left = []
+    waiting: dict[int, Unsent] = {}
+    for number, item in sorted(enumerate(unsent), key=lambda pair: pair[1].tries):
+        left, tries = [], item.tries
         for name in (name for name in item.pending_channels if name in channels):
-            if name in problems or time.monotonic() > end:
-                left.append(name)
-                continue
-            try:
-                channels[name].send(item.alert)
-            except SendFailed as error:
-                problems[name] = f"{name}: {error}"
-                left.append(name)
+            if name not in problems and time.monotonic() < end:
+                problem = _send(channels[name], item.alert)
+                if problem is None:
+                    continue
+                problems[name], tries = f"{name}: {problem}", item.tries + 1
+            left.append(name)
         if left:
-            waiting.append(Unsent(item.alert, left))
-    return waiting, [*problems.values()]
+            waiting[number] = Unsent(item.alert, left, tries)
+    return [waiting[number] for number in sorted(waiting)], [*problems.values()]
+
+
+def _send(channel: Channel, alert: Alert) -> str | None:
+    """Send an alert; return why it was not sent, in a line without secrets, or None."""
+    sender = ThreadPoolExecutor(1)
+    try:
+        sender.submit(channel.send, alert).result(_SEND_SECONDS)
+    except SendFailed as error:
+        return str(error)
+    except TimeoutError:
+        return f"no end within {_SEND_SECONDS} s"
+    except Exception as error:
+        # Its text may have a part of a secret. An error here must not stop the other channels.
+        return f"failed with {type(error).__name__}; run finops alerts test"
+    finally:
+        sender.shutdown(wait=False)
+    return None

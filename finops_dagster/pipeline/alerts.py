@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -19,7 +20,7 @@ from finops_dagster.alerts.alert import (
 )
 from finops_dagster.alerts.channels import channels_of
 from finops_dagster.alerts.settings import AlertSettings
-from finops_dagster.alerts.unsent import Unsent, send
+from finops_dagster.alerts.unsent import TICK_SECONDS, Unsent, limited, send
 from finops_dagster.billing.errors import count_text
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.pipeline import BILL_STAGES, FOCUS_STAGES
@@ -31,7 +32,6 @@ from finops_dagster.pipeline.report_alerts import report_alerts
 # A month that failed earlier is known, or nobody has tried it again since.
 _FAILURES_READ = timedelta(days=14)
 _MONTHS_READ = 13
-_MOST_UNSENT = 100
 
 Found = Iterator[tuple[str, Alert | None]]
 """The key of each state that holds, with its alert; None where it is not worth one yet.
@@ -77,6 +77,7 @@ def alerts_sensor(
         description="Sends people what they should know, once each: docs/alerts.md says what.",
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        end = time.monotonic() + TICK_SECONDS
         cursor, instance = Cursor.read(context.cursor), context.instance
         alerts = [*_restatements(settings, exports, instance, cursor.restatements)]
         states = {
@@ -87,18 +88,16 @@ def alerts_sensor(
         alerts += [a for key, a in states.items() if a is not None and key not in cursor.known]
         known = [key for key, a in states.items() if a is not None or key in cursor.known]
         channels = channels_of(settings)
-        unsent = [*cursor.unsent, *(Unsent(alert, [*channels]) for alert in alerts)]
-        for dropped in unsent[:-_MOST_UNSENT]:
-            context.log.error(f"not sent, as too many wait: {dropped.alert.title}")
-        unsent = unsent[-_MOST_UNSENT:]
-        waiting, problems = send(unsent, channels)
-        for problem in problems:
+        new = [Unsent(alert, [*channels]) for alert in alerts]
+        unsent, dropped = limited([*cursor.unsent, *new])
+        waiting, problems = send(unsent, channels, end)
+        for problem in [*dropped, *problems]:
             context.log.error(problem)
         document = asdict(Cursor(known, cursor.restatements, waiting))
         sent = len(unsent) - len(waiting)
         reason = f"{count_text(sent, 'alert')} sent; {len(waiting)} to send at the next tick"
         return dg.SensorResult(
-            skip_reason="; ".join([reason, *problems]) if unsent else "there is nothing to tell",
+            skip_reason="; ".join([reason, *problems]) if unsent else "no new alerts",
             cursor=json.dumps(document, sort_keys=True),
         )
 

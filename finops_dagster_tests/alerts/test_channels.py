@@ -2,6 +2,7 @@
 
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -23,7 +24,7 @@ from finops_dagster.alerts.command import Command
 from finops_dagster.alerts.send import SendFailed
 from finops_dagster.alerts.settings import AlertSettings
 from finops_dagster.alerts.smtp import MailServer
-from finops_dagster.alerts.unsent import Unsent, send
+from finops_dagster.alerts.unsent import Unsent, limited, send
 from finops_dagster.alerts.webhook import Webhook
 from finops_dagster_tests.servers.webhook import WebhookServer
 
@@ -166,6 +167,7 @@ def mail_server(
         require_starttls=True,
         auth_required=True,
         authenticator=authenticate,
+        enable_SMTPUTF8=False,
     )
     controller.start()
     monkeypatch.setenv("SSL_CERT_FILE", str(paths[0]))
@@ -211,6 +213,8 @@ def test_mails_that_are_not_sent(
     mail_server: tuple[Controller, Mailbox], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     controller, mailbox = mail_server
+    assert "no SMTPUTF8" in problem(mail_channel(controller, to=["jörg@acme.example"]))
+    assert "a character that cannot be sent" in problem(mail_channel(controller, host="a..b"))
     assert "refuses every receiver" in problem(mail_channel(controller, to=["no@acme.example"]))
     plain = mail_channel(controller, security="none", user=None, password_env=None)
     assert "refuses the sender (530)" in problem(plain)
@@ -218,6 +222,8 @@ def test_mails_that_are_not_sent(
     assert "connection refused" in problem(mail_channel(controller, port=1))
     monkeypatch.setenv("MAIL_PASSWORD", "hunter22")
     assert "refuses the login (535)" in problem(mail_channel(controller))
+    monkeypatch.setenv("MAIL_PASSWORD", "hunter2é")
+    assert "a character that cannot be sent" in problem(mail_channel(controller))
     monkeypatch.delenv("MAIL_PASSWORD")
     assert "MAIL_PASSWORD is not set" in problem(mail_channel(controller))
     monkeypatch.setenv("MAIL_PASSWORD", "hunter2")
@@ -239,7 +245,19 @@ def test_a_command_gets_the_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert "was killed" in problem(Command(["sleep", "20"]))
 
 
-def test_one_way_that_fails_neither_loses_nor_doubles_an_alert(
+def test_a_command_does_not_get_the_secrets_of_other_channels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALERT_WEBHOOK", "https://hooks.acme.example/hunter2")
+    monkeypatch.setenv("OTHER", "kept")
+    environment = tmp_path / "environment"
+    script = ("sh", "-c", f"env > {environment}")
+    channels_of(AlertSettings(webhook_env="ALERT_WEBHOOK", command=script))["command"].send(ALERT)
+    assert "hunter2" not in environment.read_text()
+    assert "OTHER=kept" in environment.read_text()
+
+
+def test_one_channel_that_fails_neither_loses_nor_doubles_an_alert(
     webhook: WebhookServer, tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
@@ -247,13 +265,62 @@ def test_one_way_that_fails_neither_loses_nor_doubles_an_alert(
     channels = channels_of(AlertSettings(webhook_env="ALERT_WEBHOOK", command=tuple(script)))
     alerts = [Alert.of(str(number), f"alert {number}", [], "finops -h") for number in range(3)]
     webhook.statuses = [200, 500]
-    waiting, problems = send([Unsent(alert, [*channels]) for alert in alerts], channels)
+    waiting, problems = send([Unsent(alert, [*channels]) for alert in alerts], channels, soon())
     assert [(item.alert.title, item.pending_channels) for item in waiting] == [
         ("alert 1", ["webhook"]),
         ("alert 2", ["webhook"]),
     ]
     assert len(problems) == 1
     assert len(webhook.paths) == 2, "a channel that failed is not tried again in the same tick"
-    assert send(waiting, channels) == ([], [])
-    assert [text.partition("\n")[0] for text in webhook.texts] == ["alert 0", "alert 1", "alert 2"]
+    assert send(waiting, channels, soon()) == ([], [])
+    assert [text.partition("\n")[0] for text in webhook.texts] == ["alert 0", "alert 2", "alert 1"]
     assert log.read_text().split("\n") == ["alert 0", "alert 1", "alert 2", ""]
+
+
+class Refusing:
+    """A channel that refuses one alert for good, in its own way, and takes the others."""
+
+    def __init__(self, refused: str, error: Exception) -> None:
+        self.refused, self.error, self.titles = refused, error, list[str]()
+
+    def send(self, alert: Alert) -> str:
+        if alert.title == self.refused:
+            raise self.error
+        self.titles.append(alert.title)
+        return "taken"
+
+
+def soon() -> float:
+    """Return a time of the clock of ticks that does not come during a test."""
+    return time.monotonic() + 60
+
+
+def unsent(*titles: str) -> list[Unsent]:
+    return [Unsent(Alert.of(title, title, [], "finops -h"), ["any"]) for title in titles]
+
+
+@pytest.mark.parametrize("error", [SendFailed("refused"), RuntimeError("hunter2")])
+def test_an_alert_that_is_always_refused_holds_up_no_other_and_is_dropped(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("finops_dagster.alerts.unsent._MOST_TRIES", 3)
+    channel = Refusing("bad", error)
+    waiting, problems = send(unsent("bad", "good"), {"any": channel}, soon())
+    assert "hunter2" not in "".join(problems)
+    assert [item.alert.title for item in waiting] == ["bad", "good"]
+    for _ in range(2):
+        waiting, _ = send(waiting, {"any": channel}, soon())
+    assert channel.titles == ["good"]
+    assert limited(waiting) == ([], ["not sent in 3 tries, and dropped: bad"])
+
+
+def test_no_send_begins_after_the_end_and_a_slow_one_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    channel, late = Refusing("", ValueError()), unsent("late")
+    assert send(late, {"any": channel}, time.monotonic()) == (late, [])
+    assert channel.titles == []
+    monkeypatch.setattr("finops_dagster.alerts.unsent._SEND_SECONDS", 0.1)
+    slow = {"any": Command(["sleep", "1"])}
+    waiting, problems = send(late, slow, soon())
+    assert (len(waiting), problems) == (1, ["any: no end within 0.1 s"])

@@ -73,7 +73,7 @@ def test_a_month_that_a_retry_mends_is_not_told(alerts: Alerts) -> None:
     alerts.project.deliver("1")
     alerts.project.load(stages=LOADED)
     assert alerts.tick() == []
-    assert alerts.reason == "there is nothing to tell"
+    assert alerts.reason == "no new alerts"
 
 
 def test_while_a_run_is_in_progress_nothing_is_told_and_nothing_is_forgotten(
