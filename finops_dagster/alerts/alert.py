@@ -103,15 +103,20 @@ def month_restated(export: str, month: str, restatement: Restatement, key: str) 
     )
 
 
-def export_silent(export: str, newest: datetime, days: int, silent_days: int, key: str) -> Alert:
-    """Return the alert of an export whose newest version, of the time `newest`, is too old."""
+def export_silent(
+    export: str, newest: datetime | None, days: int, silent_days: int, key: str
+) -> Alert:
+    """Return the alert of an export whose newest version is too old; `newest` is its time.
+
+    None if no version was found at all.
+    """
+    known = f"Its newest known version is of {_time(newest)}" if newest else "No version is known"
     return Alert.of(
         key,
         f"{export} has been silent for {count_text(days, 'day')}",
         [
-            f"Its newest known version is of {_time(newest)}; up to "
-            f"{count_text(silent_days, 'day')} are normal.",
-            "Reason: the vendor delivers no more, or nobody has looked for new versions since.",
+            f"{known}; up to {count_text(silent_days, 'day')} are normal.",
+            "Reason: the vendor delivers nothing, or the sensor of the manifests is not running.",
         ],
         "finops config check",
     )

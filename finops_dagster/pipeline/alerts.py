@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Self
 
@@ -28,15 +28,19 @@ from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.history import History, Run
 from finops_dagster.pipeline.metadata import restated
 from finops_dagster.pipeline.report_alerts import report_alerts
+from finops_dagster.pipeline.report_checks import BUDGETS_KEPT, NO_UNUSUAL_DAYS
 
 # A month that failed earlier is known, or nobody has tried it again since.
 _FAILURES_READ = timedelta(days=14)
 _MONTHS_READ = 13
+_MANIFESTS_READ = 50
+_REPORT_CHECKS = BUDGETS_KEPT.name, NO_UNUSUAL_DAYS.name
 
 Found = Iterator[tuple[str, Alert | None]]
-"""The key of each state that holds, with its alert; None where it is not worth one yet.
+"""The key and the alert of each state that holds.
 
-A key that has none keeps what is known of it: a failed month whose next run is in progress.
+Without an alert, the key is kept if it is known, and nothing is sent: of a failed month whose next
+run is in progress.
 """
 
 
@@ -45,11 +49,13 @@ class Cursor:
     """What the sensor remembers from tick to tick, as JSON: the fields keep their names.
 
     `known` has the keys of states that were told and still hold. `restatements` has the storage id
-    of the last load that was read, by export. `unsent` are the alerts that a channel has not taken.
+    of the last load that was read, and `first_ticks` the seconds since 1970 of the first tick, both
+    by export. `unsent` are the alerts that a channel has not taken.
     """
 
     known: list[str] = field(default_factory=list)
     restatements: dict[str, int] = field(default_factory=dict)
+    first_ticks: dict[str, float] = field(default_factory=dict)
     unsent: list[Unsent] = field(default_factory=list)
 
     @classmethod
@@ -82,8 +88,8 @@ def alerts_sensor(
         alerts = [*_restatements(settings, exports, instance, cursor.restatements)]
         states = {
             **dict(_failed_months(settings, exports, instance, last_stage)),
-            **dict(_silent_exports(settings, exports, instance)),
-            **dict(report_alerts(instance)),
+            **dict(_silent_exports(settings, exports, instance, cursor.first_ticks)),
+            **dict(report_alerts(instance, _REPORT_CHECKS)),
         }
         alerts += [a for key, a in states.items() if a is not None and key not in cursor.known]
         known = [key for key, a in states.items() if a is not None or key in cursor.known]
@@ -93,7 +99,7 @@ def alerts_sensor(
         waiting, problems = send(unsent, channels, end)
         for problem in [*dropped, *problems]:
             context.log.error(problem)
-        document = asdict(Cursor(known, cursor.restatements, waiting))
+        document = asdict(replace(cursor, known=known, unsent=waiting))
         sent = len(unsent) - len(waiting)
         reason = f"{count_text(sent, 'alert')} sent; {len(waiting)} to send at the next tick"
         return dg.SensorResult(
@@ -112,8 +118,9 @@ def _failed_months(
 ) -> Found:
     """Find months whose last run failed, and none of whose runs succeeded since the first failure.
 
-    While a run is in progress, or the first failure is newer than `failed_minutes`, there is no
-    alert: the sensor of the manifests requests a failed month again after ten minutes.
+    While a run is in progress, after it was canceled, or while the first failure is newer than
+    `failed_minutes`, there is no alert: the sensor of the manifests requests a failed month again
+    after ten minutes.
     """
     now = datetime.now(UTC)
     history = History(instance, since=now - _FAILURES_READ)
@@ -125,7 +132,7 @@ def _failed_months(
     for (export, month), runs in history.month_runs.items():
         stages = all_stages.get(export, ())
         status, reason = history.status(export, month, stages)
-        if not stages or status in ("success", "canceled"):
+        if not stages or status == "success":
             continue
         key, failed = f"failed {export} {month}", _failed_runs(runs)
         first = min((run.ended or now for run in failed), default=now)
@@ -149,11 +156,15 @@ def _failed_runs(runs: Sequence[Run]) -> list[Run]:
 
 
 def _silent_exports(
-    settings: AlertSettings, exports: Sequence[Export], instance: dg.DagsterInstance
+    settings: AlertSettings,
+    exports: Sequence[Export],
+    instance: dg.DagsterInstance,
+    first_ticks: dict[str, float],
 ) -> Found:
     """Find exports whose newest version is too old; not those whose last month is over.
 
     The newest version is that of the newest manifest that a run has read in the last 13 months.
+    Without one, an export is silent since its first tick; `first_ticks` is updated.
     """
     history, now = History(instance), datetime.now(UTC)
     for export in exports:
@@ -166,13 +177,12 @@ def _silent_exports(
             for manifest in manifests["manifest"].values()
             if "last_modified" in manifest.metadata
         ]
-        if not times:
-            continue
-        newest = datetime.fromtimestamp(max(times), UTC)
+        first_tick = first_ticks.setdefault(export.name, now.timestamp())
+        newest = datetime.fromtimestamp(max(times, default=first_tick), UTC)
         days, silent_days = (now - newest).days, export.settings.silent_days or settings.silent_days
         if now - newest > timedelta(days=silent_days):
             key = f"silent {export.name} {newest:%Y-%m-%dT%H:%M:%S}"
-            yield key, export_silent(export.name, newest, days, silent_days, key)
+            yield key, export_silent(export.name, newest if times else None, days, silent_days, key)
 
 
 def _restatements(
@@ -221,14 +231,41 @@ def _restatement(
     if before is not None and _plain(before, "manifest_id") == version:
         return None  # The same version was loaded again, and repeats what it changed before.
     was_final = before is not None and _plain(before, "final")
-    first_day = datetime.combine(BillingMonth.parse(month).next.first_day, datetime.min.time(), UTC)
-    age = datetime.fromtimestamp(record.timestamp, UTC) - first_day
-    if not was_final and age < timedelta(days=settings.settled_days):
+    if not was_final and not _is_settled(settings, export, instance, record):
         return None
     if not exceeds(restatement, settings.restatement_percent, settings.restatement_amount):
         return None
     key = f"restated {export.name} {month} {version}"
     return month_restated(export.name, month, restatement, key)
+
+
+def _is_settled(
+    settings: AlertSettings,
+    export: Export,
+    instance: dg.DagsterInstance,
+    record: dg.EventLogRecord,
+) -> bool:
+    """Return whether a load changed a month that was over for `settled_days`.
+
+    The times of the vendor's versions count, and not those of the loads: after weeks without loads,
+    a month's usual growth is no restatement. The replaced version must be of after the month.
+    """
+    event, month = record.asset_materialization, record.partition_key
+    assert event is not None
+    assert month is not None
+    manifests = dg.AssetRecordsFilter(export.key("manifest"), asset_partitions=[month])
+    written: dict[object, float] = {}
+    for manifest in instance.fetch_materializations(manifests, _MANIFESTS_READ).records:
+        of_version = manifest.asset_materialization
+        if of_version and isinstance(at := _plain(of_version, "last_modified"), float):
+            written.setdefault(_plain(of_version, "manifest_id"), at)
+    end = datetime.combine(BillingMonth.parse(month).next.first_day, datetime.min.time(), UTC)
+    settled = end + timedelta(days=settings.settled_days)
+    restatement = restated(event.metadata)
+    replaced = written.get(restatement.replaced_id) if restatement else None
+    if replaced is not None and replaced < end.timestamp():
+        return False
+    return written.get(_plain(event, "manifest_id"), record.timestamp) >= settled.timestamp()
 
 
 def _plain(event: dg.AssetMaterialization, key: str) -> object:

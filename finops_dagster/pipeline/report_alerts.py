@@ -6,7 +6,7 @@ to find them again would take longer than a sensor may.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:  # They take time to import.
     from finops_dagster.reports.budgets import BudgetMonth
 
 _REPORT, _KEY = dg.AssetKey("report"), "alerts"
-_REPORTS_READ = 5
 
 
 def alerts_metadata(alerts: Iterable[Alert]) -> dict[str, dg.MetadataValue[Any]]:
@@ -54,23 +53,28 @@ def anomaly_alert(anomaly: Anomaly) -> Alert:
     )
 
 
-def report_alerts(instance: dg.DagsterInstance) -> Iterator[tuple[str, Alert]]:
-    """Yield what the checks of the newest report found, each with its key.
+def report_alerts(
+    instance: dg.DagsterInstance, checks: Sequence[str]
+) -> Iterator[tuple[str, Alert]]:
+    """Yield what the newest result of each check of `report` found, each with its key.
 
-    A report whose run has not succeeded yet does not count: its checks may be missing.
+    A report that ended before its checks has no results, and what was found before still holds.
     """
-    for report in instance.fetch_materializations(_REPORT, _REPORTS_READ).records:
-        run = instance.get_run_by_id(report.run_id)
-        if run is not None and run.is_success:
-            yield from _alerts_of_checks(instance, run.run_id)
-            return
-
-
-def _alerts_of_checks(instance: dg.DagsterInstance, run_id: str) -> Iterator[tuple[str, Alert]]:
-    evaluation = dg.DagsterEventType.ASSET_CHECK_EVALUATION
-    for record in instance.get_records_for_run(run_id, of_type=evaluation).records:
-        event = record.event_log_entry.dagster_event
-        metadata = getattr(event and event.event_specific_data, "metadata", {})
-        for fields in metadata[_KEY].value if _KEY in metadata else ():
+    for check in checks:
+        for fields in _newest_result(instance, dg.AssetCheckKey(_REPORT, check)).get(_KEY, ()):
             alert = Alert(**fields)
             yield alert.key, alert
+
+
+def _newest_result(instance: dg.DagsterInstance, check: dg.AssetCheckKey) -> dict[str, Any]:
+    """Return the metadata of the newest result of a check; empty if there is none."""
+    cursor = None
+    # One at a time: results are large, and those without are only planned.
+    while records := instance.event_log_storage.get_asset_check_execution_history(check, 1, cursor):
+        (record,) = records
+        event = record.event and record.event.dagster_event
+        if event and event.event_type is dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+            metadata = getattr(event.event_specific_data, "metadata", {})
+            return {key: value.value for key, value in metadata.items()}
+        cursor = record.id
+    return {}

@@ -1,5 +1,7 @@
 """The sensor sends what a person should know, once each, and nothing that mended itself."""
 
+import os
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
@@ -93,6 +95,20 @@ def test_while_a_run_is_in_progress_nothing_is_told_and_nothing_is_forgotten(
     assert alerts.tick() == []
 
 
+def test_a_canceled_run_makes_no_second_alert(alerts: Alerts) -> None:
+    project = alerts.project
+    fail(project)
+    assert len(alerts.tick()) == 1
+    run = dg.DagsterRun(
+        "acme_month", tags={"finops/export": "acme", "dagster/partition": "2024-01"}
+    )
+    project.instance.add_run(run)
+    project.instance.report_run_canceled(run)
+    assert alerts.tick() == []
+    fail(project)
+    assert alerts.tick() == []
+
+
 LOADED = ["manifest", "staged_files", "billing_table"]
 
 
@@ -134,8 +150,57 @@ def test_a_month_that_still_grows_is_not_restated(alerts: Alerts) -> None:
     assert alerts.tick() == []
 
 
+def write_at(project: Project, at: datetime) -> None:
+    """Give all files of the vendor this time."""
+    for path in project.source.rglob("*"):
+        os.utime(path, (at.timestamp(), at.timestamp()))
+
+
+@pytest.mark.parametrize(
+    ("replaced", "new", "count"),
+    [
+        (datetime(2024, 2, 2), datetime(2024, 2, 12), 0),
+        (datetime(2024, 1, 20), datetime(2024, 2, 20), 0),
+        (datetime(2024, 2, 2), datetime(2024, 2, 20), 1),
+    ],
+)
+def test_the_vendor_s_times_tell_a_restatement_and_not_those_of_the_loads(
+    alerts: Alerts, replaced: datetime, new: datetime, count: int
+) -> None:
+    alerts.tick()
+    for version, cost, at in (("v1", "50", replaced), ("v2", "100", new)):
+        alerts.project.deliver(cost, version=version)
+        write_at(alerts.project, at.replace(tzinfo=UTC))
+        alerts.project.load(stages=LOADED)
+    assert len(alerts.tick()) == count
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Return a function that sets the sensor's clock four days ahead."""
+    time = datetime.now(UTC) + timedelta(days=4, hours=1)
+
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return time
+
+    return lambda: monkeypatch.setattr("finops_dagster.pipeline.alerts.datetime", Later)
+
+
+def test_an_export_without_any_version_is_silent_too(
+    alerts: Alerts, later: Callable[[], None]
+) -> None:
+    del alerts.project.export["end_month"]
+    assert alerts.tick() == []
+    later()
+    (text,) = alerts.tick()
+    assert text.startswith("acme has been silent for 4 days\n\nNo version is known; ")
+    assert alerts.tick() == []
+
+
 def test_a_silent_export_is_told_once_for_each_silence(
-    alerts: Alerts, monkeypatch: pytest.MonkeyPatch
+    alerts: Alerts, later: Callable[[], None]
 ) -> None:
     project, month = alerts.project, str(BillingMonth.current())
     del project.export["end_month"]
@@ -143,14 +208,7 @@ def test_a_silent_export_is_told_once_for_each_silence(
     project.deliver("1", month=month)
     project.load(month, stages=["manifest"])
     assert alerts.tick() == []
-    later = datetime.now(UTC) + timedelta(days=4, hours=1)
-
-    class Later(datetime):
-        @classmethod
-        def now(cls, tz=None):
-            return later
-
-    monkeypatch.setattr("finops_dagster.pipeline.alerts.datetime", Later)
+    later()
     (text,) = alerts.tick()
     assert text.startswith("acme has been silent for 4 days\n")
     assert alerts.tick() == []
@@ -200,6 +258,10 @@ def test_what_the_checks_of_the_report_find_is_told_once_each(alerts: Alerts) ->
     assert alerts.tick() == []
     report(alerts.project, budgets_kept([budget]), fails=True)
     assert alerts.tick() == [], "a report without its checks tells nothing new"
+    report(alerts.project)
+    assert alerts.tick() == []
+    report(alerts.project, budgets_kept([budget]))
+    assert alerts.tick() == [], "and nothing is forgotten after it"
     report(alerts.project, budgets_kept([]))
     assert alerts.tick() == []
     report(alerts.project, budgets_kept([budget]))
