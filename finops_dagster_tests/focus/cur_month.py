@@ -61,7 +61,7 @@ class CurMonth:
         Cells are by header; one that is empty or missing is NULL, a map is a dictionary.
         """
         self._write([*rows])
-        with self._derivation.replacing_month("run") as month:
+        with self.derivation.replacing_month("run") as month:
             return month
 
     def charges(self, columns: str = "*", order: str = "ALL") -> list[dict[str, Any]]:
@@ -78,11 +78,12 @@ class CurMonth:
     @property
     def relation(self) -> Sql:
         """What follows FROM to read the charges."""
-        path = literal(str(self._derivation.path))
+        path = literal(str(self.derivation.path))
         return Sql(f"read_parquet({path}, hive_partitioning = false)")
 
     @property
-    def _derivation(self) -> FocusDerivation:
+    def derivation(self) -> FocusDerivation:
+        """The derivation of the month's charges."""
         return FocusDerivation(Lake(self.root), DuckDB(), AWS_CUR, {"": "acme"}, JANUARY)
 
     def _write(self, rows: list[Row]) -> None:

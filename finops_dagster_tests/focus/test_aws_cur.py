@@ -60,6 +60,17 @@ def test_cur_1_and_cur_2_of_a_bill_become_the_same_charges(tmp_path: Path) -> No
     assert len(charges[0]) > 1400
 
 
+@pytest.mark.parametrize("count", [5, 5000])
+def test_tags_are_kept_however_many_there_are(tmp_path: Path, count: int) -> None:
+    month = CurMonth(tmp_path)
+    tags = [f"application {number}" for number in range(count)]
+    month.derive(line("Usage", "1", **{"resourceTags__user:app": tag}) for tag in [*tags, ""])
+    charges = month.charges("Tags")
+    assert sorted(c["Tags"]["app"] for c in charges if c["Tags"]) == sorted(tags)
+    assert len(charges) == count + 1
+    assert month.derivation.differing_columns() == []
+
+
 def test_a_bill_without_resource_ids_becomes_charges(tmp_path: Path) -> None:
     """AWS gives the column only to customers who ask for it."""
     month = CurMonth(tmp_path)
