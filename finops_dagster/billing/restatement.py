@@ -28,8 +28,9 @@ _FOOTER_KEY = "restatements"
 class CostChange:
     """Headline cost and rows before and after a restatement, in one currency.
 
-    They are those of a service in an account, each None for rows without one. If both are `OTHER`,
-    they are those of all services and accounts that the restatement does not list.
+    The headline cost is the unblended or billed cost, as the bill's format has it. Cost and rows
+    are those of a service in an account, each None for rows without one. If both are `OTHER`, they
+    are those of all services and accounts that the restatement does not list.
     """
 
     currency: str | None

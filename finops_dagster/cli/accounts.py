@@ -37,10 +37,10 @@ _HEADINGS: Headings = {
 
 @app.command("list")
 def list_accounts(context: typer.Context, json: Json = False) -> None:
-    """List the accounts of the bill, and the lines of the accounts file that match none.
+    """List the accounts of the bill, and lines of the accounts file that no charge matches.
 
     First come the accounts that are not in the file, with their billed cost of the last month, and
-    the lines that match nothing.
+    lines of the file that no charge matches.
 
     $ finops accounts list
     """

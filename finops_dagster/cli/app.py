@@ -63,7 +63,7 @@ app.add_typer(
     state.app, name="state", help="Show, verify, repair and move the records of loaded months."
 )
 app.add_typer(focus.app, name="focus", help="Check the FOCUS charges of the months.")
-app.add_typer(accounts.app, name="accounts", help="Compare the accounts file with the bill.")
+app.add_typer(accounts.app, name="accounts", help="Compare and fill the accounts file.")
 app.add_typer(alerts.app, name="alerts", help="Try the channels through which alerts are sent.")
 app.command()(budgets.budgets)
 app.command()(budgets.anomalies)
@@ -203,7 +203,11 @@ def query(
     ] = None,
     named: Annotated[
         str | None,
-        typer.Option("--named", metavar="[NAME]", help="Question with a name; without, list them."),
+        typer.Option(
+            "--named",
+            metavar="[NAME]",
+            help="Run a saved query by name; without a name, list them.",
+        ),
     ] = None,
     output_format: QueryFormat = None,
     out: Annotated[

@@ -23,7 +23,9 @@ def report(
     context: typer.Context,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="PATH", help="File to write; with csv a folder. Default: report.…"),
+        typer.Option(
+            metavar="PATH", help="File to write; with csv a folder. Default: report.<format>"
+        ),
     ] = None,
     output_format: Annotated[
         Literal["html", "xlsx", "csv", "json"],
@@ -34,8 +36,8 @@ def report(
         typer.Option(
             metavar="YYYY-MM",
             callback=check_month,
-            help="Last month, which is shown first. Default: the newest month is the last, and the "
-            "newest whole one is shown first.",
+            help="Last month of the report, shown first. Default: up to the newest month, showing "
+            "the newest completed one.",
         ),
     ] = None,
     months: Annotated[
@@ -53,7 +55,7 @@ def report(
 ) -> None:
     """Write a report of the bill.
 
-    It is one page for any browser, which makes no request, or with --format other files. It has the
+    It is one page for any browser, which works offline, or with --format other files. It has the
     costs by month, service, account and region, what moved, what was saved, and the version of each
     month. All clouds stand in it. Amounts in different currencies are never added up.
 

@@ -32,8 +32,8 @@ WITH sums AS (
 )
 SELECT {keys} FROM ranks GROUP BY {keys} ORDER BY min(rank), {keys}
 """
-# A page has the amounts of a row compressed, and then as text: 0.55 bytes a digit, and 3 for all
-# other columns. The effective cost is written as its difference from the billed cost.
+# Estimated size in the page: 0.55 bytes a digit plus 3 a row, after compression. The effective cost
+# is written as its difference from the billed cost.
 _BYTES = """
 SELECT provider, account, own_line, billed_line,
        sum(3 + 0.55 * (digits(billed) + digits(effective - billed)))

@@ -166,7 +166,7 @@ class MonthFiles:
 
     @property
     def newest_whole_month(self) -> BillingMonth:
-        """The newest past month that no export lacks which has the month before it.
+        """The newest completed month that every export with the month before also has.
 
         The newest month, if there is no such month.
         """
