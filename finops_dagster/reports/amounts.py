@@ -7,19 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
-from decimal import Context, Decimal
+from decimal import Decimal
 from math import gcd
 from typing import Any
 
 from duckdb import DuckDBPyConnection
 
 from finops_dagster.billing.columns import Sql, literal, quoted
-from finops_dagster.reports.document import AMOUNTS, TABLES, Document
+from finops_dagster.reports.document import AMOUNTS, EXACT, TABLES, Document
 
 MOST_RESOURCES, MOST_RESOURCES_OF_A_SERVICE, MOST_UNTAGGED = 1_000, 5, 20
 MOST_COMMITMENTS, MOST_COMMITMENT_ROWS = 50, 5_000
 _DECIMALS = 18
-_EXACT = Context(prec=76)
 # Larger whole numbers are rounded by JavaScript and others, which read them as doubles.
 _LARGEST_NUMBER = 2**53
 
@@ -199,7 +198,7 @@ def _decimals(value: Any) -> Iterator[Decimal]:
 
 def _units(amount: Decimal) -> int:
     """Return the amount in units of its last decimal."""
-    return int(amount.scaleb(_DECIMALS, _EXACT))
+    return int(amount.scaleb(_DECIMALS, EXACT))
 
 
 def _number(units: int) -> int | str:

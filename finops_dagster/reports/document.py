@@ -8,10 +8,13 @@ of a value in the list of that name.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from decimal import Context, Decimal
 from typing import Any, Final
 
 Document = dict[str, Any]
 """A report as JSON types: amounts above 2^53 are text, as most readers would round them."""
+EXACT: Final = Context(prec=76)
+"""Keeps all digits of an amount: twice as many as a column of DuckDB has."""
 
 TABLES: Final[Mapping[str, Sequence[str]]] = {
     "costs": "month currency account service billed effective".split(),
@@ -43,6 +46,11 @@ KINDS: Final = (
     "Usage", "Purchase", "Credit", "Refund", "Tax", "Support", "Marketplace", "Adjustment",
 )  # fmt: skip
 """What a charge is; each is of one kind, so that kinds add up to the bill."""
+
+
+def exact_amount(document: Document, units: int | str) -> Decimal:
+    """Return an amount of the document as a decimal."""
+    return Decimal(units).scaleb(-document["scale"], EXACT)
 
 
 def empty_document() -> Document:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from decimal import Context, Decimal
+from decimal import Decimal
 from typing import Self
 
-from finops_dagster.reports.document import Document
-
-_EXACT = Context(prec=76)
+from finops_dagster.reports.document import Document, exact_amount
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ def _sum(document: Document, column: str, month: int) -> Decimal:
     costs = document["costs"]
     keys = zip(costs["month"], costs["currency"], costs[column], strict=True)
     units = sum(int(amount) for m, currency, amount in keys if (m, currency) == (month, 0))
-    return Decimal(units).scaleb(-document["scale"], _EXACT)
+    return exact_amount(document, units)
 
 
 def costs_by_month(document: Document) -> list[tuple[str, dict[str, Decimal]]]:
@@ -67,7 +65,7 @@ def costs_by_month(document: Document) -> list[tuple[str, dict[str, Decimal]]]:
         (
             document["months"][month],
             {
-                document["currencies"][currency]: Decimal(sum_).scaleb(-document["scale"], _EXACT)
+                document["currencies"][currency]: exact_amount(document, sum_)
                 for currency, sum_ in units[month].items()
             },
         )

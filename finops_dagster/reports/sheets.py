@@ -6,19 +6,18 @@ import csv
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Context, Decimal
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.money import decimal_text
-from finops_dagster.reports.document import AMOUNTS, TABLES, Document
+from finops_dagster.reports.document import AMOUNTS, TABLES, Document, exact_amount
 
 Row = Mapping[str, Any]
 Cell = str | int | Decimal | None
 
-_EXACT = Context(prec=76)
 # A spreadsheet takes a text that begins like this for a formula.
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 # The columns of a sheet for a position in one of the document's lists.
@@ -161,7 +160,7 @@ def _named(document: Document, row: Row) -> dict[str, Cell]:
                 "service_category": None if category is None else document["categories"][category],
             }
         elif column in _MONEY and value is not None:
-            cells[column] = Decimal(value).scaleb(-document["scale"], _EXACT)
+            cells[column] = exact_amount(document, value)
         else:
             cells[column] = value
     return cells
