@@ -92,17 +92,17 @@ class Lines:
     def of(cls, groups: Sequence[Group], most: int) -> Lines:
         """Return the lines of groups that are sorted by size; `most` have a line of their own."""
         lines = list(dict.fromkeys(group.line for group in groups))
-        shared_by: dict[Values, list[Values]] = {}
+        small_lines: dict[Values, list[Values]] = {}  # by what the line that they share keeps
         shared_of = {group.line: group.shared for group in groups}
         for line in lines[most:]:
-            shared_by.setdefault(shared_of[line], []).append(line)
-        # A line that would be shared by nobody can as well have its name.
-        alone = {alike[0] for alike in shared_by.values() if len(alike) == 1}
-        own = [*lines[:most], *(line for line in lines[most:] if line in alone)]
-        shared = [(values, len(alike)) for values, alike in shared_by.items() if len(alike) > 1]
+            small_lines.setdefault(shared_of[line], []).append(line)
+        # A small line that no other would share keeps its name.
+        unshared = {small[0] for small in small_lines.values() if len(small) == 1}
+        own = [*lines[:most], *(line for line in lines[most:] if line in unshared)]
+        shared = [(values, len(small)) for values, small in small_lines.items() if len(small) > 1]
         position = {line: number for number, line in enumerate(own)}
         for number, (values, _) in enumerate(shared, len(own)):
-            position |= dict.fromkeys(shared_by[values], number)
+            position |= dict.fromkeys(small_lines[values], number)
         return cls(own, shared, [position[group.line] for group in groups])
 
     @property
@@ -187,19 +187,21 @@ def _accounts(connection: DuckDBPyConnection) -> Lines:
 
 def _services(connection: DuckDBPyConnection) -> Lines:
     keys = ("provider", "category", "service")
-    ranked = _ranked(connection, keys, Sql("service IS NOT NULL"))
-    groups = [Group(line, line, line[:2]) for line in ranked]
-    lines = Lines.of(groups, MOST_SERVICES)
-    _create_positions(connection, "service_lines", keys, groups, lines)
-    return lines
+    return _named_lines(connection, keys, "service_lines", MOST_SERVICES)
 
 
 def _regions(connection: DuckDBPyConnection) -> Lines:
-    keys = ("provider", "region")
-    ranked = _ranked(connection, keys, Sql("region IS NOT NULL"))
-    groups = [Group(line, line, line[:1]) for line in ranked]
-    lines = Lines.of(groups, MOST_REGIONS)
-    _create_positions(connection, "region_lines", keys, groups, lines)
+    return _named_lines(connection, ("provider", "region"), "region_lines", MOST_REGIONS)
+
+
+def _named_lines(
+    connection: DuckDBPyConnection, keys: Sequence[str], table: str, most: int
+) -> Lines:
+    """Return the lines by keys, the last of which is the name that a shared line does not have."""
+    ranked = _ranked(connection, keys, Sql(f"{quoted(keys[-1])} IS NOT NULL"))
+    groups = [Group(line, line, line[:-1]) for line in ranked]
+    lines = Lines.of(groups, most)
+    _create_positions(connection, table, keys, groups, lines)
     return lines
 
 
