@@ -149,9 +149,7 @@ class MonthFiles:
             known = f"{available[0]} to {available[-1]}" if available else "none"
             raise BillError(f"no export has charges of {last}; the months with charges: {known}")
         end = last or max(available, default=None)
-        months = [] if end is None else [end]
-        while 0 < len(months) < count and months[0] > available[0]:
-            months.insert(0, months[0].previous)
+        months = [] if end is None else _months_up_to(end, available[0], count)
         charges = [
             _month_of_charges(lake, export, month, path)
             for (_, month), (export, path) in sorted(paths.items(), key=lambda item: item[0][1])
@@ -181,6 +179,14 @@ class MonthFiles:
             and all(month in m or month.previous not in m for m in months.values())
         )
         return next(whole, self.months[-1])
+
+
+def _months_up_to(last: BillingMonth, earliest: BillingMonth, count: int) -> list[BillingMonth]:
+    """Return `count` consecutive months up to `last`, but none before `earliest`."""
+    months = [last]
+    while len(months) < count and months[-1] > earliest:
+        months.append(months[-1].previous)
+    return months[::-1]
 
 
 def _month_of(path: Path) -> BillingMonth:
