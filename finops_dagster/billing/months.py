@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 from finops_dagster.billing.errors import excerpt
 
+# AWS closes a month within about ten days of its end, Azure earlier.
+_CLOSING_DAYS = 15
 _KEY = re.compile(r"([1-9][0-9]{3})-(0[1-9]|1[0-2])")
 
 
@@ -50,6 +52,11 @@ class BillingMonth:
     def previous(self) -> BillingMonth:
         """The month before this one."""
         return BillingMonth(self.year - (self.month == 1), (self.month - 2) % 12 + 1)
+
+    @property
+    def closing_day(self) -> date:
+        """The day by which vendors have closed the month."""
+        return self.next.first_day + timedelta(days=_CLOSING_DAYS)
 
     def __str__(self) -> str:
         return f"{self.year:04}-{self.month:02}"

@@ -1,12 +1,13 @@
-"""`finops budgets` and `finops anomalies`: what was spent of each budget, and unusual days."""
+"""`finops budgets` and `finops anomalies`: what was spent of each budget, and anomalies."""
 
 from __future__ import annotations
 
-from decimal import Decimal
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.cli.options import Json, Options, check_month
 from finops_dagster.cli.output import Headings, Row, show
@@ -51,7 +52,7 @@ def budgets(context: typer.Context, month: Month = None, json: Json = False) -> 
     """Show what was spent of each budget in a month.
 
     In the month in progress, the forecast is what the month costs if each day costs as much as
-    those so far. The exit code is 1 if a budget is crossed: if more was spent than its amount.
+    those so far. The exit code is 1 if a budget is exceeded: if more was spent than its amount.
 
     $ finops budgets
     $ finops budgets --month 2026-01
@@ -63,53 +64,76 @@ def budgets(context: typer.Context, month: Month = None, json: Json = False) -> 
     show(rows, as_json=json, empty=empty, headings=_BUDGET_HEADINGS)
     for line in unmatched:
         print_error(line)
-    raise typer.Exit(any(budget.is_crossed for budget in of_month))
+    raise typer.Exit(any(budget.is_exceeded for budget in of_month))
 
 
 def anomalies(context: typer.Context, month: Month = None, json: Json = False) -> None:
-    """Show unusual days of services and accounts that begin in a month, the newest first.
+    """Show the anomalies of services and accounts that begin in a month, the newest first.
 
-    The expected cost is what the days before let expect; docs/budgets.md says what is found. Of a
-    change that stays, the first week is shown.
+    The expected cost is estimated from earlier days; docs/budgets.md says what is found. A lasting
+    change is reported once, with its first seven days.
 
     $ finops anomalies
     $ finops anomalies --month 2026-01
     """
     rows = list(map(_anomaly_row, _anomalies(Options.of(context).settings(), month)))
-    show(rows, as_json=json, empty="no unusual days", headings=_ANOMALY_HEADINGS)
+    show(rows, as_json=json, empty="no anomalies", headings=_ANOMALY_HEADINGS)
 
 
 def _budgets(settings: Settings, month: str | None) -> tuple[list[BudgetMonth], list[str]]:
-    """Return the budgets in a month, and lines about filters that match nothing."""
+    """Return the budgets in a month, and lines about filters that match nothing.
+
+    Raises BillError if the month has no charges.
+    """
     from finops_dagster.reports.budgets import budget_months, unmatched_filters
+    from finops_dagster.reports.charges import months_of_charges
     from finops_dagster.reports.relations import open_relations
     from finops_dagster.tables.database import DuckDB
 
     database, lake = DuckDB.of(settings.database.duckdb), settings.storage.parquet_dir
     with open_relations(database, lake, settings.exports, settings.accounts) as (bill, relations):
-        if "focus" not in relations:
+        available = months_of_charges(bill) if "focus" in relations else []
+        chosen = _chosen_month(month, available)
+        if chosen is None:
             return [], []
         months = budget_months(bill, settings.budgets)
         unmatched = unmatched_filters(bill, settings.budgets)
-    chosen = BillingMonth.parse(month) if month else max((m.month for m in months), default=None)
     return [of_month for of_month in months if of_month.month == chosen], unmatched
 
 
 def _anomalies(settings: Settings, month: str | None) -> list[Anomaly]:
-    """Return the anomalies that begin in a month, by default the newest."""
+    """Return the anomalies that begin in a month, by default the newest.
+
+    Raises BillError if the month has no charges.
+    """
     from finops_dagster.reports.anomalies import read_anomalies
-    from finops_dagster.reports.charges import newest_month
+    from finops_dagster.reports.charges import months_of_charges
     from finops_dagster.reports.relations import open_relations
     from finops_dagster.tables.database import DuckDB
 
     database, lake = DuckDB.of(settings.database.duckdb), settings.storage.parquet_dir
     with open_relations(database, lake, settings.exports, settings.accounts) as (bill, relations):
-        if "focus" not in relations:
+        available = months_of_charges(bill) if "focus" in relations else []
+        chosen = _chosen_month(month, available)
+        if chosen is None:
             return []
-        chosen = BillingMonth.parse(month) if month else newest_month(bill)
         # The month after tells whether what begins on the last days stays.
-        found = read_anomalies(bill, chosen.next if chosen else None)
+        found = read_anomalies(bill, chosen.next)
     return [anomaly for anomaly in found if anomaly.month == chosen]
+
+
+def _chosen_month(month: str | None, available: Sequence[BillingMonth]) -> BillingMonth | None:
+    """Return the month, by default the newest available one; None if there is none.
+
+    Raises BillError for a month that is not available.
+    """
+    if month is None:
+        return max(available, default=None)
+    chosen = BillingMonth.parse(month)
+    if chosen not in available:
+        known = f"{available[0]} to {available[-1]}" if available else "none"
+        raise BillError(f"no export has charges of {month}; the months with charges: {known}")
+    return chosen
 
 
 def _budget_row(of_month: BudgetMonth) -> Row:
@@ -122,15 +146,11 @@ def _budget_row(of_month: BudgetMonth) -> Row:
         "spent": of_month.spent,
         "amount": budget.amount,
         "currency": budget.currency,
-        "percent_spent": _percent(of_month.spent / budget.amount),
-        "percent_passed": _percent(of_month.passed),
+        "percent_spent": of_month.percent_spent,
+        "percent_passed": of_month.percent_passed,
         "forecast": None if forecast is None else round(forecast, 2),
         "state": of_month.state,
     }
-
-
-def _percent(part: Decimal) -> Decimal:
-    return round(100 * part, 1)
 
 
 def _anomaly_row(anomaly: Anomaly) -> Row:

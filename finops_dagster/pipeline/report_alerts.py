@@ -1,4 +1,4 @@
-"""Alerts about the report: crossed budgets and unusual days, which checks of `report` find.
+"""Alerts about the report: exceeded budgets and anomalies, which checks of `report` find.
 
 A check puts its alerts into the metadata of its result, and the sensor `alerts` reads them there:
 to find them again would take longer than a sensor may.
@@ -28,12 +28,12 @@ def alerts_metadata(alerts: Iterable[Alert]) -> dict[str, dg.MetadataValue[Any]]
 
 
 def budget_alert(of_month: BudgetMonth) -> Alert:
-    """Return the alert of a crossed budget."""
+    """Return the alert of an exceeded budget."""
     budget, month = of_month.budget, of_month.month
     over = of_month.spent - budget.amount
     return Alert.of(
         f"budget {month} {budget.name}",
-        f"Budget {budget.name} crossed in {month}: {over:+,.2f} {budget.currency} "
+        f"Budget {budget.name} exceeded in {month}: {over:+,.2f} {budget.currency} "
         f"({over / budget.amount:+.1%})",
         [of_month.sentence, f"It counts: {budget.filter_text or 'the whole bill'}"],
         f"finops budgets --month {month}",
@@ -41,7 +41,7 @@ def budget_alert(of_month: BudgetMonth) -> Alert:
 
 
 def anomaly_alert(anomaly: Anomaly) -> Alert:
-    """Return the alert of unusual days; one whose kind becomes clearer later has the same key."""
+    """Return the alert of an anomaly; one whose kind becomes clearer later has the same key."""
     difference = f"{anomaly.difference:+,.2f} {anomaly.currency}"
     subject = anomaly.service or "all services"
     names = [anomaly.provider, anomaly.account, anomaly.service or "", anomaly.currency]

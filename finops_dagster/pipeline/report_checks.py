@@ -1,4 +1,4 @@
-"""Checks of the report: budgets that are crossed, and unusual days; both only warn."""
+"""Checks of the report: budgets that are exceeded, and anomalies; both only warn."""
 
 from __future__ import annotations
 
@@ -60,9 +60,9 @@ def budgets_kept(months: Sequence[BudgetMonth]) -> dg.AssetCheckResult:
     """Check the budgets in the newest two months; `months` has each budget in each month."""
     newest = max((of_month.month for of_month in months), default=None)
     # The last days of a month are delivered when the next one has begun.
-    crossed = [m for m in months if newest and m.month >= newest.previous and m.is_crossed]
-    description = " ".join(m.sentence for m in crossed) or (
-        f"No budget is crossed in {newest}." if newest else "No budgets are set, or no months."
+    exceeded = [m for m in months if newest and m.month >= newest.previous and m.is_exceeded]
+    description = " ".join(m.sentence for m in exceeded) or (
+        f"No budget is exceeded in {newest}." if newest else "No budgets are set, or no months."
     )
     rows = [
         {
@@ -72,20 +72,20 @@ def budgets_kept(months: Sequence[BudgetMonth]) -> dg.AssetCheckResult:
             "currency": of_month.budget.currency,
             "spent": f"{of_month.spent:,.2f}",
             "amount": f"{of_month.budget.amount:,.2f}",
-            "part": f"{of_month.spent / of_month.budget.amount:.1%}",
+            "part": f"{of_month.percent_spent}%",
             "forecast": "" if of_month.forecast is None else f"{of_month.forecast:,.2f}",
         }
         for of_month in months
     ]
     return dg.AssetCheckResult(
-        passed=not crossed,
+        passed=not exceeded,
         check_name=BUDGETS_KEPT.name,
         severity=dg.AssetCheckSeverity.WARN,
         description=description,
         metadata={
-            "crossed": len(crossed),
+            "exceeded": len(exceeded),
             "budgets": _table(_BUDGET_COLUMNS, rows),
-            **alerts_metadata(map(budget_alert, crossed)),
+            **alerts_metadata(map(budget_alert, exceeded)),
         },
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -24,8 +24,8 @@ if TYPE_CHECKING:  # The settings are read by commands that do not need DuckDB.
 _NONE = "(none)"
 _NAMES_SHOWN = 8
 _LAST_DAY = Sql(
-    "max(day(least(CAST(ChargePeriodStart AS DATE), last_day(x_billing_month)))) "
-    "FILTER (ChargeCategory = 'Usage')"
+    "max(day(least(greatest(CAST(ChargePeriodStart AS DATE), x_billing_month), "
+    "last_day(x_billing_month)))) FILTER (ChargeCategory = 'Usage')"
 )
 
 
@@ -89,41 +89,45 @@ Budgets = Annotated[tuple[BudgetSettings, ...], AfterValidator(_unique)]
 class BudgetMonth:
     """What was spent of a budget in a month, exactly.
 
-    `days_passed` is the number of days that the bill has of a month in progress; None once the
-    month is over.
+    `days_passed` is the number of days that the bill has of a month in progress, of the provider
+    that has the fewest; None once the month is over. `forecast` is what the month costs if each day
+    costs as much as those so far, None without a day. The month `is_open` between its end and the
+    day by which vendors have closed it.
     """
 
     budget: BudgetSettings
     month: BillingMonth
     spent: Decimal
     days_passed: int | None
+    forecast: Decimal | None
+    is_open: bool = False
 
     @property
-    def is_crossed(self) -> bool:
+    def is_exceeded(self) -> bool:
         """Whether more was spent than the amount."""
         return self.spent > self.budget.amount
 
     @property
-    def passed(self) -> Decimal:
-        """The part of the month that has passed: 1 once it is over."""
-        return Decimal(1) if self.days_passed is None else Decimal(self.days_passed) / self._days
+    def percent_spent(self) -> Decimal:
+        """The percentage of the amount that was spent, with one decimal."""
+        return round(100 * self.spent / self.budget.amount, 1)
 
     @property
-    def forecast(self) -> Decimal | None:
-        """What the month costs if each day costs as much as those so far; None without a day."""
-        if self.days_passed is None:
-            return self.spent
-        return self.spent * self._days / self.days_passed if self.days_passed else None
+    def percent_passed(self) -> Decimal:
+        """The percentage of the month that has passed, with one decimal; 100 once it is over."""
+        days = _day_count(self.month)
+        passed = days if self.days_passed is None else self.days_passed
+        return round(Decimal(100 * passed) / days, 1)
 
     @property
     def state(self) -> str:
-        """What became of the budget: `kept`, `crossed`, or how it stands in the month so far."""
-        if self.is_crossed:
-            return "crossed"
+        """What became of the budget, or how it stands as long as its month is open."""
+        if self.is_exceeded:
+            return "exceeded"
         if self.days_passed is None:
-            return "kept"
+            return "open" if self.is_open else "within budget"
         is_ahead = self.forecast is not None and self.forecast > self.budget.amount
-        return "will be crossed" if is_ahead else "in progress"
+        return "forecast to exceed" if is_ahead else "in progress"
 
     @property
     def sentence(self) -> str:
@@ -131,17 +135,13 @@ class BudgetMonth:
         budget, currency = self.budget, self.budget.currency
         text = (
             f"Budget {budget.name}: {self.spent:,.2f} of {budget.amount:,.2f} {currency} "
-            f"{'is' if self.days_passed is not None else 'was'} spent in {self.month}"
+            f"{'was' if self.days_passed is None else 'is'} spent in {self.month}"
         )
         if self.days_passed is not None:
-            text += f", with {self.days_passed} of {self._days} days passed"
+            text += f", with {self.days_passed} of {_day_count(self.month)} days passed"
             if self.forecast is not None:
                 text += f"; at this rate the month costs {self.forecast:,.2f} {currency}"
-        return f"{text}."
-
-    @property
-    def _days(self) -> int:
-        return (self.month.next.first_day - self.month.first_day).days
+        return f"{text}, which is still open." if self.is_open else f"{text}."
 
 
 def budget_months(
@@ -153,47 +153,57 @@ def budget_months(
     """
     if not budgets:
         return []
-    current = BillingMonth.of(today or datetime.now(UTC).date())
+    today = today or datetime.now(UTC).date()
     sums = Sql(", ").join(
-        Sql(f"coalesce(sum({_cost(budget)}) FILTER ({_matches(budget)}), 0)") for budget in budgets
+        Sql(f"sum({_cost(budget)}) FILTER ({_matches(budget)})") for budget in budgets
     )
     rows = connection.execute(
-        f"SELECT x_billing_month, lower(coalesce(ProviderName, {literal(_NONE)})), {_LAST_DAY}, "
-        f"{sums} FROM ({CHARGES}) GROUP BY ALL"
+        f"SELECT x_billing_month, {_LAST_DAY}, {sums} FROM ({CHARGES}) "
+        "GROUP BY x_billing_month, x_export, ProviderName, BillingCurrency"
     ).fetchall()
     by_month = defaultdict(list)
-    for first_day, *row in rows:
-        by_month[BillingMonth.of(first_day)].append(_ProviderMonth(row[0], row[1], row[2:]))
+    for first_day, last_day, *spent in rows:
+        by_month[BillingMonth.of(first_day)].append((last_day, spent))
     return [
-        BudgetMonth(
-            budget,
-            month,
-            exact_sum(provider.spent[number] for provider in by_month[month]),
-            None if month < current else _days_passed(budget, by_month[month]),
-        )
-        for month in sorted(by_month, reverse=True)
+        _budget_month(budget, month, [_Part(day, sums[number]) for day, sums in parts], today)
+        for month, parts in sorted(by_month.items(), reverse=True)
         for number, budget in enumerate(budgets)
     ]
 
 
 @dataclass(frozen=True)
-class _ProviderMonth:
-    """A month of a provider: its last day with usage, and what was spent of each budget."""
+class _Part:
+    """The charges of a month that arrive together: of an export, a provider and a currency.
 
-    provider: str
+    `last_day` is the last one with usage; None without usage. `spent` of a budget is None if no
+    charge matches it.
+    """
+
     last_day: int | None
-    spent: Sequence[Decimal]
+    spent: Decimal | None
+
+    def forecast(self, days: int) -> Decimal:
+        """Return what a month of so many days costs; without usage, what was spent so far."""
+        spent = self.spent or Decimal(0)
+        return spent * days / self.last_day if self.last_day else spent
 
 
-def _days_passed(budget: BudgetSettings, providers: Iterable[_ProviderMonth]) -> int:
-    """Return how many days of the month the bill has, of the provider that has the fewest."""
-    names = {name.lower() for name in budget.provider or ()}
-    days = [
-        provider.last_day
-        for provider in providers
-        if provider.last_day is not None and (not names or provider.provider in names)
-    ]
-    return min(days, default=0)
+def _budget_month(
+    budget: BudgetSettings, month: BillingMonth, parts: Sequence[_Part], today: date
+) -> BudgetMonth:
+    """Return a budget in a month, from the parts of the month that have charges of the budget."""
+    # Without any charge, the month has come as far as the whole bill.
+    counted = [part for part in parts if part.spent is not None] or parts
+    spent = exact_sum(part.spent or Decimal(0) for part in counted)
+    if month < BillingMonth.of(today):
+        return BudgetMonth(budget, month, spent, None, spent, is_open=today < month.closing_day)
+    days = [part.last_day for part in counted if part.last_day is not None]
+    forecast = sum((part.forecast(_day_count(month)) for part in counted), Decimal(0))
+    return BudgetMonth(budget, month, spent, min(days, default=0), forecast if days else None)
+
+
+def _day_count(month: BillingMonth) -> int:
+    return (month.next.first_day - month.first_day).days
 
 
 def unmatched_filters(

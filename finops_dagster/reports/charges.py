@@ -27,6 +27,12 @@ WHERE false
 """A query of the charges in `focus_named`, which a lake without charges does not have."""
 
 
+def months_of_charges(connection: DuckDBPyConnection) -> list[BillingMonth]:
+    """Return the months in `focus_named`, the oldest first."""
+    rows = connection.execute("SELECT DISTINCT x_billing_month FROM focus_named").fetchall()
+    return sorted(BillingMonth.of(first_day) for (first_day,) in rows)
+
+
 def newest_month(connection: DuckDBPyConnection) -> BillingMonth | None:
     """Return the newest month in `focus_named`; None if it is empty."""
     row = connection.execute("SELECT max(x_billing_month) FROM focus_named").fetchone()

@@ -234,14 +234,16 @@ def report(project: Project, *results: dg.AssetCheckResult, fails: bool = False)
 def test_what_the_checks_of_the_report_find_is_told_once_each(alerts: Alerts) -> None:
     team = {"name": "team", "amount": "100", "currency": "USD", "owner": "cloud"}
     month = BillingMonth.parse("2024-01")
-    budget = BudgetMonth(BudgetSettings.model_validate(team), month, Decimal(120), None)
+    budget = BudgetMonth(
+        BudgetSettings.model_validate(team), month, Decimal(120), None, Decimal(120)
+    )
     who = ("USD", "AWS", "1234", "shop", "AmazonEC2")
     days = date(2024, 1, 9), date(2024, 1, 10)
     unusual = Anomaly(Kind.SPIKE, *days, *who, Decimal(50), Decimal(10))
     report(alerts.project, budgets_kept([budget]), no_unusual_days([], month))
     (text,) = alerts.tick()
     assert text.splitlines() == [
-        "Budget team crossed in 2024-01: +20.00 USD (+20.0%)",
+        "Budget team exceeded in 2024-01: +20.00 USD (+20.0%)",
         "",
         "Budget team: 120.00 of 100.00 USD was spent in 2024-01.",
         "It counts: owner = cloud",

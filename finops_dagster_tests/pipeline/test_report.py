@@ -53,7 +53,7 @@ def test_the_page_lies_beside_the_lake_and_its_key_figures_in_the_metadata(focus
     assert values["bytes"] == PAGE.stat().st_size
 
 
-def test_the_report_warns_of_a_crossed_budget(
+def test_the_report_warns_of_a_exceeded_budget(
     focus: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     budget = {"name": "All", "amount": "1", "currency": "USD"}
@@ -67,7 +67,7 @@ def test_the_report_warns_of_a_crossed_budget(
         "no_unusual_days": True,
     }
     (row,) = checks["budgets_kept"].metadata["budgets"].records
-    assert (row.data["budget"], row.data["state"]) == ("All", "crossed")
+    assert (row.data["budget"], row.data["state"]) == ("All", "exceeded")
     assert result.success
 
 

@@ -1,4 +1,4 @@
-"""The checks of the report warn of crossed budgets and of unusual days, with a table by month."""
+"""The checks of the report warn of exceeded budgets and of anomalies, with a table by month."""
 
 from datetime import date
 from decimal import Decimal
@@ -16,7 +16,8 @@ DECEMBER, JANUARY, FEBRUARY = BillingMonth(2025, 12), BillingMonth(2026, 1), Bil
 
 def spent(month: BillingMonth, amount: str, days_passed: int | None = None) -> BudgetMonth:
     budget = BudgetSettings(name="Shop", amount=Decimal(10), currency="USD")
-    return BudgetMonth(budget, month, Decimal(amount), days_passed)
+    forecast = Decimal(amount) * 28 / (days_passed or 28)
+    return BudgetMonth(budget, month, Decimal(amount), days_passed, forecast)
 
 
 def anomaly(day: date, cost: str) -> Anomaly:
@@ -30,7 +31,7 @@ def rows(result: dg.AssetCheckResult, name: str) -> list[dict[str, object]]:
     return [dict(record.data) for record in table.records]
 
 
-def test_a_budget_that_is_crossed_in_the_newest_months_is_a_warning() -> None:
+def test_a_budget_that_is_exceeded_in_the_newest_months_is_a_warning() -> None:
     result = budgets_kept([spent(FEBRUARY, "11", 14), spent(JANUARY, "2")])
     assert (result.passed, result.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert result.description == (
@@ -41,7 +42,7 @@ def test_a_budget_that_is_crossed_in_the_newest_months_is_a_warning() -> None:
         {
             "month": "2026-02",
             "budget": "Shop",
-            "state": "crossed",
+            "state": "exceeded",
             "currency": "USD",
             "spent": "11.00",
             "amount": "10.00",
@@ -51,7 +52,7 @@ def test_a_budget_that_is_crossed_in_the_newest_months_is_a_warning() -> None:
         {
             "month": "2026-01",
             "budget": "Shop",
-            "state": "kept",
+            "state": "within budget",
             "currency": "USD",
             "spent": "2.00",
             "amount": "10.00",
@@ -61,12 +62,16 @@ def test_a_budget_that_is_crossed_in_the_newest_months_is_a_warning() -> None:
     ]
 
 
-def test_a_budget_that_was_crossed_earlier_is_only_listed() -> None:
-    february, crossed = spent(FEBRUARY, "2", 14), "11"
-    assert not budgets_kept([february, spent(JANUARY, crossed)]).passed
-    result = budgets_kept([february, spent(JANUARY, "2"), spent(DECEMBER, crossed)])
+def test_a_budget_that_was_exceeded_earlier_is_only_listed() -> None:
+    february, exceeded = spent(FEBRUARY, "2", 14), "11"
+    assert not budgets_kept([february, spent(JANUARY, exceeded)]).passed
+    result = budgets_kept([february, spent(JANUARY, "2"), spent(DECEMBER, exceeded)])
     assert result.passed
-    assert [row["state"] for row in rows(result, "budgets")] == ["in progress", "kept", "crossed"]
+    assert [row["state"] for row in rows(result, "budgets")] == [
+        "in progress",
+        "within budget",
+        "exceeded",
+    ]
 
 
 def test_unusual_days_of_the_newest_months_are_a_warning() -> None:

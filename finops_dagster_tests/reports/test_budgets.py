@@ -75,40 +75,62 @@ def test_a_subscription_of_azure_is_named_by_its_id(tmp_path: Path) -> None:
     assert spent(tmp_path, account="0A1B") == spent(tmp_path, account="/subscriptions/0a1b") == 3
 
 
-def test_a_budget_is_crossed_by_more_than_its_amount(tmp_path: Path) -> None:
+def test_a_budget_is_exceeded_by_more_than_its_amount(tmp_path: Path) -> None:
     for month, cost in (("2025-01", "10"), ("2025-02", "10.000000000000000001")):
         Months(tmp_path).write(month, [charge(cost)])
     february, january = months_of(tmp_path, budget(), today=date(2026, 1, 1))
-    assert (str(february.month), february.state) == ("2025-02", "crossed")
-    assert (str(january.month), january.state) == ("2025-01", "kept")
+    assert (str(february.month), february.state) == ("2025-02", "exceeded")
+    assert (str(january.month), january.state) == ("2025-01", "within budget")
     assert january.sentence == "Budget Shop: 10.00 of 10.00 USD was spent in 2025-01."
 
 
 @pytest.mark.parametrize(
-    ("cost", "state"), [("4", "in progress"), ("6", "will be crossed"), ("11", "crossed")]
+    ("cost", "state"), [("4", "in progress"), ("6", "forecast to exceed"), ("11", "exceeded")]
 )
 def test_a_month_in_progress_has_a_forecast(tmp_path: Path, cost: str, state: str) -> None:
     days = [charge(cost if day == 1 else "0", **on(day)) for day in range(1, 15)]
     fee = charge("0", ChargeCategory="Purchase", **on(28))  # it says nothing of how far usage is
     Months(tmp_path).write("2025-02", [*days, fee])
     (month,) = months_of(tmp_path, budget(), today=date(2025, 2, 15))
-    assert (month.days_passed, month.passed) == (14, Decimal("0.5"))
+    assert (month.days_passed, month.percent_passed) == (14, 50)
     assert (month.forecast, month.state) == (2 * Decimal(cost), state)
     assert "14 of 28 days passed" in month.sentence
 
 
-def test_a_month_has_come_as_far_as_the_slowest_of_its_providers(tmp_path: Path) -> None:
-    charges = [charge("1", **on(20)), charge("1", ProviderName="Slow", **on(10))]
+def test_each_provider_of_a_budget_goes_on_from_its_own_last_day(tmp_path: Path) -> None:
+    charges = [
+        charge("1", **on(14)),
+        charge("1", ProviderName="Slow", **on(7)),
+        charge("1", ProviderName="Fees", ChargeCategory="Purchase", **on(28)),
+        charge("1", BillingCurrency="EUR", **on(2)),
+    ]
     Months(tmp_path).write("2025-02", charges)
-    today = date(2025, 2, 21)
-    both, one = months_of(tmp_path, budget(), budget(name="b", provider="cloud"), today=today)
-    assert (both.days_passed, one.days_passed) == (10, 20)
+    budgets = [budget(), budget(name="b", provider="cloud"), budget(name="c", account="none")]
+    whole, cloud, none = months_of(tmp_path, *budgets, today=date(2025, 2, 21))
+    assert (whole.days_passed, whole.forecast) == (7, 2 + 4 + 1)
+    assert (cloud.days_passed, cloud.forecast) == (14, 2)
+    assert (none.days_passed, none.forecast) == (2, 0)
+
+
+def test_a_charge_of_before_the_month_is_of_its_first_day(tmp_path: Path) -> None:
+    start = {"ChargePeriodStart": datetime(2025, 1, 31)}
+    Months(tmp_path).write("2025-02", [charge("1", **start)])
+    (month,) = months_of(tmp_path, budget(), today=date(2025, 2, 2))
+    assert month.days_passed == 1
+
+
+def test_a_month_is_open_until_vendors_have_closed_it(tmp_path: Path) -> None:
+    Months(tmp_path).write("2025-02", [charge("1")])
+    (early,) = months_of(tmp_path, budget(), today=date(2025, 3, 15))
+    (late,) = months_of(tmp_path, budget(), today=date(2025, 3, 16))
+    assert (early.state, late.state) == ("open", "within budget")
+    assert early.sentence.endswith("1.00 of 10.00 USD was spent in 2025-02, which is still open.")
 
 
 def test_a_month_without_usage_has_no_forecast(tmp_path: Path) -> None:
     Months(tmp_path).write("2025-02", [charge("11", ChargeCategory="Purchase")])
     (month,) = months_of(tmp_path, budget(), today=date(2025, 2, 1))
-    assert (month.forecast, month.state) == (None, "crossed")
+    assert (month.forecast, month.state) == (None, "exceeded")
 
 
 def on(day: int) -> dict[str, datetime]:
@@ -176,7 +198,7 @@ service = "Discs"
 """
 
 
-def test_finops_budgets_shows_a_month_and_fails_if_a_budget_is_crossed(finops: Finops) -> None:
+def test_finops_budgets_shows_a_month_and_fails_if_a_budget_is_exceeded(finops: Finops) -> None:
     finops = Finops(finops.project, BUDGETS)
     lake = Months(finops.project.folder / "data/parquet")
     assert "no month has charges" in finops("budgets")
@@ -197,10 +219,13 @@ def test_finops_budgets_shows_a_month_and_fails_if_a_budget_is_crossed(finops: F
         "percent_spent": "50",
         "percent_passed": "100",
         "forecast": "5",
-        "state": "kept",
+        "state": "within budget",
     }
     assert (discs["budget"], discs["spent"], discs["amount"]) == ("Discs", "0", "99.5")
-    assert "crossed" in finops("budgets", "--month", "2025-01", code=1)
+    assert "exceeded" in finops("budgets", "--month", "2025-01", code=1)
+    for command in ("budgets", "anomalies"):
+        problem = finops(command, "--month", "2024-12", code=1)
+        assert "no export has charges of 2024-12; the months with charges: 2025-01 to" in problem
 
 
 def test_config_check_names_a_filter_that_matches_nothing(finops: Finops) -> None:
