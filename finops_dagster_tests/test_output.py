@@ -312,7 +312,7 @@ def test_run_pipeline_prints_a_line_of_json_for_each_month(finops: Finops) -> No
     assert re.search("'\\[/b] x' (is|cannot)", failed["reason"])
     assert loaded.pop("seconds") > 0
     assert loaded.pop("run")
-    changes = ("replaced_version", "rows_changed", "cost_changed", "reason")
+    changes = ("replaced_version", "rows_changed", "cost_changed", "largest_changes", "reason")
     assert loaded == dict.fromkeys(changes) | {
         "export": "acme",
         "month": "2024-01",

@@ -18,8 +18,8 @@ from finops_dagster_tests.focus.test_rules import GOOD, write
 
 _MONTHS, _FIRST = 13, BillingMonth(2023, 1)
 # Accounts, services and resources are chosen as in most bills: the second of them has half the
-# charges of the first, the third a third. As in most bills, too, a series has one or two regions and
-# a few SKUs, whose prices do not change: random ones would look like anomalies.
+# charges of the first, the third a third. A series has one or two regions and a few SKUs, whose
+# prices do not change: random ones would look like anomalies.
 _CHARGES = """
 WITH draws AS (
     SELECT CAST(exp(random() * ln({accounts} + 0.5)) AS INTEGER) AS account,
