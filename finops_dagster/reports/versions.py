@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
@@ -30,8 +29,6 @@ from finops_dagster.sources.settings import ExportSettings
 IN_PROGRESS, OPEN, RESTATED, FINAL = "in progress", "open", "restated", "final"
 _STATES = (IN_PROGRESS, OPEN, RESTATED, FINAL)
 """The states of a month; over several exports, the first of theirs counts."""
-# AWS closes a month within about ten days of its end, Azure earlier.
-_CLOSING_DAYS = 15
 _MEASURED = """
 WITH measured AS (
     SELECT export, month, sum(charges) AS charges, (sum(billed), sum(effective)) AS costs
@@ -92,8 +89,7 @@ class MonthOfCharges:
 
     def is_late(self, restatement: Restatement) -> bool:
         """Return whether a version was replaced after the time in which vendors close a month."""
-        closing_day = self.month.next.first_day + timedelta(days=_CLOSING_DAYS)
-        return restatement.restated_at.date() >= closing_day
+        return restatement.restated_at.date() >= self.month.closing_day
 
     def state(self, *, is_final: bool | None) -> str:
         """Return the state of the month, of which `is_final` has said whether it is final.

@@ -27,7 +27,7 @@ function budgetsPanel() {
           } in ${name}`
         : over.length === 1
           ? `${named(over[0].name, IN_TITLE)} is ${money(over[0].spent - over[0].amount)} over its budget`
-          : `${over.length} of ${budgets.length} budgets are crossed in ${name}`,
+          : `${over.length} of ${budgets.length} budgets are exceeded in ${name}`,
     `Each budget has its own filter; the filters above do not change it.${
       bill.month_states[choice.month] === "in progress" ? ` ${name} is in progress.` : ""
     }`,
