@@ -9,7 +9,7 @@ import numpy as np
 
 from finops_dagster.billing.columns import Sql
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.reports.charges import CHARGES, newest_month
+from finops_dagster.reports.charges import CHARGES, CHARGES_WITHOUT_NAMES, newest_month
 from finops_dagster.reports.daily_costs import Array, DailyCosts, Series
 from finops_dagster.reports.findings import LEAST_PART_OF_A_DAY
 
@@ -21,38 +21,35 @@ _MONTHS = 13
 # least this part of what the same weekday cost in the four weeks before.
 _COMPLETE, _NEWEST_DAYS = 0.75, 3
 
-# Doubles are exact enough here, and are added up several times as fast.
 _USAGE = Sql("""
 SELECT
     x_billing_month AS month, x_export AS export,
-    least(greatest(CAST(ChargePeriodStart AS DATE), month), last_day(month)) AS first_day,
-    coalesce(CAST(ChargePeriodEnd - INTERVAL 1 SECOND AS DATE), first_day) AS final_day,
-    -- A charge of a longer time costs the same on each of its days.
-    greatest(1, 1 + date_diff('day', first_day, least(final_day, last_day(month)))) AS days,
+    CAST(ChargePeriodStart AS DATE) AS start_day,
+    coalesce(CAST(ChargePeriodEnd - INTERVAL 1 SECOND AS DATE), start_day) AS final_day,
     coalesce(BillingCurrency, '(none)') AS currency,
     coalesce(ProviderName, '(none)') AS provider,
     coalesce(SubAccountId, BillingAccountId, '(none)') AS account,
     coalesce(ServiceName, '(none)') AS service,
-    -- To join by four texts takes twice as long.
-    hash(currency, provider, account, service) AS key,
     AccountName, RegionName, RegionId, SkuId, PricingUnit,
-    ChargeCategory = 'Credit' AS is_credit,
-    CAST(EffectiveCost AS DOUBLE) AS cost,
-    CAST(PricingQuantity AS DOUBLE) AS quantity,
+    ChargeCategory = 'Credit' AS is_credit, EffectiveCost AS cost, PricingQuantity AS quantity,
     CommitmentDiscountStatus IS NOT DISTINCT FROM 'Used' AS is_committed
-FROM charges
+FROM ({charges})
 WHERE x_billing_month BETWEEN $first AND $last
     AND ((ChargeCategory = 'Usage' AND ChargeClass IS NULL) OR ChargeCategory = 'Credit')
 """)
 # A series that costs less in its dearest month than what matters on a day is left out.
 _SERIES = Sql(f"""
 CREATE OR REPLACE TEMP TABLE series AS
-WITH months AS (
+WITH names AS (
+    SELECT currency, provider, account, service, month, export, AccountName,
+        max(start_day) AS last_day, sum(cost) FILTER (NOT is_credit) AS cost
+    FROM ({_USAGE.format(charges=CHARGES)})
+    GROUP BY ALL
+), months AS (
     SELECT currency, provider, account, service, month,
-        coalesce(arg_max(AccountName, first_day), '(none)') AS account_name,
-        max(export) AS export, any_value(key) AS key, sum(if(is_credit, 0, cost)) AS cost
-    FROM ({_USAGE})
-    GROUP BY currency, provider, account, service, month
+        coalesce(arg_max(AccountName, last_day), '(none)') AS account_name,
+        max(export) AS export, coalesce(CAST(sum(cost) AS DOUBLE), 0) AS cost
+    FROM names GROUP BY currency, provider, account, service, month
 ), currencies AS (
     SELECT currency, min(cost) / 31 AS day_cost
     FROM (SELECT currency, month, sum(cost) AS cost FROM months GROUP BY ALL)
@@ -60,7 +57,7 @@ WITH months AS (
 )
 SELECT
     currency, provider, account, service, arg_max(account_name, month) AS account_name,
-    arg_max(export, month) AS export, any_value(key) AS key,
+    arg_max(export, month) AS export, hash(currency, provider, account, service) AS key,
     row_number() OVER (ORDER BY currency, provider, account, service) - 1 AS number
 FROM months JOIN currencies USING (currency)
 GROUP BY currency, provider, account, service, day_cost
@@ -68,13 +65,26 @@ HAVING max(cost) >= day_cost * {LEAST_PART_OF_A_DAY}
 """)
 _SERIES_USAGE = Sql(f"""
 CREATE OR REPLACE TEMP TABLE series_usage AS
+WITH usage AS (
+    -- To join by four texts takes twice as long.
+    SELECT *, hash(currency, provider, account, service) AS key
+    FROM ({_USAGE.format(charges=CHARGES_WITHOUT_NAMES)})
+), days AS (
+    SELECT
+        number, month, usage.export, coalesce(RegionName, RegionId, '(none)') AS region,
+        if(quantity > 0, hash(SkuId, PricingUnit), NULL) AS sku,
+        start_day, final_day, is_credit, sum(cost) AS cost,
+        sum(CAST(quantity AS DOUBLE)) AS quantity, sum(cost) FILTER (is_committed) AS committed
+    FROM usage JOIN series USING (key)
+    GROUP BY ALL
+)
 SELECT
-    number, month, usage.export, coalesce(RegionName, RegionId, '(none)') AS region,
-    if(quantity > 0, hash(SkuId, PricingUnit), NULL) AS sku,
-    first_day, days, is_credit, sum(cost) AS cost, sum(quantity) AS quantity,
-    sum(cost) FILTER (is_committed) AS committed
-FROM ({_USAGE}) AS usage JOIN series USING (key)
-GROUP BY ALL
+    number, month, export, region, sku, is_credit,
+    least(greatest(start_day, month), last_day(month)) AS first_day,
+    -- A charge of a longer time costs the same on each of its days.
+    greatest(1, 1 + date_diff('day', first_day, least(final_day, last_day(month)))) AS days,
+    CAST(cost AS DOUBLE) AS cost, quantity, CAST(committed AS DOUBLE) AS committed
+FROM days
 """)
 _PRICES = Sql("""
 CREATE OR REPLACE TEMP TABLE prices AS
@@ -101,11 +111,13 @@ FROM (
 )
 GROUP BY number, day, region
 """)
+# Of series that have several.
 _REGIONS = Sql("""
-SELECT number, day, region, cost, dense_rank() OVER (ORDER BY number, region) - 1 AS place
+CREATE OR REPLACE TEMP TABLE regions AS
+SELECT number, region, row_number() OVER (ORDER BY number, region) - 1 AS place
 FROM (
-    FROM usage_days
-    QUALIFY max(region) OVER (PARTITION BY number) <> min(region) OVER (PARTITION BY number)
+    FROM (SELECT DISTINCT number, region FROM usage_days)
+    QUALIFY count(*) OVER (PARTITION BY number) > 1
 )
 """)
 # What is charged for a longer time says nothing of how far a month has come.
@@ -122,7 +134,6 @@ def read_daily_costs(
 
     `last` is the last month, by default the newest. None if there is no usage in these months.
     """
-    connection.execute(f"CREATE OR REPLACE TEMP VIEW charges AS {CHARGES}")
     newest = newest_month(connection)
     if newest is None:
         return None
@@ -171,14 +182,14 @@ def _arrays(connection: DuckDBPyConnection, first_day: date, day_count: int) -> 
 
 def _regions(connection: DuckDBPyConnection, day_count: int) -> tuple[list[tuple[int, str]], Array]:
     """Return the regions of series that have several, and their costs."""
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE region_days AS {_REGIONS}")
-    regions = connection.execute(
-        "SELECT DISTINCT place, number, region FROM region_days ORDER BY place"
-    ).fetchall()
+    connection.execute(_REGIONS)
+    regions = connection.execute("SELECT number, region FROM regions ORDER BY place").fetchall()
     costs = np.zeros((len(regions), day_count))
-    columns = connection.execute("SELECT place, day, cost FROM region_days").fetchnumpy()
+    columns = connection.execute(
+        "SELECT place, day, cost FROM usage_days JOIN regions USING (number, region)"
+    ).fetchnumpy()
     costs[columns["place"], columns["day"]] = columns["cost"]
-    return [(number, region) for _, number, region in regions], costs
+    return regions, costs
 
 
 def _leave_out_unknown_days(connection: DuckDBPyConnection, costs: DailyCosts) -> None:
