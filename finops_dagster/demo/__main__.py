@@ -106,7 +106,7 @@ def main() -> int:
     if all(load.is_unchanged for load in loads):
         console.print("\nNothing has changed: every stage already has the newest version.")
     lake, duckdb = Lake(settings.storage.parquet_dir), DuckDB.of(settings.database.duckdb)
-    page, _ = write_newest_report(settings, lake, duckdb)
+    page, *_ = write_newest_report(settings, lake, duckdb)
     console.print(f"\nThe bill as a page, for any browser: {page}", soft_wrap=True)
     _print_next(console)
     return 0

@@ -54,8 +54,7 @@ def report_asset(settings: Settings, exports: Sequence[Export]) -> dg.AssetsDefi
     ) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
         """Write the page of the charges of all exports."""
         try:
-            path, metadata = write_newest_report(settings, lake, database.duckdb)
-            checks = check_report(settings, database.duckdb)
+            path, metadata, checks = write_newest_report(settings, lake, database.duckdb)
         except BillError as error:
             cause = {"cause": type(error).__name__}
             raise dg.Failure(escaped(str(error)), metadata=cause, allow_retries=False) from None
@@ -66,8 +65,10 @@ def report_asset(settings: Settings, exports: Sequence[Export]) -> dg.AssetsDefi
     return report
 
 
-def write_newest_report(settings: Settings, lake: Lake, duckdb: DuckDB) -> tuple[Path, Metadata]:
-    """Write the newest page beside the lake, and return its path and its key figures.
+def write_newest_report(
+    settings: Settings, lake: Lake, duckdb: DuckDB
+) -> tuple[Path, Metadata, list[dg.AssetCheckResult]]:
+    """Write the newest page beside the lake, and return its path, its key figures and its checks.
 
     Raises BillError where there are no charges, or a file cannot be used.
     """
@@ -79,7 +80,8 @@ def write_newest_report(settings: Settings, lake: Lake, duckdb: DuckDB) -> tuple
     bill = Bill(
         settings.project.name, lake, duckdb, settings.exports, settings.accounts, settings.budgets
     )
-    document = bill.document(Scope())
+    report = bill.report(Scope())
+    document = report.document
     months = document["months"]
     if not months:
         raise BillError(f"{lake.root} has no charges of any month; load a month first")
@@ -104,4 +106,4 @@ def write_newest_report(settings: Settings, lake: Lake, duckdb: DuckDB) -> tuple
         if headline.previous is not None:
             metadata["billed_month_before"] = float(headline.previous)
         metadata["cost_by_month"] = cost_by_month(costs_by_month(document))
-    return path, metadata
+    return path, metadata, check_report(report)

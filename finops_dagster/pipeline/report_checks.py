@@ -12,11 +12,10 @@ from finops_dagster.billing.errors import count_text, shortened
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.pipeline.checks import Check
 from finops_dagster.pipeline.report_alerts import alerts_metadata, anomaly_alert, budget_alert
-from finops_dagster.settings import Settings
-from finops_dagster.tables.database import DuckDB
 
 if TYPE_CHECKING:  # They take time to import.
     from finops_dagster.reports.anomalies import Anomaly
+    from finops_dagster.reports.bill import Report
     from finops_dagster.reports.budgets import BudgetMonth
 
 BUDGETS_KEPT = Check(
@@ -38,22 +37,10 @@ _ANOMALY_COLUMNS = [
 ]
 
 
-def check_report(settings: Settings, duckdb: DuckDB) -> list[dg.AssetCheckResult]:
-    """Return the results of all checks of the report, from the charges in the lake.
-
-    Raises BillError if a file cannot be read.
-    """
-    from finops_dagster.reports.anomalies import read_anomalies
-    from finops_dagster.reports.budgets import budget_months
-    from finops_dagster.reports.charges import newest_month
-    from finops_dagster.reports.relations import open_relations
-
-    lake = settings.storage.parquet_dir
-    with open_relations(duckdb, lake, settings.exports, settings.accounts) as (bill, relations):
-        if "focus" not in relations:
-            return [budgets_kept([]), no_unusual_days([], None)]
-        budgets = budgets_kept(budget_months(bill, settings.budgets))
-        return [budgets, no_unusual_days(read_anomalies(bill), newest_month(bill))]
+def check_report(report: Report) -> list[dg.AssetCheckResult]:
+    """Return the results of all checks of the newest report, which has months."""
+    newest = BillingMonth.parse(report.document["months"][-1])
+    return [budgets_kept(report.budgets), no_unusual_days(report.anomalies, newest)]
 
 
 def budgets_kept(months: Sequence[BudgetMonth]) -> dg.AssetCheckResult:

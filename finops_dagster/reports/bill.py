@@ -17,7 +17,8 @@ from finops_dagster.billing.months import BillingMonth
 from finops_dagster.lake import Lake
 from finops_dagster.reports.accounts import AccountsSettings
 from finops_dagster.reports.amounts import add_amounts, scaled
-from finops_dagster.reports.budgets import BudgetSettings
+from finops_dagster.reports.anomalies import Anomaly, read_anomalies
+from finops_dagster.reports.budgets import BudgetMonth, BudgetSettings, budget_months
 from finops_dagster.reports.document import Document, empty_document
 from finops_dagster.reports.lines import add_lines
 from finops_dagster.reports.relations import create_relations, read_error
@@ -46,6 +47,15 @@ class Scope:
 
 
 @dataclass(frozen=True)
+class Report:
+    """A document, and what it shows a part of: the budgets of all months, and all unusual days."""
+
+    document: Document
+    budgets: Sequence[BudgetMonth] = ()
+    anomalies: Sequence[Anomaly] = ()
+
+
+@dataclass(frozen=True)
 class Bill:
     """The charges of exports in the lake, for a report with the title `project`."""
 
@@ -57,7 +67,11 @@ class Bill:
     budgets: Sequence[BudgetSettings] = ()
 
     def document(self, scope: Scope) -> Document:
-        """Return the document of the months in scope; one without months where there are none.
+        """Return the document of `report`."""
+        return self.report(scope).document
+
+    def report(self, scope: Scope) -> Report:
+        """Return the report of the months in scope; one without months where there are none.
 
         Raises BillError if there is no such month or currency, and if a file cannot be read or
         does not have the totals of its record; also for an accounts file that cannot be used.
@@ -67,7 +81,7 @@ class Bill:
         document["project"] = self.project
         document["made_at"] = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
         if not files.charges:
-            return document
+            return Report(document)
         document["months"] = list(map(str, files.months))
         document["month"] = files.months.index(scope.last or files.newest_whole_month)
         with self.duckdb.scratch(preserve_insertion_order=False) as connection:
@@ -76,11 +90,13 @@ class Bill:
             try:
                 create_relations(connection, self.lake.root, self.exports, self.accounts)
                 _fill(connection, files, document, scope.currency)
-                add_budgets(connection, files, self.budgets, document)
-                add_anomalies(connection, files, document)
+                budgets = budget_months(connection, self.budgets)
+                add_budgets(files, budgets, document)
+                anomalies = read_anomalies(connection, files.months[-1])
+                add_anomalies(connection, files, anomalies, document)
             except duckdb.Error as error:
                 raise read_error(error) from error
-        return scaled(document)
+        return Report(scaled(document), budgets, anomalies)
 
 
 def _fill(

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from duckdb import DuckDBPyConnection
 
-from finops_dagster.reports.anomalies import read_anomalies
-from finops_dagster.reports.budgets import BudgetSettings, budget_months
+from finops_dagster.reports.anomalies import Anomaly
+from finops_dagster.reports.budgets import BudgetMonth
 from finops_dagster.reports.document import Document
 from finops_dagster.reports.versions import MonthFiles
 
@@ -16,14 +16,9 @@ _ACCOUNT_POSITIONS = "SELECT provider, account, min(position) FROM account_lines
 _SERVICE_POSITIONS = "SELECT provider, service, min(position) FROM service_lines GROUP BY ALL"
 
 
-def add_budgets(
-    connection: DuckDBPyConnection,
-    files: MonthFiles,
-    budgets: Sequence[BudgetSettings],
-    document: Document,
-) -> None:
-    """Fill the document's budgets in its months; amounts are decimals. Needs `focus_named`."""
-    for of_month in budget_months(connection, budgets):
+def add_budgets(files: MonthFiles, budgets: Sequence[BudgetMonth], document: Document) -> None:
+    """Fill the document's budgets in its months; amounts are decimals."""
+    for of_month in budgets:
         budget = of_month.budget
         if of_month.month in files.months and budget.currency in document["currencies"]:
             document["budgets"].append(
@@ -38,10 +33,15 @@ def add_budgets(
             )
 
 
-def add_anomalies(connection: DuckDBPyConnection, files: MonthFiles, document: Document) -> None:
+def add_anomalies(
+    connection: DuckDBPyConnection,
+    files: MonthFiles,
+    anomalies: Sequence[Anomaly],
+    document: Document,
+) -> None:
     """Fill the document's unusual days, the newest first; amounts are decimals.
 
-    Needs `focus_named` and the tables of positions.
+    Needs the tables of positions.
     """
     positions = [
         {(provider, name): position for provider, name, position in rows}
@@ -51,7 +51,7 @@ def add_anomalies(connection: DuckDBPyConnection, files: MonthFiles, document: D
         )
     ]
     accounts, services = positions
-    found = [a for a in read_anomalies(connection, files.months[-1]) if a.month in files.months]
+    found = [anomaly for anomaly in anomalies if anomaly.month in files.months]
     for anomaly in found[:MOST_ANOMALIES]:
         if anomaly.currency in document["currencies"]:
             document["anomalies"].append(
