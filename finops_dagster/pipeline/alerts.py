@@ -28,13 +28,13 @@ from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.history import History, Run
 from finops_dagster.pipeline.metadata import restated
 from finops_dagster.pipeline.report_alerts import report_alerts
-from finops_dagster.pipeline.report_checks import BUDGETS_KEPT, NO_UNUSUAL_DAYS
+from finops_dagster.pipeline.report_checks import BUDGETS_KEPT, NO_ANOMALIES
 
 # A month that failed earlier is known, or nobody has tried it again since.
 _FAILURES_READ = timedelta(days=14)
 _MONTHS_READ = 13
 _MANIFESTS_READ = 50
-_REPORT_CHECKS = BUDGETS_KEPT.name, NO_UNUSUAL_DAYS.name
+_REPORT_CHECKS = BUDGETS_KEPT.name, NO_ANOMALIES.name
 
 Found = Iterator[tuple[str, Alert | None]]
 """The key and the alert of each state that holds.

@@ -11,7 +11,7 @@ from finops_dagster.lake import Lake
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.metadata import Metadata, file_uri
 from finops_dagster.pipeline.pictures import cost_by_month
-from finops_dagster.pipeline.report_checks import BUDGETS_KEPT, NO_UNUSUAL_DAYS, check_report
+from finops_dagster.pipeline.report_checks import BUDGETS_KEPT, NO_ANOMALIES, check_report
 from finops_dagster.settings import Settings
 from finops_dagster.tables.database import BillingDatabase, DuckDB
 
@@ -43,7 +43,7 @@ def report_asset(settings: Settings, exports: Sequence[Export]) -> dg.AssetsDefi
         owners=["team:finops"],
         check_specs=[
             dg.AssetCheckSpec(check.name, asset=REPORT, description=check.description)
-            for check in (BUDGETS_KEPT, NO_UNUSUAL_DAYS)
+            for check in (BUDGETS_KEPT, NO_ANOMALIES)
         ],
         automation_condition=_AUTOMATION,
     )

@@ -22,10 +22,10 @@ BUDGETS_KEPT = Check(
     "budgets_kept",
     "In the newest month and the one before, no more was spent of any budget than its amount.",
 )
-NO_UNUSUAL_DAYS = Check(
-    "no_unusual_days",
-    "In the newest month and the one before, no service of an account costs what the days before "
-    "do not let expect.",
+NO_ANOMALIES = Check(
+    "no_anomalies",
+    "In the newest month and the one before, no service of an account costs much more or less than "
+    "is estimated from earlier days.",
 )
 _MOST_ROWS = 200
 _BUDGET_COLUMNS = "month budget state currency spent amount part forecast".split()
@@ -40,7 +40,7 @@ _ANOMALY_COLUMNS = [
 def check_report(report: Report) -> list[dg.AssetCheckResult]:
     """Return the results of all checks of the newest report, which has months."""
     newest = BillingMonth.parse(report.document["months"][-1])
-    return [budgets_kept(report.budgets), no_unusual_days(report.anomalies, newest)]
+    return [budgets_kept(report.budgets), no_anomalies(report.anomalies, newest)]
 
 
 def budgets_kept(months: Sequence[BudgetMonth]) -> dg.AssetCheckResult:
@@ -77,23 +77,21 @@ def budgets_kept(months: Sequence[BudgetMonth]) -> dg.AssetCheckResult:
     )
 
 
-def no_unusual_days(
-    anomalies: Sequence[Anomaly], newest: BillingMonth | None
-) -> dg.AssetCheckResult:
+def no_anomalies(anomalies: Sequence[Anomaly], newest: BillingMonth | None) -> dg.AssetCheckResult:
     """Check that no anomaly begins in the newest two months; `anomalies` has those of all."""
     found = [anomaly for anomaly in anomalies if newest and anomaly.month >= newest.previous]
-    description = f"No unusual days in {newest}." if newest else "No month has charges."
+    description = f"No anomaly in {newest}." if newest else "No month has charges."
     if found:
         largest = max(found, key=lambda anomaly: abs(anomaly.difference))
         count = count_text(len(found), "unusual change")
         description = f"{count} since the month before {newest}; the largest: {largest.sentence}"
     return dg.AssetCheckResult(
         passed=not found,
-        check_name=NO_UNUSUAL_DAYS.name,
+        check_name=NO_ANOMALIES.name,
         severity=dg.AssetCheckSeverity.WARN,
         description=description,
         metadata={
-            "unusual": len(found),
+            "anomalies_found": len(found),
             "by_month": _by_month(anomalies),
             "anomalies": _anomaly_table(anomalies),
             **alerts_metadata(map(anomaly_alert, found)),

@@ -64,7 +64,7 @@ def test_the_report_warns_of_a_exceeded_budget(
     checks = {check.check_name: check for check in result.get_asset_check_evaluations()}
     assert {name: check.passed for name, check in checks.items()} == {
         "budgets_kept": False,
-        "no_unusual_days": True,
+        "no_anomalies": True,
     }
     (row,) = checks["budgets_kept"].metadata["budgets"].records
     assert (row.data["budget"], row.data["state"]) == ("All", "exceeded")

@@ -6,7 +6,7 @@ from decimal import Decimal
 import dagster as dg
 
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.pipeline.report_checks import budgets_kept, no_unusual_days
+from finops_dagster.pipeline.report_checks import budgets_kept, no_anomalies
 from finops_dagster.reports.anomalies import Anomaly
 from finops_dagster.reports.budgets import BudgetMonth, BudgetSettings
 from finops_dagster.reports.findings import Kind
@@ -76,7 +76,7 @@ def test_a_budget_that_was_exceeded_earlier_is_only_listed() -> None:
 
 def test_unusual_days_of_the_newest_months_are_a_warning() -> None:
     anomalies = [anomaly(date(2026, 2, 3), "20"), anomaly(date(2025, 12, 3), "7")]
-    result = no_unusual_days(anomalies, FEBRUARY)
+    result = no_anomalies(anomalies, FEBRUARY)
     assert (result.passed, result.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert result.description == (
         "1 unusual change since the month before 2026-02; the largest: EC2 of account web cost "
@@ -91,5 +91,5 @@ def test_unusual_days_of_the_newest_months_are_a_warning() -> None:
 
 def test_without_budgets_and_months_the_checks_pass() -> None:
     assert budgets_kept([]).passed
-    assert no_unusual_days([], None).passed
-    assert no_unusual_days([anomaly(date(2025, 12, 3), "7")], FEBRUARY).passed
+    assert no_anomalies([], None).passed
+    assert no_anomalies([anomaly(date(2025, 12, 3), "7")], FEBRUARY).passed
