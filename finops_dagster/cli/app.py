@@ -65,8 +65,6 @@ app.add_typer(
 app.add_typer(focus.app, name="focus", help="Check the FOCUS charges of the months.")
 app.add_typer(accounts.app, name="accounts", help="Compare and fill the accounts file.")
 app.add_typer(alerts.app, name="alerts", help="Try the channels through which alerts are sent.")
-app.command()(budgets.budgets)
-app.command()(budgets.anomalies)
 app.add_typer(worker.app, name="worker", help="List and stop runs in progress.")
 
 
@@ -245,6 +243,8 @@ def query(
 
 
 app.command()(bill_report.report)
+app.command()(budgets.budgets)
+app.command()(budgets.anomalies)
 
 config_app = typer.Typer(cls=Group, invoke_without_command=True)
 app.add_typer(config_app, name="config")
