@@ -68,7 +68,7 @@ def budgets(context: typer.Context, month: Month = None, json: Json = False) -> 
 
 
 def anomalies(context: typer.Context, month: Month = None, json: Json = False) -> None:
-    """Show the anomalies of services and accounts that begin in a month, the newest first.
+    """Show the anomalies that begin in a month, the newest first.
 
     The expected cost is estimated from earlier days; docs/budgets.md says what is found. A lasting
     change is reported once, with its first seven days.
