@@ -17,7 +17,7 @@ _MAX_REASONS = 3
 
 @dataclass(frozen=True)
 class Alert:
-    """What a person should know. `key` is the same whenever the same thing is told.
+    """What a person should know. `key` is the same in every alert of the same thing.
 
     `title` and `lines` are one line each, and `command` shows more. Text of vendors in them is
     escaped. The fields are stored as JSON: they keep their names.

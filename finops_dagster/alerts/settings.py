@@ -68,7 +68,7 @@ class AlertSettings(SettingsTable):
 
     The URL of the webhook is in the environment variable `webhook_env`. `command` is a program and
     its arguments; it gets the text on its standard input. A month has failed once its runs have
-    failed for `failed_minutes`, without one that succeeded. A restatement is told if it changes the
+    failed for `failed_minutes`, without one that succeeded. A restatement is sent if it changes the
     cost in a currency by at least `restatement_percent` and `restatement_amount`, and if the month
     was final, or over for `settled_days`. An export is silent if its newest version is older than
     `silent_days`.

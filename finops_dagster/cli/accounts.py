@@ -120,14 +120,12 @@ def _accounts(settings: Settings) -> tuple[list[Row], list[str]]:
     There is a row for each account and currency of the bill, and for each line that matches no
     account. Raises BillError.
     """
+    from finops_dagster.cli.relations import relations_of
     from finops_dagster.reports import account_matches
     from finops_dagster.reports.accounts import read_accounts
-    from finops_dagster.reports.relations import open_relations
-    from finops_dagster.tables.database import DuckDB
 
     file, lines = settings.accounts.file, read_accounts(settings.accounts.file)
-    database, lake = DuckDB.of(settings.database.duckdb), settings.storage.parquet_dir
-    with open_relations(database, lake, settings.exports, settings.accounts) as (bill, relations):
+    with relations_of(settings) as (bill, relations):
         if "focus" not in relations:
             return [], []
         accounts = account_matches.billed_accounts(bill)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,6 +15,8 @@ from finops_dagster.cli.output import Headings, Row, show
 from finops_dagster.terminal import print_error
 
 if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
     from finops_dagster.reports.anomalies import Anomaly
     from finops_dagster.reports.budgets import BudgetMonth
     from finops_dagster.settings import Settings
@@ -86,14 +89,8 @@ def _budgets(settings: Settings, month: str | None) -> tuple[list[BudgetMonth], 
     Raises BillError if the month has no charges.
     """
     from finops_dagster.reports.budgets import budget_months, unmatched_filters
-    from finops_dagster.reports.charges import months_of_charges
-    from finops_dagster.reports.relations import open_relations
-    from finops_dagster.tables.database import DuckDB
 
-    database, lake = DuckDB.of(settings.database.duckdb), settings.storage.parquet_dir
-    with open_relations(database, lake, settings.exports, settings.accounts) as (bill, relations):
-        available = months_of_charges(bill) if "focus" in relations else []
-        chosen = _chosen_month(month, available)
+    with _bill(settings, month) as (bill, chosen):
         if chosen is None:
             return [], []
         months = budget_months(bill, settings.budgets)
@@ -107,19 +104,29 @@ def _anomalies(settings: Settings, month: str | None) -> list[Anomaly]:
     Raises BillError if the month has no charges.
     """
     from finops_dagster.reports.anomalies import read_anomalies
-    from finops_dagster.reports.charges import months_of_charges
-    from finops_dagster.reports.relations import open_relations
-    from finops_dagster.tables.database import DuckDB
 
-    database, lake = DuckDB.of(settings.database.duckdb), settings.storage.parquet_dir
-    with open_relations(database, lake, settings.exports, settings.accounts) as (bill, relations):
-        available = months_of_charges(bill) if "focus" in relations else []
-        chosen = _chosen_month(month, available)
+    with _bill(settings, month) as (bill, chosen):
         if chosen is None:
             return []
         # The month after tells whether what begins on the last days stays.
         found = read_anomalies(bill, chosen.next)
     return [anomaly for anomaly in found if anomaly.month == chosen]
+
+
+@contextmanager
+def _bill(
+    settings: Settings, month: str | None
+) -> Iterator[tuple[DuckDBPyConnection, BillingMonth | None]]:
+    """Open the relations of the charges for the block, and yield them with the chosen month.
+
+    That is None where no month has charges. Raises BillError if the month has none.
+    """
+    from finops_dagster.cli.relations import relations_of
+    from finops_dagster.reports.charges import months_of_charges
+
+    with relations_of(settings) as (bill, relations):
+        available = months_of_charges(bill) if "focus" in relations else []
+        yield bill, _chosen_month(month, available)
 
 
 def _chosen_month(month: str | None, available: Sequence[BillingMonth]) -> BillingMonth | None:

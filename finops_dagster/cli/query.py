@@ -19,11 +19,10 @@ from finops_dagster.billing.columns import Sql, literal, quoted
 from finops_dagster.billing.disk import disk_problem
 from finops_dagster.billing.errors import BillError, count_text, excerpt
 from finops_dagster.cli.output import Row, json_value, show_query_result
+from finops_dagster.cli.relations import relations_of
 from finops_dagster.focus.named_questions import named_questions
 from finops_dagster.reports.new_file import new_file
-from finops_dagster.reports.relations import open_relations
 from finops_dagster.settings import Settings
-from finops_dagster.tables.database import DuckDB
 from finops_dagster.terminal import print_error, print_line
 
 _ROWS_SHOWN, _ROWS_AT_ONCE = 200, 1000
@@ -84,8 +83,7 @@ def run_query(settings: Settings, sql: str, output_format: Format, out: Path | N
     has all rows, exactly; only JSON keeps the result in memory, within DuckDB's limit. Raises
     BillError, and QueryInvalid.
     """
-    database, lake = DuckDB.of(settings.database.duckdb), settings.storage.parquet_dir
-    with open_relations(database, lake, settings.exports, settings.accounts) as (connection, names):
+    with relations_of(settings) as (connection, names):
         try:
             # Other statements could write files, such as COPY and ATTACH.
             statements = connection.extract_statements(sql)

@@ -21,12 +21,12 @@ from finops_dagster.billing.errors import BillError, count_text, excerpts, short
 from finops_dagster.cli.available import available_manifests
 from finops_dagster.cli.options import Options, no_exports
 from finops_dagster.cli.output import Row
+from finops_dagster.cli.relations import relations_of
 from finops_dagster.focus.exports import no_charges_reason
 from finops_dagster.object_stores import ObjectStores, StoreError, StoreUnavailable
 from finops_dagster.object_stores.settings import StoreSettings
 from finops_dagster.reports.accounts import read_accounts
 from finops_dagster.reports.budgets import unmatched_filters
-from finops_dagster.reports.relations import open_relations
 from finops_dagster.settings import DEFAULT_CONFIGS, Settings, dagster_home, settings_file
 from finops_dagster.settings_table import SettingsError, flat_settings, problems_line
 from finops_dagster.sources import VENDORS
@@ -275,9 +275,8 @@ def _check_accounts(file: Path) -> str:
 
 
 def _check_budgets(settings: Settings) -> str:
-    database, lake = DuckDB.of(settings.database.duckdb), settings.storage.parquet_dir
     answer = count_text(len(settings.budgets), "budget")
-    with open_relations(database, lake, settings.exports, settings.accounts) as (bill, relations):
+    with relations_of(settings) as (bill, relations):
         if "focus" not in relations:
             return f"{answer}; no month has charges yet"
         if unmatched := unmatched_filters(bill, settings.budgets):

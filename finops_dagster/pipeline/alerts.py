@@ -48,9 +48,9 @@ run is in progress.
 class Cursor:
     """What the sensor remembers from tick to tick, as JSON: the fields keep their names.
 
-    `known` has the keys of states that were told and still hold. `restatements` has the storage id
-    of the last load that was read, and `first_ticks` the seconds since 1970 of the first tick, both
-    by export. `unsent` are the alerts that a channel has not taken.
+    `known` has the keys of states that still hold, and whose alerts were sent. `restatements` has
+    the storage id of the last load that was read, and `first_ticks` the seconds since 1970 of the
+    first tick, both by export. `unsent` are the alerts that a channel has not taken.
     """
 
     known: list[str] = field(default_factory=list)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 import dagster as dg
 
@@ -29,13 +30,16 @@ class Check:
     description: str
     blocking: bool = False
 
-    def result(self, *, passed: bool, description: str) -> dg.AssetCheckResult:
+    def result(
+        self, *, passed: bool, description: str, metadata: Mapping[str, Any] | None = None
+    ) -> dg.AssetCheckResult:
         """Return the result of a check that is not blocking: if it fails, it is a warning."""
         return dg.AssetCheckResult(
             passed=passed,
             check_name=self.name,
             severity=dg.AssetCheckSeverity.WARN,
             description=description,
+            metadata=metadata,
         )
 
 

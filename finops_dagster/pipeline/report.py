@@ -11,11 +11,11 @@ from finops_dagster.lake import Lake
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.metadata import Metadata, file_uri
 from finops_dagster.pipeline.pictures import cost_by_month
+from finops_dagster.pipeline.report_alerts import REPORT
 from finops_dagster.pipeline.report_checks import BUDGETS_KEPT, NO_ANOMALIES, check_report
 from finops_dagster.settings import Settings
 from finops_dagster.tables.database import BillingDatabase, DuckDB
 
-REPORT = dg.AssetKey(["report"])
 # One report for all months of a backfill: once the runs that derive charges have ended. `eager`
 # would wait until every month has charges, and may miss those of the half minute after a request.
 _AUTOMATION = (
@@ -42,8 +42,7 @@ def report_asset(settings: Settings, exports: Sequence[Export]) -> dg.AssetsDefi
         kinds={"html"},
         owners=["team:finops"],
         check_specs=[
-            dg.AssetCheckSpec(check.name, asset=REPORT, description=check.description)
-            for check in (BUDGETS_KEPT, NO_ANOMALIES)
+            dg.AssetCheckSpec(**vars(check), asset=REPORT) for check in (BUDGETS_KEPT, NO_ANOMALIES)
         ],
         automation_condition=_AUTOMATION,
     )

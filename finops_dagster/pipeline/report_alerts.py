@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # They take time to import.
     from finops_dagster.reports.anomalies import Anomaly
     from finops_dagster.reports.budgets import BudgetMonth
 
-_REPORT, _KEY = dg.AssetKey("report"), "alerts"
+REPORT, _KEY = dg.AssetKey("report"), "alerts"
 
 
 def alerts_metadata(alerts: Iterable[Alert]) -> dict[str, dg.MetadataValue[Any]]:
@@ -61,7 +61,7 @@ def report_alerts(
     A report that ended before its checks has no results, and what was found before still holds.
     """
     for check in checks:
-        for fields in _newest_result(instance, dg.AssetCheckKey(_REPORT, check)).get(_KEY, ()):
+        for fields in _newest_result(instance, dg.AssetCheckKey(REPORT, check)).get(_KEY, ()):
             alert = Alert(**fields)
             yield alert.key, alert
 

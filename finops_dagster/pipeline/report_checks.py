@@ -64,10 +64,8 @@ def budgets_kept(months: Sequence[BudgetMonth]) -> dg.AssetCheckResult:
         }
         for of_month in months
     ]
-    return dg.AssetCheckResult(
+    return BUDGETS_KEPT.result(
         passed=not exceeded,
-        check_name=BUDGETS_KEPT.name,
-        severity=dg.AssetCheckSeverity.WARN,
         description=description,
         metadata={
             "exceeded": len(exceeded),
@@ -85,10 +83,8 @@ def no_anomalies(anomalies: Sequence[Anomaly], newest: BillingMonth | None) -> d
         largest = max(found, key=lambda anomaly: abs(anomaly.difference))
         count = count_text(len(found), "unusual change")
         description = f"{count} since the month before {newest}; the largest: {largest.sentence}"
-    return dg.AssetCheckResult(
+    return NO_ANOMALIES.result(
         passed=not found,
-        check_name=NO_ANOMALIES.name,
-        severity=dg.AssetCheckSeverity.WARN,
         description=description,
         metadata={
             "anomalies_found": len(found),
