@@ -32,6 +32,7 @@ from finops_dagster.billing.columns import flat_name
 from finops_dagster.billing.errors import excerpt, first_line
 from finops_dagster.reports.accounts import AccountsSettings
 from finops_dagster.reports.budgets import Budgets
+from finops_dagster.run_sizes import RunSize, check_run_sizes
 from finops_dagster.settings_table import (
     URL,
     LocalPath,
@@ -47,7 +48,7 @@ from finops_dagster.warehouses.duckdb.settings import DuckDBSettings
 # The first that exists is read; they are relative to the working directory.
 DEFAULT_CONFIGS = (Path("config/finops.toml"), Path("config.toml"))
 # What the settings file has several of, each a block.
-_BLOCKS = {"EXPORTS": "an export", "BUDGETS": "a budget"}
+_BLOCKS = {"EXPORTS": "an export", "BUDGETS": "a budget", "RUN_SIZES": "a run size"}
 # The key of values from the command line for the chosen backend's table. It is not a text, so that
 # no TOML file can have it.
 _OVERRIDES = None
@@ -162,6 +163,7 @@ class Settings(BaseSettings):
         Annotated[SerializeAsAny[ExportSettings], BeforeValidator(_vendor_export)], ...
     ] = ()
     alerts: AlertSettings | None = None
+    run_sizes: Annotated[tuple[RunSize, ...], AfterValidator(check_run_sizes)] = ()
 
     @property
     def location(self) -> str:

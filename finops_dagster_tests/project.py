@@ -106,6 +106,7 @@ class Project:
         self.storage: dict[str, Any] = {}
         self.database: dict[str, Any] = {}
         self.alerts: dict[str, Any] | None = None
+        self.run_sizes: list[dict[str, Any]] = []
         self.instance = dg.DagsterInstance.ephemeral()
         self._built: tuple[dict[str, Any], dg.Definitions] | None = None
 
@@ -140,7 +141,8 @@ class Project:
 
     def settings(self) -> Settings:
         tables = {"storage": self.storage, "database": self.database, "alerts": self.alerts}
-        return Settings.model_validate(tables | {"exports": [self.export, *self.more_exports]})
+        blocks = {"run_sizes": self.run_sizes, "exports": [self.export, *self.more_exports]}
+        return Settings.model_validate(tables | blocks)
 
     def definitions(self) -> dg.Definitions:
         settings = self.settings()

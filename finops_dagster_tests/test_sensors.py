@@ -106,6 +106,24 @@ def test_a_failed_month_is_requested_again_with_growing_pauses(project: Project)
     assert requested_months(project.tick(with_age(newer.cursor, LONG))) == []
 
 
+def test_a_run_has_the_size_of_the_newest_version_known(project: Project) -> None:
+    resources = {"container_config": {"resources": {"requests": {"cpu": "4"}}}}
+    large = {"tags": {"dagster-k8s/config": resources}}
+    deliver(project, 1, 2)
+
+    def sizes(up_to: str) -> list[str]:
+        project.run_sizes = [{"up_to": up_to, "tags": {"size": "small"}}, large]
+        return [
+            request.tags.get("size") or json.loads(request.tags["dagster-k8s/config"])
+            for request in project.tick().run_requests or []
+        ]
+
+    assert sizes("1GB") == [resources, resources]  # nothing is loaded yet
+    project.load("2024-01")
+    assert sizes("1GB") == ["small"]
+    assert sizes("1B") == [resources]
+
+
 @pytest.mark.parametrize("status", [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTED])
 def test_a_month_that_is_queued_or_running_is_not_requested(
     project: Project, status: dg.DagsterRunStatus

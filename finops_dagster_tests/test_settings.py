@@ -30,6 +30,8 @@ export_name = "acme-cur"
 start_month = "2024-01"
 """
 
+SIZE = "\n[[run_sizes]]\ntags.a = 'b'\n"
+
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
@@ -113,6 +115,10 @@ A_B = OTHER.replace('"b"', '"a-b"') + OTHER.replace('"b"', '"a_b"')
             "exports[1].table is acme_focus, which is the table of the charges of exports[0].table "
             "acme; give one of them another name",
         ),
+        (SIZE + "up_to = '1GB'", "run_sizes: the last run size must have no up_to: "),
+        (SIZE + SIZE, "run_sizes: each run size but the last needs an up_to that is above "),
+        (SIZE + "up_to = 'much'" + SIZE, "run_sizes[0].up_to: "),
+        (SIZE.replace("'b'", "7"), "run_sizes[0].tags: the tag a must be a text or a table"),
         ("database = 7", "database: must be a table"),
         ("[database]\nbackend = 'oracle'", "database.backend: 'oracle' is not one of duckdb, "),
         ("[database.oracle]\nhost = 'x'", "database.oracle: unknown key"),

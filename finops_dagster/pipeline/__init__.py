@@ -16,6 +16,13 @@ PREVIOUS_STAGE: Final[Mapping[str, str]] = {
 }
 """The stage from which each stage reads; the manifest has none."""
 
+RUN_TAGS: Final[Mapping[str, str]] = {"dagster/retry_strategy": "ALL_STEPS"}
+"""Tags of every run that is requested here.
+
+Dagster would begin a run that it repeats at the stage that was cut off. In a new pod, nothing of
+the stages before is left; where they have the version, they do no work.
+"""
+
 
 def with_previous(stage: str) -> tuple[str, ...]:
     """Return the stage and all stages before it, the nearest first."""

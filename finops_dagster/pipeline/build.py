@@ -10,6 +10,7 @@ import dagster as dg
 
 from finops_dagster.lake import Lake
 from finops_dagster.object_stores import ObjectStores
+from finops_dagster.pipeline import RUN_TAGS
 from finops_dagster.pipeline.alerts import alerts_sensor
 from finops_dagster.pipeline.billing_table import billing_table_asset
 from finops_dagster.pipeline.export import Export
@@ -107,12 +108,12 @@ def build_definitions(settings: Settings) -> dg.Definitions:
                 f"{export.settings.group}_month",
                 selection=dg.AssetSelection.groups(export.settings.group),
                 description=f"Loads a month of {export.name}, from manifest to {last_stage}.",
-                tags={"finops/export": export.name},
+                tags={"finops/export": export.name, **RUN_TAGS},
             )
             for export in exports
         ],
         sensors=[
-            *(manifest_sensor(export, last_stage) for export in exports),
+            *(manifest_sensor(export, last_stage, settings.run_sizes) for export in exports),
             *focus_automation_sensor(exports, has_warehouse=settings.database.has_warehouse),
             lost_runs_sensor(),
             *([alerts_sensor(settings.alerts, exports, last_stage)] if settings.alerts else []),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -16,12 +16,13 @@ from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.focus.exports import focus_derivation
 from finops_dagster.focus.month import FocusMonth
-from finops_dagster.lake import Lake
+from finops_dagster.lake import Lake, read_footer
 from finops_dagster.object_stores import ObjectStores
-from finops_dagster.pipeline import FOCUS_STAGES
+from finops_dagster.pipeline import FOCUS_STAGES, RUN_TAGS
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.report_alerts import REPORT
 from finops_dagster.pipeline.runs import end_lost_runs
+from finops_dagster.run_sizes import RunSize, tags_of_size
 from finops_dagster.sources.base import ManifestOrError, Source
 from finops_dagster.staging.folder import StagingFolder
 from finops_dagster.tables.database import BillingDatabase, DuckDB
@@ -31,6 +32,7 @@ from finops_dagster.tables.database import BillingDatabase, DuckDB
 _PAUSES = (600, 1800, 7200, 21600, 86400)
 # The metadata of the object that a run has read as the month's manifest.
 _OBJECT_KEYS = ("manifest", "last_modified", "bytes")
+TagsOfMonth = Callable[[BillingMonth], dict[str, str]]
 _IN_PROGRESS = [
     dg.DagsterRunStatus[name] for name in "QUEUED NOT_STARTED STARTING STARTED CANCELING".split()
 ]
@@ -66,7 +68,9 @@ class RequestedMonth:
         return self.times < len(pauses) and now - self.last >= pauses[self.times]
 
 
-def manifest_sensor(export: Export, last_stage: str) -> dg.SensorDefinition:
+def manifest_sensor(
+    export: Export, last_stage: str, run_sizes: Sequence[RunSize] = ()
+) -> dg.SensorDefinition:
     """Return the sensor that requests a run of every month whose newest version is not loaded.
 
     A version is loaded once a run has completed `last_stage`. Each is requested up to six times,
@@ -76,7 +80,7 @@ def manifest_sensor(export: Export, last_stage: str) -> dg.SensorDefinition:
     or has no month of the export at all.
 
     Where only the charges are missing, or are of another bill or mapping than now, a run of their
-    stages alone is requested, in the same way.
+    stages alone is requested, in the same way. Each run has the tags of its size among `run_sizes`.
     """
     # A source remembers the manifests that it read: an unchanged one costs one conditional GET.
     sources: dict[ObjectStores, Source] = {}
@@ -108,8 +112,9 @@ def manifest_sensor(export: Export, last_stage: str) -> dg.SensorDefinition:
             if _etag(manifest) is None and not isinstance(manifest, ManifestMissing):
                 context.log.error(str(manifest))
         history = _History(context.instance, export, last_stage)
-        requests = list(_requests(history, manifests, cursor))
-        requests += _focus_requests(history, lake, cursor, requests)
+        tags = _tags_of_sizes(run_sizes, export, lake)
+        requests = list(_requests(history, manifests, cursor, tags))
+        requests += _focus_requests(history, lake, cursor, requests, tags)
         document = {month: asdict(requested) for month, requested in cursor.items()}
         reason = None if requests else _skip_reason(manifests, cursor)
         return dg.SensorResult(
@@ -117,6 +122,23 @@ def manifest_sensor(export: Export, last_stage: str) -> dg.SensorDefinition:
         )
 
     return sensor
+
+
+def _tags_of_sizes(sizes: Sequence[RunSize], export: Export, lake: Lake) -> TagsOfMonth:
+    """Return a function from a month to the tags of its run's size.
+
+    A month is as large as its version in the lake, or else as that of the newest month before it.
+    """
+    months = export.months()
+
+    def tags(month: BillingMonth) -> dict[str, str]:
+        if not sizes:
+            return {}
+        earlier = reversed(months[: months.index(month) + 1])
+        versions = (read_footer(lake.path(export.name, m)) for m in earlier)
+        return tags_of_size(sizes, next((v.bytes for v in versions if v is not None), None))
+
+    return tags
 
 
 def _read_cursor(cursor: str | None) -> dict[str, RequestedMonth]:
@@ -130,6 +152,7 @@ def _requests(
     history: _History,
     manifests: Mapping[BillingMonth, ManifestOrError],
     cursor: dict[str, RequestedMonth],
+    tags: TagsOfMonth,
 ) -> Iterator[dg.RunRequest]:
     """Yield the runs to request, the newest month first, and update `cursor`."""
     now, in_progress = time.time(), history.months_in_progress()
@@ -147,7 +170,7 @@ def _requests(
         elif requested.pause_is_over(now) and not (requested.times and history.was_canceled(key)):
             # Dagster never launches a run key twice, but a version may be due again: after a
             # failure, or because the vendor went back to it. So the key has the time too.
-            yield dg.RunRequest(f"{key}/{etag}/{now}", partition_key=key)
+            yield dg.RunRequest(f"{key}/{etag}/{now}", partition_key=key, tags=tags(month))
             requested = replace(requested, times=requested.times + 1, last=now)
         cursor[key] = requested
 
@@ -157,6 +180,7 @@ def _focus_requests(
     lake: Lake,
     cursor: dict[str, RequestedMonth],
     requests: Sequence[dg.RunRequest],
+    tags: TagsOfMonth,
 ) -> list[dg.RunRequest]:
     """Return the runs to request for charges alone, the newest month first; update `cursor`.
 
@@ -178,6 +202,7 @@ def _focus_requests(
                 dg.RunRequest(
                     f"{key}/{version}/{now}",
                     partition_key=month,
+                    tags=tags(BillingMonth.parse(month)),
                     asset_selection=list(map(history.export.key, history.focus_stages)),
                 )
             )
@@ -222,6 +247,7 @@ def focus_automation_sensor(
         dg.AutomationConditionSensorDefinition(
             "focus_automation",
             target=dg.AssetSelection.assets(*keys),
+            run_tags=RUN_TAGS,
             default_status=dg.DefaultSensorStatus.RUNNING,
             description="Derives charges again whose bill was changed outside of its job, and "
             "writes the report after charges were derived.",

@@ -1,0 +1,63 @@
+"""The size of runs: tags by which a run launcher gives a run more or less of a machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import ByteSize, field_validator
+
+from finops_dagster.settings_table import SettingsTable
+
+
+class RunSize(SettingsTable):
+    """A size of runs: a block `[[run_sizes]]`.
+
+    `up_to` is the largest month of this size, in bytes of the vendor's files, such as "2GB"; the
+    last size has none. `tags` are those of the run. A tag that is a table becomes JSON, as the
+    launchers for Kubernetes and ECS want it.
+    """
+
+    up_to: ByteSize | None = None
+    tags: dict[str, Any]
+
+    @field_validator("tags")
+    @classmethod
+    def _check_tags(cls, tags: dict[str, Any]) -> dict[str, Any]:
+        for name, value in tags.items():
+            if not isinstance(value, str | dict):
+                raise ValueError(f"the tag {name} must be a text or a table")
+        return tags
+
+    def run_tags(self) -> dict[str, str]:
+        """Return the tags as Dagster takes them: all values are text."""
+        return {
+            name: value if isinstance(value, str) else json.dumps(value)
+            for name, value in self.tags.items()
+        }
+
+
+def check_run_sizes(sizes: Sequence[RunSize]) -> Sequence[RunSize]:
+    """Return the sizes. Raises ValueError unless they ascend, and the last alone has no limit."""
+    limits = [size.up_to for size in sizes]
+    if not sizes:
+        return sizes
+    *bounded, last = limits
+    if last is not None:
+        raise ValueError("the last run size must have no up_to: it is for all larger months")
+    if None in bounded or bounded != sorted(filter(None, bounded)):
+        raise ValueError("each run size but the last needs an up_to that is above the one before")
+    return sizes
+
+
+def tags_of_size(sizes: Sequence[RunSize], month_bytes: int | None) -> dict[str, str]:
+    """Return the tags of a run for a month of that many bytes; none without sizes.
+
+    The size of a month is unknown (None) until a version of it or of an earlier month is loaded: it
+    then gets the last, largest size.
+    """
+    for size in sizes:
+        if size.up_to is None or (month_bytes is not None and month_bytes <= size.up_to):
+            return size.run_tags()
+    return {}
