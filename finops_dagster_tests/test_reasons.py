@@ -269,3 +269,14 @@ def test_an_event_log_in_postgresql_needs_its_driver_named(
         return
     with pytest.raises(SettingsError, match=f"dagster.yaml: SQLAlchemy 2.*{re.escape(remedy)}"):
         check_driver(instance)
+
+
+def test_a_history_that_cannot_be_opened_is_one_line(finops: Finops, project: Project) -> None:
+    home = project.folder / ".dagster"
+    home.mkdir()
+    url = "storage: {postgres: {postgres_url: {env: NO_SUCH_VARIABLE}}}"
+    (home / "dagster.yaml").write_text(url)
+    assert finops("state", "list", code=1) == (
+        f"{home}/dagster.yaml: Dagster cannot open the storage of its history: the environment "
+        "variable NO_SUCH_VARIABLE is not set; start it, or correct this file\n"
+    )
