@@ -24,13 +24,21 @@ _LARGEST_NUMBER = 2**53
 
 _PLACED = """
 CREATE TEMP VIEW {view} AS
-SELECT sums.* EXCLUDE (month, currency, account),
-       CAST(date_diff('month', DATE {first_day}, sums.month) AS INTEGER) AS month,
-       list_position({currencies}, sums.currency) - 1 AS currency,
-       account_lines.position AS account
-FROM {sums} AS sums
-JOIN account_lines USING (provider, account, own_line, billed_line)
+SELECT * REPLACE (
+    CAST(date_diff('month', DATE {first_day}, month) AS INTEGER) AS month,
+    list_position({currencies}, currency) - 1 AS currency
+)
+FROM {sums}
 """
+_WITH_ACCOUNTS = Sql("""
+(SELECT sums.* EXCLUDE (account), position AS account
+FROM {sums} AS sums JOIN account_lines USING (provider, account, own_line, billed_line))
+""")
+_PLACED_SUMS: Mapping[Sql, str] = {
+    Sql("placed_costs"): _WITH_ACCOUNTS.format(sums="cost_sums"),
+    Sql("placed_usage"): _WITH_ACCOUNTS.format(sums="usage_sums"),
+    Sql("placed_resources"): "resource_sums",
+}
 _QUERIES: Mapping[str, Sql] = {
     "costs": Sql("""
         SELECT month, currency, account, service_lines.position AS service,
@@ -79,30 +87,19 @@ _QUERIES: Mapping[str, Sql] = {
         FROM placed_usage GROUP BY ALL
     """),
     "untagged_resources": Sql(f"""
-        WITH untagged AS (
-            SELECT currency, account, service_lines.position AS service, resource AS id,
-                   any_value(name) AS name, sum(untagged) AS effective
-            FROM placed_resources JOIN service_lines USING (provider, category, service)
-            WHERE month = $month GROUP BY currency, account, service_lines.position, resource
-        )
-        SELECT currency, account, service, coalesce(nullif(name, ''), id) AS resource, effective
-        FROM untagged
+        SELECT currency, account, service, coalesce(nullif(name, ''), resource) AS resource,
+               untagged AS effective
+        FROM placed_resources WHERE month = $month AND untagged <> 0
         QUALIFY row_number() OVER (
-            PARTITION BY currency ORDER BY effective DESC, id
+            PARTITION BY currency ORDER BY untagged DESC, placed_resources.resource
         ) <= {MOST_UNTAGGED}
     """),
     # Each resource has its rows of both months.
     "resources": Sql(f"""
-        WITH resources AS (
-            SELECT month, currency, account, service_lines.position AS service, resource,
-                   any_value(name) AS name, any_value(detail) AS detail,
-                   sum(billed) AS billed, sum(effective) AS effective
-            FROM placed_resources JOIN service_lines USING (provider, category, service)
-            GROUP BY month, currency, account, service_lines.position, resource
-        ), sizes AS (
+        WITH sizes AS (
             SELECT currency, account, service, resource,
                    sum(greatest(abs(billed), abs(effective))) AS size
-            FROM resources GROUP BY currency, account, service, resource
+            FROM placed_resources GROUP BY currency, account, service, resource
             QUALIFY row_number() OVER (
                 PARTITION BY currency, account, service ORDER BY size DESC, resource
             ) <= {MOST_RESOURCES_OF_A_SERVICE}
@@ -114,12 +111,11 @@ _QUERIES: Mapping[str, Sql] = {
         )
         SELECT month, currency, account, service, coalesce(nullif(name, ''), resource) AS resource,
                detail, billed, effective
-        FROM resources SEMI JOIN largest USING (currency, account, service, resource)
+        FROM placed_resources SEMI JOIN largest USING (currency, account, service, resource)
     """),
 }
 _RESOURCES = """
-SELECT count(DISTINCT (currency, account, service, category, resource))
-FROM placed_resources WHERE month = $month AND (billed <> 0 OR effective <> 0)
+SELECT count(*) FROM placed_resources WHERE month = $month AND (billed <> 0 OR effective <> 0)
 """
 
 
@@ -130,14 +126,10 @@ def add_amounts(connection: DuckDBPyConnection, first_day: date, document: Docum
     document's first month.
     """
     currencies = Sql(f"[{', '.join(map(literal, document['currencies']))}]")
-    for kind in ("costs", "usage", "resources"):
-        sums = {"costs": "cost_sums", "usage": "usage_sums", "resources": "resource_sums"}[kind]
+    for view, sums in _PLACED_SUMS.items():
         connection.execute(
             _PLACED.format(
-                view=quoted(f"placed_{kind}"),
-                sums=quoted(sums),
-                first_day=literal(str(first_day)),
-                currencies=currencies,
+                view=view, sums=sums, first_day=literal(str(first_day)), currencies=currencies
             )
         )
     for table, columns in TABLES.items():

@@ -107,13 +107,12 @@ def read_anomalies(
 
     `last` is the newest month by default. Needs the relation `focus_named`.
     """
-    costs = read_daily_costs(connection, last)
-    return [] if costs is None else find_anomalies(costs)
+    return find_anomalies(read_daily_costs(connection, last))
 
 
-def find_anomalies(costs: DailyCosts) -> list[Anomaly]:
+def find_anomalies(costs: DailyCosts | None) -> list[Anomaly]:
     """Return the anomalies, the newest first, and the largest first of those of a day."""
-    if not costs.series:
+    if costs is None or not costs.series:
         return []
     # A day that is not known is neither above nor below anything.
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -6,19 +6,23 @@ The sums of the document's amounts are those of the charges, to the last digit.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import duckdb
 from duckdb import DuckDBPyConnection
 
+from finops_dagster.billing.columns import Sql
 from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.lake import Lake
 from finops_dagster.reports.accounts import AccountsSettings
 from finops_dagster.reports.amounts import add_amounts, scaled
-from finops_dagster.reports.anomalies import Anomaly, read_anomalies
+from finops_dagster.reports.anomalies import Anomaly, find_anomalies
 from finops_dagster.reports.budgets import BudgetMonth, BudgetSettings, budget_months
+from finops_dagster.reports.daily_costs import DailyCosts
+from finops_dagster.reports.daily_usage import DAILY_MONTHS, read_daily_costs
 from finops_dagster.reports.document import Document, empty_document
 from finops_dagster.reports.lines import add_lines
 from finops_dagster.reports.relations import create_relations, read_error
@@ -30,6 +34,10 @@ from finops_dagster.sources.settings import ExportSettings
 from finops_dagster.tables.database import DuckDB
 
 _MONTHS_BY_DAY = 3
+_SERVICE_USAGE = Sql(
+    "SELECT month, export, currency, provider, account, service, usage FROM cost_sums "
+    "WHERE usage IS NOT NULL"
+)
 _CURRENCIES = "SELECT currency FROM usage_sums GROUP BY ALL ORDER BY sum(charges) DESC, currency"
 
 
@@ -89,22 +97,32 @@ class Bill:
             connection.execute("SET enable_progress_bar = false")
             try:
                 create_relations(connection, self.lake.root, self.exports, self.accounts)
-                _fill(connection, files, document, scope.currency)
-                budgets = budget_months(connection, self.budgets)
-                add_budgets(files, budgets, document)
-                anomalies = read_anomalies(connection, files.months[-1])
+                read_charges(connection, files.paths(), files.paths(files.months[-_MONTHS_BY_DAY:]))
+                require_whole_months(connection, files)
+                # Found with numpy in a thread, while DuckDB reads the resources.
+                with ThreadPoolExecutor(1) as thread:
+                    found = thread.submit(find_anomalies, _daily_costs(connection, files))
+                    _fill(connection, files, document, scope.currency)
+                    budgets = budget_months(connection, self.budgets)
+                    add_budgets(files, budgets, document)
+                    anomalies = found.result()
                 add_anomalies(connection, files, anomalies, document)
             except duckdb.Error as error:
                 raise read_error(error) from error
         return Report(scaled(document), budgets, anomalies)
 
 
+def _daily_costs(connection: DuckDBPyConnection, files: MonthFiles) -> DailyCosts | None:
+    """Return the daily costs, which need not read again what the sums of all their months have."""
+    last = files.months[-1]
+    has_all_months = len(files.months) >= DAILY_MONTHS
+    return read_daily_costs(connection, last, _SERVICE_USAGE if has_all_months else None)
+
+
 def _fill(
     connection: DuckDBPyConnection, files: MonthFiles, document: Document, currency: str | None
 ) -> None:
-    """Fill a document, whose months are set, from the files of charges."""
-    read_charges(connection, files.paths(), files.paths(files.months[-_MONTHS_BY_DAY:]))
-    require_whole_months(connection, files)
+    """Fill a document, whose months are set, from the files of charges and their sums."""
     document["currencies"] = _currencies(connection, currency)
     add_lines(connection, document)
     shown = files.months[document["month"]]

@@ -16,7 +16,7 @@ from finops_dagster.reports.findings import LEAST_PART_OF_A_DAY
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-_MONTHS = 13
+DAILY_MONTHS = 13
 # On the newest days, vendors have not delivered all usage yet: a day is complete if it costs at
 # least this part of what the same weekday cost in the four weeks before.
 _COMPLETE, _NEWEST_DAYS = 0.75, 3
@@ -26,10 +26,10 @@ SELECT
     x_billing_month AS month, x_export AS export,
     CAST(ChargePeriodStart AS DATE) AS start_day,
     coalesce(CAST(ChargePeriodEnd - INTERVAL 1 SECOND AS DATE), start_day) AS final_day,
-    coalesce(BillingCurrency, '(none)') AS currency,
-    coalesce(ProviderName, '(none)') AS provider,
-    coalesce(SubAccountId, BillingAccountId, '(none)') AS account,
-    coalesce(ServiceName, '(none)') AS service,
+    coalesce(nullif(BillingCurrency, ''), '(none)') AS currency,
+    coalesce(nullif(ProviderName, ''), '(none)') AS provider,
+    coalesce(nullif(SubAccountId, ''), nullif(BillingAccountId, ''), '(none)') AS account,
+    coalesce(nullif(ServiceName, ''), '(none)') AS service,
     AccountName, RegionName, RegionId, SkuId, PricingUnit,
     ChargeCategory = 'Credit' AS is_credit, EffectiveCost AS cost, PricingQuantity AS quantity,
     CommitmentDiscountStatus IS NOT DISTINCT FROM 'Used' AS is_committed
@@ -37,31 +37,39 @@ FROM ({charges})
 WHERE x_billing_month BETWEEN $first AND $last
     AND ((ChargeCategory = 'Usage' AND ChargeClass IS NULL) OR ChargeCategory = 'Credit')
 """)
+_SERVICE_USAGE = Sql(f"""
+SELECT month, export, currency, provider, account, service, sum(cost) AS usage
+FROM ({_USAGE.format(charges=CHARGES_WITHOUT_NAMES)}) WHERE NOT is_credit GROUP BY ALL
+""")
 # A series that costs less in its dearest month than what matters on a day is left out.
 _SERIES = Sql(f"""
 CREATE OR REPLACE TEMP TABLE series AS
-WITH names AS (
-    SELECT currency, provider, account, service, month, export, AccountName,
-        max(start_day) AS last_day, sum(cost) FILTER (NOT is_credit) AS cost
-    FROM ({_USAGE.format(charges=CHARGES)})
-    GROUP BY ALL
-), months AS (
-    SELECT currency, provider, account, service, month,
-        coalesce(arg_max(AccountName, last_day), '(none)') AS account_name,
-        max(export) AS export, coalesce(CAST(sum(cost) AS DOUBLE), 0) AS cost
-    FROM names GROUP BY currency, provider, account, service, month
+WITH months AS (
+    SELECT currency, provider, account, service, month, max(export) AS export,
+        coalesce(CAST(sum(usage) AS DOUBLE), 0) AS cost
+    FROM ({{usage}}) WHERE month BETWEEN $first AND $last
+    GROUP BY currency, provider, account, service, month
 ), currencies AS (
     SELECT currency, min(cost) / 31 AS day_cost
     FROM (SELECT currency, month, sum(cost) AS cost FROM months GROUP BY ALL)
     WHERE cost > 0 GROUP BY currency
+), large AS (
+    SELECT currency, provider, account, service, max(month) AS month,
+        arg_max(export, month) AS export
+    FROM months JOIN currencies USING (currency)
+    GROUP BY currency, provider, account, service, day_cost
+    HAVING max(cost) >= day_cost * {LEAST_PART_OF_A_DAY}
+), names AS (
+    SELECT currency, provider, account, service, arg_max(AccountName, start_day) AS account_name
+    FROM ({_USAGE.format(charges=CHARGES)})
+    SEMI JOIN large USING (currency, provider, account, service, month)
+    GROUP BY currency, provider, account, service
 )
 SELECT
-    currency, provider, account, service, arg_max(account_name, month) AS account_name,
-    arg_max(export, month) AS export, hash(currency, provider, account, service) AS key,
+    currency, provider, account, service, coalesce(account_name, '(none)') AS account_name,
+    export, hash(currency, provider, account, service) AS key,
     row_number() OVER (ORDER BY currency, provider, account, service) - 1 AS number
-FROM months JOIN currencies USING (currency)
-GROUP BY currency, provider, account, service, day_cost
-HAVING max(cost) >= day_cost * {LEAST_PART_OF_A_DAY}
+FROM large LEFT JOIN names USING (currency, provider, account, service)
 """)
 _SERIES_USAGE = Sql(f"""
 CREATE OR REPLACE TEMP TABLE series_usage AS
@@ -74,7 +82,7 @@ WITH usage AS (
         number, month, usage.export, coalesce(RegionName, RegionId, '(none)') AS region,
         if(quantity > 0, hash(SkuId, PricingUnit), NULL) AS sku,
         start_day, final_day, is_credit, sum(cost) AS cost,
-        sum(CAST(quantity AS DOUBLE)) AS quantity, sum(cost) FILTER (is_committed) AS committed
+        sum(quantity) AS quantity, sum(cost) FILTER (is_committed) AS committed
     FROM usage JOIN series USING (key)
     GROUP BY ALL
 )
@@ -83,7 +91,8 @@ SELECT
     least(greatest(start_day, month), last_day(month)) AS first_day,
     -- A charge of a longer time costs the same on each of its days.
     greatest(1, 1 + date_diff('day', first_day, least(final_day, last_day(month)))) AS days,
-    CAST(cost AS DOUBLE) AS cost, quantity, CAST(committed AS DOUBLE) AS committed
+    CAST(cost AS DOUBLE) AS cost, CAST(quantity AS DOUBLE) AS quantity,
+    CAST(committed AS DOUBLE) AS committed
 FROM days
 """)
 _PRICES = Sql("""
@@ -128,27 +137,33 @@ FROM series_usage WHERE NOT is_credit GROUP BY export, month ORDER BY month
 
 
 def read_daily_costs(
-    connection: DuckDBPyConnection, last: BillingMonth | None = None
+    connection: DuckDBPyConnection,
+    last: BillingMonth | None = None,
+    service_usage: Sql | None = None,
 ) -> DailyCosts | None:
     """Return the daily costs of thirteen months, from the relation `focus_named`.
 
-    `last` is the last month, by default the newest. None if there is no usage in these months.
+    `last` is the last month, by default the newest. `service_usage` is a query of the cost of usage
+    by month, export, currency, provider, account and service, where it is known already. None if
+    there is no usage in these months.
     """
     newest = newest_month(connection)
     if newest is None:
         return None
     last = min(last, newest) if last else newest
     first = last
-    for _ in range(_MONTHS - 1):
+    for _ in range(DAILY_MONTHS - 1):
         first = first.previous
     months = {"first": first.first_day, "last": last.first_day}
-    connection.execute(_SERIES, months)
+    connection.execute(_SERIES.format(usage=service_usage or _SERVICE_USAGE), months)
     connection.execute(_SERIES_USAGE, months)
     connection.execute(_PRICES)
     connection.execute(_DAYS, {"first": first.first_day})
     day_count = (last.next.first_day - first.first_day).days
     costs = _arrays(connection, first.first_day, day_count)
     _leave_out_unknown_days(connection, costs)
+    for table in ("series_usage", "prices", "usage_days"):
+        connection.execute(f"DROP TABLE {table}")
     return costs
 
 

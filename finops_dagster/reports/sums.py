@@ -1,6 +1,6 @@
 """Sums of the charges by what a report shows, in temporary tables of a scratch database.
 
-The files are read once for each of four groupings by their own columns, which is fast. All that a
+The files are read once for each of three groupings by their own columns, which is fast. All that a
 report says of the charges is computed from these groups. The resources of few months are apart.
 """
 
@@ -26,9 +26,10 @@ def _text(*columns: str) -> Sql:
     return Sql(f"coalesce({texts}, {literal(NONE)})")
 
 
+_LINES = Sql("own.rowid AS own_line, billed.rowid AS billed_line")
 _COLUMNS = Sql(
     "x_billing_month, x_export, BillingCurrency, ProviderName, SubAccountId, BillingAccountId, "
-    "own.rowid AS own_line, billed.rowid AS billed_line"
+    f"{_LINES}"
 )
 _KEYS = Sql(
     "x_billing_month AS month, x_export AS export, "
@@ -75,17 +76,19 @@ def read_charges(
 
     `cost_sums` has the billed and the effective cost of each account four times: by service and
     category, by region, by kind and, for the charges of `files_by_day`, by day; the other columns
-    of such a row are NULL. `usage_sums` has the costs of usage by account and commitment. Needs the
+    of such a row are NULL. `usage` is the effective cost of a service's usage, NULL where it has
+    none. `usage_sums` has the costs of usage by account and commitment. Needs the
     table of `create_account_spellings`.
     """
-    _group(connection, "by_service", files, Sql("ServiceName, ServiceCategory"))
-    _group(connection, "by_region", files, Sql("RegionName, RegionId"))
+    usage = Sql(f"sum(EffectiveCost) FILTER ({_IS_USAGE}) AS usage")
+    _group(connection, "by_service", files, Sql(f"ServiceName, ServiceCategory, {usage}"))
     _group(connection, "by_day", files_by_day, Sql(f"{_DAY} AS day"))
     _group(
         connection,
         "by_use",
         files,
         Sql(
+            "RegionName, RegionId, "
             "SubAccountName, BillingAccountName, PublisherName, ServiceSubcategory, "
             "ChargeCategory, ChargeClass, BilledCost < 0 AS is_negative, CommitmentDiscountId, "
             "CommitmentDiscountType, CommitmentDiscountStatus, "
@@ -96,8 +99,8 @@ def read_charges(
     region = _text("RegionName", "RegionId")
     connection.execute(
         "CREATE TEMP TABLE cost_sums AS "
-        f"SELECT {_KEYS}, {_SERVICE}, {_COSTS} FROM by_service GROUP BY ALL UNION ALL BY NAME "
-        f"SELECT {_KEYS}, {region} AS region, {_COSTS} FROM by_region GROUP BY ALL "
+        f"SELECT {_KEYS}, {_SERVICE}, {_COSTS}, sum(usage) AS usage FROM by_service GROUP BY ALL "
+        f"UNION ALL BY NAME SELECT {_KEYS}, {region} AS region, {_COSTS} FROM by_use GROUP BY ALL "
         f"UNION ALL BY NAME SELECT {_KEYS}, {_KIND} AS kind, {_COSTS} FROM by_use GROUP BY ALL "
         f"UNION ALL BY NAME SELECT {_KEYS}, day, {_COSTS} FROM by_day GROUP BY ALL"
     )
@@ -127,19 +130,26 @@ def _create_usage_sums(connection: DuckDBPyConnection) -> None:
 def read_resources(connection: DuckDBPyConnection, files: Sequence[Path]) -> None:
     """Create `resource_sums` from files of charges: the costs of each resource by month.
 
-    `untagged` is the effective cost of its usage without a tag.
+    Accounts and services are the positions of their lines. `untagged` is the effective cost of
+    usage without a tag. Needs the tables of positions.
     """
-    columns = Sql(
-        "ServiceName, ServiceCategory, ResourceId, any_value(ResourceName) AS name, "
-        "any_value(ResourceType) AS detail, "
-        f"{_sum('EffectiveCost', Sql(f'{_IS_USAGE} AND NOT {_IS_TAGGED}'))} AS untagged"
-    )
-    _group(connection, "by_resource", files, columns)
-    connection.execute(
-        f"CREATE TEMP VIEW resource_sums AS SELECT {_KEYS}, {_SERVICE}, ResourceId AS resource, "
-        "name, detail, BilledCost AS billed, EffectiveCost AS effective, untagged "
-        "FROM by_resource WHERE ResourceId IS NOT NULL"
-    )
+    is_untagged = Sql(f"{_IS_USAGE} AND NOT {_IS_TAGGED}")
+    connection.execute(f"""
+        CREATE TEMP TABLE resource_sums AS
+        SELECT month, currency, account_lines.position AS account,
+            service_lines.position AS service, ResourceId AS resource,
+            any_value(ResourceName) AS name, any_value(ResourceType) AS detail,
+            {_COSTS}, {_sum("EffectiveCost", Sql("is_untagged"))} AS untagged
+        FROM (
+            SELECT {_KEYS}, {_SERVICE}, ResourceId, ResourceName, ResourceType, BilledCost,
+                EffectiveCost, {is_untagged} AS is_untagged
+            FROM (SELECT *, {_LINES} FROM {_charges(connection, files)})
+            WHERE ResourceId IS NOT NULL
+        )
+        JOIN account_lines USING (provider, account, own_line, billed_line)
+        JOIN service_lines USING (provider, category, service)
+        GROUP BY ALL
+    """)
 
 
 def _group(connection: DuckDBPyConnection, table: str, files: Sequence[Path], columns: Sql) -> None:
