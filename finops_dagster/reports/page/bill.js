@@ -104,6 +104,14 @@ function finalText(versions) {
 
 const isInProgress = (m) => bill.month_states[m] === "in progress";
 
+/** Say that a panel compares a month in progress with a whole one; nothing where it does not. */
+function unequalNote() {
+  const { month, against } = choice;
+  if (against < 0 || isInProgress(month) === isInProgress(against)) return "";
+  const [unfinished, whole] = isInProgress(month) ? [month, against] : [against, month];
+  return `${monthName(unfinished)} is in progress: its days so far stand beside the whole of ${monthName(whole)}.`;
+}
+
 /** Return a month's name, with the year where it is far from the chosen month. */
 function monthName(m) {
   return Math.abs(m - choice.month) > 6 ? monthAndYear(m) : MONTH_NAMES[monthNumber(m) - 1];

@@ -13,15 +13,10 @@ function movedPanel(figures) {
   });
   for (const step of steps) step.kind = step.amount > 0n ? "rise" : "fall";
   const net = figures.months[month] - figures.months[against];
-  const [unfinished, whole] = isInProgress(month) ? [month, against] : [against, month];
   panel(
     "What moved",
     movedSentence(lines),
-    `${monthAndYear(against)} against ${monthAndYear(month)}, by service and account.${
-      isInProgress(unfinished)
-        ? ` ${monthName(unfinished)} is in progress: its days so far stand beside the whole of ${monthName(whole)}.`
-        : ""
-    }`,
+    `${monthAndYear(against)} against ${monthAndYear(month)}, by service and account. ${unequalNote()}`.trim(),
     lines.length ? row(part(4, stepsFigure(steps, net)), part(8, movedTable(figures, lines, net))) : null,
   );
 }

@@ -14,7 +14,7 @@ function notUsagePanel() {
     .map((kind) => ({ kind, name: KIND_NAMES[kind] ?? named(kind), months: byKind.get(kind) }))
     .filter(({ months }) => months.some((amount) => cents(amount) !== 0n));
   const note = shown.length
-    ? `One scale for all ${shown.length}, ${unitFor(shown.flatMap(({ months }) => months)).word}${currencyName()}.`
+    ? `One scale for all ${shown.length}, ${unitFor(shown.flatMap(({ months }) => months)).word}${currencyName()}. ${unequalNote()}`.trim()
     : null;
   panel(
     "What is not usage",

@@ -49,7 +49,7 @@ function whereNote(byAccount, byRegion) {
     .map(([name, n]) => `${n} ${name}`);
   return `${count(byAccount, "account")}, ${count(byRegion, "region")}. Small columns are the whole months from zero, each row on its own scale.${
     folded.length ? ` The smallest ${listed(folded)} share lines, Other (n), that add up.` : ""
-  }`;
+  } ${unequalNote()}`.trim();
 }
 
 function topTable(caption, head, byKey, name) {

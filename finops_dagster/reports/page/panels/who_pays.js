@@ -9,7 +9,7 @@ function whoPaysPanel(figures) {
   panel(
     "Who pays",
     whoPaysSentence(payers, total(untagged.values()), total(tagged.values())),
-    accountsNote(figures),
+    `${accountsNote(figures)} ${unequalNote()}`.trim(),
     row(
       part(8, payerSwitch(), payersTable(figures, payers)),
       part(4, coverageFigure(), untaggedTable(total(untagged.values()))),
