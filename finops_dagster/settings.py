@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import (
     AfterValidator,
@@ -44,6 +44,9 @@ from finops_dagster.sources import VENDORS
 from finops_dagster.sources.settings import ExportSettings
 from finops_dagster.warehouses import WAREHOUSES
 from finops_dagster.warehouses.duckdb.settings import DuckDBSettings
+
+if TYPE_CHECKING:
+    from finops_dagster.reports.bill import Bill
 
 # The first that exists is read; they are relative to the working directory.
 DEFAULT_CONFIGS = (Path("config/finops.toml"), Path("config.toml"))
@@ -169,6 +172,22 @@ class Settings(BaseSettings):
     def location(self) -> str:
         """The settings file, for a message; `the settings` where there is none."""
         return str(self.model_config.get("toml_file") or "the settings")
+
+    def bill(self, exports: Sequence[ExportSettings] | None = None) -> Bill:
+        """Return the charges of these exports, or of all, for a report."""
+        # They take time to import, and most commands make no report.
+        from finops_dagster.lake import Lake
+        from finops_dagster.reports.bill import Bill
+        from finops_dagster.tables.database import DuckDB
+
+        return Bill(
+            self.project.name,
+            Lake(self.storage.parquet_dir),
+            DuckDB.of(self.database.duckdb),
+            self.exports if exports is None else exports,
+            self.accounts,
+            self.budgets,
+        )
 
     @model_validator(mode="after")
     def _check_unique(self) -> Settings:

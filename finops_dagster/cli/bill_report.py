@@ -83,23 +83,12 @@ def _document(settings: Settings, exports: Sequence[str], scope: Scope) -> Docum
 
     Raises BillError if there is no such export, or if none has charges.
     """
-    from finops_dagster.lake import Lake
-    from finops_dagster.reports.bill import Bill
-    from finops_dagster.tables.database import DuckDB
-
     if not settings.exports:
         raise no_exports(settings)
     for name in exports:
         Selection(export=name).exports(settings)  # raises for an unknown name
     chosen = [export for export in settings.exports if not exports or export.name in exports]
-    bill = Bill(
-        settings.project.name,
-        Lake(settings.storage.parquet_dir),
-        DuckDB.of(settings.database.duckdb),
-        chosen,
-        settings.accounts,
-        settings.budgets,
-    )
+    bill = settings.bill(chosen)
     document = bill.document(scope)
     if not document["months"]:
         names = ", ".join(export.name for export in chosen)

@@ -39,7 +39,7 @@ from finops_dagster.lake import Lake
 from finops_dagster.pipeline import STAGES
 from finops_dagster.pipeline.build import build_definitions
 from finops_dagster.pipeline.export import Export
-from finops_dagster.pipeline.report import write_newest_report
+from finops_dagster.pipeline.report import record_newest_report, write_newest_report
 from finops_dagster.pipeline.runs import MetadataValues, open_instance, run_month
 from finops_dagster.processes import keep_files_private
 from finops_dagster.settings import Settings
@@ -106,7 +106,9 @@ def main() -> int:
     if all(load.is_unchanged for load in loads):
         console.print("\nNothing has changed: every stage already has the newest version.")
     lake, duckdb = Lake(settings.storage.parquet_dir), DuckDB.of(settings.database.duckdb)
-    page, *_ = write_newest_report(settings, lake, duckdb)
+    page, metadata, checks = write_newest_report(settings, lake, duckdb)
+    with open_instance() as instance:
+        record_newest_report(instance, metadata, checks)
     console.print(f"\nThe bill as a page, for any browser: {page}", soft_wrap=True)
     _print_next(console)
     return 0

@@ -1,6 +1,7 @@
 """The newest page of the bill, over the charges of all exports, kept beside the lake."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
@@ -72,13 +73,11 @@ def write_newest_report(
     Raises BillError where there are no charges, or a file cannot be used.
     """
     # They take time to import, and most runs write no report.
-    from finops_dagster.reports.bill import Bill, Scope
+    from finops_dagster.reports.bill import Scope
     from finops_dagster.reports.files import write_report
     from finops_dagster.reports.headline import Headline, costs_by_month
 
-    bill = Bill(
-        settings.project.name, lake, duckdb, settings.exports, settings.accounts, settings.budgets
-    )
+    bill = replace(settings.bill(), lake=lake, duckdb=duckdb)
     report = bill.report(Scope())
     document = report.document
     months = document["months"]
@@ -106,3 +105,22 @@ def write_newest_report(
             metadata["billed_month_before"] = float(headline.previous)
         metadata["cost_by_month"] = cost_by_month(costs_by_month(document))
     return path, metadata, check_report(report)
+
+
+def record_newest_report(
+    instance: dg.DagsterInstance, metadata: Metadata, checks: Sequence[dg.AssetCheckResult]
+) -> None:
+    """Record in Dagster what `write_newest_report` has written, without a run."""
+    instance.report_runless_asset_event(dg.AssetMaterialization(REPORT, metadata=metadata))
+    for check in checks:
+        assert check.check_name is not None
+        instance.report_runless_asset_event(
+            dg.AssetCheckEvaluation(
+                asset_key=REPORT,
+                check_name=check.check_name,
+                passed=check.passed,
+                metadata=check.metadata,
+                severity=check.severity,
+                description=check.description,
+            )
+        )
