@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 from finops_dagster.object_stores.azure_address import AzureAddress
 from finops_dagster.object_stores.settings import StoreSettings, is_azure, split_source
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
 
 
 class StoreError(Exception):
@@ -20,7 +24,7 @@ class ObjectMissing(StoreError):
 
 
 class ObjectChanged(StoreError):
-    """The object was replaced after its ETag was read."""
+    """The object was replaced, or created, after its ETag was read."""
 
 
 class StoreUnavailable(Exception):
@@ -76,6 +80,38 @@ class ObjectStore(Protocol):
         ...
 
 
+class WritableStore(ObjectStore, Protocol):
+    """A store to write as well. Methods raise StoreError or StoreUnavailable."""
+
+    def upload(self, path: Path, key: str) -> ObjectInfo:
+        """Upload a file, and compare the checksum that the store then has with the file's.
+
+        An object with this key is replaced, also by damaged bytes: use a new key for each upload.
+        Memory is bounded. Raises StoreError with both checksums if they differ.
+        """
+        ...
+
+    def replace(self, key: str, content: bytes, *, etag: str | None) -> str:
+        """Write a small object if it has this ETag, or with None if there is none; return its ETag.
+
+        Of several writers that give the same ETag, one succeeds, and all others raise
+        ObjectChanged. The contents of writers must differ: a writer that finds its own content
+        takes it for its own write, whose answer was lost.
+        """
+        ...
+
+    def delete(self, key: str) -> None:
+        """Delete an object, unless it is missing."""
+        ...
+
+    def filesystem(self) -> tuple[FileSystem, str]:
+        """Return pyarrow's file system for queries, and the path in it that precedes `/key`.
+
+        Its credentials may end after an hour: ask again for each query.
+        """
+        ...
+
+
 class ObjectStores:
     """The stores of all exports: one client for each of them, created at first use."""
 
@@ -88,11 +124,15 @@ class ObjectStores:
         Does not connect. Raises StoreError for a client or credentials that are missing.
         """
         if settings not in self._opened:
-            self._opened[settings] = _open_store(settings)
+            self._opened[settings] = open_store(settings)
         return self._opened[settings]
 
 
-def _open_store(settings: StoreSettings) -> tuple[ObjectStore, str]:
+def open_store(settings: StoreSettings) -> tuple[WritableStore, str]:
+    """Return the store of some settings, to write as well, and the prefix in it.
+
+    Does not connect. Raises StoreError for a client or credentials that are missing.
+    """
     root, prefix = split_source(settings.source)
     if root == "file://":
         from finops_dagster.object_stores.local import LocalStore
@@ -105,7 +145,7 @@ def _open_store(settings: StoreSettings) -> tuple[ObjectStore, str]:
     return S3Store(root.removeprefix("s3://"), settings), prefix
 
 
-def _open_azure_store(source: str) -> ObjectStore:
+def _open_azure_store(source: str) -> WritableStore:
     try:
         from finops_dagster.object_stores.azure_blob import AzureBlobStore
     except ModuleNotFoundError as error:

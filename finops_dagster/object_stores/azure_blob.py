@@ -3,56 +3,63 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import requests
 from azure.core import MatchConditions
-from azure.core.credentials import AccessToken, AzureSasCredential
-from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError
+from azure.core.exceptions import (
+    AzureError,
+    HttpResponseError,
+    ResourceExistsError,
+    ResourceModifiedError,
+    ResourceNotFoundError,
+)
 from azure.core.pipeline.transport import RequestsTransport
 from azure.storage.blob import (
     BlobPrefix,
     BlobProperties,
-    BlobServiceClient,
     ContainerClient,
+    ContentSettings,
     ExponentialRetry,
     StorageStreamDownloader,
 )
 from requests.adapters import HTTPAdapter
 
-from finops_dagster.object_stores import ObjectInfo, ObjectStore, StoreError, StoreUnavailable
-from finops_dagster.object_stores.azure_address import AZURE_EXAMPLE, AzureAddress
-from finops_dagster.object_stores.azure_errors import azure_error, entra_error
+from finops_dagster.object_stores import ObjectInfo, StoreUnavailable, WritableStore
+from finops_dagster.object_stores.azure_address import AzureAddress
+from finops_dagster.object_stores.azure_credentials import endpoint_and_credential, filesystem
+from finops_dagster.object_stores.azure_errors import azure_error
+from finops_dagster.object_stores.uploads import (
+    compare_checksums,
+    file_chunks,
+    md5,
+    settle_replace,
+)
 
-_CONNECTION_STRING = "AZURE_STORAGE_CONNECTION_STRING"
-_KEY = "AZURE_STORAGE_KEY"
-_SAS_TOKEN = "AZURE_STORAGE_SAS_TOKEN"
-_ANONYMOUS = "AZURE_STORAGE_ANON"
-_ACCOUNT_NAME = "AZURE_STORAGE_ACCOUNT_NAME"
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
+
 _CONNECTIONS = 32
 _MOST_RETRIES = 5
 # The client raises the errors that it logs, some of them in twenty lines.
 _CLIENT_LOG_LEVEL = logging.ERROR
 _CHUNK_BYTES = 8 * 1024 * 1024
-_LOGIN_HOSTS = {
-    "core.usgovcloudapi.net": "login.microsoftonline.us",
-    "core.chinacloudapi.cn": "login.chinacloudapi.cn",
-}
 _SIGNATURE = re.compile(r"(?i)\b(sig=)[^&\s'\"]+")
 
 
-class AzureBlobStore(ObjectStore):
+class AzureBlobStore(WritableStore):
     """One container, with credentials from the environment."""
 
     def __init__(self, address: AzureAddress) -> None:
         _keep_signatures_out_of_logs()
         self._location = address.root
         with self._translated_errors(""):
-            self._container = _container_client(address)
+            self._endpoint, self._credential = endpoint_and_credential(address)
+            self._container = _container_client(self._endpoint, address, self._credential)
         self._location = self._container.url.partition("?")[0]
 
     def location(self, key: str) -> str:
@@ -127,6 +134,42 @@ class AzureBlobStore(ObjectStore):
         # The bytes count as they are stored, whatever the blob's Content-Encoding says.
         return self._container.download_blob(key, decompress=False, **(conditions if etag else {}))
 
+    def upload(self, path: Path, key: str) -> ObjectInfo:
+        """Send blocks of 8 MiB, each with its MD5, which Azure compares; then a HEAD request."""
+        checksum = md5(file_chunks(path))
+        settings = ContentSettings(content_md5=bytearray(checksum))
+        with self._translated_errors(key), path.open("rb") as file:
+            blob = self._container.upload_blob(
+                key, file, overwrite=True, validate_content="md5", content_settings=settings
+            )
+            properties = blob.get_blob_properties()
+        info = self._info(key, properties)
+        stored = properties.content_settings.content_md5 or b""
+        compare_checksums(info.location, "MD5", checksum.hex(), bytes(stored).hex())
+        return info
+
+    def replace(self, key: str, content: bytes, *, etag: str | None) -> str:
+        """Send one PUT request, with If-Match or If-None-Match."""
+        condition: dict[str, Any] = {"overwrite": False}
+        if etag is not None:
+            condition = {"etag": f'"{etag}"', "match_condition": MatchConditions.IfNotModified}
+        with self._translated_errors(key):
+            blob = self._container.get_blob_client(key)
+            try:
+                response = blob.upload_blob(content, validate_content="md5", **condition)
+            except (ResourceExistsError, ResourceModifiedError):
+                return settle_replace(self, key, content, etag)
+            return str(response["etag"]).strip('"')
+
+    def delete(self, key: str) -> None:
+        """Send one DELETE request."""
+        with self._translated_errors(key), suppress(ResourceNotFoundError):
+            self._container.delete_blob(key)
+
+    def filesystem(self) -> tuple[FileSystem, str]:
+        """Use the client's credentials; with Entra ID, pyarrow looks for them itself."""
+        return filesystem(self._endpoint, self._credential), self._container.container_name
+
     def _info(self, key: str, blob: BlobProperties) -> ObjectInfo:
         etag = str(blob.etag).strip('"')
         return ObjectInfo(key, self.location(key), blob.size, etag, blob.last_modified)
@@ -146,7 +189,7 @@ def _is_folder(blob: BlobProperties) -> bool:
     return str(blob.name).endswith("/") or metadata.get("hdi_isfolder") == "true"
 
 
-def _container_client(address: AzureAddress) -> ContainerClient:
+def _container_client(endpoint: str, address: AzureAddress, credential: Any) -> ContainerClient:
     session = requests.Session()
     for scheme in ("https://", "http://"):
         session.mount(scheme, HTTPAdapter(pool_maxsize=_CONNECTIONS))
@@ -157,82 +200,7 @@ def _container_client(address: AzureAddress) -> ContainerClient:
         "max_single_get_size": _CHUNK_BYTES,
         "max_chunk_get_size": _CHUNK_BYTES,
     }
-    endpoint, credential = _endpoint_and_credential(address)
     return ContainerClient(endpoint, address.container, credential=credential, **options)
-
-
-def _endpoint_and_credential(address: AzureAddress) -> tuple[str, Any]:
-    """Return the account's endpoint, and the environment's credential: None for anonymous access.
-
-    Raises StoreError if the environment has none for this account.
-    """
-    if text := _variable(_CONNECTION_STRING):
-        return _connection_string(text, address)
-    account = address.account or _variable(_ACCOUNT_NAME)
-    if not account:
-        raise StoreError(
-            f"{address.root}: the source names no account; write {AZURE_EXAMPLE}, or set "
-            f"{_ACCOUNT_NAME} or {_CONNECTION_STRING}"
-        )
-    endpoint = address.endpoint or f"https://{account}.blob.core.windows.net"
-    if key := _variable(_KEY):
-        return endpoint, {"account_name": account, "account_key": key}
-    if token := _variable(_SAS_TOKEN):
-        return endpoint, AzureSasCredential(token.rpartition("?")[2])
-    if _variable(_ANONYMOUS).lower() in ("true", "1"):
-        return endpoint, None
-    if endpoint.startswith("http://"):
-        raise StoreError(
-            f"{address.root}: Entra ID works over https only; set {_CONNECTION_STRING}, {_KEY}, "
-            f"{_SAS_TOKEN} or {_ANONYMOUS}=true"
-        )
-    return endpoint, _EntraCredential(endpoint)
-
-
-def _connection_string(text: str, address: AzureAddress) -> tuple[str, Any]:
-    """Return the endpoint and the credential of a connection string.
-
-    An endpoint in the address comes first. Raises StoreError if the string is not usable, or is of
-    another account than the address.
-    """
-    try:
-        service = BlobServiceClient.from_connection_string(text)
-    except ValueError:
-        raise StoreError(
-            f"{address.root}: {_CONNECTION_STRING} is not a connection string: copy it again from "
-            "the account's Access keys"
-        ) from None
-    if address.account and service.account_name not in (None, address.account):
-        raise StoreError(
-            f"{address.root}: {_CONNECTION_STRING} is of another account, {service.account_name}: "
-            "unset it and use Entra ID, which reads several accounts"
-        )
-    endpoint, _, token = service.url.partition("?")
-    credential = AzureSasCredential(token) if token else service.credential
-    return address.endpoint or endpoint.rstrip("/"), credential
-
-
-class _EntraCredential:
-    """Tokens of Entra ID. Errors are the store's: after errors of its own, the client retries."""
-
-    def __init__(self, endpoint: str) -> None:
-        from azure.identity import DefaultAzureCredential
-
-        hosts = (host for cloud, host in _LOGIN_HOSTS.items() if endpoint.endswith(cloud))
-        authority = _variable("AZURE_AUTHORITY_HOST") or next(hosts, None)
-        self._endpoint = endpoint
-        self._credential = DefaultAzureCredential(authority=authority)
-
-    def get_token(self, *scopes: str, **options: Any) -> AccessToken:
-        """Return a token. Raises StoreError and StoreUnavailable."""
-        try:
-            return self._credential.get_token(*scopes, **options)
-        except ClientAuthenticationError as error:
-            raise entra_error(error, self._endpoint) from None
-
-
-def _variable(name: str) -> str:
-    return os.environ.get(name, "").strip()
 
 
 def _keep_signatures_out_of_logs() -> None:

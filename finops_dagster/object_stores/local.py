@@ -2,23 +2,42 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock
 
 from finops_dagster.object_stores import (
     ObjectChanged,
     ObjectInfo,
     ObjectMissing,
-    ObjectStore,
     StoreError,
+    WritableStore,
+)
+from finops_dagster.object_stores.uploads import (
+    compare_checksums,
+    crc32,
+    file_chunks,
+    settle_replace,
 )
 
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
+
 _CHUNK_BYTES = 1024 * 1024
+# Locks and unfinished files, which are no objects. They do not end in .parquet, as queries use `*`.
+_HIDDEN_PREFIX = ".finops-"
+# The finest that all usual file systems keep.
+_CLOCK_TICK_NS = 1000
 
 
-class LocalStore(ObjectStore):
+class LocalStore(WritableStore):
     """A store of the files below `folder`; an ETag is made of size and time of change."""
 
     def __init__(self, folder: str) -> None:
@@ -50,20 +69,31 @@ class LocalStore(ObjectStore):
     def _entries(self, folder: str) -> list[Path]:
         path = self.location(folder)
         with suppress(ObjectMissing), _translated_errors(path):
-            return list(Path(path).iterdir())
+            entries = Path(path).iterdir()
+            return [entry for entry in entries if not entry.name.startswith(_HIDDEN_PREFIX)]
         return []
 
     def head(self, key: str) -> ObjectInfo:
         path = self.location(key)
         with _translated_errors(path):
-            status = Path(path).stat()
+            return self._info(key, Path(path).stat())
+
+    def _info(self, key: str, status: os.stat_result) -> ObjectInfo:
         etag = f"{status.st_size:x}-{status.st_mtime_ns:x}"
         written = datetime.fromtimestamp(status.st_mtime, UTC)
-        return ObjectInfo(key, path, status.st_size, etag, written)
+        return ObjectInfo(key, self.location(key), status.st_size, etag, written)
 
     def read(self, key: str, *, known_etag: str = "") -> tuple[bytes, ObjectInfo] | None:
-        info = self.head(key)
-        return None if info.etag == known_etag else (b"".join(self.chunks(info)), info)
+        # The open file stays the same when another one is renamed to its name.
+        path = self.location(key)
+        with _translated_errors(path), Path(path).open("rb") as file:
+            info = self._info(key, os.fstat(file.fileno()))
+            if info.etag == known_etag:
+                return None
+            content = file.read()
+            if self._info(key, os.fstat(file.fileno())).etag != info.etag:
+                raise ObjectChanged(f"{path} changed while it was read; run the month again")
+        return content, info
 
     def chunks(self, info: ObjectInfo) -> Iterator[bytes]:
         # A file can change while it is read: the ETag is compared again after the last byte.
@@ -72,6 +102,63 @@ class LocalStore(ObjectStore):
                 yield chunk
         if self.head(info.key).etag != info.etag:
             raise ObjectChanged(f"{info.location} changed while it was read; run the month again")
+
+    def upload(self, path: Path, key: str) -> ObjectInfo:
+        """Copy the file, compare the checksums, and rename the copy."""
+        target, checksum = Path(self.location(key)), crc32(file_chunks(path))
+        with _new_file(target) as new:
+            shutil.copyfile(path, new)
+            compare_checksums(str(target), "CRC32", checksum, crc32(file_chunks(new)))
+            new.replace(target)
+        return self.head(key)
+
+    def replace(self, key: str, content: bytes, *, etag: str | None) -> str:
+        """Write the object under a lock, which all processes of this machine keep."""
+        path = Path(self.location(key))
+        with _new_file(path) as new, FileLock(path.with_name(f"{_HIDDEN_PREFIX}{path.name}.lock")):
+            found = path.stat() if path.exists() else None
+            if (found and self._info(key, found).etag) != etag:
+                return settle_replace(self, key, content, etag)
+            new.write_bytes(content)
+            if found:
+                # Two writes at the same tick of the clock would have the same ETag.
+                written = max(new.stat().st_mtime_ns, found.st_mtime_ns + _CLOCK_TICK_NS)
+                os.utime(new, ns=(written, written))
+            info = self._info(key, new.stat())
+            new.replace(path)
+        return info.etag
+
+    def delete(self, key: str) -> None:
+        path = Path(self.location(key))
+        with _translated_write_errors(path):
+            path.unlink(missing_ok=True)
+
+    def filesystem(self) -> tuple[FileSystem, str]:
+        from pyarrow.fs import LocalFileSystem
+
+        return LocalFileSystem(), str(self._folder)
+
+
+@contextmanager
+def _new_file(path: Path) -> Iterator[Path]:
+    """Yield the path of a new file, to be renamed to `path`; it is deleted if it is not."""
+    new = path.with_name(f"{_HIDDEN_PREFIX}{path.name}-{uuid.uuid4().hex}.new")
+    with _translated_write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield new
+        finally:
+            new.unlink(missing_ok=True)
+
+
+@contextmanager
+def _translated_write_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"{path} cannot be written: {error.strerror}; allow writing it, or check the disk"
+        ) from error
 
 
 @contextmanager

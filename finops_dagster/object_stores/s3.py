@@ -4,20 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from s3transfer.manager import TransferConfig, TransferManager
 
-from finops_dagster.object_stores import ObjectInfo, ObjectStore, StoreUnavailable
+from finops_dagster.object_stores import ObjectInfo, StoreUnavailable, WritableStore
 from finops_dagster.object_stores.aws_session import aws_session
-from finops_dagster.object_stores.s3_errors import has_s3_code, s3_error
+from finops_dagster.object_stores.s3_errors import has_s3_code, is_refused_condition, s3_error
 from finops_dagster.object_stores.settings import StoreSettings
+from finops_dagster.object_stores.uploads import (
+    compare_checksums,
+    crc32,
+    file_chunks,
+    settle_replace,
+)
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+    from pyarrow.fs import FileSystem
 
 _CHUNK_BYTES = 1024 * 1024
+_PART_BYTES = 8 * 1024 * 1024
+_TRANSFERS = TransferConfig(
+    multipart_threshold=_PART_BYTES, multipart_chunksize=_PART_BYTES, max_request_concurrency=4
+)
+# S3 then has one checksum of all bytes; a checksum of the parts' checksums depends on their sizes.
+_CHECKSUM = {"ChecksumAlgorithm": "CRC32", "ChecksumType": "FULL_OBJECT"}
 
 # botocore itself retries after 5xx, SlowDown and broken connections, with growing pauses.
 _CONFIG = Config(
@@ -30,7 +46,7 @@ _CONFIG = Config(
 )
 
 
-class S3Store(ObjectStore):
+class S3Store(WritableStore):
     """One bucket or access point, with boto3's credentials or those of the settings' role."""
 
     def __init__(self, bucket: str, settings: StoreSettings) -> None:
@@ -40,7 +56,10 @@ class S3Store(ObjectStore):
         if settings.requester_pays:
             self._bucket_args["RequestPayer"] = "requester"
         with self._translated_errors(""):
-            self._client = _client(settings, bucket)
+            self._session = _session(settings, bucket)
+            self._client: S3Client = self._session.client(
+                "s3", endpoint_url=settings.endpoint_url, config=_CONFIG
+            )
 
     def location(self, key: str) -> str:
         """Return `s3://bucket/key`."""
@@ -121,6 +140,64 @@ class S3Store(ObjectStore):
                 )
             yield from response["Body"].iter_chunks(_CHUNK_BYTES)
 
+    def upload(self, path: Path, key: str) -> ObjectInfo:
+        """Send parts of 8 MiB, four at a time, and a HEAD request for the checksum."""
+        checksum = crc32(file_chunks(path))
+        with self._translated_errors(key):
+            with TransferManager(self._client, _TRANSFERS) as transfers:
+                arguments = {**self._bucket_args, **_CHECKSUM}
+                transfers.upload(
+                    str(path), arguments.pop("Bucket"), key, extra_args=arguments
+                ).result()
+            response = self._client.head_object(
+                **self._bucket_args, Key=key, ChecksumMode="ENABLED"
+            )
+        info = self._info(key, response)
+        stored = response.get("ChecksumCRC32", "")
+        if not stored or response.get("ChecksumType") == "COMPOSITE" or "-" in stored:
+            # Not every store that speaks S3 has a checksum of all bytes.
+            stored = crc32(self.chunks(info))
+        compare_checksums(info.location, "CRC32", checksum, stored)
+        return info
+
+    def replace(self, key: str, content: bytes, *, etag: str | None) -> str:
+        """Send one PUT request, with If-Match or If-None-Match."""
+        condition: dict[str, Any] = {"IfNoneMatch": "*"} if etag is None else {"IfMatch": etag}
+        with self._translated_errors(key):
+            try:
+                response = self._client.put_object(
+                    **self._bucket_args, Key=key, Body=content, **condition
+                )
+            except ClientError as error:
+                if not is_refused_condition(error):
+                    raise
+                return settle_replace(self, key, content, etag)
+            return response["ETag"].strip('"')
+
+    def delete(self, key: str) -> None:
+        """Send one DELETE request; S3 has no error for a missing object."""
+        with self._translated_errors(key):
+            self._client.delete_object(**self._bucket_args, Key=key)
+
+    def filesystem(self) -> tuple[FileSystem, str]:
+        """Use the client's endpoint, region and credentials, which may end after an hour."""
+        from pyarrow.fs import S3FileSystem
+
+        with self._translated_errors(""):
+            credentials = self._session.get_credentials()
+            if not credentials:
+                raise NoCredentialsError
+            keys = credentials.get_frozen_credentials()
+        endpoint = self._client.meta.endpoint_url
+        return S3FileSystem(
+            access_key=keys.access_key,
+            secret_key=keys.secret_key,
+            session_token=keys.token,
+            region=self._client.meta.region_name,
+            # With another endpoint, pyarrow puts the bucket into the path, which AWS discourages.
+            endpoint_override=None if "amazonaws.com" in endpoint else endpoint,
+        ), self._bucket
+
     def _info(self, key: str, response: Mapping[str, Any]) -> ObjectInfo:
         size, etag = response["ContentLength"], response["ETag"].strip('"')
         return ObjectInfo(key, self.location(key), size, etag, response["LastModified"])
@@ -134,10 +211,9 @@ class S3Store(ObjectStore):
             raise s3_error(error, self.location(key), requester_pays=pays) from error
 
 
-def _client(settings: StoreSettings, bucket: str) -> S3Client:
+def _session(settings: StoreSettings, bucket: str) -> boto3.Session:
     region = settings.region
     if bucket.startswith("arn:"):
         # An access point answers in its own region alone, which its ARN names.
         region = region or bucket.split(":")[3] or None
-    session = aws_session(region, settings.profile, settings.role_arn, settings.external_id)
-    return session.client("s3", endpoint_url=settings.endpoint_url, config=_CONFIG)
+    return aws_session(region, settings.profile, settings.role_arn, settings.external_id)

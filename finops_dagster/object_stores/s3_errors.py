@@ -18,11 +18,13 @@ _REGION_CODES = set(
     "301 AuthorizationHeaderMalformed IllegalLocationConstraintException PermanentRedirect "
     "TemporaryRedirect".split()
 )
-# The patterns are searched, in order, in the lower-case text `service status code: message`; the
+# The patterns are searched, in order, in the lower-case text `operation status code: message`; the
 # first match gives the advice. AWS has one code, AccessDenied, for many reasons, and other stores
 # have other messages.
 _ADVICE = {
-    r"^s3 \d+ kms|\bkms:|:kms:|master key": "the file is encrypted with a KMS key: the reader "
+    r"^\w*(put|upload)\w* .*(\bkms[:.]|master key)": "the bucket encrypts with a KMS key: the "
+    "writer needs kms:GenerateDataKey and kms:Decrypt on it, in its own policy and in the key's",
+    r"^\w+ \d+ kms|\bkms:|:kms:|master key": "the file is encrypted with a KMS key: the reader "
     "needs kms:Decrypt on it, in its own policy and in the key's",
     "server side encryption": "the file is encrypted with a key that S3 does not have (SSE-C), and "
     "cannot be read: deliver it with another encryption",
@@ -33,17 +35,24 @@ _ADVICE = {
     "another AWS partition or store: set another one",
     " invalidobjectstate:": "a lifecycle rule has archived the file: restore it, and exempt the "
     "export from the rule",
+    r" (baddigest|xamzcontent\w+mismatch):": "the bytes were damaged on the way to the store: run "
+    "the month again, and look for a proxy that changes them",
+    " notimplemented:": "the store has no conditional writes, without which two runs can overwrite "
+    "each other's month: use another store",
     " nosuchaccesspoint:": "the access point does not exist: check the source",
     " nosuchbucket:": "the bucket does not exist: check the source",
     " requesttimetooskewed:": "this machine's clock is wrong: set it",
     " signaturedoesnotmatch:": "the secret key does not belong to the access key: set both again",
-    "^sts ": "the credentials need sts:AssumeRole on role_arn, and the role's trust policy must "
-    "name them and agree with external_id",
+    "^assumerole": "the credentials need sts:AssumeRole on role_arn, and the role's trust policy "
+    "must name them and agree with external_id",
     " 403 .*requester": "the requester pays for this bucket: set requester_pays = true",
     # S3 gives the reason for a denial only to requests of the same organization.
     " 403 .*explicit deny": "a deny overrides every policy that allows: have the deny changed",
     " 403 .*because no": "change that policy to allow it "
     "(docs/exports.md, Which rights does it need?)",
+    r"^deleteobject 403 ": "the credentials need s3:DeleteObject on the object",
+    r"^\w*(put|upload)\w* 403 ": "the credentials need s3:PutObject on the object, and the policy "
+    "of a bucket in another account must allow it too",
     " 403 ": "the credentials need s3:GetObject on the object and s3:ListBucket on the bucket, and "
     "the policy of a bucket in another account must allow both too; where the requester pays, set "
     "requester_pays = true",
@@ -85,9 +94,9 @@ def s3_error(
     message = aws_message(error)
     service = "STS" if error.operation_name.startswith("AssumeRole") else "S3"
     line = f"{location}: {service} refuses ({code}{message and f': {message}'})"
-    if status >= 500 or status == 429 or code in _TRANSIENT_CODES:
+    if code != "NotImplemented" and (status >= 500 or status == 429 or code in _TRANSIENT_CODES):
         return StoreUnavailable(f"{line}; {service} may be busy: run the month again later")
-    text = f"{service} {status} {code}: {message}".lower()
+    text = f"{error.operation_name} {status} {code}: {message}".lower()
     advice = next((advice for pattern, advice in _ADVICE.items() if re.search(pattern, text)), "")
     if code in _REGION_CODES:
         advice = _region_advice(error.response)
@@ -95,6 +104,18 @@ def s3_error(
         # The setting is already on, so it is not advised.
         advice = _ADVICE[" 403 "].partition("; where the requester")[0]
     return StoreError(f"{line}; {advice}" if advice else line)
+
+
+def is_refused_condition(error: aws.ClientError) -> bool:
+    """Return whether a conditional PUT failed for its condition, or for another PUT under way.
+
+    With If-Match, S3 answers 404 if there is no object.
+    """
+    return error.response["Error"].get("Code") in (
+        "ConditionalRequestConflict",
+        "NoSuchKey",
+        "PreconditionFailed",
+    )
 
 
 def has_s3_code(error: aws.ClientError) -> bool:

@@ -2,85 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
-import os
 import random
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from finops_dagster.object_stores import (
-    ObjectChanged,
-    ObjectInfo,
-    ObjectMissing,
-    ObjectStore,
-    ObjectStores,
-)
-from finops_dagster.object_stores.settings import StoreSettings
-from finops_dagster_tests.servers.azurite import AzureServer
-from finops_dagster_tests.servers.s3 import S3Server
-
-_times = itertools.count(1_700_000_000)
-
-
-@dataclass
-class Place:
-    """A store to test, how its objects are written and deleted, and how many it lists at once."""
-
-    source: str
-    settings: dict[str, Any]
-    put: Callable[[str, bytes], Any]
-    delete: Callable[[str], Any]
-    page: int = 0
-
-    def open(self, folder: str = "") -> tuple[ObjectStore, str]:
-        source = f"{self.source}/{folder}".rstrip("/")
-        return ObjectStores().open(StoreSettings(source=source, **self.settings))
-
-
-@pytest.fixture(params=["file", "s3", "azure"])
-def place(request: pytest.FixtureRequest) -> Place:
-    return request.getfixturevalue(f"{request.param}_place")
-
-
-@pytest.fixture
-def file_place(tmp_path: Path) -> Place:
-    def put(key: str, body: bytes) -> None:
-        path = tmp_path / key
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(body)
-        # Two writes may come at the same tick of the file system's clock.
-        os.utime(path, (next(_times),) * 2)
-
-    return Place(f"file://{tmp_path}", {}, put, lambda key: (tmp_path / key).unlink())
-
-
-@pytest.fixture
-def s3_place(s3: S3Server, bucket: str) -> Place:
-    client = s3.client()
-    return Place(
-        f"s3://{bucket}",
-        {"endpoint_url": s3.url},
-        lambda key, body: client.put_object(Bucket=bucket, Key=key, Body=body),
-        lambda key: client.delete_object(Bucket=bucket, Key=key),
-        1000,
-    )
-
-
-@pytest.fixture
-def azure_place(azure: AzureServer, container: str) -> Place:
-    client = azure.container(container)
-    return Place(
-        f"{azure.url}/{container}",
-        {},
-        lambda key, body: client.upload_blob(key, body, overwrite=True),
-        client.delete_blob,
-        5000,
-    )
+from finops_dagster.object_stores import ObjectChanged, ObjectInfo, ObjectMissing
+from finops_dagster_tests.object_stores.places import Place
 
 
 def put_all(place: Place, *keys: str) -> None:
