@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -83,6 +84,25 @@ class StorageSettings(SettingsTable):
     # largest bill on public record is 30 GB a month.
     max_inflation: PositiveInt = 300
     max_inflated_bytes: PositiveInt = 10**12
+
+
+class MetricsSettings(SettingsTable):
+    """The file that the sensor `metrics` writes, and the number of months that metrics are of.
+
+    Without a file, there is no such sensor.
+    """
+
+    file: LocalPath | None = None
+    months: PositiveInt = 13
+
+    @staticmethod
+    def require_client() -> None:
+        """Raise SettingsError if the client of Prometheus is not installed."""
+        if find_spec("prometheus_client") is None:
+            raise SettingsError(
+                "prometheus_client is not installed, which writes metrics; run pip install "
+                "'.[metrics]' in the folder from which finops_dagster was installed"
+            )
 
 
 class DatabaseSettings(SettingsTable):
@@ -167,6 +187,7 @@ class Settings(BaseSettings):
     ] = ()
     alerts: AlertSettings | None = None
     run_sizes: Annotated[tuple[RunSize, ...], AfterValidator(check_run_sizes)] = ()
+    metrics: MetricsSettings = MetricsSettings()
 
     @property
     def location(self) -> str:

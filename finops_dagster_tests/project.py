@@ -107,6 +107,7 @@ class Project:
         self.database: dict[str, Any] = {}
         self.alerts: dict[str, Any] | None = None
         self.run_sizes: list[dict[str, Any]] = []
+        self.metrics: dict[str, Any] = {}
         self.instance = dg.DagsterInstance.ephemeral()
         self._built: tuple[dict[str, Any], dg.Definitions] | None = None
 
@@ -140,9 +141,9 @@ class Project:
         return deliver(self.put, month, files, version=version, **delivery)
 
     def settings(self) -> Settings:
-        tables = {"storage": self.storage, "database": self.database, "alerts": self.alerts}
-        blocks = {"run_sizes": self.run_sizes, "exports": [self.export, *self.more_exports]}
-        return Settings.model_validate(tables | blocks)
+        names = ("storage", "database", "alerts", "metrics", "run_sizes")
+        tables = {name: getattr(self, name) for name in names}
+        return Settings.model_validate(tables | {"exports": [self.export, *self.more_exports]})
 
     def definitions(self) -> dg.Definitions:
         settings = self.settings()

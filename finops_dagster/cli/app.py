@@ -12,7 +12,17 @@ from typing import Annotated, Literal
 
 import typer
 
-from finops_dagster.cli import accounts, alerts, bill_report, budgets, focus, run, state, worker
+from finops_dagster.cli import (
+    accounts,
+    alerts,
+    bill_report,
+    budgets,
+    focus,
+    metrics,
+    run,
+    state,
+    worker,
+)
 from finops_dagster.cli.options import ExternalId, Group, Json, Options, Profile, Role
 from finops_dagster.cli.output import show
 from finops_dagster.cli.query_command import QueryCommand, chosen_format
@@ -245,6 +255,7 @@ def query(
 app.command()(bill_report.report)
 app.command()(budgets.budgets)
 app.command()(budgets.anomalies)
+app.command()(metrics.metrics)
 
 config_app = typer.Typer(cls=Group, invoke_without_command=True)
 app.add_typer(config_app, name="config")

@@ -22,7 +22,7 @@ from finops_dagster.focus.exports import focus_derivation, focus_exports, no_cha
 from finops_dagster.focus.month import FocusDerivation, FocusMonth, focus_lake
 from finops_dagster.lake import Lake, footer_texts, version_of_footer
 from finops_dagster.object_stores import ObjectStores
-from finops_dagster.pipeline import BILL_STAGES, FOCUS_STAGES
+from finops_dagster.pipeline import FOCUS_STAGES, export_stages
 from finops_dagster.settings import Settings
 from finops_dagster.sources import VENDORS
 from finops_dagster.sources.base import Format, Source
@@ -54,10 +54,9 @@ def last_stage(settings: Settings) -> str:
 
 def stages_of(settings: Settings, export: ExportSettings) -> tuple[str, ...]:
     """Return the stages of an export; those of the charges only where its format has a mapping."""
-    bill = BILL_STAGES[: BILL_STAGES.index(last_stage(settings)) + 1]
-    if not focus_exports(export):
-        return bill
-    return (*bill, *(FOCUS_STAGES if settings.database.has_warehouse else FOCUS_STAGES[:1]))
+    return export_stages(
+        has_warehouse=settings.database.has_warehouse, has_focus=focus_exports(export) is not None
+    )
 
 
 def without_charges(stages: Sequence[str]) -> tuple[str, ...]:

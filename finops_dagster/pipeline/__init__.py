@@ -24,6 +24,13 @@ the stages before is left; where they have the version, they do no work.
 """
 
 
+def export_stages(*, has_warehouse: bool, has_focus: bool) -> tuple[str, ...]:
+    """Return the stages of an export; without a warehouse, they end at the lake."""
+    bill = BILL_STAGES if has_warehouse else BILL_STAGES[:-1]
+    charges = FOCUS_STAGES if has_warehouse else FOCUS_STAGES[:1]
+    return (*bill, *(charges if has_focus else ()))
+
+
 def with_previous(stage: str) -> tuple[str, ...]:
     """Return the stage and all stages before it, the nearest first."""
     if stage not in PREVIOUS_STAGE:

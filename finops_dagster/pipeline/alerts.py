@@ -23,7 +23,7 @@ from finops_dagster.alerts.settings import AlertSettings
 from finops_dagster.alerts.unsent import TICK_SECONDS, Unsent, limited, send
 from finops_dagster.billing.errors import count_text
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.pipeline import BILL_STAGES, FOCUS_STAGES
+from finops_dagster.pipeline import export_stages
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.history import History, Run
 from finops_dagster.pipeline.metadata import restated
@@ -124,10 +124,10 @@ def _failed_months(
     """
     now = datetime.now(UTC)
     history = History(instance, since=now - _FAILURES_READ)
-    bill = BILL_STAGES[: BILL_STAGES.index(last_stage) + 1]
-    charges = FOCUS_STAGES if last_stage == "warehouse_table" else FOCUS_STAGES[:1]
+    has_warehouse = last_stage == "warehouse_table"
     all_stages = {
-        export.name: (*bill, *(charges if export.has_focus else ())) for export in exports
+        export.name: export_stages(has_warehouse=has_warehouse, has_focus=export.has_focus)
+        for export in exports
     }
     for (export, month), runs in history.month_runs.items():
         stages = all_stages.get(export, ())

@@ -73,7 +73,7 @@ def build_resources(settings: Settings) -> Resources:
 def build_definitions(settings: Settings) -> dg.Definitions:
     """Return the definitions of the settings; needs no network access and no credentials.
 
-    Raises SettingsError if the client of the warehouse is not installed.
+    Raises SettingsError if the client of the warehouse or of Prometheus is not installed.
     """
     exports = [Export(export) for export in settings.exports]
     duckdb, limit_names = settings.database.duckdb, set(DuckDB.__annotations__)
@@ -117,6 +117,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
             *focus_automation_sensor(exports, has_warehouse=settings.database.has_warehouse),
             lost_runs_sensor(),
             *([alerts_sensor(settings.alerts, exports, last_stage)] if settings.alerts else []),
+            *_metrics_sensors(settings),
         ],
         resources=resources,
         # A run writes JSON lines if its config names that logger: docs/operations.md.
@@ -124,3 +125,12 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         # The stages run one after the other: a process for each would cost seconds for nothing.
         executor=dg.in_process_executor,
     )
+
+
+def _metrics_sensors(settings: Settings) -> list[dg.SensorDefinition]:
+    if settings.metrics.file is None:
+        return []
+    settings.metrics.require_client()
+    from finops_dagster.pipeline.metrics_sensor import metrics_sensor
+
+    return [metrics_sensor(settings, settings.metrics.file)]

@@ -246,6 +246,16 @@ def month_costs(
     return [(BillingMonth.of(first_day), dict(costs)) for first_day, costs in reversed(rows)]
 
 
+def load_seconds(connection: duckdb.DuckDBPyConnection, export: str) -> dict[BillingMonth, float]:
+    """Return how long the last load of each month of an export took."""
+    rows = connection.execute(
+        "SELECT billing_month, arg_max(seconds, committed_at) FROM finops_state.runs "
+        "WHERE export = ? GROUP BY billing_month",
+        [export],
+    ).fetchall()
+    return {BillingMonth.of(first_day): seconds for first_day, seconds in rows}
+
+
 def newest_load(
     connection: duckdb.DuckDBPyConnection, export: str, month: BillingMonth, state: str = "loaded"
 ) -> Load | None:

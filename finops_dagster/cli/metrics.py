@@ -1,0 +1,78 @@
+"""`finops metrics`: metrics for Prometheus, printed, in a file, or served."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from finops_dagster.billing.errors import BillError
+from finops_dagster.cli.options import Options
+from finops_dagster.terminal import print_error, print_line
+
+if TYPE_CHECKING:
+    from finops_dagster.pipeline.metrics import Metrics
+
+
+def metrics(
+    context: typer.Context,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="File to write, for the node exporter: finops.prom."),
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(metavar="PORT", min=1, max=65535, help="Serve the metrics on this port."),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(metavar="HOST", help="Address to listen on, with --port.")
+    ] = "127.0.0.1",
+    seconds: Annotated[
+        int,
+        typer.Option(metavar="N", min=0, help="With --port: read anew at most every N seconds."),
+    ] = 30,
+) -> None:
+    """Print metrics for Prometheus.
+
+    They have the newest months of each export: their state, rows, cost and times, failed runs, the
+    queue, restatements and budgets. With --port they are served until Ctrl-C.
+
+    $ finops metrics
+    $ finops metrics --out /var/lib/node_exporter/finops.prom
+    $ finops metrics --port 9464
+    """
+    if out is not None and port is not None:
+        raise typer.BadParameter("name one of --out and --port")
+    settings = Options.of(context).settings()
+    settings.metrics.require_client()
+    from finops_dagster.pipeline.metrics import Metrics
+
+    # Served metrics have the same problem many times, and it is printed once.
+    collected = Metrics(settings, cache(print_error), 0 if port is None else seconds)
+    if port is not None:
+        _serve(collected, host, port)
+    elif out is not None:
+        collected.write(out)
+    else:
+        typer.echo(collected.text(), nl=False)
+
+
+def _serve(metrics: Metrics, host: str, port: int) -> None:
+    """Serve the metrics until Ctrl-C. Raises BillError if the address cannot be used."""
+    from prometheus_client import start_http_server
+
+    try:
+        server, thread = start_http_server(port, host, metrics.registry())
+    except OSError as error:
+        raise BillError(
+            f"port {port} of {host} cannot be used ({os.strerror(error.errno or 0)}); stop the "
+            "program that uses it, or choose another --port"
+        ) from error
+    print_line(f"metrics are served on http://{host}:{port}/metrics; Ctrl-C ends it")
+    try:
+        thread.join()
+    except KeyboardInterrupt:
+        server.shutdown()
