@@ -31,6 +31,7 @@ from pydantic_settings import SettingsError as EnvironmentUnreadable
 from finops_dagster.alerts.settings import AlertSettings
 from finops_dagster.billing.columns import flat_name
 from finops_dagster.billing.errors import excerpt, first_line
+from finops_dagster.lake import FolderLake, Lake
 from finops_dagster.reports.accounts import AccountsSettings
 from finops_dagster.reports.budgets import Budgets
 from finops_dagster.run_sizes import RunSize, check_run_sizes
@@ -84,6 +85,10 @@ class StorageSettings(SettingsTable):
     # largest bill on public record is 30 GB a month.
     max_inflation: PositiveInt = 300
     max_inflated_bytes: PositiveInt = 10**12
+
+    def open_lake(self) -> Lake:
+        """Return the lake; nothing is read or connected to."""
+        return FolderLake(self.parquet_dir)
 
 
 class MetricsSettings(SettingsTable):
@@ -197,13 +202,12 @@ class Settings(BaseSettings):
     def bill(self, exports: Sequence[ExportSettings] | None = None) -> Bill:
         """Return the charges of these exports, or of all, for a report."""
         # They take time to import, and most commands make no report.
-        from finops_dagster.lake import Lake
         from finops_dagster.reports.bill import Bill
         from finops_dagster.tables.database import DuckDB
 
         return Bill(
             self.project.name,
-            Lake(self.storage.parquet_dir),
+            self.storage.open_lake(),
             DuckDB.of(self.database.duckdb),
             self.exports if exports is None else exports,
             self.accounts,

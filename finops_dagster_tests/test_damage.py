@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from finops_dagster.lake import read_footer
+from finops_dagster.lake import FolderFile
 from finops_dagster_tests.cur import HEADERS, line_item
 from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import Project
@@ -68,7 +68,7 @@ def in_parquet(change: Callable[[pa.Array], pa.Array]) -> Callable[[Project], No
         index = rows.schema.get_field_index("lineitem_productcode")
         changed = rows.set_column(index, rows.schema.field(index), change(rows[index]))
         pq.write_table(changed, project.parquet_path(), compression="zstd")
-        assert read_footer(project.parquet_path())
+        assert FolderFile(project.parquet_path()).version()
 
     return rewrite
 

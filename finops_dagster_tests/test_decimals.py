@@ -4,7 +4,7 @@ from decimal import Decimal
 from typing import Any
 
 from finops_dagster.billing.money import RoundedColumn
-from finops_dagster.lake import read_footer
+from finops_dagster.lake import FolderFile
 from finops_dagster_tests.cur import HEADERS, line_item
 from finops_dagster_tests.project import Project
 
@@ -73,7 +73,7 @@ def test_rounded_amounts_are_reported_in_every_run(project: Project) -> None:
         (COST, 2, "0"),
         (USAGE, 1, None),
     ]
-    footer = read_footer(project.parquet_path())
+    footer = FolderFile(project.parquet_path()).version()
     assert footer is not None
     assert RoundedColumn(COST, 2, Decimal(0)) in (footer.rounded or ())
     assert second.outcomes()["billing_table"] == "unchanged"

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from finops_dagster.lake import read_footer
+from finops_dagster.lake import FolderFile
 from finops_dagster_tests.cur import Put, csv_bytes, line_items, zip_bytes
 from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import UNCHANGED, Project
@@ -73,7 +73,7 @@ def test_other_files_with_the_same_vendor_id_are_a_new_version(
     header, *_ = outcome.metadata("billing_table")["restatement"].splitlines()
     assert header.replace("`", "") == f"| service | account | v1 | {version} | change |"
     assert project.ledger() == [("v1", "superseded"), (version, "loaded")]
-    footer = read_footer(project.parquet_path())
+    footer = FolderFile(project.parquet_path()).version()
     assert footer is not None
     assert footer.manifest_id == version
     assert project.load().outcomes() == UNCHANGED

@@ -93,7 +93,7 @@ def _document(settings: Settings, exports: Sequence[str], scope: Scope) -> Docum
     if not document["months"]:
         names = ", ".join(export.name for export in chosen)
         raise BillError(
-            f"{bill.lake.root} has no charges of {names}; load a month first, such as by "
+            f"{bill.lake.location} has no charges of {names}; load a month first, such as by "
             "finops aws run-pipeline"
         )
     return document

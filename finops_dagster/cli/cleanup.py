@@ -14,7 +14,7 @@ from finops_dagster.cli.options import Selection
 from finops_dagster.cli.output import Row
 from finops_dagster.cli.stored_months import StoredMonth, StoredMonths
 from finops_dagster.focus.month import focus_lake
-from finops_dagster.lake import Lake
+from finops_dagster.lake import FolderLake
 from finops_dagster.pipeline import STAGES
 from finops_dagster.pipeline.history import History, open_history
 from finops_dagster.processes import lost_runs
@@ -73,13 +73,12 @@ def clean_after_lost_runs(settings: Settings, *, dry_run: bool) -> Iterator[Row]
     yield from (_row("lost run", run, 0) for run in lost)
     busy_exports = {export for run in in_progress for export in run.stages}
     for export in settings.exports:
-        lake = Lake(settings.storage.parquet_dir)
-        for root in (settings.storage.staging_dir, lake.root, focus_lake(lake).root):
-            # A running load writes such files too, so they may not be deleted beside it.
-            unfinished = (
-                () if export.name in busy_exports else (root / export.name).rglob("*.part*")
-            )
-            for file in sorted(unfinished):
+        # A running load writes such files too, so they may not be deleted beside it.
+        if export.name in busy_exports:
+            continue
+        lake = settings.storage.open_lake()
+        for folder in (FolderLake(settings.storage.staging_dir), lake, focus_lake(lake)):
+            for file in folder.unfinished_files(export.name):
                 row = _row("unfinished file", str(file), _bytes([file]))
                 if not dry_run:
                     file.unlink()

@@ -15,7 +15,7 @@ from finops_dagster.cli.options import Selection
 from finops_dagster.cli.output import Headings, Row
 from finops_dagster.focus.comparison import Group, compared
 from finops_dagster.focus.month import focus_lake
-from finops_dagster.lake import Lake, parquet_relation
+from finops_dagster.lake import parquet_relation
 from finops_dagster.settings import Settings
 from finops_dagster.tables.database import DuckDB
 
@@ -91,9 +91,10 @@ def _sum(amounts: Iterable[Decimal]) -> str:
 def _path(settings: Settings, export: str, month: BillingMonth) -> Path:
     """Return the file of charges. Raises BillError if there is no such export, or no file."""
     Selection(None, export).exports(settings)
-    path = focus_lake(Lake(settings.storage.parquet_dir)).path(export, month)
-    if not path.exists():
+    file = focus_lake(settings.storage.open_lake()).file(export, month)
+    if not file.exists():
         raise BillError(
-            f"{export} has no charges of {month} ({path}); {reprocess_advice(export, month)}"
+            f"{export} has no charges of {month} ({file.location}); "
+            f"{reprocess_advice(export, month)}"
         )
-    return path
+    return file.local()

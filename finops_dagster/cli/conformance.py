@@ -14,7 +14,7 @@ from finops_dagster.focus.conformance import BrokenRule, conforms
 from finops_dagster.focus.month import FOCUS_VERSION, focus_lake
 from finops_dagster.focus.rules import rules_of
 from finops_dagster.focus.specification import Specification
-from finops_dagster.lake import Lake, parquet_relation
+from finops_dagster.lake import parquet_relation
 from finops_dagster.settings import Settings
 from finops_dagster.tables.database import DuckDB
 from finops_dagster.terminal import console
@@ -39,28 +39,28 @@ def check(settings: Settings, selection: Selection) -> tuple[list[Broken], list[
     Raises BillError if there is no file of charges, or one that cannot be read. On a terminal,
     standard error shows the month that is being read.
     """
-    lake = focus_lake(Lake(settings.storage.parquet_dir))
+    lake = focus_lake(settings.storage.open_lake())
     specification = Specification.load(FOCUS_VERSION)
     months = [
-        (export.name, month, path)
+        (export.name, month, file)
         for export in selection.exports(settings)
         for month in selection.months(export)
-        if (path := lake.path(export.name, month)).exists()
+        if (file := lake.file(export.name, month)).exists()
     ]
     if not months:
         raise BillError(
-            f"{lake.root} has no charges of the selected months: their exports have no focus, or "
-            "were not loaded; run finops aws run-pipeline, or that of another vendor"
+            f"{lake.location} has no charges of the selected months: their exports have no focus, "
+            "or were not loaded; run finops aws run-pipeline, or that of another vendor"
         )
     broken: list[Broken] = []
     with console(stderr=True).status("") as status:
-        for export, month, path in months:
+        for export, month, file in months:
             status.update(f"reading {export} {month}")
             with DuckDB.of(settings.database.duckdb).scratch() as connection:
                 try:
-                    rules = conforms(connection, parquet_relation(path), specification)
+                    rules = conforms(connection, parquet_relation(file.local()), specification)
                 except duckdb.Error as error:
-                    problem = f"{path} cannot be read: {first_line(error)}"
+                    problem = f"{file.location} cannot be read: {first_line(error)}"
                     raise BillError(f"{problem}; {reprocess_advice(export, month)}") from error
             broken += [(export, month, rule) for rule in rules]
     return broken, list(_coverage(len(months), specification, broken))

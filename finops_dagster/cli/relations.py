@@ -17,7 +17,7 @@ def relations_of(
     """Open a DuckDB in memory for the block, as `open_relations` does."""
     return open_relations(
         DuckDB.of(settings.database.duckdb),
-        settings.storage.parquet_dir,
+        settings.storage.open_lake(),
         settings.exports,
         settings.accounts,
     )

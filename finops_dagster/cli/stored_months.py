@@ -20,7 +20,7 @@ from finops_dagster.billing.version import Load, LoadedVersion
 from finops_dagster.cli.options import Selection
 from finops_dagster.focus.exports import focus_derivation, focus_exports, no_charges_reason
 from finops_dagster.focus.month import FocusDerivation, FocusMonth, focus_lake
-from finops_dagster.lake import Lake, footer_texts, version_of_footer
+from finops_dagster.lake import LakeFile, version_of_footer
 from finops_dagster.object_stores import ObjectStores
 from finops_dagster.pipeline import FOCUS_STAGES, export_stages
 from finops_dagster.settings import Settings
@@ -86,7 +86,7 @@ class StoredMonths:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         storage, duckdb = settings.storage, settings.database.duckdb
-        self.lake = Lake(storage.parquet_dir)
+        self.lake = storage.open_lake()
         limits = InflationLimits(storage.max_inflation, storage.max_inflated_bytes)
         self.staging = StagingFolder(storage.staging_dir, limits)
         self.database = BillingDatabase(duckdb.database_path, DuckDB.of(duckdb))
@@ -207,13 +207,13 @@ class StoredMonth:
         return self.storage.staging.month(self.export.name, self.month)
 
     @property
-    def parquet_path(self) -> Path:
+    def lake_file(self) -> LakeFile:
         """The month's Parquet file, which need not exist."""
-        return self.storage.lake.path(self.export.name, self.month)
+        return self.storage.lake.file(self.export.name, self.month)
 
     @cached_property
     def _footer_texts(self) -> dict[str, str]:
-        return footer_texts(self.parquet_path) or {}
+        return self.lake_file.texts() or {}
 
     @cached_property
     def lake_record(self) -> LoadedVersion | None:
@@ -299,9 +299,9 @@ class StoredMonth:
         return no_charges_reason(self.export, self.month, self.storage.settings.exports)
 
     @property
-    def focus_path(self) -> Path:
+    def focus_lake_file(self) -> LakeFile:
         """The month's file of charges, which need not exist."""
-        return focus_lake(self.storage.lake).path(self.export.name, self.month)
+        return focus_lake(self.storage.lake).file(self.export.name, self.month)
 
     @property
     def focus_derivation(self) -> FocusDerivation:
@@ -312,7 +312,7 @@ class StoredMonth:
     @cached_property
     def focus_record(self) -> FocusMonth | None:
         """The record in the footer of the file of charges; None if it cannot be read."""
-        return FocusMonth.read(self.focus_path)
+        return FocusMonth.read(self.focus_lake_file)
 
     @property
     def _focus_versions(self) -> dict[str, str | None]:

@@ -359,7 +359,7 @@ def _restore_ledger(month: StoredMonth, export_state: ExportState) -> str | None
         missing = [load for load in documented if load not in recorded]
         for load in missing:
             if load.state == "loaded":
-                restore_load(connection, load, month.formats[load.format], month.parquet_path)
+                restore_load(connection, load, month.formats[load.format], month.lake_file)
         current = month.verified_load(connection)
         # Superseded loads have no rows; they are trusted if the loaded one is confirmed.
         if current in documented:

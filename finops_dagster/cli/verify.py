@@ -12,7 +12,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import chain, groupby
-from pathlib import Path
 
 import duckdb
 
@@ -25,12 +24,10 @@ from finops_dagster.cli.options import Selection
 from finops_dagster.cli.output import Headings, Row, key_headings
 from finops_dagster.cli.stored_months import StoredMonth, StoredMonths
 from finops_dagster.lake import (
-    footer_texts,
     load_from_footer,
     matches_checksum,
     month_relation,
     parquet_relation,
-    read_footer,
     restore_load,
     restore_restatements_of_footer,
     version_of_footer,
@@ -193,17 +190,17 @@ def _restore_ledger(month: StoredMonth) -> str | None:
     A damaged table of the ledger is replaced by an empty one first. Returns the version whose load
     was recorded, or how many restatements were, or None if the ledger lacked nothing.
     """
-    export, path = month.export, month.parquet_path
+    export, file = month.export, month.lake_file
     with month.connect(repair=True) as connection:
-        in_lake = load_from_footer(path, export.name, month.month, export.table_name)
+        in_lake = load_from_footer(file, export.name, month.month, export.table_name)
         load = month.verified_load(connection)
         if load is not None and load.is_same(in_lake):
-            restored = restore_restatements_of_footer(connection, load, path)
+            restored = restore_restatements_of_footer(connection, load, file)
             return count_text(restored, "restatement") if restored else None
         if load is not None or in_lake is None:
             return None
         bill_format = month.formats[in_lake.format]
-        is_restored = restore_load(connection, in_lake, bill_format, path)
+        is_restored = restore_load(connection, in_lake, bill_format, file)
         return in_lake.manifest_id if is_restored else None
 
 
@@ -220,7 +217,7 @@ def _recorded_months(
             by_stage = history.materializations(export, names)
             for month in export_months:
                 events = {stage: by_stage[stage].get(str(month.month)) for stage in STAGES}
-                if any(events.values()) or month.parquet_path.exists():
+                if any(events.values()) or month.lake_file.exists():
                     coverage.months += 1
                     logged = {
                         stage: event.version if event else None for stage, event in events.items()
@@ -249,7 +246,7 @@ def _differences(month: StoredMonth, logged: LoggedVersions) -> Differences:
             f"{logged['billing_table'] or 'no version'}",
             Repair.RUN,
         )
-    path, texts = month.parquet_path, footer_texts(month.parquet_path) or {}
+    path, texts = month.lake_file.location, month.lake_file.texts() or {}
     footer = version_of_footer(texts)
     if load is not None and not load.is_same(footer):
         yield (
@@ -271,7 +268,7 @@ def _differences(month: StoredMonth, logged: LoggedVersions) -> Differences:
 
 
 def _history_differences(
-    path: Path, in_lake: Sequence[Restatement], in_ledger: Sequence[Restatement]
+    path: str, in_lake: Sequence[Restatement], in_ledger: Sequence[Restatement]
 ) -> Differences:
     """Compare the restatements of a month whose version is the same in the lake and the ledger."""
     lost = [restatement for restatement in in_lake if restatement not in in_ledger]
@@ -284,7 +281,7 @@ def _history_differences(
 
 def _focus_differences(month: StoredMonth, logged: LoggedVersions) -> Differences:
     """Compare the charges with the bill and the mapping, in their file and in the warehouse."""
-    path, derivation = month.focus_path, month.focus_derivation
+    path, derivation = month.focus_lake_file.location, month.focus_derivation
     record = month.focus_record
     if record is None:
         yield f"{path} has no complete month of charges", Repair.RUN
@@ -315,7 +312,7 @@ def _warehouse_differences(
         )
     if logged_version is not None and not file.footer.is_same(version):
         yield (
-            f"{table} has {_version_text(version)}, {file.path} {file.footer.totals}",
+            f"{table} has {_version_text(version)}, {file.location} {file.footer.totals}",
             Repair.RUN,
         )
 
@@ -336,7 +333,7 @@ def _damage(month: StoredMonth, logged: LoggedVersions, coverage: Coverage) -> D
         yield problem, Repair.FETCH
     with month.connect() as connection:
         load = month.verified_load(connection)
-    if load is None or not load.is_same(read_footer(month.parquet_path)):
+    if load is None or not load.is_same(month.lake_file.version()):
         coverage.skipped["cells, as table and Parquet file have different versions"] += 1
         return
     file, warehouse_copy = month.month_file, _Copy("no warehouse")
@@ -349,7 +346,7 @@ def _damage(month: StoredMonth, logged: LoggedVersions, coverage: Coverage) -> D
         kinds = list(dict.fromkeys([DigestKind.HASH, *kinds]))
     lake_copy = _lake_copy(file, kinds)
     with file.duckdb.open(month.database_path, read_only=True) as connection:
-        is_unchanged = matches_checksum(load, file.path)
+        is_unchanged = matches_checksum(load, file.file)
         digests = _digests(connection, month_relation(load), file, kinds)
     table_copy = _Copy(f"table {load.table}", digests)
     yield from _copy_differences(table_copy, lake_copy, warehouse_copy, is_unchanged=is_unchanged)
@@ -362,7 +359,7 @@ def _focus_damage(month: StoredMonth) -> Differences:
     """
     if month.focus_record is None or month.focus_derivation.current() is None:
         return
-    path = month.focus_path
+    path = month.focus_lake_file.location
     try:
         columns = month.focus_derivation.differing_columns()
     except duckdb.Error as error:
@@ -390,9 +387,9 @@ def _lake_copy(file: MonthFile, kinds: Collection[DigestKind]) -> _Copy:
     try:
         with file.duckdb.scratch() as connection:
             digests = _digests(connection, parquet_relation(file.path), file, kinds)
-            return _Copy(str(file.path), digests)
+            return _Copy(file.location, digests)
     except duckdb.Error as error:
-        return _Copy(str(file.path), problem=first_line(error))
+        return _Copy(file.location, problem=first_line(error))
 
 
 def _digests(

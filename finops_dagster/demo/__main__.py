@@ -100,12 +100,12 @@ def main() -> int:
             console.print(shortened(str(error)), style="red", soft_wrap=True)
             return 1
         _print_restatements(console, loads)
-        _print_costs(console, connection, settings.storage.parquet_dir)
+        _print_costs(console, connection, settings.storage.open_lake())
         if not _print_comparison(console, loads):
             return 1
     if all(load.is_unchanged for load in loads):
         console.print("\nNothing has changed: every stage already has the newest version.")
-    lake, duckdb = Lake(settings.storage.parquet_dir), DuckDB.of(settings.database.duckdb)
+    lake, duckdb = settings.storage.open_lake(), DuckDB.of(settings.database.duckdb)
     page, metadata, checks = write_newest_report(settings, lake, duckdb)
     with open_instance() as instance:
         record_newest_report(instance, metadata, checks)
@@ -160,9 +160,10 @@ def _deliver_and_load(
             run = run_month(definitions, instance, export, month, on_stage=advance)
             if run.error is not None:
                 raise BillError(f"{bill.cloud} {month} failed: {run.error}")
-            lake = Lake(settings.storage.parquet_dir)
-            totals = _totals(connection, lake.path(export.name, month), bill.cost)
-            charges = _totals(connection, focus_lake(lake).path(export.name, month), "BilledCost")
+            lake = settings.storage.open_lake()
+            totals = _totals(connection, lake.file(export.name, month).local(), bill.cost)
+            file = focus_lake(lake).file(export.name, month)
+            charges = _totals(connection, file.local(), "BilledCost")
             load = _Load(bill, month, totals, charges.cost, run.is_unchanged)
             progress.console.print(
                 f"{name}  {'unchanged' if run.is_unchanged else 'loaded   '}  "
@@ -204,7 +205,7 @@ def _print_restatements(console: Console, loads: list[_Load]) -> None:
         console.print(*lines, sep="\n")
 
 
-def _print_costs(console: Console, connection: DuckDBPyConnection, parquet_dir: Path) -> None:
+def _print_costs(console: Console, connection: DuckDBPyConnection, lake: Lake) -> None:
     """Print a table of the charges of all months; costs in different currencies are not added."""
     table = Table(
         "provider",
@@ -213,7 +214,7 @@ def _print_costs(console: Console, connection: DuckDBPyConnection, parquet_dir: 
         title="\nBoth bills in FOCUS: the cost of three months",
         title_justify="left",
     )
-    files = files_literal(focus_lake(Lake(parquet_dir)).root, "*/*/*.parquet")
+    files = files_literal(Path(focus_lake(lake).location), "*/*/*.parquet")
     rows = connection.execute(_COST_BY_CATEGORY.format(files=files)).fetchall()
     for provider, currency, category, *costs in rows:
         cells = (provider, shortened(category or "total"), *(f"{cost:,.2f}" for cost in costs))

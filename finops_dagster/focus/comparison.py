@@ -11,7 +11,7 @@ import duckdb
 
 from finops_dagster.billing.columns import Sql
 from finops_dagster.focus.month import FocusDerivation, FocusMonth, focus_lake
-from finops_dagster.lake import parquet_relation, read_footer
+from finops_dagster.lake import parquet_relation
 
 _KEYS = Sql("SubAccountId, ServiceName, ChargeCategory, BillingCurrency")
 
@@ -47,7 +47,7 @@ def counterparts(
     """
     is_own = _is_own_focus(derivation, derivation.export)
     for export in exports:
-        record = FocusMonth.read(focus_lake(derivation.lake).path(export, derivation.month))
+        record = FocusMonth.read(focus_lake(derivation.lake).file(export, derivation.month))
         if record is None or _is_own_focus(derivation, export) == is_own:
             continue
         accounts = Sql(
@@ -69,14 +69,14 @@ def differences(derivation: FocusDerivation, export: str) -> Sequence[Group]:
 
 
 def _is_own_focus(derivation: FocusDerivation, export: str) -> bool:
-    bill = read_footer(derivation.lake.path(export, derivation.month))
+    bill = derivation.lake.file(export, derivation.month).version()
     return bill is not None and bill.format == "focus"
 
 
 def _charges(derivation: FocusDerivation, export: str) -> tuple[Sql, Sql]:
     """Return what follows FROM to read the charges of the month, and those of another export."""
-    other = focus_lake(derivation.lake).path(export, derivation.month)
-    return parquet_relation(derivation.path), parquet_relation(other)
+    other = focus_lake(derivation.lake).file(export, derivation.month)
+    return parquet_relation(derivation.file.local()), parquet_relation(other.local())
 
 
 def compared(connection: duckdb.DuckDBPyConnection, first: Sql, second: Sql) -> Sequence[Group]:

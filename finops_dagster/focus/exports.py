@@ -8,7 +8,7 @@ from finops_dagster.billing.errors import BillError, StageMissing, reprocess_adv
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.focus.mappings import MAPPINGS, mapping_of
 from finops_dagster.focus.month import FocusDerivation
-from finops_dagster.lake import Lake, read_footer
+from finops_dagster.lake import Lake
 from finops_dagster.sources import VENDORS
 from finops_dagster.sources.settings import ExportSettings
 from finops_dagster.tables.database import DuckDB
@@ -51,11 +51,11 @@ def focus_derivation(
     Raises StageMissing if the lake does not have the month's bill, and BillError if the format of
     the bill has no mapping.
     """
-    exports, path = focus_exports(export), lake.path(export.name, month)
-    bill = read_footer(path)
+    exports, file = focus_exports(export), lake.file(export.name, month)
+    bill = file.version()
     if bill is None:
         advice = reprocess_advice(export.name, month)
-        raise StageMissing(f"{path} is missing or damaged; {advice}")
+        raise StageMissing(f"{file.location} is missing or damaged; {advice}")
     mapping = mapping_of(export.vendor, bill.format)
     if mapping is None or exports is None:
         raise BillError(

@@ -9,7 +9,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import duckdb
 from duckdb import DuckDBPyConnection
@@ -45,11 +44,10 @@ from finops_dagster.focus.query import FocusQuery, KindTotals
 from finops_dagster.focus.specification import Specification
 from finops_dagster.lake import (
     Lake,
+    LakeFile,
     empty_columns,
     footer_of,
-    footer_texts,
     parquet_relation,
-    read_footer,
     replacing_file,
     version_of_footer,
 )
@@ -79,9 +77,9 @@ class FocusMonth:
     unknown: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, path: Path) -> FocusMonth | None:
+    def read(cls, file: LakeFile) -> FocusMonth | None:
         """Return the record of a file; None if it is missing, damaged, or not one of charges."""
-        texts = footer_texts(path) or {}
+        texts = file.texts() or {}
         version = version_of_footer(texts)
         if version is None or "mapping" not in texts:
             return None
@@ -108,7 +106,7 @@ class FocusMonth:
 
 def focus_lake(lake: Lake) -> Lake:
     """Return the lake of the charges, which lies in the lake of the bills."""
-    return Lake(lake.root / "focus")
+    return lake.below("focus")
 
 
 @dataclass(frozen=True)
@@ -132,9 +130,9 @@ class FocusDerivation:
         return next(iter(self.exports.values()))
 
     @property
-    def path(self) -> Path:
-        """The path of the month's file of charges, which may not exist yet."""
-        return focus_lake(self.lake).path(self.export, self.month)
+    def file(self) -> LakeFile:
+        """The month's file of charges, which need not exist."""
+        return focus_lake(self.lake).file(self.export, self.month)
 
     def sources(self) -> dict[str, LoadedVersion]:
         """Return the versions of the bills in the lake, by export.
@@ -143,10 +141,11 @@ class FocusDerivation:
         """
         versions = {}
         for export in self.exports.values():
-            version = read_footer(self.lake.path(export, self.month))
+            file = self.lake.file(export, self.month)
+            version = file.version()
             if version is None:
                 raise StageMissing(
-                    f"{self.lake.path(export, self.month)} is missing or damaged, and the charges "
+                    f"{file.location} is missing or damaged, and the charges "
                     f"of {self.month} are derived from it; {reprocess_advice(export, self.month)}"
                 )
             versions[export] = version
@@ -157,12 +156,14 @@ class FocusDerivation:
 
         None otherwise, and where the file's rows do not have the totals of its footer.
         """
-        record = FocusMonth.read(self.path)
+        record = FocusMonth.read(self.file)
         if record is None or self.difference(record) is not None:
             return None
         with self.duckdb.scratch() as connection:
             try:
-                totals = month_totals(totals_by_rule(connection, parquet_relation(self.path)))
+                totals = month_totals(
+                    totals_by_rule(connection, parquet_relation(self.file.local()))
+                )
             except duckdb.Error:
                 return None
         return record if totals.difference(record.version.totals) is None else None
@@ -187,7 +188,7 @@ class FocusDerivation:
         manifest_id = self.sources()[self.export].manifest_id
         with self.duckdb.scratch(preserve_insertion_order=False) as connection:
             charges = Sql(f"({self._query(connection, manifest_id).charges()})")
-            in_file = parquet_relation(self.path)
+            in_file = parquet_relation(self.file.local())
             described = connection.execute(f"DESCRIBE FROM {in_file}").fetchall()
             # The charges have ENUMs in maps where the file has texts.
             types = {name: str(t) for name, t, *_ in described if t == SqlType.TEXT_MAP}
@@ -212,15 +213,15 @@ class FocusDerivation:
                 query = self._query(connection, versions[self.export].manifest_id)
                 record = self._record(query, versions, run_id)
                 footer = record.footer(self.export)
-                with replacing_file(connection, query.charges(), self.path, footer) as part:
+                with replacing_file(connection, query.charges(), self.file, footer) as part:
                     written = month_totals(totals_by_rule(connection, parquet_relation(part)))
                     advice = reprocess_advice(self.export, self.month)
-                    reconcile(
-                        str(self.path), record.version.totals, MeasuredTotals(written, 0), advice
-                    )
+                    measured = MeasuredTotals(written, 0)
+                    reconcile(self.file.location, record.version.totals, measured, advice)
                     yield record
             except duckdb.Error as error:
-                paths = ", ".join(str(self.lake.path(export, self.month)) for export in versions)
+                files = (self.lake.file(export, self.month) for export in versions)
+                paths = ", ".join(file.location for file in files)
                 raise BillError(
                     f"the charges of {self.export} {self.month} cannot be derived from {paths}: "
                     f"{first_line(error)}; {reprocess_advice(self.export, self.month)}"
@@ -244,7 +245,7 @@ class FocusDerivation:
 
     def _relation(self, export: str) -> Sql:
         """Return what follows FROM to read a bill, without the columns that have no value."""
-        path = self.lake.path(export, self.month)
+        path = self.lake.file(export, self.month).local()
         empty = ", ".join(map(quoted, sorted(empty_columns(path))))
         excluded = Sql(f"EXCLUDE ({empty})") if empty else Sql("")
         return Sql(

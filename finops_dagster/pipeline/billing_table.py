@@ -169,13 +169,14 @@ class MonthLoading:
             rows, bill_format = month_relation(existing), self._format(existing)
             keep_replaced_costs(connection, rows, bill_format)
             return existing.manifest_id
-        export, path = self.export, self.lake.path(self.export.name, self.month)
-        in_lake = load_from_footer(path, export.name, self.month, export.table)
+        export, file = self.export, self.lake.file(self.export.name, self.month)
+        in_lake = load_from_footer(file, export.name, self.month, export.table)
         if in_lake is None or in_lake.manifest_id == manifest_id:
             return None
-        if not has_rows_of(connection, in_lake, path, export.formats):
+        if not has_rows_of(connection, in_lake, file, export.formats):
             return None
-        keep_replaced_costs(connection, parquet_relation(path), self._format(in_lake))
+        rows = parquet_relation(file.local())
+        keep_replaced_costs(connection, rows, self._format(in_lake))
         return in_lake.manifest_id
 
     def _record_restatement(
@@ -185,7 +186,7 @@ class MonthLoading:
 
         A ledger that was lost gets the month's earlier restatements from the lake first.
         """
-        recover_restatements(connection, load, self.lake.path(load.export, load.month))
+        recover_restatements(connection, load, self.lake.file(load.export, load.month))
         if replaced_id is None:
             return None
         rows, bill_format = month_relation(load), self._format(load)
@@ -297,19 +298,19 @@ class MonthLoading:
         return MonthLoader(connection, load, bill_format).replacing_month(
             read_files(files.paths, bill_format, files.selected_months),
             manifest.columns,
-            {} if has_names else names_from_footers(self.lake.paths(export.name)),
+            {} if has_names else names_from_footers(self.lake.files(export.name).values()),
             round_money=export.rounds_money,
         )
 
     def _replacing_by_lake(
         self, connection: duckdb.DuckDBPyConnection, manifest_id: str
     ) -> AbstractContextManager[tuple[Load, list[str]]]:
-        path = self.lake.path(self.export.name, self.month)
-        load = load_from_footer(path, self.export.name, self.month, self.export.table)
+        file = self.lake.file(self.export.name, self.month)
+        load = load_from_footer(file, self.export.name, self.month, self.export.table)
         if load is None or load.manifest_id != manifest_id:
             raise _not_staged(self.export, self.month)
         load = replace(load, run_id=self.run_id)
-        return restoring_month(connection, load, self.export.formats[load.format], path)
+        return restoring_month(connection, load, self.export.formats[load.format], file)
 
 
 def _not_staged(export: Export, month: BillingMonth) -> StageMissing:

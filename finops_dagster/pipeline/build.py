@@ -65,7 +65,7 @@ def build_resources(settings: Settings) -> Resources:
             InflationLimits(settings.storage.max_inflation, settings.storage.max_inflated_bytes),
         ),
         BillingDatabase(duckdb.database_path, DuckDB.of(duckdb)),
-        Lake(settings.storage.parquet_dir),
+        settings.storage.open_lake(),
         open_warehouse(settings.database) if settings.database.has_warehouse else None,
     )
 

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 import dagster as dg
-import pyarrow.parquet as pq
+import pyarrow as pa
 
 from finops_dagster.focus.month import FOCUS_VERSION
 from finops_dagster.focus.specification import Specification
@@ -26,9 +26,9 @@ def table_schema(types: Mapping[str, str], vendor: str, bill_format: str) -> dg.
     return _schema(types, known)
 
 
-def charges_schema(path: Path, vendor: str) -> dg.TableSchema:
-    """Return the schema of a file of charges, which must exist; only its footer is read."""
-    types = {field.name: column_type(field.type) for field in pq.read_schema(path)}
+def charges_schema(schema: pa.Schema, vendor: str) -> dg.TableSchema:
+    """Return the schema of a file of charges, which has these columns."""
+    types = {field.name: column_type(field.type) for field in schema}
     of_vendor = {f"x{key}": text for key, text in _descriptions(vendor).items()}
     return _schema(types, {**of_vendor, **_focus_descriptions(), **_descriptions("added")})
 

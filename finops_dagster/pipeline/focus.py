@@ -30,7 +30,7 @@ from finops_dagster.pipeline.metadata import (
     Metadata,
     differences_table,
     entries_table,
-    file_uri,
+    place_metadata,
     rules_table,
     unknown_keys_table,
     version_metadata,
@@ -101,9 +101,10 @@ def focus_asset(export: Export, exports: Sequence[Export]) -> dg.AssetsDefinitio
             **focus_metadata(record),
             **conformance,
             **_comparison(context, derivation, record, of_vendor),
-            "path": dg.MetadataValue.path(derivation.path),
-            "dagster/uri": file_uri(derivation.path),
-            "dagster/column_schema": charges_schema(derivation.path, export.settings.vendor),
+            **place_metadata(derivation.file.location),
+            "dagster/column_schema": charges_schema(
+                derivation.file.schema(), export.settings.vendor
+            ),
         }
         results = [adds_up(record), focus_conforms(conformance)]
         return stage_result(record.version, outcome, metadata, results)
@@ -129,8 +130,8 @@ def _conformance(derivation: FocusDerivation) -> Metadata:
     The costs by service category are part of it.
     """
     with derivation.duckdb.scratch() as connection:
-        broken = conforms(connection, parquet_relation(derivation.path))
-        picture = _cost_by_category(connection, derivation.path)
+        broken = conforms(connection, parquet_relation(derivation.file.local()))
+        picture = _cost_by_category(connection, derivation.file.local())
     count = sum(not rule.rule.disputed for rule in broken)
     listed = {_BROKEN_RULES: rules_table(broken)} if broken else {}
     return {**picture, _RULES_BROKEN: count, **listed}

@@ -6,7 +6,7 @@ from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import LoadedVersion, with_vendor_id
-from finops_dagster.lake import Lake, read_footer
+from finops_dagster.lake import Lake
 from finops_dagster.object_stores import ObjectStores
 from finops_dagster.pipeline.checks import (
     FILES_AVAILABLE,
@@ -46,7 +46,7 @@ def manifest_asset(export: Export) -> dg.AssetsDefinition:
         staged = staging.month(export.name, month)
         previous, newest = staged.manifest(), newest_manifest(source, month)
         accepted, warnings = newest, newest.warnings
-        loaded = None if run_options.force else read_footer(lake.path(export.name, month))
+        loaded = None if run_options.force else lake.file(export.name, month).version()
         if loaded is not None:
             accepted, warnings = _accepted_manifest(export, newest, previous, loaded)
         outcome, metadata = "read", manifest_metadata(accepted, previous)

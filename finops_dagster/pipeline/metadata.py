@@ -122,13 +122,18 @@ def object_metadata(source: ManifestFile) -> Metadata:
 
     The sensor compares them, to see whether a run has read the vendor's newest manifest.
     """
-    location, is_url = source.location, "://" in source.location
     return {
-        "manifest": location,
-        "dagster/uri": location if is_url else file_uri(Path(location)),
+        "manifest": source.location,
+        "dagster/uri": place_metadata(source.location)["dagster/uri"],
         "bytes": source.size,
         "last_modified": dg.MetadataValue.timestamp(source.last_modified),
     }
+
+
+def place_metadata(location: str) -> Metadata:
+    """Return where a file is: the address of an object in a store, or a path on this machine."""
+    uri = location if "://" in location else file_uri(Path(location))
+    return {"path": dg.MetadataValue.path(location), "dagster/uri": uri}
 
 
 def file_uri(path: Path) -> str:

@@ -13,7 +13,7 @@ from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.restatement import Restatement, restatements_of_footer
 from finops_dagster.billing.version import Load
-from finops_dagster.lake import Lake, footer_texts, load_from_footer
+from finops_dagster.lake import load_from_footer
 from finops_dagster.reports.budgets import BudgetMonth, budget_months
 from finops_dagster.reports.relations import open_relations
 from finops_dagster.settings import Settings
@@ -40,13 +40,13 @@ class LakeMonth:
 
 def read_lake(settings: Settings, months: Months) -> list[LakeMonth]:
     """Return the months that are in the lake. Only the footers of their files are read."""
-    lake, found = Lake(settings.storage.parquet_dir), []
+    lake, found = settings.storage.open_lake(), []
     for export in settings.exports:
         for month in months[export.name]:
-            path = lake.path(export.name, month)
-            load = load_from_footer(path, export.name, month, export.table_name)
+            file = lake.file(export.name, month)
+            load = load_from_footer(file, export.name, month, export.table_name)
             if load is not None:
-                restatements = restatements_of_footer(footer_texts(path) or {})
+                restatements = restatements_of_footer(file.texts() or {})
                 found.append(LakeMonth(load, restatements))
     return found
 
@@ -123,7 +123,7 @@ def read_budgets(settings: Settings, months: Months) -> list[BudgetMonth]:
     wanted = {month for of_export in months.values() for month in of_export}
     with open_relations(
         DuckDB.of(settings.database.duckdb),
-        settings.storage.parquet_dir,
+        settings.storage.open_lake(),
         settings.exports,
         settings.accounts,
     ) as (bill, relations):

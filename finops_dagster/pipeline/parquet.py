@@ -9,10 +9,10 @@ from finops_dagster.billing.errors import StageMissing
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.restatement import newest_number_in_footer
 from finops_dagster.billing.version import Load, LoadedVersion
-from finops_dagster.lake import Lake, exporting_month, footer_texts, is_intact, version_of_footer
+from finops_dagster.lake import Lake, exporting_month, is_intact, version_of_footer
 from finops_dagster.pipeline.checks import RECONCILES, reconciles
 from finops_dagster.pipeline.export import Export
-from finops_dagster.pipeline.metadata import file_uri, version_metadata
+from finops_dagster.pipeline.metadata import place_metadata, version_metadata
 from finops_dagster.pipeline.resources import RunOptions
 from finops_dagster.pipeline.stage import (
     billing_month,
@@ -47,8 +47,7 @@ def parquet_asset(export: Export) -> dg.AssetsDefinition:
                 require_version(load.manifest_id, version.manifest_id)
             metadata = {
                 **version_metadata(version),
-                "path": dg.MetadataValue.path(lake.path(export.name, month)),
-                "dagster/uri": file_uri(lake.path(export.name, month)),
+                **place_metadata(lake.file(export.name, month).location),
                 "bytes": size,
             }
             return stage_result(version, outcome, metadata, [reconciles(version)])
@@ -70,7 +69,7 @@ def writing_month(
     have the rows that the ledger records, and ReconciliationError if the new file does not have
     them.
     """
-    path = lake.path(export.name, month)
+    file = lake.file(export.name, month)
     with database.connect(export.name, month) as connection:
         load = verified_load(connection, export.name, month, export.formats)
         if load is None:
@@ -79,15 +78,15 @@ def writing_month(
                 f"table {export.table} has no load of {month}, or its rows differ from the load; "
                 f"run {command}"
             )
-        texts, bill_format = footer_texts(path) or {}, export.formats[load.format]
+        texts, bill_format = file.texts() or {}, export.formats[load.format]
         footer, newest = version_of_footer(texts), newest_number(connection, export.name, month)
         is_current = load.is_same(footer) and newest_number_in_footer(texts) >= newest
-        if is_current and not force and is_intact(connection, load, path):
-            yield load, "unchanged", path.stat().st_size
+        if is_current and not force and is_intact(connection, load, file):
+            yield load, "unchanged", file.size()
             return
-        is_damaged = path.exists() and not force and (footer is None or is_current)
+        is_damaged = file.exists() and not force and (footer is None or is_current)
         with (
             logging_query_progress(connection, "exported", load.totals.rows),
-            exporting_month(connection, load, path, bill_format) as size,
+            exporting_month(connection, load, file, bill_format) as size,
         ):
             yield load, _REPAIRED if is_damaged else "exported", size

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import dagster as dg
 
@@ -10,13 +9,14 @@ from finops_dagster.billing.errors import BillError, escaped
 from finops_dagster.billing.money import decimal_text
 from finops_dagster.lake import Lake
 from finops_dagster.pipeline.export import Export
-from finops_dagster.pipeline.metadata import Metadata, file_uri
+from finops_dagster.pipeline.metadata import Metadata, place_metadata
 from finops_dagster.pipeline.pictures import cost_by_month
 from finops_dagster.pipeline.report_alerts import REPORT
 from finops_dagster.pipeline.report_checks import BUDGETS_KEPT, NO_ANOMALIES, check_report
 from finops_dagster.settings import Settings
 from finops_dagster.tables.database import BillingDatabase, DuckDB
 
+_PAGE = "report/report.html"
 # One report for all months of a backfill: once the runs that derive charges have ended. `eager`
 # would wait until every month has charges, and may miss those of the half minute after a request.
 _AUTOMATION = (
@@ -26,11 +26,6 @@ _AUTOMATION = (
     & ~dg.AutomationCondition.any_deps_in_progress()
     & ~dg.AutomationCondition.in_progress()
 )
-
-
-def report_path(lake: Lake) -> Path:
-    """Return the path of the newest page, which may not exist yet."""
-    return lake.root / "report" / "report.html"
 
 
 def report_asset(settings: Settings, exports: Sequence[Export]) -> dg.AssetsDefinition:
@@ -54,11 +49,11 @@ def report_asset(settings: Settings, exports: Sequence[Export]) -> dg.AssetsDefi
     ) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
         """Write the page of the charges of all exports."""
         try:
-            path, metadata, checks = write_newest_report(settings, lake, database.duckdb)
+            location, metadata, checks = write_newest_report(settings, lake, database.duckdb)
         except BillError as error:
             cause = {"cause": type(error).__name__}
             raise dg.Failure(escaped(str(error)), metadata=cause, allow_retries=False) from None
-        context.log.info(f"{path} is written")
+        context.log.info(f"{location} is written")
         yield dg.MaterializeResult(metadata=metadata)
         yield from checks
 
@@ -67,8 +62,8 @@ def report_asset(settings: Settings, exports: Sequence[Export]) -> dg.AssetsDefi
 
 def write_newest_report(
     settings: Settings, lake: Lake, duckdb: DuckDB
-) -> tuple[Path, Metadata, list[dg.AssetCheckResult]]:
-    """Write the newest page beside the lake, and return its path, its key figures and its checks.
+) -> tuple[str, Metadata, list[dg.AssetCheckResult]]:
+    """Write the newest page into the lake, and return its address, its key figures and its checks.
 
     Raises BillError where there are no charges, or a file cannot be used.
     """
@@ -82,13 +77,14 @@ def write_newest_report(
     document = report.document
     months = document["months"]
     if not months:
-        raise BillError(f"{lake.root} has no charges of any month; load a month first")
-    path = report_path(lake)
-    write_report(document, path, "html")
+        raise BillError(f"{lake.location} has no charges of any month; load a month first")
+    with lake.publishing(_PAGE) as path:
+        write_report(document, path, "html")
+        size = path.stat().st_size
+    location = f"{lake.location}/{_PAGE}"
     metadata: Metadata = {
-        "path": dg.MetadataValue.path(path.resolve()),
-        "dagster/uri": file_uri(path),
-        "bytes": path.stat().st_size,
+        **place_metadata(location),
+        "bytes": size,
         "months": f"{months[0]} to {months[-1]}",
     }
     if headline := Headline.of(document):
@@ -104,7 +100,7 @@ def write_newest_report(
         if headline.previous is not None:
             metadata["billed_month_before"] = float(headline.previous)
         metadata["cost_by_month"] = cost_by_month(costs_by_month(document))
-    return path, metadata, check_report(report)
+    return location, metadata, check_report(report)
 
 
 def record_newest_report(

@@ -12,7 +12,7 @@ from dagster_duckdb import DuckDBResource
 
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.focus.month import focus_lake
-from finops_dagster.lake import Lake, read_footer
+from finops_dagster.lake import Lake
 from finops_dagster.processes import run_lock
 from finops_dagster.staging.folder import StagingFolder
 from finops_dagster.tables.database import BillingDatabase, DuckDB
@@ -87,7 +87,7 @@ class RecordsIOManager(dg.IOManager):
         (export, stage), billing_month = key.path, BillingMonth.parse(month)
         places = {"parquet": self._lake, "focus": focus_lake(self._lake)}
         if stage in places:
-            return read_footer(places[stage].path(export, billing_month))
+            return places[stage].file(export, billing_month).version()
         staged = self._staging.month(export, billing_month)
         readers = {"manifest": staged.manifest, "staged_files": staged.current_record}
         return readers[stage]() if stage in readers else None

@@ -16,7 +16,7 @@ from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.focus.exports import focus_derivation
 from finops_dagster.focus.month import FocusMonth
-from finops_dagster.lake import Lake, read_footer
+from finops_dagster.lake import Lake
 from finops_dagster.object_stores import ObjectStores
 from finops_dagster.pipeline import FOCUS_STAGES, RUN_TAGS
 from finops_dagster.pipeline.export import Export
@@ -135,7 +135,7 @@ def _tags_of_sizes(sizes: Sequence[RunSize], export: Export, lake: Lake) -> Tags
         if not sizes:
             return {}
         earlier = reversed(months[: months.index(month) + 1])
-        versions = (read_footer(lake.path(export.name, m)) for m in earlier)
+        versions = (lake.file(export.name, m).version() for m in earlier)
         return tags_of_size(sizes, next((v.bytes for v in versions if v is not None), None))
 
     return tags
@@ -221,7 +221,7 @@ def _due_charges(export: Export, lake: Lake) -> dict[str, str]:
     for month in export.months() if export.has_focus else ():
         with suppress(BillError):  # The bill is not loaded, or has no mapping.
             derivation = focus_derivation(export.settings, month, lake, DuckDB())
-            record = FocusMonth.read(derivation.path)
+            record = FocusMonth.read(derivation.file)
             if record is None or derivation.difference(record) is not None:
                 versions = [version.manifest_id for version in derivation.sources().values()]
                 due[str(month)] = " ".join([*versions, derivation.mapping.version])

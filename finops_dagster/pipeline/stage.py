@@ -20,7 +20,7 @@ from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import Version
 from finops_dagster.focus.month import focus_lake
-from finops_dagster.lake import Lake, read_footer
+from finops_dagster.lake import Lake
 from finops_dagster.object_stores import StoreError, StoreUnavailable
 from finops_dagster.pipeline.checks import RECONCILES, Check
 from finops_dagster.pipeline.export import Export
@@ -146,7 +146,7 @@ def _version_kept(context: dg.AssetExecutionContext, lake: Lake) -> str:
     export, stage = context.asset_key.path
     places = {"focus": (focus_lake(lake), "the file of charges")}
     place, name = places.get(stage, (lake, "the lake"))
-    footer = read_footer(place.path(export, billing_month(context)))
+    footer = place.file(export, billing_month(context)).version()
     # When a warehouse's stage runs, the lake has the new version already, and BigQuery is only
     # measured after its commit: which version the warehouse has is not known here.
     if footer is None or stage.startswith("warehouse_"):

@@ -12,7 +12,7 @@ from finops_dagster.billing.disk import disk_problem
 from finops_dagster.billing.errors import FileInvalid, StageMissing, count_text
 from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.version import LoadedVersion, version_id, with_vendor_id
-from finops_dagster.lake import Lake, read_footer
+from finops_dagster.lake import Lake
 from finops_dagster.object_stores import ObjectInfo, ObjectMissing, ObjectStores
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.metadata import staged_metadata, warnings_metadata
@@ -55,7 +55,7 @@ def staged_files_asset(export: Export) -> dg.AssetsDefinition:
             command = month_command("extract-manifests", export, month)
             raise StageMissing(f"no manifest of {export.name} {month} is recorded; run {command}")
         staged_month = staging.month(export.name, month)
-        lake_version = read_footer(lake.path(export.name, month))
+        lake_version = lake.file(export.name, month).version()
         month_staging = MonthStaging(export, manifest, staged_month, lake_version, database.duckdb)
         source = export.source(stores, staging, lake, database)
         result = month_staging.stage(source, force=run_options.force)

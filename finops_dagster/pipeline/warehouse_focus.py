@@ -3,10 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import dagster as dg
-import pyarrow.parquet as pq
 
 from finops_dagster.billing.columns import SqlType
 from finops_dagster.billing.errors import BillError, StageMissing
@@ -17,7 +15,7 @@ from finops_dagster.focus.mapping import ADDED_TYPES
 from finops_dagster.focus.month import FOCUS_VERSION, FocusMonth, focus_lake
 from finops_dagster.focus.query import vendor_name
 from finops_dagster.focus.specification import Specification
-from finops_dagster.lake import Lake, names_from_footers, read_footer
+from finops_dagster.lake import Lake, LakeFile, names_from_footers
 from finops_dagster.pipeline.checks import Check
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.focus import OPTIONS
@@ -94,9 +92,9 @@ def _unite(warehouse: Warehouse, tables: Sequence[str]) -> list[str]:
     return []
 
 
-def _tags(export: Export, bill: Path) -> list[str]:
+def _tags(export: Export, bill: LakeFile) -> list[str]:
     """Return the names that tags and cost categories of a bill have among its charges."""
-    footer = read_footer(bill)
+    footer = bill.version()
     if footer is None:
         return []
     is_user_defined = export.formats[footer.format].is_user_defined
@@ -112,24 +110,24 @@ def focus_file(
     The version id in the file's footer is that of the bills with the mapping's, so that the
     warehouse is loaded again if any of them changes. Raises StageMissing.
     """
-    path = focus_lake(lake).path(export.name, month)
-    record = FocusMonth.read(path)
+    file = focus_lake(lake).file(export.name, month)
+    record = FocusMonth.read(file)
     if record is None:
         command = month_command("derive-focus", export, month)
-        raise StageMissing(f"{path} is missing or damaged; run {command}")
-    schema = pq.read_schema(path)
+        raise StageMissing(f"{file.location} is missing or damaged; run {command}")
+    schema = file.schema()
     return record, MonthFile(
         export.name,
         focus_table(export),
         month,
-        path,
+        file,
         replace(record.version, manifest_id=record.load_version),
         schema,
         cost_column=COST,
         billing_period_column=None,
         cluster_by=tuple(name for name in _CLUSTER_BY if name in schema.names),
         user_defined_columns=tuple(
-            name for name in _tags(export, lake.path(export.name, month)) if name in schema.names
+            name for name in _tags(export, lake.file(export.name, month)) if name in schema.names
         ),
         currency_column=CURRENCY,
         duckdb=duckdb,

@@ -3,12 +3,11 @@
 from collections.abc import Callable, Sequence
 
 import dagster as dg
-import pyarrow.parquet as pq
 
 from finops_dagster.billing.errors import StageMissing
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import LoadedVersion
-from finops_dagster.lake import Lake, names_from_footers, read_footer
+from finops_dagster.lake import Lake, names_from_footers
 from finops_dagster.pipeline.checks import RECONCILES, reconciles
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.metadata import version_metadata, warnings_metadata
@@ -87,12 +86,12 @@ def month_file(export: Export, month: BillingMonth, lake: Lake, duckdb: DuckDB) 
     `duckdb` has the limits of the DuckDB that warehouses read the file with. Raises StageMissing
     if the file is missing or its footer cannot be read; no rows are read.
     """
-    path = lake.path(export.name, month)
-    footer = read_footer(path)
+    file = lake.file(export.name, month)
+    footer = file.version()
     if footer is None:
         command = month_command("export-parquet", export, month)
-        raise StageMissing(f"{path} is missing or damaged; run {command}")
-    schema = pq.read_schema(path)
+        raise StageMissing(f"{file.location} is missing or damaged; run {command}")
+    schema = file.schema()
     bill_format = export.formats[footer.format]
 
     def if_present(name: str) -> str | None:
@@ -102,7 +101,7 @@ def month_file(export: Export, month: BillingMonth, lake: Lake, duckdb: DuckDB) 
         export.name,
         export.table,
         month,
-        path,
+        file,
         footer,
         schema,
         cost_column=if_present(bill_format.cost),
@@ -112,7 +111,7 @@ def month_file(export: Export, month: BillingMonth, lake: Lake, duckdb: DuckDB) 
         ),
         user_defined_columns=tuple(
             name
-            for header, name in names_from_footers([path]).items()
+            for header, name in names_from_footers([file]).items()
             if bill_format.is_user_defined(header) and name in schema.names
         ),
         currency_column=if_present(bill_format.currency),

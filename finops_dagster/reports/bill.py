@@ -96,8 +96,9 @@ class Bill:
             connection.execute("SET TimeZone = 'UTC'")
             connection.execute("SET enable_progress_bar = false")
             try:
-                create_relations(connection, self.lake.root, self.exports, self.accounts)
-                read_charges(connection, files.paths(), files.paths(files.months[-_MONTHS_BY_DAY:]))
+                create_relations(connection, self.lake, self.exports, self.accounts)
+                by_day = files.relation(connection, files.months[-_MONTHS_BY_DAY:])
+                read_charges(connection, files.relation(connection), by_day)
                 require_whole_months(connection, files)
                 # Found with numpy in a thread, while DuckDB reads the resources.
                 with ThreadPoolExecutor(1) as thread:
@@ -126,7 +127,7 @@ def _fill(
     document["currencies"] = _currencies(connection, currency)
     add_lines(connection, document)
     shown = files.months[document["month"]]
-    read_resources(connection, files.paths([shown, shown.previous]))
+    read_resources(connection, files.relation(connection, [shown, shown.previous]))
     add_amounts(connection, files.months[0].first_day, document)
     add_versions(connection, files, document)
     add_restatements(connection, files, document)

@@ -11,12 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date
 from itertools import chain
-from pathlib import Path
 
 import duckdb
 from duckdb import DuckDBPyConnection
 
-from finops_dagster.billing.columns import Sql, files_literal, quoted
+from finops_dagster.billing.columns import Sql, quoted
 from finops_dagster.billing.disk import disk_problem
 from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.focus.month import focus_lake
@@ -25,11 +24,6 @@ from finops_dagster.reports.accounts import AccountsFile, AccountsSettings, read
 from finops_dagster.sources.settings import ExportSettings
 from finops_dagster.tables.bill_files import AS_TEXT
 from finops_dagster.tables.database import DuckDB
-
-_MONTH_FILES = "billing_month=*/*.parquet"
-# Months may differ in their columns. The files have billing_month as a DATE, which the name of the
-# folder would replace by text.
-_READ_OPTIONS = Sql("union_by_name = true, hive_partitioning = false")
 
 # FOCUS does not require them of an export that has no sub accounts.
 _ACCOUNT_COLUMNS = Sql("""
@@ -55,7 +49,7 @@ LEFT JOIN account_spellings AS billed
 @contextmanager
 def open_relations(
     database: DuckDB,
-    parquet_dir: Path,
+    lake: Lake,
     exports: Sequence[ExportSettings],
     accounts: AccountsSettings,
 ) -> Iterator[tuple[DuckDBPyConnection, list[str]]]:
@@ -68,7 +62,7 @@ def open_relations(
         # DuckDB shows times in the zone of the machine; the answer should be the same everywhere.
         connection.execute("SET TimeZone = 'UTC'")
         try:
-            yield connection, create_relations(connection, parquet_dir, exports, accounts)
+            yield connection, create_relations(connection, lake, exports, accounts)
         except duckdb.Error as error:
             raise read_error(error) from error
 
@@ -91,7 +85,7 @@ def read_error(error: duckdb.Error) -> BillError:
 
 def create_relations(
     connection: DuckDBPyConnection,
-    parquet_dir: Path,
+    lake: Lake,
     exports: Sequence[ExportSettings],
     accounts: AccountsSettings,
 ) -> list[str]:
@@ -106,13 +100,12 @@ def create_relations(
     cannot be read.
     """
     names, charges = list[str](), list[Sql]()
-    focus = focus_lake(Lake(parquet_dir)).root
     for export in exports:
-        months = _months_of(parquet_dir / export.name)
+        months = _months_of(connection, lake, export)
         if months is not None:
             connection.execute(f"CREATE VIEW {quoted(export.table_name)} AS FROM {months}")
             names.append(export.table_name)
-        months_of_charges = _months_of(focus / export.name)
+        months_of_charges = _months_of(connection, focus_lake(lake), export)
         if months_of_charges is not None:
             charges.append(months_of_charges)
     lines = read_accounts(accounts.file)
@@ -125,11 +118,10 @@ def create_relations(
     return names
 
 
-def _months_of(folder: Path) -> Sql | None:
-    """Return what follows FROM for the months in a folder of the lake; None if it has none."""
-    if not any(folder.glob(_MONTH_FILES)):
-        return None
-    return Sql(f"read_parquet({files_literal(folder, _MONTH_FILES)}, {_READ_OPTIONS})")
+def _months_of(connection: DuckDBPyConnection, lake: Lake, export: ExportSettings) -> Sql | None:
+    """Return what follows FROM for an export's months in a lake; None if it has none."""
+    files = [*lake.files(export.name).values()]
+    return lake.relation(connection, files) if files else None
 
 
 def _create_accounts(connection: DuckDBPyConnection, accounts: AccountsFile) -> None:

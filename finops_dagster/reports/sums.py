@@ -6,12 +6,9 @@ report says of the charges is computed from these groups. The resources of few m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-
 from duckdb import DuckDBPyConnection
 
-from finops_dagster.billing.columns import Sql, file_literal, literal, quoted
+from finops_dagster.billing.columns import Sql, literal, quoted
 from finops_dagster.focus.month import FOCUS_VERSION
 from finops_dagster.focus.specification import Specification
 from finops_dagster.reports.relations import ACCOUNT_JOINS
@@ -69,24 +66,22 @@ def _sum(column: str, condition: Sql) -> Sql:
     return Sql(f"coalesce(sum({quoted(column)}) FILTER ({condition}), 0)")
 
 
-def read_charges(
-    connection: DuckDBPyConnection, files: Sequence[Path], files_by_day: Sequence[Path]
-) -> None:
-    """Create `cost_sums` and `usage_sums` from files of charges.
+def read_charges(connection: DuckDBPyConnection, charges: Sql, charges_by_day: Sql) -> None:
+    """Create `cost_sums` and `usage_sums` from what follows FROM to read charges.
 
     `cost_sums` has the billed and the effective cost of each account four times: by service and
-    category, by region, by kind and, for the charges of `files_by_day`, by day; the other columns
+    category, by region, by kind and, for the charges of `charges_by_day`, by day; the other columns
     of such a row are NULL. `usage` is the effective cost of a service's usage, NULL where it has
     none. `usage_sums` has the costs of usage by account and commitment. Needs the
     table of `create_account_spellings`.
     """
     usage = Sql(f"sum(EffectiveCost) FILTER ({_IS_USAGE}) AS usage")
-    _group(connection, "by_service", files, Sql(f"ServiceName, ServiceCategory, {usage}"))
-    _group(connection, "by_day", files_by_day, Sql(f"{_DAY} AS day"))
+    _group(connection, "by_service", charges, Sql(f"ServiceName, ServiceCategory, {usage}"))
+    _group(connection, "by_day", charges_by_day, Sql(f"{_DAY} AS day"))
     _group(
         connection,
         "by_use",
-        files,
+        charges,
         Sql(
             "RegionName, RegionId, "
             "SubAccountName, BillingAccountName, PublisherName, ServiceSubcategory, "
@@ -127,8 +122,8 @@ def _create_usage_sums(connection: DuckDBPyConnection) -> None:
     )
 
 
-def read_resources(connection: DuckDBPyConnection, files: Sequence[Path]) -> None:
-    """Create `resource_sums` from files of charges: the costs of each resource by month.
+def read_resources(connection: DuckDBPyConnection, charges: Sql) -> None:
+    """Create `resource_sums`: the costs of each resource by month.
 
     Accounts and services are the positions of their lines. `untagged` is the effective cost of
     usage without a tag. Needs the tables of positions.
@@ -143,7 +138,7 @@ def read_resources(connection: DuckDBPyConnection, files: Sequence[Path]) -> Non
         FROM (
             SELECT {_KEYS}, {_SERVICE}, ResourceId, ResourceName, ResourceType, BilledCost,
                 EffectiveCost, {is_untagged} AS is_untagged
-            FROM (SELECT *, {_LINES} FROM {_charges(connection, files)})
+            FROM (SELECT *, {_LINES} FROM {_charges(connection, charges)})
             WHERE ResourceId IS NOT NULL
         )
         JOIN account_lines USING (provider, account, own_line, billed_line)
@@ -152,7 +147,7 @@ def read_resources(connection: DuckDBPyConnection, files: Sequence[Path]) -> Non
     """)
 
 
-def _group(connection: DuckDBPyConnection, table: str, files: Sequence[Path], columns: Sql) -> None:
+def _group(connection: DuckDBPyConnection, table: str, rows: Sql, columns: Sql) -> None:
     """Create a table of charges in groups, which have the costs that their charges have in all.
 
     They are grouped by their accounts and months, and by the `columns` that are no aggregates.
@@ -160,22 +155,18 @@ def _group(connection: DuckDBPyConnection, table: str, files: Sequence[Path], co
     connection.execute(
         f"CREATE TEMP TABLE {quoted(table)} AS SELECT {_COLUMNS}, {columns}, "
         "sum(BilledCost) AS BilledCost, sum(EffectiveCost) AS EffectiveCost "
-        f"FROM {_charges(connection, files)} GROUP BY ALL"
+        f"FROM {_charges(connection, rows)} GROUP BY ALL"
     )
 
 
-def _charges(connection: DuckDBPyConnection, files: Sequence[Path]) -> Sql:
+def _charges(connection: DuckDBPyConnection, rows: Sql) -> Sql:
     """Return what follows FROM to read charges with their lines of the accounts file."""
-    paths = Sql(", ").join(map(file_literal, files))
     # A mapping may lack columns of FOCUS.
     columns = Sql(", ").join(
         Sql(f"CAST(NULL AS {column.type.sql_type}) AS {quoted(column.name)}")
         for column in Specification.load(FOCUS_VERSION).columns
     )
-    charges = Sql(
-        f"(FROM read_parquet([{paths}], union_by_name = true, hive_partitioning = false) "
-        f"UNION ALL BY NAME SELECT {columns} WHERE false)"
-    )
+    charges = Sql(f"(FROM {rows} UNION ALL BY NAME SELECT {columns} WHERE false)")
     if connection.execute("FROM account_spellings LIMIT 1").fetchone() is None:
         # To join nothing takes time, too.
         return Sql(f"{charges}, (SELECT NULL AS rowid) AS own, (SELECT NULL AS rowid) AS billed")

@@ -7,12 +7,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 from duckdb import DuckDBPyConnection
 
+from finops_dagster.billing.columns import Sql
 from finops_dagster.billing.errors import BillError, reprocess_advice
 from finops_dagster.billing.money import decimal_text, exact_sum
 from finops_dagster.billing.months import BillingMonth
@@ -20,7 +19,7 @@ from finops_dagster.billing.restatement import Restatement, restatements_of_foot
 from finops_dagster.billing.version import Load
 from finops_dagster.focus.entries import COST, EFFECTIVE_COST
 from finops_dagster.focus.month import FocusMonth, focus_lake
-from finops_dagster.lake import Lake, footer_texts, load_from_footer, parquet_relation
+from finops_dagster.lake import Lake, LakeFile, load_from_footer
 from finops_dagster.reports.document import Document
 from finops_dagster.reports.sums import NONE
 from finops_dagster.sources import VENDORS
@@ -50,16 +49,19 @@ class MonthOfCharges:
 
     export: ExportSettings
     month: BillingMonth
-    path: Path
+    file: LakeFile
     record: FocusMonth
-    bill_path: Path
+    lake: Lake
+
+    @cached_property
+    def _bill_file(self) -> LakeFile:
+        return self.lake.file(self.export.name, self.month)
 
     @cached_property
     def bill(self) -> Load | None:
         """The load of the bill that is in the lake; None if it is missing or of another version."""
-        load = load_from_footer(
-            self.bill_path, self.export.name, self.month, self.export.table_name
-        )
+        name, table = self.export.name, self.export.table_name
+        load = load_from_footer(self._bill_file, name, self.month, table)
         is_same = load and load.manifest_id == self.record.sources.get(self.export.name)
         return load if is_same else None
 
@@ -71,7 +73,7 @@ class MonthOfCharges:
     @cached_property
     def restatements(self) -> Sequence[Restatement]:
         """The restatements of the month, the newest first; none where the bill is missing."""
-        texts = footer_texts(self.bill_path) if self.bill else None
+        texts = self._bill_file.texts() if self.bill else None
         return restatements_of_footer(texts or {})
 
     def is_final(self, connection: DuckDBPyConnection) -> bool | None:
@@ -79,12 +81,12 @@ class MonthOfCharges:
         if self.bill is None:
             return None
         bill_format = VENDORS[self.export.vendor].formats(self.export).get(self.bill.format)
-        columns = pq.read_schema(self.bill_path).names
+        columns = self._bill_file.schema().names
         finality = bill_format and bill_format.finality_sql(columns)
         if finality is None:
             return None
-        query = f"SELECT {finality} FROM {parquet_relation(self.bill_path)}"
-        ((is_final,),) = connection.execute(query).fetchall()
+        bill = self.lake.relation(connection, [self._bill_file])
+        ((is_final,),) = connection.execute(f"SELECT {finality} FROM {bill}").fetchall()
         return None if is_final is None else bool(is_final)
 
     def is_late(self, restatement: Restatement) -> bool:
@@ -124,6 +126,7 @@ class MonthOfCharges:
 class MonthFiles:
     """The files of charges of a report: of all its exports, in consecutive months."""
 
+    lake: Lake
     months: Sequence[BillingMonth]
     charges: Sequence[MonthOfCharges]
 
@@ -135,28 +138,31 @@ class MonthFiles:
 
         Raises BillError if no export has the month `last`, and for a file that cannot be read.
         """
-        paths = {
-            (export.name, _month_of(path)): (export, path)
+        files = [
+            (month, export, file)
             for export in exports
-            for path in focus_lake(lake).paths(export.name)
-        }
-        available = sorted({month for _, month in paths})
+            for month, file in focus_lake(lake).files(export.name).items()
+        ]
+        available = sorted({month for month, *_ in files})
         if last and last not in available:
             known = f"{available[0]} to {available[-1]}" if available else "none"
             raise BillError(f"no export has charges of {last}; the months with charges: {known}")
         end = last or max(available, default=None)
         months = [] if end is None else _months_up_to(end, available[0], count)
         charges = [
-            _month_of_charges(lake, export, month, path)
-            for (_, month), (export, path) in sorted(paths.items(), key=lambda item: item[0][1])
+            _month_of_charges(lake, export, month, file)
+            for month, export, file in sorted(files, key=lambda item: item[0])
             if month in months
         ]
-        return cls(months, charges)
+        return cls(lake, months, charges)
 
-    def paths(self, months: Iterable[BillingMonth] | None = None) -> list[Path]:
-        """Return the paths of the files of these months, or of all."""
+    def relation(
+        self, connection: DuckDBPyConnection, months: Iterable[BillingMonth] | None = None
+    ) -> Sql:
+        """Return what follows FROM to read the charges of these months, or of all."""
         chosen = set(self.months if months is None else months)
-        return [charges.path for charges in self.charges if charges.month in chosen]
+        files = [charges.file for charges in self.charges if charges.month in chosen]
+        return focus_lake(self.lake).relation(connection, files)
 
     @property
     def newest_whole_month(self) -> BillingMonth:
@@ -185,17 +191,13 @@ def _months_up_to(last: BillingMonth, earliest: BillingMonth, count: int) -> lis
     return months[::-1]
 
 
-def _month_of(path: Path) -> BillingMonth:
-    return BillingMonth.parse(path.parent.name.partition("=")[2])
-
-
 def _month_of_charges(
-    lake: Lake, export: ExportSettings, month: BillingMonth, path: Path
+    lake: Lake, export: ExportSettings, month: BillingMonth, file: LakeFile
 ) -> MonthOfCharges:
-    record = FocusMonth.read(path)
+    record = FocusMonth.read(file)
     if record is None:
-        raise BillError(f"{path} is damaged; {reprocess_advice(export.name, month)}")
-    return MonthOfCharges(export, month, path, record, lake.path(export.name, month))
+        raise BillError(f"{file.location} is damaged; {reprocess_advice(export.name, month)}")
+    return MonthOfCharges(export, month, file, record, lake)
 
 
 def require_whole_months(connection: DuckDBPyConnection, files: MonthFiles) -> None:
@@ -214,9 +216,9 @@ def require_whole_months(connection: DuckDBPyConnection, files: MonthFiles) -> N
         key = (charges.export.name, str(charges.month))
         if totals.rows and measured.get(key) != recorded:
             raise BillError(
-                f"{charges.path} does not have the totals of its record: it was replaced while the "
-                "report was made, or is damaged; make the report again, or else run finops state "
-                "verify --deep"
+                f"{charges.file.location} does not have the totals of its record: it was replaced "
+                "while the report was made, or is damaged; make the report again, or else run "
+                "finops state verify --deep"
             )
 
 

@@ -16,7 +16,7 @@ from finops_dagster.billing.columns import SqlType
 from finops_dagster.billing.content import Content, FileContent
 from finops_dagster.billing.errors import BillError, FileInvalid, count_text
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.lake import Lake, read_footer
+from finops_dagster.lake import Lake
 from finops_dagster.object_stores import ObjectInfo, ObjectStore
 from finops_dagster.progress import run_logger
 from finops_dagster.sources.base import Format, SharedFiles
@@ -101,7 +101,7 @@ class MonthsReader:
         files: dict[BillingMonth, dict[str, FileContent]] = {}
         unrecorded = []
         for month in self._export.months():
-            in_lake = read_footer(self._lake.path(self._export.name, month))
+            in_lake = self._lake.file(self._export.name, month).version()
             records = [*([in_lake] if in_lake else []), *self._staged(month)]
             files[month] = {
                 file.name: file

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from finops_dagster.billing.columns import Sql, SqlType, quoted
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import LoadedVersion
-from finops_dagster.lake import parquet_relation, write_parquet
+from finops_dagster.lake import FolderFile, LakeFile, parquet_relation, write_parquet
 from finops_dagster.tables.bill_files import AS_TEXT
 from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.database import DuckDB
@@ -43,7 +43,7 @@ class MonthFile:
     export: str
     table: str
     month: BillingMonth
-    path: Path
+    file: LakeFile
     footer: LoadedVersion
     schema: pa.Schema
     cost_column: str | None
@@ -68,9 +68,19 @@ class MonthFile:
     """The folder of the lake that has the export's folder, with a slash at its end."""
 
     @property
+    def location(self) -> str:
+        """The address of the file, for messages."""
+        return self.file.location
+
+    @property
+    def path(self) -> Path:
+        """The path of a file on this machine with the month's bytes."""
+        return self.file.local()
+
+    @property
     def path_in_lake(self) -> str:
         """The path relative to the lake."""
-        return self.folder_in_lake + "/".join(self.path.parts[-3:])
+        return self.folder_in_lake + self.file.name_in_lake
 
     @property
     def list_columns(self) -> list[str]:
@@ -130,11 +140,11 @@ class MonthFile:
             yield self
             return
         with TemporaryDirectory(prefix="finops-") as folder:
-            path = Path(folder) / self.path.name
+            path = Path(folder) / f"{self.export}-{self.month}.parquet"
             with self.duckdb.scratch(threads=1) as connection:
                 prepare_casts(connection)
-                write_parquet(connection, self.select_sql(target_types), path, self.path)
-            yield replace(self, path=path, schema=pq.read_schema(path))
+                write_parquet(connection, self.select_sql(target_types), path, self.location)
+            yield replace(self, file=FolderFile(path), schema=pq.read_schema(path))
 
 
 def as_utc(value: Any) -> datetime:

@@ -89,7 +89,7 @@ def refuse_inexact_text(
             f"WHERE {quoted(name)} IS NOT NULL AND TRY({cast}) IS NULL LIMIT 1"
         ).fetchall():
             raise BillError(
-                f"column {name} of {dialect.full_name(file.table)}: {excerpt(text)} in {file.path} "
-                f"cannot be kept exactly as {dialect.native_type(target)}; give the export another "
-                "name and table"
+                f"column {name} of {dialect.full_name(file.table)}: {excerpt(text)} in "
+                f"{file.location} cannot be kept exactly as {dialect.native_type(target)}; "
+                "give the export another name and table"
             )

@@ -12,7 +12,7 @@ from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import LoadedVersion
 from finops_dagster.focus.entries import month_totals, totals_by_rule
 from finops_dagster.focus.month import FocusMonth
-from finops_dagster.lake import Lake, replacing_file
+from finops_dagster.lake import FolderLake, replacing_file
 from finops_dagster_tests.benchmarks.project import BenchmarkProject, Figure, Run, made_once
 from finops_dagster_tests.focus.test_rules import GOOD, write
 
@@ -96,7 +96,7 @@ def _write_months(folder: Path, rows: int) -> None:
             connection.execute(f"CREATE OR REPLACE TABLE month AS {query}")
             totals = month_totals(totals_by_rule(connection, Sql("month")))
             record = FocusMonth(LoadedVersion("1", totals), "bench", {"bench": "1"})
-            path, footer = Lake(folder).path("bench", month), record.footer("bench")
-            with replacing_file(connection, Sql("FROM month"), path, footer):
+            file, footer = FolderLake(folder).file("bench", month), record.footer("bench")
+            with replacing_file(connection, Sql("FROM month"), file, footer):
                 pass
             month = month.next

@@ -18,7 +18,7 @@ from finops_dagster.billing.version import LoadedVersion
 from finops_dagster.focus.aws_cur import AWS_CUR
 from finops_dagster.focus.conformance import conforms
 from finops_dagster.focus.month import FocusDerivation, FocusMonth
-from finops_dagster.lake import Lake, footer_of, replacing_file
+from finops_dagster.lake import FolderLake, footer_of, replacing_file
 from finops_dagster.sources.aws.cur1 import AwsCur1
 from finops_dagster.sources.aws.data_exports import AwsCur2
 from finops_dagster.tables.database import DuckDB
@@ -78,13 +78,13 @@ class CurMonth:
     @property
     def relation(self) -> Sql:
         """What follows FROM to read the charges."""
-        path = literal(str(self.derivation.path))
+        path = literal(str(self.derivation.file.local()))
         return Sql(f"read_parquet({path}, hive_partitioning = false)")
 
     @property
     def derivation(self) -> FocusDerivation:
         """The derivation of the month's charges."""
-        return FocusDerivation(Lake(self.root), DuckDB(), AWS_CUR, {"": "acme"}, JANUARY)
+        return FocusDerivation(FolderLake(self.root), DuckDB(), AWS_CUR, {"": "acme"}, JANUARY)
 
     def _write(self, rows: list[Row]) -> None:
         headers = [*dict.fromkeys(header for row in rows for header in row)]
@@ -102,8 +102,8 @@ class CurMonth:
             cost = names[_cost_header(self.bill_format, headers)]
             row = connection.execute(f"SELECT count(*), sum({cost}) FROM ({query})").fetchone()
             version = LoadedVersion("1", Totals.of(row))
-            path = Lake(self.root).path("acme", JANUARY)
-            with replacing_file(connection, query, path, footer_of(version)):
+            file = FolderLake(self.root).file("acme", JANUARY)
+            with replacing_file(connection, query, file, footer_of(version)):
                 pass
 
     def _cast(self, header: str, name: str) -> Sql:

@@ -20,7 +20,7 @@ from finops_dagster.billing.version import LoadedVersion
 from finops_dagster.focus.conformance import conforms
 from finops_dagster.focus.mappings import mapping_of
 from finops_dagster.focus.month import FocusDerivation, FocusMonth
-from finops_dagster.lake import Lake, footer_of, parquet_relation, replacing_file
+from finops_dagster.lake import FolderLake, footer_of, parquet_relation, replacing_file
 from finops_dagster.sources.base import Format
 from finops_dagster.tables.database import DuckDB
 from finops_dagster_tests.project import ROOT
@@ -77,7 +77,7 @@ class NativeMonth:
 
     @property
     def path(self) -> Path:
-        return self._derivation.path
+        return self._derivation.file.local()
 
     @property
     def relation(self) -> Sql:
@@ -94,7 +94,7 @@ class NativeMonth:
     def _derivation(self) -> FocusDerivation:
         mapping = mapping_of(self.bill_format.vendor, self.bill_format.name)
         assert mapping is not None
-        return FocusDerivation(Lake(self.root), DuckDB(), mapping, {"": "acme"}, SEPTEMBER)
+        return FocusDerivation(FolderLake(self.root), DuckDB(), mapping, {"": "acme"}, SEPTEMBER)
 
     def _write(self, rows: Iterable[Row]) -> None:
         headers = [*dict.fromkeys(header for row in rows for header in row)]
@@ -108,8 +108,8 @@ class NativeMonth:
             connection.register("bill", bill)
             totals = connection.execute(f"SELECT count(*), sum(billedcost) FROM ({query})")
             version = LoadedVersion("v1", Totals.of(totals.fetchone()))
-            path = Lake(self.root).path("acme", SEPTEMBER)
-            with replacing_file(connection, query, path, footer_of(version)):
+            file = FolderLake(self.root).file("acme", SEPTEMBER)
+            with replacing_file(connection, query, file, footer_of(version)):
                 pass
 
     def _cast(self, header: str) -> Sql:

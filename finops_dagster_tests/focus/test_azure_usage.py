@@ -25,7 +25,7 @@ from finops_dagster.focus.mapping import Lookup
 from finops_dagster.focus.mappings import MAPPINGS
 from finops_dagster.focus.month import FocusDerivation, FocusMonth
 from finops_dagster.focus.specification import Specification
-from finops_dagster.lake import Lake, footer_of, replacing_file
+from finops_dagster.lake import FolderLake, footer_of, replacing_file
 from finops_dagster.sources.azure.format import AzureActual
 from finops_dagster.tables.database import DuckDB
 from finops_dagster_tests.azure import (
@@ -53,7 +53,7 @@ class TwoBills:
     """A lake with a month's actual and amortized bill, and the charges of both."""
 
     def __init__(self, root: Path, month: BillingMonth = JANUARY) -> None:
-        self.lake = Lake(root)
+        self.lake = FolderLake(root)
         self.month = month
 
     def derive(self, actual: Sequence[Row], amortized: Sequence[Row]) -> FocusMonth:
@@ -69,8 +69,8 @@ class TwoBills:
         footer = footer_of(LoadedVersion(f"{export} {version}", Totals(len(rows), total)))
         query = Sql(" UNION ALL BY NAME ".join(map(_select, rows)))
         with duckdb.connect() as connection:
-            path = self.lake.path(export, self.month)
-            with replacing_file(connection, query, path, footer):
+            file = self.lake.file(export, self.month)
+            with replacing_file(connection, query, file, footer):
                 pass
 
     @property

@@ -22,7 +22,7 @@ from finops_dagster.billing.version import LoadedVersion
 from finops_dagster.focus.entries import Entry
 from finops_dagster.focus.mapping import Charge, Expression, FocusMapping, Input, Kind, Lookup
 from finops_dagster.focus.month import FocusDerivation, FocusMonth
-from finops_dagster.lake import Lake, footer_of, replacing_file
+from finops_dagster.lake import FolderLake, footer_of, replacing_file
 from finops_dagster.tables.database import DuckDB
 
 JANUARY = BillingMonth(2024, 1)
@@ -76,7 +76,7 @@ class Lakeside:
     """A lake with the bill of one month, and the derivation of its charges."""
 
     def __init__(self, root: Path) -> None:
-        self.lake = Lake(root)
+        self.lake = FolderLake(root)
 
     def bill(self, manifest_id: str = "v1", line_items: str = LINE_ITEMS) -> None:
         """Write the month's bill as the stage `parquet` does."""
@@ -87,8 +87,8 @@ class Lakeside:
                 f"SELECT DATE '2024-01-01' AS billing_month, {literal(manifest_id)} AS manifest_id,"
                 f" * FROM ({line_items})"
             )
-            path = self.lake.path("acme", JANUARY)
-            with replacing_file(connection, query, path, footer_of(version)):
+            file = self.lake.file("acme", JANUARY)
+            with replacing_file(connection, query, file, footer_of(version)):
                 pass
 
     def derivation(self, mapping: FocusMapping = MAPPING) -> FocusDerivation:
@@ -99,7 +99,7 @@ class Lakeside:
             return month
 
     def charges(self, columns: str) -> list[tuple[Any, ...]]:
-        path = self.derivation().path
+        path = self.derivation().file.local()
         return duckdb.execute(
             f"SELECT {columns} FROM read_parquet({literal(str(path))}) ORDER BY ALL"
         ).fetchall()
@@ -147,7 +147,7 @@ def test_a_charge_names_the_line_items_that_it_is_made_of(lakeside: Lakeside) ->
 
 def test_the_record_of_the_month_has_totals_sources_and_entries(lakeside: Lakeside) -> None:
     derived = lakeside.derive()
-    record = FocusMonth.read(lakeside.derivation().path)
+    record = FocusMonth.read(lakeside.derivation().file)
     assert record == derived
     assert (record.version.manifest_id, record.sources) == ("v1", {"acme": "v1"})
     assert record.version.totals.costs == {"EUR": Decimal("11.5"), "USD": Decimal("1e-18")}
@@ -220,10 +220,10 @@ def test_charges_that_do_not_add_up_leave_the_old_month(
     lakeside: Lakeside, mapping: FocusMapping, message: str
 ) -> None:
     lakeside.derive()
-    before = lakeside.derivation().path.read_bytes()
+    before = lakeside.derivation().file.local().read_bytes()
     with pytest.raises(ReconciliationError, match=message):
         lakeside.derive(mapping)
-    assert lakeside.derivation().path.read_bytes() == before
+    assert lakeside.derivation().file.local().read_bytes() == before
 
 
 def test_what_kinds_move_among_each_other_cancels(lakeside: Lakeside) -> None:
@@ -271,15 +271,15 @@ def test_a_month_is_current_until_its_bill_or_the_mapping_changes(lakeside: Lake
 
 def test_a_file_without_the_totals_of_its_footer_is_not_current(lakeside: Lakeside) -> None:
     record = lakeside.derive()
-    path = lakeside.derivation().path
+    file = lakeside.derivation().file
     with duckdb.connect() as connection:
-        rows = Sql(f"FROM read_parquet({literal(str(path))}) WHERE x_rule = 'usage'")
-        with replacing_file(connection, rows, path, record.footer("acme")):
+        rows = Sql(f"FROM read_parquet({literal(file.location)}) WHERE x_rule = 'usage'")
+        with replacing_file(connection, rows, file, record.footer("acme")):
             pass
     assert lakeside.derivation().current() is None
 
 
 def test_without_its_bill_a_month_cannot_be_derived(lakeside: Lakeside) -> None:
-    lakeside.lake.path("acme", JANUARY).unlink()
+    lakeside.lake.file("acme", JANUARY).path.unlink()
     with pytest.raises(StageMissing, match=r"acme-2024-01.parquet is missing or damaged"):
         lakeside.derive()

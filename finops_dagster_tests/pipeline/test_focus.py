@@ -7,10 +7,9 @@ import duckdb
 import pytest
 
 from finops_dagster.billing.columns import Sql
-from finops_dagster.billing.months import BillingMonth
 from finops_dagster.focus.mappings import MAPPINGS
 from finops_dagster.focus.month import FocusMonth
-from finops_dagster.lake import Lake, parquet_relation, replacing_file
+from finops_dagster.lake import FolderFile, parquet_relation, replacing_file
 from finops_dagster_tests.cur import HEADERS, line_item
 from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import SETTINGS, Project
@@ -86,7 +85,7 @@ def test_a_month_is_derived_again_when_something_changed(
         focus.focus_path().unlink()
     run = focus.load()
     assert run.outcomes()["focus"] == "derived"
-    record = FocusMonth.read(focus.focus_path())
+    record = FocusMonth.read(FolderFile(focus.focus_path()))
     assert record is not None
     assert (record.version.manifest_id, record.mapping) == (version, mapping.version)
 
@@ -238,14 +237,14 @@ def test_verify_names_what_differs_in_the_charges_and_repairs_it(
 
     path.unlink()
     assert difference() == f"{shown} has no complete month of charges"
-    record = FocusMonth.read(path)
+    record = FocusMonth.read(FolderFile(path))
     assert record is not None
-    other = Lake(path.parent).path("other", BillingMonth.parse("2024-01"))
+    other = FolderFile(path.with_name("other.parquet"))
     query = Sql(f"FROM read_parquet('{path}') LIMIT 1")
     footer = record.footer("acme")
     with duckdb.connect() as connection, replacing_file(connection, query, other, footer):
         pass
-    other.replace(path)
+    other.path.replace(path)
     assert difference() == f"{shown} does not have the costs of its footer"
     monkeypatch.setitem(MAPPINGS, ("aws", "cur1"), newer)
     assert difference() == (
@@ -266,13 +265,13 @@ def test_deep_verification_finds_a_changed_cell_of_the_charges(finops: Finops) -
     finops(*FULL_RUN)
     assert "all agree" in finops("state", "verify", "--deep")
     path = finops.project.focus_path()
-    record = FocusMonth.read(path)
+    record = FocusMonth.read(FolderFile(path))
     assert record is not None
     query = Sql(f"SELECT * REPLACE ('999' AS BillingAccountId) FROM {parquet_relation(path)}")
-    other, footer = path.with_name("other.parquet"), record.footer("acme")
+    other, footer = FolderFile(path.with_name("other.parquet")), record.footer("acme")
     with duckdb.connect() as connection, replacing_file(connection, query, other, footer):
         pass
-    other.replace(path)
+    other.path.replace(path)
     assert "all agree" in finops("state", "verify")
     (row,) = finops.json("state", "verify", "--deep")
     assert row["what_differs"].endswith(

@@ -17,7 +17,7 @@ from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import LoadedVersion
 from finops_dagster.focus.entries import month_totals, totals_by_rule
 from finops_dagster.focus.month import FocusMonth, focus_lake
-from finops_dagster.lake import Lake, replacing_file
+from finops_dagster.lake import FolderLake, replacing_file
 from finops_dagster.reports.bill import Bill, Scope
 from finops_dagster.reports.document import AMOUNTS, Document
 from finops_dagster.settings import Settings
@@ -70,8 +70,8 @@ class Months:
     root: Path
 
     @property
-    def lake(self) -> Lake:
-        return Lake(self.root)
+    def lake(self) -> FolderLake:
+        return FolderLake(self.root)
 
     def write(self, month: str, charges: Sequence[Charge], export: str = "acme") -> Path:
         """Write a month of charges, and return the path of its file."""
@@ -83,15 +83,15 @@ class Months:
             "x_rule": "usage",
             "x_billing_month": first_day,
         }
-        path = focus_lake(self.lake).path(export, key)
+        file = focus_lake(self.lake).file(export, key)
         with duckdb.connect() as connection:
             rows = [{**added, **charge} for charge in charges]
             connection.register("rows", pa.Table.from_pylist(rows, schema=_SCHEMA))
             totals = month_totals(totals_by_rule(connection, Sql("rows")))
             record = FocusMonth(LoadedVersion("v1", totals), "mapping", {export: "v1"})
-            with replacing_file(connection, Sql("FROM rows"), path, record.footer(export)):
+            with replacing_file(connection, Sql("FROM rows"), file, record.footer(export)):
                 pass
-        return path
+        return file.local()
 
     def bill(self, *exports: str) -> Bill:
         settings = Settings.model_validate(

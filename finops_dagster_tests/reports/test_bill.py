@@ -230,5 +230,5 @@ def test_a_file_that_was_replaced_meanwhile_is_not_reported(months: Months) -> N
         duckdb.connect() as connection,
     ):
         create_account_spellings(connection, AccountsFile())
-        read_charges(connection, files.paths(), files.paths())
+        read_charges(connection, *[files.relation(connection)] * 2)
         require_whole_months(connection, files)

@@ -32,8 +32,8 @@ def budget(**settings: Any) -> BudgetSettings:
 
 
 def months_of(lake: Path, *budgets: BudgetSettings, today: date) -> list[BudgetMonth]:
-    exports, accounts = Months(lake).bill().exports, AccountsSettings(file=accounts_file(lake))
-    with open_relations(DuckDB(), lake, exports, accounts) as (connection, _):
+    bill, accounts = Months(lake).bill(), AccountsSettings(file=accounts_file(lake))
+    with open_relations(DuckDB(), bill.lake, bill.exports, accounts) as (connection, _):
         return budget_months(connection, budgets, today)
 
 
@@ -144,8 +144,9 @@ def test_a_filter_that_matches_nothing_is_named_with_what_there_is(tmp_path: Pat
         budget(name="Data", service=["Disks", "Disk"]),
         budget(name="Other", provider="Cloud", currency="EUR"),
     ]
-    exports = Months(tmp_path).bill().exports
-    with open_relations(DuckDB(), tmp_path, exports, AccountsSettings()) as (connection, _):
+    bill = Months(tmp_path).bill()
+    relations = open_relations(DuckDB(), bill.lake, bill.exports, AccountsSettings())
+    with relations as (connection, _):
         assert unmatched_filters(connection, budgets) == [
             "budget 'Data': no charge of any month has the service 'Disk'; "
             "they have Disks, Machines",

@@ -60,7 +60,7 @@ def test_the_costs_of_a_report_by_owner_are_those_of_focus_named(months: Months)
         found[key] += row["billed"]
     with duckdb.connect() as connection:
         bill, settings = months.bill(), AccountsSettings(file=months.root.parent / "accounts.csv")
-        create_relations(connection, months.root, bill.exports, settings)
+        create_relations(connection, months.lake, bill.exports, settings)
         expected = connection.execute(
             f"SELECT {COLUMNS}, sum(BilledCost) FROM focus_named GROUP BY ALL"
         ).fetchall()

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from finops_dagster.billing.columns import literal
 from finops_dagster.billing.errors import BillError
+from finops_dagster.lake import FolderLake
 from finops_dagster.reports.accounts import AccountsSettings
 from finops_dagster.reports.relations import create_relations, open_relations
 from finops_dagster.sources.settings import ExportSettings
@@ -33,7 +34,9 @@ def connection() -> Iterator[duckdb.DuckDBPyConnection]:
 def test_the_views_of_a_lake_without_months_are_the_accounts_alone(
     tmp_path: Path, connection: duckdb.DuckDBPyConnection
 ) -> None:
-    assert create_relations(connection, tmp_path, EXPORTS, AccountsSettings()) == ["accounts"]
+    assert create_relations(connection, FolderLake(tmp_path), EXPORTS, AccountsSettings()) == [
+        "accounts"
+    ]
     assert connection.execute("FROM accounts").fetchall() == []
 
 
@@ -45,7 +48,7 @@ def test_focus_named_has_the_charges_of_focus_once_each(
     # FOCUS does not require the columns of sub accounts.
     without_accounts = "SELECT CAST(3 AS DECIMAL(38, 18)) AS BilledCost, 'x' AS x_more"
     write_charges(tmp_path, "globex", "2024-01", without_accounts)
-    views = create_relations(connection, tmp_path, EXPORTS, AccountsSettings())
+    views = create_relations(connection, FolderLake(tmp_path), EXPORTS, AccountsSettings())
     assert views == ["accounts", "focus", "focus_named"]
     names = "SELECT BilledCost, AccountName, AccountOwner, x_more FROM focus_named ORDER BY 1"
     assert connection.execute(names).fetchall() == [
@@ -65,7 +68,10 @@ def test_too_little_memory_or_disk_is_not_taken_for_a_damaged_file(tmp_path: Pat
     for folder, message in (("", "needs more memory"), (f"{tmp_path}/file/below", "move it away")):
         with (
             pytest.raises(BillError, match=message) as raised,
-            open_relations(DuckDB(), tmp_path, EXPORTS, AccountsSettings()) as (connection, _),
+            open_relations(DuckDB(), FolderLake(tmp_path), EXPORTS, AccountsSettings()) as (
+                connection,
+                _,
+            ),
         ):
             connection.execute(f"SET temp_directory = {literal(folder)}")
             connection.execute("SET memory_limit = '20MB'")
@@ -79,7 +85,7 @@ def test_a_damaged_file_is_said_to_be_damaged(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-8])
     with (
         pytest.raises(BillError, match="a Parquet file is damaged: run finops state verify --deep"),
-        open_relations(DuckDB(), tmp_path, EXPORTS, AccountsSettings()),
+        open_relations(DuckDB(), FolderLake(tmp_path), EXPORTS, AccountsSettings()),
     ):
         pass
 
@@ -89,7 +95,8 @@ def named(lake: Path, text: str, columns: str) -> list[tuple[Any, ...]]:
     file = lake / "accounts.csv"
     file.write_text(text)
     with duckdb.connect() as connection:
-        create_relations(connection, lake, EXPORTS, AccountsSettings(file=file))
+        accounts = AccountsSettings(file=file)
+        create_relations(connection, FolderLake(lake), EXPORTS, accounts)
         return connection.execute(
             f"SELECT {columns} FROM focus_named ORDER BY BilledCost"
         ).fetchall()

@@ -46,10 +46,10 @@ def write_bill(
     query = Sql(f"SELECT CAST({cost} AS DECIMAL(38,18)) AS billedcost, {text} AS invoiceid")
     totals = Totals(1, Decimal(cost), None, {"USD": Decimal(cost)})
     footer = footer_of(LoadedVersion(version, totals, "focus")) | texts
-    path = months.lake.path("acme", BillingMonth.parse(JANUARY))
+    file = months.lake.file("acme", BillingMonth.parse(JANUARY))
     with (
         duckdb.connect() as connection,
-        replacing_file(connection, query, path, footer | footer_of_restatements(restatements)),
+        replacing_file(connection, query, file, footer | footer_of_restatements(restatements)),
     ):
         pass
 
@@ -87,7 +87,7 @@ def test_the_time_of_a_load_is_that_of_its_record_and_not_of_its_file(months: Mo
 def test_the_time_of_a_load_of_an_earlier_release_is_that_of_its_file(months: Months) -> None:
     months.write(JANUARY, [charge("3")])
     write_bill(months, "3")
-    os.utime(months.lake.path("acme", BillingMonth.parse(JANUARY)), (86_400, 86_400))
+    os.utime(months.lake.file("acme", BillingMonth.parse(JANUARY)).path, (86_400, 86_400))
     assert january(months)["loaded_at"] == "1970-01-02T00:00:00Z"
 
 

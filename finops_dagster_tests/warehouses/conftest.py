@@ -8,14 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
-import pyarrow.parquet as pq
 import pytest
 
 from finops_dagster.billing.columns import quoted
 from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import Load
-from finops_dagster.lake import exporting_month, read_footer
+from finops_dagster.lake import FolderFile, exporting_month
 from finops_dagster.sources.aws.cur1 import AwsCur1
 from finops_dagster.tables import ledger
 from finops_dagster.tables.load import measure_month
@@ -74,7 +73,7 @@ def month_of(tmp_path: Path) -> MonthOf:
 
     def write(version: str, month: str = "2024-01", **columns: str) -> MonthFile:
         billing_month, vendor = BillingMonth.parse(month), AwsCur1()
-        path = tmp_path / f"{month}-{version}.parquet"
+        file = FolderFile(tmp_path / f"{month}-{version}.parquet")
         values = {
             "billing_month": f"DATE '{month}-01'",
             "manifest_id": f"'{version}'",
@@ -90,17 +89,17 @@ def month_of(tmp_path: Path) -> MonthOf:
             load = Load(
                 version, totals, vendor.name, export="acme", month=billing_month, table=table
             )
-            with exporting_month(connection, load, path, vendor):
+            with exporting_month(connection, load, file, vendor):
                 pass
-        footer = read_footer(path)
+        footer = file.version()
         assert footer
         return MonthFile(
             "acme",
             table,
             billing_month,
-            path,
+            file,
             footer,
-            pq.read_schema(path),
+            file.schema(),
             cost_column=vendor.cost,
             billing_period_column=None,
             cluster_by=(),

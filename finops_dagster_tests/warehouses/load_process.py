@@ -24,7 +24,7 @@ def main() -> None:
         # Patched before base.py imports the function by its name.
         money.reconcile = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
 
-    from finops_dagster.lake import Lake
+    from finops_dagster.lake import FolderLake
     from finops_dagster.pipeline.export import Export
     from finops_dagster.pipeline.warehouse_table import month_file
     from finops_dagster.tables.database import DuckDB
@@ -33,7 +33,7 @@ def main() -> None:
     if "TESTS_DIALECT" in os.environ:
         DIALECTS["duckdb"] = os.environ["TESTS_DIALECT"]
     settings = Settings.model_validate_json(settings_json)
-    lake = Lake(settings.storage.parquet_dir)
+    lake = FolderLake(settings.storage.parquet_dir)
     file = month_file(Export(settings.exports[0]), BillingMonth.parse(month), lake, DuckDB())
     warehouse = open_warehouse(settings.database)
 

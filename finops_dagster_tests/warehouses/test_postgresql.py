@@ -20,7 +20,7 @@ import pytest
 
 from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.lake import Lake
+from finops_dagster.lake import FolderLake
 from finops_dagster.pipeline.warehouse_table import month_file
 from finops_dagster.tables.database import DuckDB
 from finops_dagster.tables.digest import DigestKind
@@ -271,7 +271,7 @@ def test_only_tags_and_cost_categories_may_become_keys(project: Project, column_
     own = ("resourceTags/user:Team", "resourceTags/user:team", "costCategory/Unit")
     deliver(project.put, "2024-01", [line_items("2024-01", "1")], headers=(*HEADERS, *own))
     project.load("2024-01")
-    lake = Lake(Path("data/parquet"))
+    lake = FolderLake(Path("data/parquet"))
     file = month_file(project.first_export(), BillingMonth(2024, 1), lake, DuckDB())
     families = ("resource_tags", "resourcetags", "cost_category", "costcategory")
     assert len(file.user_defined_columns) == 3

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from pydantic import ValidationError
 
+from finops_dagster.lake import FolderFile
 from finops_dagster.settings import Settings
 from finops_dagster.warehouses import open_warehouse
 from finops_dagster.warehouses.base import Warehouse
@@ -252,7 +253,7 @@ def copied_to_lake(file: MonthFile, lake: Path, folder: str = "2024-01") -> Mont
     path = lake / file.export / folder / f"{file.export}-{file.month}.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(file.path, path)
-    return MonthFile(**{**vars(file), "path": path})
+    return MonthFile(**{**vars(file), "file": FolderFile(path)})
 
 
 def test_external_stage(

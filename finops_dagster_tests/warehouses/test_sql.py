@@ -14,7 +14,7 @@ import pytest
 from finops_dagster.billing.errors import ReconciliationError
 from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.lake import Lake
+from finops_dagster.lake import FolderLake
 from finops_dagster.pipeline.warehouse_table import month_file
 from finops_dagster.settings_table import SettingsError
 from finops_dagster.tables.database import DuckDB
@@ -46,7 +46,7 @@ def lake_file(project: Project, version: str, *costs: str) -> MonthFile:
     database, project.database = project.database, {}
     project.load("2024-01")
     project.database = database
-    lake = Lake(project.settings().storage.parquet_dir)
+    lake = FolderLake(project.settings().storage.parquet_dir)
     return month_file(project.first_export(), BillingMonth.parse("2024-01"), lake, DuckDB())
 
 

@@ -309,7 +309,7 @@ class PostgreSQLDialect(Dialect):
                         )
             except (duckdb.Error, pa.ArrowException, OSError) as error:
                 raise BillError(
-                    f"{file.path} cannot be read: {first_line(error)}; "
+                    f"{file.location} cannot be read: {first_line(error)}; "
                     f"{reprocess_advice(file.export, file.month)}"
                 ) from error
 

@@ -274,7 +274,7 @@ class SqlDialect(Dialect):
             if (as_utc(loaded) != as_utc(expected)) if is_time else loaded != expected:
                 raise BillError(
                     f"column {name} of {file.month}: {function} is {loaded} in {self.location}, "
-                    f"but {expected} in {file.path}; this database does not store the values "
+                    f"but {expected} in {file.location}; this database does not store the values "
                     "exactly; name another database in [database.sql]"
                 )
 

@@ -1,0 +1,43 @@
+"""The lake: one Parquet file for each month of an export, whose footer records its load."""
+
+from finops_dagster.lake.folder import FolderFile, FolderLake
+from finops_dagster.lake.footer import empty_columns, footer_of, footer_texts, version_of_footer
+from finops_dagster.lake.lake import Lake, LakeFile
+from finops_dagster.lake.records import (
+    has_rows_of,
+    is_intact,
+    load_from_footer,
+    matches_checksum,
+    names_from_footers,
+    recover_restatements,
+    restore_load,
+    restore_restatements_of_footer,
+    restoring_month,
+)
+from finops_dagster.lake.relations import month_relation, parquet_relation
+from finops_dagster.lake.writing import exporting_month, replacing_file, write_parquet
+
+__all__ = [
+    "FolderFile",
+    "FolderLake",
+    "Lake",
+    "LakeFile",
+    "empty_columns",
+    "exporting_month",
+    "footer_of",
+    "footer_texts",
+    "has_rows_of",
+    "is_intact",
+    "load_from_footer",
+    "matches_checksum",
+    "month_relation",
+    "names_from_footers",
+    "parquet_relation",
+    "recover_restatements",
+    "replacing_file",
+    "restore_load",
+    "restore_restatements_of_footer",
+    "restoring_month",
+    "version_of_footer",
+    "write_parquet",
+]

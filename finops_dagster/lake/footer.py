@@ -1,0 +1,84 @@
+"""The footer of a month's file: the texts that record its load."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from finops_dagster.billing.version import Load, LoadedVersion
+
+# Footer keys with texts, and their defaults: the first files have no `format` and no `run_id`.
+_TEXTS = {"manifest_id": "", "total_cost": "", "format": "cur1", "run_id": ""}
+# Row fields stored as JSON, and their footer keys. The footer's "files" is a number.
+_JSON = {"file_count": "files", "byte_count": "bytes", "files": "source_files"} | {
+    name: name for name in ("decimals_rounded", "money_sums", "cost_by_currency", "delivery")
+}
+LOADED_AT = "loaded_at"
+
+
+def footer_texts(path: Path) -> dict[str, str] | None:
+    """Return the texts in a file's footer by key; None if the file is missing or damaged.
+
+    The number of rows is added as `row_count`.
+    """
+    try:
+        metadata = pq.read_metadata(path)
+    except (OSError, pa.ArrowInvalid):
+        return None
+    texts = {key.decode(): text.decode() for key, text in (metadata.metadata or {}).items()}
+    return {**texts, "row_count": str(metadata.num_rows)}
+
+
+def empty_columns(path: Path) -> set[str]:
+    """Return the columns that have no value in any row of a file; maps count as filled.
+
+    The footer alone is read.
+    """
+    metadata = pq.read_metadata(path)
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    return {
+        metadata.schema.column(number).path
+        for number in range(metadata.num_columns)
+        if metadata.schema.column(number).max_repetition_level == 0
+        and all(_is_empty(group.column(number)) for group in groups)
+    }
+
+
+def _is_empty(chunk: pq.ColumnChunkMetaData) -> bool:
+    return bool(chunk.is_stats_set and chunk.statistics.null_count == chunk.num_values)
+
+
+def version_of_footer(texts: Mapping[str, str]) -> LoadedVersion | None:
+    """Return the version that the texts of a footer record; None if they are not ours."""
+    if "manifest_id" not in texts or "total_cost" not in texts:
+        return None
+    texts = {**_TEXTS, "files": "0", "bytes": "0", **texts}
+    row = {name: json.loads(texts.get(key, "null")) for name, key in _JSON.items()}
+    row |= {name: texts[name] for name in _TEXTS}
+    return LoadedVersion.of_row({**row, "row_count": int(texts["row_count"])})
+
+
+def footer_of(version: LoadedVersion) -> dict[str, str]:
+    """Return the texts that `version_of_footer` reads."""
+    row = version.row()
+    return {
+        **{name: row[name] for name in _TEXTS},
+        **{key: json.dumps(row[name]) for name, key in _JSON.items()},
+    }
+
+
+def footer_of_time(load: Load) -> dict[str, str]:
+    """Return the text of the time at which a load was recorded; empty if it has none."""
+    # The time of the file is not enough: a copy or a restored backup has another one.
+    return {} if load.loaded_at is None else {LOADED_AT: load.loaded_at.isoformat()}
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

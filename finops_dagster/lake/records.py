@@ -1,0 +1,175 @@
+"""What the lake records of a month, and what is restored from it: loads, names, restatements."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+
+import duckdb
+
+from finops_dagster.billing.columns import ADDED_COLUMNS, SqlType
+from finops_dagster.billing.errors import FileInvalid, first_line, reprocess_advice
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.billing.restatement import newest_number_in_footer, restatements_of_footer
+from finops_dagster.billing.version import Load
+from finops_dagster.lake.footer import LOADED_AT, version_of_footer
+from finops_dagster.lake.lake import LakeFile
+from finops_dagster.lake.relations import month_relation, parquet_relation
+from finops_dagster.sources.base import Format
+from finops_dagster.tables import ledger
+from finops_dagster.tables.casts import prepare_casts
+from finops_dagster.tables.digest import DigestKind, column_type, month_digest
+from finops_dagster.tables.load import MonthLoader, measure_month, verified_totals
+from finops_dagster.tables.parquet_files import parquet_file
+from finops_dagster.tables.restatements import newest_number, restore_restatements
+
+
+def names_from_footers(files: Iterable[LakeFile]) -> dict[str, str]:
+    """Return {header: column name} from the footers of files; unreadable files are skipped.
+
+    If two files differ, the first one wins. With these names, a database that is new or holds one
+    month gives columns the names that they have in the lake.
+    """
+    names: dict[str, str] = {}
+    for file in files:
+        names = {**json.loads((file.texts() or {}).get("columns", "{}")), **names}
+    return names
+
+
+def load_from_footer(file: LakeFile, export: str, month: BillingMonth, table: str) -> Load | None:
+    """Return the load that a file's footer records; None if it records none.
+
+    Its `number` and `lake_sha256` are None. Files of earlier releases do not record `loaded_at`,
+    which then is the time of the file. `table` is the table that the month belongs to; it is not
+    read.
+    """
+    texts = file.texts() or {}
+    version = version_of_footer(texts)
+    if version is None:
+        return None
+    text = texts.get(LOADED_AT)
+    loaded_at = file.written_at() if text is None else datetime.fromisoformat(text)
+    return Load(**vars(version), export=export, month=month, table=table, loaded_at=loaded_at)
+
+
+def matches_checksum(load: Load, file: LakeFile) -> bool | None:
+    """Return whether the file has the checksum that `load` records; None if it records none.
+
+    The file must exist. In a folder it is read whole.
+    """
+    return None if load.lake_sha256 is None else file.sha256() == load.lake_sha256
+
+
+def is_intact(connection: duckdb.DuckDBPyConnection, load: Load, file: LakeFile) -> bool:
+    """Return whether the file, which must exist, has the bytes that were written from the load.
+
+    Its checksum is compared with that of `load`. Loads of old releases have none: then the file is
+    compared with the table by digests, and if they agree, the ledger gets the checksum.
+    """
+    is_unchanged = matches_checksum(load, file)
+    if is_unchanged is not None:
+        return is_unchanged
+    checksum = file.sha256()
+    prepare_casts(connection)
+    types = {field.name: column_type(field.type) for field in file.schema()}
+    try:
+        in_file, in_table = (
+            month_digest(connection, rows, types, DigestKind.HASH)
+            for rows in (parquet_relation(file.local()), month_relation(load))
+        )
+    except duckdb.Error:
+        return False
+    if in_file.differing_columns(in_table):
+        return False
+    ledger.complete_load(connection, load, lake_sha256=checksum)
+    return True
+
+
+def has_rows_of(
+    connection: duckdb.DuckDBPyConnection, load: Load, file: LakeFile, formats: Mapping[str, Format]
+) -> bool:
+    """Return whether the month's file can be read and has the totals of `load`, which it records.
+
+    False too for a format that is not among `formats`, which are by name.
+    """
+    if load.format not in formats:
+        return False
+    rows, bill_format = parquet_relation(file.local()), formats[load.format]
+    try:
+        measured = measure_month(connection, rows, load.month, bill_format, load.totals.sums)
+    except duckdb.Error:
+        return False
+    return measured.totals.difference(load.totals) is None
+
+
+def restore_load(
+    connection: duckdb.DuckDBPyConnection, load: Load, bill_format: Format, file: LakeFile
+) -> bool:
+    """Record a load that the ledger has lost, if the table has its rows; return whether it does.
+
+    All rows of the month must be of its version, and have its totals. The export's column names and
+    the month's restatements are recorded too, from the footer of the lake's file.
+    """
+    if verified_totals(connection, load, bill_format) is None:
+        return False
+    versions = connection.execute(
+        f"SELECT DISTINCT manifest_id FROM {month_relation(load)}"
+    ).fetchall()
+    if versions not in ([], [(load.manifest_id,)]):
+        return False
+    ledger.restore_loads(connection, [load])
+    ledger.record_export(connection, load, bill_format.vendor, names_from_footers([file]))
+    restore_restatements_of_footer(connection, load, file)
+    return True
+
+
+def restore_restatements_of_footer(
+    connection: duckdb.DuckDBPyConnection, load: Load, file: LakeFile
+) -> int:
+    """Record the restatements in a file's footer that the ledger lacks for a load's month.
+
+    Returns how many it lacked.
+    """
+    in_footer = restatements_of_footer(file.texts() or {})
+    return restore_restatements(connection, load.export, load.month, in_footer)
+
+
+def recover_restatements(connection: duckdb.DuckDBPyConnection, load: Load, file: LakeFile) -> None:
+    """Record the restatements in a file's footer if it has newer ones than the ledger.
+
+    Only a ledger that was lost lacks them.
+    """
+    in_footer = newest_number_in_footer(file.texts() or {})
+    if in_footer > newest_number(connection, load.export, load.month):
+        restore_restatements_of_footer(connection, load, file)
+
+
+@contextmanager
+def restoring_month(
+    connection: duckdb.DuckDBPyConnection, load: Load, bill_format: Format, file: LakeFile
+) -> Iterator[tuple[Load, list[str]]]:
+    """Load the month into the billing table from its file in the lake, and record the load.
+
+    Both are one transaction. The block runs before the commit, and gets the recorded load and the
+    warnings about columns. `load` is that of `load_from_footer`. Raises BillError: FileInvalid if
+    the file cannot be read, ReconciliationError if it does not have the totals of its footer.
+    """
+    prepare_casts(connection)
+    path = file.local()
+    loader = MonthLoader(connection, load, bill_format)
+    try:
+        described = connection.execute(f"DESCRIBE FROM {parquet_relation(path)}").fetchall()
+        mappings = [
+            loader.column_mapping(name, name, SqlType(sql_type), name)
+            for name, sql_type, *_ in described[len(ADDED_COLUMNS) :]
+        ]
+        names = names_from_footers([file])
+        with loader.writing_rows([parquet_file(path)], mappings, names) as loaded:
+            yield loaded
+    except duckdb.Error as error:
+        raise FileInvalid(
+            f"{file.location} cannot be read: {first_line(error)}; "
+            f"{reprocess_advice(load.export, load.month)}"
+        ) from error
