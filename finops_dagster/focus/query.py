@@ -342,6 +342,9 @@ def _case(cells: Mapping[int, Sql], otherwise: Sql | None) -> Sql:
         return next(iter(cells.values()))
     if not cells and otherwise is not None:
         return otherwise
+    if otherwise is not None:
+        # Most line items become the first charge, and each WHEN before theirs takes time for them.
+        cells = {0: otherwise, **cells}
     cases = " ".join(f"WHEN {number} THEN {cell}" for number, cell in cells.items())
     ending = "" if otherwise is None else f" ELSE {otherwise}"
     return Sql(f"CASE charge {cases}{ending} END")

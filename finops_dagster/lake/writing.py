@@ -29,6 +29,9 @@ _ROW_GROUP_ROWS = 40_960
 # DuckDB prepares room for a dictionary of this many values for each column and row group. Its
 # default, a fifth of the rows, takes a tenth more time. No file grows: dictionaries are smaller.
 _DICTIONARY_VALUES = 2_000
+# Level 1 of zstd takes a fourteenth less time than the default, for files 3 % larger. Queries read
+# whole months, for which bloom filters are of no use.
+_COMPRESSION = "COMPRESSION zstd, COMPRESSION_LEVEL 1, WRITE_BLOOM_FILTER false"
 
 
 @contextmanager
@@ -106,7 +109,7 @@ def _copy(
     connection.execute("SET disabled_optimizers = 'statistics_propagation'")
     try:
         connection.execute(
-            f"COPY ({query}) TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd, "
+            f"COPY ({query}) TO {literal(str(path))} (FORMAT parquet, {_COMPRESSION}, "
             f"ROW_GROUP_SIZE {_ROW_GROUP_ROWS}, "
             f"DICTIONARY_SIZE_LIMIT {_DICTIONARY_VALUES}{options or Sql('')})"
         )
