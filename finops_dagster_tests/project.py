@@ -1,6 +1,7 @@
 """A project in a folder of its own, for tests: deliver a version, run the stages, query."""
 
 import os
+from collections import Counter
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -62,8 +63,12 @@ class MonthRun:
     def outcomes(self) -> dict[str, str]:
         return {stage: str(self.metadata(stage)["outcome"]) for stage in self._materializations}
 
+    def events(self) -> Counter[str]:
+        """Return how many events of each type the run wrote."""
+        return Counter(event.event_type_value for event in self._result.all_events)
+
     def retries(self) -> int:
-        return sum(e.event_type_value == "STEP_UP_FOR_RETRY" for e in self._result.all_events)
+        return self.events()["STEP_UP_FOR_RETRY"]
 
     def data_versions(self) -> set[str]:
         """Return the data versions that the stages recorded."""

@@ -14,6 +14,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import duckdb
 import pyarrow.parquet as pq
 import pytest
@@ -121,6 +122,25 @@ def test_only_the_lost_stage_is_run_again(
     damage(loaded)
     assert loaded.load().outcomes() == UNCHANGED | repaired
     assert loaded.totals() == loaded.parquet_totals() == (2, 3)
+
+
+def test_dagster_writes_and_reads_no_more_than_an_unchanged_month_needs(
+    loaded: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetch, fetched = dg.DagsterInstance.fetch_materializations, list[Any]()
+
+    def fetch_and_count(*arguments: Any, **options: Any) -> dg.EventRecordsResult:
+        fetched.append(arguments)
+        return fetch(*arguments, **options)
+
+    monkeypatch.setattr(dg.DagsterInstance, "fetch_materializations", fetch_and_count)
+    unchanged = loaded.load()
+    events, checks = unchanged.events(), len(unchanged.checks())
+    # Dagster would write three events for each record that it hands to the next stage itself.
+    assert not {"HANDLED_OUTPUT", "LOADED_INPUT", "STEP_INPUT"} & events.keys()
+    assert events["STEP_OUTPUT"] == len(STAGES) + checks
+    # Each check finds its materialization once, and two stages find the metadata that they repeat.
+    assert len(fetched) == checks + 2
 
 
 def test_a_staged_file_that_was_changed_is_fetched_again(loaded: Project) -> None:

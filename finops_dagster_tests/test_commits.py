@@ -13,7 +13,7 @@ import pytest
 
 import finops_dagster
 from finops_dagster.billing.money import reconcile
-from finops_dagster.pipeline.resources import RecordsIOManager
+from finops_dagster.pipeline.resources import Records
 from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import STAGES, Project
 from finops_dagster_tests.warehouses.adapters import ADAPTERS, Adapter, install, running_adapter
@@ -30,8 +30,8 @@ class Broken(Exception):
 def calls_from_reconcile_on(watch: Callable[[CodeType], None]) -> Iterator[None]:
     """Watch the calls of the project's functions in this thread, from a stage's reconciliation on.
 
-    If `watch` raises, so does the call. `handle_output` is left out: it only puts a value into
-    memory, and Dagster calls it after the stage.
+    If `watch` raises, so does the call. `Records.keep` is left out: it only puts a value into
+    memory, after the stage.
     """
     frames: dict[int, FrameType] = {}
     has_begun = False
@@ -43,11 +43,7 @@ def calls_from_reconcile_on(watch: Callable[[CodeType], None]) -> Iterator[None]
         goes_on = id(frame) in frames  # a generator, after its yield
         frames[id(frame)] = frame
         has_begun = has_begun or frame.f_code is reconcile.__code__
-        if (
-            has_begun
-            and not goes_on
-            and frame.f_code is not RecordsIOManager.handle_output.__code__
-        ):
+        if has_begun and not goes_on and frame.f_code is not Records.keep.__code__:
             watch(frame.f_code)
 
     sys.setprofile(profile)

@@ -72,9 +72,17 @@ def focus_asset(export: Export, exports: Sequence[Export]) -> dg.AssetsDefinitio
         if other.settings.vendor == export.settings.vendor and other.name != export.name
     ]
     settings = [other.settings for other in exports]
-    options = {**OPTIONS, "deps": list(_other_bills(export)), "output_required": False}
+    options, deps = {**OPTIONS, "output_required": False}, list(_other_bills(export))
 
-    @stage(export, "focus", kinds={"parquet"}, checks=_CHECKS, options=options, footer="parquet")
+    @stage(
+        export,
+        "focus",
+        kinds={"parquet"},
+        checks=_CHECKS,
+        deps=deps,
+        options=options,
+        footer="parquet",
+    )
     def focus(
         context: dg.AssetExecutionContext,
         footer: LoadedVersion | None,

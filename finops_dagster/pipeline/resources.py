@@ -64,36 +64,37 @@ class RunLock(dg.ConfigurableResource):  # type: ignore[type-arg]
             yield self
 
 
-class RecordsIOManager(dg.IOManager):
-    """The IO manager that hands the record of a version from stage to stage; it writes no file.
+class Records:
+    """Hands the record of a version from stage to stage of one run; it writes no file.
 
-    Within a run the record comes from memory. A stage that is run alone gets the record that is
-    stored with the previous stage's data; `parquet` gets None, and reads the ledger itself.
+    It is no IO manager, because Dagster would write three events for each record into its database.
     """
 
     def __init__(self, staging: StagingFolder, lake: Lake) -> None:
         self._staging, self._lake = staging, lake
         self._records: dict[tuple[dg.AssetKey, str], object] = {}
 
-    def handle_output(self, context: dg.OutputContext, obj: object) -> None:
-        """Keep the record until the run ends."""
-        self._records[context.asset_key, context.asset_partition_key] = obj
+    def keep(self, stage: dg.AssetKey, month: str, record: object) -> None:
+        """Keep the record of a stage until the run ends."""
+        self._records[stage, month] = record
 
-    def load_input(self, context: dg.InputContext) -> object:
-        """Return the record of the previous stage; None if none is stored."""
-        key, month = context.asset_key, context.asset_partition_key
-        if (key, month) in self._records:
-            return self._records[key, month]
-        (export, stage), billing_month = key.path, BillingMonth.parse(month)
+    def read(self, stage: dg.AssetKey, month: str) -> object:
+        """Return the record of a stage: of this run, or else the one that is stored with its data.
+
+        None if none is stored, and for a billing table, whose ledger the next stage reads itself.
+        """
+        if (stage, month) in self._records:
+            return self._records[stage, month]
+        (export, name), billing_month = stage.path, BillingMonth.parse(month)
         places = {"parquet": self._lake, "focus": focus_lake(self._lake)}
-        if stage in places:
-            return places[stage].file(export, billing_month).version()
+        if name in places:
+            return places[name].file(export, billing_month).version()
         staged = self._staging.month(export, billing_month)
         readers = {"manifest": staged.manifest, "staged_files": staged.current_record}
-        return readers[stage]() if stage in readers else None
+        return readers[name]() if name in readers else None
 
 
-@dg.io_manager(required_resource_keys={"staging", "lake", "run_lock"})
-def records(context: dg.InitResourceContext) -> RecordsIOManager:
-    """Return a new IO manager for one run."""
-    return RecordsIOManager(context.resources.staging, context.resources.lake)
+@dg.resource(required_resource_keys={"staging", "lake", "run_lock"})
+def records(context: dg.InitResourceContext) -> Records:
+    """Return the records of a new run, which holds its lock from here on."""
+    return Records(context.resources.staging, context.resources.lake)

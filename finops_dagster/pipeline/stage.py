@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import inspect
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from finops_dagster.object_stores import StoreError, StoreUnavailable
 from finops_dagster.pipeline.checks import RECONCILES, Check
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.metadata import Metadata
+from finops_dagster.pipeline.resources import Records
 from finops_dagster.processes import write_note
 from finops_dagster.staging.folder import newer_version_message
 from finops_dagster.traces import record_unexpected_error
@@ -32,7 +34,7 @@ from finops_dagster.warehouses.month_file import WarehouseUnavailable
 
 Record = TypeVar("Record", bound=Manifest | Version)
 Body = Callable[..., dg.MaterializeResult[Any] | Sequence[dg.AssetCheckResult]]
-Events = Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]
+Event = dg.MaterializeResult[None] | dg.AssetCheckResult
 _RETRIES = 3
 _SECONDS_BETWEEN_RETRIES = 10
 
@@ -43,16 +45,18 @@ def stage(
     *,
     kinds: set[str],
     checks: Sequence[Check] = (),
+    deps: Sequence[dg.AssetDep] = (),
     options: Mapping[str, Any] = MappingProxyType({}),
     **upstream: str,
 ) -> Callable[[Body], dg.AssetsDefinition]:
     """Return a decorator that makes the body of the stage `name` an asset, partitioned by month.
 
     `upstream` maps parameters of the body to the stages whose records they receive; where no record
-    is stored, they receive None. `options` are further arguments of `dagster.asset`. The body must
-    have a parameter `lake`. Its errors become failures with a message of one line; only a transient
-    error is retried, three times. A body with the option `output_required=False` may return the
-    results of its checks alone: then the month has nothing in this stage, and the next is skipped.
+    is stored, they receive None. `deps` are other assets that the stage reads, `options` are
+    further arguments of `dagster.asset`. The body must have a parameter `lake`. Its errors become
+    failures with a message of one line; only a transient error is retried, three times. A body with
+    the option `output_required=False` may return the results of its checks alone: then the month
+    has nothing in this stage, and the next is skipped.
     """
     key = export.key(name)
     with catch_warnings():
@@ -63,23 +67,20 @@ def stage(
             dg.AssetCheckSpec(**vars(check), asset=key, partitions_def=export.partitions)
             for check in checks
         ]
+    keys = {parameter: export.key(previous) for parameter, previous in upstream.items()}
     asset = dg.asset(
         key=key,
-        ins={
-            parameter: dg.AssetIn(export.key(upstream_stage))
-            for parameter, upstream_stage in upstream.items()
-        },
+        deps=[*keys.values(), *deps],
         partitions_def=export.partitions,
         group_name=export.settings.group,
         kinds=kinds,
         owners=[export.settings.owner],
         tags={"finops/export": export.name},
         check_specs=check_specs,
-        io_manager_key="records",
         **options,
     )
     blocking = next((check.name for check in checks if check.blocking), RECONCILES.name)
-    return lambda body: asset(_explain_failures(body, blocking))
+    return lambda body: asset(_explain_failures(_with_records(body, keys), blocking))
 
 
 def stage_result(
@@ -107,7 +108,56 @@ def stage_result(
     )
 
 
-def _explain_failures(body: Body, blocking_check: str) -> Callable[..., Events]:
+def _with_records(
+    body: Body, upstream: Mapping[str, dg.AssetKey]
+) -> Callable[..., Sequence[Event]]:
+    """Wrap a body so that its parameters in `upstream` receive the records of these stages.
+
+    The function returns what Dagster records: the result without its record, which `Records` keeps,
+    and the results of the checks. For a value that Dagster itself hands over it would write three
+    events, and for a check without its asset it would look up the materialization twice.
+    """
+
+    @functools.wraps(body)
+    def run(
+        context: dg.AssetExecutionContext, records: Records, **resources: object
+    ) -> Sequence[Event]:
+        key, month = context.asset_key, context.partition_key
+        inputs = {name: records.read(stage, month) for name, stage in upstream.items()}
+        result, events = body(context, **resources, **inputs), list[Event]()
+        check_results = result
+        if isinstance(result, dg.MaterializeResult):
+            records.keep(key, month, result.value)
+            check_results = result.check_results
+            events.append(
+                dg.MaterializeResult(metadata=result.metadata, data_version=result.data_version)
+            )
+        for check in check_results:
+            events.append(
+                dg.AssetCheckResult(
+                    passed=check.passed,
+                    asset_key=key,
+                    check_name=check.check_name,
+                    metadata=check.metadata,
+                    severity=check.severity,
+                    description=check.description,
+                )
+            )
+        return events
+
+    signature = inspect.signature(body)
+    parameters = [p for name, p in signature.parameters.items() if name not in upstream]
+    records = inspect.Parameter(
+        "records", inspect.Parameter.KEYWORD_ONLY, annotation=dg.ResourceParam[Records]
+    )
+    # Dagster reads from the signature which resources a function needs.
+    run.__signature__ = inspect.Signature([*parameters, records])  # type: ignore[attr-defined]
+    return run
+
+
+def _explain_failures(
+    body: Callable[..., Sequence[Event]], blocking_check: str
+) -> Callable[..., Iterator[Event]]:
     """Wrap a body so that its errors become messages of one line, and its seconds metadata.
 
     A failed reconciliation also becomes a failed check. Permanent errors are not retried,
@@ -115,10 +165,10 @@ def _explain_failures(body: Body, blocking_check: str) -> Callable[..., Events]:
     """
 
     @functools.wraps(body)
-    def run(context: dg.AssetExecutionContext, lake: Lake, **inputs: object) -> Events:
+    def run(context: dg.AssetExecutionContext, lake: Lake, **resources: object) -> Iterator[Event]:
         started = time.monotonic()
         try:
-            result = body(context, lake=lake, **inputs)
+            events = body(context, lake=lake, **resources)
         except ReconciliationError as error:
             message = f"{error}{_version_kept(context, lake)}"
             # Dagster records a check of a failed stage only if it was yielded before the error.
@@ -136,7 +186,7 @@ def _explain_failures(body: Body, blocking_check: str) -> Callable[..., Events]:
         except Exception as error:
             raise _unexpected(context, error, _version_kept(context, lake)) from error
         context.add_asset_metadata({"seconds": round(time.monotonic() - started, 3)})
-        yield from [result] if isinstance(result, dg.MaterializeResult) else result
+        yield from events
 
     return run
 
