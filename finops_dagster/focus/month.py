@@ -46,6 +46,7 @@ from finops_dagster.lake import (
     Lake,
     LakeFile,
     empty_columns,
+    few_texts,
     footer_of,
     parquet_relation,
     replacing_file,
@@ -190,8 +191,9 @@ class FocusDerivation:
             charges = Sql(f"({self._query(connection, manifest_id).charges()})")
             in_file = parquet_relation(self.file.local())
             described = connection.execute(f"DESCRIBE FROM {in_file}").fetchall()
-            # The charges have ENUMs in maps where the file has texts.
-            types = {name: str(t) for name, t, *_ in described if t == SqlType.TEXT_MAP}
+            # The charges have ENUMs where the file has texts.
+            texts = (SqlType.TEXT, SqlType.TEXT_MAP)
+            types = {name: str(t) for name, t, *_ in described if t in texts}
             prepare_casts(connection)
             derived, written = (
                 month_digest(connection, relation, types, DigestKind.HASH)
@@ -238,6 +240,10 @@ class FocusDerivation:
                 "x_export": literal(self.export),
                 "x_manifest_id": literal(manifest_id),
                 "x_billing_month": Sql(f"DATE {literal(str(self.month.first_day))}"),
+            },
+            {
+                name: few_texts(self.lake.file(export, self.month).local())
+                for name, export in self.exports.items()
             },
         )
         query.prepare()

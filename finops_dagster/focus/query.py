@@ -43,7 +43,8 @@ class FocusQuery:
 
     A month of one file has the dataset "". Each relation has the rows' numbers in
     `file_row_number`. `constants` are the values of the columns that all charges of the month
-    share, such as `x_export`. Call `prepare` before a query runs.
+    share, such as `x_export`. `texts` are all texts of columns that have few, by dataset. Call
+    `prepare` before a query runs.
     """
 
     connection: duckdb.DuckDBPyConnection
@@ -51,6 +52,7 @@ class FocusQuery:
     specification: Specification
     sources: Mapping[str, Sql]
     constants: Mapping[str, Sql] = field(default_factory=dict)
+    texts: Mapping[str, Mapping[str, Collection[str]]] = field(default_factory=dict)
 
     def prepare(self) -> None:
         """Create the tables of the lookups and of built inputs, and the view of the line items.
@@ -166,12 +168,22 @@ class FocusQuery:
         passed_on = (name for name in columns if name not in read - self.mapping.kept)
         selected = [
             *cells,
-            *(f"bill.{quoted(name)} AS {quoted(vendor_name(name))}" for name in passed_on),
+            *(self._vendor_cell(dataset, name) for name in passed_on),
             f"{literal(dataset)} AS dataset",
             f"{_ROW_NUMBER} + 1 AS line_number",
         ]
         source = f"{self.sources[dataset]} bill {' '.join(joins)}"
         return Sql(f"SELECT {', '.join(selected)} FROM {source}")
+
+    def _vendor_cell(self, dataset: str, name: str) -> Sql:
+        """Return a column that is passed on, as an ENUM if its texts are known.
+
+        DuckDB writes an ENUM to Parquet in a quarter of the time, where it is text again.
+        """
+        cell, texts = Sql(f"bill.{quoted(name)}"), self.texts.get(dataset, {}).get(name)
+        if texts:
+            cell = Sql(f"CAST({cell} AS ENUM ({', '.join(map(literal, sorted(texts)))}))")
+        return Sql(f"{cell} AS {quoted(vendor_name(name))}")
 
     def _create_combinations(
         self, column: Input, dataset: str, cell: Sql, names: Collection[str]

@@ -1,7 +1,13 @@
 """The lake: one Parquet file for each month of an export, whose footer records its load."""
 
 from finops_dagster.lake.folder import FolderFile, FolderLake
-from finops_dagster.lake.footer import empty_columns, footer_of, footer_texts, version_of_footer
+from finops_dagster.lake.footer import (
+    empty_columns,
+    few_texts,
+    footer_of,
+    footer_texts,
+    version_of_footer,
+)
 from finops_dagster.lake.lake import Lake, LakeFile
 from finops_dagster.lake.records import (
     has_rows_of,
@@ -24,6 +30,7 @@ __all__ = [
     "LakeFile",
     "empty_columns",
     "exporting_month",
+    "few_texts",
     "footer_of",
     "footer_texts",
     "has_rows_of",

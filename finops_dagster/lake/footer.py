@@ -19,6 +19,8 @@ _JSON = {"file_count": "files", "byte_count": "bytes", "files": "source_files"} 
     name: name for name in ("decimals_rounded", "money_sums", "cost_by_currency", "delivery")
 }
 LOADED_AT = "loaded_at"
+# Statistics may have only the beginning of a text that is longer than some limit.
+_LONG_TEXT = 100
 
 
 def footer_texts(path: Path) -> dict[str, str] | None:
@@ -51,6 +53,39 @@ def empty_columns(path: Path) -> set[str]:
 
 def _is_empty(chunk: pq.ColumnChunkMetaData) -> bool:
     return bool(chunk.is_stats_set and chunk.statistics.null_count == chunk.num_values)
+
+
+def few_texts(path: Path) -> dict[str, set[str]]:
+    """Return all texts of those columns of a file that have at most two in each row group.
+
+    The footer alone is read. Columns with long texts, which it may have cut, are left out.
+    """
+    metadata = pq.read_metadata(path)
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    columns = {}
+    for number in range(metadata.num_columns):
+        column = metadata.schema.column(number)
+        if column.converted_type == "UTF8" and column.max_repetition_level == 0:
+            chunks = [group.column(number) for group in groups]
+            texts = [_texts_of(chunk) for chunk in chunks if not _is_empty(chunk)]
+            if texts and all(texts):
+                columns[column.path] = set().union(*texts)
+    return columns
+
+
+def _texts_of(chunk: pq.ColumnChunkMetaData) -> set[str]:
+    """Return the texts of a part of a column, if they are short and the statistics have them all.
+
+    Two texts are the least and the greatest one.
+    """
+    statistics = chunk.statistics
+    if not chunk.is_stats_set or statistics.distinct_count not in (1, 2):
+        return set()
+    texts = {statistics.min, statistics.max} if statistics.has_min_max else set()
+    is_whole = len(texts) == statistics.distinct_count
+    return (
+        texts if is_whole and all(t.isprintable() and len(t) < _LONG_TEXT for t in texts) else set()
+    )
 
 
 def version_of_footer(texts: Mapping[str, str]) -> LoadedVersion | None:
