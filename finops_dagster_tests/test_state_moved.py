@@ -8,6 +8,7 @@ import shutil
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -99,13 +100,33 @@ def test_cleanup_deletes_nothing_that_a_month_needs(project: Project, loaded: Fi
     assert loaded("aws", "run-pipeline", "--end-date", "2024-02").count("unchanged") == 2
 
 
+def older(records: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the document that an earlier release wrote, without sums and costs by currency."""
+    months: dict[str, Any] = {}
+    versions = []
+    for record in records:
+        if record["kind"] == "month":
+            months[record["month"]] = record["stages"]
+        elif record["kind"] == "load":
+            versions.append({k: v for k, v in record.items() if k not in ("kind", "sums", "costs")})
+    (export,) = (record for record in records if record["kind"] == "export")
+    names = {name: export[name] for name in ("name", "vendor", "table")}
+    state = {**names, "versions": versions, "months": months}
+    about = {name: records[0][name] for name in ("finops_dagster", "exported_at")}
+    return {"layout": 1, **about, "exports": [state], "runs": []}
+
+
 @pytest.mark.thorough
 def test_state_moves_to_another_machine_with_its_data(project: Project, loaded: Finops) -> None:
     assert loaded("state", "export", "state.yaml") == "state.yaml: 1 export, 5 runs\n"
     loaded("state", "export", "state.json")
-    as_yaml = yaml.safe_load(Path("state.yaml").read_text())
-    as_json = json.loads(Path("state.json").read_text())
-    assert as_yaml | {"exported_at": ""} == as_json | {"exported_at": ""}
+    as_yaml = list(yaml.safe_load_all(Path("state.yaml").read_text()))
+    records = list(map(json.loads, Path("state.json").read_text().splitlines()))
+    assert as_yaml[1:] == records[1:], "only the time of the export differs"
+    assert [record["kind"] for record in (*records[:3], records[-1])] == [
+        *("file", "export", "month"),
+        "end",
+    ]
     shutil.rmtree(project.folder / ".dagster")
     shutil.rmtree(project.folder / "data/staging")
     recorded = "SELECT * EXCLUDE lake_sha256 FROM finops_state.manifests ORDER BY ALL"
@@ -130,10 +151,7 @@ def test_state_moves_to_another_machine_with_its_data(project: Project, loaded: 
     assert stage["version"] == "v2"
     assert loaded("aws", "run-pipeline", "--end-date", "2024-02").count("unchanged") == 2
 
-    # A document of an earlier release has no sums and no cost by currency.
-    for version in as_json["exports"][0]["versions"]:
-        del version["sums"], version["costs"]
-    Path("older.json").write_text(json.dumps(as_json))
+    Path("older.json").write_text(json.dumps(older(records), indent=1))
     project.execute("DELETE FROM finops_state.manifests WHERE manifest_id = 'v1'")
     printed = loaded("state", "import", "older.json", code=1)
     assert printed.startswith("months imported: 2")
@@ -157,6 +175,8 @@ def test_state_moves_to_another_machine_with_its_data(project: Project, loaded: 
         ("{}", "state.json was not written by finops state export: finops_dagster: Field required"),
         ("[]", "state.json was not written by finops state export: Input should be"),
         ("{", "state.json cannot be read: "),
+        ('{"kind":"file"}', "state.json was not written by finops state export: file.finops_dag"),
+        ('{"kind":"run"', "state.json cannot be read: EOF while parsing"),
         (None, "state.json cannot be read: No such file or directory; name the file that finops"),
     ],
 )
@@ -168,6 +188,18 @@ def test_a_file_that_is_no_state_is_one_line(
     refused = finops("state", "import", "state.json", code=1)
     assert message in refused
     assert len(refused.splitlines()) == 1
+
+
+@pytest.mark.thorough
+def test_a_file_that_is_cut_short_changes_nothing(project: Project, loaded: Finops) -> None:
+    loaded("state", "export", "state.jsonl")
+    project.execute("DELETE FROM finops_state.manifests WHERE manifest_id = 'v1'")
+    lines = Path("state.jsonl").read_text().splitlines(keepends=True)
+    Path("state.jsonl").write_text("".join(lines[:-1]))
+    refused = loaded("state", "import", "state.jsonl", code=1)
+    assert refused.startswith("state.jsonl is cut short: its last record is missing; ")
+    assert project.ledger("manifest_id") == [("v2",)]
+    assert not Path("state.jsonl.part").exists()
 
 
 @pytest.mark.thorough
@@ -194,11 +226,10 @@ def test_one_export_is_exported_alone(project: Project, loaded: Finops) -> None:
     (project.folder / "two.toml").write_text(SETTINGS + second)
     export = ("-c", "two.toml", "state", "export")
     assert loaded(*export, "one.json", "acme") == "one.json: 1 export, 5 runs\n"
-    document = json.loads(Path("one.json").read_text())
-    assert [export["name"] for export in document["exports"]] == ["acme"]
-    assert len(document["runs"]) == 5
+    kinds = [json.loads(line)["kind"] for line in Path("one.json").read_text().splitlines()]
+    assert (kinds.count("export"), kinds.count("run")) == (1, 5)
     loaded(*export, "other.json", "other")
-    assert json.loads(Path("other.json").read_text())["runs"] == []
+    assert '"kind":"run"' not in Path("other.json").read_text()
     assert "name one of these: acme, other" in loaded(*export, "none.json", "nope", code=1)
     assert not Path("none.json").exists()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -40,7 +41,7 @@ OptionalMonth = Annotated[
     typer.Argument(metavar="MONTH", callback=check_month, help=f"{_MONTH_HELP} Default: all."),
 ]
 StateFile = Annotated[
-    Path, typer.Argument(metavar="FILE", help="File that ends in .json, .yaml or .yml.")
+    Path, typer.Argument(metavar="FILE", help="File that ends in .json, .jsonl, .yaml or .yml.")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only list what would be done.")]
 Deep = Annotated[bool, typer.Option("--deep", help="Also read all data, not only the totals.")]
@@ -316,12 +317,14 @@ def export_state(context: typer.Context, file: StateFile, export: OptionalExport
     $ finops state export state.json
     $ finops state export acme.json acme
     """
-    from finops_dagster.cli.transfer import state_document, write_document
+    from finops_dagster.cli.state_file import write_records
+    from finops_dagster.cli.transfer import state_records
 
-    document = state_document(Options.of(context).settings(), _selection(export))
-    write_document(document, file)
-    exports = count_text(len(document.exports), "export")
-    print_line(f"{file}: {exports}, {count_text(len(document.runs), 'run')}")
+    kinds: Counter[str] = Counter()
+    records = state_records(Options.of(context).settings(), _selection(export))
+    write_records((record for record in records if kinds.update([record.kind]) is None), file)
+    exports = count_text(kinds["export"], "export")
+    print_line(f"{file}: {exports}, {count_text(kinds['run'], 'run')}")
 
 
 @app.command("import")
@@ -334,11 +337,14 @@ def import_state(context: typer.Context, file: StateFile) -> None:
     $ finops state import state.json
     """
     from finops_dagster.cli.changes import log_changes
-    from finops_dagster.cli.transfer import import_document, read_document
+    from finops_dagster.cli.state_file import read_months
+    from finops_dagster.cli.transfer import import_months
 
-    settings, document = Options.of(context).settings(), read_document(file)
+    settings = Options.of(context).settings()
+    for _ in read_months(file):
+        pass  # A file that is damaged at its end must change nothing.
     with log_changes("state import") as months:
-        refused = import_document(settings, document, months.append)
+        refused = import_months(settings, read_months(file), months.append)
     print_line(f"months imported: {len(months)}")
     exit_with(refused)
 

@@ -1,33 +1,39 @@
 """`finops state export` and `import`: move the state of months to another machine.
 
-The document is JSON or YAML. The import takes only what the data on this machine confirms.
+Both hold one month in memory at a time. The import takes only what the data on this machine
+confirms.
 """
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from decimal import Decimal
 from importlib.metadata import version as package_version
+from itertools import chain, groupby
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import dagster as dg
-import yaml
 from duckdb import DuckDBPyConnection
-from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
-from finops_dagster.billing.content import FileContent, is_version_of
-from finops_dagster.billing.delivery import Delivery
+from finops_dagster.billing.content import is_version_of
 from finops_dagster.billing.errors import BillError
-from finops_dagster.billing.money import RoundedColumn, decimal_text
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.billing.restatement import Restatement
-from finops_dagster.billing.version import Load
 from finops_dagster.cli.options import Selection
+from finops_dagster.cli.state_file import (
+    EndRecord,
+    ExportRecord,
+    FileRecord,
+    LoadRecord,
+    MonthRecord,
+    MonthState,
+    Record,
+    RestatementRecord,
+    RunRecord,
+    Stage,
+)
 from finops_dagster.cli.stored_months import StoredMonth, StoredMonths
 from finops_dagster.lake import restore_load
 from finops_dagster.pipeline import FOCUS_STAGES
@@ -36,283 +42,188 @@ from finops_dagster.pipeline.runs import open_instance
 from finops_dagster.settings import Settings
 from finops_dagster.sources.settings import ExportSettings
 from finops_dagster.tables import ledger
-from finops_dagster.tables.restatements import (
-    restatements,
-    restatements_by_month,
-    restore_restatements,
-)
-
-MonthName = Annotated[str, StringConstraints(pattern=r"^\d{4}-(0[1-9]|1[0-2])$")]
-Stage = Literal[
-    "manifest",
-    "staged_files",
-    "billing_table",
-    "parquet",
-    "warehouse_table",
-    "focus",
-    "warehouse_focus",
-]
-# The fields of the document with the ledger's columns.
-_LEDGER_COLUMNS = {
-    "version": "manifest_id",
-    "rows": "row_count",
-    "cost": "total_cost",
-    "sums": "money_sums",
-    "costs": "cost_by_currency",
-    "files": "file_count",
-    "bytes": "byte_count",
-    "run": "run_id",
-    "format": "format",
-    "rounded": "decimals_rounded",
-    "content": "files",
-    "delivery": "delivery",
-}
+from finops_dagster.tables.restatements import restatements, restore_restatements
 
 
-class _Document(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class LoadDocument(_Document):
-    """A load of a month, as the ledger records it.
-
-    `version` is its version id; `files` and `bytes` are numbers; `sums` are by money column, and
-    `costs` by currency. Documents of earlier releases have no content, no load number, and only the
-    headline cost.
-    """
-
-    month: MonthName
-    version: str
-    rows: int
-    cost: Decimal
-    sums: dict[str, Decimal] | None = None
-    costs: dict[str, Decimal] | None = None
-    files: int
-    bytes: int
-    run: str
-    format: str
-    loaded_at: datetime
-    state: Literal["loaded", "superseded"]
-    rounded: tuple[RoundedColumn, ...] | None = None
-    load_number: int | None = None
-    content: tuple[FileContent, ...] | None = None
-    delivery: Delivery | None = None
-
-    @classmethod
-    def of(cls, load: Load) -> LoadDocument:
-        """Return a load of the ledger as an entry of the document."""
-        row = load.row() | {"total_cost": decimal_text(load.totals.cost)}
-        fields = {name: row[column] for name, column in _LEDGER_COLUMNS.items()}
-        fields |= {"month": str(load.month), "loaded_at": load.loaded_at, "state": load.state}
-        return cls.model_validate({**fields, "load_number": load.number})
-
-    def load(self, export: ExportSettings, number: int) -> Load:
-        """Return the load for the ledger; `number` is its load number if the document has none."""
-        fields = self.model_dump(mode="json")
-        return Load.of_row(
-            {column: fields[name] for name, column in _LEDGER_COLUMNS.items()},
-            export=export.name,
-            month=BillingMonth.parse(self.month),
-            table=export.table_name,
-            state=self.state,
-            loaded_at=self.loaded_at,
-            number=self.load_number or number,
-        )
-
-
-class ExportState(_Document):
-    """The state of an export: its loads, and its last materializations by month and stage.
-
-    `restatements` are by month, the newest first; documents of earlier releases have none.
-    """
-
-    name: str
-    vendor: str
-    table: str
-    versions: list[LoadDocument]
-    months: dict[MonthName, dict[Stage, Materialization]]
-    restatements: dict[MonthName, list[Restatement]] = {}
-
-
-class StateDocument(_Document):
-    """The state of all exports. Runs are information for the reader and are not imported."""
-
-    layout: Literal[1] = 1
-    finops_dagster: str
-    exported_at: datetime
-    exports: list[ExportState]
-    runs: list[dict[str, Any]]
-
-
-def write_document(document: StateDocument, file: Path) -> None:
-    """Write the document as JSON or YAML, by the file's suffix; replace an existing file.
-
-    Raises BillError for another suffix or a missing folder, and OSError.
-    """
-    if _is_yaml(file):
-        text = yaml.safe_dump(document.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    else:
-        text = document.model_dump_json(indent=1)
-    try:
-        file.write_text(text, encoding="utf-8")
-    except FileNotFoundError as error:
-        raise BillError(
-            f"{file} cannot be written: the folder {file.parent} does not exist; create it, or "
-            "name another file"
-        ) from error
-
-
-def read_document(file: Path) -> StateDocument:
-    """Read a document that `write_document` wrote. Raises BillError."""
-    try:
-        text = file.read_text(encoding="utf-8")
-        document = yaml.safe_load(text) if _is_yaml(file) else json.loads(text)
-        # YAML has dates where JSON has text.
-        return StateDocument.model_validate_json(json.dumps(document, default=str), strict=False)
-    except ValidationError as error:
-        first = error.errors()[0]
-        problem = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
-        raise BillError(
-            f"{file} was not written by finops state export: {problem}; write it again on the old "
-            "machine: finops state export FILE"
-        ) from error
-    except OSError as error:
-        raise BillError(
-            f"{file} cannot be read: {error.strerror}; name the file that finops state export wrote"
-        ) from error
-    except (ValueError, yaml.YAMLError) as error:
-        raise BillError(
-            f"{file} cannot be read: {' '.join(str(error).split())}; write it again on the old "
-            "machine: finops state export FILE"
-        ) from error
-
-
-def _is_yaml(file: Path) -> bool:
-    if file.suffix not in (".json", ".yaml", ".yml"):
-        raise BillError(f"{file} has another suffix than .json, .yaml or .yml; rename it")
-    return file.suffix != ".json"
-
-
-def state_document(settings: Settings, selection: Selection) -> StateDocument:
-    """Return the loads, the last materializations and the runs of the selected exports.
+def state_records(settings: Settings, selection: Selection) -> Iterator[Record]:
+    """Yield the loads, the last materializations and the runs of the selected exports.
 
     Raises BillError if the settings do not have the export, or if a DuckDB file cannot be opened.
     """
     stored, exports = StoredMonths(settings), selection.exports(settings)
+    yield FileRecord(
+        finops_dagster=package_version("finops-dagster"),
+        exported_at=datetime.now(UTC).replace(microsecond=0),
+    )
     with open_history() as history:
-        return StateDocument(
-            finops_dagster=package_version("finops-dagster"),
-            exported_at=datetime.now(UTC).replace(microsecond=0),
-            exports=[
-                ExportState(
-                    name=export.name,
-                    vendor=export.vendor,
-                    table=export.table_name,
-                    versions=list(_load_documents(stored, export.name)),
-                    months=_materializations(history, export),
-                    restatements=_restatements_by_month(stored, export.name),
+        for export in exports:
+            yield ExportRecord(name=export.name, vendor=export.vendor, table=export.table_name)
+            stages = _materializations(history, export)
+            months = list(stored.months(Selection(export=export.name)))
+            for file, of_file in groupby(months, lambda month: month.database_path):
+                yield from _month_records(file, list(of_file), stages)
+        yield from _run_records(history, exports)
+    yield EndRecord()
+
+
+def _month_records(
+    file: Path, months: list[StoredMonth], stages: dict[str, dict[Stage, Materialization]]
+) -> Iterator[Record]:
+    """Yield the records of the months of a DuckDB file, which need not exist."""
+    if not file.exists():
+        for month in months:
+            if of_month := stages.get(str(month.month)):
+                yield MonthRecord(month=str(month.month), stages=of_month)
+        return
+    with months[0].connect() as connection:
+        for month in months:
+            export, of_month = month.export.name, stages.get(str(month.month), {})
+            loads = ledger.loads(connection, export, month.month)
+            if of_month or loads:
+                yield MonthRecord(month=str(month.month), stages=of_month)
+                yield from map(LoadRecord.of, loads)
+                for restatement in restatements(connection, export, month.month):
+                    yield RestatementRecord(restatement=restatement)
+
+
+def _run_records(history: History, exports: Iterable[ExportSettings]) -> Iterator[Record]:
+    names = [export.name for export in exports]
+    for run in history.runs:
+        for name in names:
+            if name in run.stages:
+                yield RunRecord(
+                    run=run.id,
+                    export=name,
+                    month=run.month or None,
+                    status=run.status,
+                    began=run.started,
+                    ended=run.ended,
                 )
-                for export in exports
-            ],
-            runs=[
-                {
-                    "run": run.id,
-                    "export": export.name,
-                    "month": run.month or None,
-                    "status": run.status,
-                    "began": run.started,
-                    "ended": run.ended,
-                }
-                for run in history.runs
-                for export in exports
-                if export.name in run.stages
-            ],
-        )
 
 
-def _ledgers(stored: StoredMonths, export: str) -> Iterator[DuckDBPyConnection]:
-    """Yield a connection to each existing DuckDB file of the export, the oldest month first."""
-    files = {month.database_path: month for month in stored.months(Selection(export=export))}
-    for file in filter(Path.exists, reversed(files)):
-        with files[file].connect() as connection:
-            yield connection
-
-
-def _load_documents(stored: StoredMonths, export: str) -> Iterator[LoadDocument]:
-    """Yield the loads in the ledgers of all DuckDB files of the export."""
-    for connection in _ledgers(stored, export):
-        yield from map(LoadDocument.of, ledger.loads(connection, export))
-
-
-def _restatements_by_month(stored: StoredMonths, export: str) -> dict[str, list[Restatement]]:
-    """Return the restatements in the ledgers of all DuckDB files of the export, by month."""
-    return {
-        str(month): restated
-        for connection in _ledgers(stored, export)
-        for month, restated in restatements_by_month(connection, export).items()
-    }
-
-
-def _materializations(history: History, export: ExportSettings) -> Any:
+def _materializations(
+    history: History, export: ExportSettings
+) -> dict[str, dict[Stage, Materialization]]:
     """Return the last materializations by month and stage, with plain values as metadata."""
-    months: dict[str, dict[str, Materialization]] = defaultdict(dict)
+    months: dict[str, dict[Any, Materialization]] = defaultdict(dict)
     last = history.materializations(export.name, set(map(str, export.months())))
     for stage, by_month in last.items():
         for month, materialization in by_month.items():
-            # Tables and links of Dagster's UI are objects; a document can only keep plain values.
+            # Tables and links of Dagster's UI are objects; a file can only keep plain values.
             plain_metadata = {
                 name: value
                 for name, value in materialization.metadata.items()
                 if isinstance(value, str | int | float)
             }
             months[month][stage] = replace(materialization, metadata=plain_metadata)
-    return dict(sorted(months.items()))
+    return months
 
 
-def import_document(
-    settings: Settings, document: StateDocument, on_month: Callable[[str], None]
+@dataclass(frozen=True)
+class _RestoredMonth:
+    """A month whose ledger is restored: its version in the table, and its stages in the file."""
+
+    month: StoredMonth
+    table_version: str | None
+    stages: dict[Stage, Materialization]
+
+
+def import_months(
+    settings: Settings, months: Iterable[MonthState], on_month: Callable[[str], None]
 ) -> list[str]:
     """Restore loads and materializations of the months that the data on this machine confirms.
 
-    Loads are recorded in the ledger, materializations in Dagster's event log. `on_month` gets a
-    line for each month with a confirmed stage. Returns a line for each export or stage that is
-    refused. Raises BillError for a DuckDB file that cannot be opened, and WarehouseUnavailable.
+    Loads are recorded in the ledger, in one transaction for each DuckDB file, and then
+    materializations in Dagster's event log. `on_month` gets a line for each month with a confirmed
+    stage. Returns a line for each export or stage that is refused. Raises BillError for a DuckDB
+    file that cannot be opened, and WarehouseUnavailable.
     """
-    stored, refused = StoredMonths(settings), list[str]()
+    refused = list[str]()
+    restored = list(_restore_ledgers(_known_months(settings, months, refused)))
     with open_instance() as instance:
-        for export_state in document.exports:
-            try:
-                (export,) = Selection(export_state.vendor, export_state.name).exports(settings)
-            except BillError as error:
-                refused.append(f"{export_state.name}  refused: {error}")
-                continue
+        for export, of_export in groupby(restored, lambda restored: restored.month.key[0]):
+            export_months = list(of_export)
+            names = [restored.month.key[1] for restored in export_months]
             # What is in the event log already is not recorded a second time.
-            logged = History(instance).materializations(export_state.name, export_state.months)
-            for name, stages in export_state.months.items():
-                month = StoredMonth(export, BillingMonth.parse(name), stored)
-                confirmed, problems = _confirmed_stages(month, export_state)
+            logged = History(instance).materializations(export, names)
+            for restored_month in export_months:
+                name = restored_month.month.key[1]
+                confirmed, problems = _confirmed_stages(restored_month)
                 refused += problems
                 for stage in confirmed:
-                    last = logged[stage].get(name)
-                    if last is None or last.version != stages[stage].version:
-                        key = dg.AssetKey([export.name, stage])
-                        _report(instance, key, name, stages[stage])
+                    imported, last = restored_month.stages[stage], logged[stage].get(name)
+                    if last is None or last.version != imported.version:
+                        _report(instance, dg.AssetKey([export, stage]), name, imported)
                 if confirmed:
-                    on_month(f"{month}: {', '.join(confirmed)}")
+                    on_month(f"{restored_month.month}: {', '.join(confirmed)}")
     return refused
 
 
-def _confirmed_stages(
-    month: StoredMonth, export_state: ExportState
-) -> tuple[list[Stage], list[str]]:
-    """Restore the month's ledger, and return the stages whose version the data confirms.
+def _known_months(
+    settings: Settings, months: Iterable[MonthState], refused: list[str]
+) -> Iterator[tuple[StoredMonth, MonthState]]:
+    """Yield the months of exports that the settings have; add a line for each other export."""
+    stored = StoredMonths(settings)
+    for record, of_export in groupby(months, lambda month: month.export):
+        try:
+            (export,) = Selection(record.vendor, record.name).exports(settings)
+        except BillError as error:
+            refused.append(f"{record.name}  refused: {error}")
+            continue
+        for state in of_export:
+            yield StoredMonth(export, BillingMonth.parse(state.month), stored), state
 
-    The second list has a line for each of the others.
+
+def _restore_ledgers(
+    months: Iterable[tuple[StoredMonth, MonthState]],
+) -> Iterator[_RestoredMonth]:
+    """Restore the ledger of each month, in one transaction for each DuckDB file."""
+    for file, of_file in groupby(months, lambda pair: pair[0].database_path):
+        if not file.exists():
+            yield from (_RestoredMonth(month, None, state.stages) for month, state in of_file)
+            continue
+        pairs = iter(of_file)
+        first = next(pairs)
+        with first[0].connect() as connection:
+            connection.execute("BEGIN TRANSACTION")
+            for month, state in chain([first], pairs):
+                yield _RestoredMonth(month, _restore(connection, month, state), state.stages)
+            connection.execute("COMMIT")
+
+
+def _restore(connection: DuckDBPyConnection, month: StoredMonth, state: MonthState) -> str | None:
+    """Restore the loads and restatements that the ledger lacks if the table confirms them.
+
+    Returns the version in the table.
     """
-    table_version, stages = _restore_ledger(month, export_state), export_state.months[month.key[1]]
-    confirmed, problems = list[Stage](), list[str]()
-    for stage, materialization in stages.items():
-        version = _confirmed_version(month, stage, materialization.version, table_version)
+    # The file has the newest load first; load numbers count from the oldest.
+    documented = [
+        record.load(month.export, number)
+        for number, record in enumerate(reversed(state.loads), 1)
+        if record.format in month.formats
+    ]
+    export = month.export.name
+    recorded = set(ledger.loads(connection, export, month.month))
+    missing = [load for load in documented if load not in recorded]
+    for load in missing:
+        if load.state == "loaded":
+            restore_load(connection, load, month.formats[load.format], month.lake_file)
+    current = month.verified_load(connection)
+    # Superseded loads have no rows; they are trusted if the loaded one is confirmed.
+    if current in documented:
+        superseded = [load for load in missing if load.state != "loaded"]
+        ledger.restore_superseded_loads(connection, superseded)
+        known = {r.number for r in restatements(connection, export, month.month)}
+        unknown = [r for r in state.restatements if r.number not in known]
+        restore_restatements(connection, export, month.month, unknown)
+    return current.manifest_id if current else None
+
+
+def _confirmed_stages(restored: _RestoredMonth) -> tuple[list[Stage], list[str]]:
+    """Return the stages whose version the data confirms, and a line for each of the others."""
+    month, confirmed, problems = restored.month, list[Stage](), list[str]()
+    for stage, materialization in restored.stages.items():
+        version = _confirmed_version(month, stage, materialization.version, restored.table_version)
         if version is None or version != materialization.version:
             problems.append(
                 f"{month}  refused: {stage} has {materialization.version} in the file, but "
@@ -337,37 +248,6 @@ def _report(
             tags={"dagster/data_version": str(imported.version)},
         )
     )
-
-
-def _restore_ledger(month: StoredMonth, export_state: ExportState) -> str | None:
-    """Restore the loads and restatements that the ledger lacks if the table confirms them.
-
-    Returns the version in the table.
-    """
-    if not month.database_path.exists():
-        return None
-    name = str(month.month)
-    entries = [entry for entry in export_state.versions if entry.month == name]
-    # The document has the newest load first; load numbers count from the oldest.
-    documented = [
-        entry.load(month.export, number)
-        for number, entry in enumerate(reversed(entries), 1)
-        if entry.format in month.formats
-    ]
-    with month.connect() as connection:
-        recorded = set(ledger.loads(connection, month.export.name))
-        missing = [load for load in documented if load not in recorded]
-        for load in missing:
-            if load.state == "loaded":
-                restore_load(connection, load, month.formats[load.format], month.lake_file)
-        current = month.verified_load(connection)
-        # Superseded loads have no rows; they are trusted if the loaded one is confirmed.
-        if current in documented:
-            ledger.restore_loads(connection, [load for load in missing if load.state != "loaded"])
-            known = {r.number for r in restatements(connection, month.export.name, month.month)}
-            unknown = [r for r in export_state.restatements.get(name, []) if r.number not in known]
-            restore_restatements(connection, month.export.name, month.month, unknown)
-        return current.manifest_id if current else None
 
 
 def _confirmed_version(

@@ -91,6 +91,7 @@ _ADD_MONTHS = """
 ALTER TABLE finops_state.manifests ALTER files TYPE {} USING list_transform(files, lambda file: {{
 'name': file.name, 'size': file.size, 'sha256': file.sha256, 'etag': file.etag, 'months': NULL}})
 """
+_BATCH = 500
 _IS_MONTH = "export = $export AND billing_month = $billing_month"
 _IS_VERSION = f"{_IS_MONTH} AND manifest_id = $manifest_id"
 
@@ -318,15 +319,35 @@ def restore_loads(connection: duckdb.DuckDBPyConnection, loads: Iterable[Load]) 
             f"SELECT coalesce(max(load_number), 0) FROM finops_state.manifests WHERE {_IS_MONTH}",
             month,
         ).fetchall()
-        row = {
-            **load.row(),
-            **key,
-            "table_name": load.table,
-            "state": load.state,
-            "loaded_at": load.loaded_at,
-            "load_number": load.number or last_number[0][0] + 1,
-        }
-        insert_rows(connection, "manifests", [row])
+        number = load.number or last_number[0][0] + 1
+        insert_rows(connection, "manifests", [_row(load, number)])
+
+
+def restore_superseded_loads(connection: duckdb.DuckDBPyConnection, loads: Sequence[Load]) -> None:
+    """Write superseded loads of one month as they are; each replaces the record of its version.
+
+    Each load has a number. Thousands of them take seconds, because they are written in batches.
+    """
+    for start in range(0, len(loads), _BATCH):
+        batch = loads[start : start + _BATCH]
+        key = _key(batch[0]) | {"manifest_id": [load.manifest_id for load in batch]}
+        connection.execute(
+            f"DELETE FROM finops_state.manifests WHERE {_IS_MONTH} "
+            "AND list_contains($manifest_id, manifest_id)",
+            key,
+        )
+        insert_rows(connection, "manifests", [_row(load, load.number) for load in batch])
+
+
+def _row(load: Load, number: int | None) -> dict[str, Any]:
+    return {
+        **load.row(),
+        **_key(load),
+        "table_name": load.table,
+        "state": load.state,
+        "loaded_at": load.loaded_at,
+        "load_number": number,
+    }
 
 
 def complete_load(

@@ -30,13 +30,13 @@ from finops_dagster_tests.benchmarks.many import (
 from finops_dagster_tests.benchmarks.month import memory, month
 from finops_dagster_tests.benchmarks.project import Figure
 from finops_dagster_tests.benchmarks.report import report
-from finops_dagster_tests.benchmarks.state import state
+from finops_dagster_tests.benchmarks.state import state, state_moved
 from finops_dagster_tests.benchmarks.warehouse import warehouse
 
 # Each takes the rows of a month and the number of runs, and yields its figures as medians.
 MEASURES: list[Callable[[int, int], Iterable[Figure]]] = [
-    month, memory, backfill, imports, sensor, file_size, query, growth, state, warehouse,
-    azure_month, azure_sensor, focus, focus_rules, report,
+    month, memory, backfill, imports, sensor, file_size, query, growth, state, state_moved,
+    warehouse, azure_month, azure_sensor, focus, focus_rules, report,
 ]  # fmt: skip
 
 

@@ -28,6 +28,22 @@ _EVENT = {
     "metadata": {"outcome": "loaded", "seconds": 1.5, "dagster/partition_row_count": 1},
     "tags": {"dagster/data_version": "v1"},
 }
+# Of each month of each export: what 20 restatements changed, and superseded loads.
+_CHANGES, _SUPERSEDED, _MEGABYTES = 2_720, 60, 200
+_MILLION = f"""
+INSERT INTO finops_state.restatements BY NAME
+SELECT export, billing_month, number // 136 + 1 AS restatement_number, 'v1' AS manifest_id,
+    'v0' AS replaced_id, TIMESTAMP '2024-02-03 04:05:06' AS restated_at, 'run' AS run_id,
+    'USD' AS currency, 'service ' || number AS service, '123456789012' AS account,
+    number + 0.5 AS cost_before, number + 0.25 AS cost_after, 1 AS rows_before, 2 AS rows_after
+FROM finops_state.manifests, range({_CHANGES}) AS numbers(number)
+"""
+_LOADS = f"""
+INSERT INTO finops_state.manifests BY NAME
+SELECT * EXCLUDE number REPLACE ('old ' || number AS manifest_id, 'superseded' AS state,
+    number + 1 AS load_number)
+FROM finops_state.manifests, range({_SUPERSEDED}) AS numbers(number)
+"""
 _COMMANDS = {
     "state loaded": 1,
     "state list": 2,  # with columns of runs and failures
@@ -45,6 +61,26 @@ def state(_: int, runs: int) -> Iterator[Figure]:
     for command, limit in _COMMANDS.items():
         run = Run.median(project.finops(*command.split()) for _ in range(runs))
         yield run.figure(f"finops {command}, {_EXPORTS} exports of {_MONTHS} months", limit)
+
+
+def state_moved(_: int, runs: int) -> Iterator[Figure]:
+    """Measure export and import of a million rows of the ledger, most of them of restatements."""
+    project = BenchmarkProject.create(small_months(), exports=_EXPORTS)
+    _make_history(project)
+    database = project.work / "finops.duckdb"
+    with duckdb.connect(str(database)) as connection:
+        connection.execute(_MILLION)
+        connection.execute(_LOADS)
+    rows = f"{_EXPORTS * _MONTHS * (_CHANGES + _SUPERSEDED):,} rows"
+    exported = project.finops("state", "export", "state.json")
+    yield exported.figure(f"finops state export state.json, {rows} of the ledger")
+    yield Figure("its peak of memory", exported.megabytes, "MB", _MEGABYTES)
+    with duckdb.connect(str(database)) as connection:
+        connection.execute("DELETE FROM finops_state.restatements")
+        connection.execute("DELETE FROM finops_state.manifests WHERE state = 'superseded'")
+    imported = project.finops("state", "import", "state.json")
+    yield imported.figure(f"finops state import state.json, {rows} of the ledger")
+    yield Figure("its peak of memory", imported.megabytes, "MB", _MEGABYTES)
 
 
 def _make_history(project: BenchmarkProject) -> None:
