@@ -76,6 +76,9 @@ def _month_records(
                 yield MonthRecord(month=str(month.month), stages=of_month)
         return
     with months[0].connect() as connection:
+        # A month of the ledger is small: DuckDB would keep all that it has read before in memory.
+        connection.execute("SET memory_limit = '32MB'")
+        connection.execute("SET threads = 1")
         for month in months:
             export, of_month = month.export.name, stages.get(str(month.month), {})
             loads = ledger.loads(connection, export, month.month)
