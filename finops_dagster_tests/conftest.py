@@ -33,6 +33,17 @@ def pytest_xdist_auto_num_workers() -> int:
     return (os.cpu_count() or 1) + 1
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave those parameters to `make thorough` whose ids the mark `quick` of the test lacks.
+
+    Each argument of the mark is a part of an id.
+    """
+    for item in items:
+        quick = item.get_closest_marker("quick")
+        if quick and not any(part in item.name.partition("[")[2] for part in quick.args):
+            item.add_marker("thorough")
+
+
 def pytest_collection_finish() -> None:
     """Keep the garbage collector from what was imported: it takes a fifth of all time otherwise."""
     gc.set_threshold(20_000, 20, 20)

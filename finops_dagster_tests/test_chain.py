@@ -173,6 +173,7 @@ def test_files_are_counted_again_after_a_failed_count(project: Project) -> None:
     assert project.totals() == (1, 2)
 
 
+@pytest.mark.thorough
 def test_each_month_can_have_its_own_database(project: Project, finops: Finops) -> None:
     project.database = {"duckdb": {"database_path": "data/{export}-{month}.duckdb"}}
     for month in ("2024-01", "2024-02"):
@@ -287,6 +288,7 @@ def test_loading_a_month_reads_no_file_of_another(
     assert not [path for path in bytes_read() if path.suffix in (".gz", ".parquet")]
 
 
+@pytest.mark.thorough
 def test_the_log_reports_progress(
     project: Project, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -74,7 +74,7 @@ def version_in(project: Project, stage: str, warehouse: Adapter) -> str:
 @pytest.mark.parametrize(
     ("stage", "backend", "every"),
     [
-        ("billing_table", "duckdb", 12),
+        ("billing_table", "duckdb", 24),
         *(
             pytest.param(stage, backend, 1, marks=pytest.mark.thorough)
             for stage, backend in (

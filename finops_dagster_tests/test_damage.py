@@ -151,6 +151,7 @@ def test_every_money_column_is_compared_with_the_ledger(loaded: Finops) -> None:
     assert loaded.json(*DEEP) == []
 
 
+@pytest.mark.thorough
 def test_a_warehouse_that_lost_rows_is_loaded_again(project: Project) -> None:
     finops = Finops(project, '[database.duckdb]\nwarehouse_path = "data/warehouse.duckdb"\n')
     project.deliver("1", "2", month=MONTH)
@@ -207,6 +208,7 @@ def test_a_damaged_database_is_reported_and_hides_no_other_month(project: Projec
     assert (later["month"], damaged["month"]) == ("2024-02", MONTH)
 
 
+@pytest.mark.thorough
 def test_verify_reports_what_it_did_not_read(loaded: Finops) -> None:
     plain = loaded.run("state", "verify", "acme")
     assert plain.stdout == "all agree\n"

@@ -75,6 +75,7 @@ def start(project: Project, month: str, *options: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.thorough
 def test_a_shell_loads_a_month_and_may_log_in_json(project: Project) -> None:
     project.deliver("1", "2")
     (text,) = re.findall(r"--config-json '(.*)'", (ROOT / "docs/operations.md").read_text())

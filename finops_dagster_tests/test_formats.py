@@ -48,7 +48,7 @@ LAYOUTS = {
     "focus-1.2-gzip": Layout("focus-1.2"),
     "focus-1.2-parquet-overwrite": Layout("focus-1.2", "parquet", overwrite=True),
 }
-_QUICK = ("cur1-gzip-overwrite", "cur2-parquet-overwrite")
+_QUICK = ("cur2-parquet-overwrite",)
 OVERWRITTEN = [
     pytest.param(layout, id=name, marks=() if name in _QUICK else pytest.mark.thorough)
     for name, layout in LAYOUTS.items()
@@ -101,6 +101,16 @@ def totals(
 
 
 @every_layout
+@pytest.mark.quick(
+    "cur1-gzip-overwrite",
+    "cur1-zip-",
+    "cur1-csv",
+    "cur1-parquet",
+    "cur2-gzip-key-small",
+    "cur2-parquet-overwrite",
+    "focus-1.0-gzip",
+    "focus-1.2-parquet",
+)
 def test_every_layout_loads_the_same_month(
     project: Project, layout: Layout, january: Totals
 ) -> None:
@@ -119,6 +129,7 @@ def test_every_layout_loads_the_same_month(
     ("format_name", "column_names"),
     [("cur1", "athena"), *((name, "flat") for name in CSV_AND_PARQUET)],
 )
+@pytest.mark.quick("cur1-athena", "cur2", "focus-1.2")
 def test_csv_and_parquet_have_equal_cells(
     project: Project, format_name: str, column_names: str
 ) -> None:
@@ -149,6 +160,7 @@ def test_csv_and_parquet_have_equal_cells(
     "format_name",
     ["cur1", *(pytest.param(f, marks=pytest.mark.thorough) for f in ("cur2", "focus-1.2"))],
 )
+@pytest.mark.quick("csv-then-parquet")
 def test_a_table_takes_months_of_csv_and_of_parquet(
     project: Project, format_name: str, reversed_order: bool
 ) -> None:
@@ -184,6 +196,7 @@ PUBLIC_QUERY = """
 
 
 @pytest.mark.parametrize("layout", CSV_AND_PARQUET["cur1"], ids=["csv", "parquet"])
+@pytest.mark.quick("parquet")
 def test_queries_written_for_athena_run_on_athena_names(project: Project, layout: Layout) -> None:
     """The query is like those of AWS's public CUR query library; DATE_FORMAT is Athena's own."""
     project.export["column_names"] = "athena"
@@ -193,6 +206,7 @@ def test_queries_written_for_athena_run_on_athena_names(project: Project, layout
     assert sum(row[4] for row in rows) > 0
 
 
+@pytest.mark.thorough
 def test_a_table_keeps_the_style_of_its_column_names(project: Project) -> None:
     deliver(project, Layout())
     project.load()
@@ -302,6 +316,7 @@ def test_a_file_of_another_size_than_the_manifest_lists_is_refused(project: Proj
     assert message in project.materialize().error
 
 
+@pytest.mark.thorough
 def test_a_replicated_bucket_is_read(project: Project, put_in_bucket: Put, january: Totals) -> None:
     for layout in (Layout("cur2"), Layout(files="parquet", overwrite=True)):
         name, folder = layout.format, project.folder / layout.format
@@ -315,6 +330,7 @@ def test_a_replicated_bucket_is_read(project: Project, put_in_bucket: Put, janua
 
 
 @pytest.mark.parametrize("beside", [False, True])
+@pytest.mark.quick("True")
 def test_a_copy_with_a_zero_in_its_months_folder_is_read(
     project: Project, put_in_bucket: Put, january: Totals, beside: bool
 ) -> None:
@@ -331,6 +347,7 @@ def test_a_copy_with_a_zero_in_its_months_folder_is_read(
 
 
 @pytest.mark.parametrize("named", [True, False])
+@pytest.mark.quick("True")
 def test_a_copy_whose_folders_differ_in_case_is_the_same_version(
     project: Project, named: bool
 ) -> None:

@@ -105,6 +105,7 @@ def test_an_unchanged_month_is_not_downloaded_again(old: OldProject) -> None:
     assert old("state", "verify").startswith("all agree\n")
 
 
+@pytest.mark.thorough
 def test_staged_files_are_loaded_again_without_a_download(project: Project) -> None:
     """Those of the first release have no checksums, and are downloaded again."""
     old = OldProject(project, LAST)

@@ -201,6 +201,7 @@ def test_state_and_report_show_escaped_reasons_and_html_has_no_foreign_tags(
 
 
 @pytest.mark.usefixtures("first_run")
+@pytest.mark.thorough
 def test_a_terminal_shows_the_same_text_as_a_pipe(finops: Finops) -> None:
     code, printed = on_terminal(finops, "aws", "run-pipeline", "--end-date", "2024-02")
     assert code == 1

@@ -62,6 +62,7 @@ def with_server_down(project: Project, monkeypatch: MonkeyPatch) -> Finops:
     return Finops(project)
 
 
+@pytest.mark.thorough
 def test_the_cause_of_a_retry_is_reported_at_once(with_server_down: Finops) -> None:
     cause = f"database bills at {with_server_down.project.folder}: "
     with with_server_down.start("aws", "run-pipeline") as process:
@@ -161,6 +162,7 @@ def test_a_month_with_an_invalid_manifest_has_no_versions(project: Project, fino
     assert "same" not in finops("state", "list")
 
 
+@pytest.mark.thorough
 def test_runs_that_dagster_started_are_reported(
     project: Project, finops: Finops, monkeypatch: MonkeyPatch
 ) -> None:
@@ -207,6 +209,7 @@ def test_the_cause_of_a_failure_outside_of_the_stages(
 
 
 @pytest.mark.parametrize("place", ["data", "data/staging", "data/parquet", ".dagster", None])
+@pytest.mark.quick("data/parquet")
 def test_a_file_in_place_of_a_folder_is_named(
     project: Project, finops: Finops, place: str | None
 ) -> None:

@@ -5,6 +5,8 @@ import shutil
 from decimal import Decimal
 from typing import Any
 
+import pytest
+
 from finops_dagster.billing.restatement import OTHER, Restatement, restatements_of_footer
 from finops_dagster.lake import footer_texts
 from finops_dagster_tests.cur import HEADERS as PLAIN
@@ -125,6 +127,7 @@ def test_a_history_that_did_not_reach_the_lake_is_written_later(project: Project
     assert_lake_has_all(project, ["v1", "v2"])
 
 
+@pytest.mark.thorough
 def test_verify_and_import_restore_restatements_and_cleanup_keeps_them(
     project: Project, finops: Finops
 ) -> None:

@@ -87,6 +87,7 @@ def test_warnings_and_new_columns_are_repeated_until_the_next_version(project: P
     ],
     ids=["all", "some", "none", "all-that-cost", "nothing-costs", "no-rows"],
 )
+@pytest.mark.quick("some", "all-that-cost", "no-rows")
 def test_a_month_is_final(project: Project, invoices: list[tuple[str, str]], final: bool) -> None:
     rows = [
         line_item("2024-01", lineItem__UnblendedCost=cost, bill__InvoiceId=invoice)
@@ -102,6 +103,7 @@ def test_a_month_is_final(project: Project, invoices: list[tuple[str, str]], fin
     [Layout(), Layout("cur2", "parquet"), Layout("focus-1.2", overwrite=True)],
     ids=["cur1", "cur2", "focus"],
 )
+@pytest.mark.quick("cur1", "focus")
 def test_a_final_month_is_recognized_in_every_format(project: Project, layout: Layout) -> None:
     project.export["format"] = None
     month = date(2024, 1, 1)

@@ -224,6 +224,7 @@ def write(project: Project, layout: Layout, *versions: BillVersion, prefix: str 
     ],
     ids=["cur1", "cur2", "cur2-small-letters", "focus-overwrite", "cur1-parquet"],
 )
+@pytest.mark.quick("cur2-small-letters", "cur1-parquet")
 def test_a_tick_reads_every_layout(
     project: Project, s3: S3Server, layout: Layout, lists: int
 ) -> None:

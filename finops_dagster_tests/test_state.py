@@ -139,7 +139,8 @@ def test_differences_are_found_and_repaired(
     assert finops("state", "verify", "acme", "2024-01").startswith("all agree\n")
 
 
-@pytest.mark.parametrize("way", ["ctrl-c", pytest.param("worker-stop", marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("way", ["ctrl-c", "worker-stop"])
 def test_a_stopped_run_continues_with_the_same_command(
     project: Project, finops: Finops, way: str
 ) -> None:
@@ -240,6 +241,7 @@ def with_postgresql(project: Project, finops: Finops) -> Iterator[Finops]:
         yield finops
 
 
+@pytest.mark.thorough
 def test_history_in_postgresql_answers_the_same(project: Project, with_postgresql: Finops) -> None:
     failed, loaded = with_postgresql.json("state", "list")
     assert (loaded["parquet"], loaded["cost"], loaded["last_run"]) == ("v1", "1.5", "success")

@@ -56,6 +56,7 @@ def loads(project: Project) -> list[tuple[Any, ...]]:
     ],
     ids=["another-file", "other-bytes-of-the-same-size", "another-size", "no-files"],
 )
+@pytest.mark.quick("other-bytes-of-the-same-size", "no-files")
 def test_other_files_with_the_same_vendor_id_are_a_new_version(
     anywhere: Project, others: list[bytes], totals: tuple[int, int | None]
 ) -> None:
@@ -144,6 +145,7 @@ def remove_recorded_files(project: Project) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["gz", "zip"])
+@pytest.mark.quick("zip")
 def test_a_load_that_was_recorded_without_files_is_completed(project: Project, suffix: str) -> None:
     rows = csv_bytes(line_items("2024-01", "1", "2"))
     body = zip_bytes(rows) if suffix == "zip" else gzip.compress(rows)
@@ -164,6 +166,7 @@ def test_a_load_that_was_recorded_without_files_is_completed(project: Project, s
 @pytest.mark.parametrize(
     ("cost", "is_same"), [("1", True), ("5", False), ("10", False)], ids=["same", "cost", "size"]
 )
+@pytest.mark.quick("same", "cost")
 def test_a_month_without_checksums_is_compared_by_its_totals(
     project: Project, cost: str, is_same: bool
 ) -> None:
@@ -268,6 +271,7 @@ def test_every_command_tells_contents_of_one_vendor_id_apart(
     finops("state", "verify")
 
 
+@pytest.mark.thorough
 def test_a_document_of_an_earlier_release_is_imported(project: Project, finops: Finops) -> None:
     for version, cost in {"v1": "1", "v2": "5"}.items():
         project.deliver(part(cost), version=version)

@@ -52,6 +52,7 @@ def test_an_archive_that_inflates_too_far_is_refused_and_the_month_is_kept(
     assert "set storage.max_inflation higher" in error
 
 
+@pytest.mark.thorough
 def test_the_inflation_limit_can_be_set(project: Project) -> None:
     row = csv_bytes(line_items(MONTH, "0")).partition(b"\n")[2]
     bill = gzip.compress(BILL + row * 1_000_000, 9)

@@ -67,6 +67,7 @@ def test_a_month_of_the_same_version_and_mapping_is_not_derived_again(focus: Pro
 
 
 @pytest.mark.parametrize("change", ["version", "mapping", "damage", "loss"])
+@pytest.mark.quick("loss", "mapping")
 def test_a_month_is_derived_again_when_something_changed(
     focus: Project, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:

@@ -100,6 +100,7 @@ def test_two_months_download_while_a_third_has_the_database_open(
 
 
 @pytest.mark.parametrize("is_in_lake", [True, False], ids=["from-the-lake", "fetched-again"])
+@pytest.mark.quick("from-the-lake")
 def test_lost_databases_are_restored_from_the_lake_or_the_vendor(
     project: Project, is_in_lake: bool
 ) -> None:
@@ -173,6 +174,7 @@ def test_older_files_are_deleted_once_the_newer_are_whole_and_cleanup_leaves_the
 
 
 @pytest.mark.parametrize("stage", ["manifest", "staged_files", "billing_table"])
+@pytest.mark.quick("billing_table")
 def test_a_run_fails_if_another_has_loaded_a_newer_version(project: Project, stage: str) -> None:
     project.deliver("1")
     definitions, run_id = project.definitions(), "11111111-1111-1111-1111-111111111111"
@@ -216,6 +218,7 @@ def test_column_names_of_a_lost_database_come_from_the_lake(project: Project) ->
     assert Path(project.parquet_path()).exists()
 
 
+@pytest.mark.thorough
 def test_an_invalid_amount_is_one_line_of_output(project: Project, finops: Finops) -> None:
     project.deliver("1", "12.3.4")
     process = finops.start("aws", "run-pipeline")

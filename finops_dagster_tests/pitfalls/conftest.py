@@ -1,6 +1,6 @@
-"""Run every pitfall in a folder and in a bucket; in a bucket alone where the test uses `s3`.
+"""Run every pitfall in a folder; in a bucket alone where the test uses `s3`.
 
-Pitfalls of cells and columns do not depend on the store: `make thorough` runs them in a bucket.
+Pitfalls of files and of where they are depend on the store: `make thorough` runs them in a bucket.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ import pytest
 
 from finops_dagster_tests.project import Project
 
+_DEPEND_ON_THE_STORE = ("test_data_exports", "test_files", "test_locations")
+
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Choose the stores that a test runs against."""
@@ -16,10 +18,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     if "s3" in metafunc.fixturenames:
         metafunc.parametrize("store", ["s3"])
+    elif metafunc.module.__name__.rpartition(".")[2] in _DEPEND_ON_THE_STORE:
+        in_bucket = pytest.param("s3", marks=pytest.mark.thorough)
+        metafunc.parametrize("store", ["folder", in_bucket])
     else:
-        is_slow = metafunc.module.__name__.rpartition(".")[2] in ("test_cells", "test_columns")
-        s3 = pytest.param("s3", marks=[pytest.mark.thorough] if is_slow else [])
-        metafunc.parametrize("store", ["folder", s3])
+        metafunc.parametrize("store", ["folder"])
 
 
 @pytest.fixture

@@ -109,6 +109,7 @@ def test_another_format_in_the_same_table_is_refused_before_the_load(
         (("", '{"edp": 0.1234567890123456789}'), "discount"),
     ],
 )
+@pytest.mark.quick("cells0", "cells4")
 def test_an_invalid_map_fails_with_line_and_column(
     project: Project, cells: tuple[str, str], column: str
 ) -> None:
@@ -138,6 +139,9 @@ def test_the_months_folder_is_found_in_either_case(
         ("billing_period", "BILLING_PERIOD", "billing_period"),
         ("BILLING_PERIOD", "billing_period", "Billing_Period"),
     ],
+)
+@pytest.mark.quick(
+    "billing_period-BILLING_PERIOD-BILLING_PERIOD", "BILLING_PERIOD-billing_period-Billing_Period"
 )
 def test_a_copy_whose_folders_differ_in_case_from_its_manifest_is_read(
     project: Project, period: str, manifest_period: str, file_period: str

@@ -76,6 +76,7 @@ GZIP, ZIP = gzip.compress(LONG), zip_bytes(LONG)
     ],
     ids="half no-trailer flipped wrong-crc trailing no-gzip cut-zip flipped-zip no-zip".split(),
 )
+@pytest.mark.quick("half", "wrong-crc", "trailing", "flipped-zip")
 def test_a_damaged_archive_keeps_the_loaded_month(
     project: Project, body: bytes, suffix: str, reason: str
 ) -> None:
@@ -89,6 +90,7 @@ def test_a_damaged_archive_keeps_the_loaded_month(
     [[[]], [b""], [[], b""], []],
     ids=["header-only", "zero-bytes", "both", "no-files"],
 )
+@pytest.mark.quick("both", "no-files")
 def test_an_empty_version_replaces_the_month_and_fails_the_check_not_fewer_rows(
     project: Project, parts
 ) -> None:

@@ -68,6 +68,7 @@ def test_doubles_with_more_than_18_decimals_are_rounded_and_counted(
     ("kind", "cost"),
     [("DOUBLE", "'NaN'"), ("DOUBLE", "'Infinity'"), ("DOUBLE", "1e30"), ("VARCHAR", "'a lot'")],
 )
+@pytest.mark.quick("NaN", "a lot")
 def test_a_cell_that_is_not_an_amount_fails_with_file_row_and_column(
     project: Project, kind: str, cost: str
 ) -> None:

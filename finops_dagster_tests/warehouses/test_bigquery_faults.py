@@ -44,6 +44,7 @@ FAULTS: list[tuple[Callable[[Request], bool], Fault]] = [
 
 @pytest.mark.parametrize("matches_before", [0, pytest.param(1, marks=pytest.mark.thorough)])
 @pytest.mark.parametrize(("matches", "fault"), FAULTS)
+@pytest.mark.quick("is_upload-fault3", "writes_ledger-fault5")
 def test_each_version_is_loaded_by_exactly_one_job(
     project: Project, matches: Callable[[Request], bool], fault: Fault, matches_before: int
 ) -> None:

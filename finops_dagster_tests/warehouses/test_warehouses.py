@@ -104,6 +104,7 @@ def test_unchanged_month_is_not_loaded_again(project: Project, warehouse: Adapte
 
 
 @pytest.mark.parametrize("costs", [("8",), ("8", "9", "10")], ids=["fewer rows", "more rows"])
+@pytest.mark.quick("fewer rows")
 def test_restatement_replaces_its_month_alone(
     project: Project, warehouse: Adapter, costs: tuple[str, ...]
 ) -> None:

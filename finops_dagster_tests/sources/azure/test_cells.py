@@ -76,6 +76,7 @@ def test_the_roles_of_columns_are_the_same_under_every_agreement(
     assert outcome.metadata("billing_table")["currency"] == "USD"
 
 
+@pytest.mark.thorough
 def test_months_of_several_agreements_follow_each_other_in_one_table(actual: Project) -> None:
     months = [f"2024-{number:02}" for number in range(1, len(AGREEMENTS) + 1)]
     for month, agreement in zip(months, AGREEMENTS, strict=True):

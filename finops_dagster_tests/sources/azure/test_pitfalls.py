@@ -25,6 +25,8 @@ from finops_dagster_tests.azure import (
 )
 from finops_dagster_tests.project import MonthRun, Project, requested_months
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture
 def actual(project: Project) -> Project:

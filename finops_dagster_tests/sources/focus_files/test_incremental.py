@@ -108,6 +108,7 @@ def test_a_new_file_changes_the_months_that_it_holds_and_no_other(
     assert costs(project, "2026-01") == [-2, 1, 2, 4]
 
 
+@pytest.mark.thorough
 def test_a_known_file_is_not_read_again(project: Project, in_bucket: S3Server) -> None:
     deliver_two_months(project)
     project.tick(sensor=SENSOR)
@@ -144,6 +145,7 @@ def test_cleanup_deletes_the_copies_that_no_month_has_staged(
     assert not downloads(in_bucket)
 
 
+@pytest.mark.thorough
 def test_the_commands_of_the_vendor_read_what_is_recorded(
     project: Project, in_bucket: S3Server, finops: Finops
 ) -> None:
@@ -162,6 +164,7 @@ def test_the_commands_of_the_vendor_read_what_is_recorded(
     assert not downloads(in_bucket)
 
 
+@pytest.mark.thorough
 def test_a_backfill_downloads_each_file_once_also_where_runs_begin_together(
     project: Project, in_bucket: S3Server
 ) -> None:
@@ -182,6 +185,7 @@ def test_a_backfill_downloads_each_file_once_also_where_runs_begin_together(
 
 
 @pytest.mark.parametrize("kept", ["lake", "ledger"])
+@pytest.mark.quick("lake")
 def test_months_are_remembered_when_staging_folder_and_index_are_lost(
     project: Project, in_bucket: S3Server, kept: str
 ) -> None:
@@ -195,6 +199,7 @@ def test_months_are_remembered_when_staging_folder_and_index_are_lost(
     assert not downloads(in_bucket)
 
 
+@pytest.mark.thorough
 def test_a_deleted_file_is_no_restatement(project: Project) -> None:
     deliver_two_months(project)
     assert load(project, "2026-01").checks()["manifest.files_still_available"]
@@ -228,6 +233,7 @@ def test_a_new_version_keeps_the_rows_of_a_deleted_file_or_is_refused(
     assert costs(project, "2026-01") == [1, 2, 4, 32, 64]
 
 
+@pytest.mark.thorough
 def test_a_deleted_file_survives_a_forced_run_by_its_staged_copy(project: Project) -> None:
     deliver_two_months(project)
     load(project, "2026-01")
@@ -236,6 +242,7 @@ def test_a_deleted_file_survives_a_forced_run_by_its_staged_copy(project: Projec
     assert costs(project, "2026-01") == [1, 2, 4]
 
 
+@pytest.mark.thorough
 def test_a_version_that_lacks_a_loaded_file_is_refused_where_its_record_was_lost(
     project: Project,
 ) -> None:
@@ -272,6 +279,7 @@ def test_a_file_with_other_bytes_restates_the_months_that_it_held_and_holds(
     assert "warnings" not in load(project, "2026-01").metadata("manifest")
 
 
+@pytest.mark.thorough
 def test_a_copied_bucket_with_other_etags_has_the_same_versions(project: Project) -> None:
     deliver_two_months(project)
     load(project, "2026-01")
@@ -310,6 +318,7 @@ def test_a_row_without_a_period_is_refused_with_file_and_line(project: Project) 
     ],
     ids=["damaged", "no-focus", "no-date"],
 )
+@pytest.mark.thorough
 def test_while_a_file_cannot_be_read_no_month_gets_a_new_version(
     project: Project, body: bytes, message: str
 ) -> None:
@@ -327,6 +336,7 @@ def test_while_a_file_cannot_be_read_no_month_gets_a_new_version(
     assert costs(project, "2026-02") == [8, 16]
 
 
+@pytest.mark.thorough
 def test_hostile_names_are_only_names(project: Project, in_bucket: S3Server) -> None:
     body = csv_bytes(charges("2026-01", "1"))
     names = [
