@@ -395,13 +395,16 @@ def measure_month(
 
 def table_columns(connection: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]:
     """Return {column: type} in the table's order; empty where there is no table."""
-    return dict(
-        connection.execute(
-            "SELECT column_name, data_type FROM duckdb_columns() "
-            "WHERE schema_name = 'main' AND lower(table_name) = lower(?) ORDER BY column_index",
-            [table],
-        ).fetchall()
-    )
+    # To describe the table is far faster than duckdb_columns(), which lists the whole database.
+    # Of a missing one that would be an error, which ends the caller's transaction.
+    exists = connection.execute(
+        "SELECT 1 FROM duckdb_tables() WHERE schema_name = 'main' AND lower(table_name) = lower(?)",
+        [table],
+    ).fetchall()
+    if not exists:
+        return {}
+    described = connection.execute(f"DESCRIBE main.{quoted(table)}").fetchall()
+    return {name: sql_type for name, sql_type, *_ in described}
 
 
 def add_columns(
