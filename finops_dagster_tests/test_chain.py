@@ -124,6 +124,16 @@ def test_only_the_lost_stage_is_run_again(
     assert loaded.totals() == loaded.parquet_totals() == (2, 3)
 
 
+def test_a_file_of_the_recorded_version_is_current_without_the_rows_of_the_table(
+    loaded: Project,
+) -> None:
+    loaded.execute(COST_2)
+    assert loaded.load(stages=["parquet"]).outcomes() == {"parquet": "unchanged"}
+    forced = loaded.materialize(stages=["parquet"], force=True)
+    assert "run finops aws load-billing-local" in forced.error
+    assert loaded.parquet_totals() == (2, 3)
+
+
 def test_dagster_writes_and_reads_no_more_than_an_unchanged_month_needs(
     loaded: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,7 @@ from finops_dagster.pipeline.stage import (
     stage,
     stage_result,
 )
+from finops_dagster.tables import ledger
 from finops_dagster.tables.database import BillingDatabase, logging_query_progress
 from finops_dagster.tables.load import verified_load
 from finops_dagster.tables.restatements import newest_number
@@ -61,16 +62,24 @@ def writing_month(
 ) -> Iterator[tuple[Load, str, int]]:
     """Write the month's rows from the table to the lake, unless the file there is up to date.
 
-    With `force` that file is replaced too. A file is up to date if it is of the table's load, has
-    the restatements in the ledger, and has the checksum that it was written with. The block gets
-    the load, the outcome, and the file's size in bytes, also of an unchanged file. It runs, with
-    the database open, before the new file replaces the old one and the ledger gets its checksum;
-    after any error, also in the block, the old one stays. Raises StageMissing if the table does not
-    have the rows that the ledger records, and ReconciliationError if the new file does not have
-    them.
+    With `force` that file is replaced too. A file is up to date if it is of the ledger's load, has
+    the restatements in the ledger, and has the checksum that it was written with; then no row of
+    the table is read. The block gets the load, the outcome, and the file's size in bytes, also of
+    an unchanged file. It runs, with the database open, before the new file replaces the old one and
+    the ledger gets its checksum; after any error, also in the block, the old one stays. Raises
+    StageMissing if the table does not have the rows that the ledger records, and
+    ReconciliationError if the new file does not have them.
     """
     file = lake.file(export.name, month)
     with database.connect(export.name, month) as connection:
+        recorded = ledger.newest_load(connection, export.name, month)
+        texts, newest = file.texts() or {}, newest_number(connection, export.name, month)
+        footer = version_of_footer(texts)
+        is_same = recorded is not None and recorded.is_same(footer)
+        is_current = is_same and newest_number_in_footer(texts) >= newest
+        if recorded and is_current and not force and is_intact(connection, recorded, file):
+            yield recorded, "unchanged", file.size()
+            return
         load = verified_load(connection, export.name, month, export.formats)
         if load is None:
             command = month_command("load-billing-local", export, month)
@@ -78,15 +87,9 @@ def writing_month(
                 f"table {export.table} has no load of {month}, or its rows differ from the load; "
                 f"run {command}"
             )
-        texts, bill_format = file.texts() or {}, export.formats[load.format]
-        footer, newest = version_of_footer(texts), newest_number(connection, export.name, month)
-        is_current = load.is_same(footer) and newest_number_in_footer(texts) >= newest
-        if is_current and not force and is_intact(connection, load, file):
-            yield load, "unchanged", file.size()
-            return
         is_damaged = file.exists() and not force and (footer is None or is_current)
         with (
             logging_query_progress(connection, "exported", load.totals.rows),
-            exporting_month(connection, load, file, bill_format) as size,
+            exporting_month(connection, load, file, export.formats[load.format]) as size,
         ):
             yield load, _REPAIRED if is_damaged else "exported", size
