@@ -55,7 +55,8 @@ def budgets(context: typer.Context, month: Month = None, json: Json = False) -> 
     """Show what was spent of each budget in a month.
 
     In the month in progress, the forecast is what the month costs if each day costs as much as
-    those so far. The exit code is 1 if a budget is exceeded: if more was spent than its amount.
+    those before the newest, which may not be whole yet. The exit code is 1 if a budget is exceeded:
+    if more was spent than its amount.
 
     $ finops budgets
     $ finops budgets --month 2026-01

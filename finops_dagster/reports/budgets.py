@@ -23,10 +23,24 @@ if TYPE_CHECKING:  # The settings are read by commands that do not need DuckDB.
 
 _NONE = "(none)"
 _NAMES_SHOWN = 8
-_LAST_DAY = Sql(
-    "max(day(least(greatest(CAST(ChargePeriodStart AS DATE), x_billing_month), "
-    "last_day(x_billing_month)))) FILTER (ChargeCategory = 'Usage')"
+# Charges that arrive together have a last day with usage, which vendors may not have whole yet.
+_SPENT = Sql("""
+SELECT month, last_day, {spent}
+FROM (
+    SELECT *, max(day) FILTER (has_usage) OVER (PARTITION BY {keys}) AS last_day
+    FROM (
+        SELECT x_billing_month AS month, x_export AS export, ProviderName AS provider,
+            BillingCurrency AS currency,
+            day(least(
+                greatest(CAST(ChargePeriodStart AS DATE), x_billing_month),
+                last_day(x_billing_month)
+            )) AS day,
+            bool_or(ChargeCategory = 'Usage') AS has_usage, {sums}
+        FROM ({charges}) GROUP BY month, export, provider, currency, day
+    )
 )
+GROUP BY {keys}, last_day
+""")
 
 
 def _as_list(names: object) -> object:
@@ -91,8 +105,8 @@ class BudgetMonth:
 
     `days_passed` is the number of days that the bill has of a month in progress, of the provider
     that has the fewest; None once the month is over. `forecast` is what the month costs if each day
-    costs as much as those so far, None without a day. The month `is_open` between its end and the
-    day by which vendors have closed it.
+    costs as much as those before the newest, which may not be whole yet; None without such a day.
+    The month `is_open` between its end and the day by which vendors have closed it.
     """
 
     budget: BudgetSettings
@@ -155,17 +169,26 @@ def budget_months(
         return []
     today = today or datetime.now(UTC).date()
     sums = Sql(", ").join(
-        Sql(f"sum({_cost(budget)}) FILTER ({_matches(budget)})") for budget in budgets
+        Sql(f"sum({_cost(budget)}) FILTER ({_matches(budget)}) AS sum_{number}")
+        for number, budget in enumerate(budgets)
     )
-    rows = connection.execute(
-        f"SELECT x_billing_month, {_LAST_DAY}, {sums} FROM ({CHARGES}) "
-        "GROUP BY x_billing_month, x_export, ProviderName, BillingCurrency"
-    ).fetchall()
+    spent = Sql(", ").join(
+        Sql(f"sum(sum_{number}), sum(sum_{number}) FILTER (day < last_day)")
+        for number in range(len(budgets))
+    )
+    query = _SPENT.format(
+        spent=spent, sums=sums, charges=CHARGES, keys="month, export, provider, currency"
+    )
     by_month = defaultdict(list)
-    for first_day, last_day, *spent in rows:
-        by_month[BillingMonth.of(first_day)].append((last_day, spent))
+    for first_day, last_day, *amounts in connection.execute(query).fetchall():
+        by_month[BillingMonth.of(first_day)].append((last_day, amounts))
     return [
-        _budget_month(budget, month, [_Part(day, sums[number]) for day, sums in parts], today)
+        _budget_month(
+            budget,
+            month,
+            [_Part(day, *amounts[2 * number : 2 * number + 2]) for day, amounts in parts],
+            today,
+        )
         for month, parts in sorted(by_month.items(), reverse=True)
         for number, budget in enumerate(budgets)
     ]
@@ -176,16 +199,24 @@ class _Part:
     """The charges of a month that arrive together: of an export, a provider and a currency.
 
     `last_day` is the last one with usage; None without usage. `spent` of a budget is None if no
-    charge matches it.
+    charge matches it, `spent_before` if none of the days before the last day does.
     """
 
     last_day: int | None
     spent: Decimal | None
+    spent_before: Decimal | None
+
+    @property
+    def has_whole_day(self) -> bool:
+        """Whether the charges have a day that vendors have sent whole: one before the last."""
+        return self.last_day is not None and self.last_day > 1
 
     def forecast(self, days: int) -> Decimal:
-        """Return what a month of so many days costs; without usage, what was spent so far."""
+        """Return what a month of so many days costs; without a whole day, what was spent so far."""
         spent = self.spent or Decimal(0)
-        return spent * days / self.last_day if self.last_day else spent
+        if self.last_day is None or not self.has_whole_day:
+            return spent
+        return max(spent, (self.spent_before or Decimal(0)) * days / (self.last_day - 1))
 
 
 def _budget_month(
@@ -199,7 +230,8 @@ def _budget_month(
         return BudgetMonth(budget, month, spent, None, spent, is_open=today < month.closing_day)
     days = [part.last_day for part in counted if part.last_day is not None]
     forecast = sum((part.forecast(_day_count(month)) for part in counted), Decimal(0))
-    return BudgetMonth(budget, month, spent, min(days, default=0), forecast if days else None)
+    is_known = any(part.has_whole_day for part in counted)
+    return BudgetMonth(budget, month, spent, min(days, default=0), forecast if is_known else None)
 
 
 def _day_count(month: BillingMonth) -> int:

@@ -88,27 +88,36 @@ def test_a_budget_is_exceeded_by_more_than_its_amount(tmp_path: Path) -> None:
     ("cost", "state"), [("4", "in progress"), ("6", "forecast to exceed"), ("11", "exceeded")]
 )
 def test_a_month_in_progress_has_a_forecast(tmp_path: Path, cost: str, state: str) -> None:
-    days = [charge(cost if day == 1 else "0", **on(day)) for day in range(1, 15)]
+    # The newest day may have come in part: it says nothing of the days to come.
+    days = [charge(cost if day == 1 else "0", **on(day)) for day in range(1, 16)]
     fee = charge("0", ChargeCategory="Purchase", **on(28))  # it says nothing of how far usage is
     Months(tmp_path).write("2025-02", [*days, fee])
     (month,) = months_of(tmp_path, budget(), today=date(2025, 2, 15))
-    assert (month.days_passed, month.percent_passed) == (14, 50)
+    assert (month.days_passed, month.percent_passed) == (15, Decimal("53.6"))
     assert (month.forecast, month.state) == (2 * Decimal(cost), state)
-    assert "14 of 28 days passed" in month.sentence
+    assert "15 of 28 days passed" in month.sentence
+
+
+def test_a_forecast_is_never_below_what_was_spent(tmp_path: Path) -> None:
+    Months(tmp_path).write("2025-02", [charge("1", **on(1)), charge("7", **on(28))])
+    (month,) = months_of(tmp_path, budget(), today=date(2025, 2, 28))
+    assert month.forecast == 8
 
 
 def test_each_provider_of_a_budget_goes_on_from_its_own_last_day(tmp_path: Path) -> None:
     charges = [
-        charge("1", **on(14)),
-        charge("1", ProviderName="Slow", **on(7)),
+        charge("1", **on(1)),
+        charge("0", **on(15)),
+        charge("1", ProviderName="Slow", **on(1)),
+        charge("0", ProviderName="Slow", **on(8)),
         charge("1", ProviderName="Fees", ChargeCategory="Purchase", **on(28)),
         charge("1", BillingCurrency="EUR", **on(2)),
     ]
     Months(tmp_path).write("2025-02", charges)
     budgets = [budget(), budget(name="b", provider="cloud"), budget(name="c", account="none")]
     whole, cloud, none = months_of(tmp_path, *budgets, today=date(2025, 2, 21))
-    assert (whole.days_passed, whole.forecast) == (7, 2 + 4 + 1)
-    assert (cloud.days_passed, cloud.forecast) == (14, 2)
+    assert (whole.days_passed, whole.forecast) == (8, 2 + 4 + 1)
+    assert (cloud.days_passed, cloud.forecast) == (15, 2)
     assert (none.days_passed, none.forecast) == (2, 0)
 
 
