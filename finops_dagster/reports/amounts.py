@@ -17,6 +17,7 @@ from finops_dagster.billing.columns import Sql, literal, quoted
 from finops_dagster.reports.document import AMOUNTS, EXACT, TABLES, Document
 
 MOST_RESOURCES, MOST_RESOURCES_OF_A_SERVICE, MOST_UNTAGGED = 1_000, 5, 20
+MOST_TAG_KEYS = 12
 MOST_COMMITMENTS, MOST_COMMITMENT_ROWS = 50, 5_000
 _DECIMALS = 18
 # Larger whole numbers are rounded by JavaScript and others, which read them as doubles.
@@ -37,6 +38,7 @@ FROM {sums} AS sums JOIN account_lines USING (provider, account, own_line, bille
 _PLACED_SUMS: Mapping[Sql, str] = {
     Sql("placed_costs"): _WITH_ACCOUNTS.format(sums="cost_sums"),
     Sql("placed_usage"): _WITH_ACCOUNTS.format(sums="usage_sums"),
+    Sql("placed_tag_keys"): "tag_key_sums",
     Sql("placed_resources"): "resource_sums",
 }
 _QUERIES: Mapping[str, Sql] = {
@@ -86,6 +88,16 @@ _QUERIES: Mapping[str, Sql] = {
         SELECT month, currency, account, sum(tagged) AS tagged, sum(untagged) AS untagged
         FROM placed_usage GROUP BY ALL
     """),
+    "tag_keys": Sql(f"""
+        WITH largest AS (
+            SELECT currency, key FROM placed_tag_keys GROUP BY currency, key
+            QUALIFY row_number() OVER (
+                PARTITION BY currency ORDER BY sum(tagged) DESC, key
+            ) <= {MOST_TAG_KEYS}
+        )
+        SELECT currency, account, key, tagged
+        FROM placed_tag_keys SEMI JOIN largest USING (currency, key)
+    """),
     "untagged_resources": Sql(f"""
         SELECT currency, account, service, coalesce(nullif(name, ''), resource) AS resource,
                untagged AS effective
@@ -122,8 +134,8 @@ SELECT count(*) FROM placed_resources WHERE month = $month AND (billed <> 0 OR e
 def add_amounts(connection: DuckDBPyConnection, first_day: date, document: Document) -> None:
     """Fill the document's tables of amounts, which are decimals; rows without amounts are left out.
 
-    Needs the tables of `read_charges`, `read_resources` and `add_lines`. `first_day` is that of the
-    document's first month.
+    Needs the tables of `read_charges`, `read_resources`, `read_tag_keys` and `add_lines`.
+    `first_day` is that of the document's first month.
     """
     currencies = Sql(f"[{', '.join(map(literal, document['currencies']))}]")
     for view, sums in _PLACED_SUMS.items():

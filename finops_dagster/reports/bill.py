@@ -27,7 +27,7 @@ from finops_dagster.reports.document import Document, empty_document
 from finops_dagster.reports.lines import add_lines
 from finops_dagster.reports.relations import create_relations, read_error
 from finops_dagster.reports.restated import add_restatements
-from finops_dagster.reports.sums import read_charges, read_resources
+from finops_dagster.reports.sums import read_charges, read_resources, read_tag_keys
 from finops_dagster.reports.unusual import add_anomalies, add_budgets
 from finops_dagster.reports.versions import MonthFiles, add_versions, require_whole_months
 from finops_dagster.sources.settings import ExportSettings
@@ -128,6 +128,7 @@ def _fill(
     add_lines(connection, document)
     shown = files.months[document["month"]]
     read_resources(connection, files.relation(connection, [shown, shown.previous]))
+    read_tag_keys(connection, files.relation(connection, [shown]))
     add_amounts(connection, files.months[0].first_day, document)
     add_versions(connection, files, document)
     add_restatements(connection, files, document)

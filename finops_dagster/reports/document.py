@@ -24,13 +24,16 @@ TABLES: Final[Mapping[str, Sequence[str]]] = {
     "savings": "month currency account list contracted effective".split(),
     "commitments": "month currency account id type used unused ends".split(),
     "tags": "month currency account tagged untagged".split(),
+    "tag_keys": "currency account key tagged".split(),
     "untagged_resources": "currency account service resource effective".split(),
     "resources": "month currency account service resource detail billed effective".split(),
 }
 """The tables of amounts, and their columns.
 
 Each charge of the months is once in `costs`, once in `region_costs` and once in `kinds`. The three
-newest months are also in `day_costs`, by the day on which the charge begins.
+newest months are also in `day_costs`, by the day on which the charge begins. `tag_keys`,
+`untagged_resources` and `resources` are of the month that is shown first, `resources` also of the
+one before.
 """
 AMOUNTS: Final = frozenset("billed effective list contracted used unused tagged untagged".split())
 """The columns of tables that have amounts."""

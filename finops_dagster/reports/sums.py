@@ -147,6 +147,24 @@ def read_resources(connection: DuckDBPyConnection, charges: Sql) -> None:
     """)
 
 
+def read_tag_keys(connection: DuckDBPyConnection, charges: Sql) -> None:
+    """Create `tag_key_sums`: the effective cost of usage with each tag key.
+
+    `charges` is what follows FROM to read charges. As in `usage_sums`, usage without a resource and
+    the vendors' own tags do not count. Accounts are the positions of their lines. Needs the table
+    of their positions.
+    """
+    usage = Sql(f"EffectiveCost) FILTER ({_IS_USAGE} AND ResourceId IS NOT NULL")
+    _group(connection, "by_tags", charges, Sql(f"map_keys(Tags) AS keys, sum({usage}) AS tagged"))
+    connection.execute(f"""
+        CREATE TEMP TABLE tag_key_sums AS
+        SELECT month, currency, position AS account, key, sum(tagged) AS tagged
+        FROM (SELECT {_KEYS}, unnest(list_distinct(keys)) AS key, tagged FROM by_tags)
+        JOIN account_lines USING (provider, account, own_line, billed_line)
+        WHERE NOT starts_with(key, 'aws:') GROUP BY ALL
+    """)
+
+
 def _group(connection: DuckDBPyConnection, table: str, rows: Sql, columns: Sql) -> None:
     """Create a table of charges in groups, which have the costs that their charges have in all.
 

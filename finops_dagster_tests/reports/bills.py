@@ -286,6 +286,17 @@ class _Bill:
             return "in progress"
         return "restated" if m == len(self.months) - 3 and provider == "AWS" else "final"
 
+    def _tag_keys(self) -> dict[str, list[Any]]:
+        month, tags = max(len(self.months) - 2, 0), self._tags()
+        of_tags = [tags[name] for name in ("month", "currency", "account", "tagged")]
+        rows = [
+            (currency, account, key, number(int(tagged) // part))
+            for key, part in (("application", 2), ("team", 1))
+            for m, currency, account, tagged in zip(*of_tags, strict=True)
+            if m == month
+        ]
+        return _table("currency account key tagged", rows)
+
     def _untagged(self) -> dict[str, list[Any]]:
         month = max(len(self.months) - 2, 0)
         cells = sorted((c for c in self.cells if c[0] == month), key=lambda c: -c[6])
@@ -321,6 +332,7 @@ class _Bill:
             "day_costs": self._days(),
             "kinds": self._sum("month currency account kind", lambda c: (*c[:3], kinds[c[3]])),
             "savings": self._savings(), "commitments": self._commitments(), "tags": self._tags(),
+            "tag_keys": self._tag_keys(),
             "untagged_resources": self._untagged(), "resources": self._resources(),
             "restatements": self._restatements(), "versions": self._versions(),
             "month_states": [self._state(m) for m in range(len(self.months))],

@@ -183,6 +183,8 @@ def test_tags_of_the_vendor_do_not_count(months: Months) -> None:
     (row,) = rows(document, "tags")
     assert (row["tagged"], row["untagged"]) == (11_000, 111)
     assert document["untagged_resources"]["resource"] == ["vm-0", "vm-1", "vm-2"]
+    keys = {row["key"]: row["tagged"] for row in rows(document, "tag_keys")}
+    assert keys == {"team": 1_000, "Owner": 10_000}
 
 
 def test_resources_have_both_months_and_the_largest_ones(months: Months) -> None:

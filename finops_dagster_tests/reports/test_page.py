@@ -403,7 +403,8 @@ def test_a_month_in_progress_is_not_compared_with_a_whole_one(open_bill: Opener)
     fact = page.inner_text(".headline .fact:nth-of-type(4)")
     assert moved.lstrip("\u2212") in fact
     assert fact.endswith("against January on day 16")
-    assert "beside the whole of January" in page.inner_text(".what-moved .note")
+    for panel in ("where", "what-moved", "who-pays", "what-is-not-usage"):
+        assert "beside the whole of January" in page.inner_text(f".{panel} .note")
     go(page, "#month=2024-01&against=2024-02")
     assert titles(page)["How much"].startswith(
         f"January cost {money(bill, cost(bill, '2024-01'))} USD, and February runs"

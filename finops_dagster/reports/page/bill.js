@@ -46,6 +46,7 @@ function readBill(text) {
     "savings",
     "commitments",
     "tags",
+    "tag_keys",
     "untagged_resources",
     "resources",
   ])

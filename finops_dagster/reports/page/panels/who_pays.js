@@ -12,7 +12,12 @@ function whoPaysPanel(figures) {
     `${accountsNote(figures)} ${unequalNote()}`.trim(),
     row(
       part(8, payerSwitch(), payersTable(figures, payers)),
-      part(4, coverageFigure(), untaggedTable(total(untagged.values()))),
+      part(
+        4,
+        coverageFigure(),
+        tagKeysTable(total(tagged.values()) + total(untagged.values())),
+        untaggedTable(total(untagged.values())),
+      ),
     ),
   );
 }
@@ -198,6 +203,26 @@ function coverageFigure() {
     bill.months.map((_, m) => `${monthAndYear(m)} ${percent(tenths[m])}`).join(", "),
     (width) => percentChart(width, tenths, 100),
     { table: makeTable, under: "Of usage that has a resource" },
+  );
+}
+
+/** Return how much of the usage that has a resource carries each of the largest tag keys. */
+function tagKeysTable(usage) {
+  const { tag_keys: keys } = bill;
+  if (choice.month !== bill.month || usage <= 0n) return null;
+  const byKey = [...sums(chosenRows(keys), keys.tagged, (n) => keys.key[n])].filter(([, sum]) => sum !== 0n);
+  if (!byKey.length) return null;
+  return table(
+    "Usage by tag key, effective cost",
+    [
+      ["Tag key", "text grows"],
+      [shortMonth(choice.month), "money"],
+      ["Tagged", "money"],
+    ],
+    byKey
+      .sort((a, b) => compare(b[1], a[1]))
+      .slice(0, 8)
+      .map(([key, sum]) => [nameCell(named(key)), money(sum), percent(perMille(sum, usage))]),
   );
 }
 
