@@ -14,6 +14,7 @@ from finops_dagster_tests.cur import Put
 from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import Project
 from finops_dagster_tests.servers.azurite import AzureServer
+from finops_dagster_tests.servers.gcs import GcsServer
 from finops_dagster_tests.servers.s3 import S3Server
 from finops_dagster_tests.servers.webhook import WebhookServer
 
@@ -129,13 +130,37 @@ def azure(azure_server: AzureServer, monkeypatch: pytest.MonkeyPatch) -> Iterato
     monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", azure_server.connection_string)
     azure_server.requests.clear()
     yield azure_server
-    azure_server.fault, azure_server.more_query = None, ""
+    azure_server.reset()
 
 
 @pytest.fixture
 def container(azure: AzureServer) -> str:
     name = f"acme-costs-{next(_bucket_numbers)}"
     azure.container(name).create_container()
+    return name
+
+
+@pytest.fixture(scope="session")
+def gcs_server() -> Iterator[GcsServer]:
+    """Start the server of Google Cloud Storage of all tests; each test creates its own buckets."""
+    server = GcsServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def gcs(gcs_server: GcsServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[GcsServer]:
+    """Return the server with an empty log, no fault, and its address in the environment."""
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", gcs_server.url)
+    gcs_server.requests.clear()
+    yield gcs_server
+    gcs_server.reset()
+
+
+@pytest.fixture
+def gcs_bucket(gcs: GcsServer) -> str:
+    name = f"acme-costs-{next(_bucket_numbers)}"
+    gcs.bucket(name).create()
     return name
 
 

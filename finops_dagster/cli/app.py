@@ -277,7 +277,8 @@ SourceAddress = Annotated[
     str,
     typer.Argument(
         metavar="SOURCE",
-        help="s3://bucket/prefix, https://account.blob.core.windows.net/container, or a folder.",
+        help="s3://bucket/prefix, gs://bucket/prefix, "
+        "https://account.blob.core.windows.net/container, or a folder.",
     ),
 ]
 Region = Annotated[str | None, typer.Option(metavar="NAME", help="AWS region of the bucket.")]

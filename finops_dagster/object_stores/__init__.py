@@ -140,6 +140,10 @@ def open_store(settings: StoreSettings) -> tuple[WritableStore, str]:
         return LocalStore(prefix), ""
     if is_azure(root):
         return _open_azure_store(settings.source), prefix
+    if root.startswith("gs://"):
+        from finops_dagster.object_stores.gcs import GcsStore
+
+        return GcsStore(root.removeprefix("gs://")), prefix
     from finops_dagster.object_stores.s3 import S3Store
 
     return S3Store(root.removeprefix("s3://"), settings), prefix

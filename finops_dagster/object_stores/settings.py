@@ -18,10 +18,10 @@ _ACCESS_POINT = re.compile(r"arn:[^/]*:(?:outpost[:/][^/:]+[:/])?accesspoint[:/]
 class StoreSettings(SettingsTable):
     """The settings of a store: a bucket, an access point or a container, or a folder.
 
-    `source` is a URL: `s3://bucket/prefix`, one of Azure, or `file:///folder`.
-    All keys but `source` are for S3. A folder ignores them, so that an export can move to a copy of
-    its bucket; a source in Azure refuses them. The settings of exports that are delivered as files
-    derive from this class.
+    `source` is a URL: `s3://bucket/prefix`, `gs://bucket/prefix`, one of Azure, or
+    `file:///folder`. All keys but `source` are for S3. A folder ignores them, so that an export can
+    move to a copy of its bucket; a source in Azure or Google Cloud refuses them. The settings of
+    exports that are delivered as files derive from this class.
     """
 
     source: str
@@ -41,10 +41,11 @@ class StoreSettings(SettingsTable):
     @model_validator(mode="after")
     def _refuse_keys_of_s3(self) -> Self:
         keys = [key for key in StoreSettings.model_fields if key != "source" and getattr(self, key)]
-        if keys and is_azure(self.source):
+        vendor = "Azure" if is_azure(self.source) else "Google"
+        if keys and not self.source.startswith(("s3://", "file://")):
             raise ValueError(
-                f"{', '.join(keys)}: only for a source in S3; remove it. Azure's credentials come "
-                "from the environment (docs/exports.md, Which rights does it need?)"
+                f"{', '.join(keys)}: only for a source in S3; remove it. {vendor}'s credentials "
+                "come from the environment (docs/exports.md, Which rights does it need?)"
             )
         return self
 
@@ -64,20 +65,20 @@ def split_source(source: str) -> tuple[str, str]:
     if is_azure(source):
         address = AzureAddress.parse(source)
         return address.root, address.prefix
-    if not rest or scheme not in ("s3", "file"):
+    if not rest or scheme not in ("s3", "gs", "file"):
         raise ValueError(
             f"{excerpt(source)} is not the address of a store; write s3://bucket/prefix, "
-            f"{AZURE_EXAMPLE}, or file:///folder"
+            f"gs://bucket/prefix, {AZURE_EXAMPLE}, or file:///folder"
         )
     if scheme == "file":
         return "file://", rest
-    access_point = _ACCESS_POINT.match(rest)
-    if rest.startswith("arn:") and not access_point:
+    access_point = _ACCESS_POINT.match(rest) if scheme == "s3" else None
+    if scheme == "s3" and rest.startswith("arn:") and not access_point:
         raise ValueError(
             f"{excerpt(source)} is not the ARN of an access point; write a bucket as s3://bucket/prefix"
         )
     bucket = access_point[0] if access_point else rest.partition("/")[0]
-    return f"s3://{bucket}", rest.removeprefix(bucket).removeprefix("/").rstrip("/")
+    return f"{scheme}://{bucket}", rest.removeprefix(bucket).removeprefix("/").rstrip("/")
 
 
 def join_source(root: str, prefix: str) -> str:

@@ -10,12 +10,13 @@ import pytest
 
 from finops_dagster_tests.object_stores.places import Place
 from finops_dagster_tests.servers.azurite import AzureServer
+from finops_dagster_tests.servers.gcs import GcsServer
 from finops_dagster_tests.servers.s3 import S3Server
 
 _times = itertools.count(1_700_000_000)
 
 
-@pytest.fixture(params=["file", "s3", "azure"])
+@pytest.fixture(params=["file", "s3", "azure", "gcs"])
 def place(request: pytest.FixtureRequest) -> Place:
     return request.getfixturevalue(f"{request.param}_place")
 
@@ -53,4 +54,17 @@ def azure_place(azure: AzureServer, container: str) -> Place:
         lambda key, body: client.upload_blob(key, body, overwrite=True),
         client.delete_blob,
         5000,
+    )
+
+
+@pytest.fixture
+def gcs_place(gcs: GcsServer, gcs_bucket: str) -> Place:
+    bucket = gcs.bucket(gcs_bucket)
+    return Place(
+        f"gs://{gcs_bucket}",
+        {},
+        lambda key, body: bucket.blob(key).upload_from_string(body),
+        lambda key: bucket.blob(key).delete(),
+        1000,
+        {"STORAGE_EMULATOR_HOST": gcs.server_url},
     )

@@ -53,7 +53,8 @@ from finops_dagster.settings import load_settings
 from finops_dagster_tests.exposure import SECRETS, leaks
 from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import Project
-from finops_dagster_tests.servers.azurite import ACCOUNT, KEY, Answer, AzureServer, Azurite
+from finops_dagster_tests.servers.azurite import ACCOUNT, KEY, AzureServer, Azurite
+from finops_dagster_tests.servers.proxy import Answer
 
 CONTOSO = "https://contoso.blob.core.windows.net/costs"
 ADDRESSES = {
@@ -124,7 +125,7 @@ def test_an_address_that_is_made_of_a_folder_names_the_folder(prefix: str) -> No
         ("https://contoso.blob.core.windows.net/Costs/x", "'Costs' cannot be the name of a cont"),
         ("az://costs_2024/x", "cannot be the name of a container, which has 3 to 63 lower-case"),
         (f"{CONTOSO}?restype=container", "is followed by a query; remove it"),
-        ("gs://acme/x", "is not the address of a store; write s3://bucket/prefix, https://acc"),
+        ("oss://acme/x", "is not the address of a store; write s3://bucket/prefix, gs://bucket"),
         ("acme-costs", "is not the address of a store"),
         ("s3://", "is not the address of a store"),
     ],
