@@ -1,4 +1,4 @@
-"""Anomalies: days on which a service or an account costs what earlier days do not let expect."""
+"""Anomalies: days whose cost of a service or an account is far from its estimate."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from finops_dagster.billing.months import BillingMonth
 from finops_dagster.reports import changes, rises
 from finops_dagster.reports.daily_costs import DailyCosts, Series
 from finops_dagster.reports.daily_usage import read_daily_costs
-from finops_dagster.reports.expected_costs import MONTH, WEEK
+from finops_dagster.reports.estimated_costs import MONTH, WEEK
 from finops_dagster.reports.findings import Finding, History, Kind, least_differences
 from finops_dagster.reports.rolling import rolling_mean
 
@@ -38,10 +38,10 @@ _FINDERS = (
 
 @dataclass(frozen=True)
 class Anomaly:
-    """Unusual days of a service of an account; without a service, of the whole account.
+    """An anomaly of a service of an account; without a service, of the whole account.
 
-    `cost` is that of the days, `expected` what earlier days let expect. Of a change that stays, the
-    days are the first week. `detail` is the region that costs moved to.
+    `cost` is that of the days, `expected` its estimate from earlier days. Of a change that stays,
+    the days are the first week. `detail` is the region that costs moved to.
     """
 
     kind: Kind
@@ -63,12 +63,12 @@ class Anomaly:
 
     @property
     def difference(self) -> Decimal:
-        """What the days cost more than expected; negative if less."""
+        """What the days cost more than estimated; negative if less."""
         return self.cost - self.expected
 
     @property
     def sentence(self) -> str:
-        """What is unusual, in one sentence."""
+        """The anomaly in one sentence."""
         days = f"on {self.first_day}"
         if self.last_day > self.first_day:
             days = f"from {self.first_day} to {self.last_day}"

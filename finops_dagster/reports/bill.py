@@ -21,6 +21,7 @@ from finops_dagster.reports.accounts import AccountsSettings
 from finops_dagster.reports.amounts import add_amounts, scaled
 from finops_dagster.reports.anomalies import Anomaly, find_anomalies
 from finops_dagster.reports.budgets import BudgetMonth, BudgetSettings, budget_months
+from finops_dagster.reports.budgets_and_anomalies import add_anomalies, add_budgets
 from finops_dagster.reports.daily_costs import DailyCosts
 from finops_dagster.reports.daily_usage import DAILY_MONTHS, read_daily_costs
 from finops_dagster.reports.document import Document, empty_document
@@ -28,7 +29,6 @@ from finops_dagster.reports.lines import add_lines
 from finops_dagster.reports.relations import create_relations, read_error
 from finops_dagster.reports.restated import add_restatements
 from finops_dagster.reports.sums import read_charges, read_resources, read_tag_keys
-from finops_dagster.reports.unusual import add_anomalies, add_budgets
 from finops_dagster.reports.versions import MonthFiles, add_versions, require_whole_months
 from finops_dagster.sources.settings import ExportSettings
 from finops_dagster.tables.database import DuckDB
@@ -56,7 +56,7 @@ class Scope:
 
 @dataclass(frozen=True)
 class Report:
-    """A document, and what it shows a part of: the budgets of all months, and all unusual days."""
+    """A document, and what it shows a part of: the budgets of all months, and all anomalies."""
 
     document: Document
     budgets: Sequence[BudgetMonth] = ()

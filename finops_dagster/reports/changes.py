@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from finops_dagster.reports.daily_costs import Array, DailyCosts
-from finops_dagster.reports.expected_costs import MONTH, WEEK, robust_scale
+from finops_dagster.reports.estimated_costs import MONTH, WEEK, robust_scale
 from finops_dagster.reports.findings import Finding, Flags, History, Kind, known_mean, runs
 from finops_dagster.reports.rolling import (
     rolling_max,

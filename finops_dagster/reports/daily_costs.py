@@ -1,4 +1,4 @@
-"""The daily costs of usage by service and account, as arrays in which unusual days are found."""
+"""The daily costs of usage by service and account, as arrays in which anomalies are found."""
 
 from __future__ import annotations
 

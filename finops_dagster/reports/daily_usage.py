@@ -11,7 +11,7 @@ from finops_dagster.billing.columns import Sql
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.reports.charges import CHARGES, CHARGES_WITHOUT_NAMES, newest_month
 from finops_dagster.reports.daily_costs import Array, DailyCosts, Series
-from finops_dagster.reports.findings import LEAST_PART_OF_A_DAY
+from finops_dagster.reports.findings import LEAST_SHARE_OF_A_DAY
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -58,7 +58,7 @@ WITH months AS (
         arg_max(export, month) AS export
     FROM months JOIN currencies USING (currency)
     GROUP BY currency, provider, account, service, day_cost
-    HAVING max(cost) >= day_cost * {LEAST_PART_OF_A_DAY}
+    HAVING max(cost) >= day_cost * {LEAST_SHARE_OF_A_DAY}
 ), names AS (
     SELECT currency, provider, account, service, arg_max(AccountName, start_day) AS account_name
     FROM ({_USAGE.format(charges=CHARGES)})

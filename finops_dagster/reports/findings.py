@@ -1,4 +1,4 @@
-"""What is found in daily costs: unusual days of a kind, with their cost and what was expected."""
+"""What is found in daily costs: anomalies of a kind, with their cost and its estimate."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import numpy as np
 import numpy.typing as npt
 
 from finops_dagster.reports.daily_costs import Array, DailyCosts
-from finops_dagster.reports.expected_costs import (
+from finops_dagster.reports.estimated_costs import (
     LEARNING_DAYS,
     MONTH,
     WEEK,
-    ExpectedCosts,
-    expected_costs,
+    EstimatedCosts,
+    estimated_costs,
 )
 from finops_dagster.reports.rolling import rolling_median
 
 Flags = npt.NDArray[np.bool_]
 
-# A difference below both is not worth an alarm: in units of the currency, and as a part of what a
+# A difference below both is no anomaly: in units of the currency, and as a part of what a
 # day of the whole bill costs.
-_LEAST_DIFFERENCE, LEAST_PART_OF_A_DAY = 5.0, 0.005
+_LEAST_DIFFERENCE, LEAST_SHARE_OF_A_DAY = 5.0, 0.005
 
 
 class Kind(StrEnum):
-    """What is unusual."""
+    """The kind of an anomaly."""
 
     SPIKE = "spike"
     STEP = "step"
@@ -45,9 +45,10 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """Unusual days of series, from `first` to `last`: a week at most of a change that stays.
+    """An anomaly in series, from `first` to `last`: a week at most of a change that stays.
 
-    `cost` and `expected` are the sums of the days. `detail` is the region that costs moved to.
+    `cost` and `expected`, its estimate, are the sums of the days. `detail` is the region
+    that costs moved to.
     """
 
     kind: Kind
@@ -61,16 +62,16 @@ class Finding:
 
 @dataclass(frozen=True)
 class History:
-    """Daily costs, what they let expect, and the least difference of each day for an alarm."""
+    """Daily costs, their estimates, and the least difference of each day for an anomaly."""
 
     costs: DailyCosts
-    expected: ExpectedCosts
+    expected: EstimatedCosts
     least: Array
 
     @classmethod
     def of(cls, costs: DailyCosts, least: Array) -> History:
         """Return the history of daily costs."""
-        return cls(costs, expected_costs(costs.cost), least)
+        return cls(costs, estimated_costs(costs.cost), least)
 
     @property
     def learnt(self) -> Flags:
@@ -82,7 +83,7 @@ class History:
         return slice(first, min(first + WEEK, self.costs.day_count))
 
     def expected_from(self, row: int, days: slice) -> Array:
-        """Return the expected cost of days as it was before the first of them."""
+        """Return the estimate of days as it was before the first of them."""
         level = np.nan_to_num(self.expected.level[row, days.start])
         return np.asarray(level * self.expected.weekdays[row, days])
 
@@ -91,7 +92,7 @@ class History:
     ) -> Iterator[Finding]:
         """Yield the finding if its difference is large enough.
 
-        Without `expected`, the days before let expect what the days cost.
+        Without `expected`, the estimate is that of the days before.
         """
         cost = self.costs.cost[row, days]
         usual = self.expected_from(row, days) if expected is None else expected
@@ -102,14 +103,14 @@ class History:
 
 
 def least_differences(costs: DailyCosts) -> Array:
-    """Return for each series and day the difference from which on it is worth an alarm."""
+    """Return for each series and day the difference from which on it may be an anomaly."""
     currencies = np.array([series.currency for series in costs.series])
     least = np.full(costs.cost.shape, _LEAST_DIFFERENCE)
     for currency in set(currencies.tolist()):
         rows = currencies == currency
         total = np.nansum(costs.cost[rows], axis=0, keepdims=True)
         usual_day = rolling_median(total, 2 * MONTH)
-        least[rows] = np.maximum(least[rows], LEAST_PART_OF_A_DAY * usual_day)
+        least[rows] = np.maximum(least[rows], LEAST_SHARE_OF_A_DAY * usual_day)
     return least
 
 

@@ -1,4 +1,4 @@
-"""Services that cost more than the days before let expect: for some days, or from then on."""
+"""Services that cost more than is estimated: for some days, or from then on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.reports.changes import commitment_ended
 from finops_dagster.reports.daily_costs import Array, DailyCosts, Days
-from finops_dagster.reports.expected_costs import (
+from finops_dagster.reports.estimated_costs import (
     MONTH,
     WEEK,
     deviations,
@@ -20,7 +20,7 @@ from finops_dagster.reports.expected_costs import (
 from finops_dagster.reports.findings import Finding, Flags, History, Kind, known_mean, runs
 from finops_dagster.reports.rolling import rolling_max, rolling_mean, shifted
 
-_UNUSUAL = 4.5  # times the usual deviation
+_ANOMALOUS = 4.5  # times the usual deviation
 _LEAST_RISE = np.log(1.15)
 _LEAST_GROWTH, _LEAST_GROWTH_OF_A_PART = np.log(1.3), np.log(1.03)
 _RESTING = 0.05  # times the level: what a service costs on a day of rest
@@ -37,7 +37,7 @@ def rises(history: History) -> Iterator[Finding]:
 
 
 def _high_days(history: History) -> Flags:
-    """Return the days that are unusually high alone, or together with their neighbours."""
+    """Return the days far above their estimate, alone or together with their neighbours."""
     costs, expected = history.costs, history.expected
     cost = without_recurring(costs.cost, expected, _same_days(costs))
     # A cost that returns to where it was four weeks ago, as after holidays, has not risen.
@@ -45,7 +45,7 @@ def _high_days(history: History) -> Flags:
     deviation = deviations(cost, level, expected.weekdays)
     flags = np.zeros(cost.shape, bool)
     for days in (1, 2, WEEK):
-        high = excess(expected, deviation, days) > _UNUSUAL
+        high = excess(expected, deviation, days) > _ANOMALOUS
         high &= rolling_mean(deviation, days) > _LEAST_RISE
         for back in range(days):
             flags[:, : costs.day_count - back] |= high[:, back:]
@@ -116,7 +116,7 @@ def _rise(history: History, row: int, first: int, last: int) -> Iterator[Finding
 
 
 def _ratio(history: History, row: int, days: slice) -> Array:
-    """Return how much more than expected each day costs: 1 for twice as much."""
+    """Return how much more than its estimate each day costs: 1 for twice as much."""
     expected = history.expected_from(row, days)
     least = _RESTING * history.expected.level[row, days.start]
     return np.asarray(history.costs.cost[row, days] / np.fmax(expected, least) - 1)
@@ -144,7 +144,7 @@ def slow_leaks(history: History) -> Iterator[Finding]:
     )
     total = growth.sum(axis=0)
     # The level is that of four weeks: it varies about a fifth as much as the days do.
-    noise = _UNUSUAL * history.expected.scale / 5 * np.sqrt(2)
+    noise = _ANOMALOUS * history.expected.scale / 5 * np.sqrt(2)
     flags = (total > np.fmax(_LEAST_GROWTH, noise)) & history.learnt
     flags &= growth.min(axis=0) > _LEAST_GROWTH_OF_A_PART
     # A step would be most of the growth.

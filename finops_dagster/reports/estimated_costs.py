@@ -1,4 +1,4 @@
-"""What each day should have cost: medians of the days before it, by weekday.
+"""The estimate of what each day costs: medians of the days before it, by weekday.
 
 All arrays have a row for each series and a column for each day. What is said of a day depends on
 that day and on earlier ones only, so that it stays when later days are loaded.
@@ -31,11 +31,11 @@ _RECURRING_VARIES = 1.3
 
 
 @dataclass(frozen=True)
-class ExpectedCosts:
-    """The expected cost of each day, and how far its cost is from it.
+class EstimatedCosts:
+    """The estimate of each day, and how far its cost is from it.
 
     `level` is the cost of a day whatever its weekday, `weekdays` the factor of its weekday.
-    `deviation` is the logarithm of cost / expected cost, and `scale` its usual size.
+    `deviation` is the logarithm of cost / estimate, and `scale` its usual size.
     """
 
     level: Array
@@ -44,8 +44,8 @@ class ExpectedCosts:
     scale: Array
 
 
-def expected_costs(cost: Array) -> ExpectedCosts:
-    """Return what the days before each day let expect.
+def estimated_costs(cost: Array) -> EstimatedCosts:
+    """Return the estimate of each day from the days before it.
 
     NaN where there are too few of them, or where most of them cost nothing.
     """
@@ -57,11 +57,11 @@ def expected_costs(cost: Array) -> ExpectedCosts:
     deviation = deviations(cost, level, weekdays)
     usual = rolling_median(np.abs(deviation), _DAYS_OF_SCALE, _LEAST_DAYS_OF_SCALE)
     scale = np.maximum(_NORMAL * shifted(usual, 1), _LEAST_SCALE)
-    return ExpectedCosts(level, weekdays, deviation, scale)
+    return EstimatedCosts(level, weekdays, deviation, scale)
 
 
 def deviations(cost: Array, level: Array, weekdays: Array) -> Array:
-    """Return the logarithms of cost / expected cost."""
+    """Return the logarithms of cost / estimate."""
     offset = _OFFSET * level
     return np.asarray(np.log((np.maximum(cost, 0) + offset) / (level * weekdays + offset)))
 
@@ -75,7 +75,7 @@ def _weekday_factors(cost: Array) -> Array:
     return np.nan_to_num(median(np.stack(earlier, axis=-1)), nan=1.0)
 
 
-def excess(expected: ExpectedCosts, deviation: Array, days: int) -> Array:
+def excess(expected: EstimatedCosts, deviation: Array, days: int) -> Array:
     """Return the mean deviation of each day and those before it, as a multiple of its usual size.
 
     Days that follow each other often deviate alike. So the usual size of a mean of many days is
@@ -95,15 +95,15 @@ def robust_scale(values: Array, days: int, least: float) -> Array:
     return np.maximum(_NORMAL * shifted(usual, days), least)
 
 
-def without_recurring(cost: Array, expected: ExpectedCosts, same_days: Sequence[Days]) -> Array:
-    """Return the cost without what was as unusual on the same day of an earlier month.
+def without_recurring(cost: Array, expected: EstimatedCosts, same_days: Sequence[Days]) -> Array:
+    """Return the cost without what was as far above its estimate on the same day of a month before.
 
     Each of `same_days` has for each day the number of the day to compare with, or -1; the days
     beside it are compared too.
     """
     usual = expected.level * expected.weekdays
-    unusual = np.where(expected.deviation > 3 * expected.scale, cost - usual, 0)
-    padded = np.pad(unusual, ((0, 0), (2, 2)))
+    above = np.where(expected.deviation > 3 * expected.scale, cost - usual, 0)
+    padded = np.pad(above, ((0, 0), (2, 2)))
     recurring = np.zeros_like(cost)
     for numbers in same_days:
         for beside in (-1, 0, 1):

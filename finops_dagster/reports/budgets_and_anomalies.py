@@ -1,4 +1,4 @@
-"""Budgets and unusual days in the months of a report."""
+"""Budgets and anomalies in the months of a report."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def add_anomalies(
     anomalies: Sequence[Anomaly],
     document: Document,
 ) -> None:
-    """Fill the document's unusual days, the newest first; amounts are decimals.
+    """Fill the document's anomalies, the newest first; amounts are decimals.
 
     Needs the tables of positions.
     """
