@@ -199,6 +199,8 @@ def _container_client(endpoint: str, address: AzureAddress, credential: Any) -> 
         "retry_policy": ExponentialRetry(1, 2, retry_total=_MOST_RETRIES, random_jitter_range=1),
         "max_single_get_size": _CHUNK_BYTES,
         "max_chunk_get_size": _CHUNK_BYTES,
+        "max_single_put_size": _CHUNK_BYTES,
+        "max_block_size": _CHUNK_BYTES,
     }
     return ContainerClient(endpoint, address.container, credential=credential, **options)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from reprlib import Repr
+from typing import Any
 
 import azure.core.exceptions as azure
 
@@ -58,6 +59,8 @@ _ADVICE = {
     "the lifecycle rule",
     "customerspecifiedencryption|keyvaultencryptionkey|encryptionscope": "the file is encrypted "
     "with a customer's key that cannot be used: enable the key, and allow the account to use it",
+    "(md5|crc64)mismatch:|contentmd5 ": "the bytes were damaged on the way to the store: run the "
+    "month again, and look for a proxy that changes them",
     r"^403 ": "the identity needs the role Storage Blob Data Reader, and the account's network "
     "rules must let this machine in",
 }
@@ -93,6 +96,10 @@ def azure_error(error: azure.AzureError | ValueError, location: str) -> Exceptio
     detail = getattr(error, "additional_info", {}).get("authenticationerrordetail") or ""
     text = f"{status} {code}: {message} {detail}".lower()
     advice = next((advice for pattern, advice in _ADVICE.items() if re.search(pattern, text)), "")
+    request: Any = error.response and error.response.request
+    if request and request.method in ("PUT", "DELETE"):
+        advice = advice.replace("Data Reader", "Data Contributor")
+        advice = advice.replace("Read and List", "Read, List, Create, Write and Delete")
     return StoreError(f"{line}; {advice}" if advice else line)
 
 

@@ -47,6 +47,7 @@ from finops_dagster.object_stores import (
     StoreError,
     StoreUnavailable,
     azure_blob,
+    open_store,
 )
 from finops_dagster.object_stores.settings import StoreSettings, join_source, split_source
 from finops_dagster.settings import load_settings
@@ -308,6 +309,33 @@ def test_a_sas_without_the_right_to_list_is_told(
     assert store.head("a/1").size == 3
     with pytest.raises(StoreError, match="a SAS needs the permissions Read and List"):
         store.files("a")
+
+
+def test_a_sas_without_the_right_to_write_is_told(
+    monkeypatch: pytest.MonkeyPatch, source: str, container: str, tmp_path: Path
+) -> None:
+    settings = StoreSettings(source=source)
+    opened(monkeypatch, source, AZURE_STORAGE_SAS_TOKEN=sas(container))
+    store, _ = open_store(settings)
+    for write in (lambda: store.replace("a", b"", etag=None), lambda: store.delete("a/1")):
+        with pytest.raises(StoreError, match=r"Storage Blob Data Contributor .* Create, Write and"):
+            write()
+
+
+def test_queries_have_the_credentials_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch, source: str, container: str
+) -> None:
+    monkeypatch.delenv("AZURE_STORAGE_CONNECTION_STRING")
+    for environment in ({"AZURE_STORAGE_SAS_TOKEN": sas(container)}, {"AZURE_STORAGE_KEY": KEY}):
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        filesystem, root = open_store(StoreSettings(source=source))[0].filesystem()
+        assert filesystem.open_input_file(f"{root}/a/1").read() == b"one"
+    monkeypatch.delenv("AZURE_STORAGE_KEY")
+    monkeypatch.delenv("AZURE_STORAGE_SAS_TOKEN")
+    monkeypatch.setenv("AZURE_STORAGE_ANON", "true")
+    with pytest.raises(StoreError, match="queries need credentials: unset AZURE_STORAGE_ANON"):
+        open_store(StoreSettings(source=source))[0].filesystem()
 
 
 def test_each_look_is_one_request(azure: AzureServer, store: ObjectStore, container: str) -> None:

@@ -20,8 +20,10 @@ from finops_dagster.object_stores import (
     ObjectStore,
     StoreError,
     StoreUnavailable,
+    open_store,
 )
 from finops_dagster.object_stores.s3_errors import s3_error
+from finops_dagster.object_stores.settings import StoreSettings
 from finops_dagster.pipeline import stage
 from finops_dagster_tests.cur import Put
 from finops_dagster_tests.project import Project
@@ -162,6 +164,67 @@ the bucket is in another region: set the export's region to that
     .strip()
     .split("\n")
 )
+
+
+WRITE_REFUSALS = {
+    "403 AccessDenied: Access Denied": "the credentials need s3:PutObject on the object",
+    f"403 AccessDenied: {USER} kms:GenerateDataKey on resource: x because": "the writer needs kms",
+    "501 NotImplemented: A header you provided implies functionality": "use another store",
+    "400 BadDigest: The CRC32 you specified did not match": "the bytes were damaged on the way",
+}
+
+
+@pytest.mark.parametrize(("refusal", "advice"), WRITE_REFUSALS.items())
+def test_a_refused_write_names_what_is_missing(
+    s3: S3Server, bucket: str, refusal: str, advice: str
+) -> None:
+    status, _, reason = refusal.partition(" ")
+    code, _, message = reason.partition(": ")
+    store, _ = open_store(StoreSettings(source=f"s3://{bucket}", endpoint_url=s3.url))
+    body = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()
+
+    def fault(environ, start_response):
+        start_response(f"{status} Refused", [("Content-Length", str(len(body)))])
+        return [body]
+
+    s3.fault = fault
+    with pytest.raises(StoreError) as caught:
+        store.replace("key", b"", etag=None)
+    assert f"s3://{bucket}/key: S3 refuses ({code}: {message}); " in str(caught.value)
+    assert advice in str(caught.value)
+    if status == "403":
+        with pytest.raises(StoreError, match=r"s3:DeleteObject|kms"):
+            store.delete("key")
+
+
+def test_a_write_whose_answer_was_lost_succeeds(s3: S3Server, bucket: str) -> None:
+    store, _ = open_store(StoreSettings(source=f"s3://{bucket}", endpoint_url=s3.url))
+
+    def fault(environ, start_response):
+        s3.fault = None
+        list(s3.serve(environ, lambda *_: None))
+        start_response("500 Internal Server Error", [("Content-Length", "0")])
+        return [b""]
+
+    s3.fault = fault
+    etag = store.replace("key", b"one", etag=None)
+    assert store.read("key") == (b"one", store.head("key"))
+    assert store.head("key").etag == etag
+
+
+def test_queries_have_the_credentials_of_the_role(
+    s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3.client().put_object(Bucket=bucket, Key="key", Body=b"one")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", s3.url)
+    role = "arn:aws:iam::123456789012:role/etl"
+    settings = StoreSettings(
+        source=f"s3://{bucket}", endpoint_url=s3.url, role_arn=role, region="eu-west-1"
+    )
+    filesystem, root = open_store(settings)[0].filesystem()
+    assert filesystem.open_input_file(f"{root}/key").read() == b"one"
+    assert filesystem.region == "eu-west-1"
+    assert ("POST", "/") in s3.requests  # AssumeRole
 
 
 @pytest.mark.parametrize(("refusal", "advice"), [*zip(REFUSALS[::2], REFUSALS[1::2], strict=True)])

@@ -12,7 +12,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from finops_dagster.object_stores import ObjectChanged, ObjectMissing, WritableStore
+from finops_dagster.object_stores import ObjectChanged, ObjectMissing, StoreError, WritableStore
 from finops_dagster_tests.object_stores.places import Place
 
 
@@ -85,6 +85,19 @@ def test_a_file_of_any_size_is_uploaded(store: WritableStore, tmp_path: Path, si
         assert info.size == size
         assert b"".join(store.chunks(info)) == body
     assert store.files_below("lake") == [info]
+
+
+@pytest.mark.parametrize("size", [1_500_000, 9_000_000])
+def test_an_upload_that_is_damaged_on_its_way_is_found(
+    place: Place, store: WritableStore, tmp_path: Path, size: int
+) -> None:
+    file = tmp_path / "month.parquet"
+    file.write_bytes(random.Random(size).randbytes(size))
+    place.damage()
+    with pytest.raises(StoreError, match="damaged") as caught:
+        store.upload(file, "lake/month.parquet")
+    assert store.location("lake/month.parquet") in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_duckdb_reads_a_month_with_its_filter_pushed_down(
