@@ -38,6 +38,7 @@ def test_an_address_names_a_bucket_and_a_folder() -> None:
         StoreSettings(source="gs://acme", region="eu-west-1")
 
 
+@pytest.mark.thorough
 def test_a_bill_in_a_bucket_is_found_loaded_and_then_unchanged(
     project: Project, finops: Finops, gcs: GcsServer, gcs_bucket: str
 ) -> None:
