@@ -293,8 +293,39 @@ def load_settings(
     database: dict[Any, Any] = {"backend": backend} if backend else {}
     if database_config:
         database[_OVERRIDES] = dict(database_config)
-    arguments: dict[str, Any] = {"database": database} if database else {}
+    return _read_settings(file, {"database": database} if database else {})
+
+
+def settings_of(
+    exports: Sequence[ExportSettings],
+    path: Path | None = None,
+    location: str = "the settings",
+    **tables: Mapping[str, Any] | None,
+) -> Settings:
+    """Return settings with these exports, and no others. Raises SettingsError.
+
+    `tables`, such as `storage`, override those of the environment and of the file at `path`.
+    Without a path, no file is read, and `location` stands for it in messages.
+    """
+    given = {name: table for name, table in tables.items() if table is not None}
+    file = None if path is None else settings_file(path)
+    return _read_settings(file, {"exports": tuple(exports), **given}, location)
+
+
+def export_settings(export: Mapping[str, Any], location: str) -> ExportSettings:
+    """Return the settings of one export, a block of the settings file. Raises SettingsError."""
+    try:
+        return _vendor_export(export)
+    except ValidationError as error:
+        raise SettingsError(problems_line(location, error)) from None
+
+
+def _read_settings(
+    file: Path | None, arguments: Mapping[str, Any], location: str = "the settings"
+) -> Settings:
+    """Return the settings of a file and the environment; `arguments` override both."""
     _refuse_unusable_variables()
+    location = location if file is None else str(file)
 
     # pydantic-settings takes the path of a TOML file from the class, not from an argument.
     class FromFile(Settings, toml_file=file):
@@ -303,7 +334,7 @@ def load_settings(
     try:
         return FromFile(**arguments)
     except ValidationError as error:
-        raise SettingsError(problems_line(str(file), error)) from error
+        raise SettingsError(problems_line(location, error)) from error
     except EnvironmentUnreadable as error:
         sections = tuple(f"FINOPS_{section.upper()}" for section in Settings.model_fields)
         variables = [name for name in os.environ if name.upper().startswith(sections)]
@@ -312,9 +343,10 @@ def load_settings(
             "JSON; FINOPS_DATABASE__BACKEND is an example of a single key"
         ) from error
     except OSError as error:
-        raise SettingsError(f"{file} cannot be read: {error.strerror}; allow reading it") from error
+        reason = f"{location} cannot be read: {error.strerror}; allow reading it"
+        raise SettingsError(reason) from error
     except (ValueError, RecursionError) as error:
-        raise SettingsError(f"{file}: {first_line(error)}; correct the file") from error
+        raise SettingsError(f"{location}: {first_line(error)}; correct the file") from error
 
 
 def _refuse_unusable_variables() -> None:

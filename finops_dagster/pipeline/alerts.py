@@ -67,7 +67,7 @@ class Cursor:
 
 
 def alerts_sensor(
-    settings: AlertSettings, exports: Sequence[Export], last_stage: str
+    settings: AlertSettings, exports: Sequence[Export], last_stage: str, prefix: str = ""
 ) -> dg.SensorDefinition:
     """Return the sensor of the alerts of all exports; `last_stage` is that of the bill.
 
@@ -77,7 +77,7 @@ def alerts_sensor(
     """
 
     @dg.sensor(
-        name="alerts",
+        name=f"{prefix}alerts",
         minimum_interval_seconds=300,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Sends people what they should know, once each: docs/alerts.md says what.",

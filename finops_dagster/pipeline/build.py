@@ -75,62 +75,91 @@ def build_definitions(settings: Settings) -> dg.Definitions:
 
     Raises SettingsError if the client of the warehouse or of Prometheus is not installed.
     """
-    exports = [Export(export) for export in settings.exports]
+    project_wide = dg.Definitions(
+        # A run writes JSON lines if its config names that logger: docs/operations.md.
+        loggers={"console": dg.colored_console_logger, "json": dg.json_console_logger},
+        executor=dg.in_process_executor,
+    )
+    of_exports = [export_definitions(settings, export.name) for export in settings.exports]
+    return dg.Definitions.merge(*of_exports, shared_definitions(settings), project_wide)
+
+
+def export_definitions(settings: Settings, name: str, prefix: str = "") -> dg.Definitions:
+    """Return the assets, checks, job and sensor of one export of the settings.
+
+    `prefix` begins the keys of the resources that they need, of `shared_definitions`.
+    """
+    exports = [Export(export, prefix) for export in settings.exports]
+    (export,) = (export for export in exports if export.name == name)
+    factories, group = [*_FACTORIES], export.settings.group
+    backend = settings.database.backend if settings.database.has_warehouse else None
+    if backend is not None:
+        factories.append(partial(warehouse_table_asset, backend=backend))
+    if export.has_focus:
+        factories.append(partial(focus_asset, exports=exports))
+    if export.has_focus and backend is not None:
+        tables = [focus_table(other) for other in exports if other.has_focus]
+        factories.append(partial(warehouse_focus_asset, backend=backend, tables=tables))
+    last_stage = _last_stage(settings)
+    # A backfill starts one run for each month, so that a bad month fails alone.
+    job = dg.define_asset_job(
+        f"{group}_month",
+        selection=dg.AssetSelection.groups(group),
+        description=f"Loads a month of {name}, from manifest to {last_stage}.",
+        tags={"finops/export": name, **RUN_TAGS},
+        # The stages run one after the other: a process for each would cost seconds for nothing.
+        executor_def=dg.in_process_executor,
+    )
+    return dg.Definitions(
+        assets=[factory(export) for factory in factories],
+        jobs=[job],
+        sensors=[manifest_sensor(export, last_stage, settings.run_sizes)],
+    )
+
+
+def shared_definitions(settings: Settings, prefix: str = "") -> dg.Definitions:
+    """Return what all exports of the settings share: resources, the report, further sensors.
+
+    `prefix` begins the keys of resources and the names of sensors. Raises SettingsError if the
+    client of the warehouse or of Prometheus is not installed.
+    """
+    exports = [Export(export, prefix) for export in settings.exports]
+    with_focus = [export for export in exports if export.has_focus]
+    has_warehouse = settings.database.has_warehouse
+    sensors = [
+        *focus_automation_sensor(exports, has_warehouse=has_warehouse, prefix=prefix),
+        lost_runs_sensor(prefix),
+    ]
+    if settings.alerts:
+        sensors.append(alerts_sensor(settings.alerts, exports, _last_stage(settings), prefix))
+    if settings.metrics.file is not None:
+        settings.metrics.require_client()
+        from finops_dagster.pipeline.metrics_sensor import metrics_sensor
+
+        sensors.append(metrics_sensor(settings, settings.metrics.file))
+    return dg.Definitions(
+        assets=[report_asset(settings, with_focus)] if with_focus else [],
+        sensors=sensors,
+        resources={f"{prefix}{name}": r for name, r in _resources(settings, prefix).items()},
+    )
+
+
+def _last_stage(settings: Settings) -> str:
+    """Return the last stage of the bill."""
+    return "warehouse_table" if settings.database.has_warehouse else "parquet"
+
+
+def _resources(settings: Settings, prefix: str) -> dict[str, object]:
+    """Return the Dagster resources by name; `prefix` begins their keys."""
     duckdb, limit_names = settings.database.duckdb, set(DuckDB.__annotations__)
-    resources = {
-        **vars(build_resources(settings)),
+    places = {name: place for name, place in vars(build_resources(settings)).items() if place}
+    return {
+        **places,
         "database": BillingDatabaseResource(
             database=duckdb.database_path, **duckdb.model_dump(mode="json", include=limit_names)
         ),
         "stores": ObjectStores(),
         "run_options": RunOptions(),
         "run_lock": RunLock(),
-        "records": records,
+        "records": records(prefix),
     }
-    factories = [*_FACTORIES]
-    last_stage = "warehouse_table" if settings.database.has_warehouse else "parquet"
-    if settings.database.has_warehouse:
-        factories.append(partial(warehouse_table_asset, backend=settings.database.backend))
-    else:
-        del resources["warehouse"]
-    with_focus = [export for export in exports if export.has_focus]
-    focus = [focus_asset(export, exports) for export in with_focus]
-    if settings.database.has_warehouse:
-        backend, tables = settings.database.backend, list(map(focus_table, with_focus))
-        focus += [warehouse_focus_asset(export, backend, tables) for export in with_focus]
-    if with_focus:
-        focus.append(report_asset(settings, with_focus))
-    return dg.Definitions(
-        assets=[*(factory(export) for export in exports for factory in factories), *focus],
-        jobs=[
-            # A backfill starts one run for each month, so that a bad month fails alone.
-            dg.define_asset_job(
-                f"{export.settings.group}_month",
-                selection=dg.AssetSelection.groups(export.settings.group),
-                description=f"Loads a month of {export.name}, from manifest to {last_stage}.",
-                tags={"finops/export": export.name, **RUN_TAGS},
-            )
-            for export in exports
-        ],
-        sensors=[
-            *(manifest_sensor(export, last_stage, settings.run_sizes) for export in exports),
-            *focus_automation_sensor(exports, has_warehouse=settings.database.has_warehouse),
-            lost_runs_sensor(),
-            *([alerts_sensor(settings.alerts, exports, last_stage)] if settings.alerts else []),
-            *_metrics_sensors(settings),
-        ],
-        resources=resources,
-        # A run writes JSON lines if its config names that logger: docs/operations.md.
-        loggers={"console": dg.colored_console_logger, "json": dg.json_console_logger},
-        # The stages run one after the other: a process for each would cost seconds for nothing.
-        executor=dg.in_process_executor,
-    )
-
-
-def _metrics_sensors(settings: Settings) -> list[dg.SensorDefinition]:
-    if settings.metrics.file is None:
-        return []
-    settings.metrics.require_client()
-    from finops_dagster.pipeline.metrics_sensor import metrics_sensor
-
-    return [metrics_sensor(settings, settings.metrics.file)]

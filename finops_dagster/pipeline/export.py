@@ -22,9 +22,13 @@ from finops_dagster.tables.database import BillingDatabase
 
 @dataclass(frozen=True)
 class Export:
-    """An export's settings, with its possible formats, its source and its months."""
+    """An export's settings, with its possible formats, its source and its months.
+
+    `prefix` begins the keys of the Dagster resources that its stages and its sensor need.
+    """
 
     settings: ExportSettings
+    prefix: str = ""
 
     @property
     def name(self) -> str:
@@ -77,6 +81,10 @@ class Export:
     def months(self) -> list[BillingMonth]:
         """Return the partitions as months, the oldest first."""
         return self.settings.months()
+
+    def resource_key(self, name: str) -> str:
+        """Return the key of the Dagster resource `name`, such as `lake`."""
+        return f"{self.prefix}{name}"
 
     def key(self, stage: str) -> dg.AssetKey:
         """Return the asset key of a stage."""

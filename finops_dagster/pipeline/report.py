@@ -14,7 +14,7 @@ from finops_dagster.pipeline.pictures import cost_by_month
 from finops_dagster.pipeline.report_alerts import REPORT
 from finops_dagster.pipeline.report_checks import BUDGETS_KEPT, NO_ANOMALIES, check_report
 from finops_dagster.settings import Settings
-from finops_dagster.tables.database import BillingDatabase, DuckDB
+from finops_dagster.tables.database import DuckDB
 
 _PAGE = "report/report.html"
 # One report for all months of a backfill: once the runs that derive charges have ended. `eager`
@@ -30,6 +30,7 @@ _AUTOMATION = (
 
 def report_asset(settings: Settings, exports: Sequence[Export]) -> dg.AssetsDefinition:
     """Return the asset of the page of the bill; `exports` are those that have charges."""
+    keys = [exports[0].resource_key(name) for name in ("lake", "database")]
 
     @dg.asset(
         key=REPORT,
@@ -41,13 +42,13 @@ def report_asset(settings: Settings, exports: Sequence[Export]) -> dg.AssetsDefi
             dg.AssetCheckSpec(**vars(check), asset=REPORT) for check in (BUDGETS_KEPT, NO_ANOMALIES)
         ],
         automation_condition=_AUTOMATION,
+        required_resource_keys={*keys},
     )
     def report(
         context: dg.AssetExecutionContext,
-        lake: dg.ResourceParam[Lake],
-        database: dg.ResourceParam[BillingDatabase],
     ) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
         """Write the page of the charges of all exports."""
+        lake, database = (getattr(context.resources, key) for key in keys)
         try:
             location, metadata, checks = write_newest_report(settings, lake, database.duckdb)
         except BillError as error:

@@ -94,7 +94,15 @@ class Records:
         return readers[name]() if name in readers else None
 
 
-@dg.resource(required_resource_keys={"staging", "lake", "run_lock"})
-def records(context: dg.InitResourceContext) -> Records:
-    """Return the records of a new run, which holds its lock from here on."""
-    return Records(context.resources.staging, context.resources.lake)
+def records(prefix: str) -> dg.ResourceDefinition:
+    """Return the resource that is new records for each run, which holds its lock from here on.
+
+    It needs other resources, whose keys begin with the prefix.
+    """
+    staging, lake, run_lock = (f"{prefix}{name}" for name in ("staging", "lake", "run_lock"))
+
+    @dg.resource(required_resource_keys={staging, lake, run_lock})
+    def new_records(context: dg.InitResourceContext) -> Records:
+        return Records(getattr(context.resources, staging), getattr(context.resources, lake))
+
+    return new_records

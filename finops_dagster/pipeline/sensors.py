@@ -24,8 +24,7 @@ from finops_dagster.pipeline.report_alerts import REPORT
 from finops_dagster.pipeline.runs import end_lost_runs
 from finops_dagster.run_sizes import RunSize, tags_of_size
 from finops_dagster.sources.base import ManifestOrError, Source
-from finops_dagster.staging.folder import StagingFolder
-from finops_dagster.tables.database import BillingDatabase, DuckDB
+from finops_dagster.tables.database import DuckDB
 
 # Seconds until a month whose run failed is requested again: a network or a server recovers within
 # an hour or a day, but a defect of the bill needs a new delivery, or somebody who looks at it.
@@ -84,6 +83,7 @@ def manifest_sensor(
     """
     # A source remembers the manifests that it read: an unchanged one costs one conditional GET.
     sources: dict[ObjectStores, Source] = {}
+    keys = [export.resource_key(name) for name in ("stores", "staging", "lake", "database")]
 
     @dg.sensor(
         name=f"{export.settings.group}_manifests",
@@ -92,15 +92,12 @@ def manifest_sensor(
         default_status=dg.DefaultSensorStatus.RUNNING
         if export.settings.sensor
         else dg.DefaultSensorStatus.STOPPED,
+        required_resource_keys={*keys},
         description=f"Requests a run for each new or restated month of {export.name}.",
     )
-    def sensor(
-        context: dg.SensorEvaluationContext,
-        stores: dg.ResourceParam[ObjectStores],
-        staging: dg.ResourceParam[StagingFolder],
-        lake: dg.ResourceParam[Lake],
-        database: dg.ResourceParam[BillingDatabase],
-    ) -> dg.SensorResult:
+    def sensor(context: dg.SensorEvaluationContext, **_resources: object) -> dg.SensorResult:
+        # Dagster passes the resources as arguments only where a test calls the sensor.
+        stores, staging, lake, database = (getattr(context.resources, key) for key in keys)
         cursor = _read_cursor(context.cursor)
         if stores not in sources:
             sources[stores] = export.source(stores, staging, lake, database)
@@ -229,7 +226,7 @@ def _due_charges(export: Export, lake: Lake) -> dict[str, str]:
 
 
 def focus_automation_sensor(
-    exports: Iterable[Export], *, has_warehouse: bool
+    exports: Iterable[Export], *, has_warehouse: bool, prefix: str = ""
 ) -> list[dg.SensorDefinition]:
     """Return the sensor that follows runs, in a list that may be empty.
 
@@ -245,7 +242,7 @@ def focus_automation_sensor(
     keys = [REPORT, *(export.key(stage) for export in followed for stage in stages)]
     return [
         dg.AutomationConditionSensorDefinition(
-            "focus_automation",
+            f"{prefix}focus_automation",
             target=dg.AssetSelection.assets(*keys),
             run_tags=RUN_TAGS,
             default_status=dg.DefaultSensorStatus.RUNNING,
@@ -321,14 +318,14 @@ class _History:
         return next(iter(self.instance.fetch_materializations(of_month, limit=1).records), None)
 
 
-def lost_runs_sensor() -> dg.SensorDefinition:
+def lost_runs_sensor(prefix: str = "") -> dg.SensorDefinition:
     """Return the sensor that ends the runs of `finops` whose process was killed.
 
     Otherwise such a run would occupy a place in Dagster's queue for hours.
     """
 
     @dg.sensor(
-        name="lost_runs",
+        name=f"{prefix}lost_runs",
         minimum_interval_seconds=30,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Marks runs of finops on this machine as failed if their process is gone.",

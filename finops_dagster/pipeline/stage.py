@@ -1,12 +1,10 @@
 """The asset decorator of the stages, their results, and their failure messages."""
 
-from __future__ import annotations
-
-import functools
 import gc
 import inspect
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -23,6 +21,7 @@ from finops_dagster.billing.version import Version
 from finops_dagster.focus.month import focus_lake
 from finops_dagster.lake import Lake
 from finops_dagster.object_stores import StoreError, StoreUnavailable
+from finops_dagster.pipeline import FOCUS_STAGES
 from finops_dagster.pipeline.checks import RECONCILES, Check
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.metadata import Metadata
@@ -35,6 +34,7 @@ from finops_dagster.warehouses.month_file import WarehouseUnavailable
 Record = TypeVar("Record", bound=Manifest | Version)
 Body = Callable[..., dg.MaterializeResult[Any] | Sequence[dg.AssetCheckResult]]
 Event = dg.MaterializeResult[None] | dg.AssetCheckResult
+_CHECKOUT = Path(__file__).parents[2]
 _RETRIES = 3
 _SECONDS_BETWEEN_RETRIES = 10
 
@@ -52,11 +52,12 @@ def stage(
     """Return a decorator that makes the body of the stage `name` an asset, partitioned by month.
 
     `upstream` maps parameters of the body to the stages whose records they receive; where no record
-    is stored, they receive None. `deps` are other assets that the stage reads, `options` are
-    further arguments of `dagster.asset`. The body must have a parameter `lake`. Its errors become
-    failures with a message of one line; only a transient error is retried, three times. A body with
-    the option `output_required=False` may return the results of its checks alone: then the month
-    has nothing in this stage, and the next is skipped.
+    is stored, they receive None. The parameters that remain, after the context, are resources;
+    `lake` must be one. `deps` are other assets that the stage reads, `options` are further
+    arguments of `dagster.asset`. Errors of the body become failures with a message of one line;
+    only a transient error is retried, three times. A body with the option `output_required=False`
+    may return the results of its checks alone: then the month has nothing in this stage, and the
+    next is skipped.
     """
     key = export.key(name)
     with catch_warnings():
@@ -68,19 +69,65 @@ def stage(
             for check in checks
         ]
     keys = {parameter: export.key(previous) for parameter, previous in upstream.items()}
-    asset = dg.asset(
+    records = export.resource_key("records")
+    asset = partial(
+        dg.asset,
         key=key,
         deps=[*keys.values(), *deps],
         partitions_def=export.partitions,
+        # Without a policy a backfill is one run for each month too; this keeps it so.
+        backfill_policy=dg.BackfillPolicy.multi_run(1),
         group_name=export.settings.group,
         kinds=kinds,
         owners=[export.settings.owner],
-        tags={"finops/export": export.name},
+        tags=_tags(export, name),
         check_specs=check_specs,
         **options,
     )
     blocking = next((check.name for check in checks if check.blocking), RECONCILES.name)
-    return lambda body: asset(_explain_failures(_with_records(body, keys), blocking))
+
+    def decorate(body: Body) -> dg.AssetsDefinition:
+        parameters = [*inspect.signature(body).parameters][1:]
+        resources = {p: export.resource_key(p) for p in parameters if p not in upstream}
+        compute = _explain_failures(_with_records(body, keys, records), blocking, resources)
+        with catch_warnings():
+            simplefilter("ignore", dg.BetaWarning)  # of the backfill policy
+            return asset(
+                description=inspect.getdoc(body),
+                metadata=_code_reference(body),
+                required_resource_keys={records, *resources.values()},
+            )(compute)
+
+    return decorate
+
+
+def _tags(export: Export, stage: str) -> dict[str, str]:
+    """Return the tags by which selections find a stage: docs/reference.md lists them."""
+    dataset = "charges" if stage in FOCUS_STAGES else "bill"
+    return {
+        "finops/export": export.name,
+        "finops/vendor": export.settings.vendor,
+        "finops/dataset": dataset,
+    }
+
+
+def _code_reference(body: Body) -> dict[str, Any]:
+    """Return the metadata that leads from the UI to the stage's code.
+
+    Empty where the package is installed: its files are no place to edit code in.
+    """
+    code = inspect.unwrap(body).__code__
+    file = Path(code.co_filename)
+    if not (_CHECKOUT / "pyproject.toml").is_file():
+        return {}
+    label = file.relative_to(_CHECKOUT).as_posix() if file.is_relative_to(_CHECKOUT) else file.name
+    with catch_warnings():
+        simplefilter("ignore", dg.BetaWarning)
+        reference = dg.LocalFileCodeReference(
+            file_path=str(file), line_number=code.co_firstlineno, label=label
+        )
+        value = dg.CodeReferencesMetadataValue(code_references=[reference])
+    return {"dagster/code_references": value}
 
 
 def stage_result(
@@ -109,7 +156,7 @@ def stage_result(
 
 
 def _with_records(
-    body: Body, upstream: Mapping[str, dg.AssetKey]
+    body: Body, upstream: Mapping[str, dg.AssetKey], records_key: str
 ) -> Callable[..., Sequence[Event]]:
     """Wrap a body so that its parameters in `upstream` receive the records of these stages.
 
@@ -118,10 +165,8 @@ def _with_records(
     events, and for a check without its asset it would look up the materialization twice.
     """
 
-    @functools.wraps(body)
-    def run(
-        context: dg.AssetExecutionContext, records: Records, **resources: object
-    ) -> Sequence[Event]:
+    def run(context: dg.AssetExecutionContext, **resources: object) -> Sequence[Event]:
+        records: Records = getattr(context.resources, records_key)
         key, month = context.asset_key, context.partition_key
         inputs = {name: records.read(stage, month) for name, stage in upstream.items()}
         result, events = body(context, **resources, **inputs), list[Event]()
@@ -145,30 +190,24 @@ def _with_records(
             )
         return events
 
-    signature = inspect.signature(body)
-    parameters = [p for name, p in signature.parameters.items() if name not in upstream]
-    records = inspect.Parameter(
-        "records", inspect.Parameter.KEYWORD_ONLY, annotation=dg.ResourceParam[Records]
-    )
-    # Dagster reads from the signature which resources a function needs.
-    run.__signature__ = inspect.Signature([*parameters, records])  # type: ignore[attr-defined]
     return run
 
 
 def _explain_failures(
-    body: Callable[..., Sequence[Event]], blocking_check: str
+    body: Callable[..., Sequence[Event]], blocking_check: str, resources: Mapping[str, str]
 ) -> Callable[..., Iterator[Event]]:
     """Wrap a body so that its errors become messages of one line, and its seconds metadata.
 
-    A failed reconciliation also becomes a failed check. Permanent errors are not retried,
-    transient ones are.
+    `resources` maps its parameters to the keys of resources. A failed reconciliation also becomes a
+    failed check. Permanent errors are not retried, transient ones are.
     """
 
-    @functools.wraps(body)
-    def run(context: dg.AssetExecutionContext, lake: Lake, **resources: object) -> Iterator[Event]:
+    def run(context: dg.AssetExecutionContext) -> Iterator[Event]:
         started = time.monotonic()
+        given = {name: getattr(context.resources, key) for name, key in resources.items()}
+        lake: Lake = given["lake"]
         try:
-            events = body(context, lake=lake, **resources)
+            events = body(context, **given)
         except ReconciliationError as error:
             message = f"{error}{_version_kept(context, lake)}"
             # Dagster records a check of a failed stage only if it was yielded before the error.
