@@ -28,6 +28,7 @@ COPIES = {
     "cli/first_settings.toml": "config/finops.toml",
     "demo/demo.toml": "config/demo.toml",
     "dagster.yaml": "dagster.yaml",
+    "workspace.yaml": "workspace.yaml",
 }
 DATA = (
     "demo/kinds.csv demo/azure/charges.sql focus/currencies.json focus/focus-1.2-model.toml "
@@ -35,27 +36,61 @@ DATA = (
 ).split()
 
 
-def test_the_wheel_has_all_files_of_the_first_steps(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Unpack the wheel, and return the environment of commands that use it."""
     pytest.importorskip("setuptools")
-    source, site, empty = (tmp_path / name for name in ("source", "site", "empty"))
-    shutil.copytree(PACKAGE, source / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
+    source, site = (tmp_path_factory.mktemp(name) for name in ("source", "site"))
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(PACKAGE, source / PACKAGE.name, ignore=ignored)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    code = f"from setuptools import build_meta as b; b.build_wheel({str(tmp_path)!r})"
+    code = f"from setuptools import build_meta as b; b.build_wheel({str(source)!r})"
     subprocess.run([sys.executable, "-c", code], cwd=source, check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
-    zipfile.ZipFile(wheel).extractall(site)
+    (file,) = source.glob("*.whl")
+    zipfile.ZipFile(file).extractall(site)
+    variables = {"PYTHONPATH": str(site), "DAGSTER_DISABLE_TELEMETRY": "yes"}
+    return {name: v for name, v in os.environ.items() if name != "FINOPS_CONFIG"} | variables
+
+
+def in_folder(folder: Path, environment: dict[str, str], *command: str) -> str:
+    """Run a command in a folder, and return what it prints."""
+    process = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert process.returncode == 0, process.stdout + process.stderr
+    return process.stdout
+
+
+def test_the_wheel_has_all_files_of_the_first_steps(tmp_path: Path, wheel: dict[str, str]) -> None:
+    site = Path(wheel["PYTHONPATH"])
     assert not (site / "finops_dagster_tests").exists()
-    empty.mkdir()
-    environment = {**os.environ, "PYTHONPATH": str(site)}
-    result = subprocess.run(
-        [*FINOPS, "init"], cwd=empty, env=environment, capture_output=True, text=True, check=True
-    )
-    assert "config/finops.toml is written" in result.stdout
+    assert "config/finops.toml is written" in in_folder(tmp_path, wheel, *FINOPS, "init")
     for packaged in (*COPIES, *DATA):
         text = (site / PACKAGE.name / packaged).read_text()
         assert text == (PACKAGE / packaged).read_text()
         assert packaged not in COPIES or text == (ROOT / COPIES[packaged]).read_text()
+
+
+@pytest.mark.thorough
+def test_the_wheel_works_in_an_empty_folder(tmp_path: Path, wheel: dict[str, str]) -> None:
+    printed = in_folder(tmp_path, wheel, *FINOPS, "demo")
+    assert "AWS restated 2024-02" in printed
+    report = in_folder(tmp_path, wheel, *FINOPS, "-c", DEMO, "report", "--out", "bill.html")
+    assert "bill.html is written" in report
+
+
+@pytest.mark.thorough
+def test_dg_scaffolds_an_export_from_the_wheel(tmp_path: Path, wheel: dict[str, str]) -> None:
+    package = tmp_path / "platform_data"
+    (package / "defs").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    project = '[tool.dg]\ndirectory_type = "project"\n[tool.dg.project]\nroot_module = "{}"\n'
+    (tmp_path / "pyproject.toml").write_text(project.format(package.name))
+    environment = wheel | {"PYTHONPATH": f"{tmp_path}:{wheel['PYTHONPATH']}"}
+    command = [str(Path(sys.executable).parent / "dg"), "scaffold", "defs"]
+    in_folder(tmp_path, environment, *command, "finops_dagster.components.CostExport", "acme")
+    text = (package / "defs/acme/defs.yaml").read_text()
+    assert text.startswith("type: finops_dagster.components.CostExport")
+    assert "name: acme" in text
 
 
 def test_init_writes_settings_and_replaces_none(project: Project, finops: Finops) -> None:
@@ -66,10 +101,15 @@ def test_init_writes_settings_and_replaces_none(project: Project, finops: Finops
     (export,) = load_settings(file).exports
     assert export.name == "acme"
     assert file.read_text().count("#") > 15
+    for name in ("dagster.yaml", "workspace.yaml"):
+        written = project.folder / name
+        assert written.read_text() == (ROOT / name).read_text()
+        written.write_text("mine")
     file.write_text("mine")
     assert "config/finops.toml exists already" in finops("init", code=1)
     assert file.read_text() == "mine"
     assert finops("init", "-c", "other.toml").startswith("other.toml is written.")
+    assert (project.folder / "workspace.yaml").read_text() == "mine"
 
 
 def lines_without_seconds(text: str) -> set[str]:

@@ -121,7 +121,8 @@ def finops(_version: _Version = False) -> None:
 def init(context: typer.Context) -> None:
     """Write a first settings file.
 
-    Fails if there is a settings file already, and does not change it.
+    Fails if there is a settings file already, and does not change it. Also writes dagster.yaml and
+    workspace.yaml, which Dagster's own commands read, unless they exist.
 
     $ finops init
     """

@@ -42,6 +42,7 @@ _NAMES_SHOWN = 12
 def write_first_settings(file: Path | None) -> Path:
     """Write the commented example to `file`, by default config/finops.toml; return its path.
 
+    Also writes dagster.yaml and workspace.yaml into the working directory, unless they exist there.
     Creates the folder if it is missing. Raises BillError if there is a settings file already, or if
     it cannot be written.
     """
@@ -50,12 +51,15 @@ def write_first_settings(file: Path | None) -> Path:
             f"{existing} exists already and was not changed; edit it, or name another file: "
             "finops init --config FILE"
         )
-    written = file or DEFAULT_CONFIGS[0]
-    text = Path(__file__).with_name("first_settings.toml").read_text(encoding="utf-8")
+    written, package = file or DEFAULT_CONFIGS[0], Path(__file__).parents[1]
+    files = {written: package / "cli" / "first_settings.toml"}
+    dagster_files = (Path("dagster.yaml"), Path("workspace.yaml"))
+    files |= {path: package / path for path in dagster_files if not path.exists()}
     try:
         written.parent.mkdir(parents=True, exist_ok=True)
-        with written.open("x", encoding="utf-8") as new:
-            new.write(text)
+        for path, original in files.items():
+            with path.open("x", encoding="utf-8") as new:
+                new.write(original.read_text(encoding="utf-8"))
     except OSError as error:
         raise BillError(
             f"{written} cannot be written: {error.strerror}; allow writing to its folder, or name "
