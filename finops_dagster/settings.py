@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import (
     AfterValidator,
@@ -31,7 +31,7 @@ from pydantic_settings import SettingsError as EnvironmentUnreadable
 from finops_dagster.alerts.settings import AlertSettings
 from finops_dagster.billing.columns import flat_name
 from finops_dagster.billing.errors import excerpt, first_line
-from finops_dagster.lake import FolderLake, Lake
+from finops_dagster.lake import Lake, LakeAddress, LakeStoreSettings, open_lake
 from finops_dagster.reports.accounts import AccountsSettings
 from finops_dagster.reports.budgets import Budgets
 from finops_dagster.run_sizes import RunSize, check_run_sizes
@@ -75,12 +75,15 @@ class ProjectSettings(SettingsTable):
 class StorageSettings(SettingsTable):
     """The staging folder and the lake, relative to the working directory, and inflation limits.
 
+    `parquet_dir` is a folder or the address of a store, which `lake` says how to reach.
+
     A compressed file may inflate to `max_inflation` times its size, and all files of a month
     together to `max_inflated_bytes`.
     """
 
     staging_dir: LocalPath = Path("data/staging")
-    parquet_dir: LocalPath = Path("data/parquet")
+    parquet_dir: LakeAddress = Path("data/parquet")
+    lake: LakeStoreSettings = LakeStoreSettings()
     # Deflate's highest ratio is 1,032. CSV bills reach 10 to 30, the most repetitive about 100. The
     # largest bill on public record is 30 GB a month.
     max_inflation: PositiveInt = 300
@@ -88,7 +91,14 @@ class StorageSettings(SettingsTable):
 
     def open_lake(self) -> Lake:
         """Return the lake; nothing is read or connected to."""
-        return FolderLake(self.parquet_dir)
+        return open_lake(self.parquet_dir, self.lake, self.staging_dir / ".lake")
+
+    @model_validator(mode="after")
+    def _check_lake(self) -> Self:
+        if isinstance(self.parquet_dir, Path) and any(vars(self.lake).values()):
+            raise ValueError("lake: is for a lake in S3, but parquet_dir is a folder; remove it")
+        self.open_lake()
+        return self
 
 
 class MetricsSettings(SettingsTable):

@@ -145,7 +145,7 @@ def test_a_mistake_is_one_line_that_names_file_and_key(file: Path, text: str, me
 @pytest.mark.parametrize(
     "key",
     [
-        *("storage.staging_dir", "storage.parquet_dir"),
+        "storage.staging_dir",
         *("database.duckdb.database_path", "database.duckdb.warehouse_path"),
     ],
 )
@@ -160,6 +160,19 @@ def test_a_url_is_refused_where_a_local_path_is_needed(
         assert refusal(file, f"[{table}]\n{name} = '{url}'") == f"{file}: {message}"
         monkeypatch.setenv(variable, url)
         assert refusal(file, "") == f"environment variable {variable}: {message}"
+
+
+def test_the_lake_may_be_in_a_store_but_in_no_other_url(file: Path) -> None:
+    for url in ("s3://acme/lake", "https://acme.blob.core.windows.net/lake/finops"):
+        assert load(file, f"{EXPORT}[storage]\nparquet_dir = '{url}'").storage.parquet_dir == url
+    for url in ("s3:/acme", "file:///data", "md:acme", "https:"):
+        message = f"{file}: storage.parquet_dir: is a URL; it must be a path on this machine or the"
+        assert refusal(file, f"[storage]\nparquet_dir = '{url}'").startswith(message)
+    assert "storage.parquet_dir: 'ftp://a/b' is not the address of a store" in refusal(
+        file, "[storage]\nparquet_dir = 'ftp://a/b'"
+    )
+    in_folder = "[storage.lake]\nregion = 'eu-west-1'"
+    assert "is for a lake in S3, but parquet_dir is a folder" in refusal(file, in_folder)
 
 
 @pytest.mark.parametrize("path", ["C:\\lake", "C:/lake", "a:b/c", "./s3:/x", "/data/lake"])

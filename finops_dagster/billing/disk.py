@@ -1,4 +1,4 @@
-"""Messages for errors of the disk: no space, no permission, a file that is missing."""
+"""Errors of the disk, as messages: no space, no permission, a file that is missing."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import errno
 import os
 import re
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import duckdb
 
-from finops_dagster.billing.errors import first_line
+from finops_dagster.billing.errors import BillError, first_line
 
 _MESSAGES = {
     errno.ENOSPC: "{path} cannot be written: its disk is full; make room and try again",
@@ -52,3 +53,27 @@ def disk_problem(error: BaseException) -> str | None:
         # The error names the file that was to be opened; the parent that is a file is in the way.
         path = next((parent for parent in Path(path).parents if parent.is_file()), path)
     return _MESSAGES[code].format(path=path or "a file")
+
+
+def check_writable(folder: Path, file: Path | None = None) -> str:
+    """Check that a file can be created in the folder, and that `file` can be written.
+
+    A folder that does not exist is checked by its nearest existing parent. Nothing is changed.
+    Returns the folder's path, for a message. Raises BillError.
+    """
+    existing = folder
+    try:
+        while not existing.exists() and existing != existing.parent:
+            existing = existing.parent
+        # The mode of a folder does not say whether its disk is read-only or full.
+        with TemporaryFile(dir=existing):
+            pass
+        if file is not None and file.exists():
+            file.open("r+b").close()
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        path = file if file is not None and file.exists() else folder
+        raise BillError(
+            f"{path} cannot be written: {reason}; allow writing there, or set another path"
+        ) from error
+    return str(folder) if folder == existing else f"{folder}, created when needed"

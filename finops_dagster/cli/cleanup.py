@@ -14,12 +14,14 @@ from finops_dagster.cli.options import Selection
 from finops_dagster.cli.output import Row
 from finops_dagster.cli.stored_months import StoredMonth, StoredMonths
 from finops_dagster.focus.month import focus_lake
-from finops_dagster.lake import FolderLake
+from finops_dagster.lake import FolderLake, Lake
 from finops_dagster.pipeline import STAGES
 from finops_dagster.pipeline.history import History, open_history
 from finops_dagster.processes import lost_runs
 from finops_dagster.settings import Settings, dagster_home
 from finops_dagster.tables import ledger
+
+_LONGEST_RUN = timedelta(days=1)
 
 
 def clean(settings: Settings, *, older_than: timedelta, dry_run: bool) -> Iterator[Row]:
@@ -37,11 +39,10 @@ def clean(settings: Settings, *, older_than: timedelta, dry_run: bool) -> Iterat
             if not dry_run:
                 shutil.rmtree(folder)
             yield row
-        for copy in _unneeded_copies(stored.staging.shared(export.name).existing_paths(), cutoff):
-            row = _row("staged files", str(copy), _bytes([copy]))
-            if not dry_run:
-                copy.unlink()
-            yield row
+        copies = stored.staging.shared(export.name).existing_paths()
+        yield from _delete_copies(copies, cutoff, dry_run=dry_run)
+        for lake in (stored.lake, focus_lake(stored.lake)):
+            yield from _delete_replaced(lake, export.name, dry_run=dry_run)
         for superseded in _delete_superseded(months, cutoff, dry_run=dry_run):
             yield _row("superseded version", superseded, 0)
     with open_history() as history:
@@ -54,6 +55,16 @@ def clean(settings: Settings, *, older_than: timedelta, dry_run: bool) -> Iterat
                 for file in files:  # Dagster empties the files and leaves them.
                     file.unlink(missing_ok=True)
             yield row
+
+
+def _delete_replaced(lake: Lake, export: str, *, dry_run: bool) -> Iterator[Row]:
+    """Delete files of a lake in a store that no month has any more; yield a row for each."""
+    # A run may have uploaded a file that it has not made the month's yet.
+    for info in lake.unneeded_objects(export, datetime.now(UTC) - _LONGEST_RUN):
+        row = _row("replaced file", info.location, info.size)
+        if not dry_run:
+            lake.delete(info)
+        yield row
 
 
 def clean_after_lost_runs(settings: Settings, *, dry_run: bool) -> Iterator[Row]:
@@ -111,11 +122,14 @@ def _unneeded_folders(months: Iterable[StoredMonth], cutoff: datetime) -> Iterat
                     yield folder
 
 
-def _unneeded_copies(copies: Iterable[Path], cutoff: datetime) -> Iterator[Path]:
-    """Yield old copies of shared files: their months are recorded, and can fetch them again."""
+def _delete_copies(copies: Iterable[Path], cutoff: datetime, *, dry_run: bool) -> Iterator[Row]:
+    """Delete old copies of shared files: their months are recorded, and can fetch them again."""
     for path in copies:
         if datetime.fromtimestamp(path.stat().st_mtime, UTC) < cutoff:
-            yield path
+            row = _row("staged files", str(path), _bytes([path]))
+            if not dry_run:
+                path.unlink()
+            yield row
 
 
 def _delete_superseded(

@@ -16,6 +16,7 @@ from finops_dagster.cli.output import Headings, Row, key_headings
 from finops_dagster.cli.stored_months import (
     UNKNOWN,
     StageVersions,
+    StoredMonth,
     StoredMonths,
     newest_version,
     stages_of,
@@ -77,7 +78,8 @@ def month_rows(settings: Settings, selection: Selection, history: History) -> It
 def stage_rows(settings: Settings, selection: Selection) -> list[Row]:
     """Return a row for each stage of one month: its last result, and the error since then.
 
-    The selection must be one month of one export. What a stage has not recorded is None.
+    The selection must be one month of one export. What a stage has not recorded is None. For a
+    machine whose event log does not have the month, a lake in a store says what it has.
     """
     export, month = selection.exports(settings)[0], str(selection.start)
     no_charges = no_charges_reason(export, BillingMonth.parse(month), settings.exports)
@@ -87,10 +89,24 @@ def stage_rows(settings: Settings, selection: Selection) -> list[Row]:
             _stage_row(stage, last, history.why_not_materialized(export.name, month, stage, last))
             for stage, last in ((stage, by_stage[stage].get(month)) for stage in by_stage)
         ]
+    (stored,) = StoredMonths(settings).months(selection)
+    if stored.lake_file.is_shared and not any(row["version"] for row in rows):
+        rows = [{**row, **_stored_fields(stored, row["stage"])} for row in rows]
     return [
         row | {"error": no_charges} if no_charges and row["stage"] in FOCUS_STAGES else row
         for row in rows
     ]
+
+
+def _stored_fields(month: StoredMonth, stage: str) -> Row:
+    """Return the version of a stage, with the totals of the file that records it."""
+    version, record = month.versions.get(stage), month.lake_record
+    if stage in FOCUS_STAGES:
+        record = month.focus_record.version if month.focus_record else None
+    if record is None or version is None:
+        return {}
+    totals = record.totals
+    return {"version": version, "rows": totals.rows, "cost": decimal_text(totals.cost)}
 
 
 def _stage_row(stage: str, last: Materialization | None, failure: RunFailure | None) -> Row:

@@ -11,12 +11,12 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
 from pydantic import ValidationError
 
 from finops_dagster.billing.columns import flat_name
+from finops_dagster.billing.disk import check_writable
 from finops_dagster.billing.errors import BillError, count_text, excerpts, shortened
 from finops_dagster.cli.available import available_manifests
 from finops_dagster.cli.options import Options, no_exports
@@ -199,9 +199,9 @@ def check_connections(settings: Settings) -> list[Row]:
         export.name: partial(_check_export, export, settings.exports) for export in settings.exports
     } or {"exports": partial(_fail_without_exports, settings)}
     checks |= {
-        "storage.staging_dir": partial(_check_writable, storage.staging_dir),
-        "storage.parquet_dir": partial(_check_writable, storage.parquet_dir),
-        "DAGSTER_HOME": partial(_check_writable, dagster_home()),
+        "storage.staging_dir": partial(check_writable, storage.staging_dir),
+        "storage.parquet_dir": storage.open_lake().check,
+        "DAGSTER_HOME": partial(check_writable, dagster_home()),
         "duckdb": partial(_check_duckdb, settings),
     }
     if settings.accounts.file is not None:
@@ -234,33 +234,10 @@ def _check_export(export: ExportSettings, exports: Sequence[ExportSettings]) -> 
     return answer if reason is None else f"{answer}; {reason}"
 
 
-def _check_writable(folder: Path, file: Path | None = None) -> str:
-    """Check that a file can be created in the folder, and that `file` can be written.
-
-    A folder that does not exist is checked by its nearest existing parent. Nothing is changed.
-    """
-    existing = folder
-    try:
-        while not existing.exists() and existing != existing.parent:
-            existing = existing.parent
-        # The mode of a folder does not say whether its disk is read-only or full.
-        with TemporaryFile(dir=existing):
-            pass
-        if file is not None and file.exists():
-            file.open("r+b").close()
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        path = file if file is not None and file.exists() else folder
-        raise BillError(
-            f"{path} cannot be written: {reason}; allow writing there, or set another path"
-        ) from error
-    return str(folder) if folder == existing else f"{folder}, created when needed"
-
-
 def _check_duckdb(settings: Settings) -> str:
     """Open the DuckDB file if it exists. A file for each export or month is not checked."""
     path = Path(settings.database.duckdb.database_path)
-    _check_writable(path.parent, path)
+    check_writable(path.parent, path)
     if not path.exists():
         return f"{path}, created by the first load"
     # A load holds the file for minutes; a check must answer at once.
@@ -291,5 +268,5 @@ def _check_budgets(settings: Settings) -> str:
 def _check_warehouse(settings: Settings) -> str:
     path = settings.database.duckdb.warehouse_path
     if settings.database.backend == "duckdb" and path:
-        _check_writable(Path(path).parent, Path(path))
+        check_writable(Path(path).parent, Path(path))
     return open_warehouse(settings.database).check_connection()

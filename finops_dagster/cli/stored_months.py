@@ -20,7 +20,7 @@ from finops_dagster.billing.version import Load, LoadedVersion
 from finops_dagster.cli.options import Selection
 from finops_dagster.focus.exports import focus_derivation, focus_exports, no_charges_reason
 from finops_dagster.focus.month import FocusDerivation, FocusMonth, focus_lake
-from finops_dagster.lake import LakeFile, version_of_footer
+from finops_dagster.lake import LakeFile, load_from_footer, version_of_footer
 from finops_dagster.object_stores import ObjectStores
 from finops_dagster.pipeline import FOCUS_STAGES, export_stages
 from finops_dagster.settings import Settings
@@ -30,6 +30,7 @@ from finops_dagster.sources.settings import ExportSettings
 from finops_dagster.staging.folder import StagedMonth, StagingFolder
 from finops_dagster.staging.gzip_check import InflationLimits
 from finops_dagster.staging.months_reader import MonthsReader
+from finops_dagster.tables import ledger
 from finops_dagster.tables.database import BillingDatabase, DuckDB
 from finops_dagster.tables.load import verified_load
 from finops_dagster.terminal import print_error
@@ -120,7 +121,8 @@ class StoredMonths:
     def loads(self, export: ExportSettings) -> tuple[str, list[WarehouseMonth]]:
         """Return the full name of the export's table and its loaded months, newest first.
 
-        The ledger of the warehouse is read, or that of DuckDB if there is no warehouse. Raises
+        The ledger of the warehouse is read, or that of DuckDB if there is no warehouse; a lake in
+        a store stands for months that this machine's ledger does not have. Raises
         BillError and WarehouseUnavailable.
         """
         table = export.table_name
@@ -135,6 +137,11 @@ class StoredMonths:
             if isinstance(rows, BillError):
                 raise rows
             loads += [load for name, *load in rows if name == export.name]
+        known = {month for month, *_ in loads}
+        for month, file in self.lake.files(export.name).items() if self.lake.is_shared else ():
+            load = load_from_footer(file, export.name, month, export.table_name)
+            if load is not None and str(month) not in known:
+                loads.append((str(month), load.manifest_id, load.totals.rows, load.loaded_at))
         return months_from_loads(loads)
 
     def _read_ledger(self, file: Path) -> list[tuple[Any, ...]] | BillError:
@@ -220,6 +227,14 @@ class StoredMonth:
         """The version that the footer of the Parquet file records; None if it cannot be read."""
         return version_of_footer(self._footer_texts)
 
+    @cached_property
+    def is_in_lake(self) -> bool:
+        """Whether the lake stands for the table: it is in a store, and the ledger has no load."""
+        if not self.lake_file.is_shared or self.lake_record is None:
+            return False
+        with self.connect() as connection:
+            return ledger.newest_load(connection, self.export.name, self.month) is None
+
     @property
     def restatements(self) -> list[Restatement]:
         """The restatements in the footer of the Parquet file, the newest first."""
@@ -262,7 +277,7 @@ class StoredMonth:
         """The version that the ledger records for the billing table; None if it records none.
 
         The table itself is not read. While a load has the DuckDB file open, it is the version in
-        the Parquet file.
+        the Parquet file; so it is where a lake in a store stands for the table.
         """
         return self.storage.table_versions(self.export.name).get(str(self.month))
 

@@ -17,20 +17,20 @@ import duckdb
 
 from finops_dagster.billing.columns import Sql
 from finops_dagster.billing.errors import BillError, LedgerDamaged, count_text, excerpts, first_line
-from finops_dagster.billing.restatement import Restatement, restatements_of_footer
-from finops_dagster.billing.version import Version
+from finops_dagster.billing.restatement import Restatement
+from finops_dagster.billing.version import Load, LoadedVersion, Version
 from finops_dagster.cli.month_runs import run_months
 from finops_dagster.cli.options import Selection
 from finops_dagster.cli.output import Headings, Row, key_headings
 from finops_dagster.cli.stored_months import StoredMonth, StoredMonths
 from finops_dagster.lake import (
+    has_rows_of,
     load_from_footer,
     matches_checksum,
     month_relation,
     parquet_relation,
     restore_load,
     restore_restatements_of_footer,
-    version_of_footer,
 )
 from finops_dagster.pipeline import STAGES
 from finops_dagster.pipeline.history import open_history
@@ -239,32 +239,58 @@ def _differences(month: StoredMonth, logged: LoggedVersions) -> Differences:
             Repair.RUN,
         )
         return  # the other copies can only be compared with a table that is right
-    version = load and load.manifest_id
+    footer, in_table = month.lake_record, load or (month.lake_record if month.is_in_lake else None)
+    if month.lake_file.is_shared and not any(logged.values()):
+        logged = _versions_without_log(month)
+    version = in_table and in_table.manifest_id
     if version != logged["billing_table"]:
         yield (
             f"the table has {version or 'no version'}, the event log "
             f"{logged['billing_table'] or 'no version'}",
             Repair.RUN,
         )
-    path, texts = month.lake_file.location, month.lake_file.texts() or {}
-    footer = version_of_footer(texts)
-    if load is not None and not load.is_same(footer):
+    yield from _lake_differences(month, load, history)
+    if footer is not None:
+        yield from _later_differences(month, footer, logged)
+
+
+def _lake_differences(
+    month: StoredMonth, load: Load | None, history: Sequence[Restatement]
+) -> Differences:
+    """Compare the month's file with the load of the table, if there is one."""
+    file, footer = month.lake_file, month.lake_record
+    if file.is_shared and footer is not None and not file.sha256():
+        yield f"{file.location} names a file that is missing", Repair.REPROCESS
+    elif load is not None and not load.is_same(footer):
         yield (
-            f"{path} has {_version_text(footer)}, the table {version} with {load.totals}",
+            f"{file.location} has {_version_text(footer)}, the table {load.manifest_id} with "
+            f"{load.totals}",
             Repair.RUN,
         )
     elif load is not None:
-        yield from _history_differences(path, restatements_of_footer(texts), history)
-    if footer is not None:
-        if footer.manifest_id != logged["parquet"]:
-            logged_version = logged["parquet"] or "no version"
-            yield f"{path} has {footer.manifest_id}, the event log {logged_version}", Repair.RUN
-        if (warehouse := month.storage.warehouse) is not None:
-            yield from _warehouse_differences(
-                month.month_file, logged["warehouse_table"], warehouse
-            )
-        if "focus" in month.stages:
-            yield from _focus_differences(month, logged)
+        yield from _history_differences(file.location, month.restatements, history)
+
+
+def _later_differences(
+    month: StoredMonth, footer: LoadedVersion, logged: LoggedVersions
+) -> Differences:
+    """Compare the month's file with the event log, the warehouse and the charges."""
+    if footer.manifest_id != logged["parquet"]:
+        logged_version = logged["parquet"] or "no version"
+        location = month.lake_file.location
+        yield f"{location} has {footer.manifest_id}, the event log {logged_version}", Repair.RUN
+    if (warehouse := month.storage.warehouse) is not None:
+        yield from _warehouse_differences(month.month_file, logged["warehouse_table"], warehouse)
+    if "focus" in month.stages:
+        yield from _focus_differences(month, logged)
+
+
+def _versions_without_log(month: StoredMonth) -> LoggedVersions:
+    """Return the versions of the data, for a machine whose event log does not have the month."""
+    versions = {**dict.fromkeys(STAGES), **month.versions}
+    if month.focus_record is not None:  # Without what else `versions` says of it.
+        versions["focus"] = month.focus_record.version.manifest_id
+    return versions
 
 
 def _history_differences(
@@ -333,6 +359,10 @@ def _damage(month: StoredMonth, logged: LoggedVersions, coverage: Coverage) -> D
         yield problem, Repair.FETCH
     with month.connect() as connection:
         load = month.verified_load(connection)
+    if load is None and month.is_in_lake:
+        coverage.skipped["cells of the table, which this machine does not have"] += 1
+        yield from _lake_damage(month)
+        return
     if load is None or not load.is_same(month.lake_file.version()):
         coverage.skipped["cells, as table and Parquet file have different versions"] += 1
         return
@@ -350,6 +380,18 @@ def _damage(month: StoredMonth, logged: LoggedVersions, coverage: Coverage) -> D
         digests = _digests(connection, month_relation(load), file, kinds)
     table_copy = _Copy(f"table {load.table}", digests)
     yield from _copy_differences(table_copy, lake_copy, warehouse_copy, is_unchanged=is_unchanged)
+
+
+def _lake_damage(month: StoredMonth) -> Differences:
+    """Read the month's file, which has no table to compare it with."""
+    file, export = month.lake_file, month.export
+    load = load_from_footer(file, export.name, month.month, export.table_name)
+    if load is None:
+        return
+    with month.storage.database.duckdb.scratch() as connection:
+        prepare_casts(connection)
+        if not has_rows_of(connection, load, file, month.formats):
+            yield f"{file.location} does not have the totals of its record", Repair.REPROCESS
 
 
 def _focus_damage(month: StoredMonth) -> Differences:

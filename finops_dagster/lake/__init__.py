@@ -1,5 +1,6 @@
 """The lake: one Parquet file for each month of an export, whose footer records its load."""
 
+from finops_dagster.lake.addresses import LakeAddress, LakeStoreSettings, open_lake
 from finops_dagster.lake.folder import FolderFile, FolderLake
 from finops_dagster.lake.footer import (
     empty_columns,
@@ -27,7 +28,9 @@ __all__ = [
     "FolderFile",
     "FolderLake",
     "Lake",
+    "LakeAddress",
     "LakeFile",
+    "LakeStoreSettings",
     "empty_columns",
     "exporting_month",
     "few_texts",
@@ -39,6 +42,7 @@ __all__ = [
     "matches_checksum",
     "month_relation",
     "names_from_footers",
+    "open_lake",
     "parquet_relation",
     "recover_restatements",
     "replacing_file",

@@ -16,9 +16,11 @@ import pyarrow.parquet as pq
 from duckdb import DuckDBPyConnection
 
 from finops_dagster.billing.columns import Sql, file_literal
+from finops_dagster.billing.disk import check_writable
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.lake.footer import file_sha256, footer_texts
 from finops_dagster.lake.lake import Lake, LakeFile
+from finops_dagster.object_stores import ObjectInfo
 
 _MONTH_FOLDER = "billing_month="
 
@@ -28,6 +30,8 @@ class FolderFile(LakeFile):
     """A month's file on this machine; also any other Parquet file with such a footer."""
 
     path: Path
+
+    is_shared = False
 
     @property
     def location(self) -> str:
@@ -58,6 +62,9 @@ class FolderFile(LakeFile):
     def local(self) -> Path:
         return self.path
 
+    def begin(self, run: str) -> None:
+        """Do nothing: the lock of the DuckDB file keeps the runs of a machine apart."""
+
     @contextmanager
     def replacing(self) -> Iterator[Path]:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,6 +82,8 @@ class FolderLake(Lake):
     """The lake in the folder `root`, which need not exist."""
 
     root: Path
+
+    is_shared = False
 
     @property
     def location(self) -> str:
@@ -100,6 +109,15 @@ class FolderLake(Lake):
         # The files have billing_month as a DATE, which the name of the folder would replace by
         # text.
         return Sql(f"read_parquet([{paths}], union_by_name = true, hive_partitioning = false)")
+
+    def unneeded_objects(self, export: str, before: datetime) -> list[ObjectInfo]:  # noqa: ARG002
+        return []  # A version replaces the file of the one before.
+
+    def delete(self, info: ObjectInfo) -> None:
+        Path(info.key).unlink()
+
+    def check(self) -> str:
+        return check_writable(self.root)
 
     @contextmanager
     def publishing(self, name: str) -> Iterator[Path]:

@@ -15,6 +15,7 @@ from finops_dagster.billing.columns import Sql
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import LoadedVersion
 from finops_dagster.lake.footer import version_of_footer
+from finops_dagster.object_stores import ObjectInfo
 
 
 class LakeFile(Protocol):
@@ -26,6 +27,11 @@ class LakeFile(Protocol):
     @property
     def location(self) -> str:
         """The full address of the month's file, for messages."""
+        ...
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other machines write the file, too."""
         ...
 
     @property
@@ -65,24 +71,34 @@ class LakeFile(Protocol):
         ...
 
     def sha256(self) -> str:
-        """Return the SHA-256 of the file's bytes."""
+        """Return the SHA-256 of the file's bytes; empty if a store has lost those bytes."""
         ...
 
     def local(self) -> Path:
         """Return the path of a file on this machine with the month's bytes."""
         ...
 
+    def begin(self, run: str) -> None:
+        """Note the version that the run begins with: it is the one that the run may replace."""
+        ...
+
     def replacing(self) -> AbstractContextManager[Path]:
         """Give the block a path to write a new file to, which replaces the month's after the block.
 
         After an error in the block the old file stays. Readers see the whole old file or the whole
-        new one.
+        new one. Raises ObjectChanged if another machine has replaced the file since the run began,
+        unless it has written the same version.
         """
         ...
 
 
 class Lake(Protocol):
     """The Parquet files of the exports, which may be read at any time."""
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether many machines have the lake, which then need not have the table of a month."""
+        ...
 
     @property
     def location(self) -> str:
@@ -110,6 +126,21 @@ class Lake(Protocol):
 
     def unfinished_files(self, export: str) -> list[Path]:
         """Return the files of an export on this machine that were not written to their end."""
+        ...
+
+    def unneeded_objects(self, export: str, before: datetime) -> list[ObjectInfo]:
+        """Return the files of before that time that no month has any more."""
+        ...
+
+    def delete(self, info: ObjectInfo) -> None:
+        """Delete one of `unneeded_objects`."""
+        ...
+
+    def check(self) -> str:
+        """Check that the lake can be read and written, and return what to show about it.
+
+        Raises BillError or StoreError, in one line, or StoreUnavailable.
+        """
         ...
 
     def publishing(self, name: str) -> AbstractContextManager[Path]:

@@ -65,13 +65,15 @@ def matches_checksum(load: Load, file: LakeFile) -> bool | None:
 def is_intact(connection: duckdb.DuckDBPyConnection, load: Load, file: LakeFile) -> bool:
     """Return whether the file, which must exist, has the bytes that were written from the load.
 
-    Its checksum is compared with that of `load`. Loads of old releases have none: then the file is
-    compared with the table by digests, and if they agree, the ledger gets the checksum.
+    Its checksum is compared with that of `load`. Loads of old releases have none, and in a store
+    another machine may have written the same version: then the file is compared with the table by
+    digests, and if they agree, the ledger gets the checksum.
     """
-    is_unchanged = matches_checksum(load, file)
-    if is_unchanged is not None:
-        return is_unchanged
     checksum = file.sha256()
+    if checksum == load.lake_sha256:
+        return True
+    if not checksum or (load.lake_sha256 is not None and not file.is_shared):
+        return False
     prepare_casts(connection)
     types = {field.name: column_type(field.type) for field in file.schema()}
     try:

@@ -47,9 +47,10 @@ from finops_dagster.sources.base import Format
 from finops_dagster.staging.folder import StagedVersion, StagingFolder, VersionRecord
 from finops_dagster.tables import ledger
 from finops_dagster.tables.database import BillingDatabase, logging_query_progress
+from finops_dagster.tables.digest import column_type
 from finops_dagster.tables.files import read_files
 from finops_dagster.tables.load import MonthLoader, verified_load
-from finops_dagster.tables.month_report import MonthReport, month_report
+from finops_dagster.tables.month_report import MONTHS_SHOWN, MonthReport, currencies, month_report
 from finops_dagster.tables.restatements import keep_replaced_costs, record_restatement
 
 
@@ -132,7 +133,9 @@ class MonthLoading:
     def replacing_month(self, *, force: bool) -> Iterator[LoadedMonth]:
         """Replace the month in the table by this version, unless the table has it already.
 
-        If the staged files were deleted, the rows come from the lake. The block gets the month in
+        A lake in a store stands for the table on a machine that has never loaded the month: if it
+        has this version, nothing is loaded. If the staged files were deleted, the rows come from
+        the lake. The block gets the month in
         the table and the outcome, also for an unchanged month, and runs before the commit: after
         any error, also in the block, the table has the previous version. Raises BillError for a
         version that lacks a shared file of the loaded one, unless `force`; StageMissing;
@@ -147,6 +150,10 @@ class MonthLoading:
                 self._complete_ledger(connection, existing)
                 yield LoadedMonth(month_report(connection, existing, self._format(existing)))
                 return
+            in_lake = None if force else self._load_in_shared_lake(connection)
+            if in_lake is not None and in_lake.manifest_id == manifest_id:
+                yield LoadedMonth(self._report_of_lake(in_lake))
+                return
             if existing is not None and not force:
                 self._require_known_files(existing)
             replaced_id = self._keep_replaced_costs(connection, existing, manifest_id)
@@ -154,6 +161,38 @@ class MonthLoading:
                 restatement = self._record_restatement(connection, load, replaced_id)
                 report = month_report(connection, load, self._format(load))
                 yield LoadedMonth(report, "loaded", warnings, restatement)
+
+    def _load_in_shared_lake(self, connection: duckdb.DuckDBPyConnection) -> Load | None:
+        """Return the lake's load of a month that the ledger has never had; None if there is none.
+
+        A load whose file the store has lost is none.
+        """
+        file = self.lake.file(self.export.name, self.month)
+        if not self.lake.is_shared or ledger.loads(connection, self.export.name, self.month):
+            return None
+        load = load_from_footer(file, self.export.name, self.month, self.export.table)
+        return load if load and file.sha256() else None
+
+    def _report_of_lake(self, load: Load) -> MonthReport:
+        """Return what the lake's records say of the month; they have no costs by service."""
+        files, bill_format = self.lake.files(load.export), self._format(load)
+        schema = self.lake.file(load.export, self.month).schema()
+        loads = {
+            month: recorded
+            for month in [m for m in files if m <= self.month][-MONTHS_SHOWN:]
+            if (recorded := load_from_footer(files[month], load.export, month, load.table))
+        }
+        return MonthReport(
+            load,
+            None,
+            loads.get(self.month.previous),
+            {field.name: column_type(field.type) for field in schema},
+            bill_format.cost,
+            [],
+            currencies(load),
+            [(month, dict(recorded.totals.costs or {})) for month, recorded in loads.items()],
+            None,
+        )
 
     def _format(self, load: Load) -> Format:
         return self.export.formats[load.format]

@@ -9,7 +9,13 @@ from finops_dagster.billing.errors import StageMissing
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.restatement import newest_number_in_footer
 from finops_dagster.billing.version import Load, LoadedVersion
-from finops_dagster.lake import Lake, exporting_month, is_intact, version_of_footer
+from finops_dagster.lake import (
+    Lake,
+    exporting_month,
+    is_intact,
+    load_from_footer,
+    version_of_footer,
+)
 from finops_dagster.pipeline.checks import RECONCILES, reconciles
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.metadata import place_metadata, version_metadata
@@ -64,11 +70,12 @@ def writing_month(
 
     With `force` that file is replaced too. A file is up to date if it is of the ledger's load, has
     the restatements in the ledger, and has the checksum that it was written with; then no row of
-    the table is read. The block gets the load, the outcome, and the file's size in bytes, also of
-    an unchanged file. It runs, with the database open, before the new file replaces the old one and
-    the ledger gets its checksum; after any error, also in the block, the old one stays. Raises
-    StageMissing if the table does not have the rows that the ledger records, and
-    ReconciliationError if the new file does not have them.
+    the table is read. In a store, it is also up to date where the table has never had the month.
+    The block gets the load, the outcome, and the file's size in bytes, also of an unchanged file.
+    It runs, with the database open, before the new file replaces the old one and the ledger gets
+    its checksum; after any error, also in the block, the old one stays. Raises StageMissing if the
+    table does not have the rows that the ledger records, and ReconciliationError if the new file
+    does not have them.
     """
     file = lake.file(export.name, month)
     with database.connect(export.name, month) as connection:
@@ -81,6 +88,12 @@ def writing_month(
             yield recorded, "unchanged", file.size()
             return
         load = verified_load(connection, export.name, month, export.formats)
+        if load is None and lake.is_shared and not ledger.loads(connection, export.name, month):
+            # The lake stands for the table of a machine that has none.
+            in_lake = load_from_footer(file, export.name, month, export.table)
+            if in_lake is not None and file.sha256() and not force:
+                yield in_lake, "unchanged", file.size()
+                return
         if load is None:
             command = month_command("load-billing-local", export, month)
             raise StageMissing(

@@ -207,6 +207,8 @@ def _explain_failures(
         given = {name: getattr(context.resources, key) for name, key in resources.items()}
         lake: Lake = given["lake"]
         try:
+            place, _ = _place(context, lake)
+            place.file(context.asset_key.path[0], billing_month(context)).begin(context.run.run_id)
             events = body(context, **given)
         except ReconciliationError as error:
             message = f"{error}{_version_kept(context, lake)}"
@@ -232,15 +234,23 @@ def _explain_failures(
 
 def _version_kept(context: dg.AssetExecutionContext, lake: Lake) -> str:
     """Return the end of a failure's message: the version in the lake, or nothing."""
-    export, stage = context.asset_key.path
-    places = {"focus": (focus_lake(lake), "the file of charges")}
-    place, name = places.get(stage, (lake, "the lake"))
-    footer = place.file(export, billing_month(context)).version()
+    (export, stage), (place, name) = context.asset_key.path, _place(context, lake)
+    try:
+        footer = place.file(export, billing_month(context)).version()
+    except (StoreError, StoreUnavailable):
+        return ""  # The error itself says what the store answers.
     # When a warehouse's stage runs, the lake has the new version already, and BigQuery is only
     # measured after its commit: which version the warehouse has is not known here.
     if footer is None or stage.startswith("warehouse_"):
         return ""
     return f"; {name} keeps version {footer.manifest_id}"
+
+
+def _place(context: dg.AssetExecutionContext, lake: Lake) -> tuple[Lake, str]:
+    """Return the lake of a stage's month, and its name for messages."""
+    if context.asset_key.path[-1] == "focus":
+        return focus_lake(lake), "the file of charges"
+    return lake, "the lake"
 
 
 def _unexpected(

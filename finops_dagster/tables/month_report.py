@@ -15,7 +15,7 @@ from finops_dagster.tables import ledger
 from finops_dagster.tables.load import table_columns
 
 # A year, and the same month of the year before.
-_MONTHS_SHOWN = 13
+MONTHS_SHOWN = 13
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,6 @@ def month_report(
     `load` is the table's load of the month, with the totals that were measured in the table.
     """
     column_types = table_columns(connection, load.table)
-    costs = (load.totals.costs or {}) if bill_format.currency in column_types else {}
     return MonthReport(
         load,
         ledger.newest_load(connection, load.export, load.month, "superseded"),
@@ -62,13 +61,17 @@ def month_report(
         _cost_by_service(connection, load, bill_format)
         if bill_format.service in column_types
         else [],
-        sorted(
-            ((currency or "(none)", cost) for currency, cost in costs.items()),
-            key=lambda pair: (-pair[1], pair[0]),
-        ),
-        ledger.month_costs(connection, load.export, load.month, _MONTHS_SHOWN),
+        currencies(load) if bill_format.currency in column_types else [],
+        ledger.month_costs(connection, load.export, load.month, MONTHS_SHOWN),
         _is_final(connection, load, bill_format.finality_sql(column_types)),
     )
+
+
+def currencies(load: Load) -> list[tuple[str, Decimal]]:
+    """Return the headline cost in each currency of a load, the largest first."""
+    costs = (load.totals.costs or {}).items()
+    named = ((currency or "(none)", cost) for currency, cost in costs)
+    return sorted(named, key=lambda pair: (-pair[1], pair[0]))
 
 
 def _cost_by_service(

@@ -1,0 +1,139 @@
+"""A store that holds a lake: its client, the pointers that were read, and local copies of files."""
+
+from __future__ import annotations
+
+import atexit
+import glob
+import hashlib
+import shutil
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from tempfile import mkdtemp
+from uuid import uuid4
+
+from finops_dagster.billing.errors import BillError
+from finops_dagster.lake.pointer import Pointer
+from finops_dagster.object_stores import ObjectMissing, WritableStore, open_store
+from finops_dagster.object_stores.settings import StoreSettings, split_source
+
+# The files that one stage reads: a bill, the bill that completes it, its charges, and others that
+# these are compared with.
+_COPIES = 4
+_SECONDS_OF_A_DAY = 86_400
+
+
+class Place:
+    """A store with what this process knows of it; connects when it is first used.
+
+    `scratch` is a folder on this machine for copies of files, which go when the process ends.
+    """
+
+    def __init__(self, settings: StoreSettings, scratch: Path) -> None:
+        self.prefix = split_source(settings.source)[1]
+        self.location = settings.source.rstrip("/")
+        self._settings, self._scratch = settings, scratch
+        self._pointers: dict[str, tuple[str, Pointer | None]] = {}
+        self._copies: OrderedDict[str, Path] = OrderedDict()
+        self.first_seen: dict[str, tuple[str, str | None]] = {}
+        """By the key of a pointer: a run, and the ETag that the pointer had when it began."""
+
+    @cached_property
+    def store(self) -> WritableStore:
+        """The store of the lake. Raises StoreError for a missing client or credentials."""
+        return open_store(self._settings)[0]
+
+    @cached_property
+    def _folder(self) -> Path:
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        folder = Path(mkdtemp(dir=self._scratch)).resolve()
+        # Not with this object: whoever has a path may have nothing else of the lake.
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        return folder
+
+    def old_copies(self, name: str) -> list[Path]:
+        """Return the copies of files that begin with a name which a killed process has left."""
+        oldest = time.time() - _SECONDS_OF_A_DAY
+        copies = self._scratch.glob(f"*/*-{glob.escape(name)}*")
+        return sorted(path for path in copies if path.stat().st_mtime < oldest)
+
+    def pointer(self, key: str) -> tuple[Pointer | None, str | None]:
+        """Return a pointer and its ETag by one small request.
+
+        The pointer is None if it is damaged; both are None if it does not exist.
+        """
+        known_etag, known = self._pointers.get(key, ("", None))
+        try:
+            found = self.store.read(key, known_etag=known_etag)
+        except ObjectMissing:
+            self._pointers.pop(key, None)
+            return None, None
+        if found is None:
+            return known, known_etag
+        content, info = found
+        self._pointers[key] = info.etag, Pointer.parse(content)
+        return self._pointers[key][1], info.etag
+
+    @contextmanager
+    def new_file(self, key: str) -> Iterator[Path]:
+        """Give the block a path in the scratch folder, and delete the file after the block."""
+        path = self._path(key)
+        try:
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
+
+    def _path(self, key: str) -> Path:
+        # Two processes, or two loads of a month, have files of the same name.
+        return self._folder / f"{uuid4().hex[:8]}-{key.rpartition('/')[2]}"
+
+    def keep(self, key: str, path: Path) -> None:
+        """Keep a file as the local copy of an object, and delete copies that are used no more."""
+        copy = self._path(key)
+        path.replace(copy)
+        self._copies[key] = copy
+        while len(self._copies) > _COPIES:
+            self._copies.popitem(last=False)[1].unlink(missing_ok=True)
+
+    def copy(self, key: str, pointer: Pointer) -> Path:
+        """Return a local copy of an object; download it unless this process has it.
+
+        Raises BillError if its bytes are not those that the pointer records.
+        """
+        if key not in self._copies:
+            with self.new_file(key) as path:
+                if self._download(key, path) != pointer.sha256:
+                    raise BillError(
+                        f"{self.store.location(key)} is damaged: it does not have the checksum of "
+                        "its record; run finops state verify --deep --repair"
+                    )
+                self.keep(key, path)
+        self._copies.move_to_end(key)
+        return self._copies[key]
+
+    def _download(self, key: str, path: Path) -> str:
+        """Download an object, and return the SHA-256 of its bytes."""
+        checksum = hashlib.sha256()
+        with path.open("wb") as file:
+            for chunk in self.store.chunks(self.store.head(key)):
+                checksum.update(chunk)
+                file.write(chunk)
+        return checksum.hexdigest()
+
+    def is_whole(self, key: str, pointer: Pointer) -> bool:
+        """Return whether an object has the bytes that its pointer records.
+
+        An object with the size and the ETag of its upload is not read: its bytes are the same.
+        """
+        try:
+            info = self.store.head(key)
+            if info.size != pointer.size or info.etag == pointer.etag:
+                return info.size == pointer.size
+            # A copied bucket has other ETags.
+            with self.new_file(key) as path:
+                return self._download(key, path) == pointer.sha256
+        except ObjectMissing:
+            return False

@@ -1,0 +1,227 @@
+"""The lake in a store: each version is a file of its own, and a pointer names the month's.
+
+`<parquet_dir>/<export>/billing_month=2024-01/<export>-2024-01.json` is the pointer, and
+`<export>-2024-01-<12 hex digits>.parquet` beside it a file. A month is replaced by one conditional
+write of its pointer, so that readers see one whole version, and of two writers one succeeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from uuid import uuid4
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+from duckdb import DuckDBPyConnection
+
+from finops_dagster.billing.columns import Sql, quoted
+from finops_dagster.billing.errors import BillError
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.lake.footer import version_of_footer
+from finops_dagster.lake.lake import Lake, LakeFile
+from finops_dagster.lake.place import Place
+from finops_dagster.lake.pointer import Pointer, new_name
+from finops_dagster.object_stores import ObjectChanged, ObjectInfo, StoreError
+
+_MONTH_FOLDER = "billing_month="
+
+
+@dataclass(frozen=True)
+class StoreFile(LakeFile):
+    """A month in a store; `stem` is the key of its pointer without `.json`."""
+
+    place: Place
+    stem: str
+
+    is_shared = True
+
+    @property
+    def location(self) -> str:
+        return self.place.store.location(self._pointer_key)
+
+    @property
+    def _pointer_key(self) -> str:
+        return f"{self.stem}.json"
+
+    @property
+    def name_in_lake(self) -> str:
+        return "/".join(self.current()[0].split("/")[-3:])
+
+    def current(self) -> tuple[str, Pointer]:
+        """Return the key of the month's file, and its pointer.
+
+        Raises BillError if there is none, or it is damaged.
+        """
+        pointer, _ = self.place.pointer(self._pointer_key)
+        if pointer is None:
+            raise BillError(f"{self.location} is missing or damaged; run the month again")
+        return self._key(pointer.name), pointer
+
+    def _key(self, name: str) -> str:
+        return f"{self.stem.rpartition('/')[0]}/{name}"
+
+    def texts(self) -> dict[str, str] | None:
+        pointer, _ = self.place.pointer(self._pointer_key)
+        return None if pointer is None else {**pointer.texts}
+
+    def exists(self) -> bool:
+        return self.place.pointer(self._pointer_key)[1] is not None
+
+    def written_at(self) -> datetime:
+        return self.current()[1].written_at
+
+    def schema(self) -> pa.Schema:
+        return self.current()[1].schema
+
+    def size(self) -> int:
+        return self.current()[1].size
+
+    def sha256(self) -> str:
+        key, pointer = self.current()
+        return pointer.sha256 if self.place.is_whole(key, pointer) else ""
+
+    def local(self) -> Path:
+        return self.place.copy(*self.current())
+
+    def begin(self, run: str) -> None:
+        if self.place.first_seen.get(self._pointer_key, ("", None))[0] != run:
+            etag = self.place.pointer(self._pointer_key)[1]
+            self.place.first_seen[self._pointer_key] = run, etag
+
+    @contextmanager
+    def replacing(self) -> Iterator[Path]:
+        run, etag = self.place.first_seen.get(
+            self._pointer_key, ("", self.place.pointer(self._pointer_key)[1])
+        )
+        name = new_name(self.stem.rpartition("/")[2])
+        key = self._key(name)
+        with self.place.new_file(key) as part:
+            yield part
+            pointer = Pointer.of(part, name, self.place.store.upload(part, key))
+            etag = self._point_to(pointer, etag)
+            if run:
+                self.place.first_seen[self._pointer_key] = run, etag
+            self.place.keep(key, part)
+
+    def _point_to(self, pointer: Pointer, etag: str | None) -> str | None:
+        """Make a file the month's, unless another writer has; return the ETag of the pointer.
+
+        Raises ObjectChanged, unless the other writer has written the same version.
+        """
+        try:
+            return self.place.store.replace(self._pointer_key, pointer.document(), etag=etag)
+        except ObjectChanged as error:
+            written, etag = self.place.pointer(self._pointer_key)
+            ours = version_of_footer(pointer.texts)
+            theirs = version_of_footer(written.texts) if written else None
+            if ours is not None and ours.is_same(theirs):
+                return etag
+            version = f" as version {theirs.manifest_id}" if theirs else ""
+            raise ObjectChanged(
+                f"{self.location} was written by another run meanwhile{version}, which stays; run "
+                "the month again, if the vendor has a newer version"
+            ) from error
+
+
+@dataclass(frozen=True)
+class StoreLake(Lake):
+    """The lake in a store; `folder` is the lake's below the address of the settings."""
+
+    place: Place
+    folder: str = ""
+
+    is_shared = True
+
+    @property
+    def location(self) -> str:
+        return "/".join(filter(None, (self.place.location, self.folder)))
+
+    def below(self, folder: str) -> StoreLake:
+        return StoreLake(self.place, "/".join(filter(None, (self.folder, folder))))
+
+    def _key(self, *names: str) -> str:
+        return "/".join(filter(None, (self.place.prefix, self.folder, *names)))
+
+    def file(self, export: str, month: BillingMonth) -> StoreFile:
+        stem = self._key(export, f"{_MONTH_FOLDER}{month}", f"{export}-{month}")
+        return StoreFile(self.place, stem)
+
+    def files(self, export: str) -> Mapping[BillingMonth, StoreFile]:
+        keys = {info.key for info in self.place.store.files_below(self._key(export))}
+        folder = self._key(export, _MONTH_FOLDER)
+        names = {key.removeprefix(folder)[:7] for key in keys if key.startswith(folder)}
+        files = {}
+        for name in sorted(names):
+            file = self.file(export, BillingMonth.parse(name))
+            if f"{file.stem}.json" in keys:
+                files[BillingMonth.parse(name)] = file
+        return files
+
+    def relation(self, connection: DuckDBPyConnection, files: Sequence[LakeFile]) -> Sql:
+        filesystem, root = self.place.store.filesystem()
+        parquet, fragments = ds.ParquetFileFormat(), dict[pa.Schema, list[ds.Fragment]]()
+        for file in files:
+            assert isinstance(file, StoreFile)
+            key, pointer = file.current()
+            path = f"{root}/{key}"
+            fragment = parquet.make_fragment(path, filesystem, file_size=pointer.size)
+            fragments.setdefault(pointer.schema, []).append(fragment)
+        # Months may differ in their columns and types, which DuckDB unites as in a folder.
+        names = []
+        for schema, of_schema in fragments.items():
+            names.append(f"lake_{uuid4().hex}")
+            dataset = ds.FileSystemDataset(of_schema, schema, parquet, filesystem)
+            connection.register(names[-1], dataset)
+        union = Sql(" UNION ALL BY NAME ").join(Sql(f"FROM {quoted(name)}") for name in names)
+        return Sql(f"({union})")
+
+    def unfinished_files(self, export: str) -> list[Path]:
+        return self.place.old_copies(f"{export}-")
+
+    @contextmanager
+    def publishing(self, name: str) -> Iterator[Path]:
+        with self.place.new_file(name) as part:
+            yield part
+            self.place.store.upload(part, self._key(name))
+
+    def unneeded_objects(self, export: str, before: datetime) -> list[ObjectInfo]:
+        # The pointers are read after the list: a file that is listed and old has its pointer by
+        # then, or never will.
+        listed = self.place.store.files_below(self._key(export))
+        files = self.files(export).values()
+        # A damaged pointer does not say which file it names: its month stays as it is.
+        current = {file.current()[0] for file in files if file.texts() is not None}
+        folders = {key.rpartition("/")[0] for key in current}
+        return [
+            info
+            for info in listed
+            if info.key.rpartition("/")[0] in folders
+            and info.key.endswith(".parquet")
+            and info.key not in current
+            and info.last_modified < before
+        ]
+
+    def delete(self, info: ObjectInfo) -> None:
+        self.place.store.delete(info.key)
+
+    def check(self) -> str:
+        key, store = self._key(f"check-{uuid4().hex}.json"), self.place.store
+        self.files("check")
+        etag = store.replace(key, b"1", etag=None)
+        try:
+            store.replace(key, b"2", etag=etag)
+            with suppress(ObjectChanged):
+                store.replace(key, b"3", etag=etag)
+            found = store.read(key)
+        finally:
+            store.delete(key)
+        if found and found[0] == b"2":
+            return self.location
+        raise StoreError(
+            f"{self.location} ignores the condition of a write (If-Match), so that two runs could "
+            "overwrite each other; choose a store that keeps it"
+        )

@@ -1,0 +1,342 @@
+"""The lake in a store: the whole chain, its commands, other machines, and what a query moves."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import duckdb
+import pytest
+
+from finops_dagster.billing.columns import Sql
+from finops_dagster.billing.money import Totals
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.billing.restatement import restatements_of_footer
+from finops_dagster.billing.version import LoadedVersion
+from finops_dagster.focus.mappings import MAPPINGS
+from finops_dagster.lake import Lake, footer_of, replacing_file
+from finops_dagster.object_stores import ObjectChanged
+from finops_dagster_tests.finops import Finops
+from finops_dagster_tests.project import UNCHANGED, Project
+from finops_dagster_tests.servers.azurite import AzureServer
+from finops_dagster_tests.servers.s3 import S3Server
+from finops_dagster_tests.small_mapping import small_mapping
+
+MONTH = BillingMonth.parse("2024-01")
+Machine = Callable[[str], Project]
+
+
+@pytest.fixture
+def machine(
+    project: Project, s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> Machine:
+    """Return a function that changes to a machine by its name; all have their lake in one bucket.
+
+    A machine that is new keeps nothing.
+    """
+
+    def change(name: str) -> Project:
+        folder = project.folder / name
+        folder.mkdir(exist_ok=True)
+        monkeypatch.chdir(folder)
+        other = Project(folder)
+        other.put, other.export = project.put, project.export
+        other.storage = {
+            "parquet_dir": f"s3://{bucket}/lake",
+            "lake": {"endpoint_url": s3.url, "region": "us-east-1"},
+        }
+        return other
+
+    return change
+
+
+def lake_of(project: Project) -> Lake:
+    return project.settings().storage.open_lake()
+
+
+def write(lake: Lake, version: str, rows: str = "SELECT 1 AS cost") -> None:
+    """Write a version of the month to the lake, without a pipeline."""
+    with duckdb.connect() as connection:
+        totals = connection.execute(f"SELECT count(*), sum(cost) FROM ({rows})").fetchone()
+        footer = footer_of(LoadedVersion(version, Totals.of(totals)))
+        with replacing_file(connection, Sql(rows), lake.file("acme", MONTH), footer):
+            pass
+
+
+def objects(s3: S3Server, bucket: str) -> list[str]:
+    listed = s3.client().list_objects_v2(Bucket=bucket, Prefix="lake/")
+    return [entry["Key"] for entry in listed.get("Contents", [])]
+
+
+def moved_files(s3: S3Server) -> list[str]:
+    """Return the Parquet files that were downloaded or uploaded since the log was cleared."""
+    return [p for verb, p in s3.requests if verb in ("GET", "PUT") and p.endswith(".parquet")]
+
+
+def test_a_month_ends_in_a_file_of_its_version_that_a_pointer_names(
+    machine: Machine, s3: S3Server, bucket: str
+) -> None:
+    project = machine("a")
+    project.deliver("1.000000000000000001", "2")
+    run = project.load()
+    assert run.outcomes()["parquet"] == "exported"
+    assert project.load().outcomes() == UNCHANGED
+    pointer, file = sorted(objects(s3, bucket), key=len)
+    month = "lake/acme/billing_month=2024-01/acme-2024-01"
+    assert pointer == f"{month}.json"
+    assert re.fullmatch(rf"{month}-[0-9a-f]{{12}}\.parquet", file)
+    assert run.metadata("parquet")["path"] == f"s3://{bucket}/{pointer}"
+    version = lake_of(project).file("acme", MONTH).version()
+    assert version
+    assert (version.manifest_id, str(version.totals.cost)) == ("v1", "3.000000000000000001")
+
+
+@pytest.mark.thorough
+def test_a_machine_that_keeps_nothing_loads_and_moves_nothing_that_the_lake_has(
+    machine: Machine, s3: S3Server
+) -> None:
+    project = machine("a")
+    project.deliver("1", "2")
+    project.load()
+    other = machine("b")
+    s3.requests.clear()
+    run = other.load()
+    assert run.outcomes() == {**UNCHANGED, "manifest": "read"}
+    assert not moved_files(s3)
+    assert run.metadata("billing_table")["total_cost_exact"] == "3"
+    # A later version is loaded there, and says what it changed.
+    other.deliver("1", "2", "4", version="v2")
+    run = other.load()
+    assert run.outcomes()["parquet"] == "exported"
+    texts = lake_of(other).file("acme", MONTH).texts()
+    assert texts
+    (restatement,) = restatements_of_footer(texts)
+    assert (restatement.replaced_id, restatement.manifest_id) == ("v1", "v2")
+
+
+@pytest.mark.thorough
+def test_a_month_that_another_machine_has_written_is_compared_and_stays(machine: Machine) -> None:
+    machine("a").deliver("1", "2")
+    for name in ("a", "b"):
+        machine(name).load(force=True)  # Each of them has a table and a file of its own.
+    project = machine("a")
+    assert project.load().outcomes() == UNCHANGED
+    assert machine("b").load().outcomes() == UNCHANGED
+
+
+def test_of_two_writers_of_different_versions_the_second_fails_and_changes_nothing(
+    machine: Machine,
+) -> None:
+    project = machine("a")
+    slow, quick = lake_of(project), lake_of(project)
+    write(slow, "v1")
+    slow.file("acme", MONTH).begin("run 1")
+    write(quick, "v2", "SELECT 2 AS cost")
+    with pytest.raises(ObjectChanged, match=r"another run meanwhile as version v2, which stays"):
+        write(slow, "v3")
+    version = slow.file("acme", MONTH).version()
+    assert version
+    assert version.manifest_id == "v2"
+    write(slow, "v2", "SELECT 2 AS cost")  # The same version counts as written.
+    slow.file("acme", MONTH).begin("run 2")
+    write(slow, "v3")
+    version = quick.file("acme", MONTH).version()
+    assert version
+    assert version.manifest_id == "v3"
+
+
+@pytest.mark.thorough
+def test_a_run_that_was_overtaken_fails_in_one_line_and_the_newer_version_stays(
+    machine: Machine, s3: S3Server
+) -> None:
+    project = machine("a")
+    project.deliver("1")
+    project.load()
+    project.deliver("2", version="v2")
+
+    def overtake(environ: dict[str, Any], _: object) -> Iterable[bytes] | None:
+        if environ["REQUEST_METHOD"] == "PUT" and environ["PATH_INFO"].endswith(".parquet"):
+            s3.fault = None
+            write(lake_of(project), "v3", "SELECT 5 AS cost")
+        return None
+
+    s3.fault = overtake
+    run = project.materialize()
+    assert not run.success
+    assert "was written by another run meanwhile as version v3, which stays" in run.error
+    version = lake_of(project).file("acme", MONTH).version()
+    assert version
+    assert version.manifest_id == "v3"
+
+
+def test_files_that_no_month_has_any_more_are_deleted_once_they_are_old(
+    machine: Machine, s3: S3Server, bucket: str
+) -> None:
+    project = machine("a")
+    lake = lake_of(project)
+    for version in ("v1", "v2"):
+        write(lake, version)
+    assert len(objects(s3, bucket)) == 3
+    assert lake.unneeded_objects("acme", datetime.now(UTC) - timedelta(days=1)) == []
+    (replaced,) = lake.unneeded_objects("acme", datetime.now(UTC) + timedelta(days=1))
+    lake.delete(replaced)
+    assert len(objects(s3, bucket)) == 2
+    assert lake.file("acme", MONTH).local().exists()
+
+
+@pytest.mark.thorough
+def test_damage_in_the_store_is_found_and_repaired(
+    machine: Machine, s3: S3Server, bucket: str
+) -> None:
+    project = machine("a")
+    project.deliver("1", "2")
+    project.load()
+    (file,) = (key for key in objects(s3, bucket) if key.endswith(".parquet"))
+    s3.client().put_object(Bucket=bucket, Key=file, Body=b"PAR1")
+    assert project.load().outcomes()["parquet"] == "exported again, as the file was damaged"
+    assert project.load().outcomes() == UNCHANGED
+
+
+@pytest.mark.thorough
+def test_a_query_moves_only_the_columns_that_it_asks_for(
+    machine: Machine, s3: S3Server, bucket: str
+) -> None:
+    lake = lake_of(machine("a"))
+    wide = ", ".join(f"hash(range * {n}) AS column_{n}" for n in range(60))
+    for month in range(1, 5):
+        rows = f"SELECT CAST(range AS DECIMAL(38, 18)) AS cost, {wide} FROM range(20_000)"
+        with duckdb.connect() as connection:
+            footer = footer_of(LoadedVersion("v1", Totals.of((20_000, None))))
+            file = lake.file("acme", BillingMonth.parse(f"2024-0{month}"))
+            with replacing_file(connection, Sql(rows), file, footer):
+                pass
+    stored = s3.client().list_objects_v2(Bucket=bucket, Prefix="lake/")["Contents"]
+    size = sum(entry["Size"] for entry in stored)
+    moved: list[int] = []
+
+    def count(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        body = b"".join(s3.serve(environ, start_response))
+        moved.append(len(body))
+        return [body]
+
+    with duckdb.connect() as connection:
+        s3.fault = count
+        relation = lake.relation(connection, [*lake.files("acme").values()])
+        (total,) = connection.execute(f"SELECT sum(cost) FROM {relation}").fetchone() or ()
+        s3.fault = None
+    assert total == 4 * sum(range(20_000))
+    assert sum(moved) < size / 8
+
+
+def test_months_of_different_columns_are_one_relation(machine: Machine) -> None:
+    lake = lake_of(machine("a"))
+    with duckdb.connect() as connection:
+        for month, rows in (
+            ("2024-01", "SELECT 1 AS cost"),
+            ("2024-02", "SELECT 2.5 AS cost, 'x' AS tag"),
+        ):
+            file, footer = (
+                lake.file("acme", BillingMonth.parse(month)),
+                footer_of(LoadedVersion("v1", Totals(1, Decimal(1)))),
+            )
+            with replacing_file(connection, Sql(rows), file, footer):
+                pass
+        relation = lake.relation(connection, [*lake.files("acme").values()])
+        found = connection.execute(f"SELECT cost, tag FROM {relation} ORDER BY 1").fetchall()
+    assert [(str(cost), tag) for cost, tag in found] == [("1.0", None), ("2.5", "x")]
+
+
+@pytest.mark.thorough
+def test_a_run_that_is_killed_before_the_pointer_leaves_the_old_version_whole(
+    machine: Machine, s3: S3Server
+) -> None:
+    project = machine("a")
+    (project.folder / "source").symlink_to(project.folder.parent / "source")
+    project.deliver("1")
+    finops = Finops(project, settings_of(project))
+    finops("aws", "run-pipeline")
+    project.deliver("2", version="v2")
+    process = finops.start("aws", "run-pipeline")
+
+    def kill(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes] | None:
+        if environ["REQUEST_METHOD"] == "PUT" and environ["PATH_INFO"].endswith(".json"):
+            os.kill(process.pid, signal.SIGKILL)
+            start_response("500 Internal Server Error", [])
+            return [b""]
+        return None
+
+    s3.fault = kill
+    process.communicate()
+    s3.fault = None
+    assert process.returncode == -signal.SIGKILL
+    with lake_of(project).file("acme", MONTH).local().open("rb") as file:
+        assert file.read(4) == b"PAR1"
+    version = lake_of(project).file("acme", MONTH).version()
+    assert version
+    assert version.manifest_id == "v1"
+    finops("aws", "run-pipeline")
+    version = lake_of(project).file("acme", MONTH).version()
+    assert version
+    assert version.manifest_id == "v2"
+
+
+@pytest.mark.thorough
+def test_a_lake_in_azure_is_written_once_and_read_by_columns(
+    project: Project, azure: AzureServer, container: str
+) -> None:
+    project.storage = {"parquet_dir": f"{azure.url}/{container}/lake"}
+    project.deliver("1.000000000000000001", "2")
+    project.load()
+    assert project.load().outcomes() == UNCHANGED
+    slow, quick = lake_of(project), lake_of(project)
+    assert slow.check() == project.storage["parquet_dir"]
+    slow.file("acme", MONTH).begin("run")
+    write(quick, "v2", "SELECT 2 AS cost")
+    with pytest.raises(ObjectChanged, match="as version v2, which stays"):
+        write(slow, "v3")
+    with duckdb.connect() as connection:
+        relation = quick.relation(connection, [*quick.files("acme").values()])
+        assert connection.execute(f"SELECT cost FROM {relation}").fetchall() == [(2,)]
+    assert quick.file("acme", MONTH).local().exists()
+
+
+def settings_of(project: Project) -> str:
+    lake = project.storage["lake"]
+    return (
+        f'[storage]\nparquet_dir = "{project.storage["parquet_dir"]}"\n[storage.lake]\n'
+        f'endpoint_url = "{lake["endpoint_url"]}"\nregion = "us-east-1"\n'
+    )
+
+
+@pytest.mark.thorough
+def test_commands_answer_on_a_machine_that_keeps_nothing(
+    machine: Machine, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(MAPPINGS, ("aws", "cur1"), small_mapping())
+    project = machine("a")
+    project.deliver("1", "2")
+    (project.folder / "source").symlink_to(project.folder.parent / "source")
+    Finops(project, settings_of(project))("aws", "run-pipeline")
+    other = machine("b")
+    (other.folder / "source").symlink_to(other.folder.parent / "source")
+    finops = Finops(other, settings_of(other))
+    s3.requests.clear()
+    row = next(r for r in finops.json("state", "list") if r["month"] == "2024-01")
+    assert (row["parquet"], row["rows"], row["focus"]) == ("v1", 2, "v1")
+    shown = finops.json("state", "show", "acme", "2024-01")
+    assert {row["version"] for row in shown} == {"v1"}
+    assert finops.json("state", "loaded")[0]["version"] == "v1"
+    assert not moved_files(s3)
+    assert "all agree" in finops("state", "verify")
+    assert "all agree" in finops("state", "verify", "--deep")
+    rows = finops.json("query", "SELECT sum(BilledCost) AS cost, count(*) AS charges FROM focus")
+    assert (Decimal(rows[0]["cost"]), rows[0]["charges"]) == (3, 2)
+    assert "checked 1 month" in finops.run("focus", "check").output
+    finops("report", "--out", "page.html")
+    assert project.storage["parquet_dir"] in finops("config", "check")
+    assert "unchanged" in finops("aws", "run-pipeline")
