@@ -55,7 +55,7 @@ class Deployment:
         return runs
 
 
-def attempts(seconds: float = 40) -> Retrying:
+def attempts(seconds: float = 120) -> Retrying:
     """Return attempts for some time; the last failure is raised."""
     return Retrying(stop=stop_after_delay(seconds), wait=wait_fixed(0.5), reraise=True)
 
