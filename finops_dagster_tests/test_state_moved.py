@@ -176,7 +176,7 @@ def test_state_moves_to_another_machine_with_its_data(project: Project, loaded: 
         ("[]", "state.json was not written by finops state export: Input should be"),
         ("{", "state.json cannot be read: "),
         ('{"kind":"file"}', "state.json was not written by finops state export: file.finops_dag"),
-        ('{"kind":"run"', "state.json cannot be read: EOF while parsing"),
+        ('{"kind":"run"', "state.json cannot be read: Invalid JSON: EOF while parsing"),
         (None, "state.json cannot be read: No such file or directory; name the file that finops"),
     ],
 )
@@ -260,6 +260,6 @@ def test_changes_are_logged(
     assert "staged files data/staging/acme/2024-02/v2" in cleaned["changes"]
     assert repaired["changes"] == ["acme 2024-01  restored in the ledger: v1"]
     assert [line.partition(":")[0] for line in imported["changes"]] == [
-        f"acme 2024-0{number}" for number in (1, 2, 3)
+        f"acme 2024-0{number}" for number in (3, 2, 1)
     ]
     assert "state verify --repair" in loaded("state", "changes")

@@ -42,7 +42,7 @@ from finops_dagster.pipeline.runs import open_instance
 from finops_dagster.settings import Settings
 from finops_dagster.sources.settings import ExportSettings
 from finops_dagster.tables import ledger
-from finops_dagster.tables.restatements import restatements, restore_restatements
+from finops_dagster.tables.restatements import add_restatements, restatements
 
 
 def state_records(settings: Settings, selection: Selection) -> Iterator[Record]:
@@ -188,6 +188,8 @@ def _restore_ledgers(
         pairs = iter(of_file)
         first = next(pairs)
         with first[0].connect() as connection:
+            # Else DuckDB would keep all that it has written in memory until the commit.
+            connection.execute("SET memory_limit = '64MB'")
             connection.execute("BEGIN TRANSACTION")
             for month, state in chain([first], pairs):
                 yield _RestoredMonth(month, _restore(connection, month, state), state.stages)
@@ -199,26 +201,24 @@ def _restore(connection: DuckDBPyConnection, month: StoredMonth, state: MonthSta
 
     Returns the version in the table.
     """
+    export, formats = month.export.name, month.formats
     # The file has the newest load first; load numbers count from the oldest.
     documented = [
         record.load(month.export, number)
         for number, record in enumerate(reversed(state.loads), 1)
-        if record.format in month.formats
+        if record.format in formats
     ]
-    export = month.export.name
     recorded = set(ledger.loads(connection, export, month.month))
     missing = [load for load in documented if load not in recorded]
     for load in missing:
         if load.state == "loaded":
-            restore_load(connection, load, month.formats[load.format], month.lake_file)
+            restore_load(connection, load, formats[load.format], month.lake_file)
     current = month.verified_load(connection)
     # Superseded loads have no rows; they are trusted if the loaded one is confirmed.
     if current in documented:
         superseded = [load for load in missing if load.state != "loaded"]
         ledger.restore_superseded_loads(connection, superseded)
-        known = {r.number for r in restatements(connection, export, month.month)}
-        unknown = [r for r in state.restatements if r.number not in known]
-        restore_restatements(connection, export, month.month, unknown)
+        add_restatements(connection, export, month.month, state.restatements)
     return current.manifest_id if current else None
 
 

@@ -279,11 +279,12 @@ def insert_rows(
     """Insert rows, at least one and all with the same columns, into a table of the ledger."""
     # As JSON: DuckDB binds a mapping as a STRUCT, whose names must not differ in case alone.
     columns = _definitions({name: _LAYOUT[table][name] for name in rows[0]})
-    connection.execute(
-        f"INSERT INTO finops_state.{quoted(table)} BY NAME SELECT unnest(inserted) "
-        f"FROM (SELECT unnest(CAST(?::JSON AS STRUCT({columns})[])) AS inserted)",
-        [json.dumps(rows, default=str)],
-    )
+    for start in range(0, len(rows), _BATCH):
+        connection.execute(
+            f"INSERT INTO finops_state.{quoted(table)} BY NAME SELECT unnest(inserted) "
+            f"FROM (SELECT unnest(CAST(?::JSON AS STRUCT({columns})[])) AS inserted)",
+            [json.dumps(rows[start : start + _BATCH], default=str)],
+        )
 
 
 def record_load(connection: duckdb.DuckDBPyConnection, load: Load, seconds: float) -> None:
@@ -326,17 +327,16 @@ def restore_loads(connection: duckdb.DuckDBPyConnection, loads: Iterable[Load]) 
 def restore_superseded_loads(connection: duckdb.DuckDBPyConnection, loads: Sequence[Load]) -> None:
     """Write superseded loads of one month as they are; each replaces the record of its version.
 
-    Each load has a number. Thousands of them take seconds, because they are written in batches.
+    Each load has a number. All are written at once: a statement for each would take minutes.
     """
-    for start in range(0, len(loads), _BATCH):
-        batch = loads[start : start + _BATCH]
-        key = _key(batch[0]) | {"manifest_id": [load.manifest_id for load in batch]}
-        connection.execute(
-            f"DELETE FROM finops_state.manifests WHERE {_IS_MONTH} "
-            "AND list_contains($manifest_id, manifest_id)",
-            key,
-        )
-        insert_rows(connection, "manifests", [_row(load, load.number) for load in batch])
+    if not loads:
+        return
+    connection.execute(
+        f"DELETE FROM finops_state.manifests WHERE {_IS_MONTH} "
+        "AND list_contains($manifest_id, manifest_id)",
+        _key(loads[0]) | {"manifest_id": [load.manifest_id for load in loads]},
+    )
+    insert_rows(connection, "manifests", [_row(load, load.number) for load in loads])
 
 
 def _row(load: Load, number: int | None) -> dict[str, Any]:

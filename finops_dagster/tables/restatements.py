@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any
@@ -165,21 +165,36 @@ def restore_restatements(
     return len(missing)
 
 
+def add_restatements(
+    connection: duckdb.DuckDBPyConnection,
+    export: str,
+    month: BillingMonth,
+    added: Iterable[Restatement],
+) -> None:
+    """Record restatements whose numbers the ledger lacks; those that are recorded are kept."""
+    recorded = connection.execute(
+        f"SELECT DISTINCT restatement_number FROM finops_state.restatements WHERE {_IS_MONTH}",
+        [export, month.first_day],
+    ).fetchall()
+    missing = [restatement for restatement in added if (restatement.number,) not in recorded]
+    _write(connection, export, month, missing)
+
+
 def _write(
     connection: duckdb.DuckDBPyConnection,
     export: str,
     month: BillingMonth,
-    written: Iterable[Restatement],
+    written: Sequence[Restatement],
 ) -> None:
     """Write restatements, replace those with their numbers, and keep the newest of the month."""
     key = {"export": export, "billing_month": month.first_day}
-    for restatement in written:
-        connection.execute(
-            f"DELETE FROM finops_state.restatements WHERE {_IS_MONTH} AND restatement_number = ?",
-            [*key.values(), restatement.number],
-        )
-        if rows := [{**key, **row} for row in _rows(restatement)]:
-            ledger.insert_rows(connection, "restatements", rows)
+    connection.execute(
+        f"DELETE FROM finops_state.restatements WHERE {_IS_MONTH} "
+        "AND list_contains(?, restatement_number)",
+        [*key.values(), [restatement.number for restatement in written]],
+    )
+    if rows := [{**key, **row} for restatement in written for row in _rows(restatement)]:
+        ledger.insert_rows(connection, "restatements", rows)
     # The footer of the month's Parquet file has as many.
     connection.execute(
         f"DELETE FROM finops_state.restatements WHERE {_IS_MONTH} AND restatement_number <= ?",
