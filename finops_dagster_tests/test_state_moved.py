@@ -10,9 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 import yaml
 
+from finops_dagster.cli.changes import log_changes, logged_changes
+from finops_dagster.pipeline.observations import StageChange, report_changes
+from finops_dagster.pipeline.runs import open_instance
 from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import SETTINGS, Project
 
@@ -234,6 +238,32 @@ def test_one_export_is_exported_alone(project: Project, loaded: Finops) -> None:
     assert not Path("none.json").exists()
 
 
+def observations(export: str, stage: str) -> list[dg.AssetObservation]:
+    with dg.DagsterInstance.get() as instance:
+        records = instance.fetch_observations(dg.AssetKey([export, stage]), limit=50).records
+    return [record.asset_observation for record in records if record.asset_observation]
+
+
+def test_what_a_command_changed_in_a_stage_is_observed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    change = StageChange("acme", "staged_files", "2024-02", "Deleted: staged files v1.")
+    report_changes([change], {"command": "state cleanup"})
+    assert list(tmp_path.iterdir()) == [], "no event log is created"
+    with open_instance():
+        pass
+    with log_changes("state cleanup") as changes:
+        changes.add("staged files v1", change)
+        changes.add("run 1")
+    (observation,) = observations("acme", "staged_files")
+    assert (observation.partition, observation.description) == (change.month, change.text)
+    metadata = {name: value.value for name, value in observation.metadata.items()}
+    (logged,) = logged_changes()
+    assert metadata == {name: logged[name] for name in ("command", "user", "host")}
+    assert logged["changes"] == ["staged files v1", "run 1"]
+
+
 @pytest.mark.thorough
 def test_changes_are_logged(
     project: Project, loaded: Finops, monkeypatch: pytest.MonkeyPatch
@@ -263,3 +293,17 @@ def test_changes_are_logged(
         f"acme 2024-0{number}" for number in (3, 2, 1)
     ]
     assert "state verify --repair" in loaded("state", "changes")
+    monkeypatch.setenv("DAGSTER_HOME", str(project.folder / ".dagster"))
+    observed = [
+        (key, observation.partition, observation.metadata["command"].value)
+        for key in ("staged_files", "billing_table")
+        for observation in observations("acme", key)
+    ]
+    assert sorted(observed) == [
+        ("billing_table", "2024-01", "state import"),
+        ("billing_table", "2024-01", "state verify --repair"),
+        ("billing_table", "2024-02", "state cleanup"),
+        ("billing_table", "2024-02", "state import"),
+        ("staged_files", "2024-01", "state cleanup"),
+        ("staged_files", "2024-02", "state cleanup"),
+    ]

@@ -1,7 +1,7 @@
 """A log of the commands that change state: imports, cleanups, repairs and stopped runs.
 
-Dagster's event log has the runs, but not these commands, or not their user. They are appended to a
-file of JSON lines in DAGSTER_HOME, which no command changes or deletes.
+They are appended to a file of JSON lines in DAGSTER_HOME, which no command changes or deletes.
+What they changed in a stage of a month is an observation in Dagster's event log too.
 """
 
 from __future__ import annotations
@@ -12,35 +12,53 @@ import pwd
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from finops_dagster.cli.output import Headings, Row, key_headings
+from finops_dagster.pipeline.observations import StageChange, report_changes
 from finops_dagster.settings import dagster_home
 
 _FILE = "finops_changes.jsonl"
 _CHANGES_SHOWN = 3
 
 
-@contextmanager
-def log_changes(command: str) -> Iterator[list[str]]:
-    """Log the command, after the block, with the changes that it appended to the list it got.
+@dataclass
+class Changes:
+    """What a command changed: lines of text, and the changes of stages among them."""
 
-    The changes, a line of text each, are logged also if the block raises. Without changes nothing
-    is written. The time that is logged is that of the beginning.
+    lines: list[str] = field(default_factory=list)
+    stages: list[StageChange] = field(default_factory=list)
+
+    def add(self, line: str, stage: StageChange | None = None) -> None:
+        """Add a line of text, and what changed in a stage of a month if something did."""
+        self.lines.append(line)
+        if stage is not None:
+            self.stages.append(stage)
+
+
+@contextmanager
+def log_changes(command: str) -> Iterator[Changes]:
+    """Log the command, after the block, with the changes that it added to the object it got.
+
+    The changes are logged also if the block raises. Without changes nothing is written. The time
+    that is logged is that of the beginning. Changes of stages are reported as observations too.
     """
-    changes: list[str] = []
+    changes = Changes()
     at = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
     try:
         yield changes
     finally:
-        if changes:
+        if changes.lines:
             user = {"user": _user(), "host": socket.gethostname()}
-            line = json.dumps({"at": at, **user, "command": command, "changes": changes})
+            line = json.dumps({"at": at, **user, "command": command, "changes": changes.lines})
             file = dagster_home() / _FILE
             file.parent.mkdir(parents=True, exist_ok=True)
             # One unbuffered write keeps lines whole when several commands end at once.
             with file.open("ab", buffering=0) as log:
                 log.write(f"{line}\n".encode())
+            if changes.stages:
+                report_changes(changes.stages, {"command": command, **user})
 
 
 def logged_changes() -> list[Row]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.filesize import decimal
 
 from finops_dagster.billing.manifest import staging_folder_name
+from finops_dagster.billing.months import BillingMonth
 from finops_dagster.cli.options import Selection
 from finops_dagster.cli.output import Row
 from finops_dagster.cli.stored_months import StoredMonth, StoredMonths
@@ -17,15 +18,19 @@ from finops_dagster.focus.month import focus_lake
 from finops_dagster.lake import FolderLake, Lake
 from finops_dagster.pipeline import STAGES
 from finops_dagster.pipeline.history import History, open_history
+from finops_dagster.pipeline.observations import StageChange
 from finops_dagster.processes import lost_runs
 from finops_dagster.settings import Settings, dagster_home
 from finops_dagster.tables import ledger
 
 _LONGEST_RUN = timedelta(days=1)
 
+Deletion = tuple[Row, StageChange | None]
+"""A row of what is deleted, and of which stage it was; None for runs and unfinished files."""
 
-def clean(settings: Settings, *, older_than: timedelta, dry_run: bool) -> Iterator[Row]:
-    """Delete old staged files, runs and load records that no month needs; yield a row for each.
+
+def clean(settings: Settings, *, older_than: timedelta, dry_run: bool) -> Iterator[Deletion]:
+    """Delete old staged files, runs and load records that no month needs; yield each.
 
     Old is what is older than `older_than`. They are deleted as the rows are iterated. A dry run
     yields the same rows and deletes nothing.
@@ -34,17 +39,20 @@ def clean(settings: Settings, *, older_than: timedelta, dry_run: bool) -> Iterat
     stored = StoredMonths(settings)
     for export in settings.exports:
         months = list(stored.months(Selection(export=export.name)))
-        for folder in _unneeded_folders(months, cutoff):
+        for month, folder in _unneeded_folders(months, cutoff):
             row = _row("staged files", str(folder), _bytes(folder.iterdir()))
             if not dry_run:
                 shutil.rmtree(folder)
-            yield row
+            yield row, _change(row, export.name, "staged_files", month)
         copies = stored.staging.shared(export.name).existing_paths()
-        yield from _delete_copies(copies, cutoff, dry_run=dry_run)
-        for lake in (stored.lake, focus_lake(stored.lake)):
-            yield from _delete_replaced(lake, export.name, dry_run=dry_run)
-        for superseded in _delete_superseded(months, cutoff, dry_run=dry_run):
-            yield _row("superseded version", superseded, 0)
+        for row in _delete_copies(copies, cutoff, dry_run=dry_run):
+            yield row, _change(row, export.name, "staged_files", None)
+        for stage, lake in {"parquet": stored.lake, "focus": focus_lake(stored.lake)}.items():
+            for row in _delete_replaced(lake, export.name, dry_run=dry_run):
+                yield row, _change(row, export.name, stage, None)
+        for month, version in _delete_superseded(months, cutoff, dry_run=dry_run):
+            row = _row("superseded version", f"{export.name} {month} {version}", 0)
+            yield row, _change(row, export.name, "billing_table", month)
     with open_history() as history:
         for run in _unneeded_runs(history, settings, cutoff):
             files = list((dagster_home() / "history" / "runs").glob(f"{run}.db*"))
@@ -54,7 +62,7 @@ def clean(settings: Settings, *, older_than: timedelta, dry_run: bool) -> Iterat
                 history.instance.compute_log_manager.delete_logs(prefix=[run])
                 for file in files:  # Dagster empties the files and leaves them.
                     file.unlink(missing_ok=True)
-            yield row
+            yield row, None
 
 
 def _delete_replaced(lake: Lake, export: str, *, dry_run: bool) -> Iterator[Row]:
@@ -67,8 +75,8 @@ def _delete_replaced(lake: Lake, export: str, *, dry_run: bool) -> Iterator[Row]
         yield row
 
 
-def clean_after_lost_runs(settings: Settings, *, dry_run: bool) -> Iterator[Row]:
-    """Mark lost runs as failed, delete unfinished files, and yield a row for each.
+def clean_after_lost_runs(settings: Settings, *, dry_run: bool) -> Iterator[Deletion]:
+    """Mark lost runs as failed, delete unfinished files, and yield each.
 
     All of it happens as the rows are iterated. A dry run changes nothing; its rows may also name
     lost runs that Dagster shows as ended. Files of an export with a run in progress are skipped.
@@ -81,7 +89,7 @@ def clean_after_lost_runs(settings: Settings, *, dry_run: bool) -> Iterator[Row]
 
             lost = end_lost_runs(history.instance)
         in_progress = [run for run in history.runs if run.is_in_progress and run.id not in lost]
-    yield from (_row("lost run", run, 0) for run in lost)
+    yield from ((_row("lost run", run, 0), None) for run in lost)
     busy_exports = {export for run in in_progress for export in run.stages}
     for export in settings.exports:
         # A running load writes such files too, so they may not be deleted beside it.
@@ -93,19 +101,26 @@ def clean_after_lost_runs(settings: Settings, *, dry_run: bool) -> Iterator[Row]
                 row = _row("unfinished file", str(file), _bytes([file]))
                 if not dry_run:
                     file.unlink()
-                yield row
+                yield row, None
 
 
 def _row(kind: str, name: str, size: int) -> Row:
     return {"what": kind, "which": name, "size": decimal(size)}
 
 
+def _change(row: Row, export: str, stage: str, month: BillingMonth | None) -> StageChange:
+    text = f"Deleted: {row['what']} {row['which']}."
+    return StageChange(export, stage, None if month is None else str(month), text)
+
+
 def _bytes(files: Iterable[Path]) -> int:
     return sum(file.stat().st_size for file in files)
 
 
-def _unneeded_folders(months: Iterable[StoredMonth], cutoff: datetime) -> Iterator[Path]:
-    """Yield the folders of staged versions that are loaded, or not the month's newest."""
+def _unneeded_folders(
+    months: Iterable[StoredMonth], cutoff: datetime
+) -> Iterator[tuple[BillingMonth, Path]]:
+    """Yield months and folders of staged versions that are loaded, or not the month's newest."""
     for month in months:
         manifest, current = month.staging.manifest(), month.staging.current_record()
         for name, folder in month.staging.version_folders():
@@ -114,12 +129,12 @@ def _unneeded_folders(months: Iterable[StoredMonth], cutoff: datetime) -> Iterat
             if datetime.fromtimestamp(changed, UTC) >= cutoff:
                 continue
             if manifest is None or name != staging_folder_name(manifest.id):
-                yield folder
+                yield month.month, folder
             elif current is not None:
                 with month.connect() as connection:
                     load = month.verified_load(connection)
                 if load is not None and load.manifest_id == current.manifest_id:
-                    yield folder
+                    yield month.month, folder
 
 
 def _delete_copies(copies: Iterable[Path], cutoff: datetime, *, dry_run: bool) -> Iterator[Row]:
@@ -134,19 +149,18 @@ def _delete_copies(copies: Iterable[Path], cutoff: datetime, *, dry_run: bool) -
 
 def _delete_superseded(
     months: Iterable[StoredMonth], cutoff: datetime, *, dry_run: bool
-) -> Iterator[str]:
-    """Delete superseded loads of before `cutoff` from the ledger; yield a line for each."""
+) -> Iterator[tuple[BillingMonth, str]]:
+    """Delete superseded loads of before `cutoff` from the ledger; yield month and version."""
     # Several months may share one DuckDB file; each file is opened once.
     by_file = {month.database_path: month for month in months}
     for month in (by_file[file] for file in by_file if file.exists()):
-        export = month.export.name
         with month.connect() as connection:
             connection.execute("BEGIN TRANSACTION")
             deleted = ledger.delete_superseded_loads(
-                connection, export, cutoff.replace(tzinfo=None)
+                connection, month.export.name, cutoff.replace(tzinfo=None)
             )
             connection.execute("ROLLBACK" if dry_run else "COMMIT")
-        yield from (f"{export} {month_name} {version}" for month_name, version in deleted)
+        yield from deleted
 
 
 def _unneeded_runs(history: History, settings: Settings, cutoff: datetime) -> Iterator[str]:

@@ -24,6 +24,7 @@ from finops_dagster.cli.output import exit_with, show
 from finops_dagster.terminal import print_error, print_line
 
 if TYPE_CHECKING:
+    from finops_dagster.pipeline.observations import StageChange
     from finops_dagster.settings import Settings
 
 _MONTH_HELP = "Billing month, as YYYY-MM."
@@ -250,8 +251,8 @@ def _repair(settings: Settings, selection: Selection, *, deep: bool) -> NoReturn
 
     with log_changes("state verify --repair") as changes:
 
-        def on_restored(line: str) -> None:
-            changes.append(line)
+        def on_restored(line: str, stage: StageChange) -> None:
+            changes.add(line, stage)
             print_line(line)
 
         exit_after(lambda: repair_months(settings, selection, on_restored, deep=deep))
@@ -301,10 +302,10 @@ def cleanup(
     settings, rows = Options.of(context).settings(), list[dict[str, Any]]()
     with log_changes("state cleanup") as changes:
         clean_rows = clean_after_lost_runs if stale else partial(clean, older_than=older_than)
-        for row in clean_rows(settings, dry_run=dry_run):
+        for row, stage in clean_rows(settings, dry_run=dry_run):
             rows.append(row)
             if not dry_run:
-                changes.append(f"{row['what']} {row['which']}")
+                changes.add(f"{row['what']} {row['which']}", stage)
     show(rows, as_json=json, empty="nothing to delete")
 
 
@@ -343,9 +344,9 @@ def import_state(context: typer.Context, file: StateFile) -> None:
     settings = Options.of(context).settings()
     for _ in read_months(file):
         pass  # A file that is damaged at its end must change nothing.
-    with log_changes("state import") as months:
-        refused = import_months(settings, read_months(file), months.append)
-    print_line(f"months imported: {len(months)}")
+    with log_changes("state import") as changes:
+        refused = import_months(settings, read_months(file), changes.add)
+    print_line(f"months imported: {len(changes.lines)}")
     exit_with(refused)
 
 

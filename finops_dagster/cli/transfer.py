@@ -19,7 +19,7 @@ import dagster as dg
 from duckdb import DuckDBPyConnection
 
 from finops_dagster.billing.content import is_version_of
-from finops_dagster.billing.errors import BillError
+from finops_dagster.billing.errors import BillError, count_text
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.cli.options import Selection
 from finops_dagster.cli.state_file import (
@@ -38,6 +38,7 @@ from finops_dagster.cli.stored_months import StoredMonth, StoredMonths
 from finops_dagster.lake import restore_load
 from finops_dagster.pipeline import FOCUS_STAGES
 from finops_dagster.pipeline.history import History, Materialization, open_history
+from finops_dagster.pipeline.observations import StageChange
 from finops_dagster.pipeline.runs import open_instance
 from finops_dagster.settings import Settings
 from finops_dagster.sources.settings import ExportSettings
@@ -129,17 +130,21 @@ class _RestoredMonth:
     month: StoredMonth
     table_version: str | None
     stages: dict[Stage, Materialization]
+    change: StageChange | None = None
+    """What was recorded in the ledger; None if it lacked nothing."""
 
 
 def import_months(
-    settings: Settings, months: Iterable[MonthState], on_month: Callable[[str], None]
+    settings: Settings,
+    months: Iterable[MonthState],
+    on_month: Callable[[str, StageChange | None], None],
 ) -> list[str]:
     """Restore loads and materializations of the months that the data on this machine confirms.
 
     Loads are recorded in the ledger, in one transaction for each DuckDB file, and then
     materializations in Dagster's event log. `on_month` gets a line for each month with a confirmed
-    stage. Returns a line for each export or stage that is refused. Raises BillError for a DuckDB
-    file that cannot be opened, and WarehouseUnavailable.
+    stage, and what was recorded in its ledger or None. Returns a line for each export or stage that
+    is refused. Raises BillError for a DuckDB file that cannot be opened, and WarehouseUnavailable.
     """
     refused = list[str]()
     restored = list(_restore_ledgers(_known_months(settings, months, refused)))
@@ -158,7 +163,8 @@ def import_months(
                     if last is None or last.version != imported.version:
                         _report(instance, dg.AssetKey([export, stage]), name, imported)
                 if confirmed:
-                    on_month(f"{restored_month.month}: {', '.join(confirmed)}")
+                    line = f"{restored_month.month}: {', '.join(confirmed)}"
+                    on_month(line, restored_month.change)
     return refused
 
 
@@ -192,14 +198,17 @@ def _restore_ledgers(
             connection.execute("SET memory_limit = '64MB'")
             connection.execute("BEGIN TRANSACTION")
             for month, state in chain([first], pairs):
-                yield _RestoredMonth(month, _restore(connection, month, state), state.stages)
+                version, change = _restore(connection, month, state)
+                yield _RestoredMonth(month, version, state.stages, change)
             connection.execute("COMMIT")
 
 
-def _restore(connection: DuckDBPyConnection, month: StoredMonth, state: MonthState) -> str | None:
+def _restore(
+    connection: DuckDBPyConnection, month: StoredMonth, state: MonthState
+) -> tuple[str | None, StageChange | None]:
     """Restore the loads and restatements that the ledger lacks if the table confirms them.
 
-    Returns the version in the table.
+    Returns the version in the table, and what was restored; None if the ledger lacked nothing.
     """
     export, formats = month.export.name, month.formats
     # The file has the newest load first; load numbers count from the oldest.
@@ -213,13 +222,17 @@ def _restore(connection: DuckDBPyConnection, month: StoredMonth, state: MonthSta
     for load in missing:
         if load.state == "loaded":
             restore_load(connection, load, formats[load.format], month.lake_file)
-    current = month.verified_load(connection)
+    current, change = month.verified_load(connection), None
     # Superseded loads have no rows; they are trusted if the loaded one is confirmed.
     if current in documented:
         superseded = [load for load in missing if load.state != "loaded"]
         ledger.restore_superseded_loads(connection, superseded)
-        add_restatements(connection, export, month.month, state.restatements)
-    return current.manifest_id if current else None
+        added = add_restatements(connection, export, month.month, state.restatements)
+        if missing or added:
+            loads, changes = count_text(len(missing), "load"), count_text(added, "restatement")
+            text = f"Imported into the ledger: {loads}, {changes}."
+            change = StageChange(export, "billing_table", str(month.month), text)
+    return current.manifest_id if current else None, change
 
 
 def _confirmed_stages(restored: _RestoredMonth) -> tuple[list[Stage], list[str]]:

@@ -34,6 +34,7 @@ from finops_dagster.lake import (
 )
 from finops_dagster.pipeline import STAGES
 from finops_dagster.pipeline.history import open_history
+from finops_dagster.pipeline.observations import StageChange
 from finops_dagster.settings import Settings
 from finops_dagster.tables import ledger
 from finops_dagster.tables.casts import prepare_casts
@@ -76,6 +77,7 @@ Differences = Iterator[tuple[str, Repair]]
 """What differs, with the command that repairs it."""
 LoggedVersions = dict[str, str | None]
 """The version of each stage in Dagster's event log."""
+OnRestored = Callable[[str, StageChange], None]
 
 
 @dataclass
@@ -161,17 +163,20 @@ def as_row(month: StoredMonth, difference: str, repair: Repair) -> Row:
 
 
 def repair_months(
-    settings: Settings, selection: Selection, on_restored: Callable[[str], None], *, deep: bool
+    settings: Settings, selection: Selection, on_restored: OnRestored, *, deep: bool
 ) -> bool:
     """Restore the ledger from the data, then run the repair of each month that still differs.
 
-    `on_restored` gets a line for each month whose load or restatements are recorded in the ledger
-    again. Returns whether every run succeeded. `deep` and the errors are those of `verify`.
+    `on_restored` gets a line and the change for each month whose load or restatements are recorded
+    in the ledger again. Returns whether every run succeeded. `deep` and the errors are those of
+    `verify`.
     """
     for month, _ in _recorded_months(settings, selection, Coverage()):
         with suppress(BillError):  # `verify` reports a database that cannot be opened.
             if restored := _restore_ledger(month):
-                on_restored(f"{month}  restored in the ledger: {restored}")
+                text, (export, name) = f"restored in the ledger: {restored}", month.key
+                change = StageChange(export, "billing_table", name, f"The load was {text}.")
+                on_restored(f"{month}  {text}", change)
     repairs: dict[tuple[str, str], list[Repair]] = defaultdict(list)
     for month, _, repair in verify(settings, selection, deep=deep)[0]:
         repairs[month.key].append(repair)

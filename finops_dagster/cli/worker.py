@@ -52,8 +52,8 @@ def stop(
     from finops_dagster.pipeline.history import open_history
 
     with log_changes("worker stop") as changes, open_history() as history:
-        changes.append(stop_run(history, run))
-        print_line(changes[0])
+        changes.add(line := stop_run(history, run))
+        print_line(line)
 
 
 def past_runs(settings: Settings, selection: Selection, limit: int | None) -> list[Row]:

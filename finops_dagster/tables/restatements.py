@@ -170,14 +170,18 @@ def add_restatements(
     export: str,
     month: BillingMonth,
     added: Iterable[Restatement],
-) -> None:
-    """Record restatements whose numbers the ledger lacks; those that are recorded are kept."""
+) -> int:
+    """Record restatements whose numbers the ledger lacks, and return how many it lacked.
+
+    A recorded one of the same number is kept.
+    """
     recorded = connection.execute(
         f"SELECT DISTINCT restatement_number FROM finops_state.restatements WHERE {_IS_MONTH}",
         [export, month.first_day],
     ).fetchall()
     missing = [restatement for restatement in added if (restatement.number,) not in recorded]
     _write(connection, export, month, missing)
+    return len(missing)
 
 
 def _write(
