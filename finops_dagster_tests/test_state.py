@@ -5,13 +5,14 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import duckdb
 import pytest
 from tenacity import Retrying, stop_after_delay, wait_fixed
 
-from finops_dagster.pipeline.history import History
+from finops_dagster.cli.worker import left_text, runs_in_progress
+from finops_dagster.pipeline.history import History, Run
 from finops_dagster_tests.cur import line_items
 from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import STAGES, Project
@@ -150,6 +151,7 @@ def test_a_stopped_run_continues_with_the_same_command(
         (row,) = finops.json("worker", "list", "--export", "acme")
         assert (row["export"], row["month"], row["lost"]) == ("acme", "2024-02", False)
         assert row["estimated_completion"] is None, "nothing was ever timed"
+        assert row["seconds_left"] is None
         assert finops.json("worker", "list", "--export", "other") == []
         if way == "ctrl-c":
             process.send_signal(signal.SIGINT)
@@ -218,6 +220,27 @@ def test_an_end_is_estimated_if_every_export_has_been_loaded(
     assert History(None).usual_duration(["acme"]) == timedelta(seconds=7)
     assert History(None).usual_duration(["acme", "new"]) is None
     assert History(None).usual_duration([]) is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "left", "text"),
+    [(180, 120, "0:02:00 of 0:05:00"), (400, 0, "0:00:00 of 0:06:40"), (180, None, "unknown")],
+)
+def test_the_time_left_is_shown_of_the_whole(seconds: int, left: int | None, text: str) -> None:
+    assert left_text({"seconds": seconds, "seconds_left": left}) == text
+
+
+@pytest.mark.parametrize(("began", "left"), [(60, range(235, 241)), (900, range(1))])
+def test_the_time_left_is_what_earlier_loads_took_less_what_has_passed(
+    monkeypatch: pytest.MonkeyPatch, began: int, left: range
+) -> None:
+    monkeypatch.setattr(History, "stage_seconds", lambda *_: {"parquet": [300.0]})
+    monkeypatch.setattr(History, "reached_stage", lambda *_: "parquet")
+    started = datetime.now(UTC) - timedelta(seconds=began)
+    history = History(None)
+    history.runs = [Run("1", "started", "2024-01", started, None, {"acme": ("parquet",)})]
+    (row,) = runs_in_progress(history)
+    assert row["seconds_left"] in left
 
 
 def test_commands_that_start_together_share_a_new_history(project: Project, finops: Finops) -> None:

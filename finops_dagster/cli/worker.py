@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -24,8 +25,8 @@ app = typer.Typer(cls=Group, no_args_is_help=True)
 def list_runs(export: ExportName = None, json: Json = False) -> None:
     """List the runs in progress.
 
-    "process" is "lost" if the process of the run is gone. "done by" is estimated from the median
-    duration of each stage in earlier runs.
+    "process" is "lost" if the process of the run is gone. "done by" and "left" are estimated from
+    the median duration of each stage in earlier runs. "left" is the time left, of the whole run.
 
     $ finops worker list --export acme
     """
@@ -94,7 +95,8 @@ def past_runs(settings: Settings, selection: Selection, limit: int | None) -> li
 def runs_in_progress(history: History, export: str | None = None) -> list[Row]:
     """Return a row for each run that has not ended, of one export or of all.
 
-    `estimated_completion` is computed from the median durations of the stages; None if unknown.
+    `estimated_completion` is computed from the median durations of the stages, and `seconds_left`
+    are those until then, 0 if it has passed; both are None if unknown.
     `process` is the id of the run's process if it runs on this machine, or else None; `lost` is
     true if that process is gone.
     """
@@ -106,6 +108,7 @@ def runs_in_progress(history: History, export: str | None = None) -> list[Row]:
         if not run.is_in_progress or export not in (None, *run.stages):
             continue
         duration = history.usual_duration(run.stages) if run.status == "started" else None
+        left = None if duration is None else max(0, round(duration.total_seconds() - run.seconds))
         stages = (history.reached_stage(run, run_export) for run_export in run.stages)
         rows.append(
             {
@@ -116,6 +119,7 @@ def runs_in_progress(history: History, export: str | None = None) -> list[Row]:
                 "stage": next(stages, None),
                 "seconds": round(run.seconds),
                 "estimated_completion": duration and run.started + duration,
+                "seconds_left": left,
                 "process": read_note(dagster_home(), run.id).get("process"),
                 "lost": is_lost(dagster_home(), run.id),
             }
@@ -152,6 +156,14 @@ def stop_run(history: History, id_prefix: str) -> str:
     return f"run {row['run']} is marked as failed: {reason}; run its month again"
 
 
+def left_text(row: Row) -> str:
+    """Return the time left of a run in progress and its time in all: `0:02:00 of 0:05:00`."""
+    left = row["seconds_left"]
+    if left is None:
+        return "unknown"
+    return f"{timedelta(seconds=left)} of {timedelta(seconds=row['seconds'] + left)}"
+
+
 _SHORT_ID: Headings = {"run": lambda row: row["run"][:8]}
 RUN_HEADINGS: Headings = {
     **key_headings("export month"),
@@ -162,5 +174,6 @@ IN_PROGRESS_HEADINGS: Headings = {
     **_SHORT_ID,
     **key_headings("export month status stage seconds"),
     "done_by": lambda row: row["estimated_completion"] and f"{row['estimated_completion']:%H:%M}Z",
+    "left": left_text,
     "process": lambda row: "lost" if row["lost"] else row["process"] and str(row["process"]),
 }
