@@ -18,6 +18,7 @@ from finops_dagster.billing.columns import (
     literal,
     quoted,
 )
+from finops_dagster.focus.enums import enum_type, literal_texts
 from finops_dagster.focus.mapping import ADDED_TYPES, Charge, FocusMapping, Input, Lookup
 from finops_dagster.focus.specification import Specification
 
@@ -176,13 +177,10 @@ class FocusQuery:
         return Sql(f"SELECT {', '.join(selected)} FROM {source}")
 
     def _vendor_cell(self, dataset: str, name: str) -> Sql:
-        """Return a column that is passed on, as an ENUM if its texts are known.
-
-        DuckDB writes an ENUM to Parquet in a quarter of the time, where it is text again.
-        """
+        """Return a column that is passed on, as an ENUM if its texts are known."""
         cell, texts = Sql(f"bill.{quoted(name)}"), self.texts.get(dataset, {}).get(name)
         if texts:
-            cell = Sql(f"CAST({cell} AS ENUM ({', '.join(map(literal, sorted(texts)))}))")
+            cell = Sql(f"CAST({cell} AS {enum_type(texts)})")
         return Sql(f"{cell} AS {quoted(vendor_name(name))}")
 
     def _create_combinations(
@@ -272,7 +270,7 @@ class FocusQuery:
             "x_source_line_items": Sql(mapping.line_items),
         }
         cells |= {
-            name: Sql(f"CAST({sql} AS {ADDED_TYPES[name]})")
+            name: _cast(sql, ADDED_TYPES[name], literal_texts(sql))
             for name, sql in added.items()
             if name in names
         }
@@ -307,7 +305,26 @@ class FocusQuery:
         column_type = expression.type or Sql(self.specification.column(name).type.sql_type)
         if expression.sql in self._map_inputs:
             return sql  # its texts may be of ENUM types
-        return Sql(f"CAST({sql} AS {column_type})")
+        return _cast(sql, column_type, self._literal_texts(name))
+
+    def _literal_texts(self, name: str) -> set[str] | None:
+        """Return all texts of a column; None if they are not known, or if another one reads it."""
+        if name in self._read_by_derived:
+            return None
+        expression = self.mapping.columns.get(name) or self.mapping.derived[name]
+        others = (charge.columns[name] for charge in self._charges if name in charge.columns)
+        texts = set[str]()
+        for sql in (expression.sql, *others):
+            found = literal_texts(sql)
+            if found is None:
+                return None
+            texts |= found
+        return texts
+
+    @cached_property
+    def _read_by_derived(self) -> set[str]:
+        """The words of all derived columns' SQL, which would have to read ENUMs."""
+        return _words(expression.sql for expression in self.mapping.derived.values())
 
     @cached_property
     def _map_inputs(self) -> set[str]:
@@ -346,6 +363,13 @@ class FocusQuery:
 def vendor_name(column: str) -> str:
     """Return the name that a vendor's own column has among the charges."""
     return column if column.startswith("x_") else f"x_{column}"
+
+
+def _cast(sql: Sql, column_type: Sql, texts: Collection[str] | None) -> Sql:
+    """Return SQL of a cell in its column's type, or as an ENUM if the texts of a text are known."""
+    if texts and str(column_type) == SqlType.TEXT:
+        column_type = enum_type(texts)
+    return Sql(f"CAST({sql} AS {column_type})")
 
 
 def _case(cells: Mapping[int, Sql], otherwise: Sql | None) -> Sql:
