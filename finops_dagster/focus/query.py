@@ -122,12 +122,16 @@ class FocusQuery:
             cells = Sql(", ".join(f"{key} AS key{n}" for n, key in enumerate(lookup.keys)))
             keys = [Sql(f"key{n}") for n in range(len(lookup.keys))]
             on = Sql(" AND ".join(f"{quoted(names[n])} = {key}" for n, key in enumerate(keys)))
-            lines = self._lines(lookup.keys, with_extra=False)
+            lines = Sql(f"({self._lines(lookup.keys, with_extra=False)})")
+            # Line items repeat the cells of which a key is made: each key is made once.
+            words = _words(lookup.keys)
+            read = Sql(", ".join(quoted(name) for name in self._columns(lines) if name in words))
+            lines = Sql(f"SELECT {read}, count(*) AS line_items FROM {lines} GROUP BY ALL")
             yield (
                 lookup.name,
                 self.connection.execute(
                     f"SELECT concat_ws(' ', {', '.join(keys)}), line_items FROM "
-                    f"(SELECT {cells}, count(*) AS line_items FROM ({lines}) GROUP BY ALL) "
+                    f"(SELECT {cells}, sum(line_items) AS line_items FROM ({lines}) GROUP BY ALL) "
                     f"ANTI JOIN {table} ON {on} WHERE key0 IS NOT NULL ORDER BY 2 DESC, 1"
                 ).fetchall(),
             )
