@@ -16,7 +16,6 @@ import pytest
 
 from finops_dagster.demo.export import BillVersion, write_version
 from finops_dagster.focus.month import FocusMonth
-from finops_dagster.lake import FolderFile
 from finops_dagster.sources.focus_files.format import FocusFilesFormat
 from finops_dagster_tests.demo.delivered import all_rows
 from finops_dagster_tests.focus.broken_charges import broken_charges, rules_broken_by
@@ -154,7 +153,7 @@ def test_the_file_names_its_version_of_focus(closed: DemoMonth) -> None:
     """Pitfall 57, finops-toolkit#2120: version 1.4 drops columns of 1.2."""
     record, month, _ = closed
     assert record.version.format == "focus-1.2"
-    assert FocusMonth.read(FolderFile(month.path)) == record
+    assert FocusMonth.read(month.derivation.file) == record
 
 
 def test_what_a_commitments_fee_costs_is_in_no_savings(tmp_path: Path) -> None:
