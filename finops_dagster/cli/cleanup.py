@@ -53,6 +53,12 @@ def clean(settings: Settings, *, older_than: timedelta, dry_run: bool) -> Iterat
         for month, version in _delete_superseded(months, cutoff, dry_run=dry_run):
             row = _row("superseded version", f"{export.name} {month} {version}", 0)
             yield row, _change(row, export.name, "billing_table", month)
+    for row in _delete_runs(settings, cutoff, dry_run=dry_run):
+        yield row, None
+
+
+def _delete_runs(settings: Settings, cutoff: datetime, *, dry_run: bool) -> Iterator[Row]:
+    """Delete old runs that no month needs from Dagster's history; yield a row for each."""
     with open_history() as history:
         for run in _unneeded_runs(history, settings, cutoff):
             files = list((dagster_home() / "history" / "runs").glob(f"{run}.db*"))
@@ -62,7 +68,7 @@ def clean(settings: Settings, *, older_than: timedelta, dry_run: bool) -> Iterat
                 history.instance.compute_log_manager.delete_logs(prefix=[run])
                 for file in files:  # Dagster empties the files and leaves them.
                     file.unlink(missing_ok=True)
-            yield row, None
+            yield row
 
 
 def _delete_replaced(lake: Lake, export: str, *, dry_run: bool) -> Iterator[Row]:
