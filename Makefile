@@ -56,8 +56,8 @@ LIBRARIES = 0.$(shell expr $(word 2,$(CORE)) + 16).$(word 3,$(CORE))
 
 dagster:  ## pin the whole Dagster family: VERSION=1.13.28; docs/architecture.md says what to run then
 	@test $(words $(CORE)) = 3 || { echo 'make dagster VERSION=1.13.28'; exit 2; }
-	sed -E -i.before -e 's/(dagster(-[a-z]+)*==)1\.[0-9.]+/\1$(VERSION)/' \
-	  -e 's/(dagster(-[a-z]+)+==)0\.[0-9.]+/\1$(LIBRARIES)/' pyproject.toml constraints.txt
+	sed -E -i.before -e 's/(dagster(-[a-z0-9]+)*==)1\.[0-9.]+/\1$(VERSION)/g' \
+	  -e 's/(dagster(-[a-z0-9]+)+==)0\.[0-9.]+/\1$(LIBRARIES)/g' pyproject.toml constraints.txt
 	@rm pyproject.toml.before constraints.txt.before
 
 clean:  ## delete the demo's data and the history of all runs

@@ -217,7 +217,7 @@ def test_config_check_reports_what_cannot_be_written(
         ("aws run-pipeline --export acme", 1, "acme has no manifest of"),
         ("--config nope.toml config", 1, "nope.toml: the settings file does not exist"),
         ("--backend oracle config", 1, "database.backend: 'oracle' is not one of"),
-        ("state export state.txt", 1, "another suffix than .json, .yaml"),
+        ("state export state.txt", 1, "another suffix than .json, .jsonl, .yaml"),
         ("state export missing/state.json", 1, "the folder missing does not exist; create it, or"),
         ("state cleanup --older-than soon", 2, "'soon' is not an age; write it as 12h"),
     ],
