@@ -85,8 +85,9 @@ class MonthOfCharges:
         finality = bill_format and bill_format.finality_sql(columns)
         if finality is None:
             return None
-        bill = self.lake.relation(connection, [self._bill_file])
-        ((is_final,),) = connection.execute(f"SELECT {finality} FROM {bill}").fetchall()
+        relation = self.lake.relation(connection, [self._bill_file])
+        query = f"SELECT {finality} FROM {relation}"
+        ((is_final,),) = connection.execute(query).fetchall()
         return None if is_final is None else bool(is_final)
 
     def is_late(self, restatement: Restatement) -> bool:
