@@ -25,6 +25,7 @@ import kmock
 
 JOBS, PODS, EVENTS = (kmock.resource(name) for name in ("jobs.v1.batch", "pods.v1", "events.v1"))
 PID = "finops.test/pid"
+_ROOT = Path(__file__).parents[2]
 # Only root may mount, or who is root in a namespace of its own.
 UNSHARE = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]
 _VERBS = ["get", "list", "create", "delete", "watch", "patch"]
@@ -43,7 +44,8 @@ class Cluster:
         folders = {name: str(folder) for name, folder in config_maps.items()}
         options = {"secrets": secrets, "config_maps": folders, "logs": str(self.logs)}
         command = [sys.executable, "-m", __name__, json.dumps(options)]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        environment = {**os.environ, "PYTHONPATH": str(_ROOT)}
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
         assert self.process.stdout
         self.url = self.process.stdout.readline().strip()
 
